@@ -1,0 +1,74 @@
+"""Identifiers: UUID version 7 for events, a prefix and sortable text for everything else.
+
+Ids are made from an instant and random bits that the caller brings, so that tests can choose both.
+"""
+
+import re
+from typing import Final
+
+ACCOUNT: Final = "acc"
+ENDPOINT: Final = "ep"
+DELIVERY: Final = "dlv"
+ATTEMPT: Final = "att"
+KEY: Final = "key"
+
+RANDOM_BYTES: Final = 10
+"""How many random bytes one id takes."""
+
+_UUID = re.compile(r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}")
+_HEX = re.compile(r"[0-9a-f]+")
+_ENDPOINT_TAIL_BYTES: Final = 6
+_MS_BITS_MASK: Final = (1 << 48) - 1
+
+
+def uuid7(now_ms: int, random_bytes: bytes) -> bytes:
+    """A UUID version 7 (RFC 9562, section 5.7) as 16 bytes, from the Unix time in ms and 10 random bytes."""
+    high = ((now_ms & _MS_BITS_MASK) << 16) | 0x7000 | (int.from_bytes(random_bytes[:2], "big") & 0x0FFF)
+    low = (int.from_bytes(random_bytes[2:10], "big") & 0x3FFF_FFFF_FFFF_FFFF) | 0x8000_0000_0000_0000
+    return high.to_bytes(8, "big") + low.to_bytes(8, "big")
+
+
+def uuid_text(value: bytes) -> str:
+    """The canonical lowercase text of a 16-byte UUID."""
+    text = value.hex()
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+def parse_uuid(text: str) -> bytes | None:
+    """The 16 bytes of a UUID in canonical text form (either case), or None if the text is not one."""
+    if not _UUID.fullmatch(text):
+        return None
+    return bytes.fromhex(text.replace("-", ""))
+
+
+def prefixed(prefix: str, value: bytes) -> str:
+    """`prefix_` and the value in hexadecimal, which sorts as the bytes do."""
+    return f"{prefix}_{value.hex()}"
+
+
+def parse_prefixed(prefix: str, text: str, length: int = 16) -> bytes | None:
+    """The bytes behind `prefix_…`, or None if the text is not such an id."""
+    head, _, tail = text.partition("_")
+    if head != prefix or len(tail) != 2 * length or not _HEX.fullmatch(tail):
+        return None
+    return bytes.fromhex(tail)
+
+
+def delivery_id(event_id: bytes, endpoint_id: bytes) -> str:
+    """The id of the delivery of one event to one endpoint.
+
+    A delivery is the pair of its event and its endpoint, so its id needs no column and no index: the event's 16 bytes,
+    which sort by time, and the last 6 (random) bytes of the endpoint's, enough to tell an event's endpoints apart.
+    """
+    return prefixed(DELIVERY, event_id + endpoint_id[-_ENDPOINT_TAIL_BYTES:])
+
+
+def parse_delivery_id(text: str) -> tuple[bytes, bytes] | None:
+    """The event id and the endpoint id's last bytes in a delivery id, or None if the text is not one."""
+    value = parse_prefixed(DELIVERY, text, 16 + _ENDPOINT_TAIL_BYTES)
+    return None if value is None else (value[:16], value[16:])
+
+
+def attempt_id(event_id: bytes, endpoint_id: bytes, number: int) -> str:
+    """The id of a delivery's attempt: the delivery's bytes and the attempt's number."""
+    return prefixed(ATTEMPT, event_id + endpoint_id[-_ENDPOINT_TAIL_BYTES:] + number.to_bytes(4, "big"))

@@ -1,0 +1,55 @@
+"""When the next attempt is due: the retry schedule, its jitter, and a receiver's `Retry-After`."""
+
+from dataclasses import dataclass
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+from typing import Final
+
+from uplift_server.core.limits import RETRY_AFTER_MS_MAX
+
+JITTER: Final = 0.1
+"""Each delay is spread evenly over ±10 %."""
+
+
+@dataclass(frozen=True, slots=True)
+class RetrySchedule:
+    """The waits after attempts 1, 2, 3 …, in ms: n delays allow n + 1 attempts."""
+
+    delays_ms: tuple[int, ...]
+
+    @property
+    def attempts_max(self) -> int:
+        """How many attempts the schedule allows."""
+        return len(self.delays_ms) + 1
+
+    def delay_ms(self, attempts_made: int, draw: float) -> int | None:
+        """The wait after `attempts_made` attempts (1 or more), or None when the schedule is spent.
+
+        `draw` in [0, 1) places the delay within its jitter.
+        """
+        if attempts_made > len(self.delays_ms):
+            return None
+        delay = self.delays_ms[attempts_made - 1]
+        return round(delay * (1 - JITTER + 2 * JITTER * draw))
+
+
+def retry_after_ms(value: str | None, now_ms: int) -> int | None:
+    """The wait a Retry-After header asks for (RFC 9110, section 10.2.3): seconds or an HTTP date.
+
+    None where there is no such header or it cannot be read; 0 for an instant that has passed; never more than 24 h.
+    """
+    if value is None:
+        return None
+    text = value.strip()
+    if text.isascii() and text.isdigit():
+        # A number with hundreds of digits is a long wait, not an error.
+        return RETRY_AFTER_MS_MAX if len(text) > 9 else min(int(text) * 1000, RETRY_AFTER_MS_MAX)
+    try:
+        instant = parsedate_to_datetime(text)
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
+    if instant.tzinfo is None:
+        instant = instant.replace(tzinfo=UTC)
+    wait = int(instant.timestamp() * 1000) - now_ms
+    return max(0, min(wait, RETRY_AFTER_MS_MAX))
+

@@ -1,0 +1,36 @@
+"""The message between the engine and the sender: a request out, an exchange back.
+
+Nothing else passes the seam, so the sending side can live in a process of its own.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from uplift_server.core.exchange import Exchange
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where an endpoint's requests go; made once for each endpoint."""
+
+    host: str
+    """Lowercase ASCII name or address literal, IPv6 without brackets."""
+    port: int
+    encrypted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One POST, ready to be written."""
+
+    target: Target
+    head: bytes
+    """Request line and headers with the empty line that ends them."""
+    body: bytes
+    context: Any
+    """Whatever the caller wants back with the exchange; the sender does not look at it."""
+
+
+Done = Callable[[Request, Exchange], None]
+"""Called once for every request, on the event loop, never before `send` has returned."""
