@@ -1,0 +1,23 @@
+"""Verify and read the webhooks Uplift sends.
+
+>>> from uplift_webhooks import Webhook
+>>> webhook = Webhook("whsec_…")                     # doctest: +SKIP
+>>> event = webhook.unwrap(request_body, headers)    # doctest: +SKIP
+"""
+
+from uplift_webhooks.errors import Reason, WebhookVerificationError
+from uplift_webhooks.event import Data, Event
+from uplift_webhooks.headers import Headers
+from uplift_webhooks.webhook import SECRET_VARIABLE, TOLERANCE_SECONDS, Webhook
+
+__all__ = [
+    "Webhook",
+    "WebhookVerificationError",
+    "Reason",
+    "Event",
+    "Data",
+    "Headers",
+    "SECRET_VARIABLE",
+    "TOLERANCE_SECONDS",
+]
+__version__ = "0.1.0"

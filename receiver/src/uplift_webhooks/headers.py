@@ -1,0 +1,81 @@
+"""Headers in whatever form a framework hands them over."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, Protocol, cast
+
+from uplift_webhooks.errors import WebhookVerificationError
+
+ID: Final = "webhook-id"
+TIMESTAMP: Final = "webhook-timestamp"
+SIGNATURE: Final = "webhook-signature"
+UPLIFT_SIGNATURE: Final = "x-uplift-signature-256"
+
+
+class Items(Protocol):
+    """A framework's own header object, which need not be a mapping: Werkzeug's and `http.client`'s are not."""
+
+    def items(self) -> Iterable[tuple[Any, Any]]:
+        """Name and value of every header."""
+        ...  # pragma: no cover
+
+
+Headers = Mapping[Any, Any] | Items | Iterable[tuple[Any, Any]]
+"""A mapping, a framework's header object, pairs of text or bytes (ASGI), or a WSGI environ."""
+
+_NAMES: Final = {
+    **{name: name for name in (ID, TIMESTAMP, SIGNATURE, UPLIFT_SIGNATURE)},
+    # WSGI's spelling (PEP 3333, "environ Variables"), in lower case.
+    **{f"http_{name.replace('-', '_')}": name for name in (ID, TIMESTAMP, SIGNATURE, UPLIFT_SIGNATURE)},
+}
+
+
+def read_headers(headers: object) -> dict[str, str]:
+    """The headers that matter to verification, by their lowercase names; those that are absent or None are left out.
+
+    Raises:
+        WebhookVerificationError: `headers_unreadable` where the argument is nothing of the kind, `malformed_header`
+            where a value is no printable ASCII, or where a header comes twice with different values.
+    """
+    try:
+        found = _collect(headers)
+    # The argument is the caller's own object: whatever it raises means the same to them.
+    except Exception as error:
+        raise WebhookVerificationError(
+            "headers_unreadable",
+            f"The headers could not be read from an object of type {type(headers).__name__}.",
+            "Pass the request's headers: a mapping, a list of pairs, or the WSGI environ.",
+        ) from error
+    result = {}
+    for name, values in found.items():
+        value = values[0]
+        if any(other != value for other in values) or not (value.isascii() and value.isprintable()):
+            raise WebhookVerificationError(
+                "malformed_header",
+                f"The header {name} comes more than once, or is not printable ASCII.",
+                "Pass the headers as they arrived; look for a proxy that rewrites or merges them.",
+            )
+        result[name] = value
+    return result
+
+
+def _collect(headers: object) -> dict[str, list[str]]:
+    """Every value of the headers that matter; lists as values (AWS API gateways) count as repeated headers."""
+    items = getattr(headers, "items", None)
+    pairs = cast("Iterable[tuple[Any, Any]]", headers if items is None else items())
+    found: dict[str, list[str]] = {}
+    for name, value in pairs:
+        known = _NAMES.get(_text(name).lower())
+        if known is not None and value is not None:
+            values = value if isinstance(value, list | tuple) else (value,)
+            if values:
+                found.setdefault(known, []).extend(map(_text, values))
+    return found
+
+
+def _text(value: object) -> str:
+    """A header's name or value as text; bytes as HTTP reads them, one byte a character."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bytes):
+        return value.decode("latin-1")
+    raise TypeError(f"a header's name or value is of type {type(value).__name__}, not str or bytes")

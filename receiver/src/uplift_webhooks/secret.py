@@ -1,0 +1,75 @@
+"""An endpoint's secret: the keys its text stands for."""
+
+import base64
+import binascii
+from dataclasses import dataclass, field
+from typing import Final
+
+from uplift_webhooks.errors import WebhookVerificationError
+
+PREFIX: Final = "whsec_"
+"""What a secret in the form of Standard Webhooks begins with; base64 of the key follows."""
+KEY_BYTES_MIN: Final = 24
+KEY_BYTES_MAX: Final = 64
+TOKEN_CHARACTERS_MIN: Final = 16
+TOKEN_CHARACTERS_MAX: Final = 256
+
+_COPY = "Copy the endpoint's secret from its Security page in the dashboard."
+
+
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """The two keys of one secret."""
+
+    standard_key: bytes = field(repr=False)
+    """Signs `webhook-signature`."""
+    uplift_key: bytes = field(repr=False)
+    """Signs `x-uplift-signature-256`: the secret's text, whatever its form."""
+
+
+def parse_secret(text: object) -> Secret:
+    """The keys of a secret: one that was generated (`whsec_…`), or a token its owner chose.
+
+    White space around it, which no secret contains, is dropped: it comes from files and from pasting.
+
+    Raises:
+        WebhookVerificationError: `secret_invalid`. The error does not quote the secret.
+    """
+    if not isinstance(text, str):
+        raise WebhookVerificationError(
+            "secret_invalid", f"The secret is of type {type(text).__name__}, not str.", f"Pass its text. {_COPY}"
+        )
+    token = text.strip()
+    if not token.startswith(PREFIX):
+        return _chosen(token)
+    encoded = token[len(PREFIX) :]
+    try:
+        # Some tools drop the padding when they print a key.
+        key = base64.b64decode(encoded + "=" * (-len(encoded) % 4), validate=True)
+    except (binascii.Error, ValueError):  # ValueError: characters beyond ASCII
+        raise WebhookVerificationError(
+            "secret_invalid", f"What follows {PREFIX!r} in the secret is not base64.", _COPY
+        ) from None
+    if not KEY_BYTES_MIN <= len(key) <= KEY_BYTES_MAX:
+        raise WebhookVerificationError(
+            "secret_invalid",
+            f"The secret decodes to {len(key)} bytes; {KEY_BYTES_MIN} to {KEY_BYTES_MAX} are allowed.",
+            f"It may have been cut. {_COPY}",
+        )
+    return Secret(standard_key=key, uplift_key=token.encode("ascii"))
+
+
+def _chosen(token: str) -> Secret:
+    """The keys of a token its owner chose: its bytes."""
+    if not TOKEN_CHARACTERS_MIN <= len(token) <= TOKEN_CHARACTERS_MAX:
+        raise WebhookVerificationError(
+            "secret_invalid",
+            f"The secret has {len(token)} characters; {TOKEN_CHARACTERS_MIN} to {TOKEN_CHARACTERS_MAX} are allowed.",
+            _COPY,
+        )
+    if not all("!" <= character <= "~" for character in token):
+        raise WebhookVerificationError(
+            "secret_invalid", "The secret contains a space or a character that is not printable ASCII.", _COPY
+        )
+    key = token.encode("ascii")
+    return Secret(standard_key=key, uplift_key=key)

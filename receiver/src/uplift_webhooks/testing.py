@@ -1,0 +1,51 @@
+"""Requests for your tests, signed as Uplift signs them."""
+
+import json
+import time
+import uuid
+from collections.abc import Sequence
+
+from uplift_webhooks import headers as names
+from uplift_webhooks.secret import parse_secret
+from uplift_webhooks.signature import standard_signature, uplift_signature
+
+
+def sign(
+    body: bytes,
+    secret: str | Sequence[str],
+    *,
+    message_id: str | None = None,
+    timestamp: int | None = None,
+) -> dict[str, str]:
+    """The headers with which Uplift would send a body.
+
+    `message_id` is by default the body's own `id`, or a new UUID where it has none; `timestamp`, in Unix seconds, is
+    now. With several secrets, newest first, the request looks as it does during a rotation: `webhook-signature` has one
+    token for each, `x-uplift-signature-256`, which can hold one only, is made with the oldest.
+
+    Raises:
+        WebhookVerificationError: `secret_invalid`.
+    """
+    secrets = [parse_secret(text) for text in ([secret] if isinstance(secret, str) else secret)]
+    signed_id = _id_in(body) if message_id is None else message_id
+    signed_at = str(int(time.time()) if timestamp is None else timestamp)
+    tokens = [
+        standard_signature(each.standard_key, signed_id.encode(), signed_at.encode(), body).decode() for each in secrets
+    ]
+    return {
+        "content-type": "application/json",
+        names.ID: signed_id,
+        names.TIMESTAMP: signed_at,
+        names.SIGNATURE: " ".join(f"v1,{token}" for token in tokens),
+        names.UPLIFT_SIGNATURE: uplift_signature(secrets[-1].uplift_key, body).decode(),
+    }
+
+
+def _id_in(body: bytes) -> str:
+    """The envelope's id, or a new one: tests also sign bodies that are no events."""
+    try:
+        value = json.loads(body)
+    except ValueError:
+        value = None
+    found = value.get("id") if isinstance(value, dict) else None
+    return found if isinstance(found, str) else str(uuid.uuid4())
