@@ -1,0 +1,168 @@
+"""Which addresses may be connected to: the rule that keeps requests of ours out of networks nobody meant.
+
+The same rule is asked at registration and again for every address a name resolves to at every connect
+(contract, section 2, *Registration*).
+"""
+
+import re
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import Final
+
+from uplift_server.core.address_ranges import BLOCKS, Block, Reach
+
+ADDRESS_NOT_ALLOWED: Final = "address_not_allowed"
+HTTPS_REQUIRED: Final = "https_required"
+
+_DIGITS = re.compile(r"[0-9]+")
+_HEXADECIMAL = re.compile(r"0[xX][0-9a-fA-F]*")
+_NUMBER_CHARACTERS_MAX: Final = 64
+_IPV4_MASK: Final = 0xFFFF_FFFF
+# Interface identifiers by which ISATAP (RFC 5214) carries an IPv4 address in any /64.
+_ISATAP: Final = (0x0000_5EFE, 0x0200_5EFE)
+_MAPPED: Final = 0xFFFF
+_LOCAL_NAT64: Final = 0x0064_FF9B_0001
+_THIS_NETWORK_BITS: Final = 24
+
+
+@dataclass(frozen=True, slots=True)
+class AddressPolicy:
+    """What the operator allows. Private means loopback, RFC 1918 and unique local addresses, nothing else."""
+
+    allow_private_networks: bool
+
+    def judge(self, address: str, *, encrypted: bool) -> str | None:
+        """Whether a connection to an address (IPv4 or IPv6 text, no brackets) is allowed, with or without TLS.
+
+        None if so; else `address_not_allowed`, or `https_required` where TLS alone is missing. Text that is no address,
+        or an address with a scope (`fe80::1%eth0`, which can only mean a link of this machine), is not allowed.
+        """
+        parsed = _parse(address)
+        if parsed is None or "%" in address:
+            return ADDRESS_NOT_ALLOWED
+        reach = _reach(parsed)
+        if reach is Reach.PRIVATE:
+            return None if self.allow_private_networks else ADDRESS_NOT_ALLOWED
+        if reach is Reach.FORBIDDEN:
+            return ADDRESS_NOT_ALLOWED
+        return None if encrypted else HTTPS_REQUIRED
+
+
+def describe(address: str) -> str:
+    """What kind of address this is, for error texts: `loopback (127.0.0.0/8, RFC 1122)`, `public address` …"""
+    parsed = _parse(address)
+    if parsed is None:
+        return "no IP address"
+    block = _block(parsed)
+    if block.reach is Reach.PUBLIC:
+        isatap = _isatap(parsed)
+        return block.name if isatap is None else f"ISATAP (RFC 5214) of {isatap}, {describe(str(isatap))}"
+    text = f"{block.name} ({block.network}, {block.source})"
+    if block.reach is not Reach.EMBEDDED:
+        return text
+    inner = min(_embedded(parsed, block), key=lambda address: _SEVERITY[_reach(address)])
+    return f"{text} of {inner}, {describe(str(inner))}"
+
+
+def parse_literal(host: str) -> str | None:
+    """The canonical text of the address a URL's host denotes, or None if the host is a name.
+
+    Reads every notation that browsers (WHATWG URL, *host parsing*) and `inet_aton` read, so that none can hide an
+    address: decimal, octal and hexadecimal numbers, one to four parts, a trailing dot, IPv6 with or without brackets.
+    Raises ValueError for a host that can only be an address and is not a valid one: brackets around anything but
+    IPv6, an IPv6 scope, or a last label that is a number without the whole being IPv4.
+    """
+    if host.startswith("[") or ":" in host:
+        return _canonical_ipv6(host)
+    labels = host.split(".")
+    if len(labels) > 1 and not labels[-1]:
+        labels.pop()
+    last = labels[-1]
+    if not (_DIGITS.fullmatch(last) or _HEXADECIMAL.fullmatch(last)):
+        return None
+    return str(_ipv4(host, labels))
+
+
+def _canonical_ipv6(host: str) -> str:
+    text = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    if "%" in text:
+        raise ValueError(f"{host}: an IPv6 scope has no meaning outside the machine that wrote it")
+    value = int(IPv6Address(text))
+    if value >> 32 == _MAPPED:
+        # `str` writes these differently from Python 3.13 on.
+        return f"::ffff:{(value >> 16) & 0xFFFF:x}:{value & 0xFFFF:x}"
+    return str(IPv6Address(value))
+
+
+def _ipv4(host: str, labels: list[str]) -> IPv4Address:
+    if len(labels) > 4:
+        raise ValueError(f"{host}: an IPv4 address has at most four numbers")
+    numbers = [_number(host, label) for label in labels]
+    room = 256 ** (5 - len(numbers))
+    if any(number > 255 for number in numbers[:-1]) or numbers[-1] >= room:
+        raise ValueError(f"{host}: a number of the IPv4 address is too large")
+    value = numbers[-1]
+    for position, number in enumerate(numbers[:-1]):
+        value += number << (8 * (3 - position))
+    return IPv4Address(value)
+
+
+def _number(host: str, label: str) -> int:
+    try:
+        # Longer ones are too large in any base, and slow to read.
+        if len(label) > _NUMBER_CHARACTERS_MAX:
+            raise ValueError
+        if _HEXADECIMAL.fullmatch(label):
+            return int(label[2:] or "0", 16)
+        if not _DIGITS.fullmatch(label):
+            raise ValueError
+        return int(label, 8 if label[0] == "0" else 10)
+    except ValueError:
+        raise ValueError(f"{host}: {label!r} is no number of an IPv4 address") from None
+
+
+_SEVERITY: Final = {Reach.FORBIDDEN: 0, Reach.PRIVATE: 1, Reach.PUBLIC: 2}
+
+
+def _parse(address: str) -> IPv4Address | IPv6Address | None:
+    try:
+        return ip_address(address.partition("%")[0])
+    except ValueError:
+        return None
+
+
+def _block(address: IPv4Address | IPv6Address) -> Block:
+    return next(block for block in BLOCKS if address in block.network)
+
+
+def _reach(address: IPv4Address | IPv6Address) -> Reach:
+    block = _block(address)
+    if block.reach is Reach.EMBEDDED:
+        return min((_reach(inner) for inner in _embedded(address, block)), key=_SEVERITY.__getitem__)
+    if block.reach is Reach.PUBLIC:
+        isatap = _isatap(address)
+        return block.reach if isatap is None else _reach(isatap)
+    return block.reach
+
+
+def _isatap(address: IPv4Address | IPv6Address) -> IPv4Address | None:
+    value = int(address)
+    return IPv4Address(value & _IPV4_MASK) if (value >> 32) & _IPV4_MASK in _ISATAP else None
+
+
+def _embedded(address: IPv4Address | IPv6Address, block: Block) -> list[IPv4Address]:
+    """The IPv4 addresses inside an address; all must be allowed, since each may see the packet."""
+    value = int(address)
+    if block.name == "6to4":
+        return [IPv4Address((value >> 80) & _IPV4_MASK)]
+    if block.name == "Teredo":
+        # The relay's server, and the client, whose bits are inverted (RFC 4380, section 4).
+        return [IPv4Address((value >> 64) & _IPV4_MASK), IPv4Address(~value & _IPV4_MASK)]
+    last = IPv4Address(value & _IPV4_MASK)
+    if value >> 80 != _LOCAL_NAT64:
+        return [last]
+    # A local translator may use a prefix of 48, 56, 64 or 96 bits (RFC 6052, section 2.2; bits 64 to 71 are skipped),
+    # and we cannot know which. A shorter reading that gives 0.x.x.x leads nowhere and does not count.
+    joined = (value >> 64 << 56) | (value & (1 << 56) - 1)
+    readings = [(joined >> shift) & _IPV4_MASK for shift in (40, 32, 24)]
+    return [last, *(IPv4Address(reading) for reading in readings if reading >> _THIS_NETWORK_BITS)]

@@ -1,0 +1,41 @@
+"""Names of event types, and the patterns that subscribe to them."""
+
+import re
+from typing import Final
+
+from uplift_server.core.limits import EVENT_TYPE_NAME_CHARACTERS_MAX
+from uplift_server.core.problems import Problem
+
+GROUP_SUFFIX: Final = ".*"
+"""Ends a pattern that means every type below a group, at any depth."""
+
+_NAME = re.compile(r"[a-z0-9_]+(\.[a-z0-9_]+)*")
+
+
+def check_name(text: str, field: str = "type") -> Problem | None:
+    """What is wrong with the name of an event type, if anything; `field` is where it stood."""
+    if len(text) > EVENT_TYPE_NAME_CHARACTERS_MAX:
+        return Problem(
+            field,
+            "event_type_invalid",
+            f"A name has at most {EVENT_TYPE_NAME_CHARACTERS_MAX} characters, this one {len(text)}. Shorten it.",
+        )
+    if not _NAME.fullmatch(text):
+        return Problem(
+            field,
+            "event_type_invalid",
+            "A name is words of a-z, 0-9 and _ joined by dots. Write it like movement.analytics.created.",
+        )
+    return None
+
+
+def check_pattern(text: str, field: str = "event_types") -> Problem | None:
+    """What is wrong with an entry of a subscription, an exact name or `group.*`, if anything."""
+    if text == "*":
+        return Problem(field, "event_type_invalid", "* alone is not a pattern. Leave the list empty to get every type.")
+    problem = check_name(text.removesuffix(GROUP_SUFFIX), field)
+    if problem is not None and text.removesuffix(GROUP_SUFFIX).count("*"):
+        return Problem(
+            field, "event_type_invalid", "* may only stand at the end, after a dot. Write it like movement.analytics.*."
+        )
+    return problem

@@ -1,0 +1,145 @@
+"""Secrets, and the two signatures every request carries (contract, section 1).
+
+`x-uplift-signature-256` is what Uplift documents; `webhook-signature` is Standard Webhooks
+(https://www.standardwebhooks.com). Both are HMAC-SHA256, with keys and messages of their own.
+"""
+
+import binascii
+import hashlib
+import re
+from base64 import b64decode, b64encode
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from uplift_server.core.limits import (
+    SECRET_CHARACTERS_MAX,
+    SECRET_CHARACTERS_MIN,
+    SECRET_KEY_BYTES_MAX,
+    SECRET_KEY_BYTES_MIN,
+)
+from uplift_server.core.problems import Problem
+
+if TYPE_CHECKING:
+    from hashlib import _Hash
+
+PREFIX: Final = "whsec_"
+"""Marks a secret whose rest is the base64 of its key, as Standard Webhooks libraries expect it."""
+
+_PRINTABLE = re.compile(r"[!-~]*")
+_BLOCK_BYTES: Final = 64
+_INNER_PAD: Final = bytes(value ^ 0x36 for value in range(256))
+_OUTER_PAD: Final = bytes(value ^ 0x5C for value in range(256))
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """The two HMAC keys of one secret; never shown."""
+
+    uplift: bytes = field(repr=False)
+    """For `x-uplift-signature-256`: the whole text of the secret."""
+    standard: bytes = field(repr=False)
+    """For `webhook-signature`: the decoded bytes of a `whsec_` secret, the text of any other."""
+
+
+def check_secret(text: str) -> Problem | None:
+    """What is wrong with a secret the customer chose, if anything (field `secret`)."""
+    if not SECRET_CHARACTERS_MIN <= len(text) <= SECRET_CHARACTERS_MAX:
+        return _invalid(
+            f"A secret has {SECRET_CHARACTERS_MIN} to {SECRET_CHARACTERS_MAX} characters, this one {len(text)}. "
+            "Choose a random one, or leave it out and we make one."
+        )
+    if not _PRINTABLE.fullmatch(text):
+        return _invalid(
+            "A secret consists of printable ASCII characters without spaces. "
+            "Write random bytes in hexadecimal or base64, or leave it out and we make one."
+        )
+    if text.startswith(PREFIX):
+        key = _decoded(text)
+        if key is None or not SECRET_KEY_BYTES_MIN <= len(key) <= SECRET_KEY_BYTES_MAX:
+            return _invalid(
+                f"After {PREFIX} comes the base64 of {SECRET_KEY_BYTES_MIN} to {SECRET_KEY_BYTES_MAX} bytes. "
+                "Copy the whole secret, or choose one that begins otherwise."
+            )
+    return None
+
+
+def generate_secret(random_bytes: bytes) -> str:
+    """A secret of ours from SECRET_KEY_BYTES_GENERATED random bytes."""
+    return PREFIX + b64encode(random_bytes).decode("ascii")
+
+
+def keys_of(secret: str) -> Keys:
+    """The keys of a secret that `check_secret` accepts. ValueError for a `whsec_` text that is not base64."""
+    text = secret.encode("utf-8")
+    if not secret.startswith(PREFIX):
+        return Keys(uplift=text, standard=text)
+    standard = _decoded(secret)
+    if standard is None:
+        raise ValueError(f"the text after {PREFIX} is not base64")
+    return Keys(uplift=text, standard=standard)
+
+
+def standard_form(secret: str) -> str:
+    """The secret as Standard Webhooks libraries take it: `whsec_` and the padded base64 of the key."""
+    return generate_secret(keys_of(secret).standard)
+
+
+class Signer:
+    """Signs the requests to one endpoint. Make it once: the keys are hashed at construction.
+
+    `secrets` are the live ones (Standard Webhooks, one signature each, in this order); `uplift_secret` is the one that
+    `x-uplift-signature-256`, which can carry only one, follows.
+    """
+
+    __slots__ = ("_standard", "_uplift")
+
+    def __init__(self, secrets: Sequence[str], uplift_secret: str) -> None:
+        self._uplift = _states(keys_of(uplift_secret).uplift)
+        self._standard = tuple(_states(keys_of(secret).standard) for secret in secrets)
+
+    def sign(self, event_id: bytes, timestamp: bytes, body: bytes) -> tuple[bytes, bytes]:
+        """The values of `x-uplift-signature-256` and `webhook-signature`.
+
+        `event_id` and `timestamp` (Unix seconds) are the ASCII bytes of the `webhook-id` and `webhook-timestamp`
+        headers, `body` the bytes sent.
+        """
+        inner, outer = self._uplift
+        inner = inner.copy()
+        inner.update(body)
+        outer = outer.copy()
+        outer.update(inner.digest())
+        message = b"%b.%b.%b" % (event_id, timestamp, body)
+        tokens = []
+        for states in self._standard:
+            keyed = states[0].copy()
+            keyed.update(message)
+            result = states[1].copy()
+            result.update(keyed.digest())
+            tokens.append(b"v1," + binascii.b2a_base64(result.digest(), newline=False))
+        return b"sha256=" + binascii.hexlify(outer.digest()), b" ".join(tokens)
+
+
+def _states(key: bytes) -> tuple["_Hash", "_Hash"]:
+    """SHA-256 after the padded key, inner and outer (RFC 2104, section 2).
+
+    Copying these two costs 0.94 µs for a body of 1 KiB, `hmac.digest` 1.7 and `hmac.HMAC.copy` 1.2 (CPython 3.11),
+    since the key's two blocks are not hashed again.
+    """
+    if len(key) > _BLOCK_BYTES:
+        key = hashlib.sha256(key).digest()
+    padded = key.ljust(_BLOCK_BYTES, b"\0")
+    return hashlib.sha256(padded.translate(_INNER_PAD)), hashlib.sha256(padded.translate(_OUTER_PAD))
+
+
+def _decoded(secret: str) -> bytes | None:
+    """The key behind `whsec_`, padded or not as the libraries take it; None if it is not base64."""
+    text = secret.removeprefix(PREFIX).rstrip("=")
+    try:
+        return b64decode(text + "=" * (-len(text) % 4), validate=True)
+    except ValueError:
+        return None
+
+
+def _invalid(message: str) -> Problem:
+    return Problem("secret", "secret_invalid", message)
