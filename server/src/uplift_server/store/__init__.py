@@ -1,0 +1,1 @@
+"""What is remembered: one contract, one schema, and the engines behind it."""

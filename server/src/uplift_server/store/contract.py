@@ -1,0 +1,75 @@
+"""The contract of the store: what every engine provides, in the words of the domain.
+
+One call is one transaction. `now`, ids and random bits are arguments. Every write can be repeated safely: settling or
+releasing twice finds the fence moved, appending twice finds the idempotency key. A verb that cannot be done now raises
+`Unavailable`; nothing of it has happened then.
+
+The hot verbs below are tuned for each engine. All others are plain functions of a SQLAlchemy connection, written once
+in this room's modules (one a noun), and run through `read` and `write`.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol, TypeVar
+
+from sqlalchemy import Connection
+
+from uplift_server.store.records import (
+    Appended,
+    DueEndpoint,
+    HealthRow,
+    IdempotencyConflict,
+    LeasedDelivery,
+    LeaseWish,
+    NewEvent,
+    Settlement,
+)
+
+R = TypeVar("R")
+
+
+class Database(Protocol):
+    """An engine: SQLite here, PostgreSQL beside it."""
+
+    async def open(self) -> None:
+        """Connect and get ready; the schema must be in place. Raises Unavailable."""
+
+    async def close(self) -> None:
+        """Finish what was asked for and let go of the database."""
+
+    def append(self, groups: Sequence[Sequence[NewEvent]]) -> Awaitable[list[list[Appended] | IdempotencyConflict]]:
+        """Store events with their deliveries, durably, in one commit; a result for each group, in order.
+
+        A group is stored whole or, where one of its events contradicts an earlier one of the same account with the same
+        idempotency key or chosen id, not at all. A repeat with the same content gives the stored event.
+        """
+
+    def lease_due(
+        self, wishes: Sequence[LeaseWish], *, now: int, lease_until: int, owner: int, body_bytes_max: int
+    ) -> Awaitable[list[LeasedDelivery]]:
+        """Lease waiting deliveries whose due instant has come, the earliest due first within an endpoint.
+
+        Stops early once the bodies together exceed `body_bytes_max`.
+        """
+
+    def settle(
+        self, settlements: Sequence[Settlement], health: Sequence[HealthRow] = ()
+    ) -> Awaitable[frozenset[tuple[int, int]]]:
+        """Write what attempts decided, and how their endpoints fare now.
+
+        Gives the (event, endpoint) pairs whose lease was lost, for which nothing was written.
+        """
+
+    def release(self, leases: Sequence[tuple[int, int, int]], *, now: int) -> Awaitable[None]:
+        """Give leases (event, endpoint, fence) back unused: their deliveries are due at `now`."""
+
+    def reclaim(self, *, now: int, owner: int | None = None, limit: int = 1000) -> Awaitable[int]:
+        """Make deliveries whose lease has ended by `now` due again; with `owner`, all of that owner's. How many."""
+
+    async def due_endpoints(self, *, after: int = 0, limit: int = 1000) -> list[DueEndpoint]:
+        """Endpoints with waiting deliveries, by number, each with its earliest due instant (which may be to come)."""
+
+    async def read(self, body: Callable[[Connection], R]) -> R:
+        """Run a verb that only reads, on one consistent snapshot."""
+
+    async def write(self, body: Callable[[Connection], R]) -> R:
+        """Run a verb in a transaction of its own or beside others; an exception undoes it and comes back."""

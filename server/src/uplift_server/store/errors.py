@@ -1,0 +1,17 @@
+"""The three ways a verb of the store can fail."""
+
+
+class StoreError(Exception):
+    """What every error of the store is."""
+
+
+class Conflict(StoreError):
+    """The write contradicts what is stored: a name is taken, or a delivery is not in a state that allows it."""
+
+
+class LeaseLost(StoreError):
+    """The delivery is leased to somebody else by now; what was decided about it must not be written."""
+
+
+class Unavailable(StoreError):
+    """The database cannot do it now: full disk, read-only file, lost connection, too much waiting. Try again later."""

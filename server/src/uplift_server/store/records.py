@@ -1,0 +1,305 @@
+"""What goes into the store and what comes out: plain values, never rows."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Generic, NamedTuple, TypeVar
+
+from uplift_server.core.deliveries import FailedReason, Status, Trigger
+from uplift_server.core.outcomes import Outcome
+
+
+class EndpointState(IntEnum):
+    """Whether an endpoint takes deliveries. The number is what the store keeps."""
+
+    ENABLED = 0
+    PAUSED = 1
+    DISABLED = 2
+
+    @property
+    def text(self) -> str:
+        """The name the outside world sees."""
+        return self.name.lower()
+
+
+# ---- hot records: made for every event, hence tuples and slots
+
+
+class NewDelivery(NamedTuple):
+    """A delivery to be stored with its event.
+
+    `lease_owner` other than 0 stores it already leased until `due_at`, with fence 1.
+    """
+
+    endpoint_seq: int
+    status: int
+    due_at: int | None
+    lease_owner: int = 0
+
+
+class NewEvent(NamedTuple):
+    """An event to be stored with its deliveries, in one commit."""
+
+    id: bytes
+    account_seq: int
+    type_seq: int
+    created_at: int
+    expires_at: int | None
+    body: bytes
+    deliveries: Sequence[NewDelivery] = ()
+    idempotency_key: str | None = None
+    caller_chose_id: bool = False
+    data: bytes = b""
+    """The caller's `data` within the body: what a repeat is compared with."""
+
+
+class Appended(NamedTuple):
+    """What became of one event: `duplicate` ones were stored before, under this id and instant."""
+
+    seq: int
+    id: bytes
+    created_at: int
+    duplicate: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class IdempotencyConflict:
+    """Why a group of events was refused: the key (or id) of the event at `index` belongs to other content."""
+
+    index: int
+    field: str
+    """`idempotency_key` or `id`."""
+    event_id: bytes
+    """The event that has it."""
+
+
+@dataclass(slots=True)
+class LeasedDelivery:
+    """A delivery this process may attempt until `lease_until` (Unix ms)."""
+
+    event_seq: int
+    endpoint_seq: int
+    fence: int
+    lease_until: int
+    attempts_made: int
+    scheduled_attempts: int
+    trigger: Trigger
+    event_id: bytes
+    type_seq: int
+    created_at: int
+    expires_at: int | None
+    body: bytes
+    resume_status: Status | None = None
+    resume_due_at: int | None = None
+
+
+class Settlement(NamedTuple):
+    """What is to be written after an attempt, or when a leased delivery ends without one.
+
+    Written only while the delivery still has `fence`.
+    """
+
+    event_seq: int
+    endpoint_seq: int
+    fence: int
+    status: int
+    due_at: int | None
+    attempts_made: int
+    scheduled_attempts: int
+    last_outcome: int | None
+    failed_reason: int | None
+    completed_at: int | None
+    attempt: "AttemptRow | None"
+
+
+class AttemptRow(NamedTuple):
+    """One attempt as it is stored, in the order of its columns."""
+
+    event_seq: int
+    endpoint_seq: int
+    number: int
+    trigger: int
+    started_at: int
+    duration_us: int
+    dns_ms: int | None
+    connect_ms: int | None
+    tls_ms: int | None
+    first_byte_ms: int | None
+    status_code: int | None
+    outcome: int
+    error: str | None
+    location: str | None
+    remote_address: str | None
+    request_head: bytes
+    response_head: bytes
+    response_body: bytes
+    body_truncated: bool
+
+
+class HealthRow(NamedTuple):
+    """An endpoint's health as it stands after a batch of settlements."""
+
+    endpoint_seq: int
+    consecutive_failures: int
+    failing_since: int | None
+    last_success_at: int | None
+    last_failure_at: int | None
+    last_outcome: int | None
+
+
+class DueEndpoint(NamedTuple):
+    """An endpoint with waiting deliveries and the instant of its earliest."""
+
+    endpoint_seq: int
+    due_at: int
+
+
+class LeaseWish(NamedTuple):
+    """How many due deliveries of an endpoint a process has room for."""
+
+    endpoint_seq: int
+    limit: int
+
+
+# ---- ordinary records
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """A tenant."""
+
+    seq: int
+    id: bytes
+    name: str
+    contact_emails: tuple[str, ...]
+    created_at: int
+    updated_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """A key of an account, or of an operator where `account_seq` is None. Its text is not kept."""
+
+    seq: int
+    id: bytes
+    account_seq: int | None
+    name: str
+    digest: bytes
+    hint: str
+    scopes: frozenset[str]
+    created_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class EventType:
+    """An entry of the catalog. `schema` and `example` describe `data` and are JSON texts."""
+
+    seq: int
+    name: str
+    group: str
+    description: str
+    schema: str | None
+    example: str | None
+    api_version: str
+    documented: bool
+    created_at: int
+    updated_at: int
+    archived_at: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A URL with its subscription, sealed secrets, settings and health."""
+
+    seq: int
+    id: bytes
+    account_seq: int
+    url: str
+    description: str
+    event_types: tuple[str, ...]
+    secret: bytes
+    secret_created_at: int
+    headers: bytes | None
+    rate_limit_per_second: int | None
+    max_in_flight: int | None
+    state: EndpointState
+    disabled_reason: int | None
+    consecutive_failures: int
+    failing_since: int | None
+    last_success_at: int | None
+    last_failure_at: int | None
+    last_outcome: Outcome | None
+    created_at: int
+    updated_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """An accepted event, without its body."""
+
+    seq: int
+    id: bytes
+    account_seq: int
+    type_seq: int
+    created_at: int
+    expires_at: int | None
+    deliveries: dict[Status, int]
+    """How many deliveries stand in each status; statuses without one are left out."""
+    api_version: str
+    body: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One event owed to one endpoint."""
+
+    event_seq: int
+    endpoint_seq: int
+    account_seq: int
+    event_id: bytes
+    endpoint_id: bytes
+    type_seq: int
+    status: Status
+    leased: bool
+    due_at: int | None
+    attempts_made: int
+    scheduled_attempts: int
+    last_outcome: Outcome | None
+    failed_reason: FailedReason | None
+    created_at: int
+    completed_at: int | None
+    expires_at: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One attempt of a delivery."""
+
+    number: int
+    trigger: Trigger
+    started_at: int
+    duration_us: int
+    dns_ms: int | None
+    connect_ms: int | None
+    tls_ms: int | None
+    first_byte_ms: int | None
+    status_code: int | None
+    outcome: Outcome
+    error: str | None
+    location: str | None
+    remote_address: str | None
+    request_head: bytes
+    response_head: bytes
+    response_body: bytes
+    body_truncated: bool
+
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[T]):
+    """A stretch of a list. `next_key` continues after its last item; None where nothing follows."""
+
+    items: list[T]
+    next_key: tuple[int, ...] | None

@@ -1,0 +1,62 @@
+"""Secrets at rest: sealed with AES-256-GCM under the operator's key, and bound to what they belong to.
+
+The key never reaches the database. Sealed form: one version byte, a 12-byte random nonce, the ciphertext with its tag.
+"""
+
+import base64
+import binascii
+import os
+from typing import Final
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+_VERSION: Final = b"\x01"
+_NONCE_BYTES: Final = 12
+KEY_BYTES: Final = 32
+
+
+class WrongSecretKey(Exception):
+    """A sealed value does not open: it was sealed with another key, for something else, or was changed."""
+
+
+class Sealer:
+    """Seals and opens values with one key of 32 bytes."""
+
+    def __init__(self, key: bytes) -> None:
+        if len(key) != KEY_BYTES:
+            raise ValueError(f"the key must be {KEY_BYTES} bytes, not {len(key)}")
+        self._aead = AESGCM(key)
+
+    def seal(self, value: str, context: bytes) -> bytes:
+        """The sealed form of a text; `context` (such as its owner's id) must be given again to open it."""
+        nonce = os.urandom(_NONCE_BYTES)
+        return _VERSION + nonce + self._aead.encrypt(nonce, value.encode(), context)
+
+    def open(self, sealed: bytes, context: bytes) -> str:
+        """The text behind a sealed form. Raises WrongSecretKey."""
+        head, nonce, rest = sealed[:1], sealed[1 : 1 + _NONCE_BYTES], sealed[1 + _NONCE_BYTES :]
+        try:
+            if head != _VERSION:
+                raise WrongSecretKey(f"unknown sealed form {head!r}")
+            return self._aead.decrypt(nonce, rest, context).decode()
+        except (InvalidTag, ValueError) as error:
+            raise WrongSecretKey(
+                "a stored secret does not open with this UPLIFT_SECRET_KEY; start with the key it was sealed with"
+            ) from error
+
+
+def parse_key(text: str) -> bytes:
+    """The 32 bytes of a base64 key. Raises ValueError saying what is wrong."""
+    try:
+        key = base64.b64decode(text, validate=True)
+    except binascii.Error as error:
+        raise ValueError(f"not base64 ({error}); make one with: head -c 32 /dev/urandom | base64") from error
+    if len(key) != KEY_BYTES:
+        raise ValueError(f"{len(key)} bytes, not {KEY_BYTES}; make one with: head -c 32 /dev/urandom | base64")
+    return key
+
+
+def generate_key() -> str:
+    """A new random key as base64."""
+    return base64.b64encode(os.urandom(KEY_BYTES)).decode()

@@ -1,0 +1,5 @@
+"""The embedded engine: one file, one process, one writer thread."""
+
+from uplift_server.store.sqlite.database import SqliteDatabase
+
+__all__ = ["SqliteDatabase"]

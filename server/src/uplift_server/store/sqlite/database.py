@@ -1,0 +1,107 @@
+"""The SQLite engine: the contract on one file."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from sqlalchemy import Connection
+
+from uplift_server.store.records import (
+    Appended,
+    DueEndpoint,
+    HealthRow,
+    IdempotencyConflict,
+    LeasedDelivery,
+    LeaseWish,
+    NewEvent,
+    Settlement,
+)
+from uplift_server.store.sqlite import hot
+from uplift_server.store.sqlite.connection import FileLock
+from uplift_server.store.sqlite.readers import Readers
+from uplift_server.store.sqlite.writer import Writer
+
+R = TypeVar("R")
+
+
+class SqliteDatabase:
+    """See `store.contract.Database`."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = FileLock(path)
+        self._writer_: Writer | None = None
+        self._readers_: Readers | None = None
+
+    def lock(self) -> None:
+        """Keep every other process out, before the schema is looked at and until `close`. Raises Unavailable."""
+        self._lock.acquire()
+
+    async def open(self) -> None:
+        """See the contract."""
+        self._writer_ = Writer(self._path, asyncio.get_running_loop())
+        self._readers_ = Readers(self._path)
+
+    async def close(self) -> None:
+        """See the contract."""
+        loop = asyncio.get_running_loop()
+        if self._readers_ is not None:
+            await loop.run_in_executor(None, self._readers_.close)
+            self._readers_ = None
+        if self._writer_ is not None:
+            await loop.run_in_executor(None, self._writer_.close)
+            self._writer_ = None
+        self._lock.release()
+
+    @property
+    def _writer(self) -> Writer:
+        assert self._writer_ is not None, "the database is not open"
+        return self._writer_
+
+    @property
+    def _readers(self) -> Readers:
+        assert self._readers_ is not None, "the database is not open"
+        return self._readers_
+
+    def append(self, groups: Sequence[Sequence[NewEvent]]) -> Awaitable[list[list[Appended] | IdempotencyConflict]]:
+        """See the contract."""
+        return self._writer.submit(lambda w: w.appender.append(groups), weight=sum(map(len, groups)))
+
+    def lease_due(
+        self, wishes: Sequence[LeaseWish], *, now: int, lease_until: int, owner: int, body_bytes_max: int
+    ) -> Awaitable[list[LeasedDelivery]]:
+        """See the contract."""
+        return self._writer.submit(
+            lambda w: hot.lease_due(
+                w.raw, wishes, now=now, lease_until=lease_until, owner=owner, body_bytes_max=body_bytes_max
+            ),
+            weight=sum(wish.limit for wish in wishes),
+        )
+
+    def settle(
+        self, settlements: Sequence[Settlement], health: Sequence[HealthRow] = ()
+    ) -> Awaitable[frozenset[tuple[int, int]]]:
+        """See the contract."""
+        return self._writer.submit(lambda w: hot.settle(w.raw, settlements, health), weight=len(settlements))
+
+    def release(self, leases: Sequence[tuple[int, int, int]], *, now: int) -> Awaitable[None]:
+        """See the contract."""
+        return self._writer.submit(lambda w: hot.release(w.raw, leases, now=now), weight=len(leases))
+
+    def reclaim(self, *, now: int, owner: int | None = None, limit: int = 1000) -> Awaitable[int]:
+        """See the contract."""
+        return self._writer.submit(lambda w: hot.reclaim(w.raw, now=now, owner=owner, limit=limit))
+
+    async def due_endpoints(self, *, after: int = 0, limit: int = 1000) -> list[DueEndpoint]:
+        """See the contract."""
+        return await self._readers.read(lambda raw, _: hot.due_endpoints(raw, after=after, limit=limit))
+
+    async def read(self, body: Callable[[Connection], R]) -> R:
+        """See the contract."""
+        return await self._readers.read(lambda _, sql: body(sql))
+
+    async def write(self, body: Callable[[Connection], R]) -> R:
+        """See the contract."""
+        result: R = await self._writer.submit(lambda w: body(w.sql), guarded=True)
+        return result

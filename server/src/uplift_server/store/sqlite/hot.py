@@ -1,0 +1,309 @@
+"""The hot verbs on the raw driver: set-based statements, run inside the writer's transaction.
+
+Statements stay portable in meaning; only their batching is SQLite's.
+"""
+
+import sqlite3
+from collections.abc import Sequence
+from typing import Final
+
+from uplift_server.core.deliveries import Status, Trigger
+from uplift_server.store.records import (
+    Appended,
+    DueEndpoint,
+    HealthRow,
+    IdempotencyConflict,
+    LeasedDelivery,
+    LeaseWish,
+    NewEvent,
+    Settlement,
+)
+
+_INSERT_EVENT: Final = (
+    "INSERT INTO events (seq, id, account_seq, type_seq, created_at, expires_at, body) VALUES (?, ?, ?, ?, ?, ?, ?)"
+)
+_INSERT_DELIVERY: Final = (
+    "INSERT INTO deliveries (event_seq, endpoint_seq, account_seq, status, due_at, lease_owner, fence)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?)"
+)
+_INSERT_KEY: Final = "INSERT INTO idempotency_keys (account_seq, key, event_seq, created_at) VALUES (?, ?, ?, ?)"
+_BY_KEY: Final = (
+    "SELECT e.seq, e.id, e.created_at, e.type_seq, e.expires_at, e.body FROM idempotency_keys k"
+    " JOIN events e ON e.seq = k.event_seq WHERE k.account_seq = ? AND k.key = ?"
+)
+_BY_ID: Final = "SELECT seq, id, created_at, type_seq, expires_at, body FROM events WHERE id = ? AND account_seq = ?"
+
+
+class Appender:
+    """Stores groups of events; hands out the events' sequence numbers, which only the writer thread does."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        # Retention never deletes the newest event, so numbers are not given twice.
+        (highest,) = connection.execute("SELECT coalesce(max(seq), 0) FROM events").fetchone()
+        self.next_seq: int = highest + 1
+
+    def append(self, groups: Sequence[Sequence[NewEvent]]) -> list[list[Appended] | IdempotencyConflict]:
+        """See the contract."""
+        batch = _Batch(self._connection)
+        seq = self.next_seq
+        results: list[list[Appended] | IdempotencyConflict] = []
+        for group in groups:
+            if any(event.idempotency_key is not None or event.caller_chose_id for event in group):
+                result = self._checked(group, seq, batch)
+                results.append(result)
+                if isinstance(result, list):
+                    seq += sum(not appended.duplicate for appended in result)
+                continue
+            appended = []
+            for event in group:
+                batch.add(event, seq)
+                appended.append(Appended(seq, event.id, event.created_at))
+                seq += 1
+            results.append(appended)
+        batch.write()
+        self.next_seq = seq
+        return results
+
+    def _checked(self, group: Sequence[NewEvent], seq: int, batch: "_Batch") -> list[Appended] | IdempotencyConflict:
+        """Look every event of a group up before any of them is stored."""
+        results: list[Appended] = []
+        fresh: list[tuple[NewEvent, int]] = []
+        # Events of this very group may repeat each other.
+        own = _Batch(self._connection)
+        for index, event in enumerate(group):
+            for field, stored in own.stored_under(event) or batch.stored_under(event) or batch.find(event):
+                if not stored.same_content(event):
+                    return IdempotencyConflict(index, field, stored.id)
+                results.append(Appended(stored.seq, stored.id, stored.created_at, duplicate=True))
+                break
+            else:
+                own.remember(event, seq)
+                fresh.append((event, seq))
+                results.append(Appended(seq, event.id, event.created_at))
+                seq += 1
+        for event, number in fresh:
+            batch.add(event, number)
+        return results
+
+
+class _Stored:
+    """An event that was stored before, or is about to be in this transaction."""
+
+    __slots__ = ("body", "created_at", "expires_at", "id", "seq", "type_seq")
+
+    def __init__(  # noqa: PLR0917 - the order of the columns
+        self, seq: int, event_id: bytes, created_at: int, type_seq: int, expires_at: int | None, body: bytes
+    ) -> None:
+        self.seq = seq
+        self.id = event_id
+        self.created_at = created_at
+        self.type_seq = type_seq
+        self.expires_at = expires_at
+        self.body = body
+
+    def same_content(self, event: NewEvent) -> bool:
+        """Whether a repeat says the same: its type, its expiry and its data, to the byte."""
+        return (
+            self.type_seq == event.type_seq
+            and self.expires_at == event.expires_at
+            and self.body.endswith(b'"data":' + event.data + b"}")
+        )
+
+
+class _Batch:
+    """Rows on their way into the database, and what can be found among them."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self._events: list[tuple[int, bytes, int, int, int, int | None, bytes]] = []
+        self._deliveries: list[tuple[int, int, int, int, int | None, int, int]] = []
+        self._keys: list[tuple[int, str, int, int]] = []
+        self._by_key: dict[tuple[int, str], _Stored] = {}
+        self._by_id: dict[tuple[int, bytes], _Stored] = {}
+
+    def add(self, event: NewEvent, seq: int) -> None:
+        """Take an event's rows."""
+        account = event.account_seq
+        self._events.append((seq, event.id, account, event.type_seq, event.created_at, event.expires_at, event.body))
+        for endpoint, status, due_at, owner in event.deliveries:
+            self._deliveries.append((seq, endpoint, account, status, due_at, owner, 1 if owner else 0))
+        if event.idempotency_key is not None:
+            self._keys.append((account, event.idempotency_key, seq, event.created_at))
+        if event.idempotency_key is not None or event.caller_chose_id:
+            self.remember(event, seq)
+
+    def remember(self, event: NewEvent, seq: int) -> None:
+        """Let later events of the transaction find this one."""
+        stored = _Stored(seq, event.id, event.created_at, event.type_seq, event.expires_at, event.body)
+        if event.idempotency_key is not None:
+            self._by_key[event.account_seq, event.idempotency_key] = stored
+        self._by_id[event.account_seq, event.id] = stored
+
+    def stored_under(self, event: NewEvent) -> list[tuple[str, _Stored]]:
+        """The event among these rows that has the same key or chosen id, with the field's name; at most one."""
+        if event.idempotency_key is not None:
+            stored = self._by_key.get((event.account_seq, event.idempotency_key))
+            if stored is not None:
+                return [("idempotency_key", stored)]
+        if event.caller_chose_id:
+            stored = self._by_id.get((event.account_seq, event.id))
+            if stored is not None:
+                return [("id", stored)]
+        return []
+
+    def find(self, event: NewEvent) -> list[tuple[str, _Stored]]:
+        """The same in the database."""
+        if event.idempotency_key is not None:
+            row = self._connection.execute(_BY_KEY, (event.account_seq, event.idempotency_key)).fetchone()
+            if row is not None:
+                return [("idempotency_key", _Stored(*row))]
+        if event.caller_chose_id:
+            row = self._connection.execute(_BY_ID, (event.id, event.account_seq)).fetchone()
+            if row is not None:
+                return [("id", _Stored(*row))]
+        return []
+
+    def write(self) -> None:
+        """Insert everything."""
+        self._connection.executemany(_INSERT_EVENT, self._events)
+        self._connection.executemany(_INSERT_DELIVERY, self._deliveries)
+        if self._keys:
+            self._connection.executemany(_INSERT_KEY, self._keys)
+
+
+_DUE: Final = (
+    "SELECT d.event_seq, d.fence, d.attempts_made, d.scheduled_attempts, d.trigger, d.resume_status, d.resume_due_at,"
+    " e.id, e.type_seq, e.created_at, e.expires_at, e.body"
+    " FROM (SELECT * FROM deliveries WHERE endpoint_seq = ? AND status = 0 AND lease_owner = 0 AND due_at <= ?"
+    " ORDER BY due_at LIMIT ?) d JOIN events e ON e.seq = d.event_seq ORDER BY d.due_at, d.event_seq"
+)
+_LEASE: Final = "UPDATE deliveries SET lease_owner = ?, due_at = ?, fence = ? WHERE event_seq = ? AND endpoint_seq = ?"
+
+
+def lease_due(
+    connection: sqlite3.Connection,
+    wishes: Sequence[LeaseWish],
+    *,
+    now: int,
+    lease_until: int,
+    owner: int,
+    body_bytes_max: int,
+) -> list[LeasedDelivery]:
+    """See the contract."""
+    leased: list[LeasedDelivery] = []
+    body_bytes = 0
+    for endpoint, limit in wishes:
+        for row in connection.execute(_DUE, (endpoint, now, limit)):
+            event, fence, made, scheduled, trigger, resume_status, resume_due_at, *rest = row
+            event_id, type_seq, created_at, expires_at, body = rest
+            leased.append(
+                LeasedDelivery(
+                    event_seq=event,
+                    endpoint_seq=endpoint,
+                    fence=fence + 1,
+                    lease_until=lease_until,
+                    attempts_made=made,
+                    scheduled_attempts=scheduled,
+                    trigger=Trigger(trigger),
+                    event_id=event_id,
+                    type_seq=type_seq,
+                    created_at=created_at,
+                    expires_at=expires_at,
+                    body=body,
+                    resume_status=None if resume_status is None else Status(resume_status),
+                    resume_due_at=resume_due_at,
+                )
+            )
+            body_bytes += len(body)
+            if body_bytes > body_bytes_max:
+                break
+        if body_bytes > body_bytes_max:
+            break
+    connection.executemany(_LEASE, [(owner, lease_until, d.fence, d.event_seq, d.endpoint_seq) for d in leased])
+    return leased
+
+
+_SETTLE: Final = (
+    "UPDATE deliveries SET status = ?, due_at = ?, attempts_made = ?, scheduled_attempts = ?, last_outcome = ?,"
+    " failed_reason = ?, completed_at = ?, lease_owner = 0, trigger = 0, resume_status = NULL, resume_due_at = NULL"
+    " WHERE event_seq = ? AND endpoint_seq = ? AND fence = ? AND lease_owner <> 0"
+)
+_INSERT_ATTEMPT: Final = (
+    "INSERT INTO attempts (event_seq, endpoint_seq, number, trigger, started_at, duration_us, dns_ms, connect_ms,"
+    " tls_ms, first_byte_ms, status_code, outcome, error, location, remote_address, request_head, response_head,"
+    " response_body, body_truncated) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+_HEALTH: Final = (
+    "UPDATE endpoints SET consecutive_failures = ?, failing_since = ?, last_success_at = ?, last_failure_at = ?,"
+    " last_outcome = ? WHERE seq = ?"
+)
+
+
+def settle(
+    connection: sqlite3.Connection, settlements: Sequence[Settlement], health: Sequence[HealthRow]
+) -> frozenset[tuple[int, int]]:
+    """See the contract."""
+    rows = [
+        (s.status, s.due_at, s.attempts_made, s.scheduled_attempts, s.last_outcome, s.failed_reason, s.completed_at,
+         s.event_seq, s.endpoint_seq, s.fence)
+        for s in settlements
+    ]  # fmt: skip
+    lost: set[tuple[int, int]] = set()
+    connection.execute("SAVEPOINT settle")
+    if connection.executemany(_SETTLE, rows).rowcount != len(rows):
+        # Somebody holds a newer lease on at least one. Which one, only single statements tell.
+        connection.execute("ROLLBACK TO settle")
+        for row in rows:
+            if connection.execute(_SETTLE, row).rowcount == 0:
+                lost.add((row[7], row[8]))
+    connection.execute("RELEASE settle")
+    connection.executemany(
+        _INSERT_ATTEMPT,
+        [s.attempt for s in settlements if s.attempt is not None and (s.event_seq, s.endpoint_seq) not in lost]
+        if lost
+        else [s.attempt for s in settlements if s.attempt is not None],
+    )
+    if health:
+        connection.executemany(_HEALTH, [(*h[1:], h.endpoint_seq) for h in health])
+    return frozenset(lost)
+
+
+def release(connection: sqlite3.Connection, leases: Sequence[tuple[int, int, int]], *, now: int) -> None:
+    """See the contract."""
+    connection.executemany(
+        "UPDATE deliveries SET lease_owner = 0, due_at = ? WHERE event_seq = ? AND endpoint_seq = ? AND fence = ?"
+        " AND status = 0 AND lease_owner <> 0",
+        [(now, *lease) for lease in leases],
+    )
+
+
+def reclaim(connection: sqlite3.Connection, *, now: int, owner: int | None, limit: int) -> int:
+    """See the contract."""
+    ended, value = ("due_at <= ?", now) if owner is None else ("lease_owner = ?", owner)
+    return connection.execute(
+        "UPDATE deliveries SET lease_owner = 0, due_at = min(due_at, ?) WHERE (event_seq, endpoint_seq) IN"  # noqa: S608
+        f" (SELECT event_seq, endpoint_seq FROM deliveries WHERE status = 0 AND lease_owner <> 0 AND {ended} LIMIT ?)",
+        (now, value, limit),
+    ).rowcount
+
+
+# A loose index scan: from one endpoint's first entry straight to the next endpoint's, however many each has.
+_DUE_ENDPOINTS: Final = """
+WITH RECURSIVE waiting(endpoint_seq) AS (
+    SELECT min(endpoint_seq) FROM deliveries WHERE status = 0 AND lease_owner = 0 AND endpoint_seq > ?
+    UNION ALL
+    SELECT (SELECT min(d.endpoint_seq) FROM deliveries d
+            WHERE d.status = 0 AND d.lease_owner = 0 AND d.endpoint_seq > waiting.endpoint_seq)
+    FROM waiting WHERE waiting.endpoint_seq IS NOT NULL
+    LIMIT ?
+)
+SELECT endpoint_seq, (SELECT min(d.due_at) FROM deliveries d
+                      WHERE d.status = 0 AND d.lease_owner = 0 AND d.endpoint_seq = waiting.endpoint_seq)
+FROM waiting WHERE endpoint_seq IS NOT NULL
+"""
+
+
+def due_endpoints(connection: sqlite3.Connection, *, after: int, limit: int) -> list[DueEndpoint]:
+    """See the contract."""
+    return [DueEndpoint(*row) for row in connection.execute(_DUE_ENDPOINTS, (after, limit))]

@@ -1,0 +1,73 @@
+"""Readers: a few threads with a read-only connection each, one short snapshot a verb."""
+
+import asyncio
+import contextlib
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Final, TypeVar
+
+import sqlalchemy as sa
+
+from uplift_server.store.errors import Unavailable
+from uplift_server.store.sqlite.connection import bound, connect, unavailable
+
+R = TypeVar("R")
+
+READERS: Final = 2
+READ_SECONDS_MAX: Final = 4.0
+READS_WAITING_MAX: Final = 256
+_INSTRUCTIONS_BETWEEN_CHECKS: Final = 20_000
+
+
+class Readers:
+    """Runs verbs that only read. A verb that takes longer than READ_SECONDS_MAX is stopped."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._local = threading.local()
+        self._pool = ThreadPoolExecutor(READERS, thread_name_prefix="store-reader")
+        self._waiting = 0
+        self._opened: list[sqlite3.Connection] = []
+
+    async def read(self, body: Callable[[sqlite3.Connection, sa.Connection], R]) -> R:
+        """Run a verb on one consistent snapshot. Raises Unavailable when too many wait, or it takes too long."""
+        if self._waiting >= READS_WAITING_MAX:
+            raise Unavailable("too many reads wait for the database")
+        self._waiting += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._pool, self._run, body)
+        finally:
+            self._waiting -= 1
+
+    def close(self) -> None:
+        """Let the running reads finish and close the connections. Blocks."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        for connection in self._opened:
+            connection.close()
+
+    def _run(self, body: Callable[[sqlite3.Connection, sa.Connection], R]) -> R:
+        try:
+            raw, sql = self._connection()
+            stop_at = time.monotonic() + READ_SECONDS_MAX
+            raw.set_progress_handler(lambda: time.monotonic() > stop_at, _INSTRUCTIONS_BETWEEN_CHECKS)
+            raw.execute("BEGIN")
+            try:
+                return body(raw, sql)
+            finally:
+                with contextlib.suppress(sqlite3.Error):
+                    raw.execute("COMMIT")
+        except (sqlite3.Error, sa.exc.DBAPIError) as error:
+            self._local.pair = None
+            raise unavailable(error) from error
+
+    def _connection(self) -> tuple[sqlite3.Connection, sa.Connection]:
+        pair: tuple[sqlite3.Connection, sa.Connection] | None = getattr(self._local, "pair", None)
+        if pair is None:
+            raw = connect(self._path, read_only=True)
+            self._opened.append(raw)
+            self._local.pair = pair = (raw, bound(raw))
+        return pair

@@ -1,0 +1,170 @@
+"""The one writer: a thread that commits whatever has queued as one transaction."""
+
+import asyncio
+import contextlib
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import sqlalchemy as sa
+
+from uplift_server.core.limits import COMMIT_JOBS_MAX
+from uplift_server.store.errors import StoreError, Unavailable
+from uplift_server.store.sqlite.connection import bound, connect, unavailable
+from uplift_server.store.sqlite.hot import Appender
+
+# Whether SQLite can go on with the connection after these is not promised, so it is opened anew.
+_GOES_ON: Final = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_CONSTRAINT}
+
+
+class Writing:
+    """What a job may use inside the writer's transaction."""
+
+    __slots__ = ("appender", "raw", "sql")
+
+    def __init__(self, path: Path) -> None:
+        self.raw = connect(path, read_only=False)
+        self.sql: sa.Connection = bound(self.raw)
+        self.appender = Appender(self.raw)
+
+
+class Job:
+    """One verb to run in the writer's next transaction, and the future that waits for it.
+
+    `weight` is how many rows it is about; `guarded` jobs get a savepoint, since an exception of theirs is an answer and
+    must undo them alone.
+    """
+
+    __slots__ = ("body", "error", "future", "guarded", "result", "weight")
+
+    def __init__(self, body: Callable[[Writing], Any], future: asyncio.Future[Any], weight: int, *, guarded: bool):
+        self.body = body
+        self.future = future
+        self.weight = weight
+        self.guarded = guarded
+        self.result: Any = None
+        self.error: BaseException | None = None
+
+
+class Writer:
+    """Owns the writing connection. Jobs of one drain are committed together, at most COMMIT_JOBS_MAX rows or so."""
+
+    def __init__(self, path: Path, loop: asyncio.AbstractEventLoop) -> None:
+        self._path = path
+        self._loop = loop
+        self._queue: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._writing: Writing | None = Writing(path)
+        self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
+        self._thread.start()
+
+    def submit(self, body: Callable[[Writing], Any], *, weight: int = 1, guarded: bool = False) -> asyncio.Future[Any]:
+        """Queue a verb; the future resolves on the event loop once its transaction is durable, or failed."""
+        future: asyncio.Future[Any] = self._loop.create_future()
+        self._queue.put(Job(body, future, weight, guarded=guarded))
+        return future
+
+    def close(self) -> None:
+        """Commit what is queued and end the thread. Blocks."""
+        self._queue.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        closing = False
+        while not closing:
+            job = self._queue.get()
+            if job is None:
+                break
+            jobs = [job]
+            weight = job.weight
+            with contextlib.suppress(queue.Empty):
+                while weight < COMMIT_JOBS_MAX:
+                    job = self._queue.get_nowait()
+                    if job is None:
+                        closing = True
+                        break
+                    jobs.append(job)
+                    weight += job.weight
+            self._commit(jobs)
+            self._loop.call_soon_threadsafe(_resolve, jobs)
+        if self._writing is not None:
+            self._writing.raw.close()
+
+    def _commit(self, jobs: list[Job]) -> None:
+        """Run the jobs in one transaction; if a job breaks it that is not the database's fault, each in its own."""
+        try:
+            self._transaction(jobs)
+        except (Unavailable, sqlite3.OperationalError, sqlite3.DatabaseError, MemoryError) as error:
+            if isinstance(error, sqlite3.IntegrityError) and len(jobs) > 1:
+                self._one_by_one(jobs)
+                return
+            self._fail(jobs, error)
+        except Exception as error:
+            if len(jobs) > 1:
+                self._one_by_one(jobs)
+            else:
+                jobs[0].error = error
+
+    def _one_by_one(self, jobs: list[Job]) -> None:
+        for job in jobs:
+            self._commit([job])
+
+    def _fail(self, jobs: list[Job], error: Exception) -> None:
+        refusal = error if isinstance(error, StoreError) else unavailable(error)
+        for job in jobs:
+            job.error = refusal
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        if code not in _GOES_ON and self._writing is not None:
+            with contextlib.suppress(sqlite3.Error):
+                self._writing.raw.close()
+            self._writing = None
+
+    def _transaction(self, jobs: list[Job]) -> None:
+        if self._writing is None:
+            self._writing = Writing(self._path)
+        writing = self._writing
+        raw = writing.raw
+        next_seq = writing.appender.next_seq
+        raw.execute("BEGIN IMMEDIATE")
+        try:
+            for job in jobs:
+                job.error = None
+                if job.guarded:
+                    _run_guarded(job, writing)
+                else:
+                    job.result = job.body(writing)
+            raw.execute("COMMIT")
+        except BaseException:
+            writing.appender.next_seq = next_seq
+            with contextlib.suppress(sqlite3.Error):
+                if raw.in_transaction:
+                    raw.execute("ROLLBACK")
+            raise
+
+
+def _run_guarded(job: Job, writing: Writing) -> None:
+    raw = writing.raw
+    raw.execute("SAVEPOINT job")
+    try:
+        job.result = job.body(writing)
+    except StoreError as error:
+        job.error = error
+        raw.execute("ROLLBACK TO job")
+    except sa.exc.DBAPIError as error:
+        # SQLAlchemy wraps what the driver raises; the transaction's fate is decided by the driver's own error.
+        if isinstance(error.orig, Exception):
+            raise error.orig from error
+        raise
+    raw.execute("RELEASE job")
+
+
+def _resolve(jobs: list[Job]) -> None:
+    for job in jobs:
+        if job.future.done():  # its waiter was cancelled
+            continue
+        if job.error is None:
+            job.future.set_result(job.result)
+        else:
+            job.future.set_exception(job.error)
