@@ -80,13 +80,13 @@ def parse_literal(host: str) -> str | None:
     last = labels[-1]
     if not (_DIGITS.fullmatch(last) or _HEXADECIMAL.fullmatch(last)):
         return None
-    return str(_ipv4(host, labels))
+    return str(_ipv4(labels))
 
 
 def _canonical_ipv6(host: str) -> str:
     text = host[1:-1] if host.startswith("[") and host.endswith("]") else host
     if "%" in text:
-        raise ValueError(f"{host}: an IPv6 scope has no meaning outside the machine that wrote it")
+        raise ValueError("an IPv6 scope has no meaning outside the machine that wrote it")
     value = int(IPv6Address(text))
     if value >> 32 == _MAPPED:
         # `str` writes these differently from Python 3.13 on.
@@ -94,20 +94,20 @@ def _canonical_ipv6(host: str) -> str:
     return str(IPv6Address(value))
 
 
-def _ipv4(host: str, labels: list[str]) -> IPv4Address:
+def _ipv4(labels: list[str]) -> IPv4Address:
     if len(labels) > 4:
-        raise ValueError(f"{host}: an IPv4 address has at most four numbers")
-    numbers = [_number(host, label) for label in labels]
+        raise ValueError("an IPv4 address has at most four numbers")
+    numbers = [_number(label) for label in labels]
     room = 256 ** (5 - len(numbers))
     if any(number > 255 for number in numbers[:-1]) or numbers[-1] >= room:
-        raise ValueError(f"{host}: a number of the IPv4 address is too large")
+        raise ValueError("a number of the IPv4 address is too large")
     value = numbers[-1]
     for position, number in enumerate(numbers[:-1]):
         value += number << (8 * (3 - position))
     return IPv4Address(value)
 
 
-def _number(host: str, label: str) -> int:
+def _number(label: str) -> int:
     try:
         # Longer ones are too large in any base, and slow to read.
         if len(label) > _NUMBER_CHARACTERS_MAX:
@@ -118,7 +118,7 @@ def _number(host: str, label: str) -> int:
             raise ValueError
         return int(label, 8 if label[0] == "0" else 10)
     except ValueError:
-        raise ValueError(f"{host}: {label!r} is no number of an IPv4 address") from None
+        raise ValueError(f"{label!r} is no number of an IPv4 address") from None
 
 
 _SEVERITY: Final = {Reach.FORBIDDEN: 0, Reach.PRIVATE: 1, Reach.PUBLIC: 2}

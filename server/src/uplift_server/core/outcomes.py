@@ -41,23 +41,22 @@ _BY_FAILURE: Final = {
     Failure.EGRESS: Outcome.CONNECT_ERROR,
 }
 
+_BY_STATUS_CLASS: Final = {
+    2: Outcome.DELIVERED,
+    3: Outcome.REDIRECT,
+    4: Outcome.CLIENT_ERROR,
+    5: Outcome.SERVER_ERROR,
+}
+
 
 def classify(exchange: Exchange) -> Outcome:
     """The outcome of an attempt: success is a complete exchange with a status of 200 to 299, and nothing else."""
     if exchange.failure is not None:
         return _BY_FAILURE[exchange.failure]
     status = exchange.status_code or 0
-    if 200 <= status < 300:
-        return Outcome.DELIVERED
-    if 300 <= status < 400:
-        return Outcome.REDIRECT
     if status == 429:
         return Outcome.THROTTLED
-    if 400 <= status < 500:
-        return Outcome.CLIENT_ERROR
-    if 500 <= status < 600:
-        return Outcome.SERVER_ERROR
-    return Outcome.PROTOCOL_ERROR
+    return _BY_STATUS_CLASS.get(status // 100, Outcome.PROTOCOL_ERROR)
 
 
 def is_ours(exchange: Exchange) -> bool:

@@ -52,4 +52,3 @@ def retry_after_ms(value: str | None, now_ms: int) -> int | None:
         instant = instant.replace(tzinfo=UTC)
     wait = int(instant.timestamp() * 1000) - now_ms
     return max(0, min(wait, RETRY_AFTER_MS_MAX))
-

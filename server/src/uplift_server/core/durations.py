@@ -1,0 +1,40 @@
+"""Lengths of time as people write them: `250ms`, `15s`, `5m`, `1h30m`, `3d`."""
+
+import re
+from typing import Final
+
+_UNITS_MS: Final = {"d": 86_400_000, "h": 3_600_000, "m": 60_000, "s": 1000, "ms": 1}
+_SHAPE = re.compile(r"(?:[0-9]{1,15}(?:ms|[dhms]))+")
+_PART = re.compile(r"([0-9]+)(ms|[dhms])")
+_DURATION_MS_MAX: Final = 100 * 365 * _UNITS_MS["d"]
+
+
+def parse_duration(text: str) -> int:
+    """The milliseconds of a duration: whole numbers, each with its unit, the larger units first; `0` needs no unit.
+
+    ValueError, with a message for people, for anything else and for more than a hundred years.
+    """
+    stripped = text.strip()
+    if stripped == "0":
+        return 0
+    if not _SHAPE.fullmatch(stripped):
+        raise ValueError(f"{text!r} is no duration. Write whole numbers with units, like 250ms, 15s, 5m, 1h30m or 3d.")
+    parts = _PART.findall(stripped)
+    sizes = [_UNITS_MS[unit] for _, unit in parts]
+    if any(size <= following for size, following in zip(sizes, sizes[1:], strict=False)):
+        raise ValueError(f"{text!r} mixes up its units. Write the larger ones first, each once, like 1h30m.")
+    total = sum(int(number) * size for (number, _), size in zip(parts, sizes, strict=True))
+    if total > _DURATION_MS_MAX:
+        raise ValueError(f"{text!r} is more than a hundred years. Write a shorter duration.")
+    return total
+
+
+def format_duration(duration_ms: int) -> str:
+    """The shortest text that `parse_duration` reads as this many milliseconds (0 or more)."""
+    rest = duration_ms
+    text = ""
+    for unit, size in _UNITS_MS.items():
+        number, rest = divmod(rest, size)
+        if number:
+            text += f"{number}{unit}"
+    return text or "0s"

@@ -1,0 +1,35 @@
+"""What an account's key may do (contract, section 2)."""
+
+from collections.abc import Iterable
+from enum import StrEnum
+from typing import Final
+
+from uplift_server.core.problems import Problem
+
+
+class Scope(StrEnum):
+    """One permission of an account's key; operator keys have them all."""
+
+    EVENTS_READ = "events:read"
+    EVENTS_WRITE = "events:write"
+    ENDPOINTS_READ = "endpoints:read"
+    ENDPOINTS_WRITE = "endpoints:write"
+    DELIVERIES_READ = "deliveries:read"
+    DELIVERIES_WRITE = "deliveries:write"
+    SECRETS_READ = "secrets:read"
+    SECRETS_WRITE = "secrets:write"
+    LISTEN = "listen"
+
+
+DEFAULT_SCOPES: Final = frozenset(Scope) - {Scope.EVENTS_WRITE, Scope.SECRETS_READ}
+"""Of a key made without naming any: it can neither invent events nor read secrets."""
+
+
+def check_scopes(texts: Iterable[str], field: str = "scopes") -> list[Problem]:
+    """A problem for each text that names no scope, in order."""
+    known = frozenset(Scope)
+    return [
+        Problem(field, "scope_unknown", f"{text!r} is no scope. The scopes are {', '.join(Scope)}.")
+        for text in texts
+        if text not in known
+    ]
