@@ -45,7 +45,7 @@ def _id_in(body: bytes) -> str:
     """The envelope's id, or a new one: tests also sign bodies that are no events."""
     try:
         value = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         value = None
     found = value.get("id") if isinstance(value, dict) else None
     return found if isinstance(found, str) else str(uuid.uuid4())

@@ -1,0 +1,101 @@
+"""From a verified body to an event."""
+
+import dataclasses
+import pickle
+from typing import Any
+
+import pytest
+
+from uplift_webhooks.errors import WebhookVerificationError
+from uplift_webhooks.event import Data, parse_object, read_event
+
+ENVELOPE: dict[str, Any] = {
+    "id": "0197f0c2-0000-7000-8000-000000000001",
+    "object": "event",
+    "type": "movement.analytics.created",
+    "api_version": "01/01/2022",
+    "created": 1764000000000,
+    "data": {"object": {"id": "s_1", "athlete": {"name": "Ada"}}},
+    "later": [1],
+}
+
+
+def test_an_envelope_becomes_an_event_and_unknown_members_are_kept() -> None:
+    event = read_event(ENVELOPE, None)
+
+    assert (event.id, event.type) == (ENVELOPE["id"], "movement.analytics.created")
+    assert (event.api_version, event.created) == ("01/01/2022", 1764000000000)
+    assert event.data == ENVELOPE["data"]
+    assert event.data.object["id"] == event.data["object"]["id"] == "s_1"
+    assert event.raw["later"] == [1]
+
+
+def test_an_event_cannot_be_changed_can_be_hashed_and_pickled() -> None:
+    event = read_event(ENVELOPE, None)
+
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        event.id = "x"  # type: ignore[misc]
+    assert len({event, read_event(ENVELOPE, None)}) == 1
+    assert pickle.loads(pickle.dumps(event)) == event
+
+
+def test_an_events_repr_names_no_athlete() -> None:
+    assert "Ada" not in repr(read_event(ENVELOPE, None))
+
+
+@pytest.mark.parametrize("data", [None, [], "text", 5, True])
+def test_data_that_is_no_object_is_kept_as_it_came(data: Any) -> None:
+    assert read_event({**ENVELOPE, "data": data}, None).data == data
+
+
+def test_data_without_an_object_has_none() -> None:
+    with pytest.raises(KeyError):
+        assert Data().object
+
+
+@pytest.mark.parametrize("envelope", [{}, {"id": None, "type": None, "api_version": None, "created": None}])
+def test_absent_members_are_neutral_and_the_signed_message_id_is_the_id(envelope: dict[str, Any]) -> None:
+    event = read_event(envelope, "msg_1")
+
+    assert (event.id, event.type, event.api_version, event.created, event.data) == ("msg_1", "", "", 0, {})
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"id": 5}, {"id": ["x"]}, {"type": 5}, {"api_version": 2022}, {"created": "now"}, {"created": True}, {"id": None}],
+)
+def test_members_of_the_wrong_type_or_no_id_at_all_are_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(WebhookVerificationError) as caught:
+        read_event({**ENVELOPE, **changes}, None)
+    assert caught.value.reason == "body_not_event"
+    assert repr(next(iter(changes))) in caught.value.cause
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"[]",
+        b'"text"',
+        b"null",
+        b"5",
+        b"{",
+        b"{}{}",
+        b'{"a":NaN}',
+        b'{"a":-Infinity}',
+        b"\xff\xfe{\x00}\x00",
+        b"\xef\xbb\xbf{}",
+        b'{"a":"\xff"}',
+        b'{"a":' * 100_000 + b"1" + b"}" * 100_000,
+        b'{"a":' + b"9" * 100_000 + b"}",
+    ],
+)
+def test_a_body_that_is_no_json_object_is_refused_without_being_quoted(body: bytes) -> None:
+    with pytest.raises(WebhookVerificationError) as caught:
+        parse_object(body)
+    assert caught.value.reason == "body_not_json_object"
+    assert caught.value.__cause__ is None
+
+
+def test_text_beyond_ascii_arrives_whole() -> None:
+    assert parse_object('{"a":"Zoë \\u00e9 🏀"}'.encode()) == {"a": "Zoë é 🏀"}

@@ -1,0 +1,81 @@
+"""Secrets in every form the contract allows, and none it does not."""
+
+import base64
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from uplift_webhooks.errors import WebhookVerificationError
+from uplift_webhooks.secret import parse_secret
+
+
+@pytest.mark.parametrize("length", [24, 25, 26, 32, 64])
+def test_a_generated_secret_signs_with_its_decoded_bytes_and_with_its_whole_text(length: int) -> None:
+    key = bytes(range(length))
+    text = "whsec_" + base64.b64encode(key).decode()
+
+    secret = parse_secret(text)
+
+    assert secret.standard_key == key
+    assert secret.uplift_key == text.encode()
+
+
+def test_missing_padding_is_forgiven_and_the_text_kept() -> None:
+    secret = parse_secret("whsec_" + base64.b64encode(bytes(32)).decode().rstrip("="))
+
+    assert secret.standard_key == bytes(32)
+    assert not secret.uplift_key.endswith(b"=")
+
+
+@pytest.mark.parametrize("token", ["0123456789abcdef", "!" * 16, "~" * 256, "WHSEC_is-not-the-prefix"])
+def test_a_chosen_token_signs_with_its_bytes(token: str) -> None:
+    secret = parse_secret(token)
+
+    assert secret.standard_key == secret.uplift_key == token.encode()
+
+
+def test_white_space_around_a_secret_is_dropped() -> None:
+    assert parse_secret("  0123456789abcdef\r\n") == parse_secret("0123456789abcdef")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "   ",
+        "0123456789abcde",
+        "x" * 257,
+        "0123456789 abcdef",
+        "0123456789\tabcdef",
+        "0123456789abcdef\x7f",
+        "0123456789abcdéf",
+        "It's a Secret to Everybody",
+        "whsec_",
+        "whsec_" + base64.b64encode(bytes(23)).decode(),
+        "whsec_" + base64.b64encode(bytes(65)).decode(),
+        "whsec_not*base64*not*base64*not*base64*",
+        "whsec_" + "A" * 33,
+        "whsec_" + "é" * 32,
+        "whsec_" + "A" * 16 + "\n" + "A" * 16,
+        b"0123456789abcdef",
+        17,
+        None,
+    ],
+)
+def test_anything_else_is_refused_without_being_quoted(text: object) -> None:
+    with pytest.raises(WebhookVerificationError) as caught:
+        parse_secret(text)
+
+    assert caught.value.reason == "secret_invalid"
+    if isinstance(text, str) and len(text.strip()) > 6:
+        assert text.strip() not in str(caught.value)
+
+
+def test_a_secret_does_not_show_in_its_repr() -> None:
+    assert "0123456789abcdef" not in repr(parse_secret("0123456789abcdef"))
+
+
+@given(st.binary(min_size=24, max_size=64))
+def test_every_key_of_an_allowed_length_survives_its_text(key: bytes) -> None:
+    assert parse_secret("whsec_" + base64.b64encode(key).decode()).standard_key == key
