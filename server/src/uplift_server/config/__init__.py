@@ -1,0 +1,21 @@
+"""Every setting of the server, where its value is found, and what may be wrong with it."""
+
+from uplift_server.config.problems import ConfigError, ConfigProblem
+from uplift_server.config.secret_key import secret_key
+from uplift_server.config.settings import OTHER_TOOLS, SETTINGS, Config, Setting
+from uplift_server.config.sources import FILE_NAME, Described, describe, find_file, load
+
+__all__ = [
+    "SETTINGS",
+    "Setting",
+    "Config",
+    "load",
+    "find_file",
+    "describe",
+    "Described",
+    "secret_key",
+    "ConfigError",
+    "ConfigProblem",
+    "FILE_NAME",
+    "OTHER_TOOLS",
+]

@@ -1,0 +1,195 @@
+"""What one value may be: functions from an operator's text to a value, which raise WrongValue for anything else.
+
+Each is as strict as it can be without asking the world outside; what only a try can tell, `doctor` tries.
+"""
+
+import base64
+import binascii
+from collections.abc import Callable
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+from uplift_server.core.durations import parse_duration
+
+DELAYS_MAX: Final = 100
+SQLITE: Final = "sqlite:///"
+
+_KEY_BYTES: Final = 32
+_MAKE_KEY: Final = "make one with: head -c 32 /dev/urandom | base64"
+
+
+class WrongValue(ValueError):
+    """Why one value was refused, and what to write instead."""
+
+    def __init__(self, reason: str, remedy: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.remedy = remedy
+
+
+def duration(low: str, high: str) -> Callable[[str], int]:
+    """Milliseconds from a duration between two others."""
+    low_ms, high_ms = parse_duration(low), parse_duration(high)
+
+    def parse(text: str) -> int:
+        try:
+            value = parse_duration(text)
+        except ValueError as error:
+            raise WrongValue("is no duration", f"write a number with its unit, {low} to {high}") from error
+        if not low_ms <= value <= high_ms:
+            raise WrongValue("is out of range", f"choose {low} to {high}")
+        return value
+
+    return parse
+
+
+def count(low: int, high: int) -> Callable[[str], int]:
+    """A whole number between two others."""
+
+    def parse(text: str) -> int:
+        if not (text.isascii() and text.isdigit() and len(text) <= 9 and low <= int(text) <= high):
+            raise WrongValue(f"is not a whole number from {low} to {high}", f"choose one from {low} to {high}")
+        return int(text)
+
+    return parse
+
+
+def switch(text: str) -> bool:
+    """True or false, in the words people use."""
+    try:
+        return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[text.lower()]
+    except KeyError:
+        raise WrongValue("is neither true nor false", "write true or false") from None
+
+
+def retention(text: str) -> int:
+    """Milliseconds, where 0 is for ever."""
+    if text in ("0", "0s"):
+        return 0
+    try:
+        return duration("1m", "3650d")(text)
+    except WrongValue as wrong:
+        raise WrongValue(wrong.reason, f"{wrong.remedy}, or 0 to keep everything") from wrong
+
+
+def schedule(text: str) -> tuple[int, ...]:
+    """Milliseconds of each delay between commas; none for an empty text."""
+    parts = [part.strip() for part in text.split(",")] if text else []
+    if len(parts) > DELAYS_MAX:
+        raise WrongValue(f"has {len(parts)} delays", f"write at most {DELAYS_MAX}")
+    parse = duration("1ms", "30d")
+    delays: list[int] = []
+    for number, part in enumerate(parts, 1):
+        try:
+            delays.append(parse(part))
+        except WrongValue as wrong:
+            remedy = "write delays between commas such as 5s,5m,2h (1ms to 30d each), or nothing for a single attempt"
+            raise WrongValue(f"has a delay, number {number}, that {wrong.reason}", remedy) from wrong
+    return tuple(delays)
+
+
+def database_url(text: str) -> str:
+    """The address of a SQLite file."""
+    if not text.startswith(SQLITE) or not text[len(SQLITE) :].strip("/"):
+        raise WrongValue(
+            "is no SQLite address, the only kind this version stores in",
+            "write sqlite:///directory/file.db, with a fourth slash before an absolute path",
+        )
+    if "?" in text or "#" in text or text.endswith("/"):
+        raise WrongValue(
+            "has parameters or names a directory", "write sqlite:///directory/file.db and nothing after it"
+        )
+    return text
+
+
+def address(text: str) -> str:
+    """An IP address in its canonical form."""
+    try:
+        if "%" in text:
+            raise ValueError
+        return str(ip_address(text))
+    except ValueError:
+        raise WrongValue("is no IP address", "write one such as 192.0.2.10 or 2001:db8::10") from None
+
+
+def addresses(text: str) -> tuple[str, ...]:
+    """IP addresses between commas; none for an empty text."""
+    return tuple(address(part.strip()) for part in text.split(",")) if text else ()
+
+
+def host(text: str) -> str:
+    """An IP address or a host name."""
+    labels = text.split(".")
+    if ":" in text:
+        return address(text)
+    if len(text) > 253 or not all(
+        label and len(label) <= 63 and label.isascii() and label.replace("-", "").replace("_", "").isalnum()
+        for label in labels
+    ):
+        raise WrongValue(
+            "is neither an address nor a host name", "write 127.0.0.1 (this machine) or 0.0.0.0 (every one)"
+        )
+    return text
+
+
+def url(*schemes: str, userinfo: bool = False, path: bool = False) -> Callable[[str], str]:
+    """A URL without query and fragment, and without a final slash."""
+    allowed = " or ".join(f"{scheme}://" for scheme in schemes)
+
+    def parse(text: str) -> str:
+        remedy = f"write {allowed}host[:port]" + ("[/path]" if path else "")
+        try:
+            parts = urlsplit(text)
+            port, host = parts.port, parts.hostname
+        except ValueError:
+            raise WrongValue("is no URL", remedy) from None
+        if parts.scheme not in schemes or not host or port == 0 or " " in text or not text.isascii():
+            raise WrongValue(f"is no URL that begins with {allowed}", remedy)
+        if parts.query or parts.fragment or text[-1] in "?#" or (parts.path.strip("/") and not path):
+            raise WrongValue("has parts a URL here must not have", remedy)
+        if "@" in parts.netloc and not userinfo:
+            raise WrongValue("has a user name or password in it", remedy)
+        return text.rstrip("/")
+
+    return parse
+
+
+def operator_key(text: str) -> str:
+    """The text of an operator key."""
+    if not text.startswith("op_") or not 16 <= len(text) <= 256 or " " in text or not text.isascii():
+        raise WrongValue(
+            "is no operator key: op_ and 13 to 253 more characters of ASCII without spaces",
+            'make one with: echo "op_$(head -c 24 /dev/urandom | base64 | tr +/ -_)"',
+        )
+    return text
+
+
+def secret_key(text: str) -> str:
+    """32 bytes as base64, kept as text."""
+    try:
+        key = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        raise WrongValue("is not base64", _MAKE_KEY) from None
+    if len(key) != _KEY_BYTES:
+        raise WrongValue(f"is {len(key)} bytes, not {_KEY_BYTES}", _MAKE_KEY)
+    return text
+
+
+def file(text: str) -> str:
+    """The path of a file that is there."""
+    try:
+        found = Path(text).is_file()
+    except (OSError, ValueError):
+        found = False
+    if not found:
+        raise WrongValue("is no file that can be read", "name a file of certificates in PEM form")
+    return text
+
+
+def log_format(text: str) -> str:
+    """The form of log lines."""
+    if text not in ("console", "json"):
+        raise WrongValue("is no log format", "write console or json")
+    return text

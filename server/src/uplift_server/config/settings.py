@@ -1,0 +1,126 @@
+"""The settings: one table with the name, unit, default and meaning of each, and the values they have in a process."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Literal
+
+from uplift_server.config import kinds
+from uplift_server.core.limits import ENDPOINT_IN_FLIGHT_MAX
+
+PREFIX: Final = "UPLIFT_"
+OTHER_TOOLS: Final = frozenset({"UPLIFT_API_URL", "UPLIFT_API_KEY", "UPLIFT_PROFILE", "UPLIFT_WEBHOOK_SECRET"})
+"""Variables of the integrators' command and library, which may stand in the same environment."""
+
+Value = str | int | tuple[int, ...] | tuple[str, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One setting. `default` is written as an operator would write it; None means there is none."""
+
+    name: str
+    attribute: str
+    kind: str
+    """The form of its values, for the documentation."""
+    parse: Callable[[str], Value]
+    default: str | None
+    help: str
+    secret: bool = False
+    derived: str | None = None
+    """In words, the default that follows from other settings or from the terminal."""
+
+    @property
+    def key(self) -> str:
+        """The name in `uplift.toml`."""
+        return self.name.removeprefix(PREFIX).lower()
+
+
+SETTINGS: Final[tuple[Setting, ...]] = (
+    Setting("UPLIFT_DATABASE_URL", "database_url", "SQLite URL", kinds.database_url, "sqlite:///uplift-data/uplift.db",
+            "where everything is stored; the directory is made"),
+    Setting("UPLIFT_HOST", "host", "address or name", kinds.host, "127.0.0.1", "the address to listen on"),
+    Setting("UPLIFT_PORT", "port", "0 to 65535", kinds.count(0, 65535), "8420", "the port; 0 takes a free one"),
+    Setting("UPLIFT_PUBLIC_URL", "public_url", "URL", kinds.url("http", "https", path=True), None,
+            "how others reach this server", derived="from host and port"),
+    Setting("UPLIFT_OPERATOR_KEY", "operator_key", "op_…", kinds.operator_key, None,
+            "the key that may do everything", secret=True, derived="made and printed once by the first `serve`"),
+    Setting("UPLIFT_SECRET_KEY", "secret_key", "base64 of 32 bytes", kinds.secret_key, None,
+            "seals the endpoints' secrets at rest", secret=True,
+            derived="made once and stored as `secret.key` beside the database"),
+    Setting("UPLIFT_ALLOW_PRIVATE_NETWORKS", "allow_private_networks", "true or false", kinds.switch, "false",
+            "whether endpoints may be on loopback and private networks, over plain HTTP too"),
+    Setting("UPLIFT_RETRY_SCHEDULE", "retry_schedule_ms", "durations", kinds.schedule,
+            "5s,5m,30m,2h,5h,10h,14h,20h,24h",
+            "the waits after attempts 1, 2, 3 …, each ±10 %: n waits allow n + 1 attempts; empty allows one"),
+    Setting("UPLIFT_ATTEMPT_TIMEOUT", "attempt_timeout_ms", "100ms to 10m", kinds.duration("100ms", "10m"), "15s",
+            "the deadline of a whole attempt: look-up, connection, request and response"),
+    Setting("UPLIFT_CONNECT_TIMEOUT", "connect_timeout_ms", "10ms to 10m", kinds.duration("10ms", "10m"), None,
+            "the deadline of the connection within it", derived="5s, or the attempt timeout if that is shorter"),
+    Setting("UPLIFT_LEASE", "lease_ms", "1s to 1d", kinds.duration("1s", "1d"), None,
+            "after which the deliveries of a process that died are attempted again; 1s or more above the attempt"
+            " timeout", derived="attempt timeout + 15s"),
+    Setting("UPLIFT_MAX_IN_FLIGHT", "max_in_flight", "1 to 100000", kinds.count(1, 100_000), "1000",
+            "attempts under way at the same time"),
+    Setting("UPLIFT_MAX_IN_FLIGHT_PER_ENDPOINT", "max_in_flight_per_endpoint", f"1 to {ENDPOINT_IN_FLIGHT_MAX}",
+            kinds.count(1, ENDPOINT_IN_FLIGHT_MAX), "16", "the same for each endpoint that does not set its own"),
+    Setting("UPLIFT_BREAKER_FAILURES", "breaker_failures", "0 to 10000", kinds.count(0, 10_000), "10",
+            "failed attempts in a row after which an endpoint is only probed; 0 never"),
+    Setting("UPLIFT_BREAKER_PROBE_MAX", "breaker_probe_max_ms", "10ms to 1d", kinds.duration("10ms", "1d"), "5m",
+            "the longest wait between two probes"),
+    Setting("UPLIFT_SOURCE_IPS", "source_ips", "addresses", kinds.addresses, "54.245.28.22",
+            "the addresses requests come from, as published to integrators"),
+    Setting("UPLIFT_EGRESS_ADDRESS", "egress_address", "address", kinds.address, None,
+            "the local address outgoing connections are bound to"),
+    Setting("UPLIFT_EGRESS_PROXY", "egress_proxy", "URL", kinds.url("http", userinfo=True), None,
+            "the HTTP proxy (CONNECT) outgoing connections go through", secret=True),
+    Setting("UPLIFT_EGRESS_CA_FILE", "egress_ca_file", "path", kinds.file, None,
+            "the certificates of authorities to trust", derived="the system's"),
+    Setting("UPLIFT_RETENTION", "retention_ms", "1m to 3650d, or 0", kinds.retention, "30d",
+            "how long events, deliveries and idempotency keys are kept; 0 for ever"),
+    Setting("UPLIFT_LOG_FORMAT", "log_format", "console or json", kinds.log_format, None,
+            "the form of the log lines on standard error", derived="console on a terminal, else json"),
+)  # fmt: skip
+
+BY_NAME: Final = {setting.name: setting for setting in SETTINGS}
+BY_KEY: Final = {setting.key: setting for setting in SETTINGS}
+
+
+@dataclass(frozen=True)
+class Config:
+    """The settings, checked. Durations are milliseconds; secrets do not show in its text."""
+
+    database_url: str
+    host: str
+    port: int
+    public_url: str
+    operator_key: str | None = field(repr=False)
+    secret_key: str | None = field(repr=False)
+    allow_private_networks: bool
+    retry_schedule_ms: tuple[int, ...]
+    attempt_timeout_ms: int
+    connect_timeout_ms: int
+    lease_ms: int
+    max_in_flight: int
+    max_in_flight_per_endpoint: int
+    breaker_failures: int
+    breaker_probe_max_ms: int
+    source_ips: tuple[str, ...]
+    egress_address: str | None
+    egress_proxy: str | None = field(repr=False)
+    egress_ca_file: str | None
+    retention_ms: int
+    """0: for ever."""
+    log_format: Literal["console", "json"]
+    given: Mapping[str, tuple[str, str]] = field(default_factory=dict, repr=False, compare=False)
+    """By setting name, where a value that is no default was found, and the text there."""
+
+    @property
+    def database_path(self) -> Path:
+        """The SQLite file."""
+        return Path(self.database_url.removeprefix(kinds.SQLITE))
+
+    @property
+    def secret_key_path(self) -> Path:
+        """Where the sealing key is kept unless one is given."""
+        return self.database_path.with_name("secret.key")

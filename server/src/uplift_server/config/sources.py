@@ -1,0 +1,169 @@
+"""Where values are found: the environment goes before the file `uplift.toml`, the file before the default.
+
+Nothing is guessed: an unknown name or a wrong value stops the start, and everything that is wrong is told at once.
+"""
+
+import difflib
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from uplift_server.config.kinds import WrongValue, addresses, schedule
+from uplift_server.config.problems import ConfigError, ConfigProblem
+from uplift_server.config.settings import BY_KEY, BY_NAME, OTHER_TOOLS, PREFIX, SETTINGS, Config, Setting, Value
+from uplift_server.core.durations import format_duration
+
+FILE_NAME: Final = "uplift.toml"
+LEASE_MARGIN_MS: Final = 15_000
+"""By default, what a lease lasts longer than an attempt may: time to settle a full batch on a slow disk."""
+LEASE_MARGIN_MS_MIN: Final = 1_000
+CONNECT_TIMEOUT_MS: Final = 5_000
+VALUE_CHARACTERS_MAX: Final = 4096
+
+
+def find_file(directory: Path) -> Path | None:
+    """The `uplift.toml` of a directory, if it has one."""
+    path = directory / FILE_NAME
+    return path if path.is_file() else None
+
+
+def load(environ: Mapping[str, str], file: Path | None = None, *, terminal: bool = False) -> Config:
+    """The configuration from an environment and, if one is named, a file.
+
+    `terminal` says whether standard error is one. Raises ConfigError with everything that is wrong.
+    """
+    problems: list[ConfigProblem] = []
+    given = _from_file(file, problems) if file is not None else {}
+    for name in sorted(environ):
+        if name in BY_NAME:
+            given[name] = ("environment", environ[name])
+        elif name.startswith(PREFIX) and name not in OTHER_TOOLS:
+            problems.append(_unknown(name, name, BY_NAME))
+    values: dict[str, Any] = {}
+    for setting in SETTINGS:
+        source, text = given.get(setting.name, ("default", setting.default))
+        try:
+            values[setting.attribute] = _parse(setting, text)
+        except WrongValue as wrong:
+            where = "" if source == "environment" else f" (in {source})"
+            problems.append(ConfigProblem(setting.name + where, wrong.reason, wrong.remedy))
+    if not problems:
+        _derive(values, terminal)
+        problems.extend(_contradictions(values))
+    if problems:
+        raise ConfigError(*problems)
+    return Config(**values, given=given)
+
+
+def _parse(setting: Setting, text: str | None) -> Value:
+    if text is None or (text == "" and setting.default is None):
+        return None
+    if not text.isprintable() or len(text) > VALUE_CHARACTERS_MAX:
+        raise WrongValue("has characters that cannot be printed, or too many", "write it again")
+    if text == "" and setting.parse not in (schedule, addresses):
+        raise WrongValue("is empty", f"give it a value, or remove it to have {setting.default}")
+    return setting.parse(text)
+
+
+def _derive(values: dict[str, Any], terminal: bool) -> None:
+    """Fill in the defaults that follow from other settings."""
+    if values["public_url"] is None:
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(values["host"], values["host"])  # noqa: S104 - compared only
+        values["public_url"] = f"http://{f'[{host}]' if ':' in host else host}:{values['port']}"
+    if values["connect_timeout_ms"] is None:
+        values["connect_timeout_ms"] = min(CONNECT_TIMEOUT_MS, values["attempt_timeout_ms"])
+    if values["lease_ms"] is None:
+        values["lease_ms"] = values["attempt_timeout_ms"] + LEASE_MARGIN_MS
+    if values["log_format"] is None:
+        values["log_format"] = "console" if terminal else "json"
+
+
+def _contradictions(values: Mapping[str, Any]) -> Iterator[ConfigProblem]:
+    """Values that are right each by itself but not together."""
+    if values["connect_timeout_ms"] > values["attempt_timeout_ms"]:
+        yield ConfigProblem(
+            "UPLIFT_CONNECT_TIMEOUT", "is longer than UPLIFT_ATTEMPT_TIMEOUT, which includes it",
+            "shorten it, or lengthen the attempt timeout",
+        )  # fmt: skip
+    if values["lease_ms"] < values["attempt_timeout_ms"] + LEASE_MARGIN_MS_MIN:
+        yield ConfigProblem(
+            "UPLIFT_LEASE", "could end during an attempt, and the delivery would be sent twice",
+            "make it at least 1s longer than UPLIFT_ATTEMPT_TIMEOUT, or remove it",
+        )  # fmt: skip
+
+
+def _from_file(path: Path, problems: list[ConfigProblem]) -> dict[str, tuple[str, str]]:
+    """The texts of a file's keys by setting name. A value in TOML's own form is brought to that of the environment."""
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        # Both TOML and UTF-8 errors are ValueErrors; neither text holds a value of the file.
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        problems.append(ConfigProblem(str(path), f"cannot be read: {reason}", "correct the file, or name another"))
+        return {}
+    except RecursionError:
+        problems.append(ConfigProblem(str(path), "is nested too deeply", "write one `name = value` a line"))
+        return {}
+    given: dict[str, tuple[str, str]] = {}
+    for key, value in content.items():
+        setting = BY_KEY.get(key)
+        if setting is None:
+            problems.append(_unknown(f"`{key}` in {path}", key, BY_KEY))
+            continue
+        text = _text(value)
+        if text is None:
+            remedy = "write text in quotes, a whole number, true, false or a list of texts"
+            problems.append(ConfigProblem(f"{setting.name} (in {path})", "has a value of another kind", remedy))
+        else:
+            given[setting.name] = (str(path), text)
+    return given
+
+
+def _text(value: object) -> str | None:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str | int):
+        return str(value)
+    if isinstance(value, list) and all(isinstance(item, str) and "," not in item for item in value):
+        return ",".join(value)
+    return None
+
+
+def _unknown(shown: str, wanted: str, known: Iterable[str]) -> ConfigProblem:
+    """An unknown name, with the known one that is nearest to it (compared without the prefix, which all share)."""
+    bare = {name.removeprefix(PREFIX).lower(): name for name in known}
+    nearest = difflib.get_close_matches(wanted.lower().removeprefix(PREFIX.lower()), bare, n=1, cutoff=0.0)[0]
+    return ConfigProblem(
+        shown, "is no setting of this version", f"the nearest known one is {bare[nearest]}; correct or remove it"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """A setting's value and where it came from, for people. Secrets are masked."""
+
+    setting: Setting
+    value: str
+    source: str
+
+
+def describe(config: Config) -> list[Described]:
+    """Every setting in the table's order."""
+    return [_described(config, setting) for setting in SETTINGS]
+
+
+def _described(config: Config, setting: Setting) -> Described:
+    source, text = config.given.get(setting.name, ("default", setting.default))
+    if text is None:
+        value = getattr(config, setting.attribute)
+        if setting.attribute in ("public_url", "log_format"):
+            text = value
+        elif value is None:
+            text = f"none ({setting.derived})" if setting.derived else "none"
+        else:
+            text = format_duration(value)
+    elif setting.secret and text:
+        text = "•" * 8
+    return Described(setting, text, source)
