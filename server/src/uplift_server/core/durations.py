@@ -1,6 +1,7 @@
 """Lengths of time as people write them: `250ms`, `15s`, `5m`, `1h30m`, `3d`."""
 
 import re
+from itertools import pairwise
 from typing import Final
 
 _UNITS_MS: Final = {"d": 86_400_000, "h": 3_600_000, "m": 60_000, "s": 1000, "ms": 1}
@@ -21,7 +22,7 @@ def parse_duration(text: str) -> int:
         raise ValueError(f"{text!r} is no duration. Write whole numbers with units, like 250ms, 15s, 5m, 1h30m or 3d.")
     parts = _PART.findall(stripped)
     sizes = [_UNITS_MS[unit] for _, unit in parts]
-    if any(size <= following for size, following in zip(sizes, sizes[1:], strict=False)):
+    if any(size <= following for size, following in pairwise(sizes)):
         raise ValueError(f"{text!r} mixes up its units. Write the larger ones first, each once, like 1h30m.")
     total = sum(int(number) * size for (number, _), size in zip(parts, sizes, strict=True))
     if total > _DURATION_MS_MAX:

@@ -44,12 +44,12 @@ def check_headers(headers: Mapping[str, str]) -> list[Problem]:
             Problem(
                 "headers",
                 "headers_too_many",
-                f"An endpoint has at most {CUSTOM_HEADERS_MAX} headers of its own, these are {len(headers)}. Remove some.",
+                f"An endpoint has at most {CUSTOM_HEADERS_MAX} headers of its own, not {len(headers)}. Remove some.",
             )
         )
     seen = set[str]()
     for name, value in headers.items():
-        problem = _check(name, value, seen)
+        problem = _check_name(name, seen) or _check_value(name, value)
         if problem is not None:
             problems.append(problem)
         seen.add(name.lower())
@@ -65,7 +65,7 @@ def mask(name: str, value: str) -> str:
     return MASKED if any(word in lower for word in _SECRET_WORDS) else value
 
 
-def _check(name: str, value: str, seen: set[str]) -> Problem | None:
+def _check_name(name: str, seen: set[str]) -> Problem | None:
     field = f"headers.{name}"
     lower = name.lower()
     if len(name) > CUSTOM_HEADER_NAME_CHARACTERS_MAX:
@@ -88,6 +88,11 @@ def _check(name: str, value: str, seen: set[str]) -> Problem | None:
         return Problem(
             field, "header_duplicate", "The same name stands here twice; case does not tell names apart. Keep one."
         )
+    return None
+
+
+def _check_value(name: str, value: str) -> Problem | None:
+    field = f"headers.{name}"
     if len(value) > CUSTOM_HEADER_VALUE_CHARACTERS_MAX:
         return Problem(
             field,
@@ -98,7 +103,6 @@ def _check(name: str, value: str, seen: set[str]) -> Problem | None:
         return Problem(
             field,
             "header_invalid",
-            "A value is one line of Latin-1 characters without spaces around it. Remove control characters, line breaks "
-            "and spaces at its ends.",
+            "A value is one line of Latin-1 characters. Remove line breaks, control characters and spaces at its ends.",
         )
     return None

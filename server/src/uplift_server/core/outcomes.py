@@ -3,6 +3,7 @@
 One sentence of cause and one of remedy for each class of failure; every edge (API, CLI, dashboard, mail) uses these.
 """
 
+import re
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
@@ -75,3 +76,254 @@ class Explanation:
     def hint(self) -> str:
         """Both sentences, as the API shows them."""
         return f"{self.cause} {self.remedy}"
+
+
+_LOCATION_CHARACTERS_SHOWN_MAX: Final = 200
+_UNPRINTABLE: Final = re.compile(r"[^ -~]")
+
+_LOGIN: Final = Explanation(
+    "Your server answered {status}: it asks for a login, or did not accept the signature.",
+    "Secret or login required: give your receiver this endpoint's secret, verify the bytes exactly as received, and "
+    "let our requests pass any login in front of it.",
+)
+_BY_STATUS: Final = {
+    400: Explanation(
+        "Your server answered 400: it could not read the request.",
+        "Parse the body as JSON of the type's schema in the catalog, ignore fields you do not know, and see your "
+        "server's log for this request.",
+    ),
+    401: _LOGIN,
+    403: _LOGIN,
+    404: Explanation(
+        "Your server answered 404: nothing is at this path.",
+        "Correct the endpoint's URL, or deploy the route it names.",
+    ),
+    405: Explanation(
+        "Your server answered 405: this path does not take POST.",
+        "Let the route accept POST, or correct the endpoint's URL.",
+    ),
+    408: Explanation(
+        "Your server answered 408: it grew tired of waiting for the request.",
+        "Raise the time that your server or the proxy in front of it waits for a request.",
+    ),
+    410: Explanation(
+        "Your server answered 410: it says this address is gone for good.",
+        "Register the new address, or pause or delete the endpoint if you no longer want its events.",
+    ),
+    413: Explanation(
+        "Your server answered 413: the body is too large for it.",
+        "Raise the limit of your server, and of any proxy in front of it, to 512 KiB at least.",
+    ),
+    415: Explanation(
+        "Your server answered 415: it does not take the content type application/json.",
+        "Let the route accept application/json.",
+    ),
+    422: Explanation(
+        "Your server answered 422: it read the body and did not accept what it says.",
+        "Compare what your server expects with the type's schema in the catalog, and ignore types and fields you do "
+        "not know.",
+    ),
+    429: Explanation(
+        "Your server answered 429: more requests than it accepts.",
+        "Raise its limit, or set a rate limit on the endpoint; we wait as long as its Retry-After says.",
+    ),
+    502: Explanation(
+        "Your server answered 502: the proxy in front of it got no proper answer from your application.",
+        "Check that the application runs and where the proxy forwards to.",
+    ),
+    503: Explanation(
+        "Your server answered 503: it is overloaded or down for maintenance.",
+        "Bring it up again, or pause the endpoint for as long as that takes; nothing is lost.",
+    ),
+    504: Explanation(
+        "Your server answered 504: the proxy in front of it waited too long for your application.",
+        "Answer first, work later: store the event, answer 2xx, and process it afterwards.",
+    ),
+}
+_OTHER_CLIENT_ERROR: Final = Explanation(
+    "Your server answered {status}: it refuses the request.",
+    "See your server's log for this request, and answer 2xx once the event is stored.",
+)
+_OTHER_SERVER_ERROR: Final = Explanation(
+    "Your server answered {status}: it failed while handling the request.",
+    "See your server's log for the error at this time; once it is fixed, resend what failed.",
+)
+
+# Where more than one text stands for an outcome, the first whose pattern is found in the attempt's error is taken; the
+# patterns are OpenSSL's and the operating system's words, which the sender passes on.
+_BY_ERROR: Final[dict[Outcome, tuple[tuple[str, Explanation], ...]]] = {
+    Outcome.TIMEOUT: (
+        (
+            "connect",
+            Explanation(
+                "No connection to your server came about in time.",
+                "Check that it runs and that a firewall lets our source addresses in.",
+            ),
+        ),
+        (
+            "",
+            Explanation(
+                "Your server did not answer completely within the deadline.",
+                "Answer first, work later: store the event, answer 2xx, and process it afterwards.",
+            ),
+        ),
+    ),
+    Outcome.DNS_ERROR: (
+        (
+            "",
+            Explanation(
+                "The host name of the endpoint's URL could not be resolved.",
+                "Check how the name is written, and that its DNS records can be seen from the internet.",
+            ),
+        ),
+    ),
+    Outcome.CONNECT_ERROR: (
+        (
+            "egress",
+            Explanation(
+                "Our own way out to the internet failed; your server has nothing to do with it.",
+                "Nothing is asked of you: this does not count against your endpoint, and we try again.",
+            ),
+        ),
+        (
+            "refused",
+            Explanation(
+                "The connection was refused: nothing listens at this address and port.",
+                "Start your server, or correct the port in the endpoint's URL.",
+            ),
+        ),
+        (
+            "unreachable|no route",
+            Explanation(
+                "No route leads to the address of your server.",
+                "Check that its DNS records name its present address and that it is connected to the internet.",
+            ),
+        ),
+        (
+            "reset|closed|eof|broken pipe",
+            Explanation(
+                "Your server, or something in front of it, cut the connection before it answered.",
+                "See its log for crashes and limits, and let its firewall pass our source addresses.",
+            ),
+        ),
+        (
+            "",
+            Explanation(
+                "No connection to your server came about.",
+                "Check that it runs and that a firewall lets our source addresses in.",
+            ),
+        ),
+    ),
+    Outcome.TLS_ERROR: (
+        (
+            "has expired",
+            Explanation(
+                "The certificate of your server has expired.", "Renew it, and let it renew itself from now on."
+            ),
+        ),
+        (
+            "not yet valid",
+            Explanation(
+                "The certificate of your server is not valid yet.",
+                "Wait until it is, or install one that is valid now.",
+            ),
+        ),
+        (
+            "mismatch|not valid for|doesn't match",
+            Explanation(
+                "The certificate of your server was issued for another name.",
+                "Install one that names the host of the endpoint's URL, or register the name it was issued for.",
+            ),
+        ),
+        (
+            "self[- ]signed|local issuer|unknown ca|unable to verify|unable to get issuer",
+            Explanation(
+                "The certificate of your server was issued by an authority that is not publicly trusted, or the chain "
+                "to it is incomplete.",
+                "Install a certificate of a public authority together with all intermediate ones (the full chain).",
+            ),
+        ),
+        (
+            "wrong version|unknown protocol|http request|record layer",
+            Explanation(
+                "What answered at this port does not speak TLS.",
+                "Correct the port in the endpoint's URL, or switch TLS on there.",
+            ),
+        ),
+        (
+            "protocol version|unsupported protocol|handshake failure|no shared cipher|alert",
+            Explanation(
+                "Your server and we found no common version or cipher of TLS.",
+                "Let your server offer TLS 1.2 or 1.3, and serve a certificate for the host of the endpoint's URL.",
+            ),
+        ),
+        (
+            "",
+            Explanation(
+                "No secure connection to your server came about.",
+                "Check its certificate and its TLS settings with a public TLS test.",
+            ),
+        ),
+    ),
+    Outcome.PROTOCOL_ERROR: (
+        (
+            "",
+            Explanation(
+                "What came back is not a complete and valid HTTP/1.1 response.",
+                "Check that the endpoint's URL leads to a web server and that it does not cut its answers short.",
+            ),
+        ),
+    ),
+    Outcome.BLOCKED: (
+        (
+            "https",
+            Explanation(
+                "The address behind the endpoint's URL is public, and http is only for an operator's own machine.",
+                "Register the endpoint with https.",
+            ),
+        ),
+        (
+            "",
+            Explanation(
+                "The host of the endpoint's URL leads to an address that we do not connect to.",
+                "Let its DNS records name public addresses only; to receive on your own machine, run `uplift listen`.",
+            ),
+        ),
+    ),
+}
+
+
+def explain(
+    outcome: Outcome, *, status_code: int | None, error: str | None, location: str | None
+) -> Explanation | None:
+    """Why an attempt failed and what to do about it, one sentence each; None for `delivered`.
+
+    `status_code`, `error` and `location` are those of the attempt's exchange; a location is shown cut and printable,
+    as it is the receiver's text.
+    """
+    if outcome is Outcome.DELIVERED:
+        return None
+    if outcome is Outcome.REDIRECT:
+        return _redirect(status_code, location)
+    texts = _BY_ERROR.get(outcome)
+    if texts is not None:
+        words = (error or "").lower()
+        return next(explanation for pattern, explanation in texts if re.search(pattern, words))
+    other = _OTHER_SERVER_ERROR if outcome is Outcome.SERVER_ERROR else _OTHER_CLIENT_ERROR
+    explanation = _BY_STATUS.get(status_code or 0, other)
+    return Explanation(explanation.cause.format(status=status_code), explanation.remedy)
+
+
+def _redirect(status_code: int | None, location: str | None) -> Explanation:
+    if not location:
+        return Explanation(
+            f"Your server answered {status_code}, a redirect without an address.",
+            "Let the route answer 2xx itself; redirects are never followed.",
+        )
+    shown = _UNPRINTABLE.sub("?", location)
+    if len(shown) > _LOCATION_CHARACTERS_SHOWN_MAX:
+        shown = shown[:_LOCATION_CHARACTERS_SHOWN_MAX] + "…"
+    return Explanation(
+        f"Your server answered {status_code}, a redirect to {shown}, and redirects are never followed.",
+        "Register that address if it is yours, or let this one answer 2xx itself.",
+    )

@@ -1,0 +1,233 @@
+"""The built-in event types: what each means, its JSON Schema and an example.
+
+Two are documented by Uplift, by example only. Their schemas therefore require nothing inside `data.object` and allow
+anything more; the types of the known properties stand there for readers. The others are extensions of ours, and say so.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from uplift_server.core.envelope import API_VERSION_DEFAULT
+from uplift_server.core.samples import sample_data as sample_data
+
+MOVEMENT_ANALYTICS_CREATED: Final = "movement.analytics.created"
+WEBHOOK_CREATED: Final = "webhook.created"
+
+EXTENSION_NOTE: Final = "Extension, not documented by Uplift."
+"""Ends the description of each type that is ours."""
+
+_DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
+# Examples are made by the sample maker from these, so that they never drift from it.
+_EXAMPLE_MS: Final = 1_764_000_000_000
+_EXAMPLE_DRAW: Final = b"catalog"
+
+
+@dataclass(frozen=True, slots=True)
+class EventType:
+    """One entry of the catalog."""
+
+    name: str
+    group: str
+    """Under which heading it is listed."""
+    description: str
+    """When it happens and what it carries, for people."""
+    documented: bool
+    """Whether Uplift documents it; else it is an extension of ours."""
+    schema: Mapping[str, object]
+    """JSON Schema 2020-12 of `data`."""
+    example: Mapping[str, object]
+    """A `data`."""
+    api_version: str = API_VERSION_DEFAULT
+
+
+def _object(properties: Mapping[str, object], *required: str, description: str | None = None) -> dict[str, object]:
+    schema: dict[str, object] = {"type": "object", "properties": properties}
+    if required:
+        schema["required"] = list(required)
+    return schema if description is None else {**schema, "description": description}
+
+
+def _of(kind: str | list[str], description: str) -> dict[str, object]:
+    return {"type": kind, "description": description}
+
+
+def _event_type(
+    name: str, group: str, description: str, resource: Mapping[str, object], *, documented: bool = False
+) -> EventType:
+    return EventType(
+        name=name,
+        group=group,
+        description=description if documented else f"{description} {EXTENSION_NOTE}",
+        documented=documented,
+        schema={"$schema": _DIALECT, "title": name, **_object({"object": resource}, "object")},
+        example=sample_data(name, _EXAMPLE_MS, _EXAMPLE_DRAW),
+    )
+
+
+_TEXT_OR_NULL: Final = ["string", "null"]
+_SESSION_ID: Final = _of("string", "The session's UUID, an underscore and the number of the repetition.")
+_ACTIVITY: Final = _of(_TEXT_OR_NULL, "What was done, such as baseball.")
+_MOVEMENT: Final = _of(_TEXT_OR_NULL, "Which movement of the activity, such as pitching.")
+_LINK: Final = _object(
+    {
+        "url": _of("string", "Signed link to a CSV file with one row per frame. Whoever has it can read the data."),
+        "expires": _of("integer", "When the link ends, in Unix milliseconds."),
+    },
+    description="Where the data is; it is not part of the event.",
+)
+_ATHLETE_PROPERTIES: Final[dict[str, object]] = {
+    "id": _of("string", "The athlete's id."),
+    "first_name": _of("string", "First name."),
+    "last_name": _of(_TEXT_OR_NULL, "Last name."),
+    "date_of_birth": _of(_TEXT_OR_NULL, "Date of birth, YYYY-MM-DD."),
+    "email": _of(_TEXT_OR_NULL, "Mail address."),
+    "height": _of(["number", "null"], "Height in inches."),
+    "weight": _of(["number", "null"], "Weight in pounds."),
+    "dominant_arm": {"enum": ["left", "right", "both", None], "description": "The arm preferred."},
+    "dominant_leg": {"enum": ["left", "right", "both", None], "description": "The leg preferred."},
+    "primary_activity": _of(_TEXT_OR_NULL, "The activity mostly captured."),
+    "positions": {"type": "array", "items": {"type": "string"}, "description": "Positions on the field."},
+    "level": {"enum": ["youth", "high_school", "college", "professional", None], "description": "Level of play."},
+    "custom_attributes": {
+        "type": "object",
+        "additionalProperties": {"type": "string"},
+        "description": "The organization's own attributes.",
+    },
+}
+
+EVENT_TYPES: Final = (
+    _event_type(
+        MOVEMENT_ANALYTICS_CREATED,
+        "movement",
+        "A capture is processed and its kinematics are ready: carries the session, the athlete and a link to the data "
+        "that can be followed for seven days. A session that is processed again gives another event with the same "
+        "session id, so keep the newest.",
+        _object(
+            {
+                "id": _SESSION_ID,
+                "activity": _ACTIVITY,
+                "movement": _MOVEMENT,
+                "data": _LINK,
+                "organization": _object(
+                    {
+                        "id": _object(
+                            {
+                                "organizationId": _of("string", "The organization's id."),
+                                "userId": _of("string", "The id of the user the capture belongs to."),
+                                "roleName": _of("string", "That user's role, such as owner."),
+                            },
+                        ),
+                        "user": _of("string", "The same user's id again."),
+                    },
+                    description="To whom the capture belongs.",
+                ),
+                "athlete": {
+                    "type": ["object", "null"],
+                    "properties": {
+                        "id": _of("string", "The athlete's id."),
+                        "name": _of(_TEXT_OR_NULL, "The athlete's name: personal data."),
+                        "ebis_id": _of(["string", "integer", "null"], "The player's id in eBIS, if any."),
+                        "mlbam_id": _of(
+                            ["string", "integer", "null"], "The player's id at MLB Advanced Media, if any."
+                        ),
+                    },
+                    "description": "Who moved.",
+                },
+            },
+        ),
+        documented=True,
+    ),
+    _event_type(
+        WEBHOOK_CREATED,
+        "webhook",
+        "An endpoint was created: sent once to the new endpoint itself, whatever it subscribes to, so that it can be "
+        "seen to work.",
+        _object(
+            {
+                "id": _of("string", "The endpoint's id."),
+                "userId": _of(_TEXT_OR_NULL, "The id of the user who owns it."),
+                "accountId": _of(_TEXT_OR_NULL, "The id of the account that owns it."),
+                "eventTypeIds": {
+                    "type": "array",
+                    "items": {"type": "string"},
+                    "description": "The event types it wants.",
+                },
+                "hookUrl": _of("string", "Its URL."),
+                "description": _of(_TEXT_OR_NULL, "What its owner noted about it."),
+            },
+        ),
+        documented=True,
+    ),
+    _event_type(
+        "capture.processing.failed",
+        "capture",
+        "A capture could not be processed, or its result did not pass quality assurance; there will be no data for it.",
+        _object(
+            {
+                "id": _SESSION_ID,
+                "activity": _ACTIVITY,
+                "movement": _MOVEMENT,
+                "status": {"const": "error", "description": "As the capture shows it in Uplift's API."},
+                "error": _of("string", "What went wrong, for people."),
+                "capture_time": _of(_TEXT_OR_NULL, "When it was filmed, ISO 8601."),
+                "athlete": {
+                    "type": ["object", "null"],
+                    "properties": {
+                        "id": _of("string", "The athlete's id."),
+                        "name": _of(_TEXT_OR_NULL, "The athlete's name: personal data."),
+                    },
+                    "description": "Who moved.",
+                },
+            },
+            "id",
+            "status",
+            "error",
+        ),
+    ),
+    _event_type(
+        "athlete.created",
+        "athlete",
+        "An athlete was added to the organization.",
+        _object(_ATHLETE_PROPERTIES, "id", "first_name"),
+    ),
+    _event_type(
+        "athlete.updated",
+        "athlete",
+        "An athlete's particulars changed: carries all of them as they are now, and the names of those that changed.",
+        _object(
+            {
+                **_ATHLETE_PROPERTIES,
+                "changed": {
+                    "type": "array",
+                    "items": {"type": "string"},
+                    "description": "The properties that changed.",
+                },
+            },
+            "id",
+            "first_name",
+        ),
+    ),
+    _event_type(
+        "export.completed",
+        "export",
+        "A data export that was asked for is ready: carries the job and a link to the rows.",
+        _object(
+            {
+                "jobId": _of("string", "The export job's id."),
+                "status": {"const": "COMPLETED", "description": "As the job shows it in Uplift's API."},
+                "activity": _ACTIVITY,
+                "movement": _MOVEMENT,
+                "startTime": _of("integer", "From when on sessions were exported, in Unix seconds."),
+                "endTime": _of("integer", "Until when sessions were exported, in Unix seconds."),
+                "rowCount": {"type": "integer", "minimum": 0, "description": "How many rows there are."},
+                "createdAt": _of("string", "When the job was asked for, ISO 8601."),
+                "completedAt": _of("string", "When it was done, ISO 8601."),
+                "data": _LINK,
+            },
+            "jobId",
+            "status",
+        ),
+    ),
+)
+"""Every built-in event type; operators add their own."""

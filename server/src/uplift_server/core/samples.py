@@ -1,0 +1,217 @@
+"""Realistic data for demonstrations and test sends: captures of fictional athletes, in the shapes of the catalog.
+
+Everything follows from the arguments: the same random bytes give the same athlete, movement and ids.
+"""
+
+import binascii
+import hashlib
+from base64 import b64encode
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Final, TypeVar
+
+from uplift_server.core.ids import uuid_text
+
+LINK_LIFETIME_MS: Final = 7 * 86_400_000
+"""How long the link to a capture's data can be followed, as in Uplift's published example."""
+
+_ATHLETES: Final = (
+    ("Mara", "Okonkwo"),
+    ("Tomás", "Rivera"),
+    ("Ingrid", "Solheim"),
+    ("Kenji", "Arakawa"),
+    ("Leilani", "Kahale"),
+    ("Dominik", "Wójcik"),
+    ("Priya", "Raman"),
+    ("Caleb", "Whitfield"),
+    ("Noor", "Haddad"),
+    ("Jae-won", "Lim"),
+    ("Amélie", "Fournier"),
+    ("Marcus", "Delacroix"),
+)
+# Activity, movement, and where on the field the athlete stands.
+_MOVEMENTS: Final = (
+    ("baseball", "pitching", "pitcher"),
+    ("baseball", "hitting", "shortstop"),
+    ("golf", "full_swing", None),
+    ("jump", "countermovement", None),
+    ("jump", "single_leg", None),
+    ("agility", "cutting", None),
+    ("stability", "y_balance_lower_quarter", None),
+    ("track_and_field", "discus", None),
+    ("track_and_field", "high_jump", None),
+)
+_ERRORS: Final = (
+    "Pose QA failed: the athlete leaves the picture before ball release",
+    "Pose QA failed: a second person stands in front of the athlete",
+    "Biomech QA failed: foot contact was not found",
+    "Biomech QA failed: peak pelvis angular velocity is outside 200 to 1000 deg/s",
+    "The video of the secondary camera ends before the movement",
+)
+_LEVELS: Final = ("youth", "high_school", "college", "professional")
+_SIDES: Final = ("left", "right")
+_ATTRIBUTES: Final = ("height", "weight", "level", "positions", "dominant_arm")
+_CLOUDFRONT_BASE64: Final = bytes.maketrans(b"+=/", b"-_~")
+_SIGNATURE_BYTES: Final = 256
+
+_Item = TypeVar("_Item")
+
+
+def sample_data(name: str, now_ms: int, random_bytes: bytes) -> dict[str, object]:
+    """The `data` of a made-up event of a built-in type that happens at `now_ms` (Unix ms).
+
+    8 random bytes and more give variety enough. KeyError for a type that is not built in.
+    """
+    return {"object": _MAKERS[name](_Draws(random_bytes), now_ms)}
+
+
+class _Draws:
+    """An endless row of choices that random bytes decide."""
+
+    def __init__(self, random_bytes: bytes) -> None:
+        self._random_bytes = random_bytes
+        self._count = 0
+
+    def bytes(self, length: int) -> bytes:
+        drawn = b""
+        while len(drawn) < length:
+            drawn += hashlib.sha256(b"%b/%d" % (self._random_bytes, self._count)).digest()
+            self._count += 1
+        return drawn[:length]
+
+    def number(self, first: int, last: int) -> int:
+        return first + int.from_bytes(self.bytes(8), "big") % (last - first + 1)
+
+    def of(self, items: Sequence[_Item]) -> _Item:
+        return items[self.number(0, len(items) - 1)]
+
+    def uuid(self) -> str:
+        return _uuid(self.bytes(16), version=4)
+
+
+def _uuid(value: bytes, version: int) -> str:
+    return uuid_text(
+        value[:6] + bytes((value[6] & 0x0F | version << 4, value[7], value[8] & 0x3F | 0x80)) + value[9:16]
+    )
+
+
+def _named_uuid(name: str) -> str:
+    """Always the same for a name, so that an athlete is the same one in every sample."""
+    return _uuid(hashlib.sha256(name.encode()).digest(), version=5)
+
+
+_ORGANIZATION: Final = _named_uuid("organization")
+_OWNER: Final = _named_uuid("owner")
+
+
+def _link(draws: _Draws, now_ms: int) -> dict[str, object]:
+    """A link that looks like the signed one to an export, and the instant at which it ends."""
+    expires = now_ms + LINK_LIFETIME_MS
+    # The file is written the second before the event, and lies under its owner's id.
+    stamp = datetime.fromtimestamp(now_ms // 1000 - 1, UTC).strftime("%Y%m%d%H%M%S")
+    signature = b64encode(draws.bytes(_SIGNATURE_BYTES)).translate(_CLOUDFRONT_BASE64).decode("ascii")
+    key = binascii.hexlify(draws.bytes(3)).decode("ascii").upper()
+    return {
+        "url": f"https://data.uplift.example/{_OWNER}/uplift_data_export_{stamp}.csv"
+        f"?Expires={expires // 1000}&Key-Pair-Id=KEXAMPLE{key}&Signature={signature}",
+        "expires": expires,
+    }
+
+
+def _instant(ms: int) -> str:
+    return datetime.fromtimestamp(ms // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%S") + f".{ms % 1000:03d}Z"
+
+
+def _session(draws: _Draws) -> str:
+    """A capture's id: the session, and which repetition of it."""
+    return f"{draws.uuid()}_{draws.number(1, 6)}"
+
+
+def _movement_analytics_created(draws: _Draws, now_ms: int) -> dict[str, object]:
+    activity, movement, _ = draws.of(_MOVEMENTS)
+    name = " ".join(draws.of(_ATHLETES))
+    return {
+        "id": _session(draws),
+        "activity": activity,
+        "movement": movement,
+        "data": _link(draws, now_ms),
+        "organization": {
+            "id": {"organizationId": _ORGANIZATION, "userId": _OWNER, "roleName": "owner"},
+            "user": _OWNER,
+        },
+        "athlete": {"id": _named_uuid(name), "name": name, "ebis_id": None, "mlbam_id": None},
+    }
+
+
+def _webhook_created(draws: _Draws, now_ms: int) -> dict[str, object]:
+    return {
+        "id": draws.uuid(),
+        "userId": _OWNER,
+        "accountId": _ORGANIZATION,
+        "eventTypeIds": ["movement.analytics.created"],
+        "hookUrl": "https://lab.example/webhook/submit",
+        "description": draws.of(("Kinematics into our warehouse", "Reports for the coaches", "Athlete profiles")),
+    }
+
+
+def _capture_processing_failed(draws: _Draws, now_ms: int) -> dict[str, object]:
+    activity, movement, _ = draws.of(_MOVEMENTS)
+    name = " ".join(draws.of(_ATHLETES))
+    return {
+        "id": _session(draws),
+        "activity": activity,
+        "movement": movement,
+        "status": "error",
+        "error": draws.of(_ERRORS),
+        "capture_time": _instant(now_ms - draws.number(120_000, 900_000)),
+        "athlete": {"id": _named_uuid(name), "name": name},
+    }
+
+
+def _athlete_created(draws: _Draws, now_ms: int) -> dict[str, object]:
+    activity, _, position = draws.of(_MOVEMENTS)
+    first_name, last_name = draws.of(_ATHLETES)
+    return {
+        "id": _named_uuid(f"{first_name} {last_name}"),
+        "first_name": first_name,
+        "last_name": last_name,
+        "height": draws.number(62, 80),
+        "weight": draws.number(110, 240),
+        "dominant_arm": draws.of(_SIDES),
+        "dominant_leg": draws.of(_SIDES),
+        "primary_activity": activity,
+        "positions": [] if position is None else [position],
+        "level": draws.of(_LEVELS),
+        "custom_attributes": {"squad": draws.of(("blue", "white", "rehab"))},
+    }
+
+
+def _athlete_updated(draws: _Draws, now_ms: int) -> dict[str, object]:
+    return {**_athlete_created(draws, now_ms), "changed": sorted({draws.of(_ATTRIBUTES), draws.of(_ATTRIBUTES)})}
+
+
+def _export_completed(draws: _Draws, now_ms: int) -> dict[str, object]:
+    activity, movement, _ = draws.of(_MOVEMENTS)
+    end = now_ms // 1000
+    return {
+        "jobId": draws.uuid(),
+        "status": "COMPLETED",
+        "activity": activity,
+        "movement": movement,
+        "startTime": end - 7 * 86_400,
+        "endTime": end,
+        "rowCount": draws.number(400, 48_000),
+        "createdAt": _instant(now_ms - draws.number(3_000, 90_000)),
+        "completedAt": _instant(now_ms),
+        "data": _link(draws, now_ms),
+    }
+
+
+_MAKERS: Final[dict[str, Callable[[_Draws, int], dict[str, object]]]] = {
+    "movement.analytics.created": _movement_analytics_created,
+    "webhook.created": _webhook_created,
+    "capture.processing.failed": _capture_processing_failed,
+    "athlete.created": _athlete_created,
+    "athlete.updated": _athlete_updated,
+    "export.completed": _export_completed,
+}
