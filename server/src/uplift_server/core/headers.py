@@ -11,8 +11,8 @@ from uplift_server.core.limits import (
 )
 from uplift_server.core.problems import Problem
 
-MASKED: Final = "••••••••"
-"""Shown instead of a value that looks secret."""
+MASKED: Final = "********"
+"""Shown instead of a value that looks secret; ASCII, since heads of requests are kept as bytes."""
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 # Visible Latin-1, with spaces and tabs inside only (RFC 9110, section 5.5): what any server takes without surprise.

@@ -42,10 +42,9 @@ _MOVEMENTS: Final = (
     ("track_and_field", "high_jump", None),
 )
 _ERRORS: Final = (
-    "Pose QA failed: the athlete leaves the picture before ball release",
+    "Pose QA failed: the athlete leaves the picture during the movement",
     "Pose QA failed: a second person stands in front of the athlete",
-    "Biomech QA failed: foot contact was not found",
-    "Biomech QA failed: peak pelvis angular velocity is outside 200 to 1000 deg/s",
+    "Biomech QA failed: a forearm is longer than 0.5 m",
     "The video of the secondary camera ends before the movement",
 )
 _LEVELS: Final = ("youth", "high_school", "college", "professional")
@@ -143,7 +142,7 @@ def _movement_analytics_created(draws: _Draws, now_ms: int) -> dict[str, object]
     }
 
 
-def _webhook_created(draws: _Draws, now_ms: int) -> dict[str, object]:
+def _webhook_created(draws: _Draws, _now_ms: int) -> dict[str, object]:
     return {
         "id": draws.uuid(),
         "userId": _OWNER,
@@ -168,7 +167,7 @@ def _capture_processing_failed(draws: _Draws, now_ms: int) -> dict[str, object]:
     }
 
 
-def _athlete_created(draws: _Draws, now_ms: int) -> dict[str, object]:
+def _athlete_created(draws: _Draws, _now_ms: int) -> dict[str, object]:
     activity, _, position = draws.of(_MOVEMENTS)
     first_name, last_name = draws.of(_ATHLETES)
     return {
