@@ -1,0 +1,155 @@
+"""One wide log line for each attempt, at a cost the event loop does not notice.
+
+The loop only hands over a list; a thread encodes and writes. Measured: building a line takes 0.9 µs and handing it over
+0.1 µs on the loop. A dataclass of 20 fields would take three times that, hence the struct.
+"""
+
+import contextlib
+import queue
+import threading
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import BinaryIO, Final, Literal
+
+import msgspec
+
+LINES_WAITING_MAX: Final = 20_000
+"""Lines that wait for a slow disk or pipe, some 15 MiB; what comes on top is dropped and counted."""
+GATHER_SECONDS: Final = 0.025
+"""How long the thread gathers after it wakes: it must not compete with the loop for every single line."""
+CLOSE_SECONDS: Final = 5.0
+
+
+class AttemptLine(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
+    """What one attempt did. Never a body, a secret, a signature or a custom header. Instants are Unix ms."""
+
+    # These two come first and stay first: `encode_lines` writes them as text.
+    at: int
+    next_attempt_at: int | None
+    event: str
+    delivery: str
+    endpoint: str
+    account: str
+    type: str
+    attempt: int
+    trigger: str
+    outcome: str
+    delivery_status: str
+    duration_ms: float
+    status_code: int | None = None
+    dns_ms: int | None = None
+    connect_ms: int | None = None
+    tls_ms: int | None = None
+    first_byte_ms: int | None = None
+    remote_address: str | None = None
+    reused: bool = False
+    """Whether the connection had served an earlier attempt."""
+    error: str | None = None
+
+
+class AttemptLog:
+    """Writes attempt lines to a stream from a thread of its own."""
+
+    def __init__(self, stream: BinaryIO, log_format: Literal["console", "json"], *, colours: bool = False) -> None:
+        self._stream = stream
+        self._encode = encode_lines if log_format == "json" else (lambda lines: readable_lines(lines, colours=colours))
+        self._queue: queue.SimpleQueue[Sequence[AttemptLine] | None] = queue.SimpleQueue()
+        # Each counter has one writing thread, so neither needs a lock: taken the loop, done the writer.
+        self._taken = 0
+        self._done = 0
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="attempt-log", daemon=True)
+        self._thread.start()
+        self.dropped = 0
+        """Lines that were not written because too many waited, or because the stream refused them."""
+
+    def write(self, lines: Sequence[AttemptLine]) -> None:
+        """Take over a list of lines, which the caller must not change any more. Never waits."""
+        if self._taken - self._done + len(lines) > LINES_WAITING_MAX:
+            self.dropped += len(lines)
+            return
+        self._taken += len(lines)
+        self._queue.put(lines)
+
+    def close(self) -> None:
+        """Write what waits, for a few seconds at most, and stop. Blocks; nothing may be written afterwards."""
+        self._closing.set()
+        self._queue.put(None)
+        self._thread.join(CLOSE_SECONDS)
+
+    def _run(self) -> None:
+        last = False
+        while not last:
+            batches = [self._queue.get()]
+            self._closing.wait(GATHER_SECONDS)
+            with contextlib.suppress(queue.Empty):
+                while True:
+                    batches.append(self._queue.get_nowait())
+            last = None in batches
+            lines = [line for batch in batches if batch is not None for line in batch]
+            try:
+                if lines:
+                    self._stream.write(self._encode(lines))
+                    self._stream.flush()
+            except (OSError, ValueError):
+                # A closed pipe or a full disk: the server goes on without its log.
+                self.dropped += len(lines)
+            self._done += len(lines)
+
+
+_encoder = msgspec.json.Encoder()
+
+
+def encode_lines(lines: Iterable[AttemptLine]) -> bytes:
+    """The lines as JSON, one object a line, in the form of all other lines: `at`, `level`, `message` and the rest."""
+    stamp = _Stamper()
+    parts: list[bytes] = []
+    for line in lines:
+        # The encoder writes {"at":1,"next_attempt_at":2,"event":…: the two numbers are replaced by texts.
+        rest = _encoder.encode(line).split(b",", 2)[2]
+        next_at = line.next_attempt_at
+        due = "" if next_at is None else f'"next_attempt_at":"{stamp.text(next_at)}",'
+        parts.append(f'{{"at":"{stamp.text(line.at)}","level":"info","message":"attempt",{due}'.encode())
+        parts.append(rest)
+        parts.append(b"\n")
+    return b"".join(parts)
+
+
+def readable_lines(lines: Iterable[AttemptLine], *, colours: bool = False) -> bytes:
+    """The lines for people: what happened, where to, how long it took, and what comes next."""
+    stamp = _Stamper()
+    return "".join(_readable(line, stamp, colours) for line in lines).encode()
+
+
+def _readable(line: AttemptLine, stamp: "_Stamper", colours: bool) -> str:
+    outcome = f"{line.outcome:<14}"
+    if colours:
+        outcome = f"\x1b[{32 if line.outcome == 'delivered' else 31}m{outcome}\x1b[0m"
+    code = "   " if line.status_code is None else str(line.status_code)
+    text = (
+        f"{stamp.text(line.at)} {outcome} {code} {line.duration_ms:>6.0f} ms  {line.type}  {line.delivery}"
+        f" -> {line.endpoint}  attempt {line.attempt} ({line.trigger})"
+    )
+    if line.error is not None:
+        # What a server answered may be in here, and must not steer the operator's terminal.
+        text += "  " + "".join(c if c.isprintable() else "?" for c in line.error)
+    if line.next_attempt_at is not None:
+        text += f"  again at {stamp.text(line.next_attempt_at)}"
+    elif line.delivery_status != "delivered":
+        text += f"  now {line.delivery_status}"
+    return text + "\n"
+
+
+class _Stamper:
+    """Instants as ISO 8601 in UTC with milliseconds. Neighbouring lines share their second, which is kept."""
+
+    def __init__(self) -> None:
+        self._second = -1
+        self._text = ""
+
+    def text(self, at_ms: int) -> str:
+        second, rest = divmod(at_ms, 1000)
+        if second != self._second:
+            self._text = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+            self._second = second
+        return f"{self._text}.{rest:03}Z"

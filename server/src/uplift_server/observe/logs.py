@@ -1,0 +1,72 @@
+"""Ordinary log lines, on standard error: readable on a terminal, one JSON object a line elsewhere.
+
+Every line has `at` (UTC), `level` and `message`, and whatever the caller adds as keywords. Bodies, secrets and keys are
+no keywords: as a net below that rule, values under names that sound secret are masked.
+"""
+
+import logging
+import os
+import sys
+from collections.abc import MutableMapping
+from typing import Any, Final, Literal, TextIO
+
+import msgspec
+import structlog
+
+MASKED_NAMES: Final = ("secret", "authorization", "password", "token", "operator_key", "api_key", "body", "signature")
+MASK: Final = "[masked]"
+
+
+def set_up(log_format: Literal["console", "json"], stream: TextIO | None = None) -> None:
+    """Send the lines of this process, and the warnings of libraries, to a stream (standard error by default)."""
+    target = sys.stderr if stream is None else stream
+    shared: list[structlog.typing.Processor] = [
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True, key="at"),
+        _masked,
+        structlog.processors.EventRenamer("message"),
+    ]
+    if log_format == "json":
+        ending: list[structlog.typing.Processor] = [
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(serializer=_json),
+        ]
+    else:
+        ending = [
+            structlog.dev.ConsoleRenderer(
+                colors=colourful(target),
+                event_key="message",
+                timestamp_key="at",
+                # The default one shows local variables, among them secrets and bodies.
+                exception_formatter=structlog.dev.plain_traceback,
+            )
+        ]
+    structlog.configure(
+        processors=[*shared, *ending],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=structlog.WriteLoggerFactory(file=target),
+        cache_logger_on_first_use=False,
+    )
+    handler = logging.StreamHandler(target)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *ending], foreign_pre_chain=shared
+        )
+    )
+    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+
+
+def colourful(stream: TextIO) -> bool:
+    """Whether colours may be written to a stream: a terminal whose user did not say NO_COLOR."""
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def _masked(_logger: object, _method: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    for name in line:
+        if any(part in name.lower() for part in MASKED_NAMES):
+            line[name] = MASK
+    return line
+
+
+def _json(line: Any, **_options: Any) -> str:
+    return msgspec.json.encode(line, enc_hook=str).decode()
