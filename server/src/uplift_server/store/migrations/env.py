@@ -1,0 +1,8 @@
+"""How Alembic runs the revisions: on the connection it is given, within that connection's transaction."""
+
+from alembic import context
+
+from uplift_server.store.schema import metadata
+
+context.configure(connection=context.config.attributes["connection"], target_metadata=metadata)
+context.run_migrations()

@@ -1,0 +1,133 @@
+"""Which revision of the schema a database has, and how it gets the program's own.
+
+Nothing here runs beside a server: whoever calls `upgrade` holds the database's lock.
+"""
+
+import os
+import re
+import sqlite3
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from sqlalchemy import Connection
+
+from uplift_server.store.sqlite.connection import bound, connect, unavailable
+
+if TYPE_CHECKING:
+    from alembic.config import Config
+
+_MIGRATIONS: Final = "uplift_server.store:migrations"
+_SQLITE_URL: Final = "sqlite:///"
+HEAD: Final = "0001"
+"""The revision this program works with."""
+
+
+class UnknownSchema(Exception):
+    """The database is newer than the program, or holds something that is not ours. The text says what to do."""
+
+
+def current(database: str | Path) -> str | None:
+    """The revision of a SQLite file (path or URL); None where it is missing or empty.
+
+    Raises UnknownSchema for a file that is not ours, Unavailable for one that cannot be read.
+    """
+    path = _path(database)
+    if not path.exists():
+        return None
+    try:
+        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as raw:
+            return _current(raw, path)
+    except sqlite3.Error as error:
+        raise unavailable(error) from error
+
+
+def upgrade(database: str | Path, *, now_ms: int) -> Path | None:
+    """Bring a SQLite file (path or URL) to the program's revision, in one transaction.
+
+    An empty or missing file gets its tables. An older one is copied aside first, and the copy's path is given. Raises
+    UnknownSchema for a newer one, Unavailable where the file cannot be written; nothing has changed then.
+    """
+    path = _path(database)
+    try:
+        with closing(connect(path, read_only=False)) as raw:
+            revision = _current(raw, path)
+            if revision == HEAD:
+                return None
+            if revision is not None and not _is_known(revision):
+                raise UnknownSchema(
+                    f"{path} has the schema {revision}, which is newer than this program's ({HEAD}); start the"
+                    " version of the program that wrote it, or a later one"
+                )
+            copy = None if revision is None else _copy_aside(raw, path, revision, now_ms)
+            _migrate(raw)
+            return copy
+    except sqlite3.Error as error:
+        raise unavailable(error) from error
+
+
+def _path(database: str | Path) -> Path:
+    return Path(str(database).removeprefix(_SQLITE_URL))
+
+
+def _current(raw: sqlite3.Connection, path: Path) -> str | None:
+    names = {name for (name,) in raw.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    if not names:
+        return None
+    rows = raw.execute("SELECT version_num FROM alembic_version").fetchall() if "alembic_version" in names else []
+    if len(rows) != 1:
+        raise UnknownSchema(f"{path} is no database of this program; choose another with UPLIFT_DATABASE_URL")
+    return str(rows[0][0])
+
+
+def _is_known(revision: str) -> bool:
+    # Alembic takes half a second to import, which a start with a ready database need not pay.
+    from alembic.script import ScriptDirectory  # noqa: PLC0415
+
+    return any(script.revision == revision for script in ScriptDirectory.from_config(_config()).walk_revisions())
+
+
+def _copy_aside(raw: sqlite3.Connection, path: Path, revision: str, now_ms: int) -> Path:
+    """A copy beside the file, made through SQLite so that what stands in its log comes along, and safe on the disk."""
+    instant = datetime.fromtimestamp(now_ms / 1000, UTC).strftime("%Y%m%dT%H%M%SZ")
+    copy = path.with_name(f"{path.name}.before-{re.sub(r'[^A-Za-z0-9_.]', '_', revision)}-{instant}")
+    with closing(sqlite3.connect(copy)) as target:
+        raw.backup(target)
+    copy.chmod(0o600)
+    for name, flags in ((copy, os.O_RDONLY), (copy.parent, os.O_RDONLY | os.O_DIRECTORY)):
+        handle = os.open(name, flags)
+        os.fsync(handle)
+        os.close(handle)
+    return copy
+
+
+def _migrate(raw: sqlite3.Connection) -> None:
+    with bound(raw) as connection:
+        raw.execute("BEGIN IMMEDIATE")
+        try:
+            run(connection)
+            raw.execute("COMMIT")
+        except BaseException:
+            if raw.in_transaction:
+                raw.execute("ROLLBACK")
+            raise
+
+
+def run(connection: Connection, revision: str = HEAD) -> None:
+    """Run the migrations up to a revision within the caller's transaction."""
+    from alembic import command  # noqa: PLC0415
+
+    # SQLAlchemy begins with the first statement; Alembic then leaves beginning and committing to us.
+    connection.exec_driver_sql("SELECT 1")
+    config = _config()
+    config.attributes["connection"] = connection
+    command.upgrade(config, revision)
+
+
+def _config() -> "Config":
+    from alembic.config import Config  # noqa: PLC0415
+
+    config = Config()
+    config.set_main_option("script_location", _MIGRATIONS)
+    return config

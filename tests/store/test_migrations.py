@@ -1,0 +1,131 @@
+"""The schema as the migrations make it is the schema as the models have it, and a file is upgraded safely."""
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+
+from uplift_server.store import schema_version
+from uplift_server.store.errors import Unavailable
+from uplift_server.store.schema import metadata
+from uplift_server.store.schema_version import HEAD, UnknownSchema, current, upgrade
+
+NOW = 1_764_000_000_000
+
+
+def described(path: Path) -> dict[str, dict[str, object]]:
+    """What SQLite says about every table and index, whatever way they were written."""
+    with closing(sqlite3.connect(path)) as raw:
+        named = dict(raw.execute("SELECT name, sql FROM sqlite_master WHERE type = 'index'").fetchall())
+
+        def indexes(table: str) -> set[tuple[object, ...]]:
+            return {
+                (tuple(row[2] for row in raw.execute(f"PRAGMA index_info({name})")), unique, partial, named.get(name))
+                for _, name, unique, _, partial in raw.execute(f"PRAGMA index_list({table})").fetchall()
+            }
+
+        return {
+            name: {
+                "without rowid": without_rowid,
+                "columns": raw.execute(f"PRAGMA table_xinfo({name})").fetchall(),
+                "indexes": indexes(name),
+            }
+            for schema, name, _, _, without_rowid, _ in raw.execute("PRAGMA table_list").fetchall()
+            if schema == "main" and not name.startswith("sqlite_") and name != "alembic_version"
+        }
+
+
+def test_an_empty_file_gets_the_tables_of_the_models(tmp_path: Path) -> None:
+    """Compared by what SQLite made of both, partial indexes and storage included, and by Alembic's own comparison."""
+    assert upgrade(tmp_path / "migrated.db", now_ms=NOW) is None
+    engine = sa.create_engine(f"sqlite:///{tmp_path / 'models.db'}")
+    metadata.create_all(engine)
+    assert described(tmp_path / "migrated.db") == described(tmp_path / "models.db")
+    engine.dispose()
+
+    migrated = sa.create_engine(f"sqlite:///{tmp_path / 'migrated.db'}")
+    with migrated.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection, opts={"compare_type": True}), metadata) == []
+    migrated.dispose()
+
+
+def test_the_programs_revision_is_the_newest_there_is() -> None:
+    """It stands as a constant, so that a start need not load the history."""
+    scripts = ScriptDirectory(str(Path(schema_version.__file__).with_name("migrations")))
+    assert scripts.get_current_head() == HEAD
+
+
+def test_the_revision_is_known_before_and_after(tmp_path: Path) -> None:
+    """Asking neither creates a file nor changes one; upgrading twice does nothing the second time."""
+    path = tmp_path / "uplift.db"
+    assert current(path) is None
+    assert not path.exists()
+    upgrade(f"sqlite:///{path}", now_ms=NOW)
+    assert current(f"sqlite:///{path}") == current(path) == HEAD
+    assert upgrade(path, now_ms=NOW) is None
+    assert [file.name for file in tmp_path.iterdir() if "before" in file.name] == []
+
+
+def test_an_older_file_is_copied_aside_with_what_it_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The copy opens as the old database, with rows that were still in the write-ahead log."""
+    path = tmp_path / "uplift.db"
+    upgrade(path, now_ms=NOW)
+    live = sqlite3.connect(path)
+    live.execute("INSERT INTO event_types VALUES (1, 'a', '', '', NULL, NULL, '', 0, 1, 1, NULL, NULL)")
+    live.commit()
+    assert path.with_name("uplift.db-wal").stat().st_size > 0
+    ran: list[object] = []
+    monkeypatch.setattr(schema_version, "HEAD", "0002")
+    monkeypatch.setattr(schema_version, "run", ran.append)
+    copy = upgrade(path, now_ms=NOW)
+    live.close()
+    assert copy == tmp_path / "uplift.db.before-0001-20251124T160000Z"
+    assert len(ran) == 1
+    with closing(sqlite3.connect(copy)) as old:
+        assert old.execute("SELECT name FROM event_types").fetchall() == [("a",)]
+        assert old.execute("SELECT version_num FROM alembic_version").fetchall() == [("0001",)]
+
+
+def test_a_failed_upgrade_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All statements of an upgrade stand in one transaction, those that make tables too."""
+    path = tmp_path / "uplift.db"
+    whole = schema_version.run
+
+    def run_and_fail(connection: sa.Connection) -> None:
+        whole(connection)
+        raise RuntimeError("the last statement failed")
+
+    monkeypatch.setattr(schema_version, "run", run_and_fail)
+    with pytest.raises(RuntimeError):
+        upgrade(path, now_ms=NOW)
+    assert current(path) is None
+
+
+def test_a_newer_file_is_refused_untouched(tmp_path: Path) -> None:
+    """The text says what it found, what it knows, and what to do."""
+    path = tmp_path / "uplift.db"
+    upgrade(path, now_ms=NOW)
+    with closing(sqlite3.connect(path, isolation_level=None)) as raw:
+        raw.execute("UPDATE alembic_version SET version_num = '9999'")
+    with pytest.raises(UnknownSchema, match=f"9999.*newer.*{HEAD}.*start the version"):
+        upgrade(path, now_ms=NOW)
+    assert current(path) == "9999"
+
+
+def test_somebody_elses_file_is_refused(tmp_path: Path) -> None:
+    """A SQLite file without our version, and a file that is no database at all."""
+    foreign = tmp_path / "foreign.db"
+    with closing(sqlite3.connect(foreign, isolation_level=None)) as raw:
+        raw.execute("CREATE TABLE notes (text)")
+    for ask in (lambda: upgrade(foreign, now_ms=NOW), lambda: current(foreign)):
+        with pytest.raises(UnknownSchema, match="no database of this program"):
+            ask()
+    text = tmp_path / "text.db"
+    text.write_text("not a database, but longer than the header of one: " * 10)
+    with pytest.raises(Unavailable, match="not a database"):
+        upgrade(text, now_ms=NOW)
