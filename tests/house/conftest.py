@@ -1,0 +1,83 @@
+"""The repository as the house's tests read it."""
+
+import ast
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SOURCES = (ROOT / "receiver/src", ROOT / "server/src")
+LINES_ADVISED = 400
+
+
+@dataclass(frozen=True)
+class Module:
+    """One Python module of the two distributions."""
+
+    name: str
+    path: Path
+
+    @cached_property
+    def text(self) -> str:
+        return self.path.read_text(encoding="utf-8")
+
+    @cached_property
+    def tree(self) -> ast.Module:
+        return ast.parse(self.text)
+
+    @property
+    def lines(self) -> int:
+        return self.text.count("\n")
+
+    def imports(self) -> list[tuple[int, str]]:
+        """Line and absolute name of every module this one imports, inside functions too."""
+        package = self.name if self.path.name == "__init__.py" else self.name.rpartition(".")[0]
+        found = []
+        for node in ast.walk(self.tree):
+            if isinstance(node, ast.Import):
+                found += [(node.lineno, alias.name) for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                parents = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+                found.append((node.lineno, ".".join([*parents, *filter(None, [node.module])])))
+        return found
+
+
+def _modules() -> list[Module]:
+    found = []
+    for source in SOURCES:
+        for path in sorted(source.rglob("*.py")):
+            if "versions" in path.parts:  # migrations follow Alembic's form, not ours
+                continue
+            parts = path.relative_to(source).with_suffix("").parts
+            found.append(Module(".".join(parts).removesuffix(".__init__"), path))
+    return found
+
+
+MODULES = _modules()
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A test that takes one of these arguments runs once for each such module."""
+    for argument, beginning in (
+        ("module", "uplift_"),
+        ("core_module", "uplift_server.core"),
+        ("library_module", "uplift_webhooks"),
+    ):
+        if argument in metafunc.fixturenames:
+            chosen = [module for module in MODULES if module.name.startswith(beginning)]
+            metafunc.parametrize(argument, chosen, ids=[module.name for module in chosen])
+
+
+@pytest.fixture
+def root() -> Path:
+    """The checkout."""
+    return ROOT
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Name the modules that have grown beyond what the house aims at; well beyond, a test fails."""
+    for module in MODULES:
+        if module.lines > LINES_ADVISED:
+            terminalreporter.write_line(f"{module.name} has {module.lines} lines; aim below {LINES_ADVISED}")

@@ -1,0 +1,83 @@
+"""What a reader can set, call or meet is documented; these tests name what is not."""
+
+import importlib
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+def _document(root: Path, name: str) -> str:
+    path = root / "docs" / name
+    assert path.exists(), f"docs/{name} has not been written"
+    return path.read_text(encoding="utf-8")
+
+
+def test_every_setting_is_in_the_configuration_page(root: Path) -> None:
+    settings = importlib.import_module("uplift_server.config").SETTINGS
+    text = _document(root, "configuration.md")
+
+    assert settings
+    assert not [setting.name for setting in settings if f"`{setting.name}`" not in text]
+
+
+def test_the_configuration_page_names_no_setting_that_does_not_exist(root: Path) -> None:
+    known = {setting.name for setting in importlib.import_module("uplift_server.config").SETTINGS}
+    # Read by the library and the command of integrators.
+    known |= {"UPLIFT_WEBHOOK_SECRET", "UPLIFT_API_URL", "UPLIFT_API_KEY", "UPLIFT_PROFILE"}
+
+    assert not set(re.findall(r"`(UPLIFT_[A-Z_]+)`", _document(root, "configuration.md"))) - known
+
+
+def test_every_route_is_in_the_api_page(root: Path) -> None:
+    document: dict[str, Any] = importlib.import_module("uplift_server.api").openapi_document()
+    text = _document(root, "api.md")
+    methods = {"get", "post", "put", "patch", "delete"}
+
+    routes = [f"{method.upper()} {path}" for path, item in document["paths"].items() for method in methods & set(item)]
+    assert routes
+    # The page may name a path's parameters as it likes.
+    documented = re.sub(r"\{[^}]*\}", "{}", text)
+    assert not sorted(route for route in routes if re.sub(r"\{[^}]*\}", "{}", route) not in documented)
+
+
+def test_every_outcome_is_in_the_outcomes_page(root: Path) -> None:
+    from uplift_server.core.outcomes import Outcome
+
+    text = _document(root, "outcomes.md")
+
+    assert not [outcome.text for outcome in Outcome if f"\n## `{outcome.text}`\n" not in text]
+
+
+def test_every_command_is_in_the_cli_page(root: Path) -> None:
+    import typer
+
+    text = _document(root, "cli.md")
+    command = typer.main.get_command(importlib.import_module("uplift_server.cli.main").app)
+
+    def names(group: Any, path: str) -> list[str]:
+        inner = getattr(group, "commands", None)
+        if inner is None:
+            return [path]
+        return [name for key, each in inner.items() if not each.hidden for name in names(each, f"{path} {key}")]
+
+    found = names(command, "uplift-server")
+    assert found
+    assert not [name for name in found if not re.search(rf"{re.escape(name)}\b", text)]
+
+
+def _links() -> list[tuple[Path, str]]:
+    root = Path(__file__).parents[2]
+    pages = [*root.glob("*.md"), *root.glob("docs/**/*.md"), *root.glob("*/README.md")]
+    return [
+        (page, target)
+        for page in pages
+        for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8"))
+        if not re.match(r"[a-z]+:|#", target)
+    ]
+
+
+@pytest.mark.parametrize(("page", "target"), _links(), ids=lambda value: getattr(value, "name", value))
+def test_links_lead_somewhere(page: Path, target: str) -> None:
+    assert (page.parent / target.partition("#")[0]).exists()

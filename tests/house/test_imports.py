@@ -1,0 +1,53 @@
+"""Imports go one way, and each library lives in its rooms."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+# What makes a function's result depend on anything but its arguments.
+IMPURE = {"time", "random", "asyncio", "socket", "os", "logging", "threading", "secrets"}
+
+ROOMS_OF = {
+    "fastapi": ("uplift_server.api", "uplift_server.dashboard", "uplift_server.config"),
+    "pydantic": ("uplift_server.api", "uplift_server.dashboard", "uplift_server.config"),
+    "sqlalchemy": ("uplift_server.store",),
+    "alembic": ("uplift_server.store",),
+    "sqlite3": ("uplift_server.store",),
+}
+
+
+def test_the_import_contracts_are_kept(root: Path) -> None:
+    checked = subprocess.run(
+        [Path(sys.executable).parent / "lint-imports", "--no-cache"],
+        check=False,
+        cwd=root,
+        capture_output=True,
+        text=True,
+    )
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+def test_the_core_imports_nothing_but_itself_and_pure_parts_of_the_standard_library(core_module: Any) -> None:
+    wrong = [
+        f"line {line}: {name}"
+        for line, name in core_module.imports()
+        if not name.startswith("uplift_server.core")
+        and (name.partition(".")[0] in IMPURE or name.partition(".")[0] not in sys.stdlib_module_names)
+    ]
+    assert not wrong
+
+
+def test_each_library_stays_in_its_rooms(module: Any) -> None:
+    wrong = [
+        f"line {line}: {name} belongs in {', '.join(rooms)}"
+        for line, name in module.imports()
+        if (rooms := ROOMS_OF.get(name.partition(".")[0]))
+        and not any(module.name == room or module.name.startswith(f"{room}.") for room in rooms)
+    ]
+    assert not wrong
+
+
+def test_the_receiver_library_imports_nothing_but_itself_and_the_standard_library(library_module: Any) -> None:
+    allowed = sys.stdlib_module_names | {"uplift_webhooks"}
+    assert not [name for _, name in library_module.imports() if name.partition(".")[0] not in allowed]

@@ -1,0 +1,52 @@
+"""Modules are small, named after what they are about, and say what they are."""
+
+import ast
+import importlib
+import inspect
+from collections.abc import Iterator
+from typing import Any
+
+# Names that say nothing about what is inside, and so end up holding everything.
+EMPTY_NAMES = {"util", "utils", "helper", "helpers", "common", "manager", "managers", "base", "misc"}
+LINES_MAX = 500
+
+
+def test_names_say_what_is_inside(module: Any) -> None:
+    words = {word for part in module.name.split(".") for word in part.strip("_").split("_")}
+    assert not words & EMPTY_NAMES
+
+
+def test_modules_are_small(module: Any) -> None:
+    assert module.lines <= LINES_MAX
+
+
+def _public(tree: ast.Module) -> Iterator[tuple[str, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef]]:
+    """The public functions and classes of a module, and the public methods of those classes."""
+
+    def public(name: str) -> bool:
+        return not name.startswith("_")
+
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and public(node.name):
+            yield node.name, node
+            if isinstance(node, ast.ClassDef):
+                for inner in node.body:
+                    if isinstance(inner, ast.FunctionDef | ast.AsyncFunctionDef) and public(inner.name):
+                        yield f"{node.name}.{inner.name}", inner
+
+
+def _explained_elsewhere(module: Any, name: str) -> bool:
+    """Whether a method overrides one that has the docstring, perhaps in another library."""
+    owner, _, method = name.partition(".")
+    return bool(method and inspect.getdoc(getattr(getattr(importlib.import_module(module.name), owner), method)))
+
+
+def test_everything_public_has_a_docstring(module: Any) -> None:
+    missing = [
+        f"line {node.lineno}: {name}"
+        for name, node in _public(module.tree)
+        if not ast.get_docstring(node) and not _explained_elsewhere(module, name)
+    ]
+    if not ast.get_docstring(module.tree):
+        missing.insert(0, "the module itself")
+    assert not missing
