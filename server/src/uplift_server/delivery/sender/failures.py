@@ -1,0 +1,44 @@
+"""How a part of the sender says that an attempt cannot go on."""
+
+import errno
+import os
+import re
+
+from uplift_server.core.exchange import Failure
+from uplift_server.core.limits import ERROR_CHARACTERS_MAX
+
+# What the kernel says when the fault is on this side of the wire.
+OURS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL, errno.EADDRINUSE})
+
+_UNPRINTABLE = re.compile(r"[^\x20-\x7e\xa0-\U0010ffff]+")
+
+
+class AttemptFailed(Exception):
+    """Ends an attempt before its request was written."""
+
+    def __init__(self, failure: Failure, text: str) -> None:
+        super().__init__(text)
+        self.failure = failure
+        self.text = text
+
+
+def one_line(text: str) -> str:
+    """`text` as it may stand in `Exchange.error`: one line, printable, bounded."""
+    return _UNPRINTABLE.sub(" ", text).strip()[:ERROR_CHARACTERS_MAX]
+
+
+def reason(error: OSError) -> str:
+    """The system's words for an error, without numbers and file names."""
+    if error.errno is not None and error.errno > 0:
+        return os.strerror(error.errno).lower()
+    return str(error) or type(error).__name__
+
+
+def seconds(milliseconds: int) -> str:
+    """A duration for people, such as `15 s`."""
+    return f"{milliseconds / 1000:g} s"
+
+
+def socket_name(address: str, port: int) -> str:
+    """`address:port`, IPv6 in brackets."""
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"

@@ -1,0 +1,60 @@
+"""What is read from a response's bytes beyond what the parser tells."""
+
+import re
+from typing import Final
+
+from uplift_server.core.limits import RESPONSE_BODY_BYTES_READ_MAX
+
+# A body is bounded by what it decodes to; this bounds what its framing (chunk extensions, trailers) may add.
+RESPONSE_WIRE_BYTES_MAX: Final = 8 * RESPONSE_BODY_BYTES_READ_MAX
+HEADER_VALUE_BYTES_MAX: Final = 2048
+
+_END: Final = b"\r\n\r\n"
+_STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([1-9][0-9][0-9])(?: [^\r\n]*)?\r\n")
+_RETRY_AFTER = re.compile(rb"\r\nretry-after:[ \t]*([^\r\n]*)", re.IGNORECASE)
+_LOCATION = re.compile(rb"\r\nlocation:[ \t]*([^\r\n]*)", re.IGNORECASE)
+_CONTENT_LENGTH = re.compile(rb"\r\ncontent-length:", re.IGNORECASE)
+_CHUNKED = re.compile(rb"\r\ntransfer-encoding:[^\r\n]*chunked[ \t]*\r\n", re.IGNORECASE)
+
+
+def final_head(raw: bytes, interim: int) -> bytes:
+    """Status line and headers of the response proper in `raw`, which begins with `interim` heads of status 1xx.
+
+    Gives what there is if the head is not complete.
+    """
+    start = 0
+    for _ in range(interim):
+        start = raw.find(_END, start) + 4
+    end = raw.find(_END, start)
+    return raw[start:] if end < 0 else raw[start : end + 4]
+
+
+def status_of(head: bytes) -> int | None:
+    """The status of a head that may lack its later lines."""
+    match = _STATUS_LINE.match(head)
+    if match is None:
+        return None
+    status = int(match[1])
+    return status if status >= 200 else None
+
+
+def ends_with_connection(head: bytes) -> bool:
+    """Whether the body after this complete head has no other end than that of the connection."""
+    return _CONTENT_LENGTH.search(head) is None and _CHUNKED.search(head) is None
+
+
+def retry_after(head: bytes) -> str | None:
+    """The value of Retry-After."""
+    return _value(_RETRY_AFTER, head)
+
+
+def location(head: bytes) -> str | None:
+    """The value of Location."""
+    return _value(_LOCATION, head)
+
+
+def _value(header: re.Pattern[bytes], head: bytes) -> str | None:
+    match = header.search(head)
+    if match is None:
+        return None
+    return match[1][:HEADER_VALUE_BYTES_MAX].decode("latin-1").rstrip() or None
