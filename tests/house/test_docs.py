@@ -1,11 +1,15 @@
 """What a reader can set, call or meet is documented; these tests name what is not."""
 
+import ast
 import importlib
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from uplift_server.config import OTHER_TOOLS, SETTINGS
+from uplift_server.core.outcomes import Outcome
 
 
 def _document(root: Path, name: str) -> str:
@@ -15,17 +19,13 @@ def _document(root: Path, name: str) -> str:
 
 
 def test_every_setting_is_in_the_configuration_page(root: Path) -> None:
-    settings = importlib.import_module("uplift_server.config").SETTINGS
     text = _document(root, "configuration.md")
 
-    assert settings
-    assert not [setting.name for setting in settings if f"`{setting.name}`" not in text]
+    assert not [setting.name for setting in SETTINGS if f"`{setting.name}`" not in text]
 
 
 def test_the_configuration_page_names_no_setting_that_does_not_exist(root: Path) -> None:
-    known = {setting.name for setting in importlib.import_module("uplift_server.config").SETTINGS}
-    # Read by the library and the command of integrators.
-    known |= {"UPLIFT_WEBHOOK_SECRET", "UPLIFT_API_URL", "UPLIFT_API_KEY", "UPLIFT_PROFILE"}
+    known = {setting.name for setting in SETTINGS} | set(OTHER_TOOLS)
 
     assert not set(re.findall(r"`(UPLIFT_[A-Z_]+)`", _document(root, "configuration.md"))) - known
 
@@ -43,11 +43,31 @@ def test_every_route_is_in_the_api_page(root: Path) -> None:
 
 
 def test_every_outcome_is_in_the_outcomes_page(root: Path) -> None:
-    from uplift_server.core.outcomes import Outcome
-
     text = _document(root, "outcomes.md")
 
     assert not [outcome.text for outcome in Outcome if f"\n## `{outcome.text}`\n" not in text]
+
+
+def test_the_outcomes_page_says_what_the_product_says(root: Path) -> None:
+    text = " ".join(_document(root, "outcomes.md").split())
+    source = (root / "server/src/uplift_server/core/outcomes.py").read_text(encoding="utf-8")
+    calls = [
+        node
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Explanation"
+    ]
+    # Whatever is put into a sentence later, in braces or an f-string, stands between parts that do not change.
+    parts = [
+        part
+        for call in calls
+        for argument in call.args
+        for constant in ast.walk(argument)
+        if isinstance(constant, ast.Constant) and isinstance(constant.value, str)
+        for part in re.split(r"\{[a-z_]+\}", constant.value)
+    ]
+
+    assert len(parts) > len(Outcome)
+    assert not [part for part in parts if part.strip() not in text]
 
 
 def test_every_command_is_in_the_cli_page(root: Path) -> None:
