@@ -1,0 +1,95 @@
+"""Accounts: the tenants."""
+
+import json
+from typing import Any, NamedTuple
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+
+from uplift_server.store.pages import page_of
+from uplift_server.store.records import Account, Page
+from uplift_server.store.schema import accounts, api_keys, endpoints
+
+_LIVE = accounts.c.deleted_at.is_(None)
+
+
+class Deleted(NamedTuple):
+    """What went with an account."""
+
+    account: Account
+    key_digests: list[bytes]
+    endpoint_seqs: list[int]
+
+
+def create(
+    connection: Connection, *, account_id: bytes, name: str, contact_emails: tuple[str, ...], now: int
+) -> Account:
+    """Store a new account."""
+    values = {"id": account_id, "name": name, "contact_emails": json.dumps(contact_emails)}
+    query = sa.insert(accounts).values(created_at=now, updated_at=now, **values)
+    return Account(
+        seq=connection.scalars(query.returning(accounts.c.seq)).one(),
+        id=account_id,
+        name=name,
+        contact_emails=contact_emails,
+        created_at=now,
+        updated_at=now,
+    )
+
+
+def get(connection: Connection, account_id: bytes) -> Account | None:
+    """The account with this id, unless it was deleted."""
+    row = connection.execute(sa.select(accounts).where(accounts.c.id == account_id, _LIVE)).first()
+    return None if row is None else _account(row)
+
+
+def page(connection: Connection, *, limit: int, before: tuple[int, ...] | None = None) -> Page[Account]:
+    """Accounts, newest first; `before` is an earlier page's `next_key`."""
+    query = sa.select(accounts).where(_LIVE).order_by(accounts.c.seq.desc()).limit(limit + 1)
+    if before is not None:
+        query = query.where(accounts.c.seq < before[0])
+    return page_of([_account(row) for row in connection.execute(query)], limit, lambda account: (account.seq,))
+
+
+def live(connection: Connection, *, after: int = 0, limit: int = 1000) -> list[Account]:
+    """Accounts that exist, oldest first: to be held in memory. `after` is the last one's `seq`."""
+    query = sa.select(accounts).where(_LIVE, accounts.c.seq > after).order_by(accounts.c.seq).limit(limit)
+    return [_account(row) for row in connection.execute(query)]
+
+
+def save(connection: Connection, account: Account) -> None:
+    """Write what may change of an account that was read in this transaction."""
+    connection.execute(
+        sa.update(accounts)
+        .where(accounts.c.seq == account.seq)
+        .values(name=account.name, contact_emails=json.dumps(account.contact_emails), updated_at=account.updated_at)
+    )
+
+
+def delete(connection: Connection, account_id: bytes, *, now: int) -> Deleted | None:
+    """Delete an account, and with it revoke its keys and delete its endpoints. None if there is no such account.
+
+    Its events and deliveries stay until their retention ends; its pending deliveries are cancelled by the engine.
+    """
+    account = get(connection, account_id)
+    if account is None:
+        return None
+    connection.execute(sa.update(accounts).where(accounts.c.seq == account.seq).values(deleted_at=now))
+    keys = sa.and_(api_keys.c.account_seq == account.seq, api_keys.c.revoked_at.is_(None))
+    digests = list(connection.scalars(sa.select(api_keys.c.digest).where(keys)))
+    connection.execute(sa.update(api_keys).where(keys).values(revoked_at=now))
+    own = sa.and_(endpoints.c.account_seq == account.seq, endpoints.c.deleted_at.is_(None))
+    seqs = list(connection.scalars(sa.select(endpoints.c.seq).where(own)))
+    connection.execute(sa.update(endpoints).where(own).values(deleted_at=now))
+    return Deleted(account, digests, seqs)
+
+
+def _account(row: sa.Row[Any]) -> Account:
+    return Account(
+        seq=row.seq,
+        id=row.id,
+        name=row.name,
+        contact_emails=tuple(json.loads(row.contact_emails)),
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+    )

@@ -1,0 +1,124 @@
+"""Endpoints. What stands in `secret` and `headers` is sealed before it gets here."""
+
+import json
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+
+from uplift_server.core.outcomes import Outcome
+from uplift_server.store.pages import page_of
+from uplift_server.store.records import Endpoint, EndpointState, Page
+from uplift_server.store.schema import endpoints
+
+_LIVE = endpoints.c.deleted_at.is_(None)
+
+
+def create(
+    connection: Connection,
+    *,
+    endpoint_id: bytes,
+    account_seq: int,
+    url: str,
+    description: str,
+    event_types: tuple[str, ...],
+    secret: bytes,
+    headers: bytes | None,
+    rate_limit_per_second: int | None,
+    max_in_flight: int | None,
+    now: int,
+) -> Endpoint:
+    """Store a new endpoint, enabled."""
+    query = sa.insert(endpoints).values(
+        id=endpoint_id,
+        account_seq=account_seq,
+        url=url,
+        description=description,
+        event_types=json.dumps(event_types),
+        secret=secret,
+        secret_created_at=now,
+        headers=headers,
+        rate_limit_per_second=rate_limit_per_second,
+        max_in_flight=max_in_flight,
+        state=int(EndpointState.ENABLED),
+        created_at=now,
+        updated_at=now,
+    )
+    return _endpoint(connection.execute(query.returning(*endpoints.c)).one())
+
+
+def get(connection: Connection, account_seq: int | None, endpoint_id: bytes) -> Endpoint | None:
+    """The account's endpoint with this id (without an account: anybody's), unless it was deleted."""
+    query = sa.select(endpoints).where(endpoints.c.id == endpoint_id, _LIVE)
+    if account_seq is not None:
+        query = query.where(endpoints.c.account_seq == account_seq)
+    row = connection.execute(query).first()
+    return None if row is None else _endpoint(row)
+
+
+def page(
+    connection: Connection, account_seq: int | None, *, limit: int, before: tuple[int, ...] | None = None
+) -> Page[Endpoint]:
+    """The account's endpoints (without an account: everybody's), newest first."""
+    query = sa.select(endpoints).where(_LIVE).order_by(endpoints.c.seq.desc()).limit(limit + 1)
+    if account_seq is not None:
+        query = query.where(endpoints.c.account_seq == account_seq)
+    if before is not None:
+        query = query.where(endpoints.c.seq < before[0])
+    return page_of([_endpoint(row) for row in connection.execute(query)], limit, lambda endpoint: (endpoint.seq,))
+
+
+def live(connection: Connection, *, after: int = 0, limit: int = 1000) -> list[Endpoint]:
+    """Endpoints that exist, oldest first: to be held in memory. `after` is the last one's `seq`."""
+    query = sa.select(endpoints).where(_LIVE, endpoints.c.seq > after).order_by(endpoints.c.seq).limit(limit)
+    return [_endpoint(row) for row in connection.execute(query)]
+
+
+def save(connection: Connection, endpoint: Endpoint) -> None:
+    """Write what its owner may change of an endpoint that was read in this transaction; never its health."""
+    connection.execute(
+        sa.update(endpoints)
+        .where(endpoints.c.seq == endpoint.seq)
+        .values(
+            url=endpoint.url,
+            description=endpoint.description,
+            event_types=json.dumps(endpoint.event_types),
+            headers=endpoint.headers,
+            rate_limit_per_second=endpoint.rate_limit_per_second,
+            max_in_flight=endpoint.max_in_flight,
+            updated_at=endpoint.updated_at,
+        )
+    )
+
+
+def delete(connection: Connection, account_seq: int | None, endpoint_id: bytes, *, now: int) -> Endpoint | None:
+    """Delete an endpoint; gives it, or None if there is none. The engine cancels what is pending for it."""
+    endpoint = get(connection, account_seq, endpoint_id)
+    if endpoint is not None:
+        connection.execute(sa.update(endpoints).where(endpoints.c.seq == endpoint.seq).values(deleted_at=now))
+    return endpoint
+
+
+def _endpoint(row: sa.Row[Any]) -> Endpoint:
+    return Endpoint(
+        seq=row.seq,
+        id=row.id,
+        account_seq=row.account_seq,
+        url=row.url,
+        description=row.description,
+        event_types=tuple(json.loads(row.event_types)),
+        secret=row.secret,
+        secret_created_at=row.secret_created_at,
+        headers=row.headers,
+        rate_limit_per_second=row.rate_limit_per_second,
+        max_in_flight=row.max_in_flight,
+        state=EndpointState(row.state),
+        disabled_reason=row.disabled_reason,
+        consecutive_failures=row.consecutive_failures,
+        failing_since=row.failing_since,
+        last_success_at=row.last_success_at,
+        last_failure_at=row.last_failure_at,
+        last_outcome=None if row.last_outcome is None else Outcome(row.last_outcome),
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+    )

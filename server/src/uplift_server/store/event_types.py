@@ -1,0 +1,105 @@
+"""Event types: the catalog. A deleted one keeps its row, since its events go on bearing its name."""
+
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+
+from uplift_server.store.pages import page_of
+from uplift_server.store.records import EventType, Page
+from uplift_server.store.schema import event_types
+
+_LIVE = event_types.c.deleted_at.is_(None)
+
+
+def put(
+    connection: Connection,
+    *,
+    name: str,
+    group: str,
+    description: str,
+    schema: str | None,
+    example: str | None,
+    api_version: str,
+    archived: bool,
+    now: int,
+    documented: bool = False,
+) -> tuple[EventType, bool]:
+    """Store a type or replace what is stored under its name; tells whether it is new.
+
+    One that was archived before keeps the instant; one that Uplift documents stays documented; one that was deleted is
+    new again.
+    """
+    stored = connection.execute(sa.select(event_types).where(event_types.c.name == name)).first()
+    fresh = stored is None or stored.deleted_at is not None
+    archived_at = None if not archived else now if stored is None or fresh else stored.archived_at or now
+    values = {
+        "name": name,
+        "group_name": group,
+        "description": description,
+        "schema": schema,
+        "example": example,
+        "api_version": api_version,
+        "documented": documented or (stored is not None and stored.documented),
+        "created_at": now if stored is None or fresh else stored.created_at,
+        "updated_at": now,
+        "archived_at": archived_at,
+        "deleted_at": None,
+    }
+    if stored is None:
+        connection.execute(sa.insert(event_types).values(values))
+    else:
+        connection.execute(sa.update(event_types).where(event_types.c.seq == stored.seq).values(values))
+    event_type = get(connection, name)
+    assert event_type is not None, "it was stored just now"
+    return event_type, fresh
+
+
+def get(connection: Connection, name: str) -> EventType | None:
+    """The type with this name, unless it was deleted."""
+    row = connection.execute(sa.select(event_types).where(event_types.c.name == name, _LIVE)).first()
+    return None if row is None else _event_type(row)
+
+
+def page(connection: Connection, *, limit: int, before: tuple[int, ...] | None = None) -> Page[EventType]:
+    """Types, newest first, archived ones included."""
+    query = sa.select(event_types).where(_LIVE).order_by(event_types.c.seq.desc()).limit(limit + 1)
+    if before is not None:
+        query = query.where(event_types.c.seq < before[0])
+    rows = [_event_type(row) for row in connection.execute(query)]
+    return page_of(rows, limit, lambda event_type: (event_type.seq,))
+
+
+def live(connection: Connection) -> list[EventType]:
+    """The whole catalog, oldest first: to be held in memory."""
+    return [
+        _event_type(row) for row in connection.execute(sa.select(event_types).where(_LIVE).order_by(event_types.c.seq))
+    ]
+
+
+def deleted(connection: Connection) -> list[EventType]:
+    """Types that were deleted, whose events may still be around."""
+    query = sa.select(event_types).where(event_types.c.deleted_at.is_not(None)).order_by(event_types.c.seq)
+    return [_event_type(row) for row in connection.execute(query)]
+
+
+def delete(connection: Connection, name: str, *, now: int) -> bool:
+    """Take a type out of the catalog; whether there was one."""
+    query = sa.update(event_types).where(event_types.c.name == name, _LIVE).values(deleted_at=now)
+    return connection.execute(query).rowcount == 1
+
+
+def _event_type(row: sa.Row[Any]) -> EventType:
+    return EventType(
+        seq=row.seq,
+        name=row.name,
+        group=row.group_name,
+        description=row.description,
+        schema=row.schema,
+        example=row.example,
+        api_version=row.api_version,
+        documented=row.documented,
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+        archived_at=row.archived_at,
+    )

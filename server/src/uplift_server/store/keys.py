@@ -1,0 +1,93 @@
+"""API keys: of accounts, and of operators (which have no account). Only the digest of a key's text is kept."""
+
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+
+from uplift_server.store.pages import page_of
+from uplift_server.store.records import ApiKey, Page
+from uplift_server.store.schema import api_keys
+
+_LIVE = api_keys.c.revoked_at.is_(None)
+
+
+def create(
+    connection: Connection,
+    *,
+    key_id: bytes,
+    account_seq: int | None,
+    name: str,
+    digest: bytes,
+    hint: str,
+    scopes: frozenset[str],
+    now: int,
+) -> ApiKey:
+    """Store a new key."""
+    query = sa.insert(api_keys).values(
+        id=key_id,
+        account_seq=account_seq,
+        name=name,
+        digest=digest,
+        hint=hint,
+        scopes=" ".join(sorted(scopes)),
+        created_at=now,
+    )
+    return ApiKey(
+        seq=connection.scalars(query.returning(api_keys.c.seq)).one(),
+        id=key_id,
+        account_seq=account_seq,
+        name=name,
+        digest=digest,
+        hint=hint,
+        scopes=scopes,
+        created_at=now,
+    )
+
+
+def get(connection: Connection, account_seq: int | None, key_id: bytes) -> ApiKey | None:
+    """The account's (or, without one, an operator's) key with this id, unless it was revoked."""
+    query = sa.select(api_keys).where(api_keys.c.id == key_id, _of(account_seq), _LIVE)
+    row = connection.execute(query).first()
+    return None if row is None else _key(row)
+
+
+def page(
+    connection: Connection, account_seq: int | None, *, limit: int, before: tuple[int, ...] | None = None
+) -> Page[ApiKey]:
+    """The keys of an account (or, without one, of operators) that are not revoked, newest first."""
+    query = sa.select(api_keys).where(_of(account_seq), _LIVE).order_by(api_keys.c.seq.desc()).limit(limit + 1)
+    if before is not None:
+        query = query.where(api_keys.c.seq < before[0])
+    return page_of([_key(row) for row in connection.execute(query)], limit, lambda key: (key.seq,))
+
+
+def live(connection: Connection, *, after: int = 0, limit: int = 1000) -> list[ApiKey]:
+    """Keys that are not revoked, oldest first: to be held in memory. `after` is the last one's `seq`."""
+    query = sa.select(api_keys).where(_LIVE, api_keys.c.seq > after).order_by(api_keys.c.seq).limit(limit)
+    return [_key(row) for row in connection.execute(query)]
+
+
+def revoke(connection: Connection, account_seq: int | None, key_id: bytes, *, now: int) -> ApiKey | None:
+    """Revoke a key; gives it, or None if there is none to revoke."""
+    key = get(connection, account_seq, key_id)
+    if key is not None:
+        connection.execute(sa.update(api_keys).where(api_keys.c.seq == key.seq).values(revoked_at=now))
+    return key
+
+
+def _of(account_seq: int | None) -> sa.ColumnElement[bool]:
+    return api_keys.c.account_seq.is_(None) if account_seq is None else api_keys.c.account_seq == account_seq
+
+
+def _key(row: sa.Row[Any]) -> ApiKey:
+    return ApiKey(
+        seq=row.seq,
+        id=row.id,
+        account_seq=row.account_seq,
+        name=row.name,
+        digest=row.digest,
+        hint=row.hint,
+        scopes=frozenset(row.scopes.split()),
+        created_at=row.created_at,
+    )
