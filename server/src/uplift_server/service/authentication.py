@@ -1,0 +1,61 @@
+"""From the text of a key to who holds it. Asks memory only, so it works while the database does not."""
+
+import hashlib
+from typing import Final
+
+from uplift_server.core import ids
+from uplift_server.delivery.directory import Directory
+from uplift_server.service.errors import NotFound, Unauthorized
+from uplift_server.service.principals import Caller, Principal
+
+OPERATOR_PREFIX: Final = "op_"
+ACCOUNT_PREFIX: Final = "sk_"
+KEY_BYTES_MAX: Final = 512
+
+_SCHEME: Final = b"bearer "
+_SCHEME_BYTES: Final = len(_SCHEME)
+_HINT_CHARACTERS: Final = 4
+
+
+def digest_of(key: bytes) -> bytes:
+    """What is kept of a key: the SHA-256 of its text. Keys are random, so nothing slower is needed."""
+    return hashlib.sha256(key).digest()
+
+
+def hint_of(key: str) -> str:
+    """The last characters, by which people recognise a key."""
+    return key[-_HINT_CHARACTERS:]
+
+
+class Authenticator:
+    """Knows callers by the keys in the directory. A revoked key is gone from there at once."""
+
+    def __init__(self, directory: Directory) -> None:
+        self._directory = directory
+
+    def principal(self, authorization: bytes | None) -> Principal:
+        """Who sends this `Authorization` header. Raises Unauthorized.
+
+        The key is found by its digest, so how long that takes tells nothing about any key.
+        """
+        if authorization is None or authorization[:_SCHEME_BYTES].lower() != _SCHEME:
+            raise Unauthorized
+        key = authorization[_SCHEME_BYTES:].strip(b" ")
+        found = None if len(key) > KEY_BYTES_MAX else self._directory.keys.get(hashlib.sha256(key).digest())
+        if found is None:
+            raise Unauthorized("This key is not known, or was revoked. Check that all of it was copied.")
+        return Principal(found.id, found.account_seq, found.scopes)
+
+    def caller(self, authorization: bytes | None, account: str | None) -> Caller:
+        """Who asks, and for which account: its own, or the one an operator names in `Uplift-Account`.
+
+        Raises Unauthorized, and NotFound for an account that does not exist or is not the caller's.
+        """
+        principal = self.principal(authorization)
+        if account is None:
+            return Caller(principal, principal.account_seq)
+        value = ids.parse_prefixed(ids.ACCOUNT, account)
+        found = None if value is None else self._directory.accounts_by_id.get(value)
+        if found is None or principal.account_seq not in {None, found.seq}:
+            raise NotFound(f"There is no account {account[:64]} here. Check the header Uplift-Account.")
+        return Caller(principal, found.seq)

@@ -1,0 +1,110 @@
+"""Why a request is refused: one class a reason, each with the stable code the outside world sees.
+
+The edges decide how to tell: an HTTP status, an exit code, a banner. The texts are for people.
+"""
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from uplift_server.core.problems import Problem
+
+
+class ServiceError(Exception):
+    """What every refusal is. `detail` says what happened and what to do."""
+
+    code: ClassVar[str]
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+
+
+class Malformed(ServiceError):
+    """The request cannot be read at all."""
+
+    code = "malformed_json"
+
+
+class Unauthorized(ServiceError):
+    """Nobody known asks."""
+
+    code = "unauthorized"
+
+    def __init__(self, detail: str = "Send a valid key as `Authorization: Bearer <key>`.") -> None:
+        super().__init__(detail)
+
+
+class Forbidden(ServiceError):
+    """The caller is known and may not do this."""
+
+    code = "forbidden"
+
+
+class NotFound(ServiceError):
+    """There is no such thing, or it is somebody else's: the answer is the same."""
+
+    code = "not_found"
+
+
+class Conflict(ServiceError):
+    """What is asked contradicts the present state."""
+
+    code = "conflict"
+
+
+class IdempotencyConflict(Conflict):
+    """An idempotency key (or a chosen event id) belongs to other content."""
+
+    code = "idempotency_conflict"
+
+
+class PayloadTooLarge(ServiceError):
+    """The request is larger than a limit."""
+
+    code = "payload_too_large"
+
+
+class UnsupportedMediaType(ServiceError):
+    """The request's body is no JSON by its own word."""
+
+    code = "unsupported_media_type"
+
+
+class Invalid(ServiceError):
+    """Something is wrong with what was sent; `problems` has all of it."""
+
+    code = "validation_failed"
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        count = len(problems)
+        super().__init__("1 field is wrong." if count == 1 else f"{count} fields are wrong.")
+        self.problems = tuple(problems)
+
+
+class AccountRequired(ServiceError):
+    """An operator must name an account for this."""
+
+    code = "account_required"
+
+    def __init__(self) -> None:
+        super().__init__("This call is about one account: name it in the header `Uplift-Account: acc_…`.")
+
+
+class RateLimited(ServiceError):
+    """The caller asks too often."""
+
+    code = "rate_limited"
+
+    def __init__(self, detail: str, retry_after_s: int = 1) -> None:
+        super().__init__(detail)
+        self.retry_after_s = retry_after_s
+
+
+class Unavailable(ServiceError):
+    """It cannot be done now; nothing is lost by trying again after `retry_after_s` seconds."""
+
+    code = "unavailable"
+
+    def __init__(self, detail: str, retry_after_s: int = 1) -> None:
+        super().__init__(detail)
+        self.retry_after_s = retry_after_s
