@@ -148,13 +148,17 @@ _OTHER_SERVER_ERROR: Final = Explanation(
     "Your server answered {status}: it failed while handling the request.",
     "See your server's log for the error at this time; once it is fixed, resend what failed.",
 )
+_CUT: Final = Explanation(
+    "Your server, or something in front of it, cut the connection before its answer was complete.",
+    "See its log for crashes and limits, and let its firewall pass our source addresses.",
+)
 
 # Where more than one text stands for an outcome, the first whose pattern is found in the attempt's error is taken; the
 # patterns are OpenSSL's and the operating system's words, which the sender passes on.
 _BY_ERROR: Final[dict[Outcome, tuple[tuple[str, Explanation], ...]]] = {
     Outcome.TIMEOUT: (
         (
-            "connect",
+            r"\bconnect(ing)?\b",
             Explanation(
                 "No connection to your server came about in time.",
                 "Check that it runs and that a firewall lets our source addresses in.",
@@ -201,10 +205,7 @@ _BY_ERROR: Final[dict[Outcome, tuple[tuple[str, Explanation], ...]]] = {
         ),
         (
             "reset|closed|eof|broken pipe",
-            Explanation(
-                "Your server, or something in front of it, cut the connection before it answered.",
-                "See its log for crashes and limits, and let its firewall pass our source addresses.",
-            ),
+            _CUT,
         ),
         (
             "",
@@ -267,10 +268,21 @@ _BY_ERROR: Final[dict[Outcome, tuple[tuple[str, Explanation], ...]]] = {
     ),
     Outcome.PROTOCOL_ERROR: (
         (
+            "closed the connection|broke the connection",
+            _CUT,
+        ),
+        (
+            "longer than",
+            Explanation(
+                "The headers of your server's answer are too long.",
+                "Answer with a few short headers; cookies and traces mean nothing to us.",
+            ),
+        ),
+        (
             "",
             Explanation(
-                "What came back is not a complete and valid HTTP/1.1 response.",
-                "Check that the endpoint's URL leads to a web server and that it does not cut its answers short.",
+                "What came back is not a valid HTTP/1.1 response.",
+                "Check that the port in the endpoint's URL belongs to a web server that speaks HTTP/1.1.",
             ),
         ),
     ),

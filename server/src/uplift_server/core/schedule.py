@@ -27,6 +27,7 @@ class RetrySchedule:
 
         `draw` in [0, 1) places the delay within its jitter.
         """
+        assert attempts_made >= 1
         if attempts_made > len(self.delays_ms):
             return None
         delay = self.delays_ms[attempts_made - 1]

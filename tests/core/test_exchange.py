@@ -1,0 +1,23 @@
+"""An exchange is a value with nothing assumed."""
+
+import dataclasses
+
+import pytest
+
+from uplift_server.core.exchange import Exchange, Failure
+
+
+def test_an_exchange_cannot_be_changed() -> None:
+    exchange = Exchange(started_at=1, duration_us=2)
+
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        exchange.status_code = 200  # type: ignore[misc]
+
+
+def test_a_request_counts_as_possibly_sent_unless_said_otherwise() -> None:
+    # Whether a duplicate is possible hangs on it.
+    assert Exchange(started_at=1, duration_us=2).bytes_sent
+
+
+def test_numbers_of_failures_are_distinct() -> None:
+    assert [int(failure) for failure in Failure] == list(range(1, 8))

@@ -1,0 +1,104 @@
+"""Identifiers sort by time, and their texts lead back to their bytes."""
+
+import uuid
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from uplift_server.core import ids
+
+INSTANTS = st.integers(0, (1 << 48) - 1)
+RANDOM = st.binary(min_size=ids.RANDOM_BYTES, max_size=ids.RANDOM_BYTES)
+IDS = st.binary(min_size=16, max_size=16)
+
+
+@given(INSTANTS, RANDOM)
+def test_a_uuid7_is_one_to_others(now_ms: int, random_bytes: bytes) -> None:
+    value = uuid.UUID(bytes=ids.uuid7(now_ms, random_bytes))
+
+    assert value.version == 7
+    assert value.variant == uuid.RFC_4122
+    assert value.int >> 80 == now_ms
+
+
+def test_the_vector_of_rfc_9562() -> None:
+    # Appendix A.6: unix_ts_ms 0x017F22E279B0, rand_a 0xCC3, rand_b 0x18C4DC0C0C07398F.
+    value = ids.uuid7(0x017F22E279B0, bytes.fromhex("0cc318c4dc0c0c07398f"))
+
+    assert ids.uuid_text(value) == "017f22e2-79b0-7cc3-98c4-dc0c0c07398f"
+
+
+@given(INSTANTS, INSTANTS, RANDOM, RANDOM)
+def test_ids_sort_by_time_as_bytes_and_as_text(first: int, second: int, a: bytes, b: bytes) -> None:
+    earlier, later = sorted((first, second))
+    if earlier == later:
+        return
+    one, two = ids.uuid7(earlier, a), ids.uuid7(later, b)
+
+    assert one < two
+    assert ids.uuid_text(one) < ids.uuid_text(two)
+    assert ids.prefixed(ids.ENDPOINT, one) < ids.prefixed(ids.ENDPOINT, two)
+
+
+@given(IDS)
+def test_uuid_texts_are_canonical_and_read_in_either_case(value: bytes) -> None:
+    text = ids.uuid_text(value)
+
+    assert text == str(uuid.UUID(bytes=value))
+    assert ids.parse_uuid(text) == ids.parse_uuid(text.upper()) == value
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "0197f0c2",
+        "0197f0c200007000800000000000000a",
+        "{0197f0c2-0000-7000-8000-00000000000a}",
+        "0197f0c2-0000-7000-8000-00000000000g",
+        "0197f0c2-0000-7000-8000-00000000000a\n",
+        "\u0660197f0c2-0000-7000-8000-00000000000a",
+    ],
+)
+def test_other_texts_are_no_uuid(text: str) -> None:
+    assert ids.parse_uuid(text) is None
+
+
+@given(IDS)
+def test_prefixed_ids_lead_back(value: bytes) -> None:
+    assert ids.parse_prefixed(ids.KEY, ids.prefixed(ids.KEY, value)) == value
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "ep",
+        "ep_",
+        "ep_00",
+        f"acc_{'0' * 32}",
+        f"ep_{'0' * 31}g",
+        f"ep_{'A' * 32}",
+        f"ep_{'0' * 32}\n",
+        "ep_" + "\u0660" * 32,
+    ],
+)
+def test_other_texts_are_no_endpoint_id(text: str) -> None:
+    assert ids.parse_prefixed(ids.ENDPOINT, text) is None
+
+
+@given(IDS, IDS)
+def test_a_delivery_id_names_its_event_and_its_endpoint(event_id: bytes, endpoint_id: bytes) -> None:
+    text = ids.delivery_id(event_id, endpoint_id)
+
+    assert ids.parse_delivery_id(text) == (event_id, endpoint_id[-6:])
+    assert ids.parse_delivery_id(text[:-1]) is None
+
+
+@given(IDS, IDS, st.integers(1, 1 << 20))
+def test_attempt_ids_sort_by_number(event_id: bytes, endpoint_id: bytes, number: int) -> None:
+    this = ids.attempt_id(event_id, endpoint_id, number)
+
+    assert this.startswith("att_" + ids.delivery_id(event_id, endpoint_id).removeprefix("dlv_"))
+    assert this < ids.attempt_id(event_id, endpoint_id, number + 1)

@@ -1,0 +1,182 @@
+"""From an exchange to an outcome, and from an outcome to words."""
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from uplift_server.core.exchange import Exchange, Failure
+from uplift_server.core.outcomes import Outcome, classify, explain, is_ours
+
+CONTRACT_NAMES = "delivered redirect client_error server_error throttled timeout dns_error connect_error tls_error protocol_error blocked"
+
+
+def exchange(status_code: int | None = None, failure: Failure | None = None) -> Exchange:
+    return Exchange(started_at=0, duration_us=1, status_code=status_code, failure=failure)
+
+
+def hint(
+    outcome: Outcome, status_code: int | None = None, error: str | None = None, location: str | None = None
+) -> str:
+    explanation = explain(outcome, status_code=status_code, error=error, location=location)
+    assert explanation is not None
+    return explanation.hint
+
+
+@pytest.mark.parametrize("status_code", range(0, 700, 1))
+def test_only_200_to_299_is_success(status_code: int) -> None:
+    assert (classify(exchange(status_code)) is Outcome.DELIVERED) == (200 <= status_code <= 299)
+
+
+@pytest.mark.parametrize(
+    ("status_code", "outcome"),
+    [
+        (301, Outcome.REDIRECT),
+        (304, Outcome.REDIRECT),
+        (400, Outcome.CLIENT_ERROR),
+        (410, Outcome.CLIENT_ERROR),
+        (429, Outcome.THROTTLED),
+        (499, Outcome.CLIENT_ERROR),
+        (500, Outcome.SERVER_ERROR),
+        (599, Outcome.SERVER_ERROR),
+        (600, Outcome.PROTOCOL_ERROR),
+        (101, Outcome.PROTOCOL_ERROR),
+        (None, Outcome.PROTOCOL_ERROR),
+    ],
+)
+def test_classes_of_status(status_code: int | None, outcome: Outcome) -> None:
+    assert classify(exchange(status_code)) is outcome
+
+
+@pytest.mark.parametrize("failure", list(Failure))
+def test_a_failed_exchange_is_no_success_whatever_its_status_line_said(failure: Failure) -> None:
+    outcome = classify(exchange(200, failure))
+
+    assert outcome is not Outcome.DELIVERED
+    assert classify(exchange(None, failure)) is outcome
+
+
+def test_only_failures_of_ours_are_ours() -> None:
+    ours = {failure for failure in Failure if is_ours(exchange(failure=failure))}
+
+    assert ours == {Failure.EGRESS, Failure.BLOCKED}
+    assert not is_ours(exchange(500))
+
+
+def test_names_and_numbers_never_change() -> None:
+    assert " ".join(outcome.text for outcome in Outcome) == CONTRACT_NAMES
+    assert [int(outcome) for outcome in Outcome] == list(range(11))
+
+
+def test_there_is_nothing_to_explain_about_success() -> None:
+    assert explain(Outcome.DELIVERED, status_code=200, error=None, location=None) is None
+
+
+@pytest.mark.parametrize(
+    ("status_code", "words"),
+    [
+        (400, "JSON"),
+        (401, "Secret or login required"),
+        (403, "Secret or login required"),
+        (404, "nothing is at this path"),
+        (405, "POST"),
+        (408, "waiting"),
+        (410, "gone"),
+        (413, "too large"),
+        (415, "application/json"),
+        (418, "refuses the request"),
+        (422, "schema"),
+        (429, "rate limit"),
+        (500, "failed while handling"),
+        (502, "proxy"),
+        (503, "overloaded"),
+        (504, "Answer first, work later"),
+        (507, "failed while handling"),
+    ],
+)
+def test_a_status_is_named_and_explained(status_code: int, words: str) -> None:
+    text = hint(classify(exchange(status_code)), status_code)
+
+    assert words in text
+    assert f"answered {status_code}" in text
+
+
+def test_a_redirect_shows_where_to() -> None:
+    text = hint(Outcome.REDIRECT, 308, location="https://www.example.com/webhook")
+
+    assert "308, a redirect to https://www.example.com/webhook," in text
+    assert "Register that address" in text
+    assert "without an address" in hint(Outcome.REDIRECT, 304)
+
+
+def test_a_hostile_location_is_shown_cut_and_printable() -> None:
+    text = hint(Outcome.REDIRECT, 302, location="https://a\x1b[2J\u202e" + "x" * 5000)
+
+    assert "https://a?[2J?xxx" in text
+    assert len(text) < 450
+    assert "…" in text
+
+
+@pytest.mark.parametrize(
+    ("outcome", "error", "words"),
+    [
+        (Outcome.TIMEOUT, "connecting took longer than 5 s", "No connection"),
+        (Outcome.TIMEOUT, "no complete response within 15 s, the connection was closed", "Answer first, work later"),
+        (Outcome.TIMEOUT, None, "Answer first, work later"),
+        (Outcome.DNS_ERROR, "hooks.example: no such name", "could not be resolved"),
+        (Outcome.CONNECT_ERROR, "connection refused", "nothing listens"),
+        (Outcome.CONNECT_ERROR, "network is unreachable", "No route"),
+        (Outcome.CONNECT_ERROR, "no route to host", "No route"),
+        (Outcome.CONNECT_ERROR, "connection reset by peer", "cut the connection"),
+        (Outcome.CONNECT_ERROR, "the egress proxy answered 502", "Our own way out"),
+        (Outcome.CONNECT_ERROR, "cannot assign requested address", "No connection"),
+        # OpenSSL's words, as Python's ssl gives them.
+        (Outcome.TLS_ERROR, "certificate verify failed: certificate has expired", "has expired"),
+        (Outcome.TLS_ERROR, "certificate verify failed: certificate is not yet valid", "not valid yet"),
+        (
+            Outcome.TLS_ERROR,
+            "certificate verify failed: Hostname mismatch, certificate is not valid for 'a.example'.",
+            "another name",
+        ),
+        (
+            Outcome.TLS_ERROR,
+            "certificate verify failed: IP address mismatch, certificate is not valid for '192.0.2.1'.",
+            "another name",
+        ),
+        (Outcome.TLS_ERROR, "certificate verify failed: self-signed certificate", "not publicly trusted"),
+        (Outcome.TLS_ERROR, "certificate verify failed: self signed certificate in chain", "not publicly trusted"),
+        (Outcome.TLS_ERROR, "certificate verify failed: unable to get local issuer certificate", "full chain"),
+        (Outcome.TLS_ERROR, "[SSL: WRONG_VERSION_NUMBER] wrong version number", "does not speak TLS"),
+        (Outcome.TLS_ERROR, "tlsv1 alert protocol version", "no common version"),
+        (Outcome.TLS_ERROR, "sslv3 alert handshake failure", "no common version"),
+        (Outcome.TLS_ERROR, "unexpected", "No secure connection"),
+        (Outcome.PROTOCOL_ERROR, "the receiver closed the connection without answering", "cut the connection"),
+        (Outcome.PROTOCOL_ERROR, "the response's head is longer than 32768 bytes", "too long"),
+        (Outcome.PROTOCOL_ERROR, "the response is not valid HTTP/1.1", "HTTP/1.1"),
+        (Outcome.BLOCKED, "a.example: 10.0.0.1 is private", "do not connect"),
+        (Outcome.BLOCKED, "93.184.216.34 needs https", "Register the endpoint with https"),
+    ],
+)
+def test_an_error_is_explained_by_its_words(outcome: Outcome, error: str | None, words: str) -> None:
+    assert words in hint(outcome, error=error)
+
+
+@given(
+    st.sampled_from([outcome for outcome in Outcome if outcome is not Outcome.DELIVERED]),
+    st.none() | st.integers(100, 999),
+    st.none() | st.text(max_size=50),
+    st.none() | st.text(max_size=300),
+)
+def test_every_failure_has_one_sentence_of_cause_and_one_of_remedy(
+    outcome: Outcome, status_code: int | None, error: str | None, location: str | None
+) -> None:
+    explanation = explain(outcome, status_code=status_code, error=error, location=location)
+
+    assert explanation is not None
+    assert explanation.hint == f"{explanation.cause} {explanation.remedy}"
+    for sentence in (explanation.cause, explanation.remedy):
+        assert sentence.endswith(".")
+        assert sentence.isprintable()
+        if not location:
+            assert not re.search(r"[.!?] [A-Z]", sentence)
