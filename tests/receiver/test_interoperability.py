@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,7 +13,10 @@ from pathlib import Path
 import pytest
 import standardwebhooks
 import urllib3
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
+from uplift_server.core.signing import Signer, check_secret
 from uplift_webhooks import Webhook
 from uplift_webhooks.testing import sign
 
@@ -44,6 +48,22 @@ def test_we_verify_the_public_librarys() -> None:
     }
 
     assert Webhook(SECRET).unwrap(BODY, headers).raw == json.loads(BODY)
+
+
+@given(
+    st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=16, max_size=256)
+    | st.binary(min_size=24, max_size=64).map(lambda key: "whsec_" + base64.b64encode(key).decode()),
+    st.binary().map(lambda value: b'{"id":"x","data":"' + value.hex().encode() + b'"}'),
+)
+def test_what_the_server_signs_verifies_by_either_signature(secret: str, body: bytes) -> None:
+    assume(check_secret(secret) is None)
+    timestamp = str(int(time.time()))
+    uplift, standard = Signer([CHOSEN, secret], secret).sign(b"x", timestamp.encode(), body)
+
+    Webhook(secret).verify(
+        body, {"webhook-id": "x", "webhook-timestamp": timestamp, "webhook-signature": standard.decode()}
+    )
+    Webhook(secret, allow_uplift_signature=True).verify(body, {"x-uplift-signature-256": uplift.decode()})
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ PREFIX: Final = "whsec_"
 """What a secret in the form of Standard Webhooks begins with; base64 of the key follows."""
 TOKEN_CHARACTERS_MIN: Final = 16
 TOKEN_CHARACTERS_MAX: Final = 256
-# Generated keys have 32 bytes; but a chosen token, too, is shown as `whsec_` and its base64, for the libraries of others.
+# Generated keys have 32 bytes; but a chosen token, too, is shown as `whsec_…`, for the libraries of others.
 KEY_BYTES_MIN: Final = TOKEN_CHARACTERS_MIN
 KEY_BYTES_MAX: Final = TOKEN_CHARACTERS_MAX
 
