@@ -48,6 +48,13 @@ ERROR_CHARACTERS_MAX = 300
 RETRY_AFTER_MS_MAX = 24 * 3600 * 1000
 
 # The engine
-COMMIT_JOBS_MAX = 1000
+COMMIT_ROWS_MAX = 1000
+# In memory, for an endpoint that answers well; others hold no more than they have in flight.
 LANE_WAITING_MAX = 1024
-LANE_WAITING_BODY_BYTES_MAX = 64 * 1024 * 1024
+# The bodies of everything that waits in memory or is being stored: beyond, deliveries wait in the database and events
+# are refused for a moment.
+MEMORY_BODY_BYTES_MAX = 64 * 1024 * 1024
+ACCEPTS_WAITING_MAX = 20_000
+LEASE_BATCH_MAX = 500
+LEASE_BATCH_BODY_BYTES_MAX = 8 * 1024 * 1024
+SETTLEMENTS_WAITING_MAX = 5_000

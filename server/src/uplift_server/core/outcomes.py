@@ -153,12 +153,18 @@ _CUT: Final = Explanation(
     "See its log for crashes and limits, and let its firewall pass our source addresses.",
 )
 
-# Where more than one text stands for an outcome, the first whose pattern is found in the attempt's error is taken; the
-# patterns are OpenSSL's and the operating system's words, which the sender passes on.
+_DNS: Final = Explanation(
+    "The host name of the endpoint's URL could not be resolved.",
+    "Check how the name is written, and that its DNS records can be seen from the internet.",
+)
+
+# Where more than one text stands for an outcome, the first whose pattern is found in the attempt's error is taken. The
+# patterns are words of the sender or the system, of two words at least: no host name in the error can imitate them.
 _BY_ERROR: Final[dict[Outcome, tuple[tuple[str, Explanation], ...]]] = {
     Outcome.TIMEOUT: (
+        ("still resolving", _DNS),
         (
-            r"\bconnect(ing)?\b",
+            "did not accept a connection|still connecting|tls handshake|no tunnel to|proxy to reach",
             Explanation(
                 "No connection to your server came about in time.",
                 "Check that it runs and that a firewall lets our source addresses in.",
@@ -172,41 +178,31 @@ _BY_ERROR: Final[dict[Outcome, tuple[tuple[str, Explanation], ...]]] = {
             ),
         ),
     ),
-    Outcome.DNS_ERROR: (
-        (
-            "",
-            Explanation(
-                "The host name of the endpoint's URL could not be resolved.",
-                "Check how the name is written, and that its DNS records can be seen from the internet.",
-            ),
-        ),
-    ),
+    Outcome.DNS_ERROR: (("", _DNS),),
     Outcome.CONNECT_ERROR: (
         (
-            "egress",
+            "egress address |the egress proxy (?!could not reach)|the sender was closed|internal error: "
+            "|too many open files|no buffer space|cannot allocate memory|cannot assign requested|address already in use",
             Explanation(
                 "Our own way out to the internet failed; your server has nothing to do with it.",
                 "Nothing is asked of you: this does not count against your endpoint, and we try again.",
             ),
         ),
         (
-            "refused",
+            "connection refused",
             Explanation(
                 "The connection was refused: nothing listens at this address and port.",
                 "Start your server, or correct the port in the endpoint's URL.",
             ),
         ),
         (
-            "unreachable|no route",
+            "network is unreachable|no route to host",
             Explanation(
                 "No route leads to the address of your server.",
                 "Check that its DNS records name its present address and that it is connected to the internet.",
             ),
         ),
-        (
-            "reset|closed|eof|broken pipe",
-            _CUT,
-        ),
+        ("connection reset|closed the connection|broken pipe", _CUT),
         (
             "",
             Explanation(
@@ -219,25 +215,29 @@ _BY_ERROR: Final[dict[Outcome, tuple[tuple[str, Explanation], ...]]] = {
         (
             "has expired",
             Explanation(
-                "The certificate of your server has expired.", "Renew it, and let it renew itself from now on."
+                "The certificate of your server has expired.", "Renew it, and see to it that it renews itself."
             ),
         ),
         (
-            "not yet valid",
+            "not valid yet|not yet valid",
             Explanation(
                 "The certificate of your server is not valid yet.",
                 "Wait until it is, or install one that is valid now.",
             ),
         ),
         (
-            "mismatch|not valid for|doesn't match",
+            "for another name|for another address|hostname mismatch|ip address mismatch",
             Explanation(
                 "The certificate of your server was issued for another name.",
                 "Install one that names the host of the endpoint's URL, or register the name it was issued for.",
             ),
         ),
         (
-            "self[- ]signed|local issuer|unknown ca|unable to verify|unable to get issuer",
+            "was revoked",
+            Explanation("The certificate of your server was revoked.", "Install a new one with a new key."),
+        ),
+        (
+            "is self-signed|self-signed certificate|not trusted|issuer of the certificate|local issuer",
             Explanation(
                 "The certificate of your server was issued by an authority that is not publicly trusted, or the chain "
                 "to it is incomplete.",
@@ -245,19 +245,20 @@ _BY_ERROR: Final[dict[Outcome, tuple[tuple[str, Explanation], ...]]] = {
             ),
         ),
         (
-            "wrong version|unknown protocol|http request|record layer",
+            "does not speak tls|wrong version number",
             Explanation(
                 "What answered at this port does not speak TLS.",
                 "Correct the port in the endpoint's URL, or switch TLS on there.",
             ),
         ),
         (
-            "protocol version|unsupported protocol|handshake failure|no shared cipher|alert",
+            "older than 1.2|unsupported protocol|alert protocol version|handshake failure|no shared cipher",
             Explanation(
                 "Your server and we found no common version or cipher of TLS.",
                 "Let your server offer TLS 1.2 or 1.3, and serve a certificate for the host of the endpoint's URL.",
             ),
         ),
+        ("ended the connection|tls connection broke", _CUT),
         (
             "",
             Explanation(
@@ -267,12 +268,9 @@ _BY_ERROR: Final[dict[Outcome, tuple[tuple[str, Explanation], ...]]] = {
         ),
     ),
     Outcome.PROTOCOL_ERROR: (
+        ("(closed|broke|ended) the connection", _CUT),
         (
-            "closed the connection|broke the connection",
-            _CUT,
-        ),
-        (
-            "longer than",
+            "longer than [0-9]+ bytes",
             Explanation(
                 "The headers of your server's answer are too long.",
                 "Answer with a few short headers; cookies and traces mean nothing to us.",
@@ -288,9 +286,9 @@ _BY_ERROR: Final[dict[Outcome, tuple[tuple[str, Explanation], ...]]] = {
     ),
     Outcome.BLOCKED: (
         (
-            "https",
+            "use https",
             Explanation(
-                "The address behind the endpoint's URL is public, and http is only for an operator's own machine.",
+                "The address behind the endpoint's URL is public, and http is for an operator's own machine only.",
                 "Register the endpoint with https.",
             ),
         ),

@@ -235,17 +235,18 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """An accepted event, without its body."""
+    """An accepted event; its body only where it was asked for alone."""
 
     seq: int
     id: bytes
     account_seq: int
-    type_seq: int
+    account_id: bytes
+    type: str
     created_at: int
     expires_at: int | None
+    api_version: str
     deliveries: dict[Status, int]
     """How many deliveries stand in each status; statuses without one are left out."""
-    api_version: str
     body: bytes | None = None
 
 
@@ -256,9 +257,10 @@ class Delivery:
     event_seq: int
     endpoint_seq: int
     account_seq: int
+    account_id: bytes
     event_id: bytes
     endpoint_id: bytes
-    type_seq: int
+    type: str
     status: Status
     leased: bool
     due_at: int | None
@@ -294,7 +296,36 @@ class Attempt:
     body_truncated: bool
 
 
+@dataclass(frozen=True, slots=True)
+class EventFilter:
+    """Which events a list shows. Instants are exclusive, in Unix ms."""
+
+    type_seq: int | None = None
+    created_after: int | None = None
+    created_before: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryFilter:
+    """Which deliveries a list shows. Instants are those of the events, exclusive, in Unix ms."""
+
+    status: Status | None = None
+    endpoint_seq: int | None = None
+    type_seq: int | None = None
+    created_after: int | None = None
+    created_before: int | None = None
+
+
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch(Generic[T]):
+    """A stretch of a list that is followed as it grows: `key` is where to go on, `more` whether to do so now."""
+
+    items: list[T]
+    key: tuple[int, ...]
+    more: bool
 
 
 @dataclass(frozen=True, slots=True)

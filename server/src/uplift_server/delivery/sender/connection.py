@@ -236,6 +236,7 @@ class Connection(asyncio.Protocol):
             self.abort()
             self._owner.stale(attempt)
         elif error is None and self._status and ends_with_connection(final_head(self._raw, self._interim)):
+            self._complete = True
             self._keep = False
             self._finish()
         elif isinstance(error, ssl.SSLError):

@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Final
 
+from uplift_server.core import envelope
 from uplift_server.core.deliveries import Status, Trigger
 from uplift_server.store.records import (
     Appended,
@@ -92,7 +93,7 @@ class _Stored:
 
     __slots__ = ("body", "created_at", "expires_at", "id", "seq", "type_seq")
 
-    def __init__(  # noqa: PLR0917 - the order of the columns
+    def __init__(
         self, seq: int, event_id: bytes, created_at: int, type_seq: int, expires_at: int | None, body: bytes
     ) -> None:
         self.seq = seq
@@ -107,7 +108,7 @@ class _Stored:
         return (
             self.type_seq == event.type_seq
             and self.expires_at == event.expires_at
-            and self.body.endswith(b'"data":' + event.data + b"}")
+            and envelope.data_of(self.body) == event.data
         )
 
 

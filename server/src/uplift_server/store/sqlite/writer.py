@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from uplift_server.core.limits import COMMIT_JOBS_MAX
+from uplift_server.core.limits import COMMIT_ROWS_MAX
 from uplift_server.store.errors import StoreError, Unavailable
 from uplift_server.store.sqlite.connection import bound, connect, unavailable
 from uplift_server.store.sqlite.hot import Appender
@@ -50,7 +50,7 @@ class Job:
 
 
 class Writer:
-    """Owns the writing connection. Jobs of one drain are committed together, at most COMMIT_JOBS_MAX rows or so."""
+    """Owns the writing connection. Jobs of one drain are committed together, at most COMMIT_ROWS_MAX rows or so."""
 
     def __init__(self, path: Path, loop: asyncio.AbstractEventLoop) -> None:
         self._path = path
@@ -80,7 +80,7 @@ class Writer:
             jobs = [job]
             weight = job.weight
             with contextlib.suppress(queue.Empty):
-                while weight < COMMIT_JOBS_MAX:
+                while weight < COMMIT_ROWS_MAX:
                     job = self._queue.get_nowait()
                     if job is None:
                         closing = True

@@ -1,0 +1,59 @@
+"""The breaker of an endpoint: after many failures in a row it is only probed, one attempt at a time, ever more rarely.
+
+Other due deliveries wait meanwhile without spending attempts. The first success closes it.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+PROBE_FIRST_MS: Final = 1000
+TIMEOUTS_ONLY_MS: Final = 60_000
+
+
+@dataclass(frozen=True, slots=True)
+class BreakerRule:
+    """When a breaker opens (`failures` in a row; 0: never) and how rare its probes become."""
+
+    failures: int
+    probe_max_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Breaker:
+    """One endpoint's breaker. It is open while `probe_at` (Unix ms) is set: the next attempt may start then."""
+
+    failures: int = 0
+    timeouts_since: int | None = None
+    """Since when every attempt has timed out."""
+    probe_at: int | None = None
+    probe_wait_ms: int = 0
+
+    def succeeded(self) -> "Breaker":
+        """Closed, whatever came before."""
+        return CLOSED
+
+    def failed(self, now_ms: int, *, timed_out: bool, rule: BreakerRule) -> "Breaker":
+        """The state after one more failure that is the receiver's."""
+        failures = self.failures + 1
+        since = (now_ms if self.timeouts_since is None else self.timeouts_since) if timed_out else None
+        trips = rule.failures > 0 and (
+            failures >= rule.failures or (since is not None and now_ms - since >= TIMEOUTS_ONLY_MS)
+        )
+        if not trips:
+            return Breaker(failures, since)
+        if self.probe_at is not None and now_ms < self.probe_at:
+            # An attempt that began before the breaker opened tells nothing new about how long to wait.
+            return Breaker(failures, since, self.probe_at, self.probe_wait_ms)
+        wait = min(self.probe_wait_ms * 2 or PROBE_FIRST_MS, rule.probe_max_ms)
+        return Breaker(failures, since, now_ms + wait, wait)
+
+
+CLOSED: Final = Breaker()
+"""How every endpoint begins."""
+
+
+def restored(failures: int, now_ms: int, rule: BreakerRule) -> Breaker:
+    """The breaker after a restart, from the failures in a row that were stored: an open one probes at once."""
+    if rule.failures == 0 or failures < rule.failures:
+        return Breaker(failures)
+    return Breaker(failures, None, now_ms, 0)

@@ -1,0 +1,253 @@
+"""The order in which waiting deliveries go out: a lane for each endpoint, turns for accounts, endpoints and kinds.
+
+A lane holds what waits in memory for one endpoint and counts what is in flight to it. Whoever hangs fills only its own
+lane: nobody waits behind another endpoint unless the whole process is at its in-flight cap, and even then accounts take
+turns, within an account its endpoints, and within an endpoint first attempts, retries and replays.
+
+Nothing here reads a clock: `now_ms` is an argument.
+"""
+
+from collections import deque
+from enum import IntEnum
+from heapq import heappop, heappush
+from typing import Final, Generic, TypeVar
+
+from uplift_server.core.breaker import CLOSED, Breaker
+from uplift_server.core.limits import LANE_WAITING_MAX
+
+T = TypeVar("T")
+
+STALLED_MS: Final = 1000
+"""A lane whose slots are all taken and from which nothing came back for so long gets little to hold."""
+
+
+HORIZON_MS: Final = 5000
+"""A lane holds what it can send within this time."""
+PACE_CREDIT_MS: Final = 20
+PACE_CREDIT_SHARE: Final = 0.05
+"""How late a start may be and still count as on time: for gaps below PACE_CREDIT_MS, and as a share of longer ones."""
+
+
+class Kind(IntEnum):
+    """What a waiting delivery is about to have: kinds of a lane take turns."""
+
+    FIRST = 0
+    RETRY = 1
+    REPLAY = 2
+
+
+# Of any six turns first attempts get three, retries two and replays one, as far as each has work.
+_TURNS: Final = (Kind.FIRST, Kind.RETRY, Kind.FIRST, Kind.REPLAY, Kind.FIRST, Kind.RETRY)
+
+
+class Lane(Generic[T]):
+    """What waits for, and what is in flight to, one endpoint."""
+
+    __slots__ = (
+        "account",
+        "breaker",
+        "endpoint",
+        "in_flight",
+        "in_flight_max",
+        "last_return_ms",
+        "mean_us",
+        "next_start_ms",
+        "queued",
+        "rate_gap_ms",
+        "reserved",
+        "turn",
+        "waiting",
+        "waiting_count",
+    )
+
+    def __init__(self, endpoint: int, account: int) -> None:
+        self.endpoint = endpoint
+        self.account = account
+        self.in_flight_max = 1
+        self.rate_gap_ms = 0.0
+        """The least time between two starts; 0 without a rate limit."""
+        self.breaker: Breaker = CLOSED
+        self.waiting: tuple[deque[T], deque[T], deque[T]] = (deque(), deque(), deque())
+        self.waiting_count = 0
+        self.reserved = 0
+        """Deliveries on their way into the lane: being stored now, already leased."""
+        self.in_flight = 0
+        self.last_return_ms = 0
+        self.mean_us = 0
+        """How long attempts take, lately."""
+        self.next_start_ms = 0.0
+        self.turn = 0
+        self.queued = False
+        """Whether the lane stands in its account's queue or among the paced ones."""
+
+    def room(self, now_ms: int) -> int:
+        """How many more deliveries the lane may hold in memory."""
+        held = self.waiting_count + self.reserved
+        if self.breaker.probe_at is not None:
+            return max(0, 1 - held - self.in_flight)
+        if self.breaker.failures or (
+            self.in_flight >= self.in_flight_max and now_ms - self.last_return_ms > STALLED_MS
+        ):
+            return self.in_flight_max - held
+        return self._waiting_max() - held
+
+    def _waiting_max(self) -> int:
+        """As much as goes out within HORIZON_MS: what waits longer in memory would outlive its lease."""
+        per_horizon = self.in_flight_max * HORIZON_MS * 1000 // max(self.mean_us, 1)
+        if self.rate_gap_ms:
+            per_horizon = min(per_horizon, int(HORIZON_MS / self.rate_gap_ms))
+        return max(self.in_flight_max, min(per_horizon, LANE_WAITING_MAX))
+
+    def start_at(self) -> float:
+        """The earliest instant (Unix ms) at which the next attempt may start."""
+        probe_at = self.breaker.probe_at
+        return self.next_start_ms if probe_at is None else max(self.next_start_ms, probe_at)
+
+    @property
+    def has_slot(self) -> bool:
+        """Whether one more attempt may be in flight."""
+        return self.in_flight < (self.in_flight_max if self.breaker.probe_at is None else 1)
+
+    def pop(self) -> T:
+        """The next delivery; kinds take turns."""
+        self.waiting_count -= 1
+        first, retry, replay = self.waiting
+        if not retry and not replay:
+            return first.popleft()
+        while True:
+            queue = self.waiting[_TURNS[self.turn]]
+            self.turn = (self.turn + 1) % len(_TURNS)
+            if queue:
+                return queue.popleft()
+
+
+class _Account(Generic[T]):
+    """The lanes of one account that could start an attempt."""
+
+    __slots__ = ("lanes", "queued")
+
+    def __init__(self) -> None:
+        self.lanes: deque[Lane[T]] = deque()
+        self.queued = False
+
+
+class Lanes(Generic[T]):
+    """All lanes, and whose turn it is."""
+
+    def __init__(self, in_flight_max: int) -> None:
+        self.in_flight_max = in_flight_max
+        self.in_flight = 0
+        self._lanes: dict[int, Lane[T]] = {}
+        self._accounts: dict[int, _Account[T]] = {}
+        self._turns: deque[_Account[T]] = deque()
+        self._paced: list[tuple[float, int, Lane[T]]] = []
+        """Lanes with work that may not start yet, by the instant they may; the number breaks ties."""
+        self._paced_count = 0
+
+    def lane(self, endpoint: int, account: int) -> Lane[T]:
+        """The endpoint's lane, made on first use."""
+        lane = self._lanes.get(endpoint)
+        if lane is None:
+            lane = self._lanes[endpoint] = Lane(endpoint, account)
+        return lane
+
+    def find(self, endpoint: int) -> Lane[T] | None:
+        """The endpoint's lane if it has one."""
+        return self._lanes.get(endpoint)
+
+    def drop(self, endpoint: int) -> list[T]:
+        """Forget an endpoint: what waited in its lane comes back; what is in flight returns as ever."""
+        lane = self._lanes.pop(endpoint, None)
+        return [] if lane is None else self.empty(lane)
+
+    def empty(self, lane: Lane[T]) -> list[T]:
+        """Take everything that waits out of a lane."""
+        taken = [item for queue in lane.waiting for item in queue]
+        for queue in lane.waiting:
+            queue.clear()
+        lane.waiting_count = 0
+        return taken
+
+    def empty_all(self) -> list[T]:
+        """Take everything that waits out of every lane."""
+        return [item for lane in self._lanes.values() for item in self.empty(lane)]
+
+    def push(self, lane: Lane[T], item: T, kind: Kind) -> None:
+        """Let a delivery wait in a lane."""
+        lane.waiting[kind].append(item)
+        lane.waiting_count += 1
+        if not lane.queued and lane.has_slot:
+            self._queue(lane)
+
+    def pop(self, now_ms: int) -> tuple[Lane[T], T] | None:
+        """The next delivery to attempt, with its lane, counted as in flight; None if none may start now."""
+        paced = self._paced
+        while paced and paced[0][0] <= now_ms:
+            lane = heappop(paced)[2]
+            lane.queued = False
+            if lane.waiting_count and lane.has_slot:
+                self._queue(lane)
+        turns = self._turns
+        while turns and self.in_flight < self.in_flight_max:
+            account = turns[0]
+            lane = account.lanes.popleft()
+            lane.queued = False
+            if not lane.waiting_count or not lane.has_slot:
+                self._next_turn(account)
+                continue
+            start_at = lane.start_at()
+            if start_at > now_ms:
+                self._pace(lane, start_at)
+                self._next_turn(account)
+                continue
+            item = lane.pop()
+            lane.in_flight += 1
+            self.in_flight += 1
+            gap_ms = lane.rate_gap_ms
+            if gap_ms:
+                # Idle time earns no burst, but a timer that fired a little late must not lower the rate.
+                credit_ms = PACE_CREDIT_MS if gap_ms < PACE_CREDIT_MS else gap_ms * PACE_CREDIT_SHARE
+                lane.next_start_ms = max(lane.next_start_ms, now_ms - credit_ms) + gap_ms
+            if lane.waiting_count and lane.has_slot:
+                lane.queued = True
+                account.lanes.append(lane)
+            self._next_turn(account)
+            return lane, item
+        return None
+
+    def returned(self, lane: Lane[T], now_ms: int, duration_us: int) -> None:
+        """An attempt of the lane is over, after so long (0: it never began)."""
+        lane.in_flight -= 1
+        self.in_flight -= 1
+        lane.last_return_ms = now_ms
+        lane.mean_us += (duration_us - lane.mean_us) >> 3
+        if lane.waiting_count and not lane.queued and lane.has_slot:
+            self._queue(lane)
+
+    def wake_at(self) -> float | None:
+        """The next instant at which a paced lane may start something, if any."""
+        return self._paced[0][0] if self._paced else None
+
+    def _queue(self, lane: Lane[T]) -> None:
+        account = self._accounts.get(lane.account)
+        if account is None:
+            account = self._accounts[lane.account] = _Account()
+        lane.queued = True
+        account.lanes.append(lane)
+        if not account.queued:
+            account.queued = True
+            self._turns.append(account)
+
+    def _next_turn(self, account: _Account[T]) -> None:
+        """The account at the front had its turn."""
+        if account.lanes:
+            if len(self._turns) > 1:
+                self._turns.rotate(-1)
+        else:
+            self._turns.popleft()
+            account.queued = False
+
+    def _pace(self, lane: Lane[T], start_at: float) -> None:
+        lane.queued = True
+        self._paced_count += 1
+        heappush(self._paced, (start_at, self._paced_count, lane))

@@ -1,0 +1,80 @@
+"""The head of a request to a receiver: request line and headers (contract, section 1), and what of it is kept.
+
+Only a few values change between the attempts to one endpoint, so the rest is rendered once.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from uplift_server.core.headers import mask
+
+_HEAD: Final = (
+    b"%bcontent-length: %d\r\n"
+    b"x-uplift-signature-256: %b\r\n"
+    b"webhook-id: %b\r\n"
+    b"webhook-timestamp: %b\r\n"
+    b"webhook-signature: %b\r\n"
+    b"x-uplift-event: %b\r\n"
+    b"x-uplift-delivery: dlv_%b%b\r\n"
+    b"x-uplift-attempt: %d\r\n"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class HeadTemplate:
+    """What is the same in every request to one endpoint."""
+
+    start: bytes
+    custom: bytes
+    """The endpoint's own headers, and the empty line."""
+    custom_masked: bytes
+    """The same with values that look secret masked: what is stored and shown."""
+    delivery_tail: bytes
+    """The end of every delivery id of this endpoint."""
+
+    def render(
+        self,
+        *,
+        event_id: bytes,
+        event_hex: bytes,
+        event_type: bytes,
+        number: int,
+        timestamp: bytes,
+        signatures: tuple[bytes, bytes],
+        body_bytes: int,
+    ) -> bytes:
+        """The head without the endpoint's own headers: add `custom` to send it, `custom_masked` to keep it.
+
+        `event_id` is the UUID's text and `event_hex` the same without hyphens; `signatures` are the Uplift header's
+        value and the Standard Webhooks one.
+        """
+        return _HEAD % (
+            self.start,
+            body_bytes,
+            signatures[0],
+            event_id,
+            timestamp,
+            signatures[1],
+            event_type,
+            event_hex,
+            self.delivery_tail,
+            number,
+        )
+
+
+def head_template(
+    *, path: str, host_header: str, user_agent: str, custom: Mapping[str, str], endpoint_id: bytes
+) -> HeadTemplate:
+    """Render what does not change. Arguments are trusted to be free of line breaks: they were checked when accepted."""
+    start = (
+        f"POST {path} HTTP/1.1\r\nhost: {host_header}\r\ncontent-type: application/json\r\nuser-agent: {user_agent}\r\n"
+    )
+    lines = "".join(f"{name}: {value}\r\n" for name, value in custom.items())
+    masked = "".join(f"{name}: {mask(name, value)}\r\n" for name, value in custom.items())
+    return HeadTemplate(
+        start=start.encode("latin-1"),
+        custom=lines.encode("latin-1") + b"\r\n",
+        custom_masked=masked.encode("latin-1") + b"\r\n",
+        delivery_tail=endpoint_id[-6:].hex().encode(),
+    )

@@ -1,0 +1,227 @@
+"""Accepting events: match, build the body once, store events and deliveries in one commit, hand over what is leased.
+
+Everything that arrives within one turn of the event loop goes to the store together, and the store commits whatever has
+come by the time it is free: the busier, the larger the commits.
+"""
+
+import asyncio
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from uplift_server.core import envelope
+from uplift_server.core.deliveries import Status, Trigger
+from uplift_server.core.ids import RANDOM_BYTES, uuid7, uuid_text
+from uplift_server.core.lanes import Kind, Lane
+from uplift_server.core.limits import ACCEPTS_WAITING_MAX
+from uplift_server.delivery.clock import Clock
+from uplift_server.delivery.directory import Directory, LiveEndpoint, LiveEventType
+from uplift_server.delivery.lanes import DeliveryLanes
+from uplift_server.store.contract import Database
+from uplift_server.store.errors import StoreError, Unavailable
+from uplift_server.store.records import (
+    Appended,
+    EndpointState,
+    IdempotencyConflict,
+    LeasedDelivery,
+    NewDelivery,
+    NewEvent,
+)
+
+ANSWER_WITHIN_MS: Final = 4500
+"""A caller who has waited so long for the commit is told to try again: every answer comes within 5 s."""
+_RANDOM_STOCK_BYTES: Final = 1000 * RANDOM_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """An event as the caller gave it, checked: its type is live, its data fits the type's schema."""
+
+    event_type: LiveEventType
+    data: bytes
+    id: bytes | None = None
+    idempotency_key: str | None = None
+    expires_at: int | None = None
+
+
+class _Group(NamedTuple):
+    """Events of one request on their way into the store."""
+
+    events: list[NewEvent]
+    reserved: list[tuple[NewEvent, LiveEndpoint, Lane[LeasedDelivery], int]]
+    """Deliveries born leased: event, endpoint, lane and the end of the lease."""
+    answer: "asyncio.Future[list[Appended] | IdempotencyConflict]"
+    body_bytes: int
+
+
+class Acceptor:
+    """Takes events; what it answered without an error is durable."""
+
+    def __init__(
+        self, database: Database, directory: Directory, lanes: DeliveryLanes, clock: Clock, *, owner: int, lease_ms: int
+    ) -> None:
+        self._database = database
+        self._directory = directory
+        self._lanes = lanes
+        self._clock = clock
+        self._owner = owner
+        self._lease_ms = lease_ms
+        self._gathered: list[_Group] = []
+        self._waiting_events = 0
+        self._being_stored: dict[int, tuple[int, list[_Group]]] = {}
+        self._batches = 0
+        self._closed = False
+        self._random = b""
+        self._random_at = 0
+
+    @property
+    def waiting_events(self) -> int:
+        """How many events are being stored now."""
+        return self._waiting_events
+
+    def close(self) -> None:
+        """Refuse everything from now on; what was taken is still stored and answered."""
+        self._closed = True
+
+    def accept(
+        self, account_seq: int, drafts: Sequence[Draft]
+    ) -> "asyncio.Future[list[Appended] | IdempotencyConflict]":
+        """Store the drafts of one request, all or none; the future resolves once they are durable.
+
+        Raises Unavailable at once when too much waits already, and through the future when the store cannot.
+        """
+        return self.accept_for([(account_seq, draft) for draft in drafts])
+
+    def accept_for(self, drafts: Sequence[tuple[int, Draft]]) -> "asyncio.Future[list[Appended] | IdempotencyConflict]":
+        """The same for drafts that each name their account."""
+        if self._closed:
+            raise Unavailable("the server is shutting down")
+        if self._waiting_events + len(drafts) > ACCEPTS_WAITING_MAX or self._lanes.budget.exhausted:
+            raise Unavailable("more events are waiting to be stored than this server takes at once")
+        now = self._clock.now_ms()
+        group = _Group([], [], asyncio.get_running_loop().create_future(), sum(len(draft.data) for _, draft in drafts))
+        for account_seq, draft in drafts:
+            group.events.append(self._event(account_seq, draft, now, group))
+        self._waiting_events += len(drafts)
+        self._lanes.budget.bytes_held += group.body_bytes
+        if not self._gathered:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._gathered.append(group)
+        return group.answer
+
+    def give_up_waiting(self) -> None:
+        """Tell callers who have waited ANSWER_WITHIN_MS that the store does not answer. Called every now and then.
+
+        Their events may become durable all the same; they were not promised to, and repeats find them by their key.
+        """
+        oldest = self._clock.now_ms() - ANSWER_WITHIN_MS
+        for started_at, groups in self._being_stored.values():
+            if started_at > oldest:
+                break
+            for group in groups:
+                if not group.answer.done():
+                    group.answer.set_exception(Unavailable("the database does not answer"))
+
+    def _event(self, account_seq: int, draft: Draft, now: int, group: _Group) -> NewEvent:
+        event_type = draft.event_type
+        event_id = draft.id or uuid7(now, self._random_bytes())
+        body = envelope.build(uuid_text(event_id), event_type.name, event_type.record.api_version, now, draft.data)
+        deliveries = []
+        reserved = []
+        for endpoint in self._directory.matches(account_seq, event_type.name):
+            if endpoint.record.state is not EndpointState.ENABLED:
+                deliveries.append(NewDelivery(endpoint.seq, Status.HELD, None))
+                continue
+            lane = self._lanes.of(endpoint)
+            if lane.room(now) > 0 and not self._lanes.budget.exhausted:
+                lane.reserved += 1
+                lease_until = now + self._lease_ms
+                deliveries.append(NewDelivery(endpoint.seq, Status.PENDING, lease_until, self._owner))
+                reserved.append((endpoint, lane, lease_until))
+            else:
+                self._lanes.note_backlog(endpoint.seq)
+                deliveries.append(NewDelivery(endpoint.seq, Status.PENDING, now))
+        event = NewEvent(
+            event_id,
+            account_seq,
+            event_type.seq,
+            now,
+            draft.expires_at,
+            body,
+            deliveries,
+            draft.idempotency_key,
+            draft.id is not None,
+            draft.data,
+        )
+        for endpoint, lane, lease_until in reserved:
+            group.reserved.append((event, endpoint, lane, lease_until))
+        return event
+
+    def _random_bytes(self) -> bytes:
+        at = self._random_at
+        if at >= len(self._random):
+            self._random = os.urandom(_RANDOM_STOCK_BYTES)
+            at = 0
+        self._random_at = at + RANDOM_BYTES
+        return self._random[at : at + RANDOM_BYTES]
+
+    def _flush(self) -> None:
+        groups, self._gathered = self._gathered, []
+        self._batches += 1
+        batch = self._batches
+        self._being_stored[batch] = (self._clock.now_ms(), groups)
+        stored = asyncio.ensure_future(self._database.append([group.events for group in groups]))
+        stored.add_done_callback(lambda future: self._stored(batch, groups, future))
+
+    def _stored(
+        self,
+        batch: int,
+        groups: list[_Group],
+        stored: "asyncio.Future[list[list[Appended] | IdempotencyConflict]]",
+    ) -> None:
+        del self._being_stored[batch]
+        error = stored.exception()
+        results = [None] * len(groups) if error is not None else stored.result()
+        for group, result in zip(groups, results, strict=True):
+            self._waiting_events -= len(group.events)
+            self._lanes.budget.bytes_held -= group.body_bytes
+            self._hand_over(group, result)
+            if group.answer.done():
+                continue
+            if result is not None:
+                group.answer.set_result(result)
+            else:
+                assert error is not None
+                group.answer.set_exception(
+                    error if isinstance(error, StoreError) else Unavailable("the events could not be stored")
+                )
+        self._lanes.pump()
+
+    def _hand_over(self, group: _Group, result: list[Appended] | IdempotencyConflict | None) -> None:
+        """Put what was born leased into its lane; give the room back where nothing was stored."""
+        fresh = (
+            {appended.id: appended.seq for appended in result if not appended.duplicate}
+            if isinstance(result, list)
+            else {}
+        )
+        for event, endpoint, lane, lease_until in group.reserved:
+            lane.reserved -= 1
+            seq = fresh.get(event.id)
+            if seq is None:
+                continue
+            leased = LeasedDelivery(
+                seq,
+                endpoint.seq,
+                1,
+                lease_until,
+                0,
+                0,
+                Trigger.SCHEDULE,
+                event.id,
+                event.type_seq,
+                event.created_at,
+                event.expires_at,
+                event.body,
+            )
+            self._lanes.push(lane, leased, Kind.FIRST)

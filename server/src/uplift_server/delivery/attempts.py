@@ -1,0 +1,247 @@
+"""One attempt: from a leased delivery to a signed request, and from the exchange to what is settled."""
+
+import random
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+from uplift_server.core.breaker import BreakerRule
+from uplift_server.core.deliveries import FailedReason, Status, Trigger, Verdict, judge
+from uplift_server.core.exchange import Exchange
+from uplift_server.core.ids import delivery_id, uuid_text
+from uplift_server.core.lanes import Lane
+from uplift_server.core.outcomes import Outcome, classify, is_ours
+from uplift_server.core.schedule import RetrySchedule, retry_after_ms
+from uplift_server.delivery.clock import Clock
+from uplift_server.delivery.directory import Directory, LiveEndpoint, LiveEventType
+from uplift_server.delivery.lanes import DeliveryLanes
+from uplift_server.delivery.sender.request import Done, Request
+from uplift_server.delivery.settle import Settler
+from uplift_server.observe.attempt_log import AttemptLine
+from uplift_server.store.records import AttemptRow, EndpointState, LeasedDelivery, Settlement
+
+LEASE_MARGIN_MS = 1000
+"""What must be left of a lease, beyond the attempt's own time, when an attempt begins."""
+
+
+class Sending(Protocol):
+    """What the engine needs of a sender."""
+
+    def send(self, request: Request, done: Done) -> None:
+        """See `sender.Sender`."""
+
+
+class _InFlight(NamedTuple):
+    """What must be known again when the exchange is over."""
+
+    lane: Lane[LeasedDelivery]
+    delivery: LeasedDelivery
+    endpoint: LiveEndpoint
+    event_type: LiveEventType
+    number: int
+    head: bytes
+
+
+class Attempts:
+    """Begins attempts and settles them."""
+
+    def __init__(
+        self,
+        directory: Directory,
+        lanes: DeliveryLanes,
+        sender: Sending,
+        settler: Settler,
+        clock: Clock,
+        *,
+        schedule: RetrySchedule,
+        breaker: BreakerRule,
+        attempt_timeout_ms: int,
+        give_back: Callable[[LeasedDelivery], None],
+    ) -> None:
+        self._directory = directory
+        self._lanes = lanes
+        self._sender = sender
+        self._settler = settler
+        self._clock = clock
+        self._schedule = schedule
+        self._breaker = breaker
+        self._lease_needed_ms = attempt_timeout_ms + LEASE_MARGIN_MS
+        self._give_back = give_back
+        self._random = random.Random()  # noqa: S311 - jitter needs no secrecy
+
+    def start(self, lane: Lane[LeasedDelivery], delivery: LeasedDelivery) -> None:
+        """Send the delivery, or settle at once what must not be sent."""
+        now = self._clock.now_ms()
+        endpoint = self._directory.endpoints.get(delivery.endpoint_seq)
+        if delivery.lease_until - now < self._lease_needed_ms:
+            # It waited too long in memory. Another process might take it while we send.
+            self._give_back(delivery)
+            self._lanes.returned(lane, now)
+            return
+        verdict = _without_attempt(delivery, endpoint, now)
+        if verdict is not None or endpoint is None:
+            self._settle(delivery, verdict or Verdict(Status.CANCELLED), now)
+            self._lanes.returned(lane, now)
+            return
+        event_type = self._directory.event_types_by_seq[delivery.type_seq]
+        body = delivery.body
+        event_id = body[7:43]  # the UUID's text, first in every envelope
+        timestamp = b"%d" % (now // 1000)
+        number = delivery.attempts_made + 1
+        head = endpoint.head.render(
+            event_id=event_id,
+            event_hex=delivery.event_id.hex().encode(),
+            event_type=event_type.name_bytes,
+            number=number,
+            timestamp=timestamp,
+            signatures=endpoint.signer.sign(event_id, timestamp, body),
+            body_bytes=len(body),
+        )
+        self._sender.send(
+            Request(
+                endpoint.target,
+                head + endpoint.head.custom,
+                body,
+                _InFlight(lane, delivery, endpoint, event_type, number, head),
+            ),
+            self._done,
+        )
+
+    def _done(self, request: Request, exchange: Exchange) -> None:
+        flight: _InFlight = request.context
+        lane, delivery, endpoint, _, number, _ = flight
+        now = self._clock.now_ms()
+        outcome = classify(exchange)
+        self._note(lane, endpoint, outcome, is_ours(exchange), now)
+        scheduled = delivery.scheduled_attempts + (delivery.trigger is Trigger.SCHEDULE)
+        verdict = self._verdict(delivery, outcome, exchange, scheduled, now)
+        settlement = Settlement(
+            delivery.event_seq,
+            delivery.endpoint_seq,
+            delivery.fence,
+            verdict.status,
+            verdict.due_at,
+            number,
+            scheduled,
+            outcome,
+            verdict.failed_reason,
+            None if verdict.status is Status.PENDING else now,
+            _row(flight, outcome, exchange),
+        )
+        self._settler.add(settlement, _line(flight, outcome, exchange, verdict))
+        self._lanes.returned(lane, now, exchange.duration_us)
+        self._lanes.pump()
+
+    def _verdict(
+        self, delivery: LeasedDelivery, outcome: Outcome, exchange: Exchange, scheduled: int, now: int
+    ) -> Verdict:
+        if delivery.trigger is not Trigger.SCHEDULE and outcome is not Outcome.DELIVERED:
+            return _resumed(delivery)
+        wait_ms = retry_after_ms(exchange.retry_after, now) if exchange.status_code in (429, 503) else None
+        return judge(
+            outcome=outcome,
+            scheduled_attempts=scheduled,
+            schedule=self._schedule,
+            now_ms=now,
+            expires_at=delivery.expires_at,
+            retry_after_ms=wait_ms,
+            draw=self._random.random(),
+        )
+
+    def _note(self, lane: Lane[LeasedDelivery], endpoint: LiveEndpoint, outcome: Outcome, ours: bool, now: int) -> None:
+        """Let the lane's breaker and the endpoint's health know."""
+        endpoint.health = endpoint.health.after(outcome, now, ours=ours)
+        self._settler.note_health(endpoint, now)
+        if outcome is Outcome.DELIVERED:
+            if lane.breaker.failures:
+                lane.breaker = lane.breaker.succeeded()
+        elif not ours:
+            lane.breaker = lane.breaker.failed(now, timed_out=outcome is Outcome.TIMEOUT, rule=self._breaker)
+
+    def _settle(self, delivery: LeasedDelivery, verdict: Verdict, now: int) -> None:
+        """Settle a delivery that ends, or waits on, without an attempt."""
+        self._settler.add(
+            Settlement(
+                delivery.event_seq,
+                delivery.endpoint_seq,
+                delivery.fence,
+                verdict.status,
+                verdict.due_at,
+                delivery.attempts_made,
+                delivery.scheduled_attempts,
+                None,
+                verdict.failed_reason,
+                now if verdict.status in (Status.FAILED, Status.CANCELLED) else None,
+                None,
+            )
+        )
+
+
+def _without_attempt(delivery: LeasedDelivery, endpoint: LiveEndpoint | None, now: int) -> Verdict | None:
+    """What becomes of a delivery that must not be sent now; None if it may be."""
+    if endpoint is None or endpoint.deleted:
+        return Verdict(Status.CANCELLED)
+    if delivery.expires_at is not None and delivery.expires_at <= now:
+        return Verdict(Status.FAILED, failed_reason=FailedReason.EXPIRED)
+    if endpoint.record.state is not EndpointState.ENABLED:
+        return Verdict(Status.HELD)
+    return None
+
+
+def _resumed(delivery: LeasedDelivery) -> Verdict:
+    """A resend that failed leaves the delivery where it was."""
+    status = delivery.resume_status
+    if status is None or status is Status.PENDING:
+        return Verdict(Status.PENDING, due_at=delivery.resume_due_at or delivery.lease_until)
+    return Verdict(status, failed_reason=FailedReason.EXHAUSTED if status is Status.FAILED else None)
+
+
+def _row(flight: _InFlight, outcome: Outcome, exchange: Exchange) -> AttemptRow:
+    delivery = flight.delivery
+    return AttemptRow(
+        delivery.event_seq,
+        delivery.endpoint_seq,
+        flight.number,
+        delivery.trigger,
+        exchange.started_at,
+        exchange.duration_us,
+        exchange.dns_ms,
+        exchange.connect_ms,
+        exchange.tls_ms,
+        exchange.first_byte_ms,
+        exchange.status_code,
+        outcome,
+        exchange.error,
+        exchange.location,
+        exchange.remote_address,
+        flight.head + flight.endpoint.head.custom_masked,
+        exchange.response_head,
+        exchange.response_body,
+        exchange.body_truncated,
+    )
+
+
+def _line(flight: _InFlight, outcome: Outcome, exchange: Exchange, verdict: Verdict) -> AttemptLine:
+    delivery = flight.delivery
+    endpoint = flight.endpoint
+    return AttemptLine(
+        at=exchange.started_at,
+        event=uuid_text(delivery.event_id),
+        delivery=delivery_id(delivery.event_id, endpoint.record.id),
+        endpoint=endpoint.id_text,
+        account=endpoint.account_text,
+        type=flight.event_type.name,
+        attempt=flight.number,
+        trigger=delivery.trigger.text,
+        outcome=outcome.text,
+        status_code=exchange.status_code,
+        duration_ms=exchange.duration_us / 1000,
+        dns_ms=exchange.dns_ms,
+        connect_ms=exchange.connect_ms,
+        tls_ms=exchange.tls_ms,
+        first_byte_ms=exchange.first_byte_ms,
+        remote_address=exchange.remote_address,
+        reused=exchange.reused,
+        next_attempt_at=verdict.due_at,
+        delivery_status=verdict.status.text,
+        error=exchange.error,
+    )

@@ -1,0 +1,242 @@
+"""What the engine must know at once, held in memory: endpoints, event types, accounts and keys.
+
+The store has the truth; whoever changes it there puts the new record here before answering, so changes act at once.
+Everything is read and changed on the event loop only.
+"""
+
+import json
+from collections.abc import Iterable
+from typing import Final
+
+import jsonschema_rs
+import msgspec
+
+from uplift_server.core.addresses import AddressPolicy
+from uplift_server.core.health import Health
+from uplift_server.core.ids import ACCOUNT, ENDPOINT, prefixed
+from uplift_server.core.problems import Problem
+from uplift_server.core.request_head import HeadTemplate, head_template
+from uplift_server.core.signing import Signer
+from uplift_server.core.subscriptions import Subscription
+from uplift_server.core.urls import EndpointUrl, parse_endpoint_url
+from uplift_server.delivery.hostnames import to_ascii
+from uplift_server.delivery.sender.request import Target
+from uplift_server.store.records import Account, ApiKey, Endpoint, EndpointState, EventType
+from uplift_server.store.sealing import Sealer
+
+SCHEMA_PROBLEMS_MAX: Final = 20
+
+
+class LiveEventType:
+    """An event type ready for use: its schema compiled, its name as bytes."""
+
+    __slots__ = ("_validator", "name", "name_bytes", "record", "seq")
+
+    def __init__(self, record: EventType) -> None:
+        self.record = record
+        self.seq = record.seq
+        self.name = record.name
+        self.name_bytes = record.name.encode()
+        self._validator = None if record.schema is None else compile_schema(record.schema)
+
+    @property
+    def archived(self) -> bool:
+        """Whether new events of this type are refused."""
+        return self.record.archived_at is not None
+
+    def problems(self, data: bytes) -> list[Problem]:
+        """Where data (JSON) departs from the type's schema, at most SCHEMA_PROBLEMS_MAX places."""
+        if self._validator is None:
+            return []
+        value = msgspec.json.decode(data)
+        if self._validator.is_valid(value):
+            return []
+        problems = []
+        for error in self._validator.iter_errors(value):
+            path = ".".join(["data", *map(str, error.instance_path)])
+            problems.append(
+                Problem(path, "schema_mismatch", f"{error.message[:300]}. See GET /v1/event-types/{self.name}.")
+            )
+            if len(problems) == SCHEMA_PROBLEMS_MAX:
+                break
+        return problems
+
+
+def compile_schema(schema: str) -> jsonschema_rs.Validator:
+    """A validator for a JSON Schema 2020-12 (as JSON text). ValueError if it is not one.
+
+    References are resolved within the schema only: nothing is fetched, whatever a schema names.
+    """
+    try:
+        return jsonschema_rs.Draft202012Validator(json.loads(schema), validate_formats=False, offline=True)
+    except Exception as error:
+        raise ValueError(str(error)) from error
+
+
+class LiveEndpoint:
+    """An endpoint ready for use: its subscription parsed, its secret opened, its request's fixed parts rendered.
+
+    Stays the same object over changes of the record, so that what waits for it follows them.
+    """
+
+    __slots__ = (
+        "account_text",
+        "deleted",
+        "head",
+        "health",
+        "health_saved_at",
+        "health_saved_failing",
+        "id_text",
+        "record",
+        "seq",
+        "signer",
+        "subscription",
+        "target",
+        "url",
+    )
+
+    id_text: str
+    account_text: str
+    health: Health
+    """As of the last attempt; the record's columns follow it."""
+    record: Endpoint
+    subscription: Subscription
+    signer: Signer
+    head: HeadTemplate
+    target: Target
+    url: EndpointUrl
+
+    def __init__(self, seq: int) -> None:
+        self.seq = seq
+        self.deleted = False
+        self.health_saved_at = 0
+        self.health_saved_failing = False
+
+    @property
+    def takes_deliveries(self) -> bool:
+        """Whether new deliveries may be attempted, not only kept."""
+        return self.record.state is EndpointState.ENABLED and not self.deleted
+
+
+class Directory:
+    """See the module. `user_agent` is sent with every request."""
+
+    def __init__(self, sealer: Sealer, user_agent: str) -> None:
+        self._sealer = sealer
+        self._user_agent = user_agent
+        self.accounts: dict[int, Account] = {}
+        self.accounts_by_id: dict[bytes, Account] = {}
+        self.keys: dict[bytes, ApiKey] = {}
+        self.event_types: dict[str, LiveEventType] = {}
+        self.event_types_by_seq: dict[int, LiveEventType] = {}
+        self.endpoints: dict[int, LiveEndpoint] = {}
+        self.endpoints_by_id: dict[bytes, LiveEndpoint] = {}
+        self._by_account: dict[int, dict[int, LiveEndpoint]] = {}
+        self._matches: dict[tuple[int, str], tuple[LiveEndpoint, ...]] = {}
+
+    def load(
+        self,
+        accounts: Iterable[Account],
+        keys: Iterable[ApiKey],
+        event_types: Iterable[EventType],
+        endpoints: Iterable[Endpoint],
+    ) -> None:
+        """Take over what the store holds. Raises WrongSecretKey where a secret does not open."""
+        for account in accounts:
+            self.put_account(account)
+        for key in keys:
+            self.put_key(key)
+        for event_type in event_types:
+            self.put_event_type(event_type)
+        for endpoint in endpoints:
+            self.put_endpoint(endpoint)
+
+    def put_account(self, account: Account) -> None:
+        """Add or replace an account."""
+        self.accounts[account.seq] = account
+        self.accounts_by_id[account.id] = account
+
+    def drop_account(self, seq: int) -> None:
+        """Forget an account; its keys and endpoints are dropped on their own."""
+        account = self.accounts.pop(seq, None)
+        if account is not None:
+            del self.accounts_by_id[account.id]
+
+    def put_key(self, key: ApiKey) -> None:
+        """Add an API key."""
+        self.keys[key.digest] = key
+
+    def drop_key(self, digest: bytes) -> None:
+        """Forget a revoked key: it is refused from now on."""
+        self.keys.pop(digest, None)
+
+    def put_event_type(self, record: EventType) -> None:
+        """Add or replace an event type."""
+        live = LiveEventType(record)
+        self.event_types[record.name] = live
+        self.event_types_by_seq[record.seq] = live
+
+    def drop_event_type(self, name: str) -> None:
+        """Take a type out of the catalog; events of it keep their name."""
+        self.event_types.pop(name, None)
+
+    def put_endpoint(self, record: Endpoint) -> None:
+        """Add an endpoint or let a changed record take effect. Raises WrongSecretKey."""
+        live = self.endpoints.get(record.seq)
+        if live is None:
+            live = LiveEndpoint(record.seq)
+            live.id_text = prefixed(ENDPOINT, record.id)
+            live.account_text = prefixed(ACCOUNT, self.accounts[record.account_seq].id)
+            live.health = Health(
+                record.consecutive_failures,
+                record.failing_since,
+                record.last_success_at,
+                record.last_failure_at,
+                record.last_outcome,
+            )
+            live.health_saved_failing = record.failing_since is not None
+        secret = self._sealer.open(record.secret, record.id)
+        headers = {} if record.headers is None else json.loads(self._sealer.open(record.headers, record.id))
+        # Judged when it was registered, and again at every connect; here only its parts are wanted.
+        url = parse_endpoint_url(record.url, AddressPolicy(allow_private_networks=True), to_ascii=to_ascii)
+        if isinstance(url, Problem):
+            raise TypeError(f"endpoint {record.seq}: stored URL is invalid: {url.message}")
+        live.record = record
+        live.url = url
+        live.subscription = Subscription(record.event_types)
+        live.signer = Signer((secret,), secret)
+        live.target = Target(url.host, url.port, url.encrypted)
+        live.head = head_template(
+            path=url.path,
+            host_header=url.host_header,
+            user_agent=self._user_agent,
+            custom=headers,
+            endpoint_id=record.id,
+        )
+        self.endpoints[record.seq] = live
+        self.endpoints_by_id[record.id] = live
+        self._by_account.setdefault(record.account_seq, {})[record.seq] = live
+        self._matches.clear()
+
+    def drop_endpoint(self, seq: int) -> None:
+        """Forget a deleted endpoint; what waits for it in memory finds it marked."""
+        live = self.endpoints.pop(seq, None)
+        if live is not None:
+            live.deleted = True
+            del self.endpoints_by_id[live.record.id]
+            del self._by_account[live.record.account_seq][seq]
+            self._matches.clear()
+
+    def endpoints_of(self, account_seq: int) -> Iterable[LiveEndpoint]:
+        """The endpoints of an account."""
+        return self._by_account.get(account_seq, {}).values()
+
+    def matches(self, account_seq: int, event_type: str) -> tuple[LiveEndpoint, ...]:
+        """The endpoints of an account that want an event type."""
+        key = (account_seq, event_type)
+        found = self._matches.get(key)
+        if found is None:
+            found = self._matches[key] = tuple(
+                endpoint for endpoint in self.endpoints_of(account_seq) if endpoint.subscription.wants(event_type)
+            )
+        return found

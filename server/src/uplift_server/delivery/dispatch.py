@@ -1,0 +1,177 @@
+"""Dispatch: leases due deliveries that the memory does not hold (retries, restarts, overflow) into the lanes."""
+
+import asyncio
+from typing import Final
+
+from uplift_server.core.deliveries import Trigger
+from uplift_server.core.lanes import Kind
+from uplift_server.core.limits import LEASE_BATCH_BODY_BYTES_MAX, LEASE_BATCH_MAX
+from uplift_server.delivery.clock import Clock
+from uplift_server.delivery.directory import Directory
+from uplift_server.delivery.lanes import DeliveryLanes
+from uplift_server.store.contract import Database
+from uplift_server.store.errors import Unavailable
+from uplift_server.store.records import LeasedDelivery, LeaseWish
+from uplift_server.store.upkeep import cancel_waiting
+
+SCAN_EVERY_MS: Final = 1000
+"""How often endpoints with due deliveries are looked for, besides at the instants known to come."""
+SCAN_PAGE: Final = 1000
+ENDPOINT_WISH_MIN: Final = 16
+CANCEL_BATCH: Final = 200
+UNAVAILABLE_WAIT_MS: Final = 500
+
+
+class Dispatcher:
+    """Runs until stopped; the database is asked only for endpoints whose lane has room."""
+
+    def __init__(
+        self,
+        database: Database,
+        directory: Directory,
+        lanes: DeliveryLanes,
+        clock: Clock,
+        *,
+        owner: int,
+        lease_ms: int,
+    ) -> None:
+        self._database = database
+        self._directory = directory
+        self._lanes = lanes
+        self._clock = clock
+        self._owner = owner
+        self._lease_ms = lease_ms
+        self._wake = asyncio.Event()
+        self._stopping = False
+        self._next_due: int | None = 0
+        self._scanned_at = 0
+        self._returned: list[tuple[int, int, int]] = []
+        lanes.on_backlog = self._wake.set
+
+    def note_due(self, due_at: int) -> None:
+        """Something falls due at an instant (Unix ms)."""
+        if self._next_due is None or due_at < self._next_due:
+            self._next_due = due_at
+            self._wake.set()
+
+    def give_back(self, delivery: LeasedDelivery) -> None:
+        """Take back a delivery that waited in memory too long to be sent under its lease."""
+        self._returned.append((delivery.event_seq, delivery.endpoint_seq, delivery.fence))
+        self._lanes.note_backlog(delivery.endpoint_seq)
+        self._wake.set()
+
+    def stop(self) -> None:
+        """Lease nothing more; `run` ends soon."""
+        self._stopping = True
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Lease what is due until stopped."""
+        while not self._stopping:
+            self._wake.clear()
+            try:
+                more = await self._round()
+            except Unavailable:
+                await self._clock.wait(asyncio.Event(), UNAVAILABLE_WAIT_MS)
+                continue
+            if not more and not self._stopping:
+                await self._clock.wait(self._wake, self._wait_ms())
+
+    def _wait_ms(self) -> int:
+        now = self._clock.now_ms()
+        next_scan = self._scanned_at + SCAN_EVERY_MS
+        return max(1, min(next_scan, next_scan if self._next_due is None else self._next_due) - now)
+
+    async def _round(self) -> bool:
+        """Look and lease once; whether there may be more to lease at once."""
+        if self._returned:
+            returned, self._returned = self._returned, []
+            await self._database.release(returned, now=self._clock.now_ms())
+        now = self._clock.now_ms()
+        if now - self._scanned_at >= SCAN_EVERY_MS or (self._next_due is not None and self._next_due <= now):
+            await self._scan(now)
+        return await self._lease()
+
+    async def _scan(self, now: int) -> None:
+        """End expired leases, and find every endpoint with something due."""
+        if now - self._scanned_at >= SCAN_EVERY_MS:
+            await self._database.reclaim(now=now)
+        self._scanned_at = now
+        self._next_due = None
+        after = 0
+        while True:
+            page = await self._database.due_endpoints(after=after, limit=SCAN_PAGE)
+            for endpoint_seq, due_at in page:
+                if due_at <= now:
+                    self._lanes.note_backlog(endpoint_seq)
+                elif self._next_due is None or due_at < self._next_due:
+                    self._next_due = due_at
+            if len(page) < SCAN_PAGE:
+                return
+            after = page[-1].endpoint_seq
+
+    async def _lease(self) -> bool:
+        wishes = await self._wishes()
+        if not wishes:
+            return False
+        now = self._clock.now_ms()
+        leased = await self._database.lease_due(
+            wishes,
+            now=now,
+            lease_until=now + self._lease_ms,
+            owner=self._owner,
+            body_bytes_max=LEASE_BATCH_BODY_BYTES_MAX,
+        )
+        counts: dict[int, int] = {}
+        for delivery in leased:
+            counts[delivery.endpoint_seq] = counts.get(delivery.endpoint_seq, 0) + 1
+            endpoint = self._directory.endpoints.get(delivery.endpoint_seq)
+            if endpoint is None:
+                self._returned.append((delivery.event_seq, delivery.endpoint_seq, delivery.fence))
+                continue
+            self._lanes.push(self._lanes.of(endpoint), delivery, _kind(delivery))
+        if leased and sum(counts.values()) < LEASE_BATCH_MAX:
+            for endpoint_seq, limit in wishes:
+                if counts.get(endpoint_seq, 0) < limit:
+                    self._lanes.backlog.discard(endpoint_seq)
+        elif not leased:
+            self._lanes.backlog.difference_update(endpoint_seq for endpoint_seq, _ in wishes)
+        self._lanes.pump()
+        return bool(leased)
+
+    async def _wishes(self) -> list[LeaseWish]:
+        """What to lease now: every endpoint with backlog gets a share of one batch, as far as its lane has room."""
+        now = self._clock.now_ms()
+        wishes: list[LeaseWish] = []
+        if self._lanes.stopped or self._lanes.budget.exhausted:
+            return wishes
+        share = max(ENDPOINT_WISH_MIN, LEASE_BATCH_MAX // max(1, len(self._lanes.backlog)))
+        left = LEASE_BATCH_MAX
+        for endpoint_seq in list(self._lanes.backlog):
+            endpoint = self._directory.endpoints.get(endpoint_seq)
+            if endpoint is None:
+                await self._cancel(endpoint_seq)
+                continue
+            if not endpoint.takes_deliveries:
+                self._lanes.backlog.discard(endpoint_seq)
+                continue
+            limit = min(self._lanes.of(endpoint).room(now), share, left)
+            if limit > 0:
+                wishes.append(LeaseWish(endpoint_seq, limit))
+                left -= limit
+            if left == 0:
+                break
+        return wishes
+
+    async def _cancel(self, endpoint_seq: int) -> None:
+        """Cancel what a deleted endpoint still has waiting, a bite at a time."""
+        now = self._clock.now_ms()
+        cancelled = await self._database.write(lambda c: cancel_waiting(c, endpoint_seq, now=now, limit=CANCEL_BATCH))
+        if cancelled == 0:
+            self._lanes.backlog.discard(endpoint_seq)
+
+
+def _kind(delivery: LeasedDelivery) -> Kind:
+    if delivery.trigger is Trigger.REPLAY:
+        return Kind.REPLAY
+    return Kind.FIRST if delivery.attempts_made == 0 or delivery.trigger is Trigger.RESEND else Kind.RETRY

@@ -1,0 +1,151 @@
+"""The engine: its parts wired together, its loops, and how it starts and drains."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from uplift_server.core.breaker import BreakerRule
+from uplift_server.core.schedule import RetrySchedule
+from uplift_server.delivery.accept import Acceptor
+from uplift_server.delivery.attempts import Attempts, Sending
+from uplift_server.delivery.clock import Clock
+from uplift_server.delivery.directory import Directory
+from uplift_server.delivery.dispatch import Dispatcher
+from uplift_server.delivery.lanes import DeliveryLanes
+from uplift_server.delivery.retention import Retention
+from uplift_server.delivery.settle import Settler
+from uplift_server.observe.attempt_log import AttemptLine
+from uplift_server.store.contract import Database
+from uplift_server.store.errors import StoreError
+
+TICK_MS: Final = 500
+RECLAIM_BATCH: Final = 1000
+DRAIN_MS_MAX: Final = 18_000
+"""How long a stop waits for attempts in flight: an attempt's deadline and a little, within the 20 s a stop may take."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSettings:
+    """What an operator may choose; times in ms."""
+
+    schedule: RetrySchedule
+    breaker: BreakerRule
+    attempt_timeout_ms: int
+    lease_ms: int
+    in_flight_max: int
+    endpoint_in_flight_max: int
+    retention_ms: int
+    owner: int = 1
+    """This process among those that lease from the database; not 0."""
+
+
+class SenderLife(Sending, Protocol):
+    """A sender with its beginning and end."""
+
+    async def start(self) -> None:
+        """Get ready."""
+
+    async def close(self) -> None:
+        """Abort what is in flight, telling each as failed."""
+
+
+class Engine:
+    """Everything between an accepted event and a settled delivery."""
+
+    def __init__(
+        self,
+        database: Database,
+        directory: Directory,
+        sender: SenderLife,
+        clock: Clock,
+        settings: EngineSettings,
+        on_lines: Callable[[Sequence[AttemptLine]], None],
+    ) -> None:
+        self._database = database
+        self._sender = sender
+        self._clock = clock
+        self._settings = settings
+        self.lanes = DeliveryLanes(
+            clock,
+            in_flight_max=settings.in_flight_max,
+            endpoint_in_flight_max=settings.endpoint_in_flight_max,
+            breaker=settings.breaker,
+        )
+        self.acceptor = Acceptor(
+            database, directory, self.lanes, clock, owner=settings.owner, lease_ms=settings.lease_ms
+        )
+        self.settler = Settler(database, self.lanes, clock, on_lines)
+        self.dispatcher = Dispatcher(
+            database, directory, self.lanes, clock, owner=settings.owner, lease_ms=settings.lease_ms
+        )
+        self._attempts = Attempts(
+            directory,
+            self.lanes,
+            sender,
+            self.settler,
+            clock,
+            schedule=settings.schedule,
+            breaker=settings.breaker,
+            attempt_timeout_ms=settings.attempt_timeout_ms,
+            give_back=self.dispatcher.give_back,
+        )
+        self._retention = Retention(database, clock, retention_ms=settings.retention_ms)
+        self.lanes.start = self._attempts.start
+        self.settler.on_due = self.dispatcher.note_due
+        self._tasks: list[asyncio.Task[None]] = []
+        self._idle = asyncio.Event()
+        self._stopping = asyncio.Event()
+
+    async def start(self) -> None:
+        """Give up what an earlier life of this process had leased, and begin. Raises Unavailable."""
+        now = self._clock.now_ms()
+        while await self._database.reclaim(now=now, owner=self._settings.owner, limit=RECLAIM_BATCH) == RECLAIM_BATCH:
+            pass
+        await self._sender.start()
+        self._tasks = [
+            asyncio.create_task(self.dispatcher.run(), name="dispatch"),
+            asyncio.create_task(self._tick(), name="tick"),
+            asyncio.create_task(self._retention.run(self._stopping), name="retention"),
+        ]
+
+    def forget(self, endpoint_seq: int) -> None:
+        """Stop holding anything for a deleted endpoint; what it has in the database is cancelled."""
+        for delivery in self.lanes.drop(endpoint_seq):
+            self.dispatcher.give_back(delivery)
+        self.lanes.note_backlog(endpoint_seq)
+        self.dispatcher.note_due(0)
+
+    async def drain(self) -> None:
+        """Accept nothing more, let attempts in flight finish and settle, give the rest back to the database."""
+        self.acceptor.close()
+        self.dispatcher.stop()
+        waiting = self.lanes.empty_all()
+        self.lanes.stopped = True
+        now = self._clock.now_ms()
+        try:
+            while self.acceptor.waiting_events:
+                await self._clock.wait(asyncio.Event(), 10)
+            waiting += self.lanes.empty_all()
+            if waiting:
+                await self._database.release([(d.event_seq, d.endpoint_seq, d.fence) for d in waiting], now=now)
+            await self._until_idle(now + DRAIN_MS_MAX)
+            await self._sender.close()
+            async with asyncio.timeout(1):
+                await self.settler.drain()
+        except (StoreError, TimeoutError):
+            # What could not be written is attempted again when its lease ends.
+            await self._sender.close()
+        self._stopping.set()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _until_idle(self, deadline_ms: int) -> None:
+        while self.lanes.in_flight and self._clock.now_ms() < deadline_ms:
+            await self._clock.wait(asyncio.Event(), 20)
+
+    async def _tick(self) -> None:
+        while True:
+            await self._clock.wait(self._stopping, TICK_MS)
+            self.acceptor.give_up_waiting()

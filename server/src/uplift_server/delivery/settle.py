@@ -1,0 +1,134 @@
+"""Settling: what attempts decided goes to the store in batches, one batch at a time.
+
+While one batch commits the next gathers, so batches grow with the load. What cannot be written is kept and tried again,
+and meanwhile nothing more is sent: an attempt whose outcome cannot be remembered would be made again.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from uplift_server.core.limits import SETTLEMENTS_WAITING_MAX
+from uplift_server.delivery.clock import Clock
+from uplift_server.delivery.directory import LiveEndpoint
+from uplift_server.delivery.lanes import DeliveryLanes
+from uplift_server.observe.attempt_log import AttemptLine
+from uplift_server.store.contract import Database
+from uplift_server.store.errors import Unavailable
+from uplift_server.store.records import HealthRow, Settlement
+
+RETRY_MS: Final = 250
+HEALTH_SAVED_EVERY_MS: Final = 2000
+"""How old a stored `last_success_at` may be while an endpoint does well."""
+
+
+class Settler:
+    """Gathers settlements and writes them."""
+
+    def __init__(
+        self, database: Database, lanes: DeliveryLanes, clock: Clock, on_lines: Callable[[Sequence[AttemptLine]], None]
+    ) -> None:
+        self._database = database
+        self._lanes = lanes
+        self._clock = clock
+        self._on_lines = on_lines
+        self._gathered: list[Settlement] = []
+        self._lines: list[AttemptLine] = []
+        self._health: dict[int, LiveEndpoint] = {}
+        self._writing = False
+        self._failing = False
+        self._scheduled = False
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self.leases_lost = 0
+        self.on_due: Callable[[int], None] = lambda _due_at: None
+        """Told of every instant at which something falls due."""
+
+    def add(self, settlement: Settlement, line: AttemptLine | None = None) -> None:
+        """Take what became of a delivery."""
+        self._gathered.append(settlement)
+        if line is not None:
+            self._lines.append(line)
+        if settlement.due_at is not None:
+            self.on_due(settlement.due_at)
+        self._idle.clear()
+        if len(self._gathered) >= SETTLEMENTS_WAITING_MAX:
+            self._lanes.stopped = True
+        self._schedule()
+
+    def note_health(self, endpoint: LiveEndpoint, now_ms: int) -> None:
+        """Let an endpoint's health be stored: at once when it turned or failed, else now and then."""
+        health = endpoint.health
+        if (
+            health.failing_since is not None
+            or endpoint.health_saved_failing
+            or now_ms - endpoint.health_saved_at >= HEALTH_SAVED_EVERY_MS
+        ):
+            endpoint.health_saved_at = now_ms
+            endpoint.health_saved_failing = health.failing_since is not None
+            self._health[endpoint.seq] = endpoint
+
+    async def drain(self) -> None:
+        """Until everything gathered is written."""
+        await self._idle.wait()
+
+    def _schedule(self) -> None:
+        if not self._scheduled and not self._writing and not self._failing:
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self._write)
+
+    def _write(self) -> None:
+        self._scheduled = False
+        batch, self._gathered = self._gathered, []
+        lines, self._lines = self._lines, []
+        health, self._health = self._health, {}
+        self._writing = True
+        rows = [_health_row(endpoint) for endpoint in health.values()]
+        written = asyncio.ensure_future(self._database.settle(batch, rows))
+        written.add_done_callback(lambda future: self._written(batch, lines, health, future))
+
+    def _written(
+        self,
+        batch: list[Settlement],
+        lines: list[AttemptLine],
+        health: dict[int, LiveEndpoint],
+        written: "asyncio.Future[frozenset[tuple[int, int]]]",
+    ) -> None:
+        self._writing = False
+        error = written.exception()
+        if isinstance(error, Unavailable):
+            self._keep(batch, lines, health)
+            return
+        if error is not None:
+            raise error
+        self.leases_lost += len(written.result())
+        self._on_lines(lines)
+        self._failing = False
+        if self._gathered:
+            self._schedule()
+        else:
+            self._idle.set()
+        if self._lanes.stopped and len(self._gathered) < SETTLEMENTS_WAITING_MAX // 2:
+            self._lanes.stopped = False
+            self._lanes.pump()
+
+    def _keep(self, batch: list[Settlement], lines: list[AttemptLine], health: dict[int, LiveEndpoint]) -> None:
+        """The store could not write: nothing is lost, and nothing more is sent until it can."""
+        self._gathered = batch + self._gathered
+        self._lines = lines + self._lines
+        self._health = health | self._health
+        self._failing = True
+        self._lanes.stopped = True
+        self._clock.call_at(self._clock.now_ms() + RETRY_MS, self._write)
+
+
+def _health_row(endpoint: LiveEndpoint) -> HealthRow:
+    health = endpoint.health
+    return HealthRow(
+        endpoint.seq,
+        health.consecutive_failures,
+        health.failing_since,
+        health.last_success_at,
+        health.last_failure_at,
+        health.last_outcome,
+    )

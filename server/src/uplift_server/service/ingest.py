@@ -1,0 +1,163 @@
+"""Accepting events: who may, for which account, and what is wrong with what they sent."""
+
+import asyncio
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+from uplift_server.core import ids
+from uplift_server.core.limits import EVENT_DATA_BYTES_MAX, IDEMPOTENCY_KEY_CHARACTERS_MAX
+from uplift_server.core.problems import Problem
+from uplift_server.core.scopes import Scope
+from uplift_server.delivery.accept import Acceptor, Draft
+from uplift_server.delivery.clock import Clock
+from uplift_server.delivery.directory import Directory, LiveEventType
+from uplift_server.service.errors import AccountRequired, Invalid, PayloadTooLarge
+from uplift_server.service.principals import Caller
+from uplift_server.store.records import Appended, IdempotencyConflict
+
+Answer = asyncio.Future[list[Appended] | IdempotencyConflict]
+
+
+class Incoming(NamedTuple):
+    """An event as it was sent: types right, values not looked at."""
+
+    type: str
+    data: bytes
+    id: str | None = None
+    idempotency_key: str | None = None
+    expires_at: str | None = None
+    account: str | None = None
+
+
+class Ingest:
+    """Checks what came in and hands it to the engine."""
+
+    def __init__(self, directory: Directory, acceptor: Acceptor, clock: Clock) -> None:
+        self._directory = directory
+        self._acceptor = acceptor
+        self._clock = clock
+
+    def one(self, caller: Caller, event: Incoming) -> Answer:
+        """Accept one event for the caller's account.
+
+        The future gives its `Appended`, alone in a list, once it is durable. Raises Forbidden, AccountRequired, Invalid,
+        PayloadTooLarge, and the store's Unavailable; the last one also through the future.
+        """
+        if not caller.principal.is_operator:
+            caller.require(Scope.EVENTS_WRITE)
+        account_seq = caller.one_account()
+        problems: list[Problem] = []
+        draft = self._draft(event, "", problems)
+        if draft is None:
+            raise Invalid(problems)
+        return self._acceptor.accept(account_seq, (draft,))
+
+    def batch(self, caller: Caller, events: Sequence[Incoming]) -> Answer:
+        """Accept many events, each for the account it names or the caller's: all of them or none."""
+        caller.require_operator()
+        problems: list[Problem] = []
+        drafts: list[tuple[int, Draft]] = []
+        for index, event in enumerate(events):
+            prefix = f"events.{index}."
+            account_seq = self._account(caller, event, prefix, problems)
+            draft = self._draft(event, prefix, problems)
+            if draft is not None and account_seq is not None:
+                drafts.append((account_seq, draft))
+        if problems:
+            raise Invalid(problems)
+        return self._acceptor.accept_for(drafts)
+
+    def _account(self, caller: Caller, event: Incoming, prefix: str, problems: list[Problem]) -> int | None:
+        if event.account is None:
+            if caller.account_seq is None:
+                raise AccountRequired
+            return caller.account_seq
+        account_id = ids.parse_prefixed(ids.ACCOUNT, event.account)
+        account = None if account_id is None else self._directory.accounts_by_id.get(account_id)
+        if account is None:
+            problems.append(
+                Problem(f"{prefix}account", "account_unknown", "There is no such account. See GET /v1/accounts.")
+            )
+            return None
+        return account.seq
+
+    def _draft(self, event: Incoming, prefix: str, problems: list[Problem]) -> Draft | None:
+        """The checked event, or None with everything wrong about it added to `problems`."""
+        count = len(problems)
+        if len(event.data) > EVENT_DATA_BYTES_MAX:
+            raise PayloadTooLarge(
+                f"`{prefix}data` has {len(event.data)} bytes; at most {EVENT_DATA_BYTES_MAX} are taken. Send a link to"
+                " the rest."
+            )
+        event_type = self._event_type(event.type, prefix, problems)
+        if event_type is not None:
+            problems.extend(
+                Problem(prefix + found.field, found.code, found.message) for found in event_type.problems(event.data)
+            )
+        event_id = None if event.id is None else _event_id(event.id, prefix, problems)
+        key = event.idempotency_key
+        if key is not None and not (1 <= len(key) <= IDEMPOTENCY_KEY_CHARACTERS_MAX and key.isprintable()):
+            problems.append(
+                Problem(
+                    f"{prefix}idempotency_key",
+                    "idempotency_key_invalid",
+                    f"An idempotency key has 1 to {IDEMPOTENCY_KEY_CHARACTERS_MAX} printable characters.",
+                )
+            )
+        expires_at = None if event.expires_at is None else self._expires_at(event.expires_at, prefix, problems)
+        if len(problems) > count or event_type is None:
+            return None
+        return Draft(event_type, event.data, event_id, key, expires_at)
+
+    def _event_type(self, name: str, prefix: str, problems: list[Problem]) -> LiveEventType | None:
+        event_type = self._directory.event_types.get(name)
+        if event_type is None:
+            problems.append(
+                Problem(
+                    f"{prefix}type",
+                    "event_type_unknown",
+                    "The catalog has no such event type. See GET /v1/event-types, or add it with PUT.",
+                )
+            )
+            return None
+        if event_type.archived:
+            problems.append(
+                Problem(
+                    f"{prefix}type",
+                    "event_type_archived",
+                    "This event type is archived: no new events of it are taken.",
+                )
+            )
+        return event_type
+
+    def _expires_at(self, text: str, prefix: str, problems: list[Problem]) -> int | None:
+        field = f"{prefix}expires_at"
+        try:
+            instant = datetime.fromisoformat(text)
+        except ValueError:
+            problems.append(Problem(field, "instant_invalid", "Write an instant such as 2026-01-31T12:00:00Z."))
+            return None
+        if instant.tzinfo is None:
+            problems.append(Problem(field, "instant_invalid", "Add the offset from UTC, such as Z or +02:00."))
+            return None
+        at_ms = int((instant - _EPOCH).total_seconds() * 1000)
+        if at_ms <= self._clock.now_ms():
+            problems.append(
+                Problem(
+                    field, "expires_at_past", "This instant has passed; nothing would ever be sent. Choose a later one."
+                )
+            )
+        return at_ms
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def _event_id(text: str, prefix: str, problems: list[Problem]) -> bytes | None:
+    event_id = ids.parse_uuid(text)
+    if event_id is None:
+        problems.append(
+            Problem(f"{prefix}id", "id_invalid", "An event's id is a UUID in its usual text form; or leave it out.")
+        )
+    return event_id

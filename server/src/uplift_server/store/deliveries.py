@@ -1,0 +1,270 @@
+"""Deliveries and their attempts, as people see them, and the resend; the engine writes the rest."""
+
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+
+from uplift_server.core.deliveries import FailedReason, Status, Trigger
+from uplift_server.core.outcomes import Outcome
+from uplift_server.store import instants
+from uplift_server.store.errors import Conflict
+from uplift_server.store.pages import page_of
+from uplift_server.store.records import Attempt, Delivery, DeliveryFilter, Page
+from uplift_server.store.schema import accounts, attempts, deliveries, endpoints, event_types, events
+
+WINDOW_ROWS: Final = 20_000
+"""How many rows a list looks at for one page where no index leads to those wanted; then the page ends early."""
+
+_ENDPOINT_ID_TAIL_FROM: Final = 11
+_UNSUCCESSFUL: Final = frozenset({Status.FAILED, Status.HELD, Status.CANCELLED})
+
+
+class _Source(NamedTuple):
+    """Where a list's rows come from in order: a table, and the conditions that an index of it answers."""
+
+    event_seq: sa.ColumnElement[int]
+    tables: sa.FromClause
+    conditions: list[sa.ColumnElement[bool]]
+
+
+def find(connection: Connection, account_seq: int | None, event_id: bytes, endpoint_id_tail: bytes) -> list[Delivery]:
+    """The account's delivery of an event to the endpoint whose id ends so: one or none.
+
+    Without an account, up to two, since a chosen event id is unique within its account only.
+    """
+    query = _details(deliveries).where(
+        events.c.id == event_id, sa.func.substr(endpoints.c.id, _ENDPOINT_ID_TAIL_FROM) == endpoint_id_tail
+    )
+    if account_seq is not None:
+        query = query.where(events.c.account_seq == account_seq)
+    return [_delivery(row) for row in connection.execute(query.limit(2))]
+
+
+def page_of_event(
+    connection: Connection, event_seq: int, *, limit: int, before: tuple[int, ...] | None = None
+) -> Page[Delivery]:
+    """An event's deliveries, those to the newest endpoints first."""
+    keys = sa.select(deliveries.c.event_seq, deliveries.c.endpoint_seq).where(deliveries.c.event_seq == event_seq)
+    if before is not None:
+        keys = keys.where(deliveries.c.endpoint_seq < before[0])
+    keys = keys.order_by(deliveries.c.endpoint_seq.desc()).limit(limit + 1)
+    return page_of(_detailed(connection, keys), limit, lambda delivery: (delivery.endpoint_seq,))
+
+
+def page(
+    connection: Connection,
+    account_seq: int | None,
+    wanted: DeliveryFilter,
+    *,
+    limit: int,
+    before: tuple[int, ...] | None = None,
+) -> Page[Delivery]:
+    """The account's deliveries (without an account: everybody's), those of the newest events first.
+
+    An endpoint in the filter must be the account's.
+    """
+    low, high = instants.bounds(connection, after=wanted.created_after, before=wanted.created_before)
+    if before is not None:
+        high = min(high, before[0])
+    source = _source(account_seq, wanted)
+    window_low = _window_low(connection, source, low, high)
+    keys = (
+        sa.select(source.event_seq.label("event_seq"), deliveries.c.endpoint_seq)
+        .select_from(_joined(source, wanted))
+        .where(source.event_seq.between(window_low, high), *source.conditions, *_others(wanted))
+        .order_by(source.event_seq.desc(), deliveries.c.endpoint_seq.desc())
+        .limit(limit + 1)
+    )
+    if before is not None:
+        keys = keys.where(sa.or_(source.event_seq < before[0], deliveries.c.endpoint_seq < before[1]))
+    found = page_of(_detailed(connection, keys), limit, lambda delivery: (delivery.event_seq, delivery.endpoint_seq))
+    if found.next_key is None and window_low > low:
+        return Page(found.items, (window_low, 0))
+    return found
+
+
+def page_of_attempts(
+    connection: Connection, event_seq: int, endpoint_seq: int, *, limit: int, before: tuple[int, ...] | None = None
+) -> Page[Attempt]:
+    """A delivery's attempts, newest first."""
+    query = sa.select(attempts).where(attempts.c.event_seq == event_seq, attempts.c.endpoint_seq == endpoint_seq)
+    if before is not None:
+        query = query.where(attempts.c.number < before[0])
+    rows = connection.execute(query.order_by(attempts.c.number.desc()).limit(limit + 1))
+    return page_of([_attempt(row) for row in rows], limit, lambda attempt: (attempt.number,))
+
+
+def start_resend(connection: Connection, event_seq: int, endpoint_seq: int, *, now: int) -> None:
+    """Make a delivery due at `now` for one attempt outside its schedule.
+
+    What it was before is kept with it; the engine goes back to that if the attempt fails. Raises Conflict while it is
+    being attempted, or is being resent already, or has expired.
+    """
+    own = sa.and_(deliveries.c.event_seq == event_seq, deliveries.c.endpoint_seq == endpoint_seq)
+    query = sa.select(deliveries, events.c.expires_at).join(events, events.c.seq == deliveries.c.event_seq).where(own)
+    row = connection.execute(query.with_for_update(of=deliveries)).one()
+    if row.status == Status.PENDING and row.lease_owner != 0:
+        raise Conflict("The delivery is being attempted right now.")
+    if row.resume_status is not None:
+        raise Conflict("The delivery is being resent already.")
+    if row.expires_at is not None and row.expires_at <= now:
+        raise Conflict("The event has expired; nothing is sent after that.")
+    connection.execute(
+        sa.update(deliveries)
+        .where(own)
+        .values(
+            status=int(Status.PENDING),
+            due_at=now,
+            lease_owner=0,
+            trigger=int(Trigger.RESEND),
+            resume_status=row.status,
+            resume_due_at=row.due_at if row.status == Status.PENDING else None,
+        )
+    )
+
+
+def last_failure(connection: Connection, endpoint_seq: int) -> Attempt | None:
+    """The latest failed attempt among the endpoint's newest deliveries."""
+    newest = (
+        sa.select(deliveries.c.event_seq)
+        .where(deliveries.c.endpoint_seq == endpoint_seq)
+        .order_by(deliveries.c.event_seq.desc())
+        .limit(20)
+        .subquery()
+    )
+    query = (
+        sa.select(attempts)
+        .join(newest, newest.c.event_seq == attempts.c.event_seq)
+        .where(attempts.c.endpoint_seq == endpoint_seq, attempts.c.outcome != int(Outcome.DELIVERED))
+        .order_by(attempts.c.started_at.desc())
+        .limit(1)
+    )
+    row = connection.execute(query).first()
+    return None if row is None else _attempt(row)
+
+
+def _source(account_seq: int | None, wanted: DeliveryFilter) -> _Source:
+    if wanted.endpoint_seq is not None:
+        own = deliveries.c.endpoint_seq == wanted.endpoint_seq
+        return _Source(deliveries.c.event_seq, deliveries, [own])
+    if account_seq is None:
+        return _Source(deliveries.c.event_seq, deliveries, [])
+    if wanted.status in _UNSUCCESSFUL:
+        # The literal condition is the partial index's own, by which both databases recognise it.
+        unsuccessful = [deliveries.c.account_seq == account_seq, sa.text("deliveries.status > 1")]
+        return _Source(deliveries.c.event_seq, deliveries, unsuccessful)  # type: ignore[arg-type]
+    conditions = [events.c.account_seq == account_seq]
+    if wanted.type_seq is not None:
+        conditions.append(events.c.type_seq == wanted.type_seq)
+    return _Source(events.c.seq, events, conditions)
+
+
+def _joined(source: _Source, wanted: DeliveryFilter) -> sa.FromClause:
+    if source.tables is events:
+        return events.join(deliveries, deliveries.c.event_seq == events.c.seq)
+    if wanted.type_seq is None and wanted.created_after is None and wanted.created_before is None:
+        return deliveries
+    return deliveries.join(events, events.c.seq == deliveries.c.event_seq)
+
+
+def _others(wanted: DeliveryFilter) -> list[sa.ColumnElement[bool]]:
+    """The conditions that are checked row by row."""
+    conditions = []
+    if wanted.status is not None:
+        conditions.append(deliveries.c.status == int(wanted.status))
+    if wanted.type_seq is not None:
+        conditions.append(events.c.type_seq == wanted.type_seq)
+    if wanted.created_after is not None:
+        conditions.append(events.c.created_at > wanted.created_after)
+    if wanted.created_before is not None:
+        conditions.append(events.c.created_at < wanted.created_before)
+    return conditions
+
+
+def _window_low(connection: Connection, source: _Source, low: int, high: int) -> int:
+    """The number of the event at which a page ends at the latest."""
+    query = (
+        sa.select(source.event_seq)
+        .select_from(source.tables)
+        .where(source.event_seq.between(low, high), *source.conditions)
+        .order_by(source.event_seq.desc())
+        .offset(WINDOW_ROWS)
+        .limit(1)
+    )
+    found = connection.scalars(query).first()
+    return low if found is None else max(low, found)
+
+
+def _detailed(connection: Connection, keys: sa.Select[Any]) -> Sequence[Delivery]:
+    # The page's keys first, then what belongs to them: no join is made for a row that is not shown.
+    key = keys.subquery("page")
+    query = _details(
+        key.join(
+            deliveries,
+            sa.and_(deliveries.c.event_seq == key.c.event_seq, deliveries.c.endpoint_seq == key.c.endpoint_seq),
+        )
+    ).order_by(deliveries.c.event_seq.desc(), deliveries.c.endpoint_seq.desc())
+    return [_delivery(row) for row in connection.execute(query)]
+
+
+def _details(tables: sa.FromClause) -> sa.Select[Any]:
+    return sa.select(
+        deliveries,
+        events.c.id.label("event_id"),
+        events.c.created_at,
+        events.c.expires_at,
+        endpoints.c.id.label("endpoint_id"),
+        accounts.c.id.label("account_id"),
+        event_types.c.name.label("type"),
+    ).select_from(
+        tables.join(events, events.c.seq == deliveries.c.event_seq)
+        .join(endpoints, endpoints.c.seq == deliveries.c.endpoint_seq)
+        .join(accounts, accounts.c.seq == deliveries.c.account_seq)
+        .join(event_types, event_types.c.seq == events.c.type_seq)
+    )
+
+
+def _delivery(row: sa.Row[Any]) -> Delivery:
+    return Delivery(
+        event_seq=row.event_seq,
+        endpoint_seq=row.endpoint_seq,
+        account_seq=row.account_seq,
+        account_id=row.account_id,
+        event_id=row.event_id,
+        endpoint_id=row.endpoint_id,
+        type=row.type,
+        status=Status(row.status),
+        leased=row.lease_owner != 0,
+        due_at=row.due_at,
+        attempts_made=row.attempts_made,
+        scheduled_attempts=row.scheduled_attempts,
+        last_outcome=None if row.last_outcome is None else Outcome(row.last_outcome),
+        failed_reason=None if row.failed_reason is None else FailedReason(row.failed_reason),
+        created_at=row.created_at,
+        completed_at=row.completed_at,
+        expires_at=row.expires_at,
+    )
+
+
+def _attempt(row: sa.Row[Any]) -> Attempt:
+    return Attempt(
+        number=row.number,
+        trigger=Trigger(row.trigger),
+        started_at=row.started_at,
+        duration_us=row.duration_us,
+        dns_ms=row.dns_ms,
+        connect_ms=row.connect_ms,
+        tls_ms=row.tls_ms,
+        first_byte_ms=row.first_byte_ms,
+        status_code=row.status_code,
+        outcome=Outcome(row.outcome),
+        error=row.error,
+        location=row.location,
+        remote_address=row.remote_address,
+        request_head=row.request_head,
+        response_head=row.response_head,
+        response_body=row.response_body,
+        body_truncated=row.body_truncated,
+    )

@@ -1,0 +1,135 @@
+"""Accepted events, as they are read; they are stored by the engine's `append`."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+
+from uplift_server.core import envelope
+from uplift_server.core.deliveries import Status
+from uplift_server.store import instants
+from uplift_server.store.records import Event, EventFilter, Page, Stretch
+from uplift_server.store.schema import accounts, deliveries, event_types, events
+
+WINDOW_EVENTS: Final = 20_000
+"""How many events a list looks at for one page where no index leads to those wanted; then the page ends early."""
+_HEAD_BYTES: Final = 1024
+
+
+def find(connection: Connection, account_seq: int | None, event_id: bytes) -> list[Event]:
+    """The account's event with this id, body included: one or none.
+
+    Without an account, up to two, since a chosen id is unique within its account only.
+    """
+    query = _select(events.c.body.label("head")).where(events.c.id == event_id).limit(2)
+    if account_seq is not None:
+        query = query.where(events.c.account_seq == account_seq)
+    rows = connection.execute(query).all()
+    return [replace(event, body=row.head) for event, row in zip(_with_counts(connection, rows), rows, strict=True)]
+
+
+def page(
+    connection: Connection,
+    account_seq: int | None,
+    wanted: EventFilter,
+    *,
+    limit: int,
+    before: tuple[int, ...] | None = None,
+) -> Page[Event]:
+    """The account's events (without an account: everybody's), newest first, without bodies."""
+    low, high = instants.bounds(connection, after=wanted.created_after, before=wanted.created_before)
+    if before is not None:
+        high = min(high, before[0] - 1)
+    window_low = low if _is_indexed(account_seq, wanted) else max(low, high - WINDOW_EVENTS + 1)
+    keys = _keys(account_seq, wanted, window_low, high).order_by(events.c.seq.desc()).limit(limit + 1)
+    rows = _rows(connection, keys, newest_first=True)
+    items = _with_counts(connection, rows[:limit])
+    if len(rows) > limit:
+        return Page(items, (items[-1].seq,))
+    return Page(items, (window_low,) if window_low > low else None)
+
+
+def forward(
+    connection: Connection, account_seq: int | None, wanted: EventFilter, *, limit: int, after: tuple[int, ...]
+) -> Stretch[Event]:
+    """The same, oldest first, from behind a place (`(0,)` is the beginning), to be followed for as long as one likes.
+
+    Events get their numbers in the order in which they become visible, so no place ever passes one that is to come.
+    """
+    low, high = instants.bounds(connection, after=wanted.created_after, before=wanted.created_before)
+    low = max(low, after[0] + 1)
+    window_high = high if _is_indexed(account_seq, wanted) else min(high, low + WINDOW_EVENTS - 1)
+    keys = _keys(account_seq, wanted, low, window_high).order_by(events.c.seq).limit(limit + 1)
+    rows = _rows(connection, keys, newest_first=False)
+    items = _with_counts(connection, rows[:limit])
+    if len(rows) > limit:
+        return Stretch(items, (items[-1].seq,), more=True)
+    return Stretch(items, (max(after[0], window_high),), more=window_high < high)
+
+
+def _is_indexed(account_seq: int | None, wanted: EventFilter) -> bool:
+    return account_seq is not None or wanted.type_seq is None
+
+
+def _keys(account_seq: int | None, wanted: EventFilter, low: int, high: int) -> sa.Select[tuple[int]]:
+    query = sa.select(events.c.seq).where(events.c.seq.between(low, high))
+    if account_seq is not None:
+        query = query.where(events.c.account_seq == account_seq)
+    if wanted.type_seq is not None:
+        query = query.where(events.c.type_seq == wanted.type_seq)
+    if wanted.created_after is not None:
+        query = query.where(events.c.created_at > wanted.created_after)
+    if wanted.created_before is not None:
+        query = query.where(events.c.created_at < wanted.created_before)
+    return query
+
+
+def _select(head: sa.ColumnElement[bytes]) -> sa.Select[Any]:
+    return sa.select(
+        events.c.seq,
+        events.c.id,
+        events.c.account_seq,
+        events.c.created_at,
+        events.c.expires_at,
+        accounts.c.id.label("account_id"),
+        event_types.c.name.label("type"),
+        head,
+    ).select_from(
+        events.join(accounts, accounts.c.seq == events.c.account_seq).join(
+            event_types, event_types.c.seq == events.c.type_seq
+        )
+    )
+
+
+def _rows(connection: Connection, keys: sa.Select[tuple[int]], *, newest_first: bool) -> Sequence[sa.Row[Any]]:
+    # The page's numbers first, then what belongs to them: no join is made for a row that is not shown.
+    found = list(connection.scalars(keys))
+    query = _select(sa.func.substr(events.c.body, 1, _HEAD_BYTES).label("head")).where(events.c.seq.in_(found))
+    return connection.execute(query.order_by(events.c.seq.desc() if newest_first else events.c.seq)).all()
+
+
+def _with_counts(connection: Connection, rows: Sequence[sa.Row[Any]]) -> list[Event]:
+    counts: dict[int, dict[Status, int]] = {row.seq: {} for row in rows}
+    grouped = (
+        sa.select(deliveries.c.event_seq, deliveries.c.status, sa.func.count())
+        .where(deliveries.c.event_seq.in_(list(counts)))
+        .group_by(deliveries.c.event_seq, deliveries.c.status)
+    )
+    for event_seq, status, count in connection.execute(grouped):
+        counts[event_seq][Status(status)] = count
+    return [
+        Event(
+            seq=row.seq,
+            id=row.id,
+            account_seq=row.account_seq,
+            account_id=row.account_id,
+            type=row.type,
+            created_at=row.created_at,
+            expires_at=row.expires_at,
+            api_version=envelope.api_version_of(row.head),
+            deliveries=counts[row.seq],
+        )
+        for row in rows
+    ]
