@@ -1,0 +1,1 @@
+"""The figures of Uplift Webhooks, one command each: `bench/run --list`."""

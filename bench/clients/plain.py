@@ -1,0 +1,43 @@
+"""A receiver that does next to nothing, so that a client is what is measured.
+
+It answers whenever what it read ends as the requests of `bench.clients.request` do, without parsing.
+
+    python -m bench.clients.plain        prints its port, ends when standard input does
+"""
+
+import asyncio
+import sys
+from typing import Final
+
+import uvloop
+
+from bench.clients.request import END
+
+_ANSWER: Final = b'HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 11\r\n\r\n{"ok":true}'
+
+
+class Connection(asyncio.Protocol):
+    """Answers."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Get ready to answer."""
+        assert isinstance(transport, asyncio.Transport)
+        self._write = transport.write
+
+    def data_received(self, data: bytes) -> None:
+        """Answer once the request is whole."""
+        if data.endswith(END):
+            self._write(_ANSWER)
+
+
+async def _main() -> None:
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(Connection, "127.0.0.1", 0, backlog=1024)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    ended = asyncio.Event()
+    loop.add_reader(sys.stdin, ended.set)
+    await ended.wait()
+
+
+if __name__ == "__main__":
+    uvloop.run(_main())

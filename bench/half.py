@@ -1,0 +1,18 @@
+"""Half of our own load: what the rows about latency under load are measured at."""
+
+from typing import Final
+
+from bench.options import Options
+from bench.scene import Scene
+
+_USUAL_S: Final = 10.0
+
+
+def half_rate(scene: Scene, options: Options) -> tuple[float, str]:
+    """Half of what the scene delivers at full load, in events/s, and where that number comes from."""
+    if options.rate:
+        return options.rate, f"{options.rate:,.0f} events/s (given)"
+    scene.warm_up()
+    full = scene.run("measuring full load", secs=options.duration(_USUAL_S)).per_s
+    rate = max(10.0, round(full / 2))
+    return rate, f"{rate:,.0f} events/s (half of {full:,.0f} measured first)"

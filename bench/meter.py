@@ -1,0 +1,78 @@
+"""What a tree of processes costs, read from /proc."""
+
+import os
+import threading
+from pathlib import Path
+from typing import Final
+
+_TICK_S: Final = 1 / os.sysconf("SC_CLK_TCK")
+_PROC: Final = Path("/proc")
+
+
+def tree(root: int) -> set[int]:
+    """A process and all that descend from it."""
+    children: dict[int, list[int]] = {}
+    for entry in _PROC.iterdir():
+        if entry.name.isdigit() and (fields := _fields(int(entry.name))):
+            children.setdefault(int(fields[1]), []).append(int(entry.name))
+    found: set[int] = set()
+    todo = [root]
+    while todo:
+        process = todo.pop()
+        if process not in found:
+            found.add(process)
+            todo += children.get(process, [])
+    return found
+
+
+def cpu_s(root: int) -> float:
+    """User and system time of the tree, those of its ended children included."""
+    ticks = 0
+    for process in tree(root):
+        # utime, stime, cutime, cstime: an ended child's time moves to its parent, so none is lost or counted twice.
+        ticks += sum(int(value) for value in _fields(process)[11:15])
+    return ticks * _TICK_S
+
+
+def memory_mib(root: int) -> float:
+    """Proportional set size of the tree: shared pages count once."""
+    total = 0
+    for process in tree(root):
+        try:
+            rollup = (_PROC / str(process) / "smaps_rollup").read_text()
+        except OSError:
+            continue
+        total += sum(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:"))
+    return total / 1024
+
+
+class MemoryWatch:
+    """Samples the memory of a tree now and then and keeps the highest."""
+
+    def __init__(self, root: int, every_s: float = 1.0) -> None:
+        self._root = root
+        self._every_s = every_s
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self.highest_mib = 0.0
+
+    def __enter__(self) -> "MemoryWatch":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+        self.highest_mib = max(self.highest_mib, memory_mib(self._root))
+
+    def _watch(self) -> None:
+        while not self._ended.wait(self._every_s):
+            self.highest_mib = max(self.highest_mib, memory_mib(self._root))
+
+
+def _fields(process: int) -> list[str]:
+    """What follows the name in /proc/PID/stat; empty for a process that is gone."""
+    try:
+        return (_PROC / str(process) / "stat").read_text().rsplit(")", 1)[1].split()
+    except OSError:
+        return []

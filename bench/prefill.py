@@ -1,0 +1,109 @@
+"""A database with deliveries that wait for their retry, made with the store's own verbs."""
+
+import asyncio
+import json
+import os
+import sqlite3
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from bench.load import TYPE
+from bench.progress import bar
+from uplift_server.core.deliveries import Status, Trigger
+from uplift_server.core.ids import uuid7
+from uplift_server.core.outcomes import Outcome
+from uplift_server.store.records import Appended, AttemptRow, NewDelivery, NewEvent, Settlement
+from uplift_server.store.sqlite.database import SqliteDatabase
+
+_CHUNK: Final = 500
+_OWNER: Final = 1
+_DUE_IN_MS: Final = 12 * 3_600_000
+_HEAD: Final = b"POST / HTTP/1.1\r\nhost: 127.0.0.1\r\n" + b"x-filler: " + b"x" * 600 + b"\r\n\r\n"
+_ANSWER: Final = b"HTTP/1.1 500 Failed\r\ncontent-length: 0\r\n\r\n"
+
+
+def prefill(database: Path, count: int, body_bytes: int) -> None:
+    """Add `count` deliveries, spread over all endpoints, each failed once and due again in twelve hours.
+
+    The server must have made the tables, and must not run.
+    """
+    connection = sqlite3.connect(database)
+    endpoints = connection.execute("SELECT seq, account_seq FROM endpoints ORDER BY seq").fetchall()
+    (type_seq,) = connection.execute("SELECT seq FROM event_types WHERE name = ?", (TYPE,)).fetchone()
+    connection.close()
+    asyncio.run(_fill(database, list(_events(endpoints, type_seq, body_bytes)), count))
+
+
+def _events(endpoints: list[tuple[int, int]], type_seq: int, body_bytes: int) -> Iterator[tuple[int, int, int, bytes]]:
+    """What an event for each endpoint consists of."""
+    data = {"object": {"pad": ""}}
+    data["object"]["pad"] = "x" * (body_bytes - len(json.dumps(data)))
+    body = json.dumps(data).encode()
+    for endpoint_seq, account_seq in endpoints:
+        yield endpoint_seq, account_seq, type_seq, body
+
+
+async def _fill(path: Path, kinds: list[tuple[int, int, int, bytes]], count: int) -> None:
+    database = SqliteDatabase(path)
+    database.lock()
+    await database.open()
+    try:
+        began = time.monotonic()
+        with bar("deliveries that wait", count) as step:
+            for done in range(0, count, _CHUNK):
+                now = time.time_ns() // 1_000_000
+                size = min(_CHUNK, count - done)
+                chosen = [kinds[(done + offset) % len(kinds)] for offset in range(size)]
+                lease = [NewDelivery(endpoint, Status.PENDING, now + 60_000, _OWNER) for endpoint, *_ in chosen]
+                events = [
+                    NewEvent(uuid7(now, os.urandom(10)), account, type_seq, now, None, body, (delivery,))
+                    for (_, account, type_seq, body), delivery in zip(chosen, lease, strict=True)
+                ]
+                (stored,) = await database.append([events])
+                assert isinstance(stored, list)
+                await database.settle(
+                    [_failed(event, kind[0], now) for event, kind in zip(stored, chosen, strict=True)]
+                )
+                step(done + size, f"{(done + size) / (time.monotonic() - began):,.0f} a second")
+    finally:
+        await database.close()
+
+
+def _failed(event: Appended, endpoint_seq: int, now: int) -> Settlement:
+    """The first attempt failed; the second is far away."""
+    attempt = AttemptRow(
+        event_seq=event.seq,
+        endpoint_seq=endpoint_seq,
+        number=1,
+        trigger=Trigger.SCHEDULE,
+        started_at=now,
+        duration_us=1000,
+        dns_ms=None,
+        connect_ms=None,
+        tls_ms=None,
+        first_byte_ms=1,
+        status_code=500,
+        outcome=Outcome.SERVER_ERROR,
+        error=None,
+        location=None,
+        remote_address="127.0.0.1:80",
+        request_head=_HEAD,
+        response_head=_ANSWER,
+        response_body=b"",
+        body_truncated=False,
+    )
+    return Settlement(
+        event_seq=event.seq,
+        endpoint_seq=endpoint_seq,
+        fence=1,
+        status=Status.PENDING,
+        due_at=now + _DUE_IN_MS,
+        attempts_made=1,
+        scheduled_attempts=1,
+        last_outcome=Outcome.SERVER_ERROR,
+        failed_reason=None,
+        completed_at=None,
+        attempt=attempt,
+    )

@@ -1,0 +1,68 @@
+"""Child processes that never outlive their parent, however it ends."""
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any, Final
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+BIN: Final = Path(sys.executable).parent
+_STOP_S: Final = 5.0
+# Where there is one, a program of the system's that sees to it that a process dies with its parent even on kill -9.
+_GUARD: Final = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
+
+
+def environment() -> dict[str, str]:
+    """The environment of every child: ours, without what would change what is measured."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("UPLIFT_", "COV_", "COVERAGE_", "PYTEST_"))}
+    return kept | {"PYTHONUNBUFFERED": "1"}
+
+
+def start(
+    command: Sequence[str | Path],
+    *,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    stdin: int = subprocess.DEVNULL,
+    stdout: int | IO[bytes] = subprocess.PIPE,
+    stderr: int | IO[bytes] | None = None,
+) -> subprocess.Popen[bytes]:
+    """Start a process in a session of its own, so that Ctrl-C reaches only us and we end it."""
+    return subprocess.Popen(
+        [*_GUARD, *(str(part) for part in command)],
+        env=environment() | dict(env or {}),
+        cwd=cwd or ROOT,
+        stdin=stdin,
+        stdout=stdout,
+        stderr=stderr,
+        start_new_session=True,
+    )
+
+
+def stop(process: subprocess.Popen[Any], patience_s: float = _STOP_S) -> None:
+    """End a process: politely, then not."""
+    if process.poll() is None:
+        with contextlib.suppress(ProcessLookupError):
+            process.terminate()
+        try:
+            process.wait(patience_s)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+    for stream in (process.stdin, process.stdout, process.stderr):
+        if stream is not None:
+            stream.close()
+
+
+@contextlib.contextmanager
+def running(command: Sequence[str | Path], **options: Any) -> Iterator[subprocess.Popen[bytes]]:
+    """A process for as long as the block runs."""
+    process = start(command, **options)
+    try:
+        yield process
+    finally:
+        stop(process)

@@ -1,0 +1,56 @@
+"""The receiver's process, seen from the outside."""
+
+import http.client
+import json
+import subprocess
+import sys
+from array import array
+from contextlib import AbstractContextManager
+from typing import Any
+
+from bench.processes import start, stop
+
+
+class Receiver(AbstractContextManager["Receiver"]):
+    """Runs the receiver for as long as the block does."""
+
+    def __enter__(self) -> "Receiver":
+        self._process = start([sys.executable, "-m", "bench.receiver"], stdin=subprocess.PIPE)
+        assert self._process.stdout is not None
+        self.port, self._control = json.loads(self._process.stdout.readline())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        stop(self._process)
+
+    def url(self, path: str) -> str:
+        """An endpoint's URL."""
+        return f"http://127.0.0.1:{self.port}/{path}"
+
+    def reset(self) -> None:
+        """Forget what came."""
+        self._ask("/reset")
+
+    def unique(self) -> int:
+        """How many events came on paths that answer, each counted once for each path."""
+        counts = json.loads(self._ask("/counts"))
+        return sum(found["unique"] for kind, found in counts.items() if kind != "hang")
+
+    def statistics(self) -> dict[str, Any]:
+        """Counts by class of path, latencies, first and last instant."""
+        found: dict[str, Any] = json.loads(self._ask("/statistics"))
+        return found
+
+    def seen(self) -> set[int]:
+        """The numbers of the events that came on paths that answer."""
+        numbers = array("q")
+        numbers.frombytes(self._ask("/seen"))
+        return set(numbers)
+
+    def _ask(self, path: str) -> bytes:
+        connection = http.client.HTTPConnection("127.0.0.1", self._control, timeout=60)
+        try:
+            connection.request("GET", path)
+            return connection.getresponse().read()
+        finally:
+            connection.close()

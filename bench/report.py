@@ -1,0 +1,116 @@
+"""What a row found, for people and as one line of JSON."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from bench.machine import filesystem, machine, now, versions
+from bench.options import Options
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One number, with its target where it has one."""
+
+    name: str
+    value: float
+    unit: str = ""
+    target: str = ""
+    reached: bool | None = None
+
+    @property
+    def text(self) -> str:
+        """The value as people write it."""
+        if self.value == int(self.value) or abs(self.value) >= 100:
+            return f"{self.value:,.0f}"
+        return f"{self.value:,.2f}"
+
+
+def at_least(name: str, value: float, unit: str, target: float, aim: str = "") -> Figure:
+    """A figure that should not be lower than its target."""
+    return Figure(name, value, unit, f"≥ {target:,g}{aim}", value >= target)
+
+
+def at_most(name: str, value: float, unit: str, target: float, aim: str = "") -> Figure:
+    """A figure that should not be higher than its target."""
+    return Figure(name, value, unit, f"≤ {target:,g}{aim}", value <= target)
+
+
+@dataclass
+class Report:
+    """The result of one row."""
+
+    row: str
+    title: str
+    figures: list[Figure]
+    conditions: dict[str, str]
+    """Payload, fan-out, durability, durations."""
+    reference: dict[str, float] = field(default_factory=dict)
+    """Measured in the same run, for ratios."""
+    curves: dict[str, dict[str, float]] = field(default_factory=dict)
+    """Latency percentiles in ms, by name."""
+    notes: list[str] = field(default_factory=list)
+    """What a reader must know besides."""
+
+    def record(self, options: Options) -> dict[str, Any]:
+        """Everything, for the JSON line."""
+        return {
+            "row": self.row,
+            "title": self.title,
+            "at": now(),
+            "smoke": options.smoke,
+            "figures": {
+                figure.name: {"value": round(figure.value, 4), "unit": figure.unit}
+                | ({"target": figure.target, "reached": figure.reached} if figure.target else {})
+                for figure in self.figures
+            },
+            "conditions": self.conditions,
+            "reference": self.reference,
+            "curves": self.curves,
+            "notes": self.notes,
+            "machine": machine() | {"filesystem": filesystem(options.directory)},
+            "versions": versions(),
+        }
+
+
+def show(report: Report, options: Options, file: Path | None) -> None:
+    """Print a report, its JSON line last; add the line to `file`."""
+    console = Console(highlight=False)
+    record = report.record(options)
+    console.print(f"\n[bold]{report.row}[/bold]  {report.title}\n")
+    table = Table(box=None, pad_edge=False, padding=(0, 2), show_header=False)
+    table.add_column()
+    table.add_column(justify="right")
+    for _ in range(3):
+        table.add_column()
+    for figure in report.figures:
+        verdict = {True: "[green]reached[/green]", False: "[red]missed[/red]", None: ""}[figure.reached]
+        if options.smoke:
+            verdict = ""
+        table.add_row(figure.name, f"[bold]{figure.text}[/bold]", figure.unit, figure.target, verdict)
+    console.print(table)
+    if options.smoke:
+        console.print("\n[yellow]A smoke run: it shows that the row runs; its numbers mean nothing.[/yellow]")
+    for note in report.notes:
+        console.print(f"\n{note}", markup=False)
+    console.print()
+    for label, values in (
+        ("reference", {name: f"{value:,.5g}" for name, value in report.reference.items()}),
+        ("conditions", report.conditions),
+        ("machine", record["machine"]),
+        ("versions", record["versions"]),
+    ):
+        if values:
+            line = ", ".join(f"{name} {value}" for name, value in values.items())
+            console.print(f"[dim]{label:<11}[/dim]{line}", markup=True)
+    print()
+    line = json.dumps(record, ensure_ascii=False)
+    print(line, flush=True)
+    if file is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with file.open("a", encoding="utf-8") as out:
+            out.write(line + "\n")

@@ -1,0 +1,30 @@
+"""Every row, in the order of the table."""
+
+from typing import Final
+
+from bench.row import Row
+from bench.rows import (
+    batch,
+    end_to_end,
+    half_load,
+    isolation,
+    kill,
+    latency,
+    memory,
+    sender,
+    start,
+    waiting,
+)
+
+ROWS: Final[tuple[Row, ...]] = (
+    end_to_end.ROW,
+    batch.ROW,
+    latency.ROW,
+    half_load.ROW,
+    sender.ROW,
+    isolation.ROW,
+    waiting.ROW,
+    memory.ROW,
+    kill.ROW,
+    start.ROW,
+)

@@ -1,0 +1,47 @@
+"""Events accepted a second in batches of a hundred."""
+
+from typing import Final
+
+from bench.options import Options
+from bench.reference import BATCH, commits
+from bench.report import Figure, Report, at_least, at_most
+from bench.row import Row
+from bench.scene import Scene, conditions
+
+_USUAL_S: Final = 20.0
+_CONNECTIONS: Final = 8
+# Batches are accepted faster than events are delivered, so what has queued takes a while.
+_DRAIN_S: Final = 180.0
+
+
+def _measure(row: Row, options: Options) -> Report:
+    secs = options.duration(_USUAL_S)
+    with Scene(options) as scene:
+        reference = commits(scene.directory, options.duration(3.0))
+        scene.server.start()
+        scene.add([f"ok/{number}" for number in range(options.endpoints)])
+        scene.run("warming up", secs=options.warm_up_s, connections=_CONNECTIONS, batch=BATCH, drain_s=_DRAIN_S)
+        found = scene.run("batches", secs=secs, connections=_CONNECTIONS, batch=BATCH, drain_s=_DRAIN_S)
+        notes = found.trouble + scene.trouble()
+    return Report(
+        row.name,
+        row.title,
+        [
+            at_least("accepted", found.accepted / found.load["secs"], "events/s", 12_000),
+            at_most("lost", found.lost, "events", 0),
+            Figure("duplicates", found.duplicates, "events"),
+            Figure("delivered, to the last", found.accepted / (found.load["secs"] + found.drain_s), "events/s"),
+            Figure("time to drain", found.drain_s, "s"),
+            Figure("processor time", found.cpu_us, "µs an event"),
+            Figure("memory at load", found.memory_mib, "MiB"),
+            Figure("accept p50", found.accept_ms.get("p50", 0), "ms a batch"),
+            Figure("accept p99", found.accept_ms.get("p99", 0), "ms a batch"),
+        ],
+        conditions(options, load=f"{_CONNECTIONS} connections, {BATCH} events a call, closed loop, {secs:g} s"),
+        reference,
+        {"accept of a batch": found.accept_ms},
+        notes,
+    )
+
+
+ROW: Final = Row("batch", "batches of 100 events", _measure, 60)

@@ -1,0 +1,94 @@
+"""Crashes under load: what was answered 202 arrives, whatever happens."""
+
+import random
+import re
+import sqlite3
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import Final
+
+from bench.options import Options
+from bench.progress import bar
+from bench.report import Figure, Report, at_most
+from bench.row import Row
+from bench.scene import Scene, conditions
+from bench.server import READY_WITHIN_S
+
+_UPTIME_S: Final = (0.2, 2.0)
+_SMOKE_KILLS: Final = 2
+# A delivery whose attempt was cut off is attempted again once its lease has run out.
+_DRAIN_S: Final = 120.0
+_SEQ: Final = re.compile(rb'"seq":\s*(\d+)')
+
+
+def _measure(row: Row, options: Options) -> Report:
+    kills = _SMOKE_KILLS if options.smoke else options.kills
+    dice = random.Random(options.seed)
+    settings = {"UPLIFT_LEASE": "5s", "UPLIFT_ATTEMPT_TIMEOUT": "3s"} if options.smoke else {}
+    leased = cut_off = 0
+    restarts: list[float] = []
+    with Scene(options, settings=settings) as scene:
+        scene.server.start()
+        scene.add([f"ok/{number}" for number in range(options.endpoints)])
+        scene.receiver.reset()
+        load = scene.begin(secs=0)
+        with bar("kill -9", kills) as step:
+            for kill in range(kills):
+                time.sleep(dice.uniform(*_UPTIME_S))
+                scene.server.kill()
+                # A request that reached the receiver's socket is counted only once the receiver has read it.
+                time.sleep(0.1)
+                at_kill = _leased(scene.server.database)
+                leased += len(at_kill)
+                cut_off += len(at_kill & scene.receiver.seen())
+                restarts.append(scene.server.start())
+                step(kill + 1, f"{leased:,} leased at kills")
+        time.sleep(dice.uniform(*_UPTIME_S))
+        load.terminate()
+        result, accepted = scene.finish(load)
+        began = time.monotonic()
+        lost = scene.drain(accepted, _DRAIN_S)
+        drained = time.monotonic() - began
+        counts = scene.receiver.statistics()["counts"]["ok"]
+        notes = [f"Seed {options.seed}: --seed {options.seed} kills at the same moments again.", *scene.trouble()]
+    return Report(
+        row.name,
+        row.title,
+        [
+            at_most("lost", len(lost), "events", 0),
+            at_most("duplicates", counts["duplicates"], "events", cut_off),
+            Figure("sent and not settled at the kills", cut_off, "deliveries"),
+            Figure("leased at the kills", leased, "deliveries"),
+            Figure("kills", kills),
+            Figure("answered 202", len(accepted), "events"),
+            Figure("delivered", counts["unique"], "events"),
+            Figure("requests cut off", result["codes"].get("0", 0), "requests"),
+            Figure("restart to ready, longest", max(restarts), "s"),
+            Figure("time until the last arrived", drained, "s"),
+        ],
+        conditions(
+            options,
+            load=f"{options.connections} connections, closed loop",
+            kills=f"{kills}, each {_UPTIME_S[0]} to {_UPTIME_S[1]} s after the server was ready",
+            restart=f"at once; ready within {READY_WITHIN_S:g} s",
+            **settings,
+        ),
+        notes=notes,
+    )
+
+
+def _leased(database: Path) -> set[int]:
+    """The numbers of the events whose deliveries were leased when the server died.
+
+    Opened read-only, so that the log of the last commits is left for the server to recover.
+    """
+    statement = (
+        "SELECT e.body FROM deliveries d JOIN events e ON e.seq = d.event_seq WHERE d.status = 0 AND d.lease_owner <> 0"
+    )
+    with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
+        found = (_SEQ.search(body) for (body,) in connection.execute(statement))
+        return {int(match[1]) for match in found if match is not None}
+
+
+ROW: Final = Row("kill", "kill -9 under load: nothing answered 202 is lost", _measure, 150)

@@ -1,0 +1,218 @@
+"""The stage of a row: receiver, server and load generator, and one measured run of the three."""
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from array import array
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from bench.load import FIRST_SEQ, Plan
+from bench.meter import MemoryWatch, cpu_s
+from bench.options import Options
+from bench.processes import start, stop
+from bench.progress import bar
+from bench.receiving import Receiver
+from bench.server import KEY, Server, ServerFailed
+
+DRAIN_S: Final = 60.0
+_LOOK_S: Final = 0.25
+# After the last delivery came, the server still writes down that it did.
+_SETTLE_S: Final = 0.3
+BODY_BYTES: Final = 1024
+
+
+@dataclass
+class Measurement:
+    """One run: what was asked, what arrived, what it cost."""
+
+    load: dict[str, Any]
+    """What the generator reports (`bench.load.Result`)."""
+    accepted: int
+    delivered: int
+    lost: int
+    """Accepted for an endpoint that answers, and not delivered within the time to drain."""
+    duplicates: int
+    per_s: float
+    """Delivered events a second, from the first request to the last delivery."""
+    drain_s: float
+    cpu_us: float
+    """Of the server's processes, for each delivered event."""
+    cores: float
+    memory_mib: float
+    accept_ms: dict[str, float] = field(default_factory=dict)
+    received_ms: dict[str, float] = field(default_factory=dict)
+    """From the instant an event was to be sent to its arrival, acceptance included."""
+
+    @property
+    def trouble(self) -> list[str]:
+        """What makes the run doubtful, in words."""
+        found = []
+        refused = {code: count for code, count in self.load["codes"].items() if code != "202"}
+        if refused:
+            found.append(f"Not every request was accepted: {refused}; one answer: {self.load['refusal'] or 'none'}")
+        late = self.load["late_ms"].get("p99", 0.0)
+        if late > 1.0:
+            found.append(f"The generator itself was late: p99 {late} ms.")
+        return found
+
+
+class Scene(AbstractContextManager["Scene"]):
+    """A receiver and a server on a fresh database, both gone afterwards."""
+
+    def __init__(
+        self, options: Options, *, settings: dict[str, str] | None = None, directory: Path | None = None
+    ) -> None:
+        self.options = options
+        self._given = directory
+        self._settings = settings
+        self._stack = ExitStack()
+        self._seq = FIRST_SEQ
+        self.accounts: list[str] = []
+        self.silent: set[int] = set()
+        """Indexes of accounts whose endpoint never answers."""
+
+    def __enter__(self) -> "Scene":
+        with ExitStack() as stack:
+            self.directory = self._given or workspace(self.options, stack)
+            self.receiver = stack.enter_context(Receiver())
+            self.server = Server(self.directory, self.options.server, self._settings)
+            stack.callback(self.server.stop)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def trouble(self) -> list[str]:
+        """What the server complained about, in words."""
+        lines = self.server.warnings()
+        return [f"The server logged {len(lines)} warnings or errors; the first: {lines[0][:300]}"] if lines else []
+
+    def add(self, paths: list[str]) -> None:
+        """An account with one endpoint for each path of the receiver."""
+        first = len(self.accounts)
+        self.accounts += self.server.add_endpoints([self.receiver.url(path) for path in paths])
+        self.silent |= {first + index for index, path in enumerate(paths) if path.startswith("hang")}
+
+    def warm_up(self) -> None:
+        """Load a little, so that connections are open and caches warm."""
+        self.run("warming up", secs=self.options.warm_up_s)
+
+    def run(
+        self,
+        label: str,
+        *,
+        secs: float,
+        connections: int | None = None,
+        rate: float = 0.0,
+        batch: int = 1,
+        drain_s: float = DRAIN_S,
+    ) -> Measurement:
+        """Load for `secs`, wait until everything arrived, count."""
+        load = self.begin(secs=secs, connections=connections, rate=rate, batch=batch)
+        self.receiver.reset()
+        root, cpu, began = self.server.pid, cpu_s(self.server.pid), time.monotonic()
+        with MemoryWatch(root) as memory, bar(label, secs) as step:
+            before = 0
+            while load.poll() is None:
+                time.sleep(_LOOK_S)
+                unique = self.receiver.unique()
+                step(time.monotonic() - began, f"{(unique - before) / _LOOK_S:,.0f} events/s")
+                before = unique
+            result, accepted = self.finish(load)
+        drain = time.monotonic()
+        lost = self.drain(accepted, drain_s)
+        drained = time.monotonic() - drain
+        time.sleep(_SETTLE_S)
+        used, elapsed = cpu_s(root) - cpu, time.monotonic() - began
+        found = self.receiver.statistics()
+        answering = [counts for kind, counts in found["counts"].items() if kind != "hang"]
+        delivered = sum(counts["unique"] for counts in answering)
+        span = max((found["last_at"] - result["began_at"]) / 1e9, result["secs"], 1e-9)
+        return Measurement(
+            load=result,
+            accepted=len(accepted),
+            delivered=delivered,
+            lost=len(lost),
+            duplicates=sum(counts["duplicates"] for counts in answering),
+            per_s=delivered / span,
+            drain_s=drained,
+            cpu_us=used / max(1, delivered) * 1e6,
+            cores=used / elapsed,
+            memory_mib=memory.highest_mib,
+            accept_ms=result["accept_ms"],
+            received_ms=found["latency_ms"].get("ok", {}),
+        )
+
+    # ---- the parts of a run, for rows that interfere with it
+
+    def begin(
+        self, *, secs: float, connections: int | None = None, rate: float = 0.0, batch: int = 1
+    ) -> subprocess.Popen[bytes]:
+        """Start the generator; it connects first."""
+        plan = Plan(
+            port=self.server.port,
+            key=KEY,
+            accounts=self.accounts,
+            secs=secs,
+            connections=connections or self.options.connections,
+            rate=rate,
+            batch=batch,
+            first_seq=self._seq,
+            body_bytes=BODY_BYTES,
+            accepted_file=str(self.directory / "accepted"),
+        )
+        file = self.directory / "plan.json"
+        file.write_text(json.dumps(asdict(plan)))
+        process = start([sys.executable, "-m", "bench.load", file])
+        self._stack.callback(stop, process)
+        return process
+
+    def finish(self, load: subprocess.Popen[bytes]) -> tuple[dict[str, Any], set[int]]:
+        """What the generator reports, and the numbers of the events it was told are safe."""
+        out, _ = load.communicate(timeout=120)
+        if load.returncode:
+            raise ServerFailed(f"the load generator ended with {load.returncode}")
+        result: dict[str, Any] = json.loads(out)
+        self._seq += result["sent"]
+        numbers = array("q")
+        numbers.frombytes((self.directory / "accepted").read_bytes())
+        return result, set(numbers)
+
+    def drain(self, accepted: set[int], within_s: float) -> set[int]:
+        """Wait until every accepted event arrived; those that did not within the time."""
+        count = len(self.accounts)
+        wanted = {seq for seq in accepted if seq % count not in self.silent} if self.silent else accepted
+        until = time.monotonic() + within_s
+        with bar("waiting for the last to arrive", len(wanted)) as step:
+            while (unique := self.receiver.unique()) < len(wanted) and time.monotonic() < until:
+                step(unique)
+                time.sleep(_LOOK_S / 5)
+        missing = wanted - self.receiver.seen()
+        # An event whose answer was lost may have come in the place of one that is still to come.
+        while missing and time.monotonic() < until:
+            time.sleep(_LOOK_S)
+            missing = wanted - self.receiver.seen()
+        return missing
+
+
+def workspace(options: Options, stack: ExitStack) -> Path:
+    """A directory of our own on the measured disk, gone when the stack closes."""
+    options.directory.mkdir(parents=True, exist_ok=True)
+    made = tempfile.TemporaryDirectory(prefix="uplift-bench-", dir=options.directory, ignore_cleanup_errors=True)
+    return Path(stack.enter_context(made))
+
+
+def conditions(options: Options, **more: str) -> dict[str, str]:
+    """What every row's figures depend on."""
+    return {
+        "payload": f"{BODY_BYTES} bytes an event",
+        "fan-out": "one endpoint an event",
+        "endpoints": str(options.endpoints),
+        "durability": "SQLite, WAL, synchronous=FULL, 202 after the commit",
+    } | more

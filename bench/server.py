@@ -1,0 +1,136 @@
+"""The server under test, through its public doors only: command, environment, HTTP."""
+
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+from typing import Any, Final
+
+from bench.processes import BIN, start, stop
+
+KEY: Final = "op_bench_0123456789abcdef0123456789abcdef"
+READY_WITHIN_S: Final = 60.0
+_POLL_S: Final = 0.005
+
+
+class ServerFailed(Exception):
+    """The server did not do what the row needs of it."""
+
+
+class Server:
+    """`uplift-server serve` on a SQLite file in `directory`, which survives restarts."""
+
+    def __init__(self, directory: Path, command: Path | None = None, settings: dict[str, str] | None = None) -> None:
+        self.directory = directory
+        self.port = free_port()
+        self.database = directory / "uplift.db"
+        self.log = directory / "server.log"
+        self._command = command or BIN / "uplift-server"
+        self._settings = settings or {}
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """The environment it is started with; everything else keeps its default."""
+        return {
+            "UPLIFT_DATABASE_URL": f"sqlite:///{self.database}",
+            "UPLIFT_PORT": str(self.port),
+            "UPLIFT_OPERATOR_KEY": KEY,
+            "UPLIFT_ALLOW_PRIVATE_NETWORKS": "true",
+            "UPLIFT_LOG_FORMAT": "json",
+        } | self._settings
+
+    @property
+    def pid(self) -> int:
+        """The process all others of the server descend from."""
+        assert self._process is not None, "the server runs"
+        return self._process.pid
+
+    def start(self) -> float:
+        """Start it and wait until it is ready; the seconds that took."""
+        began = time.monotonic()
+        with self.log.open("ab") as log:
+            self._process = start(
+                [self._command, "serve"], env=self.settings, cwd=self.directory, stdout=log, stderr=log
+            )
+        while time.monotonic() < began + READY_WITHIN_S:
+            if self._process.poll() is not None:
+                raise ServerFailed(f"the server ended with {self._process.returncode}:\n{self.last_lines()}")
+            if self._ready():
+                return time.monotonic() - began
+            time.sleep(_POLL_S)
+        raise ServerFailed(f"the server was not ready within {READY_WITHIN_S:g} s:\n{self.last_lines()}")
+
+    def _ready(self) -> bool:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=2)
+        try:
+            connection.request("GET", "/readyz")
+            return connection.getresponse().status == 200
+        except (OSError, http.client.HTTPException):
+            return False
+        finally:
+            connection.close()
+
+    def stop(self) -> None:
+        """End it as an operator would."""
+        if self._process is not None:
+            stop(self._process)
+            self._process = None
+
+    def kill(self) -> None:
+        """End it, and all its processes, as a crash would."""
+        assert self._process is not None, "the server runs"
+        os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        self._process = None
+
+    def last_lines(self, count: int = 12) -> str:
+        """The end of its log."""
+        lines = self.log.read_bytes()[-8192:].decode("utf-8", "replace").splitlines()
+        return "\n".join(lines[-count:])
+
+    def warnings(self) -> list[str]:
+        """Log lines above `info`, which a clean run does not have."""
+        return [
+            line
+            for line in self.log.read_text("utf-8", "replace").splitlines()
+            if '"level":"warning"' in line.replace(" ", "") or '"level":"error"' in line.replace(" ", "")
+        ]
+
+    def add_endpoints(self, urls: list[str]) -> list[str]:
+        """An account with one endpoint for each URL; the accounts' ids, in order."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        accounts = []
+        try:
+            for number, url in enumerate(urls):
+                account = _post(connection, "/v1/accounts", {"name": f"Bench {number}", "contact_emails": []})["id"]
+                _post(connection, "/v1/endpoints", {"url": url}, account)
+                accounts.append(account)
+        finally:
+            connection.close()
+        return accounts
+
+
+def _post(connection: http.client.HTTPConnection, path: str, value: object, account: str = "") -> dict[str, Any]:
+    headers = {"authorization": f"Bearer {KEY}", "content-type": "application/json"}
+    if account:
+        headers["uplift-account"] = account
+    connection.request("POST", path, json.dumps(value), headers)
+    answer = connection.getresponse()
+    body = answer.read()
+    if answer.status != 201:
+        raise ServerFailed(f"POST {path} was answered {answer.status}: {body.decode('utf-8', 'replace')[:500]}")
+    found: dict[str, Any] = json.loads(body)
+    return found
+
+
+def free_port() -> int:
+    """A port nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
