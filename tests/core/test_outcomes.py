@@ -9,7 +9,10 @@ from hypothesis import strategies as st
 from uplift_server.core.exchange import Exchange, Failure
 from uplift_server.core.outcomes import Outcome, classify, explain, is_ours
 
-CONTRACT_NAMES = "delivered redirect client_error server_error throttled timeout dns_error connect_error tls_error protocol_error blocked"
+CONTRACT_NAMES = (
+    "delivered redirect client_error server_error throttled timeout "
+    "dns_error connect_error tls_error protocol_error blocked"
+)
 
 
 def exchange(status_code: int | None = None, failure: Failure | None = None) -> Exchange:
@@ -121,41 +124,52 @@ def test_a_hostile_location_is_shown_cut_and_printable() -> None:
 @pytest.mark.parametrize(
     ("outcome", "error", "words"),
     [
-        (Outcome.TIMEOUT, "connecting took longer than 5 s", "No connection"),
-        (Outcome.TIMEOUT, "no complete response within 15 s, the connection was closed", "Answer first, work later"),
+        # The sender's words.
+        (Outcome.TIMEOUT, "192.0.2.1:443 did not accept a connection within 5 s", "No connection"),
+        (Outcome.TIMEOUT, "no complete response within 15 s: still connecting to 192.0.2.1:443", "No connection"),
+        (Outcome.TIMEOUT, "the TLS handshake with 192.0.2.1:443 took longer than the 5 s allowed", "No connection"),
+        (Outcome.TIMEOUT, "the egress proxy opened no tunnel to a.example:443 within 5 s", "No connection"),
+        (Outcome.TIMEOUT, "no complete response within 15 s: still resolving a.example", "could not be resolved"),
+        (Outcome.TIMEOUT, "no complete response within 15 s: still waiting for the response", "Answer first, work"),
         (Outcome.TIMEOUT, None, "Answer first, work later"),
-        (Outcome.DNS_ERROR, "hooks.example: no such name", "could not be resolved"),
-        (Outcome.CONNECT_ERROR, "connection refused", "nothing listens"),
-        (Outcome.CONNECT_ERROR, "network is unreachable", "No route"),
-        (Outcome.CONNECT_ERROR, "no route to host", "No route"),
-        (Outcome.CONNECT_ERROR, "connection reset by peer", "cut the connection"),
-        (Outcome.CONNECT_ERROR, "the egress proxy answered 502", "Our own way out"),
-        (Outcome.CONNECT_ERROR, "cannot assign requested address", "No connection"),
-        # OpenSSL's words, as Python's ssl gives them.
+        (Outcome.DNS_ERROR, "a.example has no address", "could not be resolved"),
+        (Outcome.CONNECT_ERROR, "could not connect to 192.0.2.1:443: connection refused", "nothing listens"),
+        (Outcome.CONNECT_ERROR, "could not connect to 192.0.2.1:443: network is unreachable", "No route"),
+        (Outcome.CONNECT_ERROR, "could not connect to 192.0.2.1:443: no route to host", "No route"),
+        (Outcome.CONNECT_ERROR, "192.0.2.1:443 closed the connection at once: broken pipe", "cut the connection"),
+        (Outcome.CONNECT_ERROR, "the egress proxy refused a tunnel to a.example:443 (status 403)", "Our own way out"),
+        (Outcome.CONNECT_ERROR, "could not send from the egress address 192.0.2.9: not there", "Our own way out"),
+        (Outcome.CONNECT_ERROR, "could not connect to 192.0.2.1:443: too many open files", "Our own way out"),
+        (Outcome.CONNECT_ERROR, "the egress proxy could not reach a.example:443 (status 502)", "No connection"),
+        (Outcome.CONNECT_ERROR, None, "No connection"),
+        (Outcome.TLS_ERROR, "the certificate of a.example, or one in its chain, has expired", "has expired"),
+        (Outcome.TLS_ERROR, "the certificate of a.example, or one in its chain, is not valid yet", "not valid yet"),
+        (Outcome.TLS_ERROR, "the certificate is for another name than a.example", "another name"),
+        (Outcome.TLS_ERROR, "the certificate is for another address than 192.0.2.1", "another name"),
+        (Outcome.TLS_ERROR, "the certificate of a.example was revoked", "revoked"),
+        (Outcome.TLS_ERROR, "the certificate of a.example is self-signed", "not publicly trusted"),
+        (Outcome.TLS_ERROR, "the issuer of the certificate of a.example is unknown: the authority", "full chain"),
+        (Outcome.TLS_ERROR, "a.example does not speak TLS on this port", "does not speak TLS"),
+        (Outcome.TLS_ERROR, "a.example offers only versions of TLS older than 1.2", "no common version"),
+        (Outcome.TLS_ERROR, "the TLS handshake with a.example failed: sslv3 alert handshake failure", "no common"),
+        (Outcome.TLS_ERROR, "a.example ended the connection during the TLS handshake", "cut the connection"),
+        (Outcome.TLS_ERROR, "the certificate of a.example is not valid: ca signature too weak", "No secure"),
+        # OpenSSL's, as Python's ssl gives them.
         (Outcome.TLS_ERROR, "certificate verify failed: certificate has expired", "has expired"),
         (Outcome.TLS_ERROR, "certificate verify failed: certificate is not yet valid", "not valid yet"),
-        (
-            Outcome.TLS_ERROR,
-            "certificate verify failed: Hostname mismatch, certificate is not valid for 'a.example'.",
-            "another name",
-        ),
-        (
-            Outcome.TLS_ERROR,
-            "certificate verify failed: IP address mismatch, certificate is not valid for '192.0.2.1'.",
-            "another name",
-        ),
+        (Outcome.TLS_ERROR, "Hostname mismatch, certificate is not valid for 'a.example'.", "another name"),
+        (Outcome.TLS_ERROR, "IP address mismatch, certificate is not valid for '192.0.2.1'.", "another name"),
         (Outcome.TLS_ERROR, "certificate verify failed: self-signed certificate", "not publicly trusted"),
-        (Outcome.TLS_ERROR, "certificate verify failed: self signed certificate in chain", "not publicly trusted"),
         (Outcome.TLS_ERROR, "certificate verify failed: unable to get local issuer certificate", "full chain"),
         (Outcome.TLS_ERROR, "[SSL: WRONG_VERSION_NUMBER] wrong version number", "does not speak TLS"),
-        (Outcome.TLS_ERROR, "tlsv1 alert protocol version", "no common version"),
-        (Outcome.TLS_ERROR, "sslv3 alert handshake failure", "no common version"),
-        (Outcome.TLS_ERROR, "unexpected", "No secure connection"),
         (Outcome.PROTOCOL_ERROR, "the receiver closed the connection without answering", "cut the connection"),
+        (Outcome.PROTOCOL_ERROR, "the receiver ended the connection before the request", "cut the connection"),
         (Outcome.PROTOCOL_ERROR, "the response's head is longer than 32768 bytes", "too long"),
-        (Outcome.PROTOCOL_ERROR, "the response is not valid HTTP/1.1", "HTTP/1.1"),
-        (Outcome.BLOCKED, "a.example: 10.0.0.1 is private", "do not connect"),
-        (Outcome.BLOCKED, "93.184.216.34 needs https", "Register the endpoint with https"),
+        (Outcome.PROTOCOL_ERROR, "the response is not valid HTTP/1.1: expected SP", "not a valid HTTP/1.1"),
+        (Outcome.BLOCKED, "a.example is not allowed as a receiver: 10.0.0.1, private network", "do not connect"),
+        (Outcome.BLOCKED, "Plain http is for private addresses only; use https", "Register the endpoint with https"),
+        # A host's name tells nothing.
+        (Outcome.CONNECT_ERROR, "could not connect to refused.egress.example:443: unknown", "No connection"),
     ],
 )
 def test_an_error_is_explained_by_its_words(outcome: Outcome, error: str | None, words: str) -> None:

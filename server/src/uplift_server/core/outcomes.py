@@ -160,6 +160,10 @@ _DNS: Final = Explanation(
 
 # Where more than one text stands for an outcome, the first whose pattern is found in the attempt's error is taken. The
 # patterns are words of the sender or the system, of two words at least: no host name in the error can imitate them.
+_OUR_FAULTS: Final = (
+    "egress address |the egress proxy (?!could not reach)|the sender was closed|internal error: |too many open files"
+    "|no buffer space|cannot allocate memory|cannot assign requested|address already in use"
+)
 _BY_ERROR: Final[dict[Outcome, tuple[tuple[str, Explanation], ...]]] = {
     Outcome.TIMEOUT: (
         ("still resolving", _DNS),
@@ -181,8 +185,7 @@ _BY_ERROR: Final[dict[Outcome, tuple[tuple[str, Explanation], ...]]] = {
     Outcome.DNS_ERROR: (("", _DNS),),
     Outcome.CONNECT_ERROR: (
         (
-            "egress address |the egress proxy (?!could not reach)|the sender was closed|internal error: "
-            "|too many open files|no buffer space|cannot allocate memory|cannot assign requested|address already in use",
+            _OUR_FAULTS,
             Explanation(
                 "Our own way out to the internet failed; your server has nothing to do with it.",
                 "Nothing is asked of you: this does not count against your endpoint, and we try again.",

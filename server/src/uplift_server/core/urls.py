@@ -24,7 +24,7 @@ _HOST_CHARACTERS_MAX: Final = 253
 _NEVER = re.compile(r"[\x00-\x1f\x7f-\x9f\s\\\ud800-\udfff]")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
 _PARTS = re.compile(r"//(?P<authority>[^/?#]*)(?P<path>[^?#]*)(?P<query>[^#]*)(?P<fragment>.*)")
-_AUTHORITY = re.compile(r"(?P<host>\[[^\[\]]*\]|[^:\[\]]*)(?::(?P<port>.*))?")
+_AUTHORITY = re.compile(r"(?P<host>\[[^\[\]]*\]|[^:\[\]]*)(?::(?P<port>[^:]*))?")
 _LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
 # What stays as written (WHATWG URL, path and special-query percent-encode sets).
 _PATH_SAFE: Final = "!$%&'()*+,/:;=@[]|~"
