@@ -174,13 +174,20 @@ def test_a_local_translator_cannot_be_led_into_a_private_network(address: str) -
     assert STRICT.judge(address, encrypted=True) == REFUSED
 
 
-@given(IPV4 | IPV6)
-def test_nothing_passes_that_python_knows_not_to_be_global(
-    address: ipaddress.IPv4Address | ipaddress.IPv6Address,
-) -> None:
-    if STRICT.judge(str(address), encrypted=True) is None and isinstance(address, ipaddress.IPv4Address):
+@given(IPV4)
+def test_no_ipv4_address_passes_that_python_knows_not_to_be_public(address: ipaddress.IPv4Address) -> None:
+    if STRICT.judge(str(address), encrypted=True) is None:
         assert address.is_global
         assert not address.is_multicast
+
+
+@given(IPV6)
+def test_no_ipv6_address_passes_that_python_knows_to_be_special(address: ipaddress.IPv6Address) -> None:
+    if STRICT.judge(str(address), encrypted=True) is None:
+        assert not address.is_multicast
+        assert not address.is_link_local
+        assert not address.is_site_local
+        assert address not in ipaddress.ip_network("fc00::/7")
 
 
 @given(st.integers(0x2400 << 112, (0x2C00 << 112) - 1).map(ipaddress.IPv6Address))
@@ -332,4 +339,4 @@ def test_any_text_is_an_address_a_name_or_refused(host: str) -> None:
         text = parse_literal(host)
     except ValueError:
         return
-    assert text is None or ipaddress.ip_address(text)
+    assert text is None or str(ipaddress.ip_address(text))

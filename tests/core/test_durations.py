@@ -1,0 +1,64 @@
+"""Lengths of time as people write them."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from uplift_server.core.durations import format_duration, parse_duration
+
+
+@pytest.mark.parametrize(
+    ("text", "milliseconds"),
+    [
+        ("0", 0),
+        ("0s", 0),
+        ("250ms", 250),
+        ("15s", 15_000),
+        ("5m", 300_000),
+        ("10h", 36_000_000),
+        ("3d", 259_200_000),
+        ("1h30m", 5_400_000),
+        ("1d2h3m4s5ms", 93_784_005),
+        ("90s", 90_000),
+        (" 15s ", 15_000),
+        ("36500d", 3_153_600_000_000),
+    ],
+)
+def test_durations(text: str, milliseconds: int) -> None:
+    assert parse_duration(text) == milliseconds
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "like 250ms, 15s"),
+        ("15", "like 250ms, 15s"),
+        ("s", "like 250ms, 15s"),
+        ("-5s", "like 250ms, 15s"),
+        ("1.5h", "like 250ms, 15s"),
+        ("15 s", "like 250ms, 15s"),
+        ("15S", "like 250ms, 15s"),
+        ("1w", "like 250ms, 15s"),
+        ("\u0661s", "like 250ms, 15s"),
+        ("9999999999999999s", "like 250ms, 15s"),
+        ("30m1h", "larger ones first"),
+        ("1h1h", "larger ones first"),
+        ("36501d", "hundred years"),
+    ],
+)
+def test_other_texts_are_refused_with_the_remedy(text: str, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        parse_duration(text)
+
+
+@pytest.mark.parametrize(
+    ("milliseconds", "text"),
+    [(0, "0s"), (250, "250ms"), (90_000, "1m30s"), (86_400_000, "1d"), (259_200_001, "3d1ms")],
+)
+def test_formatting(milliseconds: int, text: str) -> None:
+    assert format_duration(milliseconds) == text
+
+
+@given(st.integers(0, 3_153_600_000_000))
+def test_what_is_written_is_read_again(milliseconds: int) -> None:
+    assert parse_duration(format_duration(milliseconds)) == milliseconds

@@ -1,0 +1,58 @@
+"""Names of event types and patterns over them."""
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from uplift_server.core.event_types import check_name, check_pattern
+
+
+@pytest.mark.parametrize("name", ["a", "webhook.created", "movement.analytics.created", "a_1.b2", "_", "9", "a" * 128])
+def test_names(name: str) -> None:
+    assert check_name(name) is None
+    assert check_pattern(name) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", ".", "a.", ".a", "a..b", "A", "a-b", "a b", "a.*", "ä", "a\n", "\u0661", "a" * 129, "movement/created"],
+)
+def test_other_texts_are_no_names(text: str) -> None:
+    problem = check_name(text, "types[3]")
+
+    assert problem is not None
+    assert (problem.field, problem.code) == ("types[3]", "event_type_invalid")
+
+
+@pytest.mark.parametrize("pattern", ["movement.*", "movement.analytics.*", "a" * 128 + ".*"])
+def test_patterns(pattern: str) -> None:
+    assert check_pattern(pattern) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("*", "Leave the list empty"),
+        (".*", "joined by dots"),
+        ("*.created", "may only stand at the end"),
+        ("movement*", "may only stand at the end"),
+        ("movement.*.*", "may only stand at the end"),
+        ("movement.**", "may only stand at the end"),
+        ("Movement.*", "joined by dots"),
+        ("a" * 129 + ".*", "at most 128"),
+        ("", "joined by dots"),
+    ],
+)
+def test_other_texts_are_no_patterns(text: str, words: str) -> None:
+    problem = check_pattern(text)
+
+    assert problem is not None
+    assert (problem.field, problem.code) == ("event_types", "event_type_invalid")
+    assert words in problem.message
+
+
+@given(st.text(st.sampled_from("aZ_.*1 "), max_size=12))
+def test_names_are_those_of_the_contract(text: str) -> None:
+    assert (check_name(text) is None) == bool(re.fullmatch(r"[a-z0-9_]+(\.[a-z0-9_]+)*", text))

@@ -1,0 +1,112 @@
+"""Headers that an endpoint's owner adds."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from uplift_server.core.headers import MASKED, check_headers, mask
+
+TOKENS = st.from_regex(r"[A-Za-z][A-Za-z0-9-]{0,20}", fullmatch=True)
+
+
+def codes(headers: dict[str, str]) -> list[tuple[str, str]]:
+    return [(problem.field, problem.code) for problem in check_headers(headers)]
+
+
+def test_ordinary_headers_are_taken() -> None:
+    assert codes({}) == []
+    assert (
+        codes(
+            {
+                "Authorization": "Bearer abc",
+                "X-Team": "white sox",
+                "user-agent": "Lab/1",
+                "x-empty": "",
+                "X-Latin": "caf\u00e9",
+                "!#$%&'*+.^_`|~": "\ttabs\tinside"[1:],
+                "X-Content": "not content-",
+            }
+        )
+        == []
+    )
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Host",
+        "content-type",
+        "Content-Length",
+        "content-encoding",
+        "Webhook-Id",
+        "webhook-anything",
+        "X-Uplift-Signature-256",
+        "x-uplift-",
+        "Connection",
+        "Keep-Alive",
+        "Proxy-Authenticate",
+        "Proxy-Authorization",
+        "Proxy-Connection",
+        "TE",
+        "Trailer",
+        "Transfer-Encoding",
+        "Upgrade",
+        "HTTP2-Settings",
+    ],
+)
+def test_what_belongs_to_the_connection_or_to_us_is_refused(name: str) -> None:
+    assert codes({name: "x"}) == [(f"headers.{name}", "header_forbidden")]
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a:", "a\n", "a\r\nb", "\u00e9", "(a)", "a" * 65, "a\x00"])
+def test_names_that_no_header_can_have(name: str) -> None:
+    assert codes({name: "x"}) == [(f"headers.{name}", "header_invalid")]
+
+
+@pytest.mark.parametrize(
+    "value", ["a\nb", "a\r\nx: y", "a\x00", "a\x7f", "\u20ac", " a", "a ", "\ta", " ", "a\n", "\x85", "x" * 1025]
+)
+def test_values_that_no_header_can_have(value: str) -> None:
+    assert codes({"X-Team": value}) == [("headers.X-Team", "header_invalid")]
+
+
+def test_everything_wrong_is_told_at_once() -> None:
+    assert codes({"X-Team": "a", "x-team": "b", "Host": "c", "X-Bad": "\n"}) == [
+        ("headers.x-team", "header_duplicate"),
+        ("headers.Host", "header_forbidden"),
+        ("headers.X-Bad", "header_invalid"),
+    ]
+
+
+def test_there_is_room_for_twenty() -> None:
+    assert codes({f"X-{number}": "" for number in range(20)}) == []
+    assert codes({f"X-{number}": "" for number in range(21)}) == [("headers", "headers_too_many")]
+
+
+@given(st.dictionaries(st.text(max_size=10), st.text(max_size=10), max_size=4))
+def test_whatever_passes_is_one_line_on_the_wire(headers: dict[str, str]) -> None:
+    refused = {problem.field for problem in check_headers(headers)}
+    for name, value in headers.items():
+        if f"headers.{name}" not in refused:
+            line = f"{name}: {value}".encode("latin-1")
+            assert line.splitlines() == [line]
+            assert value == value.strip(" \t")
+
+
+@given(TOKENS, st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), max_size=30))
+def test_values_of_printable_ascii_pass(name: str, value: str) -> None:
+    assert all(problem.code == "header_forbidden" for problem in check_headers({name: value}))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["Authorization", "Cookie", "X-Api-Key", "x-auth-token", "X-Shared-Secret", "X-Password", "X-Hub-Signature"],
+)
+def test_what_looks_secret_is_masked(name: str) -> None:
+    assert mask(name, "s3cret") == MASKED
+    assert MASKED.isascii()
+
+
+@pytest.mark.parametrize("name", ["X-Team", "User-Agent", "Accept"])
+def test_other_values_are_shown(name: str) -> None:
+    assert mask(name, "white sox") == "white sox"

@@ -1,0 +1,30 @@
+"""What keys may do."""
+
+from uplift_server.core.scopes import DEFAULT_SCOPES, Scope, check_scopes
+
+
+def test_the_scopes_of_the_contract() -> None:
+    assert {str(scope) for scope in Scope} == {
+        "events:read",
+        "events:write",
+        "endpoints:read",
+        "endpoints:write",
+        "deliveries:read",
+        "deliveries:write",
+        "secrets:read",
+        "secrets:write",
+        "listen",
+    }
+
+
+def test_a_key_made_without_scopes_can_neither_write_events_nor_read_secrets() -> None:
+    assert frozenset(Scope) - DEFAULT_SCOPES == {"events:write", "secrets:read"}
+
+
+def test_unknown_scopes_are_named_in_order() -> None:
+    assert check_scopes([]) == []
+    assert check_scopes(list(Scope)) == []
+    problems = check_scopes(["events:read", "Events:Read", "all"], "scopes")
+    assert [(problem.field, problem.code) for problem in problems] == [("scopes", "scope_unknown")] * 2
+    assert "'all' is no scope" in problems[1].message
+    assert "listen" in problems[1].message

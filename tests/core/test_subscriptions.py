@@ -1,0 +1,74 @@
+"""Which event types an endpoint wants."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from uplift_server.core.subscriptions import Subscription, unknown_patterns
+
+NAMES = st.lists(st.sampled_from(["a", "ab", "b", "c1", "_"]), min_size=1, max_size=4).map(".".join)
+PATTERNS = NAMES | NAMES.map("{}.*".format)
+
+
+@pytest.mark.parametrize(
+    ("patterns", "event_type", "wanted"),
+    [
+        ([], "anything.at.all", True),
+        (["webhook.created"], "webhook.created", True),
+        (["webhook.created"], "webhook.created.twice", False),
+        (["webhook.created"], "webhook", False),
+        (["movement.*"], "movement.created", True),
+        (["movement.*"], "movement.analytics.created", True),
+        (["movement.*"], "movement", False),
+        (["movement.*"], "movements.created", False),
+        (["movement.analytics.*"], "movement.created", False),
+        (["webhook.created", "movement.*"], "movement.created", True),
+        (["webhook.created", "movement.*"], "athlete.created", False),
+    ],
+)
+def test_matching(patterns: list[str], event_type: str, wanted: bool) -> None:
+    assert Subscription(patterns).wants(event_type) is wanted
+
+
+@given(st.lists(PATTERNS, min_size=1, max_size=5), NAMES)
+def test_matching_is_label_by_label(patterns: list[str], name: str) -> None:
+    def fits(pattern: str) -> bool:
+        labels, wanted = name.split("."), pattern.split(".")
+        if wanted[-1] == "*":
+            return len(labels) >= len(wanted) and labels[: len(wanted) - 1] == wanted[:-1]
+        return labels == wanted
+
+    assert Subscription(patterns).wants(name) == any(fits(pattern) for pattern in patterns)
+
+
+@given(st.lists(PATTERNS, max_size=4), st.lists(PATTERNS, min_size=1, max_size=4), NAMES)
+def test_more_patterns_never_want_less(patterns: list[str], more: list[str], name: str) -> None:
+    if patterns and Subscription(patterns).wants(name):
+        assert Subscription([*patterns, *more]).wants(name)
+
+
+def test_a_subscription_is_a_value() -> None:
+    assert Subscription(["a.b", "a.*"]) == Subscription(("a.b", "a.*"))
+    assert hash(Subscription(["a.b"])) == hash(Subscription(["a.b"]))
+    assert Subscription(["a.b"]).patterns == ("a.b",)
+    assert repr(Subscription(["a.b"])) == "Subscription(patterns=('a.b',))"
+
+
+def test_patterns_that_fit_nothing_are_named_in_order() -> None:
+    known = {"movement.analytics.created", "webhook.created"}
+
+    assert unknown_patterns([], known) == []
+    assert unknown_patterns(["movement.*", "movement.analytics.*", "webhook.created"], known) == []
+    assert unknown_patterns(["webhook", "z.*", "webhook.created", "webhook.created.*", "movment.*"], known) == [
+        "webhook",
+        "z.*",
+        "webhook.created.*",
+        "movment.*",
+    ]
+
+
+@given(st.lists(PATTERNS, max_size=4), st.lists(NAMES, max_size=4))
+def test_a_pattern_is_unknown_exactly_if_it_wants_no_known_type(patterns: list[str], known: list[str]) -> None:
+    expected = [pattern for pattern in patterns if not any(Subscription([pattern]).wants(name) for name in known)]
+
+    assert unknown_patterns(patterns, known) == expected
