@@ -146,7 +146,6 @@ def test_a_hostile_location_is_shown_cut_and_printable() -> None:
         (Outcome.TLS_ERROR, "the certificate of a.example, or one in its chain, is not valid yet", "not valid yet"),
         (Outcome.TLS_ERROR, "the certificate is for another name than a.example", "another name"),
         (Outcome.TLS_ERROR, "the certificate is for another address than 192.0.2.1", "another name"),
-        (Outcome.TLS_ERROR, "the certificate of a.example was revoked", "revoked"),
         (Outcome.TLS_ERROR, "the certificate of a.example is self-signed", "not publicly trusted"),
         (Outcome.TLS_ERROR, "the issuer of the certificate of a.example is unknown: the authority", "full chain"),
         (Outcome.TLS_ERROR, "a.example does not speak TLS on this port", "does not speak TLS"),

@@ -218,7 +218,7 @@ _BY_ERROR: Final[dict[Outcome, tuple[tuple[str, Explanation], ...]]] = {
         (
             "has expired",
             Explanation(
-                "The certificate of your server has expired.", "Renew it, and see to it that it renews itself."
+                "The certificate of your server has expired.", "Renew it, and let it renew itself from now on."
             ),
         ),
         (
@@ -234,10 +234,6 @@ _BY_ERROR: Final[dict[Outcome, tuple[tuple[str, Explanation], ...]]] = {
                 "The certificate of your server was issued for another name.",
                 "Install one that names the host of the endpoint's URL, or register the name it was issued for.",
             ),
-        ),
-        (
-            "was revoked",
-            Explanation("The certificate of your server was revoked.", "Install a new one with a new key."),
         ),
         (
             "is self-signed|self-signed certificate|not trusted|issuer of the certificate|local issuer",
@@ -291,7 +287,7 @@ _BY_ERROR: Final[dict[Outcome, tuple[tuple[str, Explanation], ...]]] = {
         (
             "use https",
             Explanation(
-                "The address behind the endpoint's URL is public, and http is for an operator's own machine only.",
+                "The address behind the endpoint's URL is public, and http is only for an operator's own machine.",
                 "Register the endpoint with https.",
             ),
         ),
