@@ -1,0 +1,148 @@
+"""Two receivers as customers would build them, on one local port: one that is well, and one that fails at first.
+
+Both verify every request with the library integrators use, by each of the two signatures alone, whatever they answer.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from uplift_webhooks import Webhook, WebhookVerificationError
+
+STEADY: Final = "steady"
+SHAKY: Final = "shaky"
+HEAD_BYTES_MAX: Final = 64 * 1024
+BODY_BYTES_MAX: Final = 1024 * 1024
+UPLIFT_SIGNATURE: Final = "x-uplift-signature-256"
+
+FIRST_FAILURES: Final = 8
+"""How many events the shaky receiver fails once before it recovers: fewer in a row than open the breaker."""
+SECOND_FAILURES: Final = 2
+"""How many of those it fails a second time."""
+RELAPSE_EVERY: Final = 60
+"""Later, every so many events, it fails one more."""
+
+_REASONS: Final = {204: "No Content", 302: "Found", 400: "Bad Request", 404: "Not Found", 500: "Internal Server Error"}
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """One request as it came in."""
+
+    receiver: str
+    at: float
+    """Seconds of `time.perf_counter`, taken when the request was complete."""
+    event: str
+    type: str
+    attempt: int
+    status: int
+    problem: str | None
+    """Why it could not be verified; None where both signatures fit."""
+
+
+class ShakyRule:
+    """What the shaky receiver answers: failures that depend on nothing but the order of what it gets."""
+
+    def __init__(self) -> None:
+        self._firsts = 0
+        self._failed: set[str] = set()
+        self._seconds = 0
+
+    def status(self, event: str, attempt: int) -> int:
+        """The status to answer with."""
+        if attempt == 1:
+            self._firsts += 1
+            if self._firsts <= FIRST_FAILURES or self._firsts % RELAPSE_EVERY == 0:
+                self._failed.add(event)
+                # A crashed program, then a login page: what happens to real receivers.
+                return 302 if self._firsts % 3 == 0 else 500
+        if event in self._failed and attempt == 2:
+            self._failed.discard(event)
+            self._seconds += 1
+            if self._seconds <= SECOND_FAILURES:
+                return 500
+        return 204
+
+
+class Receivers:
+    """A small HTTP server with a path for each receiver."""
+
+    def __init__(self, secrets: Mapping[str, str], on_arrival: Callable[[Arrival], None]) -> None:
+        self._standard = {name: Webhook(secret) for name, secret in secrets.items()}
+        self._uplift = {name: Webhook(secret, allow_uplift_signature=True) for name, secret in secrets.items()}
+        self._on_arrival = on_arrival
+        self._shaky = ShakyRule()
+        self._server: asyncio.Server | None = None
+        self._connections: set[asyncio.StreamWriter] = set()
+
+    async def start(self) -> None:
+        """Listen on a free port of this machine."""
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, limit=HEAD_BYTES_MAX)
+
+    async def stop(self) -> None:
+        """Stop listening and close what is open."""
+        if self._server is not None:
+            self._server.close()
+            for writer in list(self._connections):
+                writer.close()
+            await self._server.wait_closed()
+
+    def url(self, receiver: str) -> str:
+        """Where a receiver gets its events."""
+        assert self._server is not None, "not started"
+        return f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/{receiver}"
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._connections.add(writer)
+        try:
+            while await self._exchange(reader, writer):
+                pass
+        except (asyncio.IncompleteReadError, asyncio.LimitOverrunError, ConnectionError, ValueError):
+            pass  # the other side went away, or speaks something else
+        finally:
+            self._connections.discard(writer)
+            writer.close()
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()
+
+    async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        """One request and its answer; whether the connection stays."""
+        lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+        headers = {}
+        for line in lines[1:]:
+            name, colon, value = line.partition(":")
+            if colon:
+                headers[name.strip().lower()] = value.strip()
+        length = int(headers.get("content-length", "0"))
+        if not 0 <= length <= BODY_BYTES_MAX:
+            return False
+        body = await reader.readexactly(length)
+        status = self._answer(lines[0].split(" ")[1].strip("/"), headers, body)
+        location = "location: /login\r\n" if status == 302 else ""
+        writer.write(f"HTTP/1.1 {status} {_REASONS[status]}\r\n{location}content-length: 0\r\n\r\n".encode())
+        await writer.drain()
+        return headers.get("connection", "").lower() != "close"
+
+    def _answer(self, receiver: str, headers: dict[str, str], body: bytes) -> int:
+        at = time.perf_counter()
+        if receiver not in self._standard:
+            return 404
+        attempt = int(headers.get("x-uplift-attempt", "0"))
+        event_id, event_type, problem = headers.get("webhook-id", ""), headers.get("x-uplift-event", ""), None
+        try:
+            event = self._standard[receiver].unwrap(body, headers)
+            self._uplift[receiver].unwrap(body, {UPLIFT_SIGNATURE: headers.get(UPLIFT_SIGNATURE, "")})
+            event_id, event_type = event.id, event.type
+        except WebhookVerificationError as error:
+            problem = error.cause
+        if problem is not None:
+            status = 400
+        elif receiver == SHAKY and event_type != "webhook.created":
+            status = self._shaky.status(event_id, attempt)
+        else:
+            status = 204
+        self._on_arrival(Arrival(receiver, at, event_id, event_type, attempt, status, problem))
+        return status

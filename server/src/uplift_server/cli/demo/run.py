@@ -1,0 +1,213 @@
+"""The demonstration's course: start a server and two receivers, send captures, and wait until all have arrived."""
+
+import asyncio
+import os
+import secrets
+import signal
+import socket
+import time
+from base64 import b64encode
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from itertools import count, cycle
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from uplift_server.app import Application
+from uplift_server.cli.client import ApiClient
+from uplift_server.cli.demo.receiver import SHAKY, STEADY, Arrival, Receivers
+from uplift_server.cli.demo.screen import Screen
+from uplift_server.cli.demo.tally import Summary, Tally
+from uplift_server.cli.reach import new_operator_key
+from uplift_server.config import Config, load
+from uplift_server.core.samples import sample_data
+
+RETRY_SCHEDULE: Final = "700ms,1s,2s,4s,8s"
+"""Days in seconds: what a receiver in trouble sees over three days, fast enough to watch."""
+PATIENCE_SECONDS: Final = 30.0
+"""How long after the last event the last delivery may take."""
+ENDING_SECONDS: Final = 8.0
+"""The same after Ctrl-C."""
+SETTLING_SECONDS: Final = 5.0
+RANDOM_BYTES: Final = 32
+# Mostly what Uplift is about, and some of what else happens.
+EVENT_TYPES: Final = (
+    "movement.analytics.created",
+    "movement.analytics.created",
+    "athlete.created",
+    "movement.analytics.created",
+    "capture.processing.failed",
+    "movement.analytics.created",
+    "athlete.updated",
+    "movement.analytics.created",
+    "export.completed",
+)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is asked for. `events` None runs until it is told to stop."""
+
+    directory: Path
+    events: int | None
+    rate_per_second: float
+    port: int
+
+
+def demo_config(plan: Plan) -> Config:
+    """The settings of the demonstration's server. Those of the environment are for real ones."""
+    return load(
+        {
+            "UPLIFT_DATABASE_URL": f"sqlite:///{plan.directory.absolute()}/uplift.db",
+            "UPLIFT_PORT": str(plan.port),
+            "UPLIFT_ALLOW_PRIVATE_NETWORKS": "true",
+            "UPLIFT_RETRY_SCHEDULE": RETRY_SCHEDULE,
+        }
+    )
+
+
+def free_port(wanted: int) -> int:
+    """The wanted port if it is free, else 0 for any."""
+    with closing(socket.socket()) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", wanted))
+        except OSError:
+            return 0
+    return wanted
+
+
+class Demo:
+    """One run."""
+
+    def __init__(self, plan: Plan, screen: Screen) -> None:
+        self._plan = plan
+        self._screen = screen
+        self._tally = Tally()
+        self._stop = asyncio.Event()
+        self._changed = asyncio.Event()
+        # The API's client is a blocking one; its single thread keeps the order of events.
+        self._pool = ThreadPoolExecutor(1, "demo-client")
+
+    async def run(self) -> Summary:
+        """The whole course. Raises what a start of the server raises."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._interrupted)
+        tokens = {name: f"whsec_{b64encode(os.urandom(32)).decode()}" for name in (STEADY, SHAKY)}
+        receivers = Receivers(tokens, self._arrived)
+        operator_key = new_operator_key()
+        application = Application(demo_config(self._plan), operator_key=operator_key)
+        await receivers.start()
+        try:
+            await application.start()
+            base_url = f"http://127.0.0.1:{application.address[1]}"
+            client = ApiClient(base_url, operator_key)
+            try:
+                account = await self._call(lambda: self._prepare(client, receivers, tokens))
+                return await self._flow(client, account)
+            finally:
+                await self._call(client.close)
+        finally:
+            self._pool.shutdown(wait=False)
+            await application.stop()
+            await receivers.stop()
+
+    def _interrupted(self) -> None:
+        self._stop.set()
+
+    async def _call(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+
+    def _prepare(self, client: ApiClient, receivers: Receivers, tokens: dict[str, str]) -> str:
+        """An account with two endpoints, as its owner would make them. Gives the account's id."""
+        body = {"name": "Rapids Academy", "contact_emails": ["data@rapids.example"]}
+        account = str(client.post("/v1/accounts", body)["id"])
+        key = client.post(f"/v1/accounts/{account}/keys", {"name": "demo"})["key"]
+        for name, description in ((STEADY, "Answers at once"), (SHAKY, "In trouble at first")):
+            endpoint = {"url": receivers.url(name), "description": description, "secret": tokens[name]}
+            client.post("/v1/endpoints", endpoint, account=account)
+        self._screen.say(f"A server runs on {client.base_url}, with its data in {self._plan.directory}", "bold")
+        self._screen.say(f"Account {account} has two endpoints: {receivers.url(STEADY)} and {receivers.url(SHAKY)}")
+        if self._plan.events is None:
+            self._screen.say("Look at it from another terminal, and stop with Ctrl-C:")
+            for path in ("deliveries?limit=5", "deliveries?status=pending", "endpoints", "event-types"):
+                self._screen.say(f"  curl -H 'Authorization: Bearer {key}' '{client.base_url}/v1/{path}'")
+        self._screen.say("")
+        return account
+
+    async def _flow(self, client: ApiClient, account: str) -> Summary:
+        """Send, wait for what is still on its way, and count."""
+        began = time.perf_counter()
+        await self._send(client, account)
+        patience = ENDING_SECONDS if self._stop.is_set() else PATIENCE_SECONDS
+        await self._settled(time.perf_counter() + patience)
+        seconds = time.perf_counter() - began
+        unfinished = await self._unfinished(client, account)
+        return self._tally.summary(unfinished=unfinished, seconds=seconds)
+
+    async def _send(self, client: ApiClient, account: str) -> None:
+        began = time.perf_counter()
+        types = cycle(EVENT_TYPES)
+        for number in count() if self._plan.events is None else range(self._plan.events):
+            await self._pause(began + number / self._plan.rate_per_second)
+            if self._stop.is_set():
+                return
+            name = next(types)
+            data = sample_data(name, time.time_ns() // 1_000_000, secrets.token_bytes(RANDOM_BYTES))
+            body: dict[str, Any] = {"type": name, "data": data}
+            event, at = await self._call(partial(_post, client, body, account))
+            self._tally.handed_over(event, at)
+            self._changed.set()
+
+    async def _pause(self, until: float) -> None:
+        """Wait for an instant, or until told to stop."""
+        wait = until - time.perf_counter()
+        if wait > 0:
+            try:
+                await asyncio.wait_for(self._stop.wait(), wait)
+            except TimeoutError:
+                return
+
+    async def _settled(self, deadline: float) -> None:
+        """Wait until everything has arrived, or the deadline has come."""
+        while self._tally.outstanding() and (left := deadline - time.perf_counter()) > 0:
+            self._changed.clear()
+            try:
+                await asyncio.wait_for(self._changed.wait(), left)
+            except TimeoutError:
+                return
+
+    async def _unfinished(self, client: ApiClient, account: str) -> int:
+        """How many deliveries the server does not call delivered; the last ones need a moment to be written."""
+        deadline = time.perf_counter() + SETTLING_SECONDS
+        while True:
+            unfinished = await self._call(lambda: _not_delivered(client, account))
+            if not unfinished or self._tally.outstanding() or time.perf_counter() > deadline:
+                return unfinished
+            await asyncio.sleep(0.05)
+
+    def _arrived(self, arrival: Arrival) -> None:
+        self._tally.arrived(arrival)
+        latency = self._tally.latency_ms(arrival)
+        self._screen.arrival(arrival, latency)
+        self._screen.delivered(self._tally.delivered(STEADY) + self._tally.delivered(SHAKY))
+        self._changed.set()
+
+
+def _post(client: ApiClient, body: dict[str, Any], account: str) -> tuple[str, float]:
+    at = time.perf_counter()
+    return str(client.post("/v1/events", body, account=account)["id"]), at
+
+
+def _not_delivered(client: ApiClient, account: str) -> int:
+    return sum(
+        1
+        for status in ("pending", "failed", "held", "cancelled")
+        for _ in client.items("/v1/deliveries", limit=1000, account=account, status=status)
+    )

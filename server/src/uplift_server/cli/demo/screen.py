@@ -1,0 +1,107 @@
+"""What the demonstration shows: a stream with a progress bar on a terminal, plain lines or JSON elsewhere."""
+
+from types import TracebackType
+from typing import Final, Self
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from uplift_server.cli.demo.receiver import Arrival
+from uplift_server.cli.demo.tally import Summary
+from uplift_server.cli.output import Output, printable
+
+_MEANINGS: Final = {204: "accepted", 302: "sent to a login page", 400: "refused", 500: "crashed"}
+
+
+class Screen:
+    """Shows the run while it goes on. To be used as a context manager."""
+
+    def __init__(self, output: Output, events: int | None) -> None:
+        self._output = output
+        self._progress: Progress | None = None
+        if not output.as_json and output.results.is_terminal:
+            counts = (
+                [BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
+                if events
+                else [TextColumn("{task.completed}")]
+            )
+            self._progress = Progress(
+                SpinnerColumn(), TextColumn("{task.description}"), *counts, console=output.results, transient=True
+            )
+            self._task = self._progress.add_task("delivered and verified", total=None if events is None else 2 * events)
+
+    def __enter__(self) -> Self:
+        """Begin to draw."""
+        if self._progress is not None:
+            self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Take the progress bar away; what was printed stays."""
+        if self._progress is not None:
+            self._progress.stop()
+
+    def say(self, text: str, style: str = "") -> None:
+        """A line about what goes on."""
+        if not self._output.as_json:
+            self._output.line(text, style)
+
+    def delivered(self, count: int) -> None:
+        """How many deliveries are through."""
+        if self._progress is not None:
+            self._progress.update(self._task, completed=count)
+
+    def arrival(self, arrival: Arrival, latency_ms: float | None) -> None:
+        """One request, as its receiver saw it."""
+        good = arrival.problem is None and 200 <= arrival.status < 300
+        if self._output.as_json:
+            self._output.json(
+                {
+                    "kind": "attempt",
+                    "receiver": arrival.receiver,
+                    "event": arrival.event,
+                    "type": arrival.type,
+                    "attempt": arrival.attempt,
+                    "status_code": arrival.status,
+                    "verified": arrival.problem is None,
+                    "problem": arrival.problem,
+                    "latency_ms": latency_ms,
+                }
+            )
+            return
+        meaning = _MEANINGS.get(arrival.status, "")
+        after = f"{latency_ms:8.1f} ms" if latency_ms is not None else " " * 11
+        line = Text.assemble(
+            (f"{'ok ' if good else 'no '}", "green" if good else "yellow"),
+            f" {arrival.receiver:<7}{arrival.status}  {meaning:<21}{after}  ",
+            (f"{printable(arrival.type):<28}", "cyan"),
+            f"attempt {arrival.attempt}  ",
+            (arrival.problem or "verified", "red" if arrival.problem else "dim"),
+            (f"  {printable(arrival.event)}", "dim"),
+        )
+        self._output.results.print(line, no_wrap=True, overflow="ellipsis", crop=self._progress is not None)
+
+    def summary(self, summary: Summary) -> None:
+        """How it went."""
+        if self._output.as_json:
+            self._output.json(summary.as_json())
+            return
+        say = self._output.line
+        say("")
+        say(
+            f"{summary.steady_verified} of {summary.sent} events delivered and verified at the steady receiver, "
+            f"{summary.shaky_verified} of {summary.sent} at the shaky one",
+            "bold green" if summary.complete else "bold red",
+        )
+        say(
+            f"{summary.failed_attempts} failed attempts, {summary.retried_events} events retried, "
+            f"{summary.duplicates} duplicates, {summary.unverified} requests that did not verify"
+        )
+        if summary.unfinished:
+            say(f"{summary.unfinished} deliveries that the server does not call delivered", "red")
+        if summary.p50_ms is not None:
+            say(
+                f"handed over -> received: p50 {summary.p50_ms} ms, p99 {summary.p99_ms} ms; all in {summary.seconds} s"
+            )

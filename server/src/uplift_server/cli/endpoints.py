@@ -1,0 +1,82 @@
+"""Endpoints: where events go."""
+
+from typing import Annotated, Any, Final
+
+import typer
+
+from uplift_server.cli import lookup
+from uplift_server.cli.accounts import Account, AnyAccount, Limit
+from uplift_server.cli.client import segment
+from uplift_server.cli.reach import reach
+from uplift_server.cli.session import Session, command
+
+endpoint_app: Final = typer.Typer(help="Create and delete endpoints.", no_args_is_help=True)
+
+Endpoint = Annotated[str, typer.Argument(help="Id or unique beginning of it.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module to the program."""
+    app.add_typer(endpoint_app, name="endpoint")
+    command(app, "endpoints", examples=("uplift-server endpoints", "uplift-server endpoints ep_0197f0c2"))(endpoints)
+
+
+def endpoints(
+    session: Session,
+    endpoint: Annotated[str | None, typer.Argument(help="Show this one: id or unique beginning of it.")] = None,
+    account: AnyAccount = None,
+    limit: Limit = 50,
+) -> None:
+    """List endpoints, or show one."""
+    with reach(session.config()) as client:
+        owner = None if account is None else lookup.account(client, account)["id"]
+        if endpoint is not None:
+            session.output.fields(lookup.endpoint(client, endpoint, owner))
+            return
+        session.output.rows(
+            (_row(each) for each in client.items("/v1/endpoints", limit=limit, account=owner)),
+            [("id", "ENDPOINT"), ("url", "URL"), ("state", "STATE"), ("status", "HEALTH"), ("event_types", "TYPES")],
+            empty="No endpoints yet. Create one: uplift-server endpoint create URL --account ACCOUNT",
+        )
+
+
+def _row(endpoint: dict[str, Any]) -> dict[str, Any]:
+    health = endpoint.get("health")
+    status = health.get("status") if isinstance(health, dict) else None
+    return {**endpoint, "status": status, "event_types": endpoint.get("event_types") or "all"}
+
+
+@command(
+    endpoint_app,
+    "create",
+    examples=(
+        "uplift-server endpoint create https://rapids.example/uplift --account acc_0197f0c2",
+        "uplift-server endpoint create https://rapids.example/uplift --account acc_0197f0c2 --type 'movement.*'",
+    ),
+)
+def create_endpoint(
+    session: Session,
+    url: Annotated[str, typer.Argument(help="Where to send: https, or http on a private network that is allowed.")],
+    account: Account,
+    event_types: Annotated[
+        list[str] | None, typer.Option("--type", help="Event type or pattern such as movement.*; repeatable.")
+    ] = None,
+    description: Annotated[str, typer.Option("--description", help="What people should know about it.")] = "",
+) -> None:
+    """Create an endpoint, and print its secret once."""
+    body: dict[str, object] = {"url": url, "event_types": event_types or []}
+    if description:
+        body["description"] = description
+    with reach(session.config()) as client:
+        owner = lookup.account(client, account)["id"]
+        session.output.fields(client.post("/v1/endpoints", body, account=owner))
+
+
+@command(endpoint_app, "delete", examples=("uplift-server endpoint delete ep_0197f0c2",))
+def delete_endpoint(session: Session, endpoint: Endpoint, account: AnyAccount = None) -> None:
+    """Delete an endpoint; its pending deliveries are cancelled."""
+    with reach(session.config()) as client:
+        owner = None if account is None else lookup.account(client, account)["id"]
+        found = lookup.endpoint(client, endpoint, owner)
+        client.delete(f"/v1/endpoints/{segment(found['id'])}", account=owner or found.get("account"))
+        session.output.fields({"id": found["id"], "deleted": True})

@@ -1,0 +1,170 @@
+"""How a command reaches the data: through the HTTP API, always, of the server that runs or of one made for the moment.
+
+A SQLite file belongs to one process at a time, so no command opens it beside a server. Whether one runs is told by the
+file's lock, not by asking a port, which may be anybody's.
+"""
+
+import asyncio
+import contextlib
+import os
+import secrets
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import uvloop
+
+from uplift_server.cli.client import ApiClient
+from uplift_server.cli.errors import CliError, ExitCode
+from uplift_server.config import Config
+from uplift_server.store.errors import Unavailable
+from uplift_server.store.sqlite.connection import FileLock
+
+if TYPE_CHECKING:
+    from uplift_server.app import Application
+
+START_SECONDS: Final = 30.0
+STOP_SECONDS: Final = 30.0
+_EVERYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared only
+
+
+@contextmanager
+def reach(config: Config) -> Iterator[ApiClient]:
+    """A client with an operator's rights. Raises CliError, ConfigError or what a start raises."""
+    if not server_runs(config):
+        try:
+            with _momentary(config) as client:
+                yield client
+            return
+        except Unavailable:
+            # Somebody started a server since we looked; then it is the one to ask.
+            if not server_runs(config):
+                raise
+    key = config.operator_key or stored_operator_key(config)
+    if key is None:
+        raise CliError(
+            "a server runs, and this command has no operator key for it",
+            "set UPLIFT_OPERATOR_KEY to the key that the first `uplift-server serve` printed",
+            ExitCode.NOT_ALLOWED,
+        )
+    with contextlib.closing(ApiClient(local_url(config), key)) as client:
+        yield client
+
+
+def local_url(config: Config) -> str:
+    """Where the server of this configuration listens, as seen from this machine."""
+    host = _EVERYWHERE.get(config.host, config.host)
+    return f"http://{f'[{host}]' if ':' in host else host}:{config.port}"
+
+
+def server_runs(config: Config) -> bool:
+    """Whether another process has the database."""
+    path = config.database_path
+    if not path.with_name(path.name + ".lock").exists():
+        return False
+    lock = FileLock(path)
+    try:
+        lock.acquire()
+    except Unavailable:
+        return True
+    lock.release()
+    return False
+
+
+def operator_key_path(config: Config) -> Path:
+    """Where the first `serve` keeps the operator key it made, for the commands of the same user."""
+    return config.database_path.with_name("operator.key")
+
+
+def stored_operator_key(config: Config) -> str | None:
+    """The operator key the first `serve` made, if it is there and ours to read."""
+    try:
+        return operator_key_path(config).read_text(encoding="ascii").strip() or None
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
+def store_operator_key(config: Config, key: str) -> None:
+    """Keep an operator key for later commands. Who can read it can read the database and its sealing key too."""
+    handle = os.open(operator_key_path(config), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(handle, f"{key}\n".encode())
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def new_operator_key() -> str:
+    """A random operator key."""
+    return f"op_{secrets.token_urlsafe(24)}"
+
+
+@contextmanager
+def _momentary(config: Config) -> Iterator[ApiClient]:
+    """A server of our own on a free loopback port, with a key nobody else has, for as long as the command runs."""
+    own = replace(config, host="127.0.0.1", port=0)
+    key = new_operator_key()
+    server = _Momentary(own, key)
+    host, port = server.start()
+    try:
+        with contextlib.closing(ApiClient(f"http://{host}:{port}", key)) as client:
+            yield client
+    finally:
+        server.stop()
+
+
+class _Momentary:
+    """Runs an application on an event loop in a thread."""
+
+    def __init__(self, config: Config, key: str) -> None:
+        self._config = config
+        self._key = key
+        self._started = threading.Event()
+        self._address: tuple[str, int] | None = None
+        self._error: BaseException | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._application: Application | None = None
+        self._thread = threading.Thread(target=self._run, name="momentary-server", daemon=True)
+
+    def start(self) -> tuple[str, int]:
+        """Start it, and give its address. Raises what the start raised."""
+        self._thread.start()
+        self._started.wait(START_SECONDS)
+        if self._error is not None:
+            self._thread.join(STOP_SECONDS)
+            raise self._error
+        if self._address is None:
+            raise Unavailable(f"the database was not ready within {START_SECONDS:.0f} s")
+        return self._address
+
+    def stop(self) -> None:
+        """Stop it, once what it has begun is settled."""
+        if self._loop is not None and self._application is not None:
+            with contextlib.suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._application.request_stop)
+        self._thread.join(STOP_SECONDS)
+
+    def _run(self) -> None:
+        try:
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                runner.run(self._serve())
+        except BaseException as error:  # the thread that waits raises it
+            self._error = error
+        finally:
+            self._started.set()
+
+    async def _serve(self) -> None:
+        from uplift_server.app import Application  # noqa: PLC0415 - commands that need no server start faster
+
+        self._loop = asyncio.get_running_loop()
+        self._application = application = Application(self._config, operator_key=self._key)
+        await application.start()
+        self._address = application.address
+        self._started.set()
+        try:
+            await application.wait_stopped()
+        finally:
+            await application.stop()

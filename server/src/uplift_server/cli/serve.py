@@ -1,0 +1,96 @@
+"""Running the server."""
+
+import asyncio
+import signal
+from typing import TYPE_CHECKING, Final
+
+import typer
+import uvloop
+
+from uplift_server import __version__
+from uplift_server.cli.output import Output
+from uplift_server.cli.reach import local_url, operator_key_path, store_operator_key
+from uplift_server.cli.session import Session, command
+from uplift_server.config import Config
+from uplift_server.core.durations import format_duration
+from uplift_server.observe.logs import set_up
+
+if TYPE_CHECKING:
+    from uplift_server.app import Application
+
+SECOND_SIGNAL: Final = 128 + signal.SIGINT
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module to the program."""
+    command(app, "serve", examples=("uplift-server serve", "UPLIFT_PORT=9000 uplift-server serve --json"))(serve)
+
+
+def serve(session: Session) -> None:
+    """Run the server until it is told to stop.
+
+    SIGTERM or Ctrl-C stop it cleanly: no new work, and up to 20 s for the attempts under way. A second one stops it at
+    once; what was under way is then attempted again after the next start.
+    """
+    config = session.config()
+    set_up(config.log_format)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_serve(config, session.output))
+
+
+async def _serve(config: Config, output: Output) -> None:
+    from uplift_server.app import Application  # noqa: PLC0415 - commands that need no server start faster
+
+    application = Application(config)
+    # Before the start, which may take long: a signal must never meet a half-started server unprepared.
+    stopper = Stopper(application, output)
+    stopper.install()
+    try:
+        await application.start()
+        _announce(application, config, output)
+        await application.wait_stopped()
+    finally:
+        await application.stop()
+    output.note("Stopped.")
+
+
+def _announce(application: "Application", config: Config, output: Output) -> None:
+    """One line that says where, once it is true; the new operator key this once."""
+    url = listening_url(config, application.address)
+    key = application.new_operator_key
+    if key is not None:
+        store_operator_key(config, key)
+    if output.as_json:
+        output.json({"kind": "ready", "url": url, "version": __version__, "operator_key": key})
+        return
+    output.line(f"Uplift Webhooks {__version__} ready on {url}")
+    if key is not None:
+        output.line(f"Operator key, shown this once (kept in {operator_key_path(config)}): {key}")
+
+
+def listening_url(config: Config, address: tuple[str, int]) -> str:
+    """The address for people: the configured host with the port that was really taken."""
+    return local_url(config).rpartition(":")[0] + f":{address[1]}"
+
+
+class Stopper:
+    """Turns signals into a clean stop, and a second one into an immediate end."""
+
+    def __init__(self, application: "Application", output: Output) -> None:
+        self._application = application
+        self._output = output
+        self._asked = False
+
+    def install(self) -> None:
+        """Listen to SIGTERM and SIGINT from now on."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._signalled)
+
+    def _signalled(self) -> None:
+        if self._asked:
+            # Everything accepted is on the disk, so an end at any moment is safe; only time is lost.
+            raise SystemExit(SECOND_SIGNAL)
+        self._asked = True
+        self._output.note(f"Stopping; attempts under way have {format_duration(20_000)}. Again to stop at once.")
+        self._application.request_stop()

@@ -1,0 +1,116 @@
+"""What every command shares: its options, its configuration, its output, and how it fails."""
+
+import inspect
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+
+from uplift_server.cli.errors import CliError, ExitCode
+from uplift_server.cli.output import Output
+from uplift_server.config import Config, ConfigError, find_file, load
+from uplift_server.store.errors import Conflict, Unavailable
+from uplift_server.store.schema_version import UnknownSchema
+
+INTERRUPTED: Final = 130
+
+
+@dataclass
+class Session:
+    """One run of a command."""
+
+    output: Output
+    config_file: Path | None
+    debug: bool
+
+    def config(self) -> Config:
+        """The configuration of this environment. Raises ConfigError."""
+        file = self.config_file or find_file(Path.cwd())
+        return load(os.environ, file, terminal=sys.stderr.isatty())
+
+    @contextmanager
+    def reporting(self) -> Iterator[None]:
+        """Turn whatever goes wrong into two lines and an exit code; `--debug` shows the traceback instead."""
+        try:
+            yield
+        except (typer.Exit, typer.Abort):
+            raise
+        except KeyboardInterrupt:
+            self.output.note("Stopped.")
+            raise typer.Exit(INTERRUPTED) from None
+        except BrokenPipeError:
+            # The reader of our output has seen enough, as `head` does; keep the interpreter from flushing into it.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(ExitCode.OK) from None
+        except Exception as error:
+            if self.debug:
+                traceback.print_exc()
+            failures = _failures(error)
+            for cause, remedy, code in failures:
+                self.output.failure(cause, remedy, code)
+            raise typer.Exit(failures[-1][2]) from None
+
+
+def _failures(error: Exception) -> list[tuple[str, str, ExitCode]]:
+    if isinstance(error, CliError):
+        return [(error.cause, error.remedy, error.code)]
+    if isinstance(error, ConfigError):
+        return [(f"{each.name} {each.reason}", each.remedy, ExitCode.USAGE) for each in error.problems]
+    cause, _, remedy = str(error).partition("; ")
+    if isinstance(error, Unavailable):
+        return [(cause, remedy or "try again in a moment; `uplift-server doctor` tells more", ExitCode.TRY_LATER)]
+    if isinstance(error, UnknownSchema | Conflict):
+        return [(cause, remedy or "see `uplift-server doctor`", ExitCode.FAILED)]
+    return [
+        (
+            f"this should not happen: {type(error).__name__}: {error}",
+            "run the command again with --debug, and report what it shows",
+            ExitCode.FAILED,
+        )
+    ]
+
+
+_SHARED: Final[dict[str, Any]] = {
+    "as_json": Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")],
+    "config_file": Annotated[
+        Path | None, typer.Option("--config", metavar="FILE", help="Settings file, in place of ./uplift.toml.")
+    ],
+    "debug": Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")],
+}
+
+
+def command(app: typer.Typer, name: str, *, examples: tuple[str, ...]) -> Callable[[Callable[..., None]], None]:
+    """Register a function as a command: it gets a Session first, then its own arguments and options.
+
+    The options that every command has are added here, and so is what happens when it fails.
+    """
+
+    def register(body: Callable[..., None]) -> None:
+        _, *own = inspect.signature(body, eval_str=True).parameters.values()
+        defaults = {"as_json": False, "config_file": None, "debug": False}
+        shared = [
+            inspect.Parameter(each, inspect.Parameter.KEYWORD_ONLY, default=defaults[each], annotation=_SHARED[each])
+            for each in _SHARED
+        ]
+
+        def run(**values: Any) -> None:
+            as_json, config_file, debug = (values.pop(each) for each in _SHARED)
+            session = Session(Output(as_json=as_json), config_file, debug)
+            with session.reporting():
+                body(session, **values)
+
+        parameters = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in own] + shared
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {each.name: each.annotation for each in parameters}
+        run.__name__ = body.__name__
+        run.__doc__ = body.__doc__
+        epilog = "\n\n".join(("Examples:", *examples))
+        app.command(name, epilog=epilog, no_args_is_help=False)(run)
+
+    return register

@@ -1,0 +1,65 @@
+"""Before the server runs: what is configured, and the database's tables."""
+
+import time
+from typing import Final
+
+import typer
+
+from uplift_server.cli.errors import CliError, ExitCode
+from uplift_server.cli.reach import server_runs
+from uplift_server.cli.session import Session, command
+from uplift_server.config import describe, secret_key
+from uplift_server.store import schema_version
+from uplift_server.store.sqlite.connection import FileLock
+
+_COLUMNS: Final = [("name", "NAME"), ("value", "VALUE"), ("source", "FROM")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module to the program."""
+    command(app, "config", examples=("uplift-server config", "uplift-server config --config production.toml"))(config)
+    command(app, "migrate", examples=("uplift-server migrate",))(migrate)
+
+
+def config(session: Session) -> None:
+    """Show every setting with its value and where that comes from. Secrets are masked."""
+    session.output.rows(
+        (
+            {"name": each.setting.name, "value": each.value, "source": each.source, "help": each.setting.help}
+            for each in describe(session.config())
+        ),
+        _COLUMNS,
+        empty="",
+    )
+
+
+def migrate(session: Session) -> None:
+    """Create the database, or bring it to this version's schema; an older one is copied aside first.
+
+    `serve` does the same when it starts. Repeating it is safe.
+    """
+    found = session.config()
+    if server_runs(found):
+        raise CliError(
+            "a server uses the database",
+            "stop it; it brings the database up to date when it starts",
+            ExitCode.TRY_LATER,
+        )
+    path = found.database_path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    secret_key(found)
+    lock = FileLock(path)
+    lock.acquire()
+    try:
+        before = schema_version.current(path)
+        copy = schema_version.upgrade(path, now_ms=time.time_ns() // 1_000_000)
+    finally:
+        lock.release()
+    session.output.fields(
+        {
+            "database": str(path),
+            "before": before or "none",
+            "now": schema_version.HEAD,
+            "copy": "none needed" if copy is None else str(copy),
+        }
+    )
