@@ -106,7 +106,7 @@ def show(report: Report, options: Options, file: Path | None) -> None:
     ):
         if values:
             line = ", ".join(f"{name} {value}" for name, value in values.items())
-            console.print(f"[dim]{label:<11}[/dim]{line}", markup=True)
+            console.print(f"[dim]{label:<11}[/dim]{line}", soft_wrap=True)
     print()
     line = json.dumps(record, ensure_ascii=False)
     print(line, flush=True)

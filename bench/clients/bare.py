@@ -8,6 +8,7 @@ import json
 import resource
 import sys
 import time
+from typing import cast
 
 import uvloop
 
@@ -23,9 +24,8 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin."""
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
-        transport.write(self._request)
+        self.transport = cast("asyncio.Transport", transport)
+        self.transport.write(self._request)
 
     def data_received(self, data: bytes) -> None:  # noqa: ARG002
         """Small answers over loopback come in one piece."""

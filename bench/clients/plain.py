@@ -7,13 +7,17 @@ It answers whenever what it read ends as the requests of `bench.clients.request`
 
 import asyncio
 import sys
-from typing import Final
+from typing import Final, cast
 
 import uvloop
 
 from bench.clients.request import END
 
-_ANSWER: Final = b'HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 11\r\n\r\n{"ok":true}'
+# What a web server in front of an application answers with.
+_ANSWER: Final = (
+    b"HTTP/1.1 200 OK\r\nServer: nginx\r\nDate: Tue, 25 Nov 2025 12:00:00 GMT\r\nContent-Type: application/json\r\n"
+    b'Content-Length: 11\r\nConnection: keep-alive\r\n\r\n{"ok":true}'
+)
 
 
 class Connection(asyncio.Protocol):
@@ -21,8 +25,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Get ready to answer."""
-        assert isinstance(transport, asyncio.Transport)
-        self._write = transport.write
+        self._write = cast("asyncio.Transport", transport).write
 
     def data_received(self, data: bytes) -> None:
         """Answer once the request is whole."""

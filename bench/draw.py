@@ -1,0 +1,122 @@
+"""Drawings of what was measured: `bench/draw` reads the JSON lines of the rows and writes SVG files."""
+
+import argparse
+import json
+import math
+import sys
+from pathlib import Path
+from typing import Any, Final
+
+from bench.processes import ROOT
+from bench.svg import COLOURS, Drawing
+
+RESULTS: Final = ROOT / "docs" / "benchmarks.jsonl"
+_WIDTH: Final = 860
+_TICKS: Final = ("p50", "p75", "p90", "p95", "p99", "p99.9", "p99.99")
+# What belongs into the drawing of latencies: at full load a closed loop shows the queue it makes itself.
+_CURVES: Final = ("accepted → received at 300", "accepted → received at half", "half load, one in five", "half load, ")
+
+
+def read(file: Path, *, smoke: bool) -> dict[str, dict[str, Any]]:
+    """The latest result of each row."""
+    found: dict[str, dict[str, Any]] = {}
+    for line in file.read_text(encoding="utf-8").splitlines():
+        record = json.loads(line)
+        if not record["smoke"] or smoke:
+            found[record["row"]] = record
+    return found
+
+
+def latency(records: dict[str, dict[str, Any]], file: Path) -> bool:
+    """Latency against percentile, one curve for each condition; whether there was anything to draw."""
+    curves = {
+        name: [values[tick] for tick in _TICKS]
+        for record in records.values()
+        for name, values in record["curves"].items()
+        if values and name.startswith(_CURVES) and "nobody" not in name and "empty" not in name
+    }
+    if not curves:
+        return False
+    left, right, top, bottom = 60, 250, 60, 380
+    low = math.floor(math.log10(max(0.01, min(map(min, curves.values())))))
+    high = math.ceil(math.log10(max(0.1, *map(max, curves.values()))))
+    step = (_WIDTH - left - right) / (len(_TICKS) - 1)
+    drawing = Drawing(_WIDTH, 440, "Latency from the instant an event was to be sent to its arrival, by percentile")
+
+    def height(value: float) -> float:
+        share = (math.log10(max(value, 10**low)) - low) / max(1, high - low)
+        return bottom - share * (bottom - top)
+
+    drawing.text(left - 40, 28, "Accepted → received, ms", kind="strong")
+    for power in range(low, high + 1):
+        drawing.grid(left, height(10**power), _WIDTH - right, height(10**power))
+        drawing.text(left - 8, height(10**power) + 4, f"{10.0**power:g}", kind="quiet", anchor="end")
+    for index, tick in enumerate(_TICKS):
+        drawing.text(left + index * step, bottom + 22, tick, kind="quiet", anchor="middle")
+    label = -math.inf
+    colours = dict(zip(curves, COLOURS * len(curves), strict=False))
+    for name, values in sorted(curves.items(), key=lambda curve: -curve[1][-1]):
+        points = [(left + index * step, height(value)) for index, value in enumerate(values)]
+        drawing.curve(points, colours[name])
+        # Labels stand at their curves' ends, pushed down where two would overlap.
+        label = max(points[-1][1] + 4, label + 17)
+        drawing.text(_WIDTH - right + 12, label, name, colour=colours[name])
+    drawing.text(left - 40, 428, _where(records), kind="quiet")
+    drawing.write(file)
+    return True
+
+
+def throughput(records: dict[str, dict[str, Any]], file: Path) -> bool:
+    """Events a second beside what the machine can do; whether there was anything to draw."""
+    if "end-to-end" not in records:
+        return False
+    record = records["end-to-end"]
+    bars = [("accepted, stored, signed, delivered", record["figures"]["delivered"]["value"], COLOURS[0])]
+    if "batch" in records:
+        bars.append(("accepted in batches of 100", records["batch"]["figures"]["accepted"]["value"], COLOURS[2]))
+    bars += [(name, value, COLOURS[4]) for name, value in record["reference"].items()]
+    left, right, top = 260, 120, 56
+    most = max(value for _, value, _ in bars)
+    drawing = Drawing(_WIDTH, top + 34 * len(bars) + 44, "Events a second, and what the same machine does without us")
+    drawing.text(20, 28, "A second, on the same machine in the same run", kind="strong")
+    for index, (name, value, colour) in enumerate(bars):
+        y = top + 34 * index
+        width = value / most * (_WIDTH - left - right)
+        drawing.text(left - 12, y + 16, name, anchor="end")
+        drawing.box(left, y, width, 22, colour)
+        drawing.text(left + width + 8, y + 16, f"{value:,.0f}", kind="strong")
+    drawing.text(20, top + 34 * len(bars) + 26, _where(records), kind="quiet")
+    drawing.write(file)
+    return True
+
+
+def _where(records: dict[str, dict[str, Any]]) -> str:
+    record = next(iter(records.values()))
+    machine, versions = record["machine"], record["versions"]
+    return (
+        f"{machine['cpu']}, {machine['cores']} cores shared with load generator and receiver, {machine['filesystem']}, "
+        f"Python {versions['python']}, {versions['uplift']}, {record['at'][:10]}"
+    )
+
+
+def main() -> int:
+    """Draw everything there is."""
+    parser = argparse.ArgumentParser(prog="bench/draw", description="Draw the results of bench/run --json.")
+    parser.add_argument("results", nargs="?", type=Path, default=RESULTS, help="the file given to --json")
+    parser.add_argument("--out", type=Path, default=ROOT / "docs", help="the directory of the drawings")
+    parser.add_argument("--smoke", action="store_true", help="draw the results of smoke runs too")
+    arguments = parser.parse_args()
+    if not arguments.results.exists():
+        parser.error(f"{arguments.results} is not there; make it with: bench/run all --json {arguments.results}")
+    records = read(arguments.results, smoke=arguments.smoke)
+    drawn = 0
+    for name, draw in (("benchmarks-latency.svg", latency), ("benchmarks-throughput.svg", throughput)):
+        file = arguments.out / name
+        if draw(records, file):
+            print(file)
+            drawn += 1
+    return 0 if drawn else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
