@@ -1,11 +1,13 @@
 """Accounts: the tenants."""
 
 import json
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
+from uplift_server.store.errors import Conflict
 from uplift_server.store.pages import page_of
 from uplift_server.store.records import Account, Page
 from uplift_server.store.schema import accounts, api_keys, endpoints
@@ -43,6 +45,12 @@ def get(connection: Connection, account_id: bytes) -> Account | None:
     return None if row is None else _account(row)
 
 
+def require(connection: Connection, seq: int) -> None:
+    """Raise Conflict if the account was deleted meanwhile, so that nothing new is made for it."""
+    if connection.execute(sa.select(accounts.c.seq).where(accounts.c.seq == seq, _LIVE)).first() is None:
+        raise Conflict("The account has been deleted.")
+
+
 def page(connection: Connection, *, limit: int, before: tuple[int, ...] | None = None) -> Page[Account]:
     """Accounts, newest first; `before` is an earlier page's `next_key`."""
     query = sa.select(accounts).where(_LIVE).order_by(accounts.c.seq.desc()).limit(limit + 1)
@@ -57,13 +65,16 @@ def live(connection: Connection, *, after: int = 0, limit: int = 1000) -> list[A
     return [_account(row) for row in connection.execute(query)]
 
 
-def save(connection: Connection, account: Account) -> None:
-    """Write what may change of an account that was read in this transaction."""
-    connection.execute(
-        sa.update(accounts)
-        .where(accounts.c.seq == account.seq)
-        .values(name=account.name, contact_emails=json.dumps(account.contact_emails), updated_at=account.updated_at)
-    )
+def update(connection: Connection, account_id: bytes, change: Callable[[Account], Account]) -> Account | None:
+    """Change an account's particulars; gives it as it is now, or None if there is no such account."""
+    account = get(connection, account_id)
+    if account is None:
+        return None
+    account = change(account)
+    values = {"name": account.name, "contact_emails": json.dumps(account.contact_emails)}
+    query = sa.update(accounts).where(accounts.c.seq == account.seq)
+    connection.execute(query.values(updated_at=account.updated_at, **values))
+    return account
 
 
 def delete(connection: Connection, account_id: bytes, *, now: int) -> Deleted | None:

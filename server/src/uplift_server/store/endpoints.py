@@ -1,12 +1,14 @@
 """Endpoints. What stands in `secret` and `headers` is sealed before it gets here."""
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from uplift_server.core.outcomes import Outcome
+from uplift_server.store import accounts
 from uplift_server.store.pages import page_of
 from uplift_server.store.records import Endpoint, EndpointState, Page
 from uplift_server.store.schema import endpoints
@@ -28,7 +30,8 @@ def create(
     max_in_flight: int | None,
     now: int,
 ) -> Endpoint:
-    """Store a new endpoint, enabled."""
+    """Store a new endpoint, enabled. Raises Conflict where its account was deleted."""
+    accounts.require(connection, account_seq)
     query = sa.insert(endpoints).values(
         id=endpoint_id,
         account_seq=account_seq,
@@ -74,8 +77,17 @@ def live(connection: Connection, *, after: int = 0, limit: int = 1000) -> list[E
     return [_endpoint(row) for row in connection.execute(query)]
 
 
-def save(connection: Connection, endpoint: Endpoint) -> None:
-    """Write what its owner may change of an endpoint that was read in this transaction; never its health."""
+def update(
+    connection: Connection, account_seq: int | None, endpoint_id: bytes, change: Callable[[Endpoint], Endpoint]
+) -> Endpoint | None:
+    """Change what an endpoint's owner may change; gives it as it is now, or None if there is no such endpoint.
+
+    Its health is the engine's and is not written.
+    """
+    endpoint = get(connection, account_seq, endpoint_id)
+    if endpoint is None:
+        return None
+    endpoint = change(endpoint)
     connection.execute(
         sa.update(endpoints)
         .where(endpoints.c.seq == endpoint.seq)
@@ -89,6 +101,7 @@ def save(connection: Connection, endpoint: Endpoint) -> None:
             updated_at=endpoint.updated_at,
         )
     )
+    return endpoint
 
 
 def delete(connection: Connection, account_seq: int | None, endpoint_id: bytes, *, now: int) -> Endpoint | None:

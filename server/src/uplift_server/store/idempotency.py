@@ -3,7 +3,9 @@
 Keys of events are remembered with the events; these are those of every other call that creates.
 """
 
-from typing import Final
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
@@ -11,50 +13,56 @@ from sqlalchemy import Connection
 from uplift_server.store.errors import Conflict
 from uplift_server.store.schema import idempotent_creates
 
+T = TypeVar("T")
+
 NO_ACCOUNT: Final = 0
 """Whose keys an operator's are who acts for no account."""
 
 
 class KeyTaken(Conflict):
-    """The key was used for something else."""
+    """The key stands for something else."""
 
 
-def find(connection: Connection, account_seq: int, key: str, *, kind: str, request_digest: bytes) -> bytes | None:
-    """The id of the object that the same request created under this key, or None if the key is new.
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is recognised when it comes again."""
 
-    Raises KeyTaken where it was used for another request.
-    """
-    row = connection.execute(
-        sa.select(idempotent_creates).where(
-            idempotent_creates.c.account_seq == account_seq, idempotent_creates.c.key == key
-        )
-    ).first()
-    if row is None:
-        return None
-    if row.kind != kind or row.request_digest != request_digest:
-        raise KeyTaken("this Idempotency-Key belongs to another request")
-    object_id: bytes = row.object_id
-    return object_id
+    account_seq: int
+    """NO_ACCOUNT or the account the object belongs to."""
+    key: str
+    kind: str
+    """What is created, and within what."""
+    digest: bytes
+    """The SHA-256 of the request's body."""
 
 
-def remember(
+def once(
     connection: Connection,
-    account_seq: int,
-    key: str,
+    request: Request | None,
     *,
-    kind: str,
-    request_digest: bytes,
     object_id: bytes,
     now: int,
-) -> None:
-    """Remember what a request created."""
-    connection.execute(
-        sa.insert(idempotent_creates).values(
-            account_seq=account_seq,
-            key=key,
-            kind=kind,
-            request_digest=request_digest,
-            object_id=object_id,
-            created_at=now,
-        )
-    )
+    create: Callable[[], T],
+    load: Callable[[bytes], T | None],
+) -> tuple[T, bool]:
+    """Create something unless the same request has done so before; whether it has.
+
+    `create` makes the object with `object_id`, `load` reads an earlier one; without a request it is simply created.
+    Raises KeyTaken where the key was used for another request, or what it created is no longer there.
+    """
+    if request is None:
+        return create(), False
+    place = (idempotent_creates.c.account_seq == request.account_seq, idempotent_creates.c.key == request.key)
+    row = connection.execute(sa.select(idempotent_creates).where(*place)).first()
+    if row is None:
+        created = create()
+        values = {"account_seq": request.account_seq, "key": request.key, "kind": request.kind}
+        digests = {"request_digest": request.digest, "object_id": object_id, "created_at": now}
+        connection.execute(sa.insert(idempotent_creates).values(**values, **digests))
+        return created, False
+    if row.kind != request.kind or row.request_digest != request.digest:
+        raise KeyTaken("This Idempotency-Key was used for another request. Use a new key for a new request.")
+    earlier = load(row.object_id)
+    if earlier is None:
+        raise KeyTaken("What was created with this Idempotency-Key has been deleted. Use a new key.")
+    return earlier, True

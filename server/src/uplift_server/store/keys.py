@@ -5,6 +5,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
+from uplift_server.store import accounts
 from uplift_server.store.pages import page_of
 from uplift_server.store.records import ApiKey, Page
 from uplift_server.store.schema import api_keys
@@ -23,7 +24,9 @@ def create(
     scopes: frozenset[str],
     now: int,
 ) -> ApiKey:
-    """Store a new key."""
+    """Store a new key. Raises Conflict where its account was deleted."""
+    if account_seq is not None:
+        accounts.require(connection, account_seq)
     query = sa.insert(api_keys).values(
         id=key_id,
         account_seq=account_seq,

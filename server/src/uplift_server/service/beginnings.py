@@ -1,0 +1,120 @@
+"""What a server does before it answers: the catalog of a fresh database, the operator's key, and filling the memory."""
+
+import json
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, Protocol, TypeVar
+
+from uplift_server.core.catalog import EVENT_TYPES
+from uplift_server.service.authentication import OPERATOR_PREFIX, digest_of, hint_of
+from uplift_server.service.keys import KEY_RANDOM_BYTES, new_key_text
+from uplift_server.service.means import Means
+from uplift_server.store import accounts, endpoints, event_types, keys
+from uplift_server.store.records import ApiKey
+
+LOAD_ROWS: Final = 1000
+_CONFIGURED_ID: Final = bytes(16)
+
+
+class _Numbered(Protocol):
+    @property
+    def seq(self) -> int: ...
+
+
+N = TypeVar("N", bound=_Numbered)
+
+
+async def begin(means: Means, configured_operator_key: str | None) -> str | None:
+    """Get a database with its tables in place ready to serve, and the directory filled.
+
+    Gives the text of the first operator key if one had to be made: it can be shown only now. Raises WrongSecretKey
+    where a stored secret does not open, and the store's Unavailable.
+    """
+    await _seed_catalog(means)
+    await _load(means)
+    return await _ensure_operator(means, configured_operator_key)
+
+
+async def _seed_catalog(means: Means) -> None:
+    """Put the built-in types into a database that never had any; later, the catalog is the operator's."""
+    now = means.now()
+    database = means.database
+    if await database.read(event_types.live) or await database.read(event_types.deleted):
+        return
+    for built_in in EVENT_TYPES:
+        await database.write(
+            lambda c, built_in=built_in: event_types.put(  # type: ignore[misc]
+                c,
+                name=built_in.name,
+                group=built_in.group,
+                description=built_in.description,
+                schema=json.dumps(built_in.schema, ensure_ascii=False),
+                example=json.dumps(built_in.example, ensure_ascii=False),
+                api_version=built_in.api_version,
+                archived=False,
+                documented=built_in.documented,
+                now=now,
+            )
+        )
+
+
+async def _load(means: Means) -> None:
+    database, directory = means.database, means.directory
+    for event_type in await database.read(event_types.deleted):
+        # What is still to be delivered of them bears their names.
+        directory.put_event_type(event_type)
+        directory.drop_event_type(event_type.name)
+    directory.load(
+        accounts=await _all(lambda after: database.read(lambda c: accounts.live(c, after=after, limit=LOAD_ROWS))),
+        keys=await _all(lambda after: database.read(lambda c: keys.live(c, after=after, limit=LOAD_ROWS))),
+        event_types=await database.read(event_types.live),
+        endpoints=await _all(lambda after: database.read(lambda c: endpoints.live(c, after=after, limit=LOAD_ROWS))),
+    )
+
+
+async def _all(read: Callable[[int], Awaitable[Sequence[N]]]) -> list[N]:
+    found: list[N] = []
+    while True:
+        page = await read(found[-1].seq if found else 0)
+        found.extend(page)
+        if len(page) < LOAD_ROWS:
+            return found
+
+
+async def _ensure_operator(means: Means, configured: str | None) -> str | None:
+    """Let the configured operator key in; without one, and if there is none yet, make one and give its text."""
+    directory, now = means.directory, means.now()
+    if configured is not None:
+        # It stands in no table: changing the setting is enough to make the old one worthless.
+        directory.put_key(_operator_key(0, _CONFIGURED_ID, configured, now))
+        return None
+    if any(key.account_seq is None for key in directory.keys.values()):
+        return None
+    text = new_key_text(OPERATOR_PREFIX, means.random_bytes(KEY_RANDOM_BYTES))
+    made = _operator_key(0, means.new_id(), text, now)
+    stored = await means.database.write(
+        lambda c: keys.create(
+            c,
+            key_id=made.id,
+            account_seq=None,
+            name=made.name,
+            digest=made.digest,
+            hint=made.hint,
+            scopes=made.scopes,
+            now=now,
+        )
+    )
+    directory.put_key(stored)
+    return text
+
+
+def _operator_key(seq: int, key_id: bytes, text: str, now: int) -> ApiKey:
+    return ApiKey(
+        seq=seq,
+        id=key_id,
+        account_seq=None,
+        name="operator",
+        digest=digest_of(text.encode()),
+        hint=hint_of(text),
+        scopes=frozenset(),
+        created_at=now,
+    )

@@ -1,0 +1,112 @@
+"""Deliveries and attempts, as those read who may, and the resend."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from uplift_server.core import ids
+from uplift_server.core.deliveries import Status
+from uplift_server.core.problems import Problem
+from uplift_server.core.scopes import Scope
+from uplift_server.service import errors
+from uplift_server.service.events import type_seq_of
+from uplift_server.service.means import Listing, Means, not_found, place, refusal
+from uplift_server.service.principals import Caller
+from uplift_server.store import deliveries
+from uplift_server.store.errors import Conflict
+from uplift_server.store.records import Attempt, Delivery, DeliveryFilter, EndpointState, Page
+
+_WHAT = "delivery"
+
+
+class DeliveryQuery(NamedTuple):
+    """Which deliveries are asked for. Instants are Unix ms."""
+
+    status: Status | None = None
+    endpoint: str | None = None
+    type: str | None = None
+    created_after: int | None = None
+    created_before: int | None = None
+
+
+class Deliveries:
+    """What accounts read of their deliveries, and the resend."""
+
+    def __init__(self, means: Means) -> None:
+        self._means = means
+
+    async def page(
+        self, caller: Caller, query: DeliveryQuery, listing: Listing, *, problems: Sequence[Problem] = ()
+    ) -> Page[Delivery]:
+        """Deliveries, those of the newest events first."""
+        caller.require(Scope.DELIVERIES_READ)
+        endpoint_seq, wrong = self._endpoint_seq(caller, query.endpoint)
+        type_seq, unknown = type_seq_of(self._means.directory, query.type)
+        before = place(listing, 2, [*problems, *wrong, *unknown])
+        wanted = DeliveryFilter(query.status, endpoint_seq, type_seq, query.created_after, query.created_before)
+        return await self._means.database.read(
+            lambda c: deliveries.page(c, caller.account_seq, wanted, limit=listing.limit, before=before)
+        )
+
+    async def get(self, caller: Caller, delivery: str) -> Delivery:
+        """One delivery. Raises NotFound, and AccountRequired where several accounts have its event's id."""
+        caller.require(Scope.DELIVERIES_READ)
+        return await self._get(caller, delivery)
+
+    async def attempts(
+        self, caller: Caller, delivery: str, listing: Listing, *, problems: Sequence[Problem] = ()
+    ) -> tuple[Delivery, Page[Attempt]]:
+        """The attempts of a delivery, newest first. Raises as `get` does."""
+        caller.require(Scope.DELIVERIES_READ)
+        found = await self._get(caller, delivery)
+        before = place(listing, 1, problems)
+        page = await self._means.database.read(
+            lambda c: deliveries.page_of_attempts(
+                c, found.event_seq, found.endpoint_seq, limit=listing.limit, before=before
+            )
+        )
+        return found, page
+
+    async def resend(self, caller: Caller, delivery: str) -> Delivery:
+        """Attempt a delivery once more, now, whatever its status.
+
+        Raises NotFound, and Conflict while it is in flight, has expired, or its endpoint is not enabled.
+        """
+        caller.require(Scope.DELIVERIES_WRITE)
+        return await self._means.carry_out(self._resend(caller, delivery))
+
+    async def _get(self, caller: Caller, text: str) -> Delivery:
+        parts = ids.parse_delivery_id(text)
+        if parts is None:
+            raise not_found(_WHAT, text)
+        found = await self._means.database.read(lambda c: deliveries.find(c, caller.account_seq, *parts))
+        if not found:
+            raise not_found(_WHAT, text)
+        if len(found) > 1:
+            raise errors.AccountRequired
+        return found[0]
+
+    async def _resend(self, caller: Caller, text: str) -> Delivery:
+        found = await self._get(caller, text)
+        endpoint = self._means.directory.endpoints.get(found.endpoint_seq)
+        if endpoint is None:
+            raise errors.Conflict("The endpoint has been deleted; nothing can be sent to it.")
+        if endpoint.record.state is not EndpointState.ENABLED:
+            raise errors.Conflict(f"The endpoint is {endpoint.record.state.text}. Enable it first.")
+        now = self._means.now()
+        try:
+            await self._means.database.write(
+                lambda c: deliveries.start_resend(c, found.event_seq, found.endpoint_seq, now=now)
+            )
+        except Conflict as error:
+            raise refusal(error) from error
+        self._means.on_due(found.endpoint_seq)
+        return await self._get(caller, text)
+
+    def _endpoint_seq(self, caller: Caller, text: str | None) -> tuple[int | None, list[Problem]]:
+        if text is None:
+            return None, []
+        value = ids.parse_prefixed(ids.ENDPOINT, text)
+        found = None if value is None else self._means.directory.endpoints_by_id.get(value)
+        if found is None or caller.account_seq not in {None, found.record.account_seq}:
+            return None, [Problem("endpoint", "endpoint_unknown", "There is no such endpoint. See GET /v1/endpoints.")]
+        return found.seq, []

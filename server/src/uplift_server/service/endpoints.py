@@ -1,0 +1,244 @@
+"""Endpoints: registering, changing and removing them."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from uplift_server.core import ids
+from uplift_server.core.event_types import check_pattern
+from uplift_server.core.headers import check_headers
+from uplift_server.core.limits import SECRET_KEY_BYTES_GENERATED, SUBSCRIPTION_PATTERNS_MAX
+from uplift_server.core.problems import Problem
+from uplift_server.core.scopes import Scope
+from uplift_server.core.signing import check_secret, generate_secret
+from uplift_server.core.subscriptions import unknown_patterns
+from uplift_server.service.greeting import Greeter
+from uplift_server.service.means import (
+    UNSET,
+    Listing,
+    Means,
+    Repeat,
+    Unset,
+    check_repeat,
+    given,
+    given_or,
+    given_or_none,
+    not_found,
+    parse_id,
+    place,
+    refusal,
+    refuse,
+    request_of,
+)
+from uplift_server.service.principals import Caller
+from uplift_server.service.registration import Registrar
+from uplift_server.store import deliveries, endpoints, idempotency
+from uplift_server.store.errors import Conflict
+from uplift_server.store.records import Attempt, Endpoint, Page
+from uplift_server.store.sealing import Sealer
+
+_WHAT: Final = "endpoint"
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointDraft:
+    """What an owner says of an endpoint; on a change, what is not said stays, and None means the default."""
+
+    url: str | Unset = UNSET
+    description: str | Unset | None = UNSET
+    event_types: Sequence[str] | Unset | None = UNSET
+    secret: str | Unset | None = UNSET
+    headers: Mapping[str, str] | Unset | None = UNSET
+    rate_limit_per_second: int | Unset | None = UNSET
+    max_in_flight: int | Unset | None = UNSET
+
+    def problems(self) -> list[Problem]:
+        """What is wrong with it, as far as that can be seen from itself; its URL is the registrar's business."""
+        found = []
+        secret = given_or_none(self.secret)
+        if secret is not None:
+            found.append(check_secret(secret))
+        patterns = given_or_none(self.event_types) or ()
+        found.extend(check_pattern(pattern) for pattern in patterns)
+        if len(patterns) > SUBSCRIPTION_PATTERNS_MAX:
+            text = f"A subscription has at most {SUBSCRIPTION_PATTERNS_MAX} entries, this one {len(patterns)}."
+            found.append(Problem("event_types", "too_many", f"{text} Use group.*."))
+        found.extend(check_headers(given_or_none(self.headers) or {}))
+        return [problem for problem in found if problem is not None]
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """An endpoint as its owner may see it."""
+
+    endpoint: Endpoint
+    headers: dict[str, str]
+    """Unmasked; the edge masks."""
+    last_failure: Attempt | None
+    """Of an endpoint that fails: the latest failed attempt, to explain it."""
+    secret: str | None = None
+    """Only in the answer to its creation."""
+    repeated: bool = False
+
+
+class Endpoints:
+    """What owners do with endpoints."""
+
+    def __init__(self, means: Means, sealer: Sealer, registrar: Registrar, greeter: Greeter) -> None:
+        self._means = means
+        self._sealer = sealer
+        self._registrar = registrar
+        self._greeter = greeter
+
+    async def create(
+        self, caller: Caller, draft: EndpointDraft, *, repeat: Repeat | None = None, problems: Sequence[Problem] = ()
+    ) -> Shown:
+        """Register an endpoint; its secret is in the answer, unless this repeats an earlier request."""
+        caller.require(Scope.ENDPOINTS_WRITE)
+        account_seq = caller.one_account()
+        refuse([*problems, *await self._problems(draft), *check_repeat(repeat)])
+        return await self._means.carry_out(self._create(account_seq, draft, repeat))
+
+    async def page(self, caller: Caller, listing: Listing, *, problems: Sequence[Problem] = ()) -> Page[Shown]:
+        """The account's endpoints, newest first."""
+        caller.require(Scope.ENDPOINTS_READ)
+        before = place(listing, 1, problems)
+        found = await self._means.database.read(
+            lambda c: endpoints.page(c, caller.account_seq, limit=listing.limit, before=before)
+        )
+        return Page([await self._shown(endpoint) for endpoint in found.items], found.next_key)
+
+    async def get(self, caller: Caller, endpoint: str) -> Shown:
+        """One endpoint. Raises NotFound."""
+        caller.require(Scope.ENDPOINTS_READ)
+        endpoint_id = parse_id(ids.ENDPOINT, endpoint, _WHAT)
+        found = await self._means.database.read(lambda c: endpoints.get(c, caller.account_seq, endpoint_id))
+        if found is None:
+            raise not_found(_WHAT, endpoint)
+        return await self._shown(found)
+
+    async def update(
+        self, caller: Caller, endpoint: str, draft: EndpointDraft, *, problems: Sequence[Problem] = ()
+    ) -> Shown:
+        """Change an endpoint; the change holds for the next attempt. Raises NotFound."""
+        caller.require(Scope.ENDPOINTS_WRITE)
+        self.live(caller, endpoint)
+        refuse([*problems, *await self._problems(draft)])
+        return await self._shown(await self._means.carry_out(self._update(caller, endpoint, draft)))
+
+    async def delete(self, caller: Caller, endpoint: str) -> None:
+        """Remove an endpoint; what is pending for it is cancelled. Raises NotFound."""
+        caller.require(Scope.ENDPOINTS_WRITE)
+        await self._means.carry_out(self._delete(caller, endpoint))
+
+    def live(self, caller: Caller, endpoint: str) -> Endpoint:
+        """The caller's endpoint as it stands in memory. Raises NotFound."""
+        found = self._means.directory.endpoints_by_id.get(parse_id(ids.ENDPOINT, endpoint, _WHAT))
+        if found is None or caller.account_seq not in {None, found.record.account_seq}:
+            raise not_found(_WHAT, endpoint)
+        return found.record
+
+    async def _problems(self, draft: EndpointDraft) -> list[Problem]:
+        found = draft.problems()
+        if not isinstance(draft.url, Unset):
+            wrong = await self._registrar.check(draft.url)
+            found[:0] = [] if wrong is None else [wrong]
+        patterns = [pattern for pattern in given_or_none(draft.event_types) or () if check_pattern(pattern) is None]
+        found.extend(
+            Problem(
+                "event_types",
+                "event_type_unknown",
+                f"The catalog has nothing that fits {pattern}. See GET /v1/event-types.",
+            )
+            for pattern in unknown_patterns(patterns, self._means.directory.event_types)
+        )
+        return found
+
+    async def _shown(self, endpoint: Endpoint, secret: str | None = None, *, repeated: bool = False) -> Shown:
+        failure = None
+        if endpoint.failing_since is not None:
+            failure = await self._means.database.read(lambda c: deliveries.last_failure(c, endpoint.seq))
+        return Shown(endpoint, self._headers(endpoint), failure, secret, repeated)
+
+    def _headers(self, endpoint: Endpoint) -> dict[str, str]:
+        if endpoint.headers is None:
+            return {}
+        headers: dict[str, str] = json.loads(self._sealer.open(endpoint.headers, endpoint.id))
+        return headers
+
+    def _sealed(self, headers: Mapping[str, str] | None, endpoint_id: bytes) -> bytes | None:
+        return self._sealer.seal(json.dumps(dict(headers)), endpoint_id) if headers else None
+
+    async def _create(self, account_seq: int, draft: EndpointDraft, repeat: Repeat | None) -> Shown:
+        now, endpoint_id = self._means.now(), self._means.new_id()
+        secret = given_or_none(draft.secret) or generate_secret(self._means.random_bytes(SECRET_KEY_BYTES_GENERATED))
+        sealed = self._sealer.seal(secret, endpoint_id)
+        request = request_of(repeat, account_seq, _WHAT)
+        try:
+            endpoint, repeated = await self._means.database.write(
+                lambda c: idempotency.once(
+                    c,
+                    request,
+                    object_id=endpoint_id,
+                    now=now,
+                    create=lambda: endpoints.create(
+                        c,
+                        endpoint_id=endpoint_id,
+                        account_seq=account_seq,
+                        url=given(draft.url),
+                        description=given_or_none(draft.description) or "",
+                        event_types=tuple(given_or_none(draft.event_types) or ()),
+                        secret=sealed,
+                        headers=self._sealed(given_or_none(draft.headers), endpoint_id),
+                        rate_limit_per_second=given_or_none(draft.rate_limit_per_second),
+                        max_in_flight=given_or_none(draft.max_in_flight),
+                        now=now,
+                    ),
+                    load=lambda earlier: endpoints.get(c, account_seq, earlier),
+                )
+            )
+        except Conflict as error:
+            raise refusal(error) from error
+        if repeated:
+            return await self._shown(endpoint, repeated=True)
+        self._means.directory.put_endpoint(endpoint)
+        await self._greeter.greet(endpoint)
+        return await self._shown(endpoint, secret)
+
+    async def _update(self, caller: Caller, endpoint: str, draft: EndpointDraft) -> Endpoint:
+        now, endpoint_id = self._means.now(), parse_id(ids.ENDPOINT, endpoint, _WHAT)
+
+        def change(stored: Endpoint) -> Endpoint:
+            return replace(
+                stored,
+                url=given_or(draft.url, stored.url),
+                description=given_or(draft.description, stored.description) or "",
+                event_types=stored.event_types
+                if isinstance(draft.event_types, Unset)
+                else tuple(draft.event_types or ()),
+                headers=stored.headers
+                if isinstance(draft.headers, Unset)
+                else self._sealed(draft.headers, endpoint_id),
+                rate_limit_per_second=given_or(draft.rate_limit_per_second, stored.rate_limit_per_second),
+                max_in_flight=given_or(draft.max_in_flight, stored.max_in_flight),
+                updated_at=now,
+            )
+
+        changed = await self._means.database.write(
+            lambda c: endpoints.update(c, caller.account_seq, endpoint_id, change)
+        )
+        if changed is None:
+            raise not_found(_WHAT, endpoint)
+        self._means.directory.put_endpoint(changed)
+        return changed
+
+    async def _delete(self, caller: Caller, endpoint: str) -> None:
+        now, endpoint_id = self._means.now(), parse_id(ids.ENDPOINT, endpoint, _WHAT)
+        deleted = await self._means.database.write(
+            lambda c: endpoints.delete(c, caller.account_seq, endpoint_id, now=now)
+        )
+        if deleted is None:
+            raise not_found(_WHAT, endpoint)
+        self._means.directory.drop_endpoint(deleted.seq)
+        self._means.on_endpoint_deleted(deleted.seq)

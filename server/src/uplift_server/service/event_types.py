@@ -1,0 +1,131 @@
+"""The catalog: everybody reads it, operators write it."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from uplift_server.core import envelope
+from uplift_server.core.event_types import check_name
+from uplift_server.core.problems import Problem
+from uplift_server.delivery.directory import LiveEventType
+from uplift_server.service.means import UNSET, Listing, Means, Unset, given_or, given_or_none, not_found, place, refuse
+from uplift_server.service.principals import Caller
+from uplift_server.store import event_types
+from uplift_server.store.records import EventType, Page
+
+EVENT_TYPE_JSON_BYTES_MAX: Final = 256 * 1024
+_WHAT: Final = "event type"
+
+
+@dataclass(frozen=True, slots=True)
+class EventTypeDraft:
+    """What an operator says of an event type; what is not said is at its default."""
+
+    description: str | Unset = UNSET
+    group: str | Unset | None = UNSET
+    schema: Any = UNSET
+    example: Any = UNSET
+    api_version: str | Unset | None = UNSET
+    archived: bool | Unset = UNSET
+
+
+class EventTypes:
+    """The catalog's entries."""
+
+    def __init__(self, means: Means) -> None:
+        self._means = means
+
+    async def put(
+        self, caller: Caller, name: str, draft: EventTypeDraft, *, problems: Sequence[Problem] = ()
+    ) -> tuple[EventType, bool]:
+        """Add a type, or replace what is said of it; whether it is new."""
+        caller.require_operator()
+        wrong = check_name(name, "name")
+        schema, example = _json_text(draft.schema), _json_text(draft.example)
+        refuse([*problems, *([] if wrong is None else [wrong]), *_check(name, schema, example)])
+        return await self._means.carry_out(self._put(name, draft, schema, example))
+
+    async def page(self, listing: Listing, *, problems: Sequence[Problem] = ()) -> Page[EventType]:
+        """The catalog, newest first."""
+        before = place(listing, 1, problems)
+        return await self._means.database.read(lambda c: event_types.page(c, limit=listing.limit, before=before))
+
+    def get(self, name: str) -> EventType:
+        """One entry. Raises NotFound."""
+        found = self._means.directory.event_types.get(name)
+        if found is None:
+            raise not_found(_WHAT, name)
+        return found.record
+
+    async def delete(self, caller: Caller, name: str) -> None:
+        """Take a type out of the catalog; its events stay. Raises NotFound."""
+        caller.require_operator()
+        await self._means.carry_out(self._delete(name))
+
+    async def _put(
+        self, name: str, draft: EventTypeDraft, schema: str | None, example: str | None
+    ) -> tuple[EventType, bool]:
+        now = self._means.now()
+        description = given_or(draft.description, "")
+        group = given_or_none(draft.group) or name.partition(".")[0]
+        api_version = given_or_none(draft.api_version) or envelope.API_VERSION_DEFAULT
+        stored, fresh = await self._means.database.write(
+            lambda c: event_types.put(
+                c,
+                name=name,
+                group=group,
+                description=description,
+                schema=schema,
+                example=example,
+                api_version=api_version,
+                archived=given_or(draft.archived, False),
+                now=now,
+            )
+        )
+        self._means.directory.put_event_type(stored)
+        return stored, fresh
+
+    async def _delete(self, name: str) -> None:
+        now = self._means.now()
+        if not await self._means.database.write(lambda c: event_types.delete(c, name, now=now)):
+            raise not_found(_WHAT, name)
+        self._means.directory.drop_event_type(name)
+
+
+def _json_text(value: Any) -> str | None:
+    return None if value is UNSET or value is None else json.dumps(value, ensure_ascii=False)
+
+
+def _check(name: str, schema: str | None, example: str | None) -> list[Problem]:
+    """What is wrong with a schema and an example, each alone and together."""
+    problems = [
+        Problem(field, "too_long", f"At most {EVENT_TYPE_JSON_BYTES_MAX} bytes are kept. Shorten it.")
+        for field, text in (("schema", schema), ("example", example))
+        if text is not None and len(text.encode()) > EVENT_TYPE_JSON_BYTES_MAX
+    ]
+    if problems or schema is None:
+        return problems
+    record = EventType(
+        seq=0,
+        name=name,
+        group="",
+        description="",
+        schema=schema,
+        example=None,
+        api_version="",
+        documented=False,
+        created_at=0,
+        updated_at=0,
+        archived_at=None,
+    )
+    try:
+        live = LiveEventType(record)
+    except ValueError as error:
+        return [Problem("schema", "schema_invalid", f"This is no JSON Schema 2020-12: {str(error)[:300]}.")]
+    if example is None:
+        return []
+    return [
+        Problem("example" + problem.field.removeprefix("data"), "schema_mismatch", "The example must fit the schema.")
+        for problem in live.problems(example.encode())
+    ]

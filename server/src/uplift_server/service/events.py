@@ -1,0 +1,97 @@
+"""Events, as those read who may."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from uplift_server.core import ids
+from uplift_server.core.problems import Problem
+from uplift_server.core.scopes import Scope
+from uplift_server.delivery.directory import Directory
+from uplift_server.service.errors import AccountRequired
+from uplift_server.service.means import Listing, Means, not_found, place
+from uplift_server.service.principals import Caller
+from uplift_server.store import deliveries, events
+from uplift_server.store.records import Delivery, Event, EventFilter, Page, Stretch
+
+_WHAT = "event"
+
+
+class EventQuery(NamedTuple):
+    """Which events are asked for. Instants are Unix ms."""
+
+    type: str | None = None
+    created_after: int | None = None
+    created_before: int | None = None
+
+
+class Events:
+    """What accounts read of their events."""
+
+    def __init__(self, means: Means) -> None:
+        self._means = means
+
+    async def page(
+        self, caller: Caller, query: EventQuery, listing: Listing, *, problems: Sequence[Problem] = ()
+    ) -> Page[Event]:
+        """Events, newest first."""
+        caller.require(Scope.EVENTS_READ)
+        wanted = self._filter(query, problems, listing)
+        before = place(listing, 1)
+        return await self._means.database.read(
+            lambda c: events.page(c, caller.account_seq, wanted, limit=listing.limit, before=before)
+        )
+
+    async def forward(
+        self, caller: Caller, query: EventQuery, listing: Listing, *, problems: Sequence[Problem] = ()
+    ) -> Stretch[Event]:
+        """Events, oldest first, to be followed as new ones come."""
+        caller.require(Scope.EVENTS_READ)
+        wanted = self._filter(query, problems, listing)
+        after = place(listing, 1) or (0,)
+        return await self._means.database.read(
+            lambda c: events.forward(c, caller.account_seq, wanted, limit=listing.limit, after=after)
+        )
+
+    async def get(self, caller: Caller, event: str) -> Event:
+        """One event with its body. Raises NotFound, and AccountRequired where several accounts have the id."""
+        caller.require(Scope.EVENTS_READ)
+        event_id = ids.parse_uuid(event)
+        if event_id is None:
+            raise not_found(_WHAT, event)
+        found = await self._means.database.read(lambda c: events.find(c, caller.account_seq, event_id))
+        if not found:
+            raise not_found(_WHAT, event)
+        if len(found) > 1:
+            raise AccountRequired
+        return found[0]
+
+    async def deliveries(
+        self, caller: Caller, event: str, listing: Listing, *, problems: Sequence[Problem] = ()
+    ) -> Page[Delivery]:
+        """The deliveries of an event. Raises as `get` does."""
+        caller.require(Scope.DELIVERIES_READ)
+        found = await self.get(caller, event)
+        before = place(listing, 1, problems)
+        return await self._means.database.read(
+            lambda c: deliveries.page_of_event(c, found.seq, limit=listing.limit, before=before)
+        )
+
+    def _filter(self, query: EventQuery, problems: Sequence[Problem], listing: Listing) -> EventFilter:
+        type_seq, wrong = type_seq_of(self._means.directory, query.type)
+        place(listing, 1, [*problems, *wrong])
+        return EventFilter(type_seq, query.created_after, query.created_before)
+
+
+def type_seq_of(directory: Directory, name: str | None) -> tuple[int | None, list[Problem]]:
+    """The number of an event type in a filter; a deleted one may still be asked for."""
+    if name is None:
+        return None, []
+    live = directory.event_types.get(name)
+    if live is not None:
+        return live.seq, []
+    for seq, deleted in directory.event_types_by_seq.items():
+        if deleted.name == name:
+            return seq, []
+    return None, [
+        Problem("type", "event_type_unknown", f"There is no event type {name[:200]}. See GET /v1/event-types.")
+    ]

@@ -1,0 +1,138 @@
+"""API keys: operators make and revoke them. The text of one is known only at the moment it is made."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from uplift_server.core import ids
+from uplift_server.core.accounts import check_name
+from uplift_server.core.problems import Problem
+from uplift_server.core.scopes import DEFAULT_SCOPES, check_scopes
+from uplift_server.service.authentication import ACCOUNT_PREFIX, digest_of, hint_of
+from uplift_server.service.means import (
+    UNSET,
+    Listing,
+    Means,
+    Repeat,
+    Unset,
+    check_repeat,
+    given,
+    not_found,
+    parse_id,
+    place,
+    refusal,
+    refuse,
+    request_of,
+)
+from uplift_server.service.principals import Caller
+from uplift_server.store import idempotency, keys
+from uplift_server.store.errors import Conflict
+from uplift_server.store.records import Account, ApiKey, Page
+
+KEY_RANDOM_BYTES: Final = 24
+_WHAT: Final = "key"
+
+
+@dataclass(frozen=True, slots=True)
+class KeyDraft:
+    """What an operator says of a new key."""
+
+    name: str | Unset = UNSET
+    scopes: Sequence[str] | Unset | None = UNSET
+
+    def problems(self) -> list[Problem]:
+        """What is wrong with it."""
+        name = None if isinstance(self.name, Unset) else check_name(self.name)
+        scopes = () if isinstance(self.scopes, Unset) or self.scopes is None else self.scopes
+        return ([] if name is None else [name]) + check_scopes(scopes)
+
+    def granted(self) -> frozenset[str]:
+        """The scopes it asks for: the default ones where it names none."""
+        return frozenset(DEFAULT_SCOPES if isinstance(self.scopes, Unset) or self.scopes is None else self.scopes)
+
+
+class Keys:
+    """What operators do with the keys of accounts."""
+
+    def __init__(self, means: Means) -> None:
+        self._means = means
+
+    async def create(
+        self,
+        caller: Caller,
+        account: str,
+        draft: KeyDraft,
+        *,
+        repeat: Repeat | None = None,
+        problems: Sequence[Problem] = (),
+    ) -> tuple[ApiKey, str | None]:
+        """Make a key of an account; with its text, unless this repeats an earlier request. Raises NotFound."""
+        caller.require_operator()
+        owner = self._account(account)
+        refuse([*problems, *draft.problems(), *check_repeat(repeat)])
+        return await self._means.carry_out(self._create(owner, draft, repeat))
+
+    async def page(
+        self, caller: Caller, account: str, listing: Listing, *, problems: Sequence[Problem] = ()
+    ) -> Page[ApiKey]:
+        """The keys of an account, newest first. Raises NotFound."""
+        caller.require_operator()
+        owner = self._account(account)
+        before = place(listing, 1, problems)
+        return await self._means.database.read(lambda c: keys.page(c, owner.seq, limit=listing.limit, before=before))
+
+    async def revoke(self, caller: Caller, account: str, key: str) -> None:
+        """Revoke a key; it is refused from then on. Raises NotFound."""
+        caller.require_operator()
+        owner = self._account(account)
+        await self._means.carry_out(self._revoke(owner, key))
+
+    def _account(self, text: str) -> Account:
+        found = self._means.directory.accounts_by_id.get(parse_id(ids.ACCOUNT, text, "account"))
+        if found is None:
+            raise not_found("account", text)
+        return found
+
+    async def _create(self, owner: Account, draft: KeyDraft, repeat: Repeat | None) -> tuple[ApiKey, str | None]:
+        text = new_key_text(ACCOUNT_PREFIX, self._means.random_bytes(KEY_RANDOM_BYTES))
+        now, key_id = self._means.now(), self._means.new_id()
+        name, scopes = given(draft.name), draft.granted()
+        request = request_of(repeat, owner.seq, _WHAT)
+        try:
+            key, repeated = await self._means.database.write(
+                lambda c: idempotency.once(
+                    c,
+                    request,
+                    object_id=key_id,
+                    now=now,
+                    create=lambda: keys.create(
+                        c,
+                        key_id=key_id,
+                        account_seq=owner.seq,
+                        name=name,
+                        digest=digest_of(text.encode()),
+                        hint=hint_of(text),
+                        scopes=scopes,
+                        now=now,
+                    ),
+                    load=lambda earlier: keys.get(c, owner.seq, earlier),
+                )
+            )
+        except Conflict as error:
+            raise refusal(error) from error
+        if repeated:
+            return key, None
+        self._means.directory.put_key(key)
+        return key, text
+
+    async def _revoke(self, owner: Account, key: str) -> None:
+        now, key_id = self._means.now(), parse_id(ids.KEY, key, _WHAT)
+        revoked = await self._means.database.write(lambda c: keys.revoke(c, owner.seq, key_id, now=now))
+        if revoked is None:
+            raise not_found(_WHAT, key)
+        self._means.directory.drop_key(revoked.digest)
+
+
+def new_key_text(prefix: str, random_bytes: bytes) -> str:
+    """The text of a key: its prefix and random characters."""
+    return prefix + random_bytes.hex()

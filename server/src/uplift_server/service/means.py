@@ -1,0 +1,158 @@
+"""What every service works with, and the few ways in which they all work."""
+
+import asyncio
+import os
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, Final, NamedTuple, TypeVar
+
+from uplift_server.core import cursors, ids
+from uplift_server.core.limits import IDEMPOTENCY_KEY_CHARACTERS_MAX
+from uplift_server.core.problems import Problem
+from uplift_server.delivery.clock import Clock
+from uplift_server.delivery.directory import Directory
+from uplift_server.service import errors
+from uplift_server.store import idempotency
+from uplift_server.store.contract import Database
+from uplift_server.store.errors import Conflict
+
+T = TypeVar("T")
+
+
+class Unset(Enum):
+    """The type of UNSET."""
+
+    UNSET = "unset"
+
+
+UNSET: Final = Unset.UNSET
+"""Stands for a field that was not sent, which is not the same as one sent empty."""
+
+
+class Listing(NamedTuple):
+    """Which stretch of a list is asked for."""
+
+    limit: int
+    cursor: str | None = None
+
+
+class Repeat(NamedTuple):
+    """How a request that creates is recognised when it comes again."""
+
+    key: str
+    """Its `Idempotency-Key`."""
+    digest: bytes
+    """The SHA-256 of its body."""
+
+
+def _ignore(_endpoint_seq: int) -> None:
+    """What a server without an engine is told of."""
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """The store, what is held in memory of it, time and randomness."""
+
+    database: Database
+    directory: Directory
+    clock: Clock
+    random_bytes: Callable[[int], bytes] = os.urandom
+    on_due: Callable[[int], None] = _ignore
+    """Told of an endpoint for which something has become due."""
+    on_endpoint_deleted: Callable[[int], None] = _ignore
+    """Told of an endpoint whose deliveries are to be cancelled."""
+    _changes: set[asyncio.Task[Any]] = field(default_factory=set)
+
+    def now(self) -> int:
+        """Unix time in ms."""
+        return self.clock.now_ms()
+
+    def new_id(self) -> bytes:
+        """A new id of 16 bytes, which sorts by time."""
+        return ids.uuid7(self.now(), self.random_bytes(ids.RANDOM_BYTES))
+
+    async def carry_out(self, change: Coroutine[Any, Any, T]) -> T:
+        """Run a change to its end even if whoever asked for it has gone.
+
+        Between the commit and the directory nothing may get lost: a key that is revoked in the database only would
+        go on being accepted.
+        """
+        task = asyncio.ensure_future(change)
+        self._changes.add(task)
+        task.add_done_callback(self._changes.discard)
+        return await asyncio.shield(task)
+
+    async def finish(self) -> None:
+        """Wait for the changes under way."""
+        await asyncio.gather(*self._changes, return_exceptions=True)
+
+
+def request_of(repeat: Repeat | None, account_seq: int, kind: str) -> idempotency.Request | None:
+    """A creating request as the store remembers it."""
+    return None if repeat is None else idempotency.Request(account_seq, repeat.key, kind, repeat.digest)
+
+
+def check_repeat(repeat: Repeat | None) -> list[Problem]:
+    """What is wrong with an `Idempotency-Key`, if anything."""
+    if repeat is None or (1 <= len(repeat.key) <= IDEMPOTENCY_KEY_CHARACTERS_MAX and repeat.key.isprintable()):
+        return []
+    text = f"An idempotency key has 1 to {IDEMPOTENCY_KEY_CHARACTERS_MAX} printable characters. Use a UUID."
+    return [Problem("Idempotency-Key", "idempotency_key_invalid", text)]
+
+
+def place(listing: Listing, count: int, problems: Sequence[Problem] = ()) -> tuple[int, ...] | None:
+    """The place a list is to go on from, of `count` numbers; None at its beginning.
+
+    Raises Invalid for a cursor that no list gave, with the problems found before.
+    """
+    found = None if listing.cursor is None else cursors.decode(listing.cursor, count)
+    if listing.cursor is not None and found is None:
+        wrong = Problem(
+            "cursor", "cursor_invalid", "This is no cursor of this list. Use `next_cursor` of an earlier page."
+        )
+        raise errors.Invalid([*problems, wrong])
+    if problems:
+        raise errors.Invalid(problems)
+    return found
+
+
+def refusal(error: Conflict) -> errors.Conflict:
+    """The store's conflict as a refusal."""
+    kind = errors.IdempotencyConflict if isinstance(error, idempotency.KeyTaken) else errors.Conflict
+    return kind(str(error))
+
+
+def refuse(problems: Sequence[Problem]) -> None:
+    """Raise Invalid if there are problems."""
+    if problems:
+        raise errors.Invalid(problems)
+
+
+def given(value: T | Unset) -> T:
+    """A field that was found to be there."""
+    assert not isinstance(value, Unset), "missing fields were refused before"
+    return value
+
+
+def given_or(value: T | Unset, default: T) -> T:
+    """A field, or what stands for it where it was not sent."""
+    return default if isinstance(value, Unset) else value
+
+
+def given_or_none(value: T | Unset | None) -> T | None:
+    """A field whose absence and whose null mean the same."""
+    return None if isinstance(value, Unset) else value
+
+
+def parse_id(prefix: str, text: str, what: str) -> bytes:
+    """The bytes of an id. Raises NotFound for any other text: there cannot be such a thing."""
+    value = ids.parse_prefixed(prefix, text)
+    if value is None:
+        raise not_found(what, text)
+    return value
+
+
+def not_found(what: str, text: str) -> errors.NotFound:
+    """Says that there is no such thing, in one text for those of others too."""
+    return errors.NotFound(f"There is no {what} {text[:100]} here.")

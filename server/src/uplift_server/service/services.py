@@ -1,0 +1,55 @@
+"""All services of one server, bundled for the edges."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from uplift_server.core.addresses import AddressPolicy
+from uplift_server.service.accounts import Accounts
+from uplift_server.service.authentication import Authenticator
+from uplift_server.service.deliveries import Deliveries
+from uplift_server.service.endpoints import Endpoints
+from uplift_server.service.event_types import EventTypes
+from uplift_server.service.events import Events
+from uplift_server.service.greeting import Greeter
+from uplift_server.service.keys import Keys
+from uplift_server.service.means import Means
+from uplift_server.service.registration import Registrar, Resolve
+from uplift_server.store import event_types
+from uplift_server.store.sealing import Sealer
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What the edges may ask for."""
+
+    means: Means
+    authenticator: Authenticator
+    accounts: Accounts
+    keys: Keys
+    event_types: EventTypes
+    endpoints: Endpoints
+    events: Events
+    deliveries: Deliveries
+    source_ips: Sequence[str]
+    """The addresses that requests to endpoints come from."""
+
+    @classmethod
+    def build(
+        cls, means: Means, *, sealer: Sealer, policy: AddressPolicy, resolve: Resolve, source_ips: Sequence[str]
+    ) -> "Services":
+        """All of them over the same means."""
+        return cls(
+            means=means,
+            authenticator=Authenticator(means.directory),
+            accounts=Accounts(means),
+            keys=Keys(means),
+            event_types=EventTypes(means),
+            endpoints=Endpoints(means, sealer, Registrar(policy, resolve), Greeter(means)),
+            events=Events(means),
+            deliveries=Deliveries(means),
+            source_ips=tuple(source_ips),
+        )
+
+    async def check_ready(self) -> None:
+        """Ask the database for something small. Raises the store's Unavailable."""
+        await self.means.database.read(lambda c: event_types.get(c, ""))
