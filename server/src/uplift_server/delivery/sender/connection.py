@@ -34,6 +34,7 @@ from uplift_server.delivery.sender.response import (
 # Joining two small byte strings costs less than handing the kernel two buffers.
 _JOINED_BYTES_MAX = 64 * 1024
 _READ_BYTES_MAX = 64 * 1024
+_HEAD_TOO_LONG = f"its head is longer than {RESPONSE_HEAD_BYTES_MAX} bytes"
 
 
 class Owner(Protocol):
@@ -145,14 +146,15 @@ class Connection(asyncio.Protocol):
             parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             if not self._complete:
-                self._fail(Failure.PROTOCOL, f"the response is not valid HTTP/1.1: {error}")
+                # What a callback below raised is the context of what the parser makes of it.
+                self._fail(Failure.PROTOCOL, f"the response is not valid HTTP/1.1: {error.__context__ or error}")
                 return
             self._keep = False
         if self._complete:
             self._finish()
         elif self._status == 0:
             if len(self._raw) > RESPONSE_HEAD_BYTES_MAX:
-                self._fail(Failure.PROTOCOL, f"the response's head is longer than {RESPONSE_HEAD_BYTES_MAX} bytes")
+                self._fail(Failure.PROTOCOL, f"the response is not valid HTTP/1.1: {_HEAD_TOO_LONG}")
         elif self._body_bytes > RESPONSE_BODY_BYTES_READ_MAX or self._wire_bytes > RESPONSE_WIRE_BYTES_MAX:
             self._keep = False
             self._finish()
@@ -170,9 +172,11 @@ class Connection(asyncio.Protocol):
         status = parser.get_status_code()
         if status < 200:
             if status < 100 or status == 101:
-                raise httptools.HttpParserError(f"unexpected status {status}")
+                raise ValueError(f"unexpected status {status}")
             self._interim += 1
             return
+        if len(self._raw) > RESPONSE_HEAD_BYTES_MAX < len(final_head(self._raw, self._interim)):
+            raise ValueError(_HEAD_TOO_LONG)
         self._status = status
         # The parser forgets this when the message is complete.
         self._keep = parser.should_keep_alive()
@@ -249,9 +253,7 @@ class Connection(asyncio.Protocol):
 
     def _finish(self) -> None:
         head = final_head(self._raw, self._interim)
-        if len(head) > RESPONSE_HEAD_BYTES_MAX:
-            self._fail(Failure.PROTOCOL, f"the response's head is longer than {RESPONSE_HEAD_BYTES_MAX} bytes")
-        elif not head.startswith(b"HTTP/1."):
+        if not head.startswith(b"HTTP/1."):
             self._fail(Failure.PROTOCOL, "the response is not valid HTTP/1.1: it does not begin with HTTP/1")
         else:
             self._report(head, None, None)

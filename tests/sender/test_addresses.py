@@ -1,0 +1,238 @@
+"""Only allowed addresses are ever connected, whatever names, literals and changing answers try."""
+
+import asyncio
+import socket
+
+import pytest
+
+from uplift_server.core.addresses import AddressPolicy
+from uplift_server.core.exchange import Failure
+from uplift_server.delivery.sender import Target
+
+from .scripted import Connect, Listen, NameServer, Peer, serve_ok
+
+
+class Only(AddressPolicy):
+    """Allows the addresses named, nothing else; notes every question."""
+
+    __slots__ = ("allowed", "asked")
+
+    def __init__(self, *allowed: str) -> None:
+        object.__setattr__(self, "allow_private_networks", False)
+        object.__setattr__(self, "allowed", set(allowed))
+        object.__setattr__(self, "asked", [])
+
+    def judge(self, address: str, *, encrypted: bool) -> str | None:
+        self.asked.append((address, encrypted))
+        return None if address in self.allowed else "address_not_allowed"
+
+
+async def test_nothing_is_connected_by_default(listen: Listen, connect: Connect) -> None:
+    receiver = await listen(serve_ok)
+    client = await connect(private=False)
+    for host in ("127.0.0.1", "localhost", "hooks.localhost", "localhost.", "LOCALHOST"):
+        for encrypted in (False, True):
+            exchange = await client.post(receiver.target(host, encrypted=encrypted))
+            assert exchange.failure is Failure.BLOCKED
+            assert exchange.error is not None
+            assert "loopback" in exchange.error
+            assert exchange.error.endswith("UPLIFT_ALLOW_PRIVATE_NETWORKS=true allows private networks")
+            assert (exchange.remote_address, exchange.bytes_sent, exchange.connect_ms) == (None, False, None)
+    assert receiver.accepted == 0
+
+
+@pytest.mark.parametrize("host", ["127.1", "0x7f.1", "2130706433", "017700000001", "::ffff:127.0.0.1", "[::1]", "::1"])
+async def test_literals_in_every_notation_are_judged(listen: Listen, connect: Connect, host: str) -> None:
+    receiver = await listen(serve_ok)
+    client = await connect(private=False)
+    assert (await client.post(receiver.target(host))).failure is Failure.BLOCKED
+    assert receiver.accepted == 0
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1.5", "[127.0.0.1]", "fe80::1%lo", "1.2.3.999"])
+async def test_literals_that_mean_nothing(connect: Connect, host: str) -> None:
+    client = await connect()
+    assert (await client.post(Target(host, 80, False))).failure is Failure.DNS
+
+
+@pytest.mark.parametrize("host", ["169.254.169.254", "0.0.0.0", "224.0.0.1", "fe80::1"])
+async def test_what_no_setting_allows(connect: Connect, host: str) -> None:
+    client = await connect(private=True)
+    exchange = await client.post(Target(host, 80, False))
+    assert exchange.failure is Failure.BLOCKED
+    assert exchange.error is not None
+    assert exchange.error.endswith("No setting allows it")
+
+
+async def test_plain_http_to_a_public_address(connect: Connect) -> None:
+    client = await connect()
+    exchange = await client.post(Target("8.8.8.8", 80, False))
+    assert exchange.failure is Failure.BLOCKED
+    assert exchange.error is not None
+    assert "use https" in exchange.error
+
+
+async def test_the_error_does_not_tell_what_an_internal_name_resolves_to(connect: Connect, names: NameServer) -> None:
+    names.zone["vault.internal.example"] = ["10.11.12.13"]
+    client = await connect(private=False, nameservers=[names.address])
+    exchange = await client.post(Target("vault.internal.example", 443, True))
+    assert exchange.failure is Failure.BLOCKED
+    assert exchange.error is not None
+    assert "10.11.12.13" not in exchange.error
+
+
+async def test_only_the_allowed_addresses_of_a_mixed_answer(
+    listen: Listen, connect: Connect, names: NameServer
+) -> None:
+    forbidden = await listen(serve_ok, "127.0.0.2")
+    allowed = await listen(serve_ok, "127.0.0.3", port=forbidden.port)
+    names.zone["mixed.example"] = ["127.0.0.2", "127.0.0.3", "10.0.0.1"]
+    policy = Only("127.0.0.3")
+    client = await connect(policy=policy, nameservers=[names.address])
+    exchange = await client.post(allowed.target("mixed.example"))
+    assert (exchange.failure, exchange.remote_address) == (None, f"127.0.0.3:{allowed.port}")
+    assert forbidden.accepted == 0
+    assert {address for address, _ in policy.asked} == {"127.0.0.2", "127.0.0.3", "10.0.0.1"}
+
+
+async def test_rebinding(listen: Listen, connect: Connect, names: NameServer) -> None:
+    """A name that was allowed and then points inwards: open connections keep their address, new ones are judged."""
+    inside = await listen(serve_ok, "127.0.0.2")
+
+    async def script(peer: Peer) -> None:
+        await peer.answer()
+        await peer.answer(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+
+    outside = await listen(script, "127.0.0.1", port=inside.port)
+    names.zone["rebind.example"] = ["127.0.0.1"]
+    client = await connect(policy=Only("127.0.0.1"), nameservers=[names.address], dns_ttl_ms_min=0)
+    target = outside.target("rebind.example")
+    assert (await client.post(target)).failure is None
+    names.zone["rebind.example"] = ["127.0.0.2"]
+    second = await client.post(target)
+    assert (second.failure, second.reused, second.remote_address) == (None, True, f"127.0.0.1:{outside.port}")
+    third = await client.post(target)
+    assert third.failure is Failure.BLOCKED
+    assert inside.accepted == 0
+    assert len(names.asked) >= 4
+
+
+async def test_one_resolution_per_connection(listen: Listen, connect: Connect, names: NameServer) -> None:
+    """The answer flips with every question; what is connected is what was judged."""
+    inside = await listen(serve_ok, "127.0.0.2")
+    outside = await listen(serve_ok, "127.0.0.1", port=inside.port)
+    policy = Only("127.0.0.1")
+    client = await connect(policy=policy, nameservers=[names.address], dns_ttl_ms_min=0, idle_connections_max=0)
+    outcomes = []
+    for turn in range(6):
+        names.zone["flip.example"] = ["127.0.0.1" if turn % 2 else "127.0.0.2"]
+        exchange = await client.post(outside.target("flip.example"))
+        outcomes.append(exchange.failure)
+        if exchange.failure is None:
+            assert policy.asked[-1] == ("127.0.0.1", False)
+    assert outcomes == [Failure.BLOCKED, None] * 3
+    assert inside.accepted == 0
+
+
+async def test_the_next_address_is_tried(listen: Listen, connect: Connect, names: NameServer) -> None:
+    receiver = await listen(serve_ok, "127.0.0.3")
+    names.zone["several.example"] = ["127.0.0.1", "127.0.0.2", "127.0.0.3"]
+    client = await connect(nameservers=[names.address])
+    exchange = await client.post(receiver.target("several.example"))
+    assert (exchange.failure, exchange.remote_address) == (None, f"127.0.0.3:{receiver.port}")
+
+
+async def test_a_silent_address_leaves_time_for_the_next(listen: Listen, connect: Connect, names: NameServer) -> None:
+    receiver = await listen(serve_ok, "127.0.0.3")
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.2", receiver.port))
+        silent.listen(0)
+        waiting = [socket.socket() for _ in range(3)]
+        for sock in waiting:
+            sock.setblocking(False)
+            sock.connect_ex(("127.0.0.2", receiver.port))
+        names.zone["half.example"] = ["127.0.0.2", "127.0.0.3"]
+        client = await connect(nameservers=[names.address], connect_timeout_ms=200)
+        exchange = await client.post(receiver.target("half.example"))
+        for sock in waiting:
+            sock.close()
+    assert (exchange.failure, exchange.remote_address) == (None, f"127.0.0.3:{receiver.port}")
+    assert exchange.connect_ms is not None
+    assert exchange.connect_ms < 200
+
+
+async def test_an_answer_of_a_thousand_addresses(connect: Connect, listen: Listen, names: NameServer) -> None:
+    receiver = await listen(serve_ok)
+    names.zone["many.example"] = [f"127.0.1.{number}" for number in range(1, 26)]
+    client = await connect(nameservers=[names.address])
+    exchange = await client.post(receiver.target("many.example"))
+    assert exchange.failure is Failure.CONNECT
+
+
+def _has_ipv6() -> bool:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        return False
+    return True
+
+
+needs_ipv6 = pytest.mark.skipif(not _has_ipv6(), reason="the kernel has no IPv6")
+
+
+@needs_ipv6
+@pytest.mark.parametrize("host", ["::1", "[::1]", "0:0:0:0:0:0:0:1"])
+async def test_ipv6(listen: Listen, connect: Connect, host: str) -> None:
+    receiver = await listen(serve_ok, "::1")
+    client = await connect()
+    exchange = await client.post(receiver.target(host))
+    assert (exchange.failure, exchange.remote_address) == (None, f"[::1]:{receiver.port}")
+
+
+@needs_ipv6
+async def test_localhost_reaches_either_family(listen: Listen, connect: Connect) -> None:
+    client = await connect()
+    for address in ("::1", "127.0.0.1"):
+        receiver = await listen(serve_ok, address)
+        assert (await client.post(receiver.target("localhost"))).failure is None
+
+
+# The address to send from
+
+
+async def test_the_egress_address_is_what_receivers_see(listen: Listen, connect: Connect) -> None:
+    receiver = await listen(serve_ok)
+    client = await connect(egress_addresses=("127.0.0.2",))
+    assert (await client.post(receiver.target())).failure is None
+    assert receiver.peer_names[0][0] == "127.0.0.2"
+
+
+@needs_ipv6
+async def test_an_egress_address_for_each_family(listen: Listen, connect: Connect) -> None:
+    client = await connect(egress_addresses=("127.0.0.2", "::1"))
+    for host, seen in (("127.0.0.1", "127.0.0.2"), ("::1", "::1")):
+        receiver = await listen(serve_ok, host)
+        assert (await client.post(receiver.target())).failure is None
+        assert receiver.peer_names[0][0] == seen
+
+
+async def test_an_egress_address_this_machine_does_not_have(listen: Listen, connect: Connect) -> None:
+    receiver = await listen(serve_ok)
+    client = await connect(egress_addresses=("192.0.2.1",))
+    exchange = await client.post(receiver.target())
+    assert exchange.failure is Failure.EGRESS
+    assert exchange.error == "could not send from the egress address 192.0.2.1: cannot assign requested address"
+    assert receiver.accepted == 0
+
+
+async def test_no_egress_address_for_the_family(connect: Connect) -> None:
+    client = await connect(egress_addresses=("127.0.0.2",))
+    exchange = await client.post(Target("::1", 9, False))
+    assert (exchange.failure, exchange.error) == (Failure.EGRESS, "there is no egress address for IPv6")
+
+
+async def test_many_connections_from_one_egress_address(listen: Listen, connect: Connect) -> None:
+    receiver = await listen(serve_ok)
+    client = await connect(egress_addresses=("127.0.0.2",))
+    exchanges = await asyncio.gather(*(client.send(receiver.target()) for _ in range(50)))
+    assert {exchange.failure for exchange in exchanges} == {None}

@@ -1,0 +1,232 @@
+"""A connection may end at any byte: always one exchange, one retry at most, and never after a byte of a response."""
+
+import asyncio
+import socket
+
+import pytest
+
+from uplift_server.core.exchange import Failure
+
+from .scripted import OK, Client, Connect, Listen, Peer, serve_ok, until
+
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n"
+
+
+@pytest.mark.parametrize("response", [OK, CHUNKED], ids=["length", "chunked"])
+@pytest.mark.parametrize("how", ["reset", "close"])
+async def test_a_fresh_connection_that_ends_at_any_byte(
+    listen: Listen, client: Client, response: bytes, how: str
+) -> None:
+    cut = 0
+
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(response[:cut])
+        if how == "reset":
+            # RST must not overtake the bytes.
+            await asyncio.sleep(0.001)
+            peer.reset()
+
+    receiver = await listen(script)
+    status_known = response.index(b"\r\n") + 2
+    for cut in range(len(response)):
+        exchange = await client.post(receiver.target())
+        assert exchange.failure is Failure.PROTOCOL, cut
+        assert exchange.status_code == (200 if cut >= status_known else None), cut
+        assert exchange.error is not None
+        assert ("without answering" if cut == 0 else "in the middle of the response") in exchange.error
+    assert receiver.accepted == len(response)
+
+
+async def test_a_reset_in_a_body_without_length_is_a_failure(listen: Listen, client: Client) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(b"HTTP/1.1 200 OK\r\n\r\npart")
+        await asyncio.sleep(0.005)
+        peer.reset()
+
+    exchange = await client.post((await listen(script)).target())
+    assert (exchange.failure, exchange.status_code, exchange.response_body) == (Failure.PROTOCOL, 200, b"part")
+
+
+@pytest.mark.parametrize("how", ["reset", "close"])
+async def test_a_stale_connection_is_retried_once_on_a_fresh_one(listen: Listen, client: Client, how: str) -> None:
+    bodies = []
+
+    async def script(peer: Peer) -> None:
+        bodies.append((await peer.answer()).partition(b"\r\n\r\n")[2])
+        if receiver.accepted == 1:
+            await peer.request()
+            if how == "reset":
+                peer.reset()
+            return
+        await serve_ok(peer)
+
+    receiver = await listen(script)
+    await client.post(receiver.target(), b"one")
+    exchange = await client.post(receiver.target(), b"two")
+    assert (exchange.failure, exchange.status_code, exchange.reused) == (None, 200, False)
+    assert exchange.connect_ms is not None
+    assert bodies == [b"one", b"two"]
+    assert receiver.accepted == 2
+
+
+async def test_the_retry_is_the_last(listen: Listen, client: Client) -> None:
+    async def script(peer: Peer) -> None:
+        if receiver.accepted == 1:
+            await peer.answer()
+        await peer.request()
+
+    receiver = await listen(script)
+    await client.post(receiver.target())
+    exchange = await client.post(receiver.target())
+    assert (exchange.failure, exchange.reused, exchange.bytes_sent) == (Failure.PROTOCOL, False, True)
+    assert receiver.accepted == 2
+
+
+async def test_no_retry_after_any_byte_of_a_response(listen: Listen, client: Client) -> None:
+    for byte in range(1, len(OK)):
+
+        async def script(peer: Peer, byte: int = byte) -> None:
+            await peer.answer()
+            await peer.answer(OK[:byte])
+
+        receiver = await listen(script)
+        await client.post(receiver.target())
+        exchange = await client.post(receiver.target())
+        assert (exchange.failure, exchange.reused) == (Failure.PROTOCOL, True)
+        assert receiver.accepted == 1
+
+
+async def test_no_retry_after_an_interim_response(listen: Listen, client: Client) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.answer()
+        await peer.answer(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    receiver = await listen(script)
+    await client.post(receiver.target())
+    exchange = await client.post(receiver.target())
+    assert (exchange.failure, exchange.status_code) == (Failure.PROTOCOL, None)
+    assert receiver.accepted == 1
+
+
+async def test_the_retry_has_what_is_left_of_the_deadline(listen: Listen, connect: Connect) -> None:
+    async def script(peer: Peer) -> None:
+        if receiver.accepted == 1:
+            await peer.answer()
+            await peer.request()
+            await asyncio.sleep(0.1)
+            return
+        await asyncio.sleep(60)
+
+    receiver = await listen(script)
+    client = await connect(attempt_timeout_ms=200)
+    await client.post(receiver.target())
+    exchange = await client.post(receiver.target())
+    assert exchange.failure is Failure.TIMEOUT
+    assert receiver.accepted == 2
+    assert 0.2 <= exchange.duration_us / 1e6 < 0.4
+
+
+async def test_the_retry_that_cannot_connect_still_says_that_bytes_were_sent(listen: Listen, client: Client) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.answer()
+        assert receiver.server is not None
+        receiver.server.close()
+        await peer.request()
+
+    receiver = await listen(script)
+    await client.post(receiver.target())
+    exchange = await client.post(receiver.target())
+    assert (exchange.failure, exchange.bytes_sent) == (Failure.CONNECT, True)
+    assert exchange.error == f"could not connect to 127.0.0.1:{receiver.port}: connection refused"
+
+
+async def test_an_idle_connection_that_ends_is_forgotten(listen: Listen, client: Client) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.answer()
+        await asyncio.sleep(0.005)
+
+    receiver = await listen(script)
+    await client.post(receiver.target())
+    assert client.sender.idle_connections == 1
+    await until(lambda: client.sender.idle_connections == 0)
+    exchange = await client.post(receiver.target())
+    assert (exchange.failure, exchange.reused) == (None, False)
+
+
+@pytest.mark.parametrize("extra", [b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil", b"\r\n", b"x"])
+async def test_bytes_nobody_asked_for_end_an_idle_connection(listen: Listen, client: Client, extra: bytes) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.answer()
+        if receiver.accepted == 1:
+            await asyncio.sleep(0.005)
+            await peer.send(extra)
+            await peer.ended()
+
+    receiver = await listen(script)
+    await client.post(receiver.target())
+    await until(lambda: client.sender.idle_connections == 0)
+    assert (await client.post(receiver.target())).response_body == b"ok"
+    assert receiver.accepted == 2
+
+
+@pytest.mark.parametrize("extra", [OK, b"H", b"garbage", b"HTTP/1.1 500 No\r\n"])
+async def test_bytes_after_the_response_end_the_connection(listen: Listen, client: Client, extra: bytes) -> None:
+    async def script(peer: Peer) -> None:
+        while True:
+            await peer.answer(OK + extra)
+
+    receiver = await listen(script)
+    for _ in range(3):
+        exchange = await client.post(receiver.target())
+        assert (exchange.status_code, exchange.failure, exchange.response_body) == (200, None, b"ok")
+        assert exchange.response_head == OK[:-2]
+    assert receiver.accepted == 3
+
+
+async def test_a_receiver_that_speaks_first_is_refused(listen: Listen, client: Client) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.send(b"220 mail.example ESMTP\r\n")
+        await peer.ended()
+
+    exchange = await client.post((await listen(script)).target())
+    assert exchange.failure is Failure.PROTOCOL
+
+
+async def test_a_refused_connection(client: Client, listen: Listen) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    receiver = await listen(serve_ok)
+    receiver.port = port
+    exchange = await client.post(receiver.target())
+    assert exchange.failure is Failure.CONNECT
+    assert (exchange.bytes_sent, exchange.first_byte_ms, exchange.status_code) == (False, None, None)
+    assert exchange.remote_address == f"127.0.0.1:{port}"
+
+
+async def test_a_receiver_that_does_not_accept(listen: Listen, connect: Connect) -> None:
+    # A full queue of connections: the kernel drops further SYNs.
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen(0)
+        port = server.getsockname()[1]
+        waiting = []
+        for _ in range(3):
+            sock = socket.socket()
+            sock.setblocking(False)
+            sock.connect_ex(("127.0.0.1", port))
+            waiting.append(sock)
+        receiver = await listen(serve_ok)
+        receiver.port = port
+        client = await connect(connect_timeout_ms=60)
+        exchange = await client.post(receiver.target())
+        assert exchange.failure is Failure.TIMEOUT
+        assert exchange.error == f"127.0.0.1:{port} did not accept a connection within 0.06 s"
+        assert not exchange.bytes_sent
+        late = await connect(attempt_timeout_ms=60)
+        exchange = await late.post(receiver.target())
+        assert exchange.failure is Failure.TIMEOUT
+        assert exchange.error == f"no complete response within 0.06 s: still connecting to 127.0.0.1:{port}"
+        for sock in waiting:
+            sock.close()

@@ -1,0 +1,68 @@
+"""Connections are used again, within bounds of number, idleness and age."""
+
+import asyncio
+
+from .scripted import Client, Clock, Connect, Listen, serve_ok, until
+
+
+async def test_requests_share_as_few_connections_as_they_can(listen: Listen, client: Client) -> None:
+    receiver = await listen(serve_ok)
+    for _ in range(3):
+        exchanges = await asyncio.gather(*(client.send(receiver.target()) for _ in range(5)))
+        assert {exchange.failure for exchange in exchanges} == {None}
+    assert receiver.accepted == 5
+    assert client.sender.idle_connections == 5
+
+
+async def test_idle_connections_per_target_are_bounded(listen: Listen, connect: Connect) -> None:
+    receiver = await listen(serve_ok)
+    client = await connect(idle_connections_per_target_max=2)
+    await asyncio.gather(*(client.send(receiver.target()) for _ in range(5)))
+    assert client.sender.idle_connections == 2
+
+
+async def test_idle_connections_in_total_are_bounded_and_the_oldest_goes(listen: Listen, connect: Connect) -> None:
+    receivers = [await listen(serve_ok) for _ in range(3)]
+    client = await connect(idle_connections_max=2)
+    for receiver in receivers:
+        await client.post(receiver.target())
+    assert client.sender.idle_connections == 2
+    await until(lambda: receivers[0].peers[0].gone)
+    for receiver in receivers[1:]:
+        assert (await client.post(receiver.target())).reused
+
+
+async def test_no_connection_is_kept_where_none_may_be(listen: Listen, connect: Connect) -> None:
+    receiver = await listen(serve_ok)
+    client = await connect(idle_connections_max=0)
+    for _ in range(2):
+        assert not (await client.post(receiver.target())).reused
+
+
+async def test_idle_connections_expire(listen: Listen, connect: Connect, clock: Clock) -> None:
+    receiver = await listen(serve_ok)
+    client = await connect(keep_alive_ms=50, monotonic=clock)
+    await client.post(receiver.target())
+    await asyncio.sleep(0.02)
+    assert client.sender.idle_connections == 1
+    clock.now += 0.051
+    await until(lambda: receiver.peers[0].gone)
+    assert client.sender.idle_connections == 0
+
+
+async def test_an_old_connection_takes_no_further_request(listen: Listen, connect: Connect, clock: Clock) -> None:
+    receiver = await listen(serve_ok)
+    client = await connect(connection_age_ms_max=60_000, monotonic=clock)
+    for step, reused in [(0, False), (30, True), (31, False), (59, True)]:
+        clock.now += step
+        # A whole minute in one step is also the end of the keep-alive time; this is about age alone.
+        client.sender._pool._keep_alive = 1e9
+        assert (await client.post(receiver.target())).reused is reused
+    assert receiver.accepted == 2
+
+
+async def test_names_and_encryption_do_not_share_connections(listen: Listen, client: Client) -> None:
+    receiver = await listen(serve_ok)
+    await client.post(receiver.target())
+    assert not (await client.post(receiver.target("localhost"))).reused
+    assert (await client.post(receiver.target("localhost"))).reused

@@ -1,0 +1,205 @@
+"""A slow, huge or hostile receiver costs one request, a bounded time and bounded memory."""
+
+import asyncio
+import time
+import tracemalloc
+
+import pytest
+
+from uplift_server.core.exchange import Failure
+
+from .scripted import OK, Connect, Listen, Peer, request_to
+
+HEAD = b"HTTP/1.1 200 OK\r\n"
+CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
+# A sweep is at most a tenth of these tests' time-outs; the rest is for a busy machine.
+LATE_SECONDS = 0.25
+
+
+async def pour(peer: Peer, head: bytes, piece: bytes) -> None:
+    """Answer with `head` and then `piece` for as long as anyone takes it."""
+    await peer.request()
+    await peer.send(head)
+    while not peer.writer.is_closing():
+        await peer.send(piece)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [HEAD + b"\r\n", HEAD + b"Content-Length: 10000000000\r\n\r\n", CHUNKED],
+    ids=["no length", "length", "chunked"],
+)
+async def test_an_endless_body_is_cut_and_complete(listen: Listen, connect: Connect, head: bytes) -> None:
+    piece = b"10000\r\n" + b"x" * 0x10000 + b"\r\n" if head is CHUNKED else b"x" * 65536
+    receiver = await listen(lambda peer: pour(peer, head, piece))
+    client = await connect()
+    tracemalloc.start()
+    try:
+        exchange = await client.post(receiver.target())
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert (exchange.status_code, exchange.failure) == (200, None)
+    assert exchange.body_truncated
+    assert exchange.response_body == b"x" * 4096
+    assert exchange.duration_us < 1_000_000
+    assert peak < 4_000_000
+    await receiver.peers[0].ended()
+    assert client.sender.idle_connections == 0
+
+
+@pytest.mark.parametrize(
+    ("size", "truncated"),
+    [(4096, False), (4097, True), (65536, True)],
+)
+async def test_what_is_read_and_what_is_stored(listen: Listen, connect: Connect, size: int, truncated: bool) -> None:
+    async def script(peer: Peer) -> None:
+        while True:
+            await peer.answer(HEAD + b"Content-Length: %d\r\n\r\n" % size + b"x" * size)
+
+    receiver = await listen(script)
+    client = await connect()
+    for _ in range(2):
+        exchange = await client.post(receiver.target())
+        assert (exchange.failure, exchange.body_truncated) == (None, truncated)
+        assert exchange.response_body == b"x" * min(size, 4096)
+    assert receiver.accepted == 1
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [b"1;" + b"x" * 60_000 + b"\r\na\r\n", b"0\r\n" + b"X-Trailer: x\r\n" * 5000],
+    ids=["chunk extensions", "trailers"],
+)
+async def test_endless_framing_is_cut(listen: Listen, connect: Connect, piece: bytes) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(CHUNKED + piece)
+        while not peer.writer.is_closing():
+            await peer.send(b"X-Trailer: x\r\n" * 5000 if piece[:1] == b"0" else piece)
+
+    exchange = await (await connect()).post((await listen(script)).target())
+    assert (exchange.status_code, exchange.failure, exchange.body_truncated) == (200, None, True)
+    assert exchange.duration_us < 1_000_000
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        HEAD + b"X: " + b"a" * 33_000 + b"\r\n\r\n",
+        HEAD + b"X: 1\r\n" * 6_000 + b"\r\n",
+        b"HTTP/1.1 200 " + b"a" * 40_000,
+    ],
+    ids=["one long header", "many headers", "reason"],
+)
+async def test_a_long_head_is_refused(listen: Listen, connect: Connect, head: bytes) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.answer(head)
+        await peer.ended()
+
+    exchange = await (await connect()).post((await listen(script)).target())
+    assert exchange.failure is Failure.PROTOCOL
+    assert exchange.error == "the response is not valid HTTP/1.1: its head is longer than 32768 bytes"
+    assert len(exchange.response_head) <= 4096
+
+
+async def test_endless_interim_responses_are_refused(listen: Listen, connect: Connect) -> None:
+    receiver = await listen(lambda peer: pour(peer, b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 100))
+    exchange = await (await connect()).post(receiver.target())
+    assert (exchange.failure, exchange.status_code) == (Failure.PROTOCOL, None)
+
+
+@pytest.mark.parametrize(
+    ("start", "piece", "stage", "status"),
+    [
+        (b"", b"", "waiting for the response", None),
+        (b"HTTP/1.1 200 OK\r\nX: ", b"a", "receiving the response's head", 200),
+        (HEAD + b"Content-Length: 100000\r\n\r\n", b"a", "receiving the response's body", 200),
+        (HEAD + b"\r\n", b"a", "receiving the response's body", 200),
+        (CHUNKED, b"1\r\na\r\n", "receiving the response's body", 200),
+    ],
+    ids=["silence", "head", "body", "body without length", "chunks"],
+)
+async def test_dripping_does_not_extend_the_deadline(
+    listen: Listen, connect: Connect, start: bytes, piece: bytes, stage: str, status: int | None
+) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(start)
+        while not peer.writer.is_closing():
+            await peer.send(piece)
+            await asyncio.sleep(0.005)
+
+    receiver = await listen(script)
+    client = await connect(attempt_timeout_ms=80)
+    exchange = await client.post(receiver.target())
+    assert (exchange.failure, exchange.status_code) == (Failure.TIMEOUT, status)
+    assert exchange.error == f"no complete response within 0.08 s: still {stage}"
+    assert 0.08 <= exchange.duration_us / 1e6 < 0.08 + LATE_SECONDS
+    assert exchange.bytes_sent
+    await receiver.peers[0].ended()
+
+
+async def test_a_receiver_that_never_reads_holds_only_its_own_request(listen: Listen, connect: Connect) -> None:
+    async def script(peer: Peer) -> None:
+        peer.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        await asyncio.sleep(60)
+
+    receiver = await listen(script)
+    client = await connect(attempt_timeout_ms=150)
+    body = b"x" * 20_000_000
+    tracemalloc.start()
+    try:
+        exchange = await client.post(receiver.target(), body)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert exchange.failure is Failure.TIMEOUT
+    assert exchange.duration_us / 1e6 < 0.15 + LATE_SECONDS
+    assert peak < 3 * len(body)
+
+
+async def test_deadlines_are_kept_in_order_beside_quick_requests(listen: Listen, connect: Connect) -> None:
+    async def script(peer: Peer) -> None:
+        while True:
+            request = await peer.request()
+            if request.endswith(b"slow"):
+                await asyncio.sleep(60)
+            await peer.send(OK)
+
+    receiver = await listen(script)
+    client = await connect(attempt_timeout_ms=100)
+    started = time.monotonic()
+    slow = []
+    for _ in range(5):
+        slow.append(client.send(receiver.target(), b"slow"))
+        for _ in range(10):
+            assert (await client.post(receiver.target(), b"fast")).failure is None
+    exchanges = await asyncio.gather(*slow)
+    assert {exchange.failure for exchange in exchanges} == {Failure.TIMEOUT}
+    assert all(0.1 <= exchange.duration_us / 1e6 < 0.1 + LATE_SECONDS for exchange in exchanges)
+    assert time.monotonic() - started < 1
+    assert client.sender.in_flight == 0
+
+
+async def test_an_error_in_done_harms_nobody_else(listen: Listen, connect: Connect) -> None:
+    complaints = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: complaints.append(context["message"]))
+
+    async def script(peer: Peer) -> None:
+        while True:
+            await peer.answer()
+
+    receiver = await listen(script)
+    client = await connect()
+
+    def fail(*_: object) -> None:
+        raise ValueError("a caller's fault")
+
+    client.sender.send(request_to(receiver.target()), fail)
+    while client.sender.in_flight:
+        await asyncio.sleep(0.001)
+    assert complaints == ["a request's Done failed"]
+    exchange = await client.post(receiver.target())
+    assert (exchange.failure, exchange.reused) == (None, True)

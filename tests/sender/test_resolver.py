@@ -1,0 +1,182 @@
+"""Names: bounded caching, shared look-ups, and trouble that stays with the name that has it."""
+
+import asyncio
+import time
+
+import pytest
+
+from uplift_server.core.exchange import Failure
+from uplift_server.delivery.sender import ResolutionFailed, Resolver, SenderSettings, Target
+
+from .scripted import AAAA, A, Clock, Connect, Listen, NameServer, serve_ok
+
+
+def resolver(names: NameServer, clock: Clock | None = None, **settings: int) -> Resolver:
+    chosen = SenderSettings(**settings)  # type: ignore[arg-type]
+    return Resolver(chosen, nameservers=[names.address], monotonic=clock or time.monotonic)
+
+
+async def test_both_families_are_asked_for(names: NameServer) -> None:
+    names.zone["both.example"] = ["127.0.0.5", "::1"]
+    subject = resolver(names)
+    assert set(await subject.resolve("both.example")) == {"127.0.0.5", "::1"}
+    assert {kind for _, kind in names.asked} == {A, AAAA}
+    await subject.close()
+
+
+@pytest.mark.parametrize("name", ["localhost", "LocalHost.", "a.b.localhost"])
+async def test_localhost_is_never_asked_for(names: NameServer, name: str) -> None:
+    subject = resolver(names)
+    assert await subject.resolve(name) == ("127.0.0.1", "::1")
+    assert names.asked == []
+    await subject.close()
+
+
+async def test_case_and_a_trailing_dot_do_not_matter(names: NameServer) -> None:
+    names.zone["dot.example"] = ["127.0.0.5"]
+    names.ttl = 10
+    subject = resolver(names)
+    for name in ("dot.example", "dot.example.", "Dot.Example"):
+        assert await subject.resolve(name) == ("127.0.0.5",)
+    assert len(names.asked) == 2
+    await subject.close()
+
+
+@pytest.mark.parametrize(("ttl", "kept"), [(0, 1), (10, 10), (86_400, 30)])
+async def test_answers_are_kept_for_their_time_within_bounds(
+    names: NameServer, clock: Clock, ttl: int, kept: int
+) -> None:
+    names.ttl = ttl
+    names.zone["kept.example"] = ["127.0.0.5"]
+    subject = resolver(names, clock)
+    await subject.resolve("kept.example")
+    names.zone["kept.example"] = ["127.0.0.6"]
+    clock.now += kept - 0.001
+    assert await subject.resolve("kept.example") == ("127.0.0.5",)
+    clock.now += 0.001
+    # c-ares has a clock of its own, which has not moved: only a channel that never saw the answer asks again.
+    subject._channel = None
+    assert await subject.resolve("kept.example") == ("127.0.0.6",)
+    await subject.close()
+
+
+async def test_no_answer_outlives_the_bound_in_the_library_below(names: NameServer, clock: Clock) -> None:
+    names.ttl = 86_400
+    names.zone["long.example"] = ["127.0.0.5"]
+    subject = resolver(names, clock)
+    await subject.resolve("long.example")
+    names.zone["long.example"] = ["127.0.0.6"]
+    clock.now += 30
+    assert await subject.resolve("long.example") == ("127.0.0.6",)
+    await subject.close()
+
+
+async def test_failures_are_kept_for_a_moment(names: NameServer, clock: Clock) -> None:
+    subject = resolver(names, clock, dns_negative_ttl_ms=2000)
+    for _ in range(3):
+        with pytest.raises(ResolutionFailed, match="there is no such name as new.example"):
+            await subject.resolve("new.example")
+    questions = sum(name == "new.example" for name, _ in names.asked)
+    assert questions == 2
+    names.zone["new.example"] = ["127.0.0.5"]
+    clock.now += 2
+    subject._channel = None
+    assert await subject.resolve("new.example") == ("127.0.0.5",)
+    await subject.close()
+
+
+@pytest.mark.parametrize(
+    ("answer", "text"),
+    [
+        (3, "there is no such name as bad.example"),
+        (2, "the name servers could not answer for bad.example"),
+        (5, "the name servers"),
+        ([], "bad.example has no address"),
+    ],
+)
+async def test_every_failure_in_words(names: NameServer, connect: Connect, answer: list[str] | int, text: str) -> None:
+    names.zone["bad.example"] = answer
+    client = await connect(nameservers=[names.address])
+    exchange = await client.post(Target("bad.example", 80, False))
+    assert exchange.failure is Failure.DNS
+    assert exchange.error is not None
+    assert exchange.error.startswith(text)
+    assert (exchange.remote_address, exchange.bytes_sent) == (None, False)
+    assert isinstance(exchange.dns_ms, int)
+
+
+async def test_a_name_server_that_is_silent_costs_only_who_asked(
+    names: NameServer, connect: Connect, listen: Listen
+) -> None:
+    receiver = await listen(serve_ok)
+    names.zone.update({"good.example": ["127.0.0.1"], **{f"hang{number}.example": None for number in range(200)}})
+    client = await connect(nameservers=[names.address], dns_timeout_ms=150)
+    hanging = [client.send(receiver.target(f"hang{number}.example")) for number in range(200)]
+    await asyncio.sleep(0.02)
+    good = await client.post(receiver.target("good.example"))
+    assert good.failure is None
+    assert good.duration_us < 100_000
+    exchanges = await asyncio.gather(*hanging)
+    assert {exchange.failure for exchange in exchanges} == {Failure.DNS}
+    assert {(exchange.error or "").split(" for ")[0] for exchange in exchanges} <= {"no name server answered"}
+    assert all(exchange.duration_us < 600_000 for exchange in exchanges)
+
+
+async def test_the_deadline_holds_while_resolving(names: NameServer, connect: Connect) -> None:
+    names.zone["hang.example"] = None
+    client = await connect(nameservers=[names.address], attempt_timeout_ms=50, dns_timeout_ms=300)
+    exchange = await client.post(Target("hang.example", 80, False))
+    assert exchange.failure is Failure.TIMEOUT
+    assert exchange.error == "no complete response within 0.05 s: still resolving hang.example"
+
+
+async def test_concurrent_look_ups_share_one_question(names: NameServer) -> None:
+    names.zone["shared.example"] = ["127.0.0.5"]
+    subject = resolver(names)
+    answers = await asyncio.gather(*(subject.resolve("shared.example") for _ in range(50)))
+    assert set(answers) == {("127.0.0.5",)}
+    assert len(names.asked) == 2
+    await subject.close()
+
+
+async def test_one_who_gives_up_does_not_end_the_look_up_of_others(names: NameServer) -> None:
+    names.zone["slow.example"] = None
+    subject = resolver(names, dns_timeout_ms=400)
+    loop = asyncio.get_running_loop()
+    first = loop.create_task(subject.resolve("slow.example"))
+    second = loop.create_task(subject.resolve("slow.example"))
+    await asyncio.sleep(0.02)
+    first.cancel()
+    names.zone["slow.example"] = ["127.0.0.5"]
+    assert await second == ("127.0.0.5",)
+    assert first.cancelled()
+    await subject.close()
+
+
+async def test_the_number_of_entries_is_bounded(names: NameServer) -> None:
+    names.zone.update({f"name{number}.example": ["127.0.0.5"] for number in range(10)})
+    subject = resolver(names, dns_entries_max=4)
+    for number in range(10):
+        await subject.resolve(f"name{number}.example")
+    assert len(subject._entries) == 4
+    await subject.close()
+
+
+async def test_close_ends_look_ups(names: NameServer) -> None:
+    names.zone["hang.example"] = None
+    subject = resolver(names)
+    waiting = asyncio.get_running_loop().create_task(subject.resolve("hang.example"))
+    await asyncio.sleep(0.01)
+    await subject.close()
+    with pytest.raises(ResolutionFailed, match="closed"):
+        await waiting
+    with pytest.raises(ResolutionFailed, match="closed"):
+        await subject.resolve("hang.example")
+
+
+@pytest.mark.parametrize("name", ["", "a..b", "x" * 64 + ".example", "a." * 130 + "b", "bad name", "ü.example"])
+async def test_names_that_cannot_be(names: NameServer, name: str) -> None:
+    subject = resolver(names)
+    with pytest.raises(ResolutionFailed):
+        await subject.resolve(name)
+    await subject.close()

@@ -1,0 +1,244 @@
+"""TLS: verified by name whatever address was connected, and every refusal in words."""
+
+import asyncio
+import datetime
+import ssl
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import trustme
+
+from uplift_server.core.addresses import AddressPolicy
+from uplift_server.core.exchange import Failure
+from uplift_server.delivery.sender import Resolver, Sender, SenderSettings
+
+from .scripted import Client, Connect, Listen, NameServer, Peer, serve_ok
+
+HOST = "hooks.example.com"
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture(scope="module")
+def ca_file(authority: trustme.CA, tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("tls") / "ca.pem"
+    authority.cert_pem.write_to_path(str(path))
+    return str(path)
+
+
+def serving(certificate: trustme.LeafCert) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    certificate.configure_cert(context)
+    return context
+
+
+@pytest.fixture
+async def tls_client(connect: Connect, names: NameServer, ca_file: str) -> Client:
+    names.zone[HOST] = ["127.0.0.1"]
+    return await connect(ca_file=ca_file, nameservers=[names.address])
+
+
+async def test_a_verified_receiver(listen: Listen, tls_client: Client, authority: trustme.CA) -> None:
+    server_names = []
+    context = serving(authority.issue_cert(HOST))
+    context.sni_callback = lambda _socket, name, _context: server_names.append(name)
+    receiver = await listen(serve_ok, tls=context)
+    first = await tls_client.post(receiver.target(HOST, encrypted=True))
+    second = await tls_client.post(receiver.target(HOST, encrypted=True), b"x" * 300_000)
+    assert (first.failure, first.response_body) == (None, b"ok")
+    assert isinstance(first.tls_ms, int)
+    assert isinstance(first.dns_ms, int)
+    assert (second.failure, second.reused, second.tls_ms) == (None, True, None)
+    assert first.remote_address == f"127.0.0.1:{receiver.port}"
+    assert server_names == [HOST]
+
+
+async def test_an_address_in_the_certificate(listen: Listen, tls_client: Client, authority: trustme.CA) -> None:
+    receiver = await listen(serve_ok, tls=serving(authority.issue_cert("127.0.0.1")))
+    assert (await tls_client.post(receiver.target("127.0.0.1", encrypted=True))).failure is None
+
+
+async def test_a_large_response_split_over_records(listen: Listen, tls_client: Client, authority: trustme.CA) -> None:
+    async def script(peer: Peer) -> None:
+        while True:
+            await peer.request()
+            await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 60000\r\n\r\n", *[b"x" * 100] * 600)
+
+    receiver = await listen(script, tls=serving(authority.issue_cert(HOST)))
+    for _ in range(2):
+        exchange = await tls_client.post(receiver.target(HOST, encrypted=True))
+        assert (exchange.failure, len(exchange.response_body), exchange.body_truncated) == (None, 4096, True)
+    assert receiver.accepted == 1
+
+
+async def test_an_endless_encrypted_body_is_cut(listen: Listen, tls_client: Client, authority: trustme.CA) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(b"HTTP/1.1 200 OK\r\n\r\n")
+        while not peer.writer.is_closing():
+            await peer.send(b"x" * 65536)
+
+    receiver = await listen(script, tls=serving(authority.issue_cert(HOST)))
+    exchange = await tls_client.post(receiver.target(HOST, encrypted=True))
+    assert (exchange.failure, exchange.body_truncated) == (None, True)
+
+
+async def test_a_stale_encrypted_connection_is_retried(
+    listen: Listen, tls_client: Client, authority: trustme.CA
+) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.answer()
+        if receiver.accepted == 1:
+            await peer.request()
+            peer.reset()
+        await peer.ended()
+
+    receiver = await listen(script, tls=serving(authority.issue_cert(HOST)))
+    await tls_client.post(receiver.target(HOST, encrypted=True))
+    exchange = await tls_client.post(receiver.target(HOST, encrypted=True))
+    assert (exchange.failure, exchange.reused) == (None, False)
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+async def test_both_versions(
+    listen: Listen, tls_client: Client, authority: trustme.CA, version: ssl.TLSVersion
+) -> None:
+    context = serving(authority.issue_cert(HOST))
+    context.minimum_version = context.maximum_version = version
+    receiver = await listen(serve_ok, tls=context)
+    for _ in range(2):
+        assert (await tls_client.post(receiver.target(HOST, encrypted=True))).failure is None
+
+
+def _wrong_name(authority: trustme.CA) -> trustme.LeafCert:
+    return authority.issue_cert("other.example.com")
+
+
+def _expired(authority: trustme.CA) -> trustme.LeafCert:
+    past = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=1)
+    return authority.issue_cert(HOST, not_before=past - datetime.timedelta(days=1), not_after=past)
+
+
+def _unknown(_: trustme.CA) -> trustme.LeafCert:
+    return trustme.CA().issue_cert(HOST)
+
+
+@pytest.mark.parametrize(
+    ("issue", "text"),
+    [
+        (_wrong_name, f"the certificate is for another name than {HOST}"),
+        (_expired, f"the certificate of {HOST}, or one in its chain, has expired"),
+        (
+            _unknown,
+            f"the issuer of the certificate of {HOST} is unknown: "
+            "the authority is not trusted, or the receiver does not send its intermediate certificate",
+        ),
+    ],
+)
+async def test_a_bad_certificate(
+    listen: Listen,
+    tls_client: Client,
+    authority: trustme.CA,
+    issue: Callable[[trustme.CA], trustme.LeafCert],
+    text: str,
+) -> None:
+    requests = []
+
+    async def script(peer: Peer) -> None:
+        requests.append(await peer.request())
+
+    receiver = await listen(script, tls=serving(issue(authority)))
+    exchange = await tls_client.post(receiver.target(HOST, encrypted=True))
+    assert (exchange.failure, exchange.error) == (Failure.TLS, text)
+    assert not exchange.bytes_sent
+    assert exchange.connect_ms is not None
+    assert requests == []
+
+
+async def test_the_system_store_does_not_know_a_private_authority(
+    listen: Listen, connect: Connect, authority: trustme.CA
+) -> None:
+    receiver = await listen(serve_ok, tls=serving(authority.issue_cert("localhost")))
+    client = await connect()
+    assert (await client.post(receiver.target("localhost", encrypted=True))).failure is Failure.TLS
+
+
+async def test_a_certificate_for_the_address_does_not_do_for_the_name(
+    listen: Listen, tls_client: Client, authority: trustme.CA
+) -> None:
+    receiver = await listen(serve_ok, tls=serving(authority.issue_cert("127.0.0.1")))
+    assert (await tls_client.post(receiver.target(HOST, encrypted=True))).failure is Failure.TLS
+
+
+async def test_plain_http_on_the_port(listen: Listen, tls_client: Client) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.reader.read(10)
+        await peer.send(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+    exchange = await tls_client.post((await listen(script)).target(HOST, encrypted=True))
+    assert (exchange.failure, exchange.error) == (Failure.TLS, f"{HOST} does not speak TLS on this port")
+
+
+@pytest.mark.parametrize("how", ["reset", "close"])
+async def test_the_connection_ends_in_the_handshake(listen: Listen, tls_client: Client, how: str) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.reader.read(10)
+        if how == "reset":
+            peer.reset()
+
+    exchange = await tls_client.post((await listen(script)).target(HOST, encrypted=True))
+    assert exchange.failure is Failure.TLS
+    assert exchange.error == f"{HOST} ended the connection during the TLS handshake"
+
+
+async def test_a_handshake_that_hangs(listen: Listen, connect: Connect, names: NameServer) -> None:
+    names.zone[HOST] = ["127.0.0.1"]
+
+    async def script(peer: Peer) -> None:
+        await peer.ended()
+
+    receiver = await listen(script)
+    client = await connect(connect_timeout_ms=60, nameservers=[names.address])
+    exchange = await client.post(receiver.target(HOST, encrypted=True))
+    assert exchange.failure is Failure.TIMEOUT
+    assert exchange.error is not None
+    assert exchange.error.startswith(f"the TLS handshake with 127.0.0.1:{receiver.port} took longer than")
+    late = await connect(attempt_timeout_ms=60, nameservers=[names.address])
+    exchange = await late.post(receiver.target(HOST, encrypted=True))
+    assert exchange.failure is Failure.TIMEOUT
+    assert exchange.error is not None
+    assert exchange.error.endswith(f"still the TLS handshake with 127.0.0.1:{receiver.port}")
+    async with asyncio.timeout(2):
+        for peer in receiver.peers:
+            while not peer.gone:
+                await asyncio.sleep(0.001)
+
+
+async def test_an_old_version_is_refused(listen: Listen, tls_client: Client, authority: trustme.CA) -> None:
+    context = serving(authority.issue_cert(HOST))
+    with pytest.warns(DeprecationWarning):
+        context.maximum_version = ssl.TLSVersion.TLSv1_1
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    exchange = await tls_client.post((await listen(serve_ok, tls=context)).target(HOST, encrypted=True))
+    assert exchange.failure is Failure.TLS
+
+
+async def test_a_receiver_that_wants_a_certificate_of_ours(
+    listen: Listen, tls_client: Client, authority: trustme.CA
+) -> None:
+    context = serving(authority.issue_cert(HOST))
+    authority.configure_trust(context)
+    context.verify_mode = ssl.CERT_REQUIRED
+    asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+    exchange = await tls_client.post((await listen(serve_ok, tls=context)).target(HOST, encrypted=True))
+    assert exchange.failure is Failure.TLS
+
+
+async def test_an_unreadable_ca_file(tmp_path: Path) -> None:
+    settings = SenderSettings(ca_file=str(tmp_path / "none.pem"))
+    with pytest.raises(FileNotFoundError):
+        Sender(settings, AddressPolicy(False), Resolver(settings))
