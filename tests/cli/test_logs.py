@@ -1,0 +1,190 @@
+"""Log lines: their two forms, what never stands in them, and that writing attempts never holds anybody up."""
+
+import io
+import json
+import logging
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import structlog
+
+from uplift_server.observe import attempt_log, logs
+from uplift_server.observe.attempt_log import AttemptLine, AttemptLog, encode_lines, readable_lines
+
+
+def line(**changes: object) -> AttemptLine:
+    values: dict[str, object] = {
+        "at": 1_764_000_000_007,
+        "next_attempt_at": None,
+        "event": "0197f0c2-0000-7000-8000-000000000001",
+        "delivery": "dlv_01",
+        "endpoint": "ep_01",
+        "account": "acc_01",
+        "type": "movement.analytics.created",
+        "attempt": 1,
+        "trigger": "schedule",
+        "outcome": "delivered",
+        "delivery_status": "delivered",
+        "duration_ms": 1.5,
+        "status_code": 200,
+        **changes,
+    }
+    return AttemptLine(**values)  # type: ignore[arg-type]
+
+
+def failed(**changes: object) -> AttemptLine:
+    return line(
+        next_attempt_at=1_764_000_005_000,
+        outcome="connect_error",
+        delivery_status="pending",
+        status_code=None,
+        error="refused\x1b[2J, twice",
+        **changes,
+    )
+
+
+@pytest.fixture
+def _restored() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    structlog.reset_defaults()
+    root.handlers[:], root.level = handlers, level
+
+
+def test_attempts_are_json_lines_in_the_form_of_all_others() -> None:
+    first, second = (
+        json.loads(each) for each in encode_lines([line(), failed(remote_address="192.0.2.1")]).splitlines()
+    )
+    assert list(first)[:3] == ["at", "level", "message"]
+    assert first == {
+        "at": "2025-11-24T16:00:00.007Z",
+        "level": "info",
+        "message": "attempt",
+        "event": "0197f0c2-0000-7000-8000-000000000001",
+        "delivery": "dlv_01",
+        "endpoint": "ep_01",
+        "account": "acc_01",
+        "type": "movement.analytics.created",
+        "attempt": 1,
+        "trigger": "schedule",
+        "outcome": "delivered",
+        "delivery_status": "delivered",
+        "duration_ms": 1.5,
+        "status_code": 200,
+    }
+    assert second["next_attempt_at"] == "2025-11-24T16:00:05.000Z"
+    assert second["error"] == "refused\x1b[2J, twice"
+    assert second["remote_address"] == "192.0.2.1"
+    assert "status_code" not in second
+
+
+def test_a_line_for_people_says_what_comes_next_and_cannot_steer_the_terminal() -> None:
+    text = readable_lines([line(), failed(), line(outcome="server_error", delivery_status="failed")]).decode()
+    first, second, third = text.splitlines()
+    assert "delivered" in first
+    assert first.endswith("attempt 1 (schedule)")
+    assert second.endswith("refused?[2J, twice  again at 2025-11-24T16:00:05.000Z")
+    assert third.endswith("now failed")
+    assert "\x1b" not in text
+    assert "\x1b[32mdelivered" in readable_lines([line()], colours=True).decode()
+
+
+@pytest.mark.parametrize("log_format", ["json", "console"])
+def test_what_was_handed_over_is_written_before_close_returns(log_format: str) -> None:
+    stream = io.BytesIO()
+    log = AttemptLog(stream, log_format)  # type: ignore[arg-type]
+    for _ in range(50):
+        log.write([line(), failed()])
+    log.close()
+    assert stream.getvalue().count(b"\n") == 100
+    assert log.dropped == 0
+
+
+class StuckStream(io.BytesIO):
+    """A pipe nobody reads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.entered = threading.Event()
+        self.free = threading.Event()
+
+    def write(self, content: object) -> int:
+        self.entered.set()
+        self.free.wait(10)
+        return super().write(content)  # type: ignore[arg-type]
+
+
+def test_a_stuck_stream_holds_nobody_up_and_costs_lines_that_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attempt_log, "LINES_WAITING_MAX", 10)
+    stream = StuckStream()
+    log = AttemptLog(stream, "json")
+    log.write([line()] * 6)
+    assert stream.entered.wait(10)
+    log.write([line()] * 4)
+    log.write([line()] * 3)
+    assert log.dropped == 3
+    stream.free.set()
+    log.close()
+    assert stream.getvalue().count(b"\n") == 10
+
+
+def test_a_stream_that_refuses_costs_lines_too() -> None:
+    stream = io.BytesIO()
+    stream.close()
+    log = AttemptLog(stream, "json")
+    log.write([line(), line()])
+    log.close()
+    assert log.dropped == 2
+
+
+@pytest.mark.usefixtures("_restored")
+def test_ordinary_lines_are_json_and_mask_what_sounds_secret() -> None:
+    stream = io.StringIO()
+    logs.set_up("json", stream)
+    structlog.get_logger().info("started", port=8420, operator_key="op_x", new_token="t", path=Path("x"))
+    logging.getLogger("library").warning("slow %s", "thing")
+    logging.getLogger("library").info("not shown")
+    first, second = (json.loads(each) for each in stream.getvalue().splitlines())
+    assert first.pop("at").endswith("Z")
+    assert first == {
+        "level": "info",
+        "message": "started",
+        "port": 8420,
+        "operator_key": "[masked]",
+        "new_token": "[masked]",
+        "path": "x",
+    }
+    assert second["message"] == "slow thing"
+
+
+@pytest.mark.usefixtures("_restored")
+@pytest.mark.parametrize("log_format", ["json", "console"])
+def test_a_traceback_shows_no_values(log_format: str) -> None:
+    stream = io.StringIO()
+    logs.set_up(log_format, stream)  # type: ignore[arg-type]
+    whsec = "local-value"
+    try:
+        raise ValueError(len(whsec))
+    except ValueError:
+        structlog.get_logger().exception("broken")
+    assert "ValueError" in stream.getvalue()
+    assert "local-value" not in stream.getvalue().replace('whsec = "local-value"', "")
+
+
+def test_colours_are_for_terminals_that_want_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    assert logs.colourful(Terminal())
+    assert not logs.colourful(io.StringIO())
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert not logs.colourful(Terminal())
+    monkeypatch.delenv("NO_COLOR")
+    monkeypatch.setenv("TERM", "dumb")
+    assert not logs.colourful(Terminal())

@@ -1,0 +1,68 @@
+"""The sealing key: given, or made once and kept beside the database."""
+
+import base64
+import os
+from pathlib import Path
+
+import pytest
+
+from uplift_server.config import Config, ConfigError, load, secret_key
+
+
+def config_in(directory: Path, **environ: str) -> Config:
+    return load({"UPLIFT_DATABASE_URL": f"sqlite:///{directory}/data/uplift.db", **environ})
+
+
+def test_a_given_key_is_used_and_nothing_is_written(tmp_path: Path) -> None:
+    text = base64.b64encode(b"k" * 32).decode()
+    assert secret_key(config_in(tmp_path, UPLIFT_SECRET_KEY=text)) == text
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_key_is_made_once_and_readable_by_its_owner_alone(tmp_path: Path) -> None:
+    config = config_in(tmp_path)
+    first = secret_key(config)
+    assert len(base64.b64decode(first)) == 32
+    assert secret_key(config) == first
+    assert config.secret_key_path.stat().st_mode & 0o777 == 0o600
+    assert [path.name for path in config.secret_key_path.parent.iterdir()] == ["secret.key"]
+    assert secret_key(config_in(tmp_path / "other")) != first
+
+
+def test_no_new_key_is_made_for_a_database_that_was_sealed_with_another(tmp_path: Path) -> None:
+    config = config_in(tmp_path)
+    secret_key(config)
+    config.database_path.write_bytes(b"SQLite format 3\0")
+    config.secret_key_path.unlink()
+    with pytest.raises(ConfigError, match=r"secret\.key is missing, but .* exists; put the key back"):
+        secret_key(config)
+    assert not config.secret_key_path.exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"short", b"\xff\xfe", b"c2hvcnQ=\n"])
+def test_a_damaged_key_file_stops_the_start(tmp_path: Path, content: bytes) -> None:
+    config = config_in(tmp_path)
+    config.secret_key_path.parent.mkdir()
+    config.secret_key_path.write_bytes(content)
+    with pytest.raises(ConfigError, match="UPLIFT_SECRET_KEY"):
+        secret_key(config)
+
+
+def test_a_directory_that_cannot_be_made_stops_the_start(tmp_path: Path) -> None:
+    (tmp_path / "data").write_text("a file where the directory should be")
+    with pytest.raises(ConfigError, match="make the directory writable, or set UPLIFT_SECRET_KEY"):
+        secret_key(config_in(tmp_path))
+
+
+def test_a_key_that_another_process_wrote_meanwhile_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = config_in(tmp_path)
+    theirs = base64.b64encode(b"t" * 32)
+    link = os.link
+
+    def late(draft: Path, path: Path) -> None:
+        path.write_bytes(theirs)
+        link(draft, path)
+
+    monkeypatch.setattr(os, "link", late)
+    assert secret_key(config) == theirs.decode()
+    assert [path.name for path in config.secret_key_path.parent.iterdir()] == ["secret.key"]

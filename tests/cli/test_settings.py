@@ -1,0 +1,231 @@
+"""Settings: where they are found, what they may be, and that everything wrong is told at once."""
+
+import re
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from uplift_server.config import OTHER_TOOLS, SETTINGS, Config, ConfigError, describe, find_file, load
+
+NAMES = [setting.name for setting in SETTINGS]
+DAY = 86_400_000
+
+
+def problems(environ: dict[str, str], file: Path | None = None) -> dict[str, str]:
+    with pytest.raises(ConfigError) as caught:
+        load(environ, file)
+    return {problem.name: f"{problem.reason} / {problem.remedy}" for problem in caught.value.problems}
+
+
+def toml(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "uplift.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_the_defaults_are_those_of_the_contract() -> None:
+    config = load({})
+    assert config.database_url == "sqlite:///uplift-data/uplift.db"
+    assert config.database_path == Path("uplift-data/uplift.db")
+    assert (config.host, config.port, config.public_url) == ("127.0.0.1", 8420, "http://127.0.0.1:8420")
+    assert config.operator_key is None
+    assert config.secret_key is None
+    assert config.allow_private_networks is False
+    seconds = (5, 300, 1800, 7200, 18000, 36000, 50400, 72000, 86400)
+    assert config.retry_schedule_ms == tuple(each * 1000 for each in seconds)
+    assert (config.attempt_timeout_ms, config.connect_timeout_ms, config.lease_ms) == (15_000, 5_000, 30_000)
+    assert (config.max_in_flight, config.max_in_flight_per_endpoint) == (1000, 16)
+    assert (config.breaker_failures, config.breaker_probe_max_ms) == (10, 300_000)
+    assert config.source_ips == ("54.245.28.22",)
+    assert (config.egress_address, config.egress_proxy, config.egress_ca_file) == (None, None, None)
+    assert config.retention_ms == 30 * DAY
+    assert config.log_format == "json"
+    assert load({}, terminal=True).log_format == "console"
+
+
+def test_every_setting_is_an_attribute_of_the_configuration_and_the_other_way_round() -> None:
+    assert [setting.attribute for setting in SETTINGS] == [
+        field.name for field in fields(Config) if field.name != "given"
+    ]
+    assert all(re.fullmatch("UPLIFT_[A-Z_]+", name) for name in NAMES)
+    for setting in SETTINGS:
+        assert setting.attribute.removesuffix("_ms") == setting.key
+        assert setting.help[0].islower()
+        assert not setting.help.endswith(".")
+
+
+def test_the_environment_goes_before_the_file_and_the_file_before_the_default(tmp_path: Path) -> None:
+    file = toml(
+        tmp_path, 'port = 9000\nhost = "localhost"\nretry_schedule = ["1s", "2m"]\nallow_private_networks = true'
+    )
+    config = load({"UPLIFT_PORT": "9001"}, file)
+    assert (config.port, config.host) == (9001, "localhost")
+    assert config.retry_schedule_ms == (1000, 120_000)
+    assert config.allow_private_networks is True
+    assert config.public_url == "http://localhost:9001"
+    sources = {each.setting.key: each.source for each in describe(config)}
+    assert sources["port"] == "environment"
+    assert sources["host"] == str(file)
+    assert sources["retention"] == "default"
+
+
+@pytest.mark.parametrize(
+    ("environ", "attribute", "value"),
+    [
+        ({"UPLIFT_RETRY_SCHEDULE": ""}, "retry_schedule_ms", ()),
+        ({"UPLIFT_RETRY_SCHEDULE": "250ms, 1h30m"}, "retry_schedule_ms", (250, 5_400_000)),
+        ({"UPLIFT_SOURCE_IPS": ""}, "source_ips", ()),
+        ({"UPLIFT_SOURCE_IPS": "192.0.2.1, 2001:DB8::0001"}, "source_ips", ("192.0.2.1", "2001:db8::1")),
+        ({"UPLIFT_EGRESS_PROXY": ""}, "egress_proxy", None),
+        ({"UPLIFT_EGRESS_PROXY": "http://user:word@proxy:3128"}, "egress_proxy", "http://user:word@proxy:3128"),
+        ({"UPLIFT_RETENTION": "0"}, "retention_ms", 0),
+        ({"UPLIFT_ATTEMPT_TIMEOUT": "2s"}, "connect_timeout_ms", 2_000),
+        ({"UPLIFT_ATTEMPT_TIMEOUT": "2s"}, "lease_ms", 17_000),
+        ({"UPLIFT_ATTEMPT_TIMEOUT": "2s", "UPLIFT_LEASE": "3s"}, "lease_ms", 3_000),
+        ({"UPLIFT_HOST": "0.0.0.0"}, "public_url", "http://127.0.0.1:8420"),
+        ({"UPLIFT_HOST": "::"}, "public_url", "http://[::1]:8420"),
+        ({"UPLIFT_PUBLIC_URL": "https://hooks.example.com/"}, "public_url", "https://hooks.example.com"),
+        ({"UPLIFT_ALLOW_PRIVATE_NETWORKS": "TRUE"}, "allow_private_networks", True),
+        ({"UPLIFT_DATABASE_URL": "sqlite:////var/lib/uplift.db"}, "database_path", Path("/var/lib/uplift.db")),
+    ],
+)
+def test_values_that_are_right(environ: dict[str, str], attribute: str, value: object) -> None:
+    assert getattr(load(environ), attribute) == value
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("UPLIFT_DATABASE_URL", "postgresql://localhost/uplift"),
+        ("UPLIFT_DATABASE_URL", "sqlite:///"),
+        ("UPLIFT_DATABASE_URL", "sqlite:///data/"),
+        ("UPLIFT_DATABASE_URL", "sqlite:///data/x.db?mode=ro"),
+        ("UPLIFT_DATABASE_URL", ""),
+        ("UPLIFT_HOST", "a host"),
+        ("UPLIFT_HOST", "fe80::1%eth0"),
+        ("UPLIFT_HOST", "a..b"),
+        ("UPLIFT_PORT", "65536"),
+        ("UPLIFT_PORT", "-1"),
+        ("UPLIFT_PORT", "٨٤٢٠"),
+        ("UPLIFT_PUBLIC_URL", "hooks.example.com"),
+        ("UPLIFT_PUBLIC_URL", "https://user@hooks.example.com"),
+        ("UPLIFT_PUBLIC_URL", "https://hooks.example.com?a"),
+        ("UPLIFT_PUBLIC_URL", "https://[::1"),
+        ("UPLIFT_OPERATOR_KEY", "sk_0123456789abcdef"),
+        ("UPLIFT_OPERATOR_KEY", "op_short"),
+        ("UPLIFT_SECRET_KEY", "not base64!"),
+        ("UPLIFT_SECRET_KEY", "c2hvcnQ="),
+        ("UPLIFT_ALLOW_PRIVATE_NETWORKS", "maybe"),
+        ("UPLIFT_RETRY_SCHEDULE", "5s,,5m"),
+        ("UPLIFT_RETRY_SCHEDULE", "31d"),
+        ("UPLIFT_RETRY_SCHEDULE", ",".join(["1s"] * 101)),
+        ("UPLIFT_ATTEMPT_TIMEOUT", "15"),
+        ("UPLIFT_ATTEMPT_TIMEOUT", "11m"),
+        ("UPLIFT_MAX_IN_FLIGHT", "0"),
+        ("UPLIFT_MAX_IN_FLIGHT_PER_ENDPOINT", "257"),
+        ("UPLIFT_BREAKER_FAILURES", "ten"),
+        ("UPLIFT_SOURCE_IPS", "54.245.28.22/32"),
+        ("UPLIFT_EGRESS_ADDRESS", "localhost"),
+        ("UPLIFT_EGRESS_PROXY", "socks5://proxy:1080"),
+        ("UPLIFT_EGRESS_CA_FILE", "/no/such/file.pem"),
+        ("UPLIFT_RETENTION", "30s"),
+        ("UPLIFT_LOG_FORMAT", "xml"),
+    ],
+)
+def test_a_wrong_value_is_named_with_a_remedy_and_without_the_value_of_a_secret(name: str, value: str) -> None:
+    found = problems({name: value})
+    assert list(found) == [name]
+    if value and "KEY" in name:
+        assert value not in found[name]
+
+
+def test_everything_wrong_is_told_at_once(tmp_path: Path) -> None:
+    file = toml(tmp_path, 'lease = "x"\nprot = 1\nretention = 1.5\n[table]\n')
+    found = problems({"UPLIFT_PORT": "x", "UPLIFT_HOTS": "x", "UPLIFT_LOG_FORMAT": "x"}, file)
+    assert len(found) == 7
+    assert found["UPLIFT_HOTS"].endswith("the nearest known one is UPLIFT_HOST; correct or remove it")
+    assert found[f"`prot` in {file}"].endswith("the nearest known one is port; correct or remove it")
+    assert f"UPLIFT_LEASE (in {file})" in found
+    assert f"UPLIFT_RETENTION (in {file})" in found
+
+
+def test_values_that_contradict_each_other_are_refused() -> None:
+    assert set(problems({"UPLIFT_CONNECT_TIMEOUT": "16s"})) == {"UPLIFT_CONNECT_TIMEOUT"}
+    assert set(problems({"UPLIFT_LEASE": "15500ms"})) == {"UPLIFT_LEASE"}
+    assert load({"UPLIFT_LEASE": "16s", "UPLIFT_CONNECT_TIMEOUT": "15s"}).lease_ms == 16_000
+
+
+def test_variables_of_the_integrators_tools_are_none_of_ours() -> None:
+    assert load(dict.fromkeys(OTHER_TOOLS, "x") | {"PATH": "/bin", "UPLIFTX": "1"}) == load({})
+
+
+def test_secrets_are_masked_wherever_a_configuration_is_shown() -> None:
+    environ = {
+        "UPLIFT_OPERATOR_KEY": "op_very_secret_operator",
+        "UPLIFT_SECRET_KEY": "c2VhbHMgc2VjcmV0cyBhdCByZXN0LCAzMiBieXRlcyE=",
+        "UPLIFT_EGRESS_PROXY": "http://user:word@proxy:3128",
+    }
+    config = load(environ)
+    shown = repr(config) + repr([(each.setting.name, each.value, each.source) for each in describe(config)])
+    for value in environ.values():
+        assert value not in shown
+    assert {each.value for each in describe(config) if each.setting.name in environ} == {"••••••••"}
+
+
+def test_what_is_derived_is_described_as_it_is() -> None:
+    shown = {each.setting.key: each.value for each in describe(load({"UPLIFT_ATTEMPT_TIMEOUT": "4s"}))}
+    assert shown["connect_timeout"] == "4s"
+    assert shown["lease"] == "19s"
+    assert shown["public_url"] == "http://127.0.0.1:8420"
+    assert shown["operator_key"].startswith("none (made and printed once")
+    assert shown["egress_address"] == "none"
+
+
+@pytest.mark.parametrize("content", [b"port = ", b"\xff\xfe", b"port = 1\nport = 2", b"a = " + b"[" * 5000])
+def test_a_file_that_cannot_be_read_is_a_problem_of_its_own(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "uplift.toml"
+    path.write_bytes(content)
+    assert list(problems({}, path)) == [str(path)]
+    assert list(problems({}, tmp_path / "missing.toml")) == [str(tmp_path / "missing.toml")]
+
+
+def test_the_file_of_a_directory_is_found_if_there_is_one(tmp_path: Path) -> None:
+    assert find_file(tmp_path) is None
+    path = toml(tmp_path, "")
+    assert find_file(tmp_path) == path
+
+
+def loaded(environ: dict[str, str], file: Path | None = None) -> Config | ConfigError:
+    """Whatever else is raised is a failure."""
+    try:
+        return load(environ, file)
+    except ConfigError as error:
+        return error
+
+
+@given(st.dictionaries(st.sampled_from(NAMES), st.text(max_size=60), max_size=8))
+def test_no_text_whatever_makes_anything_but_a_configuration_or_a_configuration_error(environ: dict[str, str]) -> None:
+    result = loaded(environ)
+    if isinstance(result, ConfigError):
+        assert all(problem.name and problem.reason and problem.remedy for problem in result.problems)
+        assert {problem.name for problem in result.problems} <= set(NAMES)
+    else:
+        assert result.connect_timeout_ms <= result.attempt_timeout_ms < result.lease_ms
+        assert len(describe(result)) == len(SETTINGS)
+
+
+@given(st.text(alphabet="0123456789smhd,. -+_e\x00é", max_size=12), st.sampled_from(NAMES))
+def test_nor_does_any_number_like_text(text: str, name: str) -> None:
+    result = loaded({name: text})
+    assert isinstance(result, Config) or [problem.name for problem in result.problems] == [name]
+
+
+@given(st.binary(max_size=80))
+def test_nor_does_any_file(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
+    path = tmp_path_factory.getbasetemp() / "noise.toml"
+    path.write_bytes(content)
+    result = loaded({}, path)
+    assert isinstance(result, Config) or result.problems
