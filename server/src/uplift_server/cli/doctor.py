@@ -1,37 +1,15 @@
 """Looking for what could keep the server from working, before a customer finds it."""
 
-import os
-import shutil
-import socket
-import ssl
-import sys
-import time
-from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Final, Literal
 
 import typer
 from rich.text import Text
 
-from uplift_server.cli.client import ApiClient
 from uplift_server.cli.errors import CliError
 from uplift_server.cli.output import Output, printable
-from uplift_server.cli.reach import local_url, server_runs
 from uplift_server.cli.session import Session, command
-from uplift_server.config import Config, ConfigError, secret_key
-from uplift_server.store import inspection, schema_version
-from uplift_server.store.errors import Unavailable
-from uplift_server.store.sealing import Sealer, WrongSecretKey, parse_key
-from uplift_server.store.sqlite.connection import FileLock
 
-DISK_BYTES_WARN: Final = 2 * 1024**3
-DISK_BYTES_FAIL: Final = 100 * 1024**2
-CLOCK_EARLIEST_S: Final = 1_735_689_600  # 2025: before this program was written
-RESOLVED_NAME: Final = "example.com"
-RESOLVE_SECONDS_WARN: Final = 2.0
-INTEGRITY_SECONDS: Final = 10.0
 _STYLES: Final = {"ok": "green", "warn": "yellow", "fail": "red"}
 
 
@@ -55,6 +33,9 @@ def doctor(session: Session) -> None:
 
     Changes nothing. Exits with 1 if something is bound to fail.
     """
+    # The checks load the store; the help of every command should not have to.
+    from uplift_server.cli.checks import examine  # noqa: PLC0415
+
     findings: list[Finding] = []
     for finding in examine(session):
         findings.append(finding)
@@ -74,177 +55,3 @@ def _print(output: Output, finding: Finding) -> None:
     if finding.remedy:
         line.append(f"\n     {'':<14}-> {printable(finding.remedy)}")
     output.results.print(line)
-
-
-def examine(session: Session) -> Iterator[Finding]:
-    """Every check, in an order in which the later ones may rely on the earlier."""
-    yield Finding("python", "ok", f"{'.'.join(map(str, sys.version_info[:3]))} in {sys.prefix}")
-    yield _clock()
-    try:
-        config = session.config()
-    except ConfigError as error:
-        for problem in error.problems:
-            yield Finding("settings", "fail", f"{problem.name} {problem.reason}", problem.remedy)
-        return
-    yield Finding("settings", "ok", f"{len(config.given)} given, the rest by default")
-    yield _disk(config)
-    if server_runs(config):
-        yield _answers(config)
-    else:
-        yield _port(config)
-        yield from _database(config)
-    yield from _egress(config)
-    yield _names()
-
-
-def _clock() -> Finding:
-    if time.time() < CLOCK_EARLIEST_S:
-        return Finding(
-            "clock", "fail", "this machine's clock is years behind",
-            "set it, best by NTP: receivers refuse signatures that are more than five minutes off",
-        )  # fmt: skip
-    return Finding("clock", "ok", time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()))
-
-
-def _nearest_existing(path: Path) -> Path:
-    return next((each for each in (path, *path.absolute().parents) if each.exists()), Path("/"))
-
-
-def _disk(config: Config) -> Finding:
-    free = shutil.disk_usage(_nearest_existing(config.database_path.absolute().parent)).free
-    text = f"{free / 1024**3:.1f} GiB free beside the database"
-    remedy = "make room, or shorten UPLIFT_RETENTION; on a full disk the server refuses events"
-    if free < DISK_BYTES_FAIL:
-        return Finding("disk", "fail", text, remedy)
-    return Finding("disk", "warn" if free < DISK_BYTES_WARN else "ok", text, remedy if free < DISK_BYTES_WARN else "")
-
-
-def _answers(config: Config) -> Finding:
-    url = local_url(config)
-    try:
-        with closing(ApiClient(url, None, timeout_seconds=6)) as client:
-            client.get("/readyz")
-    except CliError as error:
-        return Finding("server", "fail", f"it has the database, but is not ready: {error.cause}", error.remedy)
-    return Finding("server", "ok", f"running and ready on {url}; its database is looked at when it is stopped")
-
-
-def _port(config: Config) -> Finding:
-    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
-    with closing(socket.socket(family, socket.SOCK_STREAM)) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((config.host, config.port))
-        except OSError as error:
-            reason = f"{config.host} port {config.port} cannot be listened on: {error.strerror}"
-            return Finding("port", "fail", reason, "end what uses it, or set UPLIFT_HOST and UPLIFT_PORT")
-    return Finding("port", "ok", f"{config.host} port {config.port} is free")
-
-
-def _database(config: Config) -> Iterator[Finding]:
-    """The file, its schema, its integrity and its key, while no server runs."""
-    path = config.database_path
-    directory = _nearest_existing(path.absolute().parent)
-    writable = os.access(directory, os.W_OK | os.X_OK) and (not path.exists() or os.access(path, os.R_OK | os.W_OK))
-    if not writable:
-        remedy = "let the server's user write there, or set UPLIFT_DATABASE_URL"
-        yield Finding("database", "fail", f"{path} cannot be written", remedy)
-        return
-    if not path.exists():
-        yield Finding("database", "ok", f"{path} is made by the first start")
-        return
-    lock = FileLock(path)
-    try:
-        lock.acquire()
-        yield from _contents(config, path)
-    except (Unavailable, schema_version.UnknownSchema) as error:
-        cause, _, remedy = str(error).partition("; ")
-        yield Finding("database", "fail", cause, remedy or "restore it from a copy")
-    finally:
-        lock.release()
-
-
-def _contents(config: Config, path: Path) -> Iterator[Finding]:
-    damages = inspection.damages(path, seconds=INTEGRITY_SECONDS)
-    if damages:
-        yield Finding("database", "fail", f"{path} is damaged: {damages[0]}", "stop using it; restore it from a copy")
-        return
-    if damages is None:
-        text = f"{path} is too large to check within {INTEGRITY_SECONDS:.0f} s"
-        yield Finding("database", "warn", text, "check it with: sqlite3 FILE 'PRAGMA quick_check'")
-    else:
-        yield Finding("database", "ok", f"{path} is whole")
-    revision = schema_version.current(path)
-    if revision is None:
-        yield Finding("schema", "ok", "none yet; it is made by the first start")
-        return
-    if revision == schema_version.HEAD:
-        yield Finding("schema", "ok", f"{revision}, this version's")
-    else:
-        yield Finding("schema", "warn", f"{revision}, where this version has {schema_version.HEAD}",
-                      "run `uplift-server migrate`, or start the server, which does the same")  # fmt: skip
-        return
-    yield _key(config, path)
-
-
-def _key(config: Config, path: Path) -> Finding:
-    remedy = f"put the key it was started with back, into UPLIFT_SECRET_KEY or {config.secret_key_path}"
-    if config.secret_key is None and not config.secret_key_path.exists():
-        return Finding("secret key", "fail", "the database exists and its key is missing", remedy)
-    found = inspection.sealed_secret(path)
-    try:
-        sealer = Sealer(parse_key(secret_key(config)))
-        if found is not None:
-            sealer.open(found[1], found[0])
-    except ConfigError as error:
-        return Finding("secret key", "fail", str(error), remedy)
-    except WrongSecretKey:
-        return Finding("secret key", "fail", "it does not open the endpoints' secrets", remedy)
-    mode = config.secret_key_path.stat().st_mode & 0o077 if config.secret_key is None else 0
-    if mode:
-        text = f"others may read {config.secret_key_path}"
-        return Finding("secret key", "warn", text, f"run: chmod 600 {config.secret_key_path}")
-    return Finding("secret key", "ok", "opens the endpoints' secrets" if found else "nothing is sealed with it yet")
-
-
-def _egress(config: Config) -> Iterator[Finding]:
-    """Where requests leave from, and whom they trust."""
-    address = config.egress_address
-    if address is not None:
-        with closing(socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)) as probe:
-            try:
-                probe.bind((address, 0))
-                yield Finding("egress", "ok", f"requests leave from {address}")
-            except OSError as error:
-                text = f"{address} is no address of this machine ({error.strerror})"
-                yield Finding("egress", "fail", text, "add it to an interface, or correct UPLIFT_EGRESS_ADDRESS")
-    if address is not None and address not in config.source_ips:
-        text = f"requests leave from {address}, which is not among those published"
-        yield Finding("source ips", "warn", text, "add it to UPLIFT_SOURCE_IPS, unless an address is translated later")
-    try:
-        context = ssl.create_default_context(cafile=config.egress_ca_file)
-    except (OSError, ssl.SSLError) as error:
-        text = f"{config.egress_ca_file} has no certificates to trust ({error})"
-        yield Finding("trust", "fail", text, "correct UPLIFT_EGRESS_CA_FILE")
-        return
-    count = context.cert_store_stats()["x509_ca"]
-    if count or (config.egress_ca_file is None and ssl.get_default_verify_paths().capath):
-        yield Finding("trust", "ok", f"{count} authorities" if count else "the system's directory of authorities")
-    else:
-        remedy = "install the system's CA certificates, or set UPLIFT_EGRESS_CA_FILE"
-        yield Finding(
-            "trust", "fail", "no certificate authority is trusted, so no https endpoint can be reached", remedy
-        )
-
-
-def _names() -> Finding:
-    began = time.monotonic()
-    try:
-        socket.getaddrinfo(RESOLVED_NAME, 443, type=socket.SOCK_STREAM)
-    except OSError as error:
-        remedy = "correct /etc/resolv.conf; without it only endpoints given as addresses are reached"
-        return Finding("dns", "warn", f"{RESOLVED_NAME} does not resolve ({error.strerror})", remedy)
-    took = time.monotonic() - began
-    if took > RESOLVE_SECONDS_WARN:
-        return Finding("dns", "warn", f"{RESOLVED_NAME} took {took:.1f} s", "use a nearer or a caching resolver")
-    return Finding("dns", "ok", f"{RESOLVED_NAME} in {took * 1000:.0f} ms")

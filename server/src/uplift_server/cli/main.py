@@ -1,5 +1,6 @@
 """The program `uplift-server`: all commands, and its entry point."""
 
+import os
 from typing import Annotated, Final
 
 import typer
@@ -41,4 +42,6 @@ for _each in (serve, demo, setup, doctor, accounts, endpoints, deliveries):
 
 def run() -> None:
     """The entry point."""
+    # What we make holds events, which are personal, and keys: nobody else on this machine may read it.
+    os.umask(0o077)
     app()

@@ -21,7 +21,6 @@ from uplift_server.cli.client import ApiClient
 from uplift_server.cli.errors import CliError, ExitCode
 from uplift_server.config import Config
 from uplift_server.store.errors import Unavailable
-from uplift_server.store.sqlite.connection import FileLock
 
 if TYPE_CHECKING:
     from uplift_server.app import Application
@@ -62,6 +61,9 @@ def local_url(config: Config) -> str:
 
 def server_runs(config: Config) -> bool:
     """Whether another process has the database."""
+    # The store takes half a second to load, which the help of every command should not have to wait for.
+    from uplift_server.store.sqlite.connection import FileLock  # noqa: PLC0415
+
     path = config.database_path
     if not path.with_name(path.name + ".lock").exists():
         return False

@@ -16,7 +16,6 @@ from uplift_server.cli.errors import CliError, ExitCode
 from uplift_server.cli.output import Output
 from uplift_server.config import Config, ConfigError, find_file, load
 from uplift_server.store.errors import Conflict, Unavailable
-from uplift_server.store.schema_version import UnknownSchema
 
 INTERRUPTED: Final = 130
 
@@ -65,6 +64,8 @@ def _failures(error: Exception) -> list[tuple[str, str, ExitCode]]:
     cause, _, remedy = str(error).partition("; ")
     if isinstance(error, Unavailable):
         return [(cause, remedy or "try again in a moment; `uplift-server doctor` tells more", ExitCode.TRY_LATER)]
+    from uplift_server.store.schema_version import UnknownSchema  # noqa: PLC0415 - takes long, and errors are rare
+
     if isinstance(error, UnknownSchema | Conflict):
         return [(cause, remedy or "see `uplift-server doctor`", ExitCode.FAILED)]
     return [

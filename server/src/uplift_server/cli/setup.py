@@ -9,8 +9,6 @@ from uplift_server.cli.errors import CliError, ExitCode
 from uplift_server.cli.reach import server_runs
 from uplift_server.cli.session import Session, command
 from uplift_server.config import describe, secret_key
-from uplift_server.store import schema_version
-from uplift_server.store.sqlite.connection import FileLock
 
 _COLUMNS: Final = [("name", "NAME"), ("value", "VALUE"), ("source", "FROM")]
 
@@ -38,6 +36,9 @@ def migrate(session: Session) -> None:
 
     `serve` does the same when it starts. Repeating it is safe.
     """
+    from uplift_server.store import schema_version  # noqa: PLC0415 - takes long to load
+    from uplift_server.store.sqlite.connection import FileLock  # noqa: PLC0415
+
     found = session.config()
     if server_runs(found):
         raise CliError(
