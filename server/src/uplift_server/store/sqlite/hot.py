@@ -19,15 +19,13 @@ from uplift_server.store.records import (
     NewEvent,
     Settlement,
 )
+from uplift_server.store.sqlite.rows import ManyRows
 
-_INSERT_EVENT: Final = (
-    "INSERT INTO events (seq, id, account_seq, type_seq, created_at, expires_at, body) VALUES (?, ?, ?, ?, ?, ?, ?)"
+_EVENTS: Final = ManyRows("INSERT INTO events (seq, id, account_seq, type_seq, created_at, expires_at, body) {rows}", 7)
+_DELIVERIES: Final = ManyRows(
+    "INSERT INTO deliveries (event_seq, endpoint_seq, account_seq, status, due_at, lease_owner, fence) {rows}", 7
 )
-_INSERT_DELIVERY: Final = (
-    "INSERT INTO deliveries (event_seq, endpoint_seq, account_seq, status, due_at, lease_owner, fence)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?)"
-)
-_INSERT_KEY: Final = "INSERT INTO idempotency_keys (account_seq, key, event_seq, created_at) VALUES (?, ?, ?, ?)"
+_KEYS: Final = ManyRows("INSERT INTO idempotency_keys (account_seq, key, event_seq, created_at) {rows}", 4)
 _BY_KEY: Final = (
     "SELECT e.seq, e.id, e.created_at, e.type_seq, e.expires_at, e.body FROM idempotency_keys k"
     " JOIN events e ON e.seq = k.event_seq WHERE k.account_seq = ? AND k.key = ?"
@@ -167,10 +165,9 @@ class _Batch:
 
     def write(self) -> None:
         """Insert everything."""
-        self._connection.executemany(_INSERT_EVENT, self._events)
-        self._connection.executemany(_INSERT_DELIVERY, self._deliveries)
-        if self._keys:
-            self._connection.executemany(_INSERT_KEY, self._keys)
+        _EVENTS.run(self._connection, self._events)
+        _DELIVERIES.run(self._connection, self._deliveries)
+        _KEYS.run(self._connection, self._keys)
 
 
 _DUE: Final = (
@@ -225,15 +222,20 @@ def lease_due(
     return leased
 
 
-_SETTLE: Final = (
-    "UPDATE deliveries SET status = ?, due_at = ?, attempts_made = ?, scheduled_attempts = ?, last_outcome = ?,"
-    " failed_reason = ?, completed_at = ?, lease_owner = 0, trigger = 0, resume_status = NULL, resume_due_at = NULL"
-    " WHERE event_seq = ? AND endpoint_seq = ? AND fence = ? AND lease_owner <> 0"
+# The driver counts changed rows only for statements that begin with UPDATE, so the rows are no WITH clause.
+_SETTLE: Final = ManyRows(
+    "UPDATE deliveries SET status = s.column1, due_at = s.column2, attempts_made = s.column3,"
+    " scheduled_attempts = s.column4, last_outcome = s.column5, failed_reason = s.column6, completed_at = s.column7,"
+    " lease_owner = 0, trigger = 0, resume_status = NULL, resume_due_at = NULL FROM ({rows}) s"
+    " WHERE deliveries.event_seq = s.column8 AND deliveries.endpoint_seq = s.column9 AND deliveries.fence = s.column10"
+    " AND deliveries.lease_owner <> 0",
+    10,
 )
-_INSERT_ATTEMPT: Final = (
+_ATTEMPTS: Final = ManyRows(
     "INSERT INTO attempts (event_seq, endpoint_seq, number, trigger, started_at, duration_us, dns_ms, connect_ms,"
     " tls_ms, first_byte_ms, status_code, outcome, error, location, remote_address, request_head, response_head,"
-    " response_body, body_truncated) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    " response_body, body_truncated) {rows}",
+    19,
 )
 _HEALTH: Final = (
     "UPDATE endpoints SET consecutive_failures = ?, failing_since = ?, last_success_at = ?, last_failure_at = ?,"
@@ -252,19 +254,17 @@ def settle(
     ]  # fmt: skip
     lost: set[tuple[int, int]] = set()
     connection.execute("SAVEPOINT settle")
-    if connection.executemany(_SETTLE, rows).rowcount != len(rows):
+    if _SETTLE.run(connection, rows) != len(rows):
         # Somebody holds a newer lease on at least one. Which one, only single statements tell.
         connection.execute("ROLLBACK TO settle")
         for row in rows:
-            if connection.execute(_SETTLE, row).rowcount == 0:
+            if _SETTLE.run(connection, [row]) == 0:
                 lost.add((row[7], row[8]))
     connection.execute("RELEASE settle")
-    connection.executemany(
-        _INSERT_ATTEMPT,
-        [s.attempt for s in settlements if s.attempt is not None and (s.event_seq, s.endpoint_seq) not in lost]
-        if lost
-        else [s.attempt for s in settlements if s.attempt is not None],
-    )
+    kept = [s.attempt for s in settlements if s.attempt is not None]
+    if lost:
+        kept = [attempt for attempt in kept if (attempt.event_seq, attempt.endpoint_seq) not in lost]
+    _ATTEMPTS.run(connection, kept)
     if health:
         connection.executemany(_HEALTH, [(*h[1:], h.endpoint_seq) for h in health])
     return frozenset(lost)

@@ -31,7 +31,7 @@ class Readers:
         self._local = threading.local()
         self._pool = ThreadPoolExecutor(READERS, thread_name_prefix="store-reader")
         self._waiting = 0
-        self._opened: list[sqlite3.Connection] = []
+        self._opened: list[tuple[sqlite3.Connection, sa.Connection]] = []
 
     async def read(self, body: Callable[[sqlite3.Connection, sa.Connection], R]) -> R:
         """Run a verb on one consistent snapshot. Raises Unavailable when too many wait, or it takes too long."""
@@ -46,8 +46,9 @@ class Readers:
     def close(self) -> None:
         """Let the running reads finish and close the connections. Blocks."""
         self._pool.shutdown(wait=True, cancel_futures=True)
-        for connection in self._opened:
-            connection.close()
+        for raw, sql in self._opened:
+            sql.close()
+            raw.close()
 
     def _run(self, body: Callable[[sqlite3.Connection, sa.Connection], R]) -> R:
         try:
@@ -68,6 +69,6 @@ class Readers:
         pair: tuple[sqlite3.Connection, sa.Connection] | None = getattr(self._local, "pair", None)
         if pair is None:
             raw = connect(self._path, read_only=True)
-            self._opened.append(raw)
             self._local.pair = pair = (raw, bound(raw))
+            self._opened.append(pair)
         return pair

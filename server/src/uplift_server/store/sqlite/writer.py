@@ -30,6 +30,11 @@ class Writing:
         self.sql: sa.Connection = bound(self.raw)
         self.appender = Appender(self.raw)
 
+    def close(self) -> None:
+        """Let go of the connection."""
+        self.sql.close()
+        self.raw.close()
+
 
 class Job:
     """One verb to run in the writer's next transaction, and the future that waits for it.
@@ -90,7 +95,7 @@ class Writer:
             self._commit(jobs)
             self._loop.call_soon_threadsafe(_resolve, jobs)
         if self._writing is not None:
-            self._writing.raw.close()
+            self._writing.close()
 
     def _commit(self, jobs: list[Job]) -> None:
         """Run the jobs in one transaction; if a job breaks it that is not the database's fault, each in its own."""
@@ -118,7 +123,7 @@ class Writer:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         if code not in _GOES_ON and self._writing is not None:
             with contextlib.suppress(sqlite3.Error):
-                self._writing.raw.close()
+                self._writing.close()
             self._writing = None
 
     def _transaction(self, jobs: list[Job]) -> None:

@@ -1,0 +1,207 @@
+"""The conformance suite is worth something: stores with one deliberate defect do not pass it."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+import sqlalchemy as sa
+
+from uplift_server.store.records import (
+    Appended,
+    DueEndpoint,
+    HealthRow,
+    IdempotencyConflict,
+    LeasedDelivery,
+    LeaseWish,
+    NewEvent,
+    Settlement,
+)
+from uplift_server.store.schema import deliveries
+from uplift_server.store.sqlite import SqliteDatabase
+
+from .conformance import CHECKS
+from .test_sqlite import sqlite_bench
+
+R = TypeVar("R")
+Groups = Sequence[Sequence[NewEvent]]
+Results = list[list[Appended] | IdempotencyConflict]
+
+
+class ForgetsDeliveries(SqliteDatabase):
+    def append(self, groups: Groups) -> Awaitable[Results]:
+        return super().append([[event._replace(deliveries=()) for event in group] for group in groups])
+
+
+class ForgetsKeys(SqliteDatabase):
+    def append(self, groups: Groups) -> Awaitable[Results]:
+        return super().append([[event._replace(idempotency_key=None) for event in group] for group in groups])
+
+
+class SharesKeysBetweenAccounts(SqliteDatabase):
+    def append(self, groups: Groups) -> Awaitable[Results]:
+        return super().append([[event._replace(account_seq=1) for event in group] for group in groups])
+
+
+class StoresGroupsInPieces(SqliteDatabase):
+    async def append(self, groups: Groups) -> Results:  # type: ignore[override]
+        results: Results = []
+        for group in groups:
+            parts = await super().append([[event] for event in group])
+            conflict = next((part for part in parts if isinstance(part, IdempotencyConflict)), None)
+            results.append(conflict or [item for part in parts if isinstance(part, list) for item in part])
+        return results
+
+
+class IgnoresContent(SqliteDatabase):
+    async def append(self, groups: Groups) -> Results:  # type: ignore[override]
+        results = await super().append(groups)
+        return [[Appended(1, r.event_id, 0, True)] if isinstance(r, IdempotencyConflict) else r for r in results]
+
+
+class LeasesTooEarly(SqliteDatabase):
+    def lease_due(self, wishes: Sequence[LeaseWish], *, now: int, **rest: Any) -> Awaitable[list[LeasedDelivery]]:
+        return super().lease_due(wishes, now=now + 1, **rest)
+
+
+class LeasesTwice(SqliteDatabase):
+    async def lease_due(self, wishes: Sequence[LeaseWish], *, now: int, **rest: Any) -> list[LeasedDelivery]:  # type: ignore[override]
+        leased = await super().lease_due(wishes, now=now, **rest)
+        await self.release([(d.event_seq, d.endpoint_seq, d.fence) for d in leased], now=now)
+        return leased
+
+
+class IgnoresLimits(SqliteDatabase):
+    def lease_due(self, wishes: Sequence[LeaseWish], **rest: Any) -> Awaitable[list[LeasedDelivery]]:
+        return super().lease_due([LeaseWish(wish.endpoint_seq, 1000) for wish in wishes], **rest)
+
+
+class IgnoresBodySizes(SqliteDatabase):
+    def lease_due(self, wishes: Sequence[LeaseWish], **rest: Any) -> Awaitable[list[LeasedDelivery]]:
+        return super().lease_due(wishes, **rest | {"body_bytes_max": 1 << 40})
+
+
+class IgnoresFences(SqliteDatabase):
+    async def settle(  # type: ignore[override]
+        self, settlements: Sequence[Settlement], health: Sequence[HealthRow] = ()
+    ) -> frozenset[tuple[int, int]]:
+        fences = await self.read(
+            lambda c: {(r.event_seq, r.endpoint_seq): r.fence for r in c.execute(sa.select(deliveries))}
+        )
+        return await super().settle(
+            [s._replace(fence=fences[s.event_seq, s.endpoint_seq]) for s in settlements], health
+        )
+
+
+class KeepsNoAttempts(SqliteDatabase):
+    def settle(
+        self, settlements: Sequence[Settlement], health: Sequence[HealthRow] = ()
+    ) -> Awaitable[frozenset[tuple[int, int]]]:
+        return super().settle([s._replace(attempt=None) for s in settlements], health)
+
+
+class HidesLostLeases(SqliteDatabase):
+    async def settle(  # type: ignore[override]
+        self, settlements: Sequence[Settlement], health: Sequence[HealthRow] = ()
+    ) -> frozenset[tuple[int, int]]:
+        await super().settle(settlements, health)
+        return frozenset()
+
+
+class ForgetsHealth(SqliteDatabase):
+    def settle(
+        self, settlements: Sequence[Settlement], health: Sequence[HealthRow] = ()
+    ) -> Awaitable[frozenset[tuple[int, int]]]:
+        return super().settle(settlements, ())
+
+
+class ReleasesAnybodysLease(SqliteDatabase):
+    async def release(self, leases: Sequence[tuple[int, int, int]], *, now: int) -> None:  # type: ignore[override]
+        for event, endpoint, _ in leases:
+            await super().release([(event, endpoint, fence) for fence in range(1, 9)], now=now)
+
+
+class ReclaimsLiveLeases(SqliteDatabase):
+    def reclaim(self, *, now: int, owner: int | None = None, limit: int = 1000) -> Awaitable[int]:
+        return super().reclaim(now=now + 10**6, owner=owner, limit=limit)
+
+
+class ReclaimsEverybodys(SqliteDatabase):
+    def reclaim(self, *, now: int, owner: int | None = None, limit: int = 1000) -> Awaitable[int]:
+        return super().reclaim(now=now + 10**9 if owner else now, limit=limit)
+
+
+class MissesEndpoints(SqliteDatabase):
+    async def due_endpoints(self, *, after: int = 0, limit: int = 1000) -> list[DueEndpoint]:
+        return (await super().due_endpoints(after=after, limit=limit))[:2]
+
+
+class ListsLeasedEndpoints(SqliteDatabase):
+    async def due_endpoints(self, *, after: int = 0, limit: int = 1000) -> list[DueEndpoint]:
+        return [DueEndpoint(4, 0), *await super().due_endpoints(after=after, limit=limit)]
+
+
+class KeepsHalfWrites(SqliteDatabase):
+    async def write(self, body: Callable[[sa.Connection], R]) -> R:
+        failure: list[Exception] = []
+
+        def swallowed(connection: sa.Connection) -> Any:
+            try:
+                return body(connection)
+            except Exception as error:
+                failure.append(error)
+
+        result: R = await super().write(swallowed)
+        if failure:
+            raise failure[0]
+        return result
+
+
+class Reorders(SqliteDatabase):
+    async def lease_due(self, wishes: Sequence[LeaseWish], **rest: Any) -> list[LeasedDelivery]:  # type: ignore[override]
+        return list(reversed(await super().lease_due(wishes, **rest)))
+
+
+class MiscountsFences(SqliteDatabase):
+    async def lease_due(self, wishes: Sequence[LeaseWish], **rest: Any) -> list[LeasedDelivery]:  # type: ignore[override]
+        return [replace(leased, fence=1) for leased in await super().lease_due(wishes, **rest)]
+
+
+DEFECTS = [
+    ForgetsDeliveries,
+    ForgetsKeys,
+    SharesKeysBetweenAccounts,
+    StoresGroupsInPieces,
+    IgnoresContent,
+    LeasesTooEarly,
+    LeasesTwice,
+    IgnoresLimits,
+    IgnoresBodySizes,
+    IgnoresFences,
+    KeepsNoAttempts,
+    HidesLostLeases,
+    ForgetsHealth,
+    ReleasesAnybodysLease,
+    ReclaimsLiveLeases,
+    ReclaimsEverybodys,
+    MissesEndpoints,
+    ListsLeasedEndpoints,
+    KeepsHalfWrites,
+    Reorders,
+    MiscountsFences,
+]
+
+
+@pytest.mark.parametrize("defect", DEFECTS, ids=lambda defect: defect.__name__)
+async def test_a_broken_store_is_caught(defect: type[SqliteDatabase], tmp_path: Path) -> None:
+    caught = []
+    for number, check in enumerate(CHECKS):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        async with sqlite_bench(folder, defect) as bench:
+            try:
+                await check(bench)
+            except (AssertionError, ValueError):
+                caught.append(check.__name__)
+    assert caught

@@ -1,0 +1,130 @@
+"""The SQLite engine against the conformance suite, and what only it promises."""
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from uplift_server.store import schema_version
+from uplift_server.store.errors import Unavailable
+from uplift_server.store.schema import events
+from uplift_server.store.sqlite import SqliteDatabase
+
+from .conformance import CHECKS, NOW, Bench, Check, due
+
+
+@pytest.fixture
+async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
+    async with sqlite_bench(tmp_path, SqliteDatabase) as bench:
+        yield bench
+
+
+class sqlite_bench:
+    """An open, empty SQLite database of some class, and how to open it again."""
+
+    def __init__(self, folder: Path, make: Callable[[Path], SqliteDatabase]) -> None:
+        self._path = folder / "uplift.db"
+        self._make = make
+        self.bench: Bench
+
+    async def __aenter__(self) -> Bench:
+        schema_version.upgrade(self._path, now_ms=NOW)
+        self.bench = Bench(self._make(self._path), self._reopen)
+        await self._open()
+        return self.bench
+
+    async def __aexit__(self, *_exc: object) -> None:
+        await self.bench.database.close()
+
+    async def _open(self) -> None:
+        self.bench.database.lock()  # type: ignore[attr-defined]
+        await self.bench.database.open()
+
+    async def _reopen(self) -> None:
+        await self.bench.database.close()
+        self.bench.database = self._make(self._path)
+        await self._open()
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+async def test_conforms(check: Check, bench: Bench) -> None:
+    await check(bench)
+
+
+async def test_a_second_process_is_told_who_has_the_file(bench: Bench, tmp_path: Path) -> None:
+    import os
+
+    with pytest.raises(Unavailable, match=rf"another server \(process {os.getpid()}\) uses .*UPLIFT_DATABASE_URL"):
+        SqliteDatabase(tmp_path / "uplift.db").lock()
+
+
+async def test_the_lock_is_free_after_close(bench: Bench) -> None:
+    await bench.reopen()
+    assert await bench.count(events) == 0
+
+
+async def test_numbers_are_not_given_twice_after_a_failed_commit(bench: Bench) -> None:
+    def defective(_connection: sa.Connection) -> None:
+        raise ZeroDivisionError
+
+    (first,) = await bench.append(bench.event())
+    await asyncio.gather(bench.append(bench.event()), bench.database.write(defective), return_exceptions=True)
+    (third,) = await bench.append(bench.event())
+    assert third.seq == first.seq + 2
+
+
+async def limited(bench: Bench, tmp_path: Path, pages: int) -> None:
+    """Let the database grow by so many pages at most: the next commits find the disk full."""
+    await bench.database.write(lambda c: c.exec_driver_sql(f"PRAGMA max_page_count = {pages}").scalar())
+
+
+async def test_a_full_disk_refuses_and_recovers(bench: Bench, tmp_path: Path) -> None:
+    await bench.append(bench.event(due(1)))
+    size = (await bench.database.read(lambda c: c.exec_driver_sql("PRAGMA page_count").scalar())) or 0
+    await limited(bench, tmp_path, size + 3)
+    refused = 0
+    for _ in range(50):
+        try:
+            await bench.append(bench.event(due(1), data=b'{"pad":"%b"}' % (b"x" * 4000)))
+        except Unavailable:
+            refused += 1
+    assert refused > 0
+    stored = 50 - refused + 1
+    assert await bench.count(events) == stored
+    assert len(await bench.lease(1)) <= stored
+    await limited(bench, tmp_path, size + 10_000)
+    await bench.append(bench.event(due(1)))
+    assert await bench.count(events) == stored + 1
+
+
+async def test_a_broken_connection_is_opened_anew(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    await bench.append(bench.event())
+
+    def broken(_connection: sa.Connection) -> Awaitable[None]:
+        error = sqlite3.OperationalError("disk I/O error")
+        error.sqlite_errorcode = sqlite3.SQLITE_IOERR
+        raise error
+
+    with pytest.raises(Unavailable, match="disk I/O error"):
+        await bench.database.write(broken)
+    await bench.append(bench.event())
+    assert await bench.count(events) == 2
+
+
+async def test_a_cancelled_waiter_does_not_stop_the_writer(bench: Bench) -> None:
+    task = asyncio.ensure_future(bench.append(bench.event()))
+    await asyncio.sleep(0)
+    task.cancel()
+    await bench.append(bench.event())
+    assert await bench.count(events) >= 1
+
+
+async def test_a_read_that_takes_too_long_is_stopped(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("uplift_server.store.sqlite.readers.READ_SECONDS_MAX", 0.05)
+    endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n"
+    with pytest.raises(Unavailable, match="interrupted"):
+        await bench.database.read(lambda c: c.exec_driver_sql(endless).scalar())
+    assert await bench.count(events) == 0
