@@ -1,6 +1,7 @@
 """What a row found, for people and as one line of JSON."""
 
 import json
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -79,7 +80,7 @@ class Report:
 
 def show(report: Report, options: Options, file: Path | None) -> None:
     """Print a report, its JSON line last; add the line to `file`."""
-    console = Console(highlight=False)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
     record = report.record(options)
     console.print(f"\n[bold]{report.row}[/bold]  {report.title}\n")
     table = Table(box=None, pad_edge=False, padding=(0, 2), show_header=False)
