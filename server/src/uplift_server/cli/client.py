@@ -84,7 +84,7 @@ class ApiClient:
         left = limit
         while left > 0:
             page = self.get(path, account=account, limit=min(left, PAGE_ITEMS), cursor=cursor, **query)
-            yield from page["data"]
+            yield from page["data"][:left]
             left -= len(page["data"])
             cursor = page["next_cursor"]
             if cursor is None or not page["data"]:

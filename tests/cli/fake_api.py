@@ -1,0 +1,78 @@
+"""An HTTP API that answers what a test tells it to, and remembers what it was asked."""
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+
+@dataclass
+class Asked:
+    method: str
+    path: str
+    query: dict[str, str]
+    headers: dict[str, str]
+    body: Any
+
+
+@dataclass
+class FakeApi:
+    url: str = ""
+    answers: dict[str, Any] = field(default_factory=dict)
+    """By method and path: an object, or (status, object, headers), or `hang up`."""
+    asked: list[Asked] = field(default_factory=list)
+
+    def answer(self, asked: Asked) -> Any:
+        self.asked.append(asked)
+        problem = (404, {"code": "not_found", "detail": "There is nothing here."}, {})
+        return self.answers.get(f"{asked.method} {asked.path}", problem)
+
+
+@contextmanager
+def fake_api() -> Iterator[FakeApi]:
+    api = FakeApi()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def _handle(self) -> None:
+            raw = self.rfile.read(int(self.headers.get("content-length", 0)))
+            parts = urlsplit(self.path)
+            headers = {name.lower(): value for name, value in self.headers.items()}
+            asked = Asked(
+                self.command, parts.path, dict(parse_qsl(parts.query)), headers, json.loads(raw) if raw else None
+            )
+            answer = api.answer(asked)
+            if callable(answer):
+                answer = answer(asked)
+            if answer == "hang up":
+                self.close_connection = True
+                return
+            status, content, extra = answer if isinstance(answer, tuple) else (200, answer, {})
+            body = content if isinstance(content, bytes) else b"" if content is None else json.dumps(content).encode()
+            self.send_response(status)
+            for name, value in {"content-length": str(len(body)), **extra}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_GET = do_POST = do_DELETE = _handle
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    api.url = f"http://127.0.0.1:{server.server_port}"
+    try:
+        yield api
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
