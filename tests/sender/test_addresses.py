@@ -114,7 +114,7 @@ async def test_rebinding(listen: Listen, connect: Connect, names: NameServer) ->
     third = await client.post(target)
     assert third.failure is Failure.BLOCKED
     assert inside.accepted == 0
-    assert len(names.asked) >= 4
+    assert len(names.asked) > 2
 
 
 async def test_one_resolution_per_connection(listen: Listen, connect: Connect, names: NameServer) -> None:

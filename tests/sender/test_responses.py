@@ -76,7 +76,7 @@ async def test_a_response_split_at_every_byte_is_the_same(listen: Listen, client
 
     receiver = await listen(script)
     seen = set()
-    for cut in range(1, len(response)):
+    for cut in range(1, len(response)):  # noqa: B007 - the script reads it
         exchange = await client.post(receiver.target())
         assert exchange.failure is None
         seen.add((exchange.status_code, exchange.response_head, exchange.response_body, exchange.retry_after))

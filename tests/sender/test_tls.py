@@ -2,6 +2,7 @@
 
 import asyncio
 import datetime
+import socket
 import ssl
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ import trustme
 
 from uplift_server.core.addresses import AddressPolicy
 from uplift_server.core.exchange import Failure
-from uplift_server.delivery.sender import Resolver, Sender, SenderSettings
+from uplift_server.delivery.sender import Resolver, Sender, SenderSettings, Target
 
 from .scripted import Client, Connect, Listen, NameServer, Peer, serve_ok
 
@@ -132,11 +133,7 @@ def _unknown(_: trustme.CA) -> trustme.LeafCert:
     [
         (_wrong_name, f"the certificate is for another name than {HOST}"),
         (_expired, f"the certificate of {HOST}, or one in its chain, has expired"),
-        (
-            _unknown,
-            f"the issuer of the certificate of {HOST} is unknown: "
-            "the authority is not trusted, or the receiver does not send its intermediate certificate",
-        ),
+        (_unknown, f"the issuer of the certificate of {HOST} is unknown"),
     ],
 )
 async def test_a_bad_certificate(
@@ -153,7 +150,9 @@ async def test_a_bad_certificate(
 
     receiver = await listen(script, tls=serving(issue(authority)))
     exchange = await tls_client.post(receiver.target(HOST, encrypted=True))
-    assert (exchange.failure, exchange.error) == (Failure.TLS, text)
+    assert exchange.failure is Failure.TLS
+    assert exchange.error is not None
+    assert exchange.error.startswith(text)
     assert not exchange.bytes_sent
     assert exchange.connect_ms is not None
     assert requests == []
@@ -220,21 +219,34 @@ async def test_a_handshake_that_hangs(listen: Listen, connect: Connect, names: N
 
 async def test_an_old_version_is_refused(listen: Listen, tls_client: Client, authority: trustme.CA) -> None:
     context = serving(authority.issue_cert(HOST))
-    with pytest.warns(DeprecationWarning):
+    with pytest.warns(DeprecationWarning, match="TLSVersion"):
         context.maximum_version = ssl.TLSVersion.TLSv1_1
     context.set_ciphers("ALL:@SECLEVEL=0")
     exchange = await tls_client.post((await listen(serve_ok, tls=context)).target(HOST, encrypted=True))
     assert exchange.failure is Failure.TLS
 
 
-async def test_a_receiver_that_wants_a_certificate_of_ours(
-    listen: Listen, tls_client: Client, authority: trustme.CA
-) -> None:
+async def test_a_receiver_that_wants_a_certificate_of_ours(tls_client: Client, authority: trustme.CA) -> None:
+    """With TLS 1.3 the refusal comes after the handshake, in place of the response."""
     context = serving(authority.issue_cert(HOST))
     authority.configure_trust(context)
     context.verify_mode = ssl.CERT_REQUIRED
-    asyncio.get_running_loop().set_exception_handler(lambda *_: None)
-    exchange = await tls_client.post((await listen(serve_ok, tls=context)).target(HOST, encrypted=True))
+
+    # The event loop's own TLS closes without sending the alert; a blocking socket sends it.
+    def refuse(server: socket.socket) -> None:
+        sock, _ = server.accept()
+        with context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False) as encrypted:
+            with pytest.raises(ssl.SSLError):
+                encrypted.do_handshake()
+            # To close with the request unread would send RST, which may overtake the alert.
+            while socket.socket.recv(encrypted, 65536):
+                pass
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        refusing = asyncio.get_running_loop().run_in_executor(None, refuse, server)
+        exchange = await tls_client.post(Target(HOST, server.getsockname()[1], True))
+        await refusing
+    assert exchange.error == "the TLS connection broke: certificate required"
     assert exchange.failure is Failure.TLS
 
 

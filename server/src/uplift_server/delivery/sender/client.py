@@ -9,7 +9,7 @@ import uvloop
 from uplift_server.core.addresses import AddressPolicy
 from uplift_server.core.exchange import Exchange, Failure
 from uplift_server.delivery.sender.attempt import Attempt, Opening
-from uplift_server.delivery.sender.connection import BufferedConnection, Connection
+from uplift_server.delivery.sender.connection import BufferedConnection, Connection, Owner
 from uplift_server.delivery.sender.connector import Connector
 from uplift_server.delivery.sender.failures import AttemptFailed, one_line, seconds
 from uplift_server.delivery.sender.pool import Pool
@@ -25,7 +25,7 @@ def _unix_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-class Sender:
+class Sender(Owner):
     """Sends requests over kept-alive connections, on the event loop it was started on.
 
     A request over an open connection costs no task, future or timer: one sweep looks after all deadlines. They are

@@ -30,6 +30,7 @@ from uplift_server.delivery.sender.response import (
     retry_after,
     status_of,
 )
+from uplift_server.delivery.sender.tls import in_words
 
 # Joining two small byte strings costs less than handing the kernel two buffers.
 _JOINED_BYTES_MAX = 64 * 1024
@@ -244,7 +245,7 @@ class Connection(asyncio.Protocol):
             self._keep = False
             self._finish()
         elif isinstance(error, ssl.SSLError):
-            self._fail(Failure.TLS, f"the TLS connection broke: {error.reason or error}")
+            self._fail(Failure.TLS, f"the TLS connection broke: {in_words(error)}")
         else:
             how = "closed the connection" if error is None else "broke the connection"
             when = "in the middle of the response" if self._raw else "without answering"

@@ -53,7 +53,7 @@ class Proxy:
         except OSError as error:
             raise AttemptFailed(Failure.EGRESS, f"the egress proxy broke the connection ({reason(error)})") from None
         match = _STATUS_LINE.match(answer)
-        if match is None:
+        if match is None or b"\r\n\r\n" not in answer:
             raise AttemptFailed(Failure.EGRESS, "the egress proxy does not speak HTTP/1.1")
         status = int(match[1])
         if status in _TARGET_UNREACHABLE:
@@ -62,7 +62,7 @@ class Proxy:
             raise AttemptFailed(Failure.EGRESS, "the egress proxy refuses our credentials (status 407)")
         if not 200 <= status < 300:
             raise AttemptFailed(Failure.EGRESS, f"the egress proxy refused a tunnel to {target} (status {status})")
-        if not answer.endswith(b"\r\n\r\n"):
+        if answer.index(b"\r\n\r\n") + 4 < len(answer):
             # Neither TLS nor HTTP begins with the receiver.
             raise AttemptFailed(Failure.EGRESS, "the egress proxy sent bytes before the tunnel was used")
 

@@ -1,5 +1,6 @@
 """TLS towards receivers: what is trusted, and what went wrong in words."""
 
+import re
 import ssl
 from typing import Final
 
@@ -44,4 +45,10 @@ def explain(error: Exception, host: str) -> str:
         return f"{host} does not speak TLS on this port"
     if name in _TOO_OLD:
         return f"{host} offers only versions of TLS older than 1.2"
-    return f"the TLS handshake with {host} failed: {name.replace('_', ' ').lower() or error}"
+    return f"the TLS handshake with {host} failed: {in_words(error)}"
+
+
+def in_words(error: ssl.SSLError) -> str:
+    """What OpenSSL calls the error, such as `certificate required`."""
+    name = (error.reason or str(error)).replace("_", " ").lower()
+    return re.sub("^(tlsv1|tlsv13|sslv3) alert ", "", name)
