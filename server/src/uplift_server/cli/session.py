@@ -38,6 +38,7 @@ class Session:
         """Turn whatever goes wrong into two lines and an exit code; `--debug` shows the traceback instead."""
         try:
             yield
+            sys.stdout.flush()
         except (typer.Exit, typer.Abort):
             raise
         except KeyboardInterrupt:

@@ -1,0 +1,161 @@
+"""The demonstration's parts: receivers that verify, a rule that fails predictably, and honest bookkeeping."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+import pytest
+
+from uplift_server.cli.demo.receiver import (
+    FIRST_FAILURES,
+    RELAPSE_EVERY,
+    SECOND_FAILURES,
+    SHAKY,
+    STEADY,
+    Arrival,
+    Receivers,
+    ShakyRule,
+)
+from uplift_server.cli.demo.tally import Tally
+from uplift_webhooks.testing import sign
+
+SECRETS = {STEADY: "a-secret-of-the-steady-one", SHAKY: "a-secret-of-the-shaky-one"}
+BODY = json.dumps(
+    {
+        "id": "0197f0c2-0000-7000-8000-000000000001",
+        "object": "event",
+        "type": "athlete.created",
+        "api_version": "01/01/2022",
+        "created": 1_764_000_000_000,
+        "data": {"object": {}},
+    }
+).encode()
+
+
+class Setup:
+    def __init__(self) -> None:
+        self.arrivals: list[Arrival] = []
+        self.receivers = Receivers(SECRETS, self.arrivals.append)
+
+    async def send(self, receiver: str, headers: dict[str, str], body: bytes = BODY, *, path: str | None = None) -> int:
+        """One request on a connection of its own; the status of its answer."""
+        url = self.receivers.url(receiver)
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(url.split(":")[2].split("/")[0]))
+        lines = [f"POST /{path or receiver} HTTP/1.1", f"content-length: {len(body)}", "connection: close"]
+        lines += [f"{name}: {value}" for name, value in headers.items()]
+        writer.write("\r\n".join([*lines, "", ""]).encode() + body)
+        answer = await reader.read()
+        writer.close()
+        return int(answer.split(b" ")[1]) if answer else 0
+
+
+@pytest.fixture
+async def setup() -> AsyncIterator[Setup]:
+    found = Setup()
+    await found.receivers.start()
+    yield found
+    await found.receivers.stop()
+
+
+def signed(receiver: str, attempt: int = 1, **headers: str) -> dict[str, str]:
+    return {**sign(BODY, SECRETS[receiver]), "x-uplift-attempt": str(attempt), **headers}
+
+
+async def test_a_request_is_verified_by_both_signatures(setup: Setup) -> None:
+    assert await setup.send(STEADY, signed(STEADY)) == 204
+    [arrival] = setup.arrivals
+    assert (arrival.receiver, arrival.type, arrival.attempt, arrival.problem) == (STEADY, "athlete.created", 1, None)
+    assert arrival.event == "0197f0c2-0000-7000-8000-000000000001"
+
+
+@pytest.mark.parametrize("name", ["webhook-signature", "x-uplift-signature-256", "webhook-timestamp"])
+async def test_either_signature_alone_is_not_enough(setup: Setup, name: str) -> None:
+    headers = signed(STEADY)
+    headers[name] = "sha256=00" if name.startswith("x-") else "v1,AAAA" if name.endswith("signature") else "1"
+    assert await setup.send(STEADY, headers) == 400
+    del headers[name]
+    assert await setup.send(STEADY, headers) == 400
+    assert all(arrival.problem for arrival in setup.arrivals)
+    assert len(setup.arrivals) == 2
+
+
+async def test_the_other_ones_secret_does_not_verify(setup: Setup) -> None:
+    assert await setup.send(SHAKY, signed(STEADY)) == 400
+
+
+async def test_what_is_no_event_changes_nothing(setup: Setup) -> None:
+    assert await setup.send(STEADY, signed(STEADY), path="elsewhere") == 404
+    assert await setup.send(STEADY, {"content-length": "-1"}) == 0
+    assert await setup.send(STEADY, {"content-length": "x"}) == 0
+    assert setup.arrivals == []
+
+
+async def test_the_shaky_one_fails_the_first_attempt_and_takes_a_later_one(setup: Setup) -> None:
+    statuses = [await setup.send(SHAKY, signed(SHAKY, attempt)) for attempt in (1, 2, 3)]
+    assert statuses == [500, 500, 204]
+    assert [arrival.problem for arrival in setup.arrivals] == [None] * 3
+
+
+def test_the_shaky_rule_fails_few_events_and_each_at_most_twice() -> None:
+    rule = ShakyRule()
+    firsts = [rule.status(f"e{number}", 1) for number in range(1, 2 * RELAPSE_EVERY + 1)]
+    failed = [number for number, status in enumerate(firsts, 1) if status != 204]
+    assert failed == [*range(1, FIRST_FAILURES + 1), RELAPSE_EVERY, 2 * RELAPSE_EVERY]
+    assert {status for status in firsts if status != 204} == {500, 302}
+    seconds = [rule.status(f"e{number}", 2) for number in failed]
+    assert seconds == [500] * SECOND_FAILURES + [204] * (len(failed) - SECOND_FAILURES)
+    assert {rule.status(f"e{number}", 3) for number in failed} == {204}
+
+
+ARRIVAL = Arrival(STEADY, 10.0, "e1", "t", 1, 204, None)
+
+
+def test_an_event_counts_once_it_was_verified_and_accepted_at_both() -> None:
+    tally = Tally()
+    # The request may come in before the answer to the one that caused it.
+    tally.arrived(replace(ARRIVAL, at=10.004))
+    tally.handed_over("e1", 10.0)
+    assert (tally.sent, tally.outstanding()) == (1, 1)
+    assert tally.latency_ms(replace(ARRIVAL, at=10.5)) == 500.0
+    assert not tally.summary(unfinished=0, seconds=1).complete
+    tally.arrived(replace(ARRIVAL, receiver=SHAKY, status=500))
+    assert tally.outstanding() == 1
+    tally.arrived(replace(ARRIVAL, receiver=SHAKY, attempt=2, at=11.0))
+    assert tally.outstanding() == 0
+    summary = tally.summary(unfinished=0, seconds=1.234)
+    assert summary.complete
+    assert (summary.failed_attempts, summary.retried_events, summary.duplicates) == (1, 1, 0)
+    assert (summary.p50_ms, summary.p99_ms, summary.seconds) == (4.0, 4.0, 1.23)
+    assert summary.as_json()["complete"] is True
+
+
+def test_what_did_not_verify_or_is_not_settled_makes_a_run_incomplete() -> None:
+    tally = Tally()
+    tally.handed_over("e1", 10.0)
+    for receiver in (STEADY, SHAKY):
+        tally.arrived(replace(ARRIVAL, receiver=receiver))
+    assert tally.summary(unfinished=0, seconds=1).complete
+    assert not tally.summary(unfinished=1, seconds=1).complete
+    tally.arrived(replace(ARRIVAL, event="e2", problem="no signature fits", status=400))
+    assert not tally.summary(unfinished=0, seconds=1).complete
+
+
+def test_events_of_an_earlier_run_and_repeats_are_told_apart() -> None:
+    tally = Tally()
+    tally.handed_over("e1", 10.0)
+    for event in ("e1", "e1", "old"):
+        tally.arrived(replace(ARRIVAL, event=event))
+    summary = tally.summary(unfinished=0, seconds=1)
+    assert (summary.sent, summary.steady_verified, summary.shaky_verified, summary.duplicates) == (1, 1, 0, 1)
+    assert tally.latency_ms(replace(ARRIVAL, event="old")) is None
+
+
+def test_percentiles_are_those_of_the_nearest_rank() -> None:
+    tally = Tally()
+    for number in range(1, 101):
+        tally.handed_over(f"e{number}", 0.0)
+        tally.arrived(replace(ARRIVAL, event=f"e{number}", at=number / 1000))
+    summary = tally.summary(unfinished=0, seconds=1)
+    assert (summary.p50_ms, summary.p99_ms) == (50.0, 99.0)
+    assert Tally().summary(unfinished=0, seconds=0).p50_ms is None

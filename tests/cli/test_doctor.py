@@ -1,0 +1,184 @@
+"""The doctor: each thing that can be wrong is found, with a remedy, and what is right is not blamed."""
+
+import json
+import shutil
+import socket
+from collections import namedtuple
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from uplift_server.cli import checks
+from uplift_server.cli.main import app
+from uplift_server.config import load, secret_key
+from uplift_server.store import inspection, schema_version
+from uplift_server.store.errors import Unavailable
+from uplift_server.store.sealing import Sealer, parse_key
+from uplift_server.store.sqlite.connection import FileLock, connect
+
+
+@pytest.fixture(autouse=True)
+def _place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("UPLIFT_PORT", "0")
+    monkeypatch.setattr(checks, "RESOLVED_NAME", "localhost")
+
+
+def examine(**environ: str) -> tuple[int, dict[str, tuple[str, str]]]:
+    """The exit code, and by check its result and text."""
+    result = CliRunner().invoke(app, ["doctor", "--json"], env=environ)
+    rows = [json.loads(line) for line in result.stdout.splitlines()]
+    for row in rows:
+        assert bool(row["remedy"]) == (row["result"] != "ok"), row
+    return result.exit_code, {row["check"]: (row["result"], row["text"]) for row in rows}
+
+
+def database(*, sealed_with: str | None = None) -> Path:
+    """A database with an endpoint, and the key beside it."""
+    config = load({})
+    config.database_path.parent.mkdir(exist_ok=True)
+    key = secret_key(config)
+    schema_version.upgrade(config.database_path, now_ms=0)
+    sealed = Sealer(parse_key(sealed_with or key)).seal("a secret", b"e" * 16)
+    raw = connect(config.database_path, read_only=False)
+    raw.execute(
+        "INSERT INTO endpoints (id, account_seq, url, description, event_types, secret, secret_created_at, state,"
+        " created_at, updated_at) VALUES (?, 1, '', '', '[]', ?, 0, 0, 0, 0)",
+        (b"e" * 16, sealed),
+    )
+    raw.close()
+    return config.database_path
+
+
+def test_a_fresh_machine_is_fine_and_stays_untouched(tmp_path: Path) -> None:
+    code, found = examine()
+    assert code == 0
+    assert set(found) == {"python", "clock", "settings", "disk", "port", "database", "trust", "dns"}
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_database_in_good_order_is_called_so() -> None:
+    database()
+    code, found = examine()
+    assert code == 0
+    assert {found[name][0] for name in ("database", "schema", "secret key")} == {"ok"}
+    assert found["secret key"][1] == "opens the endpoints' secrets"
+
+
+def test_another_key_than_the_one_used_for_sealing_is_found() -> None:
+    database(sealed_with="d3JvbmcgICAgICAgICAgICAgICAgICAgICAgICAgICE=")
+    assert examine()[1]["secret key"][0] == "fail"
+
+
+def test_a_missing_and_a_readable_key_are_found() -> None:
+    path = database()
+    path.with_name("secret.key").chmod(0o644)
+    assert examine()[1]["secret key"][0] == "warn"
+    path.with_name("secret.key").unlink()
+    code, found = examine()
+    assert code == 1
+    assert found["secret key"] == ("fail", "the database exists and its key is missing")
+    assert not path.with_name("secret.key").exists()
+
+
+def test_a_damaged_database_is_found() -> None:
+    path = database()
+    content = bytearray(path.read_bytes())
+    content[4096:8192] = b"\xff" * 4096
+    path.write_bytes(content)
+    assert examine()[1]["database"][0] == "fail"
+    path.write_bytes(b"no database at all, but long enough to be read as one" * 100)
+    assert examine()[1]["database"][0] == "fail"
+
+
+def test_what_belongs_to_another_program_is_found() -> None:
+    path = Path("uplift-data/uplift.db")
+    path.parent.mkdir()
+    raw = connect(path, read_only=False)
+    raw.execute("CREATE TABLE theirs (x)")
+    raw.close()
+    assert examine()[1]["database"][0] == "fail"
+
+
+def test_an_empty_and_an_older_schema_are_told_apart() -> None:
+    path = Path("uplift-data/uplift.db")
+    path.parent.mkdir()
+    path.touch()
+    assert examine()[1]["schema"][0] == "ok"
+    database()
+    raw = connect(path, read_only=False)
+    raw.execute("UPDATE alembic_version SET version_num = '0000'")
+    raw.close()
+    assert examine()[1]["schema"][0] == "warn"
+
+
+def test_a_check_that_takes_too_long_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    path = database()
+    monkeypatch.setattr(inspection, "_STEPS", 1)
+    assert inspection.damages(path, seconds=-1) is None
+    monkeypatch.setattr(checks, "INTEGRITY_SECONDS", -1)
+    assert examine()[1]["database"][0] == "warn"
+
+
+def test_a_file_that_cannot_be_opened_is_unavailable(tmp_path: Path) -> None:
+    for look in (lambda path: inspection.damages(path, seconds=1), inspection.sealed_secret):
+        with pytest.raises(Unavailable):
+            look(tmp_path / "missing.db")
+
+
+def test_settings_that_are_wrong_end_the_examination() -> None:
+    code, found = examine(UPLIFT_LEASE="1s")
+    assert code == 1
+    assert found["settings"][0] == "fail"
+    assert "database" not in found
+
+
+def test_a_port_somebody_has_is_found() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        code, found = examine(UPLIFT_PORT=str(taken.getsockname()[1]))
+    assert code == 1
+    assert found["port"][0] == "fail"
+
+
+def test_a_server_that_has_the_database_but_does_not_answer_is_found() -> None:
+    lock = FileLock(database())
+    lock.acquire()
+    try:
+        code, found = examine(UPLIFT_PORT="1")
+    finally:
+        lock.release()
+    assert code == 1
+    assert found["server"][0] == "fail"
+    assert "database" not in found
+
+
+def test_egress_that_cannot_work_is_found(tmp_path: Path) -> None:
+    certificates = tmp_path / "none.pem"
+    certificates.write_text("no certificates")
+    _, found = examine(UPLIFT_EGRESS_ADDRESS="192.0.2.1", UPLIFT_EGRESS_CA_FILE=str(certificates))
+    assert (found["egress"][0], found["source ips"][0], found["trust"][0]) == ("fail", "warn", "fail")
+    _, found = examine(UPLIFT_EGRESS_ADDRESS="127.0.0.1", UPLIFT_SOURCE_IPS="127.0.0.1")
+    assert found["egress"] == ("ok", "requests leave from 127.0.0.1")
+    assert "source ips" not in found
+
+
+def test_a_full_disk_a_wrong_clock_and_missing_names_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(1, 1, 1024))
+    monkeypatch.setattr(checks, "CLOCK_EARLIEST_S", 1e12)
+    monkeypatch.setattr(checks, "RESOLVED_NAME", "name.invalid")
+    _, found = examine()
+    assert (found["disk"][0], found["clock"][0], found["dns"][0]) == ("fail", "fail", "warn")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(1, 1, 1024**3))
+    assert examine()[1]["disk"][0] == "warn"
+
+
+def test_people_get_lines_with_a_remedy_below() -> None:
+    result = CliRunner().invoke(app, ["doctor"], env={"UPLIFT_EGRESS_ADDRESS": "192.0.2.1"})
+    assert result.exit_code == 1
+    assert "fail egress" in result.stdout
+    assert "-> add it to an interface" in result.stdout
+    assert "1 of 10 checks failed" in result.stderr

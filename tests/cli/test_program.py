@@ -1,0 +1,153 @@
+"""The program's manners: help with examples, two lines for an error, exit codes, JSON, and no traceback unasked."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner, Result
+
+from uplift_server import __version__
+from uplift_server.cli import setup
+from uplift_server.cli.main import app
+from uplift_server.store.errors import Conflict, Unavailable
+from uplift_server.store.schema_version import UnknownSchema
+
+
+@pytest.fixture(autouse=True)
+def _place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+
+
+def run(*arguments: str, **environ: str) -> Result:
+    return CliRunner().invoke(app, list(arguments), env=environ)
+
+
+def leaves(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    inner = getattr(group, "commands", None)
+    if inner is None:
+        yield path, group
+        return
+    for name, each in inner.items():
+        yield from leaves(each, (*path, name))
+
+
+COMMANDS = dict(leaves(typer.main.get_command(app)))
+
+
+def test_the_commands_are_those_of_the_contract() -> None:
+    assert {
+        ("serve",), ("demo",), ("migrate",), ("doctor",), ("config",), ("account", "create"), ("key", "create"),
+        ("send",), ("endpoints",), ("deliveries",),
+    } <= set(COMMANDS)  # fmt: skip
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
+def test_every_command_has_help_examples_and_the_shared_options(path: tuple[str, ...]) -> None:
+    result = run(*path, "--help")
+    assert result.exit_code == 0
+    for text in ("Examples:", f"uplift-server {' '.join(path)}", "--json", "--config", "--debug"):
+        assert text in result.stdout
+
+
+def test_version_and_wrong_usage() -> None:
+    assert run("--version").stdout == f"uplift-server {__version__}\n"
+    assert run("nonsense").exit_code == 2
+    assert run("account", "create").exit_code == 2
+    assert run("deliveries", "--limit", "0").exit_code == 2
+
+
+def test_an_error_is_one_line_of_cause_and_one_of_remedy() -> None:
+    result = run("config", UPLIFT_PROT="1")
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert result.stderr == (
+        "Error: UPLIFT_PROT is no setting of this version\n"
+        "Remedy: the nearest known one is UPLIFT_PORT; correct or remove it\n"
+    )
+
+
+def test_an_error_is_json_where_json_was_asked_for() -> None:
+    result = run("config", "--json", UPLIFT_PORT="x", UPLIFT_LEASE="x")
+    errors = [json.loads(line)["error"] for line in result.stderr.splitlines()]
+    assert [error["exit_code"] for error in errors] == [2, 2]
+    assert errors[0]["cause"].startswith("UPLIFT_PORT ")
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        (Unavailable("another server has it; stop it"), 75, "Remedy: stop it"),
+        (Unavailable("disk full"), 75, "Remedy: try again in a moment"),
+        (UnknownSchema("it is newer; start a later version"), 1, "Remedy: start a later version"),
+        (Conflict("a name is taken"), 1, "Error: a name is taken"),
+        (RuntimeError("bug"), 1, "Error: this should not happen: RuntimeError: bug"),
+        (KeyboardInterrupt(), 130, "Stopped."),
+    ],
+)
+def test_what_goes_wrong_decides_the_exit_code(
+    monkeypatch: pytest.MonkeyPatch, error: BaseException, code: int, words: str
+) -> None:
+    def fail(_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(setup, "describe", fail)
+    result = run("config")
+    assert result.exit_code == code
+    assert words in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_only_debug_shows_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(setup, "describe", lambda _: 1 / 0)
+    assert "Traceback" not in run("config").stderr
+    result = run("config", "--debug")
+    assert "Traceback" in result.stderr
+    assert "Remedy: " in result.stderr
+
+
+def test_settings_come_from_the_file_that_is_named_or_that_is_there(tmp_path: Path) -> None:
+    (tmp_path / "uplift.toml").write_text("port = 9001")
+    (tmp_path / "other.toml").write_text("port = 9002")
+
+    def port(*arguments: str) -> tuple[str, str]:
+        rows = [json.loads(line) for line in run("config", "--json", *arguments).stdout.splitlines()]
+        [found] = [row for row in rows if row["name"] == "UPLIFT_PORT"]
+        return found["value"], Path(found["source"]).name
+
+    assert port() == ("9001", "uplift.toml")
+    assert port("--config", "other.toml") == ("9002", "other.toml")
+
+
+def test_a_list_in_a_pipe_is_separated_by_tabs() -> None:
+    lines = run("config").stdout.splitlines()
+    assert lines[0] == "NAME\tVALUE\tFROM"
+    assert "UPLIFT_PORT\t8420\tdefault" in lines
+
+
+@pytest.mark.parametrize("arguments", [["config"], ["config", "--json"]])
+def test_a_reader_who_has_seen_enough_is_no_failure(arguments: list[str]) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from uplift_server.cli.main import run; run()", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.stderr is not None
+    assert process.stderr.read() == b""
+    process.stderr.close()
+    assert process.wait() == 0
+
+
+def test_migrate_makes_the_database_and_its_key_and_can_be_repeated(tmp_path: Path) -> None:
+    first = json.loads(run("migrate", "--json").stdout)
+    assert (first["before"], first["copy"]) == ("none", "none needed")
+    second = json.loads(run("migrate", "--json").stdout)
+    assert second["before"] == second["now"] == first["now"]
+    assert {path.name for path in (tmp_path / "uplift-data").iterdir()} >= {"uplift.db", "secret.key"}
