@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -113,7 +114,7 @@ def test_any_bytes_in_any_pieces(
     connection.connection_made(transport)
     connection.start(attempt(), reused=reused)
     edges = [0, *sorted(cuts), len(response)]
-    for start, end in zip(edges, edges[1:], strict=False):
+    for start, end in pairwise(edges):
         if response[start:end] and not transport.ended:
             feed(connection, response[start:end])
     if ending == "eof" and not transport.ended:

@@ -14,7 +14,7 @@ from uplift_server.core.addresses import AddressPolicy
 from uplift_server.core.exchange import Failure
 from uplift_server.delivery.sender import Resolver, Sender, SenderSettings, Target
 
-from .scripted import Client, Connect, Listen, NameServer, Peer, serve_ok
+from .scripted import Client, Clock, Connect, Listen, NameServer, Peer, serve_ok
 
 HOST = "hooks.example.com"
 
@@ -248,6 +248,48 @@ async def test_a_receiver_that_wants_a_certificate_of_ours(tls_client: Client, a
         await refusing
     assert exchange.error == "the TLS connection broke: certificate required"
     assert exchange.failure is Failure.TLS
+
+
+async def test_sessions_are_resumed_for_a_while(
+    listen: Listen, connect: Connect, names: NameServer, authority: trustme.CA, ca_file: str, clock: Clock
+) -> None:
+    names.zone[HOST] = ["127.0.0.1"]
+    client = await connect(ca_file=ca_file, nameservers=[names.address], idle_connections_max=0, monotonic=clock)
+    resumed = []
+
+    async def script(peer: Peer) -> None:
+        resumed.append(peer.writer.get_extra_info("ssl_object").session_reused)
+        await serve_ok(peer)
+
+    receiver = await listen(script, tls=serving(authority.issue_cert(HOST)))
+    for seconds in (0, 0, 599, 601):
+        clock.now += seconds
+        assert (await client.post(receiver.target(HOST, encrypted=True))).failure is None
+    assert resumed == [False, True, True, False]
+
+
+async def test_a_session_does_for_its_host_only(
+    listen: Listen, connect: Connect, names: NameServer, authority: trustme.CA, ca_file: str
+) -> None:
+    names.zone.update({HOST: ["127.0.0.1"], "other.example.com": ["127.0.0.1"]})
+    client = await connect(ca_file=ca_file, nameservers=[names.address], idle_connections_max=0)
+    receiver = await listen(serve_ok, tls=serving(authority.issue_cert(HOST)))
+    for _ in range(2):
+        assert (await client.post(receiver.target(HOST, encrypted=True))).failure is None
+        assert (await client.post(receiver.target("other.example.com", encrypted=True))).failure is Failure.TLS
+
+
+async def test_a_receiver_that_forgot_its_sessions(
+    listen: Listen, connect: Connect, names: NameServer, authority: trustme.CA, ca_file: str
+) -> None:
+    names.zone[HOST] = ["127.0.0.1"]
+    client = await connect(ca_file=ca_file, nameservers=[names.address], idle_connections_max=0)
+    certificate = authority.issue_cert(HOST)
+    first = await listen(serve_ok, tls=serving(certificate))
+    assert (await client.post(first.target(HOST, encrypted=True))).failure is None
+    await first.close()
+    again = await listen(serve_ok, tls=serving(certificate), port=first.port)
+    assert (await client.post(again.target(HOST, encrypted=True))).failure is None
 
 
 async def test_an_unreadable_ca_file(tmp_path: Path) -> None:

@@ -120,6 +120,8 @@ class Sender(Owner):
         self._connections.add(connection)
 
     def finished(self, connection: Connection, attempt: Attempt, exchange: Exchange, now: float) -> None:
+        if exchange.tls_ms is not None and exchange.failure is None:
+            self._connector.opened_well(connection)
         if connection.is_open:
             self._pool.put(connection, now)
         self._finish(attempt, exchange)

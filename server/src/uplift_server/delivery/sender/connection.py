@@ -225,6 +225,10 @@ class Connection(asyncio.Protocol):
             self._transport.abort()
             self._owner.ended(self)
 
+    def encryption(self) -> ssl.SSLObject | None:
+        """The TLS of the connection, if it has any."""
+        return cast("ssl.SSLObject | None", self._transport.get_extra_info("ssl_object"))
+
     def stage(self) -> str:
         """What the attempt under way is waiting for, in words."""
         if self._status:

@@ -6,7 +6,6 @@ The socket is opened here to the very address that was vetted, so nothing can re
 import asyncio
 import errno
 import socket
-import ssl
 from collections.abc import Callable
 from typing import Final
 
@@ -19,7 +18,7 @@ from uplift_server.delivery.sender.proxy import Proxy
 from uplift_server.delivery.sender.request import Target
 from uplift_server.delivery.sender.resolver import ResolutionFailed, Resolver
 from uplift_server.delivery.sender.settings import SenderSettings
-from uplift_server.delivery.sender.tls import explain, tls_context
+from uplift_server.delivery.sender.tls import TlsContext, explain
 
 # More addresses of one name than this share too little time to be worth trying.
 _ADDRESSES_TRIED_MAX: Final = 6
@@ -51,7 +50,7 @@ class Connector:
         self._proxy = Proxy.parse(settings.egress_proxy) if settings.egress_proxy else None
         self._proxy_answered_at = 0.0
         self._sources = {_family(address): address for address in settings.egress_addresses}
-        self._tls = tls_context(settings.ca_file)
+        self._tls = TlsContext.make(settings.ca_file, monotonic)
 
     async def open(self, target: Target, opening: Opening) -> Connection:
         """A connection to `target`, ready for its first request; `opening` tells how far it came at any time.
@@ -72,6 +71,12 @@ class Connector:
         connection = await self._encrypted(sock, target, opening, until)
         opening.tls_ms = _ms(self._monotonic() - connected)
         return connection
+
+    def opened_well(self, connection: Connection) -> None:
+        """Learn from a connection that brought its first response."""
+        encrypted = connection.encryption()
+        if encrypted is not None:
+            self._tls.remember(connection.target.host, encrypted)
 
     async def _vetted(self, target: Target, opening: Opening) -> list[str]:
         host = target.host
@@ -225,7 +230,8 @@ class Connector:
             limit = seconds(self._settings.connect_timeout_ms)
             text = f"the TLS handshake with {opening.remote_address} took longer than the {limit} allowed to connect"
             raise AttemptFailed(Failure.TIMEOUT, text) from None
-        except (ssl.CertificateError, OSError) as error:
+        except OSError as error:
+            self._tls.forget(target.host)
             raise AttemptFailed(Failure.TLS, explain(error, target.host)) from None
         return connection
 

@@ -5,7 +5,7 @@ Nothing else passes the seam, so the sending side can live in a process of its o
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from uplift_server.core.exchange import Exchange
 
@@ -20,9 +20,8 @@ class Target:
     encrypted: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
-    """One POST, ready to be written."""
+class Request(NamedTuple):
+    """One POST, ready to be written. One is made for every attempt: a tuple costs a third of a frozen dataclass."""
 
     target: Target
     head: bytes

@@ -12,8 +12,8 @@ from uplift_server.delivery.sender.failures import seconds
 from uplift_server.delivery.sender.settings import SenderSettings
 
 _LOOPBACK: Final = ("127.0.0.1", "::1")
-# c-ares waits twice as long after each try, and begins with as little as 250 ms once it knows a server to be quick. With
-# fewer tries it would give up on a slow authority long before our own time-out, which is what ends a look-up.
+# c-ares waits twice as long after each try, and begins with as little as 250 ms once it knows a server to be quick.
+# With fewer tries it would give up on a slow authority long before our own time-out, which is what ends a look-up.
 _TRIES: Final = 5
 _FIRST_TRY_SHARE: Final = 1 / 8
 _FAULTS: Final[dict[object, str]] = {

@@ -23,8 +23,9 @@ def final_head(raw: bytes, interim: int) -> bytes:
     Gives what there is if the head is not complete.
     """
     start = 0
-    for _ in range(interim):
+    while interim:
         start = raw.find(_END, start) + 4
+        interim -= 1
     end = raw.find(_END, start)
     return raw[start:] if end < 0 else raw[start : end + 4]
 

@@ -2,7 +2,11 @@
 
 import re
 import ssl
-from typing import Final
+from collections.abc import Callable
+from typing import Final, Self
+
+_SESSIONS_MAX: Final = 1000
+_SESSION_SECONDS_MAX: Final = 600.0
 
 # By X509_V_ERR code (openssl/x509_vfy.h).
 _CERTIFICATE_FAULTS: Final = {
@@ -22,15 +26,64 @@ _NOT_TLS: Final = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "PACKET_LEN
 _TOO_OLD: Final = frozenset({"UNSUPPORTED_PROTOCOL", "TLSV1_ALERT_PROTOCOL_VERSION"})
 
 
-def tls_context(ca_file: str | None) -> ssl.SSLContext:
-    """TLS 1.2 and later, certificates verified against the system's authorities, or only those in `ca_file`.
+class TlsContext(ssl.SSLContext):
+    """TLS 1.2 and later, certificates verified; resumes the last session with a host instead of a full handshake.
 
-    Raises OSError or ssl.SSLError if `ca_file` cannot be read.
+    A session is kept only after a handshake that verified the host's certificate, and for a bounded time, since
+    resuming it looks at no certificate again. A resumed handshake costs about half the processor time on both sides.
     """
-    context = ssl.create_default_context(cafile=ca_file)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols(["http/1.1"])
-    return context
+
+    _sessions: dict[str, tuple[ssl.SSLSession, float]]
+    _monotonic: Callable[[], float]
+
+    @classmethod
+    def make(cls, ca_file: str | None, monotonic: Callable[[], float]) -> Self:
+        """Trusts the system's authorities, or only those in `ca_file`.
+
+        Raises OSError or ssl.SSLError if `ca_file` cannot be read.
+        """
+        context = cls(ssl.PROTOCOL_TLS_CLIENT)
+        context._sessions = {}
+        context._monotonic = monotonic
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.set_alpn_protocols(["http/1.1"])
+        if ca_file is None:
+            context.load_default_certs()
+        else:
+            context.load_verify_locations(cafile=ca_file)
+        return context
+
+    def wrap_bio(
+        self,
+        incoming: ssl.MemoryBIO,
+        outgoing: ssl.MemoryBIO,
+        server_side: bool = False,
+        server_hostname: str | bytes | None = None,
+        session: ssl.SSLSession | None = None,
+    ) -> ssl.SSLObject:
+        """As the event loops call it, with the host's session if there is one."""
+        if session is None and isinstance(server_hostname, str):
+            session = self._session(server_hostname)
+        return super().wrap_bio(incoming, outgoing, server_side, server_hostname, session)
+
+    def remember(self, host: str, encrypted: ssl.SSLObject) -> None:
+        """Keep the session of a connection to `host`. With TLS 1.3 there is none before its first response."""
+        session = encrypted.session
+        if session is None or not session.has_ticket:
+            return
+        self._sessions.pop(host, None)
+        if len(self._sessions) >= _SESSIONS_MAX:
+            del self._sessions[next(iter(self._sessions))]
+        self._sessions[host] = (session, self._monotonic() + _SESSION_SECONDS_MAX)
+
+    def forget(self, host: str) -> None:
+        """Begin afresh with a host whose handshake failed."""
+        self._sessions.pop(host, None)
+
+    def _session(self, host: str) -> ssl.SSLSession | None:
+        # A ticket serves once (RFC 8446, appendix C.4); the connection it opens brings the next.
+        session, expires_at = self._sessions.pop(host, (None, 0.0))
+        return session if self._monotonic() < expires_at else None
 
 
 def explain(error: Exception, host: str) -> str:
