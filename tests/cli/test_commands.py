@@ -1,0 +1,195 @@
+"""The everyday commands: what they ask of a server that runs, and what they show."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.cli.fake_api import FakeApi, fake_api
+from typer.testing import CliRunner, Result
+
+from uplift_server.cli import reach
+from uplift_server.cli.main import app
+from uplift_server.config import load
+from uplift_server.store.sqlite.connection import FileLock
+
+ACCOUNT = {"id": "acc_0a11", "name": "Rapids", "contact_emails": ["a@b.example"], "created_at": "2025-11-24T16:00:00Z"}
+ENDPOINT = {"id": "ep_0e11", "url": "https://x.example/", "state": "enabled", "event_types": [], "account": "acc_0a11",
+            "health": {"status": "healthy"}}  # fmt: skip
+DELIVERY = {"id": "dlv_0d11", "type": "athlete.created", "status": "pending", "attempts_made": 2, "endpoint": "ep_0e11",
+            "last_outcome": "timeout", "next_attempt_at": None, "account": "acc_0a11"}  # fmt: skip
+
+
+def listed(*items: dict[str, Any]) -> dict[str, Any]:
+    return {"data": list(items), "next_cursor": None}
+
+
+@pytest.fixture
+def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeApi]:
+    """A server that has the database and answers as told."""
+    monkeypatch.chdir(tmp_path)
+    with fake_api() as found:
+        monkeypatch.setenv("UPLIFT_PORT", found.url.rpartition(":")[2])
+        monkeypatch.setenv("UPLIFT_OPERATOR_KEY", "op_the_key_of_this_test")
+        database = load({}).database_path
+        database.parent.mkdir()
+        lock = FileLock(database)
+        lock.acquire()
+        found.answers = {
+            "GET /v1/accounts": listed(ACCOUNT),
+            "GET /v1/accounts/acc_0a11": ACCOUNT,
+            "GET /v1/accounts/acc_0a11/keys": listed(
+                {"id": "key_0b11", "name": "n", "hint": "wxyz", "scopes": ["listen"]}
+            ),
+            "GET /v1/endpoints": listed(ENDPOINT),
+            "GET /v1/deliveries": listed(DELIVERY),
+            "GET /v1/deliveries/dlv_0d11/attempts": listed({"number": 2}, {"number": 1, "hint": "Too slow.\x1b[2J"}),
+            "GET /v1/events/e1/deliveries": listed(DELIVERY, {**DELIVERY, "status": "failed"}),
+            "GET /v1/event-types/athlete.created": {"example": {"object": {"id": "a"}}},
+            "GET /v1/event-types/own.type": {"example": None},
+            "POST /v1/accounts": (201, ACCOUNT, {}),
+            "POST /v1/accounts/acc_0a11/keys": (201, {"id": "key_0b11", "key": "sk_shown_once"}, {}),
+            "POST /v1/endpoints": (201, {**ENDPOINT, "secret": "whsec_shown_once"}, {}),
+            "POST /v1/events": (202, {"id": "e1", "duplicate": False}, {}),
+            "DELETE /v1/accounts/acc_0a11": (204, None, {}),
+            "DELETE /v1/accounts/acc_0a11/keys/key_0b11": (204, None, {}),
+            "DELETE /v1/endpoints/ep_0e11": (204, None, {}),
+        }
+        yield found
+        lock.release()
+
+
+def run(*arguments: str, stdin: str | None = None) -> Result:
+    return CliRunner().invoke(app, list(arguments), input=stdin)
+
+
+def output(*arguments: str, stdin: str | None = None) -> Any:
+    result = run(*arguments, "--json", stdin=stdin)
+    assert (result.exit_code, result.stderr) == (0, "")
+    return json.loads(result.stdout)
+
+
+def test_accounts(api: FakeApi) -> None:
+    assert output("accounts") == ACCOUNT
+    assert run("accounts").stdout.splitlines()[1] == "acc_0a11\tRapids\ta@b.example\t2025-11-24T16:00:00Z"
+    assert output("account", "create", "Rapids", "--email", "a@b.example", "--email", "c@d.example") == ACCOUNT
+    assert api.asked[-1].body == {"name": "Rapids", "contact_emails": ["a@b.example", "c@d.example"]}
+    assert api.asked[-1].headers["authorization"] == "Bearer op_the_key_of_this_test"
+
+
+def test_nothing_is_deleted_without_saying_so(api: FakeApi) -> None:
+    result = run("account", "delete", "Rapids")
+    assert result.exit_code == 2
+    assert result.stderr.endswith("Remedy: repeat the command with --yes\n")
+    assert all(asked.method == "GET" for asked in api.asked)
+    assert output("account", "delete", "Rapids", "--yes") == {"id": "acc_0a11", "deleted": True}
+
+
+def test_keys(api: FakeApi) -> None:
+    assert output("keys", "--account", "Rapids")["hint"] == "wxyz"
+    arguments = ["key", "create", "--account", "acc_0a11", "--scopes", "events:read,listen", "--scopes", "events:write"]
+    assert output(*arguments)["key"] == "sk_shown_once"
+    assert api.asked[-1].body == {"name": "command line", "scopes": ["events:read", "listen", "events:write"]}
+    assert "not shown again" in run("key", "create", "--account", "acc_0a11").stderr
+    assert api.asked[-1].body == {"name": "command line"}
+    assert output("key", "revoke", "key_0b", "--account", "acc_0a11") == {"id": "key_0b11", "revoked": True}
+
+
+def test_an_operators_key_is_made_up_without_asking_anybody(api: FakeApi) -> None:
+    made = output("key", "create")["key"]
+    assert load({"UPLIFT_OPERATOR_KEY": made}).operator_key == made
+    assert output("key", "create")["key"] != made
+    assert run("key", "create", "--scopes", "listen").exit_code == 2
+    assert api.asked == []
+
+
+def test_endpoints(api: FakeApi) -> None:
+    assert output("endpoints", "--account", "Rapids")["id"] == "ep_0e11"
+    assert api.asked[-1].headers["uplift-account"] == "acc_0a11"
+    assert run("endpoints").stdout.splitlines()[1] == "ep_0e11\thttps://x.example/\tenabled\thealthy\tall"
+    assert "uplift-account" not in api.asked[-1].headers
+    assert output("endpoints", "ep_0e")["url"] == "https://x.example/"
+    arguments = [
+        "endpoint",
+        "create",
+        "https://x.example/",
+        "--account",
+        "Rapids",
+        "--type",
+        "a.*",
+        "--description",
+        "d",
+    ]
+    assert output(*arguments)["secret"] == "whsec_shown_once"
+    assert api.asked[-1].body == {"url": "https://x.example/", "event_types": ["a.*"], "description": "d"}
+    assert output("endpoint", "delete", "ep_0e") == {"id": "ep_0e11", "deleted": True}
+    assert api.asked[-1].headers["uplift-account"] == "acc_0a11"
+
+
+def test_sending_takes_a_file_standard_input_or_the_example(api: FakeApi, tmp_path: Path) -> None:
+    send = ["send", "athlete.created", "--account", "Rapids"]
+    assert output(*send) == {"id": "e1", "duplicate": False}
+    assert api.asked[-1].body == {"type": "athlete.created", "data": {"object": {"id": "a"}}}
+    (tmp_path / "data.json").write_text('{"object": 1}')
+    output(*send, "--data", "data.json", "--idempotency-key", "k1")
+    assert api.asked[-1].body["data"] == {"object": 1}
+    assert api.asked[-1].headers["idempotency-key"] == "k1"
+    output(*send, "--data", "-", stdin='{"object": 2}')
+    assert api.asked[-1].body["data"] == {"object": 2}
+
+
+@pytest.mark.parametrize("content", ["", "{", '{"object": NaN', "[" * 100_000])
+def test_data_that_cannot_be_sent_is_refused_before_anybody_is_asked(api: FakeApi, content: str) -> None:
+    result = run("send", "athlete.created", "--account", "Rapids", "--data", "-", stdin=content)
+    assert result.exit_code == 2
+    assert result.stderr.startswith("Error: standard input is not JSON")
+    assert run("send", "athlete.created", "--account", "Rapids", "--data", "missing").exit_code == 2
+    assert run("send", "own.type", "--account", "Rapids").exit_code == 2
+    assert all(asked.method == "GET" for asked in api.asked)
+
+
+def test_deliveries(api: FakeApi) -> None:
+    assert output("deliveries", "--status", "pending", "--endpoint", "ep_0e", "--type", "athlete.created") == DELIVERY
+    assert api.asked[-1].query == {
+        "limit": "50", "status": "pending", "endpoint": "ep_0e11", "type": "athlete.created"
+    }  # fmt: skip
+    assert run("deliveries").stdout.splitlines()[1].startswith("dlv_0d11\tathlete.created\tpending\t2\ttimeout\t-\t")
+    assert output("deliveries", "--event", "e1", "--status", "failed")["status"] == "failed"
+    assert run("deliveries", "--status", "lost").exit_code == 2
+
+
+def test_one_delivery_comes_with_its_attempts_in_order(api: FakeApi) -> None:
+    found = output("deliveries", "dlv_0d")
+    assert found["id"] == "dlv_0d11"
+    assert [each["number"] for each in found["attempts"]] == [2, 1]
+    shown = run("deliveries", "dlv_0d11", "--account", "Rapids").stdout
+    assert shown.index("\n1\t") < shown.index("\n2\t")
+    assert "Too slow.?[2J" in shown
+
+
+def test_an_empty_list_says_how_to_fill_it(api: FakeApi) -> None:
+    api.answers["GET /v1/accounts"] = listed()
+    result = run("accounts")
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert "uplift-server account create" in result.stderr
+    assert run("accounts", "--json").stderr == ""
+
+
+def test_the_key_the_first_serve_kept_is_used_where_none_is_set(api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("UPLIFT_OPERATOR_KEY")
+    result = run("accounts")
+    assert result.exit_code == 3
+    assert "set UPLIFT_OPERATOR_KEY" in result.stderr
+    config = load({})
+    reach.store_operator_key(config, "op_kept_by_the_first_serve")
+    assert reach.operator_key_path(config).stat().st_mode & 0o777 == 0o600
+    output("accounts")
+    assert api.asked[-1].headers["authorization"] == "Bearer op_kept_by_the_first_serve"
+
+
+def test_a_server_that_has_the_database_but_does_not_answer_is_a_reason_to_try_later(
+    api: FakeApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UPLIFT_PORT", "1")
+    assert run("accounts").exit_code == 75

@@ -1,0 +1,32 @@
+"""The pages about settings and commands say what is so."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from uplift_server.cli.errors import ExitCode
+from uplift_server.config import SETTINGS, load
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def test_the_table_of_settings_is_the_one_the_program_has() -> None:
+    rows = re.findall(r"^\| (`UPLIFT_.*) \|$", (DOCS / "configuration.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert rows == [
+        f"`{setting.name}` | {setting.kind} | "
+        f"{f'`{setting.default}`' if setting.default else setting.derived or 'none'} | {setting.help}"
+        for setting in SETTINGS
+    ]
+
+
+def test_the_example_file_is_one_that_loads(tmp_path: Path) -> None:
+    [example] = re.findall(r"```toml\n(.*?)```", (DOCS / "configuration.md").read_text(encoding="utf-8"), re.DOTALL)
+    path = tmp_path / "uplift.toml"
+    path.write_text(example, encoding="utf-8")
+    assert load({}, path).public_url == "https://hooks.example.com"
+
+
+@pytest.mark.parametrize("code", ExitCode)
+def test_every_exit_code_is_in_the_page_of_commands(code: ExitCode) -> None:
+    assert f"\n| {code.value} | " in (DOCS / "cli.md").read_text(encoding="utf-8")
