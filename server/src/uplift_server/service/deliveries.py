@@ -9,7 +9,7 @@ from uplift_server.core.problems import Problem
 from uplift_server.core.scopes import Scope
 from uplift_server.service import errors
 from uplift_server.service.events import type_seq_of
-from uplift_server.service.means import Listing, Means, not_found, place, refusal
+from uplift_server.service.means import Listing, Means, not_found, place, refusal, refuse
 from uplift_server.service.principals import Caller
 from uplift_server.store import deliveries
 from uplift_server.store.errors import Conflict
@@ -40,8 +40,28 @@ class Deliveries:
         """Deliveries, those of the newest events first."""
         caller.require(Scope.DELIVERIES_READ)
         endpoint_seq, wrong = self._endpoint_seq(caller, query.endpoint)
+        return await self._page(caller, endpoint_seq, query, listing, [*problems, *wrong])
+
+    async def page_of_endpoint(
+        self, caller: Caller, endpoint: str, query: DeliveryQuery, listing: Listing, *, problems: Sequence[Problem] = ()
+    ) -> Page[Delivery]:
+        """The deliveries of one endpoint. Raises NotFound."""
+        caller.require(Scope.DELIVERIES_READ)
+        endpoint_seq, wrong = self._endpoint_seq(caller, endpoint)
+        if wrong:
+            raise not_found("endpoint", endpoint)
+        return await self._page(caller, endpoint_seq, query, listing, problems)
+
+    async def _page(
+        self,
+        caller: Caller,
+        endpoint_seq: int | None,
+        query: DeliveryQuery,
+        listing: Listing,
+        problems: Sequence[Problem],
+    ) -> Page[Delivery]:
         type_seq, unknown = type_seq_of(self._means.directory, query.type)
-        before = place(listing, 2, [*problems, *wrong, *unknown])
+        before = place(listing, 2, [*problems, *unknown])
         wanted = DeliveryFilter(query.status, endpoint_seq, type_seq, query.created_after, query.created_before)
         return await self._means.database.read(
             lambda c: deliveries.page(c, caller.account_seq, wanted, limit=listing.limit, before=before)
@@ -66,12 +86,14 @@ class Deliveries:
         )
         return found, page
 
-    async def resend(self, caller: Caller, delivery: str) -> Delivery:
+    async def resend(self, caller: Caller, delivery: str, *, problems: Sequence[Problem] = ()) -> Delivery:
         """Attempt a delivery once more, now, whatever its status.
 
         Raises NotFound, and Conflict while it is in flight, has expired, or its endpoint is not enabled.
         """
         caller.require(Scope.DELIVERIES_WRITE)
+        await self._get(caller, delivery)
+        refuse(problems)
         return await self._means.carry_out(self._resend(caller, delivery))
 
     async def _get(self, caller: Caller, text: str) -> Delivery:

@@ -7,7 +7,7 @@ from typing import Final
 
 from uplift_server.core import ids
 from uplift_server.core.event_types import check_pattern
-from uplift_server.core.headers import check_headers
+from uplift_server.core.headers import MASKED, check_headers
 from uplift_server.core.limits import SECRET_KEY_BYTES_GENERATED, SUBSCRIPTION_PATTERNS_MAX
 from uplift_server.core.problems import Problem
 from uplift_server.core.scopes import Scope
@@ -64,7 +64,15 @@ class EndpointDraft:
         if len(patterns) > SUBSCRIPTION_PATTERNS_MAX:
             text = f"A subscription has at most {SUBSCRIPTION_PATTERNS_MAX} entries, this one {len(patterns)}."
             found.append(Problem("event_types", "too_many", f"{text} Use group.*."))
-        found.extend(check_headers(given_or_none(self.headers) or {}))
+        headers = given_or_none(self.headers) or {}
+        found.extend(check_headers(headers))
+        found.extend(
+            Problem(
+                f"headers.{name}", "header_invalid", "This is how a value is shown, not one. Send the value itself."
+            )
+            for name, value in headers.items()
+            if value == MASKED
+        )
         return [problem for problem in found if problem is not None]
 
 

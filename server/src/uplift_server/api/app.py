@@ -1,0 +1,87 @@
+"""The HTTP API on the framework: everything but the way in for events."""
+
+from typing import Any, Final
+
+from fastapi import FastAPI, Request
+from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+from starlette.routing import Match, Route
+
+from uplift_server import __version__
+from uplift_server.api.guard import Guard
+from uplift_server.api.openapi import openapi_document
+from uplift_server.api.problems import Refusal, problem, refusal_of
+from uplift_server.api.routes import accounts, deliveries, endpoints, event_types, events, keys, system
+from uplift_server.service.errors import ServiceError
+from uplift_server.service.services import Services
+from uplift_server.store.errors import StoreError
+
+_ROUTERS: Final = (
+    accounts.router,
+    keys.router,
+    event_types.router,
+    endpoints.router,
+    events.router,
+    deliveries.router,
+    system.router,
+)
+_INGEST: Final = frozenset({"/v1/events", "/v1/events/batch"})
+"""Paths whose POST another callable serves."""
+
+
+def create_api(services: Services) -> FastAPI:
+    """The application. Whoever runs it begins and ends what is behind the services."""
+    # A redirect of a wrong path would make clients send their key twice; the framework's pages load foreign scripts.
+    api = FastAPI(title="Uplift Webhooks", version=__version__, redirect_slashes=False, docs_url=None, redoc_url=None)
+    api.state.services = services
+    for router in _ROUTERS:
+        api.include_router(router)
+    api.add_middleware(Guard)
+    api.add_exception_handler(ServiceError, _refuse)
+    api.add_exception_handler(StoreError, _refuse)
+    api.add_exception_handler(HTTPException, _refuse_route)
+    document: dict[str, Any] = {}
+
+    def openapi() -> dict[str, Any]:
+        if not document:
+            document.update(openapi_document(api, __version__))
+        return document
+
+    api.openapi = openapi  # type: ignore[method-assign]
+    return api
+
+
+async def _refuse(_request: Request, error: Exception) -> Response:
+    return _response(refusal_of(error))
+
+
+async def _refuse_route(request: Request, error: Exception) -> Response:
+    """What the framework refuses by itself: paths and methods there are none of."""
+    assert isinstance(error, HTTPException)
+    path = request.url.path[:200]
+    if error.status_code == 405:
+        allowed = ", ".join(sorted(_methods(request)))
+        return _response(
+            problem(
+                "method_not_allowed",
+                f"{path} takes {allowed}, not {request.method}.",
+                headers=[(b"allow", allowed.encode())],
+            )
+        )
+    return _response(problem("not_found", f"There is no {path}. The routes are listed at /docs."))
+
+
+def _methods(request: Request) -> set[str]:
+    """The methods that the path takes, over all its routes; the framework names those of one."""
+    found: set[str] = {"POST"} if request.url.path in _INGEST else set()
+    for route in request.app.routes:
+        if isinstance(route, Route | APIRoute) and route.matches(request.scope)[0] is not Match.NONE:
+            found |= route.methods or set()
+    return found
+
+
+def _response(refusal: Refusal) -> Response:
+    response = Response(refusal.body, refusal.status)
+    response.raw_headers.extend(refusal.headers)
+    return response

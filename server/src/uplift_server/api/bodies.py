@@ -1,0 +1,146 @@
+"""The bodies and query parameters of requests, as pydantic reads them and OpenAPI describes them.
+
+Only shapes and bounds stand here; what values mean is judged in the core.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+
+from uplift_server.api.instants import parse_instant
+from uplift_server.core.limits import (
+    CONTACT_EMAILS_MAX,
+    DESCRIPTION_CHARACTERS_MAX,
+    ENDPOINT_IN_FLIGHT_MAX,
+    PAGE_ITEMS_DEFAULT,
+    PAGE_ITEMS_MAX,
+    RATE_LIMIT_PER_SECOND_MAX,
+    SUBSCRIPTION_PATTERNS_MAX,
+)
+from uplift_server.core.scopes import Scope
+from uplift_server.service.means import Listing
+
+API_VERSION_CHARACTERS_MAX = 32
+GROUP_CHARACTERS_MAX = 128
+
+Instant = Annotated[int, BeforeValidator(parse_instant), WithJsonSchema({"type": "string", "format": "date-time"})]
+StatusName = Literal["pending", "delivered", "failed", "held", "cancelled"]
+
+
+class Body(BaseModel):
+    """What every body is: nothing but its fields."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Nothing(Body):
+    """A call that takes no fields."""
+
+
+class AccountNew(Body):
+    """A new account."""
+
+    name: str = Field(description="What people call it.", examples=["Riverside Baseball"])
+    contact_emails: list[str] = Field(
+        default=[],
+        description=f"Who is told when an endpoint fails; at most {CONTACT_EMAILS_MAX}.",
+        examples=[["coach@example.com"]],
+    )
+
+
+class AccountChange(Body):
+    """Changes to an account; what is left out stays."""
+
+    name: str = Field(default="", description="What people call it.")
+    contact_emails: list[str] = Field(default=[], description="Who is told when an endpoint fails.")
+
+
+class KeyNew(Body):
+    """A new key of an account."""
+
+    name: str = Field(description="What it is for.", examples=["receiver in production"])
+    scopes: list[str] | None = Field(
+        default=None,
+        description=f"What it may do: {', '.join(Scope)}. Left out: all but events:write and secrets:read.",
+    )
+
+
+class EventTypeNew(Body):
+    """What the catalog says of an event type."""
+
+    description: str = Field(max_length=DESCRIPTION_CHARACTERS_MAX, description="When it happens and what it carries.")
+    group: str | None = Field(
+        default=None, max_length=GROUP_CHARACTERS_MAX, description="Its heading; left out: the name's first word."
+    )
+    schema_: Any = Field(default=None, alias="schema", description="JSON Schema 2020-12 of `data`.")
+    example: Any = Field(default=None, description="An example of `data`.")
+    api_version: str | None = Field(
+        default=None,
+        max_length=API_VERSION_CHARACTERS_MAX,
+        description="The `api_version` of its envelopes; left out: 01/01/2022.",
+    )
+    archived: bool = Field(default=False, description="Whether new events of it are refused.")
+
+
+class EndpointNew(Body):
+    """A new endpoint."""
+
+    url: str = Field(description="Where to deliver.", examples=["https://example.com/uplift"])
+    description: str | None = Field(default=None, max_length=DESCRIPTION_CHARACTERS_MAX)
+    event_types: list[str] | None = Field(
+        default=None,
+        description=f"Names and `group.*`, at most {SUBSCRIPTION_PATTERNS_MAX}; left out or empty: all.",
+        examples=[["movement.*"]],
+    )
+    secret: str | None = Field(default=None, description="Your own secret; left out: we make one.")
+    headers: dict[str, str] | None = Field(default=None, description="Headers to add to every request.")
+    rate_limit_per_second: int | None = Field(default=None, ge=1, le=RATE_LIMIT_PER_SECOND_MAX)
+    max_in_flight: int | None = Field(default=None, ge=1, le=ENDPOINT_IN_FLIGHT_MAX)
+
+
+class EndpointChange(Body):
+    """Changes to an endpoint; what is left out stays, null means the default."""
+
+    url: str = Field(default="", description="Where to deliver.")
+    description: str | None = Field(default=None, max_length=DESCRIPTION_CHARACTERS_MAX)
+    event_types: list[str] | None = Field(default=None, description="Names and `group.*`; empty: all.")
+    headers: dict[str, str] | None = Field(default=None, description="All headers to add; replaces those before.")
+    rate_limit_per_second: int | None = Field(default=None, ge=1, le=RATE_LIMIT_PER_SECOND_MAX)
+    max_in_flight: int | None = Field(default=None, ge=1, le=ENDPOINT_IN_FLIGHT_MAX)
+
+
+class Paging(Body):
+    """Which stretch of a list."""
+
+    limit: int = Field(default=PAGE_ITEMS_DEFAULT, ge=1, le=PAGE_ITEMS_MAX, description="At most so many items.")
+    cursor: str | None = Field(default=None, description="`next_cursor` of the page before.")
+
+    def listing(self) -> Listing:
+        """The same for the services."""
+        return Listing(self.limit, self.cursor)
+
+
+class EventsAsked(Paging):
+    """Which events."""
+
+    type: str | None = Field(default=None, description="Only events of this type.")
+    created_after: Instant | None = Field(default=None, description="Only events accepted after this instant.")
+    created_before: Instant | None = Field(default=None, description="Only events accepted before this instant.")
+    order: Literal["desc", "asc"] = Field(
+        default="desc", description="`asc`: oldest first, with a `next_cursor` that can be followed for ever."
+    )
+
+
+class EndpointDeliveriesAsked(Paging):
+    """Which deliveries of an endpoint."""
+
+    status: StatusName | None = Field(default=None, description="Only deliveries in this status.")
+    type: str | None = Field(default=None, description="Only deliveries of events of this type.")
+    created_after: Instant | None = Field(default=None, description="Only of events accepted after this instant.")
+    created_before: Instant | None = Field(default=None, description="Only of events accepted before this instant.")
+
+
+class DeliveriesAsked(EndpointDeliveriesAsked):
+    """Which deliveries."""
+
+    endpoint: str | None = Field(default=None, description="Only deliveries to this endpoint.")

@@ -1,0 +1,183 @@
+"""Reading requests: bodies and query parameters, with everything that is wrong with them as values.
+
+The framework would stop at the first kind of problem. Here what could be read goes on to the service together with the
+problems found, so that the caller is told all of them at once, and only after the caller's rights were looked at.
+"""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, Final, NamedTuple
+
+import msgspec
+from fastapi import Depends, Request
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from uplift_server.core.limits import REQUEST_BODY_BYTES_MAX
+from uplift_server.core.problems import Problem
+from uplift_server.service.errors import Malformed, PayloadTooLarge, UnsupportedMediaType
+from uplift_server.service.means import Repeat
+from uplift_server.service.principals import Caller
+from uplift_server.service.services import Services
+
+_JSON: Final = "application/json"
+
+
+class Sent(NamedTuple):
+    """What was sent in a body."""
+
+    given: dict[str, Any]
+    """The fields that could be read, by name."""
+    problems: Sequence[Problem]
+    digest: bytes
+    """The SHA-256 of the body."""
+
+
+class Asked(NamedTuple):
+    """What was asked in the query."""
+
+    values: Any
+    """An instance of the query's model; parameters that could not be read are at their defaults."""
+    problems: Sequence[Problem]
+
+
+def services_of(request: Request) -> Services:
+    """The services of the application."""
+    services: Services = request.app.state.services
+    return services
+
+
+def caller_of(request: Request) -> Caller:
+    """Who sends a request, and for which account. Raises Unauthorized, NotFound."""
+    authorization = request.headers.get("authorization")
+    return services_of(request).authenticator.caller(
+        None if authorization is None else authorization.encode("latin-1"), request.headers.get("uplift-account")
+    )
+
+
+ServicesOf = Annotated[Services, Depends(services_of)]
+CallerOf = Annotated[Caller, Depends(caller_of)]
+
+
+class BodyReader:
+    """A dependency that reads a JSON body by a model; `model` also describes it in the OpenAPI document.
+
+    `required` is false for calls that may come without a body.
+    """
+
+    def __init__(self, model: type[BaseModel], *, required: bool = True) -> None:
+        self.model = model
+        self.required = required
+
+    # Who asks is a parameter only so that it is known before anything is read.
+    async def __call__(self, request: Request, _caller: CallerOf) -> Sent:
+        """Read the body. Raises Malformed, PayloadTooLarge, UnsupportedMediaType."""
+        body = await _read(request)
+        if not body and not self.required:
+            return Sent({}, (), hashlib.sha256(body).digest())
+        content_type = request.headers.get("content-type", "")
+        if content_type.partition(";")[0].strip().lower() != _JSON:
+            shown = content_type[:100] or "nothing"
+            raise UnsupportedMediaType(f"The body must be JSON: send `content-type: {_JSON}`, not {shown}.")
+        given, problems = read_object(self.model, _decoded(body))
+        return Sent(given, problems, hashlib.sha256(body).digest())
+
+
+class QueryReader:
+    """A dependency that reads query parameters by a model, all of whose fields have defaults."""
+
+    def __init__(self, model: type[BaseModel]) -> None:
+        self.model = model
+
+    async def __call__(self, request: Request, _caller: CallerOf) -> Asked:
+        """Read the parameters."""
+        pairs = request.query_params.multi_items()
+        given = dict(pairs)
+        names = [name for name, _ in pairs]
+        problems = [Problem(name, "repeated", "Send this parameter once.") for name in given if names.count(name) > 1]
+        try:
+            return Asked(self.model.model_validate(given), problems)
+        except ValidationError as error:
+            details = error.errors(include_url=False)
+            problems += map(_problem, details)
+            bad = {detail["loc"][0] for detail in details}
+            readable = {name: value for name, value in given.items() if name not in bad}
+            return Asked(self.model.model_validate(readable), problems)
+
+
+def repeat_of(request: Request, sent: Sent) -> Repeat | None:
+    """How a creating request is recognised when it comes again."""
+    key = request.headers.get("idempotency-key")
+    return None if key is None else Repeat(key, sent.digest)
+
+
+def read_object(model: type[BaseModel], value: Any) -> tuple[dict[str, Any], list[Problem]]:
+    """The fields of a decoded body that are as the model wants them, and what is wrong with the others."""
+    if not isinstance(value, dict):
+        return {}, [Problem("", "type_object", "The body is a JSON object.")]
+    known = {field.alias or name for name, field in model.model_fields.items()}
+    try:
+        model.model_validate(value, strict=True)
+    except ValidationError as error:
+        details = error.errors(include_url=False)
+        bad = {detail["loc"][0] for detail in details}
+        # JSON's own types are all that the models use, so what passed is what was sent.
+        return {name: given for name, given in value.items() if name in known - bad}, [*map(_problem, details)]
+    return value, []
+
+
+async def _read(request: Request) -> bytes:
+    """The whole body, of which no more than REQUEST_BODY_BYTES_MAX is ever held."""
+    too_large = PayloadTooLarge(f"The request's body has more than {REQUEST_BODY_BYTES_MAX} bytes.")
+    length = request.headers.get("content-length", "")
+    if length.isdigit() and int(length) > REQUEST_BODY_BYTES_MAX:
+        raise too_large
+    parts, size = [], 0
+    async for part in request.stream():
+        size += len(part)
+        if size > REQUEST_BODY_BYTES_MAX:
+            raise too_large
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _decoded(body: bytes) -> Any:
+    try:
+        return msgspec.json.decode(body)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise Malformed(f"The body is no valid JSON in UTF-8: {error}.") from error
+
+
+_TEXTS: Final[dict[str, tuple[str, str]]] = {
+    "missing": ("required", "This field is required."),
+    "extra_forbidden": ("unknown_field", "There is no such field. Check its spelling, or leave it out."),
+    "string_type": ("type_text", "This field is a text."),
+    "bool_type": ("type_boolean", "This field is true or false."),
+    "int_type": ("type_number", "This field is a whole number."),
+    "int_parsing": ("type_number", "This field is a whole number."),
+    "int_from_float": ("type_number", "This field is a whole number."),
+    "list_type": ("type_list", "This field is a list."),
+    "dict_type": ("type_object", "This field is an object."),
+    "model_type": ("type_object", "This field is an object."),
+}
+_FORMS: Final[dict[str, tuple[str, Callable[[dict[str, Any]], str]]]] = {
+    "greater_than_equal": ("out_of_range", lambda ctx: f"The least is {ctx['ge']}."),
+    "less_than_equal": ("out_of_range", lambda ctx: f"The most is {ctx['le']}."),
+    "int_parsing_size": ("out_of_range", lambda _: "This number is too large."),
+    "string_too_long": ("too_long", lambda ctx: f"At most {ctx['max_length']} characters are kept. Shorten it."),
+    "string_too_short": ("too_short", lambda ctx: f"At least {ctx['min_length']} characters are needed."),
+    "too_long": ("too_many", lambda ctx: f"At most {ctx['max_length']} entries are taken."),
+    "literal_error": ("value_unknown", lambda ctx: f"Use one of {ctx['expected']}."),
+    "value_error": ("instant_invalid", lambda ctx: str(ctx["error"])),
+}
+
+
+def _problem(detail: ErrorDetails) -> Problem:
+    field = ".".join(str(part) for part in detail["loc"])[:200]
+    kind = detail["type"]
+    if kind in _TEXTS:
+        return Problem(field, *_TEXTS[kind])
+    if kind in _FORMS:
+        code, text = _FORMS[kind]
+        return Problem(field, code, text(detail.get("ctx", {})))
+    return Problem(field, "invalid", f"{detail['msg']}.")

@@ -1,0 +1,261 @@
+"""From records to what the API shows."""
+
+import json
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
+
+from uplift_server.api.instants import instant_text, optional_instant_text
+from uplift_server.api.views import (
+    AccountView,
+    AttemptView,
+    DeliveryView,
+    EndpointView,
+    EventTypeView,
+    EventView,
+    HealthView,
+    KeyView,
+    Listed,
+    RequestView,
+    ResponseView,
+    StateName,
+    StatusName,
+    TimingsView,
+    TriggerName,
+)
+from uplift_server.core import cursors, ids
+from uplift_server.core.deliveries import Status, Trigger
+from uplift_server.core.headers import mask
+from uplift_server.core.outcomes import Explanation, Outcome, explain
+from uplift_server.service.endpoints import Shown
+from uplift_server.store.records import (
+    Account,
+    ApiKey,
+    Attempt,
+    Delivery,
+    EndpointState,
+    Event,
+    EventType,
+    Page,
+    Stretch,
+)
+
+V = TypeVar("V")
+R = TypeVar("R")
+
+_STATUS_NAMES: Final[dict[Status, StatusName]] = {
+    Status.PENDING: "pending",
+    Status.DELIVERED: "delivered",
+    Status.FAILED: "failed",
+    Status.HELD: "held",
+    Status.CANCELLED: "cancelled",
+}
+_STATE_NAMES: Final[dict[EndpointState, StateName]] = {
+    EndpointState.ENABLED: "enabled",
+    EndpointState.PAUSED: "paused",
+    EndpointState.DISABLED: "disabled",
+}
+_TRIGGER_NAMES: Final[dict[Trigger, TriggerName]] = {
+    Trigger.SCHEDULE: "schedule",
+    Trigger.RESEND: "resend",
+    Trigger.REPLAY: "replay",
+    Trigger.TEST: "test",
+}
+_OPEN: Final = frozenset({Status.PENDING, Status.HELD})
+
+
+def listed(page: Page[R], view: Callable[[R], V]) -> Listed[V]:
+    """A page of a list."""
+    cursor = None if page.next_key is None else cursors.encode(page.next_key)
+    return Listed(data=[view(item) for item in page.items], next_cursor=cursor)
+
+
+def stretch(found: Stretch[R], view: Callable[[R], V]) -> Listed[V]:
+    """A stretch of a list that is followed as it grows."""
+    return Listed(data=[view(item) for item in found.items], next_cursor=cursors.encode(found.key), has_more=found.more)
+
+
+def account_view(account: Account) -> AccountView:
+    """An account."""
+    return AccountView(
+        id=ids.prefixed(ids.ACCOUNT, account.id),
+        name=account.name,
+        contact_emails=list(account.contact_emails),
+        created_at=instant_text(account.created_at),
+        updated_at=instant_text(account.updated_at),
+    )
+
+
+def key_view(key: ApiKey, account: str, text: str | None = None) -> KeyView:
+    """A key of an account (its public id); with the key's text in the answer that made it."""
+    return KeyView(
+        id=ids.prefixed(ids.KEY, key.id),
+        account=account,
+        name=key.name,
+        hint=key.hint,
+        scopes=sorted(key.scopes),
+        created_at=instant_text(key.created_at),
+        **_only(key=text),
+    )
+
+
+def event_type_view(event_type: EventType) -> EventTypeView:
+    """An entry of the catalog."""
+    return EventTypeView(
+        name=event_type.name,
+        group=event_type.group,
+        description=event_type.description,
+        schema=_decoded(event_type.schema),
+        example=_decoded(event_type.example),
+        api_version=event_type.api_version,
+        documented=event_type.documented,
+        archived=event_type.archived_at is not None,
+        archived_at=optional_instant_text(event_type.archived_at),
+        created_at=instant_text(event_type.created_at),
+        updated_at=instant_text(event_type.updated_at),
+    )
+
+
+def endpoint_view(shown: Shown, account: str | None) -> EndpointView:
+    """An endpoint; `account` is its account's public id where that must be told."""
+    endpoint = shown.endpoint
+    return EndpointView(
+        id=ids.prefixed(ids.ENDPOINT, endpoint.id),
+        **_only(account=account, secret=shown.secret),
+        url=endpoint.url,
+        description=endpoint.description,
+        event_types=list(endpoint.event_types),
+        headers={name: mask(name, value) for name, value in shown.headers.items()},
+        rate_limit_per_second=endpoint.rate_limit_per_second,
+        max_in_flight=endpoint.max_in_flight,
+        state=_STATE_NAMES[endpoint.state],
+        disabled_reason=None,
+        health=health_view(shown),
+        created_at=instant_text(endpoint.created_at),
+        updated_at=instant_text(endpoint.updated_at),
+    )
+
+
+def health_view(shown: Shown) -> HealthView:
+    """How an endpoint fares."""
+    endpoint = shown.endpoint
+    untried = endpoint.last_success_at is None and endpoint.last_failure_at is None
+    failing = endpoint.failing_since is not None
+    return HealthView(
+        status="failing" if failing else "unknown" if untried else "healthy",
+        failing_since=optional_instant_text(endpoint.failing_since),
+        warned_at=None,
+        disable_at=None,
+        last_success_at=optional_instant_text(endpoint.last_success_at),
+        last_failure_at=optional_instant_text(endpoint.last_failure_at),
+        last_outcome=_outcome_text(endpoint.last_outcome),
+        hint=None if shown.last_failure is None else _hint(shown.last_failure),
+        next_probe_at=None,
+    )
+
+
+def event_view(event: Event, *, spans: bool) -> EventView:
+    """An event, without its envelope."""
+    return EventView(
+        id=ids.uuid_text(event.id),
+        **_account(event.account_id, spans=spans),
+        type=event.type,
+        created_at=instant_text(event.created_at),
+        api_version=event.api_version,
+        expires_at=optional_instant_text(event.expires_at),
+        deliveries={name: event.deliveries.get(status, 0) for status, name in _STATUS_NAMES.items()},
+    )
+
+
+def one_event(event: Event, *, spans: bool) -> bytes:
+    """An event with its envelope, as JSON: the envelope's own bytes, in which no number is written anew."""
+    assert event.body is not None, "one event is read with its body"
+    rest = event_view(event, spans=spans).model_dump_json(exclude_unset=True).encode()
+    return rest[:-1] + b',"body":' + event.body + b"}"
+
+
+def delivery_view(delivery: Delivery, *, spans: bool) -> DeliveryView:
+    """A delivery."""
+    is_open = delivery.status in _OPEN
+    waits = delivery.status is Status.PENDING and not delivery.leased
+    failed = delivery.status is Status.FAILED and delivery.failed_reason is not None
+    return DeliveryView(
+        id=ids.delivery_id(delivery.event_id, delivery.endpoint_id),
+        **_account(delivery.account_id, spans=spans),
+        event=ids.uuid_text(delivery.event_id),
+        endpoint=ids.prefixed(ids.ENDPOINT, delivery.endpoint_id),
+        type=delivery.type,
+        status=_STATUS_NAMES[delivery.status],
+        attempts_made=delivery.attempts_made,
+        next_attempt_at=optional_instant_text(delivery.due_at) if waits else None,
+        last_outcome=_outcome_text(delivery.last_outcome),
+        created_at=instant_text(delivery.created_at),
+        completed_at=None if is_open else optional_instant_text(delivery.completed_at),
+        failed_reason=delivery.failed_reason.text if failed and delivery.failed_reason is not None else None,
+    )
+
+
+def attempt_view(attempt: Attempt, delivery: Delivery) -> AttemptView:
+    """An attempt of a delivery."""
+    answered = bool(attempt.response_head)
+    return AttemptView(
+        id=ids.attempt_id(delivery.event_id, delivery.endpoint_id, attempt.number),
+        delivery=ids.delivery_id(delivery.event_id, delivery.endpoint_id),
+        number=attempt.number,
+        trigger=_TRIGGER_NAMES[attempt.trigger],
+        started_at=instant_text(attempt.started_at),
+        duration_ms=round(attempt.duration_us / 1000, 1),
+        timings=TimingsView(
+            dns_ms=attempt.dns_ms,
+            connect_ms=attempt.connect_ms,
+            tls_ms=attempt.tls_ms,
+            first_byte_ms=attempt.first_byte_ms,
+        ),
+        status_code=attempt.status_code,
+        outcome=attempt.outcome.text,
+        error=attempt.error,
+        hint=_hint(attempt),
+        remote_address=attempt.remote_address,
+        request=RequestView(headers=headers_of(attempt.request_head)),
+        response=ResponseView(
+            headers=headers_of(attempt.response_head),
+            body=attempt.response_body.decode("utf-8", "replace"),
+            body_truncated=attempt.body_truncated,
+        )
+        if answered
+        else None,
+    )
+
+
+def headers_of(head: bytes) -> dict[str, str]:
+    """The headers of a request or response, names in lower case; repeated ones in one line, as HTTP reads them."""
+    headers: dict[str, str] = {}
+    for line in head.decode("latin-1").split("\r\n")[1:]:
+        name, colon, value = line.partition(":")
+        if colon:
+            name = name.strip().lower()
+            headers[name] = f"{headers[name]}, {value.strip()}" if name in headers else value.strip()
+    return headers
+
+
+def _hint(attempt: Attempt) -> str | None:
+    explanation: Explanation | None = explain(
+        attempt.outcome, status_code=attempt.status_code, error=attempt.error, location=attempt.location
+    )
+    return None if explanation is None else explanation.hint
+
+
+def _outcome_text(outcome: Outcome | None) -> str | None:
+    return None if outcome is None else outcome.text
+
+
+def _account(account_id: bytes, *, spans: bool) -> dict[str, Any]:
+    return {"account": ids.prefixed(ids.ACCOUNT, account_id)} if spans else {}
+
+
+def _only(**fields: str | None) -> dict[str, Any]:
+    """The fields that have a value: the others are left out of the answer."""
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _decoded(text: str | None) -> Any:
+    return None if text is None else json.loads(text)

@@ -1,0 +1,61 @@
+"""Accounts."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request, Response
+
+from uplift_server.api.bodies import AccountChange, AccountNew, Paging
+from uplift_server.api.reading import Asked, BodyReader, CallerOf, QueryReader, Sent, ServicesOf, repeat_of
+from uplift_server.api.rendering import account_view, listed
+from uplift_server.api.replays import mark_replayed
+from uplift_server.api.views import AccountView, Listed
+from uplift_server.service.accounts import AccountDraft
+
+router = APIRouter(tags=["Accounts"])
+
+
+@router.post("/v1/accounts", status_code=201, summary="Create an account")
+async def create_account(
+    request: Request,
+    response: Response,
+    services: ServicesOf,
+    caller: CallerOf,
+    sent: Annotated[Sent, Depends(BodyReader(AccountNew))],
+) -> AccountView:
+    """For operators."""
+    account, repeated = await services.accounts.create(
+        caller, AccountDraft(**sent.given), repeat=repeat_of(request, sent), problems=sent.problems
+    )
+    mark_replayed(response, repeated=repeated)
+    return account_view(account)
+
+
+@router.get("/v1/accounts", summary="List accounts", response_model_exclude_unset=True)
+async def list_accounts(
+    services: ServicesOf, caller: CallerOf, asked: Annotated[Asked, Depends(QueryReader(Paging))]
+) -> Listed[AccountView]:
+    """For operators; newest first."""
+    page = await services.accounts.page(caller, asked.values.listing(), problems=asked.problems)
+    return listed(page, account_view)
+
+
+@router.get("/v1/accounts/{account}", summary="Get an account")
+async def get_account(services: ServicesOf, caller: CallerOf, account: str) -> AccountView:
+    """For operators."""
+    return account_view(await services.accounts.get(caller, account))
+
+
+@router.patch("/v1/accounts/{account}", summary="Change an account")
+async def change_account(
+    services: ServicesOf, caller: CallerOf, account: str, sent: Annotated[Sent, Depends(BodyReader(AccountChange))]
+) -> AccountView:
+    """For operators; what is left out stays."""
+    return account_view(
+        await services.accounts.update(caller, account, AccountDraft(**sent.given), problems=sent.problems)
+    )
+
+
+@router.delete("/v1/accounts/{account}", status_code=204, summary="Delete an account")
+async def delete_account(services: ServicesOf, caller: CallerOf, account: str) -> None:
+    """For operators. Revokes its keys, deletes its endpoints and cancels what is pending for them."""
+    await services.accounts.delete(caller, account)

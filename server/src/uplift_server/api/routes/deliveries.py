@@ -1,0 +1,57 @@
+"""Deliveries, their attempts, and the resend."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends
+
+from uplift_server.api.bodies import DeliveriesAsked, EndpointDeliveriesAsked, Nothing, Paging
+from uplift_server.api.reading import Asked, BodyReader, CallerOf, QueryReader, Sent, ServicesOf
+from uplift_server.api.rendering import attempt_view, delivery_view, listed
+from uplift_server.api.views import AttemptView, DeliveryView, Listed
+from uplift_server.core.deliveries import Status
+from uplift_server.service.deliveries import DeliveryQuery
+
+router = APIRouter(tags=["Deliveries"])
+
+
+@router.get("/v1/deliveries", summary="List deliveries", response_model_exclude_unset=True)
+async def list_deliveries(
+    services: ServicesOf, caller: CallerOf, asked: Annotated[Asked, Depends(QueryReader(DeliveriesAsked))]
+) -> Listed[DeliveryView]:
+    """Scope `deliveries:read`; those of the newest events first."""
+    query = query_of(asked.values)._replace(endpoint=asked.values.endpoint)
+    page = await services.deliveries.page(caller, query, asked.values.listing(), problems=asked.problems)
+    return listed(page, lambda delivery: delivery_view(delivery, spans=caller.spans_accounts))
+
+
+@router.get("/v1/deliveries/{delivery}", summary="Get a delivery", response_model_exclude_unset=True)
+async def get_delivery(services: ServicesOf, caller: CallerOf, delivery: str) -> DeliveryView:
+    """Scope `deliveries:read`."""
+    return delivery_view(await services.deliveries.get(caller, delivery), spans=caller.spans_accounts)
+
+
+@router.get("/v1/deliveries/{delivery}/attempts", summary="List attempts", response_model_exclude_unset=True)
+async def list_attempts(
+    services: ServicesOf, caller: CallerOf, delivery: str, asked: Annotated[Asked, Depends(QueryReader(Paging))]
+) -> Listed[AttemptView]:
+    """Scope `deliveries:read`; newest first."""
+    found, page = await services.deliveries.attempts(caller, delivery, asked.values.listing(), problems=asked.problems)
+    return listed(page, lambda attempt: attempt_view(attempt, found))
+
+
+@router.post("/v1/deliveries/{delivery}/resend", status_code=202, summary="Resend", response_model_exclude_unset=True)
+async def resend_delivery(
+    services: ServicesOf,
+    caller: CallerOf,
+    delivery: str,
+    sent: Annotated[Sent, Depends(BodyReader(Nothing, required=False))],
+) -> DeliveryView:
+    """Scope `deliveries:write`. A new attempt now; success ends the delivery, failure leaves its schedule as it was."""
+    found = await services.deliveries.resend(caller, delivery, problems=sent.problems)
+    return delivery_view(found, spans=caller.spans_accounts)
+
+
+def query_of(values: EndpointDeliveriesAsked) -> DeliveryQuery:
+    """The query for the service."""
+    status = None if values.status is None else Status[values.status.upper()]
+    return DeliveryQuery(status, None, values.type, values.created_after, values.created_before)

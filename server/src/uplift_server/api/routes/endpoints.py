@@ -1,0 +1,85 @@
+"""Endpoints."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request, Response
+
+from uplift_server.api.bodies import EndpointChange, EndpointDeliveriesAsked, EndpointNew, Paging
+from uplift_server.api.reading import Asked, BodyReader, CallerOf, QueryReader, Sent, ServicesOf, repeat_of
+from uplift_server.api.rendering import delivery_view, endpoint_view, listed
+from uplift_server.api.replays import mark_replayed
+from uplift_server.api.routes.deliveries import query_of
+from uplift_server.api.views import DeliveryView, EndpointView, Listed
+from uplift_server.core import ids
+from uplift_server.service.endpoints import EndpointDraft, Shown
+from uplift_server.service.principals import Caller
+from uplift_server.service.services import Services
+
+router = APIRouter(tags=["Endpoints"])
+
+
+@router.post("/v1/endpoints", status_code=201, summary="Register an endpoint", response_model_exclude_unset=True)
+async def create_endpoint(
+    request: Request,
+    response: Response,
+    services: ServicesOf,
+    caller: CallerOf,
+    sent: Annotated[Sent, Depends(BodyReader(EndpointNew))],
+) -> EndpointView:
+    """Scope `endpoints:write`. `secret` is shown this once; the endpoint gets a `webhook.created` event."""
+    shown = await services.endpoints.create(
+        caller, EndpointDraft(**sent.given), repeat=repeat_of(request, sent), problems=sent.problems
+    )
+    mark_replayed(response, repeated=shown.repeated)
+    return _view(services, caller, shown)
+
+
+@router.get("/v1/endpoints", summary="List endpoints", response_model_exclude_unset=True)
+async def list_endpoints(
+    services: ServicesOf, caller: CallerOf, asked: Annotated[Asked, Depends(QueryReader(Paging))]
+) -> Listed[EndpointView]:
+    """Scope `endpoints:read`; newest first."""
+    page = await services.endpoints.page(caller, asked.values.listing(), problems=asked.problems)
+    return listed(page, lambda shown: _view(services, caller, shown))
+
+
+@router.get("/v1/endpoints/{endpoint}", summary="Get an endpoint", response_model_exclude_unset=True)
+async def get_endpoint(services: ServicesOf, caller: CallerOf, endpoint: str) -> EndpointView:
+    """Scope `endpoints:read`."""
+    return _view(services, caller, await services.endpoints.get(caller, endpoint))
+
+
+@router.patch("/v1/endpoints/{endpoint}", summary="Change an endpoint", response_model_exclude_unset=True)
+async def change_endpoint(
+    services: ServicesOf, caller: CallerOf, endpoint: str, sent: Annotated[Sent, Depends(BodyReader(EndpointChange))]
+) -> EndpointView:
+    """Scope `endpoints:write`. What is left out stays; the change holds for the next attempt."""
+    shown = await services.endpoints.update(caller, endpoint, EndpointDraft(**sent.given), problems=sent.problems)
+    return _view(services, caller, shown)
+
+
+@router.delete("/v1/endpoints/{endpoint}", status_code=204, summary="Delete an endpoint")
+async def delete_endpoint(services: ServicesOf, caller: CallerOf, endpoint: str) -> None:
+    """Scope `endpoints:write`. What is pending for it is cancelled."""
+    await services.endpoints.delete(caller, endpoint)
+
+
+@router.get(
+    "/v1/endpoints/{endpoint}/deliveries", summary="List an endpoint's deliveries", response_model_exclude_unset=True
+)
+async def list_endpoint_deliveries(
+    services: ServicesOf,
+    caller: CallerOf,
+    endpoint: str,
+    asked: Annotated[Asked, Depends(QueryReader(EndpointDeliveriesAsked))],
+) -> Listed[DeliveryView]:
+    """Scope `deliveries:read`; those of the newest events first."""
+    page = await services.deliveries.page_of_endpoint(
+        caller, endpoint, query_of(asked.values), asked.values.listing(), problems=asked.problems
+    )
+    return listed(page, lambda delivery: delivery_view(delivery, spans=caller.spans_accounts))
+
+
+def _view(services: Services, caller: Caller, shown: Shown) -> EndpointView:
+    owner = services.means.directory.accounts.get(shown.endpoint.account_seq) if caller.spans_accounts else None
+    return endpoint_view(shown, None if owner is None else ids.prefixed(ids.ACCOUNT, owner.id))

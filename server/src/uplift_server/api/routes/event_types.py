@@ -1,0 +1,54 @@
+"""The catalog."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Response
+
+from uplift_server.api.bodies import EventTypeNew, Paging
+from uplift_server.api.reading import Asked, BodyReader, CallerOf, QueryReader, Sent, ServicesOf
+from uplift_server.api.rendering import event_type_view, listed
+from uplift_server.api.views import EventTypeView, Listed
+from uplift_server.service.event_types import EventTypeDraft
+
+router = APIRouter(tags=["Event types"])
+
+
+@router.put(
+    "/v1/event-types/{name}",
+    summary="Add or replace an event type",
+    responses={201: {"model": EventTypeView, "description": "It is new."}},
+)
+async def put_event_type(
+    response: Response,
+    services: ServicesOf,
+    caller: CallerOf,
+    name: str,
+    sent: Annotated[Sent, Depends(BodyReader(EventTypeNew))],
+) -> EventTypeView:
+    """For operators. Holds for the next event; what is left out goes back to its default."""
+    event_type, fresh = await services.event_types.put(
+        caller, name, EventTypeDraft(**sent.given), problems=sent.problems
+    )
+    response.status_code = 201 if fresh else 200
+    return event_type_view(event_type)
+
+
+@router.get("/v1/event-types", summary="List event types", response_model_exclude_unset=True)
+async def list_event_types(
+    services: ServicesOf, _caller: CallerOf, asked: Annotated[Asked, Depends(QueryReader(Paging))]
+) -> Listed[EventTypeView]:
+    """For every key; newest first."""
+    page = await services.event_types.page(asked.values.listing(), problems=asked.problems)
+    return listed(page, event_type_view)
+
+
+@router.get("/v1/event-types/{name}", summary="Get an event type")
+async def get_event_type(services: ServicesOf, _caller: CallerOf, name: str) -> EventTypeView:
+    """For every key."""
+    return event_type_view(services.event_types.get(name))
+
+
+@router.delete("/v1/event-types/{name}", status_code=204, summary="Delete an event type")
+async def delete_event_type(services: ServicesOf, caller: CallerOf, name: str) -> None:
+    """For operators. Its events stay, and go on bearing its name."""
+    await services.event_types.delete(caller, name)

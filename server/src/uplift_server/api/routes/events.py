@@ -1,0 +1,48 @@
+"""Events, as they are read; `api/ingest.py` is where they come in."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Response
+
+from uplift_server.api.bodies import EventsAsked, Paging
+from uplift_server.api.reading import Asked, CallerOf, QueryReader, ServicesOf
+from uplift_server.api.rendering import delivery_view, event_view, listed, one_event, stretch
+from uplift_server.api.views import DeliveryView, EventView, Listed, OneEventView
+from uplift_server.service.events import EventQuery
+
+router = APIRouter(tags=["Events"])
+
+
+@router.get("/v1/events", summary="List events", response_model_exclude_unset=True)
+async def list_events(
+    services: ServicesOf, caller: CallerOf, asked: Annotated[Asked, Depends(QueryReader(EventsAsked))]
+) -> Listed[EventView]:
+    """Scope `events:read`; newest first, or with `order=asc` oldest first, to be followed for ever."""
+    values: EventsAsked = asked.values
+    query = EventQuery(values.type, values.created_after, values.created_before)
+    spans = caller.spans_accounts
+    if values.order == "asc":
+        found = await services.events.forward(caller, query, values.listing(), problems=asked.problems)
+        return stretch(found, lambda event: event_view(event, spans=spans))
+    page = await services.events.page(caller, query, values.listing(), problems=asked.problems)
+    return listed(page, lambda event: event_view(event, spans=spans))
+
+
+@router.get(
+    "/v1/events/{event}",
+    summary="Get an event",
+    response_model=OneEventView,
+)
+async def get_event(services: ServicesOf, caller: CallerOf, event: str) -> Response:
+    """Scope `events:read`. With `body`, the envelope."""
+    found = await services.events.get(caller, event)
+    return Response(one_event(found, spans=caller.spans_accounts), media_type="application/json")
+
+
+@router.get("/v1/events/{event}/deliveries", summary="List an event's deliveries", response_model_exclude_unset=True)
+async def list_event_deliveries(
+    services: ServicesOf, caller: CallerOf, event: str, asked: Annotated[Asked, Depends(QueryReader(Paging))]
+) -> Listed[DeliveryView]:
+    """Scope `deliveries:read`; those to the newest endpoints first."""
+    page = await services.events.deliveries(caller, event, asked.values.listing(), problems=asked.problems)
+    return listed(page, lambda delivery: delivery_view(delivery, spans=caller.spans_accounts))

@@ -1,0 +1,46 @@
+"""Keys of accounts."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request, Response
+
+from uplift_server.api.bodies import KeyNew, Paging
+from uplift_server.api.reading import Asked, BodyReader, CallerOf, QueryReader, Sent, ServicesOf, repeat_of
+from uplift_server.api.rendering import key_view, listed
+from uplift_server.api.replays import mark_replayed
+from uplift_server.api.views import KeyView, Listed
+from uplift_server.service.keys import KeyDraft
+
+router = APIRouter(tags=["Accounts"])
+
+
+@router.post("/v1/accounts/{account}/keys", status_code=201, summary="Make a key", response_model_exclude_unset=True)
+async def create_key(
+    request: Request,
+    response: Response,
+    services: ServicesOf,
+    caller: CallerOf,
+    account: str,
+    sent: Annotated[Sent, Depends(BodyReader(KeyNew))],
+) -> KeyView:
+    """For operators. `key`, the text to use, is shown this once."""
+    key, text = await services.keys.create(
+        caller, account, KeyDraft(**sent.given), repeat=repeat_of(request, sent), problems=sent.problems
+    )
+    mark_replayed(response, repeated=text is None)
+    return key_view(key, account, text)
+
+
+@router.get("/v1/accounts/{account}/keys", summary="List keys", response_model_exclude_unset=True)
+async def list_keys(
+    services: ServicesOf, caller: CallerOf, account: str, asked: Annotated[Asked, Depends(QueryReader(Paging))]
+) -> Listed[KeyView]:
+    """For operators; those that are not revoked, newest first."""
+    page = await services.keys.page(caller, account, asked.values.listing(), problems=asked.problems)
+    return listed(page, lambda key: key_view(key, account))
+
+
+@router.delete("/v1/accounts/{account}/keys/{key}", status_code=204, summary="Revoke a key")
+async def revoke_key(services: ServicesOf, caller: CallerOf, account: str, key: str) -> None:
+    """For operators. The key is refused from then on."""
+    await services.keys.revoke(caller, account, key)

@@ -1,0 +1,51 @@
+"""What the server says of itself. Public."""
+
+from fastapi import APIRouter, Request
+from starlette.responses import HTMLResponse, PlainTextResponse
+
+from uplift_server import __version__
+from uplift_server.api.reading import ServicesOf
+from uplift_server.api.reference import reference_page
+from uplift_server.api.views import SourceIpsView
+
+router = APIRouter(tags=["Server"])
+PUBLIC = frozenset({"/v1/source-ips", "/healthz", "/readyz", "/openapi.json", "/docs", "/"})
+"""Paths that need no key."""
+
+
+@router.get("/v1/source-ips", summary="List the addresses requests come from")
+async def get_source_ips(services: ServicesOf) -> SourceIpsView:
+    """Public. Let these through your firewall."""
+    return SourceIpsView(current=list(services.source_ips), upcoming=[])
+
+
+@router.get("/healthz", summary="Whether the process lives", response_class=PlainTextResponse)
+async def get_health() -> PlainTextResponse:
+    """Public. Asks nothing of the database."""
+    return PlainTextResponse("ok\n")
+
+
+@router.get("/readyz", summary="Whether the server can work", response_class=PlainTextResponse)
+async def get_readiness(services: ServicesOf) -> PlainTextResponse:
+    """Public. 503 while the database does not answer."""
+    await services.check_ready()
+    return PlainTextResponse("ready\n")
+
+
+@router.get("/docs", summary="This reference", response_class=HTMLResponse)
+async def get_docs(request: Request) -> HTMLResponse:
+    """Public."""
+    return HTMLResponse(reference_page(request.app.openapi()), headers={"content-security-policy": _POLICY})
+
+
+@router.get("/", summary="What runs here", response_class=PlainTextResponse)
+async def get_landing() -> PlainTextResponse:
+    """Public."""
+    return PlainTextResponse(
+        f"Uplift Webhooks {__version__}\n\n"
+        "The HTTP API is described at /docs and, for programs, at /openapi.json.\n"
+        "The addresses that requests come from are at /v1/source-ips.\n"
+    )
+
+
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'"

@@ -1,0 +1,175 @@
+"""Objects as the API shows them: their shapes, which are also what the OpenAPI document says."""
+
+from typing import Annotated, Any, Generic, Literal, TypeVar
+
+from pydantic import BaseModel, Field, WithJsonSchema
+
+V = TypeVar("V")
+
+StatusName = Literal["pending", "delivered", "failed", "held", "cancelled"]
+StateName = Literal["enabled", "paused", "disabled"]
+TriggerName = Literal["schedule", "resend", "replay", "test"]
+InstantText = Annotated[str, WithJsonSchema({"type": "string", "format": "date-time"})]
+
+
+class Listed(BaseModel, Generic[V]):
+    """A page of a list."""
+
+    data: list[V]
+    next_cursor: str | None = Field(description="Where the next page begins; null where nothing follows.")
+    has_more: bool | None = Field(default=None, description="With `order=asc` only: whether to ask again now.")
+
+
+class AccountView(BaseModel):
+    """An account."""
+
+    id: str
+    name: str
+    contact_emails: list[str]
+    created_at: InstantText
+    updated_at: InstantText
+
+
+class KeyView(BaseModel):
+    """A key of an account."""
+
+    id: str
+    account: str
+    name: str
+    hint: str = Field(description="The key's last characters.")
+    scopes: list[str]
+    created_at: InstantText
+    key: str | None = Field(default=None, description="The key itself, in the answer that made it only.")
+
+
+class EventTypeView(BaseModel):
+    """An entry of the catalog."""
+
+    name: str
+    group: str
+    description: str
+    schema_: Any = Field(alias="schema", description="JSON Schema 2020-12 of `data`.")
+    example: Any = Field(description="An example of `data`.")
+    api_version: str
+    documented: bool = Field(description="Documented by Uplift; the others are extensions.")
+    archived: bool
+    archived_at: InstantText | None
+    created_at: InstantText
+    updated_at: InstantText
+
+
+class HealthView(BaseModel):
+    """How an endpoint fares."""
+
+    status: Literal["unknown", "healthy", "failing", "warned"]
+    failing_since: InstantText | None
+    warned_at: InstantText | None
+    disable_at: InstantText | None
+    last_success_at: InstantText | None
+    last_failure_at: InstantText | None
+    last_outcome: str | None
+    hint: str | None = Field(description="Why it fails and what to do about it.")
+    next_probe_at: InstantText | None
+
+
+class EndpointView(BaseModel):
+    """An endpoint."""
+
+    id: str
+    account: str | None = Field(default=None, description="Where the list spans accounts.")
+    url: str
+    description: str
+    event_types: list[str] = Field(description="Names and `group.*`; empty: all.")
+    headers: dict[str, str] = Field(description="Values that look secret are masked.")
+    rate_limit_per_second: int | None
+    max_in_flight: int | None
+    state: StateName
+    disabled_reason: Literal["failing", "gone", "operator"] | None
+    health: HealthView
+    created_at: InstantText
+    updated_at: InstantText
+    secret: str | None = Field(default=None, description="In the answer to its creation only.")
+
+
+class EventView(BaseModel):
+    """An accepted event."""
+
+    id: str
+    account: str | None = Field(default=None, description="Where the list spans accounts.")
+    type: str
+    created_at: InstantText
+    api_version: str
+    expires_at: InstantText | None
+    deliveries: dict[StatusName, int] = Field(description="How many deliveries stand in each status.")
+
+
+class OneEventView(EventView):
+    """An accepted event with its envelope."""
+
+    body: dict[str, Any] = Field(default={}, description="The envelope, as signed and sent.")
+
+
+class DeliveryView(BaseModel):
+    """One event owed to one endpoint."""
+
+    id: str
+    account: str | None = Field(default=None, description="Where the list spans accounts.")
+    event: str
+    endpoint: str
+    type: str
+    status: StatusName
+    attempts_made: int
+    next_attempt_at: InstantText | None = Field(description="Null while an attempt runs.")
+    last_outcome: str | None
+    created_at: InstantText
+    completed_at: InstantText | None
+    failed_reason: str | None
+
+
+class TimingsView(BaseModel):
+    """How long the phases of an attempt took; null: it did not come to that, or a connection was used again."""
+
+    dns_ms: int | None
+    connect_ms: int | None
+    tls_ms: int | None
+    first_byte_ms: int | None
+
+
+class RequestView(BaseModel):
+    """The request of an attempt."""
+
+    headers: dict[str, str]
+
+
+class ResponseView(BaseModel):
+    """The response to an attempt."""
+
+    headers: dict[str, str]
+    body: str
+    body_truncated: bool
+
+
+class AttemptView(BaseModel):
+    """One attempt of a delivery."""
+
+    id: str
+    delivery: str
+    number: int
+    trigger: TriggerName
+    started_at: InstantText
+    duration_ms: float
+    timings: TimingsView
+    status_code: int | None
+    outcome: str
+    error: str | None
+    hint: str | None
+    remote_address: str | None
+    request: RequestView
+    response: ResponseView | None
+
+
+class SourceIpsView(BaseModel):
+    """The addresses requests come from."""
+
+    current: list[str]
+    upcoming: list[dict[str, str]]
