@@ -1,0 +1,109 @@
+"""Running the server as an operator does, and reaching its data with and without it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+PROGRAM = str(Path(sys.executable).with_name("uplift-server"))
+
+
+@pytest.fixture
+def place(tmp_path: Path, unused_tcp_port: int) -> tuple[Path, dict[str, str]]:
+    return tmp_path, {**os.environ, "UPLIFT_PORT": str(unused_tcp_port)}
+
+
+Place = tuple[Path, dict[str, str]]
+
+
+def run(place: Place, *arguments: str) -> subprocess.CompletedProcess[str]:
+    directory, environ = place
+    return subprocess.run(
+        [PROGRAM, *arguments], cwd=directory, env=environ, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def output(place: Place, *arguments: str) -> Any:
+    result = run(place, *arguments, "--json")
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout)
+
+
+@contextmanager
+def serving(place: Place, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A server that is ready, and the line that said so."""
+    directory, environ = place
+    process = subprocess.Popen(
+        [PROGRAM, "serve", *arguments],
+        cwd=directory,
+        env=environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    try:
+        yield process, process.stdout.readline()
+    finally:
+        process.terminate()
+        process.communicate(timeout=60)
+
+
+def test_the_first_start_prints_a_key_once_and_commands_use_it(place: Place) -> None:
+    with serving(place, "--json") as (process, line):
+        ready = json.loads(line)
+        assert ready["kind"] == "ready"
+        assert ready["url"] == f"http://127.0.0.1:{place[1]['UPLIFT_PORT']}"
+        assert ready["operator_key"].startswith("op_")
+        created = output(place, "account", "create", "Rapids", "--email", "a@b.example")
+        assert output(place, "accounts")["id"] == created["id"]
+        key = output(place, "key", "create", "--account", "Rapids")["key"]
+        assert key.startswith("sk_")
+        assert run(place, "endpoints", "ep_nothing").returncode == 4
+        second = run(place, "serve")
+        assert second.returncode == 75
+        assert second.stderr.startswith("Error: another server (process ")
+        process.terminate()
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == 0
+        assert "Traceback" not in errors
+    with serving(place, "--json") as (_, line):
+        assert json.loads(line)["operator_key"] is None
+        assert output(place, "accounts")["name"] == "Rapids"
+
+
+def test_people_are_told_where_it_is_and_ctrl_c_stops_it(place: Place) -> None:
+    with serving(place) as (process, line):
+        assert line.startswith("Uplift Webhooks ")
+        assert line.endswith(f" ready on http://127.0.0.1:{place[1]['UPLIFT_PORT']}\n")
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith(
+            "Operator key, shown this once (kept in uplift-data/operator.key): op_"
+        )
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == 0
+        assert "Stopping;" in errors
+        assert "Stopped." in errors
+
+
+def test_without_a_server_a_command_does_its_work_all_the_same(place: Place) -> None:
+    created = output(place, "account", "create", "Rapids", "--email", "a@b.example")
+    assert output(place, "accounts")["id"] == created["id"]
+    sent = output(place, "send", "athlete.created", "--account", "Rapids")
+    assert sent["duplicate"] is False
+    assert run(place, "deliveries", "dlv_nothing").returncode == 4
+    assert run(place, "endpoint", "create", "nonsense", "--account", "Rapids").returncode == 2
+    refused = run(place, "endpoint", "create", "http://10.0.0.1/", "--account", "Rapids")
+    assert refused.returncode == 2
+    assert refused.stderr.startswith("Error: url: ")
+    assert refused.stdout == ""
+    doctor = run(place, "doctor", "--json")
+    assert {row["check"] for row in map(json.loads, doctor.stdout.splitlines()) if row["result"] == "fail"} == set()

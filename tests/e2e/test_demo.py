@@ -1,0 +1,81 @@
+"""The demonstration, as anybody runs it: a process of its own."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+PROGRAM = str(Path(sys.executable).with_name("uplift-server"))
+SECONDS_MAX = 60
+
+
+def demo(*arguments: str, cwd: Path, **environ: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [PROGRAM, "demo", "--port", "0", *arguments],
+        cwd=cwd,
+        env={**os.environ, **environ},
+        capture_output=True,
+        text=True,
+        timeout=SECONDS_MAX,
+        check=False,
+    )
+
+
+def test_fifty_events_arrive_and_are_verified_at_both_receivers(tmp_path: Path) -> None:
+    result = demo("--events", "50", "--rate", "100", "--json", cwd=tmp_path)
+    assert result.returncode == 0, result.stdout + result.stderr
+    *attempts, summary = [json.loads(line) for line in result.stdout.splitlines()]
+    assert summary["kind"] == "summary"
+    assert summary["complete"] is True
+    assert (summary["sent"], summary["steady_verified"], summary["shaky_verified"]) == (50, 50, 50)
+    assert summary["unverified"] == summary["unfinished"] == 0
+    # One receiver fails at first; each of its failures was tried again, and nothing else was.
+    assert summary["failed_attempts"] > 0
+    failed = [each for each in attempts if not 200 <= each["status_code"] < 300]
+    assert len(failed) == summary["failed_attempts"]
+    assert {each["receiver"] for each in failed} == {"shaky"}
+    assert {each["status_code"] for each in failed} == {302, 500}
+    assert all(each["verified"] for each in attempts)
+    assert len(attempts) == 2 * (50 + 1) + len(failed) + summary["duplicates"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_people_get_lines_and_a_summary_and_settings_of_the_environment_do_not_matter(tmp_path: Path) -> None:
+    data = tmp_path / "kept"
+    result = demo(
+        "--events", "5", "--data-dir", str(data), cwd=tmp_path, UPLIFT_RETRY_SCHEDULE="", UPLIFT_NO_SUCH="1"
+    )  # fmt: skip
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "5 of 5 events delivered and verified at the steady receiver, 5 of 5 at the shaky one" in result.stdout
+    assert "p50" in result.stdout
+    assert "\x1b" not in result.stdout
+    assert (data / "uplift.db").exists()
+    # What was kept can be gone on with.
+    assert demo("--events", "1", "--data-dir", str(data), cwd=tmp_path).returncode == 0
+
+
+def test_without_a_number_it_goes_on_until_it_is_told_to_stop(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [PROGRAM, "demo", "--port", "0", "--json"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    seen = 0
+    for line in process.stdout:
+        seen += json.loads(line)["type"] != "webhook.created"
+        if seen >= 10:
+            break
+    process.send_signal(signal.SIGINT)
+    began = time.monotonic()
+    rest, errors = process.communicate(timeout=SECONDS_MAX)
+    summary = json.loads(rest.splitlines()[-1])
+    assert process.returncode == 0, errors
+    assert summary["complete"] is True
+    assert summary["sent"] >= 5
+    assert time.monotonic() - began < 20
