@@ -6,7 +6,7 @@ from fastapi import FastAPI, Request
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
-from starlette.routing import Match, Route
+from starlette.routing import Match
 
 from uplift_server import __version__
 from uplift_server.api.guard import Guard
@@ -26,6 +26,7 @@ _ROUTERS: Final = (
     deliveries.router,
     system.router,
 )
+_ROUTES: Final = [route for router in _ROUTERS for route in router.routes if isinstance(route, APIRoute)]
 _INGEST: Final = frozenset({"/v1/events", "/v1/events/batch"})
 """Paths whose POST another callable serves."""
 
@@ -45,7 +46,7 @@ def create_api(services: Services) -> FastAPI:
 
     def openapi() -> dict[str, Any]:
         if not document:
-            document.update(openapi_document(api, __version__))
+            document.update(openapi_document(api.routes, _ROUTES, __version__))
         return document
 
     api.openapi = openapi  # type: ignore[method-assign]
@@ -75,8 +76,8 @@ async def _refuse_route(request: Request, error: Exception) -> Response:
 def _methods(request: Request) -> set[str]:
     """The methods that the path takes, over all its routes; the framework names those of one."""
     found: set[str] = {"POST"} if request.url.path in _INGEST else set()
-    for route in request.app.routes:
-        if isinstance(route, Route | APIRoute) and route.matches(request.scope)[0] is not Match.NONE:
+    for route in _ROUTES:
+        if route.matches(request.scope)[0] is not Match.NONE:
             found |= route.methods or set()
     return found
 

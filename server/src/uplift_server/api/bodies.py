@@ -22,8 +22,11 @@ from uplift_server.service.means import Listing
 
 API_VERSION_CHARACTERS_MAX = 32
 GROUP_CHARACTERS_MAX = 128
+_LINE = r"^[ -~]+$"
 
 Instant = Annotated[int, BeforeValidator(parse_instant), WithJsonSchema({"type": "string", "format": "date-time"})]
+# PostgreSQL keeps no zero characters.
+Prose = Annotated[str, Field(max_length=DESCRIPTION_CHARACTERS_MAX, pattern=r"^[^\x00]*$")]
 StatusName = Literal["pending", "delivered", "failed", "held", "cancelled"]
 
 
@@ -68,15 +71,19 @@ class KeyNew(Body):
 class EventTypeNew(Body):
     """What the catalog says of an event type."""
 
-    description: str = Field(max_length=DESCRIPTION_CHARACTERS_MAX, description="When it happens and what it carries.")
+    description: Prose = Field(description="When it happens and what it carries.")
     group: str | None = Field(
-        default=None, max_length=GROUP_CHARACTERS_MAX, description="Its heading; left out: the name's first word."
+        default=None,
+        max_length=GROUP_CHARACTERS_MAX,
+        pattern=_LINE,
+        description="Its heading; left out: the name's first word.",
     )
     schema_: Any = Field(default=None, alias="schema", description="JSON Schema 2020-12 of `data`.")
     example: Any = Field(default=None, description="An example of `data`.")
     api_version: str | None = Field(
         default=None,
         max_length=API_VERSION_CHARACTERS_MAX,
+        pattern=_LINE,
         description="The `api_version` of its envelopes; left out: 01/01/2022.",
     )
     archived: bool = Field(default=False, description="Whether new events of it are refused.")
@@ -86,7 +93,7 @@ class EndpointNew(Body):
     """A new endpoint."""
 
     url: str = Field(description="Where to deliver.", examples=["https://example.com/uplift"])
-    description: str | None = Field(default=None, max_length=DESCRIPTION_CHARACTERS_MAX)
+    description: Prose | None = Field(default=None, description="For people.")
     event_types: list[str] | None = Field(
         default=None,
         description=f"Names and `group.*`, at most {SUBSCRIPTION_PATTERNS_MAX}; left out or empty: all.",
@@ -102,7 +109,7 @@ class EndpointChange(Body):
     """Changes to an endpoint; what is left out stays, null means the default."""
 
     url: str = Field(default="", description="Where to deliver.")
-    description: str | None = Field(default=None, max_length=DESCRIPTION_CHARACTERS_MAX)
+    description: Prose | None = Field(default=None, description="For people.")
     event_types: list[str] | None = Field(default=None, description="Names and `group.*`; empty: all.")
     headers: dict[str, str] | None = Field(default=None, description="All headers to add; replaces those before.")
     rate_limit_per_second: int | None = Field(default=None, ge=1, le=RATE_LIMIT_PER_SECOND_MAX)

@@ -1,12 +1,12 @@
 """The OpenAPI document: what the framework knows of the routes, completed by what it does not."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
-from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
+from starlette.routing import BaseRoute
 
 from uplift_server.api.problems import MEDIA_TYPE, STATUS
 from uplift_server.api.reading import BodyReader, QueryReader
@@ -109,19 +109,21 @@ _INGEST_SCHEMAS: Final = {
 }
 
 
-def openapi_document(app: FastAPI, version: str) -> dict[str, Any]:
-    """The whole document, the routes for events that another callable serves included."""
-    document = get_openapi(title="Uplift Webhooks", version=version, description=_DESCRIPTION, routes=app.routes)
+def openapi_document(mounted: Sequence[BaseRoute], routes: Iterable[APIRoute], version: str) -> dict[str, Any]:
+    """The whole document, the routes for events that another callable serves included.
+
+    `mounted` is what the framework serves, `routes` the same routes one by one.
+    """
+    document = get_openapi(title="Uplift Webhooks", version=version, description=_DESCRIPTION, routes=mounted)
     schemas: dict[str, Any] = document["components"]["schemas"]
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)
     schemas["Problem"] = _PROBLEM
     schemas.update(_INGEST_SCHEMAS)
     paths = document["paths"]
-    for route in app.routes:
-        if isinstance(route, APIRoute):
-            for method in route.methods or ():
-                _complete(paths[route.path][method.lower()], route, schemas)
+    for route in routes:
+        for method in route.methods or ():
+            _complete(paths[route.path][method.lower()], route, schemas)
     paths.setdefault("/v1/events", {})["post"] = _ingest("Send an event", "EventNew", "EventAccepted")
     paths["/v1/events/batch"] = {"post": _ingest("Send many events", "EventBatchNew", "EventBatchAccepted")}
     for path, operations in paths.items():

@@ -120,10 +120,21 @@ def read_object(model: type[BaseModel], value: Any) -> tuple[dict[str, Any], lis
         model.model_validate(value, strict=True)
     except ValidationError as error:
         details = error.errors(include_url=False)
-        bad = {detail["loc"][0] for detail in details}
         # JSON's own types are all that the models use, so what passed is what was sent.
-        return {name: given for name, given in value.items() if name in known - bad}, [*map(_problem, details)]
+        given = {name: _without(each, name, details) for name, each in value.items() if name in known}
+        bad = {detail["loc"][0] for detail in details if len(detail["loc"]) == 1}
+        return {name: each for name, each in given.items() if name not in bad}, [*map(_problem, details)]
     return value, []
+
+
+def _without(value: Any, name: str, details: Sequence[ErrorDetails]) -> Any:
+    """A list or an object without those of its entries that are wrong: the others are still to be judged."""
+    bad = {detail["loc"][1] for detail in details if detail["loc"][0] == name and len(detail["loc"]) > 1}
+    if isinstance(value, list):
+        return [each for index, each in enumerate(value) if index not in bad]
+    if isinstance(value, dict):
+        return {key: each for key, each in value.items() if key not in bad}
+    return value
 
 
 async def _read(request: Request) -> bytes:
@@ -166,6 +177,7 @@ _FORMS: Final[dict[str, tuple[str, Callable[[dict[str, Any]], str]]]] = {
     "int_parsing_size": ("out_of_range", lambda _: "This number is too large."),
     "string_too_long": ("too_long", lambda ctx: f"At most {ctx['max_length']} characters are kept. Shorten it."),
     "string_too_short": ("too_short", lambda ctx: f"At least {ctx['min_length']} characters are needed."),
+    "string_pattern_mismatch": ("characters_invalid", lambda ctx: f"It must match {ctx['pattern']}."),
     "too_long": ("too_many", lambda ctx: f"At most {ctx['max_length']} entries are taken."),
     "literal_error": ("value_unknown", lambda ctx: f"Use one of {ctx['expected']}."),
     "value_error": ("instant_invalid", lambda ctx: str(ctx["error"])),
