@@ -1,0 +1,269 @@
+"""A server on a real socket, with a database of its own, and clients that speak to it as anybody would."""
+
+import asyncio
+import json
+import threading
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+import urllib3
+import uvicorn
+
+from uplift_server.api.app import create_api
+from uplift_server.core import envelope, ids
+from uplift_server.core.addresses import AddressPolicy
+from uplift_server.core.deliveries import FailedReason, Status
+from uplift_server.core.outcomes import Outcome
+from uplift_server.delivery.clock import SystemClock
+from uplift_server.delivery.directory import Directory
+from uplift_server.service.beginnings import begin
+from uplift_server.service.means import Means
+from uplift_server.service.services import Services
+from uplift_server.store import schema_version
+from uplift_server.store.records import AttemptRow, LeaseWish, NewDelivery, NewEvent, Settlement
+from uplift_server.store.sealing import Sealer
+from uplift_server.store.sqlite import SqliteDatabase
+
+T = TypeVar("T")
+
+
+@dataclass
+class Answer:
+    """What came back."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        """The decoded body."""
+        return json.loads(self.body)
+
+    @property
+    def code(self) -> str:
+        """The code of a refusal."""
+        assert self.headers["content-type"] == "application/problem+json", self.body
+        assert self.json["status"] == self.status
+        return str(self.json["code"])
+
+    @property
+    def problems(self) -> set[tuple[str, str]]:
+        """(field, code) of everything that was wrong."""
+        assert self.code == "validation_failed", self.body
+        assert all(each["message"] for each in self.json["errors"])
+        return {(each["field"], each["code"]) for each in self.json["errors"]}
+
+
+@dataclass
+class Client:
+    """Speaks to the server with one key."""
+
+    pool: urllib3.HTTPConnectionPool
+    key: str | None
+    account: str | None = None
+
+    def call(self, method: str, path: str, body: Any = None, *, raw: bytes | None = None, **headers: str) -> Answer:
+        """One request; `body` is sent as JSON, `raw` as it is."""
+        sent = {name.replace("_", "-"): value for name, value in headers.items()}
+        if self.key is not None:
+            sent.setdefault("authorization", f"Bearer {self.key}")
+        if self.account is not None:
+            sent.setdefault("uplift-account", self.account)
+        if body is not None:
+            raw = json.dumps(body).encode()
+        if raw is not None:
+            sent.setdefault("content-type", "application/json")
+        response = self.pool.request(method, path, body=raw, headers=sent, redirect=False, retries=False)
+        return Answer(response.status, {k.lower(): v for k, v in response.headers.items()}, response.data)
+
+    def get(self, path: str, **headers: str) -> Answer:
+        """GET."""
+        return self.call("GET", path, **headers)
+
+    def post(self, path: str, body: Any = None, **headers: str) -> Answer:
+        """POST."""
+        return self.call("POST", path, body, **headers)
+
+    def patch(self, path: str, body: Any, **headers: str) -> Answer:
+        """PATCH."""
+        return self.call("PATCH", path, body, **headers)
+
+    def put(self, path: str, body: Any, **headers: str) -> Answer:
+        """PUT."""
+        return self.call("PUT", path, body, **headers)
+
+    def delete(self, path: str, **headers: str) -> Answer:
+        """DELETE."""
+        return self.call("DELETE", path, **headers)
+
+
+@dataclass
+class Server:
+    """The running server, what is behind it, and ways to make what an engine would make."""
+
+    pool: urllib3.HTTPConnectionPool
+    loop: asyncio.AbstractEventLoop
+    services: Services
+    database: SqliteDatabase
+    operator_key: str
+    names: dict[str, list[str]]
+    due: list[int] = field(default_factory=list)
+    forgotten: list[int] = field(default_factory=list)
+
+    def run(self, call: Callable[[], Awaitable[T]]) -> T:
+        """Call something on the server's loop and wait for what it gives."""
+
+        async def run() -> T:
+            return await call()
+
+        return asyncio.run_coroutine_threadsafe(run(), self.loop).result(10)
+
+    def client(self, key: str | None, account: str | None = None) -> Client:
+        """A client with a key."""
+        return Client(self.pool, key, account)
+
+    @property
+    def operator(self) -> Client:
+        """A client with the operator's key."""
+        return self.client(self.operator_key)
+
+    def account(self, name: str = "Riverside") -> str:
+        """A new account's id."""
+        return str(self.operator.post("/v1/accounts", {"name": name}).json["id"])
+
+    def owner(self, account: str, scopes: list[str] | None = None) -> Client:
+        """A client with a key of an account."""
+        body = {"name": "test"} if scopes is None else {"name": "test", "scopes": scopes}
+        return self.client(self.operator.post(f"/v1/accounts/{account}/keys", body).json["key"])
+
+    def event(
+        self,
+        account: str,
+        endpoints: Mapping[str, Status] | None = None,
+        *,
+        type_name: str = "movement.analytics.created",
+        created_at: int | None = None,
+        event_id: bytes | None = None,
+        expires_at: int | None = None,
+    ) -> str:
+        """Store an event with deliveries in these statuses, and give its id."""
+        directory = self.services.means.directory
+        account_seq = directory.accounts_by_id[parse(ids.ACCOUNT, account)].seq
+        now = self.services.means.now() if created_at is None else created_at
+        number = event_id or self.services.means.new_id()
+        data = b'{"object":{"n":1.0}}'
+        body = envelope.build(ids.uuid_text(number), type_name, "01/01/2022", now, data)
+        deliveries = [
+            NewDelivery(directory.endpoints_by_id[parse(ids.ENDPOINT, endpoint)].seq, status, now)
+            for endpoint, status in (endpoints or {}).items()
+        ]
+        event = NewEvent(
+            number, account_seq, directory.event_types[type_name].seq, now, expires_at, body, deliveries, data=data
+        )
+        self.run(lambda: self.database.append([[event]]))
+        return ids.uuid_text(number)
+
+    def lease(self, endpoint: str) -> list[Any]:
+        """Lease what is due for an endpoint, as the engine would."""
+        seq = self.services.means.directory.endpoints_by_id[parse(ids.ENDPOINT, endpoint)].seq
+        now = self.services.means.now()
+
+        return self.run(
+            lambda: self.database.lease_due(
+                [LeaseWish(seq, 100)], now=now, lease_until=now + 30_000, owner=1, body_bytes_max=1 << 20
+            )
+        )
+
+    def settle(self, leased: Any, outcome: Outcome, status: Status, due_at: int | None = None) -> None:
+        """Settle a lease with an attempt."""
+        now = self.services.means.now()
+        row = AttemptRow(
+            leased.event_seq, leased.endpoint_seq, leased.attempts_made + 1, leased.trigger, now, 12_345, None, 1, 2, 3,
+            None if outcome is Outcome.TIMEOUT else 200 if outcome is Outcome.DELIVERED else 500, outcome,
+            None, None, "192.0.2.1:443",
+            b"POST / HTTP/1.1\r\nhost: a\r\nX-Twice: 1\r\nx-twice: 2\r\n\r\n",
+            b"" if outcome is Outcome.TIMEOUT else b"HTTP/1.1 500 Oops\r\nServer: nginx\r\n\r\n", b"oh no \xff", True,
+        )  # fmt: skip
+        reason = FailedReason.EXHAUSTED if status is Status.FAILED else None
+        done = None if status is Status.PENDING else now
+
+        settlement = Settlement(
+            leased.event_seq, leased.endpoint_seq, leased.fence, status, due_at, leased.attempts_made + 1, 1, outcome,
+            reason, done, row,
+        )  # fmt: skip
+        self.run(lambda: self.database.settle([settlement]))
+
+
+def parse(prefix: str, text: str) -> bytes:
+    """The bytes of an id."""
+    value = ids.parse_prefixed(prefix, text)
+    assert value is not None
+    return value
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server that one module's tests share; each makes accounts of its own."""
+    ready: list[Any] = []
+    started, stop = threading.Event(), threading.Event()
+    thread = threading.Thread(
+        target=lambda: asyncio.run(_serve(tmp_path_factory.mktemp("server"), ready, started, stop)), daemon=True
+    )
+    thread.start()
+    assert started.wait(10)
+    port, loop, services, database, key, names, due, forgotten = ready
+    pool = urllib3.HTTPConnectionPool("127.0.0.1", port, timeout=10, maxsize=8)
+    yield Server(pool, loop, services, database, key, names, due, forgotten)
+    pool.close()
+    stop.set()
+    thread.join(10)
+
+
+async def _serve(directory: Path, ready: list[Any], started: threading.Event, stop: threading.Event) -> None:
+    path = directory / "uplift.db"
+    schema_version.upgrade(path, now_ms=0)
+    database = SqliteDatabase(path)
+    await database.open()
+    due: list[int] = []
+    forgotten: list[int] = []
+    names: dict[str, list[str]] = {}
+    sealer = Sealer(bytes(32))
+    means = Means(
+        database,
+        Directory(sealer, "Uplift-Webhooks/test"),
+        SystemClock(),
+        on_due=due.append,
+        on_endpoint_deleted=forgotten.append,
+    )
+    key = await begin(means, None)
+
+    async def resolve(host: str) -> list[str]:
+        if host == "hangs.example.com":
+            await asyncio.sleep(60)
+        return names[host]
+
+    services = Services.build(
+        means,
+        sealer=sealer,
+        policy=AddressPolicy(allow_private_networks=False),
+        resolve=resolve,
+        source_ips=["54.245.28.22"],
+    )
+    config = uvicorn.Config(create_api(services), port=0, log_level="error", lifespan="off")
+    server = uvicorn.Server(config)
+    task = asyncio.create_task(server.serve())
+    while not server.started:
+        await asyncio.sleep(0.005)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    ready.extend((port, asyncio.get_running_loop(), services, database, key, names, due, forgotten))
+    started.set()
+    while not stop.is_set():
+        await asyncio.sleep(0.02)
+    server.should_exit = True
+    await task
+    await means.finish()
+    await database.close()

@@ -1,0 +1,141 @@
+"""Accounts and their keys: operators' business."""
+
+import hashlib
+from typing import Any
+
+import pytest
+
+from uplift_server.core import ids
+from uplift_server.core.scopes import DEFAULT_SCOPES
+
+
+def test_an_account_from_creation_to_deletion(server: Any) -> None:
+    """Every verb; what is left out of a change stays."""
+    operator = server.operator
+    made = operator.post("/v1/accounts", {"name": "Riverside", "contact_emails": ["coach@example.com"]})
+    assert made.status == 201
+    account = made.json
+    assert set(account) == {"id", "name", "contact_emails", "created_at", "updated_at"}
+    assert account["id"].startswith("acc_")
+    assert account["created_at"].endswith("Z")
+    path = f"/v1/accounts/{account['id']}"
+    assert operator.get(path).json == account
+    assert operator.get("/v1/accounts?limit=1").json["data"] == [account]
+
+    changed = operator.patch(path, {"contact_emails": []})
+    assert changed.status == 200
+    assert changed.json["name"] == "Riverside"
+    assert changed.json["contact_emails"] == []
+    assert operator.get(path).json == changed.json
+    renamed = operator.patch(path, {"name": "Lakeside"}).json
+    assert (renamed["name"], renamed["contact_emails"]) == ("Lakeside", [])
+
+    gone = operator.delete(path)
+    assert (gone.status, gone.body) == (204, b"")
+    for answer in (operator.get(path), operator.patch(path, {"name": "x"}), operator.delete(path)):
+        assert (answer.status, answer.code) == (404, "not_found")
+
+
+def test_everything_wrong_with_an_account_is_told_at_once(server: Any) -> None:
+    """Missing, mistyped, unknown and invalid fields, on creation and on change."""
+    answer = server.operator.post("/v1/accounts", {"contact_emails": ["coach@example.com", 3, "nobody"], "plan": "big"})
+    assert answer.problems == {
+        ("name", "required"),
+        ("contact_emails.1", "type_text"),
+        ("contact_emails.1", "email_invalid"),
+        ("plan", "unknown_field"),
+    }
+    account = server.account()
+    answer = server.operator.patch(f"/v1/accounts/{account}", {"name": " ", "contact_emails": ["a@example.com"] * 11})
+    assert answer.problems == {("name", "name_invalid"), ("contact_emails", "too_many")}
+    assert server.operator.patch(f"/v1/accounts/{account}", {"name": None}).problems == {("name", "type_text")}
+
+
+def test_a_key_is_shown_once_and_works_until_it_is_revoked(server: Any) -> None:
+    """The text stands in the answer that made it, and nowhere else; only its digest is stored."""
+    account = server.account()
+    made = server.operator.post(f"/v1/accounts/{account}/keys", {"name": "receiver"})
+    assert made.status == 201
+    key = made.json
+    assert key["key"].startswith("sk_")
+    assert key["key"].endswith(key["hint"])
+    assert key["account"] == account
+    assert set(key["scopes"]) == DEFAULT_SCOPES
+    owner = server.client(key["key"])
+    assert owner.get("/v1/endpoints").status == 200
+
+    listed = server.operator.get(f"/v1/accounts/{account}/keys").json["data"]
+    assert listed == [{name: value for name, value in key.items() if name != "key"}]
+    assert hashlib.sha256(key["key"].encode()).digest() in server.services.means.directory.keys
+
+    path = f"/v1/accounts/{account}/keys/{key['id']}"
+    assert server.operator.delete(path).status == 204
+    assert (owner.get("/v1/endpoints").status, owner.get("/v1/endpoints").code) == (401, "unauthorized")
+    assert server.operator.delete(path).code == "not_found"
+    assert server.operator.get(f"/v1/accounts/{account}/keys").json == {"data": [], "next_cursor": None}
+
+
+def test_keys_have_the_scopes_they_were_made_with(server: Any) -> None:
+    """Named ones, none at all, and names that are no scopes."""
+    account = server.account()
+    keys = f"/v1/accounts/{account}/keys"
+    assert server.operator.post(keys, {"name": "a", "scopes": ["events:write"]}).json["scopes"] == ["events:write"]
+    assert server.operator.post(keys, {"name": "a", "scopes": []}).json["scopes"] == []
+    wrong = server.operator.post(keys, {"name": "", "scopes": ["events:write", "everything"], "x": 1})
+    assert wrong.problems == {("name", "name_invalid"), ("scopes", "scope_unknown"), ("x", "unknown_field")}
+
+
+def test_deleting_an_account_takes_its_keys_and_endpoints_along(server: Any) -> None:
+    """The key is refused at once, the engine is told of each endpoint, other accounts go on."""
+    account, other = server.account(), server.account()
+    owner, neighbour = server.owner(account), server.owner(other)
+    endpoint = owner.post("/v1/endpoints", {"url": "https://example.com/a"}).json["id"]
+    directory = server.services.means.directory
+    seq = directory.endpoints_by_id[ids.parse_prefixed(ids.ENDPOINT, endpoint)].seq
+    assert server.operator.delete(f"/v1/accounts/{account}").status == 204
+    assert owner.get("/v1/endpoints").code == "unauthorized"
+    assert seq in server.forgotten
+    assert seq not in directory.endpoints
+    assert server.operator.get(f"/v1/endpoints/{endpoint}").code == "not_found"
+    assert server.client(server.operator_key, account).get("/v1/endpoints").code == "not_found"
+    assert neighbour.get("/v1/endpoints").status == 200
+    # What happened stays readable.
+    assert [each["account"] for each in server.operator.get("/v1/events?limit=1").json["data"]] == [account]
+
+
+@pytest.mark.parametrize("account", ["acc_", "acc_xyz", "nonsense", "acc_" + "0" * 32, "ep_" + "0" * 32])
+def test_ids_that_are_none_are_not_found(server: Any, account: str) -> None:
+    """A malformed id and one that nobody has get the same answer."""
+    for path in (f"/v1/accounts/{account}", f"/v1/accounts/{account}/keys"):
+        assert server.operator.get(path).code == "not_found"
+    assert server.client(server.operator_key, account).get("/v1/endpoints").code == "not_found"
+
+
+def test_a_restart_knows_what_was_stored(server: Any) -> None:
+    """A second directory filled from the same database has the same keys, accounts, types and endpoints."""
+    from uplift_server.delivery.directory import Directory
+    from uplift_server.service.beginnings import begin
+    from uplift_server.service.means import Means
+    from uplift_server.store.sealing import Sealer
+
+    account = server.account()
+    server.owner(account).post("/v1/endpoints", {"url": "https://example.com/a"})
+    server.operator.put("/v1/event-types/short.lived", {"description": "x"})
+    server.operator.delete("/v1/event-types/short.lived")
+    first = server.services.means.directory
+    again = Directory(Sealer(bytes(32)), "Uplift-Webhooks/test")
+
+    async def start(configured: str | None) -> str | None:
+        return await begin(Means(server.database, again, server.services.means.clock), configured)
+
+    assert server.run(lambda: start(None)) is None
+    assert again.keys == first.keys
+    assert again.accounts == first.accounts
+    assert {name: live.record for name, live in again.event_types.items()} == {
+        name: live.record for name, live in first.event_types.items()
+    }
+    assert again.event_types_by_seq.keys() == first.event_types_by_seq.keys()
+    assert again.endpoints.keys() == first.endpoints.keys()
+    configured = "op_" + "c" * 40
+    assert server.run(lambda: start(configured)) is None
+    assert hashlib.sha256(configured.encode()).digest() in again.keys

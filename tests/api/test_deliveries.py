@@ -1,0 +1,226 @@
+"""Deliveries, their attempts, and the resend."""
+
+from typing import Any
+
+import pytest
+
+from uplift_server.core.deliveries import Status, Trigger
+from uplift_server.core.outcomes import Outcome
+
+
+class Owner:
+    """An account with an endpoint whose greeting is out of the way."""
+
+    def __init__(self, server: Any) -> None:
+        self.server = server
+        self.account = server.account()
+        self.client = server.owner(self.account)
+        self.endpoint = self.new_endpoint()
+
+    def new_endpoint(self) -> str:
+        """Another endpoint, whose greeting is delivered."""
+        endpoint = str(self.client.post("/v1/endpoints", {"url": "https://example.com/a"}).json["id"])
+        [greeting] = self.server.lease(endpoint)
+        self.server.settle(greeting, Outcome.DELIVERED, Status.DELIVERED)
+        return endpoint
+
+    def delivery(self, status: Status = Status.PENDING, **event: Any) -> str:
+        """The id of a new delivery to the endpoint."""
+        name = self.server.event(self.account, {self.endpoint: status}, **event)
+        [delivery] = self.client.get(f"/v1/events/{name}/deliveries").json["data"]
+        return str(delivery["id"])
+
+    def failed(self) -> str:
+        """The id of a delivery that was attempted once and failed for good."""
+        delivery = self.delivery()
+        [leased] = self.server.lease(self.endpoint)
+        self.server.settle(leased, Outcome.SERVER_ERROR, Status.FAILED)
+        return delivery
+
+
+@pytest.fixture
+def owner(server: Any) -> Owner:
+    """A fresh account."""
+    return Owner(server)
+
+
+def test_a_delivery_through_its_life(server: Any, owner: Owner) -> None:
+    """Waiting, in flight, waiting for a retry, failed."""
+    delivery = owner.delivery()
+    path = f"/v1/deliveries/{delivery}"
+    waiting = owner.client.get(path).json
+    assert waiting == {
+        "id": delivery,
+        "event": waiting["event"],
+        "endpoint": owner.endpoint,
+        "type": "movement.analytics.created",
+        "status": "pending",
+        "attempts_made": 0,
+        "next_attempt_at": waiting["created_at"],
+        "last_outcome": None,
+        "created_at": waiting["created_at"],
+        "completed_at": None,
+        "failed_reason": None,
+    }
+    [leased] = server.lease(owner.endpoint)
+    in_flight = owner.client.get(path).json
+    assert (in_flight["status"], in_flight["next_attempt_at"]) == ("pending", None)
+    server.settle(leased, Outcome.TIMEOUT, Status.PENDING, due_at=1)
+    retrying = owner.client.get(path).json
+    assert (retrying["attempts_made"], retrying["last_outcome"]) == (1, "timeout")
+    assert retrying["next_attempt_at"] == "1970-01-01T00:00:00.001Z"
+    [leased] = server.lease(owner.endpoint)
+    server.settle(leased, Outcome.SERVER_ERROR, Status.FAILED)
+    failed = owner.client.get(path).json
+    assert (failed["status"], failed["failed_reason"], failed["attempts_made"]) == ("failed", "exhausted", 2)
+    assert failed["completed_at"] is not None
+    assert failed["next_attempt_at"] is None
+
+
+def test_attempts_are_shown_whole(server: Any, owner: Owner) -> None:
+    """Newest first, in pages, with headers as HTTP reads them and a hint; no response where there was none."""
+    delivery = owner.delivery()
+    [leased] = server.lease(owner.endpoint)
+    server.settle(leased, Outcome.TIMEOUT, Status.PENDING, due_at=1)
+    [leased] = server.lease(owner.endpoint)
+    server.settle(leased, Outcome.SERVER_ERROR, Status.FAILED)
+    path = f"/v1/deliveries/{delivery}/attempts"
+    first = owner.client.get(f"{path}?limit=1").json
+    [shown] = first["data"]
+    hint = shown.pop("hint")
+    assert "500" in hint
+    assert shown == {
+        "id": shown["id"],
+        "delivery": delivery,
+        "number": 2,
+        "trigger": "schedule",
+        "started_at": shown["started_at"],
+        "duration_ms": 12.3,
+        "timings": {"dns_ms": None, "connect_ms": 1, "tls_ms": 2, "first_byte_ms": 3},
+        "status_code": 500,
+        "outcome": "server_error",
+        "error": None,
+        "remote_address": "192.0.2.1:443",
+        "request": {"headers": {"host": "a", "x-twice": "1, 2"}},
+        "response": {"headers": {"server": "nginx"}, "body": "oh no �", "body_truncated": True},
+    }
+    assert shown["id"].startswith("att_")
+    [earlier] = owner.client.get(f"{path}?limit=1&cursor={first['next_cursor']}").json["data"]
+    assert (earlier["number"], earlier["outcome"], earlier["status_code"]) == (1, "timeout", None)
+    assert earlier["response"] is None
+    assert earlier["hint"]
+
+
+def test_lists_and_their_filters(server: Any, owner: Owner) -> None:
+    """Account-wide and by endpoint: status, type, endpoint and instants; every page walked."""
+    at = 1_900_000_000_000
+    other = owner.new_endpoint()
+    made: list[tuple[str, str, Status, str]] = []
+    for n in range(12):
+        status = list(Status)[n % 5]
+        name = "athlete.updated" if n % 2 else "movement.analytics.created"
+        event = server.event(
+            owner.account, {owner.endpoint: status, other: Status.HELD}, type_name=name, created_at=at + n
+        )
+        made += [(event, owner.endpoint, status, name), (event, other, Status.HELD, name)]
+    after = "created_after=2030-03-17T17:46:39.999Z"
+
+    def walk(path: str) -> list[tuple[str, str, str, str]]:
+        found: list[tuple[str, str, str, str]] = []
+        cursor = ""
+        while True:
+            page = owner.client.get(f"{path}{cursor}").json
+            found += [(each["event"], each["endpoint"], each["status"], each["type"]) for each in page["data"]]
+            if page["next_cursor"] is None:
+                return found
+            cursor = f"&cursor={page['next_cursor']}"
+
+    def expected(keep: Any) -> list[tuple[str, str, str, str]]:
+        # The newest endpoint of an event comes first.
+        return [
+            (event, endpoint, status.text, name)
+            for event, endpoint, status, name in made[::-1]
+            if keep(endpoint, status, name)
+        ]
+
+    for limit in (1, 5, 500):
+        lists = f"/v1/deliveries?limit={limit}&{after}"
+        assert walk(lists) == expected(lambda *_: True)
+        for status in Status:
+            assert walk(f"{lists}&status={status.text}") == expected(lambda _e, s, _n, status=status: s is status)
+        assert walk(f"{lists}&type=athlete.updated") == expected(lambda _e, _s, n: n == "athlete.updated")
+        assert walk(f"{lists}&type=athlete.updated&status=held") == expected(
+            lambda _e, s, n: n == "athlete.updated" and s is Status.HELD
+        )
+        assert walk(f"{lists}&endpoint={other}") == expected(lambda e, _s, _n: e == other)
+        mine = f"/v1/endpoints/{owner.endpoint}/deliveries?limit={limit}&{after}"
+        assert walk(mine) == expected(lambda e, _s, _n: e == owner.endpoint)
+        assert walk(f"{mine}&status=failed") == expected(lambda e, s, _n: e == owner.endpoint and s is Status.FAILED)
+    assert len(walk(f"/v1/deliveries?{after}&created_before=2030-03-17T17:46:40.002Z")) == 4
+    # Without a filter the greetings are there too.
+    assert len(walk("/v1/deliveries?limit=500")) == 24 + 2
+    spanning = server.operator.get(f"/v1/deliveries?{after}&status=failed").json["data"]
+    assert {each["account"] for each in spanning} == {owner.account}
+    assert [each["event"] for each in spanning] == [each[0] for each in expected(lambda _e, s, _n: s is Status.FAILED)]
+    assert server.operator.get(f"/v1/endpoints/{other}/deliveries?limit=1").json["data"][0]["account"] == owner.account
+
+
+def test_bad_queries_are_told_whole(server: Any, owner: Owner) -> None:
+    """Unknown statuses, endpoints and types together."""
+    answer = owner.client.get("/v1/deliveries?status=lost&endpoint=ep_1&type=no.such&limit=x&a=b")
+    assert answer.problems == {
+        ("status", "value_unknown"),
+        ("endpoint", "endpoint_unknown"),
+        ("type", "event_type_unknown"),
+        ("limit", "type_number"),
+        ("a", "unknown_field"),
+    }
+
+
+@pytest.mark.parametrize("status", [Status.DELIVERED, Status.FAILED, Status.HELD, Status.CANCELLED, Status.PENDING])
+def test_a_resend_makes_a_delivery_due_now(server: Any, owner: Owner, status: Status) -> None:
+    """Whatever its status was; the engine leases it like any other, and knows what to go back to."""
+    delivery = owner.delivery(status)
+    del server.due[:]
+    answer = owner.client.post(f"/v1/deliveries/{delivery}/resend")
+    assert answer.status == 202
+    assert (answer.json["id"], answer.json["status"]) == (delivery, "pending")
+    assert len(server.due) == 1
+    [leased] = server.lease(owner.endpoint)
+    assert (leased.trigger, leased.resume_status) == (Trigger.RESEND, status)
+    assert (leased.resume_due_at is not None) == (status is Status.PENDING)
+    server.settle(leased, Outcome.DELIVERED, Status.DELIVERED)
+    assert owner.client.get(f"/v1/deliveries/{delivery}/attempts").json["data"][0]["trigger"] == "resend"
+
+
+def test_a_resend_is_refused_where_it_makes_no_sense(server: Any, owner: Owner) -> None:
+    """In flight, resent already, expired, the endpoint gone; and a body with fields."""
+    delivery = owner.delivery()
+    path = f"/v1/deliveries/{delivery}/resend"
+    assert owner.client.post(path, {"now": True}).problems == {("now", "unknown_field")}
+    [leased] = server.lease(owner.endpoint)
+    in_flight = owner.client.post(path)
+    assert (in_flight.status, in_flight.code) == (409, "conflict")
+    server.settle(leased, Outcome.TIMEOUT, Status.FAILED)
+    assert owner.client.post(path, {}).status == 202
+    assert owner.client.post(path).code == "conflict"
+
+    expired = owner.delivery(Status.FAILED, created_at=1_700_000_000_000, expires_at=1_700_000_001_000)
+    assert owner.client.post(f"/v1/deliveries/{expired}/resend").code == "conflict"
+
+    assert owner.client.delete(f"/v1/endpoints/{owner.endpoint}").status == 204
+    gone = owner.client.post(f"/v1/deliveries/{expired}/resend")
+    assert (gone.status, gone.code) == (409, "conflict")
+    # It can still be looked at.
+    assert owner.client.get(f"/v1/deliveries/{expired}").status == 200
+
+
+def test_ids_that_are_none_are_not_found(server: Any, owner: Owner) -> None:
+    """Malformed ones, and well-formed ones that nobody has."""
+    for delivery in ("dlv_", "dlv_" + "0" * 44, "nonsense", owner.endpoint):
+        for answer in (
+            owner.client.get(f"/v1/deliveries/{delivery}"),
+            owner.client.get(f"/v1/deliveries/{delivery}/attempts"),
+            owner.client.post(f"/v1/deliveries/{delivery}/resend"),
+        ):
+            assert answer.code == "not_found"

@@ -1,0 +1,261 @@
+"""Endpoints: registering, reading, changing, removing."""
+
+import base64
+import json
+from typing import Any
+
+import pytest
+
+from uplift_server.core import ids
+from uplift_server.core.deliveries import Status
+from uplift_server.core.outcomes import Outcome
+from uplift_server.store.records import HealthRow
+
+HEALTH = {
+    "status": "unknown",
+    "failing_since": None,
+    "warned_at": None,
+    "disable_at": None,
+    "last_success_at": None,
+    "last_failure_at": None,
+    "last_outcome": None,
+    "hint": None,
+    "next_probe_at": None,
+}
+
+
+def test_an_endpoint_from_registration_to_removal(server: Any) -> None:
+    """Every verb; the secret is in the first answer only; changes hold in memory at once."""
+    owner = server.owner(server.account())
+    made = owner.post(
+        "/v1/endpoints",
+        {
+            "url": "https://example.com/uplift?team=1",
+            "description": "Pitching",
+            "event_types": ["movement.*", "athlete.updated"],
+            "headers": {"X-Team": "blue", "Authorization": "Bearer abc"},
+            "rate_limit_per_second": 5,
+            "max_in_flight": 2,
+        },
+    )
+    assert made.status == 201
+    endpoint = made.json
+    secret = endpoint.pop("secret")
+    assert secret.startswith("whsec_")
+    assert len(base64.b64decode(secret.removeprefix("whsec_"))) == 32
+    assert endpoint | {"id": "", "created_at": "", "updated_at": ""} == {
+        "id": "",
+        "url": "https://example.com/uplift?team=1",
+        "description": "Pitching",
+        "event_types": ["movement.*", "athlete.updated"],
+        "headers": {"X-Team": "blue", "Authorization": "********"},
+        "rate_limit_per_second": 5,
+        "max_in_flight": 2,
+        "state": "enabled",
+        "disabled_reason": None,
+        "health": HEALTH,
+        "created_at": "",
+        "updated_at": "",
+    }
+    path = f"/v1/endpoints/{endpoint['id']}"
+    assert owner.get(path).json == endpoint
+    assert owner.get("/v1/endpoints").json == {"data": [endpoint], "next_cursor": None}
+
+    live = server.services.means.directory.endpoints_by_id[ids.parse_prefixed(ids.ENDPOINT, endpoint["id"])]
+    assert live.subscription.wants("movement.x.y")
+    changed = owner.patch(path, {"url": "https://example.com/b", "event_types": None, "max_in_flight": None})
+    assert changed.status == 200
+    assert (changed.json["url"], changed.json["event_types"]) == ("https://example.com/b", [])
+    assert (changed.json["max_in_flight"], changed.json["rate_limit_per_second"]) == (None, 5)
+    assert changed.json["headers"] == endpoint["headers"]
+    assert live.subscription.wants("export.completed")
+    assert b"Authorization: Bearer abc" in live.head.custom
+    assert owner.patch(path, {"headers": {"X-Team": "red"}}).json["headers"] == {"X-Team": "red"}
+    assert owner.patch(path, {"headers": {}, "description": None}).json["headers"] == {}
+    assert owner.get(path).json["description"] == ""
+
+    assert owner.delete(path).status == 204
+    assert live.seq in server.forgotten
+    for answer in (owner.get(path), owner.delete(path), owner.patch(path, {}), owner.get(f"{path}/deliveries")):
+        assert answer.code == "not_found"
+    assert owner.get("/v1/endpoints").json["data"] == []
+
+
+def test_a_new_endpoint_is_greeted(server: Any) -> None:
+    """One `webhook.created` event, whatever it subscribes to, due at once, with the documented fields."""
+    account = server.account()
+    owner = server.owner(account)
+    body = {"url": "https://example.com/ü", "event_types": ["athlete.*"], "description": "Größe"}
+    endpoint = owner.post("/v1/endpoints", body).json["id"]
+    [delivery] = owner.get(f"/v1/endpoints/{endpoint}/deliveries").json["data"]
+    assert (delivery["type"], delivery["status"]) == ("webhook.created", "pending")
+    event = owner.get(f"/v1/events/{delivery['event']}").json
+    assert event["body"]["data"]["object"] == {
+        "id": endpoint,
+        "accountId": account,
+        "eventTypeIds": ["athlete.*"],
+        "hookUrl": "https://example.com/ü",
+        "description": "Größe",
+    }
+    assert event["body"]["id"] == event["id"]
+    assert server.services.means.directory.endpoints_by_id[ids.parse_prefixed("ep", endpoint)].seq in server.due
+
+
+def test_a_chosen_secret_is_taken_and_sealed(server: Any) -> None:
+    """It signs as it is, and cannot be read in the database's file."""
+    owner = server.owner(server.account())
+    secret = "7f3a-team-secret-7f3a-0123456789"
+    made = owner.post("/v1/endpoints", {"url": "https://example.com/a", "secret": secret, "headers": {"X-K": secret}})
+    assert made.json["secret"] == secret
+    assert all(secret.encode() not in file.read_bytes() for file in server.database._path.parent.iterdir())
+    short = owner.post("/v1/endpoints", {"url": "https://example.com/a", "secret": "short"})
+    assert short.problems == {("secret", "secret_invalid")}
+
+
+@pytest.mark.parametrize(
+    ("url", "code"),
+    [
+        ("", "url_invalid"),
+        ("example.com/x", "url_invalid"),
+        ("https://exa mple.com/", "url_invalid"),
+        ("https://example.com/" + "x" * 2048, "url_invalid"),
+        ("ftp://example.com/", "url_scheme"),
+        ("https://user:pw@example.com/", "url_userinfo"),
+        ("https://@example.com/", "url_userinfo"),
+        ("https://example.com/#a", "url_fragment"),
+        ("https://example.com:0/", "url_port"),
+        ("https://example.com:65536/", "url_port"),
+        ("https:///x", "url_host"),
+        ("https://1.2.3.4.5/", "url_host"),
+        ("http://example.com/", "https_required"),
+        ("https://127.0.0.1/", "address_not_allowed"),
+        ("https://0x7f000001/", "address_not_allowed"),
+        ("https://[::ffff:169.254.169.254]/", "address_not_allowed"),
+        ("https://localhost/", "address_not_allowed"),
+        ("https://intranet/", "address_not_allowed"),
+        ("https://inside.example.com/", "address_not_allowed"),
+    ],
+)
+def test_urls_that_are_refused(server: Any, url: str, code: str) -> None:
+    """Each with its code, at registration and on a change."""
+    server.names["inside.example.com"] = ["10.0.0.8"]
+    owner = server.owner(server.account())
+    assert owner.post("/v1/endpoints", {"url": url}).problems == {("url", code)}
+    endpoint = owner.post("/v1/endpoints", {"url": "https://example.com/a"}).json["id"]
+    assert owner.patch(f"/v1/endpoints/{endpoint}", {"url": url}).problems == {("url", code)}
+
+
+def test_names_are_judged_by_what_they_resolve_to(server: Any) -> None:
+    """One allowed address is enough; a name that does not resolve, or not in time, is accepted."""
+    owner = server.owner(server.account())
+    server.names["mixed.example.com"] = ["10.0.0.8", "93.184.215.14"]
+    for host in ("mixed.example.com", "unknown.example.com", "hangs.example.com", "bücher.example.com"):
+        assert owner.post("/v1/endpoints", {"url": f"https://{host}/"}).status == 201
+
+
+def test_everything_wrong_with_an_endpoint_is_told_at_once(server: Any) -> None:
+    """Shapes, bounds, unknown fields, and what the rules say of the values that could be read."""
+    owner = server.owner(server.account())
+    body = {
+        "url": "http://example.com/",
+        "description": 5,
+        "event_types": ["nothing.like.this", "movement.*", "no good", 7],
+        "secret": "short",
+        "headers": {"Host": "x", "X-A": 1, "webhook-id": "x"},
+        "rate_limit_per_second": 0,
+        "max_in_flight": 257,
+        "hookUrl": "x",
+    }
+    assert owner.post("/v1/endpoints", body).problems == {
+        ("url", "https_required"),
+        ("description", "type_text"),
+        ("event_types", "event_type_unknown"),
+        ("event_types", "event_type_invalid"),
+        ("event_types.3", "type_text"),
+        ("secret", "secret_invalid"),
+        ("headers.Host", "header_forbidden"),
+        ("headers.webhook-id", "header_forbidden"),
+        ("headers.X-A", "type_text"),
+        ("rate_limit_per_second", "out_of_range"),
+        ("max_in_flight", "out_of_range"),
+        ("hookUrl", "unknown_field"),
+    }
+    assert owner.post("/v1/endpoints", {}).problems == {("url", "required")}
+    many = {"url": "https://example.com/", "event_types": ["movement.*"] * 101, "max_in_flight": "3"}
+    assert owner.post("/v1/endpoints", many).problems == {("event_types", "too_many"), ("max_in_flight", "type_number")}
+    assert owner.get("/v1/endpoints").json["data"] == []
+
+
+def test_a_change_takes_no_secret_and_no_masked_value(server: Any) -> None:
+    """The secret has its own calls; what a mask hides would be lost if the mask were stored."""
+    owner = server.owner(server.account())
+    made = owner.post("/v1/endpoints", {"url": "https://example.com/a", "headers": {"x-token": "abc"}}).json
+    answer = owner.patch(f"/v1/endpoints/{made['id']}", {"secret": "x" * 20, "headers": made["headers"]})
+    assert answer.problems == {("secret", "unknown_field"), ("headers.x-token", "header_invalid")}
+
+
+def test_health_is_what_the_engine_wrote(server: Any) -> None:
+    """Healthy, failing with an explanation of the latest failure, in lists too."""
+    owner = server.owner(account := server.account())
+    endpoint = owner.post("/v1/endpoints", {"url": "https://example.com/a"}).json["id"]
+    server.event(account, {endpoint: Status.PENDING})
+    for leased in server.lease(endpoint):
+        server.settle(leased, Outcome.SERVER_ERROR, Status.PENDING, due_at=1)
+    seq = server.services.means.directory.endpoints_by_id[ids.parse_prefixed("ep", endpoint)].seq
+    server.run(
+        lambda: server.database.settle(
+            [], [HealthRow(seq, 3, 1_764_000_000_000, None, 1_764_000_000_500, Outcome.SERVER_ERROR)]
+        )
+    )
+    health = owner.get(f"/v1/endpoints/{endpoint}").json["health"]
+    hint = health.pop("hint")
+    assert "500" in hint
+    assert health == {
+        "status": "failing",
+        "failing_since": "2025-11-24T16:00:00.000Z",
+        "warned_at": None,
+        "disable_at": None,
+        "last_success_at": None,
+        "last_failure_at": "2025-11-24T16:00:00.500Z",
+        "last_outcome": "server_error",
+        "next_probe_at": None,
+    }
+    assert owner.get("/v1/endpoints").json["data"][0]["health"] == health | {"hint": hint}
+    server.run(
+        lambda: server.database.settle(
+            [], [HealthRow(seq, 0, None, 1_764_000_001_000, 1_764_000_000_500, Outcome.DELIVERED)]
+        )
+    )
+    assert owner.get(f"/v1/endpoints/{endpoint}").json["health"]["status"] == "healthy"
+    # A change by the owner leaves it alone.
+    assert owner.patch(f"/v1/endpoints/{endpoint}", {"description": "x"}).json["health"]["status"] == "healthy"
+
+
+def test_operators_act_for_an_account_or_see_all(server: Any) -> None:
+    """Without an account a list spans all and tells whose each is; what needs one says so."""
+    one, two = server.account(), server.account()
+    made = [
+        server.owner(each).post("/v1/endpoints", {"url": "https://example.com/a"}).json["id"] for each in (one, two)
+    ]
+    spanning = server.operator.get("/v1/endpoints?limit=2").json["data"]
+    assert [(each["id"], each["account"]) for each in spanning] == [(made[1], two), (made[0], one)]
+    assert server.operator.get(f"/v1/endpoints/{made[0]}").json["account"] == one
+    acting = server.client(server.operator_key, one)
+    [shown] = acting.get("/v1/endpoints").json["data"]
+    assert shown["id"] == made[0]
+    assert "account" not in shown
+    assert acting.get(f"/v1/endpoints/{made[1]}").code == "not_found"
+    refused = server.operator.post("/v1/endpoints", {"url": "https://example.com/a"})
+    assert (refused.status, refused.code) == (422, "account_required")
+    assert acting.post("/v1/endpoints", {"url": "https://example.com/b"}).status == 201
+    assert server.operator.patch(f"/v1/endpoints/{made[1]}", {"description": "x"}).json["account"] == two
+
+
+def test_the_greeting_carries_what_was_registered(server: Any) -> None:
+    """Also text that JSON must escape."""
+    owner = server.owner(server.account())
+    description = 'quotes " and \\ and \n lines'
+    endpoint = owner.post("/v1/endpoints", {"url": "https://example.com/a", "description": description}).json["id"]
+    [delivery] = owner.get(f"/v1/endpoints/{endpoint}/deliveries").json["data"]
+    body = json.loads(owner.get(f"/v1/events/{delivery['event']}").body)["body"]
+    assert body["data"]["object"]["description"] == description

@@ -1,0 +1,85 @@
+"""The catalog."""
+
+from typing import Any
+
+from uplift_server.core.catalog import EVENT_TYPES
+
+
+def test_a_fresh_server_has_the_built_in_types(server: Any) -> None:
+    """All of them, those that Uplift documents marked, readable by every key."""
+    owner = server.owner(server.account(), [])
+    listed = owner.get("/v1/event-types?limit=500").json["data"]
+    by_name = {each["name"]: each for each in listed}
+    assert {each.name for each in EVENT_TYPES} <= by_name.keys()
+    for built_in in EVENT_TYPES:
+        shown = by_name[built_in.name]
+        assert shown["documented"] is built_in.documented
+        assert shown["schema"] == built_in.schema
+        assert shown["example"] == built_in.example
+        assert owner.get(f"/v1/event-types/{built_in.name}").json == shown
+
+
+def test_a_type_from_addition_to_deletion(server: Any) -> None:
+    """Put tells whether it is new; a second put replaces all of it; a deleted one is new again."""
+    operator, path = server.operator, "/v1/event-types/pitch.tracked"
+    schema = {"type": "object", "required": ["speed"], "properties": {"speed": {"type": "number"}}}
+    added = operator.put(path, {"description": "A pitch.", "schema": schema, "example": {"speed": 41.5}})
+    assert added.status == 201
+    assert added.json | {"created_at": "", "updated_at": ""} == {
+        "name": "pitch.tracked",
+        "group": "pitch",
+        "description": "A pitch.",
+        "schema": schema,
+        "example": {"speed": 41.5},
+        "api_version": "01/01/2022",
+        "documented": False,
+        "archived": False,
+        "archived_at": None,
+        "created_at": "",
+        "updated_at": "",
+    }
+    assert server.services.means.directory.event_types["pitch.tracked"].problems(b"{}")
+    replaced = operator.put(path, {"description": "Two.", "archived": True, "group": "g", "api_version": "2"})
+    assert replaced.status == 200
+    assert replaced.json["schema"] is None
+    assert (replaced.json["archived"], replaced.json["group"], replaced.json["api_version"]) == (True, "g", "2")
+    assert replaced.json["created_at"] == added.json["created_at"]
+    again = operator.put(path, {"description": "Two.", "archived": True}).json
+    assert again["archived_at"] == replaced.json["archived_at"]
+    assert operator.put(path, {"description": "Two."}).json["archived_at"] is None
+
+    assert operator.delete(path).status == 204
+    assert operator.get(path).code == "not_found"
+    assert operator.delete(path).code == "not_found"
+    assert operator.put(path, {"description": "Three."}).status == 201
+
+
+def test_what_uplift_documents_stays_marked(server: Any) -> None:
+    """An operator may change the text, not where a type comes from."""
+    path = "/v1/event-types/movement.analytics.created"
+    before = server.operator.get(path).json
+    changed = server.operator.put(path, {"description": "Ours."})
+    assert (changed.status, changed.json["documented"]) == (200, True)
+    fields = ("description", "group", "schema", "example", "api_version")
+    server.operator.put(path, {name: before[name] for name in fields})
+
+
+def test_everything_wrong_with_a_type_is_told_at_once(server: Any) -> None:
+    """Its name, its fields, its schema, and an example that does not fit the schema."""
+    put = server.operator.put
+    assert put("/v1/event-types/Pitch..X", {"schema": {"type": "no such"}, "archived": 1, "z": 0}).problems == {
+        ("name", "event_type_invalid"),
+        ("description", "required"),
+        ("schema", "schema_invalid"),
+        ("archived", "type_boolean"),
+        ("z", "unknown_field"),
+    }
+    schema = {"type": "object", "properties": {"speed": {"type": "number"}}, "required": ["speed"]}
+    wrong = put("/v1/event-types/pitch.x", {"description": "x", "schema": schema, "example": {"speed": "fast"}})
+    assert wrong.problems == {("example.speed", "schema_mismatch")}
+    remote = put("/v1/event-types/pitch.x", {"description": "x", "schema": {"$ref": "http://192.0.2.1/s.json"}})
+    assert remote.problems == {("schema", "schema_invalid")}
+    long = put("/v1/event-types/pitch.x", {"description": "x" * 1001, "api_version": "v" * 33, "group": "g\n"})
+    assert long.problems == {("description", "too_long"), ("api_version", "too_long"), ("group", "characters_invalid")}
+    big = put("/v1/event-types/pitch.x", {"description": "x", "example": "x" * 300_000})
+    assert big.problems == {("example", "too_long")}

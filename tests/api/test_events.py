@@ -1,0 +1,177 @@
+"""Events as they are read."""
+
+import threading
+from typing import Any
+
+from uplift_server.core import ids
+from uplift_server.core.deliveries import Status
+
+BASE = 1_800_000_000_000
+"""An instant after which only these tests have events."""
+
+
+def endpoint_of(client: Any) -> str:
+    """A new endpoint's id."""
+    return str(client.post("/v1/endpoints", {"url": "https://example.com/a"}).json["id"])
+
+
+def test_an_event_with_its_envelope_and_its_counts(server: Any) -> None:
+    """The list has no body; one event has it, with every number as it was sent."""
+    account = server.account()
+    owner = server.owner(account)
+    first, second = endpoint_of(owner), endpoint_of(owner)
+    event = server.event(account, {first: Status.PENDING, second: Status.HELD}, created_at=BASE, expires_at=BASE + 5)
+    shown = owner.get("/v1/events?created_after=2027-01-15T07:59:59Z").json["data"][0]
+    assert shown == {
+        "id": event,
+        "type": "movement.analytics.created",
+        "created_at": "2027-01-15T08:00:00.000Z",
+        "api_version": "01/01/2022",
+        "expires_at": "2027-01-15T08:00:00.005Z",
+        "deliveries": {"pending": 1, "delivered": 0, "failed": 0, "held": 1, "cancelled": 0},
+    }
+    one = owner.get(f"/v1/events/{event}")
+    assert {name: value for name, value in one.json.items() if name != "body"} == shown
+    assert one.json["body"]["created"] == BASE
+    assert b'"data":{"object":{"n":1.0}}' in one.body
+    assert owner.get(f"/v1/events/{event.upper()}").json["id"] == event
+
+    pages = owner.get(f"/v1/events/{event}/deliveries?limit=1").json
+    rest = owner.get(f"/v1/events/{event}/deliveries?limit=1&cursor={pages['next_cursor']}").json
+    assert [each["endpoint"] for each in pages["data"] + rest["data"]] == [second, first]
+    assert rest["next_cursor"] is None
+
+
+def walk(client: Any, path: str) -> list[list[str]]:
+    """The ids of every page of a list."""
+    pages = []
+    cursor = ""
+    while True:
+        page = client.get(f"{path}{cursor}").json
+        pages.append([each["id"] for each in page["data"]])
+        if page["next_cursor"] is None:
+            return pages
+        cursor = f"&cursor={page['next_cursor']}"
+
+
+def test_a_list_is_walked_to_its_end_while_events_come_in(server: Any) -> None:
+    """Newest first: nothing twice, nothing left out of what was there at the beginning."""
+    account = server.account()
+    owner = server.owner(account)
+    expected = [server.event(account) for _ in range(25)]
+    stop = threading.Event()
+
+    def insert() -> None:
+        while not stop.is_set():
+            server.event(account)
+
+    thread = threading.Thread(target=insert)
+    thread.start()
+    try:
+        seen = [event for page in walk(owner, "/v1/events?limit=4") for event in page]
+    finally:
+        stop.set()
+        thread.join()
+    assert len(seen) == len(set(seen))
+    assert [event for event in seen if event in expected] == expected[::-1]
+
+
+def test_events_are_followed_in_order_as_they_come(server: Any) -> None:
+    """Oldest first: every page says where to go on, also an empty one, and nothing is ever missed."""
+    account = server.account()
+    owner = server.owner(account)
+    empty = owner.get("/v1/events?order=asc").json
+    assert (empty["data"], empty["has_more"]) == ([], False)
+    cursor = empty["next_cursor"]
+    sent, seen = [], []
+    done = threading.Event()
+
+    def insert() -> None:
+        sent.extend(server.event(account) for _ in range(40))
+        done.set()
+
+    thread = threading.Thread(target=insert)
+    thread.start()
+    while True:
+        finished = done.is_set()
+        page = owner.get(f"/v1/events?order=asc&limit=3&cursor={cursor}").json
+        seen.extend(each["id"] for each in page["data"])
+        cursor = page["next_cursor"]
+        assert cursor is not None
+        if finished and not page["has_more"]:
+            break
+    thread.join()
+    assert seen == sent
+    again = owner.get(f"/v1/events?order=asc&cursor={cursor}").json
+    assert (again["data"], again["has_more"]) == ([], False)
+    last = server.event(account)
+    assert [each["id"] for each in owner.get(f"/v1/events?order=asc&cursor={cursor}").json["data"]] == [last]
+
+
+def test_filters(server: Any) -> None:
+    """Type and instants, alone and together, in both orders; instants are exclusive."""
+    account = server.account()
+    owner = server.owner(account)
+    at = BASE + 100_000_000
+    names = ["movement.analytics.created", "athlete.updated", "movement.analytics.created"]
+    events = [server.event(account, type_name=name, created_at=at + n * 1000) for n, name in enumerate(names)]
+    texts = [owner.get(f"/v1/events/{event}").json["created_at"] for event in events]
+
+    def listed(query: str) -> list[str]:
+        return [each["id"] for each in owner.get(f"/v1/events?{query}").json["data"]]
+
+    assert listed("type=athlete.updated") == [events[1]]
+    assert listed("type=movement.analytics.created") == [events[2], events[0]]
+    assert listed("type=movement.analytics.created&order=asc") == [events[0], events[2]]
+    assert listed("type=export.completed") == []
+    assert listed(f"created_after={texts[0]}") == [events[2], events[1]]
+    assert listed(f"created_before={texts[2]}") == [events[1], events[0]]
+    assert listed(f"created_after={texts[0]}&created_before={texts[2]}&order=asc") == [events[1]]
+    assert listed(f"created_after={texts[2]}") == []
+    assert listed("created_before=1999-01-01T00:00:00%2B02:00") == []
+    spanning = server.operator.get(f"/v1/events?type=athlete.updated&created_after={texts[0]}").json["data"]
+    assert [(each["id"], each["account"]) for each in spanning] == [(events[1], account)]
+
+
+def test_a_deleted_types_events_keep_its_name(server: Any) -> None:
+    """In lists, alone, and as a filter."""
+    account = server.account()
+    owner = server.owner(account)
+    server.operator.put("/v1/event-types/soon.gone", {"description": "x"})
+    event = server.event(account, type_name="soon.gone")
+    server.operator.delete("/v1/event-types/soon.gone")
+    assert owner.get(f"/v1/events/{event}").json["type"] == "soon.gone"
+    assert [each["id"] for each in owner.get("/v1/events?type=soon.gone").json["data"]] == [event]
+
+
+def test_a_chosen_id_may_be_two_accounts(server: Any) -> None:
+    """Each sees its own; an operator must say which."""
+    one, two = server.account(), server.account()
+    chosen = ids.uuid7(BASE, b"0123456789")
+    event = server.event(one, event_id=chosen)
+    assert server.operator.get(f"/v1/events/{event}").json["account"] == one
+    server.event(two, event_id=chosen, type_name="athlete.updated")
+    assert server.owner(one).get(f"/v1/events/{event}").json["type"] == "movement.analytics.created"
+    assert server.owner(two).get(f"/v1/events/{event}").json["type"] == "athlete.updated"
+    assert server.operator.get(f"/v1/events/{event}").code == "account_required"
+    assert server.client(server.operator_key, two).get(f"/v1/events/{event}").json["type"] == "athlete.updated"
+
+
+def test_bad_queries_are_told_whole(server: Any) -> None:
+    """Every parameter that is wrong, unknown or repeated."""
+    owner = server.owner(server.account())
+    query = "limit=0&order=up&created_after=yesterday&created_before=2026-01-01&type=no.such&page=2&cursor=x"
+    assert owner.get(f"/v1/events?{query}").problems == {
+        ("limit", "out_of_range"),
+        ("order", "value_unknown"),
+        ("created_after", "instant_invalid"),
+        ("created_before", "instant_invalid"),
+        ("type", "event_type_unknown"),
+        ("page", "unknown_field"),
+        ("cursor", "cursor_invalid"),
+    }
+    assert owner.get("/v1/events?limit=1&limit=2").problems == {("limit", "repeated")}
+    assert owner.get("/v1/events?limit=ten").problems == {("limit", "type_number")}
+    assert owner.get("/v1/events?limit=501").problems == {("limit", "out_of_range")}
+    for path in ("/v1/endpoints", "/v1/deliveries", "/v1/event-types"):
+        assert owner.get(f"{path}?cursor=AAAA&x=1").problems == {("cursor", "cursor_invalid"), ("x", "unknown_field")}
