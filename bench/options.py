@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
+
+_SMOKE_S: Final = 0.5
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,7 @@ class Options:
     def duration(self, usual: float) -> float:
         """How many seconds to measure where `usual` is the figure's own duration."""
         if self.smoke:
-            return min(self.secs or 1.0, 1.0)
+            return min(self.secs or _SMOKE_S, _SMOKE_S)
         return self.secs or usual
 
     @property
