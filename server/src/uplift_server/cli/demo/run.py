@@ -23,6 +23,7 @@ from uplift_server.cli.demo.screen import Screen
 from uplift_server.cli.demo.tally import Summary, Tally
 from uplift_server.cli.reach import new_operator_key
 from uplift_server.config import Config, load
+from uplift_server.core.ids import RANDOM_BYTES, uuid7, uuid_text
 from uplift_server.core.samples import sample_data
 
 RETRY_SCHEDULE: Final = "700ms,1s,2s,4s,8s"
@@ -32,7 +33,6 @@ PATIENCE_SECONDS: Final = 30.0
 ENDING_SECONDS: Final = 8.0
 """The same after Ctrl-C."""
 SETTLING_SECONDS: Final = 5.0
-RANDOM_BYTES: Final = 32
 # Mostly what Uplift is about, and some of what else happens.
 EVENT_TYPES: Final = (
     "movement.analytics.created",
@@ -159,11 +159,13 @@ class Demo:
             if self._stop.is_set():
                 return
             name = next(types)
-            data = sample_data(name, time.time_ns() // 1_000_000, secrets.token_bytes(RANDOM_BYTES))
-            body: dict[str, Any] = {"type": name, "data": data}
-            event, at = await self._call(partial(_post, client, body, account))
-            self._tally.handed_over(event, at)
-            self._changed.set()
+            now_ms = time.time_ns() // 1_000_000
+            # With an id of our own an arrival is recognised even when it comes before the answer to the event.
+            event = uuid_text(uuid7(now_ms, secrets.token_bytes(RANDOM_BYTES)))
+            data = sample_data(name, now_ms, secrets.token_bytes(RANDOM_BYTES))
+            self._tally.handed_over(event, time.perf_counter())
+            body: dict[str, Any] = {"type": name, "id": event, "data": data}
+            await self._call(partial(client.post, "/v1/events", body, account=account))
 
     async def _pause(self, until: float) -> None:
         """Wait for an instant, or until told to stop."""
@@ -198,11 +200,6 @@ class Demo:
         self._screen.arrival(arrival, latency)
         self._screen.delivered(self._tally.delivered(STEADY) + self._tally.delivered(SHAKY))
         self._changed.set()
-
-
-def _post(client: ApiClient, body: dict[str, Any], account: str) -> tuple[str, float]:
-    at = time.perf_counter()
-    return str(client.post("/v1/events", body, account=account)["id"]), at
 
 
 def _not_delivered(client: ApiClient, account: str) -> int:

@@ -81,7 +81,9 @@ class Screen:
             (arrival.problem or "verified", "red" if arrival.problem else "dim"),
             (f"  {printable(arrival.event)}", "dim"),
         )
-        self._output.results.print(line, no_wrap=True, overflow="ellipsis", crop=self._progress is not None)
+        # In a file nothing is cut off; on a terminal a line stays a line.
+        live = self._progress is not None
+        self._output.results.print(line, no_wrap=True, overflow="ellipsis" if live else "ignore", crop=live)
 
     def summary(self, summary: Summary) -> None:
         """How it went."""

@@ -60,11 +60,11 @@ class Tally:
         return sum(self.sent - self.delivered(receiver) for receiver in self._accepted)
 
     def handed_over(self, event: str, at: float) -> None:
-        """Note an event that the server accepted; `at` is the instant it was sent to it."""
+        """Note an event that the server is asked to accept now, at `at`."""
         self._handed_over[event] = at
 
     def arrived(self, arrival: Arrival) -> None:
-        """Note a request. It may come before the server's answer about its event does."""
+        """Note a request."""
         if arrival.problem is not None:
             self.unverified += 1
         elif not 200 <= arrival.status < 300:
@@ -78,7 +78,7 @@ class Tally:
                 self._first[arrival.event] = arrival.at
 
     def latency_ms(self, arrival: Arrival) -> float | None:
-        """From handing over to this arrival, where the former is known by now."""
+        """From handing over to this arrival; None for an event this run did not send."""
         at = self._handed_over.get(arrival.event)
         return None if at is None else round((arrival.at - at) * 1000, 2)
 
