@@ -55,6 +55,20 @@ class Events:
     async def get(self, caller: Caller, event: str) -> Event:
         """One event with its body. Raises NotFound, and AccountRequired where several accounts have the id."""
         caller.require(Scope.EVENTS_READ)
+        return await self._get(caller, event)
+
+    async def deliveries(
+        self, caller: Caller, event: str, listing: Listing, *, problems: Sequence[Problem] = ()
+    ) -> Page[Delivery]:
+        """The deliveries of an event. Raises as `get` does."""
+        caller.require(Scope.DELIVERIES_READ)
+        found = await self._get(caller, event)
+        before = place(listing, 1, problems)
+        return await self._means.database.read(
+            lambda c: deliveries.page_of_event(c, found.seq, limit=listing.limit, before=before)
+        )
+
+    async def _get(self, caller: Caller, event: str) -> Event:
         event_id = ids.parse_uuid(event)
         if event_id is None:
             raise not_found(_WHAT, event)
@@ -64,17 +78,6 @@ class Events:
         if len(found) > 1:
             raise AccountRequired
         return found[0]
-
-    async def deliveries(
-        self, caller: Caller, event: str, listing: Listing, *, problems: Sequence[Problem] = ()
-    ) -> Page[Delivery]:
-        """The deliveries of an event. Raises as `get` does."""
-        caller.require(Scope.DELIVERIES_READ)
-        found = await self.get(caller, event)
-        before = place(listing, 1, problems)
-        return await self._means.database.read(
-            lambda c: deliveries.page_of_event(c, found.seq, limit=listing.limit, before=before)
-        )
 
     def _filter(self, query: EventQuery, problems: Sequence[Problem], listing: Listing) -> EventFilter:
         type_seq, wrong = type_seq_of(self._means.directory, query.type)

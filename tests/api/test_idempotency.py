@@ -1,0 +1,69 @@
+"""`Idempotency-Key` on calls that create: the same request makes one object, however often and at once it comes."""
+
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+URL = {"url": "https://example.com/a"}
+
+
+def test_a_repeat_answers_the_same_object_without_its_secret(server: Any) -> None:
+    """Accounts, keys and endpoints; only the first answer has the secret."""
+    account = server.account()
+    owner = server.owner(account)
+    for client, path, body, secret in (
+        (server.operator, "/v1/accounts", {"name": "Once"}, None),
+        (server.operator, f"/v1/accounts/{account}/keys", {"name": "once"}, "key"),
+        (owner, "/v1/endpoints", URL, "secret"),
+    ):
+        key = str(uuid.uuid4())
+        first = client.post(path, body, idempotency_key=key)
+        again = client.post(path, body, idempotency_key=key)
+        assert (first.status, again.status) == (201, 201)
+        assert "idempotency-replayed" not in first.headers
+        assert again.headers["idempotency-replayed"] == "true"
+        expected = first.json
+        if secret is not None:
+            assert expected.pop(secret)
+        assert again.json == expected
+    assert len(owner.get("/v1/endpoints").json["data"]) == 1
+    assert len(owner.get("/v1/events").json["data"]) == 1
+
+
+def test_many_repeats_at_once_make_one_object(server: Any) -> None:
+    """One of them is the first."""
+    owner = server.owner(server.account())
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: owner.post("/v1/endpoints", URL, idempotency_key="k"), range(24)))
+    assert {answer.status for answer in answers} == {201}
+    assert len({answer.json["id"] for answer in answers}) == 1
+    assert sum("secret" in answer.json for answer in answers) == 1
+    assert len(owner.get("/v1/endpoints").json["data"]) == 1
+
+
+def test_a_key_stands_for_one_request(server: Any) -> None:
+    """Another body, another kind, or an object that is gone: 409. Other accounts have keys of their own."""
+    account = server.account()
+    owner, other = server.owner(account), server.owner(server.account())
+    made = owner.post("/v1/endpoints", URL, idempotency_key="k").json
+    for answer in (
+        owner.post("/v1/endpoints", URL | {"description": "x"}, idempotency_key="k"),
+        server.operator.post(f"/v1/accounts/{account}/keys", {"name": "x"}, idempotency_key="k"),
+    ):
+        assert (answer.status, answer.code) == (409, "idempotency_conflict")
+    assert other.post("/v1/endpoints", URL, idempotency_key="k").json["id"] != made["id"]
+    # An operator who acts for the account is the same caller.
+    acting = server.client(server.operator_key, account)
+    assert acting.post("/v1/endpoints", URL, idempotency_key="k").json["id"] == made["id"]
+    owner.delete(f"/v1/endpoints/{made['id']}")
+    assert owner.post("/v1/endpoints", URL, idempotency_key="k").code == "idempotency_conflict"
+
+
+def test_a_refused_request_leaves_its_key_free(server: Any) -> None:
+    """The correction may come under the same key; a key itself has a length."""
+    owner = server.owner(server.account())
+    assert owner.post("/v1/endpoints", {"url": "x"}, idempotency_key="k").status == 422
+    assert owner.post("/v1/endpoints", URL, idempotency_key="k").status == 201
+    for key in ("", "x" * 256):
+        answer = owner.post("/v1/endpoints", URL, idempotency_key=key)
+        assert answer.problems == {("Idempotency-Key", "idempotency_key_invalid")}

@@ -1,0 +1,189 @@
+"""No account sees or changes anything of another, and no key does more than its scopes say."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from uplift_server.core.deliveries import Status
+from uplift_server.core.outcomes import Outcome
+from uplift_server.core.scopes import Scope
+
+READ, WRITE = "read", "write"
+# Every route that an account's key may call, with the scope it needs.
+SCOPED = {
+    ("GET", "/v1/endpoints"): Scope.ENDPOINTS_READ,
+    ("POST", "/v1/endpoints"): Scope.ENDPOINTS_WRITE,
+    ("GET", "/v1/endpoints/{endpoint}"): Scope.ENDPOINTS_READ,
+    ("PATCH", "/v1/endpoints/{endpoint}"): Scope.ENDPOINTS_WRITE,
+    ("DELETE", "/v1/endpoints/{endpoint}"): Scope.ENDPOINTS_WRITE,
+    ("GET", "/v1/endpoints/{endpoint}/deliveries"): Scope.DELIVERIES_READ,
+    ("GET", "/v1/events"): Scope.EVENTS_READ,
+    ("GET", "/v1/events/{event}"): Scope.EVENTS_READ,
+    ("GET", "/v1/events/{event}/deliveries"): Scope.DELIVERIES_READ,
+    ("GET", "/v1/deliveries"): Scope.DELIVERIES_READ,
+    ("GET", "/v1/deliveries/{delivery}"): Scope.DELIVERIES_READ,
+    ("GET", "/v1/deliveries/{delivery}/attempts"): Scope.DELIVERIES_READ,
+    ("POST", "/v1/deliveries/{delivery}/resend"): Scope.DELIVERIES_WRITE,
+}
+ANY_KEY = {("GET", "/v1/event-types"), ("GET", "/v1/event-types/{name}")}
+OPERATORS = {
+    ("POST", "/v1/accounts"),
+    ("GET", "/v1/accounts"),
+    ("GET", "/v1/accounts/{account}"),
+    ("PATCH", "/v1/accounts/{account}"),
+    ("DELETE", "/v1/accounts/{account}"),
+    ("POST", "/v1/accounts/{account}/keys"),
+    ("GET", "/v1/accounts/{account}/keys"),
+    ("DELETE", "/v1/accounts/{account}/keys/{key}"),
+    ("PUT", "/v1/event-types/{name}"),
+    ("DELETE", "/v1/event-types/{name}"),
+}
+PUBLIC = {("GET", path) for path in ("/v1/source-ips", "/healthz", "/readyz", "/docs", "/")}
+ELSEWHERE = {("POST", "/v1/events"), ("POST", "/v1/events/batch")}
+"""Served by the callable in front, which has tests of its own."""
+
+BODIES: dict[tuple[str, str], Any] = {
+    ("POST", "/v1/endpoints"): {"url": "https://example.com/x"},
+    ("PATCH", "/v1/endpoints/{endpoint}"): {"description": "taken over"},
+    ("POST", "/v1/accounts"): {"name": "x"},
+    ("PATCH", "/v1/accounts/{account}"): {"name": "taken over"},
+    ("POST", "/v1/accounts/{account}/keys"): {"name": "x"},
+    ("PUT", "/v1/event-types/{name}"): {"description": "taken over"},
+}
+
+
+class Owned:
+    """An account with one of everything."""
+
+    def __init__(self, server: Any) -> None:
+        self.id = server.account()
+        self.client = server.owner(self.id, list(Scope))
+        endpoint = self.client.post("/v1/endpoints", {"url": "https://example.com/a"}).json["id"]
+        event = server.event(self.id, {endpoint: Status.PENDING})
+        for leased in server.lease(endpoint):
+            server.settle(leased, Outcome.SERVER_ERROR, Status.FAILED)
+        delivery = self.client.get(f"/v1/events/{event}/deliveries").json["data"][0]["id"]
+        key = server.operator.get(f"/v1/accounts/{self.id}/keys").json["data"][0]["id"]
+        self.names = {
+            "account": self.id,
+            "endpoint": endpoint,
+            "event": event,
+            "delivery": delivery,
+            "key": key,
+            "name": "movement.analytics.created",
+        }
+
+    def call(self, client: Any, method: str, path: str) -> Any:
+        """Call a route about this account's things."""
+        return client.call(method, path.format(**self.names), BODIES.get((method, path)))
+
+
+@pytest.fixture(scope="module")
+def mine(server: Any) -> Owned:
+    """One account."""
+    return Owned(server)
+
+
+@pytest.fixture(scope="module")
+def theirs(server: Any) -> Owned:
+    """Another."""
+    return Owned(server)
+
+
+def test_the_tables_above_name_every_route(server: Any) -> None:
+    """A new route cannot be forgotten here."""
+    document = server.client(None).get("/openapi.json").json
+    routes = {(method.upper(), path) for path, methods in document["paths"].items() for method in methods}
+    assert routes == set(SCOPED) | ANY_KEY | OPERATORS | PUBLIC | ELSEWHERE
+
+
+def test_what_belongs_to_others_is_not_found(mine: Owned, theirs: Owned, server: Any) -> None:
+    """Every route with somebody else's ids, by their owner's key and by an operator who acts for the wrong account."""
+    acting = server.client(server.operator_key, mine.id)
+    about_one = [route for route in SCOPED if "{" in route[1]]
+    assert len(about_one) == 9
+    for method, path in about_one:
+        for client in (mine.client, acting):
+            answer = theirs.call(client, method, path)
+            assert (answer.status, answer.code) == (404, "not_found"), (method, path)
+            assert theirs.id not in answer.body.decode()
+    assert server.client(mine.client.key, theirs.id).get("/v1/endpoints").code == "not_found"
+    filtered = mine.client.get(f"/v1/deliveries?endpoint={theirs.names['endpoint']}")
+    assert filtered.problems == {("endpoint", "endpoint_unknown")}
+    # And it is all still there.
+    assert theirs.client.get(f"/v1/endpoints/{theirs.names['endpoint']}").json["description"] == ""
+
+
+def strings(value: Any) -> Iterator[str]:
+    """Every text in a JSON value."""
+    if isinstance(value, dict):
+        for each in value.values():
+            yield from strings(each)
+    elif isinstance(value, list):
+        for each in value:
+            yield from strings(each)
+    elif isinstance(value, str):
+        yield value
+
+
+def test_lists_hold_nothing_of_others(mine: Owned, theirs: Owned) -> None:
+    """Every list an account's key may read."""
+    foreign = {value for name, value in theirs.names.items() if name != "name"}
+    for method, path in SCOPED:
+        if method == "GET" and "{" not in path:
+            answer = mine.call(mine.client, method, path).json
+            assert answer["data"], path
+            assert not foreign & set(strings(answer)), path
+
+
+def test_every_route_needs_a_key(mine: Owned, server: Any) -> None:
+    """No header, another scheme, no key, an unknown key: the same refusal, and a hint how to ask."""
+    wrong = ["Basic b3A6", "Bearer ", "Bearer sk_x", f"Bearer {mine.client.key}x", "Bearer " + "x" * 5000]
+    for headers in ({}, *({"authorization": each} for each in wrong)):
+        for method, path in {*SCOPED, *ANY_KEY, *OPERATORS}:
+            client = server.client(None)
+            answer = client.call(method, path.format(**mine.names), BODIES.get((method, path)), **headers)
+            assert (answer.status, answer.code) == (401, "unauthorized"), (method, path)
+            assert answer.headers["www-authenticate"].startswith("Bearer")
+    lower = server.client(None).get("/v1/endpoints", authorization=f"bearer   {mine.client.key}")
+    assert lower.status == 200
+
+
+def test_public_routes_need_none(server: Any) -> None:
+    """And a wrong key does not close them."""
+    for _, path in PUBLIC | {("GET", "/openapi.json")}:
+        assert server.client(None).get(path).status == 200
+        assert server.client("sk_wrong").get(path).status == 200
+
+
+def test_account_keys_may_not_do_operators_work(mine: Owned) -> None:
+    """Not even with every scope, nor about their own account."""
+    for method, path in OPERATORS:
+        answer = mine.call(mine.client, method, path)
+        assert (answer.status, answer.code) == (403, "forbidden"), (method, path)
+
+
+@pytest.mark.parametrize("scope", list(Scope))
+def test_each_scope_opens_its_routes_and_no_others(server: Any, scope: Scope) -> None:
+    """A key with one scope, and a key with all but that one."""
+    owned = Owned(server)
+    only, without = server.owner(owned.id, [scope]), server.owner(owned.id, [each for each in Scope if each != scope])
+    # What deletes comes last.
+    for (method, path), needed in sorted(SCOPED.items(), key=lambda item: item[0][0] == "DELETE"):
+        if needed is not scope:
+            assert owned.call(only, method, path).code == "forbidden", (method, path)
+            continue
+        assert owned.call(without, method, path).code == "forbidden", (method, path)
+        answer = owned.call(only, method, path)
+        assert answer.status in {200, 201, 202, 204}, (method, path, answer.body)
+    for method, path in ANY_KEY:
+        assert owned.call(only, method, path).status == 200
+
+
+def test_rights_are_looked_at_before_the_body(mine: Owned, server: Any) -> None:
+    """Somebody who may not do a thing learns nothing about how it would be done."""
+    reader = server.owner(mine.id, [Scope.ENDPOINTS_READ])
+    assert reader.post("/v1/endpoints", {"bad": 1}).code == "forbidden"
+    assert server.client(None).call("POST", "/v1/endpoints", raw=b"{").code == "unauthorized"
+    assert reader.get("/v1/deliveries?limit=0").code == "forbidden"

@@ -1,0 +1,122 @@
+"""The OpenAPI document says what the routes do, and the reference needs nothing from elsewhere."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonschema_rs
+import pytest
+
+from uplift_server.core.deliveries import Status
+from uplift_server.core.outcomes import Outcome
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def document(server: Any) -> Any:
+    """The document as it is served."""
+    return server.client(None).get("/openapi.json").json
+
+
+def operations(document: Any) -> Iterator[tuple[str, str, Any]]:
+    """Every operation with its method and path."""
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            yield method, path, operation
+
+
+def references(value: Any) -> Iterator[str]:
+    """Every `$ref` in the document."""
+    if isinstance(value, dict):
+        if isinstance(value.get("$ref"), str):
+            yield value["$ref"]
+        for each in value.values():
+            yield from references(each)
+    elif isinstance(value, list):
+        for each in value:
+            yield from references(each)
+
+
+def test_the_document_is_complete(document: Any) -> None:
+    """Every operation: a summary, an id of its own, refusals, a body where it takes one, its path parameters."""
+    ids = [operation["operationId"] for _, _, operation in operations(document)]
+    assert len(ids) == len(set(ids))
+    schemas = document["components"]["schemas"]
+    assert {ref.removeprefix("#/components/schemas/") for ref in references(document)} <= schemas.keys()
+    for method, path, operation in operations(document):
+        assert operation["summary"]
+        assert "application/problem+json" in operation["responses"]["default"]["content"]
+        assert ("requestBody" in operation) == (method in {"post", "put", "patch"}), (method, path)
+        named = {each["name"] for each in operation.get("parameters", ()) if each["in"] == "path"}
+        assert named == set(re.findall(r"{(\w+)}", path))
+        assert operation["tags"]
+    assert document["security"] == [{"key": []}]
+    assert document["paths"]["/healthz"]["get"]["security"] == []
+    listed = document["paths"]["/v1/events"]["get"]["parameters"]
+    assert {each["name"] for each in listed} >= {"limit", "cursor", "type", "created_after", "created_before", "order"}
+    created = document["paths"]["/v1/endpoints"]["post"]["parameters"]
+    assert {each["name"] for each in created} == {"Idempotency-Key", "Uplift-Account"}
+    assert document["paths"]["/v1/events"]["post"]["responses"]["202"]
+
+
+def test_real_answers_are_as_described(server: Any, document: Any) -> None:
+    """Objects, lists and refusals of every kind, checked by the document's own schemas."""
+    account = server.account()
+    owner, operator = server.owner(account), server.operator
+    endpoint = owner.post("/v1/endpoints", {"url": "https://example.com/a"})
+    event = server.event(account, {endpoint.json["id"]: Status.PENDING})
+    for leased in server.lease(endpoint.json["id"]):
+        server.settle(leased, Outcome.SERVER_ERROR, Status.FAILED)
+    delivery = owner.get(f"/v1/events/{event}/deliveries").json["data"][0]["id"]
+    names = {"account": account, "endpoint": endpoint.json["id"], "event": event, "delivery": delivery}
+    names["name"] = "webhook.created"
+    checked = 0
+    for method, path, operation in operations(document):
+        content = operation["responses"].get("200", {}).get("content", {})
+        if method != "get" or "application/json" not in content:
+            continue
+        for client in (owner, operator):
+            answer = client.get(path.format(**names))
+            if answer.status == 200:
+                check(document, content["application/json"]["schema"], answer.json)
+                checked += 1
+    assert checked > 20
+    check(document, {"$ref": "#/components/schemas/EndpointView"}, endpoint.json)
+    for refused in (owner.get("/v1/accounts"), owner.get("/nope"), owner.post("/v1/endpoints", {"x": 1})):
+        check(document, {"$ref": "#/components/schemas/Problem"}, refused.json)
+
+
+def check(document: Any, schema: Any, value: Any) -> None:
+    """Validate a value against a schema of the document, taking fields that are not described as an error."""
+    closed = {name: each | {"additionalProperties": each.get("additionalProperties", False)}
+              for name, each in document["components"]["schemas"].items() if "properties" in each}  # fmt: skip
+    whole = schema | {"components": {"schemas": document["components"]["schemas"] | closed}}
+    jsonschema_rs.Draft202012Validator(whole, validate_formats=True).validate(value)
+
+
+def test_the_reference_lists_every_route_and_loads_nothing(server: Any, document: Any) -> None:
+    """One page, no scripts, nothing from other servers, and a policy that would not allow it."""
+    page = server.client(None).get("/docs")
+    text = page.body.decode()
+    for _, path, _ in operations(document):
+        assert f"<code>{path}</code>" in text
+    assert not re.search(r"<script|<link|<img|src=|url\(|https?://", text)
+    assert page.headers["content-security-policy"].startswith("default-src 'none'")
+    for anchor in ("validation_failed", "unauthorized", "idempotency_conflict"):
+        assert f'id="{anchor}"' in text
+
+
+def test_the_guide_names_every_route_code_and_scope(document: Any) -> None:
+    """docs/api.md, with an example of each route."""
+    from uplift_server.api.problems import STATUS
+    from uplift_server.core.scopes import Scope
+
+    guide = (ROOT / "docs" / "api.md").read_text()
+    for method, path, _ in operations(document):
+        assert f"`{method.upper()} {path}`" in guide, (method, path)
+    for name in (*STATUS, *Scope):
+        assert f"`{name}`" in guide, name
+    sections = re.split(r"^### ", guide, flags=re.MULTILINE)[1:]
+    assert all("curl" in section for section in sections)
