@@ -292,6 +292,24 @@ async def test_a_receiver_that_forgot_its_sessions(
     assert (await client.post(again.target(HOST, encrypted=True))).failure is None
 
 
+async def test_close_does_not_wait_for_a_goodbye(
+    listen: Listen, connect: Connect, names: NameServer, authority: trustme.CA, ca_file: str
+) -> None:
+    names.zone[HOST] = ["127.0.0.1"]
+
+    async def script(peer: Peer) -> None:
+        await peer.answer()
+        # From here on nothing is read, the client's close_notify neither.
+        peer.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        await asyncio.sleep(60)
+
+    receiver = await listen(script, tls=serving(authority.issue_cert(HOST)))
+    client = await connect(ca_file=ca_file, nameservers=[names.address], idle_connections_max=0)
+    assert (await client.post(receiver.target(HOST, encrypted=True))).failure is None
+    async with asyncio.timeout(0.5):
+        await client.sender.close()
+
+
 async def test_an_unreadable_ca_file(tmp_path: Path) -> None:
     settings = SenderSettings(ca_file=str(tmp_path / "none.pem"))
     with pytest.raises(FileNotFoundError):

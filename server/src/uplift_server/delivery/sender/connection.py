@@ -219,10 +219,10 @@ class Connection(asyncio.Protocol):
             self._owner.ended(self)
 
     def abort(self) -> None:
-        """Close the connection now, whatever it is doing."""
-        if self.is_open:
-            self.is_open = False
-            self._transport.abort()
+        """Close the connection now, whatever it is doing; also one that is still saying goodbye in TLS."""
+        was_open, self.is_open = self.is_open, False
+        self._transport.abort()
+        if was_open:
             self._owner.ended(self)
 
     def encryption(self) -> ssl.SSLObject | None:
