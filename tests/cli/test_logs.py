@@ -103,6 +103,20 @@ def test_what_was_handed_over_is_written_before_close_returns(log_format: str) -
     assert log.dropped == 0
 
 
+@pytest.mark.usefixtures("_restored")
+def test_where_no_lines_are_wanted_warnings_still_come() -> None:
+    stream, ordinary = io.BytesIO(), io.StringIO()
+    log = AttemptLog(stream, "none")
+    log.write([line()])
+    log.close()
+    assert (stream.getvalue(), log.dropped) == (b"", 0)
+    logs.set_up("none", ordinary)
+    structlog.get_logger().info("not shown")
+    structlog.get_logger().warning("shown")
+    assert ordinary.getvalue().endswith("shown\n")
+    assert ordinary.getvalue().count("\n") == 1
+
+
 class StuckStream(io.BytesIO):
     """A pipe nobody reads."""
 

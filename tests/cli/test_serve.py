@@ -99,8 +99,6 @@ def test_without_a_server_a_command_does_its_work_all_the_same(place: Place) -> 
     assert output(place, "accounts")["id"] == created["id"]
     sent = output(place, "send", "athlete.created", "--account", "Rapids")
     assert sent["duplicate"] is False
-    assert run(place, "deliveries", "dlv_nothing").returncode == 4
-    assert run(place, "endpoint", "create", "nonsense", "--account", "Rapids").returncode == 2
     refused = run(place, "endpoint", "create", "http://10.0.0.1/", "--account", "Rapids")
     assert refused.returncode == 2
     assert refused.stderr.startswith("Error: url: ")

@@ -20,6 +20,7 @@ import uvloop
 from uplift_server.cli.client import ApiClient
 from uplift_server.cli.errors import CliError, ExitCode
 from uplift_server.config import Config
+from uplift_server.observe.logs import set_up
 from uplift_server.store.errors import Unavailable
 
 if TYPE_CHECKING:
@@ -107,7 +108,9 @@ def new_operator_key() -> str:
 @contextmanager
 def _momentary(config: Config) -> Iterator[ApiClient]:
     """A server of our own on a free loopback port, with a key nobody else has, for as long as the command runs."""
-    own = replace(config, host="127.0.0.1", port=0)
+    # What it attempts meanwhile is in the database; on the terminal it would bury what the command has to say.
+    own = replace(config, host="127.0.0.1", port=0, log_format="none")
+    set_up(own.log_format)
     key = new_operator_key()
     server = _Momentary(own, key)
     host, port = server.start()

@@ -190,6 +190,6 @@ def file(text: str) -> str:
 
 def log_format(text: str) -> str:
     """The form of log lines."""
-    if text not in ("console", "json"):
-        raise WrongValue("is no log format", "write console or json")
+    if text not in ("console", "json", "none"):
+        raise WrongValue("is no log format", "write console, json or none")
     return text

@@ -78,8 +78,9 @@ SETTINGS: Final[tuple[Setting, ...]] = (
             "the certificates of authorities to trust", derived="the system's"),
     Setting("UPLIFT_RETENTION", "retention_ms", "1m to 3650d, or 0", kinds.retention, "30d",
             "how long events, deliveries and idempotency keys are kept; 0 for ever"),
-    Setting("UPLIFT_LOG_FORMAT", "log_format", "console or json", kinds.log_format, None,
-            "the form of the log lines on standard error", derived="console on a terminal, else json"),
+    Setting("UPLIFT_LOG_FORMAT", "log_format", "console, json or none", kinds.log_format, None,
+            "the form of the log lines on standard error; none leaves warnings only",
+            derived="console on a terminal, else json"),
 )  # fmt: skip
 
 BY_NAME: Final = {setting.name: setting for setting in SETTINGS}
@@ -111,7 +112,7 @@ class Config:
     egress_ca_file: str | None
     retention_ms: int
     """0: for ever."""
-    log_format: Literal["console", "json"]
+    log_format: Literal["console", "json", "none"]
     given: Mapping[str, tuple[str, str]] = field(default_factory=dict, repr=False, compare=False)
     """By setting name, where a value that is no default was found, and the text there."""
 

@@ -9,9 +9,11 @@ import queue
 import threading
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-from typing import BinaryIO, Final, Literal
+from typing import BinaryIO, Final
 
 import msgspec
+
+from uplift_server.observe.logs import LogFormat
 
 LINES_WAITING_MAX: Final = 20_000
 """Lines that wait for a slow disk or pipe, some 15 MiB; what comes on top is dropped and counted."""
@@ -48,9 +50,10 @@ class AttemptLine(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, kw_
 
 
 class AttemptLog:
-    """Writes attempt lines to a stream from a thread of its own."""
+    """Writes attempt lines to a stream from a thread of its own; with the form `none` it drops them uncounted."""
 
-    def __init__(self, stream: BinaryIO, log_format: Literal["console", "json"], *, colours: bool = False) -> None:
+    def __init__(self, stream: BinaryIO, log_format: LogFormat, *, colours: bool = False) -> None:
+        self._silent = log_format == "none"
         self._stream = stream
         self._encode = encode_lines if log_format == "json" else (lambda lines: readable_lines(lines, colours=colours))
         self._queue: queue.SimpleQueue[Sequence[AttemptLine] | None] = queue.SimpleQueue()
@@ -65,6 +68,8 @@ class AttemptLog:
 
     def write(self, lines: Sequence[AttemptLine]) -> None:
         """Take over a list of lines, which the caller must not change any more. Never waits."""
+        if self._silent:
+            return
         if self._taken - self._done + len(lines) > LINES_WAITING_MAX:
             self.dropped += len(lines)
             return

@@ -1,5 +1,7 @@
 """Ordinary log lines, on standard error: readable on a terminal, one JSON object a line elsewhere.
 
+With the form `none` only warnings and errors are written, readable.
+
 Every line has `at` (UTC), `level` and `message`, and whatever the caller adds as keywords. Bodies, secrets and keys are
 no keywords: as a net below that rule, values under names that sound secret are masked.
 """
@@ -17,7 +19,10 @@ MASKED_NAMES: Final = ("secret", "authorization", "password", "token", "operator
 MASK: Final = "[masked]"
 
 
-def set_up(log_format: Literal["console", "json"], stream: TextIO | None = None) -> None:
+LogFormat = Literal["console", "json", "none"]
+
+
+def set_up(log_format: LogFormat, stream: TextIO | None = None) -> None:
     """Send the lines of this process, and the warnings of libraries, to a stream (standard error by default)."""
     target = sys.stderr if stream is None else stream
     shared: list[structlog.typing.Processor] = [
@@ -43,7 +48,7 @@ def set_up(log_format: Literal["console", "json"], stream: TextIO | None = None)
         ]
     structlog.configure(
         processors=[*shared, *ending],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING if log_format == "none" else logging.INFO),
         logger_factory=structlog.WriteLoggerFactory(file=target),
         cache_logger_on_first_use=False,
     )

@@ -25,6 +25,7 @@ from uplift_server.cli.reach import new_operator_key
 from uplift_server.config import Config, load
 from uplift_server.core.ids import RANDOM_BYTES, uuid7, uuid_text
 from uplift_server.core.samples import sample_data
+from uplift_server.observe.logs import set_up
 
 RETRY_SCHEDULE: Final = "700ms,1s,2s,4s,8s"
 """Days in seconds: what a receiver in trouble sees over three days, fast enough to watch."""
@@ -67,6 +68,8 @@ def demo_config(plan: Plan) -> Config:
             "UPLIFT_PORT": str(plan.port),
             "UPLIFT_ALLOW_PRIVATE_NETWORKS": "true",
             "UPLIFT_RETRY_SCHEDULE": RETRY_SCHEDULE,
+            # The receivers' lines tell the same, from the other side.
+            "UPLIFT_LOG_FORMAT": "none",
         }
     )
 
@@ -102,7 +105,9 @@ class Demo:
         tokens = {name: f"whsec_{b64encode(os.urandom(32)).decode()}" for name in (STEADY, SHAKY)}
         receivers = Receivers(tokens, self._arrived)
         operator_key = new_operator_key()
-        application = Application(demo_config(self._plan), operator_key=operator_key)
+        config = demo_config(self._plan)
+        set_up(config.log_format)
+        application = Application(config, operator_key=operator_key)
         await receivers.start()
         try:
             await application.start()
