@@ -5,7 +5,7 @@ Everything is read and changed on the event loop only.
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 import jsonschema_rs
@@ -133,6 +133,8 @@ class Directory:
         self.endpoints_by_id: dict[bytes, LiveEndpoint] = {}
         self._by_account: dict[int, dict[int, LiveEndpoint]] = {}
         self._matches: dict[tuple[int, str], tuple[LiveEndpoint, ...]] = {}
+        self.on_endpoint_changed: Callable[[LiveEndpoint], None] = _ignore
+        """Told of every endpoint that was added or changed."""
 
     def load(
         self,
@@ -217,6 +219,7 @@ class Directory:
         self.endpoints_by_id[record.id] = live
         self._by_account.setdefault(record.account_seq, {})[record.seq] = live
         self._matches.clear()
+        self.on_endpoint_changed(live)
 
     def drop_endpoint(self, seq: int) -> None:
         """Forget a deleted endpoint; what waits for it in memory finds it marked."""
@@ -240,3 +243,7 @@ class Directory:
                 endpoint for endpoint in self.endpoints_of(account_seq) if endpoint.subscription.wants(event_type)
             )
         return found
+
+
+def _ignore(_endpoint: LiveEndpoint) -> None:
+    pass

@@ -91,6 +91,7 @@ class Engine:
             give_back=self.dispatcher.give_back,
         )
         self._retention = Retention(database, clock, retention_ms=settings.retention_ms)
+        directory.on_endpoint_changed = self.lanes.adjust
         self.lanes.start = self._attempts.start
         self.settler.on_due = self.dispatcher.note_due
         self._tasks: list[asyncio.Task[None]] = []
@@ -109,12 +110,16 @@ class Engine:
             asyncio.create_task(self._retention.run(self._stopping), name="retention"),
         ]
 
+    def note_due(self, endpoint_seq: int) -> None:
+        """Something for an endpoint has become due in the database."""
+        self.lanes.note_backlog(endpoint_seq)
+        self.dispatcher.note_due(0)
+
     def forget(self, endpoint_seq: int) -> None:
         """Stop holding anything for a deleted endpoint; what it has in the database is cancelled."""
         for delivery in self.lanes.drop(endpoint_seq):
             self.dispatcher.give_back(delivery)
-        self.lanes.note_backlog(endpoint_seq)
-        self.dispatcher.note_due(0)
+        self.note_due(endpoint_seq)
 
     async def drain(self) -> None:
         """Accept nothing more, let attempts in flight finish and settle, give the rest back to the database."""

@@ -1,0 +1,235 @@
+"""The application: the only place that wires the parts together."""
+
+import asyncio
+import contextlib
+import socket
+import sys
+from collections.abc import Iterator
+from typing import Final
+
+import structlog
+import uvicorn
+
+from uplift_server import __version__
+from uplift_server.api.app import create_api
+from uplift_server.api.ingest import IngestRoutes
+from uplift_server.config import Config, ConfigError, ConfigProblem, secret_key
+from uplift_server.core.addresses import AddressPolicy
+from uplift_server.core.breaker import BreakerRule
+from uplift_server.core.schedule import RetrySchedule
+from uplift_server.delivery.clock import SystemClock
+from uplift_server.delivery.directory import Directory
+from uplift_server.delivery.engine import Engine, EngineSettings
+from uplift_server.delivery.sender.client import Sender
+from uplift_server.delivery.sender.resolver import ResolutionFailed, Resolver
+from uplift_server.delivery.sender.settings import SenderSettings
+from uplift_server.observe.attempt_log import AttemptLog
+from uplift_server.observe.logs import colourful
+from uplift_server.service.beginnings import begin
+from uplift_server.service.ingest import Ingest
+from uplift_server.service.means import Means
+from uplift_server.service.services import Services
+from uplift_server.store import schema_version
+from uplift_server.store.sealing import Sealer, parse_key
+from uplift_server.store.sqlite import SqliteDatabase
+
+BACKLOG: Final = 2048
+KEEP_ALIVE_SECONDS: Final = 65
+CONNECTIONS_MAX: Final = 10_000
+REQUESTS_FINISH_SECONDS: Final = 2
+
+
+class Application:
+    """One server: every role in this process, on one SQLite file."""
+
+    def __init__(self, config: Config, *, operator_key: str | None = None) -> None:
+        """`operator_key` stands in for the configured one."""
+        self._config = config
+        self._operator_key = operator_key or config.operator_key
+        self._clock = SystemClock()
+        self._settings = _sender_settings(config)
+        self._database = SqliteDatabase(config.database_path)
+        self._log = structlog.get_logger()
+        self._stopped = asyncio.Event()
+        self._resolver: Resolver
+        self._engine: Engine
+        self._means: Means
+        self._server: _Server
+        self._serving: asyncio.Task[None] | None = None
+        self._attempt_log: AttemptLog
+        self.address: tuple[str, int] = (config.host, config.port)
+        """Where it listens; the port is the real one once started."""
+        self.new_operator_key: str | None = None
+        """The operator key this start made, to be shown once."""
+
+    async def start(self) -> None:
+        """Get ready and listen.
+
+        Raises ConfigError, Unavailable (the database cannot be had), UnknownSchema (it is not this program's) and
+        WrongSecretKey; nothing runs then.
+        """
+        async with contextlib.AsyncExitStack() as undo:
+            listener = _listener(self._config)
+            undo.callback(listener.close)
+            self.address = listener.getsockname()[:2]
+            sealer = Sealer(parse_key(secret_key(self._config)))
+            await self._open_database(undo)
+            self._build(sealer, undo)
+            self.new_operator_key = await begin(self._means, self._operator_key)
+            await self._engine.start()
+            self._serving = asyncio.create_task(self._server.serve(sockets=[listener]), name="http")
+            while not self._server.started:
+                if self._serving.done():
+                    self._serving.result()
+                await asyncio.sleep(0.005)
+            undo.pop_all()
+        self._serving.add_done_callback(lambda _: self._stopped.set())
+
+    async def wait_stopped(self) -> None:
+        """Until `request_stop`."""
+        await self._stopped.wait()
+
+    def request_stop(self) -> None:
+        """Let `wait_stopped` return."""
+        self._stopped.set()
+
+    async def stop(self) -> None:
+        """Drain: accept nothing more, finish or give back what is in flight, close the database. Within 20 s."""
+        self._engine.acceptor.close()
+        self._server.should_exit = True
+        if self._serving is not None:
+            await self._serving
+        await self._means.finish()
+        await self._engine.drain()
+        await self._resolver.close()
+        await self._database.close()
+        await asyncio.get_running_loop().run_in_executor(None, self._attempt_log.close)
+        self._stopped.set()
+
+    async def _open_database(self, undo: contextlib.AsyncExitStack) -> None:
+        path = self._config.database_path
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(
+                ConfigProblem(
+                    "UPLIFT_DATABASE_URL",
+                    f"names a directory that cannot be made ({error.strerror})",
+                    "choose another, or make it by hand",
+                )
+            ) from error
+        self._database.lock()
+        undo.push_async_callback(self._database.close)
+        copy = schema_version.upgrade(path, now_ms=self._clock.now_ms())
+        if copy is not None:
+            self._log.info("the database was upgraded", revision=schema_version.HEAD, copy_of_the_old=str(copy))
+        await self._database.open()
+
+    def _build(self, sealer: Sealer, undo: contextlib.AsyncExitStack) -> None:
+        config = self._config
+        policy = AddressPolicy(config.allow_private_networks)
+        self._resolver = Resolver(self._settings)
+        undo.push_async_callback(self._resolver.close)
+        try:
+            sender = Sender(self._settings, policy, self._resolver)
+        except OSError as error:
+            raise ConfigError(
+                ConfigProblem("UPLIFT_EGRESS_CA_FILE", f"cannot be read ({error})", "name a PEM file")
+            ) from error
+        except ValueError as error:
+            raise ConfigError(ConfigProblem("UPLIFT_EGRESS_…", str(error), "correct it, or leave it out")) from error
+        directory = Directory(sealer, f"Uplift-Webhooks/{__version__} (+{config.public_url}/docs)")
+        self._attempt_log = AttemptLog(sys.stderr.buffer, config.log_format, colours=colourful(sys.stderr))
+        undo.callback(self._attempt_log.close)
+        self._engine = Engine(
+            self._database, directory, sender, self._clock, _engine_settings(config), self._attempt_log.write
+        )
+        undo.push_async_callback(self._engine.drain)
+        self._means = Means(
+            self._database,
+            directory,
+            self._clock,
+            on_due=self._engine.note_due,
+            on_endpoint_deleted=self._engine.forget,
+        )
+        services = Services.build(
+            self._means, sealer=sealer, policy=policy, resolve=self._resolve, source_ips=config.source_ips
+        )
+        ingest = Ingest(directory, self._engine.acceptor, self._clock)
+        self._server = _Server(
+            uvicorn.Config(
+                IngestRoutes(create_api(services), services.authenticator, ingest),
+                http="httptools",
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                backlog=BACKLOG,
+                limit_concurrency=CONNECTIONS_MAX,
+                timeout_keep_alive=KEEP_ALIVE_SECONDS,
+                timeout_graceful_shutdown=REQUESTS_FINISH_SECONDS,
+            )
+        )
+
+    async def _resolve(self, host: str) -> list[str]:
+        try:
+            return list(await self._resolver.resolve(host))
+        except ResolutionFailed:
+            return []
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its signal handlers: whoever runs the application decides what a signal means."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def _listener(config: Config) -> socket.socket:
+    """Raises ConfigError where the address cannot be listened on."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            config.host, config.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(address)
+            listener.listen(BACKLOG)
+        except OSError:
+            listener.close()
+            raise
+    except OSError as error:
+        raise ConfigError(
+            ConfigProblem(
+                "UPLIFT_HOST and UPLIFT_PORT",
+                f"cannot be listened on: {config.host}:{config.port} ({error.strerror or error})",
+                "stop what uses the port, or choose another",
+            )
+        ) from error
+    return listener
+
+
+def _sender_settings(config: Config) -> SenderSettings:
+    return SenderSettings(
+        attempt_timeout_ms=config.attempt_timeout_ms,
+        connect_timeout_ms=config.connect_timeout_ms,
+        egress_addresses=() if config.egress_address is None else (config.egress_address,),
+        egress_proxy=config.egress_proxy,
+        ca_file=config.egress_ca_file,
+    )
+
+
+def _engine_settings(config: Config) -> EngineSettings:
+    return EngineSettings(
+        schedule=RetrySchedule(config.retry_schedule_ms),
+        breaker=BreakerRule(config.breaker_failures, config.breaker_probe_max_ms),
+        attempt_timeout_ms=config.attempt_timeout_ms,
+        lease_ms=config.lease_ms,
+        in_flight_max=config.max_in_flight,
+        endpoint_in_flight_max=config.max_in_flight_per_endpoint,
+        retention_ms=config.retention_ms,
+    )

@@ -1,0 +1,385 @@
+"""The engine as a whole, with a clock that only moves when told: promises 1, 2, 3 and 6."""
+
+import asyncio
+import hashlib
+import hmac
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from uplift_server.core.deliveries import FailedReason, Status, Trigger
+from uplift_server.core.outcomes import Outcome
+from uplift_server.delivery.sender.request import Request
+from uplift_server.store.errors import Unavailable
+from uplift_server.store.schema import deliveries
+from uplift_server.store.sqlite import SqliteDatabase
+
+from .world import HOUR, SECOND, SECRET, START, World, answer
+
+DEFAULT_DELAYS = [5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400]
+
+
+def header(request: Request, name: str) -> str:
+    """The value of a header in a request's head."""
+    for line in request.head.decode().split("\r\n"):
+        key, _, value = line.partition(": ")
+        if key == name:
+            return value
+    raise AssertionError(f"no {name} in {request.head!r}")
+
+
+async def test_an_event_is_delivered_at_once(tmp_path: Path) -> None:
+    async with World(tmp_path) as world:
+        await world.endpoint("one.test")
+        await world.endpoint("two.test")
+        (stored,) = await world.accept()
+        assert sorted(to for _, to, _ in world.sender.sent) == ["one.test", "two.test"]
+        assert await world.statuses() == {Status.DELIVERED: 2}
+        assert [(a.event_seq, a.number, a.outcome) for a in await world.attempts()] == [
+            (stored.seq, 1, Outcome.DELIVERED),
+            (stored.seq, 1, Outcome.DELIVERED),
+        ]
+
+
+async def test_the_request_carries_both_signatures_over_the_same_body_on_every_attempt(tmp_path: Path) -> None:
+    async with World(tmp_path) as world:
+        await world.endpoint("one.test", lambda _: answer(500))
+        (stored,) = await world.accept()
+        await world.run_for(400 * SECOND)
+        requests = [request for _, _, request in world.sender.sent]
+        assert len(requests) == 3
+        assert len({request.body for request in requests}) == 1
+        body = json.loads(requests[0].body)
+        assert (body["object"], body["type"], body["created"], body["data"]) == ("event", "a.b", START, {"n": 0})
+        for number, request in enumerate(requests, 1):
+            assert header(request, "x-uplift-attempt") == str(number)
+            assert header(request, "webhook-id") == body["id"]
+            assert header(request, "x-uplift-event") == "a.b"
+            digest = hmac.new(SECRET.encode(), request.body, hashlib.sha256).hexdigest()
+            assert header(request, "x-uplift-signature-256") == f"sha256={digest}"
+        assert len({header(request, "x-uplift-delivery") for request in requests}) == 1
+        assert len({header(request, "webhook-timestamp") for request in requests}) == 3
+        assert len({header(request, "webhook-signature") for request in requests}) == 3
+        assert stored.id.hex() in header(requests[0], "x-uplift-delivery")
+
+
+async def test_the_default_schedule_makes_ten_attempts_over_three_days_then_fails(tmp_path: Path) -> None:
+    async with World(tmp_path, delays_ms=[seconds * SECOND for seconds in DEFAULT_DELAYS]) as world:
+        await world.endpoint("one.test", lambda _: answer(500))
+        await world.accept()
+        await world.run_for(100 * HOUR)
+        times = world.sender.times("one.test")
+        waits = [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+        assert len(waits) == len(DEFAULT_DELAYS)
+        for wait, seconds in zip(waits, DEFAULT_DELAYS, strict=True):
+            # Never before its due instant; the dispatcher looks at most a moment later.
+            assert 0.9 * seconds * SECOND <= wait <= 1.1 * seconds * SECOND + SECOND
+        (row,) = await world.deliveries()
+        assert (row.status, row.failed_reason, row.attempts_made) == (Status.FAILED, FailedReason.EXHAUSTED, 10)
+        await world.run_for(100 * HOUR)
+        assert len(world.sender.sent) == 10
+
+
+@pytest.mark.parametrize("status", [301, 404, 410, 500, 503])
+async def test_every_other_answer_is_retried(tmp_path: Path, status: int) -> None:
+    answers = [answer(status), answer(204)]
+    async with World(tmp_path) as world:
+        await world.endpoint("one.test", lambda _: answers.pop(0))
+        await world.accept()
+        assert await world.statuses() == {Status.PENDING: 1}
+        await world.run_for(6 * SECOND)
+        assert await world.statuses() == {Status.DELIVERED: 1}
+
+
+async def test_retry_after_lengthens_a_wait_and_never_shortens_it(tmp_path: Path) -> None:
+    async with World(tmp_path) as world:
+        await world.endpoint("long.test", lambda _: answer(429, retry_after="60"))
+        await world.endpoint("short.test", lambda _: answer(503, retry_after="1"))
+        await world.endpoint("ignored.test", lambda _: answer(500, retry_after="60"))
+        await world.accept()
+        waits = {row.endpoint_seq: row.due_at - START for row in await world.deliveries()}
+        assert waits[1] == 60 * SECOND
+        assert 4500 <= waits[2] <= 5500
+        assert 4500 <= waits[3] <= 5500
+
+
+async def test_nothing_is_sent_after_an_event_has_expired(tmp_path: Path) -> None:
+    async with World(tmp_path) as world:
+        await world.endpoint("one.test", lambda _: answer(500))
+        await world.accept(expires_at=START + 60 * SECOND)
+        await world.run_for(HOUR)
+        assert len(world.sender.sent) == 2
+        (row,) = await world.deliveries()
+        assert (row.status, row.failed_reason) == (Status.FAILED, FailedReason.EXPIRED)
+
+
+async def test_retries_go_on_after_a_restart(tmp_path: Path) -> None:
+    async with World(tmp_path) as world:
+        await world.endpoint("one.test", lambda _: answer(500))
+        await world.accept()
+        await world.restart()
+        await world.run_for(6 * SECOND)
+        await world.restart()
+        world.sender.scripts["one.test"] = lambda _: answer(200)
+        await world.run_for(400 * SECOND)
+        assert await world.statuses() == {Status.DELIVERED: 1}
+        assert [row.number for row in await world.attempts()] == [1, 2, 3]
+
+
+async def test_what_was_in_flight_at_a_kill_is_attempted_again(tmp_path: Path) -> None:
+    async with World(tmp_path) as world:
+        await world.endpoint("one.test", lambda _: None)
+        await world.accept(20)
+        assert world.sender.in_flight["one.test"] == 16
+        await world.kill()
+        world.sender.scripts["one.test"] = lambda _: answer(200)
+        await world.run_for(2 * SECOND)
+        assert await world.statuses() == {Status.DELIVERED: 20}
+        # Duplicates: exactly what was in flight at the kill.
+        assert len(world.sender.sent) == 20 + 16
+
+
+async def test_an_endpoint_that_hangs_costs_only_its_own_slots(tmp_path: Path) -> None:
+    async with World(tmp_path, in_flight_max=40) as world:
+        await world.endpoint("hangs.test", lambda _: None)
+        await world.endpoint("well.test")
+        for _ in range(30):
+            await world.accept(10)
+        assert world.sender.in_flight_most["hangs.test"] == 16
+        assert len(world.sender.times("well.test")) == 300
+        assert set(world.sender.times("well.test")) == {START}
+        # Little of what waits for it is held in memory.
+        await world.run_for(2 * SECOND)
+        await world.accept(100)
+        assert world.engine.lanes.find(1).waiting_count <= 300  # type: ignore[union-attr]
+
+
+async def test_accounts_share_the_process_fairly(tmp_path: Path) -> None:
+    async with World(tmp_path, in_flight_max=16) as world:
+        greedy, modest = await world.new_account(), await world.new_account()
+        for number in range(10):
+            await world.endpoint(f"greedy{number}.test", account=greedy)
+            world.sender.latency_ms[f"greedy{number}.test"] = 100
+        await world.endpoint("modest.test", account=modest)
+        world.sender.latency_ms["modest.test"] = 100
+        await world.accept(100, account=greedy)
+        await world.accept(20, account=modest)
+        await world.run_for(400)
+        # Half of the slots that became free went to the account with one endpoint.
+        assert len(world.sender.times("modest.test")) == 20
+
+
+async def test_a_rate_limit_is_kept(tmp_path: Path) -> None:
+    async with World(tmp_path) as world:
+        await world.endpoint("one.test", rate_limit_per_second=10)
+        await world.accept(40)
+        await world.run_for(4 * SECOND)
+        times = world.sender.times("one.test")
+        assert len(times) == 40
+        assert min(b - a for a, b in zip(times, times[1:], strict=False)) >= 90
+        assert times[-1] - times[0] >= 3700
+
+
+async def test_the_breaker_probes_without_spending_attempts(tmp_path: Path) -> None:
+    async with World(tmp_path, breaker_failures=10, delays_ms=[60 * SECOND] * 9) as world:
+        await world.endpoint("one.test", lambda _: answer(500))
+        await world.accept(100)
+        await world.run_for(30 * SECOND)
+        sent = len(world.sender.sent)
+        # The first slots were taken before the breaker opened; then single probes, ever rarer.
+        assert sent <= 16 + 6
+        untouched = [row for row in await world.deliveries() if row.attempts_made == 0]
+        assert len(untouched) >= 100 - sent
+        world.sender.scripts["one.test"] = lambda _: answer(200)
+        await world.run_for(90 * SECOND)
+        assert await world.statuses() == {Status.DELIVERED: 100}
+
+
+async def test_deleting_an_endpoint_cancels_what_it_is_owed(tmp_path: Path) -> None:
+    async with World(tmp_path) as world:
+        endpoint = await world.endpoint("one.test", lambda _: None)
+        await world.accept(60)
+        world.directory.drop_endpoint(endpoint.seq)
+        world.engine.forget(endpoint.seq)
+        await world.run_for(SECOND)
+        assert len(world.sender.sent) == 16
+        await world.run_for(40 * SECOND)
+        assert len(world.sender.sent) == 16
+        assert await world.statuses() == {Status.CANCELLED: 60}
+
+
+async def resend(world: World, event_seq: int, endpoint_seq: int) -> None:
+    """Ask for a new attempt, as the service does."""
+    row = next(r for r in await world.deliveries() if (r.event_seq, r.endpoint_seq) == (event_seq, endpoint_seq))
+    await world.database.write(
+        lambda c: c.execute(
+            sa.update(deliveries)
+            .where(deliveries.c.event_seq == event_seq, deliveries.c.endpoint_seq == endpoint_seq)
+            .values(
+                status=Status.PENDING,
+                due_at=world.clock.now,
+                trigger=Trigger.RESEND,
+                resume_status=row.status,
+                resume_due_at=row.due_at,
+                completed_at=None,
+            )
+        ).rowcount
+    )
+    world.engine.dispatcher.note_due(world.clock.now)
+    await world.settle()
+
+
+async def test_a_resend_that_succeeds_ends_the_delivery(tmp_path: Path) -> None:
+    async with World(tmp_path) as world:
+        endpoint = await world.endpoint("one.test", lambda _: answer(500))
+        (stored,) = await world.accept()
+        world.sender.scripts["one.test"] = lambda _: answer(200)
+        await resend(world, stored.seq, endpoint.seq)
+        assert await world.statuses() == {Status.DELIVERED: 1}
+        await world.run_for(HOUR)
+        assert len(world.sender.sent) == 2
+        assert [row.trigger for row in await world.attempts()] == [Trigger.SCHEDULE, Trigger.RESEND]
+
+
+async def test_a_resend_that_fails_leaves_the_schedule_as_it_was(tmp_path: Path) -> None:
+    async with World(tmp_path) as world:
+        endpoint = await world.endpoint("one.test", lambda _: answer(500))
+        (stored,) = await world.accept()
+        (before,) = await world.deliveries()
+        await world.run_for(SECOND)
+        await resend(world, stored.seq, endpoint.seq)
+        (after,) = await world.deliveries()
+        assert (after.status, after.due_at, after.scheduled_attempts) == (Status.PENDING, before.due_at, 1)
+        assert after.attempts_made == 2
+        await world.run_for(HOUR)
+        (row,) = await world.deliveries()
+        assert (row.status, row.attempts_made, row.scheduled_attempts) == (Status.FAILED, 4, 3)
+        await resend(world, stored.seq, endpoint.seq)
+        (row,) = await world.deliveries()
+        assert (row.status, row.attempts_made) == (Status.FAILED, 5)
+
+
+async def test_a_drain_finishes_what_is_in_flight_and_gives_back_the_rest(tmp_path: Path) -> None:
+    async with World(tmp_path, endpoint_in_flight_max=4) as world:
+        await world.endpoint("one.test")
+        world.sender.latency_ms["one.test"] = 3000
+        await world.accept(10)
+        began = world.clock.now
+        await world.restart()
+        assert world.clock.now - began <= 20 * SECOND
+        assert await world.statuses() == {Status.DELIVERED: 4, Status.PENDING: 6} or len(world.sender.sent) > 4
+        world.sender.latency_ms["one.test"] = 0
+        await world.run_for(5 * SECOND)
+        assert await world.statuses() == {Status.DELIVERED: 10}
+        assert len(world.sender.sent) == 10
+
+
+class Failing(SqliteDatabase):
+    """A database that can be told to be unavailable for some verbs."""
+
+    broken: frozenset[str] = frozenset()
+
+    def append(self, *args: Any, **kwargs: Any) -> Any:
+        return self._unavailable() if "append" in self.broken else super().append(*args, **kwargs)
+
+    def settle(self, *args: Any, **kwargs: Any) -> Any:
+        return self._unavailable() if "settle" in self.broken else super().settle(*args, **kwargs)
+
+    def lease_due(self, *args: Any, **kwargs: Any) -> Any:
+        return self._unavailable() if "lease_due" in self.broken else super().lease_due(*args, **kwargs)
+
+    async def _unavailable(self) -> Any:
+        raise Unavailable("disk full")
+
+
+async def test_events_that_cannot_be_stored_are_refused_and_nothing_is_sent(tmp_path: Path) -> None:
+    async with World(tmp_path, database=Failing) as world:
+        await world.endpoint("one.test")
+        world.database.broken = frozenset({"append"})
+        with pytest.raises(Unavailable, match="disk full"):
+            await world.accept(3)
+        assert world.sender.sent == []
+        assert world.engine.lanes.budget.bytes_held == 0
+        assert world.engine.acceptor.waiting_events == 0
+        world.database.broken = frozenset()
+        await world.accept(3)
+        assert await world.statuses() == {Status.DELIVERED: 3}
+
+
+async def test_outcomes_that_cannot_be_written_are_kept_and_nothing_more_is_sent(tmp_path: Path) -> None:
+    async with World(tmp_path, database=Failing) as world:
+        await world.endpoint("one.test")
+        world.database.broken = frozenset({"settle"})
+        await world.accept(1)
+        await world.accept(5)
+        assert len(world.sender.sent) == 1
+        await world.run_for(3 * SECOND)
+        assert len(world.sender.sent) == 1
+        world.database.broken = frozenset()
+        await world.run_for(2 * SECOND)
+        assert await world.statuses() == {Status.DELIVERED: 6}
+        assert len(world.sender.sent) == 6
+
+
+async def test_dispatch_survives_an_unavailable_database(tmp_path: Path) -> None:
+    async with World(tmp_path, database=Failing) as world:
+        await world.endpoint("one.test", lambda _: answer(500))
+        await world.accept()
+        world.sender.scripts["one.test"] = lambda _: answer(200)
+        world.database.broken = frozenset({"lease_due"})
+        await world.run_for(20 * SECOND)
+        assert len(world.sender.sent) == 1
+        world.database.broken = frozenset()
+        await world.run_for(2 * SECOND)
+        assert await world.statuses() == {Status.DELIVERED: 1}
+
+
+class Silent(SqliteDatabase):
+    """A database whose commits do not come back until told."""
+
+    silent = False
+
+    async def append(self, *args: Any, **kwargs: Any) -> Any:
+        result = await super().append(*args, **kwargs)
+        while self.silent:
+            await asyncio.sleep(0)
+        return result
+
+
+async def test_a_caller_is_answered_while_the_database_does_not_come_back(tmp_path: Path) -> None:
+    async with World(tmp_path, database=Silent) as world:
+        await world.endpoint("one.test")
+        world.database.silent = True
+        task = asyncio.ensure_future(world.accept())
+        await world.run_for(5 * SECOND)
+        with pytest.raises(Unavailable, match="does not answer"):
+            await task
+        world.database.silent = False
+        await world.settle()
+        # It was durable after all, and so it is delivered.
+        assert await world.statuses() == {Status.DELIVERED: 1}
+
+
+async def test_a_duplicate_is_not_sent_again(tmp_path: Path) -> None:
+    async with World(tmp_path) as world:
+        await world.endpoint("one.test")
+        (first,) = await world.accept(idempotency_key="k")
+        (again,) = await world.accept(idempotency_key="k")
+        assert (again.id, again.duplicate) == (first.id, True)
+        assert len(world.sender.sent) == 1
+        assert world.engine.lanes.find(1).reserved == 0  # type: ignore[union-attr]
+
+
+async def test_more_than_memory_holds_is_delivered_from_the_database(tmp_path: Path) -> None:
+    async with World(tmp_path, endpoint_in_flight_max=8) as world:
+        await world.endpoint("one.test")
+        world.sender.latency_ms["one.test"] = 1000
+        for _ in range(6):
+            await world.accept(100)
+        await world.run_for(100 * SECOND)
+        assert await world.statuses() == {Status.DELIVERED: 600}
+        assert len(world.sender.sent) == 600
+        assert world.engine.lanes.budget.bytes_held == 0

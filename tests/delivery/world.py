@@ -1,0 +1,332 @@
+"""A small world for the engine: a clock that only moves when told, receivers that follow a script, a real database."""
+
+import asyncio
+import contextlib
+import heapq
+import itertools
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+from uplift_server.core.breaker import BreakerRule
+from uplift_server.core.deliveries import Status
+from uplift_server.core.exchange import Exchange, Failure
+from uplift_server.core.ids import uuid7
+from uplift_server.core.schedule import RetrySchedule
+from uplift_server.delivery.accept import Draft
+from uplift_server.delivery.clock import Callback
+from uplift_server.delivery.directory import Directory, LiveEndpoint
+from uplift_server.delivery.engine import Engine, EngineSettings
+from uplift_server.delivery.sender.request import Done, Request
+from uplift_server.observe.attempt_log import AttemptLine
+from uplift_server.store import accounts, endpoints, event_types, schema_version
+from uplift_server.store.records import Account, Appended, Endpoint, IdempotencyConflict
+from uplift_server.store.schema import attempts as attempts_table
+from uplift_server.store.schema import deliveries as deliveries_table
+from uplift_server.store.sealing import Sealer
+from uplift_server.store.sqlite import SqliteDatabase
+
+START = 1_764_000_000_000
+SECOND = 1000
+HOUR = 3600 * SECOND
+SECRET = "whsec_" + "A" * 43 + "="
+
+Script = Callable[[Request], Exchange | None]
+"""What a receiver answers; None: nothing, until the attempt's deadline."""
+
+
+@dataclass(order=True)
+class _Timer:
+    at_ms: float
+    number: int
+    call: Callback = field(compare=False)
+    cancelled: bool = field(default=False, compare=False)
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+
+class VirtualClock:
+    """Time that stands still until `World.run_for` moves it."""
+
+    def __init__(self) -> None:
+        self.now = START
+        self._timers: list[_Timer] = []
+        self._numbers = itertools.count()
+
+    def now_ms(self) -> int:
+        return self.now
+
+    def call_at(self, at_ms: float, callback: Callback) -> _Timer:
+        timer = _Timer(at_ms, next(self._numbers), callback)
+        heapq.heappush(self._timers, timer)
+        return timer
+
+    async def wait(self, event: asyncio.Event, timeout_ms: float) -> None:
+        over = asyncio.Event()
+        timer = self.call_at(self.now + timeout_ms, over.set)
+        waits = [asyncio.ensure_future(event.wait()), asyncio.ensure_future(over.wait())]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            timer.cancel()
+            for wait in waits:
+                wait.cancel()
+
+    def next_at(self) -> float | None:
+        while self._timers and self._timers[0].cancelled:
+            heapq.heappop(self._timers)
+        return self._timers[0].at_ms if self._timers else None
+
+    def fire(self) -> None:
+        """Make the next timer's call, at its instant."""
+        timer = heapq.heappop(self._timers)
+        self.now = max(self.now, int(timer.at_ms))
+        timer.call()
+
+
+def answer(status: int, *, retry_after: str | None = None) -> Exchange:
+    """A complete response."""
+    return Exchange(0, 1000, status_code=status, retry_after=retry_after, response_head=b"HTTP/1.1 %d X\r\n\r\n" % status)
+
+
+class ScriptedSender:
+    """Receivers by host name. Everything sent is kept."""
+
+    def __init__(self, clock: VirtualClock, timeout_ms: int) -> None:
+        self._clock = clock
+        self._timeout_ms = timeout_ms
+        self.scripts: dict[str, Script] = {}
+        self.latency_ms: dict[str, int] = defaultdict(int)
+        self.sent: list[tuple[int, str, Request]] = []
+        self.in_flight: dict[str, int] = defaultdict(int)
+        self.in_flight_most: dict[str, int] = defaultdict(int)
+        self.closed = False
+
+    async def start(self) -> None:
+        pass
+
+    async def close(self) -> None:
+        self.closed = True
+
+    def send(self, request: Request, done: Done) -> None:
+        host = request.target.host
+        started_at = self._clock.now
+        self.sent.append((started_at, host, request))
+        self.in_flight[host] += 1
+        self.in_flight_most[host] = max(self.in_flight_most[host], self.in_flight[host])
+        exchange = self.scripts.get(host, lambda _: answer(200))(request)
+        wait_ms = self._timeout_ms if exchange is None else self.latency_ms[host]
+        if exchange is None:
+            exchange = Exchange(started_at, self._timeout_ms * 1000, failure=Failure.TIMEOUT, error="no answer")
+
+        def finish() -> None:
+            self.in_flight[host] -= 1
+            if not self.closed:
+                done(request, exchange)
+
+        if wait_ms:
+            self._clock.call_at(self._clock.now + wait_ms, finish)
+        else:
+            asyncio.get_running_loop().call_soon(finish)
+
+    def times(self, host: str) -> list[int]:
+        """When something was sent to a host."""
+        return [at for at, to, _ in self.sent if to == host]
+
+
+class World:
+    """An engine on a database in a folder; it can be drained, killed and started again."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        delays_ms: Sequence[int] = (5 * SECOND, 300 * SECOND),
+        breaker_failures: int = 0,
+        in_flight_max: int = 1000,
+        endpoint_in_flight_max: int = 16,
+        database: Callable[[Path], SqliteDatabase] = SqliteDatabase,
+    ) -> None:
+        self.clock = VirtualClock()
+        self.settings = EngineSettings(
+            schedule=RetrySchedule(tuple(delays_ms)),
+            breaker=BreakerRule(breaker_failures, 300 * SECOND),
+            attempt_timeout_ms=15 * SECOND,
+            lease_ms=30 * SECOND,
+            in_flight_max=in_flight_max,
+            endpoint_in_flight_max=endpoint_in_flight_max,
+            retention_ms=0,
+        )
+        self._path = folder / "uplift.db"
+        self._make_database = database
+        self._numbers = itertools.count(1)
+        self.lines: list[AttemptLine] = []
+        self.sender = ScriptedSender(self.clock, self.settings.attempt_timeout_ms)
+        self.database: SqliteDatabase
+        self.directory: Directory
+        self.engine: Engine
+        self.account: Account
+
+    async def __aenter__(self) -> "World":
+        schema_version.upgrade(self._path, now_ms=START)
+        await self._open()
+        self.account = await self.new_account()
+        record, _ = await self.database.write(
+            lambda c: event_types.put(
+                c, name="a.b", group="a", description="", schema=None, example=None, api_version="01/01/2022",
+                archived=False, now=START,
+            )
+        )  # fmt: skip
+        self.directory.put_event_type(record)
+        return self
+
+    async def __aexit__(self, *_exc: object) -> None:
+        await self._abandon()
+
+    async def restart(self) -> None:
+        """Drain, and start again as a new process would."""
+        await self.stepping(self.engine.drain())
+        await self.database.close()
+        await self._open()
+
+    async def kill(self) -> None:
+        """Stop at once, losing all that memory holds, and start again."""
+        await self._abandon()
+        await self._open()
+
+    async def _abandon(self) -> None:
+        self.sender.closed = True
+        self.engine.lanes.stopped = True
+        for task in self.engine._tasks:
+            task.cancel()
+        await asyncio.gather(*self.engine._tasks, return_exceptions=True)
+        await self.database.close()
+        self.clock._timers.clear()
+
+    async def _open(self) -> None:
+        self.database = self._make_database(self._path)
+        self.database.lock()
+        await self.database.open()
+        scripts, latency, sent = self.sender.scripts, self.sender.latency_ms, self.sender.sent
+        self.sender = ScriptedSender(self.clock, self.settings.attempt_timeout_ms)
+        self.sender.scripts, self.sender.latency_ms, self.sender.sent = scripts, latency, sent
+        self.directory = Directory(Sealer(b"k" * 32), "Uplift-Webhooks/test")
+        self.directory.load(
+            await self.database.read(accounts.live),
+            [],
+            await self.database.read(event_types.live),
+            await self.database.read(endpoints.live),
+        )
+        self.engine = Engine(self.database, self.directory, self.sender, self.clock, self.settings, self.lines.extend)
+        await self.engine.start()
+        await self.settle()
+
+    def fresh_id(self) -> bytes:
+        return uuid7(self.clock.now, next(self._numbers).to_bytes(10, "big"))
+
+    async def new_account(self) -> Account:
+        account_id = self.fresh_id()
+        account = await self.database.write(
+            lambda c: accounts.create(c, account_id=account_id, name="a", contact_emails=(), now=self.clock.now)
+        )
+        self.directory.put_account(account)
+        return account
+
+    async def endpoint(
+        self, host: str, script: Script | None = None, *, account: Account | None = None, **settings: Any
+    ) -> LiveEndpoint:
+        """Register an endpoint whose receiver follows a script (200 by default)."""
+        endpoint_id = self.fresh_id()
+        owner = account or self.account
+        values = {"headers": None, "rate_limit_per_second": None, "max_in_flight": None, "event_types": ()} | settings
+        record: Endpoint = await self.database.write(
+            lambda c: endpoints.create(
+                c,
+                endpoint_id=endpoint_id,
+                account_seq=owner.seq,
+                url=f"https://{host}/hook",
+                description="",
+                secret=Sealer(b"k" * 32).seal(SECRET, endpoint_id),
+                now=self.clock.now,
+                **values,
+            )
+        )
+        if script is not None:
+            self.sender.scripts[host] = script
+        self.directory.put_endpoint(record)
+        return self.directory.endpoints[record.seq]
+
+    async def accept(self, count: int = 1, *, account: Account | None = None, **fields: Any) -> list[Appended]:
+        """Accept events one by one, all in one turn."""
+        event_type = self.directory.event_types["a.b"]
+        drafts = [Draft(event_type, b'{"n":%d}' % n, **fields) for n in range(count)]
+        owner = account or self.account
+        answers = [self.engine.acceptor.accept(owner.seq, [draft]) for draft in drafts]
+        results = await asyncio.gather(*answers)
+        stored: list[Appended] = []
+        for result in results:
+            assert not isinstance(result, IdempotencyConflict)
+            stored.extend(result)
+        await self.settle()
+        return stored
+
+    async def settle(self) -> None:
+        """Until nothing more happens at this instant."""
+        quiet = 0
+        while quiet < 3:
+            before = self._activity()
+            for _ in range(10):
+                await asyncio.sleep(0)
+            with contextlib.suppress(Exception):
+                await self.database.write(lambda _: None)
+            await self.database.read(lambda _: None)
+            for _ in range(10):
+                await asyncio.sleep(0)
+            quiet = quiet + 1 if self._activity() == before else 0
+
+    def _activity(self) -> tuple[int, ...]:
+        return (len(self.sender.sent), len(self.lines), self.engine.lanes.in_flight, self.engine.acceptor.waiting_events)
+
+    async def run_for(self, ms: int) -> None:
+        """Let so much time pass, stopping at every instant at which something was due."""
+        until = self.clock.now + ms
+        while (at := self.clock.next_at()) is not None and at <= until:
+            self.clock.fire()
+            nearby = self.clock.next_at()
+            if nearby is None or nearby > self.clock.now:
+                await self.settle()
+        self.clock.now = until
+        await self.settle()
+
+    async def stepping(self, work: Any) -> None:
+        """Await something that itself waits for time to pass."""
+        task = asyncio.ensure_future(work)
+        while not task.done():
+            await self.settle()
+            if not task.done() and self.clock.next_at() is not None:
+                self.clock.fire()
+        await task
+
+    async def deliveries(self) -> list[sa.Row[Any]]:
+        """All deliveries as they are stored."""
+        table = deliveries_table
+        return await self.database.read(
+            lambda c: list(c.execute(sa.select(table).order_by(table.c.event_seq, table.c.endpoint_seq)).all())
+        )
+
+    async def statuses(self) -> dict[Status, int]:
+        """How many deliveries stand in each status."""
+        counts: dict[Status, int] = defaultdict(int)
+        for row in await self.deliveries():
+            counts[Status(row.status)] += 1
+        return dict(counts)
+
+    async def attempts(self) -> list[sa.Row[Any]]:
+        """All attempts as they are stored."""
+        table = attempts_table
+        return await self.database.read(lambda c: list(c.execute(sa.select(table).order_by(table.c.seq)).all()))
