@@ -16,6 +16,7 @@ from uplift_server.cli import setup
 from uplift_server.cli.main import app
 from uplift_server.store.errors import Conflict, Unavailable
 from uplift_server.store.schema_version import UnknownSchema
+from uplift_server.store.sealing import WrongSecretKey
 
 
 @pytest.fixture(autouse=True)
@@ -86,6 +87,7 @@ def test_an_error_is_json_where_json_was_asked_for() -> None:
         (Unavailable("disk full"), 75, "Remedy: try again in a moment"),
         (UnknownSchema("it is newer; start a later version"), 1, "Remedy: start a later version"),
         (Conflict("a name is taken"), 1, "Error: a name is taken"),
+        (WrongSecretKey("it does not open; use the right one"), 1, "Remedy: use the right one"),
         (RuntimeError("bug"), 1, "Error: this should not happen: RuntimeError: bug"),
         (KeyboardInterrupt(), 130, "Stopped."),
     ],

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -67,7 +68,7 @@ def test_the_first_start_prints_a_key_once_and_commands_use_it(place: Place) -> 
         key = output(place, "key", "create", "--account", "Rapids")["key"]
         assert key.startswith("sk_")
         assert run(place, "endpoints", "ep_nothing").returncode == 4
-        second = run(place, "serve")
+        second = run((place[0], place[1] | {"UPLIFT_PORT": "0"}), "serve")
         assert second.returncode == 75
         assert second.stderr.startswith("Error: another server (process ")
         process.terminate()
@@ -77,6 +78,16 @@ def test_the_first_start_prints_a_key_once_and_commands_use_it(place: Place) -> 
     with serving(place, "--json") as (_, line):
         assert json.loads(line)["operator_key"] is None
         assert output(place, "accounts")["name"] == "Rapids"
+
+
+def test_a_port_that_is_taken_is_told_before_anything_is_made(place: Place) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", int(place[1]["UPLIFT_PORT"])))
+        taken.listen()
+        result = run(place, "serve")
+    assert result.returncode == 2
+    assert "cannot be listened on" in result.stderr
+    assert list(place[0].iterdir()) == []
 
 
 def test_people_are_told_where_it_is_and_ctrl_c_stops_it(place: Place) -> None:

@@ -45,8 +45,8 @@ async def _serve(config: Config, output: Output) -> None:
     # Before the start, which may take long: a signal must never meet a half-started server unprepared.
     stopper = Stopper(application, output)
     stopper.install()
+    await application.start()
     try:
-        await application.start()
         _announce(application, config, output)
         await application.wait_stopped()
     finally:

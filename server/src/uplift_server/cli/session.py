@@ -65,9 +65,11 @@ def _failures(error: Exception) -> list[tuple[str, str, ExitCode]]:
     cause, _, remedy = str(error).partition("; ")
     if isinstance(error, Unavailable):
         return [(cause, remedy or "try again in a moment; `uplift-server doctor` tells more", ExitCode.TRY_LATER)]
-    from uplift_server.store.schema_version import UnknownSchema  # noqa: PLC0415 - takes long, and errors are rare
+    # These take long to load, and errors are rare.
+    from uplift_server.store.schema_version import UnknownSchema  # noqa: PLC0415
+    from uplift_server.store.sealing import WrongSecretKey  # noqa: PLC0415
 
-    if isinstance(error, UnknownSchema | Conflict):
+    if isinstance(error, UnknownSchema | Conflict | WrongSecretKey):
         return [(cause, remedy or "see `uplift-server doctor`", ExitCode.FAILED)]
     return [
         (

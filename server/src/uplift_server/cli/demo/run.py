@@ -111,17 +111,21 @@ class Demo:
         await receivers.start()
         try:
             await application.start()
-            base_url = f"http://127.0.0.1:{application.address[1]}"
-            client = ApiClient(base_url, operator_key)
             try:
-                account = await self._call(lambda: self._prepare(client, receivers, tokens))
-                return await self._flow(client, account)
+                return await self._with_client(receivers, tokens, application.address[1], operator_key)
             finally:
-                await self._call(client.close)
+                await application.stop()
         finally:
-            self._pool.shutdown(wait=False)
-            await application.stop()
             await receivers.stop()
+
+    async def _with_client(self, receivers: Receivers, tokens: dict[str, str], port: int, operator_key: str) -> Summary:
+        client = ApiClient(f"http://127.0.0.1:{port}", operator_key)
+        try:
+            account = await self._call(lambda: self._prepare(client, receivers, tokens))
+            return await self._flow(client, account)
+        finally:
+            await self._call(client.close)
+            self._pool.shutdown(wait=False)
 
     def _interrupted(self) -> None:
         self._stop.set()
