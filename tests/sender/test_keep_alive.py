@@ -2,7 +2,7 @@
 
 import asyncio
 
-from .scripted import Client, Clock, Connect, Listen, serve_ok, until
+from .scripted import OK, Client, Clock, Connect, Listen, Peer, serve_ok, until
 
 
 async def test_requests_share_as_few_connections_as_they_can(listen: Listen, client: Client) -> None:
@@ -66,3 +66,16 @@ async def test_names_and_encryption_do_not_share_connections(listen: Listen, cli
     await client.post(receiver.target())
     assert not (await client.post(receiver.target("localhost"))).reused
     assert (await client.post(receiver.target("localhost"))).reused
+
+
+async def test_a_connection_that_grew_old_in_use_is_not_kept(listen: Listen, connect: Connect, clock: Clock) -> None:
+    async def script(peer: Peer) -> None:
+        while True:
+            await peer.request()
+            clock.now += 2
+            await peer.send(OK)
+
+    receiver = await listen(script)
+    client = await connect(connection_age_ms_max=1000, monotonic=clock)
+    assert (await client.post(receiver.target())).failure is None
+    assert client.sender.idle_connections == 0

@@ -1,14 +1,17 @@
 """A slow, huge or hostile receiver costs one request, a bounded time and bounded memory."""
 
 import asyncio
+import errno
 import time
 import tracemalloc
+from typing import Any
 
 import pytest
 
 from uplift_server.core.exchange import Failure
+from uplift_server.delivery.sender import Target
 
-from .scripted import OK, Connect, Listen, Peer, request_to
+from .scripted import OK, Connect, Listen, Peer, request_to, serve_ok
 
 HEAD = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
@@ -203,3 +206,35 @@ async def test_an_error_in_done_harms_nobody_else(listen: Listen, connect: Conne
     assert complaints == ["a request's Done failed"]
     exchange = await client.post(receiver.target())
     assert (exchange.failure, exchange.reused) == (None, True)
+
+
+async def test_a_fault_of_the_sender_itself_still_ends_the_attempt(connect: Connect, monkeypatch: Any) -> None:
+    complaints = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: complaints.append(context["message"]))
+    client = await connect()
+
+    async def fail(_: str) -> tuple[str, ...]:
+        raise RuntimeError("a fault")
+
+    monkeypatch.setattr(client.resolver, "resolve", fail)
+    exchange = await client.post(Target("hooks.example", 443, True))
+    assert (exchange.failure, exchange.error) == (Failure.EGRESS, "internal error: RuntimeError")
+    assert complaints == ["could not open a connection"]
+
+
+async def test_no_descriptor_left_is_no_fault_of_the_receiver(
+    listen: Listen, connect: Connect, monkeypatch: Any
+) -> None:
+    receiver = await listen(serve_ok)
+    client = await connect()
+
+    def exhausted(*_: object) -> None:
+        raise OSError(errno.EMFILE, "too many")
+
+    monkeypatch.setattr("uplift_server.delivery.sender.connector.socket.socket", exhausted)
+    exchange = await client.post(receiver.target())
+    monkeypatch.undo()
+    assert exchange.failure is Failure.EGRESS
+    assert exchange.error is not None
+    assert exchange.error.endswith("too many open files")

@@ -6,6 +6,7 @@ import socket
 import ssl
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trustme
@@ -61,6 +62,15 @@ async def test_a_verified_receiver(listen: Listen, tls_client: Client, authority
 async def test_an_address_in_the_certificate(listen: Listen, tls_client: Client, authority: trustme.CA) -> None:
     receiver = await listen(serve_ok, tls=serving(authority.issue_cert("127.0.0.1")))
     assert (await tls_client.post(receiver.target("127.0.0.1", encrypted=True))).failure is None
+
+
+@pytest.mark.parametrize("host", ["::1", "[::1]", "localhost."])
+async def test_brackets_and_dots_are_no_part_of_the_name(
+    listen: Listen, tls_client: Client, authority: trustme.CA, host: str
+) -> None:
+    certificate = authority.issue_cert("::1", "localhost")
+    receiver = await listen(serve_ok, "127.0.0.1" if "l" in host else "::1", tls=serving(certificate))
+    assert (await tls_client.post(receiver.target(host, encrypted=True))).failure is None
 
 
 async def test_a_large_response_split_over_records(listen: Listen, tls_client: Client, authority: trustme.CA) -> None:
@@ -262,10 +272,24 @@ async def test_sessions_are_resumed_for_a_while(
         await serve_ok(peer)
 
     receiver = await listen(script, tls=serving(authority.issue_cert(HOST)))
-    for seconds in (0, 0, 599, 601):
+    for seconds in (0, 1, 598, 1, 1):
         clock.now += seconds
         assert (await client.post(receiver.target(HOST, encrypted=True))).failure is None
-    assert resumed == [False, True, True, False]
+    # Ten minutes after the certificate was verified it is verified again.
+    assert resumed == [False, True, True, False, True]
+
+
+async def test_the_number_of_sessions_is_bounded(
+    listen: Listen, connect: Connect, names: NameServer, authority: trustme.CA, ca_file: str, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr("uplift_server.delivery.sender.tls._SESSIONS_MAX", 2)
+    hosts = [f"h{number}.example.com" for number in range(3)]
+    names.zone.update({host: ["127.0.0.1"] for host in hosts})
+    client = await connect(ca_file=ca_file, nameservers=[names.address], idle_connections_max=0)
+    receiver = await listen(serve_ok, tls=serving(authority.issue_cert("*.example.com")))
+    for host in hosts:
+        assert (await client.post(receiver.target(host, encrypted=True))).failure is None
+    assert set(client.sender._connector._tls._sessions) == set(hosts[1:])
 
 
 async def test_a_session_does_for_its_host_only(
@@ -288,8 +312,16 @@ async def test_a_receiver_that_forgot_its_sessions(
     first = await listen(serve_ok, tls=serving(certificate))
     assert (await client.post(first.target(HOST, encrypted=True))).failure is None
     await first.close()
-    again = await listen(serve_ok, tls=serving(certificate), port=first.port)
-    assert (await client.post(again.target(HOST, encrypted=True))).failure is None
+    resumed = []
+
+    async def script(peer: Peer) -> None:
+        resumed.append(peer.writer.get_extra_info("ssl_object").session_reused)
+        await serve_ok(peer)
+
+    again = await listen(script, tls=serving(certificate), port=first.port)
+    for _ in range(2):
+        assert (await client.post(again.target(HOST, encrypted=True))).failure is None
+    assert resumed == [False, True]
 
 
 async def test_close_does_not_wait_for_a_goodbye(

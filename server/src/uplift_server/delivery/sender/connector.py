@@ -76,7 +76,7 @@ class Connector:
         """Learn from a connection that brought its first response."""
         encrypted = connection.encryption()
         if encrypted is not None:
-            self._tls.remember(connection.target.host, encrypted)
+            self._tls.remember(_certificate_name(connection.target.host), encrypted)
 
     async def _vetted(self, target: Target, opening: Opening) -> list[str]:
         host = target.host
@@ -223,7 +223,7 @@ class Connector:
                     lambda: self._make(target, opening),
                     sock=sock,
                     ssl=self._tls,
-                    server_hostname=target.host,
+                    server_hostname=_certificate_name(target.host),
                     ssl_shutdown_timeout=_TLS_CLOSE_SECONDS,
                 )
         except TimeoutError:
@@ -231,9 +231,13 @@ class Connector:
             text = f"the TLS handshake with {opening.remote_address} took longer than the {limit} allowed to connect"
             raise AttemptFailed(Failure.TIMEOUT, text) from None
         except OSError as error:
-            self._tls.forget(target.host)
+            self._tls.forget(_certificate_name(target.host))
             raise AttemptFailed(Failure.TLS, explain(error, target.host)) from None
         return connection
+
+
+def _certificate_name(host: str) -> str:
+    return parse_literal(host) or host.removesuffix(".")
 
 
 def _family(address: str) -> socket.AddressFamily:

