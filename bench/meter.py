@@ -2,6 +2,7 @@
 
 import os
 import threading
+import time
 from pathlib import Path
 from typing import Final
 
@@ -32,6 +33,27 @@ def cpu_s(root: int) -> float:
         # utime, stime, cutime, cstime: an ended child's time moves to its parent, so none is lost or counted twice.
         ticks += sum(int(value) for value in _fields(process)[11:15])
     return ticks * _TICK_S
+
+
+class Others:
+    """How much of the machine went to processes that are not ours: what spoils a figure unseen."""
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+        self._busy = _busy_s() - cpu_s(os.getpid())
+
+    def cores(self) -> float:
+        """Cores that others used since this was made; time the hypervisor took away counts as theirs."""
+        used = _busy_s() - cpu_s(os.getpid()) - self._busy
+        return max(0.0, used / (time.monotonic() - self._began))
+
+
+def _busy_s() -> float:
+    """Processor time of the whole machine so far, idle and waiting for disks left out."""
+    user, nice, system, _, _, irq, softirq, steal = (
+        int(value) for value in (_PROC / "stat").read_text().split(maxsplit=9)[1:9]
+    )
+    return (user + nice + system + irq + softirq + steal) * _TICK_S
 
 
 def memory_mib(root: int) -> float:
