@@ -33,21 +33,31 @@ _INGEST: Final = frozenset({"/v1/events", "/v1/events/batch"})
 
 def create_api(services: Services) -> FastAPI:
     """The application. Whoever runs it begins and ends what is behind the services."""
-    # A redirect of a wrong path would make clients send their key twice; the framework's pages load foreign scripts.
-    api = FastAPI(title="Uplift Webhooks", version=__version__, redirect_slashes=False, docs_url=None, redoc_url=None)
+    api = _framework()
     api.state.services = services
-    for router in _ROUTERS:
-        api.include_router(router)
     api.add_middleware(Guard)
     api.add_exception_handler(ServiceError, _refuse)
     api.add_exception_handler(StoreError, _refuse)
     api.add_exception_handler(HTTPException, _refuse_route)
-    document: dict[str, Any] = {}
+    return api
+
+
+def document() -> dict[str, Any]:
+    """The OpenAPI document of all routes."""
+    return _framework().openapi()
+
+
+def _framework() -> FastAPI:
+    # A redirect of a wrong path would make clients send their key twice; the framework's pages load foreign scripts.
+    api = FastAPI(title="Uplift Webhooks", version=__version__, redirect_slashes=False, docs_url=None, redoc_url=None)
+    for router in _ROUTERS:
+        api.include_router(router)
+    known: dict[str, Any] = {}
 
     def openapi() -> dict[str, Any]:
-        if not document:
-            document.update(openapi_document(api.routes, _ROUTES, __version__))
-        return document
+        if not known:
+            known.update(openapi_document(api.routes, _ROUTES, __version__))
+        return known
 
     api.openapi = openapi  # type: ignore[method-assign]
     return api
