@@ -23,10 +23,11 @@ def bounds(connection: Connection, *, after: int | None, before: int | None) -> 
 
 def _place(connection: Connection, instant: int) -> int:
     """The number of the first event created at an instant or later, by halving: no scan, however many there are."""
-    low, high = connection.execute(sa.select(sa.func.min(events.c.seq), sa.func.max(events.c.seq))).one()
+    # Two questions: SQLite answers each from the end of the tree, but both together by reading the whole of it.
+    low = connection.scalar(sa.select(sa.func.min(events.c.seq)))
     if low is None:
         return 1
-    high += 1
+    high = (connection.scalar(sa.select(sa.func.max(events.c.seq))) or low) + 1
     while low < high:
         middle = (low + high) // 2
         row = connection.execute(

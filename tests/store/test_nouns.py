@@ -1,0 +1,277 @@
+"""The ordinary verbs: pages, deletes that keep rows, and what is kept within an account."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from uplift_server.core.deliveries import Status
+from uplift_server.store import accounts, deliveries, endpoints, event_types, events, idempotency, keys, schema_version
+from uplift_server.store.errors import Conflict
+from uplift_server.store.records import DeliveryFilter, EventFilter
+from uplift_server.store.sqlite.connection import bound
+
+BODY = b'{"id":"x","object":"event","type":"t","api_version":"1","created":1,"data":{}}'
+
+
+@pytest.fixture
+def connection(tmp_path: Path) -> Iterator[sa.Connection]:
+    """A connection to an empty database."""
+    schema_version.upgrade(tmp_path / "uplift.db", now_ms=0)
+    with closing(sqlite3.connect(tmp_path / "uplift.db", isolation_level=None)) as raw, bound(raw) as connection:
+        yield connection
+
+
+def new_account(connection: sa.Connection, number: int) -> Any:
+    """An account."""
+    return accounts.create(connection, account_id=bytes([number]) * 16, name="a", contact_emails=("x@y",), now=number)
+
+
+def new_key(connection: sa.Connection, account_seq: int | None, number: int) -> Any:
+    """A key."""
+    return keys.create(
+        connection,
+        key_id=bytes([number]) * 16,
+        account_seq=account_seq,
+        name="k",
+        digest=bytes([number]) * 32,
+        hint="abcd",
+        scopes=frozenset({"b", "a"}),
+        now=1,
+    )
+
+
+def new_endpoint(connection: sa.Connection, account_seq: int, number: int) -> Any:
+    """An endpoint."""
+    return endpoints.create(
+        connection,
+        endpoint_id=bytes([number]) * 16,
+        account_seq=account_seq,
+        url="https://example.com/",
+        description="",
+        event_types=("a.*",),
+        secret=b"sealed",
+        headers=None,
+        rate_limit_per_second=None,
+        max_in_flight=3,
+        now=1,
+    )
+
+
+def new_event(connection: sa.Connection, seq: int, account_seq: int, created_at: int, type_seq: int = 1) -> None:
+    """An event row."""
+    connection.exec_driver_sql(
+        "INSERT INTO events VALUES (?, ?, ?, ?, ?, NULL, ?)",
+        (seq, seq.to_bytes(16, "big"), account_seq, type_seq, created_at, BODY),
+    )
+
+
+def new_type(connection: sa.Connection, name: str = "t") -> Any:
+    """An event type."""
+    return event_types.put(
+        connection,
+        name=name,
+        group="",
+        description="",
+        schema=None,
+        example=None,
+        api_version="1",
+        archived=False,
+        now=1,
+    )[0]
+
+
+def test_pages_follow_each_other_to_the_end(connection: sa.Connection) -> None:
+    """Newest first; the last page says that it is the last, also when it is full."""
+    made = [new_account(connection, number) for number in range(1, 7)]
+    seen = []
+    before = None
+    for expected in (2, 2, 2):
+        page = accounts.page(connection, limit=2, before=before)
+        assert len(page.items) == expected
+        seen += page.items
+        before = page.next_key
+    assert before is None
+    assert seen == made[::-1]
+    assert accounts.live(connection, after=made[3].seq, limit=1) == [made[4]]
+
+
+def test_a_deleted_account_is_gone_with_all_it_had(connection: sa.Connection) -> None:
+    """Its keys and endpoints too, those of others not, and nothing new can be made for it."""
+    one, two = new_account(connection, 1), new_account(connection, 2)
+    key, other_key, operator = (
+        new_key(connection, one.seq, 1),
+        new_key(connection, two.seq, 2),
+        new_key(connection, None, 3),
+    )
+    endpoint, other = new_endpoint(connection, one.seq, 1), new_endpoint(connection, two.seq, 2)
+    deleted = accounts.delete(connection, one.id, now=9)
+    assert deleted is not None
+    assert (deleted.account, deleted.key_digests, deleted.endpoint_seqs) == (one, [key.digest], [endpoint.seq])
+    assert accounts.delete(connection, one.id, now=9) is None
+    assert accounts.live(connection) == [two]
+    assert keys.live(connection) == [other_key, operator]
+    assert endpoints.live(connection) == [other]
+    for make in (new_key, new_endpoint):
+        with pytest.raises(Conflict):
+            make(connection, one.seq, 9)
+
+
+def test_keys_and_endpoints_stay_within_their_account(connection: sa.Connection) -> None:
+    """With somebody else's account number, nothing is found, changed, revoked or deleted."""
+    one, two = new_account(connection, 1), new_account(connection, 2)
+    key, endpoint = new_key(connection, one.seq, 1), new_endpoint(connection, one.seq, 1)
+    assert keys.get(connection, two.seq, key.id) is None
+    assert keys.get(connection, None, key.id) is None
+    assert keys.revoke(connection, two.seq, key.id, now=2) is None
+    assert keys.page(connection, two.seq, limit=5).items == []
+    assert endpoints.get(connection, two.seq, endpoint.id) is None
+    assert endpoints.update(connection, two.seq, endpoint.id, lambda e: replace(e, url="x")) is None
+    assert endpoints.delete(connection, two.seq, endpoint.id, now=2) is None
+    assert endpoints.page(connection, two.seq, limit=5).items == []
+    assert endpoints.get(connection, one.seq, endpoint.id) == endpoints.get(connection, None, endpoint.id) == endpoint
+    assert keys.revoke(connection, one.seq, key.id, now=2) == key
+    assert keys.revoke(connection, one.seq, key.id, now=2) is None
+
+
+def test_a_change_never_writes_health(connection: sa.Connection) -> None:
+    """The engine may have written it in between; the state is not the owner's to write this way either."""
+    account = new_account(connection, 1)
+    endpoint = new_endpoint(connection, account.seq, 1)
+    connection.exec_driver_sql("UPDATE endpoints SET consecutive_failures = 7, failing_since = 5")
+    changed = endpoints.update(
+        connection,
+        account.seq,
+        endpoint.id,
+        lambda stored: replace(stored, url="https://example.com/b", consecutive_failures=0, failing_since=None),
+    )
+    assert changed is not None
+    stored = endpoints.get(connection, account.seq, endpoint.id)
+    assert stored is not None
+    assert (stored.url, stored.consecutive_failures, stored.failing_since) == ("https://example.com/b", 7, 5)
+
+
+def test_event_types_keep_their_number_over_deletion(connection: sa.Connection) -> None:
+    """Events point at it."""
+    first = new_type(connection)
+    assert event_types.delete(connection, "t", now=2)
+    assert not event_types.delete(connection, "t", now=2)
+    assert event_types.get(connection, "t") is None
+    assert event_types.deleted(connection) == [first]
+    assert new_type(connection).seq == first.seq
+    assert event_types.deleted(connection) == []
+
+
+def test_events_between_instants_are_found_without_reading_the_others(connection: sa.Connection) -> None:
+    """With gaps in the numbers and instants slightly out of order, exactly those between are listed."""
+    account, other = new_account(connection, 1), new_account(connection, 2)
+    new_type(connection)
+    numbers = [seq for seq in range(1, 600) if seq % 7]
+    at = {seq: seq * 1000 + (-1) ** seq * 4000 for seq in numbers}
+    for seq in numbers:
+        new_event(connection, seq, account.seq if seq % 2 else other.seq, at[seq])
+    for after, before in ((None, None), (100_000, 300_000), (299_999, 300_001), (0, 1), (10**9, None), (None, -5)):
+        wanted = EventFilter(None, after, before)
+        expected = [
+            seq
+            for seq in numbers
+            if seq % 2 and (after is None or at[seq] > after) and (before is None or at[seq] < before)
+        ]
+        found, key = [], None
+        while True:
+            page = events.page(connection, account.seq, wanted, limit=50, before=key)
+            found += [event.seq for event in page.items]
+            key = page.next_key
+            if key is None:
+                break
+        assert found == expected[::-1]
+        followed: list[int] = []
+        place: tuple[int, ...] = (0,)
+        while True:
+            stretch = events.forward(connection, account.seq, wanted, limit=50, after=place)
+            followed += [event.seq for event in stretch.items]
+            place = stretch.key
+            if not stretch.more:
+                break
+        assert followed == expected
+
+
+def test_lists_that_pass_over_much_end_their_pages_early(
+    connection: sa.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However rare what is looked for is, a page costs a bounded amount, and the walk still finds all of it."""
+    monkeypatch.setattr(events, "WINDOW_EVENTS", 40)
+    monkeypatch.setattr(deliveries, "WINDOW_ROWS", 40)
+    account = new_account(connection, 1)
+    endpoint = new_endpoint(connection, account.seq, 1)
+    new_type(connection)
+    rare = new_type(connection, "rare")
+    for seq in range(1, 301):
+        new_event(connection, seq, account.seq, seq, rare.seq if seq % 100 == 0 else 1)
+        connection.exec_driver_sql(
+            "INSERT INTO deliveries (event_seq, endpoint_seq, account_seq, status, due_at) VALUES (?, ?, ?, ?, 1)",
+            (seq, endpoint.seq, account.seq, 0 if seq % 100 == 0 else 1),
+        )
+
+    def walk(read: Any) -> tuple[list[int], int]:
+        found, pages, key = [], 0, None
+        while True:
+            page = read(key)
+            pages += 1
+            found += [getattr(item, "seq", None) or item.event_seq for item in page.items]
+            key = page.next_key
+            if key is None:
+                return found, pages
+
+    looked_for = [
+        lambda key: events.page(connection, None, EventFilter(rare.seq), limit=5, before=key),
+        lambda key: deliveries.page(connection, None, DeliveryFilter(type_seq=rare.seq), limit=5, before=key),
+        lambda key: deliveries.page(connection, account.seq, DeliveryFilter(Status.PENDING), limit=5, before=key),
+        lambda key: deliveries.page(
+            connection, account.seq, DeliveryFilter(Status.PENDING, endpoint.seq), limit=5, before=key
+        ),
+    ]
+    for read in looked_for:
+        found, pages = walk(read)
+        assert found == [300, 200, 100]
+        assert pages >= 7
+    place: tuple[int, ...] = (0,)
+    followed: list[int] = []
+    more = True
+    while more:
+        stretch = events.forward(connection, None, EventFilter(rare.seq), limit=5, after=place)
+        followed += [event.seq for event in stretch.items]
+        place, more = stretch.key, stretch.more
+    assert (followed, place) == ([100, 200, 300], (300,))
+
+
+def test_once(connection: sa.Connection) -> None:
+    """A new request creates, a repeat loads, another request under the key is refused and creates nothing."""
+    request = idempotency.Request(1, "k", "endpoint", b"d" * 32)
+    created: list[str] = []
+
+    def once(request: idempotency.Request | None, load: str | None = "loaded") -> tuple[Any, bool]:
+        return idempotency.once(
+            connection,
+            request,
+            object_id=b"i" * 16,
+            now=1,
+            create=lambda: created.append("x") or "created",  # type: ignore[func-returns-value]
+            load=lambda object_id: load if object_id == b"i" * 16 else None,
+        )
+
+    assert once(None) == once(None) == ("created", False)
+    assert once(request) == ("created", False)
+    assert once(request) == ("loaded", True)
+    for other in (replace(request, kind="key"), replace(request, digest=b"e" * 32)):
+        with pytest.raises(idempotency.KeyTaken):
+            once(other)
+    with pytest.raises(idempotency.KeyTaken, match="deleted"):
+        once(request, None)
+    assert once(replace(request, account_seq=2)) == ("created", False)
+    assert len(created) == 4

@@ -1,0 +1,125 @@
+"""No list is ever read by scanning or sorting a whole table: SQLite's own account of how it runs each query."""
+
+import re
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from uplift_server.core.deliveries import Status
+from uplift_server.store import (
+    accounts,
+    deliveries,
+    endpoints,
+    event_types,
+    events,
+    idempotency,
+    instants,
+    keys,
+    schema_version,
+)
+from uplift_server.store.records import DeliveryFilter, EventFilter
+from uplift_server.store.sqlite.connection import bound
+
+Verb = Callable[[sa.Connection], Any]
+SPAN = {"created_after": 5, "created_before": 90_000_000}
+LIST_VERBS: dict[str, Verb] = {
+    "accounts": lambda c: accounts.page(c, limit=50, before=(9,)),
+    "accounts live": lambda c: accounts.live(c, after=3),
+    "account": lambda c: accounts.get(c, b"x"),
+    "keys": lambda c: keys.page(c, 1, limit=50, before=(9,)),
+    "keys live": lambda c: keys.live(c, after=3),
+    "key": lambda c: keys.get(c, 1, b"x"),
+    "event type": lambda c: event_types.get(c, "x"),
+    "endpoints": lambda c: endpoints.page(c, 1, limit=50, before=(9,)),
+    "endpoints of all": lambda c: endpoints.page(c, None, limit=50, before=(9,)),
+    "endpoint": lambda c: endpoints.get(c, 1, b"x"),
+    "events": lambda c: events.page(c, 1, EventFilter(), limit=50, before=(9,)),
+    "events of a type": lambda c: events.page(c, 1, EventFilter(1, **SPAN), limit=50, before=(9,)),
+    "events of all": lambda c: events.page(c, None, EventFilter(), limit=50, before=(9,)),
+    "events of all, of a type": lambda c: events.page(c, None, EventFilter(1), limit=50, before=(9,)),
+    "events forward": lambda c: events.forward(c, 1, EventFilter(), limit=50, after=(1,)),
+    "events of a type forward": lambda c: events.forward(c, 1, EventFilter(1), limit=50, after=(1,)),
+    "events of all forward": lambda c: events.forward(c, None, EventFilter(), limit=50, after=(1,)),
+    "event": lambda c: events.find(c, 1, b"\x01"),
+    "event of anybody": lambda c: events.find(c, None, b"\x01"),
+    "instants": lambda c: instants.bounds(c, after=5, before=90_000_000),
+    "delivery": lambda c: deliveries.find(c, 1, b"x", b"y"),
+    "delivery of anybody": lambda c: deliveries.find(c, None, b"x", b"y"),
+    "deliveries of an event": lambda c: deliveries.page_of_event(c, 1, limit=50, before=(9,)),
+    "attempts": lambda c: deliveries.page_of_attempts(c, 1, 1, limit=50, before=(9,)),
+    "last failure": lambda c: deliveries.last_failure(c, 1),
+    "repeat": lambda c: idempotency.once(
+        c, idempotency.Request(1, "k", "x", b""), object_id=b"", now=1, create=lambda: 1, load=lambda _: 1
+    ),
+}
+FILTERS = {
+    "": DeliveryFilter(),
+    "in an instant": DeliveryFilter(**SPAN),
+    "pending": DeliveryFilter(Status.PENDING),
+    "failed": DeliveryFilter(Status.FAILED),
+    "held, of a type": DeliveryFilter(Status.HELD, type_seq=1, **SPAN),
+    "of a type": DeliveryFilter(type_seq=1),
+    "to an endpoint": DeliveryFilter(endpoint_seq=1),
+    "to an endpoint, failed, of a type": DeliveryFilter(Status.FAILED, 1, 1, **SPAN),
+}
+for name, wanted in FILTERS.items():
+    for whose, account in (("mine", 1), ("all", None)):
+        LIST_VERBS[f"deliveries {whose} {name}"] = lambda c, wanted=wanted, account=account: deliveries.page(
+            c, account, wanted, limit=50, before=(9, 9)
+        )
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sqlite3.Connection]:
+    """A database with a few rows of everything, so that no verb returns early."""
+    path: Path = tmp_path_factory.mktemp("plans") / "uplift.db"
+    schema_version.upgrade(path, now_ms=0)
+    body = b'{"id":"x","object":"event","type":"t","api_version":"1","created":1,"data":{}}'
+    with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as raw:
+        raw.execute("INSERT INTO accounts VALUES (1, x'01', 'a', '[]', 1, 1, NULL)")
+        raw.execute("INSERT INTO event_types VALUES (1, 't', '', '', NULL, NULL, '1', 0, 1, 1, NULL, NULL)")
+        for seq in range(1, 9):
+            raw.execute(
+                "INSERT INTO events VALUES (?, ?, 1, 1, ?, NULL, ?)", (seq, bytes([seq]), seq * 10_000_000, body)
+            )
+            raw.execute(
+                "INSERT INTO deliveries (event_seq, endpoint_seq, account_seq, status) VALUES (?, 1, 1, 2)", (seq,)
+            )
+        yield raw
+
+
+@pytest.mark.parametrize("name", LIST_VERBS)
+def test_every_query_goes_by_an_index(raw: sqlite3.Connection, name: str) -> None:
+    """No scan of a table without a LIMIT that ends it in key order; no sort beyond that of a page."""
+    with bound(raw) as connection:
+        statements: list[tuple[str, Any]] = []
+
+        def note(_c: Any, _cursor: Any, statement: str, parameters: Any, _ctx: Any, _many: bool) -> None:
+            statements.append((statement, parameters))
+
+        sa.event.listen(connection, "before_cursor_execute", note)
+        LIST_VERBS[name](connection)
+        sa.event.remove(connection, "before_cursor_execute", note)
+        assert statements
+        for statement, parameters in statements:
+            if statement.startswith("SELECT"):
+                check(statement, [row[3] for row in raw.execute(f"EXPLAIN QUERY PLAN {statement}", parameters)])
+
+
+def check(statement: str, plan: list[str]) -> None:
+    """What may stand in a plan."""
+    sorts = [step for step in plan if "TEMP B-TREE" in step]
+    scans = [step for step in plan if step.startswith("SCAN")]
+    text = f"{statement}\n" + "\n".join(plan)
+    pages = ("SCAN page", "SCAN anon")
+    for step in scans:
+        ends = re.search(r"\bLIMIT\b", statement) and re.search(r"ORDER BY \S+seq( DESC)?", statement)
+        assert step.startswith(pages) or "CONSTANT ROW" in step or (ends and not sorts), text
+    # Those that are sorted are a page's rows, found by their keys.
+    is_page = any(step.startswith(pages) for step in plan) or " IN (" in statement
+    assert not sorts or is_page, text
