@@ -14,7 +14,7 @@ from uplift_server.store.pages import page_of
 from uplift_server.store.records import Attempt, Delivery, DeliveryFilter, Page
 from uplift_server.store.schema import accounts, attempts, deliveries, endpoints, event_types, events
 
-WINDOW_ROWS: Final = 20_000
+WINDOW_ROWS: Final = 10_000
 """How many rows a list looks at for one page where no index leads to those wanted; then the page ends early."""
 
 _ENDPOINT_ID_TAIL_FROM: Final = 11
