@@ -7,6 +7,7 @@ from collections import namedtuple
 from pathlib import Path
 
 import pytest
+from tests.cli.fake_api import fake_api
 from typer.testing import CliRunner
 
 from uplift_server.cli import checks
@@ -153,6 +154,19 @@ def test_a_server_that_has_the_database_but_does_not_answer_is_found() -> None:
     assert code == 1
     assert found["server"][0] == "fail"
     assert "database" not in found
+
+
+@pytest.mark.parametrize(("status", "result"), [(200, "ok"), (503, "fail")])
+def test_a_server_that_runs_is_asked_whether_it_is_ready(status: int, result: str) -> None:
+    lock = FileLock(database())
+    lock.acquire()
+    try:
+        with fake_api() as api:
+            api.answers = {"GET /readyz": (status, b"words", {})}
+            _, found = examine(UPLIFT_PORT=api.url.rpartition(":")[2])
+    finally:
+        lock.release()
+    assert found["server"][0] == result
 
 
 def test_egress_that_cannot_work_is_found(tmp_path: Path) -> None:

@@ -68,6 +68,7 @@ def test_the_first_start_prints_a_key_once_and_commands_use_it(place: Place) -> 
         key = output(place, "key", "create", "--account", "Rapids")["key"]
         assert key.startswith("sk_")
         assert run(place, "endpoints", "ep_nothing").returncode == 4
+        assert '"check": "server", "result": "ok"' in run(place, "doctor", "--json").stdout
         second = run((place[0], place[1] | {"UPLIFT_PORT": "0"}), "serve")
         assert second.returncode == 75
         assert second.stderr.startswith("Error: another server (process ")

@@ -77,7 +77,7 @@ def _answers(config: Config) -> Finding:
     url = local_url(config)
     try:
         with closing(ApiClient(url, None, timeout_seconds=6)) as client:
-            client.get("/readyz")
+            client.check_ready()
     except CliError as error:
         return Finding("server", "fail", f"it has the database, but is not ready: {error.cause}", error.remedy)
     return Finding("server", "ok", f"running and ready on {url}; its database is looked at when it is stopped")

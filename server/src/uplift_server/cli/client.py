@@ -78,6 +78,12 @@ class ApiClient:
         """Delete something."""
         self.call("DELETE", path, account=account)
 
+    def check_ready(self) -> None:
+        """Return if the server is ready to work. Raises CliError."""
+        status, retry_after, answer = self._exchange("GET", f"{self._path}/readyz", None, {})
+        if status != 200:
+            raise self._refused(status, retry_after, answer)
+
     def items(self, path: str, *, limit: int, account: str | None = None, **query: object) -> Iterator[dict[str, Any]]:
         """The first `limit` items of a list, over as many pages as that takes."""
         cursor: str | None = None
