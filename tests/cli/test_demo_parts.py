@@ -2,10 +2,12 @@
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import pytest
+from typer.testing import CliRunner
 
 from uplift_server.cli.demo.receiver import (
     FIRST_FAILURES,
@@ -17,7 +19,9 @@ from uplift_server.cli.demo.receiver import (
     Receivers,
     ShakyRule,
 )
-from uplift_server.cli.demo.tally import Tally
+from uplift_server.cli.demo.run import Demo, free_port
+from uplift_server.cli.demo.tally import Summary, Tally
+from uplift_server.cli.main import app
 from uplift_webhooks.testing import sign
 
 SECRETS = {STEADY: "a-secret-of-the-steady-one", SHAKY: "a-secret-of-the-shaky-one"}
@@ -158,3 +162,26 @@ def test_percentiles_are_those_of_the_nearest_rank() -> None:
     summary = tally.summary(unfinished=0, seconds=1)
     assert (summary.p50_ms, summary.p99_ms) == (50.0, 99.0)
     assert Tally().summary(unfinished=0, seconds=0).p50_ms is None
+
+
+def test_an_incomplete_run_ends_with_1_and_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def course(_: Demo) -> Summary:
+        tally = Tally()
+        tally.handed_over("e1", 0.0)
+        return tally.summary(unfinished=2, seconds=30)
+
+    monkeypatch.setattr(Demo, "run", course)
+    result = CliRunner().invoke(app, ["demo", "--events", "1"])
+    assert result.exit_code == 1
+    assert "0 of 1 events delivered and verified at the steady receiver" in result.stdout
+    assert "2 deliveries that the server does not call delivered" in result.stdout
+    assert result.stderr.startswith("Error: not every event arrived and was verified\nRemedy: ")
+
+
+def test_a_port_that_is_taken_is_replaced_by_any_other() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert free_port(port) == 0
+    assert free_port(port) == port

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -104,6 +105,28 @@ def test_people_are_told_where_it_is_and_ctrl_c_stops_it(place: Place) -> None:
         assert process.returncode == 0
         assert "Stopping;" in errors
         assert "Stopped." in errors
+
+
+def test_a_second_signal_does_not_wait_for_attempts_under_way(place: Place) -> None:
+    directory, environ = place
+    allowed = (directory, environ | {"UPLIFT_ALLOW_PRIVATE_NETWORKS": "true"})
+    with socket.socket() as silent, serving(allowed) as (process, _):
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        output(allowed, "account", "create", "Rapids", "--email", "a@b.example")
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/"
+        output(allowed, "endpoint", "create", url, "--account", "Rapids")
+        # Its greeting is under way once somebody connects; nobody answers.
+        silent.settimeout(20)
+        connection, _ = silent.accept()
+        with connection:
+            process.send_signal(signal.SIGTERM)
+            assert process.stderr is not None
+            assert "Stopping;" in process.stderr.readline()
+            began = time.monotonic()
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(timeout=60) == 130
+            assert time.monotonic() - began < 5
 
 
 def test_without_a_server_a_command_does_its_work_all_the_same(place: Place) -> None:

@@ -1,6 +1,7 @@
 """Running the server."""
 
 import asyncio
+import os
 import signal
 from typing import TYPE_CHECKING, Final
 
@@ -89,8 +90,9 @@ class Stopper:
 
     def _signalled(self) -> None:
         if self._asked:
-            # Everything accepted is on the disk, so an end at any moment is safe; only time is lost.
-            raise SystemExit(SECOND_SIGNAL)
+            # Everything accepted is on the disk, so an end at any moment is safe; only time is lost. An exception would
+            # first unwind what is being awaited, and so wait after all.
+            os._exit(SECOND_SIGNAL)
         self._asked = True
         self._output.note(f"Stopping; attempts under way have {format_duration(20_000)}. Again to stop at once.")
         self._application.request_stop()
