@@ -91,7 +91,9 @@ class VirtualClock:
 
 def answer(status: int, *, retry_after: str | None = None) -> Exchange:
     """A complete response."""
-    return Exchange(0, 1000, status_code=status, retry_after=retry_after, response_head=b"HTTP/1.1 %d X\r\n\r\n" % status)
+    return Exchange(
+        0, 1000, status_code=status, retry_after=retry_after, response_head=b"HTTP/1.1 %d X\r\n\r\n" % status
+    )
 
 
 class ScriptedSender:
@@ -150,6 +152,7 @@ class World:
         breaker_failures: int = 0,
         in_flight_max: int = 1000,
         endpoint_in_flight_max: int = 16,
+        scan_every_ms: int = SECOND,
         database: Callable[[Path], SqliteDatabase] = SqliteDatabase,
     ) -> None:
         self.clock = VirtualClock()
@@ -161,6 +164,8 @@ class World:
             in_flight_max=in_flight_max,
             endpoint_in_flight_max=endpoint_in_flight_max,
             retention_ms=0,
+            scan_every_ms=scan_every_ms,
+            tick_ms=scan_every_ms,
         )
         self._path = folder / "uplift.db"
         self._make_database = database
@@ -290,7 +295,12 @@ class World:
             quiet = quiet + 1 if self._activity() == before else 0
 
     def _activity(self) -> tuple[int, ...]:
-        return (len(self.sender.sent), len(self.lines), self.engine.lanes.in_flight, self.engine.acceptor.waiting_events)
+        return (
+            len(self.sender.sent),
+            len(self.lines),
+            self.engine.lanes.in_flight,
+            self.engine.acceptor.waiting_events,
+        )
 
     async def run_for(self, ms: int) -> None:
         """Let so much time pass, stopping at every instant at which something was due."""

@@ -14,8 +14,6 @@ from uplift_server.store.errors import Unavailable
 from uplift_server.store.records import LeasedDelivery, LeaseWish
 from uplift_server.store.upkeep import cancel_waiting
 
-SCAN_EVERY_MS: Final = 1000
-"""How often endpoints with due deliveries are looked for, besides at the instants known to come."""
 SCAN_PAGE: Final = 1000
 ENDPOINT_WISH_MIN: Final = 16
 CANCEL_BATCH: Final = 200
@@ -34,6 +32,7 @@ class Dispatcher:
         *,
         owner: int,
         lease_ms: int,
+        scan_every_ms: int,
     ) -> None:
         self._database = database
         self._directory = directory
@@ -41,6 +40,7 @@ class Dispatcher:
         self._clock = clock
         self._owner = owner
         self._lease_ms = lease_ms
+        self._scan_every_ms = scan_every_ms
         self._wake = asyncio.Event()
         self._stopping = False
         self._next_due: int | None = 0
@@ -79,7 +79,7 @@ class Dispatcher:
 
     def _wait_ms(self) -> int:
         now = self._clock.now_ms()
-        next_scan = self._scanned_at + SCAN_EVERY_MS
+        next_scan = self._scanned_at + self._scan_every_ms
         return max(1, min(next_scan, next_scan if self._next_due is None else self._next_due) - now)
 
     async def _round(self) -> bool:
@@ -88,13 +88,13 @@ class Dispatcher:
             returned, self._returned = self._returned, []
             await self._database.release(returned, now=self._clock.now_ms())
         now = self._clock.now_ms()
-        if now - self._scanned_at >= SCAN_EVERY_MS or (self._next_due is not None and self._next_due <= now):
+        if now - self._scanned_at >= self._scan_every_ms or (self._next_due is not None and self._next_due <= now):
             await self._scan(now)
         return await self._lease()
 
     async def _scan(self, now: int) -> None:
         """End expired leases, and find every endpoint with something due."""
-        if now - self._scanned_at >= SCAN_EVERY_MS:
+        if now - self._scanned_at >= self._scan_every_ms:
             await self._database.reclaim(now=now)
         self._scanned_at = now
         self._next_due = None

@@ -19,7 +19,6 @@ from uplift_server.observe.attempt_log import AttemptLine
 from uplift_server.store.contract import Database
 from uplift_server.store.errors import StoreError
 
-TICK_MS: Final = 500
 RECLAIM_BATCH: Final = 1000
 DRAIN_MS_MAX: Final = 18_000
 """How long a stop waits for attempts in flight: an attempt's deadline and a little, within the 20 s a stop may take."""
@@ -36,6 +35,10 @@ class EngineSettings:
     in_flight_max: int
     endpoint_in_flight_max: int
     retention_ms: int
+    scan_every_ms: int = 1000
+    """How often the database is searched for due deliveries, besides at the instants known to come."""
+    tick_ms: int = 500
+    """How often callers who wait too long are looked for."""
     owner: int = 1
     """This process among those that lease from the database; not 0."""
 
@@ -77,7 +80,13 @@ class Engine:
         )
         self.settler = Settler(database, self.lanes, clock, on_lines)
         self.dispatcher = Dispatcher(
-            database, directory, self.lanes, clock, owner=settings.owner, lease_ms=settings.lease_ms
+            database,
+            directory,
+            self.lanes,
+            clock,
+            owner=settings.owner,
+            lease_ms=settings.lease_ms,
+            scan_every_ms=settings.scan_every_ms,
         )
         self._attempts = Attempts(
             directory,
@@ -152,5 +161,5 @@ class Engine:
 
     async def _tick(self) -> None:
         while True:
-            await self._clock.wait(self._stopping, TICK_MS)
+            await self._clock.wait(self._stopping, self._settings.tick_ms)
             self.acceptor.give_up_waiting()
