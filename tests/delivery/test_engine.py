@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import hmac
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,7 @@ async def test_the_default_schedule_makes_ten_attempts_over_three_days_then_fail
         await world.accept()
         await world.run_for(100 * HOUR)
         times = world.sender.times("one.test")
-        waits = [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+        waits = [later - earlier for earlier, later in pairwise(times)]
         assert len(waits) == len(DEFAULT_DELAYS)
         for wait, seconds in zip(waits, DEFAULT_DELAYS, strict=True):
             # Never before its due instant; the dispatcher looks at most a moment later.
@@ -179,7 +180,7 @@ async def test_a_rate_limit_is_kept(tmp_path: Path) -> None:
         await world.run_for(4 * SECOND)
         times = world.sender.times("one.test")
         assert len(times) == 40
-        assert min(b - a for a, b in zip(times, times[1:], strict=False)) >= 90
+        assert min(b - a for a, b in pairwise(times)) >= 90
         assert times[-1] - times[0] >= 3700
 
 
@@ -257,11 +258,12 @@ async def test_a_resend_that_fails_leaves_the_schedule_as_it_was(tmp_path: Path)
         assert (after.status, after.due_at, after.scheduled_attempts) == (Status.PENDING, before.due_at, 1)
         assert after.attempts_made == 2
         await world.run_for(HOUR)
-        (row,) = await world.deliveries()
-        assert (row.status, row.attempts_made, row.scheduled_attempts) == (Status.FAILED, 4, 3)
+        (failed,) = await world.deliveries()
+        assert (failed.status, failed.attempts_made, failed.scheduled_attempts) == (Status.FAILED, 4, 3)
         await resend(world, stored.seq, endpoint.seq)
         (row,) = await world.deliveries()
         assert (row.status, row.attempts_made) == (Status.FAILED, 5)
+        assert (row.completed_at, row.failed_reason) == (failed.completed_at, FailedReason.EXHAUSTED)
 
 
 async def test_a_drain_finishes_what_is_in_flight_and_gives_back_the_rest(tmp_path: Path) -> None:

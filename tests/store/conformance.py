@@ -100,8 +100,8 @@ def settled(leased: LeasedDelivery, status: Status = Status.DELIVERED, due_at: i
     number = leased.attempts_made + 1
     outcome = Outcome.DELIVERED if status is Status.DELIVERED else Outcome.SERVER_ERROR
     attempt = AttemptRow(
-        leased.event_seq, leased.endpoint_seq, number, Trigger.SCHEDULE, NOW, 1500, None, 1, None, 2, 200, outcome, None,
-        None, "127.0.0.1:80", b"POST / HTTP/1.1\r\n\r\n", b"HTTP/1.1 200 OK\r\n\r\n", b"\x00\xff", False,
+        leased.event_seq, leased.endpoint_seq, number, Trigger.SCHEDULE, NOW, 1500, None, 1, None, 2, 200, outcome,
+        None, None, "127.0.0.1:80", b"POST / HTTP/1.1\r\n\r\n", b"HTTP/1.1 200 OK\r\n\r\n", b"\x00\xff", False,
     )  # fmt: skip
     return Settlement(
         leased.event_seq,
@@ -379,10 +379,8 @@ async def large_batches_settle_whole(bench: Bench) -> None:
 
 
 async def health_is_written_with_the_batch(bench: Bench) -> None:
-    values = dict(
-        seq=1, id=b"e" * 16, account_seq=1, url="https://x", description="", event_types="[]", secret=b"s",
-        secret_created_at=NOW, state=0, created_at=NOW, updated_at=NOW,
-    )  # fmt: skip
+    values = {"seq": 1, "id": b"e" * 16, "account_seq": 1, "url": "https://x", "description": "", "event_types": "[]"}
+    values |= {"secret": b"s", "secret_created_at": NOW, "state": 0, "created_at": NOW, "updated_at": NOW}
     await bench.database.write(lambda c: c.execute(sa.insert(endpoints).values(**values)).rowcount)
     await bench.database.settle([], [HealthRow(1, 3, NOW - 5, NOW - 9, NOW, Outcome.TIMEOUT)])
     (row,) = await bench.rows(endpoints)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import resource
 import socket
 import sys
 from collections.abc import Iterator
@@ -34,6 +35,7 @@ from uplift_server.store.sealing import Sealer, parse_key
 from uplift_server.store.sqlite import SqliteDatabase
 
 BACKLOG: Final = 2048
+FILES_WANTED: Final = 16_384
 KEEP_ALIVE_SECONDS: Final = 65
 CONNECTIONS_MAX: Final = 10_000
 REQUESTS_FINISH_SECONDS: Final = 2
@@ -69,11 +71,15 @@ class Application:
         WrongSecretKey; nothing runs then.
         """
         async with contextlib.AsyncExitStack() as undo:
+            _raise_file_limit()
+            self._make_directory()
+            self._database.lock()
+            undo.push_async_callback(self._database.close)
             listener = _listener(self._config)
             undo.callback(listener.close)
             self.address = listener.getsockname()[:2]
             sealer = Sealer(parse_key(secret_key(self._config)))
-            await self._open_database(undo)
+            await self._open_database()
             self._build(sealer, undo)
             self.new_operator_key = await begin(self._means, self._operator_key)
             await self._engine.start()
@@ -106,10 +112,9 @@ class Application:
         await asyncio.get_running_loop().run_in_executor(None, self._attempt_log.close)
         self._stopped.set()
 
-    async def _open_database(self, undo: contextlib.AsyncExitStack) -> None:
-        path = self._config.database_path
+    def _make_directory(self) -> None:
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            self._config.database_path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ConfigError(
                 ConfigProblem(
@@ -118,9 +123,9 @@ class Application:
                     "choose another, or make it by hand",
                 )
             ) from error
-        self._database.lock()
-        undo.push_async_callback(self._database.close)
-        copy = schema_version.upgrade(path, now_ms=self._clock.now_ms())
+
+    async def _open_database(self) -> None:
+        copy = schema_version.upgrade(self._config.database_path, now_ms=self._clock.now_ms())
         if copy is not None:
             self._log.info("the database was upgraded", revision=schema_version.HEAD, copy_of_the_old=str(copy))
         await self._database.open()
@@ -186,6 +191,14 @@ class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+
+def _raise_file_limit() -> None:
+    """A thousand attempts in flight, as many idle connections and all callers need more files than shells allow."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = FILES_WANTED if hard == resource.RLIM_INFINITY else min(FILES_WANTED, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _listener(config: Config) -> socket.socket:

@@ -1,7 +1,7 @@
 """What one HTTP exchange with a receiver gave: a value, whatever happened."""
 
-from dataclasses import dataclass
 from enum import IntEnum
+from typing import NamedTuple
 
 
 class Failure(IntEnum):
@@ -17,8 +17,7 @@ class Failure(IntEnum):
     """Our own way out failed: the egress proxy or the source address. Never the receiver's fault."""
 
 
-@dataclass(frozen=True, slots=True)
-class Exchange:
+class Exchange(NamedTuple):
     """One exchange, complete or not.
 
     `status_code` is set when a status line was read, even if the exchange failed later; `failure` is None exactly when

@@ -41,8 +41,8 @@ class Ingest:
     def one(self, caller: Caller, event: Incoming) -> Answer:
         """Accept one event for the caller's account.
 
-        The future gives its `Appended`, alone in a list, once it is durable. Raises Forbidden, AccountRequired, Invalid,
-        PayloadTooLarge, and the store's Unavailable; the last one also through the future.
+        The future gives its `Appended`, alone in a list, once it is durable. Raises Forbidden, AccountRequired,
+        Invalid, PayloadTooLarge, and the store's Unavailable; the last one also through the future.
         """
         if not caller.principal.is_operator:
             caller.require(Scope.EVENTS_WRITE)

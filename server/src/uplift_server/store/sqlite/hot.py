@@ -225,7 +225,10 @@ def lease_due(
 # The driver counts changed rows only for statements that begin with UPDATE, so the rows are no WITH clause.
 _SETTLE: Final = ManyRows(
     "UPDATE deliveries SET status = s.column1, due_at = s.column2, attempts_made = s.column3,"
-    " scheduled_attempts = s.column4, last_outcome = s.column5, failed_reason = s.column6, completed_at = s.column7,"
+    " scheduled_attempts = s.column4, last_outcome = coalesce(s.column5, last_outcome),"
+    # A resend that leads back to where the delivery was leaves why and when it got there.
+    " failed_reason = CASE WHEN resume_status = s.column1 THEN failed_reason ELSE s.column6 END,"
+    " completed_at = CASE WHEN resume_status = s.column1 THEN completed_at ELSE s.column7 END,"
     " lease_owner = 0, trigger = 0, resume_status = NULL, resume_due_at = NULL FROM ({rows}) s"
     " WHERE deliveries.event_seq = s.column8 AND deliveries.endpoint_seq = s.column9 AND deliveries.fence = s.column10"
     " AND deliveries.lease_owner <> 0",
