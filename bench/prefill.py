@@ -34,6 +34,8 @@ def prefill(database: Path, count: int, body_bytes: int) -> None:
     (type_seq,) = connection.execute("SELECT seq FROM event_types WHERE name = ?", (TYPE,)).fetchone()
     connection.close()
     asyncio.run(_fill(database, list(_events(endpoints, type_seq, body_bytes)), count))
+    # What was written lately must not be on its way to the disk while something is measured.
+    os.sync()
 
 
 def _events(endpoints: list[tuple[int, int]], type_seq: int, body_bytes: int) -> Iterator[tuple[int, int, int, bytes]]:
