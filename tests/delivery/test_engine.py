@@ -226,7 +226,6 @@ async def resend(world: World, event_seq: int, endpoint_seq: int) -> None:
                     trigger=Trigger.RESEND,
                     resume_status=row.status,
                     resume_due_at=row.due_at,
-                    completed_at=None,
                 )
             ).rowcount
         )
