@@ -1,0 +1,252 @@
+"""A real server to push around: started as a process on a port of its own, killed, started again on the same data."""
+
+import contextlib
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import urllib3
+
+T = TypeVar("T")
+
+PROGRAM = str(Path(sys.executable).with_name("uplift-server"))
+OPERATOR_KEY = "op_end-to-end-tests-know-this-one"
+READY_WITHIN_S = 20
+TYPE = "test.numbered"
+"""An event type without a schema, made with the first account."""
+
+
+def wait_for(condition: Callable[[], T], what: str, within: float = 20, every: float = 0.02) -> T:
+    """Poll until the condition holds, and answer what it gave; fail with `what` when it does not in time."""
+    deadline = time.monotonic() + within
+    while True:
+        found = condition()
+        if found:
+            return found
+        assert time.monotonic() < deadline, f"not within {within} s: {what}"
+        time.sleep(every)
+
+
+def free_port() -> int:
+    """A port nobody uses, below those the system gives to outgoing connections: it stays free between two starts."""
+    for _ in range(100):
+        port = random.randrange(15_000, 30_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("no free port")
+
+
+@dataclass
+class Answer:
+    """What the API answered, and how long it took."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    seconds: float
+
+    @property
+    def json(self) -> Any:
+        """The decoded body."""
+        return json.loads(self.body)
+
+
+class Api:
+    """Calls the HTTP API with one key, as any client would. A refused connection is status 0."""
+
+    def __init__(self, url: str, key: str, account: str | None = None) -> None:
+        self._url = url
+        self._headers = {"authorization": f"Bearer {key}", "content-type": "application/json"}
+        if account is not None:
+            self._headers["uplift-account"] = account
+        self._http = urllib3.PoolManager(
+            maxsize=64, retries=False, timeout=urllib3.Timeout(connect=5, read=15), block=False
+        )
+
+    def __call__(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
+        """One request, made once."""
+        began = time.monotonic()
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        content = body if isinstance(body, bytes | None) else json.dumps(body).encode()
+        try:
+            got = self._http.request(method, self._url + path, body=content, headers={**self._headers, **named})
+        except urllib3.exceptions.HTTPError as error:
+            return Answer(0, {}, str(error).encode(), time.monotonic() - began)
+        return Answer(got.status, got.headers, got.data, time.monotonic() - began)
+
+    def ok(self, method: str, path: str, body: Any = None, **headers: str) -> Any:
+        """One request that must succeed; its JSON."""
+        answer = self(method, path, body, **headers)
+        assert 200 <= answer.status < 300, (method, path, answer)
+        return answer.json if answer.body else None
+
+    def close(self) -> None:
+        """Close the connections kept."""
+        self._http.clear()
+
+    def send(self, number: int, **fields: Any) -> Answer:
+        """Send an event that carries a number."""
+        return self("POST", "/v1/events", {"type": TYPE, "data": {"number": number}, **fields})
+
+    def endpoint(self, url: str, **fields: Any) -> Any:
+        """Register an endpoint."""
+        return self.ok("POST", "/v1/endpoints", {"url": url, **fields})
+
+    def everything(self, path: str) -> list[Any]:
+        """All of a list, page by page."""
+        found: list[Any] = []
+        cursor = ""
+        separator = "&" if "?" in path else "?"
+        while True:
+            page = self.ok("GET", f"{path}{separator}limit=500{cursor}")
+            found += page["data"]
+            if page["next_cursor"] is None:
+                return found
+            cursor = f"&cursor={page['next_cursor']}"
+
+
+class Server:
+    """One `uplift-server serve` and its data directory."""
+
+    def __init__(self, data: Path, **environ: str) -> None:
+        self.data = data
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.process: subprocess.Popen[str] | None = None
+        self.log: list[str] = []
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("UPLIFT_")}
+        self.environ = {
+            **inherited,
+            "UPLIFT_DATABASE_URL": f"sqlite:///{data / 'uplift.db'}",
+            "UPLIFT_PORT": str(self.port),
+            "UPLIFT_OPERATOR_KEY": OPERATOR_KEY,
+            "UPLIFT_ALLOW_PRIVATE_NETWORKS": "true",
+            "UPLIFT_LOG_FORMAT": "none",
+            "UPLIFT_RETRY_SCHEDULE": "300ms,300ms,300ms,300ms",
+            **environ,
+        }
+        self._readers: list[threading.Thread] = []
+        self._apis: list[Api] = []
+
+    @property
+    def pid(self) -> int:
+        """The process's id."""
+        assert self.process is not None
+        return self.process.pid
+
+    def launch(self) -> None:
+        """Start the process without waiting for anything."""
+        self.process = subprocess.Popen(
+            [PROGRAM, "serve", "--json"],
+            cwd=self.data,
+            env=self.environ,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        reader = threading.Thread(target=self._drain, args=(self.process,), daemon=True)
+        reader.start()
+        self._readers.append(reader)
+
+    def start(self) -> "Server":
+        """Start, and wait until it is ready."""
+        self.launch()
+        wait_for(self._ready, f"the server is ready: {self.log}", READY_WITHIN_S)
+        return self
+
+    def kill(self) -> None:
+        """`kill -9`."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait(10)
+
+    def terminate(self) -> None:
+        """Ask it to stop; does not wait."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGTERM)
+
+    def stop(self) -> int:
+        """Ask it to stop; its exit code."""
+        assert self.process is not None
+        self.terminate()
+        return self.process.wait(25)
+
+    def end(self) -> None:
+        """Leave nothing behind, whatever state the test left it in."""
+        for api in self._apis:
+            api.close()
+        if self.process is not None and self.process.poll() is None:
+            try:
+                self.stop()
+            except subprocess.TimeoutExpired:
+                self.kill()
+        for reader in self._readers:
+            reader.join(5)
+
+    def api(self, key: str = OPERATOR_KEY, account: str | None = None) -> Api:
+        """A client; without a key, the operator's."""
+        api = Api(self.url, key, account)
+        self._apis.append(api)
+        return api
+
+    def account(self, name: str = "Rapids Academy") -> tuple[str, Api]:
+        """A new account: its id, and the operator acting for it."""
+        self.api().ok("PUT", f"/v1/event-types/{TYPE}", {"description": "Has a number."})
+        made = self.api().ok("POST", "/v1/accounts", {"name": name, "contact_emails": ["data@rapids.example"]})
+        return made["id"], self.api(account=made["id"])
+
+    def resident_mib(self) -> float:
+        """How much memory it holds."""
+        status = Path(f"/proc/{self.pid}/status").read_text()
+        return int(status.split("VmRSS:")[1].split()[0]) / 1024
+
+    def _ready(self) -> bool:
+        assert self.process is not None
+        assert self.process.poll() is None, f"it ended with {self.process.returncode}: {self.log}"
+        try:
+            return urllib3.request("GET", self.url + "/readyz", retries=False, timeout=5).status == 200
+        except urllib3.exceptions.HTTPError:
+            return False
+
+    def _drain(self, process: "subprocess.Popen[str]") -> None:
+        assert process.stdout is not None
+        with process.stdout as lines:
+            self.log.extend(lines)
+
+
+@contextlib.contextmanager
+def serving(data: Path, **environ: str) -> Iterator[Server]:
+    """A started server that ends with the block."""
+    data.mkdir(parents=True, exist_ok=True)
+    server = Server(data, **environ)
+    try:
+        yield server.start()
+    finally:
+        server.end()
+
+
+def settled(api: Api, delivery: str, within: float = 20) -> Any:
+    """The delivery, once it is over."""
+
+    def over() -> Any:
+        found = api.ok("GET", f"/v1/deliveries/{delivery}")
+        return found if found["status"] not in {"pending", "held"} else None
+
+    return wait_for(over, f"delivery {delivery} is over", within, every=0.05)
+
+
+def deliveries_of(api: Api, event: str) -> list[Any]:
+    """The deliveries of an event."""
+    found: list[Any] = api.ok("GET", f"/v1/events/{event}/deliveries")["data"]
+    return found

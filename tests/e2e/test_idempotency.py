@@ -1,0 +1,150 @@
+"""The same event sent again is the same event: at once, concurrently, after a restart, and after a crash."""
+
+import threading
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .harness import TYPE, Answer, Api, Server, deliveries_of, serving, settled, wait_for
+from .receiving import Receiver
+
+FIELDS = ["idempotency_key", "id"]
+THREADS = 20
+
+
+def _fresh(field: str) -> dict[str, str]:
+    return {field: str(uuid.uuid4())}
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_twenty_at_once_are_one_event(server: Server, receiver: Receiver, field: str) -> None:
+    _, api = server.account()
+    api.endpoint(receiver.url("/hook"))
+    for _ in range(5):
+        same = _fresh(field)
+        answers = _at_once(lambda _, same=same: api.send(1, **same))
+        assert [answer.status for answer in answers] == [202] * THREADS
+        assert len({answer.json["id"] for answer in answers}) == 1
+        assert [answer.json["duplicate"] for answer in answers].count(False) == 1
+    events = api.everything(f"/v1/events?type={TYPE}")
+    assert len(events) == 5
+    for event in events:
+        assert sum(event["deliveries"].values()) == 1
+        settled(api, deliveries_of(api, event["id"])[0]["id"])
+    assert len(receiver.on("/hook")) == 5
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_of_twenty_with_different_content_one_is_taken_and_the_others_conflict(server: Server, field: str) -> None:
+    _, api = server.account()
+    same = _fresh(field)
+    answers = _at_once(lambda number: api.send(number, **same))
+    assert sorted(answer.status for answer in answers) == [202] + [409] * (THREADS - 1)
+    refused = next(answer for answer in answers if answer.status == 409)
+    assert refused.json["code"] == "idempotency_conflict"
+    assert refused.headers["content-type"] == "application/problem+json"
+    assert len(api.everything(f"/v1/events?type={TYPE}")) == 1
+
+
+def test_batches_that_overlap_concurrently_store_each_event_once(server: Server) -> None:
+    account, api = server.account()
+    keys = [str(uuid.uuid4()) for _ in range(30)]
+
+    def batch(offset: int) -> Answer:
+        events = [
+            {"type": TYPE, "data": {"number": n}, "account": account, "idempotency_key": keys[n]}
+            for n in range(offset, offset + 10)
+        ]
+        return api("POST", "/v1/events/batch", {"events": events})
+
+    answers = _at_once(batch)
+    assert {answer.status for answer in answers} == {202}
+    ids: dict[int, set[str]] = {}
+    for offset, answer in enumerate(answers):
+        for place, stored in enumerate(answer.json["data"]):
+            ids.setdefault(offset + place, set()).add(stored["id"])
+    assert all(len(each) == 1 for each in ids.values())
+    assert len(api.everything(f"/v1/events?type={TYPE}")) == len(ids)
+
+
+def test_two_accounts_may_use_the_same_key_and_id(server: Server) -> None:
+    same = {**_fresh("idempotency_key"), **_fresh("id")}
+    for name in ("One", "Two"):
+        _, api = server.account(name)
+        assert api.send(1, **same).json["duplicate"] is False
+        assert api.send(1, **same).json["duplicate"] is True
+
+
+def test_restart_and_crash_forget_no_key(tmp_path: Path, receiver: Receiver) -> None:
+    with serving(tmp_path / "data") as server:
+        account, api = server.account()
+        api.endpoint(receiver.url("/hook"))
+        sent = [(_fresh(field), number) for number, field in enumerate(FIELDS * 2)]
+        first = [api.send(number, **same) for same, number in sent]
+        assert server.stop() == 0
+        server.start()
+        _expect_repeats(server.api(account=account), sent, first)
+        # A crash right after the answer: nothing of what it promised may hang on a later write.
+        more = [(_fresh(field), number) for number, field in enumerate(FIELDS * 2, start=100)]
+        first += [server.api(account=account).send(number, **same) for same, number in more]
+        server.kill()
+        server.start()
+        api = server.api(account=account)
+        _expect_repeats(api, sent + more, first)
+        assert len(api.everything(f"/v1/events?type={TYPE}")) == len(first)
+        wait_for(lambda: set(receiver.numbers("/hook")) == {n for _, n in sent + more}, "everything arrives")
+
+
+def test_callers_cut_off_by_a_crash_who_repeat_make_one_event_each(tmp_path: Path) -> None:
+    with serving(tmp_path / "data") as server:
+        account, api = server.account()
+        keys = [str(uuid.uuid4()) for _ in range(THREADS)]
+        cut = threading.Event()
+
+        def insist(thread: int) -> list[Any]:
+            stored = []
+            for number in range(25):
+                key = f"{keys[thread]}-{number}"
+                stored.append(wait_for(lambda: _stored(api.send(number, idempotency_key=key)), "is stored", 30))  # noqa: B023
+                if number == 8:
+                    cut.set()
+            return stored
+
+        with ThreadPoolExecutor(THREADS) as pool:
+            working = [pool.submit(insist, thread) for thread in range(THREADS)]
+            assert cut.wait(20)
+            server.kill()
+            server.start()
+            results = [stored for future in working for stored in future.result(60)]
+        ids = {stored["id"] for stored in results}
+        assert len(ids) == len(results) == THREADS * 25
+        assert len(server.api(account=account).everything(f"/v1/events?type={TYPE}")) == len(ids)
+
+
+def _stored(answer: Answer) -> Any:
+    assert answer.status in {0, 202, 503}, answer
+    return answer.json if answer.status == 202 else None
+
+
+def _expect_repeats(api: Api, sent: list[tuple[dict[str, str], int]], first: list[Answer]) -> None:
+    for (same, number), before in zip(sent, first, strict=True):
+        again = api.send(number, **same)
+        assert (again.status, again.json["duplicate"]) == (202, True)
+        assert again.json["id"] == before.json["id"]
+        assert again.json["created_at"] == before.json["created_at"]
+        assert api.send(number + 1000, **same).status == 409
+
+
+def _at_once(send: Any) -> list[Answer]:
+    """THREADS calls that begin together."""
+    barrier = threading.Barrier(THREADS)
+
+    def call(number: int) -> Answer:
+        barrier.wait(10)
+        return send(number)
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        return list(pool.map(call, range(THREADS), timeout=30))

@@ -1,0 +1,199 @@
+"""`kill -9` at any moment: what was answered 202 arrives, unchanged, and duplicates are only what was under way.
+
+UPLIFT_TEST_KILLS says how many kills (default 5), UPLIFT_TEST_SEED when.
+"""
+
+import contextlib
+import itertools
+import os
+import random
+import sqlite3
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from . import receiving
+from .harness import TYPE, Server, serving, wait_for
+from .receiving import Receiver
+
+KILLS = int(os.environ.get("UPLIFT_TEST_KILLS", "5"))
+SEED = int(os.environ.get("UPLIFT_TEST_SEED", "20251124"))
+PATHS = ("/steady", "/flapping")
+BATCH = 20
+
+
+class Load:
+    """Callers who send numbered events, and send again with the same key what was not answered."""
+
+    def __init__(self, server: Server, account: str) -> None:
+        self._numbers = itertools.count()
+        self._server = server
+        self._account = account
+        self._enough = threading.Event()
+        self.accepted: dict[int, str] = {}
+        """By number, the id in the answer."""
+        self.once = set[int]()
+        """Numbers whose caller never repeats: answered or given up."""
+        self.unforeseen: list[Any] = []
+        roles = [self._single, self._single, self._careless, self._batch]
+        self._threads = [threading.Thread(target=role) for role in roles]
+        for thread in self._threads:
+            thread.start()
+
+    def finish(self) -> None:
+        """Let every caller get its last answer."""
+        self._enough.set()
+        for thread in self._threads:
+            thread.join(30)
+            assert not thread.is_alive(), "a caller never got an answer"
+
+    def _single(self) -> None:
+        api = self._server.api(account=self._account)
+        while not self._enough.wait(0.002):
+            number = next(self._numbers)
+            while not self._note([number], api.send(number, idempotency_key=f"n-{number}")):
+                time.sleep(0.02)
+
+    def _careless(self) -> None:
+        """Sends without a key, and does not repeat."""
+        api = self._server.api(account=self._account)
+        while not self._enough.wait(0.002):
+            number = next(self._numbers)
+            self.once.add(number)
+            if not self._note([number], api.send(number)):
+                time.sleep(0.02)
+
+    def _batch(self) -> None:
+        api = self._server.api(account=self._account)
+        while not self._enough.wait(0.02):
+            numbers = list(itertools.islice(self._numbers, BATCH))
+            events = [{"type": TYPE, "data": {"number": n}, "idempotency_key": f"n-{n}"} for n in numbers]
+            while not self._note(numbers, api("POST", "/v1/events/batch", {"events": events})):
+                time.sleep(0.02)
+
+    def _note(self, numbers: list[int], answer: Any) -> bool:
+        if answer.status == 202:
+            stored = answer.json["data"] if len(numbers) > 1 else [answer.json]
+            self.accepted.update(zip(numbers, (each["id"] for each in stored), strict=True))
+            return True
+        if answer.status not in {0, 503}:
+            self.unforeseen.append(answer)
+        return False
+
+
+def test_whatever_was_answered_202_survives_kills_under_load(tmp_path: Path, receiver: Receiver) -> None:
+    dice = random.Random(SEED)
+    receiver.url("/flapping", receiving.after_failing(1))
+    settings = {"UPLIFT_RETRY_SCHEDULE": ",".join(["200ms"] * 20), "UPLIFT_BREAKER_FAILURES": "0"}
+    cut_off = 0
+    with serving(tmp_path / "data", **settings) as server:
+        account, api = server.account()
+        for path in PATHS:
+            api.endpoint(receiver.url(path), max_in_flight=64)
+        load = Load(server, account)
+        for _ in range(KILLS):
+            time.sleep(dice.uniform(0.05, 0.9))
+            server.kill()
+            cut_off += _sent_but_leased(server, receiver)
+            server.start()
+        time.sleep(dice.uniform(0.05, 0.5))
+        load.finish()
+        assert load.unforeseen == []
+        assert len(load.accepted) > 50 * KILLS, "there was load"
+        wanted = set(load.accepted)
+        for path in PATHS:
+            wait_for(lambda path=path: wanted <= _delivered(receiver, path), f"all arrive at {path}", 40, every=0.2)
+        # What was stored and not answered may arrive, too; let it, before repeats are counted.
+        wait_for(lambda: _open(api) == 0, "nothing is pending", 30, every=0.2)
+        _check(receiver, load, cut_off)
+
+
+def _check(receiver: Receiver, load: Load, cut_off: int) -> None:
+    duplicates = 0
+    for path in PATHS:
+        attempts_needed = 2 if path == "/flapping" else 1
+        came: dict[str, list[receiving.Received]] = {}
+        for request in receiver.on(path):
+            came.setdefault(request.headers["webhook-id"], []).append(request)
+        for requests in came.values():
+            assert len({request.digest for request in requests}) == 1, "the same bytes on every attempt"
+            duplicates += len(requests) - attempts_needed
+        by_number: dict[int, set[str]] = {}
+        for event, requests in came.items():
+            by_number.setdefault(requests[0].json["data"]["number"], set()).add(event)
+        for number, events in by_number.items():
+            assert len(events) == 1, f"number {number} was stored twice"
+            if number in load.accepted:
+                assert events == {load.accepted[number]}
+            else:
+                assert number in load.once, "only who does not repeat is left without an answer"
+    print(f"{len(load.accepted)} accepted, {duplicates} duplicates, {cut_off} sent and unsettled at {KILLS} kills")
+    assert duplicates <= cut_off
+
+
+def _sent_but_leased(server: Server, receiver: Receiver) -> int:
+    """How many deliveries had reached the receiver and not yet the database when the server died."""
+    counts = [-1, len(receiver.requests)]
+    while counts[-1] != counts[-2]:  # requests still in the sockets' buffers are on their way
+        time.sleep(0.1)
+        counts.append(len(receiver.requests))
+    statement = (
+        "SELECT lower(hex(e.id)), n.url, d.attempts_made FROM deliveries d JOIN events e ON e.seq = d.event_seq"
+        " JOIN endpoints n ON n.seq = d.endpoint_seq WHERE d.status = 0 AND d.lease_owner <> 0"
+    )
+    # Read-only, so that the last commits are left in the log for the server to recover.
+    with contextlib.closing(sqlite3.connect(f"file:{server.data / 'uplift.db'}?mode=ro", uri=True)) as database:
+        leased = database.execute(statement).fetchall()
+    came = Counter((r.headers["webhook-id"].replace("-", ""), r.path) for r in list(receiver.requests))
+    # `came` counts requests over all lives; what exceeds the attempts remembered was sent and is not remembered.
+    return sum(max(0, came[event, "/" + url.rsplit("/", 1)[1]] - made) for event, url, made in leased)
+
+
+def _delivered(receiver: Receiver, path: str) -> set[int]:
+    return set(receiver.numbers(path))
+
+
+def _open(api: Any) -> int:
+    pending = api.ok("GET", "/v1/deliveries?status=pending&limit=1")["data"]
+    return len(pending)
+
+
+def test_kills_during_the_very_first_start_leave_nothing_that_stops_the_next(
+    tmp_path: Path, receiver: Receiver
+) -> None:
+    dice = random.Random(SEED)
+    server = Server(tmp_path)
+    try:
+        for _ in range(max(4, KILLS)):
+            server.launch()
+            time.sleep(dice.uniform(0.3, 1.5))
+            server.kill()
+        server.start()
+        _, api = server.account()
+        api.endpoint(receiver.url("/hook"))
+        assert api.send(1).status == 202
+        receiver.wait("/hook", 1)
+    finally:
+        server.end()
+
+
+def test_kills_while_it_starts_with_work_waiting_lose_nothing(tmp_path: Path, receiver: Receiver) -> None:
+    dice = random.Random(SEED)
+    with serving(tmp_path / "data", UPLIFT_RETRY_SCHEDULE="100ms," + ",".join(["1s"] * 30)) as server:
+        _, api = server.account()
+        api.endpoint(receiver.url("/hook", receiving.answer(500)))
+        events = [{"type": TYPE, "data": {"number": n}} for n in range(200)]
+        ids = [stored["id"] for stored in api.ok("POST", "/v1/events/batch", {"events": events})["data"]]
+        server.kill()
+        for _ in range(3):
+            server.launch()
+            time.sleep(dice.uniform(0.6, 1.6))
+            server.kill()
+        receiver.url("/hook", receiving.answer())
+        server.start()
+        wait_for(lambda: len({r.headers["webhook-id"] for r in receiver.on("/hook")}) == 200, "all arrive", 30)
+        wait_for(lambda: _open(api) == 0, "all are settled", 30)
+        assert {r.headers["webhook-id"] for r in receiver.on("/hook")} == set(ids)
+        assert len(api.everything("/v1/deliveries?status=delivered")) >= 200
