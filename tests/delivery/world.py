@@ -27,6 +27,7 @@ from uplift_server.store import accounts, endpoints, event_types, schema_version
 from uplift_server.store.records import Account, Appended, Endpoint, IdempotencyConflict
 from uplift_server.store.schema import attempts as attempts_table
 from uplift_server.store.schema import deliveries as deliveries_table
+from uplift_server.store.schema import events as events_table
 from uplift_server.store.sealing import Sealer
 from uplift_server.store.sqlite import SqliteDatabase
 
@@ -335,6 +336,21 @@ class World:
         for row in await self.deliveries():
             counts[Status(row.status)] += 1
         return dict(counts)
+
+    async def delivery_ids(self) -> list[sa.Row[Any]]:
+        """Every stored delivery's event id and endpoint number."""
+        owed, event = deliveries_table, events_table
+        query = sa.select(event.c.id.label("event_id"), owed.c.endpoint_seq).join(
+            event, event.c.seq == owed.c.event_seq
+        )
+        return await self.database.read(lambda c: list(c.execute(query).all()))
+
+    async def delete_endpoint(self, seq: int) -> None:
+        """Delete an endpoint, as the service does."""
+        record = self.directory.endpoints[seq].record
+        await self.database.write(lambda c: endpoints.delete(c, record.account_seq, record.id, now=self.clock.now))
+        self.directory.drop_endpoint(seq)
+        self.engine.forget(seq)
 
     async def attempts(self) -> list[sa.Row[Any]]:
         """All attempts as they are stored."""

@@ -368,6 +368,15 @@ async def settling_twice_writes_once(bench: Bench) -> None:
     assert await bench.count(attempts) == 1
 
 
+async def a_late_settlement_counts_while_nobody_has_leased_again(bench: Bench) -> None:
+    await bench.append(bench.event(due(1)))
+    (leased,) = await bench.lease(1)
+    await bench.database.reclaim(now=LEASE_UNTIL)
+    assert await bench.database.settle([settled(leased)]) == frozenset()
+    (row,) = await bench.rows(deliveries)
+    assert (row.status, row.due_at, row.lease_owner) == (Status.DELIVERED, None, 0)
+
+
 async def large_batches_settle_whole(bench: Bench) -> None:
     groups = [[bench.event(due(1))] for _ in range(150)]
     await bench.database.append(groups)
@@ -495,6 +504,7 @@ CHECKS: Sequence[Check] = [
     a_retry_is_due_at_its_instant,
     a_lost_lease_writes_nothing_and_the_rest_does,
     settling_twice_writes_once,
+    a_late_settlement_counts_while_nobody_has_leased_again,
     large_batches_settle_whole,
     health_is_written_with_the_batch,
     released_leases_are_due_again,

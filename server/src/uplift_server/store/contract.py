@@ -56,6 +56,8 @@ class Database(Protocol):
     ) -> Awaitable[frozenset[tuple[int, int]]]:
         """Write what attempts decided, and how their endpoints fare now.
 
+        A settlement counts while its delivery is pending under its fence, even if the lease has ended meanwhile: then
+        nobody has leased it since.
         Gives the (event, endpoint) pairs whose lease was lost, for which nothing was written.
         """
 

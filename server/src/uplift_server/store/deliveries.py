@@ -118,6 +118,8 @@ def start_resend(connection: Connection, event_seq: int, endpoint_seq: int, *, n
             status=int(Status.PENDING),
             due_at=now,
             lease_owner=0,
+            # Whatever an attempt of an ended lease still has to say came before this.
+            fence=deliveries.c.fence + 1,
             trigger=int(Trigger.RESEND),
             resume_status=row.status,
             resume_due_at=row.due_at if row.status == Status.PENDING else None,

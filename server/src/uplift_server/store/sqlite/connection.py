@@ -16,13 +16,19 @@ READER_CACHE_KIB: Final = 8 * 1024
 CHECKPOINT_PAGES: Final = 4000
 WAL_BYTES_KEPT: Final = 64 * 1024 * 1024
 BUSY_MS: Final = 2000
+# The hot statements come in 64 sizes each.
+CACHED_STATEMENTS: Final = 512
 
 
 def connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
     """A raw connection in autocommit mode, whose transactions we write out ourselves. Raises Unavailable."""
     try:
         connection = sqlite3.connect(
-            path, isolation_level=None, check_same_thread=False, cached_statements=256, timeout=BUSY_MS / 1000
+            path,
+            isolation_level=None,
+            check_same_thread=False,
+            cached_statements=CACHED_STATEMENTS,
+            timeout=BUSY_MS / 1000,
         )
         cache = READER_CACHE_KIB if read_only else WRITER_CACHE_KIB
         # FULL: a commit in WAL mode is on the disk before it returns; NORMAL would lose the last ones with the power.

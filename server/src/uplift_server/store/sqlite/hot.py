@@ -231,8 +231,9 @@ _SETTLE: Final = ManyRows(
     " completed_at = CASE WHEN resume_status = s.column1 THEN completed_at ELSE s.column7 END,"
     " lease_owner = 0, trigger = 0, resume_status = NULL, resume_due_at = NULL FROM ({rows}) s"
     " WHERE deliveries.event_seq = s.column8 AND deliveries.endpoint_seq = s.column9 AND deliveries.fence = s.column10"
-    " AND deliveries.lease_owner <> 0",
-    10,
+    # Under the same fence nobody has leased it since, even if the lease has ended; a repeat finds the count moved.
+    " AND deliveries.status = 0 AND deliveries.attempts_made = s.column11",
+    11,
 )
 _ATTEMPTS: Final = ManyRows(
     "INSERT INTO attempts (event_seq, endpoint_seq, number, trigger, started_at, duration_us, dns_ms, connect_ms,"
@@ -252,7 +253,7 @@ def settle(
     """See the contract."""
     rows = [
         (s.status, s.due_at, s.attempts_made, s.scheduled_attempts, s.last_outcome, s.failed_reason, s.completed_at,
-         s.event_seq, s.endpoint_seq, s.fence)
+         s.event_seq, s.endpoint_seq, s.fence, s.attempts_made - (s.attempt is not None))
         for s in settlements
     ]  # fmt: skip
     lost: set[tuple[int, int]] = set()
