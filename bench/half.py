@@ -6,12 +6,15 @@ from bench.options import Options
 from bench.scene import Scene
 
 _USUAL_S: Final = 10.0
+_SMOKE_RATE: Final = 200.0
 
 
 def half_rate(scene: Scene, options: Options) -> tuple[float, str]:
     """Half of what the scene delivers at full load, in events/s, and where that number comes from."""
     if options.rate:
         return options.rate, f"{options.rate:,.0f} events/s (given)"
+    if options.smoke:
+        return _SMOKE_RATE, f"{_SMOKE_RATE:g} events/s (a smoke run's)"
     scene.warm_up()
     full = scene.run("measuring full load", secs=options.duration(_USUAL_S)).per_s
     rate = max(10.0, round(full / 2))

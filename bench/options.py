@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-_SMOKE_S: Final = 0.5
+_SMOKE_S: Final = 0.3
 
 
 @dataclass(frozen=True)
@@ -35,4 +35,4 @@ class Options:
     @property
     def warm_up_s(self) -> float:
         """How long to load before anything is measured."""
-        return 0.3 if self.smoke else 2.0
+        return 0.1 if self.smoke else 2.0

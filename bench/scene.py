@@ -90,7 +90,8 @@ class Scene(AbstractContextManager["Scene"]):
             self.directory = self._given or workspace(self.options, stack)
             self.receiver = stack.enter_context(Receiver())
             self.server = Server(self.directory, self.options.server, self._settings)
-            stack.callback(self.server.stop)
+            # Its database goes with it, so there is nothing to end politely.
+            stack.callback(self.server.kill)
             self._stack = stack.pop_all()
         return self
 

@@ -16,7 +16,7 @@ from bench.scene import Scene, conditions
 from bench.server import READY_WITHIN_S
 
 _UPTIME_S: Final = (0.2, 2.0)
-_SMOKE_KILLS: Final = 2
+_SMOKE_KILLS: Final = 1
 # A delivery whose attempt was cut off is attempted again once its lease has run out.
 _DRAIN_S: Final = 120.0
 _SEQ: Final = re.compile(rb'"seq":\s*(\d+)')
