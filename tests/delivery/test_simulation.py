@@ -1,4 +1,4 @@
-"""A seeded simulation: receivers that fail at random, kills, restarts, a database that goes away; promises 1 to 3 and 6.
+"""A seeded simulation: receivers that fail at random, kills, restarts, a database that goes away (promises 1 to 3, 6).
 
 A failing seed is a complete bug report: run it again with `-k seed`.
 """
@@ -6,6 +6,7 @@ A failing seed is a complete bug report: run it again with `-k seed`.
 import random
 from collections import defaultdict
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -139,7 +140,7 @@ async def check(world: World, witness: Witness, hosts: dict[str, int]) -> None:
     duplicates = sum(count - 1 for count in witness.delivered.values() if count > 1)
     assert duplicates <= witness.lost_in_flight, "more duplicates than attempts cut off by kills"
     for times in witness.sent.values():
-        for before, after in zip(times, times[1:], strict=False):
+        for before, after in pairwise(times):
             if not any(before <= kill <= after for kill in witness.kill_times):
                 assert after - before >= 0.9 * DELAYS_MS[0], "a retry came before it was due"
     assert world.engine.lanes.budget.bytes_held == 0

@@ -1,7 +1,7 @@
 """One system call an answer: uvicorn writes an answer's head and body apart, and each write is a call of its own.
 
-Measured at full load: a second write costs 7 µs of the 130 an event takes from acceptance to its receiver, and wakes the
-caller twice.
+Counted at full load: three writes an event before, two since; one takes 7 µs of the 130 an event takes from acceptance
+to its receiver, and a caller is woken once instead of twice.
 """
 
 import asyncio

@@ -33,11 +33,13 @@ class Breaker:
         return CLOSED
 
     def failed(self, now_ms: int, *, timed_out: bool, rule: BreakerRule) -> "Breaker":
-        """The state after one more failure that is the receiver's."""
+        """The state after one more failure that is the receiver's: what is open stays open."""
         failures = self.failures + 1
         since = (now_ms if self.timeouts_since is None else self.timeouts_since) if timed_out else None
         trips = rule.failures > 0 and (
-            failures >= rule.failures or (since is not None and now_ms - since >= TIMEOUTS_ONLY_MS)
+            self.probe_at is not None
+            or failures >= rule.failures
+            or (since is not None and now_ms - since >= TIMEOUTS_ONLY_MS)
         )
         if not trips:
             return Breaker(failures, since)

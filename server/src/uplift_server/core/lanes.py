@@ -52,6 +52,8 @@ class Lane(Generic[T]):
         "last_return_ms",
         "mean_us",
         "next_start_ms",
+        "paced_at",
+        "paced_number",
         "queued",
         "rate_gap_ms",
         "reserved",
@@ -79,6 +81,9 @@ class Lane(Generic[T]):
         self.turn = 0
         self.queued = False
         """Whether the lane stands in its account's queue or among the paced ones."""
+        self.paced_number = 0
+        """Its entry among the paced ones; 0: it is not one of them."""
+        self.paced_at = 0.0
 
     def room(self, now_ms: int) -> int:
         """How many more deliveries the lane may hold in memory."""
@@ -88,15 +93,16 @@ class Lane(Generic[T]):
         if self.breaker.failures or (
             self.in_flight >= self.in_flight_max and now_ms - self.last_return_ms > STALLED_MS
         ):
-            return self.in_flight_max - held
+            return min(self.in_flight_max, self._waiting_max()) - held
         return self._waiting_max() - held
 
     def _waiting_max(self) -> int:
         """As much as goes out within HORIZON_MS: what waits longer in memory would outlive its lease."""
         per_horizon = self.in_flight_max * HORIZON_MS * 1000 // max(self.mean_us, 1)
+        most = LANE_WAITING_MAX
         if self.rate_gap_ms:
-            per_horizon = min(per_horizon, int(HORIZON_MS / self.rate_gap_ms))
-        return max(self.in_flight_max, min(per_horizon, LANE_WAITING_MAX))
+            most = max(1, min(most, int(HORIZON_MS / self.rate_gap_ms)))
+        return min(most, max(self.in_flight_max, per_horizon))
 
     def start_at(self) -> float:
         """The earliest instant (Unix ms) at which the next attempt may start."""
@@ -141,7 +147,10 @@ class Lanes(Generic[T]):
         self._accounts: dict[int, _Account[T]] = {}
         self._turns: deque[_Account[T]] = deque()
         self._paced: list[tuple[float, int, Lane[T]]] = []
-        """Lanes with work that may not start yet, by the instant they may; the number breaks ties."""
+        """Lanes with work that may not start yet, by the instant they may.
+
+        The number breaks ties; an entry whose number is not its lane's any more is void.
+        """
         self._paced_count = 0
 
     def lane(self, endpoint: int, account: int) -> Lane[T]:
@@ -172,6 +181,12 @@ class Lanes(Generic[T]):
         """Take everything that waits out of every lane."""
         return [item for lane in self._lanes.values() for item in self.empty(lane)]
 
+    def limit(self, lane: Lane[T], *, in_flight_max: int, rate_gap_ms: float) -> None:
+        """Set a lane's limits: what they allow may go out at the next `pop`."""
+        lane.in_flight_max = in_flight_max
+        lane.rate_gap_ms = rate_gap_ms
+        self._reconsider(lane)
+
     def push(self, lane: Lane[T], item: T, kind: Kind) -> None:
         """Let a delivery wait in a lane."""
         lane.waiting[kind].append(item)
@@ -183,7 +198,10 @@ class Lanes(Generic[T]):
         """The next delivery to attempt, with its lane, counted as in flight; None if none may start now."""
         paced = self._paced
         while paced and paced[0][0] <= now_ms:
-            lane = heappop(paced)[2]
+            _, number, lane = heappop(paced)
+            if number != lane.paced_number:
+                continue
+            lane.paced_number = 0
             lane.queued = False
             if lane.waiting_count and lane.has_slot:
                 self._queue(lane)
@@ -192,13 +210,14 @@ class Lanes(Generic[T]):
             account = turns[0]
             lane = account.lanes.popleft()
             lane.queued = False
-            if not lane.waiting_count or not lane.has_slot:
-                self._next_turn(account)
-                continue
-            start_at = lane.start_at()
-            if start_at > now_ms:
-                self._pace(lane, start_at)
-                self._next_turn(account)
+            ready = lane.waiting_count and lane.has_slot
+            if ready and lane.start_at() > now_ms:
+                self._pace(lane)
+                ready = False
+            if not ready:
+                # The turn is not used up: it is the account's next lane's.
+                if not account.lanes:
+                    self._next_turn(account)
                 continue
             item = lane.pop()
             lane.in_flight += 1
@@ -216,19 +235,32 @@ class Lanes(Generic[T]):
         return None
 
     def returned(self, lane: Lane[T], now_ms: int, duration_us: int) -> None:
-        """An attempt of the lane is over, after so long (0: it never began)."""
+        """An attempt of the lane is over, after so long (0: it never began, and takes none of the lane's rate)."""
         lane.in_flight -= 1
         self.in_flight -= 1
-        lane.last_return_ms = now_ms
-        lane.mean_us += (duration_us - lane.mean_us) >> 3
-        if lane.waiting_count and not lane.queued and lane.has_slot:
-            self._queue(lane)
+        if duration_us:
+            lane.last_return_ms = now_ms
+            lane.mean_us += (duration_us - lane.mean_us) >> 3
+        else:
+            lane.next_start_ms -= lane.rate_gap_ms
+        if lane.waiting_count:
+            self._reconsider(lane)
 
     def wake_at(self) -> float | None:
         """The next instant at which a paced lane may start something, if any."""
-        return self._paced[0][0] if self._paced else None
+        paced = self._paced
+        while paced and paced[0][1] != paced[0][2].paced_number:
+            heappop(paced)
+        return paced[0][0] if paced else None
+
+    def _reconsider(self, lane: Lane[T]) -> None:
+        """Queue a lane that may start something sooner than it was thought to: a slot is free, its breaker closed."""
+        waits = not lane.queued or (lane.paced_number and lane.start_at() < lane.paced_at)
+        if waits and lane.waiting_count and lane.has_slot:
+            self._queue(lane)
 
     def _queue(self, lane: Lane[T]) -> None:
+        lane.paced_number = 0
         account = self._accounts.get(lane.account)
         if account is None:
             account = self._accounts[lane.account] = _Account()
@@ -247,7 +279,9 @@ class Lanes(Generic[T]):
             self._turns.popleft()
             account.queued = False
 
-    def _pace(self, lane: Lane[T], start_at: float) -> None:
+    def _pace(self, lane: Lane[T]) -> None:
         lane.queued = True
+        lane.paced_at = lane.start_at()
         self._paced_count += 1
-        heappush(self._paced, (start_at, self._paced_count, lane))
+        lane.paced_number = self._paced_count
+        heappush(self._paced, (lane.paced_at, self._paced_count, lane))

@@ -66,10 +66,13 @@ class HeadTemplate:
 def head_template(
     *, path: str, host_header: str, user_agent: str, custom: Mapping[str, str], endpoint_id: bytes
 ) -> HeadTemplate:
-    """Render what does not change. Arguments are trusted to be free of line breaks: they were checked when accepted."""
-    start = (
-        f"POST {path} HTTP/1.1\r\nhost: {host_header}\r\ncontent-type: application/json\r\nuser-agent: {user_agent}\r\n"
-    )
+    """Render what does not change. Arguments are trusted to be free of line breaks: they were checked when accepted.
+
+    An endpoint's own `user-agent` takes the place of ours.
+    """
+    start = f"POST {path} HTTP/1.1\r\nhost: {host_header}\r\ncontent-type: application/json\r\n"
+    if not any(name.lower() == "user-agent" for name in custom):
+        start += f"user-agent: {user_agent}\r\n"
     lines = "".join(f"{name}: {value}\r\n" for name, value in custom.items())
     masked = "".join(f"{name}: {mask(name, value)}\r\n" for name, value in custom.items())
     return HeadTemplate(

@@ -40,16 +40,15 @@ class DeliveryLanes:
         if lane is None:
             lane = self._lanes.lane(endpoint.seq, endpoint.record.account_seq)
             lane.breaker = restored(endpoint.record.consecutive_failures, self._clock.now_ms(), self._breaker)
-            self.adjust(endpoint)
+            self._limit(lane, endpoint)
         return lane
 
     def adjust(self, endpoint: LiveEndpoint) -> None:
         """Let an endpoint's changed limits take effect."""
         lane = self._lanes.find(endpoint.seq)
         if lane is not None:
-            lane.in_flight_max = endpoint.record.max_in_flight or self._endpoint_in_flight_max
-            rate = endpoint.record.rate_limit_per_second
-            lane.rate_gap_ms = 1000 / rate if rate else 0.0
+            self._limit(lane, endpoint)
+            self.pump()
 
     def find(self, endpoint_seq: int) -> Lane[LeasedDelivery] | None:
         """The lane of an endpoint if it has one."""
@@ -89,6 +88,14 @@ class DeliveryLanes:
             self.budget.bytes_held -= len(delivery.body)
             self.start(lane, delivery)
         self._set_timer()
+
+    def _limit(self, lane: Lane[LeasedDelivery], endpoint: LiveEndpoint) -> None:
+        rate = endpoint.record.rate_limit_per_second
+        self._lanes.limit(
+            lane,
+            in_flight_max=endpoint.record.max_in_flight or self._endpoint_in_flight_max,
+            rate_gap_ms=1000 / rate if rate else 0.0,
+        )
 
     def _taken(self, deliveries: list[LeasedDelivery]) -> list[LeasedDelivery]:
         self.budget.bytes_held -= sum(len(delivery.body) for delivery in deliveries)
