@@ -180,7 +180,10 @@ class Server:
         """Ask it to stop; its exit code."""
         assert self.process is not None
         self.terminate()
-        return self.process.wait(25)
+        code = self.process.wait(25)
+        for reader in self._readers:
+            reader.join(5)
+        return code
 
     def end(self) -> None:
         """Leave nothing behind, whatever state the test left it in."""
@@ -191,8 +194,6 @@ class Server:
                 self.stop()
             except subprocess.TimeoutExpired:
                 self.kill()
-        for reader in self._readers:
-            reader.join(5)
 
     def api(self, key: str = OPERATOR_KEY, account: str | None = None) -> Api:
         """A client; without a key, the operator's."""

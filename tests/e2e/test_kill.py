@@ -166,9 +166,9 @@ def test_kills_during_the_very_first_start_leave_nothing_that_stops_the_next(
     dice = random.Random(SEED)
     server = Server(tmp_path)
     try:
-        for _ in range(max(4, KILLS)):
+        for _ in range(max(3, KILLS // 2)):
             server.launch()
-            time.sleep(dice.uniform(0.3, 1.5))
+            time.sleep(dice.uniform(0.3, 1.2))
             server.kill()
         server.start()
         _, api = server.account()
@@ -187,7 +187,7 @@ def test_kills_while_it_starts_with_work_waiting_lose_nothing(tmp_path: Path, re
         events = [{"type": TYPE, "data": {"number": n}} for n in range(200)]
         ids = [stored["id"] for stored in api.ok("POST", "/v1/events/batch", {"events": events})["data"]]
         server.kill()
-        for _ in range(3):
+        for _ in range(2):
             server.launch()
             time.sleep(dice.uniform(0.6, 1.6))
             server.kill()

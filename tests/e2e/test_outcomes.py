@@ -34,7 +34,7 @@ def test_every_failure_has_its_outcome_is_retried_on_schedule_and_explained(tmp_
             receiver.url("/hang", receiving.hang): ("timeout", None),
             receiver.url("/drip", receiving.drip): ("timeout", None),
             f"http://127.0.0.1:{refusing.getsockname()[1]}/refused": ("connect_error", None),
-            receiver.url("/close", receiving.close): ("connect_error", None),
+            receiver.url("/close", receiving.close): ("protocol_error", None),
             receiver.url("/reset", receiving.reset): ("protocol_error", 200),
             receiver.url("/garbage", receiving.garbage): ("protocol_error", None),
         }

@@ -82,7 +82,9 @@ def test_a_receiver_with_another_secret_rejects_everything_and_the_attempt_says_
         wait_for(lambda: _received(url)["rejected"] >= 1, "the greeting was rejected")
         assert _received(url)["verified"] == 0
         delivery = api.ok("GET", f"/v1/endpoints/{endpoint['id']}/deliveries")["data"][0]["id"]
-        attempt = wait_for(lambda: api.ok("GET", f"/v1/deliveries/{delivery}/attempts")["data"], "an attempt is kept")[0]
+        attempt = wait_for(lambda: api.ok("GET", f"/v1/deliveries/{delivery}/attempts")["data"], "an attempt is kept")[
+            0
+        ]
         assert attempt["outcome"] == "client_error"
         assert attempt["hint"]
 

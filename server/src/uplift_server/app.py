@@ -13,6 +13,7 @@ import uvicorn
 
 from uplift_server import __version__
 from uplift_server.api.app import create_api
+from uplift_server.api.heads import BoundedHeads
 from uplift_server.api.ingest import IngestRoutes
 from uplift_server.config import Config, ConfigError, ConfigProblem, secret_key
 from uplift_server.core.addresses import AddressPolicy
@@ -164,7 +165,7 @@ class Application:
         self._server = _Server(
             uvicorn.Config(
                 IngestRoutes(create_api(services), services.authenticator, ingest),
-                http="httptools",
+                http=BoundedHeads,
                 ws="none",
                 lifespan="off",
                 log_config=None,

@@ -7,10 +7,10 @@ to its receiver, and a caller is woken once instead of twice.
 import asyncio
 from typing import Any, cast
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uplift_server.api.heads import BoundedHeads
 
 
-class CorkedProtocol(HttpToolsProtocol):
+class CorkedProtocol(BoundedHeads):
     """uvicorn's protocol over a transport that gathers what is written within one turn of the event loop."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]

@@ -13,6 +13,8 @@ IDEMPOTENCY_KEY_CHARACTERS_MAX = 255
 EVENT_BODY_BYTES_MAX = EVENT_DATA_BYTES_MAX + 16 * 1024
 # Any other request to the HTTP API.
 REQUEST_BODY_BYTES_MAX = 1024 * 1024
+# Its line and headers, which arrive in reads of up to 256 KiB: the bound is on what is held from one read to the next.
+REQUEST_HEAD_BYTES_MAX = 64 * 1024
 JSON_DEPTH_MAX = 64
 
 # Endpoints

@@ -1,0 +1,86 @@
+"""Data directories that run out of room and get it back, in the ways this machine allows."""
+
+import contextlib
+import os
+import resource
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from .harness import Server
+
+LEFT_BYTES = 160 * 1024
+
+
+class FileLimit:
+    """The process may write no file beyond a size: writes fail with EFBIG, wherever the files are."""
+
+    def __init__(self, data: Path, left_bytes: int | None) -> None:
+        self.data = data
+        self._left_bytes = left_bytes
+
+    def fill(self, server: Server) -> None:
+        """From now on there is no room, or hardly any."""
+        limit = 0
+        if self._left_bytes is not None:
+            limit = max(path.stat().st_size for path in self.data.iterdir()) + self._left_bytes
+        resource.prlimit(server.pid, resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+
+    def free(self, server: Server) -> None:
+        """There is room again."""
+        resource.prlimit(server.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+
+
+class SmallDisk:
+    """A small file system that something else fills."""
+
+    def __init__(self, data: Path) -> None:
+        self.data = data
+        self._filler = data / "filler"
+
+    def fill(self, server: Server) -> None:
+        """Leave hardly any room."""
+        disk = os.statvfs(self.data)
+        with self._filler.open("wb") as filler:
+            os.posix_fallocate(filler.fileno(), 0, disk.f_bavail * disk.f_bsize - LEFT_BYTES)
+
+    def free(self, server: Server) -> None:
+        """There is room again."""
+        self._filler.unlink()
+
+
+Storage = FileLimit | SmallDisk
+
+
+@contextlib.contextmanager
+def small_storage(way: str, data: Path) -> Iterator[Storage]:
+    """A data directory of one of WAYS."""
+    data.mkdir()
+    if way != "small disk":
+        yield FileLimit(data, LEFT_BYTES if way == "file limit" else None)
+        return
+    _mount(data)
+    try:
+        yield SmallDisk(data)
+    finally:
+        subprocess.run(["umount", "--lazy", str(data)], check=True, timeout=10)
+
+
+def _mount(at: Path) -> None:
+    command = ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(at)]
+    subprocess.run(command, check=True, timeout=10, capture_output=True)
+
+
+def _can_mount() -> bool:
+    with tempfile.TemporaryDirectory() as at:
+        try:
+            _mount(Path(at))
+            subprocess.run(["umount", at], check=True, timeout=10)
+        except (OSError, subprocess.SubprocessError):
+            return False
+    return True
+
+
+WAYS = ["file limit", "no write at all", *(["small disk"] if _can_mount() else [])]
+"""Mounting needs rights that not everybody has; the limits need none."""

@@ -1,0 +1,115 @@
+"""The ways out: through an operator's proxy, and from an address of the operator's choice."""
+
+import contextlib
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from .harness import deliveries_of, serving, settled, wait_for
+from .receiving import Receiver, answer
+
+
+class ConnectProxy:
+    """A proxy that knows CONNECT and nothing else; notes who asks for what."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, str, str]] = []
+        """Peer, target and the credentials."""
+        self.refuse_with: bytes | None = None
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def close(self) -> None:
+        """Stop listening."""
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+    def _listen(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, peer = self._listener.accept()
+                threading.Thread(target=self._tunnel, args=(client, peer[0]), daemon=True).start()
+
+    def _tunnel(self, client: socket.socket, peer: str) -> None:
+        with client, contextlib.suppress(OSError):
+            head = b""
+            while b"\r\n\r\n" not in head:
+                head += client.recv(4096)
+            lines = head.decode().split("\r\n")
+            method, target, _ = lines[0].split(" ")
+            assert method == "CONNECT"
+            credentials = [line for line in lines if line.lower().startswith("proxy-authorization: ")]
+            self.asked.append((peer, target, credentials[0].split(": ")[1] if credentials else ""))
+            if self.refuse_with is not None:
+                client.sendall(self.refuse_with)
+                return
+            host, _, port = target.rpartition(":")
+            with socket.create_connection((host, int(port)), timeout=5) as onward:
+                client.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+                back = threading.Thread(target=_copy, args=(onward, client), daemon=True)
+                back.start()
+                _copy(client, onward)
+                back.join(5)
+
+
+def _copy(source: socket.socket, sink: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while data := source.recv(65_536):
+            sink.sendall(data)
+        sink.shutdown(socket.SHUT_WR)
+
+
+@pytest.fixture
+def proxy() -> Iterator[ConnectProxy]:
+    """A running proxy."""
+    proxy = ConnectProxy()
+    yield proxy
+    proxy.close()
+
+
+def test_deliveries_go_through_the_proxy_and_its_faults_are_not_the_receivers(
+    tmp_path: Path, receiver: Receiver, proxy: ConnectProxy
+) -> None:
+    settings = {
+        "UPLIFT_EGRESS_PROXY": f"http://user:p%40ss@127.0.0.1:{proxy.port}",
+        "UPLIFT_RETRY_SCHEDULE": ",".join(["200ms"] * 20),
+    }
+    with serving(tmp_path / "data", **settings) as server:
+        _, api = server.account()
+        endpoint = api.endpoint(receiver.url("/hook", _closing))["id"]
+        api.send(1)
+        receiver.wait("/hook", 1)
+        wait_for(lambda: receiver.count("/hook") == 2, "the greeting arrives, too")
+        assert {asked[1:] for asked in proxy.asked} == {(f"127.0.0.1:{receiver.port}", "Basic dXNlcjpwQHNz")}
+        # A new connection is needed, and the proxy gives none.
+        proxy.refuse_with = b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n"
+        event = api.send(2).json["id"]
+        delivery = deliveries_of(api, event)[0]["id"]
+        attempts = wait_for(lambda: api.ok("GET", f"/v1/deliveries/{delivery}/attempts")["data"], "an attempt fails")
+        assert attempts[0]["outcome"] == "connect_error"
+        assert "Our own way out" in attempts[0]["hint"]
+        assert api.ok("GET", f"/v1/endpoints/{endpoint}")["health"]["failing_since"] is None
+        proxy.refuse_with = None
+        assert settled(api, delivery)["status"] == "delivered"
+        assert all("p@ss" not in line and "p%40ss" not in line for line in server.log)
+
+
+def test_connections_leave_from_the_chosen_address(tmp_path: Path, receiver: Receiver) -> None:
+    with serving(tmp_path / "data", UPLIFT_EGRESS_ADDRESS="127.0.0.2") as server:
+        _, api = server.account()
+        api.endpoint(receiver.url("/hook"))
+        api.send(1)
+        [request] = receiver.wait("/hook", 1)
+        assert request.peer == "127.0.0.2"
+        assert {each.peer for each in receiver.requests} == {"127.0.0.2"}
+
+
+def _closing(connection: object, received: object) -> bool:
+    """A good answer, after which the connection is closed."""
+    answer(connection="close")(connection, received)  # type: ignore[arg-type]
+    return False

@@ -1,0 +1,97 @@
+"""A disk without room: events are refused in time and in words, what was accepted stays, and it goes on by itself."""
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .harness import TYPE, Answer, Api, deliveries_of, serving, settled, wait_for
+from .receiving import Connection, Received, Receiver, answer
+from .storage import WAYS, small_storage
+
+PADDING = "x" * 20_000
+SLOW = "test.slow"
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_it_refuses_while_there_is_no_room_and_goes_on_after(tmp_path: Path, receiver: Receiver, way: str) -> None:
+    may_answer, has_answered = threading.Event(), threading.Event()
+
+    def slow(connection: Connection, received: Received) -> bool:
+        may_answer.wait(15)
+        answer()(connection, received)
+        has_answered.set()
+        return True
+
+    with small_storage(way, tmp_path / "data") as storage, serving(storage.data) as server:
+        account, api = server.account()
+        api.ok("PUT", f"/v1/event-types/{SLOW}", {"description": "Goes to the slow endpoint."})
+        api.endpoint(receiver.url("/hook"), event_types=[TYPE])
+        receiver.url("/slow", slow)
+        accepted = {number for number in range(5) if _send(api, number).status == 202}
+        assert len(accepted) == 5
+        receiver.wait("/hook", 5)
+        slow_endpoint = api.endpoint(receiver.url("/slow", answer()), event_types=[SLOW])["id"]
+        wait_for(lambda: receiver.count("/slow") == 1, "the greeting arrives")
+        receiver.url("/slow", slow)
+        in_flight = api.ok("POST", "/v1/events", {"type": SLOW, "data": {}})["id"]
+        receiver.wait("/slow", 1)
+
+        storage.fill(server)
+        answers = _until_refused(api, accepted)
+        answers += [api("POST", "/v1/events/batch", _batch(account, 10)), _send(api, 500), _send(api, 501)]
+        accepted |= {number for number, got in ((500, answers[-2]), (501, answers[-1])) if got.status == 202}
+        accepted |= set(range(1000, 1010)) if answers[-3].status == 202 else set()
+        for refused in answers:
+            assert refused.status in {202, 503}
+            assert refused.seconds < 5
+            if refused.status == 503:
+                _check_refusal(refused)
+        # An exchange ends meanwhile; its outcome must be remembered once there is room.
+        may_answer.set()
+        assert has_answered.wait(10)
+        for path in ("/v1/events", "/v1/endpoints", f"/v1/events/{in_flight}", f"/v1/endpoints/{slow_endpoint}"):
+            assert api("GET", path).status == 200, "reading goes on"
+        assert api("GET", "/healthz").status == 200
+        changed = api("PATCH", f"/v1/endpoints/{slow_endpoint}", {"description": "z" * 900})
+        assert changed.status in {200, 503}
+        assert changed.seconds < 5
+
+        storage.free(server)
+        accepted |= {wait_for(lambda: 2000 if _send(api, 2000).status == 202 else 0, "it accepts again", 10)}
+        wait_for(lambda: set(receiver.numbers("/hook")) == accepted, f"all {len(accepted)} arrive: {server.log}")
+        stored = {event["id"] for event in api.everything(f"/v1/events?type={TYPE}")}
+        assert len(stored) == len(accepted), "nothing else was stored"
+        delivery = deliveries_of(api, in_flight)[0]["id"]
+        over = settled(api, delivery)
+        assert (over["status"], over["attempts_made"]) == ("delivered", 1)
+        assert set(receiver.numbers("/hook").values()) == {1}
+        assert len(receiver.on("/slow")) == 1
+        assert server.stop() == 0, server.log
+
+
+def _send(api: Api, number: int) -> Answer:
+    return api("POST", "/v1/events", {"type": TYPE, "data": {"number": number, "padding": PADDING}})
+
+
+def _batch(account: str, count: int) -> Any:
+    data = [{"number": number, "padding": PADDING * 10} for number in range(1000, 1000 + count)]
+    return {"events": [{"type": TYPE, "account": account, "data": each} for each in data]}
+
+
+def _until_refused(api: Api, accepted: set[int]) -> list[Answer]:
+    answers: list[Answer] = []
+    for number in range(100, 300):
+        answers.append(_send(api, number))
+        if answers[-1].status != 202:
+            return answers
+        accepted.add(number)
+    raise AssertionError("it never ran out of room")
+
+
+def _check_refusal(refused: Answer) -> None:
+    assert refused.headers["content-type"] == "application/problem+json"
+    assert int(refused.headers["retry-after"]) >= 1
+    assert (refused.json["status"], refused.json["code"]) == (503, "unavailable")
+    assert refused.json["detail"]

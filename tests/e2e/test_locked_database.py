@@ -1,0 +1,113 @@
+"""Another program locks the database for eight seconds: every answer comes within five, and nothing is lost."""
+
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from .harness import TYPE, Answer, Api, Server, deliveries_of, serving, settled, wait_for
+from .receiving import Receiver, answer
+
+LOCKED_S = 8
+PROGRAM = """
+import sqlite3, sys, time
+database = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=10)
+database.execute("BEGIN IMMEDIATE")
+print("locked", flush=True)
+time.sleep(float(sys.argv[2]))
+"""
+
+
+def test_answers_come_in_time_and_nothing_is_lost(tmp_path: Path, receiver: Receiver) -> None:
+    with serving(tmp_path / "data") as server:
+        account, api = server.account()
+        api.endpoint(receiver.url("/hook"))
+        slow = api.endpoint(receiver.url("/slow", answer(after=1)))["id"]
+        before = [api.send(number).json["id"] for number in range(10)]
+        receiver.wait("/slow", 10)
+        answers: list[Answer] = []
+        accepted: dict[int, str] = dict(enumerate(before))
+        with _locked(server):
+            until = time.monotonic() + LOCKED_S
+            callers = [
+                threading.Thread(target=_call, args=(server.api(account=account), first, until, answers, accepted))
+                for first in range(1000, 9000, 1000)
+            ]
+            callers.append(threading.Thread(target=_read_and_change, args=(api, slow, until, answers)))
+            for caller in callers:
+                caller.start()
+            for caller in callers:
+                caller.join(LOCKED_S + 10)
+        print(f"{len(answers)} answers, the slowest after {max(each.seconds for each in answers):.2f} s")
+        slowest = max(answers, key=lambda each: each.seconds)
+        assert slowest.seconds < 5, slowest
+        assert {each.status for each in answers} <= {200, 202, 503}
+        refused = [each for each in answers if each.status == 503]
+        assert len(refused) >= 8
+        assert all(each.headers["retry-after"] and each.json["code"] == "unavailable" for each in refused)
+        number = wait_for(lambda: 9999 if _accept(api, 9999, accepted) else 0, "it accepts again", 5)
+        wait_for(
+            lambda: set(accepted) <= set(receiver.numbers("/hook")), f"what was answered 202 arrives, {number} too"
+        )
+        for event in before:
+            for delivery in deliveries_of(api, event):
+                over = settled(api, delivery["id"])
+                assert (over["status"], over["attempts_made"]) == ("delivered", 1), "an outcome was forgotten"
+        assert set(receiver.numbers("/hook").values()) == {1}
+        assert server.stop() == 0
+
+
+class _locked:
+    """A process of its own holds the write lock."""
+
+    def __init__(self, server: Server) -> None:
+        self._path = server.data / "uplift.db"
+
+    def __enter__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", PROGRAM, str(self._path), str(LOCKED_S)], stdout=subprocess.PIPE, text=True
+        )
+        assert self._process.stdout is not None
+        assert self._process.stdout.readline() == "locked\n"
+
+    def __exit__(self, *_: object) -> None:
+        self._process.communicate(timeout=10)
+
+
+def _call(api: Api, first: int, until: float, answers: list[Answer], accepted: dict[int, str]) -> None:
+    number = first
+    while time.monotonic() < until:
+        if number % 2:
+            batch = [{"type": TYPE, "data": {"number": number + n}} for n in range(0, 100, 10)]
+            got = api("POST", "/v1/events/batch", {"events": batch})
+            if got.status == 202:
+                accepted.update(zip(range(number, number + 100, 10), (e["id"] for e in got.json["data"]), strict=True))
+        else:
+            got = api.send(number)
+            if got.status == 202:
+                accepted[number] = got.json["id"]
+        answers.append(got)
+        number += 1
+
+
+def _accept(api: Api, number: int, accepted: dict[int, str]) -> bool:
+    got = api.send(number)
+    if got.status == 202:
+        accepted[number] = got.json["id"]
+    return got.status == 202
+
+
+def _read_and_change(api: Api, endpoint: str, until: float, answers: list[Answer]) -> None:
+    calls: list[tuple[str, str, Any]] = [
+        ("GET", "/v1/events", None),
+        ("PATCH", f"/v1/endpoints/{endpoint}", {"description": "changed"}),
+        ("GET", f"/v1/endpoints/{endpoint}/deliveries", None),
+        ("GET", "/readyz", None),
+    ]
+    while time.monotonic() < until:
+        for method, path, body in calls:
+            got = api(method, path, body)
+            answers.append(got)
+            assert method == "PATCH" or got.status == 200, "reading needs no lock"

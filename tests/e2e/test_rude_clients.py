@@ -1,0 +1,148 @@
+"""Clients that hang, flood or speak nonsense: the server keeps serving the others."""
+
+import contextlib
+import json
+import socket
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from .harness import OPERATOR_KEY, TYPE, Api, Server
+from .receiving import Receiver
+
+HEAD = f"POST /v1/events HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {OPERATOR_KEY}\r\n"
+JSON = "Content-Type: application/json\r\n"
+MIB = 1024 * 1024
+
+
+@contextlib.contextmanager
+def clients(server: Server, count: int, first: bytes = b"") -> Iterator[list[socket.socket]]:
+    """Connections that have sent something."""
+    opened = [socket.create_connection(("127.0.0.1", server.port), timeout=5) for _ in range(count)]
+    try:
+        for each in opened:
+            each.sendall(first)
+        yield opened
+    finally:
+        for each in opened:
+            each.close()
+
+
+def _serves(api: Api) -> None:
+    """Good clients notice nothing."""
+    for number in range(5):
+        for got in (api.send(number), api("GET", "/v1/events"), api("GET", "/readyz")):
+            assert got.status in {200, 202}
+            assert got.seconds < 1
+
+
+def _answer_to(server: Server, *parts: bytes) -> bytes:
+    """What comes back for these bytes; empty if the connection just ends."""
+    with clients(server, 1) as [client]:
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            for part in parts:
+                client.sendall(part)
+        client.settimeout(2)
+        with contextlib.suppress(ConnectionResetError, TimeoutError):
+            return client.recv(65_536)
+    return b""
+
+
+def test_half_requests_and_idle_connections_keep_nobody_out(server: Server, receiver: Receiver) -> None:
+    account, api = server.account()
+    api.endpoint(receiver.url("/hook"))
+    half_head = f"{HEAD}Uplift-Account: {account}\r\nX-Unfinished: ".encode()
+    half_body = f'{HEAD}Uplift-Account: {account}\r\n{JSON}Content-Length: 1000\r\n\r\n{{"type"'.encode()
+    with clients(server, 300), clients(server, 50, half_head), clients(server, 50, half_body):
+        _serves(api)
+    _serves(api)
+    receiver.wait("/hook", 10)
+    # What was cut off made no event.
+    assert len(api.everything(f"/v1/events?type={TYPE}")) == 10
+
+
+@pytest.mark.parametrize(
+    "nonsense",
+    [
+        b"\x00\xff\x80" * 1000,
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(500),
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"POST /v1/events HTTP/1.1\r\nContent-Length: -5\r\n\r\n",
+        b"POST /v1/events HTTP/1.1\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"POST /v1/events HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nzzzz\r\n",
+        b"\r\n" * 10_000,
+    ],
+    ids=["bytes", "tls", "version", "negative-length", "smuggling", "chunk-size", "empty-lines"],
+)
+def test_nonsense_is_refused(server: Server, nonsense: bytes) -> None:
+    _, api = server.account()
+    with clients(server, 20, nonsense):
+        _serves(api)
+    answer = _answer_to(server, nonsense, b"\r\n\r\n")
+    assert answer == b"" or answer.split(b" ")[1][:1] == b"4", answer[:200]
+    assert not any("Traceback" in line for line in server.log)
+
+
+def test_heads_without_an_end_cost_no_memory(server: Server) -> None:
+    _, api = server.account()
+    before = server.resident_mib()
+    line = b"X-Filler: " + b"y" * 1000 + b"\r\n"
+    for filler in (line * 1000, b"z" * MIB):  # many headers, and one without an end
+        with clients(server, 4, b"GET / HTTP/1.1\r\nHost: x\r\nX-Long: ") as opened:
+            for client in opened:
+                with contextlib.suppress(OSError):
+                    for _ in range(16):
+                        client.sendall(filler)
+            _serves(api)
+            assert server.resident_mib() - before < 30
+    # A head of usual size in many small pieces is none of these.
+    pieces = [b"GET /healthz HTTP/1.1\r\nHost: x\r\n", *[b"X-%d: " % n + b"v" * 200 + b"\r\n" for n in range(50)]]
+    assert _answer_to(server, *pieces, b"\r\n").startswith(b"HTTP/1.1 200")
+
+
+def test_bodies_that_are_too_large_are_refused_before_they_are_held(server: Server) -> None:
+    account, api = server.account()
+    head = f"{HEAD}Uplift-Account: {account}\r\n{JSON}"
+    before = server.resident_mib()
+    declared = _answer_to(server, f"{head}Content-Length: {10 * MIB}\r\n\r\n".encode(), b"x" * 1000)
+    assert declared.startswith(b"HTTP/1.1 413"), declared[:100]
+    chunk = b"100000\r\n" + b"x" * MIB + b"\r\n"
+    chunked = _answer_to(server, f"{head}Transfer-Encoding: chunked\r\n\r\n".encode(), *[chunk] * 64)
+    assert chunked == b"" or chunked.startswith(b"HTTP/1.1 413"), chunked[:100]
+    deep = api("POST", "/v1/events", b'{"type":"' + TYPE.encode() + b'","data":{"a":' + b"[" * 100_000)
+    assert deep.status in {400, 422}
+    assert server.resident_mib() - before < 30
+    _serves(api)
+
+
+def test_a_chunked_body_in_many_pieces_is_an_event_like_others(server: Server, receiver: Receiver) -> None:
+    account, api = server.account()
+    api.endpoint(receiver.url("/hook"))
+    body = json.dumps({"type": TYPE, "data": {"number": 7, "text": "é" * 3000}}, ensure_ascii=False).encode()
+    head = f"{HEAD}Uplift-Account: {account}\r\n{JSON}Transfer-Encoding: chunked\r\n\r\n".encode()
+    pieces = [b"%x\r\n%b\r\n" % (len(body[at : at + 501]), body[at : at + 501]) for at in range(0, len(body), 501)]
+    answer = _answer_to(server, head, *pieces, b"0\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 202"), answer
+    [request] = receiver.wait("/hook", 1)
+    assert request.json["data"] == {"number": 7, "text": "é" * 3000}
+
+
+def test_callers_who_leave_before_the_answer_harm_nobody(server: Server) -> None:
+    account, api = server.account()
+    body = json.dumps({"type": TYPE, "data": {"number": 1}}).encode()
+    whole = f"{HEAD}Uplift-Account: {account}\r\n{JSON}Content-Length: {len(body)}\r\n\r\n".encode() + body
+    for _ in range(100):
+        with clients(server, 1, whole):
+            pass
+    began = time.monotonic()
+    _serves(api)
+    assert time.monotonic() - began < 5
+    # Pipelined requests are answered in their order.
+    answer = b""
+    with clients(server, 1, whole * 3) as [client]:
+        while answer.count(b"HTTP/1.1 202") < 3:
+            part = client.recv(65_536)
+            assert part, answer
+            answer += part
+    assert not any("Traceback" in line for line in server.log)

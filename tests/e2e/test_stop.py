@@ -1,0 +1,66 @@
+"""Stopping: what is under way ends, nothing is sent twice afterwards, and two processes never share a file."""
+
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+from .harness import PROGRAM, Server, free_port, serving, wait_for
+from .receiving import Receiver, answer
+
+
+def test_a_stop_under_load_finishes_attempts_and_sends_nothing_twice(tmp_path: Path, receiver: Receiver) -> None:
+    with serving(tmp_path / "data") as server:
+        account, api = server.account()
+        api.endpoint(receiver.url("/quick"))
+        api.endpoint(receiver.url("/slow", answer(after=2)), max_in_flight=64)
+        accepted: set[int] = set()
+        callers = [threading.Thread(target=_send_until_closed, args=(server, account, n, accepted)) for n in (0, 10**6)]
+        for caller in callers:
+            caller.start()
+        receiver.wait("/slow", 64)
+        began = time.monotonic()
+        assert server.stop() == 0, server.log
+        assert time.monotonic() - began < 20
+        for caller in callers:
+            caller.join(20)
+        assert not any("Traceback" in line for line in server.log), server.log
+        seen_before = len(receiver.on("/slow"))
+        assert seen_before < len(accepted), "some wait for the next start"
+        receiver.url("/slow", answer())
+        server.start()
+        for path in ("/quick", "/slow"):
+            wait_for(lambda path=path: accepted <= set(receiver.numbers(path)), f"all arrive at {path}", 30, every=0.1)
+            assert set(receiver.numbers(path).values()) == {1}, "nothing was sent twice"
+
+
+def test_an_idle_server_stops_at_once(tmp_path: Path) -> None:
+    with serving(tmp_path / "data") as server:
+        server.api().ok("GET", "/v1/accounts")  # leaves a connection that is kept alive
+        began = time.monotonic()
+        assert server.stop() == 0
+        assert time.monotonic() - began < 5
+
+
+def test_a_second_process_on_the_same_file_is_refused_in_words(server: Server) -> None:
+    environ = {**server.environ, "UPLIFT_PORT": str(free_port())}
+    second = subprocess.run(
+        [PROGRAM, "serve"], cwd=server.data, env=environ, capture_output=True, text=True, timeout=20, check=False
+    )
+    assert second.returncode == 75, second
+    assert f"process {server.pid}" in second.stderr
+    assert "UPLIFT_DATABASE_URL" in second.stderr
+    assert "Traceback" not in second.stderr
+    assert server.api()("GET", "/readyz").status == 200, "the first one did not notice"
+
+
+def _send_until_closed(server: Server, account: str, first: int, accepted: set[int]) -> None:
+    api = server.api(account=account)
+    for number in range(first, first + 5000):
+        got = api.send(number)
+        if got.status == 0:
+            return
+        assert got.status in {202, 503}, got
+        if got.status == 202:
+            accepted.add(number)
+        time.sleep(0.002)
