@@ -17,8 +17,15 @@ from uplift_server.core.limits import LANE_WAITING_MAX
 
 T = TypeVar("T")
 
-STALLED_MS: Final = 1000
-"""A lane whose slots are all taken and from which nothing came back for so long gets little to hold."""
+WINDOW_START: Final = 4
+"""How many attempts a lane may have in flight before any came back well; each that does adds one."""
+STALLED_MS_MIN: Final = 100
+STALLED_MEANS: Final = 8
+"""A lane is stalled once nothing has come back for STALLED_MEANS times its usual duration. Then it starts nothing
+beyond WINDOW_START: a receiver that begins to hang takes a few slots, and not its whole share."""
+UNPROVEN_SHARE: Final = 0.75
+"""The last quarter of the process's slots is for lanes that have proved themselves: receivers that never answer cannot
+take it, however many they are."""
 
 
 HORIZON_MS: Final = 5000
@@ -54,12 +61,14 @@ class Lane(Generic[T]):
         "next_start_ms",
         "paced_at",
         "paced_number",
+        "proven",
         "queued",
         "rate_gap_ms",
         "reserved",
         "turn",
         "waiting",
         "waiting_count",
+        "window",
     )
 
     def __init__(self, endpoint: int, account: int) -> None:
@@ -74,6 +83,10 @@ class Lane(Generic[T]):
         self.reserved = 0
         """Deliveries on their way into the lane: being stored now, already leased."""
         self.in_flight = 0
+        self.window = WINDOW_START
+        """How many may be in flight, within `in_flight_max`: grows with every success, falls to 1 at a time-out."""
+        self.proven = False
+        """Whether an attempt has come back well since the last time-out."""
         self.last_return_ms = 0
         self.mean_us = 0
         """How long attempts take, lately."""
@@ -90,9 +103,7 @@ class Lane(Generic[T]):
         held = self.waiting_count + self.reserved
         if self.breaker.probe_at is not None:
             return max(0, 1 - held - self.in_flight)
-        if self.breaker.failures or (
-            self.in_flight >= self.in_flight_max and now_ms - self.last_return_ms > STALLED_MS
-        ):
+        if self.breaker.failures or self.stalled(now_ms):
             return min(self.in_flight_max, self._waiting_max()) - held
         return self._waiting_max() - held
 
@@ -112,7 +123,13 @@ class Lane(Generic[T]):
     @property
     def has_slot(self) -> bool:
         """Whether one more attempt may be in flight."""
-        return self.in_flight < (self.in_flight_max if self.breaker.probe_at is None else 1)
+        return self.in_flight < (min(self.window, self.in_flight_max) if self.breaker.probe_at is None else 1)
+
+    def stalled(self, now_ms: int) -> bool:
+        """Whether attempts go out and nothing comes back."""
+        return self.in_flight >= WINDOW_START and now_ms - self.last_return_ms > max(
+            STALLED_MS_MIN, self.mean_us * STALLED_MEANS // 1000
+        )
 
     def pop(self) -> T:
         """The next delivery; kinds take turns."""
@@ -152,6 +169,9 @@ class Lanes(Generic[T]):
         The number breaks ties; an entry whose number is not its lane's any more is void.
         """
         self._paced_count = 0
+        self._unproven_in_flight = 0
+        self._parked: deque[Lane[T]] = deque()
+        """Unproven lanes that wait until there are slots for such again."""
 
     def lane(self, endpoint: int, account: int) -> Lane[T]:
         """The endpoint's lane, made on first use."""
@@ -210,11 +230,7 @@ class Lanes(Generic[T]):
             account = turns[0]
             lane = account.lanes.popleft()
             lane.queued = False
-            ready = lane.waiting_count and lane.has_slot
-            if ready and lane.start_at() > now_ms:
-                self._pace(lane)
-                ready = False
-            if not ready:
+            if not self._may_start(lane, now_ms):
                 # The turn is not used up: it is the account's next lane's.
                 if not account.lanes:
                     self._next_turn(account)
@@ -222,6 +238,8 @@ class Lanes(Generic[T]):
             item = lane.pop()
             lane.in_flight += 1
             self.in_flight += 1
+            if not lane.proven:
+                self._unproven_in_flight += 1
             gap_ms = lane.rate_gap_ms
             if gap_ms:
                 # Idle time earns no burst, but a timer that fired a little late must not lower the rate.
@@ -234,17 +252,50 @@ class Lanes(Generic[T]):
             return lane, item
         return None
 
-    def returned(self, lane: Lane[T], now_ms: int, duration_us: int) -> None:
-        """An attempt of the lane is over, after so long (0: it never began, and takes none of the lane's rate)."""
+    def _may_start(self, lane: Lane[T], now_ms: int) -> bool:
+        """Whether a lane may start an attempt now; one that may later is put where it will be found then."""
+        if not lane.waiting_count or not lane.has_slot or lane.stalled(now_ms):
+            return False
+        if lane.start_at() > now_ms:
+            self._pace(lane)
+            return False
+        if not lane.proven and self._unproven_in_flight >= self.in_flight_max * UNPROVEN_SHARE:
+            lane.queued = True
+            self._parked.append(lane)
+            return False
+        return True
+
+    def returned(self, lane: Lane[T], now_ms: int, duration_us: int, *, well: bool | None = None) -> None:
+        """An attempt of the lane is over, after so long (0: it never began, and takes none of the lane's rate).
+
+        `well`: it succeeded (True), or nothing came back in time (False).
+        """
         lane.in_flight -= 1
         self.in_flight -= 1
+        if not lane.proven:
+            self._unproven_in_flight -= 1
         if duration_us:
             lane.last_return_ms = now_ms
-            lane.mean_us += (duration_us - lane.mean_us) >> 3
+            if well:
+                self._prove(lane, proven=True)
+                lane.mean_us += (duration_us - lane.mean_us) >> 3
+                if lane.window < lane.in_flight_max:
+                    lane.window += 1
+            elif well is False:
+                self._prove(lane, proven=False)
+                lane.window = 1
         else:
             lane.next_start_ms -= lane.rate_gap_ms
         if lane.waiting_count:
             self._reconsider(lane)
+        if self._parked and self._unproven_in_flight < self.in_flight_max * UNPROVEN_SHARE:
+            self._queue(self._parked.popleft())
+
+    def _prove(self, lane: Lane[T], *, proven: bool) -> None:
+        """Note whether a lane has proved itself; what it has in flight then counts as such."""
+        if lane.proven is not proven:
+            lane.proven = proven
+            self._unproven_in_flight += -lane.in_flight if proven else lane.in_flight
 
     def wake_at(self) -> float | None:
         """The next instant at which a paced lane may start something, if any."""

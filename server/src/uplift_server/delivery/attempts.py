@@ -23,6 +23,10 @@ LEASE_MARGIN_MS = 1000
 """What must be left of a lease, beyond the attempt's own time, when an attempt begins."""
 
 
+# Any other outcome tells that the receiver answers, if not well: the lane's window stays as it is.
+_WELL = {Outcome.DELIVERED: True, Outcome.TIMEOUT: False}
+
+
 class Sending(Protocol):
     """What the engine needs of a sender."""
 
@@ -128,7 +132,7 @@ class Attempts:
             _row(flight, outcome, exchange),
         )
         self._settler.add(settlement, _line(flight, outcome, exchange, verdict))
-        self._lanes.returned(lane, now, exchange.duration_us)
+        self._lanes.returned(lane, now, exchange.duration_us, well=_WELL.get(outcome))
         self._lanes.pump()
 
     def _verdict(

@@ -40,6 +40,7 @@ class DeliveryLanes:
         if lane is None:
             lane = self._lanes.lane(endpoint.seq, endpoint.record.account_seq)
             lane.breaker = restored(endpoint.record.consecutive_failures, self._clock.now_ms(), self._breaker)
+            lane.proven = endpoint.health.status == "healthy"
             self._limit(lane, endpoint)
         return lane
 
@@ -63,9 +64,11 @@ class DeliveryLanes:
         """Remember that an endpoint has due deliveries in the database."""
         self.backlog.add(endpoint_seq)
 
-    def returned(self, lane: Lane[LeasedDelivery], now_ms: int, duration_us: int = 0) -> None:
-        """An attempt is over, after so long: its slot is free."""
-        self._lanes.returned(lane, now_ms, duration_us)
+    def returned(
+        self, lane: Lane[LeasedDelivery], now_ms: int, duration_us: int = 0, *, well: bool | None = None
+    ) -> None:
+        """An attempt is over, after so long: its slot is free. See `Lanes.returned`."""
+        self._lanes.returned(lane, now_ms, duration_us, well=well)
         if lane.endpoint in self.backlog and lane.waiting_count * 2 <= lane.in_flight_max:
             self.on_backlog()
 
