@@ -14,6 +14,7 @@ from uplift_server.store import schema_version
 from uplift_server.store.errors import Unavailable
 from uplift_server.store.schema import metadata
 from uplift_server.store.schema_version import HEAD, UnknownSchema, current, upgrade
+from uplift_server.store.sqlite.connection import bound, connect
 
 NOW = 1_764_000_000_000
 
@@ -40,13 +41,15 @@ def described(path: Path) -> dict[str, dict[str, object]]:
         }
 
 
-def test_an_empty_file_gets_the_tables_of_the_models(tmp_path: Path) -> None:
+def test_an_empty_file_gets_the_tables_the_migrations_make(tmp_path: Path) -> None:
     """Compared by what SQLite made of both, partial indexes and storage included, and by Alembic's own comparison."""
-    assert upgrade(tmp_path / "migrated.db", now_ms=NOW) is None
-    engine = sa.create_engine(f"sqlite:///{tmp_path / 'models.db'}")
-    metadata.create_all(engine)
+    assert upgrade(tmp_path / "models.db", now_ms=NOW) is None
+    with closing(connect(tmp_path / "migrated.db", read_only=False)) as raw, bound(raw) as connection:
+        raw.execute("BEGIN")
+        schema_version.run(connection)
+        raw.execute("COMMIT")
     assert described(tmp_path / "migrated.db") == described(tmp_path / "models.db")
-    engine.dispose()
+    assert current(tmp_path / "migrated.db") == current(tmp_path / "models.db") == HEAD
 
     migrated = sa.create_engine(f"sqlite:///{tmp_path / 'migrated.db'}")
     with migrated.connect() as connection:
@@ -94,13 +97,32 @@ def test_an_older_file_is_copied_aside_with_what_it_holds(tmp_path: Path, monkey
 def test_a_failed_upgrade_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All statements of an upgrade stand in one transaction, those that make tables too."""
     path = tmp_path / "uplift.db"
-    whole = schema_version.run
+    upgrade(path, now_ms=NOW)
+    before = described(path)
 
     def run_and_fail(connection: sa.Connection) -> None:
+        connection.exec_driver_sql("CREATE TABLE half (done INTEGER)")
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0002'")
+        raise RuntimeError("the last statement failed")
+
+    monkeypatch.setattr(schema_version, "HEAD", "0002")
+    monkeypatch.setattr(schema_version, "run", run_and_fail)
+    with pytest.raises(RuntimeError):
+        upgrade(path, now_ms=NOW)
+    assert described(path) == before
+    assert current(path) == "0001"
+
+
+def test_tables_that_cannot_be_made_whole_are_not_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty file stays empty."""
+    path = tmp_path / "uplift.db"
+    whole = schema_version._create
+
+    def create_and_fail(connection: sa.Connection) -> None:
         whole(connection)
         raise RuntimeError("the last statement failed")
 
-    monkeypatch.setattr(schema_version, "run", run_and_fail)
+    monkeypatch.setattr(schema_version, "_create", create_and_fail)
     with pytest.raises(RuntimeError):
         upgrade(path, now_ms=NOW)
     assert current(path) is None
