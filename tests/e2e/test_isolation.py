@@ -12,7 +12,7 @@ EVENTS = 200
 
 
 def test_an_endpoint_that_hangs_does_not_slow_another(tmp_path: Path, receiver: Receiver) -> None:
-    # So little room that one endpoint with all of it would leave the other none.
+    # Little room: the hanging endpoint has ten times as much waiting as there are slots.
     settings = {"UPLIFT_MAX_IN_FLIGHT": "20", "UPLIFT_MAX_IN_FLIGHT_PER_ENDPOINT": "16"}
     with serving(tmp_path / "data", **settings) as server:
         _, healthy = server.account()
@@ -22,9 +22,9 @@ def test_an_endpoint_that_hangs_does_not_slow_another(tmp_path: Path, receiver: 
         hanging.endpoint(receiver.url("/hanging", receiving.hang))
         for number in range(EVENTS):
             assert hanging.send(number).status == 202
-        wait_for(lambda: receiver.count("/hanging") >= 16, "the hanging endpoint has all it may have")
+        wait_for(lambda: receiver.count("/hanging") >= 4, "the hanging endpoint holds some slots")
         beside = _latencies(healthy, receiver, first=EVENTS)
-        assert receiver.count("/hanging") <= 16 + 4, "it still hangs, and has no more than its share"
+        assert receiver.count("/hanging") <= 16, "it still hangs, and has no more than its share"
         server.kill()  # a clean stop would wait for what hangs
     p50_alone, p99_alone = _quantiles(alone)
     p50_beside, p99_beside = _quantiles(beside)
