@@ -194,6 +194,9 @@ class Server:
                 self.stop()
             except subprocess.TimeoutExpired:
                 self.kill()
+        for reader in self._readers:
+            reader.join(5)
+        print("".join(self.log))  # shown with what failed
 
     def api(self, key: str = OPERATOR_KEY, account: str | None = None) -> Api:
         """A client; without a key, the operator's."""
