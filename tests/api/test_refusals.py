@@ -75,6 +75,7 @@ def test_a_database_that_cannot_is_unavailable(server: Any, monkeypatch: pytest.
     with monkeypatch.context() as patched:
         patched.setattr(server.database, "read", fail)
         patched.setattr(server.database, "write", fail)
+        patched.setattr(server.database, "write_with_events", fail)
         for answer in (
             owner.get("/v1/endpoints"),
             owner.post("/v1/endpoints", {"url": "https://example.com/a"}),

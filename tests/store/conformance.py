@@ -471,6 +471,28 @@ async def a_defect_in_one_write_leaves_others_alone(bench: Bench) -> None:
     assert [row.type_seq for row in await bench.rows(events)] == [1, 1, 1]
 
 
+async def events_owed_by_a_write_are_stored_with_it_or_not_at_all(bench: Bench) -> None:
+    await bench.append(bench.event())
+    owed = [bench.event(due(1))]
+
+    def changed(connection: sa.Connection) -> tuple[str, list[NewEvent]]:
+        connection.execute(sa.update(events).values(type_seq=5))
+        return "done", owed
+
+    def refused(connection: sa.Connection) -> tuple[str, list[NewEvent]]:
+        connection.execute(sa.update(events).values(type_seq=6))
+        raise Conflict("no")
+
+    assert await bench.database.write_with_events(changed) == "done"
+    assert [(row.type_seq, row.id) for row in await bench.rows(events)][1] == (1, owed[0].id)
+    assert len(await bench.lease(1)) == 1
+    with pytest.raises(Conflict):
+        await bench.database.write_with_events(refused)
+    assert [row.type_seq for row in await bench.rows(events)] == [5, 1]
+    (later,) = await bench.append(bench.event())
+    assert later.seq == 3
+
+
 async def a_read_cannot_write(bench: Bench) -> None:
     await bench.append(bench.event())
     with pytest.raises(Exception, match=r"readonly|read-only|cannot"):
@@ -512,5 +534,6 @@ CHECKS: Sequence[Check] = [
     an_owner_reclaims_its_own_after_a_crash,
     a_refused_write_is_undone_alone,
     a_defect_in_one_write_leaves_others_alone,
+    events_owed_by_a_write_are_stored_with_it_or_not_at_all,
     a_read_cannot_write,
 ]

@@ -61,6 +61,7 @@ class Lane(Generic[T]):
         "next_start_ms",
         "paced_at",
         "paced_number",
+        "parked",
         "proven",
         "queued",
         "rate_gap_ms",
@@ -93,10 +94,11 @@ class Lane(Generic[T]):
         self.next_start_ms = 0.0
         self.turn = 0
         self.queued = False
-        """Whether the lane stands in its account's queue or among the paced ones."""
+        """Whether the lane stands in its account's queue, among the paced ones or among the parked ones."""
         self.paced_number = 0
         """Its entry among the paced ones; 0: it is not one of them."""
         self.paced_at = 0.0
+        self.parked = False
 
     def room(self, now_ms: int) -> int:
         """How many more deliveries the lane may hold in memory."""
@@ -169,9 +171,10 @@ class Lanes(Generic[T]):
         The number breaks ties; an entry whose number is not its lane's any more is void.
         """
         self._paced_count = 0
+        self._unproven_max = in_flight_max * UNPROVEN_SHARE
         self._unproven_in_flight = 0
         self._parked: deque[Lane[T]] = deque()
-        """Unproven lanes that wait until there are slots for such again."""
+        """Unproven lanes that wait until there are slots for such again; one that is not `parked` any more is void."""
 
     def lane(self, endpoint: int, account: int) -> Lane[T]:
         """The endpoint's lane, made on first use."""
@@ -226,7 +229,7 @@ class Lanes(Generic[T]):
             if lane.waiting_count and lane.has_slot:
                 self._queue(lane)
         turns = self._turns
-        while turns and self.in_flight < self.in_flight_max:
+        while self.in_flight < self.in_flight_max and (turns or self._unpark()):
             account = turns[0]
             lane = account.lanes.popleft()
             lane.queued = False
@@ -259,8 +262,8 @@ class Lanes(Generic[T]):
         if lane.start_at() > now_ms:
             self._pace(lane)
             return False
-        if not lane.proven and self._unproven_in_flight >= self.in_flight_max * UNPROVEN_SHARE:
-            lane.queued = True
+        if not lane.proven and self._unproven_in_flight >= self._unproven_max:
+            lane.queued = lane.parked = True
             self._parked.append(lane)
             return False
         return True
@@ -286,16 +289,29 @@ class Lanes(Generic[T]):
                 lane.window = 1
         else:
             lane.next_start_ms -= lane.rate_gap_ms
+        if self._parked:
+            # Before the lane itself, which otherwise took the slot it left again and again.
+            self._unpark()
         if lane.waiting_count:
             self._reconsider(lane)
-        if self._parked and self._unproven_in_flight < self.in_flight_max * UNPROVEN_SHARE:
-            self._queue(self._parked.popleft())
+
+    def _unpark(self) -> bool:
+        """Queue as many parked lanes as there are slots for; whether anything is queued now."""
+        free = self._unproven_max - self._unproven_in_flight
+        while self._parked and free > 0:
+            lane = self._parked.popleft()
+            if lane.parked:
+                self._queue(lane)
+                free -= 1
+        return bool(self._turns)
 
     def _prove(self, lane: Lane[T], *, proven: bool) -> None:
         """Note whether a lane has proved itself; what it has in flight then counts as such."""
         if lane.proven is not proven:
             lane.proven = proven
             self._unproven_in_flight += -lane.in_flight if proven else lane.in_flight
+            if lane.parked:
+                self._queue(lane)
 
     def wake_at(self) -> float | None:
         """The next instant at which a paced lane may start something, if any."""
@@ -312,6 +328,7 @@ class Lanes(Generic[T]):
 
     def _queue(self, lane: Lane[T]) -> None:
         lane.paced_number = 0
+        lane.parked = False
         account = self._accounts.get(lane.account)
         if account is None:
             account = self._accounts[lane.account] = _Account()

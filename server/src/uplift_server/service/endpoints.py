@@ -34,8 +34,9 @@ from uplift_server.service.means import (
 from uplift_server.service.principals import Caller
 from uplift_server.service.registration import Registrar
 from uplift_server.store import deliveries, endpoints, idempotency
+from uplift_server.store.contract import Transaction
 from uplift_server.store.errors import Conflict
-from uplift_server.store.records import Attempt, Endpoint, Page
+from uplift_server.store.records import Attempt, Endpoint, NewEvent, Page
 from uplift_server.store.sealing import Sealer
 
 _WHAT: Final = "endpoint"
@@ -183,35 +184,42 @@ class Endpoints:
         secret = given_or_none(draft.secret) or generate_secret(self._means.random_bytes(SECRET_KEY_BYTES_GENERATED))
         sealed = self._sealer.seal(secret, endpoint_id)
         request = request_of(repeat, account_seq, _WHAT)
-        try:
-            endpoint, repeated = await self._means.database.write(
-                lambda c: idempotency.once(
-                    c,
-                    request,
-                    object_id=endpoint_id,
-                    now=now,
-                    create=lambda: endpoints.create(
-                        c,
-                        endpoint_id=endpoint_id,
-                        account_seq=account_seq,
-                        url=given(draft.url),
-                        description=given_or_none(draft.description) or "",
-                        event_types=tuple(given_or_none(draft.event_types) or ()),
-                        secret=sealed,
-                        headers=self._sealed(given_or_none(draft.headers), endpoint_id),
-                        rate_limit_per_second=given_or_none(draft.rate_limit_per_second),
-                        max_in_flight=given_or_none(draft.max_in_flight),
-                        now=now,
-                    ),
-                    load=lambda earlier: endpoints.get(c, account_seq, earlier),
-                )
+        greeting = self._greeter.prepare(account_seq)
+
+        def create(connection: Transaction) -> Endpoint:
+            return endpoints.create(
+                connection,
+                endpoint_id=endpoint_id,
+                account_seq=account_seq,
+                url=given(draft.url),
+                description=given_or_none(draft.description) or "",
+                event_types=tuple(given_or_none(draft.event_types) or ()),
+                secret=sealed,
+                headers=self._sealed(given_or_none(draft.headers), endpoint_id),
+                rate_limit_per_second=given_or_none(draft.rate_limit_per_second),
+                max_in_flight=given_or_none(draft.max_in_flight),
+                now=now,
             )
+
+        def create_and_greet(connection: Transaction) -> tuple[tuple[Endpoint, bool], list[NewEvent]]:
+            endpoint, repeated = idempotency.once(
+                connection,
+                request,
+                object_id=endpoint_id,
+                now=now,
+                create=lambda: create(connection),
+                load=lambda earlier: endpoints.get(connection, account_seq, earlier),
+            )
+            return (endpoint, repeated), [] if repeated else greeting(endpoint)
+
+        try:
+            endpoint, repeated = await self._means.database.write_with_events(create_and_greet)
         except Conflict as error:
             raise refusal(error) from error
         if repeated:
             return await self._shown(endpoint, repeated=True)
         self._means.directory.put_endpoint(endpoint)
-        await self._greeter.greet(endpoint)
+        self._means.on_due(endpoint.seq)
         return await self._shown(endpoint, secret)
 
     async def _update(self, caller: Caller, endpoint: str, draft: EndpointDraft) -> Endpoint:

@@ -25,6 +25,8 @@ from uplift_server.store.records import (
 )
 
 R = TypeVar("R")
+Transaction = Connection
+"""What a verb is given. Outside this room it is only handed on."""
 
 
 class Database(Protocol):
@@ -75,3 +77,6 @@ class Database(Protocol):
 
     async def write(self, body: Callable[[Connection], R]) -> R:
         """Run a verb in a transaction of its own or beside others; an exception undoes it and comes back."""
+
+    async def write_with_events(self, body: Callable[[Connection], tuple[R, Sequence[NewEvent]]]) -> R:
+        """The same for a verb that owes events because of what it wrote: they are stored in its transaction."""

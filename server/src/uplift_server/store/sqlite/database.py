@@ -20,7 +20,7 @@ from uplift_server.store.records import (
 from uplift_server.store.sqlite import hot
 from uplift_server.store.sqlite.connection import FileLock
 from uplift_server.store.sqlite.readers import Readers
-from uplift_server.store.sqlite.writer import Writer
+from uplift_server.store.sqlite.writer import Writer, Writing
 
 R = TypeVar("R")
 
@@ -105,3 +105,14 @@ class SqliteDatabase:
         """See the contract."""
         result: R = await self._writer.submit(lambda w: body(w.sql), guarded=True)
         return result
+
+    async def write_with_events(self, body: Callable[[Connection], tuple[R, Sequence[NewEvent]]]) -> R:
+        """See the contract."""
+
+        def write(writing: Writing) -> R:
+            result, owed = body(writing.sql)
+            writing.appender.append([owed])
+            return result
+
+        written: R = await self._writer.submit(write, guarded=True)
+        return written
