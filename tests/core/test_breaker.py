@@ -1,0 +1,123 @@
+"""When an endpoint is only probed, and how rarely."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from uplift_server.core.breaker import CLOSED, PROBE_FIRST_MS, TIMEOUTS_ONLY_MS, Breaker, BreakerRule, restored
+
+NOW_MS = 1_764_000_000_000
+RULE = BreakerRule(failures=3, probe_max_ms=300_000)
+NEVER = BreakerRule(failures=0, probe_max_ms=300_000)
+
+
+def fail(
+    breaker: Breaker, times: int, *, at: int = NOW_MS, timed_out: bool = False, rule: BreakerRule = RULE
+) -> Breaker:
+    """A breaker after so many failures at one instant."""
+    for _ in range(times):
+        breaker = breaker.failed(at, timed_out=timed_out, rule=rule)
+    return breaker
+
+
+def test_it_opens_at_the_last_of_so_many_failures_in_a_row() -> None:
+    assert fail(CLOSED, 2) == Breaker(failures=2)
+    assert fail(CLOSED, 3) == Breaker(3, None, NOW_MS + PROBE_FIRST_MS, PROBE_FIRST_MS)
+
+
+def test_a_success_starts_the_count_afresh() -> None:
+    assert fail(fail(CLOSED, 2).succeeded(), 2).probe_at is None
+
+
+def test_a_success_closes_an_open_one() -> None:
+    assert fail(CLOSED, 7).succeeded() == CLOSED
+
+
+def test_each_failed_probe_doubles_the_wait_up_to_the_longest() -> None:
+    breaker = fail(CLOSED, 3)
+    waits = []
+    for _ in range(11):
+        at = breaker.probe_at
+        assert at is not None
+        waits.append(breaker.probe_wait_ms)
+        breaker = breaker.failed(at, timed_out=False, rule=RULE)
+        assert breaker.probe_at == at + breaker.probe_wait_ms
+    assert waits == [1000, 2000, 4000, 8000, 16_000, 32_000, 64_000, 128_000, 256_000, 300_000, 300_000]
+
+
+def test_the_longest_wait_bounds_the_first_too() -> None:
+    assert fail(CLOSED, 3, rule=BreakerRule(3, 10)).probe_at == NOW_MS + 10
+
+
+def test_attempts_that_were_under_way_when_it_opened_do_not_lengthen_the_wait() -> None:
+    opened = fail(CLOSED, 3)
+    later = fail(opened, 12, at=NOW_MS + PROBE_FIRST_MS - 1)
+
+    assert (later.probe_at, later.probe_wait_ms) == (opened.probe_at, opened.probe_wait_ms)
+    assert later.failures == 15
+
+
+def test_it_opens_after_a_minute_of_nothing_but_timeouts() -> None:
+    one = fail(CLOSED, 1, timed_out=True)
+
+    assert fail(one, 1, at=NOW_MS + TIMEOUTS_ONLY_MS - 1, timed_out=True).probe_at is None
+    assert fail(one, 1, at=NOW_MS + TIMEOUTS_ONLY_MS, timed_out=True).probe_at is not None
+
+
+def test_any_other_failure_ends_a_row_of_timeouts() -> None:
+    mixed = fail(fail(CLOSED, 1, timed_out=True), 1)
+
+    assert mixed.timeouts_since is None
+    rule = BreakerRule(100, 300_000)
+    later = fail(mixed, 1, at=NOW_MS + TIMEOUTS_ONLY_MS, timed_out=True, rule=rule)
+    assert (later.probe_at, later.timeouts_since) == (None, NOW_MS + TIMEOUTS_ONLY_MS)
+
+
+def test_a_failed_probe_never_closes_it_whatever_failed() -> None:
+    """Opened by timeouts with few failures in a row, then answered with an error."""
+    opened = fail(fail(CLOSED, 1, timed_out=True), 1, at=NOW_MS + TIMEOUTS_ONLY_MS, timed_out=True)
+    assert opened.failures < RULE.failures
+    assert opened.probe_at is not None
+
+    probed = opened.failed(opened.probe_at, timed_out=False, rule=BreakerRule(10, 300_000))
+
+    assert probed == Breaker(3, None, opened.probe_at + 2 * PROBE_FIRST_MS, 2 * PROBE_FIRST_MS)
+
+
+def test_a_rule_of_no_failures_switches_it_off() -> None:
+    breaker = fail(fail(CLOSED, 1000, timed_out=True, rule=NEVER), 1, at=NOW_MS + 10 * TIMEOUTS_ONLY_MS, rule=NEVER)
+
+    assert breaker == Breaker(failures=1001)
+
+
+def test_after_a_restart_an_open_one_probes_at_once_and_then_begins_with_the_shortest_wait() -> None:
+    breaker = restored(3, NOW_MS, RULE)
+
+    assert breaker == Breaker(3, None, NOW_MS, 0)
+    assert breaker.failed(NOW_MS, timed_out=False, rule=RULE).probe_at == NOW_MS + PROBE_FIRST_MS
+
+
+def test_after_a_restart_failures_in_a_row_go_on_counting() -> None:
+    assert restored(2, NOW_MS, RULE) == Breaker(2)
+    assert fail(restored(2, NOW_MS, RULE), 1).probe_at is not None
+    assert restored(1000, NOW_MS, NEVER) == Breaker(1000)
+
+
+@given(
+    steps=st.lists(st.tuples(st.integers(0, 120_000), st.booleans()), max_size=60),
+    failures=st.integers(1, 5),
+    probe_max_ms=st.integers(10, 600_000),
+)
+def test_however_it_fails_it_stays_open_and_its_next_probe_is_near(
+    steps: list[tuple[int, bool]], failures: int, probe_max_ms: int
+) -> None:
+    rule = BreakerRule(failures, probe_max_ms)
+    breaker, now = CLOSED, NOW_MS
+    for count, (passed, timed_out) in enumerate(steps, 1):
+        now += passed
+        before, breaker = breaker, breaker.failed(now, timed_out=timed_out, rule=rule)
+        assert breaker.failures == count
+        if before.probe_at is not None or count >= failures:
+            assert breaker.probe_at is not None
+        if breaker.probe_at is not None:
+            assert now < breaker.probe_at <= now + probe_max_ms
+            assert breaker.probe_wait_ms >= before.probe_wait_ms

@@ -1,0 +1,714 @@
+"""Who goes next: turns, caps, pacing and probes, also in any order of everything that can happen to lanes."""
+
+from collections import Counter, defaultdict
+from itertools import count, pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from uplift_server.core.breaker import Breaker, BreakerRule
+from uplift_server.core.lanes import (
+    HORIZON_MS,
+    PACE_CREDIT_MS,
+    PACE_CREDIT_SHARE,
+    STALLED_MEANS,
+    STALLED_MS_MIN,
+    WINDOW_START,
+    Kind,
+    Lane,
+    Lanes,
+)
+from uplift_server.core.limits import LANE_WAITING_MAX
+
+NOW_MS = 1_764_000_000_000
+OPEN = Breaker(failures=10, probe_at=NOW_MS + 1000, probe_wait_ms=1000)
+
+
+def lane_of(
+    lanes: Lanes[int], endpoint: int = 1, account: int = 1, *, in_flight_max: int = 1000, rate_gap_ms: float = 0.0
+) -> Lane[int]:
+    """A lane with limits, whose receiver has proved itself."""
+    lane = lanes.lane(endpoint, account)
+    lane.proven, lane.window, lane.last_return_ms = True, 1_000_000, NOW_MS
+    lanes.limit(lane, in_flight_max=in_flight_max, rate_gap_ms=rate_gap_ms)
+    return lane
+
+
+def fill(lanes: Lanes[int], lane: Lane[int], items: int, kind: Kind = Kind.FIRST) -> None:
+    """Let so many deliveries wait."""
+    for item in range(items):
+        lanes.push(lane, item, kind)
+
+
+def drain(lanes: Lanes[int], now_ms: int = NOW_MS, most: int = 1000) -> list[tuple[int, int]]:
+    """Endpoint and item of everything that may start now, in order."""
+    popped = []
+    while len(popped) < most and (found := lanes.pop(now_ms)) is not None:
+        popped.append((found[0].endpoint, found[1]))
+    return popped
+
+
+def answering(lanes: Lanes[int], lane: Lane[int], now_ms: int) -> int:
+    """Start what may start now, and let each be answered at once; how many."""
+    started = 0
+    while (found := lanes.pop(now_ms)) is not None:
+        lanes.returned(found[0], now_ms, 1000, well=True)
+        started += found[0] is lane
+    return started
+
+
+# ---- turns
+
+
+def test_accounts_take_turns_however_many_endpoints_they_have() -> None:
+    lanes: Lanes[int] = Lanes(1000)
+    for endpoint in range(1, 10):
+        fill(lanes, lane_of(lanes, endpoint, account=1), 5)
+    fill(lanes, lane_of(lanes, 99, account=2), 5)
+
+    assert [endpoint == 99 for endpoint, _ in drain(lanes, most=10)] == [False, True] * 5
+
+
+def test_endpoints_of_an_account_take_turns() -> None:
+    lanes: Lanes[int] = Lanes(1000)
+    for endpoint in (1, 2, 3):
+        fill(lanes, lane_of(lanes, endpoint), 2)
+
+    assert drain(lanes) == [(1, 0), (2, 0), (3, 0), (1, 1), (2, 1), (3, 1)]
+
+
+def test_an_endpoint_that_may_not_start_does_not_cost_its_account_the_turn() -> None:
+    lanes: Lanes[int] = Lanes(1000)
+    slow, quick, other = (lane_of(lanes, endpoint, account) for endpoint, account in ((1, 1), (2, 1), (3, 2)))
+    slow.breaker = OPEN
+    fill(lanes, slow, 1)
+    fill(lanes, quick, 2)
+    fill(lanes, other, 2)
+
+    assert [endpoint for endpoint, _ in drain(lanes)] == [2, 3, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("kinds", "turns"),
+    [
+        ({Kind.FIRST, Kind.RETRY, Kind.REPLAY}, {Kind.FIRST: 3, Kind.RETRY: 2, Kind.REPLAY: 1}),
+        ({Kind.FIRST, Kind.RETRY}, {Kind.FIRST: 3, Kind.RETRY: 2}),
+        ({Kind.FIRST, Kind.REPLAY}, {Kind.FIRST: 3, Kind.REPLAY: 1}),
+        ({Kind.RETRY, Kind.REPLAY}, {Kind.RETRY: 2, Kind.REPLAY: 1}),
+        ({Kind.REPLAY}, {Kind.REPLAY: 1}),
+    ],
+)
+def test_kinds_take_turns_as_far_as_each_has_work(kinds: set[Kind], turns: dict[Kind, int]) -> None:
+    lanes: Lanes[Kind] = Lanes(1000)
+    lane = lanes.lane(1, 1)
+    lane.proven, lane.window, lane.last_return_ms = True, 1000, NOW_MS
+    lanes.limit(lane, in_flight_max=1000, rate_gap_ms=0.0)
+    for kind in kinds:
+        for _ in range(60):
+            lanes.push(lane, kind, kind)
+    cycle = sum(turns.values())
+    order = [found[1] for _ in range(6 * cycle) if (found := lanes.pop(NOW_MS)) is not None]
+
+    for start in range(0, 6 * cycle, cycle):
+        assert Counter(order[start : start + cycle]) == turns
+
+
+def test_a_kind_goes_out_in_the_order_it_came() -> None:
+    lanes: Lanes[int] = Lanes(1000)
+    lane = lane_of(lanes)
+    fill(lanes, lane, 20)
+    fill(lanes, lane, 20, Kind.REPLAY)
+
+    order = [item for _, item in drain(lanes)]
+    assert [item for item in order if order.count(item) == 2] == order
+    assert len(order) == 40
+
+
+# ---- caps
+
+
+def test_the_processs_cap_stops_everything_until_something_returns() -> None:
+    lanes: Lanes[int] = Lanes(2)
+    lane = lane_of(lanes)
+    fill(lanes, lane, 3)
+
+    assert len(drain(lanes)) == lanes.in_flight == 2
+    lanes.returned(lane, NOW_MS, 1000)
+    assert drain(lanes) == [(1, 2)]
+
+
+def test_an_endpoint_that_hangs_fills_only_its_own_lane() -> None:
+    lanes: Lanes[int] = Lanes(1000)
+    hangs, well = lane_of(lanes, 1, in_flight_max=2), lane_of(lanes, 2, in_flight_max=2)
+    fill(lanes, hangs, 5)
+    fill(lanes, well, 1)
+
+    assert Counter(endpoint for endpoint, _ in drain(lanes)) == {1: 2, 2: 1}
+    lanes.returned(well, NOW_MS, 1000)
+    fill(lanes, hangs, 1)
+    fill(lanes, well, 1)
+    assert drain(lanes) == [(2, 0)]
+
+
+def test_a_higher_cap_holds_at_once() -> None:
+    lanes: Lanes[int] = Lanes(1000)
+    lane = lane_of(lanes, in_flight_max=1)
+    fill(lanes, lane, 3)
+    assert len(drain(lanes)) == 1
+
+    lanes.limit(lane, in_flight_max=3, rate_gap_ms=0.0)
+
+    assert len(drain(lanes)) == 2
+
+
+def test_a_lower_cap_waits_for_what_is_in_flight() -> None:
+    lanes: Lanes[int] = Lanes(1000)
+    lane = lane_of(lanes, in_flight_max=3)
+    fill(lanes, lane, 4)
+    assert len(drain(lanes, most=2)) == 2
+
+    lanes.limit(lane, in_flight_max=1, rate_gap_ms=0.0)
+
+    assert drain(lanes) == []
+    lanes.returned(lane, NOW_MS, 1000)
+    assert drain(lanes) == []
+    lanes.returned(lane, NOW_MS, 1000)
+    assert drain(lanes) == [(1, 2)]
+
+
+# ---- receivers that have not proved themselves, or no longer do
+
+
+def fresh_lane(lanes: Lanes[int], endpoint: int, account: int = 1, *, items: int = 10) -> Lane[int]:
+    """The lane of an endpoint that never answered yet, with work."""
+    lane = lanes.lane(endpoint, account)
+    lanes.limit(lane, in_flight_max=16, rate_gap_ms=0.0)
+    fill(lanes, lane, items)
+    return lane
+
+
+def test_the_window_opens_with_every_success_and_shuts_at_a_time_out() -> None:
+    lanes: Lanes[int] = Lanes(1000)
+    lane = fresh_lane(lanes, 1, items=100)
+    assert len(drain(lanes)) == WINDOW_START
+
+    for more in range(1, 30):
+        lanes.returned(lane, NOW_MS, 1000, well=True)
+        assert len(drain(lanes)) == (2 if more <= 16 - WINDOW_START else 1)
+    assert lane.in_flight == lane.window == lane.in_flight_max
+
+    lanes.returned(lane, NOW_MS, 15_000_000, well=False)
+    assert lane.window == 1
+    for _ in range(14):
+        lanes.returned(lane, NOW_MS, 1000)
+        assert drain(lanes) == []
+    lanes.returned(lane, NOW_MS, 1000)
+    assert len(drain(lanes)) == 1
+
+
+def test_other_failures_leave_the_window_as_it_is() -> None:
+    lanes: Lanes[int] = Lanes(1000)
+    lane = fresh_lane(lanes, 1)
+    assert len(drain(lanes)) == WINDOW_START
+    lanes.returned(lane, NOW_MS, 1000)
+    assert (lane.window, lane.proven, lane.mean_us) == (WINDOW_START, False, 0)
+
+
+def test_a_receiver_that_begins_to_hang_is_sent_little_more() -> None:
+    lanes: Lanes[int] = Lanes(1000)
+    lane = lane_of(lanes)
+    lane.mean_us = 50_000
+    fill(lanes, lane, 100)
+    later = NOW_MS + 50 * STALLED_MEANS + 1
+
+    assert len(drain(lanes, later, most=100)) == WINDOW_START
+    lanes.returned(lane, later, 1000, well=True)
+    assert len(drain(lanes, later)) == 100 - WINDOW_START
+
+
+def test_unproven_receivers_leave_slots_to_the_others() -> None:
+    lanes: Lanes[int] = Lanes(8)
+    for endpoint in range(1, 6):
+        fresh_lane(lanes, endpoint)
+    assert len(drain(lanes)) == 6
+
+    fill(lanes, lane_of(lanes, 9), 5)
+    assert drain(lanes) == [(9, 0), (9, 1)]
+
+
+def test_a_parked_endpoint_goes_out_before_the_one_whose_slot_it_takes() -> None:
+    lanes: Lanes[int] = Lanes(4)
+    one = fresh_lane(lanes, 1, items=3)
+    assert len(drain(lanes)) == 3
+    two, three = fresh_lane(lanes, 2), fresh_lane(lanes, 3)
+    fill(lanes, one, 5)
+    assert drain(lanes) == []
+    assert two.parked
+    assert three.parked
+
+    for _ in range(2):
+        lanes.returned(one, NOW_MS, 1000)
+    assert drain(lanes) == [(2, 0), (3, 0)]
+
+
+def test_when_many_slots_become_free_many_parked_endpoints_go_out() -> None:
+    lanes: Lanes[int] = Lanes(4)
+    one = fresh_lane(lanes, 1, items=3)
+    assert len(drain(lanes)) == 3
+    for endpoint in (2, 3, 4, 5):
+        fresh_lane(lanes, endpoint, items=1)
+    assert drain(lanes) == []
+
+    # Its other two in flight no longer count as unproven.
+    lanes.returned(one, NOW_MS, 1000, well=True)
+
+    assert drain(lanes) == [(2, 0), (3, 0)]
+    lanes.returned(one, NOW_MS, 1000, well=True)
+    assert drain(lanes) == [(4, 0)]
+
+
+def test_a_parked_endpoint_that_proves_itself_waits_no_longer() -> None:
+    lanes: Lanes[int] = Lanes(8)
+    good = fresh_lane(lanes, 1, items=1)
+    assert len(drain(lanes)) == 1
+    for endpoint in (2, 3):
+        fresh_lane(lanes, endpoint)
+    assert len(drain(lanes)) == 5
+    fill(lanes, good, 2)
+    assert drain(lanes) == []
+    assert good.parked
+    # What it leaves goes to another unproven one.
+    lanes.returned(good, NOW_MS, 1000, well=True)
+
+    assert Counter(endpoint for endpoint, _ in drain(lanes)) == {1: 2, 3: 1}
+
+
+def test_parked_endpoints_go_on_although_one_of_them_has_gone() -> None:
+    lanes: Lanes[int] = Lanes(4)
+    one = fresh_lane(lanes, 1, items=3)
+    assert len(drain(lanes)) == 3
+    for endpoint in (2, 3):
+        fresh_lane(lanes, endpoint, items=1)
+    assert drain(lanes) == []
+    lanes.drop(2)
+
+    # The slot is offered to the one that is gone; nothing else will come back to offer it again.
+    lanes.returned(one, NOW_MS, 1000)
+
+    assert drain(lanes) == [(3, 0)]
+
+
+# ---- pacing
+
+
+def test_a_rate_limit_spaces_starts() -> None:
+    lanes: Lanes[int] = Lanes(1000)
+    lane = lane_of(lanes, rate_gap_ms=100)
+    fill(lanes, lane, 5)
+
+    starts = [now for now in range(NOW_MS, NOW_MS + 1000) for _ in range(answering(lanes, lane, now))]
+    assert [later - earlier for earlier, later in pairwise(starts)] == [95, 100, 100, 100]
+
+
+def test_a_timer_that_fires_late_does_not_lower_a_high_rate() -> None:
+    lanes: Lanes[int] = Lanes(100_000)
+    lane = lane_of(lanes, rate_gap_ms=2, in_flight_max=100_000)
+    fill(lanes, lane, 1000)
+
+    assert sum(answering(lanes, lane, now) for now in range(NOW_MS, NOW_MS + 1000, 10)) >= 500
+
+
+def test_the_next_start_of_a_paced_lane_is_known() -> None:
+    lanes: Lanes[int] = Lanes(1000)
+    lane = lane_of(lanes, rate_gap_ms=100)
+    fill(lanes, lane, 2)
+    assert lanes.wake_at() is None
+
+    assert len(drain(lanes)) == 1
+
+    assert lanes.wake_at() == lane.start_at() == NOW_MS + 95
+
+
+def test_an_attempt_that_never_began_costs_nothing_of_the_rate() -> None:
+    lanes: Lanes[int] = Lanes(1000)
+    lane = lane_of(lanes, rate_gap_ms=1000)
+    fill(lanes, lane, 10)
+    for _ in range(9):
+        assert lanes.pop(NOW_MS) is not None
+        lanes.returned(lane, NOW_MS + 1, 0)
+
+    assert len(drain(lanes)) == 1
+    assert (lane.mean_us, lane.last_return_ms) == (0, NOW_MS)
+
+
+# ---- the breaker
+
+
+def test_an_open_breaker_lets_one_probe_through_when_it_is_time() -> None:
+    lanes: Lanes[int] = Lanes(1000)
+    lane = lane_of(lanes)
+    lane.breaker = OPEN
+    fill(lanes, lane, 3)
+
+    assert drain(lanes, NOW_MS + 999) == []
+    assert lanes.wake_at() == NOW_MS + 1000
+    assert len(drain(lanes, NOW_MS + 1000)) == 1
+    lane.breaker = Breaker(11, None, NOW_MS + 3000, 2000)
+    lanes.returned(lane, NOW_MS + 1001, 1000)
+    assert drain(lanes, NOW_MS + 2999) == []
+    assert len(drain(lanes, NOW_MS + 3000)) == 1
+
+
+def test_what_waited_for_a_probe_goes_out_as_soon_as_an_earlier_attempt_succeeds() -> None:
+    lanes: Lanes[int] = Lanes(1000)
+    lane = lane_of(lanes)
+    fill(lanes, lane, 1)
+    assert len(drain(lanes)) == 1
+    lane.breaker = OPEN
+    # A second one in flight comes back without changing anything, so that the lane waits for its probe.
+    lane.in_flight += 1
+    lanes.in_flight += 1
+    fill(lanes, lane, 3)
+    lanes.returned(lane, NOW_MS, 1000)
+    lanes.returned(lane, NOW_MS, 1000)
+    assert drain(lanes, NOW_MS + 1) == []
+    assert lanes.wake_at() == NOW_MS + 1000
+
+    lane.breaker = lane.breaker.succeeded()
+    lanes.limit(lane, in_flight_max=1000, rate_gap_ms=0.0)
+
+    assert lanes.wake_at() is None
+    assert len(drain(lanes, NOW_MS + 2)) == 3
+    assert drain(lanes, NOW_MS + 1000) == []
+
+
+def test_an_entry_made_void_is_passed_over_when_its_instant_comes() -> None:
+    lanes: Lanes[int] = Lanes(1000)
+    lane = lane_of(lanes, rate_gap_ms=1000)
+    fill(lanes, lane, 3)
+    assert len(drain(lanes)) == 1
+    lane.next_start_ms = NOW_MS + 10.0
+    lanes.limit(lane, in_flight_max=1000, rate_gap_ms=0.0)
+    fill(lanes, lane_of(lanes, 2), 2)
+
+    # Standing in the queue twice, it would be served twice as often.
+    assert [endpoint for endpoint, _ in drain(lanes, NOW_MS + 2000)] == [1, 2, 1, 2]
+
+
+# ---- taking out
+
+
+def test_a_lane_is_made_once_and_found() -> None:
+    lanes: Lanes[int] = Lanes(1000)
+    assert lanes.find(1) is None
+    lane = lanes.lane(1, 1)
+    assert lanes.find(1) is lane is lanes.lane(1, 1)
+
+
+def test_dropping_gives_back_what_waited() -> None:
+    lanes: Lanes[int] = Lanes(1000)
+    lane = lane_of(lanes)
+    fill(lanes, lane, 3)
+    assert lanes.pop(NOW_MS) is not None
+
+    assert lanes.drop(1) == [1, 2]
+    assert lanes.drop(1) == []
+    assert lanes.find(1) is None
+    assert lanes.pop(NOW_MS) is None
+    lanes.returned(lane, NOW_MS, 1000)
+    assert lanes.in_flight == 0
+
+
+def test_emptying_takes_all_kinds_of_all_lanes() -> None:
+    lanes: Lanes[int] = Lanes(1000)
+    one, two = lane_of(lanes, 1), lane_of(lanes, 2, rate_gap_ms=1000)
+    fill(lanes, one, 1)
+    fill(lanes, one, 1, Kind.REPLAY)
+    fill(lanes, two, 2)
+    assert lanes.pop(NOW_MS) is not None
+    assert len(drain(lanes)) == 2
+
+    assert lanes.empty_all() == [1]
+    assert drain(lanes, NOW_MS + 5000) == []
+    fill(lanes, two, 1)
+    assert drain(lanes, NOW_MS + 5000) == [(2, 0)]
+
+
+# ---- room
+
+
+def test_a_lane_that_answers_well_holds_what_goes_out_within_the_horizon() -> None:
+    lane: Lane[int] = Lane(1, 1)
+    lane.in_flight_max = 2
+    assert lane.room(NOW_MS) == LANE_WAITING_MAX
+    lane.mean_us = 100_000
+    assert lane.room(NOW_MS) == 2 * HORIZON_MS // 100
+    lane.reserved, lane.waiting_count = 10, 20
+    assert lane.room(NOW_MS) == 2 * HORIZON_MS // 100 - 30
+
+
+def test_a_slow_lane_holds_as_much_as_it_may_have_in_flight() -> None:
+    lane: Lane[int] = Lane(1, 1)
+    lane.in_flight_max = 16
+    lane.mean_us = 15_000_000
+    assert lane.room(NOW_MS) == 16
+
+
+@pytest.mark.parametrize("failures", [0, 1])
+def test_a_rate_limited_lane_holds_no_more_than_its_rate_lets_out(failures: int) -> None:
+    """What waited longer than its lease would be given back unsent, again and again."""
+    lane: Lane[int] = Lane(1, 1)
+    lane.in_flight_max = 256
+    lane.breaker = Breaker(failures)
+    lane.rate_gap_ms = 1000
+    assert lane.room(NOW_MS) == HORIZON_MS // 1000
+    lane.rate_gap_ms = 2 * HORIZON_MS
+    assert lane.room(NOW_MS) == 1
+
+
+def test_a_failing_or_stalled_lane_holds_little() -> None:
+    lane: Lane[int] = Lane(1, 1)
+    lane.in_flight_max = 4
+    lane.breaker = Breaker(1)
+    assert lane.room(NOW_MS) == 4
+    lane.breaker = Breaker()
+    lane.in_flight, lane.last_return_ms = WINDOW_START, NOW_MS - STALLED_MS_MIN
+    assert lane.room(NOW_MS) == LANE_WAITING_MAX
+    assert lane.room(NOW_MS + 1) == 4
+
+
+def test_a_lane_with_an_open_breaker_holds_its_probe_only() -> None:
+    lane: Lane[int] = Lane(1, 1)
+    lane.in_flight_max = 4
+    lane.breaker = OPEN
+    assert lane.room(NOW_MS) == 1
+    lane.in_flight = 1
+    assert lane.room(NOW_MS) == 0
+    lane.waiting_count = 7
+    assert lane.room(NOW_MS) == 0
+
+
+# ---- everything in any order
+
+ENDPOINTS = {1: (1, 0.0), 2: (1, 40.0), 3: (1, 3.0), 4: (2, 0.0), 5: (2, 1000.0)}
+"""Endpoint → account, and the least time between two starts at first."""
+RULE = BreakerRule(failures=2, probe_max_ms=8000)
+IN_FLIGHT_MAX = 8
+UNPROVEN_MAX = 6
+
+
+class LanesMachine(RuleBasedStateMachine):
+    """Lanes beside a model that only remembers what happened."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lanes: Lanes[int] = Lanes(IN_FLIGHT_MAX)
+        self.now = NOW_MS
+        self.numbers = count()
+        self.kinds: dict[int, Kind] = {}
+        self.waiting: dict[Lane[int], dict[Kind, list[int]]] = defaultdict(lambda: {kind: [] for kind in Kind})
+        self.in_flight: list[tuple[Lane[int], int]] = []
+        self.starts: dict[Lane[int], list[tuple[int, int]]] = defaultdict(list)
+        """When each item began, under the lane's present limits."""
+        self.passed_over: dict[object, set[object]] = defaultdict(set)
+        """Who was served while somebody else was ready and was not."""
+
+    def lane(self, endpoint: int) -> Lane[int]:
+        lane = self.lanes.find(endpoint)
+        if lane is None:
+            account, gap = ENDPOINTS[endpoint]
+            lane = self.lanes.lane(endpoint, account)
+            lane.proven = endpoint % 2 == 0
+            self.lanes.limit(lane, in_flight_max=6, rate_gap_ms=gap)
+            self.waiting[lane]
+        return lane
+
+    def flying(self, lane: Lane[int]) -> int:
+        return sum(each is lane for each, _ in self.in_flight)
+
+    def may_start(self, lane: Lane[int]) -> bool:
+        """Whether a lane has work and a free slot, and is not waiting for an answer."""
+        slots = 1 if lane.breaker.probe_at is not None else min(lane.window, lane.in_flight_max)
+        return any(self.waiting[lane].values()) and self.flying(lane) < slots and not lane.stalled(self.now)
+
+    def ready(self) -> set[Lane[int]]:
+        open_to_all = self.unproven_in_flight() < UNPROVEN_MAX
+        return {
+            lane
+            for lane in self.waiting
+            if self.may_start(lane) and lane.start_at() <= self.now and (lane.proven or open_to_all)
+        }
+
+    def unproven_in_flight(self) -> int:
+        return sum(not lane.proven for lane, _ in self.in_flight)
+
+    @rule(endpoint=st.sampled_from(sorted(ENDPOINTS)), kind=st.sampled_from(Kind), items=st.integers(1, 4))
+    def push(self, endpoint: int, kind: Kind, items: int) -> None:
+        lane = self.lane(endpoint)
+        for _ in range(items):
+            item = next(self.numbers)
+            self.kinds[item] = kind
+            self.waiting[lane][kind].append(item)
+            self.lanes.push(lane, item, kind)
+
+    @rule(times=st.integers(1, 8))
+    def pop(self, times: int) -> None:
+        for _ in range(times):
+            self.pop_one()
+
+    def pop_one(self) -> None:
+        ready = self.ready()
+        found = self.lanes.pop(self.now)
+        if found is None:
+            assert not ready or len(self.in_flight) >= IN_FLIGHT_MAX
+            if len(self.in_flight) < IN_FLIGHT_MAX:
+                self.check_wake()
+            return
+        lane, item = found
+        assert lane in ready
+        assert len(self.in_flight) < IN_FLIGHT_MAX
+        assert lane.proven or self.unproven_in_flight() < UNPROVEN_MAX
+        if lane.breaker.probe_at is not None:
+            assert self.flying(lane) == 0
+            assert self.now >= lane.breaker.probe_at
+        assert self.waiting[lane][self.kinds[item]].pop(0) == item
+        self.in_flight.append((lane, item))
+        self.starts[lane].append((self.now, item))
+        self.check_rate(lane)
+        self.check_turns(lane, ready)
+
+    def check_wake(self) -> None:
+        """Nobody who waits for an instant is forgotten."""
+        wake_at = self.lanes.wake_at()
+        for lane in self.waiting:
+            if self.may_start(lane) and lane.start_at() > self.now:
+                assert wake_at is not None
+                assert self.now < wake_at <= lane.start_at()
+
+    def check_rate(self, lane: Lane[int]) -> None:
+        gap = lane.rate_gap_ms
+        credit = PACE_CREDIT_MS if gap < PACE_CREDIT_MS else gap * PACE_CREDIT_SHARE
+        starts = self.starts[lane]
+        for back, (earlier, _) in enumerate(reversed(starts[:-1]), 1):
+            assert self.now - earlier >= back * gap - credit - 0.01
+
+    def check_turns(self, served: Lane[int], ready: set[Lane[int]]) -> None:
+        """Nobody is served twice while somebody who could be served waits; accounts first, then their lanes.
+
+        Those who have yet to prove themselves also wait for each other's slots.
+        """
+        proven = [lane for lane in ready if lane.proven]
+        accounts: set[object] = {lane.account for lane in proven}
+        siblings: set[object] = {lane for lane in proven if lane.account == served.account}
+        for winner, waiting in ((served.account, accounts), (served, siblings)):
+            for other in waiting - {winner}:
+                assert winner not in self.passed_over[other]
+                self.passed_over[other].add(winner)
+            self.passed_over[winner].clear()
+
+    @invariant()
+    def forget_those_that_are_not_ready(self) -> None:
+        """Who could not be served meanwhile has not been passed over."""
+        ready = [lane for lane in self.ready() if lane.proven]
+        alive: set[object] = {*ready, *(lane.account for lane in ready)}
+        for other in list(self.passed_over):
+            if other not in alive:
+                del self.passed_over[other]
+
+    @precondition(lambda self: self.in_flight)
+    @rule(data=st.data(), how=st.sampled_from(["delivered", "failed", "failed", "timed out", "never began"]))
+    def returned(self, data: st.DataObject, how: str) -> None:
+        lane, item = self.in_flight.pop(data.draw(st.integers(0, len(self.in_flight) - 1)))
+        began = how != "never began" or (self.now, item) not in self.starts[lane][-1:]
+        if how == "delivered":
+            lane.breaker = lane.breaker.succeeded()
+        elif how in ("failed", "timed out"):
+            lane.breaker = lane.breaker.failed(self.now, timed_out=how == "timed out", rule=RULE)
+        well = {"delivered": True, "timed out": False}.get(how)
+        self.lanes.returned(lane, self.now, 2000 if began else 0, well=well)
+        if not began:
+            self.starts[lane].pop()
+
+    @rule(ms=st.sampled_from([1, 3, 20, 40, 95, 1000, 9000]))
+    def time_passes(self, ms: int) -> None:
+        self.now += ms
+
+    @rule(endpoint=st.sampled_from(sorted(ENDPOINTS)), cap=st.integers(1, 6))
+    def change_cap(self, endpoint: int, cap: int) -> None:
+        lane = self.lane(endpoint)
+        self.lanes.limit(lane, in_flight_max=cap, rate_gap_ms=lane.rate_gap_ms)
+
+    @rule(endpoint=st.sampled_from(sorted(ENDPOINTS)), gap=st.sampled_from([0.0, 3.0, 40.0, 1000.0]))
+    def change_rate(self, endpoint: int, gap: float) -> None:
+        lane = self.lane(endpoint)
+        self.lanes.limit(lane, in_flight_max=lane.in_flight_max, rate_gap_ms=gap)
+        self.starts[lane].clear()
+
+    @rule(endpoint=st.sampled_from(sorted(ENDPOINTS)))
+    def drop(self, endpoint: int) -> None:
+        lane = self.lanes.find(endpoint)
+        taken = self.lanes.drop(endpoint)
+        if lane is None:
+            assert taken == []
+            return
+        assert taken == [item for items in self.waiting.pop(lane).values() for item in items]
+        self.passed_over.pop(lane, None)
+
+    @rule()
+    def empty_all(self) -> None:
+        taken = self.lanes.empty_all()
+        assert sorted(taken) == sorted(
+            item for kinds in self.waiting.values() for each in kinds.values() for item in each
+        )
+        for kinds in self.waiting.values():
+            for each in kinds.values():
+                each.clear()
+
+    @invariant()
+    def counts_agree(self) -> None:
+        assert self.lanes.in_flight == len(self.in_flight) <= IN_FLIGHT_MAX
+        for lane, kinds in self.waiting.items():
+            assert lane.waiting_count == sum(map(len, kinds.values()))
+            assert lane.in_flight == self.flying(lane)
+            if lane.breaker.probe_at is not None:
+                assert lane.room(self.now) <= 1
+
+    def teardown(self) -> None:
+        """In the end everything that was pushed and not taken out goes out, once."""
+        for _ in range(10_000):
+            while self.in_flight:
+                lane, _ = self.in_flight.pop()
+                lane.breaker = lane.breaker.succeeded()
+                self.lanes.returned(lane, self.now, 1000, well=True)
+            if not any(any(kinds.values()) for kinds in self.waiting.values()):
+                return
+            self.now += 1000
+            self.pop_one()
+        raise AssertionError("something waits for ever")
+
+
+TestLanesInAnyOrder = LanesMachine.TestCase
+TestLanesInAnyOrder.settings = settings(max_examples=150, stateful_step_count=50, deadline=None)
+
+
+@given(
+    lanes=st.lists(st.tuples(st.integers(1, 3), st.integers(1, 12)), min_size=1, max_size=8),
+    in_flight_max=st.integers(1, 4),
+)
+def test_whatever_waits_where_every_account_gets_its_share(lanes: list[tuple[int, int]], in_flight_max: int) -> None:
+    """At the process's cap, with each attempt over before the next begins, accounts with work differ by one at most."""
+    all_lanes: Lanes[int] = Lanes(in_flight_max)
+    work: Counter[int] = Counter()
+    for endpoint, (account, items) in enumerate(lanes):
+        fill(all_lanes, lane_of(all_lanes, endpoint, account), items)
+        work[account] += items
+    served: Counter[int] = Counter()
+    while (found := all_lanes.pop(NOW_MS)) is not None:
+        lane, _ = found
+        served[lane.account] += 1
+        with_work = [account for account in work if served[account] < work[account]]
+        assert max((served[a] for a in with_work), default=0) - min((served[a] for a in with_work), default=0) <= 1
+        all_lanes.returned(lane, NOW_MS, 1000)
+    assert served == work

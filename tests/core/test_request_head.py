@@ -1,0 +1,159 @@
+"""The head of a request, to the byte (contract, section 1)."""
+
+from collections.abc import Mapping
+from email.parser import BytesParser
+from http.client import parse_headers
+from io import BytesIO
+
+import httptools
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from uplift_server.core.headers import MASKED, check_headers
+from uplift_server.core.ids import delivery_id, uuid_text
+from uplift_server.core.request_head import HeadTemplate, head_template
+from uplift_server.core.signing import Signer
+
+EVENT_ID = bytes.fromhex("0197f0c2aaaa7bbb8cccddddeeeeffff")
+ENDPOINT_ID = bytes(range(16))
+USER_AGENT = "Uplift-Webhooks/1.2.3 (+https://hooks.example/docs)"
+
+
+def template(custom: Mapping[str, str] | None = None, *, path: str = "/hook?team=7") -> HeadTemplate:
+    """The fixed part of requests to one endpoint."""
+    return head_template(
+        path=path, host_header="club.example:8443", user_agent=USER_AGENT, custom=custom or {}, endpoint_id=ENDPOINT_ID
+    )
+
+
+def render(head: HeadTemplate, *, body: bytes = b"{}", number: int = 3) -> bytes:
+    """A whole head, as sent."""
+    return (
+        head.render(
+            event_id=uuid_text(EVENT_ID).encode(),
+            event_hex=EVENT_ID.hex().encode(),
+            event_type=b"movement.analytics.created",
+            number=number,
+            timestamp=b"1764000000",
+            signatures=(b"sha256=00ff", b"v1,AAA= v1,BBB="),
+            body_bytes=len(body),
+        )
+        + head.custom
+    )
+
+
+class Parsed:
+    """What httptools, as servers under it, makes of a request."""
+
+    def __init__(self, request: bytes) -> None:
+        self.headers: list[tuple[bytes, bytes]] = []
+        self.url = b""
+        self.body = b""
+        self.complete = False
+        parser = httptools.HttpRequestParser(self)
+        parser.feed_data(request)
+        self.method = parser.get_method()
+        self.version = parser.get_http_version()
+
+    def on_url(self, url: bytes) -> None:
+        self.url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.headers.append((name, value))
+
+    def on_body(self, body: bytes) -> None:
+        self.body += body
+
+    def on_message_complete(self) -> None:
+        self.complete = True
+
+
+def test_a_head_is_exactly_what_the_contract_says() -> None:
+    assert render(template({"X-Team": "first"}), body=b"12345") == (
+        b"POST /hook?team=7 HTTP/1.1\r\n"
+        b"host: club.example:8443\r\n"
+        b"content-type: application/json\r\n"
+        b"user-agent: Uplift-Webhooks/1.2.3 (+https://hooks.example/docs)\r\n"
+        b"content-length: 5\r\n"
+        b"x-uplift-signature-256: sha256=00ff\r\n"
+        b"webhook-id: 0197f0c2-aaaa-7bbb-8ccc-ddddeeeeffff\r\n"
+        b"webhook-timestamp: 1764000000\r\n"
+        b"webhook-signature: v1,AAA= v1,BBB=\r\n"
+        b"x-uplift-event: movement.analytics.created\r\n"
+        b"x-uplift-delivery: dlv_0197f0c2aaaa7bbb8cccddddeeeeffff0a0b0c0d0e0f\r\n"
+        b"x-uplift-attempt: 3\r\n"
+        b"X-Team: first\r\n"
+        b"\r\n"
+    )
+
+
+def test_the_delivery_id_is_the_one_every_other_room_uses() -> None:
+    assert f"x-uplift-delivery: {delivery_id(EVENT_ID, ENDPOINT_ID)}\r\n".encode() in render(template())
+
+
+def test_signatures_stand_as_the_signer_gives_them() -> None:
+    secret = "whsec_" + "A" * 43 + "="
+    signatures = Signer((secret,), secret).sign(uuid_text(EVENT_ID).encode(), b"1764000000", b"{}")
+    head = template().render(
+        event_id=uuid_text(EVENT_ID).encode(),
+        event_hex=EVENT_ID.hex().encode(),
+        event_type=b"a",
+        number=1,
+        timestamp=b"1764000000",
+        signatures=signatures,
+        body_bytes=2,
+    )
+    assert b"x-uplift-signature-256: %b\r\n" % signatures[0] in head
+    assert b"webhook-signature: %b\r\n" % signatures[1] in head
+
+
+@pytest.mark.parametrize("name", ["user-agent", "User-Agent", "USER-AGENT"])
+def test_an_endpoints_own_user_agent_takes_the_place_of_ours(name: str) -> None:
+    assert not check_headers({name: "Club/1"})
+    headers = Parsed(render(template({name: "Club/1"}))).headers
+
+    assert [value for key, value in headers if key.lower() == b"user-agent"] == [b"Club/1"]
+
+
+def test_values_that_look_secret_are_masked_in_what_is_kept_only() -> None:
+    head = template({"Authorization": "Bearer x", "X-Api-Key": "k", "X-Team": "first"})
+
+    assert head.custom == b"Authorization: Bearer x\r\nX-Api-Key: k\r\nX-Team: first\r\n\r\n"
+    masked = MASKED.encode()
+    assert head.custom_masked == b"Authorization: %b\r\nX-Api-Key: %b\r\nX-Team: first\r\n\r\n" % (masked, masked)
+
+
+def test_without_headers_of_its_own_the_head_just_ends() -> None:
+    assert template().custom == template().custom_masked == b"\r\n"
+
+
+NAMES = st.from_regex(r"x-[a-z0-9_!#$%&'*+.^`|~]{1,20}", fullmatch=True).filter(
+    lambda name: not check_headers({name: ""})
+)
+VALUES = st.text(st.characters(min_codepoint=0x20, max_codepoint=0xFF, exclude_categories=("Cc",)), max_size=40).filter(
+    lambda value: not check_headers({"x": value})
+)
+
+
+@given(custom=st.dictionaries(NAMES, VALUES, max_size=20), body=st.binary(max_size=64), number=st.integers(1, 99))
+def test_whatever_an_owner_may_add_every_reader_finds_the_same_headers_once(
+    custom: dict[str, str], body: bytes, number: int
+) -> None:
+    head = render(template(custom), body=body, number=number)
+
+    parsed = Parsed(head + body)
+    assert (parsed.method, parsed.url, parsed.version, parsed.body) == (b"POST", b"/hook?team=7", "1.1", body)
+    assert parsed.complete
+    names = [name.lower() for name, _ in parsed.headers]
+    assert len(names) == len(set(names)) == 11 + len(custom)
+    found = dict(parsed.headers)
+    for name, value in custom.items():
+        assert found[name.encode()] == value.encode("latin-1")
+
+    stream = BytesIO(head)
+    assert stream.readline() == b"POST /hook?team=7 HTTP/1.1\r\n"
+    message = parse_headers(stream)
+    assert [(name.encode(), value.encode("latin-1")) for name, value in message.items()] == parsed.headers
+    assert not stream.read()
+    assert not BytesParser().parsebytes(head.partition(b"\r\n")[2]).defects
