@@ -1,14 +1,14 @@
 """A delivery's life: its statuses, and what an attempt's outcome makes of it."""
 
 from dataclasses import dataclass
-from enum import IntEnum
 from typing import Final
 
+from uplift_server.core.named import Named
 from uplift_server.core.outcomes import Outcome
 from uplift_server.core.schedule import RetrySchedule
 
 
-class Status(IntEnum):
+class Status(Named):
     """Where a delivery stands. The number is what the store keeps."""
 
     PENDING = 0
@@ -17,13 +17,8 @@ class Status(IntEnum):
     HELD = 3
     CANCELLED = 4
 
-    @property
-    def text(self) -> str:
-        """The name the outside world sees."""
-        return self.name.lower()
 
-
-class Trigger(IntEnum):
+class Trigger(Named):
     """What made an attempt happen."""
 
     SCHEDULE = 0
@@ -31,25 +26,12 @@ class Trigger(IntEnum):
     REPLAY = 2
     TEST = 3
 
-    @property
-    def text(self) -> str:
-        """The name the outside world sees."""
-        return self.name.lower()
 
-
-class FailedReason(IntEnum):
+class FailedReason(Named):
     """Why a delivery ended as `failed`."""
 
     EXHAUSTED = 1
     EXPIRED = 2
-
-    @property
-    def text(self) -> str:
-        """The name the outside world sees."""
-        return self.name.lower()
-
-
-TERMINAL: Final = frozenset({Status.DELIVERED, Status.FAILED, Status.CANCELLED})
 
 
 @dataclass(frozen=True, slots=True)

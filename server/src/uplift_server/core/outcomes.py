@@ -5,13 +5,13 @@ One sentence of cause and one of remedy for each class of failure; every edge (A
 
 import re
 from dataclasses import dataclass
-from enum import IntEnum
 from typing import Final
 
 from uplift_server.core.exchange import Exchange, Failure
+from uplift_server.core.named import Named
 
 
-class Outcome(IntEnum):
+class Outcome(Named):
     """The class of an attempt's result. The number is what the store keeps."""
 
     DELIVERED = 0
@@ -25,11 +25,6 @@ class Outcome(IntEnum):
     TLS_ERROR = 8
     PROTOCOL_ERROR = 9
     BLOCKED = 10
-
-    @property
-    def text(self) -> str:
-        """The name the outside world sees, such as `server_error`."""
-        return self.name.lower()
 
 
 _BY_FAILURE: Final = {

@@ -2,24 +2,19 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import IntEnum
 from typing import Generic, NamedTuple, TypeVar
 
 from uplift_server.core.deliveries import FailedReason, Status, Trigger
+from uplift_server.core.named import Named
 from uplift_server.core.outcomes import Outcome
 
 
-class EndpointState(IntEnum):
+class EndpointState(Named):
     """Whether an endpoint takes deliveries. The number is what the store keeps."""
 
     ENABLED = 0
     PAUSED = 1
     DISABLED = 2
-
-    @property
-    def text(self) -> str:
-        """The name the outside world sees."""
-        return self.name.lower()
 
 
 # ---- hot records: made for every event, hence tuples and slots
