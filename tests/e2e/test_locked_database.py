@@ -7,11 +7,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from .harness import TYPE, Answer, Api, Server, deliveries_of, serving, settled, wait_for
+from .harness import PROGRAM, TYPE, Answer, Api, Server, deliveries_of, serving, settled, wait_for
 from .receiving import Receiver, answer
 
 LOCKED_S = 8
-PROGRAM = """
+LOCKER = """
 import sqlite3, sys, time
 database = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=10)
 database.execute("BEGIN IMMEDIATE")
@@ -21,7 +21,8 @@ time.sleep(float(sys.argv[2]))
 
 
 def test_answers_come_in_time_and_nothing_is_lost(tmp_path: Path, receiver: Receiver) -> None:
-    with serving(tmp_path / "data") as server:
+    # The lock outlasts the leases of what is in flight; that must not make anything go out a second time.
+    with serving(tmp_path / "data", UPLIFT_ATTEMPT_TIMEOUT="2s", UPLIFT_LEASE="4s") as server:
         account, api = server.account()
         api.endpoint(receiver.url("/hook"))
         slow = api.endpoint(receiver.url("/slow", answer(after=1)))["id"]
@@ -59,15 +60,44 @@ def test_answers_come_in_time_and_nothing_is_lost(tmp_path: Path, receiver: Rece
         assert server.stop() == 0
 
 
+def test_a_start_and_a_stop_meanwhile_end_in_time_and_in_words(tmp_path: Path, receiver: Receiver) -> None:
+    with serving(tmp_path / "data") as server:
+        account, api = server.account()
+        api.endpoint(receiver.url("/slow", answer(after=1)))
+        for number in range(3):
+            assert api.send(number).status == 202
+        receiver.wait("/slow", 3)
+        with _locked(server, 6):
+            began = time.monotonic()
+            assert server.stop() == 0, server.log
+            assert time.monotonic() - began < 20
+            refused = subprocess.run(
+                [PROGRAM, "serve"],
+                check=False,
+                env=server.environ,
+                cwd=server.data,
+                capture_output=True,
+                text=True,
+                timeout=20,
+            )
+            assert "Traceback" not in refused.stderr
+            assert refused.returncode == 75, refused
+        server.start()
+        api = server.api(account=account)
+        wait_for(lambda: api.ok("GET", "/v1/deliveries?status=pending")["data"] == [], "all are delivered")
+        assert set(receiver.numbers("/slow")) == {0, 1, 2}
+
+
 class _locked:
     """A process of its own holds the write lock."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Server, seconds: float = LOCKED_S) -> None:
         self._path = server.data / "uplift.db"
+        self._seconds = str(seconds)
 
     def __enter__(self) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, str(self._path), str(LOCKED_S)], stdout=subprocess.PIPE, text=True
+            [sys.executable, "-c", LOCKER, str(self._path), self._seconds], stdout=subprocess.PIPE, text=True
         )
         assert self._process.stdout is not None
         assert self._process.stdout.readline() == "locked\n"

@@ -1,6 +1,7 @@
-"""A bound on the heads of requests: uvicorn and its parser hold as many headers as a client cares to send."""
+"""Bounds on requests that never end: uvicorn waits for ever, and holds as many headers as a client cares to send."""
 
-from typing import Final
+import asyncio
+from typing import ClassVar, Final
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -10,10 +11,27 @@ _REFUSAL: Final = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-leng
 
 
 class BoundedHeads(HttpToolsProtocol):
-    """uvicorn's protocol, which ends a connection whose request head has no end in sight."""
+    """uvicorn's protocol, which ends a connection whose request head, or whose request, has no end in sight."""
+
+    request_seconds_max: ClassVar[float] = 30
+    """A request, or a connection's first, that is not complete after once to twice this time is given up."""
 
     _in_head = False
     _head_bytes = 0
+    _begun = 0
+    _complete = 0
+    _watch: asyncio.TimerHandle
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """See asyncio.Protocol."""
+        super().connection_made(transport)
+        # One timer a connection, not one a request: that would cost every event.
+        self._watch = self.loop.call_later(self.request_seconds_max, self._give_up, 0)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """See asyncio.Protocol."""
+        self._watch.cancel()
+        super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """See asyncio.Protocol."""
@@ -31,9 +49,22 @@ class BoundedHeads(HttpToolsProtocol):
         """See httptools: a request line is about to come."""
         self._in_head = True
         self._head_bytes = 0
+        self._begun += 1
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
         """See httptools: the head is complete."""
         self._in_head = False
         super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """See httptools: the body is complete."""
+        self._complete = self._begun
+        super().on_message_complete()
+
+    def _give_up(self, begun_before: int) -> None:
+        """Close the connection if the request that was coming then still is, or none ever came."""
+        if self._begun == begun_before and self._complete < max(self._begun, 1):
+            self.transport.close()
+        else:
+            self._watch = self.loop.call_later(self.request_seconds_max, self._give_up, self._begun)

@@ -1,0 +1,77 @@
+"""Requests that never end are given up; those that merely take their time are not."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import uvicorn
+
+from uplift_server.api.heads import BoundedHeads
+from uplift_server.core.limits import REQUEST_HEAD_BYTES_MAX
+
+HEAD = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n"
+
+
+class Impatient(BoundedHeads):
+    request_seconds_max = 0.2
+
+
+async def echo(scope: Any, receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]) -> None:
+    while (await receive()).get("more_body"):
+        pass
+    await send({"type": "http.response.start", "status": 204, "headers": []})
+    await send({"type": "http.response.body"})
+
+
+async def exchange(protocol: type[BoundedHeads], *parts: bytes, pause: float = 0.0) -> tuple[bytes, float]:
+    """What comes back for the parts, sent with a pause before each, and after how long the connection ended."""
+    server = uvicorn.Server(uvicorn.Config(echo, port=0, http=protocol, lifespan="off", log_config=None))
+    serving = asyncio.create_task(server.serve())
+    async with asyncio.timeout(5):
+        while not server.started:
+            await asyncio.sleep(0.005)
+        port = server.servers[0].sockets[0].getsockname()[1]
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        began = asyncio.get_running_loop().time()
+        for part in parts:
+            await asyncio.sleep(pause)
+            writer.write(part)
+        answer = await reader.read()
+        took = asyncio.get_running_loop().time() - began
+        writer.close()
+        server.should_exit = True
+        await serving
+    return answer, took
+
+
+async def test_a_silent_connection_a_half_head_and_a_half_body_are_closed() -> None:
+    for parts in ([], [HEAD], [HEAD + b"\r\n{"]):
+        answer, took = await exchange(Impatient, *parts)
+        assert answer == b""
+        assert 0.15 < took < 1, parts
+
+
+async def test_a_connection_is_still_watched_after_a_complete_request() -> None:
+    answer, took = await exchange(Impatient, HEAD + b"\r\n{}", HEAD)
+    assert answer.count(b"HTTP/1.1 204") == 1
+    assert took < 1
+
+
+async def test_requests_that_follow_each_other_keep_the_connection() -> None:
+    last = HEAD + b"Connection: close\r\n\r\n{}"
+    answer, took = await exchange(Impatient, *[HEAD + b"\r\n{}"] * 6, last, pause=0.1)
+    assert answer.count(b"HTTP/1.1 204") == 7
+    assert took > 0.6
+
+
+async def test_a_head_without_an_end_is_refused() -> None:
+    filler = b"X-Filler: " + b"y" * 1000 + b"\r\n"
+    answer, _ = await exchange(BoundedHeads, HEAD, *[filler * 10] * (REQUEST_HEAD_BYTES_MAX // 10_000 + 1), pause=0.01)
+    assert answer.startswith(b"HTTP/1.1 431 ")
+
+
+async def test_a_long_body_in_pieces_does_not_count_as_head() -> None:
+    size = 4 * REQUEST_HEAD_BYTES_MAX
+    head = b"POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % size
+    answer, _ = await exchange(BoundedHeads, head, *[b"x" * (size // 8)] * 8, pause=0.01)
+    assert answer.startswith(b"HTTP/1.1 204 ")
