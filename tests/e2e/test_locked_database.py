@@ -67,10 +67,11 @@ def test_a_start_and_a_stop_meanwhile_end_in_time_and_in_words(tmp_path: Path, r
         for number in range(3):
             assert api.send(number).status == 202
         receiver.wait("/slow", 3)
-        with _locked(server, 6):
+        with _locked(server, 4):
             began = time.monotonic()
             assert server.stop() == 0, server.log
             assert time.monotonic() - began < 20
+        with _locked(server, 7):
             refused = subprocess.run(
                 [PROGRAM, "serve"],
                 check=False,
@@ -103,6 +104,7 @@ class _locked:
         assert self._process.stdout.readline() == "locked\n"
 
     def __exit__(self, *_: object) -> None:
+        self._process.kill()
         self._process.communicate(timeout=10)
 
 

@@ -2,7 +2,6 @@
 
 import re
 import socket
-import time
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -115,7 +114,7 @@ def test_huge_and_endless_answers_end_quickly_and_cost_no_memory(tmp_path: Path,
         api.send(0)
         receiver.wait("/ok", 1)
         before = server.resident_mib()
-        events = [api.send(number).json["id"] for number in range(1, 11)]
+        events = [api.send(number).json["id"] for number in range(1, 6)]
         expected = {"/ok": "delivered", "/huge": "delivered", "/huge-500": "server_error", "/endless": "delivered"}
         paths = {endpoint["id"]: endpoint["url"] for endpoint in api.everything("/v1/endpoints")}
         for event in events:
@@ -132,18 +131,15 @@ def test_huge_and_endless_answers_end_quickly_and_cost_no_memory(tmp_path: Path,
         assert max(good + bad) < 64 * 1024**2
 
 
-def test_one_slow_success_within_the_deadline_is_delivered_once(tmp_path: Path, receiver: Receiver) -> None:
-    with serving(tmp_path / "data", **SETTINGS) as server:
-        _, api = server.account()
-        api.endpoint(receiver.url("/slow", answer(204, b"", after=0.4)))
-        api.endpoint(receiver.url("/recovers", receiving.after_failing(2, 503)))
-        began = time.monotonic()
-        event = api.send(1).json["id"]
-        for delivery in deliveries_of(api, event):
-            assert settled(api, delivery["id"])["status"] == "delivered"
-        assert time.monotonic() - began < 5
-        assert len(receiver.on("/slow")) == 1
-        assert len(receiver.on("/recovers")) == 3
+def test_one_slow_success_within_the_deadline_is_delivered_once(server: Server, receiver: Receiver) -> None:
+    _, api = server.account()
+    api.endpoint(receiver.url("/slow", answer(204, b"", after=0.4)))
+    api.endpoint(receiver.url("/recovers", receiving.after_failing(2, 503)))
+    event = api.send(1).json["id"]
+    for delivery in deliveries_of(api, event):
+        assert settled(api, delivery["id"], within=5)["status"] == "delivered"
+    assert len(receiver.on("/slow")) == 1
+    assert len(receiver.on("/recovers")) == 3
 
 
 def test_a_retry_after_lengthens_the_wait(server: Server, receiver: Receiver) -> None:

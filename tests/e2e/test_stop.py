@@ -18,7 +18,7 @@ def test_a_stop_under_load_finishes_attempts_and_sends_nothing_twice(tmp_path: P
         callers = [threading.Thread(target=_send_until_closed, args=(server, account, n, accepted)) for n in (0, 10**6)]
         for caller in callers:
             caller.start()
-        receiver.wait("/slow", 16)
+        receiver.wait("/slow", 8)
         began = time.monotonic()
         assert server.stop() == 0, server.log
         assert time.monotonic() - began < 20
