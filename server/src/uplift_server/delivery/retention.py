@@ -33,6 +33,9 @@ class Retention:
     async def prune_once(self, stopping: asyncio.Event) -> int:
         """One pass over everything old; how many events went."""
         before = self._clock.now_ms() - self._retention_ms
+        # Keys first, and all of them: one that outlived its event could neither be answered nor be used again.
+        while not stopping.is_set() and await self._database.write(lambda c: prune_keys(c, before=before, limit=BITE)):
+            await self._clock.wait(stopping, BITE_PAUSE_MS)
         count = 0
         after_seq = 0
         while not stopping.is_set():
@@ -40,8 +43,7 @@ class Retention:
             pruned = await self._database.write(lambda c: prune(c, before=before, after_seq=at, limit=BITE))  # noqa: B023 - run before the next turn
             count += pruned.events
             after_seq = pruned.through_seq
-            keys = await self._database.write(lambda c: prune_keys(c, before=before, limit=BITE))
-            if pruned.done and keys == 0:
+            if pruned.done:
                 break
             await self._clock.wait(stopping, BITE_PAUSE_MS)
         return count
