@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
-from uplift_server.api.instants import parse_instant
+from uplift_server.core.instants import parse_instant
 from uplift_server.core.limits import (
     CONTACT_EMAILS_MAX,
     DESCRIPTION_CHARACTERS_MAX,

@@ -9,9 +9,9 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 import msgspec
 
-from uplift_server.api.instants import instant_text
 from uplift_server.api.problems import refusal_of
 from uplift_server.core.ids import uuid_text
+from uplift_server.core.instants import instant_text
 from uplift_server.core.limits import BATCH_BODY_BYTES_MAX, BATCH_EVENTS_MAX, EVENT_BODY_BYTES_MAX
 from uplift_server.core.problems import Problem
 from uplift_server.service.authentication import Authenticator

@@ -4,7 +4,6 @@ import json
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
-from uplift_server.api.instants import instant_text, optional_instant_text
 from uplift_server.api.views import (
     AccountView,
     AttemptView,
@@ -25,6 +24,8 @@ from uplift_server.api.views import (
 from uplift_server.core import cursors, ids
 from uplift_server.core.deliveries import Status, Trigger
 from uplift_server.core.headers import mask
+from uplift_server.core.health import Health
+from uplift_server.core.instants import instant_text, optional_instant_text
 from uplift_server.core.outcomes import Explanation, Outcome, explain
 from uplift_server.service.endpoints import Shown
 from uplift_server.store.records import (
@@ -138,16 +139,21 @@ def endpoint_view(shown: Shown, account: str | None) -> EndpointView:
 def health_view(shown: Shown) -> HealthView:
     """How an endpoint fares."""
     endpoint = shown.endpoint
-    untried = endpoint.last_success_at is None and endpoint.last_failure_at is None
-    failing = endpoint.failing_since is not None
+    health = Health(
+        endpoint.consecutive_failures,
+        endpoint.failing_since,
+        endpoint.last_success_at,
+        endpoint.last_failure_at,
+        endpoint.last_outcome,
+    )
     return HealthView(
-        status="failing" if failing else "unknown" if untried else "healthy",
-        failing_since=optional_instant_text(endpoint.failing_since),
+        status=health.status,
+        failing_since=optional_instant_text(health.failing_since),
         warned_at=None,
         disable_at=None,
-        last_success_at=optional_instant_text(endpoint.last_success_at),
-        last_failure_at=optional_instant_text(endpoint.last_failure_at),
-        last_outcome=_outcome_text(endpoint.last_outcome),
+        last_success_at=optional_instant_text(health.last_success_at),
+        last_failure_at=optional_instant_text(health.last_failure_at),
+        last_outcome=_outcome_text(health.last_outcome),
         hint=None if shown.last_failure is None else _hint(shown.last_failure),
         next_probe_at=None,
     )

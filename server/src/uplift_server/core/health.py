@@ -1,6 +1,7 @@
 """The health of an endpoint, as its attempts tell it."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from uplift_server.core.outcomes import Outcome
 
@@ -16,7 +17,7 @@ class Health:
     last_outcome: Outcome | None = None
 
     @property
-    def status(self) -> str:
+    def status(self) -> Literal["unknown", "healthy", "failing"]:
         """`unknown`, `healthy` or `failing`."""
         if self.failing_since is not None:
             return "failing"

@@ -1,6 +1,6 @@
 """Every fixed bound of the product, with its unit in its name.
 
-What an operator may change stands in `config.py`; these may only be changed with the contract.
+What an operator may change stands in `config/`; these may only be changed with the contract.
 """
 
 # Events
@@ -15,7 +15,6 @@ EVENT_BODY_BYTES_MAX = EVENT_DATA_BYTES_MAX + 16 * 1024
 REQUEST_BODY_BYTES_MAX = 1024 * 1024
 # Its line and headers, which arrive in reads of up to 256 KiB: the bound is on what is held from one read to the next.
 REQUEST_HEAD_BYTES_MAX = 64 * 1024
-JSON_DEPTH_MAX = 64
 
 # Endpoints
 URL_CHARACTERS_MAX = 2048

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Final, TypeVar
 
 from uplift_server.core.ids import uuid_text
+from uplift_server.core.instants import instant_text
 
 LINK_LIFETIME_MS: Final = 7 * 86_400_000
 """How long the link to a capture's data can be followed, as in Uplift's published example."""
@@ -117,10 +118,6 @@ def _link(draws: _Draws, now_ms: int) -> dict[str, object]:
     }
 
 
-def _instant(ms: int) -> str:
-    return datetime.fromtimestamp(ms // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%S") + f".{ms % 1000:03d}Z"
-
-
 def _session(draws: _Draws) -> str:
     """A capture's id: the session, and which repetition of it."""
     return f"{draws.uuid()}_{draws.number(1, 6)}"
@@ -162,7 +159,7 @@ def _capture_processing_failed(draws: _Draws, now_ms: int) -> dict[str, object]:
         "movement": movement,
         "status": "error",
         "error": draws.of(_ERRORS),
-        "capture_time": _instant(now_ms - draws.number(120_000, 900_000)),
+        "capture_time": instant_text(now_ms - draws.number(120_000, 900_000)),
         "athlete": {"id": _named_uuid(name), "name": name},
     }
 
@@ -200,8 +197,8 @@ def _export_completed(draws: _Draws, now_ms: int) -> dict[str, object]:
         "startTime": end - 7 * 86_400,
         "endTime": end,
         "rowCount": draws.number(400, 48_000),
-        "createdAt": _instant(now_ms - draws.number(3_000, 90_000)),
-        "completedAt": _instant(now_ms),
+        "createdAt": instant_text(now_ms - draws.number(3_000, 90_000)),
+        "completedAt": instant_text(now_ms),
         "data": _link(draws, now_ms),
     }
 

@@ -8,11 +8,11 @@ import contextlib
 import queue
 import threading
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
 from typing import BinaryIO, Final
 
 import msgspec
 
+from uplift_server.core.instants import instant_text
 from uplift_server.observe.logs import LogFormat
 
 LINES_WAITING_MAX: Final = 20_000
@@ -107,14 +107,13 @@ _encoder = msgspec.json.Encoder()
 
 def encode_lines(lines: Iterable[AttemptLine]) -> bytes:
     """The lines as JSON, one object a line, in the form of all other lines: `at`, `level`, `message` and the rest."""
-    stamp = _Stamper()
     parts: list[bytes] = []
     for line in lines:
         # The encoder writes {"at":1,"next_attempt_at":2,"event":…: the two numbers are replaced by texts.
         rest = _encoder.encode(line).split(b",", 2)[2]
         next_at = line.next_attempt_at
-        due = "" if next_at is None else f'"next_attempt_at":"{stamp.text(next_at)}",'
-        parts.append(f'{{"at":"{stamp.text(line.at)}","level":"info","message":"attempt",{due}'.encode())
+        due = "" if next_at is None else f'"next_attempt_at":"{instant_text(next_at)}",'
+        parts.append(f'{{"at":"{instant_text(line.at)}","level":"info","message":"attempt",{due}'.encode())
         parts.append(rest)
         parts.append(b"\n")
     return b"".join(parts)
@@ -122,39 +121,23 @@ def encode_lines(lines: Iterable[AttemptLine]) -> bytes:
 
 def readable_lines(lines: Iterable[AttemptLine], *, colours: bool = False) -> bytes:
     """The lines for people: what happened, where to, how long it took, and what comes next."""
-    stamp = _Stamper()
-    return "".join(_readable(line, stamp, colours) for line in lines).encode()
+    return "".join(_readable(line, colours) for line in lines).encode()
 
 
-def _readable(line: AttemptLine, stamp: "_Stamper", colours: bool) -> str:
+def _readable(line: AttemptLine, colours: bool) -> str:
     outcome = f"{line.outcome:<14}"
     if colours:
         outcome = f"\x1b[{32 if line.outcome == 'delivered' else 31}m{outcome}\x1b[0m"
     code = "   " if line.status_code is None else str(line.status_code)
     text = (
-        f"{stamp.text(line.at)} {outcome} {code} {line.duration_ms:>6.0f} ms  {line.type}  {line.delivery}"
+        f"{instant_text(line.at)} {outcome} {code} {line.duration_ms:>6.0f} ms  {line.type}  {line.delivery}"
         f" -> {line.endpoint}  attempt {line.attempt} ({line.trigger})"
     )
     if line.error is not None:
         # What a server answered may be in here, and must not steer the operator's terminal.
         text += "  " + "".join(c if c.isprintable() else "?" for c in line.error)
     if line.next_attempt_at is not None:
-        text += f"  again at {stamp.text(line.next_attempt_at)}"
+        text += f"  again at {instant_text(line.next_attempt_at)}"
     elif line.delivery_status != "delivered":
         text += f"  now {line.delivery_status}"
     return text + "\n"
-
-
-class _Stamper:
-    """Instants as ISO 8601 in UTC with milliseconds. Neighbouring lines share their second, which is kept."""
-
-    def __init__(self) -> None:
-        self._second = -1
-        self._text = ""
-
-    def text(self, at_ms: int) -> str:
-        second, rest = divmod(at_ms, 1000)
-        if second != self._second:
-            self._text = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
-            self._second = second
-        return f"{self._text}.{rest:03}Z"

@@ -2,10 +2,10 @@
 
 import asyncio
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import NamedTuple
 
 from uplift_server.core import ids
+from uplift_server.core.instants import parse_instant
 from uplift_server.core.limits import EVENT_DATA_BYTES_MAX, IDEMPOTENCY_KEY_CHARACTERS_MAX
 from uplift_server.core.problems import Problem
 from uplift_server.core.scopes import Scope
@@ -134,14 +134,10 @@ class Ingest:
     def _expires_at(self, text: str, prefix: str, problems: list[Problem]) -> int | None:
         field = f"{prefix}expires_at"
         try:
-            instant = datetime.fromisoformat(text)
-        except ValueError:
-            problems.append(Problem(field, "instant_invalid", "Write an instant such as 2026-01-31T12:00:00Z."))
+            at_ms = parse_instant(text)
+        except ValueError as error:
+            problems.append(Problem(field, "instant_invalid", str(error)))
             return None
-        if instant.tzinfo is None:
-            problems.append(Problem(field, "instant_invalid", "Add the offset from UTC, such as Z or +02:00."))
-            return None
-        at_ms = int((instant - _EPOCH).total_seconds() * 1000)
         if at_ms <= self._clock.now_ms():
             problems.append(
                 Problem(
@@ -149,9 +145,6 @@ class Ingest:
                 )
             )
         return at_ms
-
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def _event_id(text: str, prefix: str, problems: list[Problem]) -> bytes | None:

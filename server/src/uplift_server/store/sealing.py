@@ -55,8 +55,3 @@ def parse_key(text: str) -> bytes:
     if len(key) != KEY_BYTES:
         raise ValueError(f"{len(key)} bytes, not {KEY_BYTES}; make one with: head -c 32 /dev/urandom | base64")
     return key
-
-
-def generate_key() -> str:
-    """A new random key as base64."""
-    return base64.b64encode(os.urandom(KEY_BYTES)).decode()

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends, Request, Response
 from uplift_server.api.bodies import AccountChange, AccountNew, Paging
 from uplift_server.api.reading import Asked, BodyReader, CallerOf, QueryReader, Sent, ServicesOf, repeat_of
 from uplift_server.api.rendering import account_view, listed
-from uplift_server.api.replays import mark_replayed
+from uplift_server.api.repeats import mark_repeated
 from uplift_server.api.views import AccountView, Listed
 from uplift_server.service.accounts import AccountDraft
 
@@ -26,7 +26,7 @@ async def create_account(
     account, repeated = await services.accounts.create(
         caller, AccountDraft(**sent.given), repeat=repeat_of(request, sent), problems=sent.problems
     )
-    mark_replayed(response, repeated=repeated)
+    mark_repeated(response, repeated=repeated)
     return account_view(account)
 
 

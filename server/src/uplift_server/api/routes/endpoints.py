@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends, Request, Response
 from uplift_server.api.bodies import EndpointChange, EndpointDeliveriesAsked, EndpointNew, Paging
 from uplift_server.api.reading import Asked, BodyReader, CallerOf, QueryReader, Sent, ServicesOf, repeat_of
 from uplift_server.api.rendering import delivery_view, endpoint_view, listed
-from uplift_server.api.replays import mark_replayed
+from uplift_server.api.repeats import mark_repeated
 from uplift_server.api.routes.deliveries import query_of
 from uplift_server.api.views import DeliveryView, EndpointView, Listed
 from uplift_server.core import ids
@@ -30,7 +30,7 @@ async def create_endpoint(
     shown = await services.endpoints.create(
         caller, EndpointDraft(**sent.given), repeat=repeat_of(request, sent), problems=sent.problems
     )
-    mark_replayed(response, repeated=shown.repeated)
+    mark_repeated(response, repeated=shown.repeated)
     return _view(services, caller, shown)
 
 

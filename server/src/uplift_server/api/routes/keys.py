@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends, Request, Response
 from uplift_server.api.bodies import KeyNew, Paging
 from uplift_server.api.reading import Asked, BodyReader, CallerOf, QueryReader, Sent, ServicesOf, repeat_of
 from uplift_server.api.rendering import key_view, listed
-from uplift_server.api.replays import mark_replayed
+from uplift_server.api.repeats import mark_repeated
 from uplift_server.api.views import KeyView, Listed
 from uplift_server.service.keys import KeyDraft
 
@@ -27,7 +27,7 @@ async def create_key(
     key, text = await services.keys.create(
         caller, account, KeyDraft(**sent.given), repeat=repeat_of(request, sent), problems=sent.problems
     )
-    mark_replayed(response, repeated=text is None)
+    mark_repeated(response, repeated=text is None)
     return key_view(key, account, text)
 
 
