@@ -5,7 +5,7 @@ import contextlib
 import resource
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
 import structlog
@@ -45,10 +45,13 @@ REQUESTS_FINISH_SECONDS: Final = 2
 class Application:
     """One server: every role in this process, on one SQLite file."""
 
-    def __init__(self, config: Config, *, operator_key: str | None = None) -> None:
-        """`operator_key` stands in for the configured one."""
+    def __init__(
+        self, config: Config, *, operator_key: str | None = None, keep_key: Callable[[str], None] = lambda _: None
+    ) -> None:
+        """`operator_key` stands in for the configured one; `keep_key` gets one that is made, before it is in force."""
         self._config = config
         self._operator_key = operator_key or config.operator_key
+        self._keep_key = keep_key
         self._clock = SystemClock()
         self._settings = _sender_settings(config)
         self._database = SqliteDatabase(config.database_path)
@@ -82,7 +85,7 @@ class Application:
             sealer = Sealer(parse_key(secret_key(self._config)))
             await self._open_database()
             self._build(sealer, undo)
-            self.new_operator_key = await begin(self._means, self._operator_key)
+            self.new_operator_key = await begin(self._means, self._operator_key, self._keep_key)
             await self._engine.start()
             self._serving = asyncio.create_task(self._server.serve(sockets=[listener]), name="http")
             while not self._server.started:

@@ -42,7 +42,7 @@ def serve(session: Session) -> None:
 async def _serve(config: Config, output: Output) -> None:
     from uplift_server.app import Application  # noqa: PLC0415 - commands that need no server start faster
 
-    application = Application(config)
+    application = Application(config, keep_key=lambda key: store_operator_key(config, key))
     # Before the start, which may take long: a signal must never meet a half-started server unprepared.
     stopper = Stopper(application, output)
     stopper.install()
@@ -59,8 +59,6 @@ def _announce(application: "Application", config: Config, output: Output) -> Non
     """One line that says where, once it is true; the new operator key this once."""
     url = listening_url(config, application.address)
     key = application.new_operator_key
-    if key is not None:
-        store_operator_key(config, key)
     if output.as_json:
         output.json({"kind": "ready", "url": url, "version": __version__, "operator_key": key})
         return

@@ -9,6 +9,7 @@ from uplift_server.service.authentication import OPERATOR_PREFIX, digest_of, hin
 from uplift_server.service.keys import KEY_RANDOM_BYTES, new_key_text
 from uplift_server.service.means import Means
 from uplift_server.store import accounts, endpoints, event_types, keys
+from uplift_server.store.contract import Transaction
 from uplift_server.store.records import ApiKey
 
 LOAD_ROWS: Final = 1000
@@ -23,15 +24,19 @@ class _Numbered(Protocol):
 N = TypeVar("N", bound=_Numbered)
 
 
-async def begin(means: Means, configured_operator_key: str | None) -> str | None:
+async def begin(
+    means: Means, configured_operator_key: str | None, keep_key: Callable[[str], None] = lambda _: None
+) -> str | None:
     """Get a database with its tables in place ready to serve, and the directory filled.
 
-    Gives the text of the first operator key if one had to be made: it can be shown only now. Raises WrongSecretKey
-    where a stored secret does not open, and the store's Unavailable.
+    Gives the text of the first operator key if one had to be made: it can be shown only now. `keep_key` gets it
+    before it is in force, so that a start which is cut off leaves no key in force that nobody knows.
+
+    Raises WrongSecretKey where a stored secret does not open, and the store's Unavailable.
     """
     await _seed_catalog(means)
     await _load(means)
-    return await _ensure_operator(means, configured_operator_key)
+    return await _ensure_operator(means, configured_operator_key, keep_key)
 
 
 async def _seed_catalog(means: Means) -> None:
@@ -40,10 +45,12 @@ async def _seed_catalog(means: Means) -> None:
     database = means.database
     if await database.read(event_types.live) or await database.read(event_types.deleted):
         return
-    for built_in in EVENT_TYPES:
-        await database.write(
-            lambda c, built_in=built_in: event_types.put(  # type: ignore[misc]
-                c,
+
+    def seed(transaction: Transaction) -> None:
+        # In one commit: a start that was cut off must not leave a part, which the next would take for a choice.
+        for built_in in EVENT_TYPES:
+            event_types.put(
+                transaction,
                 name=built_in.name,
                 group=built_in.group,
                 description=built_in.description,
@@ -54,7 +61,8 @@ async def _seed_catalog(means: Means) -> None:
                 documented=built_in.documented,
                 now=now,
             )
-        )
+
+    await database.write(seed)
 
 
 async def _load(means: Means) -> None:
@@ -80,7 +88,7 @@ async def _all(read: Callable[[int], Awaitable[Sequence[N]]]) -> list[N]:
             return found
 
 
-async def _ensure_operator(means: Means, configured: str | None) -> str | None:
+async def _ensure_operator(means: Means, configured: str | None, keep_key: Callable[[str], None]) -> str | None:
     """Let the configured operator key in; without one, and if there is none yet, make one and give its text."""
     directory, now = means.directory, means.now()
     if configured is not None:
@@ -90,6 +98,7 @@ async def _ensure_operator(means: Means, configured: str | None) -> str | None:
     if any(key.account_seq is None for key in directory.keys.values()):
         return None
     text = new_key_text(OPERATOR_PREFIX, means.random_bytes(KEY_RANDOM_BYTES))
+    keep_key(text)
     made = _operator_key(0, means.new_id(), text, now)
     stored = await means.database.write(
         lambda c: keys.create(
