@@ -384,6 +384,26 @@ def test_what_waited_for_a_probe_goes_out_as_soon_as_an_earlier_attempt_succeeds
     assert drain(lanes, NOW_MS + 1000) == []
 
 
+def test_what_comes_after_the_breaker_closed_does_not_wait_for_its_probe() -> None:
+    """Although the lane was empty when it closed, and so nothing of it was looked at then."""
+    lanes: Lanes[int] = Lanes(1000)
+    lane = lane_of(lanes)
+    fill(lanes, lane, 1)
+    assert len(drain(lanes)) == 1
+    lane.in_flight += 1
+    lanes.in_flight += 1
+    lane.breaker = OPEN
+    fill(lanes, lane, 1)
+    for _ in range(2):
+        lanes.returned(lane, NOW_MS, 1000)
+    assert drain(lanes) == []
+    assert lanes.empty_all() == [0]
+    lane.breaker = lane.breaker.succeeded()
+
+    fill(lanes, lane, 1)
+    assert drain(lanes) == [(1, 0)]
+
+
 def test_an_entry_made_void_is_passed_over_when_its_instant_comes() -> None:
     lanes: Lanes[int] = Lanes(1000)
     lane = lane_of(lanes, rate_gap_ms=1000)
@@ -393,6 +413,8 @@ def test_an_entry_made_void_is_passed_over_when_its_instant_comes() -> None:
     lanes.limit(lane, in_flight_max=1000, rate_gap_ms=0.0)
     fill(lanes, lane_of(lanes, 2), 4)
 
+    for each in (1, 2):
+        lanes.lane(each, 1).last_return_ms = NOW_MS + 2000
     # Standing in the queue twice, it would be served twice as often.
     assert [endpoint for endpoint, _ in drain(lanes, NOW_MS + 2000)] == [1, 2] * 4
 

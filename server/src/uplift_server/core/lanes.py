@@ -214,8 +214,8 @@ class Lanes(Generic[T]):
         """Let a delivery wait in a lane."""
         lane.waiting[kind].append(item)
         lane.waiting_count += 1
-        if not lane.queued and lane.has_slot:
-            self._queue(lane)
+        if not lane.queued or lane.paced_number:
+            self._reconsider(lane)
 
     def pop(self, now_ms: int) -> tuple[Lane[T], T] | None:
         """The next delivery to attempt, with its lane, counted as in flight; None if none may start now."""

@@ -34,7 +34,10 @@ class Retention:
         """One pass over everything old; how many events went."""
         before = self._clock.now_ms() - self._retention_ms
         # Keys first, and all of them: one that outlived its event could neither be answered nor be used again.
-        while not stopping.is_set() and await self._database.write(lambda c: prune_keys(c, before=before, limit=BITE)):
+        while not stopping.is_set():
+            keys = await self._database.write(lambda c: prune_keys(c, before=before, limit=BITE))
+            if keys == 0:
+                break
             await self._clock.wait(stopping, BITE_PAUSE_MS)
         count = 0
         after_seq = 0
