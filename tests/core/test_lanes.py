@@ -285,6 +285,21 @@ def test_a_parked_endpoint_that_proves_itself_waits_no_longer() -> None:
     assert Counter(endpoint for endpoint, _ in drain(lanes)) == {1: 2, 3: 1}
 
 
+def test_the_place_it_leaves_among_the_parked_ones_takes_nobodys_slot() -> None:
+    lanes: Lanes[int] = Lanes(4)
+    good = fresh_lane(lanes, 1, items=1)
+    fresh_lane(lanes, 2, items=2)
+    assert len(drain(lanes)) == 3
+    fill(lanes, good, 1)
+    assert drain(lanes) == []
+    fresh_lane(lanes, 3, items=1)
+    assert drain(lanes) == []
+
+    lanes.returned(good, NOW_MS, 1000, well=True)
+
+    assert drain(lanes) == [(1, 0), (3, 0)]
+
+
 def test_parked_endpoints_go_on_although_one_of_them_has_gone() -> None:
     lanes: Lanes[int] = Lanes(4)
     one = fresh_lane(lanes, 1, items=3)
