@@ -34,15 +34,22 @@ _EVERYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compa
 @contextmanager
 def reach(config: Config) -> Iterator[ApiClient]:
     """A client with an operator's rights. Raises CliError, ConfigError or what a start raises."""
-    if not server_runs(config):
-        try:
-            with _momentary(config) as client:
-                yield client
-            return
-        except Unavailable:
-            # Somebody started a server since we looked; then it is the one to ask.
-            if not server_runs(config):
-                raise
+    with contextlib.ExitStack() as ending:
+        client = None if server_runs(config) else _own_client(config, ending)
+        yield client or ending.enter_context(contextlib.closing(_client_of_the_running(config)))
+
+
+def _own_client(config: Config, ending: contextlib.ExitStack) -> ApiClient | None:
+    """A client of a server made for the moment; None if somebody started one since we looked, which is to be asked."""
+    try:
+        return ending.enter_context(_momentary(config))
+    except Unavailable:
+        if not server_runs(config):
+            raise
+        return None
+
+
+def _client_of_the_running(config: Config) -> ApiClient:
     key = config.operator_key or stored_operator_key(config)
     if key is None:
         raise CliError(
@@ -50,8 +57,7 @@ def reach(config: Config) -> Iterator[ApiClient]:
             "set UPLIFT_OPERATOR_KEY to the key that the first `uplift-server serve` printed",
             ExitCode.NOT_ALLOWED,
         )
-    with contextlib.closing(ApiClient(local_url(config), key)) as client:
-        yield client
+    return ApiClient(local_url(config), key)
 
 
 def local_url(config: Config) -> str:
