@@ -231,6 +231,30 @@ def test_health_is_what_the_engine_wrote(server: Any) -> None:
     assert owner.patch(f"/v1/endpoints/{endpoint}", {"description": "x"}).json["health"]["status"] == "healthy"
 
 
+def test_a_page_of_failing_endpoints_is_read_in_two_turns(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their number costs no waiting: one read for the endpoints, one for the failures that explain them."""
+    owner = server.owner(account := server.account())
+    made = [owner.post("/v1/endpoints", {"url": f"https://example.com/{n}"}).json["id"] for n in range(5)]
+    server.event(account, dict.fromkeys(made, Status.PENDING))
+    for endpoint in made[:4]:
+        for leased in server.lease(endpoint):
+            server.settle(leased, Outcome.SERVER_ERROR, Status.PENDING, due_at=1)
+        seq = server.services.means.directory.endpoints_by_id[ids.parse_prefixed("ep", endpoint)].seq
+        row = HealthRow(seq, 1, 1_764_000_000_000, None, 1_764_000_000_500, Outcome.SERVER_ERROR)
+        server.run(lambda row=row: server.database.settle([], [row]))
+    read = server.database.read
+    reads = []
+
+    def counted(body: Any) -> Any:
+        reads.append(body)
+        return read(body)
+
+    monkeypatch.setattr(server.database, "read", counted)
+    page = owner.get("/v1/endpoints").json["data"]
+    assert len(reads) == 2
+    assert [each["health"]["hint"] is None for each in page] == [True, False, False, False, False]
+
+
 def test_operators_act_for_an_account_or_see_all(server: Any) -> None:
     """Without an account a list spans all and tells whose each is; what needs one says so."""
     one, two = server.account(), server.account()

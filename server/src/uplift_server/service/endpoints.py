@@ -116,7 +116,7 @@ class Endpoints:
         found = await self._means.database.read(
             lambda c: endpoints.page(c, caller.account_seq, limit=listing.limit, before=before)
         )
-        return Page([await self._shown(endpoint) for endpoint in found.items], found.next_key)
+        return Page(await self._all_shown(found.items), found.next_key)
 
     async def get(self, caller: Caller, endpoint: str) -> Shown:
         """One endpoint. Raises NotFound."""
@@ -165,10 +165,18 @@ class Endpoints:
         return found
 
     async def _shown(self, endpoint: Endpoint, secret: str | None = None, *, repeated: bool = False) -> Shown:
-        failure = None
-        if endpoint.failing_since is not None:
-            failure = await self._means.database.read(lambda c: deliveries.last_failure(c, endpoint.seq))
-        return Shown(endpoint, self._headers(endpoint), failure, secret, repeated)
+        [shown] = await self._all_shown([endpoint])
+        return replace(shown, secret=secret, repeated=repeated)
+
+    async def _all_shown(self, found: Sequence[Endpoint]) -> list[Shown]:
+        """Endpoints with the failures that explain them, which are read all at once."""
+        failing = [endpoint.seq for endpoint in found if endpoint.failing_since is not None]
+        failures: Mapping[int, Attempt | None] = {}
+        if failing:
+            failures = await self._means.database.read(
+                lambda c: {seq: deliveries.last_failure(c, seq) for seq in failing}
+            )
+        return [Shown(endpoint, self._headers(endpoint), failures.get(endpoint.seq)) for endpoint in found]
 
     def _headers(self, endpoint: Endpoint) -> dict[str, str]:
         if endpoint.headers is None:
