@@ -13,6 +13,7 @@ import urllib3
 import uvicorn
 
 from uplift_server.api.app import create_api
+from uplift_server.api.guard import ANSWER_SECONDS_MAX
 from uplift_server.core import envelope, ids
 from uplift_server.core.addresses import AddressPolicy
 from uplift_server.core.deliveries import FailedReason, Status
@@ -206,12 +207,17 @@ def parse(prefix: str, text: str) -> bytes:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server that one module's tests share; each makes accounts of its own."""
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server that one module's tests share; each makes accounts of its own.
+
+    A module may set ANSWER_SECONDS_MAX, after which its server gives up.
+    """
+    seconds_max = getattr(request.module, "ANSWER_SECONDS_MAX", ANSWER_SECONDS_MAX)
     ready: list[Any] = []
     started, stop = threading.Event(), threading.Event()
     thread = threading.Thread(
-        target=lambda: asyncio.run(_serve(tmp_path_factory.mktemp("server"), ready, started, stop)), daemon=True
+        target=lambda: asyncio.run(_serve(tmp_path_factory.mktemp("server"), seconds_max, ready, started, stop)),
+        daemon=True,
     )
     thread.start()
     assert started.wait(10)
@@ -223,7 +229,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     thread.join(10)
 
 
-async def _serve(directory: Path, ready: list[Any], started: threading.Event, stop: threading.Event) -> None:
+async def _serve(
+    directory: Path, answer_seconds_max: float, ready: list[Any], started: threading.Event, stop: threading.Event
+) -> None:
     path = directory / "uplift.db"
     schema_version.upgrade(path, now_ms=0)
     database = SqliteDatabase(path)
@@ -253,7 +261,8 @@ async def _serve(directory: Path, ready: list[Any], started: threading.Event, st
         resolve=resolve,
         source_ips=["54.245.28.22"],
     )
-    config = uvicorn.Config(create_api(services), port=0, log_level="error", lifespan="off")
+    api = create_api(services, answer_seconds_max=answer_seconds_max)
+    config = uvicorn.Config(api, port=0, log_level="error", lifespan="off")
     server = uvicorn.Server(config)
     task = asyncio.create_task(server.serve())
     while not server.started:

@@ -9,7 +9,7 @@ from starlette.responses import Response
 from starlette.routing import Match
 
 from uplift_server import __version__
-from uplift_server.api.guard import Guard
+from uplift_server.api.guard import ANSWER_SECONDS_MAX, Guard
 from uplift_server.api.openapi import openapi_document
 from uplift_server.api.problems import Refusal, problem, refusal_of
 from uplift_server.api.routes import accounts, deliveries, endpoints, event_types, events, keys, system
@@ -31,11 +31,11 @@ _INGEST: Final = frozenset({"/v1/events", "/v1/events/batch"})
 """Paths whose POST another callable serves."""
 
 
-def create_api(services: Services) -> FastAPI:
+def create_api(services: Services, *, answer_seconds_max: float = ANSWER_SECONDS_MAX) -> FastAPI:
     """The application. Whoever runs it begins and ends what is behind the services."""
     api = _framework()
     api.state.services = services
-    api.add_middleware(Guard)
+    api.add_middleware(Guard, seconds_max=answer_seconds_max)
     api.add_exception_handler(ServiceError, _refuse)
     api.add_exception_handler(StoreError, _refuse)
     api.add_exception_handler(HTTPException, _refuse_route)

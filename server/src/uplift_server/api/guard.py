@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final
 
-from uplift_server.api.problems import Refusal, refusal_of, unavailable
+from uplift_server.api.problems import Refusal, problem, refusal_of, unavailable
 
 ANSWER_SECONDS_MAX: Final = 4.5
 """Every answer comes within 5 s; the rest is for what stands between the caller and us."""
@@ -29,6 +29,13 @@ class Guard:
             await self._app(scope, receive, send)
             return
         started = False
+        complete = False
+
+        async def reading() -> Message:
+            nonlocal complete
+            message = await receive()
+            complete = not message.get("more_body", False)
+            return message
 
         async def noting(message: Message) -> None:
             nonlocal started
@@ -37,11 +44,30 @@ class Guard:
 
         try:
             async with asyncio.timeout(self._seconds_max) as timeout:
-                await self._app(scope, receive, noting)
+                await self._app(scope, reading, noting)
         except Exception as error:
             if started:
                 raise
-            await answer(send, unavailable() if timeout.expired() else refusal_of(error))
+            if not timeout.expired():
+                refusal = refusal_of(error)
+            elif complete or not _has_body(scope):
+                refusal = unavailable()
+            else:
+                refusal = self._too_slow()
+            await answer(send, refusal)
+
+    def _too_slow(self) -> Refusal:
+        """The answer to a caller whose body has not come: the delay is theirs, and so is the connection's end."""
+        return problem(
+            "request_timeout",
+            f"The request's body did not come within {self._seconds_max:g} s, so nothing was done. Send it faster, or"
+            " less at once.",
+            headers=[(b"connection", b"close")],
+        )
+
+
+def _has_body(scope: Scope) -> bool:
+    return any(name in {b"content-length", b"transfer-encoding"} and value != b"0" for name, value in scope["headers"])
 
 
 async def answer(send: Send, refusal: Refusal) -> None:

@@ -1,0 +1,80 @@
+"""An answer in time, and one answer only."""
+
+import asyncio
+import socket
+import time
+from typing import Any
+
+import pytest
+
+from uplift_server.api.guard import ANSWER_SECONDS_MAX as PROMISED_SECONDS_MAX
+from uplift_server.api.guard import Guard
+
+ANSWER_SECONDS_MAX = 0.5
+"""The bound of this module's server."""
+
+
+def test_what_is_promised_leaves_time_for_the_way() -> None:
+    """5 s are promised to callers."""
+    assert PROMISED_SECONDS_MAX <= 4.5
+
+
+def test_every_answer_comes_in_time(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the database hangs: 503, and a change that comes through later still takes effect in memory."""
+    account = server.account()
+    key = server.operator.post(f"/v1/accounts/{account}/keys", {"name": "x"}).json
+    write = server.database.write
+    let_go = asyncio.Event()
+
+    async def hang(body: Any) -> Any:
+        await let_go.wait()
+        return await write(body)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(server.database, "write", hang)
+        began = time.monotonic()
+        answer = server.operator.delete(f"/v1/accounts/{account}/keys/{key['id']}")
+        assert time.monotonic() - began < ANSWER_SECONDS_MAX + 1
+        assert (answer.status, answer.code) == (503, "unavailable")
+        assert server.client(key["key"]).get("/v1/endpoints").status == 200
+        server.loop.call_soon_threadsafe(let_go.set)
+        server.run(server.services.means.finish)
+    assert server.client(key["key"]).get("/v1/endpoints").code == "unauthorized"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"Content-Length: 100\r\n\r\n{", b"Transfer-Encoding: chunked\r\n\r\n1\r\n{\r\n"],
+    ids=["announced", "chunked"],
+)
+def test_a_body_that_never_ends_is_cut_off_and_told_why(server: Any, body: bytes) -> None:
+    """Nobody holds a connection by sending slowly; and it is not the database that is slow."""
+    with socket.create_connection(("127.0.0.1", server.pool.port), timeout=10) as connection:
+        connection.sendall(
+            b"POST /v1/accounts HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+            b"Authorization: Bearer " + server.operator_key.encode() + b"\r\n" + body
+        )
+        began = time.monotonic()
+        answer = b""
+        while part := connection.recv(65536):
+            answer += part
+        assert time.monotonic() - began < ANSWER_SECONDS_MAX + 1
+    assert answer.startswith(b"HTTP/1.1 408")
+    assert b'"code": "request_timeout"' in answer
+    assert b"database" not in answer
+
+
+async def test_a_failure_after_the_answer_began_ends_the_connection() -> None:
+    """A second answer cannot be sent; the server is told by the exception."""
+    sent: list[Any] = []
+
+    async def app(_scope: Any, _receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        raise ZeroDivisionError
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    with pytest.raises(ZeroDivisionError):
+        await Guard(app)({"type": "http"}, None, send)  # type: ignore[arg-type]
+    assert [message["type"] for message in sent] == ["http.response.start"]
