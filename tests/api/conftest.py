@@ -24,7 +24,7 @@ from uplift_server.service.beginnings import begin
 from uplift_server.service.means import Means
 from uplift_server.service.services import Services
 from uplift_server.store import schema_version
-from uplift_server.store.records import AttemptRow, LeaseWish, NewDelivery, NewEvent, Settlement
+from uplift_server.store.records import AttemptRow, LeasedDelivery, LeaseWish, NewDelivery, NewEvent, Settlement
 from uplift_server.store.sealing import Sealer
 from uplift_server.store.sqlite import SqliteDatabase
 
@@ -229,6 +229,29 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     thread.join(10)
 
 
+@dataclass
+class RecordingEngine:
+    """Remembers what services tell the engine, and does nothing."""
+
+    due: list[int]
+    forgotten: list[int]
+
+    def note_due(self, endpoint_seq: int) -> None:
+        self.due.append(endpoint_seq)
+
+    def forget(self, endpoint_seq: int) -> None:
+        self.forgotten.append(endpoint_seq)
+
+    def resend_lease(self, now_ms: int) -> tuple[int, int]:
+        return now_ms + 30_000, 1
+
+    def attempt_now(self, delivery: LeasedDelivery) -> None:
+        self.due.append(delivery.endpoint_seq)
+
+    def next_probe_at(self, endpoint_seq: int) -> int | None:
+        return None
+
+
 async def _serve(
     directory: Path, answer_seconds_max: float, ready: list[Any], started: threading.Event, stop: threading.Event
 ) -> None:
@@ -244,8 +267,7 @@ async def _serve(
         database,
         Directory(sealer, "Uplift-Webhooks/test"),
         SystemClock(),
-        on_due=due.append,
-        on_endpoint_deleted=forgotten.append,
+        RecordingEngine(due, forgotten),
     )
     key = await begin(means, None)
 

@@ -126,7 +126,9 @@ def test_a_restart_knows_what_was_stored(server: Any) -> None:
     again = Directory(Sealer(bytes(32)), "Uplift-Webhooks/test")
 
     async def start(configured: str | None) -> str | None:
-        return await begin(Means(server.database, again, server.services.means.clock), configured)
+        return await begin(
+            Means(server.database, again, server.services.means.clock, server.services.means.engine), configured
+        )
 
     assert server.run(lambda: start(None)) is None
     assert again.keys == first.keys

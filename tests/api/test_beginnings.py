@@ -14,6 +14,8 @@ from uplift_server.store import event_types, keys, schema_version
 from uplift_server.store.sealing import Sealer
 from uplift_server.store.sqlite import SqliteDatabase
 
+from .conftest import RecordingEngine
+
 
 class CutOff(Exception):
     """Stands for `kill -9`."""
@@ -25,7 +27,9 @@ async def started(path: Path, kept: list[str]) -> Means:
     database = SqliteDatabase(path)
     await database.open()
     try:
-        means = Means(database, Directory(Sealer(bytes(32)), "Uplift-Webhooks/test"), SystemClock())
+        means = Means(
+            database, Directory(Sealer(bytes(32)), "Uplift-Webhooks/test"), SystemClock(), RecordingEngine([], [])
+        )
         await begin(means, None, kept.append)
     finally:
         await database.close()

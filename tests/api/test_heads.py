@@ -1,6 +1,7 @@
 """Requests that never end are given up; those that merely take their time are not."""
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -64,10 +65,29 @@ async def test_requests_that_follow_each_other_keep_the_connection() -> None:
     assert took > 0.6
 
 
+def problem_in(answer: bytes) -> Any:
+    """The problem an answer tells, the answer being whole and in the form of all refusals."""
+    head, _, body = answer.partition(b"\r\n\r\n")
+    lines = head.lower().split(b"\r\n")
+    assert b"content-type: application/problem+json" in lines
+    assert b"content-length: %d" % len(body) in lines
+    assert b"connection: close" in lines
+    problem = json.loads(body)
+    assert answer.startswith(b"HTTP/1.1 %d " % problem["status"])
+    return problem
+
+
 async def test_a_head_without_an_end_is_refused() -> None:
     filler = b"X-Filler: " + b"y" * 1000 + b"\r\n"
     answer, _ = await exchange(BoundedHeads, HEAD, *[filler * 10] * (REQUEST_HEAD_BYTES_MAX // 10_000 + 1), pause=0.01)
+    assert problem_in(answer)["code"] == "head_too_large"
     assert answer.startswith(b"HTTP/1.1 431 ")
+
+
+async def test_what_is_no_http_is_refused_like_everything_else() -> None:
+    for nonsense in (b"\x16\x03\x01\x02\x00\x01\x00", b"GET / HTTP/9.9\r\n\r\n", HEAD + b"no header\r\n\r\n"):
+        answer, _ = await exchange(BoundedHeads, nonsense)
+        assert problem_in(answer)["code"] == "malformed_request"
 
 
 async def test_a_long_body_in_pieces_does_not_count_as_head() -> None:

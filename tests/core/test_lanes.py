@@ -129,6 +129,22 @@ def test_a_kind_goes_out_in_the_order_it_came() -> None:
 # ---- caps
 
 
+def test_an_attempt_a_person_asked_for_waits_for_no_turn_pace_or_breaker() -> None:
+    lanes: Lanes[int] = Lanes(3)
+    lane = lane_of(lanes)
+    lanes.limit(lane, in_flight_max=2, rate_gap_ms=60_000)
+    fill(lanes, lane, 3)
+    assert len(drain(lanes)) == 1
+    lane.breaker = Breaker(failures=9, probe_at=NOW_MS + 60_000, probe_wait_ms=60_000)
+
+    assert lanes.start_now(lane)
+    assert (lane.in_flight, lanes.in_flight) == (2, 2)
+    assert not lanes.start_now(lane)
+    other = lane_of(lanes, 2)
+    assert lanes.start_now(other)
+    assert not lanes.start_now(other)
+
+
 def test_the_processs_cap_stops_everything_until_something_returns() -> None:
     lanes: Lanes[int] = Lanes(2)
     lane = lane_of(lanes)

@@ -143,4 +143,4 @@ async def check(world: World, witness: Witness, hosts: dict[str, int]) -> None:
         for before, after in pairwise(times):
             if not any(before <= kill <= after for kill in witness.kill_times):
                 assert after - before >= 0.9 * DELAYS_MS[0], "a retry came before it was due"
-    assert world.engine.lanes.budget.bytes_held == 0
+    assert world.engine.lanes.bytes_held == 0

@@ -109,12 +109,15 @@ class ScriptedSender:
         self.in_flight: dict[str, int] = defaultdict(int)
         self.in_flight_most: dict[str, int] = defaultdict(int)
         self.closed = False
+        self._cut_off: dict[int, tuple[Request, Done]] = {}
 
     async def start(self) -> None:
         pass
 
     async def close(self) -> None:
         self.closed = True
+        for request, done in list(self._cut_off.values()):
+            done(request, Exchange(self._clock.now, 1000, failure=Failure.EGRESS, error="the sender was closed"))
 
     def send(self, request: Request, done: Done) -> None:
         host = request.target.host
@@ -127,8 +130,12 @@ class ScriptedSender:
         if exchange is None:
             exchange = Exchange(started_at, self._timeout_ms * 1000, failure=Failure.TIMEOUT, error="no answer")
 
+        number = len(self.sent)
+        self._cut_off[number] = (request, done)
+
         def finish() -> None:
             self.in_flight[host] -= 1
+            self._cut_off.pop(number, None)
             if not self.closed:
                 done(request, exchange)
 
@@ -182,14 +189,18 @@ class World:
         schema_version.upgrade(self._path, now_ms=START)
         await self._open()
         self.account = await self.new_account()
+        await self.add_event_type("a.b")
+        return self
+
+    async def add_event_type(self, name: str) -> None:
+        """Put a type into the catalog."""
         record, _ = await self.database.write(
             lambda c: event_types.put(
-                c, name="a.b", group="a", description="", schema=None, example=None, api_version="01/01/2022",
+                c, name=name, group="a", description="", schema=None, example=None, api_version="01/01/2022",
                 archived=False, now=START,
             )
         )  # fmt: skip
         self.directory.put_event_type(record)
-        return self
 
     async def __aexit__(self, *_exc: object) -> None:
         await self._abandon()
@@ -207,14 +218,14 @@ class World:
 
     async def _abandon(self) -> None:
         self.sender.closed = True
-        self.engine.lanes.stopped = True
+        self.engine.lanes.draining = True
         for task in self.engine._tasks:
             task.cancel()
         await asyncio.gather(*self.engine._tasks, return_exceptions=True)
         await self.database.close()
         self.clock._timers.clear()
 
-    async def _open(self) -> None:
+    async def _open(self, *, dispatch: bool = True) -> None:
         self.database = self._make_database(self._path)
         self.database.lock()
         await self.database.open()
@@ -229,7 +240,7 @@ class World:
             await self.database.read(endpoints.live),
         )
         self.engine = Engine(self.database, self.directory, self.sender, self.clock, self.settings, self.lines.extend)
-        await self.engine.start()
+        await self.engine.start(dispatch=dispatch)
         await self.settle()
 
     def fresh_id(self) -> bytes:
@@ -267,10 +278,13 @@ class World:
         self.directory.put_endpoint(record)
         return self.directory.endpoints[record.seq]
 
-    async def accept(self, count: int = 1, *, account: Account | None = None, **fields: Any) -> list[Appended]:
-        """Accept events one by one, all in one turn."""
-        event_type = self.directory.event_types["a.b"]
-        drafts = [Draft(event_type, b'{"n":%d}' % n, **fields) for n in range(count)]
+    async def accept(
+        self, count: int = 1, *, account: Account | None = None, pad: int = 0, event_type: str = "a.b", **fields: Any
+    ) -> list[Appended]:
+        """Accept events one by one, all in one turn; `pad` makes their data so many bytes larger."""
+        live = self.directory.event_types[event_type]
+        data = b'{"n":%d}' if not pad else b'{"n":%d,"pad":"' + b"x" * pad + b'"}'
+        drafts = [Draft(live, data % n, **fields) for n in range(count)]
         owner = account or self.account
         answers = [self.engine.acceptor.accept(owner.seq, [draft]) for draft in drafts]
         results = await asyncio.gather(*answers)

@@ -13,7 +13,7 @@ import uvicorn
 
 from uplift_server import __version__
 from uplift_server.api.app import create_api
-from uplift_server.api.heads import BoundedHeads
+from uplift_server.api.corking import CorkedProtocol
 from uplift_server.api.ingest import IngestRoutes
 from uplift_server.config import Config, ConfigError, ConfigProblem, secret_key
 from uplift_server.core.addresses import AddressPolicy
@@ -40,16 +40,26 @@ FILES_WANTED: Final = 16_384
 KEEP_ALIVE_SECONDS: Final = 65
 CONNECTIONS_MAX: Final = 10_000
 REQUESTS_FINISH_SECONDS: Final = 2
+CLOSE_SECONDS: Final = 0.9
 
 
 class Application:
     """One server: every role in this process, on one SQLite file."""
 
     def __init__(
-        self, config: Config, *, operator_key: str | None = None, keep_key: Callable[[str], None] = lambda _: None
+        self,
+        config: Config,
+        *,
+        operator_key: str | None = None,
+        keep_key: Callable[[str], None] = lambda _: None,
+        dispatch: bool = True,
     ) -> None:
-        """`operator_key` stands in for the configured one; `keep_key` gets one that is made, before it is in force."""
+        """`operator_key` stands in for the configured one; `keep_key` gets one that is made, before it is in force.
+
+        Without `dispatch` nothing is sent: events are stored as due, for a server that does.
+        """
         self._config = config
+        self._dispatch = dispatch
         self._operator_key = operator_key or config.operator_key
         self._keep_key = keep_key
         self._clock = SystemClock()
@@ -65,6 +75,8 @@ class Application:
         self._attempt_log: AttemptLog
         self.address: tuple[str, int] = (config.host, config.port)
         """Where it listens; the port is the real one once started."""
+        self.failed = False
+        """Whether a defect stopped it; the log says which."""
         self.new_operator_key: str | None = None
         """The operator key this start made, to be shown once."""
 
@@ -86,7 +98,7 @@ class Application:
             await self._open_database()
             self._build(sealer, undo)
             self.new_operator_key = await begin(self._means, self._operator_key, self._keep_key)
-            await self._engine.start()
+            await self._engine.start(dispatch=self._dispatch)
             self._serving = asyncio.create_task(self._server.serve(sockets=[listener]), name="http")
             while not self._server.started:
                 if self._serving.done():
@@ -108,13 +120,32 @@ class Application:
         self._engine.acceptor.close()
         self._server.should_exit = True
         if self._serving is not None:
-            await self._serving
-        await self._means.finish()
-        await self._engine.drain()
-        await self._resolver.close()
-        await self._database.close()
-        await asyncio.get_running_loop().run_in_executor(None, self._attempt_log.close)
+            # The last answers go out while attempts under way finish.
+            await asyncio.gather(self._serving, self._engine.drain())
+        for what, close in (
+            ("changes", self._means.finish),
+            ("resolver", self._resolver.close),
+            ("database", self._database.close),
+            ("attempt log", self._close_log),
+        ):
+            try:
+                async with asyncio.timeout(CLOSE_SECONDS):
+                    await close()
+            except TimeoutError:
+                self._log.error("something did not close in time", what=what)
         self._stopped.set()
+
+    def _stop_for_defect(self) -> None:
+        self.failed = True
+        self.request_stop()
+
+    async def _close_log(self) -> None:
+        await asyncio.get_running_loop().run_in_executor(None, self._attempt_log.close)
+
+    def _public_url(self) -> str:
+        """The configured one; where the port was left to the system, with the real port."""
+        url = self._config.public_url
+        return f"{url.removesuffix(':0')}:{self.address[1]}" if url.endswith(":0") else url
 
     def _make_directory(self) -> None:
         try:
@@ -147,19 +178,19 @@ class Application:
             ) from error
         except ValueError as error:
             raise ConfigError(ConfigProblem("UPLIFT_EGRESS_…", str(error), "correct it, or leave it out")) from error
-        directory = Directory(sealer, f"Uplift-Webhooks/{__version__} (+{config.public_url}/docs)")
+        directory = Directory(sealer, f"Uplift-Webhooks/{__version__} (+{self._public_url()}/docs)")
         self._attempt_log = AttemptLog(sys.stderr.buffer, config.log_format, colours=colourful(sys.stderr))
         undo.callback(self._attempt_log.close)
         self._engine = Engine(
             self._database, directory, sender, self._clock, _engine_settings(config), self._attempt_log.write
         )
+        self._engine.on_defect = self._stop_for_defect
         undo.push_async_callback(self._engine.drain)
         self._means = Means(
             self._database,
             directory,
             self._clock,
-            on_due=self._engine.note_due,
-            on_endpoint_deleted=self._engine.forget,
+            self._engine,
         )
         services = Services.build(
             self._means, sealer=sealer, policy=policy, resolve=self._resolve, source_ips=config.source_ips
@@ -168,7 +199,7 @@ class Application:
         self._server = _Server(
             uvicorn.Config(
                 IngestRoutes(create_api(services), services.authenticator, ingest),
-                http=BoundedHeads,
+                http=CorkedProtocol,
                 ws="none",
                 lifespan="off",
                 log_config=None,

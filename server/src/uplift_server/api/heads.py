@@ -1,13 +1,34 @@
 """Bounds on requests that never end: uvicorn waits for ever, and holds as many headers as a client cares to send."""
 
 import asyncio
+from http import HTTPStatus
 from typing import ClassVar, Final
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from uplift_server.api.problems import problem
 from uplift_server.core.limits import REQUEST_HEAD_BYTES_MAX
 
-_REFUSAL: Final = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+
+def _answer(code: str, detail: str) -> bytes:
+    """A refusal as it stands on the wire: there is no request yet that an application could answer."""
+    refusal = problem(code, detail)
+    lines = [
+        f"HTTP/1.1 {refusal.status} {HTTPStatus(refusal.status).phrase}".encode(),
+        *(b"%b: %b" % header for header in refusal.headers),
+        b"content-length: %d" % len(refusal.body),
+        b"connection: close",
+    ]
+    return b"\r\n".join([*lines, b"", refusal.body])
+
+
+_TOO_LARGE: Final = _answer(
+    "head_too_large", f"The request line and headers have more than {REQUEST_HEAD_BYTES_MAX} bytes. Send fewer headers."
+)
+_NO_HTTP: Final = _answer(
+    "malformed_request",
+    "What came is no valid HTTP/1.1 request. TLS, if you meant to speak it, ends before this server.",
+)
 
 
 class BoundedHeads(HttpToolsProtocol):
@@ -39,11 +60,16 @@ class BoundedHeads(HttpToolsProtocol):
             self._head_bytes += len(data)
             if self._head_bytes > REQUEST_HEAD_BYTES_MAX:
                 # An answer that is still being made to an earlier request of this connection is lost with it.
-                self.transport.write(_REFUSAL)
+                self.transport.write(_TOO_LARGE)
                 self.transport.close()
                 return
         if not self.transport.is_closing():
             super().data_received(data)
+
+    def send_400_response(self, msg: str) -> None:
+        """See uvicorn, which answers plain text: what cannot be read is refused like everything else."""
+        self.transport.write(_NO_HTTP)
+        self.transport.close()
 
     def on_message_begin(self) -> None:
         """See httptools: a request line is about to come."""

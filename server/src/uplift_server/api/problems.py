@@ -19,6 +19,7 @@ Headers = Sequence[tuple[bytes, bytes]]
 _log = structlog.get_logger("uplift.api")
 
 STATUS: Final = {
+    "malformed_request": 400,
     "malformed_json": 400,
     "unauthorized": 401,
     "forbidden": 403,
@@ -32,12 +33,14 @@ STATUS: Final = {
     "validation_failed": 422,
     "account_required": 422,
     "rate_limited": 429,
+    "head_too_large": 431,
     "internal_error": 500,
     "unavailable": 503,
 }
 """The HTTP status of each code."""
 
 TITLES: Final = {
+    "malformed_request": "Not HTTP",
     "malformed_json": "The body is not JSON",
     "unauthorized": "No valid key",
     "forbidden": "Not allowed",
@@ -51,6 +54,7 @@ TITLES: Final = {
     "validation_failed": "Something is wrong with the request",
     "account_required": "Which account?",
     "rate_limited": "Too many requests",
+    "head_too_large": "Too many headers",
     "internal_error": "An error of ours",
     "unavailable": "Not possible now",
 }

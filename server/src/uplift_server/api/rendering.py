@@ -155,7 +155,7 @@ def health_view(shown: Shown) -> HealthView:
         last_failure_at=optional_instant_text(health.last_failure_at),
         last_outcome=_outcome_text(health.last_outcome),
         hint=None if shown.last_failure is None else _hint(shown.last_failure),
-        next_probe_at=None,
+        next_probe_at=optional_instant_text(shown.next_probe_at),
     )
 
 

@@ -26,8 +26,6 @@ beyond WINDOW_START: a receiver that begins to hang takes a few slots, and not i
 UNPROVEN_SHARE: Final = 0.75
 """The last quarter of the process's slots is for lanes that have proved themselves: receivers that never answer cannot
 take it, however many they are."""
-
-
 HORIZON_MS: Final = 5000
 """A lane holds what it can send within this time."""
 PACE_CREDIT_MS: Final = 20
@@ -68,6 +66,7 @@ class Lane(Generic[T]):
         "reserved",
         "turn",
         "waiting",
+        "waiting_bytes",
         "waiting_count",
         "window",
     )
@@ -81,6 +80,8 @@ class Lane(Generic[T]):
         self.breaker: Breaker = CLOSED
         self.waiting: tuple[deque[T], deque[T], deque[T]] = (deque(), deque(), deque())
         self.waiting_count = 0
+        self.waiting_bytes = 0
+        """The size of what waits, kept by whoever pushes and pops."""
         self.reserved = 0
         """Deliveries on their way into the lane: being stored now, already leased."""
         self.in_flight = 0
@@ -239,10 +240,7 @@ class Lanes(Generic[T]):
                     self._next_turn(account)
                 continue
             item = lane.pop()
-            lane.in_flight += 1
-            self.in_flight += 1
-            if not lane.proven:
-                self._unproven_in_flight += 1
+            self._take_slot(lane)
             gap_ms = lane.rate_gap_ms
             if gap_ms:
                 # Idle time earns no burst, but a timer that fired a little late must not lower the rate.
@@ -254,6 +252,19 @@ class Lanes(Generic[T]):
             self._next_turn(account)
             return lane, item
         return None
+
+    def start_now(self, lane: Lane[T]) -> bool:
+        """Take a slot for an attempt that a person asked for: no turn, pace or breaker counts. False: none is free."""
+        if lane.in_flight >= lane.in_flight_max or self.in_flight >= self.in_flight_max:
+            return False
+        self._take_slot(lane)
+        return True
+
+    def _take_slot(self, lane: Lane[T]) -> None:
+        lane.in_flight += 1
+        self.in_flight += 1
+        if not lane.proven:
+            self._unproven_in_flight += 1
 
     def _may_start(self, lane: Lane[T], now_ms: int) -> bool:
         """Whether a lane may start an attempt now; one that may later is put where it will be found then."""

@@ -52,10 +52,16 @@ RETRY_AFTER_MS_MAX = 24 * 3600 * 1000
 COMMIT_ROWS_MAX = 1000
 # In memory, for an endpoint that answers well; others hold no more than they have in flight.
 LANE_WAITING_MAX = 1024
-# The bodies of everything that waits in memory or is being stored: beyond, deliveries wait in the database and events
-# are refused for a moment.
-MEMORY_BODY_BYTES_MAX = 64 * 1024 * 1024
+# The bodies of what waits in lanes, of all endpoints and of one: beyond, deliveries wait in the database.
+LANES_BODY_BYTES_MAX = 64 * 1024 * 1024
+LANE_BODY_BYTES_MAX = 8 * 1024 * 1024
+# What is being stored: beyond, events are refused for a moment.
+ACCEPTS_BODY_BYTES_MAX = 64 * 1024 * 1024
 ACCEPTS_WAITING_MAX = 20_000
 LEASE_BATCH_MAX = 500
 LEASE_BATCH_BODY_BYTES_MAX = 8 * 1024 * 1024
 SETTLEMENTS_WAITING_MAX = 5_000
+# What must be left of a lease, beyond an attempt's own time, for the attempt to begin.
+LEASE_LEFT_MS_MIN = 1_000
+# Ordinary writes that wait for the writer.
+WRITES_WAITING_MAX = 1_000

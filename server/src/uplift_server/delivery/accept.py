@@ -10,11 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
+import structlog
+
 from uplift_server.core import envelope
 from uplift_server.core.deliveries import Status, Trigger
 from uplift_server.core.ids import RANDOM_BYTES, uuid7, uuid_text
 from uplift_server.core.lanes import Kind, Lane
-from uplift_server.core.limits import ACCEPTS_WAITING_MAX
+from uplift_server.core.limits import ACCEPTS_BODY_BYTES_MAX, ACCEPTS_WAITING_MAX
 from uplift_server.delivery.clock import Clock
 from uplift_server.delivery.directory import Directory, LiveEndpoint, LiveEventType
 from uplift_server.delivery.lanes import DeliveryLanes
@@ -28,6 +30,8 @@ from uplift_server.store.records import (
     NewDelivery,
     NewEvent,
 )
+
+_log = structlog.get_logger()
 
 ANSWER_WITHIN_MS: Final = 4000
 """A caller who has waited so long for the commit is told to try again, at the next tick: answers come within 5 s."""
@@ -69,9 +73,11 @@ class Acceptor:
         self._lease_ms = lease_ms
         self._gathered: list[_Group] = []
         self._waiting_events = 0
+        self._waiting_bytes = 0
         self._being_stored: dict[int, tuple[int, list[_Group]]] = {}
         self._batches = 0
         self._closed = False
+        self._refusing = False
         self._random = b""
         self._random_at = 0
 
@@ -97,14 +103,14 @@ class Acceptor:
         """The same for drafts that each name their account."""
         if self._closed:
             raise Unavailable("the server is shutting down")
-        if self._waiting_events + len(drafts) > ACCEPTS_WAITING_MAX or self._lanes.budget.exhausted:
+        if self._waiting_events + len(drafts) > ACCEPTS_WAITING_MAX or self._waiting_bytes >= ACCEPTS_BODY_BYTES_MAX:
             raise Unavailable("more events are waiting to be stored than this server takes at once")
         now = self._clock.now_ms()
         group = _Group([], [], asyncio.get_running_loop().create_future(), sum(len(draft.data) for _, draft in drafts))
         for account_seq, draft in drafts:
             group.events.append(self._event(account_seq, draft, now, group))
         self._waiting_events += len(drafts)
-        self._lanes.budget.bytes_held += group.body_bytes
+        self._waiting_bytes += group.body_bytes
         if not self._gathered:
             asyncio.get_running_loop().call_soon(self._flush)
         self._gathered.append(group)
@@ -134,7 +140,7 @@ class Acceptor:
                 deliveries.append(NewDelivery(endpoint.seq, Status.HELD, None))
                 continue
             lane = self._lanes.of(endpoint)
-            if lane.room(now) > 0 and not self._lanes.budget.exhausted:
+            if self._lanes.room(lane, now) > 0:
                 lane.reserved += 1
                 lease_until = now + self._lease_ms
                 deliveries.append(NewDelivery(endpoint.seq, Status.PENDING, lease_until, self._owner))
@@ -182,10 +188,11 @@ class Acceptor:
     ) -> None:
         del self._being_stored[batch]
         error = stored.exception()
+        self._note(error)
         results = [None] * len(groups) if error is not None else stored.result()
         for group, result in zip(groups, results, strict=True):
             self._waiting_events -= len(group.events)
-            self._lanes.budget.bytes_held -= group.body_bytes
+            self._waiting_bytes -= group.body_bytes
             self._hand_over(group, result)
             if group.answer.done():
                 continue
@@ -197,6 +204,16 @@ class Acceptor:
                     error if isinstance(error, StoreError) else Unavailable("the events could not be stored")
                 )
         self._lanes.pump()
+
+    def _note(self, error: BaseException | None) -> None:
+        """Tell the operator when storing begins to fail, and when it works again; every unforeseen error, too."""
+        if error is not None and not isinstance(error, StoreError):
+            _log.error("events could not be stored", exc_info=error)
+        elif error is not None and not self._refusing:
+            _log.error("events are refused: the store cannot take them", cause=str(error))
+        elif error is None and self._refusing:
+            _log.warning("events are stored again")
+        self._refusing = error is not None
 
     def _hand_over(self, group: _Group, result: list[Appended] | IdempotencyConflict | None) -> None:
         """Put what was born leased into its lane; give the room back where nothing was stored."""

@@ -2,13 +2,15 @@
 
 import random
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from uplift_server.core.breaker import BreakerRule
+from uplift_server.core.catalog import WEBHOOK_CREATED
 from uplift_server.core.deliveries import FailedReason, Status, Trigger, Verdict, judge
-from uplift_server.core.exchange import Exchange
+from uplift_server.core.exchange import Exchange, Failure
 from uplift_server.core.ids import delivery_id, uuid_text
 from uplift_server.core.lanes import Lane
+from uplift_server.core.limits import LEASE_LEFT_MS_MIN
 from uplift_server.core.outcomes import Outcome, classify, is_ours
 from uplift_server.core.schedule import RetrySchedule, retry_after_ms
 from uplift_server.delivery.clock import Clock
@@ -19,8 +21,8 @@ from uplift_server.delivery.settle import Settler
 from uplift_server.observe.attempt_log import AttemptLine
 from uplift_server.store.records import AttemptRow, EndpointState, LeasedDelivery, Settlement
 
-LEASE_MARGIN_MS = 1000
-"""What must be left of a lease, beyond the attempt's own time, when an attempt begins."""
+OURS_WAIT_MS_MIN: Final = 60_000
+"""The least wait after a failure of our own way out, which the schedule does not count."""
 
 
 # Any other outcome tells that the receiver answers, if not well: the lane's window stays as it is.
@@ -68,8 +70,10 @@ class Attempts:
         self._clock = clock
         self._schedule = schedule
         self._breaker = breaker
-        self._lease_needed_ms = attempt_timeout_ms + LEASE_MARGIN_MS
+        self._lease_needed_ms = attempt_timeout_ms + LEASE_LEFT_MS_MIN
         self._give_back = give_back
+        self.aborting = False
+        """Whether the sender is being closed: what it cuts off is given back, not settled as a failure."""
         self._random = random.Random()  # noqa: S311 - jitter needs no secrecy
 
     def start(self, lane: Lane[LeasedDelivery], delivery: LeasedDelivery) -> None:
@@ -83,7 +87,7 @@ class Attempts:
             return
         verdict = _without_attempt(delivery, endpoint, now)
         if verdict is not None or endpoint is None:
-            self._settle(delivery, verdict or Verdict(Status.CANCELLED), now)
+            self._settle(delivery, _resumed(delivery) or verdict or Verdict(Status.CANCELLED), now)
             self._lanes.returned(lane, now)
             return
         event_type = self._directory.event_types_by_seq[delivery.type_seq]
@@ -114,9 +118,15 @@ class Attempts:
         flight: _InFlight = request.context
         lane, delivery, endpoint, _, number, _ = flight
         now = self._clock.now_ms()
+        if self.aborting and exchange.failure is not None:
+            self._give_back(delivery)
+            self._lanes.returned(lane, now)
+            return
         outcome = classify(exchange)
-        self._note(lane, endpoint, outcome, is_ours(exchange), now)
-        scheduled = delivery.scheduled_attempts + (delivery.trigger is Trigger.SCHEDULE)
+        if flight.event_type.name != WEBHOOK_CREATED:
+            self._note(lane, endpoint, outcome, is_ours(exchange), now)
+        spent = delivery.trigger is Trigger.SCHEDULE and exchange.failure is not Failure.EGRESS
+        scheduled = delivery.scheduled_attempts + spent
         verdict = self._verdict(delivery, outcome, exchange, scheduled, now)
         settlement = Settlement(
             delivery.event_seq,
@@ -138,9 +148,12 @@ class Attempts:
     def _verdict(
         self, delivery: LeasedDelivery, outcome: Outcome, exchange: Exchange, scheduled: int, now: int
     ) -> Verdict:
-        if delivery.trigger is not Trigger.SCHEDULE and outcome is not Outcome.DELIVERED:
-            return _resumed(delivery)
+        if outcome is not Outcome.DELIVERED and (resumed := _resumed(delivery)) is not None:
+            return resumed
         wait_ms = retry_after_ms(exchange.retry_after, now) if exchange.status_code in (429, 503) else None
+        if exchange.failure is Failure.EGRESS:
+            # The schedule stands where it stood: its next wait, not yet spent, comes again.
+            scheduled, wait_ms = max(1, min(scheduled, len(self._schedule.delays_ms))), OURS_WAIT_MS_MIN
         return judge(
             outcome=outcome,
             scheduled_attempts=scheduled,
@@ -191,10 +204,12 @@ def _without_attempt(delivery: LeasedDelivery, endpoint: LiveEndpoint | None, no
     return None
 
 
-def _resumed(delivery: LeasedDelivery) -> Verdict:
-    """A resend that failed leaves the delivery where it was."""
+def _resumed(delivery: LeasedDelivery) -> Verdict | None:
+    """Where a resend that did not succeed leads back to: where the delivery was. None: it is no resend."""
     status = delivery.resume_status
-    if status is None or status is Status.PENDING:
+    if status is None:
+        return None
+    if status is Status.PENDING:
         return Verdict(Status.PENDING, due_at=delivery.resume_due_at or delivery.lease_until)
     return Verdict(status, failed_reason=FailedReason.EXHAUSTED if status is Status.FAILED else None)
 

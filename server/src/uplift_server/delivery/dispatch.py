@@ -1,6 +1,7 @@
 """Dispatch: leases due deliveries that the memory does not hold (retries, restarts, overflow) into the lanes."""
 
 import asyncio
+from collections import Counter
 from typing import Final
 
 from uplift_server.core.deliveries import Trigger
@@ -84,13 +85,21 @@ class Dispatcher:
 
     async def _round(self) -> bool:
         """Look and lease once; whether there may be more to lease at once."""
-        if self._returned:
-            returned, self._returned = self._returned, []
-            await self._database.release(returned, now=self._clock.now_ms())
+        await self.release_returned()
         now = self._clock.now_ms()
         if now - self._scanned_at >= self._scan_every_ms or (self._next_due is not None and self._next_due <= now):
             await self._scan(now)
         return await self._lease()
+
+    async def release_returned(self) -> None:
+        """Give leases back that were not used. Raises Unavailable; they are kept then."""
+        if self._returned:
+            returned, self._returned = self._returned, []
+            try:
+                await self._database.release(returned, now=self._clock.now_ms())
+            except Unavailable:
+                self._returned = returned + self._returned
+                raise
 
     async def _scan(self, now: int) -> None:
         """End expired leases, and find every endpoint with something due."""
@@ -122,20 +131,23 @@ class Dispatcher:
             owner=self._owner,
             body_bytes_max=LEASE_BATCH_BODY_BYTES_MAX,
         )
-        counts: dict[int, int] = {}
+        counts = Counter(delivery.endpoint_seq for delivery in leased)
         for delivery in leased:
-            counts[delivery.endpoint_seq] = counts.get(delivery.endpoint_seq, 0) + 1
             endpoint = self._directory.endpoints.get(delivery.endpoint_seq)
             if endpoint is None:
                 self._returned.append((delivery.event_seq, delivery.endpoint_seq, delivery.fence))
                 continue
             self._lanes.push(self._lanes.of(endpoint), delivery, _kind(delivery))
-        if leased and sum(counts.values()) < LEASE_BATCH_MAX:
-            for endpoint_seq, limit in wishes:
-                if counts.get(endpoint_seq, 0) < limit:
-                    self._lanes.backlog.discard(endpoint_seq)
-        elif not leased:
-            self._lanes.backlog.difference_update(endpoint_seq for endpoint_seq, _ in wishes)
+        # The store stops early when the bodies grow large: then less than wished does not mean that no more is due.
+        cut = sum(len(delivery.body) for delivery in leased) >= LEASE_BATCH_BODY_BYTES_MAX
+        backlog = self._lanes.backlog
+        for endpoint_seq, limit in wishes:
+            if counts[endpoint_seq] < limit and not cut:
+                backlog.pop(endpoint_seq, None)
+            elif counts[endpoint_seq] and endpoint_seq in backlog:
+                # Whoever was served waits behind those who were not.
+                del backlog[endpoint_seq]
+                backlog[endpoint_seq] = None
         self._lanes.pump()
         return bool(leased)
 
@@ -143,7 +155,7 @@ class Dispatcher:
         """What to lease now: every endpoint with backlog gets a share of one batch, as far as its lane has room."""
         now = self._clock.now_ms()
         wishes: list[LeaseWish] = []
-        if self._lanes.stopped or self._lanes.budget.exhausted:
+        if self._lanes.stopped:
             return wishes
         share = max(ENDPOINT_WISH_MIN, LEASE_BATCH_MAX // max(1, len(self._lanes.backlog)))
         left = LEASE_BATCH_MAX
@@ -153,9 +165,9 @@ class Dispatcher:
                 await self._cancel(endpoint_seq)
                 continue
             if not endpoint.takes_deliveries:
-                self._lanes.backlog.discard(endpoint_seq)
+                self._lanes.backlog.pop(endpoint_seq, None)
                 continue
-            limit = min(self._lanes.of(endpoint).room(now), share, left)
+            limit = min(self._lanes.room(self._lanes.of(endpoint), now), share, left)
             if limit > 0:
                 wishes.append(LeaseWish(endpoint_seq, limit))
                 left -= limit
@@ -168,7 +180,7 @@ class Dispatcher:
         now = self._clock.now_ms()
         cancelled = await self._database.write(lambda c: cancel_waiting(c, endpoint_seq, now=now, limit=CANCEL_BATCH))
         if cancelled == 0:
-            self._lanes.backlog.discard(endpoint_seq)
+            self._lanes.backlog.pop(endpoint_seq, None)
 
 
 def _kind(delivery: LeasedDelivery) -> Kind:

@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+import structlog
+
 from uplift_server.core.breaker import BreakerRule
 from uplift_server.core.schedule import RetrySchedule
 from uplift_server.delivery.accept import Acceptor
@@ -18,10 +20,13 @@ from uplift_server.delivery.settle import Settler
 from uplift_server.observe.attempt_log import AttemptLine
 from uplift_server.store.contract import Database
 from uplift_server.store.errors import StoreError
+from uplift_server.store.records import LeasedDelivery
 
 RECLAIM_BATCH: Final = 1000
-DRAIN_MS_MAX: Final = 18_000
+DRAIN_MS_MAX: Final = 16_000
 """How long a stop waits for attempts in flight: an attempt's deadline and a little, within the 20 s a stop may take."""
+STORE_SECONDS: Final = 1.0
+_log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +42,7 @@ class EngineSettings:
     retention_ms: int
     scan_every_ms: int = 1000
     """How often the database is searched for due deliveries, besides at the instants known to come."""
-    tick_ms: int = 500
+    tick_ms: int = 100
     """How often callers who wait too long are looked for."""
     owner: int = 1
     """This process among those that lease from the database; not 0."""
@@ -66,6 +71,7 @@ class Engine:
         on_lines: Callable[[Sequence[AttemptLine]], None],
     ) -> None:
         self._database = database
+        self._directory = directory
         self._sender = sender
         self._clock = clock
         self._settings = settings
@@ -104,20 +110,29 @@ class Engine:
         self.lanes.start = self._attempts.start
         self.settler.on_due = self.dispatcher.note_due
         self._tasks: list[asyncio.Task[None]] = []
-        self._idle = asyncio.Event()
+        self.on_defect: Callable[[], None] = _nothing
+        """Called when a loop has ended by a defect; the process should stop."""
         self._stopping = asyncio.Event()
 
-    async def start(self) -> None:
-        """Give up what an earlier life of this process had leased, and begin. Raises Unavailable."""
+    async def start(self, *, dispatch: bool = True) -> None:
+        """Give up what an earlier life of this process had leased, and begin. Raises Unavailable.
+
+        Without `dispatch` events are accepted and stored as due, and nothing is sent.
+        """
         now = self._clock.now_ms()
         while await self._database.reclaim(now=now, owner=self._settings.owner, limit=RECLAIM_BATCH) == RECLAIM_BATCH:
             pass
         await self._sender.start()
-        self._tasks = [
-            asyncio.create_task(self.dispatcher.run(), name="dispatch"),
-            asyncio.create_task(self._tick(), name="tick"),
-            asyncio.create_task(self._retention.run(self._stopping), name="retention"),
-        ]
+        loops = {"tick": self._tick()}
+        if dispatch:
+            loops["dispatch"] = self.dispatcher.run()
+        else:
+            self.lanes.draining = True
+        if dispatch and self._settings.retention_ms:
+            loops["retention"] = self._retention.run(self._stopping)
+        self._tasks = [asyncio.create_task(loop, name=name) for name, loop in loops.items()]
+        for task in self._tasks:
+            task.add_done_callback(self._ended)
 
     def note_due(self, endpoint_seq: int) -> None:
         """Something for an endpoint has become due in the database."""
@@ -130,36 +145,69 @@ class Engine:
             self.dispatcher.give_back(delivery)
         self.note_due(endpoint_seq)
 
-    async def drain(self) -> None:
-        """Accept nothing more, let attempts in flight finish and settle, give the rest back to the database."""
+    def resend_lease(self, now_ms: int) -> tuple[int, int]:
+        """The end (Unix ms) and the owner of a lease for a resend."""
+        return now_ms + self._settings.lease_ms, self._settings.owner
+
+    def next_probe_at(self, endpoint_seq: int) -> int | None:
+        """When an endpoint whose breaker is open is tried next (Unix ms)."""
+        return self.lanes.next_probe_at(endpoint_seq)
+
+    def attempt_now(self, delivery: LeasedDelivery) -> None:
+        """Attempt a delivery that was leased for a resend, before anything that waits."""
+        endpoint = self._directory.endpoints.get(delivery.endpoint_seq)
+        if endpoint is None or self.lanes.stopped:
+            self.dispatcher.give_back(delivery)
+        else:
+            self.lanes.start_now(self.lanes.of(endpoint), delivery)
+
+    async def drain(self, within_ms: int = DRAIN_MS_MAX) -> None:
+        """Accept nothing more, let attempts in flight finish and settle, give the rest back to the database.
+
+        What is still in flight after `within_ms` is cut off and given back.
+        """
+        deadline = self._clock.now_ms() + within_ms
         self.acceptor.close()
         self.dispatcher.stop()
-        waiting = self.lanes.empty_all()
-        self.lanes.stopped = True
-        now = self._clock.now_ms()
+        self.lanes.draining = True
         try:
-            while self.acceptor.waiting_events:
-                await self._clock.wait(asyncio.Event(), 10)
-            waiting += self.lanes.empty_all()
-            if waiting:
-                await self._database.release([(d.event_seq, d.endpoint_seq, d.fence) for d in waiting], now=now)
-            await self._until_idle(now + DRAIN_MS_MAX)
+            await self._until(lambda: not self.acceptor.waiting_events, deadline)
+            for delivery in self.lanes.empty_all():
+                self.dispatcher.give_back(delivery)
+            async with asyncio.timeout(STORE_SECONDS):
+                await self.dispatcher.release_returned()
+            await self._until(lambda: not self.lanes.in_flight, deadline)
+            self._attempts.aborting = True
             await self._sender.close()
-            async with asyncio.timeout(1):
+            async with asyncio.timeout(STORE_SECONDS):
                 await self.settler.drain()
-        except (StoreError, TimeoutError):
-            # What could not be written is attempted again when its lease ends.
+                await self.dispatcher.release_returned()
+        except (StoreError, TimeoutError) as error:
+            # What could not be written is attempted again when its lease ends, or at the next start.
+            _log.error("the database did not take everything before the stop", cause=str(error) or "no answer")
+            self._attempts.aborting = True
             await self._sender.close()
         self._stopping.set()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _until_idle(self, deadline_ms: int) -> None:
-        while self.lanes.in_flight and self._clock.now_ms() < deadline_ms:
-            await self._clock.wait(asyncio.Event(), 20)
+    async def _until(self, done: Callable[[], bool], deadline_ms: int) -> None:
+        while not done() and self._clock.now_ms() < deadline_ms:
+            await self._clock.wait(asyncio.Event(), 10)
 
     async def _tick(self) -> None:
         while True:
             await self._clock.wait(self._stopping, self._settings.tick_ms)
             self.acceptor.give_up_waiting()
+
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        """A loop must not end before the stop: without it deliveries would wait for ever, and nobody would know."""
+        if self._stopping.is_set() or self.lanes.draining:
+            return
+        _log.critical(f"the {task.get_name()} loop ended", exc_info=None if task.cancelled() else task.exception())
+        self.on_defect()
+
+
+def _nothing() -> None:
+    pass

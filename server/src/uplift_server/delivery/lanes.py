@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 from uplift_server.core.breaker import BreakerRule, restored
 from uplift_server.core.lanes import Kind, Lane, Lanes
+from uplift_server.core.limits import LANE_BODY_BYTES_MAX, LANES_BODY_BYTES_MAX
 from uplift_server.delivery.clock import Clock, Handle
 from uplift_server.delivery.directory import LiveEndpoint
-from uplift_server.delivery.memory import BodyBudget
 from uplift_server.store.records import LeasedDelivery
 
 
@@ -14,9 +14,11 @@ class DeliveryLanes:
     """What waits in memory, who goes next, and which endpoints have more in the database."""
 
     def __init__(self, clock: Clock, *, in_flight_max: int, endpoint_in_flight_max: int, breaker: BreakerRule) -> None:
-        self.budget = BodyBudget()
-        self.backlog: set[int] = set()
-        """Endpoints known to have due deliveries in the database that the memory had no room for."""
+        self.bytes_held = 0
+        """The bodies of everything that waits in a lane."""
+        self.backlog: dict[int, None] = {}
+        """Endpoints known to have due deliveries in the database that the memory had no room for; whose turn it is to
+        be leased comes first."""
         self._lanes: Lanes[LeasedDelivery] = Lanes(in_flight_max)
         self._clock = clock
         self._endpoint_in_flight_max = endpoint_in_flight_max
@@ -27,7 +29,15 @@ class DeliveryLanes:
         """Begins an attempt; set by the engine."""
         self.on_backlog: Callable[[], None] = _nothing
         """Called when an endpoint with backlog has room again."""
-        self.stopped = False
+        self.blocked = False
+        """Whether outcomes cannot be written: nothing is sent meanwhile."""
+        self.draining = False
+        """Whether the process is about to stop: nothing is sent any more."""
+
+    @property
+    def stopped(self) -> bool:
+        """Whether nothing may be sent now."""
+        return self.blocked or self.draining
 
     @property
     def in_flight(self) -> int:
@@ -39,7 +49,7 @@ class DeliveryLanes:
         lane = self._lanes.find(endpoint.seq)
         if lane is None:
             lane = self._lanes.lane(endpoint.seq, endpoint.record.account_seq)
-            lane.breaker = restored(endpoint.record.consecutive_failures, self._clock.now_ms(), self._breaker)
+            lane.breaker = restored(endpoint.health.consecutive_failures, self._clock.now_ms(), self._breaker)
             lane.proven = endpoint.health.status == "healthy"
             self._limit(lane, endpoint)
         return lane
@@ -57,12 +67,20 @@ class DeliveryLanes:
 
     def push(self, lane: Lane[LeasedDelivery], delivery: LeasedDelivery, kind: Kind) -> None:
         """Let a delivery wait; `pump` sends it."""
-        self.budget.bytes_held += len(delivery.body)
+        size = len(delivery.body)
+        self.bytes_held += size
+        lane.waiting_bytes += size
         self._lanes.push(lane, delivery, kind)
+
+    def room(self, lane: Lane[LeasedDelivery], now_ms: int) -> int:
+        """How many more deliveries may wait in a lane: by its own measure, and by what their bodies take."""
+        if self.draining or self.bytes_held >= LANES_BODY_BYTES_MAX or lane.waiting_bytes >= LANE_BODY_BYTES_MAX:
+            return 0
+        return lane.room(now_ms)
 
     def note_backlog(self, endpoint_seq: int) -> None:
         """Remember that an endpoint has due deliveries in the database."""
-        self.backlog.add(endpoint_seq)
+        self.backlog[endpoint_seq] = None
 
     def returned(
         self, lane: Lane[LeasedDelivery], now_ms: int, duration_us: int = 0, *, well: bool | None = None
@@ -74,12 +92,24 @@ class DeliveryLanes:
 
     def drop(self, endpoint_seq: int) -> list[LeasedDelivery]:
         """Forget a deleted endpoint; what waited for it comes back."""
-        self.backlog.discard(endpoint_seq)
+        self.backlog.pop(endpoint_seq, None)
         return self._taken(self._lanes.drop(endpoint_seq))
 
     def empty_all(self) -> list[LeasedDelivery]:
         """Take out everything that waits."""
         return self._taken(self._lanes.empty_all())
+
+    def start_now(self, lane: Lane[LeasedDelivery], delivery: LeasedDelivery) -> None:
+        """Begin an attempt a person asked for; it waits only where no slot is free."""
+        if not self.stopped and self._lanes.start_now(lane):
+            self.start(lane, delivery)
+        else:
+            self.push(lane, delivery, Kind.FIRST)
+
+    def next_probe_at(self, endpoint_seq: int) -> int | None:
+        """When an endpoint whose breaker is open is tried next (Unix ms)."""
+        lane = self._lanes.find(endpoint_seq)
+        return None if lane is None else lane.breaker.probe_at
 
     def pump(self) -> None:
         """Begin every attempt that may begin now."""
@@ -88,7 +118,9 @@ class DeliveryLanes:
         now = self._clock.now_ms()
         while (item := self._lanes.pop(now)) is not None:
             lane, delivery = item
-            self.budget.bytes_held -= len(delivery.body)
+            size = len(delivery.body)
+            self.bytes_held -= size
+            lane.waiting_bytes -= size
             self.start(lane, delivery)
         self._set_timer()
 
@@ -101,7 +133,12 @@ class DeliveryLanes:
         )
 
     def _taken(self, deliveries: list[LeasedDelivery]) -> list[LeasedDelivery]:
-        self.budget.bytes_held -= sum(len(delivery.body) for delivery in deliveries)
+        for delivery in deliveries:
+            size = len(delivery.body)
+            self.bytes_held -= size
+            lane = self._lanes.find(delivery.endpoint_seq)
+            if lane is not None:
+                lane.waiting_bytes -= size
         return deliveries
 
     def _set_timer(self) -> None:

@@ -23,7 +23,7 @@ class Retention:
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Prune until stopped."""
-        while not stopping.is_set() and self._retention_ms:
+        while not stopping.is_set():
             await self._clock.wait(stopping, ROUND_EVERY_MS)
             try:
                 await self.prune_once(stopping)

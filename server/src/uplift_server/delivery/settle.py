@@ -8,6 +8,8 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Final
 
+import structlog
+
 from uplift_server.core.limits import SETTLEMENTS_WAITING_MAX
 from uplift_server.delivery.clock import Clock
 from uplift_server.delivery.directory import LiveEndpoint
@@ -16,6 +18,8 @@ from uplift_server.observe.attempt_log import AttemptLine
 from uplift_server.store.contract import Database
 from uplift_server.store.errors import Unavailable
 from uplift_server.store.records import HealthRow, Settlement
+
+_log = structlog.get_logger()
 
 RETRY_MS: Final = 250
 HEALTH_SAVED_EVERY_MS: Final = 2000
@@ -33,6 +37,7 @@ class Settler:
         self._clock = clock
         self._on_lines = on_lines
         self._gathered: list[Settlement] = []
+        self._suspects: list[Settlement] = []
         self._lines: list[AttemptLine] = []
         self._health: dict[int, LiveEndpoint] = {}
         self._writing = False
@@ -40,7 +45,6 @@ class Settler:
         self._scheduled = False
         self._idle = asyncio.Event()
         self._idle.set()
-        self.leases_lost = 0
         self.on_due: Callable[[int], None] = lambda _due_at: None
         """Told of every instant at which something falls due."""
 
@@ -53,7 +57,7 @@ class Settler:
             self.on_due(settlement.due_at)
         self._idle.clear()
         if len(self._gathered) >= SETTLEMENTS_WAITING_MAX:
-            self._lanes.stopped = True
+            self._lanes.blocked = True
         self._schedule()
 
     def note_health(self, endpoint: LiveEndpoint, now_ms: int) -> None:
@@ -79,7 +83,10 @@ class Settler:
 
     def _write(self) -> None:
         self._scheduled = False
-        batch, self._gathered = self._gathered, []
+        if self._suspects:
+            batch = [self._suspects.pop()]
+        else:
+            batch, self._gathered = self._gathered, []
         lines, self._lines = self._lines, []
         health, self._health = self._health, {}
         self._writing = True
@@ -97,29 +104,50 @@ class Settler:
         self._writing = False
         error = written.exception()
         if isinstance(error, Unavailable):
-            self._keep(batch, lines, health)
+            self._keep(batch, lines, health, error)
             return
         if error is not None:
-            raise error
-        self.leases_lost += len(written.result())
+            self._suspect(batch, error)
+        else:
+            self._tell_lost(batch, written.result())
+        if self._failing:
+            _log.warning("outcomes are written again")
+            self._failing = False
         self._on_lines(lines)
-        self._failing = False
-        if self._gathered:
+        if self._gathered or self._suspects:
             self._schedule()
         else:
             self._idle.set()
-        if self._lanes.stopped and len(self._gathered) < SETTLEMENTS_WAITING_MAX // 2:
-            self._lanes.stopped = False
+        if self._lanes.blocked and len(self._gathered) < SETTLEMENTS_WAITING_MAX // 2:
+            self._lanes.blocked = False
             self._lanes.pump()
 
-    def _keep(self, batch: list[Settlement], lines: list[AttemptLine], health: dict[int, LiveEndpoint]) -> None:
+    def _keep(
+        self, batch: list[Settlement], lines: list[AttemptLine], health: dict[int, LiveEndpoint], error: Unavailable
+    ) -> None:
         """The store could not write: nothing is lost, and nothing more is sent until it can."""
         self._gathered = batch + self._gathered
         self._lines = lines + self._lines
         self._health = health | self._health
+        if not self._failing:
+            _log.error("outcomes cannot be written; nothing is sent until they can", cause=str(error))
         self._failing = True
-        self._lanes.stopped = True
+        self._lanes.blocked = True
         self._clock.call_at(self._clock.now_ms() + RETRY_MS, self._write)
+
+    def _suspect(self, batch: list[Settlement], error: BaseException) -> None:
+        """The store refused something in the batch that it should not: try each alone, so that only that one is lost.
+
+        Its lease ends, and it is attempted again.
+        """
+        _log.error("outcomes could not be written", count=len(batch), exc_info=error)
+        if len(batch) > 1:
+            self._suspects.extend(batch)
+
+    def _tell_lost(self, batch: list[Settlement], lost: frozenset[tuple[int, int]]) -> None:
+        if lost:
+            # Cancelled meanwhile, or the lease ended and somebody else attempted it: their word counts.
+            _log.warning("outcomes came too late and were dropped", count=len(lost), of=len(batch))
 
 
 def _health_row(endpoint: LiveEndpoint) -> HealthRow:

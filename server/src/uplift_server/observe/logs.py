@@ -9,7 +9,7 @@ no keywords: as a net below that rule, values under names that sound secret are 
 import logging
 import os
 import sys
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 from typing import Any, Final, Literal, TextIO
 
 import msgspec
@@ -18,6 +18,10 @@ import structlog
 MASKED_NAMES: Final = ("secret", "authorization", "password", "token", "operator_key", "api_key", "body", "signature")
 MASK: Final = "[masked]"
 
+
+REPEAT_SECONDS: Final = 60
+"""After which a library's warning is written again; in between only counted, for clients may provoke them at will."""
+WARNINGS_KNOWN_MAX: Final = 1_000
 
 LogFormat = Literal["console", "json", "none"]
 
@@ -58,7 +62,30 @@ def set_up(log_format: LogFormat, stream: TextIO | None = None) -> None:
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *ending], foreign_pre_chain=shared
         )
     )
+    handler.addFilter(_once_a_minute())
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+
+
+def _once_a_minute() -> Callable[[logging.LogRecord], bool]:
+    """A filter that lets each warning through once in REPEAT_SECONDS, with the number of those held back."""
+    held: dict[str, tuple[float, int]] = {}
+
+    def passes(record: logging.LogRecord) -> bool:
+        if record.levelno > logging.WARNING:
+            return True
+        text = str(record.msg)
+        since, count = held.get(text, (0.0, 0))
+        if 0 <= record.created - since < REPEAT_SECONDS:
+            held[text] = since, count + 1
+            return False
+        if len(held) >= WARNINGS_KNOWN_MAX:
+            held.clear()
+        held[text] = record.created, 0
+        if count:
+            record.msg = f"{text} ({count} more since the last such line)"
+        return True
+
+    return passes
 
 
 def colourful(stream: TextIO) -> bool:

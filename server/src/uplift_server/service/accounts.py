@@ -141,5 +141,5 @@ class Accounts:
             directory.drop_key(digest)
         for endpoint_seq in deleted.endpoint_seqs:
             directory.drop_endpoint(endpoint_seq)
-            self._means.on_endpoint_deleted(endpoint_seq)
+            self._means.engine.forget(endpoint_seq)
         directory.drop_account(deleted.account.seq)

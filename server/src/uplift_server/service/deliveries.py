@@ -115,13 +115,16 @@ class Deliveries:
         if endpoint.record.state is not EndpointState.ENABLED:
             raise errors.Conflict(f"The endpoint is {endpoint.record.state.text}. Enable it first.")
         now = self._means.now()
+        lease_until, owner = self._means.engine.resend_lease(now)
         try:
-            await self._means.database.write(
-                lambda c: deliveries.start_resend(c, found.event_seq, found.endpoint_seq, now=now)
+            leased = await self._means.database.write(
+                lambda c: deliveries.start_resend(
+                    c, found.event_seq, found.endpoint_seq, now=now, lease_until=lease_until, owner=owner
+                )
             )
         except Conflict as error:
             raise refusal(error) from error
-        self._means.on_due(found.endpoint_seq)
+        self._means.engine.attempt_now(leased)
         return await self._get(caller, text)
 
     def _endpoint_seq(self, caller: Caller, text: str | None) -> tuple[int | None, list[Problem]]:

@@ -86,6 +86,8 @@ class Shown:
     """Unmasked; the edge masks."""
     last_failure: Attempt | None
     """Of an endpoint that fails: the latest failed attempt, to explain it."""
+    next_probe_at: int | None = None
+    """While its breaker is open (Unix ms)."""
     secret: str | None = None
     """Only in the answer to its creation."""
     repeated: bool = False
@@ -176,7 +178,15 @@ class Endpoints:
             failures = await self._means.database.read(
                 lambda c: {seq: deliveries.last_failure(c, seq) for seq in failing}
             )
-        return [Shown(endpoint, self._headers(endpoint), failures.get(endpoint.seq)) for endpoint in found]
+        return [
+            Shown(
+                endpoint,
+                self._headers(endpoint),
+                failures.get(endpoint.seq),
+                self._means.engine.next_probe_at(endpoint.seq),
+            )
+            for endpoint in found
+        ]
 
     def _headers(self, endpoint: Endpoint) -> dict[str, str]:
         if endpoint.headers is None:
@@ -227,7 +237,7 @@ class Endpoints:
         if repeated:
             return await self._shown(endpoint, repeated=True)
         self._means.directory.put_endpoint(endpoint)
-        self._means.on_due(endpoint.seq)
+        self._means.engine.note_due(endpoint.seq)
         return await self._shown(endpoint, secret)
 
     async def _update(self, caller: Caller, endpoint: str, draft: EndpointDraft) -> Endpoint:
@@ -265,4 +275,4 @@ class Endpoints:
         if deleted is None:
             raise not_found(_WHAT, endpoint)
         self._means.directory.drop_endpoint(deleted.seq)
-        self._means.on_endpoint_deleted(deleted.seq)
+        self._means.engine.forget(deleted.seq)

@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 from uplift_server.core import cursors, ids
 from uplift_server.core.limits import IDEMPOTENCY_KEY_CHARACTERS_MAX
@@ -16,6 +16,7 @@ from uplift_server.service import errors
 from uplift_server.store import idempotency
 from uplift_server.store.contract import Database
 from uplift_server.store.errors import Conflict
+from uplift_server.store.records import LeasedDelivery
 
 T = TypeVar("T")
 
@@ -46,8 +47,23 @@ class Repeat(NamedTuple):
     """The SHA-256 of its body."""
 
 
-def _ignore(_endpoint_seq: int) -> None:
-    """What a server without an engine is told of."""
+class EngineLink(Protocol):
+    """What services need of the engine."""
+
+    def note_due(self, endpoint_seq: int) -> None:
+        """Something for an endpoint has become due in the database."""
+
+    def forget(self, endpoint_seq: int) -> None:
+        """An endpoint is gone: its deliveries are to be cancelled."""
+
+    def resend_lease(self, now_ms: int) -> tuple[int, int]:
+        """The end and the owner of a lease for a resend."""
+
+    def attempt_now(self, delivery: LeasedDelivery) -> None:
+        """Attempt a delivery leased for a resend."""
+
+    def next_probe_at(self, endpoint_seq: int) -> int | None:
+        """When an endpoint whose breaker is open is tried next (Unix ms)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +73,8 @@ class Means:
     database: Database
     directory: Directory
     clock: Clock
+    engine: EngineLink
     random_bytes: Callable[[int], bytes] = os.urandom
-    on_due: Callable[[int], None] = _ignore
-    """Told of an endpoint for which something has become due."""
-    on_endpoint_deleted: Callable[[int], None] = _ignore
-    """Told of an endpoint whose deliveries are to be cancelled."""
     _changes: set[asyncio.Task[Any]] = field(default_factory=set)
 
     def now(self) -> int:

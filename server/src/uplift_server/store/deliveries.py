@@ -11,7 +11,7 @@ from uplift_server.core.outcomes import Outcome
 from uplift_server.store import instants
 from uplift_server.store.errors import Conflict
 from uplift_server.store.pages import page_of
-from uplift_server.store.records import Attempt, Delivery, DeliveryFilter, Page
+from uplift_server.store.records import Attempt, Delivery, DeliveryFilter, LeasedDelivery, Page
 from uplift_server.store.schema import accounts, attempts, deliveries, endpoints, event_types, events
 
 WINDOW_ROWS: Final = 10_000
@@ -96,14 +96,23 @@ def page_of_attempts(
     return page_of([_attempt(row) for row in rows], limit, lambda attempt: (attempt.number,))
 
 
-def start_resend(connection: Connection, event_seq: int, endpoint_seq: int, *, now: int) -> None:
-    """Make a delivery due at `now` for one attempt outside its schedule.
+def start_resend(
+    connection: Connection, event_seq: int, endpoint_seq: int, *, now: int, lease_until: int, owner: int
+) -> LeasedDelivery:
+    """Lease a delivery for one attempt outside its schedule, whatever its status.
 
-    What it was before is kept with it; the engine goes back to that if the attempt fails. Raises Conflict while it is
-    being attempted, or is being resent already, or has expired.
+    What it was before is kept with it; a failure leads back to that. Raises Conflict while it is being attempted, or is
+    being resent already, or has expired.
     """
     own = sa.and_(deliveries.c.event_seq == event_seq, deliveries.c.endpoint_seq == endpoint_seq)
-    query = sa.select(deliveries, events.c.expires_at).join(events, events.c.seq == deliveries.c.event_seq).where(own)
+    columns = (
+        events.c.id.label("event_id"),
+        events.c.type_seq,
+        events.c.created_at,
+        events.c.expires_at,
+        events.c.body,
+    )
+    query = sa.select(deliveries, *columns).join(events, events.c.seq == deliveries.c.event_seq).where(own)
     row = connection.execute(query.with_for_update(of=deliveries)).one()
     if row.status == Status.PENDING and row.lease_owner != 0:
         raise Conflict("The delivery is being attempted right now.")
@@ -111,20 +120,37 @@ def start_resend(connection: Connection, event_seq: int, endpoint_seq: int, *, n
         raise Conflict("The delivery is being resent already.")
     if row.expires_at is not None and row.expires_at <= now:
         raise Conflict("The event has expired; nothing is sent after that.")
+    leased = LeasedDelivery(
+        event_seq=event_seq,
+        endpoint_seq=endpoint_seq,
+        # Whatever an attempt of an ended lease still has to say came before this.
+        fence=row.fence + 1,
+        lease_until=lease_until,
+        attempts_made=row.attempts_made,
+        scheduled_attempts=row.scheduled_attempts,
+        trigger=Trigger.RESEND,
+        event_id=row.event_id,
+        type_seq=row.type_seq,
+        created_at=row.created_at,
+        expires_at=row.expires_at,
+        body=row.body,
+        resume_status=Status(row.status),
+        resume_due_at=row.due_at if row.status == Status.PENDING else None,
+    )
     connection.execute(
         sa.update(deliveries)
         .where(own)
         .values(
             status=int(Status.PENDING),
-            due_at=now,
-            lease_owner=0,
-            # Whatever an attempt of an ended lease still has to say came before this.
-            fence=deliveries.c.fence + 1,
-            trigger=int(Trigger.RESEND),
+            due_at=lease_until,
+            lease_owner=owner,
+            fence=leased.fence,
+            trigger=int(leased.trigger),
             resume_status=row.status,
-            resume_due_at=row.due_at if row.status == Status.PENDING else None,
+            resume_due_at=leased.resume_due_at,
         )
     )
+    return leased
 
 
 def last_failure(connection: Connection, endpoint_seq: int) -> Attempt | None:

@@ -136,6 +136,7 @@ sa.Index("deliveries_by_endpoint", deliveries.c.endpoint_seq, deliveries.c.event
 _WAITING = "status = 0 AND lease_owner = 0"
 _LEASED = "status = 0 AND lease_owner <> 0"
 _UNSUCCESSFUL = "status > 1"
+_HELD = "status = 3"
 sa.Index(
     "deliveries_due",
     deliveries.c.endpoint_seq,
@@ -148,6 +149,13 @@ sa.Index(
     deliveries.c.due_at,
     sqlite_where=sa.text(_LEASED),
     postgresql_where=sa.text(_LEASED),
+)
+sa.Index(
+    "deliveries_held",
+    deliveries.c.endpoint_seq,
+    deliveries.c.event_seq,
+    sqlite_where=sa.text(_HELD),
+    postgresql_where=sa.text(_HELD),
 )
 sa.Index(
     "deliveries_unsuccessful",
@@ -194,3 +202,4 @@ idempotent_creates = sa.Table(
     sa.Column("created_at", sa.BigInteger, nullable=False),
     sqlite_with_rowid=False,
 )
+sa.Index("idempotent_creates_by_age", idempotent_creates.c.created_at)

@@ -46,9 +46,8 @@ class Readers:
     def close(self) -> None:
         """Let the running reads finish and close the connections. Blocks."""
         self._pool.shutdown(wait=True, cancel_futures=True)
-        for raw, sql in self._opened:
-            sql.close()
-            raw.close()
+        for pair in self._opened:
+            _close(pair)
 
     def _run(self, body: Callable[[sqlite3.Connection, sa.Connection], R]) -> R:
         try:
@@ -62,8 +61,17 @@ class Readers:
                 with contextlib.suppress(sqlite3.Error):
                     raw.execute("COMMIT")
         except (sqlite3.Error, sa.exc.DBAPIError) as error:
-            self._local.pair = None
+            if getattr(getattr(error, "orig", error), "sqlite_errorcode", 0) != sqlite3.SQLITE_INTERRUPT:
+                self._forget()
             raise unavailable(error) from error
+
+    def _forget(self) -> None:
+        """Close this thread's connection, which an error may have broken; the next read opens another."""
+        pair = getattr(self._local, "pair", None)
+        if pair is not None:
+            self._local.pair = None
+            self._opened.remove(pair)
+            _close(pair)
 
     def _connection(self) -> tuple[sqlite3.Connection, sa.Connection]:
         pair: tuple[sqlite3.Connection, sa.Connection] | None = getattr(self._local, "pair", None)
@@ -72,3 +80,10 @@ class Readers:
             self._local.pair = pair = (raw, bound(raw))
             self._opened.append(pair)
         return pair
+
+
+def _close(pair: tuple[sqlite3.Connection, sa.Connection]) -> None:
+    raw, sql = pair
+    with contextlib.suppress(sqlite3.Error, sa.exc.DBAPIError):
+        sql.close()
+    raw.close()

@@ -11,12 +11,12 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from uplift_server.core.limits import COMMIT_ROWS_MAX
+from uplift_server.core.limits import COMMIT_ROWS_MAX, WRITES_WAITING_MAX
 from uplift_server.store.errors import StoreError, Unavailable
 from uplift_server.store.sqlite.connection import bound, connect, unavailable
 from uplift_server.store.sqlite.hot import Appender
 
-# Whether SQLite can go on with the connection after these is not promised, so it is opened anew.
+# After these the connection is as good as before. After any other failure SQLite promises nothing: it is opened anew.
 _GOES_ON: Final = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_CONSTRAINT}
 
 
@@ -61,15 +61,27 @@ class Writer:
         self._path = path
         self._loop = loop
         self._queue: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._guarded_waiting = 0
         self._writing: Writing | None = Writing(path)
         self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
         self._thread.start()
 
     def submit(self, body: Callable[[Writing], Any], *, weight: int = 1, guarded: bool = False) -> asyncio.Future[Any]:
-        """Queue a verb; the future resolves on the event loop once its transaction is durable, or failed."""
+        """Queue a verb; the future resolves on the event loop once its transaction is durable, or failed.
+
+        Raises Unavailable where too many guarded ones wait; whoever submits the others bounds them.
+        """
         future: asyncio.Future[Any] = self._loop.create_future()
+        if guarded:
+            if self._guarded_waiting >= WRITES_WAITING_MAX:
+                raise Unavailable("too many writes wait for the database")
+            self._guarded_waiting += 1
+            future.add_done_callback(self._guarded_done)
         self._queue.put(Job(body, future, weight, guarded=guarded))
         return future
+
+    def _guarded_done(self, _future: asyncio.Future[Any]) -> None:
+        self._guarded_waiting -= 1
 
     def close(self) -> None:
         """Commit what is queued and end the thread. Blocks."""

@@ -107,6 +107,13 @@ def upgrade() -> None:
         postgresql_where=sa.text("status = 0 AND lease_owner <> 0"),
     )
     op.create_index(
+        "deliveries_held",
+        "deliveries",
+        ["endpoint_seq", "event_seq"],
+        sqlite_where=sa.text("status = 3"),
+        postgresql_where=sa.text("status = 3"),
+    )
+    op.create_index(
         "deliveries_unsuccessful",
         "deliveries",
         ["account_seq", "event_seq"],
@@ -192,3 +199,4 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("account_seq", "key"),
         sqlite_with_rowid=False,
     )
+    op.create_index("idempotent_creates_by_age", "idempotent_creates", ["created_at"])

@@ -1,0 +1,195 @@
+"""What must not go wrong when something else does: large bodies, defects, a stop in the middle, our own way out."""
+
+import asyncio
+from collections.abc import Awaitable, Sequence
+from pathlib import Path
+from typing import Any
+
+from uplift_server.core.catalog import WEBHOOK_CREATED
+from uplift_server.core.deliveries import Status
+from uplift_server.core.exchange import Exchange, Failure
+from uplift_server.core.limits import LANE_BODY_BYTES_MAX
+from uplift_server.core.outcomes import Outcome
+from uplift_server.store.records import HealthRow, LeasedDelivery, LeaseWish, Settlement
+from uplift_server.store.sqlite import SqliteDatabase
+
+from .test_engine import Failing, resend
+from .world import SECOND, World, answer
+
+LARGE = 200 * 1024
+
+
+async def test_large_bodies_for_a_hung_endpoint_keep_nobody_else_waiting(tmp_path: Path) -> None:
+    async with World(tmp_path) as world:
+        other = await world.new_account()
+        await world.endpoint("hangs.test", lambda _: None)
+        await world.endpoint("well.test", account=other)
+        for _ in range(8):
+            await world.accept(40, pad=LARGE)
+        lane = world.engine.lanes.find(1)
+        assert lane is not None
+        assert lane.waiting_bytes <= LANE_BODY_BYTES_MAX + LARGE * 20
+        await world.accept(5, account=other)
+        assert len(world.sender.times("well.test")) == 5
+
+
+async def test_large_bodies_take_turns(tmp_path: Path) -> None:
+    async with World(tmp_path) as world:
+        for name in ("one", "two", "three"):
+            await world.endpoint(f"{name}.test", lambda _: answer(500), event_types=())
+        await world.accept(60, pad=LARGE)
+        for name in ("one", "two", "three"):
+            world.sender.scripts[f"{name}.test"] = lambda _: answer(200)
+        before = len(world.sender.sent)
+        await world.run_for(20 * SECOND)
+        retried = [to for _, to, _ in world.sender.sent[before:]]
+        assert len(retried) == 180
+        # Each lease is cut at some forty of these bodies; whoever was served first goes to the end.
+        beginning = retried[:130]
+        assert min(beginning.count(f"{name}.test") for name in ("one", "two", "three")) >= 20
+
+
+class Defective(SqliteDatabase):
+    """A database with a defect that no driver error explains."""
+
+    broken = False
+    poison: int | None = None
+
+    def lease_due(self, wishes: Sequence[LeaseWish], **rest: Any) -> Awaitable[list[LeasedDelivery]]:
+        if self.broken:
+            raise ZeroDivisionError
+        return super().lease_due(wishes, **rest)
+
+    async def settle(  # type: ignore[override]
+        self, settlements: Sequence[Settlement], health: Sequence[HealthRow] = ()
+    ) -> frozenset[tuple[int, int]]:
+        if any(settlement.event_seq == self.poison for settlement in settlements):
+            raise ZeroDivisionError
+        return await super().settle(settlements, health)
+
+
+async def test_a_loop_that_ends_by_a_defect_stops_the_process(tmp_path: Path) -> None:
+    async with World(tmp_path, database=Defective) as world:
+        stopped = []
+        world.engine.on_defect = lambda: stopped.append(True)
+        await world.endpoint("one.test", lambda _: answer(500))
+        await world.accept()
+        world.database.broken = True
+        await world.run_for(10 * SECOND)
+        assert stopped == [True]
+
+
+async def test_one_outcome_that_cannot_be_written_does_not_take_others_with_it(tmp_path: Path) -> None:
+    async with World(tmp_path, database=Defective) as world:
+        await world.endpoint("one.test")
+        world.database.poison = 2
+        await world.accept(3)
+        assert [row.status for row in await world.deliveries()] == [Status.DELIVERED, Status.PENDING, Status.DELIVERED]
+        world.database.poison = None
+        await world.run_for(40 * SECOND)
+        assert await world.statuses() == {Status.DELIVERED: 3}
+
+
+async def test_nothing_is_sent_once_a_drain_has_begun(tmp_path: Path) -> None:
+    async with World(tmp_path, database=Failing) as world:
+        await world.endpoint("one.test", lambda _: answer(200))
+        world.sender.latency_ms["one.test"] = 2000
+        await world.accept(1)
+        world.database.broken = frozenset({"settle"})
+        await world.run_for(2100)
+        drain = asyncio.ensure_future(world.engine.drain())
+        await world.settle()
+        world.database.broken = frozenset()
+        sent = len(world.sender.sent)
+        await world.stepping(drain)
+        assert len(world.sender.sent) == sent
+
+
+async def test_what_a_stop_cuts_off_is_given_back_and_spends_nothing(tmp_path: Path) -> None:
+    async with World(tmp_path) as world:
+        await world.endpoint("one.test", lambda _: answer(200))
+        world.sender.latency_ms["one.test"] = 60 * SECOND
+        await world.accept(3)
+        await world.restart()
+        assert {(row.status, row.attempts_made) for row in await world.deliveries()} == {(Status.PENDING, 0)}
+        world.sender.latency_ms["one.test"] = 0
+        await world.run_for(100)
+        await world.accept(0)
+        await world.run_for(70 * SECOND)
+        assert await world.statuses() == {Status.DELIVERED: 3}
+
+
+async def test_failures_of_our_own_way_out_spend_no_attempt_and_harm_no_health(tmp_path: Path) -> None:
+    fault = Exchange(0, 1000, failure=Failure.EGRESS, error="the egress proxy is down")
+    async with World(tmp_path, breaker_failures=2) as world:
+        endpoint = await world.endpoint("one.test", lambda _: fault)
+        await world.accept()
+        await world.run_for(600 * SECOND)
+        (row,) = await world.deliveries()
+        assert (row.status, row.scheduled_attempts) == (Status.PENDING, 0)
+        assert 5 <= row.attempts_made <= 11
+        assert endpoint.health.status == "unknown"
+        assert world.engine.next_probe_at(endpoint.seq) is None
+        world.sender.scripts["one.test"] = lambda _: answer(200)
+        await world.run_for(120 * SECOND)
+        assert await world.statuses() == {Status.DELIVERED: 1}
+
+
+async def test_the_greeting_never_counts_for_health(tmp_path: Path) -> None:
+    async with World(tmp_path, breaker_failures=2) as world:
+        await world.add_event_type(WEBHOOK_CREATED)
+        endpoint = await world.endpoint("one.test", lambda _: answer(500))
+        await world.accept(5, event_type=WEBHOOK_CREATED)
+        assert endpoint.health.status == "unknown"
+        assert world.engine.next_probe_at(endpoint.seq) is None
+        await world.accept(5)
+        assert endpoint.health.status == "failing"
+
+
+async def test_a_resend_goes_out_at_once_though_the_breaker_is_open(tmp_path: Path) -> None:
+    async with World(tmp_path, breaker_failures=3, delays_ms=[3600 * SECOND]) as world:
+        endpoint = await world.endpoint("one.test", lambda _: answer(500))
+        stored = await world.accept(20)
+        await world.run_for(300 * SECOND)
+        probe_at = world.engine.next_probe_at(endpoint.seq)
+        assert probe_at is not None
+        assert probe_at > world.clock.now
+        world.sender.scripts["one.test"] = lambda _: answer(200)
+        sent = len(world.sender.sent)
+        await resend(world, stored[0].seq, endpoint.seq)
+        assert world.sender.sent[sent][0] == world.clock.now
+        # And its success closes the breaker.
+        assert world.engine.next_probe_at(endpoint.seq) is None
+
+
+async def test_a_resend_of_a_delivered_one_never_makes_it_worse(tmp_path: Path) -> None:
+    async with World(tmp_path) as world:
+        endpoint = await world.endpoint("one.test")
+        (stored,) = await world.accept()
+        (before,) = await world.deliveries()
+        world.sender.scripts["one.test"] = lambda _: answer(500)
+        await world.run_for(SECOND)
+        await resend(world, stored.seq, endpoint.seq)
+        (row,) = await world.deliveries()
+        assert (row.status, row.completed_at, row.attempts_made) == (Status.DELIVERED, before.completed_at, 2)
+        # Deleted while a resend is on its way: it stays delivered.
+        world.sender.scripts["one.test"] = lambda _: None
+        await resend(world, stored.seq, endpoint.seq)
+        await world.delete_endpoint(endpoint.seq)
+        await world.run_for(60 * SECOND)
+        (row,) = await world.deliveries()
+        assert (row.status, row.last_outcome) == (Status.DELIVERED, Outcome.TIMEOUT)
+
+
+async def test_without_dispatch_events_are_kept_and_nothing_is_sent(tmp_path: Path) -> None:
+    async with World(tmp_path) as world:
+        await world.endpoint("one.test")
+        await world.stepping(world.engine.drain())
+        await world.database.close()
+        await world._open(dispatch=False)
+        await world.accept(3)
+        await world.run_for(10 * SECOND)
+        assert world.sender.sent == []
+        await world.restart()
+        await world.run_for(SECOND)
+        assert await world.statuses() == {Status.DELIVERED: 3}
