@@ -188,6 +188,33 @@ def test_a_traceback_shows_no_values(log_format: str) -> None:
     assert "local-value" not in stream.getvalue().replace('whsec = "local-value"', "")
 
 
+@pytest.mark.usefixtures("_restored")
+def test_warnings_that_anybody_can_provoke_are_written_once_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.StringIO()
+    logs.set_up("json", stream)
+    monkeypatch.setattr(logs, "WARNINGS_KNOWN_MAX", 3)
+
+    def told(at: float, text: str, level: int = logging.WARNING) -> list[str]:
+        stream.seek(0)
+        stream.truncate()
+        name = logging.getLevelName(level).lower()
+        record = logging.makeLogRecord({"levelno": level, "levelname": name, "msg": text, "created": at})
+        logging.getLogger("a.library").handle(record)
+        return [json.loads(each)["message"] for each in stream.getvalue().splitlines()]
+
+    assert told(1000, "Invalid HTTP request received.") == ["Invalid HTTP request received."]
+    assert told(1001, "Invalid HTTP request received.") == told(1059, "Invalid HTTP request received.") == []
+    assert told(1002, "another") == ["another"]
+    assert told(1060, "Invalid HTTP request received.") == [
+        "Invalid HTTP request received. (2 more since the last such line)"
+    ]
+    assert told(1121, "Invalid HTTP request received.") == ["Invalid HTTP request received."]
+    # Errors are ours, and each of them matters; and what is remembered has a bound.
+    assert told(1122, "broken", logging.ERROR) == told(1122, "broken", logging.ERROR) == ["broken"]
+    assert all(told(1123, f"warning {number}") for number in range(5))
+    assert told(1124, "another") == ["another"]
+
+
 def test_colours_are_for_terminals_that_want_them(monkeypatch: pytest.MonkeyPatch) -> None:
     class Terminal(io.StringIO):
         def isatty(self) -> bool:

@@ -66,7 +66,7 @@ class BoundedHeads(HttpToolsProtocol):
         if not self.transport.is_closing():
             super().data_received(data)
 
-    def send_400_response(self, msg: str) -> None:
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - the text of uvicorn
         """See uvicorn, which answers plain text: what cannot be read is refused like everything else."""
         self.transport.write(_NO_HTTP)
         self.transport.close()
