@@ -25,8 +25,15 @@ def connection(tmp_path: Path) -> Iterator[sa.Connection]:
         yield connection
 
 
-def event(connection: sa.Connection, seq: int, *statuses: Status, created_at: int = OLD, lease_owner: int = 0) -> None:
-    """An event with a delivery to endpoints 1, 2 … in each of these statuses, attempted once."""
+def event(
+    connection: sa.Connection,
+    seq: int,
+    *statuses: Status,
+    created_at: int = OLD,
+    lease_owner: int = 0,
+    resumes: Status = Status.PENDING,
+) -> None:
+    """An event with a delivery to endpoints 1, 2 … in each of these statuses, attempted once; pending: resent."""
     connection.execute(
         sa.insert(events).values(
             seq=seq, id=seq.to_bytes(16, "big"), account_seq=1, type_seq=1, created_at=created_at, body=b"{}"
@@ -42,7 +49,7 @@ def event(connection: sa.Connection, seq: int, *statuses: Status, created_at: in
                 status=status,
                 due_at=due_at,
                 lease_owner=lease_owner,
-                resume_status=Status.FAILED if status is Status.PENDING else None,
+                resume_status=resumes if status is Status.PENDING else None,
                 resume_due_at=due_at,
             )
         )
@@ -81,6 +88,19 @@ def test_what_waits_or_is_held_for_a_deleted_endpoint_is_cancelled(connection: s
     }
     others = connection.scalars(sa.select(deliveries.c.status).where(deliveries.c.endpoint_seq == 2))
     assert set(others) == {Status.PENDING, Status.HELD}
+
+
+def test_what_had_ended_before_a_resend_stays_as_it_ended(connection: sa.Connection) -> None:
+    event(connection, 1, Status.PENDING, resumes=Status.DELIVERED)
+    event(connection, 2, Status.PENDING, resumes=Status.FAILED)
+
+    assert cancel_waiting(connection, 1, now=NEW, limit=10) == 2
+
+    rows = connection.execute(sa.select(deliveries).order_by(deliveries.c.event_seq)).all()
+    assert [(row.status, row.due_at, row.resume_status) for row in rows] == [
+        (Status.DELIVERED, None, None),
+        (Status.FAILED, None, None),
+    ]
 
 
 def test_what_has_ended_or_is_being_attempted_is_left_alone(connection: sa.Connection) -> None:

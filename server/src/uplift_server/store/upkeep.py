@@ -23,7 +23,11 @@ def cancel_waiting(connection: Connection, endpoint_seq: int, *, now: int, limit
             sa.update(deliveries)
             .where(deliveries.c.endpoint_seq == endpoint_seq, deliveries.c.event_seq.in_(keys))
             .values(
-                status=sa.func.coalesce(deliveries.c.resume_status, int(Status.CANCELLED)),
+                # What had ended before a resend stays as it ended.
+                status=sa.case(
+                    (deliveries.c.resume_status.in_([Status.DELIVERED, Status.FAILED]), deliveries.c.resume_status),
+                    else_=int(Status.CANCELLED),
+                ),
                 due_at=None,
                 completed_at=sa.func.coalesce(deliveries.c.completed_at, now),
                 resume_status=None,
