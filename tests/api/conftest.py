@@ -235,6 +235,7 @@ class RecordingEngine:
 
     due: list[int]
     forgotten: list[int]
+    resent: list[LeasedDelivery] = field(default_factory=list)
 
     def note_due(self, endpoint_seq: int) -> None:
         self.due.append(endpoint_seq)
@@ -246,7 +247,7 @@ class RecordingEngine:
         return now_ms + 30_000, 1
 
     def attempt_now(self, delivery: LeasedDelivery) -> None:
-        self.due.append(delivery.endpoint_seq)
+        self.resent.append(delivery)
 
     def next_probe_at(self, endpoint_seq: int) -> int | None:
         return None

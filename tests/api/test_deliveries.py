@@ -178,15 +178,16 @@ def test_bad_queries_are_told_whole(server: Any, owner: Owner) -> None:
 
 
 @pytest.mark.parametrize("status", [Status.DELIVERED, Status.FAILED, Status.HELD, Status.CANCELLED, Status.PENDING])
-def test_a_resend_makes_a_delivery_due_now(server: Any, owner: Owner, status: Status) -> None:
-    """Whatever its status was; the engine leases it like any other, and knows what to go back to."""
+def test_a_resend_leases_a_delivery_for_the_engine(server: Any, owner: Owner, status: Status) -> None:
+    """Whatever its status was; the engine gets it at once, and knows what to go back to."""
     delivery = owner.delivery(status)
-    del server.due[:]
+    resent = server.services.means.engine.resent
+    resent.clear()
     answer = owner.client.post(f"/v1/deliveries/{delivery}/resend")
     assert answer.status == 202
     assert (answer.json["id"], answer.json["status"]) == (delivery, "pending")
-    assert len(server.due) == 1
-    [leased] = server.lease(owner.endpoint)
+    [leased] = resent
+    assert server.lease(owner.endpoint) == []
     assert (leased.trigger, leased.resume_status) == (Trigger.RESEND, status)
     assert (leased.resume_due_at is not None) == (status is Status.PENDING)
     server.settle(leased, Outcome.DELIVERED, Status.DELIVERED)
