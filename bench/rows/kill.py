@@ -25,7 +25,7 @@ _SEQ: Final = re.compile(rb'"seq":\s*(\d+)')
 def _measure(row: Row, options: Options) -> Report:
     kills = _SMOKE_KILLS if options.smoke else options.kills
     dice = random.Random(options.seed)
-    settings = {"UPLIFT_LEASE": "5s", "UPLIFT_ATTEMPT_TIMEOUT": "3s"} if options.smoke else {}
+    settings = {"UPLIFT_LEASE": "6s", "UPLIFT_ATTEMPT_TIMEOUT": "1s"} if options.smoke else {}
     leased = cut_off = 0
     restarts: list[float] = []
     with Scene(options, settings=settings) as scene:

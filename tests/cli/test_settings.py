@@ -84,7 +84,7 @@ def test_the_environment_goes_before_the_file_and_the_file_before_the_default(tm
         ({"UPLIFT_RETENTION": "0"}, "retention_ms", 0),
         ({"UPLIFT_ATTEMPT_TIMEOUT": "2s"}, "connect_timeout_ms", 2_000),
         ({"UPLIFT_ATTEMPT_TIMEOUT": "2s"}, "lease_ms", 17_000),
-        ({"UPLIFT_ATTEMPT_TIMEOUT": "2s", "UPLIFT_LEASE": "3s"}, "lease_ms", 3_000),
+        ({"UPLIFT_ATTEMPT_TIMEOUT": "2s", "UPLIFT_LEASE": "7s"}, "lease_ms", 7_000),
         ({"UPLIFT_HOST": "0.0.0.0"}, "public_url", "http://127.0.0.1:8420"),
         ({"UPLIFT_HOST": "::"}, "public_url", "http://[::1]:8420"),
         ({"UPLIFT_PUBLIC_URL": "https://hooks.example.com/"}, "public_url", "https://hooks.example.com"),
@@ -154,8 +154,8 @@ def test_everything_wrong_is_told_at_once(tmp_path: Path) -> None:
 
 def test_values_that_contradict_each_other_are_refused() -> None:
     assert set(problems({"UPLIFT_CONNECT_TIMEOUT": "16s"})) == {"UPLIFT_CONNECT_TIMEOUT"}
-    assert set(problems({"UPLIFT_LEASE": "15500ms"})) == {"UPLIFT_LEASE"}
-    assert load({"UPLIFT_LEASE": "16s", "UPLIFT_CONNECT_TIMEOUT": "15s"}).lease_ms == 16_000
+    assert set(problems({"UPLIFT_LEASE": "19999ms"})) == {"UPLIFT_LEASE"}
+    assert load({"UPLIFT_LEASE": "20s", "UPLIFT_CONNECT_TIMEOUT": "15s"}).lease_ms == 20_000
 
 
 def test_variables_of_the_integrators_tools_are_none_of_ours() -> None:

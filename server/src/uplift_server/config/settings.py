@@ -58,7 +58,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     Setting("UPLIFT_CONNECT_TIMEOUT", "connect_timeout_ms", "10ms to 10m", kinds.duration("10ms", "10m"), None,
             "the deadline of the connection within it", derived="5s, or the attempt timeout if that is shorter"),
     Setting("UPLIFT_LEASE", "lease_ms", "1s to 1d", kinds.duration("1s", "1d"), None,
-            "after which the deliveries of a process that died are attempted again; 1s or more above the attempt"
+            "after which the deliveries of a process that died are attempted again; 5s or more above the attempt"
             " timeout", derived="attempt timeout + 15s"),
     Setting("UPLIFT_MAX_IN_FLIGHT", "max_in_flight", "1 to 100000", kinds.count(1, 100_000), "1000",
             "attempts under way at the same time"),

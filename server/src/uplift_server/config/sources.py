@@ -18,7 +18,8 @@ from uplift_server.core.durations import format_duration
 FILE_NAME: Final = "uplift.toml"
 LEASE_MARGIN_MS: Final = 15_000
 """By default, what a lease lasts longer than an attempt may: time to settle a full batch on a slow disk."""
-LEASE_MARGIN_MS_MIN: Final = 1_000
+LEASE_MARGIN_MS_MIN: Final = 5_000
+"""The least: an attempt that ends at its deadline must be settled before somebody else takes it over."""
 CONNECT_TIMEOUT_MS: Final = 5_000
 VALUE_CHARACTERS_MAX: Final = 4096
 
@@ -90,7 +91,7 @@ def _contradictions(values: Mapping[str, Any]) -> Iterator[ConfigProblem]:
     if values["lease_ms"] < values["attempt_timeout_ms"] + LEASE_MARGIN_MS_MIN:
         yield ConfigProblem(
             "UPLIFT_LEASE", "could end during an attempt, and the delivery would be sent twice",
-            "make it at least 1s longer than UPLIFT_ATTEMPT_TIMEOUT, or remove it",
+            "make it at least 5s longer than UPLIFT_ATTEMPT_TIMEOUT, or remove it",
         )  # fmt: skip
 
 
