@@ -15,7 +15,7 @@ TOKEN_CHARACTERS_MAX: Final = 256
 KEY_BYTES_MIN: Final = TOKEN_CHARACTERS_MIN
 KEY_BYTES_MAX: Final = TOKEN_CHARACTERS_MAX
 
-_COPY = "Copy the endpoint's secret from its Security page in the dashboard."
+_COPY = "Copy the whole secret as it was shown when the endpoint was registered, or as you chose it."
 
 
 @dataclass(frozen=True, slots=True)

@@ -290,7 +290,8 @@ _BY_ERROR: Final[dict[Outcome, tuple[tuple[str, Explanation], ...]]] = {
             "",
             Explanation(
                 "The host of the endpoint's URL leads to an address that we do not connect to.",
-                "Let its DNS records name public addresses only; to receive on your own machine, run `uplift listen`.",
+                "Let its DNS records name public addresses only; to receive on your own machine, register the https "
+                "address of a tunnel to it.",
             ),
         ),
     ),

@@ -16,6 +16,10 @@ from uplift_server.core.limits import URL_CHARACTERS_MAX
 from uplift_server.core.problems import Problem
 
 DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+_OWN_MACHINE: Final = (
+    "To receive on your own machine during development, register the https address of a tunnel to it, or start a "
+    "server of your own with UPLIFT_ALLOW_PRIVATE_NETWORKS=true."
+)
 LOOPBACK_ADDRESSES: Final = ("127.0.0.1", "::1")
 """What `localhost` and names below it mean, without asking anybody (RFC 6761, section 6.3)."""
 
@@ -208,7 +212,7 @@ def _https_required(reason: str) -> Problem:
     return Problem(
         "url",
         HTTPS_REQUIRED,
-        f"{reason} Use https://. To receive on your own machine during development, run `uplift listen`.",
+        f"{reason} Use https://. {_OWN_MACHINE}",
     )
 
 
@@ -216,7 +220,6 @@ def _address_not_allowed(reason: str, policy: AddressPolicy) -> Problem:
     remedy = (
         "Only public, loopback, RFC 1918 and unique local addresses can receive."
         if policy.allow_private_networks
-        else "Use an address that can be reached from the internet. To receive on your own machine during development, "
-        "run `uplift listen`."
+        else f"Use an address that can be reached from the internet. {_OWN_MACHINE}"
     )
     return Problem("url", ADDRESS_NOT_ALLOWED, f"{reason} {remedy}")
