@@ -9,11 +9,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from uplift_server.core import texts
+
 
 def printable(value: object) -> str:
     """A value as text that cannot steer a terminal, whoever wrote it."""
-    text = "" if value is None else str(value)
-    return "".join(c if c.isprintable() or c == "\n" else "?" for c in text)
+    return "" if value is None else texts.printable(str(value), lines=True)
 
 
 class Output:

@@ -16,7 +16,7 @@ from uplift_server.core.durations import parse_duration
 DELAYS_MAX: Final = 100
 SQLITE: Final = "sqlite:///"
 
-_KEY_BYTES: Final = 32
+SEALING_KEY_BYTES: Final = 32
 _MAKE_KEY: Final = "make one with: head -c 32 /dev/urandom | base64"
 
 
@@ -172,8 +172,8 @@ def secret_key(text: str) -> str:
         key = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
         raise WrongValue("is not base64", _MAKE_KEY) from None
-    if len(key) != _KEY_BYTES:
-        raise WrongValue(f"is {len(key)} bytes, not {_KEY_BYTES}", _MAKE_KEY)
+    if len(key) != SEALING_KEY_BYTES:
+        raise WrongValue(f"is {len(key)} bytes, not {SEALING_KEY_BYTES}", _MAKE_KEY)
     return text
 
 

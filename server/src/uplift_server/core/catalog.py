@@ -11,15 +11,6 @@ from typing import Final
 from uplift_server.core.envelope import API_VERSION_DEFAULT
 from uplift_server.core.samples import sample_data
 
-__all__ = [
-    "EventType",
-    "EVENT_TYPES",
-    "EXTENSION_NOTE",
-    "MOVEMENT_ANALYTICS_CREATED",
-    "WEBHOOK_CREATED",
-    "sample_data",
-]
-
 MOVEMENT_ANALYTICS_CREATED: Final = "movement.analytics.created"
 WEBHOOK_CREATED: Final = "webhook.created"
 

@@ -13,6 +13,7 @@ from typing import BinaryIO, Final
 import msgspec
 
 from uplift_server.core.instants import instant_text
+from uplift_server.core.texts import printable
 from uplift_server.observe.logs import LogFormat
 
 LINES_WAITING_MAX: Final = 20_000
@@ -135,7 +136,7 @@ def _readable(line: AttemptLine, colours: bool) -> str:
     )
     if line.error is not None:
         # What a server answered may be in here, and must not steer the operator's terminal.
-        text += "  " + "".join(c if c.isprintable() else "?" for c in line.error)
+        text += "  " + printable(line.error)
     if line.next_attempt_at is not None:
         text += f"  again at {instant_text(line.next_attempt_at)}"
     elif line.delivery_status != "delivered":

@@ -88,23 +88,3 @@ class AccountRequired(ServiceError):
 
     def __init__(self) -> None:
         super().__init__("This call is about one account: name it in the header `Uplift-Account: acc_…`.")
-
-
-class RateLimited(ServiceError):
-    """The caller asks too often."""
-
-    code = "rate_limited"
-
-    def __init__(self, detail: str, retry_after_s: int = 1) -> None:
-        super().__init__(detail)
-        self.retry_after_s = retry_after_s
-
-
-class Unavailable(ServiceError):
-    """It cannot be done now; nothing is lost by trying again after `retry_after_s` seconds."""
-
-    code = "unavailable"
-
-    def __init__(self, detail: str, retry_after_s: int = 1) -> None:
-        super().__init__(detail)
-        self.retry_after_s = retry_after_s

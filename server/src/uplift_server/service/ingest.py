@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from uplift_server.core import ids
+from uplift_server.core.idempotency import check_key
 from uplift_server.core.instants import parse_instant
-from uplift_server.core.limits import EVENT_DATA_BYTES_MAX, IDEMPOTENCY_KEY_CHARACTERS_MAX
+from uplift_server.core.limits import EVENT_DATA_BYTES_MAX
 from uplift_server.core.problems import Problem
 from uplift_server.core.scopes import Scope
 from uplift_server.delivery.accept import Acceptor, Draft
@@ -97,14 +98,9 @@ class Ingest:
             )
         event_id = None if event.id is None else _event_id(event.id, prefix, problems)
         key = event.idempotency_key
-        if key is not None and not (1 <= len(key) <= IDEMPOTENCY_KEY_CHARACTERS_MAX and key.isprintable()):
-            problems.append(
-                Problem(
-                    f"{prefix}idempotency_key",
-                    "idempotency_key_invalid",
-                    f"An idempotency key has 1 to {IDEMPOTENCY_KEY_CHARACTERS_MAX} printable characters.",
-                )
-            )
+        wrong = None if key is None else check_key(key, f"{prefix}idempotency_key")
+        if wrong is not None:
+            problems.append(wrong)
         expires_at = None if event.expires_at is None else self._expires_at(event.expires_at, prefix, problems)
         if len(problems) > count or event_type is None:
             return None

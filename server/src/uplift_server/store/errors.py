@@ -1,4 +1,4 @@
-"""The three ways a verb of the store can fail."""
+"""The two ways a verb of the store can fail."""
 
 
 class StoreError(Exception):
@@ -7,10 +7,6 @@ class StoreError(Exception):
 
 class Conflict(StoreError):
     """The write contradicts what is stored: a name is taken, or a delivery is not in a state that allows it."""
-
-
-class LeaseLost(StoreError):
-    """The delivery is leased to somebody else by now; what was decided about it must not be written."""
 
 
 class Unavailable(StoreError):

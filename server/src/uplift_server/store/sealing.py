@@ -4,16 +4,16 @@ The key never reaches the database. Sealed form: one version byte, a 12-byte ran
 """
 
 import base64
-import binascii
 import os
 from typing import Final
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from uplift_server.config.kinds import SEALING_KEY_BYTES
+
 _VERSION: Final = b"\x01"
 _NONCE_BYTES: Final = 12
-KEY_BYTES: Final = 32
 
 
 class WrongSecretKey(Exception):
@@ -24,8 +24,8 @@ class Sealer:
     """Seals and opens values with one key of 32 bytes."""
 
     def __init__(self, key: bytes) -> None:
-        if len(key) != KEY_BYTES:
-            raise ValueError(f"the key must be {KEY_BYTES} bytes, not {len(key)}")
+        if len(key) != SEALING_KEY_BYTES:
+            raise ValueError(f"the key must be {SEALING_KEY_BYTES} bytes, not {len(key)}")
         self._aead = AESGCM(key)
 
     def seal(self, value: str, context: bytes) -> bytes:
@@ -47,11 +47,5 @@ class Sealer:
 
 
 def parse_key(text: str) -> bytes:
-    """The 32 bytes of a base64 key. Raises ValueError saying what is wrong."""
-    try:
-        key = base64.b64decode(text, validate=True)
-    except binascii.Error as error:
-        raise ValueError(f"not base64 ({error}); make one with: head -c 32 /dev/urandom | base64") from error
-    if len(key) != KEY_BYTES:
-        raise ValueError(f"{len(key)} bytes, not {KEY_BYTES}; make one with: head -c 32 /dev/urandom | base64")
-    return key
+    """The bytes of a base64 key, whose form the configuration has checked."""
+    return base64.b64decode(text, validate=True)

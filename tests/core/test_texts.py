@@ -1,0 +1,20 @@
+"""What others wrote, as it is shown."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from uplift_server.core.texts import printable
+
+
+def test_what_could_steer_a_terminal_is_replaced() -> None:
+    assert printable("a\x1b[2Jb\r\x07\u202ec\nd") == "a?[2Jb???c?d"
+    assert printable("a\r\nb", lines=True) == "a?\nb"
+
+
+@given(st.text())
+def test_it_keeps_its_length_and_what_was_printable(text: str) -> None:
+    shown = printable(text)
+    assert len(shown) == len(text)
+    assert shown.isprintable()
+    assert printable(shown) == shown
+    assert not text.isprintable() or shown == text
