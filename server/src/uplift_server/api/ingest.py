@@ -9,6 +9,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 import msgspec
 
+from uplift_server.api import repeats
 from uplift_server.api.problems import refusal_of
 from uplift_server.core.ids import uuid_text
 from uplift_server.core.instants import instant_text
@@ -35,6 +36,7 @@ T = TypeVar("T")
 SINGLE: Final = "/v1/events"
 BATCH: Final = "/v1/events/batch"
 _JSON: Final = (b"content-type", b"application/json")
+_REPLAYED: Final = (repeats.HEADER.encode(), b"true")
 
 
 class _Event(msgspec.Struct, forbid_unknown_fields=True):
@@ -67,6 +69,14 @@ class _Headers(NamedTuple):
     content_length: int | None
 
 
+class _Accepted(NamedTuple):
+    """The answer to accepted events."""
+
+    body: bytes
+    replayed: bool
+    """Whether all of them had been accepted before."""
+
+
 class IngestRoutes:
     """Serves the two routes and passes everything else on to `rest`."""
 
@@ -86,41 +96,60 @@ class IngestRoutes:
         return await self._rest(scope, receive, send)
 
     async def _answer(
-        self, serve: Callable[[_Headers, Receive], Awaitable[bytes]], scope: Scope, receive: Receive, send: Send
+        self, serve: Callable[[_Headers, Receive], Awaitable[_Accepted]], scope: Scope, receive: Receive, send: Send
     ) -> None:
         try:
-            body = await serve(_headers(scope["headers"]), receive)
+            accepted = await serve(_headers(scope["headers"]), receive)
         except Exception as error:
             refusal = refusal_of(error)
             await _send(send, refusal.status, list(refusal.headers), refusal.body)
             return
-        await _send(send, 202, [_JSON], body)
+        await _send(send, 202, [_JSON, _REPLAYED] if accepted.replayed else [_JSON], accepted.body)
 
-    async def _one(self, headers: _Headers, receive: Receive) -> bytes:
+    async def _one(self, headers: _Headers, receive: Receive) -> _Accepted:
         caller = self._authenticator.caller(headers.authorization, headers.account)
         body = await _read(receive, headers, EVENT_BODY_BYTES_MAX)
         event = _decode(_single, body, _problems_of_one)
-        incoming = _incoming(event, headers.idempotency_key, "")
-        result = await self._ingest.one(caller, incoming)
-        return _rendered(_stored(result)[0], event.type)
+        problems: list[Problem] = []
+        key = event.idempotency_key
+        if headers.idempotency_key is not None:
+            if key is not None and key != headers.idempotency_key:
+                text = "The header Idempotency-Key says something else. Send one of the two."
+                problems.append(Problem("idempotency_key", "idempotency_key_ambiguous", text))
+            key = headers.idempotency_key
+        incoming = Incoming(event.type, bytes(event.data), event.id, key, event.expires_at)
+        (stored,) = _stored(await self._ingest.one(caller, incoming, problems))
+        return _Accepted(_rendered(stored, event.type), replayed=stored.duplicate)
 
-    async def _many(self, headers: _Headers, receive: Receive) -> bytes:
+    async def _many(self, headers: _Headers, receive: Receive) -> _Accepted:
         caller = self._authenticator.caller(headers.authorization, headers.account)
         caller.require_operator()
         body = await _read(receive, headers, BATCH_BODY_BYTES_MAX)
         events = _decode(_batch, body, _problems_of_batch).events
         if not 1 <= len(events) <= BATCH_EVENTS_MAX:
-            raise Invalid(
-                [
-                    Problem(
-                        "events", "events_count", f"A batch has 1 to {BATCH_EVENTS_MAX} events, this one {len(events)}."
-                    )
-                ]
+            text = f"A batch has 1 to {BATCH_EVENTS_MAX} events, this one {len(events)}."
+            raise Invalid([Problem("events", "events_count", text)])
+        incoming = [
+            Incoming(
+                event.type,
+                bytes(event.data),
+                event.id,
+                event.idempotency_key or _key_of(headers.idempotency_key, index),
+                event.expires_at,
+                event.account,
             )
-        incoming = [_incoming(event, None, f"events.{index}.") for index, event in enumerate(events)]
+            for index, event in enumerate(events)
+        ]
         stored = _stored(await self._ingest.batch(caller, incoming))
         parts = [_rendered(appended, event.type) for appended, event in zip(stored, events, strict=True)]
-        return b'{"data":[' + b",".join(parts) + b"]}"
+        return _Accepted(
+            b'{"data":[' + b",".join(parts) + b"]}", replayed=all(appended.duplicate for appended in stored)
+        )
+
+
+def _key_of(batch_key: str | None, index: int) -> str | None:
+    """The key of an event without one of its own, from the header's and the event's place in the batch."""
+    return None if batch_key is None else f"{batch_key}/{index}"
 
 
 def _headers(raw: Iterable[tuple[bytes, bytes]]) -> _Headers:
@@ -215,28 +244,6 @@ def _problems_of_event(value: Any, prefix: str, known: set[str]) -> list[Problem
 
 def _unknown(name: str) -> Problem:
     return Problem(name[:200], "unknown_field", "There is no such field. Check its spelling, or leave it out.")
-
-
-def _incoming(event: _Event, header_key: str | None, prefix: str) -> Incoming:
-    data = bytes(event.data)
-    if data[:1] != b"{":
-        raise Invalid([Problem(f"{prefix}data", "type_object", "An event's data is a JSON object.")])
-    key = event.idempotency_key
-    if header_key is not None:
-        if key is not None and key != header_key:
-            raise Invalid(
-                [
-                    Problem(
-                        "idempotency_key",
-                        "idempotency_key_ambiguous",
-                        "The header Idempotency-Key says something else. Send one of the two.",
-                    )
-                ]
-            )
-        key = header_key
-    return Incoming(
-        event.type, data, event.id, key, event.expires_at, event.account if isinstance(event, _BatchEvent) else None
-    )
 
 
 def _stored(result: list[records.Appended] | records.IdempotencyConflict) -> list[records.Appended]:

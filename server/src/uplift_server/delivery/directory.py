@@ -48,9 +48,13 @@ class LiveEventType:
         """Where data (JSON) departs from the type's schema, at most SCHEMA_PROBLEMS_MAX places."""
         if self._validator is None:
             return []
-        value = msgspec.json.decode(data)
-        if self._validator.is_valid(value):
-            return []
+        try:
+            value = msgspec.json.decode(data)
+            if self._validator.is_valid(value):
+                return []
+        except (ValueError, RecursionError, OverflowError) as error:
+            text = f"This cannot be checked against the type's schema: {error}. Send numbers that a double can hold."
+            return [Problem("data", "not_checkable", text)]
         problems = []
         for error in self._validator.iter_errors(value):
             path = ".".join(["data", *map(str, error.instance_path)])

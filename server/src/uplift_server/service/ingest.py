@@ -39,8 +39,8 @@ class Ingest:
         self._acceptor = acceptor
         self._clock = clock
 
-    def one(self, caller: Caller, event: Incoming) -> Answer:
-        """Accept one event for the caller's account.
+    def one(self, caller: Caller, event: Incoming, problems: Sequence[Problem] = ()) -> Answer:
+        """Accept one event for the caller's account, unless its edge found problems with it already.
 
         The future gives its `Appended`, alone in a list, once it is durable. Raises Forbidden, AccountRequired,
         Invalid, PayloadTooLarge, and the store's Unavailable; the last one also through the future.
@@ -48,10 +48,10 @@ class Ingest:
         if not caller.principal.is_operator:
             caller.require(Scope.EVENTS_WRITE)
         account_seq = caller.one_account()
-        problems: list[Problem] = []
-        draft = self._draft(event, "", problems)
-        if draft is None:
-            raise Invalid(problems)
+        found = list(problems)
+        draft = self._draft(event, "", found)
+        if draft is None or found:
+            raise Invalid(found)
         return self._acceptor.accept(account_seq, (draft,))
 
     def batch(self, caller: Caller, events: Sequence[Incoming]) -> Answer:
@@ -92,7 +92,9 @@ class Ingest:
                 " the rest."
             )
         event_type = self._event_type(event.type, prefix, problems)
-        if event_type is not None:
+        if event.data[:1] != b"{":
+            problems.append(Problem(f"{prefix}data", "type_object", "An event's data is a JSON object."))
+        elif event_type is not None:
             problems.extend(
                 Problem(prefix + found.field, found.code, found.message) for found in event_type.problems(event.data)
             )

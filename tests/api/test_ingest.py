@@ -1,0 +1,201 @@
+"""The way in for events, on a real socket before the whole application."""
+
+import asyncio
+import json
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+import urllib3
+
+from uplift_server.app import Application
+from uplift_server.config import load
+
+OPERATOR = "op_" + "k" * 40
+TYPE = "movement.analytics.created"
+
+
+class Client:
+    """Posts as somebody."""
+
+    def __init__(self, port: int, key: str | None, account: str | None = None) -> None:
+        self._pool = urllib3.HTTPConnectionPool("127.0.0.1", port, timeout=10, maxsize=20)
+        self._headers = {"content-type": "application/json"}
+        if key is not None:
+            self._headers["authorization"] = f"Bearer {key}"
+        if account is not None:
+            self._headers["uplift-account"] = account
+
+    def post(self, path: str, body: Any, **headers: str) -> Any:
+        sent = body if isinstance(body, bytes) else json.dumps(body).encode()
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        return self._pool.request("POST", path, body=sent, headers=self._headers | named, retries=False)
+
+    def get(self, path: str) -> Any:
+        return json.loads(self.raw(path))
+
+    def raw(self, path: str) -> bytes:
+        return self._pool.request("GET", path, headers=self._headers, retries=False).data
+
+
+@pytest.fixture(scope="module")
+def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    environ = {
+        "UPLIFT_DATABASE_URL": f"sqlite:///{tmp_path_factory.mktemp('ingest')}/uplift.db",
+        "UPLIFT_PORT": "0",
+        "UPLIFT_OPERATOR_KEY": OPERATOR,
+        "UPLIFT_LOG_FORMAT": "none",
+    }
+    ready: list[Any] = []
+    started = threading.Event()
+
+    async def run() -> None:
+        application = Application(load(environ, None))
+        await application.start()
+        ready.extend((application, asyncio.get_running_loop()))
+        started.set()
+        await application.wait_stopped()
+        await application.stop()
+
+    thread = threading.Thread(target=lambda: asyncio.run(run()), daemon=True)
+    thread.start()
+    assert started.wait(20)
+    application, loop = ready
+    yield application.address[1]
+    loop.call_soon_threadsafe(application.request_stop)
+    thread.join(20)
+    assert not thread.is_alive()
+
+
+@pytest.fixture
+def operator(port: int) -> Client:
+    account = Client(port, OPERATOR).post("/v1/accounts", {"name": "Lab", "contact_emails": []}).json()["id"]
+    return Client(port, OPERATOR, account)
+
+
+def event(**fields: Any) -> dict[str, Any]:
+    return {"type": TYPE, "data": {"object": {"id": "s_1"}}} | fields
+
+
+def problems(response: Any) -> set[tuple[str, str]]:
+    assert response.headers["content-type"] == "application/problem+json"
+    return {(problem["field"], problem["code"]) for problem in response.json()["errors"]}
+
+
+def test_an_accepted_event_can_be_read_back_to_the_byte(operator: Client) -> None:
+    data = b'{"object":{"n":1.0,  "big":%d,"u":"\\u00e9\xc3\xa9\\ud83d\\ude00"}}' % 10**18
+    accepted = operator.post("/v1/events", b'{"type":"movement.analytics.created","data":%b}' % data)
+    assert accepted.status == 202
+    answer = accepted.json()
+    assert (answer["type"], answer["duplicate"]) == (TYPE, False)
+    assert "idempotency-replayed" not in accepted.headers
+    stored = operator.raw(f"/v1/events/{answer['id']}")
+    assert b'"data":' + data + b"}" in stored
+    assert json.loads(stored)["created_at"] == answer["created_at"]
+
+
+def test_numbers_that_cannot_be_checked_are_refused(operator: Client) -> None:
+    for number in (b"1e400", b"-1E+999", b"1" + b"0" * 5000):
+        body = b'{"type":"movement.analytics.created","data":{"object":{"n":%b}}}' % number
+        assert problems(operator.post("/v1/events", body)) == {("data", "not_checkable")}, number[:9]
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code"),
+    [
+        (b"", 400, "malformed_json"),
+        (b'{"type":', 400, "malformed_json"),
+        (b'{"type":"a.b","data":{"x":"\xff"}}', 400, "malformed_json"),
+        (b'{"type":"a.b","data":' + b"[" * 100_000 + b"}", 400, "malformed_json"),
+        (b'{"type":"a.b","data":{"x":"' + b"y" * 280_000 + b'"}}', 413, "payload_too_large"),
+    ],
+    ids=["empty", "cut", "no UTF-8", "deep", "large"],
+)
+def test_what_cannot_be_read_is_refused(operator: Client, body: bytes, status: int, code: str) -> None:
+    refused = operator.post("/v1/events", body)
+    assert (refused.status, refused.json()["code"]) == (status, code)
+
+
+def test_every_problem_is_told_at_once(operator: Client) -> None:
+    wrong = {"type": "no.such", "data": [], "id": "x", "expires_at": "yesterday", "idempotency_key": "a" * 300}
+    assert problems(operator.post("/v1/events", wrong)) == {
+        ("type", "event_type_unknown"),
+        ("data", "type_object"),
+        ("id", "id_invalid"),
+        ("expires_at", "instant_invalid"),
+        ("idempotency_key", "idempotency_key_invalid"),
+    }
+    assert problems(operator.post("/v1/events", {"type": 1, "kind": 2, "id": 3})) == {
+        ("type", "type_text"),
+        ("kind", "unknown_field"),
+        ("id", "type_text"),
+        ("data", "required"),
+    }
+    assert problems(operator.post("/v1/events", event(data={"object": 1}))) == {("data.object", "schema_mismatch")}
+    past = event(expires_at="2020-01-01T00:00:00Z", idempotency_key="a")
+    assert problems(operator.post("/v1/events", past, idempotency_key="b")) == {
+        ("expires_at", "expires_at_past"),
+        ("idempotency_key", "idempotency_key_ambiguous"),
+    }
+
+
+def test_a_repeat_gets_the_first_answer_and_says_so(operator: Client) -> None:
+    first = operator.post("/v1/events", event(), idempotency_key="k").json()
+    again = operator.post("/v1/events", event(idempotency_key="k"))
+    assert (again.json()["id"], again.json()["duplicate"]) == (first["id"], True)
+    assert again.headers["idempotency-replayed"] == "true"
+    other = operator.post("/v1/events", event(data={"object": {}}), idempotency_key="k")
+    assert (other.status, other.json()["code"]) == (409, "idempotency_conflict")
+    assert first["id"] in other.json()["detail"]
+
+
+def test_concurrent_repeats_give_one_event(operator: Client) -> None:
+    with ThreadPoolExecutor(20) as pool:
+        answers = list(pool.map(lambda _: operator.post("/v1/events", event(), idempotency_key="c").json(), range(40)))
+    assert len({answer["id"] for answer in answers}) == 1
+    assert sorted(answer["duplicate"] for answer in answers) == [False] + [True] * 39
+
+
+def test_a_batch_is_taken_whole_or_not_at_all(port: int, operator: Client) -> None:
+    accepted = operator.post("/v1/events/batch", {"events": [event(), event()]}, idempotency_key="b")
+    assert accepted.status == 202
+    ids = [item["id"] for item in accepted.json()["data"]]
+    again = operator.post("/v1/events/batch", {"events": [event(), event()]}, idempotency_key="b")
+    assert [item["id"] for item in again.json()["data"]] == ids
+    assert again.headers["idempotency-replayed"] == "true"
+
+    before = len(operator.get("/v1/events?limit=500")["data"])
+    wrong = {"events": [event(), event(type="no.such"), event(data=1), event(account="acc_x")]}
+    assert problems(operator.post("/v1/events/batch", wrong)) == {
+        ("events.1.type", "event_type_unknown"),
+        ("events.2.data", "type_object"),
+        ("events.3.account", "account_unknown"),
+    }
+    conflict = {"events": [event(), event(idempotency_key="b/0", data={"object": {}})]}
+    assert operator.post("/v1/events/batch", conflict).json()["code"] == "idempotency_conflict"
+    assert len(operator.get("/v1/events?limit=500")["data"]) == before
+
+    for count in (0, 1001):
+        assert problems(operator.post("/v1/events/batch", {"events": [event()] * count})) == {
+            ("events", "events_count")
+        }
+    assert problems(operator.post("/v1/events/batch", {"evnts": []})) == {("events", "required")}
+    nobody = Client(port, OPERATOR)
+    assert nobody.post("/v1/events/batch", {"events": [event()]}).json()["code"] == "account_required"
+
+
+def test_who_may(port: int, operator: Client) -> None:
+    account = operator._headers["uplift-account"]
+    everyone = Client(port, OPERATOR)
+    assert everyone.post("/v1/events", event()).json()["code"] == "account_required"
+    reader = everyone.post(f"/v1/accounts/{account}/keys", {"name": "r"}).json()["key"]
+    assert Client(port, reader).post("/v1/events", event()).status == 403
+    writer = everyone.post(f"/v1/accounts/{account}/keys", {"name": "w", "scopes": ["events:write"]}).json()["key"]
+    assert Client(port, writer).post("/v1/events", event()).status == 202
+    assert Client(port, writer).post("/v1/events/batch", {"events": [event()]}).status == 403
+    assert Client(port, None).post("/v1/events", event()).status == 401
+    assert Client(port, "sk_none").post("/v1/events", event()).status == 401
+    text = operator.post("/v1/events", event(), content_type="text/plain")
+    assert (text.status, text.json()["code"]) == (415, "unsupported_media_type")
