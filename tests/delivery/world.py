@@ -56,6 +56,8 @@ class VirtualClock:
 
     def __init__(self) -> None:
         self.now = START
+        self.waiting = 0
+        """How many loops wait for time to pass, or for a call."""
         self._timers: list[_Timer] = []
         self._numbers = itertools.count()
 
@@ -71,9 +73,11 @@ class VirtualClock:
         over = asyncio.Event()
         timer = self.call_at(self.now + timeout_ms, over.set)
         waits = [asyncio.ensure_future(event.wait()), asyncio.ensure_future(over.wait())]
+        self.waiting += 1
         try:
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         finally:
+            self.waiting -= 1
             timer.cancel()
             for wait in waits:
                 wait.cancel()
@@ -307,7 +311,11 @@ class World:
             await self.database.read(lambda _: None)
             for _ in range(10):
                 await asyncio.sleep(0)
-            quiet = quiet + 1 if self._activity() == before else 0
+            quiet = quiet + 1 if self._activity() == before and self._loops_wait() else 0
+
+    def _loops_wait(self) -> bool:
+        """Whether no loop of the engine is in the middle of something, such as a read on another thread."""
+        return self.clock.waiting >= sum(not task.done() for task in self.engine._tasks)
 
     def _activity(self) -> tuple[int, ...]:
         return (
