@@ -40,8 +40,13 @@ def test_what_cannot_mean_one_instant_is_refused(text: str, reason: str) -> None
 
 
 @pytest.mark.parametrize("text", ["0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59.999999-23:59"])
-def test_the_ends_of_the_calendar_are_instants_too(text: str) -> None:
-    assert isinstance(parse_instant(text), int)
+def test_what_leaves_the_calendar_in_utc_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="out of range"):
+        parse_instant(text)
+
+
+def test_the_last_instant_of_the_calendar_is_written_as_it_was_read() -> None:
+    assert instant_text(parse_instant("9999-12-31T23:59:59.999Z")) == "9999-12-31T23:59:59.999Z"
 
 
 @given(st.integers(0, 253_402_300_799_999))

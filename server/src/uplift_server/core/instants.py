@@ -26,6 +26,11 @@ def parse_instant(text: str) -> int:
         raise ValueError("Write an instant such as 2026-01-31T12:00:00Z.") from None
     if instant.tzinfo is None:
         raise ValueError("Add the offset from UTC, such as Z or +02:00.")
+    try:
+        instant = instant.astimezone(UTC)
+    except OverflowError:
+        # In UTC it lies outside the years 1 to 9999, and could never be written again.
+        raise ValueError("This instant is out of range.") from None
     return (instant - _EPOCH) // timedelta(milliseconds=1)
 
 
