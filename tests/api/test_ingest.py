@@ -109,9 +109,12 @@ def test_numbers_that_cannot_be_checked_are_refused(operator: Client) -> None:
         (b'{"type":', 400, "malformed_json"),
         (b'{"type":"a.b","data":{"x":"\xff"}}', 400, "malformed_json"),
         (b'{"type":"a.b","data":' + b"[" * 100_000 + b"}", 400, "malformed_json"),
+        (b'{"type":5}garbage', 400, "malformed_json"),
+        (b'{"type":5,"data":' + b'{"a":' * 5_000 + b"1" + b"}" * 5_001, 400, "malformed_json"),
+        (b'{"type":5,"data":{"a":1e400}}', 422, "validation_failed"),
         (b'{"type":"a.b","data":{"x":"' + b"y" * 280_000 + b'"}}', 413, "payload_too_large"),
     ],
-    ids=["empty", "cut", "no UTF-8", "deep", "large"],
+    ids=["empty", "cut", "no UTF-8", "deep", "wrong, then cut", "wrong, then deep", "wrong, then huge", "large"],
 )
 def test_what_cannot_be_read_is_refused(operator: Client, body: bytes, status: int, code: str) -> None:
     refused = operator.post("/v1/events", body)

@@ -202,9 +202,21 @@ def _decode(decoder: "msgspec.json.Decoder[T]", body: bytes, problems_of: Callab
         body.decode()
         return decoder.decode(body)
     except msgspec.ValidationError as error:
-        problems = problems_of(msgspec.json.decode(body))
-        raise Invalid(problems or [Problem("", "invalid", str(error))]) from error
+        raise Invalid(_shape_problems(body, problems_of) or [Problem("", "invalid", str(error))]) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Malformed(f"The body is no valid JSON in UTF-8: {error}.") from error
+
+
+def _shape_problems(body: bytes, problems_of: Callable[[Any], list[Problem]]) -> list[Problem]:
+    """What is wrong with the shape of a body; nothing where a number inside is too large to be read.
+
+    The decoder stopped at the first wrong field, so what follows may still be no JSON: then raises Malformed.
+    """
+    try:
+        return problems_of(msgspec.json.decode(body))
+    except msgspec.ValidationError:
+        return []
+    except (msgspec.DecodeError, RecursionError) as error:
         raise Malformed(f"The body is no valid JSON in UTF-8: {error}.") from error
 
 
