@@ -1,6 +1,7 @@
 """Events as they are read."""
 
 import threading
+import time
 from typing import Any
 
 from uplift_server.core import ids
@@ -171,6 +172,10 @@ def test_bad_queries_are_told_whole(server: Any) -> None:
         ("cursor", "cursor_invalid"),
     }
     assert owner.get("/v1/events?limit=1&limit=2").problems == {("limit", "repeated")}
+    many = "&".join(f"{number:x}" for number in range(10_000))
+    began = time.process_time()
+    assert owner.get(f"/v1/events?{many}").status == 422
+    assert time.process_time() - began < 0.5, "parameters are counted one by one, not each against all"
     assert owner.get("/v1/events?limit=ten").problems == {("limit", "type_number")}
     assert owner.get("/v1/events?limit=501").problems == {("limit", "out_of_range")}
     for path in ("/v1/endpoints", "/v1/deliveries", "/v1/event-types"):

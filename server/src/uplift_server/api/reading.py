@@ -5,6 +5,7 @@ problems found, so that the caller is told all of them at once, and only after t
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Final, NamedTuple
 
@@ -93,8 +94,8 @@ class QueryReader:
         """Read the parameters."""
         pairs = request.query_params.multi_items()
         given = dict(pairs)
-        names = [name for name, _ in pairs]
-        problems = [Problem(name, "repeated", "Send this parameter once.") for name in given if names.count(name) > 1]
+        counts = Counter(name for name, _ in pairs)
+        problems = [Problem(name, "repeated", "Send this parameter once.") for name in given if counts[name] > 1]
         try:
             return Asked(self.model.model_validate(given), problems)
         except ValidationError as error:
