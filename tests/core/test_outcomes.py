@@ -80,6 +80,7 @@ def test_there_is_nothing_to_explain_about_success() -> None:
     ("status_code", "words"),
     [
         (400, "JSON"),
+        (400, "when the signature does not verify"),
         (401, "Secret or login required"),
         (403, "Secret or login required"),
         (404, "nothing is at this path"),

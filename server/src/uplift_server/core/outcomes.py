@@ -83,9 +83,10 @@ _LOGIN: Final = Explanation(
 )
 _BY_STATUS: Final = {
     400: Explanation(
-        "Your server answered 400: it could not read the request.",
-        "Parse the body as JSON of the type's schema in the catalog, ignore fields you do not know, and see your "
-        "server's log for this request.",
+        "Your server answered 400: it could not read the request, or did not accept the signature.",
+        "Many receivers answer 400 when the signature does not verify: give yours this endpoint's secret, and verify "
+        "the bytes exactly as received; else parse the body as JSON of the type's schema in the catalog, and "
+        "ignore fields you do not know.",
     ),
     401: _LOGIN,
     403: _LOGIN,
@@ -103,7 +104,7 @@ _BY_STATUS: Final = {
     ),
     410: Explanation(
         "Your server answered 410: it says this address is gone for good.",
-        "Register the new address, or pause or delete the endpoint if you no longer want its events.",
+        "Register the new address, or delete the endpoint if you no longer want its events.",
     ),
     413: Explanation(
         "Your server answered 413: the body is too large for it.",
@@ -128,7 +129,7 @@ _BY_STATUS: Final = {
     ),
     503: Explanation(
         "Your server answered 503: it is overloaded or down for maintenance.",
-        "Bring it up again, or pause the endpoint for as long as that takes; nothing is lost.",
+        "Bring it up again; until then we try again as the schedule says, and what failed for good can be resent.",
     ),
     504: Explanation(
         "Your server answered 504: the proxy in front of it waited too long for your application.",
