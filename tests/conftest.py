@@ -1,7 +1,23 @@
 """What holds for every test."""
 
+import pytest
 from hypothesis import settings
 
 # A slow moment of a shared machine is not a counterexample.
 settings.register_profile("house", deadline=None)
 settings.load_profile("house")
+
+ALONE = "e2e"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Where tests run in several processes, those of a module share one, with the server they share.
+
+    Those that measure latencies run one after the other, and begin first: together they take the longest.
+    """
+    for item in items:
+        room = item.path.parent.name
+        item.add_marker(pytest.mark.xdist_group(room if room == ALONE else str(item.path)))
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: item.path.parent.name != ALONE)

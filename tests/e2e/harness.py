@@ -38,9 +38,13 @@ def wait_for(condition: Callable[[], T], what: str, within: float = 20, every: f
 
 
 def free_port() -> int:
-    """A port nobody uses, below those the system gives to outgoing connections: it stays free between two starts."""
+    """A port nobody uses, below those the system gives to outgoing connections: it stays free between two starts.
+
+    Test processes that run beside each other have a range each.
+    """
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % 4
     for _ in range(100):
-        port = random.randrange(15_000, 30_000)
+        port = 15_000 + 4_000 * worker + random.randrange(4_000)
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(("127.0.0.1", port))
             return port

@@ -1,0 +1,47 @@
+"""For `scripts/test bench`: every figure can be measured, and what was measured can be drawn."""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def _run(*command: str | Path, within_s: float) -> subprocess.CompletedProcess[str]:
+    # Measured processes are not to be slowed down by coverage.
+    env = {name: value for name, value in os.environ.items() if not name.startswith(("COV_", "COVERAGE_"))}
+    return subprocess.run(
+        [str(part) for part in command],
+        env=env,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=within_s,
+        check=False,
+    )
+
+
+def test_every_row_runs_and_can_be_drawn(tmp_path: Path) -> None:
+    listed = _run(ROOT / "bench" / "run", "--list", within_s=20)
+    rows = [line.split()[0] for line in listed.stdout.splitlines()]
+    assert rows, listed.stderr
+    results = tmp_path / "results.jsonl"
+
+    run = _run(ROOT / "bench" / "run", "--smoke", "--json", results, within_s=180)
+
+    assert run.returncode == 0, run.stderr + run.stdout[-2000:]
+    records = [json.loads(line) for line in results.read_text(encoding="utf-8").splitlines()]
+    assert [record["row"] for record in records] == rows
+    for record in records:
+        assert record["smoke"]
+        assert record["figures"]
+        assert {"cpu", "cores", "memory", "kernel", "filesystem"} <= record["machine"].keys()
+        assert {"python", "sqlite", "uvloop", "httptools", "uplift"} <= record["versions"].keys()
+        for name in ("lost", "lost to healthy ones"):
+            assert record["figures"].get(name, {"value": 0})["value"] == 0, record
+
+    drawn = _run(ROOT / "bench" / "draw", results, "--smoke", "--out", tmp_path, within_s=20)
+
+    assert drawn.returncode == 0, drawn.stderr
+    assert {file.name for file in tmp_path.glob("*.svg")} == {"benchmarks-latency.svg", "benchmarks-throughput.svg"}
