@@ -14,6 +14,7 @@ from typing import Final
 from uplift_server.cli.client import ApiClient
 from uplift_server.cli.doctor import Finding
 from uplift_server.cli.errors import CliError
+from uplift_server.cli.listening import cannot_listen
 from uplift_server.cli.reach import local_url, server_runs
 from uplift_server.cli.session import Session
 from uplift_server.config import Config, ConfigError, secret_key
@@ -90,8 +91,8 @@ def _port(config: Config) -> Finding:
         try:
             probe.bind((config.host, config.port))
         except OSError as error:
-            reason = f"{config.host} port {config.port} cannot be listened on: {error.strerror}"
-            return Finding("port", "fail", reason, "end what uses it, or set UPLIFT_HOST and UPLIFT_PORT")
+            problem = cannot_listen(config, error)
+            return Finding("port", "fail", f"{problem.name} {problem.reason}", problem.remedy)
     return Finding("port", "ok", f"{config.host} port {config.port} is free")
 
 

@@ -9,10 +9,12 @@ import typer
 import uvloop
 
 from uplift_server import __version__
+from uplift_server.cli.errors import CliError
+from uplift_server.cli.listening import more_exactly
 from uplift_server.cli.output import Output
 from uplift_server.cli.reach import local_url, operator_key_path, store_operator_key
 from uplift_server.cli.session import Session, command
-from uplift_server.config import Config
+from uplift_server.config import Config, ConfigError
 from uplift_server.core.durations import format_duration
 from uplift_server.observe.logs import set_up
 
@@ -46,12 +48,17 @@ async def _serve(config: Config, output: Output) -> None:
     # Before the start, which may take long: a signal must never meet a half-started server unprepared.
     stopper = Stopper(application, output)
     stopper.install()
-    await application.start()
+    try:
+        await application.start()
+    except ConfigError as error:
+        raise more_exactly(config, error) from error.__cause__
     try:
         _announce(application, config, output)
         await application.wait_stopped()
     finally:
         await application.stop()
+    if application.failed:
+        raise CliError("a defect stopped the server", "look at the log for what it was, report it, and start it again")
     output.note("Stopped.")
 
 

@@ -133,12 +133,13 @@ def _text(value: object) -> str | None:
 
 
 def _unknown(shown: str, wanted: str, known: Iterable[str]) -> ConfigProblem:
-    """An unknown name, with the known one that is nearest to it (compared without the prefix, which all share)."""
+    """An unknown name, with the known one that is near to it (compared without the prefix, which all share)."""
     bare = {name.removeprefix(PREFIX).lower(): name for name in known}
-    nearest = difflib.get_close_matches(wanted.lower().removeprefix(PREFIX.lower()), bare, n=1, cutoff=0.0)[0]
-    return ConfigProblem(
-        shown, "is no setting of this version", f"the nearest known one is {bare[nearest]}; correct or remove it"
-    )
+    nearest = difflib.get_close_matches(wanted.lower().removeprefix(PREFIX.lower()), bare, n=1)
+    remedy = "remove it; `uplift-server config` then lists all there are"
+    if nearest:
+        remedy = f"the nearest known one is {bare[nearest[0]]}; correct or remove it"
+    return ConfigProblem(shown, "is no setting of this version", remedy)
 
 
 @dataclass(frozen=True, slots=True)

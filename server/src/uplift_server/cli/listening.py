@@ -1,0 +1,39 @@
+"""Why the server cannot listen, in words: the address or the port."""
+
+import errno
+import socket
+from typing import Final
+
+from uplift_server.config import Config, ConfigError, ConfigProblem
+
+_UNPRIVILEGED: Final = 1024
+
+
+def cannot_listen(config: Config, error: OSError) -> ConfigProblem:
+    """What to set so that it can."""
+    reason = error.strerror or str(error)
+    if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+        return ConfigProblem(
+            "UPLIFT_HOST",
+            f"is {config.host}, which is no address of this machine ({reason})",
+            "set it to one, such as 127.0.0.1, or to 0.0.0.0 for all of them",
+        )
+    if error.errno == errno.EACCES and config.port < _UNPRIVILEGED:
+        return ConfigProblem(
+            "UPLIFT_PORT",
+            f"is {config.port}, which this user may not listen on ({reason})",
+            f"set it to {_UNPRIVILEGED} or more",
+        )
+    return ConfigProblem(
+        "UPLIFT_HOST and UPLIFT_PORT",
+        f"cannot be listened on: {config.host}:{config.port} ({reason})",
+        "stop what uses the port, or choose another",
+    )
+
+
+def more_exactly(config: Config, error: ConfigError) -> ConfigError:
+    """An error of the start, with words of ours where it could not listen."""
+    cause = error.__cause__
+    if isinstance(cause, OSError) and any("UPLIFT_PORT" in each.name for each in error.problems):
+        return ConfigError(cannot_listen(config, cause))
+    return error
