@@ -136,6 +136,10 @@ def test_a_thing_is_found_by_its_id_a_beginning_or_its_name(api: FakeApi, client
         lookup.account(client, "acc_0a")
     assert caught.value.code == ExitCode.USAGE
     assert "acc_0a11, acc_0a22" in caught.value.remedy
+    data += [{"id": f"acc_0c{number}", "name": "Twin"} for number in range(7)]
+    with pytest.raises(CliError, match="7 accounts have the name 'Twin'") as caught:
+        lookup.account(client, "Twin")
+    assert caught.value.remedy == "give the id of one: acc_0c0, acc_0c1, acc_0c2, acc_0c3, acc_0c4 and 2 more"
     with pytest.raises(CliError, match=r"there is no account '../x'") as caught:
         lookup.account(client, "../x")
     assert caught.value.code == ExitCode.NOT_FOUND

@@ -1,6 +1,7 @@
 """The everyday commands: what they ask of a server that runs, and what they show."""
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from tests.cli.fake_api import FakeApi, fake_api
 from typer.testing import CliRunner, Result
 
 from uplift_server.cli import reach
+from uplift_server.cli.deliveries import stands
 from uplift_server.cli.main import app
 from uplift_server.config import load
 from uplift_server.store.sqlite.connection import FileLock
@@ -44,10 +46,13 @@ def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeApi]:
             ),
             "GET /v1/endpoints": listed(ENDPOINT),
             "GET /v1/deliveries": listed(DELIVERY),
+            f"GET /v1/deliveries/dlv_{'01' * 22}/attempts": listed(),
             "GET /v1/deliveries/dlv_0d11/attempts": listed({"number": 2}, {"number": 1, "hint": "Too slow.\x1b[2J"}),
+            "GET /v1/events/e1": {"id": "e1"},
             "GET /v1/events/e1/deliveries": listed(DELIVERY, {**DELIVERY, "status": "failed"}),
             "GET /v1/event-types/athlete.created": {"example": {"object": {"id": "a"}}},
             "GET /v1/event-types/own.type": {"example": None},
+            "GET /v1/event-types": listed({"name": "athlete.created", "description": "Added."}, {"name": "own.type"}),
             "POST /v1/accounts": (201, ACCOUNT, {}),
             "POST /v1/accounts/acc_0a11/keys": (201, {"id": "key_0b11", "key": "sk_shown_once"}, {}),
             "POST /v1/endpoints": (201, {**ENDPOINT, "secret": "whsec_shown_once"}, {}),
@@ -154,7 +159,11 @@ def test_deliveries(api: FakeApi) -> None:
     assert api.asked[-1].query == {
         "limit": "50", "status": "pending", "endpoint": "ep_0e11", "type": "athlete.created"
     }  # fmt: skip
-    assert run("deliveries").stdout.splitlines()[1].startswith("dlv_0d11\tathlete.created\tpending\t2\ttimeout\t-\t")
+    assert (
+        run("deliveries")
+        .stdout.splitlines()[1]
+        .startswith("dlv_0d11\tep_0e11\tathlete.created\tpending\t2\ttimeout\t-\t")
+    )
     assert output("deliveries", "--event", "e1", "--status", "failed")["status"] == "failed"
     assert run("deliveries", "--status", "lost").exit_code == 2
 
@@ -193,3 +202,111 @@ def test_a_server_that_has_the_database_but_does_not_answer_is_a_reason_to_try_l
 ) -> None:
     monkeypatch.setenv("UPLIFT_PORT", "1")
     assert run("accounts").exit_code == 75
+
+
+def refused(*arguments: str, stdin: str | None = None) -> tuple[int, str, str]:
+    """The exit code, the cause and the remedy."""
+    result = run(*arguments, "--json", stdin=stdin)
+    error = json.loads(result.stderr)["error"]
+    assert result.exit_code == error["exit_code"]
+    return result.exit_code, error["cause"], error["remedy"]
+
+
+def invalid(*problems: tuple[str, str, str]) -> tuple[int, dict[str, Any], dict[str, str]]:
+    errors = [dict(zip(("field", "code", "message"), each, strict=True)) for each in problems]
+    return 422, {"code": "validation_failed", "errors": errors}, {}
+
+
+def test_an_unknown_type_is_answered_with_the_nearest(api: FakeApi) -> None:
+    wanted = (
+        4,
+        "there is no event type athlete.create",
+        "did you mean athlete.created? `uplift-server event-types` lists them all",
+    )
+    assert refused("send", "athlete.create", "--account", "Rapids") == wanted
+    unknown = invalid(("type", "event_type_unknown", "No such type."))
+    api.answers |= {"POST /v1/events": unknown, "GET /v1/deliveries": unknown}
+    assert refused("send", "athlete.create", "--account", "Rapids", "--data", "-", stdin="{}") == wanted
+    assert refused("deliveries", "--type", "athlete.create") == wanted
+    assert refused("event-types", "athlete.create") == wanted
+    assert refused("event-types", "zzz")[2] == "`uplift-server event-types` lists them all"
+
+
+def test_event_types(api: FakeApi) -> None:
+    assert run("event-types").stdout == "TYPE\tMEANS\nathlete.created\tAdded.\nown.type\t-\n"
+    assert output("event-types", "athlete.created") == {"example": {"object": {"id": "a"}}}
+    assert '"id": "a"' in run("event-types", "athlete.created").stdout
+
+
+def test_a_refusal_names_the_option_it_is_about(api: FakeApi) -> None:
+    api.answers["POST /v1/accounts"] = invalid(("contact_emails.1", "email", "No address."))
+    assert refused("account", "create", "X", "--email", "a")[1:] == ("contact_emails.1: No address.", "correct --email")
+    api.answers["POST /v1/accounts/acc_0a11/keys"] = invalid(("scopes", "scope_unknown", "No scope."))
+    assert refused("key", "create", "--account", "Rapids", "--scopes", "x")[2] == "correct --scopes"
+    api.answers["POST /v1/endpoints"] = invalid(("url", "u", "m"), ("event_types", "e", "See GET /v1/event-types."))
+    code, cause, remedy = refused("endpoint", "create", "ftp://x", "--account", "Rapids", "--type", "x")
+    assert (code, cause) == (2, "url: m; event_types: See `uplift-server event-types`.")
+    assert remedy == "correct the URL and --type (`uplift-server event-types` lists them)"
+    api.answers["POST /v1/events"] = invalid(("data.object.id", "schema", "See GET /v1/event-types/athlete.created."))
+    code, cause, remedy = refused("send", "athlete.created", "--account", "Rapids")
+    assert cause == "data.object.id: See `uplift-server event-types athlete.created`."
+    assert remedy == "correct the data in --data"
+
+
+def test_an_idempotency_key_that_was_used_for_something_else(api: FakeApi) -> None:
+    api.answers["POST /v1/events"] = (409, {"code": "idempotency_conflict", "detail": "Used before."}, {})
+    code, _, remedy = refused("send", "athlete.created", "--account", "Rapids", "--idempotency-key", "k")
+    assert (code, remedy) == (
+        1,
+        "give another --idempotency-key, or send exactly what was sent with this one before",
+    )
+
+
+def test_an_event_may_be_shortened_and_one_that_is_not_there_is_told(api: FakeApi) -> None:
+    api.answers["GET /v1/events"] = listed({"id": "e1"})
+    assert output("deliveries", "--event", "e", "--status", "failed")["status"] == "failed"
+    assert refused("deliveries", "--event", "f")[:2] == (4, "there is no event 'f'")
+
+
+def test_an_endpoint_is_shown_as_a_block_that_ends_with_its_health(api: FakeApi) -> None:
+    health = {"status": "failing", "failing_since": None, "hint": "Too slow."}
+    api.answers["GET /v1/endpoints"] = listed({**ENDPOINT, "health": health})
+    lines = run("endpoints", "ep_0e").stdout.splitlines()
+    assert [line.split(None, 1) for line in lines][-4:] == [
+        ["account", "acc_0a11"], ["health"], ["status", "failing"], ["hint", "Too slow."]
+    ]  # fmt: skip
+    assert ["event_types", "all"] in [line.split(None, 1) for line in lines]
+    assert output("endpoints")["health"] == output("endpoints", "ep_0e")["health"] == health
+    assert "event_types" in output("endpoints")
+    assert output("endpoints")["event_types"] == []
+
+
+@pytest.mark.parametrize(
+    ("changed", "text"),
+    [
+        ({"next_attempt_at": None}, "under way: timeout"),
+        ({"next_attempt_at": None, "last_outcome": None}, "under way"),
+        ({"next_attempt_at": "2020-01-01T00:00:00.000Z"}, "due: timeout"),
+        ({"next_attempt_at": "2999-01-01T00:00:00.000Z"}, r"in \d+ d: timeout"),
+        ({"status": "delivered", "last_outcome": "delivered"}, "delivered"),
+        ({"status": "failed", "last_outcome": "server_error"}, "failed: server_error"),
+        ({"status": "failed", "last_outcome": None, "failed_reason": "expired"}, "failed: expired"),
+        ({"status": "held"}, "held: timeout"),
+    ],
+)
+def test_how_a_delivery_stands_is_one_phrase(changed: dict[str, Any], text: str) -> None:
+    assert re.fullmatch(text, stands({**DELIVERY, **changed}))
+
+
+def test_a_terminal_shows_deliveries_within_its_width(api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "80")
+    whole = {**DELIVERY, "id": f"dlv_{'01' * 22}", "endpoint": f"ep_{'02' * 16}", "type": "movement.analytics.created"}
+    api.answers["GET /v1/deliveries"] = listed(whole)
+    heading, line = run("deliveries").stdout.splitlines()
+    assert heading.split() == ["DELIVERY", "ENDPOINT", "TYPE", "STATUS", "TRIES", "CREATED"]
+    assert line.split()[:2] == ["010101010101", "020202020202"]
+    assert len(line) <= 80
+    assert f"dlv_{'01' * 22}  ep_{'02' * 16}  movement" in run("deliveries", "--wide").stdout
+    assert "an attempt is under way" in run("deliveries", "0101").stdout

@@ -11,6 +11,7 @@ from uplift_server.cli.demo.receiver import SHAKY, STEADY, Arrival
 from uplift_server.cli.demo.screen import Screen
 from uplift_server.cli.demo.tally import Tally
 from uplift_server.cli.output import Output, printable
+from uplift_server.cli.tables import Column
 
 
 def terminal(width: int = 100) -> tuple[Output, io.StringIO]:
@@ -26,21 +27,72 @@ def test_control_characters_of_others_are_not_passed_on() -> None:
     assert printable("a\x1b[2Jb\r\x07\u202ec") == "a?[2Jb???c"
     assert printable(None) == ""
     output, shown = terminal()
-    output.rows([{"url": "https://x/\x1b[2J"}], [("url", "URL")], empty="")
+    output.rows([{"url": "https://x/\x1b[2J"}], [Column("url", "URL")], empty="")
     output.fields({"url": "[bold]\x1b[2J"})
     output.failure("\x1b[2J", "\x1b[2J", 1)
     assert "\x1b[2J" not in shown.getvalue()
     assert "[bold]?[2J" in shown.getvalue()
 
 
-def test_a_table_fits_its_width_and_keeps_ids_whole_over_lines() -> None:
+def plain(shown: io.StringIO) -> list[str]:
+    return [line.rstrip() for line in re.sub(r"\x1b\[[0-9;]*m", "", shown.getvalue()).splitlines()]
+
+
+COLUMNS = [
+    Column("id", "DELIVERY", "id"),
+    Column("type", "TYPE", gives=True),
+    Column("status", "STATUS"),
+    Column("attempts", "TRIES", dropped=1),
+    Column("created_at", "CREATED", "instant", dropped=2),
+]
+ITEM = {"id": "dlv_" + "0123456789abcdef" * 3, "type": "movement.analytics.created", "status": "failed", "attempts": 3,
+        "created_at": "2020-01-01T00:00:00.000Z"}  # fmt: skip
+
+
+def test_a_table_fits_its_width_with_one_line_an_item() -> None:
     output, shown = terminal(40)
-    identity = "dlv_" + "0123456789abcdef" * 3
-    output.rows([{"id": identity, "status": "failed"}], [("id", "DELIVERY"), ("status", "STATUS")], empty="")
-    text = re.sub(r"\x1b\[[0-9;]*m", "", shown.getvalue())
-    assert max(map(len, text.splitlines())) <= 40
-    assert identity in "".join(line[:32].strip() for line in text.splitlines())
+    output.rows([ITEM], COLUMNS, empty="")
+    assert plain(shown) == ["DELIVERY      TYPE                STATUS", "0123456789ab  movement.analytic…  failed"]
     assert "\x1b[31mfailed" in shown.getvalue()
+    output, shown = terminal(80)
+    output.rows([ITEM], COLUMNS, empty="")
+    heading, line = plain(shown)
+    assert heading.split() == ["DELIVERY", "TYPE", "STATUS", "TRIES", "CREATED"]
+    assert "movement.analytics.created" in line
+    assert line.endswith(" d ago")
+
+
+def test_columns_that_can_be_cut_share_what_there_is() -> None:
+    output, shown = terminal(40)
+    columns = [Column("name", "NAME", gives=True), Column("url", "URL", gives=True), Column("state", "STATE")]
+    output.rows([{"name": "Rapids", "url": "u" * 50, "state": "on"}], columns, empty="")
+    assert plain(shown)[1] == f"Rapids  {'u' * 24}…  on"
+    output, shown = terminal(40)
+    output.rows([{"name": "n" * 50, "url": "u" * 50, "state": "on"}], columns, empty="")
+    assert plain(shown)[1] == f"{'n' * 14}…  {'u' * 15}…  on"
+
+
+def test_a_wide_table_has_everything_in_full_in_one_line() -> None:
+    output, shown = terminal(40)
+    output.rows([ITEM], COLUMNS, empty="", wide=True)
+    _, line = plain(shown)
+    assert line.split() == [str(value) for value in ITEM.values()]
+
+
+def test_one_object_is_a_block_without_what_is_empty() -> None:
+    output, shown = terminal()
+    output.fields({"id": "ep_1", "headers": {}, "rate": None, "health": {"status": "failing", "hint": "Too slow."}})
+    assert plain(shown) == ["id      ep_1", "health", "  status  failing", "  hint    Too slow."]
+
+
+def test_no_color_leaves_no_escapes_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    output = Output(as_json=False)
+    with output.results.capture() as captured:
+        output.line("bold", "bold")
+        output.rows([ITEM], COLUMNS, empty="")
+    assert "\x1b" not in captured.get()
 
 
 def test_a_status_in_another_column_is_no_status() -> None:

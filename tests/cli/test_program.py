@@ -1,6 +1,9 @@
 """The program's manners: help with examples, two lines for an error, exit codes, JSON, and no traceback unasked."""
 
+import errno
 import json
+import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,7 +16,9 @@ from typer.testing import CliRunner, Result
 
 from uplift_server import __version__
 from uplift_server.cli import setup
+from uplift_server.cli.listening import cannot_listen
 from uplift_server.cli.main import app
+from uplift_server.config import load
 from uplift_server.store.errors import Conflict, Unavailable
 from uplift_server.store.schema_version import UnknownSchema
 from uplift_server.store.sealing import WrongSecretKey
@@ -73,6 +78,36 @@ def test_an_error_is_one_line_of_cause_and_one_of_remedy() -> None:
     )
 
 
+def test_a_name_that_is_near_to_none_is_not_explained_by_another() -> None:
+    assert run("config", UPLIFT_FOO="1").stderr.endswith(
+        "Remedy: remove it; `uplift-server config` then lists all there are\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "cause", "place"),
+    [
+        (["deliveries", "--limit", "0"], "Invalid value for '--limit': ", "uplift-server deliveries"),
+        (["account", "create", "--nonsense"], "No such option: --nonsense", "uplift-server account create"),
+        (["account", "show"], "No such command 'show'", "uplift-server account"),
+        (["send"], "Missing argument", "uplift-server send"),
+    ],
+)
+def test_wrong_usage_is_json_too(arguments: list[str], cause: str, place: str) -> None:
+    result = run(*arguments, "--json")
+    [line] = result.stderr.splitlines()
+    error = json.loads(line)["error"]
+    assert (result.exit_code, result.stdout, error["exit_code"]) == (2, "", 2)
+    assert error["cause"].startswith(cause)
+    assert error["remedy"] == f"see `{place} --help`"
+    assert run(*arguments).stderr.startswith("Usage: ")
+
+
+def test_help_names_what_there_is() -> None:
+    assert "130 stopped by" in " ".join(run("--help").stdout.split())
+    assert "show" not in run("account", "--help").stdout
+
+
 def test_an_error_is_json_where_json_was_asked_for() -> None:
     result = run("config", "--json", UPLIFT_PORT="x", UPLIFT_LEASE="x")
     errors = [json.loads(line)["error"] for line in result.stderr.splitlines()]
@@ -80,11 +115,20 @@ def test_an_error_is_json_where_json_was_asked_for() -> None:
     assert errors[0]["cause"].startswith("UPLIFT_PORT ")
 
 
+def because(cause: Exception) -> Unavailable:
+    error = Unavailable(f"the database cannot do this now: {cause}")
+    error.__cause__ = cause
+    return error
+
+
 @pytest.mark.parametrize(
     ("error", "code", "words"),
     [
         (Unavailable("another server has it; stop it"), 75, "Remedy: stop it"),
         (Unavailable("disk full"), 75, "Remedy: try again in a moment"),
+        (because(OSError(errno.ENOSPC, "full")), 75, "Remedy: try again in a moment"),
+        (because(PermissionError(errno.EACCES, "denied")), 2, "UPLIFT_DATABASE_URL"),
+        (because(OSError(errno.EROFS, "read-only")), 2, "UPLIFT_DATABASE_URL"),
         (UnknownSchema("it is newer; start a later version"), 1, "Remedy: start a later version"),
         (Conflict("a name is taken"), 1, "Error: a name is taken"),
         (WrongSecretKey("it does not open; use the right one"), 1, "Remedy: use the right one"),
@@ -145,6 +189,87 @@ def test_a_reader_who_has_seen_enough_is_no_failure(arguments: list[str]) -> Non
     assert process.stderr.read() == b""
     process.stderr.close()
     assert process.wait() == 0
+
+
+def program(*arguments: str, **streams: Any) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", "from uplift_server.cli.main import run; run()", *arguments]
+    return subprocess.run(command, text=True, timeout=60, check=False, **streams)
+
+
+@pytest.mark.parametrize(
+    "arguments", [["config"], ["config", "--json"], ["key", "create"], ["key", "create", "--json"]]
+)
+def test_output_that_finds_no_room_is_an_ordinary_error(arguments: list[str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        result = program(*arguments, stdout=full, stderr=subprocess.PIPE)
+    assert result.returncode == 1
+    assert "the output cannot be written: No space left on device" in result.stderr
+    assert len(result.stderr.splitlines()) == (1 if "--json" in arguments else 2)
+
+
+@pytest.mark.parametrize("arguments", [["key", "create"], ["key", "create", "--json"]])
+def test_a_result_that_nobody_reads_is_lost(arguments: list[str]) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    result = program(*arguments, stdout=writing, stderr=subprocess.PIPE)
+    os.close(writing)
+    assert result.returncode == 1
+    assert "the output cannot be written: Broken pipe" in result.stderr
+    assert len(result.stderr.splitlines()) == (1 if "--json" in arguments else 2)
+
+
+def test_nothing_is_done_without_a_standard_output() -> None:
+    code = "from uplift_server.cli.main import run; run()"
+    line = f"exec '{sys.executable}' -c '{code}' account create X --email a@b.example >&-"
+    result = subprocess.run(["sh", "-c", line], capture_output=True, text=True, timeout=60, check=False)
+    assert result.returncode == 1
+    assert result.stderr.startswith("Error: standard output is closed\n")
+    assert list(Path.cwd().iterdir()) == []
+
+
+def damaged(tmp_path: Path) -> None:
+    assert run("migrate").exit_code == 0
+    for path in (tmp_path / "uplift-data").glob("uplift.db-*"):
+        path.unlink()
+    (tmp_path / "uplift-data" / "uplift.db").write_bytes(b"no database at all" * 1000)
+
+
+@pytest.mark.parametrize("command", ["accounts", "migrate", "serve"])
+def test_a_damaged_database_is_nothing_to_try_again(tmp_path: Path, command: str) -> None:
+    damaged(tmp_path)
+    result = run(command, UPLIFT_PORT="0")
+    assert result.exit_code == 1
+    assert "is damaged, or is none" in result.stderr
+    assert "Remedy: restore it from a copy; `uplift-server doctor`" in result.stderr
+
+
+@pytest.mark.parametrize("command", ["migrate", "serve"])
+def test_a_place_that_cannot_be_written_is_a_matter_of_settings(tmp_path: Path, command: str) -> None:
+    (tmp_path / "uplift-data").write_text("no directory")
+    result = run(command, UPLIFT_PORT="0")
+    assert result.exit_code == 2
+    assert "UPLIFT_DATABASE_URL" in result.stderr
+
+
+def test_an_address_of_another_machine_is_told_from_a_port_in_use() -> None:
+    for command in ("serve", "doctor"):
+        result = run(command, UPLIFT_HOST="192.0.2.1", UPLIFT_PORT="0")
+        assert result.exit_code in (1, 2)
+        assert "UPLIFT_HOST is 192.0.2.1, which is no address of this machine" in " ".join(result.output.split())
+    assert "set it to one, such as 127.0.0.1" in run("serve", UPLIFT_HOST="192.0.2.1").stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "name"),
+    [
+        (OSError(errno.EADDRINUSE, "in use"), "UPLIFT_HOST and UPLIFT_PORT"),
+        (OSError(errno.EACCES, "denied"), "UPLIFT_PORT"),
+        (socket.gaierror(-2, "unknown"), "UPLIFT_HOST"),
+    ],
+)
+def test_what_to_set_so_that_it_can_listen(error: OSError, name: str) -> None:
+    assert cannot_listen(load({"UPLIFT_PORT": "80"}), error).name == name
+    assert not isinstance(error, socket.gaierror) or "no address of this machine" in str(cannot_listen(load({}), error))
 
 
 def test_migrate_makes_the_database_and_its_key_and_can_be_repeated(tmp_path: Path) -> None:

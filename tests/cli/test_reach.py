@@ -1,13 +1,17 @@
 """Which server a command talks to, at the turns where that changes under it."""
 
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.cli.fake_api import fake_api
 
 from uplift_server.cli import reach
+from uplift_server.cli.errors import CliError, ExitCode
 from uplift_server.config import Config, load
 from uplift_server.store.errors import Unavailable
 
@@ -20,6 +24,12 @@ def config_in(directory: Path) -> Config:
             "UPLIFT_PORT": "9",
         }
     )
+
+
+def database_in(directory: Path) -> Config:
+    config = config_in(directory)
+    config.database_path.touch()
+    return config
 
 
 @contextmanager
@@ -40,7 +50,7 @@ def test_a_server_somebody_started_since_we_looked_is_the_one_to_ask(
         yield
 
     monkeypatch.setattr(reach, "_momentary", taken)
-    config = config_in(tmp_path)
+    config = database_in(tmp_path)
     with looks(monkeypatch, False, True), reach.reach(config) as client:
         assert client is not None
     with looks(monkeypatch, False, False), pytest.raises(Unavailable), reach.reach(config):
@@ -62,7 +72,38 @@ def test_what_a_command_meets_while_it_works_is_its_own_failure(
 
     monkeypatch.setattr(reach, "_momentary", ours)
     failure = Unavailable("the disk is full")
-    with looks(monkeypatch, False), pytest.raises(Unavailable) as raised, reach.reach(config_in(tmp_path)):
+    with looks(monkeypatch, False), pytest.raises(Unavailable) as raised, reach.reach(database_in(tmp_path)):
         raise failure
     assert raised.value is failure
     assert ended == [True]
+
+
+def test_no_database_is_made_only_to_find_nothing_in_it(tmp_path: Path, unused_tcp_port: int) -> None:
+    config = replace(config_in(tmp_path), port=unused_tcp_port)
+    with pytest.raises(CliError, match=rf"no database at {tmp_path}/uplift.db, and no server at http") as caught:
+        reach.reach(config).__enter__()
+    assert caught.value.code == ExitCode.NOT_FOUND
+    assert "uplift-server serve" in caught.value.remedy
+    assert list(tmp_path.iterdir()) == []
+    with fake_api() as api:
+        api.answers = {"GET /readyz": {}}
+        other = replace(config, port=int(api.url.rpartition(":")[2]))
+        with pytest.raises(CliError, match="uses another"):
+            reach.reach(other).__enter__()
+
+
+def test_what_a_command_stores_without_a_server_is_sent_by_the_next_one(tmp_path: Path) -> None:
+    config = replace(config_in(tmp_path), allow_private_networks=True)
+    with socket.socket() as receiver:
+        receiver.bind(("127.0.0.1", 0))
+        receiver.listen()
+        receiver.settimeout(0.3)
+        url = f"http://127.0.0.1:{receiver.getsockname()[1]}/"
+        with reach.reach(config, create=True) as client:
+            assert client.sends is False
+            account = client.post("/v1/accounts", {"name": "Rapids", "contact_emails": ["a@b.example"]})["id"]
+            client.post("/v1/endpoints", {"url": url}, account=account)
+            with pytest.raises(TimeoutError):
+                receiver.accept()
+            [greeting] = client.items("/v1/deliveries", limit=5)
+    assert (greeting["status"], greeting["attempts_made"]) == ("pending", 0)

@@ -14,6 +14,9 @@ from typing import Any
 
 import pytest
 
+from uplift_server.app import Application
+from uplift_server.cli.main import app
+
 PROGRAM = str(Path(sys.executable).with_name("uplift-server"))
 
 
@@ -135,9 +138,28 @@ def test_without_a_server_a_command_does_its_work_all_the_same(place: Place) -> 
     assert output(place, "accounts")["id"] == created["id"]
     sent = output(place, "send", "athlete.created", "--account", "Rapids")
     assert sent["duplicate"] is False
+    sent = run(place, "send", "athlete.created", "--account", "Rapids")
+    assert "It is stored; it is sent as soon as a server runs" in sent.stderr
     refused = run(place, "endpoint", "create", "http://10.0.0.1/", "--account", "Rapids")
     assert refused.returncode == 2
     assert refused.stderr.startswith("Error: url: ")
     assert refused.stdout == ""
     doctor = run(place, "doctor", "--json")
     assert {row["check"] for row in map(json.loads, doctor.stdout.splitlines()) if row["result"] == "fail"} == set()
+
+
+def test_a_defect_that_ends_the_server_is_a_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def broken(application: Application) -> None:
+        application.failed = True
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("UPLIFT_PORT", "0")
+    monkeypatch.setattr(Application, "wait_stopped", broken)
+    with pytest.raises(SystemExit) as ended:
+        app(["serve"], standalone_mode=True, prog_name="uplift-server")
+    assert ended.value.code == 1
+    errors = capsys.readouterr().err
+    assert "Error: a defect stopped the server\nRemedy: look at the log" in errors
+    assert "Stopped." not in errors

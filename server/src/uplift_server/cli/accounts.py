@@ -5,17 +5,25 @@ from typing import Annotated, Final
 import typer
 
 from uplift_server.cli import lookup
-from uplift_server.cli.client import segment
+from uplift_server.cli.client import options, segment
 from uplift_server.cli.errors import CliError, ExitCode
 from uplift_server.cli.reach import new_operator_key, reach
 from uplift_server.cli.session import Session, command
+from uplift_server.cli.tables import Column
 
-account_app: Final = typer.Typer(help="Create, show and delete accounts.", no_args_is_help=True)
-key_app: Final = typer.Typer(help="Create and revoke the keys programs call the API with.", no_args_is_help=True)
+account_app: Final = typer.Typer(
+    help="Create and delete accounts; `uplift-server accounts` lists them.", no_args_is_help=True
+)
+key_app: Final = typer.Typer(
+    help="Create and revoke the keys programs call the API with; `uplift-server keys` lists them.", no_args_is_help=True
+)
 
 Account = Annotated[str, typer.Option("--account", metavar="ACCOUNT", help="Id, unique beginning of it, or name.")]
 AnyAccount = Annotated[
     str | None, typer.Option("--account", metavar="ACCOUNT", help="Id, unique beginning of it, or name. All if absent.")
+]
+Wide = Annotated[
+    bool, typer.Option("--wide", "--full", help="Show ids and times in full, even if the table does not fit.")
 ]
 Limit = Annotated[int, typer.Option("--limit", min=1, max=10_000, help="At most this many, the newest first.")]
 
@@ -28,13 +36,19 @@ def register(app: typer.Typer) -> None:
     command(app, "keys", examples=("uplift-server keys --account 'Rapids Academy'",))(keys)
 
 
-def accounts(session: Session, limit: Limit = 50) -> None:
+def accounts(session: Session, limit: Limit = 50, wide: Wide = False) -> None:
     """List the accounts."""
     with reach(session.config()) as client:
         session.output.rows(
             client.items("/v1/accounts", limit=limit),
-            [("id", "ACCOUNT"), ("name", "NAME"), ("contact_emails", "CONTACTS"), ("created_at", "CREATED")],
+            [
+                Column("id", "ACCOUNT", "id"),
+                Column("name", "NAME", gives=True),
+                Column("contact_emails", "CONTACTS", gives=True),
+                Column("created_at", "CREATED", "instant"),
+            ],
             empty="No accounts yet. Create one: uplift-server account create NAME --email ADDRESS",
+            wide=wide,
         )
 
 
@@ -45,7 +59,7 @@ def create_account(
     email: Annotated[list[str], typer.Option("--email", help="Whom to write to about its endpoints; repeatable.")],
 ) -> None:
     """Create an account."""
-    with reach(session.config()) as client:
+    with reach(session.config(), create=True) as client, options(name="the name", contact_emails="--email"):
         session.output.fields(client.post("/v1/accounts", {"name": name, "contact_emails": email}))
 
 
@@ -68,14 +82,21 @@ def delete_account(
         session.output.fields({"id": found["id"], "deleted": True})
 
 
-def keys(session: Session, account: Account, limit: Limit = 50) -> None:
+def keys(session: Session, account: Account, limit: Limit = 50, wide: Wide = False) -> None:
     """List an account's keys."""
     with reach(session.config()) as client:
         found = lookup.account(client, account)
         session.output.rows(
             client.items(f"/v1/accounts/{segment(found['id'])}/keys", limit=limit),
-            [("id", "KEY"), ("name", "NAME"), ("hint", "ENDS WITH"), ("scopes", "SCOPES"), ("created_at", "CREATED")],
+            [
+                Column("id", "KEY", "id"),
+                Column("name", "NAME", gives=True),
+                Column("hint", "ENDS WITH"),
+                Column("scopes", "SCOPES", folds=True),
+                Column("created_at", "CREATED", "instant"),
+            ],
             empty="No keys yet. Create one: uplift-server key create --account ACCOUNT",
+            wide=wide,
         )
 
 
@@ -111,7 +132,7 @@ def create_key(
     body: dict[str, object] = {"name": name}
     if scopes:
         body["scopes"] = [each.strip() for text in scopes for each in text.split(",")]
-    with reach(session.config()) as client:
+    with reach(session.config()) as client, options(name="--name", scopes="--scopes"):
         found = lookup.account(client, account)
         session.output.fields(client.post(f"/v1/accounts/{segment(found['id'])}/keys", body))
     session.output.note("Keep the key now: it is not shown again.")

@@ -2,8 +2,10 @@
 
 import http.client
 import json
+import re
 import uuid
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Final
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -22,6 +24,10 @@ _CODES: Final = {
     429: ExitCode.TRY_LATER,
     503: ExitCode.TRY_LATER,
 }
+_CALLS: Final = re.compile(r"GET /v1/((?:event-types|endpoints|accounts|deliveries)(?:/[a-z0-9_.]*[a-z0-9_])?)")
+_REMEDIES_BY_CODE: Final = {
+    "idempotency_conflict": "give another --idempotency-key, or send exactly what was sent with this one before",
+}
 _REMEDIES: Final = {
     401: "set UPLIFT_OPERATOR_KEY to the operator key that the first `uplift-server serve` printed",
     403: "use an operator key, or a key with the scope that is named",
@@ -34,13 +40,19 @@ _REMEDIES: Final = {
 
 
 class ApiError(CliError):
-    """The server refused a call. `status` is the answer's, `problem` its stable code."""
+    """The server refused a call. `status` is the answer's, `problem` its stable code.
 
-    def __init__(self, cause: str, remedy: str, code: ExitCode, status: int, problem: str) -> None:
+    `fields` has the code of what is wrong by the field of the body or query where it is.
+    """
+
+    def __init__(
+        self, cause: str, remedy: str, code: ExitCode, status: int, problem: str, fields: Mapping[str, str]
+    ) -> None:
         """Keep what callers decide on."""
         super().__init__(cause, remedy, code)
         self.status = status
         self.problem = problem
+        self.fields = fields
 
 
 class ApiClient:
@@ -50,6 +62,8 @@ class ApiClient:
         parts = urlsplit(base_url)
         self.base_url = base_url.rstrip("/")
         self.key = key
+        self.sends = True
+        """Whether the server sends what it stores; one made for a command's own moment does not."""
         self._path = parts.path.rstrip("/")
         connection = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
         self._connection = connection(parts.hostname or "", parts.port, timeout=timeout_seconds)
@@ -164,19 +178,41 @@ class ApiClient:
             problem = None
         if not isinstance(problem, dict):
             problem = {}
-        details = [
-            f"{each.get('field')}: {each.get('message')}"
-            for each in problem.get("errors") or []
-            if isinstance(each, dict)
-        ]
-        cause = "; ".join(details) or str(
-            problem.get("detail") or problem.get("title") or f"the server answered {status}"
+        errors = [each for each in problem.get("errors") or [] if isinstance(each, dict)]
+        details = [f"{each.get('field')}: {_for_the_shell(str(each.get('message')))}" for each in errors]
+        cause = "; ".join(details) or _for_the_shell(
+            str(problem.get("detail") or problem.get("title") or f"the server answered {status}")
         )
-        remedy = _REMEDIES.get(status, "correct the command" if status < 500 else "look at the server's log")
+        fields = {str(each.get("field")): str(each.get("code")) for each in errors}
+        named = str(problem.get("code", ""))
+        remedy = (
+            _REMEDIES_BY_CODE.get(named)
+            or _REMEDIES.get(status)
+            or (f"correct {' and '.join(fields) or 'the command'}" if status < 500 else "look at the server's log")
+        )
         if retry_after is not None and retry_after.isdigit():
             remedy = f"try again in {retry_after} s"
         code = _CODES.get(status, ExitCode.USAGE if status < 500 else ExitCode.FAILED)
-        return ApiError(cause, remedy, code, status, str(problem.get("code", "")))
+        return ApiError(cause, remedy, code, status, named, fields)
+
+
+@contextmanager
+def options(**names: str) -> Iterator[None]:
+    """Say of a refusal which argument or option it is about: by the names of the body's or query's fields."""
+    try:
+        yield
+    except ApiError as error:
+        wrong = dict.fromkeys(names.get(field.partition(".")[0], field) for field in error.fields)
+        if wrong:
+            error.remedy = f"correct {' and '.join(wrong)}"
+        raise
+
+
+def _for_the_shell(text: str) -> str:
+    """A sentence of the API, where it names calls with the commands that do the same."""
+    return _CALLS.sub(
+        lambda call: f"`uplift-server {call[1].replace('/', ' ')}`", text.replace(", or add it with PUT", "")
+    )
 
 
 def segment(text: str) -> str:

@@ -3,37 +3,50 @@
 import json
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
 
 from uplift_server.cli import lookup
-from uplift_server.cli.accounts import Account, AnyAccount, Limit
-from uplift_server.cli.client import ApiClient, segment
+from uplift_server.cli.accounts import Account, AnyAccount, Limit, Wide
+from uplift_server.cli.client import ApiClient, ApiError, options, segment
 from uplift_server.cli.errors import CliError, ExitCode
 from uplift_server.cli.reach import reach
 from uplift_server.cli.session import Session, command
+from uplift_server.cli.tables import Column, distance
 from uplift_server.core.deliveries import Status
 from uplift_server.core.limits import EVENT_DATA_BYTES_MAX
+from uplift_server.core.outcomes import Outcome
 
 _COLUMNS: Final = [
-    ("id", "DELIVERY"),
-    ("type", "TYPE"),
-    ("status", "STATUS"),
-    ("attempts_made", "ATTEMPTS"),
-    ("last_outcome", "LAST OUTCOME"),
-    ("next_attempt_at", "NEXT ATTEMPT"),
-    ("created_at", "CREATED"),
+    Column("id", "DELIVERY", "id"),
+    Column("endpoint", "ENDPOINT", "id"),
+    Column("type", "TYPE", gives=True),
+    Column("status", "STATUS"),
+    Column("attempts_made", "ATTEMPTS"),
+    Column("last_outcome", "LAST OUTCOME"),
+    Column("next_attempt_at", "NEXT ATTEMPT"),
+    Column("created_at", "CREATED"),
+]
+# For people: one column says how it stands, and why it failed last.
+_TERMINAL_COLUMNS: Final = [
+    Column("id", "DELIVERY", "id"),
+    Column("endpoint", "ENDPOINT", "id"),
+    Column("type", "TYPE", gives=True),
+    Column("state", "STATUS"),
+    Column("attempts_made", "TRIES", dropped=1),
+    Column("created_at", "CREATED", "instant", dropped=2),
 ]
 _ATTEMPT_COLUMNS: Final = [
-    ("number", "ATTEMPT"),
-    ("started_at", "STARTED"),
-    ("outcome", "OUTCOME"),
-    ("status_code", "CODE"),
-    ("duration_ms", "MS"),
-    ("trigger", "TRIGGER"),
-    ("hint", "WHY, AND WHAT TO DO"),
+    Column("number", "ATTEMPT"),
+    Column("started_at", "STARTED", "instant"),
+    Column("outcome", "OUTCOME"),
+    Column("status_code", "CODE"),
+    Column("duration_ms", "MS"),
+    Column("trigger", "TRIGGER", dropped=1),
+    Column("hint", "WHY, AND WHAT TO DO", folds=True),
 ]
 
 
@@ -79,11 +92,25 @@ def send(
         if content is None:
             content = _example(client, event_type)
         body = {"type": event_type, "data": content}
-        session.output.fields(client.post("/v1/events", body, account=owner, idempotency_key=idempotency_key))
+        with _known_type(client, event_type), options(type="TYPE", data="the data in --data"):
+            session.output.fields(client.post("/v1/events", body, account=owner, idempotency_key=idempotency_key))
+        if not client.sends:
+            session.output.note("It is stored; it is sent as soon as a server runs: uplift-server serve")
+
+
+@contextmanager
+def _known_type(client: ApiClient, event_type: str | None) -> Iterator[None]:
+    """Say of an event type that is not in the catalog which one may be meant."""
+    try:
+        yield
+    except ApiError as error:
+        if event_type is None or "event_type_unknown" not in error.fields.values():
+            raise
+        raise lookup.unknown_type(client, event_type) from error
 
 
 def _example(client: ApiClient, event_type: str) -> object:
-    example = client.get(f"/v1/event-types/{segment(event_type)}").get("example")
+    example = lookup.event_type(client, event_type).get("example")
     if example is None:
         raise CliError(f"the catalog has no example of {event_type}", "give the data with --data FILE", ExitCode.USAGE)
     found: object = example
@@ -115,9 +142,10 @@ def deliveries(
         str | None, typer.Option("--status", help=f"One of {', '.join(each.text for each in Status)}.")
     ] = None,
     endpoint: Annotated[str | None, typer.Option("--endpoint", help="Id or unique beginning of it.")] = None,
-    event: Annotated[str | None, typer.Option("--event", help="The id of an event.")] = None,
+    event: Annotated[str | None, typer.Option("--event", help="An event: id or unique beginning of it.")] = None,
     event_type: Annotated[str | None, typer.Option("--type", help="An event type.")] = None,
     limit: Limit = 50,
+    wide: Wide = False,
 ) -> None:
     """List deliveries, or show one with its attempts."""
     if status is not None and status not in {each.text for each in Status}:
@@ -128,15 +156,38 @@ def deliveries(
         if delivery is not None:
             _show(session, client, lookup.delivery(client, delivery, owner), owner)
             return
-        path = "/v1/deliveries" if event is None else f"/v1/events/{segment(event)}/deliveries"
+        path = "/v1/deliveries"
+        if event is not None:
+            path = f"/v1/events/{segment(lookup.event(client, event, owner)['id'])}/deliveries"
         chosen = None if endpoint is None else lookup.endpoint(client, endpoint, owner)["id"]
         filters = {"status": status, "endpoint": chosen, "type": event_type}
         found = client.items(path, limit=limit, account=owner, **(filters if event is None else {}))
-        session.output.rows(
-            found if event is None else _filtered(found, filters),
-            _COLUMNS,
-            empty="No deliveries like that. Send an event: uplift-server send TYPE --account ACCOUNT",
-        )
+        if event is not None:
+            found = _filtered(found, filters)
+        for_people = session.output.results.is_terminal and not session.output.as_json
+        with _known_type(client, event_type):
+            session.output.rows(
+                map(_for_people, found) if for_people else found,
+                _TERMINAL_COLUMNS if for_people else _COLUMNS,
+                empty="No deliveries like that. Send an event: uplift-server send TYPE --account ACCOUNT",
+                wide=wide,
+            )
+
+
+def _for_people(delivery: dict[str, Any]) -> dict[str, Any]:
+    return {**delivery, "state": stands(delivery)}
+
+
+def stands(delivery: dict[str, Any]) -> str:
+    """How a delivery stands, and why its last attempt failed: `in 4 min: timeout`."""
+    status, outcome, due = delivery["status"], delivery.get("last_outcome"), delivery.get("next_attempt_at")
+    if status == Status.PENDING.text:
+        status = "under way" if due is None else distance(due)
+        # What is due stays so for a moment, or until a server runs.
+        status = "due" if status == "now" or status.endswith("ago") else status
+    elif status == Status.FAILED.text and outcome is None:
+        outcome = delivery.get("failed_reason")
+    return status if outcome in (None, Outcome.DELIVERED.text) else f"{status}: {outcome}"
 
 
 def _filtered(items: Iterator[dict[str, Any]], filters: dict[str, str | None]) -> Iterator[dict[str, Any]]:
@@ -152,7 +203,8 @@ def _show(session: Session, client: ApiClient, delivery: dict[str, Any], owner: 
     if session.output.as_json:
         session.output.json({**delivery, "attempts": attempts})
         return
-    session.output.fields(delivery)
+    under_way = delivery["status"] == Status.PENDING.text and delivery.get("next_attempt_at") is None
+    session.output.fields({**delivery, "next_attempt_at": "an attempt is under way"} if under_way else delivery)
     session.output.line("")
     session.output.rows(
         sorted(attempts, key=lambda each: int(each["number"])), _ATTEMPT_COLUMNS, empty="No attempt was made yet."

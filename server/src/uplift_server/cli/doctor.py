@@ -54,4 +54,4 @@ def _print(output: Output, finding: Finding) -> None:
     line = Text.assemble((f"{finding.result:<5}", _STYLES[finding.result]), f"{finding.check:<14}", finding.text)
     if finding.remedy:
         line.append(f"\n     {'':<14}-> {printable(finding.remedy)}")
-    output.results.print(line)
+    output.print(line)

@@ -5,12 +5,15 @@ from typing import Annotated, Any, Final
 import typer
 
 from uplift_server.cli import lookup
-from uplift_server.cli.accounts import Account, AnyAccount, Limit
-from uplift_server.cli.client import segment
+from uplift_server.cli.accounts import Account, AnyAccount, Limit, Wide
+from uplift_server.cli.client import options, segment
 from uplift_server.cli.reach import reach
 from uplift_server.cli.session import Session, command
+from uplift_server.cli.tables import Column
 
-endpoint_app: Final = typer.Typer(help="Create and delete endpoints.", no_args_is_help=True)
+endpoint_app: Final = typer.Typer(
+    help="Create and delete endpoints; `uplift-server endpoints` lists and shows them.", no_args_is_help=True
+)
 
 Endpoint = Annotated[str, typer.Argument(help="Id or unique beginning of it.")]
 
@@ -26,24 +29,44 @@ def endpoints(
     endpoint: Annotated[str | None, typer.Argument(help="Show this one: id or unique beginning of it.")] = None,
     account: AnyAccount = None,
     limit: Limit = 50,
+    wide: Wide = False,
 ) -> None:
     """List endpoints, or show one."""
     with reach(session.config()) as client:
         owner = None if account is None else lookup.account(client, account)["id"]
         if endpoint is not None:
-            session.output.fields(lookup.endpoint(client, endpoint, owner))
+            _show(session, lookup.endpoint(client, endpoint, owner))
             return
+        found = client.items("/v1/endpoints", limit=limit, account=owner)
         session.output.rows(
-            (_row(each) for each in client.items("/v1/endpoints", limit=limit, account=owner)),
-            [("id", "ENDPOINT"), ("url", "URL"), ("state", "STATE"), ("status", "HEALTH"), ("event_types", "TYPES")],
+            found if session.output.as_json else map(_row, found),
+            [
+                Column("id", "ENDPOINT", "id"),
+                Column("url", "URL", gives=True),
+                Column("state", "STATE"),
+                Column("status", "HEALTH"),
+                Column("event_types", "TYPES", folds=True),
+            ],
             empty="No endpoints yet. Create one: uplift-server endpoint create URL --account ACCOUNT",
+            wide=wide,
         )
 
 
 def _row(endpoint: dict[str, Any]) -> dict[str, Any]:
+    """An endpoint as a line of a table."""
     health = endpoint.get("health")
     status = health.get("status") if isinstance(health, dict) else None
     return {**endpoint, "status": status, "event_types": endpoint.get("event_types") or "all"}
+
+
+def _show(session: Session, endpoint: dict[str, Any]) -> None:
+    """One endpoint in full; for people its health in a block of its own, at the end."""
+    if session.output.as_json:
+        session.output.json(endpoint)
+        return
+    shown = {name: value for name, value in endpoint.items() if name != "health"}
+    session.output.fields({**shown, "event_types": endpoint.get("event_types") or "all"})
+    session.output.fields({"health": endpoint.get("health")})
 
 
 @command(
@@ -67,9 +90,15 @@ def create_endpoint(
     body: dict[str, object] = {"url": url, "event_types": event_types or []}
     if description:
         body["description"] = description
-    with reach(session.config()) as client:
+    with (
+        reach(session.config()) as client,
+        options(
+            url="the URL", event_types="--type (`uplift-server event-types` lists them)", description="--description"
+        ),
+    ):
         owner = lookup.account(client, account)["id"]
-        session.output.fields(client.post("/v1/endpoints", body, account=owner))
+        _show(session, client.post("/v1/endpoints", body, account=owner))
+    session.output.note("Keep the secret now: it is not shown again.")
 
 
 @command(endpoint_app, "delete", examples=("uplift-server endpoint delete ep_0197f0c2",))

@@ -12,6 +12,7 @@ class ExitCode(IntEnum):
     NOT_ALLOWED = 3
     NOT_FOUND = 4
     TRY_LATER = 75
+    INTERRUPTED = 130
 
 
 class CliError(Exception):

@@ -19,24 +19,63 @@ import uvloop
 
 from uplift_server.cli.client import ApiClient
 from uplift_server.cli.errors import CliError, ExitCode
-from uplift_server.config import Config
+from uplift_server.config import Config, ConfigError, ConfigProblem
 from uplift_server.observe.logs import set_up
 from uplift_server.store.errors import Unavailable
 
 if TYPE_CHECKING:
     from uplift_server.app import Application
 
+LOOK_SECONDS: Final = 2.0
 START_SECONDS: Final = 30.0
 STOP_SECONDS: Final = 30.0
 _EVERYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared only
 
 
 @contextmanager
-def reach(config: Config) -> Iterator[ApiClient]:
-    """A client with an operator's rights. Raises CliError, ConfigError or what a start raises."""
+def reach(config: Config, *, create: bool = False) -> Iterator[ApiClient]:
+    """A client with an operator's rights. Raises CliError, ConfigError or what a start raises.
+
+    A database is made only for a command that may `create` one: for all others there would be nothing in it.
+    """
+    if not create and not _exists(config.database_path) and not server_runs(config):
+        raise _no_database(config)
     with contextlib.ExitStack() as ending:
         client = None if server_runs(config) else _own_client(config, ending)
         yield client or ending.enter_context(contextlib.closing(_client_of_the_running(config)))
+
+
+def _exists(path: Path) -> bool:
+    """Whether a file is there. Raises ConfigError where that cannot be seen."""
+    try:
+        return path.exists()
+    except OSError as error:
+        raise ConfigError(
+            ConfigProblem(
+                "UPLIFT_DATABASE_URL",
+                f"names {path}, which cannot be looked at ({error.strerror})",
+                "let this user in, or correct it",
+            )
+        ) from error
+
+
+def _no_database(config: Config) -> CliError:
+    """Which of the two is missing, and whether somebody's server is at the place of ours."""
+    url = local_url(config)
+    try:
+        with contextlib.closing(ApiClient(url, None, timeout_seconds=LOOK_SECONDS)) as client:
+            client.check_ready()
+    except CliError:
+        found = f"no server at {url}"
+        remedy = "start one with `uplift-server serve`, which makes it, or go to the directory where it is"
+    else:
+        found = f"the server at {url} uses another"
+        remedy = "run the command in the directory where that server was started"
+    return CliError(
+        f"there is no database at {config.database_path.absolute()}, and {found}",
+        f"{remedy}; UPLIFT_DATABASE_URL and --config name one elsewhere",
+        ExitCode.NOT_FOUND,
+    )
 
 
 def _own_client(config: Config, ending: contextlib.ExitStack) -> ApiClient | None:
@@ -72,7 +111,7 @@ def server_runs(config: Config) -> bool:
     from uplift_server.store.sqlite.connection import FileLock  # noqa: PLC0415
 
     path = config.database_path
-    if not path.with_name(path.name + ".lock").exists():
+    if not _exists(path.with_name(path.name + ".lock")):
         return False
     lock = FileLock(path)
     try:
@@ -113,8 +152,11 @@ def new_operator_key() -> str:
 
 @contextmanager
 def _momentary(config: Config) -> Iterator[ApiClient]:
-    """A server of our own on a free loopback port, with a key nobody else has, for as long as the command runs."""
-    # What it attempts meanwhile is in the database; on the terminal it would bury what the command has to say.
+    """A server of our own on a free loopback port, with a key nobody else has, for as long as the command runs.
+
+    It sends nothing: this shell's settings may be others than those of the server whose deliveries these are.
+    """
+    # On the terminal its log would bury what the command has to say.
     own = replace(config, host="127.0.0.1", port=0, log_format="none")
     set_up(own.log_format)
     key = new_operator_key()
@@ -122,6 +164,7 @@ def _momentary(config: Config) -> Iterator[ApiClient]:
     host, port = server.start()
     try:
         with contextlib.closing(ApiClient(f"http://{host}:{port}", key)) as client:
+            client.sends = False
             yield client
     finally:
         server.stop()
@@ -171,7 +214,7 @@ class _Momentary:
         from uplift_server.app import Application  # noqa: PLC0415 - commands that need no server start faster
 
         self._loop = asyncio.get_running_loop()
-        self._application = application = Application(self._config, operator_key=self._key)
+        self._application = application = Application(self._config, operator_key=self._key, dispatch=False)
         await application.start()
         self._address = application.address
         self._started.set()

@@ -1,5 +1,6 @@
 """What every command shares: its options, its configuration, its output, and how it fails."""
 
+import errno
 import inspect
 import os
 import sys
@@ -13,11 +14,9 @@ from typing import Annotated, Any, Final
 import typer
 
 from uplift_server.cli.errors import CliError, ExitCode
-from uplift_server.cli.output import Output
+from uplift_server.cli.output import Output, OutputLost
 from uplift_server.config import Config, ConfigError, find_file, load
 from uplift_server.store.errors import Conflict, Unavailable
-
-INTERRUPTED: Final = 130
 
 
 @dataclass
@@ -38,16 +37,20 @@ class Session:
         """Turn whatever goes wrong into two lines and an exit code; `--debug` shows the traceback instead."""
         try:
             yield
-            sys.stdout.flush()
+            self.output.flush()
         except (typer.Exit, typer.Abort):
             raise
         except KeyboardInterrupt:
             self.output.note("Stopped.")
-            raise typer.Exit(INTERRUPTED) from None
-        except BrokenPipeError:
-            # The reader of our output has seen enough, as `head` does; keep the interpreter from flushing into it.
+            raise typer.Exit(ExitCode.INTERRUPTED) from None
+        except OutputLost as lost:
+            # Keep the interpreter from flushing into it once more.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise typer.Exit(ExitCode.OK) from None
+            if lost.seen_enough:
+                raise typer.Exit(ExitCode.OK) from None
+            remedy = "look at the state before you repeat the command: it may have done its work"
+            self.output.failure(f"the output cannot be written: {lost}", remedy, ExitCode.FAILED)
+            raise typer.Exit(ExitCode.FAILED) from None
         except Exception as error:
             if self.debug:
                 traceback.print_exc()
@@ -64,6 +67,9 @@ def _failures(error: Exception) -> list[tuple[str, str, ExitCode]]:
         return [(f"{each.name} {each.reason}", each.remedy, ExitCode.USAGE) for each in error.problems]
     cause, _, remedy = str(error).partition("; ")
     if isinstance(error, Unavailable):
+        lasting = _lasting(error)
+        if lasting is not None:
+            return [lasting]
         return [(cause, remedy or "try again in a moment; `uplift-server doctor` tells more", ExitCode.TRY_LATER)]
     # These take long to load, and errors are rare.
     from uplift_server.store.schema_version import UnknownSchema  # noqa: PLC0415
@@ -79,6 +85,34 @@ def _failures(error: Exception) -> list[tuple[str, str, ExitCode]]:
         )
     ]
 
+
+def _lasting(error: Unavailable) -> tuple[str, str, ExitCode] | None:
+    """The failure, if it is one that trying again does not mend: whoever repeats what is unavailable would never end.
+
+    What was wrong is told by the error of the driver or the system that it was raised from.
+    """
+    cause: object = error
+    while cause is not None:
+        code = str(getattr(cause, "sqlite_errorname", ""))
+        if code.startswith(_DAMAGED):
+            return (
+                f"the database file is damaged, or is none: {cause}",
+                "restore it from a copy; `uplift-server doctor` tells more",
+                ExitCode.FAILED,
+            )
+        if code.startswith(_NOT_OURS_TO_WRITE) or (isinstance(cause, OSError) and cause.errno in _NO_ACCESS):
+            return (
+                f"the place of the database cannot be written: {cause}",
+                "let this user write the directory and the files in it, or name another place with UPLIFT_DATABASE_URL",
+                ExitCode.USAGE,
+            )
+        cause = getattr(cause, "orig", None) or getattr(cause, "__cause__", None)
+    return None
+
+
+_DAMAGED: Final = ("SQLITE_NOTADB", "SQLITE_CORRUPT")
+_NOT_OURS_TO_WRITE: Final = ("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM")
+_NO_ACCESS: Final = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR})
 
 _SHARED: Final[dict[str, Any]] = {
     "as_json": Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")],

@@ -8,9 +8,10 @@ import typer
 from uplift_server.cli.errors import CliError, ExitCode
 from uplift_server.cli.reach import server_runs
 from uplift_server.cli.session import Session, command
-from uplift_server.config import describe, secret_key
+from uplift_server.cli.tables import Column
+from uplift_server.config import ConfigError, ConfigProblem, describe, secret_key
 
-_COLUMNS: Final = [("name", "NAME"), ("value", "VALUE"), ("source", "FROM")]
+_COLUMNS: Final = [Column("name", "NAME"), Column("value", "VALUE", folds=True), Column("source", "FROM", folds=True)]
 
 
 def register(app: typer.Typer) -> None:
@@ -47,7 +48,11 @@ def migrate(session: Session) -> None:
             ExitCode.TRY_LATER,
         )
     path = found.database_path
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = f"names a directory that cannot be made ({error.strerror})"
+        raise ConfigError(ConfigProblem("UPLIFT_DATABASE_URL", reason, "choose another, or make it by hand")) from error
     secret_key(found)
     lock = FileLock(path)
     lock.acquire()

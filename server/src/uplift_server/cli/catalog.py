@@ -1,0 +1,50 @@
+"""The catalog: which types of events there are."""
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+from uplift_server.cli import lookup
+from uplift_server.cli.accounts import Limit, Wide
+from uplift_server.cli.reach import reach
+from uplift_server.cli.session import Session, command
+from uplift_server.cli.tables import Column
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command of this module to the program."""
+    command(app, "event-types", examples=("uplift-server event-types", "uplift-server event-types athlete.created"))(
+        event_types
+    )
+
+
+def event_types(
+    session: Session,
+    name: Annotated[str | None, typer.Argument(help="Show this one, with its schema and an example.")] = None,
+    limit: Limit = lookup.SEARCHED_MAX,
+    wide: Wide = False,
+) -> None:
+    """List the types of events there are, which `send` and `--type` take, or show one."""
+    with reach(session.config()) as client:
+        if name is not None:
+            _show(session, lookup.event_type(client, name))
+            return
+        session.output.rows(
+            client.items("/v1/event-types", limit=limit),
+            [Column("name", "TYPE"), Column("description", "MEANS", folds=True)],
+            empty="The catalog is empty.",
+            wide=wide,
+        )
+
+
+def _show(session: Session, event_type: dict[str, Any]) -> None:
+    if session.output.as_json:
+        session.output.json(event_type)
+        return
+    documents = ("schema", "example")
+    session.output.fields({name: value for name, value in event_type.items() if name not in documents})
+    for name in documents:
+        session.output.line("")
+        session.output.line(name, "bold")
+        session.output.line(json.dumps(event_type.get(name), indent=2, ensure_ascii=False))
