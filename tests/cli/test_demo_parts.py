@@ -3,12 +3,14 @@
 import asyncio
 import json
 import socket
+from collections import deque
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import pytest
 from typer.testing import CliRunner
 
+from uplift_server.cli.demo import tally as tally_module
 from uplift_server.cli.demo.receiver import (
     FIRST_FAILURES,
     RELAPSE_EVERY,
@@ -152,6 +154,25 @@ def test_events_of_an_earlier_run_and_repeats_are_told_apart() -> None:
     summary = tally.summary(unfinished=0, seconds=1)
     assert (summary.sent, summary.steady_verified, summary.shaky_verified, summary.duplicates) == (1, 1, 0, 1)
     assert tally.latency_ms(replace(ARRIVAL, event="old")) is None
+
+
+def test_a_run_without_end_needs_no_more_and_more_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tally_module, "REMEMBERED_MAX", 10)
+    tally = Tally()
+
+    def sizes() -> list[int]:
+        return [len(each) for each in vars(tally).values() if hasattr(each, "__len__") and not isinstance(each, deque)]
+
+    for number in range(100):
+        tally.handed_over(f"e{number}", 0.0)
+        tally.arrived(replace(ARRIVAL, event=f"e{number}", receiver=SHAKY, status=500))
+        for receiver in (STEADY, SHAKY, SHAKY):
+            tally.arrived(replace(ARRIVAL, event=f"e{number}", receiver=receiver))
+        tally.arrived(replace(ARRIVAL, event=f"stranger{number}"))
+    assert max(sizes()) <= 22
+    assert (tally.sent, tally.outstanding(), tally.retried_events, tally.duplicates) == (100, 0, 100, 100)
+    assert tally.latency_ms(replace(ARRIVAL, event="e99")) is not None
+    assert tally.latency_ms(replace(ARRIVAL, event="e1")) is None
 
 
 def test_percentiles_are_those_of_the_nearest_rank() -> None:

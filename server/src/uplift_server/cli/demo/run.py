@@ -138,9 +138,7 @@ class Demo:
         body = {"name": "Rapids Academy", "contact_emails": ["data@rapids.example"]}
         account = str(client.post("/v1/accounts", body)["id"])
         key = client.post(f"/v1/accounts/{account}/keys", {"name": "demo"})["key"]
-        for name, description in ((STEADY, "Answers at once"), (SHAKY, "In trouble at first")):
-            endpoint = {"url": receivers.url(name), "description": description, "secret": tokens[name]}
-            client.post("/v1/endpoints", endpoint, account=account)
+        # All of this before there is an endpoint: its greeting arrives at once.
         self._screen.say(f"A server runs on {client.base_url}, with its data in {self._plan.directory}", "bold")
         self._screen.say(f"Account {account} has two endpoints: {receivers.url(STEADY)} and {receivers.url(SHAKY)}")
         if self._plan.events is None:
@@ -148,6 +146,10 @@ class Demo:
             for path in ("deliveries?limit=5", "deliveries?status=pending", "endpoints", "event-types"):
                 self._screen.say(f"  curl -H 'Authorization: Bearer {key}' '{client.base_url}/v1/{path}'")
         self._screen.say("")
+        self._screen.heading()
+        for name, description in ((STEADY, "Answers at once"), (SHAKY, "In trouble at first")):
+            endpoint = {"url": receivers.url(name), "description": description, "secret": tokens[name]}
+            client.post("/v1/endpoints", endpoint, account=account)
         return account
 
     async def _flow(self, client: ApiClient, account: str) -> Summary:

@@ -53,6 +53,14 @@ class Screen:
         if self._progress is not None:
             self._progress.update(self._task, completed=count)
 
+    def heading(self) -> None:
+        """What stands in the lines of the arrivals."""
+        if not self._output.as_json:
+            columns = (
+                f"    {'RECEIVER':<9}{'ANSWER':<24}{'SINCE HAND-OVER':>17}  {'TYPE':<28}ATTEMPT    SIGNATURE  EVENT"
+            )
+            self._row(Text(columns, style="dim"))
+
     def arrival(self, arrival: Arrival, latency_ms: float | None) -> None:
         """One request, as its receiver saw it."""
         good = arrival.problem is None and 200 <= arrival.status < 300
@@ -72,18 +80,21 @@ class Screen:
             )
             return
         meaning = _MEANINGS.get(arrival.status, "")
-        after = f"{latency_ms:8.1f} ms" if latency_ms is not None else " " * 11
+        after = f"{latency_ms:14.1f} ms" if latency_ms is not None else " " * 17
         line = Text.assemble(
             (f"{'ok ' if good else 'no '}", "green" if good else "yellow"),
-            f" {arrival.receiver:<7}{arrival.status}  {meaning:<21}{after}  ",
+            f" {arrival.receiver:<9}{arrival.status} {meaning:<20}{after}  ",
             (f"{printable(arrival.type):<28}", "cyan"),
             f"attempt {arrival.attempt}  ",
-            (arrival.problem or "verified", "red" if arrival.problem else "dim"),
+            (arrival.problem or "verified ", "red" if arrival.problem else "dim"),
             (f"  {printable(arrival.event)}", "dim"),
         )
+        self._row(line)
+
+    def _row(self, line: Text) -> None:
         # In a file nothing is cut off; on a terminal a line stays a line.
         live = self._progress is not None
-        self._output.results.print(line, no_wrap=True, overflow="ellipsis" if live else "ignore", crop=live)
+        self._output.print(line, no_wrap=True, overflow="ellipsis" if live else "ignore", crop=live)
 
     def summary(self, summary: Summary) -> None:
         """How it went."""
