@@ -33,6 +33,9 @@ class Client:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         return self._pool.request("POST", path, body=sent, headers=self._headers | named, retries=False)
 
+    def put(self, path: str, body: Any) -> Any:
+        return self._pool.request("PUT", path, body=json.dumps(body).encode(), headers=self._headers, retries=False)
+
     def get(self, path: str) -> Any:
         return json.loads(self.raw(path))
 

@@ -129,6 +129,18 @@ def test_a_kind_goes_out_in_the_order_it_came() -> None:
 # ---- caps
 
 
+def test_the_fewer_slots_are_free_the_fewer_a_lane_may_add() -> None:
+    lanes: Lanes[int] = Lanes(100)
+    for endpoint in range(1, 8):
+        fill(lanes, lane_of(lanes, endpoint), 100)
+    assert 0 < 100 - len(drain(lanes)) < 25
+
+    # Whoever has nothing in flight still gets one of the slots that are left.
+    late = lane_of(lanes, 99)
+    fill(lanes, late, 1)
+    assert [endpoint for endpoint, _ in drain(lanes)] == [99]
+
+
 def test_an_attempt_a_person_asked_for_waits_for_no_turn_pace_or_breaker() -> None:
     lanes: Lanes[int] = Lanes(3)
     lane = lane_of(lanes)
@@ -137,12 +149,12 @@ def test_an_attempt_a_person_asked_for_waits_for_no_turn_pace_or_breaker() -> No
     assert len(drain(lanes)) == 1
     lane.breaker = Breaker(failures=9, probe_at=NOW_MS + 60_000, probe_wait_ms=60_000)
 
-    assert lanes.start_now(lane)
+    assert lanes.start_now(lane, NOW_MS)
     assert (lane.in_flight, lanes.in_flight) == (2, 2)
-    assert not lanes.start_now(lane)
+    assert not lanes.start_now(lane, NOW_MS)
     other = lane_of(lanes, 2)
-    assert lanes.start_now(other)
-    assert not lanes.start_now(other)
+    assert lanes.start_now(other, NOW_MS)
+    assert not lanes.start_now(other, NOW_MS)
 
 
 def test_the_processs_cap_stops_everything_until_something_returns() -> None:

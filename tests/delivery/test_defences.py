@@ -5,11 +5,14 @@ from collections.abc import Awaitable, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from uplift_server.core.catalog import WEBHOOK_CREATED
 from uplift_server.core.deliveries import Status
 from uplift_server.core.exchange import Exchange, Failure
 from uplift_server.core.limits import LANE_BODY_BYTES_MAX
 from uplift_server.core.outcomes import Outcome
+from uplift_server.delivery.accept import Draft, TooMuchOwed
 from uplift_server.store.records import HealthRow, LeasedDelivery, LeaseWish, Settlement
 from uplift_server.store.sqlite import SqliteDatabase
 
@@ -193,3 +196,47 @@ async def test_without_dispatch_events_are_kept_and_nothing_is_sent(tmp_path: Pa
         await world.restart()
         await world.run_for(SECOND)
         assert await world.statuses() == {Status.DELIVERED: 3}
+
+
+async def test_equal_chosen_ids_in_one_request_are_sent_once(tmp_path: Path) -> None:
+    async with World(tmp_path) as world:
+        other = await world.new_account()
+        await world.endpoint("one.test")
+        await world.endpoint("two.test", account=other)
+        live = world.directory.event_types["a.b"]
+        same = Draft(live, b'{"n":1}', id=bytes(range(16)))
+        owed = [(world.account.seq, same), (world.account.seq, same), (other.seq, same), (world.account.seq, same)]
+        stored = await world.engine.acceptor.accept_for(owed)
+        assert isinstance(stored, list)
+        assert [appended.duplicate for appended in stored] == [False, True, False, True]
+        await world.settle()
+        assert sorted(to for _, to, _ in world.sender.sent) == ["one.test", "two.test"]
+        assert await world.statuses() == {Status.DELIVERED: 2}
+
+
+async def test_a_request_that_would_owe_too_much_is_refused(tmp_path: Path) -> None:
+    async with World(tmp_path) as world:
+        for number in range(60):
+            await world.endpoint(f"r{number}.test")
+        draft = Draft(world.directory.event_types["a.b"], b"{}")
+        with pytest.raises(TooMuchOwed, match="61000 events and deliveries"):
+            world.engine.acceptor.accept_for([(world.account.seq, draft)] * 1000)
+        assert world.engine.acceptor.waiting_events == 0
+
+
+async def test_slow_receivers_that_answer_well_leave_slots_for_the_quick(tmp_path: Path) -> None:
+    async with World(tmp_path, in_flight_max=100) as world:
+        other = await world.new_account()
+        await world.endpoint("quick.test", account=other)
+        await world.accept(1, account=other)
+        for number in range(20):
+            await world.endpoint(f"slow{number}.test")
+        await world.accept(5)
+        await world.run_for(SECOND)
+        for number in range(20):
+            world.sender.latency_ms[f"slow{number}.test"] = 12 * SECOND
+        for _ in range(60):
+            await world.accept(5)
+            await world.accept(1, account=other)
+            await world.run_for(500)
+        assert len(world.sender.times("quick.test")) == 61

@@ -33,7 +33,7 @@ _HOP_BY_HOP: Final = frozenset(
     }
 )
 _OURS: Final = ("content-", "webhook-", "x-uplift-")
-_SECRET_WORDS: Final = ("authorization", "cookie", "key", "password", "secret", "signature", "token")
+_SECRET_WORDS: Final = ("auth", "cookie", "credential", "key", "pass", "pwd", "secret", "signature", "token")
 
 
 def check_headers(headers: Mapping[str, str]) -> list[Problem]:

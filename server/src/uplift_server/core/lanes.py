@@ -23,9 +23,17 @@ STALLED_MS_MIN: Final = 100
 STALLED_MEANS: Final = 8
 """A lane is stalled once nothing has come back for STALLED_MEANS times its usual duration. Then it starts nothing
 beyond WINDOW_START: a receiver that begins to hang takes a few slots, and not its whole share."""
+QUICK_US: Final = 1_000_000
 UNPROVEN_SHARE: Final = 0.75
-"""The last quarter of the process's slots is for lanes that have proved themselves: receivers that never answer cannot
-take it, however many they are."""
+"""The last quarter of the process's slots is for lanes that have proved themselves by answering well within QUICK_US:
+receivers that never answer, or take their time, cannot take it, however many they are."""
+SCARCE_SHARE: Final = 0.25
+SCARCE_FREE_PER_SLOT: Final = 4
+SCARCE_SLOTS_MIN: Final = 64
+"""Once less than a quarter of the slots is free, a lane may add to what it has in flight only while four times that is
+still free. So the more is taken the less each may take, and a few slots stay free for whoever has none (a dynamic
+threshold, as switches share their buffers). A process with fewer than SCARCE_SLOTS_MIN slots has them taken in turns
+alone."""
 HORIZON_MS: Final = 5000
 """A lane holds what it can send within this time."""
 PACE_CREDIT_MS: Final = 20
@@ -51,6 +59,7 @@ class Lane(Generic[T]):
     __slots__ = (
         "account",
         "breaker",
+        "busy_since_ms",
         "endpoint",
         "in_flight",
         "in_flight_max",
@@ -88,8 +97,10 @@ class Lane(Generic[T]):
         self.window = WINDOW_START
         """How many may be in flight, within `in_flight_max`: grows with every success, falls to 1 at a time-out."""
         self.proven = False
-        """Whether an attempt has come back well since the last time-out."""
+        """Whether the last attempt that came back well was quick, and none is overdue."""
         self.last_return_ms = 0
+        self.busy_since_ms = 0
+        """When the lane last went from nothing in flight to something."""
         self.mean_us = 0
         """How long attempts take, lately."""
         self.next_start_ms = 0.0
@@ -130,9 +141,14 @@ class Lane(Generic[T]):
 
     def stalled(self, now_ms: int) -> bool:
         """Whether attempts go out and nothing comes back."""
-        return self.in_flight >= WINDOW_START and now_ms - self.last_return_ms > max(
-            STALLED_MS_MIN, self.mean_us * STALLED_MEANS // 1000
-        )
+        return self.in_flight >= WINDOW_START and now_ms - self.last_return_ms > self._patience_ms()
+
+    def overdue(self, now_ms: int) -> bool:
+        """Whether what is in flight takes longer than usual."""
+        return self.in_flight > 0 and now_ms - max(self.last_return_ms, self.busy_since_ms) > self._patience_ms()
+
+    def _patience_ms(self) -> int:
+        return max(STALLED_MS_MIN, self.mean_us * STALLED_MEANS // 1000)
 
     def pop(self) -> T:
         """The next delivery; kinds take turns."""
@@ -174,6 +190,7 @@ class Lanes(Generic[T]):
         self._paced_count = 0
         self._unproven_max = in_flight_max * UNPROVEN_SHARE
         self._unproven_in_flight = 0
+        self._scarce_below = in_flight_max * SCARCE_SHARE if in_flight_max >= SCARCE_SLOTS_MIN else 0
         self._parked: deque[Lane[T]] = deque()
         """Unproven lanes that wait until there are slots for such again; one that is not `parked` any more is void."""
 
@@ -240,7 +257,7 @@ class Lanes(Generic[T]):
                     self._next_turn(account)
                 continue
             item = lane.pop()
-            self._take_slot(lane)
+            self._take_slot(lane, now_ms)
             gap_ms = lane.rate_gap_ms
             if gap_ms:
                 # Idle time earns no burst, but a timer that fired a little late must not lower the rate.
@@ -253,14 +270,16 @@ class Lanes(Generic[T]):
             return lane, item
         return None
 
-    def start_now(self, lane: Lane[T]) -> bool:
+    def start_now(self, lane: Lane[T], now_ms: int) -> bool:
         """Take a slot for an attempt that a person asked for: no turn, pace or breaker counts. False: none is free."""
         if lane.in_flight >= lane.in_flight_max or self.in_flight >= self.in_flight_max:
             return False
-        self._take_slot(lane)
+        self._take_slot(lane, now_ms)
         return True
 
-    def _take_slot(self, lane: Lane[T]) -> None:
+    def _take_slot(self, lane: Lane[T], now_ms: int) -> None:
+        if lane.in_flight == 0:
+            lane.busy_since_ms = now_ms
         lane.in_flight += 1
         self.in_flight += 1
         if not lane.proven:
@@ -268,7 +287,13 @@ class Lanes(Generic[T]):
 
     def _may_start(self, lane: Lane[T], now_ms: int) -> bool:
         """Whether a lane may start an attempt now; one that may later is put where it will be found then."""
+        if lane.proven and lane.overdue(now_ms):
+            self._prove(lane, proven=False)
         if not lane.waiting_count or not lane.has_slot or lane.stalled(now_ms):
+            return False
+        free = self.in_flight_max - self.in_flight
+        if free < self._scarce_below and lane.in_flight * SCARCE_FREE_PER_SLOT >= free:
+            # It is looked at again when one of its own attempts returns.
             return False
         if lane.start_at() > now_ms:
             self._pace(lane)
@@ -291,7 +316,7 @@ class Lanes(Generic[T]):
         if duration_us:
             lane.last_return_ms = now_ms
             if well:
-                self._prove(lane, proven=True)
+                self._prove(lane, proven=duration_us <= QUICK_US)
                 lane.mean_us += (duration_us - lane.mean_us) >> 3
                 if lane.window < lane.in_flight_max:
                     lane.window += 1

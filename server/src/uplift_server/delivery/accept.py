@@ -16,7 +16,12 @@ from uplift_server.core import envelope
 from uplift_server.core.deliveries import Status, Trigger
 from uplift_server.core.ids import RANDOM_BYTES, uuid7, uuid_text
 from uplift_server.core.lanes import Kind, Lane
-from uplift_server.core.limits import ACCEPTS_BODY_BYTES_MAX, ACCEPTS_WAITING_MAX
+from uplift_server.core.limits import (
+    ACCEPTS_BODY_BYTES_MAX,
+    ACCEPTS_WAITING_MAX,
+    ACCEPTS_WAITING_ROWS_MAX,
+    GROUP_ROWS_MAX,
+)
 from uplift_server.delivery.clock import Clock
 from uplift_server.delivery.directory import Directory, LiveEndpoint, LiveEventType
 from uplift_server.delivery.lanes import DeliveryLanes
@@ -53,10 +58,19 @@ class _Group(NamedTuple):
     """Events of one request on their way into the store."""
 
     events: list[NewEvent]
-    reserved: list[tuple[NewEvent, LiveEndpoint, Lane[LeasedDelivery], int]]
-    """Deliveries born leased: event, endpoint, lane and the end of the lease."""
+    reserved: list[tuple[int, LiveEndpoint, Lane[LeasedDelivery], int]]
+    """Deliveries born leased: the event's place in the group, endpoint, lane and the end of the lease."""
     answer: "asyncio.Future[list[Appended] | IdempotencyConflict]"
     body_bytes: int
+    rows: int
+    """Events and deliveries together."""
+
+
+class TooMuchOwed(Exception):
+    """The events of one request are wanted by so many endpoints that storing them would hold up everybody."""
+
+    def __init__(self, rows: int) -> None:
+        super().__init__(f"{rows} events and deliveries in one request, more than {GROUP_ROWS_MAX}")
 
 
 class Acceptor:
@@ -74,6 +88,7 @@ class Acceptor:
         self._gathered: list[_Group] = []
         self._waiting_events = 0
         self._waiting_bytes = 0
+        self._waiting_rows = 0
         self._being_stored: dict[int, tuple[int, list[_Group]]] = {}
         self._batches = 0
         self._closed = False
@@ -105,12 +120,21 @@ class Acceptor:
             raise Unavailable("the server is shutting down")
         if self._waiting_events + len(drafts) > ACCEPTS_WAITING_MAX or self._waiting_bytes >= ACCEPTS_BODY_BYTES_MAX:
             raise Unavailable("more events are waiting to be stored than this server takes at once")
+        rows = len(drafts) + sum(
+            len(self._directory.matches(account_seq, draft.event_type.name)) for account_seq, draft in drafts
+        )
+        if rows > GROUP_ROWS_MAX:
+            raise TooMuchOwed(rows)
+        if self._waiting_rows and self._waiting_rows + rows > ACCEPTS_WAITING_ROWS_MAX:
+            raise Unavailable("more deliveries are waiting to be stored than this server takes at once")
         now = self._clock.now_ms()
-        group = _Group([], [], asyncio.get_running_loop().create_future(), sum(len(draft.data) for _, draft in drafts))
+        body_bytes = sum(len(draft.data) for _, draft in drafts)
+        group = _Group([], [], asyncio.get_running_loop().create_future(), body_bytes, rows)
         for account_seq, draft in drafts:
             group.events.append(self._event(account_seq, draft, now, group))
         self._waiting_events += len(drafts)
         self._waiting_bytes += group.body_bytes
+        self._waiting_rows += group.rows
         if not self._gathered:
             asyncio.get_running_loop().call_soon(self._flush)
         self._gathered.append(group)
@@ -134,7 +158,6 @@ class Acceptor:
         event_id = draft.id or uuid7(now, self._random_bytes())
         body = envelope.build(uuid_text(event_id), event_type.name, event_type.record.api_version, now, draft.data)
         deliveries = []
-        reserved = []
         for endpoint in self._directory.matches(account_seq, event_type.name):
             if endpoint.record.state is not EndpointState.ENABLED:
                 deliveries.append(NewDelivery(endpoint.seq, Status.HELD, None))
@@ -144,11 +167,11 @@ class Acceptor:
                 lane.reserved += 1
                 lease_until = now + self._lease_ms
                 deliveries.append(NewDelivery(endpoint.seq, Status.PENDING, lease_until, self._owner))
-                reserved.append((endpoint, lane, lease_until))
+                group.reserved.append((len(group.events), endpoint, lane, lease_until))
             else:
                 self._lanes.note_backlog(endpoint.seq)
                 deliveries.append(NewDelivery(endpoint.seq, Status.PENDING, now))
-        event = NewEvent(
+        return NewEvent(
             event_id,
             account_seq,
             event_type.seq,
@@ -160,9 +183,6 @@ class Acceptor:
             draft.id is not None,
             draft.data,
         )
-        for endpoint, lane, lease_until in reserved:
-            group.reserved.append((event, endpoint, lane, lease_until))
-        return event
 
     def _random_bytes(self) -> bytes:
         at = self._random_at
@@ -193,6 +213,7 @@ class Acceptor:
         for group, result in zip(groups, results, strict=True):
             self._waiting_events -= len(group.events)
             self._waiting_bytes -= group.body_bytes
+            self._waiting_rows -= group.rows
             self._hand_over(group, result)
             if group.answer.done():
                 continue
@@ -217,16 +238,12 @@ class Acceptor:
 
     def _hand_over(self, group: _Group, result: list[Appended] | IdempotencyConflict | None) -> None:
         """Put what was born leased into its lane; give the room back where nothing was stored."""
-        fresh = (
-            {appended.id: appended.seq for appended in result if not appended.duplicate}
-            if isinstance(result, list)
-            else {}
-        )
-        for event, endpoint, lane, lease_until in group.reserved:
+        stored = result if isinstance(result, list) else None
+        for place, endpoint, lane, lease_until in group.reserved:
             lane.reserved -= 1
-            seq = fresh.get(event.id)
-            if seq is None:
+            if stored is None or stored[place].duplicate:
                 continue
+            event, seq = group.events[place], stored[place].seq
             leased = LeasedDelivery(
                 seq,
                 endpoint.seq,

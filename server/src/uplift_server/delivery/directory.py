@@ -25,6 +25,8 @@ from uplift_server.store.records import Account, ApiKey, Endpoint, EndpointState
 from uplift_server.store.sealing import Sealer
 
 SCHEMA_PROBLEMS_MAX: Final = 20
+SCHEMA_DETAILS_BYTES_MAX: Final = 16 * 1024
+"""Of larger data only the first problem is told: looking for all of them would hold up everybody."""
 
 
 class LiveEventType:
@@ -52,11 +54,13 @@ class LiveEventType:
             value = msgspec.json.decode(data)
             if self._validator.is_valid(value):
                 return []
-        except (ValueError, RecursionError, OverflowError) as error:
-            text = f"This cannot be checked against the type's schema: {error}. Send numbers that a double can hold."
+        except (ValueError, RecursionError, OverflowError) as unchecked:
+            text = (
+                f"This cannot be checked against the type's schema: {unchecked}. Send numbers that a double can hold."
+            )
             return [Problem("data", "not_checkable", text)]
         problems = []
-        for error in self._validator.iter_errors(value):
+        for error in self._errors(value, len(data)):
             path = ".".join(["data", *map(str, error.instance_path)])
             problems.append(
                 Problem(path, "schema_mismatch", f"{error.message[:300]}. See GET /v1/event-types/{self.name}.")
@@ -64,6 +68,16 @@ class LiveEventType:
             if len(problems) == SCHEMA_PROBLEMS_MAX:
                 break
         return problems
+
+    def _errors(self, value: object, size: int) -> Iterable[jsonschema_rs.ValidationError]:
+        assert self._validator is not None
+        if size <= SCHEMA_DETAILS_BYTES_MAX:
+            return self._validator.iter_errors(value)
+        try:
+            self._validator.validate(value)
+        except jsonschema_rs.ValidationError as first:
+            return [first]
+        return []
 
 
 def compile_schema(schema: str) -> jsonschema_rs.Validator:
@@ -211,7 +225,7 @@ class Directory:
         live.url = url
         live.subscription = Subscription(record.event_types)
         live.signer = Signer((secret,), secret)
-        live.target = Target(url.host, url.port, url.encrypted)
+        live.target = Target(url.host, url.port, url.encrypted, record.account_seq)
         live.head = head_template(
             path=url.path,
             host_header=url.host_header,

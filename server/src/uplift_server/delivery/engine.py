@@ -1,9 +1,9 @@
 """The engine: its parts wired together, its loops, and how it starts and drains."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import structlog
 
@@ -25,7 +25,8 @@ from uplift_server.store.records import LeasedDelivery
 RECLAIM_BATCH: Final = 1000
 DRAIN_MS_MAX: Final = 16_000
 """How long a stop waits for attempts in flight: an attempt's deadline and a little, within the 20 s a stop may take."""
-STORE_SECONDS: Final = 1.0
+STORE_SECONDS: Final = 2.5
+"""How long a stop waits for each answer of the store: more than it waits for a foreign lock."""
 _log = structlog.get_logger()
 
 
@@ -170,27 +171,27 @@ class Engine:
         self.acceptor.close()
         self.dispatcher.stop()
         self.lanes.draining = True
-        try:
-            await self._until(lambda: not self.acceptor.waiting_events, deadline)
-            for delivery in self.lanes.empty_all():
-                self.dispatcher.give_back(delivery)
-            async with asyncio.timeout(STORE_SECONDS):
-                await self.dispatcher.release_returned()
-            await self._until(lambda: not self.lanes.in_flight, deadline)
-            self._attempts.aborting = True
-            await self._sender.close()
-            async with asyncio.timeout(STORE_SECONDS):
-                await self.settler.drain()
-                await self.dispatcher.release_returned()
-        except (StoreError, TimeoutError) as error:
-            # What could not be written is attempted again when its lease ends, or at the next start.
-            _log.error("the database did not take everything before the stop", cause=str(error) or "no answer")
-            self._attempts.aborting = True
-            await self._sender.close()
+        await self._until(lambda: not self.acceptor.waiting_events, deadline)
+        for delivery in self.lanes.empty_all():
+            self.dispatcher.give_back(delivery)
+        await self._within(self.dispatcher.release_returned())
+        await self._until(lambda: not self.lanes.in_flight, deadline)
+        self._attempts.aborting = True
+        await self._sender.close()
+        await self._within(self.settler.drain())
+        await self._within(self.dispatcher.release_returned())
         self._stopping.set()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _within(self, work: Coroutine[Any, Any, None]) -> None:
+        """Give the store a while. What it does not take is attempted again when its lease ends, or after a start."""
+        try:
+            async with asyncio.timeout(STORE_SECONDS):
+                await work
+        except (StoreError, TimeoutError) as error:
+            _log.error("the database did not take everything before the stop", cause=str(error) or "no answer")
 
     async def _until(self, done: Callable[[], bool], deadline_ms: int) -> None:
         while not done() and self._clock.now_ms() < deadline_ms:

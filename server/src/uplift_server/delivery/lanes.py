@@ -101,7 +101,7 @@ class DeliveryLanes:
 
     def start_now(self, lane: Lane[LeasedDelivery], delivery: LeasedDelivery) -> None:
         """Begin an attempt a person asked for; it waits only where no slot is free."""
-        if not self.stopped and self._lanes.start_now(lane):
+        if not self.stopped and self._lanes.start_now(lane, self._clock.now_ms()):
             self.start(lane, delivery)
         else:
             self.push(lane, delivery, Kind.FIRST)

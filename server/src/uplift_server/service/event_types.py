@@ -8,6 +8,7 @@ from typing import Any, Final
 from uplift_server.core import envelope
 from uplift_server.core.event_types import check_name
 from uplift_server.core.problems import Problem
+from uplift_server.core.schemas import check_depth, check_schema
 from uplift_server.delivery.directory import LiveEventType
 from uplift_server.service.means import UNSET, Listing, Means, Unset, given_or, given_or_none, not_found, place, refuse
 from uplift_server.service.principals import Caller
@@ -97,6 +98,15 @@ def _json_text(value: Any) -> str | None:
     return None if value is UNSET or value is None else json.dumps(value, ensure_ascii=False)
 
 
+def _too_much(schema: str | None, example: str | None) -> list[Problem]:
+    """What would take too long to check."""
+    found = [
+        None if schema is None else check_schema(json.loads(schema), schema),
+        None if example is None else check_depth(json.loads(example), "example"),
+    ]
+    return [problem for problem in found if problem is not None]
+
+
 def _check(name: str, schema: str | None, example: str | None) -> list[Problem]:
     """What is wrong with a schema and an example, each alone and together."""
     problems = [
@@ -104,6 +114,8 @@ def _check(name: str, schema: str | None, example: str | None) -> list[Problem]:
         for field, text in (("schema", schema), ("example", example))
         if text is not None and len(text.encode()) > EVENT_TYPE_JSON_BYTES_MAX
     ]
+    if not problems:
+        problems.extend(_too_much(schema, example))
     if problems or schema is None:
         return problems
     record = EventType(

@@ -10,7 +10,7 @@ from uplift_server.core.instants import parse_instant
 from uplift_server.core.limits import EVENT_DATA_BYTES_MAX
 from uplift_server.core.problems import Problem
 from uplift_server.core.scopes import Scope
-from uplift_server.delivery.accept import Acceptor, Draft
+from uplift_server.delivery.accept import Acceptor, Draft, TooMuchOwed
 from uplift_server.delivery.clock import Clock
 from uplift_server.delivery.directory import Directory, LiveEventType
 from uplift_server.service.errors import AccountRequired, Invalid, PayloadTooLarge
@@ -67,7 +67,12 @@ class Ingest:
                 drafts.append((account_seq, draft))
         if problems:
             raise Invalid(problems)
-        return self._acceptor.accept_for(drafts)
+        try:
+            return self._acceptor.accept_for(drafts)
+        except TooMuchOwed as error:
+            raise PayloadTooLarge(
+                f"This request would owe too much at once: {error}. Send fewer events at once."
+            ) from error
 
     def _account(self, caller: Caller, event: Incoming, prefix: str, problems: list[Problem]) -> int | None:
         if event.account is None:

@@ -8,7 +8,7 @@ from enum import Enum
 from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 from uplift_server.core import cursors, ids
-from uplift_server.core.limits import IDEMPOTENCY_KEY_CHARACTERS_MAX
+from uplift_server.core.idempotency import check_key
 from uplift_server.core.problems import Problem
 from uplift_server.delivery.clock import Clock
 from uplift_server.delivery.directory import Directory
@@ -27,6 +27,7 @@ class Unset(Enum):
     UNSET = "unset"
 
 
+PLACE_MAX: Final = 2**62
 UNSET: Final = Unset.UNSET
 """Stands for a field that was not sent, which is not the same as one sent empty."""
 
@@ -108,10 +109,8 @@ def request_of(repeat: Repeat | None, account_seq: int, kind: str) -> idempotenc
 
 def check_repeat(repeat: Repeat | None) -> list[Problem]:
     """What is wrong with an `Idempotency-Key`, if anything."""
-    if repeat is None or (1 <= len(repeat.key) <= IDEMPOTENCY_KEY_CHARACTERS_MAX and repeat.key.isprintable()):
-        return []
-    text = f"An idempotency key has 1 to {IDEMPOTENCY_KEY_CHARACTERS_MAX} printable characters. Use a UUID."
-    return [Problem("Idempotency-Key", "idempotency_key_invalid", text)]
+    wrong = None if repeat is None else check_key(repeat.key, "Idempotency-Key")
+    return [] if wrong is None else [wrong]
 
 
 def place(listing: Listing, count: int, problems: Sequence[Problem] = ()) -> tuple[int, ...] | None:
@@ -120,7 +119,8 @@ def place(listing: Listing, count: int, problems: Sequence[Problem] = ()) -> tup
     Raises Invalid for a cursor that no list gave, with the problems found before.
     """
     found = None if listing.cursor is None else cursors.decode(listing.cursor, count)
-    if listing.cursor is not None and found is None:
+    # Places are positive; what cannot be one would overflow where it is counted on from.
+    if listing.cursor is not None and (found is None or not all(0 <= number < PLACE_MAX for number in found)):
         wrong = Problem(
             "cursor", "cursor_invalid", "This is no cursor of this list. Use `next_cursor` of an earlier page."
         )

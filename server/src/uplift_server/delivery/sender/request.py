@@ -18,6 +18,9 @@ class Target:
     """Lowercase ASCII name or address literal, IPv6 without brackets."""
     port: int
     encrypted: bool
+    account: int = 0
+    """Whose endpoint it is. Connections are not shared between accounts: what a receiver writes unasked after one
+    request must never be taken for the answer to somebody else's."""
 
 
 class Request(NamedTuple):

@@ -66,7 +66,8 @@ class SqliteDatabase:
 
     def append(self, groups: Sequence[Sequence[NewEvent]]) -> Awaitable[list[list[Appended] | IdempotencyConflict]]:
         """See the contract."""
-        return self._writer.submit(lambda w: w.appender.append(groups), weight=sum(map(len, groups)))
+        rows = sum(1 + len(event.deliveries) for group in groups for event in group)
+        return self._writer.submit(lambda w: w.appender.append(groups), weight=rows)
 
     def lease_due(
         self, wishes: Sequence[LeaseWish], *, now: int, lease_until: int, owner: int, body_bytes_max: int

@@ -1,0 +1,76 @@
+"""Bounds on the JSON an event type brings: a schema must be checkable in a time that nobody notices.
+
+A validator follows every reference it meets. A few levels that each refer twice to the next double the work with every
+level, so what counts is the number of places a schema unfolds to, not its size.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from uplift_server.core.limits import JSON_DEPTH_MAX, SCHEMA_CHARACTERS_MAX, SCHEMA_PLACES_MAX
+from uplift_server.core.problems import Problem
+
+_REFERENCES: Final = ("$ref", "$dynamicRef")
+
+
+def check_depth(value: Any, field: str) -> Problem | None:
+    """Whether JSON nests more than JSON_DEPTH_MAX levels."""
+    level = [value]
+    for _ in range(JSON_DEPTH_MAX):
+        level = [below for each in level for below in _below(each)]
+        if not level:
+            return None
+    return Problem(field, "too_deep", f"This nests more than {JSON_DEPTH_MAX} levels. Make it flatter.")
+
+
+def check_schema(schema: Any, text: str, field: str = "schema") -> Problem | None:
+    """What makes a JSON Schema too expensive to check, if anything; `text` is the schema as it was sent."""
+    if len(text) > SCHEMA_CHARACTERS_MAX:
+        return Problem(field, "schema_too_large", f"A schema has at most {SCHEMA_CHARACTERS_MAX} characters.")
+    deep = check_depth(schema, field)
+    if deep is not None:
+        return deep
+    if _places(schema, schema, {}) > SCHEMA_PLACES_MAX:
+        text = f"With its references followed, this schema has more than {SCHEMA_PLACES_MAX} places. Simplify it."
+        return Problem(field, "schema_too_complex", text)
+    return None
+
+
+def _below(value: Any) -> Iterator[Any]:
+    if isinstance(value, Mapping):
+        yield from value.values()
+    elif isinstance(value, list):
+        yield from value
+
+
+def _places(root: Any, value: Any, known: dict[int, int]) -> int:
+    """How many places a value unfolds to; one that is being unfolded already (a recursion) counts once."""
+    if not isinstance(value, Mapping | list):
+        return 1
+    if id(value) in known:
+        return known[id(value)]
+    known[id(value)] = 1
+    count = 1 + sum(_places(root, below, known) for below in _below(value))
+    if isinstance(value, Mapping):
+        count += sum(_places(root, _referred(root, value[name]), known) for name in _REFERENCES if name in value)
+    known[id(value)] = min(count, SCHEMA_PLACES_MAX + 1)
+    return known[id(value)]
+
+
+def _referred(root: Any, reference: Any) -> Any:
+    """What a reference within the schema points to; None for any other, which the compiler judges."""
+    if not isinstance(reference, str) or not reference.startswith("#"):
+        return None
+    if not reference.startswith("#/"):
+        # The whole schema, or an anchor: where that stands does not matter for an upper bound.
+        return root
+    found = root
+    for part in reference[2:].split("/"):
+        key = part.replace("~1", "/").replace("~0", "~")
+        if isinstance(found, Mapping):
+            found = found.get(key)
+        elif isinstance(found, list) and key.isdigit() and int(key) < len(found):
+            found = found[int(key)]
+        else:
+            return None
+    return found

@@ -1,0 +1,61 @@
+"""What one caller may ask for at once, and what must not hold up everybody."""
+
+import json
+import time
+from typing import Any
+
+from uplift_server.core.cursors import encode
+
+from .test_ingest import Client, event, operator, port, problems  # noqa: F401 - fixtures
+
+
+def doubling(levels: int) -> Any:
+    """A schema that unfolds to 2 ** levels places."""
+    definitions: dict[str, Any] = {"l0": {"type": "object"}}
+    for level in range(1, levels):
+        below = {"$ref": f"#/$defs/l{level - 1}"}
+        definitions[f"l{level}"] = {"allOf": [below, below]}
+    return {"$ref": f"#/$defs/l{levels - 1}", "$defs": definitions}
+
+
+def nested(levels: int) -> Any:
+    value: Any = {}
+    for _ in range(levels):
+        value = {"a": value}
+    return value
+
+
+def test_schemas_that_would_stop_the_server_are_refused(operator: Client) -> None:  # noqa: F811
+    refused = operator.put("/v1/event-types/evil.one", {"description": "x", "schema": doubling(30)})
+    assert problems(refused) == {("schema", "schema_too_complex")}
+    refused = operator.put("/v1/event-types/evil.two", {"description": "x", "example": nested(900)})
+    assert problems(refused) == {("example", "too_deep")}
+    assert operator.get("/v1/event-types?limit=500")["data"]
+
+
+def test_deep_data_is_an_answer_and_no_defect(operator: Client) -> None:  # noqa: F811
+    deep = json.dumps({"object": nested(900)})
+    answer = operator.post("/v1/events", b'{"type":"movement.analytics.created","data":%b}' % deep.encode())
+    assert answer.status in {202, 422}
+
+
+def test_data_with_very_many_problems_is_refused_quickly(operator: Client) -> None:  # noqa: F811
+    data = {"object": {"id": "a", "positions": [1] * 60_000}}
+    began = time.monotonic()
+    refused = operator.post("/v1/events", {"type": "athlete.created", "data": data})
+    assert refused.status == 422
+    assert 1 <= len(refused.json()["errors"]) <= 20
+    assert time.monotonic() - began < 1
+
+
+def test_equal_ids_in_one_batch_are_one_event(operator: Client) -> None:  # noqa: F811
+    chosen = "0197f0c2-a1b2-4c3d-8e4f-0123456789ab"
+    answer = operator.post("/v1/events/batch", {"events": [event(id=chosen)] * 3}).json()["data"]
+    assert [item["duplicate"] for item in answer] == [False, True, True]
+
+
+def test_a_cursor_nobody_gave_is_refused(operator: Client) -> None:  # noqa: F811
+    for number in (-(2**63), 2**63 - 1):
+        for order in ("asc", "desc"):
+            answer = operator.get(f"/v1/events?order={order}&cursor={encode([number])}")
+            assert answer["code"] == "validation_failed"

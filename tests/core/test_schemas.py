@@ -1,0 +1,95 @@
+"""What a schema may cost."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from uplift_server.core.catalog import EVENT_TYPES
+from uplift_server.core.limits import JSON_DEPTH_MAX, SCHEMA_CHARACTERS_MAX, SCHEMA_PLACES_MAX
+from uplift_server.core.schemas import check_depth, check_schema
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.text(max_size=5)
+    | st.sampled_from(["#", "#/$defs/a", "#/x/0", "#a"]),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.sampled_from(["$ref", "$defs", "a", "x", "allOf", "$dynamicRef"]), inner, max_size=4)
+    ),
+    max_leaves=30,
+)
+
+
+def code(schema: Any) -> str | None:
+    problem = check_schema(schema, json.dumps(schema))
+    return None if problem is None else problem.code
+
+
+def test_the_built_in_schemas_are_within_bounds() -> None:
+    assert [code(event_type.schema) for event_type in EVENT_TYPES] == [None] * len(EVENT_TYPES)
+
+
+def nested(levels: int) -> Any:
+    value: Any = {}
+    for _ in range(levels - 1):
+        value = {"a": value}
+    return value
+
+
+def test_depth() -> None:
+    assert check_depth(nested(JSON_DEPTH_MAX), "example") is None
+    problem = check_depth([nested(JSON_DEPTH_MAX)], "example")
+    assert problem is not None
+    assert (problem.field, problem.code) == ("example", "too_deep")
+    assert check_depth("text", "example") is None
+    assert code(nested(JSON_DEPTH_MAX + 1)) == "too_deep"
+
+
+def test_size() -> None:
+    assert code({"description": "x" * SCHEMA_CHARACTERS_MAX}) == "schema_too_large"
+
+
+def doubling(levels: int) -> Any:
+    definitions: dict[str, Any] = {"l0": {"type": "object"}}
+    for level in range(1, levels):
+        below = {"$ref": f"#/$defs/l{level - 1}"}
+        definitions[f"l{level}"] = {"allOf": [below, below]}
+    return {"$ref": f"#/$defs/l{levels - 1}", "$defs": definitions}
+
+
+def test_references_that_double_the_work_at_every_level_are_too_complex() -> None:
+    assert code(doubling(5)) is None
+    assert code(doubling(30)) == "schema_too_complex"
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"$ref": "#"},
+        {"$defs": {"tree": {"properties": {"left": {"$ref": "#/$defs/tree"}}}}, "$ref": "#/$defs/tree"},
+        {"$ref": "#anchor", "items": {"$dynamicRef": "#anchor"}},
+        {"$ref": "#/a~1b/0/~0", "a/b": [{"~": {"type": "string"}}]},
+        {"$ref": "#/a/9", "a": []},
+        {"$ref": "#/a/b/c", "a": {"b": 1}},
+        {"$ref": "https://example.com/schema"},
+        {"$ref": 5},
+        True,
+    ],
+)
+def test_recursions_and_odd_references_are_the_compilers_business(schema: Any) -> None:
+    assert code(schema) is None
+
+
+@given(JSON)
+def test_any_json_gets_an_answer(schema: Any) -> None:
+    assert code(schema) in {None, "schema_too_complex", "too_deep"}
+
+
+def test_the_bound_is_a_bound() -> None:
+    assert code({"enum": list(range(SCHEMA_PLACES_MAX - 2))}) is None
+    assert code({"enum": list(range(SCHEMA_PLACES_MAX))}) == "schema_too_complex"
