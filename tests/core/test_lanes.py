@@ -1,6 +1,7 @@
 """Who goes next: turns, caps, pacing and probes, also in any order of everything that can happen to lanes."""
 
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from itertools import count, pairwise
 
 import pytest
@@ -598,13 +599,17 @@ class LanesMachine(RuleBasedStateMachine):
         slots = 1 if lane.breaker.probe_at is not None else min(lane.window, lane.in_flight_max)
         return any(self.waiting[lane].values()) and self.flying(lane) < slots and not lane.stalled(self.now)
 
+    def in_good_standing(self, lane: Lane[int]) -> bool:
+        """Whether a lane is proven and stays so when it is looked at now."""
+        return lane.proven and not lane.overdue(self.now)
+
     def ready(self) -> set[Lane[int]]:
-        open_to_all = self.unproven_in_flight() < UNPROVEN_MAX
-        return {
-            lane
-            for lane in self.waiting
-            if self.may_start(lane) and lane.start_at() <= self.now and (lane.proven or open_to_all)
-        }
+        """Lanes that must get a slot if one is free, whichever lanes are found overdue before it is their turn."""
+        unproven = sum(not self.in_good_standing(lane) for lane, _ in self.in_flight)
+        return self.could_start(lambda lane: self.in_good_standing(lane) or unproven < UNPROVEN_MAX)
+
+    def could_start(self, allowed: Callable[[Lane[int]], bool]) -> set[Lane[int]]:
+        return {lane for lane in self.waiting if self.may_start(lane) and lane.start_at() <= self.now and allowed(lane)}
 
     def unproven_in_flight(self) -> int:
         return sum(not lane.proven for lane, _ in self.in_flight)
@@ -625,6 +630,8 @@ class LanesMachine(RuleBasedStateMachine):
 
     def pop_one(self) -> None:
         ready = self.ready()
+        unproven = self.unproven_in_flight()
+        possible = self.could_start(lambda lane: lane.proven or unproven < UNPROVEN_MAX)
         found = self.lanes.pop(self.now)
         if found is None:
             assert not ready or len(self.in_flight) >= IN_FLIGHT_MAX
@@ -632,7 +639,7 @@ class LanesMachine(RuleBasedStateMachine):
                 self.check_wake()
             return
         lane, item = found
-        assert lane in ready
+        assert lane in possible
         assert len(self.in_flight) < IN_FLIGHT_MAX
         assert lane.proven or self.unproven_in_flight() < UNPROVEN_MAX
         if lane.breaker.probe_at is not None:
@@ -664,7 +671,7 @@ class LanesMachine(RuleBasedStateMachine):
 
         Those who have yet to prove themselves also wait for each other's slots.
         """
-        proven = [lane for lane in ready if lane.proven]
+        proven = [lane for lane in ready if self.in_good_standing(lane)]
         accounts: set[object] = {lane.account for lane in proven}
         siblings: set[object] = {lane for lane in proven if lane.account == served.account}
         for winner, waiting in ((served.account, accounts), (served, siblings)):
@@ -676,7 +683,7 @@ class LanesMachine(RuleBasedStateMachine):
     @invariant()
     def forget_those_that_are_not_ready(self) -> None:
         """Who could not be served meanwhile has not been passed over."""
-        ready = [lane for lane in self.ready() if lane.proven]
+        ready = [lane for lane in self.ready() if self.in_good_standing(lane)]
         alive: set[object] = {*ready, *(lane.account for lane in ready)}
         for other in list(self.passed_over):
             if other not in alive:
