@@ -1,6 +1,10 @@
 """What holds for every test."""
 
+import logging
+from collections.abc import Iterator
+
 import pytest
+import structlog
 from hypothesis import settings
 
 # A slow moment of a shared machine is not a counterexample.
@@ -21,3 +25,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         item.add_marker(pytest.mark.xdist_group(room if room == ALONE else str(item.path)))
     if hasattr(config, "workerinput"):
         items.sort(key=lambda item: item.path.parent.name != ALONE)
+
+
+@pytest.fixture(autouse=True)
+def _logs_restored() -> Iterator[None]:
+    """Commands run in this process send its log lines to a stream that ends with their test."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    structlog.reset_defaults()
+    root.handlers[:], root.level = handlers, level

@@ -4,7 +4,6 @@ import io
 import json
 import logging
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -43,15 +42,6 @@ def failed(**changes: object) -> AttemptLine:
         error="refused\x1b[2J, twice",
         **changes,
     )
-
-
-@pytest.fixture
-def _restored() -> Iterator[None]:
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    structlog.reset_defaults()
-    root.handlers[:], root.level = handlers, level
 
 
 def test_attempts_are_json_lines_in_the_form_of_all_others() -> None:
@@ -103,7 +93,6 @@ def test_what_was_handed_over_is_written_before_close_returns(log_format: str) -
     assert log.dropped == 0
 
 
-@pytest.mark.usefixtures("_restored")
 def test_where_no_lines_are_wanted_warnings_still_come() -> None:
     stream, ordinary = io.BytesIO(), io.StringIO()
     log = AttemptLog(stream, "none")
@@ -154,7 +143,6 @@ def test_a_stream_that_refuses_costs_lines_too() -> None:
     assert log.dropped == 2
 
 
-@pytest.mark.usefixtures("_restored")
 def test_ordinary_lines_are_json_and_mask_what_sounds_secret() -> None:
     stream = io.StringIO()
     logs.set_up("json", stream)
@@ -174,7 +162,6 @@ def test_ordinary_lines_are_json_and_mask_what_sounds_secret() -> None:
     assert second["message"] == "slow thing"
 
 
-@pytest.mark.usefixtures("_restored")
 @pytest.mark.parametrize("log_format", ["json", "console"])
 def test_a_traceback_shows_no_values(log_format: str) -> None:
     stream = io.StringIO()
@@ -188,7 +175,26 @@ def test_a_traceback_shows_no_values(log_format: str) -> None:
     assert "local-value" not in stream.getvalue().replace('whsec = "local-value"', "")
 
 
-@pytest.mark.usefixtures("_restored")
+class Refusing(io.StringIO):
+    """A pipe whose reader has gone."""
+
+    def write(self, text: str) -> int:
+        raise BrokenPipeError
+
+    def flush(self) -> None:
+        raise BrokenPipeError
+
+
+@pytest.mark.parametrize("closed", [False, True])
+def test_a_line_that_cannot_be_written_hurts_nobody(closed: bool) -> None:
+    stream = Refusing()
+    if closed:
+        stream.close()
+    logs.set_up("console", stream)
+    structlog.get_logger().error("not to be seen")
+    logging.getLogger("library").error("nor this")
+
+
 def test_warnings_that_anybody_can_provoke_are_written_once_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = io.StringIO()
     logs.set_up("json", stream)

@@ -4,13 +4,17 @@ With the form `none` only warnings and errors are written, readable.
 
 Every line has `at` (UTC), `level` and `message`, and whatever the caller adds as keywords. Bodies, secrets and keys are
 no keywords: as a net below that rule, values under names that sound secret are masked.
+
+A line that cannot be written is dropped: whoever logs, above all the loops of the engine, goes on.
 """
 
+import contextlib
+import io
 import logging
 import os
 import sys
 from collections.abc import Callable, MutableMapping
-from typing import Any, Final, Literal, TextIO
+from typing import Any, Final, Literal, TextIO, cast
 
 import msgspec
 import structlog
@@ -28,7 +32,7 @@ LogFormat = Literal["console", "json", "none"]
 
 def set_up(log_format: LogFormat, stream: TextIO | None = None) -> None:
     """Send the lines of this process, and the warnings of libraries, to a stream (standard error by default)."""
-    target = sys.stderr if stream is None else stream
+    target = _Unfailing(sys.stderr if stream is None else stream)
     shared: list[structlog.typing.Processor] = [
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="at"),
@@ -53,7 +57,7 @@ def set_up(log_format: LogFormat, stream: TextIO | None = None) -> None:
     structlog.configure(
         processors=[*shared, *ending],
         wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING if log_format == "none" else logging.INFO),
-        logger_factory=structlog.WriteLoggerFactory(file=target),
+        logger_factory=structlog.WriteLoggerFactory(file=cast(TextIO, target)),
         cache_logger_on_first_use=False,
     )
     handler = logging.StreamHandler(target)
@@ -64,6 +68,25 @@ def set_up(log_format: LogFormat, stream: TextIO | None = None) -> None:
     )
     handler.addFilter(_once_a_minute())
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+
+
+class _Unfailing(io.TextIOBase):
+    """A stream that drops what its own one refuses: a closed pipe or a full disk."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.flush()
+
+    def isatty(self) -> bool:
+        return not self._stream.closed and self._stream.isatty()
 
 
 def _once_a_minute() -> Callable[[logging.LogRecord], bool]:
@@ -88,7 +111,7 @@ def _once_a_minute() -> Callable[[logging.LogRecord], bool]:
     return passes
 
 
-def colourful(stream: TextIO) -> bool:
+def colourful(stream: TextIO | io.TextIOBase) -> bool:
     """Whether colours may be written to a stream: a terminal whose user did not say NO_COLOR."""
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
