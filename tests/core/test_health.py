@@ -1,9 +1,11 @@
 """What attempts tell of an endpoint's health."""
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uplift_server.core.health import Health
+from uplift_server.core.health import FAILURES_MIN, Health, HealthRule, Step
 from uplift_server.core.outcomes import Outcome
 
 NOW_MS = 1_764_000_000_000
@@ -65,3 +67,71 @@ def test_the_clock_runs_exactly_from_the_first_failure_since_the_last_success(
         assert health.consecutive_failures == len(row)
         assert health.failing_since == (row[0] if row else None)
         assert (health.status == "failing") == bool(row)
+
+
+DAY_MS = 24 * 3600 * 1000
+RULE = HealthRule(warn_after_ms=3 * DAY_MS, disable_after_ms=5 * DAY_MS)
+
+
+def failing(failures: int = FAILURES_MIN, **changes: int) -> Health:
+    return replace(Health(failures, NOW_MS, None, NOW_MS + 1, Outcome.TIMEOUT), **changes)
+
+
+def test_the_owner_is_warned_on_the_third_day_and_it_is_disabled_on_the_fifth() -> None:
+    health = failing()
+
+    assert health.warn_at(RULE) == NOW_MS + 3 * DAY_MS
+    assert health.disable_at(RULE) == NOW_MS + 5 * DAY_MS
+    assert health.step(NOW_MS + 3 * DAY_MS - 1, RULE) is None
+    assert health.step(NOW_MS + 3 * DAY_MS, RULE) is Step.WARN
+
+    warned = replace(health, warned_at=NOW_MS + 3 * DAY_MS)
+    assert warned.status == "warned"
+    assert warned.warn_at(RULE) is None
+    assert warned.step(NOW_MS + 5 * DAY_MS - 1, RULE) is None
+    assert warned.step(NOW_MS + 5 * DAY_MS, RULE) is Step.DISABLE
+
+
+def test_too_few_failures_warn_of_nothing() -> None:
+    assert failing(FAILURES_MIN - 1).step(NOW_MS + 90 * DAY_MS, RULE) is None
+
+
+def test_nobody_is_disabled_without_a_warning_and_the_time_after_it() -> None:
+    """The server did not run from the second day to the sixth."""
+    late = failing()
+    assert late.step(NOW_MS + 6 * DAY_MS, RULE) is Step.WARN
+
+    warned = replace(late, warned_at=NOW_MS + 6 * DAY_MS)
+    assert warned.disable_at(RULE) == NOW_MS + 8 * DAY_MS
+    assert warned.step(NOW_MS + 8 * DAY_MS - 1, RULE) is None
+    assert warned.step(NOW_MS + 8 * DAY_MS, RULE) is Step.DISABLE
+
+
+def test_a_success_after_the_warning_is_told_once_it_happened_even_if_failing_began_again() -> None:
+    warned = failing(warned_at=NOW_MS + 3 * DAY_MS)
+    well = warned.after(Outcome.DELIVERED, NOW_MS + 4 * DAY_MS, ours=False)
+    again = well.after(Outcome.TIMEOUT, NOW_MS + 4 * DAY_MS + 1, ours=False)
+
+    for health in (well, again):
+        assert not health.warned
+        assert health.step(NOW_MS + 4 * DAY_MS + 1, RULE) is Step.RECOVER
+        assert replace(health, warned_at=None).step(NOW_MS + 4 * DAY_MS + 1, RULE) is None
+    assert again.status == "failing"
+    assert again.disable_at(RULE) == NOW_MS + 9 * DAY_MS + 1
+
+
+def test_time_that_counts_for_nobody_moves_everything_later() -> None:
+    health = failing().excused(NOW_MS - DAY_MS, NOW_MS + DAY_MS)
+
+    assert health.excused_ms == DAY_MS
+    assert health.warn_at(RULE) == NOW_MS + 4 * DAY_MS
+    assert health.disable_at(RULE) == NOW_MS + 6 * DAY_MS
+    assert health.excused(NOW_MS + 2 * DAY_MS, NOW_MS + 3 * DAY_MS).excused_ms == 2 * DAY_MS
+    assert health.excused(NOW_MS - 2 * DAY_MS, NOW_MS - DAY_MS) == health
+    assert health.after(Outcome.DELIVERED, NOW_MS + DAY_MS, ours=False).excused_ms == 0
+
+
+def test_a_healthy_endpoint_has_nothing_to_fear() -> None:
+    for health in (Health(), Health(0, None, NOW_MS, None, Outcome.DELIVERED)):
+        assert health.warn_at(RULE) is health.disable_at(RULE) is health.step(NOW_MS + 90 * DAY_MS, RULE) is None
+        assert health.excused(NOW_MS, NOW_MS + 1) == health

@@ -41,13 +41,18 @@ def described(path: Path) -> dict[str, dict[str, object]]:
         }
 
 
+def make(path: Path, revision: str) -> None:
+    """A file as the release with this revision left it."""
+    with closing(connect(path, read_only=False)) as raw, bound(raw) as connection:
+        raw.execute("BEGIN")
+        schema_version.run(connection, revision)
+        raw.execute("COMMIT")
+
+
 def test_an_empty_file_gets_the_tables_the_migrations_make(tmp_path: Path) -> None:
     """Compared by what SQLite made of both, partial indexes and storage included, and by Alembic's own comparison."""
     assert upgrade(tmp_path / "models.db", now_ms=NOW) is None
-    with closing(connect(tmp_path / "migrated.db", read_only=False)) as raw, bound(raw) as connection:
-        raw.execute("BEGIN")
-        schema_version.run(connection)
-        raw.execute("COMMIT")
+    make(tmp_path / "migrated.db", HEAD)
     assert described(tmp_path / "migrated.db") == described(tmp_path / "models.db")
     assert current(tmp_path / "migrated.db") == current(tmp_path / "models.db") == HEAD
 
@@ -74,38 +79,40 @@ def test_the_revision_is_known_before_and_after(tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir() if "before" in file.name] == []
 
 
-def test_an_older_file_is_copied_aside_with_what_it_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_older_file_is_copied_aside_and_keeps_what_it_holds(tmp_path: Path) -> None:
     """The copy opens as the old database, with rows that were still in the write-ahead log."""
     path = tmp_path / "uplift.db"
-    upgrade(path, now_ms=NOW)
+    make(path, "0001")
     live = sqlite3.connect(path)
     live.execute("INSERT INTO event_types VALUES (1, 'a', '', '', NULL, NULL, '', 0, 1, 1, NULL, NULL)")
+    live.execute(
+        "INSERT INTO deliveries (event_seq, endpoint_seq, account_seq, status, due_at) VALUES (7, 8, 9, 0, 10)"
+    )
     live.commit()
     assert path.with_name("uplift.db-wal").stat().st_size > 0
-    ran: list[object] = []
-    monkeypatch.setattr(schema_version, "HEAD", "0002")
-    monkeypatch.setattr(schema_version, "run", ran.append)
     copy = upgrade(path, now_ms=NOW)
     live.close()
     assert copy == tmp_path / "uplift.db.before-0001-20251124T160000Z"
-    assert len(ran) == 1
-    with closing(sqlite3.connect(copy)) as old:
-        assert old.execute("SELECT name FROM event_types").fetchall() == [("a",)]
-        assert old.execute("SELECT version_num FROM alembic_version").fetchall() == [("0001",)]
+    for file, revision in ((copy, "0001"), (path, HEAD)):
+        with closing(sqlite3.connect(file)) as raw:
+            assert raw.execute("SELECT name FROM event_types").fetchall() == [("a",)]
+            assert raw.execute("SELECT event_seq, due_at FROM deliveries").fetchall() == [(7, 10)]
+            assert raw.execute("SELECT version_num FROM alembic_version").fetchall() == [(revision,)]
+    upgrade(tmp_path / "models.db", now_ms=NOW)
+    assert described(path) == described(tmp_path / "models.db")
 
 
 def test_a_failed_upgrade_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All statements of an upgrade stand in one transaction, those that make tables too."""
     path = tmp_path / "uplift.db"
-    upgrade(path, now_ms=NOW)
+    make(path, "0001")
     before = described(path)
+    whole = schema_version.run
 
     def run_and_fail(connection: sa.Connection) -> None:
-        connection.exec_driver_sql("CREATE TABLE half (done INTEGER)")
-        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0002'")
+        whole(connection)
         raise RuntimeError("the last statement failed")
 
-    monkeypatch.setattr(schema_version, "HEAD", "0002")
     monkeypatch.setattr(schema_version, "run", run_and_fail)
     with pytest.raises(RuntimeError):
         upgrade(path, now_ms=NOW)

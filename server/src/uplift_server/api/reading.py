@@ -52,7 +52,9 @@ def caller_of(request: Request) -> Caller:
     """Who sends a request, and for which account. Raises Unauthorized, NotFound."""
     authorization = request.headers.get("authorization")
     return services_of(request).authenticator.caller(
-        None if authorization is None else authorization.encode("latin-1"), request.headers.get("uplift-account")
+        None if authorization is None else authorization.encode("latin-1"),
+        request.headers.get("uplift-account"),
+        None if request.client is None else request.client.host,
     )
 
 

@@ -14,6 +14,7 @@ from uplift_server.api.views import (
     HealthView,
     KeyView,
     Listed,
+    ReasonName,
     RequestView,
     ResponseView,
     StateName,
@@ -24,7 +25,6 @@ from uplift_server.api.views import (
 from uplift_server.core import cursors, ids
 from uplift_server.core.deliveries import Status, Trigger
 from uplift_server.core.headers import mask
-from uplift_server.core.health import Health
 from uplift_server.core.instants import instant_text, optional_instant_text
 from uplift_server.core.outcomes import Explanation, Outcome, explain
 from uplift_server.service.endpoints import Shown
@@ -33,6 +33,7 @@ from uplift_server.store.records import (
     ApiKey,
     Attempt,
     Delivery,
+    DisabledReason,
     EndpointState,
     Event,
     EventType,
@@ -49,6 +50,11 @@ _STATUS_NAMES: Final[dict[Status, StatusName]] = {
     Status.FAILED: "failed",
     Status.HELD: "held",
     Status.CANCELLED: "cancelled",
+}
+_REASON_NAMES: Final[dict[DisabledReason, ReasonName]] = {
+    DisabledReason.FAILING: "failing",
+    DisabledReason.GONE: "gone",
+    DisabledReason.OPERATOR: "operator",
 }
 _STATE_NAMES: Final[dict[EndpointState, StateName]] = {
     EndpointState.ENABLED: "enabled",
@@ -129,7 +135,7 @@ def endpoint_view(shown: Shown, account: str | None) -> EndpointView:
         rate_limit_per_second=endpoint.rate_limit_per_second,
         max_in_flight=endpoint.max_in_flight,
         state=_STATE_NAMES[endpoint.state],
-        disabled_reason=None,
+        disabled_reason=None if endpoint.disabled_reason is None else _REASON_NAMES[endpoint.disabled_reason],
         health=health_view(shown),
         created_at=instant_text(endpoint.created_at),
         updated_at=instant_text(endpoint.updated_at),
@@ -138,19 +144,12 @@ def endpoint_view(shown: Shown, account: str | None) -> EndpointView:
 
 def health_view(shown: Shown) -> HealthView:
     """How an endpoint fares."""
-    endpoint = shown.endpoint
-    health = Health(
-        endpoint.consecutive_failures,
-        endpoint.failing_since,
-        endpoint.last_success_at,
-        endpoint.last_failure_at,
-        endpoint.last_outcome,
-    )
+    health = shown.endpoint.health
     return HealthView(
         status=health.status,
         failing_since=optional_instant_text(health.failing_since),
-        warned_at=None,
-        disable_at=None,
+        warned_at=optional_instant_text(health.warned_at if health.warned else None),
+        disable_at=optional_instant_text(shown.disable_at),
         last_success_at=optional_instant_text(health.last_success_at),
         last_failure_at=optional_instant_text(health.last_failure_at),
         last_outcome=_outcome_text(health.last_outcome),

@@ -8,6 +8,7 @@ V = TypeVar("V")
 
 StatusName = Literal["pending", "delivered", "failed", "held", "cancelled"]
 StateName = Literal["enabled", "paused", "disabled"]
+ReasonName = Literal["failing", "gone", "operator"]
 TriggerName = Literal["schedule", "resend", "replay", "test"]
 InstantText = Annotated[str, WithJsonSchema({"type": "string", "format": "date-time"})]
 
@@ -84,7 +85,7 @@ class EndpointView(BaseModel):
     rate_limit_per_second: int | None
     max_in_flight: int | None
     state: StateName
-    disabled_reason: Literal["failing", "gone", "operator"] | None
+    disabled_reason: ReasonName | None
     health: HealthView
     created_at: InstantText
     updated_at: InstantText

@@ -1,9 +1,30 @@
-"""The health of an endpoint, as its attempts tell it."""
+"""The health of an endpoint, as its attempts tell it, and when that has consequences."""
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import Final, Literal
 
 from uplift_server.core.outcomes import Outcome
+
+FAILURES_MIN: Final = 5
+"""Nobody is warned of fewer failed attempts than these, however long ago the first was."""
+
+
+@dataclass(frozen=True, slots=True)
+class HealthRule:
+    """After how long of failing an endpoint's owner is warned, and it is disabled; both from `failing_since`."""
+
+    warn_after_ms: int
+    disable_after_ms: int
+
+
+class Step(Enum):
+    """What is to be done about an endpoint now."""
+
+    WARN = "warn"
+    DISABLE = "disable"
+    RECOVER = "recover"
+    """Its owner, who was warned, is to be told that it answers again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,19 +36,63 @@ class Health:
     last_success_at: int | None = None
     last_failure_at: int | None = None
     last_outcome: Outcome | None = None
+    excused_ms: int = 0
+    """How much of the time since `failing_since` counts for nobody, since the fault was ours."""
+    warned_at: int | None = None
+    """When its owner was last warned, until the recovery has been told."""
 
     @property
-    def status(self) -> Literal["unknown", "healthy", "failing"]:
-        """`unknown`, `healthy` or `failing`."""
+    def warned(self) -> bool:
+        """Whether its owner was warned of the failing that goes on now."""
+        return self.warned_at is not None and self.failing_since is not None and self.warned_at >= self.failing_since
+
+    @property
+    def status(self) -> Literal["unknown", "healthy", "failing", "warned"]:
+        """`unknown`, `healthy`, `failing` or `warned`."""
         if self.failing_since is not None:
-            return "failing"
+            return "warned" if self.warned else "failing"
         return "unknown" if self.last_success_at is None else "healthy"
 
     def after(self, outcome: Outcome, now_ms: int, *, ours: bool) -> "Health":
         """The health after an attempt; a failure that is `ours` tells nothing about the endpoint."""
         if outcome is Outcome.DELIVERED:
-            return Health(0, None, now_ms, self.last_failure_at, outcome)
+            return Health(0, None, now_ms, self.last_failure_at, outcome, 0, self.warned_at)
         if ours:
             return self
         since = now_ms if self.failing_since is None else self.failing_since
-        return Health(self.consecutive_failures + 1, since, self.last_success_at, now_ms, outcome)
+        failures = self.consecutive_failures + 1
+        return Health(failures, since, self.last_success_at, now_ms, outcome, self.excused_ms, self.warned_at)
+
+    def excused(self, since: int, until: int) -> "Health":
+        """The health once a stretch of time (Unix ms) counts for nobody: as much of it as the endpoint failed in."""
+        if self.failing_since is None:
+            return self
+        return replace(self, excused_ms=self.excused_ms + max(0, until - max(since, self.failing_since)))
+
+    def warn_at(self, rule: HealthRule) -> int | None:
+        """When its owner is warned unless it succeeds before (Unix ms); None if there is nothing to warn of."""
+        if self.failing_since is None or self.warned:
+            return None
+        return self.failing_since + self.excused_ms + rule.warn_after_ms
+
+    def disable_at(self, rule: HealthRule) -> int | None:
+        """When it is disabled unless it succeeds before (Unix ms).
+
+        Whoever is warned late, since the server was not running, has as long as ever to do something about it.
+        """
+        if self.failing_since is None:
+            return None
+        at = self.failing_since + self.excused_ms + rule.disable_after_ms
+        if self.warned_at is None or not self.warned:
+            return at
+        return max(at, self.warned_at + rule.disable_after_ms - rule.warn_after_ms)
+
+    def step(self, now_ms: int, rule: HealthRule) -> Step | None:
+        """What is to be done now, if anything. It is asked again and again, so a step not taken is not lost."""
+        if self.warned_at is not None and not self.warned:
+            return Step.RECOVER
+        if self.warned:
+            at = self.disable_at(rule)
+            return Step.DISABLE if at is not None and at <= now_ms else None
+        at = self.warn_at(rule)
+        return Step.WARN if at is not None and at <= now_ms and self.consecutive_failures >= FAILURES_MIN else None

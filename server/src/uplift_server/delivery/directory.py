@@ -207,13 +207,7 @@ class Directory:
             live = LiveEndpoint(record.seq)
             live.id_text = prefixed(ENDPOINT, record.id)
             live.account_text = prefixed(ACCOUNT, self.accounts[record.account_seq].id)
-            live.health = Health(
-                record.consecutive_failures,
-                record.failing_since,
-                record.last_success_at,
-                record.last_failure_at,
-                record.last_outcome,
-            )
+            live.health = record.health
             live.health_saved_failing = record.failing_since is not None
         secret = self._sealer.open(record.secret, record.id)
         headers = {} if record.headers is None else json.loads(self._sealer.open(record.headers, record.id))

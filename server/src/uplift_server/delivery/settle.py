@@ -159,4 +159,5 @@ def _health_row(endpoint: LiveEndpoint) -> HealthRow:
         health.last_success_at,
         health.last_failure_at,
         health.last_outcome,
+        health.excused_ms,
     )

@@ -44,18 +44,18 @@ class Authenticator:
         found = None if len(key) > KEY_BYTES_MAX else self._directory.keys.get(hashlib.sha256(key).digest())
         if found is None:
             raise Unauthorized("This key is not known, or was revoked. Check that all of it was copied.")
-        return Principal(found.id, found.account_seq, found.scopes)
+        return Principal(found.id, found.account_seq, found.scopes, found.name)
 
-    def caller(self, authorization: bytes | None, account: str | None) -> Caller:
+    def caller(self, authorization: bytes | None, account: str | None, address: str | None = None) -> Caller:
         """Who asks, and for which account: its own, or the one an operator names in `Uplift-Account`.
 
         Raises Unauthorized, and NotFound for an account that does not exist or is not the caller's.
         """
         principal = self.principal(authorization)
         if account is None:
-            return Caller(principal, principal.account_seq)
+            return Caller(principal, principal.account_seq, address)
         value = ids.parse_prefixed(ids.ACCOUNT, account)
         found = None if value is None else self._directory.accounts_by_id.get(value)
         if found is None or principal.account_seq not in {None, found.seq}:
             raise NotFound(f"There is no account {account[:64]} here. Check the header Uplift-Account.")
-        return Caller(principal, found.seq)
+        return Caller(principal, found.seq, address)

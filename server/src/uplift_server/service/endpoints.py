@@ -88,6 +88,8 @@ class Shown:
     """Of an endpoint that fails: the latest failed attempt, to explain it."""
     next_probe_at: int | None = None
     """While its breaker is open (Unix ms)."""
+    disable_at: int | None = None
+    """While it fails: when it will be disabled (Unix ms)."""
     secret: str | None = None
     """Only in the answer to its creation."""
     repeated: bool = False

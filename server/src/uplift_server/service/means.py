@@ -2,17 +2,19 @@
 
 import asyncio
 import os
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 from uplift_server.core import cursors, ids
+from uplift_server.core.audit import AuditEntry
 from uplift_server.core.idempotency import check_key
 from uplift_server.core.problems import Problem
 from uplift_server.delivery.clock import Clock
 from uplift_server.delivery.directory import Directory
 from uplift_server.service import errors
+from uplift_server.service.principals import Caller
 from uplift_server.store import idempotency
 from uplift_server.store.contract import Database
 from uplift_server.store.errors import Conflict
@@ -85,6 +87,12 @@ class Means:
     def new_id(self) -> bytes:
         """A new id of 16 bytes, which sorts by time."""
         return ids.uuid7(self.now(), self.random_bytes(ids.RANDOM_BYTES))
+
+    def entry(
+        self, caller: Caller, action: str, subject: str, details: Mapping[str, object], account_seq: int | None
+    ) -> AuditEntry:
+        """For the audit log: the caller does something now to something of an account."""
+        return AuditEntry(account_seq, self.now(), caller.actor, action, subject, details)
 
     async def carry_out(self, change: Coroutine[Any, Any, T]) -> T:
         """Run a change to its end even if whoever asked for it has gone.

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from uplift_server.core import ids
+from uplift_server.core.audit import Actor, ActorKind
 from uplift_server.core.scopes import Scope
 from uplift_server.service.errors import AccountRequired, Forbidden
 
@@ -14,6 +16,8 @@ class Principal:
     account_seq: int | None
     """The account the key is bound to; None for an operator's."""
     scopes: frozenset[str]
+    name: str = ""
+    """What the key is called."""
 
     @property
     def is_operator(self) -> bool:
@@ -42,6 +46,15 @@ class Caller:
     principal: Principal
     account_seq: int | None
     """None: an operator who acts for no account and sees all."""
+    address: str | None = None
+    """Where the request came from."""
+
+    @property
+    def actor(self) -> Actor:
+        """The caller as the audit log names it."""
+        holder = self.principal
+        kind = ActorKind.OPERATOR if holder.is_operator else ActorKind.KEY
+        return Actor(kind, holder.name, ids.prefixed(ids.KEY, holder.key_id), self.address)
 
     @property
     def spans_accounts(self) -> bool:

@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 from uplift_server.core.outcomes import Outcome
 from uplift_server.store import accounts
 from uplift_server.store.pages import page_of
-from uplift_server.store.records import Endpoint, EndpointState, Page
+from uplift_server.store.records import DisabledReason, Endpoint, EndpointState, HeldAction, Page
 from uplift_server.store.schema import endpoints
 
 _LIVE = endpoints.c.deleted_at.is_(None)
@@ -126,7 +126,7 @@ def _endpoint(row: sa.Row[Any]) -> Endpoint:
         rate_limit_per_second=row.rate_limit_per_second,
         max_in_flight=row.max_in_flight,
         state=EndpointState(row.state),
-        disabled_reason=row.disabled_reason,
+        disabled_reason=None if row.disabled_reason is None else DisabledReason(row.disabled_reason),
         consecutive_failures=row.consecutive_failures,
         failing_since=row.failing_since,
         last_success_at=row.last_success_at,
@@ -134,4 +134,12 @@ def _endpoint(row: sa.Row[Any]) -> Endpoint:
         last_outcome=None if row.last_outcome is None else Outcome(row.last_outcome),
         created_at=row.created_at,
         updated_at=row.updated_at,
+        previous_secret=row.previous_secret,
+        previous_expires_at=row.previous_expires_at,
+        uplift_header_new=row.uplift_header_new,
+        excused_ms=row.excused_ms,
+        warned_at=row.warned_at,
+        state_since=row.state_since,
+        held_action=None if row.held_action is None else HeldAction(row.held_action),
+        held_through=row.held_through,
     )

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Generic, NamedTuple, TypeVar
 
 from uplift_server.core.deliveries import FailedReason, Status, Trigger
+from uplift_server.core.health import Health
 from uplift_server.core.named import Named
 from uplift_server.core.outcomes import Outcome
 
@@ -15,6 +16,21 @@ class EndpointState(Named):
     ENABLED = 0
     PAUSED = 1
     DISABLED = 2
+
+
+class DisabledReason(Named):
+    """Why an endpoint was switched off by us."""
+
+    FAILING = 0
+    GONE = 1
+    OPERATOR = 2
+
+
+class HeldAction(Named):
+    """What is being done, bit by bit, with the deliveries an endpoint holds."""
+
+    SEND = 0
+    DROP = 1
 
 
 # ---- hot records: made for every event, hence tuples and slots
@@ -140,6 +156,7 @@ class HealthRow(NamedTuple):
     last_success_at: int | None
     last_failure_at: int | None
     last_outcome: int | None
+    excused_ms: int = 0
 
 
 class DueEndpoint(NamedTuple):
@@ -218,7 +235,7 @@ class Endpoint:
     rate_limit_per_second: int | None
     max_in_flight: int | None
     state: EndpointState
-    disabled_reason: int | None
+    disabled_reason: DisabledReason | None
     consecutive_failures: int
     failing_since: int | None
     last_success_at: int | None
@@ -226,6 +243,30 @@ class Endpoint:
     last_outcome: Outcome | None
     created_at: int
     updated_at: int
+    previous_secret: bytes | None = None
+    """Sealed; signs beside `secret` until `previous_expires_at`."""
+    previous_expires_at: int | None = None
+    uplift_header_new: bool = False
+    """Whether x-uplift-signature-256 follows `secret` while there is a previous one."""
+    excused_ms: int = 0
+    warned_at: int | None = None
+    state_since: int | None = None
+    held_action: HeldAction | None = None
+    held_through: int | None = None
+    """The number of the last event that `held_action` is about."""
+
+    @property
+    def health(self) -> Health:
+        """How it fares, as it was stored."""
+        return Health(
+            self.consecutive_failures,
+            self.failing_since,
+            self.last_success_at,
+            self.last_failure_at,
+            self.last_outcome,
+            self.excused_ms,
+            self.warned_at,
+        )
 
 
 @dataclass(frozen=True, slots=True)

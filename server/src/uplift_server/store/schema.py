@@ -80,6 +80,26 @@ endpoints = sa.Table(
     sa.Column("created_at", sa.BigInteger, nullable=False),
     sa.Column("updated_at", sa.BigInteger, nullable=False),
     sa.Column("deleted_at", sa.BigInteger),
+    sa.Column("previous_secret", sa.LargeBinary, comment="sealed; signs beside `secret` until `previous_expires_at`"),
+    sa.Column("previous_expires_at", sa.BigInteger),
+    sa.Column(
+        "uplift_header_new",
+        sa.Boolean,
+        nullable=False,
+        server_default=sa.false(),
+        comment="whether x-uplift-signature-256 follows `secret` while there is a previous one",
+    ),
+    sa.Column(
+        "excused_ms",
+        sa.BigInteger,
+        nullable=False,
+        server_default="0",
+        comment="how much of the time since `failing_since` counts for nobody",
+    ),
+    sa.Column("warned_at", sa.BigInteger, comment="before `failing_since`: the recovery is still to be told"),
+    sa.Column("state_since", sa.BigInteger, comment="none: since it was created"),
+    sa.Column("held_action", sa.SmallInteger, comment="what is being done with what is held"),
+    sa.Column("held_through", sa.BigInteger, comment="up to which event"),
 )
 sa.Index("endpoints_by_account", endpoints.c.account_seq, endpoints.c.seq)
 
@@ -128,6 +148,7 @@ deliveries = sa.Table(
     sa.Column("last_outcome", sa.SmallInteger),
     sa.Column("failed_reason", sa.SmallInteger),
     sa.Column("completed_at", sa.BigInteger),
+    sa.Column("replay_seq", sa.BigInteger, comment="during a replay: the job's"),
     sqlite_with_rowid=False,
 )
 sa.Index("deliveries_by_endpoint", deliveries.c.endpoint_seq, deliveries.c.event_seq)
@@ -203,3 +224,81 @@ idempotent_creates = sa.Table(
     sqlite_with_rowid=False,
 )
 sa.Index("idempotent_creates_by_age", idempotent_creates.c.created_at)
+
+replays = sa.Table(
+    "replays",
+    metadata,
+    sa.Column("seq", _Seq, primary_key=True),
+    sa.Column("id", _Uuid, nullable=False, unique=True),
+    sa.Column("account_seq", sa.BigInteger, nullable=False),
+    sa.Column("endpoint_seq", sa.BigInteger, nullable=False),
+    sa.Column("statuses", sa.Text, nullable=False, comment="a JSON list of numbers"),
+    sa.Column("type_seqs", sa.Text, nullable=False, comment="a JSON list; empty: all"),
+    sa.Column("created_after", sa.BigInteger),
+    sa.Column("created_before", sa.BigInteger),
+    sa.Column("rate_per_second", sa.Integer, nullable=False),
+    sa.Column("state", sa.SmallInteger, nullable=False),
+    sa.Column("total", sa.BigInteger, nullable=False, comment="how many there were when it was made"),
+    sa.Column("next_event_seq", sa.BigInteger, nullable=False, comment="where it goes on"),
+    sa.Column("last_event_seq", sa.BigInteger, nullable=False, comment="where it ends"),
+    sa.Column("released", sa.BigInteger, nullable=False, server_default="0", comment="handed to the lane so far"),
+    sa.Column("delivered", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("failed", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.Column("updated_at", sa.BigInteger, nullable=False),
+    sa.Column("completed_at", sa.BigInteger),
+)
+sa.Index("replays_by_account", replays.c.account_seq, replays.c.seq)
+_UNFINISHED = "completed_at IS NULL"
+sa.Index(
+    "replays_unfinished",
+    replays.c.seq,
+    sqlite_where=sa.text(_UNFINISHED),
+    postgresql_where=sa.text(_UNFINISHED),
+)
+
+notices = sa.Table(
+    "notices",
+    metadata,
+    sa.Column("seq", _Seq, primary_key=True),
+    sa.Column("id", _Uuid, nullable=False, unique=True),
+    sa.Column("kind", sa.SmallInteger, nullable=False),
+    sa.Column("account_seq", sa.BigInteger, comment="none: to the operator"),
+    sa.Column("endpoint_seq", sa.BigInteger),
+    sa.Column("recipient", sa.Text, nullable=False, comment="a mail address"),
+    sa.Column("facts", sa.Text, nullable=False, comment="what the mail tells, as a JSON object"),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.Column("due_at", sa.BigInteger, comment="when it is tried next; none: it is done with"),
+    sa.Column("attempts_made", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("sent_at", sa.BigInteger),
+    sa.Column("last_error", sa.Text),
+)
+_UNSENT = "due_at IS NOT NULL"
+sa.Index("notices_due", notices.c.due_at, sqlite_where=sa.text(_UNSENT), postgresql_where=sa.text(_UNSENT))
+sa.Index("notices_by_age", notices.c.created_at)
+
+audit_log = sa.Table(
+    "audit_log",
+    metadata,
+    sa.Column("seq", _Seq, primary_key=True),
+    sa.Column("account_seq", sa.BigInteger, comment="none: of no account"),
+    sa.Column("at", sa.BigInteger, nullable=False),
+    sa.Column("actor_kind", sa.SmallInteger, nullable=False),
+    sa.Column("actor_id", sa.Text, comment="of the key or the member; none: the system"),
+    sa.Column("actor_name", sa.Text, nullable=False),
+    sa.Column("action", sa.Text, nullable=False),
+    sa.Column("subject", sa.Text, nullable=False, comment="the id or the name of what it was done to"),
+    sa.Column("details", sa.Text, nullable=False, comment="a JSON object"),
+    sa.Column("address", sa.Text, comment="where the request came from"),
+)
+sa.Index("audit_log_by_account", audit_log.c.account_seq, audit_log.c.seq)
+sa.Index("audit_log_by_age", audit_log.c.at)
+
+marks = sa.Table(
+    "marks",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("value", sa.BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+    comment="single numbers the server remembers of itself",
+)

@@ -243,7 +243,7 @@ _ATTEMPTS: Final = ManyRows(
 )
 _HEALTH: Final = (
     "UPDATE endpoints SET consecutive_failures = ?, failing_since = ?, last_success_at = ?, last_failure_at = ?,"
-    " last_outcome = ? WHERE seq = ?"
+    " last_outcome = ?, excused_ms = ? WHERE seq = ?"
 )
 
 

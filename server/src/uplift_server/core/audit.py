@@ -1,0 +1,75 @@
+"""What the audit log tells of: every action there is, and who did what, when and from where."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from uplift_server.core.named import Named
+
+ACTIONS: Final = {
+    "account.created": "An account was made.",
+    "account.changed": "An account's name or contacts were changed.",
+    "account.deleted": "An account was deleted, with its keys and endpoints.",
+    "key.created": "A key was made.",
+    "key.revoked": "A key was revoked.",
+    "event_type.published": "An event type was added to the catalog, or changed.",
+    "event_type.deleted": "An event type was taken out of the catalog.",
+    "endpoint.created": "An endpoint was registered.",
+    "endpoint.changed": "An endpoint's URL, subscription, headers or limits were changed.",
+    "endpoint.deleted": "An endpoint was deleted.",
+    "endpoint.paused": "An endpoint was paused.",
+    "endpoint.enabled": "An endpoint was enabled; the details say what became of what was held.",
+    "endpoint.tested": "A test delivery was sent.",
+    "endpoint.warned": "An endpoint had failed for so long that its account's contacts were told.",
+    "endpoint.disabled": "An endpoint was switched off; the details say why.",
+    "endpoint.recovered": "An endpoint answered again after a warning.",
+    "secret.revealed": "An endpoint's secret was shown.",
+    "secret.rotated": "An endpoint got a new secret.",
+    "secret.old_expired": "An endpoint's previous secret was ended before its time.",
+    "delivery.resent": "A delivery was sent again.",
+    "delivery.cancelled": "A delivery was cancelled.",
+    "replay.created": "A replay was started.",
+    "replay.paused": "A replay was paused.",
+    "replay.resumed": "A replay went on.",
+    "replay.cancelled": "A replay was cancelled.",
+    "mass_failure.began": "Many endpoints began to fail at once: nobody is warned or disabled until it ends.",
+    "mass_failure.ended": "Enough of them answer again: the clocks go on.",
+}
+"""By name; the part before the point is what the action was done to."""
+
+
+class ActorKind(Named):
+    """Who did something."""
+
+    SYSTEM = 0
+    OPERATOR = 1
+    KEY = 2
+    MEMBER = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """Who did something, and from where."""
+
+    kind: ActorKind
+    name: str
+    id: str | None = None
+    address: str | None = None
+    """The address the request came from."""
+
+
+SYSTEM: Final = Actor(ActorKind.SYSTEM, "Uplift Webhooks")
+"""The server itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEntry:
+    """One thing that was done. `seq` is 0 until it is stored."""
+
+    account_seq: int | None
+    at: int
+    actor: Actor
+    action: str
+    subject: str
+    details: Mapping[str, object]
+    seq: int = 0

@@ -1,0 +1,125 @@
+"""The life of an endpoint: overlapping secrets, warnings, held deliveries; replays, notices, the audit log."""
+
+from collections.abc import Sequence
+
+import sqlalchemy as sa
+from alembic import op
+
+revision: str = "0002"
+down_revision: str | Sequence[str] | None = "0001"
+branch_labels: str | Sequence[str] | None = None
+depends_on: str | Sequence[str] | None = None
+
+# SQLite makes only INTEGER PRIMARY KEY an alias of the row's own number.
+_SEQ = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+
+
+def upgrade() -> None:
+    """Add columns and tables; nothing that stands in the database changes."""
+    for column in (
+        sa.Column(
+            "previous_secret", sa.LargeBinary(), comment="sealed; signs beside `secret` until `previous_expires_at`"
+        ),
+        sa.Column("previous_expires_at", sa.BigInteger()),
+        sa.Column(
+            "uplift_header_new",
+            sa.Boolean(),
+            nullable=False,
+            server_default=sa.false(),
+            comment="whether x-uplift-signature-256 follows `secret` while there is a previous one",
+        ),
+        sa.Column(
+            "excused_ms",
+            sa.BigInteger(),
+            nullable=False,
+            server_default="0",
+            comment="how much of the time since `failing_since` counts for nobody",
+        ),
+        sa.Column("warned_at", sa.BigInteger(), comment="before `failing_since`: the recovery is still to be told"),
+        sa.Column("state_since", sa.BigInteger(), comment="none: since it was created"),
+        sa.Column("held_action", sa.SmallInteger(), comment="what is being done with what is held"),
+        sa.Column("held_through", sa.BigInteger(), comment="up to which event"),
+    ):
+        op.add_column("endpoints", column)
+    op.add_column("deliveries", sa.Column("replay_seq", sa.BigInteger(), comment="during a replay: the job's"))
+    op.create_table(
+        "replays",
+        sa.Column("seq", _SEQ, nullable=False),
+        sa.Column("id", sa.LargeBinary(length=16), nullable=False),
+        sa.Column("account_seq", sa.BigInteger(), nullable=False),
+        sa.Column("endpoint_seq", sa.BigInteger(), nullable=False),
+        sa.Column("statuses", sa.Text(), nullable=False, comment="a JSON list of numbers"),
+        sa.Column("type_seqs", sa.Text(), nullable=False, comment="a JSON list; empty: all"),
+        sa.Column("created_after", sa.BigInteger()),
+        sa.Column("created_before", sa.BigInteger()),
+        sa.Column("rate_per_second", sa.Integer(), nullable=False),
+        sa.Column("state", sa.SmallInteger(), nullable=False),
+        sa.Column("total", sa.BigInteger(), nullable=False, comment="how many there were when it was made"),
+        sa.Column("next_event_seq", sa.BigInteger(), nullable=False, comment="where it goes on"),
+        sa.Column("last_event_seq", sa.BigInteger(), nullable=False, comment="where it ends"),
+        sa.Column("released", sa.BigInteger(), nullable=False, server_default="0", comment="handed to the lane so far"),
+        sa.Column("delivered", sa.BigInteger(), nullable=False, server_default="0"),
+        sa.Column("failed", sa.BigInteger(), nullable=False, server_default="0"),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.Column("updated_at", sa.BigInteger(), nullable=False),
+        sa.Column("completed_at", sa.BigInteger()),
+        sa.PrimaryKeyConstraint("seq"),
+        sa.UniqueConstraint("id"),
+    )
+    op.create_index("replays_by_account", "replays", ["account_seq", "seq"])
+    op.create_index(
+        "replays_unfinished",
+        "replays",
+        ["seq"],
+        sqlite_where=sa.text("completed_at IS NULL"),
+        postgresql_where=sa.text("completed_at IS NULL"),
+    )
+    op.create_table(
+        "notices",
+        sa.Column("seq", _SEQ, nullable=False),
+        sa.Column("id", sa.LargeBinary(length=16), nullable=False),
+        sa.Column("kind", sa.SmallInteger(), nullable=False),
+        sa.Column("account_seq", sa.BigInteger(), comment="none: to the operator"),
+        sa.Column("endpoint_seq", sa.BigInteger()),
+        sa.Column("recipient", sa.Text(), nullable=False, comment="a mail address"),
+        sa.Column("facts", sa.Text(), nullable=False, comment="what the mail tells, as a JSON object"),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.Column("due_at", sa.BigInteger(), comment="when it is tried next; none: it is done with"),
+        sa.Column("attempts_made", sa.Integer(), nullable=False, server_default="0"),
+        sa.Column("sent_at", sa.BigInteger()),
+        sa.Column("last_error", sa.Text()),
+        sa.PrimaryKeyConstraint("seq"),
+        sa.UniqueConstraint("id"),
+    )
+    op.create_index(
+        "notices_due",
+        "notices",
+        ["due_at"],
+        sqlite_where=sa.text("due_at IS NOT NULL"),
+        postgresql_where=sa.text("due_at IS NOT NULL"),
+    )
+    op.create_index("notices_by_age", "notices", ["created_at"])
+    op.create_table(
+        "audit_log",
+        sa.Column("seq", _SEQ, nullable=False),
+        sa.Column("account_seq", sa.BigInteger(), comment="none: of no account"),
+        sa.Column("at", sa.BigInteger(), nullable=False),
+        sa.Column("actor_kind", sa.SmallInteger(), nullable=False),
+        sa.Column("actor_id", sa.Text(), comment="of the key or the member; none: the system"),
+        sa.Column("actor_name", sa.Text(), nullable=False),
+        sa.Column("action", sa.Text(), nullable=False),
+        sa.Column("subject", sa.Text(), nullable=False, comment="the id or the name of what it was done to"),
+        sa.Column("details", sa.Text(), nullable=False, comment="a JSON object"),
+        sa.Column("address", sa.Text(), comment="where the request came from"),
+        sa.PrimaryKeyConstraint("seq"),
+    )
+    op.create_index("audit_log_by_account", "audit_log", ["account_seq", "seq"])
+    op.create_index("audit_log_by_age", "audit_log", ["at"])
+    op.create_table(
+        "marks",
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("value", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("name"),
+        sqlite_with_rowid=False,
+        comment="single numbers the server remembers of itself",
+    )
