@@ -25,6 +25,7 @@ SCOPED = {
     ("GET", "/v1/deliveries/{delivery}"): Scope.DELIVERIES_READ,
     ("GET", "/v1/deliveries/{delivery}/attempts"): Scope.DELIVERIES_READ,
     ("POST", "/v1/deliveries/{delivery}/resend"): Scope.DELIVERIES_WRITE,
+    ("GET", "/v1/audit-log"): Scope.ENDPOINTS_READ,
 }
 ANY_KEY = {("GET", "/v1/event-types"), ("GET", "/v1/event-types/{name}")}
 OPERATORS = {

@@ -2,7 +2,7 @@
 
 import re
 
-from uplift_server.core.audit import ACTIONS, SYSTEM, ActorKind
+from uplift_server.core.audit import ACTIONS, SYSTEM, ActorKind, difference, without_query
 
 
 def test_every_action_is_named_for_its_subject_and_has_a_sentence() -> None:
@@ -14,3 +14,27 @@ def test_every_action_is_named_for_its_subject_and_has_a_sentence() -> None:
 def test_the_server_itself_acts_without_an_id() -> None:
     assert SYSTEM.kind is ActorKind.SYSTEM
     assert SYSTEM.id is SYSTEM.address is None
+
+
+def test_a_change_tells_its_fields_and_only_the_harmless_values() -> None:
+    before = {"url": "https://a.example/x?token=1", "headers": {"x-key": "1"}, "limit": 5, "name": "a"}
+    after = {"url": "https://b.example/y?token=2#z", "headers": {"x-key": "2"}, "limit": None, "name": "a"}
+
+    assert difference(before, after, told=("url", "limit", "name")) == {
+        "changed": ["url", "headers", "limit"],
+        "from": {"url": "https://a.example/x", "limit": 5},
+        "to": {"url": "https://b.example/y", "limit": None},
+    }
+
+
+def test_a_change_of_nothing_but_secrets_tells_no_values() -> None:
+    assert difference({"headers": {}}, {"headers": {"a": "b"}}, told=("url",)) == {"changed": ["headers"]}
+
+
+def test_a_change_of_nothing_tells_nothing() -> None:
+    assert difference({"url": "u", "headers": {}}, {"url": "u", "headers": {}}, told=("url",)) == {}
+
+
+def test_a_url_is_told_without_its_query() -> None:
+    assert without_query("https://a.example/x?token=1?2") == "https://a.example/x"
+    assert without_query("https://a.example/x") == "https://a.example/x"

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from uplift_server.config import OTHER_TOOLS, SETTINGS
+from uplift_server.core.audit import ACTIONS
 from uplift_server.core.outcomes import Outcome
 
 
@@ -40,6 +41,12 @@ def test_every_route_is_in_the_api_page(root: Path) -> None:
     # The page may name a path's parameters as it likes.
     documented = re.sub(r"\{[^}]*\}", "{}", text)
     assert not sorted(route for route in routes if re.sub(r"\{[^}]*\}", "{}", route) not in documented)
+
+
+def test_every_action_of_the_audit_log_is_in_the_api_page_with_its_sentence(root: Path) -> None:
+    text = _document(root, "api.md")
+
+    assert not [name for name, sentence in ACTIONS.items() if f"| `{name}` | {sentence} |" not in text]
 
 
 def test_every_outcome_is_in_the_outcomes_page(root: Path) -> None:

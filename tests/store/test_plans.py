@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from uplift_server.core.deliveries import Status
 from uplift_server.store import (
     accounts,
+    audit,
     deliveries,
     endpoints,
     event_types,
@@ -22,6 +23,7 @@ from uplift_server.store import (
     keys,
     schema_version,
 )
+from uplift_server.store.audit import AuditFilter
 from uplift_server.store.records import DeliveryFilter, EventFilter
 from uplift_server.store.sqlite.connection import bound
 
@@ -52,6 +54,9 @@ LIST_VERBS: dict[str, Verb] = {
     "delivery of anybody": lambda c: deliveries.find(c, None, b"x", b"y"),
     "deliveries of an event": lambda c: deliveries.page_of_event(c, 1, limit=50, before=(9,)),
     "attempts": lambda c: deliveries.page_of_attempts(c, 1, 1, limit=50, before=(9,)),
+    "audit log": lambda c: audit.page(c, 1, AuditFilter(**SPAN), limit=50, before=(9,)),
+    "audit log, an actor's": lambda c: audit.page(c, 1, AuditFilter("key_1", "key.created"), limit=50),
+    "audit log of all": lambda c: audit.page(c, None, AuditFilter(**SPAN), limit=50, before=(9,)),
     "last failure": lambda c: deliveries.last_failure(c, 1),
     "repeat": lambda c: idempotency.once(
         c, idempotency.Request(1, "k", "x", b""), object_id=b"", now=1, create=lambda: 1, load=lambda _: 1
@@ -118,7 +123,7 @@ def check(statement: str, plan: list[str]) -> None:
     text = f"{statement}\n" + "\n".join(plan)
     pages = ("SCAN page", "SCAN anon")
     for step in scans:
-        ends = re.search(r"\bLIMIT\b", statement) and re.search(r"ORDER BY \S+seq( DESC)?", statement)
+        ends = re.search(r"\bLIMIT\b", statement) and re.search(r"ORDER BY \S+(seq|at)( DESC)?", statement)
         assert step.startswith(pages) or "CONSTANT ROW" in step or (ends and not sorts), text
     # Those that are sorted are a page's rows, found by their keys.
     is_page = any(step.startswith(pages) for step in plan) or " IN (" in statement

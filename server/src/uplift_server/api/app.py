@@ -12,7 +12,7 @@ from uplift_server import __version__
 from uplift_server.api.guard import ANSWER_SECONDS_MAX, Guard
 from uplift_server.api.openapi import openapi_document
 from uplift_server.api.problems import Refusal, problem, refusal_of
-from uplift_server.api.routes import accounts, deliveries, endpoints, event_types, events, keys, system
+from uplift_server.api.routes import accounts, audit, deliveries, endpoints, event_types, events, keys, system
 from uplift_server.service.errors import ServiceError
 from uplift_server.service.services import Services
 from uplift_server.store.errors import StoreError
@@ -24,6 +24,7 @@ _ROUTERS: Final = (
     endpoints.router,
     events.router,
     deliveries.router,
+    audit.router,
     system.router,
 )
 _ROUTES: Final = [route for router in _ROUTERS for route in router.routes if isinstance(route, APIRoute)]

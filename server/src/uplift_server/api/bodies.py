@@ -151,3 +151,14 @@ class DeliveriesAsked(EndpointDeliveriesAsked):
     """Which deliveries."""
 
     endpoint: str | None = Field(default=None, description="Only deliveries to this endpoint.")
+
+
+class AuditAsked(Paging):
+    """Which entries of the audit log."""
+
+    actor: str | None = Field(
+        default=None, description="Only what this one did: an id, or `system`, `operator`, `key`, `member`."
+    )
+    action: str | None = Field(default=None, description="Only this action, such as `endpoint.changed`.")
+    created_after: Instant | None = Field(default=None, description="Only what was done after this instant.")
+    created_before: Instant | None = Field(default=None, description="Only what was done before this instant.")

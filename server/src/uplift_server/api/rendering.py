@@ -6,7 +6,10 @@ from typing import Any, Final, TypeVar
 
 from uplift_server.api.views import (
     AccountView,
+    ActorName,
+    ActorView,
     AttemptView,
+    AuditEntryView,
     DeliveryView,
     EndpointView,
     EventTypeView,
@@ -23,6 +26,7 @@ from uplift_server.api.views import (
     TriggerName,
 )
 from uplift_server.core import cursors, ids
+from uplift_server.core.audit import ActorKind, AuditEntry
 from uplift_server.core.deliveries import Status, Trigger
 from uplift_server.core.headers import mask
 from uplift_server.core.instants import instant_text, optional_instant_text
@@ -66,6 +70,12 @@ _TRIGGER_NAMES: Final[dict[Trigger, TriggerName]] = {
     Trigger.RESEND: "resend",
     Trigger.REPLAY: "replay",
     Trigger.TEST: "test",
+}
+_ACTOR_KINDS: Final[dict[ActorKind, ActorName]] = {
+    ActorKind.SYSTEM: "system",
+    ActorKind.OPERATOR: "operator",
+    ActorKind.KEY: "key",
+    ActorKind.MEMBER: "member",
 }
 _OPEN: Final = frozenset({Status.PENDING, Status.HELD})
 
@@ -228,6 +238,19 @@ def attempt_view(attempt: Attempt, delivery: Delivery) -> AttemptView:
         )
         if answered
         else None,
+    )
+
+
+def audit_view(entry: AuditEntry, *, spans: bool) -> AuditEntryView:
+    """An entry of the audit log."""
+    return AuditEntryView(
+        at=instant_text(entry.at),
+        **({} if entry.account_id is None else _account(entry.account_id, spans=spans)),
+        actor=ActorView(kind=_ACTOR_KINDS[entry.actor.kind], id=entry.actor.id, name=entry.actor.name),
+        action=entry.action,
+        subject=entry.subject,
+        details=dict(entry.details),
+        address=entry.actor.address,
     )
 
 

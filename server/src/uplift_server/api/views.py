@@ -10,6 +10,7 @@ StatusName = Literal["pending", "delivered", "failed", "held", "cancelled"]
 StateName = Literal["enabled", "paused", "disabled"]
 ReasonName = Literal["failing", "gone", "operator"]
 TriggerName = Literal["schedule", "resend", "replay", "test"]
+ActorName = Literal["system", "operator", "key", "member"]
 InstantText = Annotated[str, WithJsonSchema({"type": "string", "format": "date-time"})]
 
 
@@ -167,6 +168,26 @@ class AttemptView(BaseModel):
     remote_address: str | None
     request: RequestView
     response: ResponseView | None
+
+
+class ActorView(BaseModel):
+    """Who did something."""
+
+    kind: ActorName
+    id: str | None = Field(description="Of the key or the member; null: the server itself.")
+    name: str
+
+
+class AuditEntryView(BaseModel):
+    """One thing that was done."""
+
+    at: InstantText
+    account: str | None = Field(default=None, description="Where the list spans accounts.")
+    actor: ActorView
+    action: str
+    subject: str = Field(description="The id or the name of what it was done to.")
+    details: dict[str, Any] = Field(description="What the action has to tell; never a secret.")
+    address: str | None = Field(description="Where the request came from; accounts are not told operators'.")
 
 
 class SourceIpsView(BaseModel):

@@ -1,6 +1,6 @@
 """What the audit log tells of: every action there is, and who did what, when and from where."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -73,3 +73,33 @@ class AuditEntry:
     subject: str
     details: Mapping[str, object]
     seq: int = 0
+    account_id: bytes | None = None
+    """Filled in where entries are read."""
+
+
+def difference(
+    before: Mapping[str, object], after: Mapping[str, object], *, told: Collection[str]
+) -> dict[str, object]:
+    """What a change changed: the fields' names, and what those in `told` held before and hold now.
+
+    Fields that may hold secrets are left out of `told`: that they changed is all that is remembered. Of a URL the query
+    is left out, in which many receivers take a token. Empty where nothing changed.
+    """
+    changed = [name for name, value in after.items() if value != before[name]]
+    if not changed:
+        return {}
+    shown = [name for name in changed if name in told]
+    details: dict[str, object] = {"changed": changed}
+    if shown:
+        details["from"] = {name: _told(before[name], name) for name in shown}
+        details["to"] = {name: _told(after[name], name) for name in shown}
+    return details
+
+
+def without_query(url: str) -> str:
+    """An endpoint's URL as the audit log tells it."""
+    return url.partition("?")[0]
+
+
+def _told(value: object, name: str) -> object:
+    return without_query(str(value)) if name == "url" else value

@@ -1,10 +1,12 @@
 """Accounts: operators' business."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Final
 
 from uplift_server.core import ids
 from uplift_server.core.accounts import check_email, check_name
+from uplift_server.core.audit import difference
 from uplift_server.core.limits import CONTACT_EMAILS_MAX
 from uplift_server.core.problems import Problem
 from uplift_server.service.means import (
@@ -24,11 +26,14 @@ from uplift_server.service.means import (
     request_of,
 )
 from uplift_server.service.principals import Caller
-from uplift_server.store import accounts, idempotency
+from uplift_server.store import accounts, audit, idempotency
+from uplift_server.store.contract import Transaction
 from uplift_server.store.errors import Conflict
 from uplift_server.store.records import Account, Page
 
 _WHAT = "account"
+_FIELDS: Final = ("name", "contact_emails")
+"""What an operator may change."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +66,7 @@ class Accounts:
         """Create an account; whether this repeats an earlier request. `problems` are those found before."""
         caller.require_operator()
         refuse([*problems, *draft.problems(), *check_repeat(repeat)])
-        return await self._means.carry_out(self._create(draft, repeat))
+        return await self._means.carry_out(self._create(caller, draft, repeat))
 
     async def page(self, caller: Caller, listing: Listing, *, problems: Sequence[Problem] = ()) -> Page[Account]:
         """Accounts, newest first."""
@@ -85,17 +90,23 @@ class Accounts:
         caller.require_operator()
         await self.get(caller, account)
         refuse([*problems, *draft.problems()])
-        return await self._means.carry_out(self._update(account, draft))
+        return await self._means.carry_out(self._update(caller, account, draft))
 
     async def delete(self, caller: Caller, account: str) -> None:
         """Delete an account with its keys and endpoints. Raises NotFound."""
         caller.require_operator()
-        await self._means.carry_out(self._delete(account))
+        await self._means.carry_out(self._delete(caller, account))
 
-    async def _create(self, draft: AccountDraft, repeat: Repeat | None) -> tuple[Account, bool]:
+    async def _create(self, caller: Caller, draft: AccountDraft, repeat: Repeat | None) -> tuple[Account, bool]:
         now, account_id = self._means.now(), self._means.new_id()
         name, emails = given(draft.name), tuple(given_or(draft.contact_emails, ()))
         request = request_of(repeat, idempotency.NO_ACCOUNT, _WHAT)
+
+        def create(connection: Transaction) -> Account:
+            account = accounts.create(connection, account_id=account_id, name=name, contact_emails=emails, now=now)
+            self._note(connection, caller, "account.created", account, {"name": name})
+            return account
+
         try:
             account, repeated = await self._means.database.write(
                 lambda c: idempotency.once(
@@ -103,7 +114,7 @@ class Accounts:
                     request,
                     object_id=account_id,
                     now=now,
-                    create=lambda: accounts.create(c, account_id=account_id, name=name, contact_emails=emails, now=now),
+                    create=lambda: create(c),
                     load=lambda earlier: accounts.get(c, earlier),
                 )
             )
@@ -113,27 +124,45 @@ class Accounts:
             self._means.directory.put_account(account)
         return account, repeated
 
-    async def _update(self, account: str, draft: AccountDraft) -> Account:
-        now = self._means.now()
+    async def _update(self, caller: Caller, account: str, draft: AccountDraft) -> Account:
+        now, account_id = self._means.now(), parse_id(ids.ACCOUNT, account, _WHAT)
 
-        def change(stored: Account) -> Account:
-            return replace(
-                stored,
-                name=given_or(draft.name, stored.name),
-                contact_emails=tuple(given_or(draft.contact_emails, stored.contact_emails)),
-                updated_at=now,
-            )
+        def update(connection: Transaction) -> Account | None:
+            details: dict[str, object] = {}
 
-        account_id = parse_id(ids.ACCOUNT, account, _WHAT)
-        changed = await self._means.database.write(lambda c: accounts.update(c, account_id, change))
+            def change(stored: Account) -> Account:
+                changed = replace(
+                    stored,
+                    name=given_or(draft.name, stored.name),
+                    contact_emails=tuple(given_or(draft.contact_emails, stored.contact_emails)),
+                    updated_at=now,
+                )
+                details.update(difference(_fields(stored), _fields(changed), told=_FIELDS))
+                return changed
+
+            changed = accounts.update(connection, account_id, change)
+            if changed is not None and details:
+                self._note(connection, caller, "account.changed", changed, details)
+            return changed
+
+        changed = await self._means.database.write(update)
         if changed is None:
             raise not_found(_WHAT, account)
         self._means.directory.put_account(changed)
         return changed
 
-    async def _delete(self, account: str) -> None:
+    async def _delete(self, caller: Caller, account: str) -> None:
         now, account_id = self._means.now(), parse_id(ids.ACCOUNT, account, _WHAT)
-        deleted = await self._means.database.write(lambda c: accounts.delete(c, account_id, now=now))
+
+        def delete(connection: Transaction) -> accounts.Deleted | None:
+            deleted = accounts.delete(connection, account_id, now=now)
+            if deleted is not None:
+                counts = {"keys": len(deleted.key_digests), "endpoints": len(deleted.endpoint_seqs)}
+                details = {"name": deleted.account.name, **counts}
+                self._note(connection, caller, "account.deleted", deleted.account, details)
+            return deleted
+
+        deleted = await self._means.database.write(delete)
         if deleted is None:
             raise not_found(_WHAT, account)
         directory = self._means.directory
@@ -143,3 +172,13 @@ class Accounts:
             directory.drop_endpoint(endpoint_seq)
             self._means.engine.forget(endpoint_seq)
         directory.drop_account(deleted.account.seq)
+
+    def _note(
+        self, connection: Transaction, caller: Caller, action: str, account: Account, details: Mapping[str, object]
+    ) -> None:
+        subject = ids.prefixed(ids.ACCOUNT, account.id)
+        audit.add(connection, self._means.entry(caller, action, subject, details, account.seq))
+
+
+def _fields(account: Account) -> dict[str, object]:
+    return {name: getattr(account, name) for name in _FIELDS}

@@ -4,11 +4,13 @@ import json
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Protocol, TypeVar
 
+from uplift_server.core import ids
+from uplift_server.core.audit import SYSTEM, AuditEntry
 from uplift_server.core.catalog import EVENT_TYPES
 from uplift_server.service.authentication import OPERATOR_PREFIX, digest_of, hint_of
 from uplift_server.service.keys import KEY_RANDOM_BYTES, new_key_text
 from uplift_server.service.means import Means
-from uplift_server.store import accounts, endpoints, event_types, keys
+from uplift_server.store import accounts, audit, endpoints, event_types, keys
 from uplift_server.store.contract import Transaction
 from uplift_server.store.records import ApiKey
 
@@ -100,9 +102,12 @@ async def _ensure_operator(means: Means, configured: str | None, keep_key: Calla
     text = new_key_text(OPERATOR_PREFIX, means.random_bytes(KEY_RANDOM_BYTES))
     keep_key(text)
     made = _operator_key(0, means.new_id(), text, now)
-    stored = await means.database.write(
-        lambda c: keys.create(
-            c,
+
+    def create(transaction: Transaction) -> ApiKey:
+        details = {"name": made.name}
+        audit.add(transaction, AuditEntry(None, now, SYSTEM, "key.created", ids.prefixed(ids.KEY, made.id), details))
+        return keys.create(
+            transaction,
             key_id=made.id,
             account_seq=None,
             name=made.name,
@@ -111,8 +116,8 @@ async def _ensure_operator(means: Means, configured: str | None, keep_key: Calla
             scopes=made.scopes,
             now=now,
         )
-    )
-    directory.put_key(stored)
+
+    directory.put_key(await means.database.write(create))
     return text
 
 

@@ -11,9 +11,17 @@ from uplift_server.service import errors
 from uplift_server.service.events import type_seq_of
 from uplift_server.service.means import Listing, Means, not_found, place, refusal, refuse
 from uplift_server.service.principals import Caller
-from uplift_server.store import deliveries
+from uplift_server.store import audit, deliveries
+from uplift_server.store.contract import Transaction
 from uplift_server.store.errors import Conflict
-from uplift_server.store.records import Attempt, Delivery, DeliveryFilter, EndpointState, Page
+from uplift_server.store.records import (
+    Attempt,
+    Delivery,
+    DeliveryFilter,
+    EndpointState,
+    LeasedDelivery,
+    Page,
+)
 
 _WHAT = "delivery"
 
@@ -116,12 +124,18 @@ class Deliveries:
             raise errors.Conflict(f"The endpoint is {endpoint.record.state.text}. Enable it first.")
         now = self._means.now()
         lease_until, owner = self._means.engine.resend_lease(now)
-        try:
-            leased = await self._means.database.write(
-                lambda c: deliveries.start_resend(
-                    c, found.event_seq, found.endpoint_seq, now=now, lease_until=lease_until, owner=owner
-                )
+        subject = ids.delivery_id(found.event_id, found.endpoint_id)
+        details = {"status": found.status.text}
+
+        def start(connection: Transaction) -> LeasedDelivery:
+            leased = deliveries.start_resend(
+                connection, found.event_seq, found.endpoint_seq, now=now, lease_until=lease_until, owner=owner
             )
+            audit.add(connection, self._means.entry(caller, "delivery.resent", subject, details, found.account_seq))
+            return leased
+
+        try:
+            leased = await self._means.database.write(start)
         except Conflict as error:
             raise refusal(error) from error
         self._means.engine.attempt_now(leased)

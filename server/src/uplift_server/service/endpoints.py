@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from uplift_server.core import ids
+from uplift_server.core.audit import difference, without_query
 from uplift_server.core.event_types import check_pattern
 from uplift_server.core.headers import MASKED, check_headers
 from uplift_server.core.limits import SECRET_KEY_BYTES_GENERATED, SUBSCRIPTION_PATTERNS_MAX
@@ -33,13 +34,15 @@ from uplift_server.service.means import (
 )
 from uplift_server.service.principals import Caller
 from uplift_server.service.registration import Registrar
-from uplift_server.store import deliveries, endpoints, idempotency
+from uplift_server.store import audit, deliveries, endpoints, idempotency
 from uplift_server.store.contract import Transaction
 from uplift_server.store.errors import Conflict
 from uplift_server.store.records import Attempt, Endpoint, NewEvent, Page
 from uplift_server.store.sealing import Sealer
 
 _WHAT: Final = "endpoint"
+_TOLD: Final = ("url", "description", "event_types", "rate_limit_per_second", "max_in_flight")
+"""The fields whose values the audit log may tell; those of headers may be secrets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +114,7 @@ class Endpoints:
         caller.require(Scope.ENDPOINTS_WRITE)
         account_seq = caller.one_account()
         refuse([*problems, *await self._problems(draft), *check_repeat(repeat)])
-        return await self._means.carry_out(self._create(account_seq, draft, repeat))
+        return await self._means.carry_out(self._create(caller, account_seq, draft, repeat))
 
     async def page(self, caller: Caller, listing: Listing, *, problems: Sequence[Problem] = ()) -> Page[Shown]:
         """The account's endpoints, newest first."""
@@ -199,7 +202,7 @@ class Endpoints:
     def _sealed(self, headers: Mapping[str, str] | None, endpoint_id: bytes) -> bytes | None:
         return self._sealer.seal(json.dumps(dict(headers)), endpoint_id) if headers else None
 
-    async def _create(self, account_seq: int, draft: EndpointDraft, repeat: Repeat | None) -> Shown:
+    async def _create(self, caller: Caller, account_seq: int, draft: EndpointDraft, repeat: Repeat | None) -> Shown:
         now, endpoint_id = self._means.now(), self._means.new_id()
         secret = given_or_none(draft.secret) or generate_secret(self._means.random_bytes(SECRET_KEY_BYTES_GENERATED))
         sealed = self._sealer.seal(secret, endpoint_id)
@@ -207,7 +210,7 @@ class Endpoints:
         greeting = self._greeter.prepare(account_seq)
 
         def create(connection: Transaction) -> Endpoint:
-            return endpoints.create(
+            endpoint = endpoints.create(
                 connection,
                 endpoint_id=endpoint_id,
                 account_seq=account_seq,
@@ -220,6 +223,9 @@ class Endpoints:
                 max_in_flight=given_or_none(draft.max_in_flight),
                 now=now,
             )
+            details = {"url": without_query(endpoint.url), "event_types": list(endpoint.event_types)}
+            self._note(connection, caller, "endpoint.created", endpoint, details)
+            return endpoint
 
         def create_and_greet(connection: Transaction) -> tuple[tuple[Endpoint, bool], list[NewEvent]]:
             endpoint, repeated = idempotency.once(
@@ -261,9 +267,20 @@ class Endpoints:
                 updated_at=now,
             )
 
-        changed = await self._means.database.write(
-            lambda c: endpoints.update(c, caller.account_seq, endpoint_id, change)
-        )
+        def update(connection: Transaction) -> Endpoint | None:
+            details: dict[str, object] = {}
+
+            def noted(stored: Endpoint) -> Endpoint:
+                changed = change(stored)
+                details.update(difference(self._fields(stored), self._fields(changed), told=_TOLD))
+                return changed
+
+            changed = endpoints.update(connection, caller.account_seq, endpoint_id, noted)
+            if changed is not None and details:
+                self._note(connection, caller, "endpoint.changed", changed, details)
+            return changed
+
+        changed = await self._means.database.write(update)
         if changed is None:
             raise not_found(_WHAT, endpoint)
         self._means.directory.put_endpoint(changed)
@@ -271,10 +288,25 @@ class Endpoints:
 
     async def _delete(self, caller: Caller, endpoint: str) -> None:
         now, endpoint_id = self._means.now(), parse_id(ids.ENDPOINT, endpoint, _WHAT)
-        deleted = await self._means.database.write(
-            lambda c: endpoints.delete(c, caller.account_seq, endpoint_id, now=now)
-        )
+
+        def delete(connection: Transaction) -> Endpoint | None:
+            deleted = endpoints.delete(connection, caller.account_seq, endpoint_id, now=now)
+            if deleted is not None:
+                self._note(connection, caller, "endpoint.deleted", deleted, {"url": without_query(deleted.url)})
+            return deleted
+
+        deleted = await self._means.database.write(delete)
         if deleted is None:
             raise not_found(_WHAT, endpoint)
         self._means.directory.drop_endpoint(deleted.seq)
         self._means.engine.forget(deleted.seq)
+
+    def _fields(self, endpoint: Endpoint) -> dict[str, object]:
+        """What its owner says of it, its headers opened: sealed anew, the same ones look different."""
+        return {**{name: getattr(endpoint, name) for name in _TOLD}, "headers": self._headers(endpoint)}
+
+    def _note(
+        self, connection: Transaction, caller: Caller, action: str, endpoint: Endpoint, details: Mapping[str, object]
+    ) -> None:
+        subject = ids.prefixed(ids.ENDPOINT, endpoint.id)
+        audit.add(connection, self._means.entry(caller, action, subject, details, endpoint.account_seq))

@@ -6,17 +6,21 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from uplift_server.core import envelope
+from uplift_server.core.audit import difference
 from uplift_server.core.event_types import check_name
 from uplift_server.core.problems import Problem
 from uplift_server.core.schemas import check_depth, check_schema
 from uplift_server.delivery.directory import LiveEventType
 from uplift_server.service.means import UNSET, Listing, Means, Unset, given_or, given_or_none, not_found, place, refuse
 from uplift_server.service.principals import Caller
-from uplift_server.store import event_types
+from uplift_server.store import audit, event_types
+from uplift_server.store.contract import Transaction
 from uplift_server.store.records import EventType, Page
 
 EVENT_TYPE_JSON_BYTES_MAX: Final = 256 * 1024
 _WHAT: Final = "event type"
+# Texts and schemas are long, and the catalog shows them: the audit log says only that they changed.
+_TOLD: Final = ("group", "api_version", "archived")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +49,7 @@ class EventTypes:
         wrong = check_name(name, "name")
         schema, example = _json_text(draft.schema), _json_text(draft.example)
         refuse([*problems, *([] if wrong is None else [wrong]), *_check(name, schema, example)])
-        return await self._means.carry_out(self._put(name, draft, schema, example))
+        return await self._means.carry_out(self._put(caller, name, draft, schema, example))
 
     async def page(self, listing: Listing, *, problems: Sequence[Problem] = ()) -> Page[EventType]:
         """The catalog, newest first."""
@@ -62,18 +66,20 @@ class EventTypes:
     async def delete(self, caller: Caller, name: str) -> None:
         """Take a type out of the catalog; its events stay. Raises NotFound."""
         caller.require_operator()
-        await self._means.carry_out(self._delete(name))
+        await self._means.carry_out(self._delete(caller, name))
 
     async def _put(
-        self, name: str, draft: EventTypeDraft, schema: str | None, example: str | None
+        self, caller: Caller, name: str, draft: EventTypeDraft, schema: str | None, example: str | None
     ) -> tuple[EventType, bool]:
         now = self._means.now()
         description = given_or(draft.description, "")
         group = given_or_none(draft.group) or name.partition(".")[0]
         api_version = given_or_none(draft.api_version) or envelope.API_VERSION_DEFAULT
-        stored, fresh = await self._means.database.write(
-            lambda c: event_types.put(
-                c,
+
+        def put(connection: Transaction) -> tuple[EventType, bool]:
+            before = event_types.get(connection, name)
+            stored, fresh = event_types.put(
+                connection,
                 name=name,
                 group=group,
                 description=description,
@@ -83,15 +89,39 @@ class EventTypes:
                 archived=given_or(draft.archived, False),
                 now=now,
             )
-        )
+            details = {"new": True} if before is None else difference(_fields(before), _fields(stored), told=_TOLD)
+            if details:
+                audit.add(connection, self._means.entry(caller, "event_type.published", name, details, None))
+            return stored, fresh
+
+        stored, fresh = await self._means.database.write(put)
         self._means.directory.put_event_type(stored)
         return stored, fresh
 
-    async def _delete(self, name: str) -> None:
+    async def _delete(self, caller: Caller, name: str) -> None:
         now = self._means.now()
-        if not await self._means.database.write(lambda c: event_types.delete(c, name, now=now)):
+
+        def delete(connection: Transaction) -> bool:
+            existed = event_types.delete(connection, name, now=now)
+            if existed:
+                audit.add(connection, self._means.entry(caller, "event_type.deleted", name, {}, None))
+            return existed
+
+        if not await self._means.database.write(delete):
             raise not_found(_WHAT, name)
         self._means.directory.drop_event_type(name)
+
+
+def _fields(event_type: EventType) -> dict[str, object]:
+    """What an operator says of it."""
+    return {
+        "description": event_type.description,
+        "group": event_type.group,
+        "schema": event_type.schema,
+        "example": event_type.example,
+        "api_version": event_type.api_version,
+        "archived": event_type.archived_at is not None,
+    }
 
 
 def _json_text(value: Any) -> str | None:

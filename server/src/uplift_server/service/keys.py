@@ -1,6 +1,6 @@
 """API keys: operators make and revoke them. The text of one is known only at the moment it is made."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -25,7 +25,8 @@ from uplift_server.service.means import (
     request_of,
 )
 from uplift_server.service.principals import Caller
-from uplift_server.store import idempotency, keys
+from uplift_server.store import audit, idempotency, keys
+from uplift_server.store.contract import Transaction
 from uplift_server.store.errors import Conflict
 from uplift_server.store.records import Account, ApiKey, Page
 
@@ -70,7 +71,7 @@ class Keys:
         caller.require_operator()
         owner = self._account(account)
         refuse([*problems, *draft.problems(), *check_repeat(repeat)])
-        return await self._means.carry_out(self._create(owner, draft, repeat))
+        return await self._means.carry_out(self._create(caller, owner, draft, repeat))
 
     async def page(
         self, caller: Caller, account: str, listing: Listing, *, problems: Sequence[Problem] = ()
@@ -85,7 +86,7 @@ class Keys:
         """Revoke a key; it is refused from then on. Raises NotFound."""
         caller.require_operator()
         owner = self._account(account)
-        await self._means.carry_out(self._revoke(owner, key))
+        await self._means.carry_out(self._revoke(caller, owner, key))
 
     def _account(self, text: str) -> Account:
         found = self._means.directory.accounts_by_id.get(parse_id(ids.ACCOUNT, text, "account"))
@@ -93,11 +94,29 @@ class Keys:
             raise not_found("account", text)
         return found
 
-    async def _create(self, owner: Account, draft: KeyDraft, repeat: Repeat | None) -> tuple[ApiKey, str | None]:
+    async def _create(
+        self, caller: Caller, owner: Account, draft: KeyDraft, repeat: Repeat | None
+    ) -> tuple[ApiKey, str | None]:
         text = new_key_text(ACCOUNT_PREFIX, self._means.random_bytes(KEY_RANDOM_BYTES))
         now, key_id = self._means.now(), self._means.new_id()
         name, scopes = given(draft.name), draft.granted()
         request = request_of(repeat, owner.seq, _WHAT)
+
+        def create(connection: Transaction) -> ApiKey:
+            key = keys.create(
+                connection,
+                key_id=key_id,
+                account_seq=owner.seq,
+                name=name,
+                digest=digest_of(text.encode()),
+                hint=hint_of(text),
+                scopes=scopes,
+                now=now,
+            )
+            details = {"name": name, "scopes": sorted(scopes)}
+            self._note(connection, caller, "key.created", key, details)
+            return key
+
         try:
             key, repeated = await self._means.database.write(
                 lambda c: idempotency.once(
@@ -105,16 +124,7 @@ class Keys:
                     request,
                     object_id=key_id,
                     now=now,
-                    create=lambda: keys.create(
-                        c,
-                        key_id=key_id,
-                        account_seq=owner.seq,
-                        name=name,
-                        digest=digest_of(text.encode()),
-                        hint=hint_of(text),
-                        scopes=scopes,
-                        now=now,
-                    ),
+                    create=lambda: create(c),
                     load=lambda earlier: keys.get(c, owner.seq, earlier),
                 )
             )
@@ -125,12 +135,25 @@ class Keys:
         self._means.directory.put_key(key)
         return key, text
 
-    async def _revoke(self, owner: Account, key: str) -> None:
+    async def _revoke(self, caller: Caller, owner: Account, key: str) -> None:
         now, key_id = self._means.now(), parse_id(ids.KEY, key, _WHAT)
-        revoked = await self._means.database.write(lambda c: keys.revoke(c, owner.seq, key_id, now=now))
+
+        def revoke(connection: Transaction) -> ApiKey | None:
+            revoked = keys.revoke(connection, owner.seq, key_id, now=now)
+            if revoked is not None:
+                self._note(connection, caller, "key.revoked", revoked, {"name": revoked.name})
+            return revoked
+
+        revoked = await self._means.database.write(revoke)
         if revoked is None:
             raise not_found(_WHAT, key)
         self._means.directory.drop_key(revoked.digest)
+
+    def _note(
+        self, connection: Transaction, caller: Caller, action: str, key: ApiKey, details: Mapping[str, object]
+    ) -> None:
+        subject = ids.prefixed(ids.KEY, key.id)
+        audit.add(connection, self._means.entry(caller, action, subject, details, key.account_seq))
 
 
 def new_key_text(prefix: str, random_bytes: bytes) -> str:

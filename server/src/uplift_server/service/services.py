@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from uplift_server.core.addresses import AddressPolicy
 from uplift_server.service.accounts import Accounts
+from uplift_server.service.audit import AuditLog
 from uplift_server.service.authentication import Authenticator
 from uplift_server.service.deliveries import Deliveries
 from uplift_server.service.endpoints import Endpoints
@@ -30,6 +31,7 @@ class Services:
     endpoints: Endpoints
     events: Events
     deliveries: Deliveries
+    audit_log: AuditLog
     source_ips: Sequence[str]
     """The addresses that requests to endpoints come from."""
 
@@ -47,6 +49,7 @@ class Services:
             endpoints=Endpoints(means, sealer, Registrar(policy, resolve), Greeter(means)),
             events=Events(means),
             deliveries=Deliveries(means),
+            audit_log=AuditLog(means),
             source_ips=tuple(source_ips),
         )
 

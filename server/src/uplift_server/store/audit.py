@@ -2,15 +2,21 @@
 
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from uplift_server.core.audit import Actor, ActorKind, AuditEntry
+from uplift_server.store.instants import DISORDER_MS
 from uplift_server.store.pages import page_of
 from uplift_server.store.records import Page
-from uplift_server.store.schema import audit_log
+from uplift_server.store.schema import accounts, audit_log
+
+WINDOW_ROWS: Final = 10_000
+"""How many entries a list looks at for one page; where few of them are wanted, the page ends early."""
+_NUMBER_MAX: Final = 2**62
+_KINDS: Final = {kind.text: kind for kind in ActorKind}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,22 +56,82 @@ def page(
     before: tuple[int, ...] | None = None,
 ) -> Page[AuditEntry]:
     """The account's entries (without an account: all), newest first."""
-    query = sa.select(audit_log).order_by(audit_log.c.seq.desc()).limit(limit + 1)
-    if account_seq is not None:
-        query = query.where(audit_log.c.account_seq == account_seq)
+    low, high = _bounds(connection, wanted)
     if before is not None:
-        query = query.where(audit_log.c.seq < before[0])
-    if wanted.actor is not None:
-        kinds = {kind.text: kind for kind in ActorKind}
-        own = audit_log.c.actor_id == wanted.actor
-        query = query.where(audit_log.c.actor_kind == int(kinds[wanted.actor]) if wanted.actor in kinds else own)
-    if wanted.action is not None:
-        query = query.where(audit_log.c.action == wanted.action)
+        high = min(high, before[0] - 1)
+    own = [] if account_seq is None else [audit_log.c.account_seq == account_seq]
+    window_low = _window_low(connection, own, low, high)
+    keys = (
+        sa.select(audit_log.c.seq)
+        .where(audit_log.c.seq.between(window_low, high), *own, *_others(wanted))
+        .order_by(audit_log.c.seq.desc())
+        .limit(limit + 1)
+        .subquery("page")
+    )
+    query = (
+        sa.select(audit_log, accounts.c.id.label("account_id"))
+        .select_from(
+            keys.join(audit_log, audit_log.c.seq == keys.c.seq).outerjoin(
+                accounts, accounts.c.seq == audit_log.c.account_seq
+            )
+        )
+        .order_by(audit_log.c.seq.desc())
+    )
+    found = page_of([_entry(row) for row in connection.execute(query)], limit, lambda entry: (entry.seq,))
+    if found.next_key is None and window_low > low:
+        return Page(found.items, (window_low,))
+    return found
+
+
+def _bounds(connection: Connection, wanted: AuditFilter) -> tuple[int, int]:
+    """The lowest and the highest number an entry between the filter's instants can have, found by their index."""
+    low, high = 1, _NUMBER_MAX
     if wanted.created_after is not None:
-        query = query.where(audit_log.c.at > wanted.created_after)
+        last_before = (
+            sa.select(audit_log.c.seq)
+            .where(audit_log.c.at <= wanted.created_after - DISORDER_MS)
+            .order_by(audit_log.c.at.desc(), audit_log.c.seq.desc())
+            .limit(1)
+        )
+        low = (connection.scalar(last_before) or 0) + 1
     if wanted.created_before is not None:
-        query = query.where(audit_log.c.at < wanted.created_before)
-    return page_of([_entry(row) for row in connection.execute(query)], limit, lambda entry: (entry.seq,))
+        first_after = (
+            sa.select(audit_log.c.seq)
+            .where(audit_log.c.at >= wanted.created_before + DISORDER_MS)
+            .order_by(audit_log.c.at, audit_log.c.seq)
+            .limit(1)
+        )
+        high = connection.scalar(first_after) or high
+    return low, high
+
+
+def _window_low(connection: Connection, own: list[sa.ColumnElement[bool]], low: int, high: int) -> int:
+    """The number of the entry at which a page ends at the latest: no index leads to an actor's, or to an action's."""
+    query = (
+        sa.select(audit_log.c.seq)
+        .where(audit_log.c.seq.between(low, high), *own)
+        .order_by(audit_log.c.seq.desc())
+        .offset(WINDOW_ROWS)
+        .limit(1)
+    )
+    found = connection.scalar(query)
+    return low if found is None else found
+
+
+def _others(wanted: AuditFilter) -> list[sa.ColumnElement[bool]]:
+    """The conditions that are checked row by row."""
+    conditions = []
+    if wanted.actor in _KINDS:
+        conditions.append(audit_log.c.actor_kind == int(_KINDS[wanted.actor]))
+    elif wanted.actor is not None:
+        conditions.append(audit_log.c.actor_id == wanted.actor)
+    if wanted.action is not None:
+        conditions.append(audit_log.c.action == wanted.action)
+    if wanted.created_after is not None:
+        conditions.append(audit_log.c.at > wanted.created_after)
+    if wanted.created_before is not None:
+        conditions.append(audit_log.c.at < wanted.created_before)
+    return conditions
 
 
 def _entry(row: sa.Row[Any]) -> AuditEntry:
@@ -77,4 +143,5 @@ def _entry(row: sa.Row[Any]) -> AuditEntry:
         subject=row.subject,
         details=json.loads(row.details),
         seq=row.seq,
+        account_id=row.account_id,
     )

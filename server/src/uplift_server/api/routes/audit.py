@@ -1,0 +1,24 @@
+"""The audit log."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends
+
+from uplift_server.api.bodies import AuditAsked
+from uplift_server.api.reading import Asked, CallerOf, QueryReader, ServicesOf
+from uplift_server.api.rendering import audit_view, listed
+from uplift_server.api.views import AuditEntryView, Listed
+from uplift_server.store.audit import AuditFilter
+
+router = APIRouter(tags=["Audit log"])
+
+
+@router.get("/v1/audit-log", summary="List what was done", response_model_exclude_unset=True)
+async def list_audit_log(
+    services: ServicesOf, caller: CallerOf, asked: Annotated[Asked, Depends(QueryReader(AuditAsked))]
+) -> Listed[AuditEntryView]:
+    """Scope `endpoints:read`; who did what, when and from where, newest first."""
+    values: AuditAsked = asked.values
+    wanted = AuditFilter(values.actor, values.action, values.created_after, values.created_before)
+    page = await services.audit_log.page(caller, wanted, values.listing(), problems=asked.problems)
+    return listed(page, lambda entry: audit_view(entry, spans=caller.spans_accounts))

@@ -1,0 +1,51 @@
+"""The audit log, as those read it who may."""
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final
+
+from uplift_server.core.audit import ACTIONS, ActorKind, AuditEntry
+from uplift_server.core.problems import Problem
+from uplift_server.core.scopes import Scope
+from uplift_server.service.means import Listing, Means, place
+from uplift_server.service.principals import Caller
+from uplift_server.store import audit
+from uplift_server.store.audit import AuditFilter
+from uplift_server.store.records import Page
+
+_NEAR: Final = 0.5
+
+
+class AuditLog:
+    """What was done, by whom, when and from where; written by every service in the transaction of what it does."""
+
+    def __init__(self, means: Means) -> None:
+        self._means = means
+
+    async def page(
+        self, caller: Caller, wanted: AuditFilter, listing: Listing, *, problems: Sequence[Problem] = ()
+    ) -> Page[AuditEntry]:
+        """The account's entries, newest first. An account is not told where operators sit."""
+        caller.require(Scope.ENDPOINTS_READ)
+        before = place(listing, 1, [*problems, *_unknown(wanted.action)])
+        found = await self._means.database.read(
+            lambda c: audit.page(c, caller.account_seq, wanted, limit=listing.limit, before=before)
+        )
+        if caller.principal.is_operator:
+            return found
+        return Page([_for_accounts(entry) for entry in found.items], found.next_key)
+
+
+def _for_accounts(entry: AuditEntry) -> AuditEntry:
+    if entry.actor.kind is not ActorKind.OPERATOR:
+        return entry
+    return replace(entry, actor=replace(entry.actor, address=None))
+
+
+def _unknown(action: str | None) -> list[Problem]:
+    if action is None or action in ACTIONS:
+        return []
+    nearest = difflib.get_close_matches(action[:100], ACTIONS, n=1, cutoff=_NEAR)
+    remedy = f"Did you mean {nearest[0]}?" if nearest else "They look like endpoint.changed."
+    return [Problem("action", "action_unknown", f"There is no such action. {remedy}")]

@@ -1,0 +1,188 @@
+"""The audit log: every change has its entry, in the same commit, and no secret is in any."""
+
+import re
+from typing import Any
+
+import pytest
+
+from uplift_server.core.audit import ACTIONS
+from uplift_server.core.deliveries import Status
+from uplift_server.core.outcomes import Outcome
+from uplift_server.store import audit
+from uplift_server.store.errors import Unavailable
+
+
+def entries(client: Any, query: str = "") -> list[dict[str, Any]]:
+    """What the audit log tells, newest first."""
+    answer = client.get(f"/v1/audit-log?limit=500{query}")
+    assert answer.status == 200, answer.body
+    found: list[dict[str, Any]] = answer.json["data"]
+    assert all(entry["action"] in ACTIONS for entry in found)
+    return found
+
+
+def told(client: Any, query: str = "") -> list[tuple[str, str, Any]]:
+    """The same, shorter and oldest first."""
+    return [(each["action"], each["subject"], each["details"]) for each in reversed(entries(client, query))]
+
+
+def test_the_life_of_an_account_is_told(server: Any) -> None:
+    account = server.account("Riverside")
+    acting = server.client(server.operator_key, account)
+    server.operator.patch(f"/v1/accounts/{account}", {"name": "Lakeside"})
+    key = server.operator.post(f"/v1/accounts/{account}/keys", {"name": "k", "scopes": ["listen"]}).json
+    server.operator.delete(f"/v1/accounts/{account}/keys/{key['id']}")
+
+    assert told(acting) == [
+        ("account.created", account, {"name": "Riverside"}),
+        ("account.changed", account, {"changed": ["name"], "from": {"name": "Riverside"}, "to": {"name": "Lakeside"}}),
+        ("key.created", key["id"], {"name": "k", "scopes": ["listen"]}),
+        ("key.revoked", key["id"], {"name": "k"}),
+    ]
+    server.owner(account)
+    server.operator.delete(f"/v1/accounts/{account}")
+
+    newest = entries(server.operator)[0]
+    assert (newest["action"], newest["account"]) == ("account.deleted", account)
+    assert newest["details"] == {"name": "Lakeside", "keys": 1, "endpoints": 0}
+
+
+def test_the_life_of_an_endpoint_is_told_without_its_secrets(server: Any) -> None:
+    account = server.account()
+    owner = server.owner(account)
+    key = server.operator.get(f"/v1/accounts/{account}/keys").json["data"][0]["id"]
+    body = {"url": "https://example.com/a?token=hush", "secret": "hush-hush-hush-hush", "headers": {"x-key": "hush"}}
+    endpoint = owner.post("/v1/endpoints", body).json["id"]
+    change = {"url": "https://example.com/b?token=hush2", "headers": {"x-key": "hush2"}, "max_in_flight": 4}
+    owner.patch(f"/v1/endpoints/{endpoint}", change)
+    owner.delete(f"/v1/endpoints/{endpoint}")
+
+    assert told(owner)[2:] == [
+        ("endpoint.created", endpoint, {"url": "https://example.com/a", "event_types": []}),
+        (
+            "endpoint.changed",
+            endpoint,
+            {
+                "changed": ["url", "max_in_flight", "headers"],
+                "from": {"url": "https://example.com/a", "max_in_flight": None},
+                "to": {"url": "https://example.com/b", "max_in_flight": 4},
+            },
+        ),
+        ("endpoint.deleted", endpoint, {"url": "https://example.com/b"}),
+    ]
+    newest = entries(owner)[0]
+    assert newest["actor"] == {"kind": "key", "id": key, "name": "test"}
+    assert newest["address"] == "127.0.0.1"
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", newest["at"])
+    assert b"hush" not in owner.get("/v1/audit-log").body
+
+
+def test_changes_of_the_catalog_are_the_operators_alone(server: Any) -> None:
+    owner = server.owner(server.account())
+    path = "/v1/event-types/audited.thing"
+    server.operator.put(path, {"description": "a"})
+    server.operator.put(path, {"description": "b", "archived": True})
+    server.operator.put(path, {"description": "b", "archived": True})
+    server.operator.delete(path)
+
+    published = {"changed": ["description", "archived"], "from": {"archived": False}, "to": {"archived": True}}
+    assert [each for each in told(server.operator) if each[1] == "audited.thing"] == [
+        ("event_type.published", "audited.thing", {"new": True}),
+        ("event_type.published", "audited.thing", published),
+        ("event_type.deleted", "audited.thing", {}),
+    ]
+    assert not [each for each in told(owner) if each[0].startswith("event_type.")]
+    assert "account" not in entries(server.operator, "&action=event_type.deleted")[0]
+
+
+def test_a_resend_is_told(server: Any) -> None:
+    account = server.account()
+    owner = server.owner(account)
+    endpoint = owner.post("/v1/endpoints", {"url": "https://example.com/a"}).json["id"]
+    event = server.event(account, {endpoint: Status.PENDING})
+    for leased in server.lease(endpoint):
+        server.settle(leased, Outcome.SERVER_ERROR, Status.FAILED)
+    delivery = owner.get(f"/v1/events/{event}/deliveries").json["data"][0]["id"]
+
+    assert owner.post(f"/v1/deliveries/{delivery}/resend").status == 202
+    assert told(owner)[-1] == ("delivery.resent", delivery, {"status": "failed"})
+    assert owner.post(f"/v1/deliveries/{delivery}/resend").status == 409
+    assert len(entries(owner, "&action=delivery.resent")) == 1
+
+
+def test_what_changed_nothing_is_not_told(server: Any) -> None:
+    """Repeats under a key, changes to what is there already, refusals, deletions of what is gone."""
+    account = server.account()
+    owner, acting = server.owner(account), server.client(server.operator_key, account)
+    made = [owner.post("/v1/endpoints", {"url": "https://example.com/a"}, Idempotency_Key="one").json for _ in range(2)]
+    endpoint = made[0]["id"]
+    body = {"url": "https://example.com/a", "event_types": [], "headers": {}}
+    assert owner.patch(f"/v1/endpoints/{endpoint}", body).status == 200
+    owner.post("/v1/endpoints", {"url": "http://example.com/a"})
+    server.operator.patch(f"/v1/accounts/{account}", {"name": "Riverside"})
+    for _ in range(2):
+        server.operator.post(f"/v1/accounts/{account}/keys", {"name": "k"}, Idempotency_Key="two")
+        server.operator.post("/v1/accounts", {"name": "Twice"}, Idempotency_Key="audited")
+        owner.delete(f"/v1/endpoints/{endpoint}")
+
+    actions = [action for action, _, _ in told(acting)]
+    assert actions == ["account.created", "key.created", "endpoint.created", "key.created", "endpoint.deleted"]
+    twice = [each for each in entries(server.operator, "&action=account.created") if each["details"]["name"] == "Twice"]
+    assert len(twice) == 1
+
+
+def test_a_change_whose_entry_cannot_be_stored_has_not_happened(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One transaction: neither is there without the other."""
+    owner = server.owner(server.account())
+
+    def fail(*_args: object) -> None:
+        raise Unavailable("no room")
+
+    monkeypatch.setattr(audit, "add", fail)
+    assert owner.post("/v1/endpoints", {"url": "https://example.com/a"}).status == 503
+    monkeypatch.undo()
+    assert owner.get("/v1/endpoints").json["data"] == []
+
+
+def test_accounts_are_not_told_where_operators_sit(server: Any) -> None:
+    account = server.account()
+    owner, acting = server.owner(account), server.client(server.operator_key, account)
+
+    assert [each["address"] for each in entries(owner)] == [None, None]
+    assert [each["address"] for each in entries(acting)] == ["127.0.0.1", "127.0.0.1"]
+    assert {each["actor"]["kind"] for each in entries(owner)} == {"operator"}
+
+
+def test_the_first_operators_key_is_the_servers_own_doing(server: Any) -> None:
+    [made] = entries(server.operator, "&actor=system&action=key.created")
+    assert made["actor"] == {"kind": "system", "id": None, "name": "Uplift Webhooks"}
+    assert (made["details"], made["address"]) == ({"name": "operator"}, None)
+
+
+def test_filters_and_cursors(server: Any) -> None:
+    account = server.account()
+    owner = server.owner(account)
+    key = server.operator.get(f"/v1/accounts/{account}/keys").json["data"][0]["id"]
+    for number in range(5):
+        owner.post("/v1/endpoints", {"url": f"https://example.com/{number}"})
+
+    assert len(entries(owner, f"&actor={key}")) == len(entries(owner, "&actor=key")) == 5
+    assert entries(owner, "&actor=member") == entries(owner, "&actor=key_unknown") == []
+    at = entries(owner)[2]["at"]
+    assert all(each["at"] > at for each in entries(owner, f"&created_after={at}"))
+    assert all(each["at"] < at for each in entries(owner, f"&created_before={at}"))
+    pages, cursor = [], ""
+    while True:
+        answer = owner.get(f"/v1/audit-log?limit=3{cursor}").json
+        pages.append(len(answer["data"]))
+        if answer["next_cursor"] is None:
+            break
+        cursor = f"&cursor={answer['next_cursor']}"
+    assert pages == [3, 3, 1]
+
+
+def test_an_unknown_action_is_told_with_the_nearest(server: Any) -> None:
+    answer = server.operator.get("/v1/audit-log?action=endpoint.change&created_after=x")
+    assert answer.problems == {("action", "action_unknown"), ("created_after", "instant_invalid")}
+    assert "endpoint.changed?" in answer.body.decode()
+    assert "look like" in server.operator.get("/v1/audit-log?action=xyz").body.decode()

@@ -1,0 +1,111 @@
+"""The audit log: what is found, in which stretches, and that nothing is passed over."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from uplift_server.core.audit import SYSTEM, Actor, ActorKind, AuditEntry
+from uplift_server.store import accounts, audit, schema_version
+from uplift_server.store.audit import AuditFilter
+from uplift_server.store.instants import DISORDER_MS
+from uplift_server.store.sqlite.connection import bound
+
+KEY = Actor(ActorKind.KEY, "receiver", "key_1", "192.0.2.1")
+HOUR = 3_600_000
+
+
+@pytest.fixture
+def connection(tmp_path: Path) -> Iterator[sa.Connection]:
+    """A connection to an empty database."""
+    schema_version.upgrade(tmp_path / "uplift.db", now_ms=0)
+    with closing(sqlite3.connect(tmp_path / "uplift.db", isolation_level=None)) as raw, bound(raw) as connection:
+        yield connection
+
+
+def note(
+    connection: sa.Connection,
+    at: int,
+    *,
+    account_seq: int | None = 1,
+    actor: Actor = KEY,
+    action: str = "endpoint.changed",
+) -> None:
+    """One entry."""
+    audit.add(connection, AuditEntry(account_seq, at, actor, action, f"at {at}", {"n": at}))
+
+
+def found(connection: sa.Connection, wanted: AuditFilter, account_seq: int | None = 1) -> list[int]:
+    """The instants of everything the filter finds, page after page."""
+    instants, before = [], None
+    while True:
+        page = audit.page(connection, account_seq, wanted, limit=2, before=before)
+        instants += [entry.at for entry in page.items]
+        before = page.next_key
+        if before is None:
+            return instants
+
+
+def test_an_entry_comes_back_as_it_went_in_with_its_accounts_id(connection: sa.Connection) -> None:
+    account = accounts.create(connection, account_id=b"i" * 16, name="a", contact_emails=(), now=1)
+    entry = AuditEntry(account.seq, 5, KEY, "endpoint.changed", "ep_1", {"changed": ["url"], "to": {"url": "ü"}})
+    audit.add(connection, entry)
+
+    [stored] = audit.page(connection, account.seq, AuditFilter(), limit=10).items
+
+    assert (stored.account_id, stored.seq > 0) == (account.id, True)
+    assert (stored.account_seq, stored.at, stored.actor, stored.action) == (account.seq, 5, KEY, entry.action)
+    assert (stored.subject, stored.details) == (entry.subject, entry.details)
+
+
+def test_an_account_sees_its_own_and_nobody_elses_entries(connection: sa.Connection) -> None:
+    note(connection, 1, account_seq=1)
+    note(connection, 2, account_seq=2)
+    note(connection, 3, account_seq=None)
+
+    assert found(connection, AuditFilter(), 1) == [1]
+    assert found(connection, AuditFilter(), None) == [3, 2, 1]
+
+
+def test_filters_ask_for_an_actor_a_kind_of_actor_and_an_action(connection: sa.Connection) -> None:
+    note(connection, 1, actor=SYSTEM, action="endpoint.disabled")
+    note(connection, 2, actor=Actor(ActorKind.KEY, "other", "key_2"))
+    note(connection, 3, action="endpoint.deleted")
+
+    assert found(connection, AuditFilter(actor="key_1")) == [3]
+    assert found(connection, AuditFilter(actor="key")) == [3, 2]
+    assert found(connection, AuditFilter(actor="system")) == [1]
+    assert found(connection, AuditFilter(actor="key", action="endpoint.changed")) == [2]
+
+
+def test_instants_are_exclusive_and_entries_out_of_order_are_found(connection: sa.Connection) -> None:
+    """An entry's instant is taken before it is stored, so that numbers and instants may disagree for a moment."""
+    late = 3 * HOUR - DISORDER_MS
+    for at in (HOUR, 3 * HOUR, late + 1, 3 * HOUR + 1, 3 * HOUR + DISORDER_MS, 9 * HOUR):
+        note(connection, at)
+
+    assert found(connection, AuditFilter(created_after=late, created_before=3 * HOUR)) == [late + 1]
+    assert found(connection, AuditFilter(created_after=3 * HOUR - 1)) == [
+        9 * HOUR,
+        3 * HOUR + DISORDER_MS,
+        3 * HOUR + 1,
+        3 * HOUR,
+    ]
+    assert found(connection, AuditFilter(created_before=HOUR + 1)) == [HOUR]
+    assert found(connection, AuditFilter(created_before=HOUR)) == []
+
+
+def test_a_page_ends_early_where_few_entries_are_wanted_and_nothing_is_missed(
+    connection: sa.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audit, "WINDOW_ROWS", 3)
+    for at in range(1, 13):
+        note(connection, at, action="endpoint.deleted" if at in (1, 6) else "endpoint.changed")
+
+    first = audit.page(connection, 1, AuditFilter(action="endpoint.deleted"), limit=2)
+    assert (first.items, first.next_key is None) == ([], False)
+    assert found(connection, AuditFilter(action="endpoint.deleted")) == [6, 1]
+    assert found(connection, AuditFilter()) == list(range(12, 0, -1))
