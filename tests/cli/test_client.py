@@ -121,6 +121,11 @@ def test_a_list_is_read_over_its_pages_up_to_the_limit(api: FakeApi, client: Api
     assert api.asked[-1].query == {"limit": "1", "cursor": "1"}
 
 
+def test_a_list_goes_on_behind_an_empty_page(api: FakeApi, client: ApiClient) -> None:
+    api.answers = {"GET /prefix/v1/accounts": pages(0, 2)}
+    assert len(list(client.items("/v1/accounts", limit=100))) == 2
+
+
 def test_a_thing_is_found_by_its_id_a_beginning_or_its_name(api: FakeApi, client: ApiClient) -> None:
     data = [{"id": "acc_0a11", "name": "Rapids"}, {"id": "acc_0a22", "name": "Ridge"}, {"id": "acc_0b33", "name": "0a"}]
     api.answers = {

@@ -310,3 +310,41 @@ def test_a_terminal_shows_deliveries_within_its_width(api: FakeApi, monkeypatch:
     assert len(line) <= 80
     assert f"dlv_{'01' * 22}  ep_{'02' * 16}  movement" in run("deliveries", "--wide").stdout
     assert "an attempt is under way" in run("deliveries", "0101").stdout
+
+
+def test_the_audit_log_says_who_did_what(api: FakeApi) -> None:
+    changed = {"changed": ["url"], "to": {"url": "https://ü.example/"}}
+    by_key = {
+        "at": "2025-11-24T16:00:00.000Z", "actor": {"kind": "key", "id": "key_0b11", "name": "n"},
+        "action": "endpoint.changed", "subject": "ep_0e11", "details": changed, "address": "192.0.2.1",
+    }  # fmt: skip
+    by_us = {**by_key, "actor": {"kind": "system", "id": None, "name": "Uplift Webhooks"}, "address": None,
+             "action": "endpoint.disabled", "details": {"reason": "failing"}}  # fmt: skip
+    api.answers["GET /v1/audit-log"] = listed(by_us, by_key)
+    result = run("audit-log", "--account", "acc_0a11", "--actor", "key", "--after", "2025-01-01T00:00:00Z")
+    assert [line.split("\t") for line in result.stdout.splitlines()] == [
+        ["WHEN", "WHO", "DID", "TO", "DETAILS", "FROM"],
+        [by_us["at"], "Uplift Webhooks", "endpoint.disabled", "ep_0e11", "reason: failing", "-"],
+        [by_key["at"], "key n", "endpoint.changed", "ep_0e11",
+         'changed: ["url"], to: {"url": "https://ü.example/"}', "192.0.2.1"],
+    ]  # fmt: skip
+    asked = api.asked[-1]
+    assert asked.query == {"limit": "50", "actor": "key", "created_after": "2025-01-01T00:00:00Z"}
+    assert asked.headers["uplift-account"] == "acc_0a11"
+    lines = run("audit-log", "--json").stdout.splitlines()
+    assert [json.loads(line) for line in lines] == [by_us, by_key]
+
+
+def test_the_audit_log_knows_its_actions(api: FakeApi) -> None:
+    result = run("audit-log", "--action", "endpoint.exploded")
+    assert result.exit_code == 2
+    assert "endpoint.changed" in result.stderr
+
+
+def test_a_wrong_instant_is_told_by_its_option(api: FakeApi) -> None:
+    problems = [{"field": "created_after", "code": "instant_invalid", "message": "No."}]
+    problem = {"code": "validation_failed", "detail": "1 field is wrong.", "errors": problems}
+    api.answers["GET /v1/audit-log"] = (422, problem, {})
+    result = run("audit-log", "--after", "yesterday")
+    assert result.exit_code == 2
+    assert "--after" in result.stderr

@@ -107,7 +107,8 @@ class ApiClient:
             yield from page["data"][:left]
             left -= len(page["data"])
             cursor = page["next_cursor"]
-            if cursor is None or not page["data"]:
+            # A page may be empty although more follow, where a filter passes over many others.
+            if cursor is None:
                 return
 
     def call(

@@ -1,0 +1,84 @@
+"""The audit log: who did what, when and from where."""
+
+import json
+from collections.abc import Iterator
+from typing import Annotated, Any, Final
+
+import typer
+
+from uplift_server.cli import lookup
+from uplift_server.cli.accounts import AnyAccount, Limit, Wide
+from uplift_server.cli.client import options
+from uplift_server.cli.errors import CliError, ExitCode
+from uplift_server.cli.reach import reach
+from uplift_server.cli.session import Session, command
+from uplift_server.cli.tables import Column
+from uplift_server.core.audit import ACTIONS
+
+_COLUMNS: Final = [
+    Column("at", "WHEN", "instant"),
+    Column("who", "WHO", gives=True),
+    Column("action", "DID"),
+    Column("subject", "TO", gives=True),
+    Column("told", "DETAILS", folds=True, dropped=2),
+    Column("address", "FROM", dropped=1),
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command of this module to the program."""
+    command(
+        app,
+        "audit-log",
+        examples=(
+            "uplift-server audit-log --account 'Rapids Academy'",
+            "uplift-server audit-log --action endpoint.changed --after 2026-01-01T00:00:00Z",
+            "uplift-server audit-log --actor key_0197f0c25b1e7c3a9d5e2f6a8b0c4d1e",
+        ),
+    )(audit_log)
+
+
+def audit_log(
+    session: Session,
+    account: AnyAccount = None,
+    actor: Annotated[
+        str | None, typer.Option("--actor", help="An id, or one of system, operator, key, member.")
+    ] = None,
+    action: Annotated[str | None, typer.Option("--action", help="Such as endpoint.changed.")] = None,
+    after: Annotated[
+        str | None, typer.Option("--after", metavar="INSTANT", help="Only what was done after it.")
+    ] = None,
+    before: Annotated[
+        str | None, typer.Option("--before", metavar="INSTANT", help="Only what was done before it.")
+    ] = None,
+    limit: Limit = 50,
+    wide: Wide = False,
+) -> None:
+    """Show who did what, when and from where."""
+    if action is not None and action not in ACTIONS:
+        known = ", ".join(ACTIONS)
+        raise CliError(f"{action!r} is no action of the audit log", f"choose one of {known}", ExitCode.USAGE)
+    filters = {"actor": actor, "action": action, "created_after": after, "created_before": before}
+    with reach(session.config()) as client, options(created_after="--after", created_before="--before"):
+        owner = None if account is None else lookup.account(client, account)["id"]
+        found = client.items("/v1/audit-log", limit=limit, account=owner, **filters)
+        session.output.rows(
+            found if session.output.as_json else _for_people(found),
+            _COLUMNS,
+            empty="Nothing like that was done.",
+            wide=wide,
+        )
+
+
+def _for_people(entries: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    for entry in entries:
+        actor, details = entry["actor"], entry["details"]
+        yield {
+            **entry,
+            "who": actor["name"] if actor["kind"] == "system" else f"{actor['kind']} {actor['name']}",
+            "told": ", ".join(f"{name}: {_told(value)}" for name, value in details.items()),
+        }
+
+
+def _told(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
