@@ -275,3 +275,24 @@ def test_once(connection: sa.Connection) -> None:
         once(request, None)
     assert once(replace(request, account_seq=2)) == ("created", False)
     assert len(created) == 4
+
+
+def test_secrets_are_replaced_and_the_previous_ones_erased_when_their_time_is_over(connection: sa.Connection) -> None:
+    """Of the endpoints named alone, and not of one that was deleted; nothing else of an endpoint changes."""
+    account = new_account(connection, 1)
+    made = [new_endpoint(connection, account.seq, number) for number in range(1, 5)]
+    for endpoint in made:
+        pair = endpoint.secrets.rotated(b"new", 5, 10 if endpoint is not made[1] else 20, header_new=True)
+        changed = endpoints.set_secrets(connection, endpoint, pair, now=5)
+        assert changed == endpoints.get(connection, account.seq, endpoint.id)
+        assert changed.secrets == pair
+        assert (changed.updated_at, changed.url) == (5, endpoint.url)
+    endpoints.delete(connection, None, made[2].id, now=6)
+    named = [endpoint.seq for endpoint in made[:3]]
+    assert endpoints.erase_previous_secrets(connection, named, now=14) == []
+    [erased] = endpoints.erase_previous_secrets(connection, named, now=15)
+    assert erased.secrets == made[0].secrets.rotated(b"new", 5, 0)
+    assert erased == endpoints.get(connection, account.seq, made[0].id)
+    assert endpoints.erase_previous_secrets(connection, named, now=15) == []
+    kept = [endpoints.get(connection, None, made[number].id) for number in (1, 3)]
+    assert [each.previous_secret for each in kept if each is not None] == [b"sealed", b"sealed"]

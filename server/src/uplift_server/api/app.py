@@ -12,7 +12,17 @@ from uplift_server import __version__
 from uplift_server.api.guard import ANSWER_SECONDS_MAX, Guard
 from uplift_server.api.openapi import openapi_document
 from uplift_server.api.problems import Refusal, problem, refusal_of
-from uplift_server.api.routes import accounts, audit, deliveries, endpoints, event_types, events, keys, system
+from uplift_server.api.routes import (
+    accounts,
+    audit,
+    deliveries,
+    endpoints,
+    event_types,
+    events,
+    keys,
+    secrets,
+    system,
+)
 from uplift_server.service.errors import ServiceError
 from uplift_server.service.services import Services
 from uplift_server.store.errors import StoreError
@@ -22,6 +32,7 @@ _ROUTERS: Final = (
     keys.router,
     event_types.router,
     endpoints.router,
+    secrets.router,
     events.router,
     deliveries.router,
     audit.router,

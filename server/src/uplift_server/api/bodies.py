@@ -15,6 +15,8 @@ from uplift_server.core.limits import (
     PAGE_ITEMS_DEFAULT,
     PAGE_ITEMS_MAX,
     RATE_LIMIT_PER_SECOND_MAX,
+    SECRET_OVERLAP_SECONDS_DEFAULT,
+    SECRET_OVERLAP_SECONDS_MAX,
     SUBSCRIPTION_PATTERNS_MAX,
 )
 from uplift_server.core.scopes import Scope
@@ -114,6 +116,22 @@ class EndpointChange(Body):
     headers: dict[str, str] | None = Field(default=None, description="All headers to add; replaces those before.")
     rate_limit_per_second: int | None = Field(default=None, ge=1, le=RATE_LIMIT_PER_SECOND_MAX)
     max_in_flight: int | None = Field(default=None, ge=1, le=ENDPOINT_IN_FLIGHT_MAX)
+
+
+class SecretRotation(Body):
+    """A new secret; what is left out, or null, is as usual."""
+
+    secret: str | None = Field(default=None, description="Your own new secret; left out: we make one.")
+    overlap_seconds: int | None = Field(
+        default=None,
+        ge=0,
+        le=SECRET_OVERLAP_SECONDS_MAX,
+        description=f"How long the present secret stays live, too; left out: {SECRET_OVERLAP_SECONDS_DEFAULT}.",
+    )
+    uplift_header: Literal["old", "new"] | None = Field(
+        default=None,
+        description="Which secret `x-uplift-signature-256` follows while both are live; left out: `old`.",
+    )
 
 
 class Paging(Body):

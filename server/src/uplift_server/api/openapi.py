@@ -57,6 +57,8 @@ _KEY_HEADER: Final = {
     "description": "A repeat with the same key and body answers the same object.",
     "schema": {"type": "string"},
 }
+_REPEATABLE: Final = frozenset({"/v1/endpoints/{endpoint}/secret/rotate"})
+"""Paths whose POST takes that header, besides those that answer 201."""
 _INSTANT: Final = {"type": "string", "format": "date-time"}
 _EVENT_FIELDS: Final = {
     "type": {"type": "string", "description": "A name of the catalog."},
@@ -146,7 +148,7 @@ def _complete(operation: dict[str, Any], route: APIRoute, schemas: dict[str, Any
         if isinstance(reader, BodyReader):
             content = {_JSON: {"schema": _schema(reader.model, schemas)}}
             operation["requestBody"] = {"required": reader.required, "content": content}
-            if operation["responses"].get("201") and route.methods == {"POST"}:
+            if route.methods == {"POST"} and (operation["responses"].get("201") or route.path in _REPEATABLE):
                 operation.setdefault("parameters", []).append(_KEY_HEADER)
         elif isinstance(reader, QueryReader):
             operation.setdefault("parameters", []).extend(_query(reader.model))

@@ -20,6 +20,7 @@ from uplift_server.api.views import (
     ReasonName,
     RequestView,
     ResponseView,
+    SecretView,
     StateName,
     StatusName,
     TimingsView,
@@ -31,7 +32,9 @@ from uplift_server.core.deliveries import Status, Trigger
 from uplift_server.core.headers import mask
 from uplift_server.core.instants import instant_text, optional_instant_text
 from uplift_server.core.outcomes import Explanation, Outcome, explain
+from uplift_server.core.signing import standard_form
 from uplift_server.service.endpoints import Shown
+from uplift_server.service.secrets import ShownSecrets
 from uplift_server.store.records import (
     Account,
     ApiKey,
@@ -165,6 +168,17 @@ def health_view(shown: Shown) -> HealthView:
         last_outcome=_outcome_text(health.last_outcome),
         hint=None if shown.last_failure is None else _hint(shown.last_failure),
         next_probe_at=optional_instant_text(shown.next_probe_at),
+    )
+
+
+def secret_view(shown: ShownSecrets) -> SecretView:
+    """The secrets of an endpoint; without their text where that is not shown."""
+    secret, pair = shown.secret, shown.pair
+    return SecretView(
+        **_only(secret=secret, standard_webhooks_secret=None if secret is None else standard_form(secret)),
+        created_at=instant_text(pair.created_at),
+        previous_expires_at=optional_instant_text(pair.previous_expires_at),
+        uplift_header=pair.uplift_header,
     )
 
 

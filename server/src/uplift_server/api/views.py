@@ -93,6 +93,20 @@ class EndpointView(BaseModel):
     secret: str | None = Field(default=None, description="In the answer to its creation only.")
 
 
+class SecretView(BaseModel):
+    """The secrets of an endpoint; both texts are the current one, where it is shown."""
+
+    secret: str | None = Field(default=None, description="Left out where it is not shown.")
+    standard_webhooks_secret: str | None = Field(
+        default=None, description="The same as libraries for Standard Webhooks take it."
+    )
+    created_at: InstantText = Field(description="When the current secret came to be.")
+    previous_expires_at: InstantText | None = Field(
+        description="Until when the previous secret is live, too; null where only the current one is."
+    )
+    uplift_header: Literal["old", "new"] = Field(description="Which secret `x-uplift-signature-256` follows now.")
+
+
 class EventView(BaseModel):
     """An accepted event."""
 

@@ -95,6 +95,8 @@ class Attempts:
         event_id = body[7:43]  # the UUID's text, first in every envelope
         timestamp = b"%d" % (now // 1000)
         number = delivery.attempts_made + 1
+        if now >= endpoint.signer_until:
+            endpoint.end_overlap()
         head = endpoint.head.render(
             event_id=event_id,
             event_hex=delivery.event_id.hex().encode(),

@@ -16,6 +16,7 @@ from uplift_server.core.health import Health
 from uplift_server.core.ids import ACCOUNT, ENDPOINT, prefixed
 from uplift_server.core.problems import Problem
 from uplift_server.core.request_head import HeadTemplate, head_template
+from uplift_server.core.secrets import SecretPair
 from uplift_server.core.signing import Signer
 from uplift_server.core.subscriptions import Subscription
 from uplift_server.core.urls import EndpointUrl, parse_endpoint_url
@@ -24,6 +25,8 @@ from uplift_server.delivery.sender.request import Target
 from uplift_server.store.records import Account, ApiKey, Endpoint, EndpointState, EventType
 from uplift_server.store.sealing import Sealer
 
+NEVER: Final = 2**63 - 1
+"""An instant after all others (Unix ms)."""
 SCHEMA_PROBLEMS_MAX: Final = 20
 SCHEMA_DETAILS_BYTES_MAX: Final = 16 * 1024
 """Of larger data only the first problem is told: looking for all of them would hold up everybody."""
@@ -92,12 +95,13 @@ def compile_schema(schema: str) -> jsonschema_rs.Validator:
 
 
 class LiveEndpoint:
-    """An endpoint ready for use: its subscription parsed, its secret opened, its request's fixed parts rendered.
+    """An endpoint ready for use: its subscription parsed, its secrets opened, its request's fixed parts rendered.
 
     Stays the same object over changes of the record, so that what waits for it follows them.
     """
 
     __slots__ = (
+        "_signer_afterwards",
         "account_text",
         "deleted",
         "head",
@@ -108,6 +112,7 @@ class LiveEndpoint:
         "record",
         "seq",
         "signer",
+        "signer_until",
         "subscription",
         "target",
         "url",
@@ -120,6 +125,8 @@ class LiveEndpoint:
     record: Endpoint
     subscription: Subscription
     signer: Signer
+    signer_until: int
+    """From this instant on (Unix ms) only its current secret signs: `end_overlap` is to be called first."""
     head: HeadTemplate
     target: Target
     url: EndpointUrl
@@ -129,6 +136,19 @@ class LiveEndpoint:
         self.deleted = False
         self.health_saved_at = 0
         self.health_saved_failing = False
+
+    def sign_with(self, secrets: SecretPair[str]) -> None:
+        """Sign with an endpoint's opened secrets from now on."""
+        self.signer = Signer(secrets.live, secrets.uplift)
+        self.signer_until = NEVER if secrets.previous_expires_at is None else secrets.previous_expires_at
+        # Made beforehand, so that no text of a secret need be kept until then.
+        self._signer_afterwards = (
+            self.signer if secrets.previous is None else Signer((secrets.current,), secrets.current)
+        )
+
+    def end_overlap(self) -> None:
+        """Sign with the current secret alone."""
+        self.signer, self.signer_until = self._signer_afterwards, NEVER
 
     @property
     def takes_deliveries(self) -> bool:
@@ -153,6 +173,10 @@ class Directory:
         self._matches: dict[tuple[int, str], tuple[LiveEndpoint, ...]] = {}
         self.on_endpoint_changed: Callable[[LiveEndpoint], None] = _ignore
         """Told of every endpoint that was added or changed."""
+        self.overlaps: dict[int, int] = {}
+        """By endpoint, until when its previous secret is live (Unix ms): those that have one stored."""
+        self.on_overlap: Callable[[], None] = _nothing
+        """Told when one is added."""
 
     def load(
         self,
@@ -209,7 +233,7 @@ class Directory:
             live.account_text = prefixed(ACCOUNT, self.accounts[record.account_seq].id)
             live.health = record.health
             live.health_saved_failing = record.failing_since is not None
-        secret = self._sealer.open(record.secret, record.id)
+        secrets = record.secrets.mapped(lambda sealed: self._sealer.open(sealed, record.id))
         headers = {} if record.headers is None else json.loads(self._sealer.open(record.headers, record.id))
         # Judged when it was registered, and again at every connect; here only its parts are wanted.
         url = parse_endpoint_url(record.url, AddressPolicy(allow_private_networks=True), to_ascii=to_ascii)
@@ -218,7 +242,7 @@ class Directory:
         live.record = record
         live.url = url
         live.subscription = Subscription(record.event_types)
-        live.signer = Signer((secret,), secret)
+        live.sign_with(secrets)
         live.target = Target(url.host, url.port, url.encrypted, record.account_seq)
         live.head = head_template(
             path=url.path,
@@ -231,6 +255,7 @@ class Directory:
         self.endpoints_by_id[record.id] = live
         self._by_account.setdefault(record.account_seq, {})[record.seq] = live
         self._matches.clear()
+        self._note_overlap(record)
         self.on_endpoint_changed(live)
 
     def drop_endpoint(self, seq: int) -> None:
@@ -238,9 +263,17 @@ class Directory:
         live = self.endpoints.pop(seq, None)
         if live is not None:
             live.deleted = True
+            self.overlaps.pop(seq, None)
             del self.endpoints_by_id[live.record.id]
             del self._by_account[live.record.account_seq][seq]
             self._matches.clear()
+
+    def _note_overlap(self, record: Endpoint) -> None:
+        if record.previous_expires_at is None:
+            self.overlaps.pop(record.seq, None)
+        else:
+            self.overlaps[record.seq] = record.previous_expires_at
+            self.on_overlap()
 
     def endpoints_of(self, account_seq: int) -> Iterable[LiveEndpoint]:
         """The endpoints of an account."""
@@ -258,4 +291,8 @@ class Directory:
 
 
 def _ignore(_endpoint: LiveEndpoint) -> None:
+    pass
+
+
+def _nothing() -> None:
     pass

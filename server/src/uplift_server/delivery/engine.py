@@ -15,6 +15,7 @@ from uplift_server.delivery.clock import Clock
 from uplift_server.delivery.directory import Directory
 from uplift_server.delivery.dispatch import Dispatcher
 from uplift_server.delivery.lanes import DeliveryLanes
+from uplift_server.delivery.overlaps import Overlaps
 from uplift_server.delivery.retention import Retention
 from uplift_server.delivery.settle import Settler
 from uplift_server.observe.attempt_log import AttemptLine
@@ -106,6 +107,7 @@ class Engine:
             attempt_timeout_ms=settings.attempt_timeout_ms,
             give_back=self.dispatcher.give_back,
         )
+        self._overlaps = Overlaps(database, directory, clock)
         self._retention = Retention(database, clock, retention_ms=settings.retention_ms)
         directory.on_endpoint_changed = self.lanes.adjust
         self.lanes.start = self._attempts.start
@@ -127,6 +129,7 @@ class Engine:
         loops = {"tick": self._tick()}
         if dispatch:
             loops["dispatch"] = self.dispatcher.run()
+            loops["overlaps"] = self._overlaps.run(self._stopping)
         else:
             self.lanes.draining = True
         if dispatch and self._settings.retention_ms:

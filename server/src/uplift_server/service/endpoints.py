@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from uplift_server.core import ids
@@ -52,8 +52,8 @@ class EndpointDraft:
     url: str | Unset = UNSET
     description: str | Unset | None = UNSET
     event_types: Sequence[str] | Unset | None = UNSET
-    secret: str | Unset | None = UNSET
-    headers: Mapping[str, str] | Unset | None = UNSET
+    secret: str | Unset | None = field(default=UNSET, repr=False)
+    headers: Mapping[str, str] | Unset | None = field(default=UNSET, repr=False)
     rate_limit_per_second: int | Unset | None = UNSET
     max_in_flight: int | Unset | None = UNSET
 
@@ -85,7 +85,7 @@ class Shown:
     """An endpoint as its owner may see it."""
 
     endpoint: Endpoint
-    headers: dict[str, str]
+    headers: dict[str, str] = field(repr=False)
     """Unmasked; the edge masks."""
     last_failure: Attempt | None
     """Of an endpoint that fails: the latest failed attempt, to explain it."""
@@ -93,7 +93,7 @@ class Shown:
     """While its breaker is open (Unix ms)."""
     disable_at: int | None = None
     """While it fails: when it will be disabled (Unix ms)."""
-    secret: str | None = None
+    secret: str | None = field(default=None, repr=False)
     """Only in the answer to its creation."""
     repeated: bool = False
 

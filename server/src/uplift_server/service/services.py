@@ -15,6 +15,7 @@ from uplift_server.service.greeting import Greeter
 from uplift_server.service.keys import Keys
 from uplift_server.service.means import Means
 from uplift_server.service.registration import Registrar, Resolve
+from uplift_server.service.secrets import Secrets
 from uplift_server.store import event_types
 from uplift_server.store.sealing import Sealer
 
@@ -29,6 +30,7 @@ class Services:
     keys: Keys
     event_types: EventTypes
     endpoints: Endpoints
+    secrets: Secrets
     events: Events
     deliveries: Deliveries
     audit_log: AuditLog
@@ -40,13 +42,15 @@ class Services:
         cls, means: Means, *, sealer: Sealer, policy: AddressPolicy, resolve: Resolve, source_ips: Sequence[str]
     ) -> "Services":
         """All of them over the same means."""
+        owned = Endpoints(means, sealer, Registrar(policy, resolve), Greeter(means))
         return cls(
             means=means,
             authenticator=Authenticator(means.directory),
             accounts=Accounts(means),
             keys=Keys(means),
             event_types=EventTypes(means),
-            endpoints=Endpoints(means, sealer, Registrar(policy, resolve), Greeter(means)),
+            endpoints=owned,
+            secrets=Secrets(means, sealer, owned),
             events=Events(means),
             deliveries=Deliveries(means),
             audit_log=AuditLog(means),

@@ -1,13 +1,15 @@
 """Endpoints. What stands in `secret` and `headers` is sealed before it gets here."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from dataclasses import replace
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from uplift_server.core.outcomes import Outcome
+from uplift_server.core.secrets import SecretPair
 from uplift_server.store import accounts
 from uplift_server.store.pages import page_of
 from uplift_server.store.records import DisabledReason, Endpoint, EndpointState, HeldAction, Page
@@ -110,6 +112,42 @@ def delete(connection: Connection, account_seq: int | None, endpoint_id: bytes, 
     if endpoint is not None:
         connection.execute(sa.update(endpoints).where(endpoints.c.seq == endpoint.seq).values(deleted_at=now))
     return endpoint
+
+
+def set_secrets(connection: Connection, endpoint: Endpoint, secrets: SecretPair[bytes], *, now: int) -> Endpoint:
+    """Give an endpoint read in this transaction other secrets; gives it as it is now."""
+    changed = replace(
+        endpoint,
+        secret=secrets.current,
+        secret_created_at=secrets.created_at,
+        previous_secret=secrets.previous,
+        previous_expires_at=secrets.previous_expires_at,
+        uplift_header_new=secrets.header_new,
+        updated_at=now,
+    )
+    connection.execute(
+        sa.update(endpoints)
+        .where(endpoints.c.seq == endpoint.seq)
+        .values(
+            secret=changed.secret,
+            secret_created_at=changed.secret_created_at,
+            previous_secret=changed.previous_secret,
+            previous_expires_at=changed.previous_expires_at,
+            uplift_header_new=changed.uplift_header_new,
+            updated_at=now,
+        )
+    )
+    return changed
+
+
+def erase_previous_secrets(connection: Connection, seqs: Collection[int], *, now: int) -> list[Endpoint]:
+    """Erase those of these endpoints' previous secrets whose time is over; gives the endpoints that changed."""
+    query = (
+        sa.update(endpoints)
+        .where(endpoints.c.seq.in_(seqs), _LIVE, endpoints.c.previous_expires_at <= now)
+        .values(previous_secret=None, previous_expires_at=None, uplift_header_new=False)
+    )
+    return [_endpoint(row) for row in connection.execute(query.returning(*endpoints.c))]
 
 
 def _endpoint(row: sa.Row[Any]) -> Endpoint:

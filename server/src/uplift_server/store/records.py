@@ -1,13 +1,14 @@
 """What goes into the store and what comes out: plain values, never rows."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Generic, NamedTuple, TypeVar
 
 from uplift_server.core.deliveries import FailedReason, Status, Trigger
 from uplift_server.core.health import Health
 from uplift_server.core.named import Named
 from uplift_server.core.outcomes import Outcome
+from uplift_server.core.secrets import SecretPair
 
 
 class EndpointState(Named):
@@ -229,9 +230,9 @@ class Endpoint:
     url: str
     description: str
     event_types: tuple[str, ...]
-    secret: bytes
+    secret: bytes = field(repr=False)
     secret_created_at: int
-    headers: bytes | None
+    headers: bytes | None = field(repr=False)
     rate_limit_per_second: int | None
     max_in_flight: int | None
     state: EndpointState
@@ -243,7 +244,7 @@ class Endpoint:
     last_outcome: Outcome | None
     created_at: int
     updated_at: int
-    previous_secret: bytes | None = None
+    previous_secret: bytes | None = field(default=None, repr=False)
     """Sealed; signs beside `secret` until `previous_expires_at`."""
     previous_expires_at: int | None = None
     uplift_header_new: bool = False
@@ -254,6 +255,17 @@ class Endpoint:
     held_action: HeldAction | None = None
     held_through: int | None = None
     """The number of the last event that `held_action` is about."""
+
+    @property
+    def secrets(self) -> SecretPair[bytes]:
+        """Its secrets, sealed."""
+        return SecretPair(
+            self.secret,
+            self.secret_created_at,
+            self.previous_secret,
+            self.previous_expires_at,
+            self.uplift_header_new,
+        )
 
     @property
     def health(self) -> Health:

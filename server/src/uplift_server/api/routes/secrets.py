@@ -1,0 +1,59 @@
+"""Secrets of endpoints."""
+
+from typing import Annotated, Final
+
+from fastapi import APIRouter, Depends, Request, Response
+
+from uplift_server.api.bodies import Nothing, SecretRotation
+from uplift_server.api.reading import BodyReader, CallerOf, Sent, ServicesOf, repeat_of
+from uplift_server.api.rendering import secret_view
+from uplift_server.api.repeats import mark_repeated
+from uplift_server.api.views import SecretView
+from uplift_server.service.secrets import RotationDraft
+
+router = APIRouter(tags=["Endpoints"])
+
+_NOT_STORED: Final = "no-store"
+"""What shows a secret must not stay in a cache on its way."""
+
+
+@router.get("/v1/endpoints/{endpoint}/secret", summary="Show an endpoint's secret", response_model_exclude_unset=True)
+async def show_secret(response: Response, services: ServicesOf, caller: CallerOf, endpoint: str) -> SecretView:
+    """Scope `secrets:read`. The audit log says who saw it."""
+    response.headers["cache-control"] = _NOT_STORED
+    return secret_view(await services.secrets.reveal(caller, endpoint))
+
+
+@router.post(
+    "/v1/endpoints/{endpoint}/secret/rotate", summary="Replace an endpoint's secret", response_model_exclude_unset=True
+)
+async def rotate_secret(
+    request: Request,
+    response: Response,
+    services: ServicesOf,
+    caller: CallerOf,
+    endpoint: str,
+    sent: Annotated[Sent, Depends(BodyReader(SecretRotation, required=False))],
+) -> SecretView:
+    """Scope `secrets:write`. The new secret is shown this once; the present one stays live beside it for a while."""
+    shown = await services.secrets.rotate(
+        caller, endpoint, RotationDraft(**sent.given), repeat=repeat_of(request, sent), problems=sent.problems
+    )
+    response.headers["cache-control"] = _NOT_STORED
+    mark_repeated(response, repeated=shown.repeated)
+    return secret_view(shown)
+
+
+@router.post(
+    "/v1/endpoints/{endpoint}/secret/expire-old",
+    summary="End an endpoint's previous secret",
+    response_model_exclude_unset=True,
+)
+async def expire_old_secret(
+    services: ServicesOf,
+    caller: CallerOf,
+    endpoint: str,
+    sent: Annotated[Sent, Depends(BodyReader(Nothing, required=False))],
+) -> SecretView:
+    """Scope `secrets:write`. Only the current secret signs from then on, in both schemes."""
+    return secret_view(await services.secrets.expire_old(caller, endpoint, problems=sent.problems))

@@ -1,0 +1,202 @@
+"""Secrets of endpoints: showing and replacing them. Every time one is shown or changed, the audit log says so."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from uplift_server.core import ids
+from uplift_server.core.limits import SECRET_KEY_BYTES_GENERATED, SECRET_OVERLAP_SECONDS_DEFAULT
+from uplift_server.core.problems import Problem
+from uplift_server.core.scopes import Scope
+from uplift_server.core.secrets import SecretPair
+from uplift_server.core.signing import check_secret, generate_secret
+from uplift_server.service.endpoints import Endpoints
+from uplift_server.service.means import (
+    UNSET,
+    Means,
+    Repeat,
+    Unset,
+    check_repeat,
+    given_or_none,
+    not_found,
+    refusal,
+    refuse,
+    request_of,
+)
+from uplift_server.service.principals import Caller
+from uplift_server.store import audit, endpoints, idempotency
+from uplift_server.store.contract import Transaction
+from uplift_server.store.errors import Conflict
+from uplift_server.store.records import Endpoint
+from uplift_server.store.sealing import Sealer
+
+
+@dataclass(frozen=True, slots=True)
+class RotationDraft:
+    """What is said of a new secret; what is not said, or None, is as usual."""
+
+    secret: str | Unset | None = field(default=UNSET, repr=False)
+    """The new one; otherwise we make one."""
+    overlap_seconds: int | Unset | None = UNSET
+    """How long the present one stays live beside it; by the edge within SECRET_OVERLAP_SECONDS_MAX."""
+    uplift_header: str | Unset | None = UNSET
+    """`old` or `new`: which one `x-uplift-signature-256` follows meanwhile."""
+
+    def problems(self) -> list[Problem]:
+        """What is wrong with it, as far as that can be seen from itself."""
+        secret = given_or_none(self.secret)
+        wrong = None if secret is None else check_secret(secret)
+        return [] if wrong is None else [wrong]
+
+    @property
+    def overlap_ms(self) -> int:
+        """How long both are live."""
+        seconds = given_or_none(self.overlap_seconds)
+        return (SECRET_OVERLAP_SECONDS_DEFAULT if seconds is None else seconds) * 1000
+
+    @property
+    def header_new(self) -> bool:
+        """Whether `x-uplift-signature-256` changes at once."""
+        return given_or_none(self.uplift_header) == "new"
+
+
+@dataclass(frozen=True, slots=True)
+class ShownSecrets:
+    """An endpoint's secrets as its owner may see them now."""
+
+    pair: SecretPair[bytes]
+    """As they stand now, sealed."""
+    secret: str | None = field(default=None, repr=False)
+    """Where it is shown: to whoever may read it, and in the answer to its making."""
+    repeated: bool = False
+
+
+class Secrets:
+    """What owners do with their endpoints' secrets."""
+
+    def __init__(self, means: Means, sealer: Sealer, owned: Endpoints) -> None:
+        self._means = means
+        self._sealer = sealer
+        self._owned = owned
+
+    async def reveal(self, caller: Caller, endpoint: str) -> ShownSecrets:
+        """The current secret. It is not shown unless the audit log says so. Raises NotFound."""
+        caller.require(Scope.SECRETS_READ)
+        live = self._owned.live(caller, endpoint)
+
+        def reveal(connection: Transaction) -> Endpoint:
+            found = self._stored(connection, live)
+            self._audit(connection, caller, "secret.revealed", found)
+            return found
+
+        found = await self._means.database.write(reveal)
+        return self._shown(found, self._open(found.secret, found))
+
+    async def rotate(
+        self,
+        caller: Caller,
+        endpoint: str,
+        draft: RotationDraft,
+        *,
+        repeat: Repeat | None = None,
+        problems: Sequence[Problem] = (),
+    ) -> ShownSecrets:
+        """Replace the secret; the new one is in the answer, unless this repeats an earlier request. Raises NotFound."""
+        caller.require(Scope.SECRETS_WRITE)
+        live = self._owned.live(caller, endpoint)
+        wrong = [*problems, *draft.problems(), *check_repeat(repeat)]
+        # Alone, this is for the transaction to find: a repeat asks for the secret that is the current one by then.
+        refuse([*wrong, *self._unchanged(draft, live)] if wrong else [])
+        return await self._means.carry_out(self._rotate(caller, live, draft, repeat))
+
+    async def expire_old(self, caller: Caller, endpoint: str, *, problems: Sequence[Problem] = ()) -> ShownSecrets:
+        """End the previous secret now, if there is one. Raises NotFound."""
+        caller.require(Scope.SECRETS_WRITE)
+        live = self._owned.live(caller, endpoint)
+        refuse(problems)
+        return await self._means.carry_out(self._expire_old(caller, live))
+
+    async def _rotate(
+        self, caller: Caller, live: Endpoint, draft: RotationDraft, repeat: Repeat | None
+    ) -> ShownSecrets:
+        now = self._means.now()
+        chosen = given_or_none(draft.secret)
+        secret = chosen or generate_secret(self._means.random_bytes(SECRET_KEY_BYTES_GENERATED))
+        sealed = self._sealer.seal(secret, live.id)
+        request = request_of(repeat, live.account_seq, f"secret of {live.id.hex()}")
+
+        def rotate(connection: Transaction) -> Endpoint:
+            stored = self._stored(connection, live)
+            refuse(self._unchanged(draft, stored))
+            pair = stored.secrets.at(now).rotated(sealed, now, draft.overlap_ms, header_new=draft.header_new)
+            details = {
+                "chosen": chosen is not None,
+                "overlap_seconds": draft.overlap_ms // 1000,
+                "uplift_header": pair.uplift_header,
+            }
+            self._audit(connection, caller, "secret.rotated", stored, details)
+            return endpoints.set_secrets(connection, stored, pair, now=now)
+
+        try:
+            changed, repeated = await self._means.database.write(
+                lambda c: idempotency.once(
+                    c,
+                    request,
+                    object_id=live.id,
+                    now=now,
+                    create=lambda: rotate(c),
+                    load=lambda earlier: endpoints.get(c, live.account_seq, earlier),
+                )
+            )
+        except Conflict as error:
+            raise refusal(error) from error
+        if repeated:
+            return self._shown(changed, repeated=True)
+        self._means.directory.put_endpoint(changed)
+        return self._shown(changed, secret)
+
+    async def _expire_old(self, caller: Caller, live: Endpoint) -> ShownSecrets:
+        now = self._means.now()
+
+        def expire(connection: Transaction) -> Endpoint:
+            stored = self._stored(connection, live)
+            if stored.secrets.at(now).previous is None:
+                return stored
+            self._audit(connection, caller, "secret.old_expired", stored)
+            return endpoints.set_secrets(connection, stored, stored.secrets.alone(), now=now)
+
+        changed = await self._means.database.write(expire)
+        self._means.directory.put_endpoint(changed)
+        return self._shown(changed)
+
+    def _stored(self, connection: Transaction, live: Endpoint) -> Endpoint:
+        """The endpoint as the transaction sees it. Raises NotFound if it was deleted meanwhile."""
+        found = endpoints.get(connection, live.account_seq, live.id)
+        if found is None:
+            raise not_found("endpoint", ids.prefixed(ids.ENDPOINT, live.id))
+        return found
+
+    def _unchanged(self, draft: RotationDraft, endpoint: Endpoint) -> list[Problem]:
+        """That the chosen secret is the current one, if it is."""
+        chosen = given_or_none(draft.secret)
+        if chosen is None or chosen != self._open(endpoint.secret, endpoint):
+            return []
+        text = "This is the current secret already. Choose another, or leave it out and we make one."
+        return [Problem("secret", "secret_unchanged", text)]
+
+    def _audit(
+        self,
+        connection: Transaction,
+        caller: Caller,
+        action: str,
+        endpoint: Endpoint,
+        details: Mapping[str, object] = MappingProxyType({}),
+    ) -> None:
+        subject = ids.prefixed(ids.ENDPOINT, endpoint.id)
+        audit.add(connection, self._means.entry(caller, action, subject, details, endpoint.account_seq))
+
+    def _open(self, sealed: bytes, endpoint: Endpoint) -> str:
+        return self._sealer.open(sealed, endpoint.id)
+
+    def _shown(self, endpoint: Endpoint, secret: str | None = None, *, repeated: bool = False) -> ShownSecrets:
+        return ShownSecrets(endpoint.secrets.at(self._means.now()), secret, repeated)

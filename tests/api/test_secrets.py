@@ -1,0 +1,278 @@
+"""Secrets of endpoints: shown with an entry in the audit log, replaced with an overlap, ended before their time."""
+
+import base64
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from uplift_server.core import ids
+from uplift_server.core.instants import parse_instant
+from uplift_server.core.scopes import Scope
+from uplift_server.core.signing import keys_of
+from uplift_server.store import audit
+from uplift_server.store.errors import Unavailable
+
+CHOSEN = "a-token-of-my-own-choice"
+DAY_S = 24 * 3600
+
+
+@pytest.fixture(scope="module")
+def account(server: Any) -> str:
+    """An account of this module."""
+    return str(server.account())
+
+
+@pytest.fixture(scope="module")
+def owner(server: Any, account: str) -> Any:
+    """Its key with every scope."""
+    return server.owner(account, list(Scope))
+
+
+@pytest.fixture
+def endpoint(owner: Any) -> Any:
+    """A new endpoint as its creation showed it."""
+    return owner.post("/v1/endpoints", {"url": "https://example.com/a"}).json
+
+
+def path(endpoint: Mapping[str, Any], rest: str = "") -> str:
+    return f"/v1/endpoints/{endpoint['id']}/secret{rest}"
+
+
+def entries(server: Any, endpoint: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """What the audit log says of an endpoint's secrets, oldest first."""
+    found = server.run(
+        lambda: server.database.read(lambda c: audit.page(c, None, audit.AuditFilter(), limit=500).items)
+    )
+    return [
+        (each.action, dict(each.details))
+        for each in reversed(found)
+        if each.subject == endpoint["id"] and each.action.startswith("secret.")
+    ]
+
+
+def live(server: Any, endpoint: Mapping[str, Any]) -> Any:
+    """The endpoint in the directory."""
+    endpoint_id = ids.parse_prefixed(ids.ENDPOINT, endpoint["id"])
+    return server.services.means.directory.endpoints_by_id[endpoint_id]
+
+
+def signatures(server: Any, endpoint: Mapping[str, Any]) -> tuple[bytes, bytes]:
+    """How the endpoint's next request would be signed."""
+    uplift, standard = live(server, endpoint).signer.sign(b"id", b"1", b"{}")
+    return uplift, standard
+
+
+def signed_by(*secrets: str) -> tuple[bytes, bytes]:
+    """The signatures of these secrets; the Uplift header follows the first."""
+    import hashlib
+    import hmac
+
+    tokens = [b"v1," + base64.b64encode(hmac.digest(keys_of(each).standard, b"id.1.{}", "sha256")) for each in secrets]
+    uplift = hmac.new(secrets[0].encode(), b"{}", hashlib.sha256).hexdigest()
+    return b"sha256=" + uplift.encode(), b" ".join(tokens)
+
+
+# ---- showing
+
+
+def test_a_secret_is_shown_to_whoever_may_read_it_and_the_log_tells(
+    server: Any, owner: Any, account: str, endpoint: Any
+) -> None:
+    answer = owner.get(path(endpoint))
+
+    assert answer.status == 200
+    assert answer.headers["cache-control"] == "no-store"
+    assert answer.json == {
+        "secret": endpoint["secret"],
+        "standard_webhooks_secret": endpoint["secret"],
+        "created_at": endpoint["created_at"],
+        "previous_expires_at": None,
+        "uplift_header": "new",
+    }
+    assert server.client(server.operator_key, account).get(path(endpoint)).json == answer.json
+    assert server.operator.get(path(endpoint)).json == answer.json
+    assert entries(server, endpoint) == [("secret.revealed", {})] * 3
+
+
+def test_a_chosen_secret_is_shown_in_the_form_of_the_libraries_too(owner: Any) -> None:
+    endpoint = owner.post("/v1/endpoints", {"url": "https://example.com/a", "secret": CHOSEN}).json
+
+    shown = owner.get(path(endpoint)).json
+    assert shown["secret"] == CHOSEN
+    assert shown["standard_webhooks_secret"] == "whsec_" + base64.b64encode(CHOSEN.encode()).decode()
+
+
+def test_the_log_names_who_saw_it_and_from_where(server: Any, account: str, owner: Any, endpoint: Any) -> None:
+    owner.get(path(endpoint))
+
+    found = server.run(
+        lambda: server.database.read(lambda c: audit.page(c, None, audit.AuditFilter(), limit=1).items[0])
+    )
+    holder = server.operator.get(f"/v1/accounts/{account}/keys").json["data"]
+    assert found.actor.id in {each["id"] for each in holder}
+    assert found.actor.address == "127.0.0.1"
+    assert server.services.means.directory.accounts[found.account_seq].id == ids.parse_prefixed(ids.ACCOUNT, account)
+
+
+def test_no_secret_is_shown_without_its_entry(
+    server: Any, owner: Any, endpoint: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: Any) -> None:
+        raise Unavailable("the disk is full")
+
+    monkeypatch.setattr(audit, "add", fails)
+    for answer in (owner.get(path(endpoint)), owner.post(path(endpoint, "/rotate"))):
+        assert answer.code == "unavailable"
+        assert endpoint["secret"].encode() not in answer.body
+    monkeypatch.undo()
+    assert entries(server, endpoint) == []
+    assert owner.get(path(endpoint)).json["secret"] == endpoint["secret"]
+
+
+# ---- replacing
+
+
+def test_a_rotation_keeps_the_old_secret_for_a_day(server: Any, owner: Any, endpoint: Any) -> None:
+    answer = owner.post(path(endpoint, "/rotate"))
+
+    assert answer.status == 200
+    assert answer.headers["cache-control"] == "no-store"
+    new = answer.json["secret"]
+    assert new.startswith("whsec_")
+    assert new != endpoint["secret"]
+    assert answer.json["standard_webhooks_secret"] == new
+    assert answer.json["uplift_header"] == "old"
+    created_at, expires_at = (parse_instant(answer.json[each]) for each in ("created_at", "previous_expires_at"))
+    assert expires_at - created_at == DAY_S * 1000
+    assert owner.get(path(endpoint)).json == answer.json
+    assert signatures(server, endpoint) == signed_by(endpoint["secret"], new)
+    assert entries(server, endpoint)[0] == (
+        "secret.rotated",
+        {"chosen": False, "overlap_seconds": DAY_S, "uplift_header": "old"},
+    )
+
+
+def test_the_uplift_header_may_change_at_once(server: Any, owner: Any, endpoint: Any) -> None:
+    body = {"secret": CHOSEN, "overlap_seconds": 60, "uplift_header": "new"}
+    answer = owner.post(path(endpoint, "/rotate"), body)
+
+    assert answer.json["secret"] == CHOSEN
+    assert answer.json["uplift_header"] == "new"
+    assert signatures(server, endpoint) == signed_by(CHOSEN, endpoint["secret"])
+    details = {"chosen": True, "overlap_seconds": 60, "uplift_header": "new"}
+    assert entries(server, endpoint) == [("secret.rotated", details)]
+
+
+def test_without_an_overlap_only_the_new_one_signs(server: Any, owner: Any, endpoint: Any) -> None:
+    answer = owner.post(path(endpoint, "/rotate"), {"overlap_seconds": 0, "uplift_header": "old"}).json
+
+    assert (answer["previous_expires_at"], answer["uplift_header"]) == (None, "new")
+    assert signatures(server, endpoint) == signed_by(answer["secret"])
+
+
+def test_a_second_rotation_drops_the_oldest(server: Any, owner: Any, endpoint: Any) -> None:
+    first = owner.post(path(endpoint, "/rotate")).json["secret"]
+    second = owner.post(path(endpoint, "/rotate")).json["secret"]
+
+    assert signatures(server, endpoint) == signed_by(first, second)
+    # And it can be taken back.
+    owner.post(path(endpoint, "/rotate"), {"secret": first, "uplift_header": "new"})
+    assert signatures(server, endpoint) == signed_by(first, second)
+
+
+def test_an_overlap_of_seven_days_is_the_longest(owner: Any, endpoint: Any) -> None:
+    longest = owner.post(path(endpoint, "/rotate"), {"overlap_seconds": 7 * DAY_S})
+    assert longest.status == 200
+    answer = owner.post(path(endpoint, "/rotate"), {"overlap_seconds": 7 * DAY_S + 1})
+    assert answer.problems == {("overlap_seconds", "out_of_range")}
+
+
+def test_every_problem_is_told_at_once(server: Any, owner: Any, endpoint: Any) -> None:
+    body = {"secret": "short", "overlap_seconds": -1, "uplift_header": "both", "secert": "x"}
+    answer = owner.post(path(endpoint, "/rotate"), body, idempotency_key="")
+
+    assert answer.problems == {
+        ("secret", "secret_invalid"),
+        ("overlap_seconds", "out_of_range"),
+        ("uplift_header", "value_unknown"),
+        ("secert", "unknown_field"),
+        ("Idempotency-Key", "idempotency_key_invalid"),
+    }
+    same = {"secret": endpoint["secret"]}
+    both = owner.post(path(endpoint, "/rotate"), {**same, "overlap_seconds": 10**9})
+    assert both.problems == {("secret", "secret_unchanged"), ("overlap_seconds", "out_of_range")}
+    alone = owner.post(path(endpoint, "/rotate"), same)
+    assert alone.problems == {("secret", "secret_unchanged")}
+    assert endpoint["secret"].encode() not in alone.body + both.body
+    assert entries(server, endpoint) == []
+    assert signatures(server, endpoint) == signed_by(endpoint["secret"])
+    assert owner.post(path(endpoint, "/expire-old"), {"now": True}).problems == {("now", "unknown_field")}
+
+
+def test_a_repeat_rotates_once_and_does_not_show_the_secret_again(server: Any, owner: Any, endpoint: Any) -> None:
+    for number, body in enumerate((None, {"secret": CHOSEN})):
+        key = f"{endpoint['id']} {number}"
+        first = owner.post(path(endpoint, "/rotate"), body, idempotency_key=key)
+        again = owner.post(path(endpoint, "/rotate"), body, idempotency_key=key)
+        assert again.headers["idempotency-replayed"] == "true"
+        assert "idempotency-replayed" not in first.headers
+        shown = first.json
+        secret = shown.pop("secret")
+        del shown["standard_webhooks_secret"]
+        assert again.json == shown
+        assert owner.get(path(endpoint)).json["secret"] == secret
+    assert [action for action, _ in entries(server, endpoint)].count("secret.rotated") == 2
+    other = owner.post(path(endpoint, "/rotate"), {"overlap_seconds": 1}, idempotency_key=key)
+    assert other.code == "idempotency_conflict"
+    elsewhere = owner.post("/v1/endpoints", {"url": "https://example.com/b"}).json
+    assert owner.post(path(elsewhere, "/rotate"), body, idempotency_key=key).code == "idempotency_conflict"
+
+
+# ---- ending the previous one
+
+
+def test_the_previous_secret_can_be_ended_before_its_time(server: Any, owner: Any, endpoint: Any) -> None:
+    rotated = owner.post(path(endpoint, "/rotate")).json
+    answer = owner.post(path(endpoint, "/expire-old"))
+
+    # Who may only write secrets does not read them here.
+    expected = {"created_at": rotated["created_at"], "previous_expires_at": None, "uplift_header": "new"}
+    assert (answer.status, answer.json) == (200, expected)
+    assert signatures(server, endpoint) == signed_by(rotated["secret"])
+    assert owner.post(path(endpoint, "/expire-old")).json == expected
+    assert [action for action, _ in entries(server, endpoint)] == ["secret.rotated", "secret.old_expired"]
+    assert live(server, endpoint).record.previous_secret is None
+
+
+# ---- what is kept, and who may not
+
+
+def test_secrets_are_sealed_in_the_store_and_in_no_entry_or_text(server: Any, owner: Any, endpoint: Any) -> None:
+    owner.post(path(endpoint, "/rotate"), {"secret": CHOSEN})
+    owner.get(path(endpoint))
+
+    record = live(server, endpoint).record
+    texts = [repr(record), repr(live(server, endpoint)), json.dumps(entries(server, endpoint))]
+    for table in ("endpoints", "audit_log", "idempotent_creates"):
+        rows = server.run(
+            lambda table=table: server.database.read(lambda c: c.execute(sa.text(f"SELECT * FROM {table}")).all())
+        )
+        texts += [repr(tuple(row)) for row in rows]
+    for secret in (endpoint["secret"], CHOSEN):
+        assert not [text for text in texts if secret in text]
+    assert repr(record.secret) not in repr(record)
+
+
+def test_a_deleted_endpoint_has_no_secret(owner: Any, endpoint: Any) -> None:
+    owner.delete(f"/v1/endpoints/{endpoint['id']}")
+
+    for answer in (
+        owner.get(path(endpoint)),
+        owner.post(path(endpoint, "/rotate")),
+        owner.post(path(endpoint, "/expire-old")),
+        owner.get("/v1/endpoints/ep_nonsense/secret"),
+    ):
+        assert (answer.status, answer.code) == (404, "not_found")

@@ -1,0 +1,217 @@
+"""Two live secrets: what signs changes at the very instant the overlap ends, restarts or not; the old one is erased."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from uplift_server.delivery.directory import LiveEndpoint
+from uplift_server.delivery.overlaps import BITE, UNAVAILABLE_WAIT_MS
+from uplift_server.delivery.sender.request import Request
+from uplift_server.store import endpoints
+from uplift_server.store.errors import Unavailable
+from uplift_server.store.records import Endpoint
+from uplift_server.store.sealing import Sealer
+from uplift_webhooks import Webhook, WebhookVerificationError
+
+from .world import HOUR, SECOND, SECRET, World
+
+NEW = "the-new-secret-of-this-endpoint"
+NEWER = "and-another-one-after-that"
+DAY = 24 * HOUR
+
+
+async def rotate(
+    world: World, live: LiveEndpoint, secret: str = NEW, overlap_ms: int = DAY, *, header_new: bool = False
+) -> None:
+    """Replace an endpoint's secret as the service does."""
+    sealed = Sealer(b"k" * 32).seal(secret, live.record.id)
+    now = world.clock.now
+
+    def write(connection: Any) -> Endpoint:
+        stored = endpoints.get(connection, None, live.record.id)
+        assert stored is not None
+        pair = stored.secrets.at(now).rotated(sealed, now, overlap_ms, header_new=header_new)
+        return endpoints.set_secrets(connection, stored, pair, now=now)
+
+    world.directory.put_endpoint(await world.database.write(write))
+
+
+async def sent(world: World) -> Request:
+    """The request of an event that is accepted now."""
+    before = len(world.sender.sent)
+    await world.accept()
+    [(_, _, request)] = world.sender.sent[before:]
+    return request
+
+
+def headers(request: Request) -> dict[str, str]:
+    """Its headers."""
+    lines = request.head.decode().split("\r\n")[1:]
+    return {name.lower(): value for name, _, value in (line.partition(": ") for line in lines) if name}
+
+
+def verified_by(request: Request, secret: str) -> tuple[bool, bool]:
+    """Whether a receiver that knows one secret verifies it: by Standard Webhooks, by the Uplift header alone."""
+    found = headers(request)
+    alone = {"x-uplift-signature-256": found["x-uplift-signature-256"]}
+    webhook = Webhook(secret, tolerance_seconds=math.inf, allow_uplift_signature=True)
+    return _verifies(webhook, request, found), _verifies(webhook, request, alone)
+
+
+def _verifies(webhook: Webhook, request: Request, found: dict[str, str]) -> bool:
+    try:
+        webhook.verify(request.body, found)
+    except WebhookVerificationError:
+        return False
+    return True
+
+
+async def stored(world: World, live: LiveEndpoint) -> Endpoint:
+    """The endpoint in the store."""
+    found = await world.database.read(lambda c: endpoints.get(c, None, live.record.id))
+    assert found is not None
+    return found
+
+
+async def test_both_sign_until_the_overlap_ends_and_then_the_new_one_alone(tmp_path: Path) -> None:
+    async with World(tmp_path, scan_every_ms=DAY) as world:
+        live = await world.endpoint("one.test")
+        await rotate(world, live)
+        await world.run_for(DAY - 1)
+        last = await sent(world)
+        assert (verified_by(last, SECRET), verified_by(last, NEW)) == ((True, True), (True, False))
+        assert len(headers(last)["webhook-signature"].split()) == 2
+        world.clock.now += 1
+        first = await sent(world)
+        assert (verified_by(first, SECRET), verified_by(first, NEW)) == ((False, False), (True, True))
+        assert len(headers(first)["webhook-signature"].split()) == 1
+
+
+async def test_the_uplift_header_may_follow_the_new_one_at_once(tmp_path: Path) -> None:
+    async with World(tmp_path, scan_every_ms=DAY) as world:
+        live = await world.endpoint("one.test")
+        await rotate(world, live, header_new=True)
+        request = await sent(world)
+        assert (verified_by(request, SECRET), verified_by(request, NEW)) == ((True, False), (True, True))
+
+
+async def test_a_retry_is_signed_with_what_is_live_when_it_is_made(tmp_path: Path) -> None:
+    async with World(tmp_path, delays_ms=[2 * HOUR], scan_every_ms=HOUR) as world:
+        live = await world.endpoint("one.test", lambda _: None)
+        first = await sent(world)
+        await rotate(world, live, overlap_ms=HOUR)
+        await world.run_for(3 * HOUR)
+        _, _, second = world.sender.sent[1]
+        assert second.body == first.body
+        assert (verified_by(first, SECRET), verified_by(first, NEW)) == ((True, True), (False, False))
+        assert (verified_by(second, SECRET), verified_by(second, NEW)) == ((False, False), (True, True))
+
+
+@pytest.mark.parametrize("ends_while_down", [False, True])
+@pytest.mark.parametrize("way", ["kill", "restart"])
+async def test_a_restart_changes_nothing(tmp_path: Path, way: str, ends_while_down: bool) -> None:
+    async with World(tmp_path, scan_every_ms=DAY) as world:
+        live = await world.endpoint("one.test")
+        await rotate(world, live)
+        await world.run_for(DAY - SECOND)
+        if ends_while_down:
+            world.clock.now += SECOND
+        await getattr(world, way)()
+        if not ends_while_down:
+            request = await sent(world)
+            assert (verified_by(request, SECRET), verified_by(request, NEW)) == ((True, True), (True, False))
+            world.clock.now += SECOND
+        request = await sent(world)
+        assert (verified_by(request, SECRET), verified_by(request, NEW)) == ((False, False), (True, True))
+
+
+async def test_the_old_secret_is_erased_when_its_time_is_over(tmp_path: Path) -> None:
+    async with World(tmp_path, scan_every_ms=DAY) as world:
+        live, other = await world.endpoint("one.test"), await world.endpoint("two.test")
+        await rotate(world, live)
+        await rotate(world, other, overlap_ms=2 * DAY)
+        await world.run_for(DAY - 1)
+        assert (await stored(world, live)).previous_secret is not None
+        await world.run_for(1)
+        for record in (await stored(world, live), live.record):
+            assert (record.previous_secret, record.previous_expires_at, record.uplift_header_new) == (None, None, False)
+        assert (await stored(world, other)).previous_secret is not None
+        await world.run_for(DAY)
+        assert (await stored(world, other)).previous_secret is None
+        assert not world.directory.overlaps
+
+
+async def test_what_ended_while_the_server_was_down_is_erased_at_the_start(tmp_path: Path) -> None:
+    async with World(tmp_path, scan_every_ms=DAY) as world:
+        live = await world.endpoint("one.test")
+        await rotate(world, live)
+        world.clock.now += DAY
+        await world.kill()
+        assert (await stored(world, live)).previous_secret is None
+
+
+async def test_a_second_rotation_starts_the_overlap_anew(tmp_path: Path) -> None:
+    async with World(tmp_path, scan_every_ms=DAY) as world:
+        live = await world.endpoint("one.test")
+        await rotate(world, live, NEW, overlap_ms=HOUR)
+        await world.run_for(HOUR // 2)
+        await rotate(world, live, NEWER, overlap_ms=HOUR)
+        await world.run_for(HOUR // 2)
+        request = await sent(world)
+        assert verified_by(request, SECRET) == (False, False)
+        assert (verified_by(request, NEW), verified_by(request, NEWER)) == ((True, True), (True, False))
+        await world.run_for(HOUR // 2)
+        request = await sent(world)
+        assert (verified_by(request, NEW), verified_by(request, NEWER)) == ((False, False), (True, True))
+
+
+async def test_a_database_that_cannot_write_delays_the_erasing_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with World(tmp_path, scan_every_ms=DAY) as world:
+        live = await world.endpoint("one.test")
+        await rotate(world, live)
+        await world.run_for(DAY - 1)
+
+        async def refuse(_: Any) -> None:
+            raise Unavailable("the disk is full")
+
+        with monkeypatch.context() as failing:
+            failing.setattr(world.database, "write", refuse)
+            await world.run_for(1)
+        assert (await stored(world, live)).previous_secret is not None
+        request = await sent(world)
+        assert (verified_by(request, SECRET), verified_by(request, NEW)) == ((False, False), (True, True))
+        await world.run_for(UNAVAILABLE_WAIT_MS)
+        assert (await stored(world, live)).previous_secret is None
+
+
+async def test_many_that_end_at_once_are_erased_bite_by_bite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with World(tmp_path, scan_every_ms=DAY) as world:
+        for number in range(BITE + 1):
+            await rotate(world, await world.endpoint(f"host-{number}.test"))
+        bites: list[int] = []
+        erase = endpoints.erase_previous_secrets
+
+        def noting(connection: Any, seqs: Any, *, now: int) -> Any:
+            bites.append(len(seqs))
+            return erase(connection, seqs, now=now)
+
+        monkeypatch.setattr("uplift_server.delivery.overlaps.erase_previous_secrets", noting)
+        await world.run_for(DAY)
+        assert bites == [BITE, 1]
+        assert not any(live.record.previous_secret for live in world.directory.endpoints.values())
+
+
+async def test_an_endpoint_deleted_meanwhile_stays_deleted(tmp_path: Path) -> None:
+    async with World(tmp_path, scan_every_ms=DAY) as world:
+        live = await world.endpoint("one.test")
+        await rotate(world, live)
+        # Deleted in the store, while memory does not know it yet.
+        await world.database.write(lambda c: endpoints.delete(c, None, live.record.id, now=world.clock.now))
+        await world.run_for(DAY)
+        world.directory.drop_endpoint(live.seq)
+        assert not world.directory.overlaps
+        assert not world.directory.endpoints
