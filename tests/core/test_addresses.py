@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from uplift_server.core.address_ranges import BLOCKS, Reach
-from uplift_server.core.addresses import AddressPolicy, describe, parse_literal
+from uplift_server.core.addresses import AddressPolicy, describe, describe_found, parse_literal
 
 STRICT = AddressPolicy(allow_private_networks=False)
 OPEN = AddressPolicy(allow_private_networks=True)
@@ -63,6 +63,9 @@ FORBIDDEN = [
     "fd00:ec2::254",
     "fd20:ce::254",
     "fd00:42::42",
+    "fd00:c1::a9fe:a9fe",
+    "fd00:a9fe:a9fe::1",
+    "fd00:100::100:200",
     "fe80::1",
     "fe80::1%eth0",
     "fec0::1",
@@ -241,6 +244,20 @@ def test_blocks_cover_everything_and_the_longest_comes_first() -> None:
 )
 def test_descriptions(address: str, text: str) -> None:
     assert describe(address) == text
+
+
+@pytest.mark.parametrize(
+    ("address", "text"),
+    [
+        ("8.8.8.8", "public address"),
+        ("10.0.0.1", "private network (10.0.0.0/8, RFC 1918)"),
+        ("::ffff:10.0.0.1", "IPv4-mapped (::ffff:0:0/96, RFC 4291) of private network (10.0.0.0/8, RFC 1918)"),
+        ("2606:4700::5efe:7f00:1", "ISATAP (RFC 5214) of loopback (127.0.0.0/8, RFC 1122)"),
+        ("nonsense", "no IP address"),
+    ],
+)
+def test_descriptions_of_what_was_found_tell_no_address(address: str, text: str) -> None:
+    assert describe_found(address) == text
 
 
 @pytest.mark.parametrize(

@@ -232,11 +232,24 @@ def test_what_a_name_resolves_to(text: str, addresses: list[str], policy: Addres
     assert (problem and problem.code) == code
 
 
-def test_a_refusal_names_the_addresses() -> None:
-    problem = judge_resolved(url_of("https://a.example", STRICT), ["10.0.0.1"], STRICT)
+def test_a_refusal_tells_the_kind_of_address_a_name_leads_to_and_not_the_address() -> None:
+    """Whoever may register an endpoint could otherwise read the operator's internal names."""
+    found = ["10.1.2.3", "10.4.5.6", "64:ff9b::a01:203"]
+    problem = judge_resolved(url_of("https://a.example", STRICT), found, STRICT)
 
     assert problem is not None
-    assert "a.example resolves to 10.0.0.1, private network (10.0.0.0/8, RFC 1918)" in problem.message
+    assert problem.message.startswith(
+        "a.example resolves to private network (10.0.0.0/8, RFC 1918) and "
+        "NAT64 (64:ff9b::/96, RFC 6052) of private network (10.0.0.0/8, RFC 1918)."
+    )
+    assert not [address for address in found if address in problem.message]
+
+
+def test_a_refusal_of_an_address_explains_the_address_inside_it() -> None:
+    problem = parse("https://[64:ff9b::a01:203]", STRICT)
+
+    assert isinstance(problem, Problem)
+    assert "NAT64 (64:ff9b::/96, RFC 6052) of 10.1.2.3, private network (10.0.0.0/8, RFC 1918)." in problem.message
 
 
 URL_TEXTS = st.text() | st.builds(

@@ -231,6 +231,50 @@ async def test_no_egress_address_for_the_family(connect: Connect) -> None:
     assert (exchange.failure, exchange.error) == (Failure.EGRESS, "there is no egress address for IPv6")
 
 
+@needs_ipv6
+@pytest.mark.parametrize("source", ["127.0.0.2", "::1"])
+async def test_of_two_families_the_one_with_an_egress_address_counts(
+    listen: Listen, connect: Connect, names: NameServer, source: str
+) -> None:
+    """What the receiver does at the address we can try decides, in whatever order the name server gave them."""
+    mine, other = ("127.0.0.1", "::1") if "." in source else ("::1", "127.0.0.1")
+    receiver = await listen(serve_ok, mine)
+    away = await listen(serve_ok, other, port=receiver.port)
+    client = await connect(egress_addresses=(source,), nameservers=[names.address])
+    for turn, order in enumerate(([mine, other], [other, mine])):
+        names.zone[f"both{turn}.example"] = order
+        exchange = await client.post(receiver.target(f"both{turn}.example"))
+        assert exchange.failure is None
+    await receiver.close()
+    for turn in range(2):
+        names.zone[f"down{turn}.example"] = names.zone[f"both{turn}.example"]
+        exchange = await client.post(receiver.target(f"down{turn}.example"))
+        assert exchange.failure is Failure.CONNECT
+        assert (exchange.error or "").endswith("connection refused")
+    assert away.accepted == 0
+
+
+@needs_ipv6
+@pytest.mark.parametrize(("source", "address", "kind"), [("127.0.0.2", "::1", "IPv6"), ("::1", "127.1.0.1", "IPv4")])
+async def test_a_name_of_the_other_family_alone_is_our_fault(
+    connect: Connect, names: NameServer, source: str, address: str, kind: str
+) -> None:
+    names.zone["other.example"] = [address]
+    client = await connect(egress_addresses=(source,), nameservers=[names.address])
+    exchange = await client.post(Target("other.example", 9, False))
+    assert (exchange.failure, exchange.error) == (Failure.EGRESS, f"there is no egress address for {kind}")
+    assert exchange.remote_address is None
+
+
+async def test_addresses_of_the_other_family_take_no_place_among_those_tried(
+    listen: Listen, connect: Connect, names: NameServer
+) -> None:
+    receiver = await listen(serve_ok, "127.0.0.3")
+    names.zone["many.example"] = [*(f"fd12::{number}" for number in range(1, 9)), "127.0.0.3"]
+    client = await connect(egress_addresses=("127.0.0.2",), nameservers=[names.address])
+    assert (await client.post(receiver.target("many.example"))).failure is None
+
+
 async def test_many_connections_from_one_egress_address(listen: Listen, connect: Connect) -> None:
     receiver = await listen(serve_ok)
     client = await connect(egress_addresses=("127.0.0.2",))

@@ -103,6 +103,9 @@ _FORBIDDEN: Final = _blocks(
     ("fd00:ec2::/32", "cloud metadata service", "AWS: Instance metadata service"),
     ("fd20:ce::/32", "cloud metadata service", "Google Cloud: View and query VM metadata"),
     ("fd00:42::42/128", "cloud metadata service", "Scaleway: Instance metadata"),
+    ("fd00:c1::a9fe:a9fe/128", "cloud metadata service", "Oracle Cloud: Getting instance metadata"),
+    ("fd00:a9fe:a9fe::1/128", "cloud metadata service", "Akamai: Metadata service API"),
+    ("fd00:100::100:200/128", "cloud metadata service", "Alibaba Cloud: Instance metadata"),
 )
 
 _EMBEDDED: Final = _blocks(

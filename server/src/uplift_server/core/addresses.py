@@ -49,19 +49,21 @@ class AddressPolicy:
 
 
 def describe(address: str) -> str:
-    """What kind of address this is, for error texts: `loopback (127.0.0.0/8, RFC 1122)`, `public address` …"""
+    """What kind of address this is, for error texts: `loopback (127.0.0.0/8, RFC 1122)`, `public address` …
+
+    An address inside the address is named too: for one that the reader wrote.
+    """
     parsed = _parse(address)
-    if parsed is None:
-        return "no IP address"
-    block = _block(parsed)
-    if block.reach is Reach.PUBLIC:
-        isatap = _isatap(parsed)
-        return block.name if isatap is None else f"ISATAP (RFC 5214) of {isatap}, {describe(str(isatap))}"
-    text = f"{block.name} ({block.network}, {block.source})"
-    if block.reach is not Reach.EMBEDDED:
-        return text
-    inner = min(_embedded(parsed, block), key=lambda address: _SEVERITY[_reach(address)])
-    return f"{text} of {inner}, {describe(str(inner))}"
+    return "no IP address" if parsed is None else _description(parsed, inner_named=True)
+
+
+def describe_found(address: str) -> str:
+    """The same for an address that a name resolved to: no part of the address itself is told.
+
+    What an internal name resolves to is not for everyone who can register an endpoint.
+    """
+    parsed = _parse(address)
+    return "no IP address" if parsed is None else _description(parsed, inner_named=False)
 
 
 def parse_literal(host: str) -> str | None:
@@ -129,6 +131,22 @@ def _parse(address: str) -> IPv4Address | IPv6Address | None:
         return ip_address(address.partition("%")[0])
     except ValueError:
         return None
+
+
+def _description(address: IPv4Address | IPv6Address, *, inner_named: bool) -> str:
+    block = _block(address)
+    inner: IPv4Address | None
+    if block.reach is Reach.EMBEDDED:
+        text = f"{block.name} ({block.network}, {block.source})"
+        inner = min(_embedded(address, block), key=lambda address: _SEVERITY[_reach(address)])
+    elif block.reach is Reach.PUBLIC:
+        text, inner = "ISATAP (RFC 5214)", _isatap(address)
+        if inner is None:
+            return block.name
+    else:
+        return f"{block.name} ({block.network}, {block.source})"
+    description = _description(inner, inner_named=inner_named)
+    return f"{text} of {inner}, {description}" if inner_named else f"{text} of {description}"
 
 
 def _block(address: IPv4Address | IPv6Address) -> Block:

@@ -11,7 +11,14 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import quote
 
-from uplift_server.core.addresses import ADDRESS_NOT_ALLOWED, HTTPS_REQUIRED, AddressPolicy, describe, parse_literal
+from uplift_server.core.addresses import (
+    ADDRESS_NOT_ALLOWED,
+    HTTPS_REQUIRED,
+    AddressPolicy,
+    describe,
+    describe_found,
+    parse_literal,
+)
 from uplift_server.core.limits import URL_CHARACTERS_MAX
 from uplift_server.core.problems import Problem
 
@@ -96,7 +103,8 @@ def judge_resolved(url: EndpointUrl, addresses: Iterable[str], policy: AddressPo
     if url.is_literal:
         reason = f"{url.host} is no address we send to: {describe(url.host)}."
     else:
-        reason = f"{url.host} resolves to {', '.join(f'{address}, {describe(address)}' for address in found)}."
+        kinds = dict.fromkeys(describe_found(address) for address in found)
+        reason = f"{url.host} resolves to {' and '.join(kinds)}."
     return _https_required(reason) if HTTPS_REQUIRED in codes else _address_not_allowed(reason, policy)
 
 

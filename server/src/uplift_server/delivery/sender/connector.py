@@ -9,7 +9,7 @@ import socket
 from collections.abc import Callable
 from typing import Final
 
-from uplift_server.core.addresses import HTTPS_REQUIRED, AddressPolicy, describe, parse_literal
+from uplift_server.core.addresses import HTTPS_REQUIRED, AddressPolicy, describe, describe_found, parse_literal
 from uplift_server.core.exchange import Failure
 from uplift_server.delivery.sender.attempt import Opening
 from uplift_server.delivery.sender.connection import Connection
@@ -97,12 +97,12 @@ class Connector:
                 opening.dns_ms = _ms(self._monotonic() - before)
         allowed = [address for address in found if self._policy.judge(address, encrypted=target.encrypted) is None]
         if not allowed:
-            raise AttemptFailed(Failure.BLOCKED, self._refusal(target, found))
-        return allowed[:_ADDRESSES_TRIED_MAX]
+            raise AttemptFailed(Failure.BLOCKED, self._refusal(target, found, literal=literal is not None))
+        return allowed
 
-    def _refusal(self, target: Target, addresses: tuple[str, ...]) -> str:
-        # The kind of address only: what an internal name resolves to is not for everyone who can register an endpoint.
-        kinds = " and ".join(dict.fromkeys(describe(address) for address in addresses[:_ADDRESSES_TRIED_MAX]))
+    def _refusal(self, target: Target, addresses: tuple[str, ...], *, literal: bool) -> str:
+        words = describe if literal else describe_found
+        kinds = " and ".join(dict.fromkeys(words(address) for address in addresses[:_ADDRESSES_TRIED_MAX]))
         text = f"{target.host} is not allowed as a receiver: {kinds}"
         codes = [self._policy.judge(address, encrypted=target.encrypted) for address in addresses]
         if HTTPS_REQUIRED in codes:
@@ -114,11 +114,17 @@ class Connector:
 
     async def _reach(self, addresses: list[str], port: int, opening: Opening, until: float) -> socket.socket:
         """Connect to the first address that answers; each may take its even share of the time that is left."""
+        # What we cannot even try says nothing of the receiver, so it must not have the last word.
+        usable = [address for address in addresses if not self._sources or _family(address) in self._sources]
+        if not usable:
+            kind = "IPv6" if ":" in addresses[0] else "IPv4"
+            raise AttemptFailed(Failure.EGRESS, f"there is no egress address for {kind}")
+        usable = usable[:_ADDRESSES_TRIED_MAX]
         last: AttemptFailed | None = None
-        for position, address in enumerate(addresses):
+        for position, address in enumerate(usable):
             opening.remote_address = name = socket_name(address, port)
             opening.stage = f"connecting to {name}"
-            share = (until - self._monotonic()) / (len(addresses) - position)
+            share = (until - self._monotonic()) / (len(usable) - position)
             try:
                 async with asyncio.timeout(share):
                     return await self._connect(address, port)
@@ -147,10 +153,7 @@ class Connector:
         return sock
 
     def _bind(self, sock: socket.socket, family: socket.AddressFamily) -> None:
-        source = self._sources.get(family)
-        if source is None:
-            kind = "IPv6" if family == socket.AF_INET6 else "IPv4"
-            raise AttemptFailed(Failure.EGRESS, f"there is no egress address for {kind}")
+        source = self._sources[family]
         try:
             sock.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
         except OSError as error:
@@ -165,6 +168,7 @@ class Connector:
     async def _through(
         self, proxy: Proxy, addresses: list[str], port: int, opening: Opening, until: float
     ) -> socket.socket:
+        addresses = addresses[:_ADDRESSES_TRIED_MAX]
         last: AttemptFailed | None = None
         for position, address in enumerate(addresses):
             name = socket_name(address, port)
