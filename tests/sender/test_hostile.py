@@ -1,0 +1,407 @@
+"""No forbidden address ever receives a SYN from us, whatever URLs, names, redirects and proxies try.
+
+Proved at the socket: an audit hook sees every `connect` of this process, and sockets listen where nobody may come.
+"""
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import suppress
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+import trustme
+
+from uplift_server.core.addresses import AddressPolicy
+from uplift_server.core.exchange import Exchange, Failure
+from uplift_server.core.outcomes import classify, is_ours
+from uplift_server.core.problems import Problem
+from uplift_server.core.urls import parse_endpoint_url
+from uplift_server.delivery.hostnames import to_ascii
+from uplift_server.delivery.sender import Target
+from uplift_server.service.registration import Registrar
+
+from .hostile import BLOCKED, CASES, GOOD, INSIDE, LOST, REACHED, BenchPolicy, Case, HostileNameServer, found
+from .scripted import OK, Client, Connect, Listen, Peer, Receiver, serve_ok, until
+
+_connects: list[Any] | None = None
+
+
+def _audit(event: str, arguments: tuple[Any, ...]) -> None:
+    if event == "socket.connect" and _connects is not None:
+        _connects.append(arguments[1])
+
+
+# A hook stays for the life of the process; it notes nothing outside these tests.
+sys.addaudithook(_audit)
+
+
+@pytest.fixture
+def connects() -> Iterator[list[Any]]:
+    """The address of every connect, in order."""
+    global _connects  # noqa: PLW0603 - a hook knows no test
+    _connects = noted = []
+    yield noted
+    _connects = None
+
+
+@pytest.fixture
+async def hostile() -> AsyncIterator[HostileNameServer]:
+    """A name server that lies."""
+    loop = asyncio.get_running_loop()
+    transport, server = await loop.create_datagram_endpoint(HostileNameServer, local_addr=("127.0.0.1", 0))
+    yield server
+    transport.close()
+    await asyncio.sleep(0)
+
+
+class Bench:
+    """A receiver at GOOD, sockets at the same port of every address nobody may come to, and a sender."""
+
+    def __init__(
+        self, good: Receiver, inside: list[Receiver], names: HostileNameServer, authority: str, connect: Connect
+    ) -> None:
+        self.authority = authority
+        self.good = good
+        self.inside = inside
+        self.names = names
+        self._connect = connect
+
+    async def client(self, policy: AddressPolicy | None = None, **settings: Any) -> Client:
+        """A sender that asks the lying name server and keeps no answer longer than it must."""
+        settings = {"dns_ttl_ms_min": 0, "dns_negative_ttl_ms": 0} | settings
+        # Loading the system's authorities takes longer than the rest of a case.
+        settings["ca_file"] = self.authority
+        chosen = policy or BenchPolicy(False)
+        return await self._connect(policy=chosen, nameservers=[self.names.address], **settings)
+
+    async def change_minds(self, client: Client) -> None:
+        """From now on the name server gives its next replies, and what the client's library remembers is gone."""
+        self.names.turn = 1
+        channel, client.resolver._channel = client.resolver._channel, None
+        if channel is not None:
+            await channel.close()
+
+    def trespassers(self) -> int:
+        """How many connections came where none may come."""
+        return sum(receiver.accepted for receiver in self.inside)
+
+
+Script = Callable[[Peer], Awaitable[None]]
+MakeBench = Callable[..., Awaitable[Bench]]
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A file with one authority that nobody has a certificate of."""
+    path = tmp_path_factory.mktemp("authority") / "ca.pem"
+    trustme.CA().cert_pem.write_to_path(str(path))
+    return str(path)
+
+
+@pytest.fixture
+async def bench(listen: Listen, connect: Connect, hostile: HostileNameServer, authority: str) -> MakeBench:
+    """Make a bench whose receiver plays a script."""
+
+    async def make(script: Script = serve_ok) -> Bench:
+        while True:
+            good = await listen(script, GOOD)
+            # The port may be taken at one of the other addresses.
+            with suppress(OSError):
+                inside = [await listen(serve_ok, address, port=good.port) for address in INSIDE]
+                return Bench(good, inside, hostile, authority, connect)
+
+    return make
+
+
+class Careless(BenchPolicy):
+    """Lets everything pass."""
+
+    __slots__ = ()
+
+    def judge(self, address: str, *, encrypted: bool) -> str | None:
+        return None
+
+
+def target_of(case: Case, port: int) -> Target:
+    """Where a careless client would go: to the host as we read it, or else as the standard library does."""
+    text = case.url_at(port)
+    url = parse_endpoint_url(text, Careless(True), to_ascii=to_ascii)
+    if not isinstance(url, Problem):
+        return Target(url.host, port, url.encrypted and url.is_literal)
+    try:
+        host = urlsplit(text).hostname
+    except ValueError:
+        host = None
+    # Even an endpoint that never passed registration must lead nowhere.
+    return Target(host or text.partition("://")[2].split("/")[0], port, True)
+
+
+def check(case: Case, exchange: Exchange) -> None:
+    """Whether an attempt ended as the case says."""
+    if case.sent == REACHED:
+        assert exchange.failure is None, exchange.error
+    elif case.sent == BLOCKED:
+        assert exchange.failure is Failure.BLOCKED, exchange.error
+        assert classify(exchange).text == "blocked"
+        assert is_ours(exchange)
+        assert "is not allowed as a receiver" in (exchange.error or "")
+    else:
+        assert case.sent == LOST
+        assert exchange.failure is not None
+    if case.sent != REACHED:
+        assert (exchange.remote_address, exchange.bytes_sent) == (None, False)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+async def test_registration_and_connect(bench: MakeBench, connects: list[Any], case: Case) -> None:
+    stage = await bench()
+    stage.names.zone = case.zone
+    client = await stage.client(BenchPolicy(case.private), dns_timeout_ms=case.dns_timeout_ms)
+    registrar = Registrar(BenchPolicy(case.private), client.resolver.resolve)
+
+    problem = await registrar.check(case.url_at(stage.good.port))
+    assert (problem and problem.code) == case.registered
+    if problem is not None:
+        # A cause and a remedy, each a sentence.
+        assert problem.field == "url"
+        assert len(problem.message.removesuffix(".").split(". ")) >= 2
+    assert connects == []
+    await stage.change_minds(client)
+
+    check(case, await client.post(target_of(case, stage.good.port)))
+    assert {address[0] for address in connects} == ({GOOD} if case.sent == REACHED else set())
+    assert stage.trespassers() == 0
+    assert stage.good.accepted == (case.sent == REACHED)
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case.zone], ids=lambda case: case.name)
+async def test_the_same_through_a_proxy(bench: MakeBench, listen: Listen, connects: list[Any], case: Case) -> None:
+    """The proxy is asked for addresses that passed, never for a name and never for another address."""
+    heads = []
+
+    async def tunnel(peer: Peer) -> None:
+        heads.append((await peer.request()).split(b"\r\n"))
+        await peer.send(b"HTTP/1.1 200 OK\r\n\r\n")
+        await serve_ok(peer)
+
+    proxy = await listen(tunnel)
+    stage = await bench()
+    stage.names.zone = case.zone
+    client = await stage.client(
+        BenchPolicy(case.private),
+        dns_timeout_ms=case.dns_timeout_ms,
+        egress_proxy=f"http://user:pw@127.0.0.1:{proxy.port}",
+    )
+    # The answer at registration, after which the name server may change its mind.
+    await Registrar(BenchPolicy(case.private), client.resolver.resolve).check(case.url_at(stage.good.port))
+    await stage.change_minds(client)
+    exchange = await client.post(target_of(case, stage.good.port))
+
+    check(case, exchange)
+    place = f"{GOOD}:{stage.good.port}".encode()
+    expected = [[b"CONNECT " + place + b" HTTP/1.1", b"Host: " + place]] if case.sent == REACHED else []
+    assert [head[:2] for head in heads] == expected
+    assert set(connects) <= {("127.0.0.1", proxy.port)}
+    assert stage.trespassers() == 0
+
+
+def test_the_bench_is_large_and_every_case_has_a_name() -> None:
+    assert len(CASES) >= 200
+    assert len({case.name for case in CASES}) == len(CASES)
+    tricks = {(case.url, repr(case.zone), case.private) for case in CASES}
+    assert len(tricks) == len(CASES), "two cases play the same trick"
+    assert {case.sent for case in CASES} == {BLOCKED, LOST, REACHED}
+    assert {case.registered for case in CASES} == {
+        None,
+        "url_invalid",
+        "url_scheme",
+        "url_userinfo",
+        "url_fragment",
+        "url_port",
+        "url_host",
+        "https_required",
+        "address_not_allowed",
+    }
+
+
+# What a receiver answers
+
+
+def _answers() -> dict[str, bytes]:
+    """Answers that ask a client to go somewhere else, by name."""
+    places = {
+        "metadata": "http://169.254.169.254/latest/meta-data/",
+        "loopback": "http://127.0.0.2:{port}/",
+        "loopback-6": "http://[::1]:{port}/",
+        "scheme-relative": "//127.0.0.2:{port}/",
+        "localhost": "https://localhost:{port}/",
+        "decimal": "http://2130706434:{port}/",
+    }
+    answers = {
+        f"{status}-to-{name}": f"HTTP/1.1 {status} X\r\nLocation: {place}\r\nContent-Length: 0\r\n\r\n"
+        for status in (300, 301, 302, 303, 305, 307, 308)
+        for name, place in places.items()
+    }
+    place = places["loopback"]
+    for name, header in {
+        "refresh": f"Refresh: 0; url={place}",
+        "alt-svc": 'Alt-Svc: http/1.1="127.0.0.2:{port}"; ma=86400; persist=1',
+        "alt-svc-other-protocol": 'Alt-Svc: h2="127.0.0.2:{port}", h3=":{port}"',
+        "link-preconnect": f"Link: <{place}>; rel=preconnect",
+        "link-preload": f"Link: <{place}>; rel=preload",
+        "content-location": f"Content-Location: {place}",
+        "location-of-created": f"Location: {place}",
+        "report-to": 'Report-To: {"endpoints":[{"url":"' + place + '"}]}',
+        "proxy-authenticate": "Proxy-Authenticate: Basic",
+        "upgrade": "Upgrade: h2c\r\nConnection: upgrade",
+        "strict-transport-security": "Strict-Transport-Security: max-age=31536000",
+    }.items():
+        answers[f"200-{name}"] = f"HTTP/1.1 200 OK\r\n{header}\r\nContent-Length: 0\r\n\r\n"
+    answers["early-hints"] = (
+        f"HTTP/1.1 103 Early Hints\r\nLink: <{place}>; rel=preconnect\r\n\r\n"
+        "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+    )
+    answers["401-elsewhere"] = (
+        f"HTTP/1.1 401 X\r\nWWW-Authenticate: Bearer realm={place}\r\nLocation: {place}\r\nContent-Length: 0\r\n\r\n"
+    )
+    answers["503-elsewhere"] = f"HTTP/1.1 503 X\r\nRetry-After: 0\r\nLocation: {place}\r\nContent-Length: 0\r\n\r\n"
+    return {name: answer.encode() for name, answer in answers.items()}
+
+
+ANSWERS = _answers()
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+async def test_no_answer_sends_us_anywhere(bench: MakeBench, connects: list[Any], name: str) -> None:
+    async def script(peer: Peer) -> None:
+        for _ in range(2):
+            await peer.answer(ANSWERS[name].replace(b"{port}", b"%d" % stage.good.port))
+
+    stage = await bench(script)
+    stage.names.zone = {"hooks.example": [found(GOOD)]}
+    client = await stage.client()
+    # The second one would show what was remembered of the first.
+    for _ in range(2):
+        exchange = await client.post(stage.good.target("hooks.example"))
+        assert exchange.failure is None
+    assert {address[0] for address in connects} == {GOOD}
+    assert stage.trespassers() == 0
+
+
+# Connections that are kept while their name changes its mind
+
+
+async def test_an_open_connection_keeps_the_address_that_passed(bench: MakeBench, connects: list[Any]) -> None:
+    stage = await bench()
+    stage.names.zone = {"hooks.example": [found(GOOD), found("127.0.0.2")]}
+    client = await stage.client()
+    exchanges = []
+    for stage.names.turn in range(5):
+        exchanges.append(await client.post(stage.good.target("hooks.example")))
+    assert {(exchange.failure, exchange.remote_address) for exchange in exchanges} == {
+        (None, f"{GOOD}:{stage.good.port}")
+    }
+    assert len(connects) == 1
+    assert stage.trespassers() == 0
+
+
+@pytest.mark.parametrize(
+    "last", [b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n", b"HTTP/1.0 200 OK\r\n\r\n"]
+)
+async def test_the_next_connection_is_judged_anew(bench: MakeBench, connects: list[Any], last: bytes) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.answer(last)
+
+    stage = await bench(script)
+    stage.names.zone = {"hooks.example": [found(GOOD), found("127.0.0.2")]}
+    client = await stage.client()
+    assert (await client.post(stage.good.target("hooks.example"))).failure is None
+    await stage.change_minds(client)
+    assert (await client.post(stage.good.target("hooks.example"))).failure is Failure.BLOCKED
+    assert {address[0] for address in connects} == {GOOD}
+    assert stage.trespassers() == 0
+
+
+async def test_a_connection_found_dead_is_replaced_by_a_judged_one(bench: MakeBench, connects: list[Any]) -> None:
+    """The receiver ends a kept connection at the moment of its next request, after its name has moved inside."""
+
+    async def script(peer: Peer) -> None:
+        await peer.answer()
+        await peer.request()
+        peer.reset()
+
+    stage = await bench(script)
+    stage.names.zone = {"hooks.example": [found(GOOD), found("127.0.0.2")]}
+    client = await stage.client()
+    assert (await client.post(stage.good.target("hooks.example"))).failure is None
+    await stage.change_minds(client)
+    second = await client.post(stage.good.target("hooks.example"))
+    assert second.failure is not None
+    assert {address[0] for address in connects} == {GOOD}
+    assert stage.trespassers() == 0
+
+
+async def test_an_idle_connection_that_ended_is_replaced_by_a_judged_one(bench: MakeBench, connects: list[Any]) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.answer()
+        peer.reset()
+
+    stage = await bench(script)
+    stage.names.zone = {"hooks.example": [found(GOOD), found("127.0.0.2")]}
+    client = await stage.client()
+    assert (await client.post(stage.good.target("hooks.example"))).failure is None
+    await stage.change_minds(client)
+    await until(lambda: client.sender.idle_connections == 0)
+    assert (await client.post(stage.good.target("hooks.example"))).failure is Failure.BLOCKED
+    assert {address[0] for address in connects} == {GOOD}
+    assert stage.trespassers() == 0
+
+
+async def test_an_old_connection_is_not_used_again(bench: MakeBench, connects: list[Any]) -> None:
+    stage = await bench()
+    stage.names.zone = {"hooks.example": [found(GOOD), found("127.0.0.2")]}
+    client = await stage.client(connection_age_ms_max=0)
+    assert (await client.post(stage.good.target("hooks.example"))).failure is None
+    await stage.change_minds(client)
+    assert (await client.post(stage.good.target("hooks.example"))).failure is Failure.BLOCKED
+    assert {address[0] for address in connects} == {GOOD}
+
+
+async def test_connections_are_shared_by_name_and_port_not_by_address(bench: MakeBench, connects: list[Any]) -> None:
+    """A name inside gains nothing from a connection that is open to the same address under another name."""
+    stage = await bench()
+    stage.names.zone = {"hooks.example": [found(GOOD)], "inside.example": [found("127.0.0.2")]}
+    client = await stage.client()
+    assert (await client.post(stage.good.target("hooks.example"))).failure is None
+    await stage.change_minds(client)
+    assert (await client.post(stage.good.target("inside.example"))).failure is Failure.BLOCKED
+    assert {address[0] for address in connects} == {GOOD}
+    assert stage.trespassers() == 0
+
+
+async def test_a_hundred_attempts_while_the_name_flips(bench: MakeBench, connects: list[Any]) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.answer(OK.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+
+    stage = await bench(script)
+    stage.names.zone = {"hooks.example": [found(GOOD), found("127.0.0.2"), found("127.0.0.1", "::1")] * 40}
+    stage.names.turn = None
+    client = await stage.client()
+    for _ in range(10):
+        await asyncio.gather(*(client.send(stage.good.target("hooks.example")) for _ in range(10)))
+    assert {address[0] for address in connects} <= {GOOD}
+    assert stage.trespassers() == 0
+    assert stage.good.accepted == len(connects) > 0
+
+
+async def test_the_bench_would_notice(bench: MakeBench, connects: list[Any]) -> None:
+    """With a policy that lets everything pass, the same trick reaches the inside, and both proofs see it."""
+
+    stage = await bench()
+    stage.names.zone = {"hooks.example": [found("127.0.0.2")]}
+    client = await stage.client(Careless(False))
+    assert (await client.post(stage.good.target("hooks.example"))).failure is None
+    assert [address[0] for address in connects] == ["127.0.0.2"]
+    assert stage.trespassers() == 1
