@@ -25,11 +25,11 @@ def test_it_opens_at_the_last_of_so_many_failures_in_a_row() -> None:
 
 
 def test_a_success_starts_the_count_afresh() -> None:
-    assert fail(fail(CLOSED, 2).succeeded(), 2).probe_at is None
+    assert fail(fail(CLOSED, 2).succeeded(NOW_MS), 2).probe_at is None
 
 
 def test_a_success_closes_an_open_one() -> None:
-    assert fail(CLOSED, 7).succeeded() == CLOSED
+    assert fail(CLOSED, 7).succeeded(NOW_MS) == CLOSED
 
 
 def test_each_failed_probe_doubles_the_wait_up_to_the_longest() -> None:
@@ -121,3 +121,59 @@ def test_however_it_fails_it_stays_open_and_its_next_probe_is_near(
         if breaker.probe_at is not None:
             assert now < breaker.probe_at <= now + probe_max_ms
             assert breaker.probe_wait_ms >= before.probe_wait_ms
+
+
+# ---- a receiver that says how long to stay away
+
+
+def test_a_receiver_may_ask_for_a_wait_at_its_first_failure() -> None:
+    asked = CLOSED.failed(NOW_MS, timed_out=False, rule=RULE, asked_ms=30_000)
+
+    assert asked == Breaker(1, None, NOW_MS + 30_000, 0, NOW_MS)
+    assert CLOSED.failed(NOW_MS, timed_out=False, rule=RULE, asked_ms=0).probe_at is None
+
+
+def test_what_it_asks_for_is_bounded_like_a_probes_wait() -> None:
+    assert CLOSED.failed(NOW_MS, timed_out=False, rule=RULE, asked_ms=86_400_000).probe_at == NOW_MS + 300_000
+
+
+def test_a_breaker_that_is_off_takes_no_wishes() -> None:
+    assert CLOSED.failed(NOW_MS, timed_out=False, rule=NEVER, asked_ms=30_000) == Breaker(1)
+
+
+def test_a_success_from_before_the_wish_does_not_end_the_wait_and_a_later_one_does() -> None:
+    asked = CLOSED.failed(NOW_MS, timed_out=False, rule=RULE, asked_ms=30_000)
+
+    assert asked.succeeded(NOW_MS - 1) == asked
+    assert asked.succeeded(NOW_MS) == CLOSED
+
+
+def test_others_under_way_may_lengthen_the_wait_and_never_shorten_it() -> None:
+    asked = CLOSED.failed(NOW_MS, timed_out=False, rule=RULE, asked_ms=30_000)
+
+    for ask, probe_at in ((0, 30_000), (5_000, 30_000), (60_000, 60_100)):
+        assert asked.failed(NOW_MS + 100, timed_out=False, rule=RULE, asked_ms=ask).probe_at == NOW_MS + probe_at
+
+
+def test_a_probe_that_fails_without_a_wish_begins_the_usual_waits() -> None:
+    asked = CLOSED.failed(NOW_MS, timed_out=False, rule=RULE, asked_ms=30_000)
+    at = NOW_MS + 30_000
+
+    assert asked.failed(at, timed_out=False, rule=RULE).probe_at == at + PROBE_FIRST_MS
+
+
+def test_a_wish_shorter_than_the_usual_wait_does_not_shorten_it() -> None:
+    opened = fail(CLOSED, 3)
+    at = NOW_MS + PROBE_FIRST_MS
+
+    assert opened.failed(at, timed_out=False, rule=RULE, asked_ms=10).probe_at == at + 2 * PROBE_FIRST_MS
+
+
+@given(st.lists(st.tuples(st.integers(0, 400_000), st.booleans(), st.integers(0, 400_000)), max_size=30))
+def test_no_wait_is_longer_than_the_longest(steps: list[tuple[int, bool, int]]) -> None:
+    breaker, now = CLOSED, NOW_MS
+    for passed, timed_out, asked_ms in steps:
+        now += passed
+        breaker = breaker.failed(now, timed_out=timed_out, rule=RULE, asked_ms=asked_ms)
+        assert breaker.probe_at is None or breaker.probe_at <= now + RULE.probe_max_ms
+        assert asked_ms == 0 or (breaker.probe_at or 0) >= now + min(asked_ms, RULE.probe_max_ms)

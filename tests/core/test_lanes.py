@@ -12,8 +12,6 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from uplift_server.core.breaker import Breaker, BreakerRule
 from uplift_server.core.lanes import (
     HORIZON_MS,
-    PACE_CREDIT_MS,
-    PACE_CREDIT_SHARE,
     STALLED_MEANS,
     STALLED_MS_MIN,
     WINDOW_START,
@@ -22,6 +20,7 @@ from uplift_server.core.lanes import (
     Lanes,
 )
 from uplift_server.core.limits import LANE_WAITING_MAX
+from uplift_server.core.pace import PACE_CREDIT_MS, gap_ms
 
 NOW_MS = 1_764_000_000_000
 OPEN = Breaker(failures=10, probe_at=NOW_MS + 1000, probe_wait_ms=1000)
@@ -353,7 +352,7 @@ def test_a_rate_limit_spaces_starts() -> None:
     fill(lanes, lane, 5)
 
     starts = [now for now in range(NOW_MS, NOW_MS + 1000) for _ in range(answering(lanes, lane, now))]
-    assert [later - earlier for earlier, later in pairwise(starts)] == [95, 100, 100, 100]
+    assert [later - earlier for earlier, later in pairwise(starts)] == [80, 100, 100, 100]
 
 
 def test_a_timer_that_fires_late_does_not_lower_a_high_rate() -> None:
@@ -364,6 +363,46 @@ def test_a_timer_that_fires_late_does_not_lower_a_high_rate() -> None:
     assert sum(answering(lanes, lane, now) for now in range(NOW_MS, NOW_MS + 1000, 10)) >= 500
 
 
+@pytest.mark.parametrize("rate", [1, 2, 7, 10, 50, 333, 1000, 5000])
+@pytest.mark.parametrize("every_ms", [1, 3, 15, 20, 45])
+def test_no_second_sees_more_than_the_limit_and_most_of_it_is_reached(rate: int, every_ms: int) -> None:
+    """However late the timers fire: idle at first, then with work for long."""
+    lanes: Lanes[int] = Lanes(100_000)
+    lane = lane_of(lanes, rate_gap_ms=gap_ms(rate), in_flight_max=100_000)
+    fill(lanes, lane, 4 * rate)
+    starts = [now for now in range(NOW_MS, NOW_MS + 3000, every_ms) for _ in range(answering(lanes, lane, now))]
+
+    assert all(later - earlier >= 1000 for earlier, later in zip(starts, starts[rate:], strict=False))
+    if every_ms <= PACE_CREDIT_MS:
+        assert len(starts) >= int(rate * 3 * 0.98) - 1
+
+
+def test_a_changed_rate_counts_from_the_last_start() -> None:
+    lanes: Lanes[int] = Lanes(1000)
+    lane = lane_of(lanes, rate_gap_ms=1000)
+    fill(lanes, lane, 10)
+    assert len(drain(lanes)) == 1
+    for gap, at in ((100, 80), (5000, 4980), (20, 0)):
+        lanes.limit(lane, in_flight_max=1000, rate_gap_ms=gap)
+        assert lane.start_at() == NOW_MS + at
+    lanes.limit(lane, in_flight_max=1000, rate_gap_ms=0.0)
+    assert len(drain(lanes)) == 9
+
+
+def test_a_paced_lane_lends_a_person_one_start_at_a_time() -> None:
+    lanes: Lanes[int] = Lanes(1000)
+    lane = lane_of(lanes, rate_gap_ms=1000)
+    assert lanes.start_now(lane, NOW_MS)
+    assert lanes.start_now(lane, NOW_MS)
+    assert not lanes.start_now(lane, NOW_MS)
+    assert not lanes.start_now(lane, NOW_MS + 979)
+    assert lanes.start_now(lane, NOW_MS + 980)
+    # What was lent is missing from what the lane itself may send.
+    fill(lanes, lane, 1)
+    assert drain(lanes, NOW_MS + 2979) == []
+    assert len(drain(lanes, NOW_MS + 2980)) == 1
+
+
 def test_the_next_start_of_a_paced_lane_is_known() -> None:
     lanes: Lanes[int] = Lanes(1000)
     lane = lane_of(lanes, rate_gap_ms=100)
@@ -372,7 +411,7 @@ def test_the_next_start_of_a_paced_lane_is_known() -> None:
 
     assert len(drain(lanes)) == 1
 
-    assert lanes.wake_at() == lane.start_at() == NOW_MS + 95
+    assert lanes.wake_at() == lane.start_at() == NOW_MS + 80
 
 
 def test_an_attempt_that_never_began_costs_nothing_of_the_rate() -> None:
@@ -420,7 +459,7 @@ def test_what_waited_for_a_probe_goes_out_as_soon_as_an_earlier_attempt_succeeds
     assert drain(lanes, NOW_MS + 1) == []
     assert lanes.wake_at() == NOW_MS + 1000
 
-    lane.breaker = lane.breaker.succeeded()
+    lane.breaker = lane.breaker.succeeded(NOW_MS)
     lanes.limit(lane, in_flight_max=1000, rate_gap_ms=0.0)
 
     assert lanes.wake_at() is None
@@ -442,7 +481,7 @@ def test_what_comes_after_the_breaker_closed_does_not_wait_for_its_probe() -> No
         lanes.returned(lane, NOW_MS, 1000)
     assert drain(lanes) == []
     assert lanes.empty_all() == [0]
-    lane.breaker = lane.breaker.succeeded()
+    lane.breaker = lane.breaker.succeeded(NOW_MS)
 
     fill(lanes, lane, 1)
     assert drain(lanes) == [(1, 0)]
@@ -661,10 +700,9 @@ class LanesMachine(RuleBasedStateMachine):
 
     def check_rate(self, lane: Lane[int]) -> None:
         gap = lane.rate_gap_ms
-        credit = PACE_CREDIT_MS if gap < PACE_CREDIT_MS else gap * PACE_CREDIT_SHARE
         starts = self.starts[lane]
         for back, (earlier, _) in enumerate(reversed(starts[:-1]), 1):
-            assert self.now - earlier >= back * gap - credit - 0.01
+            assert self.now - earlier >= back * gap - PACE_CREDIT_MS - 0.01
 
     def check_turns(self, served: Lane[int], ready: set[Lane[int]]) -> None:
         """Nobody is served twice while somebody who could be served waits; accounts first, then their lanes.
@@ -695,7 +733,7 @@ class LanesMachine(RuleBasedStateMachine):
         lane, item = self.in_flight.pop(data.draw(st.integers(0, len(self.in_flight) - 1)))
         began = how != "never began" or (self.now, item) not in self.starts[lane][-1:]
         if how == "delivered":
-            lane.breaker = lane.breaker.succeeded()
+            lane.breaker = lane.breaker.succeeded(NOW_MS)
         elif how in ("failed", "timed out"):
             lane.breaker = lane.breaker.failed(self.now, timed_out=how == "timed out", rule=RULE)
         well = {"delivered": True, "timed out": False}.get(how)
@@ -752,7 +790,7 @@ class LanesMachine(RuleBasedStateMachine):
         for _ in range(10_000):
             while self.in_flight:
                 lane, _ = self.in_flight.pop()
-                lane.breaker = lane.breaker.succeeded()
+                lane.breaker = lane.breaker.succeeded(NOW_MS)
                 self.lanes.returned(lane, self.now, 1000, well=True)
             if not any(any(kinds.values()) for kinds in self.waiting.values()):
                 return

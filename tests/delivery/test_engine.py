@@ -204,11 +204,11 @@ async def test_a_rate_limit_is_kept(tmp_path: Path) -> None:
     async with World(tmp_path) as world:
         await world.endpoint("one.test", rate_limit_per_second=10)
         await world.accept(40)
-        await world.run_for(4 * SECOND)
+        await world.run_for(4200)
         times = world.sender.times("one.test")
         assert len(times) == 40
-        assert min(b - a for a, b in pairwise(times)) >= 90
-        assert times[-1] - times[0] >= 3700
+        assert min(b - a for a, b in pairwise(times)) >= 100
+        assert times[-1] - times[0] >= 3900
 
 
 async def test_the_breaker_probes_without_spending_attempts(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The breaker of an endpoint: after many failures in a row it is only probed, one attempt at a time, ever more rarely.
 
-Other due deliveries wait meanwhile without spending attempts. The first success closes it.
+Other due deliveries wait meanwhile without spending attempts. The first success closes it. It also opens for as long as
+a receiver asks for by `Retry-After`, whatever came before.
 """
 
 from dataclasses import dataclass
@@ -12,7 +13,10 @@ TIMEOUTS_ONLY_MS: Final = 60_000
 
 @dataclass(frozen=True, slots=True)
 class BreakerRule:
-    """When a breaker opens (`failures` in a row; 0: never) and how rare its probes become."""
+    """When a breaker opens (`failures` in a row; 0: never) and how rare its probes become.
+
+    `probe_max_ms` bounds what a receiver may ask for, too.
+    """
 
     failures: int
     probe_max_ms: int
@@ -27,27 +31,36 @@ class Breaker:
     """Since when every attempt has timed out."""
     probe_at: int | None = None
     probe_wait_ms: int = 0
+    asked_at: int | None = None
+    """When the receiver last asked for a wait."""
 
-    def succeeded(self) -> "Breaker":
-        """Closed, whatever came before."""
+    def succeeded(self, began_at: int) -> "Breaker":
+        """Closed, unless the receiver asked for a wait after this attempt had begun (Unix ms)."""
+        if self.asked_at is not None and began_at < self.asked_at:
+            return self
         return CLOSED
 
-    def failed(self, now_ms: int, *, timed_out: bool, rule: BreakerRule) -> "Breaker":
-        """The state after one more failure that is the receiver's: what is open stays open."""
+    def failed(self, now_ms: int, *, timed_out: bool, rule: BreakerRule, asked_ms: int = 0) -> "Breaker":
+        """The state after one more failure that is the receiver's: what is open stays open.
+
+        `asked_ms`: how long the receiver asks us to stay away; it opens a breaker by itself.
+        """
         failures = self.failures + 1
         since = (now_ms if self.timeouts_since is None else self.timeouts_since) if timed_out else None
+        asked_ms = min(asked_ms, rule.probe_max_ms) if rule.failures else 0
+        asked_at = now_ms if asked_ms else self.asked_at
+        if self.probe_at is not None and now_ms < self.probe_at:
+            # An attempt that began before the breaker opened tells nothing new, unless the receiver says how long.
+            return Breaker(failures, since, max(self.probe_at, now_ms + asked_ms), self.probe_wait_ms, asked_at)
         trips = rule.failures > 0 and (
             self.probe_at is not None
             or failures >= rule.failures
             or (since is not None and now_ms - since >= TIMEOUTS_ONLY_MS)
         )
-        if not trips:
+        wait = min(self.probe_wait_ms * 2 or PROBE_FIRST_MS, rule.probe_max_ms) if trips else 0
+        if not trips and not asked_ms:
             return Breaker(failures, since)
-        if self.probe_at is not None and now_ms < self.probe_at:
-            # An attempt that began before the breaker opened tells nothing new about how long to wait.
-            return Breaker(failures, since, self.probe_at, self.probe_wait_ms)
-        wait = min(self.probe_wait_ms * 2 or PROBE_FIRST_MS, rule.probe_max_ms)
-        return Breaker(failures, since, now_ms + wait, wait)
+        return Breaker(failures, since, now_ms + max(wait, asked_ms), wait, asked_at)
 
 
 CLOSED: Final = Breaker()

@@ -14,6 +14,7 @@ from typing import Final, Generic, TypeVar
 
 from uplift_server.core.breaker import CLOSED, Breaker
 from uplift_server.core.limits import LANE_WAITING_MAX
+from uplift_server.core.pace import PACE_CREDIT_MS
 
 T = TypeVar("T")
 
@@ -36,9 +37,6 @@ threshold, as switches share their buffers). A process with fewer than SCARCE_SL
 alone."""
 HORIZON_MS: Final = 5000
 """A lane holds what it can send within this time."""
-PACE_CREDIT_MS: Final = 20
-PACE_CREDIT_SHARE: Final = 0.05
-"""How late a start may be and still count as on time: for gaps below PACE_CREDIT_MS, and as a share of longer ones."""
 
 
 class Kind(IntEnum):
@@ -85,7 +83,7 @@ class Lane(Generic[T]):
         self.account = account
         self.in_flight_max = 1
         self.rate_gap_ms = 0.0
-        """The least time between two starts; 0 without a rate limit."""
+        """The time between two starts (`core.pace`); 0 without a rate limit."""
         self.breaker: Breaker = CLOSED
         self.waiting: tuple[deque[T], deque[T], deque[T]] = (deque(), deque(), deque())
         self.waiting_count = 0
@@ -225,6 +223,11 @@ class Lanes(Generic[T]):
     def limit(self, lane: Lane[T], *, in_flight_max: int, rate_gap_ms: float) -> None:
         """Set a lane's limits: what they allow may go out at the next `pop`."""
         lane.in_flight_max = in_flight_max
+        # The last start is followed by the new gap, not by the one it was made under.
+        if not rate_gap_ms:
+            lane.next_start_ms = 0.0
+        elif lane.rate_gap_ms:
+            lane.next_start_ms += rate_gap_ms - lane.rate_gap_ms
         lane.rate_gap_ms = rate_gap_ms
         self._reconsider(lane)
 
@@ -258,11 +261,9 @@ class Lanes(Generic[T]):
                 continue
             item = lane.pop()
             self._take_slot(lane, now_ms)
-            gap_ms = lane.rate_gap_ms
-            if gap_ms:
+            if lane.rate_gap_ms:
                 # Idle time earns no burst, but a timer that fired a little late must not lower the rate.
-                credit_ms = PACE_CREDIT_MS if gap_ms < PACE_CREDIT_MS else gap_ms * PACE_CREDIT_SHARE
-                lane.next_start_ms = max(lane.next_start_ms, now_ms - credit_ms) + gap_ms
+                lane.next_start_ms = max(lane.next_start_ms, now_ms - PACE_CREDIT_MS) + lane.rate_gap_ms
             if lane.waiting_count and lane.has_slot:
                 lane.queued = True
                 account.lanes.append(lane)
@@ -271,9 +272,16 @@ class Lanes(Generic[T]):
         return None
 
     def start_now(self, lane: Lane[T], now_ms: int) -> bool:
-        """Take a slot for an attempt that a person asked for: no turn, pace or breaker counts. False: none is free."""
+        """Take a slot for an attempt that a person asked for: no turn or breaker counts. False: none is free.
+
+        A paced lane lends one start at a time, and pays it back: what comes next waits a gap longer.
+        """
         if lane.in_flight >= lane.in_flight_max or self.in_flight >= self.in_flight_max:
             return False
+        if lane.rate_gap_ms:
+            if lane.next_start_ms - now_ms > lane.rate_gap_ms:
+                return False
+            lane.next_start_ms = max(lane.next_start_ms, now_ms - PACE_CREDIT_MS) + lane.rate_gap_ms
         self._take_slot(lane, now_ms)
         return True
 

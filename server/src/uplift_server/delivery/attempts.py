@@ -126,7 +126,7 @@ class Attempts:
             return
         outcome = classify(exchange)
         if flight.event_type.name != WEBHOOK_CREATED:
-            self._note(lane, endpoint, outcome, is_ours(exchange), now)
+            self._note(lane, endpoint, outcome, exchange, now)
         spent = delivery.trigger is Trigger.SCHEDULE and exchange.failure is not Failure.EGRESS
         scheduled = delivery.scheduled_attempts + spent
         verdict = self._verdict(delivery, outcome, exchange, scheduled, now)
@@ -152,7 +152,7 @@ class Attempts:
     ) -> Verdict:
         if outcome is not Outcome.DELIVERED and (resumed := _resumed(delivery)) is not None:
             return resumed
-        wait_ms = retry_after_ms(exchange.retry_after, now) if exchange.status_code in (429, 503) else None
+        wait_ms = _asked_ms(exchange, now)
         if exchange.failure is Failure.EGRESS:
             # The schedule stands where it stood: its next wait, not yet spent, comes again.
             scheduled, wait_ms = max(1, min(scheduled, len(self._schedule.delays_ms))), OURS_WAIT_MS_MIN
@@ -166,15 +166,20 @@ class Attempts:
             draw=self._random.random(),
         )
 
-    def _note(self, lane: Lane[LeasedDelivery], endpoint: LiveEndpoint, outcome: Outcome, ours: bool, now: int) -> None:
+    def _note(
+        self, lane: Lane[LeasedDelivery], endpoint: LiveEndpoint, outcome: Outcome, exchange: Exchange, now: int
+    ) -> None:
         """Let the lane's breaker and the endpoint's health know."""
+        ours = is_ours(exchange)
         endpoint.health = endpoint.health.after(outcome, now, ours=ours)
         self._settler.note_health(endpoint, now)
         if outcome is Outcome.DELIVERED:
             if lane.breaker.failures:
-                lane.breaker = lane.breaker.succeeded()
+                lane.breaker = lane.breaker.succeeded(now - exchange.duration_us // 1000)
         elif not ours:
-            lane.breaker = lane.breaker.failed(now, timed_out=outcome is Outcome.TIMEOUT, rule=self._breaker)
+            asked_ms = _asked_ms(exchange, now) or 0
+            timed_out = outcome is Outcome.TIMEOUT
+            lane.breaker = lane.breaker.failed(now, timed_out=timed_out, rule=self._breaker, asked_ms=asked_ms)
 
     def _settle(self, delivery: LeasedDelivery, verdict: Verdict, now: int) -> None:
         """Settle a delivery that ends, or waits on, without an attempt."""
@@ -204,6 +209,11 @@ def _without_attempt(delivery: LeasedDelivery, endpoint: LiveEndpoint | None, no
     if endpoint.record.state is not EndpointState.ENABLED:
         return Verdict(Status.HELD)
     return None
+
+
+def _asked_ms(exchange: Exchange, now: int) -> int | None:
+    """How long the receiver asks us to wait, where what it says of that counts."""
+    return retry_after_ms(exchange.retry_after, now) if exchange.status_code in (429, 503) else None
 
 
 def _resumed(delivery: LeasedDelivery) -> Verdict | None:

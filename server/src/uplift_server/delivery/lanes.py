@@ -5,6 +5,7 @@ from collections.abc import Callable
 from uplift_server.core.breaker import BreakerRule, restored
 from uplift_server.core.lanes import Kind, Lane, Lanes
 from uplift_server.core.limits import LANE_BODY_BYTES_MAX, LANES_BODY_BYTES_MAX
+from uplift_server.core.pace import gap_ms
 from uplift_server.delivery.clock import Clock, Handle
 from uplift_server.delivery.directory import LiveEndpoint
 from uplift_server.store.records import LeasedDelivery
@@ -21,6 +22,7 @@ class DeliveryLanes:
         be leased comes first."""
         self._lanes: Lanes[LeasedDelivery] = Lanes(in_flight_max)
         self._clock = clock
+        self._began_at = clock.now_ms()
         self._endpoint_in_flight_max = endpoint_in_flight_max
         self._breaker = breaker
         self._timer: Handle | None = None
@@ -52,6 +54,9 @@ class DeliveryLanes:
             lane.breaker = restored(endpoint.health.consecutive_failures, self._clock.now_ms(), self._breaker)
             lane.proven = endpoint.health.status == "healthy"
             self._limit(lane, endpoint)
+            if lane.rate_gap_ms:
+                # An earlier life of this process may have started an attempt just before it ended.
+                lane.next_start_ms = self._began_at + lane.rate_gap_ms
         return lane
 
     def adjust(self, endpoint: LiveEndpoint) -> None:
@@ -129,7 +134,7 @@ class DeliveryLanes:
         self._lanes.limit(
             lane,
             in_flight_max=endpoint.record.max_in_flight or self._endpoint_in_flight_max,
-            rate_gap_ms=1000 / rate if rate else 0.0,
+            rate_gap_ms=gap_ms(rate) if rate else 0.0,
         )
 
     def _taken(self, deliveries: list[LeasedDelivery]) -> list[LeasedDelivery]:

@@ -1,0 +1,165 @@
+"""What keeps an endpoint from being sent more than it wants: its rate limit, and its own `Retry-After`."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from uplift_server.core.deliveries import Status
+from uplift_server.core.outcomes import Outcome
+from uplift_server.delivery.sender.request import Request
+
+from .test_engine import resend
+from .world import SECOND, START, World, answer
+
+
+def most_in_a_second(times: Sequence[int]) -> int:
+    """How many starts the fullest second has, wherever it begins."""
+    return max(sum(at <= other < at + SECOND for other in times) for at in times)
+
+
+@pytest.mark.parametrize("rate", [1, 3, 10])
+@pytest.mark.parametrize("end", ["restart", "kill"])
+async def test_a_rate_limit_holds_across_a_restart(tmp_path: Path, rate: int, end: str) -> None:
+    async with World(tmp_path) as world:
+        await world.endpoint("one.test", rate_limit_per_second=rate)
+        await world.accept(8 * rate)
+        for _ in range(3):
+            await world.run_for(1300)
+            await (world.kill() if end == "kill" else world.restart())
+        await world.run_for(40 * SECOND)
+        times = world.sender.times("one.test")
+        assert len(times) == 8 * rate
+        assert most_in_a_second(times) <= rate
+        assert {row.attempts_made for row in await world.deliveries()} == {1}
+
+
+async def test_a_limit_of_one_a_second_with_thousands_waiting(tmp_path: Path) -> None:
+    """Few are leased at a time, none waits in memory until its lease has run out, and waiting spends no attempt."""
+    async with World(tmp_path) as world:
+        await world.endpoint("one.test", rate_limit_per_second=1)
+        for _ in range(3):
+            await world.accept(1000)
+        given_back = []
+        give_back = world.engine._attempts._give_back
+        world.engine._attempts._give_back = lambda delivery: (given_back.append(delivery), give_back(delivery))[1]
+        for _ in range(12):
+            await world.run_for(10 * SECOND)
+            leased = [row for row in await world.deliveries() if row.lease_owner]
+            assert len(leased) <= 6
+        rows = await world.deliveries()
+        times = world.sender.times("one.test")
+        assert given_back == []
+        assert 115 <= len(times) <= 120
+        assert {later - earlier for earlier, later in pairwise(times)} <= set(range(980, 1021))
+        assert sorted({row.attempts_made for row in rows}) == [0, 1]
+        assert sum(row.status == Status.DELIVERED for row in rows) == len(times)
+
+
+async def test_retries_keep_to_the_limit_too(tmp_path: Path) -> None:
+    async with World(tmp_path, delays_ms=[5 * SECOND] * 3) as world:
+        await world.endpoint("one.test", lambda _: answer(500), rate_limit_per_second=5)
+        await world.accept(40)
+        await world.run_for(90 * SECOND)
+        times = world.sender.times("one.test")
+        assert len(times) == 160
+        assert most_in_a_second(times) <= 5
+        assert {row.status for row in await world.deliveries()} == {Status.FAILED}
+
+
+async def test_a_raised_or_dropped_limit_takes_effect_at_once(tmp_path: Path) -> None:
+    async with World(tmp_path) as world:
+        endpoint = await world.endpoint("one.test", rate_limit_per_second=1)
+        await world.accept(50)
+        await world.run_for(2 * SECOND)
+        before = len(world.sender.sent)
+        assert before <= 2
+        world.directory.put_endpoint(replace(endpoint.record, rate_limit_per_second=20))
+        await world.run_for(SECOND)
+        raised = world.sender.times("one.test")[before:]
+        assert 19 <= len(raised) <= 21
+        assert most_in_a_second(raised) <= 20
+        world.directory.put_endpoint(replace(endpoint.record, rate_limit_per_second=None))
+        await world.run_for(SECOND)
+        assert len(world.sender.sent) == 50
+
+
+async def test_a_lowered_limit_takes_effect_at_once(tmp_path: Path) -> None:
+    async with World(tmp_path) as world:
+        endpoint = await world.endpoint("one.test", rate_limit_per_second=20)
+        await world.accept(50)
+        await world.run_for(SECOND)
+        before = len(world.sender.sent)
+        assert before >= 18
+        world.directory.put_endpoint(replace(endpoint.record, rate_limit_per_second=1))
+        await world.run_for(10 * SECOND)
+        assert 9 <= len(world.sender.sent) - before <= 10
+
+
+# ---- a receiver that asks for a wait
+
+
+@pytest.mark.parametrize("status", [429, 503])
+async def test_a_receiver_that_asks_for_a_wait_is_left_alone_by_all_deliveries(tmp_path: Path, status: int) -> None:
+    async with World(tmp_path, breaker_failures=10, delays_ms=[5 * SECOND] * 3) as world:
+        asked = []
+
+        def script(request: Request) -> object:
+            asked.append(request)
+            return answer(status, retry_after="120") if len(asked) == 1 else answer(200)
+
+        await world.endpoint("one.test", script)
+        await world.accept(1)
+        await world.run_for(SECOND)
+        await world.accept(200)
+        await world.run_for(118 * SECOND)
+        assert len(world.sender.sent) == 1
+        assert world.engine.next_probe_at(1) == START + 120 * SECOND
+        assert max(row.attempts_made for row in (await world.deliveries())[1:]) == 0
+        await world.run_for(12 * SECOND)
+        rows = await world.deliveries()
+        assert [row.attempts_made for row in rows] == [2] + [1] * 200
+        assert {row.status for row in rows} == {Status.DELIVERED}
+
+
+async def test_what_was_in_flight_does_not_end_the_wait(tmp_path: Path) -> None:
+    """A receiver's limiter lets some requests pass beside the one it refuses."""
+    async with World(tmp_path, breaker_failures=10, delays_ms=[5 * SECOND] * 3) as world:
+        world.sender.latency_ms["one.test"] = 500
+        turns = iter([answer(429, retry_after="60")])
+        await world.endpoint("one.test", lambda _: next(turns, answer(200)))
+        await world.accept(40)
+        await world.run_for(59 * SECOND)
+        # The four that began together; three of them came back well.
+        assert len(world.sender.sent) == 4
+        await world.run_for(40 * SECOND)
+        assert (await world.statuses()) == {Status.DELIVERED: 40}
+
+
+async def test_an_endless_wait_is_cut_to_the_longest_between_probes(tmp_path: Path) -> None:
+    async with World(tmp_path, breaker_failures=10, delays_ms=[5 * SECOND] * 9) as world:
+        await world.endpoint("one.test", lambda _: answer(429, retry_after="86400"))
+        await world.accept(1)
+        await world.run_for(SECOND)
+        await world.accept(3)
+        await world.run_for(16 * 60 * SECOND)
+        assert world.sender.times("one.test") == [START, *(START + n * 300 * SECOND for n in (1, 2, 3))]
+        outcomes = {row.outcome for row in await world.attempts()}
+        assert outcomes == {Outcome.THROTTLED}
+
+
+async def test_a_person_need_not_wait_for_a_throttled_endpoint(tmp_path: Path) -> None:
+    async with World(tmp_path, breaker_failures=10, delays_ms=[5 * SECOND] * 3) as world:
+        turns = iter([answer(429, retry_after="300")])
+        await world.endpoint("one.test", lambda _: next(turns, answer(200)), rate_limit_per_second=1)
+        await world.accept(3)
+        await world.run_for(10 * SECOND)
+        assert len(world.sender.sent) == 1
+        [first, *_] = await world.deliveries()
+        await resend(world, first.event_seq, first.endpoint_seq)
+        assert len(world.sender.sent) == 2
+        # It went well, so nobody has to wait any longer.
+        await world.run_for(5 * SECOND)
+        assert await world.statuses() == {Status.DELIVERED: 3}
