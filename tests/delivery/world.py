@@ -56,6 +56,8 @@ class VirtualClock:
 
     def __init__(self) -> None:
         self.now = START
+        self.wall_ahead = 0
+        """How far the machine's own clock is ahead of the engine's."""
         self.waiting = 0
         """How many loops wait for time to pass, or for a call."""
         self._timers: list[_Timer] = []
@@ -63,6 +65,9 @@ class VirtualClock:
 
     def now_ms(self) -> int:
         return self.now
+
+    def wall_ms(self) -> int:
+        return self.now + self.wall_ahead
 
     def call_at(self, at_ms: float, callback: Callback) -> _Timer:
         timer = _Timer(at_ms, next(self._numbers), callback)

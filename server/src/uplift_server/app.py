@@ -171,7 +171,7 @@ class Application:
         self._resolver = Resolver(self._settings)
         undo.push_async_callback(self._resolver.close)
         try:
-            sender = Sender(self._settings, policy, self._resolver)
+            sender = Sender(self._settings, policy, self._resolver, clock_ms=self._clock.now_ms)
         except OSError as error:
             raise ConfigError(
                 ConfigProblem("UPLIFT_EGRESS_CA_FILE", f"cannot be read ({error})", "name a PEM file")

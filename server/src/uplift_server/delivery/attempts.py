@@ -93,7 +93,7 @@ class Attempts:
         event_type = self._directory.event_types_by_seq[delivery.type_seq]
         body = delivery.body
         event_id = body[7:43]  # the UUID's text, first in every envelope
-        timestamp = b"%d" % (now // 1000)
+        timestamp = b"%d" % (self._clock.wall_ms() // 1000)
         number = delivery.attempts_made + 1
         if now >= endpoint.signer_until:
             endpoint.end_overlap()

@@ -2,14 +2,25 @@
 
 import asyncio
 import time
-from typing import Protocol
+from collections.abc import Callable
+from typing import Final, Protocol
+
+import structlog
+
+SLEW_DIVISOR: Final = 10
+"""While the machine's clock is behind ours, ours runs a tenth slower until both agree."""
+STEP_TOLD_MS_MIN: Final = 1000
+_log = structlog.get_logger()
 
 
 class Clock(Protocol):
     """The wall clock, and waiting by it."""
 
     def now_ms(self) -> int:
-        """Unix time in ms."""
+        """Unix time in ms, by which everything here waits. It never goes back."""
+
+    def wall_ms(self) -> int:
+        """Unix time in ms as the machine has it now, for what others compare with a clock of their own."""
 
     async def wait(self, event: asyncio.Event, timeout_ms: float) -> None:
         """Until the event is set or the time is over, whichever comes first."""
@@ -33,11 +44,50 @@ class Handle(Protocol):
 
 
 class SystemClock:
-    """The real one."""
+    """The real one, which follows the machine's clock and is not set back with it.
+
+    Due instants, leases and probes are instants of the wall clock. A machine that slept, or whose clock was set
+    forward, is followed at once: what fell due is due. When it is set back, everything would stand still until the old
+    instant comes again, so we run on, a tenth slower than the monotonic clock, until the machine has caught up: waits
+    are then as much longer as their jitter makes them anyway. Only who asks every now and then sees that, as the
+    engine's loops do.
+    """
+
+    def __init__(
+        self, wall_ns: Callable[[], int] = time.time_ns, monotonic_ns: Callable[[], int] = time.monotonic_ns
+    ) -> None:
+        """Tests bring clocks of their own."""
+        self._wall_ns = wall_ns
+        self._monotonic_ns = monotonic_ns
+        self._now_ms = 0
+        self._ran_on = (0, 0, 0)
+        """While we run on by ourselves: the monotonic ns and our ms at which that began, and the last ms we gave."""
 
     def now_ms(self) -> int:
         """See Clock."""
-        return time.time_ns() // 1_000_000
+        wall_ms = self._wall_ns() // 1_000_000
+        if wall_ms >= self._now_ms:
+            self._now_ms = wall_ms
+            return wall_ms
+        return self._run_on()
+
+    def wall_ms(self) -> int:
+        """See Clock."""
+        return self._wall_ns() // 1_000_000
+
+    def _run_on(self) -> int:
+        began_ns, from_ms, last_ms = self._ran_on
+        passed_ns = self._monotonic_ns()
+        if last_ms != self._now_ms:
+            # The machine's clock was followed since.
+            began_ns, from_ms = passed_ns, self._now_ms
+            behind_ms = from_ms - self.wall_ms()
+            if behind_ms >= STEP_TOLD_MS_MIN:
+                _log.warning("the machine's clock was set back; ours runs slower until it has caught up", ms=behind_ms)
+        passed_ns -= began_ns
+        self._now_ms = from_ms + (passed_ns - passed_ns // SLEW_DIVISOR) // 1_000_000
+        self._ran_on = (began_ns, from_ms, self._now_ms)
+        return self._now_ms
 
     async def wait(self, event: asyncio.Event, timeout_ms: float) -> None:
         """See Clock."""

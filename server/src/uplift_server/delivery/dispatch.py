@@ -104,6 +104,8 @@ class Dispatcher:
     async def _scan(self, now: int) -> None:
         """End expired leases, and find every endpoint with something due."""
         if now - self._scanned_at >= self._scan_every_ms:
+            # Timers do not know of a clock that was set forward: what has its turn now may have been set for later.
+            self._lanes.pump()
             await self._database.reclaim(now=now)
         self._scanned_at = now
         self._next_due = None

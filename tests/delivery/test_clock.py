@@ -1,0 +1,170 @@
+"""The engine's time while somebody sets the machine's clock."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from structlog.testing import capture_logs
+
+from uplift_server.delivery.clock import SystemClock
+
+from .world import SECOND, START, World, answer
+
+MINUTE = 60 * SECOND
+ASKED_EVERY_MS = 100
+
+
+class Machine:
+    """A machine's two clocks, and the engine's over them."""
+
+    def __init__(self) -> None:
+        self.wall = START * 1_000_000
+        self.monotonic = 5_000_000_000
+        self.clock = SystemClock(lambda: self.wall, lambda: self.monotonic)
+        self.clock.now_ms()
+
+    def run(self, ms: int) -> int:
+        """Let time pass, in which the engine asks at least ten times a second; its time after it."""
+        now = self.clock.now_ms()
+        while ms > 0:
+            self.wall += min(ms, ASKED_EVERY_MS) * 1_000_000
+            self.monotonic += min(ms, ASKED_EVERY_MS) * 1_000_000
+            ms -= ASKED_EVERY_MS
+            now = self.clock.now_ms()
+        return now
+
+    def set(self, ms: int) -> int:
+        """Set the wall clock forward or back; the engine's time after it."""
+        self.wall += ms * 1_000_000
+        return self.clock.now_ms()
+
+
+def test_it_is_the_machines_time() -> None:
+    machine = Machine()
+    assert machine.run(1234) == START + 1234 == machine.clock.wall_ms()
+
+
+def test_a_clock_set_forward_is_followed_at_once() -> None:
+    machine = Machine()
+    assert machine.set(10 * MINUTE) == START + 10 * MINUTE
+    assert machine.run(1) == START + 10 * MINUTE + 1
+
+
+def test_after_a_sleep_that_the_monotonic_clock_did_not_see_everything_is_due() -> None:
+    machine = Machine()
+    machine.wall += 8 * 3600 * SECOND * 1_000_000
+    assert machine.clock.now_ms() == START + 8 * 3600 * SECOND
+
+
+def test_a_clock_set_back_lets_waits_go_on() -> None:
+    machine = Machine()
+    machine.run(1000)
+    assert machine.set(-10 * MINUTE) == START + 1000
+    assert machine.run(1000) == START + 1900
+    assert machine.run(9000) == START + 10_000
+    # What others compare with their own clock is the machine's.
+    assert machine.clock.wall_ms() == START + 11_000 - 10 * MINUTE
+
+
+def test_a_step_back_is_told_once() -> None:
+    machine = Machine()
+    with capture_logs() as lines:
+        machine.set(-999)
+        machine.run(20 * SECOND)
+        assert lines == []
+        machine.set(-10 * MINUTE)
+        machine.run(20 * SECOND)
+    assert [(line["log_level"], line["ms"]) for line in lines] == [("warning", 10 * MINUTE)]
+
+
+def test_it_is_back_with_the_machine_in_ten_times_the_step_and_then_follows_it() -> None:
+    machine = Machine()
+    machine.set(-10 * MINUTE)
+    machine.run(99 * MINUTE)
+    assert machine.clock.now_ms() > machine.clock.wall_ms()
+    machine.run(2 * MINUTE)
+    assert machine.clock.now_ms() == machine.clock.wall_ms()
+    assert machine.run(MINUTE) == machine.clock.wall_ms()
+
+
+def test_a_second_step_back_while_it_runs_on() -> None:
+    machine = Machine()
+    machine.set(-MINUTE)
+    machine.run(1000)
+    assert machine.set(-MINUTE) == START + 900
+    assert machine.run(1000) == START + 1800
+
+
+def test_a_step_back_long_after_another() -> None:
+    machine = Machine()
+    machine.set(-1)
+    machine.run(MINUTE)
+    assert machine.clock.now_ms() == machine.clock.wall_ms()
+    before = machine.run(MINUTE)
+    assert machine.set(-MINUTE) == before
+    assert machine.run(1000) == before + 900
+
+
+def test_a_step_forward_while_it_runs_on() -> None:
+    machine = Machine()
+    machine.set(-MINUTE)
+    machine.run(1000)
+    assert machine.set(2 * MINUTE) == START + MINUTE + 1000 == machine.clock.wall_ms()
+
+
+STEPS = st.lists(st.tuples(st.integers(-10_000_000, 10_000_000), st.integers(1, 10_000)), max_size=20)
+
+
+@given(STEPS)
+def test_it_never_goes_back_never_lags_and_never_stands_still(steps: list[tuple[int, int]]) -> None:
+    machine = Machine()
+    last = machine.clock.now_ms()
+    for step, passed in steps:
+        stepped = machine.set(step)
+        assert stepped >= max(last, machine.clock.wall_ms())
+        last = machine.run(passed)
+        assert last >= machine.clock.wall_ms()
+        assert last - stepped >= passed * 9 // 10 - ASKED_EVERY_MS
+
+
+async def test_a_call_in_a_while_comes_in_that_while_though_the_clock_was_set_back() -> None:
+    machine = Machine()
+    machine.set(-10 * MINUTE)
+    called = asyncio.Event()
+    machine.clock.call_at(machine.clock.now_ms() + 10, called.set)
+    async with asyncio.timeout(2):
+        await called.wait()
+
+
+# ---- the engine on such a machine
+
+
+@pytest.mark.parametrize("step_ms", [-10 * MINUTE, -SECOND, 10 * MINUTE])
+async def test_signatures_carry_the_machines_time(tmp_path: Path, step_ms: int) -> None:
+    """A receiver refuses what was signed minutes away from its own clock."""
+    async with World(tmp_path) as world:
+        await world.endpoint("one.test")
+        world.clock.wall_ahead = step_ms
+        await world.accept(1)
+        [(_, _, request)] = world.sender.sent
+        assert b"webhook-timestamp: %d\r\n" % ((START + step_ms) // 1000) in request.head
+
+
+async def test_a_clock_set_forward_ends_waits_within_a_scan(tmp_path: Path) -> None:
+    """Timers run by the monotonic clock and would come minutes too late."""
+    async with World(tmp_path, breaker_failures=3, delays_ms=[3600 * SECOND]) as world:
+        await world.endpoint("one.test", lambda _: answer(500))
+        await world.accept(20)
+        await world.run_for(200 * SECOND)
+        probe_at = world.engine.next_probe_at(1)
+        assert probe_at is not None
+        sent = len(world.sender.sent)
+        step = probe_at - world.clock.now + 5
+        assert step > 30 * SECOND
+        for timer in world.clock._timers:
+            timer.at_ms += step
+        world.clock.now += step
+        await world.run_for(SECOND)
+        assert len(world.sender.sent) == sent + 1
