@@ -67,7 +67,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     Setting("UPLIFT_BREAKER_FAILURES", "breaker_failures", "0 to 10000", kinds.count(0, 10_000), "10",
             "failed attempts in a row after which an endpoint is only probed; 0 never"),
     Setting("UPLIFT_BREAKER_PROBE_MAX", "breaker_probe_max_ms", "10ms to 1d", kinds.duration("10ms", "1d"), "5m",
-            "the longest wait between two probes"),
+            "the longest wait between two probes, and the longest that a Retry-After holds up an endpoint"),
     Setting("UPLIFT_SOURCE_IPS", "source_ips", "addresses", kinds.addresses, "54.245.28.22",
             "the addresses requests come from, as published to integrators"),
     Setting("UPLIFT_EGRESS_ADDRESS", "egress_address", "address", kinds.address, None,
