@@ -1,6 +1,8 @@
 """Secrets of endpoints: shown with an entry in the audit log, replaced with an overlap, ended before their time."""
 
 import base64
+import hashlib
+import hmac
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -12,7 +14,7 @@ from uplift_server.core import ids
 from uplift_server.core.instants import parse_instant
 from uplift_server.core.scopes import Scope
 from uplift_server.core.signing import keys_of
-from uplift_server.store import audit
+from uplift_server.store import audit, endpoints
 from uplift_server.store.errors import Unavailable
 
 CHOSEN = "a-token-of-my-own-choice"
@@ -67,9 +69,6 @@ def signatures(server: Any, endpoint: Mapping[str, Any]) -> tuple[bytes, bytes]:
 
 def signed_by(*secrets: str) -> tuple[bytes, bytes]:
     """The signatures of these secrets; the Uplift header follows the first."""
-    import hashlib
-    import hmac
-
     tokens = [b"v1," + base64.b64encode(hmac.digest(keys_of(each).standard, b"id.1.{}", "sha256")) for each in secrets]
     uplift = hmac.new(secrets[0].encode(), b"{}", hashlib.sha256).hexdigest()
     return b"sha256=" + uplift.encode(), b" ".join(tokens)
@@ -276,3 +275,17 @@ def test_a_deleted_endpoint_has_no_secret(owner: Any, endpoint: Any) -> None:
         owner.get("/v1/endpoints/ep_nonsense/secret"),
     ):
         assert (answer.status, answer.code) == (404, "not_found")
+
+
+def test_one_that_is_being_deleted_has_none_either(server: Any, owner: Any, endpoint: Any) -> None:
+    """The store knows already, and memory not yet."""
+    endpoint_id = live(server, endpoint).record.id
+    server.run(lambda: server.database.write(lambda c: endpoints.delete(c, None, endpoint_id, now=1)))
+
+    for answer in (
+        owner.get(path(endpoint)),
+        owner.post(path(endpoint, "/rotate")),
+        owner.post(path(endpoint, "/expire-old")),
+    ):
+        assert (answer.status, answer.code) == (404, "not_found")
+    assert entries(server, endpoint) == []

@@ -4,6 +4,7 @@ import json
 import shutil
 import socket
 from collections import namedtuple
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -64,12 +65,36 @@ def test_a_database_in_good_order_is_called_so() -> None:
     code, found = examine()
     assert code == 0
     assert {found[name][0] for name in ("database", "schema", "secret key")} == {"ok"}
-    assert found["secret key"][1] == "opens the endpoints' secrets"
+    assert found["secret key"][1] == "opens all 1 sealed secrets and headers"
 
 
 def test_another_key_than_the_one_used_for_sealing_is_found() -> None:
     database(sealed_with="d3JvbmcgICAgICAgICAgICAgICAgICAgICAgICAgICE=")
-    assert examine()[1]["secret key"][0] == "fail"
+    assert examine()[1]["secret key"] == ("fail", "it does not open 1 of 1 sealed secrets and headers")
+
+
+def test_every_sealed_value_is_tried() -> None:
+    """Not only those of the newest endpoint, and previous secrets and headers as well."""
+    path = database()
+    key = parse_key(secret_key(load({})))
+    with closing(connect(path, read_only=False)) as raw:
+        raw.execute("UPDATE endpoints SET previous_secret = ?", (Sealer(b"x" * 32).seal("old", b"e" * 16),))
+        raw.execute("UPDATE endpoints SET headers = ?", (Sealer(key).seal("{}", b"another endpoint"),))
+        raw.execute(
+            "INSERT INTO endpoints (id, account_seq, url, description, event_types, secret, secret_created_at, state,"
+            " created_at, updated_at) VALUES (?, 1, '', '', '[]', ?, 0, 0, 0, 0)",
+            (b"n" * 16, Sealer(key).seal("a newer one", b"n" * 16)),
+        )
+    assert examine()[1]["secret key"] == ("fail", "it does not open 2 of 4 sealed secrets and headers")
+
+
+def test_a_key_rotation_that_was_cut_off_is_found() -> None:
+    path = database()
+    path.with_name("secret.key.new").write_text("whatever")
+    code, found = examine()
+    assert code == 1
+    assert found["secret key"][0] == "fail"
+    assert "was being replaced" in found["secret key"][1]
 
 
 def test_a_missing_and_a_readable_key_are_found() -> None:
@@ -123,7 +148,10 @@ def test_a_check_that_takes_too_long_says_so(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_file_that_cannot_be_opened_is_unavailable(tmp_path: Path) -> None:
-    for look in (lambda path: inspection.damages(path, seconds=1), inspection.sealed_secret):
+    for look in (
+        lambda path: inspection.damages(path, seconds=1),
+        lambda path: list(inspection.sealed_values(path)),
+    ):
         with pytest.raises(Unavailable):
             look(tmp_path / "missing.db")
 

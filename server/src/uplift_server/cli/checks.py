@@ -6,6 +6,7 @@ import socket
 import ssl
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -146,20 +147,29 @@ def _key(config: Config, path: Path) -> Finding:
     remedy = f"put the key it was started with back, into UPLIFT_SECRET_KEY or {config.secret_key_path}"
     if config.secret_key is None and not config.secret_key_path.exists():
         return Finding("secret key", "fail", "the database exists and its key is missing", remedy)
-    found = inspection.sealed_secret(path)
     try:
         sealer = Sealer(parse_key(secret_key(config)))
-        if found is not None:
-            sealer.open(found[1], found[0])
     except ConfigError as error:
-        return Finding("secret key", "fail", str(error), remedy)
-    except WrongSecretKey:
-        return Finding("secret key", "fail", "it does not open the endpoints' secrets", remedy)
+        [problem] = error.problems
+        return Finding("secret key", "fail", f"{problem.name} {problem.reason}", problem.remedy)
+    opened = Counter(_opens(sealer, sealed, owner) for owner, sealed in inspection.sealed_values(path))
+    if opened[False]:
+        text = f"it does not open {opened[False]} of {opened.total()} sealed secrets and headers"
+        return Finding("secret key", "fail", text, remedy)
     mode = config.secret_key_path.stat().st_mode & 0o077 if config.secret_key is None else 0
     if mode:
         text = f"others may read {config.secret_key_path}"
         return Finding("secret key", "warn", text, f"run: chmod 600 {config.secret_key_path}")
-    return Finding("secret key", "ok", "opens the endpoints' secrets" if found else "nothing is sealed with it yet")
+    text = f"opens all {opened.total()} sealed secrets and headers" if opened else "nothing is sealed with it yet"
+    return Finding("secret key", "ok", text)
+
+
+def _opens(sealer: Sealer, sealed: bytes, owner: bytes) -> bool:
+    try:
+        sealer.open(sealed, owner)
+    except WrongSecretKey:
+        return False
+    return True
 
 
 def _egress(config: Config) -> Iterator[Finding]:

@@ -4,50 +4,69 @@ import base64
 import contextlib
 import os
 from pathlib import Path
+from typing import Final
 
-from uplift_server.config.kinds import WrongValue
+from uplift_server.config.kinds import SEALING_KEY_BYTES, WrongValue
 from uplift_server.config.kinds import secret_key as parse
 from uplift_server.config.problems import ConfigError, ConfigProblem
 from uplift_server.config.settings import Config
 
-_NAME = "UPLIFT_SECRET_KEY"
+NAME: Final = "UPLIFT_SECRET_KEY"
 
 
 def secret_key(config: Config) -> str:
     """The sealing key as base64, made and stored at the first start unless it is given.
 
     To be called before the database is made: one that exists without its key was sealed with another, and a new key
-    would only hide that. Raises ConfigError.
+    would only hide that. Raises ConfigError, also while the key is being replaced: the database may be sealed with
+    either of the two.
     """
     if config.secret_key is not None:
         return config.secret_key
-    path, database = config.secret_key_path, config.database_path
+    path, database, next_path = config.secret_key_path, config.database_path, config.next_secret_key_path
     try:
+        if next_path.exists():
+            reason = f"was being replaced when something stopped it: {next_path} is still there"
+            raise ConfigError(ConfigProblem(NAME, reason, "finish it with `uplift-server secret-key rotate`"))
         if not path.exists():
             if database.exists() and database.stat().st_size > 0:
-                remedy = f"put the key back into {path}, or set {_NAME}"
-                raise ConfigError(
-                    ConfigProblem(_NAME, f"is not set and {path} is missing, but {database} exists", remedy)
-                )
-            _make(path)
+                reason = f"is not set and {path} is missing, but {database} exists"
+                raise ConfigError(ConfigProblem(NAME, reason, f"put the key back into {path}, or set {NAME}"))
+            keep_key(path, new_key())
+    except OSError as error:
+        raise cannot(f"be kept in {path}", error) from error
+    return read_key(path)
+
+
+def new_key() -> str:
+    """A random key as base64."""
+    return base64.b64encode(os.urandom(SEALING_KEY_BYTES)).decode("ascii")
+
+
+def read_key(path: Path) -> str:
+    """The key in a file, as base64. Raises ConfigError."""
+    try:
         text = path.read_text(encoding="ascii").strip()
         parse(text)
     except WrongValue as wrong:
-        problem = ConfigProblem(f"{_NAME} (in {path})", wrong.reason, "put the right key back from a copy")
+        problem = ConfigProblem(f"{NAME} (in {path})", wrong.reason, "put the right key back from a copy")
         raise ConfigError(problem) from wrong
-    except (OSError, UnicodeDecodeError) as error:
-        reason = f"cannot be kept in {path}: {getattr(error, 'strerror', None) or 'not text'}"
-        raise ConfigError(ConfigProblem(_NAME, reason, f"make the directory writable, or set {_NAME}")) from error
+    except UnicodeDecodeError as error:
+        problem = ConfigProblem(f"{NAME} (in {path})", "is not text", "put the right key back from a copy")
+        raise ConfigError(problem) from error
+    except OSError as error:
+        reason = f"cannot be read from {path}: {error.strerror}"
+        raise ConfigError(ConfigProblem(NAME, reason, f"let this user read that file, or set {NAME}")) from error
     return text
 
 
-def _make(path: Path) -> None:
-    """Write a new key, whole and on the disk, or leave the one that another process wrote meanwhile."""
+def keep_key(path: Path, key: str) -> None:
+    """Write a key, whole and on the disk, or leave the one that another process wrote meanwhile. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f"{path.name}.{os.getpid()}")
     handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
-        os.write(handle, base64.b64encode(os.urandom(32)) + b"\n")
+        os.write(handle, f"{key}\n".encode("ascii"))
         os.fsync(handle)
     finally:
         os.close(handle)
@@ -56,8 +75,19 @@ def _make(path: Path) -> None:
             os.link(draft, path)
     finally:
         draft.unlink()
-    directory = os.open(path.parent, os.O_RDONLY)
+    make_durable(path.parent)
+
+
+def make_durable(directory: Path) -> None:
+    """Have the names in a directory on the disk."""
+    handle = os.open(directory, os.O_RDONLY)
     try:
-        os.fsync(directory)
+        os.fsync(handle)
     finally:
-        os.close(directory)
+        os.close(handle)
+
+
+def cannot(what: str, error: OSError) -> ConfigError:
+    """What the system refused to do with a key, as a problem of the configuration."""
+    reason = f"cannot {what}: {error.strerror}"
+    return ConfigError(ConfigProblem(NAME, reason, f"make the directory writable, or set {NAME}"))

@@ -125,3 +125,8 @@ class Config:
     def secret_key_path(self) -> Path:
         """Where the sealing key is kept unless one is given."""
         return self.database_path.with_name("secret.key")
+
+    @property
+    def next_secret_key_path(self) -> Path:
+        """Where the key that is to replace it waits while everything is sealed anew."""
+        return self.database_path.with_name("secret.key.new")

@@ -1,8 +1,9 @@
 """Secrets of endpoints: showing and replacing them. Every time one is shown or changed, the audit log says so."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import Final, TypeVar
 
 from uplift_server.core import ids
 from uplift_server.core.limits import SECRET_KEY_BYTES_GENERATED, SECRET_OVERLAP_SECONDS_DEFAULT
@@ -11,6 +12,7 @@ from uplift_server.core.scopes import Scope
 from uplift_server.core.secrets import SecretPair
 from uplift_server.core.signing import check_secret, generate_secret
 from uplift_server.service.endpoints import Endpoints
+from uplift_server.service.errors import Invalid
 from uplift_server.service.means import (
     UNSET,
     Means,
@@ -29,6 +31,14 @@ from uplift_server.store.contract import Transaction
 from uplift_server.store.errors import Conflict
 from uplift_server.store.records import Endpoint
 from uplift_server.store.sealing import Sealer
+
+T = TypeVar("T")
+
+_UNCHANGED: Final = Problem(
+    "secret",
+    "secret_unchanged",
+    "This is the current secret already. Choose another, or leave it out and we make one.",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +81,15 @@ class ShownSecrets:
     repeated: bool = False
 
 
+# Raised within transactions: an error of the store undoes its own part of one alone, any other the whole.
+class _Gone(Conflict):
+    """The endpoint was deleted meanwhile."""
+
+
+class _Unchanged(Conflict):
+    """The chosen secret is the current one."""
+
+
 class Secrets:
     """What owners do with their endpoints' secrets."""
 
@@ -89,7 +108,7 @@ class Secrets:
             self._audit(connection, caller, "secret.revealed", found)
             return found
 
-        found = await self._means.database.write(reveal)
+        found = await self._write(live, reveal)
         return self._shown(found, self._open(found.secret, found))
 
     async def rotate(
@@ -127,7 +146,8 @@ class Secrets:
 
         def rotate(connection: Transaction) -> Endpoint:
             stored = self._stored(connection, live)
-            refuse(self._unchanged(draft, stored))
+            if self._unchanged(draft, stored):
+                raise _Unchanged
             pair = stored.secrets.at(now).rotated(sealed, now, draft.overlap_ms, header_new=draft.header_new)
             details = {
                 "chosen": chosen is not None,
@@ -137,19 +157,17 @@ class Secrets:
             self._audit(connection, caller, "secret.rotated", stored, details)
             return endpoints.set_secrets(connection, stored, pair, now=now)
 
-        try:
-            changed, repeated = await self._means.database.write(
-                lambda c: idempotency.once(
-                    c,
-                    request,
-                    object_id=live.id,
-                    now=now,
-                    create=lambda: rotate(c),
-                    load=lambda earlier: endpoints.get(c, live.account_seq, earlier),
-                )
+        def rotate_once(connection: Transaction) -> tuple[Endpoint, bool]:
+            return idempotency.once(
+                connection,
+                request,
+                object_id=live.id,
+                now=now,
+                create=lambda: rotate(connection),
+                load=lambda earlier: endpoints.get(connection, live.account_seq, earlier),
             )
-        except Conflict as error:
-            raise refusal(error) from error
+
+        changed, repeated = await self._write(live, rotate_once)
         if repeated:
             return self._shown(changed, repeated=True)
         self._means.directory.put_endpoint(changed)
@@ -165,24 +183,33 @@ class Secrets:
             self._audit(connection, caller, "secret.old_expired", stored)
             return endpoints.set_secrets(connection, stored, stored.secrets.alone(), now=now)
 
-        changed = await self._means.database.write(expire)
+        changed = await self._write(live, expire)
         self._means.directory.put_endpoint(changed)
         return self._shown(changed)
 
+    async def _write(self, live: Endpoint, body: Callable[[Transaction], T]) -> T:
+        """Run a transaction about an endpoint; what it raises comes as a refusal."""
+        try:
+            return await self._means.database.write(body)
+        except _Gone:
+            raise not_found("endpoint", ids.prefixed(ids.ENDPOINT, live.id)) from None
+        except _Unchanged:
+            raise Invalid([_UNCHANGED]) from None
+        except Conflict as error:
+            raise refusal(error) from error
+
     def _stored(self, connection: Transaction, live: Endpoint) -> Endpoint:
-        """The endpoint as the transaction sees it. Raises NotFound if it was deleted meanwhile."""
+        """The endpoint as the transaction sees it."""
         found = endpoints.get(connection, live.account_seq, live.id)
         if found is None:
-            raise not_found("endpoint", ids.prefixed(ids.ENDPOINT, live.id))
+            raise _Gone
         return found
 
     def _unchanged(self, draft: RotationDraft, endpoint: Endpoint) -> list[Problem]:
         """That the chosen secret is the current one, if it is."""
         chosen = given_or_none(draft.secret)
-        if chosen is None or chosen != self._open(endpoint.secret, endpoint):
-            return []
-        text = "This is the current secret already. Choose another, or leave it out and we make one."
-        return [Problem("secret", "secret_unchanged", text)]
+        same = chosen is not None and chosen == self._open(endpoint.secret, endpoint)
+        return [_UNCHANGED] if same else []
 
     def _audit(
         self,

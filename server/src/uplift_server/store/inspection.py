@@ -2,10 +2,12 @@
 
 import sqlite3
 import time
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Final
 
+from uplift_server.store.resealing import SEALED
 from uplift_server.store.sqlite.connection import unavailable
 
 _STEPS: Final = 100_000
@@ -28,14 +30,14 @@ def damages(path: Path, *, seconds: float) -> list[str] | None:
     return [] if found == ["ok"] else found
 
 
-def sealed_secret(path: Path) -> tuple[bytes, bytes] | None:
-    """An endpoint's id and its sealed secret, if there is an endpoint. Raises Unavailable."""
+def sealed_values(path: Path) -> Iterator[tuple[bytes, bytes]]:
+    """Every sealed value, after the id of its endpoint. Raises Unavailable."""
     try:
         with closing(_open(path)) as raw:
-            row = raw.execute("SELECT id, secret FROM endpoints ORDER BY seq DESC LIMIT 1").fetchone()
+            for endpoint_id, *sealed in raw.execute(f"SELECT id, {', '.join(SEALED)} FROM endpoints"):  # noqa: S608
+                yield from ((bytes(endpoint_id), bytes(each)) for each in sealed if each is not None)
     except sqlite3.Error as error:
         raise unavailable(error) from error
-    return None if row is None else (bytes(row[0]), bytes(row[1]))
 
 
 def _open(path: Path) -> sqlite3.Connection:

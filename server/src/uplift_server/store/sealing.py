@@ -42,7 +42,8 @@ class Sealer:
             return self._aead.decrypt(nonce, rest, context).decode()
         except (InvalidTag, ValueError) as error:
             raise WrongSecretKey(
-                "a stored secret does not open with this UPLIFT_SECRET_KEY; start with the key it was sealed with"
+                "a stored secret does not open with this UPLIFT_SECRET_KEY; start with the key it was sealed with, the"
+                " new one if it was replaced"
             ) from error
 
 

@@ -1,0 +1,89 @@
+"""Replacing the key that seals endpoint secrets at rest, while no server runs."""
+
+import asyncio
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from uplift_server.cli.errors import CliError, ExitCode
+from uplift_server.cli.reach import server_runs
+from uplift_server.cli.session import Session, command
+from uplift_server.config import Config
+from uplift_server.config.key_rotation import begin
+
+if TYPE_CHECKING:
+    from uplift_server.store.resealing import Resealed
+
+key_app: Final = typer.Typer(help="Replace the key that seals endpoint secrets at rest.", no_args_is_help=True)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module to the program."""
+    app.add_typer(key_app, name="secret-key")
+
+
+@command(
+    key_app,
+    "rotate",
+    examples=("uplift-server secret-key rotate", "uplift-server secret-key rotate --new-key-file /run/keys/sealing"),
+)
+def rotate(
+    session: Session,
+    new_key_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--new-key-file", metavar="FILE", help="Base64 of 32 bytes. Needed only where UPLIFT_SECRET_KEY is set."
+        ),
+    ] = None,
+) -> None:
+    """Seal all secrets with a new key. The server must be stopped; if this is cut off, run it again."""
+    config = session.config()
+    if server_runs(config):
+        raise CliError("a server uses the database", "stop it, run this, and start it again", ExitCode.TRY_LATER)
+    if not config.database_path.exists():
+        raise CliError(
+            f"there is no database at {config.database_path.absolute()}",
+            "name it with UPLIFT_DATABASE_URL or --config; a new one gets a key of its own at its first start",
+            ExitCode.NOT_FOUND,
+        )
+    resealed, kept = asyncio.run(_rotate(config, new_key_file))
+    ours = config.secret_key is None
+    session.output.fields(
+        {
+            "sealed_values": resealed.values,
+            "sealed_anew": resealed.changed,
+            "key": str(config.secret_key_path if ours else new_key_file),
+            "old_key": None if kept is None else str(kept),
+        }
+    )
+    if not ours:
+        source = config.given["UPLIFT_SECRET_KEY"][0]
+        session.output.note(f"Before the next start, set UPLIFT_SECRET_KEY ({source}) to what {new_key_file} holds.")
+    if kept is not None:
+        session.output.note(
+            "Back up the new key. The old one opens older copies of the database: keep it as long as those."
+        )
+
+
+async def _rotate(config: Config, new_key_file: Path | None) -> "tuple[Resealed, Path | None]":
+    """What was sealed anew, and where the old key is kept."""
+    from uplift_server.store import schema_version  # noqa: PLC0415 - takes long to load
+    from uplift_server.store.resealing import reseal  # noqa: PLC0415
+    from uplift_server.store.sealing import Sealer, parse_key  # noqa: PLC0415
+    from uplift_server.store.sqlite import SqliteDatabase  # noqa: PLC0415
+
+    now_ms = time.time_ns() // 1_000_000
+    database = SqliteDatabase(config.database_path)
+    database.lock()
+    try:
+        rotation = begin(config, new_key_file)
+        old, new = (Sealer(parse_key(key)) for key in (rotation.old, rotation.new))
+        # Where it is older, bringing it up to date would wait for this to be finished, and this for that.
+        schema_version.upgrade(config.database_path, now_ms=now_ms)
+        await database.open()
+        resealed = await database.write(lambda connection: reseal(connection, old, new))
+        return resealed, rotation.finish(now_ms)
+    finally:
+        await database.close()

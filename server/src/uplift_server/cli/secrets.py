@@ -1,0 +1,127 @@
+"""Secrets of endpoints. None is ever an argument: other users of the machine can see those."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from uplift_server.cli import lookup
+from uplift_server.cli.accounts import AnyAccount
+from uplift_server.cli.client import ApiClient, options, segment
+from uplift_server.cli.endpoints import Endpoint, endpoint_app
+from uplift_server.cli.errors import CliError, ExitCode
+from uplift_server.cli.reach import reach
+from uplift_server.cli.session import Session, command
+from uplift_server.core.durations import parse_duration
+from uplift_server.core.limits import SECRET_CHARACTERS_MAX
+
+_OPTIONS: Final = {
+    "secret": "the secret in --secret-file",
+    "overlap_seconds": "--overlap",
+    "uplift_header": "--uplift-header",
+}
+
+secret_app: Final = typer.Typer(help="Show and replace endpoints' secrets.", no_args_is_help=True)
+
+
+def register(_app: typer.Typer) -> None:
+    """Add the commands of this module to the program."""
+    endpoint_app.add_typer(secret_app, name="secret")
+
+
+@command(secret_app, "show", examples=("uplift-server endpoint secret show ep_0197f0c2",))
+def show_secret(session: Session, endpoint: Endpoint, account: AnyAccount = None) -> None:
+    """Show an endpoint's secret. The audit log tells who saw it."""
+    with reach(session.config()) as client:
+        path, owner = _place(client, endpoint, account)
+        session.output.fields(client.get(path, account=owner))
+
+
+@command(
+    secret_app,
+    "rotate",
+    examples=(
+        "uplift-server endpoint secret rotate ep_0197f0c2 --overlap 3d",
+        "pass show uplift/rapids | uplift-server endpoint secret rotate ep_0197f0c2 --secret-file -",
+    ),
+)
+def rotate_secret(
+    session: Session,
+    endpoint: Endpoint,
+    secret_file: Annotated[
+        str | None,
+        typer.Option("--secret-file", metavar="FILE", help="Holds your own new secret; - is standard input."),
+    ] = None,
+    overlap: Annotated[
+        str | None,
+        typer.Option("--overlap", metavar="DURATION", help="How long the old one stays live, 0 to 7d.  [default: 24h]"),
+    ] = None,
+    uplift_header: Annotated[
+        str | None,
+        typer.Option(
+            "--uplift-header", metavar="old|new", help="What x-uplift-signature-256 follows meanwhile.  [default: old]"
+        ),
+    ] = None,
+    account: AnyAccount = None,
+) -> None:
+    """Replace an endpoint's secret, and print the new one. The old one stays live beside it for a while."""
+    body = {
+        "secret": None if secret_file is None else _read(secret_file),
+        "overlap_seconds": None if overlap is None else _seconds(overlap),
+        "uplift_header": uplift_header,
+    }
+    with (
+        reach(session.config()) as client,
+        options(**_OPTIONS),
+    ):
+        path, owner = _place(client, endpoint, account)
+        session.output.fields(client.post(f"{path}/rotate", body, account=owner))
+    session.output.note("Give it to the receiver before the old one ends.")
+
+
+@command(secret_app, "expire-old", examples=("uplift-server endpoint secret expire-old ep_0197f0c2",))
+def expire_old_secret(session: Session, endpoint: Endpoint, account: AnyAccount = None) -> None:
+    """End an endpoint's previous secret now: only the current one signs from then on."""
+    with reach(session.config()) as client:
+        path, owner = _place(client, endpoint, account)
+        session.output.fields(client.post(f"{path}/expire-old", account=owner))
+
+
+def _place(client: ApiClient, endpoint: str, account: str | None) -> tuple[str, str | None]:
+    """The path of an endpoint's secret, and the account to act for."""
+    owner = None if account is None else lookup.account(client, account)["id"]
+    found = lookup.endpoint(client, endpoint, owner)
+    return f"/v1/endpoints/{segment(found['id'])}/secret", owner or found.get("account")
+
+
+def _read(source: str) -> str:
+    """The secret in a file or on standard input, without the end of its line. Raises CliError."""
+    name = "standard input" if source == "-" else source
+    most = SECRET_CHARACTERS_MAX + 2
+    try:
+        if source == "-":
+            raw = sys.stdin.buffer.read(most)
+        else:
+            with Path(source).open("rb") as file:
+                raw = file.read(most)
+        return raw.decode().removesuffix("\n").removesuffix("\r")
+    except OSError as error:
+        raise CliError(
+            f"{name} cannot be read: {error.strerror}", "name a file with the secret", ExitCode.USAGE
+        ) from error
+    except UnicodeDecodeError as error:
+        raise CliError(f"{name} holds no text", "name a file with the secret", ExitCode.USAGE) from error
+
+
+def _seconds(text: str) -> int:
+    """Whole seconds of a duration. Raises CliError."""
+    try:
+        milliseconds = parse_duration(text)
+    except ValueError as error:
+        raise CliError(
+            f"--overlap: {error}", "write it like 24h or 3d; 0 ends the old secret", ExitCode.USAGE
+        ) from error
+    if milliseconds % 1000:
+        raise CliError(f"--overlap {text} is no number of seconds", "choose whole seconds", ExitCode.USAGE)
+    return milliseconds // 1000

@@ -1,0 +1,273 @@
+"""Replacing the sealing key: killed at any step, the same command finishes it, and the server says so until then."""
+
+import base64
+import json
+import shutil
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from uplift_server.cli.main import app
+from uplift_server.config import Config, ConfigError, load, secret_key
+from uplift_server.store import inspection, schema_version
+from uplift_server.store.sealing import Sealer, WrongSecretKey, parse_key
+from uplift_server.store.sqlite.connection import FileLock, connect
+
+SECRETS = ["whsec_" + base64.b64encode(bytes([number]) * 32).decode() for number in range(3)]
+KILLED = """
+import os, shutil, signal, sys
+from pathlib import Path
+from uplift_server.cli.main import app
+from uplift_server.store import resealing
+from uplift_server.store.sqlite import SqliteDatabase
+
+base = Path(sys.argv[1])
+count = 0
+
+def step(where, at):
+    global count
+    count += 1
+    if count == at:
+        print(where, flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+def before(function, name, at):
+    def call(*arguments, **named):
+        if name != "open" or ".key" in str(arguments[0]):
+            step(f"before {name}", at)
+        return function(*arguments, **named)
+    return call
+
+def rotate(at):
+    for name in ("open", "write", "fsync", "link", "unlink", "replace", "rename"):
+        setattr(os, name, before(getattr(os, name), name, at))
+    reseal, write = resealing.reseal, SqliteDatabase.write
+    def resealed(*arguments):
+        found = reseal(*arguments)
+        step("before the commit", at)
+        return found
+    async def written(*arguments):
+        found = await write(*arguments)
+        step("after the commit", at)
+        return found
+    resealing.reseal, SqliteDatabase.write = resealed, written
+    app(["secret-key", "rotate", "--json"])
+
+at = 1
+while True:
+    folder = base / f"killed-{at}"
+    shutil.copytree(base / "whole", folder)
+    child = os.fork()
+    if child == 0:
+        os.chdir(folder)
+        rotate(at)
+    _, status = os.waitpid(child, 0)
+    if not os.WIFSIGNALED(status):
+        sys.exit(os.waitstatus_to_exitcode(status))
+    at += 1
+"""
+"""Rotates the key in copies of a folder, each killed one step later than the one before, until one comes through."""
+
+
+def filled(config: Config, *, sealed_with: str | None = None) -> None:
+    """A database with some endpoints, one of them amid an overlap and with headers, and the key it is sealed with."""
+    config.database_path.parent.mkdir(parents=True)
+    sealer = Sealer(parse_key(sealed_with or secret_key(config)))
+    schema_version.upgrade(config.database_path, now_ms=0)
+    with closing(connect(config.database_path, read_only=False)) as raw:
+        for number, secret in enumerate(SECRETS):
+            owner = bytes([number]) * 16
+            raw.execute(
+                "INSERT INTO endpoints (id, account_seq, url, description, event_types, secret, secret_created_at,"
+                " state, created_at, updated_at) VALUES (?, 1, '', '', '[]', ?, 0, 0, 0, 0)",
+                (owner, sealer.seal(secret, owner)),
+            )
+        raw.execute(
+            "UPDATE endpoints SET previous_secret = ?, previous_expires_at = 9, headers = ? WHERE id = ?",
+            (sealer.seal("the one before", owner), sealer.seal("{}", owner), owner),
+        )
+
+
+def opened(config: Config, key: str) -> list[str]:
+    """Everything that is sealed, opened with a key."""
+    sealer = Sealer(parse_key(key))
+    return sorted(sealer.open(sealed, owner) for owner, sealed in inspection.sealed_values(config.database_path))
+
+
+ALL = sorted([*SECRETS, "the one before", "{}"])
+
+
+def rotate(*arguments: str, **environ: str) -> Result:
+    return CliRunner().invoke(app, ["secret-key", "rotate", *arguments], env=environ)
+
+
+@pytest.fixture
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
+    """Of a database in a folder of its own, where commands run."""
+    monkeypatch.chdir(tmp_path)
+    return load({})
+
+
+def test_everything_is_sealed_with_a_new_key_and_the_old_one_is_kept(config: Config) -> None:
+    filled(config)
+    old = secret_key(config)
+    result = rotate("--json")
+    assert (result.exit_code, result.stderr) == (0, "")
+    shown = json.loads(result.stdout)
+    new = secret_key(config)
+    assert new != old
+    assert opened(config, new) == ALL
+    kept = Path(shown.pop("old_key"))
+    assert shown == {"sealed_values": 5, "sealed_anew": 5, "key": str(config.secret_key_path)}
+    assert kept.read_text().strip() == old
+    assert kept.name.startswith("secret.key.before-")
+    for path in (kept, config.secret_key_path):
+        assert path.stat().st_mode & 0o777 == 0o600
+    names = {path.name for path in config.database_path.parent.iterdir()}
+    assert {"secret.key", kept.name} == {name for name in names if ".key" in name}
+    assert old not in result.stdout
+    assert new not in result.stdout
+    with pytest.raises(WrongSecretKey, match="the new one if it was replaced"):
+        opened(config, old)
+    assert "Back up the new key" in rotate().stderr
+
+
+def test_a_key_of_ones_own_takes_its_place(config: Config, tmp_path: Path) -> None:
+    filled(config)
+    own = tmp_path / "own.key"
+    own.write_text(base64.b64encode(b"k" * 32).decode() + "\n")
+    assert rotate("--new-key-file", str(own)).exit_code == 0
+    assert secret_key(config) == own.read_text().strip()
+    assert opened(config, secret_key(config)) == ALL
+    again = rotate("--new-key-file", str(own), "--json")
+    assert json.loads(again.stdout)["sealed_anew"] == 0
+    assert json.loads(again.stdout)["old_key"] is None
+
+
+def test_with_a_key_from_the_environment_the_new_one_comes_from_a_file(config: Config, tmp_path: Path) -> None:
+    old, new = (base64.b64encode(letter * 32).decode() for letter in (b"o", b"n"))
+    filled(config, sealed_with=old)
+    without = rotate(UPLIFT_SECRET_KEY=old)
+    assert without.exit_code == 2
+    assert "--new-key-file FILE" in without.stderr
+    file = tmp_path / "new.key"
+    file.write_text(new)
+    result = rotate("--new-key-file", str(file), UPLIFT_SECRET_KEY=old)
+    assert result.exit_code == 0
+    assert result.stderr == f"Before the next start, set UPLIFT_SECRET_KEY (environment) to what {file} holds.\n"
+    assert new not in result.stdout + result.stderr
+    assert opened(config, new) == ALL
+    # Again, before and after the setting was changed.
+    for given in (old, new):
+        again = rotate("--new-key-file", str(file), "--json", UPLIFT_SECRET_KEY=given)
+        assert json.loads(again.stdout)["sealed_anew"] == 0
+    assert not list(config.database_path.parent.glob("secret.key*"))
+
+
+def test_wherever_it_is_killed_the_next_one_finishes(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "whole").mkdir()
+    monkeypatch.chdir(tmp_path / "whole")
+    filled(config)
+    old = secret_key(config)
+    program = [sys.executable, "-c", KILLED, str(tmp_path)]
+    ran = subprocess.run(program, capture_output=True, text=True, timeout=100, check=False)
+    assert ran.returncode == 0, ran.stderr
+    *steps, done = ran.stdout.splitlines()
+    assert json.loads(done)["sealed_anew"] == 5
+    # Before the new key is whole, before the commit, between it and the exchange of the keys, and after that.
+    assert {"before the commit", "after the commit", "before link", "before fsync"} <= set(steps)
+    assert len(steps) >= 10
+    next_key = config.next_secret_key_path
+    unfinished = [number for number in range(1, len(steps) + 1) if (tmp_path / f"killed-{number}" / next_key).exists()]
+    assert len(unfinished) >= 5
+    for number in range(1, len(steps) + 1):
+        monkeypatch.chdir(tmp_path / f"killed-{number}")
+        if number in unfinished:
+            with pytest.raises(ConfigError, match="finish it with `uplift-server secret-key rotate`"):
+                secret_key(config)
+        else:
+            assert opened(config, secret_key(config)) == ALL
+        if number == unfinished[-1]:
+            started = CliRunner().invoke(app, ["serve"])
+            assert started.exit_code == 2
+            assert started.stderr.endswith("Remedy: finish it with `uplift-server secret-key rotate`\n")
+        result = rotate("--json")
+        assert result.exit_code == 0, (steps[number - 1], result.stderr)
+        new = secret_key(config)
+        assert opened(config, new) == ALL
+        assert Path(json.loads(result.stdout)["old_key"]).exists()
+        kept = {path.read_text().strip() for path in config.database_path.parent.glob("secret.key.before-*")}
+        assert old in kept
+        assert new not in kept
+
+
+def test_a_new_key_of_ones_own_waits_until_another_rotation_is_finished(config: Config, tmp_path: Path) -> None:
+    filled(config)
+    first, second = (base64.b64encode(letter * 32).decode() for letter in (b"1", b"2"))
+    config.next_secret_key_path.write_text(first)
+    own = tmp_path / "own.key"
+    own.write_text(second)
+    refused = rotate("--new-key-file", str(own))
+    assert refused.exit_code == 2
+    assert "run this without --new-key-file" in refused.stderr
+    assert rotate().exit_code == 0
+    assert secret_key(config) == first
+    assert rotate("--new-key-file", str(own)).exit_code == 0
+    assert secret_key(config) == second
+    assert opened(config, second) == ALL
+
+
+def test_nothing_is_sealed_anew_where_something_opens_with_neither_key(config: Config) -> None:
+    filled(config)
+    old = secret_key(config)
+    owner = b"x" * 16
+    with closing(connect(config.database_path, read_only=False)) as raw:
+        raw.execute(
+            "INSERT INTO endpoints (id, account_seq, url, description, event_types, secret, secret_created_at,"
+            " state, created_at, updated_at) VALUES (?, 1, '', '', '[]', ?, 0, 0, 0, 0)",
+            (owner, Sealer(b"?" * 32).seal("lost", owner)),
+        )
+    result = rotate()
+    assert result.exit_code == 1
+    assert "does not open with this UPLIFT_SECRET_KEY" in result.stderr
+    with closing(connect(config.database_path, read_only=False)) as raw:
+        raw.execute("DELETE FROM endpoints WHERE id = ?", (owner,))
+    assert opened(config, old) == ALL
+    assert rotate().exit_code == 0
+
+
+def test_it_needs_the_database_for_itself(config: Config) -> None:
+    filled(config)
+    before = config.secret_key_path.read_text()
+    lock = FileLock(config.database_path)
+    lock.acquire()
+    try:
+        result = rotate()
+    finally:
+        lock.release()
+    assert result.exit_code == 75
+    assert result.stderr == ("Error: a server uses the database\nRemedy: stop it, run this, and start it again\n")
+    assert config.secret_key_path.read_text() == before
+    assert not config.next_secret_key_path.exists()
+
+
+def test_there_must_be_a_database_and_keys_that_are_keys(config: Config, tmp_path: Path) -> None:
+    assert rotate().exit_code == 4
+    assert not config.database_path.parent.exists()
+    filled(config)
+    for content in (b"", b"c2hvcnQ=", b"\xff\xfe"):
+        (tmp_path / "wrong.key").write_bytes(content)
+        assert rotate("--new-key-file", str(tmp_path / "wrong.key")).exit_code == 2
+    missing = rotate("--new-key-file", str(tmp_path / "missing.key"))
+    assert (missing.exit_code, "cannot be read" in missing.stderr) == (2, True)
+    shutil.move(config.secret_key_path, tmp_path / "elsewhere")
+    lost = rotate()
+    assert (lost.exit_code, "cannot be read" in lost.stderr) == (2, True)
+    assert not config.next_secret_key_path.exists()

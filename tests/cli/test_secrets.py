@@ -1,0 +1,103 @@
+"""Endpoints' secrets on the command line: none is an argument, and what the server refuses is told by option."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.cli.fake_api import FakeApi, fake_api
+from typer.testing import CliRunner, Result
+
+from uplift_server.cli.main import app
+from uplift_server.config import load
+from uplift_server.store.sqlite.connection import FileLock
+
+ENDPOINT = {"id": "ep_0e11", "account": "acc_0a11"}
+SHOWN = {"secret": "whsec_c2VjcmV0", "created_at": "2025-11-24T16:00:00Z", "previous_expires_at": None}
+CHOSEN = "a-token-of-my-own-choice"
+
+
+@pytest.fixture
+def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeApi]:
+    """A server that has the database and answers as told."""
+    monkeypatch.chdir(tmp_path)
+    with fake_api() as found:
+        monkeypatch.setenv("UPLIFT_PORT", found.url.rpartition(":")[2])
+        monkeypatch.setenv("UPLIFT_OPERATOR_KEY", "op_the_key_of_this_test")
+        database = load({}).database_path
+        database.parent.mkdir()
+        lock = FileLock(database)
+        lock.acquire()
+        found.answers = {
+            "GET /v1/endpoints/ep_0e11": ENDPOINT,
+            "GET /v1/endpoints/ep_0e11/secret": SHOWN,
+            "POST /v1/endpoints/ep_0e11/secret/rotate": SHOWN,
+            "POST /v1/endpoints/ep_0e11/secret/expire-old": {"created_at": "2025-11-24T16:00:00Z"},
+        }
+        yield found
+        lock.release()
+
+
+def run(*arguments: str, stdin: str | bytes | None = None) -> Result:
+    return CliRunner().invoke(app, ["endpoint", "secret", *arguments], input=stdin)
+
+
+def sent(api: FakeApi) -> Any:
+    return api.asked[-1].body
+
+
+def test_a_secret_is_shown(api: FakeApi) -> None:
+    assert json.loads(run("show", "ep_0e11", "--json").stdout) == SHOWN
+    assert api.asked[-1].headers["uplift-account"] == "acc_0a11"
+    assert "whsec_c2VjcmV0" in run("show", "ep_0e11").stdout
+
+
+def test_a_secret_is_replaced_by_one_we_make(api: FakeApi) -> None:
+    result = run("rotate", "ep_0e11")
+    assert result.exit_code == 0
+    assert "whsec_c2VjcmV0" in result.stdout
+    assert result.stderr == "Give it to the receiver before the old one ends.\n"
+    assert sent(api) == {"secret": None, "overlap_seconds": None, "uplift_header": None}
+    assert api.asked[-1].headers["idempotency-key"]
+
+
+@pytest.mark.parametrize("ending", ["", "\n", "\r\n"])
+def test_a_chosen_one_comes_from_a_file_or_standard_input(api: FakeApi, ending: str) -> None:
+    Path("token").write_bytes((CHOSEN + ending).encode())
+    assert run("rotate", "ep_0e11", "--secret-file", "token", "--overlap", "1h30m").exit_code == 0
+    assert sent(api) == {"secret": CHOSEN, "overlap_seconds": 5400, "uplift_header": None}
+    stdin = (CHOSEN + ending).encode()
+    result = run("rotate", "ep_0e11", "--secret-file", "-", "--overlap", "0", "--uplift-header", "new", stdin=stdin)
+    assert result.exit_code == 0
+    assert sent(api) == {"secret": CHOSEN, "overlap_seconds": 0, "uplift_header": "new"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "cause"),
+    [
+        (["--secret-file", "missing"], "missing cannot be read: No such file or directory"),
+        (["--secret-file", "-"], "standard input holds no text"),
+        (["--overlap", "long"], "--overlap: 'long' is no duration"),
+        (["--overlap", "1500ms"], "--overlap 1500ms is no number of seconds"),
+    ],
+)
+def test_what_cannot_be_read_is_told_before_anything_is_asked(api: FakeApi, arguments: list[str], cause: str) -> None:
+    result = run("rotate", "ep_0e11", *arguments, stdin=b"\xff")
+    assert result.exit_code == 2
+    assert cause in result.stderr
+    assert api.asked == []
+
+
+def test_refusals_name_the_option(api: FakeApi) -> None:
+    errors = [{"field": field, "code": "x", "message": "Wrong."} for field in ("secret", "overlap_seconds")]
+    problem = {"code": "validation_failed", "detail": "2 fields are wrong.", "errors": errors}
+    api.answers["POST /v1/endpoints/ep_0e11/secret/rotate"] = (422, problem, {})
+    result = run("rotate", "ep_0e11", "--overlap", "8d")
+    assert result.exit_code == 2
+    assert "Remedy: correct the secret in --secret-file and --overlap\n" in result.stderr
+
+
+def test_the_old_one_is_ended(api: FakeApi) -> None:
+    assert json.loads(run("expire-old", "ep_0e11", "--json").stdout) == {"created_at": "2025-11-24T16:00:00Z"}
+    assert (api.asked[-1].method, sent(api)) == ("POST", {})

@@ -1,0 +1,115 @@
+"""Another key for everything that is sealed: whole or not at all, and as often as one likes."""
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from uplift_server.store import endpoints, resealing, schema_version
+from uplift_server.store.resealing import SEALED, Resealed, reseal
+from uplift_server.store.schema import endpoints as table
+from uplift_server.store.schema import metadata
+from uplift_server.store.sealing import Sealer, WrongSecretKey
+from uplift_server.store.sqlite.connection import bound
+
+OLD, NEW, OTHER = (Sealer(letter * 32) for letter in (b"o", b"n", b"x"))
+
+
+@pytest.fixture
+def connection(tmp_path: Path) -> Iterator[sa.Connection]:
+    """A connection to a database with an account."""
+    schema_version.upgrade(tmp_path / "uplift.db", now_ms=0)
+    with closing(sqlite3.connect(tmp_path / "uplift.db", isolation_level=None)) as raw, bound(raw) as connection:
+        raw.execute("INSERT INTO accounts VALUES (1, x'01', 'a', '[]', 1, 1, NULL)")
+        yield connection
+
+
+def endpoint(connection: sa.Connection, number: int, sealer: Sealer = OLD) -> Any:
+    """An endpoint with a secret; every third has a previous one, every fifth headers of its own."""
+    endpoint_id = number.to_bytes(16, "big")
+    made = endpoints.create(
+        connection,
+        endpoint_id=endpoint_id,
+        account_seq=1,
+        url="https://example.com/",
+        description="",
+        event_types=(),
+        secret=sealer.seal(f"secret {number}", endpoint_id),
+        headers=sealer.seal(json.dumps({"x-team": str(number)}), endpoint_id) if number % 5 == 0 else None,
+        rate_limit_per_second=None,
+        max_in_flight=None,
+        now=1,
+    )
+    if number % 3 == 0:
+        pair = made.secrets.rotated(sealer.seal(f"new secret {number}", endpoint_id), 2, 1000)
+        made = endpoints.set_secrets(connection, made, pair, now=2)
+    return made
+
+
+def sealed(connection: sa.Connection) -> list[tuple[bytes, bytes]]:
+    """Every sealed value with its endpoint's id."""
+    rows = connection.execute(sa.select(table.c.id, *(table.c[name] for name in SEALED)))
+    return [(row[0], each) for row in rows for each in row[1:] if each is not None]
+
+
+def opened(connection: sa.Connection, sealer: Sealer) -> list[str]:
+    """What every sealed value says."""
+    return [sealer.open(value, owner) for owner, value in sealed(connection)]
+
+
+def test_everything_opens_with_the_new_key_and_nothing_with_the_old(
+    connection: sa.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resealing, "ROWS", 10)
+    count = 20
+    for number in range(count):
+        endpoint(connection, number)
+    endpoints.delete(connection, None, (7).to_bytes(16, "big"), now=3)
+    before = opened(connection, OLD)
+    assert len(before) == count + len(range(0, count, 3)) + len(range(0, count, 5))
+    assert reseal(connection, OLD, NEW) == Resealed(len(before), len(before))
+    assert opened(connection, NEW) == before
+    for owner, value in sealed(connection):
+        with pytest.raises(WrongSecretKey):
+            OLD.open(value, owner)
+    # Nothing else was touched.
+    found = endpoints.get(connection, 1, bytes(16))
+    assert found is not None
+    assert (found.url, found.updated_at, found.previous_expires_at) == ("https://example.com/", 2, 1002)
+
+
+def test_what_is_sealed_with_the_new_key_already_stays(connection: sa.Connection) -> None:
+    endpoint(connection, 0)
+    reseal(connection, OLD, NEW)
+    endpoint(connection, 15)
+    done = sealed(connection)[:3]
+    assert reseal(connection, OLD, NEW) == Resealed(6, 3)
+    assert sealed(connection)[:3] == done
+    assert reseal(connection, OLD, NEW) == reseal(connection, NEW, NEW) == Resealed(6, 0)
+
+
+def test_a_value_that_opens_with_neither_key_stops_it(connection: sa.Connection) -> None:
+    endpoint(connection, 0)
+    endpoint(connection, 1, OTHER)
+    with pytest.raises(WrongSecretKey):
+        reseal(connection, OLD, NEW)
+
+
+def test_an_empty_database_has_nothing_to_seal(connection: sa.Connection) -> None:
+    assert reseal(connection, OLD, NEW) == Resealed(0, 0)
+
+
+def test_no_sealed_column_is_forgotten() -> None:
+    """What the schema calls sealed is what is sealed anew."""
+    found = {
+        (each.name, column.name)
+        for each in metadata.tables.values()
+        for column in each.columns
+        if (column.comment or "").startswith("sealed")
+    }
+    assert found == {("endpoints", name) for name in SEALED}
