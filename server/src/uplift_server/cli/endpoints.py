@@ -98,7 +98,7 @@ def create_endpoint(
     ):
         owner = lookup.account(client, account)["id"]
         _show(session, client.post("/v1/endpoints", body, account=owner))
-    session.output.note("Keep the secret now: it is not shown again.")
+    session.output.note("Give the secret to the receiver; `uplift-server endpoint secret show` shows it again.")
 
 
 @command(endpoint_app, "delete", examples=("uplift-server endpoint delete ep_0197f0c2",))
