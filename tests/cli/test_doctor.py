@@ -205,6 +205,9 @@ def test_egress_that_cannot_work_is_found(tmp_path: Path) -> None:
     _, found = examine(UPLIFT_EGRESS_ADDRESS="127.0.0.1", UPLIFT_SOURCE_IPS="127.0.0.1")
     assert found["egress"] == ("ok", "requests leave from 127.0.0.1")
     assert "source ips" not in found
+    _, found = examine(UPLIFT_EGRESS_ADDRESS="127.0.0.1,2001:db8::1", UPLIFT_SOURCE_IPS="127.0.0.1")
+    assert found["egress"][0] == "fail"
+    assert found["source ips"] == ("warn", "requests leave from 2001:db8::1, not among those published")
 
 
 def test_a_full_disk_a_wrong_clock_and_missing_names_are_found(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -129,6 +129,8 @@ def test_values_that_are_right(environ: dict[str, str], attribute: str, value: o
         ("UPLIFT_BREAKER_FAILURES", "ten"),
         ("UPLIFT_SOURCE_IPS", "54.245.28.22/32"),
         ("UPLIFT_EGRESS_ADDRESS", "localhost"),
+        ("UPLIFT_EGRESS_ADDRESS", "192.0.2.1,192.0.2.2"),
+        ("UPLIFT_EGRESS_ADDRESS", "192.0.2.1,2001:db8::1,2001:db8::2"),
         ("UPLIFT_EGRESS_PROXY", "socks5://proxy:1080"),
         ("UPLIFT_EGRESS_CA_FILE", "/no/such/file.pem"),
         ("UPLIFT_RETENTION", "30s"),
@@ -160,6 +162,18 @@ def test_values_that_contradict_each_other_are_refused() -> None:
 
 def test_variables_of_the_integrators_tools_are_none_of_ours() -> None:
     assert load(dict.fromkeys(OTHER_TOOLS, "x") | {"PATH": "/bin", "UPLIFTX": "1"}) == load({})
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("192.0.2.1", ("192.0.2.1",)),
+        ("2001:DB8::0:1", ("2001:db8::1",)),
+        ("192.0.2.1, 2001:db8::1", ("192.0.2.1", "2001:db8::1")),
+    ],
+)
+def test_requests_leave_from_one_address_of_each_version(text: str, found: tuple[str, ...]) -> None:
+    assert load({"UPLIFT_EGRESS_ADDRESS": text}).egress_address == found
 
 
 def test_secrets_are_masked_wherever_a_configuration_is_shown() -> None:

@@ -111,6 +111,73 @@ def test_connections_leave_from_the_chosen_address(tmp_path: Path, receiver: Rec
         assert {each.peer for each in receiver.requests} == {"127.0.0.2"}
 
 
+def test_a_proxy_that_is_down_costs_neither_attempts_nor_health(
+    tmp_path: Path, receiver: Receiver, proxy: ConnectProxy
+) -> None:
+    settings = {
+        "UPLIFT_EGRESS_PROXY": f"http://127.0.0.1:{proxy.port}",
+        "UPLIFT_RETRY_SCHEDULE": "50ms,50ms",
+        "UPLIFT_BREAKER_FAILURES": "2",
+    }
+    with serving(tmp_path / "data", **settings) as server:
+        _, api = server.account()
+        endpoint = api.endpoint(receiver.url("/hook", _closing))["id"]
+        wait_for(lambda: receiver.count("/hook") == 1, "the greeting arrives")
+        proxy.close()
+        deliveries = [deliveries_of(api, api.send(number).json["id"])[0]["id"] for number in range(5)]
+        for delivery in deliveries:
+            [attempt] = wait_for(
+                lambda delivery=delivery: api.ok("GET", f"/v1/deliveries/{delivery}/attempts")["data"],
+                "it is attempted",
+            )
+            assert attempt["outcome"] == "connect_error"
+            assert attempt["error"].startswith("the egress proxy cannot be used: could not connect to")
+            assert "Our own way out" in attempt["hint"]
+            # Attempts of the schedule would be over by now: the next one comes in a minute.
+            found = api.ok("GET", f"/v1/deliveries/{delivery}")
+            assert (found["status"], found["attempts_made"]) == ("pending", 1)
+        health = api.ok("GET", f"/v1/endpoints/{endpoint}")["health"]
+        assert (health["failing_since"], health["next_probe_at"]) == (None, None)
+        assert receiver.count("/hook") == 1
+
+
+def test_a_receiver_of_the_other_version_is_not_blamed(tmp_path: Path, receiver: Receiver) -> None:
+    """With an IPv6 egress address alone, nothing leaves over IPv4."""
+    with serving(tmp_path / "data", UPLIFT_EGRESS_ADDRESS="::1") as server:
+        _, api = server.account()
+        endpoint = api.endpoint(receiver.url("/hook"))["id"]
+        delivery = deliveries_of(api, api.send(1).json["id"])[0]["id"]
+        attempts = wait_for(lambda: api.ok("GET", f"/v1/deliveries/{delivery}/attempts")["data"], "it is attempted")
+        assert attempts[0]["error"] == "there is no egress address for IPv4"
+        assert "Our own way out" in attempts[0]["hint"]
+        assert api.ok("GET", f"/v1/endpoints/{endpoint}")["health"]["failing_since"] is None
+        assert receiver.count("/hook") == 0
+
+
+def test_an_endpoint_inside_gets_nothing_once_private_networks_are_not_allowed_any_more(
+    tmp_path: Path, receiver: Receiver
+) -> None:
+    data = tmp_path / "data"
+    with serving(data) as server:
+        account, api = server.account()
+        endpoints = [api.endpoint(receiver.url(path))["id"] for path in ("/one", "/two")]
+        wait_for(lambda: receiver.count("/one") == receiver.count("/two") == 1, "the greetings arrive")
+    with serving(data, UPLIFT_ALLOW_PRIVATE_NETWORKS="false", UPLIFT_RETRY_SCHEDULE="100ms") as server:
+        api = server.api(account=account)
+        for delivery in deliveries_of(api, api.send(1).json["id"]):
+            over = settled(api, delivery["id"])
+            assert (over["status"], over["last_outcome"], over["attempts_made"]) == ("failed", "blocked", 2)
+            for attempt in api.ok("GET", f"/v1/deliveries/{delivery['id']}/attempts")["data"]:
+                assert attempt["remote_address"] is None
+                assert "not allowed as a receiver: loopback" in attempt["error"]
+                assert "an address that we do not connect to" in attempt["hint"]
+        for endpoint in endpoints:
+            assert api.ok("GET", f"/v1/endpoints/{endpoint}")["health"]["failing_since"] is None
+        answer = api("POST", "/v1/endpoints", {"url": receiver.url("/three")})
+        assert (answer.status, answer.json["errors"][0]["code"]) == (422, "https_required")
+        assert (receiver.count("/one"), receiver.count("/two")) == (1, 1)
+
+
 def _closing(connection: object, received: object) -> bool:
     """A good answer, after which the connection is closed."""
     answer(connection="close")(connection, received)  # type: ignore[arg-type]

@@ -265,7 +265,7 @@ def _sender_settings(config: Config) -> SenderSettings:
     return SenderSettings(
         attempt_timeout_ms=config.attempt_timeout_ms,
         connect_timeout_ms=config.connect_timeout_ms,
-        egress_addresses=() if config.egress_address is None else (config.egress_address,),
+        egress_addresses=config.egress_address or (),
         egress_proxy=config.egress_proxy,
         ca_file=config.egress_ca_file,
     )

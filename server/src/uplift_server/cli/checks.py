@@ -174,8 +174,7 @@ def _opens(sealer: Sealer, sealed: bytes, owner: bytes) -> bool:
 
 def _egress(config: Config) -> Iterator[Finding]:
     """Where requests leave from, and whom they trust."""
-    address = config.egress_address
-    if address is not None:
+    for address in config.egress_address or ():
         with closing(socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)) as probe:
             try:
                 probe.bind((address, 0))
@@ -183,8 +182,9 @@ def _egress(config: Config) -> Iterator[Finding]:
             except OSError as error:
                 text = f"{address} is no address of this machine ({error.strerror})"
                 yield Finding("egress", "fail", text, "add it to an interface, or correct UPLIFT_EGRESS_ADDRESS")
-    if address is not None and address not in config.source_ips:
-        text = f"requests leave from {address}, which is not among those published"
+    unpublished = [address for address in config.egress_address or () if address not in config.source_ips]
+    if unpublished:
+        text = f"requests leave from {' and '.join(unpublished)}, not among those published"
         yield Finding("source ips", "warn", text, "add it to UPLIFT_SOURCE_IPS, unless an address is translated later")
     try:
         context = ssl.create_default_context(cafile=config.egress_ca_file)

@@ -119,6 +119,14 @@ def addresses(text: str) -> tuple[str, ...]:
     return tuple(address(part.strip()) for part in text.split(",")) if text else ()
 
 
+def source_addresses(text: str) -> tuple[str, ...]:
+    """IP addresses to send from: one, or one of each version between commas."""
+    found = addresses(text)
+    if len(found) != len({":" in each for each in found}):
+        raise WrongValue("has two addresses of one version", "write one IPv4 address, one IPv6 address, or one of each")
+    return found
+
+
 def host(text: str) -> str:
     """An IP address or a host name."""
     labels = text.split(".")

@@ -70,8 +70,8 @@ SETTINGS: Final[tuple[Setting, ...]] = (
             "the longest wait between two probes, and the longest that a Retry-After holds up an endpoint"),
     Setting("UPLIFT_SOURCE_IPS", "source_ips", "addresses", kinds.addresses, "54.245.28.22",
             "the addresses requests come from, as published to integrators"),
-    Setting("UPLIFT_EGRESS_ADDRESS", "egress_address", "address", kinds.address, None,
-            "the local address outgoing connections are bound to"),
+    Setting("UPLIFT_EGRESS_ADDRESS", "egress_address", "address, or two", kinds.source_addresses, None,
+            "the local address outgoing connections are bound to; with one of each version between commas, both"),
     Setting("UPLIFT_EGRESS_PROXY", "egress_proxy", "URL", kinds.url("http", userinfo=True), None,
             "the HTTP proxy (CONNECT) outgoing connections go through", secret=True),
     Setting("UPLIFT_EGRESS_CA_FILE", "egress_ca_file", "path", kinds.file, None,
@@ -107,7 +107,8 @@ class Config:
     breaker_failures: int
     breaker_probe_max_ms: int
     source_ips: tuple[str, ...]
-    egress_address: str | None
+    egress_address: tuple[str, ...] | None
+    """One, or one of each version."""
     egress_proxy: str | None = field(repr=False)
     egress_ca_file: str | None
     retention_ms: int
