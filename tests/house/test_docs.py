@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from uplift_server.config import OTHER_TOOLS, SETTINGS
+from uplift_server.core.address_ranges import BLOCKS, Reach
 from uplift_server.core.audit import ACTIONS
 from uplift_server.core.outcomes import Outcome
 
@@ -75,6 +76,28 @@ def test_the_outcomes_page_says_what_the_product_says(root: Path) -> None:
 
     assert len(parts) > len(Outcome)
     assert not [part for part in parts if part.strip() not in text]
+
+
+def test_every_block_of_addresses_is_in_the_addresses_page(root: Path) -> None:
+    reached = {
+        Reach.PUBLIC: "allowed, over https",
+        Reach.PRIVATE: "where private networks are allowed",
+        Reach.FORBIDDEN: "never",
+        Reach.EMBEDDED: "as the IPv4 addresses inside it",
+    }
+    rows = {f"| `{each.network}` | {each.name} | {each.source} | {reached[each.reach]} |" for each in BLOCKS}
+    text = _document(root, "addresses.md")
+
+    assert {line for line in text.splitlines() if re.match(r"\| `[0-9a-f:.]+/", line)} == rows
+
+
+def test_every_refusal_of_a_url_is_in_the_addresses_page(root: Path) -> None:
+    text = _document(root, "addresses.md")
+    sources = [(root / f"server/src/uplift_server/core/{name}.py").read_text() for name in ("urls", "addresses")]
+    codes = set(re.findall(r'"(url_[a-z]+|https_required|address_not_allowed)"', "".join(sources)))
+
+    assert len(codes) == 8
+    assert {code for code in codes if f"\n| `{code}` |" in text} == codes
 
 
 def test_every_command_is_in_the_cli_page(root: Path) -> None:

@@ -1,0 +1,83 @@
+"""What the operator's policy or own way out prevents is nobody's fault but ours: the engine treats it so."""
+
+from pathlib import Path
+
+import pytest
+
+from uplift_server.core.deliveries import FailedReason, Status
+from uplift_server.core.exchange import Exchange, Failure
+from uplift_server.core.outcomes import Outcome, explain
+from uplift_server.delivery.attempts import OURS_WAIT_MS_MIN
+
+from .world import SECOND, World, answer
+
+BLOCKED = {
+    "private": "hooks.example is not allowed as a receiver: loopback (127.0.0.0/8, RFC 1122). "
+    "UPLIFT_ALLOW_PRIVATE_NETWORKS=true allows private networks",
+    "metadata": "hooks.example is not allowed as a receiver: cloud metadata service (169.254.169.254/32, RFC 3927). "
+    "No setting allows it",
+    "plain http": "hooks.example is not allowed as a receiver: public address. "
+    "Plain http is for private addresses only; use https",
+}
+WAY_OUT = {
+    "proxy down": "the egress proxy cannot be used: could not connect to 127.0.0.1:3128: connection refused",
+    "proxy refuses us": "the egress proxy refuses our credentials (status 407)",
+    "proxy silent": "the egress proxy opened no tunnel to 192.0.2.1:443 within 5 s",
+    "other version": "there is no egress address for IPv6",
+    "address gone": "could not send from the egress address 192.0.2.1: cannot assign requested address",
+    "no descriptors": "could not connect to 192.0.2.1:443: too many open files",
+}
+
+
+def failed(failure: Failure, text: str) -> Exchange:
+    """An attempt that ended before anything was connected."""
+    return Exchange(0, 1000, failure=failure, error=text, bytes_sent=False)
+
+
+@pytest.mark.parametrize("error", BLOCKED.values(), ids=BLOCKED)
+async def test_a_blocked_attempt_is_spent_and_counts_against_nothing(tmp_path: Path, error: str) -> None:
+    async with World(tmp_path, breaker_failures=3, delays_ms=[5 * SECOND] * 3) as world:
+        endpoint = await world.endpoint("hooks.test", lambda _: failed(Failure.BLOCKED, error))
+        await world.accept(10)
+        await world.run_for(30 * SECOND)
+        rows = await world.deliveries()
+        assert {(row.status, row.attempts_made, row.failed_reason) for row in rows} == {
+            (Status.FAILED, 4, FailedReason.EXHAUSTED)
+        }
+        assert {row.outcome for row in await world.attempts()} == {Outcome.BLOCKED}
+        assert world.engine.next_probe_at(endpoint.seq) is None
+        assert endpoint.health.failing_since is None
+        assert endpoint.health.consecutive_failures == 0
+        explanation = explain(Outcome.BLOCKED, status_code=None, error=error, location=None)
+        assert explanation is not None
+        assert ("with https" in explanation.remedy) is ("use https" in error)
+
+
+async def test_a_name_that_is_corrected_in_time_costs_nothing_but_time(tmp_path: Path) -> None:
+    async with World(tmp_path, breaker_failures=3, delays_ms=[5 * SECOND] * 3) as world:
+        await world.endpoint("hooks.test", lambda _: failed(Failure.BLOCKED, BLOCKED["private"]))
+        await world.accept(10)
+        await world.run_for(7 * SECOND)
+        world.sender.scripts["hooks.test"] = lambda _: answer(200)
+        await world.run_for(10 * SECOND)
+        assert await world.statuses() == {Status.DELIVERED: 10}
+
+
+@pytest.mark.parametrize("error", WAY_OUT.values(), ids=WAY_OUT)
+async def test_a_broken_way_out_spends_no_attempt_and_is_tried_every_minute(tmp_path: Path, error: str) -> None:
+    async with World(tmp_path, breaker_failures=3, delays_ms=[SECOND] * 2) as world:
+        endpoint = await world.endpoint("hooks.test", lambda _: failed(Failure.EGRESS, error))
+        await world.accept(1)
+        # Ten times as long as the schedule lasts.
+        await world.run_for(10 * OURS_WAIT_MS_MIN)
+        [row] = await world.deliveries()
+        assert (row.status, row.scheduled_attempts) == (Status.PENDING, 0)
+        assert 8 <= row.attempts_made <= 11
+        assert world.engine.next_probe_at(endpoint.seq) is None
+        assert endpoint.health.failing_since is None
+        explanation = explain(Outcome.CONNECT_ERROR, status_code=None, error=error, location=None)
+        assert explanation is not None
+        assert explanation.cause.startswith("Our own way out")
+        world.sender.scripts["hooks.test"] = lambda _: answer(200)
+        await world.run_for(2 * OURS_WAIT_MS_MIN)
+        assert await world.statuses() == {Status.DELIVERED: 1}
