@@ -48,6 +48,23 @@ def test_data_with_very_many_problems_is_refused_quickly(operator: Client) -> No
     assert time.monotonic() - began < 1
 
 
+def test_events_with_very_many_unknown_fields_are_refused_quickly(operator: Client) -> None:  # noqa: F811
+    unknown = b",".join(b'"f%d":1' % n for n in range(20_000))
+    one = b'{"type":"athlete.created","data":{},%b}' % unknown
+    for path, body in (("/v1/events", one), ("/v1/events/batch", b'{"events":[%b]}' % b",".join([one] * 30))):
+        began = time.monotonic()
+        refused = json.loads(operator.post(path, body).data)
+        assert time.monotonic() - began < 1
+        assert len(refused["errors"]) == 100
+        assert {each["code"] for each in refused["errors"]} == {"unknown_field"}
+
+
+def test_the_shape_of_very_many_lists_is_not_looked_at(operator: Client) -> None:  # noqa: F811
+    """They would all be made only to say what else is wrong; what the decoder found first is told."""
+    body = b'{"type":5,"data":{},"x":[%b1]}' % (b"[]," * 80_000)
+    assert problems(operator.post("/v1/events", body)) == {("", "invalid")}
+
+
 def test_equal_ids_in_one_batch_are_one_event(operator: Client) -> None:  # noqa: F811
     chosen = "0197f0c2-a1b2-4c3d-8e4f-0123456789ab"
     answer = operator.post("/v1/events/batch", {"events": [event(id=chosen)] * 3}).json()["data"]

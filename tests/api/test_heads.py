@@ -11,6 +11,7 @@ from uplift_server.api.heads import BoundedHeads
 from uplift_server.core.limits import REQUEST_HEAD_BYTES_MAX
 
 HEAD = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n"
+SLOW = HEAD.replace(b"/ ", b"/slow ")
 
 
 class Impatient(BoundedHeads):
@@ -20,6 +21,8 @@ class Impatient(BoundedHeads):
 async def echo(scope: Any, receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]) -> None:
     while (await receive()).get("more_body"):
         pass
+    if scope["path"] == "/slow":
+        await asyncio.sleep(0.6)
     await send({"type": "http.response.start", "status": 204, "headers": []})
     await send({"type": "http.response.body"})
 
@@ -45,16 +48,40 @@ async def exchange(protocol: type[BoundedHeads], *parts: bytes, pause: float = 0
     return answer, took
 
 
-async def test_a_silent_connection_a_half_head_and_a_half_body_are_closed() -> None:
-    for parts in ([], [HEAD], [HEAD + b"\r\n{"]):
-        answer, took = await exchange(Impatient, *parts)
-        assert answer == b""
-        assert 0.15 < took < 1, parts
+async def test_a_silent_connection_is_closed_without_a_word() -> None:
+    answer, took = await exchange(Impatient)
+    assert answer == b""
+    assert 0.15 < took < 1
+
+
+async def test_a_half_head_and_a_half_body_are_told_that_they_took_too_long() -> None:
+    for half in (b"POST", HEAD, HEAD + b"\r\n", HEAD + b"\r\n{"):
+        answer, took = await exchange(Impatient, half)
+        assert problem_in(answer)["code"] == "request_timeout"
+        assert 0.15 < took < 1, half
+
+
+async def test_a_half_request_behind_one_that_is_still_answered_ends_in_silence() -> None:
+    """Its refusal would pass for the answer to the one before."""
+    for begun in (HEAD, HEAD + b"\r\n{"):
+        answer, _ = await exchange(Impatient, SLOW + b"\r\n{}" + begun)
+        assert b"408" not in answer
+        assert answer.count(b"HTTP/1.1") <= 1
+
+
+async def test_a_connection_too_many_is_refused_like_everything_else() -> None:
+    class Crowded(BoundedHeads):
+        connections_max = 0
+
+    answer, _ = await exchange(Crowded, HEAD + b"\r\n{}")
+    assert problem_in(answer)["code"] == "unavailable"
+    assert b"retry-after: 1\r\n" in answer.lower()
 
 
 async def test_a_connection_is_still_watched_after_a_complete_request() -> None:
     answer, took = await exchange(Impatient, HEAD + b"\r\n{}", HEAD)
     assert answer.count(b"HTTP/1.1 204") == 1
+    assert problem_in(answer[answer.index(b"HTTP/1.1 408") :])["code"] == "request_timeout"
     assert took < 1
 
 

@@ -1,15 +1,24 @@
 """Every way a request can be refused before or besides its meaning."""
 
+import socket
+import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from uplift_server.api.problems import STATUS, TITLES
+from uplift_server.core import ids
+from uplift_server.core.limits import ENDPOINTS_PER_ACCOUNT_MAX
 from uplift_server.service import errors as service_errors
 from uplift_server.service.errors import ServiceError
 from uplift_server.store.errors import Unavailable
+from uplift_server.store.schema import endpoints
 
-BAD_JSON = [b"", b"{", b"nope", b'{"name": NaN}', b'{"name": "\xff"}', b'{"name": "\\ud800"}', b"[" * 100_000, b"{} {}"]
+from .conftest import parse
+
+BAD_JSON = [b"", b"{", b"nope", b'{"name": NaN}', b'{"name": "\xff"}', b'{"name": "\\ud800"}', b"[" * 10_000, b"{} {}"]
 
 
 @pytest.mark.parametrize("raw", BAD_JSON, ids=lambda raw: raw[:12].decode("latin-1"))
@@ -57,7 +66,15 @@ def test_unknown_paths_and_methods(server: Any) -> None:
     answer = nobody.delete("/v1/endpoints")
     assert (answer.status, answer.code, answer.headers["allow"]) == (405, "method_not_allowed", "GET, POST")
     assert nobody.put("/v1/events", {}).headers["allow"] == "GET, POST"
-    assert nobody.post("/healthz").headers["allow"] == "GET"
+    assert nobody.post("/healthz").headers["allow"] == "GET, HEAD"
+    assert nobody.post("/docs").headers["allow"] == "GET"
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz"])
+def test_load_balancers_may_ask_without_wanting_a_body(server: Any, path: str) -> None:
+    answer = server.client(None).call("HEAD", path)
+    assert (answer.status, answer.body) == (200, b"")
+    assert answer.headers["content-length"] == str(len(server.client(None).get(path).body))
 
 
 def test_a_database_that_cannot_is_unavailable(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,3 +125,80 @@ def test_every_code_has_a_status_and_a_title() -> None:
     codes = {each.code for each in refusals if issubclass(each, ServiceError) and each is not ServiceError}
     assert codes <= STATUS.keys()
     assert STATUS.keys() == TITLES.keys()
+
+
+def test_a_caller_who_leaves_amid_a_body_is_no_error_of_ours(server: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nothing is logged, and nothing is done."""
+    head = f"POST /v1/accounts HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {server.operator_key}\r\n"
+    with socket.create_connection((server.pool.host, server.pool.port), timeout=5) as client:
+        client.sendall(f"{head}Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{{".encode())
+        time.sleep(0.1)
+    for _ in range(3):
+        assert server.client(None).get("/healthz").status == 200
+    assert "Traceback" not in "".join(capsys.readouterr())
+
+
+# ---- bodies and queries that would hold up everybody
+
+
+def quickly(call: Callable[[], Any]) -> Any:
+    """What a call answers, which must not take long: a hundred times what it does would still be seen."""
+    began = time.monotonic()
+    answer = call()
+    assert time.monotonic() - began < 1
+    return answer
+
+
+def test_endless_lists_and_objects_are_not_looked_into(server: Any) -> None:
+    owner = server.owner(server.account())
+    url = {"url": "https://example.com/a"}
+    for field, value in (("event_types", [1] * 300_000), ("headers", {f"x{n}": 1 for n in range(60_000)})):
+        answer = quickly(lambda: owner.post("/v1/endpoints", {**url, field: value, "nope": 1}))  # noqa: B023
+        assert answer.problems == {(field, "too_many"), ("nope", "unknown_field")}
+    deep = b'{"url":"https://example.com/a","event_types":[' + b"[]," * 300_000 + b"1]}"
+    assert quickly(lambda: owner.call("POST", "/v1/endpoints", raw=deep)).code == "payload_too_large"
+    answer = quickly(lambda: owner.post("/v1/endpoints", {"url": [1] * 300_000}))
+    assert answer.problems == {("url", "type_text"), ("url", "too_many")}
+    example = {"object": {f"k{n}": n for n in range(2_000)}}
+    assert server.operator.put("/v1/event-types/many.keys", {"description": "x", "example": example}).status == 201
+
+
+def test_no_more_problems_are_told_than_anybody_reads(server: Any) -> None:
+    """Of unknown fields, wrong entries and unknown parameters alike; the answer says that there are more."""
+    owner = server.owner(server.account())
+    many = {f"f{n}": n for n in range(60_000)}
+    bodies = [{"url": "https://example.com/a", **many}, {"url": "https://example.com/a", "event_types": [1] * 900}]
+    answers = [quickly(lambda: owner.post("/v1/endpoints", body)) for body in bodies]  # noqa: B023
+    answers.append(quickly(lambda: owner.get("/v1/endpoints?" + "&".join(f"f{n}=" for n in range(8_000)))))
+    for answer in answers:
+        assert answer.code == "validation_failed"
+        assert len(answer.json["errors"]) == 100
+        assert "More than 100" in answer.json["detail"]
+    exactly = {f"f{n}": n for n in range(100)}
+    answer = owner.post("/v1/endpoints", {"url": "https://example.com/a", **exactly}).json
+    assert (len(answer["errors"]), answer["detail"]) == (100, "100 fields are wrong.")
+
+
+def test_an_account_has_so_many_endpoints_and_no_more(server: Any) -> None:
+    """Deleted ones do not count, nor do those of others."""
+    account = server.account()
+    owner = server.owner(account)
+    first = owner.post("/v1/endpoints", {"url": "https://example.com/a"}).json["id"]
+    account_seq = server.services.means.directory.accounts_by_id[parse(ids.ACCOUNT, account)].seq
+
+    def fill(connection: Any) -> None:
+        columns = [column for column in endpoints.c if column.name not in {"seq", "id"}]
+        row = sa.select(*columns).where(endpoints.c.account_seq == account_seq)
+        values = dict(connection.execute(row).mappings().one())
+        connection.execute(
+            sa.insert(endpoints), [{**values, "id": n.to_bytes(16, "big")} for n in range(1, ENDPOINTS_PER_ACCOUNT_MAX)]
+        )
+
+    server.run(lambda: server.database.write(fill))
+    refused = owner.post("/v1/endpoints", {"url": "https://example.com/b"})
+    assert (refused.status, refused.code) == (409, "conflict")
+    assert "1000 endpoints" in refused.json["detail"]
+    assert server.owner(server.account()).post("/v1/endpoints", {"url": "https://example.com/b"}).status == 201
+    assert owner.delete(f"/v1/endpoints/{first}").status == 204
+    assert owner.post("/v1/endpoints", {"url": "https://example.com/b"}).status == 201
+    assert owner.post("/v1/endpoints", {"url": "https://example.com/c"}).status == 409

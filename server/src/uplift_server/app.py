@@ -38,7 +38,6 @@ from uplift_server.store.sqlite import SqliteDatabase
 BACKLOG: Final = 2048
 FILES_WANTED: Final = 16_384
 KEEP_ALIVE_SECONDS: Final = 65
-CONNECTIONS_MAX: Final = 10_000
 REQUESTS_FINISH_SECONDS: Final = 2
 CLOSE_SECONDS: Final = 0.9
 
@@ -207,7 +206,6 @@ class Application:
                 server_header=False,
                 proxy_headers=False,
                 backlog=BACKLOG,
-                limit_concurrency=CONNECTIONS_MAX,
                 timeout_keep_alive=KEEP_ALIVE_SECONDS,
                 timeout_graceful_shutdown=REQUESTS_FINISH_SECONDS,
             )

@@ -2,10 +2,11 @@
 
 import asyncio
 from http import HTTPStatus
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from uplift_server.api.guard import Receive, Scope, Send, answer
 from uplift_server.api.problems import problem
 from uplift_server.core.limits import REQUEST_HEAD_BYTES_MAX
 
@@ -29,6 +30,15 @@ _NO_HTTP: Final = _answer(
     "malformed_request",
     "What came is no valid HTTP/1.1 request. TLS, if you meant to speak it, ends before this server.",
 )
+_TOO_SLOW: Final = _answer(
+    "request_timeout", "The request did not come in time, so nothing was done. Send it faster, or less at once."
+)
+
+
+async def _crowded(_scope: Scope, _receive: Receive, send: Send) -> None:
+    """Stands in for the application while there are more connections than it takes."""
+    detail = "The server has as many connections as it takes. Use fewer, and keep them open between requests."
+    await answer(send, problem("unavailable", detail, retry_after_s=1, headers=[(b"connection", b"close")]))
 
 
 class BoundedHeads(HttpToolsProtocol):
@@ -36,6 +46,8 @@ class BoundedHeads(HttpToolsProtocol):
 
     request_seconds_max: ClassVar[float] = 30
     """A request, or a connection's first, that is not complete after once to twice this time is given up."""
+    connections_max: ClassVar[int] = 10_000
+    """Beyond, requests are refused."""
 
     _in_head = False
     _head_bytes = 0
@@ -81,6 +93,9 @@ class BoundedHeads(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """See httptools: the head is complete."""
         self._in_head = False
+        # uvicorn's own bound answers plain text, without a Retry-After.
+        crowded = len(self.connections) > self.connections_max
+        self.app = cast(Any, _crowded) if crowded else self.config.loaded_app
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
@@ -91,6 +106,14 @@ class BoundedHeads(HttpToolsProtocol):
     def _give_up(self, begun_before: int) -> None:
         """Close the connection if the request that was coming then still is, or none ever came."""
         if self._begun == begun_before and self._complete < max(self._begun, 1):
+            if self._may_be_told():
+                self.transport.write(_TOO_SLOW)
             self.transport.close()
         else:
             self._watch = self.loop.call_later(self.request_seconds_max, self._give_up, self._begun)
+
+    def _may_be_told(self) -> bool:
+        """Whether a request has begun, and no answer to it or to one before it is on its way."""
+        if self._in_head:
+            return self._begun == 1 or self.cycle.response_complete
+        return self._begun > 0 and not self.pipeline and not self.cycle.response_started

@@ -4,6 +4,7 @@ Measured on one core: a route of the framework costs 110 µs a request more than
 of an event's way to its receiver. Everything that is not one of the two routes goes on to the framework.
 """
 
+import itertools
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any, Final, NamedTuple, TypeVar
 
@@ -13,7 +14,13 @@ from uplift_server.api import repeats
 from uplift_server.api.problems import refusal_of
 from uplift_server.core.ids import uuid_text
 from uplift_server.core.instants import instant_text
-from uplift_server.core.limits import BATCH_BODY_BYTES_MAX, BATCH_EVENTS_MAX, EVENT_BODY_BYTES_MAX
+from uplift_server.core.limits import (
+    BATCH_BODY_BYTES_MAX,
+    BATCH_EVENTS_MAX,
+    EVENT_BODY_BYTES_MAX,
+    PROBLEMS_TOLD_MAX,
+    REQUEST_CONTAINERS_MAX,
+)
 from uplift_server.core.problems import Problem
 from uplift_server.service.authentication import Authenticator
 from uplift_server.service.errors import (
@@ -208,10 +215,12 @@ def _decode(decoder: "msgspec.json.Decoder[T]", body: bytes, problems_of: Callab
 
 
 def _shape_problems(body: bytes, problems_of: Callable[[Any], list[Problem]]) -> list[Problem]:
-    """What is wrong with the shape of a body; nothing where a number inside is too large to be read.
+    """What is wrong with the shape of a body; nothing where a number inside is too large, or too much to be read.
 
     The decoder stopped at the first wrong field, so what follows may still be no JSON: then raises Malformed.
     """
+    if body.count(b"[") + body.count(b"{") > REQUEST_CONTAINERS_MAX:
+        return []
     try:
         return problems_of(msgspec.json.decode(body))
     except msgspec.ValidationError:
@@ -226,8 +235,10 @@ _TEXT_FIELDS: Final = ("id", "idempotency_key", "expires_at", "account")
 def _problems_of_batch(value: Any) -> list[Problem]:
     if not isinstance(value, dict) or not isinstance(value.get("events"), list):
         return [Problem("events", "required", 'The body is an object with a list of events: {"events": […]}.')]
-    problems = [_unknown(name) for name in value if name != "events"]
+    problems = _unknown_fields(value, "", {"events"})
     for index, event in enumerate(value["events"][:BATCH_EVENTS_MAX]):
+        if len(problems) > PROBLEMS_TOLD_MAX:
+            break
         problems.extend(_problems_of_event(event, f"events.{index}.", {"type", "data", *_TEXT_FIELDS}))
     return problems
 
@@ -239,7 +250,7 @@ def _problems_of_one(value: Any) -> list[Problem]:
 def _problems_of_event(value: Any, prefix: str, known: set[str]) -> list[Problem]:
     if not isinstance(value, dict):
         return [Problem(prefix.rstrip("."), "type_object", "An event is a JSON object with `type` and `data`.")]
-    problems = [_unknown(prefix + name) for name in value if name not in known]
+    problems = _unknown_fields(value, prefix, known)
     if "type" not in value:
         problems.append(Problem(f"{prefix}type", "required", "Name the event's type. See GET /v1/event-types."))
     elif not isinstance(value["type"], str):
@@ -254,8 +265,11 @@ def _problems_of_event(value: Any, prefix: str, known: set[str]) -> list[Problem
     return problems
 
 
-def _unknown(name: str) -> Problem:
-    return Problem(name[:200], "unknown_field", "There is no such field. Check its spelling, or leave it out.")
+def _unknown_fields(value: dict[str, Any], prefix: str, known: set[str]) -> list[Problem]:
+    """A problem for each field there is none of; of very many, one more than are told."""
+    unknown = (prefix + name for name in value if name not in known)
+    text = "There is no such field. Check its spelling, or leave it out."
+    return [Problem(name[:200], "unknown_field", text) for name in itertools.islice(unknown, PROBLEMS_TOLD_MAX + 1)]
 
 
 def _stored(result: list[records.Appended] | records.IdempotencyConflict) -> list[records.Appended]:

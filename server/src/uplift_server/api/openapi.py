@@ -124,6 +124,8 @@ def openapi_document(mounted: Sequence[BaseRoute], routes: Iterable[APIRoute], v
     schemas.update(_INGEST_SCHEMAS)
     paths = document["paths"]
     for route in routes:
+        if not route.include_in_schema:
+            continue
         for method in route.methods or ():
             _complete(paths[route.path][method.lower()], route, schemas)
     paths.setdefault("/v1/events", {})["post"] = _ingest("Send an event", "EventNew", "EventAccepted")

@@ -5,6 +5,7 @@ problems found, so that the caller is told all of them at once, and only after t
 """
 
 import hashlib
+import itertools
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Final, NamedTuple
@@ -13,14 +14,22 @@ import msgspec
 from fastapi import Depends, Request
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
+from starlette.requests import ClientDisconnect
 
-from uplift_server.core.limits import REQUEST_BODY_BYTES_MAX
+from uplift_server.core.limits import (
+    PROBLEMS_TOLD_MAX,
+    REQUEST_BODY_BYTES_MAX,
+    REQUEST_CONTAINERS_MAX,
+    REQUEST_ENTRIES_MAX,
+)
 from uplift_server.core.problems import Problem
 from uplift_server.service.errors import Malformed, PayloadTooLarge, UnsupportedMediaType
 from uplift_server.service.means import Repeat
 from uplift_server.service.principals import Caller
 from uplift_server.service.services import Services
 
+FIELD_CHARACTERS_MAX: Final = 200
+"""How much of a field's name is told."""
 _JSON: Final = "application/json"
 
 
@@ -95,13 +104,13 @@ class QueryReader:
     async def __call__(self, request: Request, _caller: CallerOf) -> Asked:
         """Read the parameters."""
         pairs = request.query_params.multi_items()
-        given = dict(pairs)
         counts = Counter(name for name, _ in pairs)
-        problems = [Problem(name, "repeated", "Send this parameter once.") for name in given if counts[name] > 1]
+        given, problems = _known(self.model, dict(pairs))
+        problems += [Problem(name, "repeated", "Send this parameter once.") for name in given if counts[name] > 1]
         try:
             return Asked(self.model.model_validate(given), problems)
         except ValidationError as error:
-            details = error.errors(include_url=False)
+            details = error.errors(include_url=False, include_input=False)
             problems += map(_problem, details)
             bad = {detail["loc"][0] for detail in details}
             readable = {name: value for name, value in given.items() if name not in bad}
@@ -118,16 +127,45 @@ def read_object(model: type[BaseModel], value: Any) -> tuple[dict[str, Any], lis
     """The fields of a decoded body that are as the model wants them, and what is wrong with the others."""
     if not isinstance(value, dict):
         return {}, [Problem("", "type_object", "The body is a JSON object.")]
-    known = {field.alias or name for name, field in model.model_fields.items()}
+    known, problems = _known(model, value)
+    # Telling what is wrong with each of very many entries would take seconds.
+    endless = {name for name, each in known.items() if _is_endless(model, name, each)}
+    problems += [
+        Problem(name, "too_many", f"At most {REQUEST_ENTRIES_MAX} entries are looked at. Send fewer.")
+        for name in known
+        if name in endless
+    ]
+    known |= {name: type(known[name])() for name in endless}
     try:
-        model.model_validate(value, strict=True)
+        model.model_validate(known, strict=True)
     except ValidationError as error:
-        details = error.errors(include_url=False)
+        details = error.errors(include_url=False, include_input=False)
         # JSON's own types are all that the models use, so what passed is what was sent.
-        given = {name: _without(each, name, details) for name, each in value.items() if name in known}
-        bad = {detail["loc"][0] for detail in details if len(detail["loc"]) == 1}
-        return {name: each for name, each in given.items() if name not in bad}, [*map(_problem, details)]
-    return value, []
+        bad = endless | {detail["loc"][0] for detail in details if len(detail["loc"]) == 1}
+        given = {name: _without(each, name, details) for name, each in known.items() if name not in bad}
+        return given, [*problems, *map(_problem, details)]
+    return {name: each for name, each in known.items() if name not in endless}, problems
+
+
+def _known(model: type[BaseModel], value: dict[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
+    """The fields that the model has, and a problem for each other one, as far as problems are told."""
+    names = {field.alias or name for name, field in model.model_fields.items()}
+    unknown = (name for name in value if name not in names)
+    return (
+        {name: each for name, each in value.items() if name in names},
+        # One more than are told: then it shows that there are more.
+        [
+            Problem(name[:FIELD_CHARACTERS_MAX], *_TEXTS["extra_forbidden"])
+            for name in itertools.islice(unknown, PROBLEMS_TOLD_MAX + 1)
+        ],
+    )
+
+
+def _is_endless(model: type[BaseModel], name: str, value: Any) -> bool:
+    """Whether a list or an object has more entries than are looked at, and each would be."""
+    if not isinstance(value, list | dict) or len(value) <= REQUEST_ENTRIES_MAX:
+        return False
+    return all(field.annotation is not Any for key, field in model.model_fields.items() if (field.alias or key) == name)
 
 
 def _without(value: Any, name: str, details: Sequence[ErrorDetails]) -> Any:
@@ -147,15 +185,22 @@ async def _read(request: Request) -> bytes:
     if length.isdigit() and int(length) > REQUEST_BODY_BYTES_MAX:
         raise too_large
     parts, size = [], 0
-    async for part in request.stream():
-        size += len(part)
-        if size > REQUEST_BODY_BYTES_MAX:
-            raise too_large
-        parts.append(part)
+    try:
+        async for part in request.stream():
+            size += len(part)
+            if size > REQUEST_BODY_BYTES_MAX:
+                raise too_large
+            parts.append(part)
+    except ClientDisconnect:
+        # Nobody reads the answer; it is no error of ours that the log should tell.
+        raise Malformed("The request ended before its body was complete.") from None
     return b"".join(parts)
 
 
 def _decoded(body: bytes) -> Any:
+    # Counted in texts, too, where nobody writes so many.
+    if body.count(b"[") + body.count(b"{") > REQUEST_CONTAINERS_MAX:
+        raise PayloadTooLarge(f"The request's body has more than {REQUEST_CONTAINERS_MAX} lists and objects.")
     try:
         return msgspec.json.decode(body)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
@@ -188,7 +233,7 @@ _FORMS: Final[dict[str, tuple[str, Callable[[dict[str, Any]], str]]]] = {
 
 
 def _problem(detail: ErrorDetails) -> Problem:
-    field = ".".join(str(part) for part in detail["loc"])[:200]
+    field = ".".join(str(part) for part in detail["loc"])[:FIELD_CHARACTERS_MAX]
     kind = detail["type"]
     if kind in _TEXTS:
         return Problem(field, *_TEXTS[kind])

@@ -16,6 +16,13 @@ REQUEST_BODY_BYTES_MAX = 1024 * 1024
 # Its line and headers, which arrive in reads of up to 256 KiB: the bound is on what is held from one read to the next.
 REQUEST_HEAD_BYTES_MAX = 64 * 1024
 
+# A list or an object within it, and all of a request's query parameters: more are not looked at.
+REQUEST_ENTRIES_MAX = 1_000
+# Lists and objects in a whole request that is read into values, which each cost the collector of garbage time.
+REQUEST_CONTAINERS_MAX = 20_000
+# What is wrong with one request, as far as it is told.
+PROBLEMS_TOLD_MAX = 100
+
 # Event types
 JSON_DEPTH_MAX = 64
 SCHEMA_CHARACTERS_MAX = 64 * 1024

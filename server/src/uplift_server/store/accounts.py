@@ -46,8 +46,12 @@ def get(connection: Connection, account_id: bytes) -> Account | None:
 
 
 def require(connection: Connection, seq: int) -> None:
-    """Raise Conflict if the account was deleted meanwhile, so that nothing new is made for it."""
-    if connection.execute(sa.select(accounts.c.seq).where(accounts.c.seq == seq, _LIVE)).first() is None:
+    """Raise Conflict if the account was deleted meanwhile, so that nothing new is made for it.
+
+    Whatever else would be made for it waits until this transaction ends: what is counted here stays true.
+    """
+    query = sa.select(accounts.c.seq).where(accounts.c.seq == seq, _LIVE).with_for_update()
+    if connection.execute(query).first() is None:
         raise Conflict("The account has been deleted.")
 
 

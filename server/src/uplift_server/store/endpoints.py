@@ -8,9 +8,11 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
+from uplift_server.core.limits import ENDPOINTS_PER_ACCOUNT_MAX
 from uplift_server.core.outcomes import Outcome
 from uplift_server.core.secrets import SecretPair
 from uplift_server.store import accounts
+from uplift_server.store.errors import Conflict
 from uplift_server.store.pages import page_of
 from uplift_server.store.records import DisabledReason, Endpoint, EndpointState, HeldAction, Page
 from uplift_server.store.schema import endpoints
@@ -32,8 +34,17 @@ def create(
     max_in_flight: int | None,
     now: int,
 ) -> Endpoint:
-    """Store a new endpoint, enabled. Raises Conflict where its account was deleted."""
+    """Store a new endpoint, enabled.
+
+    Raises Conflict where its account was deleted, or has as many as an account may have.
+    """
     accounts.require(connection, account_seq)
+    own = sa.select(sa.func.count()).select_from(endpoints).where(endpoints.c.account_seq == account_seq, _LIVE)
+    if connection.scalars(own).one() >= ENDPOINTS_PER_ACCOUNT_MAX:
+        raise Conflict(
+            f"An account has at most {ENDPOINTS_PER_ACCOUNT_MAX} endpoints. Delete one that is no longer needed, or let"
+            " one endpoint take several event types."
+        )
     query = sa.insert(endpoints).values(
         id=endpoint_id,
         account_seq=account_seq,

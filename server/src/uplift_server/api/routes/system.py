@@ -19,12 +19,14 @@ async def get_source_ips(services: ServicesOf) -> SourceIpsView:
     return SourceIpsView(current=list(services.source_ips), upcoming=[])
 
 
+@router.head("/healthz", include_in_schema=False)
 @router.get("/healthz", summary="Whether the process lives", response_class=PlainTextResponse)
 async def get_health() -> PlainTextResponse:
     """Public. Asks nothing of the database."""
     return PlainTextResponse("ok\n")
 
 
+@router.head("/readyz", include_in_schema=False)
 @router.get("/readyz", summary="Whether the server can work", response_class=PlainTextResponse)
 async def get_readiness(services: ServicesOf) -> PlainTextResponse:
     """Public. 503 while the database does not answer."""
