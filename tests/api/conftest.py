@@ -16,6 +16,7 @@ from uplift_server.api.app import create_api
 from uplift_server.api.guard import ANSWER_SECONDS_MAX
 from uplift_server.core import envelope, ids
 from uplift_server.core.addresses import AddressPolicy
+from uplift_server.core.cursors import Cursors
 from uplift_server.core.deliveries import FailedReason, Status
 from uplift_server.core.outcomes import Outcome
 from uplift_server.delivery.clock import SystemClock
@@ -269,6 +270,7 @@ async def _serve(
         Directory(sealer, "Uplift-Webhooks/test"),
         SystemClock(),
         RecordingEngine(due, forgotten),
+        Cursors(bytes(32)),
     )
     key = await begin(means, None)
 

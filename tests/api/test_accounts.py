@@ -1,6 +1,7 @@
 """Accounts and their keys: operators' business."""
 
 import hashlib
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -115,7 +116,6 @@ def test_a_restart_knows_what_was_stored(server: Any) -> None:
     """A second directory filled from the same database has the same keys, accounts, types and endpoints."""
     from uplift_server.delivery.directory import Directory
     from uplift_server.service.beginnings import begin
-    from uplift_server.service.means import Means
     from uplift_server.store.sealing import Sealer
 
     account = server.account()
@@ -126,9 +126,7 @@ def test_a_restart_knows_what_was_stored(server: Any) -> None:
     again = Directory(Sealer(bytes(32)), "Uplift-Webhooks/test")
 
     async def start(configured: str | None) -> str | None:
-        return await begin(
-            Means(server.database, again, server.services.means.clock, server.services.means.engine), configured
-        )
+        return await begin(replace(server.services.means, directory=again), configured)
 
     assert server.run(lambda: start(None)) is None
     assert again.keys == first.keys

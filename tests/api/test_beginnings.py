@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from uplift_server.core.catalog import EVENT_TYPES
+from uplift_server.core.cursors import Cursors
 from uplift_server.delivery.clock import SystemClock
 from uplift_server.delivery.directory import Directory
 from uplift_server.service.authentication import Authenticator
@@ -28,7 +29,11 @@ async def started(path: Path, kept: list[str]) -> Means:
     await database.open()
     try:
         means = Means(
-            database, Directory(Sealer(bytes(32)), "Uplift-Webhooks/test"), SystemClock(), RecordingEngine([], [])
+            database,
+            Directory(Sealer(bytes(32)), "Uplift-Webhooks/test"),
+            SystemClock(),
+            RecordingEngine([], []),
+            Cursors(bytes(32)),
         )
         await begin(means, None, kept.append)
     finally:

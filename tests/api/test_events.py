@@ -1,11 +1,13 @@
 """Events as they are read."""
 
+import base64
 import threading
 import time
 from typing import Any
 
 from uplift_server.core import ids
 from uplift_server.core.deliveries import Status
+from uplift_server.store import events
 
 BASE = 1_800_000_000_000
 """An instant after which only these tests have events."""
@@ -180,3 +182,21 @@ def test_bad_queries_are_told_whole(server: Any) -> None:
     assert owner.get("/v1/events?limit=501").problems == {("limit", "out_of_range")}
     for path in ("/v1/endpoints", "/v1/deliveries", "/v1/event-types"):
         assert owner.get(f"{path}?cursor=AAAA&x=1").problems == {("cursor", "cursor_invalid"), ("x", "unknown_field")}
+
+
+def test_a_cursor_does_not_tell_how_many_events_everybody_has(server: Any) -> None:
+    account = server.account()
+    owner = server.owner(account)
+    numbers = []
+    for _ in range(2):
+        event = server.event(account)
+        cursor = owner.get("/v1/events?order=asc").json["next_cursor"]
+        found = server.run(
+            lambda event=event: server.database.read(lambda c: events.find(c, None, ids.parse_uuid(event)))
+        )
+        numbers.append((found[0].seq, base64.urlsafe_b64decode(cursor + "==")))
+    assert numbers[1][0] == numbers[0][0] + 1
+    for number, value in numbers:
+        assert len(value) == 16
+        assert number.to_bytes(8, "big") not in value
+    assert numbers[0][1][8:15] != numbers[1][1][8:15]

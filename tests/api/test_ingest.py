@@ -1,6 +1,7 @@
 """The way in for events, on a real socket before the whole application."""
 
 import asyncio
+import base64
 import json
 import threading
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from uplift_server.app import Application
 from uplift_server.config import load
 
 OPERATOR = "op_" + "k" * 40
+SEALING_KEY = bytes(range(32))
 TYPE = "movement.analytics.created"
 
 
@@ -49,6 +51,7 @@ def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
         "UPLIFT_DATABASE_URL": f"sqlite:///{tmp_path_factory.mktemp('ingest')}/uplift.db",
         "UPLIFT_PORT": "0",
         "UPLIFT_OPERATOR_KEY": OPERATOR,
+        "UPLIFT_SECRET_KEY": base64.b64encode(SEALING_KEY).decode(),
         "UPLIFT_LOG_FORMAT": "none",
     }
     ready: list[Any] = []

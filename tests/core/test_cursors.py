@@ -1,13 +1,16 @@
 """Places in lists as opaque text."""
 
 import re
+from base64 import urlsafe_b64decode
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uplift_server.core.cursors import CURSOR_NUMBERS_MAX, decode, encode
+from uplift_server.core.cursors import CURSOR_KEY_BYTES, CURSOR_NUMBERS_MAX, Cursors
 
+CURSORS = Cursors(bytes(range(CURSOR_KEY_BYTES)))
+encode, decode = CURSORS.encode, CURSORS.decode
 NUMBERS = st.lists(st.integers(-(1 << 63), (1 << 63) - 1), min_size=1, max_size=CURSOR_NUMBERS_MAX)
 
 
@@ -53,3 +56,29 @@ def test_there_are_limits_to_what_a_cursor_holds() -> None:
     with pytest.raises(OverflowError):
         encode([1 << 63])
     assert len(encode([0] * CURSOR_NUMBERS_MAX)) <= 128
+
+
+@given(NUMBERS)
+def test_a_place_has_one_text_under_a_key_and_another_under_another(numbers: list[int]) -> None:
+    other = Cursors(bytes(CURSOR_KEY_BYTES))
+
+    assert Cursors(bytes(range(CURSOR_KEY_BYTES))).encode(numbers) == encode(numbers)
+    assert other.encode(numbers) != encode(numbers)
+    assert other.decode(encode(numbers), len(numbers)) is None
+
+
+def test_neighbours_have_nothing_in_common() -> None:
+    """Nobody sees from two cursors how much happened between them."""
+    values = [urlsafe_b64decode(encode([number]) + "==") for number in range(256)]
+
+    assert len({value[:4] for value in values}) == len({value[-4:] for value in values}) == 256
+    assert not [number for number, value in enumerate(values) if number.to_bytes(8, "big") in value]
+
+
+def test_a_cursor_stays_the_same_from_version_to_version() -> None:
+    assert encode([1, 2**40]) == "zHlNTaSWLlZv2bOy1E2XusCtuRWiOyeA"
+
+
+def test_a_key_has_its_length() -> None:
+    with pytest.raises(ValueError, match="32 bytes"):
+        Cursors(bytes(16))

@@ -18,6 +18,7 @@ from uplift_server.api.ingest import IngestRoutes
 from uplift_server.config import Config, ConfigError, ConfigProblem, secret_key
 from uplift_server.core.addresses import AddressPolicy
 from uplift_server.core.breaker import BreakerRule
+from uplift_server.core.cursors import Cursors
 from uplift_server.core.schedule import RetrySchedule
 from uplift_server.delivery.clock import SystemClock
 from uplift_server.delivery.directory import Directory
@@ -32,7 +33,7 @@ from uplift_server.service.ingest import Ingest
 from uplift_server.service.means import Means
 from uplift_server.service.services import Services
 from uplift_server.store import schema_version
-from uplift_server.store.sealing import Sealer, parse_key
+from uplift_server.store.sealing import Sealer, derived_key, parse_key
 from uplift_server.store.sqlite import SqliteDatabase
 
 BACKLOG: Final = 2048
@@ -190,6 +191,7 @@ class Application:
             directory,
             self._clock,
             self._engine,
+            Cursors(derived_key(parse_key(secret_key(config)), "cursors")),
         )
         services = Services.build(
             self._means, sealer=sealer, policy=policy, resolve=self._resolve, source_ips=config.source_ips

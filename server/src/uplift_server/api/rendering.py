@@ -26,8 +26,9 @@ from uplift_server.api.views import (
     TimingsView,
     TriggerName,
 )
-from uplift_server.core import cursors, ids
+from uplift_server.core import ids
 from uplift_server.core.audit import ActorKind, AuditEntry
+from uplift_server.core.cursors import Cursors
 from uplift_server.core.deliveries import Status, Trigger
 from uplift_server.core.headers import mask
 from uplift_server.core.instants import instant_text, optional_instant_text
@@ -83,13 +84,13 @@ _ACTOR_KINDS: Final[dict[ActorKind, ActorName]] = {
 _OPEN: Final = frozenset({Status.PENDING, Status.HELD})
 
 
-def listed(page: Page[R], view: Callable[[R], V]) -> Listed[V]:
+def listed(page: Page[R], view: Callable[[R], V], cursors: Cursors) -> Listed[V]:
     """A page of a list."""
     cursor = None if page.next_key is None else cursors.encode(page.next_key)
     return Listed(data=[view(item) for item in page.items], next_cursor=cursor)
 
 
-def stretch(found: Stretch[R], view: Callable[[R], V]) -> Listed[V]:
+def stretch(found: Stretch[R], view: Callable[[R], V], cursors: Cursors) -> Listed[V]:
     """A stretch of a list that is followed as it grows."""
     return Listed(data=[view(item) for item in found.items], next_cursor=cursors.encode(found.key), has_more=found.more)
 

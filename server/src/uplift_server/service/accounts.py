@@ -20,7 +20,6 @@ from uplift_server.service.means import (
     given_or,
     not_found,
     parse_id,
-    place,
     refusal,
     refuse,
     request_of,
@@ -71,7 +70,7 @@ class Accounts:
     async def page(self, caller: Caller, listing: Listing, *, problems: Sequence[Problem] = ()) -> Page[Account]:
         """Accounts, newest first."""
         caller.require_operator()
-        before = place(listing, 1, problems)
+        before = self._means.place(listing, 1, problems)
         return await self._means.database.read(lambda c: accounts.page(c, limit=listing.limit, before=before))
 
     async def get(self, caller: Caller, account: str) -> Account:

@@ -9,7 +9,7 @@ from uplift_server.core.problems import Problem
 from uplift_server.core.scopes import Scope
 from uplift_server.service import errors
 from uplift_server.service.events import type_seq_of
-from uplift_server.service.means import Listing, Means, not_found, place, refusal, refuse
+from uplift_server.service.means import Listing, Means, not_found, refusal, refuse
 from uplift_server.service.principals import Caller
 from uplift_server.store import audit, deliveries
 from uplift_server.store.contract import Transaction
@@ -69,7 +69,7 @@ class Deliveries:
         problems: Sequence[Problem],
     ) -> Page[Delivery]:
         type_seq, unknown = type_seq_of(self._means.directory, query.type)
-        before = place(listing, 2, [*problems, *unknown])
+        before = self._means.place(listing, 2, [*problems, *unknown])
         wanted = DeliveryFilter(query.status, endpoint_seq, type_seq, query.created_after, query.created_before)
         return await self._means.database.read(
             lambda c: deliveries.page(c, caller.account_seq, wanted, limit=listing.limit, before=before)
@@ -86,7 +86,7 @@ class Deliveries:
         """The attempts of a delivery, newest first. Raises as `get` does."""
         caller.require(Scope.DELIVERIES_READ)
         found = await self._get(caller, delivery)
-        before = place(listing, 1, problems)
+        before = self._means.place(listing, 1, problems)
         page = await self._means.database.read(
             lambda c: deliveries.page_of_attempts(
                 c, found.event_seq, found.endpoint_seq, limit=listing.limit, before=before

@@ -27,7 +27,6 @@ from uplift_server.service.means import (
     given_or_none,
     not_found,
     parse_id,
-    place,
     refusal,
     refuse,
     request_of,
@@ -119,7 +118,7 @@ class Endpoints:
     async def page(self, caller: Caller, listing: Listing, *, problems: Sequence[Problem] = ()) -> Page[Shown]:
         """The account's endpoints, newest first."""
         caller.require(Scope.ENDPOINTS_READ)
-        before = place(listing, 1, problems)
+        before = self._means.place(listing, 1, problems)
         found = await self._means.database.read(
             lambda c: endpoints.page(c, caller.account_seq, limit=listing.limit, before=before)
         )

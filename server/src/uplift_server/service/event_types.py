@@ -11,7 +11,7 @@ from uplift_server.core.event_types import check_name
 from uplift_server.core.problems import Problem
 from uplift_server.core.schemas import check_depth, check_schema
 from uplift_server.delivery.directory import LiveEventType
-from uplift_server.service.means import UNSET, Listing, Means, Unset, given_or, given_or_none, not_found, place, refuse
+from uplift_server.service.means import UNSET, Listing, Means, Unset, given_or, given_or_none, not_found, refuse
 from uplift_server.service.principals import Caller
 from uplift_server.store import audit, event_types
 from uplift_server.store.contract import Transaction
@@ -53,7 +53,7 @@ class EventTypes:
 
     async def page(self, listing: Listing, *, problems: Sequence[Problem] = ()) -> Page[EventType]:
         """The catalog, newest first."""
-        before = place(listing, 1, problems)
+        before = self._means.place(listing, 1, problems)
         return await self._means.database.read(lambda c: event_types.page(c, limit=listing.limit, before=before))
 
     def get(self, name: str) -> EventType:

@@ -8,7 +8,7 @@ from uplift_server.core.problems import Problem
 from uplift_server.core.scopes import Scope
 from uplift_server.delivery.directory import Directory
 from uplift_server.service.errors import AccountRequired
-from uplift_server.service.means import Listing, Means, not_found, place
+from uplift_server.service.means import Listing, Means, not_found
 from uplift_server.service.principals import Caller
 from uplift_server.store import deliveries, events
 from uplift_server.store.records import Delivery, Event, EventFilter, Page, Stretch
@@ -36,7 +36,7 @@ class Events:
         """Events, newest first."""
         caller.require(Scope.EVENTS_READ)
         wanted = self._filter(query, problems, listing)
-        before = place(listing, 1)
+        before = self._means.place(listing, 1)
         return await self._means.database.read(
             lambda c: events.page(c, caller.account_seq, wanted, limit=listing.limit, before=before)
         )
@@ -47,7 +47,7 @@ class Events:
         """Events, oldest first, to be followed as new ones come."""
         caller.require(Scope.EVENTS_READ)
         wanted = self._filter(query, problems, listing)
-        after = place(listing, 1) or (0,)
+        after = self._means.place(listing, 1) or (0,)
         return await self._means.database.read(
             lambda c: events.forward(c, caller.account_seq, wanted, limit=listing.limit, after=after)
         )
@@ -63,7 +63,7 @@ class Events:
         """The deliveries of an event. Raises as `get` does."""
         caller.require(Scope.DELIVERIES_READ)
         found = await self._get(caller, event)
-        before = place(listing, 1, problems)
+        before = self._means.place(listing, 1, problems)
         return await self._means.database.read(
             lambda c: deliveries.page_of_event(c, found.seq, limit=listing.limit, before=before)
         )
@@ -81,7 +81,7 @@ class Events:
 
     def _filter(self, query: EventQuery, problems: Sequence[Problem], listing: Listing) -> EventFilter:
         type_seq, wrong = type_seq_of(self._means.directory, query.type)
-        place(listing, 1, [*problems, *wrong])
+        self._means.place(listing, 1, [*problems, *wrong])
         return EventFilter(type_seq, query.created_after, query.created_before)
 
 

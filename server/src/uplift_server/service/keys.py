@@ -19,7 +19,6 @@ from uplift_server.service.means import (
     given,
     not_found,
     parse_id,
-    place,
     refusal,
     refuse,
     request_of,
@@ -79,7 +78,7 @@ class Keys:
         """The keys of an account, newest first. Raises NotFound."""
         caller.require_operator()
         owner = self._account(account)
-        before = place(listing, 1, problems)
+        before = self._means.place(listing, 1, problems)
         return await self._means.database.read(lambda c: keys.page(c, owner.seq, limit=listing.limit, before=before))
 
     async def revoke(self, caller: Caller, account: str, key: str) -> None:

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
-from uplift_server.core import cursors, ids
+from uplift_server.core import ids
 from uplift_server.core.audit import AuditEntry
+from uplift_server.core.cursors import Cursors
 from uplift_server.core.idempotency import check_key
 from uplift_server.core.problems import Problem
 from uplift_server.delivery.clock import Clock
@@ -77,6 +78,7 @@ class Means:
     directory: Directory
     clock: Clock
     engine: EngineLink
+    cursors: Cursors
     random_bytes: Callable[[int], bytes] = os.urandom
     _changes: set[asyncio.Task[Any]] = field(default_factory=set)
 
@@ -87,6 +89,22 @@ class Means:
     def new_id(self) -> bytes:
         """A new id of 16 bytes, which sorts by time."""
         return ids.uuid7(self.now(), self.random_bytes(ids.RANDOM_BYTES))
+
+    def place(self, listing: Listing, count: int, problems: Sequence[Problem] = ()) -> tuple[int, ...] | None:
+        """The place a list is to go on from, of `count` numbers; None at its beginning.
+
+        Raises Invalid for a cursor that no list gave, with the problems found before.
+        """
+        found = None if listing.cursor is None else self.cursors.decode(listing.cursor, count)
+        # Places are positive; what cannot be one would overflow where it is counted on from.
+        if listing.cursor is not None and (found is None or not all(0 <= number < PLACE_MAX for number in found)):
+            wrong = Problem(
+                "cursor", "cursor_invalid", "This is no cursor of this list. Use `next_cursor` of an earlier page."
+            )
+            raise errors.Invalid([*problems, wrong])
+        if problems:
+            raise errors.Invalid(problems)
+        return found
 
     def entry(
         self, caller: Caller, action: str, subject: str, details: Mapping[str, object], account_seq: int | None
@@ -119,23 +137,6 @@ def check_repeat(repeat: Repeat | None) -> list[Problem]:
     """What is wrong with an `Idempotency-Key`, if anything."""
     wrong = None if repeat is None else check_key(repeat.key, "Idempotency-Key")
     return [] if wrong is None else [wrong]
-
-
-def place(listing: Listing, count: int, problems: Sequence[Problem] = ()) -> tuple[int, ...] | None:
-    """The place a list is to go on from, of `count` numbers; None at its beginning.
-
-    Raises Invalid for a cursor that no list gave, with the problems found before.
-    """
-    found = None if listing.cursor is None else cursors.decode(listing.cursor, count)
-    # Places are positive; what cannot be one would overflow where it is counted on from.
-    if listing.cursor is not None and (found is None or not all(0 <= number < PLACE_MAX for number in found)):
-        wrong = Problem(
-            "cursor", "cursor_invalid", "This is no cursor of this list. Use `next_cursor` of an earlier page."
-        )
-        raise errors.Invalid([*problems, wrong])
-    if problems:
-        raise errors.Invalid(problems)
-    return found
 
 
 def refusal(error: Conflict) -> errors.Conflict:

@@ -9,6 +9,8 @@ from typing import Final
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from uplift_server.config.kinds import SEALING_KEY_BYTES
 
@@ -45,6 +47,11 @@ class Sealer:
                 "a stored secret does not open with this UPLIFT_SECRET_KEY; start with the key it was sealed with, the"
                 " new one if it was replaced"
             ) from error
+
+
+def derived_key(key: bytes, purpose: str) -> bytes:
+    """A key of 32 bytes for something else than sealing, from the sealing key: the same one as long as that stays."""
+    return HKDF(SHA256(), 32, salt=None, info=purpose.encode()).derive(key)
 
 
 def parse_key(text: str) -> bytes:

@@ -40,7 +40,7 @@ async def list_endpoints(
 ) -> Listed[EndpointView]:
     """Scope `endpoints:read`; newest first."""
     page = await services.endpoints.page(caller, asked.values.listing(), problems=asked.problems)
-    return listed(page, lambda shown: _view(services, caller, shown))
+    return listed(page, lambda shown: _view(services, caller, shown), services.means.cursors)
 
 
 @router.get("/v1/endpoints/{endpoint}", summary="Get an endpoint", response_model_exclude_unset=True)
@@ -77,7 +77,7 @@ async def list_endpoint_deliveries(
     page = await services.deliveries.page_of_endpoint(
         caller, endpoint, query_of(asked.values), asked.values.listing(), problems=asked.problems
     )
-    return listed(page, lambda delivery: delivery_view(delivery, spans=caller.spans_accounts))
+    return listed(page, lambda delivery: delivery_view(delivery, spans=caller.spans_accounts), services.means.cursors)
 
 
 def _view(services: Services, caller: Caller, shown: Shown) -> EndpointView:
