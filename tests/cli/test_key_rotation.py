@@ -79,11 +79,12 @@ def filled(config: Config, *, sealed_with: str | None = None) -> None:
     sealer = Sealer(parse_key(sealed_with or secret_key(config)))
     schema_version.upgrade(config.database_path, now_ms=0)
     with closing(connect(config.database_path, read_only=False)) as raw:
+        raw.execute("INSERT INTO accounts VALUES (1, x'01', 'a', '[]', 1, 1, NULL)")
         for number, secret in enumerate(SECRETS):
             owner = bytes([number]) * 16
             raw.execute(
                 "INSERT INTO endpoints (id, account_seq, url, description, event_types, secret, secret_created_at,"
-                " state, created_at, updated_at) VALUES (?, 1, '', '', '[]', ?, 0, 0, 0, 0)",
+                " state, created_at, updated_at) VALUES (?, 1, 'https://example.com/', '', '[]', ?, 0, 0, 0, 0)",
                 (owner, sealer.seal(secret, owner)),
             )
         raw.execute(
@@ -166,6 +167,13 @@ def test_with_a_key_from_the_environment_the_new_one_comes_from_a_file(config: C
         again = rotate("--new-key-file", str(file), "--json", UPLIFT_SECRET_KEY=given)
         assert json.loads(again.stdout)["sealed_anew"] == 0
     assert not list(config.database_path.parent.glob("secret.key*"))
+    # And whoever forgets the setting is told what to do.
+    started = CliRunner().invoke(app, ["endpoints", "--json"], env={"UPLIFT_SECRET_KEY": old})
+    assert started.exit_code == 1
+    error = json.loads(started.stderr)["error"]
+    assert error["remedy"] == "start with the key it was sealed with, the new one if it was replaced"
+    started = CliRunner().invoke(app, ["endpoints", "--json"], env={"UPLIFT_SECRET_KEY": new})
+    assert len(started.stdout.splitlines()) == len(SECRETS)
 
 
 def test_wherever_it_is_killed_the_next_one_finishes(

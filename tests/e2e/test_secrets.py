@@ -1,0 +1,130 @@
+"""Rotations amid traffic: a receiver that knows old and new verifies every request, by either of its two signatures."""
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from uplift_server.core.instants import parse_instant
+from uplift_webhooks import Webhook, WebhookVerificationError
+
+from .harness import Api, Server, serving, wait_for
+from .receiving import Connection, Received, Receiver, answer
+
+CHOSEN = "a-token-of-my-own-choice"
+PHASE_S = 0.8
+"""How long each state of the secrets is under load."""
+IN_FLIGHT_S = 0.5
+"""After which nothing is on its way any more that was signed before."""
+UPLIFT_HEADER = "x-uplift-signature-256"
+_good, _bad = answer(200), answer(401)
+
+
+class Verifying:
+    """What the receiver does: verify each request twice, by Standard Webhooks and by the Uplift header alone."""
+
+    def __init__(self, secret: str) -> None:
+        self.knows: Sequence[str] = (secret,)
+        self.rejected: list[str] = []
+        self.followed: Counter[str] = Counter()
+        """By secret, how many requests it signed in the Uplift header."""
+        self.tokens: Counter[int] = Counter()
+
+    def __call__(self, connection: Connection, received: Received) -> bool:
+        """Answer 200 if both verify, else 401."""
+        knows = self.knows
+        alone = {UPLIFT_HEADER: received.headers[UPLIFT_HEADER]}
+        try:
+            Webhook(knows).verify(received.body, received.headers)
+            Webhook(knows, allow_uplift_signature=True).verify(received.body, alone)
+        except WebhookVerificationError as error:
+            self.rejected.append(str(error))
+            return _bad(connection, received)
+        self.tokens[len(received.headers["webhook-signature"].split())] += 1
+        self.followed[next(each for each in knows if _signs(each, received, alone))] += 1
+        return _good(connection, received)
+
+
+def _signs(secret: str, received: Received, headers: dict[str, str]) -> bool:
+    try:
+        Webhook(secret, allow_uplift_signature=True).verify(received.body, headers)
+    except WebhookVerificationError:
+        return False
+    return True
+
+
+class Load:
+    """Sends events until told to stop."""
+
+    def __init__(self, api: Api) -> None:
+        self.sent: list[str] = []
+        self._api = api
+        self._over = threading.Event()
+        self._threads = [threading.Thread(target=self._send, daemon=True) for _ in range(2)]
+
+    def __enter__(self) -> "Load":
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        for thread in self._threads:
+            thread.join(20)
+
+    def _send(self) -> None:
+        while not self._over.wait(0.005):
+            found = self._api.send(len(self.sent))
+            assert found.status == 202, found
+            self.sent.append(found.json["id"])
+
+
+def test_rotations_under_load_fail_no_verification(server: Server, receiver: Receiver) -> None:
+    _, api = server.account()
+    endpoint = api.endpoint("http://127.0.0.1:9/not-yet")
+    first, path = endpoint["secret"], f"/v1/endpoints/{endpoint['id']}/secret"
+    verifying = Verifying(first)
+    api.ok("PATCH", f"/v1/endpoints/{endpoint['id']}", {"url": receiver.url("/secrets", verifying)})
+    with Load(api) as load:
+        time.sleep(PHASE_S)
+        # A secret of one's own: the receiver knows it beforehand.
+        verifying.knows = (first, CHOSEN)
+        api.ok("POST", f"{path}/rotate", {"secret": CHOSEN})
+        time.sleep(PHASE_S)
+        assert verifying.followed.keys() == {first}
+        # One that we make: the receiver knows it only once it was given, and does without it until then. The oldest is
+        # dropped, which the receiver forgets when nothing that was signed with it is on its way any more.
+        made = api.ok("POST", f"{path}/rotate")["secret"]
+        time.sleep(IN_FLIGHT_S)
+        verifying.knows = (CHOSEN, made)
+        time.sleep(PHASE_S)
+        assert verifying.followed.keys() == {first, CHOSEN}
+        api.ok("POST", f"{path}/expire-old")
+        time.sleep(IN_FLIGHT_S)
+        verifying.knows = (made,)
+        time.sleep(PHASE_S)
+    wait_for(lambda: {r.headers["webhook-id"] for r in receiver.on("/secrets")} >= set(load.sent), "all arrived")
+    assert verifying.rejected == []
+    assert verifying.followed.keys() == {first, CHOSEN, made}
+    assert verifying.tokens.keys() == {1, 2}
+    assert min(*verifying.followed.values(), *verifying.tokens.values()) >= 20
+    assert len(receiver.on("/secrets")) == len(load.sent)
+
+
+def test_an_overlap_ends_also_while_the_server_is_down(tmp_path: Path, receiver: Receiver) -> None:
+    with serving(tmp_path / "data") as server:
+        _, api = server.account()
+        verifying = Verifying(CHOSEN)
+        endpoint = api.endpoint(receiver.url("/secrets", verifying), secret=CHOSEN)
+        path = f"/v1/endpoints/{endpoint['id']}/secret"
+        rotated = api.ok("POST", f"{path}/rotate", {"overlap_seconds": 1})
+        server.kill()
+        wait_for(lambda: time.time() * 1000 > parse_instant(rotated["previous_expires_at"]), "the overlap ended")
+        verifying.knows = (rotated["secret"],)
+        server.start()
+        api.send(1)
+        [received] = receiver.wait("/secrets", 1)
+        assert len(received.headers["webhook-signature"].split()) == 1
+        assert verifying.rejected == []
+        assert api.ok("GET", path)["previous_expires_at"] is None
