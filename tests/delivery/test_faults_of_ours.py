@@ -18,12 +18,13 @@ BLOCKED = {
     "No setting allows it",
     "plain http": "hooks.example is not allowed as a receiver: public address. "
     "Plain http is for private addresses only; use https",
+    "other version": "there is no egress address for IPv6",
+    "proxy's rules": "the egress proxy does not allow a tunnel to 192.0.2.1:22 (status 403)",
 }
 WAY_OUT = {
     "proxy down": "the egress proxy cannot be used: could not connect to 127.0.0.1:3128: connection refused",
     "proxy refuses us": "the egress proxy refuses our credentials (status 407)",
     "proxy silent": "the egress proxy opened no tunnel to 192.0.2.1:443 within 5 s",
-    "other version": "there is no egress address for IPv6",
     "address gone": "could not send from the egress address 192.0.2.1: cannot assign requested address",
     "no descriptors": "could not connect to 192.0.2.1:443: too many open files",
 }

@@ -148,8 +148,8 @@ def test_a_receiver_of_the_other_version_is_not_blamed(tmp_path: Path, receiver:
         endpoint = api.endpoint(receiver.url("/hook"))["id"]
         delivery = deliveries_of(api, api.send(1).json["id"])[0]["id"]
         attempts = wait_for(lambda: api.ok("GET", f"/v1/deliveries/{delivery}/attempts")["data"], "it is attempted")
-        assert attempts[0]["error"] == "there is no egress address for IPv4"
-        assert "Our own way out" in attempts[0]["hint"]
+        assert (attempts[0]["outcome"], attempts[0]["error"]) == ("blocked", "there is no egress address for IPv4")
+        assert "AAAA for IPv6" in attempts[0]["hint"]
         assert api.ok("GET", f"/v1/endpoints/{endpoint}")["health"]["failing_since"] is None
         assert receiver.count("/hook") == 0
 

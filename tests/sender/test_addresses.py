@@ -228,7 +228,7 @@ async def test_an_egress_address_this_machine_does_not_have(listen: Listen, conn
 async def test_no_egress_address_for_the_family(connect: Connect) -> None:
     client = await connect(egress_addresses=("127.0.0.2",))
     exchange = await client.post(Target("::1", 9, False))
-    assert (exchange.failure, exchange.error) == (Failure.EGRESS, "there is no egress address for IPv6")
+    assert (exchange.failure, exchange.error) == (Failure.BLOCKED, "there is no egress address for IPv6")
 
 
 @needs_ipv6
@@ -262,7 +262,7 @@ async def test_a_name_of_the_other_family_alone_is_our_fault(
     names.zone["other.example"] = [address]
     client = await connect(egress_addresses=(source,), nameservers=[names.address])
     exchange = await client.post(Target("other.example", 9, False))
-    assert (exchange.failure, exchange.error) == (Failure.EGRESS, f"there is no egress address for {kind}")
+    assert (exchange.failure, exchange.error) == (Failure.BLOCKED, f"there is no egress address for {kind}")
     assert exchange.remote_address is None
 
 

@@ -102,7 +102,11 @@ async def test_a_proxy_that_is_not_there(listen: Listen, connect: Connect) -> No
     ("answer", "failure", "text"),
     [
         (b"HTTP/1.1 407 No\r\nContent-Length: 4\r\n\r\nbody", Failure.EGRESS, "refuses our credentials"),
-        (b"HTTP/1.1 403 No\r\n\r\n", Failure.EGRESS, "refused a tunnel to 127.0.0.1:9 (status 403)"),
+        (b"HTTP/1.1 403 No\r\n\r\n", Failure.BLOCKED, "does not allow a tunnel to 127.0.0.1:9 (status 403)"),
+        (b"HTTP/1.1 405 No\r\n\r\n", Failure.BLOCKED, "does not allow a tunnel to 127.0.0.1:9 (status 405)"),
+        (b"HTTP/1.1 500 No\r\n\r\n", Failure.EGRESS, "refused a tunnel to 127.0.0.1:9 (status 500)"),
+        (b"HTTP/1.1 302 No\r\nLocation: http://127.0.0.1/\r\n\r\n", Failure.EGRESS, "refused a tunnel to"),
+        (b"HTTP/1.1 503 No\r\n\r\n", Failure.CONNECT, "could not reach 127.0.0.1:9 (status 503)"),
         (b"HTTP/1.1 502 No\r\n\r\n", Failure.CONNECT, "could not reach 127.0.0.1:9 (status 502)"),
         (b"HTTP/1.1 504 No\r\n\r\n", Failure.CONNECT, "could not reach 127.0.0.1:9 (status 504)"),
         (b"HTTP/1.1 200 OK\r\n\r\nHTTP/1.1 200 OK\r\n\r\n", Failure.EGRESS, "sent bytes before the tunnel was used"),
@@ -137,6 +141,24 @@ async def test_an_answer_in_single_bytes(listen: Listen, connect: Connect) -> No
     proxy = await listen(script)
     client = await connect(egress_proxy=url(proxy))
     assert (await client.post(Target("127.0.0.1", 9, False))).failure is None
+
+
+async def test_a_proxy_of_a_version_we_do_not_send_over_is_ours(listen: Listen, connect: Connect) -> None:
+    proxy = await listen(Tunnels())
+    client = await connect(egress_proxy=url(proxy), egress_addresses=("::1",))
+    exchange = await client.post(Target("127.0.0.1", 9, False))
+    assert exchange.failure is Failure.EGRESS
+    assert exchange.error == "the egress proxy cannot be used: there is no egress address for IPv4"
+    assert proxy.accepted == 0
+
+
+async def test_receivers_of_either_version_are_reached_through_a_proxy_of_one(listen: Listen, connect: Connect) -> None:
+    tunnels = Tunnels()
+    proxy = await listen(tunnels)
+    receiver = await listen(serve_ok, "::1")
+    client = await connect(egress_proxy=url(proxy), egress_addresses=("127.0.0.2",))
+    assert (await client.post(receiver.target())).failure is None
+    assert tunnels.heads[0].startswith(f"CONNECT [::1]:{receiver.port} HTTP/1.1\r\nHost: [::1]:".encode())
 
 
 async def test_a_proxy_that_hangs_is_ours_until_it_answers_others(listen: Listen, connect: Connect) -> None:

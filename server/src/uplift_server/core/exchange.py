@@ -13,8 +13,10 @@ class Failure(IntEnum):
     TLS = 4
     PROTOCOL = 5
     BLOCKED = 6
+    """The address policy, the versions of our egress addresses or the proxy's rules forbid it: not the receiver's
+    fault, but likely to stay so."""
     EGRESS = 7
-    """Our own way out failed: the egress proxy or the source address. Never the receiver's fault."""
+    """Our own way out failed: the egress proxy or the source address. Never the receiver's fault, and soon over."""
 
 
 class Exchange(NamedTuple):

@@ -281,6 +281,20 @@ _BY_ERROR: Final[dict[Outcome, tuple[tuple[str, Explanation], ...]]] = {
     ),
     Outcome.BLOCKED: (
         (
+            "no egress address",
+            Explanation(
+                "Your server has no address of the IP version that we send over.",
+                "Let its DNS records name one of the other version as well: A is for IPv4, AAAA for IPv6.",
+            ),
+        ),
+        (
+            "does not allow a tunnel",
+            Explanation(
+                "The proxy that our requests go through does not allow connections to this address and port.",
+                "Let your server listen at port 443, or ask whoever runs this service to allow yours.",
+            ),
+        ),
+        (
             "use https",
             Explanation(
                 "The address behind the endpoint's URL is public, and http is only for an operator's own machine.",

@@ -118,7 +118,7 @@ class Connector:
         usable = [address for address in addresses if not self._sources or _family(address) in self._sources]
         if not usable:
             kind = "IPv6" if ":" in addresses[0] else "IPv4"
-            raise AttemptFailed(Failure.EGRESS, f"there is no egress address for {kind}")
+            raise AttemptFailed(Failure.BLOCKED, f"there is no egress address for {kind}")
         usable = usable[:_ADDRESSES_TRIED_MAX]
         last: AttemptFailed | None = None
         for position, address in enumerate(usable):

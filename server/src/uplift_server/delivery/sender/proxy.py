@@ -13,8 +13,8 @@ from uplift_server.delivery.sender.failures import AttemptFailed, reason, socket
 
 _ANSWER_BYTES_MAX: Final = 16 * 1024
 _STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([1-5][0-9][0-9])(?: [^\r\n]*)?\r\n")
-# By these a proxy says that it works and the target does not.
-_TARGET_UNREACHABLE: Final = (502, 504)
+# By these a proxy says that it works and the target does not; 503 is what Squid and Envoy say then.
+_TARGET_UNREACHABLE: Final = (502, 503, 504)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,8 @@ class Proxy:
     async def tunnel(self, sock: socket.socket, address: str, port: int) -> None:
         """Make `sock`, connected to the proxy, a way to `address:port`.
 
-        Raises AttemptFailed: CONNECT if the proxy says that it cannot reach the target, EGRESS for all else.
+        Raises AttemptFailed: CONNECT if the proxy says that it cannot reach the target, BLOCKED if its rules forbid it,
+        EGRESS for all else.
         """
         target = socket_name(address, port)
         lines = [f"CONNECT {target} HTTP/1.1", f"Host: {target}"]
@@ -60,6 +61,11 @@ class Proxy:
             raise AttemptFailed(Failure.CONNECT, f"the egress proxy could not reach {target} (status {status})")
         if status == 407:
             raise AttemptFailed(Failure.EGRESS, "the egress proxy refuses our credentials (status 407)")
+        if 400 <= status < 500:
+            # It will say so for as long as its rules stand, so the schedule has to end at some time.
+            raise AttemptFailed(
+                Failure.BLOCKED, f"the egress proxy does not allow a tunnel to {target} (status {status})"
+            )
         if not 200 <= status < 300:
             raise AttemptFailed(Failure.EGRESS, f"the egress proxy refused a tunnel to {target} (status {status})")
         if answer.index(b"\r\n\r\n") + 4 < len(answer):
