@@ -526,6 +526,17 @@ def test_dropping_gives_back_what_waited() -> None:
     assert lanes.in_flight == 0
 
 
+def test_one_delivery_can_be_taken_out_of_any_queue() -> None:
+    lanes: Lanes[int] = Lanes(100)
+    lane = lane_of(lanes, 1)
+    for item, kind in enumerate([Kind.FIRST, Kind.FIRST, Kind.RETRY, Kind.REPLAY]):
+        lanes.push(lane, item, kind)
+    assert lanes.withdraw(lane, lambda item: item == 2) == 2
+    assert lanes.withdraw(lane, lambda item: item == 2) is None
+    assert lane.waiting_count == 3
+    assert sorted(item for _, item in drain(lanes)) == [0, 1, 3]
+
+
 def test_emptying_takes_all_kinds_of_all_lanes() -> None:
     lanes: Lanes[int] = Lanes(1000)
     one, two = lane_of(lanes, 1), lane_of(lanes, 2, rate_gap_ms=1000)

@@ -47,11 +47,11 @@ async def test_what_is_past_its_time_goes_with_the_first_round_after(tmp_path: P
 
 async def test_what_is_still_owed_stays(tmp_path: Path) -> None:
     async with World(tmp_path, delays_ms=[10 * KEEP_MS], scan_every_ms=24 * HOUR) as world:
-        endpoint = await world.endpoint("one.test", lambda _: None)
+        other = await world.new_account()
+        await world.endpoint("one.test", lambda _: None)
         await world.accept(1)
-        world.directory.drop_endpoint(endpoint.seq)
-        await world.endpoint("two.test")
-        await world.accept(2)
+        await world.endpoint("two.test", account=other)
+        await world.accept(2, account=other)
         await world.run_for(KEEP_MS + ROUND_EVERY_MS)
         retention = Retention(world.database, world.clock, retention_ms=KEEP_MS)
         pending = (await world.statuses()).get(Status.PENDING, 0)

@@ -24,7 +24,15 @@ from uplift_server.delivery.engine import Engine, EngineSettings
 from uplift_server.delivery.sender.request import Done, Request
 from uplift_server.observe.attempt_log import AttemptLine
 from uplift_server.store import accounts, endpoints, event_types, schema_version
-from uplift_server.store.records import Account, Appended, Endpoint, IdempotencyConflict
+from uplift_server.store.records import (
+    Account,
+    Appended,
+    DisabledReason,
+    Endpoint,
+    EndpointState,
+    HeldAction,
+    IdempotencyConflict,
+)
 from uplift_server.store.schema import attempts as attempts_table
 from uplift_server.store.schema import deliveries as deliveries_table
 from uplift_server.store.schema import events as events_table
@@ -138,6 +146,7 @@ class ScriptedSender:
         wait_ms = self._timeout_ms if exchange is None else self.latency_ms[host]
         if exchange is None:
             exchange = Exchange(started_at, self._timeout_ms * 1000, failure=Failure.TIMEOUT, error="no answer")
+        exchange = exchange._replace(started_at=started_at)
 
         number = len(self.sent)
         self._cut_off[number] = (request, done)
@@ -170,6 +179,7 @@ class World:
         in_flight_max: int = 1000,
         endpoint_in_flight_max: int = 16,
         scan_every_ms: int = SECOND,
+        release_rate_per_second: int = 50,
         database: Callable[[Path], SqliteDatabase] = SqliteDatabase,
     ) -> None:
         self.clock = VirtualClock()
@@ -181,6 +191,7 @@ class World:
             in_flight_max=in_flight_max,
             endpoint_in_flight_max=endpoint_in_flight_max,
             retention_ms=0,
+            release_rate_per_second=release_rate_per_second,
             scan_every_ms=scan_every_ms,
             tick_ms=scan_every_ms,
         )
@@ -332,6 +343,7 @@ class World:
 
     async def run_for(self, ms: int) -> None:
         """Let so much time pass, stopping at every instant at which something was due."""
+        await self.settle()
         until = self.clock.now + ms
         while (at := self.clock.next_at()) is not None and at <= until:
             self.clock.fire()
@@ -378,6 +390,24 @@ class World:
         await self.database.write(lambda c: endpoints.delete(c, record.account_seq, record.id, now=self.clock.now))
         self.directory.drop_endpoint(seq)
         self.engine.forget(seq)
+
+    async def pause(self, seq: int) -> None:
+        """Pause an endpoint, as the service does."""
+        await self.switch_off(seq, EndpointState.PAUSED, None)
+
+    async def switch_off(self, seq: int, state: EndpointState, reason: DisabledReason | None) -> None:
+        """Pause or disable an endpoint, as the service does."""
+        record = await self.database.write(lambda c: endpoints.switch_off(c, seq, state, reason, now=self.clock.now))
+        assert record is not None
+        self.directory.put_endpoint(record)
+        self.engine.switched_off(seq)
+
+    async def enable(self, seq: int, held: HeldAction = HeldAction.SEND) -> None:
+        """Enable an endpoint, as the service does."""
+        record = await self.database.write(lambda c: endpoints.switch_on(c, seq, held, now=self.clock.now))
+        assert record is not None
+        self.directory.put_endpoint(record)
+        self.engine.switched_on(seq)
 
     async def attempts(self) -> list[sa.Row[Any]]:
         """All attempts as they are stored."""

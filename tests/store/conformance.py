@@ -21,11 +21,13 @@ from uplift_server.store.records import (
     Appended,
     AttemptRow,
     HealthRow,
+    HeldWish,
     IdempotencyConflict,
     LeasedDelivery,
     LeaseWish,
     NewDelivery,
     NewEvent,
+    Released,
     Settlement,
 )
 from uplift_server.store.schema import attempts, deliveries, endpoints, events
@@ -53,12 +55,13 @@ class Bench:
         chosen_id: bytes | None = None,
         account: int = 1,
         created_at: int = NOW,
+        expires_at: int | None = None,
     ) -> NewEvent:
         """A new event owed to some endpoints."""
         self._count += 1
         event_id = chosen_id or uuid7(created_at, self._count.to_bytes(10, "big"))
         body = envelope.build(uuid_text(event_id), "a.b", "01/01/2022", created_at, data)
-        return NewEvent(event_id, account, 1, created_at, None, body, owed, key, chosen_id is not None, data)
+        return NewEvent(event_id, account, 1, created_at, expires_at, body, owed, key, chosen_id is not None, data)
 
     async def append(self, *events: NewEvent) -> list[Appended]:
         """Append one group, which must be stored."""
@@ -416,6 +419,42 @@ async def released_leases_are_due_again(bench: Bench) -> None:
     assert await bench.lease(1, now=NOW + 1) == []
 
 
+def held(endpoint: int) -> NewDelivery:
+    """A delivery to an endpoint that is off."""
+    return NewDelivery(endpoint, Status.HELD, None)
+
+
+async def held_deliveries_are_released_in_the_order_of_their_events(bench: Bench) -> None:
+    stored = await bench.append(*(bench.event(held(1), held(2)) for _ in range(4)))
+    wishes = [HeldWish(1, 0, 3), HeldWish(2, stored[2].seq, 3)]
+    assert await bench.database.release_held(wishes, now=NOW) == [Released(3, 0, False), Released(1, 0, False)]
+    assert [d.event_seq for d in await bench.lease(1)] == [each.seq for each in stored[:3]]
+    assert [d.event_seq for d in await bench.lease(2)] == [stored[3].seq]
+    assert await bench.database.release_held([HeldWish(1, 0, 3)], now=NOW + 1) == [Released(1, 0, False)]
+    assert await bench.lease(1, now=NOW) == []
+    assert [(d.event_seq, d.attempts_made) for d in await bench.lease(1, now=NOW + 1)] == [(stored[3].seq, 0)]
+    assert await bench.database.release_held([HeldWish(1, 0, 3)], now=NOW + 1) == [Released(0, 0, False)]
+
+
+async def nothing_is_released_while_something_due_waits(bench: Bench) -> None:
+    await bench.append(bench.event(held(1), held(2), held(3)), bench.event(due(1, NOW + 1), due(2), born_leased(3)))
+    wishes = [HeldWish(endpoint, 0, 9) for endpoint in (1, 2, 3)]
+    results = await bench.database.release_held(wishes, now=NOW)
+    assert results == [Released(1, 0, False), Released(0, 0, True), Released(1, 0, False)]
+
+
+async def what_has_expired_is_not_released_but_fails(bench: Bench) -> None:
+    ends = [NOW, NOW + 1, None]
+    await bench.append(*(bench.event(held(1), expires_at=end) for end in ends))
+    assert await bench.database.release_held([HeldWish(1, 0, 9)], now=NOW) == [Released(2, 1, False)]
+    rows = await bench.rows(deliveries)
+    assert [(r.status, r.failed_reason, r.completed_at) for r in rows] == [
+        (Status.FAILED, FailedReason.EXPIRED, NOW),
+        (Status.PENDING, None, None),
+        (Status.PENDING, None, None),
+    ]
+
+
 async def only_ended_leases_are_reclaimed(bench: Bench) -> None:
     await bench.append(bench.event(due(1), due(2)))
     await bench.lease(1, until=NOW + 10)
@@ -530,6 +569,9 @@ CHECKS: Sequence[Check] = [
     large_batches_settle_whole,
     health_is_written_with_the_batch,
     released_leases_are_due_again,
+    held_deliveries_are_released_in_the_order_of_their_events,
+    nothing_is_released_while_something_due_waits,
+    what_has_expired_is_not_released_but_fails,
     only_ended_leases_are_reclaimed,
     an_owner_reclaims_its_own_after_a_crash,
     a_refused_write_is_undone_alone,

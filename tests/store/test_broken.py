@@ -12,10 +12,12 @@ from uplift_server.store.records import (
     Appended,
     DueEndpoint,
     HealthRow,
+    HeldWish,
     IdempotencyConflict,
     LeasedDelivery,
     LeaseWish,
     NewEvent,
+    Released,
     Settlement,
 )
 from uplift_server.store.schema import deliveries
@@ -168,6 +170,27 @@ class MiscountsFences(SqliteDatabase):
         return [replace(leased, fence=1) for leased in await super().lease_due(wishes, **rest)]
 
 
+class ReleasesTheNewestFirst(SqliteDatabase):
+    async def release_held(self, wishes: Sequence[HeldWish], *, now: int) -> list[Released]:  # type: ignore[override]
+        def newest(connection: sa.Connection, wish: HeldWish) -> int:
+            own = (deliveries.c.endpoint_seq == wish.endpoint_seq, deliveries.c.status == 3)
+            seqs = list(connection.scalars(sa.select(deliveries.c.event_seq).where(*own)))
+            return max(wish.after, *sorted(seqs)[: -wish.limit or None], 0)
+
+        late = [wish._replace(after=await self.read(lambda c, w=wish: newest(c, w))) for wish in wishes]
+        return await super().release_held(late, now=now)
+
+
+class ReleasesMoreThanIsTaken(SqliteDatabase):
+    async def release_held(self, wishes: Sequence[HeldWish], *, now: int) -> list[Released]:  # type: ignore[override]
+        return await super().release_held(wishes, now=0)
+
+
+class ReleasesWhatIsKept(SqliteDatabase):
+    def release_held(self, wishes: Sequence[HeldWish], *, now: int) -> Awaitable[list[Released]]:
+        return super().release_held([wish._replace(after=0) for wish in wishes], now=now)
+
+
 DEFECTS = [
     ForgetsDeliveries,
     ForgetsKeys,
@@ -183,6 +206,9 @@ DEFECTS = [
     HidesLostLeases,
     ForgetsHealth,
     ReleasesAnybodysLease,
+    ReleasesTheNewestFirst,
+    ReleasesMoreThanIsTaken,
+    ReleasesWhatIsKept,
     ReclaimsLiveLeases,
     ReclaimsEverybodys,
     MissesEndpoints,

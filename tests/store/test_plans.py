@@ -22,6 +22,7 @@ from uplift_server.store import (
     instants,
     keys,
     schema_version,
+    waiting,
 )
 from uplift_server.store.audit import AuditFilter
 from uplift_server.store.records import DeliveryFilter, EventFilter
@@ -58,6 +59,7 @@ LIST_VERBS: dict[str, Verb] = {
     "audit log, an actor's": lambda c: audit.page(c, 1, AuditFilter("key_1", "key.created"), limit=50),
     "audit log of all": lambda c: audit.page(c, None, AuditFilter(**SPAN), limit=50, before=(9,)),
     "last failure": lambda c: deliveries.last_failure(c, 1),
+    "how many are held": lambda c: waiting.held_counts(c, [1], limit=9),
     "repeat": lambda c: idempotency.once(
         c, idempotency.Request(1, "k", "x", b""), object_id=b"", now=1, create=lambda: 1, load=lambda _: 1
     ),
@@ -114,6 +116,34 @@ def test_every_query_goes_by_an_index(raw: sqlite3.Connection, name: str) -> Non
         for statement, parameters in statements:
             if statement.startswith("SELECT"):
                 check(statement, [row[3] for row in raw.execute(f"EXPLAIN QUERY PLAN {statement}", parameters)])
+
+
+UPKEEP: dict[str, list[Verb]] = {
+    "deliveries_held": [
+        waiting.holding_endpoints,
+        lambda c: waiting.drop_held(c, 1, through=5, now=1, limit=9),
+        lambda c: waiting.cancel_waiting(c, 1, now=1, limit=9),
+    ],
+    "deliveries_due": [
+        lambda c: waiting.hold_waiting(c, 1, now=1, limit=9),
+        lambda c: waiting.cancel_waiting(c, 1, now=1, limit=9),
+    ],
+}
+
+
+@pytest.mark.parametrize(("index", "verb"), [(index, verb) for index, verbs in UPKEEP.items() for verb in verbs])
+def test_what_waits_is_found_by_its_own_index(raw: sqlite3.Connection, index: str, verb: Verb) -> None:
+    with bound(raw) as connection:
+        plans: list[str] = []
+
+        def explain(_c: Any, _cursor: Any, statement: str, parameters: Any, _ctx: Any, _many: bool) -> None:
+            plans.extend(row[3] for row in raw.execute(f"EXPLAIN QUERY PLAN {statement}", parameters))
+
+        sa.event.listen(connection, "before_cursor_execute", explain)
+        verb(connection)
+        sa.event.remove(connection, "before_cursor_execute", explain)
+        assert any(f"INDEX {index}" in plan for plan in plans), plans
+        assert not any(plan.startswith("SCAN deliveries") for plan in plans), plans
 
 
 def check(statement: str, plan: list[str]) -> None:

@@ -12,7 +12,8 @@ from uplift_server.core.deliveries import Status
 from uplift_server.store import schema_version
 from uplift_server.store.schema import attempts, deliveries, events, idempotency_keys, idempotent_creates
 from uplift_server.store.sqlite.connection import bound
-from uplift_server.store.upkeep import Pruned, cancel_waiting, prune, prune_keys
+from uplift_server.store.upkeep import Pruned, prune, prune_keys
+from uplift_server.store.waiting import cancel_waiting
 
 OLD, BEFORE, NEW = 1000, 2000, 3000
 

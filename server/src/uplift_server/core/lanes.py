@@ -8,6 +8,7 @@ Nothing here reads a clock: `now_ms` is an argument.
 """
 
 from collections import deque
+from collections.abc import Callable
 from enum import IntEnum
 from heapq import heappop, heappush
 from typing import Final, Generic, TypeVar
@@ -215,6 +216,16 @@ class Lanes(Generic[T]):
             queue.clear()
         lane.waiting_count = 0
         return taken
+
+    def withdraw(self, lane: Lane[T], wanted: Callable[[T], bool]) -> T | None:
+        """Take the first that is wanted out of a lane; None if none waits there."""
+        for queue in lane.waiting:
+            for item in queue:
+                if wanted(item):
+                    queue.remove(item)
+                    lane.waiting_count -= 1
+                    return item
+        return None
 
     def empty_all(self) -> list[T]:
         """Take everything that waits out of every lane."""

@@ -25,6 +25,8 @@ OURS_WAIT_MS_MIN: Final = 60_000
 """The least wait after a failure of our own way out, which the schedule does not count."""
 
 
+_HELD: Final = Verdict(Status.HELD)
+_OPEN: Final = (Status.PENDING, Status.HELD)
 # Any other outcome tells that the receiver answers, if not well: the lane's window stays as it is.
 _WELL = {Outcome.DELIVERED: True, Outcome.TIMEOUT: False}
 
@@ -87,7 +89,8 @@ class Attempts:
             return
         verdict = _without_attempt(delivery, endpoint, now)
         if verdict is not None or endpoint is None:
-            self._settle(delivery, _resumed(delivery) or verdict or Verdict(Status.CANCELLED), now)
+            verdict = _resumed(delivery) or verdict or Verdict(Status.CANCELLED)
+            self._settle(delivery, _while_off(verdict, endpoint), now)
             self._lanes.returned(lane, now)
             return
         event_type = self._directory.event_types_by_seq[delivery.type_seq]
@@ -125,11 +128,12 @@ class Attempts:
             self._lanes.returned(lane, now)
             return
         outcome = classify(exchange)
-        if flight.event_type.name != WEBHOOK_CREATED:
+        counts = delivery.trigger is not Trigger.TEST and flight.event_type.name != WEBHOOK_CREATED
+        if counts and _told_by(endpoint, exchange):
             self._note(lane, endpoint, outcome, exchange, now)
         spent = delivery.trigger is Trigger.SCHEDULE and exchange.failure is not Failure.EGRESS
         scheduled = delivery.scheduled_attempts + spent
-        verdict = self._verdict(delivery, outcome, exchange, scheduled, now)
+        verdict = _while_off(self._verdict(delivery, outcome, exchange, scheduled, now), endpoint)
         settlement = Settlement(
             delivery.event_seq,
             delivery.endpoint_seq,
@@ -140,11 +144,11 @@ class Attempts:
             scheduled,
             outcome,
             verdict.failed_reason,
-            None if verdict.status is Status.PENDING else now,
+            None if verdict.status in _OPEN else now,
             _row(flight, outcome, exchange),
         )
         self._settler.add(settlement, _line(flight, outcome, exchange, verdict))
-        self._lanes.returned(lane, now, exchange.duration_us, well=_WELL.get(outcome))
+        self._lanes.returned(lane, now, exchange.duration_us, well=_WELL.get(outcome) if counts else None)
         self._lanes.pump()
 
     def _verdict(
@@ -204,16 +208,31 @@ def _without_attempt(delivery: LeasedDelivery, endpoint: LiveEndpoint | None, no
     """What becomes of a delivery that must not be sent now; None if it may be."""
     if endpoint is None or endpoint.deleted:
         return Verdict(Status.CANCELLED)
+    if delivery.trigger is Trigger.TEST:
+        # It is attempted by whoever made it, at once, whatever the endpoint's state. Leased again it has come too late.
+        return Verdict(Status.FAILED) if delivery.fence > 1 else None
     if delivery.expires_at is not None and delivery.expires_at <= now:
         return Verdict(Status.FAILED, failed_reason=FailedReason.EXPIRED)
     if endpoint.record.state is not EndpointState.ENABLED:
-        return Verdict(Status.HELD)
+        return _HELD
     return None
 
 
 def _asked_ms(exchange: Exchange, now: int) -> int | None:
     """How long the receiver asks us to wait, where what it says of that counts."""
     return retry_after_ms(exchange.retry_after, now) if exchange.status_code in (429, 503) else None
+
+
+def _while_off(verdict: Verdict, endpoint: LiveEndpoint | None) -> Verdict:
+    """The verdict, except that for an endpoint that is off nothing waits: it is held."""
+    off = endpoint is not None and endpoint.record.state is not EndpointState.ENABLED
+    return _HELD if off and verdict.status is Status.PENDING else verdict
+
+
+def _told_by(endpoint: LiveEndpoint, exchange: Exchange) -> bool:
+    """Whether an exchange tells how an endpoint fares: one that is on, and was not switched meanwhile."""
+    record = endpoint.record
+    return record.state is EndpointState.ENABLED and exchange.started_at >= (record.state_since or 0)
 
 
 def _resumed(delivery: LeasedDelivery) -> Verdict | None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import Counter
+from collections.abc import Callable
 from typing import Final
 
 from uplift_server.core.deliveries import Trigger
@@ -13,11 +14,9 @@ from uplift_server.delivery.lanes import DeliveryLanes
 from uplift_server.store.contract import Database
 from uplift_server.store.errors import Unavailable
 from uplift_server.store.records import LeasedDelivery, LeaseWish
-from uplift_server.store.upkeep import cancel_waiting
 
 SCAN_PAGE: Final = 1000
 ENDPOINT_WISH_MIN: Final = 16
-CANCEL_BATCH: Final = 200
 UNAVAILABLE_WAIT_MS: Final = 500
 
 
@@ -48,6 +47,8 @@ class Dispatcher:
         self._scanned_at = 0
         self._returned: list[tuple[int, int, int]] = []
         lanes.on_backlog = self._wake.set
+        self.on_off: Callable[[int], None] = lambda _endpoint_seq: None
+        """Told of every endpoint that is off, or deleted, and has something waiting."""
 
     def note_due(self, due_at: int) -> None:
         """Something falls due at an instant (Unix ms)."""
@@ -113,7 +114,9 @@ class Dispatcher:
         while True:
             page = await self._database.due_endpoints(after=after, limit=SCAN_PAGE)
             for endpoint_seq, due_at in page:
-                if due_at <= now:
+                if not self._is_on(endpoint_seq):
+                    self.on_off(endpoint_seq)
+                elif due_at <= now:
                     self._lanes.note_backlog(endpoint_seq)
                 elif self._next_due is None or due_at < self._next_due:
                     self._next_due = due_at
@@ -122,7 +125,7 @@ class Dispatcher:
             after = page[-1].endpoint_seq
 
     async def _lease(self) -> bool:
-        wishes = await self._wishes()
+        wishes = self._wishes()
         if not wishes:
             return False
         now = self._clock.now_ms()
@@ -139,7 +142,7 @@ class Dispatcher:
             if endpoint is None:
                 self._returned.append((delivery.event_seq, delivery.endpoint_seq, delivery.fence))
                 continue
-            self._lanes.push(self._lanes.of(endpoint), delivery, _kind(delivery))
+            self._lanes.push(self._lanes.of(endpoint), delivery, self._kind(delivery))
         # The store stops early when the bodies grow large: then less than wished does not mean that no more is due.
         cut = sum(len(delivery.body) for delivery in leased) >= LEASE_BATCH_BODY_BYTES_MAX
         backlog = self._lanes.backlog
@@ -153,7 +156,7 @@ class Dispatcher:
         self._lanes.pump()
         return bool(leased)
 
-    async def _wishes(self) -> list[LeaseWish]:
+    def _wishes(self) -> list[LeaseWish]:
         """What to lease now: every endpoint with backlog gets a share of one batch, as far as its lane has room."""
         now = self._clock.now_ms()
         wishes: list[LeaseWish] = []
@@ -163,11 +166,9 @@ class Dispatcher:
         left = LEASE_BATCH_MAX
         for endpoint_seq in list(self._lanes.backlog):
             endpoint = self._directory.endpoints.get(endpoint_seq)
-            if endpoint is None:
-                await self._cancel(endpoint_seq)
-                continue
-            if not endpoint.takes_deliveries:
-                self._lanes.backlog.pop(endpoint_seq, None)
+            if endpoint is None or not endpoint.takes_deliveries:
+                del self._lanes.backlog[endpoint_seq]
+                self.on_off(endpoint_seq)
                 continue
             limit = min(self._lanes.room(self._lanes.of(endpoint), now), share, left)
             if limit > 0:
@@ -177,15 +178,12 @@ class Dispatcher:
                 break
         return wishes
 
-    async def _cancel(self, endpoint_seq: int) -> None:
-        """Cancel what a deleted endpoint still has waiting, a bite at a time."""
-        now = self._clock.now_ms()
-        cancelled = await self._database.write(lambda c: cancel_waiting(c, endpoint_seq, now=now, limit=CANCEL_BATCH))
-        if cancelled == 0:
-            self._lanes.backlog.pop(endpoint_seq, None)
+    def _is_on(self, endpoint_seq: int) -> bool:
+        endpoint = self._directory.endpoints.get(endpoint_seq)
+        return endpoint is not None and endpoint.takes_deliveries
 
-
-def _kind(delivery: LeasedDelivery) -> Kind:
-    if delivery.trigger is Trigger.REPLAY:
-        return Kind.REPLAY
-    return Kind.FIRST if delivery.attempts_made == 0 or delivery.trigger is Trigger.RESEND else Kind.RETRY
+    def _kind(self, delivery: LeasedDelivery) -> Kind:
+        if delivery.trigger is Trigger.REPLAY:
+            return Kind.REPLAY
+        first = delivery.attempts_made == 0 or delivery.trigger is Trigger.RESEND
+        return Kind.FIRST if first or delivery.endpoint_seq in self._lanes.in_order else Kind.RETRY

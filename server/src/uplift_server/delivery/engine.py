@@ -8,12 +8,15 @@ from typing import Any, Final, Protocol
 import structlog
 
 from uplift_server.core.breaker import BreakerRule
+from uplift_server.core.deliveries import Trigger
+from uplift_server.core.lanes import Kind
 from uplift_server.core.schedule import RetrySchedule
 from uplift_server.delivery.accept import Acceptor
 from uplift_server.delivery.attempts import Attempts, Sending
 from uplift_server.delivery.clock import Clock
 from uplift_server.delivery.directory import Directory
 from uplift_server.delivery.dispatch import Dispatcher
+from uplift_server.delivery.held import Held
 from uplift_server.delivery.lanes import DeliveryLanes
 from uplift_server.delivery.overlaps import Overlaps
 from uplift_server.delivery.retention import Retention
@@ -24,6 +27,8 @@ from uplift_server.store.errors import StoreError
 from uplift_server.store.records import LeasedDelivery
 
 RECLAIM_BATCH: Final = 1000
+LOOK_EVERY_SCANS: Final = 5
+"""How many times as often due deliveries are searched for as endpoints that hold what they should not."""
 DRAIN_MS_MAX: Final = 16_000
 """How long a stop waits for attempts in flight: an attempt's deadline and a little, within the 20 s a stop may take."""
 STORE_SECONDS: Final = 2.5
@@ -42,6 +47,8 @@ class EngineSettings:
     in_flight_max: int
     endpoint_in_flight_max: int
     retention_ms: int
+    release_rate_per_second: int = 50
+    """How fast an endpoint gets what it held."""
     scan_every_ms: int = 1000
     """How often the database is searched for due deliveries, besides at the instants known to come."""
     tick_ms: int = 100
@@ -96,6 +103,16 @@ class Engine:
             lease_ms=settings.lease_ms,
             scan_every_ms=settings.scan_every_ms,
         )
+        self._held = Held(
+            database,
+            directory,
+            self.lanes,
+            clock,
+            rate_per_second=settings.release_rate_per_second,
+            look_every_ms=settings.scan_every_ms * LOOK_EVERY_SCANS,
+            note_due=self.note_due,
+        )
+        self.dispatcher.on_off = self._held.look_at
         self._attempts = Attempts(
             directory,
             self.lanes,
@@ -130,6 +147,7 @@ class Engine:
         if dispatch:
             loops["dispatch"] = self.dispatcher.run()
             loops["overlaps"] = self._overlaps.run(self._stopping)
+            loops["held"] = self._held.run(self._stopping)
         else:
             self.lanes.draining = True
         if dispatch and self._settings.retention_ms:
@@ -147,7 +165,42 @@ class Engine:
         """Stop holding anything for a deleted endpoint; what it has in the database is cancelled."""
         for delivery in self.lanes.drop(endpoint_seq):
             self.dispatcher.give_back(delivery)
+        self._held.look_at(endpoint_seq)
+
+    def switched_off(self, endpoint_seq: int) -> None:
+        """Attempt nothing more for an endpoint that was paused or disabled; all that waits for it is held."""
+        for delivery in self.lanes.empty(endpoint_seq):
+            endpoint = self._directory.endpoints.get(endpoint_seq)
+            if endpoint is not None and delivery.trigger is Trigger.TEST:
+                self.lanes.push(self.lanes.of(endpoint), delivery, Kind.FIRST)
+            else:
+                self.dispatcher.give_back(delivery)
+        self._held.look_at(endpoint_seq)
+
+    def switched_on(self, endpoint_seq: int) -> None:
+        """Attempt again what is due for an endpoint, knowing nothing of how it fared; let go what it holds."""
+        endpoint = self._directory.endpoints.get(endpoint_seq)
+        if endpoint is not None:
+            endpoint.health = endpoint.record.health
+            self.settler.keep_health(endpoint)
+            self.lanes.start_afresh(endpoint)
+        self.treat_held(endpoint_seq)
+
+    def treat_held(self, endpoint_seq: int) -> None:
+        """Do with what an enabled endpoint holds as its record says."""
+        self._held.look_at(endpoint_seq)
         self.note_due(endpoint_seq)
+
+    def withdraw(self, event_seq: int, endpoint_seq: int) -> LeasedDelivery | None:
+        """Take a delivery out of the memory it waits in, not to be attempted; None if it does not wait there.
+
+        It is to be settled elsewhere, or given back.
+        """
+        return self.lanes.withdraw(endpoint_seq, event_seq)
+
+    def give_back(self, delivery: LeasedDelivery) -> None:
+        """Let a delivery that was withdrawn wait again."""
+        self.dispatcher.give_back(delivery)
 
     def resend_lease(self, now_ms: int) -> tuple[int, int]:
         """The end (Unix ms) and the owner of a lease for a resend."""

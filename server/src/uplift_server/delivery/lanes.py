@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from uplift_server.core.breaker import BreakerRule, restored
+from uplift_server.core.breaker import CLOSED, BreakerRule, restored
 from uplift_server.core.lanes import Kind, Lane, Lanes
 from uplift_server.core.limits import LANE_BODY_BYTES_MAX, LANES_BODY_BYTES_MAX
 from uplift_server.core.pace import gap_ms
@@ -20,6 +20,9 @@ class DeliveryLanes:
         self.backlog: dict[int, None] = {}
         """Endpoints known to have due deliveries in the database that the memory had no room for; whose turn it is to
         be leased comes first."""
+        self.in_order: set[int] = set()
+        """Endpoints that get what they held: to these retries go in one queue with first attempts, so that the order in
+        which they are leased is kept."""
         self._lanes: Lanes[LeasedDelivery] = Lanes(in_flight_max)
         self._clock = clock
         self._began_at = clock.now_ms()
@@ -99,6 +102,27 @@ class DeliveryLanes:
         """Forget a deleted endpoint; what waited for it comes back."""
         self.backlog.pop(endpoint_seq, None)
         return self._taken(self._lanes.drop(endpoint_seq))
+
+    def empty(self, endpoint_seq: int) -> list[LeasedDelivery]:
+        """Take out everything that waits for an endpoint."""
+        self.backlog.pop(endpoint_seq, None)
+        lane = self._lanes.find(endpoint_seq)
+        return [] if lane is None else self._taken(self._lanes.empty(lane))
+
+    def withdraw(self, endpoint_seq: int, event_seq: int) -> LeasedDelivery | None:
+        """Take one delivery out of its lane, if it waits there."""
+        lane = self._lanes.find(endpoint_seq)
+        if lane is None:
+            return None
+        found = self._lanes.withdraw(lane, lambda delivery: delivery.event_seq == event_seq)
+        return None if found is None else self._taken([found])[0]
+
+    def start_afresh(self, endpoint: LiveEndpoint) -> None:
+        """Know nothing any more of how an endpoint's attempts went."""
+        lane = self._lanes.find(endpoint.seq)
+        if lane is not None:
+            lane.breaker = CLOSED
+            self._limit(lane, endpoint)
 
     def empty_all(self) -> list[LeasedDelivery]:
         """Take out everything that waits."""

@@ -69,8 +69,12 @@ class Settler:
             or now_ms - endpoint.health_saved_at >= HEALTH_SAVED_EVERY_MS
         ):
             endpoint.health_saved_at = now_ms
-            endpoint.health_saved_failing = health.failing_since is not None
-            self._health[endpoint.seq] = endpoint
+            self.keep_health(endpoint)
+
+    def keep_health(self, endpoint: LiveEndpoint) -> None:
+        """Let an endpoint's health, as it will be then, be stored with the next batch."""
+        endpoint.health_saved_failing = endpoint.health.failing_since is not None
+        self._health[endpoint.seq] = endpoint
 
     async def drain(self) -> None:
         """Until everything gathered is written."""

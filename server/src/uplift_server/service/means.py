@@ -60,6 +60,21 @@ class EngineLink(Protocol):
     def forget(self, endpoint_seq: int) -> None:
         """An endpoint is gone: its deliveries are to be cancelled."""
 
+    def switched_off(self, endpoint_seq: int) -> None:
+        """An endpoint was paused or disabled, in store and directory: what waits for it is to be held."""
+
+    def switched_on(self, endpoint_seq: int) -> None:
+        """An endpoint was enabled, in store and directory: what it holds is let go, its health begins anew."""
+
+    def treat_held(self, endpoint_seq: int) -> None:
+        """What becomes of what an enabled endpoint holds was changed."""
+
+    def withdraw(self, event_seq: int, endpoint_seq: int) -> LeasedDelivery | None:
+        """Take a delivery out of the memory it waits in, if it does, to be settled elsewhere or given back."""
+
+    def give_back(self, delivery: LeasedDelivery) -> None:
+        """Let a delivery that was withdrawn wait again."""
+
     def resend_lease(self, now_ms: int) -> tuple[int, int]:
         """The end and the owner of a lease for a resend."""
 

@@ -17,10 +17,12 @@ from uplift_server.store.records import (
     Appended,
     DueEndpoint,
     HealthRow,
+    HeldWish,
     IdempotencyConflict,
     LeasedDelivery,
     LeaseWish,
     NewEvent,
+    Released,
     Settlement,
 )
 
@@ -68,6 +70,13 @@ class Database(Protocol):
 
     def reclaim(self, *, now: int, owner: int | None = None, limit: int = 1000) -> Awaitable[int]:
         """Make deliveries whose lease has ended by `now` due again; with `owner`, all of that owner's. How many."""
+
+    def release_held(self, wishes: Sequence[HeldWish], *, now: int) -> Awaitable[list[Released]]:
+        """Make held deliveries due at `now`, those of the oldest events first; a result for each wish, in order.
+
+        Those whose event has expired fail. While something due waits for an endpoint, nothing more is released to it:
+        it would be attempted in another order than that of acceptance.
+        """
 
     async def due_endpoints(self, *, after: int = 0, limit: int = 1000) -> list[DueEndpoint]:
         """Endpoints with waiting deliveries, by number, each with its earliest due instant (which may be to come)."""

@@ -15,7 +15,7 @@ from uplift_server.store import accounts
 from uplift_server.store.errors import Conflict
 from uplift_server.store.pages import page_of
 from uplift_server.store.records import DisabledReason, Endpoint, EndpointState, HeldAction, Page
-from uplift_server.store.schema import endpoints
+from uplift_server.store.schema import endpoints, events
 
 _LIVE = endpoints.c.deleted_at.is_(None)
 
@@ -117,6 +117,51 @@ def update(
     return endpoint
 
 
+def switch_off(
+    connection: Connection, endpoint_seq: int, state: EndpointState, reason: DisabledReason | None, *, now: int
+) -> Endpoint | None:
+    """Pause or disable an endpoint (the reason is of disabled ones); gives it as it is now, None if it was deleted.
+
+    The engine is to be told (`switched_off`), and then holds what is pending for it.
+    """
+    return _changed(
+        connection,
+        endpoint_seq,
+        state=int(state),
+        disabled_reason=None if reason is None else int(reason),
+        state_since=now,
+        held_action=None,
+        held_through=None,
+    )
+
+
+def switch_on(connection: Connection, endpoint_seq: int, held: HeldAction, *, now: int) -> Endpoint | None:
+    """Enable an endpoint, with a health that knows of nothing before; gives it as it is now, None if it was deleted.
+
+    The engine is to be told (`switched_on`). See `treat_held` for what becomes of what it holds.
+    """
+    return _changed(
+        connection,
+        endpoint_seq,
+        state=int(EndpointState.ENABLED),
+        disabled_reason=None,
+        state_since=now,
+        consecutive_failures=0,
+        failing_since=None,
+        last_success_at=None,
+        last_failure_at=None,
+        last_outcome=None,
+        excused_ms=0,
+        warned_at=None,
+        **_treating(held),
+    )
+
+
+def treat_held(connection: Connection, endpoint_seq: int, held: HeldAction) -> Endpoint | None:
+    """Say what becomes of all that an enabled endpoint holds of events stored so far; None if it was deleted."""
+    return _changed(connection, endpoint_seq, **_treating(held))
+
+
 def delete(connection: Connection, account_seq: int | None, endpoint_id: bytes, *, now: int) -> Endpoint | None:
     """Delete an endpoint; gives it, or None if there is none. The engine cancels what is pending for it."""
     endpoint = get(connection, account_seq, endpoint_id)
@@ -159,6 +204,17 @@ def erase_previous_secrets(connection: Connection, seqs: Collection[int], *, now
         .values(previous_secret=None, previous_expires_at=None, uplift_header_new=False)
     )
     return [_endpoint(row) for row in connection.execute(query.returning(*endpoints.c))]
+
+
+def _treating(held: HeldAction) -> dict[str, Any]:
+    newest = sa.select(sa.func.coalesce(sa.func.max(events.c.seq), 0)).scalar_subquery()
+    return {"held_action": int(held), "held_through": newest}
+
+
+def _changed(connection: Connection, endpoint_seq: int, **values: Any) -> Endpoint | None:
+    change = sa.update(endpoints).where(endpoints.c.seq == endpoint_seq, _LIVE).values(**values)
+    row = connection.execute(change.returning(*endpoints.c)).first()
+    return None if row is None else _endpoint(row)
 
 
 def _endpoint(row: sa.Row[Any]) -> Endpoint:

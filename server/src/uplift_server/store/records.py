@@ -28,10 +28,11 @@ class DisabledReason(Named):
 
 
 class HeldAction(Named):
-    """What is being done, bit by bit, with the deliveries an endpoint holds."""
+    """What becomes, bit by bit, of the deliveries an enabled endpoint holds."""
 
     SEND = 0
     DROP = 1
+    KEEP = 2
 
 
 # ---- hot records: made for every event, hence tuples and slots
@@ -167,6 +168,24 @@ class DueEndpoint(NamedTuple):
     due_at: int
 
 
+class HeldWish(NamedTuple):
+    """How many of an endpoint's held deliveries are to become due: of events with numbers above `after`."""
+
+    endpoint_seq: int
+    after: int
+    limit: int
+
+
+class Released(NamedTuple):
+    """What became of a HeldWish."""
+
+    released: int
+    expired: int
+    """How many failed instead, since their event had expired."""
+    waits: bool
+    """Whether nothing was done, since something due waits for the endpoint already."""
+
+
 class LeaseWish(NamedTuple):
     """How many due deliveries of an endpoint a process has room for."""
 
@@ -253,6 +272,7 @@ class Endpoint:
     warned_at: int | None = None
     state_since: int | None = None
     held_action: HeldAction | None = None
+    """While it is enabled: what becomes of what it held when that was asked for. All else that it holds is sent."""
     held_through: int | None = None
     """The number of the last event that `held_action` is about."""
 

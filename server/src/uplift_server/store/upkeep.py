@@ -9,34 +9,6 @@ from uplift_server.core.deliveries import Status
 from uplift_server.store.schema import attempts, deliveries, events, idempotency_keys, idempotent_creates
 
 
-def cancel_waiting(connection: Connection, endpoint_seq: int, *, now: int, limit: int) -> int:
-    """Cancel waiting and held deliveries of a deleted endpoint; how many. Leased ones are left to whoever has them."""
-    count = 0
-    # Two searches, each with a partial index of its own: one over both would read the endpoint's whole history.
-    for waiting in ("status = 0 AND lease_owner = 0", "status = 3"):
-        keys = (
-            sa.select(deliveries.c.event_seq)
-            .where(deliveries.c.endpoint_seq == endpoint_seq, sa.text(waiting))
-            .limit(limit - count)
-        )
-        count += connection.execute(
-            sa.update(deliveries)
-            .where(deliveries.c.endpoint_seq == endpoint_seq, deliveries.c.event_seq.in_(keys))
-            .values(
-                # What had ended before a resend stays as it ended.
-                status=sa.case(
-                    (deliveries.c.resume_status.in_([Status.DELIVERED, Status.FAILED]), deliveries.c.resume_status),
-                    else_=int(Status.CANCELLED),
-                ),
-                due_at=None,
-                completed_at=sa.func.coalesce(deliveries.c.completed_at, now),
-                resume_status=None,
-                resume_due_at=None,
-            )
-        ).rowcount
-    return count
-
-
 @dataclass(frozen=True, slots=True)
 class Pruned:
     """What one bite of retention did."""

@@ -11,10 +11,12 @@ from uplift_server.store.records import (
     Appended,
     DueEndpoint,
     HealthRow,
+    HeldWish,
     IdempotencyConflict,
     LeasedDelivery,
     LeaseWish,
     NewEvent,
+    Released,
     Settlement,
 )
 from uplift_server.store.sqlite import hot
@@ -93,6 +95,12 @@ class SqliteDatabase:
     def reclaim(self, *, now: int, owner: int | None = None, limit: int = 1000) -> Awaitable[int]:
         """See the contract."""
         return self._writer.submit(lambda w: hot.reclaim(w.raw, now=now, owner=owner, limit=limit))
+
+    def release_held(self, wishes: Sequence[HeldWish], *, now: int) -> Awaitable[list[Released]]:
+        """See the contract."""
+        return self._writer.submit(
+            lambda w: hot.release_held(w.raw, wishes, now=now), weight=sum(wish.limit for wish in wishes)
+        )
 
     async def due_endpoints(self, *, after: int = 0, limit: int = 1000) -> list[DueEndpoint]:
         """See the contract."""

@@ -8,15 +8,17 @@ from collections.abc import Sequence
 from typing import Final
 
 from uplift_server.core import envelope
-from uplift_server.core.deliveries import Status, Trigger
+from uplift_server.core.deliveries import FailedReason, Status, Trigger
 from uplift_server.store.records import (
     Appended,
     DueEndpoint,
     HealthRow,
+    HeldWish,
     IdempotencyConflict,
     LeasedDelivery,
     LeaseWish,
     NewEvent,
+    Released,
     Settlement,
 )
 from uplift_server.store.sqlite.rows import ManyRows
@@ -174,7 +176,7 @@ _DUE: Final = (
     "SELECT d.event_seq, d.fence, d.attempts_made, d.scheduled_attempts, d.trigger, d.resume_status, d.resume_due_at,"
     " e.id, e.type_seq, e.created_at, e.expires_at, e.body"
     " FROM (SELECT * FROM deliveries WHERE endpoint_seq = ? AND status = 0 AND lease_owner = 0 AND due_at <= ?"
-    " ORDER BY due_at LIMIT ?) d JOIN events e ON e.seq = d.event_seq ORDER BY d.due_at, d.event_seq"
+    " ORDER BY due_at, event_seq LIMIT ?) d JOIN events e ON e.seq = d.event_seq ORDER BY d.due_at, d.event_seq"
 )
 _LEASE: Final = "UPDATE deliveries SET lease_owner = ?, due_at = ?, fence = ? WHERE event_seq = ? AND endpoint_seq = ?"
 
@@ -226,9 +228,9 @@ def lease_due(
 _SETTLE: Final = ManyRows(
     "UPDATE deliveries SET status = s.column1, due_at = s.column2, attempts_made = s.column3,"
     " scheduled_attempts = s.column4, last_outcome = coalesce(s.column5, last_outcome),"
-    # A resend that leads back to where the delivery was leaves why and when it got there.
-    " failed_reason = CASE WHEN resume_status = s.column1 THEN failed_reason ELSE s.column6 END,"
-    " completed_at = CASE WHEN resume_status = s.column1 THEN completed_at ELSE s.column7 END,"
+    # A resend that leads back to where the delivery was leaves why and when it got there, if it was there before.
+    " failed_reason = CASE WHEN resume_status = s.column1 THEN coalesce(failed_reason, s.column6) ELSE s.column6 END,"
+    " completed_at = CASE WHEN resume_status = s.column1 THEN coalesce(completed_at, s.column7) ELSE s.column7 END,"
     " lease_owner = 0, trigger = 0, resume_status = NULL, resume_due_at = NULL FROM ({rows}) s"
     " WHERE deliveries.event_seq = s.column8 AND deliveries.endpoint_seq = s.column9 AND deliveries.fence = s.column10"
     # Under the same fence nobody has leased it since, even if the lease has ended; a repeat finds the count moved.
@@ -291,6 +293,38 @@ def reclaim(connection: sqlite3.Connection, *, now: int, owner: int | None, limi
         f" (SELECT event_seq, endpoint_seq FROM deliveries WHERE status = 0 AND lease_owner <> 0 AND {ended} LIMIT ?)",
         (now, value, limit),
     ).rowcount
+
+
+_WAITS: Final = (
+    "SELECT 1 FROM deliveries WHERE endpoint_seq = ? AND status = 0 AND lease_owner = 0 AND due_at <= ? LIMIT 1"
+)
+_OLDEST_HELD: Final = (
+    # Without statistics SQLite would rather go through the endpoint's whole history.
+    "SELECT d.event_seq, e.expires_at <= ? FROM deliveries d INDEXED BY deliveries_held"
+    " JOIN events e ON e.seq = d.event_seq"
+    " WHERE d.endpoint_seq = ? AND d.status = 3 AND d.event_seq > ? ORDER BY d.event_seq LIMIT ?"
+)
+_RELEASE_HELD: Final = "UPDATE deliveries SET status = 0, due_at = ? WHERE event_seq = ? AND endpoint_seq = ?"
+_EXPIRE_HELD: Final = (
+    f"UPDATE deliveries SET status = {int(Status.FAILED)}, failed_reason = {int(FailedReason.EXPIRED)},"  # noqa: S608
+    " completed_at = ? WHERE event_seq = ? AND endpoint_seq = ?"
+)
+
+
+def release_held(connection: sqlite3.Connection, wishes: Sequence[HeldWish], *, now: int) -> list[Released]:
+    """See the contract."""
+    results = []
+    for endpoint, after, limit in wishes:
+        if connection.execute(_WAITS, (endpoint, now)).fetchone() is not None:
+            results.append(Released(0, 0, waits=True))
+            continue
+        rows = connection.execute(_OLDEST_HELD, (now, endpoint, after, limit)).fetchall()
+        due = [(now, event, endpoint) for event, expired in rows if not expired]
+        expired = [(now, event, endpoint) for event, expired in rows if expired]
+        connection.executemany(_RELEASE_HELD, due)
+        connection.executemany(_EXPIRE_HELD, expired)
+        results.append(Released(len(due), len(expired), waits=False))
+    return results
 
 
 # A loose index scan: from one endpoint's first entry straight to the next endpoint's, however many each has.

@@ -1,0 +1,204 @@
+"""What waits for endpoints that are off is held; what enabled ones hold is let go, in order and at a bounded rate.
+
+Nothing is remembered but what stands in the database: an endpoint's state says what is to become of what waits for it
+and of what it holds, so every bite can be the last before a crash. Whoever changes a state says so here, dispatch tells
+of what it finds waiting for endpoints that are off, and every now and then all endpoints that hold anything are gone
+through.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+from uplift_server.delivery.clock import Clock
+from uplift_server.delivery.directory import Directory, LiveEndpoint
+from uplift_server.delivery.lanes import DeliveryLanes
+from uplift_server.store.contract import Database
+from uplift_server.store.errors import Unavailable
+from uplift_server.store.records import HeldAction, HeldWish
+from uplift_server.store.waiting import cancel_waiting, drop_held, hold_waiting, holding_endpoints
+
+TICK_MS: Final = 100
+"""How long lies between two bites of the same endpoint's."""
+BLOCKED_MS: Final = 500
+"""After how long an endpoint that takes things more slowly than they could be let go is looked at again."""
+BITE: Final = 300
+ROUND_ROWS: Final = 1200
+"""How many rows are changed between two pauses, whoever's they are."""
+LOOK_PAGE: Final = 1000
+UNAVAILABLE_WAIT_MS: Final = 500
+
+
+class _Pace:
+    """How many held deliveries may go to one endpoint by now: what a late tick missed is made up for, idle time not."""
+
+    def __init__(self, rate_per_second: int, now_ms: int) -> None:
+        self._per_ms = rate_per_second / 1000
+        self._most = max(1.0, self._per_ms * TICK_MS * 2)
+        self._credit = max(1.0, self._per_ms * TICK_MS)
+        self._at = now_ms
+        self._paused_until = 0
+
+    def allowed(self, now_ms: int) -> int:
+        """How many may go now."""
+        if now_ms < self._paused_until:
+            return 0
+        self._credit = min(self._most, self._credit + (now_ms - self._at) * self._per_ms)
+        self._at = now_ms
+        return int(self._credit)
+
+    def spend(self, count: int) -> None:
+        """So many went."""
+        self._credit -= count
+
+    def pause_until(self, at_ms: int) -> None:
+        """Let none go until an instant (Unix ms)."""
+        self._paused_until = at_ms
+
+
+class Held:
+    """Runs until stopped; sleeps while there is nothing to be done."""
+
+    def __init__(
+        self,
+        database: Database,
+        directory: Directory,
+        lanes: DeliveryLanes,
+        clock: Clock,
+        *,
+        rate_per_second: int,
+        look_every_ms: int,
+        note_due: Callable[[int], None],
+    ) -> None:
+        self._database = database
+        self._directory = directory
+        self._lanes = lanes
+        self._clock = clock
+        self._rate_per_second = rate_per_second
+        self._look_every_ms = look_every_ms
+        self._note_due = note_due
+        self._work: dict[int, None] = {}
+        """Endpoints for which something may be to be done; whose turn it is comes first."""
+        self._paces: dict[int, _Pace] = {}
+        self._looked_at = 0
+        self._wake = asyncio.Event()
+
+    def look_at(self, endpoint_seq: int) -> None:
+        """An endpoint's state has changed, or something waits for one that is off or deleted."""
+        self._work[endpoint_seq] = None
+        self._wake.set()
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Hold, let go, drop and cancel until stopped."""
+        while not stopping.is_set():
+            self._wake.clear()
+            try:
+                await self._look_around()
+                await self._round()
+            except Unavailable:
+                await self._clock.wait(stopping, UNAVAILABLE_WAIT_MS)
+                continue
+            if self._work:
+                await self._clock.wait(stopping, TICK_MS)
+            else:
+                await self._clock.wait(self._wake, max(1, self._looked_at + self._look_every_ms - self._clock.now_ms()))
+
+    async def _look_around(self) -> None:
+        """Find what endpoints hold though they are enabled, or deleted: after a start, or since a change came between.
+
+        An event may have been on its way into the database as held while its endpoint was enabled.
+        """
+        now = self._clock.now_ms()
+        if now - self._looked_at < self._look_every_ms:
+            return
+        self._looked_at = now
+        after = 0
+        while True:
+            at = after
+            found = await self._database.read(lambda c: holding_endpoints(c, after=at, limit=LOOK_PAGE))  # noqa: B023 - run before the next turn
+            for endpoint_seq in found:
+                endpoint = self._directory.endpoints.get(endpoint_seq)
+                if endpoint is None or endpoint.takes_deliveries:
+                    self._work[endpoint_seq] = None
+            if len(found) < LOOK_PAGE:
+                return
+            after = found[-1]
+
+    async def _round(self) -> None:
+        """One bite for every endpoint, or for as many as there is time for."""
+        rows = 0
+        wishes = []
+        for endpoint_seq in list(self._work):
+            if rows >= ROUND_ROWS:
+                break
+            # Taken out before anything is waited for: what is told of it meanwhile is not lost.
+            del self._work[endpoint_seq]
+            endpoint = self._directory.endpoints.get(endpoint_seq)
+            try:
+                bitten = await self._bite(endpoint_seq, endpoint)
+            except Unavailable:
+                self._work[endpoint_seq] = None
+                raise
+            rows += bitten
+            if bitten:
+                self._work[endpoint_seq] = None
+            elif endpoint is not None and endpoint.takes_deliveries:
+                wish = self._wish(endpoint)
+                if wish.limit:
+                    wishes.append(wish)
+                else:
+                    self._work[endpoint_seq] = None
+                rows += wish.limit
+        if wishes:
+            await self._release(wishes)
+
+    async def _bite(self, endpoint_seq: int, endpoint: LiveEndpoint | None) -> int:
+        """Cancel, hold or drop some of what waits, as the endpoint's state demands; how much."""
+        now = self._clock.now_ms()
+        if endpoint is None or not endpoint.takes_deliveries:
+            self._stop_releasing(endpoint_seq)
+        if endpoint is None:
+            return await self._database.write(lambda c: cancel_waiting(c, endpoint_seq, now=now, limit=BITE))
+        if not endpoint.takes_deliveries:
+            return await self._database.write(lambda c: hold_waiting(c, endpoint_seq, now=now, limit=BITE))
+        if endpoint.record.held_action is HeldAction.DROP:
+            through = endpoint.record.held_through or 0
+            return await self._database.write(
+                lambda c: drop_held(c, endpoint_seq, through=through, now=now, limit=BITE)
+            )
+        return 0
+
+    def _wish(self, endpoint: LiveEndpoint) -> HeldWish:
+        """What may go to an enabled endpoint now: all that it holds, but for what it is to keep."""
+        now = self._clock.now_ms()
+        pace = self._paces.get(endpoint.seq)
+        if pace is None:
+            pace = self._paces[endpoint.seq] = _Pace(self._rate_per_second, now)
+            self._lanes.in_order.add(endpoint.seq)
+        kept = endpoint.record.held_action is HeldAction.KEEP
+        return HeldWish(endpoint.seq, (endpoint.record.held_through or 0) if kept else 0, pace.allowed(now))
+
+    async def _release(self, wishes: list[HeldWish]) -> None:
+        now = self._clock.now_ms()
+        try:
+            results = await self._database.release_held(wishes, now=now)
+        except Unavailable:
+            self._work.update({wish.endpoint_seq: None for wish in wishes})
+            raise
+        for wish, result in zip(wishes, results, strict=True):
+            gone = result.released + result.expired
+            if not gone and not result.waits:
+                self._stop_releasing(wish.endpoint_seq)
+                continue
+            self._work[wish.endpoint_seq] = None
+            if result.released:
+                self._note_due(wish.endpoint_seq)
+            pace = self._paces[wish.endpoint_seq]
+            if result.waits:
+                pace.pause_until(now + BLOCKED_MS)
+            else:
+                pace.spend(gone)
+
+    def _stop_releasing(self, endpoint_seq: int) -> None:
+        self._paces.pop(endpoint_seq, None)
+        self._lanes.in_order.discard(endpoint_seq)

@@ -1,0 +1,151 @@
+"""What waits for an endpoint, pending or held: put aside, dropped and cancelled, in bites beside traffic."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+
+from uplift_server.core.deliveries import FailedReason, Status, Trigger
+from uplift_server.store.errors import Conflict
+from uplift_server.store.schema import deliveries
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Some of the deliveries: those of a partial index, by the index's own condition."""
+
+    index: str
+    condition: str
+
+    def keys(self, connection: Connection, endpoint_seq: int, limit: int) -> sa.Select[Any]:
+        """The events of an endpoint's deliveries that are among these."""
+        # Without statistics SQLite would rather go through the endpoint's whole history.
+        named = sa.text(f"deliveries INDEXED BY {self.index}") if connection.dialect.name == "sqlite" else deliveries
+        own = sa.column("endpoint_seq", sa.BigInteger) == endpoint_seq
+        event_seq = sa.column("event_seq", sa.BigInteger)
+        return sa.select(event_seq).select_from(named).where(own, sa.text(self.condition)).limit(limit)
+
+
+_WAITING: Final = _Part("deliveries_due", "status = 0 AND lease_owner = 0")
+_HELD: Final = _Part("deliveries_held", "status = 3")
+
+# From one endpoint's first entry straight to the next endpoint's, however many each has.
+_HOLDING: Final = sa.text("""
+WITH RECURSIVE holding(endpoint_seq) AS (
+    SELECT (SELECT min(d.endpoint_seq) FROM deliveries d WHERE d.status = 3 AND d.endpoint_seq > :after)
+    UNION ALL
+    SELECT (SELECT min(d.endpoint_seq) FROM deliveries d
+            WHERE d.status = 3 AND d.endpoint_seq > holding.endpoint_seq)
+    FROM holding WHERE holding.endpoint_seq IS NOT NULL
+)
+SELECT endpoint_seq FROM holding WHERE endpoint_seq IS NOT NULL LIMIT :limit
+""")
+
+
+def holding_endpoints(connection: Connection, *, after: int = 0, limit: int = 1000) -> list[int]:
+    """The endpoints that have held deliveries, deleted ones too, by number."""
+    return list(connection.scalars(_HOLDING, {"after": after, "limit": limit}))
+
+
+def held_counts(connection: Connection, endpoint_seqs: Iterable[int], *, limit: int) -> dict[int, int]:
+    """How many deliveries each endpoint holds, counted up to a limit."""
+    counts = {}
+    for endpoint_seq in endpoint_seqs:
+        held = _HELD.keys(connection, endpoint_seq, limit).subquery("page")
+        counts[endpoint_seq] = connection.scalar(sa.select(sa.func.count()).select_from(held)) or 0
+    return counts
+
+
+def hold_waiting(connection: Connection, endpoint_seq: int, *, now: int, limit: int) -> int:
+    """Hold what waits for an endpoint that is off, due or not; how many. Leased ones are left to whoever has them.
+
+    What was to be sent once more, outside its schedule, is again what it was.
+    """
+    resumed = deliveries.c.resume_status
+    ended = resumed.in_([Status.DELIVERED, Status.FAILED, Status.CANCELLED])
+    return _change(
+        connection,
+        endpoint_seq,
+        _WAITING,
+        limit,
+        status=sa.case((ended, resumed), else_=int(Status.HELD)),
+        completed_at=sa.case((ended, sa.func.coalesce(deliveries.c.completed_at, now)), else_=None),
+        failed_reason=_reason_kept(),
+    )
+
+
+def drop_held(connection: Connection, endpoint_seq: int, *, through: int, now: int, limit: int) -> int:
+    """Cancel what an endpoint holds of events up to a number; how many."""
+    return _change(
+        connection,
+        endpoint_seq,
+        replace(_HELD, condition=f"{_HELD.condition} AND event_seq <= {int(through)}"),
+        limit,
+        status=int(Status.CANCELLED),
+        completed_at=now,
+    )
+
+
+def cancel_waiting(connection: Connection, endpoint_seq: int, *, now: int, limit: int) -> int:
+    """Cancel waiting and held deliveries of a deleted endpoint; how many. Leased ones are left to whoever has them."""
+    count = 0
+    # Two searches, each by an index of its own.
+    for part in (_WAITING, _HELD):
+        count += _change(connection, endpoint_seq, part, limit - count, **_cancelled(now))
+    return count
+
+
+def cancel(connection: Connection, event_seq: int, endpoint_seq: int, *, fence: int | None, now: int) -> None:
+    """Cancel one delivery that waits or is held; a leased one only under the fence of the lease.
+
+    Raises Conflict for one that is neither, or that somebody has leased.
+    """
+    own = sa.and_(deliveries.c.event_seq == event_seq, deliveries.c.endpoint_seq == endpoint_seq)
+    row = connection.execute(sa.select(deliveries).where(own).with_for_update()).one()
+    if row.status not in (Status.PENDING, Status.HELD):
+        raise Conflict(f"The delivery is {Status(row.status).text}; only what is pending or held can be cancelled.")
+    if row.lease_owner != 0 and row.fence != fence:
+        raise Conflict("The delivery is being attempted right now.")
+    # The new fence outdates whatever was read of the delivery before.
+    values = {**_cancelled(now), "lease_owner": 0, "fence": row.fence + 1}
+    connection.execute(sa.update(deliveries).where(own).values(**_ended(values)))
+
+
+def _change(connection: Connection, endpoint_seq: int, part: _Part, limit: int, **values: Any) -> int:
+    keys = part.keys(connection, endpoint_seq, limit)
+    return connection.execute(
+        sa.update(deliveries)
+        .where(deliveries.c.endpoint_seq == endpoint_seq, deliveries.c.event_seq.in_(keys))
+        .values(**_ended(values))
+    ).rowcount
+
+
+def _cancelled(now: int) -> dict[str, Any]:
+    # What had ended before a resend stays as it ended.
+    ended = deliveries.c.resume_status.in_([Status.DELIVERED, Status.FAILED])
+    return {
+        "status": sa.case((ended, deliveries.c.resume_status), else_=int(Status.CANCELLED)),
+        "completed_at": sa.func.coalesce(deliveries.c.completed_at, now),
+        "failed_reason": _reason_kept(),
+    }
+
+
+def _reason_kept() -> sa.ColumnElement[int]:
+    """Why a delivery had failed; a test that was never attempted has no other attempt to hope for."""
+    failed = deliveries.c.resume_status == int(Status.FAILED)
+    reason = sa.func.coalesce(deliveries.c.failed_reason, int(FailedReason.EXHAUSTED))
+    return sa.case((failed, reason), else_=deliveries.c.failed_reason)
+
+
+def _ended(values: dict[str, Any]) -> dict[str, Any]:
+    """The values, with nothing left of an attempt that was to come."""
+    return {
+        "due_at": None,
+        "trigger": int(Trigger.SCHEDULE),
+        "resume_status": None,
+        "resume_due_at": None,
+        "replay_seq": None,
+        **values,
+    }

@@ -1,0 +1,431 @@
+"""Endpoints that are paused, disabled and enabled again: what is held, and what becomes of it (promises 1 and 2)."""
+
+import asyncio
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from uplift_server.core.deliveries import FailedReason, Status, Trigger
+from uplift_server.core.health import Health
+from uplift_server.store.endpoints import treat_held
+from uplift_server.store.errors import Unavailable
+from uplift_server.store.records import DisabledReason, EndpointState, HeldAction, Released
+from uplift_server.store.sqlite import SqliteDatabase
+
+from .test_engine import header, resend
+from .world import HOUR, SECOND, START, World, answer
+
+DAY = 24 * HOUR
+RATE = 50
+
+
+def events_sent(world: World, since: int = 0) -> list[str]:
+    """The events that were sent, in the order of their requests."""
+    return [header(request, "webhook-id") for _, _, request in world.sender.sent[since:]]
+
+
+def ids(stored: list[Any]) -> list[str]:
+    """The ids of accepted events as requests show them."""
+    found = []
+    for each in stored:
+        text = each.id.hex()
+        found.append(f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}")
+    return found
+
+
+def most_within(times: list[int], ms: int) -> int:
+    """The most instants within any stretch of time."""
+    return max(sum(start <= at < start + ms for at in times) for start in times)
+
+
+async def test_everything_held_for_two_weeks_comes_once_in_order_and_at_a_bounded_rate(tmp_path: Path) -> None:
+    async with World(tmp_path, scan_every_ms=HOUR) as world:
+        endpoint = await world.endpoint("one.test")
+        await world.pause(endpoint.seq)
+        stored = []
+        for _ in range(14):
+            stored += await world.accept(20)
+            await world.run_for(DAY)
+        assert world.sender.sent == []
+        assert await world.statuses() == {Status.HELD: 280}
+        enabled_at = world.clock.now
+        await world.enable(endpoint.seq)
+        fresh = await world.accept(1)
+        await world.run_for(10 * SECOND)
+        sent = events_sent(world)
+        (fresh_id,) = ids(fresh)
+        # What is accepted after the enabling does not wait behind what was held.
+        assert fresh_id in sent[:6]
+        assert [each for each in sent if each != fresh_id] == ids(stored)
+        assert await world.statuses() == {Status.DELIVERED: 281}
+        times = world.sender.times("one.test")
+        assert times[-1] - enabled_at >= 280 / RATE * SECOND - SECOND
+        assert most_within(times, SECOND) <= RATE * 1.2
+        assert all(row.attempts_made == 1 for row in await world.deliveries())
+
+
+async def test_whatever_was_pending_when_it_was_paused_is_held(tmp_path: Path) -> None:
+    """What waits in memory, what is due in the database, and what is due later."""
+    async with World(tmp_path) as world:
+        later = await world.endpoint("later.test", lambda _: answer(500))
+        await world.accept(5)
+        assert len(world.sender.sent) == 5
+        endpoint = await world.endpoint("one.test", lambda _: None)
+        await world.pause(later.seq)
+        await world.accept(1200)
+        # Four are in flight; some wait in memory, and the rest in the database.
+        assert len(world.sender.times("one.test")) == 4
+        await world.pause(endpoint.seq)
+        await world.run_for(10 * SECOND)
+        assert await world.statuses() == {Status.HELD: 1200 + 5 + 1196, Status.PENDING: 4}
+        # What was in flight, and failed, is held too.
+        await world.run_for(HOUR)
+        assert await world.statuses() == {Status.HELD: 1200 + 5 + 1200}
+        assert len(world.sender.sent) == 9
+        assert all(row.due_at is None and row.completed_at is None for row in await world.deliveries())
+        assert world.engine.lanes.bytes_held == 0
+
+
+async def test_an_attempt_in_flight_that_succeeds_counts_though_its_endpoint_was_paused(tmp_path: Path) -> None:
+    async with World(tmp_path) as world:
+        endpoint = await world.endpoint("one.test")
+        world.sender.latency_ms["one.test"] = 1000
+        await world.accept(1)
+        await world.pause(endpoint.seq)
+        await world.run_for(2 * SECOND)
+        assert await world.statuses() == {Status.DELIVERED: 1}
+        # How it fares is frozen meanwhile.
+        assert endpoint.health == Health()
+
+
+async def test_an_attempt_that_spends_the_schedule_fails_though_its_endpoint_was_paused(tmp_path: Path) -> None:
+    async with World(tmp_path, delays_ms=[]) as world:
+        endpoint = await world.endpoint("one.test", lambda _: answer(500))
+        world.sender.latency_ms["one.test"] = 1000
+        await world.accept(1)
+        await world.pause(endpoint.seq)
+        await world.run_for(2 * SECOND)
+        (row,) = await world.deliveries()
+        assert (row.status, row.failed_reason) == (Status.FAILED, FailedReason.EXHAUSTED)
+
+
+async def test_enabling_starts_health_and_breaker_afresh(tmp_path: Path) -> None:
+    async with World(tmp_path, breaker_failures=3) as world:
+        endpoint = await world.endpoint("one.test", lambda _: answer(500))
+        await world.accept(10)
+        assert world.engine.next_probe_at(endpoint.seq) is not None
+        assert endpoint.health.status == "failing"
+        world.sender.latency_ms["one.test"] = 3000
+        await world.run_for(2 * SECOND)
+        await world.switch_off(endpoint.seq, EndpointState.DISABLED, DisabledReason.FAILING)
+        world.sender.scripts["one.test"] = lambda _: answer(200)
+        await world.enable(endpoint.seq)
+        assert endpoint.health == endpoint.record.health == Health()
+        assert world.engine.next_probe_at(endpoint.seq) is None
+        # A probe that was in flight before tells nothing of what comes after.
+        world.sender.latency_ms["one.test"] = 0
+        await world.run_for(SECOND)
+        assert await world.statuses() == {Status.DELIVERED: 9, Status.PENDING: 1}
+        assert endpoint.health.status == "healthy"
+        await world.run_for(2 * SECOND)
+        assert endpoint.health.status == "healthy"
+        await world.kill()
+        assert world.directory.endpoints[endpoint.seq].health.status == "healthy"
+
+
+async def test_kept_ones_stay_until_a_later_enabling(tmp_path: Path) -> None:
+    async with World(tmp_path) as world:
+        endpoint = await world.endpoint("one.test")
+        await world.pause(endpoint.seq)
+        kept = await world.accept(8)
+        await world.enable(endpoint.seq, HeldAction.KEEP)
+        fresh = await world.accept(2)
+        await world.run_for(60 * SECOND)
+        await world.restart()
+        await world.run_for(60 * SECOND)
+        assert events_sent(world) == ids(fresh)
+        assert await world.statuses() == {Status.HELD: 8, Status.DELIVERED: 2}
+        await treat(world, endpoint.seq, HeldAction.SEND)
+        await world.run_for(SECOND)
+        assert events_sent(world) == ids(fresh) + ids(kept)
+
+
+async def treat(world: World, endpoint_seq: int, held: HeldAction) -> None:
+    """Say what becomes of what an enabled endpoint holds, as the service does."""
+    record = await world.database.write(lambda c: treat_held(c, endpoint_seq, held))
+    assert record is not None
+    world.directory.put_endpoint(record)
+    world.engine.treat_held(endpoint_seq)
+
+
+async def test_dropped_ones_are_cancelled_and_later_ones_are_sent(tmp_path: Path) -> None:
+    async with World(tmp_path) as world:
+        endpoint = await world.endpoint("one.test")
+        await world.pause(endpoint.seq)
+        await world.accept(700)
+        await world.enable(endpoint.seq, HeldAction.DROP)
+        fresh = await world.accept(1)
+        await world.kill()
+        await world.run_for(5 * SECOND)
+        assert await world.statuses() == {Status.CANCELLED: 700, Status.DELIVERED: 1}
+        assert events_sent(world) == ids(fresh)
+        assert {row.completed_at is None for row in await world.deliveries()} == {False}
+
+
+async def test_what_expired_while_it_was_held_fails_when_it_would_be_sent(tmp_path: Path) -> None:
+    async with World(tmp_path) as world:
+        endpoint = await world.endpoint("one.test")
+        await world.pause(endpoint.seq)
+        await world.accept(3, expires_at=START + 60 * SECOND)
+        lasting = await world.accept(1, expires_at=START + DAY)
+        await world.run_for(HOUR)
+        assert await world.statuses() == {Status.HELD: 4}
+        await world.enable(endpoint.seq)
+        await world.run_for(SECOND)
+        assert events_sent(world) == ids(lasting)
+        rows = await world.deliveries()
+        assert [row.status for row in rows] == [Status.FAILED] * 3 + [Status.DELIVERED]
+        assert {(row.failed_reason, row.completed_at) for row in rows[:3]} == {
+            (FailedReason.EXPIRED, rows[0].completed_at)
+        }
+
+
+async def test_pausing_again_stops_the_release(tmp_path: Path) -> None:
+    async with World(tmp_path) as world:
+        endpoint = await world.endpoint("one.test")
+        await world.pause(endpoint.seq)
+        stored = await world.accept(200)
+        await world.enable(endpoint.seq)
+        await world.run_for(2 * SECOND)
+        await world.pause(endpoint.seq)
+        before = len(world.sender.sent)
+        assert 90 <= before <= 120
+        await world.run_for(HOUR)
+        assert len(world.sender.sent) == before
+        assert await world.statuses() == {Status.DELIVERED: before, Status.HELD: 200 - before}
+        await world.enable(endpoint.seq)
+        await world.run_for(4 * SECOND)
+        assert events_sent(world) == ids(stored)
+
+
+async def test_held_retries_and_first_attempts_keep_their_order(tmp_path: Path) -> None:
+    async with World(tmp_path, endpoint_in_flight_max=1, release_rate_per_second=1000) as world:
+        endpoint = await world.endpoint("one.test", lambda _: answer(500))
+        stored = await world.accept(30)
+        await world.pause(endpoint.seq)
+        stored += await world.accept(30)
+        await world.run_for(10 * SECOND)
+        before = len(world.sender.sent)
+        world.sender.scripts["one.test"] = lambda _: answer(200)
+        world.sender.latency_ms["one.test"] = 20
+        await world.enable(endpoint.seq)
+        await world.run_for(10 * SECOND)
+        assert events_sent(world, before) == ids(stored)
+
+
+async def test_nothing_more_is_released_while_an_endpoint_does_not_keep_up(tmp_path: Path) -> None:
+    async with World(tmp_path, breaker_failures=3) as world:
+        endpoint = await world.endpoint("one.test", lambda _: answer(500))
+        await world.pause(endpoint.seq)
+        await world.accept(500)
+        await world.enable(endpoint.seq)
+        await world.run_for(60 * SECOND)
+        counts = await world.statuses()
+        assert counts[Status.HELD] > 450
+        world.sender.scripts["one.test"] = lambda _: answer(200)
+        await world.run_for(HOUR)
+        assert await world.statuses() == {Status.DELIVERED: 500}
+
+
+@pytest.mark.parametrize("way", ["kill", "restart"])
+async def test_holding_and_releasing_go_on_after_a_stop_in_their_middle(tmp_path: Path, way: str) -> None:
+    async with World(tmp_path) as world:
+        endpoint = await world.endpoint("one.test", lambda _: answer(500))
+        stored = await world.accept(1000)
+        world.sender.scripts["one.test"] = lambda _: answer(200)
+        await world.pause(endpoint.seq)
+        await world.settle()
+        # Some are held by now, others are not.
+        assert {Status.HELD, Status.PENDING} == set(await world.statuses())
+        before = len(world.sender.sent)
+        await getattr(world, way)()
+        await world.run_for(60 * SECOND)
+        assert await world.statuses() == {Status.HELD: 1000}
+        await world.enable(endpoint.seq)
+        for _ in range(3):
+            await world.run_for(3 * SECOND)
+            await getattr(world, way)()
+        await world.run_for(60 * SECOND)
+        assert await world.statuses() == {Status.DELIVERED: 1000}
+        assert events_sent(world, before) == ids(stored)
+
+
+class Slow(SqliteDatabase):
+    """A database that lets something happen before or after a verb."""
+
+    before: Any = None
+
+    async def lease_due(self, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
+        leased = await super().lease_due(*args, **kwargs)
+        await self._interrupt(bool(leased))
+        return leased
+
+    async def release_held(self, wishes: Any, *, now: int) -> list[Released]:  # type: ignore[override]
+        released = await super().release_held(wishes, now=now)
+        await self._interrupt(True)
+        return released
+
+    async def _interrupt(self, wanted: bool) -> None:
+        if wanted and self.before is not None:
+            interrupt, self.before = self.before, None
+            await interrupt()
+
+
+async def test_what_was_being_leased_when_it_was_paused_is_not_sent(tmp_path: Path) -> None:
+    async with World(tmp_path, database=Slow) as world:
+        endpoint = await world.endpoint("one.test", lambda _: answer(500))
+        await world.accept(5)
+        before = len(world.sender.sent)
+        world.database.before = lambda: world.pause(endpoint.seq)  # type: ignore[attr-defined]
+        await world.run_for(HOUR)
+        assert len(world.sender.sent) == before
+        assert await world.statuses() == {Status.HELD: 5}
+
+
+async def test_what_was_being_released_when_it_was_paused_is_held_again(tmp_path: Path) -> None:
+    async with World(tmp_path, database=Slow) as world:
+        endpoint = await world.endpoint("one.test")
+        await world.pause(endpoint.seq)
+        await world.accept(10)
+        sent = []
+
+        async def pause() -> None:
+            await world.pause(endpoint.seq)
+            sent.append(len(world.sender.sent))
+
+        world.database.before = pause  # type: ignore[attr-defined]
+        await world.enable(endpoint.seq)
+        await world.run_for(HOUR)
+        assert sent == [len(world.sender.sent)]
+        assert await world.statuses() == {Status.HELD: 10 - sent[0], Status.DELIVERED: sent[0]}
+
+
+async def test_an_event_on_its_way_in_while_its_endpoint_is_enabled_is_sent_all_the_same(tmp_path: Path) -> None:
+    async with World(tmp_path) as world:
+        endpoint = await world.endpoint("one.test")
+        await world.pause(endpoint.seq)
+        await world.accept(2)
+        enabling = asyncio.ensure_future(world.enable(endpoint.seq, HeldAction.KEEP))
+        await asyncio.sleep(0)
+        # Taken while memory still knows the endpoint as paused, stored after it was enabled.
+        assert endpoint.record.state is EndpointState.PAUSED
+        stored = await world.accept(3)
+        await enabling
+        await world.run_for(6 * SECOND)
+        assert await world.statuses() == {Status.HELD: 2, Status.DELIVERED: 3}
+        assert events_sent(world) == ids(stored)
+
+
+@pytest.mark.parametrize("ended", [Status.DELIVERED, Status.FAILED])
+async def test_a_resend_that_a_pause_cuts_off_leads_back_to_what_was(tmp_path: Path, ended: Status) -> None:
+    async with World(tmp_path, delays_ms=[], endpoint_in_flight_max=1) as world:
+        endpoint = await world.endpoint("one.test", lambda _: answer(200 if ended is Status.DELIVERED else 500))
+        first, second = await world.accept(2)
+        (before, _) = await world.deliveries()
+        world.sender.scripts["one.test"] = lambda _: None
+        await resend(world, second.seq, endpoint.seq)
+        # The other is in flight, so this one waits in memory.
+        await resend(world, first.seq, endpoint.seq)
+        await world.pause(endpoint.seq)
+        sent = len(world.sender.sent)
+        await world.run_for(20 * SECOND)
+        (after, _) = await world.deliveries()
+        assert len(world.sender.sent) == sent
+        assert await world.statuses() == {ended: 2}
+        assert (after.completed_at, after.failed_reason) == (before.completed_at, before.failed_reason)
+        assert (after.resume_status, after.trigger) == (None, Trigger.SCHEDULE)
+
+
+async def test_a_resend_of_a_pending_delivery_that_a_pause_cuts_off_is_held(tmp_path: Path) -> None:
+    async with World(tmp_path) as world:
+        endpoint = await world.endpoint("one.test", lambda _: answer(500))
+        (stored,) = await world.accept(1)
+        world.sender.latency_ms["one.test"] = 1000
+        await resend(world, stored.seq, endpoint.seq)
+        await world.pause(endpoint.seq)
+        await world.run_for(10 * SECOND)
+        (row,) = await world.deliveries()
+        assert (row.status, row.due_at, row.completed_at, row.resume_status) == (Status.HELD, None, None, None)
+
+
+async def test_a_deleted_endpoint_has_its_held_deliveries_cancelled_also_after_a_kill(tmp_path: Path) -> None:
+    async with World(tmp_path) as world:
+        endpoint = await world.endpoint("one.test")
+        await world.pause(endpoint.seq)
+        await world.accept(700)
+        await world.delete_endpoint(endpoint.seq)
+        await world.kill()
+        await world.run_for(5 * SECOND)
+        assert await world.statuses() == {Status.CANCELLED: 700}
+
+
+class Gone(SqliteDatabase):
+    """A database that can be told to be away for whatever is done to held deliveries."""
+
+    gone = False
+
+    def release_held(self, wishes: Any, *, now: int) -> Any:
+        return self._away() if self.gone else super().release_held(wishes, now=now)
+
+    def write(self, body: Any) -> Any:
+        return self._away() if self.gone else super().write(body)
+
+    async def _away(self) -> Any:
+        raise Unavailable("disk full")
+
+
+@pytest.mark.parametrize("held", list(HeldAction))
+async def test_a_database_that_is_away_delays_and_loses_nothing(tmp_path: Path, held: HeldAction) -> None:
+    async with World(tmp_path, database=Gone) as world:
+        endpoint = await world.endpoint("one.test")
+        await world.pause(endpoint.seq)
+        await world.accept(20)
+        await world.enable(endpoint.seq, held)
+        world.database.gone = True  # type: ignore[attr-defined]
+        await world.run_for(10 * SECOND)
+        assert (await world.statuses())[Status.HELD] >= 15
+        world.database.gone = False  # type: ignore[attr-defined]
+        await world.run_for(10 * SECOND)
+        became = {HeldAction.SEND: Status.DELIVERED, HeldAction.DROP: Status.CANCELLED, HeldAction.KEEP: Status.HELD}
+        assert await world.statuses() == {became[held]: 20}
+
+
+async def test_many_endpoints_are_held_and_released_beside_each_other(tmp_path: Path) -> None:
+    async with World(tmp_path) as world:
+        seqs = [(await world.endpoint(f"e{number}.test", lambda _: answer(500))).seq for number in range(40)]
+        await world.accept(50)
+        for seq in seqs:
+            await world.pause(seq)
+        await world.run_for(20 * SECOND)
+        assert await world.statuses() == {Status.HELD: 2000}
+        before = len(world.sender.sent)
+        for number, seq in enumerate(seqs):
+            world.sender.scripts[f"e{number}.test"] = lambda _: answer(200)
+            await world.enable(seq)
+        await world.run_for(3 * SECOND)
+        assert await world.statuses() == {Status.DELIVERED: 2000}
+        assert len(world.sender.sent) == before + 2000
+
+
+async def test_a_rate_below_one_a_tick_is_kept(tmp_path: Path) -> None:
+    async with World(tmp_path, release_rate_per_second=2) as world:
+        endpoint = await world.endpoint("one.test")
+        await world.pause(endpoint.seq)
+        await world.accept(11)
+        await world.enable(endpoint.seq)
+        await world.run_for(10 * SECOND)
+        times = world.sender.times("one.test")
+        assert len(times) == 11
+        assert all(400 <= later - earlier <= 700 for earlier, later in pairwise(times))
