@@ -129,6 +129,8 @@ def test_values_that_are_right(environ: dict[str, str], attribute: str, value: o
         ("UPLIFT_BREAKER_FAILURES", "ten"),
         ("UPLIFT_SOURCE_IPS", "54.245.28.22/32"),
         ("UPLIFT_EGRESS_ADDRESS", "localhost"),
+        ("UPLIFT_EGRESS_ADDRESS", "0.0.0.0"),
+        ("UPLIFT_EGRESS_ADDRESS", "192.0.2.1,ff02::1"),
         ("UPLIFT_EGRESS_ADDRESS", "192.0.2.1,192.0.2.2"),
         ("UPLIFT_EGRESS_ADDRESS", "192.0.2.1,2001:db8::1,2001:db8::2"),
         ("UPLIFT_EGRESS_PROXY", "socks5://proxy:1080"),

@@ -1,16 +1,19 @@
 """The engine's time while somebody sets the machine's clock."""
 
 import asyncio
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
+from uplift_server.core.deliveries import Status
 from uplift_server.delivery.clock import SystemClock
 
-from .world import SECOND, START, World, answer
+from .world import SECOND, START, ScriptedSender, World, answer
 
 MINUTE = 60 * SECOND
 ASKED_EVERY_MS = 100
@@ -168,3 +171,71 @@ async def test_a_clock_set_forward_ends_waits_within_a_scan(tmp_path: Path) -> N
         world.clock.now += step
         await world.run_for(SECOND)
         assert len(world.sender.sent) == sent + 1
+
+
+class SteppedClock(SystemClock):
+    """The engine's own clock in real time, over a machine's clock that the test sets."""
+
+    def __init__(self) -> None:
+        self.step_ms = 0
+        self.waiting = 0
+        self._timers: list[object] = []
+        began = time.monotonic_ns()
+        super().__init__(lambda: START * 1_000_000 + time.monotonic_ns() - began + self.step_ms * 1_000_000)
+
+    @property
+    def now(self) -> int:
+        """As worlds read it."""
+        return self.now_ms()
+
+    async def wait(self, event: asyncio.Event, timeout_ms: float) -> None:
+        self.waiting += 1
+        try:
+            await super().wait(event, timeout_ms)
+        finally:
+            self.waiting -= 1
+
+
+class SteppedWorld(World):
+    """A world in real time."""
+
+    def __init__(self, folder: Path, **settings: Any) -> None:
+        super().__init__(folder, scan_every_ms=100, **settings)
+        self.clock: Any = SteppedClock()
+        self.sender = ScriptedSender(self.clock, self.settings.attempt_timeout_ms)
+
+
+@pytest.mark.parametrize("step_ms", [-10 * MINUTE, -24 * 60 * MINUTE])
+async def test_a_clock_set_back_stalls_neither_pace_nor_probes_nor_retries(tmp_path: Path, step_ms: int) -> None:
+    async with SteppedWorld(tmp_path, breaker_failures=3, delays_ms=[300] * 3) as world:
+        well_at = time.monotonic() + 0.2
+        await world.endpoint("paced.test", rate_limit_per_second=20)
+        probed = await world.endpoint("probed.test", lambda _: answer(200 if time.monotonic() > well_at else 500))
+        await world.accept(10)
+        assert world.engine.next_probe_at(probed.seq) is not None
+        assert len(world.sender.times("paced.test")) < 10
+        world.clock.step_ms = step_ms
+        async with asyncio.timeout(5):
+            while await world.statuses() != {Status.DELIVERED: 20}:
+                await asyncio.sleep(0.02)
+        assert len(world.sender.times("paced.test")) == 10
+        # What is new since then goes out at once, with the machine's time in its signature.
+        sent = len(world.sender.sent)
+        await world.accept(1)
+        assert len(world.sender.sent) == sent + 2
+        stamps = [int(each.head.split(b"webhook-timestamp: ")[1].split(b"\r\n")[0]) for _, _, each in world.sender.sent]
+        assert abs(stamps[-1] * 1000 - world.clock.wall_ms()) <= 3000
+        assert stamps[-1] - stamps[0] <= step_ms // 1000 + 10
+
+
+async def test_leases_hold_while_the_clock_is_set_back(tmp_path: Path) -> None:
+    """What is under way when it happens is neither leased again nor refused its outcome."""
+    async with SteppedWorld(tmp_path) as world:
+        world.sender.latency_ms["slow.test"] = 500
+        await world.endpoint("slow.test")
+        await world.accept(4)
+        world.clock.step_ms = -10 * MINUTE
+        await asyncio.sleep(1)
+        await world.settle()
+        assert len(world.sender.sent) == 4
+        assert await world.statuses() == {Status.DELIVERED: 4}

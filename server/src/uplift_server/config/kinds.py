@@ -122,6 +122,8 @@ def addresses(text: str) -> tuple[str, ...]:
 def source_addresses(text: str) -> tuple[str, ...]:
     """IP addresses to send from: one, or one of each version between commas."""
     found = addresses(text)
+    if any(ip_address(each).is_unspecified or ip_address(each).is_multicast for each in found):
+        raise WrongValue("is no address to send from", "name one of this machine's own")
     if len(found) != len({":" in each for each in found}):
         raise WrongValue("has two addresses of one version", "write one IPv4 address, one IPv6 address, or one of each")
     return found
