@@ -24,6 +24,7 @@ SCOPED = {
     ("GET", "/v1/events"): Scope.EVENTS_READ,
     ("GET", "/v1/events/{event}"): Scope.EVENTS_READ,
     ("GET", "/v1/events/{event}/deliveries"): Scope.DELIVERIES_READ,
+    ("GET", "/v1/events/{event}/explain"): Scope.DELIVERIES_READ,
     ("GET", "/v1/deliveries"): Scope.DELIVERIES_READ,
     ("GET", "/v1/deliveries/{delivery}"): Scope.DELIVERIES_READ,
     ("GET", "/v1/deliveries/{delivery}/attempts"): Scope.DELIVERIES_READ,
@@ -106,7 +107,7 @@ def test_what_belongs_to_others_is_not_found(mine: Owned, theirs: Owned, server:
     """Every route with somebody else's ids, by their owner's key and by an operator who acts for the wrong account."""
     acting = server.client(server.operator_key, mine.id)
     about_one = [route for route in SCOPED if "{" in route[1]]
-    assert len(about_one) == 12
+    assert len(about_one) == 13
     for method, path in about_one:
         for client in (mine.client, acting):
             answer = theirs.call(client, method, path)

@@ -348,3 +348,22 @@ def test_a_wrong_instant_is_told_by_its_option(api: FakeApi) -> None:
     result = run("audit-log", "--after", "yesterday")
     assert result.exit_code == 2
     assert "--after" in result.stderr
+
+
+def test_explain_says_why_and_what_to_do(api: FakeApi) -> None:
+    why = {
+        "endpoint": "ep_0e11",
+        "reason": "not_subscribed",
+        "text": "Other types.",
+        "hint": "Add it.",
+        "delivery": None,
+    }
+    api.answers["GET /v1/events/e1"] = {"id": "e1", "account": "acc_0a11"}
+    api.answers["GET /v1/events/e1/explain"] = {"data": [why]}
+    assert run("explain", "e1").stdout.splitlines()[1] == "ep_0e11\tnot_subscribed\tOther types.\tAdd it."
+    assert api.asked[-1].headers["uplift-account"] == "acc_0a11"
+    assert output("explain", "e1", "--endpoint", "0e1") == why
+    assert api.asked[-1].query == {"endpoint": "ep_0e11"}
+    deleted = f"ep_{'0f' * 16}"
+    output("explain", "e1", "--endpoint", deleted)
+    assert api.asked[-1].query == {"endpoint": deleted}

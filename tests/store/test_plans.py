@@ -58,6 +58,7 @@ LIST_VERBS: dict[str, Verb] = {
     "audit log": lambda c: audit.page(c, 1, AuditFilter(**SPAN), limit=50, before=(9,)),
     "audit log, an actor's": lambda c: audit.page(c, 1, AuditFilter("key_1", "key.created"), limit=50),
     "audit log of all": lambda c: audit.page(c, None, AuditFilter(**SPAN), limit=50, before=(9,)),
+    "test event": lambda c: deliveries.is_test(c, 1),
     "last failure": lambda c: deliveries.last_failure(c, 1),
     "how many are held": lambda c: waiting.held_counts(c, [1], limit=9),
     "repeat": lambda c: idempotency.once(

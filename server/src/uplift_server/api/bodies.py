@@ -171,6 +171,12 @@ class DeliveriesAsked(EndpointDeliveriesAsked):
     endpoint: str | None = Field(default=None, description="Only deliveries to this endpoint.")
 
 
+class ExplanationAsked(Body):
+    """Which endpoints are asked about."""
+
+    endpoint: str | None = Field(default=None, description="Only this endpoint; left out: all of the account.")
+
+
 class AuditAsked(Paging):
     """Which entries of the audit log."""
 

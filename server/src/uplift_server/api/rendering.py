@@ -14,6 +14,7 @@ from uplift_server.api.views import (
     EndpointView,
     EventTypeView,
     EventView,
+    ExplanationView,
     HealthView,
     KeyView,
     Listed,
@@ -35,6 +36,7 @@ from uplift_server.core.instants import instant_text, optional_instant_text
 from uplift_server.core.outcomes import Explanation, Outcome, explain
 from uplift_server.core.signing import standard_form
 from uplift_server.service.endpoints import Shown
+from uplift_server.service.explanations import Explained
 from uplift_server.service.secrets import ShownSecrets
 from uplift_server.store.records import (
     Account,
@@ -253,6 +255,18 @@ def attempt_view(attempt: Attempt, delivery: Delivery) -> AttemptView:
         )
         if answered
         else None,
+    )
+
+
+def explanation_view(explained: Explained) -> ExplanationView:
+    """What became of an event at an endpoint."""
+    delivery = explained.delivery
+    return ExplanationView(
+        endpoint=ids.prefixed(ids.ENDPOINT, explained.endpoint_id),
+        reason=explained.why.reason,
+        text=explained.why.text,
+        hint=explained.why.hint,
+        delivery=None if delivery is None else ids.delivery_id(delivery.event_id, delivery.endpoint_id),
     )
 
 

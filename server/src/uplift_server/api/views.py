@@ -4,6 +4,8 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, Field, WithJsonSchema
 
+from uplift_server.core.explanations import Reason
+
 V = TypeVar("V")
 
 StatusName = Literal["pending", "delivered", "failed", "held", "cancelled"]
@@ -182,6 +184,22 @@ class AttemptView(BaseModel):
     remote_address: str | None
     request: RequestView
     response: ResponseView | None
+
+
+class ExplanationView(BaseModel):
+    """Why an event did or did not reach an endpoint."""
+
+    endpoint: str
+    reason: Reason
+    text: str = Field(description="What happened.")
+    hint: str | None = Field(description="What to do about it; null where nothing is to be done.")
+    delivery: str | None = Field(description="Null where the event was never owed to the endpoint.")
+
+
+class ExplanationsView(BaseModel):
+    """The same for several endpoints."""
+
+    data: list[ExplanationView]
 
 
 class ActorView(BaseModel):

@@ -39,6 +39,13 @@ _TERMINAL_COLUMNS: Final = [
     Column("attempts_made", "TRIES", dropped=1),
     Column("created_at", "CREATED", "instant", dropped=2),
 ]
+_EXPLANATION_COLUMNS: Final = [
+    Column("endpoint", "ENDPOINT", "id"),
+    Column("reason", "WHY"),
+    Column("text", "WHAT HAPPENED", folds=True),
+    Column("hint", "WHAT TO DO", folds=True),
+]
+_ENDPOINT_ID_CHARACTERS: Final = len("ep_") + 32
 _ATTEMPT_COLUMNS: Final = [
     Column("number", "ATTEMPT"),
     Column("started_at", "STARTED", "instant"),
@@ -70,6 +77,39 @@ def register(app: typer.Typer) -> None:
             "uplift-server deliveries dlv_0197f0c2",
         ),
     )(deliveries)
+    command(
+        app,
+        "explain",
+        examples=(
+            "uplift-server explain 0197f0c2-5b1e-7c3a-9d5e-2f6a8b0c4d1e",
+            "uplift-server explain 0197f0c2 --endpoint ep_0197f0c2",
+        ),
+    )(explain)
+
+
+def explain(
+    session: Session,
+    event: Annotated[str, typer.Argument(help="The event: id or unique beginning of it.")],
+    endpoint: Annotated[
+        str | None, typer.Option("--endpoint", help="Only this one: id or unique beginning of it. All if absent.")
+    ] = None,
+    account: AnyAccount = None,
+    wide: Wide = False,
+) -> None:
+    """Say why an event did or did not reach each endpoint of its account, and what to do."""
+    with reach(session.config()) as client:
+        owner = None if account is None else lookup.account(client, account)["id"]
+        found = lookup.event(client, event, owner)
+        owner = owner or found.get("account")
+        # A deleted endpoint is on no list, but can be asked about by its whole id.
+        chosen = endpoint if endpoint is None or endpoint.startswith("ep_") else f"ep_{endpoint}"
+        if chosen is not None and len(chosen) < _ENDPOINT_ID_CHARACTERS:
+            chosen = lookup.endpoint(client, chosen, owner)["id"]
+        with options(endpoint="--endpoint"):
+            answer = client.get(f"/v1/events/{segment(found['id'])}/explain", account=owner, endpoint=chosen)
+        session.output.rows(
+            answer["data"], _EXPLANATION_COLUMNS, empty="The event's account has no endpoints.", wide=wide
+        )
 
 
 def send(

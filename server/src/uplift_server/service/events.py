@@ -55,34 +55,36 @@ class Events:
     async def get(self, caller: Caller, event: str) -> Event:
         """One event with its body. Raises NotFound, and AccountRequired where several accounts have the id."""
         caller.require(Scope.EVENTS_READ)
-        return await self._get(caller, event)
+        return await find_event(self._means, caller, event)
 
     async def deliveries(
         self, caller: Caller, event: str, listing: Listing, *, problems: Sequence[Problem] = ()
     ) -> Page[Delivery]:
         """The deliveries of an event. Raises as `get` does."""
         caller.require(Scope.DELIVERIES_READ)
-        found = await self._get(caller, event)
+        found = await find_event(self._means, caller, event)
         before = self._means.place(listing, 1, problems)
         return await self._means.database.read(
             lambda c: deliveries.page_of_event(c, found.seq, limit=listing.limit, before=before)
         )
 
-    async def _get(self, caller: Caller, event: str) -> Event:
-        event_id = ids.parse_uuid(event)
-        if event_id is None:
-            raise not_found(_WHAT, event)
-        found = await self._means.database.read(lambda c: events.find(c, caller.account_seq, event_id))
-        if not found:
-            raise not_found(_WHAT, event)
-        if len(found) > 1:
-            raise AccountRequired
-        return found[0]
-
     def _filter(self, query: EventQuery, problems: Sequence[Problem], listing: Listing) -> EventFilter:
         type_seq, wrong = type_seq_of(self._means.directory, query.type)
         self._means.place(listing, 1, [*problems, *wrong])
         return EventFilter(type_seq, query.created_after, query.created_before)
+
+
+async def find_event(means: Means, caller: Caller, event: str) -> Event:
+    """One event with its body. Raises NotFound, and AccountRequired where several accounts have the id."""
+    event_id = ids.parse_uuid(event)
+    if event_id is None:
+        raise not_found(_WHAT, event)
+    found = await means.database.read(lambda c: events.find(c, caller.account_seq, event_id))
+    if not found:
+        raise not_found(_WHAT, event)
+    if len(found) > 1:
+        raise AccountRequired
+    return found[0]
 
 
 def type_seq_of(directory: Directory, name: str | None) -> tuple[int | None, list[Problem]]:

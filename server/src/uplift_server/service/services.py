@@ -11,6 +11,7 @@ from uplift_server.service.deliveries import Deliveries
 from uplift_server.service.endpoints import Endpoints
 from uplift_server.service.event_types import EventTypes
 from uplift_server.service.events import Events
+from uplift_server.service.explanations import Explanations
 from uplift_server.service.greeting import Greeter
 from uplift_server.service.keys import Keys
 from uplift_server.service.means import Means
@@ -34,6 +35,7 @@ class Services:
     events: Events
     deliveries: Deliveries
     audit_log: AuditLog
+    explanations: Explanations
     source_ips: Sequence[str]
     """The addresses that requests to endpoints come from."""
 
@@ -54,6 +56,7 @@ class Services:
             events=Events(means),
             deliveries=Deliveries(means),
             audit_log=AuditLog(means),
+            explanations=Explanations(means),
             source_ips=tuple(source_ips),
         )
 

@@ -96,6 +96,17 @@ def page_of_attempts(
     return page_of([_attempt(row) for row in rows], limit, lambda attempt: (attempt.number,))
 
 
+def is_test(connection: Connection, event_seq: int) -> bool:
+    """Whether an event was made to test one endpoint."""
+    attempted = sa.select(attempts.c.seq).where(
+        attempts.c.event_seq == event_seq, attempts.c.trigger == int(Trigger.TEST)
+    )
+    owed = sa.select(deliveries.c.event_seq).where(
+        deliveries.c.event_seq == event_seq, deliveries.c.trigger == int(Trigger.TEST)
+    )
+    return any(connection.execute(query.limit(1)).first() is not None for query in (attempted, owed))
+
+
 def start_resend(
     connection: Connection, event_seq: int, endpoint_seq: int, *, now: int, lease_until: int, owner: int
 ) -> LeasedDelivery:

@@ -4,10 +4,10 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Response
 
-from uplift_server.api.bodies import EventsAsked, Paging
+from uplift_server.api.bodies import EventsAsked, ExplanationAsked, Paging
 from uplift_server.api.reading import Asked, CallerOf, QueryReader, ServicesOf
-from uplift_server.api.rendering import delivery_view, event_view, listed, one_event, stretch
-from uplift_server.api.views import DeliveryView, EventView, Listed, OneEventView
+from uplift_server.api.rendering import delivery_view, event_view, explanation_view, listed, one_event, stretch
+from uplift_server.api.views import DeliveryView, EventView, ExplanationsView, Listed, OneEventView
 from uplift_server.service.events import EventQuery
 
 router = APIRouter(tags=["Events"])
@@ -37,6 +37,15 @@ async def get_event(services: ServicesOf, caller: CallerOf, event: str) -> Respo
     """Scope `events:read`. With `body`, the envelope."""
     found = await services.events.get(caller, event)
     return Response(one_event(found, spans=caller.spans_accounts), media_type="application/json")
+
+
+@router.get("/v1/events/{event}/explain", summary="Explain where an event went")
+async def explain_event(
+    services: ServicesOf, caller: CallerOf, event: str, asked: Annotated[Asked, Depends(QueryReader(ExplanationAsked))]
+) -> ExplanationsView:
+    """Scope `deliveries:read`. Why it did or did not reach each endpoint of its account, the newest first."""
+    found = await services.explanations.of_event(caller, event, asked.values.endpoint, problems=asked.problems)
+    return ExplanationsView(data=[explanation_view(each) for each in found])
 
 
 @router.get("/v1/events/{event}/deliveries", summary="List an event's deliveries", response_model_exclude_unset=True)

@@ -1,0 +1,188 @@
+"""Why an event did or did not reach an endpoint: a reason, what happened in words, and what to do about it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from uplift_server.core.deliveries import FailedReason, Status
+from uplift_server.core.instants import instant_text
+from uplift_server.core.outcomes import Explanation
+from uplift_server.core.subscriptions import Subscription
+
+_PATTERNS_SHOWN_MAX: Final = 5
+_ENDED: Final = frozenset({Status.DELIVERED, Status.FAILED})
+
+
+class Reason(StrEnum):
+    """Where a delivery stands, or why there is none."""
+
+    PENDING = "pending"
+    DELIVERED = "delivered"
+    FAILED = "failed"
+    HELD = "held"
+    CANCELLED = "cancelled"
+    EXPIRED = "expired"
+    NOT_SUBSCRIBED = "not_subscribed"
+    ENDPOINT_NEWER = "endpoint_newer"
+    ENDPOINT_DELETED = "endpoint_deleted"
+
+
+@dataclass(frozen=True, slots=True)
+class TheEvent:
+    """What is known of the event. Instants are Unix ms."""
+
+    type: str
+    created_at: int
+    expires_at: int | None = None
+    for_one: bool = False
+    """Whether it was made for one endpoint alone, as greetings and tests are."""
+
+
+@dataclass(frozen=True, slots=True)
+class TheEndpoint:
+    """What is known of an endpoint that exists. Instants are Unix ms."""
+
+    state: str
+    """`enabled`, `paused` or `disabled`."""
+    created_at: int
+    updated_at: int
+    patterns: Sequence[str]
+    """What it subscribes to today."""
+    next_probe_at: int | None = None
+    """While its breaker is open."""
+
+
+@dataclass(frozen=True, slots=True)
+class TheDelivery:
+    """How the delivery stands. Instants are Unix ms."""
+
+    status: Status
+    under_way: bool
+    due_at: int | None
+    attempts_made: int
+    completed_at: int | None
+    failed_reason: FailedReason | None
+    failure: Explanation | None = None
+    """Of its last attempt, if that failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Why:
+    """The answer."""
+
+    reason: Reason
+    text: str
+    hint: str | None = None
+
+
+def why(event: TheEvent, endpoint: TheEndpoint | None, delivery: TheDelivery | None, *, now_ms: int) -> Why:
+    """Why the event did or did not reach the endpoint, which is None where it was deleted."""
+    if delivery is None:
+        assert endpoint is not None, "nothing joins an event to an endpoint that is gone but a delivery"
+        return _never_owed(event, endpoint)
+    if delivery.status in _ENDED:
+        return _ended(event, delivery, deleted=endpoint is None)
+    if endpoint is None:
+        return Why(
+            Reason.ENDPOINT_DELETED,
+            f"The endpoint was deleted before the event was delivered.{_so_far(delivery)}",
+            "Register the URL again for what is to come.",
+        )
+    if delivery.status is Status.PENDING:
+        return _pending(endpoint, delivery, now_ms)
+    return _held(endpoint) if delivery.status is Status.HELD else _cancelled(delivery)
+
+
+def _never_owed(event: TheEvent, endpoint: TheEndpoint) -> Why:
+    if event.for_one:
+        text = f"This {event.type} was made for one endpoint alone, whatever others subscribe to."
+        return Why(Reason.NOT_SUBSCRIBED, text)
+    if endpoint.created_at > event.created_at:
+        text = (
+            f"The endpoint was registered at {instant_text(endpoint.created_at)}, after the event was accepted at"
+            f" {instant_text(event.created_at)}."
+        )
+        return Why(Reason.ENDPOINT_NEWER, text, "Send the event again if the endpoint needs it.")
+    if Subscription(endpoint.patterns).wants(event.type):
+        return Why(
+            Reason.NOT_SUBSCRIBED,
+            f"The endpoint wants {event.type} today, and did not when the event was accepted at"
+            f" {instant_text(event.created_at)}.",
+            "Send the event again if the endpoint needs it.",
+        )
+    text = f"The endpoint subscribes to {_listed(endpoint.patterns)}, and this is {event.type}."
+    if endpoint.updated_at > event.created_at:
+        text += " It was changed since the event was accepted: this is judged by its subscription of today."
+    return Why(Reason.NOT_SUBSCRIBED, text, f"Add {event.type} to its event types if it is to get such events.")
+
+
+def _ended(event: TheEvent, delivery: TheDelivery, *, deleted: bool) -> Why:
+    if delivery.status is Status.DELIVERED:
+        instant = "" if delivery.completed_at is None else f" at {instant_text(delivery.completed_at)}"
+        return Why(Reason.DELIVERED, f"It was delivered{instant}, with attempt {delivery.attempts_made}.")
+    if delivery.failed_reason is FailedReason.EXPIRED:
+        instant = "" if event.expires_at is None else f" at {instant_text(event.expires_at)}"
+        text = f"The event expired{instant}, before it was delivered.{_so_far(delivery)}"
+        return Why(Reason.EXPIRED, text, "Send a new event; this one is not sent any more.")
+    remedy = None if deleted else "Then resend the delivery."
+    text = f"The schedule of attempts is spent.{_so_far(delivery)}"
+    return Why(Reason.FAILED, text, _remedy(delivery, remedy))
+
+
+def _cancelled(delivery: TheDelivery) -> Why:
+    return Why(
+        Reason.CANCELLED,
+        f"It was cancelled, or dropped when its endpoint was enabled.{_so_far(delivery)}",
+        "Resend the delivery if it is wanted after all.",
+    )
+
+
+def _held(endpoint: TheEndpoint) -> Why:
+    if endpoint.state == "enabled":
+        return Why(
+            Reason.HELD,
+            "It was kept when its endpoint was enabled.",
+            "Enable the endpoint again, and choose to send or to drop what is held.",
+        )
+    return Why(
+        Reason.HELD,
+        f"Its endpoint is {endpoint.state}; nothing is lost meanwhile.",
+        "Enable the endpoint, and choose to send what is held.",
+    )
+
+
+def _pending(endpoint: TheEndpoint, delivery: TheDelivery, now_ms: int) -> Why:
+    number = delivery.attempts_made + 1
+    due_at = delivery.due_at
+    if delivery.under_way:
+        text = f"Attempt {number} is under way."
+    elif endpoint.next_probe_at is not None and endpoint.next_probe_at > now_ms:
+        text = (
+            "The endpoint fails so often that it is only probed; this waits meanwhile, without spending attempts."
+            f" The next probe is at {instant_text(endpoint.next_probe_at)}."
+        )
+    elif due_at is not None and due_at > now_ms:
+        text = f"Attempt {number} is due at {instant_text(due_at)}."
+    else:
+        text = f"Attempt {number} is due, and waits for its turn behind what was due before."
+    return Why(Reason.PENDING, text + _so_far(delivery), _remedy(delivery, None))
+
+
+def _so_far(delivery: TheDelivery) -> str:
+    """What came of the attempts that were made."""
+    if delivery.attempts_made == 0:
+        return " No attempt was made."
+    made = "1 attempt was made." if delivery.attempts_made == 1 else f"{delivery.attempts_made} attempts were made."
+    return f" {made}" if delivery.failure is None else f" {made} {delivery.failure.cause}"
+
+
+def _remedy(delivery: TheDelivery, then: str | None) -> str | None:
+    known = [each for each in (delivery.failure and delivery.failure.remedy, then) if each]
+    return " ".join(known) or None
+
+
+def _listed(patterns: Sequence[str]) -> str:
+    shown = ", ".join(patterns[:_PATTERNS_SHOWN_MAX])
+    more = len(patterns) - _PATTERNS_SHOWN_MAX
+    return f"{shown} and {more} more" if more > 0 else shown

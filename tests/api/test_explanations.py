@@ -1,0 +1,90 @@
+"""Why not: every endpoint of an account, and what became of an event there."""
+
+from typing import Any
+
+from uplift_server.core.deliveries import Status
+from uplift_server.core.outcomes import Outcome
+
+
+def explained(client: Any, event: str, query: str = "") -> dict[str, dict[str, Any]]:
+    """The answer, by endpoint."""
+    answer = client.get(f"/v1/events/{event}/explain{query}")
+    assert answer.status == 200, answer.body
+    for each in answer.json["data"]:
+        assert set(each) == {"endpoint", "reason", "text", "hint", "delivery"}
+        assert each["text"].endswith(".")
+    return {each["endpoint"]: each for each in answer.json["data"]}
+
+
+def register(client: Any, *types: str) -> str:
+    """A new endpoint's id."""
+    return str(client.post("/v1/endpoints", {"url": "https://example.com/a", "event_types": list(types)}).json["id"])
+
+
+def test_every_endpoint_of_the_account_is_explained(server: Any) -> None:
+    account = server.account()
+    owner = server.owner(account)
+    delivered, failed, held, gone = (register(owner) for _ in range(4))
+    other = register(owner, "export.*")
+    owed = {delivered: Status.DELIVERED, failed: Status.PENDING, held: Status.HELD, gone: Status.PENDING}
+    event = server.event(account, owed)
+    for leased in server.lease(failed):
+        server.settle(leased, Outcome.SERVER_ERROR, Status.FAILED)
+    owner.delete(f"/v1/endpoints/{gone}")
+    newer = register(owner)
+
+    found = explained(owner, event)
+    assert {endpoint: each["reason"] for endpoint, each in found.items()} == {
+        newer: "endpoint_newer",
+        other: "not_subscribed",
+        gone: "endpoint_deleted",
+        held: "held",
+        failed: "failed",
+        delivered: "delivered",
+    }
+    assert list(found) == [newer, other, gone, held, failed, delivered]
+    assert "answered 500" in found[failed]["text"]
+    assert found[failed]["hint"].endswith("Then resend the delivery.")
+    assert found[other]["delivery"] is found[newer]["delivery"] is None
+    deliveries = {each["endpoint"]: each["id"] for each in owner.get(f"/v1/events/{event}/deliveries").json["data"]}
+    assert {endpoint: each["delivery"] for endpoint, each in found.items() if each["delivery"]} == deliveries
+    for endpoint in (gone, newer):
+        assert explained(owner, event, f"?endpoint={endpoint}") == {endpoint: found[endpoint]}
+    assert explained(server.operator, event) == found
+
+
+def test_a_greeting_was_for_its_endpoint_alone(server: Any) -> None:
+    owner = server.owner(server.account())
+    first, second = register(owner), register(owner)
+    greeting = owner.get("/v1/events?type=webhook.created&limit=1").json["data"][0]["id"]
+
+    found = explained(owner, greeting)
+    assert found[second]["reason"] == "pending"
+    assert found[first]["reason"] == "not_subscribed"
+    assert "for one endpoint alone" in found[first]["text"]
+
+
+def test_an_endpoint_that_is_not_the_accounts_is_unknown(server: Any) -> None:
+    account = server.account()
+    owner, stranger = server.owner(account), server.owner(server.account())
+    event = server.event(account)
+    theirs = register(stranger)
+    for endpoint in (theirs, "ep_nonsense", ""):
+        answer = owner.get(f"/v1/events/{event}/explain?endpoint={endpoint}")
+        assert answer.problems == {("endpoint", "endpoint_unknown")}
+    assert explained(owner, event) == {}
+
+
+def test_a_failure_is_explained_while_the_schedule_goes_on(server: Any) -> None:
+    account = server.account()
+    owner = server.owner(account)
+    endpoint = register(owner)
+    event = server.event(account, {endpoint: Status.PENDING})
+    now = server.services.means.now()
+    for leased in server.lease(endpoint):
+        server.settle(leased, Outcome.TIMEOUT, Status.PENDING, now + 60_000)
+
+    [found] = explained(owner, event).values()
+    assert found["reason"] == "pending"
+    assert "Attempt 2 is due at" in found["text"]
+    assert found["hint"]

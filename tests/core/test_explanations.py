@@ -1,0 +1,163 @@
+"""Every way an event reaches an endpoint or does not has its reason, and words that are true."""
+
+from dataclasses import replace
+
+import pytest
+
+from uplift_server.core.deliveries import FailedReason, Status
+from uplift_server.core.explanations import Reason, TheDelivery, TheEndpoint, TheEvent, Why, why
+from uplift_server.core.outcomes import Explanation
+
+NOW = 1_764_000_000_000
+HOUR = 3_600_000
+EVENT = TheEvent("athlete.created", NOW - HOUR)
+ENDPOINT = TheEndpoint("enabled", NOW - 9 * HOUR, NOW - 9 * HOUR, ("athlete.*",))
+DELIVERY = TheDelivery(Status.PENDING, False, NOW + HOUR, 0, None, None)
+FAILURE = Explanation("Your server answered 500.", "Look at its log.")
+TRIED = replace(DELIVERY, attempts_made=3, failure=FAILURE)
+
+
+def answer(
+    event: TheEvent = EVENT, endpoint: TheEndpoint | None = ENDPOINT, delivery: TheDelivery | None = DELIVERY
+) -> Why:
+    return why(event, endpoint, delivery, now_ms=NOW)
+
+
+# ---- with a delivery
+
+
+def test_a_delivered_event_tells_when_and_with_which_attempt() -> None:
+    done = replace(TRIED, status=Status.DELIVERED, attempts_made=2, completed_at=NOW)
+
+    for endpoint in (ENDPOINT, None):
+        found = answer(endpoint=endpoint, delivery=done)
+        assert found == Why(Reason.DELIVERED, "It was delivered at 2025-11-24T16:00:00.000Z, with attempt 2.")
+    assert "delivered, with" in answer(delivery=replace(done, completed_at=None)).text
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "delivery", "text"),
+    [
+        (ENDPOINT, DELIVERY, "Attempt 1 is due at 2025-11-24T17:00:00.000Z. No attempt was made."),
+        (ENDPOINT, replace(DELIVERY, due_at=NOW), "Attempt 1 is due, and waits for its turn"),
+        (ENDPOINT, replace(DELIVERY, due_at=None), "Attempt 1 is due, and waits for its turn"),
+        (
+            ENDPOINT,
+            replace(TRIED, under_way=True),
+            "Attempt 4 is under way. 3 attempts were made. Your server answered",
+        ),
+        (
+            ENDPOINT,
+            replace(TRIED, attempts_made=1),
+            "Attempt 2 is due at 2025-11-24T17:00:00.000Z. 1 attempt was made. ",
+        ),
+        (replace(ENDPOINT, next_probe_at=NOW + 1), TRIED, "The next probe is at 2025-11-24T16:00:00.001Z. 3 attempts"),
+        (replace(ENDPOINT, next_probe_at=NOW), TRIED, "Attempt 4 is due at"),
+    ],
+)
+def test_a_pending_one_tells_what_it_waits_for(endpoint: TheEndpoint, delivery: TheDelivery, text: str) -> None:
+    found = answer(endpoint=endpoint, delivery=delivery)
+
+    assert found.reason is Reason.PENDING
+    assert text in found.text
+    assert found.hint == (FAILURE.remedy if delivery.failure else None)
+
+
+def test_a_failed_one_tells_why_and_how_to_resend_it() -> None:
+    failed = replace(TRIED, status=Status.FAILED, failed_reason=FailedReason.EXHAUSTED)
+
+    found = answer(delivery=failed)
+    assert found.reason is Reason.FAILED
+    assert found.text == "The schedule of attempts is spent. 3 attempts were made. Your server answered 500."
+    assert found.hint == "Look at its log. Then resend the delivery."
+    assert answer(endpoint=None, delivery=failed).hint == "Look at its log."
+    assert answer(endpoint=None, delivery=replace(failed, failure=None)).hint is None
+
+
+def test_an_expired_one_tells_when() -> None:
+    expired = replace(DELIVERY, status=Status.FAILED, failed_reason=FailedReason.EXPIRED)
+
+    found = answer(replace(EVENT, expires_at=NOW), delivery=expired)
+    assert found.reason is Reason.EXPIRED
+    assert found.text == (
+        "The event expired at 2025-11-24T16:00:00.000Z, before it was delivered. No attempt was made."
+    )
+    assert answer(delivery=expired).text.startswith("The event expired, before")
+
+
+@pytest.mark.parametrize("state", ["paused", "disabled"])
+def test_a_held_one_names_the_state_that_holds_it(state: str) -> None:
+    found = answer(endpoint=replace(ENDPOINT, state=state), delivery=replace(DELIVERY, status=Status.HELD))
+
+    assert found.reason is Reason.HELD
+    assert f"is {state}" in found.text
+
+
+def test_one_that_was_kept_is_released_by_enabling_again() -> None:
+    found = answer(delivery=replace(DELIVERY, status=Status.HELD))
+
+    assert (found.reason, found.text) == (Reason.HELD, "It was kept when its endpoint was enabled.")
+    assert found.hint is not None
+
+
+def test_a_cancelled_one_can_be_resent() -> None:
+    found = answer(delivery=replace(DELIVERY, status=Status.CANCELLED))
+
+    assert found.reason is Reason.CANCELLED
+    assert "resend" in str(found.hint).lower()
+
+
+@pytest.mark.parametrize("status", [Status.PENDING, Status.HELD, Status.CANCELLED])
+def test_what_a_deleted_endpoint_did_not_get_is_told_by_its_deletion(status: Status) -> None:
+    found = answer(endpoint=None, delivery=replace(TRIED, status=status))
+
+    assert found.reason is Reason.ENDPOINT_DELETED
+    assert "3 attempts were made." in found.text
+
+
+# ---- without one
+
+
+def test_a_newer_endpoint_is_not_owed_what_was_before_it() -> None:
+    found = answer(endpoint=replace(ENDPOINT, created_at=NOW), delivery=None)
+
+    assert found.reason is Reason.ENDPOINT_NEWER
+    assert "2025-11-24T16:00:00.000Z, after the event was accepted at 2025-11-24T15:00:00.000Z" in found.text
+
+
+def test_a_subscription_to_other_types_is_named() -> None:
+    found = answer(endpoint=replace(ENDPOINT, patterns=("movement.*", "export.completed")), delivery=None)
+
+    assert found == Why(
+        Reason.NOT_SUBSCRIBED,
+        "The endpoint subscribes to movement.*, export.completed, and this is athlete.created.",
+        "Add athlete.created to its event types if it is to get such events.",
+    )
+
+
+def test_a_long_subscription_is_named_by_its_beginning() -> None:
+    found = answer(endpoint=replace(ENDPOINT, patterns=tuple(f"a.t{n}" for n in range(7))), delivery=None)
+
+    assert "a.t0, a.t1, a.t2, a.t3, a.t4 and 2 more," in found.text
+
+
+def test_a_subscription_changed_since_says_that_it_is_todays() -> None:
+    changed = replace(ENDPOINT, patterns=("movement.*",), updated_at=NOW)
+
+    assert answer(endpoint=changed, delivery=None).text.endswith("judged by its subscription of today.")
+
+
+def test_a_subscription_widened_since_did_not_want_it_then() -> None:
+    found = answer(endpoint=replace(ENDPOINT, updated_at=NOW), delivery=None)
+
+    assert found.reason is Reason.NOT_SUBSCRIBED
+    assert "wants athlete.created today, and did not when" in found.text
+
+
+def test_a_greeting_or_a_test_is_for_one_endpoint_only() -> None:
+    for endpoint in (ENDPOINT, replace(ENDPOINT, created_at=NOW)):
+        found = answer(replace(EVENT, for_one=True), endpoint, None)
+        assert found == Why(
+            Reason.NOT_SUBSCRIBED,
+            "This athlete.created was made for one endpoint alone, whatever others subscribe to.",
+        )
