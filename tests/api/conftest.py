@@ -284,7 +284,7 @@ async def _serve(
         sealer=sealer,
         policy=AddressPolicy(allow_private_networks=False),
         resolve=resolve,
-        source_ips=["54.245.28.22"],
+        source_ips=["54.245.28.22", "192.0.2.7@2999-01-01T00:00:00Z", "192.0.2.8@2020-01-01T00:00:00Z"],
     )
     api = create_api(services, answer_seconds_max=answer_seconds_max)
     config = uvicorn.Config(api, port=0, log_level="error", lifespan="off")

@@ -207,7 +207,31 @@ def test_egress_that_cannot_work_is_found(tmp_path: Path) -> None:
     assert "source ips" not in found
     _, found = examine(UPLIFT_EGRESS_ADDRESS="127.0.0.1,2001:db8::1", UPLIFT_SOURCE_IPS="127.0.0.1")
     assert found["egress"][0] == "fail"
-    assert found["source ips"] == ("warn", "requests leave from 2001:db8::1, not among those published")
+    assert found["source ips"][0] == "warn"
+    assert found["source ips"][1].startswith("requests leave from 2001:db8::1, not among those published")
+
+
+def test_an_address_that_is_only_announced_is_not_yet_published() -> None:
+    _, found = examine(UPLIFT_EGRESS_ADDRESS="127.0.0.1", UPLIFT_SOURCE_IPS="127.0.0.1@2999-01-01T00:00:00Z")
+    assert found["source ips"][0] == "warn"
+    _, found = examine(UPLIFT_EGRESS_ADDRESS="127.0.0.1", UPLIFT_SOURCE_IPS="127.0.0.1@2020-01-01T00:00:00Z")
+    assert "source ips" not in found
+
+
+@pytest.mark.parametrize(("address", "translated"), [("127.0.0.1", True), ("8.8.8.8", False)])
+def test_behind_a_translation_nobody_can_tell(address: str, translated: bool) -> None:
+    _, found = examine(UPLIFT_EGRESS_ADDRESS=address)
+    assert ("nobody here can tell" in found["source ips"][1]) is translated
+
+
+def test_the_proxy_is_tried() -> None:
+    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
+        port = listener.getsockname()[1]
+        code, found = examine(UPLIFT_EGRESS_PROXY=f"http://user:hush@127.0.0.1:{port}")
+        assert (code, found["egress proxy"]) == (0, ("ok", f"127.0.0.1 port {port} takes connections"))
+    code, found = examine(UPLIFT_EGRESS_PROXY=f"http://user:hush@127.0.0.1:{port}")
+    assert (code, found["egress proxy"][0]) == (1, "fail")
+    assert "hush" not in found["egress proxy"][1]
 
 
 def test_a_full_disk_a_wrong_clock_and_missing_names_are_found(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +20,8 @@ from uplift_server.cli.listening import cannot_listen
 from uplift_server.cli.reach import local_url, server_runs
 from uplift_server.cli.session import Session
 from uplift_server.config import Config, ConfigError, secret_key
+from uplift_server.core.source_addresses import SourceAddress, current
+from uplift_server.delivery.sender.proxy import Proxy
 from uplift_server.store import inspection, schema_version
 from uplift_server.store.errors import Unavailable
 from uplift_server.store.sealing import Sealer, WrongSecretKey, parse_key
@@ -30,6 +33,7 @@ CLOCK_EARLIEST_S: Final = 1_735_689_600  # 2025: before this program was written
 RESOLVED_NAME: Final = "example.com"
 RESOLVE_SECONDS_WARN: Final = 2.0
 INTEGRITY_SECONDS: Final = 10.0
+PROXY_SECONDS: Final = 3.0
 
 
 def examine(session: Session) -> Iterator[Finding]:
@@ -182,10 +186,15 @@ def _egress(config: Config) -> Iterator[Finding]:
             except OSError as error:
                 text = f"{address} is no address of this machine ({error.strerror})"
                 yield Finding("egress", "fail", text, "add it to an interface, or correct UPLIFT_EGRESS_ADDRESS")
-    unpublished = [address for address in config.egress_address or () if address not in config.source_ips]
+    published = current(map(SourceAddress.parse, config.source_ips), time.time_ns() // 1_000_000)
+    unpublished = [address for address in config.egress_address or () if address not in published]
     if unpublished:
         text = f"requests leave from {' and '.join(unpublished)}, not among those published"
+        if not any(ip_address(address).is_global for address in unpublished):
+            text += "; what they are translated to on their way, nobody here can tell"
         yield Finding("source ips", "warn", text, "add it to UPLIFT_SOURCE_IPS, unless an address is translated later")
+    if config.egress_proxy is not None:
+        yield _proxy(config.egress_proxy)
     try:
         context = ssl.create_default_context(cafile=config.egress_ca_file)
     except (OSError, ssl.SSLError) as error:
@@ -200,6 +209,19 @@ def _egress(config: Config) -> Iterator[Finding]:
         yield Finding(
             "trust", "fail", "no certificate authority is trusted, so no https endpoint can be reached", remedy
         )
+
+
+def _proxy(url: str) -> Finding:
+    remedy = "start it, or correct UPLIFT_EGRESS_PROXY; without it nothing is delivered"
+    try:
+        proxy = Proxy.parse(url)
+        shown = f"{proxy.host} port {proxy.port}"
+        socket.create_connection((proxy.host, proxy.port), timeout=PROXY_SECONDS).close()
+    except ValueError as error:
+        return Finding("egress proxy", "fail", str(error), "correct UPLIFT_EGRESS_PROXY")
+    except OSError as error:
+        return Finding("egress proxy", "fail", f"{shown} cannot be reached ({error.strerror or error})", remedy)
+    return Finding("egress proxy", "ok", f"{shown} takes connections")
 
 
 def _names() -> Finding:

@@ -12,6 +12,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from uplift_server.core.durations import parse_duration
+from uplift_server.core.source_addresses import SourceAddress
 
 DELAYS_MAX: Final = 100
 SQLITE: Final = "sqlite:///"
@@ -117,6 +118,17 @@ def address(text: str) -> str:
 def addresses(text: str) -> tuple[str, ...]:
     """IP addresses between commas; none for an empty text."""
     return tuple(address(part.strip()) for part in text.split(",")) if text else ()
+
+
+def published_addresses(text: str) -> tuple[str, ...]:
+    """IP addresses between commas, each with the instant from which it is used where it is only announced."""
+    try:
+        return tuple(SourceAddress.parse(part).text for part in text.split(",")) if text else ()
+    except ValueError:
+        raise WrongValue(
+            "is no list of addresses, of which each may have an instant",
+            "write 192.0.2.10,192.0.2.11@2026-12-01T00:00:00Z for one address in use and one from that instant on",
+        ) from None
 
 
 def source_addresses(text: str) -> tuple[str, ...]:

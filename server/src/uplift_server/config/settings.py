@@ -68,8 +68,9 @@ SETTINGS: Final[tuple[Setting, ...]] = (
             "failed attempts in a row after which an endpoint is only probed; 0 never"),
     Setting("UPLIFT_BREAKER_PROBE_MAX", "breaker_probe_max_ms", "10ms to 1d", kinds.duration("10ms", "1d"), "5m",
             "the longest wait between two probes, and the longest that a Retry-After holds up an endpoint"),
-    Setting("UPLIFT_SOURCE_IPS", "source_ips", "addresses", kinds.addresses, "54.245.28.22",
-            "the addresses requests come from, as published to integrators"),
+    Setting("UPLIFT_SOURCE_IPS", "source_ips", "addresses", kinds.published_addresses, "54.245.28.22",
+            "the addresses requests come from, as published to integrators; one that is only announced has its instant:"
+            " `192.0.2.11@2026-12-01T00:00:00Z`"),
     Setting("UPLIFT_EGRESS_ADDRESS", "egress_address", "address, or two", kinds.source_addresses, None,
             "the local address outgoing connections are bound to; with one of each version between commas, both"),
     Setting("UPLIFT_EGRESS_PROXY", "egress_proxy", "URL", kinds.url("http", userinfo=True), None,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from uplift_server.config.kinds import WrongValue, addresses, schedule
+from uplift_server.config.kinds import WrongValue, published_addresses, schedule
 from uplift_server.config.problems import ConfigError, ConfigProblem
 from uplift_server.config.settings import BY_KEY, BY_NAME, OTHER_TOOLS, PREFIX, SETTINGS, Config, Setting, Value
 from uplift_server.core.durations import format_duration
@@ -63,7 +63,7 @@ def _parse(setting: Setting, text: str | None) -> Value:
         return None
     if not text.isprintable() or len(text) > VALUE_CHARACTERS_MAX:
         raise WrongValue("has characters that cannot be printed, or too many", "write it again")
-    if text == "" and setting.parse not in (schedule, addresses):
+    if text == "" and setting.parse not in (schedule, published_addresses):
         raise WrongValue("is empty", f"give it a value, or remove it to have {setting.default}")
     return setting.parse(text)
 

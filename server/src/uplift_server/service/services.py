@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from uplift_server.core.addresses import AddressPolicy
+from uplift_server.core.source_addresses import SourceAddress
 from uplift_server.service.accounts import Accounts
 from uplift_server.service.audit import AuditLog
 from uplift_server.service.authentication import Authenticator
@@ -36,7 +37,7 @@ class Services:
     deliveries: Deliveries
     audit_log: AuditLog
     explanations: Explanations
-    source_ips: Sequence[str]
+    source_ips: Sequence[SourceAddress]
     """The addresses that requests to endpoints come from."""
 
     @classmethod
@@ -57,7 +58,7 @@ class Services:
             deliveries=Deliveries(means),
             audit_log=AuditLog(means),
             explanations=Explanations(means),
-            source_ips=tuple(source_ips),
+            source_ips=[SourceAddress.parse(each) for each in source_ips],
         )
 
     async def check_ready(self) -> None:

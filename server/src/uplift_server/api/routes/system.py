@@ -7,6 +7,8 @@ from uplift_server import __version__
 from uplift_server.api.reading import ServicesOf
 from uplift_server.api.reference import reference_page
 from uplift_server.api.views import SourceIpsView
+from uplift_server.core import source_addresses
+from uplift_server.core.instants import instant_text
 
 router = APIRouter(tags=["Server"])
 PUBLIC = frozenset({"/v1/source-ips", "/healthz", "/readyz", "/openapi.json", "/docs", "/"})
@@ -16,7 +18,12 @@ PUBLIC = frozenset({"/v1/source-ips", "/healthz", "/readyz", "/openapi.json", "/
 @router.get("/v1/source-ips", summary="List the addresses requests come from")
 async def get_source_ips(services: ServicesOf) -> SourceIpsView:
     """Public. Let these through your firewall."""
-    return SourceIpsView(current=list(services.source_ips), upcoming=[])
+    now = services.means.now()
+    announced = source_addresses.upcoming(services.source_ips, now)
+    return SourceIpsView(
+        current=source_addresses.current(services.source_ips, now),
+        upcoming=[{"address": each.address, "from": instant_text(each.since or now)} for each in announced],
+    )
 
 
 @router.head("/healthz", include_in_schema=False)

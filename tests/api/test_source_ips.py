@@ -1,0 +1,12 @@
+"""The addresses requests come from, for everybody's firewall."""
+
+from typing import Any
+
+
+def test_addresses_in_use_and_announced_are_public(server: Any) -> None:
+    """One whose instant has come is in use, without a restart."""
+    answer = server.client(None).get("/v1/source-ips")
+    assert answer.json == {
+        "current": ["54.245.28.22", "192.0.2.8"],
+        "upcoming": [{"address": "192.0.2.7", "from": "2999-01-01T00:00:00.000Z"}],
+    }

@@ -1,0 +1,40 @@
+"""Addresses that are published become current by themselves."""
+
+import pytest
+
+from uplift_server.core.source_addresses import SourceAddress, current, upcoming
+
+NOW = 1_764_000_000_000
+OLD = SourceAddress("192.0.2.1")
+SOON = SourceAddress("192.0.2.2", NOW + 1)
+LATER = SourceAddress("2001:db8::1", NOW + 2)
+
+
+def test_an_address_is_upcoming_until_its_instant_and_current_from_then_on() -> None:
+    published = [OLD, LATER, SOON]
+
+    assert (current(published, NOW), upcoming(published, NOW)) == (["192.0.2.1"], [SOON, LATER])
+    assert (current(published, NOW + 1), upcoming(published, NOW + 1)) == (["192.0.2.1", "192.0.2.2"], [LATER])
+    assert current(published, NOW + 2) == ["192.0.2.1", "2001:db8::1", "192.0.2.2"]
+    assert upcoming(published, NOW + 2) == []
+
+
+def test_an_address_given_twice_is_told_once() -> None:
+    assert current([OLD, OLD, SourceAddress("192.0.2.1", 5)], NOW) == ["192.0.2.1"]
+
+
+@pytest.mark.parametrize("each", [OLD, SOON, LATER])
+def test_the_text_leads_back(each: SourceAddress) -> None:
+    assert SourceAddress.parse(each.text) == each
+
+
+def test_spaces_offsets_and_other_notations_are_read() -> None:
+    assert SourceAddress.parse(" 2001:DB8::0001 @ 2025-11-24T17:00:00+01:00 ") == SourceAddress("2001:db8::1", NOW)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "x", "192.0.2.1@", "192.0.2.1@soon", "@2026-01-01T00:00:00Z", "192.0.2.0/24", "fe80::1%eth0"]
+)
+def test_anything_else_is_refused(text: str) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 - the texts of several parsers
+        SourceAddress.parse(text)
