@@ -56,7 +56,7 @@ def database(*, sealed_with: str | None = None) -> Path:
 def test_a_fresh_machine_is_fine_and_stays_untouched(tmp_path: Path) -> None:
     code, found = examine()
     assert code == 0
-    assert set(found) == {"python", "clock", "settings", "disk", "port", "database", "trust", "dns"}
+    assert set(found) == {"python", "clock", "settings", "disk", "port", "database", "trust", "dns", "mail"}
     assert list(tmp_path.iterdir()) == []
 
 
@@ -250,4 +250,4 @@ def test_people_get_lines_with_a_remedy_below() -> None:
     assert result.exit_code == 1
     assert "fail egress" in result.stdout
     assert "-> add it to an interface" in result.stdout
-    assert "1 of 10 checks failed" in result.stderr
+    assert "1 of 11 checks failed" in result.stderr

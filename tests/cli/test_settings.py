@@ -41,6 +41,7 @@ def test_the_defaults_are_those_of_the_contract() -> None:
     assert (config.breaker_failures, config.breaker_probe_max_ms) == (10, 300_000)
     assert config.source_ips == ("54.245.28.22",)
     assert (config.egress_address, config.egress_proxy, config.egress_ca_file) == (None, None, None)
+    assert (config.smtp_url, config.mail_from, config.operator_email, config.sends_mail) == (None, None, None, False)
     assert config.retention_ms == 30 * DAY
     assert config.log_format == "json"
     assert load({}, terminal=True).log_format == "console"
@@ -86,6 +87,10 @@ def test_the_environment_goes_before_the_file_and_the_file_before_the_default(tm
         ({"UPLIFT_SOURCE_IPS": "192.0.2.1, 2001:DB8::0001"}, "source_ips", ("192.0.2.1", "2001:db8::1")),
         ({"UPLIFT_EGRESS_PROXY": ""}, "egress_proxy", None),
         ({"UPLIFT_EGRESS_PROXY": "http://user:word@proxy:3128"}, "egress_proxy", "http://user:word@proxy:3128"),
+        ({"UPLIFT_SMTP_URL": ""}, "sends_mail", False),
+        ({"UPLIFT_SMTP_URL": "smtp://u:p%40@localhost", "UPLIFT_MAIL_FROM": "a@b.example"}, "sends_mail", True),
+        ({"UPLIFT_MAIL_FROM": "Uplift <a@b.example>"}, "mail_from", "Uplift <a@b.example>"),
+        ({"UPLIFT_OPERATOR_EMAIL": "a@b.example"}, "operator_email", "a@b.example"),
         ({"UPLIFT_RETENTION": "0"}, "retention_ms", 0),
         ({"UPLIFT_ATTEMPT_TIMEOUT": "2s"}, "connect_timeout_ms", 2_000),
         ({"UPLIFT_ATTEMPT_TIMEOUT": "2s"}, "lease_ms", 17_000),
@@ -132,6 +137,10 @@ def test_values_that_are_right(environ: dict[str, str], attribute: str, value: o
         ("UPLIFT_MAX_IN_FLIGHT", "0"),
         ("UPLIFT_MAX_IN_FLIGHT_PER_ENDPOINT", "257"),
         ("UPLIFT_BREAKER_FAILURES", "ten"),
+        ("UPLIFT_SMTP_URL", "mail.example.com:587"),
+        ("UPLIFT_SMTP_URL", "smtp://user:secr#et@mail.example.com"),
+        ("UPLIFT_MAIL_FROM", "Uplift"),
+        ("UPLIFT_OPERATOR_EMAIL", "Uplift <a@b.example>"),
         ("UPLIFT_SOURCE_IPS", "54.245.28.22/32"),
         ("UPLIFT_SOURCE_IPS", "54.245.28.22,"),
         ("UPLIFT_SOURCE_IPS", "54.245.28.22@tomorrow"),
@@ -151,7 +160,7 @@ def test_values_that_are_right(environ: dict[str, str], attribute: str, value: o
 def test_a_wrong_value_is_named_with_a_remedy_and_without_the_value_of_a_secret(name: str, value: str) -> None:
     found = problems({name: value})
     assert list(found) == [name]
-    if value and "KEY" in name:
+    if value and ("KEY" in name or "SMTP" in name):
         assert value not in found[name]
 
 
@@ -254,3 +263,16 @@ def test_nor_does_any_file(tmp_path_factory: pytest.TempPathFactory, content: by
     path.write_bytes(content)
     result = loaded({}, path)
     assert isinstance(result, Config) or result.problems
+
+
+def test_mail_needs_a_sender() -> None:
+    found = problems({"UPLIFT_SMTP_URL": "smtp://u:geheim@localhost"})
+    assert list(found) == ["UPLIFT_MAIL_FROM"]
+    assert "UPLIFT_SMTP_URL" in found["UPLIFT_MAIL_FROM"]
+    assert "geheim" not in found["UPLIFT_MAIL_FROM"]
+
+
+def test_the_password_of_the_mail_server_is_shown_to_nobody() -> None:
+    config = load({"UPLIFT_SMTP_URL": "smtp://u:geheim@localhost", "UPLIFT_MAIL_FROM": "a@b.example"})
+    assert "geheim" not in repr(config)
+    assert not any("geheim" in each.value for each in describe(config))

@@ -1,8 +1,32 @@
-"""Every kind of notice says which facts it carries."""
+"""Every kind of notice says which facts it carries, and mails are tried for three days."""
 
-from uplift_server.core.notices import FACTS, NoticeKind
+from hypothesis import given
+from hypothesis import strategies as st
+
+from uplift_server.core.notices import FACTS, GIVE_UP_AFTER_MS, NoticeKind, retry_at
+
+MINUTE = 60_000
 
 
 def test_every_kind_has_its_facts() -> None:
     assert set(FACTS) == set(NoticeKind)
     assert all(facts and len(set(facts)) == len(facts) for facts in FACTS.values())
+
+
+def test_the_waits_grow() -> None:
+    minutes = [retry_at(made, created_at=0, now_ms=0) for made in range(1, 9)]
+    assert minutes == [each * MINUTE for each in (1, 5, 30, 120, 360, 720, 720, 720)]
+
+
+def test_the_last_attempt_is_made_when_the_time_is_over() -> None:
+    assert retry_at(9, created_at=0, now_ms=GIVE_UP_AFTER_MS - 1) == GIVE_UP_AFTER_MS
+    assert retry_at(9, created_at=0, now_ms=GIVE_UP_AFTER_MS) is None
+    assert retry_at(1, created_at=0, now_ms=2 * GIVE_UP_AFTER_MS) is None
+
+
+@given(st.integers(1, 100), st.integers(0, 2**41), st.integers(0, 2 * GIVE_UP_AFTER_MS))
+def test_a_retry_is_later_and_never_too_late(made: int, created_at: int, age_ms: int) -> None:
+    now = created_at + age_ms
+    at = retry_at(made, created_at=created_at, now_ms=now)
+    assert at is None or now < at <= created_at + GIVE_UP_AFTER_MS
+    assert (at is None) == (age_ms >= GIVE_UP_AFTER_MS)

@@ -14,6 +14,8 @@ ROOMS_OF = {
     "sqlalchemy": ("uplift_server.store",),
     "alembic": ("uplift_server.store",),
     "sqlite3": ("uplift_server.store",),
+    "aiosmtplib": ("uplift_server.mail",),
+    "jinja2": ("uplift_server.mail", "uplift_server.dashboard"),
 }
 
 

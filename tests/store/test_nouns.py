@@ -11,8 +11,20 @@ import pytest
 import sqlalchemy as sa
 
 from uplift_server.core.deliveries import Status
-from uplift_server.store import accounts, deliveries, endpoints, event_types, events, idempotency, keys, schema_version
+from uplift_server.core.notices import Notice, NoticeKind
+from uplift_server.store import (
+    accounts,
+    deliveries,
+    endpoints,
+    event_types,
+    events,
+    idempotency,
+    keys,
+    notices,
+    schema_version,
+)
 from uplift_server.store.errors import Conflict
+from uplift_server.store.notices import NoticeResult
 from uplift_server.store.records import DeliveryFilter, EventFilter
 from uplift_server.store.sqlite.connection import bound
 
@@ -296,3 +308,39 @@ def test_secrets_are_replaced_and_the_previous_ones_erased_when_their_time_is_ov
     assert endpoints.erase_previous_secrets(connection, named, now=15) == []
     kept = [endpoints.get(connection, None, made[number].id) for number in (1, 3)]
     assert [each.previous_secret for each in kept if each is not None] == [b"sealed", b"sealed"]
+
+
+def test_notices_are_due_until_they_are_sent_or_given_up(connection: sa.Connection) -> None:
+    def add(at: int, *numbers: int) -> None:
+        notices.add(
+            connection,
+            NoticeKind.ENDPOINT_RECOVERED,
+            account_seq=1,
+            endpoint_seq=2,
+            recipients=[(bytes([number]) * 16, f"{number}@x.example") for number in numbers],
+            facts={"url": "ü", "recovered_at": None},
+            now=at,
+        )
+
+    def due(now: int, limit: int = 10) -> list[int]:
+        return [notice.seq for notice in notices.due(connection, now=now, limit=limit)]
+
+    add(20, 1)
+    add(10, 2, 3)
+    add(10)
+    assert due(9) == []
+    assert due(20) == [2, 3, 1]
+    assert due(20, limit=2) == [2, 3]
+    facts = {"url": "ü", "recovered_at": None}
+    assert notices.due(connection, now=10, limit=1) == [
+        Notice(2, b"\2" * 16, NoticeKind.ENDPOINT_RECOVERED, "2@x.example", facts, 10)
+    ]
+    results = [
+        NoticeResult(1, 1, sent_at=30),
+        NoticeResult(2, 1, due_at=50, last_error="busy"),
+        NoticeResult(3, 4, last_error="unknown"),
+    ]
+    for _ in range(2):  # once more does no harm
+        notices.settle(connection, results)
+        assert due(49) == []
+        assert [(each.seq, each.attempts_made) for each in notices.due(connection, now=50, limit=9)] == [(2, 1)]

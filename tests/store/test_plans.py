@@ -21,6 +21,7 @@ from uplift_server.store import (
     idempotency,
     instants,
     keys,
+    notices,
     schema_version,
     waiting,
 )
@@ -61,6 +62,7 @@ LIST_VERBS: dict[str, Verb] = {
     "test event": lambda c: deliveries.is_test(c, 1),
     "last failure": lambda c: deliveries.last_failure(c, 1),
     "how many are held": lambda c: waiting.held_counts(c, [1], limit=9),
+    "notices due": lambda c: notices.due(c, now=9, limit=20),
     "repeat": lambda c: idempotency.once(
         c, idempotency.Request(1, "k", "x", b""), object_id=b"", now=1, create=lambda: 1, load=lambda _: 1
     ),

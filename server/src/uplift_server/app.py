@@ -8,7 +8,7 @@ import resource
 import socket
 import sys
 from collections.abc import Callable, Iterator
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import structlog
 import uvicorn
@@ -21,6 +21,7 @@ from uplift_server.config import Config, ConfigError, ConfigProblem, secret_key
 from uplift_server.core.addresses import AddressPolicy
 from uplift_server.core.breaker import BreakerRule
 from uplift_server.core.cursors import Cursors
+from uplift_server.core.mailing import parse_mailbox
 from uplift_server.core.schedule import RetrySchedule
 from uplift_server.delivery.clock import SystemClock
 from uplift_server.delivery.directory import Directory
@@ -37,6 +38,9 @@ from uplift_server.service.services import Services
 from uplift_server.store import schema_version
 from uplift_server.store.sealing import Sealer, derived_key, parse_key
 from uplift_server.store.sqlite import SqliteDatabase
+
+if TYPE_CHECKING:
+    from uplift_server.mail.outbox import Outbox
 
 BACKLOG: Final = 2048
 FILES_WANTED: Final = 16_384
@@ -71,6 +75,7 @@ class Application:
         self._stopped = asyncio.Event()
         self._resolver: Resolver
         self._engine: Engine
+        self._outbox: Outbox | None = None
         self._means: Means
         self._server: _Server
         self._serving: asyncio.Task[None] | None = None
@@ -101,6 +106,8 @@ class Application:
             self._build(sealer, undo)
             self.new_operator_key = await begin(self._means, self._operator_key, self._keep_key)
             await self._engine.start(dispatch=self._dispatch)
+            if self._dispatch:
+                self._start_outbox(undo)
             self._serving = asyncio.create_task(self._server.serve(sockets=[listener]), name="http")
             while not self._server.started:
                 if self._serving.done():
@@ -124,7 +131,7 @@ class Application:
         self._server.should_exit = True
         if self._serving is not None:
             # The last answers go out while attempts under way finish.
-            await asyncio.gather(self._serving, self._engine.drain())
+            await asyncio.gather(self._serving, self._engine.drain(), self._stop_outbox())
         for what, close in (
             ("changes", self._means.finish),
             ("resolver", self._resolver.close),
@@ -215,6 +222,28 @@ class Application:
                 timeout_graceful_shutdown=REQUESTS_FINISH_SECONDS,
             )
         )
+
+    def _start_outbox(self, undo: contextlib.AsyncExitStack) -> None:
+        """Send what people are told by mail, where the operator has a mail server for it."""
+        if not self._config.sends_mail:
+            return
+        # A server that sends no mail should not carry this in memory.
+        from uplift_server.mail.outbox import Outbox  # noqa: PLC0415
+        from uplift_server.mail.smtp import Relay  # noqa: PLC0415
+
+        self._outbox = Outbox(
+            self._database,
+            self._clock,
+            Relay.configured(self._config),
+            sender=parse_mailbox(self._config.mail_from or ""),
+            public_url=self._public_url(),
+        )
+        undo.push_async_callback(self._outbox.stop)
+        self._outbox.start()
+
+    async def _stop_outbox(self) -> None:
+        if self._outbox is not None:
+            await self._outbox.stop()
 
     async def _resolve(self, host: str) -> list[str]:
         try:

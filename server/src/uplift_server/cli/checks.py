@@ -17,6 +17,7 @@ from uplift_server.cli.client import ApiClient
 from uplift_server.cli.doctor import Finding
 from uplift_server.cli.errors import CliError
 from uplift_server.cli.listening import cannot_listen
+from uplift_server.cli.mail import mail_findings
 from uplift_server.cli.reach import local_url, server_runs
 from uplift_server.cli.session import Session
 from uplift_server.config import Config, ConfigError, secret_key
@@ -55,6 +56,7 @@ def examine(session: Session) -> Iterator[Finding]:
         yield from _database(config)
     yield from _egress(config)
     yield _names()
+    yield from mail_findings(config)
 
 
 def _clock() -> Finding:

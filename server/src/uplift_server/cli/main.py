@@ -10,7 +10,19 @@ from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
 from uplift_server import __version__
-from uplift_server.cli import accounts, audit, catalog, deliveries, doctor, endpoints, secret_key, secrets, serve, setup
+from uplift_server.cli import (
+    accounts,
+    audit,
+    catalog,
+    deliveries,
+    doctor,
+    endpoints,
+    mail,
+    secret_key,
+    secrets,
+    serve,
+    setup,
+)
 from uplift_server.cli.demo import command as demo
 from uplift_server.cli.errors import ExitCode
 from uplift_server.cli.output import failure_json
@@ -71,7 +83,7 @@ def _program(
 
 
 # In the order of the help: running it, preparing it, using it.
-for _each in (serve, demo, setup, doctor, secret_key, accounts, endpoints, secrets, catalog, deliveries, audit):
+for _each in (serve, demo, setup, doctor, mail, secret_key, accounts, endpoints, secrets, catalog, deliveries, audit):
     _each.register(app)
 
 

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
+from uplift_server.core.accounts import check_email
 from uplift_server.core.durations import parse_duration
+from uplift_server.core.mailing import parse_mail_server, parse_mailbox
 from uplift_server.core.source_addresses import SourceAddress
 
 DELAYS_MAX: Final = 100
@@ -176,6 +178,33 @@ def url(*schemes: str, userinfo: bool = False, path: bool = False) -> Callable[[
         return text.rstrip("/")
 
     return parse
+
+
+def mail_server(text: str) -> str:
+    """The URL of a mail server, kept as text."""
+    try:
+        parse_mail_server(text)
+    except ValueError as error:
+        remedy = "write smtp://[user:password@]host[:port], or smtps:// for TLS from the start"
+        raise WrongValue(str(error), remedy) from None
+    return text
+
+
+def mailbox(text: str) -> str:
+    """A mail address, perhaps with a name before it, kept as text."""
+    try:
+        parse_mailbox(text)
+    except ValueError:
+        remedy = "write webhooks@example.com, or Uplift Webhooks <webhooks@example.com>"
+        raise WrongValue("is no mail address", remedy) from None
+    return text
+
+
+def email(text: str) -> str:
+    """A mail address alone."""
+    if check_email(text) is not None:
+        raise WrongValue("is no mail address", "write one such as operations@example.com")
+    return text
 
 
 def operator_key(text: str) -> str:

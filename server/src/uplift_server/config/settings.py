@@ -68,6 +68,11 @@ SETTINGS: Final[tuple[Setting, ...]] = (
             "failed attempts in a row after which an endpoint is only probed; 0 never"),
     Setting("UPLIFT_BREAKER_PROBE_MAX", "breaker_probe_max_ms", "10ms to 1d", kinds.duration("10ms", "1d"), "5m",
             "the longest wait between two probes, and the longest that a Retry-After holds up an endpoint"),
+    Setting("UPLIFT_SMTP_URL", "smtp_url", "smtp:// or smtps:// URL", kinds.mail_server, None,
+            "the mail server that notices to people are handed to; without one none are sent", secret=True),
+    Setting("UPLIFT_MAIL_FROM", "mail_from", "address, or name and address", kinds.mailbox, None, "whom they are from"),
+    Setting("UPLIFT_OPERATOR_EMAIL", "operator_email", "address", kinds.email, None,
+            "who is told when endpoints fail in masses"),
     Setting("UPLIFT_SOURCE_IPS", "source_ips", "addresses", kinds.published_addresses, "54.245.28.22",
             "the addresses requests come from, as published to integrators; one that is only announced has its instant:"
             " `192.0.2.11@2026-12-01T00:00:00Z`"),
@@ -107,6 +112,9 @@ class Config:
     max_in_flight_per_endpoint: int
     breaker_failures: int
     breaker_probe_max_ms: int
+    smtp_url: str | None = field(repr=False)
+    mail_from: str | None
+    operator_email: str | None
     source_ips: tuple[str, ...]
     egress_address: tuple[str, ...] | None
     """One, or one of each version."""
@@ -122,6 +130,11 @@ class Config:
     def database_path(self) -> Path:
         """The SQLite file."""
         return Path(self.database_url.removeprefix(kinds.SQLITE))
+
+    @property
+    def sends_mail(self) -> bool:
+        """Whether people are told by mail."""
+        return self.smtp_url is not None
 
     @property
     def secret_key_path(self) -> Path:

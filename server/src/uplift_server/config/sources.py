@@ -93,6 +93,11 @@ def _contradictions(values: Mapping[str, Any]) -> Iterator[ConfigProblem]:
             "UPLIFT_LEASE", "could end during an attempt, and the delivery would be sent twice",
             "make it at least 5s longer than UPLIFT_ATTEMPT_TIMEOUT, or remove it",
         )  # fmt: skip
+    if values["smtp_url"] is not None and values["mail_from"] is None:
+        yield ConfigProblem(
+            "UPLIFT_MAIL_FROM", "is missing, and UPLIFT_SMTP_URL is set",
+            "name the address that mail is to come from, or remove UPLIFT_SMTP_URL to send none",
+        )  # fmt: skip
 
 
 def _from_file(path: Path, problems: list[ConfigProblem]) -> dict[str, tuple[str, str]]:

@@ -1,5 +1,7 @@
-"""Notices: what people are told by mail, and what each kind tells."""
+"""Notices: what people are told by mail, what each kind tells, and how long a mail is tried."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Final
 
 from uplift_server.core.named import Named
@@ -33,3 +35,32 @@ and `remedy` are the two sentences of `core.outcomes.Explanation` for the last f
 none); `reason` is the name of a disabled reason; `endpoints`, `attempted` and `still_failing` are counts; `causes` maps
 outcome names to how many endpoints fail so.
 """
+
+GIVE_UP_AFTER_MS: Final = 3 * 86_400_000
+"""A mail that could not be handed over for so long is given up: what it tells is no news any more."""
+_DELAYS_MS: Final = tuple(minutes * 60_000 for minutes in (1, 5, 30, 120, 360, 720))
+"""The waits after attempts 1, 2, 3 …; the last one again and again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """A mail that is owed. Instants are Unix ms."""
+
+    seq: int
+    id: bytes
+    kind: NoticeKind
+    recipient: str
+    facts: Mapping[str, object]
+    created_at: int
+    attempts_made: int = 0
+
+
+def retry_at(attempts_made: int, *, created_at: int, now_ms: int) -> int | None:
+    """When a mail is tried again after its latest attempt failed for now; None once it is given up (Unix ms).
+
+    The last attempt is made when the time is over, so a mail owed by a server that was long down has one too.
+    """
+    end = created_at + GIVE_UP_AFTER_MS
+    if now_ms >= end:
+        return None
+    return min(now_ms + _DELAYS_MS[min(attempts_made, len(_DELAYS_MS)) - 1], end)

@@ -2,11 +2,12 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from uplift_server.core.notices import NoticeKind
+from uplift_server.core.notices import Notice, NoticeKind
 from uplift_server.store.schema import notices
 
 
@@ -37,3 +38,40 @@ def add(
     ]
     if rows:
         connection.execute(sa.insert(notices), rows)
+
+
+@dataclass(frozen=True, slots=True)
+class NoticeResult:
+    """What became of an attempt to send a notice. Without `due_at` it is done with: sent, or given up."""
+
+    seq: int
+    attempts_made: int
+    sent_at: int | None = None
+    due_at: int | None = None
+    last_error: str | None = None
+
+
+def due(connection: Connection, *, now: int, limit: int) -> list[Notice]:
+    """Notices whose instant has come (Unix ms), those that wait longest first."""
+    rows = connection.execute(
+        sa.select(notices).where(notices.c.due_at <= now).order_by(notices.c.due_at, notices.c.seq).limit(limit)
+    )
+    return [
+        Notice(
+            row.seq,
+            row.id,
+            NoticeKind(row.kind),
+            row.recipient,
+            json.loads(row.facts),
+            row.created_at,
+            row.attempts_made,
+        )
+        for row in rows
+    ]
+
+
+def settle(connection: Connection, results: Sequence[NoticeResult]) -> None:
+    """Write what became of notices; once more does no harm."""
+    for result in results:
+        values = {name: value for name, value in asdict(result).items() if name != "seq"}
+        connection.execute(sa.update(notices).where(notices.c.seq == result.seq).values(values))

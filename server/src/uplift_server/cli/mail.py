@@ -1,0 +1,99 @@
+"""Mail: whether the server that notices are handed to takes them."""
+
+import asyncio
+import time
+import uuid
+from collections.abc import Iterator
+from typing import Annotated, Final
+
+import typer
+
+from uplift_server.cli.doctor import Finding
+from uplift_server.cli.errors import CliError, ExitCode
+from uplift_server.cli.session import Session, command
+from uplift_server.config import Config
+from uplift_server.core.accounts import check_email
+from uplift_server.core.mailing import parse_mailbox
+
+mail_app: Final = typer.Typer(
+    help="Try the mail server; `uplift-server doctor` checks it without sending.", no_args_is_help=True
+)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module to the program."""
+    app.add_typer(mail_app, name="mail")
+
+
+@command(mail_app, "test", examples=("uplift-server mail test you@example.com",))
+def send_trial(
+    session: Session, address: Annotated[str, typer.Argument(metavar="ADDRESS", help="Whom to send it to.")]
+) -> None:
+    """Send a mail at once, to see that notices would arrive.
+
+    It goes to the mail server of this shell's settings, whether or not a server runs.
+    """
+    config = session.config()
+    problem = check_email(address)
+    if problem is not None:
+        raise CliError(f"{address} is no mail address", "write it like coach@example.com", ExitCode.USAGE)
+    if not config.sends_mail:
+        raise CliError("no mail is sent: UPLIFT_SMTP_URL is not set", "set it, and UPLIFT_MAIL_FROM", ExitCode.USAGE)
+    relay = asyncio.run(_send_trial(config, address))
+    if session.output.as_json:
+        session.output.json({"recipient": address, "mail_server": relay})
+    else:
+        session.output.line(f"{relay} took the mail for {address}. Look into the mailbox, spam too.")
+
+
+async def _send_trial(config: Config, address: str) -> str:
+    """Hand over a mail; to which server. Raises CliError."""
+    # Commands that send no mail start faster without these.
+    from uplift_server.mail.failures import MailNotSent  # noqa: PLC0415
+    from uplift_server.mail.letters import trial  # noqa: PLC0415
+    from uplift_server.mail.messages import message  # noqa: PLC0415
+    from uplift_server.mail.smtp import Relay  # noqa: PLC0415
+
+    relay, sender = Relay.configured(config), parse_mailbox(config.mail_from or "")
+    made = message(
+        trial(config.public_url),
+        sender=sender,
+        recipient=address,
+        message_id=uuid.uuid4().hex,
+        created_at=time.time_ns() // 1_000_000,
+    )
+    try:
+        async with relay.connected() as connection:
+            await connection.send(sender.address, address, made)
+    except MailNotSent as failure:
+        raise CliError(failure.cause, failure.remedy) from failure
+    return str(relay)
+
+
+def mail_findings(config: Config) -> Iterator[Finding]:
+    """What `doctor` finds out about mail: it connects, logs in and leaves, and sends nothing."""
+    if not config.sends_mail:
+        yield Finding("mail", "ok", "none is sent: UPLIFT_SMTP_URL is not set")
+        if config.operator_email is not None:
+            text = "UPLIFT_OPERATOR_EMAIL is set, but no mail is sent without UPLIFT_SMTP_URL"
+            yield Finding("operator mail", "warn", text, "set UPLIFT_SMTP_URL and UPLIFT_MAIL_FROM, or remove it")
+        return
+    yield asyncio.run(_try(config))
+    if config.operator_email is None:
+        text = "nobody is told by mail when endpoints fail in masses"
+        yield Finding("operator mail", "warn", text, "set UPLIFT_OPERATOR_EMAIL")
+
+
+async def _try(config: Config) -> Finding:
+    from uplift_server.mail.failures import MailNotSent  # noqa: PLC0415
+    from uplift_server.mail.smtp import Relay  # noqa: PLC0415
+
+    relay = Relay.configured(config)
+    try:
+        async with relay.connected() as connection:
+            told = ("logged in, " if connection.logged_in else "") + (
+                "encrypted" if connection.encrypted else "not encrypted"
+            )
+            return Finding("mail", "ok", f"{relay} answers ({told})")
+    except MailNotSent as failure:
+        return Finding("mail", "fail", failure.cause, failure.remedy)

@@ -1,0 +1,105 @@
+"""The operator's mail server and sender, as an operator writes them."""
+
+import re
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+from typing import Final
+from urllib.parse import SplitResult, unquote, urlsplit
+
+from uplift_server.core.accounts import check_email, check_name
+
+RELAY_PORT: Final = 25
+SUBMISSION_PORT: Final = 587
+TLS_PORT: Final = 465
+
+_NOT_AN_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_HOST = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,251}[A-Za-z0-9_])?")
+_MAILBOX = re.compile(r"(?P<name>[^<>]*)<(?P<address>[^<>]*)>")
+
+
+@dataclass(frozen=True, slots=True)
+class MailServer:
+    """Where mail is handed over."""
+
+    host: str
+    port: int
+    tls_from_the_start: bool
+    user: str | None = None
+    password: str | None = field(default=None, repr=False)
+
+    @property
+    def protected(self) -> bool:
+        """Whether nothing may be said in the clear, nor to anybody but the server that the certificate names."""
+        return self.tls_from_the_start or self.password is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Mailbox:
+    """Whom mail is from: a mail address, and a name beside it (perhaps empty)."""
+
+    name: str
+    address: str
+
+
+def parse_mail_server(text: str) -> MailServer:
+    """The server of `smtp://[user:password@]host[:port]`, or `smtps://` for TLS from the start.
+
+    Without a port it is the one each is meant for: 25 for a relay that asks for no login, 587 for one that does, 465
+    with TLS from the start. User and password are percent-encoded. ValueError, with a reason that holds no part of the
+    text, for anything else.
+    """
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError:
+        raise ValueError("is no URL") from None
+    if parts.scheme not in ("smtp", "smtps"):
+        raise ValueError("does not begin with smtp:// or smtps://")
+    if parts.path.strip("/") or parts.query or parts.fragment or text[-1] in "?#":
+        raise ValueError("has something after the host; /, ?, # and @ of a password must be percent-encoded")
+    host = parts.hostname or ""
+    if not _is_host(host) or port == 0:
+        raise ValueError("names no host, or a wrong port")
+    user, password = _credentials(parts)
+    tls = parts.scheme == "smtps"
+    default = TLS_PORT if tls else RELAY_PORT if password is None else SUBMISSION_PORT
+    return MailServer(host, port or default, tls, user, password)
+
+
+def _is_host(host: str) -> bool:
+    if ":" in host:
+        try:
+            return "%" not in host and bool(ip_address(host))
+        except ValueError:
+            return False
+    return _HOST.fullmatch(host) is not None and ".." not in host
+
+
+def _credentials(parts: SplitResult) -> tuple[str | None, str | None]:
+    userinfo, at, _ = parts.netloc.rpartition("@")
+    if not at:
+        return None, None
+    user, _, password = userinfo.partition(":")
+    if not user or not password:
+        raise ValueError("has a user without a password, or a password without a user")
+    if _NOT_AN_ESCAPE.search(userinfo) or "@" in userinfo:
+        raise ValueError("has a % or an @ in its user or password that is not percent-encoded")
+    try:
+        decoded = [unquote(each, errors="strict") for each in (user, password)]
+    except UnicodeDecodeError:
+        raise ValueError("has a user or password that is not UTF-8 once decoded") from None
+    if not all(each.isprintable() for each in decoded):
+        raise ValueError("has characters in its user or password that cannot be printed")
+    return decoded[0], decoded[1]
+
+
+def parse_mailbox(text: str) -> Mailbox:
+    """The mailbox of `address` or `Name <address>`. ValueError saying what is wrong with any other text."""
+    match = _MAILBOX.fullmatch(text.strip())
+    name, address = (match["name"].strip(), match["address"]) if match else ("", text.strip())
+    if len(name) > 1 and name[0] == name[-1] == '"':
+        name = name[1:-1]
+    problem = check_email(address) or (check_name(name) if name else None)
+    if problem is not None:
+        raise ValueError(problem.message)
+    return Mailbox(name, address)

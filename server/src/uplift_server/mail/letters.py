@@ -1,0 +1,344 @@
+"""What each notice says: the words of its mail, once for both of its forms.
+
+URLs, descriptions, account names and parts of the causes are other people's texts: they are made printable and cut
+here, and whatever may hold a secret is taken out. No mail has the body of a request or an answer in it, nor a link that
+lets anybody in.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+from urllib.parse import urlsplit
+
+from uplift_server.core.notices import Notice, NoticeKind
+from uplift_server.core.texts import printable
+
+HOST_CHARACTERS_SHOWN_MAX: Final = 80
+URL_CHARACTERS_SHOWN_MAX: Final = 300
+TEXT_CHARACTERS_SHOWN_MAX: Final = 300
+SENTENCE_CHARACTERS_SHOWN_MAX: Final = 1_000
+
+_USERINFO = re.compile(r"(?<=//)[^/\s@?#]*@")
+_QUERY = re.compile(r"[?#]\S+?(?=[,.;]?(?:\s|$))")
+_MONTHS: Final = (
+    "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
+    "December",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """The words of a mail. Every text is one line, printable, and no HTML."""
+
+    subject: str
+    title: str
+    opening: tuple[str, ...]
+    """Paragraphs: what happened, and what will."""
+    details: tuple[tuple[str, str], ...]
+    """Labels and values."""
+    steps: tuple[str, ...]
+    """What to do now."""
+    link: tuple[str, str]
+    """A label and a URL."""
+    closing: str
+    """Why it was sent."""
+
+
+def letter(notice: Notice, public_url: str) -> Letter:
+    """The words of a notice; `public_url` is where this server is reached, without a final slash."""
+    return _WORDING[notice.kind](_Facts(notice.facts, public_url))
+
+
+def trial(public_url: str) -> Letter:
+    """A mail that only shows that mail arrives."""
+    return Letter(
+        subject="Mail from Uplift Webhooks arrives",
+        title="Mail from Uplift Webhooks arrives",
+        opening=("An operator asked the server for this mail, to see whether its notices reach people. They do.",),
+        details=(("Server", public_url),),
+        steps=("Nothing is asked of you.",),
+        link=("Open Uplift Webhooks", public_url),
+        closing="You get this mail because an operator of Uplift Webhooks sent it to try the mail server.",
+    )
+
+
+class _Facts:
+    """The facts of a notice as texts that can be shown."""
+
+    def __init__(self, facts: Mapping[str, object], public_url: str) -> None:
+        self._facts = facts
+        self._public_url = public_url
+
+    def text(self, name: str) -> str:
+        return _shown(self._raw(name), TEXT_CHARACTERS_SHOWN_MAX)
+
+    def sentence(self, name: str) -> str:
+        """A sentence of cause or remedy, which may quote an address, such as the target of a redirect."""
+        return _shown(_without_secrets(self._raw(name)), SENTENCE_CHARACTERS_SHOWN_MAX)
+
+    def instant(self, name: str) -> str:
+        value = self._facts.get(name)
+        return instant_words(value) if isinstance(value, int) else ""
+
+    def number(self, name: str) -> int:
+        value = self._facts.get(name)
+        return value if isinstance(value, int) else 0
+
+    @property
+    def url(self) -> str:
+        return _shown(_without_secrets(self._raw("url")), URL_CHARACTERS_SHOWN_MAX)
+
+    @property
+    def host(self) -> str:
+        """Host and port of the endpoint, by which its owner knows it."""
+        try:
+            netloc = urlsplit(self._raw("url")).netloc
+        except ValueError:
+            netloc = ""
+        return _shown(netloc.rpartition("@")[2], HOST_CHARACTERS_SHOWN_MAX) or "unknown host"
+
+    @property
+    def causes(self) -> tuple[tuple[str, str], ...]:
+        """Each outcome with how many endpoints fail so, the most frequent first."""
+        causes = self._facts.get("causes")
+        counts = {str(name): n for name, n in causes.items() if isinstance(n, int)} if isinstance(causes, dict) else {}
+        ordered = sorted(counts.items(), key=lambda each: (-each[1], each[0]))
+        return tuple((_shown(name, 40).replace("_", " ").capitalize(), _counted(n, "endpoint")) for name, n in ordered)
+
+    def endpoint_details(self, *others: tuple[str, str]) -> tuple[tuple[str, str], ...]:
+        """The endpoint's particulars, and others where they have a value."""
+        rows = (
+            ("Endpoint", self.text("endpoint")),
+            ("URL", self.url),
+            ("Description", self.text("description")),
+            ("Account", self.text("account")),
+            *others,
+        )
+        return tuple(row for row in rows if row[1])
+
+    @property
+    def endpoint_link(self) -> tuple[str, str]:
+        return "Open the endpoint", f"{self._public_url}/endpoints/{self.text('endpoint')}"
+
+    @property
+    def home_link(self) -> tuple[str, str]:
+        return "Open Uplift Webhooks", self._public_url
+
+    @property
+    def contact_closing(self) -> str:
+        return f"You get this mail because you are a contact of {self.text('account') or 'the account'}."
+
+    def _raw(self, name: str) -> str:
+        value = self._facts.get(name)
+        return "" if value is None else str(value)
+
+
+_OPERATOR_CLOSING: Final = "You get this mail because UPLIFT_OPERATOR_EMAIL of this server is your address."
+
+
+def _warned(facts: _Facts) -> Letter:
+    disabled_at = facts.instant("disable_at")
+    since = facts.instant("failing_since")
+    subject = f"Webhooks to {facts.host} are failing"
+    consequence = "If nothing changes, the endpoint will be disabled."
+    if disabled_at:
+        subject += f" and will be switched off on {disabled_at.partition(',')[0]}"
+        consequence = f"Unless an event gets through before {disabled_at}, the endpoint will be disabled then."
+    return Letter(
+        subject=subject,
+        title=f"{facts.host} does not accept our webhooks",
+        opening=(
+            (
+                f"Your endpoint has failed since {since or 'some days ago'}: "
+                f"{_counted(facts.number('failed_attempts'), 'attempt')} failed and none succeeded."
+            ),
+            *_last_error(facts),
+            (
+                f"{consequence} Nothing more is sent to a disabled endpoint; its events are held, not lost, until "
+                "you enable it again."
+            ),
+        ),
+        details=facts.endpoint_details(
+            ("Failing since", since),
+            ("Failed attempts", f"{facts.number('failed_attempts'):,}"),
+            ("Will be disabled", disabled_at),
+        ),
+        steps=(
+            *_remedy(facts),
+            "Send a test from the endpoint's page to see whether it works. Tests do not count.",
+            "The first event that your server accepts ends the warning, and we write to you then.",
+        ),
+        link=facts.endpoint_link,
+        closing=facts.contact_closing,
+    )
+
+
+def _disabled(facts: _Facts) -> Letter:
+    since = facts.instant("failing_since")
+    failed = facts.number("failed_attempts")
+    by_reason = {
+        "failing": f"It has failed since {since or 'some days ago'}: {_counted(failed, 'attempt')} failed and none "
+        "succeeded. We disabled it.",
+        "gone": "Your server answered 410 Gone: this address will not come back. We disabled it.",
+        "operator": "The operator of Uplift Webhooks disabled it.",
+    }
+    reason = facts.text("reason")
+    return Letter(
+        subject=f"Webhooks to {facts.host} have been switched off",
+        title=f"Nothing more is sent to {facts.host}",
+        opening=(
+            f"Your endpoint is disabled. {by_reason.get(reason, '')}".strip(),
+            *_last_error(facts),
+            "Its events are held from now on, and so is what was still to be sent: nothing of that is lost.",
+        ),
+        details=facts.endpoint_details(
+            ("Failing since", since),
+            ("Failed attempts", f"{failed:,}" if failed else ""),
+        ),
+        steps=(
+            *_remedy(facts),
+            *(("Ask the operator why, and whether you may enable it.",) if reason == "operator" else ()),
+            "Send a test from the endpoint's page: that works while it is disabled.",
+            (
+                "Enable it, and choose whether what was held is sent, kept or dropped; or delete it, if you want no "
+                "more of its events."
+            ),
+        ),
+        link=facts.endpoint_link,
+        closing=facts.contact_closing,
+    )
+
+
+def _recovered(facts: _Facts) -> Letter:
+    since, at = facts.instant("failed_since"), facts.instant("recovered_at")
+    return Letter(
+        subject=f"Webhooks to {facts.host} arrive again",
+        title=f"{facts.host} accepts our webhooks again",
+        opening=(
+            f"Your endpoint accepted an event{f' on {at}' if at else ''}. "
+            + (f"It had failed since {since}." if since else "It had failed for days."),
+            (
+                "The warning has ended, and the endpoint will not be disabled. What is still pending is sent as its "
+                "schedule says."
+            ),
+        ),
+        details=facts.endpoint_details(("Failed since", since), ("Works again since", at)),
+        steps=(
+            "Nothing has to be done.",
+            "Deliveries whose attempts were all spent are marked failed: send those again from the endpoint's page.",
+        ),
+        link=facts.endpoint_link,
+        closing=facts.contact_closing,
+    )
+
+
+def _mass_failure_began(facts: _Facts) -> Letter:
+    failing, attempted = facts.number("endpoints"), facts.number("attempted")
+    return Letter(
+        subject=f"{failing:,} of {attempted:,} endpoints began to fail at once",
+        title="Many endpoints fail at once",
+        opening=(
+            (
+                f"{_counted(failing, 'endpoint')} began to fail within the same hour, of {attempted:,} that were sent "
+                "something in the last 24 hours. So many together are seldom the fault of their owners."
+            ),
+            (
+                "Until this ends nobody is warned and no endpoint is disabled, and the time counts against nobody. "
+                "Attempts go on as scheduled. You will be told when it has ended."
+            ),
+        ),
+        details=(
+            *_rows(("Since", facts.instant("since"))),
+            ("Began to fail", _counted(failing, "endpoint")),
+            ("Attempted in 24 hours", _counted(attempted, "endpoint")),
+            *facts.causes,
+        ),
+        steps=(
+            "Run uplift-server doctor on the server: it tries DNS, the way out and the certificates it trusts.",
+            (
+                "Look at the firewall, the egress proxy and the provider of the network, in so far as the causes below "
+                "point there."
+            ),
+            "Look at single attempts with uplift-server deliveries: each has its error.",
+        ),
+        link=facts.home_link,
+        closing=_OPERATOR_CLOSING,
+    )
+
+
+def _mass_failure_ended(facts: _Facts) -> Letter:
+    still = facts.number("still_failing")
+    since, ended_at = facts.instant("since"), facts.instant("ended_at")
+    return Letter(
+        subject="The mass failure of endpoints has ended",
+        title="Enough endpoints answer again",
+        opening=(
+            (
+                f"The failing of {_counted(facts.number('endpoints'), 'endpoint')}{_after(' since ', since)} has ended"
+                f"{_after(' on ', ended_at)}. {_counted(still, 'endpoint')} still {'fails' if still == 1 else 'fail'}."
+            ),
+            (
+                "From now on time counts again: owners whose endpoints go on failing are warned, and their endpoints "
+                "disabled, later by as long as this took."
+            ),
+        ),
+        details=_rows(
+            ("Began", since),
+            ("Ended", ended_at),
+            ("Had failed", _counted(facts.number("endpoints"), "endpoint")),
+            ("Still failing", _counted(still, "endpoint")),
+        ),
+        steps=("Nothing has to be done. If the cause was not found, look at the attempts of that time.",),
+        link=facts.home_link,
+        closing=_OPERATOR_CLOSING,
+    )
+
+
+_WORDING: Final[Mapping[NoticeKind, Callable[[_Facts], Letter]]] = {
+    NoticeKind.ENDPOINT_WARNED: _warned,
+    NoticeKind.ENDPOINT_DISABLED: _disabled,
+    NoticeKind.ENDPOINT_RECOVERED: _recovered,
+    NoticeKind.MASS_FAILURE_BEGAN: _mass_failure_began,
+    NoticeKind.MASS_FAILURE_ENDED: _mass_failure_ended,
+}
+
+
+def instant_words(ms: int) -> str:
+    """`21 November 2026, 14:05 UTC` of a Unix time in ms."""
+    at = datetime.fromtimestamp(ms // 1000, UTC)
+    return f"{at.day} {_MONTHS[at.month - 1]} {at.year}, {at:%H:%M} UTC"
+
+
+def _without_secrets(text: str) -> str:
+    """A text without the parts of its URLs that may let somebody in: user, password, query and fragment."""
+    return _QUERY.sub("?…", _USERINFO.sub("", text))
+
+
+def _last_error(facts: _Facts) -> tuple[str, ...]:
+    cause = facts.sentence("cause")
+    return (f"The last error: {cause}",) if cause else ()
+
+
+def _remedy(facts: _Facts) -> tuple[str, ...]:
+    remedy = facts.sentence("remedy")
+    return (remedy,) if remedy else ()
+
+
+def _rows(*rows: tuple[str, str]) -> tuple[tuple[str, str], ...]:
+    return tuple(row for row in rows if row[1])
+
+
+def _after(word: str, text: str) -> str:
+    return f"{word}{text}" if text else ""
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def _shown(text: str, characters_max: int) -> str:
+    """A text of others in one printable line."""
+    line = printable(" ".join(text.split()))
+    return line if len(line) <= characters_max else f"{line[: characters_max - 1]}…"

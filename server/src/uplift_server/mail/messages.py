@@ -1,0 +1,92 @@
+"""From the words of a notice to a message: its headers, its text and its HTML.
+
+All of a notice's message follows from the notice, so what is sent again after a crash is the same, byte for byte.
+"""
+
+import textwrap
+from datetime import UTC, datetime
+from email.headerregistry import Address
+from email.message import EmailMessage
+from email.policy import SMTP, EmailPolicy
+from email.utils import format_datetime
+from functools import cache
+from typing import TYPE_CHECKING, Any, Final
+
+from uplift_server.core.mailing import Mailbox
+from uplift_server.mail.letters import Letter
+
+if TYPE_CHECKING:
+    from jinja2 import Template
+
+LINE_CHARACTERS_MAX: Final = 72
+
+
+class _Policy(EmailPolicy):
+    """SMTP's, which would encode a long Message-ID as if it were words."""
+
+    def fold(self, name: str, value: Any) -> str:
+        if name.lower() == "message-id":
+            return f"{name}: {value}\r\n"
+        return str(super().fold(name, value))
+
+    def fold_binary(self, name: str, value: Any) -> bytes:
+        return self.fold(name, value).encode("ascii")
+
+
+_POLICY: Final = _Policy(linesep=SMTP.linesep, max_line_length=SMTP.max_line_length)
+
+
+def message(letter: Letter, *, sender: Mailbox, recipient: str, message_id: str, created_at: int) -> bytes:
+    """The message, ASCII with CRLF. `message_id` is unique and made of letters and digits; `created_at` is Unix ms."""
+    made = EmailMessage(policy=_POLICY)
+    made["From"] = Address(sender.name, addr_spec=sender.address)
+    made["To"] = Address(addr_spec=recipient)
+    made["Subject"] = letter.subject
+    made["Date"] = format_datetime(datetime.fromtimestamp(created_at // 1000, UTC))
+    made["Message-ID"] = f"<{message_id}@{sender.address.rpartition('@')[2]}>"
+    # No out-of-office note is wanted in answer (RFC 3834; the second is what Exchange reads).
+    made["Auto-Submitted"] = "auto-generated"
+    made["X-Auto-Response-Suppress"] = "All"
+    # Every byte is ASCII then, and every line short: no mail server has to be able to do more.
+    made.set_content(plain(letter), cte="quoted-printable")
+    made.add_alternative(html(letter), subtype="html", cte="quoted-printable")
+    made.set_boundary(f"={message_id}")
+    return made.as_bytes()
+
+
+def plain(letter: Letter) -> str:
+    """The words as plain text, complete in itself."""
+    parts = [_wrapped(letter.title), *map(_wrapped, letter.opening)]
+    parts.append("What to do now:\n" + "\n".join(_wrapped(step, "* ", "  ") for step in letter.steps))
+    # A URL that is broken in two cannot be followed.
+    parts.append(f"{letter.link[0]}:\n{letter.link[1]}")
+    parts.append("\n".join(_wrapped(f"{label}: {value}", "", "    ") for label, value in letter.details))
+    parts.append(f"-- \n{_wrapped(letter.closing)}")
+    return "\n\n".join(parts) + "\n"
+
+
+def html(letter: Letter) -> str:
+    """The words as HTML, which refers to nothing outside itself."""
+    return _template().render(letter=letter)
+
+
+def _wrapped(text: str, first: str = "", later: str = "") -> str:
+    return textwrap.fill(
+        text,
+        LINE_CHARACTERS_MAX,
+        initial_indent=first,
+        subsequent_indent=later,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+@cache
+def _template() -> "Template":
+    # A server that sends no mail should not carry this in memory.
+    from jinja2 import Environment, PackageLoader, StrictUndefined  # noqa: PLC0415
+
+    environment = Environment(
+        loader=PackageLoader("uplift_server.mail", "."), autoescape=True, undefined=StrictUndefined
+    )
+    return environment.get_template("letter.html")

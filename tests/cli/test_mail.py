@@ -1,0 +1,91 @@
+"""Trying the mail server: with a mail, and without one."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.mail.postbox import Postbox
+from typer.testing import CliRunner, Result
+
+from uplift_server.cli import checks
+from uplift_server.cli.main import app
+
+
+@pytest.fixture(autouse=True)
+def _place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("UPLIFT_PORT", "0")
+    monkeypatch.setattr(checks, "RESOLVED_NAME", "localhost")
+
+
+@pytest.fixture
+def postbox() -> Iterator[Postbox]:
+    """A mail server that listens."""
+    postbox = Postbox().open()
+    yield postbox
+    postbox.close()
+
+
+def run(*args: str, port: int | None = None, **environ: str) -> Result:
+    if port is not None:
+        environ |= {"UPLIFT_SMTP_URL": f"smtp://127.0.0.1:{port}", "UPLIFT_MAIL_FROM": "a@uplift.example"}
+    return CliRunner().invoke(app, args, env=environ)
+
+
+def findings(result: Result) -> dict[str, tuple[str, str]]:
+    rows = [json.loads(line) for line in result.stdout.splitlines()]
+    return {row["check"]: (row["result"], row["text"] + row["remedy"]) for row in rows}
+
+
+def test_a_test_mail_arrives(postbox: Postbox) -> None:
+    result = run("mail", "test", "coach@rapids.example", port=postbox.port)
+    assert result.exit_code == 0
+    assert "coach@rapids.example" in result.stdout
+    (received,) = postbox.received
+    assert (received.sender, received.recipient) == ("a@uplift.example", "coach@rapids.example")
+    assert "arrives" in received.message["Subject"]
+    assert list(Path().iterdir()) == []
+
+
+def test_two_test_mails_are_two(postbox: Postbox) -> None:
+    for _ in range(2):
+        result = run("mail", "test", "coach@rapids.example", "--json", port=postbox.port)
+        assert json.loads(result.stdout)["recipient"] == "coach@rapids.example"
+    assert len({received.message["Message-ID"] for received in postbox.received}) == 2
+
+
+def test_what_goes_wrong_is_told_with_its_remedy(postbox: Postbox) -> None:
+    postbox.refuse_recipient = lambda _: "550 unknown user"
+    refused = run("mail", "test", "coach@rapids.example", port=postbox.port)
+    assert refused.exit_code == 1
+    assert "550 unknown user" in refused.stderr
+    assert "Remedy:" in refused.stderr
+    assert run("mail", "test", "coach", port=postbox.port).exit_code == 2
+    unset = run("mail", "test", "coach@rapids.example")
+    assert unset.exit_code == 2
+    assert "UPLIFT_SMTP_URL is not set" in unset.stderr
+
+
+def test_the_doctor_knocks_and_sends_nothing(postbox: Postbox) -> None:
+    result = run("doctor", "--json", port=postbox.port, UPLIFT_OPERATOR_EMAIL="operations@uplift.example")
+    assert findings(result)["mail"] == ("ok", f"127.0.0.1:{postbox.port} answers (not encrypted)")
+    assert "operator mail" not in findings(result)
+    assert postbox.said == ["EHLO", "QUIT"]
+    assert postbox.received == []
+
+
+def test_the_doctor_finds_a_mail_server_that_is_away() -> None:
+    result = run("doctor", "--json", port=1)
+    assert result.exit_code == 1
+    result_, text = findings(result)["mail"]
+    assert result_ == "fail"
+    assert "connection refused" in text
+
+
+def test_the_doctor_warns_of_an_operator_who_would_not_be_told(postbox: Postbox) -> None:
+    assert findings(run("doctor", "--json", port=postbox.port))["operator mail"][0] == "warn"
+    without = findings(run("doctor", "--json", UPLIFT_OPERATOR_EMAIL="operations@uplift.example"))
+    assert without["mail"][0] == "ok"
+    assert without["operator mail"][0] == "warn"
+    assert "operator mail" not in findings(run("doctor", "--json"))

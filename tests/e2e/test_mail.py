@@ -1,0 +1,136 @@
+"""Mail from a real process to a real mail server: once for each contact, whatever happens in between."""
+
+import contextlib
+import socket
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.mail.facts import example
+from tests.mail.postbox import Postbox
+
+from uplift_server.core.ids import uuid7
+from uplift_server.core.notices import NoticeKind
+from uplift_server.store import notices
+from uplift_server.store.sqlite.connection import bound, connect
+
+from .harness import Server, settled, wait_for
+from .receiving import Receiver
+
+COACH, DATA = "coach@rapids.example", "data@rapids.example"
+LOOKS_S = 5
+"""Long enough for the outbox to look several times."""
+
+
+@pytest.fixture
+def postbox() -> Iterator[Postbox]:
+    """A mail server that listens."""
+    postbox = Postbox().open()
+    yield postbox
+    postbox.close()
+
+
+@pytest.fixture
+def mailing(tmp_path: Path) -> Iterator[Server]:
+    """A server that is to send mail, not yet started."""
+    server = Server(tmp_path, UPLIFT_MAIL_FROM="Uplift Webhooks <webhooks@uplift.example>")
+    yield server
+    server.end()
+
+
+def start(server: Server, port: int) -> None:
+    server.environ["UPLIFT_SMTP_URL"] = f"smtp://127.0.0.1:{port}"
+    server.start()
+
+
+@contextlib.contextmanager
+def database(server: Server) -> Iterator[sqlite3.Connection]:
+    with closing(connect(server.data / "uplift.db", read_only=False)) as raw:
+        yield raw
+
+
+def owe(server: Server, *recipients: str) -> None:
+    """What a transition writes."""
+    now = time.time_ns() // 1_000_000
+    ids = [uuid7(now, number.to_bytes(10, "big")) for number in range(len(recipients))]
+    with database(server) as raw, bound(raw) as connection:
+        notices.add(
+            connection,
+            NoticeKind.ENDPOINT_WARNED,
+            account_seq=1,
+            endpoint_seq=1,
+            recipients=list(zip(ids, recipients, strict=True)),
+            facts=example(NoticeKind.ENDPOINT_WARNED).facts,
+            now=now,
+        )
+
+
+def sent(server: Server) -> list[Any]:
+    """The recipients of what is marked as sent."""
+    with database(server) as raw:
+        return [row[0] for row in raw.execute("SELECT recipient FROM notices WHERE sent_at IS NOT NULL ORDER BY seq")]
+
+
+def arrivals(postbox: Postbox) -> list[str]:
+    return sorted(each.recipient for each in postbox.received)
+
+
+def test_a_process_killed_between_the_transition_and_the_mail_sends_one_for_each_contact(
+    mailing: Server, postbox: Postbox, receiver: Receiver
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(20)
+        start(mailing, silent.getsockname()[1])
+        owe(mailing, COACH, DATA)
+        connected, _ = silent.accept()
+        # The mail server says nothing, and everything else goes on.
+        _, api = mailing.account()
+        api.endpoint(receiver.url("/x"))
+        event = api.send(1).json["id"]
+        (delivery,) = api.ok("GET", f"/v1/events/{event}/deliveries")["data"]
+        assert settled(api, delivery["id"], 5)["status"] == "delivered"
+        mailing.kill()
+        connected.close()
+    start(mailing, postbox.port)
+    wait_for(lambda: sent(mailing) == [COACH, DATA], "both are marked as sent")
+    time.sleep(LOOKS_S)
+    assert arrivals(postbox) == [COACH, DATA]
+    assert len({each.message["Message-ID"] for each in postbox.received}) == 2
+    assert mailing.stop() == 0
+    mailing.start()
+    time.sleep(LOOKS_S)
+    assert arrivals(postbox) == [COACH, DATA]
+
+
+def test_a_process_killed_before_it_learnt_that_its_mail_was_taken_repeats_the_same_message(
+    mailing: Server, postbox: Postbox
+) -> None:
+    postbox.hold_answer = True
+    start(mailing, postbox.port)
+    owe(mailing, COACH, DATA)
+    wait_for(lambda: postbox.received, "the mail server took one")
+    mailing.kill()
+    postbox.hold_answer = False
+    mailing.start()
+    wait_for(lambda: sent(mailing) == [COACH, DATA], "both are marked as sent")
+    assert arrivals(postbox) == [COACH, COACH, DATA]
+    first, again = (each.content for each in postbox.received if each.recipient == COACH)
+    assert first == again
+
+
+def test_a_stop_does_not_wait_for_a_mail_server_that_hangs(mailing: Server) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(20)
+        start(mailing, silent.getsockname()[1])
+        owe(mailing, COACH)
+        connected, _ = silent.accept()
+        began = time.monotonic()
+        assert mailing.stop() == 0, mailing.log
+        assert time.monotonic() - began < 10
+        connected.close()
+    assert not any("Traceback" in line for line in mailing.log), mailing.log
+    assert sent(mailing) == []

@@ -1,0 +1,45 @@
+"""One notice of each kind, as the server would owe it."""
+
+from typing import Any
+
+from uplift_server.core.notices import FACTS, Notice, NoticeKind
+
+AT = 1_764_000_000_000
+"""24 November 2025, 16:00 UTC."""
+DAY = 86_400_000
+PUBLIC_URL = "https://hooks.uplift.example"
+ENDPOINT_ID = "ep_0197f0c25b1e7c3a9d5e2f6a8b0c4d1e"
+
+_ENDPOINT = {
+    "endpoint": ENDPOINT_ID,
+    "url": "https://hooks.rapids.example:8443/uplift/captures?token=geheim#part",
+    "description": "Captures of the U17 squad",
+    "account": "Rapids Academy",
+}
+_ERROR = {
+    "cause": "Your server answered 302, a redirect to https://u:pw@login.example/in?next=geheim, and redirects are "
+    "never followed.",
+    "remedy": "Register that address if it is yours, or let this one answer 2xx itself.",
+}
+_EXAMPLES: dict[NoticeKind, dict[str, object]] = {
+    NoticeKind.ENDPOINT_WARNED: _ENDPOINT
+    | _ERROR
+    | {"failing_since": AT - 3 * DAY, "failed_attempts": 1234, "disable_at": AT + 2 * DAY},
+    NoticeKind.ENDPOINT_DISABLED: _ENDPOINT
+    | _ERROR
+    | {"failing_since": AT - 5 * DAY, "failed_attempts": 99, "reason": "failing"},
+    NoticeKind.ENDPOINT_RECOVERED: _ENDPOINT | {"failed_since": AT - 4 * DAY, "recovered_at": AT},
+    NoticeKind.MASS_FAILURE_BEGAN: {
+        "since": AT, "endpoints": 412, "attempted": 500, "causes": {"timeout": 12, "connect_error": 400},
+    },
+    NoticeKind.MASS_FAILURE_ENDED: {
+        "since": AT, "ended_at": AT + 2 * 3_600_000, "endpoints": 412, "still_failing": 1,
+    },
+}  # fmt: skip
+
+
+def example(kind: NoticeKind, *, recipient: str = "coach@rapids.example", **changed: Any) -> Notice:
+    """A notice of a kind, with some of its facts changed."""
+    facts = _EXAMPLES[kind] | changed
+    assert set(facts) == set(FACTS[kind])
+    return Notice(1, bytes(range(16)), kind, recipient, facts, AT)
