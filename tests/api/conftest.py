@@ -26,6 +26,7 @@ from uplift_server.service.means import Means
 from uplift_server.service.services import Services
 from uplift_server.store import schema_version
 from uplift_server.store.records import AttemptRow, LeasedDelivery, LeaseWish, NewDelivery, NewEvent, Settlement
+from uplift_server.store.replays import Replay
 from uplift_server.store.sealing import Sealer
 from uplift_server.store.sqlite import SqliteDatabase
 
@@ -237,6 +238,7 @@ class RecordingEngine:
     due: list[int]
     forgotten: list[int]
     resent: list[LeasedDelivery] = field(default_factory=list)
+    replays: list[Replay] = field(default_factory=list)
 
     def note_due(self, endpoint_seq: int) -> None:
         self.due.append(endpoint_seq)
@@ -249,6 +251,9 @@ class RecordingEngine:
 
     def attempt_now(self, delivery: LeasedDelivery) -> None:
         self.resent.append(delivery)
+
+    def replay_changed(self, replay: Replay) -> None:
+        self.replays.append(replay)
 
     def next_probe_at(self, endpoint_seq: int) -> int | None:
         return None

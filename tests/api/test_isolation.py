@@ -29,6 +29,12 @@ SCOPED = {
     ("GET", "/v1/deliveries/{delivery}"): Scope.DELIVERIES_READ,
     ("GET", "/v1/deliveries/{delivery}/attempts"): Scope.DELIVERIES_READ,
     ("POST", "/v1/deliveries/{delivery}/resend"): Scope.DELIVERIES_WRITE,
+    ("GET", "/v1/replays"): Scope.DELIVERIES_READ,
+    ("POST", "/v1/replays"): Scope.DELIVERIES_WRITE,
+    ("GET", "/v1/replays/{replay}"): Scope.DELIVERIES_READ,
+    ("POST", "/v1/replays/{replay}/pause"): Scope.DELIVERIES_WRITE,
+    ("POST", "/v1/replays/{replay}/resume"): Scope.DELIVERIES_WRITE,
+    ("POST", "/v1/replays/{replay}/cancel"): Scope.DELIVERIES_WRITE,
     ("GET", "/v1/audit-log"): Scope.ENDPOINTS_READ,
 }
 ANY_KEY = {("GET", "/v1/event-types"), ("GET", "/v1/event-types/{name}")}
@@ -55,6 +61,7 @@ BODIES: dict[tuple[str, str], Any] = {
     ("PATCH", "/v1/accounts/{account}"): {"name": "taken over"},
     ("POST", "/v1/accounts/{account}/keys"): {"name": "x"},
     ("PUT", "/v1/event-types/{name}"): {"description": "taken over"},
+    ("POST", "/v1/replays"): {"endpoint": "{endpoint}", "dry_run": True},
 }
 
 
@@ -76,12 +83,16 @@ class Owned:
             "event": event,
             "delivery": delivery,
             "key": key,
+            "replay": self.client.post("/v1/replays", {"endpoint": endpoint}).json["id"],
             "name": "movement.analytics.created",
         }
 
     def call(self, client: Any, method: str, path: str) -> Any:
         """Call a route about this account's things."""
-        return client.call(method, path.format(**self.names), BODIES.get((method, path)))
+        body = BODIES.get((method, path))
+        if path == "/v1/replays" and body is not None:
+            body = {**body, "endpoint": self.names["endpoint"]}
+        return client.call(method, path.format(**self.names), body)
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +118,7 @@ def test_what_belongs_to_others_is_not_found(mine: Owned, theirs: Owned, server:
     """Every route with somebody else's ids, by their owner's key and by an operator who acts for the wrong account."""
     acting = server.client(server.operator_key, mine.id)
     about_one = [route for route in SCOPED if "{" in route[1]]
-    assert len(about_one) == 13
+    assert len(about_one) == 17
     for method, path in about_one:
         for client in (mine.client, acting):
             answer = theirs.call(client, method, path)
@@ -116,6 +127,8 @@ def test_what_belongs_to_others_is_not_found(mine: Owned, theirs: Owned, server:
     assert server.client(mine.client.key, theirs.id).get("/v1/endpoints").code == "not_found"
     filtered = mine.client.get(f"/v1/deliveries?endpoint={theirs.names['endpoint']}")
     assert filtered.problems == {("endpoint", "endpoint_unknown")}
+    replayed = theirs.call(mine.client, "POST", "/v1/replays")
+    assert replayed.problems == {("endpoint", "endpoint_unknown")}
     # And it is all still there.
     assert theirs.client.get(f"/v1/endpoints/{theirs.names['endpoint']}").json["description"] == ""
 

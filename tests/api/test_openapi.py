@@ -72,6 +72,7 @@ def test_real_answers_are_as_described(server: Any, document: Any) -> None:
     delivery = owner.get(f"/v1/events/{event}/deliveries").json["data"][0]["id"]
     names = {"account": account, "endpoint": endpoint.json["id"], "event": event, "delivery": delivery}
     names["name"] = "webhook.created"
+    names["replay"] = owner.post("/v1/replays", {"endpoint": endpoint.json["id"]}).json["id"]
     checked = 0
     for method, path, operation in operations(document):
         content = operation["responses"].get("200", {}).get("content", {})

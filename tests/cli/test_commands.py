@@ -10,7 +10,7 @@ import pytest
 from tests.cli.fake_api import FakeApi, fake_api
 from typer.testing import CliRunner, Result
 
-from uplift_server.cli import reach
+from uplift_server.cli import reach, replays
 from uplift_server.cli.deliveries import stands
 from uplift_server.cli.main import app
 from uplift_server.config import load
@@ -21,6 +21,10 @@ ENDPOINT = {"id": "ep_0e11", "url": "https://x.example/", "state": "enabled", "e
             "health": {"status": "healthy"}}  # fmt: skip
 DELIVERY = {"id": "dlv_0d11", "type": "athlete.created", "status": "pending", "attempts_made": 2, "endpoint": "ep_0e11",
             "last_outcome": "timeout", "next_attempt_at": None, "account": "acc_0a11"}  # fmt: skip
+
+
+REPLAY = {"id": "rpl_0c11", "endpoint": "ep_0e11", "state": "running", "reason": None, "total": 10, "sent": 4,
+          "delivered": 3, "failed": 1, "skipped": 0, "created_at": "2025-11-24T16:00:00Z"}  # fmt: skip
 
 
 def listed(*items: dict[str, Any]) -> dict[str, Any]:
@@ -46,6 +50,12 @@ def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeApi]:
             ),
             "GET /v1/endpoints": listed(ENDPOINT),
             "GET /v1/deliveries": listed(DELIVERY),
+            "GET /v1/replays": listed(REPLAY),
+            "GET /v1/replays/rpl_0c11": REPLAY,
+            "POST /v1/replays": (201, REPLAY, {}),
+            "POST /v1/replays/rpl_0c11/pause": {**REPLAY, "state": "paused"},
+            "POST /v1/replays/rpl_0c11/resume": REPLAY,
+            "POST /v1/replays/rpl_0c11/cancel": {**REPLAY, "state": "cancelled"},
             f"GET /v1/deliveries/dlv_{'01' * 22}/attempts": listed(),
             "GET /v1/deliveries/dlv_0d11/attempts": listed({"number": 2}, {"number": 1, "hint": "Too slow.\x1b[2J"}),
             "GET /v1/events/e1": {"id": "e1"},
@@ -175,6 +185,57 @@ def test_one_delivery_comes_with_its_attempts_in_order(api: FakeApi) -> None:
     shown = run("deliveries", "dlv_0d11", "--account", "Rapids").stdout
     assert shown.index("\n1\t") < shown.index("\n2\t")
     assert "Too slow.?[2J" in shown
+
+
+def test_a_replay_is_made_of_what_was_asked_for(api: FakeApi) -> None:
+    assert output("replay", "create", "ep_0e") == REPLAY
+    assert api.asked[-1].body == {"endpoint": "ep_0e11"}
+    asked = ["--status", "failed", "--status", "cancelled", "--type", "athlete.*", "--after", "2026-01-01T00:00:00Z"]
+    asked += ["--before", "2026-02-01T00:00:00Z", "--rate", "7", "--account", "Rapids", "--dry-run"]
+    output("replay", "create", "ep_0e11", *asked)
+    assert api.asked[-1].headers["uplift-account"] == "acc_0a11"
+    assert api.asked[-1].body == {
+        "endpoint": "ep_0e11",
+        "status": ["failed", "cancelled"],
+        "types": ["athlete.*"],
+        "created_after": "2026-01-01T00:00:00Z",
+        "created_before": "2026-02-01T00:00:00Z",
+        "rate_per_second": 7,
+        "dry_run": True,
+    }
+
+
+def test_what_is_wrong_with_a_replay_is_told_by_its_options(api: FakeApi) -> None:
+    wrong = {"errors": [{"field": "status", "code": "status_not_replayable", "message": "Held ones are not."}]}
+    api.answers["POST /v1/replays"] = (422, {"code": "validation_failed", **wrong}, {})
+    result = run("replay", "create", "ep_0e", "--status", "held")
+    assert result.exit_code == 2
+    assert "Held ones are not." in result.stderr
+    assert "correct --status" in result.stderr
+
+
+def test_replays(api: FakeApi) -> None:
+    assert output("replay", "list") == REPLAY
+    assert run("replay", "list").stdout.splitlines()[1].startswith("rpl_0c11\tep_0e11\trunning\t10\t3\t1\t0\t")
+    assert output("replay", "show", "rpl_0c") == REPLAY
+    for verb, state in (("pause", "paused"), ("resume", "running"), ("cancel", "cancelled")):
+        assert output("replay", verb, "rpl_0c", "--account", "Rapids")["state"] == state
+        assert (api.asked[-1].method, api.asked[-1].path) == ("POST", f"/v1/replays/rpl_0c11/{verb}")
+    missing = run("replay", "show", "rpl_0f")
+    assert missing.exit_code == 4
+    assert "uplift-server replay list" in missing.stderr
+
+
+@pytest.mark.parametrize("state", ["completed", "cancelled", "paused"])
+def test_a_replay_is_waited_for_until_it_goes_on_no_more(
+    api: FakeApi, monkeypatch: pytest.MonkeyPatch, state: str
+) -> None:
+    monkeypatch.setattr(replays, "LOOK_SECONDS", 0.01)
+    looks = iter([{**REPLAY, "reason": "counting", "total": None}, REPLAY, {**REPLAY, "state": state, "sent": 10}])
+    api.answers["GET /v1/replays/rpl_0c11"] = lambda _: next(looks)
+    found = output("replay", "create", "ep_0e", "--wait")
+    assert (found["state"], found["sent"]) == (state, 10)
+    assert next(looks, None) is None
 
 
 def test_an_empty_list_says_how_to_fill_it(api: FakeApi) -> None:

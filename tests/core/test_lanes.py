@@ -552,6 +552,18 @@ def test_emptying_takes_all_kinds_of_all_lanes() -> None:
     assert drain(lanes, NOW_MS + 5000) == [(2, 0)]
 
 
+def test_one_kind_is_taken_out_and_the_others_stay() -> None:
+    lanes: Lanes[int] = Lanes(1000)
+    lane = lane_of(lanes)
+    fill(lanes, lane, 2)
+    fill(lanes, lane, 3, Kind.REPLAY)
+
+    assert lanes.empty(lane, (Kind.REPLAY,)) == [0, 1, 2]
+    assert lanes.empty(lane, (Kind.REPLAY,)) == []
+    assert lane.waiting_count == 2
+    assert len(drain(lanes)) == 2
+
+
 # ---- room
 
 

@@ -20,7 +20,7 @@ from uplift_server.store.records import (
     Released,
     Settlement,
 )
-from uplift_server.store.schema import deliveries
+from uplift_server.store.schema import deliveries, replays
 from uplift_server.store.sqlite import SqliteDatabase
 
 from .conformance import CHECKS
@@ -118,6 +118,32 @@ class ForgetsHealth(SqliteDatabase):
         return super().settle(settlements, ())
 
 
+class ForgetsReplays(SqliteDatabase):
+    def settle(
+        self, settlements: Sequence[Settlement], health: Sequence[HealthRow] = ()
+    ) -> Awaitable[frozenset[tuple[int, int]]]:
+        return super().settle([s._replace(replay_seq=None) for s in settlements], health)
+
+
+class CountsLostAttempts(SqliteDatabase):
+    async def settle(  # type: ignore[override]
+        self, settlements: Sequence[Settlement], health: Sequence[HealthRow] = ()
+    ) -> frozenset[tuple[int, int]]:
+        lost = await super().settle(settlements, health)
+        numbers = [s.replay_seq for s in settlements if (s.event_seq, s.endpoint_seq) in lost]
+        await self.write(
+            lambda c: c.execute(
+                sa.update(replays).where(replays.c.seq.in_(numbers)).values(delivered=replays.c.delivered + 1)
+            )
+        )
+        return lost
+
+
+class LeasesForNoReplay(SqliteDatabase):
+    async def lease_due(self, wishes: Sequence[LeaseWish], **rest: Any) -> list[LeasedDelivery]:  # type: ignore[override]
+        return [replace(leased, replay_seq=None) for leased in await super().lease_due(wishes, **rest)]
+
+
 class ReleasesAnybodysLease(SqliteDatabase):
     async def release(self, leases: Sequence[tuple[int, int, int]], *, now: int) -> None:  # type: ignore[override]
         for event, endpoint, _ in leases:
@@ -205,6 +231,9 @@ DEFECTS = [
     KeepsNoAttempts,
     HidesLostLeases,
     ForgetsHealth,
+    ForgetsReplays,
+    CountsLostAttempts,
+    LeasesForNoReplay,
     ReleasesAnybodysLease,
     ReleasesTheNewestFirst,
     ReleasesMoreThanIsTaken,

@@ -4,6 +4,7 @@ import re
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,15 @@ from uplift_server.store import (
     instants,
     keys,
     notices,
+    releases,
+    replays,
     schema_version,
     waiting,
 )
 from uplift_server.store.audit import AuditFilter
 from uplift_server.store.records import DeliveryFilter, EventFilter
+from uplift_server.store.releases import Ahead, Lease
+from uplift_server.store.replays import Choice
 from uplift_server.store.sqlite.connection import bound
 
 Verb = Callable[[sa.Connection], Any]
@@ -63,10 +68,20 @@ LIST_VERBS: dict[str, Verb] = {
     "last failure": lambda c: deliveries.last_failure(c, 1),
     "how many are held": lambda c: waiting.held_counts(c, [1], limit=9),
     "notices due": lambda c: notices.due(c, now=9, limit=20),
+    "replays": lambda c: replays.page(c, 1, limit=50, before=(9,)),
+    "replays of all": lambda c: replays.page(c, None, limit=50, before=(9,)),
+    "replay": lambda c: replays.get(c, 1, b"r"),
+    "replays unfinished": lambda c: replays.unfinished(c, after=(1, 0)),
+    "replay, counted": lambda c: releases.count(c, CHOICE, first=2, last=8, rows=3),
+    "replay, of types": lambda c: releases.count(c, replace(CHOICE, type_seqs=(1,), **SPAN), first=2, last=8, rows=3),
+    "replay, ahead": lambda c: releases.look_ahead(c, replays.get(c, 1, b"r"), first=2, rows=3, limit=5),
+    "replay, released": lambda c: releases.release(c, 1, Ahead((3, 4), 5), Lease(9, 99, 1, 10, 32, 1000)),
+    "replay, given back": lambda c: replays.give_back(c, 1),
     "repeat": lambda c: idempotency.once(
         c, idempotency.Request(1, "k", "x", b""), object_id=b"", now=1, create=lambda: 1, load=lambda _: 1
     ),
 }
+CHOICE = Choice(1, (Status.FAILED,), (), None, None, 90_000_000)
 FILTERS = {
     "": DeliveryFilter(),
     "in an instant": DeliveryFilter(**SPAN),
@@ -98,8 +113,19 @@ def raw(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sqlite3.Connection
                 "INSERT INTO events VALUES (?, ?, 1, 1, ?, NULL, ?)", (seq, bytes([seq]), seq * 10_000_000, body)
             )
             raw.execute(
-                "INSERT INTO deliveries (event_seq, endpoint_seq, account_seq, status) VALUES (?, 1, 1, 2)", (seq,)
+                "INSERT INTO deliveries (event_seq, endpoint_seq, account_seq, status, completed_at)"
+                " VALUES (?, 1, 1, 2, 1)",
+                (seq,),
             )
+        raw.execute(
+            "INSERT INTO endpoints (seq, id, account_seq, url, description, event_types, secret, secret_created_at,"
+            " state, created_at, updated_at) VALUES (1, x'02', 1, '', '', '[]', x'00', 1, 0, 1, 1)"
+        )
+        raw.execute(
+            "INSERT INTO replays (id, account_seq, endpoint_seq, statuses, types, type_seqs, rate_per_second, state,"
+            " total, counted_through, next_event_seq, last_event_seq, created_at, updated_at)"
+            " VALUES (CAST('r' AS BLOB), 1, 1, '[2]', '[]', '[]', 50, 0, 8, 8, 1, 8, 90000000, 90000000)"
+        )
         yield raw
 
 

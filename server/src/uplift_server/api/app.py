@@ -20,6 +20,7 @@ from uplift_server.api.routes import (
     event_types,
     events,
     keys,
+    replays,
     secrets,
     system,
 )
@@ -36,6 +37,7 @@ _ROUTERS: Final = (
     events.router,
     deliveries.router,
     audit.router,
+    replays.router,
     system.router,
 )
 _ROUTES: Final = [route for router in _ROUTERS for route in router.routes if isinstance(route, APIRoute)]

@@ -15,6 +15,8 @@ from uplift_server.core.limits import (
     PAGE_ITEMS_DEFAULT,
     PAGE_ITEMS_MAX,
     RATE_LIMIT_PER_SECOND_MAX,
+    REPLAY_RATE_PER_SECOND_DEFAULT,
+    REPLAY_RATE_PER_SECOND_MAX,
     SECRET_OVERLAP_SECONDS_DEFAULT,
     SECRET_OVERLAP_SECONDS_MAX,
     SUBSCRIPTION_PATTERNS_MAX,
@@ -132,6 +134,32 @@ class SecretRotation(Body):
         default=None,
         description="Which secret `x-uplift-signature-256` follows while both are live; left out: `old`.",
     )
+
+
+class ReplayNew(Body):
+    """Which deliveries of an endpoint to send again, and how fast."""
+
+    endpoint: str = Field(description="Whose deliveries.")
+    status: list[str] | None = Field(
+        default=None,
+        description="How they ended: `failed` (left out: only these), `cancelled`, `delivered`. `failed` and"
+        " `cancelled` together are all that were never delivered.",
+        examples=[["failed", "cancelled"]],
+    )
+    types: list[str] | None = Field(
+        default=None,
+        description=f"Names and `group.*`, at most {SUBSCRIPTION_PATTERNS_MAX}; left out or empty: all.",
+        examples=[["movement.*"]],
+    )
+    created_after: Instant | None = Field(default=None, description="Only of events accepted after this instant.")
+    created_before: Instant | None = Field(default=None, description="Only of events accepted before this instant.")
+    rate_per_second: int | None = Field(
+        default=None,
+        ge=1,
+        le=REPLAY_RATE_PER_SECOND_MAX,
+        description=f"How many are sent a second at most; left out: {REPLAY_RATE_PER_SECOND_DEFAULT}.",
+    )
+    dry_run: bool = Field(default=False, description="Only say how many there are.")
 
 
 class Paging(Body):

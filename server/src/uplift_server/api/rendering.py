@@ -19,6 +19,9 @@ from uplift_server.api.views import (
     KeyView,
     Listed,
     ReasonName,
+    ReplayPreview,
+    ReplayStateName,
+    ReplayView,
     RequestView,
     ResponseView,
     SecretView,
@@ -34,9 +37,11 @@ from uplift_server.core.deliveries import Status, Trigger
 from uplift_server.core.headers import mask
 from uplift_server.core.instants import instant_text, optional_instant_text
 from uplift_server.core.outcomes import Explanation, Outcome, explain
+from uplift_server.core.replays import ReplayState
 from uplift_server.core.signing import standard_form
 from uplift_server.service.endpoints import Shown
 from uplift_server.service.explanations import Explained
+from uplift_server.service.replays import Preview, ShownReplay
 from uplift_server.service.secrets import ShownSecrets
 from uplift_server.store.records import (
     Account,
@@ -82,6 +87,12 @@ _ACTOR_KINDS: Final[dict[ActorKind, ActorName]] = {
     ActorKind.OPERATOR: "operator",
     ActorKind.KEY: "key",
     ActorKind.MEMBER: "member",
+}
+_REPLAY_STATE_NAMES: Final[dict[ReplayState, ReplayStateName]] = {
+    ReplayState.RUNNING: "running",
+    ReplayState.PAUSED: "paused",
+    ReplayState.COMPLETED: "completed",
+    ReplayState.CANCELLED: "cancelled",
 }
 _OPEN: Final = frozenset({Status.PENDING, Status.HELD})
 
@@ -280,6 +291,41 @@ def audit_view(entry: AuditEntry, *, spans: bool) -> AuditEntryView:
         subject=entry.subject,
         details=dict(entry.details),
         address=entry.actor.address,
+    )
+
+
+def replay_view(shown: ShownReplay, *, spans: bool) -> ReplayView:
+    """A replay."""
+    replay, choice = shown.replay, shown.replay.choice
+    return ReplayView(
+        id=ids.prefixed(ids.REPLAY, replay.id),
+        **_account(replay.account_id, spans=spans),
+        endpoint=ids.prefixed(ids.ENDPOINT, replay.endpoint_id),
+        state=_REPLAY_STATE_NAMES[replay.state],
+        reason=shown.reason,
+        status=[_STATUS_NAMES[status] for status in choice.statuses],
+        types=list(replay.types),
+        created_after=optional_instant_text(choice.created_after),
+        created_before=optional_instant_text(choice.created_before),
+        rate_per_second=replay.rate_per_second,
+        total=replay.total if replay.is_counted else None,
+        sent=replay.delivered + replay.failed,
+        delivered=replay.delivered,
+        failed=replay.failed,
+        skipped=replay.skipped,
+        created_at=instant_text(replay.created_at),
+        updated_at=instant_text(replay.updated_at),
+        completed_at=optional_instant_text(replay.completed_at),
+    )
+
+
+def replay_preview(preview: Preview) -> ReplayPreview:
+    """What a replay would send."""
+    return ReplayPreview(
+        count=preview.count,
+        oldest_at=optional_instant_text(preview.oldest_at),
+        newest_at=optional_instant_text(preview.newest_at),
+        complete=preview.complete,
     )
 
 

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 from pydantic import BaseModel, Field, WithJsonSchema
 
 from uplift_server.core.explanations import Reason
+from uplift_server.core.replays import Wait
 
 V = TypeVar("V")
 
@@ -13,6 +14,7 @@ StateName = Literal["enabled", "paused", "disabled"]
 ReasonName = Literal["failing", "gone", "operator"]
 TriggerName = Literal["schedule", "resend", "replay", "test"]
 ActorName = Literal["system", "operator", "key", "member"]
+ReplayStateName = Literal["running", "paused", "completed", "cancelled"]
 InstantText = Annotated[str, WithJsonSchema({"type": "string", "format": "date-time"})]
 
 
@@ -220,6 +222,38 @@ class AuditEntryView(BaseModel):
     subject: str = Field(description="The id or the name of what it was done to.")
     details: dict[str, Any] = Field(description="What the action has to tell; never a secret.")
     address: str | None = Field(description="Where the request came from; accounts are not told operators'.")
+
+
+class ReplayView(BaseModel):
+    """A job that sends many deliveries of an endpoint again."""
+
+    id: str
+    account: str | None = Field(default=None, description="Where the list spans accounts.")
+    endpoint: str
+    state: ReplayStateName
+    reason: Wait | None = Field(description="While it runs: why nothing is sent now.")
+    status: list[StatusName] = Field(description="How the deliveries had ended that it sends.")
+    types: list[str] = Field(description="Names and `group.*`; empty: all.")
+    created_after: InstantText | None
+    created_before: InstantText | None
+    rate_per_second: int
+    total: int | None = Field(description="How many there were when it was made; null until they are counted.")
+    sent: int = Field(description="`delivered` and `failed` together.")
+    delivered: int
+    failed: int = Field(description="Attempts that failed: those deliveries are what they were before.")
+    skipped: int = Field(description="Expired, pruned, or resent or changed otherwise since it was made.")
+    created_at: InstantText
+    updated_at: InstantText
+    completed_at: InstantText | None
+
+
+class ReplayPreview(BaseModel):
+    """What a replay would send."""
+
+    count: int
+    oldest_at: InstantText | None
+    newest_at: InstantText | None
+    complete: bool = Field(description="False: there are so many that only the older ones have been counted.")
 
 
 class SourceIpsView(BaseModel):

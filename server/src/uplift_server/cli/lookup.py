@@ -12,15 +12,16 @@ SEARCHED_MAX: Final = 5000
 """How many of the newest items a beginning is looked for in."""
 _SHOWN_MAX: Final = 5
 _NEAR: Final = 0.5
-_HOW: Final = dict.fromkeys(("key", "endpoint", "delivery", "event"), "give its id, or a unique beginning of it") | {
-    "account": "give its id, a unique beginning of it, or its exact name"
-}
+_HOW: Final = dict.fromkeys(
+    ("key", "endpoint", "delivery", "event", "replay"), "give its id, or a unique beginning of it"
+) | {"account": "give its id, a unique beginning of it, or its exact name"}
 _LISTS: Final = {
     "account": "`uplift-server accounts`",
     "key": "`uplift-server keys --account ACCOUNT`",
     "endpoint": "`uplift-server endpoints`",
     "delivery": "`uplift-server deliveries`",
     "event": "`uplift-server deliveries --json`",
+    "replay": "`uplift-server replay list`",
 }
 
 
@@ -42,6 +43,11 @@ def endpoint(client: ApiClient, text: str, account_id: str | None = None) -> dic
 def delivery(client: ApiClient, text: str, account_id: str | None = None) -> dict[str, Any]:
     """The delivery with this id or beginning of an id."""
     return _one(client, "/v1/deliveries", "delivery", "dlv_", text, account_id)
+
+
+def replay(client: ApiClient, text: str, account_id: str | None = None) -> dict[str, Any]:
+    """The replay with this id or beginning of an id."""
+    return _one(client, "/v1/replays", "replay", "rpl_", text, account_id)
 
 
 def event(client: ApiClient, text: str, account_id: str | None = None) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from uplift_server.cli import (
     doctor,
     endpoints,
     mail,
+    replays,
     secret_key,
     secrets,
     serve,
@@ -83,7 +84,21 @@ def _program(
 
 
 # In the order of the help: running it, preparing it, using it.
-for _each in (serve, demo, setup, doctor, mail, secret_key, accounts, endpoints, secrets, catalog, deliveries, audit):
+for _each in (
+    serve,
+    demo,
+    setup,
+    doctor,
+    mail,
+    secret_key,
+    accounts,
+    endpoints,
+    secrets,
+    catalog,
+    deliveries,
+    replays,
+    audit,
+):
     _each.register(app)
 
 

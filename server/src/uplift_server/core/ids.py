@@ -11,6 +11,7 @@ ENDPOINT: Final = "ep"
 DELIVERY: Final = "dlv"
 ATTEMPT: Final = "att"
 KEY: Final = "key"
+REPLAY: Final = "rpl"
 
 RANDOM_BYTES: Final = 10
 """How many random bytes one id takes."""

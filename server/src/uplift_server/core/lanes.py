@@ -8,7 +8,7 @@ Nothing here reads a clock: `now_ms` is an argument.
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import IntEnum
 from heapq import heappop, heappush
 from typing import Final, Generic, TypeVar
@@ -209,12 +209,12 @@ class Lanes(Generic[T]):
         lane = self._lanes.pop(endpoint, None)
         return [] if lane is None else self.empty(lane)
 
-    def empty(self, lane: Lane[T]) -> list[T]:
-        """Take everything that waits out of a lane."""
-        taken = [item for queue in lane.waiting for item in queue]
-        for queue in lane.waiting:
-            queue.clear()
-        lane.waiting_count = 0
+    def empty(self, lane: Lane[T], kinds: Sequence[Kind] = tuple(Kind)) -> list[T]:
+        """Take everything that waits, or what is of some kinds, out of a lane."""
+        taken = [item for kind in kinds for item in lane.waiting[kind]]
+        for kind in kinds:
+            lane.waiting[kind].clear()
+        lane.waiting_count -= len(taken)
         return taken
 
     def withdraw(self, lane: Lane[T], wanted: Callable[[T], bool]) -> T | None:

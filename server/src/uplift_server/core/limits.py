@@ -52,6 +52,13 @@ NAME_CHARACTERS_MAX = 200
 CONTACT_EMAILS_MAX = 10
 EMAIL_CHARACTERS_MAX = 254
 
+# Replays
+REPLAY_RATE_PER_SECOND_DEFAULT = 50
+REPLAY_RATE_PER_SECOND_MAX = 1_000
+REPLAYS_UNFINISHED_PER_ACCOUNT_MAX = 20
+# Of one replay, released and not settled yet; and no more than twice what its endpoint may have in flight.
+REPLAY_OUTSTANDING_MAX = 100
+
 # Lists
 PAGE_ITEMS_DEFAULT = 50
 PAGE_ITEMS_MAX = 500

@@ -64,6 +64,7 @@ class Attempts:
         breaker: BreakerRule,
         attempt_timeout_ms: int,
         give_back: Callable[[LeasedDelivery], None],
+        replay_runs: Callable[[int], bool],
     ) -> None:
         self._directory = directory
         self._lanes = lanes
@@ -74,6 +75,7 @@ class Attempts:
         self._breaker = breaker
         self._lease_needed_ms = attempt_timeout_ms + LEASE_LEFT_MS_MIN
         self._give_back = give_back
+        self._replay_runs = replay_runs
         self.aborting = False
         """Whether the sender is being closed: what it cuts off is given back, not settled as a failure."""
         self._random = random.Random()  # noqa: S311 - jitter needs no secrecy
@@ -88,9 +90,10 @@ class Attempts:
             self._lanes.returned(lane, now)
             return
         verdict = _without_attempt(delivery, endpoint, now)
-        if verdict is not None or endpoint is None:
-            verdict = _resumed(delivery) or verdict or Verdict(Status.CANCELLED)
-            self._settle(delivery, _while_off(verdict, endpoint), now)
+        replay = delivery.replay_seq
+        if verdict is not None or endpoint is None or (replay is not None and not self._replay_runs(replay)):
+            verdict = resumed(delivery) or verdict or Verdict(Status.CANCELLED)
+            self._settler.add(unattempted(delivery, _while_off(verdict, endpoint), now))
             self._lanes.returned(lane, now)
             return
         event_type = self._directory.event_types_by_seq[delivery.type_seq]
@@ -146,6 +149,7 @@ class Attempts:
             verdict.failed_reason,
             None if verdict.status in _OPEN else now,
             _row(flight, outcome, exchange),
+            delivery.replay_seq,
         )
         self._settler.add(settlement, _line(flight, outcome, exchange, verdict))
         self._lanes.returned(lane, now, exchange.duration_us, well=_WELL.get(outcome) if counts else None)
@@ -154,8 +158,8 @@ class Attempts:
     def _verdict(
         self, delivery: LeasedDelivery, outcome: Outcome, exchange: Exchange, scheduled: int, now: int
     ) -> Verdict:
-        if outcome is not Outcome.DELIVERED and (resumed := _resumed(delivery)) is not None:
-            return resumed
+        if outcome is not Outcome.DELIVERED and (before := resumed(delivery)) is not None:
+            return before
         wait_ms = _asked_ms(exchange, now)
         if exchange.failure is Failure.EGRESS:
             # The schedule stands where it stood: its next wait, not yet spent, comes again.
@@ -185,23 +189,22 @@ class Attempts:
             timed_out = outcome is Outcome.TIMEOUT
             lane.breaker = lane.breaker.failed(now, timed_out=timed_out, rule=self._breaker, asked_ms=asked_ms)
 
-    def _settle(self, delivery: LeasedDelivery, verdict: Verdict, now: int) -> None:
-        """Settle a delivery that ends, or waits on, without an attempt."""
-        self._settler.add(
-            Settlement(
-                delivery.event_seq,
-                delivery.endpoint_seq,
-                delivery.fence,
-                verdict.status,
-                verdict.due_at,
-                delivery.attempts_made,
-                delivery.scheduled_attempts,
-                None,
-                verdict.failed_reason,
-                now if verdict.status in (Status.FAILED, Status.CANCELLED) else None,
-                None,
-            )
-        )
+
+def unattempted(delivery: LeasedDelivery, verdict: Verdict, now: int) -> Settlement:
+    """What is written of a delivery that ends, or waits on, without an attempt."""
+    return Settlement(
+        delivery.event_seq,
+        delivery.endpoint_seq,
+        delivery.fence,
+        verdict.status,
+        verdict.due_at,
+        delivery.attempts_made,
+        delivery.scheduled_attempts,
+        None,
+        verdict.failed_reason,
+        now if verdict.status in (Status.FAILED, Status.CANCELLED) else None,
+        None,
+    )
 
 
 def _without_attempt(delivery: LeasedDelivery, endpoint: LiveEndpoint | None, now: int) -> Verdict | None:
@@ -235,8 +238,8 @@ def _told_by(endpoint: LiveEndpoint, exchange: Exchange) -> bool:
     return record.state is EndpointState.ENABLED and exchange.started_at >= (record.state_since or 0)
 
 
-def _resumed(delivery: LeasedDelivery) -> Verdict | None:
-    """Where a resend that did not succeed leads back to: where the delivery was. None: it is no resend."""
+def resumed(delivery: LeasedDelivery) -> Verdict | None:
+    """Where a resend or replay that did not succeed leads back to: where the delivery was. None: it is neither."""
     status = delivery.resume_status
     if status is None:
         return None

@@ -19,12 +19,14 @@ from uplift_server.delivery.dispatch import Dispatcher
 from uplift_server.delivery.held import Held
 from uplift_server.delivery.lanes import DeliveryLanes
 from uplift_server.delivery.overlaps import Overlaps
+from uplift_server.delivery.replays import Replays
 from uplift_server.delivery.retention import Retention
 from uplift_server.delivery.settle import Settler
 from uplift_server.observe.attempt_log import AttemptLine
 from uplift_server.store.contract import Database
 from uplift_server.store.errors import StoreError
 from uplift_server.store.records import LeasedDelivery
+from uplift_server.store.replays import Replay
 
 RECLAIM_BATCH: Final = 1000
 LOOK_EVERY_SCANS: Final = 5
@@ -113,6 +115,16 @@ class Engine:
             note_due=self.note_due,
         )
         self.dispatcher.on_off = self._held.look_at
+        self.replays = Replays(
+            database,
+            directory,
+            self.lanes,
+            self.settler,
+            self.dispatcher,
+            clock,
+            owner=settings.owner,
+            lease_ms=settings.lease_ms,
+        )
         self._attempts = Attempts(
             directory,
             self.lanes,
@@ -123,6 +135,7 @@ class Engine:
             breaker=settings.breaker,
             attempt_timeout_ms=settings.attempt_timeout_ms,
             give_back=self.dispatcher.give_back,
+            replay_runs=self.replays.runs,
         )
         self._overlaps = Overlaps(database, directory, clock)
         self._retention = Retention(database, clock, retention_ms=settings.retention_ms)
@@ -145,9 +158,11 @@ class Engine:
         await self._sender.start()
         loops = {"tick": self._tick()}
         if dispatch:
+            await self.replays.load()
             loops["dispatch"] = self.dispatcher.run()
             loops["overlaps"] = self._overlaps.run(self._stopping)
             loops["held"] = self._held.run(self._stopping)
+            loops["replays"] = self.replays.run()
         else:
             self.lanes.draining = True
         if dispatch and self._settings.retention_ms:
@@ -166,6 +181,7 @@ class Engine:
         for delivery in self.lanes.drop(endpoint_seq):
             self.dispatcher.give_back(delivery)
         self._held.look_at(endpoint_seq)
+        self.replays.look_at(endpoint_seq)
 
     def switched_off(self, endpoint_seq: int) -> None:
         """Attempt nothing more for an endpoint that was paused or disabled; all that waits for it is held."""
@@ -184,6 +200,7 @@ class Engine:
             endpoint.health = endpoint.record.health
             self.settler.keep_health(endpoint)
             self.lanes.start_afresh(endpoint)
+        self.replays.look_at(endpoint_seq)
         self.treat_held(endpoint_seq)
 
     def treat_held(self, endpoint_seq: int) -> None:
@@ -206,6 +223,10 @@ class Engine:
         """The end (Unix ms) and the owner of a lease for a resend."""
         return now_ms + self._settings.lease_ms, self._settings.owner
 
+    def replay_changed(self, replay: Replay) -> None:
+        """A replay was made, paused, resumed or cancelled."""
+        self.replays.put(replay)
+
     def next_probe_at(self, endpoint_seq: int) -> int | None:
         """When an endpoint whose breaker is open is tried next (Unix ms)."""
         return self.lanes.next_probe_at(endpoint_seq)
@@ -226,8 +247,9 @@ class Engine:
         deadline = self._clock.now_ms() + within_ms
         self.acceptor.close()
         self.dispatcher.stop()
+        self.replays.stop()
         self.lanes.draining = True
-        await self._until(lambda: not self.acceptor.waiting_events, deadline)
+        await self._until(lambda: not self.acceptor.waiting_events and not self.replays.stepping, deadline)
         for delivery in self.lanes.empty_all():
             self.dispatcher.give_back(delivery)
         await self._within(self.dispatcher.release_returned())

@@ -6,6 +6,7 @@ from uplift_server.core.breaker import CLOSED, BreakerRule, restored
 from uplift_server.core.lanes import Kind, Lane, Lanes
 from uplift_server.core.limits import LANE_BODY_BYTES_MAX, LANES_BODY_BYTES_MAX
 from uplift_server.core.pace import gap_ms
+from uplift_server.core.replays import room_in
 from uplift_server.delivery.clock import Clock, Handle
 from uplift_server.delivery.directory import LiveEndpoint
 from uplift_server.store.records import LeasedDelivery
@@ -86,6 +87,12 @@ class DeliveryLanes:
             return 0
         return lane.room(now_ms)
 
+    def replay_room(self, lane: Lane[LeasedDelivery], now_ms: int) -> int:
+        """How many more deliveries of a replay may wait in a lane. See `core.replays.room_in`."""
+        if self.stopped or self.bytes_held >= LANES_BODY_BYTES_MAX or lane.waiting_bytes >= LANE_BODY_BYTES_MAX:
+            return 0
+        return room_in(lane, now_ms)
+
     def note_backlog(self, endpoint_seq: int) -> None:
         """Remember that an endpoint has due deliveries in the database."""
         self.backlog[endpoint_seq] = None
@@ -123,6 +130,11 @@ class DeliveryLanes:
         if lane is not None:
             lane.breaker = CLOSED
             self._limit(lane, endpoint)
+
+    def take_replays(self, endpoint_seq: int) -> list[LeasedDelivery]:
+        """Take out what waits for an attempt by a replay; an endpoint has one at a time."""
+        lane = self._lanes.find(endpoint_seq)
+        return [] if lane is None else self._taken(self._lanes.empty(lane, (Kind.REPLAY,)))
 
     def empty_all(self) -> list[LeasedDelivery]:
         """Take out everything that waits."""

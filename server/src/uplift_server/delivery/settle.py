@@ -47,6 +47,8 @@ class Settler:
         self._idle.set()
         self.on_due: Callable[[int], None] = lambda _due_at: None
         """Told of every instant at which something falls due."""
+        self.on_counted: Callable[[int], None] = lambda _replay_seq: None
+        """Told of every attempt that a replay has counted."""
 
     def add(self, settlement: Settlement, line: AttemptLine | None = None) -> None:
         """Take what became of a delivery."""
@@ -114,6 +116,9 @@ class Settler:
             self._suspect(batch, error)
         else:
             self._tell_lost(batch, written.result())
+            for settlement in batch:
+                if settlement.replay_seq is not None:
+                    self.on_counted(settlement.replay_seq)
         if self._failing:
             _log.warning("outcomes are written again")
             self._failing = False

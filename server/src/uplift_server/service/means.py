@@ -20,6 +20,7 @@ from uplift_server.store import idempotency
 from uplift_server.store.contract import Database
 from uplift_server.store.errors import Conflict
 from uplift_server.store.records import LeasedDelivery
+from uplift_server.store.replays import Replay
 
 T = TypeVar("T")
 
@@ -80,6 +81,9 @@ class EngineLink(Protocol):
 
     def attempt_now(self, delivery: LeasedDelivery) -> None:
         """Attempt a delivery leased for a resend."""
+
+    def replay_changed(self, replay: Replay) -> None:
+        """A replay was made, paused, resumed or cancelled."""
 
     def next_probe_at(self, endpoint_seq: int) -> int | None:
         """When an endpoint whose breaker is open is tried next (Unix ms)."""

@@ -17,6 +17,7 @@ from uplift_server.service.greeting import Greeter
 from uplift_server.service.keys import Keys
 from uplift_server.service.means import Means
 from uplift_server.service.registration import Registrar, Resolve
+from uplift_server.service.replays import Replays
 from uplift_server.service.secrets import Secrets
 from uplift_server.store import event_types
 from uplift_server.store.sealing import Sealer
@@ -37,6 +38,7 @@ class Services:
     deliveries: Deliveries
     audit_log: AuditLog
     explanations: Explanations
+    replays: Replays
     source_ips: Sequence[SourceAddress]
     """The addresses that requests to endpoints come from."""
 
@@ -58,6 +60,7 @@ class Services:
             deliveries=Deliveries(means),
             audit_log=AuditLog(means),
             explanations=Explanations(means),
+            replays=Replays(means),
             source_ips=[SourceAddress.parse(each) for each in source_ips],
         )
 

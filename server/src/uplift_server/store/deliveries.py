@@ -159,6 +159,8 @@ def start_resend(
             trigger=int(leased.trigger),
             resume_status=row.status,
             resume_due_at=leased.resume_due_at,
+            # A paused replay may have had it in hand: this attempt is not that job's.
+            replay_seq=None,
         )
     )
     return leased

@@ -104,6 +104,8 @@ class LeasedDelivery:
     body: bytes
     resume_status: Status | None = None
     resume_due_at: int | None = None
+    replay_seq: int | None = None
+    """The replay it belongs to, if any."""
 
 
 class Settlement(NamedTuple):
@@ -123,6 +125,8 @@ class Settlement(NamedTuple):
     failed_reason: int | None
     completed_at: int | None
     attempt: "AttemptRow | None"
+    replay_seq: int | None = None
+    """The replay that counts this attempt, if any."""
 
 
 class AttemptRow(NamedTuple):

@@ -148,7 +148,7 @@ deliveries = sa.Table(
     sa.Column("last_outcome", sa.SmallInteger),
     sa.Column("failed_reason", sa.SmallInteger),
     sa.Column("completed_at", sa.BigInteger),
-    sa.Column("replay_seq", sa.BigInteger, comment="during a replay: the job's"),
+    sa.Column("replay_seq", sa.BigInteger, comment="of a replay that has released it and not counted it yet"),
     sqlite_with_rowid=False,
 )
 sa.Index("deliveries_by_endpoint", deliveries.c.endpoint_seq, deliveries.c.event_seq)
@@ -157,6 +157,7 @@ sa.Index("deliveries_by_endpoint", deliveries.c.endpoint_seq, deliveries.c.event
 _WAITING = "status = 0 AND lease_owner = 0"
 _LEASED = "status = 0 AND lease_owner <> 0"
 _UNSUCCESSFUL = "status > 1"
+_REPLAYED = "replay_seq IS NOT NULL"
 _HELD = "status = 3"
 sa.Index(
     "deliveries_due",
@@ -184,6 +185,13 @@ sa.Index(
     deliveries.c.event_seq,
     sqlite_where=sa.text(_UNSUCCESSFUL),
     postgresql_where=sa.text(_UNSUCCESSFUL),
+)
+sa.Index(
+    "deliveries_replayed",
+    deliveries.c.replay_seq,
+    deliveries.c.event_seq,
+    sqlite_where=sa.text(_REPLAYED),
+    postgresql_where=sa.text(_REPLAYED),
 )
 
 attempts = sa.Table(
@@ -233,17 +241,19 @@ replays = sa.Table(
     sa.Column("account_seq", sa.BigInteger, nullable=False),
     sa.Column("endpoint_seq", sa.BigInteger, nullable=False),
     sa.Column("statuses", sa.Text, nullable=False, comment="a JSON list of numbers"),
-    sa.Column("type_seqs", sa.Text, nullable=False, comment="a JSON list; empty: all"),
+    sa.Column("types", sa.Text, nullable=False, comment="a JSON list of names and patterns; empty: all"),
+    sa.Column("type_seqs", sa.Text, nullable=False, comment="a JSON list of the types they meant when it was made"),
     sa.Column("created_after", sa.BigInteger),
     sa.Column("created_before", sa.BigInteger),
     sa.Column("rate_per_second", sa.Integer, nullable=False),
     sa.Column("state", sa.SmallInteger, nullable=False),
-    sa.Column("total", sa.BigInteger, nullable=False, comment="how many there were when it was made"),
+    sa.Column("total", sa.BigInteger, nullable=False, comment="how many there were, as far as they are counted"),
+    sa.Column("counted_through", sa.BigInteger, nullable=False, comment="up to which event they are counted"),
     sa.Column("next_event_seq", sa.BigInteger, nullable=False, comment="where it goes on"),
     sa.Column("last_event_seq", sa.BigInteger, nullable=False, comment="where it ends"),
-    sa.Column("released", sa.BigInteger, nullable=False, server_default="0", comment="handed to the lane so far"),
     sa.Column("delivered", sa.BigInteger, nullable=False, server_default="0"),
     sa.Column("failed", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("skipped", sa.BigInteger, nullable=False, server_default="0"),
     sa.Column("created_at", sa.BigInteger, nullable=False),
     sa.Column("updated_at", sa.BigInteger, nullable=False),
     sa.Column("completed_at", sa.BigInteger),
@@ -252,6 +262,7 @@ sa.Index("replays_by_account", replays.c.account_seq, replays.c.seq)
 _UNFINISHED = "completed_at IS NULL"
 sa.Index(
     "replays_unfinished",
+    replays.c.account_seq,
     replays.c.seq,
     sqlite_where=sa.text(_UNFINISHED),
     postgresql_where=sa.text(_UNFINISHED),

@@ -61,7 +61,8 @@ def held_counts(connection: Connection, endpoint_seqs: Iterable[int], *, limit: 
 def hold_waiting(connection: Connection, endpoint_seq: int, *, now: int, limit: int) -> int:
     """Hold what waits for an endpoint that is off, due or not; how many. Leased ones are left to whoever has them.
 
-    What was to be sent once more, outside its schedule, is again what it was.
+    What was to be sent once more, outside its schedule, is again what it was; a replay that had it in hand takes it
+    again when the endpoint is on.
     """
     resumed = deliveries.c.resume_status
     ended = resumed.in_([Status.DELIVERED, Status.FAILED, Status.CANCELLED])
@@ -73,6 +74,7 @@ def hold_waiting(connection: Connection, endpoint_seq: int, *, now: int, limit: 
         status=sa.case((ended, resumed), else_=int(Status.HELD)),
         completed_at=sa.case((ended, sa.func.coalesce(deliveries.c.completed_at, now)), else_=None),
         failed_reason=_reason_kept(),
+        replay_seq=deliveries.c.replay_seq,
     )
 
 

@@ -4,11 +4,13 @@ Statements stay portable in meaning; only their batching is SQLite's.
 """
 
 import sqlite3
+from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
 from uplift_server.core import envelope
 from uplift_server.core.deliveries import FailedReason, Status, Trigger
+from uplift_server.core.outcomes import Outcome
 from uplift_server.store.records import (
     Appended,
     DueEndpoint,
@@ -174,7 +176,7 @@ class _Batch:
 
 _DUE: Final = (
     "SELECT d.event_seq, d.fence, d.attempts_made, d.scheduled_attempts, d.trigger, d.resume_status, d.resume_due_at,"
-    " e.id, e.type_seq, e.created_at, e.expires_at, e.body"
+    " d.replay_seq, e.id, e.type_seq, e.created_at, e.expires_at, e.body"
     " FROM (SELECT * FROM deliveries WHERE endpoint_seq = ? AND status = 0 AND lease_owner = 0 AND due_at <= ?"
     " ORDER BY due_at, event_seq LIMIT ?) d JOIN events e ON e.seq = d.event_seq ORDER BY d.due_at, d.event_seq"
 )
@@ -195,7 +197,7 @@ def lease_due(
     body_bytes = 0
     for endpoint, limit in wishes:
         for row in connection.execute(_DUE, (endpoint, now, limit)):
-            event, fence, made, scheduled, trigger, resume_status, resume_due_at, *rest = row
+            event, fence, made, scheduled, trigger, resume_status, resume_due_at, replay_seq, *rest = row
             event_id, type_seq, created_at, expires_at, body = rest
             leased.append(
                 LeasedDelivery(
@@ -213,6 +215,7 @@ def lease_due(
                     body=body,
                     resume_status=None if resume_status is None else Status(resume_status),
                     resume_due_at=resume_due_at,
+                    replay_seq=replay_seq,
                 )
             )
             body_bytes += len(body)
@@ -249,6 +252,13 @@ _HEALTH: Final = (
 )
 
 
+_COUNTED: Final = ManyRows(
+    "UPDATE deliveries SET replay_seq = NULL FROM ({rows}) s"
+    " WHERE deliveries.event_seq = s.column1 AND deliveries.endpoint_seq = s.column2",
+    2,
+)
+
+
 def settle(
     connection: sqlite3.Connection, settlements: Sequence[Settlement], health: Sequence[HealthRow]
 ) -> frozenset[tuple[int, int]]:
@@ -273,7 +283,19 @@ def settle(
     _ATTEMPTS.run(connection, kept)
     if health:
         connection.executemany(_HEALTH, [(*h[1:], h.endpoint_seq) for h in health])
+    replayed = [s for s in settlements if s.replay_seq is not None and (s.event_seq, s.endpoint_seq) not in lost]
+    if replayed:
+        _count(connection, replayed)
     return frozenset(lost)
+
+
+def _count(connection: sqlite3.Connection, replayed: Sequence[Settlement]) -> None:
+    """Let replays know how their attempts ended, and let go of what they had released."""
+    _COUNTED.run(connection, [(s.event_seq, s.endpoint_seq) for s in replayed])
+    ends = Counter((s.replay_seq, s.last_outcome == Outcome.DELIVERED) for s in replayed)
+    for (replay, delivered), count in ends.items():
+        column = "delivered" if delivered else "failed"
+        connection.execute(f"UPDATE replays SET {column} = {column} + ? WHERE seq = ?", (count, replay))  # noqa: S608
 
 
 def release(connection: sqlite3.Connection, leases: Sequence[tuple[int, int, int]], *, now: int) -> None:

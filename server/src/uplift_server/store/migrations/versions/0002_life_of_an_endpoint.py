@@ -41,7 +41,17 @@ def upgrade() -> None:
         sa.Column("held_through", sa.BigInteger(), comment="up to which event"),
     ):
         op.add_column("endpoints", column)
-    op.add_column("deliveries", sa.Column("replay_seq", sa.BigInteger(), comment="during a replay: the job's"))
+    op.add_column(
+        "deliveries",
+        sa.Column("replay_seq", sa.BigInteger(), comment="of a replay that has released it and not counted it yet"),
+    )
+    op.create_index(
+        "deliveries_replayed",
+        "deliveries",
+        ["replay_seq", "event_seq"],
+        sqlite_where=sa.text("replay_seq IS NOT NULL"),
+        postgresql_where=sa.text("replay_seq IS NOT NULL"),
+    )
     op.create_table(
         "replays",
         sa.Column("seq", _SEQ, nullable=False),
@@ -49,17 +59,21 @@ def upgrade() -> None:
         sa.Column("account_seq", sa.BigInteger(), nullable=False),
         sa.Column("endpoint_seq", sa.BigInteger(), nullable=False),
         sa.Column("statuses", sa.Text(), nullable=False, comment="a JSON list of numbers"),
-        sa.Column("type_seqs", sa.Text(), nullable=False, comment="a JSON list; empty: all"),
+        sa.Column("types", sa.Text(), nullable=False, comment="a JSON list of names and patterns; empty: all"),
+        sa.Column(
+            "type_seqs", sa.Text(), nullable=False, comment="a JSON list of the types they meant when it was made"
+        ),
         sa.Column("created_after", sa.BigInteger()),
         sa.Column("created_before", sa.BigInteger()),
         sa.Column("rate_per_second", sa.Integer(), nullable=False),
         sa.Column("state", sa.SmallInteger(), nullable=False),
-        sa.Column("total", sa.BigInteger(), nullable=False, comment="how many there were when it was made"),
+        sa.Column("total", sa.BigInteger(), nullable=False, comment="how many there were, as far as they are counted"),
+        sa.Column("counted_through", sa.BigInteger(), nullable=False, comment="up to which event they are counted"),
         sa.Column("next_event_seq", sa.BigInteger(), nullable=False, comment="where it goes on"),
         sa.Column("last_event_seq", sa.BigInteger(), nullable=False, comment="where it ends"),
-        sa.Column("released", sa.BigInteger(), nullable=False, server_default="0", comment="handed to the lane so far"),
         sa.Column("delivered", sa.BigInteger(), nullable=False, server_default="0"),
         sa.Column("failed", sa.BigInteger(), nullable=False, server_default="0"),
+        sa.Column("skipped", sa.BigInteger(), nullable=False, server_default="0"),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.Column("updated_at", sa.BigInteger(), nullable=False),
         sa.Column("completed_at", sa.BigInteger()),
@@ -70,7 +84,7 @@ def upgrade() -> None:
     op.create_index(
         "replays_unfinished",
         "replays",
-        ["seq"],
+        ["account_seq", "seq"],
         sqlite_where=sa.text("completed_at IS NULL"),
         postgresql_where=sa.text("completed_at IS NULL"),
     )

@@ -1,0 +1,204 @@
+"""Replays: sending many deliveries of an endpoint again."""
+
+import time
+from typing import Annotated, Any, Final
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from uplift_server.cli import lookup
+from uplift_server.cli.accounts import AnyAccount, Limit, Wide
+from uplift_server.cli.client import ApiClient, options, segment
+from uplift_server.cli.errors import CliError, ExitCode
+from uplift_server.cli.output import Output
+from uplift_server.cli.reach import reach
+from uplift_server.cli.session import Session, command
+from uplift_server.cli.tables import Column
+from uplift_server.core.replays import ReplayState
+
+LOOK_SECONDS: Final = 0.5
+"""How often a replay that is waited for is looked at."""
+_GOES_ON: Final = frozenset({ReplayState.RUNNING.text})
+_REASONS: Final = {
+    "counting": "counting what there is",
+    "endpoint_paused": "waits: its endpoint is paused",
+    "endpoint_disabled": "waits: its endpoint is disabled",
+    "endpoint_failing": "waits: its endpoint fails and is only probed",
+}
+
+replay_app: Final = typer.Typer(
+    help="Send many deliveries of an endpoint again, as a job that can be watched, paused and cancelled.",
+    no_args_is_help=True,
+)
+
+Chosen = Annotated[str, typer.Argument(metavar="REPLAY", help="Id or unique beginning of it.")]
+Wait = Annotated[bool, typer.Option("--wait", help="Stay until it has ended, and show how far it is.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module to the program."""
+    app.add_typer(replay_app, name="replay")
+
+
+@command(
+    replay_app,
+    "create",
+    examples=(
+        "uplift-server replay create ep_0197f0c2 --dry-run",
+        "uplift-server replay create ep_0197f0c2 --status failed --status cancelled --wait",
+        "uplift-server replay create ep_0197f0c2 --type 'movement.*' --after 2026-01-01T00:00:00Z --rate 200",
+    ),
+)
+def create_replay(
+    session: Session,
+    endpoint: Annotated[str, typer.Argument(help="Whose deliveries: id or unique beginning of it.")],
+    account: AnyAccount = None,
+    status: Annotated[
+        list[str] | None,
+        typer.Option("--status", help="How they ended: failed (if absent), cancelled, delivered; repeatable."),
+    ] = None,
+    types: Annotated[
+        list[str] | None, typer.Option("--type", help="An event type or group.*; repeatable. All if absent.")
+    ] = None,
+    after: Annotated[str | None, typer.Option("--after", help="Only of events accepted after this instant.")] = None,
+    before: Annotated[str | None, typer.Option("--before", help="Only of events accepted before this instant.")] = None,
+    rate: Annotated[int | None, typer.Option("--rate", help="How many a second at most; 50 if absent.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say how many there are.")] = False,
+    wait: Wait = False,
+) -> None:
+    """Send an endpoint's failed deliveries again, or those that ended otherwise; each once, the oldest first."""
+    names = {
+        "endpoint": "ENDPOINT",
+        "status": "--status",
+        "types": "--type",
+        "created_after": "--after",
+        "created_before": "--before",
+        "rate_per_second": "--rate",
+    }
+    with reach(session.config()) as client:
+        owner = None if account is None else lookup.account(client, account)["id"]
+        given = {
+            "endpoint": lookup.endpoint(client, endpoint, owner)["id"],
+            "status": status,
+            "types": types,
+            "created_after": after,
+            "created_before": before,
+            "rate_per_second": rate,
+            "dry_run": dry_run or None,
+        }
+        body = {name: value for name, value in given.items() if value is not None}
+        with options(**names):
+            made = client.post("/v1/replays", body, account=owner)
+        if not client.sends and not dry_run:
+            session.output.note("It is stored; it begins as soon as a server runs: uplift-server serve")
+        _show(session, client, made, owner, wait=wait and not dry_run)
+
+
+@command(replay_app, "list", examples=("uplift-server replay list", "uplift-server replay list --account acc_0197f0c2"))
+def list_replays(session: Session, account: AnyAccount = None, limit: Limit = 50, wide: Wide = False) -> None:
+    """List replays, the newest first."""
+    with reach(session.config()) as client:
+        owner = None if account is None else lookup.account(client, account)["id"]
+        session.output.rows(
+            client.items("/v1/replays", limit=limit, account=owner),
+            [
+                Column("id", "REPLAY", "id"),
+                Column("endpoint", "ENDPOINT", "id"),
+                Column("state", "STATE"),
+                Column("total", "TOTAL"),
+                Column("delivered", "DELIVERED"),
+                Column("failed", "FAILED"),
+                Column("skipped", "SKIPPED", dropped=2),
+                Column("created_at", "CREATED", "instant", dropped=1),
+            ],
+            empty="No replays yet. Start one: uplift-server replay create ENDPOINT",
+            wide=wide,
+        )
+
+
+@command(replay_app, "show", examples=("uplift-server replay show rpl_0197f0c2 --wait",))
+def show_replay(session: Session, replay: Chosen, account: AnyAccount = None, wait: Wait = False) -> None:
+    """Show how far a replay is."""
+    with reach(session.config()) as client:
+        owner = None if account is None else lookup.account(client, account)["id"]
+        _show(session, client, lookup.replay(client, replay, owner), owner, wait=wait)
+
+
+@command(replay_app, "pause", examples=("uplift-server replay pause rpl_0197f0c2",))
+def pause_replay(session: Session, replay: Chosen, account: AnyAccount = None) -> None:
+    """Pause a replay: what is in flight finishes, the rest waits."""
+    _change(session, replay, account, "pause")
+
+
+@command(replay_app, "resume", examples=("uplift-server replay resume rpl_0197f0c2",))
+def resume_replay(session: Session, replay: Chosen, account: AnyAccount = None) -> None:
+    """Let a paused replay go on."""
+    _change(session, replay, account, "resume")
+
+
+@command(replay_app, "cancel", examples=("uplift-server replay cancel rpl_0197f0c2",))
+def cancel_replay(session: Session, replay: Chosen, account: AnyAccount = None) -> None:
+    """End a replay: what is in flight finishes, nothing more is sent."""
+    _change(session, replay, account, "cancel")
+
+
+def _change(session: Session, replay: str, account: str | None, verb: str) -> None:
+    with reach(session.config()) as client:
+        owner = None if account is None else lookup.account(client, account)["id"]
+        found = lookup.replay(client, replay, owner)
+        session.output.fields(client.post(f"/v1/replays/{segment(found['id'])}/{verb}", account=owner))
+
+
+def _show(session: Session, client: ApiClient, replay: dict[str, Any], owner: str | None, *, wait: bool) -> None:
+    """A replay now, or once it has ended. One that is paused is not waited for: only a person lets it go on."""
+    if wait and not client.sends:
+        raise CliError("nothing is sent here", "start the server: uplift-server serve", ExitCode.TRY_LATER)
+    if wait:
+        with _Bar(session.output) as bar:
+            while replay["state"] in _GOES_ON:
+                bar.draw(replay)
+                time.sleep(LOOK_SECONDS)
+                replay = client.get(f"/v1/replays/{segment(replay['id'])}", account=owner)
+    session.output.fields(replay)
+
+
+class _Bar:
+    """How far a replay is, its rate and the time it still takes; drawn on a terminal only."""
+
+    def __init__(self, output: Output) -> None:
+        self._drawn = not output.as_json and output.notes.is_terminal
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TimeRemainingColumn(),
+            console=output.notes,
+            transient=True,
+        )
+        self._task = self._progress.add_task("", total=None, rate="")
+        self._before: tuple[float, int] | None = None
+
+    def __enter__(self) -> "_Bar":
+        if self._drawn:
+            self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._drawn:
+            self._progress.stop()
+
+    def draw(self, replay: dict[str, Any]) -> None:
+        """Show it as it is now."""
+        now, sent = time.monotonic(), int(replay["sent"])
+        rate = ""
+        if self._before is not None:
+            rate = f"{max(0, sent - self._before[1]) / max(now - self._before[0], 0.001):.0f} a second"
+        self._before = (now, sent)
+        self._progress.update(
+            self._task,
+            description=_REASONS.get(str(replay["reason"]), "sending"),
+            total=replay["total"],
+            completed=sent + int(replay["skipped"]),
+            rate=rate,
+        )

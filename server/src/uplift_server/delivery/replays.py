@@ -1,0 +1,294 @@
+"""Replays under way: each releases its next deliveries at its own pace, a few at a time, into its endpoint's lane.
+
+What is released waits for the replays' share of the lane's turns. The database knows what each job has in hand; what is
+held here of it only saves asking.
+"""
+
+import asyncio
+import math
+from collections import deque
+from typing import Final
+
+from uplift_server.core.audit import SYSTEM, AuditEntry
+from uplift_server.core.ids import REPLAY, prefixed
+from uplift_server.core.lanes import Kind
+from uplift_server.core.limits import LEASE_BATCH_BODY_BYTES_MAX, REPLAY_OUTSTANDING_MAX
+from uplift_server.core.replays import Pace, ReplayState
+from uplift_server.delivery.attempts import resumed, unattempted
+from uplift_server.delivery.clock import Clock
+from uplift_server.delivery.directory import Directory, LiveEndpoint
+from uplift_server.delivery.dispatch import Dispatcher
+from uplift_server.delivery.lanes import DeliveryLanes
+from uplift_server.delivery.settle import Settler
+from uplift_server.store import audit, releases, replays
+from uplift_server.store.contract import Database, Transaction
+from uplift_server.store.errors import Conflict, Unavailable
+from uplift_server.store.records import LeasedDelivery
+from uplift_server.store.releases import Ahead, Lease
+from uplift_server.store.replays import Replay
+
+LOAD_PAGE: Final = 500
+COUNT_ROWS: Final = 20_000
+"""How many deliveries one read counts."""
+AHEAD_ROWS: Final = 20_000
+AHEAD_MAX: Final = 500
+"""How many of an endpoint's deliveries one read looks at for the next to replay, and how many it gives."""
+BITE_PAUSE_MS: Final = 5
+RELEASE_EVERY_MS: Final = 25
+"""The least time between two releases of a job: what has become due meanwhile goes in one commit."""
+FULL_WAIT_MS: Final = 50
+LOOK_MS: Final = 1000
+"""How long a job that waits for something goes without looking whether it still has to."""
+STEPS_MAX: Final = 50
+"""How many jobs write in one round."""
+UNAVAILABLE_WAIT_MS: Final = 500
+IDLE_MS: Final = 3_600_000
+"""The longest wait for somebody to make or change a replay."""
+
+
+class _Job:
+    """One replay, and what is known ahead of the database."""
+
+    __slots__ = ("ahead", "asked_at", "next_at", "outstanding", "pace", "replay", "seen_through")
+
+    def __init__(self, replay: Replay, now: int) -> None:
+        self.replay = replay
+        self.pace = Pace(replay.rate_per_second, now)
+        self.next_at: float = now
+        """When there is something to do or to look at (Unix ms)."""
+        self.asked_at = 0
+        """When the database last told what is outstanding."""
+        self.outstanding = 0
+        """At most so many are: some may have been counted since."""
+        self.ahead: deque[int] = deque()
+        """The next events to replay."""
+        self.seen_through = replay.next_event_seq - 1
+        """Up to which event `ahead` knows them all."""
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether nothing lies ahead that is not in hand."""
+        return not self.ahead and self.seen_through >= self.replay.last_event_seq
+
+
+class Replays:
+    """All replays for which something is left to do."""
+
+    def __init__(
+        self,
+        database: Database,
+        directory: Directory,
+        lanes: DeliveryLanes,
+        settler: Settler,
+        dispatcher: Dispatcher,
+        clock: Clock,
+        *,
+        owner: int,
+        lease_ms: int,
+    ) -> None:
+        self._database = database
+        self._directory = directory
+        self._lanes = lanes
+        self._settler = settler
+        self._give_back = dispatcher.give_back
+        self._clock = clock
+        self._owner = owner
+        self._lease_ms = lease_ms
+        self._jobs: dict[int, _Job] = {}
+        self._wake = asyncio.Event()
+        self._stopping = False
+        self.stepping = 0
+        """How many jobs are being worked on now."""
+        settler.on_counted = self._counted
+
+    async def load(self) -> None:
+        """Learn of every job that is not done with. Raises Unavailable."""
+        after = (0, 0)
+        while True:
+            at = after
+            page = await self._database.read(lambda c: replays.unfinished(c, after=at, limit=LOAD_PAGE))  # noqa: B023 - run before the next turn
+            for replay in page:
+                self.put(replay)
+            if len(page) < LOAD_PAGE:
+                return
+            after = (page[-1].account_seq, page[-1].seq)
+
+    def put(self, replay: Replay) -> None:
+        """Go on with a replay that is new or changed. What waits in its lane goes back if it does not run."""
+        now = self._clock.now_ms()
+        job = self._jobs.get(replay.seq)
+        if replay.completed_at is not None:
+            self._jobs.pop(replay.seq, None)
+        elif job is None:
+            self._jobs[replay.seq] = _Job(replay, now)
+        else:
+            job.replay = replay
+            job.next_at = now
+        if replay.state is not ReplayState.RUNNING:
+            for delivery in self._lanes.take_replays(replay.choice.endpoint_seq):
+                self._return(delivery, now)
+        self._wake.set()
+
+    def runs(self, replay_seq: int) -> bool:
+        """Whether deliveries of a replay may be sent."""
+        job = self._jobs.get(replay_seq)
+        return job is not None and job.replay.state is ReplayState.RUNNING
+
+    def look_at(self, endpoint_seq: int) -> None:
+        """An endpoint was enabled, or is gone, which cancels its replays."""
+        for job in self._jobs.values():
+            if job.replay.choice.endpoint_seq == endpoint_seq:
+                job.next_at = 0
+                self._wake.set()
+
+    def stop(self) -> None:
+        """Release nothing more; `run` ends soon."""
+        self._stopping = True
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Work on every job whose time has come, until stopped."""
+        while not self._stopping:
+            self._wake.clear()
+            now = self._clock.now_ms()
+            due = [job for job in self._jobs.values() if job.next_at <= now][:STEPS_MAX]
+            if due:
+                self.stepping = len(due)
+                await asyncio.gather(*map(self._step, due))
+                self.stepping = 0
+            else:
+                next_at = min((job.next_at for job in self._jobs.values()), default=math.inf)
+                await self._clock.wait(self._wake, min(max(1, next_at - now), IDLE_MS))
+
+    async def _step(self, job: _Job) -> None:
+        now = self._clock.now_ms()
+        try:
+            endpoint = self._directory.endpoints.get(job.replay.choice.endpoint_seq)
+            if endpoint is None and job.replay.state is not ReplayState.CANCELLED:
+                await self._cancel(job)
+            elif job.replay.state is ReplayState.RUNNING and endpoint is not None:
+                await self._advance(job, endpoint, now)
+            else:
+                await self._look_after(job, now)
+        except Unavailable:
+            job.next_at = now + UNAVAILABLE_WAIT_MS
+
+    async def _cancel(self, job: _Job) -> None:
+        """The endpoint was deleted."""
+        now, replay = self._clock.now_ms(), job.replay
+
+        def cancel(connection: Transaction) -> Replay:
+            cancelled = replays.put_into(connection, None, replay.id, ReplayState.CANCELLED, now=now)
+            assert cancelled is not None, "replays that are not done with are kept"
+            subject, details = prefixed(REPLAY, replay.id), {"because": "endpoint_deleted"}
+            audit.add(connection, AuditEntry(replay.account_seq, now, SYSTEM, "replay.cancelled", subject, details))
+            return cancelled[0]
+
+        try:
+            self.put(await self._database.write(cancel))
+        except Conflict:
+            # It has completed meanwhile.
+            self._jobs.pop(replay.seq, None)
+
+    async def _look_after(self, job: _Job, now: int) -> None:
+        """What does not run keeps nothing waiting: neither what a restart left behind, nor what came back late."""
+        seq = job.replay.seq
+        job.next_at = now + LOOK_MS
+        if job.replay.state is ReplayState.PAUSED:
+            leased = await self._database.write(lambda c: replays.give_back(c, seq))
+            if not leased and job.replay.state is ReplayState.PAUSED:
+                job.next_at = math.inf
+            return
+        replay = await self._database.write(lambda c: replays.end_cancelled(c, seq, now=now))
+        if replay.completed_at is not None:
+            self._jobs.pop(seq, None)
+
+    async def _advance(self, job: _Job, endpoint: LiveEndpoint, now: int) -> None:
+        """Count on, or release what may go now."""
+        if not job.replay.is_counted:
+            await self._count(job, now)
+            return
+        if job.exhausted and job.outstanding and now < job.asked_at + LOOK_MS:
+            job.next_at = job.asked_at + LOOK_MS
+            return
+        if (due := job.pace.due(now)) == 0:
+            job.next_at = job.pace.next_ms
+            return
+        lane = self._lanes.of(endpoint)
+        outstanding_max = min(2 * lane.in_flight_max, REPLAY_OUTSTANDING_MAX)
+        if job.outstanding >= outstanding_max and now < job.asked_at + LOOK_MS:
+            job.next_at = job.asked_at + LOOK_MS
+            return
+        limit = min(due, self._lanes.replay_room(lane, now)) if endpoint.takes_deliveries else 0
+        if limit or (job.exhausted and now >= job.asked_at + LOOK_MS):
+            await self._release(job, limit, outstanding_max)
+        else:
+            wait_ms = FULL_WAIT_MS if endpoint.takes_deliveries else LOOK_MS
+            job.next_at = max(now + wait_ms, lane.breaker.probe_at or 0)
+
+    async def _count(self, job: _Job, now: int) -> None:
+        replay = job.replay
+        first = replay.counted_through + 1
+        counted = await self._database.read(
+            lambda c: releases.count(c, replay.choice, first=first, last=replay.last_event_seq, rows=COUNT_ROWS)
+        )
+        noted = await self._database.write(
+            lambda c: releases.note_counted(c, replay.seq, counted, first=first, now=now)
+        )
+        self._learn(job, noted)
+        job.next_at = now + BITE_PAUSE_MS
+
+    async def _release(self, job: _Job, limit: int, outstanding_max: int) -> None:
+        replay = job.replay
+        if not job.ahead and not job.exhausted:
+            first = max(job.seen_through + 1, replay.next_event_seq)
+            seen = await self._database.read(
+                lambda c: releases.look_ahead(c, replay, first=first, rows=AHEAD_ROWS, limit=AHEAD_MAX)
+            )
+            job.ahead.extend(seen.event_seqs)
+            job.seen_through = seen.through
+        now = self._clock.now_ms()
+        lease = Lease(now, now + self._lease_ms, self._owner, limit, outstanding_max, LEASE_BATCH_BODY_BYTES_MAX)
+        ahead = Ahead(tuple(job.ahead), job.seen_through)
+        released = await self._database.write(lambda c: releases.release(c, replay.seq, ahead, lease))
+        job.outstanding = released.outstanding
+        job.asked_at = now
+        job.pace = job.pace.after(now, len(released.leased))
+        job.next_at = max(job.pace.next_ms, now + RELEASE_EVERY_MS)
+        self._learn(job, released.replay)
+        while job.ahead and job.ahead[0] < released.replay.next_event_seq:
+            job.ahead.popleft()
+        self._hand_over(released.leased)
+        if released.replay.state is ReplayState.COMPLETED:
+            self._jobs.pop(replay.seq, None)
+
+    def _learn(self, job: _Job, replay: Replay) -> None:
+        """Keep what a write told, unless somebody has changed the replay while its answer was on the way."""
+        if replay.updated_at >= job.replay.updated_at and job.replay.state is ReplayState.RUNNING:
+            job.replay = replay
+
+    def _hand_over(self, leased: list[LeasedDelivery]) -> None:
+        now = self._clock.now_ms()
+        for delivery in leased:
+            endpoint = self._directory.endpoints.get(delivery.endpoint_seq)
+            if endpoint is None or self._lanes.draining:
+                self._give_back(delivery)
+            elif delivery.replay_seq is None or not self.runs(delivery.replay_seq):
+                self._return(delivery, now)
+            else:
+                self._lanes.push(self._lanes.of(endpoint), delivery, Kind.REPLAY)
+        self._lanes.pump()
+
+    def _return(self, delivery: LeasedDelivery, now: int) -> None:
+        """Let a delivery be again what it was; nothing counts."""
+        before = resumed(delivery)
+        assert before is not None, "what a replay releases knows what it was"
+        self._settler.add(unattempted(delivery, before, now))
+
+    def _counted(self, replay_seq: int) -> None:
+        """An attempt of a replay has been counted: there may be room for the next."""
+        job = self._jobs.get(replay_seq)
+        if job is not None:
+            job.outstanding -= 1
+            job.next_at = min(job.next_at, job.asked_at + RELEASE_EVERY_MS)
+            self._wake.set()

@@ -1,0 +1,262 @@
+"""Replays: the jobs, what they choose from, and what they have in hand.
+
+A delivery that a replay releases carries the job's number until its attempt is counted. One that carries it and is not
+pending was given back uncounted (its endpoint was paused, or the job was), and the job takes it again. So nothing is
+sent twice by a job or forgotten by it, whenever the process ends.
+"""
+
+import json
+from dataclasses import dataclass
+from typing import Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+
+from uplift_server.core.deliveries import Status, Trigger
+from uplift_server.core.limits import REPLAYS_UNFINISHED_PER_ACCOUNT_MAX
+from uplift_server.core.replays import ReplayState, may_become
+from uplift_server.store.errors import Conflict
+from uplift_server.store.pages import page_of
+from uplift_server.store.records import Page
+from uplift_server.store.schema import accounts, deliveries, endpoints, replays
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Which deliveries a replay sends again: those that had ended so by `made_at`. Instants are Unix ms."""
+
+    endpoint_seq: int
+    statuses: tuple[Status, ...]
+    type_seqs: tuple[int, ...]
+    """Empty: all."""
+    created_after: int | None
+    created_before: int | None
+    """Both are those of the events, exclusive."""
+    made_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """A job that sends many deliveries of one endpoint again."""
+
+    seq: int
+    id: bytes
+    account_seq: int
+    account_id: bytes
+    endpoint_id: bytes
+    choice: Choice
+    types: tuple[str, ...]
+    """Names and patterns, as they were given."""
+    rate_per_second: int
+    state: ReplayState
+    total: int
+    """As far as they are counted."""
+    counted_through: int
+    next_event_seq: int
+    last_event_seq: int
+    delivered: int
+    failed: int
+    skipped: int
+    created_at: int
+    updated_at: int
+    completed_at: int | None
+    """None: there is still something to do for it."""
+
+    @property
+    def is_counted(self) -> bool:
+        """Whether `total` is all there were."""
+        return self.counted_through >= self.last_event_seq
+
+
+@dataclass(frozen=True, slots=True)
+class NewReplay:
+    """A replay to be stored, with what has been counted of it. It goes from one event number to another."""
+
+    id: bytes
+    account_seq: int
+    choice: Choice
+    types: tuple[str, ...]
+    rate_per_second: int
+    total: int
+    counted_through: int
+    first_event_seq: int
+    last_event_seq: int
+
+
+def create(connection: Connection, new: NewReplay) -> Replay:
+    """Store a replay, running. Raises Conflict where its endpoint or its account has too many unfinished ones."""
+    unfinished = sa.select(replays.c.id, replays.c.endpoint_seq).where(
+        replays.c.account_seq == new.account_seq,
+        sa.text("completed_at IS NULL"),
+        replays.c.state.in_([ReplayState.RUNNING, ReplayState.PAUSED]),
+    )
+    others = connection.execute(unfinished).all()
+    for other in others:
+        if other.endpoint_seq == new.choice.endpoint_seq:
+            raise EndpointBusy(other.id)
+    if len(others) >= REPLAYS_UNFINISHED_PER_ACCOUNT_MAX:
+        text = f"The account has {len(others)} unfinished replays, which is the most. Cancel one, or wait for its end."
+        raise Conflict(text)
+    choice = new.choice
+    connection.execute(
+        sa.insert(replays).values(
+            id=new.id,
+            account_seq=new.account_seq,
+            endpoint_seq=choice.endpoint_seq,
+            statuses=json.dumps([int(status) for status in choice.statuses]),
+            types=json.dumps(new.types),
+            type_seqs=json.dumps(choice.type_seqs),
+            created_after=choice.created_after,
+            created_before=choice.created_before,
+            rate_per_second=new.rate_per_second,
+            state=int(ReplayState.RUNNING),
+            total=new.total,
+            counted_through=new.counted_through,
+            next_event_seq=new.first_event_seq,
+            last_event_seq=new.last_event_seq,
+            created_at=choice.made_at,
+            updated_at=choice.made_at,
+        )
+    )
+    return one(connection, replays.c.id == new.id)
+
+
+class EndpointBusy(Conflict):
+    """The endpoint has an unfinished replay already, with this id."""
+
+    def __init__(self, replay_id: bytes) -> None:
+        super().__init__("The endpoint has an unfinished replay already.")
+        self.replay_id = replay_id
+
+
+def get(connection: Connection, account_seq: int | None, replay_id: bytes) -> Replay | None:
+    """The account's replay with this id, if there is one."""
+    query = _details().where(replays.c.id == replay_id)
+    if account_seq is not None:
+        query = query.where(replays.c.account_seq == account_seq)
+    row = connection.execute(query).first()
+    return None if row is None else _replay(row)
+
+
+def page(
+    connection: Connection, account_seq: int | None, *, limit: int, before: tuple[int, ...] | None = None
+) -> Page[Replay]:
+    """The account's replays (without an account: everybody's), newest first."""
+    keys = sa.select(replays.c.seq).order_by(replays.c.seq.desc()).limit(limit + 1)
+    if account_seq is not None:
+        keys = keys.where(replays.c.account_seq == account_seq)
+    if before is not None:
+        keys = keys.where(replays.c.seq < before[0])
+    query = _details().where(replays.c.seq.in_(keys)).order_by(replays.c.seq.desc())
+    return page_of([_replay(row) for row in connection.execute(query)], limit, lambda replay: (replay.seq,))
+
+
+def unfinished(connection: Connection, *, after: tuple[int, int] = (0, 0), limit: int = 500) -> list[Replay]:
+    """Every replay for which something is left to do, by account and number."""
+    keys = (
+        sa.select(replays.c.seq)
+        .where(
+            sa.text("completed_at IS NULL"),
+            sa.tuple_(replays.c.account_seq, replays.c.seq) > sa.tuple_(*map(sa.literal, after)),
+        )
+        .order_by(replays.c.account_seq, replays.c.seq)
+        .limit(limit)
+    )
+    query = _details().where(replays.c.seq.in_(keys)).order_by(replays.c.account_seq, replays.c.seq)
+    return [_replay(row) for row in connection.execute(query)]
+
+
+def put_into(
+    connection: Connection, account_seq: int | None, replay_id: bytes, wanted: ReplayState, *, now: int
+) -> tuple[Replay, bool] | None:
+    """Pause, resume or cancel a replay; the replay, and whether that changed it. None: there is no such one.
+
+    What waits in the database goes back to what it was; what waits in memory is its holder's business. Raises Conflict
+    where it has ended.
+    """
+    found = get(connection, account_seq, replay_id)
+    if found is None:
+        return None
+    if not may_become(found.state, wanted):
+        raise Conflict(f"The replay is {found.state.text}; nothing about it can be changed any more.")
+    if found.state is wanted:
+        return found, False
+    connection.execute(sa.update(replays).where(replays.c.seq == found.seq).values(state=int(wanted), updated_at=now))
+    if wanted is ReplayState.PAUSED:
+        give_back(connection, found.seq)
+    elif wanted is ReplayState.CANCELLED:
+        end_cancelled(connection, found.seq, now=now)
+    return one(connection, replays.c.seq == found.seq), True
+
+
+def give_back(connection: Connection, replay_seq: int) -> bool:
+    """Let what waits in the database for a replay's attempt be what it was before; the replay may take it again.
+
+    Gives whether more of it is with whoever has leased it.
+    """
+    mine = (deliveries.c.replay_seq == replay_seq, deliveries.c.status == int(Status.PENDING))
+    connection.execute(
+        sa.update(deliveries)
+        .where(*mine, deliveries.c.lease_owner == 0)
+        .values(
+            status=deliveries.c.resume_status,
+            due_at=deliveries.c.resume_due_at,
+            trigger=int(Trigger.SCHEDULE),
+            resume_status=None,
+            resume_due_at=None,
+        )
+    )
+    return connection.execute(sa.select(deliveries.c.event_seq).where(*mine).limit(1)).first() is not None
+
+
+def end_cancelled(connection: Connection, replay_seq: int, *, now: int) -> Replay:
+    """Let go of everything a cancelled replay has in hand and that is not being attempted; end it if that was all."""
+    leased = give_back(connection, replay_seq)
+    connection.execute(
+        sa.update(deliveries)
+        .where(deliveries.c.replay_seq == replay_seq, deliveries.c.status != int(Status.PENDING))
+        .values(replay_seq=None)
+    )
+    if not leased:
+        connection.execute(
+            sa.update(replays)
+            .where(replays.c.seq == replay_seq, replays.c.completed_at.is_(None))
+            .values(completed_at=now, updated_at=now)
+        )
+    return one(connection, replays.c.seq == replay_seq)
+
+
+def _details() -> sa.Select[Any]:
+    return (
+        sa.select(replays, endpoints.c.id.label("endpoint_id"), accounts.c.id.label("account_id"))
+        .join(endpoints, endpoints.c.seq == replays.c.endpoint_seq)
+        .join(accounts, accounts.c.seq == replays.c.account_seq)
+    )
+
+
+def one(connection: Connection, which: sa.ColumnElement[bool], *, lock: bool = False) -> Replay:
+    """The replay that is there, read to be changed with `lock`."""
+    query = _details().where(which)
+    return _replay(connection.execute(query.with_for_update(of=replays) if lock else query).one())
+
+
+_PLAIN: Final = (
+    "seq", "id", "account_seq", "account_id", "endpoint_id", "rate_per_second", "total", "counted_through",
+    "next_event_seq", "last_event_seq", "delivered", "failed", "skipped", "created_at", "updated_at", "completed_at",
+)  # fmt: skip
+
+
+def _replay(row: sa.Row[Any]) -> Replay:
+    return Replay(
+        **{name: getattr(row, name) for name in _PLAIN},
+        choice=Choice(
+            endpoint_seq=row.endpoint_seq,
+            statuses=tuple(Status(number) for number in json.loads(row.statuses)),
+            type_seqs=tuple(json.loads(row.type_seqs)),
+            created_after=row.created_after,
+            created_before=row.created_before,
+            made_at=row.created_at,
+        ),
+        types=tuple(json.loads(row.types)),
+        state=ReplayState(row.state),
+    )

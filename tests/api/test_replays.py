@@ -1,0 +1,231 @@
+"""Replays: what can be asked for, what is answered, and who is told."""
+
+import time
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from uplift_server.core.deliveries import Status
+from uplift_server.core.instants import instant_text
+from uplift_server.core.outcomes import Outcome
+from uplift_server.service import replays as service
+from uplift_server.store.schema import audit_log
+
+HOUR_MS = 3_600_000
+
+
+class Owner:
+    """An account with an endpoint that has failed deliveries."""
+
+    def __init__(self, server: Any) -> None:
+        self.server = server
+        self.account = server.account()
+        self.client = server.owner(self.account)
+        self.endpoint = self.new_endpoint()
+
+    def new_endpoint(self) -> str:
+        """Another endpoint, whose greeting is delivered."""
+        endpoint = str(self.client.post("/v1/endpoints", {"url": "https://example.com/a"}).json["id"])
+        [greeting] = self.server.lease(endpoint)
+        self.server.settle(greeting, Outcome.DELIVERED, Status.DELIVERED)
+        return endpoint
+
+    def failed(self, count: int, **event: Any) -> None:
+        """So many events that could not be delivered."""
+        for _ in range(count):
+            self.server.event(self.account, {self.endpoint: Status.PENDING}, **event)
+        for leased in self.server.lease(self.endpoint):
+            self.server.settle(leased, Outcome.SERVER_ERROR, Status.FAILED)
+        # What ends in the millisecond of the request is part of it or not.
+        time.sleep(0.002)
+
+    def replay(self, **fields: Any) -> Any:
+        """Ask for a replay of the endpoint."""
+        return self.client.post("/v1/replays", {"endpoint": self.endpoint, **fields})
+
+
+@pytest.fixture
+def owner(server: Any) -> Owner:
+    """A fresh account."""
+    return Owner(server)
+
+
+def test_a_replay_through_its_life(server: Any, owner: Owner) -> None:
+    """Made, paused, resumed, cancelled; every step is answered with the job and told to the engine."""
+    owner.failed(3)
+    engine = server.services.means.engine
+    engine.replays.clear()
+    made = owner.replay(rate_per_second=7, types=["movement.*"])
+    assert made.status == 201
+    job = made.json
+    assert job == {
+        "id": job["id"],
+        "endpoint": owner.endpoint,
+        "state": "running",
+        "reason": None,
+        "status": ["failed"],
+        "types": ["movement.*"],
+        "created_after": None,
+        "created_before": None,
+        "rate_per_second": 7,
+        "total": 3,
+        "sent": 0,
+        "delivered": 0,
+        "failed": 0,
+        "skipped": 0,
+        "created_at": job["created_at"],
+        "updated_at": job["created_at"],
+        "completed_at": None,
+    }
+    path = f"/v1/replays/{job['id']}"
+    assert owner.client.get(path).json == job
+    assert owner.client.get("/v1/replays").json["data"] == [job]
+    for verb, state in (("pause", "paused"), ("pause", "paused"), ("resume", "running"), ("cancel", "cancelled")):
+        answer = owner.client.post(f"{path}/{verb}")
+        assert (answer.status, answer.json["state"]) == (200, state)
+        assert owner.client.get(path).json == answer.json
+    assert answer.json["completed_at"] is not None
+    # What changed nothing is told to nobody.
+    assert [replay.state.text for replay in engine.replays] == ["running", "paused", "running", "cancelled"]
+    refused = owner.client.post(f"{path}/resume")
+    assert refused.code == "conflict"
+    assert "is cancelled" in refused.json["detail"]
+    assert owner.client.post(f"{path}/cancel").status == 200
+    entries = server.run(
+        lambda: server.database.read(
+            lambda c: c.execute(sa.select(audit_log).where(audit_log.c.subject == job["id"])).all()
+        )
+    )
+    actions = [entry.action for entry in entries]
+    assert actions == ["replay.created", "replay.paused", "replay.resumed", "replay.cancelled"]
+    assert owner.endpoint in entries[0].details
+
+
+def test_a_preview_counts_and_stores_nothing(owner: Owner) -> None:
+    """With the instants of the oldest and newest event."""
+    now = owner.server.services.means.now()
+    owner.failed(2, created_at=now - 2 * HOUR_MS)
+    owner.failed(3, created_at=now - HOUR_MS)
+    owner.failed(1, type_name="athlete.created", created_at=now - HOUR_MS // 2)
+    answer = owner.replay(dry_run=True)
+    assert (answer.status, answer.json) == (
+        200,
+        {
+            "count": 6,
+            "oldest_at": instant_text(now - 2 * HOUR_MS),
+            "newest_at": instant_text(now - HOUR_MS // 2),
+            "complete": True,
+        },
+    )
+    counts = {
+        3: {"created_after": instant_text(now - 2 * HOUR_MS), "created_before": instant_text(now - HOUR_MS // 2)},
+        5: {"types": ["movement.*"]},
+        1: {"types": ["athlete.created"]},
+        0: {"status": ["cancelled"]},
+        # The greeting was.
+        7: {"status": ["delivered", "failed", "cancelled"]},
+    }
+    for count, fields in counts.items():
+        assert owner.replay(dry_run=True, **fields).json["count"] == count, fields
+    nothing = owner.replay(dry_run=True, created_after=instant_text(now + HOUR_MS)).json
+    assert nothing == {"count": 0, "oldest_at": None, "newest_at": None, "complete": True}
+    assert owner.client.get("/v1/replays").json["data"] == []
+
+
+def test_everything_that_is_wrong_is_told_at_once(owner: Owner) -> None:
+    """Also what its statuses mean."""
+    answer = owner.client.post(
+        "/v1/replays",
+        {
+            "endpoint": "ep_0",
+            "status": ["pending", "held", "lost"],
+            "types": ["Nonsense", "no.such_type"],
+            "created_after": "2026-01-02T00:00:00Z",
+            "created_before": "2026-01-01T00:00:00Z",
+            "rate_per_second": 1001,
+            "speed": 1,
+        },
+    )
+    assert answer.problems == {
+        ("endpoint", "endpoint_unknown"),
+        ("status", "status_not_replayable"),
+        ("status", "value_unknown"),
+        ("types", "event_type_invalid"),
+        ("types", "event_type_unknown"),
+        ("created_before", "range_empty"),
+        ("rate_per_second", "out_of_range"),
+        ("speed", "unknown_field"),
+    }
+    assert owner.client.post("/v1/replays", {}).problems == {("endpoint", "required")}
+    assert owner.client.post("/v1/replays", {"endpoint": None}).problems == {("endpoint", "type_text")}
+    assert owner.replay(status=[], rate_per_second=0).problems == {
+        ("status", "required"),
+        ("rate_per_second", "out_of_range"),
+    }
+    assert owner.replay(created_after="yesterday").problems == {("created_after", "instant_invalid")}
+    assert owner.replay(types=["athlete.created"] * 101).problems == {("types", "too_many")}
+    job = owner.replay(status=None, types=None, rate_per_second=None).json
+    assert (job["status"], job["types"], job["rate_per_second"]) == (["failed"], [], 50)
+    assert owner.client.post(f"/v1/replays/{job['id']}/pause", {"for": "ever"}).problems == {("for", "unknown_field")}
+
+
+def test_an_endpoint_has_one_unfinished_replay_and_an_account_twenty(owner: Owner) -> None:
+    """The refusal names the one there is."""
+    first = owner.replay().json["id"]
+    refused = owner.replay()
+    assert refused.code == "conflict"
+    assert first in refused.json["detail"]
+    owner.client.post(f"/v1/replays/{first}/cancel")
+    for _ in range(20):
+        assert owner.replay().status == 201
+        owner.endpoint = owner.new_endpoint()
+    assert "20 unfinished" in owner.replay().json["detail"]
+
+
+def test_a_repeat_is_answered_with_the_same_replay(owner: Owner) -> None:
+    """And another request under its key is refused."""
+    first = owner.client.post("/v1/replays", {"endpoint": owner.endpoint}, idempotency_key="k1")
+    again = owner.client.post("/v1/replays", {"endpoint": owner.endpoint}, idempotency_key="k1")
+    assert (again.status, again.json) == (201, first.json)
+    assert again.headers["idempotency-replayed"] == "true"
+    other = owner.client.post("/v1/replays", {"endpoint": owner.endpoint, "types": []}, idempotency_key="k1")
+    assert other.code == "idempotency_conflict"
+
+
+def test_an_operator_needs_no_account_for_it(server: Any, owner: Owner) -> None:
+    """The endpoint says whose it is, and so does the answer."""
+    made = server.operator.post("/v1/replays", {"endpoint": owner.endpoint})
+    assert (made.status, made.json["account"]) == (201, owner.account)
+    assert owner.client.get(f"/v1/replays/{made.json['id']}").status == 200
+
+
+def test_very_many_are_counted_by_the_job_itself(server: Any, owner: Owner, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits for a count longer than an answer may take."""
+    owner.failed(5)
+    monkeypatch.setattr(service, "COUNT_WITHIN_MS", 0)
+    preview = owner.replay(dry_run=True).json
+    assert (preview["count"], preview["complete"]) == (0, False)
+    job = owner.replay().json
+    assert (job["total"], job["reason"]) == (None, "counting")
+
+
+def test_pages_of_replays(owner: Owner) -> None:
+    """Newest first, each once."""
+    made = []
+    for _ in range(3):
+        made.append(owner.replay().json["id"])
+        owner.endpoint = owner.new_endpoint()
+    first = owner.client.get("/v1/replays?limit=2").json
+    second = owner.client.get(f"/v1/replays?limit=2&cursor={first['next_cursor']}").json
+    assert [each["id"] for each in first["data"] + second["data"]] == made[::-1]
+    assert second["next_cursor"] is None
+    assert owner.client.get("/v1/replays?limit=0").problems == {("limit", "out_of_range")}
+
+
+def test_replays_that_are_not_there(owner: Owner) -> None:
+    """Any text, any call."""
+    for replay in ("rpl_" + "0" * 32, "nonsense", owner.endpoint):
+        assert owner.client.get(f"/v1/replays/{replay}").code == "not_found"
+        for verb in ("pause", "resume", "cancel"):
+            assert owner.client.post(f"/v1/replays/{replay}/{verb}").code == "not_found"

@@ -1,0 +1,111 @@
+"""The states, the choice and the pace of replays."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from uplift_server.core.breaker import Breaker
+from uplift_server.core.deliveries import Status
+from uplift_server.core.lanes import Kind, Lane
+from uplift_server.core.replays import BURST_MS, Pace, ReplayState, may_become, read_statuses, room_in
+
+RUNNING, PAUSED, COMPLETED, CANCELLED = ReplayState
+
+
+def test_what_somebody_may_make_of_a_replay() -> None:
+    allowed = {(before, after) for before in ReplayState for after in ReplayState if may_become(before, after)}
+    assert allowed == {
+        (RUNNING, RUNNING),
+        (RUNNING, PAUSED),
+        (RUNNING, CANCELLED),
+        (PAUSED, RUNNING),
+        (PAUSED, PAUSED),
+        (PAUSED, CANCELLED),
+        (CANCELLED, CANCELLED),
+    }
+
+
+def test_statuses_that_can_be_replayed() -> None:
+    assert read_statuses(["failed"]) == ((Status.FAILED,), [])
+    assert read_statuses(["cancelled", "failed", "failed", "delivered"]) == (
+        (Status.DELIVERED, Status.FAILED, Status.CANCELLED),
+        [],
+    )
+
+
+@pytest.mark.parametrize(
+    ("names", "codes", "words"),
+    [
+        (["pending"], ["status_not_replayable"], "by its schedule"),
+        (["held"], ["status_not_replayable"], "enabling"),
+        (["lost", "pending"], ["value_unknown", "status_not_replayable"], "no such status"),
+        ([], ["required"], "at least one of delivered, failed, cancelled"),
+    ],
+)
+def test_statuses_that_cannot(names: list[str], codes: list[str], words: str) -> None:
+    found, problems = read_statuses([*names])
+    assert found == ()
+    assert [problem.code for problem in problems] == codes
+    assert {problem.field for problem in problems} == {"status"}
+    assert any(words in problem.message for problem in problems)
+
+
+def test_what_is_right_is_read_beside_what_is_wrong() -> None:
+    found, problems = read_statuses(["held", "cancelled"])
+    assert found == (Status.CANCELLED,)
+    assert len(problems) == 1
+
+
+def test_the_first_is_due_at_once_and_the_next_after_the_gap() -> None:
+    pace = Pace(10, 5000)
+    assert pace.due(4999) == 0
+    assert pace.due(5000) == 1
+    pace = pace.after(5000, 1)
+    assert (pace.next_ms, pace.due(5099), pace.due(5100)) == (5100, 0, 1)
+
+
+def test_what_is_released_late_does_not_slow_the_pace_down() -> None:
+    pace = Pace(100, 1000)
+    assert pace.due(1025) == 3
+    assert pace.after(1025, 3).next_ms == 1030
+
+
+def test_idle_time_earns_no_burst() -> None:
+    assert Pace(100, 1000).due(3_600_000) == 1 + BURST_MS // 10
+    assert Pace(100, 1000).after(3_600_000, 0).next_ms == 3_600_000 - BURST_MS
+
+
+@given(st.integers(1, 1000), st.lists(st.integers(1, 400), min_size=1, max_size=60))
+def test_no_stretch_of_time_sees_more_than_its_share(rate: int, waits: list[int]) -> None:
+    pace, now, released = Pace(rate, 0), 0, 0
+    for wait in waits:
+        now += wait
+        count = pace.due(now)
+        released += count
+        pace = pace.after(now, count)
+    assert released <= 1 + now * rate / 1000 + 1e-6
+
+
+def full_lane() -> Lane[int]:
+    """A lane that holds as many as its receiver can take within the horizon."""
+    lane: Lane[int] = Lane(1, 1)
+    lane.in_flight_max, lane.mean_us = 2, 10_000_000
+    lane.waiting_count = 2
+    assert lane.room(0) == 0
+    return lane
+
+
+def test_a_replay_has_the_room_of_its_lane_and_one_place_in_a_full_one() -> None:
+    assert room_in(Lane(1, 1), 0) == Lane(1, 1).room(0)
+    lane = full_lane()
+    assert room_in(lane, 0) == 1
+    lane.waiting[Kind.REPLAY].append(1)
+    assert room_in(lane, 0) == 0
+
+
+def test_a_full_lane_that_fails_or_hangs_has_no_place_for_a_replay() -> None:
+    failing, hanging = full_lane(), full_lane()
+    failing.breaker = Breaker(failures=1)
+    hanging.in_flight = 4
+    assert room_in(failing, 0) == 0
+    assert room_in(hanging, 1_000_000) == 0

@@ -1,0 +1,410 @@
+"""Replays, with a clock that only moves when told: order, pace, what stops them; none is sent twice, none is lost."""
+
+from collections import Counter
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from uplift_server.core.deliveries import FailedReason, Status, Trigger
+from uplift_server.core.outcomes import Outcome
+from uplift_server.core.replays import ReplayState
+from uplift_server.delivery import replays as loop
+from uplift_server.delivery.directory import LiveEndpoint
+from uplift_server.store import replays, upkeep
+from uplift_server.store.deliveries import start_resend
+from uplift_server.store.records import DisabledReason, EndpointState, HeldAction
+from uplift_server.store.replays import Choice, NewReplay, Replay
+from uplift_server.store.schema import audit_log, deliveries, events
+from uplift_server.store.schema import replays as jobs
+
+from .world import HOUR, SECOND, World, answer
+
+HOST = "one.test"
+
+
+async def failed(world: World, count: int, **settings: Any) -> LiveEndpoint:
+    """An endpoint with so many failed deliveries, which answers well from now on."""
+    endpoint = await world.endpoint(HOST, lambda _: answer(500), **settings)
+    await world.accept(count)
+    await world.run_for(SECOND)
+    assert await world.statuses() == {Status.FAILED: count}
+    world.sender.scripts[HOST] = lambda _: answer(200)
+    world.sender.sent.clear()
+    return endpoint
+
+
+async def replay(
+    world: World, endpoint: LiveEndpoint, *, rate: int = 10, statuses: tuple[Status, ...] = (Status.FAILED,)
+) -> int:
+    """Start a replay of everything, as the service does; the loop counts it. Its number."""
+    choice = Choice(endpoint.seq, statuses, (), None, None, world.clock.now)
+    last = await world.database.read(lambda c: c.scalar(sa.select(sa.func.max(events.c.seq)))) or 0
+    new = NewReplay(world.fresh_id(), endpoint.record.account_seq, choice, (), rate, 0, 0, 1, last)
+    made = await world.database.write(lambda c: replays.create(c, new))
+    world.engine.replay_changed(made)
+    await world.settle()
+    return made.seq
+
+
+async def stored(world: World, seq: int) -> Replay:
+    """A replay as it is stored."""
+    return await world.database.read(lambda c: replays.one(c, jobs.c.seq == seq))
+
+
+async def put_into(world: World, seq: int, state: ReplayState) -> Replay:
+    """Pause, resume or cancel, as the service does."""
+    job = await stored(world, seq)
+    changed = await world.database.write(lambda c: replays.put_into(c, None, job.id, state, now=world.clock.now))
+    assert changed is not None
+    world.engine.replay_changed(changed[0])
+    await world.settle()
+    return changed[0]
+
+
+def counts(job: Replay) -> tuple[int, int, int, int]:
+    """What it tells: total, delivered, failed, skipped."""
+    return job.total, job.delivered, job.failed, job.skipped
+
+
+def sent_events(world: World) -> list[bytes]:
+    """The events sent so far, in order."""
+    return [request.body[7:43] for _, _, request in world.sender.sent]
+
+
+async def replayed(world: World) -> list[int]:
+    """The numbers of the events that replays have attempted, in the order of the attempts."""
+    return [row.event_seq for row in await world.attempts() if row.trigger == Trigger.REPLAY]
+
+
+async def in_hand(world: World) -> int:
+    """How many deliveries any replay has in hand."""
+    return sum(row.replay_seq is not None for row in await world.deliveries())
+
+
+async def test_failed_deliveries_are_sent_again_in_order_of_acceptance_and_at_an_even_pace(tmp_path: Path) -> None:
+    async with World(tmp_path, delays_ms=()) as world:
+        endpoint = await failed(world, 30)
+        began = world.clock.now
+        job = await replay(world, endpoint, rate=10)
+        await world.run_for(10 * SECOND)
+        times = world.sender.times(HOST)
+        order = await replayed(world)
+        assert order == sorted(order)
+        assert len(order) == len(times) == 30
+        assert all(80 <= later - earlier <= 130 for earlier, later in pairwise(times))
+        assert times[0] - began <= 100
+        assert 2800 <= times[-1] - times[0] <= 3000
+        assert await world.statuses() == {Status.DELIVERED: 30}
+        done = await stored(world, job)
+        assert (done.state, counts(done)) == (ReplayState.COMPLETED, (30, 30, 0, 0))
+        assert done.completed_at is not None
+        assert await in_hand(world) == 0
+
+
+async def test_a_high_rate_is_kept_and_never_more_is_outstanding_than_twice_what_may_be_in_flight(
+    tmp_path: Path,
+) -> None:
+    async with World(tmp_path, delays_ms=()) as world:
+        endpoint = await failed(world, 600)
+        world.sender.latency_ms[HOST] = 5
+        began = world.clock.now
+        job = await replay(world, endpoint, rate=500)
+        most = 0
+        while (await stored(world, job)).state is not ReplayState.COMPLETED:
+            await world.run_for(50)
+            most = max(most, await in_hand(world))
+        assert most <= 32
+        assert 1200 <= world.sender.times(HOST)[-1] - began <= 1400
+        assert Counter(sent_events(world)).most_common(1)[0][1] == 1
+        assert counts(await stored(world, job)) == (600, 600, 0, 0)
+
+
+async def test_a_failure_leaves_everything_as_it_was(tmp_path: Path) -> None:
+    async with World(tmp_path, delays_ms=()) as world:
+        endpoint = await failed(world, 3)
+        before = await world.deliveries()
+        world.sender.scripts[HOST] = lambda _: answer(503)
+        job = await replay(world, endpoint)
+        await world.run_for(5 * SECOND)
+        assert counts(await stored(world, job)) == (3, 0, 3, 0)
+        kept = ("status", "failed_reason", "completed_at", "due_at", "scheduled_attempts", "resume_status", "trigger")
+        for old, new in zip(before, await world.deliveries(), strict=True):
+            assert [getattr(old, name) for name in kept] == [getattr(new, name) for name in kept]
+            assert (new.failed_reason, new.attempts_made, new.replay_seq) == (FailedReason.EXHAUSTED, 2, None)
+
+
+async def test_what_was_never_delivered_and_what_was(tmp_path: Path) -> None:
+    async with World(tmp_path, delays_ms=()) as world:
+        endpoint = await failed(world, 4)
+        await world.database.write(
+            lambda c: c.execute(
+                sa.update(deliveries).where(deliveries.c.event_seq <= 2).values(status=int(Status.CANCELLED))
+            )
+        )
+        await world.accept(3)
+        world.sender.sent.clear()
+        never = await replay(world, endpoint, statuses=(Status.FAILED, Status.CANCELLED))
+        await world.run_for(2 * SECOND)
+        assert (counts(await stored(world, never)), len(world.sender.sent)) == ((4, 4, 0, 0), 4)
+        world.sender.scripts[HOST] = lambda _: answer(500)
+        again = await replay(world, endpoint, statuses=(Status.DELIVERED,))
+        await world.run_for(2 * SECOND)
+        # What failed now was delivered before, and stays so.
+        assert counts(await stored(world, again)) == (7, 0, 7, 0)
+        assert await world.statuses() == {Status.DELIVERED: 7}
+
+
+async def test_nothing_that_ends_later_is_replayed(tmp_path: Path) -> None:
+    async with World(tmp_path, delays_ms=()) as world:
+        endpoint = await failed(world, 20)
+        world.sender.scripts[HOST] = lambda _: answer(500)
+        job = await replay(world, endpoint, rate=2)
+        await world.run_for(SECOND)
+        await world.accept(5)
+        await world.run_for(20 * SECOND)
+        assert counts(await stored(world, job)) == (20, 0, 20, 0)
+        assert len(world.sender.sent) == 25
+
+
+async def test_a_pause_sends_nothing_more_and_a_resume_goes_on_where_it_was(tmp_path: Path) -> None:
+    async with World(tmp_path, delays_ms=()) as world:
+        endpoint = await failed(world, 40, max_in_flight=2)
+        world.sender.latency_ms[HOST] = 400
+        job = await replay(world, endpoint, rate=100)
+        await world.run_for(1000)
+        assert await in_hand(world) == 4
+        await put_into(world, job, ReplayState.PAUSED)
+        sent = len(world.sender.sent)
+        await world.run_for(HOUR)
+        assert len(world.sender.sent) == sent
+        # What was in flight has finished and counts; what waited is what it was.
+        paused = await stored(world, job)
+        assert (paused.state, paused.delivered) == (ReplayState.PAUSED, sent)
+        assert await world.statuses() == {Status.DELIVERED: sent, Status.FAILED: 40 - sent}
+        await put_into(world, job, ReplayState.RUNNING)
+        await world.run_for(60 * SECOND)
+        assert counts(await stored(world, job)) == (40, 40, 0, 0)
+        order = await replayed(world)
+        assert order == sorted(set(order))
+        assert len(world.sender.sent) == len(order)
+
+
+async def test_a_cancel_within_a_second_leaves_the_rest_as_it_was(tmp_path: Path) -> None:
+    async with World(tmp_path, delays_ms=()) as world:
+        endpoint = await failed(world, 40, max_in_flight=2)
+        world.sender.latency_ms[HOST] = 400
+        job = await replay(world, endpoint, rate=100)
+        await world.run_for(1000)
+        assert await in_hand(world) > 2
+        cancelled = await put_into(world, job, ReplayState.CANCELLED)
+        assert cancelled.state is ReplayState.CANCELLED
+        sent = len(world.sender.sent)
+        await world.run_for(2 * SECOND)
+        assert len(world.sender.sent) == sent
+        assert await world.statuses() == {Status.DELIVERED: sent, Status.FAILED: 40 - sent}
+        ended = await stored(world, job)
+        assert (ended.state, ended.delivered, await in_hand(world)) == (ReplayState.CANCELLED, sent, 0)
+        assert ended.completed_at is not None
+        # Another one may begin, and takes what is left.
+        rest = await replay(world, endpoint, rate=100)
+        await world.run_for(20 * SECOND)
+        assert counts(await stored(world, rest)) == (40 - sent, 40 - sent, 0, 0)
+
+
+@pytest.mark.parametrize("how", ["restart", "kill"])
+async def test_it_goes_on_after_the_process_ended_in_the_middle(tmp_path: Path, how: str) -> None:
+    async with World(tmp_path, delays_ms=()) as world:
+        endpoint = await failed(world, 60)
+        job = await replay(world, endpoint, rate=20)
+        for _ in range(4):
+            await world.run_for(500)
+            world.sender.latency_ms[HOST] = 300
+            await world.run_for(150)
+            await (world.restart() if how == "restart" else world.kill())
+            world.sender.latency_ms[HOST] = 0
+        await world.run_for(20 * SECOND)
+        done = await stored(world, job)
+        assert (done.state, counts(done)) == (ReplayState.COMPLETED, (60, 60, 0, 0))
+        times_sent = Counter(sent_events(world))
+        assert len(times_sent) == 60
+        # Twice only what was in flight when the process was killed.
+        assert sum(count - 1 for count in times_sent.values()) <= (0 if how == "restart" else 4 * 6)
+        assert await in_hand(world) == 0
+
+
+@pytest.mark.parametrize("state", [ReplayState.PAUSED, ReplayState.CANCELLED])
+async def test_what_a_kill_left_behind_of_a_stopped_replay_goes_back(tmp_path: Path, state: ReplayState) -> None:
+    async with World(tmp_path, delays_ms=()) as world:
+        endpoint = await failed(world, 20)
+        world.sender.scripts[HOST] = lambda _: None
+        job = await replay(world, endpoint, rate=100)
+        await world.run_for(SECOND)
+        await put_into(world, job, state)
+        assert (await world.statuses())[Status.PENDING] == 4
+        world.sender.sent.clear()
+        await world.kill()
+        await world.run_for(5 * SECOND)
+        assert world.sender.sent == []
+        assert await world.statuses() == {Status.FAILED: 20}
+        assert ((await stored(world, job)).completed_at is None) == (state is ReplayState.PAUSED)
+
+
+@pytest.mark.parametrize(
+    ("state", "reason"),
+    [(EndpointState.PAUSED, None), (EndpointState.DISABLED, DisabledReason.FAILING)],
+    ids=["paused", "disabled"],
+)
+async def test_it_waits_while_its_endpoint_is_off(
+    tmp_path: Path, state: EndpointState, reason: DisabledReason | None
+) -> None:
+    async with World(tmp_path, delays_ms=()) as world:
+        endpoint = await failed(world, 30, max_in_flight=2)
+        world.sender.latency_ms[HOST] = 400
+        job = await replay(world, endpoint, rate=100)
+        await world.run_for(1000)
+        await world.switch_off(endpoint.seq, state, reason)
+        sent = len(world.sender.sent)
+        await world.run_for(HOUR)
+        assert len(world.sender.sent) == sent
+        waiting = await stored(world, job)
+        assert (waiting.state, waiting.delivered) == (ReplayState.RUNNING, sent)
+        # Nothing waits for an endpoint that is off.
+        assert await world.statuses() == {Status.DELIVERED: sent, Status.FAILED: 30 - sent}
+        await world.enable(endpoint.seq, HeldAction.DROP)
+        await world.run_for(60 * SECOND)
+        assert counts(await stored(world, job)) == (30, 30, 0, 0)
+        assert Counter(sent_events(world)).most_common(1)[0][1] == 1
+
+
+async def test_deleting_the_endpoint_cancels_it(tmp_path: Path) -> None:
+    async with World(tmp_path, delays_ms=()) as world:
+        endpoint = await failed(world, 30)
+        job = await replay(world, endpoint)
+        await world.run_for(SECOND)
+        sent = len(world.sender.sent)
+        await world.delete_endpoint(endpoint.seq)
+        await world.run_for(2 * SECOND)
+        assert len(world.sender.sent) == sent
+        ended = await stored(world, job)
+        assert (ended.state, ended.delivered, await in_hand(world)) == (ReplayState.CANCELLED, sent, 0)
+        assert ended.completed_at is not None
+        (entry,) = await world.database.read(lambda c: list(c.execute(sa.select(audit_log))))
+        assert (entry.action, entry.actor_name) == ("replay.cancelled", "Uplift Webhooks")
+
+
+async def test_deleting_the_endpoint_cancels_a_paused_one(tmp_path: Path) -> None:
+    async with World(tmp_path, delays_ms=()) as world:
+        endpoint = await failed(world, 5)
+        job = await replay(world, endpoint, rate=1)
+        await put_into(world, job, ReplayState.PAUSED)
+        await world.run_for(HOUR)
+        await world.delete_endpoint(endpoint.seq)
+        await world.run_for(2 * SECOND)
+        assert (await stored(world, job)).state is ReplayState.CANCELLED
+
+
+async def test_what_expired_was_pruned_or_is_being_resent_is_skipped(tmp_path: Path) -> None:
+    async with World(tmp_path, delays_ms=()) as world:
+        endpoint = await world.endpoint(HOST, lambda _: answer(500))
+        await world.accept(5, expires_at=world.clock.now + 2500)
+        await world.accept(20)
+        world.sender.scripts[HOST] = lambda _: answer(200)
+        world.sender.sent.clear()
+        job = await replay(world, endpoint, rate=1)
+        await world.run_for(2400)
+        assert len(world.sender.sent) == 3
+        until = world.clock.now + HOUR
+        for table, column in ((deliveries, deliveries.c.event_seq), (events, events.c.seq)):
+            await world.database.write(lambda c, t=table, n=column: c.execute(sa.delete(t).where(n.between(15, 17))))
+        await world.database.write(
+            lambda c: start_resend(c, 20, endpoint.seq, now=world.clock.now, lease_until=until, owner=9)
+        )
+        await world.run_for(5 * SECOND)
+        assert (await stored(world, job)).skipped == 2
+        await world.run_for(60 * SECOND)
+        done = await stored(world, job)
+        # Two had expired, three were pruned, one is being resent.
+        assert (done.state, counts(done)) == (ReplayState.COMPLETED, (25, 19, 0, 6))
+        assert len(world.sender.sent) == 19
+
+
+async def test_one_resent_by_hand_while_the_replay_is_paused_is_not_the_jobs_any_more(tmp_path: Path) -> None:
+    async with World(tmp_path, delays_ms=()) as world:
+        endpoint = await failed(world, 10, max_in_flight=1)
+        world.sender.latency_ms[HOST] = 400
+        job = await replay(world, endpoint, rate=100)
+        await world.run_for(100)
+        await put_into(world, job, ReplayState.PAUSED)
+        await world.run_for(SECOND)
+        (given_back,) = (row.event_seq for row in await world.deliveries() if row.replay_seq is not None)
+        lease_until, owner = world.engine.resend_lease(world.clock.now)
+        leased = await world.database.write(
+            lambda c: start_resend(
+                c, given_back, endpoint.seq, now=world.clock.now, lease_until=lease_until, owner=owner
+            )
+        )
+        world.engine.attempt_now(leased)
+        await world.run_for(SECOND)
+        await put_into(world, job, ReplayState.RUNNING)
+        await world.run_for(30 * SECOND)
+        assert counts(await stored(world, job)) == (10, 9, 0, 1)
+        assert len(world.sender.sent) == 10
+
+
+async def test_an_open_breaker_makes_it_wait_for_probes(tmp_path: Path) -> None:
+    async with World(tmp_path, delays_ms=(), breaker_failures=5) as world:
+        endpoint = await world.endpoint(HOST, lambda _: answer(500))
+        await world.accept(4)
+        job = await replay(world, endpoint, rate=100)
+        await world.accept(1)
+        await world.run_for(30 * SECOND)
+        assert (await stored(world, job)).failed <= 4
+        assert len(world.sender.sent) <= 5 + 6
+
+
+async def test_fresh_events_come_first_and_replays_still_get_their_turns(tmp_path: Path) -> None:
+    async with World(tmp_path, delays_ms=()) as world:
+        endpoint = await failed(world, 40, max_in_flight=2)
+        world.sender.latency_ms[HOST] = 100
+        job = await replay(world, endpoint, rate=100)
+        for _ in range(20):
+            await world.accept(4)
+            await world.run_for(100)
+        counted = Counter(row.trigger for row in await world.attempts() if row.outcome == Outcome.DELIVERED)
+        # A lane that is asked for twice what it can do: replays get a quarter of its turns.
+        assert 6 <= counted[Trigger.REPLAY] <= 16
+        assert counted[Trigger.SCHEDULE] >= 2 * counted[Trigger.REPLAY]
+        await world.run_for(20 * SECOND)
+        assert counts(await stored(world, job)) == (40, 40, 0, 0)
+
+
+async def test_very_many_are_counted_and_looked_through_in_bites(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "COUNT_ROWS", 7)
+    monkeypatch.setattr(loop, "AHEAD_ROWS", 5)
+    monkeypatch.setattr(loop, "AHEAD_MAX", 3)
+    async with World(tmp_path, delays_ms=()) as world:
+        endpoint = await failed(world, 50)
+        await world.accept(50)
+        world.sender.sent.clear()
+        job = await replay(world, endpoint, rate=100)
+        await world.run_for(5 * SECOND)
+        assert counts(await stored(world, job)) == (50, 50, 0, 0)
+        assert len(sent_events(world)) == 50
+
+
+async def test_retention_beside_a_replay_leaves_the_sum_right(tmp_path: Path) -> None:
+    async with World(tmp_path, delays_ms=()) as world:
+        endpoint = await failed(world, 30)
+        job = await replay(world, endpoint, rate=2)
+        await world.run_for(3 * SECOND)
+        await world.database.write(lambda c: upkeep.prune(c, before=world.clock.now + HOUR, after_seq=0, limit=1000))
+        await world.run_for(30 * SECOND)
+        done = await stored(world, job)
+        assert done.state is ReplayState.COMPLETED
+        assert done.delivered + done.skipped == done.total == 30
+        assert done.delivered == len(world.sender.sent)

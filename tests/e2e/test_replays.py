@@ -1,0 +1,94 @@
+"""A replay of some thousands, killed in the middle: each is sent once, or again if it was under way at a kill."""
+
+import contextlib
+import sqlite3
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from . import receiving
+from .harness import TYPE, Server, serving, wait_for
+from .receiving import Receiver
+
+COUNT = 3000
+BATCH = 500
+SETTINGS = {"UPLIFT_RETRY_SCHEDULE": "", "UPLIFT_BREAKER_FAILURES": "0"}
+
+
+def fail(api: Any, receiver: Receiver, count: int) -> str:
+    """An endpoint with so many failed deliveries; it answers well from now on."""
+    endpoint: str = api.endpoint(receiver.url("/hook", receiving.answer(500)))["id"]
+    for first in range(0, count, BATCH):
+        events = [{"type": TYPE, "data": {"number": n}} for n in range(first, min(first + BATCH, count))]
+        api.ok("POST", "/v1/events/batch", {"events": events})
+    wait_for(
+        lambda: not api.ok("GET", "/v1/deliveries?status=pending&limit=1")["data"], "all have failed", 40, every=0.2
+    )
+    receiver.url("/hook", receiving.answer())
+    receiver.requests.clear()
+    return endpoint
+
+
+@pytest.mark.timeout(180)
+def test_a_replay_goes_on_exactly_after_kills(tmp_path: Path, receiver: Receiver) -> None:
+    with serving(tmp_path / "data", **SETTINGS) as server:
+        _, api = server.account()
+        endpoint = fail(api, receiver, COUNT)
+        asked = {"endpoint": endpoint, "types": [TYPE], "rate_per_second": 1000}
+        assert api.ok("POST", "/v1/replays", {**asked, "dry_run": True})["count"] == COUNT
+        path = f"/v1/replays/{api.ok('POST', '/v1/replays', asked)['id']}"
+        cut_off, sent = 0, []
+        for part in (1, 2, 3):
+            wait_for(lambda part=part: len(receiver.on("/hook")) >= part * COUNT // 5, "some are sent", 30, every=0.005)
+            server.kill()
+            cut_off += _sent_uncounted(server, receiver)
+            server.start()
+            sent.append(api.ok("GET", path)["sent"])
+        assert sent == sorted(sent)
+        assert sent[-1] < COUNT
+        wait_for(lambda: api.ok("GET", path)["state"] == "completed", "the replay is completed", 60, every=0.1)
+        done = api.ok("GET", path)
+        assert (done["total"], done["delivered"], done["failed"], done["skipped"]) == (COUNT, COUNT, 0, 0)
+        times = Counter(receiver.numbers("/hook"))
+        assert set(times) == set(range(COUNT))
+        duplicates = sum(times.values()) - COUNT
+        print(f"{duplicates} duplicates, {cut_off} sent and unsettled at 3 kills")
+        assert duplicates <= cut_off
+        assert len(api.everything(f"/v1/deliveries?status=delivered&endpoint={endpoint}&type={TYPE}")) == COUNT
+
+
+def _sent_uncounted(server: Server, receiver: Receiver) -> int:
+    """How many deliveries had reached the receiver, and their outcome not yet the database, when the server died."""
+    counts = [-1, len(receiver.requests)]
+    while counts[-1] != counts[-2]:  # requests still in the sockets' buffers are on their way
+        time.sleep(0.1)
+        counts.append(len(receiver.requests))
+    statement = "SELECT lower(hex(e.id)) FROM deliveries d JOIN events e ON e.seq = d.event_seq WHERE d.status = 0"
+    # Read-only, so that the last commits are left in the log for the server to recover.
+    with contextlib.closing(sqlite3.connect(f"file:{server.data / 'uplift.db'}?mode=ro", uri=True)) as database:
+        in_hand = {event for (event,) in database.execute(statement)}
+    came = Counter(r.headers["webhook-id"].replace("-", "") for r in receiver.on("/hook"))
+    return sum(came[event] for event in in_hand)
+
+
+def test_a_cancel_acts_within_a_second(tmp_path: Path, receiver: Receiver) -> None:
+    with serving(tmp_path / "data", **SETTINGS) as server:
+        _, api = server.account()
+        endpoint = fail(api, receiver, 1000)
+        job = api.ok("POST", "/v1/replays", {"endpoint": endpoint, "types": [TYPE], "rate_per_second": 300})
+        receiver.wait("/hook", 100)
+        began = time.monotonic()
+        api.ok("POST", f"/v1/replays/{job['id']}/cancel")
+        assert time.monotonic() - began < 1
+        time.sleep(0.2)
+        sent = len(receiver.on("/hook"))
+        ended = wait_for(
+            lambda: (found := api.ok("GET", f"/v1/replays/{job['id']}"))["completed_at"] and found, "it has ended", 5
+        )
+        assert (ended["state"], ended["sent"]) == ("cancelled", sent)
+        time.sleep(0.5)
+        assert len(receiver.on("/hook")) == sent
+        assert len(api.everything(f"/v1/deliveries?status=failed&endpoint={endpoint}&type={TYPE}")) == 1000 - sent
