@@ -11,7 +11,7 @@ from typing import Final
 
 from bench.load import TYPE
 from bench.progress import bar
-from uplift_server.core.deliveries import Status, Trigger
+from uplift_server.core.deliveries import FailedReason, Status, Trigger
 from uplift_server.core.ids import uuid7
 from uplift_server.core.outcomes import Outcome
 from uplift_server.store.records import Appended, AttemptRow, NewDelivery, NewEvent, Settlement
@@ -24,16 +24,19 @@ _HEAD: Final = b"POST / HTTP/1.1\r\nhost: 127.0.0.1\r\n" + b"x-filler: " + b"x" 
 _ANSWER: Final = b"HTTP/1.1 500 Failed\r\ncontent-length: 0\r\n\r\n"
 
 
-def prefill(database: Path, count: int, body_bytes: int) -> None:
-    """Add `count` deliveries, spread over all endpoints, each failed once and due again in twelve hours.
+def prefill(database: Path, count: int, body_bytes: int, *, failed_for_good: bool = False) -> None:
+    """Add `count` deliveries, each failed once: spread over all endpoints and due again in twelve hours.
 
+    Those that failed for good are all the first endpoint's.
     The server must have made the tables, and must not run.
     """
     connection = sqlite3.connect(database)
     endpoints = connection.execute("SELECT seq, account_seq FROM endpoints ORDER BY seq").fetchall()
     (type_seq,) = connection.execute("SELECT seq FROM event_types WHERE name = ?", (TYPE,)).fetchone()
     connection.close()
-    asyncio.run(_fill(database, list(_events(endpoints, type_seq, body_bytes)), count))
+    chosen = endpoints[:1] if failed_for_good else endpoints
+    kinds = list(_events(chosen, type_seq, body_bytes))
+    asyncio.run(_fill(database, kinds, count, failed_for_good=failed_for_good))
     # What was written lately must not be on its way to the disk while something is measured.
     os.sync()
 
@@ -47,7 +50,7 @@ def _events(endpoints: list[tuple[int, int]], type_seq: int, body_bytes: int) ->
         yield endpoint_seq, account_seq, type_seq, body
 
 
-async def _fill(path: Path, kinds: list[tuple[int, int, int, bytes]], count: int) -> None:
+async def _fill(path: Path, kinds: list[tuple[int, int, int, bytes]], count: int, *, failed_for_good: bool) -> None:
     database = SqliteDatabase(path)
     database.lock()
     await database.open()
@@ -66,15 +69,18 @@ async def _fill(path: Path, kinds: list[tuple[int, int, int, bytes]], count: int
                 (stored,) = await database.append([events])
                 assert isinstance(stored, list)
                 await database.settle(
-                    [_failed(event, kind[0], now) for event, kind in zip(stored, chosen, strict=True)]
+                    [
+                        _failed(event, kind[0], now, for_good=failed_for_good)
+                        for event, kind in zip(stored, chosen, strict=True)
+                    ]
                 )
                 step(done + size, f"{(done + size) / (time.monotonic() - began):,.0f} a second")
     finally:
         await database.close()
 
 
-def _failed(event: Appended, endpoint_seq: int, now: int) -> Settlement:
-    """The first attempt failed; the second is far away."""
+def _failed(event: Appended, endpoint_seq: int, now: int, *, for_good: bool) -> Settlement:
+    """The first attempt failed; the second is far away, or there is none."""
     attempt = AttemptRow(
         event_seq=event.seq,
         endpoint_seq=endpoint_seq,
@@ -100,12 +106,12 @@ def _failed(event: Appended, endpoint_seq: int, now: int) -> Settlement:
         event_seq=event.seq,
         endpoint_seq=endpoint_seq,
         fence=1,
-        status=Status.PENDING,
-        due_at=now + _DUE_IN_MS,
+        status=Status.FAILED if for_good else Status.PENDING,
+        due_at=None if for_good else now + _DUE_IN_MS,
         attempts_made=1,
         scheduled_attempts=1,
         last_outcome=Outcome.SERVER_ERROR,
-        failed_reason=None,
-        completed_at=None,
+        failed_reason=FailedReason.EXHAUSTED if for_good else None,
+        completed_at=now if for_good else None,
         attempt=attempt,
     )

@@ -117,6 +117,21 @@ class Server:
             connection.close()
         return accounts
 
+    def call(self, method: str, path: str, value: object = None) -> dict[str, Any]:
+        """One call of the API that must succeed."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        headers = {"authorization": f"Bearer {KEY}", "content-type": "application/json"}
+        try:
+            connection.request(method, path, None if value is None else json.dumps(value), headers)
+            answer = connection.getresponse()
+            body = answer.read()
+        finally:
+            connection.close()
+        if not 200 <= answer.status < 300:
+            raise ServerFailed(f"{method} {path} was answered {answer.status}: {body.decode('utf-8', 'replace')[:500]}")
+        found: dict[str, Any] = json.loads(body)
+        return found
+
 
 def _post(connection: http.client.HTTPConnection, path: str, value: object, account: str = "") -> dict[str, Any]:
     headers = {"authorization": f"Bearer {KEY}", "content-type": "application/json"}
