@@ -14,7 +14,7 @@ from bench.progress import bar
 from uplift_server.core.deliveries import FailedReason, Status, Trigger
 from uplift_server.core.ids import uuid7
 from uplift_server.core.outcomes import Outcome
-from uplift_server.store.records import Appended, AttemptRow, NewDelivery, NewEvent, Settlement
+from uplift_server.store.hot_records import Appended, AttemptRow, NewDelivery, NewEvent, Settlement
 from uplift_server.store.sqlite.database import SqliteDatabase
 
 _CHUNK: Final = 500

@@ -25,7 +25,7 @@ from uplift_server.service.beginnings import begin
 from uplift_server.service.means import Means
 from uplift_server.service.services import Services
 from uplift_server.store import schema_version
-from uplift_server.store.records import AttemptRow, LeasedDelivery, LeaseWish, NewDelivery, NewEvent, Settlement
+from uplift_server.store.hot_records import AttemptRow, LeasedDelivery, LeaseWish, NewDelivery, NewEvent, Settlement
 from uplift_server.store.replays import Replay
 from uplift_server.store.sealing import Sealer
 from uplift_server.store.sqlite import SqliteDatabase

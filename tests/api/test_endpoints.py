@@ -9,7 +9,7 @@ import pytest
 from uplift_server.core import ids
 from uplift_server.core.deliveries import Status
 from uplift_server.core.outcomes import Outcome
-from uplift_server.store.records import HealthRow
+from uplift_server.store.hot_records import HealthRow
 
 HEALTH = {
     "status": "unknown",

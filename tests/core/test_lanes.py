@@ -10,16 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from uplift_server.core.breaker import Breaker, BreakerRule
-from uplift_server.core.lanes import (
-    HORIZON_MS,
-    STALLED_MEANS,
-    STALLED_MS_MIN,
-    WINDOW_START,
-    Kind,
-    Lane,
-    Lanes,
-)
-from uplift_server.core.limits import LANE_WAITING_MAX
+from uplift_server.core.lane import STALLED_MEANS, WINDOW_START, Kind, Lane
+from uplift_server.core.lanes import Lanes
 from uplift_server.core.pace import PACE_CREDIT_MS, gap_ms
 
 NOW_MS = 1_764_000_000_000
@@ -88,42 +80,6 @@ def test_an_endpoint_that_may_not_start_does_not_cost_its_account_the_turn() -> 
     fill(lanes, other, 2)
 
     assert [endpoint for endpoint, _ in drain(lanes)] == [2, 3, 2, 3]
-
-
-@pytest.mark.parametrize(
-    ("kinds", "turns"),
-    [
-        ({Kind.FIRST, Kind.RETRY, Kind.REPLAY}, {Kind.FIRST: 3, Kind.RETRY: 2, Kind.REPLAY: 1}),
-        ({Kind.FIRST, Kind.RETRY}, {Kind.FIRST: 3, Kind.RETRY: 2}),
-        ({Kind.FIRST, Kind.REPLAY}, {Kind.FIRST: 3, Kind.REPLAY: 1}),
-        ({Kind.RETRY, Kind.REPLAY}, {Kind.RETRY: 2, Kind.REPLAY: 1}),
-        ({Kind.REPLAY}, {Kind.REPLAY: 1}),
-    ],
-)
-def test_kinds_take_turns_as_far_as_each_has_work(kinds: set[Kind], turns: dict[Kind, int]) -> None:
-    lanes: Lanes[Kind] = Lanes(1000)
-    lane = lanes.lane(1, 1)
-    lane.proven, lane.window, lane.last_return_ms = True, 1000, NOW_MS
-    lanes.limit(lane, in_flight_max=1000, rate_gap_ms=0.0)
-    for kind in kinds:
-        for _ in range(60):
-            lanes.push(lane, kind, kind)
-    cycle = sum(turns.values())
-    order = [found[1] for _ in range(6 * cycle) if (found := lanes.pop(NOW_MS)) is not None]
-
-    for start in range(0, 6 * cycle, cycle):
-        assert Counter(order[start : start + cycle]) == turns
-
-
-def test_a_kind_goes_out_in_the_order_it_came() -> None:
-    lanes: Lanes[int] = Lanes(1000)
-    lane = lane_of(lanes)
-    fill(lanes, lane, 20)
-    fill(lanes, lane, 20, Kind.REPLAY)
-
-    order = [item for _, item in drain(lanes)]
-    assert [item for item in order if order.count(item) == 2] == order
-    assert len(order) == 40
 
 
 # ---- caps
@@ -562,60 +518,6 @@ def test_one_kind_is_taken_out_and_the_others_stay() -> None:
     assert lanes.empty(lane, (Kind.REPLAY,)) == []
     assert lane.waiting_count == 2
     assert len(drain(lanes)) == 2
-
-
-# ---- room
-
-
-def test_a_lane_that_answers_well_holds_what_goes_out_within_the_horizon() -> None:
-    lane: Lane[int] = Lane(1, 1)
-    lane.in_flight_max = 2
-    assert lane.room(NOW_MS) == LANE_WAITING_MAX
-    lane.mean_us = 100_000
-    assert lane.room(NOW_MS) == 2 * HORIZON_MS // 100
-    lane.reserved, lane.waiting_count = 10, 20
-    assert lane.room(NOW_MS) == 2 * HORIZON_MS // 100 - 30
-
-
-def test_a_slow_lane_holds_as_much_as_it_may_have_in_flight() -> None:
-    lane: Lane[int] = Lane(1, 1)
-    lane.in_flight_max = 16
-    lane.mean_us = 15_000_000
-    assert lane.room(NOW_MS) == 16
-
-
-@pytest.mark.parametrize("failures", [0, 1])
-def test_a_rate_limited_lane_holds_no_more_than_its_rate_lets_out(failures: int) -> None:
-    """What waited longer than its lease would be given back unsent, again and again."""
-    lane: Lane[int] = Lane(1, 1)
-    lane.in_flight_max = 256
-    lane.breaker = Breaker(failures)
-    lane.rate_gap_ms = 1000
-    assert lane.room(NOW_MS) == HORIZON_MS // 1000
-    lane.rate_gap_ms = 2 * HORIZON_MS
-    assert lane.room(NOW_MS) == 1
-
-
-def test_a_failing_or_stalled_lane_holds_little() -> None:
-    lane: Lane[int] = Lane(1, 1)
-    lane.in_flight_max = 4
-    lane.breaker = Breaker(1)
-    assert lane.room(NOW_MS) == 4
-    lane.breaker = Breaker()
-    lane.in_flight, lane.last_return_ms = WINDOW_START, NOW_MS - STALLED_MS_MIN
-    assert lane.room(NOW_MS) == LANE_WAITING_MAX
-    assert lane.room(NOW_MS + 1) == 4
-
-
-def test_a_lane_with_an_open_breaker_holds_its_probe_only() -> None:
-    lane: Lane[int] = Lane(1, 1)
-    lane.in_flight_max = 4
-    lane.breaker = OPEN
-    assert lane.room(NOW_MS) == 1
-    lane.in_flight = 1
-    assert lane.room(NOW_MS) == 0
-    lane.waiting_count = 7
-    assert lane.room(NOW_MS) == 0
 
 
 # ---- everything in any order

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from uplift_server.core.breaker import Breaker
 from uplift_server.core.deliveries import Status
-from uplift_server.core.lanes import Kind, Lane
+from uplift_server.core.lane import Kind, Lane
 from uplift_server.core.replays import BURST_MS, Pace, ReplayState, may_become, read_statuses, room_in
 
 RUNNING, PAUSED, COMPLETED, CANCELLED = ReplayState

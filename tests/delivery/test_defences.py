@@ -13,7 +13,7 @@ from uplift_server.core.exchange import Exchange, Failure
 from uplift_server.core.limits import LANE_BODY_BYTES_MAX
 from uplift_server.core.outcomes import Outcome
 from uplift_server.delivery.accept import Draft, TooMuchOwed
-from uplift_server.store.records import HealthRow, LeasedDelivery, LeaseWish, Settlement
+from uplift_server.store.hot_records import HealthRow, LeasedDelivery, LeaseWish, Settlement
 from uplift_server.store.sqlite import SqliteDatabase
 
 from .test_engine import Failing, resend

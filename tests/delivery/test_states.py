@@ -11,7 +11,8 @@ from uplift_server.core.deliveries import FailedReason, Status, Trigger
 from uplift_server.core.health import Health
 from uplift_server.store.endpoints import treat_held
 from uplift_server.store.errors import Unavailable
-from uplift_server.store.records import DisabledReason, EndpointState, HeldAction, Released
+from uplift_server.store.hot_records import Released
+from uplift_server.store.records import DisabledReason, EndpointState, HeldAction
 from uplift_server.store.sqlite import SqliteDatabase
 
 from .test_engine import header, resend

@@ -24,15 +24,8 @@ from uplift_server.delivery.engine import Engine, EngineSettings
 from uplift_server.delivery.sender.request import Done, Request
 from uplift_server.observe.attempt_log import AttemptLine
 from uplift_server.store import accounts, endpoints, event_types, schema_version
-from uplift_server.store.records import (
-    Account,
-    Appended,
-    DisabledReason,
-    Endpoint,
-    EndpointState,
-    HeldAction,
-    IdempotencyConflict,
-)
+from uplift_server.store.hot_records import Appended, IdempotencyConflict
+from uplift_server.store.records import Account, DisabledReason, Endpoint, EndpointState, HeldAction
 from uplift_server.store.schema import attempts as attempts_table
 from uplift_server.store.schema import deliveries as deliveries_table
 from uplift_server.store.schema import events as events_table

@@ -17,7 +17,7 @@ from uplift_server.core.ids import uuid7, uuid_text
 from uplift_server.core.outcomes import Outcome
 from uplift_server.store.contract import Database
 from uplift_server.store.errors import Conflict
-from uplift_server.store.records import (
+from uplift_server.store.hot_records import (
     Appended,
     AttemptRow,
     HealthRow,

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import pytest
 import sqlalchemy as sa
 
-from uplift_server.store.records import (
+from uplift_server.store.hot_records import (
     Appended,
     DueEndpoint,
     HealthRow,

@@ -31,7 +31,7 @@ from uplift_server.service.errors import (
     UnsupportedMediaType,
 )
 from uplift_server.service.ingest import Incoming, Ingest
-from uplift_server.store import records
+from uplift_server.store import hot_records
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -272,8 +272,8 @@ def _unknown_fields(value: dict[str, Any], prefix: str, known: set[str]) -> list
     return [Problem(name[:200], "unknown_field", text) for name in itertools.islice(unknown, PROBLEMS_TOLD_MAX + 1)]
 
 
-def _stored(result: list[records.Appended] | records.IdempotencyConflict) -> list[records.Appended]:
-    if isinstance(result, records.IdempotencyConflict):
+def _stored(result: list[hot_records.Appended] | hot_records.IdempotencyConflict) -> list[hot_records.Appended]:
+    if isinstance(result, hot_records.IdempotencyConflict):
         raise IdempotencyConflict(
             f"This {result.field} was used before for event {uuid_text(result.event_id)}, whose content is different."
             " Use another one for other content."
@@ -281,7 +281,7 @@ def _stored(result: list[records.Appended] | records.IdempotencyConflict) -> lis
     return result
 
 
-def _rendered(appended: records.Appended, event_type: str) -> bytes:
+def _rendered(appended: hot_records.Appended, event_type: str) -> bytes:
     return b'{"id":"%b","type":"%b","created_at":"%b","duplicate":%b}' % (
         uuid_text(appended.id).encode(),
         event_type.encode(),

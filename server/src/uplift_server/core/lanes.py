@@ -9,22 +9,14 @@ Nothing here reads a clock: `now_ms` is an argument.
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from enum import IntEnum
 from heapq import heappop, heappush
 from typing import Final, Generic, TypeVar
 
-from uplift_server.core.breaker import CLOSED, Breaker
-from uplift_server.core.limits import LANE_WAITING_MAX
+from uplift_server.core.lane import Kind, Lane
 from uplift_server.core.pace import PACE_CREDIT_MS
 
 T = TypeVar("T")
 
-WINDOW_START: Final = 4
-"""How many attempts a lane may have in flight before any came back well; each that does adds one."""
-STALLED_MS_MIN: Final = 100
-STALLED_MEANS: Final = 8
-"""A lane is stalled once nothing has come back for STALLED_MEANS times its usual duration. Then it starts nothing
-beyond WINDOW_START: a receiver that begins to hang takes a few slots, and not its whole share."""
 QUICK_US: Final = 1_000_000
 UNPROVEN_SHARE: Final = 0.75
 """The last quarter of the process's slots is for lanes that have proved themselves by answering well within QUICK_US:
@@ -36,130 +28,6 @@ SCARCE_SLOTS_MIN: Final = 64
 still free. So the more is taken the less each may take, and a few slots stay free for whoever has none (a dynamic
 threshold, as switches share their buffers). A process with fewer than SCARCE_SLOTS_MIN slots has them taken in turns
 alone."""
-HORIZON_MS: Final = 5000
-"""A lane holds what it can send within this time."""
-
-
-class Kind(IntEnum):
-    """What a waiting delivery is about to have: kinds of a lane take turns."""
-
-    FIRST = 0
-    RETRY = 1
-    REPLAY = 2
-
-
-# Of any six turns first attempts get three, retries two and replays one, as far as each has work.
-_TURNS: Final = (Kind.FIRST, Kind.RETRY, Kind.FIRST, Kind.REPLAY, Kind.FIRST, Kind.RETRY)
-
-
-class Lane(Generic[T]):
-    """What waits for, and what is in flight to, one endpoint."""
-
-    __slots__ = (
-        "account",
-        "breaker",
-        "busy_since_ms",
-        "endpoint",
-        "in_flight",
-        "in_flight_max",
-        "last_return_ms",
-        "mean_us",
-        "next_start_ms",
-        "paced_at",
-        "paced_number",
-        "parked",
-        "proven",
-        "queued",
-        "rate_gap_ms",
-        "reserved",
-        "turn",
-        "waiting",
-        "waiting_bytes",
-        "waiting_count",
-        "window",
-    )
-
-    def __init__(self, endpoint: int, account: int) -> None:
-        self.endpoint = endpoint
-        self.account = account
-        self.in_flight_max = 1
-        self.rate_gap_ms = 0.0
-        """The time between two starts (`core.pace`); 0 without a rate limit."""
-        self.breaker: Breaker = CLOSED
-        self.waiting: tuple[deque[T], deque[T], deque[T]] = (deque(), deque(), deque())
-        self.waiting_count = 0
-        self.waiting_bytes = 0
-        """The size of what waits, kept by whoever pushes and pops."""
-        self.reserved = 0
-        """Deliveries on their way into the lane: being stored now, already leased."""
-        self.in_flight = 0
-        self.window = WINDOW_START
-        """How many may be in flight, within `in_flight_max`: grows with every success, falls to 1 at a time-out."""
-        self.proven = False
-        """Whether the last attempt that came back well was quick, and none is overdue."""
-        self.last_return_ms = 0
-        self.busy_since_ms = 0
-        """When the lane last went from nothing in flight to something."""
-        self.mean_us = 0
-        """How long attempts take, lately."""
-        self.next_start_ms = 0.0
-        self.turn = 0
-        self.queued = False
-        """Whether the lane stands in its account's queue, among the paced ones or among the parked ones."""
-        self.paced_number = 0
-        """Its entry among the paced ones; 0: it is not one of them."""
-        self.paced_at = 0.0
-        self.parked = False
-
-    def room(self, now_ms: int) -> int:
-        """How many more deliveries the lane may hold in memory."""
-        held = self.waiting_count + self.reserved
-        if self.breaker.probe_at is not None:
-            return max(0, 1 - held - self.in_flight)
-        if self.breaker.failures or self.stalled(now_ms):
-            return min(self.in_flight_max, self._waiting_max()) - held
-        return self._waiting_max() - held
-
-    def _waiting_max(self) -> int:
-        """As much as goes out within HORIZON_MS: what waits longer in memory would outlive its lease."""
-        per_horizon = self.in_flight_max * HORIZON_MS * 1000 // max(self.mean_us, 1)
-        most = LANE_WAITING_MAX
-        if self.rate_gap_ms:
-            most = max(1, min(most, int(HORIZON_MS / self.rate_gap_ms)))
-        return min(most, max(self.in_flight_max, per_horizon))
-
-    def start_at(self) -> float:
-        """The earliest instant (Unix ms) at which the next attempt may start."""
-        probe_at = self.breaker.probe_at
-        return self.next_start_ms if probe_at is None else max(self.next_start_ms, probe_at)
-
-    @property
-    def has_slot(self) -> bool:
-        """Whether one more attempt may be in flight."""
-        return self.in_flight < (min(self.window, self.in_flight_max) if self.breaker.probe_at is None else 1)
-
-    def stalled(self, now_ms: int) -> bool:
-        """Whether attempts go out and nothing comes back."""
-        return self.in_flight >= WINDOW_START and now_ms - self.last_return_ms > self._patience_ms()
-
-    def overdue(self, now_ms: int) -> bool:
-        """Whether what is in flight takes longer than usual."""
-        return self.in_flight > 0 and now_ms - max(self.last_return_ms, self.busy_since_ms) > self._patience_ms()
-
-    def _patience_ms(self) -> int:
-        return max(STALLED_MS_MIN, self.mean_us * STALLED_MEANS // 1000)
-
-    def pop(self) -> T:
-        """The next delivery; kinds take turns."""
-        self.waiting_count -= 1
-        first, retry, replay = self.waiting
-        if not retry and not replay:
-            return first.popleft()
-        while True:
-            queue = self.waiting[_TURNS[self.turn]]
-            self.turn = (self.turn + 1) % len(_TURNS)
-            if queue:
-                return queue.popleft()
 
 
 class _Account(Generic[T]):

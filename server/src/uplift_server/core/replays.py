@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from uplift_server.core.deliveries import Status
-from uplift_server.core.lanes import Kind, Lane
+from uplift_server.core.lane import Kind, Lane
 from uplift_server.core.named import Named
 from uplift_server.core.problems import Problem
 

@@ -15,7 +15,7 @@ import structlog
 from uplift_server.core import envelope
 from uplift_server.core.deliveries import Status, Trigger
 from uplift_server.core.ids import RANDOM_BYTES, uuid7, uuid_text
-from uplift_server.core.lanes import Kind, Lane
+from uplift_server.core.lane import Kind, Lane
 from uplift_server.core.limits import (
     ACCEPTS_BODY_BYTES_MAX,
     ACCEPTS_WAITING_MAX,
@@ -27,14 +27,8 @@ from uplift_server.delivery.directory import Directory, LiveEndpoint, LiveEventT
 from uplift_server.delivery.lanes import DeliveryLanes
 from uplift_server.store.contract import Database
 from uplift_server.store.errors import StoreError, Unavailable
-from uplift_server.store.records import (
-    Appended,
-    EndpointState,
-    IdempotencyConflict,
-    LeasedDelivery,
-    NewDelivery,
-    NewEvent,
-)
+from uplift_server.store.hot_records import Appended, IdempotencyConflict, LeasedDelivery, NewDelivery, NewEvent
+from uplift_server.store.records import EndpointState
 
 _log = structlog.get_logger()
 

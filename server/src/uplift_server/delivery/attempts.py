@@ -9,7 +9,7 @@ from uplift_server.core.catalog import WEBHOOK_CREATED
 from uplift_server.core.deliveries import FailedReason, Status, Trigger, Verdict, judge
 from uplift_server.core.exchange import Exchange, Failure
 from uplift_server.core.ids import delivery_id, uuid_text
-from uplift_server.core.lanes import Lane
+from uplift_server.core.lane import Lane
 from uplift_server.core.limits import LEASE_LEFT_MS_MIN
 from uplift_server.core.outcomes import Outcome, classify, is_ours
 from uplift_server.core.schedule import RetrySchedule, retry_after_ms
@@ -19,7 +19,8 @@ from uplift_server.delivery.lanes import DeliveryLanes
 from uplift_server.delivery.sender.request import Done, Request
 from uplift_server.delivery.settle import Settler
 from uplift_server.observe.attempt_log import AttemptLine
-from uplift_server.store.records import AttemptRow, EndpointState, LeasedDelivery, Settlement
+from uplift_server.store.hot_records import AttemptRow, LeasedDelivery, Settlement
+from uplift_server.store.records import EndpointState
 
 OURS_WAIT_MS_MIN: Final = 60_000
 """The least wait after a failure of our own way out, which the schedule does not count."""

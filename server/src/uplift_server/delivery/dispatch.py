@@ -6,14 +6,14 @@ from collections.abc import Callable
 from typing import Final
 
 from uplift_server.core.deliveries import Trigger
-from uplift_server.core.lanes import Kind
+from uplift_server.core.lane import Kind
 from uplift_server.core.limits import LEASE_BATCH_BODY_BYTES_MAX, LEASE_BATCH_MAX
 from uplift_server.delivery.clock import Clock
 from uplift_server.delivery.directory import Directory
 from uplift_server.delivery.lanes import DeliveryLanes
 from uplift_server.store.contract import Database
 from uplift_server.store.errors import Unavailable
-from uplift_server.store.records import LeasedDelivery, LeaseWish
+from uplift_server.store.hot_records import LeasedDelivery, LeaseWish
 
 SCAN_PAGE: Final = 1000
 ENDPOINT_WISH_MIN: Final = 16

@@ -9,7 +9,7 @@ import structlog
 
 from uplift_server.core.breaker import BreakerRule
 from uplift_server.core.deliveries import Trigger
-from uplift_server.core.lanes import Kind
+from uplift_server.core.lane import Kind
 from uplift_server.core.schedule import RetrySchedule
 from uplift_server.delivery.accept import Acceptor
 from uplift_server.delivery.attempts import Attempts, Sending
@@ -25,7 +25,7 @@ from uplift_server.delivery.settle import Settler
 from uplift_server.observe.attempt_log import AttemptLine
 from uplift_server.store.contract import Database
 from uplift_server.store.errors import StoreError
-from uplift_server.store.records import LeasedDelivery
+from uplift_server.store.hot_records import LeasedDelivery
 from uplift_server.store.replays import Replay
 
 RECLAIM_BATCH: Final = 1000

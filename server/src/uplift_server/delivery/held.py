@@ -15,7 +15,8 @@ from uplift_server.delivery.directory import Directory, LiveEndpoint
 from uplift_server.delivery.lanes import DeliveryLanes
 from uplift_server.store.contract import Database
 from uplift_server.store.errors import Unavailable
-from uplift_server.store.records import HeldAction, HeldWish
+from uplift_server.store.hot_records import HeldWish
+from uplift_server.store.records import HeldAction
 from uplift_server.store.waiting import cancel_waiting, drop_held, hold_waiting, holding_endpoints
 
 TICK_MS: Final = 100

@@ -3,13 +3,14 @@
 from collections.abc import Callable
 
 from uplift_server.core.breaker import CLOSED, BreakerRule, restored
-from uplift_server.core.lanes import Kind, Lane, Lanes
+from uplift_server.core.lane import Kind, Lane
+from uplift_server.core.lanes import Lanes
 from uplift_server.core.limits import LANE_BODY_BYTES_MAX, LANES_BODY_BYTES_MAX
 from uplift_server.core.pace import gap_ms
 from uplift_server.core.replays import room_in
 from uplift_server.delivery.clock import Clock, Handle
 from uplift_server.delivery.directory import LiveEndpoint
-from uplift_server.store.records import LeasedDelivery
+from uplift_server.store.hot_records import LeasedDelivery
 
 
 class DeliveryLanes:

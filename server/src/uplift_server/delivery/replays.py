@@ -11,7 +11,7 @@ from typing import Final
 
 from uplift_server.core.audit import SYSTEM, AuditEntry
 from uplift_server.core.ids import REPLAY, prefixed
-from uplift_server.core.lanes import Kind
+from uplift_server.core.lane import Kind
 from uplift_server.core.limits import LEASE_BATCH_BODY_BYTES_MAX, REPLAY_OUTSTANDING_MAX
 from uplift_server.core.replays import Pace, ReplayState
 from uplift_server.delivery.attempts import resumed, unattempted
@@ -23,7 +23,7 @@ from uplift_server.delivery.settle import Settler
 from uplift_server.store import audit, releases, replays
 from uplift_server.store.contract import Database, Transaction
 from uplift_server.store.errors import Conflict, Unavailable
-from uplift_server.store.records import LeasedDelivery
+from uplift_server.store.hot_records import LeasedDelivery
 from uplift_server.store.releases import Ahead, Lease
 from uplift_server.store.replays import Replay
 

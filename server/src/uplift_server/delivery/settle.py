@@ -17,7 +17,7 @@ from uplift_server.delivery.lanes import DeliveryLanes
 from uplift_server.observe.attempt_log import AttemptLine
 from uplift_server.store.contract import Database
 from uplift_server.store.errors import Unavailable
-from uplift_server.store.records import HealthRow, Settlement
+from uplift_server.store.hot_records import HealthRow, Settlement
 
 _log = structlog.get_logger()
 

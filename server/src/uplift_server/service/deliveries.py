@@ -14,14 +14,8 @@ from uplift_server.service.principals import Caller
 from uplift_server.store import audit, deliveries
 from uplift_server.store.contract import Transaction
 from uplift_server.store.errors import Conflict
-from uplift_server.store.records import (
-    Attempt,
-    Delivery,
-    DeliveryFilter,
-    EndpointState,
-    LeasedDelivery,
-    Page,
-)
+from uplift_server.store.hot_records import LeasedDelivery
+from uplift_server.store.records import Attempt, Delivery, DeliveryFilter, EndpointState, Page
 
 _WHAT = "delivery"
 

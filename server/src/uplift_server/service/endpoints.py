@@ -36,7 +36,8 @@ from uplift_server.service.registration import Registrar
 from uplift_server.store import audit, deliveries, endpoints, idempotency
 from uplift_server.store.contract import Transaction
 from uplift_server.store.errors import Conflict
-from uplift_server.store.records import Attempt, Endpoint, NewEvent, Page
+from uplift_server.store.hot_records import NewEvent
+from uplift_server.store.records import Attempt, Endpoint, Page
 from uplift_server.store.sealing import Sealer
 
 _WHAT: Final = "endpoint"

@@ -7,7 +7,8 @@ from uplift_server.core import envelope, ids
 from uplift_server.core.catalog import WEBHOOK_CREATED
 from uplift_server.core.deliveries import Status
 from uplift_server.service.means import Means
-from uplift_server.store.records import Account, Endpoint, NewDelivery, NewEvent
+from uplift_server.store.hot_records import NewDelivery, NewEvent
+from uplift_server.store.records import Account, Endpoint
 
 
 class Greeter:

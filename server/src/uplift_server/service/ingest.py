@@ -15,7 +15,7 @@ from uplift_server.delivery.clock import Clock
 from uplift_server.delivery.directory import Directory, LiveEventType
 from uplift_server.service.errors import AccountRequired, Invalid, PayloadTooLarge
 from uplift_server.service.principals import Caller
-from uplift_server.store.records import Appended, IdempotencyConflict
+from uplift_server.store.hot_records import Appended, IdempotencyConflict
 
 Answer = asyncio.Future[list[Appended] | IdempotencyConflict]
 

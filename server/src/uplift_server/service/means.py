@@ -19,7 +19,7 @@ from uplift_server.service.principals import Caller
 from uplift_server.store import idempotency
 from uplift_server.store.contract import Database
 from uplift_server.store.errors import Conflict
-from uplift_server.store.records import LeasedDelivery
+from uplift_server.store.hot_records import LeasedDelivery
 from uplift_server.store.replays import Replay
 
 T = TypeVar("T")

@@ -13,7 +13,7 @@ from typing import Protocol, TypeVar
 
 from sqlalchemy import Connection
 
-from uplift_server.store.records import (
+from uplift_server.store.hot_records import (
     Appended,
     DueEndpoint,
     HealthRow,

@@ -10,8 +10,9 @@ from uplift_server.core.deliveries import FailedReason, Status, Trigger
 from uplift_server.core.outcomes import Outcome
 from uplift_server.store import instants
 from uplift_server.store.errors import Conflict
+from uplift_server.store.hot_records import LeasedDelivery
 from uplift_server.store.pages import page_of
-from uplift_server.store.records import Attempt, Delivery, DeliveryFilter, LeasedDelivery, Page
+from uplift_server.store.records import Attempt, Delivery, DeliveryFilter, Page
 from uplift_server.store.schema import accounts, attempts, deliveries, endpoints, event_types, events
 
 WINDOW_ROWS: Final = 10_000

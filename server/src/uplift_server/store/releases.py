@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 
 from uplift_server.core.deliveries import Status, Trigger
 from uplift_server.core.replays import ReplayState
-from uplift_server.store.records import LeasedDelivery
+from uplift_server.store.hot_records import LeasedDelivery
 from uplift_server.store.replays import Choice, Replay, one
 from uplift_server.store.schema import deliveries, events, replays
 

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from sqlalchemy import Connection
 
-from uplift_server.store.records import (
+from uplift_server.store.hot_records import (
     Appended,
     DueEndpoint,
     HealthRow,

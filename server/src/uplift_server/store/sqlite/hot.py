@@ -11,7 +11,7 @@ from typing import Final
 from uplift_server.core import envelope
 from uplift_server.core.deliveries import FailedReason, Status, Trigger
 from uplift_server.core.outcomes import Outcome
-from uplift_server.store.records import (
+from uplift_server.store.hot_records import (
     Appended,
     DueEndpoint,
     HealthRow,
