@@ -203,6 +203,8 @@ def test_every_problem_is_told_at_once(server: Any, owner: Any, endpoint: Any) -
     same = {"secret": endpoint["secret"]}
     both = owner.post(path(endpoint, "/rotate"), {**same, "overlap_seconds": 10**9})
     assert both.problems == {("secret", "secret_unchanged"), ("overlap_seconds", "out_of_range")}
+    foreign = owner.post(path(endpoint, "/rotate"), {"secret": "Überraschung" * 3})
+    assert foreign.problems == {("secret", "secret_invalid")}
     alone = owner.post(path(endpoint, "/rotate"), same)
     assert alone.problems == {("secret", "secret_unchanged")}
     assert endpoint["secret"].encode() not in alone.body + both.body

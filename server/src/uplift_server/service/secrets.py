@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from hmac import compare_digest
 from types import MappingProxyType
 from typing import Final, TypeVar
 
@@ -208,7 +209,8 @@ class Secrets:
     def _unchanged(self, draft: RotationDraft, endpoint: Endpoint) -> list[Problem]:
         """That the chosen secret is the current one, if it is."""
         chosen = given_or_none(draft.secret)
-        same = chosen is not None and chosen == self._open(endpoint.secret, endpoint)
+        # As bytes, since what was chosen may be no ASCII; in a time that does not tell how much of it is right.
+        same = chosen is not None and compare_digest(chosen.encode(), self._open(endpoint.secret, endpoint).encode())
         return [_UNCHANGED] if same else []
 
     def _audit(
