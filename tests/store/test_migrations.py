@@ -102,6 +102,24 @@ def test_an_older_file_is_copied_aside_and_keeps_what_it_holds(tmp_path: Path) -
     assert described(path) == described(tmp_path / "models.db")
 
 
+def test_an_upgrade_erases_what_deleted_endpoints_still_have_sealed(tmp_path: Path) -> None:
+    path = tmp_path / "uplift.db"
+    make(path, "0002")
+    with closing(sqlite3.connect(path)) as raw:
+        for seq, deleted_at in ((1, None), (2, 9)):
+            raw.execute(
+                "INSERT INTO endpoints (seq, id, account_seq, url, description, event_types, secret, secret_created_at,"
+                " previous_secret, headers, state, created_at, updated_at, deleted_at)"
+                " VALUES (?, ?, 1, '', '', '[]', x'01', 1, x'02', x'03', 0, 1, 1, ?)",
+                (seq, bytes([seq]), deleted_at),
+            )
+        raw.commit()
+    upgrade(path, now_ms=NOW)
+    with closing(sqlite3.connect(path)) as raw:
+        rows = raw.execute("SELECT secret, previous_secret, headers FROM endpoints ORDER BY seq").fetchall()
+    assert rows == [(b"\x01", b"\x02", b"\x03"), (b"", None, None)]
+
+
 def test_a_failed_upgrade_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All statements of an upgrade stand in one transaction, those that make tables too."""
     path = tmp_path / "uplift.db"

@@ -134,6 +134,24 @@ def test_a_deleted_account_is_gone_with_all_it_had(connection: sa.Connection) ->
             make(connection, one.seq, 9)
 
 
+@pytest.mark.parametrize("with_its_account", [False, True])
+def test_nothing_sealed_outlives_its_endpoint(connection: sa.Connection, with_its_account: bool) -> None:
+    account = new_account(connection, 1)
+    endpoint, other = (
+        new_endpoint(connection, account.seq, 1),
+        new_endpoint(connection, new_account(connection, 2).seq, 2),
+    )
+    for each in (endpoint, other):
+        endpoints.update(connection, None, each.id, lambda e: replace(e, headers=b"sealed headers"))
+        endpoints.set_secrets(connection, each, each.secrets.rotated(b"sealed anew", 2, 1000), now=2)
+    if with_its_account:
+        accounts.delete(connection, account.id, now=9)
+    else:
+        endpoints.delete(connection, None, endpoint.id, now=9)
+    rows = connection.execute(sa.text("SELECT secret, previous_secret, headers FROM endpoints ORDER BY seq")).all()
+    assert [tuple(row) for row in rows] == [(b"", None, None), (b"sealed anew", b"sealed", b"sealed headers")]
+
+
 def test_keys_and_endpoints_stay_within_their_account(connection: sa.Connection) -> None:
     """With somebody else's account number, nothing is found, changed, revoked or deleted."""
     one, two = new_account(connection, 1), new_account(connection, 2)

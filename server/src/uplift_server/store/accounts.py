@@ -11,6 +11,7 @@ from uplift_server.store.errors import Conflict
 from uplift_server.store.pages import page_of
 from uplift_server.store.records import Account, Page
 from uplift_server.store.schema import accounts, api_keys, endpoints
+from uplift_server.store.sealing import ERASED
 
 _LIVE = accounts.c.deleted_at.is_(None)
 
@@ -95,7 +96,7 @@ def delete(connection: Connection, account_id: bytes, *, now: int) -> Deleted | 
     connection.execute(sa.update(api_keys).where(keys).values(revoked_at=now))
     own = sa.and_(endpoints.c.account_seq == account.seq, endpoints.c.deleted_at.is_(None))
     seqs = list(connection.scalars(sa.select(endpoints.c.seq).where(own)))
-    connection.execute(sa.update(endpoints).where(own).values(deleted_at=now))
+    connection.execute(sa.update(endpoints).where(own).values(deleted_at=now, **ERASED))
     return Deleted(account, digests, seqs)
 
 

@@ -16,6 +16,7 @@ from uplift_server.store.errors import Conflict
 from uplift_server.store.pages import page_of
 from uplift_server.store.records import DisabledReason, Endpoint, EndpointState, HeldAction, Page
 from uplift_server.store.schema import endpoints, events
+from uplift_server.store.sealing import ERASED
 
 _LIVE = endpoints.c.deleted_at.is_(None)
 
@@ -163,10 +164,11 @@ def treat_held(connection: Connection, endpoint_seq: int, held: HeldAction) -> E
 
 
 def delete(connection: Connection, account_seq: int | None, endpoint_id: bytes, *, now: int) -> Endpoint | None:
-    """Delete an endpoint; gives it, or None if there is none. The engine cancels what is pending for it."""
+    """Delete an endpoint; gives it as it was, or None if there is none. The engine cancels what is pending for it."""
     endpoint = get(connection, account_seq, endpoint_id)
     if endpoint is not None:
-        connection.execute(sa.update(endpoints).where(endpoints.c.seq == endpoint.seq).values(deleted_at=now))
+        change = sa.update(endpoints).where(endpoints.c.seq == endpoint.seq)
+        connection.execute(change.values(deleted_at=now, **ERASED))
     return endpoint
 
 

@@ -34,7 +34,8 @@ def sealed_values(path: Path) -> Iterator[tuple[bytes, bytes]]:
     """Every sealed value, after the id of its endpoint. Raises Unavailable."""
     try:
         with closing(_open(path)) as raw:
-            for endpoint_id, *sealed in raw.execute(f"SELECT id, {', '.join(SEALED)} FROM endpoints"):  # noqa: S608
+            query = f"SELECT id, {', '.join(SEALED)} FROM endpoints WHERE deleted_at IS NULL"  # noqa: S608
+            for endpoint_id, *sealed in raw.execute(query):
                 yield from ((bytes(endpoint_id), bytes(each)) for each in sealed if each is not None)
     except sqlite3.Error as error:
         raise unavailable(error) from error

@@ -7,11 +7,11 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from uplift_server.store.schema import endpoints
-from uplift_server.store.sealing import Sealer, WrongSecretKey
+from uplift_server.store.sealing import ERASED, Sealer, WrongSecretKey
 
 ROWS: Final = 300
-SEALED: Final = ("secret", "previous_secret", "headers")
-"""The columns of endpoints that hold sealed values; nothing else is sealed."""
+SEALED: Final = tuple(ERASED)
+"""The columns of endpoints that hold sealed values until they are deleted; nothing else is sealed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ def reseal(connection: Connection, old: Sealer, new: Sealer) -> Resealed:
     while True:
         rows = connection.execute(
             sa.select(endpoints.c.seq, endpoints.c.id, *columns)
-            .where(endpoints.c.seq > after)
+            .where(endpoints.c.seq > after, endpoints.c.deleted_at.is_(None))
             .order_by(endpoints.c.seq)
             .limit(ROWS)
         ).all()

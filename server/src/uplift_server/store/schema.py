@@ -12,6 +12,11 @@ metadata = sa.MetaData()
 _Seq = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 _Uuid = sa.LargeBinary(16)
 
+# What has gone out of use is found by when it did, without looking at all that has not.
+_DELETED = "deleted_at IS NOT NULL"
+_REVOKED = "revoked_at IS NOT NULL"
+_COMPLETED = "completed_at IS NOT NULL"
+
 accounts = sa.Table(
     "accounts",
     metadata,
@@ -22,6 +27,12 @@ accounts = sa.Table(
     sa.Column("created_at", sa.BigInteger, nullable=False),
     sa.Column("updated_at", sa.BigInteger, nullable=False),
     sa.Column("deleted_at", sa.BigInteger),
+)
+sa.Index(
+    "accounts_deleted",
+    accounts.c.deleted_at,
+    sqlite_where=sa.text(_DELETED),
+    postgresql_where=sa.text(_DELETED),
 )
 
 api_keys = sa.Table(
@@ -38,6 +49,12 @@ api_keys = sa.Table(
     sa.Column("revoked_at", sa.BigInteger),
 )
 sa.Index("api_keys_by_account", api_keys.c.account_seq, api_keys.c.seq)
+sa.Index(
+    "api_keys_revoked",
+    api_keys.c.revoked_at,
+    sqlite_where=sa.text(_REVOKED),
+    postgresql_where=sa.text(_REVOKED),
+)
 
 event_types = sa.Table(
     "event_types",
@@ -55,6 +72,12 @@ event_types = sa.Table(
     sa.Column("archived_at", sa.BigInteger),
     sa.Column("deleted_at", sa.BigInteger),
 )
+sa.Index(
+    "event_types_deleted",
+    event_types.c.deleted_at,
+    sqlite_where=sa.text(_DELETED),
+    postgresql_where=sa.text(_DELETED),
+)
 
 endpoints = sa.Table(
     "endpoints",
@@ -65,7 +88,7 @@ endpoints = sa.Table(
     sa.Column("url", sa.Text, nullable=False),
     sa.Column("description", sa.Text, nullable=False),
     sa.Column("event_types", sa.Text, nullable=False, comment="a JSON list of names and patterns; empty: all"),
-    sa.Column("secret", sa.LargeBinary, nullable=False, comment="sealed"),
+    sa.Column("secret", sa.LargeBinary, nullable=False, comment="sealed; empty once it is deleted"),
     sa.Column("secret_created_at", sa.BigInteger, nullable=False),
     sa.Column("headers", sa.LargeBinary, comment="sealed JSON object"),
     sa.Column("rate_limit_per_second", sa.Integer),
@@ -102,6 +125,12 @@ endpoints = sa.Table(
     sa.Column("held_through", sa.BigInteger, comment="up to which event"),
 )
 sa.Index("endpoints_by_account", endpoints.c.account_seq, endpoints.c.seq)
+sa.Index(
+    "endpoints_deleted",
+    endpoints.c.deleted_at,
+    sqlite_where=sa.text(_DELETED),
+    postgresql_where=sa.text(_DELETED),
+)
 
 events = sa.Table(
     "events",
@@ -259,6 +288,13 @@ replays = sa.Table(
     sa.Column("completed_at", sa.BigInteger),
 )
 sa.Index("replays_by_account", replays.c.account_seq, replays.c.seq)
+sa.Index("replays_by_endpoint", replays.c.endpoint_seq)
+sa.Index(
+    "replays_completed",
+    replays.c.completed_at,
+    sqlite_where=sa.text(_COMPLETED),
+    postgresql_where=sa.text(_COMPLETED),
+)
 _UNFINISHED = "completed_at IS NULL"
 sa.Index(
     "replays_unfinished",
@@ -285,8 +321,9 @@ notices = sa.Table(
     sa.Column("last_error", sa.Text),
 )
 _UNSENT = "due_at IS NOT NULL"
+_DONE = "due_at IS NULL"
 sa.Index("notices_due", notices.c.due_at, sqlite_where=sa.text(_UNSENT), postgresql_where=sa.text(_UNSENT))
-sa.Index("notices_by_age", notices.c.created_at)
+sa.Index("notices_done", notices.c.created_at, sqlite_where=sa.text(_DONE), postgresql_where=sa.text(_DONE))
 
 audit_log = sa.Table(
     "audit_log",

@@ -5,6 +5,8 @@ The key never reaches the database. Sealed form: one version byte, a 12-byte ran
 
 import base64
 import os
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Final
 
 from cryptography.exceptions import InvalidTag
@@ -14,6 +16,8 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from uplift_server.config.kinds import SEALING_KEY_BYTES
 
+ERASED: Final[Mapping[str, bytes | None]] = MappingProxyType({"secret": b"", "previous_secret": None, "headers": None})
+"""What the sealed columns of an endpoint hold once it is deleted: nothing sealed outlives it."""
 _VERSION: Final = b"\x01"
 _NONCE_BYTES: Final = 12
 

@@ -1,0 +1,33 @@
+"""The end of what is deleted: its secrets are erased, and what has gone out of use is found by when it did."""
+
+from collections.abc import Sequence
+from typing import Final
+
+import sqlalchemy as sa
+from alembic import op
+
+revision: str = "0003"
+down_revision: str | Sequence[str] | None = "0002"
+branch_labels: str | Sequence[str] | None = None
+depends_on: str | Sequence[str] | None = None
+
+_BY_END: Final = (
+    ("accounts_deleted", "accounts", "deleted_at"),
+    ("api_keys_revoked", "api_keys", "revoked_at"),
+    ("event_types_deleted", "event_types", "deleted_at"),
+    ("endpoints_deleted", "endpoints", "deleted_at"),
+    ("replays_completed", "replays", "completed_at"),
+)
+
+
+def upgrade() -> None:
+    """Add indexes; erase what endpoints deleted by earlier versions still had sealed."""
+    op.execute("UPDATE endpoints SET secret = x'', previous_secret = NULL, headers = NULL WHERE deleted_at IS NOT NULL")
+    for index, table, column in _BY_END:
+        condition = sa.text(f"{column} IS NOT NULL")
+        op.create_index(index, table, [column], sqlite_where=condition, postgresql_where=condition)
+    op.create_index("replays_by_endpoint", "replays", ["endpoint_seq"])
+    # Of notices that still wait for a mail server there may be any number, which nobody wants to look through.
+    op.drop_index("notices_by_age", "notices")
+    done = sa.text("due_at IS NULL")
+    op.create_index("notices_done", "notices", ["created_at"], sqlite_where=done, postgresql_where=done)
