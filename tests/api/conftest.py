@@ -239,12 +239,35 @@ class RecordingEngine:
     forgotten: list[int]
     resent: list[LeasedDelivery] = field(default_factory=list)
     replays: list[Replay] = field(default_factory=list)
+    switched: list[tuple[str, int]] = field(default_factory=list)
+    waiting: list[LeasedDelivery] = field(default_factory=list)
+    """What waits in its memory."""
+    given_back: list[LeasedDelivery] = field(default_factory=list)
 
     def note_due(self, endpoint_seq: int) -> None:
         self.due.append(endpoint_seq)
 
     def forget(self, endpoint_seq: int) -> None:
         self.forgotten.append(endpoint_seq)
+
+    def switched_off(self, endpoint_seq: int) -> None:
+        self.switched.append(("off", endpoint_seq))
+
+    def switched_on(self, endpoint_seq: int) -> None:
+        self.switched.append(("on", endpoint_seq))
+
+    def treat_held(self, endpoint_seq: int) -> None:
+        self.switched.append(("held", endpoint_seq))
+
+    def withdraw(self, event_seq: int, endpoint_seq: int) -> LeasedDelivery | None:
+        for delivery in self.waiting:
+            if (delivery.event_seq, delivery.endpoint_seq) == (event_seq, endpoint_seq):
+                self.waiting.remove(delivery)
+                return delivery
+        return None
+
+    def give_back(self, delivery: LeasedDelivery) -> None:
+        self.given_back.append(delivery)
 
     def resend_lease(self, now_ms: int) -> tuple[int, int]:
         return now_ms + 30_000, 1

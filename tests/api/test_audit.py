@@ -110,6 +110,19 @@ def test_a_resend_is_told(server: Any) -> None:
     assert len(entries(owner, "&action=delivery.resent")) == 1
 
 
+def test_a_cancelling_is_told(server: Any) -> None:
+    account = server.account()
+    owner = server.owner(account)
+    endpoint = owner.post("/v1/endpoints", {"url": "https://example.com/a"}).json["id"]
+    event = server.event(account, {endpoint: Status.HELD})
+    delivery = owner.get(f"/v1/events/{event}/deliveries").json["data"][0]["id"]
+
+    assert owner.post(f"/v1/deliveries/{delivery}/cancel").status == 200
+    assert told(owner)[-1] == ("delivery.cancelled", delivery, {"status": "held"})
+    assert owner.post(f"/v1/deliveries/{delivery}/cancel").status == 409
+    assert len(entries(owner, "&action=delivery.cancelled")) == 1
+
+
 def test_what_changed_nothing_is_not_told(server: Any) -> None:
     """Repeats under a key, changes to what is there already, refusals, deletions of what is gone."""
     account = server.account()

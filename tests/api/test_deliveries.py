@@ -1,4 +1,4 @@
-"""Deliveries, their attempts, and the resend."""
+"""Deliveries, their attempts, the resend and the cancelling."""
 
 from typing import Any
 
@@ -6,6 +6,8 @@ import pytest
 
 from uplift_server.core.deliveries import Status, Trigger
 from uplift_server.core.outcomes import Outcome
+from uplift_server.store import audit
+from uplift_server.store.errors import Unavailable
 
 
 class Owner:
@@ -195,7 +197,7 @@ def test_a_resend_leases_a_delivery_for_the_engine(server: Any, owner: Owner, st
 
 
 def test_a_resend_is_refused_where_it_makes_no_sense(server: Any, owner: Owner) -> None:
-    """In flight, resent already, expired, the endpoint gone; and a body with fields."""
+    """In flight, resent already, expired, the endpoint off or gone; and a body with fields."""
     delivery = owner.delivery()
     path = f"/v1/deliveries/{delivery}/resend"
     assert owner.client.post(path, {"now": True}).problems == {("now", "unknown_field")}
@@ -209,11 +211,98 @@ def test_a_resend_is_refused_where_it_makes_no_sense(server: Any, owner: Owner) 
     expired = owner.delivery(Status.FAILED, created_at=1_700_000_000_000, expires_at=1_700_000_001_000)
     assert owner.client.post(f"/v1/deliveries/{expired}/resend").code == "conflict"
 
+    failed = owner.delivery(Status.FAILED)
+    for client, verb in ((owner.client, "pause"), (server.operator, "disable")):
+        assert client.post(f"/v1/endpoints/{owner.endpoint}/{verb}").status == 200
+        off = owner.client.post(f"/v1/deliveries/{failed}/resend")
+        assert (off.status, off.code) == (409, "conflict")
+        assert f"The endpoint is {verb}d. Enable it first." == off.json["detail"]
     assert owner.client.delete(f"/v1/endpoints/{owner.endpoint}").status == 204
     gone = owner.client.post(f"/v1/deliveries/{expired}/resend")
     assert (gone.status, gone.code) == (409, "conflict")
     # It can still be looked at.
     assert owner.client.get(f"/v1/deliveries/{expired}").status == 200
+
+
+def test_what_waits_in_the_engines_memory_is_resent_at_once(server: Any, owner: Owner) -> None:
+    """It was due: a failure leads back to that."""
+    engine = server.services.means.engine
+    delivery = owner.delivery()
+    engine.waiting[:] = server.lease(owner.endpoint)
+    [waited] = engine.waiting
+    engine.resent.clear()
+    assert owner.client.post(f"/v1/deliveries/{delivery}/resend").status == 202
+    [leased] = engine.resent
+    assert (leased.fence, leased.resume_status) == (waited.fence + 1, Status.PENDING)
+    assert leased.resume_due_at <= server.services.means.now()
+    assert engine.waiting == []
+
+
+@pytest.mark.parametrize("status", [Status.PENDING, Status.HELD])
+def test_what_is_pending_or_held_can_be_cancelled(server: Any, owner: Owner, status: Status) -> None:
+    """Once; it is never leased again."""
+    delivery = owner.delivery(status)
+    path = f"/v1/deliveries/{delivery}"
+    assert owner.client.post(f"{path}/cancel", {"now": True}).problems == {("now", "unknown_field")}
+    cancelled = owner.client.post(f"{path}/cancel")
+    assert (cancelled.status, cancelled.json["id"], cancelled.json["status"]) == (200, delivery, "cancelled")
+    assert cancelled.json == owner.client.get(path).json
+    assert (cancelled.json["completed_at"] is None, cancelled.json["next_attempt_at"]) == (False, None)
+    assert server.lease(owner.endpoint) == []
+    again = owner.client.post(f"{path}/cancel")
+    assert (again.status, again.code) == (409, "conflict")
+    # It can be resent all the same, and then succeeds.
+    assert owner.client.post(f"{path}/resend").status == 202
+
+
+def test_what_waits_in_the_engines_memory_is_withdrawn_and_cancelled(server: Any, owner: Owner) -> None:
+    engine = server.services.means.engine
+    delivery = owner.delivery()
+    engine.waiting[:] = server.lease(owner.endpoint)
+    [leased] = engine.waiting
+    assert owner.client.post(f"/v1/deliveries/{delivery}/cancel").json["status"] == "cancelled"
+    assert (engine.waiting, engine.given_back) == ([], [])
+    # Whatever its lease's holder still has to say comes too late.
+    server.settle(leased, Outcome.TIMEOUT, Status.PENDING, due_at=1)
+    assert owner.client.get(f"/v1/deliveries/{delivery}").json["status"] == "cancelled"
+
+
+@pytest.mark.parametrize("status", [Status.DELIVERED, Status.FAILED, Status.CANCELLED])
+def test_what_has_ended_cannot_be_cancelled(owner: Owner, status: Status) -> None:
+    delivery = owner.delivery(status)
+    refused = owner.client.post(f"/v1/deliveries/{delivery}/cancel")
+    assert (refused.status, refused.code) == (409, "conflict")
+    assert f"The delivery is {status.text}" in refused.json["detail"]
+    assert owner.client.get(f"/v1/deliveries/{delivery}").json["status"] == status.text
+
+
+def test_what_is_in_flight_cannot_be_cancelled(server: Any, owner: Owner) -> None:
+    delivery = owner.delivery()
+    [leased] = server.lease(owner.endpoint)
+    refused = owner.client.post(f"/v1/deliveries/{delivery}/cancel")
+    assert (refused.status, refused.code) == (409, "conflict")
+    assert "in flight" in refused.json["detail"]
+    server.settle(leased, Outcome.TIMEOUT, Status.PENDING, due_at=2**40)
+    assert owner.client.post(f"/v1/deliveries/{delivery}/cancel").json["status"] == "cancelled"
+
+
+@pytest.mark.parametrize("verb", ["cancel", "resend"])
+def test_what_was_withdrawn_and_could_not_be_changed_waits_again(
+    server: Any, owner: Owner, verb: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = server.services.means.engine
+    delivery = owner.delivery()
+    engine.waiting[:] = server.lease(owner.endpoint)
+    [leased] = engine.waiting
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise Unavailable("disk full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(audit, "add", fail)
+        assert owner.client.post(f"/v1/deliveries/{delivery}/{verb}").code == "unavailable"
+    assert engine.given_back.pop() is leased
+    assert owner.client.get(f"/v1/deliveries/{delivery}").json["status"] == "pending"
 
 
 def test_ids_that_are_none_are_not_found(server: Any, owner: Owner) -> None:
@@ -223,5 +312,6 @@ def test_ids_that_are_none_are_not_found(server: Any, owner: Owner) -> None:
             owner.client.get(f"/v1/deliveries/{delivery}"),
             owner.client.get(f"/v1/deliveries/{delivery}/attempts"),
             owner.client.post(f"/v1/deliveries/{delivery}/resend"),
+            owner.client.post(f"/v1/deliveries/{delivery}/cancel"),
         ):
             assert answer.code == "not_found"

@@ -53,6 +53,7 @@ def test_an_endpoint_from_registration_to_removal(server: Any) -> None:
         "max_in_flight": 2,
         "state": "enabled",
         "disabled_reason": None,
+        "held_deliveries": 0,
         "health": HEALTH,
         "created_at": "",
         "updated_at": "",

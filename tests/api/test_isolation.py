@@ -18,6 +18,8 @@ SCOPED = {
     ("PATCH", "/v1/endpoints/{endpoint}"): Scope.ENDPOINTS_WRITE,
     ("DELETE", "/v1/endpoints/{endpoint}"): Scope.ENDPOINTS_WRITE,
     ("GET", "/v1/endpoints/{endpoint}/deliveries"): Scope.DELIVERIES_READ,
+    ("POST", "/v1/endpoints/{endpoint}/pause"): Scope.ENDPOINTS_WRITE,
+    ("POST", "/v1/endpoints/{endpoint}/enable"): Scope.ENDPOINTS_WRITE,
     ("GET", "/v1/endpoints/{endpoint}/secret"): Scope.SECRETS_READ,
     ("POST", "/v1/endpoints/{endpoint}/secret/rotate"): Scope.SECRETS_WRITE,
     ("POST", "/v1/endpoints/{endpoint}/secret/expire-old"): Scope.SECRETS_WRITE,
@@ -29,6 +31,7 @@ SCOPED = {
     ("GET", "/v1/deliveries/{delivery}"): Scope.DELIVERIES_READ,
     ("GET", "/v1/deliveries/{delivery}/attempts"): Scope.DELIVERIES_READ,
     ("POST", "/v1/deliveries/{delivery}/resend"): Scope.DELIVERIES_WRITE,
+    ("POST", "/v1/deliveries/{delivery}/cancel"): Scope.DELIVERIES_WRITE,
     ("GET", "/v1/replays"): Scope.DELIVERIES_READ,
     ("POST", "/v1/replays"): Scope.DELIVERIES_WRITE,
     ("GET", "/v1/replays/{replay}"): Scope.DELIVERIES_READ,
@@ -47,6 +50,7 @@ OPERATORS = {
     ("POST", "/v1/accounts/{account}/keys"),
     ("GET", "/v1/accounts/{account}/keys"),
     ("DELETE", "/v1/accounts/{account}/keys/{key}"),
+    ("POST", "/v1/endpoints/{endpoint}/disable"),
     ("PUT", "/v1/event-types/{name}"),
     ("DELETE", "/v1/event-types/{name}"),
 }
@@ -76,12 +80,14 @@ class Owned:
         for leased in server.lease(endpoint):
             server.settle(leased, Outcome.SERVER_ERROR, Status.FAILED)
         delivery = self.client.get(f"/v1/events/{event}/deliveries").json["data"][0]["id"]
+        held = server.event(self.id, {endpoint: Status.HELD})
         key = server.operator.get(f"/v1/accounts/{self.id}/keys").json["data"][0]["id"]
         self.names = {
             "account": self.id,
             "endpoint": endpoint,
             "event": event,
             "delivery": delivery,
+            "held": self.client.get(f"/v1/events/{held}/deliveries").json["data"][0]["id"],
             "key": key,
             "replay": self.client.post("/v1/replays", {"endpoint": endpoint}).json["id"],
             "name": "movement.analytics.created",
@@ -92,7 +98,10 @@ class Owned:
         body = BODIES.get((method, path))
         if path == "/v1/replays" and body is not None:
             body = {**body, "endpoint": self.names["endpoint"]}
-        return client.call(method, path.format(**self.names), body)
+        names = self.names
+        if path == "/v1/deliveries/{delivery}/cancel":
+            names = {**names, "delivery": names["held"]}
+        return client.call(method, path.format(**names), body)
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +127,7 @@ def test_what_belongs_to_others_is_not_found(mine: Owned, theirs: Owned, server:
     """Every route with somebody else's ids, by their owner's key and by an operator who acts for the wrong account."""
     acting = server.client(server.operator_key, mine.id)
     about_one = [route for route in SCOPED if "{" in route[1]]
-    assert len(about_one) == 17
+    assert len(about_one) == 20
     for method, path in about_one:
         for client in (mine.client, acting):
             answer = theirs.call(client, method, path)

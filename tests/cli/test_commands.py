@@ -50,6 +50,11 @@ def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeApi]:
             ),
             "GET /v1/endpoints": listed(ENDPOINT),
             "GET /v1/deliveries": listed(DELIVERY),
+            "POST /v1/endpoints/ep_0e11/pause": {**ENDPOINT, "state": "paused"},
+            "POST /v1/endpoints/ep_0e11/enable": ENDPOINT,
+            "POST /v1/endpoints/ep_0e11/disable": {**ENDPOINT, "state": "disabled", "disabled_reason": "operator"},
+            "POST /v1/deliveries/dlv_0d11/resend": (202, DELIVERY, {}),
+            "POST /v1/deliveries/dlv_0d11/cancel": {**DELIVERY, "status": "cancelled"},
             "GET /v1/replays": listed(REPLAY),
             "GET /v1/replays/rpl_0c11": REPLAY,
             "POST /v1/replays": (201, REPLAY, {}),
@@ -185,6 +190,45 @@ def test_one_delivery_comes_with_its_attempts_in_order(api: FakeApi) -> None:
     shown = run("deliveries", "dlv_0d11", "--account", "Rapids").stdout
     assert shown.index("\n1\t") < shown.index("\n2\t")
     assert "Too slow.?[2J" in shown
+
+
+def test_an_endpoint_is_paused_enabled_and_disabled(api: FakeApi) -> None:
+    for verb, state in (("pause", "paused"), ("enable", "enabled"), ("disable", "disabled")):
+        assert output("endpoint", verb, "ep_0e")["state"] == state
+        assert (api.asked[-1].path, api.asked[-1].headers["uplift-account"]) == (
+            f"/v1/endpoints/ep_0e11/{verb}",
+            "acc_0a11",
+        )
+    assert "state" in run("endpoint", "pause", "0e11", "--account", "Rapids").stdout
+    for held in ("send", "drop", "keep"):
+        output("endpoint", "enable", "ep_0e", "--held", held)
+        assert api.asked[-1].body == {"held": held}
+    output("endpoint", "enable", "ep_0e")
+    assert api.asked[-1].body == {"held": "send"}
+    missing = run("endpoint", "pause", "ep_0f")
+    assert missing.exit_code == 4
+    assert "uplift-server endpoints" in missing.stderr
+
+
+def test_a_wrong_way_with_held_ones_is_told_by_its_option(api: FakeApi) -> None:
+    wrong = {"errors": [{"field": "held", "code": "value_unknown", "message": "Use one of 'send', 'drop' or 'keep'."}]}
+    api.answers["POST /v1/endpoints/ep_0e11/enable"] = (422, {"code": "validation_failed", **wrong}, {})
+    result = run("endpoint", "enable", "ep_0e", "--held", "burn")
+    assert result.exit_code == 2
+    assert "Use one of 'send', 'drop' or 'keep'." in result.stderr
+    assert "correct --held" in result.stderr
+
+
+def test_a_delivery_is_resent_and_cancelled(api: FakeApi) -> None:
+    assert output("delivery", "cancel", "dlv_0d")["status"] == "cancelled"
+    assert (api.asked[-1].method, api.asked[-1].path) == ("POST", "/v1/deliveries/dlv_0d11/cancel")
+    assert output("delivery", "resend", "0d11", "--account", "Rapids") == DELIVERY
+    assert api.asked[-1].headers["uplift-account"] == "acc_0a11"
+    in_flight = {"code": "conflict", "detail": "The delivery is in flight."}
+    api.answers["POST /v1/deliveries/dlv_0d11/cancel"] = (409, in_flight, {})
+    refused = run("delivery", "cancel", "dlv_0d")
+    assert refused.exit_code == 1
+    assert "The delivery is in flight." in refused.stderr
 
 
 def test_a_replay_is_made_of_what_was_asked_for(api: FakeApi) -> None:

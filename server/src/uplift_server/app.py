@@ -325,4 +325,5 @@ def _engine_settings(config: Config) -> EngineSettings:
         in_flight_max=config.max_in_flight,
         endpoint_in_flight_max=config.max_in_flight_per_endpoint,
         retention_ms=config.retention_ms,
+        release_rate_per_second=config.release_rate_per_second,
     )

@@ -120,6 +120,16 @@ class EndpointChange(Body):
     max_in_flight: int | None = Field(default=None, ge=1, le=ENDPOINT_IN_FLIGHT_MAX)
 
 
+class EndpointEnabling(Body):
+    """What becomes of what an endpoint holds."""
+
+    held: Literal["send", "drop", "keep"] | None = Field(
+        default=None,
+        description="`send` (left out: this) it in the order of events, `drop` it for good, or `keep` it until a later"
+        " call says otherwise.",
+    )
+
+
 class SecretRotation(Body):
     """A new secret; what is left out, or null, is as usual."""
 

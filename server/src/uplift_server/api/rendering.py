@@ -163,6 +163,7 @@ def endpoint_view(shown: Shown, account: str | None) -> EndpointView:
         max_in_flight=endpoint.max_in_flight,
         state=_STATE_NAMES[endpoint.state],
         disabled_reason=None if endpoint.disabled_reason is None else _REASON_NAMES[endpoint.disabled_reason],
+        held_deliveries=shown.held_deliveries,
         health=health_view(shown),
         created_at=instant_text(endpoint.created_at),
         updated_at=instant_text(endpoint.updated_at),

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 from pydantic import BaseModel, Field, WithJsonSchema
 
 from uplift_server.core.explanations import Reason
+from uplift_server.core.limits import HELD_COUNTED_MAX
 from uplift_server.core.replays import Wait
 
 V = TypeVar("V")
@@ -91,6 +92,7 @@ class EndpointView(BaseModel):
     max_in_flight: int | None
     state: StateName
     disabled_reason: ReasonName | None
+    held_deliveries: int = Field(description=f"What it holds, counted up to {HELD_COUNTED_MAX}.")
     health: HealthView
     created_at: InstantText
     updated_at: InstantText

@@ -45,6 +45,12 @@ _EXPLANATION_COLUMNS: Final = [
     Column("text", "WHAT HAPPENED", folds=True),
     Column("hint", "WHAT TO DO", folds=True),
 ]
+delivery_app: Final = typer.Typer(
+    help="Resend and cancel deliveries; `uplift-server deliveries` lists and shows them.", no_args_is_help=True
+)
+
+Delivery = Annotated[str, typer.Argument(help="Id or unique beginning of it.")]
+_STORED: Final = "It is stored; it is sent as soon as a server runs: uplift-server serve"
 _ENDPOINT_ID_CHARACTERS: Final = len("ep_") + 32
 _ATTEMPT_COLUMNS: Final = [
     Column("number", "ATTEMPT"),
@@ -59,6 +65,7 @@ _ATTEMPT_COLUMNS: Final = [
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this module to the program."""
+    app.add_typer(delivery_app, name="delivery")
     command(
         app,
         "send",
@@ -135,7 +142,7 @@ def send(
         with _known_type(client, event_type), options(type="TYPE", data="the data in --data"):
             session.output.fields(client.post("/v1/events", body, account=owner, idempotency_key=idempotency_key))
         if not client.sends:
-            session.output.note("It is stored; it is sent as soon as a server runs: uplift-server serve")
+            session.output.note(_STORED)
 
 
 @contextmanager
@@ -212,6 +219,30 @@ def deliveries(
                 empty="No deliveries like that. Send an event: uplift-server send TYPE --account ACCOUNT",
                 wide=wide,
             )
+
+
+@command(delivery_app, "resend", examples=("uplift-server delivery resend dlv_0197f0c2",))
+def resend_delivery(session: Session, delivery: Delivery, account: AnyAccount = None) -> None:
+    """Attempt a delivery once more, now, whatever its status."""
+    sends = _change(session, delivery, account, "resend")
+    if not sends:
+        session.output.note(_STORED)
+
+
+@command(delivery_app, "cancel", examples=("uplift-server delivery cancel dlv_0197f0c2",))
+def cancel_delivery(session: Session, delivery: Delivery, account: AnyAccount = None) -> None:
+    """End a delivery that is pending or held: it is not attempted any more."""
+    _change(session, delivery, account, "cancel")
+
+
+def _change(session: Session, delivery: str, account: str | None, verb: str) -> bool:
+    """Do something with a delivery; whether a server runs that sends what is to be sent."""
+    with reach(session.config()) as client:
+        owner = None if account is None else lookup.account(client, account)["id"]
+        found = lookup.delivery(client, delivery, owner)
+        path = f"/v1/deliveries/{segment(found['id'])}/{verb}"
+        session.output.fields(client.post(path, account=owner or found.get("account")))
+        return client.sends
 
 
 def _for_people(delivery: dict[str, Any]) -> dict[str, Any]:

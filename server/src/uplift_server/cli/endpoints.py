@@ -6,13 +6,14 @@ import typer
 
 from uplift_server.cli import lookup
 from uplift_server.cli.accounts import Account, AnyAccount, Limit, Wide
-from uplift_server.cli.client import options, segment
+from uplift_server.cli.client import ApiClient, options, segment
 from uplift_server.cli.reach import reach
 from uplift_server.cli.session import Session, command
 from uplift_server.cli.tables import Column
 
 endpoint_app: Final = typer.Typer(
-    help="Create and delete endpoints; `uplift-server endpoints` lists and shows them.", no_args_is_help=True
+    help="Create, pause, enable and delete endpoints; `uplift-server endpoints` lists and shows them.",
+    no_args_is_help=True,
 )
 
 Endpoint = Annotated[str, typer.Argument(help="Id or unique beginning of it.")]
@@ -99,6 +100,56 @@ def create_endpoint(
         owner = lookup.account(client, account)["id"]
         _show(session, client.post("/v1/endpoints", body, account=owner))
     session.output.note("Give the secret to the receiver; `uplift-server endpoint secret show` shows it again.")
+
+
+@command(endpoint_app, "pause", examples=("uplift-server endpoint pause ep_0197f0c2",))
+def pause_endpoint(session: Session, endpoint: Endpoint, account: AnyAccount = None) -> None:
+    """Send nothing more to an endpoint; what is pending and what comes is held."""
+    _change(session, endpoint, account, "pause")
+
+
+@command(
+    endpoint_app,
+    "enable",
+    examples=("uplift-server endpoint enable ep_0197f0c2", "uplift-server endpoint enable ep_0197f0c2 --held drop"),
+)
+def enable_endpoint(
+    session: Session,
+    endpoint: Endpoint,
+    held: Annotated[
+        str,
+        typer.Option(
+            "--held",
+            metavar="send|drop|keep",
+            help="What becomes of what it holds: sent in order, cancelled, or held on.",
+        ),
+    ] = "send",
+    account: AnyAccount = None,
+) -> None:
+    """Let an endpoint get deliveries again, and say what becomes of what it holds."""
+    with options(held="--held"):
+        _change(session, endpoint, account, "enable", {"held": held})
+
+
+@command(endpoint_app, "disable", examples=("uplift-server endpoint disable ep_0197f0c2",))
+def disable_endpoint(session: Session, endpoint: Endpoint, account: AnyAccount = None) -> None:
+    """Switch an endpoint off as its operator; what is pending and what comes is held."""
+    _change(session, endpoint, account, "disable")
+
+
+def _change(
+    session: Session, endpoint: str, account: str | None, verb: str, body: dict[str, object] | None = None
+) -> None:
+    with reach(session.config()) as client:
+        path, owner = place(client, endpoint, account)
+        _show(session, client.post(f"{path}/{verb}", body, account=owner))
+
+
+def place(client: ApiClient, endpoint: str, account: str | None) -> tuple[str, str | None]:
+    """The path of the endpoint a person means, and the account to act for."""
+    owner = None if account is None else lookup.account(client, account)["id"]
+    found = lookup.endpoint(client, endpoint, owner)
+    return f"/v1/endpoints/{segment(found['id'])}", owner or found.get("account")
 
 
 @command(endpoint_app, "delete", examples=("uplift-server endpoint delete ep_0197f0c2",))

@@ -6,10 +6,9 @@ from typing import Annotated, Final
 
 import typer
 
-from uplift_server.cli import lookup
 from uplift_server.cli.accounts import AnyAccount
-from uplift_server.cli.client import ApiClient, options, segment
-from uplift_server.cli.endpoints import Endpoint, endpoint_app
+from uplift_server.cli.client import ApiClient, options
+from uplift_server.cli.endpoints import Endpoint, endpoint_app, place
 from uplift_server.cli.errors import CliError, ExitCode
 from uplift_server.cli.reach import reach
 from uplift_server.cli.session import Session, command
@@ -90,9 +89,8 @@ def expire_old_secret(session: Session, endpoint: Endpoint, account: AnyAccount 
 
 def _place(client: ApiClient, endpoint: str, account: str | None) -> tuple[str, str | None]:
     """The path of an endpoint's secret, and the account to act for."""
-    owner = None if account is None else lookup.account(client, account)["id"]
-    found = lookup.endpoint(client, endpoint, owner)
-    return f"/v1/endpoints/{segment(found['id'])}/secret", owner or found.get("account")
+    path, owner = place(client, endpoint, account)
+    return f"{path}/secret", owner
 
 
 def _read(source: str) -> str:

@@ -68,6 +68,8 @@ SETTINGS: Final[tuple[Setting, ...]] = (
             "failed attempts in a row after which an endpoint is only probed; 0 never"),
     Setting("UPLIFT_BREAKER_PROBE_MAX", "breaker_probe_max_ms", "10ms to 1d", kinds.duration("10ms", "1d"), "5m",
             "the longest wait between two probes, and the longest that a Retry-After holds up an endpoint"),
+    Setting("UPLIFT_RELEASE_RATE_PER_SECOND", "release_rate_per_second", "1 to 1000", kinds.count(1, 1000), "50",
+            "how many a second of its held deliveries go to an endpoint that was enabled"),
     Setting("UPLIFT_SMTP_URL", "smtp_url", "smtp:// or smtps:// URL", kinds.mail_server, None,
             "the mail server that notices to people are handed to; without one none are sent", secret=True),
     Setting("UPLIFT_MAIL_FROM", "mail_from", "address, or name and address", kinds.mailbox, None, "whom they are from"),
@@ -112,6 +114,7 @@ class Config:
     max_in_flight_per_endpoint: int
     breaker_failures: int
     breaker_probe_max_ms: int
+    release_rate_per_second: int
     smtp_url: str | None = field(repr=False)
     mail_from: str | None
     operator_email: str | None

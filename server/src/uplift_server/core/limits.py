@@ -47,6 +47,9 @@ SECRET_KEY_BYTES_GENERATED = 32
 SECRET_OVERLAP_SECONDS_DEFAULT = 24 * 3600
 SECRET_OVERLAP_SECONDS_MAX = 7 * 24 * 3600
 
+# How many of an endpoint's held deliveries are counted where it is shown.
+HELD_COUNTED_MAX = 1_000
+
 # Accounts
 NAME_CHARACTERS_MAX = 200
 CONTACT_EMAILS_MAX = 10

@@ -1,7 +1,7 @@
-"""Deliveries and attempts, as those read who may, and the resend."""
+"""Deliveries and attempts, as those read who may; the resend and the cancelling."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, TypeVar
 
 from uplift_server.core import ids
 from uplift_server.core.deliveries import Status
@@ -11,11 +11,13 @@ from uplift_server.service import errors
 from uplift_server.service.events import type_seq_of
 from uplift_server.service.means import Listing, Means, not_found, refusal, refuse
 from uplift_server.service.principals import Caller
-from uplift_server.store import audit, deliveries
+from uplift_server.store import audit, deliveries, waiting
 from uplift_server.store.contract import Transaction
-from uplift_server.store.errors import Conflict
+from uplift_server.store.errors import Conflict, StoreError
 from uplift_server.store.hot_records import LeasedDelivery
 from uplift_server.store.records import Attempt, Delivery, DeliveryFilter, EndpointState, Page
+
+T = TypeVar("T")
 
 _WHAT = "delivery"
 
@@ -31,7 +33,7 @@ class DeliveryQuery(NamedTuple):
 
 
 class Deliveries:
-    """What accounts read of their deliveries, and the resend."""
+    """What accounts read of their deliveries; the resend and the cancelling."""
 
     def __init__(self, means: Means) -> None:
         self._means = means
@@ -98,6 +100,16 @@ class Deliveries:
         refuse(problems)
         return await self._means.carry_out(self._resend(caller, delivery))
 
+    async def cancel(self, caller: Caller, delivery: str, *, problems: Sequence[Problem] = ()) -> Delivery:
+        """End a delivery that is pending or held; it is not attempted any more.
+
+        Raises NotFound, and Conflict for any other, or while it is in flight.
+        """
+        caller.require(Scope.DELIVERIES_WRITE)
+        await self._get(caller, delivery)
+        refuse(problems)
+        return await self._means.carry_out(self._cancel(caller, delivery))
+
     async def _get(self, caller: Caller, text: str) -> Delivery:
         parts = ids.parse_delivery_id(text)
         if parts is None:
@@ -121,19 +133,49 @@ class Deliveries:
         subject = ids.delivery_id(found.event_id, found.endpoint_id)
         details = {"status": found.status.text}
 
-        def start(connection: Transaction) -> LeasedDelivery:
+        def start(connection: Transaction, fence: int | None) -> LeasedDelivery:
             leased = deliveries.start_resend(
-                connection, found.event_seq, found.endpoint_seq, now=now, lease_until=lease_until, owner=owner
+                connection,
+                found.event_seq,
+                found.endpoint_seq,
+                fence=fence,
+                now=now,
+                lease_until=lease_until,
+                owner=owner,
             )
             audit.add(connection, self._means.entry(caller, "delivery.resent", subject, details, found.account_seq))
             return leased
 
-        try:
-            leased = await self._means.database.write(start)
-        except Conflict as error:
-            raise refusal(error) from error
-        self._means.engine.attempt_now(leased)
+        self._means.engine.attempt_now(await self._taken_out(found, start))
         return await self._get(caller, text)
+
+    async def _cancel(self, caller: Caller, text: str) -> Delivery:
+        found = await self._get(caller, text)
+        now, subject = self._means.now(), ids.delivery_id(found.event_id, found.endpoint_id)
+        details = {"status": found.status.text}
+
+        def cancel(connection: Transaction, fence: int | None) -> None:
+            waiting.cancel(connection, found.event_seq, found.endpoint_seq, fence=fence, now=now)
+            audit.add(connection, self._means.entry(caller, "delivery.cancelled", subject, details, found.account_seq))
+
+        await self._taken_out(found, cancel)
+        return await self._get(caller, text)
+
+    async def _taken_out(self, found: Delivery, change: Callable[[Transaction, int | None], T]) -> T:
+        """Change a delivery that is not to be attempted meanwhile: taken out of the memory it waits in, if it does.
+
+        The change is told the fence of its lease then; where it is refused, the delivery waits again.
+        """
+        withdrawn = self._means.engine.withdraw(found.event_seq, found.endpoint_seq)
+        fence = None if withdrawn is None else withdrawn.fence
+        try:
+            return await self._means.database.write(lambda c: change(c, fence))
+        except StoreError as error:
+            if withdrawn is not None:
+                self._means.engine.give_back(withdrawn)
+            if isinstance(error, Conflict):
+                raise refusal(error) from error
+            raise
 
     def _endpoint_seq(self, caller: Caller, text: str | None) -> tuple[int | None, list[Problem]]:
         if text is None:

@@ -9,7 +9,7 @@ from uplift_server.core import ids
 from uplift_server.core.audit import difference, without_query
 from uplift_server.core.event_types import check_pattern
 from uplift_server.core.headers import MASKED, check_headers
-from uplift_server.core.limits import SECRET_KEY_BYTES_GENERATED, SUBSCRIPTION_PATTERNS_MAX
+from uplift_server.core.limits import HELD_COUNTED_MAX, SECRET_KEY_BYTES_GENERATED, SUBSCRIPTION_PATTERNS_MAX
 from uplift_server.core.problems import Problem
 from uplift_server.core.scopes import Scope
 from uplift_server.core.signing import check_secret, generate_secret
@@ -33,7 +33,7 @@ from uplift_server.service.means import (
 )
 from uplift_server.service.principals import Caller
 from uplift_server.service.registration import Registrar
-from uplift_server.store import audit, deliveries, endpoints, idempotency
+from uplift_server.store import audit, deliveries, endpoints, idempotency, waiting
 from uplift_server.store.contract import Transaction
 from uplift_server.store.errors import Conflict
 from uplift_server.store.hot_records import NewEvent
@@ -89,6 +89,8 @@ class Shown:
     """Unmasked; the edge masks."""
     last_failure: Attempt | None
     """Of an endpoint that fails: the latest failed attempt, to explain it."""
+    held_deliveries: int = 0
+    """How many deliveries it holds, counted up to HELD_COUNTED_MAX."""
     next_probe_at: int | None = None
     """While its breaker is open (Unix ms)."""
     disable_at: int | None = None
@@ -132,7 +134,7 @@ class Endpoints:
         found = await self._means.database.read(lambda c: endpoints.get(c, caller.account_seq, endpoint_id))
         if found is None:
             raise not_found(_WHAT, endpoint)
-        return await self._shown(found)
+        return await self.shown(found)
 
     async def update(
         self, caller: Caller, endpoint: str, draft: EndpointDraft, *, problems: Sequence[Problem] = ()
@@ -141,7 +143,7 @@ class Endpoints:
         caller.require(Scope.ENDPOINTS_WRITE)
         self.live(caller, endpoint)
         refuse([*problems, *await self._problems(draft)])
-        return await self._shown(await self._means.carry_out(self._update(caller, endpoint, draft)))
+        return await self.shown(await self._means.carry_out(self._update(caller, endpoint, draft)))
 
     async def delete(self, caller: Caller, endpoint: str) -> None:
         """Remove an endpoint; what is pending for it is cancelled. Raises NotFound."""
@@ -171,23 +173,31 @@ class Endpoints:
         )
         return found
 
-    async def _shown(self, endpoint: Endpoint, secret: str | None = None, *, repeated: bool = False) -> Shown:
+    async def shown(self, endpoint: Endpoint, secret: str | None = None, *, repeated: bool = False) -> Shown:
+        """An endpoint that was read or changed just now, as its owner may see it."""
         [shown] = await self._all_shown([endpoint])
         return replace(shown, secret=secret, repeated=repeated)
 
     async def _all_shown(self, found: Sequence[Endpoint]) -> list[Shown]:
-        """Endpoints with the failures that explain them, which are read all at once."""
+        """Endpoints with the failures that explain them and with how much they hold, which are read all at once."""
         failing = [endpoint.seq for endpoint in found if endpoint.failing_since is not None]
+        # Whatever was never switched off since it was made holds nothing.
+        holding = [endpoint.seq for endpoint in found if endpoint.state_since is not None]
         failures: Mapping[int, Attempt | None] = {}
-        if failing:
-            failures = await self._means.database.read(
-                lambda c: {seq: deliveries.last_failure(c, seq) for seq in failing}
+        held: Mapping[int, int] = {}
+        if failing or holding:
+            failures, held = await self._means.database.read(
+                lambda c: (
+                    {seq: deliveries.last_failure(c, seq) for seq in failing},
+                    waiting.held_counts(c, holding, limit=HELD_COUNTED_MAX),
+                )
             )
         return [
             Shown(
                 endpoint,
                 self._headers(endpoint),
                 failures.get(endpoint.seq),
+                held.get(endpoint.seq, 0),
                 self._means.engine.next_probe_at(endpoint.seq),
             )
             for endpoint in found
@@ -243,10 +253,10 @@ class Endpoints:
         except Conflict as error:
             raise refusal(error) from error
         if repeated:
-            return await self._shown(endpoint, repeated=True)
+            return await self.shown(endpoint, repeated=True)
         self._means.directory.put_endpoint(endpoint)
         self._means.engine.note_due(endpoint.seq)
-        return await self._shown(endpoint, secret)
+        return await self.shown(endpoint, secret)
 
     async def _update(self, caller: Caller, endpoint: str, draft: EndpointDraft) -> Endpoint:
         now, endpoint_id = self._means.now(), parse_id(ids.ENDPOINT, endpoint, _WHAT)

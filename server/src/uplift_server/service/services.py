@@ -9,6 +9,7 @@ from uplift_server.service.accounts import Accounts
 from uplift_server.service.audit import AuditLog
 from uplift_server.service.authentication import Authenticator
 from uplift_server.service.deliveries import Deliveries
+from uplift_server.service.endpoint_states import EndpointStates
 from uplift_server.service.endpoints import Endpoints
 from uplift_server.service.event_types import EventTypes
 from uplift_server.service.events import Events
@@ -33,6 +34,7 @@ class Services:
     keys: Keys
     event_types: EventTypes
     endpoints: Endpoints
+    endpoint_states: EndpointStates
     secrets: Secrets
     events: Events
     deliveries: Deliveries
@@ -55,6 +57,7 @@ class Services:
             keys=Keys(means),
             event_types=EventTypes(means),
             endpoints=owned,
+            endpoint_states=EndpointStates(means, owned),
             secrets=Secrets(means, sealer, owned),
             events=Events(means),
             deliveries=Deliveries(means),

@@ -15,6 +15,7 @@ from uplift_server.store.pages import page_of
 from uplift_server.store.records import Attempt, Delivery, DeliveryFilter, Page
 from uplift_server.store.schema import accounts, attempts, deliveries, endpoints, event_types, events
 
+IN_FLIGHT: Final = "The delivery is in flight: an attempt is being made right now. Wait for its outcome, then decide."
 WINDOW_ROWS: Final = 10_000
 """How many rows a list looks at for one page where no index leads to those wanted; then the page ends early."""
 
@@ -109,9 +110,16 @@ def is_test(connection: Connection, event_seq: int) -> bool:
 
 
 def start_resend(
-    connection: Connection, event_seq: int, endpoint_seq: int, *, now: int, lease_until: int, owner: int
+    connection: Connection,
+    event_seq: int,
+    endpoint_seq: int,
+    *,
+    fence: int | None = None,
+    now: int,
+    lease_until: int,
+    owner: int,
 ) -> LeasedDelivery:
-    """Lease a delivery for one attempt outside its schedule, whatever its status.
+    """Lease a delivery for one attempt outside its schedule, whatever its status; if leased, only under that fence.
 
     What it was before is kept with it; a failure leads back to that. Raises Conflict while it is being attempted, or is
     being resent already, or has expired.
@@ -126,8 +134,9 @@ def start_resend(
     )
     query = sa.select(deliveries, *columns).join(events, events.c.seq == deliveries.c.event_seq).where(own)
     row = connection.execute(query.with_for_update(of=deliveries)).one()
-    if row.status == Status.PENDING and row.lease_owner != 0:
-        raise Conflict("The delivery is being attempted right now.")
+    leased_already = row.status == Status.PENDING and row.lease_owner != 0
+    if leased_already and row.fence != fence:
+        raise Conflict(IN_FLIGHT)
     if row.resume_status is not None:
         raise Conflict("The delivery is being resent already.")
     if row.expires_at is not None and row.expires_at <= now:
@@ -147,7 +156,8 @@ def start_resend(
         expires_at=row.expires_at,
         body=row.body,
         resume_status=Status(row.status),
-        resume_due_at=row.due_at if row.status == Status.PENDING else None,
+        # What waited leased in memory was due.
+        resume_due_at=now if leased_already else row.due_at if row.status == Status.PENDING else None,
     )
     connection.execute(
         sa.update(deliveries)

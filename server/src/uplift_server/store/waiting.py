@@ -8,6 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from uplift_server.core.deliveries import FailedReason, Status, Trigger
+from uplift_server.store.deliveries import IN_FLIGHT
 from uplift_server.store.errors import Conflict
 from uplift_server.store.schema import deliveries
 
@@ -109,7 +110,7 @@ def cancel(connection: Connection, event_seq: int, endpoint_seq: int, *, fence: 
     if row.status not in (Status.PENDING, Status.HELD):
         raise Conflict(f"The delivery is {Status(row.status).text}; only what is pending or held can be cancelled.")
     if row.lease_owner != 0 and row.fence != fence:
-        raise Conflict("The delivery is being attempted right now.")
+        raise Conflict(IN_FLIGHT)
     # The new fence outdates whatever was read of the delivery before.
     values = {**_cancelled(now), "lease_owner": 0, "fence": row.fence + 1}
     connection.execute(sa.update(deliveries).where(own).values(**_ended(values)))

@@ -1,4 +1,4 @@
-"""Deliveries, their attempts, and the resend."""
+"""Deliveries, their attempts, the resend and the cancelling."""
 
 from typing import Annotated
 
@@ -12,6 +12,7 @@ from uplift_server.core.deliveries import Status
 from uplift_server.service.deliveries import DeliveryQuery
 
 router = APIRouter(tags=["Deliveries"])
+Empty = Annotated[Sent, Depends(BodyReader(Nothing, required=False))]
 
 
 @router.get("/v1/deliveries", summary="List deliveries", response_model_exclude_unset=True)
@@ -40,14 +41,16 @@ async def list_attempts(
 
 
 @router.post("/v1/deliveries/{delivery}/resend", status_code=202, summary="Resend", response_model_exclude_unset=True)
-async def resend_delivery(
-    services: ServicesOf,
-    caller: CallerOf,
-    delivery: str,
-    sent: Annotated[Sent, Depends(BodyReader(Nothing, required=False))],
-) -> DeliveryView:
+async def resend_delivery(services: ServicesOf, caller: CallerOf, delivery: str, sent: Empty) -> DeliveryView:
     """Scope `deliveries:write`. A new attempt now; success ends the delivery, failure leaves its schedule as it was."""
     found = await services.deliveries.resend(caller, delivery, problems=sent.problems)
+    return delivery_view(found, spans=caller.spans_accounts)
+
+
+@router.post("/v1/deliveries/{delivery}/cancel", summary="Cancel", response_model_exclude_unset=True)
+async def cancel_delivery(services: ServicesOf, caller: CallerOf, delivery: str, sent: Empty) -> DeliveryView:
+    """Scope `deliveries:write`. Ends one that is pending or held; it is not attempted any more."""
+    found = await services.deliveries.cancel(caller, delivery, problems=sent.problems)
     return delivery_view(found, spans=caller.spans_accounts)
 
 

@@ -31,7 +31,7 @@ async def create_endpoint(
         caller, EndpointDraft(**sent.given), repeat=repeat_of(request, sent), problems=sent.problems
     )
     mark_repeated(response, repeated=shown.repeated)
-    return _view(services, caller, shown)
+    return view_of(services, caller, shown)
 
 
 @router.get("/v1/endpoints", summary="List endpoints", response_model_exclude_unset=True)
@@ -40,13 +40,13 @@ async def list_endpoints(
 ) -> Listed[EndpointView]:
     """Scope `endpoints:read`; newest first."""
     page = await services.endpoints.page(caller, asked.values.listing(), problems=asked.problems)
-    return listed(page, lambda shown: _view(services, caller, shown), services.means.cursors)
+    return listed(page, lambda shown: view_of(services, caller, shown), services.means.cursors)
 
 
 @router.get("/v1/endpoints/{endpoint}", summary="Get an endpoint", response_model_exclude_unset=True)
 async def get_endpoint(services: ServicesOf, caller: CallerOf, endpoint: str) -> EndpointView:
     """Scope `endpoints:read`."""
-    return _view(services, caller, await services.endpoints.get(caller, endpoint))
+    return view_of(services, caller, await services.endpoints.get(caller, endpoint))
 
 
 @router.patch("/v1/endpoints/{endpoint}", summary="Change an endpoint", response_model_exclude_unset=True)
@@ -55,7 +55,7 @@ async def change_endpoint(
 ) -> EndpointView:
     """Scope `endpoints:write`. What is left out stays; the change holds for the next attempt."""
     shown = await services.endpoints.update(caller, endpoint, EndpointDraft(**sent.given), problems=sent.problems)
-    return _view(services, caller, shown)
+    return view_of(services, caller, shown)
 
 
 @router.delete("/v1/endpoints/{endpoint}", status_code=204, summary="Delete an endpoint")
@@ -80,6 +80,7 @@ async def list_endpoint_deliveries(
     return listed(page, lambda delivery: delivery_view(delivery, spans=caller.spans_accounts), services.means.cursors)
 
 
-def _view(services: Services, caller: Caller, shown: Shown) -> EndpointView:
+def view_of(services: Services, caller: Caller, shown: Shown) -> EndpointView:
+    """An endpoint; with its account where the caller sees those of many."""
     owner = services.means.directory.accounts.get(shown.endpoint.account_seq) if caller.spans_accounts else None
     return endpoint_view(shown, None if owner is None else ids.prefixed(ids.ACCOUNT, owner.id))

@@ -1,0 +1,41 @@
+"""Pausing, enabling and disabling endpoints."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends
+
+from uplift_server.api.bodies import EndpointEnabling, Nothing
+from uplift_server.api.reading import BodyReader, CallerOf, Sent, ServicesOf
+from uplift_server.api.routes.endpoints import view_of
+from uplift_server.api.views import EndpointView
+from uplift_server.store.records import HeldAction
+
+router = APIRouter(tags=["Endpoints"])
+Empty = Annotated[Sent, Depends(BodyReader(Nothing, required=False))]
+
+
+@router.post("/v1/endpoints/{endpoint}/pause", summary="Pause an endpoint", response_model_exclude_unset=True)
+async def pause_endpoint(services: ServicesOf, caller: CallerOf, endpoint: str, sent: Empty) -> EndpointView:
+    """Scope `endpoints:write`. Nothing more is sent; what is pending and what comes is held until it is enabled."""
+    shown = await services.endpoint_states.pause(caller, endpoint, problems=sent.problems)
+    return view_of(services, caller, shown)
+
+
+@router.post("/v1/endpoints/{endpoint}/enable", summary="Enable an endpoint", response_model_exclude_unset=True)
+async def enable_endpoint(
+    services: ServicesOf,
+    caller: CallerOf,
+    endpoint: str,
+    sent: Annotated[Sent, Depends(BodyReader(EndpointEnabling, required=False))],
+) -> EndpointView:
+    """Scope `endpoints:write`. Says what becomes of what it holds, also where it is enabled already."""
+    held = HeldAction[(sent.given.get("held") or "send").upper()]
+    shown = await services.endpoint_states.enable(caller, endpoint, held, problems=sent.problems)
+    return view_of(services, caller, shown)
+
+
+@router.post("/v1/endpoints/{endpoint}/disable", summary="Disable an endpoint", response_model_exclude_unset=True)
+async def disable_endpoint(services: ServicesOf, caller: CallerOf, endpoint: str, sent: Empty) -> EndpointView:
+    """For operators. As pausing does, with `disabled_reason` `operator`; its owner may enable it."""
+    shown = await services.endpoint_states.disable(caller, endpoint, problems=sent.problems)
+    return view_of(services, caller, shown)

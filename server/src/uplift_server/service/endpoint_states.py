@@ -1,0 +1,134 @@
+"""Switching endpoints off and on, and what becomes of what they hold."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final, NamedTuple
+
+from uplift_server.core import ids
+from uplift_server.core.problems import Problem
+from uplift_server.core.scopes import Scope
+from uplift_server.service.endpoints import Endpoints, Shown
+from uplift_server.service.means import Means, not_found, parse_id, refusal, refuse
+from uplift_server.service.principals import Caller
+from uplift_server.store import audit, endpoints, waiting
+from uplift_server.store.contract import Transaction
+from uplift_server.store.errors import Conflict
+from uplift_server.store.records import DisabledReason, Endpoint, EndpointState, HeldAction
+
+_WHAT: Final = "endpoint"
+
+
+class _Change(NamedTuple):
+    """What a call does to an endpoint."""
+
+    endpoint: Endpoint | None
+    """As it is then: not None, since it was read in the same transaction."""
+    action: str
+    details: dict[str, object]
+    tell: Callable[[int], None]
+    """Lets the engine know."""
+
+
+Decide = Callable[[Transaction, Endpoint], _Change | None]
+"""Changes an endpoint, or finds it as it is wanted. Raises the store's Conflict."""
+
+
+class EndpointStates:
+    """What owners and operators do with endpoints' states. Repeating a call changes nothing more."""
+
+    def __init__(self, means: Means, owned: Endpoints) -> None:
+        self._means = means
+        self._endpoints = owned
+
+    async def pause(self, caller: Caller, endpoint: str, *, problems: Sequence[Problem] = ()) -> Shown:
+        """Send nothing more until it is enabled; what is pending and what comes is held.
+
+        Raises NotFound, and Conflict for one that is disabled.
+        """
+        caller.require(Scope.ENDPOINTS_WRITE)
+
+        def pause(connection: Transaction, found: Endpoint) -> _Change | None:
+            if found.state is EndpointState.DISABLED:
+                raise Conflict(
+                    "The endpoint is disabled: nothing is sent to it, and what comes for it is held. To have it paused,"
+                    " enable it first; with `held` = `keep` what it holds stays held."
+                )
+            return None if found.state is EndpointState.PAUSED else self._off(connection, found, None)
+
+        return await self._apply(caller, endpoint, pause, problems)
+
+    async def disable(self, caller: Caller, endpoint: str, *, problems: Sequence[Problem] = ()) -> Shown:
+        """Switch an endpoint off, for operators. Raises NotFound."""
+        caller.require_operator()
+
+        def disable(connection: Transaction, found: Endpoint) -> _Change | None:
+            reason = DisabledReason.OPERATOR
+            return None if found.disabled_reason is reason else self._off(connection, found, reason)
+
+        return await self._apply(caller, endpoint, disable, problems)
+
+    async def enable(
+        self, caller: Caller, endpoint: str, held: HeldAction, *, problems: Sequence[Problem] = ()
+    ) -> Shown:
+        """Send again, and say what becomes of what is held; of an enabled endpoint, only the latter.
+
+        Raises NotFound.
+        """
+        caller.require(Scope.ENDPOINTS_WRITE)
+
+        def enable(connection: Transaction, found: Endpoint) -> _Change | None:
+            details = {"held": held.text, **_was(found)}
+            engine = self._means.engine
+            if found.state is not EndpointState.ENABLED:
+                changed = endpoints.switch_on(connection, found.seq, held, now=self._means.now())
+                return _Change(changed, "endpoint.enabled", details, engine.switched_on)
+            as_it_is = held is (HeldAction.SEND if found.held_action is None else found.held_action)
+            if as_it_is or not waiting.held_counts(connection, [found.seq], limit=1)[found.seq]:
+                return None
+            changed = endpoints.treat_held(connection, found.seq, held)
+            return _Change(changed, "endpoint.enabled", details, engine.treat_held)
+
+        return await self._apply(caller, endpoint, enable, problems)
+
+    def _off(self, connection: Transaction, found: Endpoint, reason: DisabledReason | None) -> _Change:
+        state = EndpointState.PAUSED if reason is None else EndpointState.DISABLED
+        action, details = "endpoint.paused", _was(found)
+        if reason is not None:
+            action, details = "endpoint.disabled", {"reason": reason.text, **details}
+        changed = endpoints.switch_off(connection, found.seq, state, reason, now=self._means.now())
+        return _Change(changed, action, details, self._means.engine.switched_off)
+
+    async def _apply(self, caller: Caller, endpoint: str, decide: Decide, problems: Sequence[Problem]) -> Shown:
+        self._endpoints.live(caller, endpoint)
+        refuse(problems)
+        return await self._endpoints.shown(await self._means.carry_out(self._change(caller, endpoint, decide)))
+
+    async def _change(self, caller: Caller, text: str, decide: Decide) -> Endpoint:
+        endpoint_id = parse_id(ids.ENDPOINT, text, _WHAT)
+
+        def decided(connection: Transaction) -> tuple[Endpoint | None, _Change | None]:
+            found = endpoints.get(connection, caller.account_seq, endpoint_id)
+            change = None if found is None else decide(connection, found)
+            if found is not None and change is not None:
+                subject = ids.prefixed(ids.ENDPOINT, found.id)
+                entry = self._means.entry(caller, change.action, subject, change.details, found.account_seq)
+                audit.add(connection, entry)
+            return found, change
+
+        try:
+            found, change = await self._means.database.write(decided)
+        except Conflict as error:
+            raise refusal(error) from error
+        if found is None:
+            raise not_found(_WHAT, text)
+        if change is None:
+            return found
+        assert change.endpoint is not None, "what was read in a transaction is not gone in it"
+        self._means.directory.put_endpoint(change.endpoint)
+        change.tell(found.seq)
+        return change.endpoint
+
+
+def _was(endpoint: Endpoint) -> dict[str, Any]:
+    """How an endpoint stood before a change, for the audit log."""
+    reason = endpoint.disabled_reason
+    return {"from": endpoint.state.text} | ({} if reason is None else {"from_reason": reason.text})

@@ -1,0 +1,200 @@
+"""Pausing, disabling and enabling endpoints: what each answers, tells the engine and leaves in the audit log."""
+
+from typing import Any
+
+import pytest
+
+from uplift_server.core.deliveries import Status
+from uplift_server.core.limits import HELD_COUNTED_MAX
+from uplift_server.store import audit
+from uplift_server.store.errors import Unavailable
+from uplift_server.store.records import HeldAction
+
+
+class Owner:
+    """An account with an endpoint, and what the engine is told of it."""
+
+    def __init__(self, server: Any) -> None:
+        self.server = server
+        self.account = server.account()
+        self.client = server.owner(self.account)
+        self.endpoint = self.client.post("/v1/endpoints", {"url": "https://example.com/a"}).json["id"]
+        self.path = f"/v1/endpoints/{self.endpoint}"
+        [self.seq] = [seq for seq, live in self._directory.endpoints.items() if live.id_text == self.endpoint]
+        self.server.services.means.engine.switched.clear()
+
+    @property
+    def _directory(self) -> Any:
+        return self.server.services.means.directory
+
+    @property
+    def record(self) -> Any:
+        """The endpoint as the engine sees it."""
+        return self._directory.endpoints[self.seq].record
+
+    def told(self) -> list[str]:
+        """What the engine was told since this was asked last."""
+        switched = self.server.services.means.engine.switched
+        found = [what for what, seq in switched if seq == self.seq]
+        switched.clear()
+        return found
+
+    def audited(self) -> list[tuple[str, Any]]:
+        """What the audit log tells of the endpoint's states, oldest first."""
+        entries = self.client.get("/v1/audit-log").json["data"]
+        return [
+            (each["action"], each["details"])
+            for each in reversed(entries)
+            if each["subject"] == self.endpoint and each["action"] != "endpoint.created"
+        ]
+
+    def hold(self, count: int) -> None:
+        """Let the endpoint hold so many deliveries."""
+        for _ in range(count):
+            self.server.event(self.account, {self.endpoint: Status.HELD})
+
+
+@pytest.fixture
+def owner(server: Any) -> Owner:
+    """A fresh account."""
+    return Owner(server)
+
+
+def test_an_endpoint_is_paused_and_enabled_again(owner: Owner) -> None:
+    created = owner.client.get(owner.path).json
+    assert (created["state"], created["disabled_reason"], created["held_deliveries"]) == ("enabled", None, 0)
+    paused = owner.client.post(f"{owner.path}/pause")
+    assert (paused.status, paused.json) == (200, {**created, "state": "paused"})
+    assert owner.client.get(owner.path).json == paused.json
+    assert (owner.told(), owner.record.state.text) == (["off"], "paused")
+    enabled = owner.client.post(f"{owner.path}/enable", {"held": "send"})
+    assert (enabled.status, enabled.json) == (200, created)
+    assert (owner.told(), owner.record.state.text) == (["on"], "enabled")
+    assert owner.audited() == [
+        ("endpoint.paused", {"from": "enabled"}),
+        ("endpoint.enabled", {"held": "send", "from": "paused"}),
+    ]
+
+
+def test_an_operator_disables_an_endpoint_and_its_owner_may_enable_it(server: Any, owner: Owner) -> None:
+    refused = owner.client.post(f"{owner.path}/disable")
+    assert (refused.status, refused.code) == (403, "forbidden")
+    owner.client.post(f"{owner.path}/pause")
+    disabled = server.client(server.operator_key, owner.account).post(f"{owner.path}/disable")
+    assert (disabled.json["state"], disabled.json["disabled_reason"]) == ("disabled", "operator")
+    assert server.operator.post(f"{owner.path}/disable").json == {**disabled.json, "account": owner.account}
+    assert owner.client.post(f"{owner.path}/enable").json["state"] == "enabled"
+    assert owner.told() == ["off", "off", "on"]
+    assert owner.audited()[1:] == [
+        ("endpoint.disabled", {"reason": "operator", "from": "paused"}),
+        ("endpoint.enabled", {"held": "send", "from": "disabled", "from_reason": "operator"}),
+    ]
+
+
+def test_a_disabled_endpoint_cannot_be_paused(server: Any, owner: Owner) -> None:
+    """It would be no different, but look as if it were its owner's wish; the answer says what to do."""
+    server.operator.post(f"{owner.path}/disable")
+    refused = owner.client.post(f"{owner.path}/pause")
+    assert (refused.status, refused.code) == (409, "conflict")
+    assert "enable it first" in refused.json["detail"]
+    assert (owner.told(), len(owner.audited())) == (["off"], 1)
+
+
+@pytest.mark.parametrize("calls", [["pause"], ["pause", "enable"], ["disable"], ["enable"]])
+def test_repeating_the_last_call_changes_nothing(server: Any, owner: Owner, calls: list[str]) -> None:
+    for verb in calls:
+        answer = server.operator.post(f"{owner.path}/{verb}")
+    owner.told()
+    before = (owner.record, owner.audited())
+    assert server.operator.post(f"{owner.path}/{calls[-1]}").json == answer.json
+    assert (owner.record, owner.audited()) == before
+    assert owner.told() == []
+
+
+@pytest.mark.parametrize("held", list(HeldAction))
+def test_what_becomes_of_what_is_held_is_chosen_when_it_is_enabled(owner: Owner, held: HeldAction) -> None:
+    owner.client.post(f"{owner.path}/pause")
+    owner.hold(3)
+    assert owner.client.get(owner.path).json["held_deliveries"] == 3
+    assert owner.client.post(f"{owner.path}/enable", {"held": held.text}).status == 200
+    assert owner.record.held_action is held
+    assert owner.audited()[-1] == ("endpoint.enabled", {"held": held.text, "from": "paused"})
+
+
+@pytest.mark.parametrize("body", [None, {}, {"held": None}, {"held": "send"}])
+def test_held_ones_are_sent_unless_something_else_is_said(owner: Owner, body: Any) -> None:
+    owner.client.post(f"{owner.path}/pause")
+    assert owner.client.post(f"{owner.path}/enable", body).status == 200
+    assert owner.record.held_action is HeldAction.SEND
+
+
+def test_kept_ones_are_released_by_enabling_an_enabled_endpoint(owner: Owner) -> None:
+    owner.client.post(f"{owner.path}/pause")
+    owner.hold(2)
+    owner.client.post(f"{owner.path}/enable", {"held": "keep"})
+    owner.told()
+    assert owner.client.post(f"{owner.path}/enable", {"held": "keep"}).status == 200
+    assert owner.told() == []
+    assert owner.client.post(f"{owner.path}/enable").json["state"] == "enabled"
+    assert (owner.told(), owner.record.held_action) == (["held"], HeldAction.SEND)
+    # While they are on their way the owner may change their mind.
+    assert owner.client.post(f"{owner.path}/enable", {"held": "drop"}).json["state"] == "enabled"
+    assert (owner.told(), owner.record.held_action) == (["held"], HeldAction.DROP)
+    assert [details["held"] for action, details in owner.audited() if action == "endpoint.enabled"] == [
+        "keep",
+        "send",
+        "drop",
+    ]
+    assert owner.audited()[-1] == ("endpoint.enabled", {"held": "drop", "from": "enabled"})
+
+
+def test_an_enabled_endpoint_that_holds_nothing_has_nothing_to_decide(owner: Owner) -> None:
+    before = owner.record
+    assert owner.client.post(f"{owner.path}/enable", {"held": "drop"}).status == 200
+    assert (owner.told(), owner.audited(), owner.record) == ([], [], before)
+
+
+def test_bodies_that_are_wrong_are_refused(owner: Owner) -> None:
+    enable = f"{owner.path}/enable"
+    assert owner.client.post(enable, {"held": "burn"}).problems == {("held", "value_unknown")}
+    assert owner.client.post(enable, {"hold": "send", "held": 1}).problems == {
+        ("hold", "unknown_field"),
+        ("held", "value_unknown"),
+    }
+    assert owner.client.post(f"{owner.path}/pause", {"now": True}).problems == {("now", "unknown_field")}
+    assert owner.client.post("/v1/endpoints/ep_nonsense/pause").code == "not_found"
+    assert owner.client.post(f"/v1/endpoints/ep_{'0' * 32}/enable").code == "not_found"
+    assert (owner.told(), owner.audited()) == ([], [])
+
+
+def test_a_deleted_endpoint_is_not_there(owner: Owner) -> None:
+    owner.client.delete(owner.path)
+    for verb in ("pause", "enable"):
+        assert owner.client.post(f"{owner.path}/{verb}").code == "not_found"
+
+
+def test_a_change_whose_entry_cannot_be_stored_has_not_happened(owner: Owner, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> None:
+        raise Unavailable("disk full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(audit, "add", fail)
+        assert owner.client.post(f"{owner.path}/pause").code == "unavailable"
+    assert owner.client.get(owner.path).json["state"] == "enabled"
+    assert owner.told() == []
+
+
+def test_what_is_held_is_counted_up_to_a_bound(server: Any, owner: Owner) -> None:
+    """In lists, too; and only for those endpoints that hold something."""
+    owner.client.post(f"{owner.path}/pause")
+    other = owner.client.post("/v1/endpoints", {"url": "https://example.com/b"}).json
+    assert other["held_deliveries"] == 0
+    owner.hold(2)
+
+    def counts() -> list[tuple[str, int]]:
+        found = owner.client.get("/v1/endpoints").json["data"]
+        return [(each["id"], each["held_deliveries"]) for each in found]
+
+    assert counts() == [(other["id"], 0), (owner.endpoint, 2)]
+    owner.hold(HELD_COUNTED_MAX)
+    assert counts() == [(other["id"], 0), (owner.endpoint, HELD_COUNTED_MAX)]
