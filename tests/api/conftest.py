@@ -281,6 +281,9 @@ class RecordingEngine:
     def next_probe_at(self, endpoint_seq: int) -> int | None:
         return None
 
+    def disable_at(self, endpoint_seq: int) -> int | None:
+        return None
+
 
 async def _serve(
     directory: Path, answer_seconds_max: float, ready: list[Any], started: threading.Event, stop: threading.Event

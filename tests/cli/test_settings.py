@@ -177,6 +177,9 @@ def test_everything_wrong_is_told_at_once(tmp_path: Path) -> None:
 def test_values_that_contradict_each_other_are_refused() -> None:
     assert set(problems({"UPLIFT_CONNECT_TIMEOUT": "16s"})) == {"UPLIFT_CONNECT_TIMEOUT"}
     assert set(problems({"UPLIFT_LEASE": "19999ms"})) == {"UPLIFT_LEASE"}
+    assert set(problems({"UPLIFT_WARN_AFTER": "5d"})) == {"UPLIFT_DISABLE_AFTER"}
+    assert set(problems({"UPLIFT_DISABLE_AFTER": "3d"})) == {"UPLIFT_DISABLE_AFTER"}
+    assert load({"UPLIFT_WARN_AFTER": "1s", "UPLIFT_DISABLE_AFTER": "2s"}).disable_after_ms == 2_000
     assert load({"UPLIFT_LEASE": "20s", "UPLIFT_CONNECT_TIMEOUT": "15s"}).lease_ms == 20_000
 
 

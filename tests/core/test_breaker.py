@@ -1,5 +1,6 @@
 """When an endpoint is only probed, and how rarely."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -89,11 +90,22 @@ def test_a_rule_of_no_failures_switches_it_off() -> None:
     assert breaker == Breaker(failures=1001)
 
 
-def test_after_a_restart_an_open_one_probes_at_once_and_then_begins_with_the_shortest_wait() -> None:
-    breaker = restored(3, NOW_MS, RULE)
+@pytest.mark.parametrize("failures", [RULE.failures, RULE.failures + 1, RULE.failures + 5, RULE.failures + 40])
+def test_after_a_restart_an_open_one_probes_when_it_would_have(failures: int) -> None:
+    breaker = CLOSED
+    for number in range(failures):
+        at = NOW_MS + number if breaker.probe_at is None else breaker.probe_at
+        breaker = breaker.failed(at, timed_out=False, rule=RULE)
 
-    assert breaker == Breaker(3, None, NOW_MS, 0)
-    assert breaker.failed(NOW_MS, timed_out=False, rule=RULE).probe_at == NOW_MS + PROBE_FIRST_MS
+    assert restored(failures, at, RULE) == breaker
+
+
+def test_after_a_restart_the_wait_is_bounded_however_many_failures_there_were() -> None:
+    assert restored(10**9, NOW_MS, RULE).probe_at == NOW_MS + RULE.probe_max_ms
+
+
+def test_after_a_restart_failures_of_which_no_instant_is_known_open_nothing() -> None:
+    assert restored(1000, None, RULE) == Breaker(1000)
 
 
 def test_after_a_restart_failures_in_a_row_go_on_counting() -> None:

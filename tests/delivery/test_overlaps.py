@@ -15,11 +15,10 @@ from uplift_server.store.records import Endpoint
 from uplift_server.store.sealing import Sealer
 from uplift_webhooks import Webhook, WebhookVerificationError
 
-from .world import HOUR, SECOND, SECRET, World
+from .world import DAY, HOUR, SECOND, SECRET, World
 
 NEW = "the-new-secret-of-this-endpoint"
 NEWER = "and-another-one-after-that"
-DAY = 24 * HOUR
 
 
 async def rotate(

@@ -16,9 +16,8 @@ from uplift_server.store.records import DisabledReason, EndpointState, HeldActio
 from uplift_server.store.sqlite import SqliteDatabase
 
 from .test_engine import header, resend
-from .world import HOUR, SECOND, START, World, answer
+from .world import DAY, HOUR, SECOND, START, World, answer
 
-DAY = 24 * HOUR
 RATE = 50
 
 

@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from uplift_server.core.breaker import BreakerRule
 from uplift_server.core.deliveries import Status
 from uplift_server.core.exchange import Exchange, Failure
+from uplift_server.core.health import HealthRule
 from uplift_server.core.ids import uuid7
 from uplift_server.core.schedule import RetrySchedule
 from uplift_server.delivery.accept import Draft
@@ -22,6 +23,7 @@ from uplift_server.delivery.clock import Callback
 from uplift_server.delivery.directory import Directory, LiveEndpoint
 from uplift_server.delivery.engine import Engine, EngineSettings
 from uplift_server.delivery.sender.request import Done, Request
+from uplift_server.delivery.watch import WatchSettings
 from uplift_server.observe.attempt_log import AttemptLine
 from uplift_server.store import accounts, endpoints, event_types, schema_version
 from uplift_server.store.hot_records import Appended, IdempotencyConflict
@@ -35,6 +37,7 @@ from uplift_server.store.sqlite import SqliteDatabase
 START = 1_764_000_000_000
 SECOND = 1000
 HOUR = 3600 * SECOND
+DAY = 24 * HOUR
 SECRET = "whsec_" + "A" * 43 + "="
 
 Script = Callable[[Request], Exchange | None]
@@ -173,6 +176,7 @@ class World:
         endpoint_in_flight_max: int = 16,
         scan_every_ms: int = SECOND,
         release_rate_per_second: int = 50,
+        watch: WatchSettings | None = None,
         database: Callable[[Path], SqliteDatabase] = SqliteDatabase,
     ) -> None:
         self.clock = VirtualClock()
@@ -184,6 +188,7 @@ class World:
             in_flight_max=in_flight_max,
             endpoint_in_flight_max=endpoint_in_flight_max,
             retention_ms=0,
+            watch=watch or WatchSettings(HealthRule(3 * DAY, 5 * DAY), mails=True, operator_email="ops@uplift.example"),
             release_rate_per_second=release_rate_per_second,
             scan_every_ms=scan_every_ms,
             tick_ms=scan_every_ms,
@@ -259,10 +264,10 @@ class World:
     def fresh_id(self) -> bytes:
         return uuid7(self.clock.now, next(self._numbers).to_bytes(10, "big"))
 
-    async def new_account(self) -> Account:
-        account_id = self.fresh_id()
+    async def new_account(self, contact_emails: Sequence[str] = ()) -> Account:
+        account_id, contacts = self.fresh_id(), tuple(contact_emails)
         account = await self.database.write(
-            lambda c: accounts.create(c, account_id=account_id, name="a", contact_emails=(), now=self.clock.now)
+            lambda c: accounts.create(c, account_id=account_id, name="a", contact_emails=contacts, now=self.clock.now)
         )
         self.directory.put_account(account)
         return account

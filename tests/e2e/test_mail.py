@@ -18,8 +18,8 @@ from uplift_server.core.notices import NoticeKind
 from uplift_server.store import notices
 from uplift_server.store.sqlite.connection import bound, connect
 
-from .harness import Server, settled, wait_for
-from .receiving import Receiver
+from .harness import Api, Server, settled, wait_for
+from .receiving import Receiver, answer
 
 COACH, DATA = "coach@rapids.example", "data@rapids.example"
 LOOKS_S = 5
@@ -134,3 +134,66 @@ def test_a_stop_does_not_wait_for_a_mail_server_that_hangs(mailing: Server) -> N
         connected.close()
     assert not any("Traceback" in line for line in mailing.log), mailing.log
     assert sent(mailing) == []
+
+
+def state_of(api: Api, endpoint: str) -> str:
+    return str(api.ok("GET", f"/v1/endpoints/{endpoint}")["state"])
+
+
+def test_an_endpoint_that_fails_is_warned_and_disabled_by_mail_though_the_process_is_killed_each_time(
+    mailing: Server, postbox: Postbox, receiver: Receiver
+) -> None:
+    """The whole way in seconds: the clocks of days, set shorter; then it is enabled, and what was held arrives."""
+    mailing.environ |= {
+        "UPLIFT_WARN_AFTER": "4s",
+        "UPLIFT_DISABLE_AFTER": "10s",
+        "UPLIFT_RETRY_SCHEDULE": ",".join(["300ms"] * 60),
+        "UPLIFT_BREAKER_FAILURES": "0",
+    }
+    start(mailing, postbox.port)
+    account, api = mailing.account()
+    mailing.api().ok("PATCH", f"/v1/accounts/{account}", {"contact_emails": [COACH, DATA]})
+    receiver.url("/broken", answer(500))
+    endpoint = api.endpoint(receiver.url("/broken"))["id"]
+    event = api.send(1).json["id"]
+    wait_for(lambda: arrivals(postbox) == [COACH, DATA], "both contacts are warned")
+    mailing.kill()
+    mailing.start()
+    host = f"127.0.0.1:{receiver.port}"
+    subjects = [each.message["Subject"] for each in postbox.received]
+    assert all(subject.startswith(f"Webhooks to {host} are failing") for subject in subjects)
+    assert endpoint in postbox.received[0].text
+    wait_for(lambda: state_of(api, endpoint) == "disabled", "it is disabled")
+    mailing.kill()
+    mailing.start()
+    wait_for(lambda: len(sent(mailing)) == 4, "all mails are marked as sent")
+    time.sleep(LOOKS_S)
+    assert arrivals(postbox) == [COACH, COACH, DATA, DATA]
+    assert postbox.received[-1].message["Subject"] == f"Webhooks to {host} have been switched off"
+    (delivery,) = api.ok("GET", f"/v1/events/{event}/deliveries")["data"]
+    assert delivery["status"] == "held"
+    done = [entry["action"] for entry in api.everything("/v1/audit-log") if entry["actor"]["kind"] == "system"]
+    assert done == ["endpoint.disabled", "endpoint.warned"]
+
+
+def test_an_endpoint_that_answers_again_in_time_is_told_of_once(
+    mailing: Server, postbox: Postbox, receiver: Receiver
+) -> None:
+    mailing.environ |= {
+        "UPLIFT_WARN_AFTER": "3s",
+        "UPLIFT_DISABLE_AFTER": "5m",
+        "UPLIFT_RETRY_SCHEDULE": ",".join(["300ms"] * 60),
+        "UPLIFT_BREAKER_FAILURES": "0",
+    }
+    start(mailing, postbox.port)
+    _, api = mailing.account()
+    receiver.url("/broken", answer(500))
+    endpoint = api.endpoint(receiver.url("/broken"))["id"]
+    api.send(1)
+    wait_for(lambda: arrivals(postbox) == [DATA], "the contact is warned")
+    assert api.ok("GET", f"/v1/endpoints/{endpoint}")["health"]["disable_at"] is not None
+    receiver.url("/broken", answer(204))
+    wait_for(lambda: len(postbox.received) == 2, "the recovery is told")
+    assert postbox.received[-1].message["Subject"] == f"Webhooks to 127.0.0.1:{receiver.port} arrive again"
+    health = api.ok("GET", f"/v1/endpoints/{endpoint}")["health"]
+    assert (health["status"], health["warned_at"], health["disable_at"]) == ("healthy", None, None)

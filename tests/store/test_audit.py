@@ -1,29 +1,15 @@
 """The audit log: what is found, in which stretches, and that nothing is passed over."""
 
-import sqlite3
-from collections.abc import Iterator
-from contextlib import closing
-from pathlib import Path
-
 import pytest
 import sqlalchemy as sa
 
 from uplift_server.core.audit import SYSTEM, Actor, ActorKind, AuditEntry
-from uplift_server.store import accounts, audit, schema_version
+from uplift_server.store import accounts, audit
 from uplift_server.store.audit import AuditFilter
 from uplift_server.store.instants import DISORDER_MS
-from uplift_server.store.sqlite.connection import bound
 
 KEY = Actor(ActorKind.KEY, "receiver", "key_1", "192.0.2.1")
 HOUR = 3_600_000
-
-
-@pytest.fixture
-def connection(tmp_path: Path) -> Iterator[sa.Connection]:
-    """A connection to an empty database."""
-    schema_version.upgrade(tmp_path / "uplift.db", now_ms=0)
-    with closing(sqlite3.connect(tmp_path / "uplift.db", isolation_level=None)) as raw, bound(raw) as connection:
-        yield connection
 
 
 def note(

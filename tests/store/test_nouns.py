@@ -1,10 +1,6 @@
 """The ordinary verbs: pages, deletes that keep rows, and what is kept within an account."""
 
-import sqlite3
-from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,22 +17,12 @@ from uplift_server.store import (
     idempotency,
     keys,
     notices,
-    schema_version,
 )
 from uplift_server.store.errors import Conflict
 from uplift_server.store.notices import NoticeResult
 from uplift_server.store.records import DeliveryFilter, EventFilter
-from uplift_server.store.sqlite.connection import bound
 
 BODY = b'{"id":"x","object":"event","type":"t","api_version":"1","created":1,"data":{}}'
-
-
-@pytest.fixture
-def connection(tmp_path: Path) -> Iterator[sa.Connection]:
-    """A connection to an empty database."""
-    schema_version.upgrade(tmp_path / "uplift.db", now_ms=0)
-    with closing(sqlite3.connect(tmp_path / "uplift.db", isolation_level=None)) as raw, bound(raw) as connection:
-        yield connection
 
 
 def new_account(connection: sa.Connection, number: int) -> Any:

@@ -21,6 +21,7 @@ from uplift_server.config import Config, ConfigError, ConfigProblem, secret_key
 from uplift_server.core.addresses import AddressPolicy
 from uplift_server.core.breaker import BreakerRule
 from uplift_server.core.cursors import Cursors
+from uplift_server.core.health import HealthRule
 from uplift_server.core.mailing import parse_mailbox
 from uplift_server.core.schedule import RetrySchedule
 from uplift_server.delivery.clock import SystemClock
@@ -29,6 +30,7 @@ from uplift_server.delivery.engine import Engine, EngineSettings
 from uplift_server.delivery.sender.client import Sender
 from uplift_server.delivery.sender.resolver import ResolutionFailed, Resolver
 from uplift_server.delivery.sender.settings import SenderSettings
+from uplift_server.delivery.watch import WatchSettings
 from uplift_server.observe.attempt_log import AttemptLog
 from uplift_server.observe.logs import colourful
 from uplift_server.service.beginnings import begin
@@ -325,5 +327,11 @@ def _engine_settings(config: Config) -> EngineSettings:
         in_flight_max=config.max_in_flight,
         endpoint_in_flight_max=config.max_in_flight_per_endpoint,
         retention_ms=config.retention_ms,
+        watch=WatchSettings(
+            HealthRule(config.warn_after_ms, config.disable_after_ms),
+            gone_disables=config.gone_disables_endpoint,
+            mails=config.sends_mail,
+            operator_email=config.operator_email,
+        ),
         release_rate_per_second=config.release_rate_per_second,
     )

@@ -68,6 +68,12 @@ SETTINGS: Final[tuple[Setting, ...]] = (
             "failed attempts in a row after which an endpoint is only probed; 0 never"),
     Setting("UPLIFT_BREAKER_PROBE_MAX", "breaker_probe_max_ms", "10ms to 1d", kinds.duration("10ms", "1d"), "5m",
             "the longest wait between two probes, and the longest that a Retry-After holds up an endpoint"),
+    Setting("UPLIFT_WARN_AFTER", "warn_after_ms", "1s to 365d", kinds.duration("1s", "365d"), "3d",
+            "for how long an endpoint fails before its account's contacts are warned"),
+    Setting("UPLIFT_DISABLE_AFTER", "disable_after_ms", "2s to 730d", kinds.duration("2s", "730d"), "5d",
+            "for how long it fails before it is disabled; longer than UPLIFT_WARN_AFTER"),
+    Setting("UPLIFT_GONE_DISABLES_ENDPOINT", "gone_disables_endpoint", "true or false", kinds.switch, "false",
+            "whether an endpoint that answers 410 (Gone) is disabled at once"),
     Setting("UPLIFT_RELEASE_RATE_PER_SECOND", "release_rate_per_second", "1 to 1000", kinds.count(1, 1000), "50",
             "how many a second of its held deliveries go to an endpoint that was enabled"),
     Setting("UPLIFT_SMTP_URL", "smtp_url", "smtp:// or smtps:// URL", kinds.mail_server, None,
@@ -114,6 +120,9 @@ class Config:
     max_in_flight_per_endpoint: int
     breaker_failures: int
     breaker_probe_max_ms: int
+    warn_after_ms: int
+    disable_after_ms: int
+    gone_disables_endpoint: bool
     release_rate_per_second: int
     smtp_url: str | None = field(repr=False)
     mail_from: str | None

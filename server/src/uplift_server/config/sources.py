@@ -93,6 +93,11 @@ def _contradictions(values: Mapping[str, Any]) -> Iterator[ConfigProblem]:
             "UPLIFT_LEASE", "could end during an attempt, and the delivery would be sent twice",
             "make it at least 5s longer than UPLIFT_ATTEMPT_TIMEOUT, or remove it",
         )  # fmt: skip
+    if values["disable_after_ms"] <= values["warn_after_ms"]:
+        yield ConfigProblem(
+            "UPLIFT_DISABLE_AFTER", "is no longer than UPLIFT_WARN_AFTER: nobody could act on the warning",
+            "make it longer; both begin with the first failure",
+        )  # fmt: skip
     if values["smtp_url"] is not None and values["mail_from"] is None:
         yield ConfigProblem(
             "UPLIFT_MAIL_FROM", "is missing, and UPLIFT_SMTP_URL is set",

@@ -67,8 +67,14 @@ CLOSED: Final = Breaker()
 """How every endpoint begins."""
 
 
-def restored(failures: int, now_ms: int, rule: BreakerRule) -> Breaker:
-    """The breaker after a restart, from the failures in a row that were stored: an open one probes at once."""
-    if rule.failures == 0 or failures < rule.failures:
+def restored(failures: int, last_failure_at: int | None, rule: BreakerRule) -> Breaker:
+    """The breaker after a restart, from the failures in a row and the last one's instant (Unix ms), as stored.
+
+    Its probes go on where they were, so that a restart is no reason to try everything that fails at once.
+    """
+    if rule.failures == 0 or failures < rule.failures or last_failure_at is None:
         return Breaker(failures)
-    return Breaker(failures, None, now_ms, 0)
+    # No wait needs more doublings than a number has bits; the exponent has no such bound.
+    doublings = min(failures - rule.failures, rule.probe_max_ms.bit_length())
+    wait = min(PROBE_FIRST_MS << doublings, rule.probe_max_ms)
+    return Breaker(failures, None, last_failure_at + wait, wait)

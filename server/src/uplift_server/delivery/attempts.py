@@ -24,8 +24,7 @@ from uplift_server.store.records import EndpointState
 
 OURS_WAIT_MS_MIN: Final = 60_000
 """The least wait after a failure of our own way out, which the schedule does not count."""
-
-
+GONE: Final = 410
 _HELD: Final = Verdict(Status.HELD)
 _OPEN: Final = (Status.PENDING, Status.HELD)
 # Any other outcome tells that the receiver answers, if not well: the lane's window stays as it is.
@@ -66,6 +65,8 @@ class Attempts:
         attempt_timeout_ms: int,
         give_back: Callable[[LeasedDelivery], None],
         replay_runs: Callable[[int], bool],
+        on_unwell: Callable[[LiveEndpoint], None],
+        on_gone: Callable[[LiveEndpoint], None],
     ) -> None:
         self._directory = directory
         self._lanes = lanes
@@ -77,6 +78,8 @@ class Attempts:
         self._lease_needed_ms = attempt_timeout_ms + LEASE_LEFT_MS_MIN
         self._give_back = give_back
         self._replay_runs = replay_runs
+        self._on_unwell = on_unwell
+        self._on_gone = on_gone
         self.aborting = False
         """Whether the sender is being closed: what it cuts off is given back, not settled as a failure."""
         self._random = random.Random()  # noqa: S311 - jitter needs no secrecy
@@ -180,8 +183,13 @@ class Attempts:
     ) -> None:
         """Let the lane's breaker and the endpoint's health know."""
         ours = is_ours(exchange)
-        endpoint.health = endpoint.health.after(outcome, now, ours=ours)
+        failed_before = endpoint.health.failing_since is not None
+        health = endpoint.health = endpoint.health.after(outcome, now, ours=ours)
         self._settler.note_health(endpoint, now)
+        if failed_before or health.failing_since is not None:
+            self._on_unwell(endpoint)
+        if exchange.status_code == GONE:
+            self._on_gone(endpoint)
         if outcome is Outcome.DELIVERED:
             if lane.breaker.failures:
                 lane.breaker = lane.breaker.succeeded(now - exchange.duration_us // 1000)

@@ -22,6 +22,7 @@ from uplift_server.delivery.overlaps import Overlaps
 from uplift_server.delivery.replays import Replays
 from uplift_server.delivery.retention import Retention
 from uplift_server.delivery.settle import Settler
+from uplift_server.delivery.watch import Watch, WatchSettings
 from uplift_server.observe.attempt_log import AttemptLine
 from uplift_server.store.contract import Database
 from uplift_server.store.errors import StoreError
@@ -49,6 +50,7 @@ class EngineSettings:
     in_flight_max: int
     endpoint_in_flight_max: int
     retention_ms: int
+    watch: WatchSettings
     release_rate_per_second: int = 50
     """How fast an endpoint gets what it held."""
     scan_every_ms: int = 1000
@@ -125,6 +127,8 @@ class Engine:
             owner=settings.owner,
             lease_ms=settings.lease_ms,
         )
+        self._watch = Watch(database, directory, clock, settings.watch)
+        self._watch.transitions.on_switched_off = self.switched_off
         self._attempts = Attempts(
             directory,
             self.lanes,
@@ -136,6 +140,8 @@ class Engine:
             attempt_timeout_ms=settings.attempt_timeout_ms,
             give_back=self.dispatcher.give_back,
             replay_runs=self.replays.runs,
+            on_unwell=self._watch.note,
+            on_gone=self._watch.note_gone,
         )
         self._overlaps = Overlaps(database, directory, clock)
         self._retention = Retention(database, clock, retention_ms=settings.retention_ms)
@@ -159,10 +165,12 @@ class Engine:
         loops = {"tick": self._tick()}
         if dispatch:
             await self.replays.load()
+            await self._watch.load()
             loops["dispatch"] = self.dispatcher.run()
             loops["overlaps"] = self._overlaps.run(self._stopping)
             loops["held"] = self._held.run(self._stopping)
             loops["replays"] = self.replays.run()
+            loops["watch"] = self._watch.run(self._stopping)
         else:
             self.lanes.draining = True
         if dispatch and self._settings.retention_ms:
@@ -230,6 +238,10 @@ class Engine:
     def next_probe_at(self, endpoint_seq: int) -> int | None:
         """When an endpoint whose breaker is open is tried next (Unix ms)."""
         return self.lanes.next_probe_at(endpoint_seq)
+
+    def disable_at(self, endpoint_seq: int) -> int | None:
+        """When an endpoint that fails will be disabled unless it succeeds before (Unix ms)."""
+        return self._watch.disable_at(endpoint_seq)
 
     def attempt_now(self, delivery: LeasedDelivery) -> None:
         """Attempt a delivery that was leased for a resend, before anything that waits."""

@@ -56,8 +56,9 @@ class DeliveryLanes:
         lane = self._lanes.find(endpoint.seq)
         if lane is None:
             lane = self._lanes.lane(endpoint.seq, endpoint.record.account_seq)
-            lane.breaker = restored(endpoint.health.consecutive_failures, self._clock.now_ms(), self._breaker)
-            lane.proven = endpoint.health.status == "healthy"
+            health = endpoint.health
+            lane.breaker = restored(health.consecutive_failures, health.last_failure_at, self._breaker)
+            lane.proven = health.status == "healthy"
             self._limit(lane, endpoint)
             if lane.rate_gap_ms:
                 # An earlier life of this process may have started an attempt just before it ended.

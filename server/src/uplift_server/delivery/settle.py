@@ -96,7 +96,7 @@ class Settler:
         lines, self._lines = self._lines, []
         health, self._health = self._health, {}
         self._writing = True
-        rows = [_health_row(endpoint) for endpoint in health.values()]
+        rows = [health_row(endpoint) for endpoint in health.values()]
         written = asyncio.ensure_future(self._database.settle(batch, rows))
         written.add_done_callback(lambda future: self._written(batch, lines, health, future))
 
@@ -159,7 +159,8 @@ class Settler:
             _log.warning("outcomes came too late and were dropped", count=len(lost), of=len(batch))
 
 
-def _health_row(endpoint: LiveEndpoint) -> HealthRow:
+def health_row(endpoint: LiveEndpoint) -> HealthRow:
+    """An endpoint's health as the store keeps it."""
     health = endpoint.health
     return HealthRow(
         endpoint.seq,

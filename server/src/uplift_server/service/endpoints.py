@@ -199,6 +199,7 @@ class Endpoints:
                 failures.get(endpoint.seq),
                 held.get(endpoint.seq, 0),
                 self._means.engine.next_probe_at(endpoint.seq),
+                self._means.engine.disable_at(endpoint.seq),
             )
             for endpoint in found
         ]

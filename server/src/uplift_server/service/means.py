@@ -88,6 +88,9 @@ class EngineLink(Protocol):
     def next_probe_at(self, endpoint_seq: int) -> int | None:
         """When an endpoint whose breaker is open is tried next (Unix ms)."""
 
+    def disable_at(self, endpoint_seq: int) -> int | None:
+        """When an endpoint that fails will be disabled unless it succeeds before (Unix ms)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Means:

@@ -75,3 +75,12 @@ def settle(connection: Connection, results: Sequence[NoticeResult]) -> None:
     for result in results:
         values = {name: value for name, value in asdict(result).items() if name != "seq"}
         connection.execute(sa.update(notices).where(notices.c.seq == result.seq).values(values))
+
+
+def none_sent_yet(connection: Connection, endpoint_seq: int, kind: NoticeKind, *, since: int) -> bool:
+    """Whether mails of a kind about an endpoint are still being tried, and none owed since (Unix ms) was sent."""
+    owed = sa.select(notices.c.seq).where(notices.c.endpoint_seq == endpoint_seq, notices.c.kind == int(kind))
+    if connection.execute(owed.where(notices.c.due_at.is_not(None)).limit(1)).first() is None:
+        return False
+    sent = owed.where(notices.c.created_at >= since, notices.c.sent_at.is_not(None))
+    return connection.execute(sent.limit(1)).first() is None

@@ -1,0 +1,178 @@
+"""Mass failures: while most endpoints fail at once nobody is warned or disabled, and the operator is told.
+
+That one is under way stands in the store, so a restart does not end it. When it ends, its time is taken out of the
+clocks of all that still fail.
+"""
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+
+from uplift_server.core import ids
+from uplift_server.core.audit import SYSTEM, AuditEntry
+from uplift_server.core.instants import instant_text
+from uplift_server.core.mass_failure import ATTEMPTED_WITHIN_MS, WITHIN_MS, largest_group
+from uplift_server.core.notices import NoticeKind
+from uplift_server.delivery.clock import Clock
+from uplift_server.delivery.directory import Directory, LiveEndpoint
+from uplift_server.delivery.settle import health_row
+from uplift_server.store import audit, health, marks, notices
+from uplift_server.store.contract import Database, Transaction
+
+_MARKS: Final = "mass_failure."
+_ENDED_AT: Final = "mass_failure.ended_at"
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class MassFailure:
+    """One that is under way. Instants are Unix ms."""
+
+    since: int
+    counts_from: int
+    """From when on its time counts for nobody: what an earlier one took out of the clocks is not taken out twice."""
+    endpoints: int
+    """How many had failed when it was noticed."""
+    told: bool
+    """Whether the operator is told of it; not of one that only flares up again."""
+
+    def marks(self) -> dict[str, int]:
+        """As the store remembers it."""
+        return {
+            _MARKS + "since": self.since,
+            _MARKS + "counts_from": self.counts_from,
+            _MARKS + "endpoints": self.endpoints,
+            _MARKS + "told": self.told,
+        }
+
+
+class MassFailures:
+    """Notices when one begins and when it ends."""
+
+    def __init__(
+        self,
+        database: Database,
+        directory: Directory,
+        clock: Clock,
+        *,
+        recipient: str | None,
+        random_bytes: Callable[[int], bytes] = os.urandom,
+    ) -> None:
+        self._database = database
+        self._directory = directory
+        self._clock = clock
+        self._recipient = recipient
+        self._random_bytes = random_bytes
+        self._ended_at: int | None = None
+        """When the latest one ended; while `present` is still set, its end is not written yet."""
+        self.present: MassFailure | None = None
+
+    async def load(self) -> None:
+        """Go on with the one that was under way. Raises Unavailable."""
+        stored = await self._database.read(lambda c: marks.get_all(c, _MARKS))
+        self._ended_at = stored.get(_ENDED_AT)
+        if _MARKS + "since" in stored:
+            found = {name.removeprefix(_MARKS): value for name, value in stored.items()}
+            self.present = MassFailure(
+                found["since"], found["counts_from"], found["endpoints"], told=bool(found["told"])
+            )
+
+    async def judge(self, failing: Sequence[LiveEndpoint]) -> None:
+        """See whether one begins or ends, by all endpoints that fail now. Raises Unavailable."""
+        group = largest_group(endpoint.health.failing_since or 0 for endpoint in failing)
+        is_mass = group is not None and group.is_mass(self._attempted(enough=2 * group.endpoints))
+        ending = self.present is not None and self._ended_at is not None
+        if self.present is not None and (ending or not is_mass):
+            await self._end(self.present, failing)
+        elif self.present is None and group is not None and is_mass:
+            ended_at = self._ended_at or 0
+            told = self._clock.now_ms() - ended_at > WITHIN_MS
+            begun = MassFailure(group.since, max(group.since, ended_at), group.endpoints, told)
+            await self._begin(begun, failing)
+
+    def _attempted(self, *, enough: int | None = None) -> int:
+        """How many endpoints were attempted of late; counted until there are more than enough."""
+        after = self._clock.now_ms() - ATTEMPTED_WITHIN_MS
+        count = 0
+        for endpoint in self._directory.endpoints.values():
+            latest = max(endpoint.health.last_success_at or 0, endpoint.health.last_failure_at or 0)
+            count += latest > after and endpoint.takes_deliveries
+            if enough is not None and count > enough:
+                break
+        return count
+
+    async def _begin(self, begun: MassFailure, failing: Iterable[LiveEndpoint]) -> None:
+        now = self._clock.now_ms()
+        attempted = self._attempted()
+        outcomes = Counter(endpoint.health.last_outcome for endpoint in failing)
+        causes = {outcome.text: count for outcome, count in outcomes.items() if outcome is not None}
+        facts = {"since": begun.since, "endpoints": begun.endpoints, "attempted": attempted, "causes": causes}
+
+        def begin(connection: Transaction) -> None:
+            marks.replace(connection, _MARKS, begun.marks())
+            self._tell(
+                connection, "mass_failure.began", NoticeKind.MASS_FAILURE_BEGAN, facts, now=now, mailed=begun.told
+            )
+
+        await self._database.write(begin)
+        self.present, self._ended_at = begun, None
+        _log.error(
+            "many endpoints began to fail at once: nobody is warned or disabled until that ends",
+            since=instant_text(begun.since), endpoints=begun.endpoints, attempted=attempted, causes=causes,
+        )  # fmt: skip
+
+    async def _end(self, ended: MassFailure, failing: Sequence[LiveEndpoint]) -> None:
+        now = self._clock.now_ms()
+        if self._ended_at is None:
+            # Before the commit, so that no settlement on its way can write the clocks as they were.
+            self._ended_at = now
+            for endpoint in failing:
+                endpoint.health = endpoint.health.excused(ended.counts_from, now)
+        at = self._ended_at
+        rows = [health_row(endpoint) for endpoint in failing]
+        facts = {"since": ended.since, "ended_at": at, "endpoints": ended.endpoints, "still_failing": len(failing)}
+
+        def end(connection: Transaction) -> None:
+            health.save(connection, rows)
+            marks.replace(connection, _MARKS, {_ENDED_AT: at})
+            self._tell(
+                connection, "mass_failure.ended", NoticeKind.MASS_FAILURE_ENDED, facts, now=now, mailed=ended.told
+            )
+
+        await self._database.write(end)
+        self.present = None
+        _log.warning(
+            "the endpoints that failed at once do so no more",
+            since=instant_text(ended.since), endpoints=ended.endpoints, still_failing=len(failing),
+        )  # fmt: skip
+
+    def _tell(
+        self,
+        connection: Transaction,
+        action: str,
+        kind: NoticeKind,
+        facts: Mapping[str, object],
+        *,
+        now: int,
+        mailed: bool,
+    ) -> None:
+        details = {
+            name: instant_text(fact) if name in ("since", "ended_at") and isinstance(fact, int) else fact
+            for name, fact in facts.items()
+        }
+        audit.add(connection, AuditEntry(None, now, SYSTEM, action, "", details))
+        if mailed and self._recipient is not None:
+            notice_id = ids.uuid7(now, self._random_bytes(ids.RANDOM_BYTES))
+            notices.add(
+                connection,
+                kind,
+                account_seq=None,
+                endpoint_seq=None,
+                recipients=[(notice_id, self._recipient)],
+                facts=facts,
+                now=now,
+            )

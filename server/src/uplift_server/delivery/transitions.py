@@ -1,0 +1,179 @@
+"""The turns in an endpoint's life that follow from its health: warned, disabled, recovered.
+
+Each is one transaction: what is remembered of the endpoint, its entry in the audit log, and a mail to each contact of
+its account. So each is told once, wherever the process is killed.
+"""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import structlog
+
+from uplift_server.core import ids
+from uplift_server.core.audit import SYSTEM, AuditEntry
+from uplift_server.core.health import HealthRule
+from uplift_server.core.instants import optional_instant_text
+from uplift_server.core.notices import NoticeKind
+from uplift_server.core.outcomes import explain
+from uplift_server.delivery.clock import Clock
+from uplift_server.delivery.directory import Directory, LiveEndpoint
+from uplift_server.delivery.settle import health_row
+from uplift_server.store import audit, deliveries, health, notices
+from uplift_server.store.contract import Database, Transaction
+from uplift_server.store.records import DisabledReason, Endpoint
+
+_log = structlog.get_logger()
+
+
+class Transitions:
+    """Writes them down and lets them take effect. All raise Unavailable, having done nothing then."""
+
+    def __init__(
+        self,
+        database: Database,
+        directory: Directory,
+        clock: Clock,
+        *,
+        rule: HealthRule,
+        mails: bool,
+        random_bytes: Callable[[int], bytes] = os.urandom,
+    ) -> None:
+        self._database = database
+        self._directory = directory
+        self._clock = clock
+        self._rule = rule
+        self._mails = mails
+        self._random_bytes = random_bytes
+        self.on_switched_off: Callable[[int], None] = lambda _endpoint_seq: None
+        """Told of every endpoint that was disabled, in store and directory."""
+
+    async def warn(self, endpoint: LiveEndpoint) -> None:
+        """Warn an endpoint's owner that it will be disabled."""
+        now = self._clock.now_ms()
+        row = health_row(endpoint)
+        failing_since = endpoint.health.failing_since
+        disable_at = replace(endpoint.health, warned_at=now).disable_at(self._rule)
+        details = {
+            "failing_since": optional_instant_text(failing_since),
+            "disable_at": optional_instant_text(disable_at),
+        }
+
+        def warn(connection: Transaction) -> bool:
+            if not health.set_warned(connection, endpoint.seq, now):
+                return False
+            health.save(connection, [row])
+            self._note(connection, endpoint, "endpoint.warned", details, now)
+            facts = self._failing_facts(connection, endpoint, row.consecutive_failures, failing_since)
+            self._owe(connection, endpoint, NoticeKind.ENDPOINT_WARNED, {**facts, "disable_at": disable_at}, now)
+            return True
+
+        if await self._database.write(warn):
+            endpoint.health = replace(endpoint.health, warned_at=now)
+            self._log(endpoint, "an endpoint fails, and its owner is warned", details)
+
+    async def disable(self, endpoint: LiveEndpoint, reason: DisabledReason) -> bool:
+        """Switch an endpoint off and tell its owner why.
+
+        False where it has to wait: a mail that warned of it is still on its way.
+        """
+        now = self._clock.now_ms()
+        row = health_row(endpoint)
+        failing_since, warned_at = endpoint.health.failing_since, endpoint.health.warned_at
+        details = {"reason": reason.text, "failing_since": optional_instant_text(failing_since)}
+
+        def disable(connection: Transaction) -> Endpoint | bool:
+            if self._mails and warned_at is not None and reason is DisabledReason.FAILING:
+                kind = NoticeKind.ENDPOINT_WARNED
+                if notices.none_sent_yet(connection, endpoint.seq, kind, since=warned_at):
+                    return False
+            record = health.disable(connection, endpoint.seq, reason, now=now)
+            if record is None:
+                return True
+            health.save(connection, [row])
+            self._note(connection, endpoint, "endpoint.disabled", details, now)
+            facts = self._failing_facts(connection, endpoint, row.consecutive_failures, failing_since)
+            self._owe(connection, endpoint, NoticeKind.ENDPOINT_DISABLED, {**facts, "reason": reason.text}, now)
+            return record
+
+        done = await self._database.write(disable)
+        if isinstance(done, Endpoint):
+            if done.seq in self._directory.endpoints:
+                self._directory.put_endpoint(done)
+                self.on_switched_off(done.seq)
+            self._log(endpoint, "an endpoint was disabled; its deliveries are held", details)
+        return done is not False
+
+    async def recover(self, endpoint: LiveEndpoint, failed_since: int | None) -> None:
+        """Tell the owner of a warned endpoint that it answers again (it failed since then, in Unix ms)."""
+        now = self._clock.now_ms()
+        row = health_row(endpoint)
+        recovered_at = endpoint.health.last_success_at
+        details = {
+            "failed_since": optional_instant_text(failed_since),
+            "recovered_at": optional_instant_text(recovered_at),
+        }
+
+        def recover(connection: Transaction) -> bool:
+            if not health.set_warned(connection, endpoint.seq, None):
+                return False
+            health.save(connection, [row])
+            self._note(connection, endpoint, "endpoint.recovered", details, now)
+            facts = {"failed_since": failed_since, "recovered_at": recovered_at}
+            self._owe(connection, endpoint, NoticeKind.ENDPOINT_RECOVERED, self._endpoint_facts(endpoint) | facts, now)
+            return True
+
+        if await self._database.write(recover):
+            endpoint.health = replace(endpoint.health, warned_at=None)
+            self._log(endpoint, "an endpoint answers again", details)
+
+    def _endpoint_facts(self, endpoint: LiveEndpoint) -> dict[str, object]:
+        record = endpoint.record
+        return {
+            "endpoint": endpoint.id_text,
+            "url": record.url,
+            "description": record.description,
+            "account": self._directory.accounts[record.account_seq].name,
+        }
+
+    def _failing_facts(
+        self, connection: Transaction, endpoint: LiveEndpoint, failures: int, failing_since: int | None
+    ) -> dict[str, object]:
+        failed = deliveries.last_failure(connection, endpoint.seq)
+        words = failed and explain(
+            failed.outcome, status_code=failed.status_code, error=failed.error, location=failed.location
+        )
+        return self._endpoint_facts(endpoint) | {
+            "failing_since": failing_since,
+            "failed_attempts": failures,
+            "cause": words.cause if words else "",
+            "remedy": words.remedy if words else "",
+        }
+
+    def _note(
+        self, connection: Transaction, endpoint: LiveEndpoint, action: str, details: Mapping[str, object], now: int
+    ) -> None:
+        subject, account_seq = endpoint.id_text, endpoint.record.account_seq
+        audit.add(connection, AuditEntry(account_seq, now, SYSTEM, action, subject, details))
+
+    def _owe(
+        self, connection: Transaction, endpoint: LiveEndpoint, kind: NoticeKind, facts: Mapping[str, object], now: int
+    ) -> None:
+        if not self._mails:
+            return
+        account = self._directory.accounts[endpoint.record.account_seq]
+        notices.add(
+            connection,
+            kind,
+            account_seq=account.seq,
+            endpoint_seq=endpoint.seq,
+            recipients=[(self._new_id(now), contact) for contact in account.contact_emails],
+            facts=facts,
+            now=now,
+        )
+
+    def _new_id(self, now: int) -> bytes:
+        return ids.uuid7(now, self._random_bytes(ids.RANDOM_BYTES))
+
+    def _log(self, endpoint: LiveEndpoint, text: str, details: Mapping[str, object]) -> None:
+        _log.warning(text, endpoint=endpoint.id_text, account=endpoint.account_text, **details)

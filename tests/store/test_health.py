@@ -1,0 +1,72 @@
+"""What is stored of endpoints' health apart from settlements, and what the watch remembers."""
+
+import sqlalchemy as sa
+
+from uplift_server.core.health import Health
+from uplift_server.core.notices import NoticeKind
+from uplift_server.core.outcomes import Outcome
+from uplift_server.store import endpoints, health, marks, notices
+from uplift_server.store.hot_records import HealthRow
+from uplift_server.store.notices import NoticeResult
+from uplift_server.store.records import DisabledReason, EndpointState
+
+from .test_nouns import new_account, new_endpoint
+
+
+def test_mails_on_their_way_are_told_from_those_that_arrived_or_were_given_up(connection: sa.Connection) -> None:
+    def waits(endpoint_seq: int = 2, since: int = 0, kind: NoticeKind = NoticeKind.ENDPOINT_WARNED) -> bool:
+        return notices.none_sent_yet(connection, endpoint_seq, kind, since=since)
+
+    def settle(seq: int, sent_at: int | None = None) -> None:
+        notices.settle(connection, [NoticeResult(seq, 1, sent_at=sent_at)])
+
+    assert not waits()
+    for number, at in enumerate((10, 30, 30), 1):
+        notices.add(
+            connection,
+            NoticeKind.ENDPOINT_WARNED,
+            account_seq=1,
+            endpoint_seq=2,
+            recipients=[(bytes([number]) * 16, "a@x.example")],
+            facts={},
+            now=at,
+        )
+    assert waits()
+    assert not waits(endpoint_seq=3)
+    assert not waits(kind=NoticeKind.ENDPOINT_DISABLED)
+    settle(1, sent_at=12)
+    assert waits(since=30)  # that one told of another failing
+    settle(2)
+    assert waits(since=30)
+    settle(3)
+    assert not waits(since=30)  # given up, all of them
+
+
+def test_marks_are_replaced_by_their_prefix_alone(connection: sa.Connection) -> None:
+    marks.replace(connection, "a.", {"a.x": 1, "a.y": 2**40})
+    marks.replace(connection, "ab", {"ab": 3})
+    marks.replace(connection, "a_", {})  # no wildcard
+    assert marks.get_all(connection, "a.") == {"a.x": 1, "a.y": 2**40}
+    marks.replace(connection, "a.", {"a.z": 0})
+    assert marks.get_all(connection, "a.") == {"a.z": 0}
+    assert marks.get_all(connection, "a") == {"a.z": 0, "ab": 3}
+
+
+def test_only_an_enabled_endpoint_is_warned_or_disabled_for_its_health(connection: sa.Connection) -> None:
+    account = new_account(connection, 1)
+    on, off, gone = (new_endpoint(connection, account.seq, number) for number in (1, 2, 3))
+    endpoints.switch_off(connection, off.seq, EndpointState.PAUSED, None, now=5)
+    endpoints.delete(connection, None, gone.id, now=5)
+    rows = [HealthRow(each.seq, 7, 3, 2, 6, Outcome.TIMEOUT, 9) for each in (on, off)]
+    health.save(connection, rows)
+    health.save(connection, [])
+    assert [health.set_warned(connection, each.seq, 8) for each in (on, off, gone)] == [True, False, False]
+    stored = endpoints.get(connection, None, on.id)
+    assert stored is not None
+    assert stored.health == Health(7, 3, 2, 6, Outcome.TIMEOUT, 9, 8)
+    assert [health.disable(connection, each.seq, DisabledReason.FAILING, now=9) for each in (off, gone)] == [None, None]
+    disabled = health.disable(connection, on.seq, DisabledReason.FAILING, now=9)
+    assert disabled is not None
+    assert (disabled.state, disabled.disabled_reason) == (EndpointState.DISABLED, DisabledReason.FAILING)
+    assert (disabled.state_since, disabled.health) == (9, stored.health)
+    assert health.disable(connection, on.seq, DisabledReason.FAILING, now=10) is None
