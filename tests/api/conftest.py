@@ -21,6 +21,7 @@ from uplift_server.core.deliveries import FailedReason, Status
 from uplift_server.core.outcomes import Outcome
 from uplift_server.delivery.clock import SystemClock
 from uplift_server.delivery.directory import Directory
+from uplift_server.delivery.trials import Busy
 from uplift_server.service.beginnings import begin
 from uplift_server.service.means import Means
 from uplift_server.service.services import Services
@@ -183,6 +184,11 @@ class Server:
 
     def settle(self, leased: Any, outcome: Outcome, status: Status, due_at: int | None = None) -> None:
         """Settle a lease with an attempt."""
+        settlement = self.settlement(leased, outcome, status, due_at)
+        self.run(lambda: self.database.settle([settlement]))
+
+    def settlement(self, leased: Any, outcome: Outcome, status: Status, due_at: int | None = None) -> Settlement:
+        """What is written of a lease with an attempt."""
         now = self.services.means.now()
         row = AttemptRow(
             leased.event_seq, leased.endpoint_seq, leased.attempts_made + 1, leased.trigger, now, 12_345, None, 1, 2, 3,
@@ -194,11 +200,10 @@ class Server:
         reason = FailedReason.EXHAUSTED if status is Status.FAILED else None
         done = None if status is Status.PENDING else now
 
-        settlement = Settlement(
+        return Settlement(
             leased.event_seq, leased.endpoint_seq, leased.fence, status, due_at, leased.attempts_made + 1, 1, outcome,
             reason, done, row,
         )  # fmt: skip
-        self.run(lambda: self.database.settle([settlement]))
 
 
 def parse(prefix: str, text: str) -> bytes:
@@ -243,6 +248,12 @@ class RecordingEngine:
     waiting: list[LeasedDelivery] = field(default_factory=list)
     """What waits in its memory."""
     given_back: list[LeasedDelivery] = field(default_factory=list)
+    busy: Busy | None = None
+    """Why it takes no test."""
+    tested: list[LeasedDelivery] = field(default_factory=list)
+    abandoned: list[int] = field(default_factory=list)
+    on_test: Callable[[LeasedDelivery], Awaitable[None]] | None = None
+    """What comes of a test; None: nothing in time."""
 
     def note_due(self, endpoint_seq: int) -> None:
         self.due.append(endpoint_seq)
@@ -274,6 +285,20 @@ class RecordingEngine:
 
     def attempt_now(self, delivery: LeasedDelivery) -> None:
         self.resent.append(delivery)
+
+    def begin_test(self, endpoint_seq: int) -> Busy | None:
+        return self.busy
+
+    def abandon_test(self, endpoint_seq: int) -> None:
+        self.abandoned.append(endpoint_seq)
+
+    def send_test(self, delivery: LeasedDelivery) -> None:
+        self.tested.append(delivery)
+
+    async def wait_for_test(self, endpoint_seq: int, within_ms: int) -> None:
+        assert within_ms < ANSWER_SECONDS_MAX * 1000
+        if self.on_test is not None:
+            await self.on_test(self.tested[-1])
 
     def replay_changed(self, replay: Replay) -> None:
         self.replays.append(replay)

@@ -20,6 +20,7 @@ SCOPED = {
     ("GET", "/v1/endpoints/{endpoint}/deliveries"): Scope.DELIVERIES_READ,
     ("POST", "/v1/endpoints/{endpoint}/pause"): Scope.ENDPOINTS_WRITE,
     ("POST", "/v1/endpoints/{endpoint}/enable"): Scope.ENDPOINTS_WRITE,
+    ("POST", "/v1/endpoints/{endpoint}/test"): Scope.ENDPOINTS_WRITE,
     ("GET", "/v1/endpoints/{endpoint}/secret"): Scope.SECRETS_READ,
     ("POST", "/v1/endpoints/{endpoint}/secret/rotate"): Scope.SECRETS_WRITE,
     ("POST", "/v1/endpoints/{endpoint}/secret/expire-old"): Scope.SECRETS_WRITE,
@@ -127,7 +128,7 @@ def test_what_belongs_to_others_is_not_found(mine: Owned, theirs: Owned, server:
     """Every route with somebody else's ids, by their owner's key and by an operator who acts for the wrong account."""
     acting = server.client(server.operator_key, mine.id)
     about_one = [route for route in SCOPED if "{" in route[1]]
-    assert len(about_one) == 20
+    assert len(about_one) == 21
     for method, path in about_one:
         for client in (mine.client, acting):
             answer = theirs.call(client, method, path)

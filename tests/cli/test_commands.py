@@ -10,7 +10,7 @@ import pytest
 from tests.cli.fake_api import FakeApi, fake_api
 from typer.testing import CliRunner, Result
 
-from uplift_server.cli import reach, replays
+from uplift_server.cli import endpoints, reach, replays
 from uplift_server.cli.deliveries import stands
 from uplift_server.cli.main import app
 from uplift_server.config import load
@@ -208,6 +208,46 @@ def test_an_endpoint_is_paused_enabled_and_disabled(api: FakeApi) -> None:
     missing = run("endpoint", "pause", "ep_0f")
     assert missing.exit_code == 4
     assert "uplift-server endpoints" in missing.stderr
+
+
+def test_an_endpoint_is_tested(api: FakeApi) -> None:
+    attempt = {"id": "att_1", "delivery": "dlv_0f11", "outcome": "delivered", "hint": None}
+    api.answers["POST /v1/endpoints/ep_0e11/test"] = attempt
+    assert output("endpoint", "test", "ep_0e") == attempt
+    assert api.asked[-1].body == {}
+    output("endpoint", "test", "0e11", "--type", "athlete.created")
+    assert api.asked[-1].body == {"type": "athlete.created"}
+    assert api.asked[-1].headers["uplift-account"] == "acc_0a11"
+    failed = {**attempt, "outcome": "timeout", "hint": "Answer at once."}
+    api.answers["POST /v1/endpoints/ep_0e11/test"] = failed
+    result = run("endpoint", "test", "ep_0e", "--json")
+    assert (result.exit_code, json.loads(result.stdout)) == (1, failed)
+    assert json.loads(result.stderr)["error"] == {
+        "cause": "the endpoint did not take it: timeout",
+        "remedy": "Answer at once.",
+        "exit_code": 1,
+    }
+    unknown = {"errors": [{"field": "type", "code": "event_type_unknown", "message": "The catalog has none."}]}
+    api.answers["POST /v1/endpoints/ep_0e11/test"] = (422, {"code": "validation_failed", **unknown}, {})
+    assert "--type" in run("endpoint", "test", "ep_0e", "--type", "no.such").stderr
+
+
+def test_a_test_that_takes_longer_is_looked_at_until_it_is_over(api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(endpoints, "LOOK_SECONDS", 0.01)
+    attempt = {"id": "att_1", "outcome": "delivered", "hint": None}
+    states = iter(["pending", "pending", "delivered"])
+    api.answers["POST /v1/endpoints/ep_0e11/test"] = (202, {**DELIVERY, "id": "dlv_0f11"}, {})
+    api.answers["GET /v1/deliveries/dlv_0f11"] = lambda _: {**DELIVERY, "status": next(states)}
+    api.answers["GET /v1/deliveries/dlv_0f11/attempts"] = listed(attempt)
+    assert output("endpoint", "test", "ep_0e") == attempt
+    api.answers["GET /v1/deliveries/dlv_0f11"] = {**DELIVERY, "status": "failed"}
+    api.answers["GET /v1/deliveries/dlv_0f11/attempts"] = listed()
+    cut_off = run("endpoint", "test", "ep_0e")
+    assert cut_off.exit_code == 1
+    assert "uplift-server deliveries dlv_0f11" in cut_off.stderr
+    monkeypatch.setattr(endpoints, "TEST_SECONDS_MAX", 0.0)
+    api.answers["GET /v1/deliveries/dlv_0f11"] = {**DELIVERY, "status": "pending"}
+    assert "has not ended" in run("endpoint", "test", "ep_0e").stderr
 
 
 def test_a_wrong_way_with_held_ones_is_told_by_its_option(api: FakeApi) -> None:

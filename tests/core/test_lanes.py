@@ -113,6 +113,25 @@ def test_an_attempt_a_person_asked_for_waits_for_no_turn_pace_or_breaker() -> No
     assert not lanes.start_now(other, NOW_MS)
 
 
+def test_a_start_besides_what_a_lane_may_needs_only_a_slot_of_the_process() -> None:
+    lanes: Lanes[int] = Lanes(3)
+    lane = lane_of(lanes, in_flight_max=1)
+    assert lanes.start_now(lane, NOW_MS)
+    assert not lanes.start_now(lane, NOW_MS)
+    assert lanes.start_now(lane, NOW_MS, besides=True)
+    assert (lane.in_flight, lanes.in_flight) == (2, 2)
+    # The lane's own work waits until it is below its cap again.
+    fill(lanes, lane, 1)
+    lanes.returned(lane, NOW_MS, 1000)
+    assert drain(lanes) == []
+    lanes.returned(lane, NOW_MS, 1000)
+    assert drain(lanes) == [(1, 0)]
+    other = lane_of(lanes, 2, in_flight_max=2)
+    assert lanes.start_now(other, NOW_MS)
+    assert lanes.start_now(other, NOW_MS)
+    assert not lanes.start_now(lane, NOW_MS, besides=True)
+
+
 def test_the_processs_cap_stops_everything_until_something_returns() -> None:
     lanes: Lanes[int] = Lanes(2)
     lane = lane_of(lanes)

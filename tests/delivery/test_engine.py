@@ -309,6 +309,9 @@ class Failing(SqliteDatabase):
     def lease_due(self, *args: Any, **kwargs: Any) -> Any:
         return self._unavailable() if "lease_due" in self.broken else super().lease_due(*args, **kwargs)
 
+    def append_then(self, *args: Any, **kwargs: Any) -> Any:
+        return self._unavailable() if "append_then" in self.broken else super().append_then(*args, **kwargs)
+
     async def _unavailable(self) -> Any:
         raise Unavailable("disk full")
 

@@ -15,6 +15,7 @@ from uplift_server.core import envelope
 from uplift_server.core.deliveries import FailedReason, Status, Trigger
 from uplift_server.core.ids import uuid7, uuid_text
 from uplift_server.core.outcomes import Outcome
+from uplift_server.store import trials
 from uplift_server.store.contract import Database
 from uplift_server.store.errors import Conflict
 from uplift_server.store.hot_records import (
@@ -565,6 +566,40 @@ async def events_owed_by_a_write_are_stored_with_it_or_not_at_all(bench: Bench) 
     assert later.seq == 3
 
 
+async def an_event_and_what_is_done_about_it_are_stored_together_or_not_at_all(bench: Bench) -> None:
+    (first,) = await bench.append(bench.event(due(1)))
+
+    def name(connection: sa.Connection, seq: int) -> int:
+        connection.execute(sa.update(events).where(events.c.seq == seq).values(type_seq=7))
+        return seq
+
+    def refuse(connection: sa.Connection, seq: int) -> int:
+        name(connection, seq)
+        raise Conflict("no")
+
+    seq = await bench.database.append_then(bench.event(due(1)), name)
+    assert [(row.seq, row.type_seq) for row in await bench.rows(events)] == [(first.seq, 1), (seq, 7)]
+    with pytest.raises(Conflict):
+        await bench.database.append_then(bench.event(due(1)), refuse)
+    assert (await bench.count(events), await bench.count(deliveries)) == (2, 2)
+    (later,) = await bench.append(bench.event())
+    assert later.seq > seq
+
+
+async def a_test_is_leased_with_its_event_and_known_for_good(bench: Bench) -> None:
+    event = bench.event(trials.owed(1))
+    leased = await bench.database.append_then(
+        event, lambda c, seq: trials.begin(c, event, seq, lease_until=LEASE_UNTIL, owner=OWNER)
+    )
+    assert (leased.trigger, leased.resume_status, leased.fence) == (Trigger.TEST, Status.FAILED, 1)
+    (row,) = await bench.rows(deliveries)
+    assert (row.status, row.lease_owner, row.due_at, row.completed_at) == (Status.PENDING, OWNER, LEASE_UNTIL, None)
+    assert await bench.lease(1) == []
+    assert await bench.database.settle([settled(leased, Status.FAILED)]) == frozenset()
+    (row,) = await bench.rows(deliveries)
+    assert (row.status, row.trigger, row.completed_at, row.resume_status) == (Status.FAILED, Trigger.TEST, NOW, None)
+
+
 async def a_read_cannot_write(bench: Bench) -> None:
     await bench.append(bench.event())
     with pytest.raises(Exception, match=r"readonly|read-only|cannot"):
@@ -611,5 +646,7 @@ CHECKS: Sequence[Check] = [
     a_refused_write_is_undone_alone,
     a_defect_in_one_write_leaves_others_alone,
     events_owed_by_a_write_are_stored_with_it_or_not_at_all,
+    an_event_and_what_is_done_about_it_are_stored_together_or_not_at_all,
+    a_test_is_leased_with_its_event_and_known_for_good,
     a_read_cannot_write,
 ]

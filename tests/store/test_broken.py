@@ -217,6 +217,22 @@ class ReleasesWhatIsKept(SqliteDatabase):
         return super().release_held([wish._replace(after=0) for wish in wishes], now=now)
 
 
+class StoresEventsAlone(SqliteDatabase):
+    async def append_then(self, event: NewEvent, body: Callable[[sa.Connection, int], R]) -> R:
+        (result,) = await self.append([[event]])
+        assert isinstance(result, list)
+        return await self.write(lambda c: body(c, result[0].seq))
+
+
+class ForgetsTests(SqliteDatabase):
+    async def settle(  # type: ignore[override]
+        self, settlements: Sequence[Settlement], health: Sequence[HealthRow] = ()
+    ) -> frozenset[tuple[int, int]]:
+        lost = await super().settle(settlements, health)
+        await self.write(lambda c: c.execute(sa.update(deliveries).values(trigger=0)))
+        return lost
+
+
 DEFECTS = [
     ForgetsDeliveries,
     ForgetsKeys,
@@ -243,6 +259,8 @@ DEFECTS = [
     MissesEndpoints,
     ListsLeasedEndpoints,
     KeepsHalfWrites,
+    StoresEventsAlone,
+    ForgetsTests,
     Reorders,
     MiscountsFences,
 ]

@@ -26,6 +26,7 @@ from uplift_server.store import (
     releases,
     replays,
     schema_version,
+    trials,
     waiting,
 )
 from uplift_server.store.audit import AuditFilter
@@ -64,7 +65,8 @@ LIST_VERBS: dict[str, Verb] = {
     "audit log": lambda c: audit.page(c, 1, AuditFilter(**SPAN), limit=50, before=(9,)),
     "audit log, an actor's": lambda c: audit.page(c, 1, AuditFilter("key_1", "key.created"), limit=50),
     "audit log of all": lambda c: audit.page(c, None, AuditFilter(**SPAN), limit=50, before=(9,)),
-    "test event": lambda c: deliveries.is_test(c, 1),
+    "test event": lambda c: trials.is_trial(c, 1),
+    "test's outcome": lambda c: trials.outcome(c, 1, b"x", b"y"),
     "last failure": lambda c: deliveries.last_failure(c, 1),
     "how many are held": lambda c: waiting.held_counts(c, [1], limit=9),
     "notices due": lambda c: notices.due(c, now=9, limit=20),

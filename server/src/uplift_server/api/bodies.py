@@ -130,6 +130,16 @@ class EndpointEnabling(Body):
     )
 
 
+class EndpointTest(Body):
+    """With what to test an endpoint."""
+
+    type: str | None = Field(
+        default=None,
+        description="An event type of the catalog, whose example is sent; left out: one that the endpoint wants.",
+        examples=["movement.analytics.created"],
+    )
+
+
 class SecretRotation(Body):
     """A new secret; what is left out, or null, is as usual."""
 

@@ -32,6 +32,7 @@ STATUS: Final = {
     "unsupported_media_type": 415,
     "validation_failed": 422,
     "account_required": 422,
+    "rate_limited": 429,
     "head_too_large": 431,
     "internal_error": 500,
     "unavailable": 503,
@@ -52,6 +53,7 @@ TITLES: Final = {
     "unsupported_media_type": "Not JSON by its content type",
     "validation_failed": "Something is wrong with the request",
     "account_required": "Which account?",
+    "rate_limited": "Too soon after the last one",
     "head_too_large": "Too many headers",
     "internal_error": "An error of ours",
     "unavailable": "Not possible now",
@@ -72,7 +74,7 @@ def refusal_of(error: Exception) -> Refusal:
     if isinstance(error, errors.Invalid):
         return problem(error.code, error.detail, problems=error.problems)
     if isinstance(error, errors.ServiceError):
-        return problem(error.code, error.detail)
+        return problem(error.code, error.detail, retry_after_s=error.retry_after_s)
     if isinstance(error, store_errors.Unavailable):
         return unavailable()
     if isinstance(error, store_errors.Conflict):

@@ -13,7 +13,7 @@ from uplift_server import __version__
 from uplift_server.cli.errors import CliError, ExitCode
 
 TIMEOUT_SECONDS: Final = 20.0
-"""More than the 5 s in which the server answers everything, and than a test send, which waits for an attempt."""
+"""More than the 5 s in which the server answers everything."""
 PAGE_ITEMS: Final = 200
 
 _CODES: Final = {

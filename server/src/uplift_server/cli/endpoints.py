@@ -1,5 +1,6 @@
 """Endpoints: where events go."""
 
+import time
 from typing import Annotated, Any, Final
 
 import typer
@@ -7,12 +8,20 @@ import typer
 from uplift_server.cli import lookup
 from uplift_server.cli.accounts import Account, AnyAccount, Limit, Wide
 from uplift_server.cli.client import ApiClient, options, segment
+from uplift_server.cli.errors import CliError, ExitCode
 from uplift_server.cli.reach import reach
 from uplift_server.cli.session import Session, command
 from uplift_server.cli.tables import Column
+from uplift_server.core.deliveries import Status
+from uplift_server.core.outcomes import Outcome
+
+LOOK_SECONDS: Final = 0.5
+"""How often a test that takes longer is looked at."""
+TEST_SECONDS_MAX: Final = 60.0
+"""How long it is waited for: four times what an attempt may take by default."""
 
 endpoint_app: Final = typer.Typer(
-    help="Create, pause, enable and delete endpoints; `uplift-server endpoints` lists and shows them.",
+    help="Create, test, pause, enable and delete endpoints; `uplift-server endpoints` lists and shows them.",
     no_args_is_help=True,
 )
 
@@ -135,6 +144,51 @@ def enable_endpoint(
 def disable_endpoint(session: Session, endpoint: Endpoint, account: AnyAccount = None) -> None:
     """Switch an endpoint off as its operator; what is pending and what comes is held."""
     _change(session, endpoint, account, "disable")
+
+
+@command(
+    endpoint_app,
+    "test",
+    examples=(
+        "uplift-server endpoint test ep_0197f0c2",
+        "uplift-server endpoint test ep_0197f0c2 --type athlete.created",
+    ),
+)
+def send_test(
+    session: Session,
+    endpoint: Endpoint,
+    event_type: Annotated[
+        str | None, typer.Option("--type", help="An event type; if absent, one that the endpoint wants.")
+    ] = None,
+    account: AnyAccount = None,
+) -> None:
+    """Send one event to an endpoint, now, whatever its state, and show what comes of it."""
+    with reach(session.config()) as client:
+        if not client.sends:
+            raise CliError("nothing is sent here", "start the server: uplift-server serve", ExitCode.TRY_LATER)
+        path, owner = place(client, endpoint, account)
+        with options(type="--type (`uplift-server event-types` lists them)"):
+            answer = client.post(f"{path}/test", {} if event_type is None else {"type": event_type}, account=owner)
+        attempt = _attempt(client, answer, owner)
+        session.output.fields(attempt)
+        if attempt["outcome"] != Outcome.DELIVERED.text:
+            hint = attempt.get("hint") or "look at the endpoint's deliveries"
+            raise CliError(f"the endpoint did not take it: {attempt['outcome']}", hint)
+
+
+def _attempt(client: ApiClient, answer: dict[str, Any], owner: str | None) -> dict[str, Any]:
+    """The attempt of a test; where that takes longer than an answer, the delivery is looked at until it is over."""
+    if "outcome" in answer:
+        return answer
+    path = f"/v1/deliveries/{segment(answer['id'])}"
+    until = time.monotonic() + TEST_SECONDS_MAX
+    while client.get(path, account=owner)["status"] == Status.PENDING.text:
+        if time.monotonic() > until:
+            break
+        time.sleep(LOOK_SECONDS)
+    for attempt in client.items(f"{path}/attempts", limit=1, account=owner):
+        return attempt
+    raise CliError("the attempt has not ended, or was cut off", f"look later: uplift-server deliveries {answer['id']}")
 
 
 def _change(

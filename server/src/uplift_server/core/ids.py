@@ -61,7 +61,12 @@ def delivery_id(event_id: bytes, endpoint_id: bytes) -> str:
     A delivery is the pair of its event and its endpoint, so its id needs no column and no index: the event's 16 bytes,
     which sort by time, and the last 6 (random) bytes of the endpoint's, enough to tell an event's endpoints apart.
     """
-    return prefixed(DELIVERY, event_id + endpoint_id[-_ENDPOINT_TAIL_BYTES:])
+    return prefixed(DELIVERY, event_id + endpoint_tail(endpoint_id))
+
+
+def endpoint_tail(endpoint_id: bytes) -> bytes:
+    """The part of an endpoint's id that tells it apart from others of the same event."""
+    return endpoint_id[-_ENDPOINT_TAIL_BYTES:]
 
 
 def parse_delivery_id(text: str) -> tuple[bytes, bytes] | None:

@@ -150,12 +150,13 @@ class Lanes(Generic[T]):
             return lane, item
         return None
 
-    def start_now(self, lane: Lane[T], now_ms: int) -> bool:
+    def start_now(self, lane: Lane[T], now_ms: int, *, besides: bool = False) -> bool:
         """Take a slot for an attempt that a person asked for: no turn or breaker counts. False: none is free.
 
-        A paced lane lends one start at a time, and pays it back: what comes next waits a gap longer.
+        A paced lane lends one start at a time, and pays it back: what comes next waits a gap longer. With `besides` the
+        lane's own cap does not count.
         """
-        if lane.in_flight >= lane.in_flight_max or self.in_flight >= self.in_flight_max:
+        if (lane.in_flight >= lane.in_flight_max and not besides) or self.in_flight >= self.in_flight_max:
             return False
         if lane.rate_gap_ms:
             if lane.next_start_ms - now_ms > lane.rate_gap_ms:

@@ -221,7 +221,7 @@ def _without_attempt(delivery: LeasedDelivery, endpoint: LiveEndpoint | None, no
     if endpoint is None or endpoint.deleted:
         return Verdict(Status.CANCELLED)
     if delivery.trigger is Trigger.TEST:
-        # It is attempted by whoever made it, at once, whatever the endpoint's state. Leased again it has come too late.
+        # It is attempted at once, whatever the endpoint's state. Leased again it has come too late.
         return Verdict(Status.FAILED) if delivery.fence > 1 else None
     if delivery.expires_at is not None and delivery.expires_at <= now:
         return Verdict(Status.FAILED, failed_reason=FailedReason.EXPIRED)

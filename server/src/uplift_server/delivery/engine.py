@@ -8,8 +8,6 @@ from typing import Any, Final, Protocol
 import structlog
 
 from uplift_server.core.breaker import BreakerRule
-from uplift_server.core.deliveries import Trigger
-from uplift_server.core.lane import Kind
 from uplift_server.core.schedule import RetrySchedule
 from uplift_server.delivery.accept import Acceptor
 from uplift_server.delivery.attempts import Attempts, Sending
@@ -22,6 +20,7 @@ from uplift_server.delivery.overlaps import Overlaps
 from uplift_server.delivery.replays import Replays
 from uplift_server.delivery.retention import Retention
 from uplift_server.delivery.settle import Settler
+from uplift_server.delivery.trials import Busy, Trials
 from uplift_server.delivery.watch import Watch, WatchSettings
 from uplift_server.observe.attempt_log import AttemptLine
 from uplift_server.store.contract import Database
@@ -143,6 +142,7 @@ class Engine:
             on_unwell=self._watch.note,
             on_gone=self._watch.note_gone,
         )
+        self._trials = Trials(directory, self.lanes, self.settler, self.dispatcher, clock, lease_ms=settings.lease_ms)
         self._overlaps = Overlaps(database, directory, clock)
         self._retention = Retention(database, clock, retention_ms=settings.retention_ms)
         directory.on_endpoint_changed = self.lanes.adjust
@@ -194,11 +194,7 @@ class Engine:
     def switched_off(self, endpoint_seq: int) -> None:
         """Attempt nothing more for an endpoint that was paused or disabled; all that waits for it is held."""
         for delivery in self.lanes.empty(endpoint_seq):
-            endpoint = self._directory.endpoints.get(endpoint_seq)
-            if endpoint is not None and delivery.trigger is Trigger.TEST:
-                self.lanes.push(self.lanes.of(endpoint), delivery, Kind.FIRST)
-            else:
-                self.dispatcher.give_back(delivery)
+            self.dispatcher.give_back(delivery)
         self._held.look_at(endpoint_seq)
 
     def switched_on(self, endpoint_seq: int) -> None:
@@ -242,6 +238,22 @@ class Engine:
     def disable_at(self, endpoint_seq: int) -> int | None:
         """When an endpoint that fails will be disabled unless it succeeds before (Unix ms)."""
         return self._watch.disable_at(endpoint_seq)
+
+    def begin_test(self, endpoint_seq: int) -> Busy | None:
+        """Take a slot for a test of an endpoint in the directory, to be sent or abandoned; why there is none."""
+        return self._trials.begin(endpoint_seq)
+
+    def abandon_test(self, endpoint_seq: int) -> None:
+        """Give the slot of a test back that could not be stored."""
+        self._trials.abandon(endpoint_seq)
+
+    def send_test(self, delivery: LeasedDelivery) -> None:
+        """Attempt a test that was stored, in the slot taken for it."""
+        self._trials.send(delivery)
+
+    async def wait_for_test(self, endpoint_seq: int, within_ms: int) -> None:
+        """Until the endpoint's test is over and its outcome stored, but no longer than so."""
+        await self._trials.wait(endpoint_seq, within_ms)
 
     def attempt_now(self, delivery: LeasedDelivery) -> None:
         """Attempt a delivery that was leased for a resend, before anything that waits."""

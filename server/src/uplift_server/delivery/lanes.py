@@ -51,6 +51,11 @@ class DeliveryLanes:
         """How many attempts are in flight."""
         return self._lanes.in_flight
 
+    @property
+    def full(self) -> bool:
+        """Whether the process has as many attempts in flight as it may."""
+        return self._lanes.in_flight >= self._lanes.in_flight_max
+
     def of(self, endpoint: LiveEndpoint) -> Lane[LeasedDelivery]:
         """The lane of an endpoint, with the endpoint's present limits."""
         lane = self._lanes.find(endpoint.seq)
@@ -148,6 +153,10 @@ class DeliveryLanes:
             self.start(lane, delivery)
         else:
             self.push(lane, delivery, Kind.FIRST)
+
+    def take_slot(self, lane: Lane[LeasedDelivery]) -> bool:
+        """Take a slot for an attempt to come, beyond the lane's own cap if need be; whether there is one."""
+        return self._lanes.start_now(lane, self._clock.now_ms(), besides=True)
 
     def next_probe_at(self, endpoint_seq: int) -> int | None:
         """When an endpoint whose breaker is open is tried next (Unix ms)."""

@@ -49,6 +49,8 @@ class Settler:
         """Told of every instant at which something falls due."""
         self.on_counted: Callable[[int], None] = lambda _replay_seq: None
         """Told of every attempt that a replay has counted."""
+        self.on_written: dict[tuple[int, int], Callable[[], None]] = {}
+        """By event and endpoint: called once, when what became of that delivery is written, or was refused."""
 
     def add(self, settlement: Settlement, line: AttemptLine | None = None) -> None:
         """Take what became of a delivery."""
@@ -119,6 +121,8 @@ class Settler:
             for settlement in batch:
                 if settlement.replay_seq is not None:
                     self.on_counted(settlement.replay_seq)
+        if self.on_written:
+            self._tell_written(batch)
         if self._failing:
             _log.warning("outcomes are written again")
             self._failing = False
@@ -152,6 +156,12 @@ class Settler:
         _log.error("outcomes could not be written", count=len(batch), exc_info=error)
         if len(batch) > 1:
             self._suspects.extend(batch)
+
+    def _tell_written(self, batch: list[Settlement]) -> None:
+        for settlement in batch:
+            call = self.on_written.pop((settlement.event_seq, settlement.endpoint_seq), None)
+            if call is not None:
+                call()
 
     def _tell_lost(self, batch: list[Settlement], lost: frozenset[tuple[int, int]]) -> None:
         if lost:

@@ -14,6 +14,8 @@ class ServiceError(Exception):
     """What every refusal is. `detail` says what happened and what to do."""
 
     code: ClassVar[str]
+    retry_after_s: ClassVar[int | None] = None
+    """Where it passes by itself: when to ask again."""
 
     def __init__(self, detail: str) -> None:
         super().__init__(detail)
@@ -57,6 +59,20 @@ class IdempotencyConflict(Conflict):
     """An idempotency key (or a chosen event id) belongs to other content."""
 
     code = "idempotency_conflict"
+
+
+class Busy(ServiceError):
+    """There is no room for it now; soon there is."""
+
+    code = "unavailable"
+    retry_after_s = 1
+
+
+class RateLimited(ServiceError):
+    """It would be more than a rate limit allows."""
+
+    code = "rate_limited"
+    retry_after_s = 1
 
 
 class PayloadTooLarge(ServiceError):

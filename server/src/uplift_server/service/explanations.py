@@ -14,7 +14,7 @@ from uplift_server.core.scopes import Scope
 from uplift_server.service.events import find_event
 from uplift_server.service.means import Means, refuse
 from uplift_server.service.principals import Caller
-from uplift_server.store import deliveries
+from uplift_server.store import deliveries, trials
 from uplift_server.store.contract import Transaction
 from uplift_server.store.records import Attempt, Delivery, Endpoint, Event
 
@@ -44,9 +44,9 @@ class Explanations:
         caller.require(Scope.DELIVERIES_READ)
         found = await find_event(self._means, caller, event)
         refuse(problems)
-        owed, failures, is_test = await self._means.database.read(lambda c: _read(c, found))
+        owed, failures, is_trial = await self._means.database.read(lambda c: _read(c, found))
         by_endpoint = {delivery.endpoint_seq: delivery for delivery in owed}
-        about = TheEvent(found.type, found.created_at, found.expires_at, is_test or found.type == WEBHOOK_CREATED)
+        about = TheEvent(found.type, found.created_at, found.expires_at, is_trial or found.type == WEBHOOK_CREATED)
         live = {each.seq: each.record for each in self._means.directory.endpoints_of(found.account_seq)}
         explained = [
             self._explained(about, live.get(seq), by_endpoint.get(seq), failures.get(seq))
@@ -91,7 +91,7 @@ def _read(connection: Transaction, event: Event) -> tuple[list[Delivery], dict[i
         if delivery.last_outcome not in (None, Outcome.DELIVERED):
             for last in deliveries.page_of_attempts(connection, event.seq, delivery.endpoint_seq, limit=1).items:
                 failures[delivery.endpoint_seq] = last
-    return owed, failures, deliveries.is_test(connection, event.seq)
+    return owed, failures, trials.is_trial(connection, event.seq)
 
 
 def _of_delivery(delivery: Delivery, failure: Attempt | None) -> TheDelivery:

@@ -14,6 +14,7 @@ from uplift_server.core.idempotency import check_key
 from uplift_server.core.problems import Problem
 from uplift_server.delivery.clock import Clock
 from uplift_server.delivery.directory import Directory
+from uplift_server.delivery.trials import Busy
 from uplift_server.service import errors
 from uplift_server.service.principals import Caller
 from uplift_server.store import idempotency
@@ -81,6 +82,18 @@ class EngineLink(Protocol):
 
     def attempt_now(self, delivery: LeasedDelivery) -> None:
         """Attempt a delivery leased for a resend."""
+
+    def begin_test(self, endpoint_seq: int) -> Busy | None:
+        """Take a slot for a test of an endpoint in the directory, to be sent or abandoned; why there is none."""
+
+    def abandon_test(self, endpoint_seq: int) -> None:
+        """Give the slot of a test back that could not be stored."""
+
+    def send_test(self, delivery: LeasedDelivery) -> None:
+        """Attempt a test that was stored, in the slot taken for it."""
+
+    async def wait_for_test(self, endpoint_seq: int, within_ms: int) -> None:
+        """Until the endpoint's test is over and its outcome stored, but no longer than so."""
 
     def replay_changed(self, replay: Replay) -> None:
         """A replay was made, paused, resumed or cancelled."""

@@ -20,6 +20,7 @@ from uplift_server.service.means import Means
 from uplift_server.service.registration import Registrar, Resolve
 from uplift_server.service.replays import Replays
 from uplift_server.service.secrets import Secrets
+from uplift_server.service.trials import Trials
 from uplift_server.store import event_types
 from uplift_server.store.sealing import Sealer
 
@@ -35,6 +36,7 @@ class Services:
     event_types: EventTypes
     endpoints: Endpoints
     endpoint_states: EndpointStates
+    trials: Trials
     secrets: Secrets
     events: Events
     deliveries: Deliveries
@@ -58,6 +60,7 @@ class Services:
             event_types=EventTypes(means),
             endpoints=owned,
             endpoint_states=EndpointStates(means, owned),
+            trials=Trials(means, owned),
             secrets=Secrets(means, sealer, owned),
             events=Events(means),
             deliveries=Deliveries(means),

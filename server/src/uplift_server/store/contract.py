@@ -89,3 +89,6 @@ class Database(Protocol):
 
     async def write_with_events(self, body: Callable[[Connection], tuple[R, Sequence[NewEvent]]]) -> R:
         """The same for a verb that owes events because of what it wrote: they are stored in its transaction."""
+
+    async def append_then(self, event: NewEvent, body: Callable[[Connection, int], R]) -> R:
+        """Store an event without a key, and run a verb that is told its number, in one transaction."""

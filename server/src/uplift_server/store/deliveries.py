@@ -98,17 +98,6 @@ def page_of_attempts(
     return page_of([_attempt(row) for row in rows], limit, lambda attempt: (attempt.number,))
 
 
-def is_test(connection: Connection, event_seq: int) -> bool:
-    """Whether an event was made to test one endpoint."""
-    attempted = sa.select(attempts.c.seq).where(
-        attempts.c.event_seq == event_seq, attempts.c.trigger == int(Trigger.TEST)
-    )
-    owed = sa.select(deliveries.c.event_seq).where(
-        deliveries.c.event_seq == event_seq, deliveries.c.trigger == int(Trigger.TEST)
-    )
-    return any(connection.execute(query.limit(1)).first() is not None for query in (attempted, owed))
-
-
 def start_resend(
     connection: Connection,
     event_seq: int,
@@ -122,7 +111,7 @@ def start_resend(
     """Lease a delivery for one attempt outside its schedule, whatever its status; if leased, only under that fence.
 
     What it was before is kept with it; a failure leads back to that. Raises Conflict while it is being attempted, or is
-    being resent already, or has expired.
+    being resent already, or has expired, and for a test.
     """
     own = sa.and_(deliveries.c.event_seq == event_seq, deliveries.c.endpoint_seq == endpoint_seq)
     columns = (
@@ -137,6 +126,8 @@ def start_resend(
     leased_already = row.status == Status.PENDING and row.lease_owner != 0
     if leased_already and row.fence != fence:
         raise Conflict(IN_FLIGHT)
+    if row.trigger == Trigger.TEST:
+        raise Conflict("This was a test of the endpoint, which is made once. Send another test.")
     if row.resume_status is not None:
         raise Conflict("The delivery is being resent already.")
     if row.expires_at is not None and row.expires_at <= now:
@@ -189,7 +180,11 @@ def last_failure(connection: Connection, endpoint_seq: int) -> Attempt | None:
     query = (
         sa.select(attempts)
         .join(newest, newest.c.event_seq == attempts.c.event_seq)
-        .where(attempts.c.endpoint_seq == endpoint_seq, attempts.c.outcome != int(Outcome.DELIVERED))
+        .where(
+            attempts.c.endpoint_seq == endpoint_seq,
+            attempts.c.outcome != int(Outcome.DELIVERED),
+            attempts.c.trigger != int(Trigger.TEST),
+        )
         .order_by(attempts.c.started_at.desc())
         .limit(1)
     )

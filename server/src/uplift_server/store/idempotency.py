@@ -15,6 +15,7 @@ from uplift_server.store.schema import idempotent_creates
 
 T = TypeVar("T")
 
+GONE: Final = "What was created with this Idempotency-Key has been deleted. Use a new key."
 NO_ACCOUNT: Final = 0
 """Whose keys an operator's are who acts for no account."""
 
@@ -52,17 +53,26 @@ def once(
     """
     if request is None:
         return create(), False
-    place = (idempotent_creates.c.account_seq == request.account_seq, idempotent_creates.c.key == request.key)
-    row = connection.execute(sa.select(idempotent_creates).where(*place)).first()
-    if row is None:
+    earlier_id = find(connection, request)
+    if earlier_id is None:
         created = create()
         values = {"account_seq": request.account_seq, "key": request.key, "kind": request.kind}
         digests = {"request_digest": request.digest, "object_id": object_id, "created_at": now}
         connection.execute(sa.insert(idempotent_creates).values(**values, **digests))
         return created, False
+    earlier = load(earlier_id)
+    if earlier is None:
+        raise KeyTaken(GONE)
+    return earlier, True
+
+
+def find(connection: Connection, request: Request) -> bytes | None:
+    """The id of what the same request has created before. Raises KeyTaken where the key was used for another."""
+    place = (idempotent_creates.c.account_seq == request.account_seq, idempotent_creates.c.key == request.key)
+    row = connection.execute(sa.select(idempotent_creates).where(*place)).first()
+    if row is None:
+        return None
     if row.kind != request.kind or row.request_digest != request.digest:
         raise KeyTaken("This Idempotency-Key was used for another request. Use a new key for a new request.")
-    earlier = load(row.object_id)
-    if earlier is None:
-        raise KeyTaken("What was created with this Idempotency-Key has been deleted. Use a new key.")
-    return earlier, True
+    found: bytes = row.object_id
+    return found

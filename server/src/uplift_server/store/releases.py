@@ -196,6 +196,7 @@ def _fit(row: sa.Row[Any], choice: Choice, now: int) -> bool:
     """Whether a delivery is still what was chosen: being resent, sent since or expired, it is not."""
     return (
         row.status in choice.statuses
+        and row.trigger != Trigger.TEST
         and row.completed_at is not None
         and row.completed_at <= choice.made_at
         and (row.expires_at is None or row.expires_at > now)
@@ -227,6 +228,7 @@ def _chosen(choice: Choice, first: int, last: int) -> list[sa.ColumnElement[bool
         deliveries.c.endpoint_seq == choice.endpoint_seq,
         deliveries.c.event_seq.between(first, last),
         deliveries.c.status.in_(choice.statuses),
+        deliveries.c.trigger != int(Trigger.TEST),
         deliveries.c.completed_at <= choice.made_at,
         sa.or_(events.c.expires_at.is_(None), events.c.expires_at > choice.made_at),
     ]

@@ -1,13 +1,15 @@
-"""Pausing, enabling and disabling endpoints."""
+"""Pausing, enabling, disabling and testing endpoints."""
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Request, Response
 
-from uplift_server.api.bodies import EndpointEnabling, Nothing
-from uplift_server.api.reading import BodyReader, CallerOf, Sent, ServicesOf
+from uplift_server.api.bodies import EndpointEnabling, EndpointTest, Nothing
+from uplift_server.api.reading import BodyReader, CallerOf, Sent, ServicesOf, repeat_of
+from uplift_server.api.rendering import attempt_view, delivery_view
+from uplift_server.api.repeats import mark_repeated
 from uplift_server.api.routes.endpoints import view_of
-from uplift_server.api.views import EndpointView
+from uplift_server.api.views import AttemptView, DeliveryView, EndpointView
 from uplift_server.store.records import HeldAction
 
 router = APIRouter(tags=["Endpoints"])
@@ -39,3 +41,29 @@ async def disable_endpoint(services: ServicesOf, caller: CallerOf, endpoint: str
     """For operators. As pausing does, with `disabled_reason` `operator`; its owner may enable it."""
     shown = await services.endpoint_states.disable(caller, endpoint, problems=sent.problems)
     return view_of(services, caller, shown)
+
+
+@router.post(
+    "/v1/endpoints/{endpoint}/test",
+    summary="Test an endpoint",
+    response_model_exclude_unset=True,
+    responses={202: {"model": DeliveryView, "description": "The attempt takes longer: its delivery, to be looked at."}},
+)
+async def test_endpoint(
+    request: Request,
+    response: Response,
+    services: ServicesOf,
+    caller: CallerOf,
+    endpoint: str,
+    sent: Annotated[Sent, Depends(BodyReader(EndpointTest, required=False))],
+) -> AttemptView | DeliveryView:
+    """Scope `endpoints:write`. Sends one event to this endpoint, now and once, whatever its state; never counts for
+    health."""
+    trial = await services.trials.send(
+        caller, endpoint, sent.given.get("type"), repeat=repeat_of(request, sent), problems=sent.problems
+    )
+    mark_repeated(response, repeated=trial.repeated)
+    if trial.attempt is None:
+        response.status_code = 202
+        return delivery_view(trial.delivery, spans=caller.spans_accounts)
+    return attempt_view(trial.attempt, trial.delivery)

@@ -125,3 +125,14 @@ class SqliteDatabase:
 
         written: R = await self._writer.submit(write, guarded=True)
         return written
+
+    async def append_then(self, event: NewEvent, body: Callable[[Connection, int], R]) -> R:
+        """See the contract."""
+
+        def append(writing: Writing) -> R:
+            seq = writing.appender.next_seq
+            writing.appender.append([[event]])
+            return body(writing.sql, seq)
+
+        written: R = await self._writer.submit(append, guarded=True)
+        return written

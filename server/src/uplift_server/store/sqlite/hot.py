@@ -234,7 +234,9 @@ _SETTLE: Final = ManyRows(
     # A resend that leads back to where the delivery was leaves why and when it got there, if it was there before.
     " failed_reason = CASE WHEN resume_status = s.column1 THEN coalesce(failed_reason, s.column6) ELSE s.column6 END,"
     " completed_at = CASE WHEN resume_status = s.column1 THEN coalesce(completed_at, s.column7) ELSE s.column7 END,"
-    " lease_owner = 0, trigger = 0, resume_status = NULL, resume_due_at = NULL FROM ({rows}) s"
+    # A test (3) is known for good.
+    " lease_owner = 0, trigger = CASE trigger WHEN 3 THEN 3 ELSE 0 END,"
+    " resume_status = NULL, resume_due_at = NULL FROM ({rows}) s"
     " WHERE deliveries.event_seq = s.column8 AND deliveries.endpoint_seq = s.column9 AND deliveries.fence = s.column10"
     # Under the same fence nobody has leased it since, even if the lease has ended; a repeat finds the count moved.
     " AND deliveries.status = 0 AND deliveries.attempts_made = s.column11",

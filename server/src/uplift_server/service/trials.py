@@ -1,0 +1,180 @@
+"""Testing an endpoint: one request to it, now, whatever its state, and what came of it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from uplift_server.core import envelope, ids, trials
+from uplift_server.core.audit import AuditEntry
+from uplift_server.core.problems import Problem
+from uplift_server.core.scopes import Scope
+from uplift_server.delivery.directory import LiveEventType
+from uplift_server.delivery.trials import Busy
+from uplift_server.service import errors
+from uplift_server.service.endpoints import Endpoints
+from uplift_server.service.means import Means, Repeat, check_repeat, refusal, refuse, request_of
+from uplift_server.service.principals import Caller
+from uplift_server.store import audit, endpoints, idempotency
+from uplift_server.store import trials as store
+from uplift_server.store.contract import Transaction
+from uplift_server.store.errors import Conflict
+from uplift_server.store.hot_records import LeasedDelivery, NewEvent
+from uplift_server.store.records import Attempt, Delivery, Endpoint
+
+WAIT_MS: Final = 3500
+"""How long a caller waits for the end of the attempt: every answer comes within 5 s, and an attempt may take longer."""
+_REFUSALS: Final[dict[Busy, tuple[type[errors.ServiceError], str]]] = {
+    Busy.STOPPED: (errors.Busy, "Nothing is sent now: the server is stopping, or cannot store outcomes."),
+    Busy.UNDER_WAY: (errors.Conflict, "A test of this endpoint is under way already. Wait for its outcome."),
+    Busy.FULL: (errors.Busy, "The server has as many attempts in flight as it may. Try again in a moment."),
+    Busy.PACED: (errors.RateLimited, "The endpoint's rate_limit_per_second leaves no room. Try again in a moment."),
+}
+
+
+class _Sent(Conflict):
+    """The same request has sent a test before."""
+
+    def __init__(self, event_id: bytes) -> None:
+        super().__init__("sent before")
+        self.event_id = event_id
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A test, as far as it has come in the time of an answer."""
+
+    delivery: Delivery
+    attempt: Attempt | None
+    """None while it is under way, and where it was never made."""
+    repeated: bool
+
+
+class Trials:
+    """What owners do to see whether an endpoint works."""
+
+    def __init__(self, means: Means, owned: Endpoints) -> None:
+        self._means = means
+        self._endpoints = owned
+
+    async def send(
+        self,
+        caller: Caller,
+        endpoint: str,
+        type_name: str | None,
+        *,
+        repeat: Repeat | None = None,
+        problems: Sequence[Problem] = (),
+    ) -> Trial:
+        """Send a test, and wait a while for what comes of it.
+
+        Raises NotFound, Invalid, Conflict while another is under way, and Busy or RateLimited where there is no room.
+        """
+        caller.require(Scope.ENDPOINTS_WRITE)
+        record = self._endpoints.live(caller, endpoint)
+        until = self._means.now() + WAIT_MS
+        event_type, wrong = self._event_type(record, type_name)
+        refuse([*problems, *wrong, *check_repeat(repeat)])
+        assert event_type is not None, "a missing one was refused"
+        request = request_of(repeat, record.account_seq, f"test of {record.id.hex()}")
+        event_id = None if request is None else await self._earlier(request)
+        repeated = event_id is not None
+        if event_id is None:
+            try:
+                event_id = await self._means.carry_out(self._begin(caller, record, event_type, request))
+            except _Sent as sent:
+                event_id, repeated = sent.event_id, True
+        delivery, attempt = await self._outcome(record, event_id, until)
+        return Trial(delivery, attempt, repeated)
+
+    async def _earlier(self, request: idempotency.Request) -> bytes | None:
+        try:
+            return await self._means.database.read(lambda c: idempotency.find(c, request))
+        except Conflict as error:
+            raise refusal(error) from error
+
+    async def _begin(
+        self, caller: Caller, endpoint: Endpoint, event_type: LiveEventType, request: idempotency.Request | None
+    ) -> bytes:
+        """Take a slot, store the test, send it; gives its event's id."""
+        engine = self._means.engine
+        busy = engine.begin_test(endpoint.seq)
+        if busy is not None:
+            kind, text = _REFUSALS[busy]
+            raise kind(text)
+        try:
+            leased = await self._store(caller, endpoint, event_type, request)
+        except BaseException as error:
+            engine.abandon_test(endpoint.seq)
+            if isinstance(error, Conflict) and not isinstance(error, _Sent):
+                raise refusal(error) from error
+            raise
+        engine.send_test(leased)
+        return leased.event_id
+
+    async def _store(
+        self, caller: Caller, endpoint: Endpoint, event_type: LiveEventType, request: idempotency.Request | None
+    ) -> LeasedDelivery:
+        event = self._event(endpoint, event_type)
+        now = event.created_at
+        lease_until, owner = self._means.engine.resend_lease(now)
+        entry = self._entry(caller, endpoint, event_type, event)
+
+        def begin(connection: Transaction, event_seq: int) -> LeasedDelivery:
+            if endpoints.get(connection, endpoint.account_seq, endpoint.id) is None:
+                raise Conflict("The endpoint has been deleted; nothing can be sent to it.")
+            event_id, sent_before = idempotency.once(
+                connection, request, object_id=event.id, now=now, create=lambda: event.id, load=lambda earlier: earlier
+            )
+            if sent_before:
+                raise _Sent(event_id)
+            audit.add(connection, entry)
+            return store.begin(connection, event, event_seq, lease_until=lease_until, owner=owner)
+
+        return await self._means.database.append_then(event, begin)
+
+    def _entry(self, caller: Caller, endpoint: Endpoint, event_type: LiveEventType, event: NewEvent) -> AuditEntry:
+        subject = ids.prefixed(ids.ENDPOINT, endpoint.id)
+        details = {"type": event_type.name, "delivery": ids.delivery_id(event.id, endpoint.id)}
+        return self._means.entry(caller, "endpoint.tested", subject, details, endpoint.account_seq)
+
+    def _event(self, endpoint: Endpoint, event_type: LiveEventType) -> NewEvent:
+        now, event_id = self._means.now(), self._means.new_id()
+        data = trials.data_of(event_type.record.example)
+        return NewEvent(
+            id=event_id,
+            account_seq=endpoint.account_seq,
+            type_seq=event_type.seq,
+            created_at=now,
+            expires_at=None,
+            body=envelope.build(ids.uuid_text(event_id), event_type.name, event_type.record.api_version, now, data),
+            deliveries=[store.owed(endpoint.seq)],
+            data=data,
+        )
+
+    async def _outcome(self, endpoint: Endpoint, event_id: bytes, until: int) -> tuple[Delivery, Attempt | None]:
+        """What came of a test, or has by the instant until which its caller can wait."""
+        await self._means.engine.wait_for_test(endpoint.seq, max(0, until - self._means.now()))
+        tail = ids.endpoint_tail(endpoint.id)
+        found = await self._means.database.read(lambda c: store.outcome(c, endpoint.account_seq, event_id, tail))
+        if found is None:
+            raise errors.IdempotencyConflict(idempotency.GONE)
+        return found
+
+    def _event_type(self, endpoint: Endpoint, name: str | None) -> tuple[LiveEventType | None, list[Problem]]:
+        known = self._means.directory.event_types
+        if name is None:
+            live = self._means.directory.endpoints[endpoint.seq]
+            usable = [each.name for each in known.values() if not each.archived]
+            name = trials.type_of_choice(live.subscription, usable)
+            if name is None:
+                return None, [
+                    Problem("type", "event_type_unknown", "The catalog has no event types. Add one with PUT.")
+                ]
+        event_type = known.get(name)
+        if event_type is None:
+            text = "The catalog has no such event type. See GET /v1/event-types."
+            return None, [Problem("type", "event_type_unknown", text)]
+        if event_type.archived:
+            text = "This event type is archived: no new events of it are taken. Choose another."
+            return None, [Problem("type", "event_type_archived", text)]
+        return event_type, []

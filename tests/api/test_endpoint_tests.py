@@ -1,0 +1,187 @@
+"""Testing an endpoint: what is stored and sent, and what the caller is told."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from uplift_server.core import envelope
+from uplift_server.core.deliveries import Status, Trigger
+from uplift_server.core.outcomes import Outcome
+from uplift_server.delivery.trials import Busy
+from uplift_server.store import audit
+from uplift_server.store.errors import Unavailable
+
+
+class Owner:
+    """An account with an endpoint, and an engine whose tests come out as wanted."""
+
+    def __init__(self, server: Any) -> None:
+        self.server = server
+        self.account = server.account()
+        self.client = server.owner(self.account)
+        self.endpoint = self.client.post("/v1/endpoints", {"url": "https://example.com/a"}).json["id"]
+        self.path = f"/v1/endpoints/{self.endpoint}/test"
+        self.engine = server.services.means.engine
+        self.engine.tested.clear()
+
+    def comes_out(self, outcome: Outcome) -> None:
+        """Let tests end so, in time."""
+        status = Status.DELIVERED if outcome is Outcome.DELIVERED else Status.FAILED
+
+        async def settle(leased: Any) -> None:
+            await self.server.database.settle([self.server.settlement(leased, outcome, status)])
+
+        self.engine.on_test = settle
+
+    def audited(self) -> list[Any]:
+        """What the audit log tells of tests of this account."""
+        return list(self.client.get("/v1/audit-log?action=endpoint.tested").json["data"])
+
+
+@pytest.fixture
+def owner(server: Any) -> Iterator[Owner]:
+    """A fresh account."""
+    found = Owner(server)
+    yield found
+    found.engine.on_test = found.engine.busy = None
+
+
+@pytest.mark.parametrize("outcome", [Outcome.DELIVERED, Outcome.SERVER_ERROR])
+def test_the_answer_is_the_finished_attempt(owner: Owner, outcome: Outcome) -> None:
+    owner.comes_out(outcome)
+    answer = owner.client.post(owner.path)
+    assert answer.status == 200
+    attempt = answer.json
+    assert (attempt["trigger"], attempt["number"], attempt["outcome"]) == ("test", 1, outcome.text)
+    assert (attempt["hint"] is None) == (outcome is Outcome.DELIVERED)
+    assert owner.client.get(f"/v1/deliveries/{attempt['delivery']}/attempts").json["data"] == [attempt]
+    delivery = owner.client.get(f"/v1/deliveries/{attempt['delivery']}").json
+    assert delivery["status"] == ("delivered" if outcome is Outcome.DELIVERED else "failed")
+    assert delivery["endpoint"] == owner.endpoint
+    assert owner.client.get(f"/v1/events/{delivery['event']}").json["type"] == "movement.analytics.created"
+    [entry] = owner.audited()
+    assert entry["subject"] == owner.endpoint
+    assert entry["details"] == {"type": "movement.analytics.created", "delivery": attempt["delivery"]}
+
+
+def test_an_attempt_that_takes_longer_is_answered_with_its_delivery(server: Any, owner: Owner) -> None:
+    answer = owner.client.post(owner.path, {})
+    assert answer.status == 202
+    delivery = answer.json
+    assert (delivery["status"], delivery["next_attempt_at"]) == ("pending", None)
+    [leased] = owner.engine.tested
+    server.settle(leased, Outcome.DELIVERED, Status.DELIVERED)
+    assert owner.client.get(f"/v1/deliveries/{delivery['id']}").json["status"] == "delivered"
+
+
+def test_what_is_sent_is_the_types_example_to_this_endpoint_alone(server: Any, owner: Owner) -> None:
+    owner.client.post("/v1/endpoints", {"url": "https://example.com/other"})
+    own = {"description": "a", "example": {"object": {"name": "Tomás"}}}
+    assert server.operator.put("/v1/event-types/trial.named", own).status == 201
+    assert server.operator.put("/v1/event-types/trial.bare", {"description": "a"}).status == 201
+    examples = {
+        "trial.named": own["example"],
+        "trial.bare": {"object": {}},
+        "export.completed": server.operator.get("/v1/event-types/export.completed").json["example"],
+    }
+    for name, example in examples.items():
+        delivery = owner.client.post(owner.path, {"type": name}).json
+        leased = owner.engine.tested[-1]
+        assert (leased.trigger, leased.fence) == (Trigger.TEST, 1)
+        assert json.loads(envelope.data_of(leased.body)) == example
+        body = owner.client.get(f"/v1/events/{delivery['event']}").json["body"]
+        assert (body["type"], body["data"], body["id"]) == (name, example, delivery["event"])
+        assert len(owner.client.get(f"/v1/events/{delivery['event']}/deliveries").json["data"]) == 1
+        explained = owner.client.get(f"/v1/events/{delivery['event']}/explain").json["data"]
+        assert [each["reason"] for each in explained] == ["not_subscribed", "pending"]
+
+
+def test_the_type_is_one_that_the_endpoint_wants(owner: Owner) -> None:
+    owner.client.patch(f"/v1/endpoints/{owner.endpoint}", {"event_types": ["export.*"]})
+    assert owner.client.post(owner.path).json["type"] == "export.completed"
+    # Whatever it wants, any other can be asked for.
+    assert owner.client.post(owner.path, {"type": "athlete.created"}).json["type"] == "athlete.created"
+    assert owner.client.post(owner.path, {"type": None}).json["type"] == "export.completed"
+
+
+def test_a_test_works_in_every_state(server: Any, owner: Owner) -> None:
+    owner.comes_out(Outcome.DELIVERED)
+    for client, verb in ((owner.client, "pause"), (server.operator, "disable"), (owner.client, "enable")):
+        assert client.post(f"/v1/endpoints/{owner.endpoint}/{verb}").status == 200
+        assert owner.client.post(owner.path).json["outcome"] == "delivered"
+
+
+def test_types_that_cannot_be_tested_are_refused(server: Any, owner: Owner) -> None:
+    server.operator.put("/v1/event-types/trial.old", {"description": "a", "archived": True})
+    for name, code in (("no.such", "event_type_unknown"), ("trial.old", "event_type_archived")):
+        assert owner.client.post(owner.path, {"type": name}).problems == {("type", code)}
+    wrong = owner.client.post(owner.path, {"type": 5, "now": True}, Idempotency_Key="x" * 300)
+    assert wrong.problems == {
+        ("type", "type_text"),
+        ("now", "unknown_field"),
+        ("Idempotency-Key", "idempotency_key_invalid"),
+    }
+    assert owner.engine.tested == []
+    assert owner.audited() == []
+
+
+@pytest.mark.parametrize(
+    ("busy", "status", "code", "retry_after"),
+    [
+        (Busy.STOPPED, 503, "unavailable", "1"),
+        (Busy.FULL, 503, "unavailable", "1"),
+        (Busy.PACED, 429, "rate_limited", "1"),
+        (Busy.UNDER_WAY, 409, "conflict", None),
+    ],
+)
+def test_a_test_that_cannot_begin_is_refused_in_so_many_words(
+    owner: Owner, busy: Busy, status: int, code: str, retry_after: str | None
+) -> None:
+    owner.engine.busy = busy
+    refused = owner.client.post(owner.path)
+    assert (refused.status, refused.code) == (status, code)
+    assert refused.headers.get("retry-after") == retry_after
+    assert refused.json["detail"] != "The database cannot do this now. Try again in a moment."
+    assert (owner.audited(), owner.engine.tested) == ([], [])
+
+
+def test_a_repeat_under_a_key_answers_the_same_attempt(owner: Owner) -> None:
+    owner.comes_out(Outcome.DELIVERED)
+    first = owner.client.post(owner.path, Idempotency_Key="once")
+    again = owner.client.post(owner.path, Idempotency_Key="once")
+    assert (first.status, again.status, again.json) == (200, 200, first.json)
+    assert again.headers["idempotency-replayed"] == "true"
+    assert "idempotency-replayed" not in first.headers
+    other = owner.client.post(owner.path, {"type": "athlete.created"}, Idempotency_Key="once")
+    assert (other.status, other.code) == (409, "idempotency_conflict")
+    assert (len(owner.engine.tested), len(owner.audited())) == (1, 1)
+
+
+def test_two_repeats_at_once_are_one_test(server: Any, owner: Owner, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The later one finds the key only in the transaction that would store it."""
+    owner.comes_out(Outcome.DELIVERED)
+    first = owner.client.post(owner.path, Idempotency_Key="at once")
+
+    async def nothing(*_: Any) -> None:
+        return None
+
+    with monkeypatch.context() as patched:
+        patched.setattr(server.services.trials, "_earlier", nothing)
+        again = owner.client.post(owner.path, Idempotency_Key="at once")
+    assert (again.status, again.json) == (200, first.json)
+    assert again.headers["idempotency-replayed"] == "true"
+    assert len(owner.engine.abandoned) == 1
+
+
+def test_a_test_whose_entry_cannot_be_stored_is_not_made(owner: Owner, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> None:
+        raise Unavailable("disk full")
+
+    owner.engine.abandoned.clear()
+    with monkeypatch.context() as patched:
+        patched.setattr(audit, "add", fail)
+        assert owner.client.post(owner.path, Idempotency_Key="later").code == "unavailable"
+    assert (owner.engine.tested, len(owner.engine.abandoned)) == ([], 1)
+    assert owner.client.post(owner.path, Idempotency_Key="later").status == 202

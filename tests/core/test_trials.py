@@ -1,0 +1,33 @@
+"""Of which type a test is, and with what data."""
+
+import pytest
+
+from uplift_server.core.subscriptions import Subscription
+from uplift_server.core.trials import DATA_WITHOUT_EXAMPLE, data_of, type_of_choice
+
+CATALOG = {"webhook.created", "movement.analytics.created", "athlete.created", "export.completed"}
+
+
+@pytest.mark.parametrize(
+    ("patterns", "names", "chosen"),
+    [
+        ([], CATALOG, "movement.analytics.created"),
+        (["movement.*", "athlete.*"], CATALOG, "movement.analytics.created"),
+        (["export.completed", "athlete.*"], CATALOG, "athlete.created"),
+        (["webhook.created"], CATALOG, "webhook.created"),
+        # What it wants is in the catalog no more.
+        (["gone.type"], CATALOG, "webhook.created"),
+        (["gone.type"], {"b.c", "a.b"}, "a.b"),
+        ([], set(), None),
+    ],
+)
+def test_an_endpoint_is_tested_with_what_it_most_likely_gets(
+    patterns: list[str], names: set[str], chosen: str | None
+) -> None:
+    assert type_of_choice(Subscription(patterns), names) == chosen
+
+
+def test_the_data_is_the_catalogs_example_where_that_can_be_data() -> None:
+    assert data_of('{"object": {"name": "Tomás"}}') == '{"object": {"name": "Tomás"}}'.encode()
+    for example in (None, "[1]", "5", '"text"', "null"):
+        assert data_of(example) == DATA_WITHOUT_EXAMPLE

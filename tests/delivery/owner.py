@@ -1,0 +1,73 @@
+"""Whoever owns the endpoints of a world, and does with them what the services let owners do."""
+
+import asyncio
+
+from uplift_server.core.addresses import AddressPolicy
+from uplift_server.core.cursors import Cursors
+from uplift_server.core.ids import delivery_id, prefixed
+from uplift_server.core.scopes import Scope
+from uplift_server.service.deliveries import Deliveries
+from uplift_server.service.endpoint_states import EndpointStates
+from uplift_server.service.endpoints import Endpoints
+from uplift_server.service.greeting import Greeter
+from uplift_server.service.means import Means, Repeat
+from uplift_server.service.principals import Caller, Principal
+from uplift_server.service.registration import Registrar
+from uplift_server.service.trials import Trial, Trials
+from uplift_server.store.records import Delivery, HeldAction
+from uplift_server.store.sealing import Sealer
+
+from .world import World
+
+
+async def _nowhere(_host: str) -> list[str]:
+    return []
+
+
+class Owner:
+    """The services over a world as it is now: to be made anew after a restart."""
+
+    def __init__(self, world: World) -> None:
+        means = Means(world.database, world.directory, world.clock, world.engine, Cursors(bytes(32)))
+        registrar = Registrar(AddressPolicy(allow_private_networks=False), _nowhere)
+        owned = Endpoints(means, Sealer(b"k" * 32), registrar, Greeter(means))
+        self._world = world
+        self._states = EndpointStates(means, owned)
+        self._deliveries = Deliveries(means)
+        self._trials = Trials(means, owned)
+        seq = world.account.seq
+        self.caller = Caller(Principal(b"k" * 16, seq, frozenset(Scope), "owner"), seq)
+
+    def _endpoint(self, seq: int) -> str:
+        return self._world.directory.endpoints[seq].id_text
+
+    async def pause(self, seq: int) -> None:
+        """Pause an endpoint."""
+        await self._states.pause(self.caller, self._endpoint(seq))
+
+    async def enable(self, seq: int, held: HeldAction = HeldAction.SEND) -> None:
+        """Enable an endpoint."""
+        await self._states.enable(self.caller, self._endpoint(seq), held)
+
+    async def cancel(self, event_id: bytes, seq: int) -> Delivery:
+        """Cancel a delivery."""
+        return await self._deliveries.cancel(self.caller, self.delivery(event_id, seq))
+
+    async def resend(self, event_id: bytes, seq: int) -> Delivery:
+        """Resend a delivery."""
+        return await self._deliveries.resend(self.caller, self.delivery(event_id, seq))
+
+    async def test(self, seq: int, *, key: str | None = None) -> Trial:
+        """Test an endpoint, letting time pass while the answer takes it."""
+        repeat = None if key is None else Repeat(key, b"")
+        trial = asyncio.ensure_future(self._trials.send(self.caller, self._endpoint(seq), None, repeat=repeat))
+        await self._world.stepping(asyncio.wait([trial]))
+        return trial.result()
+
+    def delivery(self, event_id: bytes, seq: int) -> str:
+        """The id of a delivery."""
+        return delivery_id(event_id, self._world.directory.endpoints[seq].record.id)
+
+    def endpoint_id(self, seq: int) -> str:
+        """The id of an endpoint."""
+        return prefixed("ep", self._world.directory.endpoints[seq].record.id)
