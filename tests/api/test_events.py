@@ -3,11 +3,15 @@
 import base64
 import threading
 import time
+from dataclasses import replace
 from typing import Any
+
+import sqlalchemy as sa
 
 from uplift_server.core import ids
 from uplift_server.core.deliveries import Status
-from uplift_server.store import events
+from uplift_server.store import events, upkeep
+from uplift_server.store.schema import events as table
 
 BASE = 1_800_000_000_000
 """An instant after which only these tests have events."""
@@ -145,6 +149,23 @@ def test_a_deleted_types_events_keep_its_name(server: Any) -> None:
     server.operator.delete("/v1/event-types/soon.gone")
     assert owner.get(f"/v1/events/{event}").json["type"] == "soon.gone"
     assert [each["id"] for each in owner.get("/v1/events?type=soon.gone").json["data"]] == [event]
+
+
+def test_a_name_means_the_latest_type_that_had_it(server: Any) -> None:
+    """Also where an earlier one of this name was removed for good while the server ran."""
+    account = server.account()
+    (kept,) = (replace(kept, bite=1000) for kept in upkeep.KEPT if kept.name == "event_types")
+    for newest in ("newest.once", "newest.twice"):
+        server.operator.put("/v1/event-types/gone.twice", {"description": "x"})
+        event = server.event(account, type_name="gone.twice")
+        server.operator.put(f"/v1/event-types/{newest}", {"description": "x"})
+        server.operator.delete("/v1/event-types/gone.twice")
+        listed = server.owner(account).get("/v1/events?type=gone.twice").json["data"]
+        assert [each["id"] for each in listed] == [event]
+        number = ids.parse_uuid(event)
+        server.run(lambda: server.database.write(lambda c: c.execute(sa.delete(table).where(table.c.id == number))))  # noqa: B023
+        seen = server.run(lambda: server.database.read(lambda c: upkeep.look(c, kept, before=2**60, after=None)))
+        assert server.run(lambda: server.database.write(lambda c: upkeep.remove(c, kept, seen.doomed, before=2**60)))  # noqa: B023
 
 
 def test_a_chosen_id_may_be_two_accounts(server: Any) -> None:

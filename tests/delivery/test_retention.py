@@ -1,19 +1,26 @@
 """Retention: once a minute, bite by bite, with pauses, until told to stop."""
 
 import asyncio
+import contextlib
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
+from uplift_server.core.audit import SYSTEM, AuditEntry
 from uplift_server.core.deliveries import Status
-from uplift_server.delivery.retention import BITE, BITE_PAUSE_MS, ROUND_EVERY_MS, Retention
+from uplift_server.delivery.retention import BITE_PAUSE_MS, LOOK_AGAIN_EVERY_MS, ROUND_EVERY_MS, Retention
+from uplift_server.store import accounts, audit, schema
 from uplift_server.store.errors import Unavailable
-from uplift_server.store.schema import attempts, deliveries, events, idempotency_keys
+from uplift_server.store.schema import attempts, audit_log, deliveries, events, idempotency_keys
+from uplift_server.store.upkeep import KEPT, Kept, remove
 
-from .world import HOUR, START, World
+from .world import HOUR, SECOND, START, World, answer
 
 KEEP_MS = 24 * HOUR
+(BITE,) = (kept.bite for kept in KEPT if kept.table is events)
 
 
 async def count(world: World, table: sa.Table) -> int:
@@ -23,10 +30,44 @@ async def count(world: World, table: sa.Table) -> int:
     return found
 
 
+async def seqs(world: World, table: sa.Table) -> list[int]:
+    """The numbers of a table's rows."""
+    return await world.database.read(lambda c: sorted(c.scalars(sa.select(table.c.seq))))
+
+
+async def pruned(world: World, retention: Retention | None = None) -> dict[str, int]:
+    """One pass, of a retention that is new where none is given: how many rows of each table went."""
+    chosen = retention or Retention(world.database, world.clock, retention_ms=KEEP_MS)
+    task = asyncio.create_task(chosen.prune_once(asyncio.Event()))
+    # Time stands still until all that waits is waiting for it.
+    world.engine._tasks.append(task)  # type: ignore[arg-type]
+    with contextlib.suppress(Unavailable):
+        await world.stepping(task)
+    world.engine._tasks.remove(task)  # type: ignore[arg-type]
+    return +task.result()
+
+
+class Counting:
+    """A database that counts what is asked of it."""
+
+    def __init__(self, world: World) -> None:
+        self._database = world.database
+        self.reads = self.writes = 0
+
+    async def read(self, body: Any) -> Any:
+        self.reads += 1
+        return await self._database.read(body)
+
+    async def write(self, body: Any) -> Any:
+        self.writes += 1
+        return await self._database.write(body)
+
+
 async def running(world: World, *, retention_ms: int = KEEP_MS) -> tuple[asyncio.Task[None], asyncio.Event]:
     """Retention at work, and how to stop it."""
     stopping = asyncio.Event()
     task = asyncio.create_task(Retention(world.database, world.clock, retention_ms=retention_ms).run(stopping))
+    world.engine._tasks.append(task)
     await world.settle()
     return task, stopping
 
@@ -55,7 +96,7 @@ async def test_what_is_still_owed_stays(tmp_path: Path) -> None:
         await world.run_for(KEEP_MS + ROUND_EVERY_MS)
         retention = Retention(world.database, world.clock, retention_ms=KEEP_MS)
         pending = (await world.statuses()).get(Status.PENDING, 0)
-        await world.stepping(retention.prune_once(asyncio.Event()))
+        await pruned(world, retention)
         assert pending == (await world.statuses()).get(Status.PENDING, 0) == 1
         assert await count(world, events) == 2
 
@@ -64,15 +105,8 @@ async def test_it_goes_on_bite_by_bite_with_pauses_until_nothing_old_is_left(tmp
     async with World(tmp_path, scan_every_ms=24 * HOUR) as world:
         await world.accept(2 * BITE + 2)
         world.clock.now += KEEP_MS + 1
-        retention = Retention(world.database, world.clock, retention_ms=KEEP_MS)
         began = world.clock.now
-        gone: list[int] = []
-
-        async def prune() -> None:
-            gone.append(await retention.prune_once(asyncio.Event()))
-
-        await world.stepping(prune())
-        assert gone == [2 * BITE + 1]
+        assert await pruned(world) == {"events": 2 * BITE + 1}
         assert world.clock.now - began == 2 * BITE_PAUSE_MS
         assert await count(world, events) == 1
 
@@ -81,32 +115,142 @@ async def test_keys_are_forgotten_also_where_no_event_goes(tmp_path: Path) -> No
     async with World(tmp_path, scan_every_ms=24 * HOUR) as world:
         await world.accept(1, idempotency_key="a")
         world.clock.now += KEEP_MS + 1
-        await world.stepping(Retention(world.database, world.clock, retention_ms=KEEP_MS).prune_once(asyncio.Event()))
+        await pruned(world)
         assert (await count(world, events), await count(world, idempotency_keys)) == (1, 0)
 
 
-@pytest.mark.parametrize("verb", ["prune", "prune_keys"])
+def cut_off_at(patch: pytest.MonkeyPatch, table: str) -> None:
+    """Let the next bite of a table find the database away."""
+
+    def cut_off(connection: sa.Connection, kept: Kept, keys: Any, **options: Any) -> int:
+        if kept.name == table:
+            raise Unavailable("cut off")
+        return remove(connection, kept, keys, **options)
+
+    patch.setattr("uplift_server.delivery.retention.remove", cut_off)
+
+
+@pytest.mark.parametrize("table", ["idempotency_keys", "events"])
 async def test_a_repeat_is_taken_wherever_a_round_was_cut_off(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, table: str
 ) -> None:
     """No key outlives its event: the repeat could then neither be answered nor stored."""
     async with World(tmp_path, scan_every_ms=24 * HOUR) as world:
         await world.accept(1, idempotency_key="a")
         await world.accept(1)
         world.clock.now += KEEP_MS + 1
-
-        def cut_off(*_args: object, **_kwargs: object) -> None:
-            raise Unavailable("cut off")
-
-        monkeypatch.setattr(f"uplift_server.delivery.retention.{verb}", cut_off)
-        round_ = Retention(world.database, world.clock, retention_ms=KEEP_MS).prune_once(asyncio.Event())
+        cut_off_at(monkeypatch, table)
         with pytest.raises(Unavailable):
-            await world.stepping(round_)
+            await pruned(world)
 
         # Before the keys' turn the repeat is still known, after it it is a new event.
         (again,) = await world.accept(1, idempotency_key="a")
-        assert again.duplicate is (verb == "prune_keys")
+        assert again.duplicate is (table == "idempotency_keys")
         assert await count(world, idempotency_keys) == 1
+
+
+@pytest.mark.parametrize("table", ["idempotency_keys", "events", "audit_log", "endpoints"])
+async def test_a_kill_between_two_bites_leaves_the_rest_to_the_next_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, table: str
+) -> None:
+    """An account that was deleted goes with all it had, wherever the process ended, and nothing else does."""
+    async with World(tmp_path, scan_every_ms=24 * HOUR) as world:
+        other = await world.new_account()
+        gone = await world.endpoint("gone.test", account=other)
+        await world.endpoint("one.test")
+        newest = await world.new_account()
+        await world.accept(BITE + 2, account=other, idempotency_key=None)
+        await world.accept(1, account=other, idempotency_key="a")
+        entry = AuditEntry(other.seq, world.clock.now, SYSTEM, "account.deleted", "x", {})
+        await world.database.write(lambda c: (audit.add(c, entry), audit.add(c, entry)))
+        await world.database.write(lambda c: accounts.delete(c, other.id, now=world.clock.now))
+        world.directory.drop_endpoint(gone.seq)
+        world.directory.drop_account(other.seq)
+        world.clock.now += KEEP_MS + 1
+        await world.accept(1)
+
+        with monkeypatch.context() as patch:
+            cut_off_at(patch, table)
+            with pytest.raises(Unavailable):
+                await pruned(world)
+        await world.kill()
+        await world.accept(1)
+        await pruned(world)
+
+        # The newest entry of the log stays, and so does its account.
+        assert [await count(world, t) for t in (events, deliveries, idempotency_keys, audit_log)] == [2, 2, 0, 1]
+        assert await seqs(world, schema.endpoints) == [gone.seq + 1]
+        assert await seqs(world, schema.accounts) == [world.account.seq, other.seq, newest.seq]
+        await world.database.write(lambda c: audit.add(c, replace(entry, at=world.clock.now, account_seq=None)))
+        await pruned(world)
+        assert await seqs(world, schema.accounts) == [world.account.seq, newest.seq]
+
+
+async def test_what_is_under_way_meanwhile_is_neither_lost_nor_late(tmp_path: Path) -> None:
+    """Events are accepted, delivered and given up while bites of old ones go."""
+    async with World(tmp_path, delays_ms=(SECOND,), scan_every_ms=SECOND) as world:
+        await world.endpoint("one.test")
+        await world.endpoint("fails.test", lambda _: answer(500))
+        await world.accept(4 * BITE)
+        await world.run_for(10 * SECOND)
+        world.clock.now += KEEP_MS
+        task, stopping = await running(world)
+        accepted = []
+        for _ in range(30):
+            began = world.clock.now
+            accepted += await world.accept(5)
+            assert world.sender.times("one.test")[-5:] == [began] * 5
+            await world.run_for(ROUND_EVERY_MS // 20)
+        await world.run_for(ROUND_EVERY_MS)
+        assert await seqs(world, events) == [each.seq for each in accepted]
+        assert await world.statuses() == {Status.DELIVERED: 150, Status.FAILED: 150}
+        stopping.set()
+        await world.run_for(ROUND_EVERY_MS)
+        await task
+
+
+async def test_what_stays_is_passed_over_until_an_hour_has_gone(tmp_path: Path) -> None:
+    """There may be millions that somebody may still get."""
+    async with World(tmp_path, scan_every_ms=24 * HOUR) as world:
+        await world.pause((await world.endpoint("one.test")).seq)
+        await world.accept(2 * BITE + 1)
+        world.clock.now += KEEP_MS + 1
+        database: Any = Counting(world)
+        retention = Retention(database, world.clock, retention_ms=KEEP_MS)
+
+        await pruned(world, retention)
+        assert (database.reads, database.writes) == (len(KEPT) + 2, 0)
+        await pruned(world, retention)
+        assert (database.reads, database.writes) == (2 * len(KEPT) + 2, 0)
+        await world.database.write(lambda c: c.execute(sa.update(deliveries).values(status=int(Status.CANCELLED))))
+        world.clock.now += LOOK_AGAIN_EVERY_MS - 2 * BITE_PAUSE_MS - 1
+        await pruned(world, retention)
+        assert await count(world, events) == 2 * BITE + 1
+        world.clock.now += 1
+        await pruned(world, retention)
+        assert await count(world, events) == 1
+
+
+async def test_a_clock_set_back_does_not_put_the_second_look_off(tmp_path: Path) -> None:
+    async with World(tmp_path, scan_every_ms=24 * HOUR) as world:
+        await world.pause((await world.endpoint("one.test")).seq)
+        await world.accept(2)
+        world.clock.now += 9 * KEEP_MS
+        retention = Retention(world.database, world.clock, retention_ms=KEEP_MS)
+        await pruned(world, retention)
+        await world.database.write(lambda c: c.execute(sa.update(deliveries).values(status=int(Status.CANCELLED))))
+        world.clock.now -= 5 * KEEP_MS
+        await pruned(world, retention)
+        assert await count(world, events) == 1
+
+
+async def test_nothing_is_written_where_nothing_is_old(tmp_path: Path) -> None:
+    async with World(tmp_path, scan_every_ms=24 * HOUR) as world:
+        await world.endpoint("one.test")
+        await world.accept(3)
+        database: Any = Counting(world)
+        await pruned(world, Retention(database, world.clock, retention_ms=KEEP_MS))
+        assert (database.reads, database.writes) == (len(KEPT), 0)
 
 
 async def test_a_retention_of_nothing_keeps_everything(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from uplift_server.store import (
     replays,
     schema_version,
     trials,
+    upkeep,
     waiting,
 )
 from uplift_server.store.audit import AuditFilter
@@ -175,6 +176,47 @@ def test_what_waits_is_found_by_its_own_index(raw: sqlite3.Connection, index: st
         sa.event.remove(connection, "before_cursor_execute", explain)
         assert any(f"INDEX {index}" in plan for plan in plans), plans
         assert not any(plan.startswith("SCAN deliveries") for plan in plans), plans
+
+
+OLD_BY = {
+    "idempotency_keys": "idempotency_keys_by_age",
+    "idempotent_creates": "idempotent_creates_by_age",
+    "events": "INTEGER PRIMARY KEY",
+    "audit_log": "audit_log_by_age",
+    "notices": "notices_done",
+    "replays": "replays_completed",
+    "endpoints": "endpoints_deleted",
+    "event_types": "event_types_deleted",
+    "api_keys": "api_keys_revoked",
+    "accounts": "accounts_deleted",
+}
+
+
+@pytest.mark.parametrize("kept", upkeep.KEPT, ids=lambda kept: kept.name)
+def test_what_is_old_is_found_and_removed_by_indexes(raw: sqlite3.Connection, kept: upkeep.Kept) -> None:
+    """Whatever refers to it too: a look costs the same however much there is that is not old."""
+    key = tuple(range(1, 1 + len(kept.key)))
+    place = key if kept.goes_by_number else (1, *key)
+    with bound(raw) as connection:
+        plans: list[str] = []
+
+        def explain(_c: Any, _cursor: Any, statement: str, parameters: Any, _ctx: Any, many: bool) -> None:
+            first = parameters[0] if many else parameters
+            plans.extend(row[3] for row in raw.execute(f"EXPLAIN QUERY PLAN {statement}", first))
+
+        sa.event.listen(connection, "before_cursor_execute", explain)
+        upkeep.look(connection, kept, before=1, after=place)
+        assert plans[0].startswith(f"SEARCH {kept.name} USING "), plans
+        assert OLD_BY[kept.name] in plans[0], plans
+        upkeep.look(connection, kept, before=1, after=None)
+        raw.execute("BEGIN")
+        upkeep.remove(connection, kept, [key, key], before=2**40)
+        raw.execute("ROLLBACK")
+        sa.event.remove(connection, "before_cursor_execute", explain)
+    scans = {" ".join(plan.split()[:2]) for plan in plans if plan.startswith("SCAN") and "CONSTANT ROW" not in plan}
+    # From the first of all events on, and every account's events of a type that is to go, which is seldom.
+    assert scans == {"events": {"SCAN events"}, "event_types": {"SCAN accounts"}}.get(kept.name, set()), plans
+    assert not [plan for plan in plans if "TEMP B-TREE" in plan], plans
 
 
 def check(statement: str, plan: list[str]) -> None:

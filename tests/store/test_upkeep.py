@@ -3,16 +3,32 @@
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
 from uplift_server.core.deliveries import Status
 from uplift_server.store import schema_version
-from uplift_server.store.schema import attempts, deliveries, events, idempotency_keys, idempotent_creates
+from uplift_server.store.schema import (
+    accounts,
+    api_keys,
+    attempts,
+    audit_log,
+    deliveries,
+    endpoints,
+    event_types,
+    events,
+    idempotency_keys,
+    idempotent_creates,
+    metadata,
+    notices,
+    replays,
+)
 from uplift_server.store.sqlite.connection import bound
-from uplift_server.store.upkeep import Pruned, prune, prune_keys
+from uplift_server.store.upkeep import KEPT, Kept, look, remove
 from uplift_server.store.waiting import cancel_waiting
 
 OLD, BEFORE, NEW = 1000, 2000, 3000
@@ -120,37 +136,113 @@ def test_cancelling_takes_a_bite_at_a_time(connection: sa.Connection) -> None:
     assert [cancel_waiting(connection, 1, now=NEW, limit=2) for _ in range(4)] == [2, 2, 1, 0]
 
 
-# ---- pruning events
+# ---- retention
+
+KINDS = {kept.name: kept for kept in KEPT}
+
+
+def bite(connection: sa.Connection, kept: Kept, after: Any = None, rows: int = 10) -> tuple[int, Any, bool]:
+    """Look and remove: how many went, where to go on, whether there may be more."""
+    seen = look(connection, replace(kept, bite=rows), before=BEFORE, after=after)
+    return remove(connection, kept, seen.doomed, before=BEFORE), seen.place, seen.more
+
+
+def bites(connection: sa.Connection, kept: Kept, rows: int) -> list[int]:
+    """How many rows went with each bite of a pass."""
+    counts, after, more = [], None, True
+    while more:
+        count, after, more = bite(connection, kept, after, rows)
+        counts.append(count)
+    return counts
+
+
+def prune(connection: sa.Connection) -> dict[str, int]:
+    """A whole pass: how many rows of each table went, where any did."""
+    counts = {kept.name: sum(bites(connection, kept, rows=3)) for kept in KEPT}
+    return {name: count for name, count in counts.items() if count}
+
+
+def row(connection: sa.Connection, table: sa.Table, number: int = 1, **values: Any) -> None:
+    """A row of any table, in which whatever is not said says nothing; an id is the number's."""
+    filled: dict[str, Any] = {}
+    for column in table.c:
+        if column.name == "seq":
+            filled[column.name] = number
+        elif isinstance(column.type, sa.LargeBinary) and not column.nullable:
+            filled[column.name] = number.to_bytes(16, "big")
+        elif column.unique or column.primary_key:
+            filled[column.name] = str(number)
+        elif not column.nullable and column.server_default is None:
+            filled[column.name] = "" if isinstance(column.type, sa.Text) else 0
+    filled |= values
+    connection.execute(sa.insert(table).values(filled))
+
+
+ENDS = {
+    "idempotency_keys": {"account_seq": 1, "event_seq": 1},
+    "idempotent_creates": {"account_seq": 1},
+    "events": {"account_seq": 1, "type_seq": 1},
+}
+"""What else a row has to say that nothing needs."""
+
+
+def ended(connection: sa.Connection, kept: Kept, number: int, at: int | None) -> None:
+    """A row that nothing needs, of an instant."""
+    row(connection, kept.table, number, **{**ENDS.get(kept.name, {}), kept.since.name: at})
+
+
+def left(connection: sa.Connection, table: sa.Table) -> list[Any]:
+    """What is left of a table, by the last column of its key."""
+    return sorted(connection.scalars(sa.select(list(table.primary_key)[-1])))
+
+
+def test_all_that_grows_is_kept_for_a_time_only() -> None:
+    """What is added to the schema is to be thought of here."""
+    with_events = {column.table.name for kept in KEPT for column in kept.parts}
+    for_ever = {"marks"}
+    assert set(KINDS) | with_events | for_ever == set(metadata.tables)
+
+
+@pytest.mark.parametrize("kept", KEPT, ids=KINDS)
+def test_what_is_old_goes_a_bite_at_a_time_and_what_is_not_stays(connection: sa.Connection, kept: Kept) -> None:
+    for number in range(1, 6):
+        ended(connection, kept, number, OLD)
+    ended(connection, kept, 6, BEFORE)
+    ended(connection, kept, 7, NEW)
+
+    assert bites(connection, kept, rows=2) == [2, 2, 1]
+    assert len(left(connection, kept.table)) == 2
+    assert bites(connection, kept, rows=2) == [0]
+
+
+@pytest.mark.parametrize("kept", [kept for kept in KEPT if kept.since.nullable], ids=lambda kept: kept.name)
+def test_what_is_in_use_stays_however_old(connection: sa.Connection, kept: Kept) -> None:
+    ended(connection, kept, 1, None)
+    ended(connection, kept, 2, NEW)
+    assert prune(connection) == {}
+
+
+@pytest.mark.parametrize("kept", [kept for kept in KEPT if "seq" in kept.table.c], ids=lambda kept: kept.name)
+def test_no_number_is_ever_given_twice(connection: sa.Connection, kept: Kept) -> None:
+    """The newest row stays, however old: the next one's number follows on from it."""
+    assert prune(connection) == {}
+    for number in (1, 2):
+        ended(connection, kept, number, OLD)
+
+    assert prune(connection) == {kept.name: 1}
+    assert prune(connection) == {}
+    assert left(connection, kept.table) == [2]
 
 
 def test_an_old_event_goes_with_everything_that_belongs_to_it(connection: sa.Connection) -> None:
     event(connection, 1, Status.DELIVERED, Status.FAILED, Status.CANCELLED)
     event(connection, 2, Status.DELIVERED, created_at=NEW)
 
-    assert prune(connection, before=BEFORE, after_seq=0, limit=10) == Pruned(1, 1, done=True)
+    assert bite(connection, KINDS["events"]) == (1, (1,), False)
 
     assert seqs(connection) == [2]
     assert seqs(connection, deliveries.c.event_seq) == [2]
     assert seqs(connection, attempts.c.event_seq) == [2]
-
-
-def test_the_newest_event_stays_however_old(connection: sa.Connection) -> None:
-    """The next event's number follows on from it."""
-    assert prune(connection, before=BEFORE, after_seq=0, limit=10) == Pruned(0, 0, done=True)
-    event(connection, 1, Status.DELIVERED)
-    event(connection, 2, Status.DELIVERED)
-
-    assert prune(connection, before=BEFORE, after_seq=0, limit=10).events == 1
-    assert prune(connection, before=BEFORE, after_seq=0, limit=10).events == 0
-    assert seqs(connection) == [2]
-
-
-def test_an_event_goes_only_at_the_instant_after_its_time(connection: sa.Connection) -> None:
-    event(connection, 1, created_at=BEFORE)
-    event(connection, 2, created_at=NEW)
-
-    assert prune(connection, before=BEFORE, after_seq=0, limit=10).events == 0
-    assert prune(connection, before=BEFORE + 1, after_seq=0, limit=10).events == 1
 
 
 @pytest.mark.parametrize("status", [Status.PENDING, Status.HELD])
@@ -159,10 +251,33 @@ def test_an_event_that_somebody_may_still_get_stays_whole(connection: sa.Connect
     event(connection, 2, Status.DELIVERED)
     event(connection, 3, created_at=NEW)
 
-    assert prune(connection, before=BEFORE, after_seq=0, limit=10) == Pruned(1, 2, done=True)
+    assert bite(connection, KINDS["events"]) == (1, (2,), False)
 
     assert seqs(connection) == [1, 3]
     assert seqs(connection, attempts.c.event_seq) == [1, 1]
+
+
+def test_an_event_stays_that_is_resent_between_the_look_and_the_removal(connection: sa.Connection) -> None:
+    event(connection, 1, Status.DELIVERED)
+    event(connection, 2, Status.FAILED)
+    event(connection, 3, created_at=NEW)
+    seen = look(connection, KINDS["events"], before=BEFORE, after=None)
+    assert seen.doomed == [(1,), (2,)]
+    connection.execute(sa.update(deliveries).where(deliveries.c.event_seq == 2).values(status=Status.PENDING))
+
+    assert remove(connection, KINDS["events"], seen.doomed, before=BEFORE) == 1
+    assert seqs(connection) == [2, 3]
+    assert seqs(connection, attempts.c.event_seq) == [2]
+
+
+def test_a_type_that_is_published_anew_between_the_look_and_the_removal_stays(connection: sa.Connection) -> None:
+    kept = KINDS["event_types"]
+    ended(connection, kept, 1, OLD)
+    ended(connection, kept, 2, NEW)
+    seen = look(connection, replace(kept, bite=2), before=BEFORE, after=None)
+    connection.execute(sa.update(event_types).where(event_types.c.seq == 1).values(deleted_at=None))
+
+    assert remove(connection, kept, seen.doomed, before=BEFORE) == 0
 
 
 def test_pruning_goes_on_behind_events_that_stay(connection: sa.Connection) -> None:
@@ -173,43 +288,85 @@ def test_pruning_goes_on_behind_events_that_stay(connection: sa.Connection) -> N
         event(connection, seq, Status.DELIVERED)
     event(connection, 8, created_at=NEW)
 
-    bites, after = [], 0
-    while True:
-        pruned = prune(connection, before=BEFORE, after_seq=after, limit=2)
-        bites.append((pruned.events, pruned.through_seq))
-        after = pruned.through_seq
-        if pruned.done:
-            break
-
-    assert bites == [(0, 2), (0, 4), (2, 6), (1, 7)]
+    assert bites(connection, KINDS["events"], rows=2) == [0, 0, 2, 1]
     assert seqs(connection) == [1, 2, 3, 4, 8]
 
 
-# ---- pruning keys
+@pytest.mark.parametrize("kept", [kept for kept in KEPT if not kept.goes_by_number], ids=lambda kept: kept.name)
+def test_rows_of_one_instant_are_gone_through_in_the_order_of_their_keys(connection: sa.Connection, kept: Kept) -> None:
+    for number in range(1, 6):
+        ended(connection, kept, number, OLD)
+    seen, after, more = [], None, True
+    while more:
+        found = look(connection, replace(kept, bite=2), before=BEFORE, after=after)
+        seen += found.doomed
+        after, more = found.place, found.more
+
+    assert len(seen) == len(set(seen)) == (4 if "seq" in kept.table.c else 5)
 
 
-def key(connection: sa.Connection, table: sa.Table, name: str, created_at: int) -> None:
-    """A remembered key."""
-    values = {"account_seq": 1, "key": name, "created_at": created_at}
-    if table is idempotency_keys:
-        values |= {"event_seq": 1}
-    else:
-        values |= {"kind": "endpoint", "request_digest": b"", "object_id": b""}
-    connection.execute(sa.insert(table).values(values))
+def test_a_notice_that_is_still_to_be_sent_stays(connection: sa.Connection) -> None:
+    row(connection, notices, 1, created_at=OLD, due_at=NEW)
+    row(connection, notices, 2, created_at=OLD)
+    row(connection, notices, 3, created_at=NEW, due_at=NEW)
+    assert prune(connection) == {"notices": 1}
+    assert left(connection, notices) == [1, 3]
 
 
-@pytest.mark.parametrize("table", [idempotency_keys, idempotent_creates], ids=lambda table: table.name)
-def test_old_keys_are_forgotten_a_bite_at_a_time(connection: sa.Connection, table: sa.Table) -> None:
-    for number in range(5):
-        key(connection, table, f"old{number}", OLD)
-    key(connection, table, "edge", BEFORE)
+REFERENCES = {
+    "replays": [(deliveries, {"event_seq": 1, "endpoint_seq": 1, "replay_seq": 1})],
+    "endpoints": [(deliveries, {"event_seq": 1, "endpoint_seq": 1}), (replays, {"endpoint_seq": 1})],
+    "event_types": [(events, {"account_seq": 8, "type_seq": 1, "created_at": NEW})],
+    "accounts": [
+        (events, {"account_seq": 1, "type_seq": 1, "created_at": NEW}),
+        (endpoints, {"account_seq": 1}),
+        (api_keys, {"account_seq": 1}),
+        (replays, {"account_seq": 1}),
+        (audit_log, {"account_seq": 1, "at": NEW}),
+        (idempotency_keys, {"account_seq": 1, "event_seq": 1, "created_at": NEW}),
+        (idempotent_creates, {"account_seq": 1, "created_at": NEW}),
+    ],
+}
 
-    assert [prune_keys(connection, before=BEFORE, limit=2) for _ in range(4)] == [2, 2, 1, 0]
-    assert list(connection.scalars(sa.select(table.c.key))) == ["edge"]
+
+@pytest.mark.parametrize(
+    ("name", "table", "values"),
+    [(name, *reference) for name, references in REFERENCES.items() for reference in references],
+    ids=lambda value: value.name if isinstance(value, sa.Table) else value if isinstance(value, str) else "",
+)
+def test_what_something_refers_to_stays_for_as_long(
+    connection: sa.Connection, name: str, table: sa.Table, values: dict[str, Any]
+) -> None:
+    kept = KINDS[name]
+    row(connection, accounts, 8)
+    for number in (1, 2):
+        ended(connection, kept, number, OLD)
+    ended(connection, kept, 9, NEW)
+    row(connection, table, **values)
+
+    assert bite(connection, kept)[0] == 1
+    assert 1 in left(connection, kept.table)
+    connection.execute(sa.delete(table))
+    assert bite(connection, kept)[0] == 1
+    assert 1 not in left(connection, kept.table)
 
 
-def test_both_kinds_of_keys_count(connection: sa.Connection) -> None:
-    key(connection, idempotency_keys, "a", OLD)
-    key(connection, idempotent_creates, "a", OLD)
+def test_whatever_refers_to_something_goes_before_it(connection: sa.Connection) -> None:
+    """An account that was deleted long ago goes with all that it had, in one pass."""
+    for number, at in ((1, OLD), (2, None)):
+        row(connection, accounts, number, deleted_at=at)
+        row(connection, api_keys, number, account_seq=number, revoked_at=at)
+        row(connection, event_types, number, deleted_at=at)
+        row(connection, endpoints, number, account_seq=number, deleted_at=at)
+        row(connection, events, number, account_seq=number, type_seq=number, created_at=at or NEW)
+        row(connection, deliveries, event_seq=number, endpoint_seq=number, account_seq=number, status=Status.CANCELLED)
+        row(connection, replays, number, account_seq=number, endpoint_seq=number, completed_at=at)
+        row(connection, audit_log, number, account_seq=number, at=at or NEW)
+        row(connection, idempotency_keys, number, account_seq=number, event_seq=number, created_at=at or NEW)
+        row(connection, idempotent_creates, number, account_seq=number, created_at=at or NEW)
+        row(connection, notices, number, account_seq=number, created_at=at or NEW)
 
-    assert prune_keys(connection, before=BEFORE, limit=5) == 2
+    assert prune(connection) == dict.fromkeys(KINDS, 1)
+    for table in (kept.table for kept in KEPT):
+        assert len(left(connection, table)) == 1
+    assert seqs(connection, deliveries.c.event_seq) == [2]

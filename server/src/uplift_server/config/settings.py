@@ -91,7 +91,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     Setting("UPLIFT_EGRESS_CA_FILE", "egress_ca_file", "path", kinds.file, None,
             "the certificates of authorities to trust", derived="the system's"),
     Setting("UPLIFT_RETENTION", "retention_ms", "1m to 3650d, or 0", kinds.retention, "30d",
-            "how long events, deliveries and idempotency keys are kept; 0 for ever"),
+            "how long data is kept; 0 for ever"),
     Setting("UPLIFT_LOG_FORMAT", "log_format", "console, json or none", kinds.log_format, None,
             "the form of the log lines on standard error; none leaves warnings only",
             derived="console on a terminal, else json"),

@@ -1,25 +1,30 @@
-"""Retention: deletes what is older than the operator wants to keep, in bites that traffic does not feel."""
+"""Retention: removes what is older than the operator wants to keep, in bites that traffic does not feel."""
 
 import asyncio
-from typing import Final
+from collections import Counter
+from typing import Any, Final
 
 from uplift_server.delivery.clock import Clock
 from uplift_server.store.contract import Database
 from uplift_server.store.errors import Unavailable
-from uplift_server.store.upkeep import prune, prune_keys
+from uplift_server.store.upkeep import KEPT, Kept, look, remove
 
-BITE: Final = 300
-BITE_PAUSE_MS: Final = 50
+BITE_PAUSE_MS: Final = 20
 ROUND_EVERY_MS: Final = 60_000
+LOOK_AGAIN_EVERY_MS: Final = 3_600_000
+"""After how long what was old and still needed is looked at again: there may be any number of it."""
 
 
 class Retention:
-    """Looks once a minute for events past their retention (ms; 0: keep everything)."""
+    """Looks once a minute for what is past its retention (ms; 0: keep everything)."""
 
     def __init__(self, database: Database, clock: Clock, *, retention_ms: int) -> None:
         self._database = database
         self._clock = clock
         self._retention_ms = retention_ms
+        self._places: dict[str, tuple[Any, ...] | None] = {}
+        """By table, behind what was old and stayed."""
+        self._looked_again_at = 0
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Prune until stopped."""
@@ -30,23 +35,31 @@ class Retention:
             except Unavailable:
                 continue
 
-    async def prune_once(self, stopping: asyncio.Event) -> int:
-        """One pass over everything old; how many events went."""
-        before = self._clock.now_ms() - self._retention_ms
-        # Keys first, and all of them: one that outlived its event could neither be answered nor be used again.
-        while not stopping.is_set():
-            keys = await self._database.write(lambda c: prune_keys(c, before=before, limit=BITE))
-            if keys == 0:
-                break
-            await self._clock.wait(stopping, BITE_PAUSE_MS)
+    async def prune_once(self, stopping: asyncio.Event) -> Counter[str]:
+        """One pass over everything old; how many rows of which table went, not counting what goes with them."""
+        now = self._clock.now_ms()
+        # Also when the clock was set back: what has been passed over may be old once more.
+        if abs(now - self._looked_again_at) >= LOOK_AGAIN_EVERY_MS:
+            self._looked_again_at = now
+            self._places.clear()
+        gone: Counter[str] = Counter()
+        for kept in KEPT:
+            gone[kept.name] = await self._prune(kept, now - self._retention_ms, stopping)
+        return gone
+
+    async def _prune(self, kept: Kept, before: int, stopping: asyncio.Event) -> int:
         count = 0
-        after_seq = 0
+        after = self._places.get(kept.name)
         while not stopping.is_set():
-            at = after_seq
-            pruned = await self._database.write(lambda c: prune(c, before=before, after_seq=at, limit=BITE))  # noqa: B023 - run before the next turn
-            count += pruned.events
-            after_seq = pruned.through_seq
-            if pruned.done:
+            at = after
+            seen = await self._database.read(lambda c: look(c, kept, before=before, after=at))  # noqa: B023 - run before the next turn
+            if seen.doomed:
+                doomed = seen.doomed
+                count += await self._database.write(lambda c: remove(c, kept, doomed, before=before))  # noqa: B023
+            after = seen.place
+            if kept.may_stay:
+                self._places[kept.name] = after
+            if not seen.more:
                 break
             await self._clock.wait(stopping, BITE_PAUSE_MS)
         return count

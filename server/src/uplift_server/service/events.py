@@ -94,9 +94,10 @@ def type_seq_of(directory: Directory, name: str | None) -> tuple[int | None, lis
     live = directory.event_types.get(name)
     if live is not None:
         return live.seq, []
-    for seq, deleted in directory.event_types_by_seq.items():
-        if deleted.name == name:
-            return seq, []
+    # Once one was removed for good, its name may have been another's, whose number is higher.
+    deleted = [seq for seq, each in directory.event_types_by_seq.items() if each.name == name]
+    if deleted:
+        return max(deleted), []
     return None, [
         Problem("type", "event_type_unknown", f"There is no event type {name[:200]}. See GET /v1/event-types.")
     ]
