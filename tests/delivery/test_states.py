@@ -120,6 +120,7 @@ async def test_enabling_starts_health_and_breaker_afresh(tmp_path: Path) -> None
         world.sender.latency_ms["one.test"] = 3000
         await world.run_for(2 * SECOND)
         await world.switch_off(endpoint.seq, EndpointState.DISABLED, DisabledReason.FAILING)
+        assert world.engine.next_probe_at(endpoint.seq) is None
         world.sender.scripts["one.test"] = lambda _: answer(200)
         await world.enable(endpoint.seq)
         assert endpoint.health == endpoint.record.health == Health()

@@ -232,8 +232,9 @@ class Engine:
         self.replays.put(replay)
 
     def next_probe_at(self, endpoint_seq: int) -> int | None:
-        """When an endpoint whose breaker is open is tried next (Unix ms)."""
-        return self.lanes.next_probe_at(endpoint_seq)
+        """When an endpoint whose breaker is open is tried next (Unix ms); None while it is off."""
+        endpoint = self._directory.endpoints.get(endpoint_seq)
+        return self.lanes.next_probe_at(endpoint_seq) if endpoint is not None and endpoint.takes_deliveries else None
 
     def disable_at(self, endpoint_seq: int) -> int | None:
         """When an endpoint that fails will be disabled unless it succeeds before (Unix ms)."""
