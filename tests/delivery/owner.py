@@ -10,9 +10,10 @@ from uplift_server.service.deliveries import Deliveries
 from uplift_server.service.endpoint_states import EndpointStates
 from uplift_server.service.endpoints import Endpoints
 from uplift_server.service.greeting import Greeter
-from uplift_server.service.means import Means, Repeat
+from uplift_server.service.means import Means
 from uplift_server.service.principals import Caller, Principal
 from uplift_server.service.registration import Registrar
+from uplift_server.service.repeats import Repeat
 from uplift_server.service.trials import Trial, Trials
 from uplift_server.store.records import Delivery, HeldAction
 from uplift_server.store.sealing import Sealer

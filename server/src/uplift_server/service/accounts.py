@@ -9,22 +9,11 @@ from uplift_server.core.accounts import check_email, check_name
 from uplift_server.core.audit import difference
 from uplift_server.core.limits import CONTACT_EMAILS_MAX
 from uplift_server.core.problems import Problem
-from uplift_server.service.means import (
-    UNSET,
-    Listing,
-    Means,
-    Repeat,
-    Unset,
-    check_repeat,
-    given,
-    given_or,
-    not_found,
-    parse_id,
-    refusal,
-    refuse,
-    request_of,
-)
+from uplift_server.service.fields import UNSET, Unset, given, given_or
+from uplift_server.service.means import Listing, Means
 from uplift_server.service.principals import Caller
+from uplift_server.service.refusals import not_found, parse_id, refusal, refuse
+from uplift_server.service.repeats import Repeat, check_repeat, request_of
 from uplift_server.store import accounts, audit, idempotency
 from uplift_server.store.contract import Transaction
 from uplift_server.store.errors import Conflict

@@ -9,8 +9,9 @@ from uplift_server.core.problems import Problem
 from uplift_server.core.scopes import Scope
 from uplift_server.service import errors
 from uplift_server.service.events import type_seq_of
-from uplift_server.service.means import Listing, Means, not_found, refusal, refuse
+from uplift_server.service.means import Listing, Means
 from uplift_server.service.principals import Caller
+from uplift_server.service.refusals import not_found, refusal, refuse
 from uplift_server.store import audit, deliveries, waiting
 from uplift_server.store.contract import Transaction
 from uplift_server.store.errors import Conflict, StoreError

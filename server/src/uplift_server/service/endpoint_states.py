@@ -7,8 +7,9 @@ from uplift_server.core import ids
 from uplift_server.core.problems import Problem
 from uplift_server.core.scopes import Scope
 from uplift_server.service.endpoints import Endpoints, Shown
-from uplift_server.service.means import Means, not_found, parse_id, refusal, refuse
+from uplift_server.service.means import Means
 from uplift_server.service.principals import Caller
+from uplift_server.service.refusals import not_found, parse_id, refusal, refuse
 from uplift_server.store import audit, endpoints, waiting
 from uplift_server.store.contract import Transaction
 from uplift_server.store.errors import Conflict

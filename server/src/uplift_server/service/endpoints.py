@@ -14,25 +14,13 @@ from uplift_server.core.problems import Problem
 from uplift_server.core.scopes import Scope
 from uplift_server.core.signing import check_secret, generate_secret
 from uplift_server.core.subscriptions import unknown_patterns
+from uplift_server.service.fields import UNSET, Unset, given, given_or, given_or_none
 from uplift_server.service.greeting import Greeter
-from uplift_server.service.means import (
-    UNSET,
-    Listing,
-    Means,
-    Repeat,
-    Unset,
-    check_repeat,
-    given,
-    given_or,
-    given_or_none,
-    not_found,
-    parse_id,
-    refusal,
-    refuse,
-    request_of,
-)
+from uplift_server.service.means import Listing, Means
 from uplift_server.service.principals import Caller
+from uplift_server.service.refusals import not_found, parse_id, refusal, refuse
 from uplift_server.service.registration import Registrar
+from uplift_server.service.repeats import Repeat, check_repeat, request_of
 from uplift_server.store import audit, deliveries, endpoints, idempotency, waiting
 from uplift_server.store.contract import Transaction
 from uplift_server.store.errors import Conflict

@@ -11,8 +11,10 @@ from uplift_server.core.event_types import check_name
 from uplift_server.core.problems import Problem
 from uplift_server.core.schemas import check_depth, check_schema
 from uplift_server.delivery.directory import LiveEventType
-from uplift_server.service.means import UNSET, Listing, Means, Unset, given_or, given_or_none, not_found, refuse
+from uplift_server.service.fields import UNSET, Unset, given_or, given_or_none
+from uplift_server.service.means import Listing, Means
 from uplift_server.service.principals import Caller
+from uplift_server.service.refusals import not_found, refuse
 from uplift_server.store import audit, event_types
 from uplift_server.store.contract import Transaction
 from uplift_server.store.records import EventType, Page

@@ -8,8 +8,9 @@ from uplift_server.core.problems import Problem
 from uplift_server.core.scopes import Scope
 from uplift_server.delivery.directory import Directory
 from uplift_server.service.errors import AccountRequired
-from uplift_server.service.means import Listing, Means, not_found
+from uplift_server.service.means import Listing, Means
 from uplift_server.service.principals import Caller
+from uplift_server.service.refusals import not_found
 from uplift_server.store import deliveries, events
 from uplift_server.store.records import Delivery, Event, EventFilter, Page, Stretch
 

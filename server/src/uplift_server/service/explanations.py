@@ -12,8 +12,9 @@ from uplift_server.core.outcomes import Explanation, Outcome, explain
 from uplift_server.core.problems import Problem
 from uplift_server.core.scopes import Scope
 from uplift_server.service.events import find_event
-from uplift_server.service.means import Means, refuse
+from uplift_server.service.means import Means
 from uplift_server.service.principals import Caller
+from uplift_server.service.refusals import refuse
 from uplift_server.store import deliveries, trials
 from uplift_server.store.contract import Transaction
 from uplift_server.store.records import Attempt, Delivery, Endpoint, Event

@@ -9,21 +9,11 @@ from uplift_server.core.accounts import check_name
 from uplift_server.core.problems import Problem
 from uplift_server.core.scopes import DEFAULT_SCOPES, check_scopes
 from uplift_server.service.authentication import ACCOUNT_PREFIX, digest_of, hint_of
-from uplift_server.service.means import (
-    UNSET,
-    Listing,
-    Means,
-    Repeat,
-    Unset,
-    check_repeat,
-    given,
-    not_found,
-    parse_id,
-    refusal,
-    refuse,
-    request_of,
-)
+from uplift_server.service.fields import UNSET, Unset, given
+from uplift_server.service.means import Listing, Means
 from uplift_server.service.principals import Caller
+from uplift_server.service.refusals import not_found, parse_id, refusal, refuse
+from uplift_server.service.repeats import Repeat, check_repeat, request_of
 from uplift_server.store import audit, idempotency, keys
 from uplift_server.store.contract import Transaction
 from uplift_server.store.errors import Conflict

@@ -15,18 +15,10 @@ from uplift_server.core.subscriptions import Subscription, unknown_patterns
 from uplift_server.delivery.directory import LiveEndpoint
 from uplift_server.delivery.replays import COUNT_ROWS
 from uplift_server.service import errors
-from uplift_server.service.means import (
-    Listing,
-    Means,
-    Repeat,
-    check_repeat,
-    not_found,
-    parse_id,
-    refusal,
-    refuse,
-    request_of,
-)
+from uplift_server.service.means import Listing, Means
 from uplift_server.service.principals import Caller
+from uplift_server.service.refusals import not_found, parse_id, refusal, refuse
+from uplift_server.service.repeats import Repeat, check_repeat, request_of
 from uplift_server.store import audit, idempotency, instants, releases, replays
 from uplift_server.store.contract import Transaction
 from uplift_server.store.errors import Conflict

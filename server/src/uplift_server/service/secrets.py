@@ -14,19 +14,11 @@ from uplift_server.core.secrets import SecretPair
 from uplift_server.core.signing import check_secret, generate_secret
 from uplift_server.service.endpoints import Endpoints
 from uplift_server.service.errors import Invalid
-from uplift_server.service.means import (
-    UNSET,
-    Means,
-    Repeat,
-    Unset,
-    check_repeat,
-    given_or_none,
-    not_found,
-    refusal,
-    refuse,
-    request_of,
-)
+from uplift_server.service.fields import UNSET, Unset, given_or_none
+from uplift_server.service.means import Means
 from uplift_server.service.principals import Caller
+from uplift_server.service.refusals import not_found, refusal, refuse
+from uplift_server.service.repeats import Repeat, check_repeat, request_of
 from uplift_server.store import audit, endpoints, idempotency
 from uplift_server.store.contract import Transaction
 from uplift_server.store.errors import Conflict

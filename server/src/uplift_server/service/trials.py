@@ -12,8 +12,10 @@ from uplift_server.delivery.directory import LiveEventType
 from uplift_server.delivery.trials import Busy
 from uplift_server.service import errors
 from uplift_server.service.endpoints import Endpoints
-from uplift_server.service.means import Means, Repeat, check_repeat, refusal, refuse, request_of
+from uplift_server.service.means import Means
 from uplift_server.service.principals import Caller
+from uplift_server.service.refusals import refusal, refuse
+from uplift_server.service.repeats import Repeat, check_repeat, request_of
 from uplift_server.store import audit, endpoints, idempotency
 from uplift_server.store import trials as store
 from uplift_server.store.contract import Transaction

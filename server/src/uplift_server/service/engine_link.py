@@ -1,0 +1,59 @@
+"""What services need of the engine, which is wired to them from outside."""
+
+from typing import Protocol
+
+from uplift_server.delivery.trials import Busy
+from uplift_server.store.hot_records import LeasedDelivery
+from uplift_server.store.replays import Replay
+
+
+class EngineLink(Protocol):
+    """What services need of the engine."""
+
+    def note_due(self, endpoint_seq: int) -> None:
+        """Something for an endpoint has become due in the database."""
+
+    def forget(self, endpoint_seq: int) -> None:
+        """An endpoint is gone: its deliveries are to be cancelled."""
+
+    def switched_off(self, endpoint_seq: int) -> None:
+        """An endpoint was paused or disabled, in store and directory: what waits for it is to be held."""
+
+    def switched_on(self, endpoint_seq: int) -> None:
+        """An endpoint was enabled, in store and directory: what it holds is let go, its health begins anew."""
+
+    def treat_held(self, endpoint_seq: int) -> None:
+        """What becomes of what an enabled endpoint holds was changed."""
+
+    def withdraw(self, event_seq: int, endpoint_seq: int) -> LeasedDelivery | None:
+        """Take a delivery out of the memory it waits in, if it does, to be settled elsewhere or given back."""
+
+    def give_back(self, delivery: LeasedDelivery) -> None:
+        """Let a delivery that was withdrawn wait again."""
+
+    def resend_lease(self, now_ms: int) -> tuple[int, int]:
+        """The end and the owner of a lease for a resend."""
+
+    def attempt_now(self, delivery: LeasedDelivery) -> None:
+        """Attempt a delivery leased for a resend."""
+
+    def begin_test(self, endpoint_seq: int) -> Busy | None:
+        """Take a slot for a test of an endpoint in the directory, to be sent or abandoned; why there is none."""
+
+    def abandon_test(self, endpoint_seq: int) -> None:
+        """Give the slot of a test back that could not be stored."""
+
+    def send_test(self, delivery: LeasedDelivery) -> None:
+        """Attempt a test that was stored, in the slot taken for it."""
+
+    async def wait_for_test(self, endpoint_seq: int, within_ms: int) -> None:
+        """Until the endpoint's test is over and its outcome stored, but no longer than so."""
+
+    def replay_changed(self, replay: Replay) -> None:
+        """A replay was made, paused, resumed or cancelled."""
+
+    def next_probe_at(self, endpoint_seq: int) -> int | None:
+        """When an endpoint whose breaker is open is tried next (Unix ms)."""
+
+    def disable_at(self, endpoint_seq: int) -> int | None:
+        """When an endpoint that fails will be disabled unless it succeeds before (Unix ms)."""
