@@ -164,6 +164,8 @@ def test_everything_that_is_wrong_is_told_at_once(owner: Owner) -> None:
         ("rate_per_second", "out_of_range"),
     }
     assert owner.replay(created_after="yesterday").problems == {("created_after", "instant_invalid")}
+    for no_text in (1, 1.5, True, [], {}):
+        assert owner.replay(created_before=no_text).problems == {("created_before", "type_text")}
     assert owner.replay(types=["athlete.created"] * 101).problems == {("types", "too_many")}
     job = owner.replay(status=None, types=None, rate_per_second=None).json
     assert (job["status"], job["types"], job["rate_per_second"]) == (["failed"], [], 50)

@@ -6,6 +6,7 @@ Only shapes and bounds stand here; what values mean is judged in the core.
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic_core import PydanticKnownError
 
 from uplift_server.core.instants import parse_instant
 from uplift_server.core.limits import (
@@ -28,7 +29,14 @@ API_VERSION_CHARACTERS_MAX = 32
 GROUP_CHARACTERS_MAX = 128
 _LINE = r"^[ -~]+$"
 
-Instant = Annotated[int, BeforeValidator(parse_instant), WithJsonSchema({"type": "string", "format": "date-time"})]
+
+def _instant(value: object) -> int:
+    if not isinstance(value, str):
+        raise PydanticKnownError("string_type")
+    return parse_instant(value)
+
+
+Instant = Annotated[int, BeforeValidator(_instant), WithJsonSchema({"type": "string", "format": "date-time"})]
 # PostgreSQL keeps no zero characters.
 Prose = Annotated[str, Field(max_length=DESCRIPTION_CHARACTERS_MAX, pattern=r"^[^\x00]*$")]
 StatusName = Literal["pending", "delivered", "failed", "held", "cancelled"]
