@@ -134,6 +134,7 @@ def test_types_that_cannot_be_tested_are_refused(server: Any, owner: Owner) -> N
         (Busy.FULL, 503, "unavailable", "1"),
         (Busy.PACED, 429, "rate_limited", "1"),
         (Busy.UNDER_WAY, 409, "conflict", None),
+        (Busy.DELETED, 409, "conflict", None),
     ],
 )
 def test_a_test_that_cannot_begin_is_refused_in_so_many_words(

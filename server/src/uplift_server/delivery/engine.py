@@ -241,7 +241,7 @@ class Engine:
         return self._watch.disable_at(endpoint_seq)
 
     def begin_test(self, endpoint_seq: int) -> Busy | None:
-        """Take a slot for a test of an endpoint in the directory, to be sent or abandoned; why there is none."""
+        """Take a slot for a test of an endpoint, to be sent or abandoned; why there is none."""
         return self._trials.begin(endpoint_seq)
 
     def abandon_test(self, endpoint_seq: int) -> None:

@@ -28,6 +28,8 @@ class Busy(Enum):
     """The process has as many attempts in flight as it may."""
     PACED = "paced"
     """The endpoint's rate limit leaves no room."""
+    DELETED = "deleted"
+    """The endpoint was, since it was asked for."""
 
 
 class _Trial(NamedTuple):
@@ -64,7 +66,9 @@ class Trials:
     def begin(self, endpoint_seq: int) -> Busy | None:
         """Take a slot for a test, to be sent or abandoned; why there is none."""
         now = self._clock.now_ms()
-        endpoint = self._directory.endpoints[endpoint_seq]
+        endpoint = self._directory.endpoints.get(endpoint_seq)
+        if endpoint is None:
+            return Busy.DELETED
         if self._lanes.stopped:
             return Busy.STOPPED
         running = self._trials.get(endpoint_seq)

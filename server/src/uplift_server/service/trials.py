@@ -25,11 +25,13 @@ from uplift_server.store.records import Attempt, Delivery, Endpoint
 
 WAIT_MS: Final = 3500
 """How long a caller waits for the end of the attempt: every answer comes within 5 s, and an attempt may take longer."""
+_DELETED: Final = "The endpoint has been deleted; nothing can be sent to it."
 _REFUSALS: Final[dict[Busy, tuple[type[errors.ServiceError], str]]] = {
     Busy.STOPPED: (errors.Busy, "Nothing is sent now: the server is stopping, or cannot store outcomes."),
     Busy.UNDER_WAY: (errors.Conflict, "A test of this endpoint is under way already. Wait for its outcome."),
     Busy.FULL: (errors.Busy, "The server has as many attempts in flight as it may. Try again in a moment."),
     Busy.PACED: (errors.RateLimited, "The endpoint's rate_limit_per_second leaves no room. Try again in a moment."),
+    Busy.DELETED: (errors.Conflict, _DELETED),
 }
 
 
@@ -123,7 +125,7 @@ class Trials:
 
         def begin(connection: Transaction, event_seq: int) -> LeasedDelivery:
             if endpoints.get(connection, endpoint.account_seq, endpoint.id) is None:
-                raise Conflict("The endpoint has been deleted; nothing can be sent to it.")
+                raise Conflict(_DELETED)
             event_id, sent_before = idempotency.once(
                 connection, request, object_id=event.id, now=now, create=lambda: event.id, load=lambda earlier: earlier
             )
