@@ -62,7 +62,9 @@ class Owner:
         """Test an endpoint, letting time pass while the answer takes it."""
         repeat = None if key is None else Repeat(key, b"")
         trial = asyncio.ensure_future(self._trials.send(self.caller, self._endpoint(seq), None, repeat=repeat))
+        self._world.callers.add(trial)
         await self._world.stepping(asyncio.wait([trial]))
+        self._world.callers.remove(trial)
         return trial.result()
 
     def delivery(self, event_id: bytes, seq: int) -> str:

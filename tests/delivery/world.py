@@ -196,6 +196,8 @@ class World:
         self._path = folder / "uplift.db"
         self._make_database = database
         self._numbers = itertools.count(1)
+        self.callers: set[asyncio.Future[Any]] = set()
+        """Calls under way that wait for nothing but the database and the clock: `settle` knows of them as of loops."""
         self.lines: list[AttemptLine] = []
         self.sender = ScriptedSender(self.clock, self.settings.attempt_timeout_ms)
         self.database: SqliteDatabase
@@ -329,7 +331,7 @@ class World:
 
     def _loops_wait(self) -> bool:
         """Whether no loop of the engine is in the middle of something, such as a read on another thread."""
-        return self.clock.waiting >= sum(not task.done() for task in self.engine._tasks)
+        return self.clock.waiting >= sum(not task.done() for task in [*self.engine._tasks, *self.callers])
 
     def _activity(self) -> tuple[int, ...]:
         return (
