@@ -230,8 +230,7 @@ async def test_deleting_an_endpoint_cancels_what_it_is_owed(tmp_path: Path) -> N
     async with World(tmp_path) as world:
         endpoint = await world.endpoint("one.test", lambda _: None)
         await world.accept(60)
-        world.directory.drop_endpoint(endpoint.seq)
-        world.engine.forget(endpoint.seq)
+        await world.delete_endpoint(endpoint.seq)
         await world.run_for(SECOND)
         assert len(world.sender.sent) == 4
         await world.run_for(40 * SECOND)

@@ -372,6 +372,20 @@ async def test_a_deleted_endpoint_has_its_held_deliveries_cancelled_also_after_a
         assert await world.statuses() == {Status.CANCELLED: 700}
 
 
+async def test_what_is_owed_to_an_endpoint_that_is_not_known_yet_waits_for_it(tmp_path: Path) -> None:
+    """A new one is committed with its greeting, which may be found before the endpoint is in the directory."""
+    async with World(tmp_path) as world:
+        endpoint = await world.endpoint("one.test", lambda _: answer(500))
+        await world.accept(1)
+        world.directory.drop_endpoint(endpoint.seq)
+        await world.run_for(20 * SECOND)
+        assert await world.statuses() == {Status.PENDING: 1}
+        world.sender.scripts["one.test"] = lambda _: answer(200)
+        world.directory.put_endpoint(endpoint.record)
+        await world.run_for(10 * SECOND)
+        assert await world.statuses() == {Status.DELIVERED: 1}
+
+
 class Gone(SqliteDatabase):
     """A database that can be told to be away for whatever is done to held deliveries."""
 

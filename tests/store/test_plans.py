@@ -150,15 +150,18 @@ def test_every_query_goes_by_an_index(raw: sqlite3.Connection, name: str) -> Non
                 check(statement, [row[3] for row in raw.execute(f"EXPLAIN QUERY PLAN {statement}", parameters)])
 
 
+GONE = 99
+"""An endpoint that is no more."""
+
 UPKEEP: dict[str, list[Verb]] = {
     "deliveries_held": [
         waiting.holding_endpoints,
         lambda c: waiting.drop_held(c, 1, through=5, now=1, limit=9),
-        lambda c: waiting.cancel_waiting(c, 1, now=1, limit=9),
+        lambda c: waiting.cancel_waiting(c, GONE, now=1, limit=9),
     ],
     "deliveries_due": [
         lambda c: waiting.hold_waiting(c, 1, now=1, limit=9),
-        lambda c: waiting.cancel_waiting(c, 1, now=1, limit=9),
+        lambda c: waiting.cancel_waiting(c, GONE, now=1, limit=9),
     ],
 }
 

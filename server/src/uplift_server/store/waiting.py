@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 from uplift_server.core.deliveries import FailedReason, Status, Trigger
 from uplift_server.store.deliveries import IN_FLIGHT
 from uplift_server.store.errors import Conflict
-from uplift_server.store.schema import deliveries
+from uplift_server.store.schema import deliveries, endpoints
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,14 @@ def drop_held(connection: Connection, endpoint_seq: int, *, through: int, now: i
 
 
 def cancel_waiting(connection: Connection, endpoint_seq: int, *, now: int, limit: int) -> int:
-    """Cancel waiting and held deliveries of a deleted endpoint; how many. Leased ones are left to whoever has them."""
+    """Cancel waiting and held deliveries of a deleted endpoint; how many. Leased ones are left to whoever has them.
+
+    Whoever asks does not know the endpoint. Where it is new, and was committed just now with its greeting, nothing is
+    cancelled.
+    """
+    exists = sa.select(endpoints.c.seq).where(endpoints.c.seq == endpoint_seq, endpoints.c.deleted_at.is_(None))
+    if connection.execute(exists).first() is not None:
+        return 0
     count = 0
     # Two searches, each by an index of its own.
     for part in (_WAITING, _HELD):
