@@ -1,6 +1,7 @@
 """Endpoints that are paused, disabled and enabled again: what is held, and what becomes of it (promises 1 and 2)."""
 
 import asyncio
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -415,6 +416,21 @@ async def test_a_database_that_is_away_delays_and_loses_nothing(tmp_path: Path, 
         await world.run_for(10 * SECOND)
         became = {HeldAction.SEND: Status.DELIVERED, HeldAction.DROP: Status.CANCELLED, HeldAction.KEEP: Status.HELD}
         assert await world.statuses() == {became[held]: 20}
+
+
+async def test_a_release_goes_on_though_the_database_was_away_for_the_bite_of_another(tmp_path: Path) -> None:
+    async with World(tmp_path, database=Gone, scan_every_ms=HOUR) as world:
+        releasing, pausing = await world.endpoint("one.test"), await world.endpoint("two.test", lambda _: answer(500))
+        await world.pause(releasing.seq)
+        await world.accept(20)
+        await world.enable(releasing.seq)
+        world.database.gone = True  # type: ignore[attr-defined]
+        world.directory.put_endpoint(replace(pausing.record, state=EndpointState.PAUSED))
+        world.engine.switched_off(pausing.seq)
+        await world.run_for(10 * SECOND)
+        world.database.gone = False  # type: ignore[attr-defined]
+        await world.run_for(10 * SECOND)
+        assert len(world.sender.times("one.test")) == 20
 
 
 async def test_many_endpoints_are_held_and_released_beside_each_other(tmp_path: Path) -> None:

@@ -112,7 +112,6 @@ class Held:
         now = self._clock.now_ms()
         if now - self._looked_at < self._look_every_ms:
             return
-        self._looked_at = now
         after = 0
         while True:
             at = after
@@ -122,8 +121,9 @@ class Held:
                 if endpoint is None or endpoint.takes_deliveries:
                     self._work[endpoint_seq] = None
             if len(found) < LOOK_PAGE:
-                return
+                break
             after = found[-1]
+        self._looked_at = now
 
     async def _round(self) -> None:
         """One bite for every endpoint, or for as many as there is time for."""
@@ -138,7 +138,7 @@ class Held:
             try:
                 bitten = await self._bite(endpoint_seq, endpoint)
             except Unavailable:
-                self._work[endpoint_seq] = None
+                self._work.update(dict.fromkeys([endpoint_seq, *(wish.endpoint_seq for wish in wishes)]))
                 raise
             rows += bitten
             if bitten:
@@ -184,7 +184,7 @@ class Held:
         try:
             results = await self._database.release_held(wishes, now=now)
         except Unavailable:
-            self._work.update({wish.endpoint_seq: None for wish in wishes})
+            self._work.update(dict.fromkeys(wish.endpoint_seq for wish in wishes))
             raise
         for wish, result in zip(wishes, results, strict=True):
             gone = result.released + result.expired
