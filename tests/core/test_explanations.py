@@ -74,6 +74,15 @@ def test_a_failed_one_tells_why_and_how_to_resend_it() -> None:
     assert answer(endpoint=None, delivery=replace(failed, failure=None)).hint is None
 
 
+def test_a_failed_test_is_not_to_be_resent() -> None:
+    failed = replace(TRIED, status=Status.FAILED, failed_reason=FailedReason.EXHAUSTED, attempts_made=1)
+
+    found = answer(replace(EVENT, for_one=True, is_test=True), delivery=failed)
+    assert found.reason is Reason.FAILED
+    assert found.text == "This was a test, which is made once. 1 attempt was made. Your server answered 500."
+    assert found.hint == "Look at its log. Then send another test."
+
+
 def test_an_expired_one_tells_when() -> None:
     expired = replace(DELIVERY, status=Status.FAILED, failed_reason=FailedReason.EXPIRED)
 

@@ -37,6 +37,7 @@ class TheEvent:
     expires_at: int | None = None
     for_one: bool = False
     """Whether it was made for one endpoint alone, as greetings and tests are."""
+    is_test: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,9 +126,9 @@ def _ended(event: TheEvent, delivery: TheDelivery, *, deleted: bool) -> Why:
         instant = "" if event.expires_at is None else f" at {instant_text(event.expires_at)}"
         text = f"The event expired{instant}, before it was delivered.{_so_far(delivery)}"
         return Why(Reason.EXPIRED, text, "Send a new event; this one is not sent any more.")
-    remedy = None if deleted else "Then resend the delivery."
-    text = f"The schedule of attempts is spent.{_so_far(delivery)}"
-    return Why(Reason.FAILED, text, _remedy(delivery, remedy))
+    spent = "This was a test, which is made once." if event.is_test else "The schedule of attempts is spent."
+    then = "Then send another test." if event.is_test else "Then resend the delivery."
+    return Why(Reason.FAILED, spent + _so_far(delivery), _remedy(delivery, None if deleted else then))
 
 
 def _cancelled(delivery: TheDelivery) -> Why:

@@ -47,7 +47,8 @@ class Explanations:
         refuse(problems)
         owed, failures, is_trial = await self._means.database.read(lambda c: _read(c, found))
         by_endpoint = {delivery.endpoint_seq: delivery for delivery in owed}
-        about = TheEvent(found.type, found.created_at, found.expires_at, is_trial or found.type == WEBHOOK_CREATED)
+        for_one = is_trial or found.type == WEBHOOK_CREATED
+        about = TheEvent(found.type, found.created_at, found.expires_at, for_one, is_trial)
         live = {each.seq: each.record for each in self._means.directory.endpoints_of(found.account_seq)}
         explained = [
             self._explained(about, live.get(seq), by_endpoint.get(seq), failures.get(seq))
