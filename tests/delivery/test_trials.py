@@ -11,7 +11,7 @@ from uplift_server.core.health import Health
 from uplift_server.core.outcomes import Outcome
 from uplift_server.core.replays import ReplayState
 from uplift_server.service import errors
-from uplift_server.store import deliveries, trials
+from uplift_server.store import health, trials
 from uplift_server.store.errors import Unavailable
 from uplift_server.store.hot_records import NewEvent
 from uplift_server.store.records import DisabledReason, EndpointState
@@ -58,8 +58,8 @@ async def test_tests_tell_nothing_of_how_an_endpoint_fares(tmp_path: Path) -> No
     async with World(tmp_path, breaker_failures=2, delays_ms=[100 * HOUR]) as world:
         endpoint = await world.endpoint(HOST, lambda _: answer(404))
         await world.accept(1)
-        health, lane = endpoint.health, world.engine.lanes.of(endpoint)
-        assert health.status == "failing"
+        fared, lane = endpoint.health, world.engine.lanes.of(endpoint)
+        assert fared.status == "failing"
         window, mean_us = lane.window, lane.mean_us
         world.sender.scripts[HOST] = lambda _: None
         for _ in range(5):
@@ -67,9 +67,9 @@ async def test_tests_tell_nothing_of_how_an_endpoint_fares(tmp_path: Path) -> No
             await world.run_for(20 * SECOND)
         world.sender.scripts[HOST] = lambda _: answer(200)
         await Owner(world).test(endpoint.seq)
-        assert (endpoint.health, lane.window, lane.mean_us) == (health, window, mean_us)
+        assert (endpoint.health, lane.window, lane.mean_us) == (fared, window, mean_us)
         assert world.engine.next_probe_at(endpoint.seq) is None
-        last = await world.database.read(lambda c: deliveries.last_failure(c, endpoint.seq))
+        last = await world.database.read(lambda c: health.last_failure(c, endpoint.seq, endpoint.failed_event))
         assert last is not None
         assert last.status_code == 404
 

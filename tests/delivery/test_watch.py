@@ -15,7 +15,7 @@ from uplift_server.core.notices import FACTS, NoticeKind
 from uplift_server.delivery.directory import LiveEndpoint
 from uplift_server.delivery.sender.request import Request
 from uplift_server.delivery.watch import WatchSettings
-from uplift_server.store import audit
+from uplift_server.store import audit, health
 from uplift_server.store.audit import AuditFilter
 from uplift_server.store.errors import Unavailable
 from uplift_server.store.notices import NoticeResult, settle
@@ -154,6 +154,25 @@ async def test_failing_from_day_0_is_warned_on_day_3_and_disabled_on_day_5_with_
         assert await world.statuses() == {Status.HELD: 7, Status.DELIVERED: 1}
         assert await kinds(world) == WARNED + DISABLED
         assert other.endpoint.record.state is EndpointState.ENABLED
+
+
+async def test_why_it_fails_is_told_though_its_newest_events_were_never_attempted(tmp_path: Path) -> None:
+    """Behind an open breaker far more waits than is attempted."""
+    async with long_world(tmp_path, breaker_failures=10) as world:
+        owner = await owner_of(world)
+        await world.accept(10, account=owner.account)
+        for kinds_owed in (WARNED, WARNED + DISABLED):
+            at = START + (3 if kinds_owed == WARNED else 5) * DAY
+            await world.run_for(at - SLACK - world.clock.now)
+            await world.accept(60, account=owner.account)
+            await world.run_for(3 * SLACK)
+            assert await kinds(world) == kinds_owed
+            assert (await owed(world))[-1][2]["cause"].startswith("Your server answered 503")
+            await deliver_mails(world)
+        await world.restart()
+        why = await world.database.read(lambda c: health.last_failure(c, owner.endpoint.seq, None))
+        assert why is not None
+        assert why.status_code == 503
 
 
 async def test_one_success_on_day_4_prevents_it_and_mails_the_recovery(tmp_path: Path) -> None:

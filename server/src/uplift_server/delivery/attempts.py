@@ -137,7 +137,7 @@ class Attempts:
         outcome = classify(exchange)
         counts = delivery.trigger is not Trigger.TEST and flight.event_type.name != WEBHOOK_CREATED
         if counts and _told_by(endpoint, exchange):
-            self._note(lane, endpoint, outcome, exchange, now)
+            self._note(flight, outcome, exchange, now)
         spent = delivery.trigger is Trigger.SCHEDULE and exchange.failure is not Failure.EGRESS
         scheduled = delivery.scheduled_attempts + spent
         verdict = _while_off(self._verdict(delivery, outcome, exchange, scheduled, now), endpoint)
@@ -178,10 +178,9 @@ class Attempts:
             draw=self._random.random(),
         )
 
-    def _note(
-        self, lane: Lane[LeasedDelivery], endpoint: LiveEndpoint, outcome: Outcome, exchange: Exchange, now: int
-    ) -> None:
+    def _note(self, flight: _InFlight, outcome: Outcome, exchange: Exchange, now: int) -> None:
         """Let the lane's breaker and the endpoint's health know."""
+        lane, endpoint = flight.lane, flight.endpoint
         ours = is_ours(exchange)
         failed_before = endpoint.health.failing_since is not None
         health = endpoint.health = endpoint.health.after(outcome, now, ours=ours)
@@ -194,6 +193,7 @@ class Attempts:
             if lane.breaker.failures:
                 lane.breaker = lane.breaker.succeeded(now - exchange.duration_us // 1000)
         elif not ours:
+            endpoint.failed_event = flight.delivery.event_seq
             asked_ms = _asked_ms(exchange, now) or 0
             timed_out = outcome is Outcome.TIMEOUT
             lane.breaker = lane.breaker.failed(now, timed_out=timed_out, rule=self._breaker, asked_ms=asked_ms)

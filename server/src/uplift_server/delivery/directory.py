@@ -104,6 +104,7 @@ class LiveEndpoint:
         "_signer_afterwards",
         "account_text",
         "deleted",
+        "failed_event",
         "head",
         "health",
         "health_saved_at",
@@ -134,6 +135,8 @@ class LiveEndpoint:
     def __init__(self, seq: int) -> None:
         self.seq = seq
         self.deleted = False
+        self.failed_event: int | None = None
+        """The event whose attempt failed last, as far as this process knows: it tells why the endpoint fails."""
         self.health_saved_at = 0
         self.health_saved_failing = False
 

@@ -128,7 +128,7 @@ class Held:
     async def _round(self) -> None:
         """One bite for every endpoint, or for as many as there is time for."""
         rows = 0
-        wishes = []
+        wishes: list[HeldWish] = []
         for endpoint_seq in list(self._work):
             if rows >= ROUND_ROWS:
                 break

@@ -7,6 +7,7 @@ its account. So each is told once, wherever the process is killed.
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import NamedTuple
 
 import structlog
 
@@ -19,11 +20,24 @@ from uplift_server.core.outcomes import explain
 from uplift_server.delivery.clock import Clock
 from uplift_server.delivery.directory import Directory, LiveEndpoint
 from uplift_server.delivery.settle import health_row
-from uplift_server.store import audit, deliveries, health, notices
+from uplift_server.store import audit, health, notices
 from uplift_server.store.contract import Database, Transaction
-from uplift_server.store.records import DisabledReason, Endpoint
+from uplift_server.store.records import Account, DisabledReason, Endpoint
 
 _log = structlog.get_logger()
+
+
+class _Subject(NamedTuple):
+    """An endpoint as it stands before a transaction, which runs on another thread than what changes it."""
+
+    endpoint_seq: int
+    endpoint: str
+    """Its public id."""
+    account: Account
+    facts: dict[str, object]
+    """What every notice tells of it."""
+    failed_event: int | None
+    """The event whose attempt failed last, if that is known."""
 
 
 class Transitions:
@@ -50,7 +64,7 @@ class Transitions:
 
     async def warn(self, endpoint: LiveEndpoint) -> None:
         """Warn an endpoint's owner that it will be disabled."""
-        now = self._clock.now_ms()
+        now, subject = self._clock.now_ms(), self._subject(endpoint)
         row = health_row(endpoint)
         failing_since = endpoint.health.failing_since
         disable_at = replace(endpoint.health, warned_at=now).disable_at(self._rule)
@@ -60,12 +74,12 @@ class Transitions:
         }
 
         def warn(connection: Transaction) -> bool:
-            if not health.set_warned(connection, endpoint.seq, now):
+            if not health.set_warned(connection, subject.endpoint_seq, now):
                 return False
             health.save(connection, [row])
-            self._note(connection, endpoint, "endpoint.warned", details, now)
-            facts = self._failing_facts(connection, endpoint, row.consecutive_failures, failing_since)
-            self._owe(connection, endpoint, NoticeKind.ENDPOINT_WARNED, {**facts, "disable_at": disable_at}, now)
+            self._note(connection, subject, "endpoint.warned", details, now)
+            facts = self._failing_facts(connection, subject, row.consecutive_failures, failing_since)
+            self._owe(connection, subject, NoticeKind.ENDPOINT_WARNED, {**facts, "disable_at": disable_at}, now)
             return True
 
         if await self._database.write(warn):
@@ -77,7 +91,7 @@ class Transitions:
 
         False where it has to wait: a mail that warned of it is still on its way.
         """
-        now = self._clock.now_ms()
+        now, subject = self._clock.now_ms(), self._subject(endpoint)
         row = health_row(endpoint)
         failing_since, warned_at = endpoint.health.failing_since, endpoint.health.warned_at
         details = {"reason": reason.text, "failing_since": optional_instant_text(failing_since)}
@@ -85,15 +99,15 @@ class Transitions:
         def disable(connection: Transaction) -> Endpoint | bool:
             if self._mails and warned_at is not None and reason is DisabledReason.FAILING:
                 kind = NoticeKind.ENDPOINT_WARNED
-                if notices.none_sent_yet(connection, endpoint.seq, kind, since=warned_at):
+                if notices.none_sent_yet(connection, subject.endpoint_seq, kind, since=warned_at):
                     return False
-            record = health.disable(connection, endpoint.seq, reason, now=now)
+            record = health.disable(connection, subject.endpoint_seq, reason, now=now)
             if record is None:
                 return True
             health.save(connection, [row])
-            self._note(connection, endpoint, "endpoint.disabled", details, now)
-            facts = self._failing_facts(connection, endpoint, row.consecutive_failures, failing_since)
-            self._owe(connection, endpoint, NoticeKind.ENDPOINT_DISABLED, {**facts, "reason": reason.text}, now)
+            self._note(connection, subject, "endpoint.disabled", details, now)
+            facts = self._failing_facts(connection, subject, row.consecutive_failures, failing_since)
+            self._owe(connection, subject, NoticeKind.ENDPOINT_DISABLED, {**facts, "reason": reason.text}, now)
             return record
 
         done = await self._database.write(disable)
@@ -106,7 +120,7 @@ class Transitions:
 
     async def recover(self, endpoint: LiveEndpoint, failed_since: int | None) -> None:
         """Tell the owner of a warned endpoint that it answers again (it failed since then, in Unix ms)."""
-        now = self._clock.now_ms()
+        now, subject = self._clock.now_ms(), self._subject(endpoint)
         row = health_row(endpoint)
         recovered_at = endpoint.health.last_success_at
         details = {
@@ -115,35 +129,37 @@ class Transitions:
         }
 
         def recover(connection: Transaction) -> bool:
-            if not health.set_warned(connection, endpoint.seq, None):
+            if not health.set_warned(connection, subject.endpoint_seq, None):
                 return False
             health.save(connection, [row])
-            self._note(connection, endpoint, "endpoint.recovered", details, now)
-            facts = {"failed_since": failed_since, "recovered_at": recovered_at}
-            self._owe(connection, endpoint, NoticeKind.ENDPOINT_RECOVERED, self._endpoint_facts(endpoint) | facts, now)
+            self._note(connection, subject, "endpoint.recovered", details, now)
+            facts = subject.facts | {"failed_since": failed_since, "recovered_at": recovered_at}
+            self._owe(connection, subject, NoticeKind.ENDPOINT_RECOVERED, facts, now)
             return True
 
         if await self._database.write(recover):
             endpoint.health = replace(endpoint.health, warned_at=None)
             self._log(endpoint, "an endpoint answers again", details)
 
-    def _endpoint_facts(self, endpoint: LiveEndpoint) -> dict[str, object]:
+    def _subject(self, endpoint: LiveEndpoint) -> _Subject:
         record = endpoint.record
-        return {
+        account = self._directory.accounts[record.account_seq]
+        facts: dict[str, object] = {
             "endpoint": endpoint.id_text,
             "url": record.url,
             "description": record.description,
-            "account": self._directory.accounts[record.account_seq].name,
+            "account": account.name,
         }
+        return _Subject(endpoint.seq, endpoint.id_text, account, facts, endpoint.failed_event)
 
     def _failing_facts(
-        self, connection: Transaction, endpoint: LiveEndpoint, failures: int, failing_since: int | None
+        self, connection: Transaction, subject: _Subject, failures: int, failing_since: int | None
     ) -> dict[str, object]:
-        failed = deliveries.last_failure(connection, endpoint.seq)
+        failed = health.last_failure(connection, subject.endpoint_seq, subject.failed_event)
         words = failed and explain(
             failed.outcome, status_code=failed.status_code, error=failed.error, location=failed.location
         )
-        return self._endpoint_facts(endpoint) | {
+        return subject.facts | {
             "failing_since": failing_since,
             "failed_attempts": failures,
             "cause": words.cause if words else "",
@@ -151,23 +167,21 @@ class Transitions:
         }
 
     def _note(
-        self, connection: Transaction, endpoint: LiveEndpoint, action: str, details: Mapping[str, object], now: int
+        self, connection: Transaction, subject: _Subject, action: str, details: Mapping[str, object], now: int
     ) -> None:
-        subject, account_seq = endpoint.id_text, endpoint.record.account_seq
-        audit.add(connection, AuditEntry(account_seq, now, SYSTEM, action, subject, details))
+        audit.add(connection, AuditEntry(subject.account.seq, now, SYSTEM, action, subject.endpoint, details))
 
     def _owe(
-        self, connection: Transaction, endpoint: LiveEndpoint, kind: NoticeKind, facts: Mapping[str, object], now: int
+        self, connection: Transaction, subject: _Subject, kind: NoticeKind, facts: Mapping[str, object], now: int
     ) -> None:
         if not self._mails:
             return
-        account = self._directory.accounts[endpoint.record.account_seq]
         notices.add(
             connection,
             kind,
-            account_seq=account.seq,
-            endpoint_seq=endpoint.seq,
-            recipients=[(self._new_id(now), contact) for contact in account.contact_emails],
+            account_seq=subject.account.seq,
+            endpoint_seq=subject.endpoint_seq,
+            recipients=[(self._new_id(now), contact) for contact in subject.account.contact_emails],
             facts=facts,
             now=now,
         )

@@ -21,7 +21,7 @@ from uplift_server.service.principals import Caller
 from uplift_server.service.refusals import not_found, parse_id, refusal, refuse
 from uplift_server.service.registration import Registrar
 from uplift_server.service.repeats import Repeat, check_repeat, request_of
-from uplift_server.store import audit, deliveries, endpoints, idempotency, waiting
+from uplift_server.store import audit, endpoints, health, idempotency, waiting
 from uplift_server.store.contract import Transaction
 from uplift_server.store.errors import Conflict
 from uplift_server.store.hot_records import NewEvent
@@ -168,7 +168,12 @@ class Endpoints:
 
     async def _all_shown(self, found: Sequence[Endpoint]) -> list[Shown]:
         """Endpoints with the failures that explain them and with how much they hold, which are read all at once."""
-        failing = [endpoint.seq for endpoint in found if endpoint.failing_since is not None]
+        live = self._means.directory.endpoints
+        failing = {
+            endpoint.seq: live[endpoint.seq].failed_event if endpoint.seq in live else None
+            for endpoint in found
+            if endpoint.failing_since is not None
+        }
         # Whatever was never switched off since it was made holds nothing.
         holding = [endpoint.seq for endpoint in found if endpoint.state_since is not None]
         failures: Mapping[int, Attempt | None] = {}
@@ -176,7 +181,7 @@ class Endpoints:
         if failing or holding:
             failures, held = await self._means.database.read(
                 lambda c: (
-                    {seq: deliveries.last_failure(c, seq) for seq in failing},
+                    {seq: health.last_failure(c, seq, event) for seq, event in failing.items()},
                     waiting.held_counts(c, holding, limit=HELD_COUNTED_MAX),
                 )
             )

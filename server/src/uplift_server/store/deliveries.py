@@ -1,6 +1,6 @@
 """Deliveries and their attempts, as people see them, and the resend; the engine writes the rest."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Final, NamedTuple
 
 import sqlalchemy as sa
@@ -18,7 +18,8 @@ from uplift_server.store.schema import accounts, attempts, deliveries, endpoints
 IN_FLIGHT: Final = "The delivery is in flight: an attempt is being made right now. Wait for its outcome, then decide."
 WINDOW_ROWS: Final = 10_000
 """How many rows a list looks at for one page where no index leads to those wanted; then the page ends early."""
-
+NEWEST: Final = 20
+"""How many of an endpoint's newest deliveries are searched for a failure."""
 _ENDPOINT_ID_TAIL_FROM: Final = 11
 _UNSUCCESSFUL: Final = frozenset({Status.FAILED, Status.HELD, Status.CANCELLED})
 
@@ -168,19 +169,18 @@ def start_resend(
     return leased
 
 
-def last_failure(connection: Connection, endpoint_seq: int) -> Attempt | None:
-    """The latest failed attempt among the endpoint's newest deliveries."""
+def last_failure(connection: Connection, endpoint_seq: int, *, besides: Collection[int] = ()) -> Attempt | None:
+    """The latest failed attempt among the endpoint's newest deliveries, and of some events besides."""
     newest = (
         sa.select(deliveries.c.event_seq)
         .where(deliveries.c.endpoint_seq == endpoint_seq)
         .order_by(deliveries.c.event_seq.desc())
-        .limit(20)
-        .subquery()
+        .limit(NEWEST)
     )
     query = (
         sa.select(attempts)
-        .join(newest, newest.c.event_seq == attempts.c.event_seq)
         .where(
+            attempts.c.event_seq.in_({*besides, *connection.scalars(newest)}),
             attempts.c.endpoint_seq == endpoint_seq,
             attempts.c.outcome != int(Outcome.DELIVERED),
             attempts.c.trigger != int(Trigger.TEST),

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
+from uplift_server.store import deliveries, waiting
 from uplift_server.store.endpoints import switch_off
 from uplift_server.store.hot_records import HealthRow
-from uplift_server.store.records import DisabledReason, Endpoint, EndpointState
+from uplift_server.store.records import Attempt, DisabledReason, Endpoint, EndpointState
 from uplift_server.store.schema import endpoints
 
 
@@ -52,3 +53,15 @@ def disable(connection: Connection, endpoint_seq: int, reason: DisabledReason, *
     if connection.execute(enabled).first() is None:
         return None
     return switch_off(connection, endpoint_seq, EndpointState.DISABLED, reason, now=now)
+
+
+def last_failure(connection: Connection, endpoint_seq: int, failed_event: int | None) -> Attempt | None:
+    """The attempt that tells why an endpoint fails; `failed_event` is the event that failed last, if that is known.
+
+    Where much waits behind a breaker the newest deliveries were never attempted. Of those that are held the oldest
+    were: they tell of an endpoint that was disabled before a restart.
+    """
+    besides = waiting.oldest_held(connection, endpoint_seq, limit=deliveries.NEWEST)
+    if failed_event is not None:
+        besides.append(failed_event)
+    return deliveries.last_failure(connection, endpoint_seq, besides=besides)

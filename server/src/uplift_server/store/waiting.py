@@ -59,6 +59,11 @@ def held_counts(connection: Connection, endpoint_seqs: Iterable[int], *, limit: 
     return counts
 
 
+def oldest_held(connection: Connection, endpoint_seq: int, *, limit: int) -> list[int]:
+    """The first events whose deliveries an endpoint holds."""
+    return list(connection.scalars(_HELD.keys(connection, endpoint_seq, limit).order_by(sa.column("event_seq"))))
+
+
 def hold_waiting(connection: Connection, endpoint_seq: int, *, now: int, limit: int) -> int:
     """Hold what waits for an endpoint that is off, due or not; how many. Leased ones are left to whoever has them.
 
