@@ -311,6 +311,12 @@ class Failing(SqliteDatabase):
     def append_then(self, *args: Any, **kwargs: Any) -> Any:
         return self._unavailable() if "append_then" in self.broken else super().append_then(*args, **kwargs)
 
+    def release_held(self, *args: Any, **kwargs: Any) -> Any:
+        return self._unavailable() if "release_held" in self.broken else super().release_held(*args, **kwargs)
+
+    def write(self, *args: Any, **kwargs: Any) -> Any:
+        return self._unavailable() if "write" in self.broken else super().write(*args, **kwargs)
+
     async def _unavailable(self) -> Any:
         raise Unavailable("disk full")
 

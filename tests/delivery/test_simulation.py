@@ -1,8 +1,10 @@
-"""A seeded simulation: receivers that fail at random, kills, restarts, a database that goes away (promises 1 to 3, 6).
+"""A seeded simulation: receivers that fail at random, kills, restarts, a database that goes away, and owners who pause,
+enable, cancel, resend and test amid all that (promises 1 to 3, 6).
 
 A failing seed is a complete bug report: run it again with `-k seed`.
 """
 
+import contextlib
 import random
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -11,16 +13,21 @@ from pathlib import Path
 
 import pytest
 
-from uplift_server.core.deliveries import FailedReason, Status
+from uplift_server.core.deliveries import FailedReason, Status, Trigger
 from uplift_server.core.exchange import Exchange, Failure
+from uplift_server.core.trials import DATA_WITHOUT_EXAMPLE
 from uplift_server.delivery.sender.request import Request
+from uplift_server.service import errors
 from uplift_server.store.errors import Unavailable
+from uplift_server.store.records import HeldAction
 
+from .owner import Owner
 from .test_engine import Failing, header
 from .world import SECOND, Script, World, answer
 
 DELAYS_MS = (2 * SECOND, 10 * SECOND, 30 * SECOND)
 STEPS = 60
+ACTS = (*("pause",) * 3, "send", "send", "drop", "keep", *("cancel",) * 3, "resend", "resend", "test", "test")
 
 
 @dataclass
@@ -36,6 +43,17 @@ class Witness:
     lost_in_flight: int = 0
     """Attempts that kills cut off, or whose outcome the database had not taken yet."""
     deleted_at: dict[str, int] = field(default_factory=dict)
+    off: set[str] = field(default_factory=set)
+    """Hosts whose endpoint is paused: from the answer to the pause to the call that enables it."""
+    first_sent: dict[str, int] = field(default_factory=dict)
+    """By delivery, when it was sent first: the number of the request."""
+    held: list[list[str]] = field(default_factory=list)
+    """What endpoints held, and had never sent, whenever they were enabled; in the order of acceptance."""
+    cancelled: set[str] = field(default_factory=set)
+    """Deliveries that were cancelled and not resent since."""
+    may_be_cancelled: set[str] = field(default_factory=set)
+    """Those that somebody cancelled or dropped at any time."""
+    resends: dict[str, int] = field(default_factory=lambda: defaultdict(int))
 
 
 def script(world: World, dice: random.Random, witness: Witness, host: str, mood: dict[str, float]) -> Script:
@@ -45,6 +63,12 @@ def script(world: World, dice: random.Random, witness: Witness, host: str, mood:
         key = header(request, "x-uplift-delivery")
         assert witness.bodies.setdefault(header(request, "webhook-id"), request.body) == request.body
         assert host not in witness.deleted_at
+        if is_test(request):
+            assert key not in witness.sent, "a test was made twice"
+        else:
+            assert host not in witness.off, "an attempt at an endpoint that is off"
+            assert key not in witness.cancelled, "an attempt of a cancelled delivery"
+        witness.first_sent.setdefault(key, len(witness.first_sent))
         witness.sent[key].append(world.clock.now)
         if dice.random() < mood[host]:
             witness.delivered[key] += 1
@@ -61,6 +85,11 @@ def script(world: World, dice: random.Random, witness: Witness, host: str, mood:
     return answering
 
 
+def is_test(request: Request) -> bool:
+    """Whether a request is a test: the catalog has no example for it, and events accepted here have a number."""
+    return request.body.endswith(b'"data":' + DATA_WITHOUT_EXAMPLE + b"}")
+
+
 def unsettled(world: World) -> int:
     """How many attempts there are whose outcome the database does not have."""
     return sum(world.sender.in_flight.values()) + len(world.engine.settler._gathered)
@@ -69,33 +98,93 @@ def unsettled(world: World) -> int:
 async def step(world: World, dice: random.Random, witness: Witness, hosts: dict[str, int]) -> None:
     """One thing that happens."""
     what = dice.random()
-    if what < 0.55:
+    if what < 0.45:
         try:
             for appended in await world.accept(dice.randrange(1, 6)):
                 witness.owed.update((appended.id, endpoint) for endpoint in hosts.values())
         except Unavailable:
             pass
-    elif what < 0.63:
+    elif what < 0.5:
         witness.lost_in_flight += unsettled(world)
         witness.kill_times.append(world.clock.now)
         await world.kill()
-    elif what < 0.68:
+    elif what < 0.54:
         if "settle" in world.database.broken:
             witness.lost_in_flight += unsettled(world)
         await world.restart()
-    elif what < 0.76:
-        world.database.broken = frozenset(dice.sample(["append", "settle", "lease_due"], dice.randrange(1, 3)))
-    elif what < 0.9:
+    elif what < 0.6:
+        verbs = ["append", "settle", "lease_due", "release_held", "write", "append_then"]
+        world.database.broken = frozenset(dice.sample(verbs, dice.randrange(1, 4)))
+    elif what < 0.72:
         world.database.broken = frozenset()
-    elif what < 0.92 and len(hosts) > 2:
+    elif what < 0.98:
+        with contextlib.suppress(Unavailable, errors.ServiceError):
+            await act(world, dice, witness, hosts)
+    elif len(hosts) > 2:
         host = dice.choice(sorted(hosts))
-        endpoint = hosts.pop(host)
-        witness.deleted_at[host] = world.clock.now
-        await world.delete_endpoint(endpoint)
+        with contextlib.suppress(Unavailable):
+            await world.delete_endpoint(hosts[host])
+            witness.deleted_at[host] = world.clock.now
+            del hosts[host]
     await world.run_for(dice.randrange(1, 8 * SECOND))
 
 
-@pytest.mark.parametrize("seed", range(6))
+async def act(world: World, dice: random.Random, witness: Witness, hosts: dict[str, int]) -> None:
+    """One thing an owner does. What is refused has not happened."""
+    owner = Owner(world)
+    host = dice.choice(sorted(hosts))
+    seq = hosts[host]
+    what = dice.choice(ACTS)
+    if what == "pause":
+        await owner.pause(seq)
+        witness.off.add(host)
+    elif what == "test":
+        await owner.test(seq)
+    elif what in ("cancel", "resend"):
+        rows = {(bytes(row.event_id), row.endpoint_seq) for row in await world.delivery_ids()}
+        event_id = dice.choice(sorted(event for event, endpoint in rows if endpoint == seq) or [bytes(16)])
+        key = owner.delivery(event_id, seq)
+        if what == "cancel":
+            await owner.cancel(event_id, seq)
+            witness.cancelled.add(key)
+            witness.may_be_cancelled.add(key)
+        elif key in witness.cancelled:
+            # It is sent before the answer comes.
+            witness.cancelled.discard(key)
+            try:
+                await owner.resend(event_id, seq)
+            except (Unavailable, errors.ServiceError):
+                witness.cancelled.add(key)
+                raise
+            witness.resends[key] += 1
+        else:
+            await owner.resend(event_id, seq)
+            witness.resends[key] += 1
+    else:
+        await enable(world, witness, host, seq, HeldAction[what.upper()])
+
+
+async def enable(world: World, witness: Witness, host: str, seq: int, held: HeldAction) -> None:
+    """Enable an endpoint, and remember what it held."""
+    owner = Owner(world)
+    ids = {row.event_seq: bytes(row.event_id) for row in await world.event_ids()}
+    holds = [row.event_seq for row in await world.deliveries() if (row.endpoint_seq, row.status) == (seq, Status.HELD)]
+    keys = [owner.delivery(ids[event_seq], seq) for event_seq in holds]
+    was_off = host in witness.off
+    # It is sent to before the answer comes.
+    witness.off.discard(host)
+    try:
+        await owner.enable(seq, held)
+    except Unavailable:
+        if was_off:
+            witness.off.add(host)
+        raise
+    witness.held.append([key for key in keys if key not in witness.first_sent])
+    if held is HeldAction.DROP:
+        witness.may_be_cancelled.update(keys)
+
+
+@pytest.mark.parametrize("seed", range(8))
 async def test_whatever_happens_every_promise_holds(seed: int, tmp_path: Path) -> None:
     dice = random.Random(seed)
     witness = Witness()
@@ -111,9 +200,12 @@ async def test_whatever_happens_every_promise_holds(seed: int, tmp_path: Path) -
         world.database.broken = frozenset()
         for host in mood:
             mood[host] = 1.0
+        await world.settle()
+        for host, seq in hosts.items():
+            await enable(world, witness, host, seq, HeldAction.SEND)
         for _ in range(20):
             await world.run_for(60 * SECOND)
-            if not (await world.statuses()).get(Status.PENDING):
+            if not {Status.PENDING, Status.HELD} & set(await world.statuses()):
                 break
         await check(world, witness, hosts)
 
@@ -121,25 +213,34 @@ async def test_whatever_happens_every_promise_holds(seed: int, tmp_path: Path) -
 async def check(world: World, witness: Witness, hosts: dict[str, int]) -> None:
     """Every promise, from what is stored and what was seen."""
     rows = {(row.event_seq, row.endpoint_seq): row for row in await world.deliveries()}
+    ids = {row.event_seq: bytes(row.event_id) for row in await world.event_ids()}
     stored = {(bytes(row.event_id), row.endpoint_seq): row for row in await world.delivery_ids()}
     assert witness.owed <= set(stored), "an accepted event was lost"
     attempts_max = len(DELAYS_MS) + 1
     for key, row in rows.items():
-        assert row.status != Status.PENDING, f"{key} was never finished"
+        assert row.status not in (Status.PENDING, Status.HELD), f"{key} was never finished"
         assert row.scheduled_attempts <= attempts_max
-        if row.status == Status.FAILED:
+        if row.trigger == Trigger.TEST:
+            assert row.attempts_made <= 1
+            assert row.status in (Status.DELIVERED, Status.FAILED)
+        elif row.status == Status.FAILED:
             assert row.failed_reason == FailedReason.EXHAUSTED
             assert row.scheduled_attempts == attempts_max
-        if row.status == Status.CANCELLED:
-            assert row.endpoint_seq not in hosts.values()
+        if row.status == Status.CANCELLED and row.endpoint_seq in hosts.values():
+            assert Owner(world).delivery(ids[row.event_seq], row.endpoint_seq) in witness.may_be_cancelled
     numbers = defaultdict(list)
     for attempt in await world.attempts():
         numbers[attempt.event_seq, attempt.endpoint_seq].append(attempt.number)
     for key, row in rows.items():
         assert numbers[key] == list(range(1, row.attempts_made + 1))
-    duplicates = sum(count - 1 for count in witness.delivered.values() if count > 1)
+    duplicates = sum(max(0, count - 1 - witness.resends.get(key, 0)) for key, count in witness.delivered.items())
     assert duplicates <= witness.lost_in_flight, "more duplicates than attempts cut off by kills"
-    for times in witness.sent.values():
+    for held in witness.held:
+        order = [witness.first_sent[key] for key in held if key in witness.first_sent and key not in witness.resends]
+        assert order == sorted(order), "held deliveries came in another order than that of acceptance"
+    for key, times in witness.sent.items():
+        if key in witness.resends:
+            continue
         for before, after in pairwise(times):
             if not any(before <= kill <= after for kill in witness.kill_times):
                 assert after - before >= 0.9 * DELAYS_MS[0], "a retry came before it was due"

@@ -227,6 +227,18 @@ async def test_held_retries_and_first_attempts_keep_their_order(tmp_path: Path) 
         assert events_sent(world, before) == ids(stored)
 
 
+async def test_what_waits_too_long_in_memory_is_not_overtaken(tmp_path: Path) -> None:
+    """A receiver that hangs: leases run out at different times, and what comes back keeps its place."""
+    async with World(tmp_path, endpoint_in_flight_max=4) as world:
+        endpoint = await world.endpoint("one.test", lambda _: None)
+        await world.pause(endpoint.seq)
+        stored = await world.accept(60)
+        await world.enable(endpoint.seq)
+        await world.run_for(HOUR)
+        first_sent = list(dict.fromkeys(events_sent(world)))
+        assert first_sent == ids(stored)
+
+
 async def test_nothing_more_is_released_while_an_endpoint_does_not_keep_up(tmp_path: Path) -> None:
     async with World(tmp_path, breaker_failures=3) as world:
         endpoint = await world.endpoint("one.test", lambda _: answer(500))

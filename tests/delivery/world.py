@@ -384,6 +384,11 @@ class World:
         )
         return await self.database.read(lambda c: list(c.execute(query).all()))
 
+    async def event_ids(self) -> list[sa.Row[Any]]:
+        """Every stored event's number and id."""
+        query = sa.select(events_table.c.seq.label("event_seq"), events_table.c.id.label("event_id"))
+        return await self.database.read(lambda c: list(c.execute(query).all()))
+
     async def delete_endpoint(self, seq: int) -> None:
         """Delete an endpoint, as the service does."""
         record = self.directory.endpoints[seq].record

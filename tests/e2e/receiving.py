@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import socket
+import sqlite3
 import struct
 import threading
 import time
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from .harness import wait_for
+from .harness import Server, wait_for
 
 BLOCK = b"x" * 65_536
 
@@ -232,3 +233,17 @@ def _read(incoming: Any, peer: str) -> Received | None:
     if len(body) < int(headers.get("content-length", "0")):
         return None
     return Received(path, headers, body, time.time(), peer)
+
+
+def sent_unsettled(server: Server, receiver: Receiver, path: str) -> int:
+    """How often something had reached a path whose outcome had not reached the database when the server died."""
+    counts = [-1, len(receiver.requests)]
+    while counts[-1] != counts[-2]:  # requests still in the sockets' buffers are on their way
+        time.sleep(0.1)
+        counts.append(len(receiver.requests))
+    statement = "SELECT lower(hex(e.id)) FROM deliveries d JOIN events e ON e.seq = d.event_seq WHERE d.status = 0"
+    # Read-only, so that the last commits are left in the log for the server to recover.
+    with contextlib.closing(sqlite3.connect(f"file:{server.data / 'uplift.db'}?mode=ro", uri=True)) as database:
+        in_hand = {event for (event,) in database.execute(statement)}
+    came = Counter(r.headers["webhook-id"].replace("-", "") for r in receiver.on(path))
+    return sum(came[event] for event in in_hand)

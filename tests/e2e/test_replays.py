@@ -1,7 +1,5 @@
 """A replay of some thousands, killed in the middle: each is sent once, or again if it was under way at a kill."""
 
-import contextlib
-import sqlite3
 import time
 from collections import Counter
 from pathlib import Path
@@ -10,8 +8,8 @@ from typing import Any
 import pytest
 
 from . import receiving
-from .harness import TYPE, Server, serving, wait_for
-from .receiving import Receiver
+from .harness import TYPE, serving, wait_for
+from .receiving import Receiver, sent_unsettled
 
 COUNT = 3000
 BATCH = 500
@@ -44,7 +42,7 @@ def test_a_replay_goes_on_exactly_after_kills(tmp_path: Path, receiver: Receiver
         for part in (1, 2, 3):
             wait_for(lambda part=part: len(receiver.on("/hook")) >= part * COUNT // 5, "some are sent", 30, every=0.005)
             server.kill()
-            cut_off += _sent_uncounted(server, receiver)
+            cut_off += sent_unsettled(server, receiver, "/hook")
             server.start()
             sent.append(api.ok("GET", path)["sent"])
         assert sent == sorted(sent)
@@ -58,20 +56,6 @@ def test_a_replay_goes_on_exactly_after_kills(tmp_path: Path, receiver: Receiver
         print(f"{duplicates} duplicates, {cut_off} sent and unsettled at 3 kills")
         assert duplicates <= cut_off
         assert len(api.everything(f"/v1/deliveries?status=delivered&endpoint={endpoint}&type={TYPE}")) == COUNT
-
-
-def _sent_uncounted(server: Server, receiver: Receiver) -> int:
-    """How many deliveries had reached the receiver, and their outcome not yet the database, when the server died."""
-    counts = [-1, len(receiver.requests)]
-    while counts[-1] != counts[-2]:  # requests still in the sockets' buffers are on their way
-        time.sleep(0.1)
-        counts.append(len(receiver.requests))
-    statement = "SELECT lower(hex(e.id)) FROM deliveries d JOIN events e ON e.seq = d.event_seq WHERE d.status = 0"
-    # Read-only, so that the last commits are left in the log for the server to recover.
-    with contextlib.closing(sqlite3.connect(f"file:{server.data / 'uplift.db'}?mode=ro", uri=True)) as database:
-        in_hand = {event for (event,) in database.execute(statement)}
-    came = Counter(r.headers["webhook-id"].replace("-", "") for r in receiver.on("/hook"))
-    return sum(came[event] for event in in_hand)
 
 
 def test_a_cancel_acts_within_a_second(tmp_path: Path, receiver: Receiver) -> None:

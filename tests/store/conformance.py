@@ -15,7 +15,7 @@ from uplift_server.core import envelope
 from uplift_server.core.deliveries import FailedReason, Status, Trigger
 from uplift_server.core.ids import uuid7, uuid_text
 from uplift_server.core.outcomes import Outcome
-from uplift_server.store import trials
+from uplift_server.store import trials, waiting
 from uplift_server.store.contract import Database
 from uplift_server.store.errors import Conflict
 from uplift_server.store.hot_records import (
@@ -381,6 +381,17 @@ async def a_late_settlement_counts_while_nobody_has_leased_again(bench: Bench) -
     assert (row.status, row.due_at, row.lease_owner) == (Status.DELIVERED, None, 0)
 
 
+async def a_late_settlement_counts_though_the_delivery_was_held_meanwhile(bench: Bench) -> None:
+    """The database was away for longer than a lease, and its endpoint was paused: it was delivered all the same."""
+    await bench.append(bench.event(due(1)))
+    (leased,) = await bench.lease(1, until=NOW + 10)
+    assert await bench.database.reclaim(now=NOW + 20) == 1
+    assert await bench.database.write(lambda c: waiting.hold_waiting(c, 1, now=NOW + 20, limit=10)) == 1
+    assert await bench.database.settle([settled(leased)]) == frozenset()
+    (row,) = await bench.rows(deliveries)
+    assert (row.status, row.attempts_made) == (Status.DELIVERED, 1)
+
+
 async def large_batches_settle_whole(bench: Bench) -> None:
     groups = [[bench.event(due(1))] for _ in range(150)]
     await bench.database.append(groups)
@@ -451,6 +462,15 @@ async def released_leases_are_due_again(bench: Bench) -> None:
     # The first holder's release comes once more, late: it is not its lease any more.
     await bench.database.release([(leased.event_seq, 1, leased.fence)], now=NOW + 1)
     assert await bench.lease(1, now=NOW + 1) == []
+
+
+async def what_comes_back_does_not_lose_its_turn(bench: Bench) -> None:
+    """Both ways of coming back, and between them what was never leased."""
+    await bench.append(*(bench.event(due(1)) for _ in range(6)))
+    given_back, cut_off = await bench.lease(1, 1), await bench.lease(1, 2, until=NOW + 10)
+    await bench.database.release([(each.event_seq, 1, each.fence) for each in given_back], now=NOW + 20)
+    assert await bench.database.reclaim(now=NOW + 20) == len(cut_off) == 2
+    assert [each.event_seq for each in await bench.lease(1, now=NOW + 20)] == [1, 2, 3, 4, 5, 6]
 
 
 def held(endpoint: int) -> NewDelivery:
@@ -634,10 +654,12 @@ CHECKS: Sequence[Check] = [
     a_lost_lease_writes_nothing_and_the_rest_does,
     settling_twice_writes_once,
     a_late_settlement_counts_while_nobody_has_leased_again,
+    a_late_settlement_counts_though_the_delivery_was_held_meanwhile,
     large_batches_settle_whole,
     counted_attempts_of_a_replay_are_let_go_and_others_kept,
     health_is_written_with_the_batch,
     released_leases_are_due_again,
+    what_comes_back_does_not_lose_its_turn,
     held_deliveries_are_released_in_the_order_of_their_events,
     nothing_is_released_while_something_due_waits,
     what_has_expired_is_not_released_but_fails,

@@ -224,6 +224,14 @@ class StoresEventsAlone(SqliteDatabase):
         return await self.write(lambda c: body(c, result[0].seq))
 
 
+class SendsThemToTheEnd(SqliteDatabase):
+    async def release(self, leases: Sequence[tuple[int, int, int]], *, now: int) -> None:  # type: ignore[override]
+        await super().release(leases, now=now)
+        for event, endpoint, _ in leases:
+            own = (deliveries.c.event_seq == event, deliveries.c.endpoint_seq == endpoint)
+            await self.write(lambda c, own=own: c.execute(sa.update(deliveries).where(*own).values(due_at=now)))
+
+
 class ForgetsTests(SqliteDatabase):
     async def settle(  # type: ignore[override]
         self, settlements: Sequence[Settlement], health: Sequence[HealthRow] = ()
@@ -261,6 +269,7 @@ DEFECTS = [
     KeepsHalfWrites,
     StoresEventsAlone,
     ForgetsTests,
+    SendsThemToTheEnd,
     Reorders,
     MiscountsFences,
 ]

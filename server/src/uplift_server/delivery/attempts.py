@@ -89,8 +89,10 @@ class Attempts:
         now = self._clock.now_ms()
         endpoint = self._directory.endpoints.get(delivery.endpoint_seq)
         if delivery.lease_until - now < self._lease_needed_ms:
-            # It waited too long in memory. Another process might take it while we send.
-            self._give_back(delivery)
+            # It waited too long in memory. Another process might take it while we send. What waits behind it goes back,
+            # too, so that none overtakes it.
+            for late in (delivery, *self._lanes.empty(delivery.endpoint_seq)):
+                self._give_back(late)
             self._lanes.returned(lane, now)
             return
         verdict = _without_attempt(delivery, endpoint, now)

@@ -60,16 +60,22 @@ class Database(Protocol):
     ) -> Awaitable[frozenset[tuple[int, int]]]:
         """Write what attempts decided, and how their endpoints fare now.
 
-        A settlement counts while its delivery is pending under its fence, even if the lease has ended meanwhile: then
+        A settlement counts while its delivery is pending or held under its fence, even if the lease has ended: then
         nobody has leased it since.
         Gives the (event, endpoint) pairs whose lease was lost, for which nothing was written.
         """
 
     def release(self, leases: Sequence[tuple[int, int, int]], *, now: int) -> Awaitable[None]:
-        """Give leases (event, endpoint, fence) back unused: their deliveries are due at `now`."""
+        """Give leases (event, endpoint, fence) back unused: their deliveries are due at `now`.
+
+        Where something was due for their endpoint before that, they are due as early: they come before it again.
+        """
 
     def reclaim(self, *, now: int, owner: int | None = None, limit: int = 1000) -> Awaitable[int]:
-        """Make deliveries whose lease has ended by `now` due again; with `owner`, all of that owner's. How many."""
+        """Make deliveries whose lease has ended by `now` due again; with `owner`, all of that owner's. How many.
+
+        As with `release` they come before what was due for their endpoint and not leased.
+        """
 
     def release_held(self, wishes: Sequence[HeldWish], *, now: int) -> Awaitable[list[Released]]:
         """Make held deliveries due at `now`, those of the oldest events first; a result for each wish, in order.

@@ -238,8 +238,9 @@ _SETTLE: Final = ManyRows(
     " lease_owner = 0, trigger = CASE trigger WHEN 3 THEN 3 ELSE 0 END,"
     " resume_status = NULL, resume_due_at = NULL FROM ({rows}) s"
     " WHERE deliveries.event_seq = s.column8 AND deliveries.endpoint_seq = s.column9 AND deliveries.fence = s.column10"
-    # Under the same fence nobody has leased it since, even if the lease has ended; a repeat finds the count moved.
-    " AND deliveries.status = 0 AND deliveries.attempts_made = s.column11",
+    # Under the same fence nobody has leased it since, even if the lease has ended and it was held (3) then; a repeat
+    # finds the count moved.
+    " AND deliveries.status IN (0, 3) AND deliveries.attempts_made = s.column11",
     11,
 )
 _ATTEMPTS: Final = ManyRows(
@@ -300,11 +301,18 @@ def _count(connection: sqlite3.Connection, replayed: Sequence[Settlement]) -> No
         connection.execute(f"UPDATE replays SET {column} = {column} + ? WHERE seq = ?", (count, replay))  # noqa: S608
 
 
+# What was leased had its turn before whatever waits for its endpoint: it does not lose it by coming back.
+_NOT_AFTER_OTHERS: Final = (
+    "coalesce((SELECT min(w.due_at) FROM deliveries w"
+    " WHERE w.endpoint_seq = deliveries.endpoint_seq AND w.status = 0 AND w.lease_owner = 0), due_at)"
+)
+
+
 def release(connection: sqlite3.Connection, leases: Sequence[tuple[int, int, int]], *, now: int) -> None:
     """See the contract."""
     connection.executemany(
-        "UPDATE deliveries SET lease_owner = 0, due_at = ? WHERE event_seq = ? AND endpoint_seq = ? AND fence = ?"
-        " AND status = 0 AND lease_owner <> 0",
+        f"UPDATE deliveries SET lease_owner = 0, due_at = min(?, {_NOT_AFTER_OTHERS})"  # noqa: S608
+        " WHERE event_seq = ? AND endpoint_seq = ? AND fence = ? AND status = 0 AND lease_owner <> 0",
         [(now, *lease) for lease in leases],
     )
 
@@ -313,7 +321,8 @@ def reclaim(connection: sqlite3.Connection, *, now: int, owner: int | None, limi
     """See the contract."""
     ended, value = ("due_at <= ?", now) if owner is None else ("lease_owner = ?", owner)
     return connection.execute(
-        "UPDATE deliveries SET lease_owner = 0, due_at = min(due_at, ?) WHERE (event_seq, endpoint_seq) IN"  # noqa: S608
+        f"UPDATE deliveries SET lease_owner = 0, due_at = min(due_at, ?, {_NOT_AFTER_OTHERS})"  # noqa: S608
+        " WHERE (event_seq, endpoint_seq) IN"
         f" (SELECT event_seq, endpoint_seq FROM deliveries WHERE status = 0 AND lease_owner <> 0 AND {ended} LIMIT ?)",
         (now, value, limit),
     ).rowcount

@@ -1,0 +1,195 @@
+"""Endpoints that are off, with real processes: what they held comes once, in order, evenly, also across kills.
+
+And tests of endpoints.
+"""
+
+import contextlib
+import json
+import sqlite3
+import subprocess
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from . import receiving
+from .harness import PROGRAM, TYPE, Server, serving, settled, wait_for
+from .receiving import Receiver, sent_unsettled
+
+COUNT = 400
+RATE = 100
+SETTINGS = {"UPLIFT_RELEASE_RATE_PER_SECOND": str(RATE)}
+TWO_WEEKS_MS = 14 * 24 * 3600 * 1000
+
+
+def accept(api: Any, first: int, count: int) -> None:
+    """Accept so many numbered events."""
+    api.ok(
+        "POST",
+        "/v1/events/batch",
+        {"events": [{"type": TYPE, "data": {"number": number}} for number in range(first, first + count)]},
+    )
+
+
+def held(api: Any, endpoint: str) -> int:
+    """How many deliveries an endpoint holds, as it tells."""
+    return int(api.ok("GET", f"/v1/endpoints/{endpoint}")["held_deliveries"])
+
+
+def paused(api: Any, receiver: Receiver) -> str:
+    """A paused endpoint that takes one request at a time, and has had its greeting."""
+    endpoint: str = api.endpoint(receiver.url("/hook"), max_in_flight=1)["id"]
+    wait_for(lambda: receiver.count("/hook") == 1, "the greeting has come")
+    api.ok("POST", f"/v1/endpoints/{endpoint}/pause")
+    return endpoint
+
+
+def let_two_weeks_pass(server: Server) -> None:
+    """Everything that the stopped server has stored happened two weeks ago."""
+    with contextlib.closing(sqlite3.connect(server.data / "uplift.db", isolation_level=None)) as database:
+        for statement in (
+            "UPDATE events SET created_at = created_at - ?",
+            "UPDATE endpoints SET created_at = created_at - ?, state_since = state_since - ?2",
+        ):
+            database.execute(statement.replace("?2", "?"), (TWO_WEEKS_MS,) * statement.count("?"))
+
+
+def test_an_owner_who_comes_back_after_two_weeks_gets_everything_in_order(tmp_path: Path, receiver: Receiver) -> None:
+    with serving(tmp_path / "data", **SETTINGS) as server:
+        _, api = server.account()
+        endpoint = paused(api, receiver)
+        accept(api, 0, COUNT // 2)
+        server.stop()
+        let_two_weeks_pass(server)
+        server.start()
+        accept(api, COUNT // 2, COUNT // 2)
+        assert held(api, endpoint) == COUNT
+        assert receiver.on("/hook") == []
+        began = time.time()
+        assert api.ok("POST", f"/v1/endpoints/{endpoint}/enable")["state"] == "enabled"
+        fresh = api.send(COUNT).json["id"]
+        requests = receiver.wait("/hook", COUNT + 1, 30)
+        numbers = [request.json["data"]["number"] for request in requests]
+        # What is accepted after the enabling does not wait for two weeks to be caught up on.
+        assert numbers.index(COUNT) < COUNT // 2
+        numbers.remove(COUNT)
+        assert numbers == list(range(COUNT))
+        # However slowly the receiver's own threads run: nothing comes earlier than the rate and a small start allow.
+        early = [n for n, request in enumerate(requests) if request.at - began < (n - RATE // 2) / RATE]
+        assert early == []
+        settled(api, api.ok("GET", f"/v1/events/{fresh}/deliveries")["data"][0]["id"])
+        wait_for(lambda: held(api, endpoint) == 0, "nothing is held")
+        assert len(api.everything(f"/v1/deliveries?endpoint={endpoint}&status=delivered&type={TYPE}")) == COUNT + 1
+
+
+@pytest.mark.timeout(120)
+def test_a_release_goes_on_after_kills_in_its_middle(tmp_path: Path, receiver: Receiver) -> None:
+    with serving(tmp_path / "data", **SETTINGS) as server:
+        _, api = server.account()
+        endpoint = paused(api, receiver)
+        accept(api, 0, COUNT)
+        api.ok("POST", f"/v1/endpoints/{endpoint}/enable", {"held": "send"})
+        cut_off = 0
+        for part in (1, 2):
+            wait_for(lambda part=part: len(receiver.on("/hook")) >= part * COUNT // 4, "some have come", every=0.005)
+            server.kill()
+            cut_off += sent_unsettled(server, receiver, "/hook")
+            server.start()
+        assert held(api, endpoint) > 0
+        wait_for(lambda: len(receiver.numbers("/hook")) == COUNT, "all have come", 30)
+        wait_for(
+            lambda: not api.ok("GET", f"/v1/deliveries?endpoint={endpoint}&status=pending&limit=1")["data"],
+            "all is done",
+        )
+        times = receiver.numbers("/hook")
+        assert sum(times.values()) - COUNT <= cut_off
+        first_came = list(dict.fromkeys(request.json["data"]["number"] for request in receiver.on("/hook")))
+        assert first_came == list(range(COUNT))
+        assert len(api.everything(f"/v1/deliveries?endpoint={endpoint}&status=delivered&type={TYPE}")) == COUNT
+
+
+def test_a_pause_stops_a_release_and_what_is_dropped_never_comes(tmp_path: Path, receiver: Receiver) -> None:
+    with serving(tmp_path / "data", **SETTINGS) as server:
+        _, api = server.account()
+        endpoint = paused(api, receiver)
+        accept(api, 0, COUNT)
+        api.ok("POST", f"/v1/endpoints/{endpoint}/enable")
+        receiver.wait("/hook", 50)
+        api.ok("POST", f"/v1/endpoints/{endpoint}/pause")
+        time.sleep(0.3)
+        came = len(receiver.on("/hook"))
+        wait_for(lambda: held(api, endpoint) == COUNT - came, "the rest is held")
+        one = api.ok("GET", f"/v1/deliveries?endpoint={endpoint}&status=held&limit=1")["data"][0]["id"]
+        assert api.ok("POST", f"/v1/deliveries/{one}/cancel")["status"] == "cancelled"
+        api.ok("POST", f"/v1/endpoints/{endpoint}/enable", {"held": "drop"})
+        accept(api, COUNT, 1)
+        assert receiver.wait("/hook", came + 1)[-1].json["data"]["number"] == COUNT
+        wait_for(lambda: held(api, endpoint) == 0, "the rest is cancelled")
+        assert len(api.everything(f"/v1/deliveries?endpoint={endpoint}&status=cancelled")) == COUNT - came
+        assert len(receiver.on("/hook")) == came + 1
+
+
+def command(server: Server, *arguments: str) -> tuple[int, Any]:
+    """Run the program beside a server: its exit code, and what it printed."""
+    ran = subprocess.run(
+        [PROGRAM, *arguments, "--json"],
+        cwd=server.data,
+        env=server.environ,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return ran.returncode, json.loads(ran.stdout)
+
+
+def test_a_disabled_endpoint_is_tested_and_answers_are_told(server: Server, receiver: Receiver) -> None:
+    _, api = server.account()
+    endpoint = api.endpoint(receiver.url("/tested", receiving.answer(body=b"thanks")), event_types=["export.*"])["id"]
+    api.ok("POST", f"/v1/endpoints/{endpoint}/disable")
+    answer = api("POST", f"/v1/endpoints/{endpoint}/test")
+    assert answer.status == 200
+    assert (answer.json["outcome"], answer.json["response"]["body"], answer.json["trigger"]) == (
+        "delivered",
+        "thanks",
+        "test",
+    )
+    assert receiver.on("/tested")[-1].json["type"] == "export.completed"
+    receiver.url("/tested", receiving.answer(503))
+    code, attempt = command(server, "endpoint", "test", endpoint, "--type", TYPE)
+    assert (code, attempt["outcome"], attempt["status_code"]) == (1, "server_error", 503)
+    shown = api.ok("GET", f"/v1/endpoints/{endpoint}")
+    assert (shown["state"], shown["health"]["status"], shown["health"]["last_outcome"]) == ("disabled", "unknown", None)
+
+
+def test_a_slow_test_is_answered_in_time_and_looked_at_later(server: Server, receiver: Receiver) -> None:
+    _, api = server.account()
+    endpoint = api.endpoint(receiver.url("/slow", receiving.answer(after=5.5)), event_types=["export.*"])["id"]
+    wait_for(lambda: receiver.count("/slow") == 1, "the greeting has come")
+    answer = api("POST", f"/v1/endpoints/{endpoint}/test")
+    assert (answer.status, answer.json["status"]) == (202, "pending")
+    assert 3 < answer.seconds < 5
+    assert settled(api, answer.json["id"])["status"] == "delivered"
+    code, attempt = command(server, "endpoint", "test", endpoint)
+    assert (code, attempt["outcome"]) == (0, "delivered")
+    assert attempt["duration_ms"] > 5000
+
+
+def test_a_test_that_a_kill_cuts_off_has_failed(tmp_path: Path, receiver: Receiver) -> None:
+    with serving(tmp_path / "data") as server:
+        _, api = server.account()
+        endpoint = api.endpoint(receiver.url("/hangs", receiving.hang), event_types=["export.*"])["id"]
+        test = api("POST", f"/v1/endpoints/{endpoint}/test", idempotency_key="one")
+        assert test.status == 202
+        server.kill()
+        receiver.url("/hangs", receiving.answer())
+        server.start()
+        assert settled(api, test.json["id"])["status"] == "failed"
+        # The same request once more tells of the same test.
+        again = api("POST", f"/v1/endpoints/{endpoint}/test", idempotency_key="one")
+        assert (again.status, again.json["id"], again.json["status"]) == (202, test.json["id"], "failed")
+        wait_for(lambda: receiver.count("/hangs") >= 3, "the greeting was attempted again")
+        assert Counter(request.headers["x-uplift-event"] for request in receiver.on("/hangs")) == {
+            "export.completed": 1
+        }
