@@ -248,6 +248,8 @@ class RecordingEngine:
     waiting: list[LeasedDelivery] = field(default_factory=list)
     """What waits in its memory."""
     given_back: list[LeasedDelivery] = field(default_factory=list)
+    holding: set[int] = field(default_factory=set)
+    """Endpoints for which not all is held yet that was pending."""
     busy: Busy | None = None
     """Why it takes no test."""
     tested: list[LeasedDelivery] = field(default_factory=list)
@@ -260,6 +262,9 @@ class RecordingEngine:
 
     def forget(self, endpoint_seq: int) -> None:
         self.forgotten.append(endpoint_seq)
+
+    async def finish_holding(self, endpoint_seq: int, within_ms: int) -> bool:
+        return endpoint_seq not in self.holding
 
     def switched_off(self, endpoint_seq: int) -> None:
         self.switched.append(("off", endpoint_seq))

@@ -154,6 +154,18 @@ def test_an_enabled_endpoint_that_holds_nothing_has_nothing_to_decide(owner: Own
     assert (owner.told(), owner.audited(), owner.record) == ([], [], before)
 
 
+def test_nothing_is_decided_before_all_that_was_pending_is_held(server: Any, owner: Owner) -> None:
+    owner.client.post(f"{owner.path}/pause")
+    engine = server.services.means.engine
+    engine.holding.add(owner.record.seq)
+    refused = owner.client.post(f"{owner.path}/enable", {"held": "drop"})
+    assert (refused.status, refused.json["code"]) == (503, "unavailable")
+    assert refused.headers["retry-after"] == "1"
+    assert owner.record.state.text == "paused"
+    engine.holding.clear()
+    assert owner.client.post(f"{owner.path}/enable", {"held": "drop"}).status == 200
+
+
 def test_bodies_that_are_wrong_are_refused(owner: Owner) -> None:
     enable = f"{owner.path}/enable"
     assert owner.client.post(enable, {"held": "burn"}).problems == {("held", "value_unknown")}

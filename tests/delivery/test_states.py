@@ -137,6 +137,18 @@ async def test_enabling_starts_health_and_breaker_afresh(tmp_path: Path) -> None
         assert world.directory.endpoints[endpoint.seq].health.status == "healthy"
 
 
+async def test_health_counts_after_a_restart_with_a_clock_that_was_set_back(tmp_path: Path) -> None:
+    async with World(tmp_path) as world:
+        endpoint = await world.endpoint("one.test", lambda _: answer(500))
+        await world.pause(endpoint.seq)
+        await world.enable(endpoint.seq)
+        await world._abandon()
+        world.clock.now -= HOUR
+        await world._open()
+        await world.accept(1)
+        assert world.directory.endpoints[endpoint.seq].health.status == "failing"
+
+
 async def test_kept_ones_stay_until_a_later_enabling(tmp_path: Path) -> None:
     async with World(tmp_path) as world:
         endpoint = await world.endpoint("one.test")
@@ -174,6 +186,39 @@ async def test_dropped_ones_are_cancelled_and_later_ones_are_sent(tmp_path: Path
         assert await world.statuses() == {Status.CANCELLED: 700, Status.DELIVERED: 1}
         assert events_sent(world) == ids(fresh)
         assert {row.completed_at is None for row in await world.deliveries()} == {False}
+
+
+@pytest.mark.parametrize("held", [HeldAction.DROP, HeldAction.KEEP])
+async def test_what_is_said_right_after_a_pause_goes_for_all_that_was_pending(tmp_path: Path, held: HeldAction) -> None:
+    """More than one bite of it, in memory and in the database."""
+    async with World(tmp_path) as world:
+        world.sender.latency_ms["one.test"] = SECOND
+        endpoint = await world.endpoint("one.test")
+        await world.accept(1500)
+        in_flight = world.engine.lanes.in_flight
+        await world.pause(endpoint.seq)
+        await world.enable(endpoint.seq, held)
+        await world.run_for(HOUR)
+        over = Status.CANCELLED if held is HeldAction.DROP else Status.HELD
+        # What was in flight ends as it ends; everything else is done with as was said.
+        assert await world.statuses() == {Status.DELIVERED: in_flight, over: 1500 - in_flight}
+        assert len(world.sender.sent) == in_flight > 0
+
+
+async def test_a_pause_amid_dropping_takes_nothing_back(tmp_path: Path) -> None:
+    async with World(tmp_path) as world:
+        endpoint = await world.endpoint("one.test")
+        await world.pause(endpoint.seq)
+        await world.accept(900)
+        await world.enable(endpoint.seq, HeldAction.DROP)
+        await world.pause(endpoint.seq)
+        later = await world.accept(10)
+        await world.run_for(200)
+        await world.kill()
+        await world.enable(endpoint.seq)
+        await world.run_for(5 * SECOND)
+        assert await world.statuses() == {Status.CANCELLED: 900, Status.DELIVERED: 10}
+        assert events_sent(world) == ids(later)
 
 
 async def test_what_expired_while_it_was_held_fails_when_it_would_be_sent(tmp_path: Path) -> None:
@@ -331,7 +376,7 @@ async def test_an_event_on_its_way_in_while_its_endpoint_is_enabled_is_sent_all_
         endpoint = await world.endpoint("one.test")
         await world.pause(endpoint.seq)
         await world.accept(2)
-        enabling = asyncio.ensure_future(world.enable(endpoint.seq, HeldAction.KEEP))
+        enabling = asyncio.ensure_future(world.switch_on(endpoint.seq, HeldAction.KEEP))
         await asyncio.sleep(0)
         # Taken while memory still knows the endpoint as paused, stored after it was enabled.
         assert endpoint.record.state is EndpointState.PAUSED

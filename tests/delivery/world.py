@@ -409,6 +409,11 @@ class World:
 
     async def enable(self, seq: int, held: HeldAction = HeldAction.SEND) -> None:
         """Enable an endpoint, as the service does."""
+        assert await self.engine.finish_holding(seq, 3 * SECOND)
+        await self.switch_on(seq, held)
+
+    async def switch_on(self, seq: int, held: HeldAction) -> None:
+        """The second step of that."""
         record = await self.database.write(lambda c: endpoints.switch_on(c, seq, held, now=self.clock.now))
         assert record is not None
         self.directory.put_endpoint(record)

@@ -138,7 +138,7 @@ class Attempts:
             return
         outcome = classify(exchange)
         counts = delivery.trigger is not Trigger.TEST and flight.event_type.name != WEBHOOK_CREATED
-        if counts and _told_by(endpoint, exchange):
+        if counts and _told_by(endpoint, exchange, now):
             self._note(flight, outcome, exchange, now)
         spent = delivery.trigger is Trigger.SCHEDULE and exchange.failure is not Failure.EGRESS
         scheduled = delivery.scheduled_attempts + spent
@@ -243,10 +243,12 @@ def _while_off(verdict: Verdict, endpoint: LiveEndpoint | None) -> Verdict:
     return _HELD if off and verdict.status is Status.PENDING else verdict
 
 
-def _told_by(endpoint: LiveEndpoint, exchange: Exchange) -> bool:
+def _told_by(endpoint: LiveEndpoint, exchange: Exchange, now: int) -> bool:
     """Whether an exchange tells how an endpoint fares: one that is on, and was not switched meanwhile."""
     record = endpoint.record
-    return record.state is EndpointState.ENABLED and exchange.started_at >= (record.state_since or 0)
+    since = record.state_since or 0
+    # An instant that is still to come was written before the machine's clock was set back and the process started anew.
+    return record.state is EndpointState.ENABLED and (exchange.started_at >= since or since > now)
 
 
 def resumed(delivery: LeasedDelivery) -> Verdict | None:

@@ -197,6 +197,11 @@ class Engine:
             self.dispatcher.give_back(delivery)
         self._held.look_at(endpoint_seq)
 
+    async def finish_holding(self, endpoint_seq: int, within_ms: int) -> bool:
+        """Hold all that was pending for an endpoint that is off; False where that takes longer. Raises Unavailable."""
+        await self.dispatcher.release_returned()
+        return await self._held.finish(endpoint_seq, self._clock.now_ms() + within_ms)
+
     def switched_on(self, endpoint_seq: int) -> None:
         """Attempt again what is due for an endpoint, knowing nothing of how it fared; let go what it holds."""
         endpoint = self._directory.endpoints.get(endpoint_seq)

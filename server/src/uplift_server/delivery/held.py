@@ -89,6 +89,17 @@ class Held:
         self._work[endpoint_seq] = None
         self._wake.set()
 
+    async def finish(self, endpoint_seq: int, until_ms: int) -> bool:
+        """Have all done for an endpoint that is off, before it is switched on: all that was pending is held.
+
+        False where it could not be done by an instant (Unix ms). Raises Unavailable.
+        """
+        while self._clock.now_ms() < until_ms:
+            endpoint = self._directory.endpoints.get(endpoint_seq)
+            if endpoint is None or endpoint.takes_deliveries or not await self._bite(endpoint_seq, endpoint):
+                return True
+        return False
+
     async def run(self, stopping: asyncio.Event) -> None:
         """Hold, let go, drop and cancel until stopped."""
         while not stopping.is_set():
@@ -161,7 +172,9 @@ class Held:
         if endpoint is None:
             return await self._database.write(lambda c: cancel_waiting(c, endpoint_seq, now=now, limit=BITE))
         if not endpoint.takes_deliveries:
-            return await self._database.write(lambda c: hold_waiting(c, endpoint_seq, now=now, limit=BITE))
+            held = await self._database.write(lambda c: hold_waiting(c, endpoint_seq, now=now, limit=BITE))
+            if held:
+                return held
         if endpoint.record.held_action is HeldAction.DROP:
             through = endpoint.record.held_through or 0
             return await self._database.write(

@@ -6,6 +6,7 @@ from typing import Any, Final, NamedTuple
 from uplift_server.core import ids
 from uplift_server.core.problems import Problem
 from uplift_server.core.scopes import Scope
+from uplift_server.service import errors
 from uplift_server.service.endpoints import Endpoints, Shown
 from uplift_server.service.means import Means
 from uplift_server.service.principals import Caller
@@ -15,6 +16,8 @@ from uplift_server.store.contract import Transaction
 from uplift_server.store.errors import Conflict
 from uplift_server.store.records import DisabledReason, Endpoint, EndpointState, HeldAction
 
+HOLD_WITHIN_MS: Final = 3000
+"""How long a caller waits until all that was pending is held: every answer comes within 5 s."""
 _WHAT: Final = "endpoint"
 
 
@@ -72,9 +75,17 @@ class EndpointStates:
     ) -> Shown:
         """Send again, and say what becomes of what is held; of an enabled endpoint, only the latter.
 
-        Raises NotFound.
+        What was pending when it was switched off is held first, so that one word goes for all of it. Raises NotFound,
+        and Busy where that takes longer than an answer may.
         """
         caller.require(Scope.ENDPOINTS_WRITE)
+        record = self._endpoints.live(caller, endpoint)
+        refuse(problems)
+        if not await self._means.engine.finish_holding(record.seq, HOLD_WITHIN_MS):
+            raise errors.Busy(
+                "What was pending for the endpoint is still being set aside; until then it stays as it is. Try again in"
+                " a moment."
+            )
 
         def enable(connection: Transaction, found: Endpoint) -> _Change | None:
             details = {"held": held.text, **_was(found)}

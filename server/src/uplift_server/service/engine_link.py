@@ -19,6 +19,9 @@ class EngineLink(Protocol):
     def switched_off(self, endpoint_seq: int) -> None:
         """An endpoint was paused or disabled, in store and directory: what waits for it is to be held."""
 
+    async def finish_holding(self, endpoint_seq: int, within_ms: int) -> bool:
+        """Before an endpoint is enabled: hold all that was pending for it; False where that takes longer."""
+
     def switched_on(self, endpoint_seq: int) -> None:
         """An endpoint was enabled, in store and directory: what it holds is let go, its health begins anew."""
 

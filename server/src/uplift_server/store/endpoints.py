@@ -125,14 +125,16 @@ def switch_off(
 
     The engine is to be told (`switched_off`), and then holds what is pending for it.
     """
+    dropping = endpoints.c.held_action == int(HeldAction.DROP)
     return _changed(
         connection,
         endpoint_seq,
         state=int(state),
         disabled_reason=None if reason is None else int(reason),
         state_since=now,
-        held_action=None,
-        held_through=None,
+        # What was said to be dropped is dropped, though that is not over yet.
+        held_action=sa.case((dropping, endpoints.c.held_action)),
+        held_through=sa.case((dropping, endpoints.c.held_through)),
     )
 
 
