@@ -8,7 +8,10 @@ from typing import Any, get_args
 import pytest
 
 from uplift_webhooks import Reason
+from uplift_webhooks.api import Client
 from uplift_webhooks.testing import sign
+
+from .scripted_api import ScriptedApi, answer, refusal
 
 README = (Path(__file__).parents[2] / "receiver/README.md").read_text(encoding="utf-8")
 SECRET = "0123456789abcdef"
@@ -19,20 +22,72 @@ EVENT = {
 }
 
 
+def _run(containing: str) -> dict[str, Any]:
+    """Run the one snippet that contains a text; what it defined."""
+    [snippet] = [each for each in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if containing in each]
+    namespace: dict[str, Any] = {"__name__": "snippet"}
+    exec(compile(snippet, "README.md", "exec"), namespace)
+    return namespace
+
+
 def test_the_flask_snippet_verifies_and_refuses(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("UPLIFT_WEBHOOK_SECRET", SECRET)
-    [snippet] = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    namespace: dict[str, Any] = {"__name__": "snippet"}
-    exec(compile(snippet, "README.md", "exec"), namespace)
-    client = namespace["app"].test_client()
+    client = _run("from flask import")["app"].test_client()
     body = json.dumps(EVENT).encode()
 
     assert client.post("/webhook", data=body, headers=sign(body, SECRET)).status_code == 204
     assert "https://cdn.example/export.csv" in capsys.readouterr().out
     assert client.post("/webhook", data=body + b" ", headers=sign(body, SECRET)).status_code == 400
     assert client.post("/webhook", data=body).status_code == 400
+
+
+def test_the_api_snippet_resends_what_failed(
+    api: ScriptedApi, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("uplift_webhooks.api.Client", lambda url, key: Client(api.url, "sk_1"))
+    api.script = [
+        answer({"id": "ep_1", "secret": "whsec_x"}),
+        answer({"data": [{"id": "dlv_1", "last_outcome": "timeout"}], "next_cursor": None}),
+        answer({"data": [{"hint": "Answer first."}], "next_cursor": None}),
+        refusal(409, "conflict", "An attempt is in flight."),
+    ]
+
+    _run("client.endpoints.create")["client"].close()
+
+    assert [asked.target for asked in api.asked][1:] == [
+        "/v1/deliveries?limit=200&status=failed&endpoint=ep_1",
+        "/v1/deliveries/dlv_1/attempts",
+        "/v1/deliveries/dlv_1/resend",
+    ]
+    printed = capsys.readouterr().out
+    assert printed == "ep_1 whsec_x\ntimeout Answer first.\n409 conflict An attempt is in flight. None\n"
+
+
+def test_the_reconciling_snippet_goes_on_where_it_stopped(
+    api: ScriptedApi, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("UPLIFT_API_URL", api.url)
+    body = {**EVENT, "data": {"object": {"id": "s_1"}}}
+    page = {"data": [{"id": EVENT["id"], "type": EVENT["type"]}], "next_cursor": "one", "has_more": False}
+    api.script = [answer(page), answer({"body": body}), answer({"data": [], "next_cursor": "one", "has_more": False})]
+
+    _run("client.reconcile")
+    _run("client.reconcile")
+
+    assert capsys.readouterr().out == "s_1\n"
+    assert "cursor" not in api.asked[0].target
+    assert api.asked[-1].target.endswith("cursor=one")
+
+
+def test_every_call_of_the_client_is_named() -> None:
+    client = Client("https://webhooks.example")
+    for noun in ("endpoints", "events", "deliveries", "event_types", "listen_sessions"):
+        [row] = [line for line in README.splitlines() if line.startswith(f"| `client.{noun}` |")]
+        calls = {name for name in dir(getattr(client, noun)) if not name.startswith("_")} - {"pages"}
+        assert set(re.findall(r"`(\w+)`", row.rpartition(" | ")[2])) == calls
 
 
 def test_every_reason_is_explained() -> None:

@@ -1,0 +1,218 @@
+"""The client: one server, one key, every call."""
+
+import json
+import math
+import os
+import random
+import time
+import uuid
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from types import TracebackType
+from typing import Any, Final
+from urllib.parse import urlencode
+
+from uplift_webhooks import __version__
+from uplift_webhooks.api.connections import Answer, Connections
+from uplift_webhooks.api.failures import ApiError, ApiFailure, ApiUnreachable, FieldError
+from uplift_webhooks.api.nouns import Deliveries, Endpoints, Events, EventTypes, ListenSessions
+from uplift_webhooks.api.pages import Instant, JsonObject
+from uplift_webhooks.api.reconciliation import Reconciliation
+
+URL_VARIABLE: Final = "UPLIFT_API_URL"
+KEY_VARIABLE: Final = "UPLIFT_API_KEY"
+TIMEOUT_SECONDS: Final = 30.0
+RETRIES: Final = 2
+RETRY_AFTER_SECONDS_MAX: Final = 30.0
+"""A server that wants to be left alone for longer is not waited for."""
+_BACKOFF_SECONDS: Final = 0.5
+
+
+class Client:
+    """Calls the API with one key. It keeps its connections, and may be shared between threads.
+
+    Objects are dictionaries with the fields that docs/api.md gives them. Every call raises ApiError where the server
+    refuses it and ApiUnreachable where no answer comes; both are ApiFailure.
+    """
+
+    endpoints: Endpoints
+    events: Events
+    deliveries: Deliveries
+    event_types: EventTypes
+    listen_sessions: ListenSessions
+
+    def __init__(
+        self,
+        api_url: str | None = None,
+        api_key: str | None = None,
+        *,
+        account: str | None = None,
+        timeout_seconds: float = TIMEOUT_SECONDS,
+        retries: int = RETRIES,
+    ) -> None:
+        """Take the server's address and the key; None reads `UPLIFT_API_URL` and `UPLIFT_API_KEY`.
+
+        `account` is the id of the account that an operator's key acts for. `timeout_seconds` bounds each wait for the
+        server and the reading of its answer. `retries` is how often a call is made again: reading, where no answer
+        came; whatever it is, where the server answers 429 or 503 and says after how long to ask again (if that is no
+        longer than 30 s). Every POST carries an `Idempotency-Key`, so that none of this creates anything twice.
+
+        Proxies are those of the environment (`HTTPS_PROXY`, `NO_PROXY`); certificates are checked against the system's
+        authorities (or `SSL_CERT_FILE`).
+
+        Raises:
+            ValueError: an argument, or what the environment has in its place, cannot be used. The key is not quoted.
+        """
+        url = os.environ.get(URL_VARIABLE, "").strip() if api_url is None else api_url
+        if not url:
+            raise ValueError(f"The API's address is missing: pass api_url, or set {URL_VARIABLE}.")
+        if not 0 < timeout_seconds < math.inf or retries < 0:
+            raise ValueError("timeout_seconds must be more than 0, and retries 0 or more.")
+        key = os.environ.get(KEY_VARIABLE, "").strip() if api_key is None else api_key
+        self._headers: Final = {"accept": "application/json", "user-agent": f"uplift-webhooks/{__version__}"}
+        if key:
+            self._headers["authorization"] = f"Bearer {_for_header(key, 'api_key')}"
+        if account is not None:
+            self._headers["uplift-account"] = _for_header(account, "account")
+        self._retries: Final = retries
+        self._connections: Final = Connections(url, timeout_seconds)
+        self.endpoints = Endpoints(self.request)
+        self.events = Events(self.request)
+        self.deliveries = Deliveries(self.request)
+        self.event_types = EventTypes(self.request)
+        self.listen_sessions = ListenSessions(self.request)
+
+    def __enter__(self) -> "Client":
+        """The client itself, to be closed at the end of the block."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Close."""
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the kept connections. A later call makes new ones."""
+        self._connections.close()
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, object] | None = None,
+        body: object = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Any:
+        """One call, for what has no method of its own: `body` is sent as JSON; the answer's JSON, None if it is empty.
+
+        `path` begins with `/`. Parameters in `query` that are None are left out; instants may be datetimes.
+
+        Raises:
+            ApiError: the server refused.
+            ApiUnreachable: no usable answer came.
+            ValueError: an argument cannot be sent.
+        """
+        if not path.startswith("/"):
+            raise ValueError("path must begin with '/', such as '/v1/endpoints'.")
+        asked = {name: _for_query(value) for name, value in (query or {}).items() if value is not None}
+        target = f"{path}?{urlencode(asked)}" if asked else path
+        sent = {**self._headers, **{name.lower(): value for name, value in (headers or {}).items()}}
+        content = None
+        if body is not None:
+            content = json.dumps(body, ensure_ascii=False, allow_nan=False).encode()
+            sent["content-type"] = "application/json"
+        if method == "POST":
+            sent.setdefault("idempotency-key", uuid.uuid4().hex)
+        for number in range(self._retries + 1):
+            try:
+                return self._read(self._connections.exchange(method, target, content, sent))
+            except ApiFailure as failure:
+                wait_seconds = _wait_seconds(failure, method, number)
+                if wait_seconds is None or number == self._retries:
+                    raise
+            time.sleep(wait_seconds)
+        raise AssertionError
+
+    def source_ips(self) -> JsonObject:
+        """The addresses requests come from: `current`, and `upcoming` with the instants `from` which they are used.
+
+        Needs no key. `SourceAddresses` answers whether an address is one of them.
+        """
+        answer: JsonObject = self.request("GET", "/v1/source-ips")
+        return answer
+
+    def reconcile(
+        self,
+        cursor: str | None = None,
+        types: Iterable[str] | None = None,
+        *,
+        created_after: Instant | None = None,
+    ) -> Reconciliation:
+        """Every event of the account in the order of acceptance, whether or not it was delivered: nothing is left out.
+
+        `cursor` is where an earlier one stopped; without it, the oldest event is the first, or the first one
+        `created_after` an instant. `types` are names and `group.*`; None means all. It ends where no event follows for
+        now. See Reconciliation for how to store the cursor.
+        """
+        return Reconciliation(self.request, cursor, types, created_after)
+
+    def _read(self, answer: Answer) -> Any:
+        """The answer's JSON. Raises ApiFailure."""
+        try:
+            value = json.loads(answer.content) if answer.content else None
+        except (ValueError, RecursionError):
+            value = None
+            if 200 <= answer.status < 300:
+                raise ApiUnreachable(
+                    f"What answers at {self._connections.url} is no Uplift Webhooks server: it does not speak JSON."
+                ) from None
+        if not 200 <= answer.status < 300:
+            raise _refusal(answer, value if isinstance(value, dict) else {})
+        return value
+
+
+def _refusal(answer: Answer, problem: Mapping[str, Any]) -> ApiError:
+    """What an answer of RFC 9457 says; or, where something else answered, its status."""
+    detail = problem.get("detail") or problem.get("title")
+    if not detail:
+        detail = f"The server answered {answer.status}"
+        detail += ": correct api_url, redirects are not followed." if 300 <= answer.status < 400 else "."
+    listed = problem.get("errors")
+    errors = [
+        FieldError(str(each.get("field", "")), str(each.get("code", "")), str(each.get("message", "")))
+        for each in (listed if isinstance(listed, list) else [])
+        if isinstance(each, dict)
+    ]
+    after = answer.retry_after or ""
+    seconds = float(after) if after.isascii() and after.isdigit() else None
+    return ApiError(answer.status, str(problem.get("code") or ""), str(detail), errors, seconds)
+
+
+def _wait_seconds(failure: ApiFailure, method: str, number: int) -> float | None:
+    """How long to wait before a call is made again for the `number`-th time (0 = first); None where it is not."""
+    reading = method == "GET"
+    if isinstance(failure, ApiError):
+        if failure.status not in {429, 503}:
+            return None
+        if failure.retry_after_seconds is not None:
+            return failure.retry_after_seconds if failure.retry_after_seconds <= RETRY_AFTER_SECONDS_MAX else None
+    # Clients that failed together must not come back together.
+    return _BACKOFF_SECONDS * 2**number * (0.5 + random.random()) if reading else None  # noqa: S311 - no secret
+
+
+def _for_header(value: object, name: str) -> str:
+    if not isinstance(value, str) or not value or not all("!" <= character <= "~" for character in value):
+        raise ValueError(f"{name} must be a text of printable ASCII without spaces.")
+    return value
+
+
+def _for_query(value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, datetime):
+        if value.tzinfo is None:
+            raise ValueError("An instant needs its time zone: datetime.now(timezone.utc).")
+        return value.isoformat()
+    return str(value)

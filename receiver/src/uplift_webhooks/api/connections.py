@@ -1,0 +1,201 @@
+"""Connections to one server: kept alive, over TLS, through the proxy that the environment names."""
+
+import base64
+import http.client
+import selectors
+import socket
+import ssl
+import threading
+import time
+import urllib.request
+from contextlib import suppress
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+from typing import Final
+from urllib.parse import SplitResult, unquote, urlsplit
+
+from uplift_webhooks.api.failures import ApiUnreachable
+
+IDLE_MAX: Final = 8
+"""Connections kept for later calls; as many calls at a time need no new one."""
+ANSWER_BYTES_MAX: Final = 16 * 1024 * 1024
+"""A page of 500 events with everything in it is smaller than that."""
+_PIECE_BYTES: Final = 65_536
+_LOST: Final = (http.client.RemoteDisconnected, ConnectionResetError, ConnectionAbortedError, BrokenPipeError)
+"""How a kept connection ends that the server closed while nobody looked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back."""
+
+    status: int
+    retry_after: str | None
+    content: bytes = field(repr=False)
+
+
+class Connections:
+    """A few connections to one server. May be shared between threads: a connection serves one exchange at a time."""
+
+    def __init__(self, url: str, timeout_seconds: float) -> None:
+        """Read where to connect to, and through which proxy (`HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`, `NO_PROXY`).
+
+        Raises:
+            ValueError: `url` is not an http or https address, or the proxy's is not an http one. Neither is quoted, as
+                they may hold a password.
+        """
+        parts = _split(url, "The API's address")
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
+            raise ValueError("The API's address must begin with https:// or http:// and name a host.")
+        if "@" in parts.netloc or parts.query or parts.fragment:
+            raise ValueError("The API's address may have neither a password, nor a query, nor a fragment.")
+        self.url: Final = url.rstrip("/")
+        self._host: Final = parts.hostname
+        self._port: Final = parts.port or (443 if parts.scheme == "https" else 80)
+        self._timeout_seconds: Final = timeout_seconds
+        self._tls: Final = ssl.create_default_context() if parts.scheme == "https" else None
+        self._proxy: Final = _proxy(parts)
+        # A proxy is told whole addresses, except through a tunnel.
+        self._prefix: Final = self.url if self._proxy and self._tls is None else parts.path.rstrip("/")
+        self._idle: Final[list[http.client.HTTPConnection]] = []
+        self._lock: Final = threading.Lock()
+
+    def exchange(self, method: str, target: str, content: bytes | None, headers: dict[str, str]) -> Answer:
+        """One request, and its whole answer.
+
+        A kept connection that turns out to have been closed is replaced by a new one, once.
+
+        Raises:
+            ApiUnreachable: no whole answer came.
+        """
+        deadline = time.monotonic() + self._timeout_seconds
+        while True:
+            connection = self._take()
+            reused = connection.sock is not None
+            try:
+                answer = self._exchange(connection, method, target, content, headers, deadline)
+            except (OSError, http.client.HTTPException) as error:
+                connection.close()
+                if reused and isinstance(error, _LOST):
+                    continue
+                reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+                raise ApiUnreachable(f"{self.url} does not answer: {reason}.") from error
+            except BaseException:
+                connection.close()
+                raise
+            self._keep(connection)
+            return answer
+
+    def close(self) -> None:
+        """Let go of the connections nobody uses; those in use are closed, or kept, when their exchange has ended."""
+        with self._lock:
+            idle, self._idle[:] = self._idle[:], []
+        for connection in idle:
+            connection.close()
+
+    def _exchange(
+        self,
+        connection: http.client.HTTPConnection,
+        method: str,
+        target: str,
+        content: bytes | None,
+        headers: dict[str, str],
+        deadline: float,
+    ) -> Answer:
+        sent = headers if self._tls is not None or self._proxy is None else {**headers, **self._proxy.headers}
+        connection.request(method, self._prefix + target, content, sent)
+        pieces: list[bytes] = []
+        left = ANSWER_BYTES_MAX
+        with connection.getresponse() as response:
+            while piece := response.read1(_PIECE_BYTES):
+                pieces.append(piece)
+                left -= len(piece)
+                if left < 0:
+                    raise OSError(f"its answer is larger than {ANSWER_BYTES_MAX} bytes")
+                # The socket's own limit is one for each wait, and a byte now and then would never reach it.
+                if time.monotonic() > deadline:
+                    raise TimeoutError("its answer took too long")
+            # Reading by pieces ends quietly where the connection does.
+            if response.length:
+                raise http.client.IncompleteRead(b"", response.length)
+        return Answer(response.status, response.getheader("retry-after"), b"".join(pieces))
+
+    def _take(self) -> http.client.HTTPConnection:
+        """A kept connection that is still open, or a new one, which connects when it is used."""
+        while True:
+            with self._lock:
+                connection = self._idle.pop() if self._idle else None
+            if connection is None:
+                return self._new()
+            if not _has_ended(connection.sock):
+                return connection
+            connection.close()
+
+    def _keep(self, connection: http.client.HTTPConnection) -> None:
+        with self._lock:
+            if connection.sock is not None and len(self._idle) < IDLE_MAX:
+                self._idle.append(connection)
+                return
+        connection.close()
+
+    def _new(self) -> http.client.HTTPConnection:
+        host, port = (self._host, self._port) if self._proxy is None else (self._proxy.host, self._proxy.port)
+        if self._tls is None:
+            return http.client.HTTPConnection(host, port, timeout=self._timeout_seconds)
+        connection = http.client.HTTPSConnection(host, port, timeout=self._timeout_seconds, context=self._tls)
+        if self._proxy is not None:
+            connection.set_tunnel(self._host, self._port, self._proxy.headers)
+        return connection
+
+
+@dataclass(frozen=True, slots=True)
+class _Proxy:
+    host: str
+    port: int
+    headers: dict[str, str] = field(repr=False)
+    """With the proxy's password, if it has one."""
+
+
+def _proxy(server: SplitResult) -> _Proxy | None:
+    """The proxy between here and a server. To this machine itself there is never one."""
+    host = server.hostname or ""
+    proxies = urllib.request.getproxies()
+    address = proxies.get(server.scheme) or proxies.get("all")
+    if (
+        not address
+        or _is_loopback(host)
+        or urllib.request.proxy_bypass(f"{host}:{server.port}" if server.port else host)
+    ):
+        return None
+    parts = _split(address if "://" in address else f"http://{address}", "The proxy's address")
+    if parts.scheme != "http" or not parts.hostname:
+        raise ValueError("The proxy's address in the environment must begin with http:// and name a host.")
+    headers = {}
+    if parts.username is not None:
+        credentials = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+        headers["proxy-authorization"] = f"Basic {base64.b64encode(credentials.encode()).decode()}"
+    return _Proxy(parts.hostname, parts.port or 80, headers)
+
+
+def _split(url: str, what: str) -> SplitResult:
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        raise ValueError(f"{what} is not an address that can be read.") from None
+    if not (url.isascii() and url.isprintable()) or " " in url:
+        raise ValueError(f"{what} may hold printable ASCII only.")
+    return parts
+
+
+def _is_loopback(host: str) -> bool:
+    with suppress(ValueError):
+        return ip_address(host).is_loopback
+    return host == "localhost" or host.endswith(".localhost")
+
+
+def _has_ended(kept: socket.socket) -> bool:
+    """Whether the server has closed a connection, or said something that nobody asked for."""
+    with selectors.DefaultSelector() as selector:
+        selector.register(kept, selectors.EVENT_READ)
+        return bool(selector.select(0))

@@ -1,0 +1,57 @@
+"""What tests of the library share."""
+
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from uplift_webhooks.api import Client
+
+from .scripted_api import ScriptedApi, scripted
+
+NO_PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "UPLIFT_API_URL", "UPLIFT_API_KEY")
+
+
+@pytest.fixture(autouse=True)
+def _nobodys_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests run the same behind a proxy."""
+    for name in NO_PROXY_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+
+
+@pytest.fixture
+def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """How long the client would have waited, each time; it does not."""
+    waits: list[float] = []
+    monkeypatch.setattr("uplift_webhooks.api.client.time.sleep", waits.append)
+    return waits
+
+
+@pytest.fixture
+def api() -> Iterator[ScriptedApi]:
+    """A server that answers what a test puts into its script."""
+    with scripted() as server:
+        yield server
+
+
+@pytest.fixture
+def client(api: ScriptedApi) -> Iterator[Client]:
+    """A client of that server."""
+    with Client(api.url, "sk_secret_of_the_test", timeout_seconds=5) as client:
+        yield client
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> "Clock":
+    """The library's clock, standing still until it is moved."""
+    clock = Clock()
+    monkeypatch.setattr(time, "time", lambda: clock.now)
+    return clock
+
+
+class Clock:
+    """Unix seconds."""
+
+    def __init__(self) -> None:
+        self.now = 1_764_000_000.0

@@ -1,0 +1,136 @@
+"""A server on a real socket that answers what it was told to, and remembers what it was asked."""
+
+import contextlib
+import json
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One request."""
+
+    connection: int
+    """On which of the connections, counted from 0."""
+    method: str
+    target: str
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        """The body."""
+        return json.loads(self.body)
+
+
+Answering = bytes | Callable[[socket.socket], None]
+"""Bytes to send, after which the connection is kept; or whatever is to be done with it before it is closed."""
+
+
+def answer(value: Any = None, status: int = 200, **headers: str) -> bytes:
+    """A proper answer with JSON in it."""
+    content = b"" if value is None else json.dumps(value).encode()
+    lines = [f"HTTP/1.1 {status} Whatever", f"Content-Length: {len(content)}"]
+    lines += [f"{name.replace('_', '-')}: {each}" for name, each in headers.items()]
+    return "\r\n".join([*lines, "", ""]).encode() + content
+
+
+def refusal(status: int, code: str, detail: str = "No.", **more: Any) -> bytes:
+    """A problem of RFC 9457."""
+    retry_after = more.pop("retry_after", None)
+    headers = {} if retry_after is None else {"retry_after": retry_after}
+    return answer({"status": status, "code": code, "detail": detail, **more}, status, **headers)
+
+
+def hang_up(_: socket.socket) -> None:
+    """Close without an answer."""
+
+
+class ScriptedApi:
+    """Answers requests in the order in which they come with `script`, whatever they are."""
+
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+        """With `tls`, it is a proxy, too: what it is asked to connect to is itself, behind TLS."""
+        self.asked: list[Asked] = []
+        self.script: list[Answering] = []
+        self._tls = tls
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._connections: list[socket.socket] = []
+        self._threads = [threading.Thread(target=self._listen, daemon=True)]
+        self._threads[0].start()
+        self.port = self._listener.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+
+    def drop(self) -> None:
+        """Close every connection from this side, as a server does whose patience is over."""
+        for connection in self._connections:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Stop; the connections of the test's client are expected to be closed, or are dropped."""
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self.drop()
+        for thread in self._threads:
+            thread.join(5)
+
+    def _listen(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = self._listener.accept()
+                self._connections.append(connection)
+                thread = threading.Thread(
+                    target=self._serve, args=(connection, len(self._connections) - 1), daemon=True
+                )
+                self._threads.append(thread)
+                thread.start()
+
+    def _serve(self, connection: socket.socket, number: int) -> None:
+        with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
+            stack.enter_context(connection)
+            while (asked := _read(connection, number)) is not None:
+                self.asked.append(asked)
+                if asked.method == "CONNECT" and self._tls is not None:
+                    connection.sendall(b"HTTP/1.1 200 Connected\r\n\r\n")
+                    connection = self._tls.wrap_socket(connection, server_side=True)
+                    stack.enter_context(connection)
+                    continue
+                step = self.script.pop(0)
+                if not isinstance(step, bytes):
+                    step(connection)
+                    return
+                connection.sendall(step)
+
+
+def _read(connection: socket.socket, number: int) -> Asked | None:
+    """One request, or None where the client has closed."""
+    data = b""
+    while b"\r\n\r\n" not in data:
+        piece = connection.recv(65_536)
+        if not piece:
+            return None
+        data += piece
+    head, _, body = data.partition(b"\r\n\r\n")
+    first, *lines = head.decode("latin-1").split("\r\n")
+    headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines)}
+    while len(body) < int(headers.get("content-length", 0)):
+        body += connection.recv(65_536)
+    method, target, _ = first.split(" ")
+    return Asked(number, method, target, headers, body)
+
+
+@contextlib.contextmanager
+def scripted(*script: Answering, tls: ssl.SSLContext | None = None) -> Iterator[ScriptedApi]:
+    """A server that ends with the block."""
+    server = ScriptedApi(tls)
+    server.script = list(script)
+    try:
+        yield server
+    finally:
+        server.close()

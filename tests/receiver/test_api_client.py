@@ -1,0 +1,365 @@
+"""The client of the API: what it sends, what it makes of answers, when it asks again."""
+
+import pickle
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from uplift_webhooks import Event, __version__
+from uplift_webhooks.api import ApiError, ApiUnreachable, Client, FieldError, Page
+
+from .scripted_api import ScriptedApi, answer, hang_up, refusal
+
+EVENT = "0197f0c2-0000-7000-8000-000000000001"
+
+
+def test_a_call_is_json_with_the_key_and_so_is_its_answer(api: ScriptedApi, client: Client) -> None:
+    api.script = [answer({"id": "ep_1", "name": "Zoë"}, 201)]
+
+    got = client.request("POST", "/v1/endpoints", body={"url": "https://é.example"}, headers={"X-Trace": "7"})
+
+    assert got == {"id": "ep_1", "name": "Zoë"}
+    [asked] = api.asked
+    assert (asked.method, asked.target, asked.json) == ("POST", "/v1/endpoints", {"url": "https://é.example"})
+    assert asked.headers["authorization"] == "Bearer sk_secret_of_the_test"
+    assert asked.headers["content-type"] == "application/json"
+    assert asked.headers["user-agent"] == f"uplift-webhooks/{__version__}"
+    assert asked.headers["x-trace"] == "7"
+    assert "uplift-account" not in asked.headers
+
+
+def test_an_empty_answer_is_none_and_parameters_that_are_none_are_left_out(api: ScriptedApi, client: Client) -> None:
+    api.script = [answer(status=204), answer(status=204)]
+    instant = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+
+    assert (
+        client.request("GET", "/v1/x", query={"a": None, "b": "c d&", "after": instant, "yes": True, "no": False})
+        is None
+    )
+    client.request("DELETE", "/v1/x", query={"a": None})
+
+    targets = [asked.target for asked in api.asked]
+    assert targets == ["/v1/x?b=c+d%26&after=2026-01-02T03%3A04%3A05%2B00%3A00&yes=true&no=false", "/v1/x"]
+    with pytest.raises(ValueError, match="time zone"):
+        client.request("GET", "/v1/x", query={"after": datetime(2026, 1, 2)})  # noqa: DTZ001 - that is the point
+    with pytest.raises(ValueError, match="begin with"):
+        client.request("GET", "v1/x")
+
+
+def test_an_operators_key_acts_for_an_account_and_settings_come_from_the_environment(
+    api: ScriptedApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UPLIFT_API_URL", f"{api.url}/behind/\n")
+    monkeypatch.setenv("UPLIFT_API_KEY", "op_key\n")
+    api.script = [answer({})]
+
+    with Client(account="acc_1") as client:
+        client.request("GET", "/v1/x")
+
+    [asked] = api.asked
+    assert asked.target == "/behind/v1/x"
+    assert (asked.headers["authorization"], asked.headers["uplift-account"]) == ("Bearer op_key", "acc_1")
+
+
+def test_public_calls_need_no_key(api: ScriptedApi) -> None:
+    api.script = [answer({"current": ["54.245.28.22"], "upcoming": []})]
+
+    with Client(api.url) as client:
+        assert client.source_ips()["current"] == ["54.245.28.22"]
+
+    assert "authorization" not in api.asked[0].headers
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {},
+        {"api_url": "webhooks.example"},
+        {"api_url": "ftp://webhooks.example"},
+        {"api_url": "https://"},
+        {"api_url": "https://user:sk_hidden@webhooks.example"},
+        {"api_url": "https://webhooks.example?key=sk_hidden"},
+        {"api_url": "https://webhooks.example:port"},
+        {"api_url": "https://webhöoks.example"},
+        {"api_url": "https://webhooks.example", "api_key": "sk_hidden\r\nX-Other: 1"},
+        {"api_url": "https://webhooks.example", "api_key": "sk hidden"},
+        {"api_url": "https://webhooks.example", "api_key": b"sk_hidden"},
+        {"api_url": "https://webhooks.example", "account": ""},
+        {"api_url": "https://webhooks.example", "timeout_seconds": 0},
+        {"api_url": "https://webhooks.example", "retries": -1},
+    ],
+)
+def test_arguments_that_cannot_be_used_are_refused_without_quoting_the_key(arguments: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"API's address|api_key|account|timeout_seconds") as caught:
+        Client(**arguments)
+    assert "hidden" not in str(caught.value)
+
+
+def test_a_refusal_says_everything_that_is_wrong(api: ScriptedApi, client: Client) -> None:
+    errors = [{"field": "url", "code": "https_required", "message": "Use https."}, "not an object"]
+    api.script = [refusal(422, "validation_failed", "1 field is wrong.", errors=errors)]
+
+    with pytest.raises(ApiError) as caught:
+        client.endpoints.create("http://example.com", secret="s" * 20)
+
+    error = caught.value
+    assert (error.status, error.code, error.detail) == (422, "validation_failed", "1 field is wrong.")
+    assert error.errors == (FieldError("url", "https_required", "Use https."),)
+    assert error.retry_after_seconds is None
+    assert str(error) == "1 field is wrong. url: Use https. [422 validation_failed]"
+    copy = pickle.loads(pickle.dumps(error))
+    assert (str(copy), copy.errors, copy.retry_after_seconds) == (str(error), error.errors, None)
+
+
+@pytest.mark.parametrize(
+    ("script", "text"),
+    [
+        (answer(status=500), "The server answered 500. [500]"),
+        (answer(["x"], 502), "The server answered 502. [502]"),
+        (b"HTTP/1.1 500 X\r\nContent-Length: 6\r\n\r\n<html>", "The server answered 500. [500]"),
+        (answer({"title": "Gone", "code": 5, "errors": 7}, 410), "Gone [410 5]"),
+        (
+            answer(status=302, location="https://elsewhere.example"),
+            "The server answered 302: correct api_url, redirects are not followed. [302]",
+        ),
+    ],
+)
+def test_whatever_answers_a_failure_has_a_sentence(api: ScriptedApi, client: Client, script: bytes, text: str) -> None:
+    api.script = [script]
+
+    with pytest.raises(ApiError) as caught:
+        client.endpoints.get("ep_1")
+    assert str(caught.value) == text
+    assert len(api.asked) == 1
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "PATCH"])
+def test_a_server_that_says_when_to_ask_again_is_asked_again(
+    api: ScriptedApi, client: Client, slept: list[float], method: str
+) -> None:
+    api.script = [
+        refusal(503, "unavailable", retry_after="2"),
+        refusal(429, "rate_limited", retry_after="3"),
+        answer({"id": "x"}),
+    ]
+
+    assert client.request(method, "/v1/x") == {"id": "x"}
+
+    assert slept == [2, 3]
+    assert len({asked.headers.get("idempotency-key") for asked in api.asked}) == 1
+    assert ("idempotency-key" in api.asked[0].headers) == (method == "POST")
+
+
+@pytest.mark.parametrize(
+    ("method", "refused"),
+    [
+        ("GET", refusal(503, "unavailable", retry_after="31")),
+        ("POST", refusal(503, "unavailable")),
+        ("POST", refusal(429, "rate_limited", retry_after="Wed, 25 Nov 2026 15:00:00 GMT")),
+        ("GET", refusal(500, "internal_error", retry_after="1")),
+    ],
+)
+def test_what_would_take_too_long_or_may_not_be_repeated_is_not(
+    api: ScriptedApi, client: Client, slept: list[float], method: str, refused: bytes
+) -> None:
+    api.script = [refused]
+
+    with pytest.raises(ApiError) as caught:
+        client.request(method, "/v1/x")
+
+    assert slept == []
+    assert caught.value.retry_after_seconds in {None, 1, 31}
+
+
+def test_asking_again_has_an_end(api: ScriptedApi, client: Client, slept: list[float]) -> None:
+    api.script = [refusal(503, "unavailable")] * 3
+
+    with pytest.raises(ApiError):
+        client.request("GET", "/v1/x")
+
+    assert len(api.asked) == 3
+    assert 0.25 <= slept[0] <= 0.75
+    assert 0.5 <= slept[1] <= 1.5
+
+
+def test_reading_is_repeated_where_no_answer_came(api: ScriptedApi, client: Client, slept: list[float]) -> None:
+    api.script = [hang_up, hang_up, answer({"id": "x"})]
+
+    assert client.request("GET", "/v1/x") == {"id": "x"}
+    assert len(slept) == 2
+
+
+def test_writing_is_not(api: ScriptedApi, client: Client, slept: list[float]) -> None:
+    api.script = [hang_up]
+
+    with pytest.raises(ApiUnreachable, match="does not answer"):
+        client.request("POST", "/v1/x")
+    assert (len(api.asked), slept) == (1, [])
+
+
+def test_what_is_no_json_is_another_server(api: ScriptedApi, client: Client, slept: list[float]) -> None:
+    api.script = [b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n<html>"] * 3
+
+    with pytest.raises(ApiUnreachable, match="is no Uplift Webhooks server"):
+        client.request("GET", "/v1/x")
+
+
+Call = Callable[[Client], object]
+ONE: list[tuple[Call, str, str, Any]] = [
+    (lambda c: c.endpoints.get("ep_1"), "GET", "/v1/endpoints/ep_1", None),
+    (
+        lambda c: c.endpoints.create("https://x.example", event_types=("a.*",), max_in_flight=3, idempotency_key="k"),
+        "POST",
+        "/v1/endpoints",
+        {"url": "https://x.example", "event_types": ["a.*"], "max_in_flight": 3},
+    ),
+    (
+        lambda c: c.endpoints.update("ep_1", description=None, event_types=["b"]),
+        "PATCH",
+        "/v1/endpoints/ep_1",
+        {"description": None, "event_types": ["b"]},
+    ),
+    (lambda c: c.endpoints.pause("ep_1"), "POST", "/v1/endpoints/ep_1/pause", None),
+    (lambda c: c.endpoints.enable("ep_1"), "POST", "/v1/endpoints/ep_1/enable", {"held": "send"}),
+    (lambda c: c.endpoints.enable("ep_1", "drop"), "POST", "/v1/endpoints/ep_1/enable", {"held": "drop"}),
+    (lambda c: c.endpoints.test("ep_1"), "POST", "/v1/endpoints/ep_1/test", {}),
+    (lambda c: c.endpoints.test("ep_1", "a.b"), "POST", "/v1/endpoints/ep_1/test", {"type": "a.b"}),
+    (lambda c: c.endpoints.secret("ep_1"), "GET", "/v1/endpoints/ep_1/secret", None),
+    (
+        lambda c: c.endpoints.rotate_secret("ep_1", overlap_seconds=0, uplift_header="new"),
+        "POST",
+        "/v1/endpoints/ep_1/secret/rotate",
+        {"overlap_seconds": 0, "uplift_header": "new"},
+    ),
+    (lambda c: c.events.get("e/../x"), "GET", "/v1/events/e%2F..%2Fx", None),
+    (
+        lambda c: c.events.send("a.b", {"n": 1}, id=EVENT, idempotency_key="k"),
+        "POST",
+        "/v1/events",
+        {"type": "a.b", "data": {"n": 1}, "id": EVENT},
+    ),
+    (lambda c: c.deliveries.get("dlv_1"), "GET", "/v1/deliveries/dlv_1", None),
+    (lambda c: c.deliveries.resend("dlv_1"), "POST", "/v1/deliveries/dlv_1/resend", None),
+    (lambda c: c.deliveries.cancel("dlv_1"), "POST", "/v1/deliveries/dlv_1/cancel", None),
+    (lambda c: c.event_types.get("a.b"), "GET", "/v1/event-types/a.b", None),
+    (
+        lambda c: c.listen_sessions.create(since=datetime(2026, 1, 1, tzinfo=UTC)),
+        "POST",
+        "/v1/listen-sessions",
+        {"since": "2026-01-01T00:00:00+00:00"},
+    ),
+    (
+        lambda c: c.listen_sessions.create(event_types=iter(["a"]), since="2026-01-01T00:00:00Z"),
+        "POST",
+        "/v1/listen-sessions",
+        {"event_types": ["a"], "since": "2026-01-01T00:00:00Z"},
+    ),
+    (lambda c: c.listen_sessions.get("lsn_1"), "GET", "/v1/listen-sessions/lsn_1", None),
+]
+
+
+@pytest.mark.parametrize(("call", "method", "target", "body"), ONE)
+def test_calls_of_one_thing(api: ScriptedApi, client: Client, call: Call, method: str, target: str, body: Any) -> None:
+    api.script = [answer({"id": "x"})]
+
+    assert call(client) == {"id": "x"}
+
+    [asked] = api.asked
+    assert (asked.method, asked.target, asked.json if asked.body else None) == (method, target, body)
+    if body is not None and "idempotency_key" in call.__code__.co_consts.__repr__():  # type: ignore[attr-defined]
+        assert asked.headers["idempotency-key"] == "k"
+
+
+@pytest.mark.parametrize("call", [call for call, *_ in ONE])
+def test_an_answer_of_another_form_is_another_server(api: ScriptedApi, client: Client, call: Call) -> None:
+    api.script = [answer(["x"])]
+
+    with pytest.raises(ApiUnreachable, match="no Uplift Webhooks server"):
+        call(client)
+
+
+def test_deletions_answer_nothing(api: ScriptedApi, client: Client) -> None:
+    api.script = [answer(status=204), answer(status=204)]
+
+    client.endpoints.delete("ep_1")
+    client.listen_sessions.delete("lsn_1")
+
+    assert [(asked.method, asked.target) for asked in api.asked] == [
+        ("DELETE", "/v1/endpoints/ep_1"),
+        ("DELETE", "/v1/listen-sessions/lsn_1"),
+    ]
+
+
+@pytest.mark.parametrize("name", ["", ".", ".."])
+def test_an_id_that_names_something_else_is_refused(client: Client, name: str) -> None:
+    with pytest.raises(ValueError, match="An id"):
+        client.endpoints.delete(name)
+
+
+LISTS: list[tuple[Call, str]] = [
+    (lambda c: c.endpoints.list(), "/v1/endpoints"),
+    (lambda c: c.endpoints.list(limit=5, cursor="c+"), "/v1/endpoints?limit=5&cursor=c%2B"),
+    (lambda c: c.events.list(type="a.b", order="asc"), "/v1/events?type=a.b&order=asc"),
+    (lambda c: c.events.deliveries("e", limit=1), "/v1/events/e/deliveries?limit=1"),
+    (lambda c: c.events.explain("e", endpoint="ep_1"), "/v1/events/e/explain?endpoint=ep_1"),
+    (
+        lambda c: c.deliveries.list(status="failed", endpoint="ep_1", created_after="2026-01-01T00:00:00Z"),
+        "/v1/deliveries?status=failed&endpoint=ep_1&created_after=2026-01-01T00%3A00%3A00Z",
+    ),
+    (lambda c: c.deliveries.attempts("dlv_1"), "/v1/deliveries/dlv_1/attempts"),
+    (lambda c: c.event_types.list(), "/v1/event-types"),
+    (lambda c: c.listen_sessions.list(), "/v1/listen-sessions"),
+]
+
+
+@pytest.mark.parametrize(("call", "target"), LISTS)
+def test_lists(api: ScriptedApi, client: Client, call: Call, target: str) -> None:
+    api.script = [answer({"data": [{"id": "x"}], "next_cursor": "next"}), answer({"data": []}), answer({"data": {}})]
+
+    assert call(client) == Page([{"id": "x"}], "next", has_more=True)
+    assert call(client) == Page([], None, has_more=False)
+    assert api.asked[0].target == target
+    with pytest.raises(ApiUnreachable, match="no list"):
+        call(client)
+
+
+EVERYTHING: list[tuple[Callable[[Client], Any], str]] = [
+    (lambda c: c.endpoints.iterate(), "/v1/endpoints?limit=200"),
+    (lambda c: c.events.iterate(type="a.b", created_before="i"), "/v1/events?limit=200&type=a.b&created_before=i"),
+    (lambda c: c.deliveries.iterate(status="held", type="a"), "/v1/deliveries?limit=200&status=held&type=a"),
+    (lambda c: c.event_types.iterate(), "/v1/event-types?limit=200"),
+    (lambda c: c.listen_sessions.iterate(), "/v1/listen-sessions?limit=200"),
+]
+
+
+@pytest.mark.parametrize(("call", "target"), EVERYTHING)
+def test_everything_of_a_list_page_by_page(
+    api: ScriptedApi, client: Client, call: Callable[[Client], Any], target: str
+) -> None:
+    api.script = [
+        answer({"data": [{"id": 1}, {"id": 2}], "next_cursor": "a"}),
+        answer({"data": [], "next_cursor": "b"}),
+        answer({"data": [{"id": 3}], "next_cursor": None}),
+    ]
+    found = call(client)
+    assert api.asked == []
+
+    assert [each["id"] for each in found] == [1, 2, 3]
+
+    assert [asked.target for asked in api.asked] == [target, f"{target}&cursor=a", f"{target}&cursor=b"]
+
+
+def test_an_event_can_be_fetched_as_it_was_sent(api: ScriptedApi, client: Client) -> None:
+    envelope = {"id": EVENT, "type": "a.b", "created": 5, "data": {"object": {"n": 1}}}
+    api.script = [answer({"id": EVENT, "body": envelope}), answer({"id": EVENT}), answer({"body": {"id": 5}})]
+
+    event = client.events.fetch(EVENT)
+
+    assert isinstance(event, Event)
+    assert (event.id, event.type, event.created, event.data.object) == (EVENT, "a.b", 5, {"n": 1})
+    with pytest.raises(ApiUnreachable, match="no body"):
+        client.events.fetch(EVENT)
+    with pytest.raises(ApiUnreachable, match="no event"):
+        client.events.fetch(EVENT)

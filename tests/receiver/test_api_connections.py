@@ -1,0 +1,255 @@
+"""Connections to the API: kept, replaced, bounded, over TLS and through proxies."""
+
+import base64
+import socket
+import ssl
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import trustme
+
+from uplift_webhooks.api import ApiUnreachable, Client, connections
+
+from .scripted_api import ScriptedApi, answer, scripted
+
+
+def _never_again(api: ScriptedApi, **settings: float) -> Client:
+    return Client(api.url, "sk_secret_of_the_test", retries=0, **settings)  # type: ignore[arg-type]
+
+
+def test_a_connection_is_kept(api: ScriptedApi, client: Client) -> None:
+    api.script = [answer({}), answer(status=404), answer({})]
+
+    client.request("GET", "/v1/a")
+    with pytest.raises(Exception, match="404"):
+        client.request("GET", "/v1/b")
+    client.request("GET", "/v1/c")
+
+    assert [asked.connection for asked in api.asked] == [0, 0, 0]
+
+
+def test_one_that_the_server_has_closed_is_replaced(api: ScriptedApi, client: Client) -> None:
+    api.script = [answer({}), answer({"id": "x"})]
+    client.request("GET", "/v1/a")
+    api.drop()
+
+    assert client.request("POST", "/v1/b") == {"id": "x"}
+    assert [asked.connection for asked in api.asked] == [0, 1]
+
+
+def test_one_that_is_closed_while_it_is_used_again_is_replaced_once(
+    api: ScriptedApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server's end comes in the moment between our look at the connection and its answer."""
+    api.script = [answer({}), lambda connection: None, answer({"id": "x"}), lambda connection: None]
+    with _never_again(api) as client:
+        client.request("GET", "/v1/a")
+
+        assert client.request("POST", "/v1/b") == {"id": "x"}
+
+        first, again = api.asked[1:]
+        assert (first.connection, again.connection) == (0, 1)
+        assert first.headers["idempotency-key"] == again.headers["idempotency-key"]
+
+
+def test_after_a_half_answer_nothing_is_repeated_by_itself(api: ScriptedApi) -> None:
+    api.script = [answer({}), lambda connection: connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{}")]
+    with _never_again(api) as client:
+        client.request("GET", "/v1/a")
+
+        with pytest.raises(ApiUnreachable, match="does not answer: IncompleteRead"):
+            client.request("POST", "/v1/b")
+
+    assert len(api.asked) == 2
+
+
+def test_a_closed_client_keeps_nothing_and_can_be_used_again(api: ScriptedApi, client: Client) -> None:
+    api.script = [answer({}), answer({}, connection="close"), answer({})]
+
+    client.request("GET", "/v1/a")
+    client.close()
+    client.request("GET", "/v1/b")
+    client.request("GET", "/v1/c")
+
+    assert [asked.connection for asked in api.asked] == [0, 1, 2]
+
+
+def test_many_threads_share_a_client_and_few_connections_stay(api: ScriptedApi, client: Client) -> None:
+    together = threading.Barrier(12)
+
+    def work(number: int) -> bool:
+        together.wait(10)
+        return client.request("GET", f"/v1/{number}") == {"id": "x"}
+
+    api.script = [answer({"id": "x"})] * 12
+    with ThreadPoolExecutor(12) as pool:
+        assert all(pool.map(work, range(12)))
+
+    assert len(client._connections._idle) <= connections.IDLE_MAX
+
+
+def test_nobody_there() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        with Client(url, retries=0) as client, pytest.raises(ApiUnreachable) as caught:
+            client.request("GET", "/v1/x")
+
+    assert str(caught.value) == f"{url} does not answer: Connection refused."
+
+
+def test_a_silent_server_is_given_up(api: ScriptedApi) -> None:
+    over = threading.Event()
+    api.script = [lambda connection: over.wait(10) and None]
+    with _never_again(api, timeout_seconds=0.2) as client, pytest.raises(ApiUnreachable, match="timed out"):
+        client.request("GET", "/v1/x")
+    over.set()
+
+
+def test_an_answer_in_drops_is_given_up(api: ScriptedApi) -> None:
+    over = threading.Event()
+
+    def drip(connection: socket.socket) -> None:
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
+        while not over.wait(0.02):
+            connection.sendall(b" ")
+
+    api.script = [drip]
+    began = time.monotonic()
+    with _never_again(api, timeout_seconds=0.3) as client, pytest.raises(ApiUnreachable, match="took too long"):
+        client.request("GET", "/v1/x")
+    over.set()
+
+    assert time.monotonic() - began < 5
+
+
+def test_an_answer_without_end_is_given_up(api: ScriptedApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "ANSWER_BYTES_MAX", 100_000)
+    api.script = [answer("x" * 100_001), answer("x" * 99_998)]
+    with _never_again(api) as client:
+        with pytest.raises(ApiUnreachable, match="larger than 100000 bytes"):
+            client.request("GET", "/v1/x")
+        assert len(client.request("GET", "/v1/x")) == 99_998
+
+
+def test_what_is_no_http_is_told(api: ScriptedApi) -> None:
+    api.script = [lambda connection: connection.sendall(b"220 smtp.example ESMTP\r\n")]
+    with _never_again(api) as client, pytest.raises(ApiUnreachable, match="220 smtp"):
+        client.request("GET", "/v1/x")
+
+
+def test_a_broken_call_gives_its_connection_up(api: ScriptedApi, client: Client) -> None:
+    api.script = [answer({}), answer({})]
+    client.request("GET", "/v1/a")
+
+    with pytest.raises(ValueError, match="header"):
+        client.request("GET", "/v1/b", headers={"x-bad": "a\r\nb: c"})
+    client.request("GET", "/v1/c")
+
+    assert [asked.connection for asked in api.asked] == [0, 1]
+
+
+@pytest.fixture
+def authority(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> trustme.CA:
+    """What the system trusts."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "authority.pem")
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
+    return authority
+
+
+def _tls(authority: trustme.CA, name: str) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert(name).configure_cert(context)
+    return context
+
+
+def test_https_through_a_proxy_with_a_password(authority: trustme.CA, monkeypatch: pytest.MonkeyPatch) -> None:
+    with scripted(answer({"id": "x"}), answer({"id": "y"}), tls=_tls(authority, "api.example")) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", f"http://user:p%40ss@127.0.0.1:{proxy.port}")
+        with Client("https://api.example/behind", "sk_secret_of_the_test") as client:
+            assert client.request("GET", "/v1/x") == {"id": "x"}
+            assert client.request("GET", "/v1/y") == {"id": "y"}
+
+    tunnel, first, second = proxy.asked
+    assert (tunnel.method, tunnel.target) == ("CONNECT", "api.example:443")
+    assert tunnel.headers["proxy-authorization"] == f"Basic {base64.b64encode(b'user:p@ss').decode()}"
+    assert "authorization" not in tunnel.headers
+    assert (first.target, second.target) == ("/behind/v1/x", "/behind/v1/y")
+    assert first.headers["authorization"] == "Bearer sk_secret_of_the_test"
+    assert "proxy-authorization" not in first.headers
+
+
+def test_https_on_a_kept_connection(authority: trustme.CA) -> None:
+    context = _tls(authority, "127.0.0.1")
+
+    def behind_tls(connection: socket.socket) -> None:
+        with context.wrap_socket(connection, server_side=True) as secured:
+            for content in (b"[1]", b"[2]"):
+                assert secured.recv(65_536).startswith(b"GET /v1/")
+                secured.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n" + content)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = threading.Thread(target=lambda: behind_tls(listener.accept()[0]))
+        server.start()
+        with Client(f"https://127.0.0.1:{listener.getsockname()[1]}", timeout_seconds=5) as client:
+            assert [client.request("GET", "/v1/x"), client.request("GET", "/v1/y")] == [[1], [2]]
+        server.join(5)
+
+
+def test_a_certificate_for_another_name_is_refused(authority: trustme.CA, monkeypatch: pytest.MonkeyPatch) -> None:
+    with scripted(tls=_tls(authority, "other.example")) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", f"127.0.0.1:{proxy.port}")
+        with (
+            Client("https://api.example", "sk_secret_of_the_test", retries=0) as client,
+            pytest.raises(ApiUnreachable, match="certificate"),
+        ):
+            client.request("GET", "/v1/x")
+    assert [asked.method for asked in proxy.asked] == ["CONNECT"]
+
+
+def test_http_through_a_proxy(api: ScriptedApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", f"http://user@127.0.0.1:{api.port}")
+    api.script = [answer({"id": "x"})]
+    with Client("http://api.example:8420/behind", "sk_secret_of_the_test") as client:
+        assert client.request("GET", "/v1/x") == {"id": "x"}
+
+    [asked] = api.asked
+    assert (asked.target, asked.headers["host"]) == ("http://api.example:8420/behind/v1/x", "api.example:8420")
+    assert asked.headers["proxy-authorization"] == f"Basic {base64.b64encode(b'user:').decode()}"
+
+
+def test_a_proxy_that_refuses_is_told(api: ScriptedApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", api.url)
+    api.script = [answer(status=407)]
+    with Client("https://api.example", retries=0) as client, pytest.raises(ApiUnreachable, match="407"):
+        client.request("GET", "/v1/x")
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_this_machine_itself_is_not_behind_a_proxy(
+    api: ScriptedApi, monkeypatch: pytest.MonkeyPatch, host: str
+) -> None:
+    monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:1")
+    api.script = [answer({"id": "x"})]
+    with Client(f"http://{host}:{api.port}") as client:
+        assert client.request("GET", "/v1/x") == {"id": "x"}
+
+
+def test_a_name_can_be_excepted(api: ScriptedApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", api.url)
+    monkeypatch.setenv("NO_PROXY", "invalid")
+    with Client("http://api.invalid", retries=0) as client, pytest.raises(ApiUnreachable, match="does not answer"):
+        client.request("GET", "/v1/x")
+    assert api.asked == []
+
+
+@pytest.mark.parametrize("proxy", ["socks5://user:hidden@proxy.example", "https://proxy.example", "http://[::1:hidden"])
+def test_a_proxy_that_cannot_be_used_is_refused(monkeypatch: pytest.MonkeyPatch, proxy: str) -> None:
+    monkeypatch.setenv("ALL_PROXY", proxy)
+    with pytest.raises(ValueError, match="proxy's address") as caught:
+        Client("https://api.example")
+    assert "hidden" not in str(caught.value)

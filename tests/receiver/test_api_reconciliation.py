@@ -1,0 +1,105 @@
+"""Reconciling: every event in order, from a stored cursor, by the sync and the async client."""
+
+from itertools import islice
+from typing import Any
+
+import pytest
+
+from uplift_webhooks.api import ApiError, AsyncClient, Client, Page
+
+from .scripted_api import ScriptedApi, answer, refusal
+
+
+def _page(first: int, count: int, *, more: bool, kind: str = "movement.analytics.created") -> bytes:
+    data = [{"id": str(number), "type": kind} for number in range(first, first + count)]
+    return answer({"data": data, "next_cursor": f"after{first + count - 1}", "has_more": more})
+
+
+def _ids(events: Any) -> list[str]:
+    return [event["id"] for event in events]
+
+
+def test_events_come_in_order_until_none_follows_for_now(api: ScriptedApi, client: Client) -> None:
+    api.script = [_page(1, 2, more=True), _page(3, 0, more=True), _page(3, 1, more=False)]
+    run = client.reconcile(created_after="2026-01-01T00:00:00Z")
+
+    assert _ids(run) == ["1", "2", "3"]
+
+    assert run.cursor == "after3"
+    first = "/v1/events?order=asc&limit=200&created_after=2026-01-01T00%3A00%3A00Z"
+    assert [asked.target for asked in api.asked] == [first, f"{first}&cursor=after2", f"{first}&cursor=after2"]
+
+
+@pytest.mark.parametrize("handled", range(6))
+def test_whoever_goes_on_from_the_stored_cursor_misses_nothing(api: ScriptedApi, client: Client, handled: int) -> None:
+    api.script = [_page(1, 3, more=True), _page(4, 2, more=True)]
+    run = client.reconcile("after0")
+    stored = run.cursor
+
+    for _ in islice(run, handled):
+        stored = run.cursor
+
+    last_of_a_page_done = {3: "after3", 4: "after3", 5: "after5"}
+    assert stored == last_of_a_page_done.get(handled, "after0")
+
+
+def test_the_cursor_moves_on_where_no_event_is_wanted(api: ScriptedApi, client: Client) -> None:
+    api.script = [_page(1, 3, more=True, kind="athlete.created"), _page(4, 1, more=False)]
+    run = client.reconcile("after0", ["movement.*", "export.completed"])
+
+    assert _ids(run) == ["4"]
+    assert run.cursor == "after4"
+    assert "type=" not in api.asked[0].target
+
+
+@pytest.mark.parametrize(
+    ("types", "ids"),
+    [(["a.b"], ["1"]), (["a.*"], ["1", "2"]), (["a.b", "c"], ["1", "3"]), ([], []), (None, ["1", "2", "3"])],
+)
+def test_types_are_names_and_patterns(api: ScriptedApi, client: Client, types: Any, ids: list[str]) -> None:
+    kinds = ["a.b", "a.c.d", "c"]
+    data = [{"id": str(number), "type": kind} for number, kind in enumerate(kinds, 1)]
+    api.script = [answer({"data": data, "next_cursor": "x", "has_more": False})]
+
+    assert _ids(client.reconcile(types=types)) == ids
+    assert ("type=a.b" in api.asked[0].target) == (types == ["a.b"])
+
+
+def test_one_name_is_no_list(client: Client) -> None:
+    with pytest.raises(ValueError, match="list of names"):
+        client.reconcile(types="movement.*")
+
+
+async def test_the_async_client_does_the_same(api: ScriptedApi, client: Client) -> None:
+    async with AsyncClient(api.url, "sk_secret_of_the_test", timeout_seconds=5) as asynchronous:
+        api.script = [_page(1, 2, more=True), _page(3, 1, more=False)]
+        run = asynchronous.reconcile(None, ["movement.*"])
+        assert [event["id"] async for event in run] == ["1", "2", "3"]
+        assert run.cursor == "after3"
+
+        api.script = [answer({"data": [{"id": 1}], "next_cursor": "a"}), answer({"data": [{"id": 2}]})]
+        assert [each["id"] async for each in asynchronous.deliveries.iterate(status="failed")] == [1, 2]
+
+        api.script = [answer({"id": "ep_1"}), answer({"data": []}), answer({"current": []}), answer({"id": "x"})]
+        assert await asynchronous.endpoints.pause("ep_1") == {"id": "ep_1"}
+        assert await asynchronous.event_types.list(limit=3) == Page([], None, has_more=False)
+        assert await asynchronous.source_ips() == {"current": []}
+        assert await asynchronous.request("GET", "/v1/x", query={"a": 1}) == {"id": "x"}
+
+        api.script = [refusal(404, "not_found")]
+        with pytest.raises(ApiError, match="404 not_found"):
+            await asynchronous.listen_sessions.get("lsn_1")
+        api.script = [answer({"id": "e", "body": {"id": "e", "type": "t"}})]
+        assert (await asynchronous.events.fetch("e")).type == "t"
+
+
+def test_both_clients_have_the_same_calls(api: ScriptedApi, client: Client) -> None:
+    asynchronous = AsyncClient(api.url)
+
+    def calls(one: object) -> set[str]:
+        return {name for name in dir(one) if not name.startswith("_")}
+
+    assert calls(client) == calls(asynchronous)
+    for noun in ("endpoints", "events", "deliveries", "event_types", "listen_sessions"):
+        # Pages are what `iterate` is made of; in a loop of asyncio they would need a thread each.
+        assert calls(getattr(client, noun)) - {"pages"} == calls(getattr(asynchronous, noun))
