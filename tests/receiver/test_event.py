@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from uplift_webhooks.errors import WebhookVerificationError
-from uplift_webhooks.event import Data, parse_object, read_event
+from uplift_webhooks.event import Data, parse_object
+from uplift_webhooks.events import read_event
 
 ENVELOPE: dict[str, Any] = {
     "id": "0197f0c2-0000-7000-8000-000000000001",

@@ -3,12 +3,14 @@
 import json
 import re
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, get_type_hints
 
 import pytest
 
 from uplift_webhooks import Reason
 from uplift_webhooks.api import Client
+from uplift_webhooks.events import KINDS, read_event
+from uplift_webhooks.resources import json_names
 from uplift_webhooks.testing import sign
 
 from .scripted_api import ScriptedApi, answer, refusal
@@ -41,6 +43,31 @@ def test_the_flask_snippet_verifies_and_refuses(
     assert "https://cdn.example/export.csv" in capsys.readouterr().out
     assert client.post("/webhook", data=body + b" ", headers=sign(body, SECRET)).status_code == 400
     assert client.post("/webhook", data=body).status_code == 400
+
+
+def test_the_snippet_of_typed_events_describes_each() -> None:
+    describe = _run("def describe")["describe"]
+
+    def described(type_name: str, resource: dict[str, Any]) -> str:
+        return str(describe(read_event({"id": "e", "type": type_name, "data": {"object": resource}}, None)))
+
+    link = {"url": "https://cdn.example/x.csv"}
+    session = {"id": "s_1", "movement": "pitching", "data": link}
+    assert described("movement.analytics.created", session) == "session s_1, pitching: https://cdn.example/x.csv"
+    assert described("movement.analytics.created", {}) == "session None, None: no data"
+    assert described("capture.processing.failed", {"id": "s_1", "error": "blurred"}) == "session s_1 failed: blurred"
+    assert described("athlete.updated", {"id": "a", "changed": ["level", "email"]}) == "athlete a: level, email changed"
+    assert described("pitch.tracked", {"n": 1}) == "pitch.tracked: {'object': {'n': 1}}"
+
+
+def test_every_class_and_its_type_is_named() -> None:
+    for type_name, kind in KINDS.items():
+        [row] = [line for line in README.splitlines() if line.startswith("|") and f"`{type_name}`" in line]
+        resource = get_type_hints(kind.object.fget)["return"]  # type: ignore[attr-defined]
+        assert f"`{kind.__name__}`" in row
+        assert f"`{resource.__name__}`" in row
+        if "…" not in row:
+            assert not [name for name in json_names(resource) if f"`{name}`" not in row]
 
 
 def test_the_api_snippet_resends_what_failed(

@@ -7,6 +7,16 @@
 
 from uplift_webhooks.errors import Reason, WebhookVerificationError
 from uplift_webhooks.event import Data, Event
+from uplift_webhooks.events import (
+    AnyEvent,
+    AthleteCreated,
+    AthleteUpdated,
+    CaptureProcessingFailed,
+    ExportCompleted,
+    MovementAnalyticsCreated,
+    UnknownEvent,
+    WebhookCreated,
+)
 from uplift_webhooks.headers import Headers
 from uplift_webhooks.webhook import SECRET_VARIABLE, TOLERANCE_SECONDS, Webhook
 
@@ -16,6 +26,14 @@ __all__ = [
     "Reason",
     "Event",
     "Data",
+    "AnyEvent",
+    "MovementAnalyticsCreated",
+    "WebhookCreated",
+    "CaptureProcessingFailed",
+    "AthleteCreated",
+    "AthleteUpdated",
+    "ExportCompleted",
+    "UnknownEvent",
     "Headers",
     "SECRET_VARIABLE",
     "TOLERANCE_SECONDS",

@@ -1,4 +1,4 @@
-"""The event a verified request carries."""
+"""What all events have, and the way from a verified body to its JSON."""
 
 import json
 from dataclasses import dataclass, field
@@ -37,9 +37,6 @@ class Event:
     """The whole envelope, with the members this version of the library does not know."""
 
 
-_MEMBERS: Final[tuple[tuple[str, type], ...]] = (("id", str), ("type", str), ("api_version", str), ("created", int))
-
-
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
@@ -65,27 +62,3 @@ def parse_object(body: bytes) -> dict[str, Any]:
             "Look for another sender that uses the same secret; Uplift sends JSON objects only.",
         )
     return value
-
-
-def read_event(envelope: dict[str, Any], message_id: str | None) -> Event:
-    """The event in an envelope.
-
-    Tolerant, since a receiver that refuses what it does not know ends up disabled: members that are absent or null get
-    neutral values, and `message_id`, the signed `webhook-id`, stands in for an absent `id`.
-
-    Raises:
-        WebhookVerificationError: `body_not_event` for a member of the wrong type, or no id at all: an empty one would
-            make all such events look like repeats of one.
-    """
-    values = {name: kind() if envelope.get(name) is None else envelope[name] for name, kind in _MEMBERS}
-    values["id"] = values["id"] or message_id
-    for name, kind in _MEMBERS:
-        # Python counts booleans among the integers, JSON does not.
-        if not isinstance(values[name], kind) or isinstance(values[name], bool) or not values["id"]:
-            raise WebhookVerificationError(
-                "body_not_event",
-                f"The body is signed, but its member {name!r} is missing or of the wrong type.",
-                "Look for another sender that uses the same secret; use verify() for bodies that are no Uplift events.",
-            )
-    data = envelope.get("data", {})
-    return Event(**values, data=Data(data) if isinstance(data, dict) else data, raw=envelope)

@@ -22,10 +22,12 @@ class Items(Protocol):
 Headers = Mapping[Any, Any] | Items | Iterable[tuple[Any, Any]]
 """A mapping, a framework's header object, pairs of text or bytes (ASGI), or a WSGI environ."""
 
-_NAMES: Final = {
-    **{name: name for name in (ID, TIMESTAMP, SIGNATURE, UPLIFT_SIGNATURE)},
+_WANTED: Final = (ID, TIMESTAMP, SIGNATURE, UPLIFT_SIGNATURE)
+_NAMES: Final[dict[str | bytes, str]] = {
+    **{name: name for name in _WANTED},
+    **{name.encode(): name for name in _WANTED},
     # WSGI's spelling (PEP 3333, "environ Variables"), in lower case.
-    **{f"http_{name.replace('-', '_')}": name for name in (ID, TIMESTAMP, SIGNATURE, UPLIFT_SIGNATURE)},
+    **{f"http_{name.replace('-', '_')}": name for name in _WANTED},
 }
 
 
@@ -48,7 +50,9 @@ def read_headers(headers: object) -> dict[str, str]:
     result = {}
     for name, values in found.items():
         value = values[0]
-        if any(other != value for other in values) or not (value.isascii() and value.isprintable()):
+        if (len(values) > 1 and any(other != value for other in values)) or not (
+            value.isascii() and value.isprintable()
+        ):
             raise WebhookVerificationError(
                 "malformed_header",
                 f"The header {name} comes more than once, or is not printable ASCII.",
@@ -64,7 +68,9 @@ def _collect(headers: object) -> dict[str, list[str]]:
     pairs = cast("Iterable[tuple[Any, Any]]", headers if items is None else items())
     found: dict[str, list[str]] = {}
     for name, value in pairs:
-        known = _NAMES.get(_text(name).lower())
+        if not isinstance(name, str | bytes):
+            raise TypeError(f"a header's name is of type {type(name).__name__}, not str or bytes")
+        known = _NAMES.get(name.lower())
         if known is not None and value is not None:
             values = value if isinstance(value, list | tuple) else (value,)
             if values:
@@ -73,9 +79,9 @@ def _collect(headers: object) -> dict[str, list[str]]:
 
 
 def _text(value: object) -> str:
-    """A header's name or value as text; bytes as HTTP reads them, one byte a character."""
+    """A header's value as text; bytes as HTTP reads them, one byte a character."""
     if isinstance(value, str):
         return value
     if isinstance(value, bytes):
         return value.decode("latin-1")
-    raise TypeError(f"a header's name or value is of type {type(value).__name__}, not str or bytes")
+    raise TypeError(f"a header's value is of type {type(value).__name__}, not str or bytes")

@@ -9,7 +9,8 @@ from typing import Any, Final
 
 from uplift_webhooks import headers as names
 from uplift_webhooks.errors import WebhookVerificationError
-from uplift_webhooks.event import Event, parse_object, read_event
+from uplift_webhooks.event import parse_object
+from uplift_webhooks.events import AnyEvent, read_event
 from uplift_webhooks.headers import Headers, read_headers
 from uplift_webhooks.secret import Secret, parse_secret
 from uplift_webhooks.signature import standard_signature, uplift_signature
@@ -64,8 +65,8 @@ class Webhook:
         """
         self._open(body, headers)
 
-    def unwrap(self, body: bytes | bytearray, headers: Headers) -> Event:
-        """Verify the request, then return the event in it.
+    def unwrap(self, body: bytes | bytearray, headers: Headers) -> AnyEvent:
+        """Verify the request, then return the event in it, of the class of its type.
 
         Raises:
             WebhookVerificationError: as `verify`, or `body_not_event`.

@@ -6,7 +6,7 @@ from typing import Any, Final, Literal, cast
 from uplift_webhooks.api.failures import ApiUnreachable
 from uplift_webhooks.api.pages import Instant, JsonObject, Page, Request, get_page, items, pages, segment
 from uplift_webhooks.errors import WebhookVerificationError
-from uplift_webhooks.event import Event, read_event
+from uplift_webhooks.events import AnyEvent, read_event
 
 Status = Literal["pending", "delivered", "failed", "held", "cancelled"]
 Held = Literal["send", "drop", "keep"]
@@ -142,7 +142,7 @@ class Events:
         """One event, by its id, with its `body`, the envelope as it is sent."""
         return _object(self._request("GET", _event(event)))
 
-    def fetch(self, event: str) -> Event:
+    def fetch(self, event: str) -> AnyEvent:
         """One event as `Webhook.unwrap` gives it. What answers is trusted because of TLS; no signature is checked."""
         body = self.get(event).get("body")
         if isinstance(body, dict):

@@ -1,0 +1,150 @@
+"""The types of the catalog as classes, and the way from an envelope to one of them.
+
+>>> match webhook.unwrap(body, headers):                        # doctest: +SKIP
+...     case MovementAnalyticsCreated() as event:
+...         download(event.object.data.url)
+...     case UnknownEvent() as event:
+...         log.info("not for us: %s", event.type)
+"""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from uplift_webhooks.errors import WebhookVerificationError
+from uplift_webhooks.event import Data, Event
+from uplift_webhooks.resources import AthleteProfile, Export, FailedCapture, RegisteredEndpoint, Session, read
+
+
+@dataclass(frozen=True, slots=True)
+class MovementAnalyticsCreated(Event):
+    """`movement.analytics.created`: a capture is processed and its kinematics are ready.
+
+    A session that is processed again gives another event with the same session id: keep the newest.
+    """
+
+    @property
+    def object(self) -> Session:
+        """The session, with a link to its data."""
+        return read(Session, self.data)
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookCreated(Event):
+    """`webhook.created`: this endpoint was registered. Sent to it once, whatever it subscribes to."""
+
+    @property
+    def object(self) -> RegisteredEndpoint:
+        """The endpoint."""
+        return read(RegisteredEndpoint, self.data)
+
+
+@dataclass(frozen=True, slots=True)
+class CaptureProcessingFailed(Event):
+    """`capture.processing.failed`: there will be no data for a capture."""
+
+    @property
+    def object(self) -> FailedCapture:
+        """The capture, and what went wrong."""
+        return read(FailedCapture, self.data)
+
+
+@dataclass(frozen=True, slots=True)
+class AthleteCreated(Event):
+    """`athlete.created`: an athlete was added to the organization."""
+
+    @property
+    def object(self) -> AthleteProfile:
+        """The athlete."""
+        return read(AthleteProfile, self.data)
+
+
+@dataclass(frozen=True, slots=True)
+class AthleteUpdated(Event):
+    """`athlete.updated`: an athlete's particulars changed."""
+
+    @property
+    def object(self) -> AthleteProfile:
+        """The athlete as of now, with the names of what changed in `changed`."""
+        return read(AthleteProfile, self.data)
+
+
+@dataclass(frozen=True, slots=True)
+class ExportCompleted(Event):
+    """`export.completed`: a data export that was asked for is ready."""
+
+    @property
+    def object(self) -> Export:
+        """The job, with a link to the rows."""
+        return read(Export, self.data)
+
+
+@dataclass(frozen=True, slots=True)
+class UnknownEvent(Event):
+    """Any other type: one of the operator's own, or one that is newer than this version of the library."""
+
+
+AnyEvent = (
+    MovementAnalyticsCreated
+    | WebhookCreated
+    | CaptureProcessingFailed
+    | AthleteCreated
+    | AthleteUpdated
+    | ExportCompleted
+    | UnknownEvent
+)
+"""What `Webhook.unwrap` returns, to be told apart by `match` or isinstance."""
+
+KINDS: Final[dict[str, type[AnyEvent]]] = {
+    "movement.analytics.created": MovementAnalyticsCreated,
+    "webhook.created": WebhookCreated,
+    "capture.processing.failed": CaptureProcessingFailed,
+    "athlete.created": AthleteCreated,
+    "athlete.updated": AthleteUpdated,
+    "export.completed": ExportCompleted,
+}
+"""The class of each type of the catalog."""
+
+
+def read_event(envelope: dict[str, Any], message_id: str | None) -> AnyEvent:
+    """The event in an envelope.
+
+    Tolerant, since a receiver that refuses what it does not know ends up disabled: members that are absent or null get
+    neutral values, and `message_id`, the signed `webhook-id`, stands in for an absent `id`.
+
+    Raises:
+        WebhookVerificationError: `body_not_event` for a member of the wrong type, or no id at all: an empty one would
+            make all such events look like repeats of one.
+    """
+    member = envelope.get
+    event_id = _text(member("id"), "id") or message_id
+    if not event_id:
+        raise _no_event("id")
+    type_name = _text(member("type"), "type")
+    api_version = _text(member("api_version"), "api_version")
+    created = member("created")
+    if created is None:
+        created = 0
+    # Python counts booleans among the integers, JSON does not.
+    elif not isinstance(created, int) or isinstance(created, bool):
+        raise _no_event("created")
+    data = member("data", {})
+    if isinstance(data, dict):
+        data = Data(data)
+    return KINDS.get(type_name, UnknownEvent)(event_id, type_name, api_version, created, data, envelope)
+
+
+def _text(value: object, name: str) -> str:
+    """A member that is text, or empty where there is none."""
+    if isinstance(value, str):
+        return value
+    if value is None:
+        return ""
+    raise _no_event(name)
+
+
+def _no_event(name: str) -> WebhookVerificationError:
+    return WebhookVerificationError(
+        "body_not_event",
+        f"The body is signed, but its member {name!r} is missing or of the wrong type.",
+        "Look for another sender that uses the same secret; use verify() for bodies that are no Uplift events.",
+    )

@@ -1,0 +1,241 @@
+"""What events are about: the objects in their data, as the catalog describes them.
+
+Every field is None (or empty, where it holds several things) if the event does not have it, has null there, or has
+something of another type. `raw` is the whole JSON object, with the fields this version of the library does not know.
+What `repr` leaves out is personal, or a link that whoever sees it can follow.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Final, TypeVar
+
+Reader = Callable[[object], Any]
+R = TypeVar("R", bound="Resource")
+_JSON_NAME: Final = "json_name"
+_READER: Final = "reader"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resource:
+    """What all of them have."""
+
+    raw: Mapping[str, Any] = field(default_factory=dict, hash=False, repr=False)
+
+
+def _read_text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _read_integer(value: object) -> int | None:
+    # Python counts booleans among the integers, JSON does not.
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _read_number(value: object) -> float | None:
+    return value if isinstance(value, float) else _read_integer(value)
+
+
+def _read_text_or_integer(value: object) -> str | int | None:
+    return value if isinstance(value, str) else _read_integer(value)
+
+
+def _read_texts(value: object) -> tuple[str, ...]:
+    return tuple(each for each in value if isinstance(each, str)) if isinstance(value, list) else ()
+
+
+def _read_text_by_name(value: object) -> dict[str, str]:
+    return {name: each for name, each in value.items() if isinstance(each, str)} if isinstance(value, dict) else {}
+
+
+def _text(json_name: str | None = None, *, shown: bool = True) -> Any:
+    return field(default=None, repr=shown, metadata={_JSON_NAME: json_name, _READER: _read_text})
+
+
+def _integer(json_name: str | None = None) -> Any:
+    return field(default=None, metadata={_JSON_NAME: json_name, _READER: _read_integer})
+
+
+def _number() -> Any:
+    return field(default=None, repr=False, metadata={_READER: _read_number})
+
+
+def _text_or_integer() -> Any:
+    return field(default=None, metadata={_READER: _read_text_or_integer})
+
+
+def _texts(json_name: str | None = None) -> Any:
+    return field(default=(), metadata={_JSON_NAME: json_name, _READER: _read_texts})
+
+
+def _text_by_name() -> Any:
+    return field(default_factory=dict, hash=False, repr=False, metadata={_READER: _read_text_by_name})
+
+
+def _nested(kind: type[Resource]) -> dict[str, Reader]:
+    def read_nested(value: object) -> Resource | None:
+        return _read(kind, value) if isinstance(value, dict) else None
+
+    return {_READER: read_nested}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Link(Resource):
+    """Where data is; it is not part of the event."""
+
+    url: str | None = _text(shown=False)
+    """Signed link to a CSV file with one row per frame. Whoever has it can read the data."""
+    expires: int | None = _integer()
+    """When the link ends, in Unix ms."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Owner(Resource):
+    """An organization, and the user in it a capture belongs to."""
+
+    organization_id: str | None = _text("organizationId")
+    user_id: str | None = _text("userId")
+    role_name: str | None = _text("roleName")
+    """That user's role, such as owner."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Organization(Resource):
+    """To whom a capture belongs."""
+
+    id: Owner | None = field(default=None, metadata=_nested(Owner))
+    user: str | None = _text()
+    """The same user's id again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Athlete(Resource):
+    """Who moved."""
+
+    id: str | None = _text()
+    name: str | None = _text(shown=False)
+    ebis_id: str | int | None = _text_or_integer()
+    """The player's id in eBIS, if any."""
+    mlbam_id: str | int | None = _text_or_integer()
+    """The player's id at MLB Advanced Media, if any."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Session(Resource):
+    """A processed capture."""
+
+    id: str | None = _text()
+    """The session's UUID, an underscore and the number of the repetition."""
+    activity: str | None = _text()
+    """What was done, such as baseball."""
+    movement: str | None = _text()
+    """Which movement of the activity, such as pitching."""
+    data: Link | None = field(default=None, metadata=_nested(Link))
+    organization: Organization | None = field(default=None, metadata=_nested(Organization))
+    athlete: Athlete | None = field(default=None, metadata=_nested(Athlete))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RegisteredEndpoint(Resource):
+    """An endpoint as it was registered."""
+
+    id: str | None = _text()
+    user_id: str | None = _text("userId")
+    account_id: str | None = _text("accountId")
+    event_type_ids: tuple[str, ...] = _texts("eventTypeIds")
+    """The event types it wants."""
+    hook_url: str | None = _text("hookUrl", shown=False)
+    description: str | None = _text()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailedCaptureAthlete(Resource):
+    """Who moved, in a capture that failed."""
+
+    id: str | None = _text()
+    name: str | None = _text(shown=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailedCapture(Resource):
+    """A capture that could not be processed, or whose result did not pass quality assurance."""
+
+    id: str | None = _text()
+    """The session's UUID, an underscore and the number of the repetition."""
+    activity: str | None = _text()
+    movement: str | None = _text()
+    status: str | None = _text()
+    """`error`."""
+    error: str | None = _text()
+    """What went wrong, for people."""
+    capture_time: str | None = _text()
+    """When it was filmed, ISO 8601."""
+    athlete: FailedCaptureAthlete | None = field(default=None, metadata=_nested(FailedCaptureAthlete))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AthleteProfile(Resource):
+    """An athlete's particulars."""
+
+    id: str | None = _text()
+    first_name: str | None = _text(shown=False)
+    last_name: str | None = _text(shown=False)
+    date_of_birth: str | None = _text(shown=False)
+    """YYYY-MM-DD."""
+    email: str | None = _text(shown=False)
+    height: float | None = _number()
+    """In inches."""
+    weight: float | None = _number()
+    """In pounds."""
+    dominant_arm: str | None = _text()
+    """`left`, `right` or `both`."""
+    dominant_leg: str | None = _text()
+    """`left`, `right` or `both`."""
+    primary_activity: str | None = _text()
+    positions: tuple[str, ...] = _texts()
+    level: str | None = _text()
+    """`youth`, `high_school`, `college` or `professional`."""
+    custom_attributes: Mapping[str, str] = _text_by_name()
+    """The organization's own attributes."""
+    changed: tuple[str, ...] = _texts()
+    """In `athlete.updated`: the properties that changed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Export(Resource):
+    """A finished export job."""
+
+    job_id: str | None = _text("jobId")
+    status: str | None = _text()
+    """`COMPLETED`."""
+    activity: str | None = _text()
+    movement: str | None = _text()
+    start_time: int | None = _integer("startTime")
+    """From when on sessions were exported, in Unix seconds."""
+    end_time: int | None = _integer("endTime")
+    """Until when, in Unix seconds."""
+    row_count: int | None = _integer("rowCount")
+    created_at: str | None = _text("createdAt")
+    """When the job was asked for, ISO 8601."""
+    completed_at: str | None = _text("completedAt")
+    """When it was done, ISO 8601."""
+    data: Link | None = field(default=None, metadata=_nested(Link))
+
+
+def json_names(kind: type[Resource]) -> dict[str, str]:
+    """Each field of a class but `raw`, and what it is called in JSON."""
+    return {each.name: each.metadata.get(_JSON_NAME) or each.name for each in fields(kind) if _READER in each.metadata}
+
+
+def read(kind: type[R], data: object) -> R:
+    """What the `object` of an event's data says."""
+    return _read(kind, data.get("object") if isinstance(data, dict) else None)
+
+
+def _read(kind: type[R], value: object) -> R:
+    given = value if isinstance(value, dict) else {}
+    found = {
+        each.name: each.metadata[_READER](given.get(each.metadata.get(_JSON_NAME) or each.name))
+        for each in fields(kind)
+        if _READER in each.metadata
+    }
+    return kind(raw=given, **found)
