@@ -13,7 +13,7 @@ ROOMS_OF = {
     "pydantic": ("uplift_server.api", "uplift_server.dashboard", "uplift_server.config"),
     "sqlalchemy": ("uplift_server.store",),
     "alembic": ("uplift_server.store",),
-    "sqlite3": ("uplift_server.store",),
+    "sqlite3": ("uplift_server.store", "uplift_webhooks.deduplication"),
     "aiosmtplib": ("uplift_server.mail",),
     "jinja2": ("uplift_server.mail", "uplift_server.dashboard"),
 }

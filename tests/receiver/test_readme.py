@@ -70,6 +70,23 @@ def test_every_class_and_its_type_is_named() -> None:
             assert not [name for name in json_names(resource) if f"`{name}`" not in row]
 
 
+def test_the_deduplicating_snippets_handle_once_and_in_order(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    once, newest = _run("def handle_once"), _run("def keep_newest")
+    for created, event_id in ((2, "b"), (1, "a"), (2, "b"), (3, "c")):
+        envelope = {**EVENT, "id": event_id, "created": created, "data": {"object": {"id": "s_1"}}}
+        once["handle_once"](read_event(envelope, None))
+        newest["keep_newest"](read_event(envelope, None))
+    once["seen"].close()
+    newest["seen"].close()
+
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if line.startswith("new")] == ["new: b", "new: a", "new: c"]
+    assert [line for line in lines if line.startswith("store")] == ["store s_1 as of 2", "store s_1 as of 3"]
+
+
 def test_the_api_snippet_resends_what_failed(
     api: ScriptedApi, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
