@@ -127,9 +127,7 @@ def test_an_operators_key_is_made_up_without_asking_anybody(api: FakeApi) -> Non
 def test_endpoints(api: FakeApi) -> None:
     assert output("endpoints", "--account", "Rapids")["id"] == "ep_0e11"
     assert api.asked[-1].headers["uplift-account"] == "acc_0a11"
-    line = "ep_0e11\thttps://x.example/\tenabled\thealthy\tall"
-    assert run("endpoints", "--account", "Rapids").stdout.splitlines()[1] == line
-    assert run("endpoints").stdout.splitlines()[1] == f"{line}\tacc_0a11"
+    assert run("endpoints").stdout.splitlines()[1] == "ep_0e11\thttps://x.example/\tenabled\thealthy\tall"
     assert "uplift-account" not in api.asked[-1].headers
     assert output("endpoints", "ep_0e")["url"] == "https://x.example/"
     arguments = [
@@ -390,9 +388,9 @@ def test_a_refusal_names_the_option_it_is_about(api: FakeApi) -> None:
     assert refused("account", "create", "X", "--email", "a")[1:] == ("contact_emails.1: No address.", "correct --email")
     api.answers["POST /v1/accounts/acc_0a11/keys"] = invalid(("scopes", "scope_unknown", "No scope."))
     assert refused("key", "create", "--account", "Rapids", "--scopes", "x")[2] == "correct --scopes"
-    api.answers["POST /v1/endpoints"] = invalid(("url", "u", "M."), ("event_types", "e", "See GET /v1/event-types."))
+    api.answers["POST /v1/endpoints"] = invalid(("url", "u", "m"), ("event_types", "e", "See GET /v1/event-types."))
     code, cause, remedy = refused("endpoint", "create", "ftp://x", "--account", "Rapids", "--type", "x")
-    assert (code, cause) == (2, "url: M; event_types: See `uplift-server event-types`.")
+    assert (code, cause) == (2, "url: m; event_types: See `uplift-server event-types`.")
     assert remedy == "correct the URL and --type (`uplift-server event-types` lists them)"
     api.answers["POST /v1/events"] = invalid(("data.object.id", "schema", "See GET /v1/event-types/athlete.created."))
     code, cause, remedy = refused("send", "athlete.created", "--account", "Rapids")
@@ -480,22 +478,6 @@ def test_the_audit_log_says_who_did_what(api: FakeApi) -> None:
     assert asked.headers["uplift-account"] == "acc_0a11"
     lines = run("audit-log", "--json").stdout.splitlines()
     assert [json.loads(line) for line in lines] == [by_us, by_key]
-
-
-def test_the_audit_log_of_a_terminal_tells_its_subjects_apart(api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FORCE_COLOR", "1")
-    monkeypatch.setenv("NO_COLOR", "1")
-    monkeypatch.setenv("COLUMNS", "80")
-    by_operator = {
-        "at": "2025-11-24T16:00:00.000Z", "actor": {"kind": "operator", "id": "key_0b11", "name": "operator"},
-        "action": "endpoint.paused", "subject": "", "details": {"from": "enabled"}, "address": "192.0.2.1",
-    }  # fmt: skip
-    subjects = ["ep_01a2134ed7cb7ab3bdc9dc25160d5971", "ep_01a2134e6091711ba4be03560cd23338", "athlete.created"]
-    api.answers["GET /v1/audit-log"] = listed(*({**by_operator, "subject": each} for each in subjects))
-    lines = [line.split("  ") for line in run("audit-log").stdout.splitlines()[1:]]
-    shown = [[cell.strip() for cell in line if cell.strip()] for line in lines]
-    assert [cells[1] for cells in shown] == ["operator"] * 3
-    assert [cells[3] for cells in shown] == ["01a2134ed7cb", "01a2134e6091", "athlete.created"]
 
 
 def test_the_audit_log_knows_its_actions(api: FakeApi) -> None:

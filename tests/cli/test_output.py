@@ -85,14 +85,6 @@ def test_one_object_is_a_block_without_what_is_empty() -> None:
     assert plain(shown) == ["id      ep_1", "health", "  status  failing", "  hint    Too slow."]
 
 
-def test_a_long_text_of_an_object_goes_on_below_its_beginning() -> None:
-    output, shown = terminal(32)
-    output.fields({"id": "ep_1", "health": {"status": "failing", "hint": "Your server failed at this."}})
-    assert plain(shown) == [
-        "id      ep_1", "health", "  status  failing", "  hint    Your server failed at", "          this.",
-    ]  # fmt: skip
-
-
 def test_no_color_leaves_no_escapes_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.setenv("FORCE_COLOR", "1")

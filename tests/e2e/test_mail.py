@@ -169,7 +169,7 @@ def test_an_endpoint_that_fails_is_warned_and_disabled_by_mail_though_the_proces
     wait_for(lambda: len(sent(mailing)) == 4, "all mails are marked as sent")
     time.sleep(LOOKS_S)
     assert arrivals(postbox) == [COACH, COACH, DATA, DATA]
-    assert postbox.received[-1].message["Subject"] == f"Webhooks to {host} have been disabled"
+    assert postbox.received[-1].message["Subject"] == f"Webhooks to {host} have been switched off"
     (delivery,) = api.ok("GET", f"/v1/events/{event}/deliveries")["data"]
     assert delivery["status"] == "held"
     done = [entry["action"] for entry in api.everything("/v1/audit-log") if entry["actor"]["kind"] == "system"]

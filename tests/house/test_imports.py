@@ -9,7 +9,14 @@ from typing import Any
 IMPURE = {"time", "random", "asyncio", "socket", "os", "logging", "threading", "secrets"}
 
 ROOMS_OF = {
-    "fastapi": ("uplift_server.api", "uplift_server.dashboard", "uplift_server.config"),
+    "fastapi": (
+        "uplift_server.api",
+        "uplift_server.dashboard",
+        "uplift_server.config",
+        "uplift_webhooks.frameworks.fastapi",
+    ),
+    "flask": ("uplift_webhooks.frameworks.flask",),
+    "django": ("uplift_webhooks.frameworks.django",),
     "pydantic": ("uplift_server.api", "uplift_server.dashboard", "uplift_server.config"),
     "sqlalchemy": ("uplift_server.store",),
     "alembic": ("uplift_server.store",),
@@ -50,6 +57,15 @@ def test_each_library_stays_in_its_rooms(module: Any) -> None:
     assert not wrong
 
 
+# What integrators bring along, or install as an extra.
+EXTRAS = {
+    "uplift_webhooks.frameworks.fastapi": {"fastapi"},
+    "uplift_webhooks.frameworks.flask": {"flask"},
+    "uplift_webhooks.frameworks.django": {"django"},
+    "uplift_webhooks.testing.plugin": {"pytest"},
+}
+
+
 def test_the_receiver_library_imports_nothing_but_itself_and_the_standard_library(library_module: Any) -> None:
-    allowed = sys.stdlib_module_names | {"uplift_webhooks"}
+    allowed = sys.stdlib_module_names | {"uplift_webhooks"} | EXTRAS.get(library_module.name, set())
     assert not [name for _, name in library_module.imports() if name.partition(".")[0] not in allowed]

@@ -65,7 +65,7 @@ def test_a_warning_says_since_when_why_what_will_happen_when_and_what_to_do() ->
 def test_a_warning_without_an_end_or_a_cause_promises_neither() -> None:
     written = words(NoticeKind.ENDPOINT_WARNED, disable_at=None, cause="", remedy="", failing_since=None)
     text = line(plain(written))
-    assert "disabled" not in written.subject
+    assert "switched off" not in written.subject
     assert "If nothing changes, the endpoint will be disabled" in text
     assert "last error" not in text
     assert "Will be disabled" not in text

@@ -1,18 +1,24 @@
 """The library's README works as printed and leaves no reason out."""
 
 import json
+import os
 import re
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, cast, get_args, get_type_hints
 
 import pytest
 
-from uplift_webhooks import Reason
+from uplift_webhooks import Reason, WebhookVerificationError
 from uplift_webhooks.api import Client
 from uplift_webhooks.events import KINDS, read_event
+from uplift_webhooks.frameworks.refusals import unverified
 from uplift_webhooks.resources import json_names
-from uplift_webhooks.testing import sign
+from uplift_webhooks.testing import Sender, make_event, sign
 
+from .receivers import as_django
 from .scripted_api import ScriptedApi, answer, refusal
 
 README = (Path(__file__).parents[2] / "receiver/README.md").read_text(encoding="utf-8")
@@ -36,13 +42,65 @@ def test_the_flask_snippet_verifies_and_refuses(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("UPLIFT_WEBHOOK_SECRET", SECRET)
-    client = _run("from flask import")["app"].test_client()
+    client = _run("from flask import Flask, request")["app"].test_client()
     body = json.dumps(EVENT).encode()
 
     assert client.post("/webhook", data=body, headers=sign(body, SECRET)).status_code == 204
     assert "https://cdn.example/export.csv" in capsys.readouterr().out
     assert client.post("/webhook", data=body + b" ", headers=sign(body, SECRET)).status_code == 400
     assert client.post("/webhook", data=body).status_code == 400
+
+
+FRAMEWORKS: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "def receive_with_fastapi": lambda defined: defined["app"],
+    "def receive_with_flask": lambda defined: defined["app"],
+    "def receive_with_django": lambda defined: as_django(defined["urlpatterns"]),
+    "plain_asgi": lambda defined: defined["plain_asgi"],
+}
+
+
+@pytest.mark.parametrize("snippet", FRAMEWORKS)
+def test_the_snippets_of_frameworks_receive_and_refuse(
+    snippet: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("UPLIFT_WEBHOOK_SECRET", SECRET)
+    sender = Sender(FRAMEWORKS[snippet](_run(snippet)), SECRET)
+
+    assert sender.post(make_event(id="e_1")).status == 204
+    assert sender.post_with_bad_signature().status == 401
+    assert capsys.readouterr().out == "movement.analytics.created e_1\n"
+
+
+def test_the_snippet_of_tests_passes(tmp_path: Path) -> None:
+    [snippet] = [each for each in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "uplift_receiver" in each]
+    (tmp_path / "test_webhooks.py").write_text(snippet)
+    (tmp_path / "pytest.ini").write_text("[pytest]\npythonpath = .\n")
+    (tmp_path / "myproject.py").write_text(
+        "from uplift_webhooks import Webhook\nfrom uplift_webhooks.frameworks.wsgi import WebhookApplication\n"
+        "app = WebhookApplication(Webhook(), print)\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"],
+        check=False,
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "UPLIFT_WEBHOOK_SECRET": SECRET},
+    )
+    assert "2 passed" in run.stdout, run.stdout
+
+
+def test_every_reason_has_its_status_in_the_table() -> None:
+    rows = {
+        status: reasons
+        for reasons, status in re.findall(r"^\| [^|]*\((`\w+_[^|]*)\) \| (40\d) \|$", README, re.MULTILINE)
+    }
+    for status, reasons in rows.items():
+        for reason in re.findall(r"`(\w+)`", reasons):
+            error = WebhookVerificationError(cast("Reason", reason), "", "")
+            assert unverified(error).status == int(status)
+    at_start_or_impossible = {"secret_missing", "secret_invalid", "body_not_bytes", "headers_unreadable"}
+    assert set(re.findall(r"`(\w+)`", "".join(rows.values()))) == {*get_args(Reason)} - at_start_or_impossible
 
 
 def test_the_snippet_of_typed_events_describes_each() -> None:

@@ -19,7 +19,7 @@ _COLUMNS: Final = [
     Column("at", "WHEN", "instant"),
     Column("who", "WHO", gives=True),
     Column("action", "DID"),
-    Column("subject", "TO", "id", gives=True),
+    Column("subject", "TO", gives=True),
     Column("told", "DETAILS", folds=True, dropped=2),
     Column("address", "FROM", dropped=1),
 ]
@@ -73,10 +73,9 @@ def audit_log(
 def _for_people(entries: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     for entry in entries:
         actor, details = entry["actor"], entry["details"]
-        named = actor["kind"] in ("system", actor["name"])
         yield {
             **entry,
-            "who": actor["name"] if named else f"{actor['kind']} {actor['name']}",
+            "who": actor["name"] if actor["kind"] == "system" else f"{actor['kind']} {actor['name']}",
             "told": ", ".join(f"{name}: {_told(value)}" for name, value in details.items()),
         }
 

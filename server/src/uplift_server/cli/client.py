@@ -181,7 +181,7 @@ class ApiClient:
             problem = {}
         errors = [each for each in problem.get("errors") or [] if isinstance(each, dict)]
         details = [f"{each.get('field')}: {_for_the_shell(str(each.get('message')))}" for each in errors]
-        cause = "; ".join([*(each.removesuffix(".") for each in details[:-1]), *details[-1:]]) or _for_the_shell(
+        cause = "; ".join(details) or _for_the_shell(
             str(problem.get("detail") or problem.get("title") or f"the server answered {status}")
         )
         fields = {str(each.get("field")): str(each.get("code")) for each in errors}

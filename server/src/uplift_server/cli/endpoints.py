@@ -56,7 +56,6 @@ def endpoints(
                 Column("state", "STATE"),
                 Column("status", "HEALTH"),
                 Column("event_types", "TYPES", folds=True),
-                *([Column("account", "ACCOUNT", "id", dropped=1)] if owner is None else []),
             ],
             empty="No endpoints yet. Create one: uplift-server endpoint create URL --account ACCOUNT",
             wide=wide,

@@ -147,19 +147,8 @@ class Output:
                 self.print(Text(f"{indent}{printable(name)}", style="bold"))
                 self.fields(value, indent=f"{indent}  ")
             else:
-                label = Text(f"{indent}{printable(name):<{width}}", style="bold")
-                self._field(label, Text(cell(value), style=_style(name, value)))
-
-    def _field(self, label: Text, text: Text) -> None:
-        """One line; on a terminal that is narrower, what goes on stands below its beginning."""
-        if not self.results.is_terminal:
-            self.print(Text.assemble(label, " " * _GAP, text))
-            return
-        line = Table.grid(padding=(0, _GAP, 0, 0))
-        line.add_column(no_wrap=True)
-        line.add_column(overflow="fold")
-        line.add_row(label, text)
-        self.print(line)
+                label = f"{indent}{printable(name):<{width}}  "
+                self.print(Text.assemble((label, "bold"), (cell(value), _style(name, value))))
 
 
 def failure_json(cause: str, remedy: str, code: int) -> str:

@@ -16,7 +16,6 @@ _ENDING: Final = 4
 BETWEEN: Final = ".."
 """Stands between the beginning and the end of an id, where only both together are its own."""
 _PREFIX: Final = re.compile(r"^[a-z]+_")
-_ID: Final = re.compile(r"(?:[a-z]+_)?[0-9a-f-]+")
 _UNITS: Final = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 
 
@@ -36,13 +35,9 @@ class Column:
 
 
 def short_ids(ids: Sequence[str]) -> dict[str, str]:
-    """For each id a short form that no other of them has, without the prefix. `lookup` takes all of these.
-
-    A name among them, such as that of an event type, is left as it is.
-    """
-    bare = {each: _PREFIX.sub("", each) for each in ids if _ID.fullmatch(each)}
-    short = {each: _short(text, [other for other in bare.values() if other != text]) for each, text in bare.items()}
-    return {each: short.get(each, each) for each in ids}
+    """For each id a short form that no other of them has, without the prefix. `lookup` takes all of these."""
+    bare = {each: _PREFIX.sub("", each) for each in ids}
+    return {each: _short(text, [other for other in bare.values() if other != text]) for each, text in bare.items()}
 
 
 def _short(text: str, others: Sequence[str]) -> str:

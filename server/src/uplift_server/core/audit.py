@@ -21,7 +21,7 @@ ACTIONS: Final = {
     "endpoint.enabled": "An endpoint was enabled; the details say what became of what was held.",
     "endpoint.tested": "A test delivery was sent.",
     "endpoint.warned": "An endpoint had failed for so long that its account's contacts were told.",
-    "endpoint.disabled": "An endpoint was disabled; the details say why.",
+    "endpoint.disabled": "An endpoint was switched off; the details say why.",
     "endpoint.recovered": "An endpoint answered again after a warning.",
     "secret.revealed": "An endpoint's secret was shown.",
     "secret.rotated": "An endpoint got a new secret.",

@@ -142,7 +142,7 @@ _OTHER_CLIENT_ERROR: Final = Explanation(
 )
 _OTHER_SERVER_ERROR: Final = Explanation(
     "Your server answered {status}: it failed while handling the request.",
-    "See your server's log for the error at this time; once it is fixed, resend what failed for good.",
+    "See your server's log for the error at this time; once it is fixed, resend what failed.",
 )
 _CUT: Final = Explanation(
     "Your server, or something in front of it, cut the connection before its answer was complete.",

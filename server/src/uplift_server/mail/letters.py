@@ -144,7 +144,7 @@ def _warned(facts: _Facts) -> Letter:
     subject = f"Webhooks to {facts.host} are failing"
     consequence = "If nothing changes, the endpoint will be disabled."
     if disabled_at:
-        subject += f" and will be disabled on {disabled_at.partition(',')[0]}"
+        subject += f" and will be switched off on {disabled_at.partition(',')[0]}"
         consequence = f"Unless an event gets through before {disabled_at}, the endpoint will be disabled then."
     return Letter(
         subject=subject,
@@ -186,7 +186,7 @@ def _disabled(facts: _Facts) -> Letter:
     }
     reason = facts.text("reason")
     return Letter(
-        subject=f"Webhooks to {facts.host} have been disabled",
+        subject=f"Webhooks to {facts.host} have been switched off",
         title=f"Nothing more is sent to {facts.host}",
         opening=(
             f"Your endpoint is disabled. {by_reason.get(reason, '')}".strip(),

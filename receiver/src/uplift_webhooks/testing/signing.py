@@ -1,4 +1,4 @@
-"""Requests for your tests, signed as Uplift signs them."""
+"""The headers with which Uplift sends a body."""
 
 import json
 import time

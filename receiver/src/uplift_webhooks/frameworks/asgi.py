@@ -1,0 +1,101 @@
+"""A receiver as an ASGI application, for any server or framework that takes one.
+
+>>> app = WebhookApplication(Webhook(), handle)                              # doctest: +SKIP
+>>> routes = [Route("/webhook", WebhookApplication(Webhook(), handle))]      # doctest: +SKIP
+"""
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, Final
+
+from uplift_webhooks.deduplication import EventInProgress
+from uplift_webhooks.errors import WebhookVerificationError
+from uplift_webhooks.events import AnyEvent
+from uplift_webhooks.frameworks.refusals import (
+    BODY_BYTES_MAX,
+    CONTENT_TYPE,
+    WRONG_METHOD,
+    Refusal,
+    Refused,
+    in_progress,
+    too_large,
+    unverified,
+)
+from uplift_webhooks.webhook import Webhook
+
+Message = MutableMapping[str, Any]
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Handler = Callable[[AnyEvent], Awaitable[None] | None]
+
+
+class WebhookApplication:
+    """Verifies what is posted to it, whatever the path, hands each event to a handler, and answers 204."""
+
+    def __init__(self, webhook: Webhook, handler: Handler, *, body_bytes_max: int = BODY_BYTES_MAX) -> None:
+        """Take the handler: a coroutine function, or a function, which is run in another thread."""
+        self._webhook: Final = webhook
+        self._handler: Final = handler
+        self._body_bytes_max: Final = body_bytes_max
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request; or the server's start and stop, if this is its only application."""
+        if scope["type"] == "lifespan":
+            await _live(receive, send)
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1000})
+        else:
+            refusal = await self._serve(scope, receive)
+            await _answer(send, refusal)
+
+    async def _serve(self, scope: Scope, receive: Receive) -> Refusal | None:
+        if scope["method"] != "POST":
+            return WRONG_METHOD
+        try:
+            event = self._webhook.unwrap(await _body(receive, self._body_bytes_max), scope["headers"])
+        except Refused as refused:
+            return refused.refusal
+        except WebhookVerificationError as error:
+            return unverified(error)
+        try:
+            if inspect.iscoroutinefunction(self._handler) or inspect.iscoroutinefunction(type(self._handler).__call__):
+                pending: object = self._handler(event)
+            else:
+                pending = await asyncio.to_thread(self._handler, event)
+            # A function may also return what is to be awaited.
+            if inspect.isawaitable(pending):
+                await pending
+        except EventInProgress as error:
+            return in_progress(error)
+        return None
+
+
+async def _body(receive: Receive, body_bytes_max: int) -> bytes:
+    """The body; what was read of it, if the client goes away, which verifies as little. Raises Refused."""
+    body = bytearray()
+    more = True
+    while more:
+        message = await receive()
+        body += message.get("body", b"")
+        more = message.get("more_body", False)
+        if len(body) > body_bytes_max:
+            raise Refused(too_large(body_bytes_max))
+    return bytes(body)
+
+
+async def _answer(send: Send, refusal: Refusal | None) -> None:
+    status, content, headers = 204, b"", []
+    if refusal is not None:
+        status, content = refusal.status, refusal.content
+        fields = {"content-type": CONTENT_TYPE, "content-length": str(len(content)), **refusal.headers}
+        headers = [(name.lower().encode(), value.encode()) for name, value in fields.items()]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": content})
+
+
+async def _live(receive: Receive, send: Send) -> None:
+    while (message := await receive())["type"] == "lifespan.startup":
+        await send({"type": "lifespan.startup.complete"})
+    await send({"type": f"{message['type']}.complete"})

@@ -1,0 +1,100 @@
+"""For Django: a decorator that gives a view the verified event.
+
+>>> @verified(Webhook())                       # doctest: +SKIP
+... def receive(request, event): ...
+
+The view needs no CSRF token and no login, since the signature proves who sends.
+"""
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from django.core.exceptions import RequestDataTooBig
+from django.http import HttpRequest, HttpResponse
+from django.http.request import UnreadablePostError
+
+from uplift_webhooks.deduplication import EventInProgress
+from uplift_webhooks.errors import WebhookVerificationError
+from uplift_webhooks.events import AnyEvent
+from uplift_webhooks.frameworks.refusals import (
+    BODY_BYTES_MAX,
+    CONTENT_TYPE,
+    WRONG_LENGTH,
+    WRONG_METHOD,
+    Refusal,
+    Refused,
+    in_progress,
+    too_large,
+    unverified,
+)
+from uplift_webhooks.webhook import Webhook
+
+View = Callable[..., Any]
+
+
+def verified(webhook: Webhook, *, body_bytes_max: int = BODY_BYTES_MAX) -> Callable[[View], View]:
+    """A decorator for views, sync or async, that take the request, the event, then what the URL's pattern names.
+
+    None as an answer means 204. Django's own `DATA_UPLOAD_MAX_MEMORY_SIZE` holds, too.
+    """
+
+    def decorate(view: View) -> View:
+        @functools.wraps(view)
+        def serve(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+            try:
+                return _answered(view(request, _event(request, webhook, body_bytes_max), *args, **kwargs))
+            except Refused as refused:
+                return _response(refused.refusal)
+            except EventInProgress as error:
+                return _response(in_progress(error))
+
+        @functools.wraps(view)
+        async def serve_async(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+            try:
+                return _answered(await view(request, _event(request, webhook, body_bytes_max), *args, **kwargs))
+            except Refused as refused:
+                return _response(refused.refusal)
+            except EventInProgress as error:
+                return _response(in_progress(error))
+
+        decorated: Any = serve_async if inspect.iscoroutinefunction(view) else serve
+        # What Django's csrf_exempt and login_not_required (5.1) set.
+        decorated.csrf_exempt = True
+        decorated.login_required = False
+        return decorated  # type: ignore[no-any-return]
+
+    return decorate
+
+
+def _event(request: HttpRequest, webhook: Webhook, body_bytes_max: int) -> AnyEvent:
+    """The verified event. Raises Refused."""
+    if request.method != "POST":
+        raise Refused(WRONG_METHOD)
+    try:
+        length = int(request.META.get("CONTENT_LENGTH") or 0)
+    except ValueError:
+        raise Refused(WRONG_LENGTH) from None
+    if length > body_bytes_max:
+        raise Refused(too_large(body_bytes_max))
+    try:
+        body: bytes = request.body
+    except RequestDataTooBig:
+        raise Refused(too_large(body_bytes_max)) from None
+    except UnreadablePostError:
+        raise Refused(Refusal(400, "The body ended before its time.")) from None
+    if len(body) > body_bytes_max:
+        raise Refused(too_large(body_bytes_max))
+    try:
+        return webhook.unwrap(body, request.headers)
+    except WebhookVerificationError as error:
+        raise Refused(unverified(error)) from error
+
+
+def _answered(answer: object) -> object:
+    return HttpResponse(status=204) if answer is None else answer
+
+
+def _response(refusal: Refusal) -> HttpResponse:
+    return HttpResponse(refusal.content, status=refusal.status, headers=refusal.headers, content_type=CONTENT_TYPE)

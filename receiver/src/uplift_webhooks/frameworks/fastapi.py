@@ -1,0 +1,56 @@
+"""For FastAPI: a dependency that gives a route the verified event.
+
+>>> Verified = Annotated[AnyEvent, Depends(VerifiedEvent(Webhook()))]       # doctest: +SKIP
+>>> @app.post("/webhook", status_code=204)                                   # doctest: +SKIP
+... async def receive(event: Verified) -> None: ...
+
+With Starlette alone, route to the ASGI application of `uplift_webhooks.frameworks.asgi`.
+"""
+
+from collections.abc import AsyncIterator
+from typing import Final
+
+from fastapi import HTTPException, Request
+
+from uplift_webhooks.deduplication import EventInProgress
+from uplift_webhooks.errors import WebhookVerificationError
+from uplift_webhooks.events import AnyEvent
+from uplift_webhooks.frameworks.refusals import (
+    BODY_BYTES_MAX,
+    WRONG_METHOD,
+    Refusal,
+    in_progress,
+    too_large,
+    unverified,
+)
+from uplift_webhooks.webhook import Webhook
+
+
+class VerifiedEvent:
+    """A dependency: the event in the request. Whatever cannot be verified is refused before the route runs."""
+
+    def __init__(self, webhook: Webhook, *, body_bytes_max: int = BODY_BYTES_MAX) -> None:
+        self._webhook: Final = webhook
+        self._body_bytes_max: Final = body_bytes_max
+
+    async def __call__(self, request: Request) -> AsyncIterator[AnyEvent]:
+        """What FastAPI calls. Raises HTTPException."""
+        if request.method != "POST":
+            raise _exception(WRONG_METHOD)
+        body = bytearray()
+        async for piece in request.stream():
+            body += piece
+            if len(body) > self._body_bytes_max:
+                raise _exception(too_large(self._body_bytes_max))
+        try:
+            event = self._webhook.unwrap(body, request.headers)
+        except WebhookVerificationError as error:
+            raise _exception(unverified(error)) from error
+        try:
+            yield event
+        except EventInProgress as error:
+            raise _exception(in_progress(error)) from error
+
+
+def _exception(refusal: Refusal) -> HTTPException:
+    return HTTPException(refusal.status, refusal.text, refusal.headers)

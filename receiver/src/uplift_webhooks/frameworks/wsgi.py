@@ -1,0 +1,90 @@
+"""A receiver as a WSGI application, for any server or framework that takes one.
+
+>>> app = WebhookApplication(Webhook(), handle)        # doctest: +SKIP
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+from uplift_webhooks.deduplication import EventInProgress
+from uplift_webhooks.errors import WebhookVerificationError
+from uplift_webhooks.events import AnyEvent
+from uplift_webhooks.frameworks.refusals import (
+    BODY_BYTES_MAX,
+    CONTENT_TYPE,
+    WRONG_LENGTH,
+    WRONG_METHOD,
+    Refusal,
+    Refused,
+    in_progress,
+    too_large,
+    unverified,
+)
+from uplift_webhooks.webhook import Webhook
+
+Environ = dict[str, Any]
+StartResponse = Callable[..., object]
+_REASONS: Final = {
+    204: "No Content",
+    400: "Bad Request",
+    401: "Unauthorized",
+    405: "Method Not Allowed",
+    413: "Content Too Large",
+    503: "Service Unavailable",
+}
+
+
+class WebhookApplication:
+    """Verifies what is posted to it, whatever the path, hands each event to a handler, and answers 204."""
+
+    def __init__(
+        self, webhook: Webhook, handler: Callable[[AnyEvent], None], *, body_bytes_max: int = BODY_BYTES_MAX
+    ) -> None:
+        self._webhook: Final = webhook
+        self._handler: Final = handler
+        self._body_bytes_max: Final = body_bytes_max
+
+    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        """Serve one request."""
+        refusal = self._serve(environ)
+        if refusal is None:
+            start_response(f"204 {_REASONS[204]}", [])
+            return []
+        headers = {
+            "Content-Type": CONTENT_TYPE,
+            "Content-Length": str(len(refusal.content)),
+            **refusal.headers,
+        }
+        start_response(f"{refusal.status} {_REASONS[refusal.status]}", list(headers.items()))
+        return [refusal.content]
+
+    def _serve(self, environ: Environ) -> Refusal | None:
+        if environ["REQUEST_METHOD"] != "POST":
+            return WRONG_METHOD
+        try:
+            event = self._webhook.unwrap(_body(environ, self._body_bytes_max), environ)
+        except Refused as refused:
+            return refused.refusal
+        except WebhookVerificationError as error:
+            return unverified(error)
+        try:
+            self._handler(event)
+        except EventInProgress as error:
+            return in_progress(error)
+        return None
+
+
+def _body(environ: Environ, body_bytes_max: int) -> bytes:
+    """The body: as long as its header says, or to its end where the server marks that. Raises Refused."""
+    length = environ.get("CONTENT_LENGTH") or ""
+    if length and not (length.isascii() and length.isdigit()):
+        raise Refused(WRONG_LENGTH)
+    # Beyond so many digits the number itself is an attack.
+    if len(length) > 18 or int(length or 0) > body_bytes_max:
+        raise Refused(too_large(body_bytes_max))
+    if not length and not environ.get("wsgi.input_terminated"):
+        return b""
+    body: bytes = environ["wsgi.input"].read(int(length) if length else body_bytes_max + 1)
+    if len(body) > body_bytes_max:
+        raise Refused(too_large(body_bytes_max))
+    return body

@@ -1,0 +1,62 @@
+"""Events as Uplift sends them, byte for byte, with the examples of the catalog in them."""
+
+import json
+import os
+import time
+import uuid
+from functools import cache
+from importlib import resources
+from typing import Any, Final
+
+API_VERSION: Final = "01/01/2022"
+
+
+def make_event(
+    type: str = "movement.analytics.created",  # noqa: A002 - the envelope's own word
+    *,
+    data: Any = None,
+    id: str | None = None,  # noqa: A002 - the envelope's own word
+    created: int | None = None,
+    **changes: Any,
+) -> bytes:
+    """The body of a request: an event of a type, now, with a new id.
+
+    Its data is the catalog's example, in whose `object` the `changes` replace what they name, or `data`, which a type
+    that is not in the catalog needs. `created` is in Unix ms.
+
+    >>> make_event("athlete.updated", level="college", changed=["level"])       # doctest: +SKIP
+
+    Raises:
+        ValueError: the type is not in the catalog and there is no `data`, or there are both `data` and changes.
+    """
+    if data is None:
+        example = _examples().get(type)
+        if example is None:
+            raise ValueError(f"{type!r} is not in the catalog, so there is no example of it: pass data={{…}}.")
+        data = {**example, "object": {**example["object"], **changes}}
+    elif changes:
+        raise ValueError(f"Put {', '.join(changes)} into data, which replaces the example.")
+    now_ms = time.time_ns() // 1_000_000
+    envelope = {
+        "id": _new_id(now_ms) if id is None else id,
+        "object": "event",
+        "type": type,
+        "api_version": API_VERSION,
+        "created": now_ms if created is None else created,
+        "data": data,
+    }
+    return json.dumps(envelope, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+@cache
+def _examples() -> dict[str, Any]:
+    text = resources.files("uplift_webhooks.testing").joinpath("examples.json").read_text(encoding="utf-8")
+    examples: dict[str, Any] = json.loads(text)
+    return examples
+
+
+def _new_id(now_ms: int) -> str:
+    """A UUID of version 7 (RFC 9562), as event ids are: ids of later milliseconds sort after those of earlier ones."""
+    number = (now_ms << 80) | int.from_bytes(os.urandom(10), "big")
+    number = number & ~(0xF << 76) | 0x7 << 76
+    return str(uuid.UUID(int=number & ~(0x3 << 62) | 0x2 << 62))

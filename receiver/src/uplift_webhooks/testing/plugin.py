@@ -1,0 +1,47 @@
+"""Fixtures for pytest, which finds them by itself.
+
+>>> @pytest.fixture                                             # doctest: +SKIP
+... def uplift_receiver():
+...     return app            # WSGI, ASGI, or a test client
+>>> def test_an_event_is_handled_once(uplift):                  # doctest: +SKIP
+...     first, second = uplift.post_twice()
+...     assert first.accepted and second.accepted
+"""
+
+import os
+from typing import Any
+
+import pytest
+
+from uplift_webhooks.testing.sender import PATH, Sender
+from uplift_webhooks.webhook import SECRET_VARIABLE
+
+SECRET = "whsec_dGhpcyBzZWNyZXQgaXMgZm9yIHRlc3RzIG9ubHksIG5vdCA="  # noqa: S105 - for tests only
+"""What `uplift_secret` is where the environment has none."""
+
+
+@pytest.fixture
+def uplift_secret() -> str:
+    """The secret events are signed with: that of `UPLIFT_WEBHOOK_SECRET`, or one for tests. Override it with yours."""
+    return next(iter(os.environ.get(SECRET_VARIABLE, "").split()), SECRET)
+
+
+@pytest.fixture
+def uplift_path() -> str:
+    """Where the receiver expects webhooks. Override it unless that is `/webhook`."""
+    return PATH
+
+
+@pytest.fixture
+def uplift_receiver() -> Any:
+    """Your application or test client: override it."""
+    raise pytest.UsageError(
+        "Define a fixture named uplift_receiver that returns your WSGI or ASGI application, or your framework's test "
+        "client."
+    )
+
+
+@pytest.fixture
+def uplift(uplift_receiver: Any, uplift_secret: str, uplift_path: str) -> Sender:
+    """Uplift, as your receiver meets it: `post`, `post_twice`, `post_out_of_order`, `post_with_bad_signature`."""
+    return Sender(uplift_receiver, uplift_secret, uplift_path)

@@ -1,0 +1,171 @@
+"""The kit for integrators' tests: events, a sender for every kind of receiver, and pytest's fixtures."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from uplift_server.core import envelope
+from uplift_server.core.catalog import EVENT_TYPES
+from uplift_webhooks import AnyEvent, testing
+from uplift_webhooks.testing import Sender, make_event
+from uplift_webhooks.testing.events import API_VERSION
+
+from .receivers import APPLICATIONS, CLIENTS, SECRET
+
+EXAMPLES = Path(testing.__file__).with_name("examples.json")
+
+
+def test_the_examples_are_the_catalogs() -> None:
+    """If they are not: write the catalog's examples into the file, by name, with an indent of 2."""
+    examples = json.loads(json.dumps({each.name: each.example for each in EVENT_TYPES}))
+    assert json.loads(EXAMPLES.read_text(encoding="utf-8")) == examples
+
+
+@pytest.mark.parametrize("name", [each.name for each in EVENT_TYPES])
+def test_an_event_has_the_bytes_the_server_would_send(name: str) -> None:
+    [example] = [each.example for each in EVENT_TYPES if each.name == name]
+    data = json.dumps(example, separators=(",", ":"), ensure_ascii=False).encode()
+    event_id = str(uuid.uuid4())
+
+    assert make_event(name, id=event_id, created=7) == envelope.build(event_id, name, API_VERSION, 7, data)
+
+
+def test_an_event_is_new_and_of_now() -> None:
+    before = time.time_ns() // 1_000_000
+    first, second = json.loads(make_event()), json.loads(make_event())
+
+    assert before <= first["created"] <= second["created"] <= time.time_ns() // 1_000_000
+    ids = [uuid.UUID(each["id"]) for each in (first, second)]
+    assert ids[0] != ids[1]
+    assert [(each.version, each.variant) for each in ids] == [(7, uuid.RFC_4122)] * 2
+    assert ids[0].int >> 80 == first["created"]
+
+
+def test_an_events_data_can_be_changed_or_given() -> None:
+    changed = json.loads(make_event("athlete.updated", level="college", changed=["level"]))["data"]["object"]
+    assert (changed["level"], changed["changed"], changed["first_name"]) == ("college", ["level"], "Caleb")
+    assert json.loads(make_event("athlete.updated"))["data"]["object"]["level"] == "youth"
+    assert json.loads(make_event("pitch.tracked", data={"speed": 41.5}))["data"] == {"speed": 41.5}
+    with pytest.raises(ValueError, match=r"'pitch.tracked' is not in the catalog"):
+        make_event("pitch.tracked")
+    with pytest.raises(ValueError, match="Put speed into data"):
+        make_event("pitch.tracked", data={}, speed=5)
+
+
+RECEIVERS: dict[str, Callable[..., Any]] = {
+    **APPLICATIONS,
+    **{f"{name}'s client": make for name, make in CLIENTS.items()},
+}
+
+
+@pytest.mark.parametrize("name", RECEIVERS)
+def test_the_sender_posts_to_every_kind_of_receiver(name: str) -> None:
+    handled: list[AnyEvent] = []
+    sender = Sender(RECEIVERS[name](handled.append), SECRET)
+
+    assert sender.post(make_event(id="a")).status == 204
+    assert sender.post_with_bad_signature().status == 401
+    assert [answer.status for answer in sender.post_twice(make_event(id="b"))] == [204, 204]
+    assert [answer.status for answer in sender.post_out_of_order()] == [204, 204]
+    refused = sender.post(headers={"Webhook-Timestamp": "1"})
+    assert (refused.status, refused.accepted) == (401, False)
+    assert "timestamp_too_old" in refused.body.decode()
+    assert refused.headers["content-type"].startswith(("text/plain", "application/json"))
+    assert len(sender.post_twice()) == 2
+
+    assert [event.id for event in handled[:3]] == ["a", "b", "b"]
+    newer, older = handled[3:5]
+    assert newer.created - older.created == 60_000
+    assert newer.data == older.data
+    assert newer.id != older.id
+
+
+def test_events_of_ones_own_can_come_out_of_order() -> None:
+    handled: list[AnyEvent] = []
+    sender = Sender(APPLICATIONS["wsgi"](handled.append), SECRET)
+
+    sender.post_out_of_order(make_event(id="older"), make_event(id="newer"))
+
+    assert [event.id for event in handled] == ["newer", "older"]
+
+
+async def test_it_works_within_a_loop() -> None:
+    handled: list[AnyEvent] = []
+    assert Sender(APPLICATIONS["fastapi"](handled.append), SECRET).post().accepted
+    assert len(handled) == 1
+
+
+def test_a_wsgi_receiver_is_closed_and_may_write() -> None:
+    closed: list[bool] = []
+
+    class Content(list[bytes]):
+        def close(self) -> None:
+            closed.append(True)
+
+    def application(environ: Any, start_response: Any) -> Any:
+        start_response("200 OK", [("X-Old", "yes")])(b"writ")
+        return Content([b"ten"])
+
+    answer = Sender(application, SECRET).post()
+    assert (answer.status, answer.headers, answer.body, closed) == (200, {"x-old": "yes"}, b"written", [True])
+
+
+def test_what_is_no_receiver_is_told() -> None:
+    with pytest.raises(TypeError, match="not a str"):
+        Sender("http://localhost:5000", SECRET)
+
+
+@pytest.fixture
+def uplift_receiver() -> Any:
+    """As integrators write it."""
+    handled: list[AnyEvent] = []
+    return APPLICATIONS["flask"](handled.append)
+
+
+@pytest.fixture
+def uplift_secret() -> str:
+    """That of the receiver above."""
+    return SECRET
+
+
+def test_the_fixtures_are_there_by_themselves(uplift: Sender, uplift_path: str) -> None:
+    assert uplift_path == "/webhook"
+    assert uplift.post().accepted
+    assert not uplift.post_with_bad_signature().accepted
+
+
+def _pytest(where: Path, **environ: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"],
+        check=False,
+        capture_output=True,
+        text=True,
+        cwd=where,
+        env={**os.environ, **environ},
+    )
+
+
+def test_without_a_receiver_pytest_says_what_to_write(tmp_path: Path) -> None:
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    (tmp_path / "test_it.py").write_text(
+        "def test_secret(uplift_secret):\n    assert uplift_secret.startswith('whsec_')\n"
+        "def test_missing(uplift):\n    pass\n"
+    )
+    run = _pytest(tmp_path)
+    assert "1 passed, 1 error" in run.stdout
+    assert "Define a fixture named uplift_receiver" in run.stdout
+
+
+def test_the_secret_is_that_of_the_environment(tmp_path: Path) -> None:
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    (tmp_path / "test_it.py").write_text(f"def test_secret(uplift_secret):\n    assert uplift_secret == {SECRET!r}\n")
+    run = _pytest(tmp_path, UPLIFT_WEBHOOK_SECRET=f"{SECRET} 0123456789abcdef")
+    assert "1 passed" in run.stdout
