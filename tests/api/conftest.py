@@ -21,6 +21,7 @@ from uplift_server.core.deliveries import FailedReason, Status
 from uplift_server.core.outcomes import Outcome
 from uplift_server.delivery.clock import SystemClock
 from uplift_server.delivery.directory import Directory
+from uplift_server.delivery.relay import Relay
 from uplift_server.delivery.trials import Busy
 from uplift_server.service.beginnings import begin
 from uplift_server.service.means import Means
@@ -242,6 +243,7 @@ class RecordingEngine:
 
     due: list[int]
     forgotten: list[int]
+    relay: Relay
     resent: list[LeasedDelivery] = field(default_factory=list)
     replays: list[Replay] = field(default_factory=list)
     switched: list[tuple[str, int]] = field(default_factory=list)
@@ -326,11 +328,12 @@ async def _serve(
     forgotten: list[int] = []
     names: dict[str, list[str]] = {}
     sealer = Sealer(bytes(32))
+    in_memory, clock = Directory(sealer, "Uplift-Webhooks/test"), SystemClock()
     means = Means(
         database,
-        Directory(sealer, "Uplift-Webhooks/test"),
-        SystemClock(),
-        RecordingEngine(due, forgotten),
+        in_memory,
+        clock,
+        RecordingEngine(due, forgotten, Relay(database, in_memory, clock)),
         Cursors(bytes(32)),
     )
     key = await begin(means, None)
@@ -346,6 +349,7 @@ async def _serve(
         policy=AddressPolicy(allow_private_networks=False),
         resolve=resolve,
         source_ips=["54.245.28.22", "192.0.2.7@2999-01-01T00:00:00Z", "192.0.2.8@2020-01-01T00:00:00Z"],
+        listen_key=bytes(32),
     )
     api = create_api(services, answer_seconds_max=answer_seconds_max)
     config = uvicorn.Config(api, port=0, log_level="error", lifespan="off")

@@ -8,6 +8,7 @@ from uplift_server.core.catalog import EVENT_TYPES
 from uplift_server.core.cursors import Cursors
 from uplift_server.delivery.clock import SystemClock
 from uplift_server.delivery.directory import Directory
+from uplift_server.delivery.relay import Relay
 from uplift_server.service.authentication import Authenticator
 from uplift_server.service.beginnings import begin
 from uplift_server.service.means import Means
@@ -28,11 +29,12 @@ async def started(path: Path, kept: list[str]) -> Means:
     database = SqliteDatabase(path)
     await database.open()
     try:
+        directory, clock = Directory(Sealer(bytes(32)), "Uplift-Webhooks/test"), SystemClock()
         means = Means(
             database,
-            Directory(Sealer(bytes(32)), "Uplift-Webhooks/test"),
-            SystemClock(),
-            RecordingEngine([], []),
+            directory,
+            clock,
+            RecordingEngine([], [], Relay(database, directory, clock)),
             Cursors(bytes(32)),
         )
         await begin(means, None, kept.append)

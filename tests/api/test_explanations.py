@@ -88,3 +88,13 @@ def test_a_failure_is_explained_while_the_schedule_goes_on(server: Any) -> None:
     assert found["reason"] == "pending"
     assert "Attempt 2 is due at" in found["text"]
     assert found["hint"]
+
+
+def test_listen_sessions_are_told_apart(server: Any) -> None:
+    account = server.account()
+    owner = server.owner(account)
+    session = owner.post("/v1/listen-sessions", {"description": "ana-laptop"}).json["id"]
+    event = server.event(account, {})
+    (told,) = owner.get(f"/v1/events/{event}/explain").json["data"]
+    assert (told["endpoint"], told["reason"], told["delivery"]) == (session, "development_endpoint", None)
+    assert owner.get(f"/v1/events/{event}/explain?endpoint={session}").json["data"] == [told]

@@ -40,6 +40,12 @@ SCOPED = {
     ("POST", "/v1/replays/{replay}/resume"): Scope.DELIVERIES_WRITE,
     ("POST", "/v1/replays/{replay}/cancel"): Scope.DELIVERIES_WRITE,
     ("GET", "/v1/audit-log"): Scope.ENDPOINTS_READ,
+    ("POST", "/v1/listen-sessions"): Scope.LISTEN,
+    ("GET", "/v1/listen-sessions"): Scope.LISTEN,
+    ("GET", "/v1/listen-sessions/{session}"): Scope.LISTEN,
+    ("DELETE", "/v1/listen-sessions/{session}"): Scope.LISTEN,
+    ("GET", "/v1/listen-sessions/{session}/answers"): Scope.LISTEN,
+    ("POST", "/v1/listen-sessions/{session}/test"): Scope.LISTEN,
 }
 ANY_KEY = {("GET", "/v1/event-types"), ("GET", "/v1/event-types/{name}")}
 OPERATORS = {
@@ -91,6 +97,7 @@ class Owned:
             "held": self.client.get(f"/v1/events/{held}/deliveries").json["data"][0]["id"],
             "key": key,
             "replay": self.client.post("/v1/replays", {"endpoint": endpoint}).json["id"],
+            "session": self.client.post("/v1/listen-sessions").json["id"],
             "name": "movement.analytics.created",
         }
 
@@ -128,7 +135,7 @@ def test_what_belongs_to_others_is_not_found(mine: Owned, theirs: Owned, server:
     """Every route with somebody else's ids, by their owner's key and by an operator who acts for the wrong account."""
     acting = server.client(server.operator_key, mine.id)
     about_one = [route for route in SCOPED if "{" in route[1]]
-    assert len(about_one) == 21
+    assert len(about_one) == 25
     for method, path in about_one:
         for client in (mine.client, acting):
             answer = theirs.call(client, method, path)
@@ -204,7 +211,9 @@ def test_each_scope_opens_its_routes_and_no_others(server: Any, scope: Scope) ->
             continue
         assert owned.call(without, method, path).code == "forbidden", (method, path)
         answer = owned.call(only, method, path)
-        assert answer.status in {200, 201, 202, 204}, (method, path, answer.body)
+        # Nobody is connected to the session.
+        expected = {409} if path.endswith("/{session}/test") else {200, 201, 202, 204}
+        assert answer.status in expected, (method, path, answer.body)
     for method, path in ANY_KEY:
         assert owned.call(only, method, path).status == 200
 

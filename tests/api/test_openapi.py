@@ -73,6 +73,7 @@ def test_real_answers_are_as_described(server: Any, document: Any) -> None:
     names = {"account": account, "endpoint": endpoint.json["id"], "event": event, "delivery": delivery}
     names["name"] = "webhook.created"
     names["replay"] = owner.post("/v1/replays", {"endpoint": endpoint.json["id"]}).json["id"]
+    names["session"] = owner.post("/v1/listen-sessions").json["id"]
     checked = 0
     for method, path, operation in operations(document):
         content = operation["responses"].get("200", {}).get("content", {})

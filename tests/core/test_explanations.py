@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from uplift_server.core.deliveries import FailedReason, Status
-from uplift_server.core.explanations import Reason, TheDelivery, TheEndpoint, TheEvent, Why, why
+from uplift_server.core.explanations import Reason, TheDelivery, TheEndpoint, TheEvent, Why, why, why_listened
 from uplift_server.core.outcomes import Explanation
 
 NOW = 1_764_000_000_000
@@ -170,3 +170,11 @@ def test_a_greeting_or_a_test_is_for_one_endpoint_only() -> None:
             Reason.NOT_SUBSCRIBED,
             "This athlete.created was made for one endpoint alone, whatever others subscribe to.",
         )
+
+
+def test_a_listen_session_is_owed_nothing() -> None:
+    named, unnamed = why_listened("ana-laptop"), why_listened("")
+    assert named.reason is unnamed.reason is Reason.DEVELOPMENT_ENDPOINT
+    assert "(ana-laptop)" in named.text
+    assert "()" not in unnamed.text
+    assert named.hint

@@ -8,12 +8,13 @@ import resource
 import socket
 import sys
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import structlog
 import uvicorn
 
 from uplift_server import __version__
+from uplift_server.api import websockets
 from uplift_server.api.app import create_api
 from uplift_server.api.corking import CorkedProtocol
 from uplift_server.api.ingest import IngestRoutes
@@ -206,14 +207,23 @@ class Application:
             Cursors(derived_key(parse_key(secret_key(config)), "cursors")),
         )
         services = Services.build(
-            self._means, sealer=sealer, policy=policy, resolve=self._resolve, source_ips=config.source_ips
+            self._means,
+            sealer=sealer,
+            policy=policy,
+            resolve=self._resolve,
+            source_ips=config.source_ips,
+            listen_key=derived_key(parse_key(secret_key(config)), "listen sessions"),
         )
         ingest = Ingest(directory, self._engine.acceptor, self._clock)
         self._server = _Server(
             uvicorn.Config(
                 IngestRoutes(create_api(services), services.authenticator, ingest),
                 http=CorkedProtocol,
-                ws="none",
+                ws=cast(Any, websockets.websocket_protocol),
+                ws_max_size=websockets.MESSAGE_BYTES_MAX,
+                ws_ping_interval=websockets.PING_SECONDS,
+                ws_ping_timeout=websockets.PING_SECONDS,
+                ws_per_message_deflate=False,
                 lifespan="off",
                 log_config=None,
                 access_log=False,

@@ -21,6 +21,7 @@ from uplift_server.api.routes import (
     event_types,
     events,
     keys,
+    listening,
     replays,
     secrets,
     system,
@@ -40,6 +41,7 @@ _ROUTERS: Final = (
     deliveries.router,
     audit.router,
     replays.router,
+    listening.router,
     system.router,
 )
 _ROUTES: Final = [route for router in _ROUTERS for route in router.routes if isinstance(route, APIRoute)]

@@ -164,6 +164,29 @@ class SecretRotation(Body):
     )
 
 
+class ListenSessionNew(Body):
+    """What a developer wants to listen to."""
+
+    event_types: list[str] | None = Field(
+        default=None,
+        description=f"Names and `group.*`, at most {SUBSCRIPTION_PATTERNS_MAX}; left out or empty: all.",
+        examples=[["movement.*"]],
+    )
+    since: str | None = Field(
+        default=None,
+        description="Where to begin: an instant, or the id of the last event that is not wanted again. Left out: now.",
+    )
+    description: str | None = Field(
+        default=None, description="By which others recognise it, such as the machine's name.", examples=["ana-laptop"]
+    )
+
+
+class ListenTestNew(Body):
+    """Which example to send to a listen session."""
+
+    type: str | None = Field(default=None, description="An event type of the catalog.")
+
+
 class ReplayNew(Body):
     """Which deliveries of an endpoint to send again, and how fast."""
 

@@ -66,6 +66,11 @@ class BoundedHeads(HttpToolsProtocol):
         self._watch.cancel()
         super().connection_lost(exc)
 
+    def handle_websocket_upgrade(self) -> None:
+        """See uvicorn: from now on the connection is a websocket's, which has its own bounds."""
+        self._watch.cancel()
+        super().handle_websocket_upgrade()
+
     def data_received(self, data: bytes) -> None:
         """See asyncio.Protocol."""
         if self._in_head:

@@ -201,7 +201,7 @@ def event_view(event: Event, *, spans: bool) -> EventView:
     """An event, without its envelope."""
     return EventView(
         id=ids.uuid_text(event.id),
-        **_account(event.account_id, spans=spans),
+        **account_field(event.account_id, spans=spans),
         type=event.type,
         created_at=instant_text(event.created_at),
         api_version=event.api_version,
@@ -224,7 +224,7 @@ def delivery_view(delivery: Delivery, *, spans: bool) -> DeliveryView:
     failed = delivery.status is Status.FAILED and delivery.failed_reason is not None
     return DeliveryView(
         id=ids.delivery_id(delivery.event_id, delivery.endpoint_id),
-        **_account(delivery.account_id, spans=spans),
+        **account_field(delivery.account_id, spans=spans),
         event=ids.uuid_text(delivery.event_id),
         endpoint=ids.prefixed(ids.ENDPOINT, delivery.endpoint_id),
         type=delivery.type,
@@ -274,7 +274,7 @@ def explanation_view(explained: Explained) -> ExplanationView:
     """What became of an event at an endpoint."""
     delivery = explained.delivery
     return ExplanationView(
-        endpoint=ids.prefixed(ids.ENDPOINT, explained.endpoint_id),
+        endpoint=explained.endpoint,
         reason=explained.why.reason,
         text=explained.why.text,
         hint=explained.why.hint,
@@ -286,7 +286,7 @@ def audit_view(entry: AuditEntry, *, spans: bool) -> AuditEntryView:
     """An entry of the audit log."""
     return AuditEntryView(
         at=instant_text(entry.at),
-        **({} if entry.account_id is None else _account(entry.account_id, spans=spans)),
+        **({} if entry.account_id is None else account_field(entry.account_id, spans=spans)),
         actor=ActorView(kind=_ACTOR_KINDS[entry.actor.kind], id=entry.actor.id, name=entry.actor.name),
         action=entry.action,
         subject=entry.subject,
@@ -300,7 +300,7 @@ def replay_view(shown: ShownReplay, *, spans: bool) -> ReplayView:
     replay, choice = shown.replay, shown.replay.choice
     return ReplayView(
         id=ids.prefixed(ids.REPLAY, replay.id),
-        **_account(replay.account_id, spans=spans),
+        **account_field(replay.account_id, spans=spans),
         endpoint=ids.prefixed(ids.ENDPOINT, replay.endpoint_id),
         state=_REPLAY_STATE_NAMES[replay.state],
         reason=shown.reason,
@@ -352,7 +352,8 @@ def _outcome_text(outcome: Outcome | None) -> str | None:
     return None if outcome is None else outcome.text
 
 
-def _account(account_id: bytes, *, spans: bool) -> dict[str, Any]:
+def account_field(account_id: bytes, *, spans: bool) -> dict[str, Any]:
+    """The field that says whose something is, in lists that span accounts."""
     return {"account": ids.prefixed(ids.ACCOUNT, account_id)} if spans else {}
 
 

@@ -226,6 +226,46 @@ class AuditEntryView(BaseModel):
     address: str | None = Field(description="Where the request came from; accounts are not told operators'.")
 
 
+class ListenSessionView(BaseModel):
+    """A stream of an account's events to a developer's machine."""
+
+    id: str
+    account: str | None = Field(default=None, description="Where the list spans accounts.")
+    key: str = Field(description="The API key it was made with, and is streamed with.")
+    description: str
+    event_types: list[str] = Field(description="Names and `group.*`; empty: all.")
+    connected: bool
+    created_at: InstantText
+    last_seen_at: InstantText = Field(description="When somebody was last connected.")
+    expires_at: InstantText | None = Field(description="When it is removed unless somebody connects.")
+    secret: str = Field(
+        default="",
+        description="Only in the answer to its creation: what its events are signed with on the developer's machine."
+        " It is the same for all sessions of a key.",
+    )
+
+
+class ListenAnswerView(BaseModel):
+    """What a developer's machine answered to an event."""
+
+    event: str
+    type: str
+    at: InstantText
+    status_code: int | None = Field(description="Null where the local server gave no answer.")
+    duration_ms: int
+    error: str | None
+    body: str = Field(description="The beginning of what it answered.")
+    redelivered: bool = Field(description="Whether the event had been handed over before.")
+
+
+class ListenTestView(BaseModel):
+    """An example that was sent to one listen session, and what came of it."""
+
+    event: str
+    type: str
+    answer: ListenAnswerView | None = Field(description="Null where there was none in time.")
+
+
 class ReplayView(BaseModel):
     """A job that sends many deliveries of an endpoint again."""
 

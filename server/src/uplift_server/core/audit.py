@@ -32,6 +32,8 @@ ACTIONS: Final = {
     "replay.paused": "A replay was paused.",
     "replay.resumed": "A replay went on.",
     "replay.cancelled": "A replay was cancelled.",
+    "listen_session.created": "A developer began to listen.",
+    "listen_session.ended": "A listen session was ended.",
     "mass_failure.began": "Many endpoints began to fail at once: nobody is warned or disabled until it ends.",
     "mass_failure.ended": "Enough of them answer again: the clocks go on.",
 }

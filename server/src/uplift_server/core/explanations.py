@@ -26,6 +26,7 @@ class Reason(StrEnum):
     NOT_SUBSCRIBED = "not_subscribed"
     ENDPOINT_NEWER = "endpoint_newer"
     ENDPOINT_DELETED = "endpoint_deleted"
+    DEVELOPMENT_ENDPOINT = "development_endpoint"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +96,17 @@ def why(event: TheEvent, endpoint: TheEndpoint | None, delivery: TheDelivery | N
     return _held(endpoint) if delivery.status is Status.HELD else _cancelled(delivery)
 
 
+def why_listened(description: str) -> Why:
+    """Why there is no delivery to a listen session."""
+    whose = f" ({description})" if description else ""
+    return Why(
+        Reason.DEVELOPMENT_ENDPOINT,
+        f"This is a developer's listen session{whose}: it is owed nothing, and reads the account's events while"
+        " somebody is connected.",
+        "See GET /v1/listen-sessions/{session}/answers for what was answered there.",
+    )
+
+
 def _never_owed(event: TheEvent, endpoint: TheEndpoint) -> Why:
     if event.for_one:
         text = f"This {event.type} was made for one endpoint alone, whatever others subscribe to."
@@ -114,7 +126,7 @@ def _never_owed(event: TheEvent, endpoint: TheEndpoint) -> Why:
         )
     text = f"The endpoint subscribes to {_listed(endpoint.patterns)}, and this is {event.type}."
     if endpoint.updated_at > event.created_at:
-        text += " It was changed since the event was accepted: this is judged by its subscription of today."
+        text += " The endpoint was changed since the event was accepted: this is judged by its subscription of today."
     return Why(Reason.NOT_SUBSCRIBED, text, f"Add {event.type} to its event types if it is to get such events.")
 
 

@@ -12,6 +12,7 @@ DELIVERY: Final = "dlv"
 ATTEMPT: Final = "att"
 KEY: Final = "key"
 REPLAY: Final = "rpl"
+LISTEN_SESSION: Final = "lsn"
 
 RANDOM_BYTES: Final = 10
 """How many random bytes one id takes."""

@@ -6,7 +6,7 @@ come by the time it is free: the busier, the larger the commits.
 
 import asyncio
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -87,6 +87,10 @@ class Acceptor:
         self._batches = 0
         self._closed = False
         self._refusing = False
+        self.listened: Collection[int] = ()
+        """Accounts somebody wants to be told of."""
+        self.on_stored: Callable[[int], None] = lambda _account_seq: None
+        """Told of each of those when events of it were stored."""
         self._random = b""
         self._random_at = 0
 
@@ -233,6 +237,10 @@ class Acceptor:
     def _hand_over(self, group: _Group, result: list[Appended] | IdempotencyConflict | None) -> None:
         """Put what was born leased into its lane; give the room back where nothing was stored."""
         stored = result if isinstance(result, list) else None
+        if self.listened and stored is not None:
+            for account_seq in {event.account_seq for event in group.events}:
+                if account_seq in self.listened:
+                    self.on_stored(account_seq)
         for place, endpoint, lane, lease_until in group.reserved:
             lane.reserved -= 1
             if stored is None or stored[place].duplicate:

@@ -17,6 +17,7 @@ from uplift_server.delivery.dispatch import Dispatcher
 from uplift_server.delivery.held import Held
 from uplift_server.delivery.lanes import DeliveryLanes
 from uplift_server.delivery.overlaps import Overlaps
+from uplift_server.delivery.relay import Relay
 from uplift_server.delivery.replays import Replays
 from uplift_server.delivery.retention import Retention
 from uplift_server.delivery.settle import Settler
@@ -143,6 +144,9 @@ class Engine:
             on_gone=self._watch.note_gone,
         )
         self._trials = Trials(directory, self.lanes, self.settler, self.dispatcher, clock, lease_ms=settings.lease_ms)
+        self.relay = Relay(database, directory, clock)
+        self.acceptor.listened = self.relay.listened
+        self.acceptor.on_stored = self.relay.note_accepted
         self._overlaps = Overlaps(database, directory, clock)
         self._retention = Retention(database, clock, retention_ms=settings.retention_ms)
         directory.on_endpoint_changed = self.lanes.adjust
@@ -170,6 +174,7 @@ class Engine:
             loops["overlaps"] = self._overlaps.run(self._stopping)
             loops["held"] = self._held.run(self._stopping)
             loops["replays"] = self.replays.run()
+            loops["relay"] = self.relay.run(self._stopping)
             loops["watch"] = self._watch.run(self._stopping)
         else:
             self.lanes.draining = True
@@ -278,6 +283,7 @@ class Engine:
         self.acceptor.close()
         self.dispatcher.stop()
         self.replays.stop()
+        self.relay.stop()
         self.lanes.draining = True
         await self._until(lambda: not self.acceptor.waiting_events and not self.replays.stepping, deadline)
         for delivery in self.lanes.empty_all():
@@ -287,6 +293,7 @@ class Engine:
         self._attempts.aborting = True
         await self._sender.close()
         await self._within(self.settler.drain())
+        await self._within(self.relay.save())
         await self._within(self.dispatcher.release_returned())
         self._stopping.set()
         for task in self._tasks:

@@ -2,6 +2,7 @@
 
 from typing import Protocol
 
+from uplift_server.delivery.relay import Relay
 from uplift_server.delivery.trials import Busy
 from uplift_server.store.hot_records import LeasedDelivery
 from uplift_server.store.replays import Replay
@@ -9,6 +10,10 @@ from uplift_server.store.replays import Replay
 
 class EngineLink(Protocol):
     """What services need of the engine."""
+
+    @property
+    def relay(self) -> Relay:
+        """The streams to developers' machines."""
 
     def note_due(self, endpoint_seq: int) -> None:
         """Something for an endpoint has become due in the database."""

@@ -6,8 +6,9 @@ from typing import Final
 
 from uplift_server.core import ids
 from uplift_server.core.catalog import WEBHOOK_CREATED
-from uplift_server.core.explanations import TheDelivery, TheEndpoint, TheEvent, Why, why
+from uplift_server.core.explanations import TheDelivery, TheEndpoint, TheEvent, Why, why, why_listened
 from uplift_server.core.limits import ENDPOINTS_PER_ACCOUNT_MAX
+from uplift_server.core.listening import SESSIONS_PER_ACCOUNT_MAX
 from uplift_server.core.outcomes import Explanation, Outcome, explain
 from uplift_server.core.problems import Problem
 from uplift_server.core.scopes import Scope
@@ -15,8 +16,9 @@ from uplift_server.service.events import find_event
 from uplift_server.service.means import Means
 from uplift_server.service.principals import Caller
 from uplift_server.service.refusals import refuse
-from uplift_server.store import deliveries, trials
+from uplift_server.store import deliveries, listening, trials
 from uplift_server.store.contract import Transaction
+from uplift_server.store.listening import ListenSession
 from uplift_server.store.records import Attempt, Delivery, Endpoint, Event
 
 DELIVERIES_MAX: Final = 2 * ENDPOINTS_PER_ACCOUNT_MAX
@@ -27,7 +29,8 @@ DELIVERIES_MAX: Final = 2 * ENDPOINTS_PER_ACCOUNT_MAX
 class Explained:
     """What became of an event at one endpoint."""
 
-    endpoint_id: bytes
+    endpoint: str
+    """The id of the endpoint, or of a listen session."""
     why: Why
     delivery: Delivery | None
 
@@ -45,7 +48,7 @@ class Explanations:
         caller.require(Scope.DELIVERIES_READ)
         found = await find_event(self._means, caller, event)
         refuse(problems)
-        owed, failures, is_trial = await self._means.database.read(lambda c: _read(c, found))
+        owed, failures, is_trial, sessions = await self._means.database.read(lambda c: _read(c, found))
         by_endpoint = {delivery.endpoint_seq: delivery for delivery in owed}
         for_one = is_trial or found.type == WEBHOOK_CREATED
         about = TheEvent(found.type, found.created_at, found.expires_at, for_one, is_trial)
@@ -54,10 +57,13 @@ class Explanations:
             self._explained(about, live.get(seq), by_endpoint.get(seq), failures.get(seq))
             for seq in sorted({*live, *by_endpoint}, reverse=True)
         ]
+        explained += [
+            Explained(ids.prefixed(ids.LISTEN_SESSION, session.id), why_listened(session.description), None)
+            for session in sessions
+        ]
         if endpoint is None:
             return explained
-        wanted = ids.parse_prefixed(ids.ENDPOINT, endpoint)
-        one = [each for each in explained if each.endpoint_id == wanted]
+        one = [each for each in explained if each.endpoint == endpoint]
         if not one:
             text = "The event's account has no such endpoint. See GET /v1/endpoints."
             refuse([Problem("endpoint", "endpoint_unknown", text)])
@@ -73,7 +79,7 @@ class Explanations:
             None if delivery is None else _of_delivery(delivery, failure),
             now_ms=self._means.now(),
         )
-        return Explained(endpoint_id, answer, delivery)
+        return Explained(ids.prefixed(ids.ENDPOINT, endpoint_id), answer, delivery)
 
     def _of_endpoint(self, endpoint: Endpoint) -> TheEndpoint:
         return TheEndpoint(
@@ -85,15 +91,18 @@ class Explanations:
         )
 
 
-def _read(connection: Transaction, event: Event) -> tuple[list[Delivery], dict[int, Attempt], bool]:
-    """An event's deliveries, the last attempt of each that failed last, and whether the event is a test."""
+def _read(
+    connection: Transaction, event: Event
+) -> tuple[list[Delivery], dict[int, Attempt], bool, list[ListenSession]]:
+    """An event's deliveries, the last attempt of each that failed last, whether it is a test, and who listens."""
     owed = deliveries.page_of_event(connection, event.seq, limit=DELIVERIES_MAX).items
     failures = {}
     for delivery in owed:
         if delivery.last_outcome not in (None, Outcome.DELIVERED):
             for last in deliveries.page_of_attempts(connection, event.seq, delivery.endpoint_seq, limit=1).items:
                 failures[delivery.endpoint_seq] = last
-    return owed, failures, trials.is_trial(connection, event.seq)
+    sessions = listening.page(connection, event.account_seq, limit=SESSIONS_PER_ACCOUNT_MAX).items
+    return owed, failures, trials.is_trial(connection, event.seq), sessions
 
 
 def _of_delivery(delivery: Delivery, failure: Attempt | None) -> TheDelivery:

@@ -137,6 +137,7 @@ class Keys:
         if revoked is None:
             raise not_found(_WHAT, key)
         self._means.directory.drop_key(revoked.digest)
+        self._means.engine.relay.end_of_key(revoked.id)
 
     def _note(
         self, connection: Transaction, caller: Caller, action: str, key: ApiKey, details: Mapping[str, object]

@@ -16,6 +16,7 @@ from uplift_server.service.events import Events
 from uplift_server.service.explanations import Explanations
 from uplift_server.service.greeting import Greeter
 from uplift_server.service.keys import Keys
+from uplift_server.service.listening import Listening
 from uplift_server.service.means import Means
 from uplift_server.service.registration import Registrar, Resolve
 from uplift_server.service.replays import Replays
@@ -43,12 +44,20 @@ class Services:
     audit_log: AuditLog
     explanations: Explanations
     replays: Replays
+    listening: Listening
     source_ips: Sequence[SourceAddress]
     """The addresses that requests to endpoints come from."""
 
     @classmethod
     def build(
-        cls, means: Means, *, sealer: Sealer, policy: AddressPolicy, resolve: Resolve, source_ips: Sequence[str]
+        cls,
+        means: Means,
+        *,
+        sealer: Sealer,
+        policy: AddressPolicy,
+        resolve: Resolve,
+        source_ips: Sequence[str],
+        listen_key: bytes,
     ) -> "Services":
         """All of them over the same means."""
         owned = Endpoints(means, sealer, Registrar(policy, resolve), Greeter(means))
@@ -67,6 +76,7 @@ class Services:
             audit_log=AuditLog(means),
             explanations=Explanations(means),
             replays=Replays(means),
+            listening=Listening(means, listen_key),
             source_ips=[SourceAddress.parse(each) for each in source_ips],
         )
 

@@ -342,6 +342,37 @@ audit_log = sa.Table(
 sa.Index("audit_log_by_account", audit_log.c.account_seq, audit_log.c.seq)
 sa.Index("audit_log_by_age", audit_log.c.at)
 
+listen_sessions = sa.Table(
+    "listen_sessions",
+    metadata,
+    sa.Column("seq", _Seq, primary_key=True),
+    sa.Column("id", _Uuid, nullable=False, unique=True),
+    sa.Column("account_seq", sa.BigInteger, nullable=False),
+    sa.Column("key_id", _Uuid, nullable=False, comment="of the API key it was made with"),
+    sa.Column("description", sa.Text, nullable=False),
+    sa.Column("event_types", sa.Text, nullable=False, comment="a JSON list of names and patterns; empty: all"),
+    sa.Column("position", sa.BigInteger, nullable=False, comment="every event up to this number was handed over"),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.Column("last_seen_at", sa.BigInteger, nullable=False, comment="when somebody was last connected"),
+)
+sa.Index("listen_sessions_by_account", listen_sessions.c.account_seq, listen_sessions.c.seq)
+
+listen_answers = sa.Table(
+    "listen_answers",
+    metadata,
+    sa.Column("seq", _Seq, primary_key=True),
+    sa.Column("session_seq", sa.BigInteger, nullable=False),
+    sa.Column("event_id", _Uuid, nullable=False),
+    sa.Column("type", sa.Text, nullable=False),
+    sa.Column("at", sa.BigInteger, nullable=False),
+    sa.Column("status_code", sa.SmallInteger),
+    sa.Column("duration_ms", sa.Integer, nullable=False),
+    sa.Column("error", sa.Text),
+    sa.Column("body", sa.Text, nullable=False, comment="the beginning of what the local server answered"),
+    sa.Column("redelivered", sa.Boolean, nullable=False),
+)
+sa.Index("listen_answers_by_session", listen_answers.c.session_seq, listen_answers.c.seq)
+
 marks = sa.Table(
     "marks",
     metadata,

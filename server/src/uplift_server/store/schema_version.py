@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _MIGRATIONS: Final = "uplift_server.store:migrations"
 _SQLITE_URL: Final = "sqlite:///"
-HEAD: Final = "0003"
+HEAD: Final = "0004"
 """The revision this program works with."""
 
 

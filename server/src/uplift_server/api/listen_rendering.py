@@ -1,0 +1,46 @@
+"""What answers about listen sessions look like, from records."""
+
+from uplift_server.api.rendering import account_field
+from uplift_server.api.views import ListenAnswerView, ListenSessionView, ListenTestView
+from uplift_server.core import ids
+from uplift_server.core.instants import instant_text, optional_instant_text
+from uplift_server.service.listening import ShownSession, Tested
+from uplift_server.store.listening import StoredAnswer
+
+
+def listen_session_view(shown: ShownSession, *, spans: bool) -> ListenSessionView:
+    """A listen session."""
+    session = shown.session
+    secret = {} if shown.secret is None else {"secret": shown.secret}
+    return ListenSessionView(
+        id=ids.prefixed(ids.LISTEN_SESSION, session.id),
+        **account_field(session.account_id, spans=spans),
+        key=ids.prefixed(ids.KEY, session.key_id),
+        description=session.description,
+        event_types=list(session.event_types),
+        connected=shown.connected,
+        created_at=instant_text(session.created_at),
+        last_seen_at=instant_text(session.last_seen_at),
+        expires_at=optional_instant_text(shown.expires_at),
+        **secret,
+    )
+
+
+def listen_answer_view(answer: StoredAnswer) -> ListenAnswerView:
+    """What a developer's machine answered."""
+    return ListenAnswerView(
+        event=ids.uuid_text(answer.event_id),
+        type=answer.type,
+        at=instant_text(answer.at),
+        status_code=answer.status_code,
+        duration_ms=answer.duration_ms,
+        error=answer.error,
+        body=answer.body,
+        redelivered=answer.redelivered,
+    )
+
+
+def listen_test_view(tested: Tested) -> ListenTestView:
+    """An example that was sent to one listen session."""
+    answer = None if tested.answer is None else listen_answer_view(tested.answer)
+    return ListenTestView(event=ids.uuid_text(tested.event_id), type=tested.type, answer=answer)

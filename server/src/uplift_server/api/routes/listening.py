@@ -1,0 +1,162 @@
+"""Listen sessions, and the websocket over which one is streamed."""
+
+import asyncio
+from contextlib import suppress
+from typing import Annotated, Final
+
+from fastapi import APIRouter, Depends, WebSocket
+from starlette.websockets import WebSocketDisconnect
+
+from uplift_server.api.bodies import ListenSessionNew, ListenTestNew, Paging
+from uplift_server.api.listen_rendering import listen_answer_view, listen_session_view, listen_test_view
+from uplift_server.api.problems import refusal_of
+from uplift_server.api.reading import Asked, BodyReader, CallerOf, QueryReader, Sent, ServicesOf
+from uplift_server.api.rendering import listed
+from uplift_server.api.views import Listed, ListenAnswerView, ListenSessionView, ListenTestView
+from uplift_server.core import ids
+from uplift_server.core.instants import instant_text
+from uplift_server.core.listening import event_frame, read_answer
+from uplift_server.delivery.relay import Ending, Handed, Stream
+from uplift_server.service.errors import ServiceError
+from uplift_server.service.listening import ListenDraft, Listening
+from uplift_server.service.services import Services
+from uplift_server.store.errors import StoreError
+
+router = APIRouter(tags=["Listen sessions"])
+
+CLOSE_CODES: Final = {Ending.REPLACED: 4009, Ending.REMOVED: 4004, Ending.STOPPING: 1012}
+"""4004: do not come back. 4009: somebody else has the session. 1012: connect again."""
+NOT_AN_ANSWER: Final = 4000
+
+
+@router.post("/v1/listen-sessions", status_code=201, summary="Make a listen session", response_model_exclude_unset=True)
+async def create_listen_session(
+    services: ServicesOf, caller: CallerOf, sent: Annotated[Sent, Depends(BodyReader(ListenSessionNew, required=False))]
+) -> ListenSessionView:
+    """Scope `listen`. A stream of the account's events to a developer's machine, beside all endpoints.
+
+    `uplift listen` does this. The secret is that of all sessions made with the same key.
+    """
+    shown = await services.listening.create(caller, ListenDraft(**sent.given), problems=sent.problems)
+    return listen_session_view(shown, spans=caller.spans_accounts)
+
+
+@router.get("/v1/listen-sessions", summary="List listen sessions", response_model_exclude_unset=True)
+async def list_listen_sessions(
+    services: ServicesOf, caller: CallerOf, asked: Annotated[Asked, Depends(QueryReader(Paging))]
+) -> Listed[ListenSessionView]:
+    """Scope `listen`; newest first. One that nobody was connected to for a day is removed."""
+    page = await services.listening.page(caller, asked.values.listing(), problems=asked.problems)
+    return listed(page, lambda shown: listen_session_view(shown, spans=caller.spans_accounts), services.means.cursors)
+
+
+@router.get("/v1/listen-sessions/{session}", summary="Get a listen session", response_model_exclude_unset=True)
+async def get_listen_session(services: ServicesOf, caller: CallerOf, session: str) -> ListenSessionView:
+    """Scope `listen`."""
+    return listen_session_view(await services.listening.get(caller, session), spans=caller.spans_accounts)
+
+
+@router.delete("/v1/listen-sessions/{session}", status_code=204, summary="End a listen session")
+async def delete_listen_session(services: ServicesOf, caller: CallerOf, session: str) -> None:
+    """Scope `listen`. Whoever is connected is told, and cannot connect again."""
+    await services.listening.delete(caller, session)
+
+
+@router.get("/v1/listen-sessions/{session}/answers", summary="List what a developer's machine answered")
+async def list_listen_answers(
+    services: ServicesOf, caller: CallerOf, session: str, asked: Annotated[Asked, Depends(QueryReader(Paging))]
+) -> Listed[ListenAnswerView]:
+    """Scope `listen`; newest first, the last thousand."""
+    page = await services.listening.answers(caller, session, asked.values.listing(), problems=asked.problems)
+    return listed(page, listen_answer_view, services.means.cursors)
+
+
+@router.post("/v1/listen-sessions/{session}/test", summary="Send an example to a listen session")
+async def test_listen_session(
+    services: ServicesOf,
+    caller: CallerOf,
+    session: str,
+    sent: Annotated[Sent, Depends(BodyReader(ListenTestNew, required=False))],
+) -> ListenTestView:
+    """Scope `listen`. An event of the type (by default, one that the session wants) goes to this session alone.
+
+    It is stored nowhere. `answer` is null where the local server has not answered in time.
+    """
+    tested = await services.listening.test(caller, session, sent.given.get("type"), problems=sent.problems)
+    return listen_test_view(tested)
+
+
+@router.websocket("/v1/listen-sessions/{session}/stream")
+async def stream_listen_session(websocket: WebSocket, session: str) -> None:
+    """Scope `listen`, with the key that made the session. Frames are described in the API's documentation."""
+    services: Services = websocket.app.state.services
+    try:
+        authorization = websocket.headers.get("authorization")
+        caller = services.authenticator.caller(
+            None if authorization is None else authorization.encode("latin-1"),
+            websocket.headers.get("uplift-account"),
+            None if websocket.client is None else websocket.client.host,
+        )
+        stream = await services.listening.connect(caller, session, websocket.query_params.get("after"))
+    except (ServiceError, StoreError) as error:
+        await _refuse(websocket, error)
+        return
+    try:
+        await websocket.accept()
+        await _exchange(websocket, services.listening, stream)
+    finally:
+        services.listening.disconnect(stream)
+
+
+async def _refuse(websocket: WebSocket, error: Exception) -> None:
+    """Answer the handshake as any other request is answered."""
+    refusal = refusal_of(error)
+    await websocket.send(
+        {"type": "websocket.http.response.start", "status": refusal.status, "headers": list(refusal.headers)}
+    )
+    await websocket.send({"type": "websocket.http.response.body", "body": refusal.body})
+
+
+async def _exchange(websocket: WebSocket, listening: Listening, stream: Stream) -> None:
+    """Send events and take answers until one side ends it."""
+    receiving = asyncio.ensure_future(_receive(websocket, listening, stream))
+    sending = asyncio.ensure_future(_send(websocket, listening, stream))
+    try:
+        await asyncio.wait([receiving, sending], return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in (receiving, sending):
+            task.cancel()
+        await asyncio.gather(receiving, sending, return_exceptions=True)
+    if stream.ending is not None:
+        with suppress(RuntimeError, WebSocketDisconnect):
+            await websocket.close(CLOSE_CODES[stream.ending], stream.ending.value)
+
+
+async def _send(websocket: WebSocket, listening: Listening, stream: Stream) -> None:
+    await websocket.send_json({"kind": "ready", "session": ids.prefixed(ids.LISTEN_SESSION, stream.session.id)})
+    while (batch := await stream.next()) is not None:
+        for handed in batch:
+            await websocket.send_bytes(event_frame(_header(listening, stream, handed), handed.body))
+
+
+async def _receive(websocket: WebSocket, listening: Listening, stream: Stream) -> None:
+    while True:
+        message = await websocket.receive()
+        if message["type"] == "websocket.disconnect":
+            return
+        answer = read_answer(message.get("text") or "")
+        if answer is None:
+            await websocket.close(NOT_AN_ANSWER, "this is no answer to an event")
+            return
+        listening.take_answer(stream, answer)
+
+
+def _header(listening: Listening, stream: Stream, handed: Handed) -> dict[str, object]:
+    return {
+        "place": listening.place_of(handed),
+        "event": ids.uuid_text(handed.event_id),
+        "type": handed.type,
+        "created_at": instant_text(handed.created_at),
+        "delivery": ids.delivery_id(handed.event_id, stream.session.id),
+        "test": handed.place < 0,
+    }

@@ -1,0 +1,313 @@
+"""The relay: streams of events to developers' machines, over connections that they opened.
+
+A stream reads the store from its own place on, as far ahead as its other end answers, so nothing has to be kept for it
+and nobody else waits for it. What is known of its place in memory is written now and then; whoever reconnects says
+where they were, which is exact.
+"""
+
+import asyncio
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final
+
+from uplift_server.core.catalog import WEBHOOK_CREATED
+from uplift_server.core.listening import (
+    UNANSWERED_BYTES_MAX,
+    UNANSWERED_EVENTS_MAX,
+    UNUSED_EXPIRES_AFTER_MS,
+    Answer,
+)
+from uplift_server.core.subscriptions import Subscription
+from uplift_server.delivery.clock import Clock
+from uplift_server.delivery.directory import Directory
+from uplift_server.store.contract import Database
+from uplift_server.store.errors import Unavailable
+from uplift_server.store.listening import Fed, ListenSession, StoredAnswer, delete, feed, save_progress, unused
+
+SAVE_EVERY_MS: Final = 500
+CLEAN_EVERY_MS: Final = 3_600_000
+CLEAN_BITE: Final = 100
+LOOK_EVERY_MS: Final = 5_000
+"""How often a quiet stream looks for events by itself: being told of them is only faster."""
+UNAVAILABLE_WAIT_MS: Final = 500
+STREAMS_MAX: Final = 200
+"""Streams at a time in this process."""
+
+
+class Ending(Enum):
+    """Why a stream ended, as its other end is told."""
+
+    REPLACED = "replaced"
+    """The same session was connected to once more."""
+    REMOVED = "removed"
+    """The session was ended, or its key revoked."""
+    STOPPING = "stopping"
+    """The server is about to stop: connect again."""
+
+
+@dataclass(slots=True)
+class _Sent:
+    """An event, or a test, whose answer is awaited."""
+
+    event_id: bytes
+    type: str
+    size: int
+    answered: "asyncio.Future[StoredAnswer] | None" = None
+    """Of a test: somebody waits for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Handed:
+    """What is to be sent over a stream."""
+
+    place: int
+    """The event's number; below zero, a test, which has none."""
+    event_id: bytes
+    type: str
+    created_at: int
+    body: bytes
+
+
+class Stream:
+    """One connection of a session."""
+
+    def __init__(self, relay: "Relay", session: ListenSession, place: int) -> None:
+        self.session = session
+        self.ending: Ending | None = None
+        self.position = place
+        """Every event up to this number was handed over and answered."""
+        self.answers: list[StoredAnswer] = []
+        """Those not written yet."""
+        self._relay = relay
+        self._subscription = Subscription(session.event_types)
+        self._read_through = place
+        self._more = True
+        self._unanswered: dict[int, _Sent] = {}
+        self._unanswered_bytes = 0
+        self._tests: list[Handed] = []
+        self._tests_made = 0
+        self._wake = asyncio.Event()
+
+    def wake(self) -> None:
+        """There may be something to send."""
+        self._more = True
+        self._wake.set()
+
+    def end(self, why: Ending) -> None:
+        """Let `next` return None."""
+        if self.ending is None:
+            self.ending = why
+        self._wake.set()
+
+    async def next(self) -> list[Handed] | None:
+        """What is to be sent next, as soon as there is any and its other end has room; None once it has ended."""
+        relay = self._relay
+        while self.ending is None:
+            self._wake.clear()
+            tests, self._tests = self._tests, []
+            if tests:
+                return tests
+            room = UNANSWERED_EVENTS_MAX - len(self._unanswered)
+            if self._more and room > 0 and self._unanswered_bytes < UNANSWERED_BYTES_MAX:
+                try:
+                    found = await self._read(room)
+                except Unavailable:
+                    await relay.clock.wait(self._wake, UNAVAILABLE_WAIT_MS)
+                    continue
+                if found:
+                    return found
+                continue
+            if not self._more:
+                await relay.clock.wait(self._wake, LOOK_EVERY_MS)
+                self._more = True
+            else:
+                await self._wake.wait()
+        return None
+
+    def hand_test(
+        self, event_id: bytes, type_name: str, created_at: int, body: bytes
+    ) -> "asyncio.Future[StoredAnswer]":
+        """Send an event that only this stream gets; resolves with what came of it."""
+        self._tests_made += 1
+        place = -self._tests_made
+        answered: asyncio.Future[StoredAnswer] = asyncio.get_running_loop().create_future()
+        self._unanswered[place] = _Sent(event_id, type_name, len(body), answered)
+        self._unanswered_bytes += len(body)
+        self._tests.append(Handed(place, event_id, type_name, created_at, body))
+        self._wake.set()
+        return answered
+
+    def answered(self, place: int, answer: Answer) -> None:
+        """The other end has handed an event to a local server, or tried to; what is not awaited is ignored."""
+        sent = self._unanswered.pop(place, None)
+        if sent is None:
+            return
+        self._unanswered_bytes -= sent.size
+        stored = StoredAnswer(
+            event_id=sent.event_id,
+            type=sent.type,
+            at=self._relay.clock.now_ms(),
+            status_code=answer.status_code,
+            duration_ms=answer.duration_ms,
+            error=answer.error,
+            body=answer.body,
+            redelivered=answer.redelivered,
+        )
+        self.answers.append(stored)
+        if sent.answered is not None and not sent.answered.done():
+            sent.answered.set_result(stored)
+        open_places = [each for each in self._unanswered if each > 0]
+        self.position = min(open_places) - 1 if open_places else self._read_through
+        self._relay.note_progress(self)
+        self._wake.set()
+
+    async def _read(self, room: int) -> list[Handed]:
+        directory = self._relay.directory
+        wanted = {
+            each.seq: each.name
+            for each in directory.event_types_by_seq.values()
+            if each.name != WEBHOOK_CREATED and self._subscription.wants(each.name)
+        }
+        now = self._relay.clock.now_ms()
+        stretch = await self._relay.database.read(
+            lambda c: feed(c, self.session.account_seq, list(wanted), after=self._read_through, limit=room, now=now)
+        )
+        self._more = stretch.more
+        self._read_through = stretch.key[0]
+        if not self._unanswered and not stretch.items:
+            self.position = self._read_through
+        for event in stretch.items:
+            self._unanswered[event.seq] = _Sent(event.id, wanted[event.type_seq], len(event.body))
+            self._unanswered_bytes += len(event.body)
+        return [_handed(event, wanted[event.type_seq]) for event in stretch.items]
+
+
+class Relay:
+    """All streams of this process."""
+
+    def __init__(self, database: Database, directory: Directory, clock: Clock) -> None:
+        self.database = database
+        self.directory = directory
+        self.clock = clock
+        self.listened: dict[int, set[Stream]] = {}
+        """By account, the streams to be told of its events."""
+        self._streams: dict[bytes, Stream] = {}
+        self._progressed: dict[Stream, None] = {}
+        self._wake = asyncio.Event()
+        self._stopping = False
+
+    def note_accepted(self, account_seq: int) -> None:
+        """Events of an account were stored."""
+        for stream in self.listened.get(account_seq, ()):
+            stream.wake()
+
+    def connect(self, session: ListenSession, place: int | None) -> Stream | None:
+        """Begin a session's stream behind a number, or where it was; None where there are too many streams.
+
+        Another stream of the same session ends.
+        """
+        earlier = self._streams.get(session.id)
+        if earlier is None and len(self._streams) >= STREAMS_MAX:
+            return None
+        unwritten = [each.position for each in self._progressed if each.session.id == session.id]
+        known = max(session.position, *unwritten, 0 if earlier is None else earlier.position)
+        if earlier is not None:
+            self.disconnect(earlier)
+            earlier.end(Ending.REPLACED)
+        stream = Stream(self, session, known if place is None else place)
+        if self._stopping:
+            stream.end(Ending.STOPPING)
+        self._streams[session.id] = stream
+        self.listened.setdefault(session.account_seq, set()).add(stream)
+        self.note_progress(stream)
+        return stream
+
+    def disconnect(self, stream: Stream) -> None:
+        """A stream's connection is over."""
+        self.note_progress(stream)
+        if self._streams.get(stream.session.id) is stream:
+            del self._streams[stream.session.id]
+        of_account = self.listened.get(stream.session.account_seq)
+        if of_account is not None:
+            of_account.discard(stream)
+            if not of_account:
+                del self.listened[stream.session.account_seq]
+
+    def stream_of(self, session_id: bytes) -> Stream | None:
+        """The stream of a session that is connected."""
+        return self._streams.get(session_id)
+
+    def note_progress(self, stream: Stream) -> None:
+        """A stream's place is to be written."""
+        self._progressed[stream] = None
+        self._wake.set()
+
+    def end(self, session_id: bytes) -> None:
+        """A session was removed."""
+        stream = self._streams.get(session_id)
+        if stream is not None:
+            stream.end(Ending.REMOVED)
+
+    def end_of_key(self, key_id: bytes) -> None:
+        """A key was revoked: the streams opened with it end."""
+        for stream in self._streams.values():
+            if stream.session.key_id == key_id:
+                stream.end(Ending.REMOVED)
+
+    def stop(self) -> None:
+        """End all streams; their other ends connect again."""
+        self._stopping = True
+        for stream in self._streams.values():
+            stream.end(Ending.STOPPING)
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Write how far streams have come, and remove sessions that nobody uses, until stopped."""
+        cleaned_at = self.clock.now_ms()
+        while not stopping.is_set():
+            self._wake.clear()
+            if self._progressed:
+                await self.clock.wait(stopping, SAVE_EVERY_MS)
+            else:
+                await self.clock.wait(self._wake, CLEAN_EVERY_MS)
+            try:
+                await self.save()
+                if self.clock.now_ms() - cleaned_at >= CLEAN_EVERY_MS:
+                    cleaned_at = self.clock.now_ms()
+                    await self._clean()
+            except Unavailable:
+                await self.clock.wait(stopping, UNAVAILABLE_WAIT_MS)
+
+    async def save(self) -> None:
+        """Write how far streams have come. Raises Unavailable, and tries again at the next call."""
+        streams = list(self._progressed)
+        self._progressed.clear()
+        if not streams:
+            return
+        taken = [(stream, stream.position, stream.answers) for stream in streams]
+        for stream in streams:
+            stream.answers = []
+        now = self.clock.now_ms()
+        rows = [(stream.session.seq, position, answers) for stream, position, answers in taken]
+        try:
+            await self.database.write(lambda c: save_progress(c, rows, now=now))
+        except Unavailable:
+            for stream, _, answers in taken:
+                stream.answers = answers + stream.answers
+                self._progressed[stream] = None
+            raise
+
+    async def _clean(self) -> None:
+        """Remove sessions that nobody has used for long; those with a stream are in use."""
+        for stream in self._streams.values():
+            self._progressed[stream] = None
+        await self.save()
+        before = self.clock.now_ms() - UNUSED_EXPIRES_AFTER_MS
+        found = await self.database.read(lambda c: unused(c, before=before, limit=CLEAN_BITE))
+        for session in found:
+            seq = session.seq
+            await self.database.write(lambda c: delete(c, seq))  # noqa: B023 - run before the next turn
+            self.end(session.id)
+
+
+def _handed(event: Fed, type_name: str) -> Handed:
+    return Handed(event.seq, event.id, type_name, event.created_at, event.body)

@@ -1,0 +1,262 @@
+"""Listen sessions: streams of an account's events to developers' machines."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from uplift_server.core import envelope, ids, trials
+from uplift_server.core.event_types import check_pattern
+from uplift_server.core.instants import parse_instant
+from uplift_server.core.limits import SUBSCRIPTION_PATTERNS_MAX
+from uplift_server.core.listening import UNUSED_EXPIRES_AFTER_MS, Answer, check_description, secret_of
+from uplift_server.core.problems import Problem
+from uplift_server.core.scopes import Scope
+from uplift_server.core.subscriptions import Subscription, unknown_patterns
+from uplift_server.delivery.relay import Handed, Stream
+from uplift_server.service import errors
+from uplift_server.service.means import Listing, Means
+from uplift_server.service.principals import Caller
+from uplift_server.service.refusals import not_found, parse_id, refusal, refuse
+from uplift_server.store import audit, listening
+from uplift_server.store.contract import Transaction
+from uplift_server.store.errors import Conflict
+from uplift_server.store.listening import ListenSession, StoredAnswer, UnknownEvent
+from uplift_server.store.records import Page
+
+TEST_WAIT_S: Final = 3.5
+"""How long a caller waits for the answer to a test: every answer comes within 5 s."""
+_WHAT: Final = "listen session"
+
+
+@dataclass(frozen=True, slots=True)
+class ListenDraft:
+    """What a developer wants to listen to."""
+
+    event_types: Sequence[str] | None = None
+    since: str | None = None
+    """An instant, or the id of the last event that is not wanted again."""
+    description: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ShownSession:
+    """A session as its account sees it."""
+
+    session: ListenSession
+    connected: bool
+    secret: str | None = None
+    """Only in the answer to its creation."""
+
+    @property
+    def expires_at(self) -> int | None:
+        """When it is removed unless somebody connects (Unix ms)."""
+        return None if self.connected else self.session.last_seen_at + UNUSED_EXPIRES_AFTER_MS
+
+
+@dataclass(frozen=True, slots=True)
+class Tested:
+    """A test that was sent to one session, and what came of it in the time of an answer."""
+
+    event_id: bytes
+    type: str
+    answer: StoredAnswer | None
+
+
+class Listening:
+    """What developers do with listen sessions. `secret_key` makes the secrets of all of them."""
+
+    def __init__(self, means: Means, secret_key: bytes) -> None:
+        self._means = means
+        self._secret_key = secret_key
+
+    async def create(self, caller: Caller, draft: ListenDraft, *, problems: Sequence[Problem] = ()) -> ShownSession:
+        """Make a session, to be connected to. Raises Invalid, and Conflict where the account has too many."""
+        caller.require(Scope.LISTEN)
+        account_seq = caller.one_account()
+        since, after_event, wrong = _since(draft.since)
+        refuse([*problems, *self._problems(draft), *wrong])
+        session = await self._means.carry_out(self._create(caller, account_seq, draft, since, after_event))
+        secret = secret_of(self._secret_key, caller.principal.key_id)
+        return ShownSession(session, connected=False, secret=secret)
+
+    async def page(self, caller: Caller, listing: Listing, *, problems: Sequence[Problem] = ()) -> Page[ShownSession]:
+        """The account's sessions, newest first."""
+        caller.require(Scope.LISTEN)
+        before = self._means.place(listing, 1, problems)
+        found = await self._means.database.read(
+            lambda c: listening.page(c, caller.account_seq, limit=listing.limit, before=before)
+        )
+        return Page([self._shown(session) for session in found.items], found.next_key)
+
+    async def get(self, caller: Caller, session: str) -> ShownSession:
+        """One session. Raises NotFound."""
+        caller.require(Scope.LISTEN)
+        return self._shown(await self._find(caller, session))
+
+    async def answers(
+        self, caller: Caller, session: str, listing: Listing, *, problems: Sequence[Problem] = ()
+    ) -> Page[StoredAnswer]:
+        """What the developer's machine answered, newest first. Raises NotFound."""
+        caller.require(Scope.LISTEN)
+        found = await self._find(caller, session)
+        before = self._means.place(listing, 1, problems)
+        return await self._means.database.read(
+            lambda c: listening.page_of_answers(c, found.seq, limit=listing.limit, before=before)
+        )
+
+    async def delete(self, caller: Caller, session: str) -> None:
+        """End a session and forget it. Raises NotFound."""
+        caller.require(Scope.LISTEN)
+        found = await self._find(caller, session)
+
+        async def change() -> None:
+            if not await self._means.database.write(lambda c: self._delete(c, caller, found)):
+                raise not_found(_WHAT, session)
+            self._means.engine.relay.end(found.id)
+
+        await self._means.carry_out(change())
+
+    async def connect(self, caller: Caller, session: str, after: str | None) -> Stream:
+        """Begin a session's stream: behind a place it was at, or where it is known to have been.
+
+        Raises NotFound, Invalid for a place that is none, Forbidden for another key than its own, and Busy.
+        """
+        caller.require(Scope.LISTEN)
+        found = await self._find(caller, session)
+        if found.key_id != caller.principal.key_id:
+            raise errors.Forbidden("A session is streamed with the key that made it. Make one of your own.")
+        place = None if after is None else self._means.place(Listing(1, after), 1)
+        stream = self._means.engine.relay.connect(found, None if place is None else place[0])
+        if stream is None:
+            raise errors.Busy("The server has as many listen sessions connected as it can. Try again in a moment.")
+        return stream
+
+    def disconnect(self, stream: Stream) -> None:
+        """A stream's connection is over."""
+        self._means.engine.relay.disconnect(stream)
+
+    def place_of(self, handed: Handed) -> str:
+        """Where an event stands in its stream, as text."""
+        return f"test{handed.place}" if handed.place < 0 else self._means.cursors.encode((handed.place,))
+
+    def take_answer(self, stream: Stream, answer: Answer) -> None:
+        """Note what a developer's machine answered."""
+        text = answer.place
+        if text.startswith("test-") and text[5:].isdecimal() and len(text) < 20:
+            stream.answered(-int(text[5:]), answer)
+            return
+        place = self._means.cursors.decode(text, 1)
+        if place is not None:
+            stream.answered(place[0], answer)
+
+    async def test(
+        self, caller: Caller, session: str, type_name: str | None, *, problems: Sequence[Problem] = ()
+    ) -> Tested:
+        """Send an event to one connected session alone, and wait a while for what comes of it.
+
+        It is not stored. Raises NotFound, Invalid, and Conflict where nobody is connected.
+        """
+        caller.require(Scope.LISTEN)
+        found = await self._find(caller, session)
+        known = self._means.directory.event_types
+        usable = [each.name for each in known.values() if not each.archived]
+        name = trials.type_of_choice(Subscription(found.event_types), usable) if type_name is None else type_name
+        event_type = None if name is None else known.get(name)
+        wrong = []
+        if event_type is None or event_type.archived:
+            text = "The catalog has no such event type. See GET /v1/event-types."
+            wrong.append(Problem("type", "event_type_unknown", text))
+        refuse([*problems, *wrong])
+        assert event_type is not None, "a missing one was refused"
+        stream = self._means.engine.relay.stream_of(found.id)
+        if stream is None:
+            raise errors.Conflict("Nobody is connected to this session. Start `uplift listen`, then try again.")
+        event_id, now = self._means.new_id(), self._means.now()
+        data = trials.data_of(event_type.record.example)
+        body = envelope.build(ids.uuid_text(event_id), event_type.name, event_type.record.api_version, now, data)
+        answered = stream.hand_test(event_id, event_type.name, now, body)
+        try:
+            answer = await asyncio.wait_for(asyncio.shield(answered), TEST_WAIT_S)
+        except TimeoutError:
+            answer = None
+        return Tested(event_id, event_type.name, answer)
+
+    def _problems(self, draft: ListenDraft) -> list[Problem]:
+        patterns = list(draft.event_types or ())
+        found = [problem for pattern in patterns if (problem := check_pattern(pattern)) is not None]
+        if len(patterns) > SUBSCRIPTION_PATTERNS_MAX:
+            text = f"A subscription has at most {SUBSCRIPTION_PATTERNS_MAX} entries. Use group.*."
+            found.append(Problem("event_types", "too_many", text))
+        right = [pattern for pattern in patterns if check_pattern(pattern) is None]
+        found.extend(
+            Problem(
+                "event_types",
+                "event_type_unknown",
+                f"The catalog has nothing that fits {pattern}. See GET /v1/event-types.",
+            )
+            for pattern in unknown_patterns(right, self._means.directory.event_types)
+        )
+        wrong = check_description(draft.description or "")
+        return found if wrong is None else [*found, wrong]
+
+    async def _create(
+        self, caller: Caller, account_seq: int, draft: ListenDraft, since: int | None, after_event: bytes | None
+    ) -> ListenSession:
+        session_id, now = self._means.new_id(), self._means.now()
+
+        def create(connection: Transaction) -> ListenSession:
+            session = listening.create(
+                connection,
+                session_id=session_id,
+                account_seq=account_seq,
+                key_id=caller.principal.key_id,
+                description=draft.description or "",
+                event_types=tuple(draft.event_types or ()),
+                since=since,
+                after_event=after_event,
+                now=now,
+            )
+            details = {"description": session.description, "event_types": list(session.event_types)}
+            subject = ids.prefixed(ids.LISTEN_SESSION, session_id)
+            audit.add(connection, self._means.entry(caller, "listen_session.created", subject, details, account_seq))
+            return session
+
+        try:
+            return await self._means.database.write(create)
+        except UnknownEvent as error:
+            text = "There is no such event. See GET /v1/events, or give an instant."
+            raise errors.Invalid([Problem("since", "event_unknown", text)]) from error
+        except Conflict as error:
+            raise refusal(error) from error
+
+    def _delete(self, connection: Transaction, caller: Caller, session: ListenSession) -> bool:
+        if not listening.delete(connection, session.seq):
+            return False
+        subject = ids.prefixed(ids.LISTEN_SESSION, session.id)
+        entry = self._means.entry(caller, "listen_session.ended", subject, {}, session.account_seq)
+        audit.add(connection, entry)
+        return True
+
+    async def _find(self, caller: Caller, text: str) -> ListenSession:
+        session_id = parse_id(ids.LISTEN_SESSION, text, _WHAT)
+        found = await self._means.database.read(lambda c: listening.get(c, caller.account_seq, session_id))
+        if found is None:
+            raise not_found(_WHAT, text)
+        return found
+
+    def _shown(self, session: ListenSession) -> ShownSession:
+        return ShownSession(session, connected=self._means.engine.relay.stream_of(session.id) is not None)
+
+
+def _since(text: str | None) -> tuple[int | None, bytes | None, list[Problem]]:
+    """From when on, or behind which event."""
+    if text is None:
+        return None, None, []
+    event_id = ids.parse_uuid(text)
+    if event_id is not None:
+        return None, event_id, []
+    try:
+        return parse_instant(text), None, []
+    except ValueError as wrong:
+        return None, None, [Problem("since", "since_invalid", f"This is no id of an event, and no instant. {wrong}")]

@@ -1,0 +1,301 @@
+"""Listen sessions, the events they read, and what developers' machines answered."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+
+from uplift_server.core.deliveries import Trigger
+from uplift_server.core.listening import ANSWERS_KEPT_MAX, SESSIONS_PER_ACCOUNT_MAX
+from uplift_server.store import accounts, instants
+from uplift_server.store.errors import Conflict
+from uplift_server.store.pages import page_of
+from uplift_server.store.records import Page, Stretch
+from uplift_server.store.schema import (
+    accounts as accounts_table,
+)
+from uplift_server.store.schema import deliveries, events, listen_answers, listen_sessions
+
+WINDOW_EVENTS: Final = 20_000
+"""How many of the account's events are looked at at a time for those that are wanted."""
+
+
+@dataclass(frozen=True, slots=True)
+class ListenSession:
+    """A developer's stream. Instants are Unix ms."""
+
+    seq: int
+    id: bytes
+    account_seq: int
+    account_id: bytes
+    key_id: bytes
+    """The API key it was made with, and is to be streamed with."""
+    description: str
+    event_types: tuple[str, ...]
+    """Empty: all."""
+    position: int
+    """Every event up to this number was handed over."""
+    created_at: int
+    last_seen_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Fed:
+    """An event on its way to a session."""
+
+    seq: int
+    id: bytes
+    type_seq: int
+    created_at: int
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class StoredAnswer:
+    """What a developer's machine answered to an event. `seq` is 0 until it is stored."""
+
+    event_id: bytes
+    type: str
+    at: int
+    status_code: int | None
+    duration_ms: int
+    error: str | None
+    body: str
+    redelivered: bool
+    seq: int = 0
+
+
+def create(
+    connection: Connection,
+    *,
+    session_id: bytes,
+    account_seq: int,
+    key_id: bytes,
+    description: str,
+    event_types: Sequence[str],
+    since: int | None,
+    after_event: bytes | None,
+    now: int,
+) -> ListenSession:
+    """Store a session that begins now, behind the events accepted up to an instant (Unix ms), or behind an event.
+
+    Raises Conflict where the account was deleted or has as many sessions as it may have, and UnknownEvent.
+    """
+    accounts.require(connection, account_seq)
+    own = sa.select(sa.func.count()).where(listen_sessions.c.account_seq == account_seq)
+    if connection.scalars(own).one() >= SESSIONS_PER_ACCOUNT_MAX:
+        raise Conflict(
+            f"An account has at most {SESSIONS_PER_ACCOUNT_MAX} listen sessions. End one (DELETE"
+            " /v1/listen-sessions/{id}); those that nobody uses are removed after a day."
+        )
+    connection.execute(
+        sa.insert(listen_sessions).values(
+            id=session_id,
+            account_seq=account_seq,
+            key_id=key_id,
+            description=description,
+            event_types=json.dumps(list(event_types)),
+            position=_beginning(connection, account_seq, since, after_event),
+            created_at=now,
+            last_seen_at=now,
+        )
+    )
+    created = get(connection, account_seq, session_id)
+    assert created is not None, "it was stored in this transaction"
+    return created
+
+
+class UnknownEvent(Conflict):
+    """The account has no such event to begin behind."""
+
+
+def _beginning(connection: Connection, account_seq: int, since: int | None, after_event: bytes | None) -> int:
+    if after_event is not None:
+        query = sa.select(events.c.seq).where(events.c.id == after_event, events.c.account_seq == account_seq)
+        found: int | None = connection.scalar(query)
+        if found is None:
+            raise UnknownEvent("There is no such event.")
+        return found
+    newest: int = connection.scalar(sa.select(sa.func.max(events.c.seq))) or 0
+    if since is None:
+        return newest
+    low, _ = instants.bounds(connection, after=since, before=None)
+    query = (
+        sa.select(events.c.seq)
+        .where(events.c.seq >= low, events.c.account_seq == account_seq, events.c.created_at >= since)
+        .order_by(events.c.seq)
+        .limit(1)
+    )
+    first = connection.scalar(query)
+    return newest if first is None else first - 1
+
+
+def get(connection: Connection, account_seq: int | None, session_id: bytes) -> ListenSession | None:
+    """The account's session with this id (without an account: anybody's)."""
+    query = _select().where(listen_sessions.c.id == session_id)
+    if account_seq is not None:
+        query = query.where(listen_sessions.c.account_seq == account_seq)
+    row = connection.execute(query).first()
+    return None if row is None else _session(row)
+
+
+def page(
+    connection: Connection, account_seq: int | None, *, limit: int, before: tuple[int, ...] | None = None
+) -> Page[ListenSession]:
+    """The account's sessions (without an account: everybody's), newest first."""
+    query = _select().order_by(listen_sessions.c.seq.desc()).limit(limit + 1)
+    if account_seq is not None:
+        query = query.where(listen_sessions.c.account_seq == account_seq)
+    if before is not None:
+        query = query.where(listen_sessions.c.seq < before[0])
+    return page_of([_session(row) for row in connection.execute(query)], limit, lambda session: (session.seq,))
+
+
+def delete(connection: Connection, session_seq: int) -> bool:
+    """Remove a session with its answers; whether there was one."""
+    connection.execute(sa.delete(listen_answers).where(listen_answers.c.session_seq == session_seq))
+    return connection.execute(sa.delete(listen_sessions).where(listen_sessions.c.seq == session_seq)).rowcount > 0
+
+
+def unused(connection: Connection, *, before: int, limit: int) -> list[ListenSession]:
+    """Sessions that nobody was connected to since an instant (Unix ms), or whose account is gone."""
+    query = (
+        _select()
+        .where(sa.or_(listen_sessions.c.last_seen_at < before, accounts_table.c.deleted_at.is_not(None)))
+        .limit(limit)
+    )
+    return [_session(row) for row in connection.execute(query)]
+
+
+def feed(
+    connection: Connection, account_seq: int, type_seqs: Sequence[int], *, after: int, limit: int, now: int
+) -> Stretch[Fed]:
+    """The account's next events of these types behind a number, in the order of acceptance.
+
+    Without those that have expired and the tests of endpoints, which are nobody else's.
+    """
+    newest = connection.scalar(sa.select(sa.func.max(events.c.seq)).where(events.c.account_seq == account_seq)) or 0
+    if newest <= after:
+        return Stretch([], (after,), more=False)
+    through = connection.scalar(
+        sa.select(events.c.seq)
+        .where(events.c.account_seq == account_seq, events.c.seq > after)
+        .order_by(events.c.seq)
+        .offset(WINDOW_EVENTS)
+        .limit(1)
+    )
+    high = newest if through is None else through
+    tests = sa.exists().where(deliveries.c.event_seq == events.c.seq, deliveries.c.trigger == int(Trigger.TEST))
+    query = (
+        sa.select(events.c.seq, events.c.id, events.c.type_seq, events.c.created_at, events.c.body)
+        .where(
+            events.c.account_seq == account_seq,
+            events.c.seq > after,
+            events.c.seq <= high,
+            events.c.type_seq.in_(list(type_seqs)),
+            sa.or_(events.c.expires_at.is_(None), events.c.expires_at > now),
+            ~tests,
+        )
+        .order_by(events.c.seq)
+        .limit(limit)
+    )
+    found = [Fed(*row) for row in connection.execute(query)]
+    if len(found) == limit:
+        return Stretch(found, (found[-1].seq,), more=True)
+    return Stretch(found, (high,), more=high < newest)
+
+
+def save_progress(
+    connection: Connection, progress: Sequence[tuple[int, int, Sequence[StoredAnswer]]], *, now: int
+) -> None:
+    """Remember how far sessions (by number) have come, and what was answered to them; the oldest answers make room."""
+    for session_seq, position, answers in progress:
+        connection.execute(
+            sa.update(listen_sessions)
+            .where(listen_sessions.c.seq == session_seq)
+            .values(position=position, last_seen_at=now)
+        )
+        if not answers:
+            continue
+        rows = [
+            {
+                "session_seq": session_seq,
+                "event_id": answer.event_id,
+                "type": answer.type,
+                "at": answer.at,
+                "status_code": answer.status_code,
+                "duration_ms": answer.duration_ms,
+                "error": answer.error,
+                "body": answer.body,
+                "redelivered": answer.redelivered,
+            }
+            for answer in answers
+        ]
+        connection.execute(sa.insert(listen_answers), rows)
+        last_kept = (
+            sa.select(listen_answers.c.seq)
+            .where(listen_answers.c.session_seq == session_seq)
+            .order_by(listen_answers.c.seq.desc())
+            .offset(ANSWERS_KEPT_MAX)
+            .limit(1)
+        )
+        too_old = connection.scalar(last_kept)
+        if too_old is not None:
+            connection.execute(
+                sa.delete(listen_answers).where(
+                    listen_answers.c.session_seq == session_seq, listen_answers.c.seq <= too_old
+                )
+            )
+
+
+def page_of_answers(
+    connection: Connection, session_seq: int, *, limit: int, before: tuple[int, ...] | None = None
+) -> Page[StoredAnswer]:
+    """What was answered to a session's events, newest first."""
+    query = (
+        sa.select(listen_answers)
+        .where(listen_answers.c.session_seq == session_seq)
+        .order_by(listen_answers.c.seq.desc())
+        .limit(limit + 1)
+    )
+    if before is not None:
+        query = query.where(listen_answers.c.seq < before[0])
+    found = [
+        StoredAnswer(
+            event_id=row.event_id,
+            type=row.type,
+            at=row.at,
+            status_code=row.status_code,
+            duration_ms=row.duration_ms,
+            error=row.error,
+            body=row.body,
+            redelivered=row.redelivered,
+            seq=row.seq,
+        )
+        for row in connection.execute(query)
+    ]
+    return page_of(found, limit, lambda answer: (answer.seq,))
+
+
+def _select() -> sa.Select[Any]:
+    return sa.select(listen_sessions, accounts_table.c.id.label("account_id")).join(
+        accounts_table, accounts_table.c.seq == listen_sessions.c.account_seq
+    )
+
+
+def _session(row: sa.Row[Any]) -> ListenSession:
+    return ListenSession(
+        seq=row.seq,
+        id=row.id,
+        account_seq=row.account_seq,
+        account_id=row.account_id,
+        key_id=row.key_id,
+        description=row.description,
+        event_types=tuple(json.loads(row.event_types)),
+        position=row.position,
+        created_at=row.created_at,
+        last_seen_at=row.last_seen_at,
+    )

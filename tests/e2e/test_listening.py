@@ -1,0 +1,248 @@
+"""Streams to developers' machines, over real websockets to a real process."""
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import ClientConnection, connect
+
+from .harness import Api, Server, serving, wait_for
+from .receiving import Receiver
+
+EVENTS = 300
+
+
+@dataclass
+class Event:
+    """An event as it came over a stream."""
+
+    header: dict[str, Any]
+    body: bytes
+
+    @property
+    def number(self) -> int:
+        number: int = json.loads(self.body)["data"]["number"]
+        return number
+
+
+class Listener:
+    """A developer's machine: reads events, and answers them."""
+
+    def __init__(self, server: Server, key: str, session: str, after: str | None = None) -> None:
+        url = f"ws://127.0.0.1:{server.port}/v1/listen-sessions/{session}/stream"
+        if after is not None:
+            url += f"?after={after}"
+        connecting = connect(url, additional_headers={"authorization": f"Bearer {key}"}, proxy=None)
+        self.socket: ClientConnection = connecting.__enter__()
+        self.place = after
+        ready = json.loads(self.socket.recv(timeout=5))
+        assert ready == {"kind": "ready", "session": session}
+
+    def event(self, timeout: float = 10) -> Event:
+        frame = self.socket.recv(timeout=timeout)
+        assert isinstance(frame, bytes)
+        line, body = frame.split(b"\n", 1)
+        header = json.loads(line)
+        assert header["kind"] == "event"
+        return Event(header, body)
+
+    def answer(self, event: Event, status: int | None = 200, **fields: Any) -> None:
+        said = {"kind": "answer", "place": event.header["place"], "status_code": status, "duration_ms": 3}
+        self.socket.send(json.dumps(said | fields))
+        self.place = event.header["place"]
+
+    def take(self, count: int) -> list[int]:
+        numbers = []
+        for _ in range(count):
+            event = self.event()
+            numbers.append(event.number)
+            self.answer(event)
+        return numbers
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    with serving(tmp_path) as server:
+        yield server
+
+
+def developer(server: Server, account: str, **fields: Any) -> tuple[Api, str]:
+    """A key of an account, and its text."""
+    made = server.api().ok("POST", f"/v1/accounts/{account}/keys", {"name": "ana", **fields})
+    return server.api(made["key"]), made["key"]
+
+
+def test_a_stream_has_the_exact_bytes_in_order_and_goes_on_where_it_was_after_a_kill(
+    server: Server, receiver: Receiver
+) -> None:
+    account, operator = server.account()
+    api, key = developer(server, account)
+    session = api.ok("POST", "/v1/listen-sessions", {"description": "ana-laptop"})
+    assert session["secret"].startswith("whsec_")
+    listener = Listener(server, key, session["id"])
+    operator.endpoint(receiver.url("/production"))
+    sent = [operator.send(number).json["id"] for number in range(20)]
+    first = listener.event()
+    assert (first.header["event"], first.header["type"], first.number) == (sent[0], "test.numbered", 0)
+    wait_for(lambda: receiver.on("/production"), "the endpoint has it too")
+    assert first.body in [request.body for request in receiver.on("/production")]
+    listener.answer(first)
+    assert listener.take(9) == list(range(1, 10))
+    server.kill()
+    with pytest.raises(ConnectionClosed):
+        listener.take(100)
+    server.start()
+    for number in range(20, 30):
+        operator.send(number)
+    again = Listener(server, key, session["id"], listener.place)
+    assert again.take(20) == list(range(10, 30))
+    shown = api.ok("GET", f"/v1/listen-sessions/{session['id']}")
+    assert (shown["connected"], shown["expires_at"], shown["description"]) == (True, None, "ana-laptop")
+    assert "secret" not in shown
+    again.socket.close()
+    wait_for(lambda: not api.ok("GET", f"/v1/listen-sessions/{session['id']}")["connected"], "it is disconnected")
+    # Without saying where it was, it goes on behind what it has answered.
+    operator.send(30)
+    assert Listener(server, key, session["id"]).take(1) == [30]
+    answers = wait_for(lambda: api.everything(f"/v1/listen-sessions/{session['id']}/answers"), "answers are kept")
+    assert answers[0]["status_code"] == 200
+    # A later session of the same key has the same secret.
+    assert api.ok("POST", "/v1/listen-sessions")["secret"] == session["secret"]
+
+
+def test_five_developers_get_everything_once_whoever_is_slow(server: Server, receiver: Receiver) -> None:
+    account, operator = server.account()
+    operator.endpoint(receiver.url("/production"))
+    listeners = []
+    for _ in range(5):
+        api, key = developer(server, account)
+        listeners.append(Listener(server, key, api.ok("POST", "/v1/listen-sessions")["id"]))
+    for start in range(0, EVENTS, 100):
+        events = [
+            {"type": "test.numbered", "data": {"number": number}, "account": account}
+            for number in range(start, start + 100)
+        ]
+        server.api().ok("POST", "/v1/events/batch", {"events": events})
+    # The first reads nothing for a while; nobody else waits for it.
+    for listener in listeners[1:]:
+        assert listener.take(EVENTS) == list(range(EVENTS))
+    wait_for(lambda: len(receiver.on("/production")) == EVENTS, "the endpoint gets everything meanwhile")
+    assert listeners[0].take(EVENTS) == list(range(EVENTS))
+    for listener in listeners:
+        with pytest.raises(TimeoutError):
+            listener.event(timeout=0.3)
+
+
+def test_only_what_is_wanted_and_nothing_made_for_others_comes(server: Server, receiver: Receiver) -> None:
+    account, operator = server.account()
+    api, key = developer(server, account)
+    session = api.ok("POST", "/v1/listen-sessions", {"event_types": ["test.*"]})
+    listener = Listener(server, key, session["id"])
+    endpoint = operator.endpoint(receiver.url("/x"))["id"]
+    operator.ok("POST", f"/v1/endpoints/{endpoint}/test", {"type": "test.numbered"})
+    example = operator.ok("GET", "/v1/event-types/athlete.created")["example"]
+    operator.ok("POST", "/v1/events", {"type": "athlete.created", "data": example})
+    past = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 86400))
+    operator.send(1, expires_at=past)
+    assert listener.take(1) == [1]
+    with pytest.raises(TimeoutError):
+        listener.event(timeout=0.3)
+    health = operator.ok("GET", f"/v1/endpoints/{endpoint}")["health"]
+    assert health["status"] in {"healthy", "unknown"}
+
+
+def test_since_an_instant_or_an_event(server: Server) -> None:
+    account, operator = server.account()
+    api, key = developer(server, account)
+    sent = []
+    for number in range(5):
+        sent.append(operator.send(number).json)
+        time.sleep(0.005)
+    after_two = api.ok("POST", "/v1/listen-sessions", {"since": sent[2]["id"]})
+    assert Listener(server, key, after_two["id"]).take(2) == [3, 4]
+    from_one = api.ok("POST", "/v1/listen-sessions", {"since": sent[1]["created_at"]})
+    assert Listener(server, key, from_one["id"]).take(4) == [1, 2, 3, 4]
+    for wrong in ("yesterday", "01999999-0000-7000-8000-000000000000"):
+        refused = api("POST", "/v1/listen-sessions", {"since": wrong})
+        assert refused.status == 422
+        assert refused.json["errors"][0]["field"] == "since"
+
+
+def test_a_test_goes_to_one_session_alone_and_tells_what_was_answered(server: Server) -> None:
+    account, _ = server.account()
+    api, key = developer(server, account)
+    session = api.ok("POST", "/v1/listen-sessions")["id"]
+    path = f"/v1/listen-sessions/{session}/test"
+    assert api("POST", path).status == 409
+    listener = Listener(server, key, session)
+    assert api("POST", path, {"type": "no.such"}).status == 422
+    unanswered = api.ok("POST", path, {"type": "export.completed"})
+    assert unanswered["answer"] is None
+    event = listener.event()
+    assert (event.header["event"], event.header["test"]) == (unanswered["event"], True)
+    listener.answer(event, 401, body="who are you?")
+    answers = wait_for(lambda: api.everything(f"/v1/listen-sessions/{session}/answers"), "the answer is kept")
+    assert (answers[0]["status_code"], answers[0]["body"], answers[0]["type"]) == (
+        401,
+        "who are you?",
+        "export.completed",
+    )
+
+
+def test_handshakes_that_are_refused_are_answered_in_words(server: Server) -> None:
+    account, _ = server.account()
+    api, key = developer(server, account)
+    _, other_key = developer(server, account)
+    foreign, _ = server.account("Lions")
+    _, foreign_key = developer(server, foreign)
+    _, lacking = developer(server, account, scopes=["events:read"])
+    session = api.ok("POST", "/v1/listen-sessions")["id"]
+    for used, status in ((foreign_key, 404), (other_key, 403), (lacking, 403), ("sk_wrong", 401)):
+        with pytest.raises(InvalidStatus) as refused:
+            Listener(server, used, session)
+        assert refused.value.response.status_code == status
+        assert json.loads(refused.value.response.body or b"")["status"] == status
+    with pytest.raises(InvalidStatus) as refused:
+        Listener(server, key, session, after="nonsense")
+    assert refused.value.response.status_code == 422
+    assert not any("Traceback" in line for line in server.log), server.log
+
+
+def test_a_stream_ends_when_its_session_its_key_or_its_place_is_taken(server: Server) -> None:
+    account, _ = server.account()
+    api, key = developer(server, account)
+
+    def code_of(listener: Listener) -> int:
+        with pytest.raises(ConnectionClosed) as closed:
+            listener.event(5)
+        assert closed.value.rcvd is not None
+        return closed.value.rcvd.code
+
+    session = api.ok("POST", "/v1/listen-sessions")["id"]
+    first = Listener(server, key, session)
+    second = Listener(server, key, session)
+    assert code_of(first) == 4009
+    api("DELETE", f"/v1/listen-sessions/{session}")
+    assert code_of(second) == 4004
+    with pytest.raises(InvalidStatus):
+        Listener(server, key, session)
+    listener = Listener(server, key, api.ok("POST", "/v1/listen-sessions")["id"])
+    (found,) = server.api().ok("GET", f"/v1/accounts/{account}/keys")["data"]
+    server.api().ok("DELETE", f"/v1/accounts/{account}/keys/{found['id']}")
+    assert code_of(listener) == 4004
+    api, key = developer(server, account)
+    listener = Listener(server, key, api.ok("POST", "/v1/listen-sessions")["id"])
+    listener.socket.send("nonsense")
+    assert code_of(listener) == 4000
+    listener = Listener(server, key, api.ok("POST", "/v1/listen-sessions")["id"])
+    began = time.monotonic()
+    server.terminate()
+    assert code_of(listener) == 1012
+    assert server.process is not None
+    assert server.process.wait(20) == 0
+    assert time.monotonic() - began < 10
