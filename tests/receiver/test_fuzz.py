@@ -3,14 +3,16 @@
 import json
 import time
 from contextlib import suppress
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uplift_webhooks import Webhook, WebhookVerificationError
+from uplift_webhooks import Reason, Webhook, WebhookVerificationError
 from uplift_webhooks.testing import sign
+
+from . import fuzz
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 NAMES = ["webhook-id", "webhook-timestamp", "webhook-signature", "x-uplift-signature-256"]
@@ -88,3 +90,14 @@ def test_any_change_of_one_bit_is_noticed(body: bytes, position: int) -> None:
 def test_any_secret(secret: Any) -> None:
     with suppress(WebhookVerificationError):
         Webhook(secret)
+
+
+def test_malformed_requests_by_the_thousand() -> None:
+    """`fuzz.py` runs a million of them, or as many as one likes."""
+    ends = fuzz.run(20_000, seed=1)
+
+    assert ends.total() == 20_000
+    # Or they would not go deep enough to prove anything.
+    assert ends["MovementAnalyticsCreated"] > 200
+    assert ends["UnknownEvent"] > 20
+    assert ends.keys() >= set(get_args(Reason)) - {"secret_missing", "secret_invalid"}

@@ -11,9 +11,10 @@ from typing import Any, cast, get_args, get_type_hints
 
 import pytest
 
-from uplift_webhooks import Reason, WebhookVerificationError
+from uplift_webhooks import Reason, Webhook, WebhookVerificationError
 from uplift_webhooks.api import Client
 from uplift_webhooks.events import KINDS, read_event
+from uplift_webhooks.explanation import Cause
 from uplift_webhooks.frameworks.refusals import unverified
 from uplift_webhooks.resources import json_names
 from uplift_webhooks.testing import Sender, make_event, sign
@@ -190,6 +191,37 @@ def test_every_call_of_the_client_is_named() -> None:
         [row] = [line for line in README.splitlines() if line.startswith(f"| `client.{noun}` |")]
         calls = {name for name in dir(getattr(client, noun)) if not name.startswith("_")} - {"pages"}
         assert set(re.findall(r"`(\w+)`", row.rpartition(" | ")[2])) == calls
+
+
+def test_the_explaining_snippet_says_why() -> None:
+    why = _run("def why")["why"]
+    body = make_event()
+
+    assert why(Webhook(SECRET), body, sign(body, SECRET)) == "It verifies."
+    assert why(Webhook(SECRET), json.dumps(json.loads(body)).encode(), sign(body, SECRET)).startswith(
+        "body_reserialised: The secret is right, but the body was parsed and written again as JSON. Pass the body's"
+    )
+
+
+def test_every_cause_is_named() -> None:
+    _, causes = map(get_args, get_args(Cause))
+    section = README.partition("## When it does not verify")[2]
+    assert not [cause for cause in causes if not re.search(rf"^\|[^|]*`{cause}`", section, re.MULTILINE)]
+
+
+def test_the_snippet_of_source_addresses_asks_the_api(api: ScriptedApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Client] = []
+
+    def make(url: str) -> Client:
+        made.append(Client(api.url))
+        return made[0]
+
+    monkeypatch.setattr("uplift_webhooks.api.Client", make)
+    api.script = [answer({"current": ["54.245.28.22"], "upcoming": []})]
+    is_uplift = _run("def is_uplift")["is_uplift"]
+
+    assert [is_uplift("54.245.28.22"), is_uplift("192.0.2.1")] == [True, False]
+    made[0].close()
 
 
 def test_every_reason_is_explained() -> None:

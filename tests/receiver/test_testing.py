@@ -33,7 +33,9 @@ def test_the_id_is_the_bodys_and_the_timestamp_now(monkeypatch: pytest.MonkeyPat
     assert (headers["webhook-id"], headers["webhook-timestamp"]) == ("evt_1", "1764000000")
 
 
-@pytest.mark.parametrize("body", [b"{}", b"[]", b"{", b"\xff", b'{"id":5}', b"[" * 100_000])
+@pytest.mark.parametrize(
+    "body", [b"{}", b"[]", b"{", b"\xff", b'{"id":5}', b'{"id":"\\ud800"}', b'{"id":"a\\nb"}', b"[" * 100_000]
+)
 def test_a_body_without_an_id_gets_a_new_one(body: bytes) -> None:
     first, second = sign(body, SECRET)["webhook-id"], sign(body, SECRET)["webhook-id"]
 

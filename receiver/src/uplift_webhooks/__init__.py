@@ -17,6 +17,7 @@ from uplift_webhooks.events import (
     UnknownEvent,
     WebhookCreated,
 )
+from uplift_webhooks.explanation import Cause, Explanation
 from uplift_webhooks.headers import Headers
 from uplift_webhooks.webhook import SECRET_VARIABLE, TOLERANCE_SECONDS, Webhook
 
@@ -35,6 +36,8 @@ __all__ = [
     "ExportCompleted",
     "UnknownEvent",
     "Headers",
+    "Explanation",
+    "Cause",
     "SECRET_VARIABLE",
     "TOLERANCE_SECONDS",
 ]

@@ -22,13 +22,20 @@ class Items(Protocol):
 Headers = Mapping[Any, Any] | Items | Iterable[tuple[Any, Any]]
 """A mapping, a framework's header object, pairs of text or bytes (ASGI), or a WSGI environ."""
 
-_WANTED: Final = (ID, TIMESTAMP, SIGNATURE, UPLIFT_SIGNATURE)
-_NAMES: Final[dict[str | bytes, str]] = {
-    **{name: name for name in _WANTED},
-    **{name.encode(): name for name in _WANTED},
-    # WSGI's spelling (PEP 3333, "environ Variables"), in lower case.
-    **{f"http_{name.replace('-', '_')}": name for name in _WANTED},
-}
+WANTED: Final = (ID, TIMESTAMP, SIGNATURE, UPLIFT_SIGNATURE)
+
+
+def spellings(names: Iterable[str]) -> dict[str | bytes, str]:
+    """What headers are called, as text, as bytes, and in WSGI's way (PEP 3333, "environ Variables") in lower case."""
+    wanted = list(names)
+    return {
+        **{name: name for name in wanted},
+        **{name.encode(): name for name in wanted},
+        **{f"http_{name.replace('-', '_')}": name for name in wanted},
+    }
+
+
+_NAMES: Final = spellings(WANTED)
 
 
 def read_headers(headers: object) -> dict[str, str]:
@@ -39,7 +46,7 @@ def read_headers(headers: object) -> dict[str, str]:
             where a value is no printable ASCII, or where a header comes twice with different values.
     """
     try:
-        found = _collect(headers)
+        found = collect(headers, _NAMES)
     # The argument is the caller's own object: whatever it raises means the same to them.
     except Exception as error:
         raise WebhookVerificationError(
@@ -62,15 +69,19 @@ def read_headers(headers: object) -> dict[str, str]:
     return result
 
 
-def _collect(headers: object) -> dict[str, list[str]]:
-    """Every value of the headers that matter; lists as values (AWS API gateways) count as repeated headers."""
+def collect(headers: object, names: Mapping[str | bytes, str]) -> dict[str, list[str]]:
+    """Every value of the headers wanted; lists as values (AWS API gateways) count as repeated headers.
+
+    `names` has what a header may be called, in lower case, and what it is called in the result. Raises whatever the
+    object does.
+    """
     items = getattr(headers, "items", None)
     pairs = cast("Iterable[tuple[Any, Any]]", headers if items is None else items())
     found: dict[str, list[str]] = {}
     for name, value in pairs:
         if not isinstance(name, str | bytes):
             raise TypeError(f"a header's name is of type {type(name).__name__}, not str or bytes")
-        known = _NAMES.get(name.lower())
+        known = names.get(name.lower())
         if known is not None and value is not None:
             values = value if isinstance(value, list | tuple) else (value,)
             if values:

@@ -11,6 +11,7 @@ from uplift_webhooks import headers as names
 from uplift_webhooks.errors import WebhookVerificationError
 from uplift_webhooks.event import parse_object
 from uplift_webhooks.events import AnyEvent, read_event
+from uplift_webhooks.explanation import VERIFIED, Explanation, explain
 from uplift_webhooks.headers import Headers, read_headers
 from uplift_webhooks.secret import Secret, parse_secret
 from uplift_webhooks.signature import standard_signature, uplift_signature
@@ -39,11 +40,13 @@ class Webhook:
         *,
         allow_uplift_signature: bool = False,
         tolerance_seconds: float = TOLERANCE_SECONDS,
+        debug: bool = False,
     ) -> None:
         """Take the endpoint's secret, several of them while one replaces the other, or None to read the environment.
 
         `allow_uplift_signature` also accepts requests that carry nothing but `x-uplift-signature-256`. That signature
-        covers no timestamp: who has seen one such request can send it again for ever.
+        covers no timestamp: who has seen one such request can send it again for ever. `debug` makes errors say what
+        `explain` finds out; it changes nothing about what is accepted, but costs time, and tells a stranger more.
 
         Raises:
             WebhookVerificationError: `secret_missing` or `secret_invalid`.
@@ -54,6 +57,7 @@ class Webhook:
         self._secrets: Final = _read_secrets(secret)
         self._allow_uplift_signature: Final = allow_uplift_signature
         self._tolerance_seconds: Final = tolerance_seconds
+        self._debug: Final = debug
 
     def verify(self, body: bytes | bytearray, headers: Headers) -> None:
         """Return if the request is from Uplift, unchanged, fresh and a JSON object.
@@ -73,7 +77,29 @@ class Webhook:
         """
         return read_event(*self._open(body, headers))
 
+    def explain(self, body: bytes | bytearray, headers: Headers) -> Explanation:
+        """Whether the request verifies and, if it does not, what is probably the cause.
+
+        For people who look for a mistake: it tries what usually goes wrong, such as a body that was parsed and written
+        again. It never raises, accepts nothing, and quotes neither the secret nor a signature of our making.
+        """
+        try:
+            read_event(*self._verified(body, headers))
+        except WebhookVerificationError as error:
+            return explain(error, self._secrets, body, headers)
+        return VERIFIED
+
     def _open(self, body: object, headers: object) -> tuple[dict[str, Any], str | None]:
+        """As `_verified`; the error says more where that is wanted."""
+        try:
+            return self._verified(body, headers)
+        except WebhookVerificationError as error:
+            if not self._debug:
+                raise
+            found = explain(error, self._secrets, body, headers)
+            raise WebhookVerificationError(error.reason, found.text, found.hint) from None
+
+    def _verified(self, body: object, headers: object) -> tuple[dict[str, Any], str | None]:
         """The verified body's JSON object, and the message id where that is signed."""
         content = _bytes(body)
         found = read_headers(headers)

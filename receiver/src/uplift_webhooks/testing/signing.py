@@ -42,10 +42,12 @@ def sign(
 
 
 def _id_in(body: bytes) -> str:
-    """The envelope's id, or a new one: tests also sign bodies that are no events."""
+    """The envelope's id, or a new one where it has none that fits into a header."""
     try:
         value = json.loads(body)
     except (ValueError, RecursionError):
         value = None
     found = value.get("id") if isinstance(value, dict) else None
-    return found if isinstance(found, str) else str(uuid.uuid4())
+    # A header holds printable ASCII.
+    fit = isinstance(found, str) and found.isascii() and found.isprintable()
+    return str(found) if fit else str(uuid.uuid4())

@@ -1,0 +1,198 @@
+"""Mistakes explained: each by its name, without accepting anything or telling a secret."""
+
+import base64
+import json
+import time
+from typing import Any, get_args
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from uplift_webhooks import Webhook, WebhookVerificationError
+from uplift_webhooks.explanation import VERIFIED, Cause
+from uplift_webhooks.secret import parse_secret
+from uplift_webhooks.signature import standard_signature, uplift_signature
+from uplift_webhooks.testing import make_event, sign
+
+from .conftest import Clock
+
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+OTHER = "whsec_" + base64.b64encode(b"o" * 32).decode()
+BODY = make_event(athlete={"id": "a", "name": "Zoë"})
+VALUE = json.loads(BODY)
+SIGNED = sign(BODY, SECRET)
+STANDARD, UPLIFT = "webhook-signature", "x-uplift-signature-256"
+
+
+def _sorted() -> bytes:
+    return json.dumps(VALUE, sort_keys=True).encode()
+
+
+def _dumped(**how: Any) -> bytes:
+    return json.dumps(VALUE, **how).encode()
+
+
+def _without(*names: str, **replaced: str) -> dict[str, str]:
+    found = {name: value for name, value in SIGNED.items() if name not in names}
+    return {**found, **{name.replace("_", "-"): value for name, value in replaced.items()}}
+
+
+def _keyed(key: bytes) -> dict[str, str]:
+    signature = standard_signature(key, SIGNED["webhook-id"].encode(), SIGNED["webhook-timestamp"].encode(), BODY)
+    return _without(UPLIFT, webhook_signature=f"v1,{signature.decode()}")
+
+
+SWAPPED = {**SIGNED, "webhook-id": SIGNED["webhook-timestamp"], "webhook-timestamp": SIGNED["webhook-id"]}
+FOREIGN = json.dumps({"b": 1, "a": "é"}, indent=2).encode()
+TEXT = json.dumps(BODY.decode()).encode()
+
+MISTAKES: list[tuple[str, Any, bytes, Any]] = [
+    # Bodies
+    ("body_reserialised", SECRET, _dumped(), SIGNED),
+    ("body_reserialised", SECRET, _dumped(separators=(",", ":")), SIGNED),
+    ("body_reserialised", SECRET, _dumped(ensure_ascii=False), SIGNED),
+    ("body_reserialised", SECRET, _dumped(indent=2, ensure_ascii=False), SIGNED),
+    ("body_reserialised", SECRET, _sorted(), SIGNED),
+    ("body_reserialised", SECRET, TEXT, SIGNED),
+    ("body_reserialised", SECRET, b'{"a":"\\u00e9","b":1}', sign(b'{"a": "\xc3\xa9", "b": 1}', SECRET)),
+    ("body_reserialised", SECRET, b'[1, "x"]', sign(b'[1,"x"]', SECRET)),
+    ("body_reserialised", [OTHER, SECRET], _dumped(), SIGNED),
+    ("body_reserialised", SECRET, _dumped(), _without(STANDARD, "webhook-id", "webhook-timestamp")),
+    ("body_recoded", SECRET, BODY + b"\n", SIGNED),
+    ("body_recoded", SECRET, BODY + b"\r\n", SIGNED),
+    ("body_recoded", SECRET, BODY, sign(BODY + b"\n", SECRET)),
+    ("body_recoded", SECRET, FOREIGN, sign(FOREIGN.replace(b"\n", b"\r\n"), SECRET)),
+    ("body_recoded", SECRET, FOREIGN.replace(b"\n", b"\r\n"), sign(FOREIGN, SECRET)),
+    ("body_recoded", SECRET, b"\xef\xbb\xbf" + BODY, SIGNED),
+    ("body_recoded", SECRET, BODY.decode("latin-1").encode(), SIGNED),
+    ("body_recoded", SECRET, BODY.decode().encode("latin-1"), SIGNED),
+    ("body_recoded", SECRET, base64.b64encode(BODY), SIGNED),
+    ("body_empty", SECRET, b"", SIGNED),
+    ("body_truncated", SECRET, BODY[:-40], SIGNED),
+    ("body_truncated", SECRET, BODY[:-40], {**SIGNED, "Content-Length": str(len(BODY))}),
+    ("body_truncated", SECRET, BODY[:-40], [(b"content-length", b"9" * 5000), *SIGNED.items()]),
+    ("body_truncated", SECRET, b'"x"', {"CONTENT_LENGTH": "9", "HTTP_WEBHOOK_SIGNATURE": SIGNED[STANDARD]}),
+    ("headers_of_another_request", SECRET, make_event(), SIGNED),
+    ("body_not_json_object", SECRET, b"[]", sign(b"[]", SECRET)),
+    ("body_not_event", SECRET, b'{"id":5}', sign(b'{"id":5}', SECRET)),
+    # Headers
+    ("headers_swapped", SECRET, BODY, SWAPPED),
+    ("headers_changed", SECRET, BODY, _without(webhook_id="another")),
+    ("headers_changed", SECRET, BODY, _without("webhook-id")),
+    ("header_duplicated", SECRET, BODY, [*SIGNED.items(), ("Webhook-Id", "another")]),
+    ("header_duplicated", SECRET, BODY, {**SIGNED, "webhook-timestamp": f"{SIGNED['webhook-timestamp']}, 5"}),
+    ("header_duplicated", SECRET, BODY, {**SIGNED, STANDARD: f"{SIGNED[STANDARD]}, v1,{'A' * 43}="}),
+    ("header_truncated", SECRET, BODY, {**SIGNED, STANDARD: SIGNED[STANDARD][:30]}),
+    ("scheme_mixed_up", SECRET, BODY, {**SIGNED, STANDARD: SIGNED[UPLIFT]}),
+    ("scheme_mixed_up", SECRET, BODY, {**SIGNED, STANDARD: SIGNED[UPLIFT], UPLIFT: SIGNED[STANDARD]}),
+    ("scheme_mixed_up", SECRET, BODY, {UPLIFT: SIGNED[STANDARD]}),
+    ("missing_header", SECRET, BODY, {UPLIFT: SIGNED[UPLIFT]}),
+    ("missing_header", SECRET, BODY, {"content-type": "application/json"}),
+    ("missing_header", SECRET, _dumped(), {}),
+    ("malformed_header", SECRET, BODY, {**SIGNED, STANDARD: " ".join([SIGNED[STANDARD]] * 17)}),
+    ("headers_unreadable", SECRET, BODY, 5),
+    # Secrets
+    ("secret_wrong", OTHER, BODY, SIGNED),
+    ("secret_wrong", [OTHER, "0123456789abcdef"], BODY, SIGNED),
+    ("secret_decorated", f'"{SECRET}"', BODY, SIGNED),
+    ("secret_decorated", f"'{SECRET}',", BODY, SIGNED),
+    ("secret_decorated", f"UPLIFT_WEBHOOK_SECRET={SECRET}", BODY, SIGNED),
+    ("secret_decorated", f"secret:{SECRET}", BODY, SIGNED),
+    ("secret_decorated", "TOKEN='0123456789abcdef'", BODY, sign(BODY, "0123456789abcdef")),
+    ("secret_without_prefix", SECRET.removeprefix("whsec_"), BODY, SIGNED),
+    ("secret_without_prefix", SECRET.removeprefix("whsec_"), BODY, {UPLIFT: SIGNED[UPLIFT]}),
+    ("key_not_decoded", SECRET, BODY, _keyed(SECRET.encode())),
+    ("key_not_decoded", SECRET, BODY, _keyed(SECRET.removeprefix("whsec_").encode())),
+]  # fmt: skip
+
+
+def _text_of(secret: Any) -> list[str]:
+    return [secret] if isinstance(secret, str) else secret
+
+
+@pytest.mark.parametrize(("cause", "secret", "body", "headers"), MISTAKES)
+@pytest.mark.parametrize("uplift_allowed", [False, True])
+def test_each_mistake_has_its_name(cause: str, secret: Any, body: bytes, headers: Any, uplift_allowed: bool) -> None:
+    webhook = Webhook(secret, allow_uplift_signature=uplift_allowed)
+    if uplift_allowed and isinstance(headers, dict) and headers.keys() == {UPLIFT} and cause == "missing_header":
+        assert webhook.explain(body, headers) == VERIFIED
+        return
+
+    found = webhook.explain(body, headers)
+
+    assert (found.verified, found.cause) == (False, cause)
+    assert found.text.endswith(".")
+    assert found.hint.endswith((".", "?"))
+    for text in _text_of(secret):
+        assert text.strip("\"',") not in str(found)
+        _tells_no_signature(str(found), text, body, headers)
+
+
+def _tells_no_signature(text: str, secret: str, body: bytes, headers: Any) -> None:
+    keys = parse_secret(secret)
+    assert uplift_signature(keys.uplift_key, body).decode() not in text
+    assert SIGNED[STANDARD][3:] not in text
+    assert "Zoë" not in text
+
+
+def test_every_cause_is_met() -> None:
+    reasons, found = map(get_args, get_args(Cause))
+    assert {cause for cause, *_ in MISTAKES} | {"clock_off"} >= set(found)
+    assert not set(reasons) & set(found)
+
+
+def test_what_verifies_is_said_to() -> None:
+    assert Webhook(SECRET).explain(BODY, SIGNED) == VERIFIED
+    assert VERIFIED.verified
+    assert str(VERIFIED) == "The request verifies. There is nothing to do. [verified]"
+
+
+@pytest.mark.parametrize(("seconds", "words"), [(301, "301 s ago"), (-301, "301 s in the future")])
+def test_a_clock_that_is_off_is_told_from_a_wrong_signature(clock: Clock, seconds: int, words: str) -> None:
+    headers = sign(BODY, SECRET)
+    clock.now += seconds
+
+    found = Webhook(SECRET).explain(BODY, headers)
+    assert (found.cause, words in found.text) == ("clock_off", True)
+    assert Webhook(OTHER).explain(BODY, headers).cause == "secret_wrong"
+    assert Webhook(SECRET).explain(_dumped(), headers).cause == "body_reserialised"
+
+
+@pytest.mark.parametrize("body", [BODY.decode(), VALUE, None])
+def test_a_body_that_is_none_is_told(body: Any) -> None:
+    assert Webhook(SECRET).explain(body, SIGNED).cause == "body_not_bytes"
+
+
+def test_in_debug_mode_errors_say_it_too_and_nothing_more_is_accepted() -> None:
+    webhook = Webhook(SECRET, debug=True)
+
+    webhook.verify(BODY, SIGNED)
+    with pytest.raises(WebhookVerificationError, match="written again as JSON") as caught:
+        webhook.unwrap(_dumped(), SIGNED)
+    assert caught.value.reason == "no_matching_signature"
+    assert caught.value.__cause__ is None
+    with pytest.raises(WebhookVerificationError, match="No signature of the request"):
+        Webhook(SECRET).unwrap(_dumped(), SIGNED)
+
+
+@pytest.mark.parametrize("body", [b"[" * 100_000, b'{"a":' + b"9" * 10_000 + b"}", b'"\\ud800"', b'{"\\ud800":1}'])
+def test_odd_bodies_are_explained_too(body: bytes) -> None:
+    assert not Webhook(SECRET).explain(body, SIGNED).verified
+
+
+texts = st.text(max_size=60) | st.sampled_from([*SIGNED.values(), "v1,", "sha256=", str(int(time.time()))])
+headers = st.dictionaries(st.sampled_from([*SIGNED, "content-length"]), texts | st.lists(texts, max_size=2))
+bodies = st.binary(max_size=60) | st.sampled_from([BODY, _dumped(), b"[]", b'"x"', b"{}"])
+
+
+@given(bodies, headers | st.integers() | st.just(SIGNED))
+def test_it_never_raises_and_never_accepts(body: bytes, found: Any) -> None:
+    webhook = Webhook([SECRET, "0123456789abcdef"], allow_uplift_signature=True)
+    explanation = webhook.explain(body, found)
+    try:
+        webhook.unwrap(body, found)
+    except WebhookVerificationError:
+        assert not explanation.verified
+    else:
+        assert explanation.verified
