@@ -6,13 +6,14 @@ from typing import Any, Final
 
 from uplift_server.api.problems import STATUS, TITLES
 
-_STYLE: Final = (
+PAGE_STYLE: Final = (
     "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#1b1f24;"
     "background:#fff}code,pre{font:14px ui-monospace,monospace}h2{margin-top:2.5rem}table{border-collapse:collapse;"
     "width:100%}td,th{text-align:left;vertical-align:top;padding:.3rem .8rem .3rem 0;border-bottom:1px solid #d8dee4}"
     ".verb{font-weight:600}a{color:#0b5cad}@media(prefers-color-scheme:dark){body{color:#e6edf3;background:#0d1117}"
-    "td,th{border-color:#30363d}a{color:#6cb2ff}}"
+    "td,th{border-color:#30363d}a{color:#6cb2ff}}pre{overflow-x:auto}"
 )
+"""Of every page this room makes."""
 _VERBS: Final = ("get", "post", "put", "patch", "delete")
 
 
@@ -23,7 +24,7 @@ def reference_page(document: Mapping[str, Any]) -> str:
         (
             '<!doctype html><html lang="en"><head><meta charset="utf-8">',
             '<meta name="viewport" content="width=device-width,initial-scale=1">',
-            f"<title>{escape(info['title'])}: API reference</title><style>{_STYLE}</style></head><body>",
+            f"<title>{escape(info['title'])}: API reference</title><style>{PAGE_STYLE}</style></head><body>",
             f"<h1>{escape(info['title'])} {escape(info['version'])}</h1><p>{escape(info['description'])}</p>",
             '<p>For programs: <a href="/openapi.json">/openapi.json</a>.</p>',
             *_operations(document),

@@ -4,14 +4,17 @@ from fastapi import APIRouter, Request
 from starlette.responses import HTMLResponse, PlainTextResponse
 
 from uplift_server import __version__
+from uplift_server.api.endpoint_page import endpoint_page
 from uplift_server.api.reading import ServicesOf
 from uplift_server.api.reference import reference_page
 from uplift_server.api.views import SourceIpsView
 from uplift_server.core import source_addresses
+from uplift_server.core.ids import ENDPOINT, parse_prefixed
 from uplift_server.core.instants import instant_text
+from uplift_server.service.refusals import not_found
 
 router = APIRouter(tags=["Server"])
-PUBLIC = frozenset({"/v1/source-ips", "/healthz", "/readyz", "/openapi.json", "/docs", "/"})
+PUBLIC = frozenset({"/v1/source-ips", "/healthz", "/readyz", "/openapi.json", "/docs", "/", "/endpoints/{endpoint}"})
 """Paths that need no key."""
 
 
@@ -45,6 +48,14 @@ async def get_readiness(services: ServicesOf) -> PlainTextResponse:
 async def get_docs(request: Request) -> HTMLResponse:
     """Public."""
     return HTMLResponse(reference_page(request.app.openapi()), headers={"content-security-policy": _POLICY})
+
+
+@router.get("/endpoints/{endpoint}", summary="Where mails about an endpoint lead", response_class=HTMLResponse)
+async def get_endpoint_page(endpoint: str) -> HTMLResponse:
+    """Public. Says how to look at an endpoint and what to do about it; nothing of the endpoint itself."""
+    if parse_prefixed(ENDPOINT, endpoint) is None:
+        raise not_found("endpoint", endpoint)
+    return HTMLResponse(endpoint_page(endpoint), headers={"content-security-policy": _POLICY})
 
 
 @router.get("/", summary="What runs here", response_class=PlainTextResponse)
