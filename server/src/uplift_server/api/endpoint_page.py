@@ -1,4 +1,4 @@
-"""Where the mails about an endpoint lead: what to do about it, with nothing on the page that needs a right to be seen."""
+"""Where the mails about an endpoint lead: what to do about it, and nothing that needs a right to be seen."""
 
 from html import escape
 from typing import Final
