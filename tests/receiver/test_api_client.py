@@ -257,6 +257,7 @@ ONE: list[tuple[Call, str, str, Any]] = [
         {"event_types": ["a"], "since": "2026-01-01T00:00:00Z"},
     ),
     (lambda c: c.listen_sessions.get("lsn_1"), "GET", "/v1/listen-sessions/lsn_1", None),
+    (lambda c: c.listen_sessions.test("lsn_1", "a.b"), "POST", "/v1/listen-sessions/lsn_1/test", {"type": "a.b"}),
 ]
 
 
@@ -311,6 +312,7 @@ LISTS: list[tuple[Call, str]] = [
     (lambda c: c.deliveries.attempts("dlv_1"), "/v1/deliveries/dlv_1/attempts"),
     (lambda c: c.event_types.list(), "/v1/event-types"),
     (lambda c: c.listen_sessions.list(), "/v1/listen-sessions"),
+    (lambda c: c.listen_sessions.answers("lsn_1", limit=3), "/v1/listen-sessions/lsn_1/answers?limit=3"),
 ]
 
 

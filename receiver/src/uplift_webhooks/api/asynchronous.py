@@ -94,6 +94,8 @@ class AsyncListenSessions:
         self.list = _awaited(calls.list)
         self.iterate = _items(calls.pages)
         self.get = _awaited(calls.get)
+        self.answers = _awaited(calls.answers)
+        self.test = _awaited(calls.test)
         self.delete = _awaited(calls.delete)
 
 

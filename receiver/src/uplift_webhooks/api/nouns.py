@@ -293,6 +293,15 @@ class ListenSessions:
         """One session, by its id."""
         return _object(self._request("GET", f"/v1/listen-sessions/{segment(session)}"))
 
+    def answers(self, session: str, *, limit: int | None = None, cursor: str | None = None) -> Page:
+        """One page of what the developer's server answered, newest first."""
+        path = f"/v1/listen-sessions/{segment(session)}/answers"
+        return get_page(self._request, path, {"limit": limit, "cursor": cursor})
+
+    def test(self, session: str, type: str | None = None) -> JsonObject:  # noqa: A002 - the API's own word
+        """Send an example to this session alone: its `event`, and the `answer` if one came in time."""
+        return _object(self._request("POST", f"/v1/listen-sessions/{segment(session)}/test", body=_given(type=type)))
+
     def delete(self, session: str) -> None:
         """End a session; whoever is connected is told."""
         self._request("DELETE", f"/v1/listen-sessions/{segment(session)}")
