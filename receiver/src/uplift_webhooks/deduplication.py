@@ -53,7 +53,8 @@ CREATE INDEX IF NOT EXISTS uplift_seen_until ON uplift_seen (until);
 class EventInProgress(Exception):
     """Another thread or process is handling this event, or an event about the same thing, at this moment.
 
-    Answer 503, so that the event is sent again. `retry_after_seconds` is when the other one's claim ends at the latest.
+    Answer 409, so that this event is sent again; 503 or 429 with `Retry-After` would make the sender hold back all
+    others, too. `retry_after_seconds` is when the other one's claim ends at the latest.
     """
 
     def __init__(self, retry_after_seconds: float) -> None:

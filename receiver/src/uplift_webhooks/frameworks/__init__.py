@@ -9,6 +9,6 @@
 | anything else that no sender of ours sends | 400 |
 | another method than POST | 405 |
 | a body of more than 1 MiB | 413 |
-| the event is being handled at this moment (EventInProgress) | 503 |
+| the event is being handled at this moment (EventInProgress) | 409 |
 | the handler raises | whatever the framework makes of it: the sender tries again |
 """

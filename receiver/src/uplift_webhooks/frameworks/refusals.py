@@ -1,7 +1,6 @@
 """What every adapter answers to a request it does not hand on."""
 
 import logging
-import math
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -56,5 +55,8 @@ def unverified(error: WebhookVerificationError) -> Refusal:
 
 
 def in_progress(error: EventInProgress) -> Refusal:
-    """For an event that is being handled by another one at this moment."""
-    return Refusal(503, str(error), {"Retry-After": str(math.ceil(error.retry_after_seconds))})
+    """For an event that is being handled by another one at this moment.
+
+    Without `Retry-After`: a sender that is asked to wait holds back every other event, too.
+    """
+    return Refusal(409, str(error))

@@ -29,8 +29,8 @@ _REASONS: Final = {
     400: "Bad Request",
     401: "Unauthorized",
     405: "Method Not Allowed",
+    409: "Conflict",
     413: "Content Too Large",
-    503: "Service Unavailable",
 }
 
 
