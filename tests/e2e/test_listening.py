@@ -213,6 +213,26 @@ def test_handshakes_that_are_refused_are_answered_in_words(server: Server) -> No
     assert not any("Traceback" in line for line in server.log), server.log
 
 
+def test_a_session_that_is_ended_leaves_nothing_to_the_next_one(server: Server) -> None:
+    account, operator = server.account()
+    foreign, _ = server.account("Lions")
+    api, key = developer(server, account)
+    foreign_api, _ = developer(server, foreign)
+    other = Listener(server, key, other_id := api.ok("POST", "/v1/listen-sessions")["id"])
+    for number in range(5):
+        session = api.ok("POST", "/v1/listen-sessions")["id"]
+        listener = Listener(server, key, session)
+        operator.send(number)
+        assert listener.take(1) == other.take(1) == [number]
+        api("DELETE", f"/v1/listen-sessions/{session}")
+        # It takes the number in the database that has become free, before what was answered last is written.
+        next_one = foreign_api.ok("POST", "/v1/listen-sessions")["id"]
+        answers = f"/v1/listen-sessions/{other_id}/answers"
+        wait_for(lambda: len(api.everything(answers)) == number + 1, "what was answered is written")  # noqa: B023
+        assert foreign_api.everything(f"/v1/listen-sessions/{next_one}/answers") == []
+        foreign_api("DELETE", f"/v1/listen-sessions/{next_one}")
+
+
 def test_a_stream_ends_when_its_session_its_key_or_its_place_is_taken(server: Server) -> None:
     account, _ = server.account()
     api, key = developer(server, account)

@@ -287,7 +287,7 @@ class Relay:
         for stream in streams:
             stream.answers = []
         now = self.clock.now_ms()
-        rows = [(stream.session.seq, position, answers) for stream, position, answers in taken]
+        rows = [(stream.session, position, answers) for stream, position, answers in taken]
         try:
             await self.database.write(lambda c: save_progress(c, rows, now=now))
         except Unavailable:
@@ -304,8 +304,7 @@ class Relay:
         before = self.clock.now_ms() - UNUSED_EXPIRES_AFTER_MS
         found = await self.database.read(lambda c: unused(c, before=before, limit=CLEAN_BITE))
         for session in found:
-            seq = session.seq
-            await self.database.write(lambda c: delete(c, seq))  # noqa: B023 - run before the next turn
+            await self.database.write(lambda c: delete(c, session))  # noqa: B023 - run before the next turn
             self.end(session.id)
 
 

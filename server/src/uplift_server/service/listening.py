@@ -231,7 +231,7 @@ class Listening:
             raise refusal(error) from error
 
     def _delete(self, connection: Transaction, caller: Caller, session: ListenSession) -> bool:
-        if not listening.delete(connection, session.seq):
+        if not listening.delete(connection, session):
             return False
         subject = ids.prefixed(ids.LISTEN_SESSION, session.id)
         entry = self._means.entry(caller, "listen_session.ended", subject, {}, session.account_seq)

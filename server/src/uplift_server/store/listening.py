@@ -154,10 +154,15 @@ def page(
     return page_of([_session(row) for row in connection.execute(query)], limit, lambda session: (session.seq,))
 
 
-def delete(connection: Connection, session_seq: int) -> bool:
-    """Remove a session with its answers; whether there was one."""
-    connection.execute(sa.delete(listen_answers).where(listen_answers.c.session_seq == session_seq))
-    return connection.execute(sa.delete(listen_sessions).where(listen_sessions.c.seq == session_seq)).rowcount > 0
+def delete(connection: Connection, session: ListenSession) -> bool:
+    """Remove a session with its answers; whether it was there. Its number may then be another's."""
+    removed = connection.execute(
+        sa.delete(listen_sessions).where(listen_sessions.c.seq == session.seq, listen_sessions.c.id == session.id)
+    )
+    if not removed.rowcount:
+        return False
+    connection.execute(sa.delete(listen_answers).where(listen_answers.c.session_seq == session.seq))
+    return True
 
 
 def unused(connection: Connection, *, before: int, limit: int) -> list[ListenSession]:
@@ -209,16 +214,20 @@ def feed(
 
 
 def save_progress(
-    connection: Connection, progress: Sequence[tuple[int, int, Sequence[StoredAnswer]]], *, now: int
+    connection: Connection, progress: Sequence[tuple[ListenSession, int, Sequence[StoredAnswer]]], *, now: int
 ) -> None:
-    """Remember how far sessions (by number) have come, and what was answered to them; the oldest answers make room."""
-    for session_seq, position, answers in progress:
-        connection.execute(
+    """Remember how far sessions have come, and what was answered to them; the oldest answers make room.
+
+    What is known of a session that was removed meanwhile is forgotten: the next one may have its number already.
+    """
+    for session, position, answers in progress:
+        session_seq = session.seq
+        known = connection.execute(
             sa.update(listen_sessions)
-            .where(listen_sessions.c.seq == session_seq)
+            .where(listen_sessions.c.seq == session_seq, listen_sessions.c.id == session.id)
             .values(position=position, last_seen_at=now)
         )
-        if not answers:
+        if not answers or not known.rowcount:
             continue
         rows = [
             {
