@@ -100,11 +100,18 @@ def test_every_refusal_of_a_url_is_in_the_addresses_page(root: Path) -> None:
     assert {code for code in codes if f"\n| `{code}` |" in text} == codes
 
 
-def test_every_command_is_in_the_cli_page(root: Path) -> None:
+@pytest.mark.parametrize(
+    ("program", "main", "page"),
+    [
+        ("uplift-server", "uplift_server.cli.main", "cli.md"),
+        ("uplift", "uplift_webhooks.cli.main", "uplift.md"),
+    ],
+)
+def test_every_command_is_in_its_page(program: str, main: str, page: str, root: Path) -> None:
     import typer
 
-    text = _document(root, "cli.md")
-    command = typer.main.get_command(importlib.import_module("uplift_server.cli.main").app)
+    text = _document(root, page)
+    command = typer.main.get_command(importlib.import_module(main).app)
 
     def names(group: Any, path: str) -> list[str]:
         inner = getattr(group, "commands", None)
@@ -112,7 +119,7 @@ def test_every_command_is_in_the_cli_page(root: Path) -> None:
             return [path]
         return [name for key, each in inner.items() if not each.hidden for name in names(each, f"{path} {key}")]
 
-    found = names(command, "uplift-server")
+    found = names(command, program)
     assert found
     assert not [name for name in found if not re.search(rf"{re.escape(name)}\b", text)]
 

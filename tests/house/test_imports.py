@@ -68,4 +68,16 @@ EXTRAS = {
 
 def test_the_receiver_library_imports_nothing_but_itself_and_the_standard_library(library_module: Any) -> None:
     allowed = sys.stdlib_module_names | {"uplift_webhooks"} | EXTRAS.get(library_module.name, set())
+    if _of_the_command(library_module.name):
+        allowed |= {"typer", "rich", "websockets", "tomli"}
     assert not [name for _, name in library_module.imports() if name.partition(".")[0] not in allowed]
+
+
+def test_the_receiver_library_does_not_need_its_command(library_module: Any) -> None:
+    if not _of_the_command(library_module.name):
+        assert not [name for _, name in library_module.imports() if _of_the_command(name)]
+
+
+def _of_the_command(name: str) -> bool:
+    """Whether a module is the command `uplift`, whose packages are an extra."""
+    return name == "uplift_webhooks.cli" or name.startswith("uplift_webhooks.cli.")

@@ -1,0 +1,25 @@
+"""The command `uplift`, for integrators: `pip install 'uplift-webhooks[cli]'`.
+
+It talks to a server by its HTTP API alone, and needs packages that the library does without.
+"""
+
+import sys
+
+_NEEDED = frozenset({"typer", "rich", "websockets", "tomli"})
+
+
+def run() -> None:
+    """The entry point."""
+    try:
+        from uplift_webhooks.cli.main import start  # noqa: PLC0415 - what it needs may be missing
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if missing not in _NEEDED:
+            raise
+        print(f"Error: the command uplift needs the package {missing}, which is not installed", file=sys.stderr)
+        print("Remedy: pip install 'uplift-webhooks[cli]'", file=sys.stderr)
+        sys.exit(1)
+    try:
+        start()
+    except KeyboardInterrupt:
+        sys.exit(130)

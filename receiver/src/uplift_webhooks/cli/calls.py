@@ -1,0 +1,157 @@
+"""Calls of the server's API, whose failures are those of a command."""
+
+import difflib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Final
+from urllib.parse import quote
+
+from uplift_webhooks.api import ApiError, ApiUnreachable, Client
+from uplift_webhooks.cli.errors import CliError, ExitCode
+from uplift_webhooks.cli.profiles import Access
+
+TIMEOUT_SECONDS: Final = 20.0
+"""More than the 5 s in which the server answers everything."""
+PAGE_ITEMS: Final = 200
+SEARCHED_MAX: Final = 5000
+"""How many of the newest items a beginning is looked for in."""
+_SHOWN_MAX: Final = 5
+
+_CODES: Final = {
+    401: ExitCode.NOT_ALLOWED,
+    403: ExitCode.NOT_ALLOWED,
+    404: ExitCode.NOT_FOUND,
+    409: ExitCode.FAILED,
+    429: ExitCode.TRY_LATER,
+    503: ExitCode.TRY_LATER,
+}
+_REMEDIES: Final = {
+    401: "check the key: --api-key, UPLIFT_API_KEY or the profile",
+    403: "use a key with the scope that is named",
+    404: "list what there is with `uplift endpoints`, `uplift events` or `uplift deliveries`",
+    409: "look at its present state, then decide",
+    429: "try again in a moment",
+    503: "try again in a moment",
+}
+
+
+class CallRefused(CliError):
+    """The server refused a call. `status` is the answer's; `fields` has the code of what is wrong by its field."""
+
+    def __init__(self, cause: str, remedy: str, code: ExitCode, status: int, fields: Mapping[str, str]) -> None:
+        """Keep what callers decide on."""
+        super().__init__(cause, remedy, code)
+        self.status = status
+        self.fields = fields
+
+
+class Calls:
+    """One server, as one key sees it."""
+
+    def __init__(self, access: Access, *, timeout_seconds: float = TIMEOUT_SECONDS) -> None:
+        """Raises CliError for an address or a key that cannot be used."""
+        self.access = access
+        try:
+            self._client = Client(access.api_url, access.api_key, timeout_seconds=timeout_seconds, retries=0)
+        except ValueError as error:
+            raise CliError(
+                str(error).rstrip("."), "correct --api-url, --api-key or the profile", ExitCode.USAGE
+            ) from error
+
+    def get(self, path: str, **query: object) -> Any:
+        """Read an object or a page of a list; a query parameter that is None is left out."""
+        return self._call("GET", path, query=query)
+
+    def post(self, path: str, body: Mapping[str, Any] | None = None) -> Any:
+        """Create something, or make something happen."""
+        return self._call("POST", path, body=dict(body or {}))
+
+    def delete(self, path: str) -> None:
+        """Delete something."""
+        self._call("DELETE", path)
+
+    def items(self, path: str, *, limit: int, **query: object) -> Iterator[dict[str, Any]]:
+        """The first `limit` items of a list, over as many pages as that takes."""
+        cursor: str | None = None
+        left = limit
+        while left > 0:
+            page = self.get(path, **query, limit=min(left, PAGE_ITEMS), cursor=cursor)
+            yield from page["data"][:left]
+            left -= len(page["data"])
+            cursor = page.get("next_cursor")
+            # A page may be empty although more follow, where a filter passes over many others.
+            if cursor is None:
+                return
+
+    def one(self, path: str, noun: str, prefix: str, text: str) -> dict[str, Any]:
+        """The item of a list that a person means by a whole id, or a unique beginning of one. Raises CliError."""
+        try:
+            found: dict[str, Any] = self.get(f"{path}/{segment(text)}")
+        except CallRefused as error:
+            # Not a whole id: the list tells.
+            if error.status not in (404, 422):
+                raise
+        else:
+            return found
+        beginning = text if text.startswith(prefix) else prefix + text
+        matches = [each for each in self.items(path, limit=SEARCHED_MAX) if str(each["id"]).startswith(beginning)]
+        if not matches:
+            remedy = f"give its id, or a unique beginning of it; `uplift {path.rpartition('/')[2]}` lists them"
+            raise CliError(f"there is no {noun} {text!r}", remedy, ExitCode.NOT_FOUND)
+        if len(matches) > 1:
+            ids = ", ".join(str(each["id"]) for each in matches[:_SHOWN_MAX])
+            cause = f"{text!r} is the beginning of {len(matches)} ids"
+            raise CliError(cause, f"give more of one: {ids}{' …' if len(matches) > _SHOWN_MAX else ''}", ExitCode.USAGE)
+        return self.get(f"{path}/{segment(matches[0]['id'])}")  # type: ignore[no-any-return]
+
+    def suggestion(self, name: str) -> str:
+        """The event type, or group of them, that is nearest to what somebody wrote; empty where none is near."""
+        names = [str(each["name"]) for each in self.items("/v1/event-types", limit=SEARCHED_MAX)]
+        groups = {f"{each.rsplit('.', count)[0]}.*" for each in names for count in range(1, each.count(".") + 1)}
+        nearest = difflib.get_close_matches(name, [*names, *sorted(groups)], n=1, cutoff=0.5)
+        return nearest[0] if nearest else ""
+
+    def _call(self, method: str, path: str, **what: Any) -> Any:
+        try:
+            return self._client.request(method, path, **what)
+        except ApiUnreachable as error:
+            raise CliError(
+                _lower(str(error)), "check --api-url or UPLIFT_API_URL, and that the server runs", ExitCode.TRY_LATER
+            ) from error
+        except ApiError as error:
+            raise _refused(error) from error
+
+
+def _refused(error: ApiError) -> CallRefused:
+    fields = {each.field: each.code for each in error.errors}
+    cause = "; ".join(f"{each.field}: {each.message}" for each in error.errors) or error.detail
+    remedy = _REMEDIES.get(error.status) or (
+        f"correct {' and '.join(fields) or 'the command'}" if error.status < 500 else "try again, or tell its operators"
+    )
+    if error.code == "account_required":
+        remedy = "use a key of one account (sk_…)"
+    if error.retry_after_seconds is not None:
+        remedy = f"try again in {error.retry_after_seconds:g} s"
+    code = _CODES.get(error.status, ExitCode.USAGE if error.status < 500 else ExitCode.FAILED)
+    return CallRefused(cause, remedy, code, error.status, fields)
+
+
+@contextmanager
+def options(**names: str) -> Iterator[None]:
+    """Say of a refusal which argument or option it is about: by the names of the body's or query's fields."""
+    try:
+        yield
+    except CallRefused as error:
+        wrong = dict.fromkeys(names.get(each.partition(".")[0], each) for each in error.fields)
+        if wrong:
+            error.remedy = f"correct {' and '.join(wrong)}"
+        raise
+
+
+def segment(text: str) -> str:
+    """A part of a path, whatever characters a person typed."""
+    return quote(text, safe="")
+
+
+def _lower(text: str) -> str:
+    return text[:1].lower() + text[1:].rstrip(".")

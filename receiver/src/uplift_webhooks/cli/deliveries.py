@@ -1,0 +1,88 @@
+"""`uplift deliveries`: what was sent to endpoints, and what came of it."""
+
+from typing import Annotated, Final
+
+import typer
+
+from uplift_webhooks.cli.calls import options, segment
+from uplift_webhooks.cli.events import check_type
+from uplift_webhooks.cli.nouns import EventType, Limit, noun
+from uplift_webhooks.cli.output import Column
+from uplift_webhooks.cli.session import Session, command
+
+_COLUMNS: Final = [
+    Column("id", "DELIVERY"),
+    Column("endpoint", "ENDPOINT"),
+    Column("type", "TYPE", gives=True),
+    Column("status", "STATUS"),
+    Column("attempts_made", "ATTEMPTS"),
+    Column("last_outcome", "LAST OUTCOME"),
+    Column("next_attempt_at", "NEXT ATTEMPT"),
+    Column("created_at", "CREATED"),
+]
+_ATTEMPT_COLUMNS: Final = [
+    Column("number", "ATTEMPT"),
+    Column("started_at", "STARTED"),
+    Column("outcome", "OUTCOME"),
+    Column("status_code", "CODE"),
+    Column("duration_ms", "MS"),
+    Column("hint", "WHY, AND WHAT TO DO"),
+]
+_PATH: Final = "/v1/deliveries"
+
+Delivery = Annotated[str, typer.Argument(help="Id or unique beginning of it.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module to the program."""
+    group = noun(app, "deliveries", "What was sent to endpoints, and what came of it.")
+    command(
+        group,
+        "list",
+        examples=("uplift deliveries", "uplift deliveries list --status failed --endpoint ep_0197f0c2"),
+    )(list_deliveries)
+    command(group, "show", examples=("uplift deliveries dlv_0197f0c2", "uplift deliveries show 0197f0c2 --json"))(show)
+    command(group, "resend", examples=("uplift deliveries resend dlv_0197f0c2",))(resend)
+
+
+def list_deliveries(
+    session: Session,
+    status: Annotated[
+        str | None, typer.Option("--status", help="Only pending, delivered, failed, held or cancelled ones.")
+    ] = None,
+    endpoint: Annotated[
+        str | None, typer.Option("--endpoint", help="Only to this one: id or unique beginning of it.")
+    ] = None,
+    event_type: EventType = None,
+    limit: Limit = 50,
+) -> None:
+    """List deliveries."""
+    calls = session.calls()
+    chosen = None if endpoint is None else calls.one("/v1/endpoints", "endpoint", "ep_", endpoint)["id"]
+    with options(status="--status", type="--type"):
+        if event_type is not None:
+            check_type(calls, event_type)
+        found = calls.items(_PATH, limit=limit, status=status, endpoint=chosen, type=event_type)
+        session.output.rows(found, _COLUMNS, empty="No deliveries like that. Send an event: uplift trigger --endpoint")
+
+
+def show(session: Session, delivery: Delivery) -> None:
+    """Show a delivery with its attempts: what was answered, why it failed and what to do."""
+    calls = session.calls()
+    found = calls.one(_PATH, "delivery", "dlv_", delivery)
+    attempts = list(calls.items(f"{_PATH}/{segment(found['id'])}/attempts", limit=1000))
+    if session.output.as_json:
+        session.output.json({**found, "attempts": attempts})
+        return
+    session.output.fields(found)
+    session.output.line("")
+    attempts.sort(key=lambda each: int(each["number"]))
+    session.output.rows(attempts, _ATTEMPT_COLUMNS, empty="No attempt was made yet.")
+
+
+def resend(session: Session, delivery: Delivery) -> None:
+    """Attempt a delivery once more, now, whatever its status."""
+    calls = session.calls()
+    found = calls.one(_PATH, "delivery", "dlv_", delivery)
+    session.output.fields(calls.post(f"{_PATH}/{segment(found['id'])}/resend"))
+    session.output.note(f"See what comes of it: uplift deliveries {found['id']}")

@@ -1,0 +1,75 @@
+"""`uplift events`: what happened, and whom it reached."""
+
+from typing import Annotated, Final
+
+import typer
+
+from uplift_webhooks.cli.calls import Calls, options, segment
+from uplift_webhooks.cli.errors import CliError, ExitCode
+from uplift_webhooks.cli.nouns import EventType, Limit, noun
+from uplift_webhooks.cli.output import Column
+from uplift_webhooks.cli.session import Session, command
+
+_COLUMNS: Final = [
+    Column("id", "EVENT"),
+    Column("type", "TYPE", gives=True),
+    Column("deliveries", "DELIVERIES"),
+    Column("created_at", "CREATED"),
+]
+_REASONS: Final = [
+    Column("endpoint", "ENDPOINT"),
+    Column("reason", "WHY"),
+    Column("text", "WHAT HAPPENED"),
+    Column("hint", "WHAT TO DO"),
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module to the program."""
+    group = noun(app, "events", "What happened, and which endpoints it reached.")
+    command(
+        group, "list", examples=("uplift events", "uplift events list --type movement.analytics.created --limit 10")
+    )(list_events)
+    command(
+        group, "show", examples=("uplift events 0197f0c2-5b1e", "uplift events show 0197f0c2-5b1e --json | jq .body")
+    )(show)
+
+
+def list_events(session: Session, event_type: EventType = None, limit: Limit = 50) -> None:
+    """List events, also those that no endpoint wanted."""
+    calls = session.calls()
+    with options(type="--type"):
+        if event_type is not None:
+            check_type(calls, event_type)
+        found = calls.items("/v1/events", limit=limit, type=event_type)
+        session.output.rows(found, _COLUMNS, empty="No events yet. Try one: uplift trigger")
+
+
+def show(session: Session, event: Annotated[str, typer.Argument(help="Id or unique beginning of it.")]) -> None:
+    """Show an event: its body as it was sent, and why it did or did not reach each endpoint."""
+    calls = session.calls()
+    found = calls.one("/v1/events", "event", "", event)
+    reasons = calls.get(f"/v1/events/{segment(found['id'])}/explain")["data"]
+    if session.output.as_json:
+        session.output.json({**found, "endpoints": reasons})
+        return
+    session.output.fields(found)
+    session.output.line("")
+    session.output.rows(reasons, _REASONS, empty="There is no endpoint.")
+
+
+def check_type(calls: Calls, name: str) -> None:
+    """Raise CliError, with the nearest name there is, for a type the catalog does not have."""
+    try:
+        calls.get(f"/v1/event-types/{segment(name)}")
+    except CliError as error:
+        if error.code is not ExitCode.NOT_FOUND:
+            raise
+        raise unknown_type(calls, name) from error
+
+
+def unknown_type(calls: Calls, name: str) -> CliError:
+    """That there is no such event type, and which is the nearest."""
+    nearest = calls.suggestion(name)
+    remedy = f"did you mean {nearest}?" if nearest else "give a type of the catalog: GET /v1/event-types lists them"
+    return CliError(f"there is no event type {name}", remedy, ExitCode.NOT_FOUND)

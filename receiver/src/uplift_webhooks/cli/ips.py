@@ -1,0 +1,23 @@
+"""`uplift ips`: the addresses that requests come from."""
+
+import typer
+
+from uplift_webhooks.cli.output import Column
+from uplift_webhooks.cli.session import Session, command
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command of this module to the program."""
+    command(app, "ips", examples=("uplift ips", "uplift ips --json | jq -r .address"))(ips)
+
+
+def ips(session: Session) -> None:
+    """List the addresses that requests come from, for firewalls: those in use, and those that are announced."""
+    found = session.calls(keyless=True).get("/v1/source-ips")
+    rows = [{"address": each, "from": None} for each in found["current"]]
+    rows += [{"address": each["address"], "from": each["from"]} for each in found["upcoming"]]
+    session.output.rows(
+        rows if session.output.as_json else [{**each, "from": each["from"] or "now"} for each in rows],
+        [Column("address", "ADDRESS"), Column("from", "IN USE FROM")],
+        empty="This server does not say which addresses it uses.",
+    )

@@ -1,0 +1,208 @@
+"""`uplift listen`: a session at the server, and the developer's own server, for as long as the command runs."""
+
+import asyncio
+import platform
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime, timezone
+from types import FrameType
+from typing import Annotated, Any, Final
+
+import typer
+
+from uplift_webhooks.cli.calls import CallRefused, Calls, segment
+from uplift_webhooks.cli.errors import CliError, ExitCode
+from uplift_webhooks.cli.events import unknown_type
+from uplift_webhooks.cli.listening.handover import Handover, Printed
+from uplift_webhooks.cli.listening.listener import Listener, Timing
+from uplift_webhooks.cli.listening.local_server import LocalServer
+from uplift_webhooks.cli.listening.mischief import Mischief
+from uplift_webhooks.cli.listening.stream import Address, Ended
+from uplift_webhooks.cli.listening.target import Target, read_target
+from uplift_webhooks.cli.narration import Narration
+from uplift_webhooks.cli.quantities import duration_seconds, share, since
+from uplift_webhooks.cli.session import Session, command
+
+LOCAL_TIMEOUT_SECONDS: Final = 15.0
+"""What Uplift allows a receiver."""
+PATIENCE_SECONDS: Final = 30.0
+"""How long an event waits for a local server that cannot be connected to."""
+_DESCRIPTION_CHARACTERS_MAX: Final = 200
+_SESSIONS: Final = "/v1/listen-sessions"
+_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command of this module to the program."""
+    command(
+        app,
+        "listen",
+        examples=(
+            "uplift listen --forward-to http://localhost:5000/webhook",
+            "uplift listen --forward-to 5000/webhook --events 'movement.*' --since 15m",
+            'export UPLIFT_WEBHOOK_SECRET="$(uplift listen --print-secret)"',
+            "uplift listen --forward-to 5000/webhook --duplicate --fail 20%",
+        ),
+    )(listen)
+
+
+def listen(
+    session: Session,
+    forward_to: Annotated[
+        str | None,
+        typer.Option(
+            "--forward-to",
+            metavar="URL",
+            help="Your server: a URL, 5000, 5000/webhook, or /webhook. Without it, events are only printed.",
+        ),
+    ] = None,
+    events: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--events", metavar="TYPES", help="Event types and group.*, with commas between. Without it, all."
+        ),
+    ] = None,
+    since_when: Annotated[
+        str | None,
+        typer.Option("--since", metavar="WHEN", help="Begin 15m ago, at an instant, or behind an event (its id)."),
+    ] = None,
+    print_secret: Annotated[
+        bool, typer.Option("--print-secret", help="Print the secret that events are signed with here, and end.")
+    ] = False,
+    exit_on_disconnect: Annotated[
+        str | None,
+        typer.Option("--exit-on-disconnect", metavar="DURATION", help="End with 75 after so long without connection."),
+    ] = None,
+    duplicate: Annotated[bool, typer.Option("--duplicate", help="Hand every event over twice.")] = False,
+    shuffle: Annotated[bool, typer.Option("--shuffle", help="Change the order of events that wait.")] = False,
+    fail: Annotated[
+        str, typer.Option("--fail", metavar="SHARE", help="Take 20% of events for failed, and retry them a bit later.")
+    ] = "0%",
+) -> None:
+    """Get events on this machine, without a public URL, as endpoints get them: exact bytes, signed, in order.
+
+    Events that come while the connection is lost are handed over when it is back. Ctrl-C ends it.
+    """
+    target = _option("--forward-to", read_target, forward_to)
+    timing = Timing(give_up_seconds=_option("--exit-on-disconnect", duration_seconds, exit_on_disconnect))
+    mischief = Mischief(duplicate, shuffle, _option("--fail", share, fail) or 0.0)
+    if target is None and (duplicate or shuffle or mischief.fail):
+        cause = "--duplicate, --shuffle and --fail are about a server of yours, and none is named"
+        raise CliError(cause, "name it with --forward-to", ExitCode.USAGE)
+    types = [name.strip() for each in events or () for name in each.split(",") if name.strip()]
+    with _stopped_by_signals():
+        calls = session.calls()
+        made = _session(calls, types, since_when)
+        try:
+            if print_secret:
+                if session.output.as_json:
+                    session.output.json({"secret": made["secret"]})
+                else:
+                    session.output.line(made["secret"])
+                return
+            asyncio.run(_listen(session, calls, made, target, timing, mischief))
+        except Ended as ended:
+            raise _explained(calls, made, ended) from ended
+        finally:
+            _end(calls, made)
+
+
+async def _listen(
+    session: Session, calls: Calls, made: dict[str, Any], target: Target | None, timing: Timing, mischief: Mischief
+) -> None:
+    """Listen until a signal comes. Raises Ended."""
+    access = calls.access
+    narration = Narration(session.output, made, target)
+    address = Address(access.api_url, made["id"], {"authorization": f"Bearer {access.api_key}"})
+    taker: Handover | Printed = Printed()
+    if target is not None:
+        taker = Handover(
+            LocalServer(target, timeout_seconds=LOCAL_TIMEOUT_SECONDS),
+            made["secret"],
+            narration,
+            docs_url=f"{access.api_url.rstrip('/')}/docs",
+            patience_seconds=PATIENCE_SECONDS,
+        )
+        await taker.probe()
+    listener = Listener(address, taker, narration, timing=timing, mischief=mischief)
+    listening = asyncio.ensure_future(listener.run())
+    loop = asyncio.get_running_loop()
+    for number in _SIGNALS:
+        # Where a loop cannot do this (Windows), the signal interrupts the program instead.
+        with suppress(NotImplementedError):
+            loop.add_signal_handler(number, listening.cancel)
+    with suppress(asyncio.CancelledError):
+        await listening
+
+
+@contextmanager
+def _stopped_by_signals() -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM end the block, and nothing more."""
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    # A test that calls the command from another thread has no say in signals.
+    with suppress(ValueError):
+        for number in _SIGNALS:
+            signal.signal(number, stop)
+    with suppress(KeyboardInterrupt):
+        yield
+
+
+def _session(calls: Calls, types: list[str], since_when: str | None) -> dict[str, Any]:
+    """Make a session. Raises CliError."""
+    body: dict[str, object] = {"description": _machine()}
+    if types:
+        body["event_types"] = types
+    if since_when is not None:
+        body["since"] = since(since_when, datetime.now(timezone.utc))
+    try:
+        made: dict[str, Any] = calls.post(_SESSIONS, body)
+    except CallRefused as error:
+        if error.fields.get("event_types") == "event_type_unknown":
+            raise unknown_type(calls, _written(types, error)) from error
+        if "since" in error.fields:
+            error.remedy = "give --since a duration such as 15m, an instant, or the id of an event"
+        raise
+    return made
+
+
+def _machine() -> str:
+    """By what others recognise the session."""
+    return "".join(c for c in platform.node() if c.isprintable())[:_DESCRIPTION_CHARACTERS_MAX]
+
+
+def _written(types: list[str], error: CallRefused) -> str:
+    """The type that the server does not know, as it was written."""
+    return next((each for each in types if f" {each}." in error.cause), types[0])
+
+
+def _explained(calls: Calls, made: dict[str, Any], ended: Ended) -> CliError:
+    """Why the session ended: whether it is its key that has become useless."""
+    if ended.unknown:
+        try:
+            calls.get(f"{_SESSIONS}/{segment(made['id'])}")
+        except CallRefused as error:
+            if error.code is ExitCode.NOT_ALLOWED:
+                return error
+        except CliError:
+            pass
+    return CliError(ended.cause, ended.remedy, ended.code)
+
+
+def _end(calls: Calls, made: dict[str, Any]) -> None:
+    """End the session. One that stays because the server is away is removed by it within a day."""
+    with suppress(CliError):
+        Calls(calls.access, timeout_seconds=3).delete(f"{_SESSIONS}/{segment(made['id'])}")
+
+
+def _option(name: str, read: Any, text: str | None) -> Any:
+    """An option's value, read. Raises CliError."""
+    if text is None:
+        return None
+    try:
+        return read(text)
+    except ValueError as error:
+        raise CliError(f"{name} cannot be used: {error}", f"correct {name}", ExitCode.USAGE) from error

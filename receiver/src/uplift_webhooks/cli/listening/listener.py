@@ -1,0 +1,315 @@
+"""The listener: stays connected, hands events over one at a time in their order, and loses and doubles none.
+
+Events it has got are kept while a connection is opened anew, and those the server then sends once more are recognised
+by their places. It goes on behind the last event that was answered with all before it.
+"""
+
+import asyncio
+import random
+import time
+from collections import deque
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+from websockets.asyncio.client import ClientConnection
+from websockets.exceptions import ConnectionClosed
+
+from uplift_webhooks.cli.errors import ExitCode
+from uplift_webhooks.cli.listening import mischief as mischief_of
+from uplift_webhooks.cli.listening.frames import Answer, EventFrame, NotAFrame, answer_frame, is_ready, read_event
+from uplift_webhooks.cli.listening.handover import Taker
+from uplift_webhooks.cli.listening.mischief import Mischief
+from uplift_webhooks.cli.listening.stream import CLOSE_SECONDS, OPEN_SECONDS, Address, Ended, Lost, end_of, open_stream
+
+WAITING_EVENTS_MAX: Final = 1024
+"""The server sends at most 64 ahead; one that sends more than this is not ours."""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How a lost connection is replaced."""
+
+    first_wait_seconds: float = 0.2
+    longest_wait_seconds: float = 10.0
+    settled_seconds: float = 5.0
+    """A connection that lasted so long makes the next wait the first one again."""
+    ping_seconds: float = 20.0
+    """A dead connection is noticed within twice as long."""
+    give_up_seconds: float | None = None
+    """Without a connection for so long, it ends."""
+    clock_look_seconds: float = 1.0
+    clock_jump_seconds: float = 5.0
+    """A clock that is so far ahead of where it should be: this machine was asleep."""
+    wall_seconds: Callable[[], float] = time.time
+
+
+class Watcher(Protocol):
+    """Who is told what happens."""
+
+    def ready(self) -> None:
+        """The server has said that the stream has begun."""
+
+    def reconnecting(self, why: str, wait_seconds: float) -> None:
+        """There is no connection."""
+
+    def reconnected(self) -> None:
+        """There is one again."""
+
+    def delivery(self, event: EventFrame, answer: Answer, *, again: bool, comes_again: bool) -> None:
+        """An event was handed over, or shown; `again`: not for the first time."""
+
+
+@dataclass(eq=False)
+class _Waiting:
+    """An event that came and whose answer the server may not have yet."""
+
+    event: EventFrame
+    connection: int
+    """Over which it came last."""
+    times: int = 0
+    """How often it was handed over."""
+    repeated: bool = False
+    """Whether it was handed over again on purpose."""
+    answer: Answer | None = None
+    over: bool = False
+    """Whether the server has its answer, or does not wait for one."""
+
+
+class Listener:
+    """One session's listener. `run` ends only by Ended, or by being cancelled."""
+
+    def __init__(
+        self,
+        address: Address,
+        taker: Taker,
+        watcher: Watcher,
+        *,
+        timing: Timing | None = None,
+        mischief: Mischief = mischief_of.NONE,
+    ) -> None:
+        self._address = address
+        self._taker = taker
+        self._watcher = watcher
+        self._timing = Timing() if timing is None else timing
+        self._mischief = mischief
+        self._place: str | None = None
+        self._waiting: dict[str, _Waiting] = {}
+        """By place, in the order of the stream."""
+        self._todo: deque[_Waiting] = deque()
+        self._later: list[tuple[float, _Waiting]] = []
+        """What is said to have failed, and when it comes again."""
+        self._came = asyncio.Event()
+        self._answered: deque[_Waiting] = deque()
+        self._to_answer = asyncio.Event()
+        self._connections = 0
+        self._open: ClientConnection | None = None
+        self._hurry = asyncio.Event()
+        self._slept = False
+
+    async def run(self) -> None:
+        """Listen until cancelled. Raises Ended."""
+        try:
+            await _first_of(self._stay_connected(), self._hand_over(), self._watch_clock())
+        finally:
+            self._taker.close()
+
+    async def _stay_connected(self) -> None:
+        timing = self._timing
+        wait = timing.first_wait_seconds
+        lost_at = time.monotonic()
+        while True:
+            left = None if timing.give_up_seconds is None else lost_at + timing.give_up_seconds - time.monotonic()
+            began = time.monotonic()
+            ready = self._connections
+            try:
+                await self._connection(OPEN_SECONDS * 2 if left is None else max(left, 0.0))
+            except Lost as lost:
+                why = str(lost)
+            if self._connections > ready:
+                lost_at = time.monotonic()
+                if lost_at - began >= timing.settled_seconds:
+                    wait = timing.first_wait_seconds
+            self._open = None
+            pause = wait * random.uniform(0.5, 1.0)  # noqa: S311 - spreads clients, guards nothing
+            if self._slept:
+                why, pause = "this machine was asleep, or its clock was set", 0.0
+            if timing.give_up_seconds is not None:
+                left = lost_at + timing.give_up_seconds - time.monotonic()
+                if left <= 0:
+                    cause = f"not connected for {timing.give_up_seconds:g} s: {why}"
+                    raise Ended(cause, "start again when the server can be reached", ExitCode.TRY_LATER)
+                pause = min(pause, left)
+            self._watcher.reconnecting(why, pause)
+            self._slept = False
+            self._hurry.clear()
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._hurry.wait(), pause)
+            wait = min(wait * 2, timing.longest_wait_seconds)
+
+    async def _connection(self, within_seconds: float) -> None:
+        """One connection, from opening it to its end. Raises Lost and Ended."""
+        try:
+            socket = await asyncio.wait_for(self._opened(), within_seconds)
+        except asyncio.TimeoutError as error:
+            raise Lost("the server does not say that it is ready") from error
+        self._open = socket
+        self._connections += 1
+        self._answered.clear()
+        try:
+            if self._connections == 1:
+                self._watcher.ready()
+            else:
+                self._watcher.reconnected()
+            await _first_of(self._read(socket), self._answer(socket))
+        except ConnectionClosed as error:
+            raise end_of(error) from error
+        except NotAFrame as error:
+            raise Lost(f"the server sent {error}") from error
+        finally:
+            # What was answered last is still to reach the server.
+            with suppress(asyncio.TimeoutError, ConnectionClosed):
+                await asyncio.wait_for(socket.close(), CLOSE_SECONDS)
+            socket.transport.abort()
+
+    async def _opened(self) -> ClientConnection:
+        """A connection over which the server has said that it is ready."""
+        socket = await open_stream(self._address, self._place, ping_seconds=self._timing.ping_seconds)
+        try:
+            while not is_ready(await socket.recv()):
+                pass
+        except ConnectionClosed as error:
+            raise end_of(error) from error
+        except NotAFrame as error:
+            raise Lost(f"what answers there is no server of this kind: it sent {error}") from error
+        except asyncio.CancelledError:
+            socket.transport.abort()
+            raise
+        return socket
+
+    async def _read(self, socket: ClientConnection) -> None:
+        while True:
+            frame = await socket.recv()
+            # Further kinds of text may come with later servers.
+            if isinstance(frame, bytes):
+                self._take_in(read_event(frame))
+
+    def _take_in(self, event: EventFrame) -> None:
+        number = self._connections
+        if event.test:
+            self._todo.append(_Waiting(event, number))
+            self._came.set()
+            return
+        known = self._waiting.get(event.place)
+        # The stream has its order: what stands before this and did not come over this connection does not come again,
+        # since it has expired meanwhile, or was answered in time.
+        for place, earlier in self._waiting.items():
+            if place == event.place or earlier.connection == number:
+                break
+            earlier.over = True
+        self._advance()
+        if known is not None:
+            known.connection = number
+            if known.answer is not None:
+                self._say(known)
+            return
+        if len(self._waiting) >= WAITING_EVENTS_MAX:
+            raise NotAFrame(f"more than {WAITING_EVENTS_MAX} events ahead of their answers")
+        waiting = self._waiting[event.place] = _Waiting(event, number)
+        self._todo.append(waiting)
+        self._came.set()
+
+    def _say(self, waiting: _Waiting) -> None:
+        self._answered.append(waiting)
+        self._to_answer.set()
+
+    async def _answer(self, socket: ClientConnection) -> None:
+        """Tell the server what came of events. What cannot be told now is told when it sends the event again."""
+        while True:
+            self._to_answer.clear()
+            while self._answered:
+                waiting = self._answered.popleft()
+                if waiting.connection != self._connections or waiting.answer is None:
+                    continue
+                again = waiting.times > 1
+                await socket.send(answer_frame(waiting.event.place, waiting.answer, redelivered=again))
+                waiting.over = True
+                self._advance()
+            await self._to_answer.wait()
+
+    def _advance(self) -> None:
+        """Forget events in their order, as far as all is done, and go on behind them."""
+        done = []
+        for place, waiting in self._waiting.items():
+            if not waiting.over or waiting.answer is None:
+                break
+            done.append(place)
+        for place in done:
+            del self._waiting[place]
+            self._place = place
+
+    async def _hand_over(self) -> None:
+        while True:
+            waiting = await self._next()
+            answer, waiting.times = await self._taker.take(waiting.event, waiting.times)
+            once = answer.status_code is not None and not waiting.repeated
+            waiting.repeated = True
+            if once and self._mischief.duplicate:
+                self._todo.appendleft(waiting)
+            elif once and self._mischief.fails():
+                self._later.append((time.monotonic() + self._mischief.retry_seconds(), waiting))
+            else:
+                waiting.answer = answer
+                self._say(waiting)
+                self._advance()
+            comes_again = waiting.answer is None
+            self._watcher.delivery(waiting.event, answer, again=waiting.times > 1, comes_again=comes_again)
+
+    async def _next(self) -> _Waiting:
+        """What to hand over next; waits until there is something."""
+        if self._mischief.shuffle and not self._later and len(self._todo) < 2:
+            await self._something(None)
+            await asyncio.sleep(mischief_of.SHUFFLED_SECONDS)
+        while True:
+            now = time.monotonic()
+            due = min(self._later, key=lambda each: each[0], default=None)
+            if due is not None and due[0] <= now:
+                self._later.remove(due)
+                return due[1]
+            if self._todo:
+                chosen = self._todo[self._mischief.chosen(len(self._todo))]
+                self._todo.remove(chosen)
+                return chosen
+            await self._something(None if due is None else due[0] - now)
+
+    async def _something(self, within_seconds: float | None) -> None:
+        self._came.clear()
+        if not self._todo:
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._came.wait(), within_seconds)
+
+    async def _watch_clock(self) -> None:
+        """Replace the connection at once after this machine has slept: it is dead, and would be noticed late."""
+        timing = self._timing
+        while True:
+            expected = timing.wall_seconds() + timing.clock_look_seconds
+            await asyncio.sleep(timing.clock_look_seconds)
+            if timing.wall_seconds() - expected >= timing.clock_jump_seconds:
+                self._slept = True
+                self._hurry.set()
+                if self._open is not None:
+                    self._open.transport.abort()
+
+
+async def _first_of(*work: Coroutine[Any, Any, None]) -> None:
+    """Run all until one ends, then cancel the others; raises what it raised."""
+    tasks = [asyncio.ensure_future(each) for each in work]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    for task in done:
+        task.result()

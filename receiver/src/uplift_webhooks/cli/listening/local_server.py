@@ -1,0 +1,208 @@
+"""A client for the developer's own server: one connection, kept, one request at a time, one deadline for all of it."""
+
+import asyncio
+import socket
+import ssl
+import time
+from collections.abc import Mapping
+from typing import Final
+
+from uplift_webhooks.cli.listening.frames import ANSWER_BODY_BYTES_MAX, Answer
+from uplift_webhooks.cli.listening.target import Target
+
+HEAD_BYTES_MAX: Final = 64 * 1024
+BODY_BYTES_MAX: Final = 4 * 1024 * 1024
+"""A longer answer is not read to its end; the connection is closed instead."""
+CONNECT_SECONDS: Final = 5.0
+
+
+class NothingListens(Exception):
+    """No connection: nothing was handed over. The text says why."""
+
+
+class CutOff(Exception):
+    """The connection ended before an answer: the event may have been taken, or not. The text says how."""
+
+
+class _NoHttp(Exception):
+    """What came is no HTTP; the text says what is wrong."""
+
+
+class LocalServer:
+    """Hands over requests. Not for several tasks at a time."""
+
+    def __init__(self, target: Target, *, timeout_seconds: float) -> None:
+        self.target = target
+        self._timeout_seconds = timeout_seconds
+        self._stream: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+        self._used = False
+
+    async def listens(self) -> bool:
+        """Whether it can be connected to now."""
+        try:
+            await self._connect()
+        except NothingListens:
+            return False
+        return True
+
+    async def post(self, headers: Mapping[str, str], body: bytes) -> Answer:
+        """Hand a request over; an answer that is late or no HTTP is an Answer that says so.
+
+        Raises NothingListens, and CutOff where it may be handed over once more.
+        """
+        began = time.monotonic()
+        await self._connect()
+        try:
+            answer, kept = await asyncio.wait_for(self._exchange(headers, body), self._timeout_seconds)
+        except (asyncio.TimeoutError, _NoHttp) as error:
+            cut = self._used and isinstance(error, _NoHttp)
+            self.close()
+            if cut:
+                # It may be the rest of an earlier answer that was longer than it said.
+                raise CutOff(str(error)) from error
+            late = f"no answer within {self._timeout_seconds:g} s"
+            return Answer(None, _since(began), str(error) if isinstance(error, _NoHttp) else late)
+        except (OSError, EOFError) as error:
+            self.close()
+            raise CutOff(_reason(error)) from error
+        except BaseException:
+            self.close()
+            raise
+        self._used = True
+        if not kept:
+            self.close()
+        return Answer(answer.status_code, _since(began), body=answer.body)
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        if self._stream is not None:
+            self._stream[1].transport.abort()
+            self._stream = None
+        self._used = False
+
+    async def _connect(self) -> None:
+        if self._stream is not None and not self._stream[0].at_eof() and not self._stream[1].is_closing():
+            return
+        self.close()
+        target = self.target
+        try:
+            self._stream = await asyncio.wait_for(
+                asyncio.open_connection(target.host, target.port, ssl=_context(target), limit=HEAD_BYTES_MAX),
+                CONNECT_SECONDS,
+            )
+        except asyncio.TimeoutError as error:
+            raise NothingListens(f"no connection within {CONNECT_SECONDS:g} s") from error
+        except OSError as error:
+            raise NothingListens(_reason(error)) from error
+
+    async def _exchange(self, headers: Mapping[str, str], body: bytes) -> tuple[Answer, bool]:
+        """The answer, and whether the connection can be used again."""
+        assert self._stream is not None, "it was connected to"
+        reader, writer = self._stream
+        lines = [f"POST {self.target.path} HTTP/1.1", f"host: {self.target.authority}"]
+        lines += [f"{name}: {value}" for name, value in headers.items()]
+        lines += [f"content-length: {len(body)}", "", ""]
+        writer.write("\r\n".join(lines).encode("latin-1") + body)
+        await writer.drain()
+        status = 100
+        while status < 200:
+            version, status, fields = await _head(reader)
+            if status == 101:
+                raise _NoHttp("it answered 101, a change of protocol")
+        content, ended = await _body(reader, status, fields)
+        tokens = fields.get("connection", "" if version == "HTTP/1.1" else "close").lower()
+        text = content[:ANSWER_BODY_BYTES_MAX].decode("utf-8", "replace")
+        return Answer(status, 0, body=text), ended and "close" not in tokens
+
+
+async def _head(reader: asyncio.StreamReader) -> tuple[str, int, dict[str, str]]:
+    try:
+        head = await reader.readuntil(b"\r\n\r\n")
+    except asyncio.LimitOverrunError:
+        raise _NoHttp(f"its head is longer than {HEAD_BYTES_MAX} bytes") from None
+    except asyncio.IncompleteReadError as error:
+        if not error.partial:
+            raise
+        raise _NoHttp("it ended amid its head, or is no HTTP") from error
+    first, *rest = head.decode("latin-1").split("\r\n")
+    version, _, remainder = first.partition(" ")
+    code = remainder.partition(" ")[0]
+    if version not in {"HTTP/1.1", "HTTP/1.0"} or len(code) != 3 or not code.isdecimal() or code < "100":
+        raise _NoHttp("it does not begin as HTTP does")
+    fields: dict[str, str] = {}
+    for line in filter(None, rest):
+        name, _, value = line.partition(":")
+        fields[name.strip().lower()] = value.strip()
+    return version, int(code), fields
+
+
+async def _body(reader: asyncio.StreamReader, status: int, fields: Mapping[str, str]) -> tuple[bytes, bool]:
+    """What was read of a body, and whether the next answer begins behind it."""
+    length = fields.get("content-length")
+    if status in {204, 304}:
+        return b"", length in {None, "0"}
+    try:
+        if "chunked" in fields.get("transfer-encoding", "").lower():
+            return await _chunks(reader)
+        if length is None:
+            return await _to_the_end(reader)
+        if not length.isdecimal():
+            raise _NoHttp("its content-length is no number")
+        size = min(int(length), BODY_BYTES_MAX)
+        return await reader.readexactly(size), size == int(length)
+    except asyncio.IncompleteReadError as error:
+        raise _NoHttp("it ended amid its body") from error
+    except asyncio.LimitOverrunError as error:
+        raise _NoHttp("a line of its body is too long") from error
+
+
+async def _to_the_end(reader: asyncio.StreamReader) -> tuple[bytes, bool]:
+    found = b""
+    while len(found) < BODY_BYTES_MAX and (more := await reader.read(65_536)):
+        found += more
+    return found, False
+
+
+async def _chunks(reader: asyncio.StreamReader) -> tuple[bytes, bool]:
+    found = b""
+    while len(found) < BODY_BYTES_MAX:
+        try:
+            size = int((await reader.readuntil(b"\r\n")).partition(b";")[0], 16)
+        except ValueError:
+            raise _NoHttp("one of its chunks has no size") from None
+        if size == 0:
+            while await reader.readuntil(b"\r\n") != b"\r\n":
+                pass
+            return found, True
+        if size < 0:
+            raise _NoHttp("one of its chunks has no size")
+        found += await reader.readexactly(min(size, BODY_BYTES_MAX))
+        if size > BODY_BYTES_MAX or await reader.readexactly(2) != b"\r\n":
+            break
+    return found, False
+
+
+def _context(target: Target) -> ssl.SSLContext | None:
+    if target.scheme == "http":
+        return None
+    context = ssl.create_default_context()
+    if target.local:
+        # A development certificate is signed by nobody, and nobody is between this machine and itself.
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def _reason(error: BaseException) -> str:
+    """What the system said, in a few words."""
+    if isinstance(error, EOFError):
+        return "the connection was closed"
+    if isinstance(error, socket.gaierror):
+        return "no such host"
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    # asyncio joins what several addresses of a name gave.
+    return "connection refused" if "Multiple exceptions" in text or isinstance(error, ConnectionRefusedError) else text
+
+
+def _since(began: float) -> int:
+    return round((time.monotonic() - began) * 1000)

@@ -1,0 +1,141 @@
+"""One connection of a listen session: opened, read, and what its end means."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import quote, urlencode, urlsplit, urlunsplit
+
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidProxy, InvalidStatus, InvalidURI
+
+from uplift_webhooks.cli.errors import ExitCode
+from uplift_webhooks.cli.listening.target import LOCAL_HOSTS
+
+OPEN_SECONDS: Final = 10.0
+CLOSE_SECONDS: Final = 1.0
+FRAME_BYTES_MAX: Final = 4 * 1024 * 1024
+
+_RESTARTING: Final = 1012
+_GONE: Final = 4004
+_ENDS: Final = {
+    _GONE: ("the session was ended", "start again", ExitCode.NOT_FOUND),
+    4009: ("somebody else has connected to this session", "start again for one of your own", ExitCode.FAILED),
+    4000: (
+        "the server does not understand this version's answers",
+        "pip install --upgrade 'uplift-webhooks[cli]'",
+        ExitCode.FAILED,
+    ),
+}
+"""By the close codes after which there is no other connection: cause, remedy and exit code."""
+_PASSING: Final = frozenset({408, 425, 429})
+"""Refusals that another try may not meet, beside all of 500 and above."""
+
+
+class Lost(Exception):
+    """There is no connection; another may be opened. The text says why."""
+
+
+class Ended(Exception):
+    """There will be no connection any more."""
+
+    def __init__(self, cause: str, remedy: str, code: ExitCode, *, unknown: bool = False) -> None:
+        """`unknown`: the server may have ended the session, or revoked its key."""
+        super().__init__(cause)
+        self.cause = cause
+        self.remedy = remedy
+        self.code = code
+        self.unknown = unknown
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where a session is streamed, and as whom."""
+
+    api_url: str
+    session: str
+    headers: Mapping[str, str]
+
+    def url(self, after: str | None) -> str:
+        """The websocket's URL, to go on behind a place."""
+        parts = urlsplit(self.api_url)
+        scheme = "wss" if parts.scheme == "https" else "ws"
+        path = f"{parts.path.rstrip('/')}/v1/listen-sessions/{quote(self.session, safe='')}/stream"
+        return urlunsplit((scheme, parts.netloc, path, "" if after is None else urlencode({"after": after}), ""))
+
+
+async def open_stream(address: Address, after: str | None, *, ping_seconds: float) -> ClientConnection:
+    """Connect; the proxy of the environment is used, but not to this machine. Raises Lost and Ended.
+
+    A ping is sent so often, and as long is waited for its answer: a dead connection is noticed within twice that.
+    """
+    local = urlsplit(address.api_url).hostname in LOCAL_HOSTS
+    try:
+        return await connect(
+            address.url(after),
+            additional_headers=dict(address.headers),
+            user_agent_header=None,
+            proxy=None if local else True,
+            open_timeout=OPEN_SECONDS,
+            ping_interval=ping_seconds,
+            ping_timeout=ping_seconds,
+            close_timeout=CLOSE_SECONDS,
+            max_size=FRAME_BYTES_MAX,
+            # Reading must go on however slow the local server is, for the answers to pings: the server sends only so
+            # far ahead.
+            max_queue=None,
+        )
+    except InvalidStatus as error:
+        status = error.response.status_code
+        raise _refused(status, _detail(error.response.body) or f"the server answered {status}") from error
+    except InvalidURI as error:
+        raise Ended(f"the API's URL cannot be used: {error}", "correct --api-url", ExitCode.USAGE) from error
+    except (InvalidProxy, ImportError) as error:
+        remedy = "correct HTTPS_PROXY, or except the server with NO_PROXY"
+        raise Ended(f"the proxy of this environment cannot be used: {error}", remedy, ExitCode.USAGE) from error
+    except TimeoutError as error:
+        raise Lost(f"no answer within {OPEN_SECONDS:g} s") from error
+    except (OSError, InvalidHandshake, EOFError) as error:
+        raise Lost(reason(error)) from error
+
+
+def end_of(error: ConnectionClosed) -> Lost | Ended:
+    """What the end of a connection means."""
+    if error.rcvd is None:
+        heard = error.sent is None or "keepalive" not in error.sent.reason
+        return Lost("the connection was cut" if heard else "nothing is heard of the server")
+    code = error.rcvd.code
+    if code in _ENDS:
+        cause, remedy, exit_code = _ENDS[code]
+        return Ended(cause, remedy, exit_code, unknown=code == _GONE)
+    if code == _RESTARTING:
+        return Lost("the server restarts")
+    return Lost(f"the server closed the connection ({code}{f', {error.rcvd.reason}' if error.rcvd.reason else ''})")
+
+
+def reason(error: BaseException) -> str:
+    """Why there is no connection, in a few words."""
+    if isinstance(error, ConnectionRefusedError) or "Multiple exceptions" in str(error):
+        return "no server answers there (connection refused)"
+    if isinstance(error, EOFError):
+        return "the connection was cut"
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+
+
+def _refused(status: int, detail: str) -> Lost | Ended:
+    if status in _PASSING or status >= 500:
+        return Lost(detail)
+    if status in {401, 403}:
+        return Ended(detail, "check the key: --api-key, UPLIFT_API_KEY or the profile", ExitCode.NOT_ALLOWED)
+    if status == 404:
+        return Ended(detail, "start again: the session was ended, or nobody used it for a day", ExitCode.NOT_FOUND)
+    return Ended(detail, "start again", ExitCode.FAILED)
+
+
+def _detail(body: bytes | bytearray) -> str:
+    try:
+        problem = json.loads(body)
+    except ValueError:
+        return ""
+    detail = problem.get("detail") if isinstance(problem, dict) else None
+    return detail if isinstance(detail, str) else ""

@@ -1,0 +1,69 @@
+"""Where events are handed over: `--forward-to`, as written, read strictly once."""
+
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+@dataclass(frozen=True)
+class Target:
+    """The address of a local server, and the path that takes webhooks."""
+
+    scheme: str
+    host: str
+    port: int
+    path: str
+    """With the query, where there is one."""
+
+    @property
+    def authority(self) -> str:
+        """The host and port as a `host` header has them."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == _PORTS[self.scheme] else f"{host}:{self.port}"
+
+    @property
+    def origin(self) -> str:
+        """Without the path."""
+        return f"{self.scheme}://{self.authority}"
+
+    @property
+    def url(self) -> str:
+        """All of it."""
+        return self.origin + self.path
+
+    @property
+    def local(self) -> bool:
+        """Whether it is this machine beyond doubt."""
+        return self.host in LOCAL_HOSTS
+
+
+_PORTS = {"http": 80, "https": 443}
+
+
+def read_target(text: str) -> Target:
+    """From `5000`, `:5000/path`, `/path`, `host:port/path` or a URL. Raises ValueError, which says what is wrong."""
+    written = text.strip()
+    if written.isdecimal() or written.partition("/")[0].isdecimal():
+        written = f"localhost:{written}"
+    elif written.startswith((":", "/")):
+        written = f"localhost{written}"
+    if "://" not in written:
+        written = f"http://{written}"
+    if not all("!" <= character <= "~" for character in written):
+        raise ValueError("it contains a space, or a character that a URL cannot contain")
+    try:
+        parts = urlsplit(written)
+        port = parts.port
+    except ValueError as error:
+        raise ValueError(f"it is no URL: {error}") from error
+    if parts.scheme not in _PORTS:
+        raise ValueError(f"it begins with {parts.scheme}://, but only http:// and https:// are possible")
+    if not parts.hostname:
+        raise ValueError("it names no host")
+    if "@" in parts.netloc:
+        raise ValueError("it contains a user name or password")
+    if port == 0:
+        raise ValueError("its port is 0")
+    path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    return Target(parts.scheme, parts.hostname, _PORTS[parts.scheme] if port is None else port, path)

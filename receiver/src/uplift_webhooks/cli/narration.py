@@ -1,0 +1,118 @@
+"""What `uplift listen` tells: states on standard error, one line a delivery on standard output."""
+
+import json
+import time
+from typing import Any, Final
+
+from uplift_webhooks.cli.listening.frames import Answer, EventFrame
+from uplift_webhooks.cli.listening.target import Target
+from uplift_webhooks.cli.output import Output
+
+_SECRET_DOUBTED: Final = frozenset({400, 401})
+
+
+class Narration:
+    """The story of one session. What it says is true at that moment."""
+
+    def __init__(self, output: Output, made: dict[str, Any], target: Target | None) -> None:
+        output.streams = True
+        self._output = output
+        self._session: str = made["id"]
+        self._secret: str = made["secret"]
+        self._types: list[str] = made.get("event_types") or []
+        self._target = target
+        self._was_ready = False
+        self._hinted = False
+        output.state(f"Connecting: the session {self._session} is made")
+
+    def ready(self) -> None:
+        """The stream has begun."""
+        self._was_ready = True
+        what = ", ".join(self._types) or "all event types"
+        where = f"handed over to {self._target.url}" if self._target else "printed, and handed over to nobody"
+        self._output.state(f"Ready: {what}, {where}", "bold green")
+        self._output.state(
+            f"They are signed with a secret of your key's, not with an endpoint's:"
+            f"\n  export UPLIFT_WEBHOOK_SECRET={self._secret}"
+        )
+        if self._output.as_json:
+            self._output.json(
+                {
+                    "kind": "ready",
+                    "session": self._session,
+                    "event_types": self._types,
+                    "forward_to": self._target.url if self._target else None,
+                }
+            )
+
+    def reconnecting(self, why: str, wait_seconds: float) -> None:
+        """There is no connection."""
+        state = "Reconnecting" if self._was_ready else "Not connected yet"
+        self._output.state(f"{state}: {why}; next try in {wait_seconds:.1f} s", "yellow")
+
+    def reconnected(self) -> None:
+        """There is one again."""
+        self._output.state("Reconnected: goes on where it was", "green")
+        if self._output.as_json:
+            self._output.json({"kind": "reconnected", "session": self._session})
+
+    def local_away(self, reason: str) -> None:
+        """Your server cannot be connected to."""
+        assert self._target is not None, "events are handed over to it"
+        text = f"{self._target.origin} cannot be reached: {reason}"
+        if reason == "connection refused":
+            text = f"Nothing listens on {self._target.origin}: start your server; events wait for it"
+        self._output.state(text, "yellow")
+
+    def local_back(self) -> None:
+        """Your server can be connected to again."""
+        assert self._target is not None, "events are handed over to it"
+        self._output.state(f"{self._target.origin} listens", "green")
+
+    def delivery(self, event: EventFrame, answer: Answer, *, again: bool, comes_again: bool) -> None:
+        """An event was handed over, or is shown."""
+        if self._output.as_json:
+            self._output.json(self._object(event, answer, again=again))
+        elif self._target is None:
+            self._output.line(f"{_now()}  ", (event.type, "bold"), f"  {event.event}")
+        else:
+            style = "green" if answer.delivered else "red"
+            status = str(answer.status_code or "---")
+            remarks = [
+                *(["test"] if event.test else []),
+                *(["handed over again"] if again else []),
+                *(["comes again"] if comes_again else []),
+                *([answer.error] if answer.error else []),
+            ]
+            remark = f"  ({'; '.join(remarks)})" if remarks else ""
+            took = f"  {answer.duration_ms:>5} ms  "
+            self._output.line(f"{_now()}  ", (status, style), took, (event.type, "bold"), f"  {event.event}{remark}")
+        if answer.status_code in _SECRET_DOUBTED and not self._hinted:
+            self._hinted = True
+            self._output.state(
+                f"Your server answered {answer.status_code}: does it verify with the secret that is printed above?"
+                " It differs from those of endpoints.",
+                "yellow",
+            )
+
+    def _object(self, event: EventFrame, answer: Answer, *, again: bool) -> dict[str, Any]:
+        told = {
+            "kind": "delivery",
+            "event": event.event,
+            "type": event.type,
+            "status_code": answer.status_code,
+            "duration_ms": answer.duration_ms,
+            "duplicate": again,
+            "error": answer.error,
+            "delivery": event.delivery,
+            "created_at": event.created_at,
+            "test": event.test,
+        }
+        if self._target is None:
+            told["error"] = None
+            told["body"] = json.loads(event.body)
+        return told
+
+
+def _now() -> str:
+    return time.strftime("%H:%M:%S")

@@ -1,0 +1,117 @@
+"""Which server a command talks to, and with which key: options, environment, or a profile of the user's file."""
+
+import os
+import stat
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from uplift_webhooks.api import KEY_VARIABLE, URL_VARIABLE
+from uplift_webhooks.cli.errors import CliError, ExitCode
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+PROFILE_VARIABLE: Final = "UPLIFT_PROFILE"
+DEFAULT_PROFILE: Final = "default"
+_NAMES: Final = ("api_url", "api_key")
+
+
+@dataclass(frozen=True)
+class Access:
+    """A server's address, and the key to it."""
+
+    api_url: str
+    api_key: str = field(repr=False)
+    warning: str = ""
+    """What is wrong with where the key was found."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the options of a command say; None where they say nothing."""
+
+    api_url: str | None = None
+    api_key: str | None = field(default=None, repr=False)
+    profile: str | None = None
+
+
+def config_file(environ: Mapping[str, str]) -> Path:
+    """Where the user's profiles stand."""
+    home = environ.get("XDG_CONFIG_HOME") or "~/.config"
+    return Path(home).expanduser() / "uplift" / "config.toml"
+
+
+def find_access(asked: Asked, environ: Mapping[str, str] = os.environ, *, keyless: bool = False) -> Access:
+    """The server and the key: of the options; then of `--profile`, the environment or its profile, in this order.
+
+    `keyless`: there need be no key. Raises CliError; no message quotes a key.
+    """
+    file = config_file(environ)
+    set_there = {"api_url": environ.get(URL_VARIABLE, "").strip(), "api_key": environ.get(KEY_VARIABLE, "").strip()}
+    named = asked.profile or environ.get(PROFILE_VARIABLE, "").strip()
+    given = {"api_url": asked.api_url or "", "api_key": asked.api_key or ""}
+    # The file is not even looked at where it is not needed: a mistake in it would be in the way.
+    enough = all(given[name] or (set_there[name] and not asked.profile) for name in _NAMES)
+    profile = {} if enough else _profile(file, named)
+    layers = [given, profile, set_there] if asked.profile else [given, set_there, profile]
+    url = next((layer for layer in layers if layer.get("api_url")), {})
+    key = next((layer for layer in layers if layer.get("api_key")), {})
+    if not url:
+        remedy = f"set {URL_VARIABLE} to its address, give --api-url, or write a profile into {file}"
+        raise CliError("no server is named", remedy, ExitCode.USAGE)
+    if not key:
+        if keyless:
+            return Access(url["api_url"], "")
+        raise CliError(
+            "there is no key for the server",
+            f"set {KEY_VARIABLE} to a key of your account (sk_…), give --api-key, or write one into {file}",
+            ExitCode.NOT_ALLOWED,
+        )
+    if key is profile and profile.get("api_url") and profile["api_url"].rstrip("/") != url["api_url"].rstrip("/"):
+        # A key is for the server it was made by, and no other is to see it.
+        raise CliError(
+            f"the key of the profile {named or DEFAULT_PROFILE!r} is for {profile['api_url']}, not {url['api_url']}",
+            f"give the key with --api-key or {KEY_VARIABLE}",
+            ExitCode.USAGE,
+        )
+    return Access(url["api_url"], key["api_key"], _warning(file) if key is profile else "")
+
+
+def _profile(file: Path, name: str) -> dict[str, str]:
+    """What a profile of the file says; without a name, the default one, which need not be there."""
+    try:
+        text = file.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        if name:
+            raise CliError(f"there is no profile {name!r}", f"write it into {file}", ExitCode.USAGE) from None
+        return {}
+    except (OSError, UnicodeDecodeError) as error:
+        cause = f"{file} cannot be read: {getattr(error, 'strerror', None) or 'it is not UTF-8'}"
+        raise CliError(cause, "let this user read it, or write it anew", ExitCode.USAGE) from error
+    try:
+        profiles: dict[str, Any] = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise CliError(f"{file} is no TOML: {error}", "correct it", ExitCode.USAGE) from error
+    found = profiles.get(name or DEFAULT_PROFILE)
+    if found is None and not name:
+        return {}
+    if not isinstance(found, dict):
+        there = ", ".join(key for key, value in profiles.items() if isinstance(value, dict))
+        remedy = f"there are: {there}" if there else f"write it into {file}"
+        raise CliError(f"there is no profile {name or DEFAULT_PROFILE!r}", remedy, ExitCode.USAGE)
+    wrong = sorted(set(found) - set(_NAMES)) or sorted(key for key in found if not isinstance(found[key], str))
+    if wrong:
+        cause = f"{wrong[0]} in the profile {name or DEFAULT_PROFILE!r} of {file} is no setting, or no text"
+        raise CliError(cause, 'a profile has api_url = "…" and api_key = "…"', ExitCode.USAGE)
+    return {key: value.strip() for key, value in found.items()}
+
+
+def _warning(file: Path) -> str:
+    if os.name != "posix" or not file.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+        return ""
+    return f"{file} holds a key and can be read by others: chmod 600 {file}"

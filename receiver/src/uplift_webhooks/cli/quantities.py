@@ -1,0 +1,42 @@
+"""Durations, instants and shares, as people write them."""
+
+import re
+from datetime import datetime, timedelta, timezone
+from typing import Final
+
+_UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+_DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+
+
+def duration_seconds(text: str) -> float:
+    """From `15s`, `5m`, `1.5h` or `3d`. Raises ValueError, which says what is wrong."""
+    found = _DURATION.fullmatch(text.strip().lower())
+    if found is None:
+        raise ValueError(f"{text!r} is no duration; write it with a unit, such as 30s, 15m, 2h or 1d")
+    return float(found[1]) * _UNITS[found[2]]
+
+
+def since(text: str, now: datetime) -> str:
+    """Where to begin, for the API: an instant so long ago, or what else the API knows, as it was written."""
+    try:
+        seconds = duration_seconds(text)
+    except ValueError:
+        return text.strip()
+    return instant(now - timedelta(seconds=seconds))
+
+
+def instant(moment: datetime) -> str:
+    """ISO 8601, UTC, milliseconds."""
+    return moment.astimezone(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def share(text: str) -> float:
+    """From `20%` or `0.2`. Raises ValueError, which says what is wrong."""
+    written = text.strip()
+    try:
+        value = float(written[:-1]) / 100 if written.endswith("%") else float(written)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise ValueError(f"{text!r} is no share; write 20%, or 0.2")
+    return value

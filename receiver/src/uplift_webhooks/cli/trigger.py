@@ -1,0 +1,87 @@
+"""`uplift trigger`: an example of an event, to a listen session or to an endpoint, and what comes of it."""
+
+import platform
+from typing import Annotated, Any, Final
+
+import typer
+
+from uplift_webhooks.cli.calls import CallRefused, Calls, segment
+from uplift_webhooks.cli.endpoints import send_test
+from uplift_webhooks.cli.errors import CliError, ExitCode
+from uplift_webhooks.cli.events import unknown_type
+from uplift_webhooks.cli.listening.handover import ONLY_PRINTED
+from uplift_webhooks.cli.session import Session, command
+
+_PATH: Final = "/v1/listen-sessions"
+_SESSIONS_SEARCHED: Final = 200
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command of this module to the program."""
+    command(
+        app,
+        "trigger",
+        examples=(
+            "uplift trigger",
+            "uplift trigger movement.analytics.created",
+            "uplift trigger athlete.created --endpoint ep_0197f0c2",
+        ),
+    )(trigger)
+
+
+def trigger(
+    session: Session,
+    event_type: Annotated[
+        str | None, typer.Argument(metavar="[TYPE]", help="An event type; if absent, one that is wanted there.")
+    ] = None,
+    endpoint: Annotated[
+        str | None, typer.Option("--endpoint", help="Send it to this endpoint: id or unique beginning of it.")
+    ] = None,
+    listen_session: Annotated[
+        str | None,
+        typer.Option("--session", help="Send it to this listen session: id or unique beginning of it."),
+    ] = None,
+) -> None:
+    """Send the catalog's example of an event type, and say what came of it.
+
+    It goes to the `uplift listen` that was started last, on this machine if there is one, and to nobody else.
+    """
+    if endpoint is not None and listen_session is not None:
+        raise CliError("--endpoint and --session name two receivers", "give one of them", ExitCode.USAGE)
+    calls = session.calls()
+    if endpoint is not None:
+        send_test(session, calls, endpoint, event_type)
+        return
+    chosen = _session(calls, listen_session)
+    try:
+        tested = calls.post(f"{_PATH}/{segment(chosen['id'])}/test", {} if event_type is None else {"type": event_type})
+    except CallRefused as error:
+        if error.fields.get("type") == "event_type_unknown" and event_type is not None:
+            raise unknown_type(calls, event_type) from error
+        raise
+    session.output.fields({"session": chosen["id"], **tested})
+    _judge(tested)
+
+
+def _session(calls: Calls, text: str | None) -> dict[str, Any]:
+    """The session a person means; the newest that is connected, those of this machine first. Raises CliError."""
+    if text is not None:
+        return calls.one(_PATH, "listen session", "lsn_", text)
+    found = [each for each in calls.items(_PATH, limit=_SESSIONS_SEARCHED) if each.get("connected")]
+    if not found:
+        remedy = "start `uplift listen`, or name an endpoint with --endpoint"
+        raise CliError("no listen session is connected", remedy, ExitCode.NOT_FOUND)
+    return next((each for each in found if each.get("description") == platform.node()), found[0])
+
+
+def _judge(tested: dict[str, Any]) -> None:
+    """Return if the local server took it. Raises CliError."""
+    answer = tested.get("answer")
+    if answer is None:
+        raise CliError("there was no answer yet", "look at what `uplift listen` says, and at your server")
+    status = answer.get("status_code")
+    # A session that only prints has nobody to hand it to, and says so.
+    if status is None and answer.get("error") != ONLY_PRINTED:
+        raise CliError(str(answer.get("error") or "your server gave no answer"), "start or mend your server")
+    if status is not None and not 200 <= status <= 299:
+        raise CliError(f"your server answered {status}", "mend your server: only 200 to 299 are success")

@@ -1,0 +1,154 @@
+"""`uplift verify` and `uplift sign`: signatures by hand, without a server."""
+
+import json
+import math
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+
+from uplift_webhooks import SECRET_VARIABLE, Webhook, WebhookVerificationError
+from uplift_webhooks import testing as signing
+from uplift_webhooks.cli.errors import CliError, ExitCode
+from uplift_webhooks.cli.session import Session, command
+from uplift_webhooks.webhook import TOLERANCE_SECONDS
+
+BODY_BYTES_MAX: Final = 16 * 1024 * 1024
+
+Body = Annotated[str, typer.Argument(metavar="BODY", help="The file with the body's exact bytes; - is standard input.")]
+Secret = Annotated[
+    list[str] | None,
+    typer.Option("--secret", metavar="SECRET", help=f"In place of {SECRET_VARIABLE} (which nobody else sees)."),
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module to the program."""
+    command(
+        app,
+        "verify",
+        server=False,
+        examples=(
+            "uplift verify body.json --headers headers.txt --explain",
+            "uplift verify body.json -H 'webhook-id: …' -H 'webhook-timestamp: …' -H 'webhook-signature: v1,…'",
+        ),
+    )(verify)
+    command(
+        app,
+        "sign",
+        server=False,
+        examples=(
+            "uplift sign body.json",
+            "uplift sign body.json > headers.txt; curl -H @headers.txt --data-binary @body.json localhost:5000/webhook",
+        ),
+    )(sign)
+
+
+def verify(
+    session: Session,
+    body: Body,
+    header: Annotated[
+        list[str] | None, typer.Option("--header", "-H", metavar="'NAME: VALUE'", help="A header; repeatable.")
+    ] = None,
+    headers: Annotated[
+        str | None,
+        typer.Option("--headers", metavar="FILE", help="A file of headers: lines of NAME: VALUE, or a JSON object."),
+    ] = None,
+    secret: Secret = None,
+    any_age: Annotated[bool, typer.Option("--any-age", help="Accept a request that was signed long ago.")] = False,
+    allow_uplift_signature: Annotated[
+        bool, typer.Option("--allow-uplift-signature", help="Accept x-uplift-signature-256 alone.")
+    ] = False,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Try what usually goes wrong, and say what it probably is.")
+    ] = False,
+) -> None:
+    """Verify a request as the library does, and say why it fails."""
+    content = _read(body)
+    found = [_pair(each) for each in header or ()] + ([] if headers is None else _pairs(_read(headers)))
+    if not found:
+        raise CliError("there are no headers", "give them with -H or --headers", ExitCode.USAGE)
+    webhook = Webhook(
+        secret or None,
+        allow_uplift_signature=allow_uplift_signature,
+        tolerance_seconds=math.inf if any_age else TOLERANCE_SECONDS,
+    )
+    try:
+        webhook.verify(content, found)
+    except WebhookVerificationError as error:
+        if explain:
+            likely = webhook.explain(content, found)
+            raise CliError(f"{_sentence(likely.text)} [{likely.cause}]", _sentence(likely.hint)) from error
+        raise CliError(f"{_sentence(error.cause)} [{error.reason}]", _sentence(error.hint)) from error
+    if session.output.as_json:
+        session.output.json({"verified": True})
+    else:
+        session.output.line(("Verified", "green"), f": {len(content)} bytes, signed with this secret")
+
+
+def sign(
+    session: Session,
+    body: Body,
+    secret: Secret = None,
+    message_id: Annotated[
+        str | None, typer.Option("--id", help="What webhook-id says; if absent, the body's own id, or a new one.")
+    ] = None,
+    timestamp: Annotated[
+        int | None, typer.Option("--timestamp", min=0, help="When it is signed, in Unix seconds; if absent, now.")
+    ] = None,
+) -> None:
+    """Print the headers with which Uplift would send a body."""
+    content = _read(body)
+    signed_at = int(time.time()) if timestamp is None else timestamp
+    made = signing.sign(content, _secrets(secret), message_id=message_id, timestamp=signed_at)
+    if session.output.as_json:
+        session.output.json(made)
+        return
+    for name, value in made.items():
+        session.output.line(f"{name}: {value}")
+
+
+def _secrets(given: list[str] | None) -> list[str]:
+    """Those of the option, or of the environment. Raises CliError."""
+    found = given or os.environ.get(SECRET_VARIABLE, "").split()
+    if not found:
+        raise CliError("there is no secret", f"set {SECRET_VARIABLE}, or give --secret", ExitCode.USAGE)
+    return found
+
+
+def _read(file: str) -> bytes:
+    """A file's bytes, as they are. Raises CliError."""
+    try:
+        if file == "-":
+            return sys.stdin.buffer.read(BODY_BYTES_MAX)
+        with Path(file).open("rb") as opened:
+            return opened.read(BODY_BYTES_MAX)
+    except OSError as error:
+        raise CliError(f"{file} cannot be read: {error.strerror}", "name a file that can", ExitCode.USAGE) from error
+
+
+def _pairs(content: bytes) -> list[tuple[str, str]]:
+    """The headers of a file: as a JSON object, or as lines, of which the request's first may be one."""
+    text = content.decode("latin-1")
+    if text.lstrip().startswith("{"):
+        try:
+            value: Any = json.loads(content)
+        except ValueError as error:
+            raise CliError(f"the headers are no JSON: {error}", "correct the file", ExitCode.USAGE) from error
+        return [(name, str(each)) for name, each in value.items()]
+    lines = [line.strip("\r") for line in text.split("\n") if line.strip()]
+    return [_pair(line) for number, line in enumerate(lines) if number or ":" in line.partition(" ")[0]]
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, separator, value = text.partition(":")
+    if not separator or not name.strip():
+        raise CliError(f"{text!r} is no header", "write it as NAME: VALUE", ExitCode.USAGE)
+    return name.strip(), value.strip()
+
+
+def _sentence(text: str) -> str:
+    return text[:1].lower() + text[1:].rstrip(".")

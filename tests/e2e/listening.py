@@ -1,0 +1,170 @@
+"""`uplift` as its users run it: a process with its two streams read, and a network that can be cut."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from .harness import Server, wait_for
+
+PROGRAM = str(Path(sys.executable).with_name("uplift"))
+
+
+def environment(server: Server, key: str, url: str | None = None) -> dict[str, str]:
+    """What `uplift` finds in its environment; `HOME` has no profiles."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("UPLIFT_")}
+    home = {"HOME": str(server.data), "XDG_CONFIG_HOME": str(server.data), "COLUMNS": "200"}
+    return {**inherited, **home, "UPLIFT_API_URL": url or server.url, "UPLIFT_API_KEY": key}
+
+
+def uplift(environ: dict[str, str], *arguments: str, within: float = 30) -> "subprocess.CompletedProcess[str]":
+    """Run a command to its end."""
+    return subprocess.run(
+        [PROGRAM, *arguments], env=environ, check=False, capture_output=True, text=True, timeout=within
+    )
+
+
+class Listening:
+    """A running `uplift listen`."""
+
+    def __init__(self, environ: dict[str, str], *arguments: str) -> None:
+        self.out: list[str] = []
+        self.err: list[str] = []
+        self.process = subprocess.Popen(
+            [PROGRAM, "listen", *arguments], env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        assert self.process.stdout is not None
+        assert self.process.stderr is not None
+        self._threads = [
+            threading.Thread(target=_drain, args=each, daemon=True)
+            for each in ((self.process.stdout, self.out), (self.process.stderr, self.err))
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def until(self, beginning: str, within: float = 20) -> str:
+        """Wait for a state, by the beginning of its line."""
+        return wait_for(
+            lambda: next((line for line in list(self.err) if line.startswith(beginning)), None),
+            f"{beginning!r} in {self.err}",
+            within,
+        )
+
+    def ready(self) -> "Listening":
+        """Wait until it says so."""
+        self.until("Ready")
+        return self
+
+    def count(self, beginning: str) -> int:
+        """How many lines of states begin so."""
+        return sum(line.startswith(beginning) for line in list(self.err))
+
+    def told(self, kind: str) -> list[dict[str, Any]]:
+        """The objects of a kind that it printed."""
+        found = [json.loads(line) for line in list(self.out)]
+        return [each for each in found if each["kind"] == kind]
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Ask it to stop; its exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        return self.ended()
+
+    def ended(self, within: float = 20) -> int:
+        """Wait for its end; its exit code."""
+        code = self.process.wait(within)
+        for thread in self._threads:
+            thread.join(5)
+        return code
+
+    def close(self) -> None:
+        """Leave nothing behind."""
+        if self.process.poll() is None:
+            self.process.kill()
+        self.ended()
+
+
+def _drain(stream: Any, lines: list[str]) -> None:
+    with stream:
+        lines.extend(iter(stream.readline, ""))
+
+
+class Network:
+    """A way to a port of this machine that can be cut: connections end, or fall silent, and none is made."""
+
+    def __init__(self, port: int) -> None:
+        self._target = port
+        self._down = False
+        self._silent = threading.Event()
+        self._pairs: set[tuple[socket.socket, socket.socket]] = set()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._closing = False
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def cut(self) -> None:
+        """End all connections; new ones are closed at once."""
+        self._down = True
+        for pair in list(self._pairs):
+            for each in pair:
+                with suppress(OSError):
+                    each.shutdown(socket.SHUT_RDWR)
+
+    def silence(self) -> None:
+        """Let nothing through, and end nothing: as where a cable is pulled."""
+        self._silent.set()
+
+    def mend(self) -> None:
+        """Be a good network again; what was silenced stays so."""
+        self._down = False
+        self._silent = threading.Event()
+
+    def close(self) -> None:
+        """Leave nothing behind."""
+        self._closing = True
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self.cut()
+
+    def _accept(self) -> None:
+        while not self._closing:
+            try:
+                near, _ = self._listener.accept()
+            except OSError:
+                return
+            try:
+                if self._down:
+                    raise ConnectionError
+                far = socket.create_connection(("127.0.0.1", self._target), 5)
+            except OSError:
+                near.close()
+                continue
+            far.settimeout(None)
+            threading.Thread(target=self._serve, args=(near, far, self._silent), daemon=True).start()
+
+    def _serve(self, near: socket.socket, far: socket.socket, silent: threading.Event) -> None:
+        with near, far:
+            self._pairs.add((near, far))
+            back = threading.Thread(target=_carry, args=(far, near, silent), daemon=True)
+            back.start()
+            _carry(near, far, silent)
+            back.join()
+            self._pairs.discard((near, far))
+
+
+def _carry(one: socket.socket, other: socket.socket, silent: threading.Event) -> None:
+    with suppress(OSError):
+        while data := one.recv(65_536):
+            if not silent.is_set():
+                other.sendall(data)
+    for each in (one, other):
+        with suppress(OSError):
+            each.shutdown(socket.SHUT_RDWR)

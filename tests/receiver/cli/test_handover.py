@@ -1,0 +1,275 @@
+"""Handing over to local servers of every kind, over real sockets."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import pytest
+
+from uplift_webhooks import Webhook
+from uplift_webhooks.cli.listening.frames import Answer, EventFrame
+from uplift_webhooks.cli.listening.handover import CUT_OFF_TIMES_MAX, Handover
+from uplift_webhooks.cli.listening.local_server import CutOff, LocalServer
+from uplift_webhooks.cli.listening.target import read_target
+
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+BODY = b'{"id":"e1","type":"test.numbered","data":{}}'
+EVENT = EventFrame("p1", "e1", "test.numbered", "2026-01-01T00:00:00.000Z", "dlv_1", False, BODY)
+
+
+@dataclass
+class Local:
+    """A server that answers its requests, in turn, with given bytes, and closes where they are None."""
+
+    answers: list[bytes | None]
+    port: int = 0
+    heads: list[bytes] = field(default_factory=list)
+    bodies: list[bytes] = field(default_factory=list)
+    connections: int = 0
+    then_close: bool = False
+
+    async def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        try:
+            while await self._answered(reader, writer):
+                pass
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+
+    async def _answered(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r")[0])
+        self.heads.append(head)
+        self.bodies.append(await reader.readexactly(length))
+        said = self.answers.pop(0) if self.answers else OK
+        if said is None:
+            return False
+        writer.write(said)
+        await writer.drain()
+        return not self.then_close
+
+    def header(self, name: str, number: int = -1) -> str | None:
+        for line in self.heads[number].decode().split("\r\n"):
+            if line.lower().startswith(f"{name}: "):
+                return line.partition(": ")[2]
+        return None
+
+    @asynccontextmanager
+    async def serving(self, port: int = 0) -> AsyncIterator["Local"]:
+        server = await asyncio.start_server(self.connected, "127.0.0.1", port)
+        self.port = server.sockets[0].getsockname()[1]
+        try:
+            yield self
+        finally:
+            server.close()
+
+
+@dataclass
+class Told:
+    lines: list[str] = field(default_factory=list)
+
+    def local_away(self, reason: str) -> None:
+        self.lines.append(f"away: {reason}")
+
+    def local_back(self) -> None:
+        self.lines.append("back")
+
+
+def server_of(local: Local, *, seconds: float = 5) -> LocalServer:
+    return LocalServer(read_target(f"127.0.0.1:{local.port}/hook?x=1"), timeout_seconds=seconds)
+
+
+def handover(local: Local, told: Told, *, patience: float = 5) -> Handover:
+    return Handover(server_of(local), SECRET, told, docs_url="https://api.example/docs", patience_seconds=patience)
+
+
+async def test_the_request_is_one_of_uplifts_signed_now() -> None:
+    told = Told()
+    async with Local([]).serving() as local:
+        hand = handover(local, told)
+        answer, times = await hand.take(EVENT, 0)
+        assert (answer.status_code, answer.body, times, told.lines) == (200, "ok", 1, [])
+        assert local.heads[0].startswith(b"POST /hook?x=1 HTTP/1.1\r\nhost: 127.0.0.1:")
+        headers = dict(line.split(": ", 1) for line in local.heads[0].decode().split("\r\n")[1:-2])
+        Webhook(SECRET).verify(local.bodies[0], headers)
+        assert headers["webhook-id"] == "e1"
+        assert headers["x-uplift-event"] == "test.numbered"
+        assert headers["x-uplift-delivery"] == "dlv_1"
+        assert headers["x-uplift-attempt"] == "1"
+        assert headers["user-agent"].endswith("(+https://api.example/docs)")
+        assert "x-uplift-redelivered" not in headers
+        assert local.bodies[0] == BODY
+        # Once more is marked, and over the same connection.
+        await hand.take(EVENT, times)
+        assert (local.header("x-uplift-redelivered"), local.header("x-uplift-attempt")) == ("true", "2")
+        assert local.connections == 1
+        hand.close()
+
+
+@pytest.mark.parametrize(
+    ("said", "status", "body"),
+    [
+        (b"HTTP/1.1 204 No Content\r\n\r\n", 204, ""),
+        (b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" + OK, 200, "ok"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2;x=1\r\nok\r\n0\r\nTrailer: x\r\n\r\n", 200, "ok"),
+        (b"HTTP/1.1 500 Oh\r\ncontent-length: 0\r\n\r\n", 500, ""),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 2000\r\n\r\n" + b"x" * 2000, 200, "x" * 1024),
+        (b"HTTP/1.1 404\r\nContent-Length: 1\r\n\r\n\xff", 404, "\ufffd"),
+    ],
+)
+async def test_answers_that_keep_the_connection(said: bytes, status: int, body: str) -> None:
+    async with Local([said, said]).serving() as local:
+        server = server_of(local)
+        for _ in range(2):
+            answer = await server.post({}, b"{}")
+            assert (answer.status_code, answer.body, answer.error) == (status, body, None)
+        assert local.connections == 1
+        server.close()
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok",
+        b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok",
+        b"HTTP/1.1 200 OK\r\n\r\nok",
+    ],
+)
+async def test_answers_that_end_the_connection(said: bytes) -> None:
+    async with Local([said, said], then_close=True).serving() as local:
+        server = server_of(local)
+        for _ in range(2):
+            answer = await server.post({}, b"{}")
+            assert (answer.status_code, answer.body) == (200, "ok")
+        assert local.connections == 2
+
+
+async def test_a_body_without_end_is_read_no_further_than_it_may() -> None:
+    long = b"HTTP/1.1 200 OK\r\nContent-Length: 9000000\r\n\r\n" + b"x" * 5_000_000
+    endless = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + (b"10000\r\n" + b"x" * 65_536 + b"\r\n") * 80
+    async with Local([long, endless]).serving() as local:
+        server = server_of(local)
+        for _ in range(2):
+            answer = await server.post({}, b"{}")
+            assert (answer.status_code, len(answer.body)) == (200, 1024)
+        assert local.connections == 2
+        server.close()
+
+
+@pytest.mark.parametrize(
+    ("said", "error"),
+    [
+        (b"220 smtp.example ESMTP\r\n\r\n", "it does not begin as HTTP does"),
+        (b"HTTP/1.1 abc OK\r\n\r\n", "it does not begin as HTTP does"),
+        (b"HTTP/1.1 101 Switching\r\n\r\n", "it answered 101, a change of protocol"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n", "its content-length is no number"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", "one of its chunks has no size"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-1\r\n", "one of its chunks has no size"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + b"1" * 70_000, "a line of its body is too long"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf", "it ended amid its body"),
+        (b"HTTP/1.1 200 OK\r\nContent-", "it ended amid its head, or is no HTTP"),
+        (b"HTTP/1.1 200 OK\r\nX: " + b"x" * 70_000, "its head is longer than 65536 bytes"),
+    ],
+)
+async def test_what_is_no_http_is_an_answer_that_says_so(said: bytes, error: str) -> None:
+    async with Local([said], then_close=True).serving() as local:
+        answer = await server_of(local).post({}, b"{}")
+        assert (answer.status_code, answer.error) == (None, error)
+        assert len(local.bodies) == 1
+
+
+async def test_no_answer_in_time_is_an_answer_that_says_so() -> None:
+    async with Local([b"HTTP/1.1 200 OK\r\n"]).serving() as local:
+        server = server_of(local, seconds=0.1)
+        answer = await server.post({}, b"{}")
+        assert (answer.status_code, answer.error) == (None, "no answer within 0.1 s")
+        assert answer.duration_ms >= 99
+        # What comes late is not taken for the next answer.
+        assert (await server.post({}, b"{}")).status_code == 200
+        assert local.connections == 2
+        server.close()
+
+
+async def test_more_than_was_announced_is_not_taken_for_the_next_answer() -> None:
+    async with Local([OK + b"and more"]).serving() as local:
+        server = server_of(local)
+        assert (await server.post({}, b"{}")).status_code == 200
+        with pytest.raises(CutOff):
+            await server.post({}, b"{}")
+        assert (await server.post({}, b"{}")).status_code == 200
+        server.close()
+
+
+async def test_a_kept_connection_that_was_closed_is_replaced_unnoticed() -> None:
+    told = Told()
+    async with Local([OK], then_close=True).serving() as local:
+        hand = handover(local, told)
+        await hand.take(EVENT, 0)
+        await asyncio.sleep(0.05)  # until the end of the connection has come
+        answer, times = await hand.take(EVENT, 0)
+        assert (answer.status_code, times, local.connections) == (200, 1, 2)
+        assert local.header("x-uplift-redelivered") is None
+        hand.close()
+
+
+async def test_a_server_that_cuts_off_gets_it_a_few_times_more() -> None:
+    async with Local([None, OK]).serving() as local:
+        hand = handover(local, Told())
+        answer, times = await hand.take(EVENT, 0)
+        hand.close()
+        assert (answer.status_code, times) == (200, 2)
+        assert [local.header("x-uplift-redelivered", number) for number in (0, 1)] == [None, "true"]
+    async with Local([None] * 9).serving() as local:
+        answer, times = await handover(local, Told()).take(EVENT, 0)
+        assert (answer.status_code, times, len(local.bodies)) == (None, CUT_OFF_TIMES_MAX, CUT_OFF_TIMES_MAX)
+        assert answer.error == "the local server ended the connection without an answer: the connection was closed"
+
+
+async def test_a_server_that_is_away_is_waited_for_and_told_of_once() -> None:
+    told = Told()
+    async with Local([]).serving() as local:
+        pass
+    hand = handover(local, told)
+    await hand.probe()
+    taking = asyncio.ensure_future(hand.take(EVENT, 0))
+    await asyncio.sleep(0.3)  # a few tries
+    assert not taking.done()
+    async with local.serving(local.port):
+        answer, times = await taking
+        assert (answer.status_code, times) == (200, 1)
+        assert local.header("x-uplift-redelivered") is None
+        hand.close()
+    assert told.lines == ["away: connection refused", "back"]
+
+
+async def test_a_server_that_stays_away_is_waited_for_no_longer_than_that() -> None:
+    told = Told()
+    async with Local([]).serving() as local:
+        pass
+    hand = handover(local, told, patience=0.3)
+    for _ in range(2):
+        answer, times = await hand.take(EVENT, 0)
+        assert (answer.status_code, times) == (None, 0)
+        assert answer.error == "the local server cannot be connected to: connection refused"
+        assert answer.duration_ms < 3000
+    assert told.lines == ["away: connection refused"]
+
+
+async def test_hosts_that_do_not_exist_are_told_of() -> None:
+    told = Told()
+    server = LocalServer(read_target("http://no-such-host.invalid/x"), timeout_seconds=1)
+    hand = Handover(server, SECRET, told, docs_url="x", patience_seconds=0.05)
+    answer, _ = await hand.take(EVENT, 0)
+    assert answer.status_code is None
+    assert told.lines[0].startswith("away: ")
+
+
+def test_what_counts_as_delivered() -> None:
+    statuses: Callable[[int | None], bool] = lambda status: Answer(status, 0).delivered  # noqa: E731
+    assert [statuses(each) for each in (200, 299, 199, 300, 500, None)] == [True, True, False, False, False, False]
+    assert json.loads(BODY)["id"] == EVENT.event

@@ -1,0 +1,115 @@
+"""Which server and key a command takes: options, environment, profiles, and what is wrong with them."""
+
+from pathlib import Path
+
+import pytest
+
+from uplift_webhooks.cli.errors import CliError, ExitCode
+from uplift_webhooks.cli.profiles import Asked, find_access
+
+FILE = """
+[default]
+api_url = "https://default.example"
+api_key = "sk_default"
+
+[staging]
+api_url = "https://staging.example/"
+api_key = "sk_staging"
+"""
+ENVIRONMENT = {"UPLIFT_API_URL": "https://environment.example", "UPLIFT_API_KEY": "sk_environment"}
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> dict[str, str]:
+    file = tmp_path / "uplift/config.toml"
+    file.parent.mkdir()
+    file.write_text(FILE)
+    file.chmod(0o600)
+    return {"XDG_CONFIG_HOME": str(tmp_path)}
+
+
+@pytest.mark.parametrize(
+    ("asked", "environ", "found"),
+    [
+        (Asked(), {}, ("https://default.example", "sk_default")),
+        (Asked(), ENVIRONMENT, ("https://environment.example", "sk_environment")),
+        (Asked(), {"UPLIFT_PROFILE": "staging"}, ("https://staging.example/", "sk_staging")),
+        (Asked(), {"UPLIFT_PROFILE": "staging", **ENVIRONMENT}, ("https://environment.example", "sk_environment")),
+        (Asked(profile="staging"), ENVIRONMENT, ("https://staging.example/", "sk_staging")),
+        (Asked(api_url="https://option.example"), ENVIRONMENT, ("https://option.example", "sk_environment")),
+        (Asked("https://o.example", "sk_o", "staging"), ENVIRONMENT, ("https://o.example", "sk_o")),
+        (
+            Asked(api_url="https://staging.example"),
+            {"UPLIFT_PROFILE": "staging"},
+            ("https://staging.example", "sk_staging"),
+        ),
+    ],
+)
+def test_what_is_said_more_exactly_wins(
+    asked: Asked, environ: dict[str, str], found: tuple[str, str], home: dict[str, str]
+) -> None:
+    access = find_access(asked, {**home, **environ})
+    assert (access.api_url, access.api_key, access.warning) == (*found, "")
+    assert access.api_key not in repr(access)
+
+
+def test_a_profiles_key_goes_to_its_own_server_alone(home: dict[str, str]) -> None:
+    with pytest.raises(CliError) as refused:
+        find_access(Asked(api_url="https://other.example"), home)
+    assert refused.value.code is ExitCode.USAGE
+    assert "sk_default" not in refused.value.cause + refused.value.remedy
+    with pytest.raises(CliError):
+        find_access(Asked(), {**home, "UPLIFT_API_URL": "https://other.example"})
+
+
+def test_a_file_that_others_can_read_is_warned_about(home: dict[str, str]) -> None:
+    file = Path(home["XDG_CONFIG_HOME"]) / "uplift/config.toml"
+    for mode in (0o640, 0o604):
+        file.chmod(mode)
+        assert find_access(Asked(), home).warning == f"{file} holds a key and can be read by others: chmod 600 {file}"
+        assert find_access(Asked(), {**home, **ENVIRONMENT}).warning == ""
+
+
+def test_nothing_said(tmp_path: Path) -> None:
+    nowhere = {"XDG_CONFIG_HOME": str(tmp_path)}
+    with pytest.raises(CliError) as refused:
+        find_access(Asked(), nowhere)
+    assert (refused.value.code, refused.value.cause) == (ExitCode.USAGE, "no server is named")
+    with pytest.raises(CliError) as refused:
+        find_access(Asked(api_url="https://x.example"), nowhere)
+    assert refused.value.code is ExitCode.NOT_ALLOWED
+    assert find_access(Asked(api_url="https://x.example"), nowhere, keyless=True).api_key == ""
+    with pytest.raises(CliError) as refused:
+        find_access(Asked(profile="staging"), nowhere)
+    assert refused.value.cause == "there is no profile 'staging'"
+
+
+@pytest.mark.parametrize(
+    ("text", "cause"),
+    [
+        ("[default", "is no TOML"),
+        ("[default]\napi_kye = 'x'", "api_kye in the profile 'default'"),
+        ("[default]\napi_key = 5", "api_key in the profile 'default'"),
+        ("default = 5", "there is no profile 'default'"),
+    ],
+)
+def test_mistakes_in_the_file(text: str, cause: str, home: dict[str, str]) -> None:
+    (Path(home["XDG_CONFIG_HOME"]) / "uplift/config.toml").write_text(text)
+    with pytest.raises(CliError) as refused:
+        find_access(Asked(), home)
+    assert cause in refused.value.cause
+    assert refused.value.code is ExitCode.USAGE
+    # Where the file is not needed, it is not in the way.
+    assert find_access(Asked(), {**home, **ENVIRONMENT}).api_key == "sk_environment"
+
+
+def test_a_profile_that_does_not_exist_is_told_with_those_that_do(home: dict[str, str]) -> None:
+    with pytest.raises(CliError) as refused:
+        find_access(Asked(profile="prod"), home)
+    assert refused.value.remedy == "there are: default, staging"
+
+
+def test_a_file_that_cannot_be_read(home: dict[str, str]) -> None:
+    (Path(home["XDG_CONFIG_HOME"]) / "uplift/config.toml").write_bytes(b"\xff")
+    with pytest.raises(CliError, match="it is not UTF-8"):
+        find_access(Asked(), home)

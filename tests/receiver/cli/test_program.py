@@ -1,0 +1,186 @@
+"""The manners of `uplift`: help with examples, two lines for an error, exit codes, JSON, and no traceback unasked."""
+
+import builtins
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner, Result
+
+from uplift_webhooks import __version__, cli
+from uplift_webhooks.cli import ips
+from uplift_webhooks.cli.main import app
+from uplift_webhooks.testing import sign
+
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+SERVERLESS = {("verify",), ("sign",)}
+
+
+@pytest.fixture(autouse=True)
+def _place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    for name in ("UPLIFT_API_URL", "UPLIFT_API_KEY", "UPLIFT_PROFILE", "UPLIFT_WEBHOOK_SECRET"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def run(*arguments: str, **environ: str) -> Result:
+    return CliRunner().invoke(app, list(arguments), env=environ)
+
+
+def leaves(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    inner = getattr(group, "commands", None)
+    if inner is None:
+        yield path, group
+        return
+    for name, each in inner.items():
+        yield from leaves(each, (*path, name))
+
+
+COMMANDS = dict(leaves(typer.main.get_command(app)))
+
+
+def test_the_commands_are_those_of_the_contract() -> None:
+    assert {path[0] for path in COMMANDS} == {
+        "listen", "trigger", "verify", "sign", "events", "deliveries", "endpoints", "ips",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
+def test_every_command_has_help_examples_and_the_shared_options(path: tuple[str, ...]) -> None:
+    result = run(*path, "--help")
+    assert result.exit_code == 0
+    server = () if path in SERVERLESS else ("--api-url", "--api-key", "--profile")
+    for text in ("Examples:", f"uplift {path[0]}", "--json", "--debug", *server):
+        assert text in result.stdout
+
+
+def test_version_and_wrong_usage() -> None:
+    assert run("--version").stdout == f"uplift {__version__}\n"
+    for wrong in (["nonsense"], ["verify"], ["deliveries", "--limit", "0"], ["events", "--nonsense"]):
+        assert run(*wrong).exit_code == 2
+        [line] = run(*wrong, "--json").stderr.splitlines()
+        assert json.loads(line)["error"]["exit_code"] == 2
+
+
+def test_an_error_is_one_line_of_cause_and_one_of_remedy() -> None:
+    result = run("events", UPLIFT_API_KEY="sk_1")
+    assert (result.exit_code, result.stdout) == (2, "")
+    cause, remedy = result.stderr.splitlines()
+    assert cause == "Error: no server is named"
+    assert remedy.startswith("Remedy: set UPLIFT_API_URL to its address, give --api-url, or write a profile into ")
+    error = json.loads(run("events", "--json", UPLIFT_API_KEY="sk_1").stderr)["error"]
+    assert (error["cause"], error["exit_code"]) == ("no server is named", 2)
+    assert run("events", UPLIFT_API_URL="http://127.0.0.1:9", UPLIFT_API_KEY="").exit_code == 3
+    assert run("events", UPLIFT_API_URL="nonsense", UPLIFT_API_KEY="sk_1").exit_code == 2
+    assert run("ips", UPLIFT_API_URL="http://127.0.0.1:9").exit_code == 75
+
+
+def test_only_debug_shows_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("oh")
+
+    monkeypatch.setattr(ips.Session, "calls", broken)
+    result = run("ips")
+    assert result.exit_code == 1
+    assert result.stderr.splitlines() == [
+        "Error: this should not happen: RuntimeError: oh",
+        "Remedy: run the command again with --debug, and report what it shows",
+    ]
+    assert "Traceback" in run("ips", "--debug").stderr
+
+
+def test_without_its_packages_it_says_how_to_get_them(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = builtins.__import__
+
+    def missing(name: str, *others: Any) -> Any:
+        if name == "uplift_webhooks.cli.main":
+            raise ModuleNotFoundError("No module named 'typer'", name="typer")
+        return found(name, *others)
+
+    monkeypatch.setattr(builtins, "__import__", missing)
+    with pytest.raises(SystemExit) as ended:
+        cli.run()
+    assert ended.value.code == 1
+    assert "pip install 'uplift-webhooks[cli]'" in capsys.readouterr().err
+
+
+def test_sign_and_verify_agree(tmp_path: Path) -> None:
+    body = tmp_path / "body.json"
+    body.write_bytes(b'{"id": "e1"}\n')
+    signed = run("sign", "body.json", UPLIFT_WEBHOOK_SECRET=SECRET)
+    assert signed.exit_code == 0
+    assert "webhook-id: e1\n" in signed.stdout
+    (tmp_path / "headers.txt").write_text(signed.stdout)
+    verified = run("verify", "body.json", "--headers", "headers.txt", UPLIFT_WEBHOOK_SECRET=SECRET)
+    assert (verified.exit_code, verified.stdout) == (0, "Verified: 13 bytes, signed with this secret\n")
+    (tmp_path / "headers.json").write_text(run("sign", "body.json", "--secret", SECRET, "--json").stdout)
+    again = run("verify", "body.json", "--headers", "headers.json", "--secret", SECRET, "--json")
+    assert (again.exit_code, json.loads(again.stdout)) == (0, {"verified": True})
+    # A file as a tool saved it, with the request's first line.
+    (tmp_path / "head.txt").write_bytes(b"POST /webhook HTTP/1.1\r\n" + signed.stdout.replace("\n", "\r\n").encode())
+    assert run("verify", "body.json", "--headers", "head.txt", "--secret", SECRET).exit_code == 0
+
+
+def test_verify_says_why_not(tmp_path: Path) -> None:
+    body = tmp_path / "body.json"
+    body.write_bytes(b"{}")
+    headers = sign(b"{}", SECRET, timestamp=1_600_000_000)
+    options = [part for name, value in headers.items() for part in ("-H", f"{name}: {value}")]
+    old = run("verify", "body.json", *options, UPLIFT_WEBHOOK_SECRET=SECRET)
+    assert old.exit_code == 1
+    assert "[timestamp_too_old]" in old.stderr
+    assert run("verify", "body.json", *options, "--any-age", UPLIFT_WEBHOOK_SECRET=SECRET).exit_code == 0
+    other = run("verify", "body.json", *options, "--any-age", UPLIFT_WEBHOOK_SECRET="0123456789abcdef")
+    assert "[no_matching_signature]" in other.stderr
+    alone = ["-H", f"x-uplift-signature-256: {headers['x-uplift-signature-256']}", "--secret", SECRET]
+    assert "[missing_header]" in run("verify", "body.json", *alone).stderr
+    assert run("verify", "body.json", *alone, "--allow-uplift-signature").exit_code == 0
+    assert SECRET not in old.stderr + other.stderr
+
+
+def test_verify_explains_what_probably_went_wrong(tmp_path: Path) -> None:
+    sent = b'{"id":"e1","type":"test.numbered","created":1,"data":{"number":1}}'
+    headers = sign(sent, SECRET)
+    options = [part for name, value in headers.items() for part in ("-H", f"{name}: {value}")]
+    (tmp_path / "body.json").write_text(json.dumps(json.loads(sent), indent=2))
+    plain = run("verify", "body.json", *options, UPLIFT_WEBHOOK_SECRET=SECRET)
+    explained = run("verify", "body.json", *options, "--explain", UPLIFT_WEBHOOK_SECRET=SECRET)
+    assert (plain.exit_code, explained.exit_code) == (1, 1)
+    assert "[no_matching_signature]" in plain.stderr
+    assert "[body_reserialised]" in explained.stderr
+    assert len(explained.stderr.splitlines()) == 2
+    (tmp_path / "body.json").write_bytes(sent)
+    assert run("verify", "body.json", *options, "--explain", UPLIFT_WEBHOOK_SECRET=SECRET).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["verify", "body.json"],
+        ["verify", "body.json", "-H", "nonsense"],
+        ["verify", "missing.json", "-H", "a: b"],
+        ["verify", "body.json", "--headers", "wrong.json"],
+        ["verify", "body.json", "-H", "a: b", "--secret", "short"],
+        ["sign", "body.json", "--secret", "short"],
+        ["sign", "missing.json", "--secret", SECRET],
+    ],
+)
+def test_signatures_need_what_they_need(arguments: list[str], tmp_path: Path) -> None:
+    (tmp_path / "body.json").write_bytes(b"{}")
+    (tmp_path / "wrong.json").write_text('{"a"')
+    result = run(*arguments)
+    assert result.exit_code == 2
+    assert len(result.stderr.splitlines()) == 2
+
+
+def test_without_a_secret_nothing_is_signed(tmp_path: Path) -> None:
+    (tmp_path / "body.json").write_bytes(b"{}")
+    for arguments in (["sign", "body.json"], ["verify", "body.json", "-H", "a: b"]):
+        assert run(*arguments).exit_code == 2
