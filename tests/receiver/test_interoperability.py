@@ -6,17 +6,19 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 import standardwebhooks
+import svix.webhooks
 import urllib3
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from uplift_server.core.signing import Signer, check_secret
+from uplift_server.core.signing import Signer, check_secret, standard_form
 from uplift_webhooks import Webhook
 from uplift_webhooks.testing import sign
 
@@ -29,25 +31,36 @@ BODY = json.dumps(
 ).encode()
 
 
-def test_the_public_library_verifies_ours() -> None:
+PUBLIC_LIBRARIES: dict[str, Callable[[str], Any]] = {
+    "standardwebhooks": standardwebhooks.Webhook,
+    "svix": svix.webhooks.Webhook,
+}
+
+
+@pytest.mark.parametrize("library", PUBLIC_LIBRARIES)
+# The form in which the server shows a secret to users of such libraries; a generated one is of that form already.
+@pytest.mark.parametrize("shown", [SECRET, standard_form(CHOSEN)])
+def test_public_libraries_verify_ours(library: str, shown: str) -> None:
     headers = sign(BODY, [SECRET, CHOSEN])
 
-    assert standardwebhooks.Webhook(SECRET).verify(BODY, headers) == json.loads(BODY)
-    # The form in which the server shows a chosen token to users of such libraries.
-    as_standard = "whsec_" + base64.b64encode(CHOSEN.encode()).decode()
-    assert standardwebhooks.Webhook(as_standard).verify(BODY, headers) == json.loads(BODY)
-    Webhook(as_standard).verify(BODY, headers)
+    PUBLIC_LIBRARIES[library](shown).verify(BODY, headers)
+    Webhook(shown).verify(BODY, headers)
+    for changed in (BODY.replace(b"1.0", b"1"), BODY + b"\n"):
+        with pytest.raises(standardwebhooks.WebhookVerificationError):
+            PUBLIC_LIBRARIES[library](shown).verify(changed, headers)
 
 
-def test_we_verify_the_public_librarys() -> None:
+@pytest.mark.parametrize("library", PUBLIC_LIBRARIES)
+@pytest.mark.parametrize(("shown", "secret"), [(SECRET, SECRET), (standard_form(CHOSEN), CHOSEN)])
+def test_we_verify_what_public_libraries_sign(library: str, shown: str, secret: str) -> None:
     now = datetime.now(tz=UTC)
     headers = {
         "webhook-id": "msg_1",
         "webhook-timestamp": str(int(now.timestamp())),
-        "webhook-signature": standardwebhooks.Webhook(SECRET).sign("msg_1", now, BODY.decode()),
+        "webhook-signature": PUBLIC_LIBRARIES[library](shown).sign("msg_1", now, BODY.decode()),
     }
 
-    assert Webhook(SECRET).unwrap(BODY, headers).raw == json.loads(BODY)
+    assert Webhook(secret).unwrap(BODY, headers).raw == json.loads(BODY)
 
 
 @given(
