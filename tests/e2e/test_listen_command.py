@@ -159,6 +159,32 @@ def test_a_network_that_is_cut_loses_and_doubles_nothing(
     network.close()
 
 
+def test_a_session_that_expired_while_the_machine_was_away_is_replaced(
+    server: Server, receiver: Receiver, start: Callable[..., Listening]
+) -> None:
+    account, operator = server.account()
+    api, environ = developer(server, account)
+    network = Network(server.port)
+    arguments = ("--forward-to", receiver.url(PATH), "--json")
+    listening = start({**environ, "UPLIFT_API_URL": network.url}, *arguments).ready()
+    for count in (1, 2):
+        operator.send(2 * count)
+        receiver.wait(PATH, 2 * count - 1)
+        network.cut()
+        listening.until("Reconnecting")
+        [session] = api.ok("GET", "/v1/listen-sessions")["data"]
+        api("DELETE", f"/v1/listen-sessions/{session['id']}")
+        operator.send(2 * count + 1)
+        network.mend()
+        receiver.wait(PATH, 2 * count)
+    assert numbers(receiver) == [2, 3, 4, 5]
+    assert listening.count("The session has expired") == 2
+    assert len({each["session"] for each in listening.told("ready")}) == 3
+    assert listening.stop() == 0
+    assert api.ok("GET", "/v1/listen-sessions")["data"] == []
+    network.close()
+
+
 def test_a_burst_comes_whole_and_in_order(server: Server, receiver: Receiver, start: Callable[..., Listening]) -> None:
     account, _ = server.account()
     _, environ = developer(server, account)

@@ -16,7 +16,7 @@ from websockets.http11 import Request, Response
 
 from uplift_webhooks.cli.errors import ExitCode
 from uplift_webhooks.cli.listening.frames import Answer, EventFrame
-from uplift_webhooks.cli.listening.listener import Listener, Timing
+from uplift_webhooks.cli.listening.listener import Expired, Listener, Timing
 from uplift_webhooks.cli.listening.stream import Address, Ended
 
 Script = Callable[["Relay", ServerConnection], Coroutine[Any, Any, None]]
@@ -365,6 +365,22 @@ async def test_handshakes_after_which_it_ends(status: int, exit_code: ExitCode) 
             await asyncio.wait_for(task, WITHIN_SECONDS)
         assert (ended.value.code, ended.value.cause) == (exit_code, "No.")
         assert told.lines == []
+
+
+async def test_a_session_that_is_gone_after_a_cut_has_expired() -> None:
+    async def die(relay: Relay, socket: ServerConnection) -> None:
+        await socket.send('{"kind": "ready"}')
+        for number in range(5):
+            await socket.send(frame(number))
+        await relay.answer(socket)
+        relay.status = 404
+        socket.transport.abort()
+
+    async with Relay([], [die]).serving() as relay, listening(relay) as (taken, _, task):
+        with pytest.raises(Expired) as expired:
+            await asyncio.wait_for(task, WITHIN_SECONDS)
+        # What was handed over without the server's knowledge is not handed over again, either.
+        assert expired.value.behind == f"e{taken.numbers[-1]}"
 
 
 @pytest.mark.parametrize("status", [429, 500, 502, 503])

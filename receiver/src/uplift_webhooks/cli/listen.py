@@ -15,7 +15,7 @@ from uplift_webhooks.cli.calls import CallRefused, Calls, segment
 from uplift_webhooks.cli.errors import CliError, ExitCode
 from uplift_webhooks.cli.events import unknown_type
 from uplift_webhooks.cli.listening.handover import Handover, Printed
-from uplift_webhooks.cli.listening.listener import Listener, Timing
+from uplift_webhooks.cli.listening.listener import Expired, Listener, Timing
 from uplift_webhooks.cli.listening.local_server import LocalServer
 from uplift_webhooks.cli.listening.mischief import Mischief
 from uplift_webhooks.cli.listening.stream import Address, Ended
@@ -93,7 +93,9 @@ def listen(
     types = [name.strip() for each in events or () for name in each.split(",") if name.strip()]
     with _stopped_by_signals():
         calls = session.calls()
-        made = _session(calls, types, since_when)
+        # Read once: a session that replaces this one begins where this one did, if it came no further.
+        start = None if since_when is None else since(since_when, datetime.now(timezone.utc))
+        made = _session(calls, types, start)
         try:
             if print_secret:
                 if session.output.as_json:
@@ -101,7 +103,9 @@ def listen(
                 else:
                     session.output.line(made["secret"])
                 return
-            asyncio.run(_listen(session, calls, made, target, timing, mischief))
+            while expired := asyncio.run(_listen(session, calls, made, target, timing, mischief)):
+                session.output.state("The session has expired: another one goes on where it was")
+                made = _session(calls, types, expired.behind or start or made["created_at"])
         except Ended as ended:
             raise _explained(calls, made, ended) from ended
         finally:
@@ -110,8 +114,8 @@ def listen(
 
 async def _listen(
     session: Session, calls: Calls, made: dict[str, Any], target: Target | None, timing: Timing, mischief: Mischief
-) -> None:
-    """Listen until a signal comes. Raises Ended."""
+) -> Expired | None:
+    """Listen until a signal comes, or the session is to be replaced. Raises Ended."""
     access = calls.access
     narration = Narration(session.output, made, target)
     address = Address(access.api_url, made["id"], {"authorization": f"Bearer {access.api_key}"})
@@ -132,8 +136,13 @@ async def _listen(
         # Where a loop cannot do this (Windows), the signal interrupts the program instead.
         with suppress(NotImplementedError):
             loop.add_signal_handler(number, listening.cancel)
-    with suppress(asyncio.CancelledError):
+    try:
         await listening
+    except asyncio.CancelledError:
+        return None
+    except Expired as expired:
+        return expired
+    raise AssertionError
 
 
 @contextmanager
@@ -151,13 +160,13 @@ def _stopped_by_signals() -> Iterator[None]:
         yield
 
 
-def _session(calls: Calls, types: list[str], since_when: str | None) -> dict[str, Any]:
+def _session(calls: Calls, types: list[str], start: str | None) -> dict[str, Any]:
     """Make a session. Raises CliError."""
     body: dict[str, object] = {"description": _machine()}
     if types:
         body["event_types"] = types
-    if since_when is not None:
-        body["since"] = since(since_when, datetime.now(timezone.utc))
+    if start is not None:
+        body["since"] = start
     try:
         made: dict[str, Any] = calls.post(_SESSIONS, body)
     except CallRefused as error:

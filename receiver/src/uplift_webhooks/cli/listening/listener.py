@@ -45,6 +45,15 @@ class Timing:
     wall_seconds: Callable[[], float] = time.time
 
 
+class Expired(Exception):
+    """The session was removed while there was no connection; another one can go on."""
+
+    def __init__(self, behind: str | None) -> None:
+        """`behind`: the id of the last event that was handed over with all before it."""
+        super().__init__("the session has expired")
+        self.behind = behind
+
+
 class Watcher(Protocol):
     """Who is told what happens."""
 
@@ -78,7 +87,7 @@ class _Waiting:
 
 
 class Listener:
-    """One session's listener. `run` ends only by Ended, or by being cancelled."""
+    """One session's listener. `run` ends only by Ended or Expired, or by being cancelled."""
 
     def __init__(
         self,
@@ -95,6 +104,8 @@ class Listener:
         self._timing = Timing() if timing is None else timing
         self._mischief = mischief
         self._place: str | None = None
+        self._behind: str | None = None
+        """The event at that place."""
         self._waiting: dict[str, _Waiting] = {}
         """By place, in the order of the stream."""
         self._todo: deque[_Waiting] = deque()
@@ -109,7 +120,7 @@ class Listener:
         self._slept = False
 
     async def run(self) -> None:
-        """Listen until cancelled. Raises Ended."""
+        """Listen until cancelled. Raises Ended and Expired."""
         try:
             await _first_of(self._stay_connected(), self._hand_over(), self._watch_clock())
         finally:
@@ -127,6 +138,10 @@ class Listener:
                 await self._connection(OPEN_SECONDS * 2 if left is None else max(left, 0.0))
             except Lost as lost:
                 why = str(lost)
+            except Ended as ended:
+                if ended.code is ExitCode.NOT_FOUND and not ended.unknown and self._connections:
+                    raise Expired(self._handed_over()) from ended
+                raise
             if self._connections > ready:
                 lost_at = time.monotonic()
                 if lost_at - began >= timing.settled_seconds:
@@ -246,8 +261,17 @@ class Listener:
                 break
             done.append(place)
         for place in done:
-            del self._waiting[place]
+            self._behind = self._waiting.pop(place).event.event
             self._place = place
+
+    def _handed_over(self) -> str | None:
+        """The last event that was handed over with all before it, whether or not the server knows."""
+        last = self._behind
+        for waiting in self._waiting.values():
+            if waiting.answer is None:
+                break
+            last = waiting.event.event
+        return last
 
     async def _hand_over(self) -> None:
         while True:
