@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from uplift_server.config import OTHER_TOOLS, SETTINGS
 from uplift_server.core.address_ranges import BLOCKS, Reach
 from uplift_server.core.audit import ACTIONS
+from uplift_server.core.catalog import EVENT_TYPES
 from uplift_server.core.outcomes import Outcome
 
 
@@ -76,6 +78,33 @@ def test_the_outcomes_page_says_what_the_product_says(root: Path) -> None:
 
     assert len(parts) > len(Outcome)
     assert not [part for part in parts if part.strip() not in text]
+
+
+def test_the_guide_has_a_remedy_for_every_outcome_that_is_a_failure(root: Path) -> None:
+    text = _document(root, "guide.md")
+
+    failures = {outcome.text for outcome in Outcome} - {"delivered"}
+    assert set(re.findall(r"^\| \[`(\w+)`\]\(outcomes\.md#\1\) \| \S", text, re.MULTILINE)) == failures
+
+
+def test_the_guide_shows_the_catalog(root: Path) -> None:
+    shown = re.findall(
+        r"\n### `([a-z._]+)`\n\n([^\n]+)\n\n```json\n(.*?)```\n.*?```json\n(.*?)```",
+        _document(root, "guide.md").partition("## The catalog")[2],
+        re.DOTALL,
+    )
+
+    assert [
+        (name, description, json.loads(example), json.loads(schema)) for name, description, example, schema in shown
+    ] == [(each.name, each.description, each.example, each.schema) for each in EVENT_TYPES]
+
+
+def test_the_guides_contents_lead_to_its_sections(root: Path) -> None:
+    text = _document(root, "guide.md")
+    headings = {heading.lower().replace(" ", "-") for heading in re.findall(r"^##+ ([\w' ]+)$", text, re.MULTILINE)}
+
+    assert len(headings) > 12
+    assert not set(re.findall(r"\]\(#([^)]+)\)", text)) - headings
 
 
 def test_every_block_of_addresses_is_in_the_addresses_page(root: Path) -> None:
