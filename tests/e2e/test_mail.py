@@ -79,6 +79,17 @@ def arrivals(postbox: Postbox) -> list[str]:
     return sorted(each.recipient for each in postbox.received)
 
 
+def messages(postbox: Postbox) -> list[str]:
+    """Who got each message. One that was taken before its sender knew it is repeated after a kill (RFC 1047), the same to
+    the byte, and mail programs show it once.
+    """
+    by_id: dict[tuple[str, str], set[bytes]] = {}
+    for each in postbox.received:
+        by_id.setdefault((each.recipient, each.message["Message-ID"]), set()).add(each.content)
+    assert all(len(contents) == 1 for contents in by_id.values())
+    return sorted(recipient for recipient, _ in by_id)
+
+
 def test_a_process_killed_between_the_transition_and_the_mail_sends_one_for_each_contact(
     mailing: Server, postbox: Postbox, receiver: Receiver
 ) -> None:
@@ -156,7 +167,7 @@ def test_an_endpoint_that_fails_is_warned_and_disabled_by_mail_though_the_proces
     receiver.url("/broken", answer(500))
     endpoint = api.endpoint(receiver.url("/broken"))["id"]
     event = api.send(1).json["id"]
-    wait_for(lambda: arrivals(postbox) == [COACH, DATA], "both contacts are warned")
+    wait_for(lambda: messages(postbox) == [COACH, DATA], "both contacts are warned")
     mailing.kill()
     mailing.start()
     host = f"127.0.0.1:{receiver.port}"
@@ -168,7 +179,7 @@ def test_an_endpoint_that_fails_is_warned_and_disabled_by_mail_though_the_proces
     mailing.start()
     wait_for(lambda: len(sent(mailing)) == 4, "all mails are marked as sent")
     time.sleep(LOOKS_S)
-    assert arrivals(postbox) == [COACH, COACH, DATA, DATA]
+    assert messages(postbox) == [COACH, COACH, DATA, DATA]
     assert postbox.received[-1].message["Subject"] == f"Webhooks to {host} have been switched off"
     (delivery,) = api.ok("GET", f"/v1/events/{event}/deliveries")["data"]
     assert delivery["status"] == "held"
