@@ -80,8 +80,10 @@ def arrivals(postbox: Postbox) -> list[str]:
 
 
 def messages(postbox: Postbox) -> list[str]:
-    """Who got each message. One that was taken before its sender knew it is repeated after a kill (RFC 1047), the same to
-    the byte, and mail programs show it once.
+    """Who got each message.
+
+    One that was taken before its sender knew it is repeated after a kill (RFC 1047), the same to the byte, and mail
+    programs show it once.
     """
     by_id: dict[tuple[str, str], set[bytes]] = {}
     for each in postbox.received:
