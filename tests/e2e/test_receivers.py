@@ -1,19 +1,22 @@
-"""Receivers without a line of ours verify every request: the help centre's article, and the public library."""
+"""Receivers without a line of ours verify every request: the help centre's article, and the public libraries."""
 
 import base64
 import json
+import os
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import urllib3
+from tests.receiver.toolchains import PROGRAMS as LANGUAGES
+from tests.receiver.toolchains import node_packages, tool
 
-from .harness import TYPE, Server, wait_for
+from .harness import TYPE, Api, Server, wait_for
 
 PROGRAMS = Path(__file__).parent.parent / "receiver"
 CHOSEN = {"secret": "a-token-of-my-own-choice"}
@@ -26,11 +29,22 @@ DATA: list[dict[str, Any]] = [
 ]
 
 
+def running(program: str, secret: str) -> AbstractContextManager[str]:
+    """A receiver in Python; its URL."""
+    return _running([sys.executable, PROGRAMS / program], secret)
+
+
+def running_node(secret: str) -> AbstractContextManager[str]:
+    """The receiver in JavaScript; its URL. Skips the test where the machine cannot run it."""
+    packages = str(node_packages())
+    return _running([tool("node"), LANGUAGES / "node/receiver.js"], secret, NODE_PATH=packages)
+
+
 @contextmanager
-def running(program: str, secret: str) -> Iterator[str]:
-    """A receiver's process; its URL."""
+def _running(command: list[str | Path], secret: str, **environ: str) -> Iterator[str]:
     process = subprocess.Popen(
-        [sys.executable, str(PROGRAMS / program), "--secret", secret],
+        command,
+        env={**os.environ, "SECRET": secret, **environ},
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
@@ -59,17 +73,30 @@ def test_generated_and_chosen_secrets_verify_with_article_and_library(server: Se
         running("standard_receiver.py", _standard_form(CHOSEN["secret"])) as standard_chosen,
     ):
         urls = [article_generated, standard_generated, article_chosen, standard_chosen]
-        for endpoint, url in zip(endpoints, urls, strict=True):
-            api.ok("PATCH", f"/v1/endpoints/{endpoint['id']}", {"url": url + "/webhook/submit"})
-        sent = [
-            api.ok("POST", "/v1/events", json.dumps({"type": TYPE, "data": data}, ensure_ascii=escaped).encode())["id"]
-            for data in DATA
-            for escaped in (True, False)
-        ]
-        for url in urls:
-            wait_for(lambda url=url: set(sent) <= set(_received(url)["ids"]), f"{url} verified all")
-            assert _received(url)["rejected"] == 0
-            assert all(_received(url)["ids"].count(each) == 1 for each in sent)
+        _verify_all(api, dict(zip(urls, endpoints, strict=True)))
+
+
+def test_generated_and_chosen_secrets_verify_with_the_npm_packages(server: Server) -> None:
+    _, api = server.account()
+    endpoints = [api.endpoint("http://127.0.0.1:9/not-yet", **fields) for fields in ({}, CHOSEN)]
+    shown = api.ok("GET", f"/v1/endpoints/{endpoints[1]['id']}/secret")["standard_webhooks_secret"]
+    with running_node(endpoints[0]["secret"]) as generated, running_node(shown) as chosen:
+        _verify_all(api, dict(zip([generated, chosen], endpoints, strict=True)))
+
+
+def _verify_all(api: Api, endpoints: dict[str, Any]) -> None:
+    """Send what is hard to keep; the receivers, by their URLs, verify each of it once."""
+    for url, endpoint in endpoints.items():
+        api.ok("PATCH", f"/v1/endpoints/{endpoint['id']}", {"url": url + "/webhook/submit"})
+    sent = [
+        api.ok("POST", "/v1/events", json.dumps({"type": TYPE, "data": data}, ensure_ascii=escaped).encode())["id"]
+        for data in DATA
+        for escaped in (True, False)
+    ]
+    for url in endpoints:
+        wait_for(lambda url=url: set(sent) <= set(_received(url)["ids"]), f"{url} verified all")
+        assert _received(url)["rejected"] == 0
+        assert all(_received(url)["ids"].count(each) == 1 for each in sent)
 
 
 @pytest.mark.parametrize("program", ["article_receiver.py", "standard_receiver.py"])

@@ -1,0 +1,197 @@
+"""Verifiers in other languages: programs that answer a line for each line they are given, so that one run does all.
+
+A line asks whether a request verifies (or for its signature), with its fields in base64 and tabs between them: whose
+verifier, the secret, the time in Unix seconds, the body, the three `webhook-` headers, `x-uplift-signature-256`; `-` is
+one that is absent. The answer is `true`, `false`, the signature, or `error:` and why.
+"""
+
+import base64
+import fcntl
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).parents[2]
+PROGRAMS = Path(__file__).parent / "languages"
+GUIDE = (CHECKOUT / "docs/guide.md").read_text(encoding="utf-8")
+RUN_SECONDS = 100
+INSTALL_SECONDS = 60
+_NO_NETWORK = re.compile(r"\b(ENOTFOUND|EAI_AGAIN|ECONNREFUSED|ECONNRESET|ETIMEDOUT|ENETUNREACH|EHOSTUNREACH)\b")
+
+
+@dataclass(frozen=True)
+class Question:
+    """One line for a program."""
+
+    verifier: str
+    secret: str
+    body: bytes
+    now: int
+    headers: dict[str, str] = field(default_factory=dict)
+
+    def line(self) -> str:
+        """As programs read it."""
+        names = ("webhook-id", "webhook-timestamp", "webhook-signature", "x-uplift-signature-256")
+        texts = (self.verifier, self.secret, str(self.now), self.body, *map(self.headers.get, names))
+        return "\t".join("-" if each is None else _base64(each) for each in texts)
+
+
+Program = Callable[[Sequence[Question]], list[str]]
+
+
+def _base64(value: str | bytes) -> str:
+    return base64.b64encode(value.encode() if isinstance(value, str) else value).decode()
+
+
+def program(language: str, directory: Path) -> Program:
+    """A language's program, built in a directory; skips the test where the machine cannot run it."""
+    command, environ = _BUILDERS[language](directory)
+
+    def ask(questions: Sequence[Question]) -> list[str]:
+        text = "".join(f"{question.line()}\n" for question in questions)
+        return _run(command, text, **environ).splitlines()
+
+    return ask
+
+
+def node_packages() -> Path:
+    """The directory of the public npm packages, installed once a checkout; skips the test where that cannot be."""
+    tool("npm")
+    installed = _installed()
+    if isinstance(installed, str):
+        pytest.skip(f"{installed} (nor need it, in CI neither)")
+    return installed
+
+
+def tool(name: str) -> str:
+    """The path of a program that is on some machines only."""
+    path = shutil.which(name)
+    if path is None:
+        pytest.skip(f"{name} is not on this machine (nor need it, in CI neither)")
+    return path
+
+
+@cache
+def _installed() -> Path | str:
+    """The packages' directory; or why there is none."""
+    lock_file = PROGRAMS / "node/package-lock.json"
+    home = CHECKOUT / ".tools" / f"node-{hashlib.sha256(lock_file.read_bytes()).hexdigest()[:12]}"
+    home.parent.mkdir(exist_ok=True)
+    # Test processes that run beside each other want it at the same time.
+    with (home.parent / "node.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return home / "node_modules" if home.exists() else _install(lock_file, home)
+
+
+def _install(lock_file: Path, home: Path) -> Path | str:
+    fresh = home.with_suffix(".new")
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir()
+    for name in ("package.json", "package-lock.json"):
+        shutil.copy(lock_file.with_name(name), fresh)
+    command = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--fetch-retries=1", "--fetch-timeout=15000"]
+    try:
+        done = subprocess.run(command, cwd=fresh, capture_output=True, text=True, timeout=INSTALL_SECONDS, check=False)
+    except subprocess.TimeoutExpired:
+        return f"the npm registry did not answer within {INSTALL_SECONDS} s"
+    if done.returncode and (error := _NO_NETWORK.search(done.stderr)):
+        return f"the npm registry does not answer: {error[0]}"
+    assert done.returncode == 0, done.stderr
+    fresh.rename(home)
+    return home / "node_modules"
+
+
+def _run(command: Sequence[str | Path], text: str = "", cwd: Path | None = None, **environ: str) -> str:
+    done = subprocess.run(
+        command,
+        input=text,
+        cwd=cwd,
+        env={**os.environ, **environ},
+        capture_output=True,
+        encoding="utf-8",
+        timeout=RUN_SECONDS,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+Built = tuple[list[str | Path], dict[str, str]]
+
+
+def _snippet(language: str, path: Path, ending: str = "") -> Path:
+    """The guide's one snippet in a language, as a file."""
+    [text] = re.findall(rf"```{language}\n(.*?)```", GUIDE, re.DOTALL)
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text + ending, encoding="utf-8")
+    return path
+
+
+def _node(directory: Path) -> Built:
+    snippet = _snippet("js", directory / "guide.js", "module.exports = { verify };\n")
+    return [tool("node"), PROGRAMS / "node/verifiers.js", snippet], {}
+
+
+def _node_with_packages(directory: Path) -> Built:
+    command, _ = _node(directory)
+    return command, {"NODE_PATH": str(node_packages())}
+
+
+def _go(directory: Path) -> Built:
+    go = tool("go")
+    _snippet("go", directory / "webhook/verify.go")
+    shutil.copy(PROGRAMS / "go/main.go", directory)
+    (directory / "go.mod").write_text("module verifiers\n\ngo 1.20\n")
+    _run(
+        [go, "build", "-o", "verifiers", "."],
+        cwd=directory,
+        GOTOOLCHAIN="local",
+        GOPROXY="off",
+        GOFLAGS="",
+        GOWORK="off",
+    )
+    return [directory / "verifiers"], {}
+
+
+def _java(directory: Path) -> Built:
+    compiler, java = tool("javac"), tool("java")
+    snippet = _snippet("java", directory / "UpliftWebhook.java")
+    _run([compiler, "-d", directory, snippet, PROGRAMS / "java/Verifiers.java"])
+    return [java, "-Xshare:auto", "-XX:TieredStopAtLevel=1", "-cp", directory, "Verifiers"], {}
+
+
+def _ruby(directory: Path) -> Built:
+    return [tool("ruby"), PROGRAMS / "ruby/verifiers.rb", _snippet("ruby", directory / "guide.rb")], {}
+
+
+def _php(directory: Path) -> Built:
+    return [tool("php"), PROGRAMS / "php/verifiers.php", _snippet("php", directory / "guide.php")], {}
+
+
+def _dotnet(directory: Path) -> Built:
+    dotnet = tool("dotnet")
+    _snippet("csharp", directory / "UpliftWebhook.cs")
+    for source in (PROGRAMS / "dotnet").iterdir():
+        shutil.copy(source, directory)
+    environ = {"DOTNET_CLI_TELEMETRY_OPTOUT": "1", "DOTNET_NOLOGO": "1", "HOME": str(directory)}
+    _run([dotnet, "build", "--output", directory / "built", directory / "verifiers.csproj"], **environ)
+    return [dotnet, directory / "built/verifiers.dll"], environ
+
+
+_BUILDERS: dict[str, Callable[[Path], Built]] = {
+    "node": _node,
+    "node with packages": _node_with_packages,
+    "go": _go,
+    "java": _java,
+    "ruby": _ruby,
+    "php": _php,
+    "dotnet": _dotnet,
+}
