@@ -1,28 +1,31 @@
 """Streams to developers' machines over simulated days: what is kept of them, and for how long."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from uplift_server.core.listening import ANSWERS_KEPT_MAX, UNANSWERED_EVENTS_MAX, Answer
-from uplift_server.delivery.relay import STREAMS_MAX, Ending, Handed, Stream
+from uplift_server.delivery.relay import STREAMS_MAX, Ending, Handed, SessionGone, Stream
 from uplift_server.store import listening
 from uplift_server.store.errors import Conflict
 from uplift_server.store.listening import ListenSession, StoredAnswer
+from uplift_server.store.records import Account
 
 from .world import DAY, HOUR, SECOND, World
 
 
-async def session_of(world: World, event_types: tuple[str, ...] = ()) -> ListenSession:
+async def session_of(world: World, account: Account | None = None) -> ListenSession:
     session_id = world.fresh_id()
+    owner = account or world.account
     return await world.database.write(
         lambda c: listening.create(
             c,
             session_id=session_id,
-            account_seq=world.account.seq,
+            account_seq=owner.seq,
             key_id=b"k" * 16,
             description="ana-laptop",
-            event_types=event_types,
+            event_types=(),
             since=None,
             after_event=None,
             now=world.clock.now,
@@ -53,7 +56,7 @@ async def answers(world: World, session: ListenSession) -> list[StoredAnswer]:
 async def test_a_session_nobody_uses_for_a_day_is_removed_and_one_in_use_stays(tmp_path: Path) -> None:
     async with World(tmp_path, scan_every_ms=HOUR) as world:
         unused, used = await session_of(world), await session_of(world)
-        stream = world.engine.relay.connect(used, None)
+        stream = await world.engine.relay.connect(used, None)
         assert stream is not None
         await world.run_for(DAY - HOUR)
         assert {session.id for session in await sessions(world)} == {unused.id, used.id}
@@ -64,10 +67,50 @@ async def test_a_session_nobody_uses_for_a_day_is_removed_and_one_in_use_stays(t
         assert await sessions(world) == []
 
 
+async def test_a_session_that_is_connected_to_at_the_moment_it_expires_stays(tmp_path: Path) -> None:
+    async with World(tmp_path, scan_every_ms=HOUR) as world:
+        session = await session_of(world)
+        relay, database = world.engine.relay, world.database
+        streams: list[Stream | None] = []
+
+        class Interrupted:
+            """The database; whoever reads from it that the session is unused is told so a moment too late."""
+
+            write = database.write
+
+            async def read(self, body: Any) -> Any:
+                found = await database.read(body)
+                if isinstance(found, list) and session in found:
+                    streams.append(await relay.connect(session, None))
+                return found
+
+        relay.database = Interrupted()  # type: ignore[assignment]
+        await world.run_for(DAY + 2 * HOUR)
+        [stream] = streams
+        assert stream is not None
+        assert stream.ending is None
+        assert [each.id for each in await sessions(world)] == [session.id]
+        [event] = await world.accept()
+        assert [handed.place for handed in await taken(stream, 1)] == [event.seq]
+
+
+async def test_no_stream_begins_for_a_session_that_was_removed_meanwhile(tmp_path: Path) -> None:
+    async with World(tmp_path) as world:
+        session, relay = await session_of(world), world.engine.relay
+        earlier = await relay.connect(session, None)
+        assert earlier is not None
+        await world.database.write(lambda c: listening.delete(c, session))
+        with pytest.raises(SessionGone):
+            await relay.connect(session, None)
+        assert relay.stream_of(session.id) is None
+        assert relay.listened == {}
+        assert await earlier.next() is None
+
+
 async def test_what_is_unanswered_is_bounded_and_its_place_is_where_the_first_unanswered_one_is(tmp_path: Path) -> None:
     async with World(tmp_path) as world:
         session = await session_of(world)
-        stream = world.engine.relay.connect(session, None)
+        stream = await world.engine.relay.connect(session, None)
         assert stream is not None
         stored = await world.accept(UNANSWERED_EVENTS_MAX + 10)
         batch = await stream.next()
@@ -83,7 +126,7 @@ async def test_what_is_unanswered_is_bounded_and_its_place_is_where_the_first_un
         await world.kill()
         (found,) = await sessions(world)
         assert found.position == stored[2].seq
-        again = world.engine.relay.connect(found, None)
+        again = await world.engine.relay.connect(found, None)
         assert again is not None
         assert [handed.place for handed in await taken(again, 71)] == [each.seq for each in stored[3:]]
 
@@ -91,7 +134,7 @@ async def test_what_is_unanswered_is_bounded_and_its_place_is_where_the_first_un
 async def test_the_newest_answers_are_kept(tmp_path: Path) -> None:
     async with World(tmp_path) as world:
         session = await session_of(world)
-        stream = world.engine.relay.connect(session, None)
+        stream = await world.engine.relay.connect(session, None)
         assert stream is not None
         stored = await world.accept(ANSWERS_KEPT_MAX + 50)
         await taken(stream, len(stored))
@@ -103,12 +146,12 @@ async def test_the_newest_answers_are_kept(tmp_path: Path) -> None:
 async def test_a_stop_ends_every_stream_and_one_that_is_begun_then(tmp_path: Path) -> None:
     async with World(tmp_path) as world:
         session, other = await session_of(world), await session_of(world)
-        stream = world.engine.relay.connect(session, None)
+        stream = await world.engine.relay.connect(session, None)
         assert stream is not None
         await world.stepping(world.engine.drain())
         assert await stream.next() is None
         assert stream.ending is Ending.STOPPING
-        late = world.engine.relay.connect(other, None)
+        late = await world.engine.relay.connect(other, None)
         assert late is not None
         assert await late.next() is None
 
@@ -119,9 +162,8 @@ async def test_sessions_and_streams_are_bounded(tmp_path: Path) -> None:
             await session_of(world)
         with pytest.raises(Conflict, match="at most 50 listen sessions"):
             await session_of(world)
-        made = [
-            ListenSession(n, n.to_bytes(16, "big"), world.account.seq, b"", b"", "", (), 0, 0, 0)
-            for n in range(1, STREAMS_MAX + 2)
-        ]
-        streams = [world.engine.relay.connect(each, 0) for each in made]
+        others = [await world.new_account() for _ in range(STREAMS_MAX // 50)]
+        made = await sessions(world)
+        made += [await session_of(world, account) for account in others for _ in range(50)]
+        streams = [await world.engine.relay.connect(each, 0) for each in made[: STREAMS_MAX + 1]]
         assert [stream is None for stream in streams] == [False] * STREAMS_MAX + [True]

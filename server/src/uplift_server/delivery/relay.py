@@ -22,7 +22,16 @@ from uplift_server.delivery.clock import Clock
 from uplift_server.delivery.directory import Directory
 from uplift_server.store.contract import Database
 from uplift_server.store.errors import Unavailable
-from uplift_server.store.listening import Fed, ListenSession, StoredAnswer, delete, feed, save_progress, unused
+from uplift_server.store.listening import (
+    Fed,
+    ListenSession,
+    StoredAnswer,
+    delete_unused,
+    feed,
+    save_progress,
+    see,
+    unused,
+)
 
 SAVE_EVERY_MS: Final = 500
 CLEAN_EVERY_MS: Final = 3_600_000
@@ -43,6 +52,10 @@ class Ending(Enum):
     """The session was ended, or its key revoked."""
     STOPPING = "stopping"
     """The server is about to stop: connect again."""
+
+
+class SessionGone(Exception):
+    """The session was removed before its stream began."""
 
 
 @dataclass(slots=True)
@@ -201,11 +214,26 @@ class Relay:
         for stream in self.listened.get(account_seq, ()):
             stream.wake()
 
-    def connect(self, session: ListenSession, place: int | None) -> Stream | None:
+    async def connect(self, session: ListenSession, place: int | None) -> Stream | None:
         """Begin a session's stream behind a number, or where it was; None where there are too many streams.
 
-        Another stream of the same session ends.
+        Another stream of the same session ends. Raises SessionGone, and Unavailable.
         """
+        stream = self._begin(session, place)
+        if stream is None:
+            return None
+        # Whoever removes the session from now on ends this stream; that it was not removed before, the database tells.
+        # It tells those who remove what nobody uses that somebody does.
+        now = self.clock.now_ms()
+        try:
+            if not await self.database.write(lambda c: see(c, session, now=now)):
+                raise SessionGone
+        except BaseException:
+            self.disconnect(stream)
+            raise
+        return stream
+
+    def _begin(self, session: ListenSession, place: int | None) -> Stream | None:
         earlier = self._streams.get(session.id)
         if earlier is None and len(self._streams) >= STREAMS_MAX:
             return None
@@ -304,8 +332,10 @@ class Relay:
         before = self.clock.now_ms() - UNUSED_EXPIRES_AFTER_MS
         found = await self.database.read(lambda c: unused(c, before=before, limit=CLEAN_BITE))
         for session in found:
-            await self.database.write(lambda c: delete(c, session))  # noqa: B023 - run before the next turn
-            self.end(session.id)
+            # B023: it is run before the next turn.
+            removed = await self.database.write(lambda c: delete_unused(c, session, before=before))  # noqa: B023
+            if removed:
+                self.end(session.id)
 
 
 def _handed(event: Fed, type_name: str) -> Handed:

@@ -13,7 +13,7 @@ from uplift_server.core.listening import UNUSED_EXPIRES_AFTER_MS, Answer, check_
 from uplift_server.core.problems import Problem
 from uplift_server.core.scopes import Scope
 from uplift_server.core.subscriptions import Subscription, unknown_patterns
-from uplift_server.delivery.relay import Handed, Stream
+from uplift_server.delivery.relay import Handed, SessionGone, Stream
 from uplift_server.service import errors
 from uplift_server.service.means import Listing, Means
 from uplift_server.service.principals import Caller
@@ -127,7 +127,10 @@ class Listening:
         if found.key_id != caller.principal.key_id:
             raise errors.Forbidden("A session is streamed with the key that made it. Make one of your own.")
         place = None if after is None else self._means.place(Listing(1, after), 1)
-        stream = self._means.engine.relay.connect(found, None if place is None else place[0])
+        try:
+            stream = await self._means.engine.relay.connect(found, None if place is None else place[0])
+        except SessionGone:
+            raise not_found(_WHAT, session) from None
         if stream is None:
             raise errors.Busy("The server has as many listen sessions connected as it can. Try again in a moment.")
         return stream

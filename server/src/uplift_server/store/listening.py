@@ -167,12 +167,20 @@ def delete(connection: Connection, session: ListenSession) -> bool:
 
 def unused(connection: Connection, *, before: int, limit: int) -> list[ListenSession]:
     """Sessions that nobody was connected to since an instant (Unix ms), or whose account is gone."""
-    query = (
-        _select()
-        .where(sa.or_(listen_sessions.c.last_seen_at < before, accounts_table.c.deleted_at.is_not(None)))
-        .limit(limit)
-    )
+    query = _select().where(_is_unused(before)).limit(limit)
     return [_session(row) for row in connection.execute(query)]
+
+
+def delete_unused(connection: Connection, session: ListenSession, *, before: int) -> bool:
+    """Remove a session of `unused` with its answers, unless somebody has connected to it meanwhile; whether it was."""
+    still = _select().where(listen_sessions.c.seq == session.seq, _is_unused(before))
+    return connection.execute(still).first() is not None and delete(connection, session)
+
+
+def see(connection: Connection, session: ListenSession, *, now: int) -> bool:
+    """Note that somebody connects to a session at an instant (Unix ms); whether it is there."""
+    own = sa.and_(listen_sessions.c.seq == session.seq, listen_sessions.c.id == session.id)
+    return bool(connection.execute(sa.update(listen_sessions).where(own).values(last_seen_at=now)).rowcount)
 
 
 def feed(
@@ -293,6 +301,10 @@ def _select() -> sa.Select[Any]:
     return sa.select(listen_sessions, accounts_table.c.id.label("account_id")).join(
         accounts_table, accounts_table.c.seq == listen_sessions.c.account_seq
     )
+
+
+def _is_unused(before: int) -> sa.ColumnElement[bool]:
+    return sa.or_(listen_sessions.c.last_seen_at < before, accounts_table.c.deleted_at.is_not(None))
 
 
 def _session(row: sa.Row[Any]) -> ListenSession:
