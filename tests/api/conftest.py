@@ -250,6 +250,8 @@ class RecordingEngine:
     waiting: list[LeasedDelivery] = field(default_factory=list)
     """What waits in its memory."""
     given_back: list[LeasedDelivery] = field(default_factory=list)
+    probes: dict[int, int] = field(default_factory=dict)
+    """When endpoints are tried next whose breaker is open."""
     holding: set[int] = field(default_factory=set)
     """Endpoints for which not all is held yet that was pending."""
     busy: Busy | None = None
@@ -310,8 +312,11 @@ class RecordingEngine:
     def replay_changed(self, replay: Replay) -> None:
         self.replays.append(replay)
 
+    def waiting_events(self, endpoint_seq: int) -> set[int]:
+        return {each.event_seq for each in self.waiting if each.endpoint_seq == endpoint_seq}
+
     def next_probe_at(self, endpoint_seq: int) -> int | None:
-        return None
+        return self.probes.get(endpoint_seq)
 
     def disable_at(self, endpoint_seq: int) -> int | None:
         return None

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from uplift_server.core.deliveries import Status, Trigger
+from uplift_server.core.instants import instant_text
 from uplift_server.core.outcomes import Outcome
 from uplift_server.store import audit
 from uplift_server.store.errors import Unavailable
@@ -58,6 +59,7 @@ def test_a_delivery_through_its_life(server: Any, owner: Owner) -> None:
         "type": "movement.analytics.created",
         "status": "pending",
         "attempts_made": 0,
+        "waiting_for": "turn",
         "next_attempt_at": waiting["created_at"],
         "last_outcome": None,
         "created_at": waiting["created_at"],
@@ -66,7 +68,7 @@ def test_a_delivery_through_its_life(server: Any, owner: Owner) -> None:
     }
     [leased] = server.lease(owner.endpoint)
     in_flight = owner.client.get(path).json
-    assert (in_flight["status"], in_flight["next_attempt_at"]) == ("pending", None)
+    assert (in_flight["status"], in_flight["waiting_for"], in_flight["next_attempt_at"]) == ("pending", None, None)
     server.settle(leased, Outcome.TIMEOUT, Status.PENDING, due_at=1)
     retrying = owner.client.get(path).json
     assert (retrying["attempts_made"], retrying["last_outcome"]) == (1, "timeout")
@@ -76,7 +78,35 @@ def test_a_delivery_through_its_life(server: Any, owner: Owner) -> None:
     failed = owner.client.get(path).json
     assert (failed["status"], failed["failed_reason"], failed["attempts_made"]) == ("failed", "exhausted", 2)
     assert failed["completed_at"] is not None
-    assert failed["next_attempt_at"] is None
+    assert failed["waiting_for"] is failed["next_attempt_at"] is None
+
+
+def test_a_delivery_says_that_it_waits_for_an_endpoint_which_is_only_probed(server: Any, owner: Owner) -> None:
+    """In every list, for what is due and for what waits leased in memory; not for what is due later or in flight."""
+    engine = server.services.means.engine
+    later, in_flight, in_memory, _ = (owner.delivery() for _ in range(4))
+    first, _, third, _ = sorted(server.lease(owner.endpoint), key=lambda each: each.event_seq)
+    now = server.services.means.now()
+    server.settle(first, Outcome.TIMEOUT, Status.PENDING, due_at=now + 3_600_000)
+    due = owner.delivery()
+    probe_at = now + 60_000
+    engine.waiting.append(third)
+    engine.probes[third.endpoint_seq] = probe_at
+    probe_text = instant_text(probe_at)
+
+    listed = owner.client.get(f"/v1/deliveries?endpoint={owner.endpoint}&status=pending").json["data"]
+    found = {each["id"]: (each["waiting_for"], each["next_attempt_at"]) for each in listed}
+    assert found[later] == ("schedule", instant_text(now + 3_600_000))
+    assert found[in_flight] == (None, None)
+    assert found[in_memory] == found[due] == ("probe", probe_text)
+    of_endpoint = owner.client.get(f"/v1/endpoints/{owner.endpoint}/deliveries?status=pending").json["data"]
+    assert of_endpoint == listed
+    for each in listed:
+        assert owner.client.get(f"/v1/deliveries/{each['id']}").json == each
+        assert owner.client.get(f"/v1/events/{each['event']}/deliveries").json["data"] == [each]
+        [explained] = owner.client.get(f"/v1/events/{each['event']}/explain").json["data"]
+        assert ("only probed; this waits" in explained["text"]) is (each["waiting_for"] == "probe")
+        assert ("in flight" in explained["text"]) is (each["waiting_for"] is None)
 
 
 def test_attempts_are_shown_whole(server: Any, owner: Owner) -> None:

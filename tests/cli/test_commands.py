@@ -429,10 +429,13 @@ def test_an_endpoint_is_shown_as_a_block_that_ends_with_its_health(api: FakeApi)
 @pytest.mark.parametrize(
     ("changed", "text"),
     [
-        ({"next_attempt_at": None}, "under way: timeout"),
-        ({"next_attempt_at": None, "last_outcome": None}, "under way"),
-        ({"next_attempt_at": "2020-01-01T00:00:00.000Z"}, "due: timeout"),
-        ({"next_attempt_at": "2999-01-01T00:00:00.000Z"}, r"in \d+ d: timeout"),
+        ({"waiting_for": None, "next_attempt_at": None}, "in flight: timeout"),
+        ({"waiting_for": None, "next_attempt_at": None, "last_outcome": None}, "in flight"),
+        ({"waiting_for": "turn", "next_attempt_at": "2020-01-01T00:00:00.000Z"}, "due: timeout"),
+        ({"waiting_for": "turn", "next_attempt_at": None}, "due: timeout"),
+        ({"waiting_for": "schedule", "next_attempt_at": "2999-01-01T00:00:00.000Z"}, r"in \d+ d: timeout"),
+        ({"waiting_for": "probe", "next_attempt_at": "2999-01-01T00:00:00.000Z"}, r"endpoint failing, probe in \d+ d"),
+        ({"waiting_for": "probe", "next_attempt_at": "2020-01-01T00:00:00.000Z"}, "endpoint failing, probed now"),
         ({"status": "delivered", "last_outcome": "delivered"}, "delivered"),
         ({"status": "failed", "last_outcome": "server_error"}, "failed: server_error"),
         ({"status": "failed", "last_outcome": None, "failed_reason": "expired"}, "failed: expired"),
@@ -454,7 +457,7 @@ def test_a_terminal_shows_deliveries_within_its_width(api: FakeApi, monkeypatch:
     assert line.split()[:2] == ["010101010101", "020202020202"]
     assert len(line) <= 80
     assert f"dlv_{'01' * 22}  ep_{'02' * 16}  movement" in run("deliveries", "--wide").stdout
-    assert "an attempt is under way" in run("deliveries", "0101").stdout
+    assert "an attempt is in flight" in run("deliveries", "0101").stdout
 
 
 def test_the_audit_log_says_who_did_what(api: FakeApi) -> None:

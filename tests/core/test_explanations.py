@@ -7,12 +7,14 @@ import pytest
 from uplift_server.core.deliveries import FailedReason, Status
 from uplift_server.core.explanations import Reason, TheDelivery, TheEndpoint, TheEvent, Why, why, why_listened
 from uplift_server.core.outcomes import Explanation
+from uplift_server.core.waits import Waiting, WaitingFor
 
 NOW = 1_764_000_000_000
 HOUR = 3_600_000
 EVENT = TheEvent("athlete.created", NOW - HOUR)
 ENDPOINT = TheEndpoint("enabled", NOW - 9 * HOUR, NOW - 9 * HOUR, ("athlete.*",))
-DELIVERY = TheDelivery(Status.PENDING, False, NOW + HOUR, 0, None, None)
+DUE = Waiting(WaitingFor.SCHEDULE, NOW + HOUR)
+DELIVERY = TheDelivery(Status.PENDING, DUE, 0, None, None)
 FAILURE = Explanation("Your server answered 500.", "Look at its log.")
 TRIED = replace(DELIVERY, attempts_made=3, failure=FAILURE)
 
@@ -39,12 +41,16 @@ def test_a_delivered_event_tells_when_and_with_which_attempt() -> None:
     ("endpoint", "delivery", "text"),
     [
         (ENDPOINT, DELIVERY, "Attempt 1 is due at 2025-11-24T17:00:00.000Z. No attempt was made."),
-        (ENDPOINT, replace(DELIVERY, due_at=NOW), "Attempt 1 is due, and waits for its turn"),
-        (ENDPOINT, replace(DELIVERY, due_at=None), "Attempt 1 is due, and waits for its turn"),
         (
             ENDPOINT,
-            replace(TRIED, under_way=True),
-            "Attempt 4 is under way. 3 attempts were made. Your server answered",
+            replace(DELIVERY, waiting=Waiting(WaitingFor.TURN, NOW)),
+            "Attempt 1 is due, and waits for its turn",
+        ),
+        (ENDPOINT, replace(DELIVERY, waiting=Waiting(WaitingFor.TURN, None)), "Attempt 1 is due, and waits for its"),
+        (
+            ENDPOINT,
+            replace(TRIED, waiting=None),
+            "Attempt 4 is in flight. 3 attempts were made. Your server answered",
         ),
         (
             ENDPOINT,
@@ -52,7 +58,18 @@ def test_a_delivered_event_tells_when_and_with_which_attempt() -> None:
             "Attempt 2 is due at 2025-11-24T17:00:00.000Z. 1 attempt was made. ",
         ),
         (replace(ENDPOINT, next_probe_at=NOW + 1), TRIED, "The next probe is at 2025-11-24T16:00:00.001Z. 3 attempts"),
+        (replace(ENDPOINT, next_probe_at=NOW + 1), TRIED, "Attempt 4 is due at 2025-11-24T17:00:00.000Z, or later: "),
         (replace(ENDPOINT, next_probe_at=NOW), TRIED, "Attempt 4 is due at"),
+        (
+            replace(ENDPOINT, next_probe_at=NOW + 1),
+            replace(TRIED, waiting=Waiting(WaitingFor.PROBE, NOW + 1)),
+            "without spending attempts. The next probe is at 2025-11-24T16:00:00.001Z. 3 attempts",
+        ),
+        (
+            replace(ENDPOINT, next_probe_at=NOW),
+            replace(TRIED, waiting=Waiting(WaitingFor.PROBE, NOW)),
+            "without spending attempts. It is being probed now. 3 attempts",
+        ),
     ],
 )
 def test_a_pending_one_tells_what_it_waits_for(endpoint: TheEndpoint, delivery: TheDelivery, text: str) -> None:

@@ -213,10 +213,15 @@ async def test_a_rate_limit_is_kept(tmp_path: Path) -> None:
 
 async def test_the_breaker_probes_without_spending_attempts(tmp_path: Path) -> None:
     async with World(tmp_path, breaker_failures=10, delays_ms=[60 * SECOND] * 9) as world:
-        await world.endpoint("one.test", lambda _: answer(500))
+        endpoint = await world.endpoint("one.test", lambda _: answer(500))
         await world.accept(100)
         await world.run_for(30 * SECOND)
         sent = len(world.sender.sent)
+        leased = {row.event_seq for row in await world.deliveries() if row.lease_owner}
+        assert world.engine.waiting_events(endpoint.seq) == leased
+        probe_at = world.engine.next_probe_at(endpoint.seq)
+        assert probe_at is not None
+        assert probe_at > world.clock.now
         # All slots, and those that the first nine failures freed, before the breaker opened; then ever rarer probes.
         assert sent <= 16 + 9 + 6
         untouched = [row for row in await world.deliveries() if row.attempts_made == 0]

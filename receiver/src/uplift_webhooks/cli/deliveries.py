@@ -1,6 +1,6 @@
 """`uplift deliveries`: what was sent to endpoints, and what came of it."""
 
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -19,7 +19,14 @@ _COLUMNS: Final = [
     Column("last_outcome", "LAST OUTCOME"),
     Column("next_attempt_at", "NEXT ATTEMPT"),
     Column("created_at", "CREATED"),
+    Column("waiting_for", "WAITING FOR"),
 ]
+_WAITS: Final = {
+    "schedule": "the instant at which it is due",
+    "probe": "the endpoint, which fails so often that it is only probed",
+    "turn": "its turn",
+    None: "nothing: an attempt is in flight",
+}
 _ATTEMPT_COLUMNS: Final = [
     Column("number", "ATTEMPT"),
     Column("started_at", "STARTED"),
@@ -63,7 +70,8 @@ def list_deliveries(
         if event_type is not None:
             check_type(calls, event_type)
         found = calls.items(_PATH, limit=limit, status=status, endpoint=chosen, type=event_type)
-        session.output.rows(found, _COLUMNS, empty="No deliveries like that. Send an event: uplift trigger --endpoint")
+        shown = found if session.output.as_json else map(_for_people, found)
+        session.output.rows(shown, _COLUMNS, empty="No deliveries like that. Send an event: uplift trigger --endpoint")
 
 
 def show(session: Session, delivery: Delivery) -> None:
@@ -74,10 +82,18 @@ def show(session: Session, delivery: Delivery) -> None:
     if session.output.as_json:
         session.output.json({**found, "attempts": attempts})
         return
-    session.output.fields(found)
+    session.output.fields(_for_people(found))
     session.output.line("")
     attempts.sort(key=lambda each: int(each["number"]))
     session.output.rows(attempts, _ATTEMPT_COLUMNS, empty="No attempt was made yet.")
+
+
+def _for_people(delivery: dict[str, Any]) -> dict[str, Any]:
+    """A delivery with what it waits for in words."""
+    if delivery["status"] != "pending":
+        return delivery
+    waiting_for = delivery.get("waiting_for")
+    return {**delivery, "waiting_for": _WAITS.get(waiting_for, waiting_for)}
 
 
 def resend(session: Session, delivery: Delivery) -> None:

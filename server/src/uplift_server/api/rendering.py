@@ -43,6 +43,7 @@ from uplift_server.service.endpoints import Shown
 from uplift_server.service.explanations import Explained
 from uplift_server.service.replays import Preview, ShownReplay
 from uplift_server.service.secrets import ShownSecrets
+from uplift_server.service.waits import ShownDelivery
 from uplift_server.store.records import (
     Account,
     ApiKey,
@@ -217,10 +218,10 @@ def one_event(event: Event, *, spans: bool) -> bytes:
     return rest[:-1] + b',"body":' + event.body + b"}"
 
 
-def delivery_view(delivery: Delivery, *, spans: bool) -> DeliveryView:
+def delivery_view(shown: ShownDelivery, *, spans: bool) -> DeliveryView:
     """A delivery."""
+    delivery, waiting = shown
     is_open = delivery.status in _OPEN
-    waits = delivery.status is Status.PENDING and not delivery.leased
     failed = delivery.status is Status.FAILED and delivery.failed_reason is not None
     return DeliveryView(
         id=ids.delivery_id(delivery.event_id, delivery.endpoint_id),
@@ -230,7 +231,8 @@ def delivery_view(delivery: Delivery, *, spans: bool) -> DeliveryView:
         type=delivery.type,
         status=_STATUS_NAMES[delivery.status],
         attempts_made=delivery.attempts_made,
-        next_attempt_at=optional_instant_text(delivery.due_at) if waits else None,
+        waiting_for=None if waiting is None else waiting.what,
+        next_attempt_at=None if waiting is None else optional_instant_text(waiting.until),
         last_outcome=_outcome_text(delivery.last_outcome),
         created_at=instant_text(delivery.created_at),
         completed_at=None if is_open else optional_instant_text(delivery.completed_at),

@@ -7,6 +7,7 @@ from pydantic import BaseModel, Field, WithJsonSchema
 from uplift_server.core.explanations import Reason
 from uplift_server.core.limits import HELD_COUNTED_MAX
 from uplift_server.core.replays import Wait
+from uplift_server.core.waits import WaitingFor
 
 V = TypeVar("V")
 
@@ -141,7 +142,13 @@ class DeliveryView(BaseModel):
     type: str
     status: StatusName
     attempts_made: int
-    next_attempt_at: InstantText | None = Field(description="Null while an attempt runs.")
+    waiting_for: WaitingFor | None = Field(
+        description="Of a pending one: its instant (`schedule`), the next probe of an endpoint that fails too often"
+        " (`probe`), or its turn (`turn`); null while an attempt is in flight."
+    )
+    next_attempt_at: InstantText | None = Field(
+        description="The earliest instant at which it may be attempted; null while an attempt is in flight."
+    )
     last_outcome: str | None
     created_at: InstantText
     completed_at: InstantText | None

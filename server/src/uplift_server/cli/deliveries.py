@@ -19,6 +19,7 @@ from uplift_server.cli.tables import Column, distance
 from uplift_server.core.deliveries import Status
 from uplift_server.core.limits import EVENT_DATA_BYTES_MAX
 from uplift_server.core.outcomes import Outcome
+from uplift_server.core.waits import WaitingFor
 
 _COLUMNS: Final = [
     Column("id", "DELIVERY", "id"),
@@ -29,6 +30,7 @@ _COLUMNS: Final = [
     Column("last_outcome", "LAST OUTCOME"),
     Column("next_attempt_at", "NEXT ATTEMPT"),
     Column("created_at", "CREATED"),
+    Column("waiting_for", "WAITING FOR"),
 ]
 # For people: one column says how it stands, and why it failed last.
 _TERMINAL_COLUMNS: Final = [
@@ -50,6 +52,12 @@ delivery_app: Final = typer.Typer(
 )
 
 Delivery = Annotated[str, typer.Argument(help="Id or unique beginning of it.")]
+_WAITS: Final = {
+    WaitingFor.SCHEDULE.value: "the instant at which it is due",
+    WaitingFor.PROBE.value: "the endpoint, which fails so often that it is only probed",
+    WaitingFor.TURN.value: "its turn",
+    None: "nothing: an attempt is in flight",
+}
 _STORED: Final = "It is stored; it is sent as soon as a server runs: uplift-server serve"
 _ENDPOINT_ID_CHARACTERS: Final = len("ep_") + 32
 _ATTEMPT_COLUMNS: Final = [
@@ -251,11 +259,14 @@ def _for_people(delivery: dict[str, Any]) -> dict[str, Any]:
 
 def stands(delivery: dict[str, Any]) -> str:
     """How a delivery stands, and why its last attempt failed: `in 4 min: timeout`."""
-    status, outcome, due = delivery["status"], delivery.get("last_outcome"), delivery.get("next_attempt_at")
+    status, outcome = delivery["status"], delivery.get("last_outcome")
     if status == Status.PENDING.text:
-        status = "under way" if due is None else distance(due)
+        waiting_for, due = delivery.get("waiting_for"), distance(delivery.get("next_attempt_at") or "now")
+        is_past = due == "now" or due.endswith("ago")
+        if waiting_for == WaitingFor.PROBE:
+            return f"endpoint failing, {'probed now' if is_past else f'probe {due}'}"
         # What is due stays so for a moment, or until a server runs.
-        status = "due" if status == "now" or status.endswith("ago") else status
+        status = "in flight" if waiting_for is None else "due" if is_past else due
     elif status == Status.FAILED.text and outcome is None:
         outcome = delivery.get("failed_reason")
     return status if outcome in (None, Outcome.DELIVERED.text) else f"{status}: {outcome}"
@@ -274,8 +285,8 @@ def _show(session: Session, client: ApiClient, delivery: dict[str, Any], owner: 
     if session.output.as_json:
         session.output.json({**delivery, "attempts": attempts})
         return
-    under_way = delivery["status"] == Status.PENDING.text and delivery.get("next_attempt_at") is None
-    session.output.fields({**delivery, "next_attempt_at": "an attempt is under way"} if under_way else delivery)
+    pending = delivery["status"] == Status.PENDING.text
+    session.output.fields({**delivery, "waiting_for": _WAITS[delivery.get("waiting_for")]} if pending else delivery)
     session.output.line("")
     session.output.rows(
         sorted(attempts, key=lambda each: int(each["number"])), _ATTEMPT_COLUMNS, empty="No attempt was made yet."

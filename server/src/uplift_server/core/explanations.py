@@ -9,6 +9,7 @@ from uplift_server.core.deliveries import FailedReason, Status
 from uplift_server.core.instants import instant_text
 from uplift_server.core.outcomes import Explanation
 from uplift_server.core.subscriptions import Subscription
+from uplift_server.core.waits import Waiting, WaitingFor
 
 _PATTERNS_SHOWN_MAX: Final = 5
 _ENDED: Final = frozenset({Status.DELIVERED, Status.FAILED})
@@ -60,8 +61,8 @@ class TheDelivery:
     """How the delivery stands. Instants are Unix ms."""
 
     status: Status
-    under_way: bool
-    due_at: int | None
+    waiting: Waiting | None
+    """What a pending one waits for; None while an attempt is in flight."""
     attempts_made: int
     completed_at: int | None
     failed_reason: FailedReason | None
@@ -166,20 +167,29 @@ def _held(endpoint: TheEndpoint) -> Why:
 
 
 def _pending(endpoint: TheEndpoint, delivery: TheDelivery, now_ms: int) -> Why:
-    number = delivery.attempts_made + 1
-    due_at = delivery.due_at
-    if delivery.under_way:
-        text = f"Attempt {number} is under way."
-    elif endpoint.next_probe_at is not None and endpoint.next_probe_at > now_ms:
-        text = (
-            "The endpoint fails so often that it is only probed; this waits meanwhile, without spending attempts."
-            f" The next probe is at {instant_text(endpoint.next_probe_at)}."
-        )
-    elif due_at is not None and due_at > now_ms:
-        text = f"Attempt {number} is due at {instant_text(due_at)}."
+    number, waiting = delivery.attempts_made + 1, delivery.waiting
+    if waiting is None:
+        text = f"Attempt {number} is in flight."
+    elif waiting.what is WaitingFor.PROBE:
+        text = "The endpoint fails so often that it is only probed; this waits meanwhile, without spending attempts."
+        text += _probe(endpoint.next_probe_at, now_ms)
+    elif waiting.what is WaitingFor.SCHEDULE and waiting.until is not None:
+        text = f"Attempt {number} is due at {instant_text(waiting.until)}"
+        if endpoint.next_probe_at is not None:
+            text += ", or later: the endpoint fails so often that it is only probed"
+        text += f".{_probe(endpoint.next_probe_at, now_ms)}"
     else:
         text = f"Attempt {number} is due, and waits for its turn behind what was due before."
     return Why(Reason.PENDING, text + _so_far(delivery), _remedy(delivery, None))
+
+
+def _probe(next_probe_at: int | None, now_ms: int) -> str:
+    """When an endpoint that is only probed is tried next."""
+    if next_probe_at is None:
+        return ""
+    if next_probe_at <= now_ms:
+        return " It is being probed now."
+    return f" The next probe is at {instant_text(next_probe_at)}."
 
 
 def _so_far(delivery: TheDelivery) -> str:

@@ -241,6 +241,10 @@ class Engine:
         """A replay was made, paused, resumed or cancelled."""
         self.replays.put(replay)
 
+    def waiting_events(self, endpoint_seq: int) -> set[int]:
+        """The numbers of the events whose deliveries to an endpoint wait in memory, leased and not in flight."""
+        return self.lanes.waiting_events(endpoint_seq)
+
     def next_probe_at(self, endpoint_seq: int) -> int | None:
         """When an endpoint whose breaker is open is tried next (Unix ms); None while it is off."""
         endpoint = self._directory.endpoints.get(endpoint_seq)

@@ -158,6 +158,11 @@ class DeliveryLanes:
         """Take a slot for an attempt to come, beyond the lane's own cap if need be; whether there is one."""
         return self._lanes.start_now(lane, self._clock.now_ms(), besides=True)
 
+    def waiting_events(self, endpoint_seq: int) -> set[int]:
+        """The numbers of the events that wait for an endpoint in memory."""
+        lane = self._lanes.find(endpoint_seq)
+        return set() if lane is None else {delivery.event_seq for queue in lane.waiting for delivery in queue}
+
     def next_probe_at(self, endpoint_seq: int) -> int | None:
         """When an endpoint whose breaker is open is tried next (Unix ms)."""
         lane = self._lanes.find(endpoint_seq)

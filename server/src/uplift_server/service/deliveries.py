@@ -12,6 +12,7 @@ from uplift_server.service.events import type_seq_of
 from uplift_server.service.means import Listing, Means
 from uplift_server.service.principals import Caller
 from uplift_server.service.refusals import not_found, refusal, refuse
+from uplift_server.service.waits import ShownDelivery, shown, shown_page
 from uplift_server.store import audit, deliveries, waiting
 from uplift_server.store.contract import Transaction
 from uplift_server.store.errors import Conflict, StoreError
@@ -41,7 +42,7 @@ class Deliveries:
 
     async def page(
         self, caller: Caller, query: DeliveryQuery, listing: Listing, *, problems: Sequence[Problem] = ()
-    ) -> Page[Delivery]:
+    ) -> Page[ShownDelivery]:
         """Deliveries, those of the newest events first."""
         caller.require(Scope.DELIVERIES_READ)
         endpoint_seq, wrong = self._endpoint_seq(caller, query.endpoint)
@@ -49,7 +50,7 @@ class Deliveries:
 
     async def page_of_endpoint(
         self, caller: Caller, endpoint: str, query: DeliveryQuery, listing: Listing, *, problems: Sequence[Problem] = ()
-    ) -> Page[Delivery]:
+    ) -> Page[ShownDelivery]:
         """The deliveries of one endpoint. Raises NotFound."""
         caller.require(Scope.DELIVERIES_READ)
         endpoint_seq, wrong = self._endpoint_seq(caller, endpoint)
@@ -64,18 +65,19 @@ class Deliveries:
         query: DeliveryQuery,
         listing: Listing,
         problems: Sequence[Problem],
-    ) -> Page[Delivery]:
+    ) -> Page[ShownDelivery]:
         type_seq, unknown = type_seq_of(self._means.directory, query.type)
         before = self._means.place(listing, 2, [*problems, *unknown])
         wanted = DeliveryFilter(query.status, endpoint_seq, type_seq, query.created_after, query.created_before)
-        return await self._means.database.read(
+        page = await self._means.database.read(
             lambda c: deliveries.page(c, caller.account_seq, wanted, limit=listing.limit, before=before)
         )
+        return shown_page(self._means, page)
 
-    async def get(self, caller: Caller, delivery: str) -> Delivery:
+    async def get(self, caller: Caller, delivery: str) -> ShownDelivery:
         """One delivery. Raises NotFound, and AccountRequired where several accounts have its event's id."""
         caller.require(Scope.DELIVERIES_READ)
-        return await self._get(caller, delivery)
+        return await self._shown(caller, delivery)
 
     async def attempts(
         self, caller: Caller, delivery: str, listing: Listing, *, problems: Sequence[Problem] = ()
@@ -91,7 +93,7 @@ class Deliveries:
         )
         return found, page
 
-    async def resend(self, caller: Caller, delivery: str, *, problems: Sequence[Problem] = ()) -> Delivery:
+    async def resend(self, caller: Caller, delivery: str, *, problems: Sequence[Problem] = ()) -> ShownDelivery:
         """Attempt a delivery once more, now, whatever its status.
 
         Raises NotFound, and Conflict while it is in flight, has expired, or its endpoint is not enabled.
@@ -101,7 +103,7 @@ class Deliveries:
         refuse(problems)
         return await self._means.carry_out(self._resend(caller, delivery))
 
-    async def cancel(self, caller: Caller, delivery: str, *, problems: Sequence[Problem] = ()) -> Delivery:
+    async def cancel(self, caller: Caller, delivery: str, *, problems: Sequence[Problem] = ()) -> ShownDelivery:
         """End a delivery that is pending or held; it is not attempted any more.
 
         Raises NotFound, and Conflict for any other, or while it is in flight.
@@ -110,6 +112,9 @@ class Deliveries:
         await self._get(caller, delivery)
         refuse(problems)
         return await self._means.carry_out(self._cancel(caller, delivery))
+
+    async def _shown(self, caller: Caller, text: str) -> ShownDelivery:
+        return shown(self._means, [await self._get(caller, text)])[0]
 
     async def _get(self, caller: Caller, text: str) -> Delivery:
         parts = ids.parse_delivery_id(text)
@@ -122,7 +127,7 @@ class Deliveries:
             raise errors.AccountRequired
         return found[0]
 
-    async def _resend(self, caller: Caller, text: str) -> Delivery:
+    async def _resend(self, caller: Caller, text: str) -> ShownDelivery:
         found = await self._get(caller, text)
         endpoint = self._means.directory.endpoints.get(found.endpoint_seq)
         if endpoint is None:
@@ -148,9 +153,9 @@ class Deliveries:
             return leased
 
         self._means.engine.attempt_now(await self._taken_out(found, start))
-        return await self._get(caller, text)
+        return await self._shown(caller, text)
 
-    async def _cancel(self, caller: Caller, text: str) -> Delivery:
+    async def _cancel(self, caller: Caller, text: str) -> ShownDelivery:
         found = await self._get(caller, text)
         now, subject = self._means.now(), ids.delivery_id(found.event_id, found.endpoint_id)
         details = {"status": found.status.text}
@@ -160,7 +165,7 @@ class Deliveries:
             audit.add(connection, self._means.entry(caller, "delivery.cancelled", subject, details, found.account_seq))
 
         await self._taken_out(found, cancel)
-        return await self._get(caller, text)
+        return await self._shown(caller, text)
 
     async def _taken_out(self, found: Delivery, change: Callable[[Transaction, int | None], T]) -> T:
         """Change a delivery that is not to be attempted meanwhile: taken out of the memory it waits in, if it does.

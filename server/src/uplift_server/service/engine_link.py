@@ -1,5 +1,6 @@
 """What services need of the engine, which is wired to them from outside."""
 
+from collections.abc import Collection
 from typing import Protocol
 
 from uplift_server.delivery.relay import Relay
@@ -59,6 +60,9 @@ class EngineLink(Protocol):
 
     def replay_changed(self, replay: Replay) -> None:
         """A replay was made, paused, resumed or cancelled."""
+
+    def waiting_events(self, endpoint_seq: int) -> Collection[int]:
+        """The numbers of the events whose deliveries to an endpoint wait in memory, leased and not in flight."""
 
     def next_probe_at(self, endpoint_seq: int) -> int | None:
         """When an endpoint whose breaker is open is tried next (Unix ms)."""

@@ -11,8 +11,9 @@ from uplift_server.service.errors import AccountRequired
 from uplift_server.service.means import Listing, Means
 from uplift_server.service.principals import Caller
 from uplift_server.service.refusals import not_found
+from uplift_server.service.waits import ShownDelivery, shown_page
 from uplift_server.store import deliveries, events
-from uplift_server.store.records import Delivery, Event, EventFilter, Page, Stretch
+from uplift_server.store.records import Event, EventFilter, Page, Stretch
 
 _WHAT = "event"
 
@@ -60,14 +61,15 @@ class Events:
 
     async def deliveries(
         self, caller: Caller, event: str, listing: Listing, *, problems: Sequence[Problem] = ()
-    ) -> Page[Delivery]:
+    ) -> Page[ShownDelivery]:
         """The deliveries of an event. Raises as `get` does."""
         caller.require(Scope.DELIVERIES_READ)
         found = await find_event(self._means, caller, event)
         before = self._means.place(listing, 1, problems)
-        return await self._means.database.read(
+        page = await self._means.database.read(
             lambda c: deliveries.page_of_event(c, found.seq, limit=listing.limit, before=before)
         )
+        return shown_page(self._means, page)
 
     def _filter(self, query: EventQuery, problems: Sequence[Problem], listing: Listing) -> EventFilter:
         type_seq, wrong = type_seq_of(self._means.directory, query.type)

@@ -16,6 +16,7 @@ from uplift_server.service.events import find_event
 from uplift_server.service.means import Means
 from uplift_server.service.principals import Caller
 from uplift_server.service.refusals import refuse
+from uplift_server.service.waits import ShownDelivery, shown
 from uplift_server.store import deliveries, listening, trials
 from uplift_server.store.contract import Transaction
 from uplift_server.store.listening import ListenSession
@@ -49,7 +50,7 @@ class Explanations:
         found = await find_event(self._means, caller, event)
         refuse(problems)
         owed, failures, is_trial, sessions = await self._means.database.read(lambda c: _read(c, found))
-        by_endpoint = {delivery.endpoint_seq: delivery for delivery in owed}
+        by_endpoint = {each.delivery.endpoint_seq: each for each in shown(self._means, owed)}
         for_one = is_trial or found.type == WEBHOOK_CREATED
         about = TheEvent(found.type, found.created_at, found.expires_at, for_one, is_trial)
         live = {each.seq: each.record for each in self._means.directory.endpoints_of(found.account_seq)}
@@ -70,13 +71,14 @@ class Explanations:
         return one
 
     def _explained(
-        self, event: TheEvent, endpoint: Endpoint | None, delivery: Delivery | None, failure: Attempt | None
+        self, event: TheEvent, endpoint: Endpoint | None, found: ShownDelivery | None, failure: Attempt | None
     ) -> Explained:
+        delivery = None if found is None else found.delivery
         endpoint_id = endpoint.id if endpoint is not None else delivery.endpoint_id if delivery is not None else b""
         answer = why(
             event,
             None if endpoint is None else self._of_endpoint(endpoint),
-            None if delivery is None else _of_delivery(delivery, failure),
+            None if found is None else _of_delivery(found, failure),
             now_ms=self._means.now(),
         )
         return Explained(ids.prefixed(ids.ENDPOINT, endpoint_id), answer, delivery)
@@ -105,11 +107,11 @@ def _read(
     return owed, failures, trials.is_trial(connection, event.seq), sessions
 
 
-def _of_delivery(delivery: Delivery, failure: Attempt | None) -> TheDelivery:
+def _of_delivery(found: ShownDelivery, failure: Attempt | None) -> TheDelivery:
+    delivery = found.delivery
     return TheDelivery(
         delivery.status,
-        delivery.leased,
-        delivery.due_at,
+        found.waiting,
         delivery.attempts_made,
         delivery.completed_at,
         delivery.failed_reason,

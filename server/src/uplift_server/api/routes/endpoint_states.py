@@ -10,6 +10,7 @@ from uplift_server.api.rendering import attempt_view, delivery_view
 from uplift_server.api.repeats import mark_repeated
 from uplift_server.api.routes.endpoints import view_of
 from uplift_server.api.views import AttemptView, DeliveryView, EndpointView
+from uplift_server.service.waits import ShownDelivery
 from uplift_server.store.records import HeldAction
 
 router = APIRouter(tags=["Endpoints"])
@@ -65,5 +66,5 @@ async def test_endpoint(
     mark_repeated(response, repeated=trial.repeated)
     if trial.attempt is None:
         response.status_code = 202
-        return delivery_view(trial.delivery, spans=caller.spans_accounts)
+        return delivery_view(ShownDelivery(trial.delivery), spans=caller.spans_accounts)
     return attempt_view(trial.attempt, trial.delivery)
