@@ -97,7 +97,7 @@ async def test_one_test_at_a_time_and_slow_ones_are_looked_at_later(tmp_path: Pa
         trial = await Owner(world).test(endpoint.seq)
         assert (trial.attempt, trial.delivery.status, trial.delivery.leased) == (None, Status.PENDING, True)
         assert world.clock.now - began < 4 * SECOND
-        with pytest.raises(errors.Conflict, match="under way"):
+        with pytest.raises(errors.Conflict, match="in flight"):
             await Owner(world).test(endpoint.seq)
         await world.run_for(6 * SECOND)
         assert await world.statuses() == {Status.DELIVERED: 1}

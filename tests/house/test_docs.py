@@ -165,6 +165,14 @@ def _links() -> list[tuple[Path, str]]:
     ]
 
 
+def test_what_is_in_flight_is_called_so_wherever_people_read(root: Path) -> None:
+    rooms = [root / "server/src/uplift_server" / room for room in ("api", "cli", "config", "core", "service")]
+    sources = [path for room in (*rooms, root / "receiver/src") for path in room.rglob("*.py")]
+    pages = [*root.glob("*.md"), *(root / "docs").glob("*.md")]
+
+    assert not [path.name for path in (*sources, *pages) if "under way" in path.read_text(encoding="utf-8")]
+
+
 @pytest.mark.parametrize(("page", "target"), _links(), ids=lambda value: getattr(value, "name", value))
 def test_links_lead_somewhere(page: Path, target: str) -> None:
     assert (page.parent / target.partition("#")[0]).exists()

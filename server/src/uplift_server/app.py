@@ -133,7 +133,7 @@ class Application:
         self._engine.acceptor.close()
         self._server.should_exit = True
         if self._serving is not None:
-            # The last answers go out while attempts under way finish.
+            # The last answers go out while attempts in flight finish.
             await asyncio.gather(self._serving, self._engine.drain(), self._stop_outbox())
         for what, close in (
             ("changes", self._means.finish),

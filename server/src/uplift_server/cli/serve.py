@@ -32,8 +32,8 @@ def register(app: typer.Typer) -> None:
 def serve(session: Session) -> None:
     """Run the server until it is told to stop.
 
-    SIGTERM or Ctrl-C stop it cleanly: no new work, and up to 20 s for the attempts under way. A second one stops it at
-    once; what was under way is then attempted again after the next start.
+    SIGTERM or Ctrl-C stop it cleanly: no new work, and up to 20 s for the attempts in flight. A second one stops it at
+    once; what was in flight is then attempted again after the next start.
     """
     config = session.config()
     set_up(config.log_format)
@@ -99,5 +99,5 @@ class Stopper:
             # first unwind what is being awaited, and so wait after all.
             os._exit(SECOND_SIGNAL)
         self._asked = True
-        self._output.note(f"Stopping; attempts under way have {format_duration(20_000)}. Again to stop at once.")
+        self._output.note(f"Stopping; attempts in flight have {format_duration(20_000)}. Again to stop at once.")
         self._application.request_stop()

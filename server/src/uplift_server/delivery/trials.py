@@ -1,4 +1,4 @@
-"""Tests of endpoints under way: one at a time each, begun at once or not at all.
+"""Tests of endpoints in flight: one at a time each, begun at once or not at all.
 
 A slot is taken before a test is stored, so that none is stored that would have to wait: neither a turn nor a breaker
 nor the endpoint's own cap holds it back, but a process at its cap does, and a rate limit that has lent a start already.
@@ -22,7 +22,7 @@ class Busy(Enum):
 
     STOPPED = "stopped"
     """Nothing is sent: the process is about to end, or cannot write outcomes."""
-    UNDER_WAY = "under_way"
+    IN_FLIGHT = "in_flight"
     """Another test of the endpoint is."""
     FULL = "full"
     """The process has as many attempts in flight as it may."""
@@ -33,7 +33,7 @@ class Busy(Enum):
 
 
 class _Trial(NamedTuple):
-    """A test under way, or about to be."""
+    """A test in flight, or about to be."""
 
     lane: Lane[LeasedDelivery]
     until_ms: int
@@ -43,7 +43,7 @@ class _Trial(NamedTuple):
 
 
 class Trials:
-    """The tests under way, by endpoint."""
+    """The tests in flight, by endpoint."""
 
     def __init__(
         self,
@@ -73,7 +73,7 @@ class Trials:
             return Busy.STOPPED
         running = self._trials.get(endpoint_seq)
         if running is not None and now < running.until_ms:
-            return Busy.UNDER_WAY
+            return Busy.IN_FLIGHT
         lane = self._lanes.of(endpoint)
         if not self._lanes.take_slot(lane):
             return Busy.FULL if self._lanes.full else Busy.PACED

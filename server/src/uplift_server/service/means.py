@@ -83,5 +83,5 @@ class Means:
         return await asyncio.shield(task)
 
     async def finish(self) -> None:
-        """Wait for the changes under way."""
+        """Wait for the changes that were begun."""
         await asyncio.gather(*self._changes, return_exceptions=True)

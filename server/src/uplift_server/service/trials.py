@@ -28,7 +28,7 @@ WAIT_MS: Final = 3500
 _DELETED: Final = "The endpoint has been deleted; nothing can be sent to it."
 _REFUSALS: Final[dict[Busy, tuple[type[errors.ServiceError], str]]] = {
     Busy.STOPPED: (errors.Busy, "Nothing is sent now: the server is stopping, or cannot store outcomes."),
-    Busy.UNDER_WAY: (errors.Conflict, "A test of this endpoint is under way already. Wait for its outcome."),
+    Busy.IN_FLIGHT: (errors.Conflict, "A test of this endpoint is in flight already. Wait for its outcome."),
     Busy.FULL: (errors.Busy, "The server has as many attempts in flight as it may. Try again in a moment."),
     Busy.PACED: (errors.RateLimited, "The endpoint's rate_limit_per_second leaves no room. Try again in a moment."),
     Busy.DELETED: (errors.Conflict, _DELETED),
@@ -49,7 +49,7 @@ class Trial:
 
     delivery: Delivery
     attempt: Attempt | None
-    """None while it is under way, and where it was never made."""
+    """None while it is in flight, and where it was never made."""
     repeated: bool
 
 
@@ -71,7 +71,7 @@ class Trials:
     ) -> Trial:
         """Send a test, and wait a while for what comes of it.
 
-        Raises NotFound, Invalid, Conflict while another is under way, and Busy or RateLimited where there is no room.
+        Raises NotFound, Invalid, Conflict while another is in flight, and Busy or RateLimited where there is no room.
         """
         caller.require(Scope.ENDPOINTS_WRITE)
         record = self._endpoints.live(caller, endpoint)

@@ -43,7 +43,7 @@ class Summary:
 class Tally:
     """Counts by event, for those this run sent: a kept database may still deliver earlier ones.
 
-    It remembers what is under way and a number of what came last, so that a run without end needs no more and more.
+    It remembers what is in flight and a number of what came last, so that a run without end needs no more and more.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""One attempt while it is under way."""
+"""One attempt while it is in flight."""
 
 import asyncio
 from typing import TYPE_CHECKING

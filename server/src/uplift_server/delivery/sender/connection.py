@@ -207,7 +207,7 @@ class Connection(asyncio.Protocol):
     # Endings
 
     def fail(self, failure: Failure, text: str) -> None:
-        """End the attempt under way with a failure, and the connection with it."""
+        """End the attempt in flight with a failure, and the connection with it."""
         if self._attempt is not None:
             self._fail(failure, text)
 
@@ -230,7 +230,7 @@ class Connection(asyncio.Protocol):
         return cast("ssl.SSLObject | None", self._transport.get_extra_info("ssl_object"))
 
     def stage(self) -> str:
-        """What the attempt under way is waiting for, in words."""
+        """What the attempt in flight is waiting for, in words."""
         if self._status:
             return "receiving the response's body"
         return "receiving the response's head" if self._raw else "waiting for the response"
