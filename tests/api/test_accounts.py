@@ -59,7 +59,7 @@ def test_a_key_is_shown_once_and_works_until_it_is_revoked(server: Any) -> None:
     assert made.status == 201
     key = made.json
     assert key["key"].startswith("sk_")
-    assert key["key"].endswith(key["hint"])
+    assert key["key"].endswith(key["ends_with"])
     assert key["account"] == account
     assert set(key["scopes"]) == DEFAULT_SCOPES
     owner = server.client(key["key"])

@@ -46,7 +46,7 @@ def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeApi]:
             "GET /v1/accounts": listed(ACCOUNT),
             "GET /v1/accounts/acc_0a11": ACCOUNT,
             "GET /v1/accounts/acc_0a11/keys": listed(
-                {"id": "key_0b11", "name": "n", "hint": "wxyz", "scopes": ["listen"]}
+                {"id": "key_0b11", "name": "n", "ends_with": "wxyz", "scopes": ["listen"]}
             ),
             "GET /v1/endpoints": listed(ENDPOINT),
             "GET /v1/deliveries": listed(DELIVERY),
@@ -107,7 +107,7 @@ def test_nothing_is_deleted_without_saying_so(api: FakeApi) -> None:
 
 
 def test_keys(api: FakeApi) -> None:
-    assert output("keys", "--account", "Rapids")["hint"] == "wxyz"
+    assert output("keys", "--account", "Rapids")["ends_with"] == "wxyz"
     arguments = ["key", "create", "--account", "acc_0a11", "--scopes", "events:read,listen", "--scopes", "events:write"]
     assert output(*arguments)["key"] == "sk_shown_once"
     assert api.asked[-1].body == {"name": "command line", "scopes": ["events:read", "listen", "events:write"]}

@@ -38,7 +38,7 @@ def new_key(connection: sa.Connection, account_seq: int | None, number: int) -> 
         account_seq=account_seq,
         name="k",
         digest=bytes([number]) * 32,
-        hint="abcd",
+        ends_with="abcd",
         scopes=frozenset({"b", "a"}),
         now=1,
     )

@@ -44,7 +44,7 @@ class KeyView(BaseModel):
     id: str
     account: str
     name: str
-    hint: str = Field(description="The key's last characters.")
+    ends_with: str = Field(description="The key's last characters.")
     scopes: list[str]
     created_at: InstantText
     key: str | None = Field(default=None, description="The key itself, in the answer that made it only.")

@@ -91,7 +91,7 @@ def keys(session: Session, account: Account, limit: Limit = 50, wide: Wide = Fal
             [
                 Column("id", "KEY", "id"),
                 Column("name", "NAME", gives=True),
-                Column("hint", "ENDS WITH"),
+                Column("ends_with", "ENDS WITH"),
                 Column("scopes", "SCOPES", folds=True),
                 Column("created_at", "CREATED", "instant"),
             ],

@@ -14,7 +14,7 @@ KEY_BYTES_MAX: Final = 512
 
 _SCHEME: Final = b"bearer "
 _SCHEME_BYTES: Final = len(_SCHEME)
-_HINT_CHARACTERS: Final = 4
+_ENDING_CHARACTERS: Final = 4
 
 
 def digest_of(key: bytes) -> bytes:
@@ -22,9 +22,9 @@ def digest_of(key: bytes) -> bytes:
     return hashlib.sha256(key).digest()
 
 
-def hint_of(key: str) -> str:
+def ending_of(key: str) -> str:
     """The last characters, by which people recognise a key."""
-    return key[-_HINT_CHARACTERS:]
+    return key[-_ENDING_CHARACTERS:]
 
 
 class Authenticator:

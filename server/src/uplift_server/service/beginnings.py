@@ -7,7 +7,7 @@ from typing import Final, Protocol, TypeVar
 from uplift_server.core import ids
 from uplift_server.core.audit import SYSTEM, AuditEntry
 from uplift_server.core.catalog import EVENT_TYPES
-from uplift_server.service.authentication import OPERATOR_PREFIX, digest_of, hint_of
+from uplift_server.service.authentication import OPERATOR_PREFIX, digest_of, ending_of
 from uplift_server.service.keys import KEY_RANDOM_BYTES, new_key_text
 from uplift_server.service.means import Means
 from uplift_server.store import accounts, audit, endpoints, event_types, keys
@@ -112,7 +112,7 @@ async def _ensure_operator(means: Means, configured: str | None, keep_key: Calla
             account_seq=None,
             name=made.name,
             digest=made.digest,
-            hint=made.hint,
+            ends_with=made.ends_with,
             scopes=made.scopes,
             now=now,
         )
@@ -128,7 +128,7 @@ def _operator_key(seq: int, key_id: bytes, text: str, now: int) -> ApiKey:
         account_seq=None,
         name="operator",
         digest=digest_of(text.encode()),
-        hint=hint_of(text),
+        ends_with=ending_of(text),
         scopes=frozenset(),
         created_at=now,
     )

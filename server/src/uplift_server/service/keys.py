@@ -8,7 +8,7 @@ from uplift_server.core import ids
 from uplift_server.core.accounts import check_name
 from uplift_server.core.problems import Problem
 from uplift_server.core.scopes import DEFAULT_SCOPES, check_scopes
-from uplift_server.service.authentication import ACCOUNT_PREFIX, digest_of, hint_of
+from uplift_server.service.authentication import ACCOUNT_PREFIX, digest_of, ending_of
 from uplift_server.service.fields import UNSET, Unset, given
 from uplift_server.service.means import Listing, Means
 from uplift_server.service.principals import Caller
@@ -98,7 +98,7 @@ class Keys:
                 account_seq=owner.seq,
                 name=name,
                 digest=digest_of(text.encode()),
-                hint=hint_of(text),
+                ends_with=ending_of(text),
                 scopes=scopes,
                 now=now,
             )

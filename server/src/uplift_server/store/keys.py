@@ -20,7 +20,7 @@ def create(
     account_seq: int | None,
     name: str,
     digest: bytes,
-    hint: str,
+    ends_with: str,
     scopes: frozenset[str],
     now: int,
 ) -> ApiKey:
@@ -32,7 +32,7 @@ def create(
         account_seq=account_seq,
         name=name,
         digest=digest,
-        hint=hint,
+        ends_with=ends_with,
         scopes=" ".join(sorted(scopes)),
         created_at=now,
     )
@@ -42,7 +42,7 @@ def create(
         account_seq=account_seq,
         name=name,
         digest=digest,
-        hint=hint,
+        ends_with=ends_with,
         scopes=scopes,
         created_at=now,
     )
@@ -90,7 +90,7 @@ def _key(row: sa.Row[Any]) -> ApiKey:
         account_seq=row.account_seq,
         name=row.name,
         digest=row.digest,
-        hint=row.hint,
+        ends_with=row.ends_with,
         scopes=frozenset(row.scopes.split()),
         created_at=row.created_at,
     )

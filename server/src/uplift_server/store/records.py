@@ -55,7 +55,8 @@ class ApiKey:
     account_seq: int | None
     name: str
     digest: bytes
-    hint: str
+    ends_with: str
+    """Its last characters, by which people recognise it."""
     scopes: frozenset[str]
     created_at: int
 

@@ -43,7 +43,10 @@ api_keys = sa.Table(
     sa.Column("account_seq", sa.BigInteger, comment="none: an operator's key"),
     sa.Column("name", sa.Text, nullable=False),
     sa.Column("digest", sa.LargeBinary(32), nullable=False, unique=True, comment="SHA-256 of the key's text"),
-    sa.Column("hint", sa.Text, nullable=False, comment="the key's last characters, to recognise it by"),
+    # Named so by the first revision; everywhere else `hint` is advice.
+    sa.Column(
+        "hint", sa.Text, key="ends_with", nullable=False, comment="the key's last characters, to recognise it by"
+    ),
     sa.Column("scopes", sa.Text, nullable=False, comment="separated by spaces"),
     sa.Column("created_at", sa.BigInteger, nullable=False),
     sa.Column("revoked_at", sa.BigInteger),
