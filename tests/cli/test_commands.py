@@ -385,16 +385,16 @@ def test_event_types(api: FakeApi) -> None:
 
 def test_a_refusal_names_the_option_it_is_about(api: FakeApi) -> None:
     api.answers["POST /v1/accounts"] = invalid(("contact_emails.1", "email", "No address."))
-    assert refused("account", "create", "X", "--email", "a")[1:] == ("contact_emails.1: No address.", "correct --email")
+    assert refused("account", "create", "X", "--email", "a")[1:] == ("--email: No address.", "correct --email")
     api.answers["POST /v1/accounts/acc_0a11/keys"] = invalid(("scopes", "scope_unknown", "No scope."))
     assert refused("key", "create", "--account", "Rapids", "--scopes", "x")[2] == "correct --scopes"
     api.answers["POST /v1/endpoints"] = invalid(("url", "u", "m"), ("event_types", "e", "See GET /v1/event-types."))
     code, cause, remedy = refused("endpoint", "create", "ftp://x", "--account", "Rapids", "--type", "x")
-    assert (code, cause) == (2, "url: m; event_types: See `uplift-server event-types`.")
+    assert (code, cause) == (2, "the URL: m; --type: See `uplift-server event-types`.")
     assert remedy == "correct the URL and --type (`uplift-server event-types` lists them)"
     api.answers["POST /v1/events"] = invalid(("data.object.id", "schema", "See GET /v1/event-types/athlete.created."))
     code, cause, remedy = refused("send", "athlete.created", "--account", "Rapids")
-    assert cause == "data.object.id: See `uplift-server event-types athlete.created`."
+    assert cause == "the data in --data at object.id: See `uplift-server event-types athlete.created`."
     assert remedy == "correct the data in --data"
 
 

@@ -1,7 +1,8 @@
 """Calls of the server's API, whose failures are those of a command."""
 
 import difflib
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 from urllib.parse import quote
@@ -16,6 +17,8 @@ PAGE_ITEMS: Final = 200
 SEARCHED_MAX: Final = 5000
 """How many of the newest items a beginning is looked for in."""
 _SHOWN_MAX: Final = 5
+_ASSIGNMENT: Final = re.compile(r"`([a-z_]+)` = `([^`]+)`")
+_FIELD: Final = re.compile(r"`([a-z_]+)`")
 
 _CODES: Final = {
     401: ExitCode.NOT_ALLOWED,
@@ -36,13 +39,25 @@ _REMEDIES: Final = {
 
 
 class CallRefused(CliError):
-    """The server refused a call. `status` is the answer's; `fields` has the code of what is wrong by its field."""
+    """The server refused a call. `status` is the answer's; `fields` has the code of what is wrong by its field.
 
-    def __init__(self, cause: str, remedy: str, code: ExitCode, status: int, fields: Mapping[str, str]) -> None:
+    `problems` are field and message of each.
+    """
+
+    def __init__(
+        self,
+        cause: str,
+        remedy: str,
+        code: ExitCode,
+        status: int,
+        fields: Mapping[str, str],
+        problems: Sequence[tuple[str, str]] = (),
+    ) -> None:
         """Keep what callers decide on."""
         super().__init__(cause, remedy, code)
         self.status = status
         self.fields = fields
+        self.problems = problems
 
 
 class Calls:
@@ -57,6 +72,10 @@ class Calls:
             raise CliError(
                 str(error).rstrip("."), "correct --api-url, --api-key or the profile", ExitCode.USAGE
             ) from error
+
+    def close(self) -> None:
+        """Let go of the connections."""
+        self._client.close()
 
     def get(self, path: str, **query: object) -> Any:
         """Read an object or a page of a list; a query parameter that is None is left out."""
@@ -124,7 +143,8 @@ class Calls:
 
 def _refused(error: ApiError) -> CallRefused:
     fields = {each.field: each.code for each in error.errors}
-    cause = "; ".join(f"{each.field}: {each.message}" for each in error.errors) or error.detail
+    problems = [(each.field, each.message) for each in error.errors]
+    cause = "; ".join(f"{field}: {message}" for field, message in problems) or error.detail
     remedy = _REMEDIES.get(error.status) or (
         f"correct {' and '.join(fields) or 'the command'}" if error.status < 500 else "try again, or tell its operators"
     )
@@ -133,7 +153,7 @@ def _refused(error: ApiError) -> CallRefused:
     if error.retry_after_seconds is not None:
         remedy = f"try again in {error.retry_after_seconds:g} s"
     code = _CODES.get(error.status, ExitCode.USAGE if error.status < 500 else ExitCode.FAILED)
-    return CallRefused(cause, remedy, code, error.status, fields)
+    return CallRefused(cause, remedy, code, error.status, fields, problems)
 
 
 @contextmanager
@@ -142,10 +162,27 @@ def options(**names: str) -> Iterator[None]:
     try:
         yield
     except CallRefused as error:
-        wrong = dict.fromkeys(names.get(each.partition(".")[0], each) for each in error.fields)
+        told = [f"{_place(field, names)}: {_words(message, names)}" for field, message in error.problems]
+        error.cause = "; ".join(told) or _words(error.cause, names)
+        wrong = dict.fromkeys(names.get(field.partition(".")[0], field) for field, _ in error.problems)
         if wrong:
             error.remedy = f"correct {' and '.join(wrong)}"
         raise
+
+
+def _place(field: str, names: dict[str, str]) -> str:
+    """Where something is wrong: the option, and where its value has parts with names, the part."""
+    top, _, rest = field.partition(".")
+    return f"{names.get(top, top)}{f' at {rest}' if rest and not rest.isdigit() else ''}"
+
+
+def _words(message: str, names: dict[str, str]) -> str:
+    """A message that speaks of options where the API's speaks of fields."""
+
+    def assigned(found: re.Match[str]) -> str:
+        return f"{names[found[1]]} {found[2]}" if found[1] in names else found[0]
+
+    return _FIELD.sub(lambda found: names.get(found[1], found[0]), _ASSIGNMENT.sub(assigned, message))
 
 
 def segment(text: str) -> str:

@@ -66,7 +66,7 @@ def list_deliveries(
     """List deliveries."""
     calls = session.calls()
     chosen = None if endpoint is None else calls.one("/v1/endpoints", "endpoint", "ep_", endpoint)["id"]
-    with options(status="--status", type="--type"):
+    with options(status="--status", endpoint="--endpoint", type="--type"):
         if event_type is not None:
             check_type(calls, event_type)
         found = calls.items(_PATH, limit=limit, status=status, endpoint=chosen, type=event_type)

@@ -84,7 +84,9 @@ def create(
 def pause(session: Session, endpoint: Endpoint) -> None:
     """Send nothing more to an endpoint; what is pending and what comes is held."""
     calls = session.calls()
-    _print(session, calls.post(f"{_place(calls, endpoint)}/pause"))
+    # A refusal to pause says how to enable.
+    with options(held="--held"):
+        _print(session, calls.post(f"{_place(calls, endpoint)}/pause"))
 
 
 def enable(
@@ -114,7 +116,8 @@ def send_test(session: Session, calls: Calls, endpoint: str, event_type: str | N
     """Test an endpoint, and print the attempt. Raises CliError where it failed."""
     path = _place(calls, endpoint)
     try:
-        answer = calls.post(f"{path}/test", {} if event_type is None else {"type": event_type})
+        with options(type="the event type"):
+            answer = calls.post(f"{path}/test", {} if event_type is None else {"type": event_type})
     except CliError as error:
         raise _about_type(calls, error, event_type) from error
     attempt = _attempt(calls, answer)

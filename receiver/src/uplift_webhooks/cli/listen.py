@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from uplift_webhooks.cli.calls import CallRefused, Calls, segment
+from uplift_webhooks.cli.calls import CallRefused, Calls, options, segment
 from uplift_webhooks.cli.errors import CliError, ExitCode
 from uplift_webhooks.cli.events import unknown_type
 from uplift_webhooks.cli.listening.handover import Handover, Printed
@@ -168,7 +168,8 @@ def _session(calls: Calls, types: list[str], start: str | None) -> dict[str, Any
     if start is not None:
         body["since"] = start
     try:
-        made: dict[str, Any] = calls.post(_SESSIONS, body)
+        with options(event_types="--events", since="--since"):
+            made: dict[str, Any] = calls.post(_SESSIONS, body)
     except CallRefused as error:
         if error.fields.get("event_types") == "event_type_unknown":
             raise unknown_type(calls, _written(types, error)) from error

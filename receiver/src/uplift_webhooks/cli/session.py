@@ -5,7 +5,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Final
 
@@ -25,13 +25,16 @@ class Session:
     output: Output
     asked: Asked = field(default_factory=Asked)
     debug: bool = False
+    _opened: ExitStack = field(default_factory=ExitStack)
 
     def calls(self, *, keyless: bool = False) -> Calls:
         """The server that is meant; `keyless`: for a call that needs no key. Raises CliError."""
         access = find_access(self.asked, keyless=keyless)
         if access.warning:
             self.output.note(f"Warning: {access.warning}")
-        return Calls(access)
+        calls = Calls(access)
+        self._opened.callback(calls.close)
+        return calls
 
     @contextmanager
     def reporting(self) -> Iterator[None]:
@@ -58,6 +61,8 @@ class Session:
             cause, remedy, code = _failure(error)
             self.output.failure(cause, remedy, code)
             raise typer.Exit(code) from None
+        finally:
+            self._opened.close()
 
 
 def _failure(error: Exception) -> tuple[str, str, ExitCode]:

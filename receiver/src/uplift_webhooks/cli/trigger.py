@@ -5,7 +5,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from uplift_webhooks.cli.calls import CallRefused, Calls, segment
+from uplift_webhooks.cli.calls import CallRefused, Calls, options, segment
 from uplift_webhooks.cli.endpoints import send_test
 from uplift_webhooks.cli.errors import CliError, ExitCode
 from uplift_webhooks.cli.events import unknown_type
@@ -54,7 +54,9 @@ def trigger(
         return
     chosen = _session(calls, listen_session)
     try:
-        tested = calls.post(f"{_PATH}/{segment(chosen['id'])}/test", {} if event_type is None else {"type": event_type})
+        with options(type="TYPE"):
+            path = f"{_PATH}/{segment(chosen['id'])}/test"
+            tested = calls.post(path, {} if event_type is None else {"type": event_type})
     except CallRefused as error:
         if error.fields.get("type") == "event_type_unknown" and event_type is not None:
             raise unknown_type(calls, event_type) from error

@@ -5,9 +5,10 @@ from typing import Annotated, Final
 import typer
 
 from uplift_server.cli import lookup
-from uplift_server.cli.client import options, segment
+from uplift_server.cli.client import segment
 from uplift_server.cli.errors import CliError, ExitCode
 from uplift_server.cli.reach import new_operator_key, reach
+from uplift_server.cli.refusals import options
 from uplift_server.cli.session import Session, command
 from uplift_server.cli.tables import Column
 

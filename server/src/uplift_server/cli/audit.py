@@ -8,9 +8,9 @@ import typer
 
 from uplift_server.cli import lookup
 from uplift_server.cli.accounts import AnyAccount, Limit, Wide
-from uplift_server.cli.client import options
 from uplift_server.cli.errors import CliError, ExitCode
 from uplift_server.cli.reach import reach
+from uplift_server.cli.refusals import options
 from uplift_server.cli.session import Session, command
 from uplift_server.cli.tables import Column
 from uplift_server.core.audit import ACTIONS
@@ -23,6 +23,13 @@ _COLUMNS: Final = [
     Column("told", "DETAILS", folds=True, dropped=2),
     Column("address", "FROM", dropped=1),
 ]
+
+_NAMES: Final = {
+    "actor": "--actor",
+    "action": "--action",
+    "created_after": "--after",
+    "created_before": "--before",
+}
 
 
 def register(app: typer.Typer) -> None:
@@ -59,7 +66,7 @@ def audit_log(
         known = ", ".join(ACTIONS)
         raise CliError(f"{action!r} is no action of the audit log", f"choose one of {known}", ExitCode.USAGE)
     filters = {"actor": actor, "action": action, "created_after": after, "created_before": before}
-    with reach(session.config()) as client, options(created_after="--after", created_before="--before"):
+    with reach(session.config()) as client, options(**_NAMES):
         owner = None if account is None else lookup.account(client, account)["id"]
         found = client.items("/v1/audit-log", limit=limit, account=owner, **filters)
         session.output.rows(

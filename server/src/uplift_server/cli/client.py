@@ -4,8 +4,7 @@ import http.client
 import json
 import re
 import uuid
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -42,17 +41,26 @@ _REMEDIES: Final = {
 class ApiError(CliError):
     """The server refused a call. `status` is the answer's, `problem` its stable code.
 
-    `fields` has the code of what is wrong by the field of the body or query where it is.
+    `fields` has the code of what is wrong by the field of the body or query where it is; `problems` are field and
+    message of each.
     """
 
     def __init__(
-        self, cause: str, remedy: str, code: ExitCode, status: int, problem: str, fields: Mapping[str, str]
+        self,
+        cause: str,
+        remedy: str,
+        code: ExitCode,
+        status: int,
+        problem: str,
+        fields: Mapping[str, str],
+        problems: Sequence[tuple[str, str]] = (),
     ) -> None:
         """Keep what callers decide on."""
         super().__init__(cause, remedy, code)
         self.status = status
         self.problem = problem
         self.fields = fields
+        self.problems = problems
 
 
 class ApiClient:
@@ -180,8 +188,8 @@ class ApiClient:
         if not isinstance(problem, dict):
             problem = {}
         errors = [each for each in problem.get("errors") or [] if isinstance(each, dict)]
-        details = [f"{each.get('field')}: {_for_the_shell(str(each.get('message')))}" for each in errors]
-        cause = "; ".join(details) or _for_the_shell(
+        problems = [(str(each.get("field")), _for_the_shell(str(each.get("message")))) for each in errors]
+        cause = "; ".join(f"{field}: {message}" for field, message in problems) or _for_the_shell(
             str(problem.get("detail") or problem.get("title") or f"the server answered {status}")
         )
         fields = {str(each.get("field")): str(each.get("code")) for each in errors}
@@ -194,19 +202,7 @@ class ApiClient:
         if retry_after is not None and retry_after.isdigit():
             remedy = f"try again in {retry_after} s"
         code = _CODES.get(status, ExitCode.USAGE if status < 500 else ExitCode.FAILED)
-        return ApiError(cause, remedy, code, status, named, fields)
-
-
-@contextmanager
-def options(**names: str) -> Iterator[None]:
-    """Say of a refusal which argument or option it is about: by the names of the body's or query's fields."""
-    try:
-        yield
-    except ApiError as error:
-        wrong = dict.fromkeys(names.get(field.partition(".")[0], field) for field in error.fields)
-        if wrong:
-            error.remedy = f"correct {' and '.join(wrong)}"
-        raise
+        return ApiError(cause, remedy, code, status, named, fields, problems)
 
 
 def _for_the_shell(text: str) -> str:

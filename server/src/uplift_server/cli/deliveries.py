@@ -11,9 +11,10 @@ import typer
 
 from uplift_server.cli import lookup
 from uplift_server.cli.accounts import Account, AnyAccount, Limit, Wide
-from uplift_server.cli.client import ApiClient, ApiError, options, segment
+from uplift_server.cli.client import ApiClient, ApiError, segment
 from uplift_server.cli.errors import CliError, ExitCode
 from uplift_server.cli.reach import reach
+from uplift_server.cli.refusals import options
 from uplift_server.cli.session import Session, command
 from uplift_server.cli.tables import Column, distance
 from uplift_server.core.deliveries import Status
@@ -147,7 +148,10 @@ def send(
         if content is None:
             content = _example(client, event_type)
         body = {"type": event_type, "data": content}
-        with _known_type(client, event_type), options(type="TYPE", data="the data in --data"):
+        with (
+            _known_type(client, event_type),
+            options(type="TYPE", data="the data in --data", idempotency_key="--idempotency-key"),
+        ):
             session.output.fields(client.post("/v1/events", body, account=owner, idempotency_key=idempotency_key))
         if not client.sends:
             session.output.note(_STORED)
@@ -220,7 +224,7 @@ def deliveries(
         if event is not None:
             found = _filtered(found, filters)
         for_people = session.output.results.is_terminal and not session.output.as_json
-        with _known_type(client, event_type):
+        with _known_type(client, event_type), options(status="--status", endpoint="--endpoint", type="--type"):
             session.output.rows(
                 map(_for_people, found) if for_people else found,
                 _TERMINAL_COLUMNS if for_people else _COLUMNS,

@@ -7,9 +7,10 @@ import typer
 
 from uplift_server.cli import lookup
 from uplift_server.cli.accounts import Account, AnyAccount, Limit, Wide
-from uplift_server.cli.client import ApiClient, options, segment
+from uplift_server.cli.client import ApiClient, segment
 from uplift_server.cli.errors import CliError, ExitCode
 from uplift_server.cli.reach import reach
+from uplift_server.cli.refusals import options
 from uplift_server.cli.session import Session, command
 from uplift_server.cli.tables import Column
 from uplift_server.core.deliveries import Status
@@ -136,8 +137,7 @@ def enable_endpoint(
     account: AnyAccount = None,
 ) -> None:
     """Let an endpoint get deliveries again, and say what becomes of what it holds."""
-    with options(held="--held"):
-        _change(session, endpoint, account, "enable", {"held": held})
+    _change(session, endpoint, account, "enable", {"held": held})
 
 
 @command(endpoint_app, "disable", examples=("uplift-server endpoint disable ep_0197f0c2",))
@@ -196,7 +196,9 @@ def _change(
 ) -> None:
     with reach(session.config()) as client:
         path, owner = place(client, endpoint, account)
-        _show(session, client.post(f"{path}/{verb}", body, account=owner))
+        # A refusal to pause, too, says how to enable.
+        with options(held="--held"):
+            _show(session, client.post(f"{path}/{verb}", body, account=owner))
 
 
 def place(client: ApiClient, endpoint: str, account: str | None) -> tuple[str, str | None]:

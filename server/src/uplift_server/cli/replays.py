@@ -8,10 +8,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from uplift_server.cli import lookup
 from uplift_server.cli.accounts import AnyAccount, Limit, Wide
-from uplift_server.cli.client import ApiClient, options, segment
+from uplift_server.cli.client import ApiClient, segment
 from uplift_server.cli.errors import CliError, ExitCode
 from uplift_server.cli.output import Output
 from uplift_server.cli.reach import reach
+from uplift_server.cli.refusals import options
 from uplift_server.cli.session import Session, command
 from uplift_server.cli.tables import Column
 from uplift_server.core.replays import ReplayState

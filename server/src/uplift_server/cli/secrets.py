@@ -7,17 +7,18 @@ from typing import Annotated, Final
 import typer
 
 from uplift_server.cli.accounts import AnyAccount
-from uplift_server.cli.client import ApiClient, options
+from uplift_server.cli.client import ApiClient
 from uplift_server.cli.endpoints import Endpoint, endpoint_app, place
 from uplift_server.cli.errors import CliError, ExitCode
 from uplift_server.cli.reach import reach
+from uplift_server.cli.refusals import Duration, Name, options
 from uplift_server.cli.session import Session, command
 from uplift_server.core.durations import parse_duration
 from uplift_server.core.limits import SECRET_CHARACTERS_MAX
 
-_OPTIONS: Final = {
+_OPTIONS: Final[dict[str, Name]] = {
     "secret": "the secret in --secret-file",
-    "overlap_seconds": "--overlap",
+    "overlap_seconds": Duration("--overlap"),
     "uplift_header": "--uplift-header",
 }
 

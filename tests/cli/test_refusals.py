@@ -1,0 +1,111 @@
+"""What the API refuses is told in the words of the command that was typed, and in its units."""
+
+import re
+from typing import Any
+
+import pytest
+from tests.cli.fake_api import Asked, FakeApi
+from tests.cli.test_commands import api, run
+from tests.cli.test_program import COMMANDS
+
+from uplift_server.cli.client import ApiError
+from uplift_server.cli.errors import ExitCode
+from uplift_server.cli.refusals import Duration, options
+
+__all__ = ["api"]
+
+LOCAL = {("serve",), ("demo",), ("migrate",), ("doctor",), ("config",), ("secret-key", "rotate"), ("mail", "test")}
+"""Commands that send nothing to the API."""
+FIELDLESS = {
+    ("accounts",), ("keys",), ("endpoints",), ("event-types",), ("replay", "list"), ("replay", "show"),
+    ("replay", "pause"), ("replay", "resume"), ("replay", "cancel"), ("account", "delete"), ("key", "revoke"),
+    ("endpoint", "pause"), ("endpoint", "disable"), ("endpoint", "delete"), ("endpoint", "secret", "show"),
+    ("endpoint", "secret", "expire-old"), ("delivery", "resend"), ("delivery", "cancel"),
+}  # fmt: skip
+"""Commands that send no fields: only names of what they are about."""
+REFUSABLE = {
+    ("account", "create"): ["Rapids", "--email", "a@b.example"],
+    ("key", "create"): ["--account", "acc_0a11", "--name", "n", "--scopes", "listen"],
+    ("endpoint", "create"): ["https://x.example/", "--account", "acc_0a11", "--type", "a.*", "--description", "d"],
+    ("endpoint", "enable"): ["ep_0e11", "--held", "keep"],
+    ("endpoint", "test"): ["ep_0e11", "--type", "athlete.created"],
+    ("endpoint", "secret", "rotate"): ["ep_0e11", "--overlap", "8d", "--uplift-header", "new", "--secret-file", "-"],
+    ("send",): ["athlete.created", "--account", "acc_0a11"],
+    ("deliveries",): ["--status", "failed", "--endpoint", "ep_0e11", "--type", "athlete.created"],
+    ("explain",): ["e1", "--endpoint", "ep_" + "0" * 32],
+    ("audit-log",): ["--actor", "key", "--action", "key.created", "--after", "x", "--before", "y"],
+    ("replay", "create"): ["ep_0e11", "--status", "failed", "--type", "a.*", "--after", "x", "--before", "y",
+                           "--rate", "0", "--dry-run"],
+}  # fmt: skip
+
+
+def test_every_command_is_walked() -> None:
+    assert {*LOCAL, *FIELDLESS, *REFUSABLE} == set(COMMANDS)
+
+
+@pytest.fixture
+def refused(api: FakeApi) -> list[set[str]]:
+    """Every call that has fields is refused for all of them; those of each call."""
+    sent: list[set[str]] = []
+    answered = api.answer
+
+    def answer(asked: Asked) -> Any:
+        fields = {*(asked.body or {}), *asked.query} - {"limit", "cursor"}
+        if not fields:
+            return answered(asked)
+        sent.append(fields)
+        errors = [{"field": each, "code": "wrong", "message": f"Not `{each}` = `x`."} for each in sorted(fields)]
+        return 422, {"code": "validation_failed", "errors": errors}, {}
+
+    api.answer = answer  # type: ignore[method-assign]
+    return sent
+
+
+@pytest.mark.parametrize("path", REFUSABLE, ids=" ".join)
+def test_a_refusal_names_the_commands_own_options(path: tuple[str, ...], refused: list[set[str]]) -> None:
+    result = run(*path, *REFUSABLE[path], stdin="whsec_a")
+    assert result.exit_code == 2, result.stderr
+    [fields] = refused
+    cause = result.stderr.splitlines()[0]
+    own = {option for parameter in COMMANDS[path].params for option in parameter.opts}
+    assert set(re.findall(r"--[a-z-]+", result.stderr)) <= own
+    for field in fields - {"dry_run"}:
+        assert f"`{field}`" not in result.stderr
+        assert not re.search(rf"(?:Error:|;) {field}\b", cause)
+        assert not ("_" in field and field in result.stderr)
+
+
+@pytest.mark.parametrize("path", sorted(FIELDLESS), ids=" ".join)
+def test_a_command_without_fields_sends_none(path: tuple[str, ...], api: FakeApi, refused: list[set[str]]) -> None:
+    names = {"accounts": [], "keys": ["--account", "acc_0a11"], "key": ["key_0b11", "--account", "acc_0a11"],
+             "account": ["acc_0a11", "--yes"], "replay": [] if path[-1] == "list" else ["rpl_0c11"],
+             "delivery": ["dlv_0d11"], "endpoint": ["ep_0e11"], "endpoints": [], "event-types": []}  # fmt: skip
+    run(*path, *names[path[0]])
+    assert api.asked
+    assert refused == []
+
+
+def told(field: str, message: str, **names: Any) -> ApiError:
+    with pytest.raises(ApiError) as caught, options(**names):
+        raise ApiError("c", "r", ExitCode.USAGE, 422, "", {field: "wrong"}, [(field, message)])
+    return caught.value
+
+
+def test_durations_are_told_as_durations() -> None:
+    found = told("overlap_seconds", "The most is 604800.", overlap_seconds=Duration("--overlap"))
+    assert (found.cause, found.remedy) == ("--overlap: The most is 7d.", "correct --overlap")
+
+
+def test_a_part_of_a_value_is_told_by_its_name_and_one_of_a_list_by_its_option() -> None:
+    assert told("data.object.id", "No.", data="the data").cause == "the data at object.id: No."
+    assert told("event_types.3", "No.", event_types="--type").cause == "--type: No."
+    assert told("cursor", "No.", url="the URL").cause == "cursor: No."
+
+
+def test_a_refusal_without_fields_speaks_of_options_too() -> None:
+    with pytest.raises(ApiError) as caught, options(held="--held"):
+        raise ApiError(
+            "With `held` = `keep`; `state` = `paused`. See `held`.", "r", ExitCode.FAILED, 409, "conflict", {}
+        )
+    assert caught.value.cause == "With --held keep; `state` = `paused`. See --held."
+    assert caught.value.remedy == "r"

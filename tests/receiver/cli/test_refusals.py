@@ -1,0 +1,75 @@
+"""What the API refuses is told in the words of the command that was typed."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from tests.cli.fake_api import Asked, fake_api
+from tests.receiver.cli.test_program import COMMANDS, SERVERLESS, run
+
+from uplift_webhooks.cli.calls import CallRefused, options
+from uplift_webhooks.cli.errors import ExitCode
+
+FIELDLESS = {
+    ("events", "show"), ("deliveries", "show"), ("deliveries", "resend"), ("endpoints", "list"), ("endpoints", "show"),
+    ("endpoints", "pause"), ("ips",),
+}  # fmt: skip
+"""Commands that send no fields: only names of what they are about."""
+REFUSABLE = {
+    ("listen",): ["--events", "movement.*", "--since", "x", "--forward-to", "5000"],
+    ("trigger",): ["athlete.created", "--session", "lsn_1"],
+    ("events", "list"): ["--type", "athlete.created"],
+    ("deliveries", "list"): ["--status", "x", "--endpoint", "ep_1", "--type", "athlete.created"],
+    ("endpoints", "create"): ["https://x.example/", "--type", "a.*", "--description", "d"],
+    ("endpoints", "enable"): ["ep_1", "--held", "x"],
+    ("endpoints", "test"): ["ep_1", "--type", "athlete.created"],
+}
+
+
+def test_every_command_is_walked() -> None:
+    assert {*SERVERLESS, *FIELDLESS, *REFUSABLE} == set(COMMANDS)
+
+
+@pytest.fixture
+def refused(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[set[str]]]:
+    """A server that refuses every call that has fields for all of them; those of each call."""
+    sent: list[set[str]] = []
+
+    def answer(asked: Asked) -> Any:
+        fields = {*(asked.body or {}), *asked.query} - {"limit", "cursor"}
+        if fields:
+            sent.append(fields)
+            errors = [{"field": each, "code": "wrong", "message": f"Not `{each}` = `x`."} for each in sorted(fields)]
+            return 422, {"code": "validation_failed", "status": 422, "errors": errors}, {}
+        return {"id": asked.path.rpartition("/")[2], "data": [], "next_cursor": None}
+
+    with fake_api() as api:
+        api.answer = answer  # type: ignore[method-assign]
+        monkeypatch.setenv("UPLIFT_API_URL", api.url)
+        monkeypatch.setenv("UPLIFT_API_KEY", "sk_1")
+        yield sent
+
+
+@pytest.mark.parametrize("path", REFUSABLE, ids=" ".join)
+def test_a_refusal_names_the_commands_own_options(path: tuple[str, ...], refused: list[set[str]]) -> None:
+    result = run(*path, *REFUSABLE[path])
+    assert result.exit_code == 2, result.stderr
+    [fields] = refused
+    cause = next(line for line in result.stderr.splitlines() if line.startswith("Error:"))
+    own = {option for parameter in COMMANDS[path].params for option in parameter.opts}
+    assert set(re.findall(r"--[a-z-]+", cause)) <= own
+    # What `listen` calls its session by is no option of it.
+    for field in fields - ({"description"} if path == ("listen",) else set()):
+        assert f"`{field}`" not in cause
+        assert not re.search(rf"(?:Error:|;) {field}\b", cause)
+
+
+def test_parts_of_values_and_refusals_without_fields_are_told_so_too() -> None:
+    def told(detail: str, *problems: tuple[str, str]) -> str:
+        with pytest.raises(CallRefused) as caught, options(held="--held", event_types="--type"):
+            raise CallRefused(detail, "r", ExitCode.USAGE, 422, {}, problems)
+        return caught.value.cause
+
+    assert told("d", ("event_types.3", "No."), ("held.a", "No.")) == "--type: No.; --held at a: No."
+    assert told("With `held` = `keep`; `state` = `paused`.") == "With --held keep; `state` = `paused`."
