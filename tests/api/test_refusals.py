@@ -60,14 +60,15 @@ def test_bodies_are_capped(server: Any) -> None:
 def test_unknown_paths_and_methods(server: Any) -> None:
     """404 and 405 as any other refusal; 405 says what the path takes, on all its routes."""
     nobody = server.client(None)
-    for path in ("/nope", "/v1", "/v1/endpoints/", "/v1/endpoints/ep_1/x", "/docs/"):
+    for path in ("/nope", "/v1", "/v1/endpoints/", "/v1/endpoints/ep_1/x", "/healthz/", "/documents"):
         answer = nobody.get(path)
         assert (answer.status, answer.code) == (404, "not_found"), path
     answer = nobody.delete("/v1/endpoints")
     assert (answer.status, answer.code, answer.headers["allow"]) == (405, "method_not_allowed", "GET, POST")
     assert nobody.put("/v1/events", {}).headers["allow"] == "GET, POST"
     assert nobody.post("/healthz").headers["allow"] == "GET, HEAD"
-    assert nobody.post("/docs").headers["allow"] == "GET"
+    assert nobody.post("/docs").headers["allow"] == "GET, HEAD"
+    assert nobody.post("/").headers["allow"] == "GET"
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz"])

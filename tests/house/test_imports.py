@@ -22,7 +22,8 @@ ROOMS_OF = {
     "alembic": ("uplift_server.store",),
     "sqlite3": ("uplift_server.store", "uplift_webhooks.deduplication"),
     "aiosmtplib": ("uplift_server.mail",),
-    "jinja2": ("uplift_server.mail", "uplift_server.dashboard"),
+    "jinja2": ("uplift_server.mail", "uplift_server.dashboard", "uplift_server.api.documentation"),
+    "markdown_it": ("uplift_server.api.documentation",),
 }
 
 

@@ -16,6 +16,7 @@ from uplift_server.api.routes import (
     accounts,
     audit,
     deliveries,
+    documentation,
     endpoint_states,
     endpoints,
     event_types,
@@ -43,6 +44,7 @@ _ROUTERS: Final = (
     replays.router,
     listening.router,
     system.router,
+    documentation.router,
 )
 _ROUTES: Final = [route for router in _ROUTERS for route in router.routes if isinstance(route, APIRoute)]
 _INGEST: Final = frozenset({"/v1/events", "/v1/events/batch"})
@@ -98,7 +100,7 @@ async def _refuse_route(request: Request, error: Exception) -> Response:
                 headers=[(b"allow", allowed.encode())],
             )
         )
-    return _response(problem("not_found", f"There is no {path}. The routes are listed at /docs."))
+    return _response(problem("not_found", f"There is no {path}. The routes are listed at /docs/api-reference."))
 
 
 def _methods(request: Request) -> set[str]:

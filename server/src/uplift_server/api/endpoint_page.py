@@ -3,7 +3,7 @@
 from html import escape
 from typing import Final
 
-from uplift_server.api.reference import PAGE_STYLE
+from uplift_server.api.documentation.documents import STYLE
 
 _STEPS: Final = (
     ("See what is wrong, since when, and what to do", "GET", "", None, "uplift-server endpoints {id}"),
@@ -31,11 +31,11 @@ def endpoint_page(endpoint: str) -> str:
         (
             '<!doctype html><html lang="en"><head><meta charset="utf-8">',
             '<meta name="viewport" content="width=device-width,initial-scale=1">',
-            f"<title>Endpoint {escape(endpoint)}</title><style>{PAGE_STYLE}</style></head><body>",
+            f'<title>Endpoint {escape(endpoint)}</title><link rel="stylesheet" href="{STYLE}"></head><body><main>',
             f"<h1>Endpoint <code>{escape(endpoint)}</code></h1>",
             "<p>With an API key of its account, and for operators on the command line:</p>",
             *(_step(endpoint, *step) for step in _STEPS),
-            '<p>All calls are described at <a href="/docs">/docs</a>.</p></body></html>',
+            '<p>All calls are described in <a href="/docs/api">the documentation</a>.</p></main></body></html>',
         )
     )
 

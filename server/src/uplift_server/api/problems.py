@@ -11,7 +11,7 @@ from uplift_server.service import errors
 from uplift_server.store import errors as store_errors
 
 MEDIA_TYPE: Final = "application/problem+json"
-TYPE_PREFIX: Final = "/docs#"
+TYPE_PREFIX: Final = "/docs/errors#"
 """Before the code: where people read about it."""
 
 Headers = Sequence[tuple[bytes, bytes]]

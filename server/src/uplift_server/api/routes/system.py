@@ -1,12 +1,12 @@
 """What the server says of itself. Public."""
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter
 from starlette.responses import HTMLResponse, PlainTextResponse
 
 from uplift_server import __version__
 from uplift_server.api.endpoint_page import endpoint_page
 from uplift_server.api.reading import ServicesOf
-from uplift_server.api.reference import reference_page
+from uplift_server.api.routes.documentation import PAGE_POLICY
 from uplift_server.api.views import SourceIpsView
 from uplift_server.core import source_addresses
 from uplift_server.core.ids import ENDPOINT, parse_prefixed
@@ -14,7 +14,18 @@ from uplift_server.core.instants import instant_text
 from uplift_server.service.refusals import not_found
 
 router = APIRouter(tags=["Server"])
-PUBLIC = frozenset({"/v1/source-ips", "/healthz", "/readyz", "/openapi.json", "/docs", "/", "/endpoints/{endpoint}"})
+PUBLIC = frozenset(
+    {
+        "/v1/source-ips",
+        "/healthz",
+        "/readyz",
+        "/openapi.json",
+        "/docs",
+        "/docs/{document}",
+        "/",
+        "/endpoints/{endpoint}",
+    }
+)
 """Paths that need no key."""
 
 
@@ -44,18 +55,12 @@ async def get_readiness(services: ServicesOf) -> PlainTextResponse:
     return PlainTextResponse("ready\n")
 
 
-@router.get("/docs", summary="This reference", response_class=HTMLResponse)
-async def get_docs(request: Request) -> HTMLResponse:
-    """Public."""
-    return HTMLResponse(reference_page(request.app.openapi()), headers={"content-security-policy": _POLICY})
-
-
 @router.get("/endpoints/{endpoint}", summary="Where mails about an endpoint lead", response_class=HTMLResponse)
 async def get_endpoint_page(endpoint: str) -> HTMLResponse:
     """Public. Says how to look at an endpoint and what to do about it; nothing of the endpoint itself."""
     if parse_prefixed(ENDPOINT, endpoint) is None:
         raise not_found("endpoint", endpoint)
-    return HTMLResponse(endpoint_page(endpoint), headers={"content-security-policy": _POLICY})
+    return HTMLResponse(endpoint_page(endpoint), headers={"content-security-policy": PAGE_POLICY})
 
 
 @router.get("/", summary="What runs here", response_class=PlainTextResponse)
@@ -63,9 +68,6 @@ async def get_landing() -> PlainTextResponse:
     """Public."""
     return PlainTextResponse(
         f"Uplift Webhooks {__version__}\n\n"
-        "The HTTP API is described at /docs and, for programs, at /openapi.json.\n"
+        "The guide for integrators and the API reference are at /docs; the API for programs is at /openapi.json.\n"
         "The addresses that requests come from are at /v1/source-ips.\n"
     )
-
-
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'"
