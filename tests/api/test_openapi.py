@@ -9,6 +9,7 @@ from typing import Any
 import jsonschema_rs
 import pytest
 
+from uplift_server.api import routes as routes_room
 from uplift_server.core.deliveries import Status
 from uplift_server.core.outcomes import Outcome
 
@@ -60,6 +61,19 @@ def test_the_document_is_complete(document: Any) -> None:
     created = document["paths"]["/v1/endpoints"]["post"]["parameters"]
     assert {each["name"] for each in created} == {"Idempotency-Key", "Uplift-Account"}
     assert document["paths"]["/v1/events"]["post"]["responses"]["202"]
+
+
+def test_the_document_says_which_calls_may_be_repeated(document: Any) -> None:
+    """Exactly those that answer the second time what they answered the first."""
+    repeatable = {
+        path
+        for method, path, operation in operations(document)
+        if {"Idempotency-Key"} & {each["name"] for each in operation.get("parameters", ())}
+    }
+    routes = Path(routes_room.__file__).parent.glob("*.py")
+    reading = re.compile(r'@router\.post\(\s*"([^"]+)"(?:(?!@router).)*?repeat_of\(request', re.DOTALL)
+    read = {path for route in routes for path in reading.findall(route.read_text(encoding="utf-8"))}
+    assert repeatable == {*read, "/v1/events", "/v1/events/batch"}
 
 
 def test_real_answers_are_as_described(server: Any, document: Any) -> None:

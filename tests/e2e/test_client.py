@@ -4,7 +4,7 @@ import pytest
 
 from uplift_webhooks.api import ApiError, Client
 
-from .harness import TYPE, Server, settled
+from .harness import TYPE, Server, settled, wait_for
 from .receiving import Receiver, answer
 
 
@@ -51,3 +51,36 @@ def test_everything_wrong_with_a_request_is_told_by_field(server: Server) -> Non
             ("url", "url_scheme"),
             ("event_types", "event_type_unknown"),
         }
+
+
+def test_an_operator_keeps_accounts_and_an_integrator_replays_what_was_cancelled(
+    server: Server, receiver: Receiver
+) -> None:
+    server.account()
+    with Client(server.url, server.environ["UPLIFT_OPERATOR_KEY"]) as operator:
+        made = operator.accounts.create("Rapids Academy", contact_emails=["data@rapids.example"])
+        assert operator.accounts.update(made["id"], name="Rapids")["name"] == "Rapids"
+        key = operator.keys.create(made["id"], "laptop", scopes=["endpoints:write", "deliveries:write"])
+        with Client(server.url, key["key"]) as client:
+            endpoint = client.endpoints.create(receiver.url("/hook"), event_types=[TYPE])["id"]
+            client.endpoints.pause(endpoint)
+            sent = operator.events.send_batch(
+                [{"type": TYPE, "data": {"number": number}, "account": made["id"]} for number in range(3)]
+            )
+            acting = server.api(account=made["id"])
+            for event in sent["data"]:
+                [delivery] = acting.ok("GET", f"/v1/events/{event['id']}/deliveries")["data"]
+                client.deliveries.cancel(delivery["id"])
+            client.endpoints.enable(endpoint)
+            assert client.replays.create(endpoint, status=["cancelled"], dry_run=True)["count"] == 3
+            replay = client.replays.create(endpoint, status=["cancelled"], rate_per_second=100)
+            with Client(server.url, server.environ["UPLIFT_OPERATOR_KEY"], account=made["id"]) as looking:
+                wait_for(lambda: looking.replays.get(replay["id"])["state"] == "completed", "the replay is done")
+                found = {each["event"] for each in looking.endpoints.deliveries(endpoint, status="delivered").data}
+                assert {each["id"] for each in sent["data"]} <= found
+                assert "replay.created" in {each["action"] for each in looking.audit_log.iterate()}
+            operator.keys.revoke(made["id"], key["id"])
+            with pytest.raises(ApiError, match="401 unauthorized"):
+                client.replays.list()
+        operator.accounts.delete(made["id"])
+        assert made["id"] not in {each["id"] for each in operator.accounts.iterate()}

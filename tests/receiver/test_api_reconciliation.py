@@ -93,13 +93,10 @@ async def test_the_async_client_does_the_same(api: ScriptedApi, client: Client) 
         assert (await asynchronous.events.fetch("e")).type == "t"
 
 
-def test_both_clients_have_the_same_calls(api: ScriptedApi, client: Client) -> None:
-    asynchronous = AsyncClient(api.url)
+def test_both_clients_have_the_same_calls(client: Client) -> None:
+    asynchronous = AsyncClient("http://127.0.0.1:9")
 
     def calls(one: object) -> set[str]:
         return {name for name in dir(one) if not name.startswith("_")}
 
     assert calls(client) == calls(asynchronous)
-    for noun in ("endpoints", "events", "deliveries", "event_types", "listen_sessions"):
-        # Pages are what `iterate` is made of; in a loop of asyncio they would need a thread each.
-        assert calls(getattr(client, noun)) - {"pages"} == calls(getattr(asynchronous, noun))

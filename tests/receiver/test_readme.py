@@ -13,6 +13,7 @@ import pytest
 
 from uplift_webhooks import Reason, Webhook, WebhookVerificationError
 from uplift_webhooks.api import Client
+from uplift_webhooks.api.calls import Noun
 from uplift_webhooks.events import KINDS, read_event
 from uplift_webhooks.explanation import Cause
 from uplift_webhooks.frameworks.refusals import unverified
@@ -187,9 +188,11 @@ def test_the_reconciling_snippet_goes_on_where_it_stopped(
 
 def test_every_call_of_the_client_is_named() -> None:
     client = Client("https://webhooks.example")
-    for noun in ("endpoints", "events", "deliveries", "event_types", "listen_sessions"):
+    nouns = [name for name, value in vars(client).items() if not name.startswith("_") and isinstance(value, Noun)]
+    assert len(nouns) == 9
+    for noun in nouns:
         [row] = [line for line in README.splitlines() if line.startswith(f"| `client.{noun}` |")]
-        calls = {name for name in dir(getattr(client, noun)) if not name.startswith("_")} - {"pages"}
+        calls = {name for name in dir(getattr(client, noun)) if not name.startswith("_")}
         assert set(re.findall(r"`(\w+)`", row.rpartition(" | ")[2])) == calls
 
 

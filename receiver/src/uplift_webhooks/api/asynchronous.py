@@ -1,102 +1,15 @@
 """The same client for programs on asyncio."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Mapping
 from types import TracebackType
-from typing import Final, ParamSpec, TypeVar
+from typing import Any, Final
 
+from uplift_webhooks.api.calls import Awaited
 from uplift_webhooks.api.client import RETRIES, TIMEOUT_SECONDS, Client
-from uplift_webhooks.api.nouns import Deliveries, Endpoints, Events, EventTypes, ListenSessions
-from uplift_webhooks.api.pages import Instant, JsonObject, Page
+from uplift_webhooks.api.everything import Everything
+from uplift_webhooks.api.pages import Instant, JsonObject
 from uplift_webhooks.api.reconciliation import Reconciliation
-
-P = ParamSpec("P")
-R = TypeVar("R")
-
-
-def _awaited(call: Callable[P, R]) -> Callable[P, Awaitable[R]]:
-    """The call, made in another thread."""
-
-    async def run(*args: P.args, **kwargs: P.kwargs) -> R:
-        return await asyncio.to_thread(call, *args, **kwargs)
-
-    return run
-
-
-def _items(call: Callable[P, Iterator[Page]]) -> Callable[P, AsyncIterator[JsonObject]]:
-    """What is on the pages, each page fetched in another thread."""
-
-    async def run(*args: P.args, **kwargs: P.kwargs) -> AsyncIterator[JsonObject]:
-        pages = call(*args, **kwargs)
-        while (page := await asyncio.to_thread(next, pages, None)) is not None:
-            for item in page.data:
-                yield item
-
-    return run
-
-
-class AsyncEndpoints:
-    """Endpoints, to be awaited."""
-
-    def __init__(self, calls: Endpoints) -> None:
-        self.list = _awaited(calls.list)
-        self.iterate = _items(calls.pages)
-        self.get = _awaited(calls.get)
-        self.create = _awaited(calls.create)
-        self.update = _awaited(calls.update)
-        self.delete = _awaited(calls.delete)
-        self.pause = _awaited(calls.pause)
-        self.enable = _awaited(calls.enable)
-        self.test = _awaited(calls.test)
-        self.secret = _awaited(calls.secret)
-        self.rotate_secret = _awaited(calls.rotate_secret)
-
-
-class AsyncEvents:
-    """Events, to be awaited."""
-
-    def __init__(self, calls: Events) -> None:
-        self.list = _awaited(calls.list)
-        self.iterate = _items(calls.pages)
-        self.get = _awaited(calls.get)
-        self.fetch = _awaited(calls.fetch)
-        self.send = _awaited(calls.send)
-        self.deliveries = _awaited(calls.deliveries)
-        self.explain = _awaited(calls.explain)
-
-
-class AsyncDeliveries:
-    """Deliveries, to be awaited."""
-
-    def __init__(self, calls: Deliveries) -> None:
-        self.list = _awaited(calls.list)
-        self.iterate = _items(calls.pages)
-        self.get = _awaited(calls.get)
-        self.attempts = _awaited(calls.attempts)
-        self.resend = _awaited(calls.resend)
-        self.cancel = _awaited(calls.cancel)
-
-
-class AsyncEventTypes:
-    """EventTypes, to be awaited."""
-
-    def __init__(self, calls: EventTypes) -> None:
-        self.list = _awaited(calls.list)
-        self.iterate = _items(calls.pages)
-        self.get = _awaited(calls.get)
-
-
-class AsyncListenSessions:
-    """ListenSessions, to be awaited."""
-
-    def __init__(self, calls: ListenSessions) -> None:
-        self.create = _awaited(calls.create)
-        self.list = _awaited(calls.list)
-        self.iterate = _items(calls.pages)
-        self.get = _awaited(calls.get)
-        self.answers = _awaited(calls.answers)
-        self.test = _awaited(calls.test)
-        self.delete = _awaited(calls.delete)
 
 
 class AsyncReconciliation:
@@ -117,7 +30,7 @@ class AsyncReconciliation:
             yield event
 
 
-class AsyncClient:
+class AsyncClient(Everything[Awaited]):
     """Client, to be awaited: every call runs `Client`'s in a thread of asyncio's pool.
 
     A call that is cancelled is not waited for, but ends in its thread by itself, after `timeout_seconds` at the latest
@@ -137,13 +50,7 @@ class AsyncClient:
         self._client: Final = Client(
             api_url, api_key, account=account, timeout_seconds=timeout_seconds, retries=retries
         )
-        self.endpoints: Final = AsyncEndpoints(self._client.endpoints)
-        self.events: Final = AsyncEvents(self._client.events)
-        self.deliveries: Final = AsyncDeliveries(self._client.deliveries)
-        self.event_types: Final = AsyncEventTypes(self._client.event_types)
-        self.listen_sessions: Final = AsyncListenSessions(self._client.listen_sessions)
-        self.request: Final = _awaited(self._client.request)
-        self.source_ips: Final = _awaited(self._client.source_ips)
+        super().__init__(self._client.request, Awaited)
 
     async def __aenter__(self) -> "AsyncClient":
         """The client itself, to be closed at the end of the block."""
@@ -158,6 +65,18 @@ class AsyncClient:
     async def close(self) -> None:
         """Let go of the kept connections."""
         await asyncio.to_thread(self._client.close)
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, object] | None = None,
+        body: object = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Any:
+        """As `Client.request`."""
+        return await asyncio.to_thread(self._client.request, method, path, query=query, body=body, headers=headers)
 
     def reconcile(
         self,

@@ -13,10 +13,11 @@ from typing import Any, Final
 from urllib.parse import urlencode
 
 from uplift_webhooks import __version__
+from uplift_webhooks.api.calls import Blocking
 from uplift_webhooks.api.connections import Answer, Connections
+from uplift_webhooks.api.everything import Everything
 from uplift_webhooks.api.failures import ApiError, ApiFailure, ApiUnreachable, FieldError
-from uplift_webhooks.api.nouns import Deliveries, Endpoints, Events, EventTypes, ListenSessions
-from uplift_webhooks.api.pages import Instant, JsonObject
+from uplift_webhooks.api.pages import Instant
 from uplift_webhooks.api.reconciliation import Reconciliation
 
 URL_VARIABLE: Final = "UPLIFT_API_URL"
@@ -28,18 +29,12 @@ RETRY_AFTER_SECONDS_MAX: Final = 30.0
 _BACKOFF_SECONDS: Final = 0.5
 
 
-class Client:
+class Client(Everything[Blocking]):
     """Calls the API with one key. It keeps its connections, and may be shared between threads.
 
     Objects are dictionaries with the fields that docs/api.md gives them. Every call raises ApiError where the server
     refuses it and ApiUnreachable where no answer comes; both are ApiFailure.
     """
-
-    endpoints: Endpoints
-    events: Events
-    deliveries: Deliveries
-    event_types: EventTypes
-    listen_sessions: ListenSessions
 
     def __init__(
         self,
@@ -76,11 +71,7 @@ class Client:
             self._headers["uplift-account"] = _for_header(account, "account")
         self._retries: Final = retries
         self._connections: Final = Connections(url, timeout_seconds)
-        self.endpoints = Endpoints(self.request)
-        self.events = Events(self.request)
-        self.deliveries = Deliveries(self.request)
-        self.event_types = EventTypes(self.request)
-        self.listen_sessions = ListenSessions(self.request)
+        super().__init__(self.request, Blocking)
 
     def __enter__(self) -> "Client":
         """The client itself, to be closed at the end of the block."""
@@ -134,14 +125,6 @@ class Client:
                     raise
             time.sleep(wait_seconds)
         raise AssertionError
-
-    def source_ips(self) -> JsonObject:
-        """The addresses requests come from: `current`, and `upcoming` with the instants `from` which they are used.
-
-        Needs no key. `SourceAddresses` answers whether an address is one of them.
-        """
-        answer: JsonObject = self.request("GET", "/v1/source-ips")
-        return answer
 
     def reconcile(
         self,

@@ -1,39 +1,39 @@
-"""The calls of the API, one class a noun."""
+"""The calls that integrators make, one class a noun."""
 
-from collections.abc import Iterable, Iterator
-from typing import Any, Final, Literal, cast
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final, Literal
 
+from uplift_webhooks.api.calls import Call, Noun, Way, change, delete, every, get, get_page, given, post, texts, verb
 from uplift_webhooks.api.failures import ApiUnreachable
-from uplift_webhooks.api.pages import Instant, JsonObject, Page, Request, get_page, items, pages, segment
+from uplift_webhooks.api.pages import Instant, JsonObject, Page, segment
 from uplift_webhooks.errors import WebhookVerificationError
 from uplift_webhooks.events import AnyEvent, read_event
 
 Status = Literal["pending", "delivered", "failed", "held", "cancelled"]
 Held = Literal["send", "drop", "keep"]
+_ENDPOINTS: Final = "/v1/endpoints"
+_EVENTS: Final = "/v1/events"
+_DELIVERIES: Final = "/v1/deliveries"
+_REPLAYS: Final = "/v1/replays"
+_LISTEN_SESSIONS: Final = "/v1/listen-sessions"
 
 
-class Endpoints:
+class Endpoints(Noun[Way]):
     """`/v1/endpoints`."""
 
-    def __init__(self, request: Request) -> None:
-        self._request: Final = request
-
-    def list(self, *, limit: int | None = None, cursor: str | None = None) -> Page:
+    @verb
+    def list(self, *, limit: int | None = None, cursor: str | None = None) -> Call[Page]:
         """One page, newest first."""
-        return get_page(self._request, "/v1/endpoints", {"limit": limit, "cursor": cursor})
+        return get_page(_ENDPOINTS, limit=limit, cursor=cursor)
 
-    def pages(self) -> Iterator[Page]:
-        """Every page."""
-        return pages(self._request, "/v1/endpoints", {})
+    iterate = every(list)
 
-    def iterate(self) -> Iterator[JsonObject]:
-        """Every endpoint, newest first."""
-        return items(self.pages())
-
-    def get(self, endpoint: str) -> JsonObject:
+    @verb
+    def get(self, endpoint: str) -> Call[JsonObject]:
         """One endpoint, by its id."""
-        return _object(self._request("GET", _endpoint(endpoint)))
+        return get(_path(_ENDPOINTS, endpoint))
 
+    @verb
     def create(
         self,
         url: str,
@@ -41,47 +41,88 @@ class Endpoints:
         description: str | None = None,
         event_types: Iterable[str] | None = None,
         secret: str | None = None,
-        headers: dict[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
         rate_limit_per_second: int | None = None,
         max_in_flight: int | None = None,
         idempotency_key: str | None = None,
-    ) -> JsonObject:
+    ) -> Call[JsonObject]:
         """Register an endpoint. Its `secret` is in this answer, and in no later one."""
-        body = _given(
+        body = given(
             url=url,
             description=description,
-            event_types=None if event_types is None else [*event_types],
+            event_types=texts(event_types),
             secret=secret,
-            headers=headers,
+            headers=None if headers is None else {**headers},
             rate_limit_per_second=rate_limit_per_second,
             max_in_flight=max_in_flight,
         )
-        return _object(self._request("POST", "/v1/endpoints", body=body, headers=_repeatable(idempotency_key)))
+        return post(_ENDPOINTS, body, idempotency_key=idempotency_key)
 
-    def update(self, endpoint: str, **changes: Any) -> JsonObject:
+    @verb
+    def update(self, endpoint: str, /, **changes: Any) -> Call[JsonObject]:
         """Change fields of an endpoint: those left out stay, None means the default."""
-        return _object(self._request("PATCH", _endpoint(endpoint), body=changes))
+        return change("PATCH", _path(_ENDPOINTS, endpoint), changes)
 
-    def delete(self, endpoint: str) -> None:
+    @verb
+    def delete(self, endpoint: str) -> Call[None]:
         """Delete an endpoint; what is pending for it is cancelled."""
-        self._request("DELETE", _endpoint(endpoint))
+        return delete(_path(_ENDPOINTS, endpoint))
 
-    def pause(self, endpoint: str) -> JsonObject:
+    @verb
+    def deliveries(
+        self,
+        endpoint: str,
+        *,
+        status: Status | None = None,
+        type: str | None = None,
+        created_after: Instant | None = None,
+        created_before: Instant | None = None,
+        limit: int | None = None,
+        cursor: str | None = None,
+    ) -> Call[Page]:
+        """One page of what is, or was, owed to an endpoint, of the newest events first."""
+        return get_page(
+            _path(_ENDPOINTS, endpoint, "deliveries"),
+            status=status,
+            type=type,
+            created_after=created_after,
+            created_before=created_before,
+            limit=limit,
+            cursor=cursor,
+        )
+
+    @verb
+    def pause(self, endpoint: str) -> Call[JsonObject]:
         """Send nothing more to it; what is due to it is held."""
-        return _object(self._request("POST", f"{_endpoint(endpoint)}/pause"))
+        return post(_path(_ENDPOINTS, endpoint, "pause"))
 
-    def enable(self, endpoint: str, held: Held = "send") -> JsonObject:
+    @verb
+    def enable(self, endpoint: str, held: Held = "send") -> Call[JsonObject]:
         """Send to it again, and say what becomes of what it holds."""
-        return _object(self._request("POST", f"{_endpoint(endpoint)}/enable", body={"held": held}))
+        return post(_path(_ENDPOINTS, endpoint, "enable"), {"held": held})
 
-    def test(self, endpoint: str, type: str | None = None) -> JsonObject:  # noqa: A002 - the API's own word
+    @verb
+    def disable(self, endpoint: str) -> Call[JsonObject]:
+        """As `pause`, by the operator, whose key it needs; the endpoint's owner may enable it."""
+        return post(_path(_ENDPOINTS, endpoint, "disable"))
+
+    @verb
+    def test(
+        self,
+        endpoint: str,
+        type: str | None = None,
+        *,
+        idempotency_key: str | None = None,
+    ) -> Call[JsonObject]:
         """Send one event to it now: the attempt, or the delivery where that takes longer than an answer may."""
-        return _object(self._request("POST", f"{_endpoint(endpoint)}/test", body=_given(type=type)))
+        return post(_path(_ENDPOINTS, endpoint, "test"), given(type=type), idempotency_key=idempotency_key)
 
-    def secret(self, endpoint: str) -> JsonObject:
+    @verb
+    def secret(self, endpoint: str) -> Call[JsonObject]:
         """Its `secret`, and whether another is live beside it."""
-        return _object(self._request("GET", f"{_endpoint(endpoint)}/secret"))
+        return get(_path(_ENDPOINTS, endpoint, "secret"))
 
+    @verb
     def rotate_secret(
         self,
         endpoint: str,
@@ -90,246 +131,251 @@ class Endpoints:
         overlap_seconds: int | None = None,
         uplift_header: Literal["old", "new"] | None = None,
         idempotency_key: str | None = None,
-    ) -> JsonObject:
+    ) -> Call[JsonObject]:
         """Replace its secret; the old one stays live beside the new for a day, or for `overlap_seconds`."""
-        body = _given(secret=secret, overlap_seconds=overlap_seconds, uplift_header=uplift_header)
-        path = f"{_endpoint(endpoint)}/secret/rotate"
-        return _object(self._request("POST", path, body=body, headers=_repeatable(idempotency_key)))
+        body = given(secret=secret, overlap_seconds=overlap_seconds, uplift_header=uplift_header)
+        return post(_path(_ENDPOINTS, endpoint, "secret", "rotate"), body, idempotency_key=idempotency_key)
+
+    @verb
+    def expire_old_secret(self, endpoint: str) -> Call[JsonObject]:
+        """End the time in which the old secret is live beside the new one."""
+        return post(_path(_ENDPOINTS, endpoint, "secret", "expire-old"))
 
 
-class Events:
+class Events(Noun[Way]):
     """`/v1/events`."""
 
-    def __init__(self, request: Request) -> None:
-        self._request: Final = request
-
+    @verb
     def list(
         self,
         *,
-        type: str | None = None,  # noqa: A002 - the API's own word
+        type: str | None = None,
         created_after: Instant | None = None,
         created_before: Instant | None = None,
         order: Literal["asc"] | None = None,
         limit: int | None = None,
         cursor: str | None = None,
-    ) -> Page:
+    ) -> Call[Page]:
         """One page, newest first; with `order` `asc` oldest first, and `next_cursor` always leads on."""
-        query = _given(type=type, created_after=created_after, created_before=created_before, order=order)
-        return get_page(self._request, "/v1/events", {**query, "limit": limit, "cursor": cursor})
+        return get_page(
+            _EVENTS,
+            type=type,
+            created_after=created_after,
+            created_before=created_before,
+            order=order,
+            limit=limit,
+            cursor=cursor,
+        )
 
-    def pages(
-        self,
-        *,
-        type: str | None = None,  # noqa: A002 - the API's own word
-        created_after: Instant | None = None,
-        created_before: Instant | None = None,
-    ) -> Iterator[Page]:
-        """Every page."""
-        query = _given(type=type, created_after=created_after, created_before=created_before)
-        return pages(self._request, "/v1/events", query)
+    iterate = every(list)
 
-    def iterate(
-        self,
-        *,
-        type: str | None = None,  # noqa: A002 - the API's own word
-        created_after: Instant | None = None,
-        created_before: Instant | None = None,
-    ) -> Iterator[JsonObject]:
-        """Every event, newest first."""
-        return items(self.pages(type=type, created_after=created_after, created_before=created_before))
-
-    def get(self, event: str) -> JsonObject:
+    @verb
+    def get(self, event: str) -> Call[JsonObject]:
         """One event, by its id, with its `body`, the envelope as it is sent."""
-        return _object(self._request("GET", _event(event)))
+        return get(_path(_EVENTS, event))
 
-    def fetch(self, event: str) -> AnyEvent:
+    @verb
+    def fetch(self, event: str) -> Call[AnyEvent]:
         """One event as `Webhook.unwrap` gives it. What answers is trusted because of TLS; no signature is checked."""
-        body = self.get(event).get("body")
-        if isinstance(body, dict):
-            try:
-                return read_event(body, None)
-            except WebhookVerificationError as error:
-                raise ApiUnreachable(f"What answered for the event {event} is no event: {error.cause}") from error
-        raise ApiUnreachable(f"The answer for the event {event} has no body.")
+        return Call("GET", _path(_EVENTS, event), _as_sent)
 
+    @verb
     def send(
         self,
-        type: str,  # noqa: A002 - the API's own word
+        type: str,
         data: JsonObject,
         *,
-        id: str | None = None,  # noqa: A002 - the API's own word
+        id: str | None = None,
         idempotency_key: str | None = None,
         expires_at: str | None = None,
-    ) -> JsonObject:
+    ) -> Call[JsonObject]:
         """Send an event: its `id`, `created_at`, and whether it is a `duplicate`. Needs the scope `events:write`."""
-        body = _given(type=type, data=data, id=id, expires_at=expires_at)
-        return _object(self._request("POST", "/v1/events", body=body, headers=_repeatable(idempotency_key)))
+        body = given(type=type, data=data, id=id, expires_at=expires_at)
+        return post(_EVENTS, body, idempotency_key=idempotency_key)
 
-    def deliveries(self, event: str, *, limit: int | None = None, cursor: str | None = None) -> Page:
+    @verb
+    def send_batch(self, events: Sequence[JsonObject], *, idempotency_key: str | None = None) -> Call[JsonObject]:
+        """Send up to 1000 events, all or none of them: `data` has what `send` gives for each. Needs an operator's key.
+
+        An event has `type` and `data`, and may have `id`, `idempotency_key`, `expires_at` and `account`.
+        """
+        return post(f"{_EVENTS}/batch", {"events": [*events]}, idempotency_key=idempotency_key)
+
+    @verb
+    def deliveries(self, event: str, *, limit: int | None = None, cursor: str | None = None) -> Call[Page]:
         """One page of what is, or was, owed because of an event."""
-        return get_page(self._request, f"{_event(event)}/deliveries", {"limit": limit, "cursor": cursor})
+        return get_page(_path(_EVENTS, event, "deliveries"), limit=limit, cursor=cursor)
 
-    def explain(self, event: str, *, endpoint: str | None = None) -> Page:
+    @verb
+    def explain(self, event: str, *, endpoint: str | None = None) -> Call[Page]:
         """Why it did or did not reach each endpoint, or one: `reason`, `text` and `hint`."""
-        return get_page(self._request, f"{_event(event)}/explain", {"endpoint": endpoint})
+        return get_page(_path(_EVENTS, event, "explain"), endpoint=endpoint)
 
 
-class Deliveries:
+class Deliveries(Noun[Way]):
     """`/v1/deliveries`."""
 
-    def __init__(self, request: Request) -> None:
-        self._request: Final = request
-
+    @verb
     def list(
         self,
         *,
         status: Status | None = None,
         endpoint: str | None = None,
-        type: str | None = None,  # noqa: A002 - the API's own word
+        type: str | None = None,
         created_after: Instant | None = None,
         created_before: Instant | None = None,
         limit: int | None = None,
         cursor: str | None = None,
-    ) -> Page:
+    ) -> Call[Page]:
         """One page, those of the newest events first."""
-        query = _given(status=status, endpoint=endpoint, type=type)
-        instants = _given(created_after=created_after, created_before=created_before)
-        return get_page(self._request, "/v1/deliveries", {**query, **instants, "limit": limit, "cursor": cursor})
-
-    def pages(
-        self,
-        *,
-        status: Status | None = None,
-        endpoint: str | None = None,
-        type: str | None = None,  # noqa: A002 - the API's own word
-        created_after: Instant | None = None,
-        created_before: Instant | None = None,
-    ) -> Iterator[Page]:
-        """Every page."""
-        query = _given(status=status, endpoint=endpoint, type=type)
-        instants = _given(created_after=created_after, created_before=created_before)
-        return pages(self._request, "/v1/deliveries", {**query, **instants})
-
-    def iterate(
-        self,
-        *,
-        status: Status | None = None,
-        endpoint: str | None = None,
-        type: str | None = None,  # noqa: A002 - the API's own word
-        created_after: Instant | None = None,
-        created_before: Instant | None = None,
-    ) -> Iterator[JsonObject]:
-        """Every delivery, those of the newest events first."""
-        found = self.pages(
-            status=status, endpoint=endpoint, type=type, created_after=created_after, created_before=created_before
+        return get_page(
+            _DELIVERIES,
+            status=status,
+            endpoint=endpoint,
+            type=type,
+            created_after=created_after,
+            created_before=created_before,
+            limit=limit,
+            cursor=cursor,
         )
-        return items(found)
 
-    def get(self, delivery: str) -> JsonObject:
+    iterate = every(list)
+
+    @verb
+    def get(self, delivery: str) -> Call[JsonObject]:
         """One delivery, by its id."""
-        return _object(self._request("GET", _delivery(delivery)))
+        return get(_path(_DELIVERIES, delivery))
 
-    def attempts(self, delivery: str, *, limit: int | None = None, cursor: str | None = None) -> Page:
+    @verb
+    def attempts(self, delivery: str, *, limit: int | None = None, cursor: str | None = None) -> Call[Page]:
         """One page of its attempts, newest first: what was sent, what was answered, and a `hint`."""
-        return get_page(self._request, f"{_delivery(delivery)}/attempts", {"limit": limit, "cursor": cursor})
+        return get_page(_path(_DELIVERIES, delivery, "attempts"), limit=limit, cursor=cursor)
 
-    def resend(self, delivery: str) -> JsonObject:
+    @verb
+    def resend(self, delivery: str) -> Call[JsonObject]:
         """Attempt it once more, now, whatever became of it."""
-        return _object(self._request("POST", f"{_delivery(delivery)}/resend"))
+        return post(_path(_DELIVERIES, delivery, "resend"))
 
-    def cancel(self, delivery: str) -> JsonObject:
+    @verb
+    def cancel(self, delivery: str) -> Call[JsonObject]:
         """Do not attempt it any more."""
-        return _object(self._request("POST", f"{_delivery(delivery)}/cancel"))
+        return post(_path(_DELIVERIES, delivery, "cancel"))
 
 
-class EventTypes:
-    """`/v1/event-types`: the catalog."""
+class Replays(Noun[Way]):
+    """`/v1/replays`: jobs that send what ended for an endpoint again, each delivery once, in the order of events."""
 
-    def __init__(self, request: Request) -> None:
-        self._request: Final = request
+    @verb
+    def list(self, *, limit: int | None = None, cursor: str | None = None) -> Call[Page]:
+        """One page, newest first."""
+        return get_page(_REPLAYS, limit=limit, cursor=cursor)
 
-    def list(self, *, limit: int | None = None, cursor: str | None = None) -> Page:
-        """One page."""
-        return get_page(self._request, "/v1/event-types", {"limit": limit, "cursor": cursor})
+    iterate = every(list)
 
-    def pages(self) -> Iterator[Page]:
-        """Every page."""
-        return pages(self._request, "/v1/event-types", {})
+    @verb
+    def get(self, replay: str) -> Call[JsonObject]:
+        """One replay, by its id, with how far it has come."""
+        return get(_path(_REPLAYS, replay))
 
-    def iterate(self) -> Iterator[JsonObject]:
-        """Every event type."""
-        return items(self.pages())
+    @verb
+    def create(
+        self,
+        endpoint: str,
+        *,
+        status: Iterable[Literal["failed", "cancelled", "delivered"]] | None = None,
+        types: Iterable[str] | None = None,
+        created_after: Instant | None = None,
+        created_before: Instant | None = None,
+        rate_per_second: int | None = None,
+        dry_run: bool = False,
+        idempotency_key: str | None = None,
+    ) -> Call[JsonObject]:
+        """Send an endpoint's failed deliveries again, or those of each `status`; `dry_run` only counts them."""
+        body = given(
+            endpoint=endpoint,
+            status=texts(status),
+            types=texts(types),
+            created_after=_instant(created_after),
+            created_before=_instant(created_before),
+            rate_per_second=rate_per_second,
+            dry_run=dry_run or None,
+        )
+        return post(_REPLAYS, body, idempotency_key=idempotency_key)
 
-    def get(self, name: str) -> JsonObject:
-        """One event type, by its name, with the `schema` and an `example` of its data."""
-        return _object(self._request("GET", f"/v1/event-types/{segment(name)}"))
+    @verb
+    def pause(self, replay: str) -> Call[JsonObject]:
+        """Let what is in flight finish, and send nothing more until it is resumed."""
+        return post(_path(_REPLAYS, replay, "pause"))
+
+    @verb
+    def resume(self, replay: str) -> Call[JsonObject]:
+        """Go on where it was."""
+        return post(_path(_REPLAYS, replay, "resume"))
+
+    @verb
+    def cancel(self, replay: str) -> Call[JsonObject]:
+        """Let what is in flight finish, and send nothing more; the rest stays as it was."""
+        return post(_path(_REPLAYS, replay, "cancel"))
 
 
-class ListenSessions:
+class ListenSessions(Noun[Way]):
     """`/v1/listen-sessions`: streams of events to a developer's machine. `uplift listen` does all of this."""
 
-    def __init__(self, request: Request) -> None:
-        self._request: Final = request
-
-    def create(self, *, event_types: Iterable[str] | None = None, since: Instant | None = None) -> JsonObject:
+    @verb
+    def create(
+        self,
+        *,
+        event_types: Iterable[str] | None = None,
+        since: Instant | None = None,
+        description: str | None = None,
+    ) -> Call[JsonObject]:
         """Make a session; its `secret` is that of all sessions made with this key."""
-        instant = since.isoformat() if since is not None and not isinstance(since, str) else since
-        body = _given(event_types=None if event_types is None else [*event_types], since=instant)
-        return _object(self._request("POST", "/v1/listen-sessions", body=body))
+        body = given(event_types=texts(event_types), since=_instant(since), description=description)
+        return post(_LISTEN_SESSIONS, body)
 
-    def list(self, *, limit: int | None = None, cursor: str | None = None) -> Page:
+    @verb
+    def list(self, *, limit: int | None = None, cursor: str | None = None) -> Call[Page]:
         """One page, newest first."""
-        return get_page(self._request, "/v1/listen-sessions", {"limit": limit, "cursor": cursor})
+        return get_page(_LISTEN_SESSIONS, limit=limit, cursor=cursor)
 
-    def pages(self) -> Iterator[Page]:
-        """Every page."""
-        return pages(self._request, "/v1/listen-sessions", {})
+    iterate = every(list)
 
-    def iterate(self) -> Iterator[JsonObject]:
-        """Every session, newest first."""
-        return items(self.pages())
-
-    def get(self, session: str) -> JsonObject:
+    @verb
+    def get(self, session: str) -> Call[JsonObject]:
         """One session, by its id."""
-        return _object(self._request("GET", f"/v1/listen-sessions/{segment(session)}"))
+        return get(_path(_LISTEN_SESSIONS, session))
 
-    def answers(self, session: str, *, limit: int | None = None, cursor: str | None = None) -> Page:
+    @verb
+    def answers(self, session: str, *, limit: int | None = None, cursor: str | None = None) -> Call[Page]:
         """One page of what the developer's server answered, newest first."""
-        path = f"/v1/listen-sessions/{segment(session)}/answers"
-        return get_page(self._request, path, {"limit": limit, "cursor": cursor})
+        return get_page(_path(_LISTEN_SESSIONS, session, "answers"), limit=limit, cursor=cursor)
 
-    def test(self, session: str, type: str | None = None) -> JsonObject:  # noqa: A002 - the API's own word
+    @verb
+    def test(self, session: str, type: str | None = None) -> Call[JsonObject]:
         """Send an example to this session alone: its `event`, and the `answer` if one came in time."""
-        return _object(self._request("POST", f"/v1/listen-sessions/{segment(session)}/test", body=_given(type=type)))
+        return post(_path(_LISTEN_SESSIONS, session, "test"), given(type=type))
 
-    def delete(self, session: str) -> None:
+    @verb
+    def delete(self, session: str) -> Call[None]:
         """End a session; whoever is connected is told."""
-        self._request("DELETE", f"/v1/listen-sessions/{segment(session)}")
+        return delete(_path(_LISTEN_SESSIONS, session))
 
 
-def _endpoint(endpoint: str) -> str:
-    return f"/v1/endpoints/{segment(endpoint)}"
+def _path(noun: str, name: str, *more: str) -> str:
+    """The path of one thing, or of what is done to it."""
+    return "/".join([noun, segment(name), *more])
 
 
-def _event(event: str) -> str:
-    return f"/v1/events/{segment(event)}"
+def _instant(instant: Instant | None) -> str | None:
+    """An instant in a body."""
+    return instant if instant is None or isinstance(instant, str) else instant.isoformat()
 
 
-def _delivery(delivery: str) -> str:
-    return f"/v1/deliveries/{segment(delivery)}"
-
-
-def _given(**fields: object) -> JsonObject:
-    """What was given, without what was left out."""
-    return {name: value for name, value in fields.items() if value is not None}
-
-
-def _repeatable(idempotency_key: str | None) -> dict[str, str] | None:
-    """One of the caller's own; else `Client.request` makes one."""
-    return None if idempotency_key is None else {"idempotency-key": idempotency_key}
-
-
-def _object(answer: object) -> JsonObject:
-    if isinstance(answer, dict):
-        return cast("JsonObject", answer)
-    raise ApiUnreachable("What answered is no Uplift Webhooks server: it gave no object.")
+def _as_sent(path: str, answer: object) -> AnyEvent:
+    body = answer.get("body") if isinstance(answer, dict) else None
+    if not isinstance(body, dict):
+        raise ApiUnreachable(f"The answer for {path} has no body.")
+    try:
+        return read_event(body, None)
+    except WebhookVerificationError as error:
+        raise ApiUnreachable(f"What answered for {path} is no event: {error.cause}") from error

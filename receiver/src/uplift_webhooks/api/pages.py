@@ -43,18 +43,22 @@ class Page:
     """Whether to ask for the next page now."""
 
 
-def get_page(request: Request, path: str, query: Mapping[str, object]) -> Page:
-    """One page. Raises ApiFailure."""
-    answer = request("GET", path, query=query)
+def page_of(path: str, answer: object) -> Page:
+    """One page, from the answer to a GET of its path. Raises ApiUnreachable."""
     if not isinstance(answer, dict) or not isinstance(answer.get("data"), list):
         raise ApiUnreachable(f"What answered GET {path} is no Uplift Webhooks server: it gave no list.")
     cursor = answer.get("next_cursor")
     return Page(answer["data"], cursor, bool(answer.get("has_more", cursor is not None)))
 
 
+def get_page(request: Request, path: str, query: Mapping[str, object]) -> Page:
+    """One page. Raises ApiFailure."""
+    return page_of(path, request("GET", path, query=query))
+
+
 def pages(request: Request, path: str, query: Mapping[str, object]) -> Iterator[Page]:
     """Every page of a list, each asked for when it is wanted."""
-    asked = {"limit": PAGE_ITEMS, **query}
+    asked = {"limit": PAGE_ITEMS, **{name: value for name, value in query.items() if value is not None}}
     while True:
         page = get_page(request, path, asked)
         yield page

@@ -57,8 +57,17 @@ _KEY_HEADER: Final = {
     "description": "A repeat with the same key and body answers the same object.",
     "schema": {"type": "string"},
 }
-_REPEATABLE: Final = frozenset({"/v1/endpoints/{endpoint}/secret/rotate"})
-"""Paths whose POST takes that header, besides those that answer 201."""
+_REPEATABLE: Final = frozenset(
+    {
+        "/v1/accounts",
+        "/v1/accounts/{account}/keys",
+        "/v1/endpoints",
+        "/v1/endpoints/{endpoint}/secret/rotate",
+        "/v1/endpoints/{endpoint}/test",
+        "/v1/replays",
+    }
+)
+"""Paths whose POST takes that header, besides those of events."""
 _INSTANT: Final = {"type": "string", "format": "date-time"}
 _EVENT_FIELDS: Final = {
     "type": {"type": "string", "description": "A name of the catalog."},
@@ -150,7 +159,7 @@ def _complete(operation: dict[str, Any], route: APIRoute, schemas: dict[str, Any
         if isinstance(reader, BodyReader):
             content = {_JSON: {"schema": _schema(reader.model, schemas)}}
             operation["requestBody"] = {"required": reader.required, "content": content}
-            if route.methods == {"POST"} and (operation["responses"].get("201") or route.path in _REPEATABLE):
+            if route.methods == {"POST"} and route.path in _REPEATABLE:
                 operation.setdefault("parameters", []).append(_KEY_HEADER)
         elif isinstance(reader, QueryReader):
             operation.setdefault("parameters", []).extend(_query(reader.model))
@@ -171,7 +180,7 @@ def _query(model: type[BaseModel]) -> Iterator[dict[str, Any]]:
 
 
 def _ingest(summary: str, body: str, answer: str) -> dict[str, Any]:
-    operation: dict[str, Any] = {
+    return {
         "tags": ["Events"],
         "summary": summary,
         "operationId": summary.lower().replace(" ", "_"),
@@ -185,10 +194,8 @@ def _ingest(summary: str, body: str, answer: str) -> dict[str, Any]:
                 "content": {_JSON: {"schema": {"$ref": _REF.format(model=answer)}}},
             }
         },
+        "parameters": [_KEY_HEADER],
     }
-    if body == "EventNew":
-        operation["parameters"] = [_KEY_HEADER]
-    return operation
 
 
 def _refuse(operation: dict[str, Any], *, public: bool) -> None:

@@ -1,0 +1,144 @@
+"""The calls about what is kept rather than sent: accounts, their keys, the catalog, and who changed what."""
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+from uplift_webhooks.api.calls import Call, Noun, Way, change, delete, every, get, get_page, given, post, texts, verb
+from uplift_webhooks.api.pages import Instant, JsonObject, Page, segment
+
+_ACCOUNTS: Final = "/v1/accounts"
+_EVENT_TYPES: Final = "/v1/event-types"
+
+
+class Accounts(Noun[Way]):
+    """`/v1/accounts`, for operators."""
+
+    @verb
+    def list(self, *, limit: int | None = None, cursor: str | None = None) -> Call[Page]:
+        """One page, newest first."""
+        return get_page(_ACCOUNTS, limit=limit, cursor=cursor)
+
+    iterate = every(list)
+
+    @verb
+    def get(self, account: str) -> Call[JsonObject]:
+        """One account, by its id."""
+        return get(_account(account))
+
+    @verb
+    def create(
+        self, name: str, *, contact_emails: Iterable[str] | None = None, idempotency_key: str | None = None
+    ) -> Call[JsonObject]:
+        """Create an account; its contacts are told when an endpoint fails."""
+        body = given(name=name, contact_emails=texts(contact_emails))
+        return post(_ACCOUNTS, body, idempotency_key=idempotency_key)
+
+    @verb
+    def update(self, account: str, /, **changes: Any) -> Call[JsonObject]:
+        """Change its `name` or its `contact_emails`; what is left out stays."""
+        return change("PATCH", _account(account), changes)
+
+    @verb
+    def delete(self, account: str) -> Call[None]:
+        """Delete an account: its keys are revoked, its endpoints deleted, what is pending for them cancelled."""
+        return delete(_account(account))
+
+
+class Keys(Noun[Way]):
+    """`/v1/accounts/{account}/keys`, for operators."""
+
+    @verb
+    def list(self, account: str, *, limit: int | None = None, cursor: str | None = None) -> Call[Page]:
+        """One page of an account's keys that are not revoked, newest first."""
+        return get_page(f"{_account(account)}/keys", limit=limit, cursor=cursor)
+
+    iterate = every(list)
+
+    @verb
+    def create(
+        self, account: str, name: str, *, scopes: Iterable[str] | None = None, idempotency_key: str | None = None
+    ) -> Call[JsonObject]:
+        """Make a key. Its text, `key`, is in this answer, and in no later one."""
+        body = given(name=name, scopes=texts(scopes))
+        return post(f"{_account(account)}/keys", body, idempotency_key=idempotency_key)
+
+    @verb
+    def revoke(self, account: str, key: str) -> Call[None]:
+        """Refuse a key from now on."""
+        return delete(f"{_account(account)}/keys/{segment(key)}")
+
+
+class EventTypes(Noun[Way]):
+    """`/v1/event-types`: the catalog. Everybody reads it, operators change it."""
+
+    @verb
+    def list(self, *, limit: int | None = None, cursor: str | None = None) -> Call[Page]:
+        """One page."""
+        return get_page(_EVENT_TYPES, limit=limit, cursor=cursor)
+
+    iterate = every(list)
+
+    @verb
+    def get(self, name: str) -> Call[JsonObject]:
+        """One event type, by its name, with the `schema` and an `example` of its data."""
+        return get(f"{_EVENT_TYPES}/{segment(name)}")
+
+    @verb
+    def put(
+        self,
+        name: str,
+        description: str,
+        *,
+        group: str | None = None,
+        schema: JsonObject | None = None,
+        example: object = None,
+        api_version: str | None = None,
+        archived: bool | None = None,
+    ) -> Call[JsonObject]:
+        """Add an event type to the catalog, or put another in its place: what is left out has its default again."""
+        body = given(
+            description=description,
+            group=group,
+            schema=schema,
+            example=example,
+            api_version=api_version,
+            archived=archived,
+        )
+        return change("PUT", f"{_EVENT_TYPES}/{segment(name)}", body)
+
+    @verb
+    def delete(self, name: str) -> Call[None]:
+        """Delete an event type; its events stay."""
+        return delete(f"{_EVENT_TYPES}/{segment(name)}")
+
+
+class AuditLog(Noun[Way]):
+    """`/v1/audit-log`: who did what, when and from where."""
+
+    @verb
+    def list(
+        self,
+        *,
+        actor: str | None = None,
+        action: str | None = None,
+        created_after: Instant | None = None,
+        created_before: Instant | None = None,
+        limit: int | None = None,
+        cursor: str | None = None,
+    ) -> Call[Page]:
+        """One page, newest first; only what an `actor` did, or one `action` such as `endpoint.changed`."""
+        return get_page(
+            "/v1/audit-log",
+            actor=actor,
+            action=action,
+            created_after=created_after,
+            created_before=created_before,
+            limit=limit,
+            cursor=cursor,
+        )
+
+    iterate = every(list)
+
+
+def _account(account: str) -> str:
+    return f"{_ACCOUNTS}/{segment(account)}"

@@ -1,0 +1,31 @@
+"""Every noun of the API, for the clients."""
+
+from uplift_webhooks.api.administration import Accounts, AuditLog, EventTypes, Keys
+from uplift_webhooks.api.calls import Call, Noun, Way, get, verb
+from uplift_webhooks.api.nouns import Deliveries, Endpoints, Events, ListenSessions, Replays
+from uplift_webhooks.api.pages import JsonObject, Request
+
+
+class Everything(Noun[Way]):
+    """What a client has calls about."""
+
+    def __init__(self, request: Request, way: type[Way]) -> None:
+        """As every noun."""
+        super().__init__(request, way)
+        self.endpoints = Endpoints(request, way)
+        self.events = Events(request, way)
+        self.deliveries = Deliveries(request, way)
+        self.replays = Replays(request, way)
+        self.event_types = EventTypes(request, way)
+        self.listen_sessions = ListenSessions(request, way)
+        self.audit_log = AuditLog(request, way)
+        self.accounts = Accounts(request, way)
+        self.keys = Keys(request, way)
+
+    @verb
+    def source_ips(self) -> Call[JsonObject]:
+        """The addresses requests come from: `current`, and `upcoming` with the instants `from` which they are used.
+
+        Needs no key. `SourceAddresses` answers whether an address is one of them.
+        """
+        return get("/v1/source-ips")
