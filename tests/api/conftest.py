@@ -254,6 +254,8 @@ class RecordingEngine:
     """When endpoints are tried next whose breaker is open."""
     holding: set[int] = field(default_factory=set)
     """Endpoints for which not all is held yet that was pending."""
+    asked_to_hold: list[tuple[int, list[tuple[str, int]]]] = field(default_factory=list)
+    """For which endpoints all was to be held that is pending, and what was told last before."""
     busy: Busy | None = None
     """Why it takes no test."""
     tested: list[LeasedDelivery] = field(default_factory=list)
@@ -268,6 +270,7 @@ class RecordingEngine:
         self.forgotten.append(endpoint_seq)
 
     async def finish_holding(self, endpoint_seq: int, within_ms: int) -> bool:
+        self.asked_to_hold.append((endpoint_seq, self.switched[-1:]))
         return endpoint_seq not in self.holding
 
     def switched_off(self, endpoint_seq: int) -> None:

@@ -6,13 +6,14 @@ import pytest
 
 from uplift_server.core.deliveries import Status
 from uplift_server.core.limits import HELD_COUNTED_MAX
+from uplift_server.core.outcomes import Outcome
 from uplift_server.store import audit
 from uplift_server.store.errors import Unavailable
 from uplift_server.store.records import HeldAction
 
 
 class Owner:
-    """An account with an endpoint, and what the engine is told of it."""
+    """An account with an endpoint whose greeting is out of the way, and what the engine is told of it."""
 
     def __init__(self, server: Any) -> None:
         self.server = server
@@ -21,6 +22,8 @@ class Owner:
         self.endpoint = self.client.post("/v1/endpoints", {"url": "https://example.com/a"}).json["id"]
         self.path = f"/v1/endpoints/{self.endpoint}"
         [self.seq] = [seq for seq, live in self._directory.endpoints.items() if live.id_text == self.endpoint]
+        [greeting] = server.lease(self.endpoint)
+        server.settle(greeting, Outcome.DELIVERED, Status.DELIVERED)
         self.server.services.means.engine.switched.clear()
 
     @property
@@ -89,6 +92,20 @@ def test_an_operator_disables_an_endpoint_and_its_owner_may_enable_it(server: An
         ("endpoint.disabled", {"reason": "operator", "from": "paused"}),
         ("endpoint.enabled", {"held": "send", "from": "disabled", "from_reason": "operator"}),
     ]
+
+
+@pytest.mark.parametrize("verb", ["pause", "disable"])
+def test_what_was_pending_counts_as_held_in_the_answer(server: Any, owner: Owner, verb: str) -> None:
+    """However little of it is held by then; what waits in memory is given back first."""
+    for _ in range(3):
+        server.event(owner.account, {owner.endpoint: Status.PENDING})
+    assert owner.client.get(owner.path).json["held_deliveries"] == 0
+    off = server.operator.post(f"{owner.path}/{verb}").json
+    assert off["held_deliveries"] == 3
+    assert server.services.means.engine.asked_to_hold[-1] == (owner.seq, [("off", owner.seq)])
+    owner.hold(2)
+    assert owner.client.get(owner.path).json["held_deliveries"] == 5
+    assert owner.client.post(f"{owner.path}/enable").json["held_deliveries"] == 2
 
 
 def test_a_disabled_endpoint_cannot_be_paused(server: Any, owner: Owner) -> None:

@@ -70,7 +70,7 @@ LIST_VERBS: dict[str, Verb] = {
     "test event": lambda c: trials.is_trial(c, 1),
     "test's outcome": lambda c: trials.outcome(c, 1, b"x", b"y"),
     "last failure": lambda c: health.last_failure(c, 1, 1),
-    "how many are held": lambda c: waiting.held_counts(c, [1], limit=9),
+    "how many are held": lambda c: waiting.held_counts(c, [1], limit=9, off=[1]),
     "notices due": lambda c: notices.due(c, now=9, limit=20),
     "replays": lambda c: replays.page(c, 1, limit=50, before=(9,)),
     "replays of all": lambda c: replays.page(c, None, limit=50, before=(9,)),

@@ -18,6 +18,8 @@ from uplift_server.store.records import DisabledReason, Endpoint, EndpointState,
 
 HOLD_WITHIN_MS: Final = 3000
 """How long a caller waits until all that was pending is held: every answer comes within 5 s."""
+HOLD_AT_ONCE_MS: Final = 200
+"""How long the answer to switching one off waits for that: mostly little is pending."""
 _WHAT: Final = "endpoint"
 
 
@@ -58,7 +60,7 @@ class EndpointStates:
                 )
             return None if found.state is EndpointState.PAUSED else self._off(connection, found, None)
 
-        return await self._apply(caller, endpoint, pause, problems)
+        return await self._apply(caller, endpoint, pause, problems, hold=True)
 
     async def disable(self, caller: Caller, endpoint: str, *, problems: Sequence[Problem] = ()) -> Shown:
         """Switch an endpoint off, for operators. Raises NotFound."""
@@ -68,7 +70,7 @@ class EndpointStates:
             reason = DisabledReason.OPERATOR
             return None if found.disabled_reason is reason else self._off(connection, found, reason)
 
-        return await self._apply(caller, endpoint, disable, problems)
+        return await self._apply(caller, endpoint, disable, problems, hold=True)
 
     async def enable(
         self, caller: Caller, endpoint: str, held: HeldAction, *, problems: Sequence[Problem] = ()
@@ -109,10 +111,16 @@ class EndpointStates:
         changed = endpoints.switch_off(connection, found.seq, state, reason, now=self._means.now())
         return _Change(changed, action, details, self._means.engine.switched_off)
 
-    async def _apply(self, caller: Caller, endpoint: str, decide: Decide, problems: Sequence[Problem]) -> Shown:
+    async def _apply(
+        self, caller: Caller, endpoint: str, decide: Decide, problems: Sequence[Problem], *, hold: bool = False
+    ) -> Shown:
         self._endpoints.live(caller, endpoint)
         refuse(problems)
-        return await self._endpoints.shown(await self._means.carry_out(self._change(caller, endpoint, decide)))
+        changed = await self._means.carry_out(self._change(caller, endpoint, decide))
+        if hold:
+            # What waits leased in memory is no longer counted as if it were in flight.
+            await self._means.engine.finish_holding(changed.seq, HOLD_AT_ONCE_MS)
+        return await self._endpoints.shown(changed)
 
     async def _change(self, caller: Caller, text: str, decide: Decide) -> Endpoint:
         endpoint_id = parse_id(ids.ENDPOINT, text, _WHAT)

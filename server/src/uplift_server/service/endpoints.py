@@ -25,7 +25,7 @@ from uplift_server.store import audit, endpoints, health, idempotency, waiting
 from uplift_server.store.contract import Transaction
 from uplift_server.store.errors import Conflict
 from uplift_server.store.hot_records import NewEvent
-from uplift_server.store.records import Attempt, Endpoint, Page
+from uplift_server.store.records import Attempt, Endpoint, EndpointState, Page
 from uplift_server.store.sealing import Sealer
 
 _WHAT: Final = "endpoint"
@@ -176,13 +176,14 @@ class Endpoints:
         }
         # Whatever was never switched off since it was made holds nothing.
         holding = [endpoint.seq for endpoint in found if endpoint.state_since is not None]
+        off = {endpoint.seq for endpoint in found if endpoint.state is not EndpointState.ENABLED}
         failures: Mapping[int, Attempt | None] = {}
         held: Mapping[int, int] = {}
         if failing or holding:
             failures, held = await self._means.database.read(
                 lambda c: (
                     {seq: health.last_failure(c, seq, event) for seq, event in failing.items()},
-                    waiting.held_counts(c, holding, limit=HELD_COUNTED_MAX),
+                    waiting.held_counts(c, holding, limit=HELD_COUNTED_MAX, off=off),
                 )
             )
         return [

@@ -1,6 +1,6 @@
 """What waits for an endpoint, pending or held: put aside, dropped and cancelled, in bites beside traffic."""
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -50,12 +50,20 @@ def holding_endpoints(connection: Connection, *, after: int = 0, limit: int = 10
     return list(connection.scalars(_HOLDING, {"after": after, "limit": limit}))
 
 
-def held_counts(connection: Connection, endpoint_seqs: Iterable[int], *, limit: int) -> dict[int, int]:
-    """How many deliveries each endpoint holds, counted up to a limit."""
+def held_counts(
+    connection: Connection, endpoint_seqs: Iterable[int], *, limit: int, off: Container[int] = ()
+) -> dict[int, int]:
+    """How many deliveries each endpoint holds, counted up to a limit.
+
+    For those that are `off` what waits counts, too: it is about to be held.
+    """
     counts = {}
     for endpoint_seq in endpoint_seqs:
-        held = _HELD.keys(connection, endpoint_seq, limit).subquery("page")
-        counts[endpoint_seq] = connection.scalar(sa.select(sa.func.count()).select_from(held)) or 0
+        count = 0
+        for part in (_HELD, _WAITING) if endpoint_seq in off else (_HELD,):
+            keys = part.keys(connection, endpoint_seq, limit - count).subquery("page")
+            count += connection.scalar(sa.select(sa.func.count()).select_from(keys)) or 0
+        counts[endpoint_seq] = count
     return counts
 
 
