@@ -19,7 +19,7 @@ from uplift_server.api.problems import STATUS
 ROOT = Path(__file__).parents[2]
 ELSEWHERE = {"www.standardwebhooks.com", "www.npmjs.com", "github.com"}
 """Hosts that documents may name in links; nothing is loaded from them."""
-VOID = {"meta", "link", "br", "hr", "img", "input"}
+VOID = {"meta", "link", "br", "wbr"}
 
 
 class Html(HTMLParser):
@@ -245,6 +245,17 @@ def test_headings_that_are_the_same_have_anchors_of_their_own() -> None:
 
     assert [each.anchor for each in made.headings] == ["a_bc-its", "two", "two-1"]
     assert 'id="two-2"' in made.html
+
+
+def test_long_names_may_be_broken_at_their_joints_only() -> None:
+    inline = "`UPLIFT_MAX_IN_FLIGHT`, `no_<b>_that_is_longer` and `not_found`, on `127.0.0.1`"
+    text = f"{inline}\n\n```sh\na_long_name_in_a_block\n```"
+    made = article(text, lambda target: target)
+
+    assert "<code>UPLIFT_<wbr>MAX_<wbr>IN_<wbr>FLIGHT</code>" in made.html
+    assert "<code>no_&lt;b&gt;_<wbr>that_<wbr>is_<wbr>longer</code>" in made.html
+    assert "<code>not_found</code>, on <code>127.0.0.1</code>" in made.html
+    assert "a_long_name_in_a_block" in made.html
 
 
 def test_a_server_whose_documentation_nobody_reads_does_not_load_what_makes_it() -> None:

@@ -125,7 +125,10 @@ def test_the_reference_lists_every_route_field_and_object(server: Any, document:
         assert name.startswith("Listed_") or f'<h3 id="{name}">' in text
         section = text.partition(f'<h3 id="{name}">')[2].partition("<h3 ")[0]
         for field in schema.get("properties", ()):
-            assert name.startswith("Listed_") or f"<td><code>{field}</code></td>" in section, (name, field)
+            assert name.startswith("Listed_") or f"<td><code>{field}</code></td>" in section.replace("<wbr>", ""), (
+                name,
+                field,
+            )
     assert 'a list of <a href="#EndpointView">' in text
 
 

@@ -1,15 +1,18 @@
 """From Markdown, as GitHub shows it, to HTML: with an address for every heading, and no HTML but ours."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from html import escape
 from itertools import pairwise
 from typing import Final
 
 from markdown_it import MarkdownIt
+from markdown_it.renderer import RendererProtocol
 from markdown_it.rules_block import StateBlock
 from markdown_it.token import Token
+from markdown_it.utils import EnvType, OptionsDict
 
 CONTENTS_LEVELS: Final = ("h2", "h3")
 """Headings that a table of contents lists."""
@@ -17,6 +20,9 @@ CONTENTS_LEVELS: Final = ("h2", "h3")
 _FOLD: Final = re.compile(r"<details><summary>(.+)</summary>")
 _FOLD_END: Final = "</details>"
 _TASK: Final = re.compile(r"\[[ x]\] ")
+_JOINT: Final = re.compile(r"(?<=[_/.,])(?=[\w{])")
+_NARROW_CHARACTERS: Final = 14
+"""A name that is no longer than this fits wherever it stands."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +72,16 @@ def anchor(text: str, taken: set[str]) -> str:
     return found
 
 
+def code(text: str) -> str:
+    """A name or an expression, as HTML. A long one may be broken at its joints, so that tables fit narrow screens."""
+    parts = _JOINT.split(text) if len(text) > _NARROW_CHARACTERS else [text]
+    return f"<code>{'<wbr>'.join(map(escape, parts))}</code>"
+
+
 @cache
 def _parser() -> MarkdownIt:
     parser = MarkdownIt("commonmark", {"html": False}).enable("table")
+    parser.add_render_rule("code_inline", _code_inline)
     parser.block.ruler.before("paragraph", "fold", _fold, {"alt": ["paragraph"]})
     return parser
 
@@ -91,6 +104,12 @@ def _fold(state: StateBlock, start: int, _end: int, silent: bool) -> bool:
         state.push("summary_close", "summary", -1)
     state.line = start + 1
     return True
+
+
+def _code_inline(
+    _renderer: RendererProtocol, tokens: Sequence[Token], index: int, _options: OptionsDict, _env: EnvType
+) -> str:
+    return code(tokens[index].content)
 
 
 def _anchored(tokens: list[Token]) -> Iterator[Heading]:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from html import escape
 from typing import Any, Final
 
-from uplift_server.api.documentation.markdown import Article, Heading, anchor, inline
+from uplift_server.api.documentation.markdown import Article, Heading, anchor, code, inline
 
 _VERBS: Final = ("get", "post", "put", "patch", "delete")
 _LIST: Final = re.compile(r"Listed_(\w+)_")
@@ -82,7 +82,8 @@ def _objects(document: Schema, headings: list[Heading]) -> Iterator[str]:
         yield f"<p>{inline(schema.get('description', ''))}</p>"
         fields = schema.get("properties")
         if fields:
-            required = schema.get("required", ())
+            # What comes back has all its fields; what goes in may leave some out, and may have no others.
+            required = schema.get("required", ()) if schema.get("additionalProperties") is False else ()
             yield _table(
                 "field", [(key, each, each.get("description", ""), key in required) for key, each in fields.items()]
             )
@@ -92,7 +93,7 @@ def _objects(document: Schema, headings: list[Heading]) -> Iterator[str]:
 
 def _table(kind: str, rows: list[tuple[str, Schema, str, bool]]) -> str:
     cells = "".join(
-        f"<tr><td><code>{escape(name)}</code></td><td>{_type(schema)}{', required' if required else ''}</td>"
+        f"<tr><td>{code(name)}</td><td>{_type(schema)}{', required' if required else ''}</td>"
         f"<td>{inline(description)}</td></tr>"
         for name, schema, description, required in rows
     )
