@@ -1,0 +1,35 @@
+"""Whoever meets our requests or refusals finds what they mean, on the server that sent them."""
+
+import re
+from urllib.parse import urljoin
+
+import urllib3
+
+from .harness import Server
+from .receiving import Receiver
+
+
+def shown(url: str) -> str:
+    """A page as somebody without a key sees it."""
+    answer = urllib3.request("GET", url, retries=False, timeout=10)
+    assert answer.status == 200, url
+    return answer.data.decode()
+
+
+def test_a_requests_user_agent_leads_to_the_guide_and_a_refusals_type_to_its_code(
+    server: Server, receiver: Receiver
+) -> None:
+    _, api = server.account()
+    api.endpoint(receiver.url("/curious"))
+    assert api.send(1).status == 202
+    (received,) = receiver.wait("/curious", 1)
+    guide = re.fullmatch(r"Uplift-Webhooks/[\w.]+ \(\+(http\S+)\)", received.headers["user-agent"])
+    assert guide is not None
+    assert guide[1] == f"{server.url}/docs"
+    assert "<h1" in shown(guide[1])
+    assert 'id="verify-every-request"' in shown(guide[1])
+
+    refused = api("POST", "/v1/endpoints", {"url": "https://example.com", "urll": 1}).json
+    page, _, anchor = urljoin(f"{server.url}/v1/endpoints", refused["type"]).partition("#")
+    assert anchor == refused["code"] == "validation_failed"
+    assert f'<h2 id="{anchor}">' in shown(page)
