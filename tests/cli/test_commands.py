@@ -63,7 +63,7 @@ def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeApi]:
             "POST /v1/replays/rpl_0c11/cancel": {**REPLAY, "state": "cancelled"},
             f"GET /v1/deliveries/dlv_{'01' * 22}/attempts": listed(),
             "GET /v1/deliveries/dlv_0d11/attempts": listed({"number": 2}, {"number": 1, "hint": "Too slow.\x1b[2J"}),
-            "GET /v1/events/e1": {"id": "e1"},
+            "GET /v1/events/e1": {"id": "e1", "deliveries": {"pending": 2, "held": 1}},
             "GET /v1/events/e1/deliveries": listed(DELIVERY, {**DELIVERY, "status": "failed"}),
             "GET /v1/event-types/athlete.created": {"example": {"object": {"id": "a"}}},
             "GET /v1/event-types/own.type": {"example": None},
@@ -149,14 +149,28 @@ def test_endpoints(api: FakeApi) -> None:
 
 def test_sending_takes_a_file_standard_input_or_the_example(api: FakeApi, tmp_path: Path) -> None:
     send = ["send", "athlete.created", "--account", "Rapids"]
-    assert output(*send) == {"id": "e1", "duplicate": False}
-    assert api.asked[-1].body == {"type": "athlete.created", "data": {"object": {"id": "a"}}}
+    assert output(*send) == {"id": "e1", "duplicate": False, "deliveries": 3}
+    assert api.asked[-2].body == {"type": "athlete.created", "data": {"object": {"id": "a"}}}
     (tmp_path / "data.json").write_text('{"object": 1}')
     output(*send, "--data", "data.json", "--idempotency-key", "k1")
-    assert api.asked[-1].body["data"] == {"object": 1}
-    assert api.asked[-1].headers["idempotency-key"] == "k1"
+    assert api.asked[-2].body["data"] == {"object": 1}
+    assert api.asked[-2].headers["idempotency-key"] == "k1"
     output(*send, "--data", "-", stdin='{"object": 2}')
-    assert api.asked[-1].body["data"] == {"object": 2}
+    assert api.asked[-2].body["data"] == {"object": 2}
+    assert run(*send).stderr == ""
+
+
+def test_an_event_that_no_endpoint_wants_is_told(api: FakeApi) -> None:
+    send = ["send", "athlete.created", "--account", "Rapids"]
+    api.answers["GET /v1/events/e1"] = {"id": "e1", "deliveries": {"pending": 0}}
+    assert output(*send)["deliveries"] == 0
+    assert run(*send).stderr == (
+        "It is stored, and nothing will be sent: no endpoint of the account wants athlete.created. See why:"
+        " uplift-server explain e1\n"
+    )
+    # The event is stored, whatever becomes of a question about it.
+    api.answers["GET /v1/events/e1"] = (503, {}, {})
+    assert output(*send) == {"id": "e1", "duplicate": False}
 
 
 @pytest.mark.parametrize("content", ["", "{", '{"object": NaN', "[" * 100_000])

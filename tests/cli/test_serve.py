@@ -137,12 +137,14 @@ def test_without_a_server_a_command_does_its_work_all_the_same(place: Place) -> 
     created = output(place, "account", "create", "Rapids", "--email", "a@b.example")
     assert output(place, "accounts")["id"] == created["id"]
     sent = output(place, "send", "athlete.created", "--account", "Rapids")
-    assert sent["duplicate"] is False
+    assert (sent["duplicate"], sent["deliveries"]) == (False, 0)
+    assert "no endpoint of the account wants" in run(place, "send", "athlete.created", "--account", "Rapids").stderr
+    output(place, "endpoint", "create", "https://203.0.114.1/", "--account", "Rapids")
     sent = run(place, "send", "athlete.created", "--account", "Rapids")
     assert "It is stored; it is sent as soon as a server runs" in sent.stderr
     refused = run(place, "endpoint", "create", "http://10.0.0.1/", "--account", "Rapids")
     assert refused.returncode == 2
-    assert refused.stderr.startswith("Error: url: ")
+    assert refused.stderr.startswith("Error: the URL: ")
     assert refused.stdout == ""
     doctor = run(place, "doctor", "--json")
     assert {row["check"] for row in map(json.loads, doctor.stdout.splitlines()) if row["result"] == "fail"} == set()

@@ -152,9 +152,25 @@ def send(
             _known_type(client, event_type),
             options(type="TYPE", data="the data in --data", idempotency_key="--idempotency-key"),
         ):
-            session.output.fields(client.post("/v1/events", body, account=owner, idempotency_key=idempotency_key))
-        if not client.sends:
+            sent = client.post("/v1/events", body, account=owner, idempotency_key=idempotency_key)
+        owed = _deliveries_owed(client, sent["id"], owner)
+        session.output.fields(sent if owed is None else {**sent, "deliveries": owed})
+        if owed == 0:
+            session.output.note(
+                f"It is stored, and nothing will be sent: no endpoint of the account wants {event_type}. See why:"
+                f" uplift-server explain {sent['id']}"
+            )
+        elif not client.sends:
             session.output.note(_STORED)
+
+
+def _deliveries_owed(client: ApiClient, event_id: str, owner: str) -> int | None:
+    """How many deliveries an event has; None where that is not told: the event is stored all the same."""
+    try:
+        counts: dict[str, int] = client.get(f"/v1/events/{segment(event_id)}", account=owner)["deliveries"]
+    except (CliError, KeyError):
+        return None
+    return sum(counts.values())
 
 
 @contextmanager
