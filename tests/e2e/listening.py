@@ -2,12 +2,14 @@
 
 import json
 import os
+import pty
 import signal
 import socket
 import subprocess
 import sys
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,33 @@ def uplift(environ: dict[str, str], *arguments: str, within: float = 30) -> "sub
     return subprocess.run(
         [PROGRAM, *arguments], env=environ, check=False, capture_output=True, text=True, timeout=within
     )
+
+
+@contextmanager
+def on_terminal(environ: dict[str, str], *arguments: str) -> Iterator[tuple["subprocess.Popen[bytes]", bytearray]]:
+    """A command at a terminal of 80 columns, and what that shows."""
+    keeper, terminal = pty.openpty()
+    shown = bytearray()
+    process = subprocess.Popen(
+        [PROGRAM, *arguments], env={**environ, "COLUMNS": "80"}, stdin=terminal, stdout=terminal, stderr=terminal
+    )
+    os.close(terminal)
+
+    def read() -> None:
+        # Linux answers EIO once the other side is closed.
+        with suppress(OSError):
+            while data := os.read(keeper, 65_536):
+                shown.extend(data)
+
+    reader = threading.Thread(target=read, daemon=True)
+    reader.start()
+    try:
+        yield process, shown
+    finally:
+        process.kill()
+        process.wait(10)
+        reader.join(5)
+        os.close(keeper)
 
 
 class Listening:

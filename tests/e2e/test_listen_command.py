@@ -16,7 +16,7 @@ import urllib3
 from uplift_webhooks import Webhook
 
 from .harness import Api, Server, free_port, serving, wait_for
-from .listening import PROGRAM, Listening, Network, environment, uplift
+from .listening import PROGRAM, Listening, Network, environment, on_terminal, uplift
 from .receiving import Connection, Received, Receiver, answer, close, garbage
 
 BURST = 10_000
@@ -358,6 +358,29 @@ def test_the_secret_is_the_same_for_later_sessions(server: Server) -> None:
     assert api.ok("GET", "/v1/listen-sessions")["data"] == []
     _, other = developer(server, account)
     assert uplift(other, "listen", "--print-secret").stdout != first.stdout
+
+
+def test_the_secret_is_told_to_people_and_not_to_logs(server: Server, start: Callable[..., Listening]) -> None:
+    account, _ = server.account()
+    _, environ = developer(server, account)
+    environ.pop("CI", None)
+    secret = uplift(environ, "listen", "--print-secret").stdout.strip()
+    piped = start(environ, "--json").ready()
+    [line] = [piped.until("  export UPLIFT_WEBHOOK_SECRET=").strip()]
+    assert line == 'export UPLIFT_WEBHOOK_SECRET="$(uplift listen --print-secret)"'
+    [ready] = wait_for(lambda: piped.told("ready"), "it is ready")
+    assert ready["secret"] is None
+    wanted = start(environ, "--json", "--show-secret").ready()
+    assert wanted.until("  export UPLIFT_WEBHOOK_SECRET=").strip() == f"export UPLIFT_WEBHOOK_SECRET={secret}"
+    [ready] = wait_for(lambda: wanted.told("ready"), "it is ready")
+    assert ready["secret"] == secret
+    assert [piped.stop(), wanted.stop()] == [0, 0]
+    assert secret not in "".join(piped.out + piped.err)
+    with on_terminal(environ, "listen") as (_, shown):
+        wait_for(lambda: f"export UPLIFT_WEBHOOK_SECRET={secret}".encode() in shown, "a person sees it")
+    with on_terminal({**environ, "CI": "true"}, "listen") as (_, shown):
+        wait_for(lambda: b"--print-secret" in shown, "a log has how to get it")
+        assert secret.encode() not in shown
 
 
 def test_the_documented_receiver_verifies_what_is_handed_over(server: Server, start: Callable[..., Listening]) -> None:

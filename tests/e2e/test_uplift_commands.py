@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from .harness import TYPE, Api, Server, settled, wait_for
-from .listening import Listening, environment, uplift
+from .listening import Listening, environment, on_terminal, uplift
 from .receiving import Receiver, answer
 
 
@@ -127,6 +127,21 @@ def test_events_and_deliveries_are_listed_shown_and_resent(integrator: Integrato
     assert integrator("deliveries", "resend", delivery["id"])[0] == 0
     assert settled(integrator.api, delivery["id"])["status"] == "delivered"
     assert integrator("deliveries", "dlv_nonsense")[0] == 4
+
+
+def test_ids_are_whole_on_a_terminal(integrator: Integrator, receiver: Receiver) -> None:
+    endpoint = integrator.operator.endpoint(receiver.url(f"/{'x' * 100}"), event_types=[TYPE])["id"]
+    event = integrator.operator.send(1).json["id"]
+    [delivery] = integrator.api.ok("GET", f"/v1/events/{event}/deliveries")["data"]
+    for command, whole in (("deliveries", delivery["id"]), ("endpoints", endpoint), ("events", event)):
+        with on_terminal({**integrator.environ, "NO_COLOR": "1"}, command) as (process, shown):
+            assert process.wait(20) == 0
+        lines = shown.decode().splitlines()
+        assert sum(line.startswith(whole) for line in lines) == 1
+        assert max(map(len, lines)) <= 80
+    with on_terminal(integrator.environ, "events", "show", event) as (process, shown):
+        assert process.wait(20) == 0
+    assert endpoint in shown.decode()
 
 
 def test_nothing_of_others_is_seen(server: Server, integrator: Integrator, receiver: Receiver) -> None:

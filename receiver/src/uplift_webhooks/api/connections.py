@@ -54,7 +54,7 @@ class Connections:
         self._port: Final = parts.port or (443 if parts.scheme == "https" else 80)
         self._timeout_seconds: Final = timeout_seconds
         self._tls: Final = ssl.create_default_context() if parts.scheme == "https" else None
-        self._proxy: Final = _proxy(parts)
+        self._proxy: Final = proxy_to(parts)
         # A proxy is told whole addresses, except through a tunnel.
         self._prefix: Final = self.url if self._proxy and self._tls is None else parts.path.rstrip("/")
         self._idle: Final[list[http.client.HTTPConnection]] = []
@@ -149,15 +149,19 @@ class Connections:
 
 
 @dataclass(frozen=True, slots=True)
-class _Proxy:
+class Proxy:
+    """An HTTP proxy between here and a server."""
+
     host: str
     port: int
+    url: str = field(repr=False)
+    """As it was written, with its password if it has one."""
     headers: dict[str, str] = field(repr=False)
-    """With the proxy's password, if it has one."""
+    """With the same password."""
 
 
-def _proxy(server: SplitResult) -> _Proxy | None:
-    """The proxy between here and a server. To this machine itself there is never one."""
+def proxy_to(server: SplitResult) -> Proxy | None:
+    """The proxy of the environment for a server; to this machine itself there is never one. Raises ValueError."""
     host = server.hostname or ""
     proxies = urllib.request.getproxies()
     address = proxies.get(server.scheme) or proxies.get("all")
@@ -167,14 +171,15 @@ def _proxy(server: SplitResult) -> _Proxy | None:
         or urllib.request.proxy_bypass(f"{host}:{server.port}" if server.port else host)
     ):
         return None
-    parts = _split(address if "://" in address else f"http://{address}", "The proxy's address")
+    url = address if "://" in address else f"http://{address}"
+    parts = _split(url, "The proxy's address")
     if parts.scheme != "http" or not parts.hostname:
         raise ValueError("The proxy's address in the environment must begin with http:// and name a host.")
     headers = {}
     if parts.username is not None:
         credentials = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
         headers["proxy-authorization"] = f"Basic {base64.b64encode(credentials.encode()).decode()}"
-    return _Proxy(parts.hostname, parts.port or 80, headers)
+    return Proxy(parts.hostname, parts.port or 80, url, headers)
 
 
 def _split(url: str, what: str) -> SplitResult:

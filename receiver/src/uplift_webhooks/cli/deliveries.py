@@ -7,19 +7,19 @@ import typer
 from uplift_webhooks.cli.calls import options, segment
 from uplift_webhooks.cli.events import check_type
 from uplift_webhooks.cli.nouns import EventType, Limit, noun
-from uplift_webhooks.cli.output import Column
 from uplift_webhooks.cli.session import Session, command
+from uplift_webhooks.cli.tables import Column
 
 _COLUMNS: Final = [
     Column("id", "DELIVERY"),
-    Column("endpoint", "ENDPOINT"),
-    Column("type", "TYPE", gives=True),
+    Column("endpoint", "ENDPOINT", dropped=4),
+    Column("type", "TYPE", gives=True, dropped=1),
     Column("status", "STATUS"),
-    Column("attempts_made", "ATTEMPTS"),
-    Column("last_outcome", "LAST OUTCOME"),
-    Column("next_attempt_at", "NEXT ATTEMPT"),
-    Column("created_at", "CREATED"),
-    Column("waiting_for", "WAITING FOR"),
+    Column("attempts_made", "ATTEMPTS", dropped=3),
+    Column("last_outcome", "LAST OUTCOME", dropped=2),
+    Column("next_attempt_at", "NEXT ATTEMPT", dropped=5),
+    Column("created_at", "CREATED", dropped=6),
+    Column("waiting_for", "WAITING FOR", dropped=7),
 ]
 _WAITS: Final = {
     "schedule": "the instant at which it is due",
@@ -29,11 +29,11 @@ _WAITS: Final = {
 }
 _ATTEMPT_COLUMNS: Final = [
     Column("number", "ATTEMPT"),
-    Column("started_at", "STARTED"),
+    Column("started_at", "STARTED", dropped=1),
     Column("outcome", "OUTCOME"),
     Column("status_code", "CODE"),
-    Column("duration_ms", "MS"),
-    Column("hint", "WHY, AND WHAT TO DO"),
+    Column("duration_ms", "MS", dropped=2),
+    Column("hint", "WHY, AND WHAT TO DO", folds=True),
 ]
 _PATH: Final = "/v1/deliveries"
 

@@ -9,8 +9,8 @@ from uplift_webhooks.cli.calls import Calls, options, segment
 from uplift_webhooks.cli.errors import CliError
 from uplift_webhooks.cli.events import unknown_type
 from uplift_webhooks.cli.nouns import Limit, noun
-from uplift_webhooks.cli.output import Column
 from uplift_webhooks.cli.session import Session, command
+from uplift_webhooks.cli.tables import Column
 
 LOOK_SECONDS: Final = 0.5
 """How often a test that takes longer is looked at."""
@@ -19,10 +19,10 @@ TEST_SECONDS_MAX: Final = 60.0
 _PATH: Final = "/v1/endpoints"
 _COLUMNS: Final = [
     Column("id", "ENDPOINT"),
-    Column("url", "URL", gives=True),
+    Column("url", "URL", gives=True, dropped=1),
     Column("state", "STATE"),
-    Column("health", "HEALTH"),
-    Column("event_types", "TYPES", gives=True),
+    Column("health", "HEALTH", dropped=2),
+    Column("event_types", "TYPES", gives=True, dropped=3),
 ]
 
 Endpoint = Annotated[str, typer.Argument(help="Id or unique beginning of it.")]

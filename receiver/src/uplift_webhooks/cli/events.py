@@ -7,20 +7,20 @@ import typer
 from uplift_webhooks.cli.calls import Calls, options, segment
 from uplift_webhooks.cli.errors import CliError, ExitCode
 from uplift_webhooks.cli.nouns import EventType, Limit, noun
-from uplift_webhooks.cli.output import Column
 from uplift_webhooks.cli.session import Session, command
+from uplift_webhooks.cli.tables import Column
 
 _COLUMNS: Final = [
     Column("id", "EVENT"),
     Column("type", "TYPE", gives=True),
-    Column("deliveries", "DELIVERIES"),
-    Column("created_at", "CREATED"),
+    Column("deliveries", "DELIVERIES", dropped=1),
+    Column("created_at", "CREATED", dropped=2),
 ]
 _REASONS: Final = [
     Column("endpoint", "ENDPOINT"),
-    Column("reason", "WHY"),
-    Column("text", "WHAT HAPPENED"),
-    Column("hint", "WHAT TO DO"),
+    Column("reason", "WHY", dropped=1),
+    Column("text", "WHAT HAPPENED", folds=True),
+    Column("hint", "WHAT TO DO", folds=True),
 ]
 
 

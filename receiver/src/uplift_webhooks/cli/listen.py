@@ -70,6 +70,9 @@ def listen(
     print_secret: Annotated[
         bool, typer.Option("--print-secret", help="Print the secret that events are signed with here, and end.")
     ] = False,
+    show_secret: Annotated[
+        bool, typer.Option("--show-secret", help="Tell the secret also where what is told may be kept: logs, --json.")
+    ] = False,
     exit_on_disconnect: Annotated[
         str | None,
         typer.Option("--exit-on-disconnect", metavar="DURATION", help="End with 75 after so long without connection."),
@@ -103,9 +106,11 @@ def listen(
                 else:
                     session.output.line(made["secret"])
                 return
-            while expired := asyncio.run(_listen(session, calls, made, target, timing, mischief)):
+            narration = Narration(session.output, made, target, show_secret=show_secret)
+            while expired := asyncio.run(_listen(calls, made, target, narration, timing, mischief)):
                 session.output.state("The session has expired: another one goes on where it was")
                 made = _session(calls, types, expired.behind or start or made["created_at"])
+                narration = Narration(session.output, made, target, show_secret=show_secret)
         except Ended as ended:
             raise _explained(calls, made, ended) from ended
         finally:
@@ -113,11 +118,10 @@ def listen(
 
 
 async def _listen(
-    session: Session, calls: Calls, made: dict[str, Any], target: Target | None, timing: Timing, mischief: Mischief
+    calls: Calls, made: dict[str, Any], target: Target | None, narration: Narration, timing: Timing, mischief: Mischief
 ) -> Expired | None:
     """Listen until a signal comes, or the session is to be replaced. Raises Ended."""
     access = calls.access
-    narration = Narration(session.output, made, target)
     address = Address(access.api_url, made["id"], {"authorization": f"Bearer {access.api_key}"})
     taker: Handover | Printed = Printed()
     if target is not None:

@@ -14,11 +14,13 @@ _SECRET_DOUBTED: Final = frozenset({400, 401})
 class Narration:
     """The story of one session. What it says is true at that moment."""
 
-    def __init__(self, output: Output, made: dict[str, Any], target: Target | None) -> None:
+    def __init__(self, output: Output, made: dict[str, Any], target: Target | None, *, show_secret: bool) -> None:
+        """`show_secret`: also where somebody may keep what is printed."""
         output.streams = True
         self._output = output
         self._session: str = made["id"]
-        self._secret: str = made["secret"]
+        self._secret: str | None = made["secret"] if show_secret else None
+        self._export = made["secret"] if show_secret or output.is_seen_only else '"$(uplift listen --print-secret)"'
         self._types: list[str] = made.get("event_types") or []
         self._target = target
         self._was_ready = False
@@ -33,7 +35,7 @@ class Narration:
         self._output.state(f"Ready: {what}, {where}", "bold green")
         self._output.state(
             f"They are signed with a secret of your key's, not with an endpoint's:"
-            f"\n  export UPLIFT_WEBHOOK_SECRET={self._secret}"
+            f"\n  export UPLIFT_WEBHOOK_SECRET={self._export}"
         )
         if self._output.as_json:
             self._output.json(
@@ -42,6 +44,7 @@ class Narration:
                     "session": self._session,
                     "event_types": self._types,
                     "forward_to": self._target.url if self._target else None,
+                    "secret": self._secret,
                 }
             )
 
@@ -90,8 +93,8 @@ class Narration:
         if answer.status_code in _SECRET_DOUBTED and not self._hinted:
             self._hinted = True
             self._output.state(
-                f"Your server answered {answer.status_code}: does it verify with the secret that is printed above?"
-                " It differs from those of endpoints.",
+                f"Your server answered {answer.status_code}: does it verify with the secret that `uplift listen"
+                " --print-secret` prints? It differs from those of endpoints.",
                 "yellow",
             )
 

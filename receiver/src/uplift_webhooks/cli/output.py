@@ -5,12 +5,12 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
+
+from uplift_webhooks.cli.tables import Column, draw
 
 _STYLES: Final = {
     "delivered": "green",
@@ -39,16 +39,6 @@ class OutputLost(Exception):
         self.seen_enough = seen_enough
 
 
-@dataclass(frozen=True)
-class Column:
-    """One column of a list. `name` is the field it shows."""
-
-    name: str
-    heading: str
-    gives: bool = False
-    """Whether its text may be cut where a table would not fit a terminal."""
-
-
 class _Console(Console):
     def on_broken_pipe(self) -> None:
         """Leave it to the caller: rich would end the program without a word."""
@@ -68,6 +58,11 @@ class Output:
         self.notes: Console = _Console(stderr=True, highlight=False, soft_wrap=True, color_system=colours)
         self.streams = False
         """Whether what is printed is a list or a stream, of which a reader may have seen enough."""
+
+    @property
+    def is_seen_only(self) -> bool:
+        """Whether notes go to a person at a terminal and nowhere else; what CI runs is logged, on terminals too."""
+        return self.notes.is_terminal and not os.environ.get("CI")
 
     def json(self, value: Any) -> None:
         """One JSON value in one line."""
@@ -122,19 +117,23 @@ class Output:
         elif not found:
             self.note(empty)
         elif self.results.is_terminal:
-            table = Table(box=None, pad_edge=False, header_style="bold")
-            for each in columns:
-                # An id is folded rather than cut: a part of it could not be copied.
-                table.add_column(each.heading, overflow="ellipsis" if each.gives else "fold", no_wrap=each.gives)
-            for item in found:
-                table.add_row(*(Text(cell(item.get(each.name)), style=_style(each.name, item)) for each in columns))
-            with self._printing():
-                self.results.print(table)
+            self._table(found, columns)
         else:
             with self._printing():
                 print("\t".join(each.heading for each in columns))
                 for item in found:
                     print("\t".join(cell(item.get(each.name)).replace("\n", " ") or "-" for each in columns))
+
+    def _table(self, items: Sequence[Mapping[str, Any]], columns: Sequence[Column]) -> None:
+        rows = [
+            {each.name: Text(cell(item.get(each.name)), style=_style(each.name, item)) for each in columns}
+            for item in items
+        ]
+        table, width = draw(rows, columns, self.results.width)
+        # What is wider is wrapped by the terminal alone, and can still be copied.
+        self.results.width = max(self.results.width, width)
+        with self._printing():
+            self.results.print(table)
 
     def fields(self, item: Mapping[str, Any], *, indent: str = "") -> None:
         """One object: as JSON, or a line for each of its fields that has a value; those of an inner one stand below."""

@@ -9,8 +9,8 @@ from urllib.parse import quote, urlencode, urlsplit, urlunsplit
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidProxy, InvalidStatus, InvalidURI
 
+from uplift_webhooks.api.connections import proxy_to
 from uplift_webhooks.cli.errors import ExitCode
-from uplift_webhooks.cli.listening.target import LOCAL_HOSTS
 
 OPEN_SECONDS: Final = 10.0
 CLOSE_SECONDS: Final = 1.0
@@ -65,17 +65,18 @@ class Address:
 
 
 async def open_stream(address: Address, after: str | None, *, ping_seconds: float) -> ClientConnection:
-    """Connect; the proxy of the environment is used, but not to this machine. Raises Lost and Ended.
+    """Connect, through a tunnel of the proxy that the environment names. Raises Lost and Ended.
 
     A ping is sent so often, and as long is waited for its answer: a dead connection is noticed within twice that.
     """
-    local = urlsplit(address.api_url).hostname in LOCAL_HOSTS
+    # That of the API's other calls: what is right for them is right here.
+    proxy = proxy_to(urlsplit(address.api_url))
     try:
         return await connect(
             address.url(after),
             additional_headers=dict(address.headers),
             user_agent_header=None,
-            proxy=None if local else True,
+            proxy=None if proxy is None else proxy.url,
             open_timeout=OPEN_SECONDS,
             ping_interval=ping_seconds,
             ping_timeout=ping_seconds,
@@ -90,7 +91,7 @@ async def open_stream(address: Address, after: str | None, *, ping_seconds: floa
         raise _refused(status, _detail(error.response.body) or f"the server answered {status}") from error
     except InvalidURI as error:
         raise Ended(f"the API's URL cannot be used: {error}", "correct --api-url", ExitCode.USAGE) from error
-    except (InvalidProxy, ImportError) as error:
+    except InvalidProxy as error:
         remedy = "correct HTTPS_PROXY, or except the server with NO_PROXY"
         raise Ended(f"the proxy of this environment cannot be used: {error}", remedy, ExitCode.USAGE) from error
     except TimeoutError as error:
