@@ -174,7 +174,7 @@ def test_an_endpoint_that_fails_is_warned_and_disabled_by_mail_though_the_proces
     mailing.start()
     host = f"127.0.0.1:{receiver.port}"
     subjects = [each.message["Subject"] for each in postbox.received]
-    assert all(subject.startswith(f"Webhooks to {host} are failing") for subject in subjects)
+    assert all(subject.startswith(f"Webhooks to {host}/broken are failing") for subject in subjects)
     assert endpoint in postbox.received[0].text
     wait_for(lambda: state_of(api, endpoint) == "disabled", "it is disabled")
     mailing.kill()
@@ -182,7 +182,7 @@ def test_an_endpoint_that_fails_is_warned_and_disabled_by_mail_though_the_proces
     wait_for(lambda: len(sent(mailing)) == 4, "all mails are marked as sent")
     time.sleep(LOOKS_S)
     assert messages(postbox) == [COACH, COACH, DATA, DATA]
-    assert postbox.received[-1].message["Subject"] == f"Webhooks to {host} have been switched off"
+    assert postbox.received[-1].message["Subject"] == f"Webhooks to {host}/broken have been switched off"
     (delivery,) = api.ok("GET", f"/v1/events/{event}/deliveries")["data"]
     assert delivery["status"] == "held"
     done = [entry["action"] for entry in api.everything("/v1/audit-log") if entry["actor"]["kind"] == "system"]
@@ -207,6 +207,6 @@ def test_an_endpoint_that_answers_again_in_time_is_told_of_once(
     assert api.ok("GET", f"/v1/endpoints/{endpoint}")["health"]["disable_at"] is not None
     receiver.url("/broken", answer(204))
     wait_for(lambda: len(postbox.received) == 2, "the recovery is told")
-    assert postbox.received[-1].message["Subject"] == f"Webhooks to 127.0.0.1:{receiver.port} arrive again"
+    assert postbox.received[-1].message["Subject"] == f"Webhooks to 127.0.0.1:{receiver.port}/broken arrive again"
     health = api.ok("GET", f"/v1/endpoints/{endpoint}")["health"]
     assert (health["status"], health["warned_at"], health["disable_at"]) == ("healthy", None, None)

@@ -158,6 +158,46 @@ def test_a_url_that_cannot_be_read_and_a_long_one_are_shown_all_the_same() -> No
     assert max(len(value) for _, value in long.details) <= 300
 
 
+ENDPOINT_KINDS = (NoticeKind.ENDPOINT_WARNED, NoticeKind.ENDPOINT_DISABLED, NoticeKind.ENDPOINT_RECOVERED)
+
+
+@pytest.mark.parametrize("kind", ENDPOINT_KINDS)
+def test_endpoints_of_one_host_are_told_apart_by_subject_and_first_line(kind: NoticeKind) -> None:
+    one, other = (words(kind, url=f"https://a.example/{path}", description=None) for path in ("runs", "rides"))
+    assert "to a.example/runs " in one.subject
+    assert "to a.example/rides " in other.subject
+    assert "a.example/runs" in one.title
+    described = words(kind, url="https://a.example/", description="Test\r\nBcc: x@y.example")
+    assert "to a.example (Test Bcc: x@y.example) " in described.subject
+    assert "a.example (Test" in described.title
+
+
+@pytest.mark.parametrize(
+    ("path", "shown"),
+    [
+        ("/hooks/T024BE7LD1234567890/B1?sig=geheim", "/hooks/…/B1"),
+        ("/hooks/0197f0c2-5b1e-7c3a-9d5e-2f6a8b0c4d1e", "/hooks/…"),
+        (f"/hooks/{'k' * 32}", "/hooks/…"),
+        ("/in;code=1/token=2/u:p@x/", "/…/…/…"),
+        ("/uplift/performance-captures/", "/uplift/performance-captures"),
+        ("/one/two/three/four/five/six/seven/eight/nine/ten", "/one/two/three/four/…even/eight/nine/ten"),
+    ],
+)
+def test_the_path_in_a_subject_is_short_and_has_nothing_that_may_be_a_token(path: str, shown: str) -> None:
+    subject = words(NoticeKind.ENDPOINT_DISABLED, url=f"https://a.example{path}", description=None).subject
+    found = subject.removeprefix("Webhooks to a.example").removesuffix(" have been switched off")
+    assert found == shown
+    assert len(found) <= 40
+
+
+def test_a_long_description_is_cut_where_the_subject_has_no_room() -> None:
+    long = words(NoticeKind.ENDPOINT_WARNED, url="https://a.example/x", description="d" * 500)
+    assert len(long.subject) < 200
+    assert "ddd…)" in long.subject
+    crowded = words(NoticeKind.ENDPOINT_WARNED, url=f"https://{'a' * 90}.example/{'b/' * 40}", description="d" * 500)
+    assert "(d" not in crowded.subject
+
+
 @pytest.mark.parametrize("kind", NoticeKind)
 def test_texts_of_others_are_texts_and_nothing_else(kind: NoticeKind) -> None:
     texts = {name: NASTY for name in FACTS[kind] if name in ("url", "description", "account", "cause", "remedy")}

@@ -19,9 +19,15 @@ HOST_CHARACTERS_SHOWN_MAX: Final = 80
 URL_CHARACTERS_SHOWN_MAX: Final = 300
 TEXT_CHARACTERS_SHOWN_MAX: Final = 300
 SENTENCE_CHARACTERS_SHOWN_MAX: Final = 1_000
+NAME_CHARACTERS_SHOWN_MAX: Final = 120
+"""Of what an endpoint is called in a subject: host, path and description."""
+PATH_CHARACTERS_SHOWN_MAX: Final = 40
+_DESCRIPTION_CHARACTERS_LEAST: Final = 12
 
 _USERINFO = re.compile(r"(?<=//)[^/\s@?#]*@")
 _QUERY = re.compile(r"[?#]\S+?(?=[,.;]?(?:\s|$))")
+# A subject is read over shoulders: what may be a token, a code or a parameter is left out of its path.
+_TOKEN: Final = re.compile(r"[^/]*[=;@][^/]*|(?=[^/]*\d)[^/]{16,}|[^/]{32,}")
 _MONTHS: Final = (
     "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
     "December",
@@ -100,6 +106,29 @@ class _Facts:
         return _shown(netloc.rpartition("@")[2], HOST_CHARACTERS_SHOWN_MAX) or "unknown host"
 
     @property
+    def name(self) -> str:
+        """What tells the endpoint from others of its host: the path, and the description as far as there is room."""
+        place = f"{self.host}{self._path}"
+        room = NAME_CHARACTERS_SHOWN_MAX - len(place) - len(" ()")
+        description = self.text("description")
+        if not description or room < _DESCRIPTION_CHARACTERS_LEAST:
+            return place
+        return f"{place} ({_shown(description, room)})"
+
+    @property
+    def _path(self) -> str:
+        """The path of the URL, without a final slash; a long one without its middle."""
+        try:
+            path = urlsplit(self._raw("url")).path
+        except ValueError:
+            return ""
+        path = printable("/".join(_TOKEN.sub("…", each) for each in path.split("/"))).rstrip("/")
+        if len(path) <= PATH_CHARACTERS_SHOWN_MAX:
+            return path
+        half = PATH_CHARACTERS_SHOWN_MAX // 2
+        return f"{path[:half]}…{path[-half + 1 :]}"
+
+    @property
     def causes(self) -> tuple[tuple[str, str], ...]:
         """Each outcome with how many endpoints fail so, the most frequent first."""
         causes = self._facts.get("causes")
@@ -141,14 +170,14 @@ _OPERATOR_CLOSING: Final = "You get this mail because UPLIFT_OPERATOR_EMAIL of t
 def _warned(facts: _Facts) -> Letter:
     disabled_at = facts.instant("disable_at")
     since = facts.instant("failing_since")
-    subject = f"Webhooks to {facts.host} are failing"
+    subject = f"Webhooks to {facts.name} are failing"
     consequence = "If nothing changes, the endpoint will be disabled."
     if disabled_at:
         subject += f" and will be switched off on {disabled_at.partition(',')[0]}"
         consequence = f"Unless an event gets through before {disabled_at}, the endpoint will be disabled then."
     return Letter(
         subject=subject,
-        title=f"{facts.host} does not accept our webhooks",
+        title=f"{facts.name} does not accept our webhooks",
         opening=(
             (
                 f"Your endpoint has failed since {since or 'some days ago'}: "
@@ -186,8 +215,8 @@ def _disabled(facts: _Facts) -> Letter:
     }
     reason = facts.text("reason")
     return Letter(
-        subject=f"Webhooks to {facts.host} have been switched off",
-        title=f"Nothing more is sent to {facts.host}",
+        subject=f"Webhooks to {facts.name} have been switched off",
+        title=f"Nothing more is sent to {facts.name}",
         opening=(
             f"Your endpoint is disabled. {by_reason.get(reason, '')}".strip(),
             *_last_error(facts),
@@ -214,8 +243,8 @@ def _disabled(facts: _Facts) -> Letter:
 def _recovered(facts: _Facts) -> Letter:
     since, at = facts.instant("failed_since"), facts.instant("recovered_at")
     return Letter(
-        subject=f"Webhooks to {facts.host} arrive again",
-        title=f"{facts.host} accepts our webhooks again",
+        subject=f"Webhooks to {facts.name} arrive again",
+        title=f"{facts.name} accepts our webhooks again",
         opening=(
             f"Your endpoint accepted an event{f' on {at}' if at else ''}. "
             + (f"It had failed since {since}." if since else "It had failed for days."),
