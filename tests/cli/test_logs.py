@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import re
 import threading
 from pathlib import Path
 
@@ -11,6 +12,8 @@ import structlog
 
 from uplift_server.observe import attempt_log, logs
 from uplift_server.observe.attempt_log import AttemptLine, AttemptLog, encode_lines, readable_lines
+
+AT = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"
 
 
 def line(**changes: object) -> AttemptLine:
@@ -150,7 +153,12 @@ def test_ordinary_lines_are_json_and_mask_what_sounds_secret() -> None:
     logging.getLogger("library").warning("slow %s", "thing")
     logging.getLogger("library").info("not shown")
     first, second = (json.loads(each) for each in stream.getvalue().splitlines())
-    assert first.pop("at").endswith("Z")
+    [attempt] = (json.loads(each) for each in encode_lines([line()]).splitlines())
+    for each in (first, second):
+        assert list(each)[:3] == list(attempt)[:3] == ["at", "level", "message"]
+        assert re.fullmatch(AT, each["at"])
+    assert re.fullmatch(AT, attempt["at"])
+    del first["at"]
     assert first == {
         "level": "info",
         "message": "started",
@@ -173,6 +181,17 @@ def test_a_traceback_shows_no_values(log_format: str) -> None:
         structlog.get_logger().exception("broken")
     assert "ValueError" in stream.getvalue()
     assert "local-value" not in stream.getvalue().replace('whsec = "local-value"', "")
+
+
+def test_lines_for_people_begin_with_the_same_instant() -> None:
+    stream = io.StringIO()
+    logs.set_up("console", stream)
+    structlog.get_logger().warning("slow", endpoint="ep_01")
+    logging.getLogger("library").warning("slow thing")
+    ours, theirs = stream.getvalue().splitlines()
+    for each in (ours, theirs, readable_lines([line()]).decode()):
+        assert re.match(f"{AT} ", each)
+    assert "endpoint=ep_01" in ours
 
 
 class Refusing(io.StringIO):

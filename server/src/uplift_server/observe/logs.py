@@ -2,8 +2,8 @@
 
 With the form `none` only warnings and errors are written, readable.
 
-Every line has `at` (UTC), `level` and `message`, and whatever the caller adds as keywords. Bodies, secrets and keys are
-no keywords: as a net below that rule, values under names that sound secret are masked.
+Every line has `at` (UTC, in ms), `level` and `message` first, and then whatever the caller adds as keywords. Bodies,
+secrets and keys are no keywords: as a net below that rule, values under names that sound secret are masked.
 
 A line that cannot be written is dropped: whoever logs, above all the loops of the engine, goes on.
 """
@@ -13,11 +13,14 @@ import io
 import logging
 import os
 import sys
+import time
 from collections.abc import Callable, MutableMapping
 from typing import Any, Final, Literal, TextIO, cast
 
 import msgspec
 import structlog
+
+from uplift_server.core.instants import instant_text
 
 MASKED_NAMES: Final = ("secret", "authorization", "password", "token", "operator_key", "api_key", "body", "signature")
 MASK: Final = "[masked]"
@@ -35,9 +38,8 @@ def set_up(log_format: LogFormat, stream: TextIO | None = None) -> None:
     target = _Unfailing(sys.stderr if stream is None else stream)
     shared: list[structlog.typing.Processor] = [
         structlog.stdlib.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True, key="at"),
         _masked,
-        structlog.processors.EventRenamer("message"),
+        _begun,
     ]
     if log_format == "json":
         ending: list[structlog.typing.Processor] = [
@@ -114,6 +116,13 @@ def _once_a_minute() -> Callable[[logging.LogRecord], bool]:
 def colourful(stream: TextIO | io.TextIOBase) -> bool:
     """Whether colours may be written to a stream: a terminal whose user did not say NO_COLOR."""
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def _begun(_logger: object, _method: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """The line with what all lines begin with: the lines of attempts have it in the same order and form."""
+    level, message = line.pop("level"), line.pop("event")
+    at = instant_text(time.time_ns() // 1_000_000)
+    return {"at": at, "level": level, "message": message, **line}
 
 
 def _masked(_logger: object, _method: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
