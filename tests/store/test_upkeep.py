@@ -167,13 +167,13 @@ def row(connection: sa.Connection, table: sa.Table, number: int = 1, **values: A
     filled: dict[str, Any] = {}
     for column in table.c:
         if column.name == "seq":
-            filled[column.name] = number
+            filled[column.key] = number
         elif isinstance(column.type, sa.LargeBinary) and not column.nullable:
-            filled[column.name] = number.to_bytes(16, "big")
+            filled[column.key] = number.to_bytes(16, "big")
         elif column.unique or column.primary_key:
-            filled[column.name] = str(number)
+            filled[column.key] = str(number)
         elif not column.nullable and column.server_default is None:
-            filled[column.name] = "" if isinstance(column.type, sa.Text) else 0
+            filled[column.key] = "" if isinstance(column.type, sa.Text) else 0
     filled |= values
     connection.execute(sa.insert(table).values(filled))
 
