@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from uplift_server.core.deliveries import FailedReason, Status, Trigger
 from uplift_server.core.outcomes import Outcome
-from uplift_server.core.replays import ReplayState
+from uplift_server.core.replays import BUSY_PER_SECOND, ReplayState
 from uplift_server.delivery import replays as loop
 from uplift_server.delivery.directory import LiveEndpoint
 from uplift_server.store import replays, upkeep
@@ -382,12 +382,50 @@ async def test_fresh_events_come_first_and_replays_still_get_their_turns(tmp_pat
         assert counts(await stored(world, job)) == (40, 40, 0, 0)
 
 
+async def test_replays_together_go_slower_while_the_process_is_busy_with_everything_else(tmp_path: Path) -> None:
+    async with World(tmp_path, delays_ms=()) as world:
+        one = await failed(world, 600)
+        two = await world.endpoint("two.test", lambda _: answer(500))
+        await world.accept(600)
+        await world.run_for(SECOND)
+        world.sender.scripts["two.test"] = lambda _: answer(200)
+        jobs = [await replay(world, endpoint, rate=100) for endpoint in (one, two)]
+
+        async def replayed_in(seconds: int) -> list[int]:
+            """How many of each job, while a hundred events a second come in."""
+            before = [counts(await stored(world, job))[1] for job in jobs]
+            for _ in range(seconds):
+                await world.accept(100)
+                await world.run_for(SECOND)
+            return [counts(await stored(world, job))[1] - was for job, was in zip(jobs, before, strict=True)]
+
+        world.clock.use(2.0)
+        await replayed_in(3)
+        both = await replayed_in(4)
+        # What everything else leaves them is shared: fifty a second.
+        assert sum(both) == pytest.approx(4 * BUSY_PER_SECOND, rel=0.1)
+        assert min(both) > 0.3 * sum(both)
+        world.clock.use(0.1)
+        await replayed_in(3)
+        assert min(await replayed_in(1)) >= 95
+
+
+async def test_what_replays_use_themselves_slows_nothing(tmp_path: Path) -> None:
+    async with World(tmp_path, delays_ms=()) as world:
+        endpoint = await failed(world, 800)
+        job = await replay(world, endpoint, rate=200)
+        world.clock.use(1.0)
+        await world.run_for(4 * SECOND)
+        assert counts(await stored(world, job))[1] == pytest.approx(800, rel=0.02)
+
+
 async def test_very_many_are_counted_and_looked_through_in_bites(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(loop, "COUNT_ROWS", 7)
     monkeypatch.setattr(loop, "AHEAD_ROWS", 5)
-    monkeypatch.setattr(loop, "AHEAD_MAX", 3)
+    monkeypatch.setattr(loop, "AHEAD_MIN", 3)
+    monkeypatch.setattr(loop, "AHEAD_MS", 0)
     async with World(tmp_path, delays_ms=()) as world:
         endpoint = await failed(world, 50)
         await world.accept(50)

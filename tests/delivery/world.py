@@ -62,6 +62,8 @@ class VirtualClock:
         self.now = START
         self.wall_ahead = 0
         """How far the machine's own clock is ahead of the engine's."""
+        self._processor_s = self._cores = 0.0
+        self._cores_since = START
         self.waiting = 0
         """How many loops wait for time to pass, or for a call."""
         self._timers: list[_Timer] = []
@@ -72,6 +74,14 @@ class VirtualClock:
 
     def wall_ms(self) -> int:
         return self.now + self.wall_ahead
+
+    def processor_s(self) -> float:
+        return self._processor_s + self._cores * (self.now - self._cores_since) / SECOND
+
+    def use(self, cores: float) -> None:
+        """Let the process use so much of a processor core from now on."""
+        self._processor_s = self.processor_s()
+        self._cores, self._cores_since = cores, self.now
 
     def call_at(self, at_ms: float, callback: Callback) -> _Timer:
         timer = _Timer(at_ms, next(self._numbers), callback)

@@ -31,7 +31,7 @@ from uplift_server.store.hot_records import (
     Released,
     Settlement,
 )
-from uplift_server.store.schema import attempts, deliveries, endpoints, events, replays
+from uplift_server.store.schema import attempts, deliveries, endpoints, events
 
 NOW = 1_764_000_000_000
 LEASE_UNTIL = NOW + 30_000
@@ -402,39 +402,6 @@ async def large_batches_settle_whole(bench: Bench) -> None:
     assert await bench.count(attempts) == 150
 
 
-async def counted_attempts_of_a_replay_are_let_go_and_others_kept(bench: Bench) -> None:
-    await bench.database.write(_a_replay)
-    for _ in range(4):
-        await bench.append(bench.event(due(1)))
-    await bench.database.write(
-        lambda c: c.execute(sa.update(deliveries).values(trigger=int(Trigger.REPLAY), resume_status=2, replay_seq=1))
-    )
-    leased = await bench.lease(1)
-    assert [(d.trigger, d.resume_status, d.replay_seq) for d in leased] == [(Trigger.REPLAY, Status.FAILED, 1)] * 4
-    delivered, failed, returned, lost = leased
-    counted = settled(delivered)._replace(replay_seq=1)
-    batch = [
-        counted,
-        settled(failed, Status.FAILED)._replace(replay_seq=1),
-        # Given back without an attempt: the replay takes it again.
-        settled(returned, Status.FAILED)._replace(attempt=None, attempts_made=0, last_outcome=None),
-        settled(replace(lost, fence=99))._replace(replay_seq=1),
-    ]
-    assert await bench.database.settle(batch) == {(lost.event_seq, 1)}
-    assert await bench.database.settle([counted]) == {(delivered.event_seq, 1)}
-    (job,) = await bench.rows(replays)
-    assert (job.delivered, job.failed) == (1, 1)
-    rows = [(row.status, row.replay_seq) for row in await bench.rows(deliveries)]
-    assert rows == [(Status.DELIVERED, None), (Status.FAILED, None), (Status.FAILED, 1), (Status.PENDING, 1)]
-
-
-def _a_replay(connection: sa.Connection) -> None:
-    numbers = ("account_seq", "endpoint_seq", "rate_per_second", "state", "total", "counted_through", "next_event_seq",
-               "last_event_seq", "created_at", "updated_at")  # fmt: skip
-    values = {"id": b"x" * 16, "statuses": "[2]", "types": "[]", "type_seqs": "[]", **dict.fromkeys(numbers, 1)}
-    connection.execute(sa.insert(replays).values(values))
-
-
 async def health_is_written_with_the_batch(bench: Bench) -> None:
     values = {"seq": 1, "id": b"e" * 16, "account_seq": 1, "url": "https://x", "description": "", "event_types": "[]"}
     values |= {"secret": b"s", "secret_created_at": NOW, "state": 0, "created_at": NOW, "updated_at": NOW}
@@ -656,7 +623,6 @@ CHECKS: Sequence[Check] = [
     a_late_settlement_counts_while_nobody_has_leased_again,
     a_late_settlement_counts_though_the_delivery_was_held_meanwhile,
     large_batches_settle_whole,
-    counted_attempts_of_a_replay_are_let_go_and_others_kept,
     health_is_written_with_the_batch,
     released_leases_are_due_again,
     what_comes_back_does_not_lose_its_turn,

@@ -9,6 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from uplift_server.store.hot_records import (
+    Ahead,
     Appended,
     DueEndpoint,
     HealthRow,
@@ -18,12 +19,16 @@ from uplift_server.store.hot_records import (
     LeaseWish,
     NewEvent,
     Released,
+    ReplayLease,
+    ReplayRelease,
     Settlement,
 )
+from uplift_server.store.replays import Choice
 from uplift_server.store.schema import deliveries, replays
 from uplift_server.store.sqlite import SqliteDatabase
 
 from .conformance import CHECKS
+from .replay_conformance import REPLAY_CHECKS
 from .test_sqlite import sqlite_bench
 
 R = TypeVar("R")
@@ -241,7 +246,31 @@ class ForgetsTests(SqliteDatabase):
         return lost
 
 
+class ReplaysWhatHasChanged(SqliteDatabase):
+    def release_replay(
+        self, replay_seq: int, choice: Choice, ahead: Ahead, lease: ReplayLease
+    ) -> Awaitable[ReplayRelease]:
+        return super().release_replay(replay_seq, replace(choice, made_at=1 << 60), ahead, lease)
+
+
+class ReplaysWithoutLimit(SqliteDatabase):
+    def release_replay(
+        self, replay_seq: int, choice: Choice, ahead: Ahead, lease: ReplayLease
+    ) -> Awaitable[ReplayRelease]:
+        return super().release_replay(replay_seq, choice, ahead, lease._replace(outstanding_max=1000))
+
+
+class ReplaysWhatHasExpired(SqliteDatabase):
+    def release_replay(
+        self, replay_seq: int, choice: Choice, ahead: Ahead, lease: ReplayLease
+    ) -> Awaitable[ReplayRelease]:
+        return super().release_replay(replay_seq, choice, ahead, lease._replace(now=0))
+
+
 DEFECTS = [
+    ReplaysWhatHasChanged,
+    ReplaysWithoutLimit,
+    ReplaysWhatHasExpired,
     ForgetsDeliveries,
     ForgetsKeys,
     SharesKeysBetweenAccounts,
@@ -278,7 +307,7 @@ DEFECTS = [
 @pytest.mark.parametrize("defect", DEFECTS, ids=lambda defect: defect.__name__)
 async def test_a_broken_store_is_caught(defect: type[SqliteDatabase], tmp_path: Path) -> None:
     caught = []
-    for number, check in enumerate(CHECKS):
+    for number, check in enumerate([*CHECKS, *REPLAY_CHECKS]):
         folder = tmp_path / str(number)
         folder.mkdir()
         async with sqlite_bench(folder, defect) as bench:

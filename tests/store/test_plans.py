@@ -32,10 +32,12 @@ from uplift_server.store import (
     waiting,
 )
 from uplift_server.store.audit import AuditFilter
+from uplift_server.store.hot_records import Ahead, ReplayLease
 from uplift_server.store.records import DeliveryFilter, EventFilter
-from uplift_server.store.releases import Ahead, Lease
 from uplift_server.store.replays import Choice
+from uplift_server.store.sqlite import replaying
 from uplift_server.store.sqlite.connection import bound
+from uplift_server.store.sqlite.writer import Writing
 
 Verb = Callable[[sa.Connection], Any]
 SPAN = {"created_after": 5, "created_before": 90_000_000}
@@ -78,8 +80,10 @@ LIST_VERBS: dict[str, Verb] = {
     "replays unfinished": lambda c: replays.unfinished(c, after=(1, 0)),
     "replay, counted": lambda c: releases.count(c, CHOICE, first=2, last=8, rows=3),
     "replay, of types": lambda c: releases.count(c, replace(CHOICE, type_seqs=(1,), **SPAN), first=2, last=8, rows=3),
-    "replay, ahead": lambda c: releases.look_ahead(c, replays.get(c, 1, b"r"), first=2, rows=3, limit=5),
-    "replay, released": lambda c: releases.release(c, 1, Ahead((3, 4), 5), Lease(9, 99, 1, 10, 32, 1000)),
+    "replay, ahead": lambda c: releases.look_ahead(
+        c, replays.get(c, 1, b"r"), first=2, rows=3, limit=5, body_bytes_max=1000
+    ),
+    "replay, again": lambda c: releases.again(c, CHOICE, [3, 4], body_bytes_max=1000),
     "replay, given back": lambda c: replays.give_back(c, 1),
     "repeat": lambda c: idempotency.once(
         c, idempotency.Request(1, "k", "x", b""), object_id=b"", now=1, create=lambda: 1, load=lambda _: 1
@@ -149,6 +153,19 @@ def test_every_query_goes_by_an_index(raw: sqlite3.Connection, name: str) -> Non
         for statement, parameters in statements:
             if statement.startswith("SELECT"):
                 check(statement, [row[3] for row in raw.execute(f"EXPLAIN QUERY PLAN {statement}", parameters)])
+
+
+def test_what_a_replay_has_in_hand_is_found_by_its_own_index(raw: sqlite3.Connection) -> None:
+    (_, _, path) = raw.execute("PRAGMA database_list").fetchone()
+    with closing(Writing(Path(path))) as writing:
+        statements: list[str] = []
+        writing.raw.set_trace_callback(statements.append)
+        lease = ReplayLease(now=9, until=99, owner=1, limit=10, outstanding_max=32, body_bytes_max=1000)
+        replaying.release(writing, 1, CHOICE, Ahead([], 0), lease)
+        writing.raw.set_trace_callback(None)
+    plans = [row[3] for statement in statements for row in raw.execute(f"EXPLAIN QUERY PLAN {statement}")]
+    assert sum("INDEX deliveries_replayed" in plan for plan in plans) == 2, plans
+    assert not any(plan.startswith("SCAN") and not plan.startswith("SCAN CONSTANT") for plan in plans), plans
 
 
 GONE = 99

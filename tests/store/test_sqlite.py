@@ -14,6 +14,7 @@ from uplift_server.store.schema import events
 from uplift_server.store.sqlite import SqliteDatabase
 
 from .conformance import CHECKS, NOW, Bench, Check, due
+from .replay_conformance import REPLAY_CHECKS
 
 
 @pytest.fixture
@@ -49,7 +50,7 @@ class sqlite_bench:
         await self._open()
 
 
-@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+@pytest.mark.parametrize("check", [*CHECKS, *REPLAY_CHECKS], ids=lambda check: check.__name__)
 async def test_conforms(check: Check, bench: Bench) -> None:
     await check(bench)
 

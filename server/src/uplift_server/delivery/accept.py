@@ -85,6 +85,8 @@ class Acceptor:
         self._waiting_rows = 0
         self._being_stored: dict[int, tuple[int, list[_Group]]] = {}
         self._batches = 0
+        self.answered = 0
+        """How many requests were answered so far."""
         self._closed = False
         self._refusing = False
         self.listened: Collection[int] = ()
@@ -205,6 +207,7 @@ class Acceptor:
         stored: "asyncio.Future[list[list[Appended] | IdempotencyConflict]]",
     ) -> None:
         del self._being_stored[batch]
+        self.answered += len(groups)
         error = stored.exception()
         self._note(error)
         results = [None] * len(groups) if error is not None else stored.result()

@@ -22,6 +22,9 @@ class Clock(Protocol):
     def wall_ms(self) -> int:
         """Unix time in ms as the machine has it now, for what others compare with a clock of their own."""
 
+    def processor_s(self) -> float:
+        """Processor time this process has used so far."""
+
     async def wait(self, event: asyncio.Event, timeout_ms: float) -> None:
         """Until the event is set or the time is over, whichever comes first."""
 
@@ -74,6 +77,10 @@ class SystemClock:
     def wall_ms(self) -> int:
         """See Clock."""
         return self._wall_ns() // 1_000_000
+
+    def processor_s(self) -> float:
+        """See Clock."""
+        return time.process_time()
 
     def _run_on(self) -> int:
         began_ns, from_ms, last_ms = self._ran_on

@@ -21,6 +21,7 @@ from uplift_server.delivery.relay import Relay
 from uplift_server.delivery.replays import Replays
 from uplift_server.delivery.retention import Retention
 from uplift_server.delivery.settle import Settler
+from uplift_server.delivery.shared_pace import SharedPace
 from uplift_server.delivery.trials import Busy, Trials
 from uplift_server.delivery.watch import Watch, WatchSettings
 from uplift_server.observe.attempt_log import AttemptLine
@@ -124,6 +125,7 @@ class Engine:
             self.settler,
             self.dispatcher,
             clock,
+            SharedPace(clock, lambda: self.acceptor.answered + self.settler.settled),
             owner=settings.owner,
             lease_ms=settings.lease_ms,
         )

@@ -6,36 +6,42 @@ held here of it only saves asking.
 
 import asyncio
 import math
-from collections import deque
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 from uplift_server.core.audit import SYSTEM, AuditEntry
 from uplift_server.core.ids import REPLAY, prefixed
 from uplift_server.core.lane import Kind
 from uplift_server.core.limits import LEASE_BATCH_BODY_BYTES_MAX, REPLAY_OUTSTANDING_MAX
-from uplift_server.core.replays import Pace, ReplayState
+from uplift_server.core.replays import BURST_MS, Pace, ReplayState
 from uplift_server.delivery.attempts import resumed, unattempted
 from uplift_server.delivery.clock import Clock
 from uplift_server.delivery.directory import Directory, LiveEndpoint
 from uplift_server.delivery.dispatch import Dispatcher
 from uplift_server.delivery.lanes import DeliveryLanes
 from uplift_server.delivery.settle import Settler
+from uplift_server.delivery.shared_pace import SharedPace
 from uplift_server.store import audit, releases, replays
 from uplift_server.store.contract import Database, Transaction
 from uplift_server.store.errors import Conflict, Unavailable
-from uplift_server.store.hot_records import LeasedDelivery
-from uplift_server.store.releases import Ahead, Lease
+from uplift_server.store.hot_records import Ahead, LeasedDelivery, ReplayLease
 from uplift_server.store.replays import Replay
 
 LOAD_PAGE: Final = 500
 COUNT_ROWS: Final = 20_000
 """How many deliveries one read counts."""
 AHEAD_ROWS: Final = 20_000
-AHEAD_MAX: Final = 500
-"""How many of an endpoint's deliveries one read looks at for the next to replay, and how many it gives."""
+"""How many of an endpoint's deliveries one read looks at for the next to replay."""
+AHEAD_MIN: Final = 16
+AHEAD_MS: Final = 500
+AHEAD_BODY_BYTES_MAX: Final = 256 * 1024
+"""How many one read gives: what goes within that time or so, as far as their bodies fit. They are kept in memory."""
 BITE_PAUSE_MS: Final = 5
 RELEASE_EVERY_MS: Final = 25
 """The least time between two releases of a job: what has become due meanwhile goes in one commit."""
+BUSY_EVERY_MS: Final = BURST_MS
+"""The same while everything else leaves them little: what could have been released meanwhile is not lost."""
 FULL_WAIT_MS: Final = 50
 LOOK_MS: Final = 1000
 """How long a job that waits for something goes without looking whether it still has to."""
@@ -60,15 +66,18 @@ class _Job:
         """When the database last told what is outstanding."""
         self.outstanding = 0
         """At most so many are: some may have been counted since."""
-        self.ahead: deque[int] = deque()
-        """The next events to replay."""
-        self.seen_through = replay.next_event_seq - 1
-        """Up to which event `ahead` knows them all."""
+        self.ahead = Ahead((), replay.next_event_seq - 1)
+        """What comes next."""
 
     @property
     def exhausted(self) -> bool:
         """Whether nothing lies ahead that is not in hand."""
-        return not self.ahead and self.seen_through >= self.replay.last_event_seq
+        return not self.ahead.candidates and self.ahead.through >= self.replay.last_event_seq
+
+
+def _turn(job: _Job) -> tuple[float, int]:
+    """Whoever has waited longest comes first: what everything else leaves them may not be enough for all."""
+    return job.next_at, job.asked_at
 
 
 class Replays:
@@ -82,6 +91,7 @@ class Replays:
         settler: Settler,
         dispatcher: Dispatcher,
         clock: Clock,
+        together: SharedPace,
         *,
         owner: int,
         lease_ms: int,
@@ -92,6 +102,7 @@ class Replays:
         self._settler = settler
         self._give_back = dispatcher.give_back
         self._clock = clock
+        self._together = together
         self._owner = owner
         self._lease_ms = lease_ms
         self._jobs: dict[int, _Job] = {}
@@ -134,6 +145,10 @@ class Replays:
         job = self._jobs.get(replay_seq)
         return job is not None and job.replay.state is ReplayState.RUNNING
 
+    @property
+    def _every_ms(self) -> int:
+        return BUSY_EVERY_MS if self._together.slowed else RELEASE_EVERY_MS
+
     def look_at(self, endpoint_seq: int) -> None:
         """An endpoint was enabled, or is gone, which cancels its replays."""
         for job in self._jobs.values():
@@ -151,7 +166,7 @@ class Replays:
         while not self._stopping:
             self._wake.clear()
             now = self._clock.now_ms()
-            due = [job for job in self._jobs.values() if job.next_at <= now][:STEPS_MAX]
+            due = sorted((job for job in self._jobs.values() if job.next_at <= now), key=_turn)[:STEPS_MAX]
             if due:
                 self.stepping = len(due)
                 await asyncio.gather(*map(self._step, due))
@@ -219,8 +234,12 @@ class Replays:
         if job.outstanding >= outstanding_max and now < job.asked_at + LOOK_MS:
             job.next_at = job.asked_at + LOOK_MS
             return
+        if (due := min(due, self._together.due(now))) == 0:
+            job.next_at = now + BUSY_EVERY_MS
+            return
         limit = min(due, self._lanes.replay_room(lane, now)) if endpoint.takes_deliveries else 0
         if limit or (job.exhausted and now >= job.asked_at + LOOK_MS):
+            self._together.take(now, limit)
             await self._release(job, limit, outstanding_max)
         else:
             wait_ms = FULL_WAIT_MS if endpoint.takes_deliveries else LOOK_MS
@@ -239,35 +258,38 @@ class Replays:
         job.next_at = now + BITE_PAUSE_MS
 
     async def _release(self, job: _Job, limit: int, outstanding_max: int) -> None:
-        replay = job.replay
-        if not job.ahead and not job.exhausted:
-            first = max(job.seen_through + 1, replay.next_event_seq)
-            seen = await self._database.read(
-                lambda c: releases.look_ahead(c, replay, first=first, rows=AHEAD_ROWS, limit=AHEAD_MAX)
-            )
-            job.ahead.extend(seen.event_seqs)
-            job.seen_through = seen.through
-        now = self._clock.now_ms()
-        lease = Lease(now, now + self._lease_ms, self._owner, limit, outstanding_max, LEASE_BATCH_BODY_BYTES_MAX)
-        ahead = Ahead(tuple(job.ahead), job.seen_through)
-        released = await self._database.write(lambda c: releases.release(c, replay.seq, ahead, lease))
+        if not job.ahead.candidates and not job.exhausted:
+            await self._look_ahead(job)
+        now, replay = self._clock.now_ms(), job.replay
+        lease = ReplayLease(now, now + self._lease_ms, self._owner, limit, outstanding_max, LEASE_BATCH_BODY_BYTES_MAX)
+        released = await self._database.release_replay(replay.seq, replay.choice, job.ahead, lease)
         job.outstanding = released.outstanding
         job.asked_at = now
         job.pace = job.pace.after(now, len(released.leased))
-        job.next_at = max(job.pace.next_ms, now + RELEASE_EVERY_MS)
-        self._learn(job, released.replay)
-        while job.ahead and job.ahead[0] < released.replay.next_event_seq:
-            job.ahead.popleft()
+        job.next_at = max(job.pace.next_ms, now + self._every_ms)
+        stands = replace(job.replay, state=released.state, next_event_seq=released.next_event_seq, updated_at=now)
+        self._learn(job, stands)
+        job.ahead = job.ahead.after(released.next_event_seq - 1)
         self._hand_over(released.leased)
-        if released.replay.state is ReplayState.COMPLETED:
+        if released.state is ReplayState.COMPLETED:
             self._jobs.pop(replay.seq, None)
+
+    async def _look_ahead(self, job: _Job) -> None:
+        replay = job.replay
+        first = max(job.ahead.through + 1, replay.next_event_seq)
+        limit = max(AHEAD_MIN, replay.rate_per_second * AHEAD_MS // 1000)
+        job.ahead = await self._database.read(
+            lambda c: releases.look_ahead(
+                c, replay, first=first, rows=AHEAD_ROWS, limit=limit, body_bytes_max=AHEAD_BODY_BYTES_MAX
+            )
+        )
 
     def _learn(self, job: _Job, replay: Replay) -> None:
         """Keep what a write told, unless somebody has changed the replay while its answer was on the way."""
         if replay.updated_at >= job.replay.updated_at and job.replay.state is ReplayState.RUNNING:
             job.replay = replay
 
-    def _hand_over(self, leased: list[LeasedDelivery]) -> None:
+    def _hand_over(self, leased: Sequence[LeasedDelivery]) -> None:
         now = self._clock.now_ms()
         for delivery in leased:
             endpoint = self._directory.endpoints.get(delivery.endpoint_seq)
@@ -287,8 +309,9 @@ class Replays:
 
     def _counted(self, replay_seq: int) -> None:
         """An attempt of a replay has been counted: there may be room for the next."""
+        self._together.replayed += 1
         job = self._jobs.get(replay_seq)
         if job is not None:
             job.outstanding -= 1
-            job.next_at = min(job.next_at, job.asked_at + RELEASE_EVERY_MS)
+            job.next_at = min(job.next_at, job.asked_at + self._every_ms)
             self._wake.set()

@@ -43,6 +43,8 @@ class Settler:
         self._writing = False
         self._failing = False
         self._scheduled = False
+        self.settled = 0
+        """How many deliveries were settled so far."""
         self._idle = asyncio.Event()
         self._idle.set()
         self.on_due: Callable[[int], None] = lambda _due_at: None
@@ -117,6 +119,7 @@ class Settler:
         if error is not None:
             self._suspect(batch, error)
         else:
+            self.settled += len(batch)
             self._tell_lost(batch, written.result())
             for settlement in batch:
                 if settlement.replay_seq is not None:

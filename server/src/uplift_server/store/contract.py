@@ -14,6 +14,7 @@ from typing import Protocol, TypeVar
 from sqlalchemy import Connection
 
 from uplift_server.store.hot_records import (
+    Ahead,
     Appended,
     DueEndpoint,
     HealthRow,
@@ -23,8 +24,11 @@ from uplift_server.store.hot_records import (
     LeaseWish,
     NewEvent,
     Released,
+    ReplayLease,
+    ReplayRelease,
     Settlement,
 )
+from uplift_server.store.replays import Choice
 
 R = TypeVar("R")
 Transaction = Connection
@@ -82,6 +86,15 @@ class Database(Protocol):
 
         Those whose event has expired fail. While something due waits for an endpoint, nothing more is released to it:
         it would be attempted in another order than that of acceptance.
+        """
+
+    def release_replay(
+        self, replay_seq: int, choice: Choice, ahead: Ahead, lease: ReplayLease
+    ) -> Awaitable[ReplayRelease]:
+        """Lease what a running replay was given back, then what lies ahead, for an attempt each outside its schedule.
+
+        What has changed since it was read is looked at again; if it is no longer to be replayed, it counts as skipped.
+        Ends the replay once nothing is left. One that does not run gets nothing.
         """
 
     async def due_endpoints(self, *, after: int = 0, limit: int = 1000) -> list[DueEndpoint]:

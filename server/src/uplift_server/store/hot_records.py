@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from uplift_server.core.deliveries import Status, Trigger
+from uplift_server.core.replays import ReplayState
 
 
 class NewDelivery(NamedTuple):
@@ -164,3 +165,44 @@ class LeaseWish(NamedTuple):
 
     endpoint_seq: int
     limit: int
+
+
+class Candidate(NamedTuple):
+    """A delivery that a replay may lease as it was read, unless it has changed since."""
+
+    delivery: LeasedDelivery
+    """As it will be leased, but for `lease_until` and `replay_seq`."""
+    completed_at: int
+
+
+class Ahead(NamedTuple):
+    """What a replay comes to next, in order of the events; there is nothing else up to the event `through`."""
+
+    candidates: Sequence[Candidate]
+    through: int
+
+    def after(self, event_seq: int) -> "Ahead":
+        """What comes after an event."""
+        return Ahead([each for each in self.candidates if each.delivery.event_seq > event_seq], self.through)
+
+
+class ReplayLease(NamedTuple):
+    """Until when and for whom a replay leases deliveries, and how many it may have then."""
+
+    now: int
+    until: int
+    owner: int
+    limit: int
+    outstanding_max: int
+    body_bytes_max: int
+    """Of what it takes again; what lies ahead has been bounded by whoever read it."""
+
+
+class ReplayRelease(NamedTuple):
+    """What a replay has let go, and how it stands then."""
+
+    state: ReplayState
+    leased: Sequence[LeasedDelivery]
+    outstanding: int
+    """How many wait for their attempt or have it."""
+    next_event_seq: int

@@ -8,6 +8,7 @@ from typing import TypeVar
 from sqlalchemy import Connection
 
 from uplift_server.store.hot_records import (
+    Ahead,
     Appended,
     DueEndpoint,
     HealthRow,
@@ -17,9 +18,12 @@ from uplift_server.store.hot_records import (
     LeaseWish,
     NewEvent,
     Released,
+    ReplayLease,
+    ReplayRelease,
     Settlement,
 )
-from uplift_server.store.sqlite import hot
+from uplift_server.store.replays import Choice
+from uplift_server.store.sqlite import hot, replaying
 from uplift_server.store.sqlite.connection import FileLock
 from uplift_server.store.sqlite.readers import Readers
 from uplift_server.store.sqlite.writer import Writer, Writing
@@ -100,6 +104,14 @@ class SqliteDatabase:
         """See the contract."""
         return self._writer.submit(
             lambda w: hot.release_held(w.raw, wishes, now=now), weight=sum(wish.limit for wish in wishes)
+        )
+
+    def release_replay(
+        self, replay_seq: int, choice: Choice, ahead: Ahead, lease: ReplayLease
+    ) -> Awaitable[ReplayRelease]:
+        """See the contract."""
+        return self._writer.submit(
+            lambda w: replaying.release(w, replay_seq, choice, ahead, lease), weight=lease.limit, guarded=True
         )
 
     async def due_endpoints(self, *, after: int = 0, limit: int = 1000) -> list[DueEndpoint]:

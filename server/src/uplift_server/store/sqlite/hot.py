@@ -228,7 +228,7 @@ def lease_due(
 
 
 # The driver counts changed rows only for statements that begin with UPDATE, so the rows are no WITH clause.
-_SETTLE: Final = ManyRows(
+_SETTLE_TEXT: Final = (
     "UPDATE deliveries SET status = s.column1, due_at = s.column2, attempts_made = s.column3,"
     " scheduled_attempts = s.column4, last_outcome = coalesce(s.column5, last_outcome),"
     # A resend that leads back to where the delivery was leaves why and when it got there, if it was there before.
@@ -236,12 +236,16 @@ _SETTLE: Final = ManyRows(
     " completed_at = CASE WHEN resume_status = s.column1 THEN coalesce(completed_at, s.column7) ELSE s.column7 END,"
     # A test (3) is known for good.
     " lease_owner = 0, trigger = CASE trigger WHEN 3 THEN 3 ELSE 0 END,"
-    " resume_status = NULL, resume_due_at = NULL FROM ({rows}) s"
+    " resume_status = NULL, resume_due_at = NULL{let_go} FROM ({{rows}}) s"
     " WHERE deliveries.event_seq = s.column8 AND deliveries.endpoint_seq = s.column9 AND deliveries.fence = s.column10"
     # Under the same fence nobody has leased it since, even if the lease has ended and it was held (3) then; a repeat
     # finds the count moved.
-    " AND deliveries.status IN (0, 3) AND deliveries.attempts_made = s.column11",
-    11,
+    " AND deliveries.status IN (0, 3) AND deliveries.attempts_made = s.column11"
+)
+_SETTLE: Final = ManyRows(_SETTLE_TEXT.format(let_go=""), 11)
+# What a replay counts it has no longer in hand.
+_SETTLE_COUNTED: Final = ManyRows(
+    _SETTLE_TEXT.format(let_go=", replay_seq = CASE WHEN s.column12 THEN NULL ELSE replay_seq END"), 12
 )
 _ATTEMPTS: Final = ManyRows(
     "INSERT INTO attempts (event_seq, endpoint_seq, number, trigger, started_at, duration_us, dns_ms, connect_ms,"
@@ -255,30 +259,28 @@ _HEALTH: Final = (
 )
 
 
-_COUNTED: Final = ManyRows(
-    "UPDATE deliveries SET replay_seq = NULL FROM ({rows}) s"
-    " WHERE deliveries.event_seq = s.column1 AND deliveries.endpoint_seq = s.column2",
-    2,
-)
-
-
 def settle(
     connection: sqlite3.Connection, settlements: Sequence[Settlement], health: Sequence[HealthRow]
 ) -> frozenset[tuple[int, int]]:
     """See the contract."""
-    rows = [
+    rows: list[tuple[int | None, ...]] = [
         (s.status, s.due_at, s.attempts_made, s.scheduled_attempts, s.last_outcome, s.failed_reason, s.completed_at,
          s.event_seq, s.endpoint_seq, s.fence, s.attempts_made - (s.attempt is not None))
         for s in settlements
     ]  # fmt: skip
+    replayed = [s for s in settlements if s.replay_seq is not None]
+    statement = _SETTLE
+    if replayed:
+        statement = _SETTLE_COUNTED
+        rows = [(*row, s.replay_seq is not None) for row, s in zip(rows, settlements, strict=True)]
     lost: set[tuple[int, int]] = set()
     connection.execute("SAVEPOINT settle")
-    if _SETTLE.run(connection, rows) != len(rows):
+    if statement.run(connection, rows) != len(rows):
         # Somebody holds a newer lease on at least one. Which one, only single statements tell.
         connection.execute("ROLLBACK TO settle")
-        for row in rows:
-            if _SETTLE.run(connection, [row]) == 0:
-                lost.add((row[7], row[8]))
+        for row, s in zip(rows, settlements, strict=True):
+            if statement.run(connection, [row]) == 0:
+                lost.add((s.event_seq, s.endpoint_seq))
     connection.execute("RELEASE settle")
     kept = [s.attempt for s in settlements if s.attempt is not None]
     if lost:
@@ -286,19 +288,20 @@ def settle(
     _ATTEMPTS.run(connection, kept)
     if health:
         connection.executemany(_HEALTH, [(*h[1:], h.endpoint_seq) for h in health])
-    replayed = [s for s in settlements if s.replay_seq is not None and (s.event_seq, s.endpoint_seq) not in lost]
     if replayed:
-        _count(connection, replayed)
+        _count(connection, [s for s in replayed if (s.event_seq, s.endpoint_seq) not in lost])
     return frozenset(lost)
 
 
 def _count(connection: sqlite3.Connection, replayed: Sequence[Settlement]) -> None:
-    """Let replays know how their attempts ended, and let go of what they had released."""
-    _COUNTED.run(connection, [(s.event_seq, s.endpoint_seq) for s in replayed])
-    ends = Counter((s.replay_seq, s.last_outcome == Outcome.DELIVERED) for s in replayed)
-    for (replay, delivered), count in ends.items():
-        column = "delivered" if delivered else "failed"
-        connection.execute(f"UPDATE replays SET {column} = {column} + ? WHERE seq = ?", (count, replay))  # noqa: S608
+    """Let replays know how their attempts ended."""
+    ends = Counter(s.replay_seq for s in replayed)
+    delivered = Counter(s.replay_seq for s in replayed if s.last_outcome == Outcome.DELIVERED)
+    for replay, count in ends.items():
+        connection.execute(
+            "UPDATE replays SET delivered = delivered + ?, failed = failed + ? WHERE seq = ?",
+            (delivered[replay], count - delivered[replay], replay),
+        )
 
 
 # What was leased had its turn before whatever waits for its endpoint: it does not lose it by coming back.

@@ -1,0 +1,109 @@
+"""Replays on the raw driver: what a running one leases next, in few statements that read few rows.
+
+Between two rows or statements the driver lets go of the interpreter, and beside a busy event loop the whole group that
+is being committed waits for it to come back.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+from uplift_server.core.deliveries import Status, Trigger
+from uplift_server.core.replays import ReplayState
+from uplift_server.store import releases
+from uplift_server.store.hot_records import Ahead, Candidate, LeasedDelivery, ReplayLease, ReplayRelease
+from uplift_server.store.replays import Choice
+from uplift_server.store.sqlite.rows import ManyRows
+from uplift_server.store.sqlite.writer import Writing
+
+_STANDS: Final = (
+    "SELECT state, total, next_event_seq, last_event_seq, delivered, failed, skipped,"
+    " (SELECT count(*) FROM deliveries WHERE replay_seq = replays.seq AND status = 0),"
+    # What it released once and is not pending was given back.
+    " (SELECT group_concat(event_seq) FROM deliveries WHERE replay_seq = replays.seq AND status <> 0)"
+    " FROM replays WHERE seq = ?"
+)
+_LEASE: Final = ManyRows(
+    f"UPDATE deliveries SET status = {int(Status.PENDING)}, due_at = s.column4, lease_owner = s.column5,"  # noqa: S608
+    f" fence = s.column3 + 1, trigger = {int(Trigger.REPLAY)}, resume_status = deliveries.status,"
+    " resume_due_at = NULL, replay_seq = s.column6 FROM ({rows}) s"
+    " WHERE deliveries.event_seq = s.column1 AND deliveries.endpoint_seq = s.column2 AND deliveries.fence = s.column3"
+    " AND deliveries.status = s.column7 AND deliveries.completed_at = s.column8",
+    8,
+)
+_LEASED: Final = "SELECT event_seq FROM deliveries WHERE replay_seq = ? AND status = 0"
+_LET_GO: Final = ManyRows(
+    "UPDATE deliveries SET replay_seq = NULL FROM ({rows}) s"
+    " WHERE deliveries.event_seq = s.column1 AND deliveries.endpoint_seq = s.column2",
+    2,
+)
+_NOTE: Final = (
+    "UPDATE replays SET state = ?, completed_at = ?, total = ?, skipped = ?, next_event_seq = ?, updated_at = ?"
+    " WHERE seq = ?"
+)
+
+
+def release(writing: Writing, replay_seq: int, choice: Choice, ahead: Ahead, lease: ReplayLease) -> ReplayRelease:
+    """See the contract."""
+    raw, endpoint = writing.raw, choice.endpoint_seq
+    row = raw.execute(_STANDS, (replay_seq,)).fetchone()
+    state, total, next_event_seq, last_event_seq, delivered, failed, skipped, outstanding, given_back_text = row
+    if state != ReplayState.RUNNING:
+        return ReplayRelease(ReplayState(state), [], outstanding, next_event_seq)
+    given_back = sorted(map(int, given_back_text.split(","))) if given_back_text else []
+    room = max(0, min(lease.limit, lease.outstanding_max - outstanding))
+    again = given_back[:room]
+    fresh = ahead.candidates[: room - len(again)]
+    leased: list[LeasedDelivery] = []
+    if again:
+        found, through = releases.again(writing.sql, choice, again, body_bytes_max=lease.body_bytes_max)
+        again = [seq for seq in again if seq <= through]
+        leased += _leased(writing, replay_seq, choice, found, lease)
+        taken = {delivery.event_seq for delivery in leased}
+        _LET_GO.run(raw, [(seq, endpoint) for seq in again if seq not in taken])
+    leased += _leased(writing, replay_seq, choice, fresh, lease)
+    outstanding += len(leased)
+    if len(fresh) == len(ahead.candidates):
+        next_event_seq = max(next_event_seq, ahead.through + 1)
+    elif fresh:
+        next_event_seq = max(next_event_seq, fresh[-1].delivery.event_seq + 1)
+    skipped += len(again) + len(fresh) - len(leased)
+    in_hand = outstanding + len(given_back) - len(again)
+    # One that was still being written when they were counted may have come since.
+    total = max(total, delivered + failed + skipped + in_hand)
+    completed_at = None
+    if next_event_seq > last_event_seq and in_hand == 0:
+        state, completed_at = ReplayState.COMPLETED, lease.now
+        # What was counted and never came ahead has been pruned, or was resent.
+        skipped = total - delivered - failed
+    raw.execute(_NOTE, (int(state), completed_at, total, skipped, next_event_seq, lease.now, replay_seq))
+    return ReplayRelease(ReplayState(state), leased, outstanding, next_event_seq)
+
+
+def _leased(
+    writing: Writing, replay_seq: int, choice: Choice, candidates: Sequence[Candidate], lease: ReplayLease
+) -> list[LeasedDelivery]:
+    """Lease those that are still to be replayed. What has changed since it was read is looked at once more."""
+    fit = _unexpired(candidates, lease.now)
+    if _LEASE.run(writing.raw, _rows(replay_seq, fit, lease)) < len(fit):
+        pending = {seq for (seq,) in writing.raw.execute(_LEASED, (replay_seq,))}
+        changed = [each.delivery.event_seq for each in fit if each.delivery.event_seq not in pending]
+        fit = [each for each in fit if each.delivery.event_seq in pending]
+        found, _ = releases.again(writing.sql, choice, changed, body_bytes_max=lease.body_bytes_max)
+        found = _unexpired(found, lease.now)
+        _LEASE.run(writing.raw, _rows(replay_seq, found, lease))
+        fit = sorted([*fit, *found], key=lambda each: each.delivery.event_seq)
+    for each in fit:
+        each.delivery.lease_until = lease.until
+        each.delivery.replay_seq = replay_seq
+    return [each.delivery for each in fit]
+
+
+def _unexpired(candidates: Iterable[Candidate], now: int) -> list[Candidate]:
+    return [each for each in candidates if each.delivery.expires_at is None or each.delivery.expires_at > now]
+
+
+def _rows(replay_seq: int, candidates: Sequence[Candidate], lease: ReplayLease) -> list[tuple[Any, ...]]:
+    return [
+        (d.event_seq, d.endpoint_seq, d.fence - 1, lease.until, lease.owner, replay_seq, d.resume_status, completed_at)
+        for d, completed_at in candidates
+    ]

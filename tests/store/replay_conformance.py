@@ -1,0 +1,192 @@
+"""The conformance suite's checks of what replays need."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import sqlalchemy as sa
+
+from uplift_server.core.deliveries import Status, Trigger
+from uplift_server.core.replays import ReplayState
+from uplift_server.store import releases, replays
+from uplift_server.store.hot_records import Ahead, Candidate, LeasedDelivery, ReplayLease, ReplayRelease, Settlement
+from uplift_server.store.replays import Choice, NewReplay, Replay
+from uplift_server.store.schema import deliveries, endpoints
+from uplift_server.store.schema import replays as jobs
+
+from .conformance import LEASE_UNTIL, NOW, OWNER, Bench, Check, due, settled
+
+CHOICE = Choice(1, (Status.FAILED,), (), None, None, NOW)
+LEASE = ReplayLease(NOW + 1, LEASE_UNTIL, OWNER, limit=10, outstanding_max=10, body_bytes_max=1 << 20)
+
+
+async def a_replay(bench: Bench, count: int, **expiring: int) -> tuple[Replay, list[Candidate]]:
+    """A running replay of so many failed deliveries, and what it sees ahead."""
+    await bench.append(*(bench.event(due(1), **expiring) for _ in range(count)))
+    await bench.database.settle([settled(each, Status.FAILED) for each in await bench.lease(1)])
+    values = {"seq": 1, "id": b"e" * 16, "account_seq": 1, "url": "https://x", "description": "", "event_types": "[]"}
+    values |= {"secret": b"s", "secret_created_at": NOW, "state": 0, "created_at": NOW, "updated_at": NOW}
+
+    def create(connection: sa.Connection) -> Replay:
+        connection.execute(sa.insert(endpoints).values(**values))
+        connection.execute(sa.text("INSERT OR IGNORE INTO accounts VALUES (1, x'01', 'a', '[]', 1, 1, NULL)"))
+        return replays.create(connection, NewReplay(b"r" * 16, 1, CHOICE, (), 50, count, count, 1, count))
+
+    job = await bench.database.write(create)
+    candidates = (await look(bench, job)).candidates
+    assert len(candidates) == count
+    return job, list(candidates)
+
+
+async def look(bench: Bench, job: Replay, *, limit: int = 100, body_bytes_max: int = 1 << 20) -> Ahead:
+    """What a replay sees ahead."""
+    return await bench.database.read(
+        lambda c: releases.look_ahead(c, job, first=1, rows=100, limit=limit, body_bytes_max=body_bytes_max)
+    )
+
+
+async def stored(bench: Bench) -> sa.Row[tuple[object, ...]]:
+    """The replay as it stands."""
+    (row,) = await bench.rows(jobs)
+    return row
+
+
+def numbers(released: ReplayRelease) -> list[int]:
+    """The events of what was leased."""
+    return [each.event_seq for each in released.leased]
+
+
+async def looking_ahead_stops_at_the_limit_and_after_the_bytes(bench: Bench) -> None:
+    job, candidates = await a_replay(bench, 5)
+    size = len(candidates[0].delivery.body)
+    assert [each.delivery.event_seq for each in candidates] == [1, 2, 3, 4, 5]
+    assert (await look(bench, job)).through == 5
+    by_limit, by_bytes = await look(bench, job, limit=3), await look(bench, job, body_bytes_max=size)
+    assert (len(by_limit.candidates), by_limit.through) == (3, 3)
+    assert (len(by_bytes.candidates), by_bytes.through) == (2, 2)
+
+
+async def a_replay_leases_what_lies_ahead_in_order_up_to_its_limits(bench: Bench) -> None:
+    _, candidates = await a_replay(bench, 5)
+    ahead = Ahead(candidates, 5)
+    first = await bench.database.release_replay(1, CHOICE, ahead, LEASE._replace(limit=2))
+    assert (numbers(first), first.outstanding, first.next_event_seq) == ([1, 2], 2, 3)
+    assert [(each.fence, each.lease_until, each.replay_seq) for each in first.leased] == [(2, LEASE_UNTIL, 1)] * 2
+    second = await bench.database.release_replay(1, CHOICE, ahead.after(2), LEASE._replace(outstanding_max=3))
+    assert (numbers(second), second.outstanding, second.state) == ([3], 3, ReplayState.RUNNING)
+    none = await bench.database.release_replay(1, CHOICE, ahead.after(3), LEASE._replace(outstanding_max=3))
+    assert (numbers(none), none.next_event_seq) == ([], 4)
+    rows = await bench.rows(deliveries)
+    assert [(row.status, row.replay_seq, row.lease_owner, row.trigger) for row in rows[:3]] == [
+        (Status.PENDING, 1, OWNER, Trigger.REPLAY)
+    ] * 3
+    assert {(row.status, row.replay_seq) for row in rows[3:]} == {(Status.FAILED, None)}
+    # What is leased is leased: nobody else gets it, and its attempt counts.
+    assert await bench.lease(1, now=NOW + 1) == []
+    assert await bench.database.settle([settled(first.leased[0])._replace(replay_seq=1)]) == frozenset()
+    assert (await stored(bench)).delivered == 1
+
+
+async def what_has_changed_since_it_was_seen_is_looked_at_again(bench: Bench) -> None:
+    _, candidates = await a_replay(bench, 4)
+
+    def change(connection: sa.Connection) -> None:
+        of = deliveries.c.event_seq
+        # Resent since: it waits; delivered since; failed again in another attempt, and still to be replayed.
+        connection.execute(sa.update(deliveries).where(of == 1).values(status=int(Status.PENDING), due_at=NOW + 99))
+        connection.execute(sa.update(deliveries).where(of == 2).values(status=int(Status.DELIVERED)))
+        connection.execute(sa.update(deliveries).where(of == 3).values(fence=5, attempts_made=7))
+
+    await bench.database.write(change)
+    released = await bench.database.release_replay(1, CHOICE, Ahead(candidates, 4), LEASE)
+    assert [(each.event_seq, each.fence, each.attempts_made) for each in released.leased] == [(3, 6, 7), (4, 2, 1)]
+    assert released.next_event_seq == 5
+    row = await stored(bench)
+    assert (row.skipped, row.total, row.state) == (2, 4, ReplayState.RUNNING)
+    assert {(r.event_seq, r.replay_seq) for r in await bench.rows(deliveries)} == {(1, None), (2, None), (3, 1), (4, 1)}
+
+
+async def what_has_expired_is_skipped(bench: Bench) -> None:
+    _, candidates = await a_replay(bench, 2, expires_at=NOW + 5)
+    released = await bench.database.release_replay(1, CHOICE, Ahead(candidates, 2), LEASE._replace(now=NOW + 5))
+    assert (numbers(released), released.state) == ([], ReplayState.COMPLETED)
+    row = await stored(bench)
+    assert (row.skipped, row.completed_at) == (2, NOW + 5)
+
+
+async def what_was_given_back_comes_first_unless_it_is_not_to_be_replayed_any_more(bench: Bench) -> None:
+    _, candidates = await a_replay(bench, 4)
+    ahead = Ahead(candidates, 4)
+    leased = (await bench.database.release_replay(1, CHOICE, ahead, LEASE._replace(limit=2))).leased
+    await bench.database.settle([given_back(each) for each in leased])
+    await bench.database.write(
+        lambda c: c.execute(sa.update(deliveries).where(deliveries.c.event_seq == 1).values(completed_at=NOW + 1))
+    )
+    released = await bench.database.release_replay(1, CHOICE, ahead.after(2), LEASE._replace(limit=3))
+    assert [(each.event_seq, each.fence) for each in released.leased] == [(2, 3), (3, 2)]
+    assert (await stored(bench)).skipped == 1
+    assert [row.replay_seq for row in await bench.rows(deliveries)] == [None, 1, 1, None]
+
+
+def given_back(leased: LeasedDelivery) -> Settlement:
+    """What is written where there was no attempt after all."""
+    return settled(leased, Status.FAILED)._replace(attempt=None, attempts_made=leased.attempts_made, last_outcome=None)
+
+
+async def a_replay_ends_once_nothing_is_left_and_only_a_running_one_leases(bench: Bench) -> None:
+    job, candidates = await a_replay(bench, 2)
+    await bench.database.write(lambda c: replays.put_into(c, 1, job.id, ReplayState.PAUSED, now=NOW))
+    paused = await bench.database.release_replay(1, CHOICE, Ahead(candidates, 2), LEASE)
+    assert (paused.state, numbers(paused), paused.next_event_seq) == (ReplayState.PAUSED, [], 1)
+    await bench.database.write(lambda c: replays.put_into(c, 1, job.id, ReplayState.RUNNING, now=NOW))
+    released = await bench.database.release_replay(1, CHOICE, Ahead(candidates, 2), LEASE)
+    assert (released.state, released.next_event_seq) == (ReplayState.RUNNING, 3)
+    settlements = [settled(each)._replace(replay_seq=1) for each in released.leased]
+    await bench.database.settle(settlements)
+    ended = await bench.database.release_replay(1, CHOICE, Ahead([], 2), LEASE)
+    assert ended.state is ReplayState.COMPLETED
+    row = await stored(bench)
+    assert (row.delivered, row.skipped, row.total, row.completed_at) == (2, 0, 2, LEASE.now)
+
+
+async def counted_attempts_of_a_replay_are_let_go_and_others_kept(bench: Bench) -> None:
+    await bench.database.write(_running)
+    for _ in range(4):
+        await bench.append(bench.event(due(1)))
+    await bench.database.write(
+        lambda c: c.execute(sa.update(deliveries).values(trigger=int(Trigger.REPLAY), resume_status=2, replay_seq=1))
+    )
+    leased = await bench.lease(1)
+    assert [(d.trigger, d.resume_status, d.replay_seq) for d in leased] == [(Trigger.REPLAY, Status.FAILED, 1)] * 4
+    delivered, failed, returned, lost = leased
+    counted = settled(delivered)._replace(replay_seq=1)
+    batch = [
+        counted,
+        settled(failed, Status.FAILED)._replace(replay_seq=1),
+        # Given back without an attempt: the replay takes it again.
+        settled(returned, Status.FAILED)._replace(attempt=None, attempts_made=0, last_outcome=None),
+        settled(replace(lost, fence=99))._replace(replay_seq=1),
+    ]
+    assert await bench.database.settle(batch) == {(lost.event_seq, 1)}
+    assert await bench.database.settle([counted]) == {(delivered.event_seq, 1)}
+    job = await stored(bench)
+    assert (job.delivered, job.failed) == (1, 1)
+    rows = [(row.status, row.replay_seq) for row in await bench.rows(deliveries)]
+    assert rows == [(Status.DELIVERED, None), (Status.FAILED, None), (Status.FAILED, 1), (Status.PENDING, 1)]
+
+
+def _running(connection: sa.Connection) -> None:
+    fields = ("account_seq", "endpoint_seq", "rate_per_second", "state", "total", "counted_through", "next_event_seq",
+              "last_event_seq", "created_at", "updated_at")  # fmt: skip
+    values = {"id": b"x" * 16, "statuses": "[2]", "types": "[]", "type_seqs": "[]", **dict.fromkeys(fields, 1)}
+    connection.execute(sa.insert(jobs).values(values))
+
+
+REPLAY_CHECKS: Sequence[Check] = [
+    looking_ahead_stops_at_the_limit_and_after_the_bytes,
+    a_replay_leases_what_lies_ahead_in_order_up_to_its_limits,
+    what_has_changed_since_it_was_seen_is_looked_at_again,
+    what_has_expired_is_skipped,
+    what_was_given_back_comes_first_unless_it_is_not_to_be_replayed_any_more,
+    a_replay_ends_once_nothing_is_left_and_only_a_running_one_leases,
+    counted_attempts_of_a_replay_are_let_go_and_others_kept,
+]
