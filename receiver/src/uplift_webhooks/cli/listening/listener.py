@@ -22,6 +22,7 @@ from uplift_webhooks.cli.listening.frames import Answer, EventFrame, NotAFrame, 
 from uplift_webhooks.cli.listening.handover import Taker
 from uplift_webhooks.cli.listening.mischief import Mischief
 from uplift_webhooks.cli.listening.stream import CLOSE_SECONDS, OPEN_SECONDS, Address, Ended, Lost, end_of, open_stream
+from uplift_webhooks.cli.listening.waits import within
 
 WAITING_EVENTS_MAX: Final = 1024
 """The server sends at most 64 ahead; one that sends more than this is not ours."""
@@ -116,6 +117,8 @@ class Listener:
         self._to_answer = asyncio.Event()
         self._connections = 0
         self._open: ClientConnection | None = None
+        self._newest: ClientConnection | None = None
+        """The last connection, which may be neither ready nor open."""
         self._hurry = asyncio.Event()
         self._slept = False
 
@@ -124,6 +127,9 @@ class Listener:
         try:
             await _first_of(self._stay_connected(), self._hand_over(), self._watch_clock())
         finally:
+            # It may have been opened at the moment of a cancellation.
+            if self._newest is not None:
+                self._newest.transport.abort()
             self._taker.close()
 
     async def _stay_connected(self) -> None:
@@ -160,13 +166,13 @@ class Listener:
             self._slept = False
             self._hurry.clear()
             with suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._hurry.wait(), pause)
+                await within(pause, self._hurry.wait())
             wait = min(wait * 2, timing.longest_wait_seconds)
 
     async def _connection(self, within_seconds: float) -> None:
         """One connection, from opening it to its end. Raises Lost and Ended."""
         try:
-            socket = await asyncio.wait_for(self._opened(), within_seconds)
+            socket = await within(within_seconds, self._opened())
         except asyncio.TimeoutError as error:
             raise Lost("the server does not say that it is ready") from error
         self._open = socket
@@ -185,12 +191,13 @@ class Listener:
         finally:
             # What was answered last is still to reach the server.
             with suppress(asyncio.TimeoutError, ConnectionClosed):
-                await asyncio.wait_for(socket.close(), CLOSE_SECONDS)
+                await within(CLOSE_SECONDS, socket.close())
             socket.transport.abort()
 
     async def _opened(self) -> ClientConnection:
         """A connection over which the server has said that it is ready."""
         socket = await open_stream(self._address, self._place, ping_seconds=self._timing.ping_seconds)
+        self._newest = socket
         try:
             while not is_ready(await socket.recv()):
                 pass
@@ -311,7 +318,7 @@ class Listener:
         self._came.clear()
         if not self._todo:
             with suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._came.wait(), within_seconds)
+                await within(within_seconds, self._came.wait())
 
     async def _watch_clock(self) -> None:
         """Replace the connection at once after this machine has slept: it is dead, and would be noticed late."""

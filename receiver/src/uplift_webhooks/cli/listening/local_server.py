@@ -9,6 +9,7 @@ from typing import Final
 
 from uplift_webhooks.cli.listening.frames import ANSWER_BODY_BYTES_MAX, Answer
 from uplift_webhooks.cli.listening.target import Target
+from uplift_webhooks.cli.listening.waits import within
 
 HEAD_BYTES_MAX: Final = 64 * 1024
 BODY_BYTES_MAX: Final = 4 * 1024 * 1024
@@ -53,7 +54,7 @@ class LocalServer:
         began = time.monotonic()
         await self._connect()
         try:
-            answer, kept = await asyncio.wait_for(self._exchange(headers, body), self._timeout_seconds)
+            answer, kept = await within(self._timeout_seconds, self._exchange(headers, body))
         except (asyncio.TimeoutError, _NoHttp) as error:
             cut = self._used and isinstance(error, _NoHttp)
             self.close()
@@ -84,16 +85,18 @@ class LocalServer:
         if self._stream is not None and not self._stream[0].at_eof() and not self._stream[1].is_closing():
             return
         self.close()
-        target = self.target
         try:
-            self._stream = await asyncio.wait_for(
-                asyncio.open_connection(target.host, target.port, ssl=_context(target), limit=HEAD_BYTES_MAX),
-                CONNECT_SECONDS,
-            )
+            await within(CONNECT_SECONDS, self._open())
         except asyncio.TimeoutError as error:
             raise NothingListens(f"no connection within {CONNECT_SECONDS:g} s") from error
         except OSError as error:
             raise NothingListens(_reason(error)) from error
+
+    async def _open(self) -> None:
+        target = self.target
+        self._stream = await asyncio.open_connection(
+            target.host, target.port, ssl=_context(target), limit=HEAD_BYTES_MAX
+        )
 
     async def _exchange(self, headers: Mapping[str, str], body: bytes) -> tuple[Answer, bool]:
         """The answer, and whether the connection can be used again."""
