@@ -3,6 +3,7 @@
 import json
 import shutil
 import socket
+import time
 from collections import namedtuple
 from contextlib import closing
 from pathlib import Path
@@ -14,6 +15,7 @@ from typer.testing import CliRunner
 from uplift_server.cli import checks
 from uplift_server.cli.main import app
 from uplift_server.config import load, secret_key
+from uplift_server.core.instants import instant_text
 from uplift_server.store import inspection, schema_version
 from uplift_server.store.errors import Unavailable
 from uplift_server.store.sealing import Sealer, parse_key
@@ -71,6 +73,43 @@ def test_a_database_in_good_order_is_called_so() -> None:
 def test_another_key_than_the_one_used_for_sealing_is_found() -> None:
     database(sealed_with="d3JvbmcgICAgICAgICAgICAgICAgICAgICAgICAgICE=")
     assert examine()[1]["secret key"] == ("fail", "it does not open 1 of 1 sealed secrets and headers")
+
+
+def hold(path: Path, endpoint_seq: int, event_seq: int, created_at: int) -> None:
+    """Store an event whose delivery to an endpoint is held."""
+    with closing(connect(path, read_only=False)) as raw:
+        raw.execute(
+            "INSERT INTO events (seq, id, account_seq, type_seq, created_at, body) VALUES (?, ?, 1, 1, ?, x'')",
+            (event_seq, event_seq.to_bytes(16, "big"), created_at),
+        )
+        raw.execute(
+            "INSERT INTO deliveries (event_seq, endpoint_seq, account_seq, status, lease_owner, fence, attempts_made,"
+            " scheduled_attempts, trigger) VALUES (?, ?, 1, 3, 0, 0, 0, 0, 0)",
+            (event_seq, endpoint_seq),
+        )
+
+
+def test_what_is_held_longer_than_anything_is_kept_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also beside a server that runs."""
+    path = database()
+    assert examine()[1]["held"] == ("ok", "no deliveries are held")
+    now = time.time_ns() // 1_000_000
+    hold(path, 7, 12, now)
+    text = f"1 delivery is held, for 1 endpoint, the oldest since {instant_text(now)}"
+    assert examine()[1]["held"] == ("ok", text)
+    old = now - 31 * 86_400_000
+    hold(path, 7, 11, now)
+    hold(path, 9, 10, old)
+    text = f"3 deliveries are held, for 2 endpoints, the oldest since {instant_text(old)}"
+    warned = ("warn", f"{text}: longer than UPLIFT_RETENTION, which never removes them")
+    assert examine()[1]["held"] == warned
+    assert examine(UPLIFT_RETENTION="0")[1]["held"] == ("ok", text)
+    lock = FileLock(path)
+    lock.acquire()
+    assert examine()[1]["held"] == warned
+    lock.release()
+    monkeypatch.setattr(checks, "HELD_COUNTED_MAX", 2)
+    assert examine()[1]["held"][1].startswith("at least 2 deliveries are held, for 2 endpoints")
 
 
 def test_every_sealed_value_is_tried() -> None:

@@ -21,6 +21,7 @@ from uplift_server.cli.mail import mail_findings
 from uplift_server.cli.reach import local_url, server_runs
 from uplift_server.cli.session import Session
 from uplift_server.config import Config, ConfigError, secret_key
+from uplift_server.core.instants import instant_text
 from uplift_server.core.source_addresses import SourceAddress, current
 from uplift_server.delivery.sender.proxy import Proxy
 from uplift_server.store import inspection, schema_version
@@ -34,6 +35,7 @@ CLOCK_EARLIEST_S: Final = 1_735_689_600  # 2025: before this program was written
 RESOLVED_NAME: Final = "example.com"
 RESOLVE_SECONDS_WARN: Final = 2.0
 INTEGRITY_SECONDS: Final = 10.0
+HELD_COUNTED_MAX: Final = 1_000_000
 PROXY_SECONDS: Final = 3.0
 
 
@@ -51,6 +53,7 @@ def examine(session: Session) -> Iterator[Finding]:
     yield _disk(config)
     if server_runs(config):
         yield _answers(config)
+        yield from _held(config)
     else:
         yield _port(config)
         yield from _database(config)
@@ -147,6 +150,30 @@ def _contents(config: Config, path: Path) -> Iterator[Finding]:
                       "run `uplift-server migrate`, or start the server, which does the same")  # fmt: skip
         return
     yield _key(config, path)
+    yield from _held(config)
+
+
+def _held(config: Config) -> Iterator[Finding]:
+    """What endpoints hold, which no retention removes."""
+    try:
+        found = inspection.held(config.database_path, limit=HELD_COUNTED_MAX)
+    except Unavailable as error:
+        yield Finding("held", "warn", f"what endpoints hold cannot be read: {error}", "run this again in a moment")
+        return
+    if not found.count or found.oldest_at is None:
+        yield Finding("held", "ok", "no deliveries are held")
+        return
+    many = f"{'at least ' if found.count == HELD_COUNTED_MAX else ''}{found.count:,}"
+    text = (
+        f"{many} deliver{'y is' if found.count == 1 else 'ies are'} held, for {found.endpoints:,}"
+        f" endpoint{'' if found.endpoints == 1 else 's'}, the oldest since {instant_text(found.oldest_at)}"
+    )
+    age_ms = time.time_ns() // 1_000_000 - found.oldest_at
+    if config.retention_ms and age_ms > config.retention_ms:
+        remedy = "enable these endpoints, with --held send or drop, or delete them; see `uplift-server endpoints`"
+        yield Finding("held", "warn", f"{text}: longer than UPLIFT_RETENTION, which never removes them", remedy)
+    else:
+        yield Finding("held", "ok", text)
 
 
 def _key(config: Config, path: Path) -> Finding:

@@ -1,15 +1,18 @@
-"""Looking at a SQLite file from outside, for the operator's `doctor`. Reads only; the caller holds the file's lock."""
+"""Looking at a SQLite file from outside, for the operator's `doctor`. Reads only."""
 
 import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from uplift_server.store.resealing import SEALED
 from uplift_server.store.sqlite.connection import unavailable
 
+_HELD: Final = "FROM deliveries INDEXED BY deliveries_held WHERE status = 3"
+_FIRST: Final = "AND endpoint_seq > ? ORDER BY endpoint_seq, event_seq LIMIT 1"
 _STEPS: Final = 100_000
 """How many steps of SQLite's virtual machine run between two looks at the clock."""
 
@@ -37,6 +40,34 @@ def sealed_values(path: Path) -> Iterator[tuple[bytes, bytes]]:
             query = f"SELECT id, {', '.join(SEALED)} FROM endpoints WHERE deleted_at IS NULL"  # noqa: S608
             for endpoint_id, *sealed in raw.execute(query):
                 yield from ((bytes(endpoint_id), bytes(each)) for each in sealed if each is not None)
+    except sqlite3.Error as error:
+        raise unavailable(error) from error
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What endpoints hold: how many deliveries (`count`, up to a limit), for how many of them, since when (Unix ms)."""
+
+    count: int
+    endpoints: int
+    oldest_at: int | None
+
+
+def held(path: Path, *, limit: int) -> Held:
+    """What is held, counted up to a limit of deliveries and of endpoints. Also beside a server. Raises Unavailable."""
+    try:
+        with closing(_open(path)) as raw:
+            count = raw.execute(f"SELECT count(*) FROM (SELECT 1 {_HELD} LIMIT ?)", (limit,)).fetchone()[0]  # noqa: S608
+            # From one endpoint's first entry in the index straight to the next one's.
+            oldest: list[int] = []
+            row = raw.execute(f"SELECT endpoint_seq, event_seq {_HELD} {_FIRST}", (0,)).fetchone()
+            while row is not None and len(oldest) < limit:
+                oldest.append(row[1])
+                row = raw.execute(f"SELECT endpoint_seq, event_seq {_HELD} {_FIRST}", (row[0],)).fetchone()
+            if not oldest:
+                return Held(0, 0, None)
+            accepted = raw.execute("SELECT created_at FROM events WHERE seq = ?", (min(oldest),)).fetchone()
+            return Held(count, len(oldest), None if accepted is None else accepted[0])
     except sqlite3.Error as error:
         raise unavailable(error) from error
 
