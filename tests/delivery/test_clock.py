@@ -79,7 +79,7 @@ def test_a_step_back_is_told_once() -> None:
         assert lines == []
         machine.set(-10 * MINUTE)
         machine.run(20 * SECOND)
-    assert [(line["log_level"], line["ms"]) for line in lines] == [("warning", 10 * MINUTE)]
+    assert [(line["log_level"], line["behind_ms"]) for line in lines] == [("warning", 10 * MINUTE)]
 
 
 def test_it_is_back_with_the_machine_in_ten_times_the_step_and_then_follows_it() -> None:

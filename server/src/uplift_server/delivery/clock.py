@@ -90,7 +90,9 @@ class SystemClock:
             began_ns, from_ms = passed_ns, self._now_ms
             behind_ms = from_ms - self.wall_ms()
             if behind_ms >= STEP_TOLD_MS_MIN:
-                _log.warning("the machine's clock was set back; ours runs slower until it has caught up", ms=behind_ms)
+                _log.warning(
+                    "the machine's clock was set back; ours runs slower until it has caught up", behind_ms=behind_ms
+                )
         passed_ns -= began_ns
         self._now_ms = from_ms + (passed_ns - passed_ns // SLEW_DIVISOR) // 1_000_000
         self._ran_on = (began_ns, from_ms, self._now_ms)
