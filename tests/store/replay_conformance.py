@@ -86,6 +86,17 @@ async def a_replay_leases_what_lies_ahead_in_order_up_to_its_limits(bench: Bench
     assert (await stored(bench)).delivered == 1
 
 
+async def a_release_that_is_repeated_leases_nothing_twice(bench: Bench) -> None:
+    _, candidates = await a_replay(bench, 3)
+    ahead = Ahead(candidates, 3)
+    first = await bench.database.release_replay(1, CHOICE, ahead, LEASE._replace(limit=2))
+    assert numbers(first) == [1, 2]
+    again = await bench.database.release_replay(1, CHOICE, ahead, LEASE._replace(limit=2))
+    assert (numbers(again), again.outstanding) == ([3], 3)
+    ended = await bench.database.release_replay(1, CHOICE, ahead, LEASE)
+    assert (numbers(ended), ended.outstanding, (await stored(bench)).skipped) == ([], 3, 0)
+
+
 async def what_has_changed_since_it_was_seen_is_looked_at_again(bench: Bench) -> None:
     _, candidates = await a_replay(bench, 4)
 
@@ -184,6 +195,7 @@ def _running(connection: sa.Connection) -> None:
 REPLAY_CHECKS: Sequence[Check] = [
     looking_ahead_stops_at_the_limit_and_after_the_bytes,
     a_replay_leases_what_lies_ahead_in_order_up_to_its_limits,
+    a_release_that_is_repeated_leases_nothing_twice,
     what_has_changed_since_it_was_seen_is_looked_at_again,
     what_has_expired_is_skipped,
     what_was_given_back_comes_first_unless_it_is_not_to_be_replayed_any_more,

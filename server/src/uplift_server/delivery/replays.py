@@ -263,6 +263,7 @@ class Replays:
         now, replay = self._clock.now_ms(), job.replay
         lease = ReplayLease(now, now + self._lease_ms, self._owner, limit, outstanding_max, LEASE_BATCH_BODY_BYTES_MAX)
         released = await self._database.release_replay(replay.seq, replay.choice, job.ahead, lease)
+        self._together.take(now, len(released.leased) - limit)
         job.outstanding = released.outstanding
         job.asked_at = now
         job.pace = job.pace.after(now, len(released.leased))

@@ -37,13 +37,13 @@ class SharedPace:
         return REPLAY_RATE_PER_SECOND_MAX if self._pace is None else self._pace.due(now)
 
     def take(self, now: int, count: int) -> None:
-        """Release so many."""
+        """Release so many, or with a negative number as many fewer than was said before."""
         if self._pace is not None:
             self._pace = self._pace.after(now, count)
 
     def _look(self, now: int) -> None:
         stands = (self._clock.processor_s(), self._done(), self.replayed)
-        processor_s, done, replayed = (now - before for now, before in zip(stands, self._before, strict=True))
+        processor_s, done, replayed = (later - before for later, before in zip(stands, self._before, strict=True))
         cores = processor_s * 1000 / (now - self._looked_at)
         # A delivery of a replay costs about as much as any other step of an event.
         others = 1 - replayed / done if done else 0.0

@@ -183,6 +183,8 @@ class Ahead(NamedTuple):
 
     def after(self, event_seq: int) -> "Ahead":
         """What comes after an event."""
+        if not self.candidates or self.candidates[0].delivery.event_seq > event_seq:
+            return self
         return Ahead([each for each in self.candidates if each.delivery.event_seq > event_seq], self.through)
 
 

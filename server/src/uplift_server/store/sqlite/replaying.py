@@ -49,6 +49,8 @@ def release(writing: Writing, replay_seq: int, choice: Choice, ahead: Ahead, lea
     state, total, next_event_seq, last_event_seq, delivered, failed, skipped, outstanding, given_back_text = row
     if state != ReplayState.RUNNING:
         return ReplayRelease(ReplayState(state), [], outstanding, next_event_seq)
+    # A repeat finds that it has come further.
+    ahead = ahead.after(next_event_seq - 1)
     given_back = sorted(map(int, given_back_text.split(","))) if given_back_text else []
     room = max(0, min(lease.limit, lease.outstanding_max - outstanding))
     again = given_back[:room]
