@@ -203,7 +203,7 @@ def test_wherever_it_is_killed_the_next_one_finishes(
         else:
             assert opened(config, secret_key(config)) == ALL
         if number == unfinished[-1]:
-            started = CliRunner().invoke(app, ["serve"])
+            started = CliRunner().invoke(app, ["serve"], env={"UPLIFT_PORT": "0"})
             assert started.exit_code == 2
             assert started.stderr.endswith("Remedy: finish it with `uplift-server secret-key rotate`\n")
         result = rotate("--json")
