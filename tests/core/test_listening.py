@@ -54,6 +54,21 @@ def test_an_answer_is_read_and_cut() -> None:
     )
 
 
+def test_the_body_of_an_answer_is_cut_to_bytes_between_two_characters() -> None:
+    for body in ("é" * 5000, "x" + "é" * 5000, "🦁" * 400, "x🦁" * 400):
+        answer = read_answer(json.dumps(ANSWER | {"body": body}))
+        assert answer is not None
+        assert body.startswith(answer.body)
+        assert ANSWER_BODY_BYTES_MAX - 4 < len(answer.body.encode()) <= ANSWER_BODY_BYTES_MAX
+
+
+def test_halves_of_surrogate_pairs_are_replaced_and_whole_pairs_stay() -> None:
+    text = '{"kind": "answer", "place": "x", "status_code": null, "duration_ms": 3, "error": "a\\ud800", "body": "%s"}'
+    assert read_answer(text % r"\ud800 \udc00b \ud83e\udd81") == Answer(
+        "x", None, 3, "a?", "? ?b 🦁", redelivered=False
+    )
+
+
 @pytest.mark.parametrize(
     "changed",
     [

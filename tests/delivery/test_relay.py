@@ -8,7 +8,7 @@ import pytest
 from uplift_server.core.listening import ANSWERS_KEPT_MAX, UNANSWERED_EVENTS_MAX, Answer
 from uplift_server.delivery.relay import STREAMS_MAX, Ending, Handed, SessionGone, Stream
 from uplift_server.store import listening
-from uplift_server.store.errors import Conflict
+from uplift_server.store.errors import Conflict, Unavailable
 from uplift_server.store.listening import ListenSession, StoredAnswer
 from uplift_server.store.records import Account
 
@@ -167,3 +167,59 @@ async def test_sessions_and_streams_are_bounded(tmp_path: Path) -> None:
         made += [await session_of(world, account) for account in others for _ in range(50)]
         streams = [await world.engine.relay.connect(each, 0) for each in made[: STREAMS_MAX + 1]]
         assert [stream is None for stream in streams] == [False] * STREAMS_MAX + [True]
+
+
+async def test_an_answer_that_cannot_be_stored_is_lost_alone(tmp_path: Path) -> None:
+    async with World(tmp_path) as world:
+        relay = world.engine.relay
+        sessions_made = [await session_of(world), await session_of(world)]
+        streams = [await relay.connect(session, None) for session in sessions_made]
+        stored = await world.accept(3)
+        for stream in streams:
+            assert stream is not None
+            for handed in await stream.next() or ():
+                body = "\ud800" if stream is streams[0] and handed.place == stored[1].seq else "fine"
+                stream.answered(handed.place, Answer("", 200, 1, None, body, redelivered=False))
+        await world.run_for(2 * SECOND)
+        kept = [[answer.event_id for answer in await answers(world, session)] for session in sessions_made]
+        newest_first = [each.id for each in reversed(stored)]
+        assert kept == [[newest_first[0], newest_first[2]], newest_first]
+        assert {session.position for session in await sessions(world)} == {stored[2].seq}
+        # The loop goes on.
+        await world.accept()
+        for stream in streams:
+            assert stream is not None
+            await taken(stream, 1)
+        await world.run_for(2 * SECOND)
+        assert [len(await answers(world, session)) for session in sessions_made] == [3, 4]
+
+
+async def test_nothing_is_lost_or_doubled_where_the_database_fails_between_two_that_are_written_alone(
+    tmp_path: Path,
+) -> None:
+    async with World(tmp_path) as world:
+        session, relay, database = await session_of(world), world.engine.relay, world.database
+        stream = await relay.connect(session, None)
+        assert stream is not None
+        stored = await world.accept(4)
+        for handed in await stream.next() or ():
+            body = "\ud800" if handed.place == stored[0].seq else "fine"
+            stream.answered(handed.place, Answer("", 200, 1, None, body, redelivered=False))
+        writes = 0
+
+        class Failing:
+            """The database, which cannot write once: at the second of the answers alone."""
+
+            read = database.read
+
+            async def write(self, body: Any) -> Any:
+                nonlocal writes
+                writes += 1
+                if writes == 3:
+                    raise Unavailable("the disk is full")
+                return await database.write(body)
+
+        relay.database = Failing()  # type: ignore[assignment]
+        await world.run_for(5 * SECOND)
+        kept = [answer.event_id for answer in await answers(world, session)]
+        assert sorted(kept) == sorted(each.id for each in stored[1:])

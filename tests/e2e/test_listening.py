@@ -194,6 +194,21 @@ def test_a_test_goes_to_one_session_alone_and_tells_what_was_answered(server: Se
     )
 
 
+def test_whatever_a_machine_answers_is_kept_as_text_and_stops_nothing(server: Server) -> None:
+    account, operator = server.account()
+    api, key = developer(server, account)
+    session = api.ok("POST", "/v1/listen-sessions")["id"]
+    listener = Listener(server, key, session)
+    operator.send(0)
+    event = listener.event()
+    # JSON may carry halves of surrogate pairs.
+    listener.answer(event, None, body="a\ud800", error="\udfff")
+    (kept,) = wait_for(lambda: api.everything(f"/v1/listen-sessions/{session}/answers"), "the answer is kept")
+    assert (kept["body"], kept["error"]) == ("a?", "?")
+    operator.send(1)
+    assert listener.take(1) == [1]
+
+
 def test_handshakes_that_are_refused_are_answered_in_words(server: Server) -> None:
     account, _ = server.account()
     api, key = developer(server, account)

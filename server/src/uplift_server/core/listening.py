@@ -22,7 +22,7 @@ UNANSWERED_EVENTS_MAX: Final = 64
 UNANSWERED_BYTES_MAX: Final = 4 * 1024 * 1024
 DESCRIPTION_CHARACTERS_MAX: Final = 200
 ANSWER_BODY_BYTES_MAX: Final = 1024
-"""So much of what a local server answered is kept."""
+"""So much of what a local server answered is kept, as UTF-8."""
 ANSWER_ERROR_CHARACTERS_MAX: Final = 300
 ANSWERS_KEPT_MAX: Final = 1000
 """Of each session the newest answers."""
@@ -87,7 +87,15 @@ def read_answer(text: str) -> Answer | None:
         place=value["place"],
         status_code=status,
         duration_ms=duration,
-        error=None if error is None else error[:ANSWER_ERROR_CHARACTERS_MAX],
-        body=body[:ANSWER_BODY_BYTES_MAX],
+        error=None if error is None else _storable(error[:ANSWER_ERROR_CHARACTERS_MAX]),
+        body=_storable(body[:ANSWER_BODY_BYTES_MAX], ANSWER_BODY_BYTES_MAX),
         redelivered=value.get("redelivered") is True,
     )
+
+
+def _storable(text: str, bytes_max: int | None = None) -> str:
+    """As much of a text as fits into so many bytes of UTF-8, which cannot carry halves of surrogate pairs: each is `?`.
+
+    JSON can (`"\\ud800"`), and no database takes them.
+    """
+    return text.encode("utf-8", "replace")[:bytes_max].decode("utf-8", "ignore")

@@ -8,7 +8,10 @@ where they were, which is exact.
 import asyncio
 from dataclasses import dataclass
 from enum import Enum
+from itertools import chain
 from typing import Final
+
+import structlog
 
 from uplift_server.core.catalog import WEBHOOK_CREATED
 from uplift_server.core.listening import (
@@ -32,6 +35,8 @@ from uplift_server.store.listening import (
     see,
     unused,
 )
+
+_log = structlog.get_logger()
 
 SAVE_EVERY_MS: Final = 500
 CLEAN_EVERY_MS: Final = 3_600_000
@@ -195,6 +200,10 @@ class Stream:
         return [_handed(event, wanted[event.type_seq]) for event in stretch.items]
 
 
+_Progress = tuple[Stream, int, list[StoredAnswer]]
+"""How far a stream has come, and what was answered since that was last written."""
+
+
 class Relay:
     """All streams of this process."""
 
@@ -315,14 +324,22 @@ class Relay:
         for stream in streams:
             stream.answers = []
         now = self.clock.now_ms()
-        rows = [(stream.session, position, answers) for stream, position, answers in taken]
-        try:
-            await self.database.write(lambda c: save_progress(c, rows, now=now))
-        except Unavailable:
-            for stream, _, answers in taken:
-                stream.answers = answers + stream.answers
-                self._progressed[stream] = None
-            raise
+        batches = [taken]
+        while batches:
+            batch = batches.pop(0)
+            rows = [(stream.session, position, answers) for stream, position, answers in batch]
+            try:
+                # B023: it is run before the next turn.
+                await self.database.write(lambda c: save_progress(c, rows, now=now))  # noqa: B023
+            except Unavailable:
+                for stream, _, answers in reversed([*batch, *chain.from_iterable(batches)]):
+                    stream.answers = answers + stream.answers
+                    self._progressed[stream] = None
+                raise
+            except Exception as error:
+                # Whatever it is that the store does not take, it must not end the loop of everybody's streams.
+                _log.error("the progress of listen sessions could not be written", count=len(batch), exc_info=error)
+                batches += _parts(batch)
 
     async def _clean(self) -> None:
         """Remove sessions that nobody has used for long; those with a stream are in use."""
@@ -336,6 +353,16 @@ class Relay:
             removed = await self.database.write(lambda c: delete_unused(c, session, before=before))  # noqa: B023
             if removed:
                 self.end(session.id)
+
+
+def _parts(batch: list[_Progress]) -> list[list[_Progress]]:
+    """What is written alone where something in it was refused, so that no more than that is lost."""
+    if len(batch) > 1:
+        return [[each] for each in batch]
+    [(stream, position, answers)] = batch
+    if len(answers) > 1:
+        return [[(stream, position, [answer])] for answer in answers]
+    return [[(stream, position, [])]] if answers else []
 
 
 def _handed(event: Fed, type_name: str) -> Handed:
