@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uplift_server.core.subscriptions import Subscription, unknown_patterns
+from uplift_server.core.subscriptions import Subscription, pattern_problems, unknown_patterns
 
 NAMES = st.lists(st.sampled_from(["a", "ab", "b", "c1", "_"]), min_size=1, max_size=4).map(".".join)
 PATTERNS = NAMES | NAMES.map("{}.*".format)
@@ -72,3 +72,17 @@ def test_a_pattern_is_unknown_exactly_if_it_wants_no_known_type(patterns: list[s
     expected = [pattern for pattern in patterns if not any(Subscription([pattern]).wants(name) for name in known)]
 
     assert unknown_patterns(patterns, known) == expected
+
+
+def test_everything_that_is_wrong_with_patterns_is_told_at_once() -> None:
+    known = {"movement.analytics.created"}
+    assert pattern_problems([], known) == ([], [])
+    assert pattern_problems(["movement.*"], known) == (["movement.*"], [])
+    right, problems = pattern_problems(["Movement", "movment.*", *["movement.*"] * 99], known, "types")
+    assert right == ["movment.*", *["movement.*"] * 99]
+    assert [(problem.field, problem.code) for problem in problems] == [
+        ("types", "event_type_invalid"),
+        ("types", "too_many"),
+        ("types", "event_type_unknown"),
+    ]
+    assert "movment.*" in problems[-1].message

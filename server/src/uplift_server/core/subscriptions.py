@@ -3,7 +3,9 @@
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from uplift_server.core.event_types import GROUP_SUFFIX
+from uplift_server.core.event_types import GROUP_SUFFIX, check_pattern
+from uplift_server.core.limits import SUBSCRIPTION_PATTERNS_MAX
+from uplift_server.core.problems import Problem
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,22 @@ class Subscription:
     def wants(self, event_type: str) -> bool:
         """Whether an event of this type is owed to the endpoint."""
         return not self.patterns or event_type in self._names or event_type.startswith(self._prefixes)
+
+
+def pattern_problems(
+    patterns: Sequence[str], known_names: Collection[str], field: str = "event_types"
+) -> tuple[list[str], list[Problem]]:
+    """The well-formed ones among names and patterns, and everything that is wrong with them all."""
+    wrong = [check_pattern(pattern, field) for pattern in patterns]
+    right = [pattern for pattern, problem in zip(patterns, wrong, strict=True) if problem is None]
+    problems = [problem for problem in wrong if problem is not None]
+    if len(patterns) > SUBSCRIPTION_PATTERNS_MAX:
+        text = f"At most {SUBSCRIPTION_PATTERNS_MAX} entries are taken, not {len(patterns)}. Use group.*."
+        problems.append(Problem(field, "too_many", text))
+    for pattern in unknown_patterns(right, known_names):
+        text = f"The catalog has nothing that fits {pattern}. List the event types to see what there is."
+        problems.append(Problem(field, "event_type_unknown", text))
+    return right, problems
 
 
 def unknown_patterns(patterns: Iterable[str], known_names: Collection[str]) -> list[str]:

@@ -7,13 +7,12 @@ from typing import Final
 
 from uplift_server.core import ids
 from uplift_server.core.audit import difference, without_query
-from uplift_server.core.event_types import check_pattern
 from uplift_server.core.headers import MASKED, check_headers
-from uplift_server.core.limits import HELD_COUNTED_MAX, SECRET_KEY_BYTES_GENERATED, SUBSCRIPTION_PATTERNS_MAX
+from uplift_server.core.limits import HELD_COUNTED_MAX, SECRET_KEY_BYTES_GENERATED
 from uplift_server.core.problems import Problem
 from uplift_server.core.scopes import Scope
 from uplift_server.core.signing import check_secret, generate_secret
-from uplift_server.core.subscriptions import unknown_patterns
+from uplift_server.core.subscriptions import pattern_problems
 from uplift_server.service.fields import UNSET, Unset, given, given_or, given_or_none
 from uplift_server.service.greeting import Greeter
 from uplift_server.service.means import Listing, Means
@@ -51,11 +50,6 @@ class EndpointDraft:
         secret = given_or_none(self.secret)
         if secret is not None:
             found.append(check_secret(secret))
-        patterns = given_or_none(self.event_types) or ()
-        found.extend(check_pattern(pattern) for pattern in patterns)
-        if len(patterns) > SUBSCRIPTION_PATTERNS_MAX:
-            text = f"A subscription has at most {SUBSCRIPTION_PATTERNS_MAX} entries, this one {len(patterns)}."
-            found.append(Problem("event_types", "too_many", f"{text} Use group.*."))
         headers = given_or_none(self.headers) or {}
         found.extend(check_headers(headers))
         found.extend(
@@ -150,15 +144,8 @@ class Endpoints:
         if not isinstance(draft.url, Unset):
             wrong = await self._registrar.check(draft.url)
             found[:0] = [] if wrong is None else [wrong]
-        patterns = [pattern for pattern in given_or_none(draft.event_types) or () if check_pattern(pattern) is None]
-        found.extend(
-            Problem(
-                "event_types",
-                "event_type_unknown",
-                f"The catalog has nothing that fits {pattern}. See GET /v1/event-types.",
-            )
-            for pattern in unknown_patterns(patterns, self._means.directory.event_types)
-        )
+        _, unfit = pattern_problems(given_or_none(draft.event_types) or (), self._means.directory.event_types)
+        found.extend(unfit)
         return found
 
     async def shown(self, endpoint: Endpoint, secret: str | None = None, *, repeated: bool = False) -> Shown:

@@ -6,13 +6,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from uplift_server.core import envelope, ids, trials
-from uplift_server.core.event_types import check_pattern
 from uplift_server.core.instants import parse_instant
-from uplift_server.core.limits import SUBSCRIPTION_PATTERNS_MAX
 from uplift_server.core.listening import UNUSED_EXPIRES_AFTER_MS, Answer, check_description, secret_of
 from uplift_server.core.problems import Problem
 from uplift_server.core.scopes import Scope
-from uplift_server.core.subscriptions import Subscription, unknown_patterns
+from uplift_server.core.subscriptions import Subscription, pattern_problems
 from uplift_server.delivery.relay import Handed, SessionGone, Stream
 from uplift_server.service import errors
 from uplift_server.service.means import Listing, Means
@@ -186,20 +184,7 @@ class Listening:
         return Tested(event_id, event_type.name, answer)
 
     def _problems(self, draft: ListenDraft) -> list[Problem]:
-        patterns = list(draft.event_types or ())
-        found = [problem for pattern in patterns if (problem := check_pattern(pattern)) is not None]
-        if len(patterns) > SUBSCRIPTION_PATTERNS_MAX:
-            text = f"A subscription has at most {SUBSCRIPTION_PATTERNS_MAX} entries. Use group.*."
-            found.append(Problem("event_types", "too_many", text))
-        right = [pattern for pattern in patterns if check_pattern(pattern) is None]
-        found.extend(
-            Problem(
-                "event_types",
-                "event_type_unknown",
-                f"The catalog has nothing that fits {pattern}. See GET /v1/event-types.",
-            )
-            for pattern in unknown_patterns(right, self._means.directory.event_types)
-        )
+        _, found = pattern_problems(draft.event_types or (), self._means.directory.event_types)
         wrong = check_description(draft.description or "")
         return found if wrong is None else [*found, wrong]
 

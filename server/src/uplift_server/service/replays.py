@@ -6,12 +6,11 @@ from typing import Final
 
 from uplift_server.core import ids
 from uplift_server.core.deliveries import Status
-from uplift_server.core.event_types import check_pattern
-from uplift_server.core.limits import REPLAY_RATE_PER_SECOND_DEFAULT, SUBSCRIPTION_PATTERNS_MAX
+from uplift_server.core.limits import REPLAY_RATE_PER_SECOND_DEFAULT
 from uplift_server.core.problems import Problem
 from uplift_server.core.replays import STATUSES_DEFAULT, ReplayState, Wait, read_statuses
 from uplift_server.core.scopes import Scope
-from uplift_server.core.subscriptions import Subscription, unknown_patterns
+from uplift_server.core.subscriptions import Subscription, pattern_problems
 from uplift_server.delivery.directory import LiveEndpoint
 from uplift_server.delivery.replays import COUNT_ROWS
 from uplift_server.service import errors
@@ -251,16 +250,9 @@ class Replays:
 
     def _type_seqs(self, patterns: Sequence[str], problems: list[Problem]) -> tuple[int, ...]:
         """The event types that names and patterns mean now; none for all of them."""
-        wrong = [check_pattern(pattern, "types") for pattern in patterns]
-        problems.extend(problem for problem in wrong if problem is not None)
-        if len(patterns) > SUBSCRIPTION_PATTERNS_MAX:
-            text = f"At most {SUBSCRIPTION_PATTERNS_MAX} entries are taken, not {len(patterns)}. Use group.*."
-            problems.append(Problem("types", "too_many", text))
         known = self._means.directory.event_types
-        right = [pattern for pattern, problem in zip(patterns, wrong, strict=True) if problem is None]
-        for pattern in unknown_patterns(right, known):
-            text = f"The catalog has nothing that fits {pattern}. See GET /v1/event-types."
-            problems.append(Problem("types", "event_type_unknown", text))
+        right, wrong = pattern_problems(patterns, known, "types")
+        problems.extend(wrong)
         if not right:
             return ()
         wanted = Subscription(right)
