@@ -63,7 +63,9 @@ def _body(chance: random.Random) -> Any:
     if kind < 0.6:
         envelope = json.loads(_BODY)
         name = chance.choice(("id", "object", "type", "api_version", "created", "data"))
-        envelope[name] = chance.choice((None, True, 5, -1, 1.5, 10**30, "", "x", [], {}, [{}], {"object": 5}))
+        envelope[name] = chance.choice(
+            (None, True, 5, -1, 1.5, 10**30, "", "x", "t.u", "a.b.c", [], {}, [{}], {"object": 5})
+        )
         if chance.random() < 0.3:
             del envelope[chance.choice(list(envelope))]
         return json.dumps(envelope).encode()

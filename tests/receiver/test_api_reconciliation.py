@@ -89,7 +89,7 @@ async def test_the_async_client_does_the_same(api: ScriptedApi, client: Client) 
         api.script = [refusal(404, "not_found")]
         with pytest.raises(ApiError, match="404 not_found"):
             await asynchronous.listen_sessions.get("lsn_1")
-        api.script = [answer({"id": "e", "body": {"id": "e", "type": "t"}})]
+        api.script = [answer({"id": "e", "body": {"id": "e", "type": "t", "data": {}}})]
         assert (await asynchronous.events.fetch("e")).type == "t"
 
 

@@ -193,7 +193,7 @@ def test_two_events_about_a_session_are_not_handled_together(seen: Deduplicator)
 
 @pytest.mark.parametrize("data", [None, [], {}, {"object": None}, {"object": {}}, {"object": {"id": 5}}])
 def test_an_event_about_nothing_is_known_by_its_own_id(seen: Deduplicator, data: Any) -> None:
-    event = read_event({"id": "e_1", "data": data}, None)
+    event = read_event({"id": "e_1", "type": "t.u", "data": data}, None)
     with seen.newest(event) as newest:
         assert newest
     with seen.newest(event) as newest:

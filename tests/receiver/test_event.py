@@ -54,11 +54,28 @@ def test_data_without_an_object_has_none() -> None:
         assert Data().object
 
 
-@pytest.mark.parametrize("envelope", [{}, {"id": None, "type": None, "api_version": None, "created": None}])
-def test_absent_members_are_neutral_and_the_signed_message_id_is_the_id(envelope: dict[str, Any]) -> None:
-    event = read_event(envelope, "msg_1")
+@pytest.mark.parametrize("others", [{}, {"id": None, "api_version": None, "created": None}])
+def test_absent_members_are_neutral_and_the_signed_message_id_is_the_id(others: dict[str, Any]) -> None:
+    """So are events of other senders of Standard Webhooks read: their id is in the header."""
+    event = read_event({"type": "t.u", "data": {}, **others}, "msg_1")
 
-    assert (event.id, event.type, event.api_version, event.created, event.data) == ("msg_1", "", "", 0, {})
+    assert (event.id, event.type, event.api_version, event.created, event.data) == ("msg_1", "t.u", "", 0, {})
+
+
+@pytest.mark.parametrize(
+    ("envelope", "name"),
+    [
+        ({}, "type"),
+        ({"a": 1}, "type"),
+        ({"id": "x", "type": None, "data": {}}, "type"),
+        ({"id": "x", "type": "", "data": {}}, "type"),
+        ({"id": "x", "type": "t.u"}, "data"),
+    ],
+)
+def test_a_body_without_what_makes_an_event_is_none(envelope: dict[str, Any], name: str) -> None:
+    with pytest.raises(WebhookVerificationError) as caught:
+        read_event(envelope, "msg_1")
+    assert (caught.value.reason, f"{name!r} is missing" in caught.value.cause) == ("body_not_event", True)
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,23 @@ def _keyed(key: bytes) -> dict[str, str]:
     return _without(UPLIFT, webhook_signature=f"v1,{signature.decode()}")
 
 
+def _announced(length: int) -> dict[str, str]:
+    return {**SIGNED, "Content-Length": str(length)}
+
+
+def _around(data: bytes) -> bytes:
+    """Uplift's envelope, which has no spaces, around data as an operator wrote it."""
+    return BODY[: BODY.index(b',"data":')] + b',"data":' + data + b"}"
+
+
+def _as_javascript_writes(body: bytes) -> bytes:
+    return json.dumps(json.loads(body), ensure_ascii=False, separators=(",", ":")).encode()
+
+
+SPACED = _around(json.dumps(VALUE["data"]).encode())
+INDENTED = _around(json.dumps(VALUE["data"], ensure_ascii=False, indent=2).encode())
 SWAPPED = {**SIGNED, "webhook-id": SIGNED["webhook-timestamp"], "webhook-timestamp": SIGNED["webhook-id"]}
+LETTER_CHANGED = BODY.replace(b'"name":"Z', b'"name":"R')
 FOREIGN = json.dumps({"b": 1, "a": "é"}, indent=2).encode()
 TEXT = json.dumps(BODY.decode()).encode()
 
@@ -69,6 +85,12 @@ MISTAKES: list[tuple[str, Any, bytes, Any]] = [
     ("body_reserialised", SECRET, b'[1, "x"]', sign(b'[1,"x"]', SECRET)),
     ("body_reserialised", [OTHER, SECRET], _dumped(), SIGNED),
     ("body_reserialised", SECRET, _dumped(), _without(STANDARD, "webhook-id", "webhook-timestamp")),
+    ("body_reserialised", SECRET, _dumped(), _announced(len(BODY))),
+    ("body_reserialised", SECRET, _as_javascript_writes(SPACED), sign(SPACED, SECRET)),
+    ("body_reserialised", SECRET, _as_javascript_writes(SPACED), {**sign(SPACED, SECRET), "content-length": "9"}),
+    ("body_reserialised", SECRET, _as_javascript_writes(INDENTED), sign(INDENTED, SECRET)),
+    ("body_reserialised", SECRET, json.dumps(json.loads(INDENTED)).encode(), sign(INDENTED, SECRET)),
+    ("body_reserialised", SECRET, b'{"a":1}', sign(b'{\n  "a": 1\n}', SECRET)),
     ("body_recoded", SECRET, BODY + b"\n", SIGNED),
     ("body_recoded", SECRET, BODY + b"\r\n", SIGNED),
     ("body_recoded", SECRET, BODY, sign(BODY + b"\n", SECRET)),
@@ -83,9 +105,15 @@ MISTAKES: list[tuple[str, Any, bytes, Any]] = [
     ("body_truncated", SECRET, BODY[:-40], {**SIGNED, "Content-Length": str(len(BODY))}),
     ("body_truncated", SECRET, BODY[:-40], [(b"content-length", b"9" * 5000), *SIGNED.items()]),
     ("body_truncated", SECRET, b'"x"', {"CONTENT_LENGTH": "9", "HTTP_WEBHOOK_SIGNATURE": SIGNED[STANDARD]}),
+    ("body_truncated", SECRET, BODY[:-40], _announced(len(BODY))),
+    ("body_changed", SECRET, LETTER_CHANGED + b"   ", _announced(len(BODY))),
+    ("secret_wrong", SECRET, LETTER_CHANGED, SIGNED),
+    ("secret_wrong", SECRET, LETTER_CHANGED, _announced(len(BODY))),
     ("headers_of_another_request", SECRET, make_event(), SIGNED),
+    ("headers_of_another_request", SECRET, make_event(), _announced(1)),
     ("body_not_json_object", SECRET, b"[]", sign(b"[]", SECRET)),
     ("body_not_event", SECRET, b'{"id":5}', sign(b'{"id":5}', SECRET)),
+    ("body_not_event", SECRET, b"{}", sign(b"{}", SECRET)),
     # Headers
     ("headers_swapped", SECRET, BODY, SWAPPED),
     ("headers_changed", SECRET, BODY, _without(webhook_id="another")),
@@ -144,6 +172,12 @@ def _tells_no_signature(text: str, secret: str, body: bytes, headers: Any) -> No
     assert uplift_signature(keys.uplift_key, body).decode() not in text
     assert SIGNED[STANDARD][3:] not in text
     assert "Zoë" not in text
+
+
+def test_a_body_that_may_have_been_changed_is_said_to_be_one() -> None:
+    found = Webhook(SECRET).explain(LETTER_CHANGED, SIGNED)
+    assert LETTER_CHANGED != BODY
+    assert "or the body was changed" in found.text
 
 
 def test_every_cause_is_met() -> None:

@@ -27,8 +27,9 @@ class Event:
     id: str
     """A UUID, the same on every attempt and resend."""
     type: str
-    """A dotted name such as `movement.analytics.created`; empty where the body has none."""
+    """A dotted name such as `movement.analytics.created`."""
     api_version: str
+    """Such as `01/01/2022`; empty where the body has none."""
     created: int
     """Unix time in ms; 0 where the body has none."""
     data: Any = field(hash=False, repr=False)

@@ -108,18 +108,21 @@ KINDS: Final[dict[str, type[AnyEvent]]] = {
 def read_event(envelope: dict[str, Any], message_id: str | None) -> AnyEvent:
     """The event in an envelope.
 
-    Tolerant, since a receiver that refuses what it does not know ends up disabled: members that are absent or null get
-    neutral values, and `message_id`, the signed `webhook-id`, stands in for an absent `id`.
+    Tolerant, since a receiver that refuses what it does not know ends up disabled: `message_id`, the signed
+    `webhook-id`, stands in for an absent `id`, and an absent `api_version` or `created`, which other senders of
+    Standard Webhooks do not have, gets a neutral value.
 
     Raises:
-        WebhookVerificationError: `body_not_event` for a member of the wrong type, or no id at all: an empty one would
-            make all such events look like repeats of one.
+        WebhookVerificationError: `body_not_event` for a member of the wrong type, no `type` or `data`, or no id at
+            all: an empty one would make all such events look like repeats of one.
     """
     member = envelope.get
     event_id = _text(member("id"), "id") or message_id
     if not event_id:
         raise _no_event("id")
     type_name = _text(member("type"), "type")
+    if not type_name:
+        raise _no_event("type")
     api_version = _text(member("api_version"), "api_version")
     created = member("created")
     if created is None:
@@ -127,7 +130,9 @@ def read_event(envelope: dict[str, Any], message_id: str | None) -> AnyEvent:
     # Python counts booleans among the integers, JSON does not.
     elif not isinstance(created, int) or isinstance(created, bool):
         raise _no_event("created")
-    data = member("data", {})
+    if "data" not in envelope:
+        raise _no_event("data")
+    data = envelope["data"]
     if isinstance(data, dict):
         data = Data(data)
     return KINDS.get(type_name, UnknownEvent)(event_id, type_name, api_version, created, data, envelope)

@@ -27,6 +27,7 @@ Cause = (
         "clock_off",
         "body_empty",
         "body_truncated",
+        "body_changed",
         "body_reserialised",
         "body_recoded",
         "headers_of_another_request",
@@ -69,11 +70,22 @@ _VALUE_CHARACTERS_MAX: Final = 4096
 _CANDIDATES_MAX: Final = 16
 """More signatures than that are no mistake of ours to explain."""
 _OUR_BEGINNING: Final = re.compile(rb'\{"id":"[^"]*","object":"event","type":"')
+_MEMBERS: Final = ("id", "object", "type", "api_version", "created", "data")
+_Form = tuple[tuple[str, str], int | str | None]
+_FORMS: Final[tuple[_Form, ...]] = (
+    ((",", ":"), None),
+    ((", ", ": "), None),
+    *(((",", ": "), indent) for indent in (2, 4, "\t")),
+)
+"""Separators and indentation: JavaScript's and Uplift's, Python's, and those of all that indent."""
 _RAW: Final = (
     "Pass the body's bytes as they arrived, before anything parses them: Flask request.get_data(), Django "
     "request.body, FastAPI await request.body()."
 )
-_COPY_SECRET: Final = "Copy the endpoint's secret from the dashboard again: all of it, and nothing else."  # noqa: S105 - advice
+_COPY_AGAIN: Final = (
+    "Copy the endpoint's secret again, all of it and nothing else: GET /v1/endpoints/{endpoint}/secret shows it to a "
+    "key with the scope secrets:read."
+)
 _PROXY: Final = (
     "Look for a proxy or gateway that drops, merges or rewrites headers, and pass all of them as they arrived."
 )
@@ -156,8 +168,9 @@ def _suspicions(error: WebhookVerificationError, secrets: Sequence[Secret], requ
         yield _found(
             "secret_wrong",
             "The signature fits neither the body nor anything the body is likely to have been: the secret is probably "
-            "another endpoint's, or one that was replaced.",
-            f"{_COPY_SECRET} While a secret is being replaced, pass both.",
+            "another endpoint's, or one that was replaced; or the body was changed on the way.",
+            f"{_COPY_AGAIN} While a secret is being replaced, pass both. If it is the right one, compare the body's "
+            "bytes with those that were sent: one letter is enough.",
         )
 
 
@@ -222,14 +235,14 @@ def _about_secrets(secrets: Sequence[Secret], request: _Request) -> Iterator[Exp
     for secret in secrets:
         text = secret.uplift_key.decode("ascii")
         if any(request.fits(variant) for variant in _secrets([f"{PREFIX}{text}"])):
-            yield _found("secret_without_prefix", f"The secret lacks its beginning, {PREFIX!r}.", _COPY_SECRET)
+            yield _found("secret_without_prefix", f"The secret lacks its beginning, {PREFIX!r}.", _COPY_AGAIN)
         found = re.search(rf"{PREFIX}[A-Za-z0-9+/]+=*", text)
         undecorated = [text.strip("\"'`<>,;"), text.partition("=")[2].strip("\"'`<>,;"), found[0] if found else ""]
         if any(request.fits(variant) for variant in _secrets(each for each in undecorated if each != text)):
             yield _found(
                 "secret_decorated",
                 "The secret was passed with something around it, such as quotes, a name or punctuation.",
-                _COPY_SECRET,
+                _COPY_AGAIN,
             )
         if any(request.fits_standard(key) for key in (text.encode(), text.removeprefix(PREFIX).encode())):
             yield _found(
@@ -252,20 +265,16 @@ def _about_body(secrets: Sequence[Secret], request: _Request) -> Iterator[Explan
     for text, cause, variant in _bodies(body):
         if any(request.fits(secret, body=variant) for secret in secrets):
             yield _found(cause, f"The secret is right, but {text}.", _RAW)
-    announced = request.headers.get(_CONTENT_LENGTH, [""])[0]
     value: object = None
     complete = True
     try:
         value = json.loads(body)
     except (ValueError, RecursionError):
         complete = False
-    cut = announced.isascii() and announced.isdigit() and announced != str(len(body))
-    if cut or (not complete and body.startswith(b"{")):
+    if not complete and body.startswith(b"{"):
         yield _found(
             "body_truncated",
-            f"The body has {len(body)} bytes, where {_CONTENT_LENGTH} says {announced}."
-            if cut
-            else "The body breaks off: it begins as JSON and does not end so.",
+            "The body breaks off: it begins as JSON and does not end so.",
             "Read it to its end; look for a limit of the server or of a proxy.",
         )
     event_id = value.get("id") if isinstance(value, dict) else None
@@ -282,6 +291,21 @@ def _about_body(secrets: Sequence[Secret], request: _Request) -> Iterator[Explan
             "members or the spaces between them are others.",
             _RAW,
         )
+    yield from _about_length(request)
+
+
+def _about_length(request: _Request) -> Iterator[Explanation]:
+    """A body of another length than was announced. It proves that the body was changed, and says least about how."""
+    announced = request.headers.get(_CONTENT_LENGTH, [""])[0]
+    length = str(len(request.body))
+    if not (announced.isascii() and announced.isdigit()) or announced == length:
+        return
+    text = f"The body has {length} bytes, where {_CONTENT_LENGTH} says {announced}"
+    # Compared as texts: a header may have more digits than Python reads.
+    if (len(length), length) < (len(announced), announced):
+        yield _found("body_truncated", f"{text}.", "Read it to its end; look for a limit of the server or of a proxy.")
+    else:
+        yield _found("body_changed", f"{text}: it was changed after it arrived.", _RAW)
 
 
 def _bodies(body: bytes) -> Iterator[tuple[str, Cause, bytes]]:
@@ -307,21 +331,32 @@ def _bodies(body: bytes) -> Iterator[tuple[str, Cause, bytes]]:
     if isinstance(value, str):
         yield "the body was encoded as JSON twice", "body_reserialised", value.encode("utf-8", "surrogatepass")
         return
+    yield from _written_again(value)
+
+
+def _written_again(value: object) -> Iterator[tuple[str, Cause, bytes]]:
+    """A value in every form in which JSON is usually written, an event also as Uplift writes it."""
+    text: Final = "the body was parsed and written again as JSON"
+    for written in _forms(value):
+        yield text, "body_reserialised", written
+    if not isinstance(value, dict):
+        return
     # Uplift's order of members, where they were sorted.
-    ordered = value
-    if isinstance(value, dict):
-        members = ("id", "object", "type", "api_version", "created", "data")
-        ordered = {name: value[name] for name in (*members, *value) if name in value}
-    yield from _written_again([value, ordered])
+    ordered = {name: value[name] for name in (*_MEMBERS, *value) if name in value}
+    for written in _forms(ordered):
+        yield text, "body_reserialised", written
+    # Uplift writes the envelope without spaces, around the data as whoever sent the event wrote that.
+    data = ordered.pop("data", None)
+    for envelope, written in product(_forms(ordered, _FORMS[:1]), _forms(data)):
+        yield text, "body_reserialised", b'%b,"data":%b}' % (envelope[:-1], written)
 
 
-def _written_again(values: Iterable[object]) -> Iterator[tuple[str, Cause, bytes]]:
-    """A value in every form in which JSON is usually written."""
-    forms = product(values, (False, True), (False, True), ((",", ":"), (", ", ": ")), (None, 2, 4))
-    for value, escaped, sort, separators, indent in forms:
+def _forms(value: object, forms: Sequence[_Form] = _FORMS) -> Iterator[bytes]:
+    """A value in these forms, with and without escapes beyond ASCII, with the order of its members and sorted."""
+    for (separators, indent), escaped, sort in product(forms, (False, True), (False, True)):
         with suppress(ValueError, RecursionError):
             text = json.dumps(value, ensure_ascii=escaped, sort_keys=sort, separators=separators, indent=indent)
-            yield "the body was parsed and written again as JSON", "body_reserialised", text.encode()
+            yield text.encode()
 
 
 def _clock(request: _Request) -> Explanation:
