@@ -1,5 +1,9 @@
 """Reconciling: every event in order, from a stored cursor, by the sync and the async client."""
 
+import asyncio
+import socket
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import Any
 
@@ -68,6 +72,32 @@ def test_types_are_names_and_patterns(api: ScriptedApi, client: Client, types: A
 def test_one_name_is_no_list(client: Client) -> None:
     with pytest.raises(ValueError, match="list of names"):
         client.reconcile(types="movement.*")
+
+
+async def test_a_cancelled_wait_for_a_page_loses_none_of_its_events(api: ScriptedApi) -> None:
+    cancelled = threading.Event()
+
+    def late(connection: socket.socket) -> None:
+        assert cancelled.wait(10)
+        connection.sendall(_page(2, 1, more=False))
+
+    # One thread: what it does next, it does when it is through with what was cancelled.
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+    async with AsyncClient(api.url, "sk_secret_of_the_test", timeout_seconds=5) as asynchronous:
+        api.script = [_page(1, 1, more=True), late, _page(2, 1, more=False)]
+        run = asynchronous.reconcile("after0")
+        events = aiter(run)
+        assert (await anext(events))["id"] == "1"
+        waiting = asyncio.ensure_future(events.asend(None))
+        while len(api.asked) < 2:
+            await asyncio.sleep(0.005)
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        cancelled.set()
+        await asyncio.to_thread(int)
+        assert waiting.cancelled()
+        assert run.cursor == "after1"
+        assert [event["id"] async for event in run] == ["2"]
 
 
 async def test_the_async_client_does_the_same(api: ScriptedApi, client: Client) -> None:

@@ -25,9 +25,14 @@ class AsyncReconciliation:
 
     async def __aiter__(self) -> AsyncIterator[JsonObject]:
         """Hand over what follows `cursor`. Raises ApiFailure."""
-        events = iter(self._run)
-        while (event := await asyncio.to_thread(next, events, None)) is not None:
-            yield event
+        run, has_more = self._run, True
+        while has_more:
+            # A thread goes on when whoever awaits it is cancelled, so it must not move the cursor: that is done here,
+            # together with handing over.
+            page = await asyncio.to_thread(run._page)  # noqa: SLF001 - a part of it
+            for event in run._hand_over(page):  # noqa: SLF001 - a part of it
+                yield event
+            has_more = page.has_more
 
 
 class AsyncClient(Everything[Awaited]):

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-from uplift_webhooks.api.pages import PAGE_ITEMS, Instant, JsonObject, Request, get_page
+from uplift_webhooks.api.pages import PAGE_ITEMS, Instant, JsonObject, Page, Request, get_page
 
 
 class Reconciliation:
@@ -31,16 +31,24 @@ class Reconciliation:
 
     def __iter__(self) -> Iterator[JsonObject]:
         """Hand over what follows `cursor`, and stop where nothing more does for now. Raises ApiFailure."""
+        has_more = True
+        while has_more:
+            page = self._page()
+            yield from self._hand_over(page)
+            has_more = page.has_more
+
+    def _page(self) -> Page:
+        """What follows `cursor`, which stays where it is. Raises ApiFailure."""
         query = {"order": "asc", "limit": PAGE_ITEMS, "created_after": self._created_after, "type": self._only_type()}
-        while True:
-            page = get_page(self._request, "/v1/events", {**query, "cursor": self.cursor})
-            chosen = [event for event in page.data if self._wants(str(event.get("type")))]
-            yield from chosen[:-1]
-            # Whoever handles the last one and stores the cursor then is done with the page.
-            self.cursor = page.next_cursor
-            yield from chosen[-1:]
-            if not page.has_more:
-                return
+        return get_page(self._request, "/v1/events", {**query, "cursor": self.cursor})
+
+    def _hand_over(self, page: Page) -> Iterator[JsonObject]:
+        """The events of a page, and the cursor moved on with the last of them."""
+        chosen = [event for event in page.data if self._wants(str(event.get("type")))]
+        yield from chosen[:-1]
+        # Whoever handles the last one and stores the cursor then is done with the page.
+        self.cursor = page.next_cursor
+        yield from chosen[-1:]
 
     def _only_type(self) -> str | None:
         """What the server can filter by: one type. It says so where there is no such type."""
