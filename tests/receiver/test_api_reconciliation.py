@@ -58,7 +58,13 @@ def test_the_cursor_moves_on_where_no_event_is_wanted(api: ScriptedApi, client: 
 
 @pytest.mark.parametrize(
     ("types", "ids"),
-    [(["a.b"], ["1"]), (["a.*"], ["1", "2"]), (["a.b", "c"], ["1", "3"]), ([], []), (None, ["1", "2", "3"])],
+    [
+        (["a.b"], ["1"]),
+        (["a.*"], ["1", "2"]),
+        (["a.b", "c"], ["1", "3"]),
+        ([], ["1", "2", "3"]),
+        (None, ["1", "2", "3"]),
+    ],
 )
 def test_types_are_names_and_patterns(api: ScriptedApi, client: Client, types: Any, ids: list[str]) -> None:
     kinds = ["a.b", "a.c.d", "c"]

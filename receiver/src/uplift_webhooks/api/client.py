@@ -136,7 +136,7 @@ class Client(Everything[Blocking]):
         """Every event of the account in the order of acceptance, whether or not it was delivered: nothing is left out.
 
         `cursor` is where an earlier one stopped; without it, the oldest event is the first, or the first one
-        `created_after` an instant. `types` are names and `group.*`; None means all. It ends where no event follows for
+        `created_after` an instant. `types` are names and `group.*`; none means all. It ends where no event follows for
         now. See Reconciliation for how to store the cursor.
         """
         return Reconciliation(self.request, cursor, types, created_after)

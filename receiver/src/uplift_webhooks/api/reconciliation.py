@@ -24,7 +24,7 @@ class Reconciliation:
         self, request: Request, cursor: str | None, types: Iterable[str] | None, created_after: Instant | None
     ) -> None:
         self._request: Final = request
-        self._types: Final = None if types is None else _wanted(types)
+        self._types: Final = None if types is None else _wanted(types) or None
         self._created_after: Final = created_after
         self.cursor = cursor
         """Store it when the event handed over last has been handled, and once more at the end. None: the beginning."""
