@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+import random
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -21,6 +22,7 @@ from websockets.http11 import Request, Response
 from uplift_webhooks.cli.errors import ExitCode
 from uplift_webhooks.cli.listening.frames import Answer, EventFrame
 from uplift_webhooks.cli.listening.listener import Expired, Listener, Timing
+from uplift_webhooks.cli.listening.mischief import Mischief
 from uplift_webhooks.cli.listening.stream import Address, Ended
 
 Script = Callable[["Relay", ServerConnection], Coroutine[Any, Any, None]]
@@ -526,3 +528,41 @@ async def test_waits_grow_and_begin_anew_after_a_good_connection() -> None:
         assert min(waits[count:]) <= 0.01
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+
+
+class Drawn(random.Random):
+    """Chance that comes out as it is told to, and lets nothing wait."""
+
+    def __init__(self, *draws: float) -> None:
+        super().__init__()
+        self.draws = [*draws]
+
+    def random(self) -> float:
+        return self.draws.pop(0)
+
+    def uniform(self, a: float, b: float) -> float:
+        return 0.0
+
+
+@pytest.mark.parametrize(("duplicate", "handed_over"), [(False, [0, 0, 1]), (True, [0, 0, 0, 1, 1])])
+async def test_what_is_doubled_may_fail_too(duplicate: bool, handed_over: list[int]) -> None:
+    told: list[tuple[str, bool, bool]] = []
+
+    class Noted(Told):
+        def delivery(self, event: EventFrame, answer: Answer, *, again: bool, comes_again: bool) -> None:
+            told.append((event.event, again, comes_again))
+
+    taken = Taken()
+    taken.opened.set()
+    async with Relay([0, 1]).serving() as relay:
+        address = Address(relay.url, "lsn_1", {"authorization": "Bearer sk_1"})
+        mischief = Mischief(duplicate=duplicate, fail=0.5, chance=Drawn(0.4, 0.6))
+        task = asyncio.ensure_future(Listener(address, taken, Noted(), mischief=mischief).run())
+        await until(lambda: len(relay.answers) == 2)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    assert sorted(taken.numbers) == handed_over
+    assert mischief.chance.draws == []  # type: ignore[attr-defined]
+    # Whatever comes again is told so, and the last time is the one that is answered.
+    assert [again for name, again, _ in told if name == "e0"] == [False, *[True] * (handed_over.count(0) - 1)]
+    assert [comes for name, _, comes in told if name == "e0"] == [*[True] * (handed_over.count(0) - 1), False]

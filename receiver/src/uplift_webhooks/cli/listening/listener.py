@@ -80,8 +80,9 @@ class _Waiting:
     """Over which it came last."""
     times: int = 0
     """How often it was handed over."""
-    repeated: bool = False
-    """Whether it was handed over again on purpose."""
+    duplicated: bool = False
+    failed: bool = False
+    """What was done to it on purpose: each once at most, so that it ends."""
     answer: Answer | None = None
     over: bool = False
     """Whether the server has its answer, or does not wait for one."""
@@ -284,11 +285,12 @@ class Listener:
         while True:
             waiting = await self._next()
             answer, waiting.times = await self._taker.take(waiting.event, waiting.times)
-            once = answer.status_code is not None and not waiting.repeated
-            waiting.repeated = True
-            if once and self._mischief.duplicate:
+            reached = answer.status_code is not None
+            if reached and self._mischief.duplicate and not waiting.duplicated:
+                waiting.duplicated = True
                 self._todo.appendleft(waiting)
-            elif once and self._mischief.fails():
+            elif reached and not waiting.failed and self._mischief.fails():
+                waiting.failed = True
                 self._later.append((time.monotonic() + self._mischief.retry_seconds(), waiting))
             else:
                 waiting.answer = answer
