@@ -502,6 +502,19 @@ async def test_it_gives_up_where_that_is_wanted() -> None:
         assert ended.value.code is ExitCode.TRY_LATER
 
 
+async def test_a_server_that_never_says_it_is_ready_is_not_waited_for_as_long_as_for_giving_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("uplift_webhooks.cli.listening.listener.OPEN_SECONDS", 0.05)
+
+    async def silent(relay: Relay, socket: ServerConnection) -> None:
+        await socket.wait_closed()
+
+    async with Relay([1], [silent]).serving() as relay, listening(relay, give_up_seconds=3600) as (taken, told, _):
+        await until(lambda: taken.numbers == [1])
+        assert told.reasons == ["the server does not say that it is ready"]
+
+
 async def test_waits_grow_and_begin_anew_after_a_good_connection() -> None:
     waits: list[float] = []
 

@@ -142,7 +142,7 @@ class Listener:
             began = time.monotonic()
             ready = self._connections
             try:
-                await self._connection(OPEN_SECONDS * 2 if left is None else max(left, 0.0))
+                await self._connection(OPEN_SECONDS * 2 if left is None else max(min(OPEN_SECONDS * 2, left), 0.0))
             except Lost as lost:
                 why = str(lost)
             except Ended as ended:
