@@ -129,6 +129,8 @@ class Network:
 
     def __init__(self, port: int) -> None:
         self._target = port
+        self.connections = 0
+        """How many there were."""
         self._down = False
         self._silent = threading.Event()
         self._pairs: set[tuple[socket.socket, socket.socket]] = set()
@@ -177,6 +179,7 @@ class Network:
                 near.close()
                 continue
             far.settimeout(None)
+            self.connections += 1
             threading.Thread(target=self._serve, args=(near, far, self._silent), daemon=True).start()
 
     def _serve(self, near: socket.socket, far: socket.socket, silent: threading.Event) -> None:

@@ -455,6 +455,24 @@ def test_how_it_ends(own_server: Server, receiver: Receiver, start: Callable[...
     server.start()
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_it_ends_is_no_failure(
+    server: Server, start: Callable[..., Listening], number: signal.Signals
+) -> None:
+    account, _ = server.account()
+    _, environ = developer(server, account)
+    network = Network(server.port)
+    listening = start({**environ, "UPLIFT_API_URL": network.url}).ready()
+    network.silence()
+    before = network.connections
+    listening.process.send_signal(number)
+    # It asks the server to end the session, and gets no answer.
+    wait_for(lambda: network.connections > before, "it ends the session")
+    assert listening.stop(number) == 0
+    assert "Traceback" not in "".join(listening.err)
+    network.close()
+
+
 def test_a_reader_who_goes_away_ends_it_without_a_fuss(server: Server) -> None:
     account, operator = server.account()
     api, environ = developer(server, account)

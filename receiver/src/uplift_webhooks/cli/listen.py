@@ -3,7 +3,7 @@
 import asyncio
 import platform
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
 from types import FrameType
@@ -136,16 +136,13 @@ async def _listen(
     listener = Listener(address, taker, narration, timing=timing, mischief=mischief)
     listening = asyncio.ensure_future(listener.run())
     loop = asyncio.get_running_loop()
-    for number in _SIGNALS:
-        # Where a loop cannot do this (Windows), the signal interrupts the program instead.
-        with suppress(NotImplementedError):
-            loop.add_signal_handler(number, listening.cancel)
-    try:
-        await listening
-    except asyncio.CancelledError:
-        return None
-    except Expired as expired:
-        return expired
+    with _on_signals(lambda: loop.call_soon_threadsafe(listening.cancel)):
+        try:
+            await listening
+        except asyncio.CancelledError:
+            return None
+        except Expired as expired:
+            return expired
     raise AssertionError
 
 
@@ -153,15 +150,32 @@ async def _listen(
 def _stopped_by_signals() -> Iterator[None]:
     """Let Ctrl-C and SIGTERM end the block, and nothing more."""
 
-    def stop(_number: int, _frame: FrameType | None) -> None:
+    def stop() -> None:
         raise KeyboardInterrupt
 
-    # A test that calls the command from another thread has no say in signals.
-    with suppress(ValueError):
-        for number in _SIGNALS:
-            signal.signal(number, stop)
-    with suppress(KeyboardInterrupt):
+    with suppress(KeyboardInterrupt), _on_signals(stop):
         yield
+
+
+@contextmanager
+def _on_signals(act: Callable[[], object]) -> Iterator[None]:
+    """What Ctrl-C and SIGTERM do within the block; afterwards, what they did before.
+
+    asyncio's own handlers leave behind the system's when a loop is closed, which end the program with 143.
+    """
+
+    def handle(_number: int, _frame: FrameType | None) -> None:
+        act()
+
+    before: list[tuple[signal.Signals, Any]] = []
+    try:
+        # A test that calls the command from another thread has no say in signals.
+        with suppress(ValueError):
+            before.extend((number, signal.signal(number, handle)) for number in _SIGNALS)
+        yield
+    finally:
+        for number, handler in before:
+            signal.signal(number, handler)
 
 
 def _session(calls: Calls, types: list[str], start: str | None) -> dict[str, Any]:
