@@ -4,6 +4,7 @@ import ast
 import importlib
 import json
 import re
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +164,31 @@ def _links() -> list[tuple[Path, str]]:
         for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8"))
         if not re.match(r"[a-z]+:|#", target)
     ]
+
+
+def test_what_readers_are_told_to_install_is_there(root: Path) -> None:
+    """No index has the packages yet: what is installed is a directory of the checkout, or a wheel made of one."""
+    pages = [*root.glob("*.md"), *root.glob("docs/**/*.md"), *root.glob("*/README.md")]
+    sources = (root / "receiver/src").rglob("*.py")
+    told = [
+        (path.name, argument)
+        for path in (*pages, *sources)
+        for arguments in re.findall(r"pip install ([^#`\n]*)", path.read_text(encoding="utf-8"))
+        for argument in re.findall(r"[^\s'\"]+", arguments)[: 2 if "./server" in arguments else 1]
+    ]
+    projects = {
+        name: tomllib.loads((root / name / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+        for name in ("receiver", "server")
+    }
+    [version] = {project["version"] for project in projects.values()}
+    wheel = f"./dist/uplift_webhooks-{version}-py3-none-any.whl"
+
+    assert len(told) > 5
+    for page, argument in told:
+        found = re.fullmatch(r"(\./[\w./-]+?)(?:\[([a-z,]+)\])?", argument)
+        assert found, (page, argument)
+        project = projects["receiver" if found[1] == wheel else found[1].removeprefix("./")]
+        assert {*(found[2] or "").split(",")} - {""} <= {*project.get("optional-dependencies", {})}, (page, argument)
 
 
 def test_what_is_in_flight_is_called_so_wherever_people_read(root: Path) -> None:

@@ -108,7 +108,7 @@ def test_without_its_packages_it_says_how_to_get_them(
     with pytest.raises(SystemExit) as ended:
         cli.run()
     assert ended.value.code == 1
-    assert "pip install 'uplift-webhooks[cli]'" in capsys.readouterr().err
+    assert "pip install './receiver[cli]'" in capsys.readouterr().err
 
 
 def test_sign_and_verify_agree(tmp_path: Path) -> None:

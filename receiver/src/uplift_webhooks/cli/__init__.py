@@ -1,4 +1,4 @@
-"""The command `uplift`, for integrators: `pip install 'uplift-webhooks[cli]'`.
+"""The command `uplift`, for integrators: `pip install './receiver[cli]'` in a checkout.
 
 It talks to a server by its HTTP API alone, and needs packages that the library does without.
 """
@@ -17,7 +17,10 @@ def run() -> None:
         if missing not in _NEEDED:
             raise
         print(f"Error: the command uplift needs the package {missing}, which is not installed", file=sys.stderr)
-        print("Remedy: pip install 'uplift-webhooks[cli]'", file=sys.stderr)
+        print(
+            "Remedy: install uplift-webhooks with its extra cli, in a checkout: pip install './receiver[cli]'",
+            file=sys.stderr,
+        )
         sys.exit(1)
     try:
         start()

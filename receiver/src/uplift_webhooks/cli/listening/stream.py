@@ -23,7 +23,7 @@ _ENDS: Final = {
     4009: ("somebody else has connected to this session", "start again for one of your own", ExitCode.FAILED),
     4000: (
         "the server does not understand this version's answers",
-        "pip install --upgrade 'uplift-webhooks[cli]'",
+        "install the version of uplift-webhooks that belongs to the server",
         ExitCode.FAILED,
     ),
 }
