@@ -93,8 +93,10 @@ def test_without_an_answer_the_last_one_holds_and_the_first_is_needed(
     api.script = [refusal(500, "internal_error"), answer({"hello": 1}), answer({"current": [UPLIFT]})]
     with pytest.raises(ApiError):
         sources.allows(UPLIFT)
+    advance(60)
     with pytest.raises(ApiUnreachable, match="no Uplift Webhooks server"):
         sources.allows(UPLIFT)
+    advance(60)
     assert sources.allows(UPLIFT)
 
     advance(REFRESH_SECONDS)
@@ -104,6 +106,22 @@ def test_without_an_answer_the_last_one_holds_and_the_first_is_needed(
     assert sources.allows(UPLIFT)
     advance(1)
     assert not sources.allows(UPLIFT)
+
+
+def test_a_failure_holds_for_a_minute_in_which_nobody_asks_anew(
+    api: ScriptedApi, client: Client, advance: Callable[[float], None]
+) -> None:
+    sources = SourceAddresses(client)
+    api.script = [refusal(501, "first"), refusal(501, "second")]
+    for _ in range(3):
+        with pytest.raises(ApiError, match="first") as caught:
+            sources.allows(UPLIFT)
+    advance(59)
+    with pytest.raises(ApiError, match="first") as again:
+        sources.allows(UPLIFT)
+    assert len(api.asked) == 1
+    # It is the same failure: what it went through does not pile up.
+    assert len(again.traceback) == len(caught.traceback)
 
 
 def test_while_one_thread_asks_the_others_go_on(advance: Callable[[float], None]) -> None:

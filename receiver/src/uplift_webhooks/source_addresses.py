@@ -50,6 +50,8 @@ class SourceAddresses:
         self._refresh_seconds: Final = refresh_seconds
         self._source: Source | None = None
         self._published: _Published | None = None
+        self._failure: ApiFailure | None = None
+        """Why nothing is published yet."""
         if isinstance(source, Mapping):
             self._published = _published(source)
         elif isinstance(source, Iterable):
@@ -66,7 +68,8 @@ class SourceAddresses:
         IPv6's form of an IPv4 address (`::ffff:…`) counts as that.
 
         Raises:
-            ApiFailure: the addresses were never received. Once they were, they hold until there are newer ones.
+            ApiFailure: the addresses were never received; they are asked for again after a minute at the earliest.
+                Once they were, they hold until there are newer ones.
         """
         try:
             asked = _plain(ipaddress.ip_address(address))
@@ -78,17 +81,23 @@ class SourceAddresses:
         )
 
     def _current(self) -> _Published:
-        if self._source is None or (self._published is not None and time.monotonic() < self._refresh_at):
-            return self._published or ()
+        if self._source is None or time.monotonic() < self._refresh_at:
+            return self._known()
         # One thread asks; the others go on with what there is, or wait where there is nothing yet.
         if not self._refreshing.acquire(blocking=self._published is None):
-            return self._published or ()
+            return self._known()
         try:
-            if self._published is None or time.monotonic() >= self._refresh_at:
+            if time.monotonic() >= self._refresh_at:
                 self._refresh(self._source)
-            return self._published or ()
         finally:
             self._refreshing.release()
+        return self._known()
+
+    def _known(self) -> _Published:
+        if self._published is None and self._failure is not None:
+            # Raised many times, it would otherwise keep where it was raised each time.
+            raise self._failure.with_traceback(None)
+        return self._published or ()
 
     def _refresh(self, source: Source) -> None:
         try:
@@ -98,9 +107,9 @@ class SourceAddresses:
             except (ValueError, TypeError, KeyError, AttributeError) as error:
                 raise ApiUnreachable("What answered for the source addresses is no Uplift Webhooks server.") from error
             self._refresh_at = time.monotonic() + self._refresh_seconds
-        except ApiFailure:
-            if self._published is None:
-                raise
+        except ApiFailure as failure:
+            # Requests must not queue up behind a server that is away, each to find that out anew.
+            self._failure = failure
             self._refresh_at = time.monotonic() + min(_RETRY_SECONDS, self._refresh_seconds)
 
 
