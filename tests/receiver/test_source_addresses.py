@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from uplift_webhooks.api import ApiError, ApiUnreachable, Client
+from uplift_webhooks.api import ApiError, ApiUnreachable, AsyncClient, Client
 from uplift_webhooks.source_addresses import REFRESH_SECONDS, SourceAddresses
 
 from .conftest import Clock
@@ -64,6 +64,12 @@ def test_one_that_is_announced_is_allowed_from_its_instant(clock: Clock, instant
 @pytest.mark.parametrize("source", [["nowhere"], UPLIFT, {"current": ["300.1.1.1"]}])
 def test_what_is_no_address_is_refused(source: Any) -> None:
     with pytest.raises(ValueError, match=r"address|appear to be"):
+        SourceAddresses(source)
+
+
+@pytest.mark.parametrize("source", [AsyncClient("http://127.0.0.1:9"), object(), None])
+def test_who_cannot_be_asked_at_once_is_refused_with_what_to_pass(source: Any) -> None:
+    with pytest.raises(ValueError, match=r"Pass a Client.*await AsyncClient\.source_ips\(\)"):
         SourceAddresses(source)
 
 

@@ -4,6 +4,7 @@
 >>> sources.allows(request.remote_addr)                # doctest: +SKIP
 """
 
+import inspect
 import ipaddress
 import threading
 import time
@@ -41,7 +42,8 @@ class SourceAddresses:
         They may also be given as the API answers: `{"current": […], "upcoming": [{"address": …, "from": …}]}`.
 
         Raises:
-            ValueError: an address given is none, or `refresh_seconds` is not more than 0.
+            ValueError: an address given is none, `refresh_seconds` is not more than 0, or the client is an AsyncClient
+                (or nothing that can be asked).
         """
         if not refresh_seconds > 0:
             raise ValueError("refresh_seconds must be more than 0.")
@@ -56,6 +58,11 @@ class SourceAddresses:
             self._published = _published(source)
         elif isinstance(source, Iterable):
             self._published = _published({"current": [*source]})
+        elif not callable(ask := getattr(source, "source_ips", None)) or inspect.iscoroutinefunction(ask):
+            raise ValueError(
+                "Pass a Client, a list of addresses, or what `await AsyncClient.source_ips()` gives: `allows` awaits "
+                "nothing, so it cannot ask an AsyncClient."
+            )
         else:
             self._source = source
         self._refresh_at = 0.0
