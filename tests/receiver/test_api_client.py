@@ -48,6 +48,32 @@ def test_an_empty_answer_is_none_and_parameters_that_are_none_are_left_out(api: 
         client.request("GET", "v1/x")
 
 
+def test_instants_in_bodies_may_be_datetimes_with_a_time_zone(api: ScriptedApi, client: Client) -> None:
+    instant, written = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC), "2026-01-02T03:04:05+00:00"
+    api.script = [answer({"id": "e"}), answer({"data": []}), answer({"id": "rpl_1"}), answer({"id": "lsn_1"})]
+
+    client.events.send("a.b", {"at": instant}, expires_at=instant)
+    client.events.send_batch([{"type": "a.b", "data": {}, "expires_at": instant}])
+    client.replays.create("ep_1", created_after=instant, created_before="2026-02-01T00:00:00Z")
+    client.listen_sessions.create(since=instant)
+
+    sent, batch, replay, session = (asked.json for asked in api.asked)
+    assert (sent["expires_at"], sent["data"], batch["events"][0]["expires_at"]) == (written, {"at": written}, written)
+    assert (replay["created_after"], replay["created_before"]) == (written, "2026-02-01T00:00:00Z")
+    assert session["since"] == written
+    naive = datetime(2026, 1, 2)  # noqa: DTZ001 - that is the point
+    for refused in (
+        lambda: client.events.send("a.b", {}, expires_at=naive),
+        lambda: client.replays.create("ep_1", created_after=naive),
+        lambda: client.listen_sessions.create(since=naive),
+    ):
+        with pytest.raises(ValueError, match="time zone"):
+            refused()
+    with pytest.raises(ValueError, match="JSON has no form for a set"):
+        client.events.send("a.b", {"tags": {1}})
+    assert len(api.asked) == 4
+
+
 def test_an_operators_key_acts_for_an_account_and_settings_come_from_the_environment(
     api: ScriptedApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:

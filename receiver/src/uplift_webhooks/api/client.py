@@ -98,7 +98,8 @@ class Client(Everything[Blocking]):
     ) -> Any:
         """One call, for what has no method of its own: `body` is sent as JSON; the answer's JSON, None if it is empty.
 
-        `path` begins with `/`. Parameters in `query` that are None are left out; instants may be datetimes.
+        `path` begins with `/`. Parameters in `query` that are None are left out; instants may be
+        datetimes, in the query as in the body.
 
         Raises:
             ApiError: the server refused.
@@ -112,7 +113,7 @@ class Client(Everything[Blocking]):
         sent = {**self._headers, **{name.lower(): value for name, value in (headers or {}).items()}}
         content = None
         if body is not None:
-            content = json.dumps(body, ensure_ascii=False, allow_nan=False).encode()
+            content = json.dumps(body, ensure_ascii=False, allow_nan=False, default=_for_json).encode()
             sent["content-type"] = "application/json"
         if method == "POST":
             sent.setdefault("idempotency-key", uuid.uuid4().hex)
@@ -194,8 +195,17 @@ def _for_header(value: object, name: str) -> str:
 def _for_query(value: object) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
+    return _written(value) if isinstance(value, datetime) else str(value)
+
+
+def _for_json(value: object) -> str:
+    """What JSON has no form for."""
     if isinstance(value, datetime):
-        if value.tzinfo is None:
-            raise ValueError("An instant needs its time zone: datetime.now(timezone.utc).")
-        return value.isoformat()
-    return str(value)
+        return _written(value)
+    raise ValueError(f"JSON has no form for a {type(value).__name__}: pass texts, numbers, lists and dictionaries.")
+
+
+def _written(instant: datetime) -> str:
+    if instant.tzinfo is None:
+        raise ValueError("An instant needs its time zone: datetime.now(timezone.utc).")
+    return instant.isoformat()

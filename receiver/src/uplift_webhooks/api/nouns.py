@@ -187,7 +187,7 @@ class Events(Noun[Way]):
         *,
         id: str | None = None,
         idempotency_key: str | None = None,
-        expires_at: str | None = None,
+        expires_at: Instant | None = None,
     ) -> Call[JsonObject]:
         """Send an event: its `id`, `created_at`, and whether it is a `duplicate`. Needs the scope `events:write`."""
         body = given(type=type, data=data, id=id, expires_at=expires_at)
@@ -295,8 +295,8 @@ class Replays(Noun[Way]):
             endpoint=endpoint,
             status=texts(status),
             types=texts(types),
-            created_after=_instant(created_after),
-            created_before=_instant(created_before),
+            created_after=created_after,
+            created_before=created_before,
             rate_per_second=rate_per_second,
             dry_run=dry_run or None,
         )
@@ -330,7 +330,7 @@ class ListenSessions(Noun[Way]):
         description: str | None = None,
     ) -> Call[JsonObject]:
         """Make a session; its `secret` is that of all sessions made with this key."""
-        body = given(event_types=texts(event_types), since=_instant(since), description=description)
+        body = given(event_types=texts(event_types), since=since, description=description)
         return post(_LISTEN_SESSIONS, body)
 
     @verb
@@ -364,11 +364,6 @@ class ListenSessions(Noun[Way]):
 def _path(noun: str, name: str, *more: str) -> str:
     """The path of one thing, or of what is done to it."""
     return "/".join([noun, segment(name), *more])
-
-
-def _instant(instant: Instant | None) -> str | None:
-    """An instant in a body."""
-    return instant if instant is None or isinstance(instant, str) else instant.isoformat()
 
 
 def _as_sent(path: str, answer: object) -> AnyEvent:
