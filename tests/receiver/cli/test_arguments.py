@@ -39,6 +39,9 @@ def test_targets(written: str, url: str, authority: str) -> None:
         "http://x/ y",
         "http://x/é",
         "http://[::1",
+        "http://a..b",
+        ".x:5000",
+        f"http://{'x' * 64}.test/",
         "",
     ],
 )

@@ -63,6 +63,11 @@ def read_target(text: str) -> Target:
         raise ValueError("it names no host")
     if "@" in parts.netloc:
         raise ValueError("it contains a user name or password")
+    try:
+        # As whoever connects to it will do.
+        parts.hostname.encode("idna")
+    except UnicodeError:
+        raise ValueError("a part of its host, between two dots, is empty or longer than 63 characters") from None
     if port == 0:
         raise ValueError("its port is 0")
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
