@@ -207,9 +207,7 @@ class ApiClient:
 
 def _for_the_shell(text: str) -> str:
     """A sentence of the API, where it names calls with the commands that do the same."""
-    return _CALLS.sub(
-        lambda call: f"`uplift-server {call[1].replace('/', ' ')}`", text.replace(", or add it with PUT", "")
-    )
+    return _CALLS.sub(lambda call: f"`uplift-server {call[1].replace('/', ' ')}`", text)
 
 
 def segment(text: str) -> str:

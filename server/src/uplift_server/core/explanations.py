@@ -104,7 +104,7 @@ def why_listened(description: str) -> Why:
         Reason.DEVELOPMENT_ENDPOINT,
         f"This is a developer's listen session{whose}: it is owed nothing, and reads the account's events while"
         " somebody is connected.",
-        "See GET /v1/listen-sessions/{session}/answers for what was answered there.",
+        "The session keeps what was answered there.",
     )
 
 

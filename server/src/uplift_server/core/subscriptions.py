@@ -43,7 +43,7 @@ def pattern_problems(
         text = f"At most {SUBSCRIPTION_PATTERNS_MAX} entries are taken, not {len(patterns)}. Use group.*."
         problems.append(Problem(field, "too_many", text))
     for pattern in unknown_patterns(right, known_names):
-        text = f"The catalog has nothing that fits {pattern}. List the event types to see what there is."
+        text = f"The catalog has nothing that fits {pattern}. List the event types."
         problems.append(Problem(field, "event_type_unknown", text))
     return right, problems
 

@@ -66,7 +66,7 @@ class LiveEventType:
         for error in self._errors(value, len(data)):
             path = ".".join(["data", *map(str, error.instance_path)])
             problems.append(
-                Problem(path, "schema_mismatch", f"{error.message[:300]}. See GET /v1/event-types/{self.name}.")
+                Problem(path, "schema_mismatch", f"{error.message[:300]}. Compare it with the schema of {self.name}.")
             )
             if len(problems) == SCHEMA_PROBLEMS_MAX:
                 break

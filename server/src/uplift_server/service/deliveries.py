@@ -189,5 +189,5 @@ class Deliveries:
         value = ids.parse_prefixed(ids.ENDPOINT, text)
         found = None if value is None else self._means.directory.endpoints_by_id.get(value)
         if found is None or caller.account_seq not in {None, found.record.account_seq}:
-            return None, [Problem("endpoint", "endpoint_unknown", "There is no such endpoint. See GET /v1/endpoints.")]
+            return None, [Problem("endpoint", "endpoint_unknown", "There is no such endpoint. List the endpoints.")]
         return found.seq, []

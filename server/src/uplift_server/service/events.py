@@ -101,6 +101,4 @@ def type_seq_of(directory: Directory, name: str | None) -> tuple[int | None, lis
     deleted = [seq for seq, each in directory.event_types_by_seq.items() if each.name == name]
     if deleted:
         return max(deleted), []
-    return None, [
-        Problem("type", "event_type_unknown", f"There is no event type {name[:200]}. See GET /v1/event-types.")
-    ]
+    return None, [Problem("type", "event_type_unknown", f"There is no event type {name[:200]}. List the event types.")]

@@ -66,7 +66,7 @@ class Explanations:
             return explained
         one = [each for each in explained if each.endpoint == endpoint]
         if not one:
-            text = "The event's account has no such endpoint. See GET /v1/endpoints."
+            text = "The event's account has no such endpoint. List its endpoints."
             refuse([Problem("endpoint", "endpoint_unknown", text)])
         return one
 

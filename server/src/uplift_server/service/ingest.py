@@ -83,7 +83,11 @@ class Ingest:
         account = None if account_id is None else self._directory.accounts_by_id.get(account_id)
         if account is None:
             problems.append(
-                Problem(f"{prefix}account", "account_unknown", "There is no such account. See GET /v1/accounts.")
+                Problem(
+                    f"{prefix}account",
+                    "account_unknown",
+                    "There is no such account. List the accounts to see which there are.",
+                )
             )
             return None
         return account.seq
@@ -120,7 +124,7 @@ class Ingest:
                 Problem(
                     f"{prefix}type",
                     "event_type_unknown",
-                    "The catalog has no such event type. See GET /v1/event-types, or add it with PUT.",
+                    "The catalog has no such event type. List the event types, or add it.",
                 )
             )
             return None

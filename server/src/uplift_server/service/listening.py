@@ -166,7 +166,7 @@ class Listening:
         event_type = None if name is None else known.get(name)
         wrong = []
         if event_type is None or event_type.archived:
-            text = "The catalog has no such event type. See GET /v1/event-types."
+            text = "The catalog has no such event type. List the event types."
             wrong.append(Problem("type", "event_type_unknown", text))
         refuse([*problems, *wrong])
         assert event_type is not None, "a missing one was refused"
@@ -213,7 +213,7 @@ class Listening:
         try:
             return await self._means.database.write(create)
         except UnknownEvent as error:
-            text = "There is no such event. See GET /v1/events, or give an instant."
+            text = "There is no such event. List the events, or give an instant."
             raise errors.Invalid([Problem("since", "event_unknown", text)]) from error
         except Conflict as error:
             raise refusal(error) from error

@@ -243,7 +243,7 @@ class Replays:
         value = ids.parse_prefixed(ids.ENDPOINT, text)
         found = None if value is None else self._means.directory.endpoints_by_id.get(value)
         if found is None or caller.account_seq not in {None, found.record.account_seq}:
-            text = "There is no such endpoint. See GET /v1/endpoints."
+            text = "There is no such endpoint. List the endpoints."
             problems.append(Problem("endpoint", "endpoint_unknown", text))
             return None
         return found

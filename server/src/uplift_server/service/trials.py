@@ -171,12 +171,10 @@ class Trials:
             usable = [each.name for each in known.values() if not each.archived]
             name = trials.type_of_choice(live.subscription, usable)
             if name is None:
-                return None, [
-                    Problem("type", "event_type_unknown", "The catalog has no event types. Add one with PUT.")
-                ]
+                return None, [Problem("type", "event_type_unknown", "The catalog has no event types. Add one.")]
         event_type = known.get(name)
         if event_type is None:
-            text = "The catalog has no such event type. See GET /v1/event-types."
+            text = "The catalog has no such event type. List the event types."
             return None, [Problem("type", "event_type_unknown", text)]
         if event_type.archived:
             text = "This event type is archived: no new events of it are taken. Choose another."

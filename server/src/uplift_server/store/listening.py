@@ -88,8 +88,8 @@ def create(
     own = sa.select(sa.func.count()).where(listen_sessions.c.account_seq == account_seq)
     if connection.scalars(own).one() >= SESSIONS_PER_ACCOUNT_MAX:
         raise Conflict(
-            f"An account has at most {SESSIONS_PER_ACCOUNT_MAX} listen sessions. End one (DELETE"
-            " /v1/listen-sessions/{id}); those that nobody uses are removed after a day."
+            f"An account has at most {SESSIONS_PER_ACCOUNT_MAX} listen sessions. End one; those that nobody uses are"
+            " removed after a day."
         )
     connection.execute(
         sa.insert(listen_sessions).values(
