@@ -207,8 +207,16 @@ def test_where_there_is_no_page_one_says_which_there_are(server: Any, path: str)
     assert "script" not in answer.body.decode()
 
 
-@pytest.mark.parametrize(("path", "meant"), [("/docs/", "/docs"), ("/docs/api/", "/docs/api")])
-def test_a_slash_too_many_is_taken_away(server: Any, path: str, meant: str) -> None:
+@pytest.mark.parametrize(
+    ("path", "meant"),
+    [
+        ("/docs/", "/docs"),
+        ("/docs/api/", "/docs/api"),
+        ("/docs/guide", "/docs"),
+        ("/docs/guide/", "/docs"),
+    ],
+)
+def test_what_is_meant_by_another_name_or_a_slash_too_many_is_found(server: Any, path: str, meant: str) -> None:
     answer = server.client(None).get(path)
     assert (answer.status, answer.headers["location"]) == (308, meant)
 

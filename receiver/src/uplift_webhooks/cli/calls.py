@@ -17,6 +17,8 @@ PAGE_ITEMS: Final = 200
 SEARCHED_MAX: Final = 5000
 """How many of the newest items a beginning is looked for in."""
 _SHOWN_MAX: Final = 5
+_LISTS: Final = {f"/v1/{name}": f"`uplift {name}` lists them" for name in ("endpoints", "events", "deliveries")}
+"""By path: how the items of a list are found, where a command shows them."""
 _ASSIGNMENT: Final = re.compile(r"`([a-z_]+)` = `([^`]+)`")
 _FIELD: Final = re.compile(r"`([a-z_]+)`")
 
@@ -115,7 +117,7 @@ class Calls:
         beginning = text if text.startswith(prefix) else prefix + text
         matches = [each for each in self.items(path, limit=SEARCHED_MAX) if str(each["id"]).startswith(beginning)]
         if not matches:
-            remedy = f"give its id, or a unique beginning of it; `uplift {path.rpartition('/')[2]}` lists them"
+            remedy = f"give its id, or a unique beginning of it; {_LISTS.get(path, f'GET {path} lists them')}"
             raise CliError(f"there is no {noun} {text!r}", remedy, ExitCode.NOT_FOUND)
         if len(matches) > 1:
             ids = ", ".join(str(each["id"]) for each in matches[:_SHOWN_MAX])
@@ -123,12 +125,15 @@ class Calls:
             raise CliError(cause, f"give more of one: {ids}{' …' if len(matches) > _SHOWN_MAX else ''}", ExitCode.USAGE)
         return self.get(f"{path}/{segment(matches[0]['id'])}")  # type: ignore[no-any-return]
 
-    def suggestion(self, name: str) -> str:
-        """The event type, or group of them, that is nearest to what somebody wrote; empty where none is near."""
+    def suggestion(self, name: str, *, groups_too: bool = False) -> str:
+        """The event type that is nearest to what somebody wrote, or a group, where one may be given; else empty."""
         names = [str(each["name"]) for each in self.items("/v1/event-types", limit=SEARCHED_MAX)]
+        # Whoever named a group where none is taken means a type of it.
+        inside = [each for each in names if name.endswith(".*") and each.startswith(name[:-1])]
         groups = {f"{each.rsplit('.', count)[0]}.*" for each in names for count in range(1, each.count(".") + 1)}
-        nearest = difflib.get_close_matches(name, [*names, *sorted(groups)], n=1, cutoff=0.5)
-        return nearest[0] if nearest else ""
+        known = [*names, *sorted(groups)] if groups_too else names
+        found = ([] if groups_too else inside) or difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+        return found[0] if found else ""
 
     def _call(self, method: str, path: str, **what: Any) -> Any:
         try:

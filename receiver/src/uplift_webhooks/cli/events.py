@@ -68,8 +68,8 @@ def check_type(calls: Calls, name: str) -> None:
         raise unknown_type(calls, name) from error
 
 
-def unknown_type(calls: Calls, name: str) -> CliError:
-    """That there is no such event type, and which is the nearest."""
-    nearest = calls.suggestion(name)
+def unknown_type(calls: Calls, name: str, *, groups_too: bool = False) -> CliError:
+    """That there is no such event type, and which is the nearest; `groups_too`: a group would do, too."""
+    nearest = calls.suggestion(name, groups_too=groups_too)
     remedy = f"did you mean {nearest}?" if nearest else "give a type of the catalog: GET /v1/event-types lists them"
     return CliError(f"there is no event type {name}", remedy, ExitCode.NOT_FOUND)

@@ -190,7 +190,7 @@ def _session(calls: Calls, types: list[str], start: str | None) -> dict[str, Any
             made: dict[str, Any] = calls.post(_SESSIONS, body)
     except CallRefused as error:
         if error.fields.get("event_types") == "event_type_unknown":
-            raise unknown_type(calls, _written(types, error)) from error
+            raise unknown_type(calls, _written(types, error), groups_too=True) from error
         if "since" in error.fields:
             error.remedy = "give --since a duration such as 15m, an instant, or the id of an event"
         raise

@@ -8,7 +8,11 @@ from uplift_webhooks.cli.listening.frames import Answer, EventFrame
 from uplift_webhooks.cli.listening.target import Target
 from uplift_webhooks.cli.output import Output
 
-_SECRET_DOUBTED: Final = frozenset({400, 401})
+SECRET_DOUBTED: Final = frozenset({400, 401})
+"""Answers of a local server that may have been given another secret."""
+DOUBT_HINT: Final = (
+    "does it verify with the secret that `uplift listen --print-secret` prints? It differs from those of endpoints."
+)
 
 
 class Narration:
@@ -90,11 +94,10 @@ class Narration:
             remark = f"  ({'; '.join(remarks)})" if remarks else ""
             took = f"  {answer.duration_ms:>5} ms  "
             self._output.line(f"{_now()}  ", (status, style), took, (event.type, "bold"), f"  {event.event}{remark}")
-        if answer.status_code in _SECRET_DOUBTED and not self._hinted:
+        if answer.status_code in SECRET_DOUBTED and not self._hinted:
             self._hinted = True
             self._output.state(
-                f"Your server answered {answer.status_code}: does it verify with the secret that `uplift listen"
-                " --print-secret` prints? It differs from those of endpoints.",
+                f"Your server answered {answer.status_code}: {DOUBT_HINT}",
                 "yellow",
             )
 

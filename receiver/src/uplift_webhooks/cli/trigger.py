@@ -1,19 +1,22 @@
 """`uplift trigger`: an example of an event, to a listen session or to an endpoint, and what comes of it."""
 
 import platform
+import time
 from typing import Annotated, Any, Final
 
 import typer
 
 from uplift_webhooks.cli.calls import CallRefused, Calls, options, segment
-from uplift_webhooks.cli.endpoints import send_test
+from uplift_webhooks.cli.endpoints import LOOK_SECONDS, TEST_SECONDS_MAX, send_test
 from uplift_webhooks.cli.errors import CliError, ExitCode
 from uplift_webhooks.cli.events import unknown_type
 from uplift_webhooks.cli.listening.handover import ONLY_PRINTED
+from uplift_webhooks.cli.narration import DOUBT_HINT, SECRET_DOUBTED
 from uplift_webhooks.cli.session import Session, command
 
 _PATH: Final = "/v1/listen-sessions"
 _SESSIONS_SEARCHED: Final = 200
+_ANSWERS_SEARCHED: Final = 200
 
 
 def register(app: typer.Typer) -> None:
@@ -61,6 +64,9 @@ def trigger(
         if error.fields.get("type") == "event_type_unknown" and event_type is not None:
             raise unknown_type(calls, event_type) from error
         raise
+    if tested.get("answer") is None:
+        session.output.note(f"No answer yet: waiting for up to {TEST_SECONDS_MAX:.0f} s")
+        tested = {**tested, "answer": _answer(calls, chosen["id"], tested["event"])}
     session.output.fields({"session": chosen["id"], **tested})
     _judge(tested)
 
@@ -76,14 +82,31 @@ def _session(calls: Calls, text: str | None) -> dict[str, Any]:
     return next((each for each in found if each.get("description") == platform.node()), found[0])
 
 
+def _answer(calls: Calls, session_id: str, event: str) -> dict[str, Any] | None:
+    """What a local server answered that takes longer than an answer of the API may; None where it took too long."""
+    path = f"{_PATH}/{segment(session_id)}/answers"
+    until = time.monotonic() + TEST_SECONDS_MAX
+    while time.monotonic() < until:
+        time.sleep(LOOK_SECONDS)
+        for each in calls.items(path, limit=_ANSWERS_SEARCHED):
+            if each["event"] == event:
+                return each
+    return None
+
+
 def _judge(tested: dict[str, Any]) -> None:
     """Return if the local server took it. Raises CliError."""
     answer = tested.get("answer")
     if answer is None:
-        raise CliError("there was no answer yet", "look at what `uplift listen` says, and at your server")
+        raise CliError(
+            f"there was no answer within {TEST_SECONDS_MAX:.0f} s",
+            "look at what `uplift listen` says, and at your server",
+        )
     status = answer.get("status_code")
     # A session that only prints has nobody to hand it to, and says so.
     if status is None and answer.get("error") != ONLY_PRINTED:
         raise CliError(str(answer.get("error") or "your server gave no answer"), "start or mend your server")
     if status is not None and not 200 <= status <= 299:
+        if status in SECRET_DOUBTED:
+            raise CliError(f"your server answered {status}", DOUBT_HINT)
         raise CliError(f"your server answered {status}", "mend your server: only 200 to 299 are success")

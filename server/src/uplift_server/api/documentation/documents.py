@@ -70,6 +70,8 @@ FILES: Final = {
 """What is served as it is in a file, by address."""
 ADDRESSES: Final = frozenset({*FILES, REFERENCE, STYLE})
 """Wherever there is a page."""
+OTHER_NAMES: Final = {f"{HOME}/guide": HOME}
+"""Where else people look for a page, and where it is."""
 _ADDRESSES_OF: Final = {source: address for address, source in FILES.items()}
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 from fastapi import APIRouter, Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from uplift_server.api.documentation.documents import ADDRESSES, HOME
+from uplift_server.api.documentation.documents import ADDRESSES, HOME, OTHER_NAMES
 
 if TYPE_CHECKING:
     from uplift_server.api.documentation.pages import Page
@@ -45,6 +45,7 @@ async def get_no_document(request: Request, rest: str) -> Response:
 async def _answer(request: Request, path: str) -> Response:
     if path not in ADDRESSES:
         meant = path.rstrip("/")
+        meant = OTHER_NAMES.get(meant, meant)
         if meant in ADDRESSES:
             return RedirectResponse(meant, 308)
         return HTMLResponse(await asyncio.to_thread(_missing_page), 404, headers=_HEADERS)
