@@ -7,7 +7,8 @@ import pytest
 
 from uplift_server.core.listening import ANSWERS_KEPT_MAX, UNANSWERED_EVENTS_MAX, Answer
 from uplift_server.delivery.relay import STREAMS_MAX, Ending, Handed, SessionGone, Stream
-from uplift_server.store import listening
+from uplift_server.store import accounts, keys, listening
+from uplift_server.store.contract import Transaction
 from uplift_server.store.errors import Conflict, Unavailable
 from uplift_server.store.listening import ListenSession, StoredAnswer
 from uplift_server.store.records import Account
@@ -16,21 +17,20 @@ from .world import DAY, HOUR, SECOND, World
 
 
 async def session_of(world: World, account: Account | None = None) -> ListenSession:
-    session_id = world.fresh_id()
-    owner = account or world.account
-    return await world.database.write(
-        lambda c: listening.create(
-            c,
-            session_id=session_id,
-            account_seq=owner.seq,
-            key_id=b"k" * 16,
-            description="ana-laptop",
-            event_types=(),
-            since=None,
-            after_event=None,
-            now=world.clock.now,
-        )
-    )
+    session_id, key_id = world.fresh_id(), world.fresh_id()
+    owner, now = account or world.account, world.clock.now
+
+    def create(connection: Transaction) -> ListenSession:
+        keys.create(
+            connection, key_id=key_id, account_seq=owner.seq, name="ana", digest=key_id * 2, ends_with="1234",
+            scopes=frozenset(), now=now,
+        )  # fmt: skip
+        return listening.create(
+            connection, session_id=session_id, account_seq=owner.seq, key_id=key_id, description="ana-laptop",
+            event_types=(), since=None, after_event=None, now=now,
+        )  # fmt: skip
+
+    return await world.database.write(create)
 
 
 async def sessions(world: World) -> list[ListenSession]:
@@ -105,6 +105,43 @@ async def test_no_stream_begins_for_a_session_that_was_removed_meanwhile(tmp_pat
         assert relay.stream_of(session.id) is None
         assert relay.listened == {}
         assert await earlier.next() is None
+
+
+async def test_no_stream_begins_with_a_key_that_was_revoked_or_for_an_account_that_was_deleted_meanwhile(
+    tmp_path: Path,
+) -> None:
+    async with World(tmp_path) as world:
+        relay, other = world.engine.relay, await world.new_account()
+        session, of_other = await session_of(world), await session_of(world, other)
+        await world.database.write(lambda c: keys.revoke(c, world.account.seq, session.key_id, now=world.clock.now))
+        await world.database.write(lambda c: accounts.delete(c, other.id, now=world.clock.now))
+        for each in (session, of_other):
+            with pytest.raises(SessionGone):
+                await relay.connect(each, None)
+            assert relay.stream_of(each.id) is None
+
+
+async def test_what_was_read_when_a_stream_ended_is_not_handed_over(tmp_path: Path) -> None:
+    async with World(tmp_path) as world:
+        session, relay, database = await session_of(world), world.engine.relay, world.database
+        stream = await relay.connect(session, None)
+        assert stream is not None
+        [event] = await world.accept()
+
+        class Interrupted:
+            """The database; while it is read, the session's key is revoked."""
+
+            write = database.write
+
+            async def read(self, body: Any) -> Any:
+                found = await database.read(body)
+                relay.end_of_key(session.key_id)
+                return found
+
+        relay.database = Interrupted()  # type: ignore[assignment]
+        assert await stream.next() is None
+        assert stream.ending is Ending.REMOVED
+        assert stream.position < event.seq
 
 
 async def test_what_is_unanswered_is_bounded_and_its_place_is_where_the_first_unanswered_one_is(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
-from .harness import Api, Server, serving, wait_for
+from .harness import OPERATOR_KEY, Api, Server, serving, wait_for
 from .receiving import Receiver
 
 EVENTS = 300
@@ -271,6 +271,14 @@ def test_a_stream_ends_when_its_session_its_key_or_its_place_is_taken(server: Se
     (found,) = server.api().ok("GET", f"/v1/accounts/{account}/keys")["data"]
     server.api().ok("DELETE", f"/v1/accounts/{account}/keys/{found['id']}")
     assert code_of(listener) == 4004
+    doomed, _ = server.account("Lions")
+    api, key = developer(server, doomed)
+    own = Listener(server, key, api.ok("POST", "/v1/listen-sessions")["id"])
+    # An operator's key outlives the account it acts for.
+    session = server.api(account=doomed).ok("POST", "/v1/listen-sessions")["id"]
+    operators = Listener(server, OPERATOR_KEY, session)
+    server.api().ok("DELETE", f"/v1/accounts/{doomed}")
+    assert code_of(own) == code_of(operators) == 4004
     api, key = developer(server, account)
     listener = Listener(server, key, api.ok("POST", "/v1/listen-sessions")["id"])
     listener.socket.send("nonsense")

@@ -54,13 +54,13 @@ class Ending(Enum):
     REPLACED = "replaced"
     """The same session was connected to once more."""
     REMOVED = "removed"
-    """The session was ended, or its key revoked."""
+    """The session was ended, its key revoked, or its account deleted."""
     STOPPING = "stopping"
     """The server is about to stop: connect again."""
 
 
 class SessionGone(Exception):
-    """The session was removed before its stream began."""
+    """The session was removed before its stream began, or its key revoked, or its account deleted."""
 
 
 @dataclass(slots=True)
@@ -132,7 +132,8 @@ class Stream:
                 except Unavailable:
                     await relay.clock.wait(self._wake, UNAVAILABLE_WAIT_MS)
                     continue
-                if found:
+                # What ended it meanwhile may be that nobody may read this any more.
+                if found and self.ending is None:
                     return found
                 continue
             if not self._more:
@@ -231,8 +232,8 @@ class Relay:
         stream = self._begin(session, place)
         if stream is None:
             return None
-        # Whoever removes the session from now on ends this stream; that it was not removed before, the database tells.
-        # It tells those who remove what nobody uses that somebody does.
+        # Whoever removes the session from now on, or revokes its key, ends this stream; that nobody did so before, the
+        # database tells. It tells those who remove what nobody uses that somebody does.
         now = self.clock.now_ms()
         try:
             if not await self.database.write(lambda c: see(c, session, now=now)):
@@ -290,6 +291,11 @@ class Relay:
         for stream in self._streams.values():
             if stream.session.key_id == key_id:
                 stream.end(Ending.REMOVED)
+
+    def end_of_account(self, account_seq: int) -> None:
+        """An account was deleted: its streams end."""
+        for stream in self.listened.get(account_seq, ()):
+            stream.end(Ending.REMOVED)
 
     def stop(self) -> None:
         """End all streams; their other ends connect again."""

@@ -160,6 +160,7 @@ class Accounts:
             directory.drop_endpoint(endpoint_seq)
             self._means.engine.forget(endpoint_seq)
         directory.drop_account(deleted.account.seq)
+        self._means.engine.relay.end_of_account(deleted.account.seq)
 
     def _note(
         self, connection: Transaction, caller: Caller, action: str, account: Account, details: Mapping[str, object]

@@ -17,7 +17,7 @@ from uplift_server.store.records import Page, Stretch
 from uplift_server.store.schema import (
     accounts as accounts_table,
 )
-from uplift_server.store.schema import deliveries, events, listen_answers, listen_sessions
+from uplift_server.store.schema import api_keys, deliveries, events, listen_answers, listen_sessions
 
 WINDOW_EVENTS: Final = 20_000
 """How many of the account's events are looked at at a time for those that are wanted."""
@@ -178,9 +178,16 @@ def delete_unused(connection: Connection, session: ListenSession, *, before: int
 
 
 def see(connection: Connection, session: ListenSession, *, now: int) -> bool:
-    """Note that somebody connects to a session at an instant (Unix ms); whether it is there."""
+    """Note that somebody connects to a session at an instant (Unix ms); whether it is there.
+
+    It is not where its key was revoked, or its account deleted.
+    """
     own = sa.and_(listen_sessions.c.seq == session.seq, listen_sessions.c.id == session.id)
-    return bool(connection.execute(sa.update(listen_sessions).where(own).values(last_seen_at=now)).rowcount)
+    # The operator's key that the settings give is not stored.
+    revoked = sa.exists().where(api_keys.c.id == session.key_id, api_keys.c.revoked_at.is_not(None))
+    account = sa.exists().where(accounts_table.c.seq == session.account_seq, accounts_table.c.deleted_at.is_(None))
+    seen = connection.execute(sa.update(listen_sessions).where(own, ~revoked, account).values(last_seen_at=now))
+    return bool(seen.rowcount)
 
 
 def feed(

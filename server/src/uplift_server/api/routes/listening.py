@@ -136,6 +136,8 @@ async def _send(websocket: WebSocket, listening: Listening, stream: Stream) -> N
     await websocket.send_json({"kind": "ready", "session": ids.prefixed(ids.LISTEN_SESSION, stream.session.id)})
     while (batch := await stream.next()) is not None:
         for handed in batch:
+            if stream.ending is not None:
+                return
             await websocket.send_bytes(event_frame(_header(listening, stream, handed), handed.body))
 
 
