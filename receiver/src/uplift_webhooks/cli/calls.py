@@ -4,16 +4,17 @@ import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from typing import Any, Final
-from urllib.parse import quote
 
 from uplift_webhooks.api import ApiError, ApiUnreachable, Client
+from uplift_webhooks.api.pages import PAGE_ITEMS, items, pages
+from uplift_webhooks.api.pages import segment as part_of_path
 from uplift_webhooks.cli.errors import CliError, ExitCode
 from uplift_webhooks.cli.profiles import Access
 
 TIMEOUT_SECONDS: Final = 20.0
 """More than the 5 s in which the server answers everything."""
-PAGE_ITEMS: Final = 200
 SEARCHED_MAX: Final = 5000
 """How many of the newest items a beginning is looked for in."""
 _SHOWN_MAX: Final = 5
@@ -93,16 +94,9 @@ class Calls:
 
     def items(self, path: str, *, limit: int, **query: object) -> Iterator[dict[str, Any]]:
         """The first `limit` items of a list, over as many pages as that takes."""
-        cursor: str | None = None
-        left = limit
-        while left > 0:
-            page = self.get(path, **query, limit=min(left, PAGE_ITEMS), cursor=cursor)
-            yield from page["data"][:left]
-            left -= len(page["data"])
-            cursor = page.get("next_cursor")
-            # A page may be empty although more follow, where a filter passes over many others.
-            if cursor is None:
-                return
+        found = pages(self._client.request, path, {**query, "limit": min(limit, PAGE_ITEMS)})
+        with _told():
+            yield from islice(items(found), limit)
 
     def one(self, path: str, noun: str, prefix: str, text: str) -> dict[str, Any]:
         """The item of a list that a person means by a whole id, or a unique beginning of one. Raises CliError."""
@@ -136,14 +130,21 @@ class Calls:
         return found[0] if found else ""
 
     def _call(self, method: str, path: str, **what: Any) -> Any:
-        try:
+        with _told():
             return self._client.request(method, path, **what)
-        except ApiUnreachable as error:
-            raise CliError(
-                _lower(str(error)), "check --api-url or UPLIFT_API_URL, and that the server runs", ExitCode.TRY_LATER
-            ) from error
-        except ApiError as error:
-            raise _refused(error) from error
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Failures of the client as those of a command."""
+    try:
+        yield
+    except ApiUnreachable as error:
+        raise CliError(
+            _lower(str(error)), "check --api-url or UPLIFT_API_URL, and that the server runs", ExitCode.TRY_LATER
+        ) from error
+    except ApiError as error:
+        raise _refused(error) from error
 
 
 def _refused(error: ApiError) -> CallRefused:
@@ -191,8 +192,12 @@ def _words(message: str, names: dict[str, str]) -> str:
 
 
 def segment(text: str) -> str:
-    """A part of a path, whatever characters a person typed."""
-    return quote(text, safe="")
+    """A part of a path, whatever characters a person typed. Raises CliError for what is none."""
+    try:
+        return part_of_path(text)
+    except ValueError as error:
+        remedy = "give an id, a unique beginning of one, or a name"
+        raise CliError(f"{text!r} is no id or name", remedy, ExitCode.USAGE) from error
 
 
 def _lower(text: str) -> str:

@@ -1,10 +1,9 @@
 """`uplift listen`: a session at the server, and the developer's own server, for as long as the command runs."""
 
 import asyncio
-import platform
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from datetime import datetime, timezone
 from types import FrameType
 from typing import Annotated, Any, Final
@@ -17,6 +16,7 @@ from uplift_webhooks.cli.events import unknown_type
 from uplift_webhooks.cli.listening.handover import Handover, Printed
 from uplift_webhooks.cli.listening.listener import Expired, Listener, Timing
 from uplift_webhooks.cli.listening.local_server import LocalServer
+from uplift_webhooks.cli.listening.machine import machine_name
 from uplift_webhooks.cli.listening.mischief import Mischief
 from uplift_webhooks.cli.listening.stream import Address, Ended
 from uplift_webhooks.cli.listening.target import Target, read_target
@@ -28,7 +28,6 @@ LOCAL_TIMEOUT_SECONDS: Final = 15.0
 """What Uplift allows a receiver."""
 PATIENCE_SECONDS: Final = 30.0
 """How long an event waits for a local server that cannot be connected to."""
-_DESCRIPTION_CHARACTERS_MAX: Final = 200
 _SESSIONS: Final = "/v1/listen-sessions"
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
@@ -180,7 +179,7 @@ def _on_signals(act: Callable[[], object]) -> Iterator[None]:
 
 def _session(calls: Calls, types: list[str], start: str | None) -> dict[str, Any]:
     """Make a session. Raises CliError."""
-    body: dict[str, object] = {"description": _machine()}
+    body: dict[str, object] = {"description": machine_name()}
     if types:
         body["event_types"] = types
     if start is not None:
@@ -195,11 +194,6 @@ def _session(calls: Calls, types: list[str], start: str | None) -> dict[str, Any
             error.remedy = "give --since a duration such as 15m, an instant, or the id of an event"
         raise
     return made
-
-
-def _machine() -> str:
-    """By what others recognise the session."""
-    return "".join(c for c in platform.node() if c.isprintable())[:_DESCRIPTION_CHARACTERS_MAX]
 
 
 def _written(types: list[str], error: CallRefused) -> str:
@@ -222,8 +216,8 @@ def _explained(calls: Calls, made: dict[str, Any], ended: Ended) -> CliError:
 
 def _end(calls: Calls, made: dict[str, Any]) -> None:
     """End the session. One that stays because the server is away is removed by it within a day."""
-    with suppress(CliError):
-        Calls(calls.access, timeout_seconds=3).delete(f"{_SESSIONS}/{segment(made['id'])}")
+    with suppress(CliError), closing(Calls(calls.access, timeout_seconds=3)) as hasty:
+        hasty.delete(f"{_SESSIONS}/{segment(made['id'])}")
 
 
 def _option(name: str, read: Any, text: str | None) -> Any:

@@ -1,6 +1,5 @@
 """`uplift trigger`: an example of an event, to a listen session or to an endpoint, and what comes of it."""
 
-import platform
 import time
 from typing import Annotated, Any, Final
 
@@ -11,6 +10,7 @@ from uplift_webhooks.cli.endpoints import LOOK_SECONDS, TEST_SECONDS_MAX, send_t
 from uplift_webhooks.cli.errors import CliError, ExitCode
 from uplift_webhooks.cli.events import unknown_type
 from uplift_webhooks.cli.listening.handover import ONLY_PRINTED
+from uplift_webhooks.cli.listening.machine import machine_name
 from uplift_webhooks.cli.narration import DOUBT_HINT, SECRET_DOUBTED
 from uplift_webhooks.cli.session import Session, command
 
@@ -79,7 +79,7 @@ def _session(calls: Calls, text: str | None) -> dict[str, Any]:
     if not found:
         remedy = "start `uplift listen`, or name an endpoint with --endpoint"
         raise CliError("no listen session is connected", remedy, ExitCode.NOT_FOUND)
-    return next((each for each in found if each.get("description") == platform.node()), found[0])
+    return next((each for each in found if each.get("description") == machine_name()), found[0])
 
 
 def _answer(calls: Calls, session_id: str, event: str) -> dict[str, Any] | None:

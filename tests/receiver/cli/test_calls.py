@@ -1,0 +1,71 @@
+"""What commands ask the server: ids as parts of paths, lists, and sessions of this machine."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from tests.cli.fake_api import Asked, FakeApi, fake_api
+from tests.receiver.cli.test_program import run
+
+
+@pytest.fixture
+def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeApi]:
+    """A server that has nothing until a test says otherwise."""
+    with fake_api() as api:
+        monkeypatch.setenv("UPLIFT_API_URL", api.url)
+        monkeypatch.setenv("UPLIFT_API_KEY", "sk_1")
+        yield api
+
+
+@pytest.mark.parametrize("text", ["", ".", ".."])
+@pytest.mark.parametrize(
+    "command", [["events", "show"], ["deliveries", "resend"], ["endpoints", "pause"], ["trigger", "--session"]]
+)
+def test_what_would_name_another_path_is_refused_before_anybody_is_asked(
+    api: FakeApi, command: list[str], text: str
+) -> None:
+    result = run(*command, text)
+    assert (result.exit_code, api.asked) == (2, [])
+    assert result.stderr.startswith(f"Error: {text!r} is no id or name\n")
+    assert "Remedy: give an id, a unique beginning of one, or a name" in result.stderr
+
+
+def test_a_list_ends_where_the_server_says_so(api: FakeApi) -> None:
+    def page(asked: Asked) -> Any:
+        after = asked.query.get("cursor", "")
+        data = [] if after == "a" else [{"id": f"ep_{after}{number}", "url": "https://x"} for number in range(2)]
+        return {"data": data, "next_cursor": {"": "a", "a": "b", "b": "c"}[after], "has_more": after != "b"}
+
+    api.answers["GET /v1/endpoints"] = page
+    result = run("endpoints", "list", "--json", "--limit", "300")
+    assert result.stdout.count("ep_") == 4
+    assert [asked.query for asked in api.asked] == [
+        {"limit": "200"}, {"limit": "200", "cursor": "a"}, {"limit": "200", "cursor": "b"},
+    ]  # fmt: skip
+    assert run("endpoints", "list", "--json", "--limit", "1").stdout.count("ep_") == 1
+    assert api.asked[-1].query == {"limit": "1"}
+    assert len(api.asked) == 4
+
+
+def test_what_is_no_list_is_told_in_two_lines(api: FakeApi) -> None:
+    api.answers["GET /v1/endpoints"] = {"hello": 1}
+    result = run("endpoints", "list")
+    assert (result.exit_code, result.stderr.count("\n")) == (75, 2)
+    assert "no Uplift Webhooks server" in result.stderr
+
+
+def test_trigger_knows_the_session_that_listen_made_here(api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("platform.node", lambda: "ana\x07" + "x" * 250)
+    made: list[Any] = []
+
+    def create(asked: Asked) -> Any:
+        made.append({"id": "lsn_here", "secret": "whsec_x", "connected": True, **asked.body})
+        return made[0]
+
+    api.answers["POST /v1/listen-sessions"] = create
+    assert run("listen", "--print-secret").stdout == "whsec_x\n"
+    other = {"id": "lsn_there", "description": "bob", "connected": True}
+    api.answers["GET /v1/listen-sessions"] = {"data": [other, *made], "next_cursor": None}
+    api.answers["POST /v1/listen-sessions/lsn_here/test"] = {"event": "e", "answer": {"status_code": 200}}
+    result = run("trigger", "--json")
+    assert (result.exit_code, result.stderr) == (0, "")
