@@ -1,15 +1,23 @@
 """Streams to developers' machines over simulated days: what is kept of them, and for how long."""
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from uplift_server.core.listening import ANSWERS_KEPT_MAX, UNANSWERED_EVENTS_MAX, Answer
+from uplift_server.core.listening import (
+    ANSWERS_KEPT_MAX,
+    TESTS_AWAITED_MAX,
+    UNANSWERED_BYTES_MAX,
+    UNANSWERED_EVENTS_MAX,
+    Answer,
+)
 from uplift_server.delivery.relay import STREAMS_MAX, Ending, Handed, SessionGone, Stream
 from uplift_server.store import accounts, keys, listening
 from uplift_server.store.contract import Transaction
 from uplift_server.store.errors import Conflict, Unavailable
+from uplift_server.store.hot_records import Appended
 from uplift_server.store.listening import ListenSession, StoredAnswer
 from uplift_server.store.records import Account
 
@@ -166,6 +174,158 @@ async def test_what_is_unanswered_is_bounded_and_its_place_is_where_the_first_un
         again = await world.engine.relay.connect(found, None)
         assert again is not None
         assert [handed.place for handed in await taken(again, 71)] == [each.seq for each in stored[3:]]
+
+
+async def test_what_is_stored_while_a_stream_reads_is_not_waited_for(tmp_path: Path) -> None:
+    async with World(tmp_path) as world:
+        session, relay, database = await session_of(world), world.engine.relay, world.database
+        stream = await relay.connect(session, None)
+        assert stream is not None
+        stored: list[Appended] = []
+
+        class Interrupted:
+            """The database; an event is stored after it was first read, and before the stream knows what was found."""
+
+            write = database.write
+
+            async def read(self, body: Any) -> Any:
+                found = await database.read(body)
+                if not stored:
+                    stored.extend(await world.accept())
+                return found
+
+        relay.database = Interrupted()  # type: ignore[assignment]
+        began = world.clock.now
+        assert [handed.place for handed in await taken(stream, 1)] == [stored[0].seq]
+        assert world.clock.now == began
+
+
+async def test_a_stream_goes_on_reading_after_the_database_failed(tmp_path: Path) -> None:
+    async with World(tmp_path) as world:
+        session, relay, database = await session_of(world), world.engine.relay, world.database
+        stream = await relay.connect(session, None)
+        assert stream is not None
+        [event] = await world.accept()
+        failures = iter([Unavailable("the disk is full")])
+
+        class Failing:
+            """The database, which cannot be read once."""
+
+            write = database.write
+
+            async def read(self, body: Any) -> Any:
+                for failure in failures:
+                    raise failure
+                return await database.read(body)
+
+        relay.database = Failing()  # type: ignore[assignment]
+        taking = asyncio.ensure_future(taken(stream, 1))
+        await world.run_for(SECOND)
+        assert taking.done()
+        assert [handed.place for handed in taking.result()] == [event.seq]
+
+
+async def test_no_more_bytes_are_unanswered_than_may_be_but_for_the_last_event(tmp_path: Path) -> None:
+    async with World(tmp_path) as world:
+        session = await session_of(world)
+        stream = await world.engine.relay.connect(session, None)
+        assert stream is not None
+        stored = await world.accept(40, pad=250_000)
+        batch = await stream.next()
+        assert batch is not None
+        size = sum(len(handed.body) for handed in batch)
+        assert UNANSWERED_BYTES_MAX <= size < UNANSWERED_BYTES_MAX + len(batch[-1].body)
+        # An answer makes room for one more.
+        for handed in batch[:2]:
+            stream.answered(handed.place, Answer("", 200, 1, None, "", redelivered=False))
+        more = await stream.next()
+        assert more is not None
+        assert len(more) <= 2
+        for handed in [*batch[2:], *more]:
+            stream.answered(handed.place, Answer("", 200, 1, None, "", redelivered=False))
+        rest = await taken(stream, 40 - len(batch) - len(more))
+        assert [handed.place for handed in [*batch, *more, *rest]] == [each.seq for each in stored]
+
+
+async def test_tests_are_bounded_and_hold_up_no_event(tmp_path: Path) -> None:
+    async with World(tmp_path) as world:
+        session = await session_of(world)
+        stream = await world.engine.relay.connect(session, None)
+        assert stream is not None
+
+        def hand_test() -> "asyncio.Future[StoredAnswer] | None":
+            return stream.hand_test(world.fresh_id(), "a.b", world.clock.now, b"x" * 250_000)
+
+        # Nobody reads the stream: what nobody waits for any more is not sent.
+        for _ in range(20):
+            awaited = [hand_test() for _ in range(TESTS_AWAITED_MAX)]
+            assert hand_test() is None
+            for each in awaited:
+                assert each is not None
+                each.cancel()
+        last = hand_test()
+        assert last is not None
+        [sent] = await stream.next() or []
+        # Those that were sent are never answered; events come all the same.
+        for _ in range(2 * UNANSWERED_EVENTS_MAX):
+            unanswered = hand_test()
+            assert unanswered is not None
+            assert len(await stream.next() or ()) == 1
+            unanswered.cancel()
+        stored = await world.accept(UNANSWERED_EVENTS_MAX)
+        assert [handed.place for handed in await stream.next() or ()] == [each.seq for each in stored]
+        # An answer that was waited for all the time.
+        stream.answered(sent.place, Answer("", 201, 1, None, "", redelivered=False))
+        assert (await last).status_code == 201
+
+
+async def test_an_answer_to_a_test_comes_late_or_before_it_was_sent(tmp_path: Path) -> None:
+    async with World(tmp_path) as world:
+        session = await session_of(world)
+        stream = await world.engine.relay.connect(session, None)
+        assert stream is not None
+        given_up = stream.hand_test(world.fresh_id(), "a.b", world.clock.now, b"{}")
+        assert given_up is not None
+        [sent] = await stream.next() or []
+        given_up.cancel()
+        stream.answered(sent.place, Answer("", 401, 1, None, "", redelivered=False))
+        assert stream.hand_test(world.fresh_id(), "a.b", world.clock.now, b"{}") is not None
+        stream.answered(sent.place - 1, Answer("", 200, 1, None, "", redelivered=False))
+        [event] = await world.accept()
+        assert [handed.place for handed in await stream.next() or ()] == [event.seq]
+        await world.run_for(SECOND)
+        assert [answer.status_code for answer in await answers(world, session)] == [200, 401]
+
+
+async def test_a_stream_that_was_replaced_says_nothing_of_the_place_any_more(tmp_path: Path) -> None:
+    async with World(tmp_path) as world:
+        session, relay = await session_of(world), world.engine.relay
+        first = await relay.connect(session, None)
+        assert first is not None
+        stored = await world.accept(3)
+        batch = await first.next()
+        assert batch is not None
+        second = await relay.connect(session, None)
+        assert second is not None
+        await taken(second, 3)
+        await world.run_for(SECOND)
+        # Its connection ends late, and so does what came over it.
+        first.answered(batch[0].place, Answer("", 503, 1, None, "", redelivered=False))
+        relay.disconnect(first)
+        await world.run_for(SECOND)
+        (found,) = await sessions(world)
+        assert found.position == stored[2].seq
+        assert [answer.status_code for answer in await answers(world, session)] == [503, 200, 200, 200]
+
+
+async def test_all_sessions_that_nobody_uses_are_removed_at_once(tmp_path: Path) -> None:
+    async with World(tmp_path, scan_every_ms=HOUR) as world:
+        for _ in range(5):
+            account = await world.new_account()
+            for _ in range(50):
+                await session_of(world, account)
+        await world.run_for(DAY + 2 * HOUR - SECOND)
+        assert (await world.database.read(lambda c: listening.page(c, None, limit=500))).items == []
 
 
 async def test_the_newest_answers_are_kept(tmp_path: Path) -> None:

@@ -20,6 +20,11 @@ UNUSED_EXPIRES_AFTER_MS: Final = 24 * 3_600_000
 UNANSWERED_EVENTS_MAX: Final = 64
 """So many events may be on their way to a developer's machine, which answers each."""
 UNANSWERED_BYTES_MAX: Final = 4 * 1024 * 1024
+"""So many bytes of them, but for the last."""
+TESTS_AWAITED_MAX: Final = 10
+"""So many tests of one stream may be waited for."""
+TESTS_REMEMBERED_MAX: Final = 64
+"""Of so many tests an answer is taken that comes when nobody waits for it any more."""
 DESCRIPTION_CHARACTERS_MAX: Final = 200
 ANSWER_BODY_BYTES_MAX: Final = 1024
 """So much of what a local server answered is kept, as UTF-8."""

@@ -15,6 +15,8 @@ import structlog
 
 from uplift_server.core.catalog import WEBHOOK_CREATED
 from uplift_server.core.listening import (
+    TESTS_AWAITED_MAX,
+    TESTS_REMEMBERED_MAX,
     UNANSWERED_BYTES_MAX,
     UNANSWERED_EVENTS_MAX,
     UNUSED_EXPIRES_AFTER_MS,
@@ -63,15 +65,13 @@ class SessionGone(Exception):
     """The session was removed before its stream began, or its key revoked, or its account deleted."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Sent:
-    """An event, or a test, whose answer is awaited."""
+    """An event, or a test, that may be answered."""
 
     event_id: bytes
     type: str
     size: int
-    answered: "asyncio.Future[StoredAnswer] | None" = None
-    """Of a test: somebody waits for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +94,8 @@ class Stream:
         self.ending: Ending | None = None
         self.position = place
         """Every event up to this number was handed over and answered."""
+        self.superseded = False
+        """Another stream of the same session has begun, whose position counts instead."""
         self.answers: list[StoredAnswer] = []
         """Those not written yet."""
         self._relay = relay
@@ -102,7 +104,9 @@ class Stream:
         self._more = True
         self._unanswered: dict[int, _Sent] = {}
         self._unanswered_bytes = 0
-        self._tests: list[Handed] = []
+        self._tests: dict[int, tuple[_Sent, asyncio.Future[StoredAnswer]]] = {}
+        """The latest that are not answered; nobody waits any more for those whose future is done."""
+        self._tests_to_send: list[Handed] = []
         self._tests_made = 0
         self._wake = asyncio.Event()
 
@@ -122,13 +126,13 @@ class Stream:
         relay = self._relay
         while self.ending is None:
             self._wake.clear()
-            tests, self._tests = self._tests, []
-            if tests:
+            if tests := self._awaited_tests():
+                self._tests_to_send = []
                 return tests
-            room = UNANSWERED_EVENTS_MAX - len(self._unanswered)
-            if self._more and room > 0 and self._unanswered_bytes < UNANSWERED_BYTES_MAX:
+            has_room = len(self._unanswered) < UNANSWERED_EVENTS_MAX and self._unanswered_bytes < UNANSWERED_BYTES_MAX
+            if self._more and has_room:
                 try:
-                    found = await self._read(room)
+                    found = await self._read()
                 except Unavailable:
                     await relay.clock.wait(self._wake, UNAVAILABLE_WAIT_MS)
                     continue
@@ -145,23 +149,29 @@ class Stream:
 
     def hand_test(
         self, event_id: bytes, type_name: str, created_at: int, body: bytes
-    ) -> "asyncio.Future[StoredAnswer]":
-        """Send an event that only this stream gets; resolves with what came of it."""
+    ) -> "asyncio.Future[StoredAnswer] | None":
+        """Send an event that only this stream gets; resolves with what came of it.
+
+        Whoever waits no longer cancels that. None where as many are awaited as may be.
+        """
+        if sum(not answered.done() for _, answered in self._tests.values()) >= TESTS_AWAITED_MAX:
+            return None
+        if len(self._tests) >= TESTS_REMEMBERED_MAX:
+            del self._tests[next(each for each, (_, answered) in self._tests.items() if answered.done())]
         self._tests_made += 1
         place = -self._tests_made
         answered: asyncio.Future[StoredAnswer] = asyncio.get_running_loop().create_future()
-        self._unanswered[place] = _Sent(event_id, type_name, len(body), answered)
-        self._unanswered_bytes += len(body)
-        self._tests.append(Handed(place, event_id, type_name, created_at, body))
+        self._tests[place] = _Sent(event_id, type_name, len(body)), answered
+        self._tests_to_send = [*self._awaited_tests(), Handed(place, event_id, type_name, created_at, body)]
         self._wake.set()
         return answered
 
     def answered(self, place: int, answer: Answer) -> None:
         """The other end has handed an event to a local server, or tried to; what is not awaited is ignored."""
-        sent = self._unanswered.pop(place, None)
+        test = self._tests.pop(place, None)
+        sent = self._unanswered.pop(place, None) if test is None else test[0]
         if sent is None:
             return
-        self._unanswered_bytes -= sent.size
         stored = StoredAnswer(
             event_id=sent.event_id,
             type=sent.type,
@@ -173,14 +183,20 @@ class Stream:
             redelivered=answer.redelivered,
         )
         self.answers.append(stored)
-        if sent.answered is not None and not sent.answered.done():
-            sent.answered.set_result(stored)
-        open_places = [each for each in self._unanswered if each > 0]
-        self.position = min(open_places) - 1 if open_places else self._read_through
+        if test is None:
+            self._unanswered_bytes -= sent.size
+            self.position = min(self._unanswered) - 1 if self._unanswered else self._read_through
+        elif not test[1].done():
+            test[1].set_result(stored)
         self._relay.note_progress(self)
         self._wake.set()
 
-    async def _read(self, room: int) -> list[Handed]:
+    def _awaited_tests(self) -> list[Handed]:
+        """What is still to be sent of tests: not those that nobody waits for any more."""
+        awaited = {place for place, (_, answered) in self._tests.items() if not answered.done()}
+        return [each for each in self._tests_to_send if each.place in awaited]
+
+    async def _read(self) -> list[Handed]:
         directory = self._relay.directory
         wanted = {
             each.seq: each.name
@@ -188,10 +204,24 @@ class Stream:
             if each.name != WEBHOOK_CREATED and self._subscription.wants(each.name)
         }
         now = self._relay.clock.now_ms()
-        stretch = await self._relay.database.read(
-            lambda c: feed(c, self.session.account_seq, list(wanted), after=self._read_through, limit=room, now=now)
-        )
-        self._more = stretch.more
+        # What is told while it is read may have been stored too late to be found.
+        self._more = False
+        try:
+            stretch = await self._relay.database.read(
+                lambda c: feed(
+                    c,
+                    self.session.account_seq,
+                    list(wanted),
+                    after=self._read_through,
+                    limit=UNANSWERED_EVENTS_MAX - len(self._unanswered),
+                    body_bytes_max=UNANSWERED_BYTES_MAX - self._unanswered_bytes,
+                    now=now,
+                )
+            )
+        except BaseException:
+            self._more = True
+            raise
+        self._more |= stretch.more
         self._read_through = stretch.key[0]
         if not self._unanswered and not stretch.items:
             self.position = self._read_through
@@ -201,7 +231,7 @@ class Stream:
         return [_handed(event, wanted[event.type_seq]) for event in stretch.items]
 
 
-_Progress = tuple[Stream, int, list[StoredAnswer]]
+_Progress = tuple[Stream, int | None, list[StoredAnswer]]
 """How far a stream has come, and what was answered since that was last written."""
 
 
@@ -247,11 +277,13 @@ class Relay:
         earlier = self._streams.get(session.id)
         if earlier is None and len(self._streams) >= STREAMS_MAX:
             return None
-        unwritten = [each.position for each in self._progressed if each.session.id == session.id]
-        known = max(session.position, *unwritten, 0 if earlier is None else earlier.position)
         if earlier is not None:
             self.disconnect(earlier)
             earlier.end(Ending.REPLACED)
+        unwritten = [each for each in self._progressed if each.session.id == session.id and not each.superseded]
+        known = max([session.position, *(each.position for each in unwritten)])
+        for each in unwritten:
+            each.superseded = True
         stream = Stream(self, session, known if place is None else place)
         if self._stopping:
             stream.end(Ending.STOPPING)
@@ -316,7 +348,7 @@ class Relay:
                 await self.save()
                 if self.clock.now_ms() - cleaned_at >= CLEAN_EVERY_MS:
                     cleaned_at = self.clock.now_ms()
-                    await self._clean()
+                    await self._clean(stopping)
             except Unavailable:
                 await self.clock.wait(stopping, UNAVAILABLE_WAIT_MS)
 
@@ -326,7 +358,7 @@ class Relay:
         self._progressed.clear()
         if not streams:
             return
-        taken = [(stream, stream.position, stream.answers) for stream in streams]
+        taken = [(stream, None if stream.superseded else stream.position, stream.answers) for stream in streams]
         for stream in streams:
             stream.answers = []
         now = self.clock.now_ms()
@@ -340,25 +372,28 @@ class Relay:
             except Unavailable:
                 for stream, _, answers in reversed([*batch, *chain.from_iterable(batches)]):
                     stream.answers = answers + stream.answers
-                    self._progressed[stream] = None
+                    self.note_progress(stream)
                 raise
             except Exception as error:
                 # Whatever it is that the store does not take, it must not end the loop of everybody's streams.
                 _log.error("the progress of listen sessions could not be written", count=len(batch), exc_info=error)
                 batches += _parts(batch)
 
-    async def _clean(self) -> None:
+    async def _clean(self, stopping: asyncio.Event) -> None:
         """Remove sessions that nobody has used for long; those with a stream are in use."""
         for stream in self._streams.values():
             self._progressed[stream] = None
         await self.save()
         before = self.clock.now_ms() - UNUSED_EXPIRES_AFTER_MS
-        found = await self.database.read(lambda c: unused(c, before=before, limit=CLEAN_BITE))
-        for session in found:
-            # B023: it is run before the next turn.
-            removed = await self.database.write(lambda c: delete_unused(c, session, before=before))  # noqa: B023
-            if removed:
-                self.end(session.id)
+        found_all = False
+        while not (found_all or stopping.is_set()):
+            found = await self.database.read(lambda c: unused(c, before=before, limit=CLEAN_BITE))
+            found_all = len(found) < CLEAN_BITE
+            for session in found:
+                # B023: it is run before the next turn.
+                removed = await self.database.write(lambda c: delete_unused(c, session, before=before))  # noqa: B023
+                if removed:
+                    self.end(session.id)
 
 
 def _parts(batch: list[_Progress]) -> list[list[_Progress]]:

@@ -7,7 +7,13 @@ from typing import Final
 
 from uplift_server.core import envelope, ids, trials
 from uplift_server.core.instants import parse_instant
-from uplift_server.core.listening import UNUSED_EXPIRES_AFTER_MS, Answer, check_description, secret_of
+from uplift_server.core.listening import (
+    TESTS_AWAITED_MAX,
+    UNUSED_EXPIRES_AFTER_MS,
+    Answer,
+    check_description,
+    secret_of,
+)
 from uplift_server.core.problems import Problem
 from uplift_server.core.scopes import Scope
 from uplift_server.core.subscriptions import Subscription, pattern_problems
@@ -156,7 +162,8 @@ class Listening:
     ) -> Tested:
         """Send an event to one connected session alone, and wait a while for what comes of it.
 
-        It is not stored. Raises NotFound, Invalid, and Conflict where nobody is connected.
+        It is not stored. Raises NotFound, Invalid, and Conflict where nobody is connected or too many tests are
+        waited for.
         """
         caller.require(Scope.LISTEN)
         found = await self._find(caller, session)
@@ -177,8 +184,13 @@ class Listening:
         data = trials.data_of(event_type.record.example)
         body = envelope.build(ids.uuid_text(event_id), event_type.name, event_type.record.api_version, now, data)
         answered = stream.hand_test(event_id, event_type.name, now, body)
+        if answered is None:
+            raise errors.Conflict(
+                f"{TESTS_AWAITED_MAX} examples wait for this session's answers already. Look whether `uplift listen`"
+                " still answers, then try again in a few seconds."
+            )
         try:
-            answer = await asyncio.wait_for(asyncio.shield(answered), TEST_WAIT_S)
+            answer = await asyncio.wait_for(answered, TEST_WAIT_S)
         except TimeoutError:
             answer = None
         return Tested(event_id, event_type.name, answer)

@@ -191,11 +191,19 @@ def see(connection: Connection, session: ListenSession, *, now: int) -> bool:
 
 
 def feed(
-    connection: Connection, account_seq: int, type_seqs: Sequence[int], *, after: int, limit: int, now: int
+    connection: Connection,
+    account_seq: int,
+    type_seqs: Sequence[int],
+    *,
+    after: int,
+    limit: int,
+    body_bytes_max: int,
+    now: int,
 ) -> Stretch[Fed]:
     """The account's next events of these types behind a number, in the order of acceptance.
 
-    Without those that have expired and the tests of endpoints, which are nobody else's.
+    Without those that have expired and the tests of endpoints, which are nobody else's. The last one's body may exceed
+    the bytes.
     """
     newest = connection.scalar(sa.select(sa.func.max(events.c.seq)).where(events.c.account_seq == account_seq)) or 0
     if newest <= after:
@@ -222,17 +230,24 @@ def feed(
         .order_by(events.c.seq)
         .limit(limit)
     )
-    found = [Fed(*row) for row in connection.execute(query)]
-    if len(found) == limit:
+    found: list[Fed] = []
+    body_bytes = 0
+    for row in connection.execute(query):
+        found.append(Fed(*row))
+        body_bytes += len(row.body)
+        if body_bytes >= body_bytes_max:
+            break
+    if len(found) == limit or body_bytes >= body_bytes_max:
         return Stretch(found, (found[-1].seq,), more=True)
     return Stretch(found, (high,), more=high < newest)
 
 
 def save_progress(
-    connection: Connection, progress: Sequence[tuple[ListenSession, int, Sequence[StoredAnswer]]], *, now: int
+    connection: Connection, progress: Sequence[tuple[ListenSession, int | None, Sequence[StoredAnswer]]], *, now: int
 ) -> None:
     """Remember how far sessions have come, and what was answered to them; the oldest answers make room.
 
+    Without a position only the answers are new.
     What is known of a session that was removed meanwhile is forgotten: the next one may have its number already.
     """
     for session, position, answers in progress:
@@ -240,7 +255,7 @@ def save_progress(
         known = connection.execute(
             sa.update(listen_sessions)
             .where(listen_sessions.c.seq == session_seq, listen_sessions.c.id == session.id)
-            .values(position=position, last_seen_at=now)
+            .values(last_seen_at=now, **({} if position is None else {"position": position}))
         )
         if not answers or not known.rowcount:
             continue
