@@ -4,8 +4,9 @@ import asyncio
 from contextlib import suppress
 from typing import Annotated, Final
 
+import structlog
 from fastapi import APIRouter, Depends, WebSocket
-from starlette.websockets import WebSocketDisconnect
+from starlette.websockets import WebSocketDisconnect, WebSocketState
 
 from uplift_server.api.bodies import ListenSessionNew, ListenTestNew, Paging
 from uplift_server.api.listen_rendering import listen_answer_view, listen_session_view, listen_test_view
@@ -27,6 +28,9 @@ router = APIRouter(tags=["Listen sessions"])
 CLOSE_CODES: Final = {Ending.REPLACED: 4009, Ending.REMOVED: 4004, Ending.STOPPING: 1012}
 """4004: do not come back. 4009: somebody else has the session. 1012: connect again."""
 NOT_AN_ANSWER: Final = 4000
+UNFORESEEN: Final = 1011
+
+_log = structlog.get_logger("uplift.api")
 
 
 @router.post("/v1/listen-sessions", status_code=201, summary="Make a listen session", response_model_exclude_unset=True)
@@ -126,8 +130,21 @@ async def _exchange(websocket: WebSocket, listening: Listening, stream: Stream) 
     finally:
         for task in (receiving, sending):
             task.cancel()
-        await asyncio.gather(receiving, sending, return_exceptions=True)
-    if stream.ending is not None:
+        outcomes = await asyncio.gather(receiving, sending, return_exceptions=True)
+    # To a connection that is over, Starlette sends nothing more, and raises RuntimeError.
+    over = WebSocketState.DISCONNECTED in {websocket.client_state, websocket.application_state}
+    expected = (asyncio.CancelledError, WebSocketDisconnect, *((RuntimeError,) if over else ()))
+    failures = [each for each in outcomes if each is not None and not isinstance(each, expected)]
+    for failure in failures:
+        _log.error(
+            "a stream to a developer's machine ended with an unforeseen error",
+            session=ids.prefixed(ids.LISTEN_SESSION, stream.session.id),
+            exc_info=failure,
+        )
+    if failures:
+        with suppress(RuntimeError, WebSocketDisconnect):
+            await websocket.close(UNFORESEEN, "an unforeseen error; connect again")
+    elif stream.ending is not None:
         with suppress(RuntimeError, WebSocketDisconnect):
             await websocket.close(CLOSE_CODES[stream.ending], stream.ending.value)
 

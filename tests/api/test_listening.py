@@ -1,0 +1,74 @@
+"""Listen sessions over HTTP and over websockets, with what a real server seldom meets."""
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import ClientConnection, connect
+
+from uplift_server.core.listening import TESTS_AWAITED_MAX
+
+
+def connected(server: Any, owner: Any, session: str) -> ClientConnection:
+    """A developer's machine, to which the server has said that it is ready."""
+    url = f"ws://127.0.0.1:{server.pool.port}/v1/listen-sessions/{session}/stream"
+    socket: ClientConnection = connect(
+        url, additional_headers={"authorization": f"Bearer {owner.key}"}, proxy=None
+    ).__enter__()
+    assert json.loads(socket.recv(timeout=5))["kind"] == "ready"
+    return socket
+
+
+def test_a_stream_that_ends_with_an_unforeseen_error_says_so_and_logs_it(
+    server: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """1011, without detail; the traceback is in the log only."""
+    owner = server.owner(server.account())
+    session = owner.post("/v1/listen-sessions").json["id"]
+
+    async def fail(_body: Any) -> Any:
+        raise ZeroDivisionError("a secret detail")
+
+    relay = server.services.means.engine.relay
+    with monkeypatch.context() as patched:
+        patched.setattr(relay, "database", type("Failing", (), {"read": fail, "write": relay.database.write}))
+        socket = connected(server, owner, session)
+        with pytest.raises(ConnectionClosed) as closed:
+            socket.recv(timeout=5)
+    assert closed.value.rcvd is not None
+    assert closed.value.rcvd.code == 1011
+    assert "secret" not in closed.value.rcvd.reason
+    told = capsys.readouterr().out
+    assert "secret detail" in told
+    assert session in told
+
+
+def test_a_stream_that_its_machine_ends_is_no_error_of_ours(server: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    owner = server.owner(server.account())
+    session = owner.post("/v1/listen-sessions").json["id"]
+    connected(server, owner, session).close()
+    abrupt = connected(server, owner, session)
+    abrupt.socket.close()
+    wrong = connected(server, owner, session)
+    wrong.send("nonsense")
+    with pytest.raises(ConnectionClosed):
+        wrong.recv(timeout=5)
+    assert "unforeseen" not in "".join(capsys.readouterr())
+
+
+def test_tests_too_many_at_once_are_refused_in_words(server: Any) -> None:
+    """Those that nobody answers are given up, and make room."""
+    owner = server.owner(server.account())
+    session = owner.post("/v1/listen-sessions").json["id"]
+    socket = connected(server, owner, session)
+    with ThreadPoolExecutor(TESTS_AWAITED_MAX + 2) as pool:
+        answers = list(
+            pool.map(lambda _: owner.post(f"/v1/listen-sessions/{session}/test"), range(TESTS_AWAITED_MAX + 2))
+        )
+    assert sorted(answer.status for answer in answers) == [200] * TESTS_AWAITED_MAX + [409, 409]
+    refused = next(answer for answer in answers if answer.status == 409)
+    assert (refused.code, "uplift listen" in refused.json["detail"]) == ("conflict", True)
+    assert owner.post(f"/v1/listen-sessions/{session}/test").status == 200
+    socket.close()
