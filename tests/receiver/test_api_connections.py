@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import trustme
+from tests.cli.fake_api import fake_api
 
 from uplift_webhooks.api import ApiUnreachable, Client, connections
 
@@ -253,3 +254,28 @@ def test_a_proxy_that_cannot_be_used_is_refused(monkeypatch: pytest.MonkeyPatch,
     with pytest.raises(ValueError, match="proxy's address") as caught:
         Client("https://api.example")
     assert "hidden" not in str(caught.value)
+
+
+def test_an_address_from_the_environment_is_called_by_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UPLIFT_API_URL", "nonsense")
+    monkeypatch.setenv("UPLIFT_API_KEY", "sk_1")
+    with pytest.raises(ValueError, match="UPLIFT_API_URL must begin with"):
+        Client()
+    monkeypatch.setenv("UPLIFT_API_KEY", "sk 1")
+    with pytest.raises(ValueError, match="UPLIFT_API_KEY must be"):
+        Client()
+
+
+def test_the_version_at_an_addresss_end_is_left_out(api: ScriptedApi) -> None:
+    api.script = [answer({})]
+    with Client(f"{api.url}/v1", "sk_1") as client:
+        client.request("GET", "/v1/x")
+    assert api.asked[0].target == "/v1/x"
+
+
+def test_tls_to_a_port_without_it_is_called_so() -> None:
+    with fake_api() as plain:
+        url = plain.url.replace("http:", "https:")
+        with Client(url, "sk_1", retries=0) as client, pytest.raises(ApiUnreachable) as caught:
+            client.request("GET", "/v1/x")
+    assert str(caught.value) == f"{url} is https on an http port: no TLS is spoken there."

@@ -33,9 +33,9 @@ def home(tmp_path: Path) -> dict[str, str]:
     [
         (Asked(), {}, ("https://default.example", "sk_default")),
         (Asked(), ENVIRONMENT, ("https://environment.example", "sk_environment")),
-        (Asked(), {"UPLIFT_PROFILE": "staging"}, ("https://staging.example/", "sk_staging")),
+        (Asked(), {"UPLIFT_PROFILE": "staging"}, ("https://staging.example", "sk_staging")),
         (Asked(), {"UPLIFT_PROFILE": "staging", **ENVIRONMENT}, ("https://environment.example", "sk_environment")),
-        (Asked(profile="staging"), ENVIRONMENT, ("https://staging.example/", "sk_staging")),
+        (Asked(profile="staging"), ENVIRONMENT, ("https://staging.example", "sk_staging")),
         (Asked(api_url="https://option.example"), ENVIRONMENT, ("https://option.example", "sk_environment")),
         (Asked("https://o.example", "sk_o", "staging"), ENVIRONMENT, ("https://o.example", "sk_o")),
         (
@@ -113,3 +113,19 @@ def test_a_file_that_cannot_be_read(home: dict[str, str]) -> None:
     (Path(home["XDG_CONFIG_HOME"]) / "uplift/config.toml").write_bytes(b"\xff")
     with pytest.raises(CliError, match="it is not UTF-8"):
         find_access(Asked(), home)
+
+
+@pytest.mark.parametrize("end", ["/v1", "/v1/", "/", ""])
+def test_the_version_at_the_end_of_an_address_is_left_out(home: dict[str, str], end: str) -> None:
+    environ = {**home, **ENVIRONMENT, "UPLIFT_API_URL": f"https://x.example/uplift{end}"}
+    assert find_access(Asked(), environ).api_url == "https://x.example/uplift"
+
+
+def test_it_is_known_where_address_and_key_were_found(home: dict[str, str]) -> None:
+    found = find_access(Asked(api_url="https://a.example"), {**home, **ENVIRONMENT})
+    assert (found.url_origin, found.key_origin) == ("--api-url", "UPLIFT_API_KEY")
+    found = find_access(Asked(profile="staging"), {**home, **ENVIRONMENT})
+    assert (found.url_origin, found.key_origin) == (
+        "api_url of the profile 'staging'",
+        "api_key of the profile 'staging'",
+    )

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import typer
+from tests.cli.fake_api import fake_api
 from typer.testing import CliRunner, Result
 
 from uplift_webhooks import __version__, cli
@@ -184,3 +185,50 @@ def test_without_a_secret_nothing_is_signed(tmp_path: Path) -> None:
     (tmp_path / "body.json").write_bytes(b"{}")
     for arguments in (["sign", "body.json"], ["verify", "body.json", "-H", "a: b"]):
         assert run(*arguments).exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("url", "key", "fault"),
+    [
+        ("nonsense", "sk_1", "UPLIFT_API_URL"),
+        ("https://u:p@x.example", "sk_1", "UPLIFT_API_URL"),
+        ("https://x.example", "sk 1", "UPLIFT_API_KEY"),
+    ],
+)
+def test_what_cannot_be_used_is_named_with_its_variable(url: str, key: str, fault: str) -> None:
+    result = run("events", UPLIFT_API_URL=url, UPLIFT_API_KEY=key)
+    assert (result.exit_code, result.stderr.splitlines()[1]) == (2, f"Remedy: correct {fault}")
+
+
+def test_a_proxy_that_cannot_be_used_is_named_too() -> None:
+    environ = {
+        "UPLIFT_API_URL": "https://x.example",
+        "UPLIFT_API_KEY": "sk_1",
+        "HTTPS_PROXY": "ftp://y",
+        "NO_PROXY": "",
+    }
+    assert "HTTPS_PROXY" in run("events", **environ).stderr.splitlines()[1]
+
+
+@pytest.mark.parametrize("answer", [(404, b"<html>", {}), (200, b"<html>", {}), (405, {"error": "no"}, {})])
+def test_another_server_is_told_from_a_refusal(answer: Any) -> None:
+    with fake_api() as api:
+        api.answers["GET /v1/events"] = answer
+        result = run("events", "--api-url", api.url, UPLIFT_API_KEY="sk_1")
+    assert result.exit_code == 2
+    cause, remedy = result.stderr.splitlines()
+    assert f"what answers at {api.url} is no Uplift Webhooks server" in cause
+    assert remedy == "Remedy: correct --api-url"
+
+
+def test_https_on_an_http_port_is_called_so() -> None:
+    with fake_api() as api:
+        result = run("events", UPLIFT_API_URL=api.url.replace("http:", "https:"), UPLIFT_API_KEY="sk_1")
+    assert (result.exit_code, "is https on an http port" in result.stderr) == (2, True)
+    assert "correct UPLIFT_API_URL" in result.stderr
+
+
+def test_an_address_with_the_version_works() -> None:
+    with fake_api() as api:
+        api.answers["GET /v1/events"] = {"data": []}
+        assert run("events", UPLIFT_API_URL=f"{api.url}/v1/", UPLIFT_API_KEY="sk_1").exit_code == 0

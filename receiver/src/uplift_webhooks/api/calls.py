@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from inspect import Signature, signature
 from typing import Any, Concatenate, Final, Generic, ParamSpec, TypeVar, cast, get_args, overload
 
-from uplift_webhooks.api.failures import ApiUnreachable
+from uplift_webhooks.api.failures import ApiMisaddressed
 from uplift_webhooks.api.pages import JsonObject, Page, Request, items, page_of, pages
 
 
@@ -35,7 +35,7 @@ class Call(Generic[R_co]):
     method: str
     path: str
     read: Callable[[str, object], R_co]
-    """From the path and the answer's JSON to the result. Raises ApiUnreachable."""
+    """From the path and the answer's JSON to the result. Raises ApiMisaddressed."""
     query: Mapping[str, object] = field(default_factory=dict)
     """Those that are None are left out."""
     body: JsonObject | None = None
@@ -184,4 +184,4 @@ def texts(listed: Iterable[str] | None) -> list[str] | None:
 def _object(path: str, answer: object) -> JsonObject:
     if isinstance(answer, dict):
         return cast("JsonObject", answer)
-    raise ApiUnreachable(f"What answered for {path} is no Uplift Webhooks server: it gave no object.")
+    raise ApiMisaddressed(f"What answered for {path} is no Uplift Webhooks server: it gave no object.")

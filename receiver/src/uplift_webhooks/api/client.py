@@ -16,7 +16,7 @@ from uplift_webhooks import __version__
 from uplift_webhooks.api.calls import Blocking
 from uplift_webhooks.api.connections import Answer, Connections
 from uplift_webhooks.api.everything import Everything
-from uplift_webhooks.api.failures import ApiError, ApiFailure, ApiUnreachable, FieldError
+from uplift_webhooks.api.failures import ApiError, ApiFailure, ApiMisaddressed, FieldError
 from uplift_webhooks.api.pages import Instant
 from uplift_webhooks.api.reconciliation import Reconciliation
 
@@ -47,6 +47,8 @@ class Client(Everything[Blocking]):
     ) -> None:
         """Take the server's address and the key; None reads `UPLIFT_API_URL` and `UPLIFT_API_KEY`.
 
+        An address that ends with `/v1`, with which all paths begin, is taken for the one before that.
+
         `account` is the id of the account that an operator's key acts for. `timeout_seconds` bounds each wait for the
         server and the reading of its answer. `retries` is how often a call is made again: reading, where no answer
         came; whatever it is, where the server answers 429 or 503 and says after how long to ask again (if that is no
@@ -66,11 +68,15 @@ class Client(Everything[Blocking]):
         key = os.environ.get(KEY_VARIABLE, "").strip() if api_key is None else api_key
         self._headers: Final = {"accept": "application/json", "user-agent": f"uplift-webhooks/{__version__}"}
         if key:
-            self._headers["authorization"] = f"Bearer {_for_header(key, 'api_key')}"
+            self._headers["authorization"] = (
+                f"Bearer {_for_header(key, KEY_VARIABLE if api_key is None else 'api_key')}"
+            )
         if account is not None:
             self._headers["uplift-account"] = _for_header(account, "account")
         self._retries: Final = retries
-        self._connections: Final = Connections(url, timeout_seconds)
+        self._connections: Final = Connections(
+            url, timeout_seconds, called=URL_VARIABLE if api_url is None else "The API's address"
+        )
         super().__init__(self.request, Blocking)
 
     def __enter__(self) -> "Client":
@@ -149,7 +155,7 @@ class Client(Everything[Blocking]):
         except (ValueError, RecursionError):
             value = None
             if 200 <= answer.status < 300:
-                raise ApiUnreachable(
+                raise ApiMisaddressed(
                     f"What answers at {self._connections.url} is no Uplift Webhooks server: it does not speak JSON."
                 ) from None
         if not 200 <= answer.status < 300:

@@ -14,7 +14,7 @@ from ipaddress import ip_address
 from typing import Final
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from uplift_webhooks.api.failures import ApiUnreachable
+from uplift_webhooks.api.failures import ApiMisaddressed, ApiUnreachable
 
 IDLE_MAX: Final = 8
 """Connections kept for later calls; as many calls at a time need no new one."""
@@ -23,6 +23,8 @@ ANSWER_BYTES_MAX: Final = 16 * 1024 * 1024
 _PIECE_BYTES: Final = 65_536
 _LOST: Final = (http.client.RemoteDisconnected, ConnectionResetError, ConnectionAbortedError, BrokenPipeError)
 """How a kept connection ends that the server closed while nobody looked."""
+_NO_TLS: Final = frozenset({"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST"})
+"""What versions of OpenSSL make of an answer in plain HTTP."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,19 +39,22 @@ class Answer:
 class Connections:
     """A few connections to one server. May be shared between threads: a connection serves one exchange at a time."""
 
-    def __init__(self, url: str, timeout_seconds: float) -> None:
+    def __init__(self, url: str, timeout_seconds: float, *, called: str = "The API's address") -> None:
         """Read where to connect to, and through which proxy (`HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`, `NO_PROXY`).
+
+        `called` names the address in errors.
 
         Raises:
             ValueError: `url` is not an http or https address, or the proxy's is not an http one. Neither is quoted, as
                 they may hold a password.
         """
-        parts = _split(url, "The API's address")
+        url = without_version(url)
+        parts = _split(url, called)
         if parts.scheme not in {"http", "https"} or not parts.hostname:
-            raise ValueError("The API's address must begin with https:// or http:// and name a host.")
+            raise ValueError(f"{called} must begin with https:// or http:// and name a host.")
         if "@" in parts.netloc or parts.query or parts.fragment:
-            raise ValueError("The API's address may have neither a password, nor a query, nor a fragment.")
-        self.url: Final = url.rstrip("/")
+            raise ValueError(f"{called} may have neither a password, nor a query, nor a fragment.")
+        self.url: Final = url
         self._host: Final = parts.hostname
         self._port: Final = parts.port or (443 if parts.scheme == "https" else 80)
         self._timeout_seconds: Final = timeout_seconds
@@ -66,7 +71,7 @@ class Connections:
         A kept connection that turns out to have been closed is replaced by a new one, once.
 
         Raises:
-            ApiUnreachable: no whole answer came.
+            ApiUnreachable: no whole answer came; ApiMisaddressed where what answers speaks no TLS.
         """
         deadline = time.monotonic() + self._timeout_seconds
         while True:
@@ -78,6 +83,8 @@ class Connections:
                 connection.close()
                 if reused and isinstance(error, _LOST):
                     continue
+                if isinstance(error, ssl.SSLError) and error.reason in _NO_TLS:
+                    raise ApiMisaddressed(f"{self.url} is https on an http port: no TLS is spoken there.") from error
                 reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
                 raise ApiUnreachable(f"{self.url} does not answer: {reason}.") from error
             except BaseException:
@@ -180,6 +187,11 @@ def proxy_to(server: SplitResult) -> Proxy | None:
         credentials = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
         headers["proxy-authorization"] = f"Basic {base64.b64encode(credentials.encode()).decode()}"
     return Proxy(parts.hostname, parts.port or 80, url, headers)
+
+
+def without_version(url: str) -> str:
+    """An address without the `/v1` with which all paths begin, and which some write at its end."""
+    return url.rstrip("/").removesuffix("/v1").rstrip("/")
 
 
 def _split(url: str, what: str) -> SplitResult:

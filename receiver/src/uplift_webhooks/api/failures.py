@@ -62,3 +62,7 @@ class ApiUnreachable(ApiFailure):
     Whether the server did what it was asked is not known. Reading can be repeated, and so can a POST with the same
     `idempotency_key`.
     """
+
+
+class ApiMisaddressed(ApiUnreachable):
+    """What answers there is something else than a server of Uplift Webhooks. Trying again does not help."""

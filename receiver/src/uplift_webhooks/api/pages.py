@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any, Final, Protocol
 from urllib.parse import quote
 
-from uplift_webhooks.api.failures import ApiUnreachable
+from uplift_webhooks.api.failures import ApiMisaddressed
 
 JsonObject = dict[str, Any]
 """An object of the API, with the fields that docs/api.md gives it."""
@@ -44,9 +44,9 @@ class Page:
 
 
 def page_of(path: str, answer: object) -> Page:
-    """One page, from the answer to a GET of its path. Raises ApiUnreachable."""
+    """One page, from the answer to a GET of its path. Raises ApiMisaddressed."""
     if not isinstance(answer, dict) or not isinstance(answer.get("data"), list):
-        raise ApiUnreachable(f"What answered GET {path} is no Uplift Webhooks server: it gave no list.")
+        raise ApiMisaddressed(f"What answered GET {path} is no Uplift Webhooks server: it gave no list.")
     cursor = answer.get("next_cursor")
     return Page(answer["data"], cursor, bool(answer.get("has_more", cursor is not None)))
 

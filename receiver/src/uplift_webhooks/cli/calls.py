@@ -8,6 +8,7 @@ from itertools import islice
 from typing import Any, Final
 
 from uplift_webhooks.api import ApiError, ApiUnreachable, Client
+from uplift_webhooks.api.failures import ApiMisaddressed
 from uplift_webhooks.api.pages import PAGE_ITEMS, items, pages
 from uplift_webhooks.api.pages import segment as part_of_path
 from uplift_webhooks.cli.errors import CliError, ExitCode
@@ -73,7 +74,7 @@ class Calls:
             self._client = Client(access.api_url, access.api_key, timeout_seconds=timeout_seconds, retries=0)
         except ValueError as error:
             raise CliError(
-                str(error).rstrip("."), "correct --api-url, --api-key or the profile", ExitCode.USAGE
+                str(error).rstrip("."), f"correct {_at_fault(str(error), access)}", ExitCode.USAGE
             ) from error
 
     def close(self) -> None:
@@ -95,7 +96,7 @@ class Calls:
     def items(self, path: str, *, limit: int, **query: object) -> Iterator[dict[str, Any]]:
         """The first `limit` items of a list, over as many pages as that takes."""
         found = pages(self._client.request, path, {**query, "limit": min(limit, PAGE_ITEMS)})
-        with _told():
+        with _told(self.access):
             yield from islice(items(found), limit)
 
     def one(self, path: str, noun: str, prefix: str, text: str) -> dict[str, Any]:
@@ -130,21 +131,33 @@ class Calls:
         return found[0] if found else ""
 
     def _call(self, method: str, path: str, **what: Any) -> Any:
-        with _told():
+        with _told(self.access):
             return self._client.request(method, path, **what)
 
 
 @contextmanager
-def _told() -> Iterator[None]:
+def _told(access: Access) -> Iterator[None]:
     """Failures of the client as those of a command."""
     try:
         yield
+    except ApiMisaddressed as error:
+        raise CliError(_lower(str(error)), f"correct {access.url_origin}", ExitCode.USAGE) from error
     except ApiUnreachable as error:
-        raise CliError(
-            _lower(str(error)), "check --api-url or UPLIFT_API_URL, and that the server runs", ExitCode.TRY_LATER
-        ) from error
+        remedy = f"check {access.url_origin}, and that the server runs"
+        raise CliError(_lower(str(error)), remedy, ExitCode.TRY_LATER) from error
     except ApiError as error:
+        # All refusals of ours have a code; and proxies speak of their own troubles with 429 and 5xx.
+        if not error.code and error.status < 500 and error.status != 429:
+            cause = f"what answers at {access.api_url} is no Uplift Webhooks server: it answered {error.status}"
+            raise CliError(cause, f"correct {access.url_origin}", ExitCode.USAGE) from error
         raise _refused(error) from error
+
+
+def _at_fault(problem: str, access: Access) -> str:
+    """Where what a client cannot use was found, by what it says about it."""
+    if problem.startswith("The proxy"):
+        return "HTTPS_PROXY, HTTP_PROXY or ALL_PROXY"
+    return access.key_origin if problem.startswith("api_key") else access.url_origin
 
 
 def _refused(error: ApiError) -> CallRefused:

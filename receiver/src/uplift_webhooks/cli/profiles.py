@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from uplift_webhooks.api import KEY_VARIABLE, URL_VARIABLE
+from uplift_webhooks.api.connections import without_version
 from uplift_webhooks.cli.errors import CliError, ExitCode
 
 if sys.version_info >= (3, 11):
@@ -29,6 +30,9 @@ class Access:
     api_key: str = field(repr=False)
     warning: str = ""
     """What is wrong with where the key was found."""
+    url_origin: str = "--api-url"
+    """Where the address was found."""
+    key_origin: str = "--api-key"
 
 
 @dataclass(frozen=True)
@@ -61,25 +65,33 @@ def find_access(asked: Asked, environ: Mapping[str, str] = os.environ, *, keyles
     layers = [given, profile, set_there] if asked.profile else [given, set_there, profile]
     url = next((layer for layer in layers if layer.get("api_url")), {})
     key = next((layer for layer in layers if layer.get("api_key")), {})
+
+    def origin(layer: dict[str, str], name: str, option: str, variable: str) -> str:
+        if layer is profile:
+            return f"{name} of the profile {named or DEFAULT_PROFILE!r}"
+        return variable if layer is set_there else option
+
     if not url:
         remedy = f"set {URL_VARIABLE} to its address, give --api-url, or write a profile into {file}"
         raise CliError("no server is named", remedy, ExitCode.USAGE)
+    address, url_origin = without_version(url["api_url"]), origin(url, "api_url", "--api-url", URL_VARIABLE)
     if not key:
         if keyless:
-            return Access(url["api_url"], "")
+            return Access(address, "", url_origin=url_origin)
         raise CliError(
             "there is no key for the server",
             f"set {KEY_VARIABLE} to a key of your account (sk_…), give --api-key, or write one into {file}",
             ExitCode.NOT_ALLOWED,
         )
-    if key is profile and profile.get("api_url") and profile["api_url"].rstrip("/") != url["api_url"].rstrip("/"):
+    if key is profile and profile.get("api_url") and without_version(profile["api_url"]) != address:
         # A key is for the server it was made by, and no other is to see it.
         raise CliError(
             f"the key of the profile {named or DEFAULT_PROFILE!r} is for {profile['api_url']}, not {url['api_url']}",
             f"give the key with --api-key or {KEY_VARIABLE}",
             ExitCode.USAGE,
         )
-    return Access(url["api_url"], key["api_key"], _warning(file) if key is profile else "")
+    warning = _warning(file) if key is profile else ""
+    return Access(address, key["api_key"], warning, url_origin, origin(key, "api_key", "--api-key", KEY_VARIABLE))
 
 
 def _profile(file: Path, name: str) -> dict[str, str]:
