@@ -30,6 +30,27 @@ def test_a_repeat_answers_the_same_object_without_its_secret(server: Any) -> Non
     assert len(owner.get("/v1/events").json["data"]) == 1
 
 
+def test_a_listen_session_made_again_is_the_same_and_has_its_secret_for_the_same_key(server: Any) -> None:
+    """Which secret that is follows from the key alone, so that whoever lost the answer can go on."""
+    account = server.account()
+    owner, colleague = server.owner(account, ["listen"]), server.owner(account, ["listen"])
+    body = {"description": "ana-laptop", "since": "2026-01-01T00:00:00Z"}
+    first = owner.post("/v1/listen-sessions", body, idempotency_key="k")
+    again = owner.post("/v1/listen-sessions", body, idempotency_key="k")
+    assert (first.status, again.status, again.json) == (201, 201, first.json)
+    assert "idempotency-replayed" not in first.headers
+    assert again.headers["idempotency-replayed"] == "true"
+    assert len(owner.get("/v1/listen-sessions").json["data"]) == 1
+    others = colleague.post("/v1/listen-sessions", body, idempotency_key="k").json
+    assert (others["id"], "secret" in others) == (first.json["id"], False)
+    assert owner.post("/v1/listen-sessions", {}, idempotency_key="k").code == "idempotency_conflict"
+    assert owner.post("/v1/listen-sessions", body, idempotency_key="").problems == {
+        ("Idempotency-Key", "idempotency_key_invalid")
+    }
+    owner.delete(f"/v1/listen-sessions/{first.json['id']}")
+    assert owner.post("/v1/listen-sessions", body, idempotency_key="k").code == "idempotency_conflict"
+
+
 def test_many_repeats_at_once_make_one_object(server: Any) -> None:
     """One of them is the first."""
     owner = server.owner(server.account())

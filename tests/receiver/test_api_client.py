@@ -282,6 +282,12 @@ ONE: list[tuple[Call, str, str, Any]] = [
         "/v1/listen-sessions",
         {"event_types": ["a"], "since": "2026-01-01T00:00:00Z"},
     ),
+    (
+        lambda c: c.listen_sessions.create(description="ana-laptop", idempotency_key="k"),
+        "POST",
+        "/v1/listen-sessions",
+        {"description": "ana-laptop"},
+    ),
     (lambda c: c.listen_sessions.get("lsn_1"), "GET", "/v1/listen-sessions/lsn_1", None),
     (lambda c: c.listen_sessions.test("lsn_1", "a.b"), "POST", "/v1/listen-sessions/lsn_1/test", {"type": "a.b"}),
 ]

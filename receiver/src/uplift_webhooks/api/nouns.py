@@ -328,10 +328,11 @@ class ListenSessions(Noun[Way]):
         event_types: Iterable[str] | None = None,
         since: Instant | None = None,
         description: str | None = None,
+        idempotency_key: str | None = None,
     ) -> Call[JsonObject]:
         """Make a session; its `secret` is that of all sessions made with this key."""
         body = given(event_types=texts(event_types), since=since, description=description)
-        return post(_LISTEN_SESSIONS, body)
+        return post(_LISTEN_SESSIONS, body, idempotency_key=idempotency_key)
 
     @verb
     def list(self, *, limit: int | None = None, cursor: str | None = None) -> Call[Page]:

@@ -64,6 +64,7 @@ _REPEATABLE: Final = frozenset(
         "/v1/endpoints",
         "/v1/endpoints/{endpoint}/secret/rotate",
         "/v1/endpoints/{endpoint}/test",
+        "/v1/listen-sessions",
         "/v1/replays",
     }
 )

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from uplift_server.core import envelope, ids, trials
@@ -22,7 +22,8 @@ from uplift_server.service import errors
 from uplift_server.service.means import Listing, Means
 from uplift_server.service.principals import Caller
 from uplift_server.service.refusals import not_found, parse_id, refusal, refuse
-from uplift_server.store import audit, listening
+from uplift_server.service.repeats import Repeat, check_repeat, request_of
+from uplift_server.store import audit, idempotency, listening
 from uplift_server.store.contract import Transaction
 from uplift_server.store.errors import Conflict
 from uplift_server.store.listening import ListenSession, StoredAnswer, UnknownEvent
@@ -51,6 +52,8 @@ class ShownSession:
     connected: bool
     secret: str | None = None
     """Only in the answer to its creation."""
+    repeated: bool = False
+    """Whether the request to make it repeats an earlier one."""
 
     @property
     def expires_at(self) -> int | None:
@@ -74,15 +77,28 @@ class Listening:
         self._means = means
         self._secret_key = secret_key
 
-    async def create(self, caller: Caller, draft: ListenDraft, *, problems: Sequence[Problem] = ()) -> ShownSession:
-        """Make a session, to be connected to. Raises Invalid, and Conflict where the account has too many."""
+    async def create(
+        self,
+        caller: Caller,
+        draft: ListenDraft,
+        *,
+        repeat: Repeat | None = None,
+        problems: Sequence[Problem] = (),
+    ) -> ShownSession:
+        """Make a session, to be connected to. Raises Invalid, and Conflict where the account has too many.
+
+        A repeat has the secret, too, if it comes with the same key: whoever has that key has the secret.
+        """
         caller.require(Scope.LISTEN)
         account_seq = caller.one_account()
         since, after_event, wrong = _since(draft.since)
-        refuse([*problems, *self._problems(draft), *wrong])
-        session = await self._means.carry_out(self._create(caller, account_seq, draft, since, after_event))
-        secret = secret_of(self._secret_key, caller.principal.key_id)
-        return ShownSession(session, connected=False, secret=secret)
+        refuse([*problems, *self._problems(draft), *wrong, *check_repeat(repeat)])
+        session, repeated = await self._means.carry_out(
+            self._create(caller, account_seq, draft, since, after_event, repeat)
+        )
+        own = session.key_id == caller.principal.key_id
+        secret = secret_of(self._secret_key, session.key_id) if own else None
+        return replace(self._shown(session), secret=secret, repeated=repeated)
 
     async def page(self, caller: Caller, listing: Listing, *, problems: Sequence[Problem] = ()) -> Page[ShownSession]:
         """The account's sessions, newest first."""
@@ -201,8 +217,14 @@ class Listening:
         return found if wrong is None else [*found, wrong]
 
     async def _create(
-        self, caller: Caller, account_seq: int, draft: ListenDraft, since: int | None, after_event: bytes | None
-    ) -> ListenSession:
+        self,
+        caller: Caller,
+        account_seq: int,
+        draft: ListenDraft,
+        since: int | None,
+        after_event: bytes | None,
+        repeat: Repeat | None,
+    ) -> tuple[ListenSession, bool]:
         session_id, now = self._means.new_id(), self._means.now()
 
         def create(connection: Transaction) -> ListenSession:
@@ -223,7 +245,16 @@ class Listening:
             return session
 
         try:
-            return await self._means.database.write(create)
+            return await self._means.database.write(
+                lambda c: idempotency.once(
+                    c,
+                    request_of(repeat, account_seq, _WHAT),
+                    object_id=session_id,
+                    now=now,
+                    create=lambda: create(c),
+                    load=lambda earlier: listening.get(c, account_seq, earlier),
+                )
+            )
         except UnknownEvent as error:
             text = "There is no such event. List the events, or give an instant."
             raise errors.Invalid([Problem("since", "event_unknown", text)]) from error

@@ -5,14 +5,15 @@ from contextlib import suppress
 from typing import Annotated, Final
 
 import structlog
-from fastapi import APIRouter, Depends, WebSocket
+from fastapi import APIRouter, Depends, Request, Response, WebSocket
 from starlette.websockets import WebSocketDisconnect, WebSocketState
 
 from uplift_server.api.bodies import ListenSessionNew, ListenTestNew, Paging
 from uplift_server.api.listen_rendering import listen_answer_view, listen_session_view, listen_test_view
 from uplift_server.api.problems import refusal_of
-from uplift_server.api.reading import Asked, BodyReader, CallerOf, QueryReader, Sent, ServicesOf
+from uplift_server.api.reading import Asked, BodyReader, CallerOf, QueryReader, Sent, ServicesOf, repeat_of
 from uplift_server.api.rendering import listed
+from uplift_server.api.repeats import mark_repeated
 from uplift_server.api.views import Listed, ListenAnswerView, ListenSessionView, ListenTestView
 from uplift_server.core import ids
 from uplift_server.core.instants import instant_text
@@ -35,13 +36,20 @@ _log = structlog.get_logger("uplift.api")
 
 @router.post("/v1/listen-sessions", status_code=201, summary="Make a listen session", response_model_exclude_unset=True)
 async def create_listen_session(
-    services: ServicesOf, caller: CallerOf, sent: Annotated[Sent, Depends(BodyReader(ListenSessionNew, required=False))]
+    request: Request,
+    response: Response,
+    services: ServicesOf,
+    caller: CallerOf,
+    sent: Annotated[Sent, Depends(BodyReader(ListenSessionNew, required=False))],
 ) -> ListenSessionView:
     """Scope `listen`. A stream of the account's events to a developer's machine, beside all endpoints.
 
     `uplift listen` does this. The secret is that of all sessions made with the same key.
     """
-    shown = await services.listening.create(caller, ListenDraft(**sent.given), problems=sent.problems)
+    shown = await services.listening.create(
+        caller, ListenDraft(**sent.given), repeat=repeat_of(request, sent), problems=sent.problems
+    )
+    mark_repeated(response, repeated=shown.repeated)
     return listen_session_view(shown, spans=caller.spans_accounts)
 
 
