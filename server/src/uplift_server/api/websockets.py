@@ -1,7 +1,6 @@
 """Websockets under uvicorn: loaded with the first one, since most servers have none and the library takes memory."""
 
 import asyncio
-from functools import cache
 from typing import Any, Final
 
 MESSAGE_BYTES_MAX: Final = 64 * 1024
@@ -12,20 +11,6 @@ PING_SECONDS: Final = 20
 
 def websocket_protocol(**wiring: Any) -> asyncio.Protocol:
     """What uvicorn hands a connection over to that is to become a websocket."""
-    made: asyncio.Protocol = _protocol()(**wiring)
-    return made
+    from uplift_server.api.bounded_websocket import BoundedWebsocket  # noqa: PLC0415
 
-
-@cache
-def _protocol() -> Any:
-    from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol  # noqa: PLC0415
-
-    class Protocol(WebSocketsSansIOProtocol):
-        """Takes an answer in HTTP for an answer, where uvicorn 0.54 logs an error."""
-
-        async def send(self, message: Any) -> None:
-            await super().send(message)
-            if message["type"] == "websocket.http.response.body" and not message.get("more_body", False):
-                self.handshake_complete = True
-
-    return Protocol
+    return BoundedWebsocket(**wiring)

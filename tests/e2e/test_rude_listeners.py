@@ -1,0 +1,113 @@
+"""Streams whose other end floods, or does not read: they end, and nobody else waits for them."""
+
+import contextlib
+import socket
+import struct
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from .harness import TYPE, Api, Server, serving, wait_for
+
+PING, CONTINUED, TEXT = 9, 0, 1
+ANSWERED_WITHIN_S = 2.0
+FLOOD_S = 4.0
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    with serving(tmp_path) as server:
+        yield server
+
+
+def frame(kind: int, payload: bytes = b"", *, last: bool = True) -> bytes:
+    """A frame as clients send it (RFC 6455 5.2), masked with zeros."""
+    assert len(payload) < 126
+    return struct.pack("!BBI", (0x80 if last else 0) | kind, 0x80 | len(payload), 0) + payload
+
+
+@contextlib.contextmanager
+def stream(server: Server, session: str, key: str) -> Iterator[socket.socket]:
+    """A stream that is open, on a socket that takes in little."""
+    with socket.socket() as raw:
+        _open(raw, server, session, key)
+        yield raw
+
+
+def _open(raw: socket.socket, server: Server, session: str, key: str) -> None:
+    raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    raw.settimeout(10)
+    raw.connect(("127.0.0.1", server.port))
+    raw.sendall(
+        f"GET /v1/listen-sessions/{session}/stream HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\n"
+        "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n".encode()
+    )
+    assert raw.recv(12) == b"HTTP/1.1 101"
+
+
+def developer(server: Server) -> tuple[Api, Api, str, str]:
+    """Who emits, who listens, their key and their session."""
+    account, emits = server.account()
+    key = server.api().ok("POST", f"/v1/accounts/{account}/keys", {"name": "ana"})["key"]
+    listens = server.api(key)
+    return emits, listens, key, listens.ok("POST", "/v1/listen-sessions")["id"]
+
+
+@pytest.mark.parametrize(
+    ("first", "flood"),
+    [(b"", frame(PING, b"p" * 125)), (frame(TEXT, last=False), frame(CONTINUED, last=False))],
+    ids=["pings", "fragments"],
+)
+def test_a_flood_of_frames_that_cost_nothing_ends_the_stream_and_delays_nobody(
+    server: Server, first: bytes, flood: bytes
+) -> None:
+    emits, listens, key, session = developer(server)
+    with stream(server, session, key) as raw:
+        raw.sendall(first)
+        cut = threading.Event()
+
+        def pour() -> None:
+            until = time.monotonic() + FLOOD_S
+            try:
+                while time.monotonic() < until:
+                    raw.sendall(flood * 1000)
+            except OSError:
+                cut.set()
+
+        pouring = threading.Thread(target=pour)
+        pouring.start()
+        slowest = 0.0
+        while pouring.is_alive():
+            began = time.monotonic()
+            emits.send(1)
+            slowest = max(slowest, time.monotonic() - began)
+    assert cut.is_set()
+    assert slowest < ANSWERED_WITHIN_S
+    wait_for(lambda: not listens.ok("GET", f"/v1/listen-sessions/{session}")["connected"], "the stream is over")
+    assert not any("Traceback" in line for line in server.log), server.log
+
+
+def test_a_stream_that_nobody_reads_is_let_go_when_its_session_ends(server: Server) -> None:
+    emits, listens, key, session = developer(server)
+    with stream(server, session, key) as raw:
+        for _ in range(64):
+            emits.ok("POST", "/v1/events", {"type": TYPE, "data": {"pad": "x" * 200_000}})
+        # Nothing more fits: what is sent waits in the server.
+        time.sleep(1)
+        listens.ok("DELETE", f"/v1/listen-sessions/{session}")
+
+        def over() -> bool:
+            """Whether the other end has reset the connection, seen by writing to it."""
+            try:
+                raw.sendall(frame(PING))
+            except OSError:
+                return True
+            return False
+
+        wait_for(over, "the connection is reset", 8)
+    assert server.stop() == 0
+    assert not any("Traceback" in line for line in server.log), server.log
