@@ -116,6 +116,8 @@ def test_events_and_deliveries_are_listed_shown_and_resent(integrator: Integrato
     [shown] = integrator.json("events", event[:23])
     assert (shown["body"]["data"], shown["endpoints"][0]["reason"]) == ({"number": 1}, "failed")
     assert "failed" in integrator("events", "show", event)[1]
+    assert integrator("events", "show", event, "--body")[1] == receiver.on("/x")[0].body.decode()
+    assert integrator("events", "--type", TYPE)[1].splitlines()[1].split("\t")[2] == "failed 1"
     assert integrator("events", "list", "--type", "test.numberd")[0] == 4
     [listed] = integrator.json("deliveries", "--status", "failed", "--endpoint", endpoint, "--type", TYPE)
     assert listed["id"] == delivery["id"]

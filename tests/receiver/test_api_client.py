@@ -397,3 +397,13 @@ def test_an_event_can_be_fetched_as_it_was_sent(api: ScriptedApi, client: Client
         client.events.fetch(EVENT)
     with pytest.raises(ApiUnreachable, match="no event"):
         client.events.fetch(EVENT)
+
+
+def test_an_answer_is_had_byte_for_byte(api: ScriptedApi, client: Client) -> None:
+    written = b'{"a":1.0, "b":"\\u00e9"}'
+    api.script = [b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(written), written), answer(status=404)]
+
+    assert client.content("/v1/x", query={"limit": 3}) == written
+    assert api.asked[0].target == "/v1/x?limit=3"
+    with pytest.raises(ApiError, match="404"):
+        client.content("/v1/x")

@@ -69,3 +69,10 @@ def test_trigger_knows_the_session_that_listen_made_here(api: FakeApi, monkeypat
     api.answers["POST /v1/listen-sessions/lsn_here/test"] = {"event": "e", "answer": {"status_code": 200}}
     result = run("trigger", "--json")
     assert (result.exit_code, result.stderr) == (0, "")
+
+
+def test_a_body_is_written_byte_for_byte(api: FakeApi) -> None:
+    body = b'{"id":"e_1","data":{ "v":1.0, "n":"\\u00e9" , "body":"x"}}'
+    api.answers["GET /v1/events/e_1"] = b'{ "id" : "e_1", "deliveries":{"held":0},\n "body" : %b , "later":[1]}' % body
+    result = run("events", "show", "e_1", "--body")
+    assert (result.exit_code, result.stdout_bytes) == (0, body)

@@ -72,8 +72,8 @@ def test_an_id_is_whole_and_lines_fit_as_far_as_they_can(
 
 def test_at_80_columns_what_matters_is_there() -> None:
     heading, first, _ = drawn(DELIVERY, deliveries._COLUMNS, 80)
-    assert heading.split() == ["DELIVERY", "TYPE", "STATUS"]
-    assert first.split() == [DELIVERY["id"], "movement.analytics.c…", "pending"]
+    assert heading.split() == ["DELIVERY", "STATUS", "LAST", "OUTCOME"]
+    assert first.split() == [DELIVERY["id"], "pending", "client_error"]
     heading, first, _ = drawn(ENDPOINT, endpoints._COLUMNS, 80)
     assert heading.split() == ["ENDPOINT", "URL", "STATE", "HEALTH"]
     assert "https://" in first
@@ -86,6 +86,13 @@ def test_at_80_columns_what_matters_is_there() -> None:
 def test_where_there_is_room_nothing_is_cut() -> None:
     _, first, _ = drawn(DELIVERY, deliveries._COLUMNS, 250)
     assert first.split() == [str(value) for value in DELIVERY.values()]
+
+
+@pytest.mark.parametrize("width", [120, 160, 200])
+def test_a_type_is_not_cut_for_what_matters_less(width: int) -> None:
+    waiting = {**DELIVERY, "waiting_for": "the endpoint, which fails so often that it is only probed"}
+    _, first, _ = drawn(waiting, deliveries._COLUMNS, width)
+    assert {DELIVERY["type"], DELIVERY["status"], DELIVERY["last_outcome"]} <= {*first.split()}
 
 
 texts = st.text(st.characters(min_codepoint=33, max_codepoint=126), max_size=60)

@@ -83,6 +83,10 @@ class AsyncClient(Everything[Awaited]):
         """As `Client.request`."""
         return await asyncio.to_thread(self._client.request, method, path, query=query, body=body, headers=headers)
 
+    async def content(self, path: str, *, query: Mapping[str, object] | None = None) -> bytes:
+        """As `Client.content`."""
+        return await asyncio.to_thread(self._client.content, path, query=query)
+
     def reconcile(
         self,
         cursor: str | None = None,

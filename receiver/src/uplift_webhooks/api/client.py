@@ -112,26 +112,15 @@ class Client(Everything[Blocking]):
             ApiUnreachable: no usable answer came.
             ValueError: an argument cannot be sent.
         """
-        if not path.startswith("/"):
-            raise ValueError("path must begin with '/', such as '/v1/endpoints'.")
-        asked = {name: _for_query(value) for name, value in (query or {}).items() if value is not None}
-        target = f"{path}?{urlencode(asked)}" if asked else path
-        sent = {**self._headers, **{name.lower(): value for name, value in (headers or {}).items()}}
-        content = None
-        if body is not None:
-            content = json.dumps(body, ensure_ascii=False, allow_nan=False, default=_for_json).encode()
-            sent["content-type"] = "application/json"
-        if method == "POST":
-            sent.setdefault("idempotency-key", uuid.uuid4().hex)
-        for number in range(self._retries + 1):
-            try:
-                return self._read(self._connections.exchange(method, target, content, sent))
-            except ApiFailure as failure:
-                wait_seconds = _wait_seconds(failure, method, number)
-                if wait_seconds is None or number == self._retries:
-                    raise
-            time.sleep(wait_seconds)
-        raise AssertionError
+        return self._answered(method, path, query, body, headers)[1]
+
+    def content(self, path: str, *, query: Mapping[str, object] | None = None) -> bytes:
+        """What a GET of a path answers, byte for byte: reading JSON and writing it again would change it.
+
+        Raises:
+            ApiFailure, ValueError: as `request`.
+        """
+        return self._answered("GET", path, query, None, None)[0]
 
     def reconcile(
         self,
@@ -147,6 +136,37 @@ class Client(Everything[Blocking]):
         now. See Reconciliation for how to store the cursor.
         """
         return Reconciliation(self.request, cursor, types, created_after)
+
+    def _answered(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, object] | None,
+        body: object,
+        headers: Mapping[str, str] | None,
+    ) -> tuple[bytes, Any]:
+        """The answer to a call, as bytes and as JSON. Raises as `request`."""
+        if not path.startswith("/"):
+            raise ValueError("path must begin with '/', such as '/v1/endpoints'.")
+        asked = {name: _for_query(value) for name, value in (query or {}).items() if value is not None}
+        target = f"{path}?{urlencode(asked)}" if asked else path
+        sent = {**self._headers, **{name.lower(): value for name, value in (headers or {}).items()}}
+        content = None
+        if body is not None:
+            content = json.dumps(body, ensure_ascii=False, allow_nan=False, default=_for_json).encode()
+            sent["content-type"] = "application/json"
+        if method == "POST":
+            sent.setdefault("idempotency-key", uuid.uuid4().hex)
+        for number in range(self._retries + 1):
+            try:
+                answer = self._connections.exchange(method, target, content, sent)
+                return answer.content, self._read(answer)
+            except ApiFailure as failure:
+                wait_seconds = _wait_seconds(failure, method, number)
+                if wait_seconds is None or number == self._retries:
+                    raise
+            time.sleep(wait_seconds)
+        raise AssertionError
 
     def _read(self, answer: Answer) -> Any:
         """The answer's JSON. Raises ApiFailure."""

@@ -13,10 +13,10 @@ from uplift_webhooks.cli.tables import Column
 _COLUMNS: Final = [
     Column("id", "DELIVERY"),
     Column("endpoint", "ENDPOINT", dropped=4),
-    Column("type", "TYPE", gives=True, dropped=1),
+    Column("type", "TYPE", gives=True, dropped=2),
     Column("status", "STATUS"),
     Column("attempts_made", "ATTEMPTS", dropped=3),
-    Column("last_outcome", "LAST OUTCOME", dropped=2),
+    Column("last_outcome", "LAST OUTCOME", dropped=1),
     Column("next_attempt_at", "NEXT ATTEMPT", dropped=5),
     Column("created_at", "CREATED", dropped=6),
     Column("waiting_for", "WAITING FOR", dropped=7),

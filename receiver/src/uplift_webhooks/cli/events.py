@@ -1,6 +1,8 @@
 """`uplift events`: what happened, and whom it reached."""
 
-from typing import Annotated, Final
+import json
+import re
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -10,6 +12,7 @@ from uplift_webhooks.cli.nouns import EventType, Limit, noun
 from uplift_webhooks.cli.session import Session, command
 from uplift_webhooks.cli.tables import Column
 
+_BETWEEN: Final = re.compile(r"[\s,:]*")
 _COLUMNS: Final = [
     Column("id", "EVENT"),
     Column("type", "TYPE", gives=True),
@@ -31,7 +34,9 @@ def register(app: typer.Typer) -> None:
         group, "list", examples=("uplift events", "uplift events list --type movement.analytics.created --limit 10")
     )(list_events)
     command(
-        group, "show", examples=("uplift events 0197f0c2-5b1e", "uplift events show 0197f0c2-5b1e --json | jq .body")
+        group,
+        "show",
+        examples=("uplift events 0197f0c2-5b1e", "uplift events show 0197f0c2-5b1e --body > body.json"),
     )(show)
 
 
@@ -42,13 +47,24 @@ def list_events(session: Session, event_type: EventType = None, limit: Limit = 5
         if event_type is not None:
             check_type(calls, event_type)
         found = calls.items("/v1/events", limit=limit, type=event_type)
-        session.output.rows(found, _COLUMNS, empty="No events yet. Try one: uplift trigger")
+        shown = found if session.output.as_json else map(_for_people, found)
+        session.output.rows(shown, _COLUMNS, empty="No events yet. Try one: uplift trigger")
 
 
-def show(session: Session, event: Annotated[str, typer.Argument(help="Id or unique beginning of it.")]) -> None:
-    """Show an event: its body as it was sent, and why it did or did not reach each endpoint."""
+def show(
+    session: Session,
+    event: Annotated[str, typer.Argument(help="Id or unique beginning of it.")],
+    body_alone: Annotated[
+        bool,
+        typer.Option("--body", help="Write its body and nothing else: exactly the bytes that are signed and sent."),
+    ] = False,
+) -> None:
+    """Show an event: what is in its body, and why it did or did not reach each endpoint."""
     calls = session.calls()
     found = calls.one("/v1/events", "event", "", event)
+    if body_alone:
+        session.output.exactly(_member(calls.content(f"/v1/events/{segment(found['id'])}"), "body"))
+        return
     reasons = calls.get(f"/v1/events/{segment(found['id'])}/explain")["data"]
     if session.output.as_json:
         session.output.json({**found, "endpoints": reasons})
@@ -56,6 +72,30 @@ def show(session: Session, event: Annotated[str, typer.Argument(help="Id or uniq
     session.output.fields(found)
     session.output.line("")
     session.output.rows(reasons, _REASONS, empty="There is no endpoint.")
+
+
+def _member(content: bytes, name: str) -> bytes:
+    """A member of a JSON object, as it is written there. Raises ValueError where there is none."""
+    text, decoder = content.decode(), json.JSONDecoder()
+    position = text.index("{") + 1
+    while True:
+        key, position = decoder.raw_decode(text, _after(text, position))
+        start = _after(text, position)
+        _, position = decoder.raw_decode(text, start)
+        if key == name:
+            return text[start:position].encode()
+
+
+def _after(text: str, position: int) -> int:
+    """Where the next value stands."""
+    found = _BETWEEN.match(text, position)
+    assert found is not None, "it matches nothing, too"
+    return found.end()
+
+
+def _for_people(event: dict[str, Any]) -> dict[str, Any]:
+    """An event with the statuses that deliveries are in, and no others."""
+    return {**event, "deliveries": {status: count for status, count in event["deliveries"].items() if count} or "none"}
 
 
 def check_type(calls: Calls, name: str) -> None:

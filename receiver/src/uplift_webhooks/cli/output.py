@@ -77,6 +77,13 @@ class Output:
             self.results.print(Text.assemble(*texts), soft_wrap=True)
             sys.stdout.flush()
 
+    def exactly(self, content: bytes) -> None:
+        """Bytes as they are, with nothing around them."""
+        with self._printing():
+            sys.stdout.flush()
+            sys.stdout.buffer.write(content)
+            sys.stdout.buffer.flush()
+
     def flush(self) -> None:
         """Hand over everything that was printed."""
         with self._printing():

@@ -11,6 +11,7 @@ from rich.text import Text
 _GAP: Final = 2
 _CUT_LEAST: Final = 12
 _FOLDED_LEAST: Final = 20
+DROPPED_EARLY: Final = 4
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,10 @@ class Column:
     folds: bool = False
     """Whether its text may be continued in the next line: it is made of words."""
     dropped: int = 0
-    """Columns with more than 0 go, the highest first, where not even cut texts make a table fit."""
+    """Columns with more than 0 go, the highest first, where not even cut texts make a table fit.
+
+    Those with `DROPPED_EARLY` and more go before any text is cut.
+    """
 
     @property
     def least(self) -> int | None:
@@ -39,6 +43,8 @@ def draw(rows: Sequence[Mapping[str, Text]], columns: Sequence[Column], width: i
     widest = {each.name: max(cell_len(each.heading), *(row[each.name].cell_len for row in rows)) for each in columns}
     rooms = {each.name: min(widest[each.name], each.least or widest[each.name]) for each in columns}
     kept = list(columns)
+    while _whole(kept, widest) > width and (early := [each for each in kept if each.dropped >= DROPPED_EARLY]):
+        kept.remove(max(early, key=lambda each: each.dropped))
     while _whole(kept, rooms) > width and (droppable := [each for each in kept if each.dropped]):
         kept.remove(max(droppable, key=lambda each: each.dropped))
     left = max(0, width - _whole(kept, rooms))
