@@ -49,7 +49,9 @@ def examine(session: Session) -> Iterator[Finding]:
         for problem in error.problems:
             yield Finding("settings", "fail", f"{problem.name} {problem.reason}", problem.remedy)
         return
-    yield Finding("settings", "ok", f"{len(config.given)} given, the rest by default")
+    yield Finding(
+        "settings", "ok", f"{len(config.given)} given, the rest by default, as found here; a running server has its own"
+    )
     yield _disk(config)
     if server_runs(config):
         yield _answers(config)

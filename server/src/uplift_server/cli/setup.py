@@ -30,6 +30,7 @@ def config(session: Session) -> None:
         _COLUMNS,
         empty="",
     )
+    session.output.note("They are what this command finds here; a server that runs keeps those it was started with.")
 
 
 def migrate(session: Session) -> None:
