@@ -2,6 +2,9 @@
 
 import builtins
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -232,3 +235,69 @@ def test_an_address_with_the_version_works() -> None:
     with fake_api() as api:
         api.answers["GET /v1/events"] = {"data": []}
         assert run("events", UPLIFT_API_URL=f"{api.url}/v1/", UPLIFT_API_KEY="sk_1").exit_code == 0
+
+
+@pytest.mark.parametrize(("shell", "sign_of_it"), [("bash", "COMPREPLY"), ("zsh", "compdef"), ("fish", "complete ")])
+def test_the_completion_of_the_shell_that_is_named_is_shown(shell: str, sign_of_it: str) -> None:
+    result = run("--show-completion", shell)
+    assert (result.exit_code, sign_of_it in result.stdout) == (0, True)
+    assert "_UPLIFT_COMPLETE" in result.stdout
+
+
+def test_the_completion_of_the_shell_that_is_named_is_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    result = run("--install-completion", "fish")
+    assert (result.exit_code, "fish" in result.stdout) == (0, True)
+    assert "_UPLIFT_COMPLETE" in (tmp_path / ".config/fish/completions/uplift.fish").read_text()
+
+
+@pytest.mark.parametrize("path", [(), ("events",), ("listen",), ("verify",)], ids=" ".join)
+def test_flags_have_no_type(path: tuple[str, ...]) -> None:
+    assert "bool" not in run(*path, "--help").stdout
+
+
+def test_ctrl_c_while_it_loads_ends_it_quietly(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = builtins.__import__
+
+    def interrupted(name: str, *others: Any) -> Any:
+        if name == "uplift_webhooks.cli.main":
+            raise KeyboardInterrupt
+        return found(name, *others)
+
+    monkeypatch.setattr(builtins, "__import__", interrupted)
+    with pytest.raises(SystemExit) as ended:
+        cli.run()
+    assert (ended.value.code, capsys.readouterr().err) == (130, "")
+
+
+def _unread(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    """A command whose reader has gone away."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-c", "from uplift_webhooks.cli import run; run()", *arguments]
+    with fake_api() as api:
+        environ = {**os.environ, "UPLIFT_API_URL": api.url, "UPLIFT_API_KEY": "sk_1"}
+        api.answers["GET /v1/endpoints/ep_1"] = {"id": "ep_1", "url": "https://x"}
+        api.answers["POST /v1/endpoints"] = {"id": "ep_1", "secret": "whsec_x"}
+        api.answers["GET /v1/listen-sessions"] = {"data": [{"id": "lsn_1", "connected": True}]}
+        api.answers["POST /v1/listen-sessions/lsn_1/test"] = {"event": "e", "answer": {"status_code": 200}}
+        done = subprocess.run(
+            command, env=environ, stdout=writing, stderr=subprocess.PIPE, text=True, timeout=60, check=False
+        )
+    os.close(writing)
+    return done
+
+
+@pytest.mark.parametrize("arguments", [["trigger"], ["endpoints", "show", "ep_1"]])
+def test_a_reader_who_has_seen_enough_is_no_failure(arguments: list[str]) -> None:
+    done = _unread(*arguments)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_secret_that_nobody_reads_is_lost() -> None:
+    done = _unread("endpoints", "create", "https://x.example")
+    assert (done.returncode, "the output cannot be written" in done.stderr) == (1, True)

@@ -9,7 +9,14 @@ _NEEDED = frozenset({"typer", "rich", "websockets", "tomli"})
 
 
 def run() -> None:
-    """The entry point."""
+    """The entry point. Ctrl-C ends it quietly also while what it needs is loaded, which takes most of a short run."""
+    try:
+        _run()
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _run() -> None:
     try:
         from uplift_webhooks.cli.main import start  # noqa: PLC0415 - what it needs may be missing
     except ModuleNotFoundError as error:
@@ -22,7 +29,4 @@ def run() -> None:
             file=sys.stderr,
         )
         sys.exit(1)
-    try:
-        start()
-    except KeyboardInterrupt:
-        sys.exit(130)
+    start()

@@ -78,6 +78,7 @@ def show(session: Session, delivery: Delivery) -> None:
     """Show a delivery with its attempts: what was answered, why it failed and what to do."""
     calls = session.calls()
     found = calls.one(_PATH, "delivery", "dlv_", delivery)
+    session.output.streams = True
     attempts = list(calls.items(f"{_PATH}/{segment(found['id'])}/attempts", limit=1000))
     if session.output.as_json:
         session.output.json({**found, "attempts": attempts})

@@ -60,6 +60,7 @@ def list_endpoints(session: Session, limit: Limit = 50) -> None:
 
 def show(session: Session, endpoint: Endpoint) -> None:
     """Show an endpoint and its health."""
+    session.output.streams = True
     _print(session, session.calls().one(_PATH, "endpoint", "ep_", endpoint))
 
 
@@ -121,6 +122,7 @@ def send_test(session: Session, calls: Calls, endpoint: str, event_type: str | N
     except CliError as error:
         raise _about_type(calls, error, event_type) from error
     attempt = _attempt(calls, answer)
+    session.output.streams = True
     session.output.fields(attempt)
     if attempt["outcome"] != "delivered":
         hint = attempt.get("hint") or "look at the endpoint's deliveries"

@@ -62,6 +62,7 @@ def show(
     """Show an event: what is in its body, and why it did or did not reach each endpoint."""
     calls = session.calls()
     found = calls.one("/v1/events", "event", "", event)
+    session.output.streams = True
     if body_alone:
         session.output.exactly(_member(calls.content(f"/v1/events/{segment(found['id'])}"), "body"))
         return

@@ -5,16 +5,16 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Final
 
 import typer
-from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
 from uplift_webhooks import __version__
 from uplift_webhooks.cli import deliveries, endpoints, events, ips, listen, trigger, verification
 from uplift_webhooks.cli.errors import ExitCode
+from uplift_webhooks.cli.help import Group, complete
 from uplift_webhooks.cli.output import failure_json
 
 
-class _Program(TyperGroup):
+class _Program(Group):
     """The program, which tells of wrong usage in JSON, too, where that was asked for."""
 
     def main(
@@ -27,6 +27,7 @@ class _Program(TyperGroup):
         **extra: Any,
     ) -> Any:
         given = list(sys.argv[1:] if args is None else args)
+        complete(given, "uplift")
         options = given[: given.index("--")] if "--" in given else given
         if not standalone_mode or "--json" not in options:
             return super().main(given, prog_name, complete_var, standalone_mode, windows_expand_args, **extra)

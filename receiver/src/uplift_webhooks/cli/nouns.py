@@ -3,7 +3,8 @@
 from typing import Annotated, Any, Final
 
 import typer
-from typer.core import TyperGroup
+
+from uplift_webhooks.cli.help import Group
 
 _HELP: Final = frozenset({"-h", "--help"})
 
@@ -11,7 +12,7 @@ Limit = Annotated[int, typer.Option("--limit", min=1, max=10_000, help="At most 
 EventType = Annotated[str | None, typer.Option("--type", help="Only those of this event type.")]
 
 
-class _Noun(TyperGroup):
+class _Noun(Group):
     """A group that lists without a verb, and shows what is named without one."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:

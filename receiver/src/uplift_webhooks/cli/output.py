@@ -31,7 +31,7 @@ def printable(value: object) -> str:
 
 
 class OutputLost(Exception):
-    """What was to be printed could not be. `seen_enough`: a list or a stream, and its reader went away, as `head`."""
+    """What was to be printed could not be. `seen_enough`: its reader went away, as `head`, and nothing is lost."""
 
     def __init__(self, error: OSError, *, seen_enough: bool) -> None:
         """Keep what the system said."""
@@ -57,7 +57,7 @@ class Output:
         self.results: Console = _Console(highlight=False, soft_wrap=not sys.stdout.isatty(), color_system=colours)
         self.notes: Console = _Console(stderr=True, highlight=False, soft_wrap=True, color_system=colours)
         self.streams = False
-        """Whether what is printed is a list or a stream, of which a reader may have seen enough."""
+        """Whether a reader may have seen enough of what is printed: all but what is shown once, such as a secret."""
 
     @property
     def is_seen_only(self) -> bool:

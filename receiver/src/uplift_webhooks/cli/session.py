@@ -13,6 +13,7 @@ import typer
 
 from uplift_webhooks.cli.calls import Calls
 from uplift_webhooks.cli.errors import CliError, ExitCode
+from uplift_webhooks.cli.help import Command
 from uplift_webhooks.cli.output import Output, OutputLost
 from uplift_webhooks.cli.profiles import Asked, find_access
 from uplift_webhooks.errors import WebhookVerificationError
@@ -134,6 +135,6 @@ def command(
         run.__annotations__ = {each.name: each.annotation for each in parameters}
         run.__name__ = body.__name__
         run.__doc__ = body.__doc__
-        app.command(name, epilog="\n\n".join(("Examples:", *examples)), no_args_is_help=False)(run)
+        app.command(name, epilog="\n\n".join(("Examples:", *examples)), no_args_is_help=False, cls=Command)(run)
 
     return register

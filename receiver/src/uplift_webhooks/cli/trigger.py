@@ -67,6 +67,7 @@ def trigger(
     if tested.get("answer") is None:
         session.output.note(f"No answer yet: waiting for up to {TEST_SECONDS_MAX:.0f} s")
         tested = {**tested, "answer": _answer(calls, chosen["id"], tested["event"])}
+    session.output.streams = True
     session.output.fields({"session": chosen["id"], **tested})
     _judge(tested)
 
