@@ -278,3 +278,15 @@ def test_migrate_makes_the_database_and_its_key_and_can_be_repeated(tmp_path: Pa
     second = json.loads(run("migrate", "--json").stdout)
     assert second["before"] == second["now"] == first["now"]
     assert {path.name for path in (tmp_path / "uplift-data").iterdir()} >= {"uplift.db", "secret.key"}
+
+
+@pytest.mark.parametrize(("shell", "sign_of_it"), [("bash", "COMPREPLY"), ("zsh", "compdef"), ("fish", "complete ")])
+def test_the_completion_of_the_shell_that_is_named_is_shown(shell: str, sign_of_it: str) -> None:
+    result = run("--show-completion", shell)
+    assert (result.exit_code, sign_of_it in result.stdout) == (0, True)
+    assert "_UPLIFT_SERVER_COMPLETE" in result.stdout
+
+
+@pytest.mark.parametrize("path", [[], ["endpoint"], ["endpoint", "secret"], ["config"], ["demo"]], ids=" ".join)
+def test_flags_have_no_type(path: list[str]) -> None:
+    assert "bool" not in run(*path, "--help").stdout

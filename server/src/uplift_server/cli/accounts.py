@@ -7,16 +7,19 @@ import typer
 from uplift_server.cli import lookup
 from uplift_server.cli.client import segment
 from uplift_server.cli.errors import CliError, ExitCode
+from uplift_server.cli.help import Group
 from uplift_server.cli.reach import new_operator_key, reach
 from uplift_server.cli.refusals import options
 from uplift_server.cli.session import Session, command
 from uplift_server.cli.tables import Column
 
 account_app: Final = typer.Typer(
-    help="Create and delete accounts; `uplift-server accounts` lists them.", no_args_is_help=True
+    cls=Group, help="Create and delete accounts; `uplift-server accounts` lists them.", no_args_is_help=True
 )
 key_app: Final = typer.Typer(
-    help="Create and revoke the keys programs call the API with; `uplift-server keys` lists them.", no_args_is_help=True
+    cls=Group,
+    help="Create and revoke the keys programs call the API with; `uplift-server keys` lists them.",
+    no_args_is_help=True,
 )
 
 Account = Annotated[str, typer.Option("--account", metavar="ACCOUNT", help="Id, unique beginning of it, or name.")]

@@ -13,6 +13,7 @@ from uplift_server.cli import lookup
 from uplift_server.cli.accounts import Account, AnyAccount, Limit, Wide
 from uplift_server.cli.client import ApiClient, ApiError, segment
 from uplift_server.cli.errors import CliError, ExitCode
+from uplift_server.cli.help import Group
 from uplift_server.cli.reach import reach
 from uplift_server.cli.refusals import options
 from uplift_server.cli.session import Session, command
@@ -49,7 +50,9 @@ _EXPLANATION_COLUMNS: Final = [
     Column("hint", "WHAT TO DO", folds=True),
 ]
 delivery_app: Final = typer.Typer(
-    help="Resend and cancel deliveries; `uplift-server deliveries` lists and shows them.", no_args_is_help=True
+    cls=Group,
+    help="Resend and cancel deliveries; `uplift-server deliveries` lists and shows them.",
+    no_args_is_help=True,
 )
 
 Delivery = Annotated[str, typer.Argument(help="Id or unique beginning of it.")]

@@ -9,6 +9,7 @@ from uplift_server.cli import lookup
 from uplift_server.cli.accounts import Account, AnyAccount, Limit, Wide
 from uplift_server.cli.client import ApiClient, segment
 from uplift_server.cli.errors import CliError, ExitCode
+from uplift_server.cli.help import Group
 from uplift_server.cli.reach import reach
 from uplift_server.cli.refusals import options
 from uplift_server.cli.session import Session, command
@@ -22,6 +23,7 @@ TEST_SECONDS_MAX: Final = 60.0
 """How long it is waited for: four times what an attempt may take by default."""
 
 endpoint_app: Final = typer.Typer(
+    cls=Group,
     help="Create, test, pause, enable and delete endpoints; `uplift-server endpoints` lists and shows them.",
     no_args_is_help=True,
 )

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Final
 
 import typer
-from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
 from uplift_server import __version__
@@ -26,10 +25,11 @@ from uplift_server.cli import (
 )
 from uplift_server.cli.demo import command as demo
 from uplift_server.cli.errors import ExitCode
+from uplift_server.cli.help import Group, complete
 from uplift_server.cli.output import failure_json
 
 
-class _Program(TyperGroup):
+class _Program(Group):
     """The program, which tells of wrong usage in JSON, too, where that was asked for."""
 
     def main(
@@ -42,6 +42,7 @@ class _Program(TyperGroup):
         **extra: Any,
     ) -> Any:
         given = list(sys.argv[1:] if args is None else args)
+        complete(given, "uplift-server")
         options = given[: given.index("--")] if "--" in given else given
         if not standalone_mode or "--json" not in options:
             return super().main(given, prog_name, complete_var, standalone_mode, windows_expand_args, **extra)

@@ -10,6 +10,7 @@ from uplift_server.cli import lookup
 from uplift_server.cli.accounts import AnyAccount, Limit, Wide
 from uplift_server.cli.client import ApiClient, segment
 from uplift_server.cli.errors import CliError, ExitCode
+from uplift_server.cli.help import Group
 from uplift_server.cli.output import Output
 from uplift_server.cli.reach import reach
 from uplift_server.cli.refusals import options
@@ -28,6 +29,7 @@ _REASONS: Final = {
 }
 
 replay_app: Final = typer.Typer(
+    cls=Group,
     help="Send many deliveries of an endpoint again, as a job that can be watched, paused and cancelled.",
     no_args_is_help=True,
 )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from uplift_server.cli.errors import CliError, ExitCode
+from uplift_server.cli.help import Group
 from uplift_server.cli.reach import server_runs
 from uplift_server.cli.session import Session, command
 from uplift_server.config import Config
@@ -16,7 +17,9 @@ from uplift_server.config.key_rotation import begin
 if TYPE_CHECKING:
     from uplift_server.store.resealing import Resealed
 
-key_app: Final = typer.Typer(help="Replace the key that seals endpoint secrets at rest.", no_args_is_help=True)
+key_app: Final = typer.Typer(
+    cls=Group, help="Replace the key that seals endpoint secrets at rest.", no_args_is_help=True
+)
 
 
 def register(app: typer.Typer) -> None:

@@ -10,6 +10,7 @@ from uplift_server.cli.accounts import AnyAccount
 from uplift_server.cli.client import ApiClient
 from uplift_server.cli.endpoints import Endpoint, endpoint_app, place
 from uplift_server.cli.errors import CliError, ExitCode
+from uplift_server.cli.help import Group
 from uplift_server.cli.reach import reach
 from uplift_server.cli.refusals import Duration, Name, options
 from uplift_server.cli.session import Session, command
@@ -22,7 +23,7 @@ _OPTIONS: Final[dict[str, Name]] = {
     "uplift_header": "--uplift-header",
 }
 
-secret_app: Final = typer.Typer(help="Show and replace endpoints' secrets.", no_args_is_help=True)
+secret_app: Final = typer.Typer(cls=Group, help="Show and replace endpoints' secrets.", no_args_is_help=True)
 
 
 def register(_app: typer.Typer) -> None:

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from uplift_server.cli.errors import CliError, ExitCode
+from uplift_server.cli.help import Command
 from uplift_server.cli.output import Output, OutputLost
 from uplift_server.config import Config, ConfigError, find_file, load
 from uplift_server.store.errors import Conflict, Unavailable
@@ -149,6 +150,6 @@ def command(app: typer.Typer, name: str, *, examples: tuple[str, ...]) -> Callab
         run.__name__ = body.__name__
         run.__doc__ = body.__doc__
         epilog = "\n\n".join(("Examples:", *examples))
-        app.command(name, epilog=epilog, no_args_is_help=False)(run)
+        app.command(name, epilog=epilog, no_args_is_help=False, cls=Command)(run)
 
     return register
