@@ -225,6 +225,41 @@ def test_odd_bodies_are_explained_too(body: bytes) -> None:
     assert not Webhook(SECRET).explain(body, SIGNED).verified
 
 
+def _numbers(count: int, depth: int = 1) -> bytes:
+    return b'{"id":"a","data":' + b"[" * depth + b",".join([b"1"] * count) + b"]" * depth + b"}"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [_numbers(8000), _numbers(8000, 25), _numbers(7500, 480), b'{"id":"a","data":[' + b'{"":1},' * 2300 + b"0]}"],
+)
+def test_what_strangers_send_costs_little(body: bytes) -> None:
+    """Each form of such a body costs some milliseconds, those that are indented its depth times as much."""
+    assert len(body) < 16.5 * 1024
+    webhook = Webhook([SECRET, OTHER])
+
+    def cost_seconds() -> float:
+        began = time.process_time()
+        assert not webhook.explain(body, SIGNED).verified
+        return time.process_time() - began
+
+    assert min(cost_seconds() for _ in range(3)) < 0.1  # some 15 ms, where nobody else uses the machine
+
+
+@pytest.mark.parametrize(
+    ("value", "how", "cause"),
+    [
+        ({"b": [{"time_ms": 17 * n, "note": "é"} for n in range(500)], "a": 1}, {"indent": 4}, "body_reserialised"),
+        ({"b": [0.5] * 12_000, "a": 1}, {"separators": (",", ":")}, "body_reserialised"),
+        ({"b": [[[[[0.5] * 12_000]]]], "a": 1}, {"indent": 4}, "secret_wrong"),
+        ({"b": [0.5] * 14_000, "a": 1}, {"separators": (",", ":")}, "secret_wrong"),
+    ],
+)
+def test_larger_bodies_are_tried_in_fewer_forms(value: dict[str, Any], how: dict[str, Any], cause: str) -> None:
+    sent = json.dumps(value, **how).encode()
+    assert Webhook(SECRET).explain(json.dumps(value).encode(), sign(sent, SECRET)).cause == cause
+
+
 texts = st.text(max_size=60) | st.sampled_from([*SIGNED.values(), "v1,", "sha256=", str(int(NOW))])
 headers = st.dictionaries(st.sampled_from([*SIGNED, "content-length"]), texts | st.lists(texts, max_size=2))
 bodies = st.binary(max_size=60) | st.sampled_from([BODY, _dumped(), b"[]", b'"x"', b"{}"])

@@ -10,10 +10,10 @@ import hmac
 import json
 import re
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import product
+from itertools import chain, islice, product
 from typing import Final, Literal
 
 from uplift_webhooks import headers as names
@@ -71,13 +71,21 @@ _CANDIDATES_MAX: Final = 16
 """More signatures than that are no mistake of ours to explain."""
 _OUR_BEGINNING: Final = re.compile(rb'\{"id":"[^"]*","object":"event","type":"')
 _MEMBERS: Final = ("id", "object", "type", "api_version", "created", "data")
-_Form = tuple[tuple[str, str], int | str | None]
-_FORMS: Final[tuple[_Form, ...]] = (
-    ((",", ":"), None),
-    ((", ", ": "), None),
-    *(((",", ": "), indent) for indent in (2, 4, "\t")),
-)
-"""Separators and indentation: JavaScript's and Uplift's, Python's, and those of all that indent."""
+_Separators = tuple[str, str]
+_JAVASCRIPT: Final[_Separators] = (",", ":")
+"""Uplift's, too."""
+_COMPACT: Final[tuple[_Separators, ...]] = (_JAVASCRIPT, (", ", ": "))
+"""JavaScript's and Python's."""
+_INDENTATIONS: Final = ("  ", "    ", "\t")
+_WRITTEN_AGAIN_BYTES_MAX: Final = 64 * 1024
+_WRITTEN_AGAIN_DEPTH_MAX: Final = 32
+"""Of a larger body, or one nested deeper, no other forms are tried: whoever sent it need not know the secret, and each
+form costs what writing and signing the body does."""
+_COMPACT_COST_MAX: Final = 60_000
+_INDENTED_COST_MAX: Final = 120_000
+"""Of all forms of one body: their values, with some of their bytes, and their values times their depths. Either takes
+some 5 ms where strangers do their worst; events of a few KiB are tried in every form."""
+_BYTES_AS_DEAR_AS_A_VALUE: Final = 16
 _RAW: Final = (
     "Pass the body's bytes as they arrived, before anything parses them: Flask request.get_data(), Django "
     "request.body, FastAPI await request.body()."
@@ -331,32 +339,67 @@ def _bodies(body: bytes) -> Iterator[tuple[str, Cause, bytes]]:
     if isinstance(value, str):
         yield "the body was encoded as JSON twice", "body_reserialised", value.encode("utf-8", "surrogatepass")
         return
-    yield from _written_again(value)
+    if len(body) <= _WRITTEN_AGAIN_BYTES_MAX:
+        yield from _written_again(value, len(body))
 
 
-def _written_again(value: object) -> Iterator[tuple[str, Cause, bytes]]:
-    """A value in every form in which JSON is usually written, an event also as Uplift writes it."""
-    text: Final = "the body was parsed and written again as JSON"
-    for written in _forms(value):
-        yield text, "body_reserialised", written
+def _written_again(value: object, size: int) -> Iterator[tuple[str, Cause, bytes]]:
+    """A value in the forms in which JSON is usually written, as many as its size allows, the likely ones first."""
+    depths = _depths(value)
+    if depths is None:
+        return
+    count = sum(depths)
+    compact_max = _COMPACT_COST_MAX // (count + size // _BYTES_AS_DEAR_AS_A_VALUE + 1)
+    indented_max = _INDENTED_COST_MAX // sum(depth * values for depth, values in enumerate(depths, 1))
+    compact, indented = _arranged(value, _compact), _arranged(value, _indented)
+    for written in (*islice(compact, compact_max), *islice(indented, indented_max)):
+        yield "the body was parsed and written again as JSON", "body_reserialised", written
+
+
+def _depths(value: object) -> list[int] | None:
+    """How many values there are at each depth; None where it is nested too deep."""
+    counts: list[int] = []
+    level = [value]
+    while level:
+        if len(counts) == _WRITTEN_AGAIN_DEPTH_MAX:
+            return None
+        counts.append(len(level))
+        lists = [each for each in level if isinstance(each, list)]
+        lists += [[*each.values()] for each in level if isinstance(each, dict)]
+        level = [*chain.from_iterable(lists)]
+    return counts
+
+
+def _arranged(value: object, forms: Callable[[object], Iterator[bytes]]) -> Iterator[bytes]:
+    """A value in some forms; an event also in Uplift's order of members, and with Uplift's envelope around its data."""
+    yield from forms(value)
     if not isinstance(value, dict):
         return
-    # Uplift's order of members, where they were sorted.
+    # Where they were sorted.
     ordered = {name: value[name] for name in (*_MEMBERS, *value) if name in value}
-    for written in _forms(ordered):
-        yield text, "body_reserialised", written
+    if [*ordered] != [*value]:
+        yield from forms(ordered)
     # Uplift writes the envelope without spaces, around the data as whoever sent the event wrote that.
     data = ordered.pop("data", None)
-    for envelope, written in product(_forms(ordered, _FORMS[:1]), _forms(data)):
-        yield text, "body_reserialised", b'%b,"data":%b}' % (envelope[:-1], written)
+    envelope = json.dumps(ordered, ensure_ascii=False, separators=_JAVASCRIPT).encode("utf-8", "surrogatepass")
+    for written in forms(data):
+        yield b'%b,"data":%b}' % (envelope[:-1], written)
 
 
-def _forms(value: object, forms: Sequence[_Form] = _FORMS) -> Iterator[bytes]:
-    """A value in these forms, with and without escapes beyond ASCII, with the order of its members and sorted."""
-    for (separators, indent), escaped, sort in product(forms, (False, True), (False, True)):
+def _compact(value: object) -> Iterator[bytes]:
+    """In one line, with and without escapes beyond ASCII, with the order of its members and sorted."""
+    for escaped, sort, separators in product((False, True), (False, True), _COMPACT):
         with suppress(ValueError, RecursionError):
-            text = json.dumps(value, ensure_ascii=escaped, sort_keys=sort, separators=separators, indent=indent)
-            yield text.encode()
+            yield json.dumps(value, ensure_ascii=escaped, sort_keys=sort, separators=separators).encode()
+
+
+def _indented(value: object) -> Iterator[bytes]:
+    """In lines, with and without escapes beyond ASCII, with the order of its members and sorted."""
+    for escaped, sort in product((False, True), repeat=2):
+        with suppress(ValueError, RecursionError):
+            text = json.dumps(value, ensure_ascii=escaped, sort_keys=sort, indent="\t")
+            # Within strings, tabs are escaped: these are all of the indentation.
+            yield from (text.replace("\t", indentation).encode() for indentation in _INDENTATIONS)
 
 
 def _clock(request: _Request) -> Explanation:
