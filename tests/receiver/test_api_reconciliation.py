@@ -1,6 +1,7 @@
 """Reconciling: every event in order, from a stored cursor, by the sync and the async client."""
 
 import asyncio
+import json
 import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -121,6 +122,8 @@ async def test_the_async_client_does_the_same(api: ScriptedApi, client: Client) 
         assert await asynchronous.event_types.list(limit=3) == Page([], None, has_more=False)
         assert await asynchronous.source_ips() == {"current": []}
         assert await asynchronous.request("GET", "/v1/x", query={"a": 1}) == {"id": "x"}
+        api.script = [answer({"id": "x"})]
+        assert json.loads(await asynchronous.content("/v1/x", query={"a": 1})) == {"id": "x"}
 
         api.script = [refusal(404, "not_found")]
         with pytest.raises(ApiError, match="404 not_found"):
