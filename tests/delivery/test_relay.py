@@ -13,7 +13,8 @@ from uplift_server.core.listening import (
     UNANSWERED_EVENTS_MAX,
     Answer,
 )
-from uplift_server.delivery.relay import STREAMS_MAX, Ending, Handed, SessionGone, Stream
+from uplift_server.delivery.relay import STREAMS_MAX, SessionGone
+from uplift_server.delivery.streams import Ending, Handed, Stream
 from uplift_server.store import accounts, keys, listening
 from uplift_server.store.contract import Transaction
 from uplift_server.store.errors import Conflict, Unavailable

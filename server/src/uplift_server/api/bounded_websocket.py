@@ -20,14 +20,17 @@ class BoundedWebsocket(WebSocketsSansIOProtocol):
     idle_frames_since = 0.0
 
     def handle_ping(self) -> None:
+        """Answer a ping, if it is not one too many."""
         if self._idle_frame():
             super().handle_ping()
 
     def handle_pong(self, event: Any) -> None:
+        """Note the answer to our ping, if it is not one too many."""
         if self._idle_frame():
             super().handle_pong(event)
 
     def handle_cont(self, event: Any) -> None:
+        """Take a part of a message, if it is not one too many."""
         if self._idle_frame():
             super().handle_cont(event)
 
@@ -43,16 +46,19 @@ class BoundedWebsocket(WebSocketsSansIOProtocol):
         return True
 
     def keepalive_timeout(self) -> None:
+        """The other end did not answer a ping."""
         super().keepalive_timeout()
         # Closing waits until all that was written is read.
         self.transport.abort()
 
     async def run_asgi(self) -> None:
+        """Serve the stream, then let go of the connection, read to its end or not."""
         await super().run_asgi()
         if not self.disconnected:
             self.loop.call_later(FAREWELL_SECONDS, self.transport.abort)
 
     async def send(self, message: Any) -> None:
+        """Send what the application says."""
         if message["type"] == "websocket.close" and not self.writable.is_set():
             # Whoever reads nothing would not read a farewell either.
             self.transport.abort()

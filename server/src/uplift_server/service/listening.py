@@ -17,7 +17,8 @@ from uplift_server.core.listening import (
 from uplift_server.core.problems import Problem
 from uplift_server.core.scopes import Scope
 from uplift_server.core.subscriptions import Subscription, pattern_problems
-from uplift_server.delivery.relay import Handed, SessionGone, Stream
+from uplift_server.delivery.relay import SessionGone
+from uplift_server.delivery.streams import Handed, Stream
 from uplift_server.service import errors
 from uplift_server.service.means import Listing, Means
 from uplift_server.service.principals import Caller

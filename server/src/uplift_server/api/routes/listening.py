@@ -18,7 +18,7 @@ from uplift_server.api.views import Listed, ListenAnswerView, ListenSessionView,
 from uplift_server.core import ids
 from uplift_server.core.instants import instant_text
 from uplift_server.core.listening import event_frame, read_answer
-from uplift_server.delivery.relay import Ending, Handed, Stream
+from uplift_server.delivery.streams import Ending, Handed, Stream
 from uplift_server.service.errors import ServiceError
 from uplift_server.service.listening import ListenDraft, Listening
 from uplift_server.service.services import Services
