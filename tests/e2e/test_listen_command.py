@@ -17,7 +17,7 @@ from uplift_webhooks import Webhook
 
 from .harness import Api, Server, free_port, serving, wait_for
 from .listening import PROGRAM, Listening, Network, environment, on_terminal, uplift
-from .receiving import Connection, Received, Receiver, answer, close, garbage
+from .receiving import Connection, Received, Receiver, answer, close, garbage, hang
 
 BURST = 10_000
 PATH = "/webhook"
@@ -182,6 +182,32 @@ def test_a_session_that_expired_while_the_machine_was_away_is_replaced(
     assert len({each["session"] for each in listening.told("ready")}) == 3
     assert listening.stop() == 0
     assert api.ok("GET", "/v1/listen-sessions")["data"] == []
+    network.close()
+
+
+def test_what_was_being_handed_over_when_the_session_expired_is_marked(
+    server: Server, receiver: Receiver, start: Callable[..., Listening]
+) -> None:
+    account, operator = server.account()
+    api, environ = developer(server, account)
+    network = Network(server.port)
+    hook = receiver.url(PATH, hang)
+    listening = start({**environ, "UPLIFT_API_URL": network.url}, "--forward-to", hook).ready()
+    for number in range(3):
+        operator.send(number)
+    receiver.wait(PATH, 1)
+    network.cut()
+    listening.until("Reconnecting")
+    [session] = api.ok("GET", "/v1/listen-sessions")["data"]
+    api("DELETE", f"/v1/listen-sessions/{session['id']}")
+    receiver.url(PATH, answer())
+    network.mend()
+    receiver.wait(PATH, 4)
+    assert [
+        (request.json["data"]["number"], request.headers["x-uplift-attempt"], "x-uplift-redelivered" in request.headers)
+        for request in receiver.on(PATH)
+    ] == [(0, "1", False), (0, "2", True), (1, "1", False), (2, "1", False)]
+    assert listening.stop() == 0
     network.close()
 
 

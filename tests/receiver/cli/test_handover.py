@@ -10,7 +10,7 @@ import pytest
 
 from uplift_webhooks import Webhook
 from uplift_webhooks.cli.listening.frames import Answer, EventFrame
-from uplift_webhooks.cli.listening.handover import CUT_OFF_TIMES_MAX, Handover
+from uplift_webhooks.cli.listening.handover import CUT_OFF_TIMES_MAX, Handing, Handover
 from uplift_webhooks.cli.listening.local_server import CutOff, LocalServer
 from uplift_webhooks.cli.listening.target import read_target
 
@@ -92,8 +92,9 @@ async def test_the_request_is_one_of_uplifts_signed_now() -> None:
     told = Told()
     async with Local([]).serving() as local:
         hand = handover(local, told)
-        answer, times = await hand.take(EVENT, 0)
-        assert (answer.status_code, answer.body, times, told.lines) == (200, "ok", 1, [])
+        handing = Handing(EVENT)
+        answer = await hand.take(handing)
+        assert (answer.status_code, answer.body, handing.times, told.lines) == (200, "ok", 1, [])
         assert local.heads[0].startswith(b"POST /hook?x=1 HTTP/1.1\r\nhost: 127.0.0.1:")
         headers = dict(line.split(": ", 1) for line in local.heads[0].decode().split("\r\n")[1:-2])
         Webhook(SECRET).verify(local.bodies[0], headers)
@@ -105,7 +106,7 @@ async def test_the_request_is_one_of_uplifts_signed_now() -> None:
         assert "x-uplift-redelivered" not in headers
         assert local.bodies[0] == BODY
         # Once more is marked, and over the same connection.
-        await hand.take(EVENT, times)
+        await hand.take(handing)
         assert (local.header("x-uplift-redelivered"), local.header("x-uplift-attempt")) == ("true", "2")
         assert local.connections == 1
         hand.close()
@@ -209,10 +210,11 @@ async def test_a_kept_connection_that_was_closed_is_replaced_unnoticed() -> None
     told = Told()
     async with Local([OK], then_close=True).serving() as local:
         hand = handover(local, told)
-        await hand.take(EVENT, 0)
+        await hand.take(Handing(EVENT))
         await asyncio.sleep(0.05)  # until the end of the connection has come
-        answer, times = await hand.take(EVENT, 0)
-        assert (answer.status_code, times, local.connections) == (200, 1, 2)
+        handing = Handing(EVENT)
+        answer = await hand.take(handing)
+        assert (answer.status_code, handing.times, local.connections) == (200, 1, 2)
         assert local.header("x-uplift-redelivered") is None
         hand.close()
 
@@ -220,14 +222,33 @@ async def test_a_kept_connection_that_was_closed_is_replaced_unnoticed() -> None
 async def test_a_server_that_cuts_off_gets_it_a_few_times_more() -> None:
     async with Local([None, OK]).serving() as local:
         hand = handover(local, Told())
-        answer, times = await hand.take(EVENT, 0)
+        handing = Handing(EVENT)
+        answer = await hand.take(handing)
         hand.close()
-        assert (answer.status_code, times) == (200, 2)
+        assert (answer.status_code, handing.times) == (200, 2)
         assert [local.header("x-uplift-redelivered", number) for number in (0, 1)] == [None, "true"]
     async with Local([None] * 9).serving() as local:
-        answer, times = await handover(local, Told()).take(EVENT, 0)
-        assert (answer.status_code, times, len(local.bodies)) == (None, CUT_OFF_TIMES_MAX, CUT_OFF_TIMES_MAX)
+        handing = Handing(EVENT)
+        answer = await handover(local, Told()).take(handing)
+        assert (answer.status_code, handing.times, len(local.bodies)) == (None, CUT_OFF_TIMES_MAX, CUT_OFF_TIMES_MAX)
         assert answer.error == "the local server ended the connection without an answer: the connection was closed"
+
+
+async def test_what_is_cancelled_counts_once_it_was_begun() -> None:
+    async with Local([b""]).serving() as local:
+        hand, handing = handover(local, Told()), Handing(EVENT)
+        taking = asyncio.ensure_future(hand.take(handing))
+        while not local.bodies:
+            await asyncio.sleep(0.005)
+        taking.cancel()
+        await asyncio.gather(taking, return_exceptions=True)
+        assert handing.times == 1
+    gone, handing = handover(local, Told()), Handing(EVENT)
+    taking = asyncio.ensure_future(gone.take(handing))
+    await asyncio.sleep(0.2)  # a few tries to connect
+    taking.cancel()
+    await asyncio.gather(taking, return_exceptions=True)
+    assert handing.times == 0
 
 
 async def test_a_server_that_is_away_is_waited_for_and_told_of_once() -> None:
@@ -236,12 +257,13 @@ async def test_a_server_that_is_away_is_waited_for_and_told_of_once() -> None:
         pass
     hand = handover(local, told)
     await hand.probe()
-    taking = asyncio.ensure_future(hand.take(EVENT, 0))
+    handing = Handing(EVENT)
+    taking = asyncio.ensure_future(hand.take(handing))
     await asyncio.sleep(0.3)  # a few tries
     assert not taking.done()
     async with local.serving(local.port):
-        answer, times = await taking
-        assert (answer.status_code, times) == (200, 1)
+        answer = await taking
+        assert (answer.status_code, handing.times) == (200, 1)
         assert local.header("x-uplift-redelivered") is None
         hand.close()
     assert told.lines == ["away: connection refused", "back"]
@@ -253,8 +275,9 @@ async def test_a_server_that_stays_away_is_waited_for_no_longer_than_that() -> N
         pass
     hand = handover(local, told, patience=0.3)
     for _ in range(2):
-        answer, times = await hand.take(EVENT, 0)
-        assert (answer.status_code, times) == (None, 0)
+        handing = Handing(EVENT)
+        answer = await hand.take(handing)
+        assert (answer.status_code, handing.times) == (None, 0)
         assert answer.error == "the local server cannot be connected to: connection refused"
         assert answer.duration_ms < 3000
     assert told.lines == ["away: connection refused"]
@@ -264,7 +287,7 @@ async def test_hosts_that_do_not_exist_are_told_of() -> None:
     told = Told()
     server = LocalServer(read_target("http://no-such-host.invalid/x"), timeout_seconds=1)
     hand = Handover(server, SECRET, told, docs_url="x", patience_seconds=0.05)
-    answer, _ = await hand.take(EVENT, 0)
+    answer = await hand.take(Handing(EVENT))
     assert answer.status_code is None
     assert told.lines[0].startswith("away: ")
 

@@ -21,6 +21,7 @@ from websockets.http11 import Request, Response
 
 from uplift_webhooks.cli.errors import ExitCode
 from uplift_webhooks.cli.listening.frames import Answer, EventFrame
+from uplift_webhooks.cli.listening.handover import Handing
 from uplift_webhooks.cli.listening.listener import Expired, Listener, Timing
 from uplift_webhooks.cli.listening.mischief import Mischief
 from uplift_webhooks.cli.listening.stream import Address, Ended
@@ -119,11 +120,12 @@ class Taken:
     """It takes nothing before."""
     closed: bool = False
 
-    async def take(self, event: EventFrame, times: int) -> tuple[Answer, int]:
+    async def take(self, handing: Handing) -> Answer:
         await self.opened.wait()
+        handing.times += 1
         await asyncio.sleep(self.seconds)
-        self.numbers.append(json.loads(event.body)["n"])
-        return Answer(200, 1, body="ok"), times + 1
+        self.numbers.append(json.loads(handing.event.body)["n"])
+        return Answer(200, 1, body="ok")
 
     def close(self) -> None:
         self.closed = True
@@ -453,6 +455,69 @@ async def test_a_session_that_is_gone_after_a_cut_has_expired() -> None:
             await asyncio.wait_for(task, WITHIN_SECONDS)
         # What was handed over without the server's knowledge is not handed over again, either.
         assert expired.value.behind == f"e{taken.numbers[-1]}"
+        assert expired.value.begun == {}
+
+
+async def test_what_an_expired_session_was_handing_over_is_marked_by_the_next() -> None:
+    async def die(relay: Relay, socket: ServerConnection) -> None:
+        await socket.send('{"kind": "ready"}')
+        for number in range(4):
+            await socket.send(frame(number))
+        await relay.answer(socket)
+        # The next one is being handed over, and the third has waited.
+        await until(lambda: taken.began == [0, 1])
+        relay.status = 404
+        socket.transport.abort()
+
+    @dataclass
+    class Slow(Taken):
+        began: list[int] = field(default_factory=list)
+
+        async def take(self, handing: Handing) -> Answer:
+            self.began.append(json.loads(handing.event.body)["n"])
+            self.seconds = 0.0 if self.began == [0] else 3600.0
+            return await super().take(handing)
+
+    taken = Slow()
+    taken.opened.set()
+    async with Relay([], [die]).serving() as relay:
+        address = Address(relay.url, "lsn_1", {"authorization": "Bearer sk_1"})
+        timing = Timing(first_wait_seconds=0.01)
+        carried = {"e1": 4, "e3": 2, "e9": 1}
+        listener = Listener(address, taken, Told(), timing=timing, begun=carried)
+        with pytest.raises(Expired) as expired:
+            await asyncio.wait_for(listener.run(), WITHIN_SECONDS)
+    # Its own, what it was told of and had not come to, and what had not even come.
+    assert (expired.value.behind, expired.value.begun) == ("e0", {"e1": 5, "e3": 2, "e9": 1})
+
+
+async def test_what_was_handed_over_behind_a_gap_is_marked_by_the_next_session() -> None:
+    async def die(relay: Relay, socket: ServerConnection) -> None:
+        await socket.send('{"kind": "ready"}')
+        for number in range(3):
+            await socket.send(frame(number))
+        await relay.answer(socket)
+        await until(lambda: taken.numbers == [0, 1, 2])
+        relay.status = 404
+        socket.transport.abort()
+
+    class Never(Drawn):
+        def uniform(self, a: float, b: float) -> float:
+            return 3600.0
+
+    class Unmoved(Told):
+        def delivery(self, event: EventFrame, answer: Answer, *, again: bool, comes_again: bool) -> None:
+            pass
+
+    taken = Taken()
+    taken.opened.set()
+    async with Relay([], [die]).serving() as relay:
+        address = Address(relay.url, "lsn_1", {"authorization": "Bearer sk_1"})
+        mischief = Mischief(fail=0.5, chance=Never(0.9, 0.1, 0.9))
+        listener = Listener(address, taken, Unmoved(), timing=Timing(first_wait_seconds=0.01), mischief=mischief)
+        with pytest.raises(Expired) as expired:
+            await asyncio.wait_for(listener.run(), WITHIN_SECONDS)
+    assert (expired.value.behind, expired.value.begun) == ("e0", {"e1": 1, "e2": 1})
 
 
 @pytest.mark.parametrize("status", [429, 500, 502, 503])

@@ -2,7 +2,7 @@
 
 import asyncio
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from datetime import datetime, timezone
 from types import FrameType
@@ -106,8 +106,10 @@ def listen(
                     session.output.line(made["secret"])
                 return
             narration = Narration(session.output, made, target, show_secret=show_secret)
-            while expired := asyncio.run(_listen(calls, made, target, narration, timing, mischief)):
+            begun: Mapping[str, int] = {}
+            while expired := asyncio.run(_listen(calls, made, target, narration, timing, mischief, begun)):
                 session.output.state("The session has expired: another one goes on where it was")
+                begun = expired.begun
                 made = _session(calls, types, expired.behind or start or made["created_at"])
                 narration = Narration(session.output, made, target, show_secret=show_secret)
         except Ended as ended:
@@ -117,7 +119,13 @@ def listen(
 
 
 async def _listen(
-    calls: Calls, made: dict[str, Any], target: Target | None, narration: Narration, timing: Timing, mischief: Mischief
+    calls: Calls,
+    made: dict[str, Any],
+    target: Target | None,
+    narration: Narration,
+    timing: Timing,
+    mischief: Mischief,
+    begun: Mapping[str, int],
 ) -> Expired | None:
     """Listen until a signal comes, or the session is to be replaced. Raises Ended."""
     access = calls.access
@@ -132,7 +140,7 @@ async def _listen(
             patience_seconds=PATIENCE_SECONDS,
         )
         await taker.probe()
-    listener = Listener(address, taker, narration, timing=timing, mischief=mischief)
+    listener = Listener(address, taker, narration, timing=timing, mischief=mischief, begun=begun)
     listening = asyncio.ensure_future(listener.run())
     loop = asyncio.get_running_loop()
     with _on_signals(lambda: loop.call_soon_threadsafe(listening.cancel)):

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from dataclasses import dataclass
 from typing import Final, Protocol
 
 from uplift_webhooks import __version__
@@ -25,11 +26,20 @@ class LocalWatcher(Protocol):
         """It can be connected to again."""
 
 
+@dataclass(eq=False)
+class Handing:
+    """An event on its way."""
+
+    event: EventFrame
+    times: int = 0
+    """How often it began to be handed over. Counted before it is sent: what is cut off or cancelled may have come."""
+
+
 class Taker(Protocol):
     """What events are handed to."""
 
-    async def take(self, event: EventFrame, times: int) -> tuple[Answer, int]:
-        """Hand over an event that was handed over so many times before: the answer, and how many times it is now."""
+    async def take(self, handing: Handing) -> Answer:
+        """Hand an event over, and count how often that was begun."""
 
     def close(self) -> None:
         """Let go of what is open."""
@@ -54,28 +64,29 @@ class Handover:
         if not await self._server.listens():
             self._note_away("connection refused")
 
-    async def take(self, event: EventFrame, times: int) -> tuple[Answer, int]:
+    async def take(self, handing: Handing) -> Answer:
         """Hand an event over, as often as that takes; what cannot be done in time is an Answer that says so."""
         began = time.monotonic()
         wait = _FIRST_WAIT_SECONDS
         cut_off = 0
         while True:
             try:
-                answer = await self._server.post(self._headers(event, times), event.body)
+                await self._server.connect()
+                handing.times += 1
+                answer = await self._server.post(self._headers(handing), handing.event.body)
             except NothingListens as error:
                 reason = str(error)
                 self._note_away(reason)
                 if time.monotonic() - began + wait > self._patience_seconds:
-                    return self._given_up(began, f"cannot be connected to: {reason}"), times
+                    return self._given_up(began, f"cannot be connected to: {reason}")
             except CutOff as error:
                 self._note_back()
-                times += 1
                 cut_off += 1
                 if cut_off == CUT_OFF_TIMES_MAX:
-                    return self._given_up(began, f"ended the connection without an answer: {error}"), times
+                    return self._given_up(began, f"ended the connection without an answer: {error}")
             else:
                 self._note_back()
-                return answer, times + 1
+                return answer
             await asyncio.sleep(wait)
             wait = min(wait * 2, _LONGEST_WAIT_SECONDS)
 
@@ -83,15 +94,16 @@ class Handover:
         """Let go of the connection."""
         self._server.close()
 
-    def _headers(self, event: EventFrame, times: int) -> dict[str, str]:
+    def _headers(self, handing: Handing) -> dict[str, str]:
+        event = handing.event
         headers = {
             "user-agent": self._user_agent,
             **sign(event.body, self._secret, message_id=event.event),
             "x-uplift-event": event.type,
             "x-uplift-delivery": event.delivery,
-            "x-uplift-attempt": str(times + 1),
+            "x-uplift-attempt": str(handing.times),
         }
-        if times:
+        if handing.times > 1:
             headers["x-uplift-redelivered"] = "true"
         return headers
 
@@ -116,9 +128,9 @@ ONLY_PRINTED: Final = "it was only printed"
 class Printed:
     """In place of a local server: events are only shown."""
 
-    async def take(self, _event: EventFrame, times: int) -> tuple[Answer, int]:
+    async def take(self, _handing: Handing) -> Answer:
         """Nothing is handed over, so nothing is handed over again."""
-        return Answer(None, 0, error=ONLY_PRINTED), times
+        return Answer(None, 0, error=ONLY_PRINTED)
 
     def close(self) -> None:
         """Nothing is open."""

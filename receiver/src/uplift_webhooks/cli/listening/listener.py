@@ -8,9 +8,9 @@ import asyncio
 import random
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 from websockets.asyncio.client import ClientConnection
@@ -19,7 +19,7 @@ from websockets.exceptions import ConnectionClosed
 from uplift_webhooks.cli.errors import ExitCode
 from uplift_webhooks.cli.listening import mischief as mischief_of
 from uplift_webhooks.cli.listening.frames import Answer, EventFrame, NotAFrame, answer_frame, is_ready, read_event
-from uplift_webhooks.cli.listening.handover import Taker
+from uplift_webhooks.cli.listening.handover import Handing, Taker
 from uplift_webhooks.cli.listening.mischief import Mischief
 from uplift_webhooks.cli.listening.stream import CLOSE_SECONDS, OPEN_SECONDS, Address, Ended, Lost, end_of, open_stream
 from uplift_webhooks.cli.listening.waits import within
@@ -49,10 +49,14 @@ class Timing:
 class Expired(Exception):
     """The session was removed while there was no connection; another one can go on."""
 
-    def __init__(self, behind: str | None) -> None:
-        """`behind`: the id of the last event that was handed over with all before it."""
+    def __init__(self, behind: str | None, begun: Mapping[str, int]) -> None:
+        """`behind`: the id of the last event that was handed over with all before it.
+
+        `begun`: how often later ones began to be handed over, by their ids: they come once more.
+        """
         super().__init__("the session has expired")
         self.behind = behind
+        self.begun = begun
 
 
 class Watcher(Protocol):
@@ -72,14 +76,11 @@ class Watcher(Protocol):
 
 
 @dataclass(eq=False)
-class _Waiting:
+class _Waiting(Handing):
     """An event that came and whose answer the server may not have yet."""
 
-    event: EventFrame
-    connection: int
+    connection: int = field(kw_only=True)
     """Over which it came last."""
-    times: int = 0
-    """How often it was handed over."""
     duplicated: bool = False
     failed: bool = False
     """What was done to it on purpose: each once at most, so that it ends."""
@@ -99,12 +100,15 @@ class Listener:
         *,
         timing: Timing | None = None,
         mischief: Mischief = mischief_of.NONE,
+        begun: Mapping[str, int] | None = None,
     ) -> None:
+        """`begun`: what a session that this one replaces began to hand over, as its Expired says."""
         self._address = address
         self._taker = taker
         self._watcher = watcher
         self._timing = Timing() if timing is None else timing
         self._mischief = mischief
+        self._begun = dict(begun or {})
         self._place: str | None = None
         self._behind: str | None = None
         """The event at that place."""
@@ -127,6 +131,11 @@ class Listener:
         """Listen until cancelled. Raises Ended and Expired."""
         try:
             await _first_of(self._stay_connected(), self._hand_over(), self._watch_clock())
+        except Ended as ended:
+            # Told only now that nothing is handed over any more.
+            if ended.code is ExitCode.NOT_FOUND and not ended.unknown and self._connections:
+                raise self._expired() from ended
+            raise
         finally:
             # It may have been opened at the moment of a cancellation.
             if self._newest is not None:
@@ -145,10 +154,6 @@ class Listener:
                 await self._connection(OPEN_SECONDS * 2 if left is None else max(min(OPEN_SECONDS * 2, left), 0.0))
             except Lost as lost:
                 why = str(lost)
-            except Ended as ended:
-                if ended.code is ExitCode.NOT_FOUND and not ended.unknown and self._connections:
-                    raise Expired(self._handed_over()) from ended
-                raise
             if self._connections > ready:
                 lost_at = time.monotonic()
                 if lost_at - began >= timing.settled_seconds:
@@ -221,7 +226,7 @@ class Listener:
     def _take_in(self, event: EventFrame) -> None:
         number = self._connections
         if event.test:
-            self._todo.append(_Waiting(event, number))
+            self._todo.append(_Waiting(event, connection=number))
             self._came.set()
             return
         known = self._waiting.get(event.place)
@@ -239,7 +244,7 @@ class Listener:
             return
         if len(self._waiting) >= WAITING_EVENTS_MAX:
             raise NotAFrame(f"more than {WAITING_EVENTS_MAX} events ahead of their answers")
-        waiting = self._waiting[event.place] = _Waiting(event, number)
+        waiting = self._waiting[event.place] = _Waiting(event, self._begun.pop(event.event, 0), connection=number)
         self._todo.append(waiting)
         self._came.set()
 
@@ -272,19 +277,20 @@ class Listener:
             self._behind = self._waiting.pop(place).event.event
             self._place = place
 
-    def _handed_over(self) -> str | None:
-        """The last event that was handed over with all before it, whether or not the server knows."""
-        last = self._behind
-        for waiting in self._waiting.values():
-            if waiting.answer is None:
-                break
-            last = waiting.event.event
-        return last
+    def _expired(self) -> Expired:
+        """Where another session goes on, whether or not the server knows what was handed over."""
+        behind = self._behind
+        later = [*self._waiting.values()]
+        while later and later[0].answer is not None:
+            behind = later.pop(0).event.event
+        begun = {**self._begun, **{waiting.event.event: waiting.times for waiting in later if waiting.times}}
+        # Those that never came again were let go of by the server.
+        return Expired(behind, dict([*begun.items()][-WAITING_EVENTS_MAX:]))
 
     async def _hand_over(self) -> None:
         while True:
             waiting = await self._next()
-            answer, waiting.times = await self._taker.take(waiting.event, waiting.times)
+            answer = await self._taker.take(waiting)
             reached = answer.status_code is not None
             if reached and self._mischief.duplicate and not waiting.duplicated:
                 waiting.duplicated = True

@@ -41,7 +41,7 @@ class LocalServer:
     async def listens(self) -> bool:
         """Whether it can be connected to now."""
         try:
-            await self._connect()
+            await self.connect()
         except NothingListens:
             return False
         return True
@@ -52,7 +52,7 @@ class LocalServer:
         Raises NothingListens, and CutOff where it may be handed over once more.
         """
         began = time.monotonic()
-        await self._connect()
+        await self.connect()
         try:
             answer, kept = await within(self._timeout_seconds, self._exchange(headers, body))
         except (asyncio.TimeoutError, _NoHttp) as error:
@@ -74,14 +74,8 @@ class LocalServer:
             self.close()
         return Answer(answer.status_code, _since(began), body=answer.body)
 
-    def close(self) -> None:
-        """Let go of the connection."""
-        if self._stream is not None:
-            self._stream[1].transport.abort()
-            self._stream = None
-        self._used = False
-
-    async def _connect(self) -> None:
+    async def connect(self) -> None:
+        """Open a connection, unless there is one. Raises NothingListens."""
         if self._stream is not None and not self._stream[0].at_eof() and not self._stream[1].is_closing():
             return
         self.close()
@@ -91,6 +85,13 @@ class LocalServer:
             raise NothingListens(f"no connection within {CONNECT_SECONDS:g} s") from error
         except OSError as error:
             raise NothingListens(_reason(error)) from error
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        if self._stream is not None:
+            self._stream[1].transport.abort()
+            self._stream = None
+        self._used = False
 
     async def _open(self) -> None:
         target = self.target
