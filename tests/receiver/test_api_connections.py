@@ -110,13 +110,30 @@ def test_a_silent_server_is_given_up(api: ScriptedApi) -> None:
     over.set()
 
 
-def test_an_answer_in_drops_is_given_up(api: ScriptedApi) -> None:
+JSON_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+
+
+@pytest.mark.parametrize(
+    ("first", "drop"),
+    [
+        (JSON_HEAD + b"Content-Length: 1000\r\n\r\n", b" "),
+        (b"HTTP/1.1 200 O", b"K"),
+        (JSON_HEAD + b"X-Long: ", b"a"),
+        (JSON_HEAD, b"X-More: 1\r\n"),
+        (b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 100),
+        (JSON_HEAD + b"Transfer-Encoding: chunked\r\n\r\n", b"0"),
+        (JSON_HEAD + b"Transfer-Encoding: chunked\r\n\r\n0\r\n", b"X-Trailer: 1\r\n"),
+    ],
+    ids=["body", "status", "header", "headers", "interim answers", "chunk size", "trailers"],
+)
+def test_an_answer_in_drops_is_given_up(api: ScriptedApi, first: bytes, drop: bytes) -> None:
     over = threading.Event()
 
     def drip(connection: socket.socket) -> None:
-        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
-        while not over.wait(0.02):
-            connection.sendall(b" ")
+        connection.sendall(first)
+        # What is long comes without a pause.
+        while not over.wait(0.02 if len(drop) < 100 else 0):
+            connection.sendall(drop)
 
     api.script = [drip]
     began = time.monotonic()
@@ -125,6 +142,35 @@ def test_an_answer_in_drops_is_given_up(api: ScriptedApi) -> None:
     over.set()
 
     assert time.monotonic() - began < 5
+
+
+def test_a_proxy_that_answers_in_drops_is_given_up(api: ScriptedApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    over = threading.Event()
+
+    def drip(connection: socket.socket) -> None:
+        connection.sendall(b"HTTP/1.1 200 OK\r\n")
+        while not over.wait(0.02):
+            connection.sendall(b"X-More: 1\r\n")
+
+    api.script = [drip]
+    monkeypatch.setenv("HTTPS_PROXY", api.url)
+    client = Client("https://api.example", retries=0, timeout_seconds=0.3)
+    with client, pytest.raises(ApiUnreachable, match="took too long"):
+        client.request("GET", "/v1/x")
+    over.set()
+
+
+def test_a_call_has_its_whole_time_on_a_kept_connection(api: ScriptedApi) -> None:
+    def late(connection: socket.socket) -> None:
+        time.sleep(0.4)
+        connection.sendall(JSON_HEAD + b"Content-Length: 2\r\n\r\n{}")
+
+    api.script = [answer({}), late]
+    with _never_again(api, timeout_seconds=0.6) as client:
+        client.request("GET", "/v1/x")
+        time.sleep(0.4)  # longer than the second call could take, if it had the first one's time
+        assert client.request("GET", "/v1/y") == {}
+    assert [asked.connection for asked in api.asked] == [0, 0]
 
 
 def test_an_answer_without_end_is_given_up(api: ScriptedApi, monkeypatch: pytest.MonkeyPatch) -> None:

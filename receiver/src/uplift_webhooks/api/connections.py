@@ -2,6 +2,7 @@
 
 import base64
 import http.client
+import io
 import selectors
 import socket
 import ssl
@@ -10,8 +11,9 @@ import time
 import urllib.request
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from ipaddress import ip_address
-from typing import Final
+from typing import Any, Final
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from uplift_webhooks.api.failures import ApiMisaddressed, ApiUnreachable
@@ -66,7 +68,7 @@ class Connections:
         self._lock: Final = threading.Lock()
 
     def exchange(self, method: str, target: str, content: bytes | None, headers: dict[str, str]) -> Answer:
-        """One request, and its whole answer.
+        """One request, and its whole answer, within the time limit of all of it.
 
         A kept connection that turns out to have been closed is replaced by a new one, once.
 
@@ -110,6 +112,12 @@ class Connections:
         deadline: float,
     ) -> Answer:
         sent = headers if self._tls is not None or self._proxy is None else {**headers, **self._proxy.headers}
+        # Called like the class it need not be, also for the answer of a proxy that is asked for a tunnel.
+        connection.response_class = partial(_Response, deadline)  # type: ignore[assignment]
+        if connection.sock is None:
+            connection.timeout = _left(deadline)
+            connection.connect()
+        connection.sock.settimeout(_left(deadline))
         connection.request(method, self._prefix + target, content, sent)
         pieces: list[bytes] = []
         left = ANSWER_BYTES_MAX
@@ -119,9 +127,6 @@ class Connections:
                 left -= len(piece)
                 if left < 0:
                     raise OSError(f"its answer is larger than {ANSWER_BYTES_MAX} bytes")
-                # The socket's own limit is one for each wait, and a byte now and then would never reach it.
-                if time.monotonic() > deadline:
-                    raise TimeoutError("its answer took too long")
             # Reading by pieces ends quietly where the connection does.
             if response.length:
                 raise http.client.IncompleteRead(b"", response.length)
@@ -153,6 +158,48 @@ class Connections:
         if self._proxy is not None:
             connection.set_tunnel(self._host, self._port, self._proxy.headers)
         return connection
+
+
+class _Response(http.client.HTTPResponse):
+    """An answer that is whole by an instant: status, headers, body and trailers."""
+
+    def __init__(self, deadline: float, sock: socket.socket, *, method: str | None = None) -> None:
+        super().__init__(sock, method=method)
+        self.fp: io.BufferedReader = io.BufferedReader(_Hurried(self.fp.detach(), sock, deadline))
+
+
+class _Hurried(io.RawIOBase):
+    """Reads from a socket until an instant. Its own limit is one for each wait: bytes now and then never reach it."""
+
+    def __init__(self, raw: io.RawIOBase, sock: socket.socket, deadline: float) -> None:
+        self._raw = raw
+        self._socket = sock
+        self._deadline = deadline
+        self._came = False
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        try:
+            self._socket.settimeout(_left(self._deadline))
+            count = self._raw.readinto(buffer)
+        except TimeoutError as error:
+            raise TimeoutError("its answer took too long" if self._came else "timed out") from error
+        self._came = True
+        return count
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+def _left(deadline: float) -> float:
+    """The seconds until an instant. Raises TimeoutError where there are none."""
+    seconds = deadline - time.monotonic()
+    if seconds <= 0:
+        raise TimeoutError("timed out")
+    return seconds
 
 
 @dataclass(frozen=True, slots=True)
