@@ -88,6 +88,20 @@ def test_a_claim_of_which_nobody_hears_again_runs_out(seen: Deduplicator, clock:
     assert [_first(seen), _first(seen)] == [True, False]
 
 
+def test_a_claim_of_a_clock_that_was_ahead_runs_out_as_others_do(seen: Deduplicator, clock: Clock) -> None:
+    clock.now += 86_400
+    assert seen.first_time("e_1").__enter__()
+
+    clock.now -= 86_400
+    with pytest.raises(EventInProgress, match="ask again within 60 s"):
+        _first(seen)
+    clock.now += CLAIM_SECONDS - 1
+    with pytest.raises(EventInProgress, match="ask again within 1 s"):
+        _first(seen)
+    clock.now += 2
+    assert [_first(seen), _first(seen)] == [True, False]
+
+
 def test_a_claim_that_ran_out_takes_nothing_from_the_next_one(seen: Deduplicator, clock: Clock) -> None:
     slow, next_one = seen.first_time("e_1"), seen.first_time("e_1")
     slow.__enter__()

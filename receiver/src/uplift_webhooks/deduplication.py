@@ -165,17 +165,22 @@ class Deduplicator(ABC):
     def _begin(self, key: str, version: _Version, token: str) -> bool:
         now = time.time()
 
-        def change(entry: _Entry | None) -> tuple[_Entry | None, bool]:
+        def change(entry: _Entry | None) -> tuple[_Entry | None, bool | float]:
             if entry is None or entry.until <= now:
                 entry = _Entry(None, 0, None, 0)
             if entry.handled is not None and entry.handled >= version:
                 return entry, False
-            if entry.claim is not None and entry.claimed_until > now:
-                raise EventInProgress(entry.claimed_until - now)
             ends = now + self._claim_seconds
+            if entry.claim is not None and entry.claimed_until > now:
+                # A later end is from a clock that was ahead, perhaps of a process that has died since.
+                ends = min(entry.claimed_until, ends)
+                return replace(entry, claimed_until=ends), ends - now
             return _Entry(entry.handled, max(entry.until, ends), token, ends), True
 
-        return self._change(key, change)
+        found = self._change(key, change)
+        if not isinstance(found, bool):
+            raise EventInProgress(found)
+        return found
 
     def _end(self, key: str, version: _Version, token: str, *, done: bool) -> None:
         until = time.time() + self._remember_seconds
