@@ -227,6 +227,8 @@ def test_handshakes_that_are_refused_are_answered_in_words(server: Server) -> No
     with pytest.raises(InvalidStatus) as refused:
         Listener(server, key, session, after="nonsense")
     assert refused.value.response.status_code == 422
+    [wrong] = json.loads(refused.value.response.body or b"")["errors"]
+    assert (wrong["field"], "`place`" in wrong["message"]) == ("after", True)
     assert server.stop() == 0
     assert not any("handshake" in line or "Traceback" in line for line in server.log), server.log
 

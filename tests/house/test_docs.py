@@ -1,6 +1,7 @@
 """What a reader can set, call or meet is documented; these tests name what is not."""
 
 import ast
+import base64
 import importlib
 import json
 import re
@@ -45,6 +46,13 @@ def test_every_route_is_in_the_api_page(root: Path) -> None:
     # The page may name a path's parameters as it likes.
     documented = re.sub(r"\{[^}]*\}", "{}", text)
     assert not sorted(route for route in routes if re.sub(r"\{[^}]*\}", "{}", route) not in documented)
+
+
+def test_the_handshake_of_the_api_page_is_one_that_servers_take(root: Path) -> None:
+    """RFC 6455, section 4.1: the key is 16 bytes in base64."""
+    [key] = re.findall(r"Sec-WebSocket-Key: ([^']*)'", _document(root, "api.md"))
+
+    assert len(base64.b64decode(key, validate=True)) == 16
 
 
 def test_every_action_of_the_audit_log_is_in_the_api_page_with_its_sentence(root: Path) -> None:

@@ -33,6 +33,7 @@ from uplift_server.store.records import Page
 TEST_WAIT_S: Final = 3.5
 """How long a caller waits for the answer to a test: every answer comes within 5 s."""
 _WHAT: Final = "listen session"
+_AFTER: Final = "This is no place of a stream. Use `place` of an event that came over it."
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +148,7 @@ class Listening:
         found = await self._find(caller, session)
         if found.key_id != caller.principal.key_id:
             raise errors.Forbidden("A session is streamed with the key that made it. Make one of your own.")
-        place = None if after is None else self._means.place(Listing(1, after), 1)
+        place = None if after is None else self._means.place(Listing(1, after), 1, name="after", remedy=_AFTER)
         try:
             stream = await self._means.engine.relay.connect(found, None if place is None else place[0])
         except SessionGone:

@@ -49,18 +49,22 @@ class Means:
         """A new id of 16 bytes, which sorts by time."""
         return ids.uuid7(self.now(), self.random_bytes(ids.RANDOM_BYTES))
 
-    def place(self, listing: Listing, count: int, problems: Sequence[Problem] = ()) -> tuple[int, ...] | None:
+    def place(
+        self,
+        listing: Listing,
+        count: int,
+        problems: Sequence[Problem] = (),
+        name: str = "cursor",
+        remedy: str = "This is no cursor of this list. Use `next_cursor` of an earlier page.",
+    ) -> tuple[int, ...] | None:
         """The place a list is to go on from, of `count` numbers; None at its beginning.
 
-        Raises Invalid for a cursor that no list gave, with the problems found before.
+        Raises Invalid for a cursor that no list gave, by the name of its field, with the problems found before.
         """
         found = None if listing.cursor is None else self.cursors.decode(listing.cursor, count)
         # Places are positive; what cannot be one would overflow where it is counted on from.
         if listing.cursor is not None and (found is None or not all(0 <= number < PLACE_MAX for number in found)):
-            wrong = Problem(
-                "cursor", "cursor_invalid", "This is no cursor of this list. Use `next_cursor` of an earlier page."
-            )
-            raise errors.Invalid([*problems, wrong])
+            raise errors.Invalid([*problems, Problem(name, "cursor_invalid", remedy)])
         if problems:
             raise errors.Invalid(problems)
         return found
