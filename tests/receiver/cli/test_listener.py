@@ -441,6 +441,36 @@ async def test_handshakes_after_which_it_ends(status: int, exit_code: ExitCode) 
         assert told.lines == []
 
 
+@pytest.mark.parametrize(
+    ("location", "where"),
+    [
+        ("ws://u:p@127.0.0.1:{port}/stolen?x=secret", " to http://127.0.0.1:{port}"),
+        ("https://api.example/x", " to https://api.example"),
+        ("/elsewhere", ""),
+        ("ws://[::1", ""),
+        ("ws://ex\u00e4mple/", ""),
+    ],
+)
+async def test_redirects_are_not_followed(location: str, where: str) -> None:
+    def redirect(socket: ServerConnection, _: Request) -> Response:
+        response = socket.respond(302, "")
+        response.headers["location"] = location.format(port=other.port)
+        return response
+
+    async with (
+        Relay([1]).serving() as other,
+        serve(other.connected, "127.0.0.1", 0, process_request=redirect) as server,
+    ):
+        url = f"http://127.0.0.1:{next(iter(server.sockets)).getsockname()[1]}"
+        async with listening(Relay([], url=url)) as (_, _told, task):
+            with pytest.raises(Ended) as ended:
+                await asyncio.wait_for(task, WITHIN_SECONDS)
+    where = where.format(port=other.port)
+    assert ended.value.cause == f"the server answered 302, a redirect{where}, which is not followed"
+    assert (ended.value.code, "--api-url" in ended.value.remedy) == (ExitCode.USAGE, True)
+    assert other.asked == []
+
+
 async def test_a_session_that_is_gone_after_a_cut_has_expired() -> None:
     async def die(relay: Relay, socket: ServerConnection) -> None:
         await socket.send('{"kind": "ready"}')

@@ -32,6 +32,17 @@ _PASSING: Final = frozenset({408, 425, 429})
 """Refusals that another try may not meet, beside all of 500 and above."""
 
 
+_REDIRECTS: Final = range(300, 400)
+_HOST_CHARACTERS_MAX: Final = 200
+
+
+class _Connect(connect):
+    """A connection to the address that was given: whoever redirects shall not choose whom events are taken from."""
+
+    def process_redirect(self, exc: Exception) -> Exception:
+        return exc
+
+
 class Lost(Exception):
     """There is no connection; another may be opened. The text says why."""
 
@@ -72,7 +83,7 @@ async def open_stream(address: Address, after: str | None, *, ping_seconds: floa
     # That of the API's other calls: what is right for them is right here.
     proxy = proxy_to(urlsplit(address.api_url))
     try:
-        return await connect(
+        return await _Connect(
             address.url(after),
             additional_headers=dict(address.headers),
             user_agent_header=None,
@@ -88,6 +99,8 @@ async def open_stream(address: Address, after: str | None, *, ping_seconds: floa
         )
     except InvalidStatus as error:
         status = error.response.status_code
+        if status in _REDIRECTS:
+            raise _redirected(status, error.response.headers.get("location", "")) from error
         raise _refused(status, _detail(error.response.body) or f"the server answered {status}") from error
     except InvalidURI as error:
         raise Ended(f"the API's URL cannot be used: {error}", "correct --api-url", ExitCode.USAGE) from error
@@ -131,6 +144,25 @@ def _refused(status: int, detail: str) -> Lost | Ended:
     if status == 404:
         return Ended(detail, "start again: the session was ended, or nobody used it for a day", ExitCode.NOT_FOUND)
     return Ended(detail, "start again", ExitCode.FAILED)
+
+
+def _redirected(status: int, location: str) -> Ended:
+    where = _origin(location)
+    cause = f"the server answered {status}, a redirect{where and f' to {where}'}, which is not followed"
+    remedy = "set the server's own address: --api-url, UPLIFT_API_URL or the profile"
+    return Ended(cause, remedy, ExitCode.USAGE)
+
+
+def _origin(location: str) -> str:
+    """Where an address is, without its path and query, which may hold secrets; empty where that cannot be told."""
+    try:
+        parts = urlsplit(location)
+    except ValueError:
+        return ""
+    host = parts.netloc.rpartition("@")[2]
+    if not host or len(host) > _HOST_CHARACTERS_MAX or not (host.isascii() and host.isprintable()):
+        return ""
+    return f"{'https' if parts.scheme in {'https', 'wss'} else 'http'}://{host}"
 
 
 def _detail(body: bytes | bytearray) -> str:
