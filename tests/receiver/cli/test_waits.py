@@ -1,6 +1,10 @@
 """A wait with an end: it gives what came, gives up in time, and can be cancelled at any moment."""
 
 import asyncio
+import selectors
+import socket
+import time
+from typing import Any
 
 import pytest
 
@@ -28,6 +32,41 @@ async def test_it_gives_up_and_cancels_the_work() -> None:
     with pytest.raises(asyncio.TimeoutError):
         await within(0.01, work())
     assert ended == ["cancelled"]
+
+
+class _Stopped(selectors.DefaultSelector):
+    """That of a process that SIGSTOP interrupts: a wait ends late, without a look at what came."""
+
+    stop_seconds = 0.0
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, Any]]:
+        if not self.stop_seconds:
+            return super().select(timeout)
+        time.sleep(self.stop_seconds)
+        self.stop_seconds = 0.0
+        return []
+
+
+def test_what_came_while_the_process_was_stopped_is_not_late() -> None:
+    async def answered() -> bytes:
+        here, there = socket.socketpair()
+        reader, writer = await asyncio.open_connection(sock=here)
+        waiting = asyncio.ensure_future(within(0.2, reader.read(9)))
+        await asyncio.sleep(0.01)
+        there.sendall(b"x")
+        selector.stop_seconds = 0.4
+        try:
+            return await waiting
+        finally:
+            writer.close()
+            there.close()
+
+    selector = _Stopped()
+    loop = asyncio.SelectorEventLoop(selector)
+    try:
+        assert loop.run_until_complete(answered()) == b"x"
+    finally:
+        loop.close()
 
 
 @pytest.mark.parametrize("turns", range(6))

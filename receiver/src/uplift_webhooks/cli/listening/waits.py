@@ -16,6 +16,9 @@ async def within(seconds: float | None, work: Coroutine[Any, Any, R]) -> R:
     task = asyncio.ensure_future(work)
     try:
         await asyncio.wait([task], timeout=seconds)
+        if not task.done():
+            # Where this process was stopped meanwhile, nobody has looked yet at what came.
+            await asyncio.wait([task], timeout=0)
     finally:
         if not task.done():
             task.cancel()
