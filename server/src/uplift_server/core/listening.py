@@ -19,7 +19,7 @@ UNUSED_EXPIRES_AFTER_MS: Final = 24 * 3_600_000
 """A session nobody was connected to for so long is removed."""
 UNANSWERED_EVENTS_MAX: Final = 64
 """So many events may be on their way to a developer's machine, which answers each."""
-UNANSWERED_BYTES_MAX: Final = 4 * 1024 * 1024
+UNANSWERED_BYTES_MAX: Final = 1024 * 1024
 """So many bytes of them, but for the last."""
 TESTS_AWAITED_MAX: Final = 10
 """So many tests of one stream may be waited for."""
