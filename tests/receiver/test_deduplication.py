@@ -351,7 +351,7 @@ def test_after_a_fork_what_the_parent_opened_is_neither_used_nor_closed(tmp_path
 
     assert _first(seen)
     assert seen._connection is not opened
-    assert deduplication._INHERITED.pop() is opened
+    deduplication._INHERITED.remove(opened)
     opened.close()
     seen.close()
 

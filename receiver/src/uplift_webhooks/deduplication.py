@@ -292,7 +292,8 @@ class SqliteDeduplicator(Deduplicator):
 
     def _forked(self) -> None:
         """In a forked process: SQLite forbids to use, and even to close, what the parent has opened."""
-        _INHERITED.append(self._connection)
+        if self._connection is not None:
+            _INHERITED.append(self._connection)
         self._connection = None
         self._lock = threading.Lock()
 

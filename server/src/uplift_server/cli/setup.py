@@ -30,7 +30,8 @@ def config(session: Session) -> None:
         _COLUMNS,
         empty="",
     )
-    session.output.note("They are what this command finds here; a server that runs keeps those it was started with.")
+    if session.output.results.is_terminal:
+        session.output.note("They are what this command finds here; a server that runs keeps those it was started with.")
 
 
 def migrate(session: Session) -> None:
