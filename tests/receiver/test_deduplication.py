@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -353,6 +354,28 @@ def test_after_a_fork_what_the_parent_opened_is_neither_used_nor_closed(tmp_path
     assert seen._connection is not opened
     deduplication._INHERITED.remove(opened)
     opened.close()
+    seen.close()
+
+
+def test_after_a_fork_one_that_was_closed_opens_again(tmp_path: Path) -> None:
+    seen = SqliteDeduplicator(tmp_path / "seen.db")
+    seen.close()
+    kept = list(deduplication._INHERITED)
+    seen._forked()
+    assert kept == deduplication._INHERITED
+    assert _first(seen)
+    seen.close()
+
+
+def test_a_statement_that_fails_leaves_nothing_begun(tmp_path: Path) -> None:
+    seen = SqliteDeduplicator(tmp_path / "seen.db")
+    with closing(sqlite3.connect(tmp_path / "seen.db", isolation_level=None)) as other:
+        other.execute("ALTER TABLE uplift_seen RENAME TO elsewhere")
+        with pytest.raises(sqlite3.OperationalError, match="no such table"):
+            _first(seen)
+        # It would be locked otherwise.
+        other.execute("ALTER TABLE elsewhere RENAME TO uplift_seen")
+    assert _first(seen)
     seen.close()
 
 

@@ -31,7 +31,9 @@ def config(session: Session) -> None:
         empty="",
     )
     if session.output.results.is_terminal:
-        session.output.note("They are what this command finds here; a server that runs keeps those it was started with.")
+        session.output.note(
+            "They are what this command finds here; a server that runs keeps those it was started with."
+        )
 
 
 def migrate(session: Session) -> None:
