@@ -1,0 +1,33 @@
+"""Scripts of others that the dashboard serves: exactly what their authors published, with its licence."""
+
+import hashlib
+import re
+from pathlib import Path
+
+VENDORED = Path("server/src/uplift_server/dashboard/static/vendor")
+ROW = re.compile(
+    r"^\| `([^`]+)` \| `([^`]+)` \| ([0-9.]+) \| `[^`]+` \| \S+ \(`([^`]+)`\) \| `([0-9a-f]{64})` \|$", re.MULTILINE
+)
+
+
+def test_the_files_are_those_of_the_table(root: Path) -> None:
+    rows = ROW.findall((root / VENDORED / "README.md").read_text(encoding="utf-8"))
+    digests = {name: digest for name, _, _, _, digest in rows}
+
+    scripts = {path.name for path in (root / VENDORED).iterdir() if path.suffix == ".js"}
+    assert scripts == set(digests)
+    assert {name: hashlib.sha256((root / VENDORED / name).read_bytes()).hexdigest() for name in scripts} == digests
+
+
+def test_each_has_its_licence(root: Path) -> None:
+    rows = ROW.findall((root / VENDORED / "README.md").read_text(encoding="utf-8"))
+    licences = {licence for _, _, _, licence, _ in rows}
+
+    assert licences == {path.name for path in (root / VENDORED).iterdir() if path.suffix == ".LICENSE"}
+    assert all("Permission to use, copy" in (root / VENDORED / name).read_text(encoding="utf-8") for name in licences)
+
+
+def test_htmx_says_the_version_of_the_table(root: Path) -> None:
+    [version] = [row[2] for row in ROW.findall((root / VENDORED / "README.md").read_text()) if row[1] == "htmx.org"]
+
+    assert f'version:"{version}"' in (root / VENDORED / "htmx.min.js").read_text(encoding="utf-8")
