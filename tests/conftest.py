@@ -12,17 +12,20 @@ settings.register_profile("house", deadline=None, suppress_health_check=[HealthC
 settings.load_profile("house")
 
 ALONE = "e2e"
+TOGETHER = {ALONE, "dashboard"}
+"""Rooms whose modules share what is dear to start: a server, a browser."""
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Where tests run in several processes, those of a module share one, with the server they share.
 
-    Those that measure latencies run one after the other, and begin first: together they take the longest.
+    So do those of a whole room, in some. Those that measure latencies run one after the other, and begin first: together
+    they take the longest.
     """
     for item in items:
         room = item.path.parent.name
-        item.add_marker(pytest.mark.xdist_group(room if room == ALONE else str(item.path)))
+        item.add_marker(pytest.mark.xdist_group(room if room in TOGETHER else str(item.path)))
     if hasattr(config, "workerinput"):
         items.sort(key=lambda item: item.path.parent.name != ALONE)
 

@@ -6,25 +6,21 @@ one that is absent. The answer is `true`, `false`, the signature, or `error:` an
 """
 
 import base64
-import fcntl
-import hashlib
 import os
 import re
 import shutil
 import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 
 import pytest
+from tests.node_packages import installed
 
 CHECKOUT = Path(__file__).parents[2]
 PROGRAMS = Path(__file__).parent / "languages"
 GUIDE = (CHECKOUT / "docs/guide.md").read_text(encoding="utf-8")
 RUN_SECONDS = 100
-INSTALL_SECONDS = 60
-_NO_NETWORK = re.compile(r"\b(ENOTFOUND|EAI_AGAIN|ECONNREFUSED|ECONNRESET|ETIMEDOUT|ENETUNREACH|EHOSTUNREACH)\b")
 
 
 @dataclass(frozen=True)
@@ -63,12 +59,11 @@ def program(language: str, directory: Path) -> Program:
 
 
 def node_packages() -> Path:
-    """The directory of the public npm packages, installed once a checkout; skips the test where that cannot be."""
-    tool("npm")
-    installed = _installed()
-    if isinstance(installed, str):
-        pytest.skip(f"{installed} (nor need it, in CI neither)")
-    return installed
+    """The directory of the public npm packages; skips the test where they cannot be had."""
+    found = installed(PROGRAMS / "node/package-lock.json")
+    if isinstance(found, str):
+        pytest.skip(f"{found} (nor need it, in CI neither)")
+    return found
 
 
 def tool(name: str) -> str:
@@ -77,36 +72,6 @@ def tool(name: str) -> str:
     if path is None:
         pytest.skip(f"{name} is not on this machine (nor need it, in CI neither)")
     return path
-
-
-@cache
-def _installed() -> Path | str:
-    """The packages' directory; or why there is none."""
-    lock_file = PROGRAMS / "node/package-lock.json"
-    home = CHECKOUT / ".tools" / f"node-{hashlib.sha256(lock_file.read_bytes()).hexdigest()[:12]}"
-    home.parent.mkdir(exist_ok=True)
-    # Test processes that run beside each other want it at the same time.
-    with (home.parent / "node.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        return home / "node_modules" if home.exists() else _install(lock_file, home)
-
-
-def _install(lock_file: Path, home: Path) -> Path | str:
-    fresh = home.with_suffix(".new")
-    shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir()
-    for name in ("package.json", "package-lock.json"):
-        shutil.copy(lock_file.with_name(name), fresh)
-    command = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--fetch-retries=1", "--fetch-timeout=15000"]
-    try:
-        done = subprocess.run(command, cwd=fresh, capture_output=True, text=True, timeout=INSTALL_SECONDS, check=False)
-    except subprocess.TimeoutExpired:
-        return f"the npm registry did not answer within {INSTALL_SECONDS} s"
-    if done.returncode and (error := _NO_NETWORK.search(done.stderr)):
-        return f"the npm registry does not answer: {error[0]}"
-    assert done.returncode == 0, done.stderr
-    fresh.rename(home)
-    return home / "node_modules"
 
 
 def _run(command: Sequence[str | Path], text: str = "", cwd: Path | None = None, **environ: str) -> str:

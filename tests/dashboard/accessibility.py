@@ -1,0 +1,53 @@
+"""Barriers to people on a page, as axe-core finds them."""
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page
+from tests.node_packages import installed
+
+RULES = ("wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa")
+GRAVE = {"serious", "critical"}
+SHOWN = 5
+"""So many places of one barrier are named."""
+
+
+@cache
+def _axe() -> str:
+    packages = installed(Path(__file__).with_name("node") / "package-lock.json")
+    if isinstance(packages, str):
+        pytest.fail(f"axe-core cannot be had: {packages} (Debian: apt-get install -y npm)", pytrace=False)
+    return (packages / "axe-core/axe.min.js").read_text(encoding="utf-8")
+
+
+def check_accessibility(page: Page) -> None:
+    """Fail if people meet a serious barrier on a page as it is shown now (WCAG 2.2, A and AA).
+
+    The script is evaluated through the debugger's protocol, so that the page's Content-Security-Policy stays as it is.
+    """
+    if not page.evaluate("'axe' in window"):
+        page.evaluate(_axe())
+    results = page.evaluate(
+        """async (rules) => {
+            const run = await axe.run(document, {runOnly: {type: 'tag', values: rules}, resultTypes: ['violations']});
+            return {passes: run.passes.length, violations: run.violations};
+        }""",
+        RULES,
+    )
+    assert results["passes"], "axe-core looked at nothing"
+    found = [each for each in results["violations"] if each["impact"] in GRAVE]
+    assert not found, f"{len(found)} barriers on {page.url}:\n" + "\n".join(map(_told, found))
+
+
+def _told(violation: dict[str, Any]) -> str:
+    nodes = violation["nodes"]
+    places = [
+        f"    {' '.join(map(str, node['target']))}: {node['html'][:160]}\n"
+        f"      {' '.join(each['message'] for kind in ('any', 'all', 'none') for each in node[kind])}"
+        for node in nodes[:SHOWN]
+    ]
+    more = [f"    and {len(nodes) - SHOWN} more"] if len(nodes) > SHOWN else []
+    head = f"  {violation['id']} ({violation['impact']}): {violation['help']}"
+    return "\n".join([head, *places, *more])

@@ -1,0 +1,90 @@
+"""Pages of a test's own on a server of its own, under a Content-Security-Policy as strict as the dashboard's."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+VENDORED = Path(__file__).parents[2] / "server/src/uplift_server/dashboard/static/vendor"
+POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; base-uri 'none'"
+
+
+@dataclass
+class Stage:
+    """HTML by path, and `/live`, a stream of server-sent events: it tells one `change` once `said` is set."""
+
+    pages: dict[str, str] = field(default_factory=dict)
+    url: str = ""
+    said: threading.Event = field(default_factory=threading.Event)
+    over: threading.Event = field(default_factory=threading.Event)
+
+    def show(self, body: str, head: str = "", path: str = "/") -> None:
+        """Answer a whole page."""
+        self.pages[path] = (
+            f"<!doctype html><html lang=en><head><title>A page</title><link rel=icon href=/vendor/icon>{head}</head>"
+            f"<body><main><h1>A page</h1>{body}</main></body></html>"
+        )
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def __init__(self, stage: Stage, *connection: object) -> None:
+        self._stage = stage
+        super().__init__(*connection)  # type: ignore[arg-type]
+
+    def do_GET(self) -> None:
+        if self.path == "/live":
+            self._stream()
+        elif self.path in self._stage.pages:
+            self._answer(200, "text/html; charset=utf-8", self._stage.pages[self.path].encode())
+        elif self.path == "/vendor/icon":
+            self._answer(200, "image/svg+xml", b'<svg xmlns="http://www.w3.org/2000/svg"/>')
+        elif self.path.startswith("/vendor/"):
+            self._answer(200, "text/javascript", (VENDORED / self.path.removeprefix("/vendor/")).read_bytes())
+        else:
+            self._answer(404, "text/plain", b"not here")
+
+    def _answer(self, status: int, kind: str, body: bytes) -> None:
+        self.send_response(status)
+        self.send_header("content-type", kind)
+        self.send_header("content-length", str(len(body)))
+        self.send_header("content-security-policy", POLICY)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def _stream(self) -> None:
+        self.send_response(200)
+        self.send_header("content-type", "text/event-stream")
+        self.send_header("connection", "close")
+        self.end_headers()
+        self.wfile.flush()
+        self._stage.said.wait(20)
+        self.wfile.write(b"event: change\ndata: 1\n\n")
+        self.wfile.flush()
+        self._stage.over.wait(20)
+
+    def log_message(self, *_: object) -> None:
+        """Keep quiet."""
+
+
+@contextmanager
+def staged() -> Iterator[Stage]:
+    """A stage that is served until the block ends."""
+    stage = Stage()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Handler, stage))
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+    thread.start()
+    stage.url = f"http://127.0.0.1:{server.server_port}"
+    try:
+        yield stage
+    finally:
+        stage.said.set()
+        stage.over.set()
+        server.shutdown()
+        server.server_close()
+        thread.join()
