@@ -20,8 +20,8 @@ TOGETHER = {ALONE, "dashboard"}
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Where tests run in several processes, those of a module share one, with the server they share.
 
-    So do those of a whole room, in some. Those that measure latencies run one after the other, and begin first: together
-    they take the longest.
+    So do those of a whole room, in some. Those that measure latencies run one after the other, and begin first:
+    together they take the longest.
     """
     for item in items:
         room = item.path.parent.name
