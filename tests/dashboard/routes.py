@@ -1,4 +1,4 @@
-"""Every place of an application, and every form of a page: so that a test that walks them forgets none that is added."""
+"""Every place of an application, and every form of a page: a test that walks them forgets none that is added."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -23,7 +23,7 @@ class Place:
         return tuple(_PARAMETER.findall(self.path))
 
     def at(self, ids: Mapping[str, str]) -> str:
-        """The path with ids put in. Fails where none is given for a parameter: whoever adds one adds it to the walks."""
+        """The path with ids put in. Fails where none is given: whoever adds a parameter adds it to the walks."""
         missing = [name for name in self.parameters if name not in ids]
         assert not missing, f"{self}: the walks know no id for {', '.join(missing)}"
         return _PARAMETER.sub(lambda found: ids[found[1]], self.path)
@@ -68,7 +68,8 @@ class _Reader(HTMLParser):
         elif tag == "a" and "href" in given:
             self.links.append(given["href"])
         elif tag in {"input", "textarea", "select"} and self._inside and "name" in given:
-            if given.get("type") not in {"checkbox", "radio"} or "checked" in given:
+            unchecked = given.get("type") in {"checkbox", "radio"} and "checked" not in given
+            if not unchecked:
                 self._inside.fields[given["name"]] = given.get("value", "")
 
     def handle_endtag(self, tag: str) -> None:
