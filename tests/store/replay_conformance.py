@@ -13,7 +13,7 @@ from uplift_server.store.replays import Choice, NewReplay, Replay
 from uplift_server.store.schema import deliveries, endpoints
 from uplift_server.store.schema import replays as jobs
 
-from .conformance import LEASE_UNTIL, NOW, OWNER, Bench, Check, due, settled
+from .bench import LEASE_UNTIL, NOW, OWNER, Bench, Check, due, settled
 
 CHOICE = Choice(1, (Status.FAILED,), (), None, None, NOW)
 LEASE = ReplayLease(NOW + 1, LEASE_UNTIL, OWNER, limit=10, outstanding_max=10, body_bytes_max=1 << 20)

@@ -13,7 +13,8 @@ from uplift_server.store.errors import Unavailable
 from uplift_server.store.schema import events
 from uplift_server.store.sqlite import SqliteDatabase
 
-from .conformance import CHECKS, NOW, Bench, Check, due
+from .bench import NOW, Bench, Check, due
+from .conformance import CHECKS
 from .replay_conformance import REPLAY_CHECKS
 
 

@@ -1,0 +1,49 @@
+"""Lanes as their tests make, fill and empty them."""
+
+from uplift_server.core.breaker import Breaker
+from uplift_server.core.lane import Kind, Lane
+from uplift_server.core.lanes import Lanes
+
+NOW_MS = 1_764_000_000_000
+OPEN = Breaker(failures=10, probe_at=NOW_MS + 1000, probe_wait_ms=1000)
+
+
+def lane_of(
+    lanes: Lanes[int], endpoint: int = 1, account: int = 1, *, in_flight_max: int = 1000, rate_gap_ms: float = 0.0
+) -> Lane[int]:
+    """A lane with limits, whose receiver has proved itself."""
+    lane = lanes.lane(endpoint, account)
+    lane.proven, lane.window, lane.last_return_ms = True, 1_000_000, NOW_MS
+    lanes.limit(lane, in_flight_max=in_flight_max, rate_gap_ms=rate_gap_ms)
+    return lane
+
+
+def fill(lanes: Lanes[int], lane: Lane[int], items: int, kind: Kind = Kind.FIRST) -> None:
+    """Let so many deliveries wait."""
+    for item in range(items):
+        lanes.push(lane, item, kind)
+
+
+def drain(lanes: Lanes[int], now_ms: int = NOW_MS, most: int = 1000) -> list[tuple[int, int]]:
+    """Endpoint and item of everything that may start now, in order."""
+    popped = []
+    while len(popped) < most and (found := lanes.pop(now_ms)) is not None:
+        popped.append((found[0].endpoint, found[1]))
+    return popped
+
+
+def answering(lanes: Lanes[int], lane: Lane[int], now_ms: int) -> int:
+    """Start what may start now, and let each be answered at once; how many."""
+    started = 0
+    while (found := lanes.pop(now_ms)) is not None:
+        lanes.returned(found[0], now_ms, 1000, well=True)
+        started += found[0] is lane
+    return started
+
+
+def fresh_lane(lanes: Lanes[int], endpoint: int, account: int = 1, *, items: int = 10) -> Lane[int]:
+    """The lane of an endpoint that never answered yet, with work."""
+    lane = lanes.lane(endpoint, account)
+    lanes.limit(lane, in_flight_max=16, rate_gap_ms=0.0)
+    fill(lanes, lane, items)
+    return lane

@@ -1,0 +1,134 @@
+"""Receivers that have not proved themselves, or no longer do: how far the window of a lane opens, and who parks."""
+
+from collections import Counter
+
+from uplift_server.core.lane import STALLED_MEANS, WINDOW_START
+from uplift_server.core.lanes import Lanes
+
+from .lanes import NOW_MS, drain, fill, fresh_lane, lane_of
+
+
+def test_the_window_opens_with_every_success_and_shuts_at_a_time_out() -> None:
+    lanes: Lanes[int] = Lanes(1000)
+    lane = fresh_lane(lanes, 1, items=100)
+    assert len(drain(lanes)) == WINDOW_START
+
+    for more in range(1, 30):
+        lanes.returned(lane, NOW_MS, 1000, well=True)
+        assert len(drain(lanes)) == (2 if more <= 16 - WINDOW_START else 1)
+    assert lane.in_flight == lane.window == lane.in_flight_max
+
+    lanes.returned(lane, NOW_MS, 15_000_000, well=False)
+    assert lane.window == 1
+    for _ in range(14):
+        lanes.returned(lane, NOW_MS, 1000)
+        assert drain(lanes) == []
+    lanes.returned(lane, NOW_MS, 1000)
+    assert len(drain(lanes)) == 1
+
+
+def test_other_failures_leave_the_window_as_it_is() -> None:
+    lanes: Lanes[int] = Lanes(1000)
+    lane = fresh_lane(lanes, 1)
+    assert len(drain(lanes)) == WINDOW_START
+    lanes.returned(lane, NOW_MS, 1000)
+    assert (lane.window, lane.proven, lane.mean_us) == (WINDOW_START, False, 0)
+
+
+def test_a_receiver_that_begins_to_hang_is_sent_little_more() -> None:
+    lanes: Lanes[int] = Lanes(1000)
+    lane = lane_of(lanes)
+    lane.mean_us = 50_000
+    fill(lanes, lane, 100)
+    later = NOW_MS + 50 * STALLED_MEANS + 1
+
+    assert len(drain(lanes, later, most=100)) == WINDOW_START
+    lanes.returned(lane, later, 1000, well=True)
+    assert len(drain(lanes, later)) == 100 - WINDOW_START
+
+
+def test_unproven_receivers_leave_slots_to_the_others() -> None:
+    lanes: Lanes[int] = Lanes(8)
+    for endpoint in range(1, 6):
+        fresh_lane(lanes, endpoint)
+    assert len(drain(lanes)) == 6
+
+    fill(lanes, lane_of(lanes, 9), 5)
+    assert drain(lanes) == [(9, 0), (9, 1)]
+
+
+def test_a_parked_endpoint_goes_out_before_the_one_whose_slot_it_takes() -> None:
+    lanes: Lanes[int] = Lanes(4)
+    one = fresh_lane(lanes, 1, items=3)
+    assert len(drain(lanes)) == 3
+    two, three = fresh_lane(lanes, 2), fresh_lane(lanes, 3)
+    fill(lanes, one, 5)
+    assert drain(lanes) == []
+    assert two.parked
+    assert three.parked
+
+    for _ in range(2):
+        lanes.returned(one, NOW_MS, 1000)
+    assert drain(lanes) == [(2, 0), (3, 0)]
+
+
+def test_when_many_slots_become_free_many_parked_endpoints_go_out() -> None:
+    lanes: Lanes[int] = Lanes(4)
+    one = fresh_lane(lanes, 1, items=3)
+    assert len(drain(lanes)) == 3
+    for endpoint in (2, 3, 4, 5):
+        fresh_lane(lanes, endpoint, items=1)
+    assert drain(lanes) == []
+
+    # Its other two in flight no longer count as unproven.
+    lanes.returned(one, NOW_MS, 1000, well=True)
+
+    assert drain(lanes) == [(2, 0), (3, 0)]
+    lanes.returned(one, NOW_MS, 1000, well=True)
+    assert drain(lanes) == [(4, 0)]
+
+
+def test_a_parked_endpoint_that_proves_itself_waits_no_longer() -> None:
+    lanes: Lanes[int] = Lanes(8)
+    good = fresh_lane(lanes, 1, items=1)
+    assert len(drain(lanes)) == 1
+    for endpoint in (2, 3):
+        fresh_lane(lanes, endpoint)
+    assert len(drain(lanes)) == 5
+    fill(lanes, good, 2)
+    assert drain(lanes) == []
+    assert good.parked
+    # What it leaves goes to another unproven one.
+    lanes.returned(good, NOW_MS, 1000, well=True)
+
+    assert Counter(endpoint for endpoint, _ in drain(lanes)) == {1: 2, 3: 1}
+
+
+def test_the_place_it_leaves_among_the_parked_ones_takes_nobodys_slot() -> None:
+    lanes: Lanes[int] = Lanes(4)
+    good = fresh_lane(lanes, 1, items=1)
+    fresh_lane(lanes, 2, items=2)
+    assert len(drain(lanes)) == 3
+    fill(lanes, good, 1)
+    assert drain(lanes) == []
+    fresh_lane(lanes, 3, items=1)
+    assert drain(lanes) == []
+
+    lanes.returned(good, NOW_MS, 1000, well=True)
+
+    assert drain(lanes) == [(1, 0), (3, 0)]
+
+
+def test_parked_endpoints_go_on_although_one_of_them_has_gone() -> None:
+    lanes: Lanes[int] = Lanes(4)
+    one = fresh_lane(lanes, 1, items=3)
+    assert len(drain(lanes)) == 3
+    for endpoint in (2, 3):
+        fresh_lane(lanes, endpoint, items=1)
+    assert drain(lanes) == []
+    lanes.drop(2)
+
+    # The slot is offered to the one that is gone; nothing else will come back to offer it again.
+    lanes.returned(one, NOW_MS, 1000)
+
+    assert drain(lanes) == [(3, 0)]

@@ -1,0 +1,242 @@
+"""Who goes next, in any order of everything that can happen to lanes."""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from itertools import count
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from uplift_server.core.breaker import BreakerRule
+from uplift_server.core.lane import Kind, Lane
+from uplift_server.core.lanes import Lanes
+from uplift_server.core.pace import PACE_CREDIT_MS
+
+from .lanes import NOW_MS, fill, lane_of
+
+ENDPOINTS = {1: (1, 0.0), 2: (1, 40.0), 3: (1, 3.0), 4: (2, 0.0), 5: (2, 1000.0)}
+"""Endpoint → account, and the least time between two starts at first."""
+RULE = BreakerRule(failures=2, probe_max_ms=8000)
+IN_FLIGHT_MAX = 8
+UNPROVEN_MAX = 6
+
+
+class LanesMachine(RuleBasedStateMachine):
+    """Lanes beside a model that only remembers what happened."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lanes: Lanes[int] = Lanes(IN_FLIGHT_MAX)
+        self.now = NOW_MS
+        self.numbers = count()
+        self.kinds: dict[int, Kind] = {}
+        self.waiting: dict[Lane[int], dict[Kind, list[int]]] = defaultdict(lambda: {kind: [] for kind in Kind})
+        self.in_flight: list[tuple[Lane[int], int]] = []
+        self.starts: dict[Lane[int], list[tuple[int, int]]] = defaultdict(list)
+        """When each item began, under the lane's present limits."""
+        self.passed_over: dict[object, set[object]] = defaultdict(set)
+        """Who was served while somebody else was ready and was not."""
+
+    def lane(self, endpoint: int) -> Lane[int]:
+        lane = self.lanes.find(endpoint)
+        if lane is None:
+            account, gap = ENDPOINTS[endpoint]
+            lane = self.lanes.lane(endpoint, account)
+            lane.proven = endpoint % 2 == 0
+            self.lanes.limit(lane, in_flight_max=6, rate_gap_ms=gap)
+            self.waiting[lane]
+        return lane
+
+    def flying(self, lane: Lane[int]) -> int:
+        return sum(each is lane for each, _ in self.in_flight)
+
+    def may_start(self, lane: Lane[int]) -> bool:
+        """Whether a lane has work and a free slot, and is not waiting for an answer."""
+        slots = 1 if lane.breaker.probe_at is not None else min(lane.window, lane.in_flight_max)
+        return any(self.waiting[lane].values()) and self.flying(lane) < slots and not lane.stalled(self.now)
+
+    def in_good_standing(self, lane: Lane[int]) -> bool:
+        """Whether a lane is proven and stays so when it is looked at now."""
+        return lane.proven and not lane.overdue(self.now)
+
+    def ready(self) -> set[Lane[int]]:
+        """Lanes that must get a slot if one is free, whichever lanes are found overdue before it is their turn."""
+        unproven = sum(not self.in_good_standing(lane) for lane, _ in self.in_flight)
+        return self.could_start(lambda lane: self.in_good_standing(lane) or unproven < UNPROVEN_MAX)
+
+    def could_start(self, allowed: Callable[[Lane[int]], bool]) -> set[Lane[int]]:
+        return {lane for lane in self.waiting if self.may_start(lane) and lane.start_at() <= self.now and allowed(lane)}
+
+    def unproven_in_flight(self) -> int:
+        return sum(not lane.proven for lane, _ in self.in_flight)
+
+    @rule(endpoint=st.sampled_from(sorted(ENDPOINTS)), kind=st.sampled_from(Kind), items=st.integers(1, 4))
+    def push(self, endpoint: int, kind: Kind, items: int) -> None:
+        lane = self.lane(endpoint)
+        for _ in range(items):
+            item = next(self.numbers)
+            self.kinds[item] = kind
+            self.waiting[lane][kind].append(item)
+            self.lanes.push(lane, item, kind)
+
+    @rule(times=st.integers(1, 8))
+    def pop(self, times: int) -> None:
+        for _ in range(times):
+            self.pop_one()
+
+    def pop_one(self) -> None:
+        ready = self.ready()
+        unproven = self.unproven_in_flight()
+        possible = self.could_start(lambda lane: lane.proven or unproven < UNPROVEN_MAX)
+        found = self.lanes.pop(self.now)
+        if found is None:
+            assert not ready or len(self.in_flight) >= IN_FLIGHT_MAX
+            if len(self.in_flight) < IN_FLIGHT_MAX:
+                self.check_wake()
+            return
+        lane, item = found
+        assert lane in possible
+        assert len(self.in_flight) < IN_FLIGHT_MAX
+        assert lane.proven or self.unproven_in_flight() < UNPROVEN_MAX
+        if lane.breaker.probe_at is not None:
+            assert self.flying(lane) == 0
+            assert self.now >= lane.breaker.probe_at
+        assert self.waiting[lane][self.kinds[item]].pop(0) == item
+        self.in_flight.append((lane, item))
+        self.starts[lane].append((self.now, item))
+        self.check_rate(lane)
+        self.check_turns(lane, ready)
+
+    def check_wake(self) -> None:
+        """Nobody who waits for an instant is forgotten."""
+        wake_at = self.lanes.wake_at()
+        for lane in self.waiting:
+            if self.may_start(lane) and lane.start_at() > self.now:
+                assert wake_at is not None
+                assert self.now < wake_at <= lane.start_at()
+
+    def check_rate(self, lane: Lane[int]) -> None:
+        gap = lane.rate_gap_ms
+        starts = self.starts[lane]
+        for back, (earlier, _) in enumerate(reversed(starts[:-1]), 1):
+            assert self.now - earlier >= back * gap - PACE_CREDIT_MS - 0.01
+
+    def check_turns(self, served: Lane[int], ready: set[Lane[int]]) -> None:
+        """Nobody is served twice while somebody who could be served waits; accounts first, then their lanes.
+
+        Those who have yet to prove themselves also wait for each other's slots.
+        """
+        proven = [lane for lane in ready if self.in_good_standing(lane)]
+        accounts: set[object] = {lane.account for lane in proven}
+        siblings: set[object] = {lane for lane in proven if lane.account == served.account}
+        for winner, waiting in ((served.account, accounts), (served, siblings)):
+            for other in waiting - {winner}:
+                assert winner not in self.passed_over[other]
+                self.passed_over[other].add(winner)
+            self.passed_over[winner].clear()
+
+    @invariant()
+    def forget_those_that_are_not_ready(self) -> None:
+        """Who could not be served meanwhile has not been passed over."""
+        ready = [lane for lane in self.ready() if self.in_good_standing(lane)]
+        alive: set[object] = {*ready, *(lane.account for lane in ready)}
+        for other in list(self.passed_over):
+            if other not in alive:
+                del self.passed_over[other]
+
+    @precondition(lambda self: self.in_flight)
+    @rule(data=st.data(), how=st.sampled_from(["delivered", "failed", "failed", "timed out", "never began"]))
+    def returned(self, data: st.DataObject, how: str) -> None:
+        lane, item = self.in_flight.pop(data.draw(st.integers(0, len(self.in_flight) - 1)))
+        began = how != "never began" or (self.now, item) not in self.starts[lane][-1:]
+        if how == "delivered":
+            lane.breaker = lane.breaker.succeeded(NOW_MS)
+        elif how in ("failed", "timed out"):
+            lane.breaker = lane.breaker.failed(self.now, timed_out=how == "timed out", rule=RULE)
+        well = {"delivered": True, "timed out": False}.get(how)
+        self.lanes.returned(lane, self.now, 2000 if began else 0, well=well)
+        if not began:
+            self.starts[lane].pop()
+
+    @rule(ms=st.sampled_from([1, 3, 20, 40, 95, 1000, 9000]))
+    def time_passes(self, ms: int) -> None:
+        self.now += ms
+
+    @rule(endpoint=st.sampled_from(sorted(ENDPOINTS)), cap=st.integers(1, 6))
+    def change_cap(self, endpoint: int, cap: int) -> None:
+        lane = self.lane(endpoint)
+        self.lanes.limit(lane, in_flight_max=cap, rate_gap_ms=lane.rate_gap_ms)
+
+    @rule(endpoint=st.sampled_from(sorted(ENDPOINTS)), gap=st.sampled_from([0.0, 3.0, 40.0, 1000.0]))
+    def change_rate(self, endpoint: int, gap: float) -> None:
+        lane = self.lane(endpoint)
+        self.lanes.limit(lane, in_flight_max=lane.in_flight_max, rate_gap_ms=gap)
+        self.starts[lane].clear()
+
+    @rule(endpoint=st.sampled_from(sorted(ENDPOINTS)))
+    def drop(self, endpoint: int) -> None:
+        lane = self.lanes.find(endpoint)
+        taken = self.lanes.drop(endpoint)
+        if lane is None:
+            assert taken == []
+            return
+        assert taken == [item for items in self.waiting.pop(lane).values() for item in items]
+        self.passed_over.pop(lane, None)
+
+    @rule()
+    def empty_all(self) -> None:
+        taken = self.lanes.empty_all()
+        assert sorted(taken) == sorted(
+            item for kinds in self.waiting.values() for each in kinds.values() for item in each
+        )
+        for kinds in self.waiting.values():
+            for each in kinds.values():
+                each.clear()
+
+    @invariant()
+    def counts_agree(self) -> None:
+        assert self.lanes.in_flight == len(self.in_flight) <= IN_FLIGHT_MAX
+        for lane, kinds in self.waiting.items():
+            assert lane.waiting_count == sum(map(len, kinds.values()))
+            assert lane.in_flight == self.flying(lane)
+            if lane.breaker.probe_at is not None:
+                assert lane.room(self.now) <= 1
+
+    def teardown(self) -> None:
+        """In the end everything that was pushed and not taken out goes out, once."""
+        for _ in range(10_000):
+            while self.in_flight:
+                lane, _ = self.in_flight.pop()
+                lane.breaker = lane.breaker.succeeded(NOW_MS)
+                self.lanes.returned(lane, self.now, 1000, well=True)
+            if not any(any(kinds.values()) for kinds in self.waiting.values()):
+                return
+            self.now += 1000
+            self.pop_one()
+        raise AssertionError("something waits for ever")
+
+
+TestLanesInAnyOrder = LanesMachine.TestCase
+TestLanesInAnyOrder.settings = settings(max_examples=150, stateful_step_count=50, deadline=None)
+
+
+@given(
+    lanes=st.lists(st.tuples(st.integers(1, 3), st.integers(1, 12)), min_size=1, max_size=8),
+    in_flight_max=st.integers(1, 4),
+)
+def test_whatever_waits_where_every_account_gets_its_share(lanes: list[tuple[int, int]], in_flight_max: int) -> None:
+    """At the process's cap, with each attempt over before the next begins, accounts with work differ by one at most."""
+    all_lanes: Lanes[int] = Lanes(in_flight_max)
+    work: Counter[int] = Counter()
+    for endpoint, (account, items) in enumerate(lanes):
+        fill(all_lanes, lane_of(all_lanes, endpoint, account), items)
+        work[account] += items
+    served: Counter[int] = Counter()
+    while (found := all_lanes.pop(NOW_MS)) is not None:
+        lane, _ = found
+        served[lane.account] += 1
+        with_work = [account for account in work if served[account] < work[account]]
+        assert max((served[a] for a in with_work), default=0) - min((served[a] for a in with_work), default=0) <= 1
+        all_lanes.returned(lane, NOW_MS, 1000)
+    assert served == work

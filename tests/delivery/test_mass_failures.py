@@ -1,0 +1,185 @@
+"""While most endpoints fail at once, nobody is warned and nobody disabled (promise 7)."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from uplift_server.core.notices import NoticeKind
+from uplift_server.delivery.watch import WatchSettings
+from uplift_server.store.errors import Unavailable
+from uplift_server.store.records import EndpointState
+
+from .watching import (
+    ENDED,
+    RULE,
+    SLACK,
+    WARNED,
+    Owner,
+    actions,
+    deliver_mails,
+    kinds,
+    long_world,
+    owed,
+    owner_of,
+    stored,
+)
+from .world import DAY, HOUR, SECOND, START, World
+
+
+async def many(world: World, count: int) -> list[Owner]:
+    return [await owner_of(world, f"e{n}.test", ("x@club.example",)) for n in range(count)]
+
+
+async def event_to_each(world: World, owners: list[Owner]) -> None:
+    for owner in owners:
+        await world.accept(1, account=owner.account)
+
+
+async def test_most_failing_together_disables_none_and_tells_the_operator_once(tmp_path: Path) -> None:
+    """90 % of 20; then all answer again, and the clocks of two that go on failing know nothing of that time."""
+    async with long_world(tmp_path) as world:
+        owners = await many(world, 20)
+        for owner in owners[18:]:
+            owner.receiver.status = 200
+        await event_to_each(world, owners)
+        await world.run_for(SLACK)
+        assert await kinds(world) == [(NoticeKind.MASS_FAILURE_BEGAN, "ops@uplift.example")]
+        facts = (await owed(world))[0][2]
+        assert (facts["since"], facts["endpoints"], facts["attempted"]) == (START, 18, 20)
+        assert facts["causes"] == {"server_error": 18}
+        assert world.engine.disable_at(owners[0].endpoint.seq) is None
+        await world.run_for(3 * DAY)
+        await event_to_each(world, owners[18:])
+        await world.kill()
+        await world.run_for(3 * DAY)
+        assert len(await kinds(world)) == 1
+        for owner in owners[2:18]:
+            owner.receiver.status = 200
+        await event_to_each(world, owners[2:18])
+        ended_at = world.clock.now
+        await world.run_for(2 * SLACK)
+        assert (await kinds(world))[1:] == [(NoticeKind.MASS_FAILURE_ENDED, "ops@uplift.example")]
+        facts = (await owed(world))[-1][2]
+        assert (facts["since"], facts["endpoints"], facts["still_failing"]) == (START, 18, 2)
+        assert ended_at <= facts["ended_at"] <= ended_at + SLACK
+        live = [world.directory.endpoints[owner.endpoint.seq] for owner in owners]
+        assert all(endpoint.record.state is EndpointState.ENABLED for endpoint in live)
+        await world.run_for(3 * DAY - 3 * SLACK)
+        assert len(await kinds(world)) == 2
+        await world.run_for(3 * SLACK)
+        assert (await kinds(world))[2:] == [(NoticeKind.ENDPOINT_WARNED, "x@club.example")] * 2
+        await deliver_mails(world)
+        await world.run_for(2 * DAY - 3 * SLACK)
+        assert all(endpoint.record.state is EndpointState.ENABLED for endpoint in live)
+        await world.run_for(4 * SLACK)
+        assert [endpoint.record.state is EndpointState.ENABLED for endpoint in live] == [False] * 2 + [True] * 18
+        system = [name for name, _ in await actions(world) if name.startswith("mass_failure")]
+        assert system == ["mass_failure.began", ENDED]
+
+
+@pytest.mark.parametrize(("failing", "well"), [(9, 0), (10, 11)])
+async def test_fewer_than_ten_or_than_half_are_no_mass_failure(tmp_path: Path, failing: int, well: int) -> None:
+    async with long_world(tmp_path) as world:
+        owners = await many(world, failing + well)
+        for owner in owners[failing:]:
+            owner.receiver.status = 200
+        # Those that answer are seen first: an endpoint nobody has attempted yet says nothing.
+        await event_to_each(world, owners[failing:])
+        await event_to_each(world, owners[:failing])
+        for _ in range(3):
+            await world.run_for(DAY - HOUR)
+            await event_to_each(world, owners[failing:])
+            await world.run_for(HOUR)
+        await world.run_for(SLACK)
+        assert await kinds(world) == [(NoticeKind.ENDPOINT_WARNED, "x@club.example")] * failing
+
+
+async def test_the_mass_failure_of_one_hour_excuses_no_more_than_that_hour(tmp_path: Path) -> None:
+    """An endpoint that failed for a day before has its warning an hour later than without it."""
+    async with long_world(tmp_path) as world:
+        early = await owner_of(world)
+        await world.accept(1, account=early.account)
+        await world.run_for(DAY)
+        owners = await many(world, 12)
+        await event_to_each(world, owners)
+        began_at = world.clock.now
+        await world.run_for(HOUR)
+        for owner in owners:
+            owner.receiver.status = 200
+        await event_to_each(world, owners)
+        await world.run_for(2 * SLACK)
+        names = dict(await actions(world))
+        excused = names[ENDED] - began_at
+        assert HOUR <= excused <= HOUR + SLACK
+        assert early.endpoint.health.excused_ms == excused
+        await world.run_for(START + 3 * DAY + excused - world.clock.now - SECOND)
+        assert WARNED[0] not in await kinds(world)
+        await world.run_for(SLACK)
+        assert (await kinds(world))[-2:] == WARNED
+
+
+async def test_one_that_flares_up_again_is_told_once_and_excuses_nothing_twice(tmp_path: Path) -> None:
+    async with long_world(tmp_path) as world:
+        owners = await many(world, 10)
+        await event_to_each(world, owners)
+        await world.run_for(HOUR // 2)
+        owners[0].receiver.status = 200
+        await world.accept(1, account=owners[0].account)
+        await world.run_for(SLACK)
+        owners[0].receiver.status = 500
+        await world.accept(1, account=owners[0].account)
+        await world.run_for(SLACK)
+        names = [name for name, _ in await actions(world)]
+        assert names == ["mass_failure.began", ENDED, "mass_failure.began"]
+        told = [
+            (NoticeKind.MASS_FAILURE_BEGAN, "ops@uplift.example"),
+            (NoticeKind.MASS_FAILURE_ENDED, "ops@uplift.example"),
+        ]
+        assert await kinds(world) == told
+        await world.run_for(HOUR // 2)
+        for owner in owners[:5]:
+            owner.receiver.status = 200
+            await world.accept(1, account=owner.account)
+        await world.run_for(2 * SLACK)
+        at = await actions(world)
+        assert [name for name, _ in at][3:] == [ENDED]
+        excused = owners[-1].endpoint.health.excused_ms
+        assert at[-1][1] - START - SLACK <= excused <= at[-1][1] - START
+        assert await kinds(world) == told
+
+
+async def test_a_mass_failure_whose_end_cannot_be_written_is_ended_once(tmp_path: Path) -> None:
+    async with long_world(tmp_path) as world:
+        owners = await many(world, 12)
+        await event_to_each(world, owners)
+        await world.run_for(HOUR)
+        write = world.database.write
+
+        def refusing(_: Any) -> Any:
+            raise Unavailable("no space is left on the disk")
+
+        for owner in owners[:8]:
+            owner.receiver.status = 200
+        await event_to_each(world, owners[:8])
+        world.database.write = refusing  # type: ignore[method-assign,assignment]
+        await world.run_for(HOUR // 2)
+        world.database.write = write  # type: ignore[method-assign]
+        await world.run_for(SLACK)
+        assert [name for name, _ in await actions(world)] == ["mass_failure.began", ENDED]
+        excused = owners[-1].endpoint.health.excused_ms
+        assert HOUR <= excused <= HOUR + SLACK
+        assert (await stored(world, owners[-1])).excused_ms == excused
+
+
+async def test_gone_disables_nobody_while_most_endpoints_fail(tmp_path: Path) -> None:
+    """A proxy of ours that answers 410 for everybody."""
+    async with long_world(tmp_path, watch=WatchSettings(RULE, gone_disables=True)) as world:
+        owners = await many(world, 12)
+        for owner in owners:
+            owner.receiver.status = 410
+        for owner in owners:
+            await world.accept(1, account=owner.account)
+        await world.run_for(DAY)
+        states = {owner.endpoint.record.state for owner in owners}
+        assert states == {EndpointState.ENABLED}

@@ -1,0 +1,110 @@
+"""What follows from an endpoint's health, though the server is killed, off, or without its database meanwhile."""
+
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+from uplift_server.store.errors import Unavailable
+from uplift_server.store.records import EndpointState
+from uplift_server.store.schema import endpoints as endpoints_table
+
+from .watching import (
+    DISABLED,
+    RECOVERED,
+    SLACK,
+    WARNED,
+    actions,
+    deliver_mails,
+    kinds,
+    long_world,
+    owed,
+    owner_of,
+    stored,
+)
+from .world import DAY, HOUR, SECOND, START
+
+
+async def test_restarts_and_kills_change_no_instant_and_repeat_nothing(tmp_path: Path) -> None:
+    async with long_world(tmp_path) as world:
+        owner = await owner_of(world)
+        await world.accept(1, account=owner.account)
+        for day in range(6):
+            await world.run_for(DAY - HOUR)
+            await (world.kill() if day % 2 else world.restart())
+            await world.run_for(HOUR)
+            if day == 3:
+                await deliver_mails(world)
+        assert await kinds(world) == WARNED + DISABLED
+        at = dict(await actions(world, owner.account))
+        assert START + 3 * DAY <= at["endpoint.warned"] <= START + 3 * DAY + SLACK
+        assert START + 5 * DAY <= at["endpoint.disabled"] <= START + 5 * DAY + 2 * SLACK
+        assert world.directory.endpoints[owner.endpoint.seq].record.state is EndpointState.DISABLED
+
+
+async def test_a_step_that_fell_due_while_the_server_was_off_is_taken_after_what_was_due_is_attempted(
+    tmp_path: Path,
+) -> None:
+    async with long_world(tmp_path) as world:
+        back, gone = await owner_of(world), await owner_of(world, "gone.test")
+        await world.accept(1, account=back.account)
+        await world.accept(1, account=gone.account)
+        await world.run_for(2 * DAY)
+        await world._abandon()
+        world.clock.now += 5 * DAY
+        back.receiver.status = 200
+        await world._open()
+        await world.run_for(SLACK)
+        assert await kinds(world) == WARNED
+        assert (await owed(world))[0][2]["endpoint"] == gone.endpoint.id_text
+        # It was off, so the warned one keeps its two days.
+        await deliver_mails(world)
+        await world.run_for(2 * DAY - 2 * SLACK)
+        assert await kinds(world) == WARNED
+        await world.run_for(3 * SLACK)
+        assert await kinds(world) == WARNED + DISABLED
+
+
+async def test_a_recovery_that_a_kill_left_untold_is_told_at_the_next_start(tmp_path: Path) -> None:
+    async with long_world(tmp_path) as world:
+        owner = await owner_of(world)
+        await world.accept(1, account=owner.account)
+        await world.run_for(3 * DAY + HOUR)
+        owner.receiver.status = 200
+        await world.accept(1, account=owner.account)
+        await world.kill()
+        await world.run_for(2 * SLACK)
+        assert await kinds(world) == WARNED + RECOVERED
+
+
+async def test_a_pause_amid_the_disable_wins(tmp_path: Path) -> None:
+    """The owner's word is in the store, and not yet in memory, when the watch acts."""
+    async with long_world(tmp_path) as world:
+        owner = await owner_of(world)
+        await world.accept(1, account=owner.account)
+        await world.run_for(4 * DAY)
+        await deliver_mails(world)
+        await world.run_for(DAY - HOUR)
+        change = sa.update(endpoints_table).values(state=int(EndpointState.PAUSED))
+        await world.database.write(lambda c: c.execute(change).rowcount)
+        await world.run_for(2 * HOUR)
+        assert (await stored(world, owner)).state == EndpointState.PAUSED
+        assert await kinds(world) == WARNED
+
+
+async def test_a_database_that_is_away_delays_the_steps_and_loses_none(tmp_path: Path) -> None:
+    async with long_world(tmp_path) as world:
+        owner = await owner_of(world)
+        await world.accept(1, account=owner.account)
+        await world.run_for(3 * DAY - 10 * SECOND)
+        write = world.database.write
+
+        def refusing(_: Any) -> Any:
+            raise Unavailable("no space is left on the disk")
+
+        world.database.write = refusing  # type: ignore[method-assign,assignment]
+        await world.run_for(60 * SECOND)
+        world.database.write = write  # type: ignore[method-assign]
+        assert await kinds(world) == []
+        await world.run_for(SLACK)
+        assert await kinds(world) == WARNED

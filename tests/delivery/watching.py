@@ -1,0 +1,113 @@
+"""Owners of endpoints that fail over simulated weeks, and what they are told."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+from uplift_server.core.exchange import Exchange
+from uplift_server.core.health import HealthRule
+from uplift_server.core.notices import FACTS, NoticeKind
+from uplift_server.delivery.directory import LiveEndpoint
+from uplift_server.delivery.sender.request import Request
+from uplift_server.store import audit
+from uplift_server.store.audit import AuditFilter
+from uplift_server.store.notices import NoticeResult, settle
+from uplift_server.store.records import Account
+from uplift_server.store.schema import endpoints as endpoints_table
+from uplift_server.store.schema import notices as notices_table
+
+from .world import DAY, HOUR, SECOND, World, answer
+
+SLACK = 5 * SECOND
+"""How late the watch may act."""
+
+
+EVERY_FOUR_HOURS = (5 * SECOND, 300 * SECOND, *[4 * HOUR] * 60)
+
+
+RULE = HealthRule(3 * DAY, 5 * DAY)
+
+
+CONTACTS = ("coach@rapids.example", "it@rapids.example")
+
+
+ENDED = "mass_failure.ended"
+
+
+class Receiver:
+    """Answers as it is told to; 503 at first."""
+
+    def __init__(self) -> None:
+        self.status = 503
+
+    def __call__(self, _: Request) -> Exchange | None:
+        return answer(self.status)
+
+
+@dataclass
+class Owner:
+    """An account with contacts, an endpoint, and its receiver."""
+
+    account: Account
+    endpoint: LiveEndpoint
+    receiver: Receiver
+    host: str
+
+
+def long_world(folder: Path, **settings: Any) -> World:
+    return World(folder, **{"delays_ms": EVERY_FOUR_HOURS, "scan_every_ms": HOUR} | settings)
+
+
+async def owner_of(world: World, host: str = "one.test", contacts: tuple[str, ...] = CONTACTS) -> Owner:
+    account, receiver = await world.new_account(contacts), Receiver()
+    return Owner(account, await world.endpoint(host, receiver, account=account), receiver, host)
+
+
+async def owed(world: World) -> list[tuple[NoticeKind, str, dict[str, Any]]]:
+    """The mails owed so far."""
+    query = sa.select(notices_table).order_by(notices_table.c.seq)
+    rows = await world.database.read(lambda c: list(c.execute(query).all()))
+    found = [(NoticeKind(row.kind), row.recipient, json.loads(row.facts)) for row in rows]
+    for kind, _, facts in found:
+        assert set(facts) == set(FACTS[kind])
+    return found
+
+
+async def kinds(world: World) -> list[tuple[NoticeKind, str]]:
+    return [(kind, recipient) for kind, recipient, _ in await owed(world)]
+
+
+async def deliver_mails(world: World, *, sent: bool = True) -> None:
+    """Let all mails arrive, or be given up."""
+    at = world.clock.now if sent else None
+    query = sa.select(notices_table.c.seq).where(notices_table.c.due_at.is_not(None))
+    seqs = await world.database.read(lambda c: list(c.scalars(query)))
+    await world.database.write(lambda c: settle(c, [NoticeResult(seq, 1, sent_at=at) for seq in seqs]))
+
+
+async def actions(world: World, account: Account | None = None) -> list[tuple[str, int]]:
+    """What the audit log tells, oldest first, with its instants."""
+    seq = None if account is None else account.seq
+    page = await world.database.read(lambda c: audit.page(c, seq, AuditFilter(), limit=500))
+    return [(entry.action, entry.at) for entry in reversed(page.items)]
+
+
+async def stored(world: World, owner: Owner) -> sa.Row[Any]:
+    query = sa.select(endpoints_table).where(endpoints_table.c.seq == owner.endpoint.seq)
+    return await world.database.read(lambda c: c.execute(query).one())
+
+
+def both(kind: NoticeKind) -> list[tuple[NoticeKind, str]]:
+    return [(kind, contact) for contact in CONTACTS]
+
+
+WARNED = both(NoticeKind.ENDPOINT_WARNED)
+
+
+DISABLED = both(NoticeKind.ENDPOINT_DISABLED)
+
+
+RECOVERED = both(NoticeKind.ENDPOINT_RECOVERED)

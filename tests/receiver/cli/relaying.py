@@ -1,0 +1,168 @@
+"""A scripted stream, a scripted local server, and a listener between them whose waits are short."""
+
+import asyncio
+import json
+import ssl
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from websockets.asyncio.server import ServerConnection, serve
+from websockets.exceptions import ConnectionClosed
+from websockets.http11 import Request, Response
+
+from uplift_webhooks.cli.listening.frames import Answer, EventFrame
+from uplift_webhooks.cli.listening.handover import Handing
+from uplift_webhooks.cli.listening.listener import Listener, Timing
+from uplift_webhooks.cli.listening.stream import Address
+
+Script = Callable[["Relay", ServerConnection], Coroutine[Any, Any, None]]
+
+
+WITHIN_SECONDS = 15.0
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Wait until it holds."""
+    deadline = time.monotonic() + WITHIN_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.005)
+
+
+def frame(number: int, *, test: bool = False) -> bytes:
+    """An event, as the server sends it."""
+    header = {
+        "kind": "event",
+        "place": f"test-{number}" if test else f"p{number:04}",
+        "event": f"e{number}",
+        "type": "test.numbered",
+        "created_at": "2026-01-01T00:00:00.000Z",
+        "delivery": f"dlv_{number}",
+        "test": test,
+    }
+    return json.dumps(header).encode() + b"\n" + b'{"n":%d}' % number
+
+
+@dataclass
+class Relay:
+    """The server's side: sends what stands behind the place it is asked for, and notes what is answered."""
+
+    events: list[int]
+    scripts: list[Script] = field(default_factory=list)
+    """What each connection does, in turn; afterwards, all behave."""
+    asked: list[str | None] = field(default_factory=list)
+    answers: list[dict[str, Any]] = field(default_factory=list)
+    status: int | None = None
+    """Refuses the handshake."""
+    url: str = ""
+    port: int = 0
+    behind: int = -1
+    """The number of the last event whose answer it knows."""
+
+    async def answer(self, socket: ServerConnection) -> dict[str, Any]:
+        said: dict[str, Any] = json.loads(await socket.recv())
+        assert said["kind"] == "answer"
+        self.answers.append(said)
+        return said
+
+    async def behave(self, socket: ServerConnection, start: int) -> None:
+        await socket.send(json.dumps({"kind": "ready", "session": "lsn_1"}))
+        for number in self.events[start:]:
+            await socket.send(frame(number))
+        while True:
+            await self.answer(socket)
+
+    async def connected(self, socket: ServerConnection) -> None:
+        assert socket.request is not None
+        assert socket.request.headers["authorization"] == "Bearer sk_1"
+        [after] = parse_qs(urlsplit(socket.request.path).query).get("after", [None])
+        self.asked.append(after)
+        with suppress(ConnectionClosed):
+            if self.scripts:
+                await self.scripts.pop(0)(self, socket)
+            else:
+                await self.behave(socket, 0 if after is None else self.events.index(int(after[1:])) + 1)
+
+    def refuse(self, socket: ServerConnection, _: Request) -> Response | None:
+        if self.status is None:
+            return None
+        response = socket.respond(self.status, json.dumps({"detail": "No."}))
+        del response.headers["content-type"]
+        response.headers["content-type"] = "application/problem+json"
+        return response
+
+    @asynccontextmanager
+    async def serving(self, tls: ssl.SSLContext | None = None) -> AsyncIterator["Relay"]:
+        async with serve(
+            self.connected, "127.0.0.1", 0, process_request=self.refuse, ping_interval=None, close_timeout=0.1, ssl=tls
+        ) as server:
+            self.port = next(iter(server.sockets)).getsockname()[1]
+            self.url = f"http://127.0.0.1:{self.port}"
+            yield self
+
+
+@dataclass
+class Taken:
+    """A local server that takes everything, as slowly as it is told to."""
+
+    numbers: list[int] = field(default_factory=list)
+    seconds: float = 0.0
+    opened: asyncio.Event = field(default_factory=asyncio.Event)
+    """It takes nothing before."""
+    closed: bool = False
+
+    async def take(self, handing: Handing) -> Answer:
+        await self.opened.wait()
+        handing.times += 1
+        await asyncio.sleep(self.seconds)
+        self.numbers.append(json.loads(handing.event.body)["n"])
+        return Answer(200, 1, body="ok")
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@dataclass
+class Told:
+    """What was told, in order."""
+
+    lines: list[str] = field(default_factory=list)
+    reasons: list[str] = field(default_factory=list)
+
+    def ready(self) -> None:
+        self.lines.append("ready")
+
+    def reconnecting(self, why: str, wait_seconds: float) -> None:
+        self.lines.append("reconnecting")
+        self.reasons.append(why)
+
+    def reconnected(self) -> None:
+        self.lines.append("reconnected")
+
+    def delivery(self, event: EventFrame, answer: Answer, *, again: bool, comes_again: bool) -> None:
+        assert not comes_again
+        self.lines.append(f"{event.event} again" if again else event.event)
+
+
+@asynccontextmanager
+async def listening(
+    relay: Relay, *, seconds: float = 0.0, opened: bool = True, **timing: Any
+) -> AsyncIterator[tuple[Taken, Told, "asyncio.Task[None]"]]:
+    """A listener that runs within the block."""
+    quick = {"first_wait_seconds": 0.01, "longest_wait_seconds": 0.05, "clock_look_seconds": 0.02}
+    taken, told = Taken(seconds=seconds), Told()
+    if opened:
+        taken.opened.set()
+    address = Address(relay.url, "lsn_1", {"authorization": "Bearer sk_1"})
+    listener = Listener(address, taken, told, timing=Timing(**{**quick, **timing}))
+    task = asyncio.ensure_future(listener.run())
+    try:
+        yield taken, told, task
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        assert taken.closed

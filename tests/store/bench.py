@@ -1,0 +1,118 @@
+"""What the checks of the conformance suite are made with: a database under test, events, deliveries, settlements."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from uplift_server.core import envelope
+from uplift_server.core.deliveries import FailedReason, Status, Trigger
+from uplift_server.core.ids import uuid7, uuid_text
+from uplift_server.core.outcomes import Outcome
+from uplift_server.store.contract import Database
+from uplift_server.store.hot_records import (
+    Appended,
+    AttemptRow,
+    LeasedDelivery,
+    LeaseWish,
+    NewDelivery,
+    NewEvent,
+    Settlement,
+)
+
+NOW = 1_764_000_000_000
+
+
+LEASE_UNTIL = NOW + 30_000
+
+
+OWNER = 7
+
+
+ENOUGH_BYTES = 1 << 30
+
+
+@dataclass
+class Bench:
+    """A database under test."""
+
+    database: Database
+    reopen: Callable[[], Awaitable[None]]
+    """Close the database and open it again, as a new process would."""
+    _count: int = 0
+
+    def event(
+        self,
+        *owed: NewDelivery,
+        data: bytes = b'{"n":1}',
+        key: str | None = None,
+        chosen_id: bytes | None = None,
+        account: int = 1,
+        created_at: int = NOW,
+        expires_at: int | None = None,
+    ) -> NewEvent:
+        """A new event owed to some endpoints."""
+        self._count += 1
+        event_id = chosen_id or uuid7(created_at, self._count.to_bytes(10, "big"))
+        body = envelope.build(uuid_text(event_id), "a.b", "01/01/2022", created_at, data)
+        return NewEvent(event_id, account, 1, created_at, expires_at, body, owed, key, chosen_id is not None, data)
+
+    async def append(self, *events: NewEvent) -> list[Appended]:
+        """Append one group, which must be stored."""
+        (result,) = await self.database.append([events])
+        assert isinstance(result, list)
+        return result
+
+    async def lease(
+        self, endpoint: int, limit: int = 100, *, now: int = NOW, until: int = LEASE_UNTIL, owner: int = OWNER
+    ) -> list[LeasedDelivery]:
+        """Lease one endpoint's due deliveries."""
+        return await self.database.lease_due(
+            [LeaseWish(endpoint, limit)], now=now, lease_until=until, owner=owner, body_bytes_max=ENOUGH_BYTES
+        )
+
+    async def rows(self, table: sa.Table) -> list[sa.Row[tuple[object, ...]]]:
+        """All rows of a table, in the order of its key."""
+        return await self.database.read(
+            lambda c: list(c.execute(sa.select(table).order_by(*table.primary_key.columns)).all())
+        )
+
+    async def count(self, table: sa.Table) -> int:
+        """How many rows a table has."""
+        return len(await self.rows(table))
+
+
+def due(endpoint: int, at: int = NOW) -> NewDelivery:
+    """A delivery that waits until an instant."""
+    return NewDelivery(endpoint, Status.PENDING, at)
+
+
+def born_leased(endpoint: int, until: int = LEASE_UNTIL) -> NewDelivery:
+    """A delivery stored under a lease."""
+    return NewDelivery(endpoint, Status.PENDING, until, OWNER)
+
+
+def settled(leased: LeasedDelivery, status: Status = Status.DELIVERED, due_at: int | None = None) -> Settlement:
+    """What one more attempt of a leased delivery decided."""
+    number = leased.attempts_made + 1
+    outcome = Outcome.DELIVERED if status is Status.DELIVERED else Outcome.SERVER_ERROR
+    attempt = AttemptRow(
+        leased.event_seq, leased.endpoint_seq, number, Trigger.SCHEDULE, NOW, 1500, None, 1, None, 2, 200, outcome,
+        None, None, "127.0.0.1:80", b"POST / HTTP/1.1\r\n\r\n", b"HTTP/1.1 200 OK\r\n\r\n", b"\x00\xff", False,
+    )  # fmt: skip
+    return Settlement(
+        leased.event_seq,
+        leased.endpoint_seq,
+        leased.fence,
+        status,
+        due_at,
+        number,
+        number,
+        outcome,
+        FailedReason.EXHAUSTED if status is Status.FAILED else None,
+        None if status is Status.PENDING else NOW,
+        attempt,
+    )
+
+
+Check = Callable[[Bench], Awaitable[None]]

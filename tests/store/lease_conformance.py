@@ -1,0 +1,187 @@
+"""The conformance suite's checks of what is leased, and what comes back."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from uplift_server.core.deliveries import FailedReason, Status, Trigger
+from uplift_server.store.hot_records import HeldWish, LeasedDelivery, LeaseWish, NewDelivery, Released
+from uplift_server.store.schema import deliveries
+
+from .bench import ENOUGH_BYTES, LEASE_UNTIL, NOW, OWNER, Bench, Check, born_leased, due, settled
+
+
+async def nothing_is_leased_before_it_is_due(bench: Bench) -> None:
+    await bench.append(bench.event(due(1, NOW + 1)))
+    assert await bench.lease(1, now=NOW) == []
+    assert len(await bench.lease(1, now=NOW + 1)) == 1
+
+
+async def a_lease_tells_what_an_attempt_needs(bench: Bench) -> None:
+    event = bench.event(due(1))._replace(expires_at=NOW + 60_000)
+    (stored,) = await bench.append(event)
+    (leased,) = await bench.lease(1)
+    assert replace(leased) == LeasedDelivery(
+        event_seq=stored.seq,
+        endpoint_seq=1,
+        fence=1,
+        lease_until=LEASE_UNTIL,
+        attempts_made=0,
+        scheduled_attempts=0,
+        trigger=Trigger.SCHEDULE,
+        event_id=event.id,
+        type_seq=1,
+        created_at=NOW,
+        expires_at=NOW + 60_000,
+        body=event.body,
+    )
+
+
+async def a_leased_delivery_is_not_leased_again(bench: Bench) -> None:
+    await bench.append(bench.event(due(1)))
+    assert len(await bench.lease(1)) == 1
+    assert await bench.lease(1, now=LEASE_UNTIL + 1) == []
+    assert await bench.database.due_endpoints() == []
+
+
+async def only_the_endpoint_asked_for_is_leased_earliest_first_and_within_the_limit(bench: Bench) -> None:
+    for at in (NOW - 1, NOW - 3, NOW - 2):
+        await bench.append(bench.event(due(1, at), due(2, at)))
+    leased = await bench.lease(1, 2)
+    assert [d.endpoint_seq for d in leased] == [1, 1]
+    assert [d.event_seq for d in leased] == [2, 3]
+    assert len(await bench.lease(1)) == 1
+    assert len(await bench.lease(2)) == 3
+
+
+async def wishes_are_served_together(bench: Bench) -> None:
+    for _ in range(3):
+        await bench.append(bench.event(due(1), due(2)))
+    leased = await bench.database.lease_due(
+        [LeaseWish(1, 2), LeaseWish(2, 1)], now=NOW, lease_until=LEASE_UNTIL, owner=OWNER, body_bytes_max=ENOUGH_BYTES
+    )
+    assert sorted(d.endpoint_seq for d in leased) == [1, 1, 2]
+
+
+async def bodies_are_bounded(bench: Bench) -> None:
+    for _ in range(5):
+        await bench.append(bench.event(due(1), data=b'{"pad":"%b"}' % (b"x" * 1000)))
+    leased = await bench.database.lease_due(
+        [LeaseWish(1, 5)], now=NOW, lease_until=LEASE_UNTIL, owner=OWNER, body_bytes_max=1500
+    )
+    assert len(leased) == 2
+    assert len(await bench.lease(1)) == 3
+
+
+async def held_and_finished_deliveries_are_never_leased(bench: Bench) -> None:
+    await bench.append(bench.event(*(NewDelivery(1, status, None) for status in [Status.HELD])))
+    await bench.append(bench.event(due(1)))
+    (leased,) = await bench.lease(1)
+    await bench.database.settle([settled(leased)])
+    assert await bench.lease(1, now=NOW + 10**9) == []
+
+
+async def endpoints_with_waiting_deliveries_are_listed(bench: Bench) -> None:
+    for endpoint in (5, 3, 9):
+        await bench.append(bench.event(due(endpoint, NOW + endpoint)))
+        await bench.append(bench.event(due(endpoint, NOW + 100)))
+    await bench.append(bench.event(born_leased(4)))
+    found = await bench.database.due_endpoints()
+    assert found == [(3, NOW + 3), (5, NOW + 5), (9, NOW + 9)]
+    assert await bench.database.due_endpoints(after=3, limit=1) == [(5, NOW + 5)]
+
+
+async def released_leases_are_due_again(bench: Bench) -> None:
+    await bench.append(bench.event(due(1)))
+    (leased,) = await bench.lease(1)
+    await bench.database.release([(leased.event_seq, 1, leased.fence)], now=NOW + 1)
+    (again,) = await bench.lease(1, now=NOW + 1)
+    assert again.fence == leased.fence + 1
+    # The first holder's release comes once more, late: it is not its lease any more.
+    await bench.database.release([(leased.event_seq, 1, leased.fence)], now=NOW + 1)
+    assert await bench.lease(1, now=NOW + 1) == []
+
+
+async def what_comes_back_does_not_lose_its_turn(bench: Bench) -> None:
+    """Both ways of coming back, and between them what was never leased."""
+    await bench.append(*(bench.event(due(1)) for _ in range(6)))
+    given_back, cut_off = await bench.lease(1, 1), await bench.lease(1, 2, until=NOW + 10)
+    await bench.database.release([(each.event_seq, 1, each.fence) for each in given_back], now=NOW + 20)
+    assert await bench.database.reclaim(now=NOW + 20) == len(cut_off) == 2
+    assert [each.event_seq for each in await bench.lease(1, now=NOW + 20)] == [1, 2, 3, 4, 5, 6]
+
+
+def held(endpoint: int) -> NewDelivery:
+    """A delivery to an endpoint that is off."""
+    return NewDelivery(endpoint, Status.HELD, None)
+
+
+async def held_deliveries_are_released_in_the_order_of_their_events(bench: Bench) -> None:
+    stored = await bench.append(*(bench.event(held(1), held(2)) for _ in range(4)))
+    wishes = [HeldWish(1, 0, 3), HeldWish(2, stored[2].seq, 3)]
+    assert await bench.database.release_held(wishes, now=NOW) == [Released(3, 0, False), Released(1, 0, False)]
+    assert [d.event_seq for d in await bench.lease(1)] == [each.seq for each in stored[:3]]
+    assert [d.event_seq for d in await bench.lease(2)] == [stored[3].seq]
+    assert await bench.database.release_held([HeldWish(1, 0, 3)], now=NOW + 1) == [Released(1, 0, False)]
+    assert await bench.lease(1, now=NOW) == []
+    assert [(d.event_seq, d.attempts_made) for d in await bench.lease(1, now=NOW + 1)] == [(stored[3].seq, 0)]
+    assert await bench.database.release_held([HeldWish(1, 0, 3)], now=NOW + 1) == [Released(0, 0, False)]
+
+
+async def nothing_is_released_while_something_due_waits(bench: Bench) -> None:
+    await bench.append(bench.event(held(1), held(2), held(3)), bench.event(due(1, NOW + 1), due(2), born_leased(3)))
+    wishes = [HeldWish(endpoint, 0, 9) for endpoint in (1, 2, 3)]
+    results = await bench.database.release_held(wishes, now=NOW)
+    assert results == [Released(1, 0, False), Released(0, 0, True), Released(1, 0, False)]
+
+
+async def what_has_expired_is_not_released_but_fails(bench: Bench) -> None:
+    ends = [NOW, NOW + 1, None]
+    await bench.append(*(bench.event(held(1), expires_at=end) for end in ends))
+    assert await bench.database.release_held([HeldWish(1, 0, 9)], now=NOW) == [Released(2, 1, False)]
+    rows = await bench.rows(deliveries)
+    assert [(r.status, r.failed_reason, r.completed_at) for r in rows] == [
+        (Status.FAILED, FailedReason.EXPIRED, NOW),
+        (Status.PENDING, None, None),
+        (Status.PENDING, None, None),
+    ]
+
+
+async def only_ended_leases_are_reclaimed(bench: Bench) -> None:
+    await bench.append(bench.event(due(1), due(2)))
+    await bench.lease(1, until=NOW + 10)
+    await bench.lease(2, until=NOW + 20)
+    assert await bench.database.reclaim(now=NOW + 9) == 0
+    assert await bench.database.reclaim(now=NOW + 10) == 1
+    assert [d.endpoint_seq for d in await bench.lease(1, now=NOW + 10)] == [1]
+    assert await bench.lease(2, now=NOW + 10) == []
+
+
+async def an_owner_reclaims_its_own_after_a_crash(bench: Bench) -> None:
+    for _ in range(3):
+        await bench.append(bench.event(born_leased(1), due(2)))
+    await bench.lease(2, owner=OWNER + 1)
+    await bench.reopen()
+    assert await bench.database.reclaim(now=NOW, owner=OWNER, limit=2) == 2
+    assert await bench.database.reclaim(now=NOW, owner=OWNER, limit=2) == 1
+    assert await bench.database.reclaim(now=NOW, owner=OWNER, limit=2) == 0
+    assert len(await bench.lease(1)) == 3
+    assert await bench.lease(2) == []
+
+
+LEASE_CHECKS: Sequence[Check] = [
+    nothing_is_leased_before_it_is_due,
+    a_lease_tells_what_an_attempt_needs,
+    a_leased_delivery_is_not_leased_again,
+    only_the_endpoint_asked_for_is_leased_earliest_first_and_within_the_limit,
+    wishes_are_served_together,
+    bodies_are_bounded,
+    held_and_finished_deliveries_are_never_leased,
+    endpoints_with_waiting_deliveries_are_listed,
+    released_leases_are_due_again,
+    what_comes_back_does_not_lose_its_turn,
+    held_deliveries_are_released_in_the_order_of_their_events,
+    nothing_is_released_while_something_due_waits,
+    what_has_expired_is_not_released_but_fails,
+    only_ended_leases_are_reclaimed,
+    an_owner_reclaims_its_own_after_a_crash,
+]

@@ -1,0 +1,139 @@
+"""The conformance suite's checks of `settle`."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import sqlalchemy as sa
+
+from uplift_server.core.deliveries import FailedReason, Status, Trigger
+from uplift_server.core.outcomes import Outcome
+from uplift_server.store import waiting
+from uplift_server.store.hot_records import HealthRow, LeasedDelivery
+from uplift_server.store.schema import attempts, deliveries, endpoints
+
+from .bench import LEASE_UNTIL, NOW, OWNER, Bench, Check, born_leased, due, settled
+
+
+async def a_settled_delivery_is_done_and_its_attempt_kept(bench: Bench) -> None:
+    await bench.append(bench.event(due(1)))
+    (leased,) = await bench.lease(1)
+    assert await bench.database.settle([settled(leased)]) == frozenset()
+    (row,) = await bench.rows(deliveries)
+    assert (row.status, row.due_at, row.attempts_made, row.last_outcome, row.completed_at) == (
+        Status.DELIVERED,
+        None,
+        1,
+        Outcome.DELIVERED,
+        NOW,
+    )
+    (attempt,) = await bench.rows(attempts)
+    assert (attempt.number, attempt.status_code, attempt.response_body) == (1, 200, b"\x00\xff")
+    assert (attempt.dns_ms, attempt.connect_ms, attempt.tls_ms, attempt.first_byte_ms) == (None, 1, None, 2)
+
+
+async def a_born_leased_delivery_settles_with_fence_one(bench: Bench) -> None:
+    (stored,) = await bench.append(bench.event(born_leased(1)))
+    assert await bench.lease(1, now=LEASE_UNTIL + 1) == []
+    leased = LeasedDelivery(stored.seq, 1, 1, LEASE_UNTIL, 0, 0, Trigger.SCHEDULE, stored.id, 1, NOW, None, b"")
+    assert await bench.database.settle([settled(leased)]) == frozenset()
+    (row,) = await bench.rows(deliveries)
+    assert row.status == Status.DELIVERED
+
+
+async def a_retry_is_due_at_its_instant(bench: Bench) -> None:
+    await bench.append(bench.event(due(1)))
+    (leased,) = await bench.lease(1)
+    await bench.database.settle([settled(leased, Status.PENDING, NOW + 5000)])
+    assert await bench.database.due_endpoints() == [(1, NOW + 5000)]
+    assert await bench.lease(1, now=NOW + 4999) == []
+    (again,) = await bench.lease(1, now=NOW + 5000)
+    assert (again.attempts_made, again.scheduled_attempts, again.fence) == (1, 1, 2)
+    await bench.database.settle([settled(again, Status.FAILED)])
+    (row,) = await bench.rows(deliveries)
+    assert (row.status, row.failed_reason, row.attempts_made) == (Status.FAILED, FailedReason.EXHAUSTED, 2)
+    assert [a.number for a in await bench.rows(attempts)] == [1, 2]
+
+
+async def a_lost_lease_writes_nothing_and_the_rest_does(bench: Bench) -> None:
+    for _ in range(3):
+        await bench.append(bench.event(due(1)))
+    leased = await bench.lease(1)
+    await bench.database.reclaim(now=LEASE_UNTIL)
+    (newer,) = await bench.lease(1, 1, now=LEASE_UNTIL, until=LEASE_UNTIL + 30_000, owner=OWNER + 1)
+    stale = next(d for d in leased if d.event_seq == newer.event_seq)
+    await bench.lease(1, now=LEASE_UNTIL, until=LEASE_UNTIL + 30_000)
+    current = [replace(d, fence=d.fence + 1) for d in leased if d is not stale]
+    lost = await bench.database.settle([settled(current[0]), settled(stale), settled(current[1])])
+    assert lost == frozenset({(stale.event_seq, 1)})
+    status = {row.event_seq: row.status for row in await bench.rows(deliveries)}
+    assert status[stale.event_seq] == Status.PENDING
+    assert sorted(status.values()) == [Status.PENDING, Status.DELIVERED, Status.DELIVERED]
+    assert stale.event_seq not in {a.event_seq for a in await bench.rows(attempts)}
+    assert await bench.database.settle([settled(newer)]) == frozenset()
+
+
+async def settling_twice_writes_once(bench: Bench) -> None:
+    await bench.append(bench.event(due(1)))
+    (leased,) = await bench.lease(1)
+    settlement = settled(leased, Status.PENDING, NOW + 5000)
+    await bench.database.settle([settlement])
+    assert await bench.database.settle([settlement]) == frozenset({(leased.event_seq, 1)})
+    assert await bench.count(attempts) == 1
+
+
+async def a_late_settlement_counts_while_nobody_has_leased_again(bench: Bench) -> None:
+    await bench.append(bench.event(due(1)))
+    (leased,) = await bench.lease(1)
+    await bench.database.reclaim(now=LEASE_UNTIL)
+    assert await bench.database.settle([settled(leased)]) == frozenset()
+    (row,) = await bench.rows(deliveries)
+    assert (row.status, row.due_at, row.lease_owner) == (Status.DELIVERED, None, 0)
+
+
+async def a_late_settlement_counts_though_the_delivery_was_held_meanwhile(bench: Bench) -> None:
+    """The database was away for longer than a lease, and its endpoint was paused: it was delivered all the same."""
+    await bench.append(bench.event(due(1)))
+    (leased,) = await bench.lease(1, until=NOW + 10)
+    assert await bench.database.reclaim(now=NOW + 20) == 1
+    assert await bench.database.write(lambda c: waiting.hold_waiting(c, 1, now=NOW + 20, limit=10)) == 1
+    assert await bench.database.settle([settled(leased)]) == frozenset()
+    (row,) = await bench.rows(deliveries)
+    assert (row.status, row.attempts_made) == (Status.DELIVERED, 1)
+
+
+async def large_batches_settle_whole(bench: Bench) -> None:
+    groups = [[bench.event(due(1))] for _ in range(150)]
+    await bench.database.append(groups)
+    leased = await bench.lease(1, 200)
+    assert len(leased) == 150
+    assert await bench.database.settle([settled(d) for d in leased]) == frozenset()
+    assert {row.status for row in await bench.rows(deliveries)} == {Status.DELIVERED}
+    assert await bench.count(attempts) == 150
+
+
+async def health_is_written_with_the_batch(bench: Bench) -> None:
+    values = {"seq": 1, "id": b"e" * 16, "account_seq": 1, "url": "https://x", "description": "", "event_types": "[]"}
+    values |= {"secret": b"s", "secret_created_at": NOW, "state": 0, "created_at": NOW, "updated_at": NOW}
+    await bench.database.write(lambda c: c.execute(sa.insert(endpoints).values(**values)).rowcount)
+    await bench.database.settle([], [HealthRow(1, 3, NOW - 5, NOW - 9, NOW, Outcome.TIMEOUT)])
+    (row,) = await bench.rows(endpoints)
+    assert (row.consecutive_failures, row.failing_since, row.last_success_at, row.last_failure_at) == (
+        3,
+        NOW - 5,
+        NOW - 9,
+        NOW,
+    )
+    assert row.last_outcome == Outcome.TIMEOUT
+
+
+SETTLE_CHECKS: Sequence[Check] = [
+    a_settled_delivery_is_done_and_its_attempt_kept,
+    a_born_leased_delivery_settles_with_fence_one,
+    a_retry_is_due_at_its_instant,
+    a_lost_lease_writes_nothing_and_the_rest_does,
+    settling_twice_writes_once,
+    a_late_settlement_counts_while_nobody_has_leased_again,
+    a_late_settlement_counts_though_the_delivery_was_held_meanwhile,
+    large_batches_settle_whole,
+    health_is_written_with_the_batch,
+]
