@@ -9,7 +9,7 @@ from tests.dashboard.browsing import DESK, LOOKS, PHONE, WITHOUT_SCRIPTS, Desk, 
 from tests.dashboard.stage import Stage, staged
 
 CONFIG = """<meta name="htmx-config" content='{"allowEval": false, "includeIndicatorStyles": false}'>"""
-HTMX = '<script src="/vendor/htmx.min.js" defer></script><script src="/vendor/sse.min.js" defer></script>'
+HTMX = '<script src="/vendor/htmx.min.js" defer></script><script src="/vendor/htmx-ext-sse.min.js" defer></script>'
 
 
 @pytest.fixture
