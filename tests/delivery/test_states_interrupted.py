@@ -1,0 +1,199 @@
+"""Endpoints paused or enabled amid what is done with their deliveries, or with the database away (promises 1 and 2)."""
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from uplift_server.core.deliveries import Status, Trigger
+from uplift_server.store.errors import Unavailable
+from uplift_server.store.hot_records import Released
+from uplift_server.store.records import EndpointState, HeldAction
+from uplift_server.store.sqlite import SqliteDatabase
+
+from .test_engine import resend
+from .test_states import events_sent, ids
+from .world import HOUR, SECOND, World, answer
+
+
+@pytest.mark.parametrize("way", ["kill", "restart"])
+async def test_holding_and_releasing_go_on_after_a_stop_in_their_middle(tmp_path: Path, way: str) -> None:
+    async with World(tmp_path) as world:
+        endpoint = await world.endpoint("one.test", lambda _: answer(500))
+        stored = await world.accept(1000)
+        world.sender.scripts["one.test"] = lambda _: answer(200)
+        await world.pause(endpoint.seq)
+        await world.settle()
+        # Some are held by now, others are not.
+        assert {Status.HELD, Status.PENDING} == set(await world.statuses())
+        before = len(world.sender.sent)
+        await getattr(world, way)()
+        await world.run_for(60 * SECOND)
+        assert await world.statuses() == {Status.HELD: 1000}
+        await world.enable(endpoint.seq)
+        for _ in range(3):
+            await world.run_for(3 * SECOND)
+            await getattr(world, way)()
+        await world.run_for(60 * SECOND)
+        assert await world.statuses() == {Status.DELIVERED: 1000}
+        assert events_sent(world, before) == ids(stored)
+
+
+class Slow(SqliteDatabase):
+    """A database that lets something happen before or after a verb."""
+
+    before: Any = None
+
+    async def lease_due(self, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
+        leased = await super().lease_due(*args, **kwargs)
+        await self._interrupt(bool(leased))
+        return leased
+
+    async def release_held(self, wishes: Any, *, now: int) -> list[Released]:  # type: ignore[override]
+        released = await super().release_held(wishes, now=now)
+        await self._interrupt(True)
+        return released
+
+    async def _interrupt(self, wanted: bool) -> None:
+        if wanted and self.before is not None:
+            interrupt, self.before = self.before, None
+            await interrupt()
+
+
+async def test_what_was_being_leased_when_it_was_paused_is_not_sent(tmp_path: Path) -> None:
+    async with World(tmp_path, database=Slow) as world:
+        endpoint = await world.endpoint("one.test", lambda _: answer(500))
+        await world.accept(5)
+        before = len(world.sender.sent)
+        world.database.before = lambda: world.pause(endpoint.seq)  # type: ignore[attr-defined]
+        await world.run_for(HOUR)
+        assert len(world.sender.sent) == before
+        assert await world.statuses() == {Status.HELD: 5}
+
+
+async def test_what_was_being_released_when_it_was_paused_is_held_again(tmp_path: Path) -> None:
+    async with World(tmp_path, database=Slow) as world:
+        endpoint = await world.endpoint("one.test")
+        await world.pause(endpoint.seq)
+        await world.accept(10)
+        sent = []
+
+        async def pause() -> None:
+            await world.pause(endpoint.seq)
+            sent.append(len(world.sender.sent))
+
+        world.database.before = pause  # type: ignore[attr-defined]
+        await world.enable(endpoint.seq)
+        await world.run_for(HOUR)
+        assert sent == [len(world.sender.sent)]
+        assert await world.statuses() == {Status.HELD: 10 - sent[0], Status.DELIVERED: sent[0]}
+
+
+async def test_an_event_on_its_way_in_while_its_endpoint_is_enabled_is_sent_all_the_same(tmp_path: Path) -> None:
+    async with World(tmp_path) as world:
+        endpoint = await world.endpoint("one.test")
+        await world.pause(endpoint.seq)
+        await world.accept(2)
+        enabling = asyncio.ensure_future(world.switch_on(endpoint.seq, HeldAction.KEEP))
+        await asyncio.sleep(0)
+        # Taken while memory still knows the endpoint as paused, stored after it was enabled.
+        assert endpoint.record.state is EndpointState.PAUSED
+        stored = await world.accept(3)
+        await enabling
+        await world.run_for(6 * SECOND)
+        assert await world.statuses() == {Status.HELD: 2, Status.DELIVERED: 3}
+        assert events_sent(world) == ids(stored)
+
+
+@pytest.mark.parametrize("ended", [Status.DELIVERED, Status.FAILED])
+async def test_a_resend_that_a_pause_cuts_off_leads_back_to_what_was(tmp_path: Path, ended: Status) -> None:
+    async with World(tmp_path, delays_ms=[], endpoint_in_flight_max=1) as world:
+        endpoint = await world.endpoint("one.test", lambda _: answer(200 if ended is Status.DELIVERED else 500))
+        first, second = await world.accept(2)
+        (before, _) = await world.deliveries()
+        world.sender.scripts["one.test"] = lambda _: None
+        await resend(world, second.seq, endpoint.seq)
+        # The other is in flight, so this one waits in memory.
+        await resend(world, first.seq, endpoint.seq)
+        await world.pause(endpoint.seq)
+        sent = len(world.sender.sent)
+        await world.run_for(20 * SECOND)
+        (after, _) = await world.deliveries()
+        assert len(world.sender.sent) == sent
+        assert await world.statuses() == {ended: 2}
+        assert (after.completed_at, after.failed_reason) == (before.completed_at, before.failed_reason)
+        assert (after.resume_status, after.trigger) == (None, Trigger.SCHEDULE)
+
+
+async def test_a_resend_of_a_pending_delivery_that_a_pause_cuts_off_is_held(tmp_path: Path) -> None:
+    async with World(tmp_path) as world:
+        endpoint = await world.endpoint("one.test", lambda _: answer(500))
+        (stored,) = await world.accept(1)
+        world.sender.latency_ms["one.test"] = 1000
+        await resend(world, stored.seq, endpoint.seq)
+        await world.pause(endpoint.seq)
+        await world.run_for(10 * SECOND)
+        (row,) = await world.deliveries()
+        assert (row.status, row.due_at, row.completed_at, row.resume_status) == (Status.HELD, None, None, None)
+
+
+async def test_what_is_owed_to_an_endpoint_that_is_not_known_yet_waits_for_it(tmp_path: Path) -> None:
+    """A new one is committed with its greeting, which may be found before the endpoint is in the directory."""
+    async with World(tmp_path) as world:
+        endpoint = await world.endpoint("one.test", lambda _: answer(500))
+        await world.accept(1)
+        world.directory.drop_endpoint(endpoint.seq)
+        await world.run_for(20 * SECOND)
+        assert await world.statuses() == {Status.PENDING: 1}
+        world.sender.scripts["one.test"] = lambda _: answer(200)
+        world.directory.put_endpoint(endpoint.record)
+        await world.run_for(10 * SECOND)
+        assert await world.statuses() == {Status.DELIVERED: 1}
+
+
+class Gone(SqliteDatabase):
+    """A database that can be told to be away for whatever is done to held deliveries."""
+
+    gone = False
+
+    def release_held(self, wishes: Any, *, now: int) -> Any:
+        return self._away() if self.gone else super().release_held(wishes, now=now)
+
+    def write(self, body: Any) -> Any:
+        return self._away() if self.gone else super().write(body)
+
+    async def _away(self) -> Any:
+        raise Unavailable("disk full")
+
+
+@pytest.mark.parametrize("held", list(HeldAction))
+async def test_a_database_that_is_away_delays_and_loses_nothing(tmp_path: Path, held: HeldAction) -> None:
+    async with World(tmp_path, database=Gone) as world:
+        endpoint = await world.endpoint("one.test")
+        await world.pause(endpoint.seq)
+        await world.accept(20)
+        await world.enable(endpoint.seq, held)
+        world.database.gone = True  # type: ignore[attr-defined]
+        await world.run_for(10 * SECOND)
+        assert (await world.statuses())[Status.HELD] >= 15
+        world.database.gone = False  # type: ignore[attr-defined]
+        await world.run_for(10 * SECOND)
+        became = {HeldAction.SEND: Status.DELIVERED, HeldAction.DROP: Status.CANCELLED, HeldAction.KEEP: Status.HELD}
+        assert await world.statuses() == {became[held]: 20}
+
+
+async def test_a_release_goes_on_though_the_database_was_away_for_the_bite_of_another(tmp_path: Path) -> None:
+    async with World(tmp_path, database=Gone, scan_every_ms=HOUR) as world:
+        releasing, pausing = await world.endpoint("one.test"), await world.endpoint("two.test", lambda _: answer(500))
+        await world.pause(releasing.seq)
+        await world.accept(20)
+        await world.enable(releasing.seq)
+        world.database.gone = True  # type: ignore[attr-defined]
+        world.directory.put_endpoint(replace(pausing.record, state=EndpointState.PAUSED))
+        world.engine.switched_off(pausing.seq)
+        await world.run_for(10 * SECOND)
+        world.database.gone = False  # type: ignore[attr-defined]
+        await world.run_for(10 * SECOND)
+        assert len(world.sender.times("one.test")) == 20
