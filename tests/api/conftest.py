@@ -21,6 +21,8 @@ from uplift_server.core.deliveries import FailedReason, Status
 from uplift_server.core.outcomes import Outcome
 from uplift_server.delivery.clock import SystemClock
 from uplift_server.delivery.directory import Directory
+from uplift_server.delivery.lanes import Load
+from uplift_server.delivery.mass_failures import MassFailure
 from uplift_server.delivery.relay import Relay
 from uplift_server.delivery.trials import Busy
 from uplift_server.service.beginnings import begin
@@ -154,6 +156,7 @@ class Server:
         created_at: int | None = None,
         event_id: bytes | None = None,
         expires_at: int | None = None,
+        idempotency_key: str | None = None,
     ) -> str:
         """Store an event with deliveries in these statuses, and give its id."""
         directory = self.services.means.directory
@@ -166,9 +169,8 @@ class Server:
             NewDelivery(directory.endpoints_by_id[parse(ids.ENDPOINT, endpoint)].seq, status, now)
             for endpoint, status in (endpoints or {}).items()
         ]
-        event = NewEvent(
-            number, account_seq, directory.event_types[type_name].seq, now, expires_at, body, deliveries, data=data
-        )
+        type_seq = directory.event_types[type_name].seq
+        event = NewEvent(number, account_seq, type_seq, now, expires_at, body, deliveries, idempotency_key, data=data)
         self.run(lambda: self.database.append([[event]]))
         return ids.uuid_text(number)
 
@@ -250,6 +252,8 @@ class RecordingEngine:
     waiting: list[LeasedDelivery] = field(default_factory=list)
     """What waits in its memory."""
     given_back: list[LeasedDelivery] = field(default_factory=list)
+    mass: MassFailure | None = None
+    """The mass failure that is under way."""
     probes: dict[int, int] = field(default_factory=dict)
     """When endpoints are tried next whose breaker is open."""
     holding: set[int] = field(default_factory=set)
@@ -323,6 +327,12 @@ class RecordingEngine:
 
     def disable_at(self, endpoint_seq: int) -> int | None:
         return None
+
+    def load(self) -> Load:
+        return Load(3, 1000, len(self.waiting), self.probes, stopped=False)
+
+    def mass_failure(self) -> MassFailure | None:
+        return self.mass
 
 
 async def _serve(

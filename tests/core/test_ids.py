@@ -102,3 +102,5 @@ def test_attempt_ids_sort_by_number(event_id: bytes, endpoint_id: bytes, number:
 
     assert this.startswith("att_" + ids.delivery_id(event_id, endpoint_id).removeprefix("dlv_"))
     assert this < ids.attempt_id(event_id, endpoint_id, number + 1)
+    assert ids.parse_attempt_id(this) == (event_id, endpoint_id[-6:], number)
+    assert ids.parse_attempt_id(this[:-1]) is None

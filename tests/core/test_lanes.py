@@ -20,6 +20,13 @@ def test_accounts_take_turns_however_many_endpoints_they_have() -> None:
     assert [endpoint == 99 for endpoint, _ in drain(lanes, most=10)] == [False, True] * 5
 
 
+def test_all_lanes_are_those_made_and_not_dropped() -> None:
+    lanes: Lanes[int] = Lanes(10)
+    made = [lane_of(lanes, endpoint) for endpoint in (1, 2, 3)]
+    lanes.drop(2)
+    assert list(lanes.all()) == [made[0], made[2]]
+
+
 def test_endpoints_of_an_account_take_turns() -> None:
     lanes: Lanes[int] = Lanes(1000)
     for endpoint in (1, 2, 3):

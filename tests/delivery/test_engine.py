@@ -222,6 +222,8 @@ async def test_the_breaker_probes_without_spending_attempts(tmp_path: Path) -> N
         probe_at = world.engine.next_probe_at(endpoint.seq)
         assert probe_at is not None
         assert probe_at > world.clock.now
+        load = world.engine.load()
+        assert (load.in_flight, load.waiting, load.probes) == (0, len(leased), {endpoint.seq: probe_at})
         # All slots, and those that the first nine failures freed, before the breaker opened; then ever rarer probes.
         assert sent <= 16 + 9 + 6
         untouched = [row for row in await world.deliveries() if row.attempts_made == 0]

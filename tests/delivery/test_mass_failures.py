@@ -49,6 +49,9 @@ async def test_most_failing_together_disables_none_and_tells_the_operator_once(t
         assert (facts["since"], facts["endpoints"], facts["attempted"]) == (START, 18, 20)
         assert facts["causes"] == {"server_error": 18}
         assert world.engine.disable_at(owners[0].endpoint.seq) is None
+        present = world.engine.mass_failure()
+        assert present is not None
+        assert (present.since, present.endpoints) == (START, 18)
         await world.run_for(3 * DAY)
         await event_to_each(world, owners[18:])
         await world.kill()
@@ -60,6 +63,7 @@ async def test_most_failing_together_disables_none_and_tells_the_operator_once(t
         ended_at = world.clock.now
         await world.run_for(2 * SLACK)
         assert (await kinds(world))[1:] == [(NoticeKind.MASS_FAILURE_ENDED, "ops@uplift.example")]
+        assert world.engine.mass_failure() is None
         facts = (await owed(world))[-1][2]
         assert (facts["since"], facts["endpoints"], facts["still_failing"]) == (START, 18, 2)
         assert ended_at <= facts["ended_at"] <= ended_at + SLACK

@@ -7,9 +7,10 @@ import pytest
 import sqlalchemy as sa
 
 from uplift_server.core.deliveries import Status
-from uplift_server.core.notices import Notice, NoticeKind
+from uplift_server.core.notices import Notice, NoticeKind, NoticeState
 from uplift_server.store import (
     accounts,
+    backlog,
     deliveries,
     endpoints,
     event_types,
@@ -348,3 +349,119 @@ def test_notices_are_due_until_they_are_sent_or_given_up(connection: sa.Connecti
         notices.settle(connection, results)
         assert due(49) == []
         assert [(each.seq, each.attempts_made) for each in notices.due(connection, now=50, limit=9)] == [(2, 1)]
+
+
+def test_the_outbox_is_read_by_what_became_of_each_mail(connection: sa.Connection) -> None:
+    """Newest first, page by page; of those that wait, what is tried next comes first. What they tell is not read."""
+    account = new_account(connection, 1)
+    endpoint = new_endpoint(connection, account.seq, 2)
+    for number in range(1, 7):
+        notices.add(
+            connection,
+            NoticeKind.ENDPOINT_WARNED if number < 6 else NoticeKind.MASS_FAILURE_BEGAN,
+            account_seq=account.seq if number < 6 else None,
+            endpoint_seq=endpoint.seq if number < 6 else None,
+            recipients=[(bytes([number]) * 16, f"{number}@x.example")],
+            facts={"cause": "hush"},
+            now=number,
+        )
+    notices.settle(
+        connection,
+        [
+            NoticeResult(1, 1, sent_at=30),
+            NoticeResult(2, 9, last_error="unknown recipient"),
+            NoticeResult(3, 1, due_at=50, last_error="busy"),
+        ],
+    )
+
+    def seqs(wanted: NoticeState | None) -> list[int]:
+        found: list[int] = []
+        before = None
+        for _ in range(4):
+            page = notices.page(connection, wanted, limit=2, before=before)
+            assert all(each.state is wanted for each in page.items if wanted is not None)
+            found += [each.seq for each in page.items]
+            before = page.next_key
+            if before is None:
+                return found
+        raise AssertionError("the list has no end")
+
+    assert seqs(None) == [6, 5, 4, 3, 2, 1]
+    assert seqs(NoticeState.WAITING) == [4, 5, 6, 3]
+    assert seqs(NoticeState.SENT) == [1]
+    assert seqs(NoticeState.GIVEN_UP) == [2]
+    [given_up] = notices.page(connection, NoticeState.GIVEN_UP, limit=9).items
+    assert (given_up.account_id, given_up.endpoint_id) == (account.id, endpoint.id)
+    assert (given_up.recipient, given_up.attempts_made, given_up.last_error) == ("2@x.example", 9, "unknown recipient")
+    assert "hush" not in repr(given_up)
+    [of_operator, _] = notices.page(connection, None, limit=2).items
+    assert (of_operator.account_id, of_operator.endpoint_id) == (None, None)
+
+
+def test_an_outbox_longer_than_the_window_is_read_to_its_end(
+    connection: sa.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(notices, "WINDOW_ROWS", 3)
+    for number in range(1, 11):
+        recipients = [(bytes([number]) * 16, "x@x.example")]
+        notices.add(
+            connection,
+            NoticeKind.ENDPOINT_WARNED,
+            account_seq=1,
+            endpoint_seq=1,
+            recipients=recipients,
+            facts={},
+            now=1,
+        )
+    notices.settle(connection, [NoticeResult(number, 1, sent_at=9) for number in (1, 5)])
+    found, before, pages = [], None, 0
+    while True:
+        page = notices.page(connection, NoticeState.SENT, limit=9, before=before)
+        found += [each.seq for each in page.items]
+        before, pages = page.next_key, pages + 1
+        if before is None:
+            break
+    assert (found, pages) == ([5, 1], 4)
+
+
+def test_what_waits_is_counted_for_all_endpoints_up_to_a_limit(connection: sa.Connection) -> None:
+    def owe(event: int, endpoint: int, status: Status, due_at: int | None, owner: int = 0) -> None:
+        connection.exec_driver_sql(
+            "INSERT INTO deliveries (event_seq, endpoint_seq, account_seq, status, due_at, lease_owner)"
+            " VALUES (?, ?, 1, ?, ?, ?)",
+            (event, endpoint, int(status), due_at, owner),
+        )
+
+    assert backlog.count(connection, now=10, limit=9) == (0, 0, 0)
+    for event, endpoint in ((1, 1), (2, 1), (3, 7)):
+        owe(event, endpoint, Status.PENDING, 10)
+    for event, endpoint in ((4, 1), (5, 8)):
+        owe(event, endpoint, Status.PENDING, 11)
+    for event, endpoint in ((6, 2), (7, 2), (8, 9), (9, 9)):
+        owe(event, endpoint, Status.HELD, None)
+    owe(10, 1, Status.PENDING, 10, owner=1)
+    owe(11, 1, Status.DELIVERED, None)
+    assert backlog.count(connection, now=10, limit=9) == (3, 2, 4)
+    assert backlog.count(connection, now=9, limit=9) == (0, 5, 4)
+    assert backlog.count(connection, now=11, limit=3) == (3, 0, 3)
+
+
+def test_events_of_all_accounts_are_found_by_id_and_by_key(connection: sa.Connection) -> None:
+    one, two = new_account(connection, 1), new_account(connection, 2)
+    new_type(connection)
+    for seq, account in ((1, one), (2, two), (3, one)):
+        new_event(connection, seq, account.seq, 5)
+    connection.exec_driver_sql("UPDATE events SET id = (SELECT id FROM events WHERE seq = 1) WHERE seq = 2")
+    for account, key, seq in ((one, "k", 1), (two, "k", 2), (one, "other", 3)):
+        connection.exec_driver_sql("INSERT INTO idempotency_keys VALUES (?, ?, ?, 1)", (account.seq, key, seq))
+
+    event_id = (1).to_bytes(16, "big")
+    found = events.find_all(connection, event_id, limit=5)
+    assert [(each.seq, each.account_id) for each in found] == [(2, two.id), (1, one.id)]
+    assert [each.body for each in found] == [None, None]
+    assert len(events.find_all(connection, event_id, limit=1)) == 1
+    assert events.find_all(connection, b"?" * 16, limit=5) == []
+    assert [each.seq for each in events.find_under_key(connection, "k", limit=5)] == [2, 1]
+    assert [each.seq for each in events.find_under_key(connection, "k", limit=1)] == [2]
+    assert [each.seq for each in events.find_under_key(connection, "other", limit=5)] == [3]
+    assert events.find_under_key(connection, "K", limit=5) == []

@@ -12,9 +12,11 @@ import pytest
 import sqlalchemy as sa
 
 from uplift_server.core.deliveries import Status
+from uplift_server.core.notices import NoticeState
 from uplift_server.store import (
     accounts,
     audit,
+    backlog,
     deliveries,
     endpoints,
     event_types,
@@ -61,6 +63,8 @@ LIST_VERBS: dict[str, Verb] = {
     "events of all forward": lambda c: events.forward(c, None, EventFilter(), limit=50, after=(1,)),
     "event": lambda c: events.find(c, 1, b"\x01"),
     "event of anybody": lambda c: events.find(c, None, b"\x01"),
+    "events of all with an id": lambda c: events.find_all(c, b"\x01", limit=5),
+    "events of all under a key": lambda c: events.find_under_key(c, "k", limit=5),
     "instants": lambda c: instants.bounds(c, after=5, before=90_000_000),
     "delivery": lambda c: deliveries.find(c, 1, b"x", b"y"),
     "delivery of anybody": lambda c: deliveries.find(c, None, b"x", b"y"),
@@ -74,6 +78,9 @@ LIST_VERBS: dict[str, Verb] = {
     "last failure": lambda c: health.last_failure(c, 1, 1),
     "how many are held": lambda c: waiting.held_counts(c, [1], limit=9, off=[1]),
     "notices due": lambda c: notices.due(c, now=9, limit=20),
+    "outbox": lambda c: notices.page(c, None, limit=50, before=(9,)),
+    "outbox, given up": lambda c: notices.page(c, NoticeState.GIVEN_UP, limit=50, before=(9,)),
+    "outbox, waiting": lambda c: notices.page(c, NoticeState.WAITING, limit=50, before=(9, 9)),
     "replays": lambda c: replays.page(c, 1, limit=50, before=(9,)),
     "replays of all": lambda c: replays.page(c, None, limit=50, before=(9,)),
     "replay": lambda c: replays.get(c, 1, b"r"),
@@ -125,6 +132,7 @@ def raw(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sqlite3.Connection
                 " VALUES (?, 1, 1, 2, 1)",
                 (seq,),
             )
+        raw.execute("INSERT INTO idempotency_keys VALUES (1, 'k', 1, 1)")
         raw.execute(
             "INSERT INTO endpoints (seq, id, account_seq, url, description, event_types, secret, secret_created_at,"
             " state, created_at, updated_at) VALUES (1, x'02', 1, '', '', '[]', x'00', 1, 0, 1, 1)"
@@ -176,8 +184,10 @@ UPKEEP: dict[str, list[Verb]] = {
         waiting.holding_endpoints,
         lambda c: waiting.drop_held(c, 1, through=5, now=1, limit=9),
         lambda c: waiting.cancel_waiting(c, GONE, now=1, limit=9),
+        lambda c: backlog.count(c, now=1, limit=9),
     ],
     "deliveries_due": [
+        lambda c: backlog.count(c, now=1, limit=9),
         lambda c: waiting.hold_waiting(c, 1, now=1, limit=9),
         lambda c: waiting.cancel_waiting(c, GONE, now=1, limit=9),
     ],

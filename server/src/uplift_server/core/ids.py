@@ -79,3 +79,9 @@ def parse_delivery_id(text: str) -> tuple[bytes, bytes] | None:
 def attempt_id(event_id: bytes, endpoint_id: bytes, number: int) -> str:
     """The id of a delivery's attempt: the delivery's bytes and the attempt's number."""
     return prefixed(ATTEMPT, event_id + endpoint_id[-_ENDPOINT_TAIL_BYTES:] + number.to_bytes(4, "big"))
+
+
+def parse_attempt_id(text: str) -> tuple[bytes, bytes, int] | None:
+    """The event id, the endpoint id's last bytes and the attempt's number in an attempt id, or None."""
+    value = parse_prefixed(ATTEMPT, text, 16 + _ENDPOINT_TAIL_BYTES + 4)
+    return None if value is None else (value[:16], value[16:-4], int.from_bytes(value[-4:], "big"))

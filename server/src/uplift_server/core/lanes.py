@@ -8,7 +8,7 @@ Nothing here reads a clock: `now_ms` is an argument.
 """
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from heapq import heappop, heappush
 from typing import Final, Generic, TypeVar
 
@@ -71,6 +71,10 @@ class Lanes(Generic[T]):
     def find(self, endpoint: int) -> Lane[T] | None:
         """The endpoint's lane if it has one."""
         return self._lanes.get(endpoint)
+
+    def all(self) -> Iterable[Lane[T]]:
+        """Every lane there is."""
+        return self._lanes.values()
 
     def drop(self, endpoint: int) -> list[T]:
         """Forget an endpoint: what waited in its lane comes back; what is in flight returns as ever."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Final
 
 from uplift_server.core.named import Named
@@ -15,6 +16,15 @@ class NoticeKind(Named):
     ENDPOINT_RECOVERED = 2
     MASS_FAILURE_BEGAN = 3
     MASS_FAILURE_ENDED = 4
+
+
+class NoticeState(StrEnum):
+    """What became of a mail so far."""
+
+    WAITING = "waiting"
+    """It is tried, for the first time or once more."""
+    SENT = "sent"
+    GIVEN_UP = "given_up"
 
 
 FACTS: Final = {

@@ -15,7 +15,8 @@ from uplift_server.delivery.clock import Clock
 from uplift_server.delivery.directory import Directory
 from uplift_server.delivery.dispatch import Dispatcher
 from uplift_server.delivery.held import Held
-from uplift_server.delivery.lanes import DeliveryLanes
+from uplift_server.delivery.lanes import DeliveryLanes, Load
+from uplift_server.delivery.mass_failures import MassFailure
 from uplift_server.delivery.overlaps import Overlaps
 from uplift_server.delivery.relay import Relay
 from uplift_server.delivery.replays import Replays
@@ -255,6 +256,14 @@ class Engine:
     def disable_at(self, endpoint_seq: int) -> int | None:
         """When an endpoint that fails will be disabled unless it succeeds before (Unix ms)."""
         return self._watch.disable_at(endpoint_seq)
+
+    def load(self) -> Load:
+        """How much this process has in hand now."""
+        return self.lanes.load()
+
+    def mass_failure(self) -> MassFailure | None:
+        """The mass failure that goes on, while nobody is warned or disabled."""
+        return self._watch.mass_failure
 
     def begin_test(self, endpoint_seq: int) -> Busy | None:
         """Take a slot for a test of an endpoint, to be sent or abandoned; why there is none."""

@@ -1,6 +1,7 @@
 """The lanes of the engine: `core.lanes` filled with leased deliveries, bounded in bytes, and emptied by `pump`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 from uplift_server.core.breaker import CLOSED, BreakerRule, restored
 from uplift_server.core.lane import Kind, Lane
@@ -11,6 +12,19 @@ from uplift_server.core.replays import room_in
 from uplift_server.delivery.clock import Clock, Handle
 from uplift_server.delivery.directory import LiveEndpoint
 from uplift_server.store.hot_records import LeasedDelivery
+
+
+class Load(NamedTuple):
+    """How much this process has in hand now."""
+
+    in_flight: int
+    in_flight_max: int
+    waiting: int
+    """Leased, in a lane, and not in flight."""
+    probes: Mapping[int, int]
+    """By endpoint, when those are tried next that are only probed (Unix ms)."""
+    stopped: bool
+    """Whether nothing may be sent now: outcomes cannot be written, or the process is about to stop."""
 
 
 class DeliveryLanes:
@@ -167,6 +181,15 @@ class DeliveryLanes:
         """When an endpoint whose breaker is open is tried next (Unix ms)."""
         lane = self._lanes.find(endpoint_seq)
         return None if lane is None else lane.breaker.probe_at
+
+    def load(self) -> Load:
+        """How much there is to do, counted over all lanes."""
+        waiting, probes = 0, {}
+        for lane in self._lanes.all():
+            waiting += lane.waiting_count
+            if lane.breaker.probe_at is not None:
+                probes[lane.endpoint] = lane.breaker.probe_at
+        return Load(self._lanes.in_flight, self._lanes.in_flight_max, waiting, probes, self.stopped)
 
     def pump(self) -> None:
         """Begin every attempt that may begin now."""

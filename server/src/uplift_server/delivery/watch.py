@@ -12,7 +12,7 @@ from uplift_server.core.health import FAILURES_MIN, HealthRule, Step
 from uplift_server.core.mass_failure import ENDPOINTS_MIN
 from uplift_server.delivery.clock import Clock
 from uplift_server.delivery.directory import NEVER, Directory, LiveEndpoint
-from uplift_server.delivery.mass_failures import MassFailures
+from uplift_server.delivery.mass_failures import MassFailure, MassFailures
 from uplift_server.delivery.transitions import Transitions
 from uplift_server.store.contract import Database
 from uplift_server.store.errors import Unavailable
@@ -92,6 +92,11 @@ class Watch:
         if endpoint is None or not endpoint.takes_deliveries or self._mass.present is not None:
             return None
         return endpoint.health.disable_at(self._rule)
+
+    @property
+    def mass_failure(self) -> MassFailure | None:
+        """The mass failure that is under way."""
+        return self._mass.present
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Watch until stopped; whoever stops it cancels the wait."""

@@ -3,6 +3,8 @@
 from collections.abc import Collection
 from typing import Protocol
 
+from uplift_server.delivery.lanes import Load
+from uplift_server.delivery.mass_failures import MassFailure
 from uplift_server.delivery.relay import Relay
 from uplift_server.delivery.trials import Busy
 from uplift_server.store.hot_records import LeasedDelivery
@@ -69,3 +71,9 @@ class EngineLink(Protocol):
 
     def disable_at(self, endpoint_seq: int) -> int | None:
         """When an endpoint that fails will be disabled unless it succeeds before (Unix ms)."""
+
+    def load(self) -> Load:
+        """How much the process has in hand now."""
+
+    def mass_failure(self) -> MassFailure | None:
+        """The mass failure that goes on, while nobody is warned or disabled."""

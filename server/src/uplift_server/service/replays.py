@@ -120,12 +120,12 @@ class Replays:
         found = await self._means.database.read(
             lambda c: replays.page(c, caller.account_seq, limit=listing.limit, before=before)
         )
-        return Page([self._shown(replay) for replay in found.items], found.next_key)
+        return Page([self.shown(replay) for replay in found.items], found.next_key)
 
     async def get(self, caller: Caller, replay: str) -> ShownReplay:
         """One replay. Raises NotFound."""
         caller.require(Scope.DELIVERIES_READ)
-        return self._shown(await self._find(caller, replay))
+        return self.shown(await self._find(caller, replay))
 
     async def put_into(
         self, caller: Caller, replay: str, state: ReplayState, *, problems: Sequence[Problem] = ()
@@ -185,7 +185,7 @@ class Replays:
             raise refusal(error) from error
         if not repeated:
             self._means.engine.replay_changed(replay)
-        return self._shown(replay, repeated=repeated)
+        return self.shown(replay, repeated=repeated)
 
     async def _put_into(self, caller: Caller, replay_id: bytes, state: ReplayState) -> ShownReplay:
         now = self._means.now()
@@ -204,7 +204,7 @@ class Replays:
             raise refusal(error) from error
         if changed:
             self._means.engine.replay_changed(replay)
-        return self._shown(replay)
+        return self.shown(replay)
 
     async def _count(self, choice: Choice) -> _Counting:
         """Count in bites, each a read of its own, for as long as a caller can wait."""
@@ -258,7 +258,8 @@ class Replays:
         wanted = Subscription(right)
         return tuple(sorted(event_type.seq for name, event_type in known.items() if wanted.wants(name)))
 
-    def _shown(self, replay: Replay, *, repeated: bool = False) -> ShownReplay:
+    def shown(self, replay: Replay, *, repeated: bool = False) -> ShownReplay:
+        """A replay that was read just now, as people see it."""
         return ShownReplay(replay, self._reason(replay), repeated)
 
     def _reason(self, replay: Replay) -> Wait | None:

@@ -14,13 +14,17 @@ from uplift_server.service.endpoints import Endpoints
 from uplift_server.service.event_types import EventTypes
 from uplift_server.service.events import Events
 from uplift_server.service.explanations import Explanations
+from uplift_server.service.fleet import Fleet
 from uplift_server.service.greeting import Greeter
 from uplift_server.service.keys import Keys
 from uplift_server.service.listening import Listening
 from uplift_server.service.means import Means
+from uplift_server.service.notices import Notices
 from uplift_server.service.registration import Registrar, Resolve
 from uplift_server.service.replays import Replays
+from uplift_server.service.roster import Roster
 from uplift_server.service.secrets import Secrets
+from uplift_server.service.traces import Traces
 from uplift_server.service.trials import Trials
 from uplift_server.store import event_types
 from uplift_server.store.sealing import Sealer
@@ -45,6 +49,10 @@ class Services:
     explanations: Explanations
     replays: Replays
     listening: Listening
+    fleet: Fleet
+    roster: Roster
+    traces: Traces
+    notices: Notices
     source_ips: Sequence[SourceAddress]
     """The addresses that requests to endpoints come from."""
 
@@ -61,6 +69,7 @@ class Services:
     ) -> "Services":
         """All of them over the same means."""
         owned = Endpoints(means, sealer, Registrar(policy, resolve), Greeter(means))
+        explanations, replays = Explanations(means), Replays(means)
         return cls(
             means=means,
             authenticator=Authenticator(means.directory),
@@ -74,9 +83,13 @@ class Services:
             events=Events(means),
             deliveries=Deliveries(means),
             audit_log=AuditLog(means),
-            explanations=Explanations(means),
-            replays=Replays(means),
+            explanations=explanations,
+            replays=replays,
             listening=Listening(means, listen_key),
+            fleet=Fleet(means, replays),
+            roster=Roster(means),
+            traces=Traces(means, explanations, replays),
+            notices=Notices(means),
             source_ips=[SourceAddress.parse(each) for each in source_ips],
         )
 

@@ -11,7 +11,7 @@ from uplift_server.core import envelope
 from uplift_server.core.deliveries import Status
 from uplift_server.store import instants
 from uplift_server.store.records import Event, EventFilter, Page, Stretch
-from uplift_server.store.schema import accounts, deliveries, event_types, events
+from uplift_server.store.schema import accounts, deliveries, event_types, events, idempotency_keys
 
 WINDOW_EVENTS: Final = 20_000
 """How many events a list looks at for one page where no index leads to those wanted; then the page ends early."""
@@ -28,6 +28,24 @@ def find(connection: Connection, account_seq: int | None, event_id: bytes) -> li
         query = query.where(events.c.account_seq == account_seq)
     rows = connection.execute(query).all()
     return [replace(event, body=row.head) for event, row in zip(_with_counts(connection, rows), rows, strict=True)]
+
+
+def find_all(connection: Connection, event_id: bytes, *, limit: int) -> list[Event]:
+    """The events of all accounts that have this id, the newest first, without bodies."""
+    return _found(connection, sa.select(events.c.seq).where(events.c.id == event_id).limit(limit))
+
+
+def find_under_key(connection: Connection, key: str, *, limit: int) -> list[Event]:
+    """The events of all accounts that were sent under an idempotency key, the newest first, without bodies.
+
+    Looks into each account once: keys are found by their account.
+    """
+    keys = accounts.join(
+        idempotency_keys,
+        sa.and_(idempotency_keys.c.account_seq == accounts.c.seq, idempotency_keys.c.key == key),
+    )
+    seqs = sa.select(idempotency_keys.c.event_seq).select_from(keys).order_by(accounts.c.seq.desc()).limit(limit)
+    return _found(connection, seqs)
 
 
 def page(
@@ -108,6 +126,10 @@ def _rows(connection: Connection, keys: sa.Select[tuple[int]], *, newest_first: 
     found = list(connection.scalars(keys))
     query = _select(sa.func.substr(events.c.body, 1, _HEAD_BYTES).label("head")).where(events.c.seq.in_(found))
     return connection.execute(query.order_by(events.c.seq.desc() if newest_first else events.c.seq)).all()
+
+
+def _found(connection: Connection, keys: sa.Select[tuple[int]]) -> list[Event]:
+    return _with_counts(connection, _rows(connection, keys, newest_first=True))
 
 
 def _with_counts(connection: Connection, rows: Sequence[sa.Row[Any]]) -> list[Event]:

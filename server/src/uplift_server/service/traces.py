@@ -1,0 +1,189 @@
+"""From any id to what became of it: accepted, matched, deliveries, attempts. For operators, across accounts."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from uplift_server.core import ids
+from uplift_server.core.limits import IDEMPOTENCY_KEY_CHARACTERS_MAX
+from uplift_server.delivery.directory import LiveEndpoint
+from uplift_server.service.explanations import Explained, Explanations
+from uplift_server.service.means import Means
+from uplift_server.service.principals import Caller
+from uplift_server.service.replays import Replays, ShownReplay
+from uplift_server.service.waits import ShownDelivery, shown
+from uplift_server.store import deliveries, events, replays
+from uplift_server.store.contract import Transaction
+from uplift_server.store.records import Account, Attempt, Delivery, DeliveryFilter, Event, EventFilter
+
+EVENTS_MAX: Final = 5
+"""How many events of different accounts that have the same id are traced."""
+DELIVERIES_MAX: Final = 25
+"""How many deliveries of one event are shown with their attempts; all are counted."""
+ATTEMPTS_MAX: Final = 20
+LATEST: Final = 10
+"""How many of its latest deliveries or events stand with an endpoint or an account."""
+
+
+@dataclass(frozen=True, slots=True)
+class TracedDelivery:
+    """A delivery with its attempts, newest first, and where it goes."""
+
+    explained: Explained
+    shown: ShownDelivery
+    endpoint: LiveEndpoint | None
+    """None: it was deleted."""
+    attempts: Sequence[Attempt]
+    """The newest ATTEMPTS_MAX."""
+
+
+@dataclass(frozen=True, slots=True)
+class TracedEvent:
+    """An event, what was owed because of it, and why nothing was to the account's other endpoints."""
+
+    event: Event
+    account: Account | None
+    """None: it was deleted."""
+    deliveries: Sequence[TracedDelivery]
+    """The first DELIVERIES_MAX, the one asked for before the others."""
+    owed: int
+    """How many deliveries there are."""
+    others: Sequence[Explained]
+    urls: Mapping[str, str]
+    """The URLs of the endpoints in `others`, by id."""
+
+
+@dataclass(frozen=True, slots=True)
+class TracedEndpoint:
+    """An endpoint and the latest that was owed to it."""
+
+    endpoint: LiveEndpoint
+    account: Account
+    latest: Sequence[ShownDelivery]
+
+
+@dataclass(frozen=True, slots=True)
+class TracedAccount:
+    """An account and its latest events."""
+
+    account: Account
+    endpoints: int
+    latest: Sequence[Event]
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """All that a text may stand for."""
+
+    events: Sequence[TracedEvent] = ()
+    endpoint: TracedEndpoint | None = None
+    account: TracedAccount | None = None
+    replay: ShownReplay | None = None
+    delivery: str | None = None
+    """The delivery that was asked for among an event's."""
+
+    @property
+    def found(self) -> bool:
+        """Whether there is anything."""
+        return bool(self.events) or any((self.endpoint, self.account, self.replay))
+
+
+class Traces:
+    """Finds whatever has an id."""
+
+    def __init__(self, means: Means, explanations: Explanations, owned: Replays) -> None:
+        self._means = means
+        self._explanations = explanations
+        self._replays = owned
+
+    async def find(self, caller: Caller, text: str) -> Trace:
+        """What an id, or the idempotency key of events, stands for; an empty trace where that is nothing."""
+        caller.require_operator()
+        read = self._means.database.read
+        event_id, delivery = _event_of(text)
+        if event_id is not None:
+            found = await read(lambda c: events.find_all(c, event_id, limit=EVENTS_MAX))
+            if found or delivery is not None:
+                return await self._of_events(caller, found, delivery)
+        prefix = text.partition("_")[0]
+        value = ids.parse_prefixed(prefix, text)
+        if value is not None and prefix == ids.ENDPOINT:
+            return await self._of_endpoint(value)
+        if value is not None and prefix == ids.ACCOUNT:
+            return await self._of_account(value)
+        if value is not None and prefix == ids.REPLAY:
+            replay = await read(lambda c: replays.get(c, None, value))
+            return Trace(replay=None if replay is None else self._replays.shown(replay))
+        if not 0 < len(text) <= IDEMPOTENCY_KEY_CHARACTERS_MAX:
+            return Trace()
+        return await self._of_events(caller, await read(lambda c: events.find_under_key(c, text, limit=EVENTS_MAX)))
+
+    async def _of_events(self, caller: Caller, found: Sequence[Event], delivery: str | None = None) -> Trace:
+        traced = [await self._of_event(caller, event, delivery) for event in found]
+        if delivery is not None:
+            # Of an id that several accounts have, the endpoint tells which event is meant.
+            traced = [each for each in traced if any(_id(one) == delivery for one in each.deliveries)]
+        return Trace(events=traced, delivery=delivery)
+
+    async def _of_event(self, caller: Caller, event: Event, delivery: str | None) -> TracedEvent:
+        acting = replace(caller, account_seq=event.account_seq)
+        explained = await self._explanations.of_event(acting, ids.uuid_text(event.id), None)
+        owed = [(each, each.delivery) for each in explained if each.delivery is not None]
+        owed.sort(key=lambda pair: ids.delivery_id(pair[1].event_id, pair[1].endpoint_id) != delivery)
+        first = owed[:DELIVERIES_MAX]
+        attempts = await self._means.database.read(lambda c: _attempts(c, [each for _, each in first]))
+        directory = self._means.directory
+        waits = shown(self._means, [each for _, each in first])
+        others = [each for each in explained if each.delivery is None]
+        return TracedEvent(
+            event,
+            directory.accounts.get(event.account_seq),
+            [
+                TracedDelivery(why, wait, directory.endpoints.get(each.endpoint_seq), attempts[each.endpoint_seq])
+                for (why, each), wait in zip(first, waits, strict=True)
+            ],
+            len(owed),
+            others,
+            {live.id_text: live.record.url for live in directory.endpoints_of(event.account_seq)},
+        )
+
+    async def _of_endpoint(self, endpoint_id: bytes) -> Trace:
+        live = self._means.directory.endpoints_by_id.get(endpoint_id)
+        if live is None:
+            return Trace()
+        account, wanted = live.record.account_seq, DeliveryFilter(endpoint_seq=live.seq)
+        page = await self._means.database.read(lambda c: deliveries.page(c, account, wanted, limit=LATEST))
+        return Trace(
+            endpoint=TracedEndpoint(live, self._means.directory.accounts[account], shown(self._means, page.items))
+        )
+
+    async def _of_account(self, account_id: bytes) -> Trace:
+        account = self._means.directory.accounts_by_id.get(account_id)
+        if account is None:
+            return Trace()
+        page = await self._means.database.read(lambda c: events.page(c, account.seq, EventFilter(), limit=LATEST))
+        count = len(list(self._means.directory.endpoints_of(account.seq)))
+        return Trace(account=TracedAccount(account, count, page.items))
+
+
+def _event_of(text: str) -> tuple[bytes | None, str | None]:
+    """The event id in an event's, a delivery's or an attempt's id, and the delivery's id where it is one of these."""
+    event_id = ids.parse_uuid(text)
+    if event_id is not None:
+        return event_id, None
+    parts = ids.parse_delivery_id(text) or ids.parse_attempt_id(text)
+    return (None, None) if parts is None else (parts[0], ids.prefixed(ids.DELIVERY, parts[0] + parts[1]))
+
+
+def _id(traced: TracedDelivery) -> str:
+    delivery = traced.shown.delivery
+    return ids.delivery_id(delivery.event_id, delivery.endpoint_id)
+
+
+def _attempts(connection: Transaction, owed: Sequence[Delivery]) -> dict[int, list[Attempt]]:
+    return {
+        each.endpoint_seq: deliveries.page_of_attempts(
+            connection, each.event_seq, each.endpoint_seq, limit=ATTEMPTS_MAX
+        ).items
+        for each in owed
+    }

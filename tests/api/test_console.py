@@ -1,0 +1,276 @@
+"""What operators look at across accounts: the fleet, everybody's endpoints, any id, the outbox. Nobody else may."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import pytest
+
+from uplift_server.core.deliveries import Status
+from uplift_server.core.notices import NoticeKind, NoticeState
+from uplift_server.core.outcomes import Outcome
+from uplift_server.delivery.mass_failures import MassFailure
+from uplift_server.service.errors import Forbidden, Invalid
+from uplift_server.service.fleet import FleetState
+from uplift_server.service.means import Listing
+from uplift_server.service.principals import Caller
+from uplift_server.service.roster import EndpointFilter
+from uplift_server.service.traces import Trace, TracedEvent
+from uplift_server.store import notices
+
+ALL = Listing(500)
+
+
+def caller(server: Any, key: str | None = None) -> Caller:
+    """The operator, or the holder of a key."""
+    found: Caller = server.services.authenticator.caller(f"Bearer {key or server.operator_key}".encode(), None)
+    return found
+
+
+def register(server: Any, account: str, url: str = "https://example.com/a", **more: Any) -> str:
+    """A new endpoint's id."""
+    acting = server.client(server.operator_key, account)
+    return str(acting.post("/v1/endpoints", {"url": url, **more}).json["id"])
+
+
+def live(server: Any, endpoint: str) -> Any:
+    """An endpoint in memory."""
+    return next(each for each in server.services.means.directory.endpoints.values() if each.id_text == endpoint)
+
+
+def now(server: Any) -> FleetState:
+    """The fleet."""
+    state: FleetState = server.run(lambda: server.services.fleet.now(caller(server)))
+    return state
+
+
+def find(server: Any, text: str) -> Trace:
+    """What an id stands for."""
+    trace: Trace = server.run(lambda: server.services.traces.find(caller(server), text))
+    return trace
+
+
+def names(events: Sequence[TracedEvent]) -> list[str]:
+    """Whose events they are."""
+    return [each.account.name for each in events if each.account is not None]
+
+
+def roll(server: Any, wanted: EndpointFilter | None, search: str | None = None) -> tuple[list[str], dict[str, int]]:
+    """The ids of a filter's endpoints, and the number behind each filter."""
+    found = server.run(lambda: server.services.roster.endpoints(caller(server), wanted, search, ALL))
+    ids = [live_id(server, each.endpoint.seq) for each in found.page.items]
+    return ids, {name.value if name else "all": count for name, count in found.counts.items()}
+
+
+def live_id(server: Any, seq: int) -> str:
+    return str(server.services.means.directory.endpoints[seq].id_text)
+
+
+def test_the_fleet_is_counted_in_the_database_and_in_memory(server: Any) -> None:
+    account = server.account("Fleet")
+    endpoint, slow, off = (register(server, account) for _ in range(3))
+    before = now(server)
+    start = server.services.means.now()
+    server.event(account, {endpoint: Status.PENDING, slow: Status.PENDING, off: Status.HELD}, created_at=start - 5_000)
+    server.event(account, {slow: Status.PENDING}, created_at=start - 90_000)
+    engine = server.services.means.engine
+    engine.probes[live(server, slow).seq] = start + 60_000
+
+    state = now(server)
+
+    assert [b - a for a, b in zip(before.backlog, state.backlog, strict=True)] == [3, 0, 1]
+    # What is only probed waits by design.
+    assert state.oldest_due_at is not None
+    assert start - 90_000 < state.oldest_due_at <= start - 5_000
+    assert (state.load.in_flight, state.load.in_flight_max) == (3, 1000)
+    [probed] = state.probed
+    assert (probed.account.name, probed.endpoint, probed.next_probe_at) == ("Fleet", slow, start + 60_000)
+    assert state.mass_failure is None
+    assert sum(state.endpoints.values()) == len(server.services.means.directory.endpoints)
+    engine.mass = MassFailure(start, start, 12, told=True)
+    assert now(server).mass_failure == engine.mass
+    engine.mass = None
+    engine.probes.clear()
+    assert now(server).oldest_due_at == start - 90_000
+
+
+def test_unfinished_replays_of_all_accounts_stand_with_the_fleet(server: Any) -> None:
+    account = server.account("Replays")
+    endpoint = register(server, account)
+    acting = server.client(server.operator_key, account)
+    replay = acting.post("/v1/replays", {"endpoint": endpoint}).json["id"]
+
+    assert [each.replay.id.hex() for each in now(server).replays] == [replay.removeprefix("rpl_")]
+    acting.post(f"/v1/replays/{replay}/cancel")
+    assert now(server).replays == []
+
+
+def test_accounts_are_searched_by_name_contact_and_id(server: Any) -> None:
+    made = [server.account(f"Search {name}") for name in ("Äthletik", "Bravo", "Charlie")]
+    server.operator.patch(f"/v1/accounts/{made[1]}", {"contact_emails": ["Coach@Bravo.example"]})
+    first = register(server, made[0])
+    register(server, made[0])
+    server.client(server.operator_key, made[0]).post(f"/v1/endpoints/{first}/pause")
+
+    def found(search: str | None) -> list[str]:
+        page = server.services.roster.accounts(caller(server), search, ALL)
+        return [each.account.name.removeprefix("Search ") for each in page.items]
+
+    assert found("search ") == ["Charlie", "Bravo", "Äthletik"]
+    assert found("äTHL") == ["Äthletik"]
+    assert found("coach@") == ["Bravo"]
+    assert found(made[2]) == ["Charlie"]
+    assert found("no such") == []
+    [listed] = server.services.roster.accounts(caller(server), made[0], ALL).items
+    assert (listed.endpoints, listed.failing, listed.off) == (2, 0, 1)
+
+
+def test_lists_in_memory_go_on_where_they_stopped(server: Any) -> None:
+    for number in range(5):
+        server.account(f"Paged {number}")
+    cursors, seen, cursor = server.services.means.cursors, [], None
+    for _ in range(3):
+        page = server.services.roster.accounts(caller(server), "paged", Listing(2, cursor))
+        seen += [each.account.name for each in page.items]
+        cursor = None if page.next_key is None else cursors.encode(page.next_key)
+    assert (seen, cursor) == ([f"Paged {number}" for number in (4, 3, 2, 1, 0)], None)
+    with pytest.raises(Invalid):
+        server.services.roster.accounts(caller(server), None, Listing(2, "nonsense"))
+
+
+def test_endpoints_of_everybody_are_found_by_how_they_stand(server: Any) -> None:
+    one, two = server.account("Roll one"), server.account("Roll two")
+    well = register(server, one, "https://roll.example.com/well")
+    failing, warned, paused, disabled, holding = (
+        register(server, two, f"https://roll.example.com/{number}") for number in range(5)
+    )
+    acting = server.client(server.operator_key, two)
+    start = server.services.means.now()
+    server.event(two, {holding: Status.HELD})
+    acting.post(f"/v1/endpoints/{paused}/pause")
+    server.run(lambda: server.services.endpoint_states.disable(caller(server), disabled))
+    for endpoint, warned_at in ((failing, None), (warned, start)):
+        health = live(server, endpoint).health
+        for _ in range(6):
+            health = health.after(Outcome.SERVER_ERROR, start, ours=False)
+        object.__setattr__(health, "warned_at", warned_at)
+        live(server, endpoint).health = health
+
+    every, counts = roll(server, None, "roll.example.com")
+    assert every == [holding, disabled, paused, warned, failing, well]
+    assert counts == {"all": 6, "failing": 2, "warned": 1, "disabled": 1, "paused": 1, "held": 1}
+    assert roll(server, EndpointFilter.FAILING, "roll.")[0] == [warned, failing]
+    assert roll(server, EndpointFilter.WARNED, "roll.")[0] == [warned]
+    assert roll(server, EndpointFilter.DISABLED, "roll.")[0] == [disabled]
+    assert roll(server, EndpointFilter.PAUSED, "roll.")[0] == [paused]
+    assert roll(server, EndpointFilter.HELD, "roll.")[0] == [holding]
+    assert roll(server, None, "roll one") == ([well], {**dict.fromkeys(counts, 0), "all": 1})
+    assert roll(server, None, failing)[0] == [failing]
+    page = server.run(lambda: server.services.roster.endpoints(caller(server), EndpointFilter.HELD, "roll.", ALL)).page
+    [held] = page.items
+    assert (held.account.name, held.held_deliveries) == ("Roll two", 1)
+
+
+def test_an_event_is_traced_to_its_attempts_and_to_why_not(server: Any) -> None:
+    account = server.account("Trace")
+    endpoint = register(server, account, "https://trace.example.com/")
+    other = register(server, account, "https://other.example.com/", event_types=["export.*"])
+    event = server.event(account, {endpoint: Status.PENDING})
+    for leased in server.lease(endpoint):
+        if leased.event_id.hex() == event.replace("-", ""):
+            server.settle(leased, Outcome.SERVER_ERROR, Status.FAILED)
+
+    [traced] = find(server, event).events
+
+    assert (names([traced]), traced.event.type, traced.owed) == (["Trace"], "movement.analytics.created", 1)
+    assert traced.event.body is None
+    [owed] = traced.deliveries
+    assert owed.endpoint is live(server, endpoint)
+    assert (owed.shown.delivery.status, owed.explained.why.reason) == (Status.FAILED, "failed")
+    assert [(each.number, each.outcome) for each in owed.attempts] == [(1, Outcome.SERVER_ERROR)]
+    assert [(each.endpoint, each.why.reason) for each in traced.others] == [(other, "not_subscribed")]
+    assert traced.urls[other] == "https://other.example.com/"
+    delivery = server.client(server.operator_key, account).get(f"/v1/events/{event}/deliveries").json["data"][0]["id"]
+    attempt = server.client(server.operator_key, account).get(f"/v1/deliveries/{delivery}/attempts").json["data"][0]
+    for text in (delivery, attempt["id"]):
+        trace = find(server, text)
+        assert (len(trace.events), trace.delivery) == (1, delivery)
+
+
+def test_an_id_that_several_accounts_have_shows_each(server: Any) -> None:
+    event_id = bytes(range(16))
+    made = []
+    for name in ("Twin one", "Twin two"):
+        account = server.account(name)
+        endpoint = register(server, account)
+        event = server.event(account, {endpoint: Status.DELIVERED}, event_id=event_id)
+        made.append((name, server.client(server.operator_key, account).get(f"/v1/events/{event}/deliveries")))
+
+    assert names(find(server, event).events) == ["Twin two", "Twin one"]
+    for name, answer in made:
+        delivery = answer.json["data"][0]["id"]
+        trace = find(server, delivery)
+        assert (names(trace.events), trace.delivery) == ([name], delivery)
+
+
+def test_endpoints_accounts_and_replays_are_found_from_anywhere(server: Any) -> None:
+    account = server.account("Found")
+    endpoint = register(server, account)
+    acting = server.client(server.operator_key, account)
+    event = server.event(account, {endpoint: Status.DELIVERED})
+    replay = acting.post("/v1/replays", {"endpoint": endpoint}).json["id"]
+
+    found = find(server, endpoint).endpoint
+    assert found is not None
+    assert (found.account.name, found.latest[0].delivery.event_id.hex()) == ("Found", event.replace("-", ""))
+    of_account = find(server, account).account
+    assert of_account is not None
+    assert (of_account.endpoints, of_account.latest[0].id.hex()) == (1, event.replace("-", ""))
+    of_replay = find(server, replay).replay
+    assert of_replay is not None
+    assert of_replay.replay.account_seq == of_account.account.seq
+
+
+def test_an_idempotency_key_leads_to_the_events_of_every_account(server: Any) -> None:
+    for name in ("Key one", "Key two"):
+        server.event(server.account(name), idempotency_key="order-4711")
+
+    assert names(find(server, "order-4711").events) == ["Key two", "Key one"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "x" * 256, "nothing", "ep_" + "0" * 32, "acc_" + "0" * 32, "rpl_" + "0" * 32, "dlv_" + "0" * 44,
+     "00000000-0000-7000-8000-000000000000", "\0", "' OR 1=1 --"],
+)  # fmt: skip
+def test_what_is_nothing_is_not_found(server: Any, text: str) -> None:
+    assert not find(server, text).found
+
+
+def test_the_outbox_is_read(server: Any) -> None:
+    def add(connection: Any) -> None:
+        for kind in (NoticeKind.ENDPOINT_WARNED, NoticeKind.MASS_FAILURE_BEGAN):
+            recipient = (bytes([kind]) * 16, f"{kind.text}@x.example")
+            notices.add(connection, kind, account_seq=None, endpoint_seq=None, recipients=[recipient], facts={}, now=5)
+
+    server.run(lambda: server.database.write(add))
+
+    for wanted, expected in ((None, 2), (NoticeState.WAITING, 2), (NoticeState.SENT, 0)):
+        page = server.run(lambda wanted=wanted: server.services.notices.page(caller(server), wanted, ALL))
+        assert len(page.items) == expected
+
+
+def test_nobody_but_operators_may_look(server: Any) -> None:
+    account = server.account("Curious")
+    key = server.operator.post(f"/v1/accounts/{account}/keys", {"name": "k"}).json["key"]
+    holder, services = caller(server, key), server.services
+    calls: list[Callable[[], Awaitable[Any]]] = [
+        lambda: services.fleet.now(holder),
+        lambda: services.roster.endpoints(holder, None, None, ALL),
+        lambda: services.traces.find(holder, account),
+        lambda: services.notices.page(holder, None, ALL),
+    ]
+    for call in calls:
+        with pytest.raises(Forbidden):
+            server.run(call)
+    with pytest.raises(Forbidden):
+        services.roster.accounts(holder, None, ALL)
