@@ -26,6 +26,7 @@ from uplift_server.delivery.mass_failures import MassFailure
 from uplift_server.delivery.relay import Relay
 from uplift_server.delivery.trials import Busy
 from uplift_server.service.beginnings import begin
+from uplift_server.service.entrance import Entrance
 from uplift_server.service.means import Means
 from uplift_server.service.services import Services
 from uplift_server.store import schema_version
@@ -368,6 +369,7 @@ async def _serve(
         resolve=resolve,
         source_ips=["54.245.28.22", "192.0.2.7@2999-01-01T00:00:00Z", "192.0.2.8@2020-01-01T00:00:00Z"],
         listen_key=bytes(32),
+        entrance=Entrance(bytes(32), "https://hooks.example.com", mails=True),
     )
     api = create_api(services, answer_seconds_max=answer_seconds_max)
     config = uvicorn.Config(api, port=0, log_level="error", lifespan="off")

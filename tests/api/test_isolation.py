@@ -57,6 +57,8 @@ OPERATORS = {
     ("POST", "/v1/accounts/{account}/keys"),
     ("GET", "/v1/accounts/{account}/keys"),
     ("DELETE", "/v1/accounts/{account}/keys/{key}"),
+    ("POST", "/v1/accounts/{account}/portal-links"),
+    ("POST", "/v1/sign-in-links"),
     ("POST", "/v1/endpoints/{endpoint}/disable"),
     ("PUT", "/v1/event-types/{name}"),
     ("DELETE", "/v1/event-types/{name}"),

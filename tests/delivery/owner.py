@@ -37,7 +37,7 @@ class Owner:
         self._deliveries = Deliveries(means)
         self._trials = Trials(means, owned)
         seq = world.account.seq
-        self.caller = Caller(Principal(b"k" * 16, seq, frozenset(Scope), "owner"), seq)
+        self.caller = Caller(Principal.of_key(b"k" * 16, seq, frozenset(Scope), "owner"), seq)
 
     def _endpoint(self, seq: int) -> str:
         return self._world.directory.endpoints[seq].id_text

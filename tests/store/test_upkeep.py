@@ -27,6 +27,7 @@ from uplift_server.store.schema import (
     notices,
     replays,
 )
+from uplift_server.store.schema_people import invitations, links, sessions
 from uplift_server.store.sqlite.connection import bound
 from uplift_server.store.upkeep import KEPT, Kept, look, remove
 from uplift_server.store.waiting import cancel_waiting
@@ -200,8 +201,9 @@ def test_all_that_grows_is_kept_for_a_time_only() -> None:
     """What is added to the schema is to be thought of here."""
     with_events = {column.table.name for kept in KEPT for column in kept.parts}
     for_ever = {"marks"}
+    with_accounts = {"people", "members"}  # whoever is no member of any account any more is forgotten at once
     by_the_relay = {"listen_sessions", "listen_answers"}  # a day after their last use; a thousand answers each
-    assert set(KINDS) | with_events | for_ever | by_the_relay == set(metadata.tables)
+    assert set(KINDS) | with_events | for_ever | with_accounts | by_the_relay == set(metadata.tables)
 
 
 @pytest.mark.parametrize("kept", KEPT, ids=KINDS)
@@ -366,6 +368,9 @@ def test_whatever_refers_to_something_goes_before_it(connection: sa.Connection) 
         row(connection, idempotency_keys, number, account_seq=number, event_seq=number, created_at=at or NEW)
         row(connection, idempotent_creates, number, account_seq=number, created_at=at or NEW)
         row(connection, notices, number, account_seq=number, created_at=at or NEW)
+        row(connection, sessions, number, account_seq=number, ends_at=at or NEW)
+        row(connection, links, number, account_seq=number, expires_at=at or NEW)
+        row(connection, invitations, number, account_seq=number, expires_at=at or NEW)
 
     assert prune(connection) == dict.fromkeys(KINDS, 1)
     for table in (kept.table for kept in KEPT):

@@ -35,6 +35,7 @@ from uplift_server.delivery.watch import WatchSettings
 from uplift_server.observe.attempt_log import AttemptLog
 from uplift_server.observe.logs import colourful
 from uplift_server.service.beginnings import begin
+from uplift_server.service.entrance import Entrance
 from uplift_server.service.ingest import Ingest
 from uplift_server.service.means import Means
 from uplift_server.service.services import Services
@@ -217,6 +218,9 @@ class Application:
             resolve=self._resolve,
             source_ips=config.source_ips,
             listen_key=derived_key(parse_key(secret_key(config)), "listen sessions"),
+            entrance=Entrance(
+                derived_key(parse_key(secret_key(config)), "links"), self._public_url(), mails=config.sends_mail
+            ),
         )
         ingest = Ingest(directory, self._engine.acceptor, self._clock)
         self._server = _Server(

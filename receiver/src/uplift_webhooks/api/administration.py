@@ -68,6 +68,23 @@ class Keys(Noun[Way]):
         return delete(f"{_account(account)}/keys/{segment(key)}")
 
 
+class Links(Noun[Way]):
+    """One-time links into the dashboard, for operators."""
+
+    @verb
+    def portal(
+        self, account: str, *, email: str | None = None, role: str | None = None, idempotency_key: str | None = None
+    ) -> Call[JsonObject]:
+        """A `url` that lets somebody into an account's pages, once and until `expires_at`; without `email`, a guest."""
+        body = given(email=email, role=role)
+        return post(f"{_account(account)}/portal-links", body, idempotency_key=idempotency_key)
+
+    @verb
+    def operator(self, *, idempotency_key: str | None = None) -> Call[JsonObject]:
+        """A `url` that signs an operator in, once and until `expires_at`."""
+        return post("/v1/sign-in-links", {}, idempotency_key=idempotency_key)
+
+
 class EventTypes(Noun[Way]):
     """`/v1/event-types`: the catalog. Everybody reads it, operators change it."""
 

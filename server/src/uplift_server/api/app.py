@@ -22,6 +22,7 @@ from uplift_server.api.routes import (
     event_types,
     events,
     keys,
+    links,
     listening,
     replays,
     secrets,
@@ -34,6 +35,7 @@ from uplift_server.store.errors import StoreError
 _ROUTERS: Final = (
     accounts.router,
     keys.router,
+    links.router,
     event_types.router,
     endpoints.router,
     endpoint_states.router,

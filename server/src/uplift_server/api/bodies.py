@@ -22,6 +22,7 @@ from uplift_server.core.limits import (
     SECRET_OVERLAP_SECONDS_MAX,
     SUBSCRIPTION_PATTERNS_MAX,
 )
+from uplift_server.core.rights import Role
 from uplift_server.core.scopes import Scope
 from uplift_server.service.means import Listing
 
@@ -68,6 +69,20 @@ class AccountChange(Body):
 
     name: str = Field(default="", description="What people call it.")
     contact_emails: list[str] = Field(default=[], description="Who is told when an endpoint fails.")
+
+
+class LinkNew(Body):
+    """A one-time link that lets somebody of an account into the dashboard."""
+
+    email: str | None = Field(
+        default=None,
+        description="Whom; made a member where there is none with this mail address. Left out: a guest.",
+        examples=["coach@example.com"],
+    )
+    role: str | None = Field(
+        default=None,
+        description=f"Of whom is no member yet: {', '.join(role.text for role in Role)}. Left out: member.",
+    )
 
 
 class KeyNew(Body):

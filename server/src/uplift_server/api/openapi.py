@@ -61,11 +61,13 @@ _REPEATABLE: Final = frozenset(
     {
         "/v1/accounts",
         "/v1/accounts/{account}/keys",
+        "/v1/accounts/{account}/portal-links",
         "/v1/endpoints",
         "/v1/endpoints/{endpoint}/secret/rotate",
         "/v1/endpoints/{endpoint}/test",
         "/v1/listen-sessions",
         "/v1/replays",
+        "/v1/sign-in-links",
     }
 )
 """Paths whose POST takes that header, besides those of events."""

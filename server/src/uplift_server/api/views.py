@@ -50,6 +50,13 @@ class KeyView(BaseModel):
     key: str | None = Field(default=None, description="The key itself, in the answer that made it only.")
 
 
+class LinkView(BaseModel):
+    """A one-time link into the dashboard."""
+
+    url: str = Field(description="To be opened by whom it is for; it works once.")
+    expires_at: InstantText
+
+
 class EventTypeView(BaseModel):
     """An entry of the catalog."""
 

@@ -13,6 +13,9 @@ ATTEMPT: Final = "att"
 KEY: Final = "key"
 REPLAY: Final = "rpl"
 LISTEN_SESSION: Final = "lsn"
+MEMBER: Final = "mem"
+INVITATION: Final = "inv"
+LINK: Final = "lnk"
 
 RANDOM_BYTES: Final = 10
 """How many random bytes one id takes."""

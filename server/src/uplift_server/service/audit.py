@@ -7,7 +7,7 @@ from typing import Final
 
 from uplift_server.core.audit import ACTIONS, ActorKind, AuditEntry
 from uplift_server.core.problems import Problem
-from uplift_server.core.scopes import Scope
+from uplift_server.core.rights import Right
 from uplift_server.service.means import Listing, Means
 from uplift_server.service.principals import Caller
 from uplift_server.store import audit
@@ -27,7 +27,7 @@ class AuditLog:
         self, caller: Caller, wanted: AuditFilter, listing: Listing, *, problems: Sequence[Problem] = ()
     ) -> Page[AuditEntry]:
         """The account's entries, newest first. An account is not told where operators sit."""
-        caller.require(Scope.ENDPOINTS_READ)
+        caller.require_right(Right.AUDIT_READ)
         before = self._means.place(listing, 1, [*problems, *_unknown(wanted.action)])
         found = await self._means.database.read(
             lambda c: audit.page(c, caller.account_seq, wanted, limit=listing.limit, before=before)

@@ -44,7 +44,7 @@ class Authenticator:
         found = None if len(key) > KEY_BYTES_MAX else self._directory.keys.get(hashlib.sha256(key).digest())
         if found is None:
             raise Unauthorized("This key is not known, or was revoked. Check that all of it was copied.")
-        return Principal(found.id, found.account_seq, found.scopes, found.name)
+        return Principal.of_key(found.id, found.account_seq, found.scopes, found.name)
 
     def caller(self, authorization: bytes | None, account: str | None, address: str | None = None) -> Caller:
         """Who asks, and for which account: its own, or the one an operator names in `Uplift-Account`.

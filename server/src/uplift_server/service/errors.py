@@ -14,7 +14,7 @@ class ServiceError(Exception):
     """What every refusal is. `detail` says what happened and what to do."""
 
     code: ClassVar[str]
-    retry_after_s: ClassVar[int | None] = None
+    retry_after_s: int | None = None
     """Where it passes by itself: when to ask again."""
 
     def __init__(self, detail: str) -> None:
@@ -41,6 +41,13 @@ class Forbidden(ServiceError):
     """The caller is known and may not do this."""
 
     code = "forbidden"
+
+
+class ConfirmationRequired(Forbidden):
+    """Whoever is signed in may do this with a password that was just given."""
+
+    def __init__(self) -> None:
+        super().__init__("Give your password once more: this is shown only for ten minutes after it.")
 
 
 class NotFound(ServiceError):
@@ -72,7 +79,10 @@ class RateLimited(ServiceError):
     """It would be more than a rate limit allows."""
 
     code = "rate_limited"
-    retry_after_s = 1
+
+    def __init__(self, detail: str, retry_after_s: int = 1) -> None:
+        super().__init__(detail)
+        self.retry_after_s = retry_after_s
 
 
 class PayloadTooLarge(ServiceError):

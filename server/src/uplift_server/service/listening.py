@@ -92,13 +92,15 @@ class Listening:
         A repeat has the secret, too, if it comes with the same key: whoever has that key has the secret.
         """
         caller.require(Scope.LISTEN)
+        if not caller.principal.is_key:
+            raise errors.Forbidden("A session is streamed with the key that made it. Make one with `uplift listen`.")
         account_seq = caller.one_account()
         since, after_event, wrong = _since(draft.since)
         refuse([*problems, *self._problems(draft), *wrong, *check_repeat(repeat)])
         session, repeated = await self._means.carry_out(
             self._create(caller, account_seq, draft, since, after_event, repeat)
         )
-        own = session.key_id == caller.principal.key_id
+        own = session.key_id == caller.principal.holder_id
         secret = secret_of(self._secret_key, session.key_id) if own else None
         return replace(self._shown(session), secret=secret, repeated=repeated)
 
@@ -146,7 +148,7 @@ class Listening:
         """
         caller.require(Scope.LISTEN)
         found = await self._find(caller, session)
-        if found.key_id != caller.principal.key_id:
+        if found.key_id != caller.principal.holder_id:
             raise errors.Forbidden("A session is streamed with the key that made it. Make one of your own.")
         place = None if after is None else self._means.place(Listing(1, after), 1, name="after", remedy=_AFTER)
         try:
@@ -234,7 +236,7 @@ class Listening:
                 connection,
                 session_id=session_id,
                 account_seq=account_seq,
-                key_id=caller.principal.key_id,
+                key_id=caller.principal.holder_id,
                 description=draft.description or "",
                 event_types=tuple(draft.event_types or ()),
                 since=since,

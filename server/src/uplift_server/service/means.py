@@ -16,6 +16,7 @@ from uplift_server.service import errors
 from uplift_server.service.engine_link import EngineLink
 from uplift_server.service.principals import Caller
 from uplift_server.store.contract import Database
+from uplift_server.store.records import Account
 
 T = TypeVar("T")
 
@@ -74,6 +75,15 @@ class Means:
     ) -> AuditEntry:
         """For the audit log: the caller does something now to something of an account."""
         return AuditEntry(account_seq, self.now(), caller.actor, action, subject, details)
+
+    def account_of(self, caller: Caller, account: str) -> Account:
+        """The account with this public id. Raises NotFound, also where the caller acts for another."""
+        account_id = ids.parse_prefixed(ids.ACCOUNT, account)
+        found = None if account_id is None else self.directory.accounts_by_id.get(account_id)
+        own = caller.principal.account_seq
+        if found is None or own not in (None, found.seq):
+            raise errors.NotFound(f"There is no account {account[:100]} here.")
+        return found
 
     async def carry_out(self, change: Coroutine[Any, Any, T]) -> T:
         """Run a change to its end even if whoever asked for it has gone.

@@ -94,6 +94,7 @@ class Secrets:
     async def reveal(self, caller: Caller, endpoint: str) -> ShownSecrets:
         """The current secret. It is not shown unless the audit log says so. Raises NotFound."""
         caller.require(Scope.SECRETS_READ)
+        caller.require_confirmed(self._means.now())
         live = self._owned.live(caller, endpoint)
 
         def reveal(connection: Transaction) -> Endpoint:

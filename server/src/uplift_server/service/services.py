@@ -11,6 +11,7 @@ from uplift_server.service.authentication import Authenticator
 from uplift_server.service.deliveries import Deliveries
 from uplift_server.service.endpoint_states import EndpointStates
 from uplift_server.service.endpoints import Endpoints
+from uplift_server.service.entrance import Entrance
 from uplift_server.service.event_types import EventTypes
 from uplift_server.service.events import Events
 from uplift_server.service.explanations import Explanations
@@ -20,10 +21,14 @@ from uplift_server.service.keys import Keys
 from uplift_server.service.listening import Listening
 from uplift_server.service.means import Means
 from uplift_server.service.notices import Notices
+from uplift_server.service.passwords import Passwords
+from uplift_server.service.portal_links import PortalLinks
 from uplift_server.service.registration import Registrar, Resolve
 from uplift_server.service.replays import Replays
 from uplift_server.service.roster import Roster
 from uplift_server.service.secrets import Secrets
+from uplift_server.service.sessions import Sessions
+from uplift_server.service.sign_ins import SignInLimits
 from uplift_server.service.traces import Traces
 from uplift_server.service.trials import Trials
 from uplift_server.store import event_types
@@ -53,6 +58,8 @@ class Services:
     roster: Roster
     traces: Traces
     notices: Notices
+    sessions: Sessions
+    portal_links: PortalLinks
     source_ips: Sequence[SourceAddress]
     """The addresses that requests to endpoints come from."""
 
@@ -66,6 +73,7 @@ class Services:
         resolve: Resolve,
         source_ips: Sequence[str],
         listen_key: bytes,
+        entrance: Entrance,
     ) -> "Services":
         """All of them over the same means."""
         owned = Endpoints(means, sealer, Registrar(policy, resolve), Greeter(means))
@@ -90,6 +98,8 @@ class Services:
             roster=Roster(means),
             traces=Traces(means, explanations, replays),
             notices=Notices(means),
+            sessions=Sessions(means, entrance, Passwords(), SignInLimits()),
+            portal_links=PortalLinks(means, entrance),
             source_ips=[SourceAddress.parse(each) for each in source_ips],
         )
 

@@ -7,7 +7,7 @@ from typing import Final
 from uplift_server.core import envelope, ids, trials
 from uplift_server.core.audit import AuditEntry
 from uplift_server.core.problems import Problem
-from uplift_server.core.scopes import Scope
+from uplift_server.core.rights import Right
 from uplift_server.delivery.directory import LiveEventType
 from uplift_server.delivery.trials import Busy
 from uplift_server.service import errors
@@ -73,7 +73,7 @@ class Trials:
 
         Raises NotFound, Invalid, Conflict while another is in flight, and Busy or RateLimited where there is no room.
         """
-        caller.require(Scope.ENDPOINTS_WRITE)
+        caller.require_right(Right.ENDPOINTS_TEST)
         record = self._endpoints.live(caller, endpoint)
         until = self._means.now() + WAIT_MS
         event_type, wrong = self._event_type(record, type_name)

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
+from uplift_server.store import people
 from uplift_server.store.errors import Conflict
 from uplift_server.store.pages import page_of
 from uplift_server.store.records import Account, Page
@@ -83,9 +84,10 @@ def update(connection: Connection, account_id: bytes, change: Callable[[Account]
 
 
 def delete(connection: Connection, account_id: bytes, *, now: int) -> Deleted | None:
-    """Delete an account, and with it revoke its keys and delete its endpoints. None if there is no such account.
+    """Delete an account, and with it revoke its keys, delete its endpoints and let its members go.
 
-    Its events and deliveries stay until their retention ends; its pending deliveries are cancelled by the engine.
+    None if there is no such account. Its events and deliveries stay until their retention ends; its pending deliveries
+    are cancelled by the engine.
     """
     account = get(connection, account_id)
     if account is None:
@@ -97,6 +99,7 @@ def delete(connection: Connection, account_id: bytes, *, now: int) -> Deleted | 
     own = sa.and_(endpoints.c.account_seq == account.seq, endpoints.c.deleted_at.is_(None))
     seqs = list(connection.scalars(sa.select(endpoints.c.seq).where(own)))
     connection.execute(sa.update(endpoints).where(own).values(deleted_at=now, **ERASED))
+    people.close_account(connection, account.seq)
     return Deleted(account, digests, seqs)
 
 

@@ -7,6 +7,7 @@ from uplift_server.core.deliveries import FailedReason, Status, Trigger
 from uplift_server.core.health import Health
 from uplift_server.core.named import Named
 from uplift_server.core.outcomes import Outcome
+from uplift_server.core.rights import Role
 from uplift_server.core.secrets import SecretPair
 
 
@@ -59,6 +60,86 @@ class ApiKey:
     """Its last characters, by which people recognise it."""
     scopes: frozenset[str]
     created_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """Somebody who signs in to the dashboard."""
+
+    seq: int
+    id: bytes
+    email: str | None
+    """In lower case; None: a guest of portal links."""
+    name: str
+    password_hash: str | None = field(repr=False)
+    """None: comes through portal links only."""
+    proved: bool
+    """Whether the mail address is known to be this person's: by a link mailed there, or by the operator's word."""
+    created_at: int
+
+    @property
+    def title(self) -> str:
+        """By what others recognise this person: name and mail address."""
+        return self.name if self.email in (None, self.name) else f"{self.name} <{self.email}>"
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A person's place in an account."""
+
+    seq: int
+    id: bytes
+    account_seq: int
+    role: Role
+    created_at: int
+    person: Person
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A browser that is signed in: a person's, or an operator's where there is none. Instants are Unix ms."""
+
+    digest: bytes
+    person_seq: int | None
+    account_seq: int | None
+    """Of a portal link's: the only account it shows."""
+    key_digest: bytes | None
+    """An operator's: of the key whose end ends it."""
+    created_at: int
+    seen_at: int
+    confirmed_at: int | None
+    ends_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A one-time link that was not opened yet."""
+
+    id: bytes
+    account_seq: int | None
+    """None: an operator's."""
+    email: str | None
+    role: Role
+    """Of whom is no member yet."""
+    key_digest: bytes | None
+    """An operator's: of the key it was made with."""
+    expires_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Invitation:
+    """Somebody is to become a member of an account, and has not accepted yet."""
+
+    seq: int
+    id: bytes
+    account_seq: int
+    email: str
+    role: Role
+    invited_by: str
+    proves: bool
+    """Whether whoever has its link has the mail address: it was mailed there, or the operator handed it over."""
+    created_at: int
+    expires_at: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Every table, in types both databases share.
+"""Every table, in types both databases share; those of people stand in `store.schema_people`.
 
 Instants are integer milliseconds UTC. Rows are joined by integer sequence numbers, which the outside never sees; ids
 are the 16 bytes behind the public text. Secrets, and header values that may hold some, are stored sealed.
@@ -9,8 +9,8 @@ import sqlalchemy as sa
 metadata = sa.MetaData()
 
 # SQLite makes only INTEGER PRIMARY KEY an alias of the row's own number.
-_Seq = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
-_Uuid = sa.LargeBinary(16)
+Seq = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+Uuid = sa.LargeBinary(16)
 
 # What has gone out of use is found by when it did, without looking at all that has not.
 _DELETED = "deleted_at IS NOT NULL"
@@ -20,8 +20,8 @@ _COMPLETED = "completed_at IS NOT NULL"
 accounts = sa.Table(
     "accounts",
     metadata,
-    sa.Column("seq", _Seq, primary_key=True),
-    sa.Column("id", _Uuid, nullable=False, unique=True),
+    sa.Column("seq", Seq, primary_key=True),
+    sa.Column("id", Uuid, nullable=False, unique=True),
     sa.Column("name", sa.Text, nullable=False),
     sa.Column("contact_emails", sa.Text, nullable=False, comment="a JSON list"),
     sa.Column("created_at", sa.BigInteger, nullable=False),
@@ -38,8 +38,8 @@ sa.Index(
 api_keys = sa.Table(
     "api_keys",
     metadata,
-    sa.Column("seq", _Seq, primary_key=True),
-    sa.Column("id", _Uuid, nullable=False, unique=True),
+    sa.Column("seq", Seq, primary_key=True),
+    sa.Column("id", Uuid, nullable=False, unique=True),
     sa.Column("account_seq", sa.BigInteger, comment="none: an operator's key"),
     sa.Column("name", sa.Text, nullable=False),
     sa.Column("digest", sa.LargeBinary(32), nullable=False, unique=True, comment="SHA-256 of the key's text"),
@@ -62,7 +62,7 @@ sa.Index(
 event_types = sa.Table(
     "event_types",
     metadata,
-    sa.Column("seq", _Seq, primary_key=True),
+    sa.Column("seq", Seq, primary_key=True),
     sa.Column("name", sa.Text, nullable=False, unique=True),
     sa.Column("group_name", sa.Text, nullable=False),
     sa.Column("description", sa.Text, nullable=False),
@@ -85,8 +85,8 @@ sa.Index(
 endpoints = sa.Table(
     "endpoints",
     metadata,
-    sa.Column("seq", _Seq, primary_key=True),
-    sa.Column("id", _Uuid, nullable=False, unique=True),
+    sa.Column("seq", Seq, primary_key=True),
+    sa.Column("id", Uuid, nullable=False, unique=True),
     sa.Column("account_seq", sa.BigInteger, nullable=False),
     sa.Column("url", sa.Text, nullable=False),
     sa.Column("description", sa.Text, nullable=False),
@@ -138,8 +138,8 @@ sa.Index(
 events = sa.Table(
     "events",
     metadata,
-    sa.Column("seq", _Seq, primary_key=True),
-    sa.Column("id", _Uuid, nullable=False),
+    sa.Column("seq", Seq, primary_key=True),
+    sa.Column("id", Uuid, nullable=False),
     sa.Column("account_seq", sa.BigInteger, nullable=False),
     sa.Column("type_seq", sa.BigInteger, nullable=False),
     sa.Column("created_at", sa.BigInteger, nullable=False),
@@ -229,7 +229,7 @@ sa.Index(
 attempts = sa.Table(
     "attempts",
     metadata,
-    sa.Column("seq", _Seq, primary_key=True),
+    sa.Column("seq", Seq, primary_key=True),
     sa.Column("event_seq", sa.BigInteger, nullable=False),
     sa.Column("endpoint_seq", sa.BigInteger, nullable=False),
     sa.Column("number", sa.Integer, nullable=False),
@@ -259,7 +259,7 @@ idempotent_creates = sa.Table(
     sa.Column("key", sa.Text, primary_key=True),
     sa.Column("kind", sa.Text, nullable=False),
     sa.Column("request_digest", sa.LargeBinary(32), nullable=False),
-    sa.Column("object_id", _Uuid, nullable=False),
+    sa.Column("object_id", Uuid, nullable=False),
     sa.Column("created_at", sa.BigInteger, nullable=False),
     sqlite_with_rowid=False,
 )
@@ -268,8 +268,8 @@ sa.Index("idempotent_creates_by_age", idempotent_creates.c.created_at)
 replays = sa.Table(
     "replays",
     metadata,
-    sa.Column("seq", _Seq, primary_key=True),
-    sa.Column("id", _Uuid, nullable=False, unique=True),
+    sa.Column("seq", Seq, primary_key=True),
+    sa.Column("id", Uuid, nullable=False, unique=True),
     sa.Column("account_seq", sa.BigInteger, nullable=False),
     sa.Column("endpoint_seq", sa.BigInteger, nullable=False),
     sa.Column("statuses", sa.Text, nullable=False, comment="a JSON list of numbers"),
@@ -310,10 +310,10 @@ sa.Index(
 notices = sa.Table(
     "notices",
     metadata,
-    sa.Column("seq", _Seq, primary_key=True),
-    sa.Column("id", _Uuid, nullable=False, unique=True),
+    sa.Column("seq", Seq, primary_key=True),
+    sa.Column("id", Uuid, nullable=False, unique=True),
     sa.Column("kind", sa.SmallInteger, nullable=False),
-    sa.Column("account_seq", sa.BigInteger, comment="none: to the operator"),
+    sa.Column("account_seq", sa.BigInteger, comment="none: to the operator, or about no account"),
     sa.Column("endpoint_seq", sa.BigInteger),
     sa.Column("recipient", sa.Text, nullable=False, comment="a mail address"),
     sa.Column("facts", sa.Text, nullable=False, comment="what the mail tells, as a JSON object"),
@@ -331,7 +331,7 @@ sa.Index("notices_done", notices.c.created_at, sqlite_where=sa.text(_DONE), post
 audit_log = sa.Table(
     "audit_log",
     metadata,
-    sa.Column("seq", _Seq, primary_key=True),
+    sa.Column("seq", Seq, primary_key=True),
     sa.Column("account_seq", sa.BigInteger, comment="none: of no account"),
     sa.Column("at", sa.BigInteger, nullable=False),
     sa.Column("actor_kind", sa.SmallInteger, nullable=False),
@@ -348,10 +348,10 @@ sa.Index("audit_log_by_age", audit_log.c.at)
 listen_sessions = sa.Table(
     "listen_sessions",
     metadata,
-    sa.Column("seq", _Seq, primary_key=True),
-    sa.Column("id", _Uuid, nullable=False, unique=True),
+    sa.Column("seq", Seq, primary_key=True),
+    sa.Column("id", Uuid, nullable=False, unique=True),
     sa.Column("account_seq", sa.BigInteger, nullable=False),
-    sa.Column("key_id", _Uuid, nullable=False, comment="of the API key it was made with"),
+    sa.Column("key_id", Uuid, nullable=False, comment="of the API key it was made with"),
     sa.Column("description", sa.Text, nullable=False),
     sa.Column("event_types", sa.Text, nullable=False, comment="a JSON list of names and patterns; empty: all"),
     sa.Column("position", sa.BigInteger, nullable=False, comment="every event up to this number was handed over"),
@@ -363,9 +363,9 @@ sa.Index("listen_sessions_by_account", listen_sessions.c.account_seq, listen_ses
 listen_answers = sa.Table(
     "listen_answers",
     metadata,
-    sa.Column("seq", _Seq, primary_key=True),
+    sa.Column("seq", Seq, primary_key=True),
     sa.Column("session_seq", sa.BigInteger, nullable=False),
-    sa.Column("event_id", _Uuid, nullable=False),
+    sa.Column("event_id", Uuid, nullable=False),
     sa.Column("type", sa.Text, nullable=False),
     sa.Column("at", sa.BigInteger, nullable=False),
     sa.Column("status_code", sa.SmallInteger),

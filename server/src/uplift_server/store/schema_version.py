@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import Connection
 
+import uplift_server.store.schema_people  # noqa: F401 - its tables are among those of `metadata`
 from uplift_server.store.schema import metadata
 from uplift_server.store.sqlite.connection import bound, connect, unavailable
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 _MIGRATIONS: Final = "uplift_server.store:migrations"
 _SQLITE_URL: Final = "sqlite:///"
-HEAD: Final = "0004"
+HEAD: Final = "0005"
 """The revision this program works with."""
 
 

@@ -29,6 +29,7 @@ from uplift_server.store.schema import (
     notices,
     replays,
 )
+from uplift_server.store.schema_people import invitations, links, sessions
 
 Key = tuple[Any, ...]
 """The values of a row's primary key."""
@@ -117,6 +118,9 @@ KEPT: Final = (
     ),
     Kept(audit_log, audit_log.c.at),
     Kept(notices, notices.c.created_at, only=(notices.c.due_at.is_(None),)),
+    Kept(sessions, sessions.c.ends_at),
+    Kept(links, links.c.expires_at),
+    Kept(invitations, invitations.c.expires_at),
     # From here on after whatever refers to it.
     Kept(replays, replays.c.completed_at, referred_to=(_refers(deliveries.c.replay_seq, replays.c.seq),)),
     Kept(

@@ -1,0 +1,47 @@
+"""One-time links into the dashboard."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request, Response
+
+from uplift_server.api.bodies import LinkNew, Nothing
+from uplift_server.api.reading import BodyReader, CallerOf, Sent, ServicesOf, repeat_of
+from uplift_server.api.rendering import link_view
+from uplift_server.api.repeats import mark_repeated
+from uplift_server.api.views import LinkView
+from uplift_server.service.portal_links import LinkDraft
+
+router = APIRouter(tags=["Accounts"])
+
+
+@router.post("/v1/accounts/{account}/portal-links", status_code=201, summary="Make a portal link")
+async def create_portal_link(
+    request: Request,
+    response: Response,
+    services: ServicesOf,
+    caller: CallerOf,
+    account: str,
+    sent: Annotated[Sent, Depends(BodyReader(LinkNew, required=False))],
+) -> LinkView:
+    """For operators. Whoever opens it is signed in to the account's pages, once and for twelve hours."""
+    link = await services.portal_links.create(
+        caller, account, LinkDraft(**sent.given), repeat=repeat_of(request, sent), problems=sent.problems
+    )
+    mark_repeated(response, repeated=link.repeated)
+    return link_view(link)
+
+
+@router.post("/v1/sign-in-links", status_code=201, summary="Make a sign-in link")
+async def create_sign_in_link(
+    request: Request,
+    response: Response,
+    services: ServicesOf,
+    caller: CallerOf,
+    sent: Annotated[Sent, Depends(BodyReader(Nothing, required=False))],
+) -> LinkView:
+    """For operators. Whoever opens it is signed in as an operator, once, as long as the key that made it is good."""
+    link = await services.portal_links.create_for_operator(
+        caller, repeat=repeat_of(request, sent), problems=sent.problems
+    )
+    mark_repeated(response, repeated=link.repeated)
+    return link_view(link)

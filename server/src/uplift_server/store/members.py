@@ -1,0 +1,108 @@
+"""Members: people's places in accounts."""
+
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+
+from uplift_server.core.people import MEMBERS_PER_ACCOUNT_MAX
+from uplift_server.core.rights import Role
+from uplift_server.store import accounts, people
+from uplift_server.store.errors import Conflict
+from uplift_server.store.pages import page_of
+from uplift_server.store.records import Member, Page, Person
+from uplift_server.store.schema_people import members
+from uplift_server.store.schema_people import people as people_table
+
+
+def add(connection: Connection, *, member_id: bytes, account_seq: int, person: Person, role: Role, now: int) -> Member:
+    """Make a person, who is none yet, a member. Raises Conflict where the account was deleted or is full."""
+    accounts.require(connection, account_seq)
+    count = sa.select(sa.func.count()).where(members.c.account_seq == account_seq)
+    if connection.scalars(count).one() >= MEMBERS_PER_ACCOUNT_MAX:
+        raise Conflict(f"The account has {MEMBERS_PER_ACCOUNT_MAX} members, which is as many as it may. Remove some.")
+    values = {"id": member_id, "account_seq": account_seq, "person_seq": person.seq}
+    query = sa.insert(members).values(role=int(role), created_at=now, **values)
+    seq = connection.scalars(query.returning(members.c.seq)).one()
+    return Member(seq, member_id, account_seq, role, now, person)
+
+
+def page(
+    connection: Connection, account_seq: int, *, limit: int, before: tuple[int, ...] | None = None
+) -> Page[Member]:
+    """The members of an account, newest first."""
+    query = _query(members.c.account_seq == account_seq).order_by(members.c.seq.desc()).limit(limit + 1)
+    if before is not None:
+        query = query.where(members.c.seq < before[0])
+    return page_of([_member(row) for row in connection.execute(query)], limit, lambda member: (member.seq,))
+
+
+def get(connection: Connection, account_seq: int, member_id: bytes) -> Member | None:
+    """The account's member with this id."""
+    return _one(connection, members.c.id == member_id, members.c.account_seq == account_seq)
+
+
+def of_person(connection: Connection, account_seq: int, person_seq: int) -> Member | None:
+    """A person's place in an account."""
+    return _one(connection, members.c.person_seq == person_seq, members.c.account_seq == account_seq)
+
+
+def find(connection: Connection, account_seq: int, email: str) -> Member | None:
+    """The account's member with this mail address, in lower case."""
+    return _one(connection, people_table.c.email == email, members.c.account_seq == account_seq)
+
+
+def guest(connection: Connection, account_seq: int, role: Role) -> Member | None:
+    """The guest of an account's portal links who has this role."""
+    # Not by the index of mail addresses, which would lead to the guests of all accounts.
+    nameless = sa.func.coalesce(people_table.c.email, "") == ""
+    query = _query(members.c.account_seq == account_seq, nameless, members.c.role == int(role))
+    query = query.order_by(members.c.seq).limit(1)
+    row = connection.execute(query).first()
+    return None if row is None else _member(row)
+
+
+def set_role(connection: Connection, member: Member, role: Role) -> None:
+    """Give a member another role."""
+    connection.execute(sa.update(members).where(members.c.seq == member.seq).values(role=int(role)))
+
+
+def remove(connection: Connection, member: Member) -> None:
+    """Let a member go; whoever is no member of any account then is forgotten."""
+    connection.execute(sa.delete(members).where(members.c.seq == member.seq))
+    people.forget_unplaced(connection, [member.person.seq])
+
+
+def has_other_owner(connection: Connection, member: Member) -> bool:
+    """Whether the account has an owner beside this member."""
+    query = sa.select(members.c.seq).where(
+        members.c.account_seq == member.account_seq, members.c.role == int(Role.OWNER), members.c.seq != member.seq
+    )
+    return connection.execute(query.limit(1)).first() is not None
+
+
+def _query(*conditions: sa.ColumnElement[bool]) -> sa.Select[Any]:
+    persons = people_table.c
+    return (
+        sa.select(
+            members,
+            persons.id.label("person_id"),
+            persons.email,
+            persons.name,
+            persons.password_hash,
+            persons.proved,
+            persons.created_at.label("person_created_at"),
+        )
+        .join(people_table, persons.seq == members.c.person_seq)
+        .where(*conditions)
+    )
+
+
+def _one(connection: Connection, *conditions: sa.ColumnElement[bool]) -> Member | None:
+    row = connection.execute(_query(*conditions)).first()
+    return None if row is None else _member(row)
+
+
+def _member(row: sa.Row[Any]) -> Member:
+    person = people.of_row(row, seq=row.person_seq, person_id=row.person_id, created_at=row.person_created_at)
+    return Member(row.seq, row.id, row.account_seq, Role(row.role), row.created_at, person)

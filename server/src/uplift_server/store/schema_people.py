@@ -1,0 +1,76 @@
+"""The tables of people who sign in to the dashboard: a part of the schema."""
+
+import sqlalchemy as sa
+
+from uplift_server.store.schema import Seq, Uuid, metadata
+
+people = sa.Table(
+    "people",
+    metadata,
+    sa.Column("seq", Seq, primary_key=True),
+    sa.Column("id", Uuid, nullable=False, unique=True),
+    sa.Column("email", sa.Text, unique=True, comment="in lower case; none: a guest of portal links"),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("password_hash", sa.Text, comment="argon2id; none: comes through portal links only"),
+    sa.Column("proved", sa.Boolean, nullable=False, comment="whether the mail address is known to be this person's"),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+)
+
+members = sa.Table(
+    "members",
+    metadata,
+    sa.Column("seq", Seq, primary_key=True),
+    sa.Column("id", Uuid, nullable=False, unique=True),
+    sa.Column("account_seq", sa.BigInteger, nullable=False),
+    sa.Column("person_seq", sa.BigInteger, nullable=False),
+    sa.Column("role", sa.SmallInteger, nullable=False),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+)
+sa.Index("members_by_account", members.c.account_seq, members.c.seq)
+sa.Index("members_by_person", members.c.person_seq, members.c.account_seq, unique=True)
+
+sessions = sa.Table(
+    "sessions",
+    metadata,
+    sa.Column("digest", sa.LargeBinary(32), primary_key=True, comment="SHA-256 of the cookie"),
+    sa.Column("person_seq", sa.BigInteger, comment="none: an operator's"),
+    sa.Column("account_seq", sa.BigInteger, comment="of a portal link's: the only account it shows"),
+    sa.Column("key_digest", sa.LargeBinary(32), comment="an operator's: of the key whose end ends it"),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.Column("seen_at", sa.BigInteger, nullable=False, comment="when it was used last, to the hour"),
+    sa.Column("confirmed_at", sa.BigInteger, comment="when the password was given last"),
+    sa.Column("ends_at", sa.BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+sa.Index("sessions_by_person", sessions.c.person_seq, sessions.c.created_at)
+sa.Index("sessions_by_end", sessions.c.ends_at)
+
+links = sa.Table(
+    "links",
+    metadata,
+    sa.Column("id", Uuid, primary_key=True),
+    sa.Column("account_seq", sa.BigInteger, comment="none: an operator's"),
+    sa.Column("email", sa.Text, comment="whom it lets in; none: a guest"),
+    sa.Column("role", sa.SmallInteger, nullable=False, comment="of whom is no member yet"),
+    sa.Column("key_digest", sa.LargeBinary(32), comment="an operator's: of the key it was made with"),
+    sa.Column("expires_at", sa.BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+    comment="one-time links that were not opened yet",
+)
+sa.Index("links_by_end", links.c.expires_at)
+
+invitations = sa.Table(
+    "invitations",
+    metadata,
+    sa.Column("seq", Seq, primary_key=True),
+    sa.Column("id", Uuid, nullable=False, unique=True),
+    sa.Column("account_seq", sa.BigInteger, nullable=False),
+    sa.Column("email", sa.Text, nullable=False, comment="in lower case"),
+    sa.Column("role", sa.SmallInteger, nullable=False),
+    sa.Column("invited_by", sa.Text, nullable=False, comment="a name, for whoever is invited"),
+    sa.Column("proves", sa.Boolean, nullable=False, comment="whether whoever has its link has the mail address"),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.Column("expires_at", sa.BigInteger, nullable=False),
+)
+sa.Index("invitations_by_account", invitations.c.account_seq, invitations.c.seq)
+sa.Index("invitations_by_end", invitations.c.expires_at)

@@ -1,0 +1,48 @@
+"""Portal links and sign-in links over HTTP."""
+
+from typing import Any
+
+
+def test_a_portal_link_is_made_for_somebody_of_an_account(server: Any) -> None:
+    account = server.account()
+    answer = server.operator.post(f"/v1/accounts/{account}/portal-links", {"email": "a@example.com", "role": "admin"})
+    assert answer.status == 201
+    assert set(answer.json) == {"url", "expires_at"}
+    assert answer.json["url"].startswith("https://hooks.example.com/enter/")
+    token = answer.json["url"].rpartition("/")[2]
+    cookie = server.run(lambda: server.services.sessions.enter(token, address=None))
+    visitor = server.run(lambda: server.services.sessions.visitor(cookie))
+    assert visitor.person.email == "a@example.com"
+    assert [each.role.text for each in visitor.memberships] == ["admin"]
+
+
+def test_a_body_is_not_needed(server: Any) -> None:
+    account = server.account()
+    for path in (f"/v1/accounts/{account}/portal-links", "/v1/sign-in-links"):
+        answer = server.operator.post(path)
+        assert (answer.status, set(answer.json)) == (201, {"url", "expires_at"})
+
+
+def test_a_repeat_answers_the_same_link_until_it_was_opened(server: Any) -> None:
+    account = server.account()
+    for path in (f"/v1/accounts/{account}/portal-links", "/v1/sign-in-links"):
+        first, again = [server.operator.post(path, {}, Idempotency_Key=f"once {path}") for _ in range(2)]
+        assert (first.status, again.status) == (201, 201)
+        assert first.json == again.json
+        assert again.headers["idempotency-replayed"] == "true"
+        assert "idempotency-replayed" not in first.headers
+        token = first.json["url"].rpartition("/")[2]
+        server.run(lambda token=token: server.services.sessions.enter(token, address=None))
+        assert server.operator.post(path, {}, Idempotency_Key=f"once {path}").code == "idempotency_conflict"
+
+
+def test_what_is_wrong_is_told_by_field(server: Any) -> None:
+    account = server.account()
+    path = f"/v1/accounts/{account}/portal-links"
+    assert server.operator.post(path, {"email": "a", "role": "x", "more": 1}).problems == {
+        ("email", "email_invalid"),
+        ("role", "role_unknown"),
+        ("more", "unknown_field"),
+    }
+    assert server.operator.post(path, {"role": "owner"}).problems == {("role", "role_not_for_guests")}
+    assert server.operator.post(f"/v1/accounts/acc_{'0' * 32}/portal-links").code == "not_found"

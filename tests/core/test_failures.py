@@ -1,0 +1,51 @@
+"""Failures are counted for a time, each for itself, and in bounded memory."""
+
+from uplift_server.core.failures import Failures
+
+
+def test_a_key_waits_once_it_failed_too_often_until_the_oldest_is_forgotten() -> None:
+    counts = Failures(3, 1000)
+    for now in (0, 100, 200):
+        assert counts.wait_ms("a", now) == 0
+        counts.note("a", now)
+    assert counts.wait_ms("a", 300) == 700
+    assert counts.wait_ms("b", 300) == 0
+    assert counts.wait_ms("a", 999) == 1
+    assert counts.wait_ms("a", 1000) == 0
+    counts.note("a", 1000)
+    assert counts.wait_ms("a", 1050) == 50
+
+
+def test_what_went_well_does_not_count() -> None:
+    counts = Failures(2, 1000)
+    counts.note("a", 0)
+    counts.note("a", 1)
+    counts.forgive("a")
+    assert counts.wait_ms("a", 2) == 0
+    counts.note("a", 2)
+    assert counts.wait_ms("a", 3) > 0
+    counts.forget("a")
+    counts.forget("a")
+    counts.forgive("a")
+    assert counts.wait_ms("a", 3) == 0
+
+
+def test_forgiving_what_has_nothing_left_changes_nothing() -> None:
+    counts = Failures(1, 1000)
+    counts.note("a", 0)
+    counts.forgive("a")
+    counts.forgive("a")
+    assert counts.wait_ms("a", 1) == 0
+
+
+def test_a_clock_that_was_set_back_locks_nobody_out() -> None:
+    counts = Failures(1, 1000)
+    counts.note("a", 10_000)
+    assert counts.wait_ms("a", 500) == 0
+
+
+def test_memory_is_bounded_and_the_first_is_forgotten_first() -> None:
+    counts = Failures(1, 1000, keys_max=3)
+    for number in range(5):
+        counts.note(str(number), number)
+    assert [counts.wait_ms(str(number), 5) > 0 for number in range(5)] == [False, False, True, True, True]

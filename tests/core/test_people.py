@@ -1,0 +1,64 @@
+"""What people bring along, and how long what lets them in does so."""
+
+from uplift_server.core.people import (
+    CONFIRMED_FOR_MS,
+    PASSWORD_CHARACTERS_MAX,
+    PASSWORD_CHARACTERS_MIN,
+    SESSION_IDLE_MS,
+    check_password,
+    csrf_token,
+    is_confirmed,
+    normal_email,
+    normal_password,
+    session_is_over,
+)
+
+DAY_MS = 86_400_000
+
+
+def code(password: str, email: str | None = None) -> str | None:
+    """What is wrong with a password."""
+    problem = check_password(password, email)
+    assert problem is None or problem.field == "password"
+    return None if problem is None else problem.code
+
+
+def test_mail_addresses_are_compared_in_lower_case_and_cut_where_none_can_be_so_long() -> None:
+    assert normal_email("  Coach@Example.COM ") == "coach@example.com"
+    assert len(normal_email("a" * 10_000)) == 255
+
+
+def test_a_password_is_the_same_however_it_was_typed() -> None:
+    assert normal_password("cafe\u0301 ﬁve") == normal_password("caf\u00e9 five") == "caf\u00e9 five".encode()
+    assert normal_password("half \ud800") == b"half ?"
+
+
+def test_a_password_has_length_and_is_not_the_first_guess() -> None:
+    assert code("x" * (PASSWORD_CHARACTERS_MIN - 1)) == "password_short"
+    assert code("correct horse") is None
+    assert code("correct horse battery staple ".ljust(PASSWORD_CHARACTERS_MAX, "y")) is None
+    assert code("correct horse".ljust(PASSWORD_CHARACTERS_MAX + 1, "y")) == "password_long"
+    assert code("abababababab") == code("          ") == "password_easy"
+    assert code("Coach.Ann1@example.com", "coach.ann1@example.com") == "password_easy"
+    assert code("coach.ann1", "coach.ann1@example.com") == "password_easy"
+    assert code("coach.ann1", "other@example.com") is None
+
+
+def test_every_session_has_a_token_of_its_own_for_forms() -> None:
+    assert csrf_token("a") == csrf_token("a") != csrf_token("b")
+    assert len(csrf_token("a")) == 64
+
+
+def test_a_session_ends_at_its_end_or_unused() -> None:
+    assert SESSION_IDLE_MS == 7 * DAY_MS
+    assert not session_is_over(9, seen_at=8, ends_at=10)
+    assert session_is_over(10, seen_at=8, ends_at=10)
+    assert not session_is_over(SESSION_IDLE_MS - 1, seen_at=0, ends_at=30 * DAY_MS)
+    assert session_is_over(SESSION_IDLE_MS, seen_at=0, ends_at=30 * DAY_MS)
+
+
+def test_a_password_counts_as_just_given_for_ten_minutes() -> None:
+    assert CONFIRMED_FOR_MS == 600_000
+    assert not is_confirmed(None, 5)
+    assert is_confirmed(5, CONFIRMED_FOR_MS + 4)
+    assert not is_confirmed(5, CONFIRMED_FOR_MS + 5)

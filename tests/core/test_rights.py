@@ -1,0 +1,75 @@
+"""The whole table of what each role may do, and who may make whom what."""
+
+import pytest
+
+from uplift_server.core.rights import (
+    GUEST_ROLE_MAX,
+    RIGHTS_OF_ROLE,
+    RIGHTS_OF_SCOPE,
+    SCOPES_OF_ROLE,
+    Right,
+    Role,
+    check_role,
+    may_give,
+    parse_role,
+)
+from uplift_server.core.scopes import Scope
+
+YES, NO = True, False
+TABLE = {
+    #                        member manager admin owner
+    Scope.EVENTS_READ: (YES, YES, YES, YES),
+    Scope.EVENTS_WRITE: (NO, NO, NO, NO),
+    Scope.ENDPOINTS_READ: (YES, YES, YES, YES),
+    Scope.ENDPOINTS_WRITE: (NO, YES, YES, YES),
+    Scope.DELIVERIES_READ: (YES, YES, YES, YES),
+    Scope.DELIVERIES_WRITE: (NO, YES, YES, YES),
+    Scope.SECRETS_READ: (NO, YES, YES, YES),
+    Scope.SECRETS_WRITE: (NO, YES, YES, YES),
+    Scope.LISTEN: (NO, YES, YES, YES),
+    Right.ENDPOINTS_TEST: (YES, YES, YES, YES),
+    Right.KEYS_MANAGE: (NO, NO, YES, YES),
+    Right.MEMBERS_MANAGE: (NO, NO, YES, YES),
+    Right.ACCOUNT_MANAGE: (NO, NO, YES, YES),
+    Right.AUDIT_READ: (NO, NO, YES, YES),
+}
+
+
+def test_the_table_names_every_permission() -> None:
+    assert set(TABLE) == {*Scope, *Right}
+
+
+@pytest.mark.parametrize("role", Role)
+def test_each_role_may_do_what_the_table_says(role: Role) -> None:
+    assert SCOPES_OF_ROLE[role] == {what for what, said in TABLE.items() if isinstance(what, Scope) and said[role]}
+    assert RIGHTS_OF_ROLE[role] == {what for what, said in TABLE.items() if isinstance(what, Right) and said[role]}
+
+
+def test_a_higher_role_may_do_all_that_a_lower_one_may() -> None:
+    for lower, higher in zip(Role, list(Role)[1:], strict=False):
+        assert SCOPES_OF_ROLE[lower] <= SCOPES_OF_ROLE[higher]
+        assert RIGHTS_OF_ROLE[lower] <= RIGHTS_OF_ROLE[higher]
+
+
+def test_nobody_lifts_anybody_above_themselves() -> None:
+    given = {own: {other for other in Role if may_give(own, other)} for own in Role}
+    assert given[Role.OWNER] == set(Role)
+    assert given[Role.ADMIN] == {Role.MEMBER, Role.MANAGER, Role.ADMIN}
+    assert Role.OWNER not in given[Role.MANAGER] | given[Role.MEMBER]
+
+
+def test_a_guest_owns_nothing() -> None:
+    assert GUEST_ROLE_MAX < Role.OWNER
+
+
+def test_a_key_has_no_right_that_manages_anything() -> None:
+    assert set(RIGHTS_OF_SCOPE) == {Right.ENDPOINTS_TEST, Right.AUDIT_READ}
+
+
+def test_roles_are_named_in_lower_case() -> None:
+    assert [parse_role(text) for text in ("member", "manager", "admin", "owner")] == list(Role)
+    assert check_role("owner") is parse_role("Owner") is None
+    problem = check_role("Owner")
+    assert problem is not None
+    assert (problem.field, problem.code) == ("role", "role_unknown")
+    assert "member, manager, admin, owner" in problem.message

@@ -1,0 +1,195 @@
+"""One-time links: whom they let in, once, and into what."""
+
+import asyncio
+
+import pytest
+
+from uplift_server.core.people import GUEST_NAME, LINK_LASTS_MS, PORTAL_SESSION_LASTS_MS
+from uplift_server.core.rights import Role
+from uplift_server.service.errors import Forbidden, Invalid, NotFound, Unauthorized
+from uplift_server.service.portal_links import LinkDraft
+from uplift_server.store import members, people, sessions
+
+from .world import ADDRESS, PASSWORD, URL, World
+
+ANN = "ann@example.com"
+
+
+async def enter(world: World, token: str) -> str:
+    """Open a link."""
+    return await world.services.sessions.enter(token, address=ADDRESS)
+
+
+async def test_a_link_makes_the_person_and_the_membership(world: World) -> None:
+    account = await world.account()
+    token = await world.portal(account, email="Ann@Example.com", role="manager")
+    assert await world.services.sessions.can_enter(token)
+
+    visitor = await world.visitor(await enter(world, token))
+
+    assert visitor.person is not None
+    assert (visitor.person.email, visitor.person.name, visitor.has_password) == (ANN, ANN, False)
+    assert [(each.account.name, each.role) for each in visitor.memberships] == [("Riverside", Role.MANAGER)]
+    assert visitor.is_portal
+    assert visitor.is_confirmed(world.clock.now)
+    told = [(each.action, each.details) for each in await world.audited(account)]
+    assert told[-3][0] == "link.created"
+    assert told[-2:] == [
+        ("member.joined", {"role": "manager", "by": "portal link"}),
+        ("member.signed_in", {"by": "portal link"}),
+    ]
+
+
+async def test_a_link_works_once_also_when_it_is_opened_twice_at_the_same_time(world: World) -> None:
+    token = await world.portal(await world.account(), email=ANN)
+    opened = await asyncio.gather(*(enter(world, token) for _ in range(3)), return_exceptions=True)
+    assert [type(each) for each in opened].count(str) == 1
+    assert [type(each) for each in opened].count(NotFound) == 2
+    assert not await world.services.sessions.can_enter(token)
+
+
+async def test_a_link_is_over_after_five_minutes(world: World) -> None:
+    account = await world.account()
+    link = await world.services.portal_links.create(world.operator, account, LinkDraft())
+    assert link.expires_at == world.clock.now + LINK_LASTS_MS == world.clock.now + 300_000
+    token = link.url.removeprefix(f"{URL}/enter/")
+    world.clock.now += LINK_LASTS_MS - 1
+    assert await world.services.sessions.can_enter(token)
+    world.clock.now += 1
+    assert not await world.services.sessions.can_enter(token)
+    with pytest.raises(NotFound):
+        await enter(world, token)
+
+
+async def test_a_link_that_ran_out_while_it_was_opened_lets_nobody_in(world: World) -> None:
+    token = await world.portal(await world.account())
+    link_id = world.services.sessions._entrance.link_of(token) or b""
+    late = world.clock.now + LINK_LASTS_MS
+    assert await world.database.write(lambda c: sessions.take_link(c, link_id, now=late)) is None
+
+
+async def test_any_other_text_is_no_link(world: World) -> None:
+    token = await world.portal(await world.account())
+    for text in ("", token[:-1], token[::-1], "x" * len(token), "é"):
+        assert not await world.services.sessions.can_enter(text)
+        with pytest.raises(NotFound):
+            await enter(world, text)
+
+
+async def test_nothing_in_the_database_lets_anybody_in(world: World) -> None:
+    token = await world.portal(await world.account(), email=ANN)
+    assert token.encode() not in await world.contents()
+
+
+async def test_an_existing_member_keeps_the_role_and_the_password(world: World) -> None:
+    account = await world.account()
+    await world.member(account, ANN, Role.ADMIN)
+    visitor = await world.visitor(await enter(world, await world.portal(account, email=ANN, role="member")))
+    assert [each.role for each in visitor.memberships] == [Role.ADMIN]
+    assert visitor.has_password
+    assert "member.joined" not in [each.action for each in await world.audited(account)]
+    await world.sign_in(ANN)
+
+
+async def test_a_portal_session_shows_its_account_alone_and_ends_after_twelve_hours(world: World) -> None:
+    one, two = await world.account("one"), await world.account("two")
+    await world.member(two, ANN, Role.OWNER)
+    cookie = await enter(world, await world.portal(one, email=ANN))
+    visitor = await world.visitor(cookie)
+    assert [each.account.name for each in visitor.memberships] == ["one"]
+    with pytest.raises(NotFound):
+        visitor.caller(two, None)
+    assert [each.account.name for each in (await world.sign_in(ANN)).memberships] == ["one", "two"]
+    world.clock.now += PORTAL_SESSION_LASTS_MS - 1
+    await world.visitor(cookie)
+    world.clock.now += 1
+    assert await world.services.sessions.visitor(cookie) is None
+
+
+async def test_guests_of_one_role_are_one_member(world: World) -> None:
+    account, other = await world.account(), await world.account("other")
+    seen = []
+    for draft in ({}, {}, {"role": "admin"}, {"role": "admin"}):
+        visitor = await world.visitor(await enter(world, await world.portal(account, **draft)))
+        [membership] = visitor.memberships
+        seen.append((visitor.name, membership.role, membership.member_id))
+    assert seen[0] == seen[1] != seen[2] == seen[3]
+    assert [each[:2] for each in seen[1:3]] == [(GUEST_NAME, Role.MEMBER), (GUEST_NAME, Role.ADMIN)]
+    elsewhere = await world.visitor(await enter(world, await world.portal(other)))
+    assert elsewhere.memberships[0].member_id != seen[0][2]
+
+
+async def test_a_guest_comes_again_through_a_new_link_where_a_password_is_wanted(world: World) -> None:
+    visitor = await world.visitor(await enter(world, await world.portal(await world.account())))
+    with pytest.raises(Unauthorized, match="new link"):
+        await world.services.sessions.confirm(visitor, "", address=ADDRESS)
+
+
+async def test_the_operators_word_outranks_a_mail_address_that_nobody_proved(world: World) -> None:
+    """Whoever took it beforehand, with a password, gets nothing of what its owner is shown later."""
+    theirs, hers = await world.account("theirs"), await world.account("hers")
+    await world.member(theirs, ANN, password="their own choice")
+    person = await world.database.read(lambda c: people.find(c, ANN))
+    assert person is not None
+    await world.database.write(lambda c: c.exec_driver_sql("UPDATE people SET proved = 0"))
+    before = await world.services.sessions.sign_in(ANN, "their own choice", address=ADDRESS)
+
+    visitor = await world.visitor(await enter(world, await world.portal(hers, email=ANN)))
+
+    assert [each.account.name for each in visitor.memberships] == ["hers"]
+    assert await world.services.sessions.visitor(before) is None
+    with pytest.raises(Unauthorized):
+        await world.services.sessions.sign_in(ANN, "their own choice", address=ADDRESS)
+
+
+async def test_a_link_of_a_deleted_account_leads_nowhere(world: World) -> None:
+    account = await world.account()
+    token = await world.portal(account, email=ANN)
+    await world.services.accounts.delete(world.operator, account)
+    with pytest.raises(NotFound):
+        await enter(world, token)
+    assert await world.database.read(lambda c: people.find(c, ANN)) is None
+
+
+async def test_an_account_that_is_full_takes_nobody_more(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    account = await world.account()
+    await world.member(account, "first@example.com")
+    monkeypatch.setattr(members, "MEMBERS_PER_ACCOUNT_MAX", 1)
+    token = await world.portal(account, email=ANN)
+    with pytest.raises(NotFound, match="as many as it may"):
+        await enter(world, token)
+    assert await world.services.sessions.can_enter(token)
+
+
+async def test_an_operators_link_signs_an_operator_in(world: World) -> None:
+    link = await world.services.portal_links.create_for_operator(world.operator)
+    token = link.url.removeprefix(f"{URL}/enter/")
+    visitor = await world.visitor(await enter(world, token))
+    assert visitor.person is None
+    assert visitor.operator(ADDRESS).principal.is_operator
+    with pytest.raises(NotFound):
+        await enter(world, token)
+
+
+async def test_everything_wrong_is_told_at_once(world: World) -> None:
+    account = await world.account()
+    with pytest.raises(Invalid) as refused:
+        await world.services.portal_links.create(world.operator, account, LinkDraft(email="ann", role="boss"))
+    assert [(each.field, each.code) for each in refused.value.problems] == [
+        ("email", "email_invalid"), ("role", "role_unknown"),
+    ]  # fmt: skip
+    with pytest.raises(Invalid) as refused:
+        await world.services.portal_links.create(world.operator, account, LinkDraft(role="owner"))
+    assert [(each.field, each.code) for each in refused.value.problems] == [("role", "role_not_for_guests")]
+
+
+async def test_members_make_no_portal_links(world: World) -> None:
+    account = await world.account()
+    await world.member(account, ANN, Role.OWNER)
+    caller = (await world.sign_in(ANN, PASSWORD)).caller(account, None)
+    for create in (
+        world.services.portal_links.create(caller, account, LinkDraft()),
+        world.services.portal_links.create_for_operator(caller),
+    ):
+        with pytest.raises(Forbidden):
+            await create

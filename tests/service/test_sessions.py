@@ -1,0 +1,314 @@
+"""Signing in, being signed in, and what ends it."""
+
+import asyncio
+import base64
+from dataclasses import replace
+
+import pytest
+
+from uplift_server.core.audit import ActorKind
+from uplift_server.core.people import SESSION_LASTS_MS, csrf_token
+from uplift_server.core.rights import Right, Role
+from uplift_server.core.scopes import Scope
+from uplift_server.service.accounts import AccountDraft
+from uplift_server.service.errors import (
+    Busy,
+    ConfirmationRequired,
+    Forbidden,
+    NotFound,
+    RateLimited,
+    Unauthorized,
+)
+from uplift_server.service.keys import KeyDraft
+from uplift_server.service.listening import ListenDraft
+from uplift_server.service.passwords import WAITING_MAX, Passwords
+from uplift_server.store import members, people
+
+from .world import ADDRESS, PASSWORD, World, key_digest
+
+MINUTE = 60_000
+HOUR = 60 * MINUTE
+DAY = 24 * HOUR
+ANN = "ann@example.com"
+
+
+async def test_a_person_signs_in_and_acts_for_each_account_with_the_role_there(world: World) -> None:
+    one, two, other = [await world.account(name) for name in ("one", "two", "other")]
+    member = await world.member(one, ANN, Role.MEMBER)
+    await world.member(two, ANN, Role.OWNER)
+
+    visitor = await world.sign_in(" Ann@Example.COM ")
+
+    assert [(each.account.name, each.role) for each in visitor.memberships] == [
+        ("one", Role.MEMBER),
+        ("two", Role.OWNER),
+    ]
+    assert visitor.name == ANN
+    caller = visitor.caller(one, ADDRESS)
+    assert caller.account_seq == world.seq(one)
+    assert (caller.actor.kind, caller.actor.id, caller.actor.name) == (ActorKind.MEMBER, member, ANN)
+    caller.require(Scope.EVENTS_READ)
+    with pytest.raises(Forbidden, match=r"Your role, member.*endpoints:write"):
+        caller.require(Scope.ENDPOINTS_WRITE)
+    visitor.caller(two, ADDRESS).require_right(Right.MEMBERS_MANAGE)
+    for account in (other, "acc_" + "0" * 32, "acc", one.upper()):
+        with pytest.raises(NotFound):
+            visitor.caller(account, ADDRESS)
+    with pytest.raises(NotFound):
+        visitor.operator(ADDRESS)
+    assert [(each.action, each.actor.id, each.details) for each in await world.audited(one)][-1] == (
+        "member.signed_in", member, {"by": "password"},
+    )  # fmt: skip
+
+
+async def test_a_wrong_password_is_refused_as_a_wrong_address_is(world: World) -> None:
+    account = await world.account()
+    await world.member(account, ANN)
+    await world.member(account, "portal@example.com", password=None)
+    told = set()
+    for email, password in (
+        (ANN, "wrong"),
+        ("nobody@example.com", PASSWORD),
+        ("portal@example.com", PASSWORD),
+        (ANN, ""),
+    ):
+        with pytest.raises(Unauthorized) as refused:
+            await world.services.sessions.sign_in(email, password, address=ADDRESS)
+        told.add(refused.value.detail)
+    assert len(told) == 1
+
+
+async def test_a_hash_is_checked_also_where_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And with the same costs, so that the time tells nothing."""
+    passwords, checked = Passwords(), []
+    real = await passwords.hash(PASSWORD)
+    monkeypatch.setattr("uplift_server.service.passwords._matches", lambda hashed, _: checked.append(hashed) or True)
+
+    assert await passwords.matches(real, PASSWORD)
+    assert not await passwords.matches(None, PASSWORD)
+    assert len(checked) == 2
+    assert [each.split("$")[1:4] for each in checked] == [["argon2id", "v=19", "m=32768,t=3,p=1"]] * 2
+
+
+async def test_five_failures_of_a_mail_address_make_it_wait_whatever_the_password(world: World) -> None:
+    account = await world.account()
+    await world.member(account, ANN)
+    await world.member(account, "bob@example.com")
+    tries = [world.services.sessions.sign_in(ANN, "wrong", address=f"192.0.2.{n}") for n in range(8)]
+    refused = await asyncio.gather(*tries, return_exceptions=True)
+    assert sorted(type(each).__name__ for each in refused) == ["RateLimited"] * 3 + ["Unauthorized"] * 5
+
+    with pytest.raises(RateLimited, match="15 minutes") as limited:
+        await world.services.sessions.sign_in(ANN.upper(), PASSWORD, address="198.51.100.1")
+    assert limited.value.retry_after_s == 15 * 60
+    await world.sign_in("bob@example.com")
+
+    world.clock.now += 15 * MINUTE
+    await world.sign_in(ANN)
+
+
+async def test_thirty_failures_of_a_network_address_make_it_wait_whomever_it_tries(world: World) -> None:
+    await world.member(await world.account(), ANN)
+    for number in range(30):
+        if number % 3 == 0:
+            with pytest.raises(Unauthorized):
+                await world.services.sessions.sign_in_operator("op_wrong", address=f"2001:db8:1:2::{number:x}")
+        else:
+            with pytest.raises(Unauthorized):
+                await world.services.sessions.sign_in(f"{number}@example.com", "x", address=f"2001:db8:1:2::{number:x}")
+    for sign_in in (
+        world.services.sessions.sign_in(ANN, PASSWORD, address="2001:db8:1:2:ffff::"),
+        world.services.sessions.sign_in_operator(world.operator_key, address="2001:db8:1:2::"),
+    ):
+        with pytest.raises(RateLimited):
+            await sign_in
+    await world.services.sessions.sign_in(ANN, PASSWORD, address="2001:db8:1:3::1")
+    await world.services.sessions.sign_in(ANN, PASSWORD, address=None)
+
+
+async def test_who_signs_in_rightly_is_never_made_to_wait(world: World) -> None:
+    await world.member(await world.account(), ANN)
+    for _ in range(35):
+        await world.services.sessions.sign_in_operator(world.operator_key, address=ADDRESS)
+    for _ in range(7):
+        await world.sign_in(ANN)
+
+
+async def test_more_passwords_than_can_wait_are_refused_for_the_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("uplift_server.service.passwords._matches", lambda *_: True)
+    passwords = Passwords()
+    tries = [passwords.matches("hash", "x") for _ in range(WAITING_MAX + 3)]
+    outcomes = await asyncio.gather(*tries, return_exceptions=True)
+    assert sum(each is True for each in outcomes) == WAITING_MAX
+    assert sum(isinstance(each, Busy) for each in outcomes) == 3
+    assert await passwords.matches("hash", "x")
+
+
+async def test_a_cookie_is_32_random_bytes_of_which_the_store_has_only_the_digest(world: World) -> None:
+    await world.member(await world.account(), ANN)
+    cookies = {await world.services.sessions.sign_in(ANN, PASSWORD, address=ADDRESS) for _ in range(3)}
+    assert len(cookies) == 3
+    contents = await world.contents()
+    for cookie in cookies:
+        assert len(base64.urlsafe_b64decode(cookie + "=")) == 32
+        assert cookie.encode() not in contents
+        assert (visitor := await world.visitor(cookie)).csrf_token == csrf_token(cookie)
+        assert visitor.session_id == key_digest(cookie)
+    assert PASSWORD.encode() not in contents
+
+
+async def test_no_other_text_is_a_session(world: World) -> None:
+    await world.member(await world.account(), ANN)
+    cookie = await world.services.sessions.sign_in(ANN, PASSWORD, address=ADDRESS)
+    for text in (None, "", cookie[:-1], cookie + "A", cookie.swapcase(), "\ud800", "x" * 10_000):
+        assert await world.services.sessions.visitor(text) is None
+
+
+async def test_a_session_ends_a_week_after_its_last_use_and_after_thirty_days(world: World) -> None:
+    await world.member(await world.account(), ANN)
+    cookie = await world.services.sessions.sign_in(ANN, PASSWORD, address=ADDRESS)
+    unused = await world.services.sessions.sign_in(ANN, PASSWORD, address=ADDRESS)
+    began = world.clock.now
+    for days in (6, 12, 18, 24, 29):
+        world.clock.now = began + days * DAY
+        assert await world.services.sessions.visitor(cookie) is not None
+    assert await world.services.sessions.visitor(unused) is None
+    world.clock.now = began + SESSION_LASTS_MS
+    assert await world.services.sessions.visitor(cookie) is None
+
+
+async def test_signing_out_ends_one_session_or_all(world: World) -> None:
+    account = await world.account()
+    await world.member(account, ANN)
+    await world.member(account, "bob@example.com")
+    cookies = [await world.services.sessions.sign_in(ANN, PASSWORD, address=ADDRESS) for _ in range(3)]
+    other = await world.services.sessions.sign_in("bob@example.com", PASSWORD, address=ADDRESS)
+    operators = [await world.services.sessions.sign_in_operator(world.operator_key, address=ADDRESS) for _ in range(2)]
+
+    await world.services.sessions.sign_out(await world.visitor(cookies[0]))
+    assert [await world.services.sessions.visitor(each) is None for each in cookies] == [True, False, False]
+    await world.services.sessions.sign_out_everywhere(await world.visitor(cookies[1]))
+    assert [await world.services.sessions.visitor(each) for each in cookies] == [None] * 3
+    await world.visitor(other)
+    await world.services.sessions.sign_out_everywhere(await world.visitor(operators[0]))
+    assert [await world.services.sessions.visitor(each) for each in operators] == [None] * 2
+    await world.visitor(other)
+
+
+async def test_what_changes_of_a_member_counts_for_the_next_request(world: World) -> None:
+    one, two = await world.account("one"), await world.account("two")
+    await world.member(one, ANN, Role.OWNER)
+    await world.member(two, ANN)
+    cookie = await world.services.sessions.sign_in(ANN, PASSWORD, address=ADDRESS)
+
+    def demote(connection: object) -> None:
+        member = members.find(connection, world.seq(one), ANN)
+        assert member is not None
+        members.set_role(connection, member, Role.MEMBER)
+
+    await world.database.write(demote)
+    with pytest.raises(Forbidden):
+        (await world.visitor(cookie)).caller(one, None).require_right(Right.KEYS_MANAGE)
+    await world.services.accounts.delete(world.operator, one)
+    assert [each.account.name for each in (await world.visitor(cookie)).memberships] == ["two"]
+    await world.services.accounts.delete(world.operator, two)
+    assert await world.services.sessions.visitor(cookie) is None
+    assert await world.database.read(lambda c: people.find(c, ANN)) is None
+
+
+async def test_an_operator_signs_in_with_an_operators_key_and_sees_every_account(world: World) -> None:
+    account = await world.account()
+    cookie = await world.services.sessions.sign_in_operator(f" {world.operator_key}\n", address=ADDRESS)
+    visitor = await world.visitor(cookie)
+
+    assert (visitor.person, visitor.memberships, visitor.name) == (None, (), "operator")
+    assert visitor.operator(ADDRESS).spans_accounts
+    caller = visitor.caller(account, ADDRESS)
+    assert caller.account_seq == world.seq(account)
+    caller.require_operator()
+    caller.require(Scope.EVENTS_WRITE)
+    caller.require_right(Right.MEMBERS_MANAGE)
+    assert caller.actor == replace(world.operator.actor, address=ADDRESS)
+    with pytest.raises(NotFound):
+        visitor.caller("acc_" + "0" * 32, ADDRESS)
+    last = (await world.audited())[-1]
+    assert (last.action, last.account_seq, last.details) == ("operator.signed_in", None, {"by": "key"})
+
+
+async def test_no_other_key_signs_an_operator_in(world: World) -> None:
+    _, key = await world.services.keys.create(world.operator, await world.account(), KeyDraft(name="k"))
+    for text in (key or "", "", "op_", world.operator_key[:-1], "\ud800", "x" * 10_000):
+        with pytest.raises(Unauthorized):
+            await world.services.sessions.sign_in_operator(text, address=ADDRESS)
+
+
+async def test_the_end_of_an_operators_key_ends_the_sessions_behind_it(world: World) -> None:
+    cookie = await world.services.sessions.sign_in_operator(world.operator_key, address=ADDRESS)
+    link = await world.services.portal_links.create_for_operator(world.operator)
+    world.directory.drop_key(key_digest(world.operator_key))
+
+    assert await world.services.sessions.visitor(cookie) is None
+    with pytest.raises(NotFound):
+        await world.services.sessions.enter(link.url.rpartition("/")[2], address=ADDRESS)
+
+
+async def test_secrets_want_a_password_that_was_just_given(world: World) -> None:
+    account = await world.account()
+    await world.member(account, ANN, Role.OWNER)
+    cookie = await world.services.sessions.sign_in(ANN, PASSWORD, address=ADDRESS)
+    (await world.visitor(cookie)).caller(account, None).require_confirmed(world.clock.now)
+    world.clock.now += 10 * MINUTE
+    visitor = await world.visitor(cookie)
+    assert not visitor.is_confirmed(world.clock.now)
+    with pytest.raises(ConfirmationRequired):
+        await world.services.secrets.reveal(visitor.caller(account, None), "ep_" + "0" * 32)
+
+    with pytest.raises(Unauthorized):
+        await world.services.sessions.confirm(visitor, "wrong", address=ADDRESS)
+    assert not (await world.visitor(cookie)).is_confirmed(world.clock.now)
+    await world.services.sessions.confirm(visitor, PASSWORD, address=ADDRESS)
+    confirmed = await world.visitor(cookie)
+    assert confirmed.is_confirmed(world.clock.now)
+    with pytest.raises(NotFound):
+        await world.services.secrets.reveal(confirmed.caller(account, None), "ep_" + "0" * 32)
+
+
+async def test_guessing_where_a_password_is_asked_again_is_limited_as_signing_in_is(world: World) -> None:
+    await world.member(await world.account(), ANN)
+    visitor = await world.sign_in(ANN)
+    for _ in range(5):
+        with pytest.raises(Unauthorized):
+            await world.services.sessions.confirm(visitor, "wrong", address=ADDRESS)
+    with pytest.raises(RateLimited):
+        await world.services.sessions.confirm(visitor, PASSWORD, address=ADDRESS)
+
+
+async def test_an_operator_confirms_with_the_operators_key(world: World) -> None:
+    cookie = await world.services.sessions.sign_in_operator(world.operator_key, address=ADDRESS)
+    world.clock.now += HOUR
+    visitor = await world.visitor(cookie)
+    assert visitor.has_password
+    with pytest.raises(Unauthorized):
+        await world.services.sessions.confirm(visitor, PASSWORD, address=ADDRESS)
+    await world.services.sessions.confirm(visitor, world.operator_key, address=ADDRESS)
+    (await world.visitor(cookie)).operator(None).require_confirmed(world.clock.now)
+
+
+async def test_a_key_is_asked_for_no_password(world: World) -> None:
+    world.operator.require_confirmed(world.clock.now)
+
+
+async def test_whoever_is_signed_in_makes_no_listen_session(world: World) -> None:
+    account = await world.account()
+    await world.member(account, ANN, Role.OWNER)
+    caller = (await world.sign_in(ANN)).caller(account, None)
+    with pytest.raises(Forbidden, match="uplift listen"):
+        await world.services.listening.create(caller, ListenDraft())
+
+
+async def test_managing_accounts_stays_with_operators(world: World) -> None:
+    account = await world.account()
+    await world.member(account, ANN, Role.OWNER)
+    caller = (await world.sign_in(ANN)).caller(account, None)
+    with pytest.raises(Forbidden, match="Only operators"):
+        await world.services.accounts.create(caller, AccountDraft(name="x"))

@@ -1,0 +1,132 @@
+"""The services over a database of their own, with a clock that tests move."""
+
+from pathlib import Path
+from typing import Any, cast
+
+from tests.delivery.world import VirtualClock
+
+from uplift_server.core import ids
+from uplift_server.core.addresses import AddressPolicy
+from uplift_server.core.audit import AuditEntry
+from uplift_server.core.cursors import Cursors
+from uplift_server.core.rights import Role
+from uplift_server.delivery.directory import Directory
+from uplift_server.delivery.relay import Relay
+from uplift_server.service.accounts import AccountDraft
+from uplift_server.service.authentication import digest_of
+from uplift_server.service.engine_link import EngineLink
+from uplift_server.service.entrance import Entrance
+from uplift_server.service.means import Means
+from uplift_server.service.passwords import Passwords
+from uplift_server.service.portal_links import LinkDraft
+from uplift_server.service.principals import Caller
+from uplift_server.service.services import Services
+from uplift_server.service.sessions import Visitor
+from uplift_server.store import audit, members, people
+from uplift_server.store.audit import AuditFilter
+from uplift_server.store.records import Member
+from uplift_server.store.sealing import Sealer
+from uplift_server.store.sqlite import SqliteDatabase
+
+URL = "https://hooks.example.com"
+ADDRESS = "192.0.2.9"
+PASSWORD = "correct horse battery"
+
+
+class _Engine:
+    """Is told what becomes of accounts and endpoints, and does nothing."""
+
+    def __init__(self, relay: Relay) -> None:
+        self.relay = relay
+
+    def forget(self, endpoint_seq: int) -> None:
+        """An endpoint is gone."""
+
+
+class World:
+    """The services of a server, and what tests do with them again and again."""
+
+    def __init__(self, database: SqliteDatabase, path: Path) -> None:
+        self.database, self.path, self.clock = database, path, VirtualClock()
+        clock = self.clock
+        self.passwords = Passwords()
+        self.sealer = Sealer(bytes(32))
+        self.directory = Directory(self.sealer, "test")
+        engine = _Engine(Relay(database, self.directory, clock))
+        self.means = Means(database, self.directory, clock, cast(EngineLink, engine), Cursors(bytes(32)))
+        self.services = self.build(mails=True)
+        self.operator_key = ""
+
+    def build(self, *, mails: bool) -> Services:
+        """The services, of a server that mails or does not."""
+        return Services.build(
+            self.means,
+            sealer=self.sealer,
+            policy=AddressPolicy(allow_private_networks=False),
+            resolve=_nowhere,
+            source_ips=[],
+            listen_key=bytes(32),
+            entrance=Entrance(b"e" * 32, URL, mails=mails),
+        )
+
+    @property
+    def operator(self) -> Caller:
+        """An operator's key, for no account."""
+        return self.services.authenticator.caller(f"Bearer {self.operator_key}".encode(), None, ADDRESS)
+
+    async def account(self, name: str = "Riverside") -> str:
+        """A new account's id."""
+        made, _ = await self.services.accounts.create(self.operator, AccountDraft(name=name))
+        return ids.prefixed(ids.ACCOUNT, made.id)
+
+    def seq(self, account: str) -> int:
+        """An account's number."""
+        return self.directory.accounts_by_id[ids.parse_prefixed(ids.ACCOUNT, account) or b""].seq
+
+    async def member(self, account: str, email: str, role: Role = Role.MEMBER, password: str | None = PASSWORD) -> str:
+        """A member with a password, made in the store; the public id."""
+        seq, now = self.seq(account), self.means.now()
+        hashed = None if password is None else await self.passwords.hash(password)
+        person_id, member_id = self.means.new_id(), self.means.new_id()
+
+        def make(connection: Any) -> Member:
+            person = people.find(connection, email) or people.create(
+                connection, person_id=person_id, email=email, name=email, password_hash=hashed, proved=True, now=now
+            )
+            return members.add(connection, member_id=member_id, account_seq=seq, person=person, role=role, now=now)
+
+        return ids.prefixed(ids.MEMBER, (await self.database.write(make)).id)
+
+    async def sign_in(self, email: str, password: str = PASSWORD) -> Visitor:
+        """Somebody who is signed in now."""
+        return await self.visitor(await self.services.sessions.sign_in(email, password, address=ADDRESS))
+
+    async def visitor(self, cookie: str) -> Visitor:
+        """Whoever is signed in with a cookie."""
+        found = await self.services.sessions.visitor(cookie)
+        assert found is not None
+        return found
+
+    async def portal(self, account: str, **draft: str) -> str:
+        """The token of a new portal link."""
+        link = await self.services.portal_links.create(self.operator, account, LinkDraft(**draft))
+        return link.url.removeprefix(f"{URL}/enter/")
+
+    async def audited(self, account: str | None = None) -> list[AuditEntry]:
+        """The audit log, oldest first."""
+        seq = None if account is None else self.seq(account)
+        found = await self.database.read(lambda c: audit.page(c, seq, AuditFilter(), limit=100))
+        return found.items[::-1]
+
+    async def contents(self) -> bytes:
+        """All the bytes of the database."""
+        return b"".join(path.read_bytes() for path in self.path.parent.glob("uplift.db*"))
+
+
+async def _nowhere(_host: str) -> list[str]:
+    return []
+
+
+def key_digest(key: str) -> bytes:
+    """What is kept of a key."""
+    return digest_of(key.encode())
