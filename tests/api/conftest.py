@@ -335,6 +335,9 @@ class RecordingEngine:
     def mass_failure(self) -> MassFailure | None:
         return self.mass
 
+    def warn_at(self, endpoint_seq: int) -> int | None:
+        return None
+
 
 async def _serve(
     directory: Path, answer_seconds_max: float, ready: list[Any], started: threading.Event, stop: threading.Event

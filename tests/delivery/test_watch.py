@@ -44,10 +44,12 @@ async def test_failing_from_day_0_is_warned_on_day_3_and_disabled_on_day_5_with_
         await world.run_for(3 * DAY - SECOND)
         assert await kinds(world) == []
         assert owner.endpoint.health.status == "failing"
+        assert world.engine.warn_at(owner.endpoint.seq) == START + 3 * DAY
         assert world.engine.disable_at(owner.endpoint.seq) == START + 5 * DAY
         await world.run_for(SECOND + SLACK)
         assert await kinds(world) == WARNED
         assert owner.endpoint.health.status == "warned"
+        assert world.engine.warn_at(owner.endpoint.seq) is None
         (_, _, facts), _ = await owed(world)
         warned_at = owner.endpoint.health.warned_at
         assert warned_at is not None

@@ -19,9 +19,10 @@ def note(
     account_seq: int | None = 1,
     actor: Actor = KEY,
     action: str = "endpoint.changed",
+    subject: str = "ep_1",
 ) -> None:
     """One entry."""
-    audit.add(connection, AuditEntry(account_seq, at, actor, action, f"at {at}", {"n": at}))
+    audit.add(connection, AuditEntry(account_seq, at, actor, action, subject, {"n": at}))
 
 
 def found(connection: sa.Connection, wanted: AuditFilter, account_seq: int | None = 1) -> list[int]:
@@ -95,3 +96,12 @@ def test_a_page_ends_early_where_few_entries_are_wanted_and_nothing_is_missed(
     assert (first.items, first.next_key is None) == ([], False)
     assert found(connection, AuditFilter(action="endpoint.deleted")) == [6, 1]
     assert found(connection, AuditFilter()) == list(range(12, 0, -1))
+
+
+def test_what_was_done_to_one_thing_is_found_by_its_id(connection: sa.Connection) -> None:
+    for at in range(1, 7):
+        note(connection, at, subject="ep_2" if at in (2, 5) else "ep_1")
+
+    assert found(connection, AuditFilter(subject="ep_2")) == [5, 2]
+    assert found(connection, AuditFilter(subject="ep_2"), account_seq=2) == []
+    assert found(connection, AuditFilter(subject="ep_")) == []

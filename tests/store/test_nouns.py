@@ -21,7 +21,7 @@ from uplift_server.store import (
 )
 from uplift_server.store.errors import Conflict
 from uplift_server.store.notices import NoticeResult
-from uplift_server.store.records import DeliveryFilter, EventFilter
+from uplift_server.store.records import DeliveryFilter, EndpointFilter, EventFilter
 
 BODY = b'{"id":"x","object":"event","type":"t","api_version":"1","created":1,"data":{}}'
 
@@ -150,7 +150,7 @@ def test_keys_and_endpoints_stay_within_their_account(connection: sa.Connection)
     assert endpoints.get(connection, two.seq, endpoint.id) is None
     assert endpoints.update(connection, two.seq, endpoint.id, lambda e: replace(e, url="x")) is None
     assert endpoints.delete(connection, two.seq, endpoint.id, now=2) is None
-    assert endpoints.page(connection, two.seq, limit=5).items == []
+    assert endpoints.page(connection, two.seq, EndpointFilter(), limit=5).items == []
     assert endpoints.get(connection, one.seq, endpoint.id) == endpoints.get(connection, None, endpoint.id) == endpoint
     assert keys.revoke(connection, one.seq, key.id, now=2) == key
     assert keys.revoke(connection, one.seq, key.id, now=2) is None

@@ -39,7 +39,7 @@ from uplift_server.store import (
 )
 from uplift_server.store.audit import AuditFilter
 from uplift_server.store.hot_records import Ahead, ReplayLease
-from uplift_server.store.records import DeliveryFilter, EventFilter
+from uplift_server.store.records import DeliveryFilter, EndpointFilter, EventFilter
 from uplift_server.store.replays import Choice
 from uplift_server.store.sqlite import replaying
 from uplift_server.store.sqlite.connection import bound
@@ -66,8 +66,8 @@ LIST_VERBS: dict[str, Verb] = {
     "session": lambda c: sessions.get(c, b"x"),
     "link": lambda c: sessions.get_link(c, b"x"),
     "event type": lambda c: event_types.get(c, "x"),
-    "endpoints": lambda c: endpoints.page(c, 1, limit=50, before=(9,)),
-    "endpoints of all": lambda c: endpoints.page(c, None, limit=50, before=(9,)),
+    "endpoints": lambda c: endpoints.page(c, 1, EndpointFilter(), limit=50, before=(9,)),
+    "endpoints of all": lambda c: endpoints.page(c, None, EndpointFilter(text="a"), limit=50, before=(9,)),
     "endpoint": lambda c: endpoints.get(c, 1, b"x"),
     "events": lambda c: events.page(c, 1, EventFilter(), limit=50, before=(9,)),
     "events of a type": lambda c: events.page(c, 1, EventFilter(1, **SPAN), limit=50, before=(9,)),

@@ -138,16 +138,18 @@ class AuditLog(Noun[Way]):
         *,
         actor: str | None = None,
         action: str | None = None,
+        subject: str | None = None,
         created_after: Instant | None = None,
         created_before: Instant | None = None,
         limit: int | None = None,
         cursor: str | None = None,
     ) -> Call[Page]:
-        """One page, newest first; only what an `actor` did, or one `action` such as `endpoint.changed`."""
+        """One page, newest first; only one `actor`, one `action` such as `endpoint.changed`, or one `subject`."""
         return get_page(
             "/v1/audit-log",
             actor=actor,
             action=action,
+            subject=subject,
             created_after=created_after,
             created_before=created_before,
             limit=limit,

@@ -278,5 +278,6 @@ class AuditAsked(Paging):
         default=None, description="Only what this one did: an id, or `system`, `operator`, `key`, `member`."
     )
     action: str | None = Field(default=None, description="Only this action, such as `endpoint.changed`.")
+    subject: str | None = Field(default=None, description="Only what was done to this: an id, or an event type's name.")
     created_after: Instant | None = Field(default=None, description="Only what was done after this instant.")
     created_before: Instant | None = Field(default=None, description="Only what was done before this instant.")

@@ -52,6 +52,9 @@ def audit_log(
         str | None, typer.Option("--actor", help="An id, or one of system, operator, key, member.")
     ] = None,
     action: Annotated[str | None, typer.Option("--action", help="Such as endpoint.changed.")] = None,
+    subject: Annotated[
+        str | None, typer.Option("--subject", help="Only what was done to this: an id, or an event type.")
+    ] = None,
     after: Annotated[
         str | None, typer.Option("--after", metavar="INSTANT", help="Only what was done after it.")
     ] = None,
@@ -65,7 +68,7 @@ def audit_log(
     if action is not None and action not in ACTIONS:
         known = ", ".join(ACTIONS)
         raise CliError(f"{action!r} is no action of the audit log", f"choose one of {known}", ExitCode.USAGE)
-    filters = {"actor": actor, "action": action, "created_after": after, "created_before": before}
+    filters = {"actor": actor, "action": action, "subject": subject, "created_after": after, "created_before": before}
     with reach(session.config()) as client, options(**_NAMES):
         owner = None if account is None else lookup.account(client, account)["id"]
         found = client.items("/v1/audit-log", limit=limit, account=owner, **filters)

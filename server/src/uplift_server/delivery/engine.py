@@ -265,6 +265,10 @@ class Engine:
         """The mass failure that goes on, while nobody is warned or disabled."""
         return self._watch.mass_failure
 
+    def warn_at(self, endpoint_seq: int) -> int | None:
+        """When the contacts of an endpoint that fails will be told unless it succeeds before (Unix ms)."""
+        return self._watch.warn_at(endpoint_seq)
+
     def begin_test(self, endpoint_seq: int) -> Busy | None:
         """Take a slot for a test of an endpoint, to be sent or abandoned; why there is none."""
         return self._trials.begin(endpoint_seq)

@@ -98,6 +98,13 @@ class Watch:
         """The mass failure that is under way."""
         return self._mass.present
 
+    def warn_at(self, endpoint_seq: int) -> int | None:
+        """When the contacts of an endpoint that fails are told (Unix ms); None while that cannot be said."""
+        endpoint = self._directory.endpoints.get(endpoint_seq)
+        if endpoint is None or not endpoint.takes_deliveries or self._mass.present is not None:
+            return None
+        return endpoint.health.warn_at(self._rule)
+
     async def run(self, stopping: asyncio.Event) -> None:
         """Watch until stopped; whoever stops it cancels the wait."""
         await self._clock.wait(stopping, BEGIN_AFTER_MS)

@@ -24,9 +24,10 @@ from uplift_server.store import audit, endpoints, health, idempotency, waiting
 from uplift_server.store.contract import Transaction
 from uplift_server.store.errors import Conflict
 from uplift_server.store.hot_records import NewEvent
-from uplift_server.store.records import Attempt, Endpoint, EndpointState, Page
+from uplift_server.store.records import Attempt, Endpoint, EndpointFilter, EndpointState, Page
 from uplift_server.store.sealing import Sealer
 
+ALL: Final = EndpointFilter()
 _WHAT: Final = "endpoint"
 _TOLD: Final = ("url", "description", "event_types", "rate_limit_per_second", "max_in_flight")
 """The fields whose values the audit log may tell; those of headers may be secrets."""
@@ -77,6 +78,8 @@ class Shown:
     """While its breaker is open (Unix ms)."""
     disable_at: int | None = None
     """While it fails: when it will be disabled (Unix ms)."""
+    warn_at: int | None = None
+    """While it fails, and its account's contacts were not told yet: when they will be (Unix ms)."""
     secret: str | None = field(default=None, repr=False)
     """Only in the answer to its creation."""
     repeated: bool = False
@@ -100,12 +103,19 @@ class Endpoints:
         refuse([*problems, *await self._problems(draft), *check_repeat(repeat)])
         return await self._means.carry_out(self._create(caller, account_seq, draft, repeat))
 
-    async def page(self, caller: Caller, listing: Listing, *, problems: Sequence[Problem] = ()) -> Page[Shown]:
+    async def page(
+        self,
+        caller: Caller,
+        listing: Listing,
+        wanted: EndpointFilter = ALL,
+        *,
+        problems: Sequence[Problem] = (),
+    ) -> Page[Shown]:
         """The account's endpoints, newest first."""
         caller.require(Scope.ENDPOINTS_READ)
         before = self._means.place(listing, 1, problems)
         found = await self._means.database.read(
-            lambda c: endpoints.page(c, caller.account_seq, limit=listing.limit, before=before)
+            lambda c: endpoints.page(c, caller.account_seq, wanted, limit=listing.limit, before=before)
         )
         return Page(await self._all_shown(found.items), found.next_key)
 
@@ -181,6 +191,7 @@ class Endpoints:
                 held.get(endpoint.seq, 0),
                 self._means.engine.next_probe_at(endpoint.seq),
                 self._means.engine.disable_at(endpoint.seq),
+                self._means.engine.warn_at(endpoint.seq),
             )
             for endpoint in found
         ]

@@ -77,3 +77,6 @@ class EngineLink(Protocol):
 
     def mass_failure(self) -> MassFailure | None:
         """The mass failure that goes on, while nobody is warned or disabled."""
+
+    def warn_at(self, endpoint_seq: int) -> int | None:
+        """When the contacts of an endpoint that fails will be told unless it succeeds before (Unix ms)."""

@@ -28,6 +28,8 @@ class AuditFilter:
     action: str | None = None
     created_after: int | None = None
     created_before: int | None = None
+    subject: str | None = None
+    """The id or the name of what it was done to."""
 
 
 def add(connection: Connection, entry: AuditEntry) -> None:
@@ -106,7 +108,8 @@ def _bounds(connection: Connection, wanted: AuditFilter) -> tuple[int, int]:
 
 
 def _window_low(connection: Connection, own: list[sa.ColumnElement[bool]], low: int, high: int) -> int:
-    """The number of the entry at which a page ends at the latest: no index leads to an actor's, or to an action's."""
+    """The number of the entry at which a page ends at the latest: no index leads to those of an actor, an action
+    or a subject."""
     query = (
         sa.select(audit_log.c.seq)
         .where(audit_log.c.seq.between(low, high), *own)
@@ -127,6 +130,8 @@ def _others(wanted: AuditFilter) -> list[sa.ColumnElement[bool]]:
         conditions.append(audit_log.c.actor_id == wanted.actor)
     if wanted.action is not None:
         conditions.append(audit_log.c.action == wanted.action)
+    if wanted.subject is not None:
+        conditions.append(audit_log.c.subject == wanted.subject)
     if wanted.created_after is not None:
         conditions.append(audit_log.c.at > wanted.created_after)
     if wanted.created_before is not None:

@@ -14,7 +14,7 @@ from uplift_server.core.secrets import SecretPair
 from uplift_server.store import accounts
 from uplift_server.store.errors import Conflict
 from uplift_server.store.pages import page_of
-from uplift_server.store.records import DisabledReason, Endpoint, EndpointState, HeldAction, Page
+from uplift_server.store.records import DisabledReason, Endpoint, EndpointFilter, EndpointState, HeldAction, Page
 from uplift_server.store.schema import endpoints, events
 from uplift_server.store.sealing import ERASED
 
@@ -74,15 +74,39 @@ def get(connection: Connection, account_seq: int | None, endpoint_id: bytes) -> 
 
 
 def page(
-    connection: Connection, account_seq: int | None, *, limit: int, before: tuple[int, ...] | None = None
+    connection: Connection,
+    account_seq: int | None,
+    wanted: EndpointFilter,
+    *,
+    limit: int,
+    before: tuple[int, ...] | None = None,
 ) -> Page[Endpoint]:
     """The account's endpoints (without an account: everybody's), newest first."""
-    query = sa.select(endpoints).where(_LIVE).order_by(endpoints.c.seq.desc()).limit(limit + 1)
+    query = sa.select(endpoints).where(_LIVE, *_fitting(wanted)).order_by(endpoints.c.seq.desc()).limit(limit + 1)
     if account_seq is not None:
         query = query.where(endpoints.c.account_seq == account_seq)
     if before is not None:
         query = query.where(endpoints.c.seq < before[0])
     return page_of([_endpoint(row) for row in connection.execute(query)], limit, lambda endpoint: (endpoint.seq,))
+
+
+def _fitting(wanted: EndpointFilter) -> list[sa.ColumnElement[bool]]:
+    """The conditions that are checked row by row: an account has few endpoints."""
+    conditions = []
+    if wanted.state is not None:
+        conditions.append(endpoints.c.state == int(wanted.state))
+    if wanted.failing:
+        conditions.append(endpoints.c.failing_since.is_not(None))
+    if wanted.text is not None:
+        conditions.append(
+            sa.or_(
+                *(
+                    sa.func.lower(column).contains(wanted.text.lower(), autoescape=True)
+                    for column in (endpoints.c.url, endpoints.c.description)
+                )
+            )
+        )
+    return conditions
 
 
 def live(connection: Connection, *, after: int = 0, limit: int = 1000) -> list[Endpoint]:

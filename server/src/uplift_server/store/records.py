@@ -285,6 +285,17 @@ class Attempt:
 
 
 @dataclass(frozen=True, slots=True)
+class EndpointFilter:
+    """Which endpoints a list shows."""
+
+    state: EndpointState | None = None
+    failing: bool = False
+    """Whether only those that failed at their last attempt."""
+    text: str | None = None
+    """What stands in its URL or its description, in letters of any case."""
+
+
+@dataclass(frozen=True, slots=True)
 class EventFilter:
     """Which events a list shows. Instants are exclusive, in Unix ms."""
 

@@ -19,6 +19,6 @@ async def list_audit_log(
 ) -> Listed[AuditEntryView]:
     """Scope `endpoints:read`; who did what, when and from where, newest first."""
     values: AuditAsked = asked.values
-    wanted = AuditFilter(values.actor, values.action, values.created_after, values.created_before)
+    wanted = AuditFilter(values.actor, values.action, values.created_after, values.created_before, values.subject)
     page = await services.audit_log.page(caller, wanted, values.listing(), problems=asked.problems)
     return listed(page, lambda entry: audit_view(entry, spans=caller.spans_accounts), services.means.cursors)

@@ -1,0 +1,76 @@
+"""Which endpoints a list shows: by state, by whether they fail, by what stands in them."""
+
+import pytest
+import sqlalchemy as sa
+
+from uplift_server.store import accounts, endpoints
+from uplift_server.store.records import EndpointFilter, EndpointState
+from uplift_server.store.schema import endpoints as table
+
+URLS = ("https://a.example.com/Hooks", "https://b.example.com/100%_done", "https://c.example.org/x")
+
+
+@pytest.fixture
+def account_seq(connection: sa.Connection) -> int:
+    """An account with an endpoint for each of URLS, the last one described, and one that was deleted."""
+    seq = accounts.create(connection, account_id=b"a" * 16, name="a", contact_emails=(), now=1).seq
+    for number, url in enumerate((*URLS, "https://gone.example.com/")):
+        endpoints.create(
+            connection,
+            endpoint_id=bytes([number]) * 16,
+            account_seq=seq,
+            url=url,
+            description="Ana's laptop" if number == 2 else "",
+            event_types=(),
+            secret=b"sealed",
+            headers=None,
+            rate_limit_per_second=None,
+            max_in_flight=None,
+            now=1,
+        )
+    endpoints.delete(connection, seq, bytes([3]) * 16, now=2)
+    return seq
+
+
+def numbers(connection: sa.Connection, account_seq: int | None, wanted: EndpointFilter) -> list[int]:
+    """Which of URLS are found, page after page."""
+    found: list[int] = []
+    before: tuple[int, ...] | None = None
+    while True:
+        page = endpoints.page(connection, account_seq, wanted, limit=1, before=before)
+        found += [URLS.index(each.url) for each in page.items]
+        before = page.next_key
+        if before is None:
+            return found
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("example", [2, 1, 0]),
+        ("HOOKS", [0]),
+        ("100%", [1]),
+        ("%", [1]),
+        ("_", [1]),
+        ("laptop", [2]),
+        ("gone", []),
+        ("\\", []),
+    ],
+)
+def test_a_text_is_looked_for_as_it_stands(
+    connection: sa.Connection, account_seq: int, text: str, expected: list[int]
+) -> None:
+    assert numbers(connection, account_seq, EndpointFilter(text=text)) == expected
+    assert numbers(connection, None, EndpointFilter(text=text)) == expected
+    assert numbers(connection, account_seq + 1, EndpointFilter(text=text)) == []
+
+
+def test_states_and_failing_ones_are_found(connection: sa.Connection, account_seq: int) -> None:
+    endpoints.switch_off(connection, 2, EndpointState.PAUSED, None, now=5)
+    connection.execute(sa.update(table).where(table.c.seq == 3).values(failing_since=4))
+
+    assert numbers(connection, account_seq, EndpointFilter(EndpointState.ENABLED)) == [2, 0]
+    assert numbers(connection, account_seq, EndpointFilter(EndpointState.PAUSED)) == [1]
+    assert numbers(connection, account_seq, EndpointFilter(EndpointState.DISABLED)) == []
+    assert numbers(connection, account_seq, EndpointFilter(EndpointState.ENABLED, failing=True)) == [2]
+    assert numbers(connection, account_seq, EndpointFilter(EndpointState.PAUSED, failing=True)) == []
