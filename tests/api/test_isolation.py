@@ -65,7 +65,7 @@ OPERATORS = {
 }
 PUBLIC = {
     ("GET", path)
-    for path in ("/v1/source-ips", "/healthz", "/readyz", "/docs", "/docs/{document}", "/", "/endpoints/{endpoint}")
+    for path in ("/v1/source-ips", "/healthz", "/readyz", "/docs", "/docs/{document}", "/endpoints/{endpoint}")
 }
 ELSEWHERE = {("POST", "/v1/events"), ("POST", "/v1/events/batch")}
 """Served by the callable in front, which has tests of its own."""

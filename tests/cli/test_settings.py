@@ -154,6 +154,9 @@ def test_values_that_are_right(environ: dict[str, str], attribute: str, value: o
         ("UPLIFT_EGRESS_PROXY", "socks5://proxy:1080"),
         ("UPLIFT_EGRESS_CA_FILE", "/no/such/file.pem"),
         ("UPLIFT_RETENTION", "30s"),
+        ("UPLIFT_DASHBOARD_FRAME_ANCESTORS", "app.example.com"),
+        ("UPLIFT_DASHBOARD_FRAME_ANCESTORS", "https://app.example.com; script-src *"),
+        ("UPLIFT_DASHBOARD_FRAME_ANCESTORS", "*"),
         ("UPLIFT_LOG_FORMAT", "xml"),
     ],
 )
@@ -279,3 +282,9 @@ def test_the_password_of_the_mail_server_is_shown_to_nobody() -> None:
     config = load({"UPLIFT_SMTP_URL": "smtp://u:geheim@localhost", "UPLIFT_MAIL_FROM": "a@b.example"})
     assert "geheim" not in repr(config)
     assert not any("geheim" in each.value for each in describe(config))
+
+
+def test_several_sites_may_frame_the_dashboard() -> None:
+    found = load({"UPLIFT_DASHBOARD_FRAME_ANCESTORS": " https://a.example  https://*.b.example:8443 "})
+    assert found.dashboard_frame_ancestors == "https://a.example https://*.b.example:8443"
+    assert load({}).dashboard_frame_ancestors is None

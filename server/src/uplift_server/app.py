@@ -25,6 +25,7 @@ from uplift_server.core.cursors import Cursors
 from uplift_server.core.health import HealthRule
 from uplift_server.core.mailing import parse_mailbox
 from uplift_server.core.schedule import RetrySchedule
+from uplift_server.dashboard import gate
 from uplift_server.delivery.clock import SystemClock
 from uplift_server.delivery.directory import Directory
 from uplift_server.delivery.engine import Engine, EngineSettings
@@ -85,6 +86,7 @@ class Application:
         self._engine: Engine
         self._outbox: Outbox | None = None
         self._means: Means
+        self._gate: gate.Gate
         self._server: _Server
         self._serving: asyncio.Task[None] | None = None
         self._attempt_log: AttemptLog
@@ -136,6 +138,7 @@ class Application:
     async def stop(self) -> None:
         """Drain: accept nothing more, finish or give back what is in flight, close the database. Within 20 s."""
         self._engine.acceptor.close()
+        self._gate.close()
         self._server.should_exit = True
         if self._serving is not None:
             # The last answers go out while attempts in flight finish.
@@ -223,9 +226,11 @@ class Application:
             ),
         )
         ingest = Ingest(directory, self._engine.acceptor, self._clock)
+        api = create_api(services)
+        self._gate = gate.Gate(api, lambda: self._dashboard(services, api))
         self._server = _Server(
             uvicorn.Config(
-                IngestRoutes(create_api(services), services.authenticator, ingest),
+                IngestRoutes(self._gate, services.authenticator, ingest),
                 http=CorkedProtocol,
                 ws=cast(Any, websockets.websocket_protocol),
                 ws_max_size=websockets.MESSAGE_BYTES_MAX,
@@ -241,6 +246,19 @@ class Application:
                 timeout_keep_alive=KEEP_ALIVE_SECONDS,
                 timeout_graceful_shutdown=REQUESTS_FINISH_SECONDS,
             )
+        )
+
+    def _dashboard(self, services: Services, api: gate.App) -> gate.Pages:
+        """The pages; loading what makes them takes a moment."""
+        from uplift_server.dashboard.app import create_dashboard  # noqa: PLC0415
+
+        return create_dashboard(
+            services,
+            key=derived_key(parse_key(secret_key(self._config)), "dashboard"),
+            public_url=self._public_url(),
+            frame_ancestors=self._config.dashboard_frame_ancestors,
+            sends_mail=self._config.sends_mail,
+            api=api,
         )
 
     def _start_outbox(self, undo: contextlib.AsyncExitStack) -> None:

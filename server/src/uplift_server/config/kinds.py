@@ -5,6 +5,7 @@ Each is as strict as it can be without asking the world outside; what only a try
 
 import base64
 import binascii
+import re
 from collections.abc import Callable
 from ipaddress import ip_address
 from pathlib import Path
@@ -19,6 +20,7 @@ from uplift_server.core.source_addresses import SourceAddress
 DELAYS_MAX: Final = 100
 SQLITE: Final = "sqlite:///"
 
+_ORIGIN: Final = re.compile(r"https?://(\*\.)?[A-Za-z0-9.-]+(:[0-9]{1,5})?")
 SEALING_KEY_BYTES: Final = 32
 _MAKE_KEY: Final = "make one with: head -c 32 /dev/urandom | base64"
 
@@ -30,6 +32,17 @@ class WrongValue(ValueError):
         super().__init__(reason)
         self.reason = reason
         self.remedy = remedy
+
+
+def frame_ancestors(text: str) -> str:
+    """Origins with spaces between, as Content-Security-Policy reads them; `*.` stands for every name below a host."""
+    origins = text.split()
+    if not origins or not all(_ORIGIN.fullmatch(each) for each in origins):
+        raise WrongValue(
+            "does not name origins",
+            "write such as https://app.example.com or https://*.example.com, with spaces between",
+        )
+    return " ".join(origins)
 
 
 def duration(low: str, high: str) -> Callable[[str], int]:

@@ -92,6 +92,9 @@ SETTINGS: Final[tuple[Setting, ...]] = (
             "the certificates of authorities to trust", derived="the system's"),
     Setting("UPLIFT_RETENTION", "retention_ms", "1m to 3650d, or 0", kinds.retention, "30d",
             "how long data is kept; 0 for ever"),
+    Setting("UPLIFT_DASHBOARD_FRAME_ANCESTORS", "dashboard_frame_ancestors", "origins", kinds.frame_ancestors, None,
+            "the sites that may show the dashboard in a frame, such as `https://app.example.com`, with spaces between;"
+            " without any none may"),
     Setting("UPLIFT_LOG_FORMAT", "log_format", "console, json or none", kinds.log_format, None,
             "the form of the log lines on standard error; none leaves warnings only",
             derived="console on a terminal, else json"),
@@ -134,6 +137,8 @@ class Config:
     egress_ca_file: str | None
     retention_ms: int
     """0: for ever."""
+    dashboard_frame_ancestors: str | None
+    """As Content-Security-Policy has it: origins with spaces between."""
     log_format: Literal["console", "json", "none"]
     given: Mapping[str, tuple[str, str]] = field(default_factory=dict, repr=False, compare=False)
     """By setting name, where a value that is no default was found, and the text there."""

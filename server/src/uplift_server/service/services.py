@@ -8,6 +8,7 @@ from uplift_server.core.source_addresses import SourceAddress
 from uplift_server.service.accounts import Accounts
 from uplift_server.service.audit import AuditLog
 from uplift_server.service.authentication import Authenticator
+from uplift_server.service.changes import Changes
 from uplift_server.service.deliveries import Deliveries
 from uplift_server.service.endpoint_states import EndpointStates
 from uplift_server.service.endpoints import Endpoints
@@ -60,6 +61,7 @@ class Services:
     notices: Notices
     sessions: Sessions
     portal_links: PortalLinks
+    changes: Changes
     source_ips: Sequence[SourceAddress]
     """The addresses that requests to endpoints come from."""
 
@@ -100,6 +102,7 @@ class Services:
             notices=Notices(means),
             sessions=Sessions(means, entrance, Passwords(), SignInLimits()),
             portal_links=PortalLinks(means, entrance),
+            changes=Changes(means),
             source_ips=[SourceAddress.parse(each) for each in source_ips],
         )
 

@@ -3,7 +3,6 @@
 from fastapi import APIRouter
 from starlette.responses import HTMLResponse, PlainTextResponse
 
-from uplift_server import __version__
 from uplift_server.api.endpoint_page import endpoint_page
 from uplift_server.api.reading import ServicesOf
 from uplift_server.api.routes.documentation import PAGE_POLICY
@@ -22,7 +21,6 @@ PUBLIC = frozenset(
         "/openapi.json",
         "/docs",
         "/docs/{document}",
-        "/",
         "/endpoints/{endpoint}",
     }
 )
@@ -61,13 +59,3 @@ async def get_endpoint_page(endpoint: str) -> HTMLResponse:
     if parse_prefixed(ENDPOINT, endpoint) is None:
         raise not_found("endpoint", endpoint)
     return HTMLResponse(endpoint_page(endpoint), headers={"content-security-policy": PAGE_POLICY})
-
-
-@router.get("/", summary="What runs here", response_class=PlainTextResponse)
-async def get_landing() -> PlainTextResponse:
-    """Public."""
-    return PlainTextResponse(
-        f"Uplift Webhooks {__version__}\n\n"
-        "The guide for integrators and the API reference are at /docs; the API for programs is at /openapi.json.\n"
-        "The addresses that requests come from are at /v1/source-ips.\n"
-    )

@@ -1,0 +1,1 @@
+"""The dashboard: pages for the members of accounts, and the operators' console."""

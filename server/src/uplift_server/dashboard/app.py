@@ -1,0 +1,90 @@
+"""The dashboard as an ASGI application."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from itertools import chain
+from typing import Final
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+
+from uplift_server.dashboard import live
+from uplift_server.dashboard.assets import PATH, asset
+from uplift_server.dashboard.gate import App, Receive, Scope, Send
+from uplift_server.dashboard.pages import sign_in
+from uplift_server.dashboard.routes import Page, refused, route
+from uplift_server.dashboard.security import SESSION_COOKIE, Safety
+from uplift_server.dashboard.visit import Dashboard, Visit
+from uplift_server.service.errors import NotFound
+from uplift_server.service.services import Services
+from uplift_server.store.errors import StoreError
+
+PAGES: Final[Sequence[Page]] = tuple(chain(sign_in.PAGES, live.PAGES))
+"""Every page and every form."""
+ASSET_CACHE: Final = "public, max-age=31536000, immutable"
+
+
+class DashboardApp:
+    """The application. Whoever runs it begins and ends what is behind the services."""
+
+    def __init__(self, dashboard: Dashboard, api: App) -> None:
+        """`api` answers programs that ask for what is not there."""
+        self._dashboard = dashboard
+        self._api = api
+        routes = [Route(f"{PATH}/{{name:path}}", self._serve_asset), *(route(page, dashboard) for page in PAGES)]
+        self._pages = Starlette(routes=routes, exception_handlers={HTTPException: self._refuse_route})
+        self._pages.router.redirect_slashes = False
+        self._pages.router.default = self._not_found
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The ASGI application."""
+        await self._pages(scope, receive, send)
+
+    def close(self) -> None:
+        """End what visitors watch."""
+        self._dashboard.live.close()
+
+    async def _serve_asset(self, request: Request) -> Response:
+        found = asset(request.path_params["name"])
+        if found is None:
+            return PlainTextResponse("There is no such file.", 404)
+        response = Response(found.body, media_type=found.media_type, headers={"cache-control": ASSET_CACHE})
+        self._dashboard.safety.protect(response, cached=True)
+        return response
+
+    async def _not_found(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope)
+        if "text/html" not in request.headers.get("accept", ""):
+            await self._api(scope, receive, send)
+            return
+        response = await self._refusal(request)
+        await response(scope, receive, send)
+
+    async def _refuse_route(self, request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        response = await self._refusal(request)
+        response.status_code = error.status_code
+        return response
+
+    async def _refusal(self, request: Request) -> Response:
+        """That there is no such page, with the menu of whoever is signed in."""
+        visit = Visit(request, self._dashboard)
+        with suppress(StoreError):
+            visit.visitor = await self._dashboard.services.sessions.visitor(request.cookies.get(SESSION_COOKIE))
+        return refused(visit, NotFound("There is no such page. The link may be old, or cut."))
+
+
+def create_dashboard(
+    services: Services,
+    *,
+    key: bytes,
+    public_url: str,
+    frame_ancestors: str | None,
+    sends_mail: bool,
+    api: App,
+) -> DashboardApp:
+    """The dashboard over the services. `key` signs what visitors are given to bring back."""
+    return DashboardApp(Dashboard(services, Safety(key, public_url, frame_ancestors), live.Live(), sends_mail), api)

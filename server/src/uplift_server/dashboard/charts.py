@@ -1,0 +1,154 @@
+"""Charts as SVG, drawn by the server. Colours come from classes, so that they follow light and dark.
+
+Each has its numbers in words beside it: a label for screen readers, and a title on every column.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from markupsafe import Markup, escape
+
+WIDTH: Final = 720
+HEIGHT: Final = 160
+SPARK_WIDTH: Final = 120
+SPARK_HEIGHT: Final = 28
+_GAP: Final = 0.2
+"""Of a column's width."""
+_STEPS: Final = (1, 2, 2.5, 5, 10)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part of a column: what it counts, and the class that colours it."""
+
+    name: str
+    kind: str
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """What happened in one stretch of time."""
+
+    label: str
+    parts: tuple[Part, ...]
+
+    @property
+    def total(self) -> float:
+        """All parts together."""
+        return sum(part.value for part in self.parts)
+
+    @property
+    def title(self) -> str:
+        """In words."""
+        told = ", ".join(f"{part.value:g} {part.name}" for part in self.parts if part.value)
+        return f"{self.label}: {told or 'nothing'}"
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A series of values over the same stretches; None where there is none."""
+
+    name: str
+    kind: str
+    values: tuple[float | None, ...]
+
+
+def columns(given: Sequence[Column], label: str) -> Markup:
+    """Stacked columns, the first part at the bottom."""
+    top = ceiling(max((column.total for column in given), default=0))
+    each = WIDTH / max(len(given), 1)
+    drawn = []
+    for number, column in enumerate(given):
+        drawn.append(f"<g><title>{escape(column.title)}</title>{_target(number * each, each)}")
+        y = float(HEIGHT)
+        for part in column.parts:
+            if part.value > 0:
+                height = max(1.0, part.value / top * HEIGHT)
+                y -= height
+                drawn.append(_rect(number * each + each * _GAP / 2, y, each * (1 - _GAP), height, part.kind))
+        drawn.append("</g>")
+    return _chart("".join(drawn), label, top)
+
+
+def lines(labels: Sequence[str], given: Sequence[Line], label: str, *, limit: float | None = None) -> Markup:
+    """Lines over the same stretches; `limit` is drawn across where it is in sight, or raises the chart to it."""
+    highest = max((value for line in given for value in line.values if value is not None), default=0)
+    top = ceiling(max(highest, limit or 0) if limit is not None and highest * 3 >= limit else highest)
+    each = WIDTH / max(len(labels), 1)
+    drawn = []
+    if limit is not None and limit <= top:
+        drawn.append(f'<line class="limit" x1="0" x2="{WIDTH}" y1="{_y(limit, top)}" y2="{_y(limit, top)}"/>')
+    for line in given:
+        drawn.extend(_stretches(line, each, top))
+    for number, name in enumerate(labels):
+        told = ", ".join(
+            f"{line.name} {line.values[number]:.0f} ms" for line in given if line.values[number] is not None
+        )
+        title = f"{name}: {told or 'nothing'}"
+        drawn.append(f"<g><title>{escape(title)}</title>{_target(number * each, each)}</g>")
+    return _chart("".join(drawn), label, top)
+
+
+def sparkline(given: Sequence[Column], label: str) -> Markup:
+    """Small stacked columns for a row of a table."""
+    top = max((column.total for column in given), default=0) or 1
+    each = SPARK_WIDTH / max(len(given), 1)
+    drawn = []
+    for number, column in enumerate(given):
+        y = float(SPARK_HEIGHT)
+        for part in column.parts:
+            if part.value > 0:
+                height = max(1.0, part.value / top * (SPARK_HEIGHT - 1))
+                y -= height
+                drawn.append(_rect(number * each, y, each * 0.8, height, part.kind))
+    return Markup(  # noqa: S704 - its parts are numbers, our own names, and escaped text
+        f'<svg class="spark" role="img" aria-label="{escape(label)}" viewBox="0 0 {SPARK_WIDTH} {SPARK_HEIGHT}"'
+        f' width="{SPARK_WIDTH}" height="{SPARK_HEIGHT}"><path class="axis" d="M0 {SPARK_HEIGHT - 0.5}H{SPARK_WIDTH}"/>'
+        f"{''.join(drawn)}</svg>"
+    )
+
+
+def ceiling(value: float) -> float:
+    """A round number not below a value, for the top of an axis."""
+    if value <= 1:
+        return 1.0
+    size = 10.0 ** (len(str(int(value))) - 1)
+    return next(size * step for step in _STEPS if size * step >= value)
+
+
+def _stretches(line: Line, each: float, top: float) -> list[str]:
+    """A line as paths, broken where there are no values; a value alone is a dot."""
+    found: list[str] = []
+    points: list[str] = []
+    for number, value in enumerate([*line.values, None]):
+        if value is not None:
+            points.append(f"{number * each + each / 2:.1f} {_y(value, top)}")
+        elif points:
+            path = "M" + "L".join(points) + ("h0.1" if len(points) == 1 else "")
+            found.append(f'<path class="line {line.kind}" d="{path}"/>')
+            points = []
+    return found
+
+
+def _y(value: float, top: float) -> str:
+    return f"{HEIGHT - value / top * HEIGHT:.1f}"
+
+
+def _rect(x: float, y: float, width: float, height: float, kind: str) -> str:
+    return f'<rect class="{kind}" x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}"/>'
+
+
+def _target(x: float, width: float) -> str:
+    """What the pointer meets anywhere above a column."""
+    return f'<rect class="target" x="{x:.1f}" y="0" width="{width:.1f}" height="{HEIGHT}"/>'
+
+
+def _chart(drawn: str, label: str, top: float) -> Markup:
+    rules = "".join(f'<path class="rule" d="M0 {HEIGHT * part:.1f}H{WIDTH}"/>' for part in (0.0, 0.5))
+    return Markup(  # noqa: S704 - its parts are numbers, our own names, and escaped text
+        f'<div class="chart"><span class="top" aria-hidden="true">{top:g}</span>'
+        f'<svg role="img" aria-label="{escape(label)}" viewBox="0 0 {WIDTH} {HEIGHT}" preserveAspectRatio="none">'
+        f'{rules}<path class="axis" d="M0 {HEIGHT}H{WIDTH}"/>{drawn}</svg></div>'
+    )

@@ -1,0 +1,134 @@
+"""Pages that stay up to date: a stream tells a page that something has changed, and the page is fetched again.
+
+All pages of an account share one watch, which looks while somebody looks.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Hashable
+from contextlib import suppress
+from typing import Final
+
+from starlette.responses import Response, StreamingResponse
+
+from uplift_server.dashboard.routes import account_page, operator_page
+from uplift_server.dashboard.visit import Visit
+from uplift_server.service.errors import Busy
+from uplift_server.service.principals import Caller
+from uplift_server.store.errors import Unavailable
+
+LOOK_SECONDS: Final = 1.0
+LOOK_SECONDS_BUSY: Final = 5.0
+"""While the process is busy with events, pages wait rather than events."""
+CORES_BUSY: Final = 0.4
+STREAM_SECONDS_MAX: Final = 600.0
+"""Then the browser asks anew, and is looked at anew."""
+STREAMS_MAX: Final = 200
+COMMENT_SECONDS: Final = 15.0
+"""How long a stream may be silent: proxies end what seems dead."""
+RETRY_MS: Final = 3000
+
+_COMMENT: Final = b":\n\n"
+_CHANGE: Final = b"event: change\ndata:\n\n"
+
+
+class _Watch:
+    """What one account's, or the operators', streams wait for."""
+
+    def __init__(self) -> None:
+        self.changed = asyncio.Event()
+        self.streams = 0
+        self.task: asyncio.Task[None] | None = None
+
+    def tell(self) -> None:
+        """Wake every stream."""
+        self.changed.set()
+        self.changed = asyncio.Event()
+
+
+class Live:
+    """Every stream of the dashboard."""
+
+    def __init__(self) -> None:
+        self._watches: dict[int | None, _Watch] = {}
+        self._streams = 0
+        self._closed = asyncio.Event()
+        self._load = _Load()
+
+    def close(self) -> None:
+        """End all streams."""
+        self._closed.set()
+        for watch in self._watches.values():
+            watch.tell()
+
+    def stream(self, visit: Visit) -> Response:
+        """A stream for the caller of a page. Raises Busy when there are too many."""
+        if self._streams >= STREAMS_MAX:
+            raise Busy("Too many pages are kept up to date at the moment. Load this one again to see what is new.")
+        response = StreamingResponse(self._told(visit), media_type="text/event-stream")
+        response.headers["x-accel-buffering"] = "no"
+        return visit.finish(response)
+
+    async def _told(self, visit: Visit) -> AsyncIterator[bytes]:
+        caller = visit.caller
+        watch = self._watches.setdefault(caller.account_seq, _Watch())
+        self._streams += 1
+        watch.streams += 1
+        if watch.task is None:
+            watch.task = asyncio.create_task(self._look(visit, caller, watch), name="live pages")
+        try:
+            yield f"retry: {RETRY_MS}\n\n".encode()
+            loop = asyncio.get_running_loop()
+            end = loop.time() + STREAM_SECONDS_MAX
+            while not self._closed.is_set() and loop.time() < end:
+                try:
+                    async with asyncio.timeout(COMMENT_SECONDS):
+                        await watch.changed.wait()
+                except TimeoutError:
+                    yield _COMMENT
+                else:
+                    yield _CHANGE
+        finally:
+            self._streams -= 1
+            watch.streams -= 1
+            if watch.streams == 0:
+                self._watches.pop(caller.account_seq, None)
+                assert watch.task is not None
+                watch.task.cancel()
+
+    async def _look(self, visit: Visit, caller: Caller, watch: _Watch) -> None:
+        """Look for changes for as long as somebody waits for them."""
+        before: Hashable = None
+        while True:
+            with suppress(Unavailable):
+                # The operators' pages show everything, which always changes.
+                stamp = object() if caller.account_seq is None else await visit.services.changes.stamp(caller)
+                if before is not None and stamp != before:
+                    watch.tell()
+                before = stamp
+            busy = self._load.look(visit)
+            await asyncio.sleep(LOOK_SECONDS_BUSY if busy or caller.account_seq is None else LOOK_SECONDS)
+
+
+class _Load:
+    """How busy the process is."""
+
+    def __init__(self) -> None:
+        self._before = (0.0, 0.0)
+        self._busy = False
+
+    def look(self, visit: Visit) -> bool:
+        """Whether it used more than CORES_BUSY since the last look that was a while ago."""
+        loop_s, processor_s = asyncio.get_running_loop().time(), visit.services.means.clock.processor_s()
+        elapsed_s = loop_s - self._before[0]
+        if elapsed_s >= LOOK_SECONDS / 2:
+            self._busy = processor_s - self._before[1] > CORES_BUSY * elapsed_s
+            self._before = (loop_s, processor_s)
+        return self._busy
+
+
+async def account_stream(visit: Visit) -> Response:
+    """Tells an account's pages of changes."""
+    return visit.dashboard.live.stream(visit)
+
+
+PAGES: Final = (account_page("/live", account_stream), operator_page("/live", account_stream))

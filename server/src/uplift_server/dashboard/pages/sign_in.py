@@ -1,0 +1,106 @@
+"""The ways in and out: signing in, links that sign in once, and signing out."""
+
+from typing import Final
+from urllib.parse import urlsplit
+
+from starlette.responses import Response
+
+from uplift_server.core import ids
+from uplift_server.dashboard.routes import Door, Page
+from uplift_server.dashboard.visit import Visit
+from uplift_server.service.errors import NotFound, RateLimited, Unauthorized
+
+_FORM: Final = "sign_in/form.html"
+_OPERATOR: Final = "sign_in/operator.html"
+
+
+async def home(visit: Visit) -> Response:
+    """To where the visitor belongs."""
+    return visit.leave("/sign-in" if visit.visitor is None else _home(visit))
+
+
+def _home(visit: Visit) -> str:
+    assert visit.visitor is not None
+    if visit.visitor.person is None:
+        return "/operator"
+    if not visit.visitor.memberships:
+        return "/you"
+    return f"/accounts/{ids.prefixed(ids.ACCOUNT, visit.visitor.memberships[0].account.id)}/overview"
+
+
+def _next(text: str) -> str:
+    """Where to go on, if it is a page of ours; else the beginning."""
+    parts = urlsplit(text)
+    ours = text.startswith("/") and not text.startswith(("//", "/\\")) and not parts.netloc and not parts.scheme
+    return text if ours else "/"
+
+
+async def form(visit: Visit) -> Response:
+    """The form of members."""
+    if visit.visitor is not None:
+        return visit.leave(_next(visit.query.text("next")))
+    return visit.render(_FORM, next=visit.query.text("next"), email="")
+
+
+async def sign_in(visit: Visit) -> Response:
+    """Begin a member's session."""
+    sent = await visit.form()
+    email = sent.text("email")
+    try:
+        cookie = await visit.services.sessions.sign_in(email, sent.raw("password"), address=visit.address)
+    except (Unauthorized, RateLimited) as error:
+        status = 429 if isinstance(error, RateLimited) else 401
+        return visit.render(_FORM, status, refusal=error.detail, next=sent.text("next"), email=email)
+    visit.sign_in(cookie)
+    return visit.leave(_next(sent.text("next")))
+
+
+async def operator_form(visit: Visit) -> Response:
+    """The form of operators."""
+    return visit.render(_OPERATOR, next=visit.query.text("next"))
+
+
+async def sign_in_operator(visit: Visit) -> Response:
+    """Begin an operator's session."""
+    sent = await visit.form()
+    try:
+        cookie = await visit.services.sessions.sign_in_operator(sent.text("key"), address=visit.address)
+    except (Unauthorized, RateLimited) as error:
+        status = 429 if isinstance(error, RateLimited) else 401
+        return visit.render(_OPERATOR, status, refusal=error.detail, next=sent.text("next"))
+    visit.sign_in(cookie)
+    return visit.leave(_next(sent.text("next")))
+
+
+async def enter_form(visit: Visit) -> Response:
+    """A link that signs in once asks before it is spent: programs that look at links must not spend it."""
+    if not await visit.services.sessions.can_enter(visit.parameter("token")):
+        raise NotFound("This link was opened before, or its time is over. Ask for a new one.")
+    return visit.render("sign_in/enter.html")
+
+
+async def enter(visit: Visit) -> Response:
+    """Spend the link."""
+    cookie = await visit.services.sessions.enter(visit.parameter("token"), address=visit.address)
+    visit.sign_in(cookie)
+    return visit.leave("/")
+
+
+async def sign_out(visit: Visit) -> Response:
+    """End this session."""
+    if visit.visitor is not None:
+        await visit.services.sessions.sign_out(visit.visitor)
+    visit.sign_out()
+    return visit.leave("/sign-in", "You are signed out.")
+
+
+PAGES: Final = (
+    Page("GET", "/", home, Door.ANYBODY),
+    Page("GET", "/sign-in", form, Door.ANYBODY),
+    Page("POST", "/sign-in", sign_in, Door.ANYBODY),
+    Page("GET", "/sign-in/operator", operator_form, Door.ANYBODY),
+    Page("POST", "/sign-in/operator", sign_in_operator, Door.ANYBODY),
+    Page("GET", "/enter/{token}", enter_form, Door.ANYBODY),
+    Page("POST", "/enter/{token}", enter, Door.ANYBODY),
+    Page("POST", "/sign-out", sign_out, Door.ANYBODY),
+)

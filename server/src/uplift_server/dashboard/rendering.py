@@ -1,0 +1,115 @@
+"""From templates and values to HTML. Everything is escaped; no template sees anything but what its page gives it."""
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from functools import cache
+from typing import Any, Final
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from uplift_server import __version__
+from uplift_server.core import ids
+from uplift_server.core.instants import instant_text
+from uplift_server.core.texts import printable
+from uplift_server.dashboard import charts
+from uplift_server.dashboard.assets import url_of
+
+ID_CHARACTERS_SHOWN: Final = 13
+_MINUTE, _HOUR, _DAY = 60, 3600, 86_400
+_SPANS: Final = ((_DAY, "d"), (_HOUR, "h"), (_MINUTE, "min"), (1, "s"))
+
+
+def render(template: str, context: Mapping[str, Any]) -> str:
+    """A template of this room with its values."""
+    return _environment().get_template(template).render(context)
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader(__package__, "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        auto_reload=False,
+    )
+    environment.filters |= {
+        "instant": instant,
+        "clock": clock,
+        "shortened": shortened,
+        "span": span,
+        "span_ms": span_ms,
+        "count": count,
+        "percent": percent,
+        "pretty": pretty,
+        "printable": lambda text: printable(text, lines=True),
+        "account_id": lambda value: ids.prefixed(ids.ACCOUNT, value),
+        "endpoint_id": lambda value: ids.prefixed(ids.ENDPOINT, value),
+        "event_id": ids.uuid_text,
+        "key_id": lambda value: ids.prefixed(ids.KEY, value),
+        "replay_id": lambda value: ids.prefixed(ids.REPLAY, value),
+    }
+    environment.globals |= {"asset": url_of, "version": __version__, "charts": charts}
+    environment.globals["p"] = environment.get_template("parts.html").module
+    return environment
+
+
+def instant(ms: int) -> str:
+    """An instant for machines."""
+    return instant_text(ms)
+
+
+def clock(ms: int) -> str:
+    """An instant for people, in UTC; scripts put their own time in its place, in as many characters."""
+    return datetime.fromtimestamp(ms // 1000, UTC).strftime("%d %b %Y, %H:%M:%S")
+
+
+def shortened(text: str) -> str:
+    """A long id's beginning, enough to tell it from its neighbours, and its end."""
+    return text if len(text) <= ID_CHARACTERS_SHOWN + 5 else f"{text[:ID_CHARACTERS_SHOWN]}…{text[-4:]}"
+
+
+def span(seconds: float) -> str:
+    """A duration in its largest unit or two: `3 d 4 h`, `12 min`, `5 s`."""
+    left = max(0, int(seconds))
+    parts = []
+    for size, unit in _SPANS:
+        number, left = divmod(left, size)
+        if number:
+            parts.append(f"{number} {unit}")
+        if len(parts) == 2 or (parts and not number):
+            break
+    return " ".join(parts) or "0 s"
+
+
+def span_ms(ms: float) -> str:
+    """A short duration: `12 ms`, `1.2 s`, `3 min 4 s`."""
+    if ms < 1000:
+        return f"{ms:.0f} ms" if ms >= 10 or ms == int(ms) else f"{ms:.1f} ms"
+    return f"{ms / 1000:.1f} s" if ms < 60_000 else span(ms / 1000)
+
+
+def count(number: int) -> str:
+    """A number with its thousands apart."""
+    return f"{number:,}".replace(",", "\u202f")
+
+
+def percent(share: float | None) -> str:
+    """A share of 1 as `99.2 %`; never 100 % of less, nor 0 % of more. A dash where there is none."""
+    if share is None:
+        return "\u2013"
+    if 0 < share < 1:
+        return f"{min(99.9, max(0.1, share * 100)):.1f}\u202f%"
+    return f"{share * 100:.0f}\u202f%"
+
+
+def pretty(text: str | bytes) -> str:
+    """JSON, indented; anything else as it is, made printable."""
+    if isinstance(text, bytes):
+        text = text.decode("utf-8", "replace")
+    try:
+        return json.dumps(json.loads(text), indent=2, ensure_ascii=False)
+    except (ValueError, RecursionError):
+        return printable(text, lines=True)

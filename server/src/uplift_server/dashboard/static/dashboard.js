@@ -1,0 +1,79 @@
+// What pages cannot do without scripts: copy, the visitor's own time, and questions before what destroys.
+"use strict";
+
+(() => {
+  const told = (text) => {
+    const place = document.getElementById("told");
+    if (place) {
+      place.textContent = text;
+      setTimeout(() => { if (place.textContent === text) place.textContent = ""; }, 2500);
+    }
+  };
+
+  // As many characters as the server wrote, so that nothing moves: "05 Nov 2026, 07:08:09".
+  const months = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+  const two = (number) => String(number).padStart(2, "0");
+  const local = (at) =>
+    `${two(at.getDate())} ${months[at.getMonth()]} ${at.getFullYear()}, ` +
+    `${two(at.getHours())}:${two(at.getMinutes())}:${two(at.getSeconds())}`;
+
+  const prepare = (root) => {
+    for (const each of root.querySelectorAll("time[datetime]")) {
+      const at = new Date(each.dateTime);
+      if (!Number.isNaN(at.valueOf())) each.textContent = local(at);
+    }
+    for (const each of root.querySelectorAll("button.copy")) each.hidden = false;
+    for (const each of root.querySelectorAll("details.menu")) {
+      if (matchMedia("(min-width: 60rem)").matches) each.open = true;
+    }
+  };
+
+  const copy = async (button) => {
+    const text = button.dataset.copy;
+    try {
+      await navigator.clipboard.writeText(text);
+    } catch {
+      // Without TLS browsers offer no clipboard.
+      const area = document.createElement("textarea");
+      area.value = text;
+      area.className = "skip";
+      document.body.append(area);
+      area.select();
+      document.execCommand("copy");
+      area.remove();
+      button.focus();
+    }
+    button.classList.add("copied");
+    setTimeout(() => button.classList.remove("copied"), 1200);
+    told("Copied");
+  };
+
+  document.addEventListener("click", (event) => {
+    const button = event.target.closest("button.copy");
+    if (button) copy(button);
+  });
+
+  document.addEventListener("submit", (event) => {
+    const question = event.target.dataset.ask;
+    if (question && !confirm(question)) event.preventDefault();
+    // A second press must not do it twice.
+    else for (const each of event.target.querySelectorAll("button:not([type])")) setTimeout(() => { each.disabled = true; });
+  });
+
+  // Pages that come out of the browser's memory have their buttons back.
+  addEventListener("pageshow", () => {
+    for (const each of document.querySelectorAll("button:disabled:not([type])")) each.disabled = false;
+  });
+
+  document.addEventListener("DOMContentLoaded", () => prepare(document));
+  document.addEventListener("htmx:afterSwap", (event) => prepare(event.detail.elt.parentNode || document));
+
+  // What somebody has opened, chosen or is typing in stays as it is: then the page waits with its next look.
+  document.addEventListener("htmx:beforeRequest", (event) => {
+    const region = event.target;
+    if (region.id !== "live") return;
+    const busy = region.contains(document.activeElement) && document.activeElement.matches("input, select, textarea, button");
+    const selected = String(getSelection()) !== "" && region.contains(getSelection().anchorNode);
+    if (busy || selected || region.querySelector("details[open]:not(.menu)") || document.hidden) event.preventDefault();
+  });
+})();

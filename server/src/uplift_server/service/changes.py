@@ -1,0 +1,29 @@
+"""Whether anything an account's pages show has changed, told cheaply enough to be asked every second."""
+
+from collections.abc import Hashable
+
+from uplift_server.core.scopes import Scope
+from uplift_server.service.means import Means
+from uplift_server.service.principals import Caller
+from uplift_server.store import changes
+
+
+class Changes:
+    """Stamps of accounts: as long as one stays the same, nothing happened."""
+
+    def __init__(self, means: Means) -> None:
+        self._means = means
+
+    async def stamp(self, caller: Caller) -> Hashable:
+        """What stands for the present state of the caller's account. Raises Unavailable.
+
+        Events and what people did are read from the store, two look-ups; every attempt moves its endpoint's health,
+        which is in memory.
+        """
+        caller.require(Scope.EVENTS_READ)
+        account_seq = caller.one_account()
+        newest = await self._means.database.read(lambda c: changes.newest(c, account_seq))
+        healths = [
+            (live.seq, live.health, live.record.updated_at) for live in self._means.directory.endpoints_of(account_seq)
+        ]
+        return newest, hash(tuple(healths))

@@ -1,0 +1,18 @@
+"""Whether something happened in an account: the numbers of what was added last."""
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+
+from uplift_server.store.schema import audit_log, events
+
+
+def newest(connection: Connection, account_seq: int) -> tuple[int, int]:
+    """The numbers of an account's newest event and of its newest entry in the audit log; 0 where there is none."""
+    event = sa.select(events.c.seq).where(events.c.account_seq == account_seq).order_by(events.c.seq.desc()).limit(1)
+    entry = (
+        sa.select(audit_log.c.seq)
+        .where(audit_log.c.account_seq == account_seq)
+        .order_by(audit_log.c.seq.desc())
+        .limit(1)
+    )
+    return connection.scalar(event) or 0, connection.scalar(entry) or 0

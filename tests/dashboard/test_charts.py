@@ -1,0 +1,81 @@
+"""Charts: what is drawn where, and what is told of it in words."""
+
+import re
+from xml.etree import ElementTree
+
+import pytest
+
+from uplift_server.dashboard import charts
+from uplift_server.dashboard.charts import Column, Line, Part
+
+
+def hours(*pairs: tuple[int, int]) -> list[Column]:
+    return [
+        Column(f"{number}:00", (Part("delivered", "delivered", good), Part("failed", "failed", bad)))
+        for number, (good, bad) in enumerate(pairs)
+    ]
+
+
+def rects(svg: str, kind: str) -> list[dict[str, float]]:
+    found = re.findall(rf'<rect class="{kind}" x="(.+?)" y="(.+?)" width="(.+?)" height="(.+?)"/>', svg)
+    return [dict(zip("xywh", map(float, each), strict=True)) for each in found]
+
+
+@pytest.mark.parametrize(
+    ("value", "top"), [(0, 1), (1, 1), (2, 2), (3, 5), (7, 10), (10, 10), (11, 20), (21, 25), (26, 50), (9_001, 10_000)]
+)
+def test_an_axis_ends_at_a_round_number(value: float, top: float) -> None:
+    assert charts.ceiling(value) == top
+
+
+def test_parts_stand_upon_each_other_and_reach_as_high_as_their_number() -> None:
+    svg = charts.columns(hours((6, 4), (0, 0), (5, 0)), "Deliveries")
+    ElementTree.fromstring(svg)
+    good, bad = rects(svg, "delivered"), rects(svg, "failed")
+    assert [each["h"] for each in good] == [96, 80]
+    assert bad[0]["h"] == 64
+    assert bad[0]["y"] + bad[0]["h"] == good[0]["y"]
+    assert good[0]["y"] + good[0]["h"] == charts.HEIGHT
+
+
+def test_little_beside_much_is_still_to_be_seen() -> None:
+    svg = charts.columns(hours((100_000, 1)), "Deliveries")
+    assert rects(svg, "failed")[0]["h"] == 1
+
+
+def test_every_column_tells_its_numbers_and_nobodys_markup() -> None:
+    svg = charts.columns([Column("<b>", (Part("delivered", "delivered", 3),)), Column("1:00", ())], "<script>")
+    ElementTree.fromstring(svg)
+    assert "<title>&lt;b&gt;: 3 delivered</title>" in svg
+    assert "<title>1:00: nothing</title>" in svg
+    assert "<script>" not in svg
+
+
+def test_a_line_is_broken_where_nothing_was_measured() -> None:
+    line = Line("p95", "p95", (10.0, None, 20.0, 30.0))
+    svg = charts.lines(["a", "b", "c", "d"], [line], "Latency")
+    ElementTree.fromstring(svg)
+    paths = re.findall(r'<path class="line p95" d="(.+?)"', svg)
+    assert len(paths) == 2
+    assert paths[0].endswith("h0.1")
+    assert "<title>b: nothing</title>" in svg
+    assert "<title>c: p95 20 ms</title>" in svg
+
+
+def test_a_limit_is_drawn_where_it_is_in_sight() -> None:
+    near = charts.lines(["a"], [Line("p95", "p95", (9_000.0,))], "Latency", limit=15_000)
+    far = charts.lines(["a"], [Line("p95", "p95", (90.0,))], "Latency", limit=15_000)
+    assert 'class="limit"' in near
+    assert 'class="limit"' not in far
+    assert ">100<" in far
+
+
+def test_nothing_at_all_is_a_chart_too() -> None:
+    for svg in (charts.columns([], "x"), charts.lines([], [], "x"), charts.sparkline([], "x")):
+        ElementTree.fromstring(svg)
+
+
+def test_a_sparkline_is_as_high_as_its_highest_hour() -> None:
+    svg = charts.sparkline(hours((10, 0), (5, 5)), "24 hours")
+    assert rects(svg, "delivered")[0]["h"] == charts.SPARK_HEIGHT - 1
+    assert len(rects(svg, "failed")) == 1

@@ -1,0 +1,76 @@
+"""Forms: what is read of them, and within which bounds."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from starlette.requests import Request
+
+from uplift_server.core.problems import Problem
+from uplift_server.dashboard.forms import FORM_BYTES_MAX, FORM_FIELDS_MAX, Form, by_field, read_form
+from uplift_server.service.errors import Malformed, PayloadTooLarge
+
+
+def request(*chunks: bytes, content_type: str = "application/x-www-form-urlencoded") -> Request:
+    messages: AsyncIterator[dict[str, Any]] = _messages(chunks)
+    scope = {"type": "http", "method": "POST", "headers": [(b"content-type", content_type.encode())]}
+    return Request(scope, receive=messages.__anext__)
+
+
+def read(given: Request) -> Form:
+    """The form; in a thread of its own, since the browser's event loop runs in this one."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(lambda: asyncio.run(read_form(given))).result()
+
+
+async def _messages(chunks: tuple[bytes, ...]) -> AsyncIterator[dict[str, Any]]:
+    for number, chunk in enumerate(chunks):
+        yield {"type": "http.request", "body": chunk, "more_body": number < len(chunks) - 1}
+
+
+def test_fields_are_texts_lines_lists_and_boxes() -> None:
+    form = read(request(b"url=+https%3A%2F%2Fa.example+&types=a&types=&types=b&h=A%3A+1%0D", b"%0A%0D%0AB%3A+2&on="))
+    assert form.text("url") == "https://a.example"
+    assert form.raw("url") == " https://a.example "
+    assert form.texts("types") == ["a", "b"]
+    assert form.lines("h") == ["A: 1", "B: 2"]
+    assert form.flag("on")
+    assert not form.flag("off")
+    assert form.optional("on") is None
+    assert form.as_sent()["types"] == ["a", "", "b"]
+
+
+@pytest.mark.parametrize(
+    ("text", "value", "wrong"),
+    [("12", 12, 0), ("", None, 0), ("-1", None, 1), ("1.5", None, 1), ("٣", None, 1), ("9" * 19, None, 1)],
+)
+def test_a_number_is_one_or_a_problem(text: str, value: int | None, wrong: int) -> None:
+    problems: list[Problem] = []
+    assert Form([("limit", text)]).number("limit", problems) == value
+    assert [each.field for each in problems] == ["limit"] * wrong
+
+
+def test_too_much_is_refused_before_it_is_kept() -> None:
+    with pytest.raises(PayloadTooLarge):
+        read(request(b"a=" + b"x" * FORM_BYTES_MAX, b"never read"))
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type"),
+    [
+        (b"a=\xff", "application/x-www-form-urlencoded"),
+        (b"&".join([b"a=1"] * (FORM_FIELDS_MAX + 1)), "application/x-www-form-urlencoded"),
+        (b"--x", "multipart/form-data; boundary=x"),
+        (b"{}", "application/json"),
+    ],
+)
+def test_what_is_no_form_is_refused(body: bytes, content_type: str) -> None:
+    with pytest.raises(Malformed):
+        read(request(body, content_type=content_type))
+
+
+def test_problems_stand_at_the_field_that_has_them() -> None:
+    problems = [Problem("url", "a", "One."), Problem("event_types.3", "b", "Two."), Problem("url", "c", "Three.")]
+    assert by_field(problems) == {"url": "One. Three.", "event_types": "Two."}

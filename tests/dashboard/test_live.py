@@ -1,0 +1,79 @@
+"""Streams that tell pages of changes: what they tell, whom, and how many there may be."""
+
+import socket
+from contextlib import closing
+from urllib.parse import urlsplit
+
+from tests.dashboard.visitors import Guest, member, operator
+from tests.e2e.harness import Server
+
+from uplift_server.dashboard.live import STREAMS_MAX
+
+
+def opened(server: Server, guest: Guest, path: str) -> socket.socket:
+    """A stream, its head read."""
+    parts = urlsplit(server.url)
+    connection = socket.create_connection((parts.hostname or "", parts.port or 0), timeout=20)
+    cookie = f"uplift_session={guest.cookies['uplift_session']}"
+    connection.sendall(
+        f"GET {path} HTTP/1.1\r\nhost: x\r\naccept: text/event-stream\r\ncookie: {cookie}\r\n\r\n".encode()
+    )
+    told = b""
+    while b"retry:" not in told:
+        received = connection.recv(4096)
+        assert received, told
+        told += received
+    assert b"200 OK" in told
+    assert b"content-type: text/event-stream" in told
+    return connection
+
+
+def changes(connection: socket.socket, seconds: float) -> bool:
+    """Whether a change is told within a time."""
+    connection.settimeout(seconds)
+    told = b""
+    try:
+        while b"event: change" not in told:
+            told += connection.recv(4096)
+    except TimeoutError:
+        return False
+    return True
+
+
+def test_a_page_hears_of_what_happens_in_its_account_and_of_nothing_else(server: Server) -> None:
+    account, api = server.account()
+    other, _ = server.account()
+    with (
+        closing(opened(server, member(server, account), f"/accounts/{account}/live")) as connection,
+        closing(opened(server, member(server, other), f"/accounts/{other}/live")) as elsewhere,
+    ):
+        assert not changes(connection, 1.5)
+        api.send(1)
+        assert changes(connection, 10)
+        assert not changes(elsewhere, 1.5)
+
+
+def test_what_people_do_is_a_change_too(server: Server) -> None:
+    account, api = server.account()
+    with closing(opened(server, member(server, account), f"/accounts/{account}/live")) as connection:
+        assert not changes(connection, 1.2)
+        api.endpoint("http://127.0.0.1:9/x", description="new")
+        assert changes(connection, 10)
+
+
+def test_operators_look_again_every_few_seconds(server: Server) -> None:
+    with closing(opened(server, operator(server), "/operator/live")) as connection:
+        assert changes(connection, 15)
+
+
+def test_there_is_an_end_to_how_many(server: Server) -> None:
+    account, _ = server.account()
+    guest = member(server, account)
+    streams = []
+    try:
+        for _ in range(STREAMS_MAX):
+            streams.append(opened(server, guest, f"/accounts/{account}/live"))
+        assert guest.get(f"/accounts/{account}/live").status == 503
+    finally:
+        for stream in streams:
+            stream.close()

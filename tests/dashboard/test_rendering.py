@@ -1,0 +1,62 @@
+"""Values as pages show them."""
+
+import pytest
+
+from uplift_server.dashboard import rendering
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0 s"),
+        (59.9, "59 s"),
+        (60, "1 min"),
+        (61, "1 min 1 s"),
+        (3600, "1 h"),
+        (3661, "1 h 1 min"),
+        (90_000, "1 d 1 h"),
+        (86_460, "1 d"),
+        (-5, "0 s"),
+    ],
+)
+def test_spans_have_one_unit_or_two(seconds: float, text: str) -> None:
+    assert rendering.span(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("ms", "text"),
+    [(0, "0 ms"), (1.23, "1.2 ms"), (12.6, "13 ms"), (999, "999 ms"), (1_234, "1.2 s"), (61_000, "1 min 1 s")],
+)
+def test_short_spans(ms: float, text: str) -> None:
+    assert rendering.span_ms(ms) == text
+
+
+@pytest.mark.parametrize(
+    ("share", "text"),
+    [
+        (None, "\u2013"),
+        (0.0, "0\u202f%"),
+        (1.0, "100\u202f%"),
+        (0.99999, "99.9\u202f%"),
+        (0.00001, "0.1\u202f%"),
+        (0.5, "50.0\u202f%"),
+    ],
+)
+def test_nearly_all_is_not_all_and_nearly_nothing_not_nothing(share: float | None, text: str) -> None:
+    assert rendering.percent(share) == text
+
+
+def test_long_ids_keep_their_beginning_and_their_end() -> None:
+    assert rendering.shortened("ep_short") == "ep_short"
+    assert rendering.shortened("ep_0197f0c2aaaaaaaaaaaaaaaaaaaabcde") == "ep_0197f0c2aa…bcde"
+
+
+def test_json_is_indented_and_anything_else_cannot_steer() -> None:
+    assert rendering.pretty(b'{"a":[1]}') == '{\n  "a": [\n    1\n  ]\n}'
+    assert rendering.pretty(b"\x1b[31mno\xff") == "?[31mno\ufffd"
+    assert rendering.pretty("[" * 100_000) == "[" * 100_000
+
+
+def test_instants_are_written_in_as_many_characters_as_scripts_write() -> None:
+    assert rendering.clock(1_764_000_000_000) == "24 Nov 2025, 16:00:00"
+    assert rendering.instant(1_764_000_000_000) == "2025-11-24T16:00:00.000Z"

@@ -1,0 +1,82 @@
+"""What keeps visitors safe: headers, cookies, tokens, and what is told once."""
+
+import pytest
+from starlette.requests import Request
+from starlette.responses import Response
+
+from uplift_server.dashboard.security import Safety, is_foreign, new_form_cookie, same
+
+KEY = bytes(32)
+
+
+def protected(safety: Safety) -> Response:
+    response = Response()
+    safety.protect(response)
+    return response
+
+
+def cookie(safety: Safety) -> str:
+    response = Response()
+    safety.set_cookie(response, "uplift_session", "value", seconds=60)
+    return response.headers["set-cookie"]
+
+
+def request(**headers: str) -> Request:
+    sent = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
+    return Request({"type": "http", "method": "POST", "headers": sent})
+
+
+def test_nothing_runs_loads_or_frames_but_what_is_ours() -> None:
+    headers = protected(Safety(KEY, "https://hooks.example")).headers
+    policy = headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    assert "frame-ancestors 'none'" in policy
+    assert headers["x-frame-options"] == "DENY"
+    assert headers["cache-control"] == "no-store"
+
+
+def test_a_site_that_may_frame_it_is_named() -> None:
+    headers = protected(Safety(KEY, "https://hooks.example", "https://app.example")).headers
+    assert "frame-ancestors https://app.example" in headers["content-security-policy"]
+    assert "x-frame-options" not in headers
+
+
+def test_cookies_are_for_this_site_and_for_tls_where_there_is_some() -> None:
+    assert (
+        cookie(Safety(KEY, "http://127.0.0.1:8420"))
+        == "uplift_session=value; Path=/; Max-Age=60; HttpOnly; SameSite=Lax"
+    )
+    assert cookie(Safety(KEY, "https://hooks.example")).endswith("HttpOnly; Secure; SameSite=Lax")
+    framed = cookie(Safety(KEY, "https://hooks.example", "https://app.example"))
+    assert framed.endswith("HttpOnly; Secure; SameSite=None; Partitioned")
+
+
+def test_a_notice_is_read_back_as_it_was_and_no_other() -> None:
+    safety, other = Safety(KEY, "https://a.example"), Safety(bytes([1]) * 32, "https://a.example")
+    text = "Endpoint “Ümlaut” was paused."
+    assert safety.read_notice(safety.notice_text(text)) == text
+    for forged in (other.notice_text(text), "", "!", "AAAA", safety.notice_text(text)[:-4], "ü"):
+        assert safety.read_notice(forged) is None
+
+
+def test_a_forms_token_belongs_to_its_cookie_and_its_server() -> None:
+    safety, cookie = Safety(KEY, "https://a.example"), new_form_cookie()
+    assert same(safety.form_token(cookie), safety.form_token(cookie))
+    assert not same(safety.form_token(cookie), safety.form_token(new_form_cookie()))
+    assert not same(Safety(bytes([1]) * 32, "https://a.example").form_token(cookie), safety.form_token(cookie))
+    assert not same("é", safety.form_token(cookie))
+
+
+@pytest.mark.parametrize(
+    ("headers", "foreign"),
+    [
+        ({"host": "a.example"}, False),
+        ({"host": "a.example", "origin": "https://a.example", "sec_fetch_site": "same-origin"}, False),
+        ({"host": "a.example", "origin": "https://b.example"}, True),
+        ({"host": "a.example", "sec_fetch_site": "cross-site"}, True),
+        ({"host": "a.example", "sec_fetch_site": "same-site"}, True),
+    ],
+)
+def test_a_browser_says_whose_page_sent_a_form(headers: dict[str, str], foreign: bool) -> None:
+    assert is_foreign(request(**headers)) is foreign

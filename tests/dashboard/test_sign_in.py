@@ -1,0 +1,131 @@
+"""Coming in and going out, and who may come in where."""
+
+from urllib.parse import urlsplit
+
+import pytest
+import urllib3
+from tests.dashboard.visitors import Guest, member, operator
+from tests.e2e.harness import OPERATOR_KEY, Server
+
+
+def test_whoever_is_not_signed_in_is_led_to_the_form_and_back(server: Server) -> None:
+    account, _ = server.account()
+    guest = Guest(server.url)
+    assert guest.get("/").path == "/sign-in"
+    answer = guest.get(f"/accounts/{account}/live?x=1", follow=False)
+    assert answer.headers["location"] == f"/sign-in?next=%2Faccounts%2F{account}%2Flive%3Fx%3D1"
+
+
+@pytest.mark.parametrize(
+    "elsewhere", ["https://evil.example/", "//evil.example/", "/\\evil.example", "javascript:alert(1)", ""]
+)
+def test_nobody_is_led_anywhere_else(server: Server, elsewhere: str) -> None:
+    guest = Guest(server.url)
+    page = guest.get("/sign-in/operator")
+    answer = guest.post("/sign-in/operator", token=page.token, key=OPERATOR_KEY, next=elsewhere, follow=False)
+    assert answer.headers["location"] == "/"
+
+
+def test_a_wrong_password_is_told_without_saying_what_was_wrong(server: Server) -> None:
+    guest = Guest(server.url)
+    answer = guest.post("/sign-in", email="nobody@a.example", password="x" * 12)
+    assert answer.status == 401
+    assert "There is no such mail address with this password." in answer.text
+    assert "nobody@a.example" in answer.html
+    assert "uplift_session" not in guest.cookies
+
+
+def test_a_wrong_operators_key_is_refused(server: Server) -> None:
+    guest = Guest(server.url)
+    assert guest.post("/sign-in/operator", key="op_wrong").status == 401
+    assert "uplift_session" not in guest.cookies
+
+
+def test_a_link_is_spent_by_the_button_and_not_by_looking_at_it(server: Server) -> None:
+    account, _ = server.account()
+    link = server.api().ok("POST", f"/v1/accounts/{account}/portal-links", {"email": "a@b.example"})["url"]
+    path = urlsplit(link).path
+    for _ in range(2):
+        assert "signs you in once" in Guest(server.url).get(path).text
+    guest = Guest(server.url)
+    assert guest.post(path, follow=False).headers["location"] == "/"
+    assert guest.get("/", follow=False).headers["location"] == f"/accounts/{account}/overview"
+    assert Guest(server.url).get(path).status == 404
+
+
+def test_signing_out_ends_the_session_for_good(server: Server) -> None:
+    guest = operator(server)
+    cookie = guest.cookies["uplift_session"]
+    answer = guest.post("/sign-out", page="/nowhere-to-be-found", token=_token(guest))
+    assert (answer.path, "You are signed out." in answer.text) == ("/sign-in", True)
+    assert "uplift_session" not in guest.cookies
+    again = Guest(server.url, {"uplift_session": cookie})
+    assert again.get("/", follow=False).headers["location"] == "/sign-in"
+
+
+def test_forms_of_nobodys_page_are_refused(server: Server) -> None:
+    account, _ = server.account()
+    guest, other = member(server, account), operator(server)
+    for token in ("", "x", "é", _token(other)):
+        answer = guest.post("/sign-out", token=token)
+        assert (answer.status, "not from a page of your present session" in answer.text) == (403, True)
+    assert guest.get("/", follow=False).headers["location"] == f"/accounts/{account}/overview"
+
+
+def test_signing_in_wants_a_token_too(server: Server) -> None:
+    fresh = Guest(server.url)
+    assert fresh.post("/sign-in/operator", token="", key=OPERATOR_KEY).status == 403
+    page = Guest(server.url).get("/sign-in/operator")
+    assert fresh.post("/sign-in/operator", token=page.token, key=OPERATOR_KEY).status == 403
+
+
+def test_a_form_of_another_site_is_refused_whatever_it_knows(server: Server) -> None:
+    guest = operator(server)
+    answer = urllib3.request(
+        "POST",
+        server.url + "/sign-out",
+        fields={},
+        body=f"csrf={_token(guest)}",
+        headers={
+            "cookie": f"uplift_session={guest.cookies['uplift_session']}",
+            "content-type": "application/x-www-form-urlencoded",
+            "origin": "https://evil.example",
+        },
+        redirect=False,
+    )
+    assert answer.status == 403
+
+
+def test_an_account_that_is_not_theirs_is_not_there(server: Server) -> None:
+    mine, _ = server.account("Mine")
+    theirs, _ = server.account("Theirs")
+    guest = member(server, mine)
+    for path in (f"/accounts/{theirs}/live", "/accounts/acc_x/live", "/operator/live"):
+        answer = guest.get(path)
+        assert answer.status == 404, path
+        assert "Theirs" not in answer.text
+
+
+def test_programs_get_their_kind_of_answer_where_nothing_is(server: Server) -> None:
+    answer = urllib3.request("GET", server.url + "/nowhere", headers={"accept": "*/*"})
+    assert (answer.status, answer.json()["code"]) == (404, "not_found")
+    page = Guest(server.url).get("/nowhere")
+    assert (page.status, "There is no such page" in page.text) == (404, True)
+    assert urllib3.request("DELETE", server.url + "/sign-in", headers={"accept": "text/html"}).status == 405
+
+
+def test_files_are_kept_for_good_and_named_by_their_content(server: Server) -> None:
+    page = Guest(server.url).get("/sign-in")
+    for name in ("dashboard.css", "dashboard.js", "vendor/htmx.min.js", "vendor/htmx-ext-sse.min.js", "icon.svg"):
+        start = page.html.index(f"/assets/{name}?")
+        answer = urllib3.request("GET", server.url + page.html[start : page.html.index('"', start)])
+        assert answer.status == 200
+        assert "immutable" in answer.headers["cache-control"]
+    assert urllib3.request("GET", server.url + "/assets/../app.py").status == 404
+
+
+def _token(guest: Guest) -> str:
+    """What the forms of a session send. The menu of every page has one, even of the page that says there is none."""
+    token = guest.get("/accounts/acc_none/overview").token
+    assert token
+    return token

@@ -1,0 +1,95 @@
+"""A visitor without a browser: keeps cookies, follows redirects, and fills in the token of a form."""
+
+import re
+from dataclasses import dataclass, field
+from html import unescape
+from urllib.parse import urlencode, urljoin, urlsplit
+
+import urllib3
+from tests.e2e.harness import OPERATOR_KEY, Server
+
+_TOKEN = re.compile(r'name="csrf" value="([^"]*)"')
+_TAG = re.compile(r"<[^>]*>")
+
+
+@dataclass
+class Seen:
+    """A page as it came."""
+
+    status: int
+    path: str
+    headers: urllib3.HTTPHeaderDict
+    html: str
+
+    @property
+    def text(self) -> str:
+        """What people read, its white space made single spaces."""
+        return " ".join(unescape(_TAG.sub(" ", self.html)).split())
+
+    @property
+    def token(self) -> str:
+        """What its forms must send."""
+        found = _TOKEN.search(self.html)
+        return "" if found is None else found[1]
+
+
+@dataclass
+class Guest:
+    """Somebody with a cookie jar of their own."""
+
+    url: str
+    cookies: dict[str, str] = field(default_factory=dict)
+    _http: urllib3.PoolManager = field(default_factory=lambda: urllib3.PoolManager(retries=False, timeout=20))
+
+    def get(self, path: str, *, follow: bool = True, **headers: str) -> Seen:
+        """Look at a page."""
+        return self._ask("GET", path, None, follow=follow, headers=headers)
+
+    def post(
+        self,
+        path: str,
+        *,
+        page: str | None = None,
+        follow: bool = True,
+        token: str | None = None,
+        **fields: str | list[str],
+    ) -> Seen:
+        """Send a form; its token is that of `page`, by default of the path itself."""
+        sent = self.get(page or path).token if token is None else token
+        body = urlencode({"csrf": sent, **fields}, doseq=True)
+        return self._ask("POST", path, body, follow=follow, headers={})
+
+    def _ask(self, method: str, path: str, body: str | None, *, follow: bool, headers: dict[str, str]) -> Seen:
+        sent = {"accept": "text/html", **{name.replace("_", "-"): value for name, value in headers.items()}}
+        if self.cookies:
+            sent["cookie"] = "; ".join(f"{name}={value}" for name, value in self.cookies.items())
+        if body is not None:
+            sent["content-type"] = "application/x-www-form-urlencoded"
+        got = self._http.request(method, urljoin(self.url, path), body=body, headers=sent, redirect=False)
+        for cookie in got.headers.getlist("set-cookie"):
+            name, _, value = cookie.partition(";")[0].partition("=")
+            if value:
+                self.cookies[name] = value
+            else:
+                self.cookies.pop(name, None)
+        if follow and got.status == 303:
+            return self._ask("GET", got.headers["location"], None, follow=True, headers={})
+        return Seen(got.status, urlsplit(path).path, got.headers, got.data.decode())
+
+
+def operator(server: Server) -> Guest:
+    """An operator who is signed in."""
+    guest = Guest(server.url)
+    guest.post("/sign-in/operator", key=OPERATOR_KEY, follow=False)
+    assert "uplift_session" in guest.cookies
+    return guest
+
+
+def member(server: Server, account: str, role: str = "owner", email: str | None = None) -> Guest:
+    """A member of an account, who came through a portal link."""
+    wanted = {"role": role, "email": email or f"{role}@{account.removeprefix('acc_')}.example"}
+    link = server.api().ok("POST", f"/v1/accounts/{account}/portal-links", wanted)["url"]
+    guest = Guest(server.url)
+    guest.post(urlsplit(link).path, follow=False)
+    assert "uplift_session" in guest.cookies
+    return guest
