@@ -14,7 +14,7 @@ from starlette.routing import Route
 from uplift_server.dashboard import live
 from uplift_server.dashboard.assets import PATH, asset
 from uplift_server.dashboard.gate import App, Receive, Scope, Send
-from uplift_server.dashboard.pages import sign_in
+from uplift_server.dashboard.pages import endpoint, endpoints, secrets, sign_in, trials
 from uplift_server.dashboard.routes import Page, refused, route
 from uplift_server.dashboard.security import SESSION_COOKIE, Safety
 from uplift_server.dashboard.visit import Dashboard, Visit
@@ -22,7 +22,9 @@ from uplift_server.service.errors import NotFound
 from uplift_server.service.services import Services
 from uplift_server.store.errors import StoreError
 
-PAGES: Final[Sequence[Page]] = tuple(chain(sign_in.PAGES, live.PAGES))
+PAGES: Final[Sequence[Page]] = tuple(
+    chain(sign_in.PAGES, live.PAGES, endpoints.PAGES, endpoint.PAGES, secrets.PAGES, trials.PAGES)
+)
 """Every page and every form."""
 ASSET_CACHE: Final = "public, max-age=31536000, immutable"
 

@@ -13,7 +13,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-API: Final = frozenset({"v1", "docs", "healthz", "readyz", "metrics", "openapi.json", "endpoints"})
+API: Final = frozenset({"v1", "docs", "healthz", "readyz", "metrics", "openapi.json"})
 """How the paths begin that are the API's."""
 
 

@@ -1,16 +1,12 @@
 """What the server says of itself. Public."""
 
 from fastapi import APIRouter
-from starlette.responses import HTMLResponse, PlainTextResponse
+from starlette.responses import PlainTextResponse
 
-from uplift_server.api.endpoint_page import endpoint_page
 from uplift_server.api.reading import ServicesOf
-from uplift_server.api.routes.documentation import PAGE_POLICY
 from uplift_server.api.views import SourceIpsView
 from uplift_server.core import source_addresses
-from uplift_server.core.ids import ENDPOINT, parse_prefixed
 from uplift_server.core.instants import instant_text
-from uplift_server.service.refusals import not_found
 
 router = APIRouter(tags=["Server"])
 PUBLIC = frozenset(
@@ -21,7 +17,6 @@ PUBLIC = frozenset(
         "/openapi.json",
         "/docs",
         "/docs/{document}",
-        "/endpoints/{endpoint}",
     }
 )
 """Paths that need no key."""
@@ -51,11 +46,3 @@ async def get_readiness(services: ServicesOf) -> PlainTextResponse:
     """Public. 503 while the database does not answer."""
     await services.check_ready()
     return PlainTextResponse("ready\n")
-
-
-@router.get("/endpoints/{endpoint}", summary="Where mails about an endpoint lead", response_class=HTMLResponse)
-async def get_endpoint_page(endpoint: str) -> HTMLResponse:
-    """Public. Says how to look at an endpoint and what to do about it; nothing of the endpoint itself."""
-    if parse_prefixed(ENDPOINT, endpoint) is None:
-        raise not_found("endpoint", endpoint)
-    return HTMLResponse(endpoint_page(endpoint), headers={"content-security-policy": PAGE_POLICY})

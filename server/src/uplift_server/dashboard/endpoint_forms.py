@@ -1,0 +1,204 @@
+"""The form of an endpoint: what it shows, and what is read of it."""
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from uplift_server.core.event_types import GROUP_SUFFIX
+from uplift_server.core.headers import MASKED, mask
+from uplift_server.core.limits import (
+    CUSTOM_HEADERS_MAX,
+    DESCRIPTION_CHARACTERS_MAX,
+    ENDPOINT_IN_FLIGHT_MAX,
+    RATE_LIMIT_PER_SECOND_MAX,
+)
+from uplift_server.core.problems import Problem
+from uplift_server.dashboard.forms import Form
+from uplift_server.service.endpoints import EndpointDraft, Shown
+from uplift_server.service.fields import UNSET
+from uplift_server.service.repeats import Repeat
+from uplift_server.store.records import EventType
+
+_NAMED_MAX: Final = 40
+"""How much of a line is repeated in what is said about it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """An entry of a subscription that can be ticked."""
+
+    pattern: str
+    text: str
+    chosen: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The event types below one first word, and the pattern that means all of them, also those to come."""
+
+    title: str
+    whole: Choice | None
+    types: tuple[Choice, ...]
+
+    @property
+    def size(self) -> int:
+        """How many types it has."""
+        return len(self.types)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether something of it is chosen."""
+        return any(each.chosen for each in (*((self.whole,) if self.whole else ()), *self.types))
+
+
+@dataclass(frozen=True, slots=True)
+class Filled:
+    """What stands in the form's fields."""
+
+    url: str = ""
+    description: str = ""
+    event_types: tuple[str, ...] = ()
+    secret: str = field(default="", repr=False)
+    headers: str = field(default="", repr=False)
+    rate_limit_per_second: str = ""
+    max_in_flight: str = ""
+
+    @property
+    def has_more(self) -> bool:
+        """Whether one of the fields is filled in that most leave alone."""
+        return any((self.secret, self.headers, self.rate_limit_per_second, self.max_in_flight))
+
+
+def filled_with(shown: Shown) -> Filled:
+    """An endpoint as it is; of its headers those are masked whose names speak of secrets."""
+    endpoint = shown.endpoint
+    return Filled(
+        url=endpoint.url,
+        description=endpoint.description,
+        event_types=endpoint.event_types,
+        headers="\n".join(f"{name}: {mask(name, value)}" for name, value in shown.headers.items()),
+        rate_limit_per_second=_number_text(endpoint.rate_limit_per_second),
+        max_in_flight=_number_text(endpoint.max_in_flight),
+    )
+
+
+def as_sent(form: Form) -> Filled:
+    """What was sent, to fill the form in again."""
+    return Filled(
+        url=form.text("url"),
+        description=form.text("description"),
+        event_types=tuple(form.texts("event_types")),
+        secret=form.text("secret"),
+        headers=form.raw("headers"),
+        rate_limit_per_second=form.text("rate_limit_per_second"),
+        max_in_flight=form.text("max_in_flight"),
+    )
+
+
+def draft_of(form: Form, stored: Shown | None = None) -> tuple[EndpointDraft, list[Problem]]:
+    """What is said of an endpoint, a new one or the stored one, and what is wrong with how it was sent."""
+    problems: list[Problem] = []
+    url, description = form.text("url"), form.raw("description").strip()
+    if len(description) > DESCRIPTION_CHARACTERS_MAX or "\0" in description:
+        text = f"A description has at most {DESCRIPTION_CHARACTERS_MAX} characters. Shorten it."
+        problems.append(Problem("description", "too_long", text))
+    headers, wrong = _headers(form.lines("headers"), {} if stored is None else stored.headers)
+    problems.extend(wrong)
+    draft = EndpointDraft(
+        # Where it stays, it is not judged anew: a change of the description must not fail for it.
+        url=UNSET if stored is not None and url == stored.endpoint.url else url,
+        description=description,
+        event_types=_without_covered(form.texts("event_types")),
+        secret=UNSET if stored is not None else form.optional("secret"),
+        headers=headers,
+        rate_limit_per_second=_bounded(form, "rate_limit_per_second", RATE_LIMIT_PER_SECOND_MAX, problems),
+        max_in_flight=_bounded(form, "max_in_flight", ENDPOINT_IN_FLIGHT_MAX, problems),
+    )
+    return draft, problems
+
+
+def repeat_of(form: Form) -> Repeat | None:
+    """How a form is recognised when a browser sends it twice: nothing must be made twice."""
+    key = form.text("key")
+    if not key:
+        return None
+    return Repeat(key, hashlib.sha256(repr(sorted(form.as_sent().items())).encode()).digest())
+
+
+def named_at_fields(problems: Iterable[Problem]) -> list[Problem]:
+    """Problems of single headers say which one, since all headers are one field of the form."""
+    return [
+        Problem("headers", each.code, f"{each.field.partition('.')[2][:_NAMED_MAX]}: {each.message}")
+        if each.field.startswith("headers.")
+        else each
+        for each in problems
+    ]
+
+
+def groups(types: Sequence[EventType], chosen: Sequence[str]) -> list[Group]:
+    """The catalog to choose from, by the first words of the names; what else was chosen comes last."""
+    wanted = set(chosen)
+    by_word: dict[str, list[EventType]] = {}
+    for each in types:
+        if each.archived_at is None or each.name in wanted:
+            by_word.setdefault(each.name.partition(".")[0], []).append(each)
+    found = [_group(word, members, wanted) for word, members in sorted(by_word.items())]
+    shown = {choice.pattern for group in found for choice in (group.whole, *group.types) if choice is not None}
+    others = tuple(Choice(pattern, "", chosen=True) for pattern in chosen if pattern not in shown)
+    return [*found, Group("Others", None, others)] if others else found
+
+
+def _group(word: str, members: Sequence[EventType], wanted: set[str]) -> Group:
+    pattern = word + GROUP_SUFFIX
+    dotted = any("." in each.name for each in members)
+    whole = Choice(pattern, "All of this group, also those that are added later", pattern in wanted) if dotted else None
+    types = sorted(members, key=lambda each: each.name)
+    return Group(
+        word,
+        whole,
+        tuple(Choice(each.name, _first_sentence(each.description), each.name in wanted) for each in types),
+    )
+
+
+def _first_sentence(text: str) -> str:
+    first, point, _ = text.partition(". ")
+    return first + point.strip()
+
+
+def _without_covered(patterns: Sequence[str]) -> tuple[str, ...]:
+    """The patterns without those names that a chosen group includes anyway."""
+    whole = tuple(each[:-1] for each in patterns if each.endswith(GROUP_SUFFIX))
+    return tuple(
+        dict.fromkeys(each for each in patterns if each.endswith(GROUP_SUFFIX) or not each.startswith(whole or ("\0",)))
+    )
+
+
+def _headers(lines: Sequence[str], stored: Mapping[str, str]) -> tuple[dict[str, str], list[Problem]]:
+    """The headers that lines of `Name: value` tell; a value that is masked, as the form showed it, stays as it is."""
+    headers: dict[str, str] = {}
+    problems: list[Problem] = []
+    for number, line in enumerate(lines[: CUSTOM_HEADERS_MAX + 1], start=1):
+        name, colon, value = line.partition(":")
+        name, value = name.strip(), value.strip()
+        if not colon or not name:
+            text = f"Line {number} is no header. Write it as Name: value."
+            problems.append(Problem("headers", "header_invalid", text))
+        elif name in headers:
+            text = f"{name[:_NAMED_MAX]} stands here twice. Keep one."
+            problems.append(Problem("headers", "header_duplicate", text))
+        else:
+            headers[name] = stored.get(name, value) if value == MASKED else value
+    return headers, problems
+
+
+def _bounded(form: Form, name: str, highest: int, problems: list[Problem]) -> int | None:
+    number = form.number(name, problems)
+    if number is not None and not 1 <= number <= highest:
+        problems.append(Problem(name, "out_of_range", f"Choose 1 to {highest}, or leave it empty."))
+        return None
+    return number
+
+
+def _number_text(number: int | None) -> str:
+    return "" if number is None else str(number)

@@ -1,0 +1,159 @@
+"""The page of one endpoint: how it stands, what can be done about it, its deliveries, subscription and history."""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from starlette.responses import Response
+
+from uplift_server.core.audit import ACTIONS
+from uplift_server.core.deliveries import Status
+from uplift_server.core.headers import mask
+from uplift_server.core.rights import Right
+from uplift_server.core.scopes import Scope
+from uplift_server.core.subscriptions import Subscription
+from uplift_server.dashboard.audit_words import details_words
+from uplift_server.dashboard.endpoint_states import held_text, state_card
+from uplift_server.dashboard.forms import by_field
+from uplift_server.dashboard.routes import account_form, account_page
+from uplift_server.dashboard.visit import Visit
+from uplift_server.service.deliveries import DeliveryQuery
+from uplift_server.service.endpoints import Shown
+from uplift_server.service.errors import Busy, Conflict, Invalid
+from uplift_server.store.audit import AuditFilter
+from uplift_server.store.records import EndpointState, HeldAction
+
+_STATUSES: Final = {status.text: status for status in Status}
+_HELD: Final = {action.text: action for action in HeldAction}
+
+
+@dataclass(frozen=True, slots=True)
+class Tab:
+    """A part of the page, with a URL of its own."""
+
+    name: str
+    """Ends the URL; empty: the first one."""
+    title: str
+
+
+async def tab(visit: Visit, name: str, *, shown: Shown | None = None, status: int = 200, **context: Any) -> Response:
+    """A tab below the state card. Raises NotFound."""
+    endpoint = visit.parameter("endpoint")
+    if shown is None:
+        shown = await visit.services.endpoints.get(visit.caller, endpoint)
+    assert visit.account is not None
+    card = state_card(
+        shown,
+        now=visit.services.means.now(),
+        contacts=len(visit.account.contact_emails),
+        sends_mail=visit.dashboard.sends_mail,
+    )
+    here = visit.path("endpoints", endpoint, *([name] if name else []))
+    if visit.request.method == "GET" and visit.request.url.query:
+        here = f"{here}?{visit.request.url.query}"
+    return visit.render(
+        f"endpoints/{name or 'deliveries'}.html",
+        status,
+        id=endpoint,
+        shown=shown,
+        card=card,
+        held=held_text(shown),
+        tabs=_tabs(visit),
+        tab=name,
+        here=here,
+        writes=visit.caller.principal.allows(Scope.ENDPOINTS_WRITE),
+        tests=visit.caller.principal.has_right(Right.ENDPOINTS_TEST),
+        is_enabled=shown.endpoint.state is EndpointState.ENABLED,
+        **context,
+    )
+
+
+def _tabs(visit: Visit) -> list[Tab]:
+    """Those that the visitor may see."""
+    principal = visit.caller.principal
+    tabs = [Tab("", "Deliveries"), Tab("subscription", "Subscription")]
+    if principal.allows(Scope.SECRETS_READ) or principal.allows(Scope.SECRETS_WRITE):
+        tabs.append(Tab("security", "Security"))
+    if principal.has_right(Right.ENDPOINTS_TEST):
+        tabs.append(Tab("test", "Test"))
+    if principal.has_right(Right.AUDIT_READ):
+        tabs.append(Tab("activity", "Activity"))
+    return tabs
+
+
+async def deliveries(visit: Visit) -> Response:
+    """What was owed to it, the newest first."""
+    return await _deliveries(visit)
+
+
+async def _deliveries(visit: Visit, *, status: int = 200, refusal: str | None = None) -> Response:
+    wanted, type_name = visit.query.text("status"), visit.query.optional("type")
+    context: dict[str, Any] = {"refusal": refusal, "wanted": wanted, "type_name": type_name or "", "rows": []}
+    context |= {"next": None, "statuses": list(_STATUSES), "is_filtered": bool(wanted or type_name)}
+    query = DeliveryQuery(_STATUSES.get(wanted), None, type_name)
+    try:
+        page = await visit.services.deliveries.page_of_endpoint(
+            visit.caller, visit.parameter("endpoint"), query, visit.listing()
+        )
+    except Invalid as error:
+        return await tab(visit, "", status=422, problems=by_field(error.problems), **context)
+    return await tab(visit, "", status=status, **{**context, "rows": page.items, "next": visit.cursor(page.next_key)})
+
+
+async def subscription(visit: Visit) -> Response:
+    """What it gets and how, and the ways to change and to delete it."""
+    shown = await visit.services.endpoints.get(visit.caller, visit.parameter("endpoint"))
+    wanted = Subscription(shown.endpoint.event_types)
+    live = visit.services.means.directory.event_types.values()
+    return await tab(
+        visit,
+        "subscription",
+        shown=shown,
+        matching=sorted(each.name for each in live if not each.archived and wanted.wants(each.name)),
+        headers={name: mask(name, value) for name, value in shown.headers.items()},
+    )
+
+
+async def activity(visit: Visit) -> Response:
+    """What was done to it, by whom, the newest first."""
+    page = await visit.services.audit_log.page(
+        visit.caller, AuditFilter(subject=visit.parameter("endpoint")), visit.listing()
+    )
+    entries = [(entry, ACTIONS.get(entry.action, ""), details_words(entry.details)) for entry in page.items]
+    return await tab(visit, "activity", entries=entries, next=visit.cursor(page.next_key))
+
+
+async def pause(visit: Visit) -> Response:
+    """Send nothing more to it."""
+    endpoint = visit.parameter("endpoint")
+    try:
+        await visit.services.endpoint_states.pause(visit.caller, endpoint)
+    except Conflict as error:
+        return await _deliveries(visit, status=409, refusal=error.detail)
+    return visit.leave(visit.path("endpoints", endpoint), "The endpoint is paused: what comes for it is held.")
+
+
+_DONE: Final = {
+    HeldAction.SEND: "what it held is sent, in the order of acceptance",
+    HeldAction.DROP: "what it held is dropped",
+    HeldAction.KEEP: "what it held stays held until you enable it again",
+}
+
+
+async def enable(visit: Visit) -> Response:
+    """Send again, and say what becomes of what is held."""
+    endpoint = visit.parameter("endpoint")
+    held = _HELD.get((await visit.form()).text("held"), HeldAction.SEND)
+    try:
+        await visit.services.endpoint_states.enable(visit.caller, endpoint, held)
+    except (Conflict, Busy) as error:
+        return await _deliveries(visit, status=409, refusal=error.detail)
+    return visit.leave(visit.path("endpoints", endpoint), f"The endpoint is enabled: {_DONE[held]}.")
+
+
+PAGES: Final = (
+    account_page("/endpoints/{endpoint}", deliveries),
+    account_page("/endpoints/{endpoint}/subscription", subscription),
+    account_page("/endpoints/{endpoint}/activity", activity),
+    account_form("/endpoints/{endpoint}/pause", pause),
+    account_form("/endpoints/{endpoint}/enable", enable),
+)

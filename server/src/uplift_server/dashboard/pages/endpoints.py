@@ -1,0 +1,182 @@
+"""The endpoints of an account: the list, and registering, changing and deleting them."""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from starlette.responses import Response
+
+from uplift_server.core import ids
+from uplift_server.core.problems import Problem
+from uplift_server.core.scopes import Scope
+from uplift_server.core.signing import standard_form
+from uplift_server.dashboard.endpoint_forms import (
+    Filled,
+    as_sent,
+    draft_of,
+    filled_with,
+    groups,
+    named_at_fields,
+    repeat_of,
+)
+from uplift_server.dashboard.endpoint_states import summary
+from uplift_server.dashboard.routes import Door, Page, account_form, account_page
+from uplift_server.dashboard.security import new_form_cookie
+from uplift_server.dashboard.snippets import all_snippets, variable_line
+from uplift_server.dashboard.visit import Visit
+from uplift_server.service.endpoints import Shown
+from uplift_server.service.errors import Conflict, Invalid, NotFound
+from uplift_server.service.means import Listing
+from uplift_server.store.records import EndpointFilter, EndpointState, EventType
+
+_NEW: Final = "endpoints/new.html"
+_EDIT: Final = "endpoints/edit.html"
+_TYPES_MAX: Final = 500
+_TEXT_CHARACTERS_MAX: Final = 200
+_FILTERS: Final = {
+    "enabled": EndpointFilter(EndpointState.ENABLED),
+    "failing": EndpointFilter(EndpointState.ENABLED, failing=True),
+    "paused": EndpointFilter(EndpointState.PAUSED),
+    "disabled": EndpointFilter(EndpointState.DISABLED),
+}
+STATES: Final = (
+    ("", "All"),
+    ("enabled", "Enabled"),
+    ("failing", "Failing"),
+    ("paused", "Paused"),
+    ("disabled", "Disabled"),
+)
+
+
+async def listed(visit: Visit) -> Response:
+    """All endpoints, or those a filter of the URL lets through."""
+    state, text = visit.query.text("state"), visit.query.text("text")[:_TEXT_CHARACTERS_MAX]
+    wanted = _FILTERS.get(state, EndpointFilter())
+    page = await visit.services.endpoints.page(
+        visit.caller, visit.listing(), EndpointFilter(wanted.state, wanted.failing, text or None)
+    )
+    return visit.render(
+        "endpoints/list.html",
+        endpoints=[(shown, summary(shown)) for shown in page.items],
+        next=visit.cursor(page.next_key),
+        state=state if state in _FILTERS else "",
+        text=text,
+        states=STATES,
+        writes=visit.caller.principal.allows(Scope.ENDPOINTS_WRITE),
+    )
+
+
+async def new(visit: Visit) -> Response:
+    """The form of a new endpoint."""
+    visit.caller.require(Scope.ENDPOINTS_WRITE)
+    return await _form(visit, _NEW, Filled(), key=new_form_cookie())
+
+
+async def create(visit: Visit) -> Response:
+    """Register it, and show its secret, once."""
+    form = await visit.form()
+    draft, problems = draft_of(form)
+    try:
+        shown = await visit.services.endpoints.create(visit.caller, draft, repeat=repeat_of(form), problems=problems)
+    except Invalid as error:
+        return await _form(visit, _NEW, as_sent(form), error.problems, key=form.text("key"))
+    except Conflict as error:
+        return await _form(visit, _NEW, as_sent(form), refusal=error.detail, key=new_form_cookie())
+    return visit.render(
+        "endpoints/created.html",
+        201,
+        shown=shown,
+        standard=None if shown.secret is None else standard_form(shown.secret),
+        snippets=all_snippets(),
+        variable=variable_line(shown.secret),
+    )
+
+
+async def edit(visit: Visit) -> Response:
+    """The form with an endpoint as it is."""
+    visit.caller.require(Scope.ENDPOINTS_WRITE)
+    shown = await visit.services.endpoints.get(visit.caller, visit.parameter("endpoint"))
+    return await _form(visit, _EDIT, filled_with(shown), shown=shown)
+
+
+async def update(visit: Visit) -> Response:
+    """Change it."""
+    form = await visit.form()
+    endpoint = visit.parameter("endpoint")
+    shown = await visit.services.endpoints.get(visit.caller, endpoint)
+    draft, problems = draft_of(form, shown)
+    try:
+        await visit.services.endpoints.update(visit.caller, endpoint, draft, problems=problems)
+    except Invalid as error:
+        return await _form(visit, _EDIT, as_sent(form), error.problems, shown=shown)
+    return visit.leave(
+        visit.path("endpoints", endpoint, "subscription"), "The endpoint is changed, from its next attempt on."
+    )
+
+
+async def delete(visit: Visit) -> Response:
+    """Remove it."""
+    await visit.services.endpoints.delete(visit.caller, visit.parameter("endpoint"))
+    return visit.leave(visit.path("endpoints"), "The endpoint is deleted, and what was pending for it is cancelled.")
+
+
+async def permalink(visit: Visit) -> Response:
+    """From the address that mails tell to the page in its account, for those who may see it."""
+    endpoint = visit.parameter("endpoint")
+    account = _account_of(visit, endpoint)
+    return visit.leave(f"/accounts/{account}/endpoints/{endpoint}")
+
+
+def _account_of(visit: Visit, endpoint: str) -> str:
+    """The account of an endpoint, among those the visitor may see. Raises NotFound."""
+    assert visit.visitor is not None, "only those who are signed in come here"
+    services = visit.services
+    if visit.visitor.person is None:
+        record = services.endpoints.live(visit.visitor.operator(visit.address), endpoint)
+        return ids.prefixed(ids.ACCOUNT, services.means.directory.accounts[record.account_seq].id)
+    for membership in visit.visitor.memberships:
+        account = ids.prefixed(ids.ACCOUNT, membership.account.id)
+        try:
+            services.endpoints.live(visit.visitor.caller(account, visit.address), endpoint)
+        except NotFound:
+            continue
+        return account
+    raise NotFound(
+        "There is no such endpoint in your accounts. It may be deleted, or belong to an account of another sign-in."
+    )
+
+
+async def catalog(visit: Visit) -> Sequence[EventType]:
+    """The event types there are, as far as they are offered for a choice."""
+    return (await visit.services.event_types.page(Listing(_TYPES_MAX))).items
+
+
+async def _form(
+    visit: Visit,
+    template: str,
+    filled: Filled,
+    problems: Sequence[Problem] = (),
+    *,
+    refusal: str | None = None,
+    shown: Shown | None = None,
+    key: str = "",
+) -> Response:
+    context: dict[str, Any] = {
+        "filled": filled,
+        "groups": groups(await catalog(visit), filled.event_types),
+        "shown": shown,
+        "key": key,
+    }
+    if problems:
+        return visit.refuse(template, named_at_fields(problems), **context)
+    return visit.render(template, 200 if refusal is None else 409, refusal=refusal, **context)
+
+
+PAGES: Final = (
+    Page("GET", "/endpoints/{endpoint}", permalink, Door.VISITOR),
+    account_page("/endpoints", listed),
+    account_page("/endpoints/new", new),
+    account_form("/endpoints/new", create),
+    account_page("/endpoints/{endpoint}/edit", edit),
+    account_form("/endpoints/{endpoint}/edit", update),
+    account_form("/endpoints/{endpoint}/delete", delete),
+)

@@ -1,0 +1,145 @@
+"""The secrets of an endpoint: showing the current one, replacing it, ending the one before."""
+
+from typing import Any, Final
+
+from starlette.responses import Response
+
+from uplift_server.core.limits import SECRET_OVERLAP_SECONDS_DEFAULT, SECRET_OVERLAP_SECONDS_MAX
+from uplift_server.core.problems import Problem
+from uplift_server.core.scopes import Scope
+from uplift_server.core.signing import standard_form
+from uplift_server.dashboard.endpoint_forms import repeat_of
+from uplift_server.dashboard.forms import Form, by_field
+from uplift_server.dashboard.pages.endpoint import tab
+from uplift_server.dashboard.routes import account_form, account_page
+from uplift_server.dashboard.security import SESSION_COOKIE, new_form_cookie
+from uplift_server.dashboard.snippets import all_snippets, variable_line
+from uplift_server.dashboard.visit import Visit
+from uplift_server.service.errors import ConfirmationRequired, Invalid, RateLimited, Unauthorized
+from uplift_server.service.secrets import RotationDraft
+
+_HOUR_S: Final = 3600
+OVERLAPS: Final = (
+    ("0", "none: the old secret ends at once"),
+    (str(_HOUR_S), "1 hour"),
+    (str(SECRET_OVERLAP_SECONDS_DEFAULT), "24 hours"),
+    (str(3 * SECRET_OVERLAP_SECONDS_DEFAULT), "3 days"),
+    (str(SECRET_OVERLAP_SECONDS_MAX), "7 days"),
+)
+"""How long both secrets may be live, in seconds."""
+HEADERS: Final = (
+    ("old", "the old secret, until the overlap ends"),
+    ("new", "the new secret, at once"),
+)
+
+
+async def security(visit: Visit) -> Response:
+    """Since when the current secret is, and what else is live."""
+    return await _security(visit)
+
+
+async def reveal(visit: Visit) -> Response:
+    """Show the current secret, to whoever gave the password just now."""
+    form = await visit.form()
+    try:
+        if form.text("password"):
+            await _confirm(visit, form.raw("password"))
+        shown = await visit.services.secrets.reveal(visit.caller, visit.parameter("endpoint"))
+    except (Unauthorized, RateLimited) as error:
+        return await _security(visit, status=422, problems={"password": error.detail})
+    except ConfirmationRequired:
+        text = "Give your password: a secret is shown only for ten minutes after it."
+        return await _security(visit, status=422, problems={"password": text})
+    return await _security(visit, secret=shown.secret)
+
+
+async def rotate(visit: Visit) -> Response:
+    """Replace it, and show the new one, once."""
+    form = await visit.form()
+    draft, problems = _rotation(form)
+    try:
+        shown = await visit.services.secrets.rotate(
+            visit.caller, visit.parameter("endpoint"), draft, repeat=repeat_of(form), problems=problems
+        )
+    except Invalid as error:
+        return await _security(visit, status=422, problems=by_field(error.problems), sent=form)
+    if shown.repeated:
+        text = "This form was sent before, and replaced the secret then. The new one was shown in that answer."
+        return await _security(visit, status=409, refusal=text)
+    return await _security(visit, secret=shown.secret, is_new=True)
+
+
+async def expire_old(visit: Visit) -> Response:
+    """End the one before it now."""
+    endpoint = visit.parameter("endpoint")
+    await visit.services.secrets.expire_old(visit.caller, endpoint)
+    return visit.leave(
+        visit.path("endpoints", endpoint, "security"), "The old secret has ended: only the current one signs."
+    )
+
+
+async def _confirm(visit: Visit, password: str) -> None:
+    """Remember that the visitor gave the password now. Raises Unauthorized and RateLimited."""
+    sessions = visit.services.sessions
+    assert visit.visitor is not None, "only those who are signed in come here"
+    await sessions.confirm(visit.visitor, password, address=visit.address)
+    visit.visitor = await sessions.visitor(visit.request.cookies.get(SESSION_COOKIE))
+    visit.enter(visit.parameter("account"))
+
+
+def _rotation(form: Form) -> tuple[RotationDraft, list[Problem]]:
+    """What is said of a new secret, and what is wrong with how it was sent."""
+    problems: list[Problem] = []
+    overlap_s = form.number("overlap_seconds", problems)
+    if overlap_s is not None and overlap_s > SECRET_OVERLAP_SECONDS_MAX:
+        problems.append(Problem("overlap_seconds", "out_of_range", "The old secret stays for 7 days at most."))
+    header = form.optional("uplift_header")
+    if header is not None and header not in dict(HEADERS):
+        problems.append(Problem("uplift_header", "wrong_value", "Choose the old secret or the new one."))
+    return RotationDraft(form.optional("secret"), overlap_s, header), problems
+
+
+async def _security(
+    visit: Visit,
+    *,
+    status: int = 200,
+    problems: dict[str, str] | None = None,
+    secret: str | None = None,
+    is_new: bool = False,
+    refusal: str | None = None,
+    sent: Form | None = None,
+) -> Response:
+    shown = await visit.services.endpoints.get(visit.caller, visit.parameter("endpoint"))
+    now, principal = visit.services.means.now(), visit.caller.principal
+    assert visit.visitor is not None, "only those who are signed in come here"
+    sent = Form() if sent is None else sent
+    context: dict[str, Any] = {
+        "pair": shown.endpoint.secrets.at(now),
+        "secret": secret,
+        "standard": None if secret is None else standard_form(secret),
+        "is_new": is_new,
+        "snippets": all_snippets(),
+        "variable": variable_line(secret),
+        "reads": principal.allows(Scope.SECRETS_READ),
+        "rotates": principal.allows(Scope.SECRETS_WRITE),
+        "is_confirmed": visit.visitor.is_confirmed(now),
+        "is_operator": visit.visitor.person is None,
+        "has_password": visit.visitor.has_password,
+        "overlaps": OVERLAPS,
+        "overlap": sent.text("overlap_seconds") or str(SECRET_OVERLAP_SECONDS_DEFAULT),
+        "headers": HEADERS,
+        "header": sent.text("uplift_header") or "old",
+        "own": sent.text("secret"),
+        "key": new_form_cookie(),
+        "refusal": refusal,
+        "problems": problems or {},
+    }
+    return await tab(visit, "security", shown=shown, status=status, **context)
+
+
+PAGES: Final = (
+    account_page("/endpoints/{endpoint}/security", security),
+    account_form("/endpoints/{endpoint}/security/reveal", reveal),
+    account_form("/endpoints/{endpoint}/security/rotate", rotate),
+    account_form("/endpoints/{endpoint}/security/expire-old", expire_old),
+)

@@ -1,0 +1,183 @@
+"""One endpoint's page: its state card, deliveries, subscription and history; pausing and enabling."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from tests.dashboard.visitors import Guest, Seen, member, operator
+from tests.e2e.harness import TYPE, Server, settled, wait_for
+from tests.e2e.receiving import Receiver, answer
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    """A receiver on a real socket."""
+    receiver = Receiver()
+    yield receiver
+    receiver.close()
+
+
+class Owned:
+    """An account with one endpoint, and an owner who looks at its page."""
+
+    def __init__(self, server: Server, url: str, **fields: Any) -> None:
+        self.account, self.api = server.account()
+        self.endpoint = self.api.endpoint(url, **fields)["id"]
+        self.page = f"/accounts/{self.account}/endpoints/{self.endpoint}"
+        self.guest = member(server, self.account)
+        wait_for(lambda: self.deliveries()[0]["status"] != "pending", "the greeting is over")
+
+    def deliveries(self) -> list[Any]:
+        """What it was owed, the newest first."""
+        found: list[Any] = self.api.ok("GET", f"/v1/endpoints/{self.endpoint}/deliveries")["data"]
+        return found
+
+    def send(self, number: int) -> str:
+        """Send an event; the id of its delivery."""
+        event = self.api.send(number).json["id"]
+        return str(self.api.ok("GET", f"/v1/events/{event}/deliveries")["data"][0]["id"])
+
+    def get(self, tab: str = "", guest: Guest | None = None) -> Seen:
+        """Look at a tab."""
+        return (guest or self.guest).get(f"{self.page}/{tab}" if tab else self.page)
+
+    def post(self, action: str, **fields: str) -> Seen:
+        """Send a form of the page."""
+        return self.guest.post(f"{self.page}/{action}", page=self.page, **fields)
+
+
+def test_one_that_works_says_so(server: Server, receiver: Receiver) -> None:
+    owned = Owned(server, receiver.url("/ok"))
+    assert "Nothing that counts was sent to it yet" in owned.get().text
+    settled(owned.api, owned.send(1))
+    seen = owned.get()
+    assert "It works" in seen.text
+    assert "Last 2xx" in seen.text
+    assert 'class="card state healthy"' in seen.html
+
+
+def test_one_that_fails_says_what_is_wrong_what_to_do_and_what_comes_next(server: Server, receiver: Receiver) -> None:
+    owned = Owned(server, receiver.url("/bad", answer(404)))
+    settled(owned.api, owned.send(1))
+    health = owned.api.ok("GET", f"/v1/endpoints/{owned.endpoint}")["health"]
+
+    seen = owned.get()
+    assert "Your server answered 404: nothing is at this path." in seen.text
+    assert "Correct the endpoint's URL, or deploy the route it names." in seen.text
+    assert f'<time datetime="{health["failing_since"]}"' in seen.html
+    assert f'<time datetime="{health["disable_at"]}"' in seen.html
+    assert "Contacts are told" in seen.text
+    assert "Last 2xx never" in seen.text
+    in_list = owned.guest.get(f"/accounts/{owned.account}/endpoints")
+    assert "failing Your server answered 404" in in_list.text
+
+
+def test_pausing_holds_and_enabling_does_as_it_was_told(server: Server, receiver: Receiver) -> None:
+    owned = Owned(server, receiver.url("/p"))
+    paused = owned.post("pause")
+    assert (paused.status, paused.path) == (200, owned.page)
+    assert "The endpoint is paused" in paused.text
+    held = [owned.send(number) for number in range(3)]
+    seen = owned.get()
+    assert "It is paused" in seen.text
+    assert "It holds 3 deliveries. What becomes of them?" in seen.text
+    assert "3 deliveries held" in owned.guest.get(f"/accounts/{owned.account}/endpoints").text
+
+    kept = owned.post("enable", held="keep")
+    assert "stays held until you enable it again" in kept.text
+    assert "3 deliveries, kept until you enable it again" in kept.text
+    dropped = owned.post("enable", held="drop")
+    assert "what it held is dropped" in dropped.text
+    assert {settled(owned.api, each)["status"] for each in held} == {"cancelled"}
+
+    owned.post("pause")
+    last = owned.send(9)
+    assert "is sent, in the order of acceptance" in owned.post("enable", held="send").text
+    assert settled(owned.api, last)["status"] == "delivered"
+
+
+def test_a_disabled_one_says_who_did_it_and_is_not_paused(server: Server, receiver: Receiver) -> None:
+    owned = Owned(server, receiver.url("/d"))
+    owned.api.ok("POST", f"/v1/endpoints/{owned.endpoint}/disable")
+    seen = owned.get()
+    assert "An operator of this service switched it off." in seen.text
+    assert "Ask the operator why" in seen.text
+    refused = owned.post("pause")
+    assert refused.status == 409
+    assert "enable it first" in refused.text
+    assert f'hx-get="{owned.page}"' in refused.html
+
+
+def test_deliveries_are_filtered_in_the_url_and_go_on_page_by_page(server: Server, receiver: Receiver) -> None:
+    owned = Owned(server, receiver.url("/many"))
+    sent = [owned.send(number) for number in range(27)]
+    for delivery in sent:
+        settled(owned.api, delivery)
+    first = owned.get()
+    assert first.html.count('href="/accounts/' + owned.account + "/deliveries/") == 25
+    [older] = re.findall(r'href="([^"]+)" rel="next"', first.html)
+    second = owned.guest.get(older.replace("&amp;", "&"))
+    assert "webhook.created" in second.text
+    assert "webhook.created" not in owned.guest.get(f"{owned.page}?type={TYPE}&status=delivered").text
+    assert "No delivery fits" in owned.guest.get(f"{owned.page}?status=failed").text
+    unknown = owned.guest.get(f"{owned.page}?type=no.such")
+    assert (unknown.status, 'id="type-problem"' in unknown.html) == (422, True)
+
+
+def test_the_subscription_names_what_fits_and_masks_secrets(server: Server, receiver: Receiver) -> None:
+    owned = Owned(
+        server, receiver.url("/s"), event_types=["athlete.*"], headers={"X-Api-Key": "geheim", "X-Team": "<b>"}
+    )
+    seen = owned.get("subscription")
+    assert "athlete.created" in seen.text
+    assert "movement.analytics.created" not in seen.text
+    assert "X-Api-Key: ********" in seen.text
+    assert "geheim" not in seen.html
+    assert "X-Team: &lt;b&gt;" in seen.html
+
+
+def test_the_activity_tells_who_did_what_to_those_who_may_know(server: Server, receiver: Receiver) -> None:
+    owned = Owned(server, receiver.url("/a"))
+    owned.api.ok("PATCH", f"/v1/endpoints/{owned.endpoint}", {"description": "<i>new</i>", "event_types": [TYPE]})
+    owned.post("pause")
+    seen = owned.get("activity")
+    assert "An endpoint was registered." in seen.text
+    assert f"event types: all → {TYPE}" in seen.text
+    assert "description: nothing → <i>new</i>" in seen.text
+    assert "<i>" not in seen.html
+    actions = [seen.text.index(f"endpoint.{what}") for what in ("paused", "changed", "created")]
+    assert actions == sorted(actions)
+    manager = member(server, owned.account, "manager")
+    assert "Activity" not in owned.get(guest=manager).text
+    assert owned.get("activity", manager).status == 403
+
+
+def test_what_a_member_may_not_do_is_not_offered_and_is_refused(server: Server, receiver: Receiver) -> None:
+    owned = Owned(server, receiver.url("/m"))
+    reader = member(server, owned.account, "member")
+    seen = owned.get(guest=reader)
+    assert (seen.status, "Pause" in seen.text, "Security" in seen.text, "Send a test" in seen.text) == (
+        200,
+        False,
+        False,
+        True,
+    )
+    assert "Delete" not in owned.get("subscription", reader).text
+    for action in ("pause", "enable", "delete"):
+        assert reader.post(f"{owned.page}/{action}", token=seen.token).status == 403
+    assert owned.api.ok("GET", f"/v1/endpoints/{owned.endpoint}")["state"] == "enabled"
+
+
+def test_an_operator_sees_the_page_too(server: Server, receiver: Receiver) -> None:
+    owned = Owned(server, receiver.url("/o"))
+    seen = owned.get(guest=operator(server))
+    assert "You see this account as an operator" in seen.text
+    assert "Pause" in seen.text
+
+
+def test_forms_without_their_token_change_nothing(server: Server, receiver: Receiver) -> None:
+    owned = Owned(server, receiver.url("/t"))
+    for action in ("pause", "enable", "delete", "edit", "test", "security/rotate", "security/reveal"):
+        assert owned.guest.post(f"{owned.page}/{action}", token="0" * 32).status == 403, action
+    assert owned.api.ok("GET", f"/v1/endpoints/{owned.endpoint}")["state"] == "enabled"

@@ -1,0 +1,219 @@
+"""An account's endpoints: the list, registering, changing and deleting them, and where mails lead."""
+
+import re
+from typing import Any
+
+import pytest
+from tests.dashboard.visitors import Guest, Seen, member, operator
+from tests.e2e.harness import Api, Server
+
+URL = "http://127.0.0.1:9/webhook"
+_SECRET = re.compile(r'class="secret"[^>]*>([^<]+)<')
+
+
+@pytest.fixture
+def account(server: Server) -> tuple[str, Api]:
+    """An account of the test's own, and the operator acting for it."""
+    return server.account()
+
+
+def pages(account: str, *parts: str) -> str:
+    """A path within an account's endpoints."""
+    return "/".join([f"/accounts/{account}/endpoints", *parts])
+
+
+def registered(guest: Guest, account: str, **fields: str | list[str]) -> Seen:
+    """Register an endpoint by the form."""
+    return guest.post(pages(account, "new"), **{"url": URL, "key": fields.pop("key", "once"), **fields})
+
+
+def newest(api: Api) -> Any:
+    """The endpoint that was registered last."""
+    return api.ok("GET", "/v1/endpoints")["data"][0]
+
+
+def test_a_list_without_endpoints_tells_the_next_step(server: Server, account: tuple[str, Api]) -> None:
+    seen = member(server, account[0]).get(pages(account[0]))
+    assert "No endpoints yet" in seen.text
+    assert f'href="{pages(account[0], "new")}"' in seen.html
+
+
+def test_registering_shows_the_secret_once_and_only_once(server: Server, account: tuple[str, Api]) -> None:
+    name, api = account
+    guest = member(server, name)
+    fields = {
+        "event_types": ["movement.*", "movement.analytics.created", "test.numbered"],
+        "description": "Ana's <laptop>",
+        "headers": "X-Team: data\r\nX-Token: geheim\r\n",
+        "rate_limit_per_second": "20",
+        "max_in_flight": "3",
+    }
+    seen = registered(guest, name, **fields)
+    assert seen.status == 201
+    made = newest(api)
+    secret = api.ok("GET", f"/v1/endpoints/{made['id']}/secret")["secret"]
+    assert _SECRET.search(seen.html).group(1) == secret  # type: ignore[union-attr]
+    assert f"export UPLIFT_WEBHOOK_SECRET={secret}" in seen.text
+    assert (made["url"], made["description"]) == (URL, "Ana's <laptop>")
+    assert made["event_types"] == ["movement.*", "test.numbered"]
+    assert made["headers"] == {"X-Team": "data", "X-Token": "********"}
+    assert (made["rate_limit_per_second"], made["max_in_flight"]) == (20, 3)
+
+    again = registered(guest, name, **fields)
+    assert "was sent before" in again.text
+    assert secret not in again.html
+    assert len(api.ok("GET", "/v1/endpoints")["data"]) == 1
+
+
+def test_a_secret_of_ones_own_is_quoted_for_shells(server: Server, account: tuple[str, Api]) -> None:
+    seen = registered(member(server, account[0]), account[0], secret="it's$(mine)-0123456789")
+    assert """export UPLIFT_WEBHOOK_SECRET='it'"'"'s$(mine)-0123456789'""" in seen.text
+
+
+def test_everything_wrong_stands_at_its_field_with_what_was_sent(server: Server, account: tuple[str, Api]) -> None:
+    name, api = account
+    seen = registered(
+        member(server, name),
+        name,
+        url="http://203.0.113.7/<b>",
+        event_types=["movement.*", "nothing.here"],
+        secret="short",
+        headers="Host: a\r\nnonsense\r\nX-Team: a\r\nX-Team: b",
+        rate_limit_per_second="many",
+        max_in_flight="1000",
+        description="d" * 1001,
+    )
+    assert seen.status == 422
+    for field in ("url", "event_types", "secret", "headers", "rate_limit_per_second", "max_in_flight", "description"):
+        assert f'id="{field}-problem"' in seen.html, field
+    assert "Host: This header belongs to the connection" in seen.text
+    assert "Line 2 is no header" in seen.text
+    assert "X-Team stands here twice" in seen.text
+    assert 'value="http://203.0.113.7/&lt;b&gt;"' in seen.html
+    assert re.search(r'value="nothing.here" checked', seen.html)
+    assert re.search(r'value="movement.\*" checked', seen.html)
+    assert api.ok("GET", "/v1/endpoints")["data"] == []
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("", "URL"),
+        ("ftp://example.com/", "http"),
+        ("https://user@example.com/", "user"),
+        ("https://169.254.169.254/", "169.254.169.254"),
+        ("https://example.com/#a", "#"),
+    ],
+)
+def test_a_refused_url_tells_why(server: Server, account: tuple[str, Api], url: str, reason: str) -> None:
+    seen = registered(member(server, account[0]), account[0], url=url)
+    assert seen.status == 422
+    told = re.search(r'id="url-problem">([^<]*)<', seen.html)
+    assert told is not None
+    assert reason in told[1]
+
+
+def test_filters_stand_in_the_url(server: Server, account: tuple[str, Api]) -> None:
+    name, api = account
+    one = api.endpoint(URL, description="the one of <b>Ana</b>")["id"]
+    two = api.endpoint("http://127.0.0.1:9/other")["id"]
+    api.ok("POST", f"/v1/endpoints/{two}/pause")
+    guest = member(server, name)
+
+    def shown(query: str) -> set[str]:
+        found = re.findall(rf'href="{pages(name)}/(ep_\w+)"', guest.get(f"{pages(name)}{query}").html)
+        return set(found)
+
+    assert shown("") == {one, two}
+    assert shown("?state=paused") == {two}
+    assert shown("?state=enabled") == {one}
+    assert shown("?state=disabled") == set()
+    assert shown("?state=nonsense") == {one, two}
+    assert shown("?text=ANA") == {one}
+    assert shown("?text=/other&state=paused") == {two}
+    nothing = guest.get(f"{pages(name)}?text=%22%3E%3Cb%3E")
+    assert "No endpoint fits" in nothing.text
+    assert "<b>" not in nothing.html
+    assert "<b>Ana" not in guest.get(pages(name)).html
+
+
+def test_a_change_keeps_what_is_masked(server: Server, account: tuple[str, Api]) -> None:
+    name, api = account
+    made = api.endpoint(URL, headers={"X-Token": "geheim", "X-Team": "a"}, event_types=["movement.analytics.*"])
+    guest, path = member(server, name), pages(name, made["id"], "edit")
+    form = guest.get(path)
+    assert "geheim" not in form.html
+    assert re.search(r'value="movement.analytics.\*" checked', form.html)
+
+    seen = guest.post(
+        path, url=URL, description="new", headers="X-Token: ********\nX-Team: b", event_types="movement.analytics.*"
+    )
+    assert "The endpoint is changed" in seen.text
+    [entry] = api.ok("GET", f"/v1/audit-log?subject={made['id']}&action=endpoint.changed")["data"]
+    assert set(entry["details"]["changed"]) == {"description", "headers"}
+
+    refused = guest.post(path, url=URL, headers="X-New: ********")
+    assert refused.status == 422
+    assert "X-New: This is how a value is shown" in refused.text
+    changed = api.ok("GET", f"/v1/endpoints/{made['id']}")
+    assert changed["headers"] == {"X-Token": "********", "X-Team": "b"}
+    assert (changed["description"], changed["event_types"]) == ("new", ["movement.analytics.*"])
+
+
+def test_deleting_takes_it_out_of_the_list(server: Server, account: tuple[str, Api]) -> None:
+    name, api = account
+    made = api.endpoint(URL)
+    guest = member(server, name)
+    page = pages(name, made["id"], "subscription")
+    seen = guest.post(pages(name, made["id"], "delete"), page=page)
+    assert (seen.status, seen.path) == (200, pages(name))
+    assert "The endpoint is deleted" in seen.text
+    assert api("GET", f"/v1/endpoints/{made['id']}").status == 404
+    assert guest.get(page).status == 404
+
+
+def test_members_see_and_managers_write(server: Server, account: tuple[str, Api]) -> None:
+    name, api = account
+    made = api.endpoint(URL)
+    reader = member(server, name, "member")
+    seen = reader.get(pages(name))
+    assert (seen.status, "New endpoint" in seen.text) == (200, False)
+    token = seen.token
+    assert reader.get(pages(name, "new")).status == 403
+    assert reader.get(pages(name, made["id"], "edit")).status == 403
+    for path in (("new",), (made["id"], "edit"), (made["id"], "delete")):
+        assert reader.post(pages(name, *path), token=token, url=URL).status == 403
+    assert api.ok("GET", f"/v1/endpoints/{made['id']}")["url"] == URL
+    assert member(server, name, "manager").get(pages(name, "new")).status == 200
+
+
+def test_mails_lead_to_the_page_of_those_who_may_see_it(server: Server, account: tuple[str, Api]) -> None:
+    name, api = account
+    other, _ = server.account("Lakeside")
+    made = api.endpoint(URL)
+    link, page = f"/endpoints/{made['id']}", pages(name, made["id"])
+
+    assert member(server, name).get(link).path == page
+    assert operator(server).get(link).path == page
+    stranger = member(server, other)
+    assert stranger.get(link).status == 404
+    assert stranger.get("/endpoints/ep_" + "0" * 32).status == 404
+    assert stranger.get("/endpoints/%3Cb%3E").status == 404
+    nobody = Guest(server.url).get(link, follow=False)
+    assert (nobody.status, nobody.headers["location"]) == (303, f"/sign-in?next=%2Fendpoints%2F{made['id']}")
+
+
+def test_nothing_of_another_account_can_be_reached(server: Server, account: tuple[str, Api]) -> None:
+    name, api = account
+    other, _ = server.account("Lakeside")
+    made = api.endpoint(URL)
+    stranger = member(server, other)
+    token = stranger.get(pages(other)).token
+    for path in ("edit", "subscription", "security", "test", "activity", "."):
+        assert stranger.get(pages(name, made["id"], path).removesuffix("/.")).status == 404
+        if path != "activity":
+            assert stranger.get(pages(other, made["id"], path).removesuffix("/.")).status == 404
+    for path in ("edit", "delete", "pause", "enable", "security/reveal", "security/rotate", "test"):
+        assert stranger.post(pages(other, made["id"], path), token=token, url=URL).status == 404, path
+    assert "created" not in stranger.get(pages(other, made["id"], "activity")).text
+    assert api.ok("GET", f"/v1/endpoints/{made['id']}")["state"] == "enabled"
