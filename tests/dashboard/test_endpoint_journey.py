@@ -1,0 +1,115 @@
+"""Endpoints in a browser: from registering one to seeing a test arrive, as a person does it; and barriers on the way."""
+
+import re
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.sync_api import Page, expect
+from tests.dashboard.accessibility import check_accessibility
+from tests.dashboard.browsing import LOOKS, WITHOUT_SCRIPTS, Look, OpenPage, sideways
+from tests.e2e.harness import Server
+from tests.e2e.receiving import Receiver, answer
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    """A receiver on a real socket."""
+    receiver = Receiver()
+    yield receiver
+    receiver.close()
+
+
+def enter(page: Page, server: Server, account: str) -> None:
+    """Come through a portal link, as the owner."""
+    wanted = {"role": "owner", "email": f"owner@{account.removeprefix('acc_')}.example"}
+    link = server.api().ok("POST", f"/v1/accounts/{account}/portal-links", wanted)["url"]
+    page.goto(urlsplit(link).path)
+    page.get_by_role("button", name="Go on").click()
+    page.wait_for_url(re.compile(account))
+
+
+@pytest.mark.parametrize("look", [LOOKS[0], WITHOUT_SCRIPTS], ids=lambda look: look.name)
+def test_somebody_registers_an_endpoint_and_sees_a_test_arrive(
+    server: Server, receiver: Receiver, open_page: OpenPage, look: Look
+) -> None:
+    account, _ = server.account()
+    page = open_page(look)
+    enter(page, server, account)
+    page.goto(f"/accounts/{account}/endpoints")
+    page.get_by_role("link", name="New endpoint").first.click()
+    page.get_by_label("URL").fill("ftp://example.com")
+    page.get_by_role("button", name="Register").click()
+    expect(page.locator("#url-problem")).to_contain_text("http")
+    page.get_by_label("URL").fill(receiver.url("/hook"))
+    page.get_by_label("athlete.created").check()
+    page.get_by_role("button", name="Register").click()
+
+    expect(page.get_by_role("heading", name="Its secret")).to_be_visible()
+    secret = page.locator("#secret-text").inner_text()
+    assert secret.startswith("whsec_")
+    if look.scripts:
+        page.get_by_role("button", name="Copy the secret", exact=True).click()
+        assert page.evaluate("navigator.clipboard.readText()") == secret
+
+    page.get_by_role("link", name="Send a test").click()
+    page.get_by_role("button", name="Send a test").click()
+    expect(page.get_by_text("Your server answered 200.")).to_be_visible()
+    page.get_by_role("link", name="Security").click()
+    page.get_by_role("button", name="Show the secret").click()
+    expect(page.locator(".secret").first).to_have_text(secret)
+
+    page.get_by_role("link", name="Deliveries").click()
+    page.get_by_role("button", name="Pause").click()
+    expect(page.get_by_role("heading", name="It is paused")).to_be_visible()
+    page.get_by_text("Enable…").click()
+    page.get_by_label("Drop them for good").check()
+    page.get_by_role("button", name="Enable").click()
+    expect(page.get_by_text("what it held is dropped")).to_be_visible()
+
+    page.get_by_role("link", name="Subscription").click()
+    page.get_by_text("Delete the endpoint…").click()
+    page.get_by_role("button", name="Delete the endpoint").click()
+    expect(page.get_by_text("No endpoints yet")).to_be_visible()
+
+
+def test_the_page_follows_what_happens(server: Server, receiver: Receiver, page: Page) -> None:
+    account, api = server.account()
+    made = api.endpoint(receiver.url("/live", answer(500)))
+    enter(page, server, account)
+    page.goto(f"/accounts/{account}/endpoints/{made['id']}")
+    expect(page.get_by_role("heading", name="Nothing that counts was sent to it yet")).to_be_visible()
+    api.send(1)
+    expect(page.get_by_role("heading", name="It fails")).to_be_visible()
+    expect(page.get_by_text("Your server answered 500: it failed while handling the request.").first).to_be_visible()
+
+
+@pytest.mark.parametrize("look", LOOKS, ids=lambda look: look.name)
+def test_no_page_has_barriers_or_is_wider_than_its_window(
+    server: Server, receiver: Receiver, open_page: OpenPage, look: Look
+) -> None:
+    account, api = server.account()
+    url = receiver.url("/" + "a-long-path-without-any-place-to-break/" * 6, answer(500))
+    made = api.endpoint(url, description="<b>Ana</b> " * 20, headers={"X-Team": "x" * 300})["id"]
+    api.send(1)
+    test = api.ok("POST", f"/v1/endpoints/{made}/test")["delivery"]
+    api.ok("POST", f"/v1/endpoints/{made}/secret/rotate", {})
+    page = open_page(look)
+    enter(page, server, account)
+    start = f"/accounts/{account}/endpoints"
+    for path in (
+        start,
+        f"{start}?state=paused",
+        f"{start}/new",
+        f"{start}/{made}",
+        f"{start}/{made}/edit",
+        f"{start}/{made}/subscription",
+        f"{start}/{made}/security",
+        f"{start}/{made}/test?delivery={test}",
+        f"{start}/{made}/activity",
+    ):
+        page.goto(path)
+        for each in page.locator("main details").all():
+            each.evaluate("each => { each.open = true; }")
+        check_accessibility(page)
+        assert sideways(page) <= 0, path
