@@ -1,4 +1,4 @@
-"""Endpoints in a browser: from registering one to seeing a test arrive, as a person does it; and barriers on the way."""
+"""Endpoints in a browser: from registering one to seeing a test arrive, as a person does it; barriers on the way."""
 
 import re
 from collections.abc import Iterator
