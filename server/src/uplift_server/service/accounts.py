@@ -1,4 +1,4 @@
-"""Accounts: operators' business."""
+"""Accounts: operators' business, but for their contacts, which are their own."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -9,6 +9,7 @@ from uplift_server.core.accounts import check_email, check_name
 from uplift_server.core.audit import difference
 from uplift_server.core.limits import CONTACT_EMAILS_MAX
 from uplift_server.core.problems import Problem
+from uplift_server.core.rights import Right
 from uplift_server.service.fields import UNSET, Unset, given, given_or
 from uplift_server.service.means import Listing, Means
 from uplift_server.service.principals import Caller
@@ -21,12 +22,12 @@ from uplift_server.store.records import Account, Page
 
 _WHAT = "account"
 _FIELDS: Final = ("name", "contact_emails")
-"""What an operator may change."""
+"""What may be changed."""
 
 
 @dataclass(frozen=True, slots=True)
 class AccountDraft:
-    """What an operator says of an account; on a change, what is not said stays."""
+    """What is said of an account; on a change, what is not said stays."""
 
     name: str | Unset = UNSET
     contact_emails: Sequence[str] | Unset = UNSET
@@ -43,7 +44,7 @@ class AccountDraft:
 
 
 class Accounts:
-    """What operators do with accounts."""
+    """What operators do with accounts, and members with their own."""
 
     def __init__(self, means: Means) -> None:
         self._means = means
@@ -74,9 +75,11 @@ class Accounts:
     async def update(
         self, caller: Caller, account: str, draft: AccountDraft, *, problems: Sequence[Problem] = ()
     ) -> Account:
-        """Change an account's particulars. Raises NotFound."""
-        caller.require_operator()
-        await self.get(caller, account)
+        """Change an account's particulars; its name is for operators. Raises NotFound."""
+        caller.require_right(Right.ACCOUNT_MANAGE)
+        self._means.account_of(caller, account)
+        if not isinstance(draft.name, Unset):
+            caller.require_operator()
         refuse([*problems, *draft.problems()])
         return await self._means.carry_out(self._update(caller, account, draft))
 

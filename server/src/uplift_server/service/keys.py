@@ -1,4 +1,4 @@
-"""API keys: operators make and revoke them. The text of one is known only at the moment it is made."""
+"""API keys: operators make and revoke them, and members who may. The text of one is known only when it is made."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,7 +7,8 @@ from typing import Final
 from uplift_server.core import ids
 from uplift_server.core.accounts import check_name
 from uplift_server.core.problems import Problem
-from uplift_server.core.scopes import DEFAULT_SCOPES, check_scopes
+from uplift_server.core.rights import Right
+from uplift_server.core.scopes import DEFAULT_SCOPES, Scope, check_scopes
 from uplift_server.service.authentication import ACCOUNT_PREFIX, digest_of, ending_of
 from uplift_server.service.fields import UNSET, Unset, given
 from uplift_server.service.means import Listing, Means
@@ -25,7 +26,7 @@ _WHAT: Final = "key"
 
 @dataclass(frozen=True, slots=True)
 class KeyDraft:
-    """What an operator says of a new key."""
+    """What is said of a new key."""
 
     name: str | Unset = UNSET
     scopes: Sequence[str] | Unset | None = UNSET
@@ -42,7 +43,7 @@ class KeyDraft:
 
 
 class Keys:
-    """What operators do with the keys of accounts."""
+    """What is done with the keys of accounts."""
 
     def __init__(self, means: Means) -> None:
         self._means = means
@@ -56,32 +57,29 @@ class Keys:
         repeat: Repeat | None = None,
         problems: Sequence[Problem] = (),
     ) -> tuple[ApiKey, str | None]:
-        """Make a key of an account; with its text, unless this repeats an earlier request. Raises NotFound."""
-        caller.require_operator()
-        owner = self._account(account)
-        refuse([*problems, *draft.problems(), *check_repeat(repeat)])
+        """Make a key of an account; with its text, unless this repeats an earlier request. Raises NotFound.
+
+        Nobody gives a key what they may not do themselves.
+        """
+        caller.require_right(Right.KEYS_MANAGE)
+        owner = self._means.account_of(caller, account)
+        refuse([*problems, *draft.problems(), *_beyond(caller, draft), *check_repeat(repeat)])
         return await self._means.carry_out(self._create(caller, owner, draft, repeat))
 
     async def page(
         self, caller: Caller, account: str, listing: Listing, *, problems: Sequence[Problem] = ()
     ) -> Page[ApiKey]:
         """The keys of an account, newest first. Raises NotFound."""
-        caller.require_operator()
-        owner = self._account(account)
+        caller.require_right(Right.KEYS_MANAGE)
+        owner = self._means.account_of(caller, account)
         before = self._means.place(listing, 1, problems)
         return await self._means.database.read(lambda c: keys.page(c, owner.seq, limit=listing.limit, before=before))
 
     async def revoke(self, caller: Caller, account: str, key: str) -> None:
         """Revoke a key; it is refused from then on. Raises NotFound."""
-        caller.require_operator()
-        owner = self._account(account)
+        caller.require_right(Right.KEYS_MANAGE)
+        owner = self._means.account_of(caller, account)
         await self._means.carry_out(self._revoke(caller, owner, key))
-
-    def _account(self, text: str) -> Account:
-        found = self._means.directory.accounts_by_id.get(parse_id(ids.ACCOUNT, text, "account"))
-        if found is None:
-            raise not_found("account", text)
-        return found
 
     async def _create(
         self, caller: Caller, owner: Account, draft: KeyDraft, repeat: Repeat | None
@@ -144,6 +142,13 @@ class Keys:
     ) -> None:
         subject = ids.prefixed(ids.KEY, key.id)
         audit.add(connection, self._means.entry(caller, action, subject, details, key.account_seq))
+
+
+def _beyond(caller: Caller, draft: KeyDraft) -> list[Problem]:
+    """The scopes a new key would have that its maker has not."""
+    beyond = [scope for scope in Scope if scope in draft.granted() and not caller.principal.allows(scope)]
+    text = "Your own role does not include {}, so no key that you make can have it. Ask the operator for one."
+    return [Problem("scopes", "scope_not_yours", text.format(scope)) for scope in beyond]
 
 
 def new_key_text(prefix: str, random_bytes: bytes) -> str:
