@@ -17,8 +17,8 @@ class Changes:
     async def stamp(self, caller: Caller) -> Hashable:
         """What stands for the present state of the caller's account. Raises Unavailable.
 
-        Events and what people did are read from the store, two look-ups; every attempt moves its endpoint's health,
-        which is in memory.
+        Events, what people did and attempts of tests are read from the store, three look-ups; every other attempt moves
+        its endpoint's health, which is in memory.
         """
         caller.require(Scope.EVENTS_READ)
         account_seq = caller.one_account()

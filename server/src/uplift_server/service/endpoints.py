@@ -128,6 +128,12 @@ class Endpoints:
             raise not_found(_WHAT, endpoint)
         return await self.shown(found)
 
+    async def of_numbers(self, seqs: Sequence[int]) -> list[Shown]:
+        """Endpoints that a service found in memory, in that order; without those that were deleted meanwhile."""
+        found = await self._means.database.read(lambda c: endpoints.find(c, seqs))
+        by_seq = {endpoint.seq: endpoint for endpoint in found}
+        return await self._all_shown([by_seq[seq] for seq in seqs if seq in by_seq])
+
     async def update(
         self, caller: Caller, endpoint: str, draft: EndpointDraft, *, problems: Sequence[Problem] = ()
     ) -> Shown:

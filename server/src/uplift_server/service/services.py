@@ -32,6 +32,7 @@ from uplift_server.service.sessions import Sessions
 from uplift_server.service.sign_ins import SignInLimits
 from uplift_server.service.traces import Traces
 from uplift_server.service.trials import Trials
+from uplift_server.service.troubles import TroubleFinder
 from uplift_server.store import event_types
 from uplift_server.store.sealing import Sealer
 
@@ -48,6 +49,7 @@ class Services:
     endpoints: Endpoints
     endpoint_states: EndpointStates
     trials: Trials
+    troubles: TroubleFinder
     secrets: Secrets
     events: Events
     deliveries: Deliveries
@@ -89,6 +91,7 @@ class Services:
             endpoints=owned,
             endpoint_states=EndpointStates(means, owned),
             trials=Trials(means, owned),
+            troubles=TroubleFinder(means, owned),
             secrets=Secrets(means, sealer, owned),
             events=Events(means),
             deliveries=Deliveries(means),

@@ -3,11 +3,14 @@
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from uplift_server.store.schema import audit_log, events
+from uplift_server.store.schema import audit_log, deliveries, events
 
 
-def newest(connection: Connection, account_seq: int) -> tuple[int, int]:
-    """The numbers of an account's newest event and of its newest entry in the audit log; 0 where there is none."""
+def newest(connection: Connection, account_seq: int) -> tuple[int, int, int]:
+    """The numbers of an account's newest event and of its newest entry in the audit log, 0 where there is none.
+
+    And how many attempts were made of that event: those of tests move nothing else.
+    """
     event = sa.select(events.c.seq).where(events.c.account_seq == account_seq).order_by(events.c.seq.desc()).limit(1)
     entry = (
         sa.select(audit_log.c.seq)
@@ -15,4 +18,6 @@ def newest(connection: Connection, account_seq: int) -> tuple[int, int]:
         .order_by(audit_log.c.seq.desc())
         .limit(1)
     )
-    return connection.scalar(event) or 0, connection.scalar(entry) or 0
+    newest_event = connection.scalar(event) or 0
+    attempts = sa.select(sa.func.sum(deliveries.c.attempts_made)).where(deliveries.c.event_seq == newest_event)
+    return newest_event, connection.scalar(entry) or 0, connection.scalar(attempts) or 0

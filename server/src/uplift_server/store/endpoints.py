@@ -73,6 +73,12 @@ def get(connection: Connection, account_seq: int | None, endpoint_id: bytes) -> 
     return None if row is None else _endpoint(row)
 
 
+def find(connection: Connection, seqs: Collection[int]) -> list[Endpoint]:
+    """Those of these endpoints that exist, in no order."""
+    query = sa.select(endpoints).where(endpoints.c.seq.in_(seqs), _LIVE)
+    return [_endpoint(row) for row in connection.execute(query)]
+
+
 def page(
     connection: Connection,
     account_seq: int | None,
