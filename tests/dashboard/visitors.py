@@ -6,6 +6,7 @@ from html import unescape
 from urllib.parse import urlencode, urljoin, urlsplit
 
 import urllib3
+from playwright.sync_api import Page
 from tests.e2e.harness import OPERATOR_KEY, Server
 
 _TOKEN = re.compile(r'name="csrf" value="([^"]*)"')
@@ -93,3 +94,11 @@ def member(server: Server, account: str, role: str = "owner", email: str | None 
     guest.post(urlsplit(link).path, follow=False)
     assert "uplift_session" in guest.cookies
     return guest
+
+
+def bring(page: Page, guest: Guest) -> None:
+    """Let a guest go on in a browser, at the overview of their first account."""
+    page.context.add_cookies(
+        [{"name": name, "value": value, "url": guest.url} for name, value in guest.cookies.items()]
+    )
+    page.goto("/")

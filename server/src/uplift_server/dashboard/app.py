@@ -14,7 +14,18 @@ from starlette.routing import Route
 from uplift_server.dashboard import live
 from uplift_server.dashboard.assets import PATH, asset
 from uplift_server.dashboard.gate import App, Receive, Scope, Send
-from uplift_server.dashboard.pages import endpoint, endpoints, secrets, sign_in, trials
+from uplift_server.dashboard.pages import (
+    developers,
+    endpoint,
+    endpoints,
+    get_started,
+    overview,
+    secrets,
+    settings,
+    sign_in,
+    trials,
+    you,
+)
 from uplift_server.dashboard.routes import Page, refused, route
 from uplift_server.dashboard.security import SESSION_COOKIE, Safety
 from uplift_server.dashboard.visit import Dashboard, Visit
@@ -23,7 +34,19 @@ from uplift_server.service.services import Services
 from uplift_server.store.errors import StoreError
 
 PAGES: Final[Sequence[Page]] = tuple(
-    chain(sign_in.PAGES, live.PAGES, endpoints.PAGES, endpoint.PAGES, secrets.PAGES, trials.PAGES)
+    chain(
+        sign_in.PAGES,
+        you.PAGES,
+        get_started.PAGES,
+        overview.PAGES,
+        endpoints.PAGES,
+        endpoint.PAGES,
+        secrets.PAGES,
+        trials.PAGES,
+        developers.PAGES,
+        settings.PAGES,
+        live.PAGES,
+    )
 )
 """Every page and every form."""
 ASSET_CACHE: Final = "public, max-age=31536000, immutable"

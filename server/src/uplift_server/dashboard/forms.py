@@ -1,18 +1,28 @@
 """What forms send: read within bounds, and asked for by name."""
 
 import asyncio
+import hashlib
+import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 from urllib.parse import parse_qsl
 
 from starlette.requests import Request
 
+from uplift_server.core.instants import parse_instant
 from uplift_server.core.problems import Problem
 from uplift_server.service.errors import Malformed, PayloadTooLarge
+from uplift_server.service.repeats import Repeat
 
 FORM_BYTES_MAX: Final = 512 * 1024
 FORM_FIELDS_MAX: Final = 500
 FORM_SECONDS_MAX: Final = 10
+ONCE_FIELD: Final = "once"
+ONCE_BYTES: Final = 16
+
+_OFFSET: Final = re.compile(r"(?:[zZ]|[+-]\d\d:?\d\d)$")
+_DATE: Final = re.compile(r"\d{4}-\d\d-\d\d")
 
 
 class Form:
@@ -57,6 +67,20 @@ class Form:
             return None
         return int(text)
 
+    def instant(self, name: str, problems: list[Problem]) -> int | None:
+        """An instant as Unix ms, None where the field is empty; without an offset it is in UTC."""
+        text = self.text(name)
+        if not text:
+            return None
+        if _DATE.fullmatch(text):
+            text += "T00:00"
+        zoned = text if _OFFSET.search(text) else f"{text}Z"
+        try:
+            return parse_instant(zoned)
+        except ValueError:
+            problems.append(Problem(name, "instant_invalid", "Write an instant in UTC, such as 2026-01-31T12:00."))
+            return None
+
     def as_sent(self) -> Mapping[str, Sequence[str]]:
         """Everything, to fill the form in again."""
         return self._values
@@ -82,6 +106,15 @@ async def read_form(request: Request) -> Form:
         return Form(parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=FORM_FIELDS_MAX))
     except ValueError:
         raise Malformed(f"This is no form: send UTF-8 and at most {FORM_FIELDS_MAX} fields.") from None
+
+
+def repeat_of(form: Form) -> Repeat | None:
+    """How a form that creates something is recognised when it comes again, as browsers send it on a reload."""
+    key = form.text(ONCE_FIELD)
+    if not key:
+        return None
+    content = json.dumps(dict(form.as_sent()), sort_keys=True)
+    return Repeat(key, hashlib.sha256(content.encode()).digest())
 
 
 def by_field(problems: Sequence[Problem]) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """From templates and values to HTML. Everything is escaped; no template sees anything but what its page gives it."""
 
 import json
+import secrets
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import cache
@@ -14,6 +15,7 @@ from uplift_server.core.instants import instant_text
 from uplift_server.core.texts import printable
 from uplift_server.dashboard import charts
 from uplift_server.dashboard.assets import url_of
+from uplift_server.dashboard.forms import ONCE_BYTES, ONCE_FIELD
 
 ID_CHARACTERS_SHOWN: Final = 13
 _MINUTE, _HOUR, _DAY = 60, 3600, 86_400
@@ -53,6 +55,7 @@ def _environment() -> Environment:
         "replay_id": lambda value: ids.prefixed(ids.REPLAY, value),
     }
     environment.globals |= {"asset": url_of, "version": __version__, "charts": charts}
+    environment.globals |= {"once_field": ONCE_FIELD, "once_text": lambda: secrets.token_hex(ONCE_BYTES)}
     environment.globals["p"] = environment.get_template("parts.html").module
     return environment
 

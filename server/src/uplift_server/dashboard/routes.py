@@ -108,9 +108,7 @@ def _to_sign_in(page: Page, visit: Visit) -> Response:
     """To the form, and from there to where the visitor wanted to go."""
     if page.method != "GET":
         raise errors.Forbidden("You are not signed in any more. Sign in, and repeat it.")
-    url = visit.request.url
-    wanted = url.path if not url.query else f"{url.path}?{url.query}"
-    return visit.leave(f"/sign-in?next={quote(wanted, safe='')}")
+    return visit.leave(f"/sign-in?next={quote(visit.here, safe='')}")
 
 
 def refused(visit: Visit, error: Exception) -> Response:

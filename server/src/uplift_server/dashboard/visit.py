@@ -1,5 +1,6 @@
 """One request to the dashboard: who visits, for which account, and what is answered."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from uplift_server.dashboard.live import Live
 
 PAGE_ITEMS: Final = 25
+_PLAIN_PATH: Final = re.compile(r"[!-\[\]-~]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,12 @@ class Visit:
     def query(self) -> Form:
         """What the URL asks for."""
         return Form(self.request.query_params.multi_items())
+
+    @property
+    def here(self) -> str:
+        """The path and the query of this request."""
+        url = self.request.url
+        return f"{url.path}?{url.query}" if url.query else url.path
 
     @property
     def address(self) -> str | None:
@@ -187,3 +195,10 @@ def link(path: str, **query: str | None) -> str:
     """A URL with those parameters that are not None."""
     kept: Mapping[str, str] = {name: value for name, value in query.items() if value is not None}
     return f"{path}?{urlencode(kept)}" if kept else path
+
+
+def own_path(text: str) -> str:
+    """Where a visitor wants to go on, if that is a page of ours; else the beginning."""
+    # Browsers leave out white space within a URL, and take \\ for /: "/\t/elsewhere" leads away.
+    ours = text.startswith("/") and not text.startswith("//") and _PLAIN_PATH.fullmatch(text)
+    return text if ours else "/"

@@ -1,13 +1,12 @@
 """The ways in and out: signing in, links that sign in once, and signing out."""
 
 from typing import Final
-from urllib.parse import urlsplit
 
 from starlette.responses import Response
 
 from uplift_server.core import ids
 from uplift_server.dashboard.routes import Door, Page
-from uplift_server.dashboard.visit import Visit
+from uplift_server.dashboard.visit import Visit, own_path
 from uplift_server.service.errors import NotFound, RateLimited, Unauthorized
 
 _FORM: Final = "sign_in/form.html"
@@ -28,17 +27,10 @@ def _home(visit: Visit) -> str:
     return f"/accounts/{ids.prefixed(ids.ACCOUNT, visit.visitor.memberships[0].account.id)}/overview"
 
 
-def _next(text: str) -> str:
-    """Where to go on, if it is a page of ours; else the beginning."""
-    parts = urlsplit(text)
-    ours = text.startswith("/") and not text.startswith(("//", "/\\")) and not parts.netloc and not parts.scheme
-    return text if ours else "/"
-
-
 async def form(visit: Visit) -> Response:
     """The form of members."""
     if visit.visitor is not None:
-        return visit.leave(_next(visit.query.text("next")))
+        return visit.leave(own_path(visit.query.text("next")))
     return visit.render(_FORM, next=visit.query.text("next"), email="")
 
 
@@ -52,7 +44,7 @@ async def sign_in(visit: Visit) -> Response:
         status = 429 if isinstance(error, RateLimited) else 401
         return visit.render(_FORM, status, refusal=error.detail, next=sent.text("next"), email=email)
     visit.sign_in(cookie)
-    return visit.leave(_next(sent.text("next")))
+    return visit.leave(own_path(sent.text("next")))
 
 
 async def operator_form(visit: Visit) -> Response:
@@ -69,7 +61,7 @@ async def sign_in_operator(visit: Visit) -> Response:
         status = 429 if isinstance(error, RateLimited) else 401
         return visit.render(_OPERATOR, status, refusal=error.detail, next=sent.text("next"))
     visit.sign_in(cookie)
-    return visit.leave(_next(sent.text("next")))
+    return visit.leave(own_path(sent.text("next")))
 
 
 async def enter_form(visit: Visit) -> Response:

@@ -1,0 +1,181 @@
+"""Get started: from nothing to the first event that a server took, as far as an account has come."""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from starlette.responses import Response
+
+from uplift_server.core import ids
+from uplift_server.core.deliveries import Status
+from uplift_server.core.outcomes import Explanation, Outcome, explain
+from uplift_server.core.scopes import Scope
+from uplift_server.dashboard.forms import repeat_of
+from uplift_server.dashboard.routes import account_form, account_page
+from uplift_server.dashboard.snippets import FRAMEWORKS, snippet, variable_line
+from uplift_server.dashboard.visit import Visit, link
+from uplift_server.service.deliveries import DeliveryQuery
+from uplift_server.service.endpoints import EndpointDraft, Shown
+from uplift_server.service.errors import Busy, ConfirmationRequired, Conflict, Invalid, RateLimited
+from uplift_server.service.means import Listing
+from uplift_server.service.waits import ShownDelivery
+from uplift_server.store.records import Attempt
+
+ENDPOINTS_OFFERED: Final = 25
+_PAGE: Final = "get_started/page.html"
+_PATH: Final = "get-started"
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far an account has come with one of its endpoints."""
+
+    endpoint: str
+    """Its id."""
+    shown: Shown
+    last: ShownDelivery | None
+    """The newest delivery to it, be it of a test."""
+    attempt: Attempt | None
+    """The last attempt of that."""
+    answered: bool
+    """Whether it ever took one."""
+
+    @property
+    def last_id(self) -> str:
+        """The id of that delivery."""
+        assert self.last is not None
+        return ids.delivery_id(self.last.delivery.event_id, self.last.delivery.endpoint_id)
+
+    @property
+    def tried(self) -> bool:
+        """Whether anything was ever sent to it."""
+        return self.answered or self.attempt is not None
+
+    @property
+    def hint(self) -> Explanation | None:
+        """Why the last attempt failed, and what to do."""
+        found = self.attempt
+        if found is None or found.outcome is Outcome.DELIVERED:
+            return None
+        return explain(found.outcome, status_code=found.status_code, error=found.error, location=found.location)
+
+
+async def page(visit: Visit) -> Response:
+    """The checklist."""
+    return await _page(visit, visit.query.text("endpoint"), visit.query.text("framework"))
+
+
+async def register(visit: Visit) -> Response:
+    """Register the first endpoint, by its URL alone; the answer shows its secret."""
+    sent = await visit.form()
+    framework, url = sent.text("framework"), sent.text("url")
+    try:
+        made = await visit.services.endpoints.create(visit.caller, EndpointDraft(url=url), repeat=repeat_of(sent))
+    except Invalid as error:
+        return await _page(visit, "", framework, invalid=error, url=url)
+    except Conflict as error:
+        return await _page(visit, "", framework, status=409, refusal=error.detail, url=url)
+    return await _page(visit, ids.prefixed(ids.ENDPOINT, made.endpoint.id), framework, secret=made.secret)
+
+
+async def show_secret(visit: Visit) -> Response:
+    """Show an endpoint's secret where it is needed."""
+    sent = await visit.form()
+    endpoint, framework = sent.text("endpoint"), sent.text("framework")
+    try:
+        shown = await visit.services.secrets.reveal(visit.caller, endpoint)
+    except ConfirmationRequired:
+        return visit.leave(link("/confirm", next=_at(visit, endpoint, framework)))
+    return await _page(visit, endpoint, framework, secret=shown.secret)
+
+
+async def test(visit: Visit) -> Response:
+    """Send a test, and tell what came of it."""
+    sent = await visit.form()
+    endpoint, framework = sent.text("endpoint"), sent.text("framework")
+    try:
+        trial = await visit.services.trials.send(visit.caller, endpoint, None)
+    except Invalid as error:
+        return await _page(visit, endpoint, framework, status=422, refusal=error.problems[0].message)
+    except (Conflict, Busy, RateLimited) as error:
+        return await _page(visit, endpoint, framework, status=409, refusal=error.detail)
+    return visit.leave(_at(visit, endpoint, framework), _told(trial.attempt))
+
+
+def _told(attempt: Attempt | None) -> str:
+    if attempt is None:
+        return "The test is on its way; its outcome shows here."
+    if attempt.outcome is Outcome.DELIVERED:
+        return f"Delivered: your server answered {attempt.status_code} to the test."
+    return "The test was sent, and not delivered. See below why."
+
+
+async def _page(
+    visit: Visit,
+    endpoint: str,
+    framework: str,
+    *,
+    status: int = 200,
+    invalid: Invalid | None = None,
+    refusal: str | None = None,
+    secret: str | None = None,
+    url: str = "https://",
+) -> Response:
+    owned = await visit.services.endpoints.page(visit.caller, Listing(ENDPOINTS_OFFERED))
+    names = {ids.prefixed(ids.ENDPOINT, each.endpoint.id): each.endpoint.url for each in owned.items}
+    chosen = await visit.services.endpoints.get(visit.caller, endpoint) if endpoint else next(iter(owned.items), None)
+    progress = None if chosen is None else await _progress(visit, chosen)
+    framework = framework if framework in FRAMEWORKS else next(iter(FRAMEWORKS))
+    context: dict[str, Any] = {
+        "progress": progress,
+        "names": names,
+        "url": url,
+        "secret": secret,
+        "variable": variable_line(secret),
+        "framework": framework,
+        "frameworks": FRAMEWORKS,
+        "snippet": snippet(framework),
+        "here": _at(visit, None if progress is None else progress.endpoint, framework),
+        "listening": await _listening(visit),
+    }
+    if invalid is not None:
+        return visit.refuse(_PAGE, invalid.problems, **context)
+    return visit.render(_PAGE, status, refusal=refusal, **context)
+
+
+async def _progress(visit: Visit, shown: Shown) -> Progress:
+    endpoint = ids.prefixed(ids.ENDPOINT, shown.endpoint.id)
+    deliveries = visit.services.deliveries
+    newest = await deliveries.page_of_endpoint(visit.caller, endpoint, DeliveryQuery(), Listing(1))
+    last = newest.items[0] if newest.items else None
+    attempt = None
+    answered = shown.endpoint.last_success_at is not None
+    if last is not None:
+        delivery_id = ids.delivery_id(last.delivery.event_id, last.delivery.endpoint_id)
+        _, attempts = await deliveries.attempts(visit.caller, delivery_id, Listing(1))
+        attempt = attempts.items[0] if attempts.items else None
+    if not answered:
+        taken = await deliveries.page_of_endpoint(
+            visit.caller, endpoint, DeliveryQuery(status=Status.DELIVERED), Listing(1)
+        )
+        answered = bool(taken.items)
+    return Progress(endpoint, shown, last, attempt, answered)
+
+
+async def _listening(visit: Visit) -> int | None:
+    """How many developers of the account listen now; None where the visitor may not know."""
+    if not visit.caller.principal.allows(Scope.LISTEN):
+        return None
+    found = await visit.services.listening.page(visit.caller, Listing(ENDPOINTS_OFFERED))
+    return sum(each.connected for each in found.items)
+
+
+def _at(visit: Visit, endpoint: str | None, framework: str) -> str:
+    return link(visit.path(_PATH), endpoint=endpoint or None, framework=framework)
+
+
+PAGES: Final = (
+    account_page(f"/{_PATH}", page),
+    account_form(f"/{_PATH}/endpoint", register),
+    account_form(f"/{_PATH}/secret", show_secret),
+    account_form(f"/{_PATH}/test", test),
+)

@@ -1,0 +1,147 @@
+"""API keys, source addresses and listen sessions, as developers find them."""
+
+import re
+
+import pytest
+from playwright.sync_api import Page, expect
+from tests.dashboard.accessibility import check_accessibility
+from tests.dashboard.browsing import LOOKS, Look, OpenPage, sideways
+from tests.dashboard.visitors import bring, member, operator
+from tests.e2e.harness import Server
+
+ALL_BUT_EVENTS_WRITE = {
+    "events:read", "endpoints:read", "endpoints:write", "deliveries:read", "deliveries:write", "secrets:read",
+    "secrets:write", "listen",
+}  # fmt: skip
+
+
+def keys_of(server: Server, account: str) -> list[dict[str, object]]:
+    """An account's keys."""
+    found: list[dict[str, object]] = server.api().ok("GET", f"/v1/accounts/{account}/keys")["data"]
+    return found
+
+
+def offered(text: str) -> set[str]:
+    """The scopes a page offers."""
+    return set(re.findall(r'name="scopes" value="([a-z:]+)"', text))
+
+
+def test_a_key_is_made_shown_once_and_revoked(server: Server, page: Page) -> None:
+    account, _ = server.account()
+    bring(page, member(server, account, "admin", "ada@rapids.example"))
+    page.goto(f"/accounts/{account}/developers")
+    page.get_by_label("Name").fill("reports")
+    for scope in ALL_BUT_EVENTS_WRITE - {"events:read", "listen"}:
+        page.get_by_role("checkbox", name=scope).set_checked(False)
+    page.get_by_role("button", name="Make the key").click()
+
+    expect(page.get_by_text("It is shown this once")).to_be_visible()
+    page.get_by_role("button", name="Copy the key").click()
+    key = page.evaluate("navigator.clipboard.readText()")
+    assert server.api(key).ok("GET", "/v1/events")["data"] == []
+    [made] = keys_of(server, account)
+    assert (made["name"], made["scopes"]) == ("reports", ["events:read", "listen"])
+
+    page.goto(f"/accounts/{account}/developers")
+    expect(page.get_by_text(f"sk_…{key[-4:]}")).to_be_visible()
+    assert key not in page.content()
+
+    page.get_by_text("Revoke…").click()
+    page.get_by_role("button", name="Revoke").click()
+    expect(page.get_by_text("The key is revoked")).to_be_visible()
+    assert server.api(key)("GET", "/v1/events").status == 401
+    entries = server.api().ok("GET", "/v1/audit-log?actor=member")["data"]
+    assert {("key.created", "ada@rapids.example"), ("key.revoked", "ada@rapids.example")} <= {
+        (each["action"], each["actor"]["name"]) for each in entries
+    }
+
+
+def test_nobody_makes_a_key_that_may_do_more_than_they_may(server: Server) -> None:
+    account, _ = server.account()
+    path = f"/accounts/{account}/developers"
+    admin = member(server, account, "admin")
+    assert offered(admin.get(path).html) == ALL_BUT_EVENTS_WRITE
+    refused = admin.post(f"{path}/keys", page="/you", follow=False, name="all", scopes="events:write")
+    assert refused.status == 422
+    assert "Your own role does not include events:write" in refused.html
+    assert 'value="all"' in refused.html
+    console = operator(server)
+    assert offered(console.get(path).html) == ALL_BUT_EVENTS_WRITE | {"events:write"}
+    assert console.post(f"{path}/keys", page="/you", follow=False, name="all", scopes="events:write").status == 200
+    assert [each["scopes"] for each in keys_of(server, account)] == [["events:write"]]
+
+
+@pytest.mark.parametrize("role", ["member", "manager"])
+def test_who_may_not_manage_keys_sees_and_changes_none(server: Server, role: str) -> None:
+    account, _ = server.account()
+    key = server.api().ok("POST", f"/v1/accounts/{account}/keys", {"name": "hidden one"})
+    path = f"/accounts/{account}/developers"
+    visitor = member(server, account, role)
+    page = visitor.get(path).html
+    assert "hidden one" not in page
+    assert offered(page) == set()
+    assert visitor.post(f"{path}/keys", page="/you", follow=False, name="mine", scopes="listen").status == 403
+    assert visitor.post(f"{path}/keys/{key['id']}/revoke", page="/you", follow=False).status == 403
+    assert [each["name"] for each in keys_of(server, account)] == ["hidden one"]
+
+
+def test_no_key_of_another_account_is_revoked(server: Server) -> None:
+    other, _ = server.account("Other")
+    key = server.api().ok("POST", f"/v1/accounts/{other}/keys", {"name": "theirs"})
+    account, _ = server.account()
+    admin = member(server, account, "admin")
+    assert (
+        admin.post(f"/accounts/{account}/developers/keys/{key['id']}/revoke", page="/you", follow=False).status == 404
+    )
+    assert admin.post(f"/accounts/{other}/developers/keys/{key['id']}/revoke", page="/you", follow=False).status == 404
+    assert len(keys_of(server, other)) == 1
+
+
+def test_a_form_sent_again_makes_one_key(server: Server) -> None:
+    account, _ = server.account()
+    sent = {"name": "once", "scopes": "listen", "once": "0123456789abcdef"}
+    admin = member(server, account, "admin")
+    answers = [
+        admin.post(f"/accounts/{account}/developers/keys", page="/you", follow=False, **sent).html for _ in range(2)
+    ]
+
+    assert [bool(re.search(r"sk_[0-9a-f]{20}", each)) for each in answers] == [True, False]
+    assert "was made before" in answers[1]
+    assert len(keys_of(server, account)) == 1
+
+
+def test_the_published_addresses_are_there_for_everybody(server: Server) -> None:
+    account, _ = server.account()
+    [address] = server.api().ok("GET", "/v1/source-ips")["current"]
+    visitor = member(server, account, "member")
+    assert f"<code>{address}</code>" in visitor.get(f"/accounts/{account}/developers").html
+
+
+def test_listen_sessions_are_shown_and_ended_by_whoever_may_listen(server: Server) -> None:
+    account, _ = server.account()
+    path = f"/accounts/{account}/developers"
+    key = server.api().ok("POST", f"/v1/accounts/{account}/keys", {"name": "laptop"})["key"]
+    made = server.api(key).ok("POST", "/v1/listen-sessions", {"description": "Ada's <laptop>"})["id"]
+    someone = member(server, account, "member")
+    assert "laptop" not in someone.get(path).html
+    assert someone.get(f"{path}/listen-sessions/{made}").status == 403
+    manager = member(server, account, "manager")
+    assert "Ada&#39;s &lt;laptop&gt;" in manager.get(path).html
+    assert "No answers yet" in manager.get(f"{path}/listen-sessions/{made}").html
+    assert manager.post(f"{path}/listen-sessions/{made}/end", page="/you", follow=False).status == 303
+    assert manager.get(f"{path}/listen-sessions/{made}").status == 404
+
+
+@pytest.mark.parametrize("look", LOOKS, ids=lambda look: look.name)
+def test_everybody_can_use_the_page(server: Server, open_page: OpenPage, look: Look) -> None:
+    account, _ = server.account()
+    page = open_page(look)
+    bring(page, member(server, account, "admin"))
+    page.goto(f"/accounts/{account}/developers")
+    check_accessibility(page)
+    key = server.api().ok("POST", f"/v1/accounts/{account}/keys", {"name": "n" * 100})["key"]
+    made = server.api(key).ok("POST", "/v1/listen-sessions", {"description": "laptop"})["id"]
+    for path in ("developers", f"developers/listen-sessions/{made}"):
+        page.goto(f"/accounts/{account}/{path}")
+        check_accessibility(page)
+        assert sideways(page) <= 0

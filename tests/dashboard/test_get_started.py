@@ -1,0 +1,158 @@
+"""From nothing to the first event that a server took."""
+
+from contextlib import closing
+
+import pytest
+from playwright.sync_api import Page, expect
+from tests.dashboard.accessibility import check_accessibility
+from tests.dashboard.browsing import LOOKS, Look, OpenPage, sideways
+from tests.dashboard.visitors import bring, member, operator
+from tests.e2e.harness import Server, settled
+from tests.e2e.receiving import Receiver, answer
+
+from uplift_server.dashboard.snippets import FRAMEWORKS, snippet, variable_line
+
+
+def test_from_nothing_to_the_first_2xx_without_loading_the_page_again(server: Server, page: Page) -> None:
+    account, api = server.account()
+    with closing(Receiver()) as receiver:
+        url = receiver.url("/webhook", answer(503))
+        bring(page, member(server, account, "manager", "ada@rapids.example"))
+        page.get_by_role("link", name="Get started").first.click()
+        expect(page.get_by_text("Register an endpoint first.")).to_be_visible()
+
+        page.get_by_label("URL").fill(url)
+        page.get_by_role("button", name="Register").click()
+        [endpoint] = api.ok("GET", "/v1/endpoints")["data"]
+        secret = api.ok("GET", f"/v1/endpoints/{endpoint['id']}/secret")["secret"]
+        expect(page.get_by_text(variable_line(secret))).to_be_visible()
+        page.get_by_role("button", name="Copy the secret alone").click()
+        assert page.evaluate("navigator.clipboard.readText()") == secret
+        expect(page.locator("#live")).to_contain_text("Your server answered 503")
+        expect(page.locator("#live")).not_to_contain_text("It works")
+
+        receiver.url("/webhook", answer(204))
+        page.get_by_role("button", name="Send a test").click()
+
+        expect(page.locator("#live")).to_contain_text("It works: your server took an event.")
+        expect(page.get_by_role("status").filter(has_text="answered 204 to the test")).to_be_visible()
+
+
+def test_it_turns_green_by_itself(server: Server, page: Page) -> None:
+    account, api = server.account()
+    with closing(Receiver()) as receiver:
+        api.endpoint(receiver.url("/later", answer(500)))
+        bring(page, member(server, account, "member"))
+        page.goto(f"/accounts/{account}/get-started")
+        expect(page.locator("#live")).to_contain_text("It turns green by itself")
+
+        receiver.url("/later", answer(200))
+        api.send(1)
+
+        expect(page.locator("#live")).to_contain_text("It works", timeout=15_000)
+
+
+def test_a_test_that_takes_its_time_shows_its_outcome_by_itself(server: Server, page: Page) -> None:
+    account, api = server.account()
+    with closing(Receiver()) as receiver:
+        url = receiver.url("/slow", answer(500))
+        api.endpoint(url)
+        bring(page, member(server, account, "member"))
+        page.goto(f"/accounts/{account}/get-started")
+        expect(page.locator("#live")).to_contain_text("It turns green by itself")
+
+        receiver.url("/slow", answer(204, after=5))
+        page.get_by_role("button", name="Send a test").click()
+        expect(page.get_by_role("status").filter(has_text="The test is on its way")).to_be_visible()
+
+        expect(page.locator("#live")).to_contain_text("It works")
+
+
+def test_sent_again_the_form_registers_nothing_more_and_tells_the_secret_no_more(server: Server) -> None:
+    account, api = server.account()
+    path = f"/accounts/{account}/get-started"
+    visitor = member(server, account, "manager")
+    sent = {"url": "http://127.0.0.1:9/webhook", "once": "0123456789abcdef"}
+    first = visitor.post(f"{path}/endpoint", page="/you", follow=False, **sent)
+    again = visitor.post(f"{path}/endpoint", page="/you", follow=False, **sent)
+
+    assert (first.status, "export UPLIFT_WEBHOOK_SECRET=whsec_" in first.html) == (200, True)
+    assert (again.status, "whsec_" in again.html) == (200, False)
+    assert len(api.ok("GET", "/v1/endpoints")["data"]) == 1
+
+
+def test_what_is_wrong_with_a_url_stands_at_its_field(server: Server) -> None:
+    account, _ = server.account()
+    visitor = member(server, account, "manager")
+    answered = visitor.post(
+        f"/accounts/{account}/get-started/endpoint", page="/you", follow=False, url="ftp://<b>x</b>"
+    )
+
+    assert answered.status == 422
+    assert 'id="url-problem"' in answered.html
+    assert "ftp://&lt;b&gt;x&lt;/b&gt;" in answered.html
+    assert "<b>x</b>" not in answered.html
+
+
+def test_the_secret_is_shown_after_a_confirmation_that_was_just_given(server: Server) -> None:
+    account, api = server.account()
+    endpoint = api.endpoint("http://127.0.0.1:9/webhook")
+    path, fields = f"/accounts/{account}/get-started", {"endpoint": endpoint["id"], "framework": "django"}
+    visitor = member(server, account, "manager")
+    shown = visitor.post(f"{path}/secret", page="/you", follow=False, **fields)
+    assert shown.status == 200
+    assert variable_line(endpoint["secret"]) in shown.text
+    assert "receive_with_django" in shown.html
+    assert shown.headers["cache-control"] == "no-store"
+    assert [each["action"] for each in api.ok("GET", "/v1/audit-log?action=secret.revealed")["data"]]
+
+
+def test_a_member_sees_how_far_it_is_and_neither_registers_nor_sees_secrets(server: Server) -> None:
+    account, api = server.account()
+    path = f"/accounts/{account}/get-started"
+    visitor = member(server, account, "member")
+    assert "Your role may not register endpoints" in visitor.get(path).text
+    assert visitor.post(f"{path}/endpoint", page="/you", follow=False, url="http://127.0.0.1:9/x").status == 403
+    endpoint = api.endpoint("http://127.0.0.1:9/x")["id"]
+    assert "Your role may not see the secret" in visitor.get(path).text
+    assert visitor.post(f"{path}/secret", page="/you", follow=False, endpoint=endpoint).status == 403
+    tested = visitor.post(f"{path}/test", page="/you", follow=False, endpoint=endpoint)
+    assert tested.status == 303
+    told = visitor.get(tested.headers["location"]).text
+    assert "The test was sent, and not delivered" in told
+    assert "nothing listens at this address and port" in told
+
+
+def test_nothing_of_another_account_is_shown_or_tested(server: Server) -> None:
+    _, other = server.account("Other")
+    foreign = other.endpoint("http://127.0.0.1:9/foreign")["id"]
+    account, _ = server.account()
+    path = f"/accounts/{account}/get-started"
+    visitor = member(server, account, "admin")
+    assert visitor.get(f"{path}?endpoint={foreign}").status == 404
+    assert visitor.post(f"{path}/secret", page="/you", follow=False, endpoint=foreign).status == 404
+    assert visitor.post(f"{path}/test", page="/you", follow=False, endpoint=foreign).status == 404
+
+
+def test_the_framework_stands_in_the_url(server: Server) -> None:
+    account, _ = server.account()
+    visitor = operator(server)
+    for name in FRAMEWORKS:
+        shown = visitor.get(f"/accounts/{account}/get-started?framework={name}").text
+        assert [other for other in FRAMEWORKS if " ".join(snippet(other).split("def ")[1].split()) in shown] == [name]
+
+
+@pytest.mark.parametrize("look", LOOKS, ids=lambda look: look.name)
+def test_everybody_can_use_the_page(server: Server, open_page: OpenPage, look: Look) -> None:
+    account, api = server.account()
+    page = open_page(look)
+    bring(page, member(server, account, "manager"))
+    for made in (False, True):
+        if made:
+            api.endpoint("http://127.0.0.1:9/one")
+            api.endpoint("http://127.0.0.1:9/two")
+            event = api.send(1).json["id"]
+            settled(api, api.ok("GET", f"/v1/events/{event}/deliveries")["data"][0]["id"])
+        page.goto(f"/accounts/{account}/get-started")
+        check_accessibility(page)
+        assert sideways(page) <= 0

@@ -1,0 +1,130 @@
+"""An account's contacts and its audit log."""
+
+import re
+
+import pytest
+from tests.dashboard.accessibility import check_accessibility
+from tests.dashboard.browsing import LOOKS, Look, OpenPage, sideways
+from tests.dashboard.visitors import bring, member, operator
+from tests.e2e.harness import Server
+
+
+def contacts_of(server: Server, account: str) -> list[str]:
+    """Who is told when an endpoint of the account fails."""
+    found: list[str] = server.api().ok("GET", f"/v1/accounts/{account}")["contact_emails"]
+    return found
+
+
+def entries(text: str) -> list[str]:
+    """The actions a page of the audit log shows."""
+    return re.findall(r'data-label="What"><div><code>([a-z_.]+)</code>', text)
+
+
+def test_an_admin_changes_the_contacts(server: Server) -> None:
+    account, _ = server.account()
+    path = f"/accounts/{account}/settings/contacts"
+    admin = member(server, account, "admin", "ada@rapids.example")
+    assert "data@rapids.example" in admin.get(path).html
+    answered = admin.post(
+        path, page="/you", follow=False, contact_emails="one@rapids.example\r\n\r\n two@rapids.example "
+    )
+    assert (answered.status, answered.headers["location"]) == (303, path)
+    assert "one@rapids.example\ntwo@rapids.example" in admin.get(path).html
+
+    assert contacts_of(server, account) == ["one@rapids.example", "two@rapids.example"]
+    [entry] = server.api(account=account).ok("GET", "/v1/audit-log?action=account.changed")["data"]
+    assert entry["actor"]["name"] == "ada@rapids.example"
+    assert entry["details"]["to"] == {"contact_emails": ["one@rapids.example", "two@rapids.example"]}
+
+
+def test_what_is_wrong_with_a_contact_stands_at_the_field_with_what_was_written(server: Server) -> None:
+    account, _ = server.account()
+    admin = member(server, account, "admin")
+    answered = admin.post(
+        f"/accounts/{account}/settings/contacts", page="/you", follow=False, contact_emails="<b>nobody</b>"
+    )
+
+    assert answered.status == 422
+    assert 'id="contact_emails-problem"' in answered.html
+    assert "&lt;b&gt;nobody&lt;/b&gt;</textarea>" in answered.html
+    assert contacts_of(server, account) == ["data@rapids.example"]
+
+
+@pytest.mark.parametrize("role", ["member", "manager"])
+def test_others_see_the_contacts_and_change_none(server: Server, role: str) -> None:
+    account, _ = server.account()
+    path = f"/accounts/{account}/settings/contacts"
+    visitor = member(server, account, role)
+    page = visitor.get(path).html
+    assert "data@rapids.example" in page
+    assert "<textarea" not in page
+    assert visitor.post(path, page="/you", follow=False, contact_emails="").status == 403
+    assert contacts_of(server, account) == ["data@rapids.example"]
+
+
+def test_nobody_changes_another_accounts_contacts(server: Server) -> None:
+    other, _ = server.account("Other")
+    account, _ = server.account()
+    admin = member(server, account, "admin")
+    assert (
+        admin.post(f"/accounts/{other}/settings/contacts", page="/you", follow=False, contact_emails="").status == 404
+    )
+    assert contacts_of(server, other) == ["data@rapids.example"]
+
+
+def test_the_audit_log_is_filtered_by_actor_action_and_time(server: Server) -> None:
+    account, api = server.account()
+    endpoint = api.endpoint("http://127.0.0.1:9/x?token=secret")["id"]
+    path = f"/accounts/{account}/settings/audit-log"
+    admin = member(server, account, "admin", "ada@rapids.example")
+    everything = entries(admin.get(path).html)
+    assert {"account.created", "endpoint.created", "member.joined", "member.signed_in"} <= set(everything)
+    assert entries(admin.get(f"{path}?action=endpoint.created").html) == ["endpoint.created"]
+    assert set(entries(admin.get(f"{path}?actor=member").html)) == {"member.joined", "member.signed_in"}
+    assert entries(admin.get(f"{path}?created_after=2999-01-01T00:00").html) == []
+    assert entries(admin.get(f"{path}?created_before=2999-01-01T00:00").html) == everything
+    one = admin.get(f"{path}?action=endpoint.created").html
+    assert f"/accounts/{account}/endpoints/{endpoint}" in one
+    assert "token=secret" not in one
+    [member_id] = set(re.findall(r"actor=(mem_\w+)", admin.get(f"{path}?action=member.joined").html))
+    assert set(entries(admin.get(f"{path}?actor={member_id}").html)) == {"member.joined", "member.signed_in"}
+
+
+@pytest.mark.parametrize("wrong", ["action=nothing.done", "created_after=yesterday", "cursor=x"])
+def test_a_filter_that_means_nothing_is_refused_at_its_field(server: Server, wrong: str) -> None:
+    account, _ = server.account()
+    admin = member(server, account, "admin")
+    answered = admin.get(f"/accounts/{account}/settings/audit-log?{wrong}")
+
+    assert answered.status == 422
+    assert wrong.startswith("cursor") or f'id="{wrong.partition("=")[0]}-problem"' in answered.html
+
+
+def test_accounts_are_not_told_where_operators_sit(server: Server) -> None:
+    account, api = server.account()
+    api.endpoint("http://127.0.0.1:9/x")
+    path = f"/accounts/{account}/settings/audit-log?action=endpoint.created"
+    admin = member(server, account, "admin")
+    assert '<td data-label="From">127.0.0.1</td>' not in admin.get(path).html
+    console = operator(server)
+    assert '<td data-label="From">127.0.0.1</td>' in console.get(path).html
+
+
+@pytest.mark.parametrize("role", ["member", "manager"])
+def test_the_audit_log_is_for_admins(server: Server, role: str) -> None:
+    account, _ = server.account()
+    visitor = member(server, account, role)
+    assert visitor.get(f"/accounts/{account}/settings/audit-log").status == 403
+    assert "Audit log" not in visitor.get(f"/accounts/{account}/settings/contacts").html
+
+
+@pytest.mark.parametrize("look", LOOKS, ids=lambda look: look.name)
+def test_everybody_can_use_the_pages(server: Server, open_page: OpenPage, look: Look) -> None:
+    account, api = server.account()
+    api.endpoint("http://127.0.0.1:9/" + "long" * 40)
+    page = open_page(look)
+    bring(page, member(server, account, "admin"))
+    for path in ("contacts", "audit-log", "audit-log?action=key.revoked"):
+        page.goto(f"/accounts/{account}/settings/{path}")
+        check_accessibility(page)
+        assert sideways(page) <= 0
