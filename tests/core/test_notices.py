@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uplift_server.core.notices import FACTS, GIVE_UP_AFTER_MS, NoticeKind, retry_at
+from uplift_server.core.notices import FACTS, GIVE_UP_AFTER_MS, LASTS_MS, NoticeKind, retry_at
 
 MINUTE = 60_000
 
@@ -22,6 +22,12 @@ def test_the_last_attempt_is_made_when_the_time_is_over() -> None:
     assert retry_at(9, created_at=0, now_ms=GIVE_UP_AFTER_MS - 1) == GIVE_UP_AFTER_MS
     assert retry_at(9, created_at=0, now_ms=GIVE_UP_AFTER_MS) is None
     assert retry_at(1, created_at=0, now_ms=2 * GIVE_UP_AFTER_MS) is None
+
+
+def test_a_mail_that_is_of_use_for_an_hour_is_tried_for_an_hour() -> None:
+    assert set(LASTS_MS.values()) == {60 * MINUTE}
+    assert retry_at(3, created_at=0, now_ms=50 * MINUTE, lasts_ms=60 * MINUTE) == 60 * MINUTE
+    assert retry_at(3, created_at=0, now_ms=60 * MINUTE, lasts_ms=60 * MINUTE) is None
 
 
 @given(st.integers(1, 100), st.integers(0, 2**41), st.integers(0, 2 * GIVE_UP_AFTER_MS))

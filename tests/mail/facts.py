@@ -8,6 +8,7 @@ AT = 1_764_000_000_000
 """24 November 2025, 16:00 UTC."""
 DAY = 86_400_000
 PUBLIC_URL = "https://hooks.uplift.example"
+LINK_KEY = b"l" * 32
 ENDPOINT_ID = "ep_0197f0c25b1e7c3a9d5e2f6a8b0c4d1e"
 
 _ENDPOINT = {
@@ -35,6 +36,11 @@ _EXAMPLES: dict[NoticeKind, dict[str, object]] = {
     NoticeKind.MASS_FAILURE_ENDED: {
         "since": AT, "ended_at": AT + 2 * 3_600_000, "endpoints": 412, "still_failing": 1,
     },
+    NoticeKind.MEMBER_INVITED: {
+        "invitation": bytes(range(16)).hex(), "account": "Rapids Academy", "role": "manager",
+        "invited_by": "Ann <ann@rapids.example>", "expires_at": AT + 7 * DAY,
+    },
+    NoticeKind.PASSWORD_RESET: {"person": bytes(range(16)).hex(), "expires_at": AT + 3_600_000, "mark": "ab" * 32},
 }  # fmt: skip
 
 

@@ -1,9 +1,10 @@
 """The words of each notice: which endpoint, since when, why, what will happen when, what to do, and where."""
 
 import pytest
-from tests.mail.facts import AT, DAY, ENDPOINT_ID, PUBLIC_URL, example
+from tests.mail.facts import AT, DAY, ENDPOINT_ID, LINK_KEY, PUBLIC_URL, example
 
 from uplift_server.core.notices import FACTS, NoticeKind
+from uplift_server.core.tokens import Purpose, is_reset, reset_of, token
 from uplift_server.mail.letters import Letter, letter, trial
 from uplift_server.mail.messages import html, plain
 
@@ -12,11 +13,12 @@ ABOUT_ENDPOINTS = [
     NoticeKind.ENDPOINT_DISABLED,
     NoticeKind.ENDPOINT_RECOVERED,
 ]
+TEXTS = {"url", "description", "account", "cause", "remedy", "role", "invited_by"}
 NASTY = '<script>alert("x")</script> & \r\nBcc: all@evil.example\u202e\u2028\x00'
 
 
 def words(kind: NoticeKind, **changed: object) -> Letter:
-    return letter(example(kind, **changed), PUBLIC_URL)
+    return letter(example(kind, **changed), PUBLIC_URL, LINK_KEY)
 
 
 def line(text: str) -> str:
@@ -198,9 +200,35 @@ def test_a_long_description_is_cut_where_the_subject_has_no_room() -> None:
     assert "(d" not in crowded.subject
 
 
+def test_an_invitation_says_who_invites_to_what_until_when_and_leads_there() -> None:
+    written = words(NoticeKind.MEMBER_INVITED)
+    assert "Rapids Academy" in written.subject
+    invitation = token(LINK_KEY, Purpose.INVITATION, bytes(range(16)))
+    assert written.link[1] == f"{PUBLIC_URL}/invitations/{invitation}"
+    for body in bodies(written):
+        for told in (
+            "ann@rapids.example",
+            "Rapids Academy, as manager",
+            "1 December 2025, 16:00 UTC",
+            f"/invitations/{invitation}",
+            PUBLIC_URL,
+        ):
+            assert told in body
+
+
+def test_a_reset_leads_to_where_the_password_is_set_and_says_that_nothing_changed_yet() -> None:
+    written = words(NoticeKind.PASSWORD_RESET)
+    made = written.link[1].removeprefix(f"{PUBLIC_URL}/passwords/")
+    assert is_reset(LINK_KEY, made, "ab" * 32)
+    assert reset_of(made) == (bytes(range(16)), AT + 3_600_000)
+    for body in bodies(written):
+        for told in ("24 November 2025, 17:00 UTC", "goes on working", "works once", made):
+            assert told in body
+
+
 @pytest.mark.parametrize("kind", NoticeKind)
 def test_texts_of_others_are_texts_and_nothing_else(kind: NoticeKind) -> None:
-    texts = {name: NASTY for name in FACTS[kind] if name in ("url", "description", "account", "cause", "remedy")}
+    texts = {name: NASTY for name in FACTS[kind] if name in TEXTS}
     written = words(kind, **texts)
     assert "<script" not in html(written)
     everything = [written.subject, written.title, *written.opening, *written.steps, written.closing]

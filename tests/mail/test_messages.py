@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.mail.facts import AT, PUBLIC_URL, example
+from tests.mail.facts import AT, LINK_KEY, PUBLIC_URL, example
 
 from uplift_server.core.mailing import Mailbox
 from uplift_server.core.notices import NoticeKind
@@ -26,7 +26,7 @@ HEADERS = {
 def raw(kind: NoticeKind = NoticeKind.ENDPOINT_WARNED, sender: Mailbox = SENDER, **changed: Any) -> bytes:
     notice = example(kind, **changed)
     return message(
-        letter(notice, PUBLIC_URL),
+        letter(notice, PUBLIC_URL, LINK_KEY),
         sender=sender,
         recipient=notice.recipient,
         message_id=notice.id.hex(),

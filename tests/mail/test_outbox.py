@@ -12,7 +12,7 @@ import pytest
 import sqlalchemy as sa
 from structlog.testing import capture_logs
 from tests.delivery.world import START, VirtualClock
-from tests.mail.facts import PUBLIC_URL, example
+from tests.mail.facts import LINK_KEY, PUBLIC_URL, example
 from tests.mail.postbox import Postbox, silence
 
 from uplift_server.core.mailing import Mailbox, parse_mail_server
@@ -65,7 +65,7 @@ class Office:
         server = parse_mail_server(f"smtp://127.0.0.1:{port or self.postbox.port}")
         relay = Relay(server, own_name="hooks.uplift.example", exchange_seconds=seconds)
         sender = Mailbox("Uplift Webhooks", "webhooks@uplift.example")
-        return Outbox(self.database, self.clock, relay, sender=sender, public_url=PUBLIC_URL)
+        return Outbox(self.database, self.clock, relay, sender=sender, public_url=PUBLIC_URL, link_key=LINK_KEY)
 
     async def rows(self) -> list[Any]:
         """All notices as they are stored."""

@@ -168,6 +168,9 @@ class Application:
         url = self._config.public_url
         return f"{url.removesuffix(':0')}:{self.address[1]}" if url.endswith(":0") else url
 
+    def _link_key(self) -> bytes:
+        return derived_key(parse_key(secret_key(self._config)), "links")
+
     def _make_directory(self) -> None:
         try:
             self._config.database_path.parent.mkdir(parents=True, exist_ok=True)
@@ -221,9 +224,7 @@ class Application:
             resolve=self._resolve,
             source_ips=config.source_ips,
             listen_key=derived_key(parse_key(secret_key(config)), "listen sessions"),
-            entrance=Entrance(
-                derived_key(parse_key(secret_key(config)), "links"), self._public_url(), mails=config.sends_mail
-            ),
+            entrance=Entrance(self._link_key(), self._public_url(), mails=config.sends_mail),
         )
         ingest = Ingest(directory, self._engine.acceptor, self._clock)
         api = create_api(services)
@@ -275,6 +276,7 @@ class Application:
             Relay.configured(self._config),
             sender=parse_mailbox(self._config.mail_from or ""),
             public_url=self._public_url(),
+            link_key=self._link_key(),
         )
         undo.push_async_callback(self._outbox.stop)
         self._outbox.start()

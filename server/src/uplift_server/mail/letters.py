@@ -1,8 +1,8 @@
 """What each notice says: the words of its mail, once for both of its forms.
 
 URLs, descriptions, account names and parts of the causes are other people's texts: they are made printable and cut
-here, and whatever may hold a secret is taken out. No mail has the body of a request or an answer in it, nor a link that
-lets anybody in.
+here, and whatever may hold a secret is taken out. No mail has the body of a request or an answer in it. A link that
+lets somebody in stands in the mails that are about nothing else: its secret part is made here, and is kept nowhere.
 """
 
 import re
@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from uplift_server.core.notices import Notice, NoticeKind
 from uplift_server.core.texts import printable
+from uplift_server.core.tokens import Purpose, reset_token, token
 
 HOST_CHARACTERS_SHOWN_MAX: Final = 80
 URL_CHARACTERS_SHOWN_MAX: Final = 300
@@ -52,9 +53,12 @@ class Letter:
     """Why it was sent."""
 
 
-def letter(notice: Notice, public_url: str) -> Letter:
-    """The words of a notice; `public_url` is where this server is reached, without a final slash."""
-    return _WORDING[notice.kind](_Facts(notice.facts, public_url))
+def letter(notice: Notice, public_url: str, link_key: bytes) -> Letter:
+    """The words of a notice; `public_url` is where this server is reached, without a final slash.
+
+    From `link_key` follow the secret parts of links.
+    """
+    return _WORDING[notice.kind](_Facts(notice.facts, public_url, link_key))
 
 
 def trial(public_url: str) -> Letter:
@@ -73,9 +77,10 @@ def trial(public_url: str) -> Letter:
 class _Facts:
     """The facts of a notice as texts that can be shown."""
 
-    def __init__(self, facts: Mapping[str, object], public_url: str) -> None:
+    def __init__(self, facts: Mapping[str, object], public_url: str, link_key: bytes) -> None:
         self._facts = facts
         self._public_url = public_url
+        self._link_key = link_key
 
     def text(self, name: str) -> str:
         return _shown(self._raw(name), TEXT_CHARACTERS_SHOWN_MAX)
@@ -154,6 +159,22 @@ class _Facts:
     @property
     def home_link(self) -> tuple[str, str]:
         return "Open Uplift Webhooks", self._public_url
+
+    @property
+    def invitation_url(self) -> str:
+        made = token(self._link_key, Purpose.INVITATION, bytes.fromhex(self._raw("invitation")))
+        return f"{self._public_url}/invitations/{made}"
+
+    @property
+    def reset_url(self) -> str:
+        person, expires_at = bytes.fromhex(self._raw("person")), self.number("expires_at")
+        made = reset_token(self._link_key, person, expires_at=expires_at, mark=self._raw("mark"))
+        return f"{self._public_url}/passwords/{made}"
+
+    @property
+    def server(self) -> str:
+        """This server, as people know it."""
+        return self._public_url
 
     @property
     def contact_closing(self) -> str:
@@ -325,12 +346,53 @@ def _mass_failure_ended(facts: _Facts) -> Letter:
     )
 
 
+def _member_invited(facts: _Facts) -> Letter:
+    account, until = facts.text("account"), facts.instant("expires_at")
+    return Letter(
+        subject=f"You are invited to {account} on Uplift Webhooks",
+        title=f"Join {account}",
+        opening=(
+            f"{facts.text('invited_by')} invites you to the account {account}, as {facts.text('role')}.",
+            "There you see which webhooks it gets, what was delivered and what was not, and why.",
+        ),
+        details=_rows(("Account", account), ("Role", facts.text("role")), ("Accept before", until)),
+        steps=(
+            "Open the link, and choose a password; if you sign in there already, give the one you have.",
+            "The link is for you alone: whoever has it can join in your place. It works once.",
+        ),
+        link=("Accept the invitation", facts.invitation_url),
+        closing=f"You get this mail because somebody gave your address at {facts.server}. If you do not know why, "
+        "nothing has to be done: without you nothing comes of it.",
+    )
+
+
+def _password_reset(facts: _Facts) -> Letter:
+    until = facts.instant("expires_at")
+    return Letter(
+        subject="A new password for Uplift Webhooks",
+        title="Choose a new password",
+        opening=(
+            "Somebody, probably you, asked for a new password of yours.",
+            "Until you choose one, the one you have goes on working.",
+        ),
+        details=_rows(("Server", facts.server), ("Works until", until)),
+        steps=(
+            "Open the link, and choose a password. All your sessions end then, wherever they are.",
+            "The link is for you alone, and works once. If you did not ask for it, nothing has to be done.",
+        ),
+        link=("Choose a new password", facts.reset_url),
+        closing=f"You get this mail because your address was given at {facts.server} as that of a forgotten password.",
+    )
+
+
 _WORDING: Final[Mapping[NoticeKind, Callable[[_Facts], Letter]]] = {
     NoticeKind.ENDPOINT_WARNED: _warned,
     NoticeKind.ENDPOINT_DISABLED: _disabled,
     NoticeKind.ENDPOINT_RECOVERED: _recovered,
     NoticeKind.MASS_FAILURE_BEGAN: _mass_failure_began,
     NoticeKind.MASS_FAILURE_ENDED: _mass_failure_ended,
+    NoticeKind.MEMBER_INVITED: _member_invited,
+    NoticeKind.PASSWORD_RESET: _password_reset,
 }
 
 

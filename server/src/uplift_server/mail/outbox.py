@@ -11,7 +11,7 @@ from typing import Final, Protocol
 import structlog
 
 from uplift_server.core.mailing import Mailbox
-from uplift_server.core.notices import Notice, retry_at
+from uplift_server.core.notices import GIVE_UP_AFTER_MS, LASTS_MS, Notice, retry_at
 from uplift_server.mail.failures import MailNotSent
 from uplift_server.mail.letters import letter
 from uplift_server.mail.messages import message
@@ -39,14 +39,27 @@ class Clock(Protocol):
 
 
 class Outbox:
-    """Sends what is due, one mail after the other. `public_url` is what the mails' links begin with."""
+    """Sends what is due, one mail after the other.
 
-    def __init__(self, database: Database, clock: Clock, relay: Relay, *, sender: Mailbox, public_url: str) -> None:
+    `public_url` is what the mails' links begin with; the secret parts of some follow from `link_key`.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        clock: Clock,
+        relay: Relay,
+        *,
+        sender: Mailbox,
+        public_url: str,
+        link_key: bytes,
+    ) -> None:
         self._database = database
         self._clock = clock
         self._relay = relay
         self._sender = sender
         self._public_url = public_url
+        self._link_key = link_key
         self._stopping = asyncio.Event()
         self._unsettled: list[NoticeResult] = []
         self._task: asyncio.Task[None] | None = None
@@ -116,7 +129,7 @@ class Outbox:
     def _message(self, notice: Notice) -> bytes:
         try:
             return message(
-                letter(notice, self._public_url),
+                letter(notice, self._public_url, self._link_key),
                 sender=self._sender,
                 recipient=notice.recipient,
                 message_id=notice.id.hex(),
@@ -134,7 +147,8 @@ class Outbox:
             # It had no fair chance, and is due as before at the next start.
             return
         made = notice.attempts_made + 1
-        due_at = retry_at(made, created_at=notice.created_at, now_ms=self._clock.now_ms())
+        lasts_ms = LASTS_MS.get(notice.kind, GIVE_UP_AFTER_MS)
+        due_at = retry_at(made, created_at=notice.created_at, now_ms=self._clock.now_ms(), lasts_ms=lasts_ms)
         if failure.for_good:
             due_at = None
         self._unsettled.append(NoticeResult(notice.seq, made, due_at=due_at, last_error=failure.cause))

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from uplift_server.core.tokens import Purpose, object_of, token
+from uplift_server.core.tokens import Purpose, is_reset, object_of, password_mark, reset_token, token
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,3 +31,12 @@ class Entrance:
     def invitation_of(self, text: str) -> bytes | None:
         """The id of the invitation with this token."""
         return object_of(self.key, Purpose.INVITATION, text)
+
+    def reset_url(self, person_id: bytes, password_hash: str, ends_at: int) -> str:
+        """Where a person sets a new password for a forgotten one."""
+        mark = password_mark(password_hash)
+        return f"{self.public_url}/passwords/{reset_token(self.key, person_id, expires_at=ends_at, mark=mark)}"
+
+    def is_reset(self, text: str, password_hash: str) -> bool:
+        """Whether this token resets this password."""
+        return is_reset(self.key, text, password_mark(password_hash))

@@ -21,6 +21,7 @@ from uplift_server.service.greeting import Greeter
 from uplift_server.service.keys import Keys
 from uplift_server.service.listening import Listening
 from uplift_server.service.means import Means
+from uplift_server.service.members import Members
 from uplift_server.service.notices import Notices
 from uplift_server.service.passwords import Passwords
 from uplift_server.service.portal_links import PortalLinks
@@ -62,6 +63,7 @@ class Services:
     traces: Traces
     notices: Notices
     sessions: Sessions
+    members: Members
     portal_links: PortalLinks
     changes: Changes
     source_ips: Sequence[SourceAddress]
@@ -104,6 +106,7 @@ class Services:
             traces=Traces(means, explanations, replays),
             notices=Notices(means),
             sessions=Sessions(means, entrance, Passwords(), SignInLimits()),
+            members=Members(means, entrance),
             portal_links=PortalLinks(means, entrance),
             changes=Changes(means),
             source_ips=[SourceAddress.parse(each) for each in source_ips],

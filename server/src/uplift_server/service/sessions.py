@@ -4,108 +4,34 @@ A session is known by its cookie: 32 random bytes, of which the store has the di
 request, so a role that was changed, a member who was removed and an operator's key that was revoked count at once.
 """
 
-from base64 import urlsafe_b64encode
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple
 
 from uplift_server.core import ids
 from uplift_server.core.audit import Actor, ActorKind, AuditEntry
 from uplift_server.core.people import (
-    GUEST_NAME,
     PORTAL_SESSION_LASTS_MS,
     SESSION_LASTS_MS,
-    SESSION_RANDOM_BYTES,
     SESSION_SEEN_EVERY_MS,
     csrf_token,
-    is_confirmed,
-    normal_email,
     session_is_over,
 )
-from uplift_server.core.rights import Role
+from uplift_server.service.admission import NewIds, portal_member
 from uplift_server.service.authentication import KEY_BYTES_MAX, digest_of
-from uplift_server.service.entrance import Entrance
+from uplift_server.service.credentials import Credentials, new_session, note
 from uplift_server.service.errors import NotFound, Unauthorized
-from uplift_server.service.means import Means
-from uplift_server.service.passwords import Passwords
-from uplift_server.service.principals import Caller, Holder, Principal
-from uplift_server.service.refusals import not_found, parse_id
-from uplift_server.service.sign_ins import SignInLimits
-from uplift_server.store import audit, members, people, sessions
+from uplift_server.service.principals import Holder, Principal
+from uplift_server.service.visitors import Membership, Visitor
+from uplift_server.store import audit, people, sessions
 from uplift_server.store.contract import Transaction
 from uplift_server.store.errors import Conflict, Unavailable
 from uplift_server.store.people import Place
-from uplift_server.store.records import Account, ApiKey, Link, Member, Person, Session
+from uplift_server.store.records import ApiKey, Link, Person, Session
+
+__all__ = ["Membership", "Sessions", "Visitor"]
 
 COOKIE_CHARACTERS_MAX: Final = 100
-_WRONG: Final = "There is no such mail address with this password. Check both."
 _WRONG_KEY: Final = "This is no operator's key (op_…), or it was revoked. Check that all of it was copied."
 _SPENT: Final = "This link was opened before, or is over: it works once, for a few minutes. Ask for a new one."
-
-
-@dataclass(frozen=True, slots=True)
-class Membership:
-    """One of the accounts that somebody who is signed in may see."""
-
-    account: Account
-    role: Role
-    member_id: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Visitor:
-    """Whoever is signed in."""
-
-    session_id: bytes
-    person: Person | None
-    """None: an operator."""
-    memberships: tuple[Membership, ...]
-    confirmed_at: int | None
-    """When the password was given last (Unix ms)."""
-    csrf_token: str
-    """What every form of this session carries."""
-    is_portal: bool = False
-    """Whether a portal link let them in, perhaps into a frame of the operator's own site."""
-    _operator: Principal | None = field(default=None, repr=False)
-    _accounts: Mapping[bytes, Account] = field(default_factory=dict, repr=False, compare=False)
-    """All accounts by their ids, for operators."""
-
-    @property
-    def name(self) -> str:
-        """By what pages call them."""
-        return self.person.title if self.person is not None else "operator"
-
-    @property
-    def has_password(self) -> bool:
-        """Whether there is something to give where confirmation is wanted; an operator gives the operator's key."""
-        return self.person is None or self.person.password_hash is not None
-
-    def is_confirmed(self, now_ms: int) -> bool:
-        """Whether secrets may be shown now (Unix ms), without asking for the password again."""
-        return is_confirmed(self.confirmed_at, now_ms)
-
-    def caller(self, account: str, address: str | None) -> Caller:
-        """Acts for an account (its public id). Raises NotFound, also for one that is none of theirs."""
-        account_id = parse_id(ids.ACCOUNT, account, "account")
-        if self._operator is not None:
-            found = self._accounts.get(account_id)
-            if found is not None:
-                return Caller(self._operator, found.seq, address)
-        for membership in self.memberships:
-            if membership.account.id == account_id:
-                return Caller(self._member(membership), membership.account.seq, address)
-        raise not_found("account", account)
-
-    def operator(self, address: str | None) -> Caller:
-        """Spans all accounts. Raises NotFound for members."""
-        if self._operator is None:
-            raise NotFound("There is no such page.")
-        return Caller(self._operator, None, address)
-
-    def _member(self, membership: Membership) -> Principal:
-        assert self.person is not None, "operators are members of nothing"
-        name, account_seq = self.person.title, membership.account.seq
-        return Principal.of_member(membership.member_id, account_seq, membership.role, name, self.confirmed_at)
 
 
 class _Found(NamedTuple):
@@ -114,20 +40,8 @@ class _Found(NamedTuple):
     places: list[Place]
 
 
-class Sessions:
+class Sessions(Credentials):
     """What somebody at the sign-in page does, and somebody who is signed in with the session."""
-
-    def __init__(self, means: Means, entrance: Entrance, passwords: Passwords, limits: SignInLimits) -> None:
-        self._means = means
-        self._entrance = entrance
-        self._passwords = passwords
-        self._limits = limits
-
-    async def sign_in(self, email: str, password: str, *, address: str | None) -> str:
-        """Begin a session of a person; gives the cookie's text. Raises Unauthorized, RateLimited and Busy."""
-        email = normal_email(email)
-        person = await self._person(email, password, address)
-        return await self.begin(person, "password", address)
 
     async def sign_in_operator(self, key: str, *, address: str | None) -> str:
         """Begin a session of an operator; gives the cookie's text. Raises Unauthorized and RateLimited."""
@@ -191,30 +105,6 @@ class Sessions:
 
         await self._means.database.write(end)
 
-    async def begin(self, person: Person, by: str, address: str | None) -> str:
-        """Begin a session of a person who has shown to be that; gives the cookie's text."""
-        cookie, now = self._new_cookie(), self._means.now()
-        session = _session(cookie, now, SESSION_LASTS_MS, person_seq=person.seq)
-
-        def begin(connection: Transaction) -> None:
-            sessions.create(connection, session)
-            for place in people.places(connection, person.seq):
-                actor = Actor(ActorKind.MEMBER, person.title, ids.prefixed(ids.MEMBER, place.member_id), address)
-                _note_sign_in(connection, place.account_seq, now, actor, by)
-
-        await self._means.carry_out(self._means.database.write(begin))
-        return cookie
-
-    async def _person(self, email: str, password: str, address: str | None) -> Person:
-        """The person with this mail address and password. Raises Unauthorized, RateLimited and Busy."""
-        self._limits.begin(self._means.now(), email=email, address=address)
-        person = await self._means.database.read(lambda c: people.find(c, email))
-        if not await self._passwords.matches(None if person is None else person.password_hash, password):
-            raise Unauthorized(_WRONG)
-        assert person is not None, "nobody has no password"
-        self._limits.succeed(email=email, address=address)
-        return person
-
     def _operator_key(self, key: str, address: str | None) -> ApiKey:
         """The operator's key with this text. Raises Unauthorized and RateLimited."""
         self._limits.begin(self._means.now(), email=None, address=address)
@@ -233,8 +123,8 @@ class Sessions:
         return None if found is None or now >= found.expires_at else found
 
     async def _begin_operator(self, key: ApiKey, by: str, address: str | None, link: Link | None = None) -> str:
-        cookie, now = self._new_cookie(), self._means.now()
-        session = _session(cookie, now, SESSION_LASTS_MS, key_digest=key.digest)
+        cookie, now = self.new_cookie(), self._means.now()
+        session = new_session(cookie, now, SESSION_LASTS_MS, key_digest=key.digest)
         actor = Actor(ActorKind.OPERATOR, key.name, ids.prefixed(ids.KEY, key.id), address)
 
         def begin(connection: Transaction) -> bool:
@@ -249,24 +139,21 @@ class Sessions:
         return cookie
 
     async def _enter_portal(self, link: Link, address: str | None) -> str:
-        cookie, now = self._new_cookie(), self._means.now()
-        person_id, member_id = self._means.new_id(), self._means.new_id()
+        cookie, now = self.new_cookie(), self._means.now()
+        fresh = NewIds(self._means.new_id(), self._means.new_id())
 
         def enter(connection: Transaction) -> bool:
             taken = sessions.take_link(connection, link.id, now=now)
             if taken is None:
                 return False
-            member = _portal_member(connection, taken, person_id=person_id, member_id=member_id, now=now)
-            session = _session(
+            member = portal_member(connection, taken, fresh, now)
+            session = new_session(
                 cookie, now, PORTAL_SESSION_LASTS_MS, person_seq=member.person.seq, account_seq=member.account_seq
             )
             sessions.create(connection, session)
-            subject = ids.prefixed(ids.MEMBER, member.id)
-            actor = Actor(ActorKind.MEMBER, member.person.title, subject, address)
-            if member.id == member_id:
-                details = {"role": member.role.text, "by": "portal link"}
-                audit.add(connection, AuditEntry(member.account_seq, now, actor, "member.joined", subject, details))
-            _note_sign_in(connection, member.account_seq, now, actor, "portal link")
+            if member.id == fresh.member:
+                note(connection, member, "member.joined", "portal link", now, address)
+            note(connection, member, "member.signed_in", "portal link", now, address)
             return True
 
         try:
@@ -306,21 +193,6 @@ class Sessions:
             # The page can be shown all the same; the next request tries again.
             return
 
-    def _new_cookie(self) -> str:
-        return urlsafe_b64encode(self._means.random_bytes(SESSION_RANDOM_BYTES)).rstrip(b"=").decode("ascii")
-
-
-def _session(
-    cookie: str,
-    now: int,
-    lasts_ms: int,
-    *,
-    person_seq: int | None = None,
-    account_seq: int | None = None,
-    key_digest: bytes | None = None,
-) -> Session:
-    return Session(digest_of(cookie.encode()), person_seq, account_seq, key_digest, now, now, now, now + lasts_ms)
-
 
 def _find(connection: Transaction, digest: bytes) -> _Found | None:
     session = sessions.get(connection, digest)
@@ -329,38 +201,3 @@ def _find(connection: Transaction, digest: bytes) -> _Found | None:
     if session.person_seq is None:
         return _Found(session, None, [])
     return _Found(session, people.get(connection, session.person_seq), people.places(connection, session.person_seq))
-
-
-def _portal_member(connection: Transaction, link: Link, *, person_id: bytes, member_id: bytes, now: int) -> Member:
-    """Whoever a portal link lets in: made a person and a member, where they are none. Raises Conflict."""
-    assert link.account_seq is not None, "an operator's link is none of a portal"
-    if link.email is None:
-        guest = members.guest(connection, link.account_seq, link.role)
-        if guest is not None:
-            return guest
-    person = None if link.email is None else people.find(connection, link.email)
-    if person is None:
-        person = people.create(
-            connection,
-            person_id=person_id,
-            email=link.email,
-            name=link.email or GUEST_NAME,
-            password_hash=None,
-            proved=True,
-            now=now,
-        )
-    elif not person.proved:
-        # Somebody gave this mail address without showing that it is theirs. The operator's word says whose it is: a
-        # password from before must not let anybody else into what is shown from now on.
-        person = replace(person, password_hash=None, proved=True)
-        people.update(connection, person)
-        sessions.end_of_person(connection, person.seq)
-    found = members.of_person(connection, link.account_seq, person.seq)
-    return found or members.add(
-        connection, member_id=member_id, account_seq=link.account_seq, person=person, role=link.role, now=now
-    )
-
-
-def _note_sign_in(connection: Transaction, account_seq: int, now: int, actor: Actor, by: str) -> None:
-    subject = actor.id or ""
-    audit.add(connection, AuditEntry(account_seq, now, actor, "member.signed_in", subject, {"by": by}))

@@ -1,0 +1,303 @@
+"""The members of accounts: who they are, who is invited, what they may do. Nobody lifts anybody above themselves."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from uplift_server.core import ids
+from uplift_server.core.accounts import check_email
+from uplift_server.core.failures import Failures
+from uplift_server.core.notices import NoticeKind
+from uplift_server.core.people import INVITATION_LASTS_MS, RESET_LASTS_MS, normal_email
+from uplift_server.core.problems import Problem
+from uplift_server.core.rights import GUEST_ROLE_MAX, Right, Role, check_role, may_give, parse_role
+from uplift_server.service.entrance import Entrance
+from uplift_server.service.errors import Conflict, Forbidden, Invalid, RateLimited
+from uplift_server.service.fields import UNSET, Unset, given
+from uplift_server.service.means import Listing, Means
+from uplift_server.service.portal_links import ShownLink
+from uplift_server.service.principals import Caller, Holder
+from uplift_server.service.refusals import not_found, parse_id, refusal, refuse
+from uplift_server.service.repeats import Repeat, check_repeat, request_of
+from uplift_server.store import audit, idempotency, invitations, members, notices
+from uplift_server.store.contract import Transaction
+from uplift_server.store.errors import Conflict as StoredConflict
+from uplift_server.store.records import Account, Invitation, Member, Page
+
+INVITATIONS_PER_HOUR_MAX: Final = 50
+"""Of an account's members together: each may be a mail to somebody who did not ask for it."""
+_HOUR_MS: Final = 3_600_000
+_WHAT: Final = "member"
+_INVITATION: Final = "invitation"
+_LAST_OWNER: Final = "This is the account's last owner. Make another member an owner first."
+
+
+@dataclass(frozen=True, slots=True)
+class InvitationDraft:
+    """Whom to invite, and as what."""
+
+    email: str | Unset = UNSET
+    role: str | Unset = UNSET
+
+    def problems(self) -> list[Problem]:
+        """What is wrong with it."""
+        found = [
+            None if isinstance(self.email, Unset) else check_email(self.email.strip()),
+            None if isinstance(self.role, Unset) else check_role(self.role),
+        ]
+        return [problem for problem in found if problem is not None]
+
+
+@dataclass(frozen=True, slots=True)
+class ShownInvitation:
+    """An invitation, as whoever made it sees it."""
+
+    invitation: Invitation
+    url: str | None = field(repr=False)
+    """Where no mail is sent: what to hand over to whom it is for. Else None."""
+    repeated: bool
+    """Whether an earlier request made it."""
+
+
+class Members:
+    """What operators do with the members of any account, and members who may with those of their own."""
+
+    def __init__(self, means: Means, entrance: Entrance) -> None:
+        self._means = means
+        self._entrance = entrance
+        self._invited = Failures(INVITATIONS_PER_HOUR_MAX, _HOUR_MS)
+
+    async def page(
+        self, caller: Caller, account: str, listing: Listing, *, problems: Sequence[Problem] = ()
+    ) -> Page[Member]:
+        """The members of an account, newest first. Raises NotFound."""
+        owner = self._managed(caller, account)
+        before = self._means.place(listing, 1, problems)
+        return await self._means.database.read(lambda c: members.page(c, owner.seq, limit=listing.limit, before=before))
+
+    async def invitations(
+        self, caller: Caller, account: str, listing: Listing, *, problems: Sequence[Problem] = ()
+    ) -> Page[Invitation]:
+        """The open invitations of an account, newest first. Raises NotFound."""
+        owner, now = self._managed(caller, account), self._means.now()
+        before = self._means.place(listing, 1, problems)
+        return await self._means.database.read(
+            lambda c: invitations.page(c, owner.seq, now=now, limit=listing.limit, before=before)
+        )
+
+    async def invite(
+        self,
+        caller: Caller,
+        account: str,
+        draft: InvitationDraft,
+        *,
+        repeat: Repeat | None = None,
+        problems: Sequence[Problem] = (),
+    ) -> ShownInvitation:
+        """Invite somebody by mail, or make the link to hand over where no mail is sent.
+
+        It takes the place of an earlier invitation to the same address. Raises NotFound, Forbidden for a role above the
+        caller's, Conflict where there are too many, and RateLimited.
+        """
+        owner = self._managed(caller, account)
+        refuse([*problems, *draft.problems(), *check_repeat(repeat)])
+        role = _role(given(draft.role))
+        _require_may_give(caller, role)
+        if not caller.principal.is_operator:
+            self._limit(owner)
+        return await self._means.carry_out(self._invite(caller, owner, normal_email(given(draft.email)), role, repeat))
+
+    async def withdraw(self, caller: Caller, account: str, invitation: str) -> None:
+        """Withdraw an invitation; its link leads nowhere from then on. Raises NotFound."""
+        owner, now = self._managed(caller, account), self._means.now()
+        invitation_id = parse_id(ids.INVITATION, invitation, _INVITATION)
+
+        def withdraw(connection: Transaction) -> None:
+            found = invitations.get(connection, invitation_id, now=now)
+            if found is None or found.account_seq != owner.seq:
+                raise not_found(_INVITATION, invitation)
+            _require_may_give(caller, found.role)
+            invitations.take(connection, invitation_id, now=now)
+            details = {"email": found.email, "role": found.role.text}
+            self._note(connection, caller, owner, "member.invitation_withdrawn", invitation, details)
+
+        await self._means.carry_out(self._means.database.write(withdraw))
+
+    async def change_role(
+        self, caller: Caller, account: str, member: str, role: str | Unset, *, problems: Sequence[Problem] = ()
+    ) -> Member:
+        """Give a member another role. Raises NotFound, Forbidden for what is above the caller, and Conflict."""
+        owner = self._managed(caller, account)
+        wrong = [] if isinstance(role, Unset) else [check_role(role)]
+        refuse([*problems, *(problem for problem in wrong if problem is not None)])
+        wanted = _role(given(role))
+        _require_may_give(caller, wanted)
+
+        def change(connection: Transaction) -> Member:
+            found = self._found(connection, owner, member)
+            _require_may_give(caller, found.role)
+            if found.person.email is None and wanted > GUEST_ROLE_MAX:
+                text = f"A guest of portal links is nobody by name, and at most {GUEST_ROLE_MAX.text}."
+                raise Invalid([Problem("role", "role_not_for_guests", text)])
+            if wanted is found.role:
+                return found
+            _require_other_owner(connection, found)
+            members.set_role(connection, found, wanted)
+            details = {"name": found.person.title, "from": found.role.text, "to": wanted.text}
+            self._note(connection, caller, owner, "member.role_changed", member, details)
+            return self._found(connection, owner, member)
+
+        return await self._means.carry_out(self._means.database.write(change))
+
+    async def remove(self, caller: Caller, account: str, member: str) -> None:
+        """Remove a member, or leave, as all but the last owner may. Raises NotFound, Forbidden and Conflict."""
+        leaves = caller.actor.id == member and caller.principal.kind is Holder.MEMBER
+        owner = self._means.account_of(caller, account) if leaves else self._managed(caller, account)
+
+        def remove(connection: Transaction) -> None:
+            found = self._found(connection, owner, member)
+            if not leaves:
+                _require_may_give(caller, found.role)
+            _require_other_owner(connection, found)
+            members.remove(connection, found)
+            details = {"name": found.person.title, "role": found.role.text}
+            self._note(connection, caller, owner, "member.removed", member, details)
+
+        await self._means.carry_out(self._means.database.write(remove))
+
+    async def reset_password(self, caller: Caller, account: str, member: str) -> ShownLink:
+        """A link with which a member sets a new password, for operators, where no mail can bring it.
+
+        Raises NotFound, and Conflict for a member who has no password.
+        """
+        caller.require_operator()
+        owner = self._means.account_of(caller, account)
+        ends_at = self._means.now() + RESET_LASTS_MS
+
+        def find(connection: Transaction) -> Member:
+            found = self._found(connection, owner, member)
+            if found.person.password_hash is None:
+                raise Conflict("This member has no password, and comes through portal links.")
+            details = {"for": found.person.title}
+            self._note(connection, caller, owner, "link.created", member, details)
+            return found
+
+        person = (await self._means.database.write(find)).person
+        assert person.password_hash is not None
+        return ShownLink(self._entrance.reset_url(person.id, person.password_hash, ends_at), ends_at, repeated=False)
+
+    def _managed(self, caller: Caller, account: str) -> Account:
+        caller.require_right(Right.MEMBERS_MANAGE)
+        return self._means.account_of(caller, account)
+
+    def _limit(self, owner: Account) -> None:
+        now, key = self._means.now(), str(owner.seq)
+        wait_ms = self._invited.wait_ms(key, now)
+        if wait_ms:
+            text = f"An account invites at most {INVITATIONS_PER_HOUR_MAX} people in an hour. Try again later."
+            raise RateLimited(text, -(-wait_ms // 1000))
+        self._invited.note(key, now)
+
+    def _found(self, connection: Transaction, owner: Account, member: str) -> Member:
+        found = members.get(connection, owner.seq, parse_id(ids.MEMBER, member, _WHAT))
+        if found is None:
+            raise not_found(_WHAT, member)
+        return found
+
+    async def _invite(
+        self, caller: Caller, owner: Account, email: str, role: Role, repeat: Repeat | None
+    ) -> ShownInvitation:
+        now, invitation_id, notice_id = self._means.now(), self._means.new_id(), self._means.new_id()
+        mails = self._entrance.mails
+        request = request_of(repeat, owner.seq, _INVITATION)
+        invited_by = "The operator" if caller.principal.is_operator else caller.principal.name
+
+        def create(connection: Transaction) -> Invitation:
+            if members.find(connection, owner.seq, email) is not None:
+                text = "Somebody with this mail address is a member already. Change the role there."
+                raise Invalid([Problem("email", "member_exists", text)])
+            made = invitations.create(
+                connection,
+                invitation_id=invitation_id,
+                account_seq=owner.seq,
+                email=email,
+                role=role,
+                invited_by=invited_by,
+                proves=mails or caller.principal.is_operator,
+                expires_at=now + INVITATION_LASTS_MS,
+                now=now,
+            )
+            if mails:
+                _owe(connection, owner, made, notice_id)
+            details = {"email": email, "role": role.text}
+            subject = ids.prefixed(ids.INVITATION, made.id)
+            self._note(connection, caller, owner, "member.invited", subject, details)
+            return made
+
+        def load(connection: Transaction, earlier: bytes) -> Invitation | None:
+            found = invitations.get(connection, earlier, now=now)
+            return found if found is not None and found.account_seq == owner.seq else None
+
+        try:
+            made, repeated = await self._means.database.write(
+                lambda c: idempotency.once(
+                    c,
+                    request,
+                    object_id=invitation_id,
+                    now=now,
+                    create=lambda: create(c),
+                    load=lambda earlier: load(c, earlier),
+                )
+            )
+        except StoredConflict as error:
+            raise refusal(error) from error
+        return ShownInvitation(made, None if mails else self._entrance.invitation_url(made.id), repeated)
+
+    def _note(
+        self,
+        connection: Transaction,
+        caller: Caller,
+        owner: Account,
+        action: str,
+        subject: str,
+        details: Mapping[str, object],
+    ) -> None:
+        audit.add(connection, self._means.entry(caller, action, subject, details, owner.seq))
+
+
+def _role(text: str) -> Role:
+    role = parse_role(text)
+    assert role is not None, "unknown ones were refused"
+    return role
+
+
+def _require_may_give(caller: Caller, role: Role) -> None:
+    """Raise Forbidden if this role is above the caller's."""
+    own = caller.principal.role
+    if own is not None and not may_give(own, role):
+        text = f"Your role, {own.text}, does not reach to {role.text}: ask somebody of the account whose role does."
+        raise Forbidden(text)
+
+
+def _require_other_owner(connection: Transaction, member: Member) -> None:
+    if member.role is Role.OWNER and not members.has_other_owner(connection, member):
+        raise Conflict(_LAST_OWNER)
+
+
+def _owe(connection: Transaction, owner: Account, invitation: Invitation, notice_id: bytes) -> None:
+    facts = {
+        "invitation": invitation.id.hex(),
+        "account": owner.name,
+        "role": invitation.role.text,
+        "invited_by": invitation.invited_by,
+        "expires_at": invitation.expires_at,
+    }
+    notices.add(
+        connection,
+        NoticeKind.MEMBER_INVITED,
+        account_seq=owner.seq,
+        endpoint_seq=None,
+        recipients=[(notice_id, invitation.email)],
+        facts=facts,
+        now=invitation.created_at,
+    )

@@ -1,0 +1,85 @@
+"""Invitations that were not accepted yet."""
+
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+
+from uplift_server.core.people import INVITATIONS_PER_ACCOUNT_MAX
+from uplift_server.core.rights import Role
+from uplift_server.store import accounts
+from uplift_server.store.errors import Conflict
+from uplift_server.store.pages import page_of
+from uplift_server.store.records import Invitation, Page
+from uplift_server.store.schema_people import invitations
+
+
+def create(
+    connection: Connection,
+    *,
+    invitation_id: bytes,
+    account_seq: int,
+    email: str,
+    role: Role,
+    invited_by: str,
+    proves: bool,
+    expires_at: int,
+    now: int,
+) -> Invitation:
+    """Store an invitation in the place of an earlier one to the same mail address.
+
+    Raises Conflict where the account was deleted, or has as many as it may.
+    """
+    accounts.require(connection, account_seq)
+    own = invitations.c.account_seq == account_seq
+    connection.execute(sa.delete(invitations).where(own, invitations.c.email == email))
+    open_ones = sa.select(sa.func.count()).where(own, invitations.c.expires_at > now)
+    if connection.scalars(open_ones).one() >= INVITATIONS_PER_ACCOUNT_MAX:
+        text = f"{INVITATIONS_PER_ACCOUNT_MAX} invitations are open, which is as many as may be. Withdraw some."
+        raise Conflict(text)
+    values = {"account_seq": account_seq, "email": email, "invited_by": invited_by, "proves": proves}
+    query = sa.insert(invitations).values(
+        id=invitation_id, role=int(role), created_at=now, expires_at=expires_at, **values
+    )
+    seq = connection.scalars(query.returning(invitations.c.seq)).one()
+    return Invitation(seq, invitation_id, account_seq, email, role, invited_by, proves, now, expires_at)
+
+
+def get(connection: Connection, invitation_id: bytes, *, now: int) -> Invitation | None:
+    """The invitation with this id, unless it is over (`now` in Unix ms)."""
+    query = sa.select(invitations).where(invitations.c.id == invitation_id, invitations.c.expires_at > now)
+    row = connection.execute(query).first()
+    return None if row is None else _invitation(row)
+
+
+def page(
+    connection: Connection, account_seq: int, *, now: int, limit: int, before: tuple[int, ...] | None = None
+) -> Page[Invitation]:
+    """The invitations of an account that are not over, newest first."""
+    query = sa.select(invitations).where(invitations.c.account_seq == account_seq, invitations.c.expires_at > now)
+    query = query.order_by(invitations.c.seq.desc()).limit(limit + 1)
+    if before is not None:
+        query = query.where(invitations.c.seq < before[0])
+    return page_of([_invitation(row) for row in connection.execute(query)], limit, lambda each: (each.seq,))
+
+
+def take(connection: Connection, invitation_id: bytes, *, now: int) -> Invitation | None:
+    """Remove an invitation, which is accepted or withdrawn; None where there is none any more."""
+    found = get(connection, invitation_id, now=now)
+    if found is not None:
+        connection.execute(sa.delete(invitations).where(invitations.c.seq == found.seq))
+    return found
+
+
+def _invitation(row: sa.Row[Any]) -> Invitation:
+    return Invitation(
+        seq=row.seq,
+        id=row.id,
+        account_seq=row.account_seq,
+        email=row.email,
+        role=Role(row.role),
+        invited_by=row.invited_by,
+        proves=row.proves,
+        created_at=row.created_at,
+        expires_at=row.expires_at,
+    )

@@ -1,0 +1,275 @@
+"""Who may invite, change and remove whom; and that the last owner stays."""
+
+import asyncio
+import itertools
+import re
+
+import pytest
+
+from uplift_server.core import ids
+from uplift_server.core.notices import NoticeKind
+from uplift_server.core.people import INVITATION_LASTS_MS
+from uplift_server.core.rights import Role
+from uplift_server.service.errors import Conflict, Forbidden, IdempotencyConflict, Invalid, NotFound, RateLimited
+from uplift_server.service.means import Listing
+from uplift_server.service.members import INVITATIONS_PER_HOUR_MAX, InvitationDraft
+from uplift_server.service.principals import Caller
+from uplift_server.service.repeats import Repeat
+from uplift_server.store import invitations, notices, people
+
+from .world import ADDRESS, URL, World
+
+ALL = Listing(100)
+ANN = "ann@example.com"
+
+
+async def caller(world: World, account: str, role: Role) -> Caller:
+    """A member with a role, who is signed in."""
+    email = f"{role.text}-{len(await world.audited())}@example.com"
+    await world.member(account, email, role)
+    return (await world.sign_in(email)).caller(account, ADDRESS)
+
+
+async def roles(world: World, account: str) -> dict[str, str]:
+    """What the members are, by mail address."""
+    found = await world.services.members.page(world.operator, account, ALL)
+    return {each.person.email or each.person.name: each.role.text for each in found.items}
+
+
+async def test_an_invitation_is_mailed_and_its_link_stands_nowhere_else(world: World) -> None:
+    account = await world.account()
+    owner = await caller(world, account, Role.OWNER)
+
+    made = await world.services.members.invite(owner, account, InvitationDraft("Ann@Example.com", "manager"))
+
+    assert (made.url, made.repeated) == (None, False)
+    assert made.invitation.email == ANN
+    assert made.invitation.expires_at == world.clock.now + INVITATION_LASTS_MS == world.clock.now + 7 * 86_400_000
+    [owed] = await world.database.read(lambda c: notices.due(c, now=world.clock.now, limit=10))
+    assert (owed.kind, owed.recipient) == (NoticeKind.MEMBER_INVITED, ANN)
+    assert owed.facts["invited_by"] == owner.principal.name
+    assert owed.facts["role"] == "manager"
+    token = world.services.sessions._entrance.invitation_url(made.invitation.id).rpartition("/")[2]
+    assert token.encode() not in await world.contents()
+    last = (await world.audited(account))[-1]
+    assert (last.action, last.details) == ("member.invited", {"email": ANN, "role": "manager"})
+    assert last.subject == ids.prefixed(ids.INVITATION, made.invitation.id)
+
+
+async def test_where_no_mail_is_sent_the_link_is_given_back(world: World) -> None:
+    account, silent = await world.account(), world.build(mails=False)
+    made = await silent.members.invite(world.operator, account, InvitationDraft(ANN, "member"))
+    assert (made.url or "").startswith(f"{URL}/invitations/")
+    assert await world.database.read(lambda c: notices.due(c, now=world.clock.now, limit=10)) == []
+
+
+@pytest.mark.parametrize(("own", "other"), list(itertools.product(Role, Role)), ids=lambda role: role.text)
+async def test_who_may_manage_whom(world: World, own: Role, other: Role) -> None:
+    """Members and managers manage nobody, admins all but owners, owners everybody."""
+    account = await world.account()
+    await world.member(account, "spare@example.com", Role.OWNER)
+    await world.member(account, "spare2@example.com", Role.OWNER)
+    target = await world.member(account, "target@example.com", other)
+    members = world.services.members
+    invited = await members.invite(world.operator, account, InvitationDraft("open@example.com", other.text))
+    invitation = ids.prefixed(ids.INVITATION, invited.invitation.id)
+    actor = await caller(world, account, own)
+    may = own is Role.OWNER or (own is Role.ADMIN and other is not Role.OWNER)
+
+    for attempt in (
+        members.invite(actor, account, InvitationDraft("new@example.com", other.text)),
+        members.change_role(actor, account, target, "admin" if other is not Role.ADMIN else "member"),
+        members.change_role(actor, account, target, other.text),
+        members.withdraw(actor, account, invitation),
+        members.remove(actor, account, target),
+    ):
+        if may:
+            await attempt
+        else:
+            with pytest.raises(Forbidden):
+                await attempt
+    assert ("target@example.com" in await roles(world, account)) is not may
+
+
+async def test_lists_are_for_those_who_manage(world: World) -> None:
+    account = await world.account()
+    members = world.services.members
+    await members.invite(world.operator, account, InvitationDraft(ANN, "member"))
+    for role in Role:
+        actor = await caller(world, account, role)
+        if role < Role.ADMIN:
+            for ask in (members.page(actor, account, ALL), members.invitations(actor, account, ALL)):
+                with pytest.raises(Forbidden):
+                    await ask
+        else:
+            assert len((await members.page(actor, account, ALL)).items) > 2
+            assert [each.email for each in (await members.invitations(actor, account, ALL)).items] == [ANN]
+
+
+async def test_an_owner_of_one_account_is_nobody_in_another(world: World) -> None:
+    mine, theirs = await world.account("mine"), await world.account("theirs")
+    me = await caller(world, mine, Role.OWNER)
+    target = await world.member(theirs, "target@example.com")
+    members = world.services.members
+    invited = await members.invite(world.operator, theirs, InvitationDraft(ANN, "member"))
+    invitation = ids.prefixed(ids.INVITATION, invited.invitation.id)
+    draft = InvitationDraft("new@example.com", "member")
+    for account in (theirs, mine):
+        for attempt in (
+            members.change_role(me, account, target, "admin"),
+            members.remove(me, account, target),
+            members.withdraw(me, account, invitation),
+        ):
+            with pytest.raises(NotFound):
+                await attempt
+    for attempt in (
+        members.page(me, theirs, ALL), members.invitations(me, theirs, ALL), members.invite(me, theirs, draft),
+    ):  # fmt: skip
+        with pytest.raises(NotFound):
+            await attempt
+    assert await roles(world, theirs) == {"target@example.com": "member"}
+
+
+async def test_the_last_owner_stays_and_stays_owner(world: World) -> None:
+    account = await world.account()
+    only = await world.member(account, "only@example.com", Role.OWNER)
+    members = world.services.members
+    own = (await world.sign_in("only@example.com")).caller(account, ADDRESS)
+    for actor in (own, world.operator):
+        with pytest.raises(Conflict, match="last owner"):
+            await members.remove(actor, account, only)
+        with pytest.raises(Conflict, match="last owner"):
+            await members.change_role(actor, account, only, "admin")
+    await members.change_role(own, account, only, "owner")
+    other = await world.member(account, "other@example.com", Role.OWNER)
+
+    gone = await asyncio.gather(
+        members.remove(own, account, only), members.remove(world.operator, account, other), return_exceptions=True
+    )
+
+    assert [type(each) for each in gone] == [type(None), Conflict]
+    assert await roles(world, account) == {"other@example.com": "owner"}
+
+
+async def test_everybody_may_leave(world: World) -> None:
+    account = await world.account()
+    member = await world.member(account, ANN)
+    cookie = await world.services.sessions.sign_in(ANN, "correct horse battery", address=ADDRESS)
+    me = (await world.visitor(cookie)).caller(account, ADDRESS)
+    await world.services.members.remove(me, account, member)
+    assert await world.services.sessions.visitor(cookie) is None
+    assert await world.database.read(lambda c: people.find(c, ANN)) is None
+    last = (await world.audited(account))[-1]
+    assert (last.action, last.subject, last.details) == ("member.removed", member, {"name": ANN, "role": "member"})
+
+
+async def test_a_person_with_another_account_is_not_forgotten(world: World) -> None:
+    one, two = await world.account("one"), await world.account("two")
+    member = await world.member(one, ANN)
+    await world.member(two, ANN)
+    cookie = await world.services.sessions.sign_in(ANN, "correct horse battery", address=ADDRESS)
+    await world.services.members.remove(world.operator, one, member)
+    assert [each.account.name for each in (await world.visitor(cookie)).memberships] == ["two"]
+
+
+async def test_a_changed_role_is_told(world: World) -> None:
+    account = await world.account()
+    member = await world.member(account, ANN)
+    changed = await world.services.members.change_role(world.operator, account, member, "manager")
+    assert changed.role is Role.MANAGER
+    again = await world.services.members.change_role(world.operator, account, member, "manager")
+    assert again == changed
+    told = [each.details for each in await world.audited(account) if each.action == "member.role_changed"]
+    assert told == [{"name": ANN, "from": "member", "to": "manager"}]
+
+
+async def test_a_guest_becomes_no_owner(world: World) -> None:
+    account = await world.account()
+    await world.services.sessions.enter(await world.portal(account), address=None)
+    [guest] = (await world.services.members.page(world.operator, account, ALL)).items
+    member = ids.prefixed(ids.MEMBER, guest.id)
+    with pytest.raises(Invalid) as refused:
+        await world.services.members.change_role(world.operator, account, member, "owner")
+    assert [each.code for each in refused.value.problems] == ["role_not_for_guests"]
+    assert (await world.services.members.change_role(world.operator, account, member, "admin")).role is Role.ADMIN
+
+
+async def test_what_is_wrong_is_told_by_field(world: World) -> None:
+    account = await world.account()
+    member = await world.member(account, ANN)
+    for draft, problems in (
+        (InvitationDraft("ann", "boss"), [("email", "email_invalid"), ("role", "role_unknown")]),
+        (InvitationDraft(ANN.upper(), "member"), [("email", "member_exists")]),
+    ):
+        with pytest.raises(Invalid) as refused:
+            await world.services.members.invite(world.operator, account, draft)
+        assert [(each.field, each.code) for each in refused.value.problems] == problems
+    with pytest.raises(Invalid) as refused:
+        await world.services.members.change_role(world.operator, account, member, "boss")
+    assert [(each.field, each.code) for each in refused.value.problems] == [("role", "role_unknown")]
+    for other in ("mem_" + "0" * 32, "mem", member.upper()):
+        with pytest.raises(NotFound):
+            await world.services.members.remove(world.operator, account, other)
+    for other in ("inv_" + "0" * 32, member):
+        with pytest.raises(NotFound):
+            await world.services.members.withdraw(world.operator, account, other)
+
+
+async def test_an_invitation_takes_the_place_of_an_earlier_one(world: World) -> None:
+    account, silent = await world.account(), world.build(mails=False)
+    first = await silent.members.invite(world.operator, account, InvitationDraft(ANN, "member"))
+    second = await silent.members.invite(world.operator, account, InvitationDraft(ANN, "admin"))
+    listed = (await silent.members.invitations(world.operator, account, ALL)).items
+    assert listed == [second.invitation]
+    assert await silent.sessions.invitation((first.url or "").rpartition("/")[2]) is None
+
+
+async def test_a_repeat_makes_no_second_invitation(world: World) -> None:
+    account = await world.account()
+    repeat, draft = Repeat("once", b"digest"), InvitationDraft(ANN, "member")
+    made = [await world.services.members.invite(world.operator, account, draft, repeat=repeat) for _ in range(2)]
+    assert [each.repeated for each in made] == [False, True]
+    assert made[0].invitation == made[1].invitation
+    assert len(await world.database.read(lambda c: notices.due(c, now=world.clock.now, limit=10))) == 1
+    await world.services.members.withdraw(world.operator, account, ids.prefixed(ids.INVITATION, made[0].invitation.id))
+    with pytest.raises(IdempotencyConflict):
+        await world.services.members.invite(world.operator, account, draft, repeat=repeat)
+
+
+async def test_invitations_run_out_and_are_bounded(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(invitations, "INVITATIONS_PER_ACCOUNT_MAX", 2)
+    account, members = await world.account(), world.services.members
+    for number in range(2):
+        await members.invite(world.operator, account, InvitationDraft(f"{number}@example.com", "member"))
+    with pytest.raises(Conflict, match="as many as may be"):
+        await members.invite(world.operator, account, InvitationDraft(ANN, "member"))
+    world.clock.now += INVITATION_LASTS_MS
+    assert (await members.invitations(world.operator, account, ALL)).items == []
+    await members.invite(world.operator, account, InvitationDraft(ANN, "member"))
+
+
+async def test_members_cannot_flood_the_world_with_mail(world: World) -> None:
+    account, members = await world.account(), world.services.members
+    owner = await caller(world, account, Role.OWNER)
+    for _ in range(INVITATIONS_PER_HOUR_MAX):
+        await members.invite(owner, account, InvitationDraft(ANN, "member"))
+    with pytest.raises(RateLimited) as refused:
+        await members.invite(owner, account, InvitationDraft(ANN, "member"))
+    assert refused.value.retry_after_s == 3600
+    await members.invite(world.operator, account, InvitationDraft(ANN, "member"))
+    other = await world.account("other")
+    await members.invite(await caller(world, other, Role.OWNER), other, InvitationDraft(ANN, "member"))
+    world.clock.now += 3_600_000
+    await members.invite(owner, account, InvitationDraft(ANN, "member"))
+
+
+async def test_pages_of_members_follow_each_other(world: World) -> None:
+    account = await world.account()
+    for number in range(5):
+        await world.member(account, f"{number}@example.com", password=None)
+    seen, cursor = [], None
+    for _ in range(3):
+        page = await world.services.members.page(world.operator, account, Listing(2, cursor))
+        seen += [re.sub("@.*", "", each.person.email or "") for each in page.items]
+        cursor = None if page.next_key is None else world.means.cursors.encode(page.next_key)
+    assert (seen, cursor) == (["4", "3", "2", "1", "0"], None)
