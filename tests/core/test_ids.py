@@ -104,3 +104,19 @@ def test_attempt_ids_sort_by_number(event_id: bytes, endpoint_id: bytes, number:
     assert this < ids.attempt_id(event_id, endpoint_id, number + 1)
     assert ids.parse_attempt_id(this) == (event_id, endpoint_id[-6:], number)
     assert ids.parse_attempt_id(this[:-1]) is None
+
+
+@given(IDS, st.integers(ids.UUID_BEGINNING_CHARACTERS_MIN, 36))
+def test_every_uuid_lies_in_the_range_of_each_of_its_beginnings(value: bytes, length: int) -> None:
+    beginning = ids.uuid_text(value)[:length]
+    found = ids.uuid_range(beginning.upper())
+
+    assert found is not None
+    lowest, highest = found
+    assert lowest <= value <= highest
+    assert ids.uuid_text(lowest)[:length] == ids.uuid_text(highest)[:length] == beginning
+
+
+@pytest.mark.parametrize("text", ["", "0197f", "0197-f", "0197fg", "0" * 33, "0197f0_", "\uff10197f0"])
+def test_nothing_begins_with_what_is_too_little_or_no_uuid(text: str) -> None:
+    assert ids.uuid_range(text) is None

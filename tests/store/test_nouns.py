@@ -465,3 +465,23 @@ def test_events_of_all_accounts_are_found_by_id_and_by_key(connection: sa.Connec
     assert [each.seq for each in events.find_under_key(connection, "k", limit=1)] == [2]
     assert [each.seq for each in events.find_under_key(connection, "other", limit=5)] == [3]
     assert events.find_under_key(connection, "K", limit=5) == []
+
+
+def test_an_accounts_events_are_found_between_two_ids(
+    connection: sa.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = new_account(connection, 1), new_account(connection, 2)
+    new_type(connection)
+    for seq, account in ((1, one), (2, two), (3, one), (4, one)):
+        new_event(connection, seq, account.seq, 5)
+
+    def found(lowest: int, highest: int, limit: int = 5) -> list[int]:
+        low, high = lowest.to_bytes(16, "big"), highest.to_bytes(16, "big")
+        return [each.seq for each in events.between_ids(connection, one.seq, low, high, limit=limit)]
+
+    assert found(1, 4) == [4, 3, 1]
+    assert found(1, 3) == [3, 1]
+    assert found(2, 2) == []
+    assert found(1, 4, limit=2) == [4, 3]
+    monkeypatch.setattr(events, "WINDOW_EVENTS", 3)
+    assert found(1, 4) == [4, 3]

@@ -20,6 +20,9 @@ LINK: Final = "lnk"
 RANDOM_BYTES: Final = 10
 """How many random bytes one id takes."""
 
+UUID_BEGINNING_CHARACTERS_MIN: Final = 6
+
+_UUID_DIGITS: Final = 32
 _UUID = re.compile(r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}")
 _HEX = re.compile(r"[0-9a-f]+")
 _ENDPOINT_TAIL_BYTES: Final = 6
@@ -44,6 +47,17 @@ def parse_uuid(text: str) -> bytes | None:
     if not _UUID.fullmatch(text):
         return None
     return bytes.fromhex(text.replace("-", ""))
+
+
+def uuid_range(beginning: str) -> tuple[bytes, bytes] | None:
+    """The lowest and the highest UUID that begins so, or None where none does; hyphens do not count.
+
+    At least UUID_BEGINNING_CHARACTERS_MIN hexadecimal digits are wanted: less says little more than the month.
+    """
+    digits = beginning.replace("-", "").lower()
+    if not UUID_BEGINNING_CHARACTERS_MIN <= len(digits) <= _UUID_DIGITS or not _HEX.fullmatch(digits):
+        return None
+    return bytes.fromhex(digits.ljust(_UUID_DIGITS, "0")), bytes.fromhex(digits.ljust(_UUID_DIGITS, "f"))
 
 
 def prefixed(prefix: str, value: bytes) -> str:

@@ -148,6 +148,18 @@ class Endpoints:
         caller.require(Scope.ENDPOINTS_WRITE)
         await self._means.carry_out(self._delete(caller, endpoint))
 
+    def all(self, caller: Caller) -> list[Endpoint]:
+        """Every endpoint of the caller's account as it stands in memory, newest first."""
+        caller.require(Scope.ENDPOINTS_READ)
+        live = self._means.directory.endpoints_of(caller.one_account())
+        return sorted((each.record for each in live), key=lambda endpoint: endpoint.seq, reverse=True)
+
+    def subscribed(self, caller: Caller, type_name: str) -> list[Endpoint]:
+        """Those of them that want events of a type, newest first."""
+        caller.require(Scope.ENDPOINTS_READ)
+        live = self._means.directory.matches(caller.one_account(), type_name)
+        return sorted((each.record for each in live), key=lambda endpoint: endpoint.seq, reverse=True)
+
     def live(self, caller: Caller, endpoint: str) -> Endpoint:
         """The caller's endpoint as it stands in memory. Raises NotFound."""
         found = self._means.directory.endpoints_by_id.get(parse_id(ids.ENDPOINT, endpoint, _WHAT))

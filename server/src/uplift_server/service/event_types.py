@@ -58,6 +58,11 @@ class EventTypes:
         before = self._means.place(listing, 1, problems)
         return await self._means.database.read(lambda c: event_types.page(c, limit=listing.limit, before=before))
 
+    def all(self) -> list[EventType]:
+        """The whole catalog, by group and name."""
+        known = self._means.directory.event_types.values()
+        return sorted((each.record for each in known), key=lambda each: (each.group, each.name))
+
     def get(self, name: str) -> EventType:
         """One entry. Raises NotFound."""
         found = self._means.directory.event_types.get(name)

@@ -59,6 +59,15 @@ class Events:
         caller.require(Scope.EVENTS_READ)
         return await find_event(self._means, caller, event)
 
+    async def starting_with(self, caller: Caller, beginning: str, *, limit: int) -> list[Event]:
+        """The events of the caller's account whose id begins so, the latest first; none where no id can."""
+        caller.require(Scope.EVENTS_READ)
+        account_seq = caller.one_account()
+        found = ids.uuid_range(beginning)
+        if found is None:
+            return []
+        return await self._means.database.read(lambda c: events.between_ids(c, account_seq, *found, limit=limit))
+
     async def deliveries(
         self, caller: Caller, event: str, listing: Listing, *, problems: Sequence[Problem] = ()
     ) -> Page[ShownDelivery]:

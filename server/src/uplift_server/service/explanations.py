@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from uplift_server.core import ids
 from uplift_server.core.catalog import WEBHOOK_CREATED
@@ -13,17 +13,19 @@ from uplift_server.core.outcomes import Explanation, Outcome, explain
 from uplift_server.core.problems import Problem
 from uplift_server.core.scopes import Scope
 from uplift_server.service.events import find_event
-from uplift_server.service.means import Means
+from uplift_server.service.means import Listing, Means
 from uplift_server.service.principals import Caller
 from uplift_server.service.refusals import refuse
 from uplift_server.service.waits import ShownDelivery, shown
 from uplift_server.store import deliveries, listening, trials
 from uplift_server.store.contract import Transaction
 from uplift_server.store.listening import ListenSession
-from uplift_server.store.records import Attempt, Delivery, Endpoint, Event
+from uplift_server.store.records import Attempt, Delivery, Endpoint, Event, Page
 
 DELIVERIES_MAX: Final = 2 * ENDPOINTS_PER_ACCOUNT_MAX
 """How many deliveries of one event are looked at: those to endpoints that exist, and as many to deleted ones."""
+OTHERS_MAX: Final = 50
+"""How many endpoints an overview explains that an event was never owed to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,24 @@ class Explained:
     """The id of the endpoint, or of a listen session."""
     why: Why
     delivery: Delivery | None
+
+
+class Owed(NamedTuple):
+    """A delivery, and how it stands in words."""
+
+    shown: ShownDelivery
+    why: Why
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """What became of an event, as far as one page tells it."""
+
+    event: Event
+    owed: Page[Owed]
+    others: list[Explained]
+    """The endpoints it was never owed to, the newest first, and listen sessions; at most OTHERS_MAX."""
+    others_count: int
 
 
 class Explanations:
@@ -49,19 +69,15 @@ class Explanations:
         caller.require(Scope.DELIVERIES_READ)
         found = await find_event(self._means, caller, event)
         refuse(problems)
-        owed, failures, is_trial, sessions = await self._means.database.read(lambda c: _read(c, found))
-        by_endpoint = {each.delivery.endpoint_seq: each for each in shown(self._means, owed)}
-        for_one = is_trial or found.type == WEBHOOK_CREATED
-        about = TheEvent(found.type, found.created_at, found.expires_at, for_one, is_trial)
+        read = await self._means.database.read(lambda c: _read(c, found, limit=DELIVERIES_MAX))
+        about = _about(found, is_trial=read.is_trial)
+        by_endpoint = {each.shown.delivery.endpoint_seq: each for each in self._owed(about, read)}
         live = {each.seq: each.record for each in self._means.directory.endpoints_of(found.account_seq)}
         explained = [
-            self._explained(about, live.get(seq), by_endpoint.get(seq), failures.get(seq))
+            _of_owed(by_endpoint[seq]) if seq in by_endpoint else self._never_owed(about, live[seq])
             for seq in sorted({*live, *by_endpoint}, reverse=True)
         ]
-        explained += [
-            Explained(ids.prefixed(ids.LISTEN_SESSION, session.id), why_listened(session.description), None)
-            for session in sessions
-        ]
+        explained += [_of_session(session) for session in read.sessions]
         if endpoint is None:
             return explained
         one = [each for each in explained if each.endpoint == endpoint]
@@ -70,18 +86,42 @@ class Explanations:
             refuse([Problem("endpoint", "endpoint_unknown", text)])
         return one
 
-    def _explained(
-        self, event: TheEvent, endpoint: Endpoint | None, found: ShownDelivery | None, failure: Attempt | None
-    ) -> Explained:
-        delivery = None if found is None else found.delivery
-        endpoint_id = endpoint.id if endpoint is not None else delivery.endpoint_id if delivery is not None else b""
-        answer = why(
-            event,
-            None if endpoint is None else self._of_endpoint(endpoint),
-            None if found is None else _of_delivery(found, failure),
-            now_ms=self._means.now(),
-        )
-        return Explained(ids.prefixed(ids.ENDPOINT, endpoint_id), answer, delivery)
+    async def overview(self, caller: Caller, event: str, listing: Listing) -> Overview:
+        """An event with a page of its deliveries, and why it has no others. Raises as `Events.get` does."""
+        caller.require(Scope.DELIVERIES_READ)
+        found = await find_event(self._means, caller, event)
+        before = self._means.place(listing, 1)
+        read = await self._means.database.read(lambda c: _read(c, found, limit=listing.limit, before=before))
+        about = _about(found, is_trial=read.is_trial)
+        live = {each.seq: each.record for each in self._means.directory.endpoints_of(found.account_seq)}
+        never = sorted(live.keys() - read.endpoints, reverse=True)
+        others = [self._never_owed(about, live[seq]) for seq in never[:OTHERS_MAX]]
+        others += [_of_session(session) for session in read.sessions[: OTHERS_MAX - len(others)]]
+        owed = Page(self._owed(about, read), read.owed.next_key)
+        return Overview(found, owed, others, len(never) + len(read.sessions))
+
+    async def of_delivery(self, caller: Caller, found: ShownDelivery, last: Attempt | None) -> Why:
+        """How a delivery stands that the caller was given, in words; `last` is its last attempt."""
+        caller.require(Scope.DELIVERIES_READ)
+        delivery = found.delivery
+        is_trial = await self._means.database.read(lambda c: trials.is_trial(c, delivery.event_seq))
+        event = TheEvent(delivery.type, delivery.created_at, delivery.expires_at, is_test=is_trial)
+        return self._why(event, found, None if last is None or last.outcome is Outcome.DELIVERED else last)
+
+    def _owed(self, event: TheEvent, read: "_Read") -> list[Owed]:
+        return [
+            Owed(each, self._why(event, each, read.failures.get(each.delivery.endpoint_seq)))
+            for each in shown(self._means, read.owed.items)
+        ]
+
+    def _why(self, event: TheEvent, found: ShownDelivery, failure: Attempt | None) -> Why:
+        live = self._means.directory.endpoints.get(found.delivery.endpoint_seq)
+        endpoint = None if live is None else self._of_endpoint(live.record)
+        return why(event, endpoint, _of_delivery(found, failure), now_ms=self._means.now())
+
+    def _never_owed(self, event: TheEvent, endpoint: Endpoint) -> Explained:
+        answer = why(event, self._of_endpoint(endpoint), None, now_ms=self._means.now())
+        return Explained(ids.prefixed(ids.ENDPOINT, endpoint.id), answer, None)
 
     def _of_endpoint(self, endpoint: Endpoint) -> TheEndpoint:
         return TheEndpoint(
@@ -93,18 +133,47 @@ class Explanations:
         )
 
 
-def _read(
-    connection: Transaction, event: Event
-) -> tuple[list[Delivery], dict[int, Attempt], bool, list[ListenSession]]:
-    """An event's deliveries, the last attempt of each that failed last, whether it is a test, and who listens."""
-    owed = deliveries.page_of_event(connection, event.seq, limit=DELIVERIES_MAX).items
+class _Read(NamedTuple):
+    """What the store knows of an event, for its explanations."""
+
+    owed: Page[Delivery]
+    failures: dict[int, Attempt]
+    """By endpoint, the last attempt of each of these deliveries that failed last."""
+    endpoints: set[int]
+    """Everywhere it is or was owed to."""
+    is_trial: bool
+    sessions: list[ListenSession]
+    """Who listens."""
+
+
+def _read(connection: Transaction, event: Event, *, limit: int, before: tuple[int, ...] | None = None) -> _Read:
+    owed = deliveries.page_of_event(connection, event.seq, limit=limit, before=before)
     failures = {}
-    for delivery in owed:
+    for delivery in owed.items:
         if delivery.last_outcome not in (None, Outcome.DELIVERED):
             for last in deliveries.page_of_attempts(connection, event.seq, delivery.endpoint_seq, limit=1).items:
                 failures[delivery.endpoint_seq] = last
-    sessions = listening.page(connection, event.account_seq, limit=SESSIONS_PER_ACCOUNT_MAX).items
-    return owed, failures, trials.is_trial(connection, event.seq), sessions
+    return _Read(
+        owed,
+        failures,
+        deliveries.endpoints_of_event(connection, event.seq),
+        trials.is_trial(connection, event.seq),
+        listening.page(connection, event.account_seq, limit=SESSIONS_PER_ACCOUNT_MAX).items,
+    )
+
+
+def _about(event: Event, *, is_trial: bool) -> TheEvent:
+    for_one = is_trial or event.type == WEBHOOK_CREATED
+    return TheEvent(event.type, event.created_at, event.expires_at, for_one, is_trial)
+
+
+def _of_owed(owed: Owed) -> Explained:
+    delivery = owed.shown.delivery
+    return Explained(ids.prefixed(ids.ENDPOINT, delivery.endpoint_id), owed.why, delivery)
+
+
+def _of_session(session: ListenSession) -> Explained:
+    return Explained(ids.prefixed(ids.LISTEN_SESSION, session.id), why_listened(session.description), None)
 
 
 def _of_delivery(found: ShownDelivery, failure: Attempt | None) -> TheDelivery:

@@ -56,6 +56,11 @@ def page_of_event(
     return page_of(_detailed(connection, keys), limit, lambda delivery: (delivery.endpoint_seq,))
 
 
+def endpoints_of_event(connection: Connection, event_seq: int) -> set[int]:
+    """The numbers of the endpoints an event is or was owed to."""
+    return set(connection.scalars(sa.select(deliveries.c.endpoint_seq).where(deliveries.c.event_seq == event_seq)))
+
+
 def page(
     connection: Connection,
     account_seq: int | None,

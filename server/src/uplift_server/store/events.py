@@ -48,6 +48,22 @@ def find_under_key(connection: Connection, key: str, *, limit: int) -> list[Even
     return _found(connection, seqs)
 
 
+def between_ids(connection: Connection, account_seq: int, lowest: bytes, highest: bytes, *, limit: int) -> list[Event]:
+    """Up to `limit` of the account's events whose ids lie in a range, the newest first, without bodies.
+
+    No more than WINDOW_EVENTS ids are looked at, as those of all accounts are in one order.
+    """
+    window = (
+        sa.select(events.c.seq, events.c.id, events.c.account_seq)
+        .where(events.c.id.between(lowest, highest))
+        .order_by(events.c.id.desc())
+        .limit(WINDOW_EVENTS)
+        .subquery("page")
+    )
+    keys = sa.select(window.c.seq).where(window.c.account_seq == account_seq).limit(limit)
+    return _found(connection, keys)
+
+
 def page(
     connection: Connection,
     account_seq: int | None,
