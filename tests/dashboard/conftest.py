@@ -6,6 +6,7 @@ import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 from tests.dashboard.browsing import Desk, OpenPage, launch
 from tests.e2e.harness import Server, serving
+from tests.e2e.receiving import Receiver
 
 
 # Not for the session: while it is there, no other event loop runs in this thread, and tests of other rooms have theirs.
@@ -23,6 +24,14 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server with a short schedule, shared: every test has accounts and people of its own."""
     with serving(tmp_path_factory.mktemp("dashboard") / "data") as server:
         yield server
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    """A scripted receiver."""
+    receiver = Receiver()
+    yield receiver
+    receiver.close()
 
 
 @pytest.fixture

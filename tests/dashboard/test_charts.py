@@ -79,3 +79,11 @@ def test_a_sparkline_is_as_high_as_its_highest_hour() -> None:
     svg = charts.sparkline(hours((10, 0), (5, 5)), "24 hours")
     assert rects(svg, "delivered")[0]["h"] == charts.SPARK_HEIGHT - 1
     assert len(rects(svg, "failed")) == 1
+
+
+def test_a_bar_shares_its_width_and_tells_each_part() -> None:
+    svg = charts.bar([Part("<DNS>", "dns", 1), Part("first byte", "wait", 3)], "Timings")
+    ElementTree.fromstring(svg)
+    assert [float(each) for each in re.findall(r'width="([\d.]+)"', svg)] == [charts.WIDTH / 4, charts.WIDTH * 3 / 4]
+    assert "<title>&lt;DNS&gt;: 1</title>" in svg
+    ElementTree.fromstring(charts.bar([Part("first byte", "wait", 0)], "Timings"))

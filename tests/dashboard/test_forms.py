@@ -74,3 +74,27 @@ def test_what_is_no_form_is_refused(body: bytes, content_type: str) -> None:
 def test_problems_stand_at_the_field_that_has_them() -> None:
     problems = [Problem("url", "a", "One."), Problem("event_types.3", "b", "Two."), Problem("url", "c", "Three.")]
     assert by_field(problems) == {"url": "One. Three.", "event_types": "Two."}
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("2025-11-24T16:00", 1_764_000_000_000),
+        ("2025-11-24T16:00:00.500", 1_764_000_000_500),
+        ("2025-11-24T17:00+01:00", 1_764_000_000_000),
+        ("2025-11-24T16:00:00Z", 1_764_000_000_000),
+        ("2025-11-24", 1_763_942_400_000),
+        ("", None),
+    ],
+)
+def test_an_instant_is_in_utc_unless_it_says_otherwise(text: str, value: int | None) -> None:
+    problems: list[Problem] = []
+    assert Form([("at", text)]).instant("at", problems) == value
+    assert problems == []
+
+
+@pytest.mark.parametrize("text", ["yesterday", "2025-13-01", "2025-11-24T25:00", "0001-01-01T00:00+23:00", "24"])
+def test_what_is_no_instant_is_a_problem(text: str) -> None:
+    problems: list[Problem] = []
+    assert Form([("at", text)]).instant("at", problems) is None
+    assert [(each.field, each.code) for each in problems] == [("at", "instant_invalid")]

@@ -57,6 +57,28 @@ def test_json_is_indented_and_anything_else_cannot_steer() -> None:
     assert rendering.pretty("[" * 100_000) == "[" * 100_000
 
 
+def test_numbers_are_shown_as_they_were_written() -> None:
+    assert rendering.pretty('{"a":1.50,"b":12345678901234567890,"c":1e400}').split() == [
+        *("{", '"a":', "1.50,", '"b":', "12345678901234567890,", '"c":', "1e400", "}"),
+    ]
+
+
+def test_instants_within_a_sentence_become_the_visitors_own() -> None:
+    told = rendering.with_times("Due at 2026-11-25T21:46:37.062Z, <b> or 2026-99-99T99:99:99.000Z.")
+    clock = "25 Nov 2026, 21:46:37"
+    time = f'<time datetime="2026-11-25T21:46:37.062Z" title="{clock} UTC">{clock}</time>'
+    assert told == f"Due at {time}, &lt;b&gt; or 2026-99-99T99:99:99.000Z."
+
+
+def test_a_dotted_name_may_break_at_its_dots() -> None:
+    assert rendering.breakable("a.b.<c>") == "a.<wbr>b.<wbr>&lt;c&gt;"
+
+
+def test_fields_take_instants_without_an_offset() -> None:
+    assert rendering.moment(1_764_000_000_999) == "2025-11-24T16:00:00"
+    assert rendering.moment(None) == ""
+
+
 def test_instants_are_written_in_as_many_characters_as_scripts_write() -> None:
     assert rendering.clock(1_764_000_000_000) == "24 Nov 2025, 16:00:00"
     assert rendering.instant(1_764_000_000_000) == "2025-11-24T16:00:00.000Z"

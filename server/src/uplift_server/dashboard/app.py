@@ -15,9 +15,11 @@ from uplift_server.dashboard import live
 from uplift_server.dashboard.assets import PATH, asset
 from uplift_server.dashboard.gate import App, Receive, Scope, Send
 from uplift_server.dashboard.pages import (
+    deliveries,
     developers,
     endpoint,
     endpoints,
+    events,
     get_started,
     overview,
     secrets,
@@ -45,6 +47,8 @@ PAGES: Final[Sequence[Page]] = tuple(
         trials.PAGES,
         developers.PAGES,
         settings.PAGES,
+        events.PAGES,
+        deliveries.PAGES,
         live.PAGES,
     )
 )

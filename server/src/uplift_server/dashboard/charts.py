@@ -13,6 +13,7 @@ WIDTH: Final = 720
 HEIGHT: Final = 160
 SPARK_WIDTH: Final = 120
 SPARK_HEIGHT: Final = 28
+BAR_HEIGHT: Final = 8
 _GAP: Final = 0.2
 """Of a column's width."""
 _STEPS: Final = (1, 2, 2.5, 5, 10)
@@ -107,6 +108,23 @@ def sparkline(given: Sequence[Column], label: str) -> Markup:
         f'<svg class="spark" role="img" aria-label="{escape(label)}" viewBox="0 0 {SPARK_WIDTH} {SPARK_HEIGHT}"'
         f' width="{SPARK_WIDTH}" height="{SPARK_HEIGHT}"><path class="axis" d="M0 {SPARK_HEIGHT - 0.5}H{SPARK_WIDTH}"/>'
         f"{''.join(drawn)}</svg>"
+    )
+
+
+def bar(given: Sequence[Part], label: str) -> Markup:
+    """The parts of one whole beside each other, each as wide as its share of it."""
+    whole = sum(part.value for part in given) or 1
+    x, drawn = 0.0, []
+    for part in given:
+        width = part.value / whole * WIDTH
+        drawn.append(
+            f'<rect class="{part.kind}" x="{x:.1f}" y="0" width="{width:.1f}" height="{BAR_HEIGHT}">'
+            f"<title>{escape(part.name)}: {part.value:g}</title></rect>"
+        )
+        x += width
+    return Markup(  # noqa: S704 - its parts are numbers, our own names, and escaped text
+        f'<svg class="bar" role="img" aria-label="{escape(label)}" viewBox="0 0 {WIDTH} {BAR_HEIGHT}"'
+        f' preserveAspectRatio="none">{"".join(drawn)}</svg>'
     )
 
 

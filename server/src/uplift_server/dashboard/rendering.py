@@ -1,23 +1,28 @@
 """From templates and values to HTML. Everything is escaped; no template sees anything but what its page gives it."""
 
-import json
+import re
 import secrets
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cache
 from typing import Any, Final
 
+import msgspec
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
 
 from uplift_server import __version__
 from uplift_server.core import ids
-from uplift_server.core.instants import instant_text
+from uplift_server.core.audit import without_query
+from uplift_server.core.instants import instant_text, parse_instant
 from uplift_server.core.texts import printable
 from uplift_server.dashboard import charts
 from uplift_server.dashboard.assets import url_of
 from uplift_server.dashboard.forms import ONCE_BYTES, ONCE_FIELD
 
 ID_CHARACTERS_SHOWN: Final = 13
+_INSTANT: Final = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z)")
 _MINUTE, _HOUR, _DAY = 60, 3600, 86_400
 _SPANS: Final = ((_DAY, "d"), (_HOUR, "h"), (_MINUTE, "min"), (1, "s"))
 
@@ -40,6 +45,9 @@ def _environment() -> Environment:
     environment.filters |= {
         "instant": instant,
         "clock": clock,
+        "breakable": breakable,
+        "with_times": with_times,
+        "moment": moment,
         "shortened": shortened,
         "span": span,
         "span_ms": span_ms,
@@ -47,6 +55,7 @@ def _environment() -> Environment:
         "percent": percent,
         "pretty": pretty,
         "printable": lambda text: printable(text, lines=True),
+        "without_query": without_query,
         "account_id": lambda value: ids.prefixed(ids.ACCOUNT, value),
         "endpoint_id": lambda value: ids.prefixed(ids.ENDPOINT, value),
         "event_id": ids.uuid_text,
@@ -68,6 +77,31 @@ def instant(ms: int) -> str:
 def clock(ms: int) -> str:
     """An instant for people, in UTC; scripts put their own time in its place, in as many characters."""
     return datetime.fromtimestamp(ms // 1000, UTC).strftime("%d %b %Y, %H:%M:%S")
+
+
+def breakable(name: str) -> Markup:
+    """A dotted name that may break at its dots."""
+    return Markup("<wbr>").join(escape(part) for part in re.split(r"(?<=\.)", name))
+
+
+def with_times(text: str) -> Markup:
+    """A sentence of ours, its instants as pages show them, in the visitor's time."""
+    parts = _INSTANT.split(printable(text, lines=True))
+    return Markup("").join(_time(part) if number % 2 else part for number, part in enumerate(parts))
+
+
+def _time(text: str) -> Markup | str:
+    try:
+        told = clock(parse_instant(text))
+    except ValueError:
+        # A receiver's text may look like an instant, too.
+        return text
+    return Markup('<time datetime="{0}" title="{1} UTC">{1}</time>').format(text, told)
+
+
+def moment(ms: int | None) -> str:
+    """An instant as fields of forms take it, in UTC; empty where there is none."""
+    return "" if ms is None else datetime.fromtimestamp(ms // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def shortened(text: str) -> str:
@@ -110,10 +144,9 @@ def percent(share: float | None) -> str:
 
 
 def pretty(text: str | bytes) -> str:
-    """JSON, indented; anything else as it is, made printable."""
+    """JSON, indented, every number as it was written; anything else as it is. All of it made printable."""
     if isinstance(text, bytes):
         text = text.decode("utf-8", "replace")
-    try:
-        return json.dumps(json.loads(text), indent=2, ensure_ascii=False)
-    except (ValueError, RecursionError):
-        return printable(text, lines=True)
+    with suppress(ValueError, RecursionError):
+        text = msgspec.json.format(text, indent=2)
+    return printable(text, lines=True)

@@ -17,10 +17,20 @@
     `${two(at.getDate())} ${months[at.getMonth()]} ${at.getFullYear()}, ` +
     `${two(at.getHours())}:${two(at.getMinutes())}:${two(at.getSeconds())}`;
 
+  // An instant as fields take it, so many minutes ahead of UTC.
+  const field = (at, ahead) => new Date(at.valueOf() + ahead * 60000).toISOString().slice(0, 19);
+
   const prepare = (root) => {
     for (const each of root.querySelectorAll("time[datetime]")) {
       const at = new Date(each.dateTime);
       if (!Number.isNaN(at.valueOf())) each.textContent = local(at);
+    }
+    for (const each of root.querySelectorAll("input[data-utc]")) {
+      const at = new Date(`${each.value}Z`);
+      if (!Number.isNaN(at.valueOf())) each.value = field(at, -at.getTimezoneOffset());
+      each.parentNode.querySelector("[data-zone]").textContent = "your time";
+      each.removeAttribute("data-utc");
+      each.dataset.local = "";
     }
     for (const each of root.querySelectorAll("button.copy")) each.hidden = false;
     for (const each of root.querySelectorAll("details.menu")) {
@@ -51,6 +61,14 @@
   document.addEventListener("click", (event) => {
     const button = event.target.closest("button.copy");
     if (button) copy(button);
+  });
+
+  // Fields show the visitor's own time, and pages take UTC.
+  document.addEventListener("formdata", (event) => {
+    for (const each of event.target.querySelectorAll("input[data-local]")) {
+      const at = new Date(each.value);
+      if (!Number.isNaN(at.valueOf())) event.formData.set(each.name, field(at, 0));
+    }
   });
 
   document.addEventListener("submit", (event) => {

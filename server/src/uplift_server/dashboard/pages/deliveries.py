@@ -1,0 +1,100 @@
+"""One delivery: its attempts, what it waits for, and what can be done with it."""
+
+from typing import Final
+
+from starlette.responses import Response
+
+from uplift_server.core import ids
+from uplift_server.core.deliveries import Status, Trigger
+from uplift_server.core.scopes import Scope
+from uplift_server.dashboard import words
+from uplift_server.dashboard.exchanges import Told, curl, told
+from uplift_server.dashboard.routes import account_form, account_page
+from uplift_server.dashboard.visit import Visit
+from uplift_server.service.errors import Conflict
+from uplift_server.service.waits import ShownDelivery
+from uplift_server.store.records import Endpoint, EndpointState
+
+_OPEN: Final = frozenset({Status.PENDING, Status.HELD})
+
+
+async def shown(visit: Visit) -> Response:
+    """The delivery."""
+    return await _page(visit)
+
+
+async def resend(visit: Visit) -> Response:
+    """Attempt it once more, now."""
+    delivery = visit.parameter("delivery")
+    try:
+        await visit.services.deliveries.resend(visit.caller, delivery)
+    except Conflict as error:
+        return await _page(visit, 409, refusal=error.detail)
+    return visit.leave(visit.path("deliveries", delivery), "It is being sent again.")
+
+
+async def cancel(visit: Visit) -> Response:
+    """End it."""
+    delivery = visit.parameter("delivery")
+    try:
+        await visit.services.deliveries.cancel(visit.caller, delivery)
+    except Conflict as error:
+        return await _page(visit, 409, refusal=error.detail)
+    return visit.leave(visit.path("deliveries", delivery), "The delivery is cancelled: it is not attempted any more.")
+
+
+async def _page(visit: Visit, status: int = 200, *, refusal: str | None = None) -> Response:
+    services, caller = visit.services, visit.caller
+    found = await services.deliveries.get(caller, visit.parameter("delivery"))
+    delivery = found.delivery
+    _, page = await services.deliveries.attempts(caller, visit.parameter("delivery"), visit.listing())
+    attempts = [told(each) for each in page.items]
+    newest = visit.query.optional("cursor") is None
+    last = attempts[0] if attempts and newest else None
+    why = await services.explanations.of_delivery(caller, found, None if last is None else last.attempt)
+    event = await services.events.get(caller, ids.uuid_text(delivery.event_id))
+    assert event.body is not None, "one event is read with its body"
+    by_id = {each.id: each for each in services.endpoints.all(caller)}
+    endpoint = by_id.get(delivery.endpoint_id)
+    may_write = caller.principal.allows(Scope.DELIVERIES_WRITE)
+    return visit.render(
+        "deliveries/delivery.html",
+        status,
+        refusal=refusal,
+        delivery=delivery,
+        waiting=found.waiting,
+        waits=words.WAITS,
+        why=why,
+        event=event,
+        endpoint=endpoint,
+        attempts=attempts,
+        newest=newest,
+        next=visit.cursor(page.next_key),
+        may_write=may_write,
+        may_cancel=may_write and delivery.status in _OPEN,
+        no_resend=_no_resend(found, endpoint, last, visit.services.means.now()),
+        command=None if last is None or endpoint is None else curl(last.attempt, endpoint.url, event.body),
+    )
+
+
+def _no_resend(found: ShownDelivery, endpoint: Endpoint | None, last: Told | None, now: int) -> str | None:
+    """Why it cannot be resent now; the service has the last word."""
+    delivery = found.delivery
+    if endpoint is None:
+        return "Its endpoint was deleted: nothing can be sent to it."
+    if last is not None and last.attempt.trigger is Trigger.TEST:
+        return "This was a test, which is made once. Send another one from the endpoint's page."
+    if delivery.expires_at is not None and delivery.expires_at <= now:
+        return "The event has expired: nothing is sent after that."
+    if endpoint.state is not EndpointState.ENABLED:
+        return f"Its endpoint is {endpoint.state.text}. Once that is enabled, this can be resent."
+    if delivery.status is Status.PENDING and found.waiting is None:
+        return "An attempt is in flight. Wait for its outcome."
+    return None
+
+
+PAGES: Final = (
+    account_page("/deliveries/{delivery}", shown),
+    account_form("/deliveries/{delivery}/resend", resend),
+    account_form("/deliveries/{delivery}/cancel", cancel),
+)

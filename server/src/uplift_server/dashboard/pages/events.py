@@ -1,0 +1,95 @@
+"""Events: the list of all, and one with its body, its deliveries, and why it has no others."""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from starlette.responses import Response
+
+from uplift_server.core import ids
+from uplift_server.core.problems import Problem
+from uplift_server.dashboard import words
+from uplift_server.dashboard.routes import account_page
+from uplift_server.dashboard.visit import PAGE_ITEMS, Visit
+from uplift_server.service.errors import Invalid
+from uplift_server.service.events import EventQuery
+from uplift_server.store.records import Event, Page
+
+_LIST: Final = "events/list.html"
+_PAGES: Final = {ids.DELIVERY: "deliveries", ids.ENDPOINT: "endpoints", ids.REPLAY: "replays"}
+"""Where a whole id of something else leads that somebody looks for among the events."""
+_NONE: Final[Page[Event]] = Page([], None)
+
+
+async def listed(visit: Visit) -> Response:
+    """The account's events, newest first, or what begins with the id that is looked for."""
+    problems: list[Problem] = []
+    wanted = EventQuery(
+        visit.query.optional("type"),
+        visit.query.instant("created_after", problems),
+        visit.query.instant("created_before", problems),
+    )
+    beginning = visit.query.text("id")
+    if beginning:
+        return await _looked_for(visit, beginning, wanted)
+    try:
+        page = await visit.services.events.page(visit.caller, wanted, visit.listing(), problems=problems)
+    except Invalid as error:
+        return _list(visit, wanted, _NONE, problems=error.problems)
+    return _list(visit, wanted, page)
+
+
+async def _looked_for(visit: Visit, beginning: str, wanted: EventQuery) -> Response:
+    """To the one event whose id begins so, or those among which one more character decides."""
+    prefix = beginning.partition("_")[0]
+    if prefix in _PAGES:
+        return visit.leave(visit.path(_PAGES[prefix], beginning))
+    if ids.uuid_range(beginning) is None:
+        text = (
+            f"Event ids consist of hexadecimal digits. Give the first {ids.UUID_BEGINNING_CHARACTERS_MIN} or more,"
+            " or the whole id of a delivery."
+        )
+        return _list(visit, wanted, _NONE, problems=[Problem("id", "id_invalid", text)])
+    found = await visit.services.events.starting_with(visit.caller, beginning, limit=PAGE_ITEMS)
+    if len(found) == 1:
+        return visit.leave(visit.path("events", ids.uuid_text(found[0].id)))
+    return _list(visit, wanted, Page(found, None))
+
+
+def _list(visit: Visit, wanted: EventQuery, page: Page[Event], *, problems: Sequence[Problem] = ()) -> Response:
+    types = [each.name for each in visit.services.event_types.all()]
+    if wanted.type is not None and wanted.type not in types:
+        # One that was deleted may still be asked for.
+        types.append(wanted.type)
+    context: dict[str, Any] = {
+        "events": page.items,
+        "next": visit.cursor(page.next_key),
+        "wanted": wanted,
+        "beginning": visit.query.text("id"),
+        "types": types,
+        "narrowed": any(wanted) or bool(visit.query.text("id")),
+        "is_first": visit.query.optional("cursor") is None,
+    }
+    return visit.refuse(_LIST, problems, **context) if problems else visit.render(_LIST, **context)
+
+
+async def shown(visit: Visit) -> Response:
+    """One event."""
+    overview = await visit.services.explanations.overview(visit.caller, visit.parameter("event"), visit.listing())
+    endpoints = {each.id: each for each in visit.services.endpoints.all(visit.caller)}
+    return visit.render(
+        "events/event.html",
+        event=overview.event,
+        owed=overview.owed.items,
+        next=visit.cursor(overview.owed.next_key),
+        others=[(each, endpoints.get(_endpoint_id(each.endpoint))) for each in overview.others],
+        others_count=overview.others_count,
+        endpoints=endpoints,
+        reasons=words.REASONS,
+    )
+
+
+def _endpoint_id(text: str) -> bytes:
+    return ids.parse_prefixed(ids.ENDPOINT, text) or b""
+
+
+PAGES: Final = (account_page("/events", listed), account_page("/events/{event}", shown))

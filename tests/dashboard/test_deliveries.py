@@ -1,0 +1,159 @@
+"""The page of a delivery: every attempt in words, what it waits for, and what can be done with it."""
+
+import re
+import subprocess
+from html import unescape
+
+import pytest
+from playwright.sync_api import expect
+from tests.dashboard.accessibility import check_accessibility
+from tests.dashboard.browsing import LOOKS, Look, OpenPage, sideways
+from tests.dashboard.visitors import Guest, Seen, member
+from tests.e2e import receiving
+from tests.e2e.harness import TYPE, Api, Server, settled, wait_for
+from tests.e2e.receiving import Receiver
+
+UNSAFE = "<img src=x onerror=alert(1)>"
+
+
+def delivery_of(api: Api, url: str, **fields: object) -> str:
+    """The id of a delivery of a new event to a new endpoint."""
+    api.endpoint(url, event_types=[TYPE], **fields)
+    event = api.send(1).json["id"]
+    [delivery] = api.ok("GET", f"/v1/events/{event}/deliveries")["data"]
+    return str(delivery["id"])
+
+
+def shown(guest: Guest, account: str, delivery: str) -> Seen:
+    """The delivery's page."""
+    page = guest.get(f"/accounts/{account}/deliveries/{delivery}")
+    assert page.status == 200
+    return page
+
+
+def test_a_failed_delivery_tells_every_attempt_with_cause_and_remedy(server: Server, receiver: Receiver) -> None:
+    account, api = server.account()
+    crash = receiving.answer(500, UNSAFE.encode() + b"x" * 9000, Server="nginx/1")
+    delivery = delivery_of(api, receiver.url("/crash", crash), headers={"X-Team": "blue", "X-Api-Key": "hush"})
+    assert settled(api, delivery)["status"] == "failed"
+    page = shown(member(server, account), account, delivery)
+    assert page.text.count("Server error, 500") == 5
+    assert page.text.count("Your server answered 500: it failed while handling the request.") >= 5
+    assert page.text.count("by the schedule") == 5
+    assert "The schedule of attempts is spent." in page.text
+    assert f"x-uplift-delivery: {delivery}" in page.text
+    assert "X-Team: blue" in page.text
+    assert "hush" not in page.html
+    assert "Values of your own headers that look secret are masked here" in page.text
+    assert "HTTP/1.1 500 Whatever" in page.text
+    assert "its first 4 096 bytes are kept" in page.text
+    assert f"127.0.0.1:{receiver.port}" in page.text
+    assert UNSAFE not in page.html
+    assert UNSAFE in page.text
+
+
+def test_what_failed_can_be_resent(server: Server, receiver: Receiver) -> None:
+    account, api = server.account()
+    delivery = delivery_of(api, receiver.url("/mended", receiving.answer(500)))
+    assert settled(api, delivery)["status"] == "failed"
+    receiver.url("/mended", receiving.answer())
+    guest = member(server, account, "manager")
+    path = f"/accounts/{account}/deliveries/{delivery}"
+    page = guest.post(f"{path}/resend", page=path)
+    assert (page.status, page.path) == (200, path)
+    assert "It is being sent again." in page.text
+    assert settled(api, delivery)["status"] == "delivered"
+    page = shown(guest, account, delivery)
+    assert "It was delivered at" in page.text
+    assert "Attempt 6 resent" in page.text
+
+
+def test_a_pending_delivery_says_what_it_waits_for_and_can_be_cancelled(server: Server, receiver: Receiver) -> None:
+    account, api = server.account()
+    # It asks to be left alone for an hour.
+    busy = receiving.answer(503, Retry_After="3600")
+    delivery = delivery_of(api, receiver.url("/busy", busy))
+    wait_for(lambda: api.ok("GET", f"/v1/deliveries/{delivery}")["waiting_for"] == "schedule", "it waits")
+    guest = member(server, account)
+    page = shown(guest, account, delivery)
+    assert "waits for its instant in the schedule" in page.text
+    path = f"/accounts/{account}/deliveries/{delivery}"
+    page = guest.post(f"{path}/cancel", page=path)
+    assert "The delivery is cancelled" in page.text
+    assert api.ok("GET", f"/v1/deliveries/{delivery}")["status"] == "cancelled"
+    again = guest.post(f"{path}/cancel", page=path)
+    assert again.status == 409
+    assert "Attempts" in again.text
+
+
+def test_why_it_cannot_be_resent_is_told(server: Server, receiver: Receiver) -> None:
+    account, api = server.account()
+    delivery = delivery_of(api, receiver.url("/a"))
+    assert settled(api, delivery)["status"] == "delivered"
+    guest = member(server, account)
+    path = f"/accounts/{account}/deliveries/{delivery}"
+    endpoint = api.ok("GET", f"/v1/deliveries/{delivery}")["endpoint"]
+    api.ok("POST", f"/v1/endpoints/{endpoint}/pause")
+    page = shown(guest, account, delivery)
+    assert "Its endpoint is paused." in page.text
+    assert "Resend now" not in page.text
+    assert guest.post(f"{path}/resend", page=path).status == 409
+    api.ok("DELETE", f"/v1/endpoints/{endpoint}")
+    page = shown(guest, account, delivery)
+    assert "Its endpoint was deleted" in page.text
+    assert "Deleted endpoint" in page.text
+
+
+def test_members_read_and_change_nothing(server: Server, receiver: Receiver) -> None:
+    account, api = server.account()
+    delivery = delivery_of(api, receiver.url("/a", receiving.answer(500)))
+    assert settled(api, delivery)["status"] == "failed"
+    guest = member(server, account, "member")
+    page = shown(guest, account, delivery)
+    assert "Resend" not in page.text
+    assert "Replay all" not in page.text
+    path = f"/accounts/{account}/deliveries/{delivery}"
+    assert guest.post(f"{path}/resend", page=path).status == 403
+    assert guest.post(f"{path}/cancel", page=path).status == 403
+
+
+@pytest.mark.parametrize("padding", ["it's", "'" * 60_000], ids=["small", "large"])
+def test_the_curl_command_sends_the_same_request(server: Server, receiver: Receiver, padding: str) -> None:
+    account, api = server.account()
+    url = receiver.url("/hook?a=1&b=$HOME")
+    api.endpoint(url, event_types=[TYPE], headers={"X-Quoted": 'it\'s "so" $HOME'})
+    event = api.ok("POST", "/v1/events", {"type": TYPE, "data": {"number": 1, "text": padding, "unit": "m·s⁻¹"}})["id"]
+    [delivery] = api.ok("GET", f"/v1/events/{event}/deliveries")["data"]
+    assert settled(api, delivery["id"])["status"] == "delivered"
+    page = shown(member(server, account), account, delivery["id"])
+    command = unescape(re.findall(r'data-copy="([^"]*)" aria-label="Copy as curl"', page.html)[0])
+    subprocess.run(["sh", "-s"], input=command, check=True, capture_output=True, text=True, timeout=20)
+    original, repeated = receiver.on("/hook?a=1&b=$HOME")
+    assert repeated.body == original.body
+    assert repeated.headers == original.headers
+
+
+@pytest.mark.parametrize("look", LOOKS, ids=lambda look: look.name)
+def test_the_page_follows_a_resend_by_itself(
+    server: Server, receiver: Receiver, open_page: OpenPage, look: Look
+) -> None:
+    account, api = server.account()
+    delivery = delivery_of(api, receiver.url("/down", receiving.answer(503)))
+    assert settled(api, delivery)["status"] == "failed"
+    receiver.url("/down", receiving.answer())
+    page = open_page(look)
+    guest = member(server, account)
+    page.context.add_cookies(
+        [{"name": name, "value": value, "url": server.url} for name, value in guest.cookies.items()]
+    )
+    page.goto(f"/accounts/{account}/deliveries/{delivery}")
+    expect(page.get_by_text("Server error, 503")).to_have_count(5)
+    check_accessibility(page)
+    assert sideways(page) <= 0
+    path = f"/accounts/{account}/deliveries/{delivery}"
+    assert guest.post(f"{path}/resend", page=path).status == 200
+    expect(page.get_by_text("Delivered, 200")).to_be_visible()
+    for each in page.locator("details").all():
+        each.evaluate("each => { each.open = true }")
+    check_accessibility(page)
+    assert sideways(page) <= 0

@@ -1,0 +1,131 @@
+"""The pages of events: found by id, type and time; what became of each, and why it has no other deliveries."""
+
+import pytest
+from tests.dashboard.routes import links
+from tests.dashboard.visitors import Guest, member, operator
+from tests.e2e.harness import TYPE, Api, Server, settled
+from tests.e2e.receiving import Receiver
+
+UNSAFE = "<script>alert(1)</script>"
+
+
+def sent(api: Api, **fields: object) -> str:
+    """The id of an event that was accepted just now."""
+    return str(api.send(1, **fields).json["id"])
+
+
+def test_the_list_tells_of_events_no_endpoint_wanted_and_shows_nothing_of_bodies(server: Server) -> None:
+    account, api = server.account()
+    event = api.ok("POST", "/v1/events", {"type": TYPE, "data": {"name": "Mara Okonkwo"}})["id"]
+    page = member(server, account, "member").get(f"/accounts/{account}/events")
+    assert page.status == 200
+    assert "No endpoint wanted it" in page.text
+    assert f"/accounts/{account}/events/{event}" in page.html
+    assert "Mara" not in page.html
+
+
+def test_the_list_counts_deliveries_by_status(server: Server, receiver: Receiver) -> None:
+    account, api = server.account()
+    for path in ("/a", "/b"):
+        api.endpoint(receiver.url(path), event_types=[TYPE])
+    event = sent(api)
+    for each in api.ok("GET", f"/v1/events/{event}/deliveries")["data"]:
+        settled(api, each["id"])
+    page = member(server, account).get(f"/accounts/{account}/events?type={TYPE}")
+    assert "2 delivered" in page.text
+    assert "webhook.created" not in page.text.partition("Deliveries")[2]
+
+
+def test_events_are_narrowed_by_type_and_time_and_paged(server: Server) -> None:
+    account, api = server.account()
+    events = [sent(api) for _ in range(27)]
+    guest = member(server, account)
+    path = f"/accounts/{account}/events"
+    first = guest.get(f"{path}?type={TYPE}")
+    assert [events[26] in first.html, events[2] in first.html, events[1] in first.html] == [True, True, False]
+    older = next(each for each in links(first.html) if "cursor=" in each)
+    second = guest.get(older)
+    assert [events[2] in second.html, events[1] in second.html, events[0] in second.html] == [False, True, True]
+    created_at = api.ok("GET", f"/v1/events/{events[0]}")["created_at"]
+    assert "No event fits" in guest.get(f"{path}?created_before=2026-01-01T00:00").text
+    assert events[0] not in guest.get(f"{path}?created_after={created_at}").html
+    assert "No event fits" in guest.get(f"{path}?type=webhook.created").text
+
+
+@pytest.mark.parametrize(
+    ("query", "told"),
+    [
+        ("created_after=yesterday", "Write an instant in UTC"),
+        ("type=no.such", "There is no event type no.such"),
+        ("id=zz", "hexadecimal"),
+        ("id=0197", "Give the first 6"),
+        ("cursor=nonsense", "This is no cursor of this list"),
+        (f"type={UNSAFE}&created_before={UNSAFE}&id={UNSAFE}", "hexadecimal"),
+    ],
+)
+def test_what_cannot_be_looked_for_is_said_at_its_field(server: Server, query: str, told: str) -> None:
+    account, _ = server.account()
+    page = operator(server).get(f"/accounts/{account}/events?{query}")
+    assert page.status == 422
+    assert told in page.text
+    assert UNSAFE not in page.html
+
+
+def test_an_event_is_found_by_the_beginning_of_its_id(server: Server) -> None:
+    account, api = server.account()
+    guest = member(server, account)
+    path = f"/accounts/{account}/events"
+    chosen = ["aaaaaaaa-0000-4000-8000-000000000001", "aaaaaaaa-0000-4000-8000-000000000002"]
+    for event in chosen:
+        assert sent(api, id=event) == event
+    assert guest.get(f"{path}?id={chosen[0].upper()}").path == f"{path}/{chosen[0]}"
+    assert guest.get(f"{path}?id=aaaaaaaa-00004000-8000-000000000002").path == f"{path}/{chosen[1]}"
+    several = guest.get(f"{path}?id=aaaaaa")
+    assert [each in several.html for each in chosen] == [True, True]
+    assert "No event begins so" in guest.get(f"{path}?id=bbbbbb").text
+    # The id of somebody else's event leads nowhere.
+    stranger, _ = server.account("Another")
+    assert "No event begins so" in member(server, stranger).get(f"/accounts/{stranger}/events?id={chosen[0]}").text
+
+
+def test_an_event_is_told_whole(server: Server, receiver: Receiver) -> None:
+    account, api = server.account()
+    wants = api.endpoint(receiver.url("/a?token=hush"), event_types=[TYPE], description=UNSAFE)["id"]
+    other = api.endpoint(receiver.url("/b"), event_types=["export.*"])["id"]
+    data = {"number": 1.50, "text": UNSAFE, "large": 12345678901234567890}
+    event = api.ok("POST", "/v1/events", {"type": TYPE, "data": data})["id"]
+    [delivery] = api.ok("GET", f"/v1/events/{event}/deliveries")["data"]
+    settled(api, delivery["id"])
+    later = api.endpoint(receiver.url("/c"))["id"]
+    guest = member(server, account)
+    page = guest.get(f"/accounts/{account}/events/{event}")
+    assert page.status == 200
+    assert f"/accounts/{account}/deliveries/{delivery['id']}" in page.html
+    assert all(f"/accounts/{account}/endpoints/{each}" in page.html for each in (wants, other, later))
+    assert "It was delivered at" in page.text
+    assert "Not subscribed. The endpoint subscribes to export.*, and this is test.numbered." in page.text
+    assert "Registered later. The endpoint was registered at" in page.text
+    assert '"large": 12345678901234567890' in page.text
+    assert UNSAFE not in page.html
+    assert "hush" not in page.html
+    assert f"uplift events show {event}" in page.text
+
+
+def test_an_event_of_an_account_without_endpoints_says_what_to_do(server: Server) -> None:
+    account, api = server.account()
+    page = member(server, account).get(f"/accounts/{account}/events/{sent(api)}")
+    assert "This account has no endpoints" in page.text
+    assert f"/accounts/{account}/endpoints/new" in page.html
+
+
+@pytest.mark.parametrize("path", ["events/{event}", "events/nonsense", "deliveries/{delivery}", "deliveries/dlv_1"])
+def test_what_is_another_accounts_is_not_there(server: Server, receiver: Receiver, path: str) -> None:
+    _, api = server.account()
+    api.endpoint(receiver.url("/a"), event_types=[TYPE])
+    event = sent(api)
+    [delivery] = api.ok("GET", f"/v1/events/{event}/deliveries")["data"]
+    stranger, _ = server.account("Another")
+    guest: Guest = member(server, stranger)
+    page = guest.get(f"/accounts/{stranger}/" + path.format(event=event, delivery=delivery["id"]))
+    assert page.status == 404
+    assert TYPE not in page.text
