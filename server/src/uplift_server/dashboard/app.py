@@ -15,6 +15,7 @@ from uplift_server.dashboard import live
 from uplift_server.dashboard.assets import PATH, asset
 from uplift_server.dashboard.gate import App, Receive, Scope, Send
 from uplift_server.dashboard.pages import (
+    catalog,
     deliveries,
     developers,
     endpoint,
@@ -22,6 +23,7 @@ from uplift_server.dashboard.pages import (
     events,
     get_started,
     overview,
+    replays,
     secrets,
     settings,
     sign_in,
@@ -49,6 +51,8 @@ PAGES: Final[Sequence[Page]] = tuple(
         settings.PAGES,
         events.PAGES,
         deliveries.PAGES,
+        replays.PAGES,
+        catalog.PAGES,
         live.PAGES,
     )
 )

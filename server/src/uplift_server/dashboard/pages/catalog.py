@@ -1,0 +1,96 @@
+"""The catalog: event types by group, and one with its schema, an example, and who wants it."""
+
+from itertools import groupby
+from typing import Final
+
+from starlette.responses import Response
+
+from uplift_server.core import ids
+from uplift_server.core.problems import Problem
+from uplift_server.core.rights import Right
+from uplift_server.dashboard import words
+from uplift_server.dashboard.forms import by_field
+from uplift_server.dashboard.routes import account_form, account_page
+from uplift_server.dashboard.schemas import tree
+from uplift_server.dashboard.visit import Visit
+from uplift_server.service.errors import Busy, Conflict, Invalid, NotFound, RateLimited
+from uplift_server.service.trials import Trial
+
+SUBSCRIBED_SHOWN: Final = 50
+_TYPE: Final = "catalog/type.html"
+_STATUSES: Final = {Conflict: 409, RateLimited: 429, Busy: 503}
+
+
+async def listed(visit: Visit) -> Response:
+    """Every type, by group; with `q`, those whose name or description has that text."""
+    wanted = visit.query.text("q")
+    found = [
+        each
+        for each in visit.services.event_types.all()
+        if wanted.lower() in f"{each.name}\n{each.description}".lower()
+    ]
+    groups = [(name, list(types)) for name, types in groupby(found, lambda each: each.group)]
+    return visit.render("catalog/list.html", groups=groups, wanted=wanted)
+
+
+async def shown(visit: Visit) -> Response:
+    """One type."""
+    return _page(visit, chosen=visit.query.text("endpoint"))
+
+
+async def send_test(visit: Visit) -> Response:
+    """Send a test of the type to an endpoint, and go to what came of it."""
+    type_name, endpoint = visit.parameter("type"), (await visit.form()).text("endpoint")
+    visit.services.event_types.get(type_name)
+    try:
+        trial = await visit.services.trials.send(visit.caller, endpoint, type_name)
+    except NotFound:
+        problem = Problem("endpoint", "endpoint_unknown", "Choose one of the endpoints.")
+        return _page(visit, 422, chosen=endpoint, problems=by_field([problem]))
+    except Invalid as error:
+        return _page(visit, 422, chosen=endpoint, problems=by_field(error.problems))
+    except (Conflict, RateLimited, Busy) as error:
+        status = next(status for kind, status in _STATUSES.items() if isinstance(error, kind))
+        return _page(visit, status, chosen=endpoint, refusal=error.detail)
+    delivery = ids.delivery_id(trial.delivery.event_id, trial.delivery.endpoint_id)
+    return visit.leave(visit.path("deliveries", delivery), _told(trial))
+
+
+def _told(trial: Trial) -> str:
+    if trial.attempt is None:
+        return "The test is on its way: it has not been answered yet."
+    outcome = words.OUTCOMES[trial.attempt.outcome]
+    return f"The test was sent. Outcome: {outcome}."
+
+
+def _page(
+    visit: Visit,
+    status: int = 200,
+    *,
+    chosen: str,
+    problems: dict[str, str] | None = None,
+    refusal: str | None = None,
+) -> Response:
+    event_type = visit.services.event_types.get(visit.parameter("type"))
+    subscribed = visit.services.endpoints.subscribed(visit.caller, event_type.name)
+    may_test = event_type.archived_at is None and visit.caller.principal.has_right(Right.ENDPOINTS_TEST)
+    return visit.render(
+        _TYPE,
+        status,
+        event_type=event_type,
+        tree=None if event_type.schema is None else tree(event_type.schema),
+        subscribed=subscribed[:SUBSCRIBED_SHOWN],
+        subscribed_count=len(subscribed),
+        endpoints=visit.services.endpoints.all(visit.caller) if may_test else [],
+        may_test=may_test,
+        chosen=chosen,
+        problems=problems or {},
+        refusal=refusal,
+    )
+
+
+PAGES: Final = (
+    account_page("/catalog", listed),
+    account_page("/catalog/{type}", shown),
+    account_form("/catalog/{type}/test", send_test),
+)

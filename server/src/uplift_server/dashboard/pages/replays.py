@@ -1,0 +1,224 @@
+"""Replays: the list, a new one from plan to start, and one under way."""
+
+import json
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from starlette.responses import Response
+
+from uplift_server.core import ids
+from uplift_server.core.instants import optional_instant_text
+from uplift_server.core.limits import REPLAY_RATE_PER_SECOND_DEFAULT, REPLAY_RATE_PER_SECOND_MAX
+from uplift_server.core.problems import Problem
+from uplift_server.core.replays import STATUSES_DEFAULT, ReplayState
+from uplift_server.core.scopes import Scope
+from uplift_server.dashboard import words
+from uplift_server.dashboard.forms import Form, repeat_of
+from uplift_server.dashboard.routes import account_form, account_page
+from uplift_server.dashboard.visit import Visit
+from uplift_server.service.errors import Conflict, Invalid
+from uplift_server.service.replays import Preview, ReplayDraft, ShownReplay
+
+_NEW: Final = "replays/new.html"
+_SEPARATORS: Final = re.compile(r"[\s,]+")
+_DONE: Final = {
+    ReplayState.PAUSED: "The replay is paused. What is in flight finishes.",
+    ReplayState.RUNNING: "The replay goes on where it was.",
+    ReplayState.CANCELLED: "The replay is cancelled. What is in flight finishes, nothing more is sent.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a replay is, and how long it may take. Rates are per second."""
+
+    sent: int
+    left: int | None
+    """None: they are still being counted."""
+    rate: float
+    """On the average, since it was made."""
+    seconds_left: float | None
+    """None where that cannot be told, because nothing is being sent now."""
+
+
+async def listed(visit: Visit) -> Response:
+    """The account's replays, newest first."""
+    page = await visit.services.replays.page(visit.caller, visit.listing())
+    return visit.render(
+        "replays/list.html",
+        replays=[(each, _progress(visit, each)) for each in page.items],
+        next=visit.cursor(page.next_key),
+        endpoints={each.id: each for each in visit.services.endpoints.all(visit.caller)},
+        may_write=visit.caller.principal.allows(Scope.DELIVERIES_WRITE),
+    )
+
+
+async def new(visit: Visit) -> Response:
+    """The form; with `plan`, also what the replay would send."""
+    visit.caller.require(Scope.DELIVERIES_WRITE)
+    if not visit.query.flag("plan"):
+        draft, problems = _read(visit.query, status_default=True)
+        return _form(visit, draft, problems)
+    draft, problems = _read(visit.query)
+    try:
+        preview = await visit.services.replays.preview(visit.caller, draft, problems=problems)
+    except Invalid as error:
+        return _form(visit, draft, error.problems)
+    return _plan(visit, draft, preview)
+
+
+async def start(visit: Visit) -> Response:
+    """Begin what was planned."""
+    sent = await visit.form()
+    draft, problems = _read(sent)
+    try:
+        shown = await visit.services.replays.create(visit.caller, draft, repeat=repeat_of(sent), problems=problems)
+    except Invalid as error:
+        return _form(visit, draft, error.problems)
+    except Conflict as error:
+        return visit.render(_NEW, 409, refusal=error.detail, **_context(visit, draft))
+    return visit.leave(visit.path("replays", ids.prefixed(ids.REPLAY, shown.replay.id)), "The replay has begun.")
+
+
+async def shown(visit: Visit) -> Response:
+    """One replay."""
+    return await _page(visit)
+
+
+async def pause(visit: Visit) -> Response:
+    """Let it rest."""
+    return await _put_into(visit, ReplayState.PAUSED)
+
+
+async def resume(visit: Visit) -> Response:
+    """Let it go on."""
+    return await _put_into(visit, ReplayState.RUNNING)
+
+
+async def cancel(visit: Visit) -> Response:
+    """End it."""
+    return await _put_into(visit, ReplayState.CANCELLED)
+
+
+async def _put_into(visit: Visit, state: ReplayState) -> Response:
+    replay = visit.parameter("replay")
+    try:
+        await visit.services.replays.put_into(visit.caller, replay, state)
+    except Conflict as error:
+        return await _page(visit, 409, refusal=error.detail)
+    return visit.leave(visit.path("replays", replay), _DONE[state])
+
+
+async def _page(visit: Visit, status: int = 200, *, refusal: str | None = None) -> Response:
+    found = await visit.services.replays.get(visit.caller, visit.parameter("replay"))
+    by_id = {each.id: each for each in visit.services.endpoints.all(visit.caller)}
+    return visit.render(
+        "replays/replay.html",
+        status,
+        refusal=refusal,
+        replay=found.replay,
+        reason=None if found.reason is None else words.REPLAY_WAITS[found.reason],
+        progress=_progress(visit, found),
+        endpoint=by_id.get(found.replay.endpoint_id),
+        may_write=visit.caller.principal.allows(Scope.DELIVERIES_WRITE),
+    )
+
+
+def _progress(visit: Visit, shown: ShownReplay) -> Progress:
+    replay = shown.replay
+    sent = replay.delivered + replay.failed
+    left = max(0, replay.total - sent - replay.skipped) if replay.is_counted else None
+    until = replay.completed_at or visit.services.means.now()
+    rate = sent * 1000 / max(1, until - replay.created_at)
+    sends = replay.state is ReplayState.RUNNING and shown.reason is None
+    if left is None or not sends:
+        return Progress(sent, left, rate, None)
+    # At its start the average says nothing yet.
+    expected = min(rate, replay.rate_per_second) if sent >= replay.rate_per_second else replay.rate_per_second
+    return Progress(sent, left, rate, left / expected)
+
+
+def _read(sent: Form, *, status_default: bool = False) -> tuple[ReplayDraft, list[Problem]]:
+    """What is asked for, and what can be seen to be wrong with it."""
+    problems: list[Problem] = []
+    rate = sent.number("rate_per_second", problems)
+    if rate is not None and not 1 <= rate <= REPLAY_RATE_PER_SECOND_MAX:
+        text = f"From 1 to {REPLAY_RATE_PER_SECOND_MAX} a second."
+        problems.append(Problem("rate_per_second", "out_of_range", text))
+    statuses = sent.texts("status")
+    if status_default and not statuses:
+        statuses = [status.text for status in STATUSES_DEFAULT]
+    draft = ReplayDraft(
+        endpoint=sent.optional("endpoint"),
+        status=statuses,
+        types=[name for text in sent.texts("types") for name in _SEPARATORS.split(text) if name],
+        created_after=sent.instant("created_after", problems),
+        created_before=sent.instant("created_before", problems),
+        rate_per_second=rate,
+    )
+    return draft, problems
+
+
+def _form(visit: Visit, draft: ReplayDraft, problems: Sequence[Problem]) -> Response:
+    context = _context(visit, draft)
+    return visit.refuse(_NEW, problems, **context) if problems else visit.render(_NEW, **context)
+
+
+def _plan(visit: Visit, draft: ReplayDraft, preview: Preview) -> Response:
+    rate = draft.rate_per_second or REPLAY_RATE_PER_SECOND_DEFAULT
+    return visit.render(_NEW, **_context(visit, draft, preview), seconds=preview.count / rate, rate=rate)
+
+
+def _context(visit: Visit, draft: ReplayDraft, preview: Preview | None = None) -> dict[str, Any]:
+    endpoints = visit.services.endpoints.all(visit.caller)
+    chosen = [each for each in endpoints if ids.prefixed(ids.ENDPOINT, each.id) == draft.endpoint]
+    return {
+        "draft": draft,
+        "preview": preview,
+        "endpoints": endpoints,
+        "endpoint": chosen[0] if chosen else None,
+        "rate_default": REPLAY_RATE_PER_SECOND_DEFAULT,
+        "rate_max": REPLAY_RATE_PER_SECOND_MAX,
+        "body": json.dumps(_body(draft), ensure_ascii=False),
+        "command": _command(draft),
+    }
+
+
+def _body(draft: ReplayDraft) -> dict[str, object]:
+    """The same for the API; what is at its default is left out."""
+    given = {
+        "endpoint": draft.endpoint,
+        "status": list(draft.status or ()),
+        "types": list(draft.types or ()),
+        "created_after": optional_instant_text(draft.created_after),
+        "created_before": optional_instant_text(draft.created_before),
+        "rate_per_second": draft.rate_per_second,
+    }
+    return {name: value for name, value in given.items() if value}
+
+
+def _command(draft: ReplayDraft) -> str:
+    """The same for the operators' program."""
+    told: Mapping[str, Sequence[object]] = {
+        "--status": list(draft.status or ()),
+        "--type": list(draft.types or ()),
+        "--after": [optional_instant_text(draft.created_after)],
+        "--before": [optional_instant_text(draft.created_before)],
+        "--rate": [draft.rate_per_second],
+    }
+    options = [text for name, values in told.items() for value in values if value for text in (name, str(value))]
+    return shlex.join(["uplift-server", "replay", "create", draft.endpoint or "ENDPOINT", *options])
+
+
+PAGES: Final = (
+    account_page("/replays", listed),
+    account_form("/replays", start),
+    account_page("/replays/new", new),
+    account_page("/replays/{replay}", shown),
+    account_form("/replays/{replay}/pause", pause),
+    account_form("/replays/{replay}/resume", resume),
+    account_form("/replays/{replay}/cancel", cancel),
+)

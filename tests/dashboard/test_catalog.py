@@ -1,0 +1,118 @@
+"""The pages of the catalog: what there is, what is in it, who wants it, and a test of it."""
+
+from typing import Any
+
+import pytest
+from playwright.sync_api import expect
+from tests.dashboard.accessibility import check_accessibility
+from tests.dashboard.browsing import LOOKS, Look, OpenPage, sideways
+from tests.dashboard.visitors import member
+from tests.e2e import receiving
+from tests.e2e.harness import TYPE, Server
+from tests.e2e.receiving import Receiver
+
+UNSAFE = "<b onclick=alert(1)>bold</b>"
+
+
+def publish(server: Server, name: str, **fields: Any) -> None:
+    """Put a type into the catalog."""
+    server.api().ok("PUT", f"/v1/event-types/{name}", {"description": "Something happened.", **fields})
+
+
+def test_types_stand_in_their_groups(server: Server) -> None:
+    account, _ = server.account()
+    publish(server, "stadium.opened", group="venues", description=f"A stadium opened. {UNSAFE}")
+    publish(server, "stadium.closed", group="venues", archived=True)
+    guest = member(server, account, "member")
+    page = guest.get(f"/accounts/{account}/catalog")
+    assert page.status == 200
+    group = page.html.partition("<h2>venues</h2>")[2].partition("<h2>")[0]
+    assert f"/accounts/{account}/catalog/stadium.opened" in group
+    assert "archived" in group
+    assert UNSAFE not in page.html
+    found = guest.get(f"/accounts/{account}/catalog?q=STADIUM+opened")
+    assert "/catalog/stadium.opened" in found.html
+    assert "/catalog/stadium.closed" not in found.html
+    assert "No type fits" in guest.get(f"/accounts/{account}/catalog?q=nothing-has-this").text
+
+
+def test_a_type_is_told_whole(server: Server, receiver: Receiver) -> None:
+    account, api = server.account()
+    schema = {
+        "type": "object",
+        "required": ["object"],
+        "properties": {"object": {"type": "object", "properties": {"unit": {"type": "string", "enum": ["m", UNSAFE]}}}},
+    }
+    publish(server, "jump.measured", schema=schema, example={"object": {"unit": "m"}}, api_version="02/02/2026")
+    wants = api.endpoint(receiver.url("/a?token=hush"), event_types=["jump.*"])["id"]
+    other = api.endpoint(receiver.url("/b"), event_types=[TYPE])["id"]
+    guest = member(server, account, "member")
+    page = guest.get(f"/accounts/{account}/catalog/jump.measured")
+    assert page.status == 200
+    assert "object object, required" in page.text
+    assert f"unit string one of m, {UNSAFE}" in page.text
+    assert "02/02/2026" in page.text
+    assert "an extension, not documented by Uplift" in page.text
+    wanted = page.html.partition("Who gets it")[2].partition("</section>")[0]
+    assert [each in wanted for each in (wants, other)] == [True, False]
+    assert UNSAFE not in page.html
+    assert "hush" not in page.html
+    assert "documented by Uplift" in guest.get(f"/accounts/{account}/catalog/movement.analytics.created").text
+    assert guest.get(f"/accounts/{account}/catalog/no.such").status == 404
+
+
+def test_an_archived_type_is_shown_and_not_tested(server: Server, receiver: Receiver) -> None:
+    account, api = server.account()
+    endpoint = api.endpoint(receiver.url("/a"))["id"]
+    publish(server, "old.news", archived=True)
+    guest = member(server, account)
+    path = f"/accounts/{account}/catalog/old.news"
+    page = guest.get(path)
+    assert "It is archived since" in page.text
+    assert "Send a test" not in page.text
+    refused = guest.post(f"{path}/test", page=path, endpoint=endpoint)
+    assert refused.status == 422
+
+
+@pytest.mark.parametrize("role", ["member", "owner"])
+def test_a_test_is_sent_and_its_delivery_shown(server: Server, receiver: Receiver, role: str) -> None:
+    account, api = server.account()
+    endpoint = api.endpoint(receiver.url("/a", receiving.answer(404)), event_types=["export.*"])["id"]
+    guest = member(server, account, role)
+    path = f"/accounts/{account}/catalog/{TYPE}"
+    page = guest.post(f"{path}/test", page=path, endpoint=endpoint)
+    assert page.path.startswith(f"/accounts/{account}/deliveries/dlv_")
+    assert "The test was sent. Outcome: Client error." in page.text
+    assert "Your server answered 404: nothing is at this path." in page.text
+    assert [each.headers["x-uplift-event"] for each in receiver.on("/a")] == [TYPE]
+
+
+def test_a_test_goes_to_an_endpoint_of_the_account_only(server: Server, receiver: Receiver) -> None:
+    account, api = server.account()
+    api.endpoint(receiver.url("/mine"))
+    _, stranger = server.account("Another")
+    theirs = stranger.endpoint(receiver.url("/theirs"))["id"]
+    guest = member(server, account)
+    path = f"/accounts/{account}/catalog/{TYPE}"
+    for endpoint in (theirs, "", "ep_1"):
+        refused = guest.post(f"{path}/test", page=path, endpoint=endpoint)
+        assert (refused.status, "Choose one of the endpoints." in refused.text) == (422, True)
+    assert receiver.on("/theirs") == []
+
+
+@pytest.mark.parametrize("look", LOOKS, ids=lambda look: look.name)
+def test_the_catalog_is_read_by_everybody(server: Server, receiver: Receiver, open_page: OpenPage, look: Look) -> None:
+    account, api = server.account()
+    api.endpoint(receiver.url("/a"))
+    page = open_page(look)
+    cookies = member(server, account).cookies.items()
+    page.context.add_cookies([{"name": name, "value": value, "url": server.url} for name, value in cookies])
+    page.goto(f"/accounts/{account}/catalog")
+    check_accessibility(page)
+    assert sideways(page) <= 0
+    page.get_by_role("link", name="movement.analytics.created").click()
+    expect(page.get_by_role("heading", name="Who gets it")).to_be_visible()
+    for each in page.locator("main details").all():
+        each.evaluate("each => { each.open = true }")
+    check_accessibility(page)
+    assert sideways(page) <= 0

@@ -1,0 +1,183 @@
+"""The pages of replays: from a plan to its start, and one under way."""
+
+from urllib.parse import urlencode
+
+import pytest
+from playwright.sync_api import expect
+from tests.dashboard.accessibility import check_accessibility
+from tests.dashboard.browsing import LOOKS, Look, OpenPage, sideways
+from tests.dashboard.routes import forms
+from tests.dashboard.visitors import Guest, Seen, member
+from tests.e2e.harness import TYPE, Api, Server, settled, wait_for
+from tests.e2e.receiving import Receiver
+
+
+def delivered(api: Api, receiver: Receiver, count: int, path: str = "/hook") -> str:
+    """The id of an endpoint that got so many numbered events, none of which failed."""
+    endpoint: str = api.endpoint(receiver.url(path), event_types=[TYPE], description="Main")["id"]
+    events = [{"type": TYPE, "data": {"number": number}} for number in range(count)]
+    api.ok("POST", "/v1/events/batch", {"events": events})
+    receiver.wait(path, count)
+    for each in api.everything(f"/v1/endpoints/{endpoint}/deliveries"):
+        settled(api, each["id"])
+    return endpoint
+
+
+def planned(guest: Guest, account: str, **asked: str | list[str]) -> Seen:
+    """The page with a plan."""
+    return guest.get(f"/accounts/{account}/replays/new?{urlencode({'plan': '1', **asked}, doseq=True)}")
+
+
+def start(guest: Guest, account: str, plan: Seen) -> Seen:
+    """Press the button of a plan."""
+    [form] = [form for form in forms(plan.html) if form.action == f"/accounts/{account}/replays"]
+    fields: dict[str, str | list[str]] = {name: value for name, value in form.fields.items() if name != "csrf"}
+    return guest.post(form.action, token=plan.token, **fields)
+
+
+def test_a_plan_counts_and_its_start_sends(server: Server, receiver: Receiver) -> None:
+    account, api = server.account()
+    endpoint = delivered(api, receiver, 5)
+    guest = member(server, account, "manager")
+    plan = planned(guest, account, endpoint=endpoint, status="delivered", types=TYPE, rate_per_second="100")
+    assert plan.status == 200
+    assert "5 deliveries of" in plan.text
+    assert "At 100 a second" in plan.text
+    assert f"uplift-server replay create {endpoint} --status delivered --type {TYPE} --rate 100" in plan.text
+    assert len(receiver.on("/hook")) == 5
+    page = start(guest, account, plan)
+    assert "The replay has begun." in page.text
+    assert page.path.startswith(f"/accounts/{account}/replays/rpl_")
+    receiver.wait("/hook", 10)
+    replay = page.path.rpartition("/")[2]
+    wait_for(lambda: api.ok("GET", f"/v1/replays/{replay}")["state"] == "completed", "it is completed")
+    page = guest.get(page.path)
+    assert "5 of 5" in page.text
+    assert "Delivered 5" in page.text
+    # The same button pressed again begins no second one.
+    again = start(guest, account, plan)
+    assert again.path == page.path
+    assert len(receiver.on("/hook")) == 10
+    listed = guest.get(f"/accounts/{account}/replays")
+    assert replay in listed.html
+    assert "completed" in listed.text
+
+
+def test_the_form_is_reached_with_its_choices_made(server: Server, receiver: Receiver) -> None:
+    account, api = server.account()
+    endpoint = api.endpoint(receiver.url("/a"), description="Main")["id"]
+    guest = member(server, account)
+    page = guest.get(
+        f"/accounts/{account}/replays/new?endpoint={endpoint}&status=cancelled&created_after=2026-01-31T12:00"
+    )
+    assert f'<option value="{endpoint}" selected>' in page.html
+    assert 'value="cancelled" checked' in page.html
+    assert 'value="failed" checked' not in page.html
+    assert 'value="2026-01-31T12:00:00"' in page.html
+    assert 'value="failed" checked' in guest.get(f"/accounts/{account}/replays/new").html
+
+
+def test_a_plan_says_everything_that_is_wrong_at_its_field(server: Server, receiver: Receiver) -> None:
+    account, api = server.account()
+    api.endpoint(receiver.url("/a"))
+    guest = member(server, account)
+    page = planned(guest, account, endpoint="ep_1", types="no.such", rate_per_second="0", created_after="<b>")
+    assert page.status == 422
+    for told in ("There is no such endpoint.", "Name at least one of", "nothing that fits no.such", "From 1 to 1000"):
+        assert told in page.text
+    assert "Write an instant in UTC" in page.text
+    refused = guest.post(f"/accounts/{account}/replays", page=f"/accounts/{account}/replays/new", status="failed")
+    assert refused.status == 422
+    assert "This field is required." in refused.text
+
+
+def test_a_plan_of_nothing_offers_no_start(server: Server, receiver: Receiver) -> None:
+    account, api = server.account()
+    endpoint = api.endpoint(receiver.url("/a"))["id"]
+    page = planned(member(server, account), account, endpoint=endpoint, status="failed")
+    assert "Nothing fits." in page.text
+    assert "Start the replay" not in page.text
+
+
+def test_a_replay_is_paused_resumed_and_cancelled(server: Server, receiver: Receiver) -> None:
+    account, api = server.account()
+    endpoint = delivered(api, receiver, 20)
+    guest = member(server, account)
+    page = start(guest, account, planned(guest, account, endpoint=endpoint, status="delivered", rate_per_second="1"))
+    path = page.path
+    assert "to go" in page.text
+    busy = planned(guest, account, endpoint=endpoint, status="delivered")
+    second = start(guest, account, busy)
+    assert second.status == 409
+    assert "has an unfinished replay already" in second.text
+    paused = guest.post(f"{path}/pause", page=path)
+    assert "The replay is paused." in paused.text
+    assert "Resume" in paused.text
+    resumed = guest.post(f"{path}/resume", page=path)
+    assert "The replay goes on where it was." in resumed.text
+    api.ok("POST", f"/v1/endpoints/{endpoint}/pause")
+    assert "It waits: its endpoint is paused." in guest.get(path).text
+    cancelled = guest.post(f"{path}/cancel", page=path)
+    assert "The replay is cancelled." in cancelled.text
+    assert "Cancel the replay" not in cancelled.text
+    assert guest.post(f"{path}/resume", page=path).status == 409
+
+
+def test_members_see_replays_and_begin_none(server: Server, receiver: Receiver) -> None:
+    account, api = server.account()
+    endpoint = delivered(api, receiver, 1)
+    owner = member(server, account)
+    page = start(owner, account, planned(owner, account, endpoint=endpoint, status="delivered"))
+    guest = member(server, account, "member")
+    listed = guest.get(f"/accounts/{account}/replays")
+    assert page.path in listed.html
+    assert "New replay" not in listed.text
+    assert guest.get(page.path).status == 200
+    assert guest.get(f"/accounts/{account}/replays/new").status == 403
+    assert guest.post(f"{page.path}/cancel", page=page.path).status == 403
+    assert guest.post(f"/accounts/{account}/replays", page=page.path, endpoint=endpoint).status == 403
+
+
+def test_the_replay_of_another_account_is_not_there(server: Server, receiver: Receiver) -> None:
+    account, api = server.account()
+    endpoint = delivered(api, receiver, 1)
+    guest = member(server, account)
+    page = start(guest, account, planned(guest, account, endpoint=endpoint, status="delivered"))
+    stranger, _ = server.account("Another")
+    other = member(server, stranger)
+    path = page.path.replace(account, stranger)
+    assert other.get(path).status == 404
+    assert other.post(f"{path}/cancel", page=f"/accounts/{stranger}/replays").status == 404
+    api_of_stranger = server.api(account=stranger)
+    api_of_stranger.endpoint(receiver.url("/theirs"))
+    refused = planned(other, stranger, endpoint=endpoint, status="delivered")
+    assert (refused.status, "There is no such endpoint." in refused.text) == (422, True)
+
+
+@pytest.mark.parametrize("look", LOOKS, ids=lambda look: look.name)
+def test_instants_are_asked_in_the_visitors_time_and_progress_shows_itself(
+    server: Server, receiver: Receiver, open_page: OpenPage, look: Look
+) -> None:
+    account, api = server.account()
+    endpoint = delivered(api, receiver, 3)
+    page = open_page(look)
+    cookies = member(server, account).cookies.items()
+    page.context.add_cookies([{"name": name, "value": value, "url": server.url} for name, value in cookies])
+    page.goto(f"/accounts/{account}/replays/new?endpoint={endpoint}&created_after=2026-01-31T12:00")
+    check_accessibility(page)
+    assert sideways(page) <= 0
+    # In Berlin an hour later than in UTC.
+    expect(page.get_by_label("Accepted after (your time)")).to_have_value("2026-01-31T13:00")
+    page.get_by_label("delivered: the endpoint gets them a second time").check()
+    page.get_by_label("failed", exact=True).uncheck()
+    page.get_by_label("Event types").fill(TYPE)
+    page.get_by_label("At most so many a second").fill("1")
+    page.get_by_role("button", name="Plan it").click()
+    expect(page.get_by_text("3 deliveries of")).to_be_visible()
+    assert "created_after=2026-01-31T12%3A00%3A00" in page.url
+    check_accessibility(page)
+    assert sideways(page) <= 0
+    page.get_by_role("button", name="Start the replay").click()
+    expect(page.get_by_text("3 of 3")).to_be_visible()
+    check_accessibility(page)
+    assert sideways(page) <= 0
