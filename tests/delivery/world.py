@@ -201,6 +201,7 @@ class World:
             watch=watch or WatchSettings(HealthRule(3 * DAY, 5 * DAY), mails=True, operator_email="ops@uplift.example"),
             release_rate_per_second=release_rate_per_second,
             scan_every_ms=scan_every_ms,
+            numbers_every_ms=scan_every_ms,
             tick_ms=scan_every_ms,
         )
         self._path = folder / "uplift.db"

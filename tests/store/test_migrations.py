@@ -20,7 +20,7 @@ NOW = 1_764_000_000_000
 
 
 def described(path: Path) -> dict[str, dict[str, object]]:
-    """What SQLite says about every table and index, whatever way they were written."""
+    """What SQLite says about every table, index and trigger, whatever way they were written."""
     with closing(sqlite3.connect(path)) as raw:
         named = dict(raw.execute("SELECT name, sql FROM sqlite_master WHERE type = 'index'").fetchall())
 
@@ -30,8 +30,10 @@ def described(path: Path) -> dict[str, dict[str, object]]:
                 for _, name, unique, _, partial in raw.execute(f"PRAGMA index_list({table})").fetchall()
             }
 
+        triggers = raw.execute("SELECT tbl_name, sql FROM sqlite_master WHERE type = 'trigger'").fetchall()
         return {
             name: {
+                "triggers": {sql for table, sql in triggers if table == name},
                 "without rowid": without_rowid,
                 "columns": raw.execute(f"PRAGMA table_xinfo({name})").fetchall(),
                 "indexes": indexes(name),

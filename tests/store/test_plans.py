@@ -29,6 +29,7 @@ from uplift_server.store import (
     keys,
     members,
     notices,
+    numbers,
     people,
     releases,
     replays,
@@ -97,6 +98,8 @@ LIST_VERBS: dict[str, Verb] = {
     "test's outcome": lambda c: trials.outcome(c, 1, b"x", b"y"),
     "last failure": lambda c: health.last_failure(c, 1, 1),
     "how many are held": lambda c: waiting.held_counts(c, [1], limit=9, off=[1]),
+    "numbers": lambda c: numbers.by_hour(c, [numbers.FLEET, numbers.Scope(1, 1)], since=5),
+    "numbers, counted": lambda c: numbers.count(c, rows=9, notes=9),
     "notices due": lambda c: notices.due(c, now=9, limit=20),
     "outbox": lambda c: notices.page(c, None, limit=50, before=(9,)),
     "outbox, given up": lambda c: notices.page(c, NoticeState.GIVEN_UP, limit=50, before=(9,)),
@@ -141,6 +144,9 @@ def raw(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sqlite3.Connection
     schema_version.upgrade(path, now_ms=0)
     body = b'{"id":"x","object":"event","type":"t","api_version":"1","created":1,"data":{}}'
     with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as raw:
+        # All is counted that could be removed.
+        marks = [(numbers.EVENTS_MARK, 99), (numbers.ATTEMPTS_MARK, 99)]
+        raw.executemany("INSERT INTO marks VALUES (?, ?)", marks)
         raw.execute("INSERT INTO accounts VALUES (1, x'01', 'a', '[]', 1, 1, NULL)")
         raw.execute("INSERT INTO people VALUES (1, x'70', 'x', 'x', NULL, 1, 1)")
         raw.execute("INSERT INTO members VALUES (1, x'6d', 1, 1, 0, 1)")
@@ -235,6 +241,7 @@ OLD_BY = {
     "idempotency_keys": "idempotency_keys_by_age",
     "idempotent_creates": "idempotent_creates_by_age",
     "events": "INTEGER PRIMARY KEY",
+    "rollups": "rollups_by_age",
     "audit_log": "audit_log_by_age",
     "notices": "notices_done",
     "replays": "replays_completed",
@@ -251,9 +258,12 @@ OLD_BY = {
 @pytest.mark.parametrize("kept", upkeep.KEPT, ids=lambda kept: kept.name)
 def test_what_is_old_is_found_and_removed_by_indexes(raw: sqlite3.Connection, kept: upkeep.Kept) -> None:
     """Whatever refers to it too: a look costs the same however much there is that is not old."""
-    numbers = enumerate(kept.key, 1)
-    key = tuple(bytes([number]) if isinstance(column.type, sa.LargeBinary) else number for number, column in numbers)
-    place = key if kept.goes_by_number else (1, *key)
+    numbered = {column: number for number, column in enumerate(kept.order, 1)}
+    values = {
+        column: bytes([number]) if isinstance(column.type, sa.LargeBinary) else number
+        for column, number in numbered.items()
+    }
+    key, place = (tuple(values[column] for column in columns) for columns in (kept.key, kept.order))
     with bound(raw) as connection:
         plans: list[str] = []
 

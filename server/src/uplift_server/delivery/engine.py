@@ -17,6 +17,7 @@ from uplift_server.delivery.dispatch import Dispatcher
 from uplift_server.delivery.held import Held
 from uplift_server.delivery.lanes import DeliveryLanes, Load
 from uplift_server.delivery.mass_failures import MassFailure
+from uplift_server.delivery.numbers import Numbers
 from uplift_server.delivery.overlaps import Overlaps
 from uplift_server.delivery.relay import Relay
 from uplift_server.delivery.replays import Replays
@@ -57,6 +58,8 @@ class EngineSettings:
     """How fast an endpoint gets what it held."""
     scan_every_ms: int = 1000
     """How often the database is searched for due deliveries, besides at the instants known to come."""
+    numbers_every_ms: int = 1000
+    """How often what was added is counted."""
     tick_ms: int = 100
     """How often callers who wait too long are looked for."""
     owner: int = 1
@@ -151,6 +154,7 @@ class Engine:
         self.acceptor.listened = self.relay.listened
         self.acceptor.on_stored = self.relay.note_accepted
         self._overlaps = Overlaps(database, directory, clock)
+        self.numbers = Numbers(database, clock, every_ms=settings.numbers_every_ms)
         self._retention = Retention(database, clock, retention_ms=settings.retention_ms)
         directory.on_endpoint_changed = self.lanes.adjust
         self.lanes.start = self._attempts.start
@@ -178,6 +182,7 @@ class Engine:
             loops["held"] = self._held.run(self._stopping)
             loops["replays"] = self.replays.run()
             loops["relay"] = self.relay.run(self._stopping)
+            loops["numbers"] = self.numbers.run(self._stopping)
             loops["watch"] = self._watch.run(self._stopping)
         else:
             self.lanes.draining = True

@@ -15,6 +15,8 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from uplift_server.core.deliveries import Status
+from uplift_server.core.numbers import HOUR_MS
+from uplift_server.store.numbers import ATTEMPTS_MARK, EVENTS_MARK
 from uplift_server.store.schema import (
     accounts,
     api_keys,
@@ -26,9 +28,11 @@ from uplift_server.store.schema import (
     events,
     idempotency_keys,
     idempotent_creates,
+    marks,
     notices,
     replays,
 )
+from uplift_server.store.schema_numbers import rollups
 from uplift_server.store.schema_people import invitations, links, sessions
 
 Key = tuple[Any, ...]
@@ -42,6 +46,8 @@ class Kept:
     table: sa.Table
     since: sa.Column[int]
     """From when on their time counts (Unix ms). Rows without it are in use."""
+    lasts_ms: int = 0
+    """How much later than that their time counts."""
     goes_by_number: bool = False
     """Whether they are gone through in the order of their numbers, which grow with time; else an index leads to the
     oldest."""
@@ -75,7 +81,7 @@ class Kept:
     @property
     def order(self) -> tuple[sa.Column[Any], ...]:
         """In which order they are gone through."""
-        return self.key if self.goes_by_number else (self.since, *self.key)
+        return self.key if self.goes_by_number else tuple(dict.fromkeys((self.since, *self.key)))
 
     @property
     def kept_for(self) -> list[sa.ColumnElement[bool]]:
@@ -93,6 +99,17 @@ def _refers(column: sa.Column[int], to: sa.Column[int]) -> sa.ColumnElement[bool
 _OPEN: Final = sa.exists().where(
     deliveries.c.event_seq == events.c.seq,
     sa.or_(deliveries.c.status == int(Status.PENDING), deliveries.c.status == int(Status.HELD)),
+)
+
+
+def _mark(name: str) -> sa.ColumnElement[int]:
+    return sa.func.coalesce(sa.select(marks.c.value).where(marks.c.name == name).scalar_subquery(), 0)
+
+
+_UNCOUNTED: Final = events.c.seq > _mark(EVENTS_MARK)
+# The last attempt that was counted stays, too: the next one is numbered after it, and so is counted.
+_ATTEMPT_UNCOUNTED: Final = sa.exists().where(
+    attempts.c.event_seq == events.c.seq, attempts.c.seq >= _mark(ATTEMPTS_MARK)
 )
 # By all accounts, since no index leads from a type to its events; such an index would cost every event something. With
 # a million accounts that takes a reader a third of a second: one type a bite.
@@ -112,10 +129,11 @@ KEPT: Final = (
         events,
         events.c.created_at,
         goes_by_number=True,
-        needed=(_OPEN,),
+        needed=(_OPEN, _UNCOUNTED, _ATTEMPT_UNCOUNTED),
         parts=(attempts.c.event_seq, deliveries.c.event_seq),
         bite=40,
     ),
+    Kept(rollups, rollups.c.at, lasts_ms=HOUR_MS),
     Kept(audit_log, audit_log.c.at),
     Kept(notices, notices.c.created_at, only=(notices.c.due_at.is_(None),)),
     Kept(sessions, sessions.c.ends_at),
@@ -158,6 +176,7 @@ class Seen:
 
 def look(connection: Connection, kept: Kept, *, before: int, after: tuple[Any, ...] | None) -> Seen:
     """Look at a bite of rows older than an instant (Unix ms), from a place on."""
+    before -= kept.lasts_ms
     columns = tuple(dict.fromkeys((*kept.order, kept.since)))
     stays = sa.or_(sa.false(), *kept.kept_for, *kept.referred_to).label("stays")
     query = sa.select(*columns, stays).where(*kept.only).order_by(*kept.order).limit(kept.bite)
@@ -174,7 +193,7 @@ def look(connection: Connection, kept: Kept, *, before: int, after: tuple[Any, .
 
 def remove(connection: Connection, kept: Kept, keys: Sequence[Key], *, before: int) -> int:
     """Delete those of these rows that are still older than an instant and needed by nothing; how many."""
-    conditions = [kept.since < before, *map(sa.not_, kept.kept_for)]
+    conditions = [kept.since < before - kept.lasts_ms, *map(sa.not_, kept.kept_for)]
     if kept.parts:
         (number,) = kept.key
         still = sa.select(number).where(number.in_([key[0] for key in keys]), *conditions)

@@ -1,0 +1,72 @@
+"""Numbers: what was counted by the hour, and the notes it is counted from. Counting begins with what comes after this."""
+
+from collections.abc import Sequence
+from typing import Final
+
+import sqlalchemy as sa
+from alembic import op
+
+revision: str = "0006"
+down_revision: str | Sequence[str] | None = "0005"
+branch_labels: str | Sequence[str] | None = None
+depends_on: str | Sequence[str] | None = None
+
+_SEQ = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+_TOLD: Final = (
+    "CASE WHEN NEW.status = 1 AND NEW.last_outcome = 0 AND NEW.attempts_made > OLD.attempts_made THEN 0"
+    " ELSE NEW.status END"
+)
+_NOTE_CHANGES: Final = (
+    "CREATE TRIGGER deliveries_note_changes AFTER UPDATE OF status ON deliveries"
+    f" WHEN OLD.status <> {_TOLD} AND NEW.trigger <> 3"
+    " BEGIN INSERT INTO delivery_changes"
+    " (event_seq, endpoint_seq, account_seq, created_at, old_status, new_status)"
+    " SELECT NEW.event_seq, NEW.endpoint_seq, NEW.account_seq, created_at, OLD.status,"
+    f" {_TOLD} FROM events WHERE seq = NEW.event_seq; END"
+)
+
+
+def upgrade() -> None:
+    """Add two tables and a trigger; set the marks to where events and attempts end now."""
+    op.create_table(
+        "rollups",
+        sa.Column("endpoint_seq", sa.BigInteger(), nullable=False, comment="0: all of the account"),
+        sa.Column("account_seq", sa.BigInteger(), nullable=False, comment="0: all accounts"),
+        sa.Column("at", sa.BigInteger(), nullable=False, comment="when the hour begins"),
+        sa.Column("deliveries", sa.BigInteger(), nullable=False),
+        sa.Column("delivered", sa.BigInteger(), nullable=False),
+        sa.Column("failed", sa.BigInteger(), nullable=False),
+        sa.Column("held", sa.BigInteger(), nullable=False),
+        sa.Column("cancelled", sa.BigInteger(), nullable=False),
+        sa.Column("attempts", sa.BigInteger(), nullable=False),
+        sa.Column("first_attempts", sa.BigInteger(), nullable=False),
+        sa.Column("first_delivered", sa.BigInteger(), nullable=False),
+        sa.Column("outcomes", sa.Text(), nullable=False, comment="how many attempts by outcome, as `0:17 5:1`"),
+        sa.Column(
+            "durations", sa.Text(), nullable=False, comment="how many attempts by class of duration, in the same way"
+        ),
+        sa.PrimaryKeyConstraint("endpoint_seq", "account_seq", "at"),
+        sqlite_with_rowid=False,
+    )
+    op.create_index("rollups_by_age", "rollups", ["at"])
+    op.create_table(
+        "delivery_changes",
+        sa.Column("seq", _SEQ, nullable=False),
+        sa.Column("event_seq", sa.BigInteger(), nullable=False),
+        sa.Column("endpoint_seq", sa.BigInteger(), nullable=False),
+        sa.Column("account_seq", sa.BigInteger(), nullable=False),
+        sa.Column(
+            "created_at",
+            sa.BigInteger(),
+            nullable=False,
+            comment="of the event, which may be gone when this is read",
+        ),
+        sa.Column("old_status", sa.SmallInteger(), nullable=False),
+        sa.Column("new_status", sa.SmallInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("seq"),
+        comment="what is still to be counted",
+    )
+    if op.get_bind().dialect.name == "sqlite":
+        op.execute(_NOTE_CHANGES)
+    for name, table in (("events", "events"), ("attempts", "attempts"), ("began", "events")):
+        op.execute(f"INSERT INTO marks (name, value) SELECT 'numbers.{name}', coalesce(max(seq), 0) FROM {table}")  # noqa: S608

@@ -1,0 +1,328 @@
+"""Numbers: read by the hour, and counted from what was added to the tables since they were last counted.
+
+Three things are read, in bites and each in the order it was written: deliveries, attempts, and the notes of changed
+statuses (`schema_numbers`). Deliveries are counted with the status they have by then, and only once all attempts and
+notes of the same snapshot are. So what an attempt or a note says of a delivery's status is new exactly where the
+delivery was counted before; else it is contained in the status that it will be counted with.
+
+One process counts at a time. `save` writes a bite only where the marks still stand as they did when it was read, all of
+it or nothing: whatever ends in between, nothing is counted twice or left out.
+"""
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Final, NamedTuple
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+
+from uplift_server.core.deliveries import Status
+from uplift_server.core.numbers import COUNTS, DURATION_BOUNDS_US, HOUR_MS, Numbers, parse_sparse, sparse_text, total
+from uplift_server.core.outcomes import Outcome
+from uplift_server.store import marks
+from uplift_server.store.schema import attempts, deliveries, events
+from uplift_server.store.schema_numbers import delivery_changes, rollups
+
+_PREFIX: Final = "numbers."
+EVENTS_MARK: Final = f"{_PREFIX}events"
+"""Up to which event deliveries are counted."""
+ATTEMPTS_MARK: Final = f"{_PREFIX}attempts"
+"""Up to which attempt."""
+_BEGAN: Final = f"{_PREFIX}began"
+"""Up to which event no delivery is counted: there were events before there were numbers."""
+_TURN: Final = f"{_PREFIX}turn"
+"""How many bites were counted."""
+_MARKS: Final = (EVENTS_MARK, ATTEMPTS_MARK, _BEGAN, _TURN)
+
+
+class Scope(NamedTuple):
+    """Whose numbers: an endpoint's; an account's where `endpoint_seq` is 0; everybody's where both are."""
+
+    account_seq: int
+    endpoint_seq: int
+
+
+FLEET: Final = Scope(0, 0)
+
+
+class _Place(NamedTuple):
+    """Where a row stands: whose numbers, and of which hour."""
+
+    scope: Scope
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """A bite that was counted: rows as they are to be, and where counting goes on."""
+
+    rows: Mapping[_Place, Numbers]
+    marks: Mapping[str, int]
+    """As they stood when it was read."""
+    next_marks: Mapping[str, int]
+    notes_through: int
+    """Up to which number the notes were read, and are to be deleted."""
+    more: bool
+    """Whether something is left to be counted."""
+
+
+def by_hour(connection: Connection, scopes: Iterable[Scope], *, since: int) -> dict[Scope, list[tuple[int, Numbers]]]:
+    """The hours that begin at an instant (Unix ms) or later, with the numbers of each scope where it has any."""
+    found: dict[Scope, list[tuple[int, Numbers]]] = {scope: [] for scope in scopes}
+    for row in connection.execute(_SINCE, {"scopes": json.dumps(list(found)), "since": since}):
+        found[Scope(row.account_seq, row.endpoint_seq)].append((row.at, _numbers(row)))
+    return found
+
+
+def count(connection: Connection, *, rows: int, notes: int) -> Counted | None:
+    """Count what was added, looking at no more than about so many deliveries, attempts and notes.
+
+    None where there is nothing new. Only reads: `save` writes it.
+    """
+    stood = marks.get(connection, _MARKS)
+    bite = _bite(connection, stood, rows=rows, notes=notes)
+    if bite is None:
+        return None
+    tallies = _tallied(connection, bite)
+    before = _rows(connection, tallies)
+    return Counted(
+        rows={
+            place: tally.added_to(before.get(place))
+            for place, tally in tallies.items()
+            if place in before or tally.adds
+        },
+        marks=stood,
+        next_marks={
+            EVENTS_MARK: bite.events_through,
+            ATTEMPTS_MARK: bite.attempts_through,
+            _BEGAN: bite.began,
+            _TURN: stood.get(_TURN, 0) + 1,
+        },
+        notes_through=bite.notes_through,
+        more=bite.more,
+    )
+
+
+def save(connection: Connection, counted: Counted) -> bool:
+    """Write a bite; False where another was written since it was read, and nothing is changed."""
+    if marks.get(connection, _MARKS) != counted.marks:
+        return False
+    marks.replace(connection, _PREFIX, counted.next_marks)
+    connection.execute(sa.delete(delivery_changes).where(delivery_changes.c.seq <= counted.notes_through))
+    # However many rows, they are one statement: between two of them the driver would let go of the interpreter.
+    rows = [
+        (*place.scope, place.at, *(getattr(numbers, name) for name in COUNTS), *_texts(numbers))
+        for place, numbers in counted.rows.items()
+    ]
+    connection.execute(_PUT, {"rows": json.dumps(rows)})
+    return True
+
+
+# ---- what a bite is
+
+
+@dataclass(frozen=True, slots=True)
+class _Bite:
+    """From where to where it goes, by numbers of events, attempts and notes."""
+
+    began: int
+    events_after: int
+    events_through: int
+    attempts_after: int
+    attempts_through: int
+    notes_through: int
+    more: bool
+
+
+def _bite(connection: Connection, stood: Mapping[str, int], *, rows: int, notes: int) -> _Bite | None:
+    events_after, attempts_after = stood.get(EVENTS_MARK, 0), stood.get(ATTEMPTS_MARK, 0)
+    last_event, last_attempt, last_note = (
+        connection.scalar(sa.select(sa.func.max(table.c.seq))) or 0 for table in (events, attempts, delivery_changes)
+    )
+    if not last_note and (last_event, last_attempt) == (events_after, attempts_after):
+        return None
+    attempts_through = min(last_attempt, attempts_after + rows)
+    notes_through = _nth(connection, delivery_changes.c.seq, 0, notes) or last_note
+    events_through = events_after
+    if level := (attempts_through, notes_through) == (last_attempt, last_note):
+        events_through = _nth(connection, deliveries.c.event_seq, events_after, rows) or last_event
+    return _Bite(
+        began=stood.get(_BEGAN, 0),
+        events_after=events_after,
+        events_through=events_through,
+        attempts_after=attempts_after,
+        attempts_through=attempts_through,
+        notes_through=notes_through,
+        more=not level or events_through < last_event,
+    )
+
+
+def _nth(connection: Connection, column: sa.Column[int], after: int, count: int) -> int | None:
+    """The value of the row so many rows behind a value; None where there are not so many."""
+    query = sa.select(column).where(column > after).order_by(column).offset(count - 1).limit(1)
+    return connection.scalars(query).first()
+
+
+# ---- what is counted
+
+
+@dataclass(slots=True)
+class _Tally:
+    """What a bite adds to a row."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    outcomes: Counter[int] = field(default_factory=Counter)
+    durations: Counter[int] = field(default_factory=Counter)
+    moves: Counter[str] = field(default_factory=Counter)
+    """How many more or fewer stand in a status, of deliveries that were counted before."""
+
+    @property
+    def adds(self) -> bool:
+        """Whether it makes a row where there is none. Where only moves are left, retention has removed the row."""
+        return bool(self.counts)
+
+    def update(self, other: "_Tally") -> None:
+        """Add another's."""
+        self.counts.update(other.counts)
+        self.outcomes.update(other.outcomes)
+        self.durations.update(other.durations)
+        self.moves.update(other.moves)
+
+    def added_to(self, before: Numbers | None) -> Numbers:
+        """The row as it is then."""
+        added = replace(Numbers(), **self.counts, outcomes=_by_outcome(self.outcomes), durations=dict(self.durations))
+        if before is None:
+            return added
+        return total((before, added, _with_counts(self.moves)))
+
+
+_STATUSES: Final = tuple(status.text for status in Status)
+
+
+def _tallied(connection: Connection, bite: _Bite) -> dict[_Place, _Tally]:
+    """What the bite adds to the rows of endpoints, of their accounts, and of all."""
+    own: defaultdict[_Place, _Tally] = defaultdict(_Tally)
+
+    def of(row: sa.Row[Any]) -> _Tally:
+        return own[_Place(Scope(row.account_seq, row.endpoint_seq), row.hour * HOUR_MS)]
+
+    span = asdict(bite)
+    for row in connection.execute(_DELIVERIES, span):
+        tally = of(row)
+        tally.counts["deliveries"] += row.n
+        if row.status != Status.PENDING:
+            tally.counts[_STATUSES[row.status]] += row.n
+    for row in connection.execute(_ATTEMPTS, span):
+        tally = of(row)
+        tally.counts["attempts"] += row.n
+        tally.outcomes[row.outcome] += row.n
+        tally.durations[row.duration] += row.n
+        if row.first:
+            tally.counts["first_attempts"] += row.n
+            if row.outcome == Outcome.DELIVERED:
+                tally.counts["first_delivered"] += row.n
+    for row in connection.execute(_MADE, span):
+        of(row).moves[Status.DELIVERED.text] += row.n
+    for row in connection.execute(_NOTED, span):
+        moves = of(row).moves
+        moves[_STATUSES[row.old_status]] -= row.n
+        moves[_STATUSES[row.new_status]] += row.n
+    return _with_sums(own)
+
+
+def _with_sums(own: Mapping[_Place, _Tally]) -> dict[_Place, _Tally]:
+    """Endpoints' tallies with those of their accounts and of all."""
+    sums: defaultdict[_Place, _Tally] = defaultdict(_Tally)
+    for (scope, at), tally in own.items():
+        sums[_Place(Scope(scope.account_seq, 0), at)].update(tally)
+        sums[_Place(FLEET, at)].update(tally)
+    return {**own, **sums}
+
+
+_HOUR: Final = f"/ {HOUR_MS}"
+_OF_DURATION: Final = (
+    "CASE "
+    + " ".join(f"WHEN duration_us < {bound} THEN {number}" for number, bound in enumerate(DURATION_BOUNDS_US))
+    + f" ELSE {len(DURATION_BOUNDS_US)} END"
+)
+_DELIVERIES: Final = sa.text(f"""
+SELECT e.created_at {_HOUR} AS hour, d.account_seq, d.endpoint_seq, d.status, count(*) AS n
+FROM deliveries d JOIN events e ON e.seq = d.event_seq
+WHERE d.event_seq > :events_after AND d.event_seq <= :events_through AND d.trigger <> 3
+GROUP BY 1, 2, 3, 4
+""")  # noqa: S608
+# An attempt is of its delivery's account: looked up once for a group.
+_ATTEMPTS: Final = sa.text(f"""
+SELECT g.hour, d.account_seq, g.endpoint_seq, g.first, g.outcome, g.duration, g.n
+FROM (SELECT started_at {_HOUR} AS hour, endpoint_seq, CASE number WHEN 1 THEN 1 ELSE 0 END AS first, outcome,
+      {_OF_DURATION} AS duration, count(*) AS n, max(event_seq) AS event_seq
+      FROM attempts WHERE seq > :attempts_after AND seq <= :attempts_through AND trigger <> 3
+      GROUP BY 1, 2, 3, 4, 5) g
+JOIN deliveries d ON d.event_seq = g.event_seq AND d.endpoint_seq = g.endpoint_seq
+""")  # noqa: S608
+# The pluses keep SQLite from going by the events instead.
+_MADE: Final = sa.text(f"""
+SELECT e.created_at {_HOUR} AS hour, e.account_seq, a.endpoint_seq, count(*) AS n
+FROM attempts a JOIN events e ON e.seq = a.event_seq
+WHERE a.seq > :attempts_after AND a.seq <= :attempts_through AND a.trigger <> 3 AND a.outcome = 0
+AND +a.event_seq > :began AND +a.event_seq <= :events_after
+GROUP BY 1, 2, 3
+""")  # noqa: S608
+_NOTED: Final = sa.text(f"""
+SELECT created_at {_HOUR} AS hour, account_seq, endpoint_seq, old_status, new_status, count(*) AS n
+FROM delivery_changes WHERE seq <= :notes_through AND event_seq > :began AND event_seq <= :events_after
+GROUP BY 1, 2, 3, 4, 5
+""")  # noqa: S608
+
+
+# ---- rows
+
+_COLUMNS: Final = tuple(column.name for column in rollups.columns if not column.primary_key)
+_SINCE: Final = sa.text("""
+SELECT r.* FROM json_each(:scopes) page CROSS JOIN rollups r
+ON r.endpoint_seq = json_extract(page.value, '$[1]') AND r.account_seq = json_extract(page.value, '$[0]')
+WHERE r.at >= :since
+""")
+_AT: Final = sa.text("""
+SELECT r.* FROM json_each(:places) page CROSS JOIN rollups r
+ON r.endpoint_seq = json_extract(page.value, '$[1]') AND r.account_seq = json_extract(page.value, '$[0]')
+AND r.at = json_extract(page.value, '$[2]')
+""")
+_PUT: Final = sa.text(f"""
+INSERT INTO rollups (account_seq, endpoint_seq, at, {", ".join(_COLUMNS)})
+SELECT {", ".join(f"json_extract(value, '$[{place}]')" for place in range(3 + len(_COLUMNS)))}
+FROM json_each(:rows) WHERE true
+ON CONFLICT (endpoint_seq, account_seq, at)
+DO UPDATE SET {", ".join(f"{name} = excluded.{name}" for name in _COLUMNS)}
+""")  # noqa: S608
+
+
+def _rows(connection: Connection, places: Iterable[_Place]) -> dict[_Place, Numbers]:
+    """The rows that there are in these places."""
+    wanted = json.dumps([(*place.scope, place.at) for place in places])
+    return {
+        _Place(Scope(row.account_seq, row.endpoint_seq), row.at): _numbers(row)
+        for row in connection.execute(_AT, {"places": wanted})
+    }
+
+
+def _numbers(row: sa.Row[Any]) -> Numbers:
+    counts = {name: getattr(row, name) for name in COUNTS}
+    outcomes = _by_outcome(parse_sparse(row.outcomes))
+    return Numbers(**counts, outcomes=outcomes, durations=parse_sparse(row.durations))
+
+
+def _with_counts(counts: Mapping[str, int]) -> Numbers:
+    # What is pending is not kept, but what is left of all.
+    known: dict[str, Any] = {name: counts[name] for name in COUNTS if name in counts}
+    return Numbers(**known)
+
+
+def _texts(numbers: Numbers) -> tuple[str, str]:
+    return sparse_text(numbers.outcomes), sparse_text(numbers.durations)
+
+
+def _by_outcome(counts: Mapping[int, int]) -> dict[Outcome, int]:
+    return {Outcome(number): count for number, count in counts.items()}

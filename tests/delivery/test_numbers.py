@@ -1,0 +1,155 @@
+"""The loop that counts: a second after what happened, less often while busy, and whatever happens to the database."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from uplift_server.core.deliveries import Status
+from uplift_server.core.numbers import Numbers as Counted
+from uplift_server.core.numbers import total
+from uplift_server.core.outcomes import Outcome
+from uplift_server.delivery import numbers as loop
+from uplift_server.delivery.numbers import BUSY_TURNS, UNAVAILABLE_WAIT_MS, Numbers
+from uplift_server.store import numbers
+from uplift_server.store.errors import Unavailable
+from uplift_server.store.numbers import FLEET, Scope
+
+from .world import HOUR, SECOND, START, World, answer
+
+
+async def told(world: World, scope: Scope = FLEET) -> Counted:
+    """What the numbers say of all the time there was."""
+    found = await world.database.read(lambda c: numbers.by_hour(c, [scope], since=0))
+    return total(each for _, each in found[scope])
+
+
+def statuses(told: Counted) -> dict[Status, int]:
+    """How many deliveries stand in which status, by the numbers."""
+    return {status: count for status in Status if (count := getattr(told, status.text))}
+
+
+async def test_what_happened_is_counted_a_second_later(tmp_path: Path) -> None:
+    async with World(tmp_path, delays_ms=[5 * SECOND]) as world:
+        live = await world.endpoint("one.test")
+        await world.endpoint("two.test", lambda _: answer(503))
+        await world.accept(3)
+        assert (await told(world)).deliveries == 0
+        await world.run_for(SECOND)
+        first = await told(world)
+        assert (first.deliveries, statuses(first)) == (6, {Status.PENDING: 3, Status.DELIVERED: 3})
+        assert (first.attempts, first.outcomes) == (6, {Outcome.DELIVERED: 3, Outcome.SERVER_ERROR: 3})
+        await world.run_for(10 * SECOND)
+        assert statuses(await told(world)) == {Status.FAILED: 3, Status.DELIVERED: 3} == await world.statuses()
+        one = Scope(world.account.seq, live.seq)
+        assert (await told(world, one)).deliveries == 3
+        assert (await told(world, Scope(world.account.seq, 0))).attempts == 9
+
+
+async def test_rows_are_those_of_the_hour(tmp_path: Path) -> None:
+    """Deliveries of the hour of their event, attempts of their own."""
+    async with World(tmp_path, delays_ms=[HOUR + HOUR // 2], scan_every_ms=HOUR // 4) as world:
+        script = iter([answer(503), answer(200)])
+        await world.endpoint("one.test", lambda _: next(script))
+        await world.accept(1)
+        await world.run_for(2 * HOUR)
+        found = (await world.database.read(lambda c: numbers.by_hour(c, [FLEET], since=0)))[FLEET]
+        began = START - START % HOUR
+        by_hour = {(at - began) // HOUR: (each.deliveries, each.delivered, each.attempts) for at, each in found}
+        assert by_hour == {0: (1, 1, 1), 1: (0, 0, 1)}
+        since = await world.database.read(lambda c: numbers.by_hour(c, [FLEET], since=began + HOUR))
+        assert [at for at, _ in since[FLEET]] == [began + HOUR]
+
+
+@pytest.mark.parametrize("way", ["restart", "kill"])
+async def test_nothing_is_counted_twice_or_left_out_over_an_end(tmp_path: Path, way: str) -> None:
+    async with World(tmp_path, delays_ms=[5 * SECOND]) as world:
+        await world.endpoint("one.test")
+        await world.endpoint("two.test", lambda _: answer(503))
+        for turn in range(1, 4):
+            await world.accept(2)
+            await world.run_for(SECOND * (turn % 2))
+            await getattr(world, way)()
+        await world.run_for(30 * SECOND)
+        counted = await told(world)
+        assert (counted.deliveries, statuses(counted)) == (12, await world.statuses())
+
+
+async def test_paused_cancelled_and_tested_ones_are_counted_as_they_stand(tmp_path: Path) -> None:
+    async with World(tmp_path, delays_ms=[5 * SECOND]) as world:
+        live = await world.endpoint("one.test", lambda _: answer(503))
+        await world.accept(4)
+        await world.run_for(2 * SECOND)
+        await world.pause(live.seq)
+        await world.accept(2)
+        await world.run_for(10 * SECOND)
+        assert statuses(await told(world)) == {Status.HELD: 6} == await world.statuses()
+
+
+async def test_a_busy_process_is_counted_less_often(tmp_path: Path) -> None:
+    async with World(tmp_path) as world:
+        await world.endpoint("one.test")
+        await world.run_for(SECOND)
+        world.clock.use(0.9)
+        await world.accept(1)
+        await world.run_for((BUSY_TURNS - 1) * SECOND)
+        assert (await told(world)).deliveries == 0
+        await world.run_for(SECOND)
+        assert (await told(world)).deliveries == 1
+        world.clock.use(0.1)
+        await world.run_for(SECOND)
+        await world.accept(1)
+        await world.run_for(SECOND)
+        assert (await told(world)).deliveries == 2
+
+
+async def test_a_database_that_is_away_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with World(tmp_path) as world:
+        await world.endpoint("one.test")
+        await world.accept(3)
+
+        def away(*_: object, **__: object) -> None:
+            raise Unavailable("the disk is full")
+
+        for verb in ("count", "save"):
+            with monkeypatch.context() as failing:
+                failing.setattr(loop, verb, away)
+                await world.run_for(SECOND)
+            assert (await told(world)).deliveries == 0
+            await world.run_for(UNAVAILABLE_WAIT_MS)
+        await world.run_for(2 * SECOND)
+        assert (await told(world)).deliveries == 3
+
+
+async def test_it_goes_on_bite_by_bite_and_stops_between_two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "BITE_ROWS", 2)
+    async with World(tmp_path, scan_every_ms=24 * HOUR) as world:
+        await world.endpoint("one.test")
+        await world.accept(5)
+        stopping = asyncio.Event()
+        counter = Numbers(world.database, world.clock, every_ms=SECOND)
+        task = asyncio.create_task(counter.count_all(stopping))
+        world.callers.add(task)
+        await world.settle()
+        # The attempts come first.
+        assert ((await told(world)).attempts, (await told(world)).deliveries) == (2, 0)
+        stopping.set()
+        await world.settle()
+        assert task.done()
+        await world.stepping(counter.count_all(asyncio.Event()))
+        assert ((await told(world)).attempts, (await told(world)).deliveries) == (5, 5)
+
+
+async def test_nothing_is_written_where_there_is_nothing_new(tmp_path: Path) -> None:
+    async with World(tmp_path, scan_every_ms=24 * HOUR) as world:
+        await world.endpoint("one.test")
+        await world.accept(1)
+        writes: list[Any] = []
+        database: Any = world.database
+        counter = Numbers(database, world.clock, every_ms=SECOND)
+        await counter.count_all(asyncio.Event())
+        write = database.write
+        database.write = lambda body: writes.append(body) or write(body)
+        await counter.count_all(asyncio.Event())
+        assert writes == []

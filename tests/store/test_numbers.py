@@ -1,0 +1,411 @@
+"""Numbers are exact after whatever was done to deliveries, however it was counted in between."""
+
+import random
+import sqlite3
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from uplift_server.core.deliveries import FailedReason, Status, Trigger
+from uplift_server.core.numbers import DURATION_BOUNDS_US, HOUR_MS, Numbers, total
+from uplift_server.core.outcomes import Outcome
+from uplift_server.core.replays import ReplayState
+from uplift_server.delivery.attempts import resumed
+from uplift_server.store import deliveries as delivery_verbs
+from uplift_server.store import numbers, releases, replays, trials, upkeep, waiting
+from uplift_server.store.errors import Conflict
+from uplift_server.store.hot_records import HeldWish, LeasedDelivery, NewDelivery, ReplayLease, Settlement
+from uplift_server.store.numbers import FLEET, Scope
+from uplift_server.store.replays import Choice, NewReplay, Replay
+from uplift_server.store.schema import accounts, attempts, deliveries, endpoints, events
+from uplift_server.store.schema_numbers import delivery_changes, rollups
+from uplift_server.store.sqlite import SqliteDatabase
+
+from .bench import NOW, OWNER, Bench, born_leased, due, settled
+from .test_migrations import make
+from .test_sqlite import sqlite_bench
+
+ACCOUNT_OF = {1: 1, 2: 1, 3: 2}
+GONE = 3
+"""This endpoint is deleted: what waits for it can be cancelled."""
+Tally = Counter[tuple[str, int, int, int, object]]
+(EVENTS,) = (kept for kept in upkeep.KEPT if kept.table is events)
+
+
+@pytest.fixture
+async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
+    async with sqlite_bench(tmp_path, SqliteDatabase) as bench:
+        await bench.database.write(_furnish)
+        yield bench
+
+
+def _furnish(connection: sa.Connection) -> None:
+    """Accounts and endpoints for replays to refer to."""
+    times = {"created_at": NOW, "updated_at": NOW}
+    for seq in (1, 2):
+        values = {"seq": seq, "id": bytes([seq]) * 16, "name": "a", "contact_emails": "[]", **times}
+        connection.execute(sa.insert(accounts).values(**values))
+    values = {"url": "https://x", "description": "", "event_types": "[]", "secret": b"s", "secret_created_at": NOW}
+    for seq, account in ACCOUNT_OF.items():
+        gone = NOW if seq == GONE else None
+        connection.execute(
+            sa.insert(endpoints).values(
+                seq=seq, id=bytes([seq]) * 16, account_seq=account, state=0, deleted_at=gone, **values, **times
+            )
+        )
+
+
+async def count_all(bench: Bench, *, rows: int = 10_000, notes: int = 10_000) -> int:
+    """Count until nothing is left; in how many bites."""
+    bites = 0
+    while (found := await bench.database.read(lambda c: numbers.count(c, rows=rows, notes=notes))) is not None:
+        assert await bench.database.write(lambda c: numbers.save(c, found))
+        bites += 1
+        if not found.more:
+            break
+    return bites
+
+
+async def tables(bench: Bench) -> Tally:
+    """What the tables themselves say, counted row by row."""
+    tally: Tally = Counter()
+    created = {row.seq: row.created_at for row in await bench.rows(events)}
+    account_of = {}
+    for row in await bench.rows(deliveries):
+        account_of[row.event_seq, row.endpoint_seq] = row.account_seq
+        if row.trigger != Trigger.TEST:
+            place = (row.account_seq, row.endpoint_seq, created[row.event_seq] // HOUR_MS)
+            tally["deliveries", *place, None] += 1
+            tally["status", *place, Status(row.status).text] += 1
+    for row in await bench.rows(attempts):
+        if row.trigger != Trigger.TEST:
+            account = account_of[row.event_seq, row.endpoint_seq]
+            place = (account, row.endpoint_seq, row.started_at // HOUR_MS)
+            tally["attempts", *place, None] += 1
+            tally["outcome", *place, Outcome(row.outcome)] += 1
+            tally["first", *place, None] += row.number == 1
+            tally["first delivered", *place, None] += row.number == 1 and row.outcome == Outcome.DELIVERED
+    return +tally
+
+
+async def counted(bench: Bench) -> Tally:
+    """What the numbers of the endpoints say; those of accounts and of all are their sums."""
+    scopes = [Scope(account, endpoint) for endpoint, account in ACCOUNT_OF.items()]
+    sums = [Scope(1, 0), Scope(2, 0), FLEET]
+    found = await bench.database.read(lambda c: numbers.by_hour(c, [*scopes, *sums], since=0))
+    tally: Tally = Counter()
+    for scope, hours in found.items():
+        for at, each in hours:
+            place = (*scope, at // HOUR_MS)
+            assert min(each.deliveries, each.delivered, each.failed, each.held, each.cancelled) >= 0
+            assert each.delivered + each.failed + each.held + each.cancelled <= each.deliveries
+            assert sum(each.durations.values()) == each.attempts == sum(each.outcomes.values())
+            tally["deliveries", *place, None] = each.deliveries
+            for status in Status:
+                tally["status", *place, status.text] = getattr(each, status.text)
+            tally["attempts", *place, None] = each.attempts
+            tally["first", *place, None] = each.first_attempts
+            tally["first delivered", *place, None] = each.first_delivered
+            for outcome, count in each.outcomes.items():
+                tally["outcome", *place, outcome] = count
+    return +tally
+
+
+def with_sums(tally: Tally) -> Tally:
+    """The same with the sums of accounts and of all."""
+    sums: Tally = Counter(tally)
+    for (name, account, _, hour, what), count in tally.items():
+        sums[name, account, 0, hour, what] += count
+        sums[name, 0, 0, hour, what] += count
+    return sums
+
+
+class Machine:
+    """Does what the engine and people do, in any order, with whatever there is."""
+
+    def __init__(self, bench: Bench, seed: int) -> None:
+        self.bench = bench
+        self.database = bench.database
+        self.random = random.Random(seed)
+        self.now = NOW
+        self.leased: list[LeasedDelivery] = []
+        """Those whose attempt has not been settled, however stale the lease is by now."""
+        self.removed: Tally = Counter()
+        """What retention took away after it was counted."""
+        self.steps: list[Callable[[], Awaitable[object]]] = [
+            self.accept, self.accept, self.lease, self.lease, self.settle, self.settle, self.settle, self.settle,
+            self.release, self.reclaim, self.hold, self.drop, self.let_go, self.cancel_deleted, self.cancel,
+            self.resend, self.replay, self.replay_more, self.pause_replay, self.test, self.count_meanwhile,
+            self.count_meanwhile, self.remove_old,
+        ]  # fmt: skip
+
+    async def step(self) -> None:
+        self.now += self.random.choice((0, 1, 1000, 60_000, 20 * 60_000))
+        await self.random.choice(self.steps)()
+
+    # ---- what is done
+
+    async def accept(self) -> None:
+        owed = []
+        account = self.random.choice((1, 1, 2))
+        for endpoint, owner in ACCOUNT_OF.items():
+            if owner == account:
+                leased = NewDelivery(endpoint, Status.PENDING, self.now + 30_000, OWNER)
+                due = NewDelivery(endpoint, Status.PENDING, self.now)
+                owed.append(self.random.choice((leased, due, due, NewDelivery(endpoint, Status.HELD, None))))
+        expires_at = self.random.choice((None, None, self.now + 3_600_000))
+        event = self.bench.event(*owed, account=account, created_at=self.now, expires_at=expires_at)
+        [stored] = await self.bench.append(event)
+        self.leased += [
+            LeasedDelivery(
+                stored.seq, each.endpoint_seq, 1, self.now + 30_000, 0, 0, Trigger.SCHEDULE, event.id, 1, self.now,
+                expires_at, event.body,
+            )
+            for each in owed if each.lease_owner
+        ]  # fmt: skip
+
+    async def lease(self) -> None:
+        endpoint = self.random.choice(list(ACCOUNT_OF))
+        self.leased += await self.bench.lease(endpoint, 3, now=self.now, until=self.now + 30_000)
+
+    async def settle(self) -> None:
+        """Some end, in one batch, and a few twice or too late."""
+        self.random.shuffle(self.leased)
+        batch = {}
+        for leased in self.leased[: self.random.randint(1, 4)]:
+            batch[leased.event_seq, leased.endpoint_seq] = self.end_of(leased)
+            if self.random.random() < 0.9:
+                self.leased.remove(leased)
+        await self.database.settle(list(batch.values()))
+
+    def end_of(self, leased: LeasedDelivery) -> Settlement:
+        status = self.random.choice(list(Status))
+        before = resumed(leased)
+        if self.random.random() < 0.2:
+            if before is not None:
+                status = before.status
+            elif status is Status.DELIVERED:
+                status = Status.CANCELLED
+            return self.ended(leased, status)._replace(attempt=None, attempts_made=leased.attempts_made)
+        if status is not Status.DELIVERED and before is not None:
+            status = before.status
+            failed = self.ended(leased, Status.FAILED)
+            return failed._replace(status=status, completed_at=None if status in (0, 3) else self.now)
+        return self.ended(leased, status)
+
+    def ended(self, leased: LeasedDelivery, status: Status) -> Settlement:
+        open_ = status in (Status.PENDING, Status.HELD)
+        due_at = self.now + 5000 if status is Status.PENDING else None
+        found = settled(leased, status, due_at)
+        assert found.attempt is not None
+        attempt = found.attempt._replace(
+            trigger=leased.trigger, started_at=self.now, duration_us=self.random.randint(0, 20_000_000)
+        )
+        reason = FailedReason.EXHAUSTED if status is Status.FAILED else None
+        return found._replace(attempt=attempt, completed_at=None if open_ else self.now, failed_reason=reason)
+
+    async def release(self) -> None:
+        if self.leased:
+            leased = self.leased.pop()
+            await self.database.release([(leased.event_seq, leased.endpoint_seq, leased.fence)], now=self.now)
+
+    async def reclaim(self) -> None:
+        await self.database.reclaim(now=self.now)
+
+    async def hold(self) -> None:
+        endpoint = self.random.choice(list(ACCOUNT_OF))
+        await self.database.write(lambda c: waiting.hold_waiting(c, endpoint, now=self.now, limit=5))
+
+    async def drop(self) -> None:
+        endpoint = self.random.choice(list(ACCOUNT_OF))
+        await self.database.write(lambda c: waiting.drop_held(c, endpoint, through=10**9, now=self.now, limit=2))
+
+    async def let_go(self) -> None:
+        await self.database.release_held([HeldWish(endpoint, 0, 3) for endpoint in ACCOUNT_OF], now=self.now)
+
+    async def cancel_deleted(self) -> None:
+        await self.database.write(lambda c: waiting.cancel_waiting(c, GONE, now=self.now, limit=3))
+
+    async def cancel(self) -> None:
+        row = await self.any_delivery()
+        if row is not None:
+            await self.refusable(
+                lambda c: waiting.cancel(c, row.event_seq, row.endpoint_seq, fence=row.fence, now=self.now)
+            )
+
+    async def resend(self) -> None:
+        row = await self.any_delivery()
+        if row is not None:
+            found = await self.refusable(
+                lambda c: delivery_verbs.start_resend(
+                    c, row.event_seq, row.endpoint_seq, fence=row.fence, now=self.now,
+                    lease_until=self.now + 30_000, owner=OWNER,
+                )
+            )  # fmt: skip
+            if found is not None:
+                self.leased.append(found)
+
+    async def replay(self) -> None:
+        endpoint = self.random.choice((1, 2))
+        statuses = (Status.FAILED, Status.CANCELLED, Status.DELIVERED)
+        choice = Choice(endpoint, statuses, (), None, None, self.now)
+        last = max((row.seq for row in await self.bench.rows(events)), default=0)
+        new = NewReplay(self.random.randbytes(16), 1, choice, (), 50, 0, last, 1, last)
+        await self.refusable(lambda c: replays.create(c, new))
+        await self.replay_more()
+
+    async def replay_more(self) -> None:
+        for job in await self.running():
+            ahead = await self.database.read(
+                lambda c: releases.look_ahead(c, job, first=job.next_event_seq, rows=20, limit=5, body_bytes_max=9999)  # noqa: B023
+            )
+            lease = ReplayLease(self.now, self.now + 30_000, OWNER, limit=3, outstanding_max=9, body_bytes_max=9999)
+            released = await self.database.release_replay(job.seq, job.choice, ahead, lease)
+            self.leased += released.leased
+
+    async def pause_replay(self) -> None:
+        for job in await self.running():
+            state = self.random.choice((ReplayState.PAUSED, ReplayState.CANCELLED))
+            await self.refusable(lambda c: replays.put_into(c, None, job.id, state, now=self.now))  # noqa: B023
+
+    async def running(self) -> list[Replay]:
+        return [each for each in await self.database.read(replays.unfinished) if each.state is ReplayState.RUNNING]
+
+    async def test(self) -> None:
+        endpoint = self.random.choice((1, 2))
+        event = self.bench.event(trials.owed(endpoint), created_at=self.now)
+        begun = await self.database.append_then(
+            event, lambda c, seq: trials.begin(c, event, seq, lease_until=self.now + 30_000, owner=OWNER)
+        )
+        self.leased.append(begun)
+
+    async def count_meanwhile(self) -> None:
+        """One bite, of any size, while something else happens; at times what was read is never written."""
+        rows, notes = self.random.choice((1, 2, 5, 1000)), self.random.choice((1, 3, 1000))
+        found = await self.database.read(lambda c: numbers.count(c, rows=rows, notes=notes))
+        for _ in range(self.random.randint(0, 2)):
+            await self.random.choice((self.accept, self.settle, self.lease, self.hold, self.resend, self.cancel))()
+        if found is not None and self.random.random() < 0.9:
+            assert await self.database.write(lambda c: numbers.save(c, found))
+            assert not await self.database.write(lambda c: numbers.save(c, found))
+
+    async def remove_old(self) -> None:
+        before = self.now - 30 * 60_000
+        stood = await tables(self.bench)
+        seen = await self.database.read(lambda c: upkeep.look(c, EVENTS, before=before, after=None))
+        await self.database.write(lambda c: upkeep.remove(c, EVENTS, seen.doomed, before=before))
+        self.removed += stood - await tables(self.bench)
+
+    # ---- with what there is
+
+    async def any_delivery(self) -> sa.Row[tuple[object, ...]] | None:
+        rows = await self.bench.rows(deliveries)
+        return self.random.choice(rows) if rows else None
+
+    async def refusable(self, body: Callable[[sa.Connection], object]) -> LeasedDelivery | None:
+        try:
+            result = await self.database.write(body)
+        except Conflict:
+            return None
+        return result if isinstance(result, LeasedDelivery) else None
+
+
+@pytest.mark.parametrize("seed", range(8))
+async def test_numbers_are_what_the_tables_say(bench: Bench, seed: int) -> None:
+    machine = Machine(bench, seed)
+    for _ in range(12):
+        for _ in range(25):
+            await machine.step()
+        await count_all(bench, rows=machine.random.choice((1, 7, 1000)), notes=machine.random.choice((1, 7, 1000)))
+        assert await bench.rows(delivery_changes) == []
+        exact = await tables(bench) + machine.removed
+        assert await counted(bench) == with_sums(exact)
+    # It did what it is for.
+    assert machine.removed
+    assert {what for name, *_, what in exact if name == "status"} == {status.text for status in Status}
+
+
+async def test_numbers_begin_with_the_version_that_adds_them(tmp_path: Path) -> None:
+    """What becomes of earlier deliveries is left out, but later attempts are counted, whosever they are."""
+    path = tmp_path / "uplift.db"
+    make(path, "0004")
+    with closing(sqlite3.connect(path, isolation_level=None)) as raw:
+        for seq, status in ((1, Status.HELD), (2, Status.PENDING), (3, Status.DELIVERED)):
+            raw.execute("INSERT INTO events VALUES (?, ?, 1, 1, ?, NULL, x'')", (seq, bytes([seq]), NOW))
+            raw.execute(
+                "INSERT INTO deliveries (event_seq, endpoint_seq, account_seq, status, due_at) VALUES (?, 1, 1, ?, ?)",
+                (seq, status, NOW),
+            )
+        raw.execute(
+            "INSERT INTO attempts (event_seq, endpoint_seq, number, trigger, started_at, duration_us, outcome,"
+            " request_head, body_truncated) VALUES (3, 1, 1, 0, ?, 5, 0, x'', 0)",
+            (NOW,),
+        )
+    async with sqlite_bench(tmp_path, SqliteDatabase) as bench:
+        assert await count_all(bench) == 0
+        await bench.database.settle([settled(each) for each in await bench.lease(1)])
+        await bench.database.release_held([HeldWish(1, 0, 10)], now=NOW)
+        await bench.database.settle([settled(each, Status.FAILED) for each in await bench.lease(1)])
+        await count_all(bench)
+        found = await fleet(bench)
+        assert (found.deliveries, found.delivered, found.failed, found.held) == (0, 0, 0, 0)
+        assert (found.attempts, found.first_attempts, found.first_delivered) == (2, 2, 1)
+        await bench.append(bench.event(due(1), NewDelivery(2, Status.HELD, None)))
+        await count_all(bench)
+        found = await fleet(bench)
+        assert (found.deliveries, found.pending, found.held, found.attempts) == (2, 1, 1, 2)
+
+
+async def test_what_changes_after_its_hour_was_removed_makes_no_row(bench: Bench) -> None:
+    """Or there would be fewer than none in it."""
+    await bench.append(bench.event(NewDelivery(1, Status.HELD, None)))
+    await count_all(bench)
+    await bench.database.write(lambda c: c.execute(sa.delete(rollups)))
+    await bench.database.write(lambda c: waiting.drop_held(c, 1, through=9, now=NOW, limit=9))
+    assert await count_all(bench) == 1
+    assert await bench.rows(rollups) == await bench.rows(delivery_changes) == []
+
+
+async def test_durations_fall_into_the_class_between_their_bounds(bench: Bench) -> None:
+    """Where the statement that counts them and the rule that reads them must agree."""
+    durations = [0, 999, 1000, *DURATION_BOUNDS_US[1:], *(bound - 1 for bound in DURATION_BOUNDS_US), 10**9]
+    await bench.append(*(bench.event(born_leased(1)) for _ in durations))
+    leased = LeasedDelivery(0, 1, 1, 0, 0, 0, Trigger.SCHEDULE, b"", 1, NOW, None, b"")
+    batch = [settled(replace(leased, event_seq=seq)) for seq, _ in enumerate(durations, 1)]
+    timed = zip(batch, durations, strict=True)
+    await bench.database.settle(
+        [each._replace(attempt=each.attempt and each.attempt._replace(duration_us=us)) for each, us in timed]
+    )
+    await count_all(bench)
+    expected = Counter(bisect_right(DURATION_BOUNDS_US, us) for us in durations)
+    assert (await fleet(bench)).durations == expected
+
+
+async def test_a_bite_is_written_once(bench: Bench) -> None:
+    await bench.append(bench.event(due(1)))
+    found = await bench.database.read(lambda c: numbers.count(c, rows=9, notes=9))
+    assert found is not None
+    assert [await bench.database.write(lambda c: numbers.save(c, found)) for _ in range(3)] == [True, False, False]
+    assert (await fleet(bench)).deliveries == 1
+    assert await bench.database.read(lambda c: numbers.count(c, rows=9, notes=9)) is None
+
+
+async def test_notes_are_made_for_what_is_rare_alone(bench: Bench) -> None:
+    """What is accepted, fails for now and is delivered in the end leaves none: nothing is added to what events cost."""
+    await bench.append(bench.event(due(1)), bench.event(due(1)), bench.event(born_leased(2)))
+    first = await bench.lease(1)
+    await bench.database.settle([settled(first[0]), settled(first[1], Status.PENDING, NOW)])
+    await bench.database.settle([settled(each) for each in await bench.lease(1)])
+    assert await bench.rows(delivery_changes) == []
+
+
+async def fleet(bench: Bench) -> Numbers:
+    """The numbers of all together."""
+    found = await bench.database.read(lambda c: numbers.by_hour(c, [FLEET], since=0))
+    return total(each for _, each in found[FLEET])
