@@ -146,9 +146,9 @@ def _as_method(run: Any, name: str, about: str | None, of: Signature) -> Any:
     return run
 
 
-def get(path: str) -> Call[JsonObject]:
+def get(path: str, **query: object) -> Call[JsonObject]:
     """Read one object."""
-    return Call("GET", path, _object)
+    return Call("GET", path, _object, query)
 
 
 def get_page(path: str, **query: object) -> Call[Page]:

@@ -2,7 +2,7 @@
 
 from uplift_webhooks.api.administration import Accounts, AuditLog, EventTypes, Keys, Links
 from uplift_webhooks.api.calls import Call, Noun, Way, get, verb
-from uplift_webhooks.api.nouns import Deliveries, Endpoints, Events, ListenSessions, Replays
+from uplift_webhooks.api.nouns import Deliveries, Endpoints, Events, ListenSessions, Period, Replays
 from uplift_webhooks.api.pages import JsonObject, Request
 
 
@@ -30,3 +30,8 @@ class Everything(Noun[Way]):
         Needs no key. `SourceAddresses` answers whether an address is one of them.
         """
         return get("/v1/source-ips")
+
+    @verb
+    def stats(self, period: Period | None = None) -> Call[JsonObject]:
+        """The account's numbers of a period (24h), or those of all accounts for an operator's key without one."""
+        return get("/v1/stats", period=period)

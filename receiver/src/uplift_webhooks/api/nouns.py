@@ -11,6 +11,7 @@ from uplift_webhooks.events import AnyEvent, read_event
 
 Status = Literal["pending", "delivered", "failed", "held", "cancelled"]
 Held = Literal["send", "drop", "keep"]
+Period = Literal["24h", "7d", "30d"]
 _ENDPOINTS: Final = "/v1/endpoints"
 _EVENTS: Final = "/v1/events"
 _DELIVERIES: Final = "/v1/deliveries"
@@ -90,6 +91,11 @@ class Endpoints(Noun[Way]):
             limit=limit,
             cursor=cursor,
         )
+
+    @verb
+    def stats(self, endpoint: str, period: Period | None = None) -> Call[JsonObject]:
+        """Its numbers of a period (24h): `totals`, `buckets` with the instants `at` which they begin, `failures`."""
+        return get(_path(_ENDPOINTS, endpoint, "stats"), period=period)
 
     @verb
     def pause(self, endpoint: str) -> Call[JsonObject]:

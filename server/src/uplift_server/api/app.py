@@ -26,6 +26,7 @@ from uplift_server.api.routes import (
     listening,
     replays,
     secrets,
+    statistics,
     system,
 )
 from uplift_server.service.errors import ServiceError
@@ -44,6 +45,7 @@ _ROUTERS: Final = (
     deliveries.router,
     audit.router,
     replays.router,
+    statistics.router,
     listening.router,
     system.router,
     documentation.router,

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 from pydantic_core import PydanticKnownError
 
+from uplift_server.api.views import PeriodName
 from uplift_server.core.instants import parse_instant
 from uplift_server.core.limits import (
     CONTACT_EMAILS_MAX,
@@ -263,6 +264,14 @@ class DeliveriesAsked(EndpointDeliveriesAsked):
     """Which deliveries."""
 
     endpoint: str | None = Field(default=None, description="Only deliveries to this endpoint.")
+
+
+class StatsAsked(Body):
+    """Of which time numbers are asked for."""
+
+    period: PeriodName = Field(
+        default="24h", description="24 buckets of an hour, 28 of six hours, or 30 of a day; all in UTC."
+    )
 
 
 class ExplanationAsked(Body):

@@ -17,6 +17,7 @@ ReasonName = Literal["failing", "gone", "operator"]
 TriggerName = Literal["schedule", "resend", "replay", "test"]
 ActorName = Literal["system", "operator", "key", "member"]
 ReplayStateName = Literal["running", "paused", "completed", "cancelled"]
+PeriodName = Literal["24h", "7d", "30d"]
 InstantText = Annotated[str, WithJsonSchema({"type": "string", "format": "date-time"})]
 
 
@@ -317,3 +318,35 @@ class SourceIpsView(BaseModel):
 
     current: list[str]
     upcoming: list[dict[str, str]]
+
+
+class NumbersView(BaseModel):
+    """What was counted. Deliveries stand where their event was created, attempts where they began."""
+
+    deliveries: int
+    delivered: int
+    failed: int
+    pending: int
+    held: int
+    cancelled: int
+    attempts: int
+    first_try_rate: float | None = Field(
+        description="Which share of first attempts succeeded, 0 to 1; null where there was none."
+    )
+    p50_ms: float | None = Field(description="How long half of the attempts took at most; null where there was none.")
+    p95_ms: float | None = Field(description="How long 95 % of the attempts took at most.")
+
+
+class BucketView(NumbersView):
+    """The numbers of a stretch of the period."""
+
+    at: InstantText = Field(description="When it begins.")
+
+
+class StatsView(BaseModel):
+    """The numbers of a period."""
+
+    period: PeriodName
+    totals: NumbersView
+    buckets: list[BucketView] = Field(description="The oldest first, none left out; the last one still fills.")
+    failures: dict[str, int] = Field(description="How many attempts failed, by outcome.")

@@ -31,6 +31,7 @@ from uplift_server.service.roster import Roster
 from uplift_server.service.secrets import Secrets
 from uplift_server.service.sessions import Sessions
 from uplift_server.service.sign_ins import SignInLimits
+from uplift_server.service.statistics import Statistics
 from uplift_server.service.traces import Traces
 from uplift_server.service.trials import Trials
 from uplift_server.service.troubles import TroubleFinder
@@ -66,6 +67,7 @@ class Services:
     members: Members
     portal_links: PortalLinks
     changes: Changes
+    statistics: Statistics
     source_ips: Sequence[SourceAddress]
     """The addresses that requests to endpoints come from."""
 
@@ -109,6 +111,7 @@ class Services:
             members=Members(means, entrance),
             portal_links=PortalLinks(means, entrance),
             changes=Changes(means),
+            statistics=Statistics(means),
             source_ips=[SourceAddress.parse(each) for each in source_ips],
         )
 

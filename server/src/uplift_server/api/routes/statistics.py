@@ -1,0 +1,29 @@
+"""Numbers of an account, or of all, and of an endpoint."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends
+
+from uplift_server.api.bodies import StatsAsked
+from uplift_server.api.reading import Asked, CallerOf, QueryReader, ServicesOf
+from uplift_server.api.statistics_rendering import stats_view
+from uplift_server.api.views import StatsView
+from uplift_server.core.numbers import Period
+
+router = APIRouter(tags=["Statistics"])
+Wanted = Annotated[Asked, Depends(QueryReader(StatsAsked))]
+
+
+@router.get("/v1/stats", summary="Get the account's numbers")
+async def get_stats(services: ServicesOf, caller: CallerOf, asked: Wanted) -> StatsView:
+    """Scope `deliveries:read`; for an operator without an account, the numbers of all accounts together."""
+    ask = services.statistics.fleet if caller.spans_accounts else services.statistics.of_account
+    return stats_view(asked.values.period, await ask(caller, Period(asked.values.period), problems=asked.problems))
+
+
+@router.get("/v1/endpoints/{endpoint}/stats", summary="Get an endpoint's numbers")
+async def get_endpoint_stats(services: ServicesOf, caller: CallerOf, endpoint: str, asked: Wanted) -> StatsView:
+    """Scope `deliveries:read`."""
+    period = Period(asked.values.period)
+    found = await services.statistics.of_endpoint(caller, endpoint, period, problems=asked.problems)
+    return stats_view(asked.values.period, found)

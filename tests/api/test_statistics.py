@@ -1,0 +1,172 @@
+"""Numbers of an account, of an endpoint and of all: what they tell, and to whom."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from uplift_server.core.deliveries import Status
+from uplift_server.core.instants import instant_text
+from uplift_server.core.numbers import HOUR_MS, Series
+from uplift_server.core.outcomes import Outcome
+from uplift_server.core.scopes import Scope
+from uplift_server.delivery.numbers import Numbers
+from uplift_server.service.errors import Forbidden, NotFound
+from uplift_server.service.principals import Caller, Principal
+
+from .conftest import parse
+
+NOTHING = {
+    "deliveries": 0,
+    "delivered": 0,
+    "failed": 0,
+    "pending": 0,
+    "held": 0,
+    "cancelled": 0,
+    "attempts": 0,
+    "first_try_rate": None,
+    "p50_ms": None,
+    "p95_ms": None,
+}
+
+
+class Owner:
+    """An account with an endpoint: a delivery in every status, and four attempts."""
+
+    def __init__(self, server: Any) -> None:
+        self.server = server
+        self.id = server.account()
+        self.client = server.owner(self.id)
+        self.endpoint = str(self.client.post("/v1/endpoints", {"url": "https://example.com/a"}).json["id"])
+        for leased in server.lease(self.endpoint):
+            server.settle(leased, Outcome.DELIVERED, Status.DELIVERED)
+        for status in (Status.FAILED, Status.PENDING):
+            server.event(self.id, {self.endpoint: Status.PENDING})
+            for leased in server.lease(self.endpoint):
+                due_at = leased.lease_until if status is Status.PENDING else None
+                server.settle(leased, Outcome.TIMEOUT, status, due_at)
+        server.event(self.id, {self.endpoint: Status.HELD}, created_at=self.now - 2 * HOUR_MS)
+        server.event(self.id, {self.endpoint: Status.CANCELLED}, created_at=self.now - 26 * HOUR_MS)
+        counted(server)
+
+    @property
+    def now(self) -> int:
+        """Unix ms."""
+        return int(self.server.services.means.now())
+
+
+def counted(server: Any) -> None:
+    """Count what was added."""
+    loop = Numbers(server.database, server.services.means.clock, every_ms=1000)
+    server.run(lambda: loop.count_all(asyncio.Event()))
+
+
+@pytest.fixture(scope="module")
+def mine(server: Any) -> Owner:
+    """An account."""
+    return Owner(server)
+
+
+@pytest.fixture(scope="module")
+def theirs(server: Any) -> Owner:
+    """Another one, with as much."""
+    return Owner(server)
+
+
+def test_a_day_is_told_by_the_hour(mine: Owner) -> None:
+    before = mine.now
+    answer = mine.client.get("/v1/stats").json
+    hour = mine.now - mine.now % HOUR_MS
+    assert set(answer) == {"period", "totals", "buckets", "failures"}
+    assert answer["period"] == "24h"
+    totals = {"deliveries": 4, "delivered": 1, "failed": 1, "pending": 1, "held": 1, "attempts": 3}
+    measured = {"first_try_rate": 0.3333, "p50_ms": 12.4, "p95_ms": 12.5}
+    assert {name: answer["totals"][name] for name in totals} == totals
+    assert answer["totals"]["first_try_rate"] == measured["first_try_rate"]
+    assert 10 <= answer["totals"]["p50_ms"] <= answer["totals"]["p95_ms"] <= 12.5
+    assert answer["failures"] == {"timeout": 2}
+    if before - before % HOUR_MS == hour:
+        assert [bucket["at"] for bucket in answer["buckets"]] == [
+            instant_text(hour - back * HOUR_MS) for back in range(23, -1, -1)
+        ]
+        assert [bucket["held"] for bucket in answer["buckets"]] == [0] * 21 + [1, 0, 0]
+    empty = answer["buckets"][0]
+    assert empty == {"at": empty["at"], **NOTHING}
+
+
+@pytest.mark.parametrize(("period", "count", "hours"), [("24h", 24, 1), ("7d", 28, 6), ("30d", 30, 24)])
+def test_periods_have_their_buckets(mine: Owner, period: str, count: int, hours: int) -> None:
+    answer = mine.client.get(f"/v1/endpoints/{mine.endpoint}/stats?period={period}").json
+    assert (answer["period"], len(answer["buckets"])) == (period, count)
+    assert all(bucket["at"].endswith(":00:00.000Z") for bucket in answer["buckets"])
+    assert {int(bucket["at"][11:13]) % hours for bucket in answer["buckets"]} == {0}
+    assert answer["totals"]["cancelled"] == (1 if period != "24h" else 0)
+    assert answer["totals"]["deliveries"] == sum(bucket["deliveries"] for bucket in answer["buckets"])
+
+
+def test_an_account_sees_its_own_numbers_alone(mine: Owner, theirs: Owner, server: Any) -> None:
+    other = server.account()
+    assert server.owner(other).get("/v1/stats?period=30d").json["totals"] == NOTHING
+    for one in (mine, theirs):
+        acting = server.client(server.operator_key, one.id)
+        for client in (one.client, acting):
+            assert client.get("/v1/stats?period=30d").json["totals"]["deliveries"] == 5
+        assert acting.get(f"/v1/endpoints/{one.endpoint}/stats?period=30d").json["totals"]["deliveries"] == 5
+    foreign = mine.client.get(f"/v1/endpoints/{theirs.endpoint}/stats")
+    assert (foreign.status, foreign.code) == (404, "not_found")
+    assert mine.client.get("/v1/endpoints/ep_nonsense/stats").code == "not_found"
+
+
+def test_an_operator_sees_all_together(mine: Owner, theirs: Owner, server: Any) -> None:
+    assert server.operator.get("/v1/stats?period=30d").json["totals"]["deliveries"] >= 10
+    found = server.operator.get(f"/v1/endpoints/{theirs.endpoint}/stats?period=30d").json
+    assert found["totals"]["deliveries"] == 5
+
+
+def test_what_is_no_period_is_refused(mine: Owner) -> None:
+    for path in ("/v1/stats", f"/v1/endpoints/{mine.endpoint}/stats"):
+        assert mine.client.get(f"{path}?period=1y&since=x").problems == {
+            ("period", "value_unknown"),
+            ("since", "unknown_field"),
+        }
+
+
+def test_deleted_endpoints_stay_in_the_accounts_numbers(server: Any) -> None:
+    owner = Owner(server)
+    assert owner.client.delete(f"/v1/endpoints/{owner.endpoint}").status == 204
+    assert owner.client.get("/v1/stats?period=30d").json["totals"]["deliveries"] == 5
+    assert owner.client.get(f"/v1/endpoints/{owner.endpoint}/stats").code == "not_found"
+
+
+def test_a_page_of_endpoints_or_accounts_is_one_read(
+    mine: Owner, theirs: Owner, server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    services = server.services
+    second = str(mine.client.post("/v1/endpoints", {"url": "https://example.com/b"}).json["id"])
+    counted(server)
+    reads = []
+    read = services.means.database.read
+    monkeypatch.setattr(services.means.database, "read", lambda body: reads.append(body) or read(body))
+
+    def caller(account: str | None, *scopes: Scope) -> Caller:
+        seq = None if account is None else services.means.directory.accounts_by_id[parse("acc", account)].seq
+        return Caller(Principal.of_key(b"k" * 16, seq, frozenset(scopes), "test"), seq)
+
+    reader = caller(mine.id, Scope.DELIVERIES_READ)
+    found: dict[str, Series] = server.run(lambda: services.statistics.of_endpoints(reader, [mine.endpoint, second], 12))
+    assert {name: each.totals.deliveries for name, each in found.items()} == {mine.endpoint: 4, second: 1}
+    assert {len(each.buckets) for each in found.values()} == {12}
+    assert len(reads) == 1
+    operator = caller(None)
+    found = server.run(lambda: services.statistics.of_accounts(operator, [mine.id, theirs.id]))
+    assert {name: each.totals.deliveries for name, each in found.items()} == {mine.id: 5, theirs.id: 4}
+    assert len(reads) == 2
+    for refused, asks in (
+        (NotFound, lambda: services.statistics.of_endpoints(reader, [mine.endpoint, theirs.endpoint])),
+        (NotFound, lambda: services.statistics.of_accounts(operator, ["acc_nonsense"])),
+        (Forbidden, lambda: services.statistics.of_accounts(reader, [mine.id])),
+        (Forbidden, lambda: services.statistics.of_endpoints(caller(mine.id), [mine.endpoint])),
+    ):
+        with pytest.raises(refused):
+            server.run(asks)
+    assert len(reads) == 2
