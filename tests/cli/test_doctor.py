@@ -16,6 +16,7 @@ from uplift_server.cli import checks
 from uplift_server.cli.main import app
 from uplift_server.config import load, secret_key
 from uplift_server.core.instants import instant_text
+from uplift_server.service import examination
 from uplift_server.store import inspection, schema_version
 from uplift_server.store.errors import Unavailable
 from uplift_server.store.sealing import Sealer, parse_key
@@ -26,7 +27,7 @@ from uplift_server.store.sqlite.connection import FileLock, connect
 def _place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("UPLIFT_PORT", "0")
-    monkeypatch.setattr(checks, "RESOLVED_NAME", "localhost")
+    monkeypatch.setattr(examination, "RESOLVED_NAME", "localhost")
 
 
 def examine(**environ: str) -> tuple[int, dict[str, tuple[str, str]]]:
@@ -108,7 +109,7 @@ def test_what_is_held_longer_than_anything_is_kept_is_told(monkeypatch: pytest.M
     lock.acquire()
     assert examine()[1]["held"] == warned
     lock.release()
-    monkeypatch.setattr(checks, "HELD_COUNTED_MAX", 2)
+    monkeypatch.setattr(examination, "HELD_COUNTED_MAX", 2)
     assert examine()[1]["held"][1].startswith("at least 2 deliveries are held, for 2 endpoints")
 
 
@@ -276,8 +277,8 @@ def test_the_proxy_is_tried() -> None:
 def test_a_full_disk_a_wrong_clock_and_missing_names_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(1, 1, 1024))
-    monkeypatch.setattr(checks, "CLOCK_EARLIEST_S", 1e12)
-    monkeypatch.setattr(checks, "RESOLVED_NAME", "name.invalid")
+    monkeypatch.setattr(examination, "CLOCK_EARLIEST_S", 1e12)
+    monkeypatch.setattr(examination, "RESOLVED_NAME", "name.invalid")
     _, found = examine()
     assert (found["disk"][0], found["clock"][0], found["dns"][0]) == ("fail", "fail", "warn")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(1, 1, 1024**3))

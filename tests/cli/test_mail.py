@@ -8,15 +8,15 @@ import pytest
 from tests.mail.postbox import Postbox
 from typer.testing import CliRunner, Result
 
-from uplift_server.cli import checks
 from uplift_server.cli.main import app
+from uplift_server.service import examination
 
 
 @pytest.fixture(autouse=True)
 def _place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("UPLIFT_PORT", "0")
-    monkeypatch.setattr(checks, "RESOLVED_NAME", "localhost")
+    monkeypatch.setattr(examination, "RESOLVED_NAME", "localhost")
 
 
 @pytest.fixture

@@ -1,48 +1,42 @@
 """The checks of `uplift-server doctor`, each of which changes nothing."""
 
 import os
-import shutil
 import socket
-import ssl
 import sys
-import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Final
 
 from uplift_server.cli.client import ApiClient
-from uplift_server.cli.doctor import Finding
 from uplift_server.cli.errors import CliError
 from uplift_server.cli.listening import cannot_listen
-from uplift_server.cli.mail import mail_findings
 from uplift_server.cli.reach import local_url, server_runs
 from uplift_server.cli.session import Session
 from uplift_server.config import Config, ConfigError, secret_key
-from uplift_server.core.instants import instant_text
-from uplift_server.core.source_addresses import SourceAddress, current
-from uplift_server.delivery.sender.proxy import Proxy
+from uplift_server.core.findings import Finding
+from uplift_server.service.examination import (
+    clock_finding,
+    disk_finding,
+    egress_findings,
+    held_findings,
+    mail_findings,
+    names_finding,
+    nearest_existing,
+)
 from uplift_server.store import inspection, schema_version
 from uplift_server.store.errors import Unavailable
 from uplift_server.store.sealing import Sealer, WrongSecretKey, parse_key
 from uplift_server.store.sqlite.connection import FileLock
 
-DISK_BYTES_WARN: Final = 2 * 1024**3
-DISK_BYTES_FAIL: Final = 100 * 1024**2
-CLOCK_EARLIEST_S: Final = 1_735_689_600  # 2025: before this program was written
-RESOLVED_NAME: Final = "example.com"
-RESOLVE_SECONDS_WARN: Final = 2.0
 INTEGRITY_SECONDS: Final = 10.0
-HELD_COUNTED_MAX: Final = 1_000_000
-PROXY_SECONDS: Final = 3.0
 
 
 def examine(session: Session) -> Iterator[Finding]:
     """Every check, in an order in which the later ones may rely on the earlier."""
     yield Finding("python", "ok", f"{'.'.join(map(str, sys.version_info[:3]))} in {sys.prefix}")
-    yield _clock()
+    yield clock_finding()
     try:
         config = session.config()
     except ConfigError as error:
@@ -52,38 +46,16 @@ def examine(session: Session) -> Iterator[Finding]:
     yield Finding(
         "settings", "ok", f"{len(config.given)} given, the rest by default, as found here; a running server has its own"
     )
-    yield _disk(config)
+    yield disk_finding(config)
     if server_runs(config):
         yield _answers(config)
-        yield from _held(config)
+        yield from held_findings(config)
     else:
         yield _port(config)
         yield from _database(config)
-    yield from _egress(config)
-    yield _names()
+    yield from egress_findings(config)
+    yield names_finding()
     yield from mail_findings(config)
-
-
-def _clock() -> Finding:
-    if time.time() < CLOCK_EARLIEST_S:
-        return Finding(
-            "clock", "fail", "this machine's clock is years behind",
-            "set it, best by NTP: receivers refuse signatures that are more than five minutes off",
-        )  # fmt: skip
-    return Finding("clock", "ok", time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()))
-
-
-def _nearest_existing(path: Path) -> Path:
-    return next((each for each in (path, *path.absolute().parents) if each.exists()), Path("/"))
-
-
-def _disk(config: Config) -> Finding:
-    free = shutil.disk_usage(_nearest_existing(config.database_path.absolute().parent)).free
-    text = f"{free / 1024**3:.1f} GiB free beside the database"
-    remedy = "make room, or shorten UPLIFT_RETENTION; on a full disk the server refuses events"
-    if free < DISK_BYTES_FAIL:
-        return Finding("disk", "fail", text, remedy)
-    return Finding("disk", "warn" if free < DISK_BYTES_WARN else "ok", text, remedy if free < DISK_BYTES_WARN else "")
 
 
 def _answers(config: Config) -> Finding:
@@ -111,7 +83,7 @@ def _port(config: Config) -> Finding:
 def _database(config: Config) -> Iterator[Finding]:
     """The file, its schema, its integrity and its key, while no server runs."""
     path = config.database_path
-    directory = _nearest_existing(path.absolute().parent)
+    directory = nearest_existing(path.absolute().parent)
     writable = os.access(directory, os.W_OK | os.X_OK) and (not path.exists() or os.access(path, os.R_OK | os.W_OK))
     if not writable:
         remedy = "let the server's user write there, or set UPLIFT_DATABASE_URL"
@@ -152,30 +124,7 @@ def _contents(config: Config, path: Path) -> Iterator[Finding]:
                       "run `uplift-server migrate`, or start the server, which does the same")  # fmt: skip
         return
     yield _key(config, path)
-    yield from _held(config)
-
-
-def _held(config: Config) -> Iterator[Finding]:
-    """What endpoints hold, which no retention removes."""
-    try:
-        found = inspection.held(config.database_path, limit=HELD_COUNTED_MAX)
-    except Unavailable as error:
-        yield Finding("held", "warn", f"what endpoints hold cannot be read: {error}", "run this again in a moment")
-        return
-    if not found.count or found.oldest_at is None:
-        yield Finding("held", "ok", "no deliveries are held")
-        return
-    many = f"{'at least ' if found.count == HELD_COUNTED_MAX else ''}{found.count:,}"
-    text = (
-        f"{many} deliver{'y is' if found.count == 1 else 'ies are'} held, for {found.endpoints:,}"
-        f" endpoint{'' if found.endpoints == 1 else 's'}, the oldest since {instant_text(found.oldest_at)}"
-    )
-    age_ms = time.time_ns() // 1_000_000 - found.oldest_at
-    if config.retention_ms and age_ms > config.retention_ms:
-        remedy = "enable these endpoints, with --held send or drop, or delete them; see `uplift-server endpoints`"
-        yield Finding("held", "warn", f"{text}: longer than UPLIFT_RETENTION, which never removes them", remedy)
-    else:
-        yield Finding("held", "ok", text)
+    yield from held_findings(config)
 
 
 def _key(config: Config, path: Path) -> Finding:
@@ -205,64 +154,3 @@ def _opens(sealer: Sealer, sealed: bytes, owner: bytes) -> bool:
     except WrongSecretKey:
         return False
     return True
-
-
-def _egress(config: Config) -> Iterator[Finding]:
-    """Where requests leave from, and whom they trust."""
-    for address in config.egress_address or ():
-        with closing(socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)) as probe:
-            try:
-                probe.bind((address, 0))
-                yield Finding("egress", "ok", f"requests leave from {address}")
-            except OSError as error:
-                text = f"{address} is no address of this machine ({error.strerror})"
-                yield Finding("egress", "fail", text, "add it to an interface, or correct UPLIFT_EGRESS_ADDRESS")
-    published = current(map(SourceAddress.parse, config.source_ips), time.time_ns() // 1_000_000)
-    unpublished = [address for address in config.egress_address or () if address not in published]
-    if unpublished:
-        text = f"requests leave from {' and '.join(unpublished)}, not among those published"
-        if not any(ip_address(address).is_global for address in unpublished):
-            text += "; what they are translated to on their way, nobody here can tell"
-        yield Finding("source ips", "warn", text, "add it to UPLIFT_SOURCE_IPS, unless an address is translated later")
-    if config.egress_proxy is not None:
-        yield _proxy(config.egress_proxy)
-    try:
-        context = ssl.create_default_context(cafile=config.egress_ca_file)
-    except (OSError, ssl.SSLError) as error:
-        text = f"{config.egress_ca_file} has no certificates to trust ({error})"
-        yield Finding("trust", "fail", text, "correct UPLIFT_EGRESS_CA_FILE")
-        return
-    count = context.cert_store_stats()["x509_ca"]
-    if count or (config.egress_ca_file is None and ssl.get_default_verify_paths().capath):
-        yield Finding("trust", "ok", f"{count} authorities" if count else "the system's directory of authorities")
-    else:
-        remedy = "install the system's CA certificates, or set UPLIFT_EGRESS_CA_FILE"
-        yield Finding(
-            "trust", "fail", "no certificate authority is trusted, so no https endpoint can be reached", remedy
-        )
-
-
-def _proxy(url: str) -> Finding:
-    remedy = "start it, or correct UPLIFT_EGRESS_PROXY; without it nothing is delivered"
-    try:
-        proxy = Proxy.parse(url)
-        shown = f"{proxy.host} port {proxy.port}"
-        socket.create_connection((proxy.host, proxy.port), timeout=PROXY_SECONDS).close()
-    except ValueError as error:
-        return Finding("egress proxy", "fail", str(error), "correct UPLIFT_EGRESS_PROXY")
-    except OSError as error:
-        return Finding("egress proxy", "fail", f"{shown} cannot be reached ({error.strerror or error})", remedy)
-    return Finding("egress proxy", "ok", f"{shown} takes connections")
-
-
-def _names() -> Finding:
-    began = time.monotonic()
-    try:
-        socket.getaddrinfo(RESOLVED_NAME, 443, type=socket.SOCK_STREAM)
-    except OSError as error:
-        remedy = "correct /etc/resolv.conf; without it only endpoints given as addresses are reached"
-        return Finding("dns", "warn", f"{RESOLVED_NAME} does not resolve ({error.strerror})", remedy)
-    took = time.monotonic() - began
-    if took > RESOLVE_SECONDS_WARN:
-        return Finding("dns", "warn", f"{RESOLVED_NAME} took {took:.1f} s", "use a nearer or a caching resolver")
-    return Finding("dns", "ok", f"{RESOLVED_NAME} in {took * 1000:.0f} ms")

@@ -1,7 +1,7 @@
 """Looking for what could keep the server from working, before a customer finds it."""
 
-from dataclasses import asdict, dataclass
-from typing import Final, Literal
+from dataclasses import asdict
+from typing import Final
 
 import typer
 from rich.text import Text
@@ -9,18 +9,9 @@ from rich.text import Text
 from uplift_server.cli.errors import CliError
 from uplift_server.cli.output import Output, printable
 from uplift_server.cli.session import Session, command
+from uplift_server.core.findings import Finding
 
 _STYLES: Final = {"ok": "green", "warn": "yellow", "fail": "red"}
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """What one check found. `remedy` is empty where all is well."""
-
-    check: str
-    result: Literal["ok", "warn", "fail"]
-    text: str
-    remedy: str = ""
 
 
 def register(app: typer.Typer) -> None:

@@ -3,12 +3,10 @@
 import asyncio
 import time
 import uuid
-from collections.abc import Iterator
 from typing import Annotated, Final
 
 import typer
 
-from uplift_server.cli.doctor import Finding
 from uplift_server.cli.errors import CliError, ExitCode
 from uplift_server.cli.help import Group
 from uplift_server.cli.session import Session, command
@@ -69,32 +67,3 @@ async def _send_trial(config: Config, address: str) -> str:
     except MailNotSent as failure:
         raise CliError(failure.cause, failure.remedy) from failure
     return str(relay)
-
-
-def mail_findings(config: Config) -> Iterator[Finding]:
-    """What `doctor` finds out about mail: it connects, logs in and leaves, and sends nothing."""
-    if not config.sends_mail:
-        yield Finding("mail", "ok", "none is sent: UPLIFT_SMTP_URL is not set")
-        if config.operator_email is not None:
-            text = "UPLIFT_OPERATOR_EMAIL is set, but no mail is sent without UPLIFT_SMTP_URL"
-            yield Finding("operator mail", "warn", text, "set UPLIFT_SMTP_URL and UPLIFT_MAIL_FROM, or remove it")
-        return
-    yield asyncio.run(_try(config))
-    if config.operator_email is None:
-        text = "nobody is told by mail when endpoints fail in masses"
-        yield Finding("operator mail", "warn", text, "set UPLIFT_OPERATOR_EMAIL")
-
-
-async def _try(config: Config) -> Finding:
-    from uplift_server.mail.failures import MailNotSent  # noqa: PLC0415
-    from uplift_server.mail.smtp import Relay  # noqa: PLC0415
-
-    relay = Relay.configured(config)
-    try:
-        async with relay.connected() as connection:
-            told = ("logged in, " if connection.logged_in else "") + (
-                "encrypted" if connection.encrypted else "not encrypted"
-            )
-            return Finding("mail", "ok", f"{relay} answers ({told})")
-    except MailNotSent as failure:
-        return Finding("mail", "fail", failure.cause, failure.remedy)
