@@ -40,6 +40,7 @@ from uplift_server.service.entrance import Entrance
 from uplift_server.service.ingest import Ingest
 from uplift_server.service.means import Means
 from uplift_server.service.services import Services
+from uplift_server.service.system import System
 from uplift_server.store import schema_version
 from uplift_server.store.sealing import Sealer, derived_key, parse_key
 from uplift_server.store.sqlite import SqliteDatabase
@@ -78,6 +79,7 @@ class Application:
         self._operator_key = operator_key or config.operator_key
         self._keep_key = keep_key
         self._clock = SystemClock()
+        self._started_at = self._clock.now_ms()
         self._settings = _sender_settings(config)
         self._database = SqliteDatabase(config.database_path)
         self._log = structlog.get_logger()
@@ -258,6 +260,7 @@ class Application:
             key=derived_key(parse_key(secret_key(self._config)), "dashboard"),
             public_url=self._public_url(),
             frame_ancestors=self._config.dashboard_frame_ancestors,
+            system=System(self._config, self._started_at),
             sends_mail=self._config.sends_mail,
             api=api,
         )

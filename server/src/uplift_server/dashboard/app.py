@@ -22,6 +22,7 @@ from uplift_server.dashboard.pages import (
     endpoints,
     events,
     get_started,
+    operator,
     overview,
     replays,
     secrets,
@@ -35,6 +36,7 @@ from uplift_server.dashboard.security import SESSION_COOKIE, Safety
 from uplift_server.dashboard.visit import Dashboard, Visit
 from uplift_server.service.errors import NotFound
 from uplift_server.service.services import Services
+from uplift_server.service.system import System
 from uplift_server.store.errors import StoreError
 
 PAGES: Final[Sequence[Page]] = tuple(
@@ -53,6 +55,7 @@ PAGES: Final[Sequence[Page]] = tuple(
         deliveries.PAGES,
         replays.PAGES,
         catalog.PAGES,
+        operator.PAGES,
         live.PAGES,
     )
 )
@@ -116,8 +119,10 @@ def create_dashboard(
     key: bytes,
     public_url: str,
     frame_ancestors: str | None,
+    system: System,
     sends_mail: bool,
     api: App,
 ) -> DashboardApp:
     """The dashboard over the services. `key` signs what visitors are given to bring back."""
-    return DashboardApp(Dashboard(services, Safety(key, public_url, frame_ancestors), live.Live(), sends_mail), api)
+    safety = Safety(key, public_url, frame_ancestors)
+    return DashboardApp(Dashboard(services, safety, live.Live(), system, sends_mail), api)

@@ -31,6 +31,7 @@ from uplift_server.service.means import Listing
 from uplift_server.service.principals import Caller
 from uplift_server.service.services import Services
 from uplift_server.service.sessions import Visitor
+from uplift_server.service.system import System
 from uplift_server.store.records import Account
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ class Dashboard:
     services: Services
     safety: Safety
     live: "Live"
+    system: System
     sends_mail: bool
 
     @property

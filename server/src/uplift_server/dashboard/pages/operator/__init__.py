@@ -1,0 +1,12 @@
+"""The operators' console: one module a noun."""
+
+from itertools import chain
+from typing import Final
+
+from uplift_server.dashboard.pages.operator import event_types, outbox, system, traces
+from uplift_server.dashboard.routes import Page
+
+PAGES: Final[tuple[Page, ...]] = tuple(
+    chain.from_iterable(module.PAGES for module in (traces, event_types, outbox, system))
+)
+"""All of them."""

@@ -1,0 +1,41 @@
+"""The outbox of mails: who was told what, what waits, and what went wrong."""
+
+from typing import Final
+
+from starlette.responses import Response
+
+from uplift_server.core.notices import NoticeState
+from uplift_server.dashboard.routes import operator_page
+from uplift_server.dashboard.visit import Visit, link
+
+TITLES: Final = {
+    None: "All",
+    NoticeState.WAITING: "Waiting",
+    NoticeState.SENT: "Sent",
+    NoticeState.GIVEN_UP: "Given up",
+}
+SHOWN_AS: Final = {
+    NoticeState.WAITING: ("pending", "waiting"),
+    NoticeState.SENT: ("delivered", "sent"),
+    NoticeState.GIVEN_UP: ("failed", "given up"),
+}
+
+
+async def outbox(visit: Visit) -> Response:
+    """The list."""
+    asked = visit.query.text("state")
+    wanted = next((each for each in NoticeState if each == asked), None)
+    page = await visit.services.notices.page(visit.caller, wanted, visit.listing())
+    known = visit.services.means.directory.accounts_by_id
+    return visit.render(
+        "operator/outbox.html",
+        wanted=wanted,
+        tabs=[(title, link("/operator/mail", state=each), each) for each, title in TITLES.items()],
+        mails=page.items,
+        names={each.account_id: known[each.account_id].name for each in page.items if each.account_id in known},
+        shown_as=SHOWN_AS,
+        next=visit.cursor(page.next_key),
+    )
+
+
+PAGES: Final = (operator_page("/mail", outbox),)

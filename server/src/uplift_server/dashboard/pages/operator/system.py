@@ -1,0 +1,37 @@
+"""The server: its version, its database, its configuration, and what it can find out of its machine."""
+
+from typing import Final
+
+from starlette.responses import Response
+
+from uplift_server.core.findings import Finding
+from uplift_server.dashboard.routes import operator_page
+from uplift_server.dashboard.visit import Visit
+
+SHOWN_AS: Final = {"ok": ("healthy", "ok"), "warn": ("pending", "warning"), "fail": ("failed", "fails")}
+
+
+async def system(visit: Visit) -> Response:
+    """The page, at once: the checks come when they are asked for."""
+    return _page(visit, None)
+
+
+async def examined(visit: Visit) -> Response:
+    """The page with what the checks found, which may take some seconds."""
+    return _page(visit, await visit.dashboard.system.examine(visit.caller))
+
+
+def _page(visit: Visit, findings: list[Finding] | None) -> Response:
+    facts = visit.dashboard.system.facts(visit.caller)
+    return visit.render(
+        "operator/system.html",
+        facts=facts,
+        uptime_s=(visit.services.means.now() - facts.started_at) / 1000,
+        findings=findings,
+        failed=sum(each.result == "fail" for each in findings or ()),
+        warned=sum(each.result == "warn" for each in findings or ()),
+        shown_as=SHOWN_AS,
+    )
+
+
+PAGES: Final = (operator_page("/system", system), operator_page("/system/checks", examined))

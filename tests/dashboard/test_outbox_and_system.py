@@ -1,0 +1,100 @@
+"""What operators see of the server itself: what it mailed, how it is configured, what it can find out."""
+
+import time
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from tests.dashboard.accessibility import check_accessibility
+from tests.dashboard.browsing import LOOKS, Look, OpenPage, sideways
+from tests.dashboard.operators import come_in
+from tests.dashboard.visitors import member, operator
+from tests.e2e.harness import OPERATOR_KEY, Server, serving
+from tests.mail.facts import example
+
+from uplift_server import __version__
+from uplift_server.core.ids import uuid7
+from uplift_server.core.notices import NoticeKind
+from uplift_server.store import notices, schema_version
+from uplift_server.store.notices import NoticeResult
+from uplift_server.store.sqlite.connection import bound, connect
+
+NOW_MS = time.time_ns() // 1_000_000
+
+
+def owe(server: Server, *recipients: str) -> None:
+    """Owe mails as a transition does; of the first three one is sent, one given up, one put off."""
+    with closing(connect(server.data / "uplift.db", read_only=False)) as raw, bound(raw) as connection:
+        for number, recipient in enumerate(recipients):
+            notice = (uuid7(NOW_MS, number.to_bytes(10, "big")), recipient)
+            kind = NoticeKind.ENDPOINT_WARNED
+            facts = {**example(kind).facts, "cause": "hush-hush"}
+            notices.add(
+                connection, kind, account_seq=1, endpoint_seq=None, recipients=[notice], facts=facts, now=NOW_MS
+            )
+        later = NOW_MS + 3_600_000
+        results = [
+            NoticeResult(1, 1, sent_at=NOW_MS),
+            NoticeResult(2, 9, last_error="the mailbox <b>is</b> unknown"),
+            NoticeResult(3, 2, due_at=later, last_error="the mail server is busy"),
+        ]
+        notices.settle(connection, results)
+
+
+def test_the_outbox_tells_what_became_of_each_mail(tmp_path: Path) -> None:
+    with serving(tmp_path / "data") as server:
+        server.account("Rapids <b>Academy</b>")
+        owe(server, "sent@a.example", "given-up@a.example", "waiting@a.example")
+        guest = operator(server)
+        page = guest.get("/operator/mail")
+        assert "No mail server is configured" in page.text
+        for told in ("sent@a.example", "given-up@a.example", "waiting@a.example", "the mailbox <b>is</b> unknown"):
+            assert told in page.text
+        assert "Rapids <b>Academy</b>" in page.text
+        assert "<b>" not in page.html
+        assert "hush-hush" not in page.html
+        for state, recipient in (("waiting", "waiting"), ("sent", "sent"), ("given_up", "given-up")):
+            found = guest.get(f"/operator/mail?state={state}")
+            assert [each for each in ("waiting", "sent", "given-up") if f"{each}@a.example" in found.html] == [
+                recipient
+            ]
+
+
+def test_the_system_tells_its_version_its_file_and_its_settings_without_secrets(server: Server) -> None:
+    page = operator(server).get("/operator/system")
+    assert __version__ in page.text
+    assert f"revision {schema_version.HEAD}" in page.text
+    assert str(server.data / "uplift.db") in page.text
+    assert "UPLIFT_RETRY_SCHEDULE" in page.text
+    assert "300ms,300ms,300ms,300ms" in page.text
+    assert OPERATOR_KEY not in page.html
+    assert "•" * 8 in page.text
+
+
+def test_checks_find_what_doctor_finds(server: Server) -> None:
+    page = operator(server).get("/operator/system/checks")
+    assert page.status == 200
+    for check in ("clock", "disk", "held", "trust", "dns", "mail"):
+        assert f'data-label="Check">{check}</th>' in page.html
+    assert "free beside the database" in page.text
+
+
+def test_members_see_nothing_of_it(server: Server) -> None:
+    account, _ = server.account()
+    guest = member(server, account)
+    for path in ("/operator/mail", "/operator/system", "/operator/system/checks"):
+        page = guest.get(path)
+        assert page.status == 404
+        assert "UPLIFT_" not in page.html
+
+
+@pytest.mark.parametrize("look", LOOKS, ids=lambda look: look.name)
+def test_a_person_looks_after_the_server(server: Server, open_page: OpenPage, look: Look) -> None:
+    page = come_in(open_page(look))
+    for path in ("/operator/mail", "/operator/system"):
+        page.goto(path)
+        check_accessibility(page)
+        assert sideways(page) <= 0
+    # The checks come by themselves.
+    page.get_by_text("free beside the database").wait_for()
+    check_accessibility(page)

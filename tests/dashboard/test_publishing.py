@@ -1,0 +1,126 @@
+"""Operators publish event types: what is wrong stands at its field, and what is right acts at once."""
+
+import json
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from tests.dashboard.accessibility import check_accessibility
+from tests.dashboard.browsing import LOOKS, Look, OpenPage, sideways
+from tests.dashboard.operators import come_in
+from tests.dashboard.visitors import Guest, Seen, member, operator
+from tests.e2e.harness import OPERATOR_KEY, Server
+
+SCHEMA = {"type": "object", "properties": {"object": {"type": "object", "properties": {"n": {"type": "number"}}}}}
+LIST = "/operator/event-types"
+
+
+def named() -> str:
+    """A type of this test's own."""
+    return f"console.t{uuid4().hex}.happened"
+
+
+def publish(guest: Guest, name: str, **fields: Any) -> Seen:
+    """Send the form."""
+    sent = {"description": "It happened.", "schema": json.dumps(SCHEMA), "example": '{"object": {"n": 1}}', **fields}
+    return guest.post(f"{LIST}/new", name=name, **sent)
+
+
+def test_a_type_is_published_changed_archived_and_deleted(server: Server) -> None:
+    guest, name = operator(server), named()
+    account, _ = server.account()
+    acting = server.api(OPERATOR_KEY, account)
+    page = publish(guest, name, description="<i>It</i> happened.")
+    assert page.path == f"{LIST}/{name}"
+    assert f"{name} is published" in page.text
+    assert "<i>It" not in page.html
+    found = acting.ok("GET", f"/v1/event-types/{name}")
+    assert (found["group"], found["schema"], found["example"]) == ("console", SCHEMA, {"object": {"n": 1}})
+    assert acting("POST", "/v1/events", {"type": name, "data": {"object": {"n": "x"}}}).status == 422
+    acting.ok("POST", "/v1/events", {"type": name, "data": {"object": {"n": 2}}})
+
+    page = guest.post(f"{LIST}/{name}", description="It happened again.", group="tests", schema="", example="")
+    assert f"{name} is changed." in page.text
+    found = acting.ok("GET", f"/v1/event-types/{name}")
+    assert (found["group"], found["description"], found["schema"]) == ("tests", "It happened again.", None)
+
+    page = guest.post(f"{LIST}/{name}/archive", page=f"{LIST}/{name}", archived="yes")
+    assert f"{name} is archived" in page.text
+    assert acting("POST", "/v1/events", {"type": name, "data": {"object": {}}}).status == 422
+    page = guest.post(f"{LIST}/{name}", description="Still archived.")
+    assert acting.ok("GET", f"/v1/event-types/{name}")["archived"] is True
+    page = guest.post(f"{LIST}/{name}/archive", page=f"{LIST}/{name}")
+    assert "is published again." in page.text
+    found = acting.ok("GET", f"/v1/event-types/{name}")
+    assert (found["archived"], found["description"]) == (False, "Still archived.")
+
+    assert f'href="{LIST}/{name}"' in guest.get(f"{LIST}?search={name[8:20]}").html
+    page = guest.post(f"{LIST}/{name}/delete", page=f"{LIST}/{name}")
+    assert f"{name} is deleted" in page.text
+    assert guest.get(f"{LIST}/{name}").status == 404
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "told"),
+    [
+        ("name", "Not A Name", "A name is words of a-z"),
+        ("name", "movement.analytics.created", "There is such a type already."),
+        ("schema", '{"type": 1}', "This is no JSON Schema 2020-12"),
+        ("schema", '{"type": ', "This is no JSON: Expecting value at line 1, column 10."),
+        ("schema", "NaN", "a number that JSON does not know"),
+        ("schema", "[" * 20_000, "This is no JSON"),
+        ("example", '{"object": {"n": "x"}}', "At object.n: The example must fit the schema."),
+        ("example", "{'a': 1}", "This is no JSON"),
+    ],
+)
+def test_what_is_wrong_stands_at_its_field_and_nothing_sent_is_lost(
+    server: Server, field: str, value: str, told: str
+) -> None:
+    guest, name = operator(server), named()
+    page = publish(guest, name if field != "name" else value, **({field: value} if field != "name" else {}))
+    assert page.status == 422
+    problem = page.html.split(f'id="{field}-problem">')[1].split("</p>")[0]
+    assert told in Seen(0, "", page.headers, problem).text
+    assert "It happened.</textarea>" in page.html
+    assert guest.get(f"{LIST}/{name}").status == 404
+
+
+def test_a_change_that_is_wrong_changes_nothing(server: Server) -> None:
+    guest, name = operator(server), named()
+    publish(guest, name)
+    page = guest.post(f"{LIST}/{name}", description="Other.", schema="{", example="")
+    assert page.status == 422
+    assert "Other.</textarea>" in page.html
+    assert server.api().ok("GET", f"/v1/event-types/{name}")["description"] == "It happened."
+
+
+def test_members_may_not_publish(server: Server) -> None:
+    account, _ = server.account()
+    guest = member(server, account)
+    assert guest.get(LIST).status == 404
+    token = guest.get(f"/accounts/{account}/endpoints").token
+    name = named()
+    assert guest.post(f"{LIST}/new", token=token, name=name, description="x").status == 404
+    assert server.api()("GET", f"/v1/event-types/{name}").status == 404
+
+
+@pytest.mark.parametrize("look", LOOKS, ids=lambda look: look.name)
+def test_a_person_publishes_a_type(server: Server, open_page: OpenPage, look: Look) -> None:
+    page, name = come_in(open_page(look)), named()
+    page.goto(LIST)
+    check_accessibility(page)
+    page.get_by_role("link", name="Publish a type").click()
+    check_accessibility(page)
+    page.get_by_label("Name").fill(name)
+    page.get_by_label("Example").fill('{"object": 1}')
+    page.get_by_role("button", name="Publish it").click()
+    page.get_by_text("At object: The example must fit the schema.").wait_for()
+    check_accessibility(page)
+    page.get_by_label("Example").fill('{"object": {}}')
+    page.get_by_role("button", name="Publish it").click()
+    page.get_by_text(f"{name} is published").wait_for()
+    assert sideways(page) <= 0
+    check_accessibility(page)
+    page.get_by_text("Delete the type…").click()
+    page.get_by_role("button", name="Delete the type").click()
+    page.get_by_text(f"{name} is deleted").wait_for()

@@ -1,0 +1,118 @@
+"""From any id to what became of it, for operators alone."""
+
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from tests.dashboard.accessibility import check_accessibility
+from tests.dashboard.browsing import LOOKS, Look, OpenPage, sideways
+from tests.dashboard.operators import come_in
+from tests.dashboard.visitors import Seen, member, operator
+from tests.e2e.harness import OPERATOR_KEY, Api, Server, wait_for
+
+TYPE = "movement.analytics.created"
+NOWHERE = "http://127.0.0.1:1/hook?x=<script>alert(1)</script>"
+
+
+def traced(server: Server, text: str) -> Seen:
+    """What the operator finds."""
+    return operator(server).get(f"/operator/trace?id={text}")
+
+
+def failed(server: Server) -> tuple[str, Api, dict[str, Any]]:
+    """An account with a delivery that was tried until it failed: its id, a client of it, the delivery."""
+    account, _ = server.account("Rapids <b>Academy</b>")
+    acting = server.api(OPERATOR_KEY, account)
+    acting.endpoint(NOWHERE)
+    acting.endpoint("http://127.0.0.1:1/other", event_types=["export.*"])
+    event = acting.ok("POST", "/v1/events", {"type": TYPE, "data": {"object": {"n": 1}}})
+
+    def over() -> Any:
+        [delivery] = acting.ok("GET", f"/v1/events/{event['id']}/deliveries")["data"]
+        return delivery if delivery["status"] == "failed" else None
+
+    delivery: dict[str, Any] = wait_for(over, "the delivery has failed")
+    return account, acting, delivery
+
+
+def test_every_id_of_a_delivery_leads_through_all_its_steps(server: Server) -> None:
+    account, acting, delivery = failed(server)
+    attempt = acting.ok("GET", f"/v1/deliveries/{delivery['id']}/attempts")["data"][0]
+    for text in (delivery["event"], delivery["id"], attempt["id"]):
+        page = traced(server, text)
+        assert f"{TYPE} for Rapids <b>Academy</b>" in page.text
+        assert "<b>Academy" not in page.html
+        assert "<script>alert" not in page.html
+        assert "1 delivery was owed. Not to 1 (not subscribed)." in page.text
+        assert page.text.count("with attempt") == 5
+        assert f'href="/accounts/{account}/deliveries/{delivery["id"]}"' in page.html
+        assert f'href="/accounts/{account}/events/{delivery["event"]}"' in page.html
+        assert ("the one you asked for" in page.text) == (text != delivery["event"])
+
+
+def test_an_idempotency_key_finds_its_event_and_no_body_is_shown(server: Server) -> None:
+    account, _ = server.account()
+    acting = server.api(OPERATOR_KEY, account)
+    name = f"athlete-{uuid4()}"
+    key = f"order/{uuid4()}"
+    acting.ok("POST", "/v1/events", {"type": TYPE, "data": {"object": {"name": name}}, "idempotency_key": key})
+    page = operator(server).get("/operator/trace?id=" + key.replace("/", "%2F"))
+    assert page.status == 200
+    assert "Accepted" in page.text
+    assert name not in page.html
+
+
+def test_an_id_that_two_accounts_have_shows_both(server: Server) -> None:
+    event_id = str(uuid4())
+    for name in ("Twin one", "Twin two"):
+        account, _ = server.account(name)
+        acting = server.api(OPERATOR_KEY, account)
+        acting.ok("POST", "/v1/events", {"id": event_id, "type": TYPE, "data": {"object": {}}})
+    page = traced(server, event_id)
+    assert "2 accounts have an event with this id or key." in page.text
+    assert f"{TYPE} for Twin one" in page.text
+    assert f"{TYPE} for Twin two" in page.text
+
+
+def test_endpoints_accounts_and_replays_are_found(server: Server) -> None:
+    account, acting, delivery = failed(server)
+    replay = acting.ok("POST", "/v1/replays", {"endpoint": delivery["endpoint"], "rate_per_second": 1})
+    page = traced(server, delivery["endpoint"])
+    assert "Its latest deliveries" in page.text
+    assert f'href="/operator/trace?id={delivery["id"]}"' in page.html
+    page = traced(server, account)
+    assert "Its latest events" in page.text
+    assert f'href="/operator/trace?id={delivery["event"]}"' in page.html
+    page = traced(server, replay["id"])
+    assert f'href="/accounts/{account}/replays/{replay["id"]}"' in page.html
+
+
+@pytest.mark.parametrize("text", ["nothing", "ep_" + "0" * 32, "%00", "dlv_" + "0" * 44, "x" * 400, str(uuid4())])
+def test_what_is_nothing_is_said_to_be_nothing(server: Server, text: str) -> None:
+    page = traced(server, text)
+    assert page.status == 404
+    assert "Nothing has this id" in page.text
+
+
+def test_only_operators_may_trace(server: Server) -> None:
+    account, _, delivery = failed(server)
+    page = member(server, account).get(f"/operator/trace?id={delivery['id']}")
+    assert page.status == 404
+    assert TYPE not in page.html
+
+
+@pytest.mark.parametrize("look", LOOKS, ids=lambda look: look.name)
+def test_a_person_finds_a_delivery_and_goes_on_to_its_account(server: Server, open_page: OpenPage, look: Look) -> None:
+    _, _, delivery = failed(server)
+    page = come_in(open_page(look))
+    page.goto("/operator/trace")
+    check_accessibility(page)
+    page.get_by_label("Id of an event").fill(delivery["id"])
+    page.get_by_role("button", name="Find it").click()
+    page.get_by_role("heading", name="Accepted").wait_for()
+    assert sideways(page) <= 0
+    check_accessibility(page)
+    page.get_by_text("Why not").click()
+    page.get_by_role("link", name="http://127.0.0.1:1/other").click()
+    page.wait_for_url("**/accounts/*/endpoints/*")
+    page.get_by_text("You see this account as an operator.").wait_for()
