@@ -130,9 +130,16 @@ def screenshot(page: Page, name: str) -> None:
 
 
 def sideways(page: Page) -> int:
-    """By how many pixels a page is wider than its window; 0 where nobody has to scroll sideways."""
-    found: int = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
-    return found
+    """How far a page can be scrolled sideways, in pixels; 0 where all of it is within its window."""
+    found: float = page.evaluate(
+        """() => {
+            scrollTo({left: 100_000, behavior: 'instant'});
+            const far = scrollX;
+            scrollTo({left: 0, behavior: 'instant'});
+            return far;
+        }"""
+    )
+    return round(found)
 
 
 OpenPage = Callable[..., Page]

@@ -26,6 +26,14 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield server
 
 
+@pytest.fixture(scope="package")
+def shared_receiver() -> Iterator[Receiver]:
+    """A receiver for what a module's tests share."""
+    receiver = Receiver()
+    yield receiver
+    receiver.close()
+
+
 @pytest.fixture
 def receiver() -> Iterator[Receiver]:
     """A scripted receiver."""

@@ -1,47 +1,25 @@
-"""Every place of an application, and every form of a page: a test that walks them forgets none that is added."""
+"""Every page and every form of the dashboard, filled with ids: a test that walks them forgets none that is added."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 
-from starlette.routing import BaseRoute, Mount, Route
+from uplift_server.dashboard.routes import Page
 
 _PARAMETER = re.compile(r"\{(\w+)(?::\w+)?\}")
 
 
-@dataclass(frozen=True, order=True)
-class Place:
-    """A method and a path with parameters, `/accounts/{account}/events/{event}`."""
-
-    path: str
-    method: str
-
-    @property
-    def parameters(self) -> tuple[str, ...]:
-        """The names in braces, in their order."""
-        return tuple(_PARAMETER.findall(self.path))
-
-    def at(self, ids: Mapping[str, str]) -> str:
-        """The path with ids put in. Fails where none is given: whoever adds a parameter adds it to the walks."""
-        missing = [name for name in self.parameters if name not in ids]
-        assert not missing, f"{self}: the walks know no id for {', '.join(missing)}"
-        return _PARAMETER.sub(lambda found: ids[found[1]], self.path)
-
-    def __str__(self) -> str:
-        return f"{self.method} {self.path}"
+def parameters(page: Page) -> tuple[str, ...]:
+    """The names in braces of its path, in their order."""
+    return tuple(_PARAMETER.findall(page.path))
 
 
-def places(routes: Iterable[BaseRoute], prefix: str = "") -> list[Place]:
-    """Where an application answers, in order; files that are served as they are do not count."""
-    found: set[Place] = set()
-    for route in routes:
-        if isinstance(route, Mount):
-            found.update(places(route.routes, prefix + route.path))
-        else:
-            assert isinstance(route, Route), f"the walks know no {type(route).__name__}"
-            found.update(Place(prefix + route.path, method) for method in (route.methods or {"GET"}) - {"HEAD"})
-    return sorted(found)
+def filled(page: Page, ids: Mapping[str, str]) -> str:
+    """The path with ids put in. Fails where none is given: whoever adds a parameter adds it to the walks."""
+    missing = [name for name in parameters(page) if name not in ids]
+    assert not missing, f"{page.method} {page.path}: the walks know no id for {', '.join(missing)}"
+    return _PARAMETER.sub(lambda found: ids[found[1]], page.path)
 
 
 @dataclass(frozen=True)

@@ -1,45 +1,24 @@
-"""What the walks walk over: no place of an application is forgotten, no form of a page."""
+"""What the walks walk over: every page with its ids, every form as it would be sent."""
 
 import pytest
-from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Mount, Route, WebSocketRoute
-from starlette.staticfiles import StaticFiles
-from tests.dashboard.routes import Form, Place, forms, links, places
+from tests.dashboard.routes import Form, filled, forms, links, parameters
+
+from uplift_server.dashboard.routes import account_form
+from uplift_server.dashboard.visit import Visit
 
 
-def _page(request: Request) -> Response:
+async def _serve(_: Visit) -> Response:
     raise AssertionError("nobody asks")
 
 
-def test_places_are_found_wherever_they_are_mounted() -> None:
-    routes = [
-        Route("/", _page),
-        Mount("/accounts/{account}", routes=[Route("/events/{event:str}", _page, methods=["GET", "POST"])]),
-        Mount("/static", StaticFiles(directory="/")),
-    ]
+def test_a_page_is_filled_with_ids() -> None:
+    page = account_form("/events/{event:str}", _serve)
 
-    assert places(routes) == [
-        Place("/", "GET"),
-        Place("/accounts/{account}/events/{event:str}", "GET"),
-        Place("/accounts/{account}/events/{event:str}", "POST"),
-    ]
-
-
-def test_a_place_is_filled_with_ids() -> None:
-    place = Place("/accounts/{account}/events/{event:str}", "POST")
-
-    assert place.parameters == ("account", "event")
-    assert place.at({"account": "acc_1", "event": "e", "endpoint": "ep_1"}) == "/accounts/acc_1/events/e"
+    assert parameters(page) == ("account", "event")
+    assert filled(page, {"account": "acc_1", "event": "e", "endpoint": "ep_1"}) == "/accounts/acc_1/events/e"
     with pytest.raises(AssertionError, match=r"^POST \S+: the walks know no id for event"):
-        place.at({"account": "acc_1"})
-
-
-def test_what_is_no_ordinary_route_is_not_passed_over() -> None:
-    async def stream(socket: object) -> None: ...
-
-    with pytest.raises(AssertionError, match="WebSocketRoute"):
-        places([WebSocketRoute("/live", stream)])
+        filled(page, {"account": "acc_1"})
 
 
 def test_forms_are_read_as_they_would_be_sent() -> None:

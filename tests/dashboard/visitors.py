@@ -1,6 +1,7 @@
 """A visitor without a browser: keeps cookies, follows redirects, and fills in the token of a form."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from html import unescape
 from urllib.parse import urlencode, urljoin, urlsplit
@@ -8,6 +9,8 @@ from urllib.parse import urlencode, urljoin, urlsplit
 import urllib3
 from playwright.sync_api import Page
 from tests.e2e.harness import OPERATOR_KEY, Server
+
+from uplift_server.dashboard.security import CSRF_FIELD, SESSION_COOKIE
 
 _TOKEN = re.compile(r'name="csrf" value="([^"]*)"')
 _TAG = re.compile(r"<[^>]*>")
@@ -57,8 +60,18 @@ class Guest:
     ) -> Seen:
         """Send a form; its token is that of `page`, by default of the path itself."""
         sent = self.get(page or path).token if token is None else token
-        body = urlencode({"csrf": sent, **fields}, doseq=True)
+        body = urlencode({CSRF_FIELD: sent, **fields}, doseq=True)
         return self._ask("POST", path, body, follow=follow, headers={})
+
+    def send(self, path: str, fields: Mapping[str, str], **headers: str) -> Seen:
+        """Send exactly these fields, from no page at all; follows nothing."""
+        return self._ask("POST", path, urlencode(fields), follow=False, headers=headers)
+
+    def lend(self, page: Page) -> Page:
+        """Let a browser go on with this session."""
+        value = self.cookies[SESSION_COOKIE]
+        page.context.add_cookies([{"name": SESSION_COOKIE, "value": value, "url": self.url}])
+        return page
 
     def _ask(self, method: str, path: str, body: str | None, *, follow: bool, headers: dict[str, str]) -> Seen:
         sent = {"accept": "text/html", **{name.replace("_", "-"): value for name, value in headers.items()}}
@@ -86,19 +99,25 @@ def operator(server: Server) -> Guest:
     return guest
 
 
+def portal_link(server: Server, account: str, **wanted: str) -> str:
+    """The path of a link that lets somebody in once: with this `email`, in this `role` where they are no member yet."""
+    return urlsplit(server.api().ok("POST", f"/v1/accounts/{account}/portal-links", wanted)["url"]).path
+
+
+def operator_link(server: Server) -> str:
+    """The path of a link that lets an operator in once."""
+    return urlsplit(server.api().ok("POST", "/v1/sign-in-links")["url"]).path
+
+
 def member(server: Server, account: str, role: str = "owner", email: str | None = None) -> Guest:
     """A member of an account, who came through a portal link."""
-    wanted = {"role": role, "email": email or f"{role}@{account.removeprefix('acc_')}.example"}
-    link = server.api().ok("POST", f"/v1/accounts/{account}/portal-links", wanted)["url"]
     guest = Guest(server.url)
-    guest.post(urlsplit(link).path, follow=False)
+    address = email or f"{role}@{account.removeprefix('acc_')}.example"
+    guest.post(portal_link(server, account, role=role, email=address), follow=False)
     assert "uplift_session" in guest.cookies
     return guest
 
 
 def bring(page: Page, guest: Guest) -> None:
     """Let a guest go on in a browser, at the overview of their first account."""
-    page.context.add_cookies(
-        [{"name": name, "value": value, "url": guest.url} for name, value in guest.cookies.items()]
-    )
-    page.goto("/")
+    guest.lend(page).goto("/")

@@ -1,0 +1,52 @@
+"""An account with one of everything that pages show, and what can be seen of it from outside."""
+
+from typing import Any
+
+from tests.dashboard.visitors import Guest, member
+from tests.e2e.harness import TYPE, Server, deliveries_of, settled
+
+SEEN = (
+    "/v1/accounts/{account}/keys",
+    "/v1/event-types",
+    "/v1/endpoints",
+    "/v1/events",
+    "/v1/deliveries",
+    "/v1/deliveries/{delivery}/attempts",
+    "/v1/replays",
+    "/v1/listen-sessions",
+)
+
+
+class Owned:
+    """One account, whose deliveries are over: nothing of it changes but by what somebody does."""
+
+    def __init__(self, server: Server, url: str, name: str = "Rapids Academy") -> None:
+        self.server = server
+        self.id, self.api = server.account(name)
+        endpoint = self.api.endpoint(url)["id"]
+        event = self.api.send(1).json["id"]
+        [delivery] = deliveries_of(self.api, event)
+        settled(self.api, delivery["id"])
+        replay = self.api.ok("POST", "/v1/replays", {"endpoint": endpoint, "status": ["failed"]})["id"]
+        key = self.api.ok("POST", f"/v1/accounts/{self.id}/keys", {"name": "own"})
+        self.ids = {
+            "account": self.id,
+            "endpoint": endpoint,
+            "event": event,
+            "delivery": delivery["id"],
+            "replay": replay,
+            "key": key["id"],
+            "session": server.api(key["key"]).ok("POST", "/v1/listen-sessions")["id"],
+            "type": TYPE,
+            "name": TYPE,
+        }
+        """By the names of the parameters in the paths of pages."""
+
+    def member(self, role: str = "owner") -> Guest:
+        """Somebody of the account who is signed in."""
+        return member(self.server, self.id, role)
+
+    def seen(self) -> dict[str, Any]:
+        """All that can be changed, as the API shows it."""
+        paths = (*SEEN, "/v1/audit-log")
+        return {path: self.api.ok("GET", f"{path.format(**self.ids)}?limit=500") for path in paths}

@@ -1,0 +1,215 @@
+"""Walks over all pages and forms: nobody gets at what is another account's, beyond a role, or through another site."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pytest
+from tests.dashboard import visitors
+from tests.dashboard.owned import Owned
+from tests.dashboard.routes import filled, forms, links, parameters
+from tests.dashboard.visitors import Guest, Seen
+from tests.e2e.harness import Server
+from tests.e2e.receiving import Receiver
+
+from uplift_server.core.rights import RIGHTS_OF_ROLE, SCOPES_OF_ROLE, Right, Role
+from uplift_server.core.scopes import Scope
+from uplift_server.dashboard.app import PAGES
+from uplift_server.dashboard.routes import Door, Page
+from uplift_server.dashboard.security import CSRF_FIELD
+
+OF_ACCOUNTS = [page for page in PAGES if page.door is Door.ACCOUNT]
+SHOWN = [page for page in OF_ACCOUNTS if page.method == "GET" and not page.path.endswith("/live")]
+FORMS = [page for page in PAGES if page.method == "POST"]
+
+NEEDS: Mapping[str, Scope | Right | None] = {
+    "": None,
+    "/get-started": None,
+    "/overview": Scope.ENDPOINTS_READ,
+    "/endpoints": Scope.ENDPOINTS_READ,
+    "/endpoints/new": Scope.ENDPOINTS_WRITE,
+    "/endpoints/{endpoint}": Scope.ENDPOINTS_READ,
+    "/endpoints/{endpoint}/edit": Scope.ENDPOINTS_WRITE,
+    "/endpoints/{endpoint}/subscription": Scope.ENDPOINTS_READ,
+    "/endpoints/{endpoint}/activity": Right.AUDIT_READ,
+    "/endpoints/{endpoint}/security": Scope.ENDPOINTS_READ,
+    "/endpoints/{endpoint}/test": Scope.ENDPOINTS_READ,
+    "/events": Scope.EVENTS_READ,
+    "/events/{event}": Scope.EVENTS_READ,
+    "/deliveries/{delivery}": Scope.DELIVERIES_READ,
+    "/replays": Scope.DELIVERIES_READ,
+    "/replays/new": Scope.DELIVERIES_WRITE,
+    "/replays/{replay}": Scope.DELIVERIES_READ,
+    "/catalog": None,
+    "/catalog/{type}": None,
+    "/developers": None,
+    "/developers/listen-sessions/{session}": Scope.LISTEN,
+    "/settings": None,
+    "/settings/contacts": None,
+    "/settings/audit-log": Right.AUDIT_READ,
+}
+"""What each page of an account takes to be seen; None: to be a member."""
+
+
+LACKING = {"events", "deliveries", "replays", "catalog", "settings"}
+"""Pages of an account that others lead to, and that are not there yet."""
+
+
+def _name(page: Page) -> str:
+    return f"{page.method} {page.path.removeprefix('/accounts/{account}')}"
+
+
+@pytest.fixture(scope="module")
+def mine(server: Server, shared_receiver: Receiver) -> Owned:
+    """The account of whoever walks."""
+    return Owned(server, shared_receiver.url("/mine"))
+
+
+@pytest.fixture(scope="module")
+def theirs(server: Server, shared_receiver: Receiver) -> Owned:
+    """Another one."""
+    return Owned(server, shared_receiver.url("/theirs"), "Otters")
+
+
+@dataclass(frozen=True)
+class Walker:
+    """Somebody who is signed in, and follows no redirect."""
+
+    guest: Guest
+    token: str
+    """What every form of the session carries; the menu of every page has one."""
+
+    @classmethod
+    def of(cls, guest: Guest) -> "Walker":
+        return cls(guest, guest.get("/accounts/acc_none/overview").token)
+
+    def get(self, path: str) -> Seen:
+        return self.guest.get(path, follow=False)
+
+    def post(self, path: str, fields: Mapping[str, str], **headers: str) -> Seen:
+        return self.guest.send(path, {CSRF_FIELD: self.token, **fields}, **headers)
+
+
+@pytest.fixture(scope="module")
+def owner(mine: Owned) -> Walker:
+    """Somebody who may do everything in one account, and nothing in the other."""
+    return Walker.of(mine.member())
+
+
+@pytest.fixture(scope="module")
+def operator(server: Server) -> Walker:
+    """An operator."""
+    return Walker.of(visitors.operator(server))
+
+
+@pytest.fixture(scope="module")
+def written(owner: Walker, mine: Owned) -> Mapping[str, dict[str, str]]:
+    """What the forms of the account's pages would send, by where they send it."""
+    found = {}
+    for page in SHOWN:
+        for form in forms(owner.get(filled(page, mine.ids)).html):
+            if form.method == "POST":
+                found[form.action] = form.fields
+    return found
+
+
+@pytest.mark.parametrize("page", SHOWN, ids=_name)
+def test_every_page_is_shown_to_its_owner(page: Page, owner: Walker, mine: Owned) -> None:
+    answer = owner.get(filled(page, mine.ids))
+
+    assert answer.status == 200
+    assert {form.fields.get(CSRF_FIELD) for form in forms(answer.html) if form.method == "POST"} == {owner.token}
+
+
+def test_no_link_of_any_page_leads_nowhere(owner: Walker, mine: Owned) -> None:
+    found = {
+        link: page.path
+        for page in SHOWN
+        for link in links(owner.get(filled(page, mine.ids)).html)
+        if link.startswith("/") and (link.split("/")[3:4] or [""])[0] not in LACKING
+    }
+    lost = [f"{link} on {path}" for link, path in found.items() if owner.get(link).status >= 400]
+
+    assert len(found) >= len(SHOWN)
+    assert not lost
+
+
+@pytest.mark.parametrize("page", OF_ACCOUNTS, ids=_name)
+def test_nothing_of_another_account_is_found(
+    page: Page, owner: Walker, mine: Owned, theirs: Owned, written: Mapping[str, dict[str, str]]
+) -> None:
+    """With another account in the path, and with the own one and anything else of another's, one id at a time."""
+    before = theirs.seen()
+    fields = written.get(filled(page, mine.ids), {})
+    ways = [theirs.ids, {**mine.ids, "account": theirs.id}]
+    # A type is the same for all accounts.
+    ways += [{**mine.ids, name: theirs.ids[name]} for name in parameters(page) if name not in {"account", "type", "name"}]
+    for ids in ways:
+        path = filled(page, ids)
+        answer = owner.get(path) if page.method == "GET" else owner.post(path, {**fields, CSRF_FIELD: owner.token})
+
+        assert answer.status == 404, (path, answer.status, answer.headers.get("location"))
+        # The path itself may be repeated, as links are.
+        assert "/theirs" not in answer.html
+    assert theirs.seen() == before
+
+
+def test_no_form_takes_an_id_of_another_account(
+    owner: Walker, mine: Owned, theirs: Owned, written: Mapping[str, dict[str, str]]
+) -> None:
+    before = theirs.seen()
+    swapped = {mine.ids[name]: theirs.ids[name] for name in mine.ids if name not in {"type", "name"}}
+    asked = 0
+    for action, fields in written.items():
+        if not set(fields.values()) & set(swapped):
+            continue
+        answer = owner.post(action, {name: swapped.get(value, value) for name, value in fields.items()})
+        assert answer.status in {404, 422}, (action, fields, answer.status)
+        asked += 1
+    assert theirs.seen() == before
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.door is Door.OPERATOR], ids=_name)
+def test_the_operators_pages_are_not_there_for_members(page: Page, owner: Walker, mine: Owned) -> None:
+    path = filled(page, mine.ids)
+    answer = owner.get(path) if page.method == "GET" else owner.post(path, {})
+
+    assert answer.status == 404
+
+
+@pytest.mark.parametrize("page", FORMS, ids=_name)
+def test_nothing_is_done_for_a_form_that_is_not_of_this_session(
+    page: Page, owner: Walker, operator: Walker, mine: Owned, written: Mapping[str, dict[str, str]]
+) -> None:
+    visitor, other = (operator, owner) if page.door is Door.OPERATOR else (owner, operator)
+    path = filled(page, {**mine.ids, "token": "t" * 43})
+    fields = {name: value for name, value in written.get(path, {}).items() if name != CSRF_FIELD}
+    before = mine.seen()
+
+    for token in ("", visitor.token[:-1], visitor.token[::-1], other.token):
+        assert visitor.post(path, {**fields, CSRF_FIELD: token}).status == 403
+    for name, site in (("origin", "https://evil.example"), ("sec_fetch_site", "cross-site")):
+        assert visitor.post(path, {**fields, CSRF_FIELD: visitor.token}, **{name: site}).status == 403
+
+    assert mine.seen() == before
+    assert visitor.get("/").headers["location"] != "/sign-in"
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.door is not Door.ANYBODY], ids=_name)
+def test_nobody_comes_in_without_a_session(page: Page, server: Server, mine: Owned) -> None:
+    path = filled(page, mine.ids)
+    stranger = Guest(server.url)
+    if page.method == "GET":
+        answer = stranger.get(path, follow=False)
+        assert (answer.status, answer.headers["location"].partition("=")[0]) == (303, "/sign-in?next")
+    else:
+        assert stranger.send(path, {CSRF_FIELD: "0" * 32}).status == 403
+
+
+@pytest.mark.parametrize("role", Role, ids=lambda role: role.text)
+def test_each_role_sees_the_pages_it_may_see(role: Role, mine: Owned) -> None:
+    granted = SCOPES_OF_ROLE[role] | RIGHTS_OF_ROLE[role]
+    guest = mine.member(role.text)
+    for page in SHOWN:
+        needed = NEEDS[page.path.removeprefix("/accounts/{account}")]
+        expected = 200 if needed is None or needed in granted else 403
+        assert guest.get(filled(page, mine.ids)).status == expected, page.path
