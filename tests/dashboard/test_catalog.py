@@ -6,7 +6,7 @@ import pytest
 from playwright.sync_api import expect
 from tests.dashboard.accessibility import check_accessibility
 from tests.dashboard.browsing import LOOKS, Look, OpenPage, sideways
-from tests.dashboard.visitors import member
+from tests.dashboard.visitors import bring, member
 from tests.e2e import receiving
 from tests.e2e.harness import TYPE, Server
 from tests.e2e.receiving import Receiver
@@ -105,8 +105,7 @@ def test_the_catalog_is_read_by_everybody(server: Server, receiver: Receiver, op
     account, api = server.account()
     api.endpoint(receiver.url("/a"))
     page = open_page(look)
-    cookies = member(server, account).cookies.items()
-    page.context.add_cookies([{"name": name, "value": value, "url": server.url} for name, value in cookies])
+    bring(page, member(server, account))
     page.goto(f"/accounts/{account}/catalog")
     check_accessibility(page)
     assert sideways(page) <= 0

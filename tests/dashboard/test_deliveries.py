@@ -1,6 +1,5 @@
 """The page of a delivery: every attempt in words, what it waits for, and what can be done with it."""
 
-import re
 import subprocess
 from html import unescape
 
@@ -8,7 +7,7 @@ import pytest
 from playwright.sync_api import expect
 from tests.dashboard.accessibility import check_accessibility
 from tests.dashboard.browsing import LOOKS, Look, OpenPage, sideways
-from tests.dashboard.visitors import Guest, Seen, member
+from tests.dashboard.visitors import Guest, Seen, bring, member
 from tests.e2e import receiving
 from tests.e2e.harness import TYPE, Api, Server, settled, wait_for
 from tests.e2e.receiving import Receiver
@@ -126,7 +125,8 @@ def test_the_curl_command_sends_the_same_request(server: Server, receiver: Recei
     [delivery] = api.ok("GET", f"/v1/events/{event}/deliveries")["data"]
     assert settled(api, delivery["id"])["status"] == "delivered"
     page = shown(member(server, account), account, delivery["id"])
-    command = unescape(re.findall(r'data-copy="([^"]*)" aria-label="Copy as curl"', page.html)[0])
+    shown_command = page.html.partition('aria-label="Copy as curl"')[0].rpartition("<code>")[2].partition("</code>")[0]
+    command = unescape(shown_command)
     subprocess.run(["sh", "-s"], input=command, check=True, capture_output=True, text=True, timeout=20)
     original, repeated = receiver.on("/hook?a=1&b=$HOME")
     assert repeated.body == original.body
@@ -143,9 +143,7 @@ def test_the_page_follows_a_resend_by_itself(
     receiver.url("/down", receiving.answer())
     page = open_page(look)
     guest = member(server, account)
-    page.context.add_cookies(
-        [{"name": name, "value": value, "url": server.url} for name, value in guest.cookies.items()]
-    )
+    bring(page, guest)
     page.goto(f"/accounts/{account}/deliveries/{delivery}")
     expect(page.get_by_text("Server error, 503")).to_have_count(5)
     check_accessibility(page)

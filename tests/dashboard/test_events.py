@@ -1,8 +1,13 @@
 """The pages of events: found by id, type and time; what became of each, and why it has no other deliveries."""
 
+import json
+
 import pytest
+from playwright.sync_api import expect
+from tests.dashboard.accessibility import check_accessibility
+from tests.dashboard.browsing import LOOKS, Look, OpenPage, sideways
 from tests.dashboard.routes import links
-from tests.dashboard.visitors import Guest, member, operator
+from tests.dashboard.visitors import Guest, bring, member, operator
 from tests.e2e.harness import TYPE, Api, Server, settled
 from tests.e2e.receiving import Receiver
 
@@ -129,3 +134,35 @@ def test_what_is_another_accounts_is_not_there(server: Server, receiver: Receive
     page = guest.get(f"/accounts/{stranger}/" + path.format(event=event, delivery=delivery["id"]))
     assert page.status == 404
     assert TYPE not in page.text
+
+
+@pytest.mark.parametrize("look", LOOKS, ids=lambda look: look.name)
+def test_events_come_to_the_list_by_themselves_and_lead_to_their_page(
+    server: Server, receiver: Receiver, open_page: OpenPage, look: Look
+) -> None:
+    account, api = server.account()
+    api.endpoint(receiver.url("/a"), event_types=[TYPE], description="Main")
+    api.endpoint(receiver.url("/b"), event_types=["export.*"])
+    page = open_page(look)
+    bring(page, member(server, account))
+    page.goto(f"/accounts/{account}/events")
+    expect(page.get_by_role("cell", name="webhook.created").first).to_be_visible()
+    check_accessibility(page)
+    assert sideways(page) <= 0
+    # Of 256 KiB, and with what HTML would take for its own.
+    text = "<i>" * 80_000
+    event = api.ok("POST", "/v1/events", {"type": TYPE, "data": {"text": text}})["id"]
+    link = page.locator(f'#live a[href$="/events/{event}"]')
+    expect(link).to_be_visible()
+    link.click()
+    expect(page.get_by_text("1 delivered")).to_be_visible()
+    expect(page.get_by_text("Not subscribed.")).to_be_visible()
+    check_accessibility(page)
+    assert sideways(page) <= 0
+    page.get_by_role("button", name="Copy the body as shown").click()
+    copied = json.loads(page.evaluate("navigator.clipboard.readText()"))
+    assert copied["data"] == {"text": text}
+    # What changes meanwhile is shown, and the body stays.
+    api.endpoint(receiver.url("/c"), event_types=["export.*"])
+    expect(page.get_by_text("Registered later.")).to_be_visible()
+    expect(page.get_by_role("heading", name="Body")).to_be_visible()

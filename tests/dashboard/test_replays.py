@@ -7,7 +7,7 @@ from playwright.sync_api import expect
 from tests.dashboard.accessibility import check_accessibility
 from tests.dashboard.browsing import LOOKS, Look, OpenPage, sideways
 from tests.dashboard.routes import forms
-from tests.dashboard.visitors import Guest, Seen, member
+from tests.dashboard.visitors import Guest, Seen, bring, member
 from tests.e2e.harness import TYPE, Api, Server, settled, wait_for
 from tests.e2e.receiving import Receiver
 
@@ -161,8 +161,7 @@ def test_instants_are_asked_in_the_visitors_time_and_progress_shows_itself(
     account, api = server.account()
     endpoint = delivered(api, receiver, 3)
     page = open_page(look)
-    cookies = member(server, account).cookies.items()
-    page.context.add_cookies([{"name": name, "value": value, "url": server.url} for name, value in cookies])
+    bring(page, member(server, account))
     page.goto(f"/accounts/{account}/replays/new?endpoint={endpoint}&created_after=2026-01-31T12:00")
     check_accessibility(page)
     assert sideways(page) <= 0

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from uplift_server.dashboard.live import Live
 
 PAGE_ITEMS: Final = 25
+PART: Final = "part"
+"""In a URL: only what changes by itself is wanted, without what is large beside it."""
 _PLAIN_PATH: Final = re.compile(r"[!-\[\]-~]*")
 
 
@@ -128,7 +130,8 @@ class Visit:
         """The URL of the next stretch, with the same filters; None where nothing follows."""
         if key is None:
             return None
-        kept = [(name, value) for name, value in self.request.query_params.multi_items() if name != "cursor"]
+        asked = self.request.query_params.multi_items()
+        kept = [(name, value) for name, value in asked if name not in {"cursor", PART}]
         kept.append(("cursor", self.services.means.cursors.encode(key)))
         return f"{self.request.url.path}?{urlencode(kept)}"
 

@@ -10,7 +10,7 @@ from uplift_server.core.scopes import Scope
 from uplift_server.dashboard import words
 from uplift_server.dashboard.exchanges import Told, curl, told
 from uplift_server.dashboard.routes import account_form, account_page
-from uplift_server.dashboard.visit import Visit
+from uplift_server.dashboard.visit import PART, Visit, link
 from uplift_server.service.errors import Conflict
 from uplift_server.service.waits import ShownDelivery
 from uplift_server.store.records import Endpoint, EndpointState
@@ -49,11 +49,13 @@ async def _page(visit: Visit, status: int = 200, *, refusal: str | None = None) 
     delivery = found.delivery
     _, page = await services.deliveries.attempts(caller, visit.parameter("delivery"), visit.listing())
     attempts = [told(each) for each in page.items]
-    newest = visit.query.optional("cursor") is None
+    cursor = visit.query.optional("cursor")
+    newest = cursor is None
     last = attempts[0] if attempts and newest else None
     why = await services.explanations.of_delivery(caller, found, None if last is None else last.attempt)
     event = await services.events.get(caller, ids.uuid_text(delivery.event_id))
     assert event.body is not None, "one event is read with its body"
+    whole = not visit.query.flag(PART)
     by_id = {each.id: each for each in services.endpoints.all(caller)}
     endpoint = by_id.get(delivery.endpoint_id)
     may_write = caller.principal.allows(Scope.DELIVERIES_WRITE)
@@ -73,7 +75,9 @@ async def _page(visit: Visit, status: int = 200, *, refusal: str | None = None) 
         may_write=may_write,
         may_cancel=may_write and delivery.status in _OPEN,
         no_resend=_no_resend(found, endpoint, last, visit.services.means.now()),
-        command=None if last is None or endpoint is None else curl(last.attempt, endpoint.url, event.body),
+        body=event.body.decode() if whole else None,
+        command=curl(last.attempt, endpoint.url, event.body) if whole and last is not None and endpoint else None,
+        live=link(visit.path("deliveries", visit.parameter("delivery")), cursor=cursor, **{PART: "live"}),
     )
 
 

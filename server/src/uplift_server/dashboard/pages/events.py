@@ -9,7 +9,7 @@ from uplift_server.core import ids
 from uplift_server.core.problems import Problem
 from uplift_server.dashboard import words
 from uplift_server.dashboard.routes import account_page
-from uplift_server.dashboard.visit import PAGE_ITEMS, Visit
+from uplift_server.dashboard.visit import PAGE_ITEMS, PART, Visit, link
 from uplift_server.service.errors import Invalid
 from uplift_server.service.events import EventQuery
 from uplift_server.store.records import Event, Page
@@ -76,6 +76,7 @@ async def shown(visit: Visit) -> Response:
     """One event."""
     overview = await visit.services.explanations.overview(visit.caller, visit.parameter("event"), visit.listing())
     endpoints = {each.id: each for each in visit.services.endpoints.all(visit.caller)}
+    path = visit.path("events", visit.parameter("event"))
     return visit.render(
         "events/event.html",
         event=overview.event,
@@ -85,6 +86,8 @@ async def shown(visit: Visit) -> Response:
         others_count=overview.others_count,
         endpoints=endpoints,
         reasons=words.REASONS,
+        whole=not visit.query.flag(PART),
+        live=link(path, cursor=visit.query.optional("cursor"), **{PART: "live"}),
     )
 
 

@@ -39,7 +39,7 @@
   };
 
   const copy = async (button) => {
-    const text = button.dataset.copy;
+    const text = button.dataset.copy ?? button.parentNode.querySelector("pre").textContent;
     try {
       await navigator.clipboard.writeText(text);
     } catch {
