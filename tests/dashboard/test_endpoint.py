@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from tests.dashboard.visitors import Guest, Seen, member, operator
 from tests.e2e.harness import TYPE, Server, settled, wait_for
-from tests.e2e.receiving import Receiver, answer
+from tests.e2e.receiving import Receiver, after_failing, answer
 
 
 @pytest.fixture
@@ -181,3 +181,27 @@ def test_forms_without_their_token_change_nothing(server: Server, receiver: Rece
     for action in ("pause", "enable", "delete", "edit", "test", "security/rotate", "security/reveal"):
         assert owned.guest.post(f"{owned.page}/{action}", token="0" * 32).status == 403, action
     assert owned.api.ok("GET", f"/v1/endpoints/{owned.endpoint}")["state"] == "enabled"
+
+
+def test_charts_tell_of_the_period_in_the_url(server: Server, receiver: Receiver) -> None:
+    owned = Owned(server, receiver.url("/c", after_failing(1)))
+    for number in range(3):
+        settled(owned.api, owned.send(number))
+
+    def counted() -> Seen | None:
+        seen = owned.get()
+        return seen if "4 delivered" in seen.text else None
+
+    seen = wait_for(counted, "the deliveries are counted", every=0.3)
+    assert "The last 24 hours" in seen.text
+    assert 'aria-label="Deliveries: 4 delivered"' in seen.html
+    assert "server error" in seen.text
+    assert "the deadline is 15" in seen.text
+    week = owned.guest.get(f"{owned.page}?period=7d&status=delivered")
+    assert "The last 7 days" in week.text
+    assert f'href="{owned.page}?period=30d&amp;status=delivered"' in week.html
+    assert '<input type="hidden" name="period" value="7d">' in week.html
+    in_list = owned.guest.get(f"/accounts/{owned.account}/endpoints")
+    assert "50.0 %" in in_list.text
+    assert 'class="spark"' in in_list.html
+    assert "The last 24 hours" in owned.guest.get(f"{owned.page}?period=1y").text

@@ -80,12 +80,12 @@ def test_after_a_while_the_password_is_asked_for(server: Server) -> None:
 
 def test_replacing_a_secret_shows_the_new_one_once(server: Server) -> None:
     owned = Owned(server)
-    seen = owned.post("security/rotate", overlap_seconds="3600", uplift_header="new", key="once")
+    seen = owned.post("security/rotate", overlap_seconds="3600", uplift_header="new", once="once")
     new = owned.api.ok("GET", f"/v1/endpoints/{owned.endpoint}/secret")
     assert shown(seen) == new["secret"] != owned.secret
     assert new["uplift_header"] == "new"
     assert f'<time datetime="{new["previous_expires_at"]}"' in seen.html
-    again = owned.post("security/rotate", overlap_seconds="3600", uplift_header="new", key="once")
+    again = owned.post("security/rotate", overlap_seconds="3600", uplift_header="new", once="once")
     assert (again.status, shown(again)) == (409, None)
     assert "was sent before" in again.text
     assert len(owned.actions("secret.rotated")) == 1

@@ -24,7 +24,7 @@ def pages(account: str, *parts: str) -> str:
 
 def registered(guest: Guest, account: str, **fields: str | list[str]) -> Seen:
     """Register an endpoint by the form."""
-    return guest.post(pages(account, "new"), **{"url": URL, "key": fields.pop("key", "once"), **fields})
+    return guest.post(pages(account, "new"), **{"url": URL, "once": "once", **fields})
 
 
 def newest(api: Api) -> Any:

@@ -262,6 +262,7 @@ class Application:
             frame_ancestors=self._config.dashboard_frame_ancestors,
             system=System(self._config, self._started_at),
             sends_mail=self._config.sends_mail,
+            attempt_timeout_ms=self._config.attempt_timeout_ms,
             api=api,
         )
 

@@ -121,8 +121,9 @@ def create_dashboard(
     frame_ancestors: str | None,
     system: System,
     sends_mail: bool,
+    attempt_timeout_ms: int,
     api: App,
 ) -> DashboardApp:
     """The dashboard over the services. `key` signs what visitors are given to bring back."""
     safety = Safety(key, public_url, frame_ancestors)
-    return DashboardApp(Dashboard(services, safety, live.Live(), system, sends_mail), api)
+    return DashboardApp(Dashboard(services, safety, live.Live(), system, sends_mail, attempt_timeout_ms), api)

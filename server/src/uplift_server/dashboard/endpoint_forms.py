@@ -1,6 +1,5 @@
 """The form of an endpoint: what it shows, and what is read of it."""
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -17,7 +16,6 @@ from uplift_server.core.problems import Problem
 from uplift_server.dashboard.forms import Form
 from uplift_server.service.endpoints import EndpointDraft, Shown
 from uplift_server.service.fields import UNSET
-from uplift_server.service.repeats import Repeat
 from uplift_server.store.records import EventType
 
 _NAMED_MAX: Final = 40
@@ -116,14 +114,6 @@ def draft_of(form: Form, stored: Shown | None = None) -> tuple[EndpointDraft, li
         max_in_flight=_bounded(form, "max_in_flight", ENDPOINT_IN_FLIGHT_MAX, problems),
     )
     return draft, problems
-
-
-def repeat_of(form: Form) -> Repeat | None:
-    """How a form is recognised when a browser sends it twice: nothing must be made twice."""
-    key = form.text("key")
-    if not key:
-        return None
-    return Repeat(key, hashlib.sha256(repr(sorted(form.as_sent().items())).encode()).digest())
 
 
 def named_at_fields(problems: Iterable[Problem]) -> list[Problem]:

@@ -52,6 +52,8 @@ class Dashboard:
     live: "Live"
     system: System
     sends_mail: bool
+    attempt_timeout_ms: int
+    """The deadline of an attempt."""
 
     @property
     def public_url(self) -> str:

@@ -13,14 +13,24 @@ from uplift_server.core.scopes import Scope
 from uplift_server.core.subscriptions import Subscription
 from uplift_server.dashboard.audit_words import details_words
 from uplift_server.dashboard.endpoint_states import held_text, state_card
+from uplift_server.dashboard.figures import (
+    PERIODS,
+    failure_counts,
+    latency_lines,
+    period_of,
+    status_columns,
+    status_words,
+    success_share,
+)
 from uplift_server.dashboard.forms import by_field
 from uplift_server.dashboard.routes import account_form, account_page
-from uplift_server.dashboard.visit import Visit
+from uplift_server.dashboard.visit import Visit, link
 from uplift_server.service.deliveries import DeliveryQuery
 from uplift_server.service.endpoints import Shown
 from uplift_server.service.errors import Busy, Conflict, Invalid
+from uplift_server.service.waits import ShownDelivery
 from uplift_server.store.audit import AuditFilter
-from uplift_server.store.records import EndpointState, HeldAction
+from uplift_server.store.records import EndpointState, HeldAction, Page
 
 _STATUSES: Final = {status.text: status for status in Status}
 _HELD: Final = {action.text: action for action in HeldAction}
@@ -86,17 +96,49 @@ async def deliveries(visit: Visit) -> Response:
 
 
 async def _deliveries(visit: Visit, *, status: int = 200, refusal: str | None = None) -> Response:
+    endpoint = visit.parameter("endpoint")
     wanted, type_name = visit.query.text("status"), visit.query.optional("type")
-    context: dict[str, Any] = {"refusal": refusal, "wanted": wanted, "type_name": type_name or "", "rows": []}
-    context |= {"next": None, "statuses": list(_STATUSES), "is_filtered": bool(wanted or type_name)}
-    query = DeliveryQuery(_STATUSES.get(wanted), None, type_name)
+    problems: dict[str, str] = {}
+    page: Page[ShownDelivery] = Page([], None)
     try:
-        page = await visit.services.deliveries.page_of_endpoint(
-            visit.caller, visit.parameter("endpoint"), query, visit.listing()
-        )
+        query = DeliveryQuery(_STATUSES.get(wanted), None, type_name)
+        page = await visit.services.deliveries.page_of_endpoint(visit.caller, endpoint, query, visit.listing())
     except Invalid as error:
-        return await tab(visit, "", status=422, problems=by_field(error.problems), **context)
-    return await tab(visit, "", status=status, **{**context, "rows": page.items, "next": visit.cursor(page.next_key)})
+        status, problems = 422, by_field(error.problems)
+    return await tab(
+        visit,
+        "",
+        status=status,
+        refusal=refusal,
+        problems=problems,
+        rows=page.items,
+        next=visit.cursor(page.next_key),
+        statuses=list(_STATUSES),
+        wanted=wanted,
+        type_name=type_name or "",
+        filters=link("", status=wanted or None, type=type_name).removeprefix("?"),
+        **await _numbers(visit, endpoint),
+    )
+
+
+async def _numbers(visit: Visit, endpoint: str) -> dict[str, Any]:
+    """What was counted of it in the period that the URL names, for charts. Raises NotFound."""
+    period = period_of(visit.query.text("period"))
+    series = await visit.services.statistics.of_endpoint(visit.caller, endpoint, period)
+    labels, latencies = latency_lines(series)
+    return {
+        "period": period.value,
+        "periods": [(each.value, title) for each, title in PERIODS.items()],
+        "since": series.buckets[0].at,
+        "numbers": series.totals,
+        "success": success_share(series.totals),
+        "became": status_words(series.totals),
+        "columns": status_columns(series),
+        "labels": labels,
+        "latencies": latencies,
+        "deadline_ms": visit.dashboard.attempt_timeout_ms,
+        "failures": failure_counts(series.totals),
+    }
 
 
 async def subscription(visit: Visit) -> Response:

@@ -1,6 +1,7 @@
 """The endpoints of an account: the list, and registering, changing and deleting them."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 from starlette.responses import Response
@@ -9,6 +10,7 @@ from uplift_server.core import ids
 from uplift_server.core.problems import Problem
 from uplift_server.core.scopes import Scope
 from uplift_server.core.signing import standard_form
+from uplift_server.dashboard.charts import Column
 from uplift_server.dashboard.endpoint_forms import (
     Filled,
     as_sent,
@@ -16,11 +18,11 @@ from uplift_server.dashboard.endpoint_forms import (
     filled_with,
     groups,
     named_at_fields,
-    repeat_of,
 )
-from uplift_server.dashboard.endpoint_states import summary
+from uplift_server.dashboard.endpoint_states import Summary, summary
+from uplift_server.dashboard.figures import attempt_columns, success_share
+from uplift_server.dashboard.forms import repeat_of
 from uplift_server.dashboard.routes import Door, Page, account_form, account_page
-from uplift_server.dashboard.security import new_form_cookie
 from uplift_server.dashboard.snippets import all_snippets, variable_line
 from uplift_server.dashboard.visit import Visit
 from uplift_server.service.endpoints import Shown
@@ -47,6 +49,19 @@ STATES: Final = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Row:
+    """An endpoint in the list."""
+
+    id: str
+    shown: Shown
+    state: Summary
+    success: float | None
+    """Which share of its attempts of the last day succeeded."""
+    columns: Sequence[Column]
+    """Those attempts, hour by hour."""
+
+
 async def listed(visit: Visit) -> Response:
     """All endpoints, or those a filter of the URL lets through."""
     state, text = visit.query.text("state"), visit.query.text("text")[:_TEXT_CHARACTERS_MAX]
@@ -54,9 +69,14 @@ async def listed(visit: Visit) -> Response:
     page = await visit.services.endpoints.page(
         visit.caller, visit.listing(), EndpointFilter(wanted.state, wanted.failing, text or None)
     )
+    names = [ids.prefixed(ids.ENDPOINT, shown.endpoint.id) for shown in page.items]
+    numbers = await visit.services.statistics.of_endpoints(visit.caller, names)
     return visit.render(
         "endpoints/list.html",
-        endpoints=[(shown, summary(shown)) for shown in page.items],
+        endpoints=[
+            Row(name, shown, summary(shown), success_share(numbers[name].totals), attempt_columns(numbers[name]))
+            for name, shown in zip(names, page.items, strict=True)
+        ],
         next=visit.cursor(page.next_key),
         state=state if state in _FILTERS else "",
         text=text,
@@ -68,7 +88,7 @@ async def listed(visit: Visit) -> Response:
 async def new(visit: Visit) -> Response:
     """The form of a new endpoint."""
     visit.caller.require(Scope.ENDPOINTS_WRITE)
-    return await _form(visit, _NEW, Filled(), key=new_form_cookie())
+    return await _form(visit, _NEW, Filled())
 
 
 async def create(visit: Visit) -> Response:
@@ -78,9 +98,9 @@ async def create(visit: Visit) -> Response:
     try:
         shown = await visit.services.endpoints.create(visit.caller, draft, repeat=repeat_of(form), problems=problems)
     except Invalid as error:
-        return await _form(visit, _NEW, as_sent(form), error.problems, key=form.text("key"))
+        return await _form(visit, _NEW, as_sent(form), error.problems)
     except Conflict as error:
-        return await _form(visit, _NEW, as_sent(form), refusal=error.detail, key=new_form_cookie())
+        return await _form(visit, _NEW, as_sent(form), refusal=error.detail)
     return visit.render(
         "endpoints/created.html",
         201,
@@ -158,13 +178,11 @@ async def _form(
     *,
     refusal: str | None = None,
     shown: Shown | None = None,
-    key: str = "",
 ) -> Response:
     context: dict[str, Any] = {
         "filled": filled,
         "groups": groups(await catalog(visit), filled.event_types),
         "shown": shown,
-        "key": key,
     }
     if problems:
         return visit.refuse(template, named_at_fields(problems), **context)

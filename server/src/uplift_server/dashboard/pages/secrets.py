@@ -8,11 +8,10 @@ from uplift_server.core.limits import SECRET_OVERLAP_SECONDS_DEFAULT, SECRET_OVE
 from uplift_server.core.problems import Problem
 from uplift_server.core.scopes import Scope
 from uplift_server.core.signing import standard_form
-from uplift_server.dashboard.endpoint_forms import repeat_of
-from uplift_server.dashboard.forms import Form, by_field
+from uplift_server.dashboard.forms import Form, by_field, repeat_of
 from uplift_server.dashboard.pages.endpoint import tab
 from uplift_server.dashboard.routes import account_form, account_page
-from uplift_server.dashboard.security import SESSION_COOKIE, new_form_cookie
+from uplift_server.dashboard.security import SESSION_COOKIE
 from uplift_server.dashboard.snippets import all_snippets, variable_line
 from uplift_server.dashboard.visit import Visit
 from uplift_server.service.errors import ConfirmationRequired, Invalid, RateLimited, Unauthorized
@@ -130,7 +129,6 @@ async def _security(
         "headers": HEADERS,
         "header": sent.text("uplift_header") or "old",
         "own": sent.text("secret"),
-        "key": new_form_cookie(),
         "refusal": refusal,
         "problems": problems or {},
     }

@@ -8,11 +8,9 @@ from starlette.responses import Response
 from uplift_server.core import ids
 from uplift_server.core.outcomes import Explanation, Outcome, explain
 from uplift_server.core.problems import Problem
-from uplift_server.dashboard.endpoint_forms import repeat_of
-from uplift_server.dashboard.forms import by_field
+from uplift_server.dashboard.forms import by_field, repeat_of
 from uplift_server.dashboard.pages.endpoint import tab
 from uplift_server.dashboard.routes import account_form, account_page
-from uplift_server.dashboard.security import new_form_cookie
 from uplift_server.dashboard.visit import Visit, link
 from uplift_server.service.errors import Busy, Conflict, Invalid, NotFound, RateLimited
 from uplift_server.service.means import Listing
@@ -94,7 +92,6 @@ async def _trial(
         "result": None if delivery is None else await _result(visit, delivery),
         "types": [("", "One that the endpoint wants"), *((name, name) for name in names)],
         "type_name": type_name,
-        "key": new_form_cookie(),
         "problems": by_field(problems),
         "refusal": refusal,
     }

@@ -1,0 +1,88 @@
+"""From what was counted to charts and words: deliveries by what became of them, attempts by how they ended."""
+
+from datetime import UTC, datetime
+from typing import Final
+
+from uplift_server.core.numbers import HOUR_MS, Bucket, Numbers, Period, Series
+from uplift_server.core.outcomes import Outcome
+from uplift_server.dashboard.charts import Column, Line, Part
+
+STATUSES: Final = ("delivered", "pending", "held", "cancelled", "failed")
+"""The parts of a column, from the bottom up; their names are their classes, too."""
+PERIODS: Final = {
+    Period.LAST_24_HOURS: "24 hours",
+    Period.LAST_7_DAYS: "7 days",
+    Period.LAST_30_DAYS: "30 days",
+}
+
+
+def period_of(text: str) -> Period:
+    """The period a URL names; the last day where it names none."""
+    return next((period for period in Period if period.value == text), Period.LAST_24_HOURS)
+
+
+def status_columns(series: Series) -> list[Column]:
+    """The deliveries of each bucket by their status."""
+    return [
+        Column(stretch(bucket, series.bucket_ms), tuple(Part(name, name, _of(bucket, name)) for name in STATUSES))
+        for bucket in series.buckets
+    ]
+
+
+def attempt_columns(series: Series) -> list[Column]:
+    """The attempts of each bucket by whether they succeeded."""
+    return [
+        Column(
+            stretch(bucket, series.bucket_ms),
+            (
+                Part("succeeded", "delivered", succeeded(bucket.numbers)),
+                Part("failed", "failed", sum(bucket.numbers.failures.values())),
+            ),
+        )
+        for bucket in series.buckets
+    ]
+
+
+def latency_lines(series: Series) -> tuple[list[str], list[Line]]:
+    """How long the attempts of each bucket took, and what the buckets are called."""
+    numbers = [bucket.numbers for bucket in series.buckets]
+    return [stretch(bucket, series.bucket_ms) for bucket in series.buckets], [
+        Line("p50", "p50", tuple(each.p50_ms for each in numbers)),
+        Line("p95", "p95", tuple(each.p95_ms for each in numbers)),
+    ]
+
+
+def failure_counts(numbers: Numbers) -> list[tuple[str, int]]:
+    """The classes of failed attempts with how many there were, the most frequent first."""
+    counts = sorted(numbers.failures.items(), key=lambda each: (-each[1], each[0]))
+    return [(outcome.text.replace("_", " "), count) for outcome, count in counts]
+
+
+def succeeded(numbers: Numbers) -> int:
+    """How many attempts succeeded."""
+    return numbers.outcomes.get(Outcome.DELIVERED, 0)
+
+
+def success_share(numbers: Numbers) -> float | None:
+    """Which share of the attempts succeeded, 0 to 1; None where there was none."""
+    return succeeded(numbers) / numbers.attempts if numbers.attempts else None
+
+
+def status_words(numbers: Numbers) -> str:
+    """What became of deliveries, in words: `12 delivered, 1 failed`."""
+    counts = {name: getattr(numbers, name) for name in STATUSES}
+    return ", ".join(f"{count:,} {name}" for name, count in counts.items() if count) or "nothing to deliver"
+
+
+def stretch(bucket: Bucket, length_ms: int) -> str:
+    """When a bucket was, in UTC."""
+    start = datetime.fromtimestamp(bucket.at / 1000, UTC)
+    if length_ms >= 24 * HOUR_MS:
+        return start.strftime("%d %b")
+    end = datetime.fromtimestamp((bucket.at + length_ms) / 1000, UTC)
+    return f"{start.strftime('%d %b, %H:%M')} to {end.strftime('%H:%M')} UTC"
+
+
+def _of(bucket: Bucket, status: str) -> int:
+    count: int = getattr(bucket.numbers, status)
+    return count

@@ -1,0 +1,177 @@
+"""The words of state cards, of the form and of the audit log, without a server."""
+
+from dataclasses import replace
+
+import pytest
+
+from uplift_server.core.limits import HELD_COUNTED_MAX
+from uplift_server.core.outcomes import Outcome
+from uplift_server.dashboard.audit_words import details_words
+from uplift_server.dashboard.endpoint_forms import draft_of, groups
+from uplift_server.dashboard.endpoint_states import StateCard, state_card, summary
+from uplift_server.dashboard.forms import Form
+from uplift_server.service.endpoints import Shown
+from uplift_server.store.records import DisabledReason, Endpoint, EndpointState, EventType, HeldAction
+
+NOW = 1_000_000_000
+DAY = 86_400_000
+ENDPOINT = Endpoint(
+    seq=1,
+    id=b"e" * 16,
+    account_seq=1,
+    url="https://example.com/",
+    description="",
+    event_types=(),
+    secret=b"",
+    secret_created_at=1,
+    headers=None,
+    rate_limit_per_second=None,
+    max_in_flight=None,
+    state=EndpointState.ENABLED,
+    disabled_reason=None,
+    consecutive_failures=0,
+    failing_since=None,
+    last_success_at=None,
+    last_failure_at=None,
+    last_outcome=None,
+    created_at=NOW - DAY,
+    updated_at=NOW - DAY,
+)
+FAILING = replace(
+    ENDPOINT,
+    consecutive_failures=7,
+    failing_since=NOW - DAY,
+    last_failure_at=NOW,
+    last_outcome=Outcome.SERVER_ERROR,
+)
+
+
+def card(shown: Shown, *, contacts: int = 2, sends_mail: bool = True) -> StateCard:
+    """Its card now."""
+    return state_card(shown, now=NOW, contacts=contacts, sends_mail=sends_mail)
+
+
+def rows(shown: Shown, *, contacts: int = 2, sends_mail: bool = True) -> dict[str, tuple[str, int | None]]:
+    """The rows of its card by their labels."""
+    return {row.label: (row.text, row.at) for row in card(shown, contacts=contacts, sends_mail=sends_mail).rows}
+
+
+def failing(
+    endpoint: Endpoint = FAILING, *, warn_at: int | None = NOW + DAY, disable_at: int | None = NOW + 3 * DAY
+) -> Shown:
+    """An endpoint that fails."""
+    return Shown(endpoint, {}, None, warn_at=warn_at, disable_at=disable_at)
+
+
+def test_who_is_told_and_when() -> None:
+    assert rows(failing())["Contacts are told"] == ("2 contacts by mail", NOW + DAY)
+    assert rows(failing(), contacts=1)["Contacts are told"] == ("1 contact by mail", NOW + DAY)
+    assert "no contacts" in rows(failing(), contacts=0)["Contacts are told"][0]
+    assert "sends no mail" in rows(failing(), sends_mail=False)["Contacts are told"][0]
+    assert rows(failing())["Will be disabled"][1] == NOW + 3 * DAY
+
+
+def test_nobody_is_told_of_few_failures_however_long_ago_they_began() -> None:
+    few = failing(replace(FAILING, consecutive_failures=2), warn_at=NOW - 1)
+    assert rows(few)["Contacts are told"] == ("2 contacts by mail; with the failed attempt number 5", None)
+    assert card(few).sentence == "The last 2 attempts failed."
+    assert card(failing(replace(FAILING, consecutive_failures=1))).sentence == "The last attempt failed."
+
+
+def test_after_the_warning_the_card_says_since_when() -> None:
+    warned = failing(replace(FAILING, warned_at=NOW - 5), warn_at=None)
+    assert card(warned).kind == "warned"
+    assert rows(warned)["Contacts were told"] == ("", NOW - 5)
+    assert "Contacts are told" not in rows(warned)
+
+
+def test_a_mass_failure_counts_for_nobody() -> None:
+    found = rows(failing(warn_at=None, disable_at=None))
+    assert "Many endpoints fail at once" in found["What happens next"][0]
+    assert not {"Contacts are told", "Will be disabled"} & found.keys()
+
+
+def test_a_probe_is_never_in_the_past() -> None:
+    assert rows(replace(failing(), next_probe_at=NOW - 10))["Next probe"][1] == NOW
+    assert rows(replace(failing(), next_probe_at=NOW + 10))["Next probe"][1] == NOW + 10
+
+
+@pytest.mark.parametrize(
+    ("reason", "words"),
+    [
+        (DisabledReason.FAILING, "It failed for so long"),
+        (DisabledReason.GONE, "410 Gone"),
+        (DisabledReason.OPERATOR, "An operator"),
+    ],
+)
+def test_a_disabled_one_says_why(reason: DisabledReason, words: str) -> None:
+    shown = Shown(replace(FAILING, state=EndpointState.DISABLED, disabled_reason=reason, state_since=NOW - 1), {}, None)
+    assert words in card(shown).sentence
+    assert rows(shown)["Disabled since"] == ("", NOW - 1)
+    assert rows(shown)["Had failed since"] == ("", NOW - DAY)
+    assert ("Ask the operator" in rows(shown).get("What to do", ("", None))[0]) == (reason is DisabledReason.OPERATOR)
+    assert summary(shown).kind == "disabled"
+    assert summary(shown).reason
+
+
+@pytest.mark.parametrize(
+    ("action", "words"),
+    [
+        (HeldAction.KEEP, "kept until"),
+        (HeldAction.DROP, "being dropped"),
+        (HeldAction.SEND, "being sent"),
+        (None, "sent"),
+    ],
+)
+def test_what_becomes_of_what_an_enabled_one_holds(action: HeldAction | None, words: str) -> None:
+    shown = Shown(replace(ENDPOINT, last_success_at=NOW, held_action=action), {}, None, held_deliveries=1)
+    text = rows(shown)["Held"][0]
+    assert text.startswith("1 delivery, ")
+    assert words in text
+
+
+def test_what_is_held_is_counted_up_to_a_limit() -> None:
+    shown = Shown(replace(ENDPOINT, state=EndpointState.PAUSED), {}, None, held_deliveries=HELD_COUNTED_MAX)
+    assert rows(shown)["Held"] == ("1000 deliveries or more", None)
+
+
+def event_type(name: str, *, archived: bool = False) -> EventType:
+    """An entry of the catalog."""
+    return EventType(1, name, "g", "First. Second.", None, None, "v", False, 1, 1, 5 if archived else None)
+
+
+def test_the_catalog_is_offered_by_first_words_and_what_else_was_chosen_is_kept() -> None:
+    types = [event_type("b.two"), event_type("b.one"), event_type("a"), event_type("b.old", archived=True)]
+    found = groups(types, ["b.one", "b.*", "gone.*", "b.one.deep.*"])
+    assert [group.title for group in found] == ["a", "b", "Others"]
+    assert found[0].whole is None
+    assert [(each.pattern, each.chosen) for each in found[1].types] == [("b.one", True), ("b.two", False)]
+    assert found[1].whole is not None
+    assert found[1].whole.chosen
+    assert [each.pattern for each in found[2].types] == ["gone.*", "b.one.deep.*"]
+    assert all(each.chosen for each in found[2].types)
+    assert [each.pattern for each in groups(types, ["b.old"])[1].types] == ["b.old", "b.one", "b.two"]
+    assert found[1].types[0].text == "First."
+
+
+def test_names_that_a_chosen_group_includes_are_not_said_twice() -> None:
+    form = Form([("event_types", each) for each in ("a.one", "a.*", "ab.one", "a.one.*", "c")])
+    draft, problems = draft_of(form)
+    assert (draft.event_types, problems) == (("a.*", "ab.one", "a.one.*", "c"), [])
+
+
+def test_details_of_the_audit_log_are_told_in_words() -> None:
+    changed = {"changed": ["url", "headers"], "from": {"url": "https://a/"}, "to": {"url": "https://b/"}}
+    assert details_words(changed) == [("url", "https://a/ → https://b/"), ("headers", "changed")]
+    assert details_words({"changed": ["headers"]}) == [("changed", "headers")]
+    assert details_words(
+        {"event_types": [], "chosen": False, "seconds": 0, "by": None, "at": {"held_by": ["a", "b"]}}
+    ) == [
+        ("event types", "all"),
+        ("chosen", "no"),
+        ("seconds", "0"),
+        ("by", "nothing"),
+        ("at", "held by: a, b"),
+    ]
+    [(_, text)] = details_words({"name": "x" * 1000})
+    assert len(text) == 300

@@ -1,0 +1,53 @@
+"""From what was counted to charts and words."""
+
+from uplift_server.core.numbers import HOUR_MS, Bucket, Numbers, Period, Series
+from uplift_server.core.outcomes import Outcome
+from uplift_server.dashboard import figures
+
+BUSY = Numbers(
+    deliveries=10,
+    delivered=6,
+    failed=1,
+    held=1,
+    attempts=9,
+    outcomes={Outcome.DELIVERED: 6, Outcome.TIMEOUT: 1, Outcome.SERVER_ERROR: 1, Outcome.DNS_ERROR: 1},
+    durations={5: 9},
+)
+HOURLY = Series(HOUR_MS, BUSY, (Bucket(0, Numbers()), Bucket(23 * HOUR_MS, BUSY)))
+
+
+def test_a_period_is_named_by_the_url_or_is_the_last_day() -> None:
+    assert figures.period_of("7d") is Period.LAST_7_DAYS
+    assert figures.period_of("") is figures.period_of("1y") is Period.LAST_24_HOURS
+    assert set(figures.PERIODS) == set(Period)
+
+
+def test_columns_tell_when_and_what() -> None:
+    first, second = figures.status_columns(HOURLY)
+    assert first.title == "01 Jan, 00:00 to 01:00 UTC: nothing"
+    assert second.title == "01 Jan, 23:00 to 00:00 UTC: 6 delivered, 2 pending, 1 held, 1 failed"
+    assert [(part.kind, part.value) for part in figures.attempt_columns(HOURLY)[1].parts] == [
+        ("delivered", 6),
+        ("failed", 3),
+    ]
+    assert figures.stretch(Bucket(0, BUSY), 24 * HOUR_MS) == "01 Jan"
+
+
+def test_lines_are_broken_where_nothing_was_measured() -> None:
+    labels, (p50, p95) = figures.latency_lines(HOURLY)
+    assert len(labels) == 2
+    assert p50.values == (None, BUSY.p50_ms)
+    assert p95.values == (None, BUSY.p95_ms)
+    assert BUSY.p50_ms is not None
+
+
+def test_failures_are_told_by_class_the_most_frequent_first() -> None:
+    counted = Numbers(outcomes={Outcome.DELIVERED: 9, Outcome.DNS_ERROR: 1, Outcome.TIMEOUT: 2, Outcome.REDIRECT: 1})
+    assert figures.failure_counts(counted) == [("timeout", 2), ("redirect", 1), ("dns error", 1)]
+
+
+def test_shares_and_words() -> None:
+    assert figures.success_share(BUSY) == 6 / 9
+    assert figures.success_share(Numbers()) is None
+    assert figures.status_words(BUSY) == "6 delivered, 2 pending, 1 held, 1 failed"
+    assert figures.status_words(Numbers()) == "nothing to deliver"
