@@ -129,3 +129,14 @@ def _token(guest: Guest) -> str:
     token = guest.get("/accounts/acc_none/overview").token
     assert token
     return token
+
+
+def test_a_forgotten_password_is_replaced_by_mail_only(server: Server) -> None:
+    page = Guest(server.url).get("/forgotten")
+    assert "This server sends no mail." in page.text
+    for path in ("/passwords/x", "/invitations/x"):
+        guest = Guest(server.url)
+        page = guest.get(path)
+        answer = guest.post(path, token=page.token or guest.get("/sign-in").token, name="A", password="correct horse")
+        assert answer.status == 404
+        assert "Ask for a new one" in answer.text

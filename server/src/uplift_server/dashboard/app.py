@@ -22,8 +22,10 @@ from uplift_server.dashboard.pages import (
     endpoints,
     events,
     get_started,
+    invitations,
     operator,
     overview,
+    passwords,
     replays,
     secrets,
     settings,
@@ -40,23 +42,28 @@ from uplift_server.service.system import System
 from uplift_server.store.errors import StoreError
 
 PAGES: Final[Sequence[Page]] = tuple(
-    chain(
-        sign_in.PAGES,
-        you.PAGES,
-        get_started.PAGES,
-        overview.PAGES,
-        endpoints.PAGES,
-        endpoint.PAGES,
-        secrets.PAGES,
-        trials.PAGES,
-        developers.PAGES,
-        settings.PAGES,
-        events.PAGES,
-        deliveries.PAGES,
-        replays.PAGES,
-        catalog.PAGES,
-        operator.PAGES,
-        live.PAGES,
+    chain.from_iterable(
+        module.PAGES
+        for module in (
+            sign_in,
+            invitations,
+            passwords,
+            you,
+            get_started,
+            overview,
+            endpoints,
+            endpoint,
+            secrets,
+            trials,
+            events,
+            deliveries,
+            replays,
+            catalog,
+            developers,
+            settings,
+            operator,
+            live,
+        )
     )
 )
 """Every page and every form."""

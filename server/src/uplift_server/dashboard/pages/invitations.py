@@ -1,0 +1,61 @@
+"""Invitations: what somebody is invited to, and how they become a member."""
+
+from typing import Any, Final
+
+from starlette.responses import Response
+
+from uplift_server.core.people import PASSWORD_CHARACTERS_MIN
+from uplift_server.dashboard.routes import Door, Page
+from uplift_server.dashboard.visit import Visit
+from uplift_server.service.credentials import OpenInvitation
+from uplift_server.service.errors import Invalid, NotFound, RateLimited, Unauthorized
+
+_FORM: Final = "sign_in/password.html"
+_PATH: Final = "/invitations/{token}"
+
+
+async def form(visit: Visit) -> Response:
+    """What somebody is invited to, and what it takes."""
+    return visit.render(_FORM, **_words(await _invitation(visit)))
+
+
+async def accept(visit: Visit) -> Response:
+    """Become a member."""
+    found = await _invitation(visit)
+    sent = await visit.form()
+    words = _words(found, sent.text("name"))
+    try:
+        cookie = await visit.services.sessions.accept_invitation(
+            visit.parameter("token"), sent.text("name"), sent.raw("password"), address=visit.address
+        )
+    except Invalid as error:
+        return visit.refuse(_FORM, error.problems, **words)
+    except (Unauthorized, RateLimited) as error:
+        return visit.render(_FORM, 429 if isinstance(error, RateLimited) else 401, refusal=error.detail, **words)
+    visit.sign_in(cookie)
+    return visit.leave("/", f"Welcome to {found.account_name}.")
+
+
+async def _invitation(visit: Visit) -> OpenInvitation:
+    found = await visit.services.sessions.invitation(visit.parameter("token"))
+    if found is None:
+        raise NotFound("This invitation was accepted or withdrawn, or its time is over. Ask for a new one.")
+    return found
+
+
+def _words(found: OpenInvitation, name: str = "") -> dict[str, Any]:
+    text = f"{found.invited_by} invites you, {found.email}, to be {found.role.text} of this account."
+    if found.has_password:
+        text += " You sign in here already: give the password you have."
+    return {
+        "title": f"Join {found.account_name}",
+        "button": "Join",
+        "text": text,
+        "asks_name": not found.has_password,
+        "minimum": PASSWORD_CHARACTERS_MIN,
+        "sets": not found.has_password,
+        "name": name,
+    }
+
+
+PAGES: Final = (Page("GET", _PATH, form, Door.ANYBODY), Page("POST", _PATH, accept, Door.ANYBODY))
