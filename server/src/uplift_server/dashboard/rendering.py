@@ -2,6 +2,7 @@
 
 import re
 import secrets
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -23,6 +24,8 @@ from uplift_server.dashboard.forms import ONCE_BYTES, ONCE_FIELD
 
 ID_CHARACTERS_SHOWN: Final = 13
 _INSTANT: Final = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z)")
+YEAR_SHOWN_AFTER_MS: Final = 180 * 86_400_000
+"""The same number stands in dashboard.js."""
 _MINUTE, _HOUR, _DAY = 60, 3600, 86_400
 _SPANS: Final = ((_DAY, "d"), (_HOUR, "h"), (_MINUTE, "min"), (1, "s"))
 
@@ -48,6 +51,7 @@ def _environment() -> Environment:
         "breakable": breakable,
         "with_times": with_times,
         "moment": moment,
+        "short_clock": short_clock,
         "shortened": shortened,
         "span": span,
         "span_ms": span_ms,
@@ -75,7 +79,7 @@ def instant(ms: int) -> str:
 
 
 def clock(ms: int) -> str:
-    """An instant for people, in UTC; scripts put their own time in its place, in as many characters."""
+    """An instant for people, in UTC."""
     return datetime.fromtimestamp(ms // 1000, UTC).strftime("%d %b %Y, %H:%M:%S")
 
 
@@ -92,16 +96,25 @@ def with_times(text: str) -> Markup:
 
 def _time(text: str) -> Markup | str:
     try:
-        told = clock(parse_instant(text))
+        at = parse_instant(text)
     except ValueError:
         # A receiver's text may look like an instant, too.
         return text
-    return Markup('<time datetime="{0}" title="{1} UTC">{1}</time>').format(text, told)
+    return Markup('<time datetime="{}" title="{} UTC">{}</time>').format(text, clock(at), short_clock(at))
 
 
 def moment(ms: int | None) -> str:
     """An instant as fields of forms take it, in UTC; empty where there is none."""
     return "" if ms is None else datetime.fromtimestamp(ms // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+
+
+def short_clock(ms: int, now_ms: float | None = None) -> str:
+    """The same without the year where that goes without saying. Scripts put the visitor's own time in its place, in as
+    many characters.
+    """
+    now_ms = time.time() * 1000 if now_ms is None else now_ms
+    near = abs(now_ms - ms) < YEAR_SHOWN_AFTER_MS
+    return datetime.fromtimestamp(ms // 1000, UTC).strftime("%d %b %H:%M:%S" if near else "%d %b %Y %H:%M")
 
 
 def shortened(text: str) -> str:

@@ -10,12 +10,15 @@
     }
   };
 
-  // As many characters as the server wrote, so that nothing moves: "05 Nov 2026, 07:08:09".
+  // As many characters as the server wrote, so that nothing moves: "05 Nov 07:08:09", and of long ago "05 Nov 2025 07:08".
   const months = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
   const two = (number) => String(number).padStart(2, "0");
-  const local = (at) =>
-    `${two(at.getDate())} ${months[at.getMonth()]} ${at.getFullYear()}, ` +
-    `${two(at.getHours())}:${two(at.getMinutes())}:${two(at.getSeconds())}`;
+  const local = (at) => {
+    const day = `${two(at.getDate())} ${months[at.getMonth()]}`;
+    const minute = `${two(at.getHours())}:${two(at.getMinutes())}`;
+    const near = Math.abs(Date.now() - at) < 180 * 86_400_000;
+    return near ? `${day} ${minute}:${two(at.getSeconds())}` : `${day} ${at.getFullYear()} ${minute}`;
+  };
 
   // An instant as fields take it, so many minutes ahead of UTC.
   const field = (at, ahead) => new Date(at.valueOf() + ahead * 60000).toISOString().slice(0, 19);
