@@ -142,7 +142,8 @@ def test_nothing_of_another_account_is_found(
     fields = written.get(filled(page, mine.ids), {})
     ways = [theirs.ids, {**mine.ids, "account": theirs.id}]
     # A type is the same for all accounts.
-    ways += [{**mine.ids, name: theirs.ids[name]} for name in parameters(page) if name not in {"account", "type", "name"}]
+    own = [name for name in parameters(page) if name not in {"account", "type", "name"}]
+    ways += [{**mine.ids, name: theirs.ids[name]} for name in own]
     for ids in ways:
         path = filled(page, ids)
         answer = owner.get(path) if page.method == "GET" else owner.post(path, {**fields, CSRF_FIELD: owner.token})
