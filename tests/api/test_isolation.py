@@ -59,6 +59,13 @@ OPERATORS = {
     ("POST", "/v1/accounts/{account}/keys"),
     ("GET", "/v1/accounts/{account}/keys"),
     ("DELETE", "/v1/accounts/{account}/keys/{key}"),
+    ("GET", "/v1/accounts/{account}/members"),
+    ("POST", "/v1/accounts/{account}/members"),
+    ("PATCH", "/v1/accounts/{account}/members/{member}"),
+    ("DELETE", "/v1/accounts/{account}/members/{member}"),
+    ("POST", "/v1/accounts/{account}/members/{member}/password-reset"),
+    ("GET", "/v1/accounts/{account}/invitations"),
+    ("DELETE", "/v1/accounts/{account}/invitations/{invitation}"),
     ("POST", "/v1/accounts/{account}/portal-links"),
     ("POST", "/v1/sign-in-links"),
     ("POST", "/v1/endpoints/{endpoint}/disable"),
@@ -75,6 +82,8 @@ BODIES: dict[tuple[str, str], Any] = {
     ("POST", "/v1/accounts"): {"name": "x"},
     ("PATCH", "/v1/accounts/{account}"): {"name": "taken over"},
     ("POST", "/v1/accounts/{account}/keys"): {"name": "x"},
+    ("POST", "/v1/accounts/{account}/members"): {"email": "me@example.com", "role": "owner"},
+    ("PATCH", "/v1/accounts/{account}/members/{member}"): {"role": "owner"},
     ("PUT", "/v1/event-types/{name}"): {"description": "taken over"},
     ("POST", "/v1/replays"): {"endpoint": "{endpoint}", "dry_run": True},
 }
@@ -102,8 +111,21 @@ class Owned:
             "key": key,
             "replay": self.client.post("/v1/replays", {"endpoint": endpoint}).json["id"],
             "session": self.client.post("/v1/listen-sessions").json["id"],
+            "member": self._member(server),
+            "invitation": self._invitation(server),
             "name": "movement.analytics.created",
         }
+
+    def _member(self, server: Any) -> str:
+        """Somebody who came through a portal link."""
+        made = server.operator.post(f"/v1/accounts/{self.id}/portal-links", {"email": f"{self.id}@example.com"})
+        token = made.json["url"].rpartition("/")[2]
+        server.run(lambda: server.services.sessions.enter(token, address=None))
+        return str(server.operator.get(f"/v1/accounts/{self.id}/members").json["data"][0]["id"])
+
+    def _invitation(self, server: Any) -> str:
+        body = {"email": "invited@example.com", "role": "member"}
+        return str(server.operator.post(f"/v1/accounts/{self.id}/members", body).json["id"])
 
     def call(self, client: Any, method: str, path: str) -> Any:
         """Call a route about this account's things."""

@@ -23,6 +23,12 @@ DELIVERY = {"id": "dlv_0d11", "type": "athlete.created", "status": "pending", "a
             "last_outcome": "timeout", "next_attempt_at": None, "account": "acc_0a11"}  # fmt: skip
 
 
+MEMBER = {"id": "mem_0f11", "account": "acc_0a11", "email": "ann@b.example", "name": "Ann", "role": "manager",
+          "has_password": True, "created_at": "2025-11-24T16:00:00Z"}  # fmt: skip
+INVITATION = {"id": "inv_0f11", "account": "acc_0a11", "email": "bob@b.example", "role": "member",
+              "invited_by": "The operator", "created_at": "2025-11-24T16:00:00Z",
+              "expires_at": "2025-12-01T16:00:00Z"}  # fmt: skip
+LINK = {"url": "https://hooks.example.com/enter/abc", "expires_at": "2025-11-24T16:05:00Z"}
 REPLAY = {"id": "rpl_0c11", "endpoint": "ep_0e11", "state": "running", "reason": None, "total": 10, "sent": 4,
           "delivered": 3, "failed": 1, "skipped": 0, "created_at": "2025-11-24T16:00:00Z"}  # fmt: skip
 
@@ -48,6 +54,15 @@ def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeApi]:
             "GET /v1/accounts/acc_0a11/keys": listed(
                 {"id": "key_0b11", "name": "n", "ends_with": "wxyz", "scopes": ["listen"]}
             ),
+            "GET /v1/accounts/acc_0a11/members": listed(MEMBER),
+            "POST /v1/accounts/acc_0a11/members": (201, INVITATION, {}),
+            "PATCH /v1/accounts/acc_0a11/members/mem_0f11": {**MEMBER, "role": "owner"},
+            "DELETE /v1/accounts/acc_0a11/members/mem_0f11": (204, None, {}),
+            "POST /v1/accounts/acc_0a11/members/mem_0f11/password-reset": (201, LINK, {}),
+            "GET /v1/accounts/acc_0a11/invitations": listed(INVITATION),
+            "DELETE /v1/accounts/acc_0a11/invitations/inv_0f11": (204, None, {}),
+            "POST /v1/accounts/acc_0a11/portal-links": (201, LINK, {}),
+            "POST /v1/sign-in-links": (201, LINK, {}),
             "GET /v1/endpoints": listed(ENDPOINT),
             "GET /v1/deliveries": listed(DELIVERY),
             "POST /v1/endpoints/ep_0e11/pause": {**ENDPOINT, "state": "paused"},

@@ -20,10 +20,14 @@ FIELDLESS = {
     ("accounts",), ("keys",), ("endpoints",), ("event-types",), ("replay", "list"), ("replay", "show"),
     ("replay", "pause"), ("replay", "resume"), ("replay", "cancel"), ("account", "delete"), ("key", "revoke"),
     ("endpoint", "pause"), ("endpoint", "disable"), ("endpoint", "delete"), ("endpoint", "secret", "show"),
-    ("endpoint", "secret", "expire-old"), ("delivery", "resend"), ("delivery", "cancel"),
+    ("endpoint", "secret", "expire-old"), ("delivery", "resend"), ("delivery", "cancel"), ("members",),
+    ("member", "invitations"), ("member", "withdraw"), ("member", "remove"), ("member", "reset-password"),
 }  # fmt: skip
 """Commands that send no fields: only names of what they are about."""
 REFUSABLE = {
+    ("member", "invite"): ["a@b.example", "--role", "boss", "--account", "acc_0a11"],
+    ("member", "role"): ["mem_0f11", "--role", "boss", "--account", "acc_0a11"],
+    ("sign-in-link",): ["--account", "acc_0a11", "--email", "a", "--role", "boss"],
     ("account", "create"): ["Rapids", "--email", "a@b.example"],
     ("key", "create"): ["--account", "acc_0a11", "--name", "n", "--scopes", "listen"],
     ("endpoint", "create"): ["https://x.example/", "--account", "acc_0a11", "--type", "a.*", "--description", "d"],
@@ -79,7 +83,11 @@ def test_a_refusal_names_the_commands_own_options(path: tuple[str, ...], refused
 def test_a_command_without_fields_sends_none(path: tuple[str, ...], api: FakeApi, refused: list[set[str]]) -> None:
     names = {"accounts": [], "keys": ["--account", "acc_0a11"], "key": ["key_0b11", "--account", "acc_0a11"],
              "account": ["acc_0a11", "--yes"], "replay": [] if path[-1] == "list" else ["rpl_0c11"],
+             "members": ["--account", "acc_0a11"],
              "delivery": ["dlv_0d11"], "endpoint": ["ep_0e11"], "endpoints": [], "event-types": []}  # fmt: skip
+    if path[0] == "member":
+        name = {"invitations": [], "withdraw": ["inv_0f11"]}.get(path[-1], ["mem_0f11"])
+        names["member"] = [*name, "--account", "acc_0a11"]
     run(*path, *names[path[0]])
     assert api.asked
     assert refused == []

@@ -1,6 +1,7 @@
 """Mail from a real process to a real mail server: once for each contact, whatever happens in between."""
 
 import contextlib
+import re
 import socket
 import sqlite3
 import time
@@ -210,3 +211,20 @@ def test_an_endpoint_that_answers_again_in_time_is_told_of_once(
     assert postbox.received[-1].message["Subject"] == f"Webhooks to 127.0.0.1:{receiver.port}/broken arrive again"
     health = api.ok("GET", f"/v1/endpoints/{endpoint}")["health"]
     assert (health["status"], health["warned_at"], health["disable_at"]) == ("healthy", None, None)
+
+
+def test_an_invitation_arrives_with_a_link_that_nothing_in_the_database_gives_away(
+    mailing: Server, postbox: Postbox
+) -> None:
+    start(mailing, postbox.port)
+    account, _ = mailing.account()
+    made = mailing.api().ok("POST", f"/v1/accounts/{account}/members", {"email": COACH, "role": "manager"})
+    assert "url" not in made
+    wait_for(lambda: sent(mailing) == [COACH], "it is marked as sent")
+    [mail] = postbox.received
+    plain = mail.message.get_body(("plain",))
+    assert plain is not None
+    [token] = re.findall(rf"^{mailing.url}/invitations/([\w-]+)\s*$", plain.get_content(), re.MULTILINE)
+    assert mailing.stop() == 0
+    contents = b"".join(path.read_bytes() for path in mailing.data.glob("uplift.db*"))
+    assert token.encode() not in contents

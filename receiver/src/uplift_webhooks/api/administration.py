@@ -68,6 +68,54 @@ class Keys(Noun[Way]):
         return delete(f"{_account(account)}/keys/{segment(key)}")
 
 
+class Members(Noun[Way]):
+    """`/v1/accounts/{account}/members`, for operators: who signs in to an account's pages of the dashboard."""
+
+    @verb
+    def list(self, account: str, *, limit: int | None = None, cursor: str | None = None) -> Call[Page]:
+        """One page of an account's members, newest first."""
+        return get_page(f"{_account(account)}/members", limit=limit, cursor=cursor)
+
+    iterate = every(list)
+
+    @verb
+    def invite(self, account: str, email: str, role: str, *, idempotency_key: str | None = None) -> Call[JsonObject]:
+        """Invite somebody by mail. Where the server sends none, the answer has the `url` to hand over."""
+        body = given(email=email, role=role)
+        return post(f"{_account(account)}/members", body, idempotency_key=idempotency_key)
+
+    @verb
+    def update(self, account: str, member: str, role: str) -> Call[JsonObject]:
+        """Give a member another role."""
+        return change("PATCH", f"{_account(account)}/members/{segment(member)}", {"role": role})
+
+    @verb
+    def remove(self, account: str, member: str) -> Call[None]:
+        """Remove a member, whose sessions end with it."""
+        return delete(f"{_account(account)}/members/{segment(member)}")
+
+    @verb
+    def reset_password(self, account: str, member: str) -> Call[JsonObject]:
+        """A `url` with which a member replaces a forgotten password, once and until `expires_at`."""
+        return post(f"{_account(account)}/members/{segment(member)}/password-reset", {})
+
+
+class Invitations(Noun[Way]):
+    """`/v1/accounts/{account}/invitations`, for operators: those that were not accepted yet."""
+
+    @verb
+    def list(self, account: str, *, limit: int | None = None, cursor: str | None = None) -> Call[Page]:
+        """One page of an account's open invitations, newest first."""
+        return get_page(f"{_account(account)}/invitations", limit=limit, cursor=cursor)
+
+    iterate = every(list)
+
+    @verb
+    def withdraw(self, account: str, invitation: str) -> Call[None]:
+        """Withdraw an invitation: its link leads nowhere from now on."""
+        return delete(f"{_account(account)}/invitations/{segment(invitation)}")
+
+
 class Links(Noun[Way]):
     """One-time links into the dashboard, for operators."""
 

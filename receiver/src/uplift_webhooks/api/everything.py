@@ -1,6 +1,6 @@
 """Every noun of the API, for the clients."""
 
-from uplift_webhooks.api.administration import Accounts, AuditLog, EventTypes, Keys, Links
+from uplift_webhooks.api.administration import Accounts, AuditLog, EventTypes, Invitations, Keys, Links, Members
 from uplift_webhooks.api.calls import Call, Noun, Way, get, verb
 from uplift_webhooks.api.nouns import Deliveries, Endpoints, Events, ListenSessions, Period, Replays
 from uplift_webhooks.api.pages import JsonObject, Request
@@ -21,6 +21,8 @@ class Everything(Noun[Way]):
         self.audit_log = AuditLog(request, way)
         self.accounts = Accounts(request, way)
         self.keys = Keys(request, way)
+        self.members = Members(request, way)
+        self.invitations = Invitations(request, way)
         self.links = Links(request, way)
 
     @verb

@@ -24,6 +24,7 @@ from uplift_server.api.routes import (
     keys,
     links,
     listening,
+    members,
     replays,
     secrets,
     statistics,
@@ -36,6 +37,7 @@ from uplift_server.store.errors import StoreError
 _ROUTERS: Final = (
     accounts.router,
     keys.router,
+    members.router,
     links.router,
     event_types.router,
     endpoints.router,

@@ -23,13 +23,14 @@ from uplift_server.core.limits import (
     SECRET_OVERLAP_SECONDS_MAX,
     SUBSCRIPTION_PATTERNS_MAX,
 )
-from uplift_server.core.rights import Role
+from uplift_server.core.rights import roles_text
 from uplift_server.core.scopes import Scope
 from uplift_server.service.means import Listing
 
 API_VERSION_CHARACTERS_MAX = 32
 GROUP_CHARACTERS_MAX = 128
 _LINE = r"^[ -~]+$"
+_ROLES = roles_text()
 
 
 def _instant(value: object) -> int:
@@ -72,6 +73,19 @@ class AccountChange(Body):
     contact_emails: list[str] = Field(default=[], description="Who is told when an endpoint fails.")
 
 
+class MemberNew(Body):
+    """Somebody who is invited to be a member of an account."""
+
+    email: str = Field(description="Where the invitation goes.", examples=["coach@example.com"])
+    role: str = Field(description=f"{_ROLES}.", examples=["manager"])
+
+
+class MemberChange(Body):
+    """Another role for a member."""
+
+    role: str = Field(description=f"{_ROLES}.", examples=["manager"])
+
+
 class LinkNew(Body):
     """A one-time link that lets somebody of an account into the dashboard."""
 
@@ -82,7 +96,7 @@ class LinkNew(Body):
     )
     role: str | None = Field(
         default=None,
-        description=f"Of whom is no member yet: {', '.join(role.text for role in Role)}. Left out: member.",
+        description=f"Of whom is no member yet: {_ROLES}. Left out: member.",
     )
 
 

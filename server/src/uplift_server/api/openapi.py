@@ -61,6 +61,7 @@ _REPEATABLE: Final = frozenset(
     {
         "/v1/accounts",
         "/v1/accounts/{account}/keys",
+        "/v1/accounts/{account}/members",
         "/v1/accounts/{account}/portal-links",
         "/v1/endpoints",
         "/v1/endpoints/{endpoint}/secret/rotate",

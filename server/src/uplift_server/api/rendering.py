@@ -17,7 +17,6 @@ from uplift_server.api.views import (
     ExplanationView,
     HealthView,
     KeyView,
-    LinkView,
     Listed,
     ReasonName,
     ReplayPreview,
@@ -42,7 +41,6 @@ from uplift_server.core.replays import ReplayState
 from uplift_server.core.signing import standard_form
 from uplift_server.service.endpoints import Shown
 from uplift_server.service.explanations import Explained
-from uplift_server.service.portal_links import ShownLink
 from uplift_server.service.replays import Preview, ShownReplay
 from uplift_server.service.secrets import ShownSecrets
 from uplift_server.service.waits import ShownDelivery
@@ -133,11 +131,6 @@ def key_view(key: ApiKey, account: str, text: str | None = None) -> KeyView:
         created_at=instant_text(key.created_at),
         **_only(key=text),
     )
-
-
-def link_view(link: ShownLink) -> LinkView:
-    """A one-time link into the dashboard."""
-    return LinkView(url=link.url, expires_at=instant_text(link.expires_at))
 
 
 def event_type_view(event_type: EventType) -> EventTypeView:

@@ -51,6 +51,36 @@ class KeyView(BaseModel):
     key: str | None = Field(default=None, description="The key itself, in the answer that made it only.")
 
 
+RoleName = Literal["member", "manager", "admin", "owner"]
+
+
+class MemberView(BaseModel):
+    """A person's place in an account."""
+
+    id: str
+    account: str
+    email: str | None = Field(description="None: a guest of portal links.")
+    name: str
+    role: RoleName
+    has_password: bool = Field(description="Whether they can sign in without a portal link.")
+    created_at: InstantText
+
+
+class InvitationView(BaseModel):
+    """An invitation that was not accepted yet."""
+
+    id: str
+    account: str
+    email: str
+    role: RoleName
+    invited_by: str
+    created_at: InstantText
+    expires_at: InstantText
+    url: str | None = Field(
+        default=None, description="Where the server sends no mail, in the answer that made it: to be handed over."
+    )
+
+
 class LinkView(BaseModel):
     """A one-time link into the dashboard."""
 

@@ -96,6 +96,10 @@ class ApiClient:
         """Create something, or make something happen; with a key, once however often it is asked for."""
         return self.call("POST", path, body or {}, account=account, idempotency_key=idempotency_key)
 
+    def patch(self, path: str, body: Mapping[str, Any]) -> Any:
+        """Change something."""
+        return self.call("PATCH", path, body)
+
     def delete(self, path: str, *, account: str | None = None) -> None:
         """Delete something."""
         self.call("DELETE", path, account=account)

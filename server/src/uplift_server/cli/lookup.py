@@ -14,10 +14,15 @@ _SHOWN_MAX: Final = 5
 _NEAR: Final = 0.5
 _HOW: Final = dict.fromkeys(
     ("key", "endpoint", "delivery", "event", "replay"), "give its id, or a unique beginning of it"
-) | {"account": "give its id, a unique beginning of it, or its exact name"}
+) | {
+    "account": "give its id, a unique beginning of it, or its exact name",
+    **dict.fromkeys(("member", "invitation"), "give its id, a unique beginning of it, or the whole mail address"),
+}
 _LISTS: Final = {
     "account": "`uplift-server accounts`",
     "key": "`uplift-server keys --account ACCOUNT`",
+    "member": "`uplift-server members --account ACCOUNT`",
+    "invitation": "`uplift-server member invitations --account ACCOUNT`",
     "endpoint": "`uplift-server endpoints`",
     "delivery": "`uplift-server deliveries`",
     "event": "`uplift-server deliveries --json`",
@@ -33,6 +38,18 @@ def account(client: ApiClient, text: str) -> dict[str, Any]:
 def key(client: ApiClient, text: str, account_id: str) -> dict[str, Any]:
     """The key of an account with this id or beginning of an id."""
     return _one(client, f"/v1/accounts/{segment(account_id)}/keys", "key", "key_", text)
+
+
+def member(client: ApiClient, text: str, account_id: str) -> dict[str, Any]:
+    """The member of an account with this id, beginning of an id, or mail address."""
+    path = f"/v1/accounts/{segment(account_id)}/members"
+    return _one(client, path, "member", "mem_", text, also=lambda each: bool(each["email"] == text.lower()))
+
+
+def invitation(client: ApiClient, text: str, account_id: str) -> dict[str, Any]:
+    """The open invitation of an account with this id, beginning of an id, or mail address."""
+    path = f"/v1/accounts/{segment(account_id)}/invitations"
+    return _one(client, path, "invitation", "inv_", text, also=lambda each: bool(each["email"] == text.lower()))
 
 
 def endpoint(client: ApiClient, text: str, account_id: str | None = None) -> dict[str, Any]:

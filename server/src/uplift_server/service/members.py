@@ -165,13 +165,16 @@ class Members:
 
         await self._means.carry_out(self._means.database.write(remove))
 
-    async def reset_password(self, caller: Caller, account: str, member: str) -> ShownLink:
+    async def reset_password(
+        self, caller: Caller, account: str, member: str, *, problems: Sequence[Problem] = ()
+    ) -> ShownLink:
         """A link with which a member sets a new password, for operators, where no mail can bring it.
 
         Raises NotFound, and Conflict for a member who has no password.
         """
         caller.require_operator()
         owner = self._means.account_of(caller, account)
+        refuse(problems)
         ends_at = self._means.now() + RESET_LASTS_MS
 
         def find(connection: Transaction) -> Member:

@@ -5,8 +5,8 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Request, Response
 
 from uplift_server.api.bodies import LinkNew, Nothing
+from uplift_server.api.people_rendering import link_view
 from uplift_server.api.reading import BodyReader, CallerOf, Sent, ServicesOf, repeat_of
-from uplift_server.api.rendering import link_view
 from uplift_server.api.repeats import mark_repeated
 from uplift_server.api.views import LinkView
 from uplift_server.service.portal_links import LinkDraft

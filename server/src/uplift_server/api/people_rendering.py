@@ -1,0 +1,49 @@
+"""From people's records to what the API shows."""
+
+from typing import Final
+
+from uplift_server.api.views import InvitationView, LinkView, MemberView, RoleName
+from uplift_server.core import ids
+from uplift_server.core.instants import instant_text
+from uplift_server.core.rights import Role
+from uplift_server.service.portal_links import ShownLink
+from uplift_server.store.records import Invitation, Member
+
+_ROLE_NAMES: Final[dict[Role, RoleName]] = {
+    Role.MEMBER: "member",
+    Role.MANAGER: "manager",
+    Role.ADMIN: "admin",
+    Role.OWNER: "owner",
+}
+
+
+def member_view(member: Member, account: str) -> MemberView:
+    """A member of an account (its public id)."""
+    return MemberView(
+        id=ids.prefixed(ids.MEMBER, member.id),
+        account=account,
+        email=member.person.email,
+        name=member.person.name,
+        role=_ROLE_NAMES[member.role],
+        has_password=member.person.password_hash is not None,
+        created_at=instant_text(member.created_at),
+    )
+
+
+def invitation_view(invitation: Invitation, account: str, url: str | None = None) -> InvitationView:
+    """An invitation to an account (its public id); with the link in the answer that made it, where no mail is sent."""
+    return InvitationView(
+        id=ids.prefixed(ids.INVITATION, invitation.id),
+        account=account,
+        email=invitation.email,
+        role=_ROLE_NAMES[invitation.role],
+        invited_by=invitation.invited_by,
+        created_at=instant_text(invitation.created_at),
+        expires_at=instant_text(invitation.expires_at),
+        **({} if url is None else {"url": url}),
+    )
+
+
+def link_view(link: ShownLink) -> LinkView:
+    """A one-time link into the dashboard."""
+    return LinkView(url=link.url, expires_at=instant_text(link.expires_at))

@@ -1,0 +1,95 @@
+"""Members of accounts, and who is invited to be one."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request, Response
+
+from uplift_server.api.bodies import MemberChange, MemberNew, Nothing, Paging
+from uplift_server.api.people_rendering import invitation_view, link_view, member_view
+from uplift_server.api.reading import Asked, BodyReader, CallerOf, QueryReader, Sent, ServicesOf, repeat_of
+from uplift_server.api.rendering import listed
+from uplift_server.api.repeats import mark_repeated
+from uplift_server.api.views import InvitationView, LinkView, Listed, MemberView
+from uplift_server.service.fields import UNSET
+from uplift_server.service.members import InvitationDraft
+
+router = APIRouter(tags=["Accounts"])
+
+
+@router.get("/v1/accounts/{account}/members", summary="List members", response_model_exclude_unset=True)
+async def list_members(
+    services: ServicesOf, caller: CallerOf, account: str, asked: Annotated[Asked, Depends(QueryReader(Paging))]
+) -> Listed[MemberView]:
+    """For operators; newest first."""
+    page = await services.members.page(caller, account, asked.values.listing(), problems=asked.problems)
+    return listed(page, lambda member: member_view(member, account), services.means.cursors)
+
+
+@router.post(
+    "/v1/accounts/{account}/members", status_code=201, summary="Invite a member", response_model_exclude_unset=True
+)
+async def invite_member(
+    request: Request,
+    response: Response,
+    services: ServicesOf,
+    caller: CallerOf,
+    account: str,
+    sent: Annotated[Sent, Depends(BodyReader(MemberNew))],
+) -> InvitationView:
+    """For operators. The invitation is mailed, for seven days; where no mail is sent, `url` is to be handed over."""
+    made = await services.members.invite(
+        caller, account, InvitationDraft(**sent.given), repeat=repeat_of(request, sent), problems=sent.problems
+    )
+    mark_repeated(response, repeated=made.repeated)
+    return invitation_view(made.invitation, account, made.url)
+
+
+@router.patch("/v1/accounts/{account}/members/{member}", summary="Change a member's role")
+async def change_member(
+    services: ServicesOf,
+    caller: CallerOf,
+    account: str,
+    member: str,
+    sent: Annotated[Sent, Depends(BodyReader(MemberChange))],
+) -> MemberView:
+    """For operators. The last owner stays one."""
+    role = sent.given.get("role", UNSET)
+    changed = await services.members.change_role(caller, account, member, role, problems=sent.problems)
+    return member_view(changed, account)
+
+
+@router.delete("/v1/accounts/{account}/members/{member}", status_code=204, summary="Remove a member")
+async def remove_member(services: ServicesOf, caller: CallerOf, account: str, member: str) -> None:
+    """For operators. What they have open in the dashboard ends with it. The last owner stays."""
+    await services.members.remove(caller, account, member)
+
+
+@router.post(
+    "/v1/accounts/{account}/members/{member}/password-reset",
+    status_code=201,
+    summary="Make a link for a new password",
+)
+async def reset_password(
+    services: ServicesOf,
+    caller: CallerOf,
+    account: str,
+    member: str,
+    sent: Annotated[Sent, Depends(BodyReader(Nothing, required=False))],
+) -> LinkView:
+    """For operators, where no mail can bring it: with this link a member replaces a forgotten password, once."""
+    return link_view(await services.members.reset_password(caller, account, member, problems=sent.problems))
+
+
+@router.get("/v1/accounts/{account}/invitations", summary="List open invitations", response_model_exclude_unset=True)
+async def list_invitations(
+    services: ServicesOf, caller: CallerOf, account: str, asked: Annotated[Asked, Depends(QueryReader(Paging))]
+) -> Listed[InvitationView]:
+    """For operators; newest first."""
+    page = await services.members.invitations(caller, account, asked.values.listing(), problems=asked.problems)
+    return listed(page, lambda invitation: invitation_view(invitation, account), services.means.cursors)
+
+
+@router.delete("/v1/accounts/{account}/invitations/{invitation}", status_code=204, summary="Withdraw an invitation")
+async def withdraw_invitation(services: ServicesOf, caller: CallerOf, account: str, invitation: str) -> None:
+    """For operators. Its link leads nowhere from then on."""
+    await services.members.withdraw(caller, account, invitation)

@@ -1,0 +1,188 @@
+"""Members of accounts, and links that let people into the dashboard."""
+
+from typing import Annotated, Final
+
+import typer
+
+from uplift_server.cli import lookup
+from uplift_server.cli.accounts import Account, Limit, Wide
+from uplift_server.cli.client import segment
+from uplift_server.cli.errors import CliError, ExitCode
+from uplift_server.cli.help import Group
+from uplift_server.cli.reach import reach, server_runs
+from uplift_server.cli.refusals import options
+from uplift_server.cli.session import Session, command
+from uplift_server.cli.tables import Column
+from uplift_server.config import Config
+
+member_app: Final = typer.Typer(
+    cls=Group,
+    help="Invite, change and remove the members of accounts; `uplift-server members` lists them.",
+    no_args_is_help=True,
+)
+
+Member = Annotated[str, typer.Argument(help="Id, unique beginning of it, or mail address.")]
+Role = Annotated[str, typer.Option("--role", metavar="ROLE", help="member, manager, admin or owner.")]
+_INVITATIONS: Final = [
+    Column("id", "INVITATION", "id"),
+    Column("email", "EMAIL", gives=True),
+    Column("role", "ROLE"),
+    Column("invited_by", "INVITED BY", gives=True),
+    Column("expires_at", "ENDS", "instant"),
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module to the program."""
+    app.add_typer(member_app, name="member")
+    command(app, "members", examples=("uplift-server members --account 'Rapids Academy'",))(members)
+    command(
+        app,
+        "sign-in-link",
+        examples=(
+            "uplift-server sign-in-link",
+            "uplift-server sign-in-link --account 'Rapids Academy' --email coach@rapids.example --role owner",
+        ),
+    )(sign_in_link)
+
+
+def members(session: Session, account: Account, limit: Limit = 50, wide: Wide = False) -> None:
+    """List an account's members."""
+    with reach(session.config()) as client:
+        found = lookup.account(client, account)
+        session.output.rows(
+            client.items(f"/v1/accounts/{segment(found['id'])}/members", limit=limit),
+            [
+                Column("id", "MEMBER", "id"),
+                Column("email", "EMAIL", gives=True),
+                Column("name", "NAME", gives=True),
+                Column("role", "ROLE"),
+                Column("created_at", "SINCE", "instant"),
+            ],
+            empty="No members yet. Invite one: uplift-server member invite EMAIL --role owner --account ACCOUNT",
+            wide=wide,
+        )
+
+
+@command(
+    member_app,
+    "invite",
+    examples=("uplift-server member invite coach@rapids.example --role owner --account 'Rapids Academy'",),
+)
+def invite(
+    session: Session,
+    email: Annotated[str, typer.Argument(help="Where the invitation goes.")],
+    role: Role,
+    account: Account,
+) -> None:
+    """Invite somebody by mail; where the server sends none, print the link to hand over."""
+    with reach(session.config()) as client, options(email="the mail address", role="--role"):
+        found = lookup.account(client, account)
+        made = client.post(f"/v1/accounts/{segment(found['id'])}/members", {"email": email, "role": role})
+        session.output.fields(made)
+    if "url" in made:
+        session.output.note("Hand the link over: whoever has it can join. It is not shown again.")
+
+
+@command(member_app, "invitations", examples=("uplift-server member invitations --account 'Rapids Academy'",))
+def invitations(session: Session, account: Account, limit: Limit = 50, wide: Wide = False) -> None:
+    """List an account's open invitations."""
+    with reach(session.config()) as client:
+        found = lookup.account(client, account)
+        session.output.rows(
+            client.items(f"/v1/accounts/{segment(found['id'])}/invitations", limit=limit),
+            _INVITATIONS,
+            empty="No open invitations.",
+            wide=wide,
+        )
+
+
+@command(member_app, "withdraw", examples=("uplift-server member withdraw inv_0197f0c2 --account acc_0197f0c2",))
+def withdraw(
+    session: Session,
+    invitation: Annotated[str, typer.Argument(help="Id, unique beginning of it, or mail address.")],
+    account: Account,
+) -> None:
+    """Withdraw an invitation; its link leads nowhere from now on."""
+    with reach(session.config()) as client:
+        owner = lookup.account(client, account)
+        found = lookup.invitation(client, invitation, owner["id"])
+        client.delete(f"/v1/accounts/{segment(owner['id'])}/invitations/{segment(found['id'])}")
+        session.output.fields({"id": found["id"], "withdrawn": True})
+
+
+@command(
+    member_app, "role", examples=("uplift-server member role coach@rapids.example --role admin --account acc_0197f0c2",)
+)
+def change_role(session: Session, member: Member, role: Role, account: Account) -> None:
+    """Give a member another role."""
+    with reach(session.config()) as client, options(role="--role"):
+        owner = lookup.account(client, account)
+        found = lookup.member(client, member, owner["id"])
+        path = f"/v1/accounts/{segment(owner['id'])}/members/{segment(found['id'])}"
+        session.output.fields(client.patch(path, {"role": role}))
+
+
+@command(member_app, "remove", examples=("uplift-server member remove coach@rapids.example --account acc_0197f0c2",))
+def remove(session: Session, member: Member, account: Account) -> None:
+    """Remove a member; what they have open in the dashboard ends with it."""
+    with reach(session.config()) as client:
+        owner = lookup.account(client, account)
+        found = lookup.member(client, member, owner["id"])
+        client.delete(f"/v1/accounts/{segment(owner['id'])}/members/{segment(found['id'])}")
+        session.output.fields({"id": found["id"], "removed": True})
+
+
+@command(
+    member_app,
+    "reset-password",
+    examples=("uplift-server member reset-password coach@rapids.example --account acc_0197f0c2",),
+)
+def reset_password(session: Session, member: Member, account: Account) -> None:
+    """Print a link with which a member replaces a forgotten password."""
+    with reach(session.config()) as client:
+        owner = lookup.account(client, account)
+        found = lookup.member(client, member, owner["id"])
+        path = f"/v1/accounts/{segment(owner['id'])}/members/{segment(found['id'])}/password-reset"
+        session.output.fields(client.post(path, {}))
+    session.output.note("Hand the link over: whoever has it can set the password. It works once, for an hour.")
+
+
+def sign_in_link(
+    session: Session,
+    account: Annotated[
+        str | None,
+        typer.Option(
+            "--account", metavar="ACCOUNT", help="Id, unique beginning of it, or name; without it, an operator's link."
+        ),
+    ] = None,
+    email: Annotated[
+        str | None,
+        typer.Option("--email", help="Whom it lets in, as a member; a guest if absent."),
+    ] = None,
+    role: Annotated[
+        str | None, typer.Option("--role", metavar="ROLE", help="Of whom is no member yet; member if absent.")
+    ] = None,
+) -> None:
+    """Print a link that signs somebody in to the dashboard, once and within five minutes."""
+    config = session.config()
+    if account is None and (email or role):
+        raise CliError("an operator's link has no mail address and no role", "name an account, too", ExitCode.USAGE)
+    _need_server(config)
+    with reach(config) as client, options(email="--email", role="--role"):
+        if account is None:
+            path, body = "/v1/sign-in-links", {}
+        else:
+            found = lookup.account(client, account)
+            path = f"/v1/accounts/{segment(found['id'])}/portal-links"
+            body = {name: value for name, value in (("email", email), ("role", role)) if value is not None}
+        session.output.fields(client.post(path, body))
+    session.output.note("Open it in a browser: it works once, within five minutes.")
+
+
+def _need_server(config: Config) -> None:
+    """A link is of use for minutes, and to a server that runs."""
+    if not server_runs(config):
+        raise CliError(
+            "no server runs that the link would lead to", "start it with `uplift-server serve`, then repeat this"
+        )

@@ -1,0 +1,62 @@
+"""Commands about members, and links into the dashboard."""
+
+import pytest
+from tests.cli.fake_api import FakeApi
+from tests.cli.test_commands import INVITATION, LINK, MEMBER, api, output, run
+
+from uplift_server.cli import members
+
+__all__ = ["api"]
+
+
+def test_members_are_listed_and_invited(api: FakeApi) -> None:
+    assert output("members", "--account", "Rapids") == MEMBER
+    assert run("members", "--account", "Rapids").stdout.splitlines()[1].split("\t")[:4] == [
+        "mem_0f11", "ann@b.example", "Ann", "manager",
+    ]  # fmt: skip
+    arguments = ["member", "invite", "bob@b.example", "--role", "member", "--account", "Rapids"]
+    assert output(*arguments) == INVITATION
+    assert api.asked[-1].body == {"email": "bob@b.example", "role": "member"}
+    assert "Hand the link over" not in run(*arguments).stderr
+    api.answers["POST /v1/accounts/acc_0a11/members"] = (201, {**INVITATION, "url": "https://x/invitations/abc"}, {})
+    result = run(*arguments)
+    assert "https://x/invitations/abc" in result.stdout
+    assert "Hand the link over" in result.stderr
+
+
+def test_a_member_is_named_by_id_beginning_or_address(api: FakeApi) -> None:
+    for name in ("mem_0f11", "0f", "Ann@B.example"):
+        assert output("member", "role", name, "--role", "owner", "--account", "acc_0a11")["role"] == "owner"
+        assert api.asked[-1].body == {"role": "owner"}
+        assert output("member", "remove", name, "--account", "acc_0a11") == {"id": "mem_0f11", "removed": True}
+        assert output("member", "reset-password", name, "--account", "acc_0a11") == LINK
+    result = run("member", "remove", "eve@b.example", "--account", "acc_0a11")
+    assert result.exit_code == 4
+    assert "or the whole mail address; `uplift-server members --account ACCOUNT` lists them" in result.stderr
+
+
+def test_invitations_are_listed_and_withdrawn(api: FakeApi) -> None:
+    assert output("member", "invitations", "--account", "Rapids") == INVITATION
+    for name in ("inv_0f", "bob@b.example"):
+        assert output("member", "withdraw", name, "--account", "Rapids") == {"id": "inv_0f11", "withdrawn": True}
+
+
+def test_a_sign_in_link_is_an_operators_or_somebodys_of_an_account(api: FakeApi) -> None:
+    assert output("sign-in-link") == LINK
+    assert (api.asked[-1].path, api.asked[-1].body) == ("/v1/sign-in-links", {})
+    assert output("sign-in-link", "--account", "Rapids") == LINK
+    assert (api.asked[-1].path, api.asked[-1].body) == ("/v1/accounts/acc_0a11/portal-links", {})
+    assert output("sign-in-link", "--account", "Rapids", "--email", "a@b.example", "--role", "owner") == LINK
+    assert api.asked[-1].body == {"email": "a@b.example", "role": "owner"}
+    assert "works once, within five minutes" in run("sign-in-link").stderr
+    result = run("sign-in-link", "--email", "a@b.example")
+    assert result.exit_code == 2
+    assert "name an account, too" in result.stderr
+
+
+def test_a_link_is_made_for_a_server_that_runs(api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(members, "server_runs", lambda _config: False)
+    result = run("sign-in-link")
+    assert result.exit_code == 1
+    assert "start it with `uplift-server serve`" in result.stderr
+    assert api.asked == []
