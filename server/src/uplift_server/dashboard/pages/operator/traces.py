@@ -8,6 +8,7 @@ from starlette.responses import Response
 from uplift_server.core import ids
 from uplift_server.dashboard.routes import operator_page
 from uplift_server.dashboard.visit import Visit
+from uplift_server.dashboard.words import OUTCOMES, REASONS, REPLAY_WAITS, TRIGGERS
 from uplift_server.service.traces import ATTEMPTS_MAX, Trace, TracedEvent
 
 _ID_CHARACTERS_MAX: Final = 300
@@ -27,14 +28,16 @@ async def trace(visit: Visit) -> Response:
         events=[(ids.prefixed(ids.ACCOUNT, each.event.account_id), each, _why_not(each)) for each in found.events],
         others_shown=OTHERS_SHOWN,
         attempts_max=ATTEMPTS_MAX,
+        outcomes=OUTCOMES,
+        triggers=TRIGGERS,
+        replay_waits=REPLAY_WAITS,
         delivery_id=lambda delivery: ids.delivery_id(delivery.event_id, delivery.endpoint_id),
     )
 
 
 def _why_not(traced: TracedEvent) -> list[tuple[str, int]]:
     """For which reasons an event was not for how many endpoints."""
-    counts = Counter(each.why.reason.replace("_", " ") for each in traced.others)
-    return counts.most_common()
+    return Counter(REASONS[each.why.reason].lower() for each in traced.others).most_common()
 
 
 PAGES: Final = (operator_page("/trace", trace),)

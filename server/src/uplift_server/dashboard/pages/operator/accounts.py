@@ -1,0 +1,137 @@
+"""Accounts of everybody: the list, and making, changing, opening and deleting one."""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from starlette.responses import Response
+
+from uplift_server.core import ids
+from uplift_server.core.problems import Problem
+from uplift_server.core.rights import Role
+from uplift_server.dashboard.forms import Form, repeat_of
+from uplift_server.dashboard.pages.operator.volumes import volume
+from uplift_server.dashboard.routes import operator_form, operator_page
+from uplift_server.dashboard.visit import Visit
+from uplift_server.service.accounts import AccountDraft
+from uplift_server.service.errors import Invalid
+from uplift_server.service.portal_links import LinkDraft, ShownLink
+
+_NEW: Final = "operator/new_account.html"
+_ONE: Final = "operator/account.html"
+_SEARCH_CHARACTERS_MAX: Final = 200
+ROLES: Final = tuple((role.text, role.text.capitalize()) for role in Role)
+
+
+async def listed(visit: Visit) -> Response:
+    """All accounts, or those a search finds."""
+    search = visit.query.text("search")[:_SEARCH_CHARACTERS_MAX]
+    page = visit.services.roster.accounts(visit.caller, search, visit.listing())
+    shown = [(ids.prefixed(ids.ACCOUNT, each.account.id), each) for each in page.items]
+    series = await visit.services.statistics.of_accounts(visit.caller, [account for account, _ in shown])
+    return visit.render(
+        "operator/accounts.html",
+        search=search,
+        rows=[(account, each, volume(series[account])) for account, each in shown],
+        next=visit.cursor(page.next_key),
+    )
+
+
+async def new(visit: Visit) -> Response:
+    """The form of a new account."""
+    return visit.render(_NEW, name="", contact_emails="")
+
+
+async def create(visit: Visit) -> Response:
+    """Make it."""
+    form = await visit.form()
+    try:
+        account, _ = await visit.services.accounts.create(visit.caller, _draft(form), repeat=repeat_of(form))
+    except Invalid as error:
+        return visit.refuse(_NEW, error.problems, **_sent(form))
+    return visit.leave(_path(account.id), f"The account {account.name} is made.")
+
+
+async def one(visit: Visit) -> Response:
+    """One account: its particulars, and what can be done with it."""
+    return await _one(visit)
+
+
+async def update(visit: Visit) -> Response:
+    """Change its name and its contacts."""
+    form = await visit.form()
+    try:
+        account = await visit.services.accounts.update(visit.caller, visit.parameter("account"), _draft(form))
+    except Invalid as error:
+        return await _one(visit, 422, error.problems, form=_sent(form))
+    return visit.leave(_path(account.id), "The account is changed.")
+
+
+async def create_link(visit: Visit) -> Response:
+    """Make a link that lets somebody in."""
+    form = await visit.form()
+    draft = LinkDraft(form.optional("email"), form.text("role"))
+    try:
+        link = await visit.services.portal_links.create(
+            visit.caller, visit.parameter("account"), draft, repeat=repeat_of(form)
+        )
+    except Invalid as error:
+        return await _one(visit, 422, error.problems, invited=(form.text("email"), form.text("role")))
+    return await _one(visit, 201, link=link, invited=(form.text("email"), form.text("role")))
+
+
+async def delete(visit: Visit) -> Response:
+    """Delete it, with its keys and endpoints."""
+    account = await visit.services.accounts.get(visit.caller, visit.parameter("account"))
+    await visit.services.accounts.delete(visit.caller, visit.parameter("account"))
+    return visit.leave("/operator/accounts", f"The account {account.name} is deleted.")
+
+
+async def _one(
+    visit: Visit,
+    status: int = 200,
+    problems: Sequence[Problem] = (),
+    *,
+    form: dict[str, str] | None = None,
+    link: ShownLink | None = None,
+    invited: tuple[str, str] = ("", Role.MEMBER.text),
+) -> Response:
+    text = visit.parameter("account")
+    account = await visit.services.accounts.get(visit.caller, text)
+    series = (await visit.services.statistics.of_accounts(visit.caller, [text]))[text]
+    filled = form or {"name": account.name, "contact_emails": "\n".join(account.contact_emails)}
+    context: dict[str, Any] = {
+        "id": text,
+        "account": account,
+        "listed": visit.services.roster.listed(account),
+        "volume": volume(series),
+        "roles": ROLES,
+        "link": link,
+        "invited": invited,
+        **filled,
+    }
+    if problems:
+        return visit.refuse(_ONE, problems, **context)
+    return visit.render(_ONE, status, **context)
+
+
+def _draft(form: Form) -> AccountDraft:
+    return AccountDraft(form.text("name"), form.lines("contact_emails"))
+
+
+def _sent(form: Form) -> dict[str, str]:
+    return {"name": form.text("name"), "contact_emails": form.raw("contact_emails")}
+
+
+def _path(account_id: bytes) -> str:
+    return f"/operator/accounts/{ids.prefixed(ids.ACCOUNT, account_id)}"
+
+
+PAGES: Final = (
+    operator_page("/accounts", listed),
+    operator_page("/accounts/new", new),
+    operator_form("/accounts/new", create),
+    operator_page("/accounts/{account}", one),
+    operator_form("/accounts/{account}", update),
+    operator_form("/accounts/{account}/portal-links", create_link),
+    operator_form("/accounts/{account}/delete", delete),
+)

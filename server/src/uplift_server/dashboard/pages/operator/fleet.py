@@ -1,0 +1,102 @@
+"""The fleet: what there is to do, how fast it is done, and what is out of the ordinary."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from starlette.responses import Response
+
+from uplift_server.core import ids
+from uplift_server.core.numbers import Numbers, Series
+from uplift_server.dashboard.figures import (
+    PERIODS,
+    attempt_columns,
+    latency_lines,
+    period_of,
+)
+from uplift_server.dashboard.pages.operator.volumes import volume
+from uplift_server.dashboard.routes import operator_page
+from uplift_server.dashboard.visit import Visit
+from uplift_server.dashboard.words import OUTCOMES, REPLAY_WAITS
+from uplift_server.service.fleet import COUNTED_MAX, FleetState
+from uplift_server.service.replays import ShownReplay
+
+STATES: Final = ("healthy", "failing", "warned", "unknown", "paused", "disabled")
+LATE_MS: Final = 60_000
+"""What is due for longer for an endpoint that answers is late."""
+
+
+async def fleet(visit: Visit) -> Response:
+    """The page."""
+    period = period_of(visit.query.text("period"))
+    services, caller = visit.services, visit.caller
+    state = await services.fleet.now(caller)
+    series = await services.statistics.fleet(caller, period)
+    now = services.means.now()
+    late_ms = 0 if state.oldest_due_at is None else now - state.oldest_due_at
+    return visit.render(
+        "operator/fleet.html",
+        now=now,
+        state=state,
+        late=late_ms > LATE_MS,
+        counted_max=COUNTED_MAX,
+        states=[(name, state.endpoints[name]) for name in STATES if state.endpoints.get(name)],
+        verdict=_verdict(state, late_ms),
+        period=period,
+        periods=PERIODS,
+        series=series,
+        totals=series.totals,
+        per_second=_per_second(series),
+        volume=volume(series),
+        attempts=attempt_columns(series),
+        failures=_failures(series.totals),
+        failed=sum(series.totals.failures.values()),
+        latency=latency_lines(series),
+        replays=[_replay(visit, each) for each in state.replays],
+    )
+
+
+def _verdict(state: FleetState, late_ms: int) -> tuple[str, str]:
+    """How the fleet fares: a class for its colour, and one sentence."""
+    if state.load.stopped:
+        return "disabled", "Nothing is sent now: what attempts decided cannot be written. Look at disk and log."
+    if state.mass_failure is not None:
+        return "failing", "Many endpoints fail at once: it is hardly their fault."
+    if late_ms > LATE_MS:
+        return "failing", "Deliveries that are due wait: the server cannot keep up, or one endpoint is at its limit."
+    failing = state.endpoints.get("failing", 0) + state.endpoints.get("warned", 0)
+    if failing:
+        those = "endpoint fails, and is" if failing == 1 else "endpoints fail, and are"
+        return "healthy", f"The server keeps up. {failing:,} {those} tried again by the schedule."
+    return "healthy", "The server keeps up, and no endpoint fails."
+
+
+def _per_second(series: Series) -> str:
+    """Attempts a second, over the whole time."""
+    rate = series.totals.attempts * 1000 / (len(series.buckets) * series.bucket_ms)
+    return f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"
+
+
+def _failures(numbers: Numbers) -> list[tuple[str, int]]:
+    """How attempts failed, the most frequent first."""
+    found = sorted(numbers.failures.items(), key=lambda each: (-each[1], each[0]))
+    return [(OUTCOMES[outcome], count) for outcome, count in found if count]
+
+
+def _replay(visit: Visit, shown: ShownReplay) -> Mapping[str, object]:
+    replay = shown.replay
+    account = ids.prefixed(ids.ACCOUNT, replay.account_id)
+    replay_id = ids.prefixed(ids.REPLAY, replay.id)
+    known = visit.services.means.directory.accounts.get(replay.account_seq)
+    return {
+        "id": replay_id,
+        "href": f"/accounts/{account}/replays/{replay_id}",
+        "account": account if known is None else known.name,
+        "state": replay.state.text,
+        "reason": None if shown.reason is None else REPLAY_WAITS[shown.reason],
+        "done": replay.delivered + replay.failed + replay.skipped,
+        "total": replay.total,
+        "rate": replay.rate_per_second,
+    }
+
+
+PAGES: Final = (operator_page("", fleet),)

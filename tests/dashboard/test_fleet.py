@@ -1,0 +1,87 @@
+"""The fleet: what there is to do, what is out of the ordinary, and that the page keeps itself up to date."""
+
+from typing import Any
+
+import pytest
+from playwright.sync_api import expect
+from tests.dashboard.accessibility import check_accessibility
+from tests.dashboard.browsing import LOOKS, Look, OpenPage, sideways
+from tests.dashboard.operators import come_in
+from tests.dashboard.visitors import member, operator
+from tests.e2e.harness import OPERATOR_KEY, Api, Server, wait_for
+
+TYPE = "movement.analytics.created"
+NOWHERE = "http://127.0.0.1:1/<i>hook</i>"
+
+
+def failing(server: Server) -> tuple[str, Api, dict[str, Any]]:
+    """An account with an endpoint that fails: its id, a client of it, the endpoint."""
+    account, _ = server.account("Rapids <b>Academy</b>")
+    acting = server.api(OPERATOR_KEY, account)
+    endpoint: dict[str, Any] = acting.endpoint(NOWHERE)
+    for number in range(3):
+        acting.send(number)
+
+    def fails() -> bool:
+        health = acting.ok("GET", f"/v1/endpoints/{endpoint['id']}")["health"]
+        return bool(health["status"] == "failing" and health["next_probe_at"])
+
+    wait_for(fails, "the endpoint is only probed")
+    return account, acting, endpoint
+
+
+def test_operators_begin_at_the_fleet(server: Server) -> None:
+    page = operator(server).get("/")
+    assert (page.status, page.path) == (200, "/operator")
+    for figure in ("Oldest due", "Due later", "Held", "In flight", "Only probed", "First-try success", "p95"):
+        assert figure in page.text
+
+
+def test_endpoints_that_are_only_probed_are_told_of(server: Server) -> None:
+    account, acting, endpoint = failing(server)
+    page = operator(server).get("/operator")
+    assert f'href="/accounts/{account}/endpoints/{endpoint["id"]}"' in page.html
+    assert NOWHERE in page.text
+    assert "<i>hook" not in page.html
+    assert "<b>Academy" not in page.html
+    acting.ok("POST", f"/v1/endpoints/{endpoint['id']}/pause")
+    assert endpoint["id"] not in operator(server).get("/operator").html
+
+
+def test_replays_that_go_on_are_told_of(server: Server) -> None:
+    account, acting, endpoint = failing(server)
+    replay = acting.ok("POST", "/v1/replays", {"endpoint": endpoint["id"], "status": ["failed", "cancelled"]})
+    acting("POST", f"/v1/replays/{replay['id']}/pause")
+    page = operator(server).get("/operator")
+    told = acting.ok("GET", f"/v1/replays/{replay['id']}")
+    shown = f'href="/accounts/{account}/replays/{replay["id"]}"' in page.html
+    assert shown == (told["state"] in ("running", "paused"))
+
+
+@pytest.mark.parametrize("period", ["24h", "7d", "30d", "nonsense"])
+def test_every_period_can_be_looked_at(server: Server, period: str) -> None:
+    page = operator(server).get(f"/operator?period={period}")
+    assert page.status == 200
+    chosen = period if period != "nonsense" else "24h"
+    assert f'<a href="?period={chosen}" aria-current="page">' in page.html
+
+
+def test_members_do_not_see_the_fleet(server: Server) -> None:
+    account, _ = server.account()
+    page = member(server, account).get("/operator")
+    assert page.status == 404
+    assert "Oldest due" not in page.text
+
+
+@pytest.mark.parametrize("look", LOOKS, ids=lambda look: look.name)
+def test_a_person_watches_the_fleet(server: Server, open_page: OpenPage, look: Look) -> None:
+    page = come_in(open_page(look))
+    check_accessibility(page)
+    assert sideways(page) <= 0
+    account, acting, endpoint = failing(server)
+    # It comes by itself.
+    link = page.locator(f'a[href="/accounts/{account}/endpoints/{endpoint["id"]}"]')
+    expect(link).to_be_visible(timeout=20_000)
+    check_accessibility(page)
+    assert sideways(page) <= 0
+    acting.ok("DELETE", f"/v1/endpoints/{endpoint['id']}")

@@ -1,0 +1,178 @@
+"""Accounts and endpoints of everybody, as operators find, make, change and switch them."""
+
+import re
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+import pytest
+from tests.dashboard.accessibility import check_accessibility
+from tests.dashboard.browsing import LOOKS, Look, OpenPage, sideways
+from tests.dashboard.operators import come_in
+from tests.dashboard.visitors import Guest, Seen, member, operator
+from tests.e2e.harness import OPERATOR_KEY, Server
+
+ACCOUNTS, ENDPOINTS = "/operator/accounts", "/operator/endpoints"
+
+
+def problem(page: Seen, field: str) -> str:
+    """What is said to be wrong at a field."""
+    assert page.status == 422
+    return page.html.split(f'id="{field}-problem">')[1].split("</p>")[0]
+
+
+def test_an_account_is_made_changed_opened_and_deleted(server: Server) -> None:
+    guest, name = operator(server), f"Club <b>{uuid4().hex}</b>"
+    page = guest.post(f"{ACCOUNTS}/new", name=name, contact_emails="a@a.example\r\n\r\nb@a.example")
+    account = page.path.rpartition("/")[2]
+    assert page.path == f"{ACCOUNTS}/{account}"
+    assert f"The account {name} is made." in page.text
+    assert "<b>" not in page.html
+    found = server.api().ok("GET", f"/v1/accounts/{account}")
+    assert (found["name"], found["contact_emails"]) == (name, ["a@a.example", "b@a.example"])
+    assert f'href="/accounts/{account}/overview"' in page.html
+    assert guest.get(f"/accounts/{account}/overview").status == 200
+
+    page = guest.post(page.path, name="Another <i>name</i>", contact_emails="")
+    assert "The account is changed." in page.text
+    found = server.api().ok("GET", f"/v1/accounts/{account}")
+    assert (found["name"], found["contact_emails"]) == ("Another <i>name</i>", [])
+
+    page = guest.post(f"{page.path}/delete", page=page.path)
+    assert (page.path, "The account Another <i>name</i> is deleted." in page.text) == (ACCOUNTS, True)
+    assert guest.get(f"{ACCOUNTS}/{account}").status == 404
+    assert server.api()("GET", f"/v1/accounts/{account}").status == 404
+
+
+def test_a_form_sent_twice_makes_one_account(server: Server) -> None:
+    guest, name = operator(server), f"Once {uuid4().hex}"
+    form = guest.get(f"{ACCOUNTS}/new")
+    once = re.findall(r'name="once" value="([^"]+)"', form.html)[0]
+    pages = [guest.post(f"{ACCOUNTS}/new", token=form.token, name=name, once=once) for _ in range(2)]
+    assert pages[0].path == pages[1].path
+    assert guest.get(f"{ACCOUNTS}?search={name.split()[1]}").html.count(name) == 1
+
+
+def test_what_is_wrong_with_an_account_stands_at_its_fields(server: Server) -> None:
+    guest = operator(server)
+    page = guest.post(f"{ACCOUNTS}/new", name="", contact_emails="a@a.example\nnobody")
+    assert problem(page, "name")
+    assert "nobody" in page.html
+    assert problem(page, "contact_emails")
+    account, _ = server.account("Rapids")
+    page = guest.post(f"{ACCOUNTS}/{account}", name="x" * 300)
+    assert problem(page, "name")
+    assert server.api().ok("GET", f"/v1/accounts/{account}")["name"] == "Rapids"
+
+
+def test_a_portal_link_lets_in_whom_it_is_for_with_the_role_chosen(server: Server) -> None:
+    account, _ = server.account("Portal")
+    guest, here = operator(server), f"{ACCOUNTS}/{account}"
+    page = guest.post(f"{here}/portal-links", page=here, email="new@a.example", role="admin")
+    assert page.status == 201
+    link = re.findall(r"<code>(http[^<]*/enter/[^<]+)</code>", page.html)[0]
+    assert link not in guest.get(f"{ACCOUNTS}/{account}").html
+    other = Guest(server.url)
+    other.post(urlsplit(link).path, follow=False)
+    assert "new@a.example" in other.get(f"/accounts/{account}/overview").text
+    page = guest.post(f"{here}/portal-links", page=here, email="", role="owner")
+    assert "A guest is nobody by name" in problem(page, "role")
+    page = guest.post(f"{here}/portal-links", page=here, email="nobody", role="member")
+    assert problem(page, "email")
+    assert 'value="nobody"' in page.html
+
+
+def test_accounts_are_found_by_name_contact_and_id(server: Server) -> None:
+    guest, word = operator(server), uuid4().hex
+    account, _ = server.account(f"Found {word}")
+    server.api().ok("PATCH", f"/v1/accounts/{account}", {"contact_emails": [f"coach@{word[:20]}.example"]})
+    for search in (word.upper(), f"coach@{word[:10]}", account):
+        page = guest.get(f"{ACCOUNTS}?search={search}")
+        assert page.html.count(f'href="{ACCOUNTS}/{account}"') == 1
+        assert "no endpoint" in page.text
+    assert "No account fits" in guest.get(f"{ACCOUNTS}?search={word}x").text
+
+
+def test_endpoints_are_switched_off_and_on_by_operators(server: Server) -> None:
+    account, _ = server.account("Switched <b>off</b>")
+    acting, guest = server.api(OPERATOR_KEY, account), operator(server)
+    endpoint = acting.endpoint("http://127.0.0.1:1/<i>hook</i>", description="<u>mine</u>")["id"]
+    here = f"{ENDPOINTS}?search={endpoint}"
+    page = guest.get(here)
+    assert page.html.count(f'href="/accounts/{account}/endpoints/{endpoint}"') == 1
+    for tag in ("<b>", "<i>", "<u>"):
+        assert tag not in page.html
+    page = guest.post(f"{ENDPOINTS}/{endpoint}/disable", page=here)
+    assert "The endpoint is disabled" in page.text
+    assert "by an operator" in page.text
+    found = acting.ok("GET", f"/v1/endpoints/{endpoint}")
+    assert (found["state"], found["disabled_reason"]) == ("disabled", "operator")
+    acting.send(1)
+    page = guest.get(f"{ENDPOINTS}?filter=held&search={account}")
+    assert re.search(r"\b[12] held", page.text)
+    for name in ("disabled", "held"):
+        assert endpoint in guest.get(f"{ENDPOINTS}?filter={name}&search={account}").html
+    for name in ("failing", "warned", "paused"):
+        assert "No endpoint fits" in guest.get(f"{ENDPOINTS}?filter={name}&search={account}").text
+    page = guest.post(f"{ENDPOINTS}/{endpoint}/enable", page=here, held="drop")
+    assert "The endpoint is enabled." in page.text
+    assert acting.ok("GET", f"/v1/endpoints/{endpoint}")["state"] == "enabled"
+    told = [each["action"] for each in acting.ok("GET", "/v1/audit-log")["data"]]
+    assert told[:2] == ["endpoint.enabled", "endpoint.disabled"]
+
+
+def test_members_neither_look_nor_change(server: Server) -> None:
+    account, _ = server.account("Curious")
+    guest = member(server, account)
+    endpoint = server.api(OPERATOR_KEY, account).endpoint("http://127.0.0.1:1/")["id"]
+    token = guest.get(f"/accounts/{account}/endpoints").token
+    for path in (ACCOUNTS, f"{ACCOUNTS}/new", f"{ACCOUNTS}/{account}", ENDPOINTS):
+        assert guest.get(path).status == 404
+    for path in (
+        f"{ACCOUNTS}/new",
+        f"{ACCOUNTS}/{account}",
+        f"{ACCOUNTS}/{account}/portal-links",
+        f"{ACCOUNTS}/{account}/delete",
+        f"{ENDPOINTS}/{endpoint}/disable",
+        f"{ENDPOINTS}/{endpoint}/enable",
+    ):
+        assert guest.post(path, token=token, name="Mine", role="owner").status == 404
+    assert server.api().ok("GET", f"/v1/accounts/{account}")["name"] == "Curious"
+
+
+@pytest.mark.parametrize("path", [f"{ACCOUNTS}/acc_{'0' * 32}", f"{ACCOUNTS}/nothing"])
+def test_an_account_that_is_not_there_is_not_found(server: Server, path: str) -> None:
+    guest = operator(server)
+    assert guest.get(path).status == 404
+    token = guest.get(ACCOUNTS + "/new").token
+    for form in ("", "/portal-links", "/delete"):
+        assert guest.post(path + form, token=token, name="x", role="member").status == 404
+    assert guest.post(f"{ENDPOINTS}/ep_{'0' * 32}/disable", token=token).status == 404
+
+
+@pytest.mark.parametrize("look", LOOKS, ids=lambda look: look.name)
+def test_a_person_makes_an_account_and_switches_its_endpoint_off(
+    server: Server, open_page: OpenPage, look: Look
+) -> None:
+    page, name = come_in(open_page(look)), f"Journey {uuid4().hex[:8]}"
+    page.goto(ACCOUNTS)
+    check_accessibility(page)
+    page.get_by_role("link", name="New account").first.click()
+    page.get_by_label("Name").fill(name)
+    check_accessibility(page)
+    page.get_by_role("button", name="Make the account").click()
+    page.get_by_text(f"The account {name} is made.").wait_for()
+    check_accessibility(page)
+    assert sideways(page) <= 0
+    account = page.url.rpartition("/")[2]
+    server.api(OPERATOR_KEY, account).endpoint("http://127.0.0.1:1/")
+    page.goto(f"{ENDPOINTS}?search={account}")
+    page.get_by_text("Disable…").click()
+    check_accessibility(page)
+    assert sideways(page) <= 0
+    page.get_by_role("button", name="Disable").click()
+    page.get_by_text("The endpoint is disabled").wait_for()
+    page.goto(f"{ACCOUNTS}/{account}")
+    page.get_by_text("Delete the account…").click()
+    check_accessibility(page)
+    page.get_by_role("button", name="Delete the account").click()
+    page.get_by_text(f"The account {name} is deleted.").wait_for()
