@@ -2,11 +2,15 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from urllib.parse import urlencode
+
+import urllib3
 
 PROGRAM = str(Path(sys.executable).with_name("uplift-server"))
 SECONDS_MAX = 60
@@ -51,10 +55,50 @@ def test_people_get_lines_and_a_summary_and_settings_of_the_environment_do_not_m
     assert result.returncode == 0, result.stdout + result.stderr
     assert "5 of 5 events delivered and verified at the steady receiver, 5 of 5 at the shaky one" in result.stdout
     assert "p50" in result.stdout
+    assert len(re.findall(r"^  as the .* http://127\.0\.0\.1:\d+/enter/[\w-]{54}$", result.stdout, re.MULTILINE)) == 2
     assert "\x1b" not in result.stdout
     assert (data / "uplift.db").exists()
     # What was kept can be gone on with.
     assert demo("--events", "1", "--data-dir", str(data), cwd=tmp_path).returncode == 0
+
+
+def test_the_links_it_prints_lead_into_its_dashboard(tmp_path: Path) -> None:
+    """Through the page that asks for a click, which sets the cookie."""
+    process = subprocess.Popen(
+        [PROGRAM, "demo", "--port", "0"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    try:
+        found: list[str] = []
+        for line in process.stdout:
+            found += re.findall(r"http://[\d.:]+/enter/[\w-]+", line)
+            if len(found) == 2:
+                break
+        assert [re.sub("acc_.*", "", opened(link)) for link in found] == ["/accounts/", "/operator"]
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=SECONDS_MAX)
+        assert process.returncode == 0
+    finally:
+        process.kill()
+
+
+def opened(link: str) -> str:
+    """Where somebody is led who opens a link in a browser and clicks."""
+    base = link.partition("/enter/")[0]
+    asked = urllib3.request("GET", link, redirect=False)
+    assert asked.status == 200
+    [token] = set(re.findall(r'name="csrf" value="([^"]+)"', asked.data.decode()))
+    headers = {"cookie": _cookies(asked), "origin": base, "content-type": "application/x-www-form-urlencoded"}
+    entered = urllib3.request("POST", link, body=urlencode({"csrf": token}), headers=headers, redirect=False)
+    assert entered.status == 303, entered.data
+    home = urllib3.request("GET", f"{base}/", headers={"cookie": _cookies(entered)}, redirect=False)
+    assert home.status == 303
+    return str(home.headers["location"])
+
+
+def _cookies(response: urllib3.BaseHTTPResponse) -> str:
+    """What a browser sends back."""
+    return "; ".join(each.partition(";")[0] for each in response.headers.getlist("set-cookie"))
 
 
 def test_without_a_number_it_goes_on_until_it_is_told_to_stop(tmp_path: Path) -> None:

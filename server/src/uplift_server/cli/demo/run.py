@@ -141,7 +141,14 @@ class Demo:
         # All of this before there is an endpoint: its greeting arrives at once.
         self._screen.say(f"A server runs on {client.base_url}, with its data in {self._plan.directory}", "bold")
         self._screen.say(f"Account {account} has two endpoints: {receivers.url(STEADY)} and {receivers.url(SHAKY)}")
+        owner = {"email": "data@rapids.example", "role": "owner"}
+        self._screen.say("The dashboard, signed in; each link works once, within five minutes:")
+        self._screen.say(
+            f"  as the account's owner  {client.post(f'/v1/accounts/{account}/portal-links', owner)['url']}"
+        )
+        self._screen.say(f"  as the operator         {client.post('/v1/sign-in-links')['url']}")
         if self._plan.events is None:
+            self._screen.say(f"  later                   {client.base_url}/sign-in/operator with the key {client.key}")
             self._screen.say("Look at it from another terminal, and stop with Ctrl-C:")
             for path in ("deliveries?limit=5", "deliveries?status=pending", "endpoints", "event-types"):
                 self._screen.say(f"  curl -H 'Authorization: Bearer {key}' '{client.base_url}/v1/{path}'")
