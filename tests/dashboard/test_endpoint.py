@@ -118,8 +118,15 @@ def test_deliveries_are_filtered_in_the_url_and_go_on_page_by_page(server: Serve
     assert first.html.count('href="/accounts/' + owned.account + "/deliveries/") == 25
     [older] = re.findall(r'href="([^"]+)" rel="next"', first.html)
     second = owned.guest.get(older.replace("&amp;", "&"))
-    assert "webhook.created" in second.text
-    assert "webhook.created" not in owned.guest.get(f"{owned.page}?type={TYPE}&status=delivered").text
+    greeting = "<code>webhook.created</code>"
+    assert greeting in second.html
+    assert greeting not in owned.guest.get(f"{owned.page}?type={TYPE}&status=delivered").html
+    past = owned.guest.get(f"{owned.page}?created_before=2020-01-01T00:00")
+    assert "No delivery fits" in past.text
+    assert 'value="2020-01-01T00:00:00"' in past.html
+    assert greeting in owned.guest.get(f"{owned.page}?type=webhook.created&created_after=2020-01-01T00:00").html
+    wrong = owned.guest.get(f"{owned.page}?created_after=then")
+    assert (wrong.status, 'id="created_after-problem"' in wrong.html) == (422, True)
     assert "No delivery fits" in owned.guest.get(f"{owned.page}?status=failed").text
     unknown = owned.guest.get(f"{owned.page}?type=no.such")
     assert (unknown.status, 'id="type-problem"' in unknown.html) == (422, True)

@@ -160,6 +160,15 @@ def test_a_change_keeps_what_is_masked(server: Server, account: tuple[str, Api])
     assert (changed["description"], changed["event_types"]) == ("new", ["movement.analytics.*"])
 
 
+def test_what_may_be_a_token_is_shown_on_one_tab_only(server: Server, account: tuple[str, Api]) -> None:
+    name, api = account
+    made = api.endpoint(f"{URL}?token=geheim")["id"]
+    guest = member(server, name)
+    for path in ((), (made,), (made, "security"), (made, "test"), (made, "activity")):
+        assert "geheim" not in guest.get(pages(name, *path)).html, path
+    assert f"{URL}?token=geheim" in guest.get(pages(name, made, "subscription")).text
+
+
 def test_deleting_takes_it_out_of_the_list(server: Server, account: tuple[str, Api]) -> None:
     name, api = account
     made = api.endpoint(URL)

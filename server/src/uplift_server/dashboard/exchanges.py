@@ -39,6 +39,13 @@ class Told:
         return words.OUTCOMES[self.attempt.outcome] + ("" if code is None else f", {code}")
 
     @property
+    def reused(self) -> bool:
+        """Whether it went over a connection that was open already."""
+        attempt = self.attempt
+        opened = (attempt.dns_ms, attempt.connect_ms, attempt.tls_ms) != (None, None, None)
+        return not opened and attempt.status_code is not None
+
+    @property
     def trigger(self) -> str:
         """Why it was made."""
         return words.TRIGGERS[self.attempt.trigger]

@@ -8,6 +8,7 @@ from starlette.responses import Response
 from uplift_server.core.audit import ACTIONS
 from uplift_server.core.deliveries import Status
 from uplift_server.core.headers import mask
+from uplift_server.core.problems import Problem
 from uplift_server.core.rights import Right
 from uplift_server.core.scopes import Scope
 from uplift_server.core.subscriptions import Subscription
@@ -97,14 +98,23 @@ async def deliveries(visit: Visit) -> Response:
 
 async def _deliveries(visit: Visit, *, status: int = 200, refusal: str | None = None) -> Response:
     endpoint = visit.parameter("endpoint")
-    wanted, type_name = visit.query.text("status"), visit.query.optional("type")
+    asked = visit.query
+    wanted, type_name = asked.text("status"), asked.optional("type")
+    wrong: list[Problem] = []
+    after, before = asked.instant("created_after", wrong), asked.instant("created_before", wrong)
     problems: dict[str, str] = {}
     page: Page[ShownDelivery] = Page([], None)
     try:
-        query = DeliveryQuery(_STATUSES.get(wanted), None, type_name)
-        page = await visit.services.deliveries.page_of_endpoint(visit.caller, endpoint, query, visit.listing())
+        page = await visit.services.deliveries.page_of_endpoint(
+            visit.caller,
+            endpoint,
+            DeliveryQuery(_STATUSES.get(wanted), None, type_name, after, before),
+            visit.listing(),
+            problems=wrong,
+        )
     except Invalid as error:
         status, problems = 422, by_field(error.problems)
+    narrowed = {name: asked.optional(name) for name in ("status", "type", "created_after", "created_before")}
     return await tab(
         visit,
         "",
@@ -113,12 +123,22 @@ async def _deliveries(visit: Visit, *, status: int = 200, refusal: str | None = 
         problems=problems,
         rows=page.items,
         next=visit.cursor(page.next_key),
-        statuses=list(_STATUSES),
+        statuses=[("", "All"), *((name, name) for name in _STATUSES)],
+        types=[("", "All"), *((name, name) for name in type_names(visit, type_name))],
         wanted=wanted,
         type_name=type_name or "",
-        filters=link("", status=wanted or None, type=type_name).removeprefix("?"),
+        after=after,
+        before=before,
+        filters=link("", **narrowed).removeprefix("?"),
+        may_replay=visit.caller.principal.allows(Scope.DELIVERIES_WRITE),
         **await _numbers(visit, endpoint),
     )
+
+
+def type_names(visit: Visit, chosen: str | None = None) -> list[str]:
+    """The event types to choose from, and the one that is chosen, whether there is such a one or not."""
+    live = visit.services.means.directory.event_types.values()
+    return sorted({each.name for each in live if not each.archived} | ({chosen} if chosen else set()))
 
 
 async def _numbers(visit: Visit, endpoint: str) -> dict[str, Any]:

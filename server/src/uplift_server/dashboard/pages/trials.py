@@ -6,15 +6,15 @@ from typing import Any, Final
 from starlette.responses import Response
 
 from uplift_server.core import ids
-from uplift_server.core.outcomes import Explanation, Outcome, explain
 from uplift_server.core.problems import Problem
+from uplift_server.dashboard.exchanges import Told, told
 from uplift_server.dashboard.forms import by_field, repeat_of
-from uplift_server.dashboard.pages.endpoint import tab
+from uplift_server.dashboard.pages.endpoint import tab, type_names
 from uplift_server.dashboard.routes import account_form, account_page
 from uplift_server.dashboard.visit import Visit, link
 from uplift_server.service.errors import Busy, Conflict, Invalid, NotFound, RateLimited
 from uplift_server.service.means import Listing
-from uplift_server.store.records import Attempt, Delivery
+from uplift_server.store.records import Delivery
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,40 +22,17 @@ class Result:
     """A test, as far as it has come."""
 
     delivery: Delivery
-    attempt: Attempt | None
-    """None while it is in flight, and where it was never made."""
+    told: Told | None
+    """The attempt; None while it is in flight, and where it was never made."""
     body: bytes
     """What was sent."""
 
     @property
-    def explanation(self) -> Explanation | None:
-        """Why it failed, and what to do."""
-        found = self.attempt
-        if found is None:
-            return None
-        return explain(found.outcome, status_code=found.status_code, error=found.error, location=found.location)
-
-    @property
-    def timings(self) -> list[tuple[str, float]]:
-        """What took how long (ms), as far as it came to that."""
-        found = self.attempt
-        if found is None:
-            return []
-        named = (
-            ("DNS", found.dns_ms),
-            ("connect", found.connect_ms),
-            ("TLS", found.tls_ms),
-            ("first byte", found.first_byte_ms),
-        )
-        parts: list[tuple[str, float]] = [(name, ms) for name, ms in named if ms is not None]
-        return [*parts, ("in all", found.duration_us / 1000)]
-
-    @property
     def kind(self) -> str:
         """How the page marks it."""
-        if self.attempt is None:
+        if self.told is None:
             return "pending" if self.delivery.leased else "failed"
-        return "delivered" if self.attempt.outcome is Outcome.DELIVERED else "failed"
+        return self.told.status
 
 
 async def trial(visit: Visit) -> Response:
@@ -86,11 +63,9 @@ async def _trial(
     problems: tuple[Problem, ...] = (),
     refusal: str | None = None,
 ) -> Response:
-    known = visit.services.means.directory.event_types.values()
-    names = sorted(each.name for each in known if not each.archived)
     context: dict[str, Any] = {
         "result": None if delivery is None else await _result(visit, delivery),
-        "types": [("", "One that the endpoint wants"), *((name, name) for name in names)],
+        "types": [("", "One that the endpoint wants"), *((name, name) for name in type_names(visit))],
         "type_name": type_name,
         "problems": by_field(problems),
         "refusal": refusal,
@@ -105,7 +80,7 @@ async def _result(visit: Visit, delivery: str) -> Result:
     if found.endpoint_id != ids.parse_prefixed(ids.ENDPOINT, visit.parameter("endpoint")):
         raise NotFound(f"There is no test {delivery[:100]} of this endpoint.")
     event = await services.events.get(caller, ids.uuid_text(found.event_id))
-    return Result(found, page.items[0] if page.items else None, event.body or b"")
+    return Result(found, told(page.items[0]) if page.items else None, event.body or b"")
 
 
 PAGES: Final = (
