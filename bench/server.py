@@ -117,10 +117,12 @@ class Server:
             connection.close()
         return accounts
 
-    def call(self, method: str, path: str, value: object = None) -> dict[str, Any]:
-        """One call of the API that must succeed."""
+    def call(self, method: str, path: str, value: object = None, account: str = "") -> dict[str, Any]:
+        """One call of the API that must succeed, for an account where one is named."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
         headers = {"authorization": f"Bearer {KEY}", "content-type": "application/json"}
+        if account:
+            headers["uplift-account"] = account
         try:
             connection.request(method, path, None if value is None else json.dumps(value), headers)
             answer = connection.getresponse()

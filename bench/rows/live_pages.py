@@ -1,0 +1,103 @@
+"""What ten open pages that keep themselves up to date cost traffic at half load."""
+
+import http.client
+import socket
+import threading
+from contextlib import suppress
+from typing import Final
+
+from bench.half import half_rate
+from bench.options import Options
+from bench.report import Figure, Report, at_most
+from bench.row import Row
+from bench.rows.half_load import CONNECTIONS_MAX
+from bench.scene import Measurement, Scene, conditions
+from bench.server import Server
+from bench.visitor import Visitor
+
+_USUAL_S: Final = 10.0
+_PAIRS: Final = 5
+_PAGES: Final = ("overview", "endpoints", "events", "overview", "events")
+"""Each twice: ten people."""
+
+
+class _Open:
+    """A page as a browser keeps it: its stream, and the page again with every change."""
+
+    def __init__(self, server: Server, stream: str, path: str) -> None:
+        self._visitor = Visitor(server)
+        self._path = path
+        self._connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+        self._connection.request("GET", stream, headers={"cookie": self._visitor.cookie})
+        assert self._connection.sock is not None
+        self._socket = self._connection.sock
+        self._answer = self._connection.getresponse()
+        self.loaded = 0
+        self._thread = threading.Thread(target=self._follow, daemon=True)
+        self._thread.start()
+
+    def _follow(self) -> None:
+        with suppress(OSError, ValueError, AttributeError, http.client.HTTPException):
+            while line := self._answer.readline():
+                if line.startswith(b"event: change"):
+                    self._visitor.load(self._path)
+                    self.loaded += 1
+
+    def close(self) -> None:
+        """Leave the page."""
+        with suppress(OSError):
+            # Whoever waits for a line holds the reader: only the end of the stream frees it.
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._thread.join()
+        self._connection.close()
+        self._visitor.close()
+
+
+def _measure(row: Row, options: Options) -> Report:
+    secs = options.duration(_USUAL_S)
+    with Scene(options) as scene:
+        scene.server.start()
+        scene.add([f"ok/{number}" for number in range(options.endpoints)])
+        rate, words = half_rate(scene, options)
+        pairs, loaded = [], 0
+        for _ in range(1 if options.smoke else _PAIRS):
+            alone = scene.run("half load", secs=secs, rate=rate, connections=CONNECTIONS_MAX)
+            pages = [_open(scene, number) for number in range(2 * len(_PAGES))]
+            beside = scene.run("half load, ten pages open", secs=secs, rate=rate, connections=CONNECTIONS_MAX)
+            loaded += sum(page.loaded for page in pages)
+            for page in pages:
+                page.close()
+            pairs.append((alone, beside))
+        notes = list(dict.fromkeys(note for pair in pairs for run in pair for note in run.trouble)) + scene.trouble()
+    pairs.sort(key=_times)
+    alone, beside = pairs[len(pairs) // 2]
+    return Report(
+        row.name,
+        row.title,
+        [
+            at_most("p99 with ten pages open, the median pair", _times(pairs[len(pairs) // 2]), "times", 1.2),
+            Figure("accepted → received p99, ten pages open", beside.received_ms.get("p99", 0), "ms"),
+            Figure("the same with none", alone.received_ms.get("p99", 0), "ms"),
+            Figure("cores of the server, ten pages open", beside.cores),
+            Figure("the same with none ", alone.cores),
+            Figure("pages loaded again", loaded / len(pairs) / max(secs, 1e-9), "a second"),
+            at_most("lost", sum(run.lost for pair in pairs for run in pair), "events", 0),
+        ],
+        conditions(options, load=f"{words}, {secs:g} s each, {len(pairs)} pairs"),
+        {},
+        {"half load": alone.received_ms, "half load, ten pages open": beside.received_ms},
+        notes,
+    )
+
+
+def _open(scene: Scene, number: int) -> _Open:
+    start = f"/accounts/{scene.accounts[number % len(scene.accounts)]}"
+    return _Open(scene.server, f"{start}/live", f"{start}/{_PAGES[number % len(_PAGES)]}")
+
+
+def _times(pair: tuple[Measurement, Measurement]) -> float:
+    alone, beside = (run.received_ms.get("p99", 0.0) for run in pair)
+    return beside / max(alone, 1e-9)
+
+
+ROW: Final = Row("live-pages", "traffic at half load while ten pages keep themselves up to date", _measure, 120)

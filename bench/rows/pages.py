@@ -1,0 +1,125 @@
+"""How soon every page of the dashboard comes, from a database that has worked for a month."""
+
+import statistics
+import time
+from typing import Any, Final
+
+from bench.history import write_history
+from bench.options import Options
+from bench.progress import bar
+from bench.report import Figure, Report, at_most
+from bench.row import Row
+from bench.scene import Scene, conditions
+from bench.server import Server
+from bench.visitor import Visitor
+from uplift_server.dashboard.app import PAGES
+from uplift_server.dashboard.routes import Door
+
+_EVENTS: Final = 5_000_000
+_ACCOUNTS: Final = 2
+_ENDPOINTS: Final = 1_000
+"""Of each account, which is as many as one may have."""
+_VISITS: Final = 5
+_COUNTED_WITHIN_S: Final = 900.0
+_LOOK_S: Final = 0.2
+_DOORS: Final = frozenset({Door.ACCOUNT, Door.OPERATOR})
+"""Whose pages an operator may see."""
+
+
+def _measure(row: Row, options: Options) -> Report:
+    events, endpoints = (2_000, 20) if options.smoke else (_EVENTS, _ENDPOINTS)
+    with Scene(options) as scene:
+        server = scene.server
+        server.start()
+        accounts = [_account(server, scene.receiver.url(f"ok/{number}"), endpoints) for number in range(_ACCOUNTS)]
+        server.stop()
+        write_history(server.database, events)
+        server.start()
+        counted_s = _wait_counted(server, events)
+        paths = _paths(_ids(server, accounts[0]))
+        visitor = Visitor(server)
+        times = _visit(visitor, paths)
+        visitor.close()
+        size_gib = server.database.stat().st_size / 2**30
+        notes = scene.trouble()
+    slowest = sorted(times, key=lambda path: times[path], reverse=True)
+    return Report(
+        row.name,
+        row.title,
+        [
+            at_most("first byte of the slowest page", times[slowest[0]], "ms", 150),
+            Figure("the page in the middle", statistics.median(times.values()), "ms"),
+            Figure("pages", len(times)),
+            Figure("the numbers of the whole history counted after", counted_s, "s"),
+            Figure("database", size_gib, "GiB"),
+        ],
+        conditions(
+            options, history=f"{events:,} events, {2 * events:,} attempts, a month", visits=f"median of {_VISITS}"
+        )
+        | {"endpoints": f"{_ACCOUNTS * endpoints:,} of {_ACCOUNTS} accounts"},
+        {},
+        {},
+        [f"The slowest: {', '.join(f'{path} {times[path]:.0f} ms' for path in slowest[:5])}", *notes],
+    )
+
+
+def _account(server: Server, url: str, endpoints: int) -> str:
+    account: str = server.call("POST", "/v1/accounts", {"name": "A club", "contact_emails": []})["id"]
+    for number in range(endpoints):
+        server.call("POST", "/v1/endpoints", {"url": f"{url}?n={number}"}, account)
+    return account
+
+
+def _wait_counted(server: Server, events: int) -> float:
+    began = time.monotonic()
+    with bar("counting what there is", events) as step:
+        while time.monotonic() < began + _COUNTED_WITHIN_S:
+            counted = server.call("GET", "/v1/stats?period=30d")["totals"]["deliveries"]
+            step(counted)
+            if counted >= events:
+                break
+            time.sleep(_LOOK_S)
+    return time.monotonic() - began
+
+
+def _ids(server: Server, account: str) -> dict[str, str]:
+    """A thing of each kind, for the pages of one."""
+
+    def newest(path: str) -> dict[str, Any]:
+        found: dict[str, Any] = server.call("GET", path, None, account)["data"][0]
+        return found
+
+    delivery = newest("/v1/deliveries?status=failed")
+    replay = server.call("POST", "/v1/replays", {"endpoint": delivery["endpoint"], "rate_per_second": 1}, account)
+    return {
+        "account": account,
+        "endpoint": delivery["endpoint"],
+        "delivery": delivery["id"],
+        "event": delivery["event"],
+        "replay": replay["id"],
+        "type": delivery["type"],
+    }
+
+
+def _paths(ids: dict[str, str]) -> list[str]:
+    """Every page that a visitor loads, with the longest periods where there are some."""
+    found = []
+    for page in PAGES:
+        if page.method == "GET" and page.door in _DOORS and not page.path.endswith("/live"):
+            path = page.path
+            for name, value in ids.items():
+                path = path.replace(f"{{{name}}}", value)
+            found.append(path)
+            if path.endswith(("/overview", f"/endpoints/{ids['endpoint']}", "/operator")):
+                found.append(f"{path}?period=30d")
+    return [path for path in found if "{" not in path]
+
+
+def _visit(visitor: Visitor, paths: list[str]) -> dict[str, float]:
+    for path in paths:
+        # Templates are compiled with their first page.
+        visitor.load(path)
+    return {path: statistics.median(visitor.load(path)[0] for _ in range(_VISITS)) for path in paths}
+
+
+ROW: Final = Row("pages", "pages of the dashboard, from five million events", _measure, 600)
