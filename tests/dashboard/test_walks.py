@@ -50,7 +50,9 @@ NEEDS: Mapping[str, Scope | Right | None] = {
 """What each page of an account takes to be seen; None: to be a member."""
 
 
-LACKING = {"events", "deliveries", "replays", "catalog", "settings"}
+SHARED = {"type", "name"}
+"""Parameters that mean the same for all accounts."""
+LACKING = {"settings"}
 """Pages of an account that others lead to, and that are not there yet."""
 
 
@@ -141,9 +143,7 @@ def test_nothing_of_another_account_is_found(
     before = theirs.seen()
     fields = written.get(filled(page, mine.ids), {})
     ways = [theirs.ids, {**mine.ids, "account": theirs.id}]
-    # A type is the same for all accounts.
-    own = [name for name in parameters(page) if name not in {"account", "type", "name"}]
-    ways += [{**mine.ids, name: theirs.ids[name]} for name in own]
+    ways += [{**mine.ids, name: theirs.ids[name]} for name in parameters(page) if name not in {"account", *SHARED}]
     for ids in ways:
         path = filled(page, ids)
         answer = owner.get(path) if page.method == "GET" else owner.post(path, {**fields, CSRF_FIELD: owner.token})
@@ -158,7 +158,7 @@ def test_no_form_takes_an_id_of_another_account(
     owner: Walker, mine: Owned, theirs: Owned, written: Mapping[str, dict[str, str]]
 ) -> None:
     before = theirs.seen()
-    swapped = {mine.ids[name]: theirs.ids[name] for name in mine.ids if name not in {"type", "name"}}
+    swapped = {mine.ids[name]: theirs.ids[name] for name in mine.ids if name not in SHARED}
     asked = 0
     for action, fields in written.items():
         if not set(fields.values()) & set(swapped):

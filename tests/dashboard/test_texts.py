@@ -1,0 +1,152 @@
+"""Whatever anybody stored or sent is shown as text: nowhere does it become an element of a page."""
+
+from html.parser import HTMLParser
+from urllib.parse import quote
+
+import pytest
+from tests.dashboard import visitors
+from tests.dashboard.owned import Owned
+from tests.dashboard.routes import filled
+from tests.dashboard.visitors import Guest
+from tests.e2e.harness import Server, deliveries_of, settled
+from tests.e2e.receiving import Receiver, answer
+
+from uplift_server.dashboard.app import PAGES
+from uplift_server.dashboard.routes import Door
+
+SHOWN = [page for page in PAGES if page.method == "GET" and not page.path.endswith("/live")]
+TYPE = "marked.type"
+
+
+def mark(field: str) -> str:
+    """A text that would make an element in whatever place of a page it is not escaped for."""
+    return f"""'"></textarea></script><i data-mark="{field}">"""
+
+
+class _Marks(HTMLParser):
+    """The marks that became elements, those that stayed texts, and the handlers that any element has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.elements: list[str] = []
+        self.texts = ""
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        for name, value in attributes:
+            if name == "data-mark" or name.startswith("on") or (value or "").lstrip().lower().startswith("javascript:"):
+                self.elements.append(f"<{tag} {name}={value!r}>")
+            self.texts += f" {value}"
+
+    def handle_data(self, data: str) -> None:
+        self.texts += data
+
+
+@pytest.fixture(scope="module")
+def owned(server: Server, shared_receiver: Receiver) -> Owned:
+    """An account whose every field is marked."""
+    owned = Owned(server, shared_receiver.url("/first"), mark("account name")[:100])
+    operator, api = server.api(), owned.api
+    operator.ok(
+        "PUT",
+        f"/v1/event-types/{TYPE}",
+        {
+            "description": mark("type description"),
+            "group": mark("type group"),
+            "schema": {"type": "object", "description": mark("schema"), "properties": {mark("property"): {}}},
+            "example": {mark("example"): 1},
+        },
+    )
+    reply = answer(500, mark("response body").encode(), x_marked=mark("response header"))
+    url = shared_receiver.url(f"/marked?{quote(mark('url'), safe='')}", reply)
+    endpoint = api.endpoint(
+        url, description=mark("endpoint description"), headers={"X-Own": mark("header")}, event_types=[TYPE]
+    )
+    event = api.ok("POST", "/v1/events", {"type": TYPE, "data": {mark("event data"): mark("event data")}})["id"]
+    [delivery] = [each for each in deliveries_of(api, event) if each["endpoint"] == endpoint["id"]]
+    settled(api, delivery["id"])
+    made = api.ok("POST", f"/v1/accounts/{owned.id}/keys", {"name": mark("key name")})
+    session = server.api(made["key"]).ok("POST", "/v1/listen-sessions", {"event_types": [TYPE]})
+    owned.ids |= {
+        "endpoint": endpoint["id"],
+        "event": event,
+        "delivery": delivery["id"],
+        "key": made["id"],
+        "session": session["id"],
+        "replay": api.ok("POST", "/v1/replays", {"endpoint": endpoint["id"], "types": [TYPE]})["id"],
+        "type": TYPE,
+        "name": TYPE,
+        "token": quote(mark("token"), safe=""),
+    }
+    return owned
+
+
+@pytest.fixture(scope="module")
+def texts(server: Server, owned: Owned) -> str:
+    """What the account's owner and an operator read on all pages. Fails where a mark became an element."""
+    read, wrong = "", []
+    owner, operator, stranger = owned.member(), visitors.operator(server), Guest(server.url)
+    for page in SHOWN:
+        path = filled(page, owned.ids)
+        guests = {Door.OPERATOR: (operator,), Door.ANYBODY: (stranger,)}.get(page.door, (owner, operator))
+        for guest in guests:
+            for asked in (path, f"{path}?{_query()}"):
+                marks = _Marks()
+                marks.feed(guest.get(asked).html)
+                read += marks.texts
+                wrong += [f"{found} on {asked}" for found in marks.elements]
+    assert not wrong
+    return read
+
+
+def _query() -> str:
+    names = (
+        "next",
+        "cursor",
+        "type",
+        "endpoint",
+        "q",
+        "id",
+        "status",
+        "state",
+        "actor",
+        "action",
+        "created_after",
+        "delivery",
+    )
+    return "&".join(f"{name}={quote(mark(name), safe='')}" for name in names)
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        "account name",
+        "type description",
+        "type group",
+        "schema",
+        "property",
+        "example",
+        "response body",
+        "response header",
+        "endpoint description",
+        "event data",
+        "key name",
+    ],
+)
+def test_what_is_stored_is_shown_as_it_is(field: str, texts: str) -> None:
+    assert mark(field)[:100] in texts or mark(field).replace('"', '\\"') in texts
+
+
+def test_a_form_that_is_refused_shows_what_was_sent_as_text(server: Server, owned: Owned) -> None:
+    guest = owned.member()
+    path = f"/accounts/{owned.id}/endpoints/new"
+    fields = {"url": mark("sent"), "description": mark("sent"), "secret": mark("sent"), "headers": mark("sent")}
+    for answered in (
+        guest.post(path, follow=False, **fields),
+        guest.post("/sign-in/operator", page=path, follow=False, key=mark("sent"), next=mark("sent")),
+        guest.post("/sign-in", page=path, follow=False, email=mark("sent"), password=mark("sent"), next=mark("sent")),
+    ):
+        assert answered.status in {401, 422}
+        marks = _Marks()
+        marks.feed(answered.html)
+        assert marks.elements == []
+        assert mark("sent") in marks.texts
