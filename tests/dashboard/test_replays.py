@@ -178,5 +178,6 @@ def test_instants_are_asked_in_the_visitors_time_and_progress_shows_itself(
     assert sideways(page) <= 0
     page.get_by_role("button", name="Start the replay").click()
     expect(page.get_by_text("3 of 3")).to_be_visible()
+    expect(page.locator("#live .status.completed")).to_be_visible()
     check_accessibility(page)
     assert sideways(page) <= 0

@@ -1,9 +1,15 @@
 """Whether something happened in an account: the numbers of what was added last."""
 
+from typing import Final
+
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from uplift_server.store.schema import audit_log, deliveries, events
+from uplift_server.core.limits import REPLAYS_UNFINISHED_PER_ACCOUNT_MAX
+from uplift_server.store.schema import audit_log, deliveries, events, replays
+
+UNFINISHED_MAX: Final = 2 * REPLAYS_UNFINISHED_PER_ACCOUNT_MAX
+"""Replays that are looked at: cancelled ones may still have something in flight."""
 
 
 def newest(connection: Connection, account_seq: int) -> tuple[int, int, int]:
@@ -21,3 +27,22 @@ def newest(connection: Connection, account_seq: int) -> tuple[int, int, int]:
     newest_event = connection.scalar(event) or 0
     attempts = sa.select(sa.func.sum(deliveries.c.attempts_made)).where(deliveries.c.event_seq == newest_event)
     return newest_event, connection.scalar(entry) or 0, connection.scalar(attempts) or 0
+
+
+def replays_under_way(connection: Connection, account_seq: int) -> tuple[tuple[int, ...], ...]:
+    """How far each unfinished replay of an account is."""
+    columns = (
+        replays.c.seq,
+        replays.c.updated_at,
+        replays.c.counted_through,
+        replays.c.delivered,
+        replays.c.failed,
+        replays.c.skipped,
+    )
+    query = (
+        sa.select(*columns)
+        .where(replays.c.account_seq == account_seq, sa.text("completed_at IS NULL"))
+        .order_by(replays.c.seq)
+        .limit(UNFINISHED_MAX)
+    )
+    return tuple(tuple(row) for row in connection.execute(query))
