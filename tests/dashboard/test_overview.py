@@ -7,7 +7,7 @@ from playwright.sync_api import Page, expect
 from tests.dashboard.accessibility import check_accessibility
 from tests.dashboard.browsing import LOOKS, Look, OpenPage, sideways
 from tests.dashboard.visitors import bring, member
-from tests.e2e.harness import Api, Server, wait_for
+from tests.e2e.harness import Api, Server, settled, wait_for
 from tests.e2e.receiving import Receiver, answer
 
 
@@ -28,7 +28,7 @@ def test_every_condition_has_its_sentence(server: Server) -> None:
     assert "Nobody is told of anything yet: this account has no endpoint." in sentence(server, account)
     with closing(Receiver()) as receiver:
         good, bad = (api.endpoint(receiver.url(path, answer(code))) for path, code in (("/good", 204), ("/bad", 404)))
-        assert "All is well: no endpoint fails." in sentence(server, account)
+        assert "All is well: " in sentence(server, account)
 
         api.send(1)
         wait_for(lambda: failing(api, bad["id"]), "the endpoint fails")
@@ -52,6 +52,50 @@ def test_every_condition_has_its_sentence(server: Server) -> None:
         told = sentence(server, account)
         assert "No endpoint fails, but 1 holds deliveries until somebody decides about them." in told
         assert "Held 1 delivery, kept until you enable it again, with another choice" in told
+
+
+def test_what_was_counted_stands_there_in_figures_and_as_a_chart(server: Server) -> None:
+    account, api = server.account()
+    with closing(Receiver()) as receiver:
+        good, bad = (api.endpoint(receiver.url(path, answer(code))) for path, code in (("/good", 204), ("/bad", 500)))
+        api.ok("PATCH", f"/v1/endpoints/{bad['id']}", {"event_types": ["export.completed"]})
+        for number in range(3):
+            api.send(number)
+        someone = member(server, account, "member")
+        overview = f"/accounts/{account}/overview"
+        wait_for(lambda: "4 delivered" in someone.get(overview).text, "three events and a greeting are counted")
+
+        for period, words in (("24h", "The last 24 hours"), ("7d", "The last 7 days")):
+            page = someone.get(f"{overview}?period={period}")
+            assert words in page.text
+            assert 'aria-label="Deliveries of the last ' in page.html
+            assert "/v1/stats?period=" + period in page.text
+        assert "At the first try 80.0" in page.text
+        assert good["id"] in page.html
+
+
+def test_what_failed_for_good_is_told_until_the_time_is_over(server: Server) -> None:
+    account, api = server.account()
+    with closing(Receiver()) as receiver:
+        url = receiver.url("/x", answer(500))
+        endpoint = api.endpoint(url)
+        event = api.send(1).json["id"]
+        [delivery] = api.ok("GET", f"/v1/events/{event}/deliveries")["data"]
+        settled(api, delivery["id"])
+        receiver.url("/x", answer(204))
+        api.send(2)
+        wait_for(lambda: not failing(api, endpoint["id"]), "the endpoint works again")
+        told = "of the last 24 hours came to nothing for good."
+        wait_for(lambda: told in sentence(server, account), "the failure is counted")
+
+        manager = member(server, account, "manager")
+        overview = f"/accounts/{account}/overview"
+        assert f"{overview}?period=24h&amp;status=failed#last" in manager.get(overview).html
+        listed = manager.get(f"{overview}?status=failed").html
+        assert delivery["id"] in listed
+        assert listed.count('<td data-label="Status">') == listed.count('class="status failed"')
+        assert "/replays/new" in listed
+        assert "/replays/new" not in member(server, account, "member").get(overview).html
 
 
 def test_what_happens_shows_without_loading_the_page_again(server: Server, page: Page) -> None:

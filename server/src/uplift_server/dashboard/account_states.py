@@ -1,10 +1,14 @@
 """How an account fares, in one sentence."""
 
+from uplift_server.core.numbers import Numbers
 from uplift_server.service.troubles import Troubles
 
 
-def account_sentence(troubles: Troubles) -> tuple[str, str]:
-    """How an account fares: a class for its colour, and one sentence."""
+def account_sentence(troubles: Troubles, numbers: Numbers, span: str) -> tuple[str, str]:
+    """How an account fares: a class for its colour, and one sentence.
+
+    `numbers` are of the time that `span` names, such as `the last 24 hours`.
+    """
     if not troubles.endpoints:
         return "unknown", "Nobody is told of anything yet: this account has no endpoint."
     wrong = []
@@ -17,10 +21,20 @@ def account_sentence(troubles: Troubles) -> tuple[str, str]:
         return kind, f"Something needs you: {', and '.join(wrong)}."
     if troubles.paused == troubles.endpoints:
         return "paused", "Every endpoint is paused: what comes is held until one is enabled."
+    return _of_what_works(troubles, numbers, span)
+
+
+def _of_what_works(troubles: Troubles, numbers: Numbers, span: str) -> tuple[str, str]:
+    """Of an account whose endpoints answer."""
     if troubles.shown:
         count = len(troubles.shown)
-        return "warned", f"No endpoint fails, but {count} hold{_s(count)} deliveries until somebody decides about them."
-    return "healthy", "All is well: no endpoint fails."
+        return "paused", f"No endpoint fails, but {count} hold{_s(count)} deliveries until somebody decides about them."
+    if numbers.failed:
+        what = "1 delivery" if numbers.failed == 1 else f"{numbers.failed:,} deliveries"
+        return "warned", f"No endpoint fails now, but {what} of {span} came to nothing for good."
+    if numbers.delivered:
+        return "healthy", f"All is well: whatever was to be delivered in {span} was, or is on its way."
+    return "healthy", f"All is well: no endpoint fails. Nothing was delivered in {span}."
 
 
 def _of(count: int, whole: int) -> str:

@@ -5,8 +5,11 @@ from typing import Final
 from starlette.responses import Response
 
 from uplift_server.core import ids
+from uplift_server.core.deliveries import Status
+from uplift_server.core.numbers import Numbers, Period
 from uplift_server.dashboard.account_states import account_sentence
 from uplift_server.dashboard.endpoint_states import StateCard, state_card
+from uplift_server.dashboard.figures import status_columns, status_words
 from uplift_server.dashboard.routes import account_page
 from uplift_server.dashboard.visit import Visit
 from uplift_server.service.deliveries import DeliveryQuery
@@ -14,27 +17,49 @@ from uplift_server.service.endpoints import Shown
 from uplift_server.service.means import Listing
 
 LAST_SHOWN: Final = 10
+SPANS: Final = {Period.LAST_24_HOURS: "the last 24 hours", Period.LAST_7_DAYS: "the last 7 days"}
+"""What may be looked at, in words."""
 
 
 async def overview(visit: Visit) -> Response:
     """The page."""
     services, caller = visit.services, visit.caller
+    period = next((each for each in SPANS if each.value == visit.query.text("period")), Period.LAST_24_HOURS)
+    series = await services.statistics.of_account(caller, period)
     troubles = await services.troubles.of_account(caller)
-    last = await services.deliveries.page(caller, DeliveryQuery(), Listing(LAST_SHOWN))
-    kind, sentence = account_sentence(troubles)
+    status = next((each for each in Status if each.text == visit.query.text("status")), None)
+    listing = Listing(LAST_SHOWN, visit.query.optional("cursor"))
+    last = await services.deliveries.page(caller, DeliveryQuery(status=status), listing)
+    kind, sentence = account_sentence(troubles, series.totals, SPANS[period])
     return visit.render(
         "overview/page.html",
+        period=period,
+        spans=SPANS,
+        since=series.buckets[0].at,
+        numbers=series.totals,
+        delivered=_delivered_share(series.totals),
+        became=status_words(series.totals),
+        columns=status_columns(series),
         kind=kind,
         sentence=sentence,
         troubles=troubles,
         open_problems=[
             (ids.prefixed(ids.ENDPOINT, each.endpoint.id), each.endpoint, _card(visit, each)) for each in troubles.shown
         ],
+        statuses=[each.text for each in Status],
+        wanted="" if status is None else status.text,
+        next=visit.cursor(last.next_key),
         last=[
             (ids.delivery_id(each.delivery.event_id, each.delivery.endpoint_id), each.delivery) for each in last.items
         ],
         urls={live.seq: live.record.url for live in services.means.directory.endpoints_of(caller.one_account())},
     )
+
+
+def _delivered_share(numbers: Numbers) -> float | None:
+    """Which share of the deliveries that are over was delivered, 0 to 1; None where none is over."""
+    over = numbers.delivered + numbers.failed
+    return numbers.delivered / over if over else None
 
 
 def _card(visit: Visit, shown: Shown) -> StateCard:
