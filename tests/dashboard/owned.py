@@ -1,8 +1,9 @@
 """An account with one of everything that pages show, and what can be seen of it from outside."""
 
+import re
 from typing import Any
 
-from tests.dashboard.visitors import Guest, member
+from tests.dashboard.visitors import Guest, member, operator
 from tests.e2e.harness import TYPE, Server, deliveries_of, settled
 
 SEEN = (
@@ -29,6 +30,10 @@ class Owned:
         settled(self.api, delivery["id"])
         replay = self.api.ok("POST", "/v1/replays", {"endpoint": endpoint, "status": ["failed"]})["id"]
         key = self.api.ok("POST", f"/v1/accounts/{self.id}/keys", {"name": "own"})
+        member(server, self.id, "member", f"walked@{self.id[4:]}.example")
+        settings, console = f"/accounts/{self.id}/settings", operator(server)
+        invited = {"email": f"invited@{self.id[4:]}.example", "role": "member"}
+        people = console.post(f"{settings}/invitations", page=settings, **invited).html
         self.ids = {
             "account": self.id,
             "endpoint": endpoint,
@@ -37,6 +42,8 @@ class Owned:
             "replay": replay,
             "key": key["id"],
             "session": server.api(key["key"]).ok("POST", "/v1/listen-sessions")["id"],
+            "member": re.findall(r"mem_\w+", people)[0],
+            "invitation": re.findall(r"inv_\w+", people)[0],
             "type": TYPE,
             "name": TYPE,
         }

@@ -37,6 +37,8 @@ class _Reader(HTMLParser):
         self.forms: list[Form] = []
         self.links: list[str] = []
         self._inside: Form | None = None
+        self._select: str | None = None
+        self._is_first = True
 
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
         given = {name: value or "" for name, value in attributes}
@@ -49,6 +51,12 @@ class _Reader(HTMLParser):
             unchecked = given.get("type") in {"checkbox", "radio"} and "checked" not in given
             if not unchecked:
                 self._inside.fields[given["name"]] = given.get("value", "")
+            self._select, self._is_first = given["name"] if tag == "select" else None, True
+        elif tag == "option" and self._inside and self._select:
+            # A browser sends the one that is selected, or else the first.
+            if "selected" in given or self._is_first:
+                self._inside.fields[self._select] = given.get("value", "")
+            self._is_first = False
 
     def handle_endtag(self, tag: str) -> None:
         if tag == "form":

@@ -28,7 +28,7 @@ def offered(text: str) -> set[str]:
 
 def test_a_key_is_made_shown_once_and_revoked(server: Server, page: Page) -> None:
     account, _ = server.account()
-    bring(page, member(server, account, "admin", "ada@rapids.example"))
+    bring(page, member(server, account, "admin", "ada@t2-developers.example"))
     page.goto(f"/accounts/{account}/developers")
     page.get_by_label("Name").fill("reports")
     for scope in ALL_BUT_EVENTS_WRITE - {"events:read", "listen"}:
@@ -51,7 +51,7 @@ def test_a_key_is_made_shown_once_and_revoked(server: Server, page: Page) -> Non
     expect(page.get_by_text("The key is revoked")).to_be_visible()
     assert server.api(key)("GET", "/v1/events").status == 401
     entries = server.api().ok("GET", "/v1/audit-log?actor=member")["data"]
-    assert {("key.created", "ada@rapids.example"), ("key.revoked", "ada@rapids.example")} <= {
+    assert {("key.created", "ada@t2-developers.example"), ("key.revoked", "ada@t2-developers.example")} <= {
         (each["action"], each["actor"]["name"]) for each in entries
     }
 

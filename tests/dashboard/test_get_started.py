@@ -17,7 +17,7 @@ def test_from_nothing_to_the_first_2xx_without_loading_the_page_again(server: Se
     account, api = server.account()
     with closing(Receiver()) as receiver:
         url = receiver.url("/webhook", answer(503))
-        bring(page, member(server, account, "manager", "ada@rapids.example"))
+        bring(page, member(server, account, "manager", "ada@t2-get-started.example"))
         page.get_by_role("link", name="Get started").first.click()
         expect(page.get_by_text("Register an endpoint first.")).to_be_visible()
 

@@ -27,11 +27,13 @@ def test_forms_are_read_as_they_would_be_sent() -> None:
         <form method=post action="/sign-out"><input type=hidden name=csrf value="a&amp;b"><button>Go</button></form>
         <form action=/events><input name=q><input type=checkbox name=a value=1 checked>
         <input type=checkbox name=b value=1>
-        <select name=type></select><textarea name=text></textarea></form>
+        <select name=type></select><select name=status><option value="">All<option value=failed>Failed</select>
+        <select name=role><option value=member><option value=admin selected><option value=owner></select>
+        <textarea name=text></textarea></form>
     """
 
     assert forms(html) == [
         Form("POST", "/sign-out", {"csrf": "a&b"}),
-        Form("GET", "/events", {"q": "", "a": "1", "type": "", "text": ""}),
+        Form("GET", "/events", {"q": "", "a": "1", "type": "", "status": "", "role": "admin", "text": ""}),
     ]
     assert links(html) == ["/there?a=1&b=2"]

@@ -23,7 +23,7 @@ def entries(text: str) -> list[str]:
 def test_an_admin_changes_the_contacts(server: Server) -> None:
     account, _ = server.account()
     path = f"/accounts/{account}/settings/contacts"
-    admin = member(server, account, "admin", "ada@rapids.example")
+    admin = member(server, account, "admin", "ada@t2-settings.example")
     assert "data@rapids.example" in admin.get(path).html
     answered = admin.post(
         path, page="/you", follow=False, contact_emails="one@rapids.example\r\n\r\n two@rapids.example "
@@ -33,7 +33,7 @@ def test_an_admin_changes_the_contacts(server: Server) -> None:
 
     assert contacts_of(server, account) == ["one@rapids.example", "two@rapids.example"]
     [entry] = server.api(account=account).ok("GET", "/v1/audit-log?action=account.changed")["data"]
-    assert entry["actor"]["name"] == "ada@rapids.example"
+    assert entry["actor"]["name"] == "ada@t2-settings.example"
     assert entry["details"]["to"] == {"contact_emails": ["one@rapids.example", "two@rapids.example"]}
 
 
@@ -76,7 +76,7 @@ def test_the_audit_log_is_filtered_by_actor_action_and_time(server: Server) -> N
     account, api = server.account()
     endpoint = api.endpoint("http://127.0.0.1:9/x?token=secret")["id"]
     path = f"/accounts/{account}/settings/audit-log"
-    admin = member(server, account, "admin", "ada@rapids.example")
+    admin = member(server, account, "admin", "ada@t7-settings.example")
     everything = entries(admin.get(path).html)
     assert {"account.created", "endpoint.created", "member.joined", "member.signed_in"} <= set(everything)
     assert entries(admin.get(f"{path}?action=endpoint.created").html) == ["endpoint.created"]

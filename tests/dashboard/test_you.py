@@ -6,13 +6,13 @@ import pytest
 from playwright.sync_api import expect
 from tests.dashboard.accessibility import check_accessibility
 from tests.dashboard.browsing import LOOKS, Look, OpenPage
-from tests.dashboard.visitors import bring, member, operator
+from tests.dashboard.visitors import Guest, bring, member, operator
 from tests.e2e.harness import OPERATOR_KEY, Server
 
 
 def test_signing_out_everywhere_ends_every_session(server: Server) -> None:
     account, _ = server.account()
-    here, there = (member(server, account, "member", "ada@rapids.example") for _ in range(2))
+    here, there = (member(server, account, "member", "ada@t2-you.example") for _ in range(2))
     assert there.get("/you").status == 200
 
     answered = here.post("/you/sign-out-everywhere", page="/you")
@@ -55,11 +55,56 @@ def test_a_confirmation_leads_nowhere_else(server: Server, elsewhere: str) -> No
 @pytest.mark.parametrize("look", LOOKS, ids=lambda look: look.name)
 def test_everybody_can_use_the_pages(server: Server, open_page: OpenPage, look: Look) -> None:
     accounts = [server.account(name)[0] for name in ("One", "Two")]
-    guests = [member(server, account, "member", "ada@rapids.example") for account in accounts]
+    guests = [member(server, account, "member", "ada@t9-you.example") for account in accounts]
     page = open_page(look)
     bring(page, guests[-1])
     page.goto("/you")
-    expect(page.get_by_text("ada@rapids.example").last).to_be_visible()
+    expect(page.get_by_text("ada@t9-you.example").last).to_be_visible()
     check_accessibility(page)
     page.goto("/confirm")
     check_accessibility(page)
+
+
+def test_a_name_is_changed_where_others_see_it(server: Server) -> None:
+    account, _ = server.account()
+    ada = member(server, account, "admin", "ada@t10-you.example")
+    answered = ada.post("/you/name", page="/you", name="Ada <b>Lovelace</b>")
+    assert "Your name is changed." in answered.text
+    assert 'value="Ada &lt;b&gt;Lovelace&lt;/b&gt;"' in answered.html
+    assert "Ada <b>Lovelace</b>" in ada.get(f"/accounts/{account}/settings").text
+    wrong = ada.post("/you/name", page="/you", name=" ")
+    assert (wrong.status, 'id="name-problem"' in wrong.html) == (422, True)
+
+
+def test_a_password_is_set_and_changed_and_ends_other_sessions(server: Server) -> None:
+    account, _ = server.account()
+    here, there = (member(server, account, "member", "eve@t11-you.example") for _ in range(2))
+    short = here.post("/you/password", page="/you", password="short")
+    assert (short.status, 'id="password-problem"' in short.html) == (422, True)
+    assert "Your password is changed" in here.post("/you/password", page="/you", password="seven quiet otters").text
+    assert (here.get("/you").path, there.get("/you").path) == ("/you", "/sign-in")
+
+    wrong = here.post("/you/password", page="/you", present="not this one", password="eight quiet otters")
+    assert (wrong.status, 'id="present-problem"' in wrong.html) == (422, True)
+    answered = here.post("/you/password", page="/you", present="seven quiet otters", password="eight quiet otters")
+    assert "Your password is changed" in answered.text
+    fresh = Guest(server.url)
+    assert fresh.post("/sign-in", email="eve@t11-you.example", password="eight quiet otters").status == 200
+    assert fresh.post("/confirm", page="/you", follow=False, password="wrong", next="/you").status == 401
+    right = fresh.post("/confirm", page="/you", follow=False, password="eight quiet otters", next="/you")
+    assert (right.status, right.headers["location"]) == (303, "/you")
+
+
+def test_somebody_leaves_an_account(server: Server) -> None:
+    first, second = (server.account(name)[0] for name in ("First", "Second"))
+    member(server, first, "member", "ivy@t12-you.example")
+    ivy = member(server, second, "manager", "ivy@t12-you.example")
+    ivy.post("/you/password", page="/you", password="seven quiet otters")
+    ivy = Guest(server.url)
+    ivy.post("/sign-in", email="ivy@t12-you.example", password="seven quiet otters")
+    assert all(name in ivy.get("/you").text for name in ("First member", "Second manager"))
+
+    assert ivy.post("/you/leave", page="/you", account=second).path.startswith(f"/accounts/{first}/")
+
+    assert ivy.get(f"/accounts/{second}/overview").status == 404
+    assert ivy.post("/you/leave", page="/you", account=second).status == 404

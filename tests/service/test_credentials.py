@@ -342,3 +342,23 @@ async def test_a_password_that_was_changed_at_the_same_moment_is_not_overwritten
     await world.services.sessions.change_password(visitor, PASSWORD, NEW, address=ADDRESS)
     with pytest.raises(Conflict):
         await world.services.sessions._renew(visitor.person, visitor.person, "change", ADDRESS)
+
+
+async def test_a_name_is_changed_for_every_account_and_each_is_told(world: World) -> None:
+    first, second = await world.account("First"), await world.account("Second")
+    for account in (first, second):
+        await world.member(account, ANN)
+    rename = world.services.sessions.rename
+    with pytest.raises(Invalid):
+        await rename(await world.sign_in(ANN), " ", address=ADDRESS)
+
+    for _ in range(2):
+        await rename(await world.sign_in(ANN), " Ann Li ", address=ADDRESS)
+
+    assert (await world.sign_in(ANN)).name == f"Ann Li <{ANN}>"
+    for account in (first, second):
+        told = [each for each in await world.audited(account) if each.action == "member.renamed"]
+        assert [(each.actor.name, each.details) for each in told] == [(ANN, {"from": ANN, "to": "Ann Li"})]
+    guest = await world.services.sessions.enter(await world.portal(first), address=ADDRESS)
+    with pytest.raises(Forbidden):
+        await rename(await world.visitor(guest), "Somebody", address=ADDRESS)

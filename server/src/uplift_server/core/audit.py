@@ -17,6 +17,7 @@ ACTIONS: Final = {
     "member.joined": "Somebody became a member of an account, by an invitation or a portal link.",
     "member.role_changed": "A member's role was changed.",
     "member.removed": "A member was removed from an account, or left it.",
+    "member.renamed": "A member changed the name that others see.",
     "member.signed_in": "A member signed in to the dashboard; the details say by what.",
     "member.password_changed": "A member changed a password, or set a new one for one that was forgotten.",
     "operator.signed_in": "An operator signed in to the dashboard.",

@@ -160,6 +160,27 @@ class Credentials:
         renewed = replace(person, password_hash=await self._passwords.hash(password))
         await self._means.carry_out(self._renew(person, renewed, "change", address, but=visitor.session_id))
 
+    async def rename(self, visitor: Visitor, name: str, *, address: str | None) -> None:
+        """Change the name that others see. Raises Invalid (`name`), and Forbidden for whoever is nobody by name."""
+        person, name, now = visitor.person, name.strip(), self._means.now()
+        if person is None or person.email is None:
+            raise Forbidden("Only people with a mail address have a name here.")
+        refuse(_problems(check_name(name)))
+
+        def rename(connection: Transaction) -> None:
+            found = people.get(connection, person.seq)
+            if found is None or found.name == name:
+                return
+            people.update(connection, replace(found, name=name))
+            for place in people.places(connection, found.seq):
+                actor = Actor(ActorKind.MEMBER, found.title, ids.prefixed(ids.MEMBER, place.member_id), address)
+                details = {"from": found.name, "to": name}
+                audit.add(
+                    connection, AuditEntry(place.account_seq, now, actor, "member.renamed", actor.id or "", details)
+                )
+
+        await self._means.carry_out(self._means.database.write(rename))
+
     async def begin(self, person: Person, by: str, address: str | None) -> str:
         """Begin a session of a person who has shown to be that; gives the cookie's text."""
         cookie, now = self.new_cookie(), self._means.now()

@@ -1,25 +1,72 @@
-"""Your sign-in: sessions and accounts; and the question for the password before secrets are shown."""
+"""Your sign-in: name, password, sessions and accounts; and the question for the password before secrets are shown."""
 
-from typing import Final
+from typing import Any, Final
 
 from starlette.responses import Response
 
 from uplift_server.core import ids
+from uplift_server.core.people import PASSWORD_CHARACTERS_MIN
+from uplift_server.core.problems import Problem
 from uplift_server.dashboard.routes import Door, Page
-from uplift_server.dashboard.visit import Visit, own_path
-from uplift_server.service.errors import NotFound, RateLimited, Unauthorized
-from uplift_server.store.records import Person
+from uplift_server.dashboard.visit import Visit, link, own_path
+from uplift_server.service.errors import (
+    ConfirmationRequired,
+    Conflict,
+    Invalid,
+    NotFound,
+    RateLimited,
+    Unauthorized,
+)
+from uplift_server.service.visitors import Visitor
 
+_PATH: Final = "/you"
+_PAGE: Final = "you/page.html"
 _CONFIRM: Final = "you/confirm.html"
 
 
 async def page(visit: Visit) -> Response:
     """What concerns a person, not an account."""
-    assert visit.visitor is not None
-    accounts = [
-        (f"/accounts/{ids.prefixed(ids.ACCOUNT, each.account.id)}/overview", each) for each in visit.visitor.memberships
-    ]
-    return visit.render("you/page.html", person=_person(visit), accounts=accounts)
+    return _page(visit)
+
+
+async def rename(visit: Visit) -> Response:
+    """Change your name."""
+    visitor, sent = _visitor(visit), await visit.form()
+    try:
+        await visit.services.sessions.rename(visitor, sent.text("name"), address=visit.address)
+    except Invalid as error:
+        return _page(visit, error, name=sent.text("name"))
+    return visit.leave(_PATH, "Your name is changed.")
+
+
+async def change_password(visit: Visit) -> Response:
+    """Change your password, or set one; other sessions end."""
+    visitor, sent = _visitor(visit), await visit.form()
+    sessions, present, password = visit.services.sessions, sent.raw("present"), sent.raw("password")
+    try:
+        await sessions.change_password(visitor, present, password, address=visit.address)
+    except ConfirmationRequired:
+        return visit.leave(link("/confirm", next=_PATH))
+    except Invalid as error:
+        return _page(visit, error)
+    except Unauthorized:
+        problem = Problem("present", "password_wrong", "This is not your present password.")
+        return _page(visit, Invalid([problem]))
+    except (RateLimited, Conflict) as error:
+        return _page(visit, status=429 if isinstance(error, RateLimited) else 409, refusal=error.detail)
+    return visit.leave(_PATH, "Your password is changed, and your other sessions are signed out.")
+
+
+async def leave(visit: Visit) -> Response:
+    """Leave an account."""
+    visitor, sent = _visitor(visit), await visit.form()
+    account = sent.text("account")
+    caller = visitor.caller(account, visit.address)
+    try:
+        await visit.services.members.remove(caller, account, caller.actor.id or "")
+    except Conflict as error:
+        return _page(visit, status=409, refusal=error.detail)
+    return visit.leave("/", "You are no member of it any more.")
 
 
 async def sign_out_everywhere(visit: Visit) -> Response:
@@ -53,15 +100,41 @@ def _confirm(visit: Visit, wanted: str, status: int = 200, refusal: str | None =
     return visit.render(_CONFIRM, status, next=own_path(wanted), refusal=refusal)
 
 
-def _person(visit: Visit) -> Person:
+def _page(
+    visit: Visit,
+    invalid: Invalid | None = None,
+    *,
+    status: int = 200,
+    refusal: str | None = None,
+    name: str | None = None,
+) -> Response:
+    visitor = _visitor(visit)
+    assert visitor.person is not None
+    context: dict[str, Any] = {
+        "person": visitor.person,
+        "name": visitor.person.name if name is None else name,
+        "is_confirmed": visitor.is_confirmed(visit.services.means.now()),
+        "accounts": [(ids.prefixed(ids.ACCOUNT, each.account.id), each) for each in visitor.memberships],
+        "shortest": PASSWORD_CHARACTERS_MIN,
+    }
+    if invalid is not None:
+        return visit.refuse(_PAGE, invalid.problems, **context)
+    return visit.render(_PAGE, status, refusal=refusal, **context)
+
+
+def _visitor(visit: Visit) -> Visitor:
+    """The visitor, who is a person. Raises NotFound for operators."""
     assert visit.visitor is not None
     if visit.visitor.person is None:
         raise NotFound("Operators have no sign-in of their own here: their key is in the server's configuration.")
-    return visit.visitor.person
+    return visit.visitor
 
 
 PAGES: Final = (
-    Page("GET", "/you", page, Door.VISITOR),
+    Page("GET", _PATH, page, Door.VISITOR),
+    Page("POST", "/you/name", rename, Door.VISITOR),
+    Page("POST", "/you/password", change_password, Door.VISITOR),
+    Page("POST", "/you/leave", leave, Door.VISITOR),
     Page("POST", "/you/sign-out-everywhere", sign_out_everywhere, Door.VISITOR),
     Page("GET", "/confirm", confirm_form, Door.VISITOR),
     Page("POST", "/confirm", confirm, Door.VISITOR),

@@ -1,0 +1,148 @@
+"""The members of an account, and who is invited."""
+
+from typing import Any, Final
+
+from starlette.responses import Response
+
+from uplift_server.core import ids
+from uplift_server.core.people import INVITATIONS_PER_ACCOUNT_MAX
+from uplift_server.core.rights import GUEST_ROLE_MAX, Right, Role, may_give
+from uplift_server.dashboard.forms import repeat_of
+from uplift_server.dashboard.routes import account_form, account_page
+from uplift_server.dashboard.visit import Visit
+from uplift_server.service.errors import Conflict, Invalid, NotFound, RateLimited
+from uplift_server.service.means import Listing
+from uplift_server.service.members import InvitationDraft, ShownInvitation
+from uplift_server.store.records import Member
+
+ROLE_WORDS: Final = {
+    Role.MEMBER: "sees everything but secrets, and sends tests",
+    Role.MANAGER: "also changes endpoints and their secrets, resends, replays and listens",
+    Role.ADMIN: "also manages API keys, contacts, and members other than owners, and reads the audit log",
+    Role.OWNER: "also makes and removes owners",
+}
+"""What each role may do beyond the one before."""
+_PAGE: Final = "settings/members.html"
+_PATH: Final = "settings"
+
+
+async def page(visit: Visit) -> Response:
+    """Who they are; whoever may not know sees the other settings."""
+    if not visit.caller.principal.has_right(Right.MEMBERS_MANAGE):
+        return visit.leave(visit.path(_PATH, "contacts"))
+    return await _page(visit)
+
+
+async def invite(visit: Visit) -> Response:
+    """Invite somebody: by mail, or by a link that is shown."""
+    sent = await visit.form()
+    email, role = sent.text("email"), sent.text("role")
+    draft = InvitationDraft(email, role)
+    try:
+        made = await visit.services.members.invite(visit.caller, _account(visit), draft, repeat=repeat_of(sent))
+    except Invalid as error:
+        return await _page(visit, invalid=error, email=email, role=role)
+    except (Conflict, RateLimited) as error:
+        status = 429 if isinstance(error, RateLimited) else 409
+        return await _page(visit, status=status, refusal=error.detail, email=email, role=role)
+    if made.url is None:
+        return visit.leave(visit.path(_PATH), f"The invitation to {email} is on its way.")
+    return await _page(visit, made=made)
+
+
+async def change_role(visit: Visit) -> Response:
+    """Give a member another role."""
+    sent = await visit.form()
+    members, member = visit.services.members, visit.parameter("member")
+    try:
+        changed = await members.change_role(visit.caller, _account(visit), member, sent.text("role"))
+    except Invalid as error:
+        return await _page(visit, status=422, refusal=error.problems[0].message)
+    except Conflict as error:
+        return await _page(visit, status=409, refusal=error.detail)
+    return visit.leave(visit.path(_PATH), f"{changed.person.title} is {changed.role.text} now.")
+
+
+async def remove(visit: Visit) -> Response:
+    """Remove a member."""
+    try:
+        await visit.services.members.remove(visit.caller, _account(visit), visit.parameter("member"))
+    except Conflict as error:
+        return await _page(visit, status=409, refusal=error.detail)
+    return visit.leave(visit.path(_PATH), "The member is removed, and sees nothing of this account any more.")
+
+
+async def reset_password(visit: Visit) -> Response:
+    """Make the link with which a member sets another password; for operators. Raises NotFound for others."""
+    if not visit.caller.principal.is_operator:
+        raise NotFound("There is no such page.")
+    try:
+        link = await visit.services.members.reset_password(visit.caller, _account(visit), visit.parameter("member"))
+    except Conflict as error:
+        return await _page(visit, status=409, refusal=error.detail)
+    return await _page(visit, reset=link.url)
+
+
+async def withdraw(visit: Visit) -> Response:
+    """Withdraw an invitation."""
+    await visit.services.members.withdraw(visit.caller, _account(visit), visit.parameter("invitation"))
+    return visit.leave(visit.path(_PATH), "The invitation is withdrawn: its link leads nowhere any more.")
+
+
+async def _page(
+    visit: Visit,
+    *,
+    status: int = 200,
+    invalid: Invalid | None = None,
+    refusal: str | None = None,
+    made: ShownInvitation | None = None,
+    reset: str | None = None,
+    email: str = "",
+    role: str = Role.MEMBER.text,
+) -> Response:
+    services, caller = visit.services, visit.caller
+    found = await services.members.page(caller, _account(visit), visit.listing())
+    invited = await services.members.invitations(caller, _account(visit), Listing(INVITATIONS_PER_ACCOUNT_MAX))
+    own = Role.OWNER if caller.principal.role is None else caller.principal.role
+    context: dict[str, Any] = {
+        "tab": "",
+        "members": [(ids.prefixed(ids.MEMBER, member.id), member, _roles_for(own, member)) for member in found.items],
+        "next": visit.cursor(found.next_key),
+        "you": caller.actor.id,
+        "invitations": [
+            (ids.prefixed(ids.INVITATION, each.id), each, may_give(own, each.role)) for each in invited.items
+        ],
+        "roles": [(each.text, each.text) for each in Role if may_give(own, each)],
+        "words": ROLE_WORDS,
+        "made": made,
+        "reset": reset,
+        "email": email,
+        "role": role,
+        "account": _account(visit),
+    }
+    if invalid is not None:
+        return visit.refuse(_PAGE, invalid.problems, **context)
+    return visit.render(_PAGE, status, refusal=refusal, **context)
+
+
+def _roles_for(own: Role, member: Member) -> list[Role]:
+    """The roles that somebody with one of their own may give a member; none to whoever is above."""
+    if not may_give(own, member.role):
+        return []
+    most = GUEST_ROLE_MAX if member.person.email is None else Role.OWNER
+    return [role for role in Role if may_give(own, role) and role <= most]
+
+
+def _account(visit: Visit) -> str:
+    assert visit.account is not None
+    return ids.prefixed(ids.ACCOUNT, visit.account.id)
+
+
+PAGES: Final = (
+    account_page(f"/{_PATH}", page),
+    account_form(f"/{_PATH}/invitations", invite),
+    account_form(f"/{_PATH}/invitations/{{invitation}}/withdraw", withdraw),
+    account_form(f"/{_PATH}/members/{{member}}/role", change_role),
+    account_form(f"/{_PATH}/members/{{member}}/remove", remove),
+    account_form(f"/{_PATH}/members/{{member}}/password-link", reset_password),
+)

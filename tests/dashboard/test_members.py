@@ -1,0 +1,189 @@
+"""The members of an account in the dashboard: who they are, who is invited, what they may become."""
+
+import re
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.sync_api import Page, expect
+from tests.dashboard.accessibility import check_accessibility
+from tests.dashboard.browsing import LOOKS, Look, OpenPage, sideways
+from tests.dashboard.visitors import Guest, bring, member, operator
+from tests.e2e.harness import Server
+
+PASSWORD = "seven quiet otters swim"
+
+
+def members_of(server: Server, account: str) -> dict[str, str]:
+    """The roles of an account's members, by their mail addresses, as its page shows them to the operator."""
+    page = operator(server).get(f"/accounts/{account}/settings").html
+    rows = re.findall(r'<td data-label="Name"><div>([^<]*?)<.*?<option value="(\w+)" selected>', page, re.DOTALL)
+    return {name.strip(): role for name, role in rows}
+
+
+def member_id(server: Server, account: str, name: str) -> str:
+    """The id of a member."""
+    page = operator(server).get(f"/accounts/{account}/settings").html
+    found = re.search(rf">{re.escape(name)}<.*?/settings/members/(mem_\w+)/role", page, re.DOTALL)
+    assert found is not None, page
+    return found[1]
+
+
+def joined(server: Server, account: str, role: str, email: str) -> Guest:
+    """A member with a password, who came by an invitation of the operator."""
+    invited = operator(server).post(
+        f"/accounts/{account}/settings/invitations", page=f"/accounts/{account}/settings", email=email, role=role
+    )
+    found = re.search(r"/invitations/[\w-]+", invited.text)
+    assert found is not None, invited.text
+    guest = Guest(server.url)
+    guest.post(found[0], name=email.partition("@")[0].title(), password=PASSWORD, follow=False)
+    assert "uplift_session" in guest.cookies
+    return guest
+
+
+def test_an_owner_invites_somebody_who_joins_by_the_link(server: Server, page: Page, open_page: OpenPage) -> None:
+    account, _ = server.account()
+    bring(page, joined(server, account, "owner", "olga@t2-members.example"))
+    page.get_by_role("link", name="Settings").click()
+    page.get_by_label("E-mail").fill("Ben@T2-members.example")
+    page.get_by_label("Role", exact=True).select_option("manager")
+    page.get_by_role("button", name="Invite").click()
+    expect(page.get_by_text("ben@t2-members.example is invited as manager.")).to_be_visible()
+    page.get_by_role("button", name="Copy the link").click()
+    link = page.evaluate("navigator.clipboard.readText()")
+
+    other = open_page()
+    other.goto(urlsplit(link).path)
+    other.get_by_label("Your name").fill("Ben")
+    other.get_by_label("Password").fill(PASSWORD)
+    other.get_by_role("button", name="Join").click()
+
+    expect(other).to_have_url(re.compile(f"/accounts/{account}/overview$"))
+    assert members_of(server, account) == {"Olga": "owner", "Ben": "manager"}
+
+
+def test_roles_are_changed_and_members_removed(server: Server, page: Page) -> None:
+    account, _ = server.account()
+    bring(page, joined(server, account, "owner", "olga@t3-members.example"))
+    ben = member(server, account, "member", "ben@t3-members.example")
+    page.goto(f"/accounts/{account}/settings")
+    page.get_by_role("combobox", name="Role of ben@t3-members.example").select_option("admin")
+    page.get_by_role("button", name="Change the role of ben@t3-members.example").click()
+    expect(page.get_by_text("ben@t3-members.example is admin now.")).to_be_visible()
+    assert ben.get(f"/accounts/{account}/settings/audit-log").status == 200
+
+    row = page.get_by_role("row").filter(has_text="ben@t3-members.example")
+    row.get_by_text("Remove…").click()
+    row.get_by_role("button", name="Remove").click()
+    expect(page.get_by_text("The member is removed")).to_be_visible()
+    assert ben.get(f"/accounts/{account}/overview").path == "/sign-in"
+
+
+def test_the_last_owner_stays(server: Server) -> None:
+    account, _ = server.account()
+    olga = joined(server, account, "owner", "olga@t4-members.example")
+    name, settings = member_id(server, account, "Olga"), f"/accounts/{account}/settings"
+    for answer in (
+        olga.post(f"{settings}/members/{name}/remove", page=settings),
+        olga.post(f"{settings}/members/{name}/role", page=settings, role="member"),
+        olga.post("/you/leave", page="/you", account=account),
+    ):
+        assert answer.status == 409
+        assert "This is the account's last owner." in answer.text
+    assert members_of(server, account) == {"Olga": "owner"}
+
+
+def test_an_admin_touches_no_owner(server: Server) -> None:
+    account, _ = server.account()
+    joined(server, account, "owner", "olga@t5-members.example")
+    admin = joined(server, account, "admin", "ada@t5-members.example")
+    name, settings = member_id(server, account, "Olga"), f"/accounts/{account}/settings"
+    shown = admin.get(settings).html
+    assert f"/members/{name}/" not in shown
+    assert '<option value="owner"' not in shown
+    assert admin.post(f"{settings}/members/{name}/remove", page=settings).status == 403
+    assert admin.post(f"{settings}/members/{name}/role", page=settings, role="member").status == 403
+    assert (
+        admin.post(f"{settings}/invitations", page=settings, email="x@t5-members.example", role="owner").status == 403
+    )
+    assert members_of(server, account)["Olga"] == "owner"
+
+
+@pytest.mark.parametrize("role", ["member", "manager"])
+def test_others_are_led_to_the_contacts(server: Server, role: str) -> None:
+    account, _ = server.account()
+    someone, settings = member(server, account, role), f"/accounts/{account}/settings"
+    assert someone.get(settings).path == f"{settings}/contacts"
+    assert someone.post(f"{settings}/invitations", page=settings, email="x@a.example", role="member").status == 403
+
+
+def test_an_invitation_is_seen_and_withdrawn(server: Server) -> None:
+    account, _ = server.account()
+    admin, settings = member(server, account, "admin"), f"/accounts/{account}/settings"
+    made = admin.post(f"{settings}/invitations", page=settings, email="ben@t8-members.example", role="member")
+    link = re.search(r"/invitations/[\w-]+", made.text)
+    assert link is not None
+    shown = admin.get(settings)
+    assert "Open invitations To As By Until Withdraw ben@t8-members.example member" in shown.text
+    withdraw = re.search(rf"{settings}/invitations/inv_\w+/withdraw", shown.html)
+    assert withdraw is not None
+    assert "The invitation is withdrawn" in admin.post(withdraw[0], page=settings).text
+    assert Guest(server.url).get(link[0]).status == 404
+    assert "Open invitations" not in admin.get(settings).text
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [({"email": "<b>", "role": "member"}, "email"), ({"email": "a@b.example", "role": "king"}, "role")],
+)
+def test_what_is_wrong_with_an_invitation_stands_at_its_field(
+    server: Server, fields: dict[str, str], field: str
+) -> None:
+    account, _ = server.account()
+    admin, settings = member(server, account, "admin"), f"/accounts/{account}/settings"
+    answer = admin.post(f"{settings}/invitations", page=settings, **fields)
+    assert answer.status == 422
+    assert f'id="{field}-problem"' in answer.html
+    assert 'value="&lt;b&gt;"' in answer.html or field == "role"
+
+
+def test_nobody_of_another_account_is_touched(server: Server) -> None:
+    other, _ = server.account("Other")
+    member(server, other, "member", "theirs@t11-members.example")
+    theirs = member_id(server, other, "theirs@t11-members.example")
+    account, _ = server.account()
+    admin = member(server, account, "admin")
+    for owner in (account, other):
+        for action, fields in (("remove", {}), ("role", {"role": "manager"})):
+            path = f"/accounts/{owner}/settings/members/{theirs}/{action}"
+            assert admin.post(path, page="/you", **fields).status == 404
+    assert members_of(server, other) == {"theirs@t11-members.example": "member"}
+
+
+def test_an_operator_makes_a_link_for_a_forgotten_password(server: Server) -> None:
+    account, _ = server.account()
+    joined(server, account, "owner", "olga@t12-members.example")
+    name, settings = member_id(server, account, "Olga"), f"/accounts/{account}/settings"
+    made = operator(server).post(f"{settings}/members/{name}/password-link", page=settings)
+    link = re.search(r"http://\S+/passwords/\S+", made.text)
+    assert link is not None
+    guest = Guest(server.url)
+    assert guest.post(urlsplit(link[0]).path, password="another quiet otter").status == 200
+    assert guest.get("/you").status == 200
+    owner = member(server, account, "admin", "ada@t12-members.example")
+    assert owner.post(f"{settings}/members/{name}/password-link", page=settings).status == 404
+
+
+@pytest.mark.parametrize("look", LOOKS, ids=lambda look: look.name)
+def test_everybody_can_use_the_page(server: Server, open_page: OpenPage, look: Look) -> None:
+    account, _ = server.account()
+    owner = joined(server, account, "owner", "olga@t14-members.example")
+    member(server, account, "member", f"{'long' * 12}@t14-members.example")
+    settings = f"/accounts/{account}/settings"
+    owner.post(f"{settings}/invitations", page=settings, email="ben@t14-members.example", role="member")
+    page = open_page(look)
+    bring(page, owner)
+    for path in (settings, "/you"):
+        page.goto(path)
+        check_accessibility(page)
+        assert sideways(page) <= 0
