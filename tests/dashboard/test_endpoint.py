@@ -202,7 +202,7 @@ def test_charts_tell_of_the_period_in_the_url(server: Server, receiver: Receiver
     seen = wait_for(counted, "the deliveries are counted", every=0.3)
     assert "The last 24 hours" in seen.text
     assert 'aria-label="Deliveries: 4 delivered"' in seen.html
-    assert "server error" in seen.text
+    assert "Server error 4" in seen.text
     assert "the deadline is 15" in seen.text
     week = owned.guest.get(f"{owned.page}?period=7d&status=delivered")
     assert "The last 7 days" in week.text

@@ -43,7 +43,9 @@ def test_lines_are_broken_where_nothing_was_measured() -> None:
 
 def test_failures_are_told_by_class_the_most_frequent_first() -> None:
     counted = Numbers(outcomes={Outcome.DELIVERED: 9, Outcome.DNS_ERROR: 1, Outcome.TIMEOUT: 2, Outcome.REDIRECT: 1})
-    assert figures.failure_counts(counted) == [("timeout", 2), ("redirect", 1), ("dns error", 1)]
+    found = figures.failure_counts(counted)
+    assert [(name, count) for name, count, _ in found] == [("Timeout", 2), ("Redirect", 1), ("DNS error", 1)]
+    assert [tuple(part.value for part in parts) for _, _, parts in found] == [(2, 2), (1, 3), (1, 3)]
 
 
 def test_shares_and_words() -> None:

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from uplift_server.core.catalog import WEBHOOK_CREATED
 from uplift_server.core.event_types import GROUP_SUFFIX
 from uplift_server.core.headers import MASKED, mask
 from uplift_server.core.limits import (
@@ -131,7 +132,8 @@ def groups(types: Sequence[EventType], chosen: Sequence[str]) -> list[Group]:
     wanted = set(chosen)
     by_word: dict[str, list[EventType]] = {}
     for each in types:
-        if each.archived_at is None or each.name in wanted:
+        # The greeting comes to whoever is new, whatever it subscribes to.
+        if each.name in wanted or (each.archived_at is None and each.name != WEBHOOK_CREATED):
             by_word.setdefault(each.name.partition(".")[0], []).append(each)
     found = [_group(word, members, wanted) for word, members in sorted(by_word.items())]
     shown = {choice.pattern for group in found for choice in (group.whole, *group.types) if choice is not None}

@@ -6,6 +6,7 @@ from typing import Final
 from uplift_server.core.numbers import HOUR_MS, Bucket, Numbers, Period, Series
 from uplift_server.core.outcomes import Outcome
 from uplift_server.dashboard.charts import Column, Line, Part
+from uplift_server.dashboard.words import OUTCOMES
 
 STATUSES: Final = ("delivered", "pending", "held", "cancelled", "failed")
 """The parts of a column, from the bottom up; their names are their classes, too."""
@@ -52,10 +53,14 @@ def latency_lines(series: Series) -> tuple[list[str], list[Line]]:
     ]
 
 
-def failure_counts(numbers: Numbers) -> list[tuple[str, int]]:
-    """The classes of failed attempts with how many there were, the most frequent first."""
+def failure_counts(numbers: Numbers) -> list[tuple[str, int, tuple[Part, Part]]]:
+    """The classes of failed attempts, how many there were, and their share as a bar; the most frequent first."""
     counts = sorted(numbers.failures.items(), key=lambda each: (-each[1], each[0]))
-    return [(outcome.text.replace("_", " "), count) for outcome, count in counts]
+    whole = sum(count for _, count in counts)
+    return [
+        (OUTCOMES[outcome], count, (Part(OUTCOMES[outcome], "failed", count), Part("others", "target", whole - count)))
+        for outcome, count in counts
+    ]
 
 
 def succeeded(numbers: Numbers) -> int:
