@@ -284,3 +284,21 @@ def test_the_greeting_carries_what_was_registered(server: Any) -> None:
     [delivery] = owner.get(f"/v1/endpoints/{endpoint}/deliveries").json["data"]
     body = json.loads(owner.get(f"/v1/events/{delivery['event']}").body)["body"]
     assert body["data"]["object"]["description"] == description
+
+
+def test_a_list_shows_those_in_a_state_or_with_a_text(server: Any) -> None:
+    owner = server.owner(server.account())
+    one = owner.post("/v1/endpoints", {"url": "https://example.com/one", "description": "Ana's"}).json["id"]
+    two = owner.post("/v1/endpoints", {"url": "https://example.com/two"}).json["id"]
+    owner.post(f"/v1/endpoints/{two}/pause")
+
+    def found(query: str) -> list[str]:
+        return [each["id"] for each in owner.get(f"/v1/endpoints?{query}").json["data"]]
+
+    assert found("state=paused") == [two]
+    assert found("state=enabled&text=ana") == [one]
+    assert found("state=failing") == found("state=disabled") == found("text=three") == []
+    assert found("text=EXAMPLE") == [two, one]
+    assert owner.get("/v1/endpoints?state=gone").problems == {("state", "value_unknown")}
+    assert owner.get("/v1/endpoints?text=%00").problems == {("text", "characters_invalid")}
+    assert owner.get(f"/v1/endpoints?text={'a' * 201}").problems == {("text", "too_long")}

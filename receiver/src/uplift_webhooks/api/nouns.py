@@ -10,6 +10,7 @@ from uplift_webhooks.errors import WebhookVerificationError
 from uplift_webhooks.events import AnyEvent, read_event
 
 Status = Literal["pending", "delivered", "failed", "held", "cancelled"]
+State = Literal["enabled", "paused", "disabled", "failing"]
 Held = Literal["send", "drop", "keep"]
 Period = Literal["24h", "7d", "30d"]
 _ENDPOINTS: Final = "/v1/endpoints"
@@ -23,9 +24,16 @@ class Endpoints(Noun[Way]):
     """`/v1/endpoints`."""
 
     @verb
-    def list(self, *, limit: int | None = None, cursor: str | None = None) -> Call[Page]:
-        """One page, newest first."""
-        return get_page(_ENDPOINTS, limit=limit, cursor=cursor)
+    def list(
+        self,
+        *,
+        state: State | None = None,
+        text: str | None = None,
+        limit: int | None = None,
+        cursor: str | None = None,
+    ) -> Call[Page]:
+        """One page, newest first; only those in a `state`, or with a `text` in their URL or description."""
+        return get_page(_ENDPOINTS, state=state, text=text, limit=limit, cursor=cursor)
 
     iterate = every(list)
 

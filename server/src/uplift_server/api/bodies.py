@@ -14,6 +14,7 @@ from uplift_server.core.limits import (
     CONTACT_EMAILS_MAX,
     DESCRIPTION_CHARACTERS_MAX,
     ENDPOINT_IN_FLIGHT_MAX,
+    ENDPOINT_TEXT_CHARACTERS_MAX,
     PAGE_ITEMS_DEFAULT,
     PAGE_ITEMS_MAX,
     RATE_LIMIT_PER_SECOND_MAX,
@@ -26,10 +27,13 @@ from uplift_server.core.limits import (
 from uplift_server.core.rights import roles_text
 from uplift_server.core.scopes import Scope
 from uplift_server.service.means import Listing
+from uplift_server.store.records import EndpointFilter
 
 API_VERSION_CHARACTERS_MAX = 32
 GROUP_CHARACTERS_MAX = 128
 _LINE = r"^[ -~]+$"
+# PostgreSQL knows no zero characters.
+_NO_ZERO = r"^[^\x00]*$"
 _ROLES = roles_text()
 
 
@@ -40,8 +44,7 @@ def _instant(value: object) -> int:
 
 
 Instant = Annotated[int, BeforeValidator(_instant), WithJsonSchema({"type": "string", "format": "date-time"})]
-# PostgreSQL keeps no zero characters.
-Prose = Annotated[str, Field(max_length=DESCRIPTION_CHARACTERS_MAX, pattern=r"^[^\x00]*$")]
+Prose = Annotated[str, Field(max_length=DESCRIPTION_CHARACTERS_MAX, pattern=_NO_ZERO)]
 StatusName = Literal["pending", "delivered", "failed", "held", "cancelled"]
 
 
@@ -252,6 +255,24 @@ class Paging(Body):
     def listing(self) -> Listing:
         """The same for the services."""
         return Listing(self.limit, self.cursor)
+
+
+class EndpointsAsked(Paging):
+    """Which endpoints."""
+
+    state: Literal["enabled", "paused", "disabled", "failing"] | None = Field(
+        default=None, description="Only endpoints in this state; `failing`: enabled ones whose last attempt failed."
+    )
+    text: str | None = Field(
+        default=None,
+        max_length=ENDPOINT_TEXT_CHARACTERS_MAX,
+        pattern=_NO_ZERO,
+        description="Only endpoints with this in their URL or description, in letters of any case.",
+    )
+
+    def wanted(self) -> EndpointFilter:
+        """The same for the services."""
+        return EndpointFilter.named(self.state, self.text)
 
 
 class EventsAsked(Paging):

@@ -294,6 +294,13 @@ class EndpointFilter:
     text: str | None = None
     """What stands in its URL or its description, in letters of any case."""
 
+    @classmethod
+    def named(cls, state: str | None, text: str | None) -> "EndpointFilter":
+        """By what people call it: a state, or `failing` for enabled ones that fail. Any other name means all."""
+        if state == "failing":
+            return cls(EndpointState.ENABLED, failing=True, text=text)
+        return cls(next((each for each in EndpointState if each.text == state), None), text=text)
+
 
 @dataclass(frozen=True, slots=True)
 class EventFilter:

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
 
-from uplift_server.api.bodies import EndpointChange, EndpointDeliveriesAsked, EndpointNew, Paging
+from uplift_server.api.bodies import EndpointChange, EndpointDeliveriesAsked, EndpointNew, EndpointsAsked
 from uplift_server.api.reading import Asked, BodyReader, CallerOf, QueryReader, Sent, ServicesOf, repeat_of
 from uplift_server.api.rendering import delivery_view, endpoint_view, listed
 from uplift_server.api.repeats import mark_repeated
@@ -36,10 +36,11 @@ async def create_endpoint(
 
 @router.get("/v1/endpoints", summary="List endpoints", response_model_exclude_unset=True)
 async def list_endpoints(
-    services: ServicesOf, caller: CallerOf, asked: Annotated[Asked, Depends(QueryReader(Paging))]
+    services: ServicesOf, caller: CallerOf, asked: Annotated[Asked, Depends(QueryReader(EndpointsAsked))]
 ) -> Listed[EndpointView]:
     """Scope `endpoints:read`; newest first."""
-    page = await services.endpoints.page(caller, asked.values.listing(), problems=asked.problems)
+    values: EndpointsAsked = asked.values
+    page = await services.endpoints.page(caller, values.listing(), values.wanted(), problems=asked.problems)
     return listed(page, lambda shown: view_of(services, caller, shown), services.means.cursors)
 
 

@@ -7,6 +7,7 @@ from typing import Any, Final
 from starlette.responses import Response
 
 from uplift_server.core import ids
+from uplift_server.core.limits import ENDPOINT_TEXT_CHARACTERS_MAX
 from uplift_server.core.problems import Problem
 from uplift_server.core.scopes import Scope
 from uplift_server.core.signing import standard_form
@@ -24,22 +25,15 @@ from uplift_server.dashboard.figures import attempt_columns, success_share
 from uplift_server.dashboard.forms import repeat_of
 from uplift_server.dashboard.routes import Door, Page, account_form, account_page
 from uplift_server.dashboard.snippets import all_snippets, variable_line
-from uplift_server.dashboard.visit import Visit
+from uplift_server.dashboard.visit import Visit, link
 from uplift_server.service.endpoints import Shown
 from uplift_server.service.errors import Conflict, Invalid, NotFound
 from uplift_server.service.means import Listing
-from uplift_server.store.records import EndpointFilter, EndpointState, EventType
+from uplift_server.store.records import EndpointFilter, EventType
 
 _NEW: Final = "endpoints/new.html"
 _EDIT: Final = "endpoints/edit.html"
 _TYPES_MAX: Final = 500
-_TEXT_CHARACTERS_MAX: Final = 200
-_FILTERS: Final = {
-    "enabled": EndpointFilter(EndpointState.ENABLED),
-    "failing": EndpointFilter(EndpointState.ENABLED, failing=True),
-    "paused": EndpointFilter(EndpointState.PAUSED),
-    "disabled": EndpointFilter(EndpointState.DISABLED),
-}
 STATES: Final = (
     ("", "All"),
     ("enabled", "Enabled"),
@@ -64,11 +58,9 @@ class Row:
 
 async def listed(visit: Visit) -> Response:
     """All endpoints, or those a filter of the URL lets through."""
-    state, text = visit.query.text("state"), visit.query.text("text")[:_TEXT_CHARACTERS_MAX]
-    wanted = _FILTERS.get(state, EndpointFilter())
-    page = await visit.services.endpoints.page(
-        visit.caller, visit.listing(), EndpointFilter(wanted.state, wanted.failing, text or None)
-    )
+    state = visit.query.text("state") if visit.query.text("state") in dict(STATES) else ""
+    text = visit.query.text("text").replace("\0", "")[:ENDPOINT_TEXT_CHARACTERS_MAX]
+    page = await visit.services.endpoints.page(visit.caller, visit.listing(), EndpointFilter.named(state, text or None))
     names = [ids.prefixed(ids.ENDPOINT, shown.endpoint.id) for shown in page.items]
     numbers = await visit.services.statistics.of_endpoints(visit.caller, names)
     return visit.render(
@@ -78,7 +70,8 @@ async def listed(visit: Visit) -> Response:
             for name, shown in zip(names, page.items, strict=True)
         ],
         next=visit.cursor(page.next_key),
-        state=state if state in _FILTERS else "",
+        state=state,
+        call=link("/v1/endpoints", state=state or None, text=text or None),
         text=text,
         states=STATES,
         writes=visit.caller.principal.allows(Scope.ENDPOINTS_WRITE),
