@@ -1,5 +1,6 @@
 """The fleet: what there is to do, what is out of the ordinary, and that the page keeps itself up to date."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -7,8 +8,8 @@ from playwright.sync_api import expect
 from tests.dashboard.accessibility import check_accessibility
 from tests.dashboard.browsing import LOOKS, Look, OpenPage, sideways
 from tests.dashboard.operators import come_in
-from tests.dashboard.visitors import member, operator
-from tests.e2e.harness import OPERATOR_KEY, Api, Server, wait_for
+from tests.dashboard.visitors import Seen, member, operator
+from tests.e2e.harness import OPERATOR_KEY, Api, Server, serving, wait_for
 
 TYPE = "movement.analytics.created"
 NOWHERE = "http://127.0.0.1:1/<i>hook</i>"
@@ -85,3 +86,21 @@ def test_a_person_watches_the_fleet(server: Server, open_page: OpenPage, look: L
     check_accessibility(page)
     assert sideways(page) <= 0
     acting.ok("DELETE", f"/v1/endpoints/{endpoint['id']}")
+
+
+def test_a_mass_failure_is_told_while_it_goes_on(tmp_path: Path) -> None:
+    with serving(tmp_path / "data") as server:
+        account, acting = server.account("Rapids")
+        for number in range(10):
+            acting.endpoint(f"http://127.0.0.1:1/{number}")
+        acting.send(1)
+        guest = operator(server)
+
+        def told() -> Seen | None:
+            page = guest.get("/operator")
+            return page if "10 endpoints began to fail within the same hour" in page.text else None
+
+        page = wait_for(told, "the mass failure is noticed")
+        assert page is not None
+        assert "Many endpoints fail at once: it is hardly their fault." in page.text
+        assert f"{account}" in guest.get("/operator/endpoints?filter=failing").html

@@ -45,7 +45,8 @@ class System:
     def __init__(self, config: Config, started_at: int) -> None:
         self._config = config
         self._started_at = started_at
-        self._examination: threading.Thread | None = None
+        self._examined: asyncio.Event | None = None
+        """Of the latest examination: set once it is over."""
 
     def facts(self, caller: Caller) -> Facts:
         """What it is, and how it is configured."""
@@ -68,10 +69,11 @@ class System:
         Raises Busy while an earlier examination still waits for something.
         """
         caller.require_operator()
-        if self._examination is not None and self._examination.is_alive():
+        if self._examined is not None and not self._examined.is_set():
             raise Busy("An examination goes on already, and waits for an answer. Try again in a moment.")
         found: list[Finding] = []
         loop, done = asyncio.get_running_loop(), asyncio.Event()
+        self._examined = done
 
         def examine() -> None:
             try:
@@ -83,8 +85,7 @@ class System:
                     loop.call_soon_threadsafe(done.set)
 
         # A thread that waits for a dead name server must not hold up the stop of the process.
-        self._examination = threading.Thread(target=examine, name="examination", daemon=True)
-        self._examination.start()
+        threading.Thread(target=examine, name="examination", daemon=True).start()
         try:
             async with asyncio.timeout(EXAMINE_SECONDS):
                 await done.wait()

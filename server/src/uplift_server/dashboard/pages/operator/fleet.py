@@ -6,7 +6,7 @@ from typing import Final
 from starlette.responses import Response
 
 from uplift_server.core import ids
-from uplift_server.core.numbers import Numbers, Series
+from uplift_server.core.numbers import HOUR_MS, Numbers, Series
 from uplift_server.dashboard.figures import (
     PERIODS,
     attempt_columns,
@@ -45,7 +45,7 @@ async def fleet(visit: Visit) -> Response:
         periods=PERIODS,
         series=series,
         totals=series.totals,
-        per_second=_per_second(series),
+        pace=_pace(series),
         volume=volume(series),
         attempts=attempt_columns(series),
         failures=_failures(series.totals),
@@ -70,10 +70,14 @@ def _verdict(state: FleetState, late_ms: int) -> tuple[str, str]:
     return "healthy", "The server keeps up, and no endpoint fails."
 
 
-def _per_second(series: Series) -> str:
-    """Attempts a second, over the whole time."""
-    rate = series.totals.attempts * 1000 / (len(series.buckets) * series.bucket_ms)
-    return f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"
+def _pace(series: Series) -> str:
+    """How many attempts were made in a time, over all of it."""
+    hours = len(series.buckets) * series.bucket_ms / HOUR_MS
+    for unit, share in (("a second", 3600), ("a minute", 60)):
+        rate = series.totals.attempts / hours / share
+        if rate >= 1:
+            return f"{rate:,.0f} {unit}"
+    return f"{series.totals.attempts / hours:,.1f} an hour"
 
 
 def _failures(numbers: Numbers) -> list[tuple[str, int]]:

@@ -1,0 +1,84 @@
+"""The server itself, for its operators: what it tells, and what it finds out while something does not answer."""
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from uplift_server import __version__
+from uplift_server.config import Config, load
+from uplift_server.core.findings import Finding
+from uplift_server.service import system
+from uplift_server.service.errors import Busy, Forbidden
+from uplift_server.service.principals import Caller, Principal
+from uplift_server.service.system import System
+from uplift_server.store import schema_version
+
+OPERATOR = Caller(Principal.of_key(b"o" * 16, None, frozenset(), "ops"), None)
+MEMBER = Caller(Principal.of_key(b"k" * 16, 1, frozenset(), "k"), 1)
+FINE = Finding("clock", "ok", "it is noon")
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    return load({"UPLIFT_DATABASE_URL": f"sqlite:///{tmp_path / 'uplift.db'}", "UPLIFT_OPERATOR_KEY": f"op_{'k' * 43}"})
+
+
+@pytest.fixture
+def hanging(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """One check answers, the next does so once the event is set."""
+    answered = threading.Event()
+
+    def examine_beside(_: Config) -> Iterator[Finding]:
+        yield FINE
+        answered.wait(20)
+        yield Finding("dns", "ok", "it resolves")
+
+    monkeypatch.setattr(system, "examine_beside", examine_beside)
+    yield answered
+    answered.set()
+
+
+def test_it_tells_what_it_is_and_masks_secrets(config: Config) -> None:
+    config.database_path.write_bytes(b"x" * 100)
+    config.database_path.with_name("uplift.db-wal").write_bytes(b"x" * 23)
+
+    facts = System(config, 7).facts(OPERATOR)
+
+    assert (facts.version, facts.revision, facts.started_at) == (__version__, schema_version.HEAD, 7)
+    assert (facts.database, facts.database_bytes) == (config.database_path, 123)
+    values = {each.setting.name: (each.value, each.source) for each in facts.settings}
+    assert values["UPLIFT_OPERATOR_KEY"] == ("•" * 8, "environment")
+    assert values["UPLIFT_PORT"] == ("8420", "default")
+
+
+async def test_nobody_but_operators_learns_anything(config: Config, hanging: threading.Event) -> None:
+    server = System(config, 7)
+    with pytest.raises(Forbidden):
+        server.facts(MEMBER)
+    with pytest.raises(Forbidden):
+        await server.examine(MEMBER)
+
+
+async def test_what_does_not_answer_in_time_is_told_with_what_does(
+    config: Config, hanging: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(system, "EXAMINE_SECONDS", 0.2)
+    server = System(config, 7)
+
+    found = await server.examine(OPERATOR)
+
+    assert found[0] == FINE
+    assert [(each.check, each.result) for each in found[1:]] == [("examination", "warn")]
+    # It still waits: another one would wait beside it.
+    with pytest.raises(Busy):
+        await server.examine(OPERATOR)
+
+
+async def test_an_examination_that_is_over_can_be_repeated(config: Config, hanging: threading.Event) -> None:
+    hanging.set()
+    server = System(config, 7)
+    for _ in range(2):
+        found = await server.examine(OPERATOR)
+        assert [each.check for each in found] == ["clock", "dns"]
