@@ -157,6 +157,8 @@ def test_values_that_are_right(environ: dict[str, str], attribute: str, value: o
         ("UPLIFT_DASHBOARD_FRAME_ANCESTORS", "app.example.com"),
         ("UPLIFT_DASHBOARD_FRAME_ANCESTORS", "https://app.example.com; script-src *"),
         ("UPLIFT_DASHBOARD_FRAME_ANCESTORS", "*"),
+        ("UPLIFT_TRUSTED_PROXIES", "proxy.example.com"),
+        ("UPLIFT_TRUSTED_PROXIES", "10.0.0.1/8"),
         ("UPLIFT_LOG_FORMAT", "xml"),
     ],
 )

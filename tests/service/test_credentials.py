@@ -1,6 +1,7 @@
 """Passwords set, reset and changed; and that an invitation lets nobody take another's place."""
 
 import pytest
+from structlog.testing import capture_logs
 
 from uplift_server.core.notices import NoticeKind
 from uplift_server.core.people import INVITATION_LASTS_MS, RESET_LASTS_MS
@@ -16,6 +17,7 @@ from uplift_server.service.errors import (
 )
 from uplift_server.service.members import InvitationDraft
 from uplift_server.store import members, notices, people
+from uplift_server.store.errors import Unavailable
 
 from .world import ADDRESS, PASSWORD, World
 
@@ -214,6 +216,7 @@ async def test_what_changed_while_a_password_was_looked_at_is_seen(
 
 async def reset_token(world: World) -> str:
     """What the mail that is owed would have in its link."""
+    await world.means.finish()
     [owed] = [
         each
         for each in await world.database.read(lambda c: notices.due(c, now=world.clock.now, limit=10))
@@ -270,8 +273,25 @@ async def test_nobody_is_told_whether_there_is_somebody(world: World) -> None:
     silent = world.build(mails=False)
     await world.member(account, ANN)
     await silent.sessions.request_reset(ANN)
+    await world.means.finish()
     assert (world.services.sessions.sends_mail, silent.sessions.sends_mail) == (True, False)
     assert await world.database.read(lambda c: notices.due(c, now=world.clock.now, limit=10)) == []
+
+
+async def test_the_answer_takes_as_long_whether_there_is_somebody_or_not(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is written before it; what cannot be written is told in the log."""
+    await world.member(await world.account(), ANN)
+
+    async def fails(_body: object) -> None:
+        raise Unavailable("the disk is full")
+
+    with monkeypatch.context() as patched, capture_logs() as logs:
+        patched.setattr(world.database, "write", fails)
+        assert await world.services.sessions.request_reset(ANN) is None
+        await world.means.finish()
+    assert [each["event"] for each in logs] == ["a change that nobody waited for failed"]
 
 
 async def test_nobody_is_flooded_with_resets(world: World) -> None:

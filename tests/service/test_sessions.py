@@ -22,6 +22,7 @@ from uplift_server.service.errors import (
 from uplift_server.service.keys import KeyDraft
 from uplift_server.service.listening import ListenDraft
 from uplift_server.service.passwords import WAITING_MAX, Passwords
+from uplift_server.service.sign_ins import SignInLimits
 from uplift_server.store import members, people
 
 from .world import ADDRESS, PASSWORD, World, key_digest
@@ -124,6 +125,17 @@ async def test_thirty_failures_of_a_network_address_make_it_wait_whomever_it_tri
             await sign_in
     await world.services.sessions.sign_in(ANN, PASSWORD, address="2001:db8:1:3::1")
     await world.services.sessions.sign_in(ANN, PASSWORD, address=None)
+
+
+async def test_a_proxy_that_nobody_told_us_of_is_not_taken_for_all_who_come_through_it(world: World) -> None:
+    limits = SignInLimits(has_unknown_proxy=True)
+    for _ in range(40):
+        for address in ("127.0.0.1", "10.0.0.5", "fd00::1"):
+            limits.begin(world.clock.now, email=None, address=address)
+    for _ in range(30):
+        limits.begin(world.clock.now, email=None, address="8.8.8.8")
+    with pytest.raises(RateLimited):
+        limits.begin(world.clock.now, email=None, address="8.8.8.8")
 
 
 async def test_who_signs_in_rightly_is_never_made_to_wait(world: World) -> None:

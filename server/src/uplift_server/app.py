@@ -17,11 +17,13 @@ from uplift_server import __version__
 from uplift_server.api import websockets
 from uplift_server.api.app import create_api
 from uplift_server.api.corking import CorkedProtocol
+from uplift_server.api.forwarded import Forwarded
 from uplift_server.api.ingest import IngestRoutes
 from uplift_server.config import Config, ConfigError, ConfigProblem, secret_key
 from uplift_server.core.addresses import AddressPolicy
 from uplift_server.core.breaker import BreakerRule
 from uplift_server.core.cursors import Cursors
+from uplift_server.core.forwarding import parse_networks
 from uplift_server.core.health import HealthRule
 from uplift_server.core.mailing import parse_mailbox
 from uplift_server.core.schedule import RetrySchedule
@@ -226,14 +228,19 @@ class Application:
             resolve=self._resolve,
             source_ips=config.source_ips,
             listen_key=derived_key(parse_key(secret_key(config)), "listen sessions"),
-            entrance=Entrance(self._link_key(), self._public_url(), mails=config.sends_mail),
+            entrance=Entrance(
+                self._link_key(),
+                self._public_url(),
+                mails=config.sends_mail,
+                has_unknown_proxy=self._public_url().startswith("https:") and not config.trusted_proxies,
+            ),
         )
         ingest = Ingest(directory, self._engine.acceptor, self._clock)
         api = create_api(services)
         self._gate = gate.Gate(api, lambda: self._dashboard(services, api))
         self._server = _Server(
             uvicorn.Config(
-                IngestRoutes(self._gate, services.authenticator, ingest),
+                IngestRoutes(self._behind_proxies(self._gate), services.authenticator, ingest),
                 http=CorkedProtocol,
                 ws=cast(Any, websockets.websocket_protocol),
                 ws_max_size=websockets.MESSAGE_BYTES_MAX,
@@ -250,6 +257,10 @@ class Application:
                 timeout_graceful_shutdown=REQUESTS_FINISH_SECONDS,
             )
         )
+
+    def _behind_proxies(self, app: gate.App) -> gate.App:
+        proxies = self._config.trusted_proxies
+        return Forwarded(app, parse_networks(",".join(proxies))) if proxies else app
 
     def _dashboard(self, services: Services, api: gate.App) -> gate.Pages:
         """The pages; loading what makes them takes a moment."""

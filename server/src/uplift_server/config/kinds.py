@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from uplift_server.core.accounts import check_email
 from uplift_server.core.durations import parse_duration
+from uplift_server.core.forwarding import parse_networks
 from uplift_server.core.mailing import parse_mail_server, parse_mailbox
 from uplift_server.core.source_addresses import SourceAddress
 
@@ -133,6 +134,16 @@ def address(text: str) -> str:
 def addresses(text: str) -> tuple[str, ...]:
     """IP addresses between commas; none for an empty text."""
     return tuple(address(part.strip()) for part in text.split(",")) if text else ()
+
+
+def networks(text: str) -> tuple[str, ...]:
+    """IP addresses and networks between commas."""
+    try:
+        return tuple(str(each) for each in parse_networks(text)) if text else ()
+    except ValueError:
+        raise WrongValue(
+            "is no list of addresses and networks", "write 127.0.0.1,10.0.0.0/8 for one of each, between commas"
+        ) from None
 
 
 def published_addresses(text: str) -> tuple[str, ...]:

@@ -95,6 +95,8 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     Setting("UPLIFT_DASHBOARD_FRAME_ANCESTORS", "dashboard_frame_ancestors", "origins", kinds.frame_ancestors, None,
             "the sites that may show the dashboard in a frame, such as `https://app.example.com`, with spaces between;"
             " without any none may"),
+    Setting("UPLIFT_TRUSTED_PROXIES", "trusted_proxies", "addresses and networks", kinds.networks, None,
+            "the proxies in front of this server, whose X-Forwarded-For tells where a request comes from"),
     Setting("UPLIFT_LOG_FORMAT", "log_format", "console, json or none", kinds.log_format, None,
             "the form of the log lines on standard error; none leaves warnings only",
             derived="console on a terminal, else json"),
@@ -138,6 +140,7 @@ class Config:
     retention_ms: int
     """0: for ever."""
     dashboard_frame_ancestors: str | None
+    trusted_proxies: tuple[str, ...] | None
     """As Content-Security-Policy has it: origins with spaces between."""
     log_format: Literal["console", "json", "none"]
     given: Mapping[str, tuple[str, str]] = field(default_factory=dict, repr=False, compare=False)

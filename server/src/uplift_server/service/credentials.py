@@ -121,7 +121,8 @@ class Credentials:
                 now=now,
             )
 
-        await self._means.database.write(owe)
+        # Not awaited: how long the answer takes tells nobody whether there is such a person.
+        self._means.carry_on(self._means.database.write(owe))
 
     async def reset(self, token: str, password: str, *, address: str | None = None) -> str:
         """Replace a forgotten password, end all sessions and begin one; gives the cookie's text.

@@ -15,6 +15,8 @@ class Entrance:
     """Without a final slash."""
     mails: bool
     """Whether links are mailed; else whoever asks for one is shown it."""
+    has_unknown_proxy: bool = False
+    """Whether requests come through a proxy that nobody told us of: a private address may be its own, then."""
 
     def link_url(self, link_id: bytes) -> str:
         """Where a one-time link leads."""

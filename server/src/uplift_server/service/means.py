@@ -6,6 +6,8 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, TypeVar
 
+import structlog
+
 from uplift_server.core import ids
 from uplift_server.core.audit import AuditEntry
 from uplift_server.core.cursors import Cursors
@@ -19,6 +21,7 @@ from uplift_server.store.contract import Database
 from uplift_server.store.records import Account
 
 T = TypeVar("T")
+_log = structlog.get_logger()
 
 PLACE_MAX: Final = 2**62
 
@@ -95,6 +98,17 @@ class Means:
         self._changes.add(task)
         task.add_done_callback(self._changes.discard)
         return await asyncio.shield(task)
+
+    def carry_on(self, change: Coroutine[Any, Any, Any]) -> None:
+        """Begin a change whose end nobody waits for, so that its time tells nothing. That it failed is logged."""
+        task = asyncio.ensure_future(change)
+        self._changes.add(task)
+        task.add_done_callback(self._end)
+
+    def _end(self, task: asyncio.Task[Any]) -> None:
+        self._changes.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("a change that nobody waited for failed", exc_info=error)
 
     async def finish(self) -> None:
         """Wait for the changes that were begun."""

@@ -107,7 +107,7 @@ class Services:
             roster=Roster(means),
             traces=Traces(means, explanations, replays),
             notices=Notices(means),
-            sessions=Sessions(means, entrance, Passwords(), SignInLimits()),
+            sessions=Sessions(means, entrance, Passwords(), SignInLimits(has_unknown_proxy=entrance.has_unknown_proxy)),
             members=Members(means, entrance),
             portal_links=PortalLinks(means, entrance),
             changes=Changes(means),
