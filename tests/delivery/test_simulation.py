@@ -6,7 +6,7 @@ A failing seed is a complete bug report: run it again with `-k seed`.
 
 import contextlib
 import random
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -15,10 +15,12 @@ import pytest
 
 from uplift_server.core.deliveries import FailedReason, Status, Trigger
 from uplift_server.core.exchange import Exchange, Failure
+from uplift_server.core.numbers import total
 from uplift_server.core.trials import DATA_WITHOUT_EXAMPLE
 from uplift_server.delivery.sender.request import Request
 from uplift_server.service import errors
 from uplift_server.store.errors import Unavailable
+from uplift_server.store.numbers import FLEET, by_hour
 from uplift_server.store.records import HeldAction
 
 from .owner import Owner
@@ -245,3 +247,17 @@ async def check(world: World, witness: Witness, hosts: dict[str, int]) -> None:
             if not any(before <= kill <= after for kill in witness.kill_times):
                 assert after - before >= 0.9 * DELAYS_MS[0], "a retry came before it was due"
     assert world.engine.lanes.bytes_held == 0
+    await check_numbers(world)
+
+
+async def check_numbers(world: World) -> None:
+    """They are what stands in the tables by now, tests left out, after all the kills, restarts and outages."""
+    await world.run_for(10 * SECOND)
+    own = [row for row in await world.deliveries() if row.trigger != Trigger.TEST]
+    made = [row for row in await world.attempts() if row.trigger != Trigger.TEST]
+    hours = (await world.database.read(lambda c: by_hour(c, [FLEET], since=0)))[FLEET]
+    told = total(each for _, each in hours)
+    assert (told.deliveries, told.attempts) == (len(own), len(made))
+    assert told.outcomes == Counter(row.outcome for row in made)
+    ended = Counter(Status(row.status) for row in own)
+    assert {status: getattr(told, status.text) for status in Status} == {status: ended[status] for status in Status}

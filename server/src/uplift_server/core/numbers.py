@@ -130,7 +130,8 @@ def series(span: Span, now_ms: int, hours: Iterable[tuple[int, Numbers]]) -> Ser
         start = at - at % span.bucket_ms
         if start in gathered:
             gathered[start].append(numbers)
-    buckets = tuple(Bucket(at, total(each)) for at, each in gathered.items())
+    # Where a bucket is an hour, as for the sparklines of a whole page, there is nothing to be added up.
+    buckets = tuple(Bucket(at, each[0] if len(each) == 1 else total(each)) for at, each in gathered.items())
     return Series(span.bucket_ms, total(bucket.numbers for bucket in buckets), buckets)
 
 
