@@ -8,8 +8,8 @@ from uplift_server.store.contract import Database
 from uplift_server.store.errors import Unavailable
 from uplift_server.store.numbers import count, save
 
-BITE_ROWS: Final = 10_000
-"""How many deliveries, and attempts, are read at a time."""
+BITE_ROWS: Final = 30_000
+"""How many deliveries, and attempts, are read at a time: on a reader, for some 100 ms."""
 BITE_NOTES: Final = 2_000
 """How many notes of changed statuses: they are deleted by the one writer, which traffic waits for."""
 BITE_PAUSE_MS: Final = 20

@@ -10,20 +10,21 @@ it or nothing: whatever ends in between, nothing is counted twice or left out.
 """
 
 import json
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from operator import add
 from typing import Any, Final, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from uplift_server.core.deliveries import Status
-from uplift_server.core.numbers import COUNTS, DURATION_BOUNDS_US, HOUR_MS, Numbers, parse_sparse, sparse_text, total
+from uplift_server.core.numbers import COUNTS, DURATION_BOUNDS_US, HOUR_MS, Numbers, parse_sparse, sparse_text
 from uplift_server.core.outcomes import Outcome
 from uplift_server.store import marks
 from uplift_server.store.schema import attempts, deliveries, events
-from uplift_server.store.schema_numbers import delivery_changes, rollups
+from uplift_server.store.schema_numbers import delivery_changes
 
 _PREFIX: Final = "numbers."
 EVENTS_MARK: Final = f"{_PREFIX}events"
@@ -50,7 +51,8 @@ FLEET: Final = Scope(0, 0)
 class _Place(NamedTuple):
     """Where a row stands: whose numbers, and of which hour."""
 
-    scope: Scope
+    account_seq: int
+    endpoint_seq: int
     at: int
 
 
@@ -58,7 +60,8 @@ class _Place(NamedTuple):
 class Counted:
     """A bite that was counted: rows as they are to be, and where counting goes on."""
 
-    rows: Mapping[_Place, Numbers]
+    rows: Sequence[tuple[int | str, ...]]
+    """Values in the order of `_COLUMNS`."""
     marks: Mapping[str, int]
     """As they stood when it was read."""
     next_marks: Mapping[str, int]
@@ -88,11 +91,11 @@ def count(connection: Connection, *, rows: int, notes: int) -> Counted | None:
     tallies = _tallied(connection, bite)
     before = _rows(connection, tallies)
     return Counted(
-        rows={
-            place: tally.added_to(before.get(place))
+        rows=[
+            (*place, *tally.added_to(before.get(place)))
             for place, tally in tallies.items()
             if place in before or tally.adds
-        },
+        ],
         marks=stood,
         next_marks={
             EVENTS_MARK: bite.events_through,
@@ -112,11 +115,7 @@ def save(connection: Connection, counted: Counted) -> bool:
     marks.replace(connection, _PREFIX, counted.next_marks)
     connection.execute(sa.delete(delivery_changes).where(delivery_changes.c.seq <= counted.notes_through))
     # However many rows, they are one statement: between two of them the driver would let go of the interpreter.
-    rows = [
-        (*place.scope, place.at, *(getattr(numbers, name) for name in COUNTS), *_texts(numbers))
-        for place, numbers in counted.rows.items()
-    ]
-    connection.execute(_PUT, {"rows": json.dumps(rows)})
+    connection.execute(_PUT, {"rows": json.dumps(counted.rows)})
     return True
 
 
@@ -168,76 +167,101 @@ def _nth(connection: Connection, column: sa.Column[int], after: int, count: int)
 # ---- what is counted
 
 
-@dataclass(slots=True)
 class _Tally:
-    """What a bite adds to a row."""
+    """What a bite adds to a row. Made by the thousand for every look, hence plain lists and dictionaries."""
 
-    counts: Counter[str] = field(default_factory=Counter)
-    outcomes: Counter[int] = field(default_factory=Counter)
-    durations: Counter[int] = field(default_factory=Counter)
-    moves: Counter[str] = field(default_factory=Counter)
-    """How many more or fewer stand in a status, of deliveries that were counted before."""
+    __slots__ = ("counts", "durations", "moves", "outcomes")
+
+    def __init__(self) -> None:
+        self.counts = [0] * len(COUNTS)
+        self.moves = [0] * len(COUNTS)
+        """How many more or fewer stand in a status, of deliveries that were counted before."""
+        self.outcomes: dict[int, int] = {}
+        self.durations: dict[int, int] = {}
 
     @property
     def adds(self) -> bool:
         """Whether it makes a row where there is none. Where only moves are left, retention has removed the row."""
-        return bool(self.counts)
+        return any(self.counts)
 
     def update(self, other: "_Tally") -> None:
         """Add another's."""
-        self.counts.update(other.counts)
-        self.outcomes.update(other.outcomes)
-        self.durations.update(other.durations)
-        self.moves.update(other.moves)
+        self.counts = [*map(add, self.counts, other.counts)]
+        self.moves = [*map(add, self.moves, other.moves)]
+        _add(self.outcomes, other.outcomes)
+        _add(self.durations, other.durations)
 
-    def added_to(self, before: Numbers | None) -> Numbers:
-        """The row as it is then."""
-        added = replace(Numbers(), **self.counts, outcomes=_by_outcome(self.outcomes), durations=dict(self.durations))
+    def added_to(self, before: "_Stood | None") -> tuple[int | str, ...]:
+        """The values of the row as it is then."""
         if before is None:
-            return added
-        return total((before, added, _with_counts(self.moves)))
+            return (*self.counts, sparse_text(self.outcomes), sparse_text(self.durations))
+        counts, outcomes, durations = before
+        return (
+            *map(add, map(add, counts, self.counts), self.moves),
+            _merged(outcomes, self.outcomes),
+            _merged(durations, self.durations),
+        )
 
 
-_STATUSES: Final = tuple(status.text for status in Status)
+_Stood = tuple[Sequence[int], str, str]
+"""A row that there is: its counts, outcomes and durations."""
+
+
+def _add(to: dict[int, int], more: Mapping[int, int]) -> None:
+    for number, count in more.items():
+        to[number] = to.get(number, 0) + count
+
+
+def _merged(text: str, more: Mapping[int, int]) -> str:
+    if not more:
+        return text
+    counts = parse_sparse(text)
+    _add(counts, more)
+    return sparse_text(counts)
+
+
+_COUNTED_AS: Final = {status: COUNTS.index(status.text) for status in Status if status is not Status.PENDING}
+"""What is pending is not kept: it is what is left of all."""
+_MADE_OF: Final = _COUNTED_AS[Status.DELIVERED]
+_DELIVERIES_OF, _ATTEMPTS_OF, _FIRST_OF, _FIRST_MADE_OF = map(
+    COUNTS.index, ("deliveries", "attempts", "first_attempts", "first_delivered")
+)
 
 
 def _tallied(connection: Connection, bite: _Bite) -> dict[_Place, _Tally]:
     """What the bite adds to the rows of endpoints, of their accounts, and of all."""
     own: defaultdict[_Place, _Tally] = defaultdict(_Tally)
-
-    def of(row: sa.Row[Any]) -> _Tally:
-        return own[_Place(Scope(row.account_seq, row.endpoint_seq), row.hour * HOUR_MS)]
-
     span = asdict(bite)
-    for row in connection.execute(_DELIVERIES, span):
-        tally = of(row)
-        tally.counts["deliveries"] += row.n
-        if row.status != Status.PENDING:
-            tally.counts[_STATUSES[row.status]] += row.n
-    for row in connection.execute(_ATTEMPTS, span):
-        tally = of(row)
-        tally.counts["attempts"] += row.n
-        tally.outcomes[row.outcome] += row.n
-        tally.durations[row.duration] += row.n
-        if row.first:
-            tally.counts["first_attempts"] += row.n
-            if row.outcome == Outcome.DELIVERED:
-                tally.counts["first_delivered"] += row.n
-    for row in connection.execute(_MADE, span):
-        of(row).moves[Status.DELIVERED.text] += row.n
-    for row in connection.execute(_NOTED, span):
-        moves = of(row).moves
-        moves[_STATUSES[row.old_status]] -= row.n
-        moves[_STATUSES[row.new_status]] += row.n
+    for hour, account, endpoint, status, n in connection.execute(_DELIVERIES, span):
+        counts = own[_Place(account, endpoint, hour * HOUR_MS)].counts
+        counts[_DELIVERIES_OF] += n
+        if status in _COUNTED_AS:
+            counts[_COUNTED_AS[status]] += n
+    for hour, account, endpoint, outcome, n, first, durations in connection.execute(_ATTEMPTS, span):
+        tally = own[_Place(account, endpoint, hour * HOUR_MS)]
+        tally.counts[_ATTEMPTS_OF] += n
+        tally.counts[_FIRST_OF] += first
+        if outcome == Outcome.DELIVERED:
+            tally.counts[_FIRST_MADE_OF] += first
+        tally.outcomes[outcome] = n
+        _add(tally.durations, parse_sparse(durations))
+    for hour, account, endpoint, n in connection.execute(_MADE, span):
+        own[_Place(account, endpoint, hour * HOUR_MS)].moves[_MADE_OF] += n
+    for hour, account, endpoint, old, new, n in connection.execute(_NOTED, span):
+        moves = own[_Place(account, endpoint, hour * HOUR_MS)].moves
+        if old in _COUNTED_AS:
+            moves[_COUNTED_AS[old]] -= n
+        if new in _COUNTED_AS:
+            moves[_COUNTED_AS[new]] += n
     return _with_sums(own)
 
 
 def _with_sums(own: Mapping[_Place, _Tally]) -> dict[_Place, _Tally]:
     """Endpoints' tallies with those of their accounts and of all."""
     sums: defaultdict[_Place, _Tally] = defaultdict(_Tally)
-    for (scope, at), tally in own.items():
-        sums[_Place(Scope(scope.account_seq, 0), at)].update(tally)
-        sums[_Place(FLEET, at)].update(tally)
+    for (account, _, at), tally in own.items():
+        sums[_Place(account, 0, at)].update(tally)
+        sums[_Place(0, 0, at)].update(tally)
     return {**own, **sums}
 
 
@@ -253,13 +277,17 @@ FROM deliveries d JOIN events e ON e.seq = d.event_seq
 WHERE d.event_seq > :events_after AND d.event_seq <= :events_through AND d.trigger <> 3
 GROUP BY 1, 2, 3, 4
 """)  # noqa: S608
-# An attempt is of its delivery's account: looked up once for a group.
+# One row an endpoint and outcome, its durations gathered to a text as they are kept: a row for every class of durations
+# would keep the interpreter busy. An attempt is of its delivery's account, which is looked up once for such a row.
 _ATTEMPTS: Final = sa.text(f"""
-SELECT g.hour, d.account_seq, g.endpoint_seq, g.first, g.outcome, g.duration, g.n
-FROM (SELECT started_at {_HOUR} AS hour, endpoint_seq, CASE number WHEN 1 THEN 1 ELSE 0 END AS first, outcome,
-      {_OF_DURATION} AS duration, count(*) AS n, max(event_seq) AS event_seq
-      FROM attempts WHERE seq > :attempts_after AND seq <= :attempts_through AND trigger <> 3
-      GROUP BY 1, 2, 3, 4, 5) g
+SELECT g.hour, d.account_seq, g.endpoint_seq, g.outcome, g.n, g.first, g.durations
+FROM (SELECT hour, endpoint_seq, outcome, sum(n) AS n, sum(first) AS first,
+      group_concat(duration || ':' || n, ' ') AS durations, max(event_seq) AS event_seq
+      FROM (SELECT started_at {_HOUR} AS hour, endpoint_seq, outcome, {_OF_DURATION} AS duration, count(*) AS n,
+            sum(CASE number WHEN 1 THEN 1 ELSE 0 END) AS first, max(event_seq) AS event_seq
+            FROM attempts WHERE seq > :attempts_after AND seq <= :attempts_through AND trigger <> 3
+            GROUP BY 1, 2, 3, 4) c
+      GROUP BY 1, 2, 3) g
 JOIN deliveries d ON d.event_seq = g.event_seq AND d.endpoint_seq = g.endpoint_seq
 """)  # noqa: S608
 # The pluses keep SQLite from going by the events instead.
@@ -279,32 +307,33 @@ GROUP BY 1, 2, 3, 4, 5
 
 # ---- rows
 
-_COLUMNS: Final = tuple(column.name for column in rollups.columns if not column.primary_key)
+_COLUMNS: Final = (*_Place._fields, *COUNTS, "outcomes", "durations")
+_VALUES: Final = _COLUMNS[len(_Place._fields) :]
 _SINCE: Final = sa.text("""
 SELECT r.* FROM json_each(:scopes) page CROSS JOIN rollups r
 ON r.endpoint_seq = json_extract(page.value, '$[1]') AND r.account_seq = json_extract(page.value, '$[0]')
 WHERE r.at >= :since
 """)
-_AT: Final = sa.text("""
-SELECT r.* FROM json_each(:places) page CROSS JOIN rollups r
+_AT: Final = sa.text(f"""
+SELECT {", ".join(f"r.{name}" for name in _COLUMNS)} FROM json_each(:places) page CROSS JOIN rollups r
 ON r.endpoint_seq = json_extract(page.value, '$[1]') AND r.account_seq = json_extract(page.value, '$[0]')
 AND r.at = json_extract(page.value, '$[2]')
-""")
+""")  # noqa: S608
 _PUT: Final = sa.text(f"""
-INSERT INTO rollups (account_seq, endpoint_seq, at, {", ".join(_COLUMNS)})
-SELECT {", ".join(f"json_extract(value, '$[{place}]')" for place in range(3 + len(_COLUMNS)))}
+INSERT INTO rollups ({", ".join(_COLUMNS)})
+SELECT {", ".join(f"json_extract(value, '$[{place}]')" for place in range(len(_COLUMNS)))}
 FROM json_each(:rows) WHERE true
 ON CONFLICT (endpoint_seq, account_seq, at)
-DO UPDATE SET {", ".join(f"{name} = excluded.{name}" for name in _COLUMNS)}
+DO UPDATE SET {", ".join(f"{name} = excluded.{name}" for name in _VALUES)}
 """)  # noqa: S608
 
 
-def _rows(connection: Connection, places: Iterable[_Place]) -> dict[_Place, Numbers]:
+def _rows(connection: Connection, places: Iterable[_Place]) -> dict[_Place, _Stood]:
     """The rows that there are in these places."""
-    wanted = json.dumps([(*place.scope, place.at) for place in places])
+    found = connection.execute(_AT, {"places": json.dumps([*places])})
     return {
-        _Place(Scope(row.account_seq, row.endpoint_seq), row.at): _numbers(row)
-        for row in connection.execute(_AT, {"places": wanted})
+        _Place(account, endpoint, at): (counts, outcomes, durations)
+        for account, endpoint, at, *counts, outcomes, durations in found
     }
 
 
@@ -312,16 +341,6 @@ def _numbers(row: sa.Row[Any]) -> Numbers:
     counts = {name: getattr(row, name) for name in COUNTS}
     outcomes = _by_outcome(parse_sparse(row.outcomes))
     return Numbers(**counts, outcomes=outcomes, durations=parse_sparse(row.durations))
-
-
-def _with_counts(counts: Mapping[str, int]) -> Numbers:
-    # What is pending is not kept, but what is left of all.
-    known: dict[str, Any] = {name: counts[name] for name in COUNTS if name in counts}
-    return Numbers(**known)
-
-
-def _texts(numbers: Numbers) -> tuple[str, str]:
-    return sparse_text(numbers.outcomes), sparse_text(numbers.durations)
 
 
 def _by_outcome(counts: Mapping[int, int]) -> dict[Outcome, int]:
