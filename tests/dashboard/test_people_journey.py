@@ -1,0 +1,152 @@
+"""People in a browser: invited, signed in, kept out, signed out everywhere; members as their owner sees them."""
+
+import re
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.sync_api import Page, expect
+from tests.dashboard.accessibility import check_accessibility
+from tests.dashboard.browsing import DESK, WITHOUT_SCRIPTS, Look, OpenPage
+from tests.dashboard.visitors import Guest, bring, member
+from tests.e2e.harness import Server
+
+from uplift_server.service.sign_ins import FAILURES_PER_EMAIL_MAX
+
+PASSWORD = "seven quiet otters swim"
+
+
+def invitation(server: Server, account: str, email: str, role: str = "owner") -> str:
+    """The path of an invitation's link."""
+    made = server.api().ok("POST", f"/v1/accounts/{account}/members", {"email": email, "role": role})
+    return urlsplit(made["url"]).path
+
+
+def join(page: Page, link: str, name: str = "Ana Otter") -> None:
+    """Accept an invitation."""
+    page.goto(link)
+    page.get_by_label("Your name").fill(name)
+    page.get_by_label("Password").fill(PASSWORD)
+    page.get_by_role("button", name="Join").click()
+    page.wait_for_url(re.compile("/overview$"))
+
+
+def sign_in(page: Page, email: str, password: str = PASSWORD) -> None:
+    """Fill in the form."""
+    page.goto("/sign-in")
+    page.get_by_label("E-mail").fill(email)
+    page.get_by_label("Password").fill(password)
+    page.get_by_role("button", name="Sign in").click()
+
+
+def email_of(account: str, name: str = "ana") -> str:
+    """An address that no other test uses."""
+    return f"{name}@{account.removeprefix('acc_')}.example"
+
+
+@pytest.mark.parametrize("look", [DESK, WITHOUT_SCRIPTS], ids=lambda look: look.name)
+def test_somebody_who_is_invited_joins_and_comes_again(server: Server, open_page: OpenPage, look: Look) -> None:
+    account, _ = server.account("Rapids")
+    email, page = email_of(account), open_page(look)
+    link = invitation(server, account, email)
+    page.goto(link)
+    expect(page.get_by_text(f"{email}, to be owner")).to_be_visible()
+    page.get_by_label("Your name").fill("Ana Otter")
+    page.get_by_label("Password").fill("short")
+    page.get_by_role("button", name="Join").click()
+    expect(page.locator("#password-problem")).to_contain_text("characters")
+    expect(page.get_by_label("Your name")).to_have_value("Ana Otter")
+    if look.scripts:
+        check_accessibility(page)
+
+    page.get_by_label("Password").fill(PASSWORD)
+    page.get_by_role("button", name="Join").click()
+    expect(page).to_have_url(f"{server.url}/accounts/{account}/overview")
+    expect(page.get_by_text("Welcome to Rapids.")).to_be_visible()
+    page.get_by_role("button", name="Sign out").click()
+
+    sign_in(page, email, "seven quiet otters sink")
+    expect(page.get_by_role("alert")).to_contain_text("Check both")
+    expect(page.get_by_label("E-mail")).to_have_value(email)
+    expect(page.get_by_label("Password")).to_have_value("")
+    sign_in(page, email.upper())
+    expect(page).to_have_url(f"{server.url}/accounts/{account}/overview")
+
+    answer = page.goto(link)
+    assert answer is not None
+    assert answer.status == 404
+
+
+def test_signing_out_everywhere_reaches_the_other_computer(server: Server, open_page: OpenPage) -> None:
+    account, _ = server.account()
+    here, there = open_page(), open_page()
+    join(here, invitation(server, account, email_of(account)))
+    sign_in(there, email_of(account))
+    expect(there).to_have_url(re.compile("/overview$"))
+
+    here.goto("/you")
+    here.get_by_text("Sign out everywhere…").click()
+    here.get_by_role("button", name="Sign out everywhere").click()
+
+    expect(here).to_have_url(f"{server.url}/sign-in")
+    there.reload()
+    expect(there).to_have_url(re.compile("/sign-in"))
+
+
+def test_guessing_ends_after_a_few_tries_and_says_for_how_long(server: Server, page: Page) -> None:
+    account, _ = server.account()
+    email = email_of(account)
+    join(page, invitation(server, account, email))
+    for _ in range(FAILURES_PER_EMAIL_MAX):
+        assert Guest(server.url).post("/sign-in", email=email, password="wrong " * 3).status == 401
+
+    stranger = Guest(server.url).post("/sign-in", email=email, password=PASSWORD, follow=False)
+
+    assert stranger.status == 429
+    assert re.search(r"\d+ (min|s)", stranger.text)
+    # Whoever is signed in already is not put out by it.
+    page.reload()
+    expect(page).to_have_url(re.compile("/overview$"))
+
+
+def test_a_secret_is_shown_to_whoever_gives_the_password_again(server: Server, page: Page) -> None:
+    account, api = server.account()
+    join(page, invitation(server, account, email_of(account)))
+    made = api.endpoint("http://127.0.0.1:9/x")
+    page.goto(f"/accounts/{account}/endpoints/{made['id']}/security")
+    expect(page.locator(".secret")).to_have_count(0)
+    page.get_by_role("button", name="Show the secret").click()
+    expect(page.locator(".secret").first).to_have_text(made["secret"])
+
+
+def test_an_owner_invites_raises_and_removes_a_member(server: Server, open_page: OpenPage) -> None:
+    account, _ = server.account("Rapids")
+    owner, ben = open_page(), open_page()
+    bring(owner, member(server, account))
+    owner.get_by_role("link", name="Settings").click()
+    owner.get_by_label("E-mail").fill("no address")
+    owner.get_by_label("E-mail").evaluate("each => each.form.noValidate = true")
+    owner.get_by_role("button", name="Invite").click()
+    expect(owner.locator("#email-problem")).to_be_visible()
+    owner.get_by_label("E-mail").fill(email_of(account, "ben"))
+    owner.get_by_role("combobox", name="Role", exact=True).select_option("manager")
+    owner.get_by_role("button", name="Invite").click()
+    link = owner.get_by_text("/invitations/").inner_text()
+
+    join(ben, urlsplit(link).path, "Ben Beaver")
+    ben.goto(f"/accounts/{account}/endpoints/new")
+    expect(ben.get_by_role("button", name="Register")).to_be_visible()
+
+    owner.goto(f"/accounts/{account}/settings")
+    owner.get_by_label("Role of Ben Beaver", exact=True).select_option("member")
+    owner.get_by_role("button", name="Change the role of Ben Beaver").click()
+    expect(owner.get_by_role("status").filter(has_text="is member now")).to_be_visible()
+    answer = ben.reload()
+    assert answer is not None
+    assert answer.status == 403
+
+    row = owner.get_by_role("row").filter(has_text="Ben Beaver")
+    row.get_by_text("Remove…").click()
+    row.get_by_role("button", name="Remove").click()
+    expect(owner.get_by_text("The member is removed")).to_be_visible()
+    ben.goto(f"/accounts/{account}/overview")
+    expect(ben.get_by_text("Rapids")).to_have_count(0)
