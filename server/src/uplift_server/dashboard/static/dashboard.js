@@ -87,14 +87,39 @@
   });
 
   document.addEventListener("DOMContentLoaded", () => prepare(document));
-  document.addEventListener("htmx:afterSwap", (event) => prepare(event.detail.elt.parentNode || document));
 
-  // What somebody has opened, chosen or is typing in stays as it is: then the page waits with its next look.
+  // What the keyboard is at has it again when its region has come anew: a link, or a button that copies.
+  const MARKS = ["href", "data-copy"];
+  let held = null;
+  document.addEventListener("htmx:beforeSwap", (event) => {
+    const active = document.activeElement;
+    const mark = event.target.contains(active) ? MARKS.find((name) => active.hasAttribute(name)) : undefined;
+    held = mark ? [mark, active.getAttribute(mark)] : null;
+  });
+  document.addEventListener("htmx:afterSwap", (event) => {
+    const place = event.detail.elt.parentNode || document;
+    prepare(place);
+    if (!held) return;
+    const [mark, value] = held;
+    held = null;
+    [...place.querySelectorAll(`[${mark}]`)].find((each) => each.getAttribute(mark) === value)?.focus({ preventScroll: true });
+  });
+
+  // What somebody has opened, chosen or is typing in stays as it is: then the page waits until that is over.
+  let missed = false;
   document.addEventListener("htmx:beforeRequest", (event) => {
     const region = event.target;
     if (region.id !== "live") return;
-    const busy = region.contains(document.activeElement) && document.activeElement.matches("input, select, textarea, button");
+    const active = region.contains(document.activeElement) ? document.activeElement : null;
+    const busy = active?.matches("input, select, textarea, button:not(.copy)");
     const selected = String(getSelection()) !== "" && region.contains(getSelection().anchorNode);
-    if (busy || selected || region.querySelector("details[open]:not(.menu)") || document.hidden) event.preventDefault();
+    missed = busy || selected || region.querySelector("details[open]:not(.menu)") !== null || document.hidden;
+    if (missed) event.preventDefault();
   });
+  const catchUp = () => {
+    const region = document.getElementById("live");
+    if (missed && region) htmx.trigger(region, "sse:change");
+  };
+  for (const name of ["visibilitychange", "selectionchange"]) document.addEventListener(name, catchUp);
+  for (const name of ["focusout", "toggle"]) document.addEventListener(name, () => setTimeout(catchUp), true);
 })();

@@ -1,0 +1,61 @@
+"""Pages that change while somebody is at them: they keep up, and take nothing away from whoever reads."""
+
+from playwright.sync_api import Page, expect
+from tests.dashboard.browsing import OpenPage
+from tests.dashboard.visitors import bring, member
+from tests.e2e import receiving
+from tests.e2e.harness import TYPE, Server, settled, wait_for
+from tests.e2e.receiving import Receiver
+
+
+def heard(page: Page) -> int:
+    """How many changes a page has heard of since this was asked first."""
+    page.evaluate(
+        """window.heard ?? (
+            window.heard = 0, document.addEventListener("sse:change", () => { window.heard += 1 })
+        )"""
+    )
+    told: int = page.evaluate("window.heard")
+    return told
+
+
+def test_the_keyboard_stays_where_it_is_when_the_list_grows(server: Server, open_page: OpenPage) -> None:
+    account, api = server.account()
+    first = api.send(1).json["id"]
+    page = open_page()
+    bring(page, member(server, account))
+    page.goto(f"/accounts/{account}/events")
+    link = page.locator(f'#live a[href$="/events/{first}"]')
+    link.focus()
+    second = api.send(2).json["id"]
+    expect(page.locator(f'#live a[href$="/events/{second}"]')).to_be_visible()
+    expect(link).to_be_focused()
+    page.get_by_role("button", name=f"Copy {first}").click()
+    third = api.send(3).json["id"]
+    expect(page.locator(f'#live a[href$="/events/{third}"]')).to_be_visible()
+    expect(page.get_by_role("button", name=f"Copy {first}")).to_be_focused()
+
+
+def test_what_is_open_stays_open_and_the_page_catches_up_afterwards(
+    server: Server, receiver: Receiver, open_page: OpenPage
+) -> None:
+    account, api = server.account()
+    api.endpoint(receiver.url("/down", receiving.answer(500)), event_types=[TYPE])
+    [found] = api.ok("GET", f"/v1/events/{api.send(1).json['id']}/deliveries")["data"]
+    delivery = found["id"]
+    assert settled(api, delivery)["status"] == "failed"
+    page = open_page()
+    bring(page, member(server, account))
+    page.goto(f"/accounts/{account}/deliveries/{delivery}")
+    request = page.locator("#attempt-5 details").first
+    request.locator("summary").click()
+    expect(request.get_by_text("webhook-signature")).to_be_visible()
+    before = heard(page)
+    receiver.url("/down", receiving.answer())
+    api.ok("POST", f"/v1/deliveries/{delivery}/resend")
+    wait_for(lambda: heard(page) > before, "the page hears of a change", every=0.1)
+    assert settled(api, delivery)["status"] == "delivered"
+    expect(request.get_by_text("webhook-signature")).to_be_visible()
+    expect(page.get_by_text("Delivered, 200")).to_have_count(0)
+    request.locator("summary").click()
+    expect(page.get_by_text("Delivered, 200")).to_be_visible()
