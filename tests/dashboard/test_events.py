@@ -47,6 +47,8 @@ def test_events_are_narrowed_by_type_and_time_and_paged(server: Server) -> None:
     guest = member(server, account)
     path = f"/accounts/{account}/events"
     first = guest.get(f"{path}?type={TYPE}")
+    assert f"curl '{server.url}/v1/events?type={TYPE}' \\ -H \"Authorization: Bearer $UPLIFT_API_KEY\" " in first.text
+    assert f'-H "Uplift-Account: {account}"' in operator(server).get(path).text
     assert [events[26] in first.html, events[2] in first.html, events[1] in first.html] == [True, True, False]
     older = next(each for each in links(first.html) if "cursor=" in each)
     second = guest.get(older)
@@ -134,6 +136,34 @@ def test_what_is_another_accounts_is_not_there(server: Server, receiver: Receive
     page = guest.get(f"/accounts/{stranger}/" + path.format(event=event, delivery=delivery["id"]))
     assert page.status == 404
     assert TYPE not in page.text
+
+
+def test_an_event_with_many_endpoints_is_told_page_by_page(server: Server, receiver: Receiver) -> None:
+    account, api = server.account()
+    owed = [api.endpoint(receiver.url(f"/wants/{number}"), event_types=[TYPE])["id"] for number in range(27)]
+    others = [api.endpoint(receiver.url(f"/other/{number}"), event_types=["export.*"])["id"] for number in range(52)]
+    event = sent(api)
+    guest = member(server, account)
+    first = guest.get(f"/accounts/{account}/events/{event}")
+    assert "27 " in first.text
+    [older] = [each for each in links(first.html) if "cursor=" in each]
+    second = guest.get(older)
+    shown = [{each for each in owed if f"/endpoints/{each}" in page.html} for page in (first, second)]
+    assert [len(each) for each in shown] == [25, 2]
+    assert set.union(*shown) == set(owed)
+    assert sum(f"/endpoints/{each}" in first.html for each in others) == 50
+    assert "2 more are not shown." in first.text
+
+
+def test_the_type_of_an_event_may_have_left_the_catalog(server: Server) -> None:
+    account, api = server.account()
+    server.api().ok("PUT", "/v1/event-types/gone.soon", {"description": "Soon gone."})
+    event = api.ok("POST", "/v1/events", {"type": "gone.soon", "data": {}})["id"]
+    server.api().ok("DELETE", "/v1/event-types/gone.soon")
+    guest = member(server, account)
+    page = guest.get(f"/accounts/{account}/events/{event}")
+    assert "gone.soon, which has left the catalog" in page.text
+    assert event in guest.get(f"/accounts/{account}/events?type=gone.soon").html
 
 
 @pytest.mark.parametrize("look", LOOKS, ids=lambda look: look.name)

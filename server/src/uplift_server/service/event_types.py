@@ -63,6 +63,10 @@ class EventTypes:
         known = self._means.directory.event_types.values()
         return sorted((each.record for each in known), key=lambda each: (each.group, each.name))
 
+    def knows(self, name: str) -> bool:
+        """Whether the catalog has a type of this name."""
+        return name in self._means.directory.event_types
+
     def get(self, name: str) -> EventType:
         """One entry. Raises NotFound."""
         found = self._means.directory.event_types.get(name)

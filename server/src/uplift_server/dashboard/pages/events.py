@@ -86,6 +86,7 @@ async def shown(visit: Visit) -> Response:
         others_count=overview.others_count,
         endpoints=endpoints,
         reasons=words.REASONS,
+        in_catalog=visit.services.event_types.knows(overview.event.type),
         whole=not visit.query.flag(PART),
         live=link(path, cursor=visit.query.optional("cursor"), **{PART: "live"}),
     )
