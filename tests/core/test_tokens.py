@@ -32,6 +32,11 @@ def test_a_token_with_another_character_is_none(place: int, character: str) -> N
     assert (object_of(KEY, Purpose.ENTER, changed) == ID) == (changed == text)
 
 
+def test_every_purpose_has_a_place_of_its_own() -> None:
+    links = [purpose.url("https://hooks.example.com", "abc") for purpose in Purpose]
+    assert links == [f"https://hooks.example.com/{place}/abc" for place in ("enter", "invitations", "passwords")]
+
+
 def test_a_reset_is_bound_to_the_password_it_replaces() -> None:
     mark = password_mark("$argon2id$one")
     text = reset_token(KEY, ID, expires_at=1_764_000_000_000, mark=mark)

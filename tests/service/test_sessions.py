@@ -5,6 +5,7 @@ import base64
 from dataclasses import replace
 
 import pytest
+from structlog.testing import capture_logs
 
 from uplift_server.core.audit import ActorKind
 from uplift_server.core.people import SESSION_LASTS_MS, csrf_token
@@ -77,6 +78,20 @@ async def test_a_wrong_password_is_refused_as_a_wrong_address_is(world: World) -
             await world.services.sessions.sign_in(email, password, address=ADDRESS)
         told.add(refused.value.detail)
     assert len(told) == 1
+
+
+async def test_a_refused_sign_in_is_in_the_log_and_names_nobody(world: World) -> None:
+    await world.member(await world.account(), ANN)
+    with capture_logs() as logs:
+        for sign_in in (
+            world.services.sessions.sign_in(ANN, "my secret", address=ADDRESS),
+            world.services.sessions.sign_in_operator("op_my secret", address=ADDRESS),
+        ):
+            with pytest.raises(Unauthorized):
+                await sign_in
+    assert [(each["event"], each["address"]) for each in logs] == [("a sign-in was refused", ADDRESS)] * 2
+    assert "secret" not in str(logs)
+    assert ANN not in str(logs)
 
 
 async def test_a_hash_is_checked_also_where_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,11 +17,15 @@ _TEXT = re.compile(r"[A-Za-z0-9_-]{40,80}")
 
 
 class Purpose(Enum):
-    """What a token is for: one is never taken for another."""
+    """What a token is for: one is never taken for another. The value is where its link lies, before the token."""
 
-    ENTER = b"enter"
-    INVITATION = b"invitation"
-    RESET = b"reset"
+    ENTER = "enter"
+    INVITATION = "invitations"
+    RESET = "passwords"
+
+    def url(self, public_url: str, token: str) -> str:
+        """The link with this token; `public_url` is without a final slash."""
+        return f"{public_url}/{self.value}/{token}"
 
 
 def token(key: bytes, purpose: Purpose, object_id: bytes) -> str:
@@ -66,7 +70,7 @@ def is_reset(key: bytes, text: str, mark: str) -> bool:
 
 
 def _tag(key: bytes, purpose: Purpose, content: bytes) -> bytes:
-    return hmac.digest(key, purpose.value + b"\0" + content, "sha256")[:_TAG_BYTES]
+    return hmac.digest(key, purpose.value.encode() + b"\0" + content, "sha256")[:_TAG_BYTES]
 
 
 def _text(value: bytes) -> str:

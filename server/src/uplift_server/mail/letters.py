@@ -1,38 +1,15 @@
 """What each notice says: the words of its mail, once for both of its forms.
 
-URLs, descriptions, account names and parts of the causes are other people's texts: they are made printable and cut
-here, and whatever may hold a secret is taken out. No mail has the body of a request or an answer in it. A link that
-lets somebody in stands in the mails that are about nothing else: its secret part is made here, and is kept nowhere.
+No mail has the body of a request or an answer in it. A link that lets somebody in stands in the mails that are about
+nothing else.
 """
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Final
-from urllib.parse import urlsplit
 
 from uplift_server.core.notices import Notice, NoticeKind
-from uplift_server.core.texts import printable
-from uplift_server.core.tokens import Purpose, reset_token, token
-
-HOST_CHARACTERS_SHOWN_MAX: Final = 80
-URL_CHARACTERS_SHOWN_MAX: Final = 300
-TEXT_CHARACTERS_SHOWN_MAX: Final = 300
-SENTENCE_CHARACTERS_SHOWN_MAX: Final = 1_000
-NAME_CHARACTERS_SHOWN_MAX: Final = 120
-"""Of what an endpoint is called in a subject: host, path and description."""
-PATH_CHARACTERS_SHOWN_MAX: Final = 40
-_DESCRIPTION_CHARACTERS_LEAST: Final = 12
-
-_USERINFO = re.compile(r"(?<=//)[^/\s@?#]*@")
-_QUERY = re.compile(r"[?#]\S+?(?=[,.;]?(?:\s|$))")
-# A subject is read over shoulders: what may be a token, a code or a parameter is left out of its path.
-_TOKEN: Final = re.compile(r"[^/]*[=;@][^/]*|(?=[^/]*\d)[^/]{16,}|[^/]{32,}")
-_MONTHS: Final = (
-    "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
-    "December",
-)  # fmt: skip
+from uplift_server.mail.facts import Facts, counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +35,7 @@ def letter(notice: Notice, public_url: str, link_key: bytes) -> Letter:
 
     From `link_key` follow the secret parts of links.
     """
-    return _WORDING[notice.kind](_Facts(notice.facts, public_url, link_key))
+    return _WORDING[notice.kind](Facts(notice.facts, public_url, link_key))
 
 
 def trial(public_url: str) -> Letter:
@@ -74,121 +51,10 @@ def trial(public_url: str) -> Letter:
     )
 
 
-class _Facts:
-    """The facts of a notice as texts that can be shown."""
-
-    def __init__(self, facts: Mapping[str, object], public_url: str, link_key: bytes) -> None:
-        self._facts = facts
-        self._public_url = public_url
-        self._link_key = link_key
-
-    def text(self, name: str) -> str:
-        return _shown(self._raw(name), TEXT_CHARACTERS_SHOWN_MAX)
-
-    def sentence(self, name: str) -> str:
-        """A sentence of cause or remedy, which may quote an address, such as the target of a redirect."""
-        return _shown(_without_secrets(self._raw(name)), SENTENCE_CHARACTERS_SHOWN_MAX)
-
-    def instant(self, name: str) -> str:
-        value = self._facts.get(name)
-        return instant_words(value) if isinstance(value, int) else ""
-
-    def number(self, name: str) -> int:
-        value = self._facts.get(name)
-        return value if isinstance(value, int) else 0
-
-    @property
-    def url(self) -> str:
-        return _shown(_without_secrets(self._raw("url")), URL_CHARACTERS_SHOWN_MAX)
-
-    @property
-    def host(self) -> str:
-        """Host and port of the endpoint, by which its owner knows it."""
-        try:
-            netloc = urlsplit(self._raw("url")).netloc
-        except ValueError:
-            netloc = ""
-        return _shown(netloc.rpartition("@")[2], HOST_CHARACTERS_SHOWN_MAX) or "unknown host"
-
-    @property
-    def name(self) -> str:
-        """What tells the endpoint from others of its host: the path, and the description as far as there is room."""
-        place = f"{self.host}{self._path}"
-        room = NAME_CHARACTERS_SHOWN_MAX - len(place) - len(" ()")
-        description = self.text("description")
-        if not description or room < _DESCRIPTION_CHARACTERS_LEAST:
-            return place
-        return f"{place} ({_shown(description, room)})"
-
-    @property
-    def _path(self) -> str:
-        """The path of the URL, without a final slash; a long one without its middle."""
-        try:
-            path = urlsplit(self._raw("url")).path
-        except ValueError:
-            return ""
-        path = printable("/".join(_TOKEN.sub("…", each) for each in path.split("/"))).rstrip("/")
-        if len(path) <= PATH_CHARACTERS_SHOWN_MAX:
-            return path
-        half = PATH_CHARACTERS_SHOWN_MAX // 2
-        return f"{path[:half]}…{path[-half + 1 :]}"
-
-    @property
-    def causes(self) -> tuple[tuple[str, str], ...]:
-        """Each outcome with how many endpoints fail so, the most frequent first."""
-        causes = self._facts.get("causes")
-        counts = {str(name): n for name, n in causes.items() if isinstance(n, int)} if isinstance(causes, dict) else {}
-        ordered = sorted(counts.items(), key=lambda each: (-each[1], each[0]))
-        return tuple((_shown(name, 40).replace("_", " ").capitalize(), _counted(n, "endpoint")) for name, n in ordered)
-
-    def endpoint_details(self, *others: tuple[str, str]) -> tuple[tuple[str, str], ...]:
-        """The endpoint's particulars, and others where they have a value."""
-        rows = (
-            ("Endpoint", self.text("endpoint")),
-            ("URL", self.url),
-            ("Description", self.text("description")),
-            ("Account", self.text("account")),
-            *others,
-        )
-        return tuple(row for row in rows if row[1])
-
-    @property
-    def endpoint_link(self) -> tuple[str, str]:
-        return "Open the endpoint", f"{self._public_url}/endpoints/{self.text('endpoint')}"
-
-    @property
-    def home_link(self) -> tuple[str, str]:
-        return "Open Uplift Webhooks", self._public_url
-
-    @property
-    def invitation_url(self) -> str:
-        made = token(self._link_key, Purpose.INVITATION, bytes.fromhex(self._raw("invitation")))
-        return f"{self._public_url}/invitations/{made}"
-
-    @property
-    def reset_url(self) -> str:
-        person, expires_at = bytes.fromhex(self._raw("person")), self.number("expires_at")
-        made = reset_token(self._link_key, person, expires_at=expires_at, mark=self._raw("mark"))
-        return f"{self._public_url}/passwords/{made}"
-
-    @property
-    def server(self) -> str:
-        """This server, as people know it."""
-        return self._public_url
-
-    @property
-    def contact_closing(self) -> str:
-        return f"You get this mail because you are a contact of {self.text('account') or 'the account'}."
-
-    def _raw(self, name: str) -> str:
-        value = self._facts.get(name)
-        return "" if value is None else str(value)
-
-
 _OPERATOR_CLOSING: Final = "You get this mail because UPLIFT_OPERATOR_EMAIL of this server is your address."
 
 
-def _warned(facts: _Facts) -> Letter:
+def _warned(facts: Facts) -> Letter:
     disabled_at = facts.instant("disable_at")
     since = facts.instant("failing_since")
     subject = f"Webhooks to {facts.name} are failing"
@@ -202,7 +68,7 @@ def _warned(facts: _Facts) -> Letter:
         opening=(
             (
                 f"Your endpoint has failed since {since or 'some days ago'}: "
-                f"{_counted(facts.number('failed_attempts'), 'attempt')} failed and none succeeded."
+                f"{counted(facts.number('failed_attempts'), 'attempt')} failed and none succeeded."
             ),
             *_last_error(facts),
             (
@@ -225,11 +91,11 @@ def _warned(facts: _Facts) -> Letter:
     )
 
 
-def _disabled(facts: _Facts) -> Letter:
+def _disabled(facts: Facts) -> Letter:
     since = facts.instant("failing_since")
     failed = facts.number("failed_attempts")
     by_reason = {
-        "failing": f"It has failed since {since or 'some days ago'}: {_counted(failed, 'attempt')} failed and none "
+        "failing": f"It has failed since {since or 'some days ago'}: {counted(failed, 'attempt')} failed and none "
         "succeeded. We disabled it.",
         "gone": "Your server answered 410 Gone: this address will not come back. We disabled it.",
         "operator": "The operator of Uplift Webhooks disabled it.",
@@ -261,7 +127,7 @@ def _disabled(facts: _Facts) -> Letter:
     )
 
 
-def _recovered(facts: _Facts) -> Letter:
+def _recovered(facts: Facts) -> Letter:
     since, at = facts.instant("failed_since"), facts.instant("recovered_at")
     return Letter(
         subject=f"Webhooks to {facts.name} arrive again",
@@ -284,14 +150,14 @@ def _recovered(facts: _Facts) -> Letter:
     )
 
 
-def _mass_failure_began(facts: _Facts) -> Letter:
+def _mass_failure_began(facts: Facts) -> Letter:
     failing, attempted = facts.number("endpoints"), facts.number("attempted")
     return Letter(
         subject=f"{failing:,} of {attempted:,} endpoints began to fail at once",
         title="Many endpoints fail at once",
         opening=(
             (
-                f"{_counted(failing, 'endpoint')} began to fail within the same hour, of {attempted:,} that were sent "
+                f"{counted(failing, 'endpoint')} began to fail within the same hour, of {attempted:,} that were sent "
                 "something in the last 24 hours. So many together are seldom the fault of their owners."
             ),
             (
@@ -301,8 +167,8 @@ def _mass_failure_began(facts: _Facts) -> Letter:
         ),
         details=(
             *_rows(("Since", facts.instant("since"))),
-            ("Began to fail", _counted(failing, "endpoint")),
-            ("Attempted in 24 hours", _counted(attempted, "endpoint")),
+            ("Began to fail", counted(failing, "endpoint")),
+            ("Attempted in 24 hours", counted(attempted, "endpoint")),
             *facts.causes,
         ),
         steps=(
@@ -318,7 +184,7 @@ def _mass_failure_began(facts: _Facts) -> Letter:
     )
 
 
-def _mass_failure_ended(facts: _Facts) -> Letter:
+def _mass_failure_ended(facts: Facts) -> Letter:
     still = facts.number("still_failing")
     since, ended_at = facts.instant("since"), facts.instant("ended_at")
     return Letter(
@@ -326,8 +192,8 @@ def _mass_failure_ended(facts: _Facts) -> Letter:
         title="Enough endpoints answer again",
         opening=(
             (
-                f"The failing of {_counted(facts.number('endpoints'), 'endpoint')}{_after(' since ', since)} has ended"
-                f"{_after(' on ', ended_at)}. {_counted(still, 'endpoint')} still {'fails' if still == 1 else 'fail'}."
+                f"The failing of {counted(facts.number('endpoints'), 'endpoint')}{_after(' since ', since)} has ended"
+                f"{_after(' on ', ended_at)}. {counted(still, 'endpoint')} still {'fails' if still == 1 else 'fail'}."
             ),
             (
                 "From now on time counts again: owners whose endpoints go on failing are warned, and their endpoints "
@@ -337,8 +203,8 @@ def _mass_failure_ended(facts: _Facts) -> Letter:
         details=_rows(
             ("Began", since),
             ("Ended", ended_at),
-            ("Had failed", _counted(facts.number("endpoints"), "endpoint")),
-            ("Still failing", _counted(still, "endpoint")),
+            ("Had failed", counted(facts.number("endpoints"), "endpoint")),
+            ("Still failing", counted(still, "endpoint")),
         ),
         steps=("Nothing has to be done. If the cause was not found, look at the attempts of that time.",),
         link=facts.home_link,
@@ -346,7 +212,7 @@ def _mass_failure_ended(facts: _Facts) -> Letter:
     )
 
 
-def _member_invited(facts: _Facts) -> Letter:
+def _member_invited(facts: Facts) -> Letter:
     account, until = facts.text("account"), facts.instant("expires_at")
     return Letter(
         subject=f"You are invited to {account} on Uplift Webhooks",
@@ -366,7 +232,7 @@ def _member_invited(facts: _Facts) -> Letter:
     )
 
 
-def _password_reset(facts: _Facts) -> Letter:
+def _password_reset(facts: Facts) -> Letter:
     until = facts.instant("expires_at")
     return Letter(
         subject="A new password for Uplift Webhooks",
@@ -385,7 +251,7 @@ def _password_reset(facts: _Facts) -> Letter:
     )
 
 
-_WORDING: Final[Mapping[NoticeKind, Callable[[_Facts], Letter]]] = {
+_WORDING: Final[Mapping[NoticeKind, Callable[[Facts], Letter]]] = {
     NoticeKind.ENDPOINT_WARNED: _warned,
     NoticeKind.ENDPOINT_DISABLED: _disabled,
     NoticeKind.ENDPOINT_RECOVERED: _recovered,
@@ -396,23 +262,12 @@ _WORDING: Final[Mapping[NoticeKind, Callable[[_Facts], Letter]]] = {
 }
 
 
-def instant_words(ms: int) -> str:
-    """`21 November 2026, 14:05 UTC` of a Unix time in ms."""
-    at = datetime.fromtimestamp(ms // 1000, UTC)
-    return f"{at.day} {_MONTHS[at.month - 1]} {at.year}, {at:%H:%M} UTC"
-
-
-def _without_secrets(text: str) -> str:
-    """A text without the parts of its URLs that may let somebody in: user, password, query and fragment."""
-    return _QUERY.sub("?…", _USERINFO.sub("", text))
-
-
-def _last_error(facts: _Facts) -> tuple[str, ...]:
+def _last_error(facts: Facts) -> tuple[str, ...]:
     cause = facts.sentence("cause")
     return (f"The last error: {cause}",) if cause else ()
 
 
-def _remedy(facts: _Facts) -> tuple[str, ...]:
+def _remedy(facts: Facts) -> tuple[str, ...]:
     remedy = facts.sentence("remedy")
     return (remedy,) if remedy else ()
 
@@ -423,13 +278,3 @@ def _rows(*rows: tuple[str, str]) -> tuple[tuple[str, str], ...]:
 
 def _after(word: str, text: str) -> str:
     return f"{word}{text}" if text else ""
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
-def _shown(text: str, characters_max: int) -> str:
-    """A text of others in one printable line."""
-    line = printable(" ".join(text.split()))
-    return line if len(line) <= characters_max else f"{line[: characters_max - 1]}…"

@@ -4,6 +4,8 @@ from base64 import urlsafe_b64encode
 from dataclasses import dataclass, replace
 from typing import Final
 
+import structlog
+
 from uplift_server.core import ids, tokens
 from uplift_server.core.accounts import check_name
 from uplift_server.core.audit import Actor, ActorKind, AuditEntry
@@ -31,6 +33,7 @@ from uplift_server.store.contract import Transaction
 from uplift_server.store.errors import Conflict
 from uplift_server.store.records import Invitation, Member, Person, Session
 
+_log = structlog.get_logger()
 _WRONG: Final = "There is no such mail address with this password. Check both."
 _NO_INVITATION: Final = "This invitation was accepted or withdrawn, or is over. Ask whoever invited you for a new one."
 _NO_RESET: Final = "This link was used before, or is over: it works once, for an hour. Ask for a new one."
@@ -204,6 +207,7 @@ class Credentials:
         self._limits.begin(self._means.now(), email=email, address=address)
         person = await self._means.database.read(lambda c: people.find(c, email))
         if not await self._passwords.matches(None if person is None else person.password_hash, password):
+            _log.warning("a sign-in was refused", address=address, by="password")
             raise Unauthorized(_WRONG)
         assert person is not None, "nobody has no password"
         self._limits.succeed(email=email, address=address)

@@ -20,7 +20,7 @@ class Entrance:
 
     def link_url(self, link_id: bytes) -> str:
         """Where a one-time link leads."""
-        return f"{self.public_url}/enter/{token(self.key, Purpose.ENTER, link_id)}"
+        return Purpose.ENTER.url(self.public_url, token(self.key, Purpose.ENTER, link_id))
 
     def link_of(self, text: str) -> bytes | None:
         """The id of the link with this token."""
@@ -28,7 +28,7 @@ class Entrance:
 
     def invitation_url(self, invitation_id: bytes) -> str:
         """Where an invitation leads."""
-        return f"{self.public_url}/invitations/{token(self.key, Purpose.INVITATION, invitation_id)}"
+        return Purpose.INVITATION.url(self.public_url, token(self.key, Purpose.INVITATION, invitation_id))
 
     def invitation_of(self, text: str) -> bytes | None:
         """The id of the invitation with this token."""
@@ -37,7 +37,8 @@ class Entrance:
     def reset_url(self, person_id: bytes, password_hash: str, ends_at: int) -> str:
         """Where a person sets a new password for a forgotten one."""
         mark = password_mark(password_hash)
-        return f"{self.public_url}/passwords/{reset_token(self.key, person_id, expires_at=ends_at, mark=mark)}"
+        made = reset_token(self.key, person_id, expires_at=ends_at, mark=mark)
+        return Purpose.RESET.url(self.public_url, made)
 
     def is_reset(self, text: str, password_hash: str) -> bool:
         """Whether this token resets this password."""

@@ -6,6 +6,8 @@ request, so a role that was changed, a member who was removed and an operator's 
 
 from typing import Final, NamedTuple
 
+import structlog
+
 from uplift_server.core import ids
 from uplift_server.core.audit import Actor, ActorKind, AuditEntry
 from uplift_server.core.people import (
@@ -29,6 +31,7 @@ from uplift_server.store.records import ApiKey, Link, Person, Session
 
 __all__ = ["Membership", "Sessions", "Visitor"]
 
+_log = structlog.get_logger()
 COOKIE_CHARACTERS_MAX: Final = 100
 _WRONG_KEY: Final = "This is no operator's key (op_…), or it was revoked. Check that all of it was copied."
 _SPENT: Final = "This link was opened before, or is over: it works once, for a few minutes. Ask for a new one."
@@ -110,6 +113,7 @@ class Sessions(Credentials):
         self._limits.begin(self._means.now(), email=None, address=address)
         found = self._means.directory.keys.get(digest_of(key.strip()[:KEY_BYTES_MAX].encode("utf-8", "replace")))
         if found is None or found.account_seq is not None:
+            _log.warning("a sign-in was refused", address=address, by="operator's key")
             raise Unauthorized(_WRONG_KEY)
         self._limits.succeed(email=None, address=address)
         return found
