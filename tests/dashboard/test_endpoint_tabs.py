@@ -50,6 +50,12 @@ def shown(seen: Seen) -> str | None:
     return None if found is None else found[1]
 
 
+def forget_confirmations(server: Server) -> None:
+    """Let it be long ago that anybody gave a password."""
+    with closing(sqlite3.connect(server.data / "uplift.db", timeout=10)) as database, database:
+        database.execute("UPDATE sessions SET confirmed_at = 0")
+
+
 def test_a_secret_is_shown_after_a_sign_in_and_the_audit_log_says_so(server: Server) -> None:
     owned = Owned(server)
     before = owned.guest.get(f"{owned.page}/security")
@@ -62,11 +68,10 @@ def test_a_secret_is_shown_after_a_sign_in_and_the_audit_log_says_so(server: Ser
 
 
 def test_after_a_while_the_password_is_asked_for(server: Server) -> None:
-    """The session of an operator, whose password is the key; its confirmation is made old in the store."""
+    """An operator gives the key."""
     owned = Owned(server)
     guest = operator(server)
-    with closing(sqlite3.connect(server.data / "uplift.db", timeout=10)) as database, database:
-        database.execute("UPDATE sessions SET confirmed_at = 0")
+    forget_confirmations(server)
     page = guest.get(f"{owned.page}/security")
     assert "Operator key" in page.text
     for given in ("", "op_wrong"):
@@ -76,6 +81,21 @@ def test_after_a_while_the_password_is_asked_for(server: Server) -> None:
     assert owned.actions("secret.revealed") == []
     assert shown(owned.post("security/reveal", guest, password=OPERATOR_KEY)) == owned.secret
     assert "Operator key" not in guest.get(f"{owned.page}/security").text
+
+
+def test_a_member_gives_the_password_and_whoever_has_none_comes_again(server: Server) -> None:
+    owned = Owned(server)
+    without = member(server, owned.account, "owner")
+    owned.guest.post("/you/password", page="/you", password="seven quiet otters")
+    forget_confirmations(server)
+    assert "come again through a new one" in without.get(f"{owned.page}/security").text
+    refused = owned.post("security/reveal", without)
+    assert (refused.status, shown(refused)) == (422, None)
+
+    assert "Your password" in owned.guest.get(f"{owned.page}/security").text
+    assert owned.post("security/reveal", password="eight quiet otters").status == 422
+    assert shown(owned.post("security/reveal", password="seven quiet otters")) == owned.secret
+    assert len(owned.actions("secret.revealed")) == 1
 
 
 def test_replacing_a_secret_shows_the_new_one_once(server: Server) -> None:
