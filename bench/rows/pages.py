@@ -22,6 +22,8 @@ _ENDPOINTS: Final = 1_000
 _VISITS: Final = 5
 _COUNTED_WITHIN_S: Final = 900.0
 _LOOK_S: Final = 0.2
+_NOT_AT_ONCE: Final = ("/live", "/checks")
+"""What a page loads by itself: a stream, and checks that wait for other machines."""
 _DOORS: Final = frozenset({Door.ACCOUNT, Door.OPERATOR})
 """Whose pages an operator may see."""
 
@@ -98,6 +100,7 @@ def _ids(server: Server, account: str) -> dict[str, str]:
         "event": delivery["event"],
         "replay": replay["id"],
         "type": delivery["type"],
+        "name": delivery["type"],
     }
 
 
@@ -105,13 +108,17 @@ def _paths(ids: dict[str, str]) -> list[str]:
     """Every page that a visitor loads, with the longest periods where there are some."""
     found = []
     for page in PAGES:
-        if page.method == "GET" and page.door in _DOORS and not page.path.endswith("/live"):
+        if page.method == "GET" and page.door in _DOORS and not page.path.endswith(_NOT_AT_ONCE):
             path = page.path
             for name, value in ids.items():
                 path = path.replace(f"{{{name}}}", value)
             found.append(path)
             if path.endswith(("/overview", f"/endpoints/{ids['endpoint']}", "/operator")):
                 found.append(f"{path}?period=30d")
+            if path == "/operator/trace":
+                found.extend(
+                    f"{path}?id={ids[name]}" for name in ("event", "delivery", "endpoint", "account", "replay")
+                )
     return [path for path in found if "{" not in path]
 
 

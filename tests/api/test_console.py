@@ -221,6 +221,8 @@ def test_endpoints_accounts_and_replays_are_found_from_anywhere(server: Any) -> 
 
     found = find(server, endpoint).endpoint
     assert found is not None
+    assert found.live is live(server, endpoint)
+    assert found.account is not None
     assert (found.account.name, found.latest[0].delivery.event_id.hex()) == ("Found", event.replace("-", ""))
     of_account = find(server, account).account
     assert of_account is not None
@@ -228,6 +230,17 @@ def test_endpoints_accounts_and_replays_are_found_from_anywhere(server: Any) -> 
     of_replay = find(server, replay).replay
     assert of_replay is not None
     assert of_replay.replay.account_seq == of_account.account.seq
+
+    acting.delete(f"/v1/endpoints/{endpoint}")
+    gone = find(server, endpoint).endpoint
+    assert gone is not None
+    assert (gone.live, gone.account, len(gone.latest)) == (None, found.account, len(found.latest))
+    server.operator.delete(f"/v1/accounts/{account}")
+    gone, of_account = find(server, endpoint).endpoint, find(server, account).account
+    assert gone is not None
+    assert of_account is not None
+    assert (gone.account, of_account.deleted, of_account.endpoints) == (None, True, 0)
+    assert find(server, event).events[0].account is None
 
 
 def test_an_idempotency_key_leads_to_the_events_of_every_account(server: Any) -> None:

@@ -103,4 +103,9 @@ def test_a_mass_failure_is_told_while_it_goes_on(tmp_path: Path) -> None:
         page = wait_for(told, "the mass failure is noticed")
         assert page is not None
         assert "Many endpoints fail at once: it is hardly their fault." in page.text
-        assert f"{account}" in guest.get("/operator/endpoints?filter=failing").html
+        assert f'href="/operator/accounts/{account}"' in guest.get("/operator/endpoints?filter=failing").html
+        # And on every other page, but not to those of the account.
+        banner = "10 endpoints began to fail at once"
+        for path in ("/operator/mail", f"/accounts/{account}/overview"):
+            assert banner in guest.get(path).text
+            assert banner not in member(server, account).get(path).text

@@ -23,7 +23,7 @@ def named() -> str:
 def publish(guest: Guest, name: str, **fields: Any) -> Seen:
     """Send the form."""
     sent = {"description": "It happened.", "schema": json.dumps(SCHEMA), "example": '{"object": {"n": 1}}', **fields}
-    return guest.post(f"{LIST}/new", name=name, **sent)
+    return guest.post(f"{LIST}/new-type", name=name, **sent)
 
 
 def test_a_type_is_published_changed_archived_and_deleted(server: Server) -> None:
@@ -100,7 +100,7 @@ def test_members_may_not_publish(server: Server) -> None:
     assert guest.get(LIST).status == 404
     token = guest.get(f"/accounts/{account}/endpoints").token
     name = named()
-    assert guest.post(f"{LIST}/new", token=token, name=name, description="x").status == 404
+    assert guest.post(f"{LIST}/new-type", token=token, name=name, description="x").status == 404
     assert server.api()("GET", f"/v1/event-types/{name}").status == 404
 
 

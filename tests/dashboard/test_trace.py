@@ -87,6 +87,20 @@ def test_endpoints_accounts_and_replays_are_found(server: Server) -> None:
     assert f'href="/accounts/{account}/replays/{replay["id"]}"' in page.html
 
 
+def test_what_was_deleted_is_traced_and_nothing_leads_to_its_pages(server: Server) -> None:
+    account, acting, delivery = failed(server)
+    acting.ok("DELETE", f"/v1/endpoints/{delivery['endpoint']}")
+    page = traced(server, delivery["endpoint"])
+    assert "deleted" in page.text
+    assert f'href="/operator/trace?id={delivery["id"]}"' in page.html
+    assert f"/endpoints/{delivery['endpoint']}" not in page.html
+    server.api().ok("DELETE", f"/v1/accounts/{account}")
+    for text in (account, delivery["endpoint"], delivery["id"]):
+        page = traced(server, text)
+        assert page.status == 200
+        assert f'href="/accounts/{account}' not in page.html
+
+
 @pytest.mark.parametrize("text", ["nothing", "ep_" + "0" * 32, "%00", "dlv_" + "0" * 44, "x" * 400, str(uuid4())])
 def test_what_is_nothing_is_said_to_be_nothing(server: Server, text: str) -> None:
     page = traced(server, text)

@@ -114,6 +114,11 @@ def test_a_deleted_account_is_gone_with_all_it_had(connection: sa.Connection) ->
     assert (deleted.account, deleted.key_digests, deleted.endpoint_seqs) == (one, [key.digest], [endpoint.seq])
     assert accounts.delete(connection, one.id, now=9) is None
     assert accounts.live(connection) == [two]
+    assert accounts.get_even_deleted(connection, one.id) == one
+    found = endpoints.get_even_deleted(connection, endpoint.id)
+    assert found is not None
+    assert (found.seq, found.url, found.secret) == (endpoint.seq, endpoint.url, b"")
+    assert endpoints.get_even_deleted(connection, b"?" * 16) is accounts.get_even_deleted(connection, b"?" * 16) is None
     assert keys.live(connection) == [other_key, operator]
     assert endpoints.live(connection) == [other]
     for make in (new_key, new_endpoint):

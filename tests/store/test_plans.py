@@ -52,6 +52,7 @@ SPAN = {"created_after": 5, "created_before": 90_000_000}
 LIST_VERBS: dict[str, Verb] = {
     "accounts": lambda c: accounts.page(c, limit=50, before=(9,)),
     "accounts live": lambda c: accounts.live(c, after=3),
+    "account, even deleted": lambda c: accounts.get_even_deleted(c, b"x"),
     "account": lambda c: accounts.get(c, b"x"),
     "keys": lambda c: keys.page(c, 1, limit=50, before=(9,)),
     "keys live": lambda c: keys.live(c, after=3),
@@ -73,6 +74,7 @@ LIST_VERBS: dict[str, Verb] = {
     "event type": lambda c: event_types.get(c, "x"),
     "endpoints": lambda c: endpoints.page(c, 1, EndpointFilter(), limit=50, before=(9,)),
     "endpoints of all": lambda c: endpoints.page(c, None, EndpointFilter(text="a"), limit=50, before=(9,)),
+    "endpoint, even deleted": lambda c: endpoints.get_even_deleted(c, b"x"),
     "endpoint": lambda c: endpoints.get(c, 1, b"x"),
     "events": lambda c: events.page(c, 1, EventFilter(), limit=50, before=(9,)),
     "events of a type": lambda c: events.page(c, 1, EventFilter(1, **SPAN), limit=50, before=(9,)),

@@ -26,6 +26,7 @@ from uplift_server.dashboard.security import (
     new_form_cookie,
     same,
 )
+from uplift_server.delivery.mass_failures import MassFailure
 from uplift_server.service.errors import Forbidden
 from uplift_server.service.means import Listing
 from uplift_server.service.principals import Caller
@@ -101,6 +102,12 @@ class Visit:
         """The visitor, acting for the account of this page, or as the operator."""
         assert self._caller is not None, "only pages behind a sign-in ask"
         return self._caller
+
+    @property
+    def mass_failure(self) -> MassFailure | None:
+        """The mass failure that goes on, as operators are told on every page."""
+        is_operator = self.visitor is not None and self.visitor.person is None
+        return self.services.means.engine.mass_failure() if is_operator else None
 
     def enter(self, account: str) -> None:
         """Act for an account from here on. Raises NotFound where the visitor is none of its members."""

@@ -12,9 +12,9 @@ from uplift_server.service.means import Means
 from uplift_server.service.principals import Caller
 from uplift_server.service.replays import Replays, ShownReplay
 from uplift_server.service.waits import ShownDelivery, shown
-from uplift_server.store import deliveries, events, replays
+from uplift_server.store import accounts, deliveries, endpoints, events, replays
 from uplift_server.store.contract import Transaction
-from uplift_server.store.records import Account, Attempt, Delivery, DeliveryFilter, Event, EventFilter
+from uplift_server.store.records import Account, Attempt, Delivery, DeliveryFilter, Endpoint, Event, EventFilter
 
 EVENTS_MAX: Final = 5
 """How many events of different accounts that have the same id are traced."""
@@ -57,8 +57,11 @@ class TracedEvent:
 class TracedEndpoint:
     """An endpoint and the latest that was owed to it."""
 
-    endpoint: LiveEndpoint
-    account: Account
+    record: Endpoint
+    live: LiveEndpoint | None
+    """None: it was deleted."""
+    account: Account | None
+    """None: it was deleted."""
     latest: Sequence[ShownDelivery]
 
 
@@ -67,6 +70,7 @@ class TracedAccount:
     """An account and its latest events."""
 
     account: Account
+    deleted: bool
     endpoints: int
     latest: Sequence[Event]
 
@@ -148,22 +152,35 @@ class Traces:
         )
 
     async def _of_endpoint(self, endpoint_id: bytes) -> Trace:
-        live = self._means.directory.endpoints_by_id.get(endpoint_id)
-        if live is None:
+        def read(connection: Transaction) -> tuple[Endpoint, list[Delivery]] | None:
+            record = endpoints.get_even_deleted(connection, endpoint_id)
+            if record is None:
+                return None
+            wanted = DeliveryFilter(endpoint_seq=record.seq)
+            return record, deliveries.page(connection, record.account_seq, wanted, limit=LATEST).items
+
+        found = await self._means.database.read(read)
+        if found is None:
             return Trace()
-        account, wanted = live.record.account_seq, DeliveryFilter(endpoint_seq=live.seq)
-        page = await self._means.database.read(lambda c: deliveries.page(c, account, wanted, limit=LATEST))
-        return Trace(
-            endpoint=TracedEndpoint(live, self._means.directory.accounts[account], shown(self._means, page.items))
-        )
+        record, latest = found
+        directory = self._means.directory
+        live, account = directory.endpoints_by_id.get(endpoint_id), directory.accounts.get(record.account_seq)
+        return Trace(endpoint=TracedEndpoint(record, live, account, shown(self._means, latest)))
 
     async def _of_account(self, account_id: bytes) -> Trace:
-        account = self._means.directory.accounts_by_id.get(account_id)
-        if account is None:
+        def read(connection: Transaction) -> tuple[Account, list[Event]] | None:
+            account = accounts.get_even_deleted(connection, account_id)
+            if account is None:
+                return None
+            return account, events.page(connection, account.seq, EventFilter(), limit=LATEST).items
+
+        found = await self._means.database.read(read)
+        if found is None:
             return Trace()
-        page = await self._means.database.read(lambda c: events.page(c, account.seq, EventFilter(), limit=LATEST))
-        count = len(list(self._means.directory.endpoints_of(account.seq)))
-        return Trace(account=TracedAccount(account, count, page.items))
+        account, latest = found
+        directory = self._means.directory
+        count = len(list(directory.endpoints_of(account.seq)))
+        return Trace(account=TracedAccount(account, account.seq not in directory.accounts, count, latest))
 
 
 def _event_of(text: str) -> tuple[bytes | None, str | None]:

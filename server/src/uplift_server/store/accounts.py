@@ -47,6 +47,12 @@ def get(connection: Connection, account_id: bytes) -> Account | None:
     return None if row is None else _account(row)
 
 
+def get_even_deleted(connection: Connection, account_id: bytes) -> Account | None:
+    """The account with this id, also one that was deleted, for as long as something refers to it."""
+    row = connection.execute(sa.select(accounts).where(accounts.c.id == account_id)).first()
+    return None if row is None else _account(row)
+
+
 def require(connection: Connection, seq: int) -> None:
     """Raise Conflict if the account was deleted meanwhile, so that nothing new is made for it.
 

@@ -79,6 +79,12 @@ def find(connection: Connection, seqs: Collection[int]) -> list[Endpoint]:
     return [_endpoint(row) for row in connection.execute(query)]
 
 
+def get_even_deleted(connection: Connection, endpoint_id: bytes) -> Endpoint | None:
+    """Anybody's endpoint with this id, also one that was deleted, for as long as something refers to it."""
+    row = connection.execute(sa.select(endpoints).where(endpoints.c.id == endpoint_id)).first()
+    return None if row is None else _endpoint(row)
+
+
 def page(
     connection: Connection,
     account_seq: int | None,

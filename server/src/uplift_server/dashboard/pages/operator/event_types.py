@@ -180,10 +180,11 @@ def _path(name: str) -> str:
     return f"/operator/event-types/{name}"
 
 
+# No type can be called `new-type`: names have no hyphen.
 PAGES: Final = (
     operator_page("/event-types", listed),
-    operator_page("/event-types/new", new),
-    operator_form("/event-types/new", publish),
+    operator_page("/event-types/new-type", new),
+    operator_form("/event-types/new-type", publish),
     operator_page("/event-types/{name}", one),
     operator_form("/event-types/{name}", update),
     operator_form("/event-types/{name}/archive", archive),
