@@ -1,6 +1,7 @@
 """API keys, source addresses and listen sessions, as developers find them."""
 
 import re
+from contextlib import closing
 
 import pytest
 from playwright.sync_api import Page, expect
@@ -8,6 +9,8 @@ from tests.dashboard.accessibility import check_accessibility
 from tests.dashboard.browsing import LOOKS, Look, OpenPage, sideways
 from tests.dashboard.visitors import bring, member, operator
 from tests.e2e.harness import Server
+from tests.e2e.listening import Listening, environment
+from tests.e2e.receiving import Receiver, answer
 
 ALL_BUT_EVENTS_WRITE = {
     "events:read", "endpoints:read", "endpoints:write", "deliveries:read", "deliveries:write", "secrets:read",
@@ -130,6 +133,34 @@ def test_listen_sessions_are_shown_and_ended_by_whoever_may_listen(server: Serve
     assert "No answers yet" in manager.get(f"{path}/listen-sessions/{made}").html
     assert manager.post(f"{path}/listen-sessions/{made}/end", page="/you", follow=False).status == 303
     assert manager.get(f"{path}/listen-sessions/{made}").status == 404
+
+
+def test_who_listens_and_what_was_answered_shows_by_itself(server: Server, page: Page) -> None:
+    account, api = server.account()
+    key = server.api().ok("POST", f"/v1/accounts/{account}/keys", {"name": "laptop"})["key"]
+    bring(page, member(server, account, "manager"))
+    page.goto(f"/accounts/{account}/developers")
+    expect(page.get_by_text("Nobody listens")).to_be_visible()
+    with closing(Receiver()) as receiver:
+        url = receiver.url("/here", answer(201, b"<b>taken</b>"))
+        listens = Listening(environment(server, key), "--forward-to", url)
+        try:
+            listens.ready()
+            page.reload()
+            expect(page.get_by_role("region", name="Listen sessions")).to_contain_text("connected")
+            page.get_by_role("region", name="Listen sessions").get_by_role("link").click()
+            expect(page.get_by_text("No answers yet")).to_be_visible()
+
+            api.send(1)
+
+            expect(page.get_by_role("region", name="Answers")).to_contain_text("201")
+            page.get_by_text("Body").click()
+            expect(page.get_by_text("<b>taken</b>")).to_be_visible()
+        finally:
+            listens.process.kill()
+            listens.ended()
+        page.get_by_text("Body").click()
+        expect(page.get_by_role("main")).to_contain_text("away")
 
 
 @pytest.mark.parametrize("look", LOOKS, ids=lambda look: look.name)

@@ -17,13 +17,17 @@ class Changes:
     async def stamp(self, caller: Caller) -> Hashable:
         """What stands for the present state of the caller's account. Raises Unavailable.
 
-        Events, what people did, attempts of tests and how far replays are is read from the store, four look-ups; every
-        other attempt moves its endpoint's health, which is in memory.
+        Events, what people did, attempts of tests, how far replays are and who listens is read from the store, five
+        look-ups; every other attempt moves its endpoint's health, which is in memory.
         """
         caller.require(Scope.EVENTS_READ)
         account_seq = caller.one_account()
         stored = await self._means.database.read(
-            lambda c: (changes.newest(c, account_seq), changes.replays_under_way(c, account_seq))
+            lambda c: (
+                changes.newest(c, account_seq),
+                changes.replays_under_way(c, account_seq),
+                changes.listeners(c, account_seq),
+            )
         )
         healths = [
             (live.seq, live.health, live.record.updated_at) for live in self._means.directory.endpoints_of(account_seq)

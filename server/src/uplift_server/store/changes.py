@@ -6,7 +6,8 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from uplift_server.core.limits import REPLAYS_UNFINISHED_PER_ACCOUNT_MAX
-from uplift_server.store.schema import audit_log, deliveries, events, replays
+from uplift_server.core.listening import SESSIONS_PER_ACCOUNT_MAX
+from uplift_server.store.schema import audit_log, deliveries, events, listen_sessions, replays
 
 UNFINISHED_MAX: Final = 2 * REPLAYS_UNFINISHED_PER_ACCOUNT_MAX
 """Replays that are looked at: cancelled ones may still have something in flight."""
@@ -44,5 +45,16 @@ def replays_under_way(connection: Connection, account_seq: int) -> tuple[tuple[i
         .where(replays.c.account_seq == account_seq, sa.text("completed_at IS NULL"))
         .order_by(replays.c.seq)
         .limit(UNFINISHED_MAX)
+    )
+    return tuple(tuple(row) for row in connection.execute(query))
+
+
+def listeners(connection: Connection, account_seq: int) -> tuple[tuple[int, ...], ...]:
+    """When each listen session of an account was last heard of: as it came, went, or answered."""
+    query = (
+        sa.select(listen_sessions.c.seq, listen_sessions.c.last_seen_at)
+        .where(listen_sessions.c.account_seq == account_seq)
+        .order_by(listen_sessions.c.seq)
+        .limit(SESSIONS_PER_ACCOUNT_MAX)
     )
     return tuple(tuple(row) for row in connection.execute(query))

@@ -32,13 +32,18 @@ SCOPE_WORDS: Final = {
 }
 """What a key may do with a scope."""
 DOCUMENTS: Final = (
-    ("/docs", "The guide"),
-    ("/docs/library", "Python library"),
-    ("/docs/uplift", "The command uplift"),
-    ("/docs/api", "HTTP API"),
-    ("/docs/api-reference", "API reference"),
-    ("/openapi.json", "OpenAPI"),
-    ("/docs/vectors.json", "Test vectors"),
+    ("/docs", "The guide", "from nothing to a receiver that misses nothing, in Python and six other languages"),
+    (
+        "/docs/library",
+        "Python library",
+        "verifies and reads what comes, for Flask, FastAPI, Django and plain Python",
+    ),
+    ("/docs/uplift", "The command uplift", "events on your own machine; endpoints, events and deliveries from a shell"),
+    ("/docs/api", "HTTP API", "every call, with an example"),
+    ("/docs/api-reference", "API reference", "every field, from the OpenAPI document"),
+    ("/openapi.json", "OpenAPI", "for generating clients"),
+    ("/docs/errors", "Error codes", "what each means, and what to do"),
+    ("/docs/vectors.json", "Test vectors", "for verifiers of your own"),
 )
 """What there is to read, and where."""
 _PAGE: Final = "developers/page.html"
