@@ -118,6 +118,8 @@ def test_deliveries_are_filtered_in_the_url_and_go_on_page_by_page(server: Serve
     assert first.html.count('href="/accounts/' + owned.account + "/deliveries/") == 25
     [older] = re.findall(r'href="([^"]+)" rel="next"', first.html)
     second = owned.guest.get(older.replace("&amp;", "&"))
+    owned.api.ok("POST", f"/v1/endpoints/{owned.endpoint}/disable")
+    assert 'rel="next"' not in owned.post("pause").html
     greeting = "<code>webhook.created</code>"
     assert greeting in second.html
     assert greeting not in owned.guest.get(f"{owned.page}?type={TYPE}&status=delivered").html

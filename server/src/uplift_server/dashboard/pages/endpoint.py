@@ -122,7 +122,8 @@ async def _deliveries(visit: Visit, *, status: int = 200, refusal: str | None = 
         refusal=refusal,
         problems=problems,
         rows=page.items,
-        next=visit.cursor(page.next_key),
+        # After a form that was refused the page stands at the form's own path.
+        next=visit.cursor(page.next_key) if visit.request.method == "GET" else None,
         statuses=[("", "All"), *((name, name) for name in _STATUSES)],
         types=[("", "All"), *((name, name) for name in type_names(visit, type_name))],
         wanted=wanted,
