@@ -94,6 +94,30 @@ async def test_a_refused_sign_in_is_in_the_log_and_names_nobody(world: World) ->
     assert ANN not in str(logs)
 
 
+async def test_who_leaves_while_signing_in_is_signed_in_as_nobody(world: World) -> None:
+    """Whoever comes next may get the number in the store that became free."""
+    account = await world.account()
+    member = await world.member(account, ANN)
+    person = await world.database.read(lambda c: people.find(c, ANN))
+    assert person is not None
+    await world.services.members.remove(world.operator, account, member)
+    await world.member(account, "bob@example.com")
+    next_one = await world.database.read(lambda c: people.find(c, "bob@example.com"))
+    assert next_one is not None
+    assert next_one.seq == person.seq
+    with pytest.raises(Unauthorized):
+        await world.services.sessions.begin(person, "password", ADDRESS)
+
+
+async def test_a_password_that_changes_while_it_is_used_signs_nobody_in(world: World) -> None:
+    await world.member(await world.account(), ANN)
+    visitor = await world.sign_in(ANN)
+    assert visitor.person is not None
+    await world.services.sessions.change_password(visitor, PASSWORD, "a wholly new one", address=ADDRESS)
+    with pytest.raises(Unauthorized):
+        await world.services.sessions.begin(visitor.person, "password", ADDRESS)
+
+
 async def test_a_hash_is_checked_also_where_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     """And with the same costs, so that the time tells nothing."""
     passwords, checked = Passwords(), []

@@ -173,7 +173,7 @@ class Credentials:
 
         def rename(connection: Transaction) -> None:
             found = people.get(connection, person.seq)
-            if found is None or found.name == name:
+            if found is None or found.id != person.id or found.name == name:
                 return
             people.update(connection, replace(found, name=name))
             for place in people.places(connection, found.seq):
@@ -186,11 +186,18 @@ class Credentials:
         await self._means.carry_out(self._means.database.write(rename))
 
     async def begin(self, person: Person, by: str, address: str | None) -> str:
-        """Begin a session of a person who has shown to be that; gives the cookie's text."""
+        """Begin a session of a person who has shown to be that; gives the cookie's text.
+
+        Raises Unauthorized where the person left, or changed the password, at the same moment.
+        """
         cookie, now = self.new_cookie(), self._means.now()
         session = new_session(cookie, now, SESSION_LASTS_MS, person_seq=person.seq)
 
         def begin(connection: Transaction) -> None:
+            # The number of whoever was forgotten may be given to somebody else.
+            found = people.get(connection, person.seq)
+            if found is None or (found.id, found.password_hash) != (person.id, person.password_hash):
+                raise Unauthorized(_WRONG)
             sessions.create(connection, session)
             for place in people.places(connection, person.seq):
                 actor = Actor(ActorKind.MEMBER, person.title, ids.prefixed(ids.MEMBER, place.member_id), address)
@@ -255,7 +262,7 @@ class Credentials:
 
         def renew(connection: Transaction) -> bool:
             found = people.get(connection, known.seq)
-            if found is None or found.password_hash != known.password_hash:
+            if found is None or (found.id, found.password_hash) != (known.id, known.password_hash):
                 return False
             people.update(connection, replace(renewed, name=found.name))
             sessions.end_of_person(connection, known.seq, but=but)
