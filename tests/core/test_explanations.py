@@ -28,13 +28,15 @@ def answer(
 # ---- with a delivery
 
 
-def test_a_delivered_event_tells_when_and_with_which_attempt() -> None:
+def test_a_delivered_event_tells_when_and_how_many_attempts_were_made() -> None:
     done = replace(TRIED, status=Status.DELIVERED, attempts_made=2, completed_at=NOW)
 
     for endpoint in (ENDPOINT, None):
         found = answer(endpoint=endpoint, delivery=done)
-        assert found == Why(Reason.DELIVERED, "It was delivered at 2025-11-24T16:00:00.000Z, with attempt 2.")
-    assert "delivered, with" in answer(delivery=replace(done, completed_at=None)).text
+        assert found == Why(Reason.DELIVERED, "It was delivered at 2025-11-24T16:00:00.000Z. 2 attempts were made.")
+    assert answer(delivery=replace(done, completed_at=None, attempts_made=1)).text.endswith(
+        "delivered. 1 attempt was made."
+    )
 
 
 @pytest.mark.parametrize(

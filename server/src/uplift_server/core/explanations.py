@@ -134,7 +134,7 @@ def _never_owed(event: TheEvent, endpoint: TheEndpoint) -> Why:
 def _ended(event: TheEvent, delivery: TheDelivery, *, deleted: bool) -> Why:
     if delivery.status is Status.DELIVERED:
         instant = "" if delivery.completed_at is None else f" at {instant_text(delivery.completed_at)}"
-        return Why(Reason.DELIVERED, f"It was delivered{instant}, with attempt {delivery.attempts_made}.")
+        return Why(Reason.DELIVERED, f"It was delivered{instant}.{_made(delivery)}")
     if delivery.failed_reason is FailedReason.EXPIRED:
         instant = "" if event.expires_at is None else f" at {instant_text(event.expires_at)}"
         text = f"The event expired{instant}, before it was delivered.{_so_far(delivery)}"
@@ -194,10 +194,14 @@ def _probe(next_probe_at: int | None, now_ms: int) -> str:
 
 def _so_far(delivery: TheDelivery) -> str:
     """What came of the attempts that were made."""
+    return _made(delivery) + ("" if delivery.failure is None else f" {delivery.failure.cause}")
+
+
+def _made(delivery: TheDelivery) -> str:
+    """How many attempts were made: of what was delivered, some may have come later, resent or replayed."""
     if delivery.attempts_made == 0:
         return " No attempt was made."
-    made = "1 attempt was made." if delivery.attempts_made == 1 else f"{delivery.attempts_made} attempts were made."
-    return f" {made}" if delivery.failure is None else f" {made} {delivery.failure.cause}"
+    return " 1 attempt was made." if delivery.attempts_made == 1 else f" {delivery.attempts_made} attempts were made."
 
 
 def _remedy(delivery: TheDelivery, then: str | None) -> str | None:

@@ -112,8 +112,9 @@ def _head(head: bytes) -> str:
 
 
 def _phases(attempt: Attempt) -> tuple[Part, ...]:
-    """From resolving the name to the last byte. What did not come to pass is left out."""
-    whole = attempt.duration_us / 1000
+    """From resolving the name to the last byte, in whole milliseconds. What did not come to pass is left out."""
+    # As the others are: what is left of a millisecond would look like time that the answer took.
+    whole = attempt.duration_us // 1000
     opening = [
         Part(name, kind, float(value))
         for name, kind, value in (
@@ -124,7 +125,6 @@ def _phases(attempt: Attempt) -> tuple[Part, ...]:
         if value is not None
     ]
     opened = sum(part.value for part in opening)
-    # Phases are whole milliseconds, so that they may be more than all together.
     if attempt.first_byte_ms is None:
         return (*opening, Part("without an answer", "wait", max(0.0, whole - opened)))
     first_byte = max(0.0, attempt.first_byte_ms - opened)
