@@ -1,7 +1,7 @@
 """Whatever anybody stored or sent is shown as text: nowhere does it become an element of a page."""
 
 from html.parser import HTMLParser
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import pytest
 from tests.dashboard import visitors
@@ -66,6 +66,12 @@ def owned(server: Server, shared_receiver: Receiver) -> Owned:
     settled(api, delivery["id"])
     made = api.ok("POST", f"/v1/accounts/{owned.id}/keys", {"name": mark("key name")})
     session = server.api(made["key"]).ok("POST", "/v1/listen-sessions", {"event_types": [TYPE]})
+    people = f"/v1/accounts/{owned.id}/members"
+    invitation = operator.ok("POST", people, {"email": f"marked@{owned.id[4:]}.example", "role": "manager"})["url"]
+    joined = Guest(server.url).post(
+        urlsplit(invitation).path, name=mark("member name"), password="seven quiet otters swim", follow=False
+    )
+    assert joined.status == 303
     owned.ids |= {
         "endpoint": endpoint["id"],
         "event": event,
@@ -130,6 +136,7 @@ def _query() -> str:
         "endpoint description",
         "event data",
         "key name",
+        "member name",
     ],
 )
 def test_what_is_stored_is_shown_as_it_is(field: str, texts: str) -> None:
