@@ -48,6 +48,38 @@ NEEDS: Mapping[str, Scope | Right | None] = {
     "/settings/audit-log": Right.AUDIT_READ,
 }
 """What each page of an account takes to be seen; None: to be a member."""
+DOES: Mapping[str, Scope | Right | None] = {
+    "/get-started/endpoint": Scope.ENDPOINTS_WRITE,
+    "/get-started/secret": Scope.SECRETS_READ,
+    "/get-started/test": Right.ENDPOINTS_TEST,
+    "/endpoints/new": Scope.ENDPOINTS_WRITE,
+    "/endpoints/{endpoint}/edit": Scope.ENDPOINTS_WRITE,
+    "/endpoints/{endpoint}/delete": Scope.ENDPOINTS_WRITE,
+    "/endpoints/{endpoint}/pause": Scope.ENDPOINTS_WRITE,
+    "/endpoints/{endpoint}/enable": Scope.ENDPOINTS_WRITE,
+    "/endpoints/{endpoint}/security/reveal": Scope.SECRETS_READ,
+    "/endpoints/{endpoint}/security/rotate": Scope.SECRETS_WRITE,
+    "/endpoints/{endpoint}/security/expire-old": Scope.SECRETS_WRITE,
+    "/endpoints/{endpoint}/test": Right.ENDPOINTS_TEST,
+    "/deliveries/{delivery}/resend": Scope.DELIVERIES_WRITE,
+    "/deliveries/{delivery}/cancel": Scope.DELIVERIES_WRITE,
+    "/replays": Scope.DELIVERIES_WRITE,
+    "/replays/{replay}/pause": Scope.DELIVERIES_WRITE,
+    "/replays/{replay}/resume": Scope.DELIVERIES_WRITE,
+    "/replays/{replay}/cancel": Scope.DELIVERIES_WRITE,
+    "/catalog/{type}/test": Right.ENDPOINTS_TEST,
+    "/developers/keys": Right.KEYS_MANAGE,
+    "/developers/keys/{key}/revoke": Right.KEYS_MANAGE,
+    "/developers/listen-sessions/{session}/end": Scope.LISTEN,
+    "/settings/invitations": Right.MEMBERS_MANAGE,
+    "/settings/invitations/{invitation}/withdraw": Right.MEMBERS_MANAGE,
+    "/settings/members/{member}/role": Right.MEMBERS_MANAGE,
+    "/settings/members/{member}/remove": Right.MEMBERS_MANAGE,
+    "/settings/contacts": Right.ACCOUNT_MANAGE,
+}
+"""What each form of an account takes to be sent."""
+OPERATORS = {"/settings/members/{member}/password-link"}
+"""Forms of accounts' pages that are there for operators alone."""
 
 
 SHARED = {"type", "name"}
@@ -212,3 +244,19 @@ def test_each_role_sees_the_pages_it_may_see(role: Role, mine: Owned) -> None:
         needed = NEEDS[page.path.removeprefix("/accounts/{account}")]
         expected = 200 if needed is None or needed in granted else 403
         assert guest.get(filled(page, mine.ids)).status == expected, page.path
+
+
+@pytest.mark.parametrize("role", Role, ids=lambda role: role.text)
+def test_no_role_does_more_than_it_may(role: Role, mine: Owned, written: Mapping[str, dict[str, str]]) -> None:
+    """With the owner's form and a good token: what is not offered is refused, too."""
+    granted = SCOPES_OF_ROLE[role] | RIGHTS_OF_ROLE[role]
+    walker = Walker.of(mine.member(role.text))
+    before = mine.seen()
+    for page in OF_ACCOUNTS:
+        name = page.path.removeprefix("/accounts/{account}")
+        if page.method == "GET" or (name not in OPERATORS and DOES[name] in granted):
+            continue
+        path = filled(page, mine.ids)
+        fields = {field: value for field, value in written.get(path, {}).items() if field != CSRF_FIELD}
+        assert walker.post(path, fields).status == (404 if name in OPERATORS else 403), name
+    assert mine.seen() == before
