@@ -170,6 +170,25 @@ def test_endpoints_of_everybody_are_found_by_how_they_stand(server: Any) -> None
     assert (held.account.name, held.held_deliveries) == ("Roll two", 1)
 
 
+def test_what_is_deleted_while_a_list_is_made_is_left_out(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    account = server.account("Racing")
+    kept, gone = register(server, account, "https://racing.example.com/kept"), register(server, account)
+    server.event(account, {kept: Status.HELD, gone: Status.HELD})
+    read, directory = server.database.read, server.services.means.directory
+    reads: list[int] = []
+
+    async def racing(body: Any) -> Any:
+        found = await read(body)
+        reads.append(1)
+        if len(reads) == 2:
+            directory.drop_endpoint(live(server, gone).seq)
+        return found
+
+    monkeypatch.setattr(server.database, "read", racing)
+    listed = server.run(lambda: server.services.roster.endpoints(caller(server), None, "racing", ALL)).page.items
+    assert (len(reads), [each.endpoint.url for each in listed]) == (2, ["https://racing.example.com/kept"])
+
+
 def test_an_event_is_traced_to_its_attempts_and_to_why_not(server: Any) -> None:
     account = server.account("Trace")
     endpoint = register(server, account, "https://trace.example.com/")

@@ -106,7 +106,8 @@ class Roster:
         page = _stretch(groups[wanted], before, listing.limit)
         seqs = [live.seq for live in page.items if live.seq in holding]
         held = await self._means.database.read(lambda c: _held(c, seqs)) if seqs else {}
-        listed = [self._listed(live, held.get(live.seq, 0)) for live in page.items]
+        # Some may have been deleted while their deliveries were counted.
+        listed = [self._listed(live, held.get(live.seq, 0)) for live in page.items if not live.deleted]
         return EndpointRoll(Page(listed, page.next_key), {name: len(group) for name, group in groups.items()})
 
     def _listed(self, live: LiveEndpoint, held: int) -> ListedEndpoint:
