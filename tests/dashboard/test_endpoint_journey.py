@@ -82,6 +82,8 @@ def test_the_page_follows_what_happens(server: Server, receiver: Receiver, page:
     api.send(1)
     expect(page.get_by_role("heading", name="It fails")).to_be_visible()
     expect(page.get_by_text("Your server answered 500: it failed while handling the request.").first).to_be_visible()
+    # The numbers are counted a little later than it happens.
+    expect(page.locator(".figure").first).to_contain_text("2 failed")
 
 
 @pytest.mark.parametrize("look", LOOKS, ids=lambda look: look.name)

@@ -51,5 +51,7 @@ def test_failures_are_told_by_class_the_most_frequent_first() -> None:
 def test_shares_and_words() -> None:
     assert figures.success_share(BUSY) == 6 / 9
     assert figures.success_share(Numbers()) is None
+    assert figures.attempt_words(BUSY) == "6 attempts succeeded, 3 failed"
+    assert figures.attempt_words(Numbers(outcomes={Outcome.DELIVERED: 1})) == "1 attempt succeeded, 0 failed"
     assert figures.status_words(BUSY) == "6 delivered, 2 pending, 1 held, 1 failed"
     assert figures.status_words(Numbers()) == "nothing to deliver"

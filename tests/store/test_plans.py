@@ -58,6 +58,7 @@ LIST_VERBS: dict[str, Verb] = {
     "keys live": lambda c: keys.live(c, after=3),
     "key": lambda c: keys.get(c, 1, b"x"),
     "what happened last in an account": lambda c: changes.newest(c, 1),
+    "what was counted of it last": lambda c: changes.counted(c, 1),
     "who listens": lambda c: changes.listeners(c, 1),
     "how far an account's replays are": lambda c: changes.replays_under_way(c, 1),
     "endpoints by their numbers": lambda c: endpoints.find(c, [1, 2]),

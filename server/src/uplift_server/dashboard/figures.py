@@ -68,6 +68,12 @@ def succeeded(numbers: Numbers) -> int:
     return numbers.outcomes.get(Outcome.DELIVERED, 0)
 
 
+def attempt_words(numbers: Numbers) -> str:
+    """How attempts ended, in words: `12 attempts succeeded, 1 failed`."""
+    good = succeeded(numbers)
+    return f"{good:,} attempt{'' if good == 1 else 's'} succeeded, {sum(numbers.failures.values()):,} failed"
+
+
 def success_share(numbers: Numbers) -> float | None:
     """Which share of the attempts succeeded, 0 to 1; None where there was none."""
     return succeeded(numbers) / numbers.attempts if numbers.attempts else None

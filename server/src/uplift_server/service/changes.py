@@ -17,14 +17,16 @@ class Changes:
     async def stamp(self, caller: Caller) -> Hashable:
         """What stands for the present state of the caller's account. Raises Unavailable.
 
-        Events, what people did, attempts of tests, how far replays are and who listens is read from the store, five
-        look-ups; every other attempt moves its endpoint's health, which is in memory.
+        Events, what people did, attempts of tests, what was counted of the last hours, how far replays are and who
+        listens is read from the store, six look-ups; all other attempts move the health of their endpoints, which is in
+        memory.
         """
         caller.require(Scope.EVENTS_READ)
         account_seq = caller.one_account()
         stored = await self._means.database.read(
             lambda c: (
                 changes.newest(c, account_seq),
+                changes.counted(c, account_seq),
                 changes.replays_under_way(c, account_seq),
                 changes.listeners(c, account_seq),
             )

@@ -8,9 +8,12 @@ from sqlalchemy import Connection
 from uplift_server.core.limits import REPLAYS_UNFINISHED_PER_ACCOUNT_MAX
 from uplift_server.core.listening import SESSIONS_PER_ACCOUNT_MAX
 from uplift_server.store.schema import audit_log, deliveries, events, listen_sessions, replays
+from uplift_server.store.schema_numbers import rollups
 
+HOURS_LOOKED_AT: Final = 2
 UNFINISHED_MAX: Final = 2 * REPLAYS_UNFINISHED_PER_ACCOUNT_MAX
 """Replays that are looked at: cancelled ones may still have something in flight."""
+_STATUSES: Final = ("delivered", "failed", "held", "cancelled")
 
 
 def newest(connection: Connection, account_seq: int) -> tuple[int, int, int]:
@@ -28,6 +31,18 @@ def newest(connection: Connection, account_seq: int) -> tuple[int, int, int]:
     newest_event = connection.scalar(event) or 0
     attempts = sa.select(sa.func.sum(deliveries.c.attempts_made)).where(deliveries.c.event_seq == newest_event)
     return newest_event, connection.scalar(entry) or 0, connection.scalar(attempts) or 0
+
+
+def counted(connection: Connection, account_seq: int) -> tuple[tuple[int, ...], ...]:
+    """How much is counted of an account's last hours: numbers follow a second or two after what they tell of."""
+    columns = (rollups.c.at, rollups.c.deliveries, rollups.c.attempts, *(rollups.c[name] for name in _STATUSES))
+    query = (
+        sa.select(*columns)
+        .where(rollups.c.endpoint_seq == 0, rollups.c.account_seq == account_seq)
+        .order_by(rollups.c.at.desc())
+        .limit(HOURS_LOOKED_AT)
+    )
+    return tuple(tuple(row) for row in connection.execute(query))
 
 
 def replays_under_way(connection: Connection, account_seq: int) -> tuple[tuple[int, ...], ...]:

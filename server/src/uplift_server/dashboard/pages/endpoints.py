@@ -8,6 +8,7 @@ from starlette.responses import Response
 
 from uplift_server.core import ids
 from uplift_server.core.limits import ENDPOINT_TEXT_CHARACTERS_MAX
+from uplift_server.core.numbers import Series
 from uplift_server.core.problems import Problem
 from uplift_server.core.scopes import Scope
 from uplift_server.core.signing import standard_form
@@ -21,7 +22,7 @@ from uplift_server.dashboard.endpoint_forms import (
     named_at_fields,
 )
 from uplift_server.dashboard.endpoint_states import Summary, summary
-from uplift_server.dashboard.figures import attempt_columns, success_share
+from uplift_server.dashboard.figures import attempt_columns, attempt_words, success_share
 from uplift_server.dashboard.forms import repeat_of
 from uplift_server.dashboard.routes import Door, Page, account_form, account_page
 from uplift_server.dashboard.snippets import all_snippets, variable_line
@@ -52,6 +53,8 @@ class Row:
     state: Summary
     success: float | None
     """Which share of its attempts of the last day succeeded."""
+    told: str
+    """The same in words."""
     columns: Sequence[Column]
     """Those attempts, hour by hour."""
 
@@ -65,10 +68,7 @@ async def listed(visit: Visit) -> Response:
     numbers = await visit.services.statistics.of_endpoints(visit.caller, names)
     return visit.render(
         "endpoints/list.html",
-        endpoints=[
-            Row(name, shown, summary(shown), success_share(numbers[name].totals), attempt_columns(numbers[name]))
-            for name, shown in zip(names, page.items, strict=True)
-        ],
+        endpoints=[_row(name, shown, numbers[name]) for name, shown in zip(names, page.items, strict=True)],
         next=visit.cursor(page.next_key),
         state=state,
         call=link("/v1/endpoints", state=state or None, text=text or None),
@@ -76,6 +76,11 @@ async def listed(visit: Visit) -> Response:
         states=STATES,
         writes=visit.caller.principal.allows(Scope.ENDPOINTS_WRITE),
     )
+
+
+def _row(name: str, shown: Shown, day: Series) -> Row:
+    share, told = success_share(day.totals), attempt_words(day.totals)
+    return Row(name, shown, summary(shown), share, told, attempt_columns(day))
 
 
 async def new(visit: Visit) -> Response:
