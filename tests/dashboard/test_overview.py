@@ -114,6 +114,24 @@ def test_what_happens_shows_without_loading_the_page_again(server: Server, page:
         expect(row).to_contain_text("delivered")
 
 
+def test_of_many_problems_the_worst_are_told_in_full_and_others_in_a_line(server: Server) -> None:
+    account, api = server.account()
+    made = [api.endpoint(f"http://127.0.0.1:9/{number}")["id"] for number in range(5)]
+    for endpoint in made:
+        api.ok("POST", f"/v1/endpoints/{endpoint}/pause")
+    api.send(1)
+    api.ok("POST", f"/v1/endpoints/{made[0]}/disable")
+    someone = member(server, account, "member")
+    path = f"/accounts/{account}/overview"
+    wait_for(lambda: someone.get(path).html.count("2 deliveries held") == 2, "all hold a greeting and an event")
+
+    page = someone.get(path)
+    assert page.html.count('<article class="card state') == 3
+    assert page.text.index("It is disabled.") < page.text.index("It is paused.")
+    assert all(f"/endpoints/{endpoint}" in page.html for endpoint in made)
+    assert "1 of 5 endpoints is disabled and gets nothing" in page.text
+
+
 def test_texts_of_others_are_shown_as_texts(server: Server) -> None:
     account, api = server.account("<script>1</script>")
     endpoint = api.endpoint("http://127.0.0.1:9/?a=<b>", description="<img src=x onerror=1>")

@@ -8,7 +8,7 @@ from uplift_server.core import ids
 from uplift_server.core.deliveries import Status
 from uplift_server.core.numbers import Numbers, Period
 from uplift_server.dashboard.account_states import account_sentence
-from uplift_server.dashboard.endpoint_states import StateCard, state_card
+from uplift_server.dashboard.endpoint_states import StateCard, state_card, summary
 from uplift_server.dashboard.figures import status_columns, status_words
 from uplift_server.dashboard.routes import account_page
 from uplift_server.dashboard.visit import Visit
@@ -16,6 +16,8 @@ from uplift_server.service.deliveries import DeliveryQuery
 from uplift_server.service.endpoints import Shown
 from uplift_server.service.means import Listing
 
+CARDS_SHOWN: Final = 3
+"""So many of the endpoints that need somebody are told of in full; the others in a line each."""
 LAST_SHOWN: Final = 10
 SPANS: Final = {Period.LAST_24_HOURS: "the last 24 hours", Period.LAST_7_DAYS: "the last 7 days"}
 """What may be looked at, in words."""
@@ -43,9 +45,8 @@ async def overview(visit: Visit) -> Response:
         kind=kind,
         sentence=sentence,
         troubles=troubles,
-        open_problems=[
-            (ids.prefixed(ids.ENDPOINT, each.endpoint.id), each.endpoint, _card(visit, each)) for each in troubles.shown
-        ],
+        cards=[(_id(each), each.endpoint, _card(visit, each)) for each in troubles.shown[:CARDS_SHOWN]],
+        others=[(_id(each), each.endpoint, summary(each)) for each in troubles.shown[CARDS_SHOWN:]],
         statuses=[each.text for each in Status],
         wanted="" if status is None else status.text,
         next=visit.cursor(last.next_key),
@@ -54,6 +55,10 @@ async def overview(visit: Visit) -> Response:
         ],
         urls={live.seq: live.record.url for live in services.means.directory.endpoints_of(caller.one_account())},
     )
+
+
+def _id(shown: Shown) -> str:
+    return ids.prefixed(ids.ENDPOINT, shown.endpoint.id)
 
 
 def _delivered_share(numbers: Numbers) -> float | None:
