@@ -5,7 +5,7 @@ from contextlib import closing
 import pytest
 from playwright.sync_api import Page, expect
 from tests.dashboard.accessibility import check_accessibility
-from tests.dashboard.browsing import LOOKS, Look, OpenPage, sideways
+from tests.dashboard.browsing import LOOKS, WITHOUT_SCRIPTS, Look, OpenPage, sideways
 from tests.dashboard.visitors import bring, member, operator
 from tests.e2e.harness import Server, settled
 from tests.e2e.receiving import Receiver, answer
@@ -36,6 +36,25 @@ def test_from_nothing_to_the_first_2xx_without_loading_the_page_again(server: Se
 
         expect(page.locator("#live")).to_contain_text("It works: your server took an event.")
         expect(page.get_by_role("status").filter(has_text="answered 204 to the test")).to_be_visible()
+
+
+def test_it_works_without_scripts(server: Server, open_page: OpenPage) -> None:
+    account, _ = server.account()
+    with closing(Receiver()) as receiver:
+        page = open_page(WITHOUT_SCRIPTS)
+        bring(page, member(server, account, "manager"))
+        page.goto(f"/accounts/{account}/get-started?framework=django")
+        page.get_by_label("URL").fill(receiver.url("/plain", answer(200)))
+        page.get_by_role("button", name="Register").click()
+        expect(page.get_by_text("export UPLIFT_WEBHOOK_SECRET=whsec_")).to_be_visible()
+        expect(page.get_by_text("def receive_with_django")).to_be_visible()
+
+        page.get_by_role("button", name="Send a test").click()
+
+        expect(page.get_by_text("It works: your server took an event.")).to_be_visible()
+        expect(page.get_by_text("def receive_with_django")).to_be_visible()
+        page.get_by_role("link", name="FastAPI").click()
+        expect(page.get_by_text("async def receive_with_fastapi")).to_be_visible()
 
 
 def test_it_turns_green_by_itself(server: Server, page: Page) -> None:
