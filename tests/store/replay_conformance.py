@@ -10,7 +10,7 @@ from uplift_server.core.replays import ReplayState
 from uplift_server.store import releases, replays
 from uplift_server.store.hot_records import Ahead, Candidate, LeasedDelivery, ReplayLease, ReplayRelease, Settlement
 from uplift_server.store.replays import Choice, NewReplay, Replay
-from uplift_server.store.schema import deliveries, endpoints
+from uplift_server.store.schema import deliveries, endpoints, events
 from uplift_server.store.schema import replays as jobs
 
 from .bench import LEASE_UNTIL, NOW, OWNER, Bench, Check, due, settled
@@ -37,11 +37,11 @@ async def a_replay(bench: Bench, count: int, **expiring: int) -> tuple[Replay, l
     return job, list(candidates)
 
 
-async def look(bench: Bench, job: Replay, *, limit: int = 100, body_bytes_max: int = 1 << 20) -> Ahead:
+async def look(
+    bench: Bench, job: Replay, *, first: int = 1, rows: int = 100, limit: int = 100, body_bytes_max: int = 1 << 20
+) -> Ahead:
     """What a replay sees ahead."""
-    return await bench.database.read(
-        lambda c: releases.look_ahead(c, job, first=1, rows=100, limit=limit, body_bytes_max=body_bytes_max)
-    )
+    return await bench.database.look_ahead(job, first=first, rows=rows, limit=limit, body_bytes_max=body_bytes_max)
 
 
 async def stored(bench: Bench) -> sa.Row[tuple[object, ...]]:
@@ -55,14 +55,64 @@ def numbers(released: ReplayRelease) -> list[int]:
     return [each.event_seq for each in released.leased]
 
 
+def seen(ahead: Ahead) -> list[int]:
+    """The events of what lies ahead."""
+    return [each.delivery.event_seq for each in ahead.candidates]
+
+
 async def looking_ahead_stops_at_the_limit_and_after_the_bytes(bench: Bench) -> None:
     job, candidates = await a_replay(bench, 5)
     size = len(candidates[0].delivery.body)
     assert [each.delivery.event_seq for each in candidates] == [1, 2, 3, 4, 5]
     assert (await look(bench, job)).through == 5
     by_limit, by_bytes = await look(bench, job, limit=3), await look(bench, job, body_bytes_max=size)
-    assert (len(by_limit.candidates), by_limit.through) == (3, 3)
-    assert (len(by_bytes.candidates), by_bytes.through) == (2, 2)
+    assert (seen(by_limit), by_limit.through) == ([1, 2, 3], 3)
+    assert (seen(by_bytes), by_bytes.through) == ([1, 2], 2)
+    rest = await look(bench, job, first=4)
+    assert (seen(rest), rest.through) == ([4, 5], 5)
+
+
+async def looking_ahead_goes_no_further_than_so_many_rows_however_few_are_to_be_replayed(bench: Bench) -> None:
+    job, _ = await a_replay(bench, 30)
+    others = sa.update(deliveries).where(deliveries.c.event_seq % 10 != 0).values(status=int(Status.DELIVERED))
+    await bench.database.write(lambda c: c.execute(others))
+    # Two of its own are not enough, so it looks as far as it may.
+    few = await look(bench, job, rows=25, limit=8)
+    assert (seen(few), few.through) == ([10, 20], 25)
+    none = await look(bench, job, first=21, rows=6, limit=4)
+    assert (seen(none), none.through) == ([], 26)
+    last = await look(bench, job, first=few.through + 1, rows=25, limit=8)
+    assert (seen(last), last.through) == ([30], 30)
+
+
+async def what_lies_ahead_is_what_was_counted(bench: Bench) -> None:
+    """For every condition a choice may have: two statements tell it, and must agree."""
+    job, _ = await a_replay(bench, 24)
+
+    def vary(connection: sa.Connection) -> None:
+        of, statuses = deliveries.c.event_seq, (Status.FAILED, Status.DELIVERED, Status.CANCELLED, Status.HELD)
+        for number, status in enumerate(statuses):
+            connection.execute(sa.update(deliveries).where(of % 4 == number).values(status=int(status)))
+        connection.execute(sa.update(deliveries).where(of == 8).values(trigger=int(Trigger.TEST)))
+        connection.execute(sa.update(deliveries).where(of == 12).values(completed_at=NOW + 5))
+        connection.execute(sa.update(deliveries).where(of == 5).values(endpoint_seq=2))
+        connection.execute(sa.update(events).values(type_seq=1 + events.c.seq % 3, created_at=NOW + events.c.seq))
+        connection.execute(sa.update(events).where(events.c.seq == 16).values(expires_at=NOW))
+        connection.execute(sa.update(events).where(events.c.seq == 20).values(expires_at=NOW + 1))
+
+    await bench.database.write(vary)
+    every = (Status.DELIVERED, Status.FAILED, Status.CANCELLED)
+    choices = {
+        CHOICE: [4, 20, 24],
+        replace(CHOICE, made_at=NOW + 5): [4, 12, 24],
+        replace(CHOICE, statuses=every): [1, 2, 4, 6, 9, 10, 13, 14, 17, 18, 20, 21, 22, 24],
+        replace(CHOICE, statuses=every, type_seqs=(1, 3)): [2, 6, 9, 14, 17, 18, 20, 21, 24],
+        replace(CHOICE, statuses=every, created_after=NOW + 9, created_before=NOW + 18): [10, 13, 14, 17],
+    }
+    for choice, expected in choices.items():
+        ahead = await look(bench, replace(job, choice=choice))
+        counted = await bench.database.read(lambda c, of=choice: releases.count(c, of, first=1, last=24, rows=100))
+        assert (seen(ahead), ahead.through, counted.count) == (expected, 24, len(expected)), choice
 
 
 async def a_replay_leases_what_lies_ahead_in_order_up_to_its_limits(bench: Bench) -> None:
@@ -194,6 +244,8 @@ def _running(connection: sa.Connection) -> None:
 
 REPLAY_CHECKS: Sequence[Check] = [
     looking_ahead_stops_at_the_limit_and_after_the_bytes,
+    looking_ahead_goes_no_further_than_so_many_rows_however_few_are_to_be_replayed,
+    what_lies_ahead_is_what_was_counted,
     a_replay_leases_what_lies_ahead_in_order_up_to_its_limits,
     a_release_that_is_repeated_leases_nothing_twice,
     what_has_changed_since_it_was_seen_is_looked_at_again,

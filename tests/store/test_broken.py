@@ -23,7 +23,7 @@ from uplift_server.store.hot_records import (
     ReplayRelease,
     Settlement,
 )
-from uplift_server.store.replays import Choice
+from uplift_server.store.replays import Choice, Replay
 from uplift_server.store.schema import deliveries, replays
 from uplift_server.store.sqlite import SqliteDatabase
 
@@ -267,7 +267,19 @@ class ReplaysWhatHasExpired(SqliteDatabase):
         return super().release_replay(replay_seq, choice, ahead, lease._replace(now=0))
 
 
+class LooksAheadTooFar(SqliteDatabase):
+    async def look_ahead(self, replay: Replay, *, rows: int, **rest: Any) -> Ahead:
+        return await super().look_ahead(replay, rows=rows + 1, **rest)
+
+
+class LooksAheadToOtherTypes(SqliteDatabase):
+    async def look_ahead(self, replay: Replay, **rest: Any) -> Ahead:
+        return await super().look_ahead(replace(replay, choice=replace(replay.choice, type_seqs=())), **rest)
+
+
 DEFECTS = [
+    LooksAheadTooFar,
+    LooksAheadToOtherTypes,
     ReplaysWhatHasChanged,
     ReplaysWithoutLimit,
     ReplaysWhatHasExpired,

@@ -115,9 +115,6 @@ LIST_VERBS: dict[str, Verb] = {
     "replays unfinished": lambda c: replays.unfinished(c, after=(1, 0)),
     "replay, counted": lambda c: releases.count(c, CHOICE, first=2, last=8, rows=3),
     "replay, of types": lambda c: releases.count(c, replace(CHOICE, type_seqs=(1,), **SPAN), first=2, last=8, rows=3),
-    "replay, ahead": lambda c: releases.look_ahead(
-        c, replays.get(c, 1, b"r"), first=2, rows=3, limit=5, body_bytes_max=1000
-    ),
     "replay, again": lambda c: releases.again(c, CHOICE, [3, 4], body_bytes_max=1000),
     "replay, given back": lambda c: replays.give_back(c, 1),
     "repeat": lambda c: idempotency.once(
@@ -207,6 +204,20 @@ def test_what_a_replay_has_in_hand_is_found_by_its_own_index(raw: sqlite3.Connec
     plans = [row[3] for statement in statements for row in raw.execute(f"EXPLAIN QUERY PLAN {statement}")]
     assert sum("INDEX deliveries_replayed" in plan for plan in plans) == 2, plans
     assert not any(plan.startswith("SCAN") and not plan.startswith("SCAN CONSTANT") for plan in plans), plans
+
+
+def test_what_lies_ahead_of_a_replay_is_read_in_order_and_not_sorted(raw: sqlite3.Connection) -> None:
+    with bound(raw) as connection:
+        job = replays.get(connection, 1, b"r")
+    assert job is not None
+    statements: list[str] = []
+    raw.set_trace_callback(statements.append)
+    replaying.look_ahead(raw, job, first=2, rows=9, limit=5, body_bytes_max=1000)
+    raw.set_trace_callback(None)
+    plans = [row[3] for statement in statements for row in raw.execute(f"EXPLAIN QUERY PLAN {statement}")]
+    assert sum("INDEX deliveries_by_endpoint (endpoint_seq=? AND event_seq>? AND event_seq<?)" in p for p in plans) == 2
+    assert not [plan for plan in plans if plan.startswith("SCAN") and "json_each" not in plan], plans
+    assert not [plan for plan in plans if "TEMP B-TREE" in plan], plans
 
 
 GONE = 99

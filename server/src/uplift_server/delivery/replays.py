@@ -34,7 +34,7 @@ COUNT_ROWS: Final = 20_000
 AHEAD_ROWS: Final = 20_000
 """How many of an endpoint's deliveries one read looks at for the next to replay."""
 AHEAD_MIN: Final = 16
-AHEAD_MS: Final = 500
+AHEAD_MS: Final = 100
 AHEAD_BODY_BYTES_MAX: Final = 256 * 1024
 """How many one read gives: what goes within that time or so, as far as their bodies fit. They are kept in memory."""
 BITE_PAUSE_MS: Final = 5
@@ -279,10 +279,8 @@ class Replays:
         replay = job.replay
         first = max(job.ahead.through + 1, replay.next_event_seq)
         limit = max(AHEAD_MIN, replay.rate_per_second * AHEAD_MS // 1000)
-        job.ahead = await self._database.read(
-            lambda c: releases.look_ahead(
-                c, replay, first=first, rows=AHEAD_ROWS, limit=limit, body_bytes_max=AHEAD_BODY_BYTES_MAX
-            )
+        job.ahead = await self._database.look_ahead(
+            replay, first=first, rows=AHEAD_ROWS, limit=limit, body_bytes_max=AHEAD_BODY_BYTES_MAX
         )
 
     def _learn(self, job: _Job, replay: Replay) -> None:

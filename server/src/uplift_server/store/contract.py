@@ -28,7 +28,7 @@ from uplift_server.store.hot_records import (
     ReplayRelease,
     Settlement,
 )
-from uplift_server.store.replays import Choice
+from uplift_server.store.replays import Choice, Replay
 
 R = TypeVar("R")
 Transaction = Connection
@@ -95,6 +95,12 @@ class Database(Protocol):
 
         What has changed since it was read is looked at again; if it is no longer to be replayed, it counts as skipped.
         Ends the replay once nothing is left. One that does not run gets nothing.
+        """
+
+    async def look_ahead(self, replay: Replay, *, first: int, rows: int, limit: int, body_bytes_max: int) -> Ahead:
+        """What a replay comes to next, from an event on: at most `limit` of its endpoint's next `rows` deliveries.
+
+        The last one's body may exceed the bytes. It may look less far than it could.
         """
 
     async def due_endpoints(self, *, after: int = 0, limit: int = 1000) -> list[DueEndpoint]:

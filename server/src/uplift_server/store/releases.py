@@ -1,4 +1,4 @@
-"""What a running replay reads: how much there is, and what comes next, each in bites."""
+"""What a running replay reads beside what lies ahead: how much there is, in bites, and what it was given back."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -8,11 +8,21 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from uplift_server.core.deliveries import Status, Trigger
-from uplift_server.store.hot_records import Ahead, Candidate, LeasedDelivery
+from uplift_server.store.hot_records import Candidate, LeasedDelivery
 from uplift_server.store.replays import Choice, Replay, one
 from uplift_server.store.schema import deliveries, events, replays
 
-_OF_EVENT: Final = (events.c.type_seq, events.c.created_at, events.c.expires_at, events.c.body)
+# In the order in which `candidates` takes them.
+_OF_DELIVERY: Final = (
+    deliveries.c.event_seq,
+    deliveries.c.endpoint_seq,
+    deliveries.c.fence,
+    deliveries.c.attempts_made,
+    deliveries.c.scheduled_attempts,
+    deliveries.c.status,
+    deliveries.c.completed_at,
+)
+_OF_EVENT: Final = (events.c.id, events.c.type_seq, events.c.created_at, events.c.expires_at, events.c.body)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,18 +52,6 @@ def count(connection: Connection, choice: Choice, *, first: int, last: int, rows
     return Counted(found[0], found[1], found[2], through)
 
 
-def look_ahead(
-    connection: Connection, replay: Replay, *, first: int, rows: int, limit: int, body_bytes_max: int
-) -> Ahead:
-    """The next deliveries to replay from an event on, looking at no more than so many.
-
-    The last one's body may exceed the bytes.
-    """
-    through = _window_end(connection, replay.choice, first, replay.last_event_seq, rows)
-    found, cut = _fitting(connection.execute(_candidates(replay.choice, first, through).limit(limit)), body_bytes_max)
-    return Ahead(found, found[-1].delivery.event_seq if cut or len(found) == limit else through)
-
-
 def note_counted(connection: Connection, replay_seq: int, counted: Counted, *, first: int, now: int) -> Replay:
     """Remember that so many more were counted, from the event `first` on."""
     connection.execute(
@@ -68,50 +66,48 @@ def again(
     connection: Connection, choice: Choice, event_seqs: Sequence[int], *, body_bytes_max: int
 ) -> tuple[list[Candidate], int]:
     """Those of the deliveries that are still to be replayed, as far as their bodies fit, and up to which it looked."""
-    query = _candidates(choice, event_seqs[0], event_seqs[-1]).where(deliveries.c.event_seq.in_(event_seqs))
-    found, cut = _fitting(connection.execute(query), body_bytes_max)
+    query = (
+        sa.select(*_OF_DELIVERY, *_OF_EVENT)
+        .join_from(deliveries, events, events.c.seq == deliveries.c.event_seq)
+        .where(*_chosen(choice, event_seqs[0], event_seqs[-1]), deliveries.c.event_seq.in_(event_seqs))
+        .order_by(deliveries.c.event_seq)
+    )
+    found, cut = candidates(connection.execute(query), body_bytes_max)
     return found, found[-1].delivery.event_seq if cut else event_seqs[-1]
 
 
-def _candidates(choice: Choice, first: int, last: int) -> sa.Select[Any]:
-    return (
-        sa.select(deliveries, events.c.id.label("event_id"), *_OF_EVENT)
-        .join(events, events.c.seq == deliveries.c.event_seq)
-        .where(*_chosen(choice, first, last))
-        .order_by(deliveries.c.event_seq)
-    )
+def candidates(rows: Iterable[Sequence[Any]], body_bytes_max: int) -> tuple[list[Candidate], bool]:
+    """The first of what was read, up to the one whose body exceeds the bytes, and whether one does.
 
-
-def _fitting(rows: Iterable[sa.Row[Any]], body_bytes_max: int) -> tuple[list[Candidate], bool]:
-    """The first rows up to the one that exceeds the bytes, and whether one does."""
+    A row is an event, endpoint, fence, attempts made, scheduled ones, status and instant of completion, then the
+    event's id, type, instants of creation and expiry, and body.
+    """
     found: list[Candidate] = []
     body_bytes = 0
     for row in rows:
-        found.append(_candidate(row))
-        body_bytes += len(row.body)
+        event, endpoint, fence, made, scheduled, status, completed_at, *of_event = row
+        event_id, type_seq, created_at, expires_at, body = of_event
+        delivery = LeasedDelivery(
+            event_seq=event,
+            endpoint_seq=endpoint,
+            # Whatever an attempt of an ended lease still has to say came before this.
+            fence=fence + 1,
+            lease_until=0,
+            attempts_made=made,
+            scheduled_attempts=scheduled,
+            trigger=Trigger.REPLAY,
+            event_id=event_id,
+            type_seq=type_seq,
+            created_at=created_at,
+            expires_at=expires_at,
+            body=body,
+            resume_status=Status(status),
+        )
+        found.append(Candidate(delivery, completed_at))
+        body_bytes += len(body)
         if body_bytes > body_bytes_max:
             return found, True
     return found, False
-
-
-def _candidate(row: sa.Row[Any]) -> Candidate:
-    delivery = LeasedDelivery(
-        event_seq=row.event_seq,
-        endpoint_seq=row.endpoint_seq,
-        # Whatever an attempt of an ended lease still has to say came before this.
-        fence=row.fence + 1,
-        lease_until=0,
-        attempts_made=row.attempts_made,
-        scheduled_attempts=row.scheduled_attempts,
-        trigger=Trigger.REPLAY,
-        event_id=row.event_id,
-        type_seq=row.type_seq,
-        created_at=row.created_at,
-        expires_at=row.expires_at,
-        body=row.body,
-        resume_status=Status(row.status),
-    )
-    return Candidate(delivery, row.completed_at)
 
 
 def _chosen(choice: Choice, first: int, last: int) -> list[sa.ColumnElement[bool]]:

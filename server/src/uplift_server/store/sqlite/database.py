@@ -22,7 +22,7 @@ from uplift_server.store.hot_records import (
     ReplayRelease,
     Settlement,
 )
-from uplift_server.store.replays import Choice
+from uplift_server.store.replays import Choice, Replay
 from uplift_server.store.sqlite import hot, replaying
 from uplift_server.store.sqlite.connection import FileLock
 from uplift_server.store.sqlite.readers import Readers
@@ -112,6 +112,14 @@ class SqliteDatabase:
         """See the contract."""
         return self._writer.submit(
             lambda w: replaying.release(w, replay_seq, choice, ahead, lease), weight=lease.limit, guarded=True
+        )
+
+    async def look_ahead(self, replay: Replay, *, first: int, rows: int, limit: int, body_bytes_max: int) -> Ahead:
+        """See the contract."""
+        return await self._readers.read(
+            lambda raw, _: replaying.look_ahead(
+                raw, replay, first=first, rows=rows, limit=limit, body_bytes_max=body_bytes_max
+            )
         )
 
     async def due_endpoints(self, *, after: int = 0, limit: int = 1000) -> list[DueEndpoint]:

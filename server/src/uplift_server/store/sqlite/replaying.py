@@ -4,6 +4,8 @@ Between two rows or statements the driver lets go of the interpreter, and beside
 is being committed waits for it to come back.
 """
 
+import json
+import sqlite3
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
@@ -11,10 +13,26 @@ from uplift_server.core.deliveries import Status, Trigger
 from uplift_server.core.replays import ReplayState
 from uplift_server.store import releases
 from uplift_server.store.hot_records import Ahead, Candidate, LeasedDelivery, ReplayLease, ReplayRelease
-from uplift_server.store.replays import Choice
+from uplift_server.store.replays import Choice, Replay
 from uplift_server.store.sqlite.rows import ManyRows
 from uplift_server.store.sqlite.writer import Writing
 
+# What counts as chosen stands in `store.releases`, too, which counts them.
+_AHEAD: Final = (
+    "SELECT d.event_seq, d.endpoint_seq, d.fence, d.attempts_made, d.scheduled_attempts, d.status, d.completed_at,"  # noqa: S608
+    " e.id, e.type_seq, e.created_at, e.expires_at, e.body FROM deliveries d CROSS JOIN events e ON e.seq = d.event_seq"
+    " WHERE d.endpoint_seq = :endpoint AND d.event_seq BETWEEN :first AND :through"
+    " AND d.status IN (SELECT value FROM json_each(:statuses))"
+    f" AND d.trigger <> {int(Trigger.TEST)} AND d.completed_at <= :made_at"
+    " AND (e.expires_at IS NULL OR e.expires_at > :made_at)"
+    " AND (:types = '[]' OR e.type_seq IN (SELECT value FROM json_each(:types)))"
+    " AND (:after IS NULL OR e.created_at > :after) AND (:before IS NULL OR e.created_at < :before)"
+    " ORDER BY d.event_seq LIMIT :limit"
+)
+_AT: Final = (
+    "SELECT event_seq FROM deliveries WHERE endpoint_seq = ? AND event_seq BETWEEN ? AND ?"
+    " ORDER BY event_seq LIMIT 1 OFFSET ?"
+)
 _STANDS: Final = (
     "SELECT state, total, next_event_seq, last_event_seq, delivered, failed, skipped,"
     " (SELECT count(*) FROM deliveries WHERE replay_seq = replays.seq AND status = 0),"
@@ -40,6 +58,37 @@ _NOTE: Final = (
     "UPDATE replays SET state = ?, completed_at = ?, total = ?, skipped = ?, next_event_seq = ?, updated_at = ?"
     " WHERE seq = ?"
 )
+
+
+def look_ahead(
+    raw: sqlite3.Connection, replay: Replay, *, first: int, rows: int, limit: int, body_bytes_max: int
+) -> Ahead:
+    """See the contract."""
+    ahead = _ahead(raw, replay, first, min(rows, limit), limit, body_bytes_max)
+    if 2 * len(ahead.candidates) < limit and ahead.through < replay.last_event_seq and rows > limit:
+        # Most deliveries from there on are not to be replayed. To count far costs: only now.
+        ahead = _ahead(raw, replay, first, rows, limit, body_bytes_max)
+    return ahead
+
+
+def _ahead(raw: sqlite3.Connection, replay: Replay, first: int, rows: int, limit: int, body_bytes_max: int) -> Ahead:
+    """What is to be replayed of the next so many of the endpoint's deliveries."""
+    choice, last = replay.choice, replay.last_event_seq
+    at = raw.execute(_AT, (choice.endpoint_seq, first, last, rows - 1)).fetchone()
+    through: int = last if at is None else at[0]
+    wanted = {
+        "endpoint": choice.endpoint_seq,
+        "first": first,
+        "through": through,
+        "statuses": json.dumps(choice.statuses),
+        "types": json.dumps(choice.type_seqs),
+        "made_at": choice.made_at,
+        "after": choice.created_after,
+        "before": choice.created_before,
+        "limit": limit,
+    }
+    found, cut = releases.candidates(raw.execute(_AHEAD, wanted), body_bytes_max)
+    return Ahead(found, found[-1].delivery.event_seq if cut or len(found) == limit else through)
 
 
 def release(writing: Writing, replay_seq: int, choice: Choice, ahead: Ahead, lease: ReplayLease) -> ReplayRelease:
