@@ -1,6 +1,7 @@
 """What a replay of very many deliveries costs fresh traffic, and how soon it ends when it is cancelled."""
 
 import time
+from collections.abc import Sequence
 from typing import Final
 
 from bench.half import half_rate
@@ -13,10 +14,14 @@ from bench.scene import BODY_BYTES, Measurement, Scene, conditions
 
 _USUAL_S: Final = 10.0
 _PAIRS: Final = 5
+_LIGHT_RATE: Final = 300.0
 _COUNT: Final = 100_000
 _RATE: Final = 500
 _ENDED_WITHIN_S: Final = 30.0
 _LOOK_S: Final = 0.01
+
+_Pair = tuple[Measurement, Measurement]
+"""The same load alone and beside the replay."""
 
 
 def _measure(row: Row, options: Options) -> Report:
@@ -31,22 +36,19 @@ def _measure(row: Row, options: Options) -> Report:
         rate, words = half_rate(scene, options)
         endpoint = scene.server.call("GET", "/v1/endpoints?limit=500")["data"][-1]["id"]
         job = scene.server.call("POST", "/v1/replays", {"endpoint": endpoint, "rate_per_second": _RATE})["id"]
-        pairs = [_pair(scene, job, secs, rate) for _ in range(1 if options.smoke else _PAIRS)]
+        pairs = 1 if options.smoke else _PAIRS
+        half = [_pair(scene, job, "half load", secs, rate) for _ in range(pairs)]
+        light = [_pair(scene, job, f"{_LIGHT_RATE:g} events/s", secs, _LIGHT_RATE) for _ in range(pairs)]
         sent, ended_s = _cancel(scene, job)
-        runs = [run for pair in pairs for run in pair]
+        runs = [run for pair in half + light for run in pair]
         notes = list(dict.fromkeys(note for run in runs for note in run.trouble)) + scene.trouble()
-    pairs.sort(key=_times)
-    alone, beside = pairs[len(pairs) // 2]
-    times = [_times(pair) for pair in pairs]
+    alone, beside = _median(half)
     return Report(
         row.name,
         row.title,
         [
-            at_most("p99 beside a replay, the median pair", times[len(times) // 2], "times", 1.2),
-            Figure("the pair in which it grew least", times[0], "times"),
-            Figure("the pair in which it grew most", times[-1], "times"),
-            Figure("accepted → received p99 beside a replay", beside.received_ms.get("p99", 0), "ms"),
-            Figure("the same while it is paused", alone.received_ms.get("p99", 0), "ms"),
+            *_figures("half load", half),
+            *_figures(f"{_LIGHT_RATE:g} events/s", light),
             Figure("replayed", sent, "deliveries"),
             at_most("from cancel to end", ended_s, "s", 1),
             at_most("lost", sum(run.lost for run in runs), "events", 0),
@@ -54,7 +56,7 @@ def _measure(row: Row, options: Options) -> Report:
         conditions(
             options,
             replay=f"{count:,} failed deliveries of one endpoint, {_RATE} a second",
-            load=f"{words}, {secs:g} s each",
+            load=f"{words}, and {_LIGHT_RATE:g} events/s, {secs:g} s each",
         ),
         {},
         {"half load": alone.received_ms, "half load beside a replay": beside.received_ms},
@@ -62,15 +64,32 @@ def _measure(row: Row, options: Options) -> Report:
     )
 
 
-def _pair(scene: Scene, job: str, secs: float, rate: float) -> tuple[Measurement, Measurement]:
+def _figures(load: str, pairs: Sequence[_Pair]) -> list[Figure]:
+    """How much p99 grows beside the replay."""
+    alone, beside = _median(pairs)
+    times = sorted(map(_times, pairs))
+    return [
+        at_most(f"p99 at {load} beside a replay, the median pair", _times((alone, beside)), "times", 1.2),
+        Figure(f"the pair in which it grew least, at {load}", times[0], "times"),
+        Figure(f"the pair in which it grew most, at {load}", times[-1], "times"),
+        Figure(f"accepted → received p99 at {load} beside a replay", beside.received_ms.get("p99", 0), "ms"),
+        Figure(f"the same at {load} while it is paused", alone.received_ms.get("p99", 0), "ms"),
+    ]
+
+
+def _median(pairs: Sequence[_Pair]) -> _Pair:
+    return sorted(pairs, key=_times)[len(pairs) // 2]
+
+
+def _pair(scene: Scene, job: str, load: str, secs: float, rate: float) -> _Pair:
     """The same load while the replay is paused, and while it runs: what the machine does meanwhile changes slowly."""
     scene.server.call("POST", f"/v1/replays/{job}/pause")
-    alone = scene.run("half load", secs=secs, rate=rate, connections=CONNECTIONS_MAX)
+    alone = scene.run(load, secs=secs, rate=rate, connections=CONNECTIONS_MAX)
     scene.server.call("POST", f"/v1/replays/{job}/resume")
-    return alone, scene.run("half load beside a replay", secs=secs, rate=rate, connections=CONNECTIONS_MAX)
+    return alone, scene.run(f"{load} beside a replay", secs=secs, rate=rate, connections=CONNECTIONS_MAX)
 
 
-def _times(pair: tuple[Measurement, Measurement]) -> float:
+def _times(pair: _Pair) -> float:
     alone, beside = (run.received_ms.get("p99", 0.0) for run in pair)
     return beside / max(alone, 1e-9)
 
@@ -88,4 +107,4 @@ def _cancel(scene: Scene, job: str) -> tuple[int, float]:
     return found["sent"], time.monotonic() - began
 
 
-ROW: Final = Row("replay", "fresh traffic while 100,000 deliveries are replayed", _measure, 120)
+ROW: Final = Row("replay", "fresh traffic while 100,000 deliveries are replayed", _measure, 220)
