@@ -1,6 +1,7 @@
 """The lanes of the engine: `core.lanes` filled with leased deliveries, bounded in bytes, and emptied by `pump`."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 from uplift_server.core.breaker import CLOSED, BreakerRule, restored
@@ -11,6 +12,7 @@ from uplift_server.core.pace import gap_ms
 from uplift_server.core.replays import room_in
 from uplift_server.delivery.clock import Clock, Handle
 from uplift_server.delivery.directory import LiveEndpoint
+from uplift_server.delivery.trickle import Trickle
 from uplift_server.store.hot_records import LeasedDelivery
 
 
@@ -20,7 +22,7 @@ class Load(NamedTuple):
     in_flight: int
     in_flight_max: int
     waiting: int
-    """Leased, in a lane, and not in flight."""
+    """Leased, in a lane or on its way there, and not in flight."""
     probes: Mapping[int, int]
     """By endpoint, when those are tried next that are only probed (Unix ms)."""
     stopped: bool
@@ -32,7 +34,7 @@ class DeliveryLanes:
 
     def __init__(self, clock: Clock, *, in_flight_max: int, endpoint_in_flight_max: int, breaker: BreakerRule) -> None:
         self.bytes_held = 0
-        """The bodies of everything that waits in a lane."""
+        """The bodies of everything that waits in a lane, or is on its way there."""
         self.backlog: dict[int, None] = {}
         """Endpoints known to have due deliveries in the database that the memory had no room for; whose turn it is to
         be leased comes first."""
@@ -40,6 +42,8 @@ class DeliveryLanes:
         """Endpoints that get what they held: to these retries go in one queue with first attempts, so that the order in
         which they are leased is kept."""
         self._lanes: Lanes[LeasedDelivery] = Lanes(in_flight_max)
+        self._trickles: dict[int, Trickle] = {}
+        """By endpoint: what a replay has released and is still on its way."""
         self._clock = clock
         self._began_at = clock.now_ms()
         self._endpoint_in_flight_max = endpoint_in_flight_max
@@ -102,6 +106,20 @@ class DeliveryLanes:
         lane.waiting_bytes += size
         self._lanes.push(lane, delivery, kind)
 
+    def trickle(self, lane: Lane[LeasedDelivery], deliveries: Sequence[LeasedDelivery], within_ms: int) -> None:
+        """Let deliveries of a replay come to wait one after the other, the last before so much time is over.
+
+        Until then they have their room, and are taken out with what waits.
+        """
+        trickle = self._trickles.get(lane.endpoint)
+        if trickle is None:
+            trickle = self._trickles[lane.endpoint] = Trickle(self._clock, partial(self._arrived, lane))
+        size = sum(len(delivery.body) for delivery in deliveries)
+        self.bytes_held += size
+        lane.waiting_bytes += size
+        lane.reserved += len(deliveries)
+        trickle.add(deliveries, within_ms)
+
     def room(self, lane: Lane[LeasedDelivery], now_ms: int) -> int:
         """How many more deliveries may wait in a lane: by its own measure, and by what their bodies take."""
         if self.draining or self.bytes_held >= LANES_BODY_BYTES_MAX or lane.waiting_bytes >= LANE_BODY_BYTES_MAX:
@@ -129,20 +147,24 @@ class DeliveryLanes:
     def drop(self, endpoint_seq: int) -> list[LeasedDelivery]:
         """Forget a deleted endpoint; what waited for it comes back."""
         self.backlog.pop(endpoint_seq, None)
-        return self._taken(self._lanes.drop(endpoint_seq))
+        coming = self._coming(endpoint_seq)
+        return self._taken([*self._lanes.drop(endpoint_seq), *coming])
 
     def empty(self, endpoint_seq: int) -> list[LeasedDelivery]:
         """Take out everything that waits for an endpoint."""
         self.backlog.pop(endpoint_seq, None)
         lane = self._lanes.find(endpoint_seq)
-        return [] if lane is None else self._taken(self._lanes.empty(lane))
+        return [] if lane is None else self._taken([*self._lanes.empty(lane), *self._coming(endpoint_seq)])
 
     def withdraw(self, endpoint_seq: int, event_seq: int) -> LeasedDelivery | None:
-        """Take one delivery out of its lane, if it waits there."""
+        """Take one delivery out of its lane, if it waits there or is on its way."""
         lane = self._lanes.find(endpoint_seq)
         if lane is None:
             return None
         found = self._lanes.withdraw(lane, lambda delivery: delivery.event_seq == event_seq)
+        trickle = self._trickles.get(endpoint_seq)
+        if found is None and trickle is not None and (found := trickle.withdraw(event_seq)) is not None:
+            lane.reserved -= 1
         return None if found is None else self._taken([found])[0]
 
     def start_afresh(self, endpoint: LiveEndpoint) -> None:
@@ -155,11 +177,14 @@ class DeliveryLanes:
     def take_replays(self, endpoint_seq: int) -> list[LeasedDelivery]:
         """Take out what waits for an attempt by a replay; an endpoint has one at a time."""
         lane = self._lanes.find(endpoint_seq)
-        return [] if lane is None else self._taken(self._lanes.empty(lane, (Kind.REPLAY,)))
+        if lane is None:
+            return []
+        return self._taken([*self._lanes.empty(lane, (Kind.REPLAY,)), *self._coming(endpoint_seq)])
 
     def empty_all(self) -> list[LeasedDelivery]:
         """Take out everything that waits."""
-        return self._taken(self._lanes.empty_all())
+        coming = [delivery for endpoint_seq in list(self._trickles) for delivery in self._coming(endpoint_seq)]
+        return self._taken([*self._lanes.empty_all(), *coming])
 
     def start_now(self, lane: Lane[LeasedDelivery], delivery: LeasedDelivery) -> None:
         """Begin an attempt a person asked for; it waits only where no slot is free."""
@@ -175,7 +200,9 @@ class DeliveryLanes:
     def waiting_events(self, endpoint_seq: int) -> set[int]:
         """The numbers of the events that wait for an endpoint in memory."""
         lane = self._lanes.find(endpoint_seq)
-        return set() if lane is None else {delivery.event_seq for queue in lane.waiting for delivery in queue}
+        waiting = set() if lane is None else {delivery.event_seq for queue in lane.waiting for delivery in queue}
+        trickle = self._trickles.get(endpoint_seq)
+        return waiting if trickle is None else waiting | trickle.event_seqs
 
     def next_probe_at(self, endpoint_seq: int) -> int | None:
         """When an endpoint whose breaker is open is tried next (Unix ms)."""
@@ -184,7 +211,7 @@ class DeliveryLanes:
 
     def load(self) -> Load:
         """How much there is to do, counted over all lanes."""
-        waiting, probes = 0, {}
+        waiting, probes = sum(map(len, self._trickles.values())), {}
         for lane in self._lanes.all():
             waiting += lane.waiting_count
             if lane.breaker.probe_at is not None:
@@ -203,6 +230,23 @@ class DeliveryLanes:
             lane.waiting_bytes -= size
             self.start(lane, delivery)
         self._set_timer()
+
+    def _arrived(self, lane: Lane[LeasedDelivery], deliveries: Sequence[LeasedDelivery]) -> None:
+        lane.reserved -= len(deliveries)
+        for delivery in deliveries:
+            self._lanes.push(lane, delivery, Kind.REPLAY)
+        self.pump()
+
+    def _coming(self, endpoint_seq: int) -> list[LeasedDelivery]:
+        """Take out what is on its way into a lane."""
+        trickle = self._trickles.pop(endpoint_seq, None)
+        if trickle is None:
+            return []
+        taken = trickle.take()
+        lane = self._lanes.find(endpoint_seq)
+        assert lane is not None, "a lane is not dropped before what comes into it"
+        lane.reserved -= len(taken)
+        return taken
 
     def _limit(self, lane: Lane[LeasedDelivery], endpoint: LiveEndpoint) -> None:
         rate = endpoint.record.rate_limit_per_second

@@ -1,7 +1,7 @@
 """Replays under way: each releases its next deliveries at its own pace, a few at a time, into its endpoint's lane.
 
-What is released waits for the replays' share of the lane's turns. The database knows what each job has in hand; what is
-held here of it only saves asking.
+There they arrive one after the other until the next are released, and wait for the replays' share of the lane's turns.
+The database knows what each job has in hand; what is held here of it only saves asking.
 """
 
 import asyncio
@@ -12,7 +12,6 @@ from typing import Final
 
 from uplift_server.core.audit import SYSTEM, AuditEntry
 from uplift_server.core.ids import REPLAY, prefixed
-from uplift_server.core.lane import Kind
 from uplift_server.core.limits import LEASE_BATCH_BODY_BYTES_MAX, REPLAY_OUTSTANDING_MAX
 from uplift_server.core.replays import BURST_MS, Pace, ReplayState
 from uplift_server.delivery.attempts import resumed, unattempted
@@ -39,7 +38,8 @@ AHEAD_BODY_BYTES_MAX: Final = 256 * 1024
 """How many one read gives: what goes within that time or so, as far as their bodies fit. They are kept in memory."""
 BITE_PAUSE_MS: Final = 5
 RELEASE_EVERY_MS: Final = 25
-"""The least time between two releases of a job: what has become due meanwhile goes in one commit."""
+"""The least time between two releases of a job: what has become due meanwhile goes in one commit, and is sent evenly
+until the next."""
 BUSY_EVERY_MS: Final = BURST_MS
 """The same while everything else leaves them little: what could have been released meanwhile is not lost."""
 FULL_WAIT_MS: Final = 50
@@ -111,6 +111,7 @@ class Replays:
         self.stepping = 0
         """How many jobs are being worked on now."""
         settler.on_counted = self._counted
+        settler.may_wait = self._goes_on
 
     async def load(self) -> None:
         """Learn of every job that is not done with. Raises Unavailable."""
@@ -138,12 +139,19 @@ class Replays:
         if replay.state is not ReplayState.RUNNING:
             for delivery in self._lanes.take_replays(replay.choice.endpoint_seq):
                 self._return(delivery, now)
+            self._settler.hurry()
         self._wake.set()
 
     def runs(self, replay_seq: int) -> bool:
         """Whether deliveries of a replay may be sent."""
         job = self._jobs.get(replay_seq)
         return job is not None and job.replay.state is ReplayState.RUNNING
+
+    def _goes_on(self, replay_seq: int) -> bool:
+        """Whether more of a replay is to come: then nobody waits for the outcome of one attempt."""
+        job = self._jobs.get(replay_seq)
+        running = job is not None and job.replay.state is ReplayState.RUNNING and not job.exhausted
+        return running and not self._stopping
 
     @property
     def _every_ms(self) -> int:
@@ -258,10 +266,12 @@ class Replays:
         job.next_at = now + BITE_PAUSE_MS
 
     async def _release(self, job: _Job, limit: int, outstanding_max: int) -> None:
-        if not job.ahead.candidates and not job.exhausted:
+        if len(job.ahead.candidates) < limit and job.ahead.through < job.replay.last_event_seq:
             await self._look_ahead(job)
         now, replay = self._clock.now_ms(), job.replay
         lease = ReplayLease(now, now + self._lease_ms, self._owner, limit, outstanding_max, LEASE_BATCH_BODY_BYTES_MAX)
+        # Goes in the same commit, and makes room.
+        self._settler.hurry()
         released = await self._database.release_replay(replay.seq, replay.choice, job.ahead, lease)
         self._together.take(now, len(released.leased) - limit)
         job.outstanding = released.outstanding
@@ -271,7 +281,7 @@ class Replays:
         stands = replace(job.replay, state=released.state, next_event_seq=released.next_event_seq, updated_at=now)
         self._learn(job, stands)
         job.ahead = job.ahead.after(released.next_event_seq - 1)
-        self._hand_over(released.leased)
+        self._hand_over(job, released.leased)
         if released.state is ReplayState.COMPLETED:
             self._jobs.pop(replay.seq, None)
 
@@ -279,26 +289,27 @@ class Replays:
         replay = job.replay
         first = max(job.ahead.through + 1, replay.next_event_seq)
         limit = max(AHEAD_MIN, replay.rate_per_second * AHEAD_MS // 1000)
-        job.ahead = await self._database.look_ahead(
+        more = await self._database.look_ahead(
             replay, first=first, rows=AHEAD_ROWS, limit=limit, body_bytes_max=AHEAD_BODY_BYTES_MAX
         )
+        job.ahead = Ahead([*job.ahead.candidates, *more.candidates], more.through)
 
     def _learn(self, job: _Job, replay: Replay) -> None:
         """Keep what a write told, unless somebody has changed the replay while its answer was on the way."""
         if replay.updated_at >= job.replay.updated_at and job.replay.state is ReplayState.RUNNING:
             job.replay = replay
 
-    def _hand_over(self, leased: Sequence[LeasedDelivery]) -> None:
+    def _hand_over(self, job: _Job, leased: Sequence[LeasedDelivery]) -> None:
         now = self._clock.now_ms()
-        for delivery in leased:
-            endpoint = self._directory.endpoints.get(delivery.endpoint_seq)
-            if endpoint is None or self._lanes.draining:
+        endpoint = self._directory.endpoints.get(job.replay.choice.endpoint_seq)
+        if endpoint is None or self._lanes.draining:
+            for delivery in leased:
                 self._give_back(delivery)
-            elif delivery.replay_seq is None or not self.runs(delivery.replay_seq):
+        elif not self.runs(job.replay.seq):
+            for delivery in leased:
                 self._return(delivery, now)
-            else:
-                self._lanes.push(self._lanes.of(endpoint), delivery, Kind.REPLAY)
-        self._lanes.pump()
+        else:
+            self._lanes.trickle(self._lanes.of(endpoint), leased, self._every_ms)
 
     def _return(self, delivery: LeasedDelivery, now: int) -> None:
         """Let a delivery be again what it was; nothing counts."""

@@ -1,7 +1,10 @@
 """Settling: what attempts decided goes to the store in batches, one batch at a time.
 
-While one batch commits the next gathers, so batches grow with the load. What cannot be written is kept and tried again,
-and meanwhile nothing more is sent: an attempt whose outcome cannot be remembered would be made again.
+While one batch commits the next gathers, so batches grow with the load. What a replay's attempts decided waits a little
+for others that are to be written anyway: what comes in meanwhile would have to wait for a commit of its own.
+
+What cannot be written is kept and tried again, and meanwhile nothing more is sent: an attempt whose outcome cannot be
+remembered would be made again.
 """
 
 import asyncio
@@ -11,7 +14,7 @@ from typing import Final
 import structlog
 
 from uplift_server.core.limits import SETTLEMENTS_WAITING_MAX
-from uplift_server.delivery.clock import Clock
+from uplift_server.delivery.clock import Clock, Handle
 from uplift_server.delivery.directory import LiveEndpoint
 from uplift_server.delivery.lanes import DeliveryLanes
 from uplift_server.observe.attempt_log import AttemptLine
@@ -22,6 +25,8 @@ from uplift_server.store.hot_records import HealthRow, Settlement
 _log = structlog.get_logger()
 
 RETRY_MS: Final = 250
+PATIENCE_MS: Final = 20
+"""How long an outcome that may wait for others to be written with does."""
 HEALTH_SAVED_EVERY_MS: Final = 2000
 """How old a stored `last_success_at` may be while an endpoint does well."""
 
@@ -37,6 +42,10 @@ class Settler:
         self._clock = clock
         self._on_lines = on_lines
         self._gathered: list[Settlement] = []
+        self._pressing = False
+        """Whether something gathered is to be written as soon as that can be."""
+        self._patience: Handle | None = None
+        """Ends the wait of what may; there whenever something gathered and nothing presses."""
         self._suspects: list[Settlement] = []
         self._lines: list[AttemptLine] = []
         self._health: dict[int, LiveEndpoint] = {}
@@ -51,6 +60,8 @@ class Settler:
         """Told of every instant at which something falls due."""
         self.on_counted: Callable[[int], None] = lambda _replay_seq: None
         """Told of every attempt that a replay has counted."""
+        self.may_wait: Callable[[int], bool] = lambda _replay_seq: False
+        """Whether the outcome of a replay's attempt may."""
         self.on_written: dict[tuple[int, int], Callable[[], None]] = {}
         """By event and endpoint: called once, when what became of that delivery is written, or was refused."""
 
@@ -64,7 +75,19 @@ class Settler:
         self._idle.clear()
         if len(self._gathered) >= SETTLEMENTS_WAITING_MAX:
             self._lanes.blocked = True
+        elif settlement.replay_seq is not None and self.may_wait(settlement.replay_seq):
+            if self._patience is None and not self._pressing:
+                self._patience = self._clock.call_at(self._clock.now_ms() + PATIENCE_MS, self._end_patience)
+            return
+        self._pressing = True
         self._schedule()
+
+    def hurry(self) -> None:
+        """Let nothing wait for others: write it now, or after what is being written."""
+        if self._gathered:
+            self._pressing = True
+            if self._may_write:
+                self._write()
 
     def note_health(self, endpoint: LiveEndpoint, now_ms: int) -> None:
         """Let an endpoint's health be stored: at once when it turned or failed, else now and then."""
@@ -83,11 +106,21 @@ class Settler:
         self._health[endpoint.seq] = endpoint
 
     async def drain(self) -> None:
-        """Until everything gathered is written."""
+        """Until everything gathered is written, which nothing waits for any longer."""
+        self.hurry()
         await self._idle.wait()
 
+    def _end_patience(self) -> None:
+        self._patience = None
+        self._pressing = True
+        self._schedule()
+
+    @property
+    def _may_write(self) -> bool:
+        return not self._scheduled and not self._writing and not self._failing
+
     def _schedule(self) -> None:
-        if not self._scheduled and not self._writing and not self._failing:
+        if self._may_write:
             self._scheduled = True
             asyncio.get_running_loop().call_soon(self._write)
 
@@ -97,6 +130,10 @@ class Settler:
             batch = [self._suspects.pop()]
         else:
             batch, self._gathered = self._gathered, []
+            self._pressing = False
+            if self._patience is not None:
+                self._patience.cancel()
+                self._patience = None
         lines, self._lines = self._lines, []
         health, self._health = self._health, {}
         self._writing = True
@@ -130,9 +167,9 @@ class Settler:
             _log.warning("outcomes are written again")
             self._failing = False
         self._on_lines(lines)
-        if self._gathered or self._suspects:
+        if self._pressing or self._suspects:
             self._schedule()
-        else:
+        elif not self._gathered:
             self._idle.set()
         if self._lanes.blocked and len(self._gathered) < SETTLEMENTS_WAITING_MAX // 2:
             self._lanes.blocked = False
@@ -143,6 +180,7 @@ class Settler:
     ) -> None:
         """The store could not write: nothing is lost, and nothing more is sent until it can."""
         self._gathered = batch + self._gathered
+        self._pressing = True
         self._lines = lines + self._lines
         self._health = health | self._health
         if not self._failing:

@@ -1,0 +1,83 @@
+"""A trickle: deliveries of a replay on their way into a lane, one after the other.
+
+A replay leases a few at a time. Sent all at once they would be a burst, and what comes in meanwhile would wait for it.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+from typing import Protocol
+
+from uplift_server.delivery.clock import Clock, Handle
+from uplift_server.store.hot_records import LeasedDelivery
+
+
+class Arrive(Protocol):
+    """What a trickle calls with those whose time has come."""
+
+    def __call__(self, deliveries: Sequence[LeasedDelivery], /) -> None:
+        """Let them wait in the lane."""
+
+
+class Trickle:
+    """Lets what it is given arrive evenly over a time."""
+
+    __slots__ = ("_arrive", "_clock", "_gap_ms", "_next_ms", "_timer", "_waiting")
+
+    def __init__(self, clock: Clock, arrive: Arrive) -> None:
+        self._clock = clock
+        self._arrive = arrive
+        self._waiting: deque[LeasedDelivery] = deque()
+        self._gap_ms = 0.0
+        self._next_ms = 0.0
+        """When the next one arrives (Unix ms)."""
+        self._timer: Handle | None = None
+
+    def add(self, deliveries: Sequence[LeasedDelivery], within_ms: int) -> None:
+        """Let them arrive behind those still on their way: the first of all now, the last before the time is over."""
+        self._waiting.extend(deliveries)
+        if self._waiting:
+            self._gap_ms = within_ms / len(self._waiting)
+            self._next_ms = self._clock.now_ms()
+            self._flow()
+
+    def take(self) -> list[LeasedDelivery]:
+        """Take out all that have not arrived."""
+        taken = list(self._waiting)
+        self._waiting.clear()
+        self._stop()
+        return taken
+
+    def withdraw(self, event_seq: int) -> LeasedDelivery | None:
+        """Take out one, if it has not arrived."""
+        for delivery in self._waiting:
+            if delivery.event_seq == event_seq:
+                self._waiting.remove(delivery)
+                return delivery
+        return None
+
+    def __len__(self) -> int:
+        """How many have not arrived."""
+        return len(self._waiting)
+
+    @property
+    def event_seqs(self) -> set[int]:
+        """The numbers of the events of those that have not arrived."""
+        return {delivery.event_seq for delivery in self._waiting}
+
+    def _flow(self) -> None:
+        self._stop()
+        # The clock counts whole milliseconds: whoever is due within this one would otherwise need a timer more.
+        end = self._clock.now_ms() + 1
+        arrived = []
+        while self._waiting and self._next_ms < end:
+            arrived.append(self._waiting.popleft())
+            self._next_ms += self._gap_ms
+        if self._waiting:
+            self._timer = self._clock.call_at(self._next_ms, self._flow)
+        if arrived:
+            self._arrive(arrived)
+
+    def _stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

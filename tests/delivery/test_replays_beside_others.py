@@ -1,0 +1,286 @@
+"""Replays spare whatever else goes on: what they release is no burst, and what became of it asks for few commits."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from uplift_server.core.deliveries import Status
+from uplift_server.core.replays import ReplayState
+from uplift_server.delivery import settle
+from uplift_server.delivery.directory import LiveEndpoint
+from uplift_server.delivery.replays import RELEASE_EVERY_MS
+from uplift_server.delivery.settle import PATIENCE_MS
+from uplift_server.store.records import DisabledReason, EndpointState, HeldAction
+from uplift_server.store.replays import Replay
+from uplift_server.store.sqlite import SqliteDatabase
+
+from .owner import Owner
+from .test_engine import Failing, resend
+from .test_replays import HOST, counts, failed, in_hand, put_into, replay, sent_events, stored
+from .world import SECOND, World
+
+RATE = 400
+"""Ten a release."""
+
+
+class Counting(SqliteDatabase):
+    """A database that knows how many outcomes each settlement brought."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.batches: list[int] = []
+
+    def settle(self, settlements: Any, health: Any = ()) -> Any:
+        self.batches.append(len(settlements))
+        return super().settle(settlements, health)
+
+
+async def in_the_middle(world: World, count: int) -> tuple[LiveEndpoint, int]:
+    """A replay that has released some that it has not sent yet, and sent some whose outcome is not written yet."""
+    endpoint = await failed(world, count)
+    job = await replay(world, endpoint, rate=RATE)
+    while len(on_their_way(world, endpoint)) != 4:
+        await world.run_for(1)
+    assert await unwritten(world, job) > 0
+    return endpoint, job
+
+
+def on_their_way(world: World, endpoint: LiveEndpoint) -> set[int]:
+    """The events of what was released and not sent: nothing else keeps a receiver waiting that answers at once."""
+    return world.engine.waiting_events(endpoint.seq)
+
+
+async def unwritten(world: World, job: int) -> int:
+    """How many were sent whose outcome is not written."""
+    return len(world.sender.sent) - (await stored(world, job)).delivered
+
+
+def once_each(world: World, count: int) -> bool:
+    """Whether every one of so many events was sent, and none twice."""
+    sent = Counter(sent_events(world))
+    return len(sent) == count and set(sent.values()) == {1}
+
+
+async def done(world: World, job: int) -> Replay:
+    """The replay, which has ended with nothing left in hand."""
+    ended = await stored(world, job)
+    assert ended.state is ReplayState.COMPLETED
+    assert await in_hand(world) == 0
+    assert world.engine.lanes.bytes_held == 0
+    return ended
+
+
+@pytest.mark.parametrize("rate", [100, 500, 1000])
+async def test_what_is_released_together_is_sent_one_by_one(tmp_path: Path, rate: int) -> None:
+    async with World(tmp_path, delays_ms=()) as world:
+        endpoint = await failed(world, rate)
+        await replay(world, endpoint, rate=rate)
+        await world.run_for(2 * SECOND)
+        times = world.sender.times(HOST)
+        assert len(times) == rate
+        assert times[-1] - times[0] <= 1.1 * SECOND
+        fullest = max(sum(at <= other < at + 5 for other in times) for at in times)
+        assert fullest <= 1 + 5 * 1.25 * rate / SECOND
+
+
+@pytest.mark.parametrize("state", [ReplayState.PAUSED, ReplayState.CANCELLED])
+async def test_what_is_on_its_way_goes_back_when_the_replay_is_stopped(tmp_path: Path, state: ReplayState) -> None:
+    async with World(tmp_path, delays_ms=()) as world:
+        endpoint, job = await in_the_middle(world, 200)
+        at, sent = world.clock.now, len(world.sender.sent)
+        await put_into(world, job, state)
+        assert world.clock.now == at
+        assert on_their_way(world, endpoint) == set()
+        # Nobody waits for company: what was sent counts, and what was not is what it was.
+        assert (await stored(world, job)).delivered == sent
+        assert await world.statuses() == {Status.DELIVERED: sent, Status.FAILED: 200 - sent}
+        await world.run_for(5 * SECOND)
+        assert len(world.sender.sent) == sent
+        if state is ReplayState.PAUSED:
+            await put_into(world, job, ReplayState.RUNNING)
+        else:
+            job = await replay(world, endpoint, rate=RATE)
+        await world.run_for(5 * SECOND)
+        assert once_each(world, 200)
+        await done(world, job)
+
+
+@pytest.mark.parametrize(
+    ("state", "reason"),
+    [(EndpointState.PAUSED, None), (EndpointState.DISABLED, DisabledReason.FAILING)],
+    ids=["paused", "disabled"],
+)
+async def test_what_is_on_its_way_goes_back_when_the_endpoint_is_switched_off(
+    tmp_path: Path, state: EndpointState, reason: DisabledReason | None
+) -> None:
+    async with World(tmp_path, delays_ms=()) as world:
+        endpoint, job = await in_the_middle(world, 200)
+        sent = len(world.sender.sent)
+        await world.switch_off(endpoint.seq, state, reason)
+        assert on_their_way(world, endpoint) == set()
+        await world.run_for(5 * SECOND)
+        assert len(world.sender.sent) == sent
+        assert await world.statuses() == {Status.DELIVERED: sent, Status.FAILED: 200 - sent}
+        await world.enable(endpoint.seq, HeldAction.DROP)
+        await world.run_for(5 * SECOND)
+        assert once_each(world, 200)
+        assert counts(await done(world, job)) == (200, 200, 0, 0)
+
+
+async def test_what_is_on_its_way_goes_back_when_the_endpoint_is_deleted(tmp_path: Path) -> None:
+    async with World(tmp_path, delays_ms=()) as world:
+        endpoint, job = await in_the_middle(world, 100)
+        sent = len(world.sender.sent)
+        await world.delete_endpoint(endpoint.seq)
+        assert on_their_way(world, endpoint) == set()
+        await world.run_for(2 * SECOND)
+        ended = await stored(world, job)
+        assert (ended.state, ended.delivered, len(world.sender.sent)) == (ReplayState.CANCELLED, sent, sent)
+        assert (await in_hand(world), world.engine.lanes.bytes_held) == (0, 0)
+
+
+async def test_a_drain_neither_waits_for_company_nor_sends_what_is_on_its_way(tmp_path: Path) -> None:
+    async with World(tmp_path, delays_ms=()) as world:
+        _, job = await in_the_middle(world, 200)
+        at, sent = world.clock.now, len(world.sender.sent)
+        await world.stepping(world.engine.drain())
+        assert world.clock.now == at
+        assert len(world.sender.sent) == sent
+        assert (await stored(world, job)).delivered == sent
+        assert not [row for row in await world.deliveries() if row.lease_owner]
+        await world.kill()
+        await world.run_for(5 * SECOND)
+        assert once_each(world, 200)
+        assert counts(await done(world, job)) == (200, 200, 0, 0)
+
+
+async def test_a_kill_loses_nothing_and_repeats_only_what_was_not_written(tmp_path: Path) -> None:
+    async with World(tmp_path, delays_ms=()) as world:
+        _, job = await in_the_middle(world, 200)
+        unknown = await unwritten(world, job)
+        before = Counter(sent_events(world))
+        await world.kill()
+        await world.run_for(5 * SECOND)
+        twice = [event for event, times in Counter(sent_events(world)).items() if times > 1]
+        assert len(set(sent_events(world))) == 200
+        # Those on their way were never sent, and are sent once.
+        assert len(twice) == unknown
+        assert set(twice) <= before.keys()
+        assert counts(await done(world, job)) == (200, 200, 0, 0)
+
+
+async def test_one_on_its_way_can_be_cancelled(tmp_path: Path) -> None:
+    async with World(tmp_path, delays_ms=()) as world:
+        endpoint, job = await in_the_middle(world, 100)
+        chosen = min(on_their_way(world, endpoint))
+        (event_id,) = (row.event_id for row in await world.event_ids() if row.event_seq == chosen)
+        cancelled = await Owner(world).cancel(event_id, endpoint.seq)
+        assert cancelled.delivery.status is Status.FAILED
+        assert chosen not in on_their_way(world, endpoint)
+        await world.run_for(3 * SECOND)
+        await done(world, job)
+        assert len(world.sender.sent) == len(set(sent_events(world)))
+
+
+async def test_a_replay_alone_asks_for_few_commits(tmp_path: Path) -> None:
+    async with World(tmp_path, delays_ms=(), database=Counting) as world:
+        endpoint = await failed(world, 2 * RATE)
+        await replay(world, endpoint, rate=RATE)
+        await world.run_for(SECOND)
+        batches = world.database.batches
+        batches.clear()
+        await world.run_for(SECOND)
+        assert sum(batches) == pytest.approx(RATE, rel=0.1)
+        assert len(batches) <= 2 * SECOND / RELEASE_EVERY_MS
+
+
+async def test_what_became_of_others_takes_along_what_waits(tmp_path: Path) -> None:
+    async with World(tmp_path, delays_ms=()) as world:
+        _, job = await in_the_middle(world, 100)
+        at, sent = world.clock.now, len(world.sender.sent)
+        await world.accept(1)
+        assert world.clock.now == at
+        assert len(world.sender.sent) == sent + 1
+        assert (await stored(world, job)).delivered == sent
+
+
+async def test_what_waits_in_vain_for_others_is_written_soon(tmp_path: Path) -> None:
+    async with World(tmp_path, delays_ms=()) as world:
+        endpoint = await failed(world, 3)
+        job = await replay(world, endpoint, rate=1)
+        while not world.sender.sent:
+            await world.run_for(1)
+        await world.run_for(PATIENCE_MS - 1)
+        assert (await stored(world, job)).delivered == 0
+        await world.run_for(1)
+        assert (await stored(world, job)).delivered == 1
+
+
+@pytest.mark.parametrize("state", [ReplayState.PAUSED, ReplayState.CANCELLED])
+async def test_what_waits_for_others_is_written_when_the_replay_is_stopped(tmp_path: Path, state: ReplayState) -> None:
+    async with World(tmp_path, delays_ms=()) as world:
+        endpoint = await failed(world, 3)
+        job = await replay(world, endpoint, rate=1)
+        while not world.sender.sent:
+            await world.run_for(1)
+        await put_into(world, job, state)
+        assert (await stored(world, job)).delivered == 1
+
+
+async def test_a_replay_ends_as_soon_as_its_last_is_sent(tmp_path: Path) -> None:
+    async with World(tmp_path, delays_ms=()) as world:
+        endpoint = await failed(world, 100)
+        job = await replay(world, endpoint, rate=RATE)
+        await world.run_for(SECOND)
+        ended = await done(world, job)
+        assert ended.completed_at is not None
+        assert ended.completed_at - world.sender.times(HOST)[-1] <= PATIENCE_MS / 2
+
+
+async def test_a_test_and_a_resend_of_the_same_endpoint_are_written_at_once(tmp_path: Path) -> None:
+    async with World(tmp_path, delays_ms=()) as world:
+        endpoint, job = await in_the_middle(world, 100)
+        at = world.clock.now
+        trial = await Owner(world).test(endpoint.seq)
+        assert trial.delivery.status is Status.DELIVERED
+        last = 100
+        await resend(world, last, endpoint.seq)
+        (row,) = (row for row in await world.deliveries() if (row.event_seq, row.endpoint_seq) == (last, endpoint.seq))
+        assert row.status == Status.DELIVERED
+        assert world.clock.now == at
+        await world.run_for(3 * SECOND)
+        assert counts(await done(world, job)) == (100, 99, 0, 1)
+
+
+async def test_no_more_wait_to_be_written_than_may(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settle, "SETTLEMENTS_WAITING_MAX", 3)
+    async with World(tmp_path, delays_ms=(), database=Counting) as world:
+        endpoint = await failed(world, 2 * RATE)
+        job = await replay(world, endpoint, rate=RATE)
+        world.database.batches.clear()
+        await world.run_for(4 * SECOND)
+        assert 1 < max(world.database.batches) <= 3
+        assert once_each(world, 2 * RATE)
+        assert counts(await done(world, job)) == (2 * RATE, 2 * RATE, 0, 0)
+
+
+async def test_what_waits_is_kept_while_it_cannot_be_written(tmp_path: Path) -> None:
+    async with World(tmp_path, delays_ms=(), database=Failing) as world:
+        endpoint, job = await in_the_middle(world, 200)
+        world.database.broken = frozenset({"settle"})
+        await world.run_for(100)
+        sent = len(world.sender.sent)
+        await world.run_for(5 * SECOND)
+        assert len(world.sender.sent) == sent
+        assert on_their_way(world, endpoint)
+        world.database.broken = frozenset()
+        await world.run_for(5 * SECOND)
+        assert once_each(world, 200)
+        assert counts(await done(world, job)) == (200, 200, 0, 0)
+
+
+def test_an_outcome_may_wait_less_than_the_time_between_two_releases() -> None:
+    """Otherwise one that fills what a replay may have in hand would hold the next release up."""
+    assert PATIENCE_MS < RELEASE_EVERY_MS
