@@ -9,6 +9,7 @@ from uplift_server.core.deliveries import Status
 from uplift_server.core.notices import NoticeKind, NoticeState
 from uplift_server.core.outcomes import Outcome
 from uplift_server.delivery.mass_failures import MassFailure
+from uplift_server.service import traces
 from uplift_server.service.errors import Forbidden, Invalid
 from uplift_server.service.fleet import FleetState
 from uplift_server.service.means import Listing
@@ -204,7 +205,7 @@ def test_an_event_is_traced_to_its_attempts_and_to_why_not(server: Any) -> None:
     assert traced.event.body is None
     [owed] = traced.deliveries
     assert owed.endpoint is live(server, endpoint)
-    assert (owed.shown.delivery.status, owed.explained.why.reason) == (Status.FAILED, "failed")
+    assert (owed.shown.delivery.status, owed.why.reason) == (Status.FAILED, "failed")
     assert [(each.number, each.outcome) for each in owed.attempts] == [(1, Outcome.SERVER_ERROR)]
     assert [(each.endpoint, each.why.reason) for each in traced.others] == [(other, "not_subscribed")]
     assert traced.urls[other] == "https://other.example.com/"
@@ -213,6 +214,22 @@ def test_an_event_is_traced_to_its_attempts_and_to_why_not(server: Any) -> None:
     for text in (delivery, attempt["id"]):
         trace = find(server, text)
         assert (len(trace.events), trace.delivery) == (1, delivery)
+
+
+def test_a_delivery_among_very_many_is_traced_at_once(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(traces, "DELIVERIES_MAX", 2)
+    account = server.account("Many")
+    made = [register(server, account, f"https://many.example.com/{number}") for number in range(4)]
+    acting = server.client(server.operator_key, account)
+    event = server.event(account, dict.fromkeys(made, Status.DELIVERED))
+    owed = {each["endpoint"]: each["id"] for each in acting.get(f"/v1/events/{event}/deliveries").json["data"]}
+    for asked, endpoint in enumerate(made):
+        [traced] = find(server, owed[endpoint]).events
+        shown = [each.endpoint.id_text for each in traced.deliveries if each.endpoint]
+        assert (shown[0], traced.owed) == (endpoint, 4)
+        assert shown[1:] == [each for each in (made[3], made[2]) if each != endpoint], asked
+    [traced] = find(server, event).events
+    assert len(traced.deliveries) == 2
 
 
 def test_an_id_that_several_accounts_have_shows_each(server: Any) -> None:

@@ -5,10 +5,11 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from uplift_server.core import ids
+from uplift_server.core.explanations import Why
 from uplift_server.core.limits import IDEMPOTENCY_KEY_CHARACTERS_MAX
 from uplift_server.delivery.directory import LiveEndpoint
-from uplift_server.service.explanations import Explained, Explanations
-from uplift_server.service.means import Means
+from uplift_server.service.explanations import Explained, Explanations, Owed
+from uplift_server.service.means import Listing, Means
 from uplift_server.service.principals import Caller
 from uplift_server.service.replays import Replays, ShownReplay
 from uplift_server.service.waits import ShownDelivery, shown
@@ -27,10 +28,10 @@ LATEST: Final = 10
 
 @dataclass(frozen=True, slots=True)
 class TracedDelivery:
-    """A delivery with its attempts, newest first, and where it goes."""
+    """A delivery, how it stands in words, its attempts, newest first, and where it goes."""
 
-    explained: Explained
     shown: ShownDelivery
+    why: Why
     endpoint: LiveEndpoint | None
     """None: it was deleted."""
     attempts: Sequence[Attempt]
@@ -45,10 +46,12 @@ class TracedEvent:
     account: Account | None
     """None: it was deleted."""
     deliveries: Sequence[TracedDelivery]
-    """The first DELIVERIES_MAX, the one asked for before the others."""
+    """DELIVERIES_MAX of them, the one asked for before the others."""
     owed: int
     """How many deliveries there are."""
     others: Sequence[Explained]
+    """As many as an overview explains."""
+    others_count: int
     urls: Mapping[str, str]
     """The URLs of the endpoints in `others`, by id."""
 
@@ -126,30 +129,41 @@ class Traces:
         traced = [await self._of_event(caller, event, delivery) for event in found]
         if delivery is not None:
             # Of an id that several accounts have, the endpoint tells which event is meant.
-            traced = [each for each in traced if any(_id(one) == delivery for one in each.deliveries)]
+            traced = [each for each in traced if any(_id(one.shown.delivery) == delivery for one in each.deliveries)]
         return Trace(events=traced, delivery=delivery)
 
     async def _of_event(self, caller: Caller, event: Event, delivery: str | None) -> TracedEvent:
         acting = replace(caller, account_seq=event.account_seq)
-        explained = await self._explanations.of_event(acting, ids.uuid_text(event.id), None)
-        owed = [(each, each.delivery) for each in explained if each.delivery is not None]
-        owed.sort(key=lambda pair: ids.delivery_id(pair[1].event_id, pair[1].endpoint_id) != delivery)
-        first = owed[:DELIVERIES_MAX]
-        attempts = await self._means.database.read(lambda c: _attempts(c, [each for _, each in first]))
+        about = await self._explanations.overview(acting, ids.uuid_text(event.id), Listing(DELIVERIES_MAX))
+        owed = sorted(about.owed.items, key=lambda each: _id(each.shown.delivery) != delivery)
+        if delivery is not None and not any(_id(each.shown.delivery) == delivery for each in owed):
+            owed[:0] = await self._asked_for(acting, event, delivery)
+        attempts = await self._means.database.read(lambda c: _attempts(c, [each.shown.delivery for each in owed]))
         directory = self._means.directory
-        waits = shown(self._means, [each for _, each in first])
-        others = [each for each in explained if each.delivery is None]
+        live = {each.id_text: each.record.url for each in directory.endpoints_of(event.account_seq)}
         return TracedEvent(
             event,
             directory.accounts.get(event.account_seq),
             [
-                TracedDelivery(why, wait, directory.endpoints.get(each.endpoint_seq), attempts[each.endpoint_seq])
-                for (why, each), wait in zip(first, waits, strict=True)
+                TracedDelivery(shown, why, directory.endpoints.get(shown.delivery.endpoint_seq), made)
+                for (shown, why), made in zip(owed, attempts, strict=True)
             ],
-            len(owed),
-            others,
-            {live.id_text: live.record.url for live in directory.endpoints_of(event.account_seq)},
+            sum(event.deliveries.values()),
+            about.others,
+            about.others_count,
+            {each.endpoint: live[each.endpoint] for each in about.others if each.endpoint in live},
         )
+
+    async def _asked_for(self, acting: Caller, event: Event, delivery: str) -> list[Owed]:
+        """A delivery of an event that has too many to show them all; none if it has no such one."""
+        parts = ids.parse_delivery_id(delivery)
+        assert parts is not None, "it was made from parts"
+        found = await self._means.database.read(lambda c: deliveries.find(c, event.account_seq, *parts))
+        last = await self._means.database.read(lambda c: [each for made in _attempts(c, found) for each in made[:1]])
+        return [
+            Owed(each, await self._explanations.of_delivery(acting, each, last[0] if last else None))
+            for each in shown(self._means, found)
+        ]
 
     async def _of_endpoint(self, endpoint_id: bytes) -> Trace:
         def read(connection: Transaction) -> tuple[Endpoint, list[Delivery]] | None:
@@ -192,15 +206,13 @@ def _event_of(text: str) -> tuple[bytes | None, str | None]:
     return (None, None) if parts is None else (parts[0], ids.prefixed(ids.DELIVERY, parts[0] + parts[1]))
 
 
-def _id(traced: TracedDelivery) -> str:
-    delivery = traced.shown.delivery
+def _id(delivery: Delivery) -> str:
     return ids.delivery_id(delivery.event_id, delivery.endpoint_id)
 
 
-def _attempts(connection: Transaction, owed: Sequence[Delivery]) -> dict[int, list[Attempt]]:
-    return {
-        each.endpoint_seq: deliveries.page_of_attempts(
-            connection, each.event_seq, each.endpoint_seq, limit=ATTEMPTS_MAX
-        ).items
+def _attempts(connection: Transaction, owed: Sequence[Delivery]) -> list[list[Attempt]]:
+    """The newest attempts of each."""
+    return [
+        deliveries.page_of_attempts(connection, each.event_seq, each.endpoint_seq, limit=ATTEMPTS_MAX).items
         for each in owed
-    }
+    ]
