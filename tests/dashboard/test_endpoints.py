@@ -160,6 +160,16 @@ def test_a_change_keeps_what_is_masked(server: Server, account: tuple[str, Api])
     assert (changed["description"], changed["event_types"]) == ("new", ["movement.analytics.*"])
 
 
+def test_a_form_that_is_sent_as_it_came_changes_nothing(server: Server, account: tuple[str, Api]) -> None:
+    name, api = account
+    given = {"event_types": ["test.*", "movement.*"], "headers": {"X-Token": "geheim"}, "max_in_flight": 3}
+    made = api.endpoint(URL, **given)["id"]
+    guest, path = member(server, name), pages(name, made, "edit")
+    sent = {"url": URL, "headers": "X-Token: ********", "max_in_flight": "3"}
+    assert guest.post(path, event_types=["movement.*", "test.*"], **sent).status == 200
+    assert api.ok("GET", f"/v1/audit-log?subject={made}&action=endpoint.changed")["data"] == []
+
+
 def test_what_may_be_a_token_is_shown_on_one_tab_only(server: Server, account: tuple[str, Api]) -> None:
     name, api = account
     made = api.endpoint(f"{URL}?token=geheim")["id"]

@@ -102,13 +102,15 @@ def draft_of(form: Form, stored: Shown | None = None) -> tuple[EndpointDraft, li
     if len(description) > DESCRIPTION_CHARACTERS_MAX or "\0" in description:
         text = f"A description has at most {DESCRIPTION_CHARACTERS_MAX} characters. Shorten it."
         problems.append(Problem("description", "too_long", text))
+    chosen = _without_covered(form.texts("event_types"))
     headers, wrong = _headers(form.lines("headers"), {} if stored is None else stored.headers)
     problems.extend(wrong)
     draft = EndpointDraft(
         # Where it stays, it is not judged anew: a change of the description must not fail for it.
         url=UNSET if stored is not None and url == stored.endpoint.url else url,
         description=description,
-        event_types=_without_covered(form.texts("event_types")),
+        # Boxes know no order: the one it was given stays.
+        event_types=UNSET if stored is not None and set(chosen) == set(stored.endpoint.event_types) else chosen,
         secret=UNSET if stored is not None else form.optional("secret"),
         headers=headers,
         rate_limit_per_second=_bounded(form, "rate_limit_per_second", RATE_LIMIT_PER_SECOND_MAX, problems),
