@@ -165,6 +165,19 @@ def test_no_link_of_any_page_leads_nowhere(owner: Walker, mine: Owned) -> None:
     assert not lost
 
 
+def test_no_link_of_the_operators_console_leads_nowhere(server: Server, mine: Owned) -> None:
+    operator = visitors.operator(server)
+    console = [page for page in PAGES if page.door is Door.OPERATOR and page.method == "GET"]
+    shown = [page for page in console if not page.path.endswith("/live")]
+    traced = ("account", "endpoint", "event", "delivery", "replay")
+    paths = [filled(page, mine.ids) for page in shown] + [f"/operator/trace?id={mine.ids[name]}" for name in traced]
+    found = {link: path for path in paths for link in links(operator.get(path).html) if link.startswith("/")}
+    lost = [f"{link} on {path}" for link, path in found.items() if operator.get(link).status >= 400]
+
+    assert len(found) >= len(paths)
+    assert not lost
+
+
 @pytest.mark.parametrize("page", OF_ACCOUNTS, ids=_name)
 def test_nothing_of_another_account_is_found(
     page: Page, owner: Walker, mine: Owned, theirs: Owned, written: Mapping[str, dict[str, str]]
