@@ -66,8 +66,12 @@ def test_one_that_fails_says_what_is_wrong_what_to_do_and_what_comes_next(server
     assert "Your server answered 404: nothing is at this path." in seen.text
     assert "Correct the endpoint's URL, or deploy the route it names." in seen.text
     assert f'<time datetime="{health["failing_since"]}"' in seen.html
-    assert f'<time datetime="{health["disable_at"]}"' in seen.html
-    assert "Contacts are told" in seen.text
+    if health["disable_at"] is None:
+        # Other tests make endpoints of the same server fail: many together are nobody's fault.
+        assert "Many endpoints fail at once" in seen.text
+    else:
+        assert f'<time datetime="{health["disable_at"]}"' in seen.html
+        assert "Contacts are told" in seen.text
     assert "Last 2xx never" in seen.text
     in_list = owned.guest.get(f"/accounts/{owned.account}/endpoints")
     assert "failing Your server answered 404" in in_list.text
