@@ -11,9 +11,9 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Playwright, Request, Response
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Playwright, Request, Response, expect
 
-WAIT_MS = 10_000
+WAIT_MS = 15_000
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 SCREENSHOTS = "DASHBOARD_SCREENSHOTS"
 """The variable that names a directory: every page a test leaves open is drawn there, and what it draws itself."""
@@ -48,6 +48,8 @@ def launch(playwright: Playwright) -> Browser:
     found = next(filter(None, map(shutil.which, PROGRAMS)), None)
     if found is None:
         pytest.fail("Chromium is not on this machine. Install it (Debian: apt-get install -y chromium)", pytrace=False)
+    # Pages of a busy server look for news every 5 s only.
+    expect.set_options(timeout=WAIT_MS)
     return playwright.chromium.launch(executable_path=found)
 
 

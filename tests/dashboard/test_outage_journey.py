@@ -1,0 +1,58 @@
+"""An outage in a browser, from the first failure to the last delivery: what an owner sees, does, and gets."""
+
+from playwright.sync_api import Page, expect
+from tests.dashboard.visitors import bring, member
+from tests.e2e.harness import Server, deliveries_of, settled
+from tests.e2e.receiving import Receiver, answer
+
+from uplift_webhooks import Webhook
+
+
+def test_an_owner_gets_through_an_outage(server: Server, receiver: Receiver, page: Page) -> None:
+    account, api = server.account()
+    made = api.endpoint(receiver.url("/hook"))
+    [greeting] = api.ok("GET", "/v1/deliveries")["data"]
+    settled(api, greeting["id"])
+    receiver.url("/hook", answer(503))
+    failed = api.send(1).json["id"]
+    [delivery] = deliveries_of(api, failed)
+    settled(api, delivery["id"])
+    bring(page, member(server, account))
+
+    # It failed, and the overview leads there.
+    page.get_by_role("link", name="Endpoints", exact=True).click()
+    page.get_by_role("link", name="/hook").first.click()
+    expect(page.get_by_role("heading", name="It fails")).to_be_visible()
+
+    # Whoever works at the receiver pauses it: what comes meanwhile is held.
+    page.get_by_role("button", name="Pause").click()
+    expect(page.get_by_role("heading", name="It is paused")).to_be_visible()
+    held = [api.send(number).json["id"] for number in (2, 3)]
+    expect(page.locator("tbody .status.held")).to_have_count(2)
+
+    # It works again, and gets what was held, in order, while the page says so by itself.
+    receiver.url("/hook", answer(200))
+    page.get_by_text("Enable…").click()
+    expect(page.get_by_text("It holds 2")).to_be_visible()
+    page.get_by_role("button", name="Enable").click()
+    for event in held:
+        [each] = deliveries_of(api, event)
+        assert settled(api, each["id"])["status"] == "delivered"
+    expect(page.locator("tbody .status.delivered")).to_have_count(3)
+
+    # What had failed is sent again by hand.
+    page.goto(f"/accounts/{account}/deliveries/{delivery['id']}")
+    page.get_by_role("button", name="Resend now").click()
+    expect(page.get_by_text("Delivered, 200")).to_be_visible()
+
+    # And the secret is replaced: both are live, until all receivers have the new one.
+    page.goto(f"/accounts/{account}/endpoints/{made['id']}/security")
+    page.get_by_role("button", name="Replace the secret").click()
+    expect(page.get_by_role("heading", name="The new secret")).to_be_visible()
+    page.get_by_role("button", name="Copy the secret", exact=True).click()
+    new = page.evaluate("navigator.clipboard.readText()")
+    before = len(receiver.on("/hook"))
+    api.send(4)
+    last = receiver.wait("/hook", before + 1)[-1]
+    for secret in (made["secret"], new):
+        assert Webhook(secret).unwrap(last.body, last.headers).raw["data"]["number"] == 4
