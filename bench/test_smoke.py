@@ -5,6 +5,8 @@ import os
 import subprocess
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -22,13 +24,14 @@ def _run(*command: str | Path, within_s: float) -> subprocess.CompletedProcess[s
     )
 
 
+@pytest.mark.timeout(400)  # every row starts servers of its own, and a new machine has nothing in its caches
 def test_every_row_runs_and_can_be_drawn(tmp_path: Path) -> None:
     listed = _run(ROOT / "bench" / "run", "--list", within_s=20)
     rows = [line.split()[0] for line in listed.stdout.splitlines()]
     assert rows, listed.stderr
     results = tmp_path / "results.jsonl"
 
-    run = _run(ROOT / "bench" / "run", "--smoke", "--json", results, within_s=180)
+    run = _run(ROOT / "bench" / "run", "--smoke", "--json", results, within_s=360)
 
     assert run.returncode == 0, run.stderr + run.stdout[-2000:]
     records = [json.loads(line) for line in results.read_text(encoding="utf-8").splitlines()]
