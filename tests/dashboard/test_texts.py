@@ -12,7 +12,7 @@ from tests.e2e.harness import Server, deliveries_of, settled
 from tests.e2e.receiving import Receiver, answer
 
 from uplift_server.dashboard.app import PAGES
-from uplift_server.dashboard.routes import Door
+from uplift_server.dashboard.routes import Door, Page
 
 SHOWN = [page for page in PAGES if page.method == "GET" and not page.path.endswith("/live")]
 TYPE = "marked.type"
@@ -87,19 +87,29 @@ def owned(server: Server, shared_receiver: Receiver) -> Owned:
 
 
 @pytest.fixture(scope="module")
-def texts(server: Server, owned: Owned) -> str:
-    """What the account's owner and an operator read on all pages. Fails where a mark became an element."""
-    read, wrong = "", []
+def shown(server: Server, owned: Owned) -> list[tuple[Page, str, str]]:
+    """All pages as the account's owner and an operator get them: which, where, and its HTML."""
     owner, operator, stranger = owned.member(), visitors.operator(server), Guest(server.url)
+    found = []
     for page in SHOWN:
         path = filled(page, owned.ids)
         guests = {Door.OPERATOR: (operator,), Door.ANYBODY: (stranger,)}.get(page.door, (owner, operator))
         for guest in guests:
-            for asked in (path, f"{path}?{_query()}"):
-                marks = _Marks()
-                marks.feed(guest.get(asked).html)
-                read += marks.texts
-                wrong += [f"{found} on {asked}" for found in marks.elements]
+            queries = ("", _query(), f"id={owned.ids['endpoint']}", f"id={owned.ids['event']}")
+            asked = [f"{path}?{query}" for query in queries]
+            found += [(page, each, guest.get(each).html) for each in asked]
+    return found
+
+
+@pytest.fixture(scope="module")
+def texts(shown: list[tuple[Page, str, str]]) -> str:
+    """What they read. Fails where a mark became an element."""
+    read, wrong = "", []
+    for _, asked, html in shown:
+        marks = _Marks()
+        marks.feed(html)
+        read += marks.texts
+        wrong += [f"{found} on {asked}" for found in marks.elements]
     assert not wrong
     return read
 
@@ -141,6 +151,18 @@ def _query() -> str:
 )
 def test_what_is_stored_is_shown_as_it_is(field: str, texts: str) -> None:
     assert mark(field)[:100] in texts or mark(field).replace('"', '\\"') in texts
+
+
+def test_what_may_be_a_token_in_a_url_is_shown_only_where_the_url_is_looked_at(
+    shown: list[tuple[Page, str, str]],
+) -> None:
+    telling = {page.path for page, _, html in shown if quote(mark("url"), safe="") in html}
+
+    assert telling == {
+        "/accounts/{account}/endpoints/{endpoint}/edit",
+        "/accounts/{account}/endpoints/{endpoint}/subscription",
+        "/accounts/{account}/deliveries/{delivery}",
+    }
 
 
 def test_a_form_that_is_refused_shows_what_was_sent_as_text(server: Server, owned: Owned) -> None:

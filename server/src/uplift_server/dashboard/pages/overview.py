@@ -53,7 +53,7 @@ async def overview(visit: Visit) -> Response:
         last=[
             (ids.delivery_id(each.delivery.event_id, each.delivery.endpoint_id), each.delivery) for each in last.items
         ],
-        urls={live.seq: live.record.url for live in services.means.directory.endpoints_of(caller.one_account())},
+        endpoints={each.id: each for each in services.endpoints.all(caller)},
     )
 
 
