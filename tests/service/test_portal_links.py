@@ -119,6 +119,19 @@ async def test_guests_of_one_role_are_one_member(world: World) -> None:
     assert elsewhere.memberships[0].member_id != seen[0][2]
 
 
+async def test_no_guest_signs_the_others_out_nor_takes_their_place_away(world: World) -> None:
+    account = await world.account()
+    cookies = [await enter(world, await world.portal(account)) for _ in range(3)]
+    first = await world.visitor(cookies[0])
+    caller = first.caller(account, None)
+    with pytest.raises(Forbidden, match="share one place"):
+        await world.services.members.remove(caller, account, caller.actor.id or "")
+
+    await world.services.sessions.sign_out_everywhere(first)
+
+    assert [await world.services.sessions.visitor(each) is None for each in cookies] == [True, False, False]
+
+
 async def test_a_guest_comes_again_through_a_new_link_where_a_password_is_wanted(world: World) -> None:
     visitor = await world.visitor(await enter(world, await world.portal(await world.account())))
     with pytest.raises(Unauthorized, match="new link"):

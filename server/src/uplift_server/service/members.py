@@ -29,6 +29,7 @@ INVITATIONS_PER_HOUR_MAX: Final = 50
 _HOUR_MS: Final = 3_600_000
 _WHAT: Final = "member"
 _INVITATION: Final = "invitation"
+_SHARED: Final = "Guests of portal links share one place in the account, so none of them gives it up. Sign out instead."
 _LAST_OWNER: Final = "This is the account's last owner. Make another member an owner first."
 
 
@@ -150,7 +151,7 @@ class Members:
         return await self._means.carry_out(self._means.database.write(change))
 
     async def remove(self, caller: Caller, account: str, member: str) -> None:
-        """Remove a member, or leave, as all but the last owner may. Raises NotFound, Forbidden and Conflict."""
+        """Remove a member, or leave, as all may but guests and the last owner. Raises NotFound, Forbidden, Conflict."""
         leaves = caller.actor.id == member and caller.principal.kind is Holder.MEMBER
         owner = self._means.account_of(caller, account) if leaves else self._managed(caller, account)
 
@@ -158,6 +159,8 @@ class Members:
             found = self._found(connection, owner, member)
             if not leaves:
                 _require_may_give(caller, found.role)
+            elif found.person.email is None:
+                raise Forbidden(_SHARED)
             _require_other_owner(connection, found)
             members.remove(connection, found)
             details = {"name": found.person.title, "role": found.role.text}

@@ -96,12 +96,15 @@ class Sessions(Credentials):
         await self._means.database.write(lambda c: sessions.end(c, visitor.session_id))
 
     async def sign_out_everywhere(self, visitor: Visitor) -> None:
-        """End all sessions of the person; of an operator, all that the same key is behind."""
+        """End all sessions of the person; of an operator, all that the same key is behind; of a guest, this one."""
 
         def end(connection: Transaction) -> None:
             found = sessions.get(connection, visitor.session_id)
             sessions.end(connection, visitor.session_id)
             if visitor.person is not None:
+                # Guests are one person, and none of them signs the others out.
+                if visitor.person.email is None:
+                    return
                 sessions.end_of_person(connection, visitor.person.seq)
             elif found is not None and found.key_digest is not None:
                 sessions.end_of_key(connection, found.key_digest)
