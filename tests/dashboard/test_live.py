@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 from tests.dashboard.visitors import Guest, member, operator
 from tests.e2e.harness import Server
 
-from uplift_server.dashboard.live import STREAMS_MAX
+from uplift_server.dashboard.live import STREAMS_MAX, STREAMS_PER_ACCOUNT_MAX
 
 
 def opened(server: Server, guest: Guest, path: str) -> socket.socket:
@@ -67,13 +67,16 @@ def test_operators_look_again_every_few_seconds(server: Server) -> None:
 
 
 def test_there_is_an_end_to_how_many(server: Server) -> None:
-    account, _ = server.account()
-    guest = member(server, account)
+    accounts = [server.account()[0] for _ in range(STREAMS_MAX // STREAMS_PER_ACCOUNT_MAX + 1)]
+    guests = [member(server, account) for account in accounts]
+    paths = [f"/accounts/{account}/live" for account in accounts]
     streams = []
     try:
-        for _ in range(STREAMS_MAX):
-            streams.append(opened(server, guest, f"/accounts/{account}/live"))
-        assert guest.get(f"/accounts/{account}/live").status == 503
+        for guest, path in list(zip(guests, paths, strict=True))[:-1]:
+            for _ in range(STREAMS_PER_ACCOUNT_MAX):
+                streams.append(opened(server, guest, path))
+            assert guest.get(path).status == 503
+        assert guests[-1].get(paths[-1]).status == 503
     finally:
         for stream in streams:
             stream.close()

@@ -23,6 +23,8 @@ CORES_BUSY: Final = 0.4
 STREAM_SECONDS_MAX: Final = 600.0
 """Then the browser asks anew, and is looked at anew."""
 STREAMS_MAX: Final = 200
+STREAMS_PER_ACCOUNT_MAX: Final = 50
+"""Of the operators together, too: nobody takes them all."""
 COMMENT_SECONDS: Final = 15.0
 """How long a stream may be silent: proxies end what seems dead."""
 RETRY_MS: Final = 3000
@@ -62,7 +64,8 @@ class Live:
 
     def stream(self, visit: Visit) -> Response:
         """A stream for the caller of a page. Raises Busy when there are too many."""
-        if self._streams >= STREAMS_MAX:
+        watch = self._watches.get(visit.caller.account_seq)
+        if self._streams >= STREAMS_MAX or (watch is not None and watch.streams >= STREAMS_PER_ACCOUNT_MAX):
             raise Busy("Too many pages are kept up to date at the moment. Load this one again to see what is new.")
         response = StreamingResponse(self._told(visit), media_type="text/event-stream")
         response.headers["x-accel-buffering"] = "no"
