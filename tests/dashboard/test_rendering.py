@@ -1,5 +1,7 @@
 """Values as pages show them."""
 
+import json
+
 import pytest
 
 from uplift_server.dashboard import rendering
@@ -55,6 +57,12 @@ def test_json_is_indented_and_anything_else_cannot_steer() -> None:
     assert rendering.pretty(b'{"a":[1]}') == '{\n  "a": [\n    1\n  ]\n}'
     assert rendering.pretty(b"\x1b[31mno\xff") == "?[31mno\ufffd"
     assert rendering.pretty("[" * 100_000) == "[" * 100_000
+
+
+def test_what_indenting_would_blow_up_stays_as_it_is() -> None:
+    wide = "[" * 60 + ",".join("0" * 100_000) + "]" * 60
+    assert rendering.pretty(wide) == wide
+    assert len(rendering.pretty(json.dumps(list(range(10_000))))) > 60_000
 
 
 def test_numbers_are_shown_as_they_were_written() -> None:
