@@ -1,11 +1,20 @@
 """Coming in and going out, and who may come in where."""
 
+import socket
+from typing import cast
 from urllib.parse import urlsplit
 
 import pytest
 import urllib3
+from starlette.requests import Request
+from starlette.responses import Response
+from structlog.testing import capture_logs
 from tests.dashboard.visitors import Guest, member, operator
 from tests.e2e.harness import OPERATOR_KEY, Server
+
+from uplift_server.dashboard.pages.sign_in import PAGES
+from uplift_server.dashboard.routes import refused
+from uplift_server.dashboard.visit import Dashboard, Visit
 
 
 def test_whoever_is_not_signed_in_is_led_to_the_form_and_back(server: Server) -> None:
@@ -140,3 +149,30 @@ def test_a_forgotten_password_is_replaced_by_mail_only(server: Server) -> None:
         answer = guest.post(path, token=page.token or guest.get("/sign-in").token, name="A", password="correct horse")
         assert answer.status == 404
         assert "Ask for a new one" in answer.text
+
+
+@pytest.mark.parametrize("line", ["OPTIONS *", "GET *", "POST *"])
+def test_a_request_for_no_path_at_all_is_refused(server: Server, line: str) -> None:
+    parts = urlsplit(server.url)
+    with socket.create_connection((parts.hostname or "", parts.port or 0), timeout=20) as connection:
+        connection.sendall(f"{line} HTTP/1.1\r\nhost: x\r\naccept: text/html\r\ncontent-length: 0\r\n\r\n".encode())
+        assert connection.recv(12) == b"HTTP/1.1 404"
+
+
+def test_an_origin_that_is_no_url_is_another_site(server: Server) -> None:
+    guest = Guest(server.url)
+    page = guest.get("/sign-in")
+    assert guest.send("/sign-in", {"csrf": page.token, "email": "a@b.example"}, origin="http://[").status == 403
+
+
+def test_the_log_of_a_page_that_fails_has_no_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Visit, "render", lambda *_arguments, **_context: Response())
+    secret = "t" * 43
+    request = Request({"type": "http", "method": "GET", "path": f"/enter/{secret}", "headers": [], "query_string": b""})
+    [page] = [page for page in PAGES if (page.method, page.path) == ("GET", "/enter/{token}")]
+
+    with capture_logs() as told:
+        refused(Visit(request, cast(Dashboard, None)), RuntimeError("broken"), page)
+
+    assert [entry["page"] for entry in told] == ["/enter/{token}"]
+    assert secret not in repr(told)

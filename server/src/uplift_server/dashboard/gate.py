@@ -38,7 +38,8 @@ class Gate:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The ASGI application."""
-        if scope["type"] != "http" or scope["path"].split("/", 2)[1] in API:
+        # Without a slash is the path of `OPTIONS *`, which is none.
+        if scope["type"] != "http" or scope["path"].removeprefix("/").partition("/")[0] in API:
             await self._api(scope, receive, send)
             return
         if self._pages is None:

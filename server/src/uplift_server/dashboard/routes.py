@@ -85,7 +85,7 @@ def route(page: Page, dashboard: Dashboard) -> Route:
         try:
             return await _serve(page, visit)
         except Exception as error:
-            return refused(visit, error)
+            return refused(visit, error, page)
 
     return Route(page.path, served, methods=[page.method], name=f"{page.method} {page.path}")
 
@@ -111,14 +111,15 @@ def _to_sign_in(page: Page, visit: Visit) -> Response:
     return visit.leave(f"/sign-in?next={quote(visit.here, safe='')}")
 
 
-def refused(visit: Visit, error: Exception) -> Response:
+def refused(visit: Visit, error: Exception, page: Page | None = None) -> Response:
     """The page that says why there is no other."""
     if isinstance(error, StoreError):
         return _told(visit, 503, "Not available now", "The database cannot answer now. Try again in a moment.")
     if isinstance(error, errors.ServiceError):
         status, title = next(told for kind, told in _STATUS.items() if isinstance(error, kind))
         return _told(visit, status, title, error.detail)
-    _log.error("a page failed", path=visit.request.url.path[:200], exc_info=error)
+    # Not the path itself: the tokens of links are parts of some.
+    _log.error("a page failed", page=None if page is None else page.path, exc_info=error)
     return _told(visit, 500, "This page failed", "This is a defect of ours, and the log tells of it. Nothing is lost.")
 
 

@@ -106,4 +106,7 @@ def is_foreign(request: Request) -> bool:
     if request.headers.get("sec-fetch-site", "same-origin") not in {"same-origin", "none"}:
         return True
     origin = request.headers.get("origin")
-    return origin is not None and origin != "null" and urlsplit(origin).netloc != request.headers.get("host")
+    if origin is None or origin == "null":
+        return False
+    # Not read as a URL, which it need not be.
+    return origin.partition("://")[2] != request.headers.get("host")
