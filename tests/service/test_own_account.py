@@ -2,10 +2,11 @@
 
 import pytest
 
+from uplift_server.core.people import CONFIRMED_FOR_MS
 from uplift_server.core.rights import SCOPES_OF_ROLE, Right, Role
 from uplift_server.core.scopes import Scope
 from uplift_server.service.accounts import AccountDraft
-from uplift_server.service.errors import Forbidden, Invalid, NotFound
+from uplift_server.service.errors import ConfirmationRequired, Forbidden, Invalid, NotFound
 from uplift_server.service.keys import KeyDraft
 from uplift_server.service.means import Listing
 from uplift_server.service.principals import Caller
@@ -80,6 +81,19 @@ async def test_a_key_has_no_scope_that_its_maker_lacks(world: World, scope: Scop
             await world.services.keys.create(owner, account, draft)
         assert [(each.field, each.code) for each in refused.value.problems] == [("scopes", "scope_not_yours")]
         await world.services.keys.create(world.operator, account, draft)
+
+
+async def test_a_key_that_reads_secrets_wants_the_password_that_seeing_them_takes(world: World) -> None:
+    account = await world.account()
+    await world.member(account, EMAIL, Role.OWNER)
+    visitor = await world.sign_in(EMAIL)
+    world.clock.now += CONFIRMED_FOR_MS
+    owner = visitor.caller(account, ADDRESS)
+    with pytest.raises(ConfirmationRequired):
+        await world.services.keys.create(owner, account, KeyDraft("mine", ["secrets:read"]))
+
+    await world.services.keys.create(owner, account, KeyDraft("mine"))
+    await world.services.keys.create(world.operator, account, KeyDraft("theirs", ["secrets:read"]))
 
 
 async def test_a_key_manages_neither_keys_nor_contacts(world: World) -> None:

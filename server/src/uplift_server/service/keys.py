@@ -59,11 +59,14 @@ class Keys:
     ) -> tuple[ApiKey, str | None]:
         """Make a key of an account; with its text, unless this repeats an earlier request. Raises NotFound.
 
-        Nobody gives a key what they may not do themselves.
+        Nobody gives a key what they may not do themselves. Raises ConfirmationRequired where a key that reads secrets
+        would spare somebody the password that seeing them takes.
         """
         caller.require_right(Right.KEYS_MANAGE)
         owner = self._means.account_of(caller, account)
         refuse([*problems, *draft.problems(), *_beyond(caller, draft), *check_repeat(repeat)])
+        if Scope.SECRETS_READ in draft.granted():
+            caller.require_confirmed(self._means.now())
         return await self._means.carry_out(self._create(caller, owner, draft, repeat))
 
     async def page(

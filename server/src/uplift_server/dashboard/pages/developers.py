@@ -13,7 +13,7 @@ from uplift_server.core.source_addresses import current, upcoming
 from uplift_server.dashboard.forms import repeat_of
 from uplift_server.dashboard.routes import account_form, account_page
 from uplift_server.dashboard.visit import Visit
-from uplift_server.service.errors import Conflict, Invalid
+from uplift_server.service.errors import ConfirmationRequired, Conflict, Invalid
 from uplift_server.service.keys import KeyDraft
 from uplift_server.service.means import Listing
 from uplift_server.store.records import ApiKey
@@ -64,6 +64,8 @@ async def make_key(visit: Visit) -> Response:
         key, text = await visit.services.keys.create(visit.caller, _account(visit), draft, repeat=repeat_of(sent))
     except Invalid as error:
         return await _page(visit, invalid=error, name=name, chosen=chosen)
+    except ConfirmationRequired:
+        return await _page(visit, status=403, name=name, chosen=chosen, wants_password=True)
     except Conflict as error:
         return await _page(visit, status=409, refusal=error.detail, name=name, chosen=chosen)
     return await _page(visit, made=(key, text))
@@ -104,6 +106,7 @@ async def _page(
     invalid: Invalid | None = None,
     refusal: str | None = None,
     made: tuple[ApiKey, str | None] | None = None,
+    wants_password: bool = False,
     name: str = "",
     chosen: Collection[str] = tuple(DEFAULT_SCOPES),
 ) -> Response:
@@ -125,6 +128,7 @@ async def _page(
         "keys": keys,
         "next": visit.cursor(next_key),
         "made": made,
+        "wants_password": wants_password,
         "name": name,
         "chosen": chosen,
         "scopes": {scope: words for scope, words in SCOPE_WORDS.items() if caller.principal.allows(scope)},
