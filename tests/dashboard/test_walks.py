@@ -1,7 +1,11 @@
 """Walks over all pages and forms: nobody gets at what is another account's, beyond a role, or through another site."""
 
+import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
+from html import unescape
+from urllib.parse import urlencode
 
 import pytest
 from tests.dashboard import visitors
@@ -82,6 +86,7 @@ OPERATORS = {"/settings/members/{member}/password-link"}
 """Forms of accounts' pages that are there for operators alone."""
 
 
+_CODE = re.compile(r"<pre[^>]*><code>(.*?)</code></pre>", re.DOTALL)
 SHARED = {"type", "name"}
 """Parameters that mean the same for all accounts."""
 
@@ -210,6 +215,17 @@ def test_no_form_takes_an_id_of_another_account(
         assert answer.status in {404, 422}, (action, fields, answer.status)
         asked += 1
     assert theirs.seen() == before
+
+
+@pytest.mark.parametrize("page", SHOWN, ids=_name)
+def test_no_link_puts_a_command_into_what_is_copied(page: Page, owner: Walker, mine: Owned) -> None:
+    for field in ("type", "types", "status", "text", "period", "endpoint"):
+        for command in ("x; touch it", "x'; touch it; '"):
+            answer = owner.get(f"{filled(page, mine.ids)}?{urlencode({field: command})}")
+            for code in _CODE.findall(answer.html):
+                if "touch" in code:
+                    words = shlex.shlex(unescape(code), posix=True, punctuation_chars=True)
+                    assert ";" not in list(words), code
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page.door is Door.OPERATOR], ids=_name)

@@ -2,6 +2,7 @@
 
 import re
 import secrets
+import shlex
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -59,6 +60,7 @@ def _environment() -> Environment:
         "count": count,
         "percent": percent,
         "pretty": pretty,
+        "argument": shlex.quote,
         "printable": lambda text: printable(text, lines=True),
         "without_query": without_query,
         "account_id": lambda value: ids.prefixed(ids.ACCOUNT, value),

@@ -99,7 +99,8 @@ async def deliveries(visit: Visit) -> Response:
 async def _deliveries(visit: Visit, *, status: int = 200, refusal: str | None = None) -> Response:
     endpoint = visit.parameter("endpoint")
     asked = visit.query
-    wanted, type_name = asked.text("status"), asked.optional("type")
+    wanted = asked.text("status") if asked.text("status") in _STATUSES else ""
+    type_name = asked.optional("type")
     wrong: list[Problem] = []
     after, before = asked.instant("created_after", wrong), asked.instant("created_before", wrong)
     problems: dict[str, str] = {}
