@@ -7,8 +7,8 @@ import pytest
 from playwright.sync_api import Page, expect
 from tests.dashboard.accessibility import check_accessibility
 from tests.dashboard.browsing import LOOKS, Look, OpenPage, sideways
-from tests.dashboard.visitors import bring, member, operator
-from tests.e2e.harness import Server
+from tests.dashboard.visitors import bring, forget_confirmations, member, operator
+from tests.e2e.harness import OPERATOR_KEY, Server
 from tests.e2e.listening import Listening, environment
 from tests.e2e.receiving import Receiver, answer
 
@@ -27,6 +27,21 @@ def keys_of(server: Server, account: str) -> list[dict[str, object]]:
 def offered(text: str) -> set[str]:
     """The scopes a page offers."""
     return set(re.findall(r'name="scopes" value="([a-z:]+)"', text))
+
+
+def test_a_key_that_reads_secrets_is_made_after_the_password(server: Server) -> None:
+    account, _ = server.account()
+    guest, path = operator(server), f"/accounts/{account}/developers"
+    forget_confirmations(server)
+    wanted = {"name": "reports", "scopes": "secrets:read"}
+    refused = guest.post(f"{path}/keys", page=path, **wanted)
+    assert (refused.status, keys_of(server, account)) == (403, [])
+    assert f'href="/confirm?next={path}"' in refused.html
+    assert 'value="reports"' in refused.html
+
+    assert guest.post("/confirm", password=OPERATOR_KEY, next=path).path == path
+    assert guest.post(f"{path}/keys", page=path, **wanted).status == 200
+    assert [made["scopes"] for made in keys_of(server, account)] == [["secrets:read"]]
 
 
 def test_a_key_is_made_shown_once_and_revoked(server: Server, page: Page) -> None:

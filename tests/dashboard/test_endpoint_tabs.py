@@ -1,13 +1,11 @@
 """Secrets and tests of an endpoint, as its page shows them."""
 
 import re
-import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
 from typing import Any
 
 import pytest
-from tests.dashboard.visitors import Guest, Seen, member, operator
+from tests.dashboard.visitors import Guest, Seen, forget_confirmations, member, operator
 from tests.e2e.harness import OPERATOR_KEY, Server
 from tests.e2e.receiving import Receiver, answer, hang
 
@@ -48,12 +46,6 @@ def shown(seen: Seen) -> str | None:
     """The secret on a page."""
     found = _SECRET.search(seen.html)
     return None if found is None else found[1]
-
-
-def forget_confirmations(server: Server) -> None:
-    """Let it be long ago that anybody gave a password."""
-    with closing(sqlite3.connect(server.data / "uplift.db", timeout=10)) as database, database:
-        database.execute("UPDATE sessions SET confirmed_at = 0")
 
 
 def test_a_secret_is_shown_after_a_sign_in_and_the_audit_log_says_so(server: Server) -> None:

@@ -1,7 +1,9 @@
 """A visitor without a browser: keeps cookies, follows redirects, and fills in the token of a form."""
 
 import re
+import sqlite3
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from html import unescape
 from urllib.parse import urlencode, urljoin, urlsplit
@@ -121,3 +123,9 @@ def member(server: Server, account: str, role: str = "owner", email: str | None 
 def bring(page: Page, guest: Guest) -> None:
     """Let a guest go on in a browser, at the overview of their first account."""
     guest.lend(page).goto("/")
+
+
+def forget_confirmations(server: Server) -> None:
+    """Let it be long ago that anybody gave a password."""
+    with closing(sqlite3.connect(server.data / "uplift.db", timeout=10)) as database, database:
+        database.execute("UPDATE sessions SET confirmed_at = 0")
