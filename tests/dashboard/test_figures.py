@@ -54,4 +54,5 @@ def test_shares_and_words() -> None:
     assert figures.attempt_words(BUSY) == "6 attempts succeeded, 3 failed"
     assert figures.attempt_words(Numbers(outcomes={Outcome.DELIVERED: 1})) == "1 attempt succeeded, 0 failed"
     assert figures.status_words(BUSY) == "6 delivered, 2 pending, 1 held, 1 failed"
+    assert figures.status_words(Numbers(deliveries=12_000, delivered=12_000)) == "12\u202f000 delivered"
     assert figures.status_words(Numbers()) == "nothing to deliver"

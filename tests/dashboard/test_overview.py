@@ -71,7 +71,7 @@ def test_what_was_counted_stands_there_in_figures_and_as_a_chart(server: Server)
             assert words in page.text
             assert 'aria-label="Deliveries of the last ' in page.html
             assert "/v1/stats?period=" + period in page.text
-        assert "At the first try 80.0" in page.text
+        assert "First-try success 80.0" in page.text
         assert "Delivered 4 100 % of those that are over" in page.text.replace("\u202f", " ")
         assert good["id"] in page.html
 

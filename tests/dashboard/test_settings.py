@@ -86,6 +86,8 @@ def test_the_audit_log_is_filtered_by_actor_action_and_time(server: Server) -> N
     one = admin.get(f"{path}?action=endpoint.created").html
     assert f"/accounts/{account}/endpoints/{endpoint}" in one
     assert "token=secret" not in one
+    after = admin.get(f"{path}?created_after=2026-01-31T12:00:00%2B02:00").html
+    assert 'value="2026-01-31T10:00:00" data-utc' in after
     [member_id] = set(re.findall(r"actor=(mem_\w+)", admin.get(f"{path}?action=member.joined").html))
     assert set(entries(admin.get(f"{path}?actor={member_id}").html)) == {"member.joined", "member.signed_in"}
 

@@ -1,5 +1,6 @@
 """From any id to what became of it, for operators alone."""
 
+import re
 from typing import Any
 from uuid import uuid4
 
@@ -8,7 +9,8 @@ from tests.dashboard.accessibility import check_accessibility
 from tests.dashboard.browsing import LOOKS, Look, OpenPage, sideways
 from tests.dashboard.operators import come_in
 from tests.dashboard.visitors import Seen, member, operator
-from tests.e2e.harness import OPERATOR_KEY, Api, Server, wait_for
+from tests.e2e.harness import OPERATOR_KEY, Api, Server, deliveries_of, settled, wait_for
+from tests.e2e.receiving import Receiver
 
 TYPE = "movement.analytics.created"
 NOWHERE = "http://127.0.0.1:1/hook?x=<script>alert(1)</script>"
@@ -48,6 +50,18 @@ def test_every_id_of_a_delivery_leads_through_all_its_steps(server: Server) -> N
         assert f'href="/accounts/{account}/deliveries/{delivery["id"]}"' in page.html
         assert f'href="/accounts/{account}/events/{delivery["event"]}"' in page.html
         assert ("the one you asked for" in page.text) == (text != delivery["event"])
+
+
+def test_instants_in_sentences_are_told_as_everywhere(server: Server, shared_receiver: Receiver) -> None:
+    account, _ = server.account()
+    acting = server.api(OPERATOR_KEY, account)
+    acting.endpoint(shared_receiver.url("/told"))
+    event = acting.send(1).json["id"]
+    [delivery] = deliveries_of(acting, event)
+    settled(acting, delivery["id"])
+    page = traced(server, event)
+    assert 'It was delivered at <time datetime="' in page.html
+    assert not re.search(r"\d\.\d{3}Z", page.text)
 
 
 def test_an_idempotency_key_finds_its_event_and_no_body_is_shown(server: Server) -> None:

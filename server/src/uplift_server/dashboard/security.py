@@ -65,10 +65,6 @@ class Safety:
         parts += ["SameSite=None", "Partitioned"] if framed else ["SameSite=Lax"]
         response.headers.append("set-cookie", "; ".join(parts))
 
-    def drop_cookie(self, response: Response, name: str) -> None:
-        """Take a cookie away."""
-        self.set_cookie(response, name, "", seconds=0)
-
     def form_token(self, cookie: str) -> str:
         """What a form without a session must send, for its cookie."""
         return self._mac(b"form", cookie.encode()).hex()

@@ -17,7 +17,7 @@ from uplift_server.store.records import Invitation, Link, Member, Person
 
 _THROUGH_LINKS_ONLY: Final = (
     "You come here through links of the operator, and have no password to join with. Open such a link first, and set "
-    "a password on the page You; then open this invitation again."
+    "a password under Your sign-in; then open this invitation again."
 )
 
 

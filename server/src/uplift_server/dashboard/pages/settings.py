@@ -64,6 +64,8 @@ async def audit_log(visit: Visit) -> Response:
     context: dict[str, Any] = {
         "tab": "audit-log",
         "asked": asked,
+        "after": wanted.created_after,
+        "before": wanted.created_before,
         "filtered": wanted != AuditFilter(),
         "actors": _actors(wanted.actor),
         "actions": [("", "anything"), *((name, name) for name in ACTIONS)],

@@ -1,4 +1,4 @@
-// What pages cannot do without scripts: copy, the visitor's own time, and questions before what destroys.
+// What pages cannot do without scripts: copy, the visitor's own time, and being fetched anew in peace.
 "use strict";
 
 (() => {
@@ -75,10 +75,8 @@
   });
 
   document.addEventListener("submit", (event) => {
-    const question = event.target.dataset.ask;
-    if (question && !confirm(question)) event.preventDefault();
     // A second press must not do it twice.
-    else for (const each of event.target.querySelectorAll("button:not([type])")) setTimeout(() => { each.disabled = true; });
+    for (const each of event.target.querySelectorAll("button:not([type])")) setTimeout(() => { each.disabled = true; });
   });
 
   // Pages that come out of the browser's memory have their buttons back.

@@ -6,17 +6,19 @@ from typing import Final
 from starlette.responses import Response
 
 from uplift_server.core import ids
-from uplift_server.core.numbers import HOUR_MS, Numbers, Series
+from uplift_server.core.numbers import HOUR_MS, Series
+from uplift_server.dashboard import rendering
 from uplift_server.dashboard.figures import (
     PERIODS,
     attempt_columns,
+    failure_counts,
     latency_lines,
     period_of,
 )
 from uplift_server.dashboard.pages.operator.volumes import volume
 from uplift_server.dashboard.routes import operator_page
 from uplift_server.dashboard.visit import Visit
-from uplift_server.dashboard.words import OUTCOMES, REPLAY_WAITS
+from uplift_server.dashboard.words import REPLAY_WAITS
 from uplift_server.service.fleet import COUNTED_MAX, FleetState
 from uplift_server.service.replays import ShownReplay
 
@@ -48,8 +50,7 @@ async def fleet(visit: Visit) -> Response:
         pace=_pace(series),
         volume=volume(series),
         attempts=attempt_columns(series),
-        failures=_failures(series.totals),
-        failed=sum(series.totals.failures.values()),
+        failures=failure_counts(series.totals),
         latency=latency_lines(series),
         replays=[_replay(visit, each) for each in state.replays],
     )
@@ -66,7 +67,7 @@ def _verdict(state: FleetState, late_ms: int) -> tuple[str, str]:
     failing = state.endpoints.get("failing", 0) + state.endpoints.get("warned", 0)
     if failing:
         those = "endpoint fails, and is" if failing == 1 else "endpoints fail, and are"
-        return "healthy", f"The server keeps up. {failing:,} {those} tried again by the schedule."
+        return "healthy", f"The server keeps up. {rendering.count(failing)} {those} tried again by the schedule."
     return "healthy", "The server keeps up, and no endpoint fails."
 
 
@@ -78,12 +79,6 @@ def _pace(series: Series) -> str:
         if rate >= 1:
             return f"{rate:,.0f} {unit}"
     return f"{series.totals.attempts / hours:,.1f} an hour"
-
-
-def _failures(numbers: Numbers) -> list[tuple[str, int]]:
-    """How attempts failed, the most frequent first."""
-    found = sorted(numbers.failures.items(), key=lambda each: (-each[1], each[0]))
-    return [(OUTCOMES[outcome], count) for outcome, count in found if count]
 
 
 def _replay(visit: Visit, shown: ShownReplay) -> Mapping[str, object]:
