@@ -92,6 +92,7 @@ def test_a_day_is_told_by_the_hour(mine: Owner) -> None:
         assert [bucket["held"] for bucket in answer["buckets"]] == [0] * 21 + [1, 0, 0]
     empty = answer["buckets"][0]
     assert empty == {"at": empty["at"], **NOTHING}
+    assert next(iter(empty)) == "at"
 
 
 @pytest.mark.parametrize(("period", "count", "hours"), [("24h", 24, 1), ("7d", 28, 6), ("30d", 30, 24)])

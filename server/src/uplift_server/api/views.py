@@ -367,10 +367,14 @@ class NumbersView(BaseModel):
     p95_ms: float | None = Field(description="How long 95 % of the attempts took at most.")
 
 
-class BucketView(NumbersView):
-    """The numbers of a stretch of the period."""
+class _Stretch(BaseModel):
+    """What comes first in a bucket."""
 
     at: InstantText = Field(description="When it begins.")
+
+
+class BucketView(NumbersView, _Stretch):
+    """The numbers of a stretch of the period."""
 
 
 class StatsView(BaseModel):
