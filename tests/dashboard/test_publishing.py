@@ -69,6 +69,8 @@ def test_a_type_is_published_changed_archived_and_deleted(server: Server) -> Non
         ("schema", '{"type": ', "This is no JSON: Expecting value at line 1, column 10."),
         ("schema", "NaN", "a number that JSON does not know"),
         ("schema", "[" * 20_000, "This is no JSON"),
+        ("schema", r'{"title": "\ud800"}', "half of a character"),
+        ("example", r'{"object": "\ud800"}', "half of a character"),
         ("example", '{"object": {"n": "x"}}', "At object.n: The example must fit the schema."),
         ("example", "{'a': 1}", "This is no JSON"),
     ],

@@ -129,12 +129,17 @@ def _json(form: Form, name: str, problems: list[Problem]) -> Any:
     if not text.strip():
         return UNSET
     try:
-        return json.loads(text, parse_constant=_no_number)
+        found = json.loads(text, parse_constant=_no_number)
+        # Fails at half of a pair of surrogates, which is no text.
+        json.dumps(found, ensure_ascii=False).encode()
+        return found
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}"
         problems.append(Problem(name, "malformed_json", f"This is no JSON: {error.msg} at {where}."))
     except (ValueError, RecursionError):
-        why = "This is no JSON: it is nested too deeply, or has a number that JSON does not know."
+        why = (
+            "This is no JSON: it is nested too deeply, or has a number that JSON does not know, or half of a character."
+        )
         problems.append(Problem(name, "malformed_json", why))
     return UNSET
 
