@@ -2,6 +2,9 @@
 
 import asyncio
 import base64
+import os
+import sys
+import threading
 from dataclasses import replace
 
 import pytest
@@ -22,7 +25,7 @@ from uplift_server.service.errors import (
 )
 from uplift_server.service.keys import KeyDraft
 from uplift_server.service.listening import ListenDraft
-from uplift_server.service.passwords import WAITING_MAX, Passwords
+from uplift_server.service.passwords import NICENESS, WAITING_MAX, Passwords
 from uplift_server.service.sign_ins import SignInLimits
 from uplift_server.store import members, people
 
@@ -193,6 +196,17 @@ async def test_more_passwords_than_can_wait_are_refused_for_the_moment(monkeypat
     assert sum(each is True for each in outcomes) == WAITING_MAX
     assert sum(isinstance(each, Busy) for each in outcomes) == 3
     assert await passwords.matches("hash", "x")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux knows priorities of threads")
+async def test_passwords_have_what_events_leave_of_the_processor() -> None:
+    before = set(threading.enumerate())
+    passwords = Passwords()
+    await passwords.hash(PASSWORD)
+    [thread] = set(threading.enumerate()) - before
+    assert thread.native_id is not None
+    own = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+    assert os.getpriority(os.PRIO_PROCESS, thread.native_id) == min(19, own + NICENESS)
 
 
 async def test_a_cookie_is_32_random_bytes_of_which_the_store_has_only_the_digest(world: World) -> None:

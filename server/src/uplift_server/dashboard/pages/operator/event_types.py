@@ -137,9 +137,7 @@ def _json(form: Form, name: str, problems: list[Problem]) -> Any:
         where = f"line {error.lineno}, column {error.colno}"
         problems.append(Problem(name, "malformed_json", f"This is no JSON: {error.msg} at {where}."))
     except (ValueError, RecursionError):
-        why = (
-            "This is no JSON: it is nested too deeply, or has a number that JSON does not know, or half of a character."
-        )
+        why = "This is no JSON: it is nested too deeply, has a number that JSON does not know, or half of a character."
         problems.append(Problem(name, "malformed_json", why))
     return UNSET
 
