@@ -12,6 +12,7 @@ from structlog.testing import capture_logs
 from tests.dashboard.visitors import Guest, member, operator
 from tests.e2e.harness import OPERATOR_KEY, Server
 
+from uplift_server.dashboard.forms import STRANGERS_FORM_BYTES_MAX
 from uplift_server.dashboard.pages.sign_in import PAGES
 from uplift_server.dashboard.routes import refused
 from uplift_server.dashboard.visit import Dashboard, Visit
@@ -157,6 +158,13 @@ def test_a_request_for_no_path_at_all_is_refused(server: Server, line: str) -> N
     with socket.create_connection((parts.hostname or "", parts.port or 0), timeout=20) as connection:
         connection.sendall(f"{line} HTTP/1.1\r\nhost: x\r\naccept: text/html\r\ncontent-length: 0\r\n\r\n".encode())
         assert connection.recv(12) == b"HTTP/1.1 404"
+
+
+def test_a_large_form_is_read_for_whoever_is_signed_in_alone(server: Server) -> None:
+    large = "x" * STRANGERS_FORM_BYTES_MAX
+    guest = Guest(server.url)
+    assert guest.post("/sign-in", email="a@b.example", password=large).status == 413
+    assert operator(server).post("/confirm", password=large).status == 401
 
 
 def test_an_origin_that_is_no_url_is_another_site(server: Server) -> None:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from uplift_server.core.limits import CONTACT_EMAILS_MAX
 from uplift_server.core.people import CONFIRMED_FOR_MS
 from uplift_server.core.rights import SCOPES_OF_ROLE, Right, Role
 from uplift_server.core.scopes import Scope
@@ -106,3 +107,8 @@ async def test_a_key_manages_neither_keys_nor_contacts(world: World) -> None:
     ):
         with pytest.raises(Forbidden, match="Only an operator's key"):
             await refused
+
+
+def test_of_too_many_contacts_no_more_are_looked_at_than_there_may_be() -> None:
+    found = AccountDraft(contact_emails=["no address"] * (CONTACT_EMAILS_MAX + 1_000)).problems()
+    assert [each.code for each in found] == ["too_many", *["email_invalid"] * CONTACT_EMAILS_MAX]

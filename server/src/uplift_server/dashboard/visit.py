@@ -11,7 +11,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from uplift_server.core import ids
 from uplift_server.core.problems import Problem
-from uplift_server.dashboard.forms import Form, by_field, read_form
+from uplift_server.dashboard.forms import FORM_BYTES_MAX, STRANGERS_FORM_BYTES_MAX, Form, by_field, read_form
 from uplift_server.dashboard.rendering import render
 from uplift_server.dashboard.security import (
     CSRF_FIELD,
@@ -147,7 +147,8 @@ class Visit:
     async def form(self) -> Form:
         """What the form sent. Raises PayloadTooLarge and Malformed."""
         if self._form is None:
-            self._form = await read_form(self.request)
+            bytes_max = STRANGERS_FORM_BYTES_MAX if self.visitor is None else FORM_BYTES_MAX
+            self._form = await read_form(self.request, bytes_max=bytes_max)
         return self._form
 
     @property

@@ -39,7 +39,9 @@ class AccountDraft:
         if len(emails) > CONTACT_EMAILS_MAX:
             text = f"An account has at most {CONTACT_EMAILS_MAX} contacts, these are {len(emails)}. Remove some."
             found.append(Problem("contact_emails", "too_many", text))
-        found.extend(check_email(email, f"contact_emails.{index}") for index, email in enumerate(emails))
+        found.extend(
+            check_email(email, f"contact_emails.{index}") for index, email in enumerate(emails[:CONTACT_EMAILS_MAX])
+        )
         return [problem for problem in found if problem is not None]
 
 
