@@ -51,6 +51,12 @@ def test_every_column_tells_its_numbers_and_nobodys_markup() -> None:
     assert "<script>" not in svg
 
 
+def test_great_numbers_are_whole_wherever_they_stand() -> None:
+    svg = charts.columns(hours((1_234_567, 0)), "Deliveries")
+    assert "1\u202f234\u202f567 delivered" in svg
+    assert ">2\u202f000\u202f000</span>" in svg
+
+
 def test_a_line_is_broken_where_nothing_was_measured() -> None:
     line = Line("p95", "p95", (10.0, None, 20.0, 30.0))
     svg = charts.lines(["a", "b", "c", "d"], [line], "Latency")

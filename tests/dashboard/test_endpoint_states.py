@@ -71,6 +71,18 @@ def test_who_is_told_and_when() -> None:
     assert rows(failing())["Will be disabled"][1] == NOW + 3 * DAY
 
 
+def test_one_that_was_enabled_is_not_said_to_have_got_nothing_ever() -> None:
+    assert card(Shown(ENDPOINT, {}, None)).title == "Nothing that counts was sent to it yet"
+    enabled = Shown(replace(ENDPOINT, state_since=NOW), {}, None)
+    assert card(enabled).title == "Nothing that counts was sent to it since it was enabled"
+
+
+def test_one_that_is_only_probed_says_how_to_end_that() -> None:
+    text, at = rows(replace(failing(), next_probe_at=NOW + 5))["Next probe"]
+    assert at == NOW + 5
+    assert "resend one" in text
+
+
 def test_nobody_is_told_of_few_failures_however_long_ago_they_began() -> None:
     few = failing(replace(FAILING, consecutive_failures=2), warn_at=NOW - 1)
     assert rows(few)["Contacts are told"] == ("2 contacts by mail; with the failed attempt number 5", None)
@@ -132,7 +144,7 @@ def test_what_becomes_of_what_an_enabled_one_holds(action: HeldAction | None, wo
 
 def test_what_is_held_is_counted_up_to_a_limit() -> None:
     shown = Shown(replace(ENDPOINT, state=EndpointState.PAUSED), {}, None, held_deliveries=HELD_COUNTED_MAX)
-    assert rows(shown)["Held"] == ("1000 deliveries or more", None)
+    assert rows(shown)["Held"] == ("1\u202f000 deliveries or more", None)
 
 
 def event_type(name: str, *, archived: bool = False) -> EventType:

@@ -83,6 +83,8 @@ def test_the_audit_log_is_filtered_by_actor_action_and_time(server: Server) -> N
     assert set(entries(admin.get(f"{path}?actor=member").html)) == {"member.joined", "member.signed_in"}
     assert entries(admin.get(f"{path}?created_after=2999-01-01T00:00").html) == []
     assert entries(admin.get(f"{path}?created_before=2999-01-01T00:00").html) == everything
+    # In UTC, which scripts show as the visitor's own time: entries are shown in it, too.
+    assert 'value="2999-01-01T00:00:00" data-utc' in admin.get(f"{path}?created_after=2999-01-01T00:00").html
     one = admin.get(f"{path}?action=endpoint.created").html
     assert f"/accounts/{account}/endpoints/{endpoint}" in one
     assert "token=secret" not in one

@@ -1,7 +1,7 @@
 """How an account fares, in one sentence."""
 
 from uplift_server.core.numbers import Numbers
-from uplift_server.dashboard import rendering
+from uplift_server.dashboard import words
 from uplift_server.service.troubles import Troubles
 
 
@@ -31,7 +31,7 @@ def _of_what_works(troubles: Troubles, numbers: Numbers, span: str) -> tuple[str
         count = len(troubles.shown)
         return "paused", f"No endpoint fails, but {count} hold{_s(count)} deliveries until somebody decides about them."
     if numbers.failed:
-        what = "1 delivery" if numbers.failed == 1 else f"{rendering.count(numbers.failed)} deliveries"
+        what = "1 delivery" if numbers.failed == 1 else f"{words.count(numbers.failed)} deliveries"
         return "warned", f"No endpoint fails now, but {what} of {span} came to nothing for good."
     if numbers.delivered:
         return "healthy", f"All is well: whatever was to be delivered in {span} was, or is on its way."
@@ -42,7 +42,7 @@ def _of(count: int, whole: int) -> str:
     verb = "is" if count == 1 else "are"
     if whole == 1:
         return f"the endpoint {verb}"
-    return f"{rendering.count(count)} of {rendering.count(whole)} endpoints {verb}"
+    return f"{words.count(count)} of {words.count(whole)} endpoints {verb}"
 
 
 def _s(count: int) -> str:

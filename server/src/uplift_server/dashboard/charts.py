@@ -9,6 +9,8 @@ from typing import Final
 
 from markupsafe import Markup, escape
 
+from uplift_server.dashboard.words import count
+
 WIDTH: Final = 720
 HEIGHT: Final = 160
 SPARK_WIDTH: Final = 120
@@ -43,7 +45,7 @@ class Column:
     @property
     def title(self) -> str:
         """In words."""
-        told = ", ".join(f"{part.value:g} {part.name}" for part in self.parts if part.value)
+        told = ", ".join(f"{count(part.value)} {part.name}" for part in self.parts if part.value)
         return f"{self.label}: {told or 'nothing'}"
 
 
@@ -119,7 +121,7 @@ def bar(given: Sequence[Part], label: str) -> Markup:
         width = part.value / whole * WIDTH
         drawn.append(
             f'<rect class="{part.kind}" x="{x:.1f}" y="0" width="{width:.1f}" height="{BAR_HEIGHT}">'
-            f"<title>{escape(part.name)}: {part.value:g}</title></rect>"
+            f"<title>{escape(part.name)}: {count(part.value)}</title></rect>"
         )
         x += width
     return Markup(  # noqa: S704 - its parts are numbers, our own names, and escaped text
@@ -166,7 +168,7 @@ def _target(x: float, width: float) -> str:
 def _chart(drawn: str, label: str, top: float) -> Markup:
     rules = "".join(f'<path class="rule" d="M0 {HEIGHT * part:.1f}H{WIDTH}"/>' for part in (0.0, 0.5))
     return Markup(  # noqa: S704 - its parts are numbers, our own names, and escaped text
-        f'<div class="chart"><span class="top" aria-hidden="true">{top:g}</span>'
+        f'<div class="chart"><span class="top" aria-hidden="true">{count(top)}</span>'
         f'<svg role="img" aria-label="{escape(label)}" viewBox="0 0 {WIDTH} {HEIGHT}" preserveAspectRatio="none">'
         f'{rules}<path class="axis" d="M0 {HEIGHT}H{WIDTH}"/>{drawn}</svg></div>'
     )

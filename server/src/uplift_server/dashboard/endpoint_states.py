@@ -6,6 +6,7 @@ from typing import Final
 from uplift_server.core.health import FAILURES_MIN
 from uplift_server.core.limits import HELD_COUNTED_MAX
 from uplift_server.core.outcomes import Explanation, explain
+from uplift_server.dashboard.words import count
 from uplift_server.service.endpoints import Shown
 from uplift_server.store.records import DisabledReason, EndpointState, HeldAction
 
@@ -84,20 +85,22 @@ def explanation_of(shown: Shown) -> Explanation | None:
 
 def held_text(shown: Shown) -> str:
     """How many deliveries are held."""
-    count = shown.held_deliveries
-    if count >= HELD_COUNTED_MAX:
-        return f"{HELD_COUNTED_MAX} deliveries or more"
-    return f"{count} {'delivery' if count == 1 else 'deliveries'}"
+    held = shown.held_deliveries
+    if held >= HELD_COUNTED_MAX:
+        return f"{count(HELD_COUNTED_MAX)} deliveries or more"
+    return f"{count(held)} {'delivery' if held == 1 else 'deliveries'}"
 
 
 def _working(shown: Shown) -> StateCard:
     endpoint = shown.endpoint
     if endpoint.last_success_at is None:
+        # Enabling forgets how it answered before.
         since = endpoint.created_at if endpoint.state_since is None else endpoint.state_since
+        when = "yet" if endpoint.state_since is None else "since it was enabled"
         return StateCard(
             "unknown",
             "not tried yet",
-            "Nothing that counts was sent to it yet",
+            f"Nothing that counts was sent to it {when}",
             "It is enabled, and gets the next event it wants. Its greeting and tests do not count.",
             (
                 Row("Enabled since", at=since),
@@ -133,10 +136,13 @@ def _failing(shown: Shown, now: int, contacts: int, *, sends_mail: bool) -> Stat
             rows.append(Row("Contacts were told", at=endpoint.warned_at))
         rows.append(Row("Will be disabled", "unless an attempt succeeds before", at=shown.disable_at))
     if shown.next_probe_at is not None:
-        text = "one delivery is tried; meanwhile the others wait, and spend no attempts"
+        text = (
+            "one delivery is tried; meanwhile the others wait, and spend no attempts."
+            " Once your server works, resend one: if it is taken, the others follow at once"
+        )
         rows.append(Row("Next probe", text, at=max(now, shown.next_probe_at)))
     rows.append(Row("Last 2xx", "never" if endpoint.last_success_at is None else "", at=endpoint.last_success_at))
-    tries = "The last attempt failed." if failures == 1 else f"The last {failures} attempts failed."
+    tries = "The last attempt failed." if failures == 1 else f"The last {count(failures)} attempts failed."
     kind = "warned" if endpoint.health.warned else "failing"
     return StateCard(kind, "failing", "It fails", tries, (*rows, *_held(shown)))
 

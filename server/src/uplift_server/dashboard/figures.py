@@ -5,7 +5,7 @@ from typing import Final
 
 from uplift_server.core.numbers import HOUR_MS, Bucket, Numbers, Period, Series
 from uplift_server.core.outcomes import Outcome
-from uplift_server.dashboard import rendering
+from uplift_server.dashboard import words
 from uplift_server.dashboard.charts import Column, Line, Part
 from uplift_server.dashboard.words import OUTCOMES
 
@@ -73,7 +73,7 @@ def attempt_words(numbers: Numbers) -> str:
     """How attempts ended, in words: `12 attempts succeeded, 1 failed`."""
     good = succeeded(numbers)
     failed = sum(numbers.failures.values())
-    return f"{rendering.count(good)} attempt{'' if good == 1 else 's'} succeeded, {rendering.count(failed)} failed"
+    return f"{words.count(good)} attempt{'' if good == 1 else 's'} succeeded, {words.count(failed)} failed"
 
 
 def success_share(numbers: Numbers) -> float | None:
@@ -84,7 +84,7 @@ def success_share(numbers: Numbers) -> float | None:
 def status_words(numbers: Numbers) -> str:
     """What became of deliveries, in words: `12 delivered, 1 failed`."""
     counts = {name: getattr(numbers, name) for name in STATUSES}
-    told = [f"{rendering.count(count)} {name}" for name, count in counts.items() if count]
+    told = [f"{words.count(count)} {name}" for name, count in counts.items() if count]
     return ", ".join(told) or "nothing to deliver"
 
 

@@ -22,6 +22,7 @@ from uplift_server.core.texts import printable
 from uplift_server.dashboard import charts
 from uplift_server.dashboard.assets import url_of
 from uplift_server.dashboard.forms import ONCE_BYTES, ONCE_FIELD
+from uplift_server.dashboard.words import count
 
 ID_CHARACTERS_SHOWN: Final = 13
 PRETTY_LINES_MAX: Final = 20_000
@@ -143,11 +144,6 @@ def span_ms(ms: float) -> str:
     if ms < 1000:
         return f"{ms:.0f} ms" if ms >= 10 or ms == int(ms) else f"{ms:.1f} ms"
     return f"{ms / 1000:.1f} s" if ms < 60_000 else span(ms / 1000)
-
-
-def count(number: int) -> str:
-    """A number with its thousands apart."""
-    return f"{number:,}".replace(",", "\u202f")
 
 
 def percent(share: float | None) -> str:

@@ -51,3 +51,9 @@ REPLAY_WAITS: Final[Mapping[Wait, str]] = {
     "endpoint_disabled": "It waits: its endpoint is disabled. It goes on once the endpoint is enabled.",
     "endpoint_failing": "It waits: its endpoint fails so often that it is only probed. A probe ends that.",
 }
+
+
+def count(number: float) -> str:
+    """A number with its thousands apart, the same wherever one is shown."""
+    whole = number == int(number)
+    return (f"{number:,.0f}" if whole else f"{number:,g}").replace(",", "\u202f")

@@ -6,7 +6,7 @@ from starlette.responses import Response
 
 from uplift_server.core import ids
 from uplift_server.core.limits import HELD_COUNTED_MAX
-from uplift_server.dashboard import rendering
+from uplift_server.dashboard import words
 from uplift_server.dashboard.pages.operator.volumes import volume
 from uplift_server.dashboard.routes import operator_form, operator_page
 from uplift_server.dashboard.visit import Visit, link
@@ -83,7 +83,7 @@ def _state(listed: ListedEndpoint) -> tuple[str, str | None]:
     if record.state is EndpointState.PAUSED:
         return "paused", "by its owner"
     if health.failing_since is not None:
-        return health.status, f"{rendering.count(health.consecutive_failures)} in a row"
+        return health.status, f"{words.count(health.consecutive_failures)} in a row"
     return health.status, None
 
 

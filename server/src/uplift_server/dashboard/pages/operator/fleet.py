@@ -7,7 +7,7 @@ from starlette.responses import Response
 
 from uplift_server.core import ids
 from uplift_server.core.numbers import HOUR_MS, Series
-from uplift_server.dashboard import rendering
+from uplift_server.dashboard import words
 from uplift_server.dashboard.figures import (
     PERIODS,
     attempt_columns,
@@ -67,7 +67,7 @@ def _verdict(state: FleetState, late_ms: int) -> tuple[str, str]:
     failing = state.endpoints.get("failing", 0) + state.endpoints.get("warned", 0)
     if failing:
         those = "endpoint fails, and is" if failing == 1 else "endpoints fail, and are"
-        return "healthy", f"The server keeps up. {rendering.count(failing)} {those} tried again by the schedule."
+        return "healthy", f"The server keeps up. {words.count(failing)} {those} tried again by the schedule."
     return "healthy", "The server keeps up, and no endpoint fails."
 
 
