@@ -77,9 +77,11 @@ def test_a_forms_token_belongs_to_its_cookie_and_its_server() -> None:
         ({"host": "a.example", "origin": "http://["}, True),
         ({"host": "a.example", "origin": "a.example"}, True),
         ({"origin": "https://a.example"}, True),
+        ({"host": "upstream:8420", "origin": "https://hooks.example:8443"}, False),
+        ({"host": "upstream:8420", "origin": "https://hooks.example"}, True),
         ({"host": "a.example", "sec_fetch_site": "cross-site"}, True),
         ({"host": "a.example", "sec_fetch_site": "same-site"}, True),
     ],
 )
 def test_a_browser_says_whose_page_sent_a_form(headers: dict[str, str], foreign: bool) -> None:
-    assert is_foreign(request(**headers)) is foreign
+    assert is_foreign(request(**headers), "https://hooks.example:8443/at/a/path") is foreign

@@ -97,12 +97,15 @@ def same(given: str, expected: str) -> bool:
     return hmac.compare_digest(given.encode(), expected.encode())
 
 
-def is_foreign(request: Request) -> bool:
-    """Whether a browser says that a request was made by another site's page."""
+def is_foreign(request: Request, public_url: str) -> bool:
+    """Whether a browser says that a request was made by another site's page.
+
+    A proxy in front may have put its own name for us into `Host`: then ours is that of the public URL.
+    """
     if request.headers.get("sec-fetch-site", "same-origin") not in {"same-origin", "none"}:
         return True
     origin = request.headers.get("origin")
     if origin is None or origin == "null":
         return False
     # Not read as a URL, which it need not be.
-    return origin.partition("://")[2] != request.headers.get("host")
+    return origin.partition("://")[2] not in {request.headers.get("host"), urlsplit(public_url).netloc}

@@ -164,7 +164,7 @@ class Visit:
         """Raise Forbidden unless the form is one of our own pages', made for this very session."""
         given = self.request.headers.get(CSRF_HEADER) or (await self.form()).text(CSRF_FIELD)
         known = self.visitor is not None or FORM_COOKIE in self.request.cookies
-        if is_foreign(self.request) or not known or not same(given, self.csrf_token):
+        if is_foreign(self.request, self.dashboard.public_url) or not known or not same(given, self.csrf_token):
             raise Forbidden(
                 "This form is not from a page of your present session. Go back, load the page again, and repeat it."
             )
