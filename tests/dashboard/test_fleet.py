@@ -49,6 +49,18 @@ def test_endpoints_that_are_only_probed_are_told_of(server: Server) -> None:
     assert endpoint["id"] not in operator(server).get("/operator").html
 
 
+def test_what_is_due_to_endpoints_that_are_only_probed_is_not_said_to_be_nothing(server: Server) -> None:
+    _, acting, endpoint = failing(server)
+    for number in range(20):
+        acting.send(number)
+
+    def told() -> bool:
+        return "what is due waits for a probe" in operator(server).get("/operator").text
+
+    wait_for(told, "the page says what the due ones wait for")
+    acting.ok("POST", f"/v1/endpoints/{endpoint['id']}/pause")
+
+
 def test_replays_that_go_on_are_told_of(server: Server) -> None:
     account, acting, endpoint = failing(server)
     replay = acting.ok("POST", "/v1/replays", {"endpoint": endpoint["id"], "status": ["failed", "cancelled"]})
