@@ -18,7 +18,7 @@ from uplift_server.core.outcomes import Outcome
 from uplift_server.core.replays import ReplayState
 from uplift_server.delivery.attempts import resumed
 from uplift_server.store import deliveries as delivery_verbs
-from uplift_server.store import numbers, releases, replays, trials, upkeep, waiting
+from uplift_server.store import numbers, replays, trials, upkeep, waiting
 from uplift_server.store.errors import Conflict
 from uplift_server.store.hot_records import HeldWish, LeasedDelivery, NewDelivery, ReplayLease, Settlement
 from uplift_server.store.numbers import FLEET, Scope
@@ -262,9 +262,7 @@ class Machine:
 
     async def replay_more(self) -> None:
         for job in await self.running():
-            ahead = await self.database.read(
-                lambda c: releases.look_ahead(c, job, first=job.next_event_seq, rows=20, limit=5, body_bytes_max=9999)  # noqa: B023
-            )
+            ahead = await self.database.look_ahead(job, first=job.next_event_seq, rows=20, limit=5, body_bytes_max=9999)
             lease = ReplayLease(self.now, self.now + 30_000, OWNER, limit=3, outstanding_max=9, body_bytes_max=9999)
             released = await self.database.release_replay(job.seq, job.choice, ahead, lease)
             self.leased += released.leased
