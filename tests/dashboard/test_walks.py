@@ -214,6 +214,7 @@ def test_no_form_takes_an_id_of_another_account(
         answer = owner.post(action, {name: swapped.get(value, value) for name, value in fields.items()})
         assert answer.status in {404, 422}, (action, fields, answer.status)
         asked += 1
+    assert asked
     assert theirs.seen() == before
 
 
