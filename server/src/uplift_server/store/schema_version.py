@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Final
 from sqlalchemy import Connection
 
 import uplift_server.store.schema_numbers
-import uplift_server.store.schema_people  # noqa: F401 - their tables are among those of `metadata`
+import uplift_server.store.schema_people
+import uplift_server.store.schema_processes  # noqa: F401 - their tables are among those of `metadata`
 from uplift_server.store.schema import metadata
 from uplift_server.store.sqlite.connection import bound, connect, unavailable
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 _MIGRATIONS: Final = "uplift_server.store:migrations"
 _SQLITE_URL: Final = "sqlite:///"
-HEAD: Final = "0006"
+HEAD: Final = "0007"
 """The revision this program works with."""
 
 

@@ -1,0 +1,29 @@
+"""Duties: what one process does for all of them, and who may take it over."""
+
+from enum import StrEnum
+from typing import Final
+
+LASTS_MS: Final = 5_000
+"""For how long a duty is taken. Whoever has it takes it anew with every heartbeat."""
+TRUSTED_MS: Final = 4_000
+"""How long after asking for it a process may act on a duty it got: it stops before another can have it."""
+
+
+class Duty(StrEnum):
+    """What would be done twice, or in vain, if every process did it."""
+
+    MASS_FAILURE = "mass_failure"
+    """Judging whether most endpoints fail at once."""
+    NUMBERS = "numbers"
+    """Counting what was added."""
+    OUTBOX = "outbox"
+    """Sending mails."""
+    OVERLAPS = "overlaps"
+    """Erasing replaced secrets."""
+    RETENTION = "retention"
+    """Removing what is too old."""
+
+
+def may_take(held_by: int, until: int, *, by: int, now_ms: int) -> bool:
+    """Whether a process may have a duty now that one (0: nobody) has until an instant (Unix ms)."""
+    return held_by in (0, by) or until <= now_ms

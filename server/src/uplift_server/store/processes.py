@@ -1,0 +1,124 @@
+"""Processes: who serves and delivers on this database, as each tells of itself with every heartbeat."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+
+from uplift_server.core.processes import ProcessRole
+from uplift_server.store.errors import Conflict
+from uplift_server.store.schema import deliveries
+from uplift_server.store.schema_processes import duties, processes
+
+
+class Forgotten(Conflict):
+    """The process was taken for dead: what it had leased is anybody's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """A server process. Instants are Unix ms."""
+
+    seq: int
+    """What it leases by."""
+    role: ProcessRole
+    host: str
+    pid: int
+    version: str
+    started_at: int
+    seen_at: int
+    delivers: bool
+    """Whether endpoints may belong to it."""
+    view: int
+    """The workers it acts by; see `core.processes.view_of`."""
+    in_flight: int
+    in_flight_max: int
+    waiting: int
+
+
+class Heartbeat(NamedTuple):
+    """What a process tells of itself."""
+
+    delivers: bool
+    view: int
+    in_flight: int
+    in_flight_max: int
+    waiting: int
+
+
+class ForeignLeases(NamedTuple):
+    """How many deliveries of an endpoint other processes have leased."""
+
+    endpoint_seq: int
+    leased: int
+
+
+def database_now(connection: Connection) -> float:
+    """The time of the database's clock (Unix ms), now and not at the transaction's beginning."""
+    if connection.dialect.name == "sqlite":
+        query = "SELECT (julianday('now') - 2440587.5) * 86400000.0"
+    else:
+        query = "SELECT extract(epoch FROM clock_timestamp())::float8 * 1000"
+    return float(connection.scalars(sa.text(query)).one())
+
+
+def join(connection: Connection, role: ProcessRole, *, host: str, pid: int, version: str, now: int) -> int:
+    """Begin a life; gives the number of it. Nothing belongs to it before its first heartbeat."""
+    query = sa.insert(processes).values(
+        role=role, host=host, pid=pid, version=version, started_at=now, seen_at=now, delivers=False, view=0
+    )
+    return int(connection.scalars(query.returning(processes.c.seq)).one())
+
+
+def beat(connection: Connection, seq: int, told: Heartbeat, *, now: int) -> list[Process]:
+    """Tell that a process lives; gives all that are known, by number. Raises Forgotten."""
+    change = sa.update(processes).where(processes.c.seq == seq).values(seen_at=now, **told._asdict())
+    if connection.execute(change).rowcount == 0:
+        raise Forgotten("the process was not heard of for too long")
+    return every(connection)
+
+
+def every(connection: Connection) -> list[Process]:
+    """All processes that are known, dead ones too, by number."""
+    return [_process(row) for row in connection.execute(sa.select(processes).order_by(processes.c.seq))]
+
+
+def forget(connection: Connection, seq: int) -> None:
+    """A process has ended, or is dead, and nothing is leased to it any more: its duties are anybody's."""
+    connection.execute(sa.update(duties).where(duties.c.process_seq == seq).values(process_seq=0))
+    connection.execute(sa.delete(processes).where(processes.c.seq == seq))
+
+
+def foreign_leases(connection: Connection, own: int) -> list[ForeignLeases]:
+    """The endpoints of which other processes have leased deliveries. No more are leased than all have in memory."""
+    # The literal condition is the partial index's own, by which both databases recognise it.
+    query = (
+        sa.select(deliveries.c.endpoint_seq, sa.func.count())
+        .where(sa.text("status = 0 AND lease_owner <> 0"), deliveries.c.lease_owner != own)
+        .group_by(deliveries.c.endpoint_seq)
+    )
+    return [ForeignLeases(*row) for row in connection.execute(query)]
+
+
+def hand_over(connection: Connection, leases: Sequence[tuple[int, int, int]], *, to: int) -> int:
+    """Let a lease (event, endpoint, fence) be another process's; how many could be."""
+    count = 0
+    for event_seq, endpoint_seq, fence in leases:
+        change = (
+            sa.update(deliveries)
+            .where(
+                deliveries.c.event_seq == event_seq,
+                deliveries.c.endpoint_seq == endpoint_seq,
+                deliveries.c.fence == fence,
+                deliveries.c.lease_owner != 0,
+            )
+            .values(lease_owner=to)
+        )
+        count += connection.execute(change).rowcount
+    return count
+
+
+def _process(row: sa.Row[Any]) -> Process:
+    return Process(**{**row._mapping, "role": ProcessRole(row.role)})  # noqa: SLF001 - public in spite of its name

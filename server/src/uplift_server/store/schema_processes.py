@@ -1,0 +1,104 @@
+"""The tables by which several server processes on one database know of each other: a part of the schema.
+
+With SQLite, which one process has to itself, they stay empty.
+"""
+
+from typing import Final
+
+import sqlalchemy as sa
+
+from uplift_server.store.schema import Seq, metadata
+
+processes = sa.Table(
+    "processes",
+    metadata,
+    sa.Column("seq", Seq, primary_key=True, comment="what it leases by; another one for every life"),
+    sa.Column("role", sa.Text, nullable=False),
+    sa.Column("host", sa.Text, nullable=False),
+    sa.Column("pid", sa.Integer, nullable=False),
+    sa.Column("version", sa.Text, nullable=False),
+    sa.Column("started_at", sa.BigInteger, nullable=False),
+    sa.Column("seen_at", sa.BigInteger, nullable=False, comment="when it was last heard of"),
+    sa.Column("delivers", sa.Boolean, nullable=False, comment="whether endpoints may belong to it"),
+    sa.Column("view", sa.BigInteger, nullable=False, comment="the workers it acts by: `core.processes.view_of`"),
+    sa.Column("in_flight", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("in_flight_max", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("waiting", sa.Integer, nullable=False, server_default="0", comment="leased and not in flight"),
+)
+
+duties = sa.Table(
+    "duties",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("process_seq", sa.BigInteger, nullable=False, comment="0: nobody has it"),
+    sa.Column("until", sa.BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+    comment="what one process does for all",
+)
+
+directory_changes = sa.Table(
+    "directory_changes",
+    metadata,
+    sa.Column("kind", sa.Text, primary_key=True, comment="the table"),
+    sa.Column("subject_seq", sa.BigInteger, primary_key=True),
+    sa.Column("xid", sa.BigInteger, nullable=False, comment="the transaction that changed it last"),
+    sqlite_with_rowid=False,
+    comment="what is to be read again into the memory of every process",
+)
+sa.Index("directory_changes_by_xid", directory_changes.c.xid)
+
+CHANNEL: Final = "uplift"
+"""What processes tell each other over: PostgreSQL's notifications."""
+CHANGED: Final = "changed"
+"""The notification that something was noted in `directory_changes`."""
+_ENDPOINT_COLUMNS: Final = (
+    "url", "description", "event_types", "secret", "headers", "rate_limit_per_second", "max_in_flight", "state",
+    "disabled_reason", "updated_at", "deleted_at", "previous_secret", "previous_expires_at", "uplift_header_new",
+    "state_since", "held_action", "held_through",
+    # Of an endpoint's health only what is not written after every attempt.
+    "warned_at", "excused_ms",
+)  # fmt: skip
+_WATCHED: Final[dict[str, tuple[str, ...]]] = {
+    "accounts": (),
+    "api_keys": (),
+    "event_types": (),
+    "endpoints": _ENDPOINT_COLUMNS,
+    "replays": ("state", "completed_at", "rate_per_second"),
+}
+"""The tables that processes hold in memory, with the columns whose change is told; none named: all of them."""
+
+
+def _differs(columns: tuple[str, ...]) -> str:
+    if not columns:
+        return "OLD IS DISTINCT FROM NEW"
+    old, new = (", ".join(f"{row}.{column}" for column in columns) for row in ("OLD", "NEW"))
+    return f"({old}) IS DISTINCT FROM ({new})"
+
+
+NOTE_DIRECTORY_CHANGES: Final = (
+    f"""CREATE FUNCTION note_directory_change() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+INSERT INTO directory_changes (kind, subject_seq, xid)
+VALUES (TG_TABLE_NAME, NEW.seq, pg_current_xact_id()::text::bigint)
+ON CONFLICT (kind, subject_seq) DO UPDATE SET xid = EXCLUDED.xid;
+PERFORM pg_notify('{CHANNEL}', '{CHANGED}');
+RETURN NULL;
+END $$""",  # noqa: S608 - of our own texts
+    *(
+        f"CREATE TRIGGER {table}_note_creation AFTER INSERT ON {table}"
+        " FOR EACH ROW EXECUTE FUNCTION note_directory_change()"
+        for table in _WATCHED
+    ),
+    *(
+        f"CREATE TRIGGER {table}_note_change AFTER UPDATE ON {table} FOR EACH ROW"
+        f" WHEN ({_differs(columns)}) EXECUTE FUNCTION note_directory_change()"
+        for table, columns in _WATCHED.items()
+    ),
+)
+
+
+@sa.event.listens_for(metadata, "after_create")
+def _make_triggers(_metadata: sa.MetaData, connection: sa.Connection, **_options: object) -> None:
+    if connection.dialect.name == "postgresql":
+        for statement in NOTE_DIRECTORY_CHANGES:
+            connection.exec_driver_sql(statement)

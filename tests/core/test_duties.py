@@ -1,0 +1,18 @@
+import pytest
+
+from uplift_server.core.duties import may_take
+
+NOW = 1_764_000_000_000
+
+
+@pytest.mark.parametrize(
+    ("held_by", "until", "may"),
+    [
+        (0, 0, True),
+        (7, NOW + 1, True),  # its own, to be kept
+        (8, NOW + 1, False),
+        (8, NOW, True),
+    ],
+)
+def test_who_may_take_a_duty(held_by: int, until: int, may: bool) -> None:
+    assert may_take(held_by, until, by=7, now_ms=NOW) is may

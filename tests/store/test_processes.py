@@ -1,0 +1,96 @@
+"""Processes, duties and noted changes, as every process on a database sees them."""
+
+import pytest
+import sqlalchemy as sa
+
+from uplift_server.core.duties import LASTS_MS, Duty
+from uplift_server.core.processes import ProcessRole
+from uplift_server.store import directory_changes, duties, processes
+from uplift_server.store.directory_changes import Change
+from uplift_server.store.processes import ForeignLeases, Forgotten, Heartbeat
+from uplift_server.store.schema import deliveries
+from uplift_server.store.schema_processes import directory_changes as changes_table
+
+NOW = 1_764_000_000_000
+QUIET = Heartbeat(delivers=True, view=7, in_flight=0, in_flight_max=1000, waiting=0)
+
+
+def joined(connection: sa.Connection, role: ProcessRole = ProcessRole.ALL) -> int:
+    return processes.join(connection, role, host="a", pid=17, version="1", now=NOW)
+
+
+def test_a_heartbeat_tells_of_itself_and_hears_of_all(connection: sa.Connection) -> None:
+    first, second = joined(connection), joined(connection, ProcessRole.API)
+    assert first != second
+    told = Heartbeat(delivers=True, view=2**63 - 1, in_flight=3, in_flight_max=1000, waiting=40)
+    known = processes.beat(connection, first, told, now=NOW + 5)
+    assert [(each.seq, each.role, each.seen_at, each.delivers, each.view) for each in known] == [
+        (first, ProcessRole.ALL, NOW + 5, True, 2**63 - 1),
+        (second, ProcessRole.API, NOW, False, 0),
+    ]
+    assert (known[0].in_flight, known[0].in_flight_max, known[0].waiting) == (3, 1000, 40)
+    assert known == processes.every(connection)
+
+
+def test_a_process_that_was_forgotten_learns_so_and_leaves_its_duties(connection: sa.Connection) -> None:
+    first, second = joined(connection), joined(connection)
+    assert duties.take(connection, list(Duty), by=first, now=NOW) == set(Duty)
+    processes.forget(connection, first)
+    processes.forget(connection, first)
+    with pytest.raises(Forgotten):
+        processes.beat(connection, first, QUIET, now=NOW)
+    assert duties.take(connection, [Duty.NUMBERS], by=second, now=NOW) == {Duty.NUMBERS}
+
+
+def test_a_duty_is_one_processs_until_it_is_not_taken_anew(connection: sa.Connection) -> None:
+    assert duties.take(connection, [Duty.OUTBOX], by=1, now=NOW) == {Duty.OUTBOX}
+    assert duties.take(connection, [Duty.OUTBOX, Duty.NUMBERS], by=2, now=NOW + 1) == {Duty.NUMBERS}
+    assert duties.take(connection, [Duty.OUTBOX, Duty.NUMBERS], by=1, now=NOW + 4000) == {Duty.OUTBOX}
+    assert duties.take(connection, [Duty.OUTBOX], by=2, now=NOW + LASTS_MS) == frozenset()
+    assert duties.take(connection, [Duty.OUTBOX], by=2, now=NOW + 4000 + LASTS_MS) == {Duty.OUTBOX}
+    assert duties.take(connection, [Duty.OUTBOX], by=1, now=NOW + 4001 + LASTS_MS) == frozenset()
+    duties.drop(connection, by=2)
+    assert duties.take(connection, [Duty.OUTBOX], by=1, now=NOW + 4001 + LASTS_MS) == {Duty.OUTBOX}
+
+
+def test_what_others_have_leased_is_counted_by_endpoint(connection: sa.Connection) -> None:
+    for event, (endpoint, owner, status) in enumerate(
+        [(1, 5, 0), (1, 6, 0), (2, 5, 0), (2, 0, 0), (3, 4, 0), (4, 0, 1)]
+    ):
+        connection.execute(
+            sa.insert(deliveries).values(
+                event_seq=event, endpoint_seq=endpoint, account_seq=1, status=status, due_at=NOW, lease_owner=owner
+            )
+        )
+    assert sorted(processes.foreign_leases(connection, 4)) == [ForeignLeases(1, 2), ForeignLeases(2, 1)]
+
+
+def test_a_lease_changes_hands_under_its_fence_alone(connection: sa.Connection) -> None:
+    for event, owner in ((1, 5), (2, 0)):
+        connection.execute(
+            sa.insert(deliveries).values(
+                event_seq=event, endpoint_seq=9, account_seq=1, status=0, due_at=NOW, lease_owner=owner, fence=3
+            )
+        )
+    assert processes.hand_over(connection, [(1, 9, 2), (2, 9, 3), (1, 8, 3)], to=6) == 0
+    assert processes.hand_over(connection, [(1, 9, 3), (2, 9, 3)], to=6) == 1
+    owners = connection.scalars(sa.select(deliveries.c.lease_owner).order_by(deliveries.c.event_seq)).all()
+    assert owners == [6, 0]
+
+
+def test_changes_are_found_from_a_transaction_on(connection: sa.Connection) -> None:
+    start = directory_changes.since(connection, 0)
+    assert start.found == []
+    first = start.next_xid + 10
+    for kind, subject, xid in (("endpoints", 7, first), ("accounts", 7, first + 1)):
+        connection.execute(sa.insert(changes_table).values(kind=kind, subject_seq=subject, xid=xid))
+    found = directory_changes.since(connection, first)
+    assert found.found == [Change("endpoints", 7, first), Change("accounts", 7, first + 1)]
+    assert directory_changes.since(connection, first + 1).found == [Change("accounts", 7, first + 1)]
+    assert directory_changes.forget(connection, first + 1) == 1
+    assert directory_changes.since(connection, 0).found == [Change("accounts", 7, first + 1)]
+
+
+def test_the_database_tells_its_time(connection: sa.Connection) -> None:
+    first = processes.database_now(connection)
+    assert 1_700_000_000_000 < first <= processes.database_now(connection)
