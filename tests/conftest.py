@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import pytest
 import structlog
 from hypothesis import HealthCheck, settings
+from tests.postgres import PostgresServer
 
 # A slow moment of a shared machine is not a counterexample.
 settings.register_profile("house", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -38,3 +39,19 @@ def _logs_restored() -> Iterator[None]:
     yield
     structlog.reset_defaults()
     root.handlers[:], root.level = handlers, level
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """A PostgreSQL server for all tests of this process."""
+    server = PostgresServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def postgres_url(postgres_server: PostgresServer) -> Iterator[str]:
+    """A PostgreSQL database with the program's tables and nothing in them."""
+    url = postgres_server.new_database()
+    yield url
+    postgres_server.drop_database(url)

@@ -143,13 +143,13 @@ def test_a_failed_upgrade_changes_nothing(tmp_path: Path, monkeypatch: pytest.Mo
 def test_tables_that_cannot_be_made_whole_are_not_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An empty file stays empty."""
     path = tmp_path / "uplift.db"
-    whole = schema_version._create
+    whole = schema_version.create
 
     def create_and_fail(connection: sa.Connection) -> None:
         whole(connection)
         raise RuntimeError("the last statement failed")
 
-    monkeypatch.setattr(schema_version, "_create", create_and_fail)
+    monkeypatch.setattr(schema_version, "create", create_and_fail)
     with pytest.raises(RuntimeError):
         upgrade(path, now_ms=NOW)
     assert current(path) is None

@@ -1,8 +1,8 @@
-"""The two ways a verb of the store can fail."""
+"""The ways a verb of the store can fail."""
 
 
 class StoreError(Exception):
-    """What every error of the store is."""
+    """What every foreseen error of the store is."""
 
 
 class Conflict(StoreError):
@@ -11,3 +11,7 @@ class Conflict(StoreError):
 
 class Unavailable(StoreError):
     """The database cannot do it now: full disk, read-only file, lost connection, too much waiting. Try again later."""
+
+
+class Refused(Exception):
+    """The database never will: a defect of ours, or data that it cannot hold. Trying again is of no use."""

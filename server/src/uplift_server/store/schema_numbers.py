@@ -50,17 +50,28 @@ _TOLD: Final = (
     "CASE WHEN NEW.status = 1 AND NEW.last_outcome = 0 AND NEW.attempts_made > OLD.attempts_made THEN 0"
     " ELSE NEW.status END"
 )
-NOTE_CHANGES: Final = (
-    "CREATE TRIGGER deliveries_note_changes AFTER UPDATE OF status ON deliveries"  # noqa: S608 - of our own texts
-    f" WHEN OLD.status <> {_TOLD} AND NEW.trigger <> 3"
-    " BEGIN INSERT INTO delivery_changes"
-    " (event_seq, endpoint_seq, account_seq, created_at, old_status, new_status)"
-    " SELECT NEW.event_seq, NEW.endpoint_seq, NEW.account_seq, created_at, OLD.status,"
-    f" {_TOLD} FROM events WHERE seq = NEW.event_seq; END"
+_NOTED: Final = f"OLD.status <> {_TOLD} AND NEW.trigger <> 3"
+_NOTE: Final = (
+    "INSERT INTO delivery_changes (event_seq, endpoint_seq, account_seq, created_at, old_status, new_status)"  # noqa: S608 - of our own texts
+    f" SELECT NEW.event_seq, NEW.endpoint_seq, NEW.account_seq, created_at, OLD.status, {_TOLD}"
+    " FROM events WHERE seq = NEW.event_seq;"
 )
+_ON_SQLITE: Final = (
+    f"CREATE TRIGGER deliveries_note_changes AFTER UPDATE OF status ON deliveries WHEN {_NOTED} BEGIN {_NOTE} END"
+)
+_FUNCTION_ON_POSTGRESQL: Final = (
+    "CREATE FUNCTION deliveries_note_changes() RETURNS trigger LANGUAGE plpgsql AS"
+    f" $$ BEGIN {_NOTE} RETURN NULL; END $$"
+)
+_ON_POSTGRESQL: Final = (
+    "CREATE TRIGGER deliveries_note_changes AFTER UPDATE OF status ON deliveries FOR EACH ROW"
+    f" WHEN ({_NOTED}) EXECUTE FUNCTION deliveries_note_changes()"
+)
+NOTE_CHANGES: Final = {"sqlite": (_ON_SQLITE,), "postgresql": (_FUNCTION_ON_POSTGRESQL, _ON_POSTGRESQL)}
+"""The statements that make the trigger, by database."""
 
 
 @sa.event.listens_for(metadata, "after_create")
 def _make_trigger(_metadata: sa.MetaData, connection: sa.Connection, **_options: object) -> None:
-    if connection.dialect.name == "sqlite":
-        connection.exec_driver_sql(NOTE_CHANGES)
+    for statement in NOTE_CHANGES[connection.dialect.name]:
+        connection.exec_driver_sql(statement)

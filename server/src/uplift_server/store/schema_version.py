@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+import sqlalchemy as sa
 from sqlalchemy import Connection
 
 import uplift_server.store.schema_numbers
@@ -60,14 +61,10 @@ def upgrade(database: str | Path, *, now_ms: int) -> Path | None:
             revision = _current(raw, path)
             if revision == HEAD:
                 return None
-            if revision is not None and not _is_known(revision):
-                raise UnknownSchema(
-                    f"{path} has the schema {revision}, which is newer than this program's ({HEAD}); start the"
-                    " version of the program that wrote it, or a later one"
-                )
             if revision is None:
-                _in_transaction(raw, _create)
+                _in_transaction(raw, create)
                 return None
+            refuse_unknown(path, revision)
             copy = _copy_aside(raw, path, revision, now_ms)
             _in_transaction(raw, run)
             return copy
@@ -89,11 +86,17 @@ def _current(raw: sqlite3.Connection, path: Path) -> str | None:
     return str(rows[0][0])
 
 
-def _is_known(revision: str) -> bool:
+def refuse_unknown(database: str | Path, revision: str) -> None:
+    """Raise UnknownSchema for a revision that is none of this program's."""
     # Alembic takes half a second to import, which a start with a ready database need not pay.
     from alembic.script import ScriptDirectory  # noqa: PLC0415
 
-    return any(script.revision == revision for script in ScriptDirectory.from_config(_config()).walk_revisions())
+    known = ScriptDirectory.from_config(_config()).walk_revisions()
+    if not any(script.revision == revision for script in known):
+        raise UnknownSchema(
+            f"{database} has the schema {revision}, which is newer than this program's ({HEAD}); start the"
+            " version of the program that wrote it, or a later one"
+        )
 
 
 def _copy_aside(raw: sqlite3.Connection, path: Path, revision: str, now_ms: int) -> Path:
@@ -110,14 +113,17 @@ def _copy_aside(raw: sqlite3.Connection, path: Path, revision: str, now_ms: int)
     return copy
 
 
-def _create(connection: Connection) -> None:
+def create(connection: Connection) -> None:
     """Make the tables of an empty database as the models have them, which is what the migrations make (tested).
 
     Alembic, which takes 14 MiB and half a second to import, is left to upgrades.
     """
     metadata.create_all(connection, checkfirst=False)
-    connection.exec_driver_sql("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL PRIMARY KEY)")
-    connection.exec_driver_sql("INSERT INTO alembic_version VALUES (?)", (HEAD,))
+    connection.exec_driver_sql(
+        "CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL,"
+        " CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num))"
+    )
+    connection.execute(sa.text("INSERT INTO alembic_version VALUES (:revision)"), {"revision": HEAD})
 
 
 def _in_transaction(raw: sqlite3.Connection, work: Callable[[Connection], None]) -> None:

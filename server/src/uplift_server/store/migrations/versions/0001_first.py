@@ -90,6 +90,11 @@ def upgrade() -> None:
         sa.Column("completed_at", sa.BigInteger()),
         sa.PrimaryKeyConstraint("event_seq", "endpoint_seq"),
         sqlite_with_rowid=False,
+        postgresql_with={
+            "fillfactor": 80,
+            "autovacuum_vacuum_scale_factor": 0.02,
+            "autovacuum_analyze_scale_factor": 0.05,
+        },
     )
     op.create_index("deliveries_by_endpoint", "deliveries", ["endpoint_seq", "event_seq"])
     op.create_index(

@@ -22,7 +22,11 @@ _BY_END: Final = (
 
 def upgrade() -> None:
     """Add indexes; erase what endpoints deleted by earlier versions still had sealed."""
-    op.execute("UPDATE endpoints SET secret = x'', previous_secret = NULL, headers = NULL WHERE deleted_at IS NOT NULL")
+    # SQLite would keep `''` as text, PostgreSQL does not know `x''`.
+    nothing = "x''" if op.get_bind().dialect.name == "sqlite" else "''"
+    op.execute(
+        f"UPDATE endpoints SET secret = {nothing}, previous_secret = NULL, headers = NULL WHERE deleted_at IS NOT NULL"  # noqa: S608
+    )
     for index, table, column in _BY_END:
         condition = sa.text(f"{column} IS NOT NULL")
         op.create_index(index, table, [column], sqlite_where=condition, postgresql_where=condition)

@@ -24,6 +24,14 @@ _NOTE_CHANGES: Final = (
     " SELECT NEW.event_seq, NEW.endpoint_seq, NEW.account_seq, created_at, OLD.status,"
     f" {_TOLD} FROM events WHERE seq = NEW.event_seq; END"
 )
+_NOTE_CHANGES_ON_POSTGRESQL: Final = (
+    "CREATE FUNCTION deliveries_note_changes() RETURNS trigger LANGUAGE plpgsql AS"
+    " $$ BEGIN INSERT INTO delivery_changes (event_seq, endpoint_seq, account_seq, created_at, old_status, new_status)"
+    " SELECT NEW.event_seq, NEW.endpoint_seq, NEW.account_seq, created_at, OLD.status,"
+    f" {_TOLD} FROM events WHERE seq = NEW.event_seq; RETURN NULL; END $$",
+    "CREATE TRIGGER deliveries_note_changes AFTER UPDATE OF status ON deliveries FOR EACH ROW"
+    f" WHEN (OLD.status <> {_TOLD} AND NEW.trigger <> 3) EXECUTE FUNCTION deliveries_note_changes()",
+)
 
 
 def upgrade() -> None:
@@ -66,7 +74,8 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("seq"),
         comment="what is still to be counted",
     )
-    if op.get_bind().dialect.name == "sqlite":
-        op.execute(_NOTE_CHANGES)
+    on_sqlite = op.get_bind().dialect.name == "sqlite"
+    for statement in (_NOTE_CHANGES,) if on_sqlite else _NOTE_CHANGES_ON_POSTGRESQL:
+        op.execute(statement)
     for name, table in (("events", "events"), ("attempts", "attempts"), ("began", "events")):
         op.execute(f"INSERT INTO marks (name, value) SELECT 'numbers.{name}', coalesce(max(seq), 0) FROM {table}")  # noqa: S608

@@ -1,0 +1,198 @@
+"""Connections to PostgreSQL: how they are opened, shared and given up, and what their errors mean."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any, Final, TypeVar
+
+import asyncpg
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_dbapi
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+
+from uplift_server.store.errors import Refused, Unavailable
+
+R = TypeVar("R")
+
+CONNECT_SECONDS_MAX: Final = 5.0
+COMMAND_SECONDS_MAX: Final = 10.0
+"""How long a statement may take before this side gives the connection up: it may lead nowhere any more."""
+STATEMENT_MS_MAX: Final = 8000
+IDLE_IN_TRANSACTION_MS_MAX: Final = 10_000
+"""How long PostgreSQL keeps what a transaction holds whose process has gone silent."""
+TAKE_SECONDS_MAX: Final = 4.0
+
+_SETTINGS: Final = {
+    "application_name": "uplift-webhooks",
+    "statement_timeout": str(STATEMENT_MS_MAX),
+    "idle_in_transaction_session_timeout": str(IDLE_IN_TRANSACTION_MS_MAX),
+    # Its compilation takes longer than any of our statements.
+    "jit": "off",
+}
+# What the driver raises, directly or through SQLAlchemy. What it cannot encode is a defect of ours.
+DRIVER_ERRORS: Final = (
+    sa.exc.DBAPIError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    OSError,
+    TimeoutError,
+)
+# Classes of SQLSTATE. A serialization failure or a deadlock: the same may well succeed when it is repeated at once.
+_REPEATABLE: Final = "40"
+_LOST: Final = ("08", "57P")
+# No outage, and no better later: data, constraints, statements that PostgreSQL does not understand. Only what is a
+# right that somebody took away can be given back.
+_REFUSED: Final = ("22", "23", "42")
+_RIGHT_MISSING: Final = "42501"
+
+Raw = asyncpg.Connection
+"""A connection of the driver. Outside a transaction every statement is one of its own."""
+
+
+class Pair:
+    """One connection, as the driver has it and for statements of SQLAlchemy, which neither begins nor commits on it."""
+
+    __slots__ = ("raw", "sql")
+
+    def __init__(self, raw: Raw, sql: AsyncConnection) -> None:
+        self.raw = raw
+        self.sql = sql
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether somebody else can use it."""
+        return not self.raw.is_closed() and not self.raw.is_in_transaction()
+
+    async def close(self) -> None:
+        """Let go of it, in a hurry where something is left of a transaction."""
+        if not self.is_clean:
+            self.raw.terminate()
+        with contextlib.suppress(*DRIVER_ERRORS, sa.exc.SQLAlchemyError):
+            if self.raw.is_closed():
+                await self.sql.invalidate()
+            await self.sql.close()
+
+
+class Opener:
+    """Opens connections to one database."""
+
+    def __init__(self, url: str, *, pooled: bool = False, patient: bool = False) -> None:
+        """`pooled`: a pooler stands between that gives every transaction another connection.
+
+        `patient`: statements may take as long as they do.
+        """
+        self._url = url
+        self._pooled = pooled
+        self._command_seconds = None if patient else COMMAND_SECONDS_MAX
+        self._engine = create_async_engine(
+            "postgresql+asyncpg://", async_creator=self._connect, poolclass=sa.NullPool, isolation_level="AUTOCOMMIT"
+        )
+
+    async def raw(self) -> Raw:
+        """A connection of the driver alone. Raises what the driver does."""
+        return await self._connect()
+
+    async def pair(self) -> Pair:
+        """A connection for both. Raises what the driver does."""
+        sql = await self._engine.connect()
+        raw = (await sql.get_raw_connection()).driver_connection
+        assert isinstance(raw, asyncpg.Connection)
+        return Pair(raw, sql)
+
+    async def _connect(self) -> Raw:
+        if self._pooled:
+            # Neither what is set for a session nor what was prepared in it is there in the next transaction.
+            settings: dict[str, Any] = {"statement_cache_size": 0}
+        else:
+            settings = {"server_settings": _SETTINGS}
+        return await asyncpg.connect(
+            self._url, timeout=CONNECT_SECONDS_MAX, command_timeout=self._command_seconds, **settings
+        )
+
+
+class Connections:
+    """A few connections, opened as they are needed and anew where one broke."""
+
+    def __init__(self, open_pair: Callable[[], Coroutine[Any, Any, Pair]], *, limit: int, waiting_max: int) -> None:
+        self._open = open_pair
+        self._free: list[Pair] = []
+        self._places = asyncio.Semaphore(limit)
+        self._waiting = 0
+        self._waiting_max = waiting_max
+
+    @contextlib.asynccontextmanager
+    async def taken(self) -> AsyncIterator[Pair]:
+        """One of them for oneself. Raises Unavailable where too many wait, or none is to be had."""
+        if self._waiting >= self._waiting_max:
+            raise Unavailable("too much waits for the database")
+        self._waiting += 1
+        try:
+            async with asyncio.timeout(TAKE_SECONDS_MAX):
+                await self._places.acquire()
+        except TimeoutError:
+            raise Unavailable("the database does not answer: all connections to it are busy") from None
+        finally:
+            self._waiting -= 1
+        try:
+            pair = await self._usable() or await self._open()
+            try:
+                yield pair
+            finally:
+                # Whatever went wrong, or was cancelled amid a statement: what is left of it must not reach the next.
+                if pair.is_clean:
+                    self._free.append(pair)
+                else:
+                    await pair.close()
+        finally:
+            self._places.release()
+
+    async def close(self) -> None:
+        """Let go of those that nobody has."""
+        free, self._free = self._free, []
+        for pair in free:
+            await pair.close()
+
+    async def _usable(self) -> Pair | None:
+        while self._free:
+            # The last one that was used, so that what is seldom needed rests.
+            pair = self._free.pop()
+            if pair.is_clean:
+                return pair
+            await pair.close()
+        return None
+
+
+def driver_error(error: BaseException) -> BaseException:
+    """What the driver said, where SQLAlchemy wrapped it, twice."""
+    while isinstance(error, sa.exc.DBAPIError | AsyncAdapt_asyncpg_dbapi.Error):
+        below = error.orig if isinstance(error, sa.exc.DBAPIError) else error.__cause__
+        if below is None:
+            break
+        error = below
+    return error
+
+
+def is_repeatable(error: BaseException) -> bool:
+    """Whether nothing happened but that another transaction was in the way."""
+    return _state(driver_error(error)).startswith(_REPEATABLE)
+
+
+def is_lost(error: BaseException) -> bool:
+    """Whether the connection broke, or the server is going down."""
+    said = driver_error(error)
+    return _state(said).startswith(_LOST) or isinstance(said, asyncpg.InterfaceError | OSError)
+
+
+def translated(error: BaseException) -> Unavailable | Refused:
+    """What the driver said, as the store's error."""
+    said = driver_error(error)
+    text = str(said) or type(said).__name__
+    state = _state(said)
+    if isinstance(said, ValueError) or (state.startswith(_REFUSED) and state != _RIGHT_MISSING):
+        return Refused(f"the database refuses this: {text}")
+    return Unavailable(f"the database cannot do this now: {text}")
+
+
+def _state(error: BaseException) -> str:
+    return getattr(error, "sqlstate", None) or ""

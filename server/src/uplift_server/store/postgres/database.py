@@ -1,0 +1,217 @@
+"""The PostgreSQL engine: the contract on one database, whatever other processes do with it."""
+
+import asyncio
+import contextlib
+import random
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any, Final, TypeVar
+
+from sqlalchemy import Connection
+
+from uplift_server.core.limits import WRITES_WAITING_MAX
+from uplift_server.store.hot_records import (
+    Ahead,
+    Appended,
+    DueEndpoint,
+    HealthRow,
+    HeldWish,
+    IdempotencyConflict,
+    LeasedDelivery,
+    LeaseWish,
+    NewEvent,
+    Released,
+    ReplayLease,
+    ReplayRelease,
+    Settlement,
+)
+from uplift_server.store.postgres import hot, replaying
+from uplift_server.store.postgres.connection import (
+    DRIVER_ERRORS,
+    Connections,
+    Opener,
+    Pair,
+    Raw,
+    is_lost,
+    is_repeatable,
+    translated,
+)
+from uplift_server.store.postgres.gathering import Gathering, Groups, Results
+from uplift_server.store.replays import Choice, Replay
+
+R = TypeVar("R")
+
+HOT_CONNECTIONS: Final = 4
+READERS: Final = 3
+READS_WAITING_MAX: Final = 256
+HOT_WAITING_MAX: Final = 256
+READ_MS_MAX: Final = 4000
+REPEATS_MAX: Final = 8
+"""How often a verb is repeated that other transactions were in the way of."""
+REPEAT_WAIT_MS_MAX: Final = 20
+# Ordinary writes are serial over all processes, as they are on SQLite, so that what a verb has read still holds when it
+# writes on the strength of it. Hot verbs go on beside them; what those may change is guarded in the verbs themselves.
+WRITE_LOCK: Final = 0x75706C696674
+
+
+class PostgresDatabase:
+    """See `store.contract.Database`."""
+
+    def __init__(self, url: str, *, pooled: bool = False) -> None:
+        """`pooled`: a pooler stands between that gives every transaction another connection."""
+        opener = Opener(url, pooled=pooled)
+        self._hot_connections = Connections(opener.pair, limit=HOT_CONNECTIONS, waiting_max=HOT_WAITING_MAX)
+        self._readers = Connections(opener.pair, limit=READERS, waiting_max=READS_WAITING_MAX)
+        # One, for they are serial anyway.
+        self._writers = Connections(opener.pair, limit=1, waiting_max=WRITES_WAITING_MAX)
+        self._gathering = Gathering(self._store)
+        self._under_way: set[asyncio.Task[Any]] = set()
+
+    async def open(self) -> None:
+        """See the contract."""
+        await self.read(lambda c: c.exec_driver_sql("SELECT 1").scalar())
+
+    async def close(self) -> None:
+        """See the contract."""
+        await self._gathering.finish()
+        while self._under_way:
+            await asyncio.wait(self._under_way)
+        for connections in (self._hot_connections, self._readers, self._writers):
+            await connections.close()
+
+    def append(self, groups: Sequence[Sequence[NewEvent]]) -> Awaitable[list[list[Appended] | IdempotencyConflict]]:
+        """See the contract."""
+        return self._gathering.append(groups)
+
+    def lease_due(
+        self, wishes: Sequence[LeaseWish], *, now: int, lease_until: int, owner: int, body_bytes_max: int
+    ) -> Awaitable[list[LeasedDelivery]]:
+        """See the contract."""
+        return self._hot(
+            lambda pair: hot.lease_due(
+                pair.raw, wishes, now=now, lease_until=lease_until, owner=owner, body_bytes_max=body_bytes_max
+            )
+        )
+
+    def settle(
+        self, settlements: Sequence[Settlement], health: Sequence[HealthRow] = ()
+    ) -> Awaitable[frozenset[tuple[int, int]]]:
+        """See the contract."""
+        return self._hot(lambda pair: hot.settle(pair.raw, settlements, health))
+
+    def release(self, leases: Sequence[tuple[int, int, int]], *, now: int) -> Awaitable[None]:
+        """See the contract."""
+        return self._hot(lambda pair: hot.release(pair.raw, leases, now=now))
+
+    def reclaim(self, *, now: int, owner: int | None = None, limit: int = 1000) -> Awaitable[int]:
+        """See the contract."""
+        return self._hot(lambda pair: hot.reclaim(pair.raw, now=now, owner=owner, limit=limit))
+
+    def release_held(self, wishes: Sequence[HeldWish], *, now: int) -> Awaitable[list[Released]]:
+        """See the contract."""
+        return self._hot(lambda pair: hot.release_held(pair.raw, wishes, now=now))
+
+    def release_replay(
+        self, replay_seq: int, choice: Choice, ahead: Ahead, lease: ReplayLease
+    ) -> Awaitable[ReplayRelease]:
+        """See the contract."""
+        return self._hot(lambda pair: replaying.release(pair, replay_seq, choice, ahead, lease))
+
+    async def look_ahead(self, replay: Replay, *, first: int, rows: int, limit: int, body_bytes_max: int) -> Ahead:
+        """See the contract."""
+        return await self._hot(
+            lambda pair: replaying.look_ahead(
+                pair.raw, replay, first=first, rows=rows, limit=limit, body_bytes_max=body_bytes_max
+            )
+        )
+
+    async def due_endpoints(self, *, after: int = 0, limit: int = 1000) -> list[DueEndpoint]:
+        """See the contract."""
+        return await self._hot(lambda pair: hot.due_endpoints(pair.raw, after=after, limit=limit))
+
+    async def read(self, body: Callable[[Connection], R]) -> R:
+        """See the contract."""
+
+        async def read(pair: Pair) -> R:
+            await pair.raw.execute(
+                f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL statement_timeout = {READ_MS_MAX}"
+            )
+            try:
+                return await pair.sql.run_sync(body)
+            finally:
+                await _end(pair.raw)
+
+        return await self._repeated(self._readers, read, again_when_lost=True)
+
+    async def write(self, body: Callable[[Connection], R]) -> R:
+        """See the contract."""
+        return await self._written(lambda pair: pair.sql.run_sync(body))
+
+    async def write_with_events(self, body: Callable[[Connection], tuple[R, Sequence[NewEvent]]]) -> R:
+        """See the contract."""
+
+        async def write(pair: Pair) -> R:
+            result, owed = await pair.sql.run_sync(body)
+            await hot.append(pair.raw, [owed])
+            return result
+
+        return await self._written(write)
+
+    async def append_then(self, event: NewEvent, body: Callable[[Connection, int], R]) -> R:
+        """See the contract."""
+
+        async def append(pair: Pair) -> R:
+            ((appended,),) = await hot.append(pair.raw, [[event]])  # type: ignore[misc]
+            return await pair.sql.run_sync(body, appended.seq)
+
+        return await self._written(append)
+
+    async def _store(self, groups: Groups) -> Results:
+        return await self._repeated(self._hot_connections, lambda pair: hot.append(pair.raw, groups))
+
+    def _hot(self, body: Callable[[Pair], Awaitable[R]]) -> "asyncio.Task[R]":
+        """Begin a hot verb at once, and end it whatever becomes of who waits for it."""
+        return self._begun(self._repeated(self._hot_connections, body))
+
+    async def _written(self, body: Callable[[Pair], Awaitable[R]]) -> R:
+        """Run a verb in a transaction in which no other ordinary write of any process is under way."""
+
+        async def write(pair: Pair) -> R:
+            async with pair.raw.transaction():
+                await pair.raw.execute(f"SELECT pg_advisory_xact_lock({WRITE_LOCK})")
+                return await body(pair)
+
+        return await asyncio.shield(self._begun(self._repeated(self._writers, write)))
+
+    def _begun(self, work: Coroutine[Any, Any, R]) -> "asyncio.Task[R]":
+        task = asyncio.create_task(work)
+        self._under_way.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: "asyncio.Task[Any]") -> None:
+        self._under_way.discard(task)
+        if not task.cancelled():
+            task.exception()  # Whoever waited for it may be gone.
+
+    async def _repeated(
+        self, connections: Connections, body: Callable[[Pair], Awaitable[R]], *, again_when_lost: bool = False
+    ) -> R:
+        """Run a verb on one of the connections, once more where another transaction was in the way."""
+        repeats = 0
+        while True:
+            try:
+                async with connections.taken() as pair:
+                    return await body(pair)
+            except DRIVER_ERRORS as error:
+                again = is_repeatable(error) or (again_when_lost and repeats == 0 and is_lost(error))
+                if not again or repeats == REPEATS_MAX:
+                    raise translated(error) from error
+            repeats += 1
+            # By chance, so that two that stood in each other's way do not do so again.
+            await asyncio.sleep(random.uniform(0, REPEAT_WAIT_MS_MAX * repeats) / 1000)  # noqa: S311
+
+
+async def _end(raw: Raw) -> None:
+    """End a transaction that has changed nothing, where there still is one to end."""
+    with contextlib.suppress(*DRIVER_ERRORS):
+        await raw.execute("ROLLBACK")

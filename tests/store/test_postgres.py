@@ -1,0 +1,158 @@
+"""The PostgreSQL engine: what it does beyond the contract, when connections break and processes meet."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+import sqlalchemy as sa
+from tests.postgres import PostgresServer
+
+from uplift_server.store import marks
+from uplift_server.store.errors import Refused, Unavailable
+from uplift_server.store.postgres import PostgresDatabase
+from uplift_server.store.postgres.connection import Opener
+from uplift_server.store.schema import marks as table
+
+
+@pytest.fixture
+async def database(postgres_url: str) -> AsyncIterator[PostgresDatabase]:
+    database = PostgresDatabase(postgres_url)
+    await database.open()
+    yield database
+    await database.close()
+
+
+@pytest.fixture
+async def other(postgres_url: str) -> AsyncIterator[PostgresDatabase]:
+    """Another process' view of the same."""
+    database = PostgresDatabase(postgres_url)
+    yield database
+    await database.close()
+
+
+def stored(connection: sa.Connection) -> int:
+    return marks.get(connection, ["n"]).get("n", 0)
+
+
+def one_more(connection: sa.Connection) -> None:
+    """Read, and write on the strength of it, as ordinary verbs may."""
+    marks.replace(connection, "n", {"n": stored(connection) + 1})
+
+
+async def test_writes_of_all_processes_are_serial(database: PostgresDatabase, other: PostgresDatabase) -> None:
+    await asyncio.gather(*(each.write(one_more) for _ in range(20) for each in (database, other)))
+    assert await database.read(stored) == 40
+
+
+async def test_a_write_goes_on_without_who_asked_for_it(database: PostgresDatabase) -> None:
+    task = asyncio.create_task(database.write(one_more))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await database.write(one_more)
+    assert await database.read(stored) == 2
+
+
+async def test_a_cancelled_read_leaves_a_connection_for_the_next(database: PostgresDatabase) -> None:
+    for _ in range(10):
+        task = asyncio.create_task(database.read(lambda c: c.exec_driver_sql("SELECT pg_sleep(5)").scalar()))
+        await asyncio.sleep(0.02)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert await database.read(stored) == 0
+
+
+async def test_a_read_that_takes_too_long_is_stopped(
+    database: PostgresDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("uplift_server.store.postgres.database.READ_MS_MAX", 50)
+    with pytest.raises(Unavailable, match="statement timeout"):
+        await database.read(lambda c: c.exec_driver_sql("SELECT pg_sleep(5)").scalar())
+    assert await database.read(stored) == 0
+
+
+async def test_what_can_never_be_stored_is_no_outage(database: PostgresDatabase) -> None:
+    """Whoever tried again until it works would try for ever."""
+    for name in ("with a NUL: \0", "half a character: \ud800"):
+        with pytest.raises(Refused):
+            await database.write(lambda c, name=name: marks.replace(c, "n", {name: 1}))
+    with pytest.raises(Refused, match="refuses"):
+        await database.write(lambda c: c.execute(sa.insert(table).values(name="n", value="no number")))
+    await database.write(one_more)
+    assert await database.read(stored) == 1
+
+
+async def break_all(url: str) -> None:
+    """End every other connection to the database, as an administrator may."""
+    raw = await Opener(url).raw()
+    await raw.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
+        " AND datname = current_database()"
+    )
+    await raw.close()
+
+
+async def test_a_broken_connection_is_opened_anew(database: PostgresDatabase, postgres_url: str) -> None:
+    await asyncio.gather(*(database.read(lambda c: c.exec_driver_sql("SELECT pg_sleep(0.05)")) for _ in range(3)))
+    await database.write(one_more)
+    await break_all(postgres_url)
+    assert await database.read(stored) == 1
+    await database.write(one_more)
+    assert await database.read(stored) == 2
+
+
+async def test_a_write_whose_connection_breaks_is_undone_and_says_so(
+    database: PostgresDatabase, postgres_url: str
+) -> None:
+    def slow(connection: sa.Connection) -> None:
+        one_more(connection)
+        connection.exec_driver_sql("SELECT pg_sleep(5)")
+
+    task = asyncio.create_task(database.write(slow))
+    await asyncio.sleep(0.2)
+    await break_all(postgres_url)
+    with pytest.raises(Unavailable):
+        await task
+    await database.write(one_more)
+    assert await database.read(stored) == 1
+
+
+async def test_a_server_that_is_away_is_unavailable_and_comes_back() -> None:
+    server = await asyncio.to_thread(PostgresServer)
+    try:
+        url = await asyncio.to_thread(server.new_database)
+        database = PostgresDatabase(url)
+        await database.open()
+        await database.write(one_more)
+        await asyncio.to_thread(server.stop, "immediate")
+        for _ in range(3):
+            with pytest.raises(Unavailable):
+                await database.write(one_more)
+            with pytest.raises(Unavailable):
+                await database.read(stored)
+        await asyncio.to_thread(server.start)
+        await database.write(one_more)
+        assert await database.read(stored) == 2
+        await database.close()
+    finally:
+        await asyncio.to_thread(server.close)
+
+
+async def test_a_database_that_is_not_there_is_unavailable(postgres_server: PostgresServer) -> None:
+    for url, said in (
+        (postgres_server.url("nowhere"), "nowhere"),
+        ("postgresql://nobody@127.0.0.1:1/none", "127.0.0.1"),
+    ):
+        with pytest.raises(Unavailable, match=said):
+            await PostgresDatabase(url).open()
+
+
+async def test_a_read_that_finds_no_connection_in_time_is_refused(
+    database: PostgresDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("uplift_server.store.postgres.connection.TAKE_SECONDS_MAX", 0.1)
+    reads = [database.read(lambda c: c.exec_driver_sql("SELECT pg_sleep(0.4)").scalar()) for _ in range(6)]
+    results = await asyncio.gather(*reads, return_exceptions=True)
+    assert sum(isinstance(result, Unavailable) for result in results) == 3

@@ -1,0 +1,140 @@
+"""The schema on PostgreSQL: as the models have it, safely upgraded, by one process at a time."""
+
+import asyncio
+
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from tests.postgres import PostgresServer
+
+from uplift_server.store import schema_version as history
+from uplift_server.store.errors import Unavailable
+from uplift_server.store.postgres import schema_version
+from uplift_server.store.postgres.connection import Opener
+from uplift_server.store.postgres.schema_version import HEAD, UnknownSchema, current, upgrade
+from uplift_server.store.schema import metadata
+
+DESCRIBED = (
+    (
+        "SELECT table_name, column_name, ordinal_position, column_default, is_nullable, data_type"
+        " FROM information_schema.columns WHERE table_schema = 'public' ORDER BY 1, 2"
+    ),
+    "SELECT tablename, indexname, indexdef FROM pg_indexes WHERE schemaname = 'public' ORDER BY 1, 2",
+    (
+        "SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid) FROM pg_constraint"
+        " WHERE connamespace = 'public'::regnamespace ORDER BY 1, 2"
+    ),
+    (
+        "SELECT relname, reloptions, obj_description(oid) FROM pg_class"
+        " WHERE relnamespace = 'public'::regnamespace ORDER BY 1"
+    ),
+    "SELECT tgname, pg_get_triggerdef(oid) FROM pg_trigger WHERE NOT tgisinternal ORDER BY 1",
+    "SELECT proname, prosrc FROM pg_proc WHERE pronamespace = 'public'::regnamespace ORDER BY 1",
+)
+
+
+@pytest.fixture
+def empty(postgres_server: PostgresServer) -> str:
+    """A database with nothing in it."""
+    return postgres_server.new_database(empty=True)
+
+
+@pytest.fixture
+def another(postgres_server: PostgresServer) -> str:
+    """One more."""
+    return postgres_server.new_database(empty=True)
+
+
+async def make(url: str, revision: str) -> None:
+    """A database as the release with this revision left it."""
+    pair = await Opener(url).pair()
+    async with pair.raw.transaction():
+        await pair.sql.run_sync(history.run, revision)
+    await pair.close()
+
+
+async def run(url: str, *statements: str) -> list[object]:
+    """Run statements; what they give."""
+    raw = await Opener(url).raw()
+    found = [[tuple(row) for row in await raw.fetch(statement)] for statement in statements]
+    await raw.close()
+    return found
+
+
+async def test_an_empty_database_gets_the_tables_the_migrations_make(empty: str, another: str) -> None:
+    """Compared by what PostgreSQL says of both, the order of columns and storage too, and by Alembic's comparison."""
+    assert await current(empty) is None
+    assert await upgrade(empty) is None
+    await make(another, HEAD)
+    assert await current(empty) == await current(another) == HEAD
+    made, migrated = await run(empty, *DESCRIBED), await run(another, *DESCRIBED)
+    for of_models, of_migrations in zip(made, migrated, strict=True):
+        assert of_models == of_migrations
+
+    def differences(connection: sa.Connection) -> list[object]:
+        found: list[object] = compare_metadata(
+            MigrationContext.configure(connection, opts={"compare_type": True}), metadata
+        )
+        return found
+
+    pair = await Opener(another).pair()
+    assert await pair.sql.run_sync(differences) == []
+    await pair.close()
+
+
+async def test_an_upgrade_keeps_what_is_stored_and_erases_what_deleted_endpoints_have_sealed(empty: str) -> None:
+    await make(empty, "0001")
+    endpoint = (
+        "INSERT INTO endpoints (id, account_seq, url, description, event_types, secret, secret_created_at, headers,"
+    )
+    endpoint += " state, created_at, updated_at, deleted_at) VALUES ({}, 1, '', '', '[]', 'x', 1, 'y', 0, 1, 1, {})"
+    await run(empty, endpoint.format("'a'", "NULL"), endpoint.format("'b'", "9"))
+    assert await upgrade(empty) == "0001"
+    assert await run(empty, "SELECT secret, headers FROM endpoints ORDER BY seq") == [[(b"x", b"y"), (b"", None)]]
+    assert await current(empty) == HEAD
+    assert await upgrade(empty) is None
+
+
+async def test_processes_that_start_together_take_turns(empty: str, another: str) -> None:
+    assert await asyncio.gather(*(upgrade(empty) for _ in range(4))) == [None] * 4
+    await make(another, "0003")
+    assert sorted(map(str, await asyncio.gather(*(upgrade(another) for _ in range(3))))) == ["0003", "None", "None"]
+
+
+async def test_a_failed_upgrade_changes_nothing(empty: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    await make(empty, "0001")
+    before = await run(empty, *DESCRIBED)
+    whole = history.run
+
+    def run_and_fail(connection: sa.Connection) -> None:
+        whole(connection)
+        raise RuntimeError("the last statement failed")
+
+    monkeypatch.setattr(schema_version.schema_version, "run", run_and_fail)
+    with pytest.raises(RuntimeError):
+        await upgrade(empty)
+    assert await run(empty, *DESCRIBED) == before
+    assert await current(empty) == "0001"
+
+
+async def test_a_newer_database_is_refused_untouched(empty: str) -> None:
+    await upgrade(empty)
+    await run(empty, "UPDATE alembic_version SET version_num = '9999'")
+    with pytest.raises(UnknownSchema, match=f"9999.*newer.*{HEAD}.*start the version"):
+        await upgrade(empty)
+    assert await current(empty) == "9999"
+
+
+async def test_somebody_elses_database_is_refused(empty: str) -> None:
+    await run(empty, "CREATE TABLE notes (text text)")
+    for ask in (upgrade, current):
+        with pytest.raises(UnknownSchema, match=r"another program.*UPLIFT_DATABASE_URL"):
+            await ask(empty)
+
+
+async def test_an_old_server_is_refused(empty: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(schema_version, "VERSION_MIN", 99)
+    with pytest.raises(Unavailable, match=r"is PostgreSQL \d+; this program needs 99 or newer"):
+        await upgrade(empty)
+    assert await current(empty) is None
