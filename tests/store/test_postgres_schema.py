@@ -79,8 +79,9 @@ async def test_an_empty_database_gets_the_tables_the_migrations_make(empty: str,
         return found
 
     pair = await Opener(another).pair()
-    assert await pair.sql.run_sync(differences) == []
+    found = await pair.sql.run_sync(differences)
     await pair.close()
+    assert found == []
 
 
 async def test_an_upgrade_keeps_what_is_stored_and_erases_what_deleted_endpoints_have_sealed(empty: str) -> None:

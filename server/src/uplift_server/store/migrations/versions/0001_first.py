@@ -133,7 +133,7 @@ def upgrade() -> None:
         sa.Column("url", sa.Text(), nullable=False),
         sa.Column("description", sa.Text(), nullable=False),
         sa.Column("event_types", sa.Text(), nullable=False, comment="a JSON list of names and patterns; empty: all"),
-        sa.Column("secret", sa.LargeBinary(), nullable=False, comment="sealed"),
+        sa.Column("secret", sa.LargeBinary(), nullable=False, comment="sealed; empty once it is deleted"),
         sa.Column("secret_created_at", sa.BigInteger(), nullable=False),
         sa.Column("headers", sa.LargeBinary(), comment="sealed JSON object"),
         sa.Column("rate_limit_per_second", sa.Integer()),

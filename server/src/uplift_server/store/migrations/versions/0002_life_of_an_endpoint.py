@@ -93,7 +93,7 @@ def upgrade() -> None:
         sa.Column("seq", _SEQ, nullable=False),
         sa.Column("id", sa.LargeBinary(length=16), nullable=False),
         sa.Column("kind", sa.SmallInteger(), nullable=False),
-        sa.Column("account_seq", sa.BigInteger(), comment="none: to the operator"),
+        sa.Column("account_seq", sa.BigInteger(), comment="none: to the operator, or about no account"),
         sa.Column("endpoint_seq", sa.BigInteger()),
         sa.Column("recipient", sa.Text(), nullable=False, comment="a mail address"),
         sa.Column("facts", sa.Text(), nullable=False, comment="what the mail tells, as a JSON object"),

@@ -19,10 +19,12 @@ def upgrade() -> None:
         "people",
         sa.Column("seq", _Seq, primary_key=True),
         sa.Column("id", sa.LargeBinary(16), nullable=False, unique=True),
-        sa.Column("email", sa.Text, unique=True),
+        sa.Column("email", sa.Text, unique=True, comment="in lower case; none: a guest of portal links"),
         sa.Column("name", sa.Text, nullable=False),
-        sa.Column("password_hash", sa.Text),
-        sa.Column("proved", sa.Boolean, nullable=False),
+        sa.Column("password_hash", sa.Text, comment="argon2id; none: comes through portal links only"),
+        sa.Column(
+            "proved", sa.Boolean, nullable=False, comment="whether the mail address is known to be this person's"
+        ),
         sa.Column("created_at", sa.BigInteger, nullable=False),
     )
     op.create_table(
@@ -38,13 +40,13 @@ def upgrade() -> None:
     op.create_index("members_by_person", "members", ["person_seq", "account_seq"], unique=True)
     op.create_table(
         "sessions",
-        sa.Column("digest", sa.LargeBinary(32), primary_key=True),
-        sa.Column("person_seq", sa.BigInteger),
-        sa.Column("account_seq", sa.BigInteger),
-        sa.Column("key_digest", sa.LargeBinary(32)),
+        sa.Column("digest", sa.LargeBinary(32), primary_key=True, comment="SHA-256 of the cookie"),
+        sa.Column("person_seq", sa.BigInteger, comment="none: an operator's"),
+        sa.Column("account_seq", sa.BigInteger, comment="of a portal link's: the only account it shows"),
+        sa.Column("key_digest", sa.LargeBinary(32), comment="an operator's: of the key whose end ends it"),
         sa.Column("created_at", sa.BigInteger, nullable=False),
-        sa.Column("seen_at", sa.BigInteger, nullable=False),
-        sa.Column("confirmed_at", sa.BigInteger),
+        sa.Column("seen_at", sa.BigInteger, nullable=False, comment="when it was used last, to the hour"),
+        sa.Column("confirmed_at", sa.BigInteger, comment="when the password was given last"),
         sa.Column("ends_at", sa.BigInteger, nullable=False),
         sqlite_with_rowid=False,
     )
@@ -53,12 +55,13 @@ def upgrade() -> None:
     op.create_table(
         "links",
         sa.Column("id", sa.LargeBinary(16), primary_key=True),
-        sa.Column("account_seq", sa.BigInteger),
-        sa.Column("email", sa.Text),
-        sa.Column("role", sa.SmallInteger, nullable=False),
-        sa.Column("key_digest", sa.LargeBinary(32)),
+        sa.Column("account_seq", sa.BigInteger, comment="none: an operator's"),
+        sa.Column("email", sa.Text, comment="whom it lets in; none: a guest"),
+        sa.Column("role", sa.SmallInteger, nullable=False, comment="of whom is no member yet"),
+        sa.Column("key_digest", sa.LargeBinary(32), comment="an operator's: of the key it was made with"),
         sa.Column("expires_at", sa.BigInteger, nullable=False),
         sqlite_with_rowid=False,
+        comment="one-time links that were not opened yet",
     )
     op.create_index("links_by_end", "links", ["expires_at"])
     op.create_table(
@@ -66,10 +69,10 @@ def upgrade() -> None:
         sa.Column("seq", _Seq, primary_key=True),
         sa.Column("id", sa.LargeBinary(16), nullable=False, unique=True),
         sa.Column("account_seq", sa.BigInteger, nullable=False),
-        sa.Column("email", sa.Text, nullable=False),
+        sa.Column("email", sa.Text, nullable=False, comment="in lower case"),
         sa.Column("role", sa.SmallInteger, nullable=False),
-        sa.Column("invited_by", sa.Text, nullable=False),
-        sa.Column("proves", sa.Boolean, nullable=False),
+        sa.Column("invited_by", sa.Text, nullable=False, comment="a name, for whoever is invited"),
+        sa.Column("proves", sa.Boolean, nullable=False, comment="whether whoever has its link has the mail address"),
         sa.Column("created_at", sa.BigInteger, nullable=False),
         sa.Column("expires_at", sa.BigInteger, nullable=False),
     )
