@@ -8,9 +8,9 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
-from uplift_server.core import envelope
 from uplift_server.core.deliveries import FailedReason, Status, Trigger
 from uplift_server.core.outcomes import Outcome
+from uplift_server.store import repeats
 from uplift_server.store.hot_records import (
     Appended,
     DueEndpoint,
@@ -23,6 +23,7 @@ from uplift_server.store.hot_records import (
     Released,
     Settlement,
 )
+from uplift_server.store.repeats import Known, Match, Stored
 from uplift_server.store.sqlite.rows import ManyRows
 
 _EVENTS: Final = ManyRows("INSERT INTO events (seq, id, account_seq, type_seq, created_at, expires_at, body) {rows}", 7)
@@ -52,66 +53,26 @@ class Appender:
         seq = self.next_seq
         results: list[list[Appended] | IdempotencyConflict] = []
         for group in groups:
-            if any(event.idempotency_key is not None or event.caller_chose_id for event in group):
-                result = self._checked(group, seq, batch)
-                results.append(result)
-                if isinstance(result, list):
-                    seq += sum(not appended.duplicate for appended in result)
-                continue
-            appended = []
-            for event in group:
-                batch.add(event, seq)
-                appended.append(Appended(seq, event.id, event.created_at))
-                seq += 1
+            if repeats.is_checked(group):
+                # Every event of a group is looked up before any of them is stored.
+                checked = repeats.check(group, range(seq, seq + len(group)), batch.known.find, batch.find)
+                if isinstance(checked, IdempotencyConflict):
+                    results.append(checked)
+                    continue
+                appended, fresh = checked
+                for event, number in fresh:
+                    batch.add(event, number)
+                seq += len(fresh)
+            else:
+                appended = []
+                for event in group:
+                    batch.add(event, seq)
+                    appended.append(Appended(seq, event.id, event.created_at))
+                    seq += 1
             results.append(appended)
         batch.write()
         self.next_seq = seq
         return results
-
-    def _checked(self, group: Sequence[NewEvent], seq: int, batch: "_Batch") -> list[Appended] | IdempotencyConflict:
-        """Look every event of a group up before any of them is stored."""
-        results: list[Appended] = []
-        fresh: list[tuple[NewEvent, int]] = []
-        # Events of this very group may repeat each other.
-        own = _Batch(self._connection)
-        for index, event in enumerate(group):
-            for field, stored in own.stored_under(event) or batch.stored_under(event) or batch.find(event):
-                if not stored.same_content(event):
-                    return IdempotencyConflict(index, field, stored.id)
-                results.append(Appended(stored.seq, stored.id, stored.created_at, duplicate=True))
-                break
-            else:
-                own.remember(event, seq)
-                fresh.append((event, seq))
-                results.append(Appended(seq, event.id, event.created_at))
-                seq += 1
-        for event, number in fresh:
-            batch.add(event, number)
-        return results
-
-
-class _Stored:
-    """An event that was stored before, or is about to be in this transaction."""
-
-    __slots__ = ("body", "created_at", "expires_at", "id", "seq", "type_seq")
-
-    def __init__(
-        self, seq: int, event_id: bytes, created_at: int, type_seq: int, expires_at: int | None, body: bytes
-    ) -> None:
-        self.seq = seq
-        self.id = event_id
-        self.created_at = created_at
-        self.type_seq = type_seq
-        self.expires_at = expires_at
-        self.body = body
-
-    def same_content(self, event: NewEvent) -> bool:
-        """Whether a repeat says the same: its type, its expiry and its data, to the byte."""
-        return (
-            self.type_seq == event.type_seq
-            and self.expires_at == event.expires_at
-            and envelope.data_of(self.body) == event.data
-        )
 
 
 class _Batch:
@@ -122,8 +83,7 @@ class _Batch:
         self._events: list[tuple[int, bytes, int, int, int, int | None, bytes]] = []
         self._deliveries: list[tuple[int, int, int, int, int | None, int, int]] = []
         self._keys: list[tuple[int, str, int, int]] = []
-        self._by_key: dict[tuple[int, str], _Stored] = {}
-        self._by_id: dict[tuple[int, bytes], _Stored] = {}
+        self.known = Known()
 
     def add(self, event: NewEvent, seq: int) -> None:
         """Take an event's rows."""
@@ -134,38 +94,19 @@ class _Batch:
         if event.idempotency_key is not None:
             self._keys.append((account, event.idempotency_key, seq, event.created_at))
         if event.idempotency_key is not None or event.caller_chose_id:
-            self.remember(event, seq)
+            self.known.remember(event, seq)
 
-    def remember(self, event: NewEvent, seq: int) -> None:
-        """Let later events of the transaction find this one."""
-        stored = _Stored(seq, event.id, event.created_at, event.type_seq, event.expires_at, event.body)
-        if event.idempotency_key is not None:
-            self._by_key[event.account_seq, event.idempotency_key] = stored
-        self._by_id[event.account_seq, event.id] = stored
-
-    def stored_under(self, event: NewEvent) -> list[tuple[str, _Stored]]:
-        """The event among these rows that has the same key or chosen id, with the field's name; at most one."""
-        if event.idempotency_key is not None:
-            stored = self._by_key.get((event.account_seq, event.idempotency_key))
-            if stored is not None:
-                return [("idempotency_key", stored)]
-        if event.caller_chose_id:
-            stored = self._by_id.get((event.account_seq, event.id))
-            if stored is not None:
-                return [("id", stored)]
-        return []
-
-    def find(self, event: NewEvent) -> list[tuple[str, _Stored]]:
-        """The same in the database."""
+    def find(self, event: NewEvent) -> Match | None:
+        """The event in the database that has the same key or chosen id."""
         if event.idempotency_key is not None:
             row = self._connection.execute(_BY_KEY, (event.account_seq, event.idempotency_key)).fetchone()
             if row is not None:
-                return [("idempotency_key", _Stored(*row))]
+                return Match("idempotency_key", Stored(*row))
         if event.caller_chose_id:
             row = self._connection.execute(_BY_ID, (event.id, event.account_seq)).fetchone()
             if row is not None:
-                return [("id", _Stored(*row))]
-        return []
+                return Match("id", Stored(*row))
+        return None
 
     def write(self) -> None:
         """Insert everything."""
