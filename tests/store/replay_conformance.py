@@ -10,7 +10,7 @@ from uplift_server.core.replays import ReplayState
 from uplift_server.store import releases, replays
 from uplift_server.store.hot_records import Ahead, Candidate, LeasedDelivery, ReplayLease, ReplayRelease, Settlement
 from uplift_server.store.replays import Choice, NewReplay, Replay
-from uplift_server.store.schema import deliveries, endpoints, events
+from uplift_server.store.schema import accounts, deliveries, endpoints, events
 from uplift_server.store.schema import replays as jobs
 
 from .bench import LEASE_UNTIL, NOW, OWNER, Bench, Check, due, settled
@@ -28,7 +28,8 @@ async def a_replay(bench: Bench, count: int, **expiring: int) -> tuple[Replay, l
 
     def create(connection: sa.Connection) -> Replay:
         connection.execute(sa.insert(endpoints).values(**values))
-        connection.execute(sa.text("INSERT OR IGNORE INTO accounts VALUES (1, x'01', 'a', '[]', 1, 1, NULL)"))
+        account = {"seq": 1, "id": b"a" * 16, "name": "a", "contact_emails": "[]", "created_at": 1, "updated_at": 1}
+        connection.execute(sa.insert(accounts).values(**account))
         return replays.create(connection, NewReplay(b"r" * 16, 1, CHOICE, (), 50, count, count, 1, count))
 
     job = await bench.database.write(create)

@@ -76,7 +76,7 @@ def again(
     return found, found[-1].delivery.event_seq if cut else event_seqs[-1]
 
 
-def candidates(rows: Iterable[Sequence[Any]], body_bytes_max: int) -> tuple[list[Candidate], bool]:
+def candidates(rows: Iterable[Iterable[Any]], body_bytes_max: int) -> tuple[list[Candidate], bool]:
     """The first of what was read, up to the one whose body exceeds the bytes, and whether one does.
 
     A row is an event, endpoint, fence, attempts made, scheduled ones, status and instant of completion, then the

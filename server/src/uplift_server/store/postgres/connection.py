@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from typing import Any, Final, TypeVar
 
 import asyncpg
@@ -28,6 +28,16 @@ _SETTINGS: Final = {
     "idle_in_transaction_session_timeout": str(IDLE_IN_TRANSACTION_MS_MAX),
     # Its compilation takes longer than any of our statements.
     "jit": "off",
+    # What is answered is on the disk, whatever the database's default.
+    "synchronous_commit": "on",
+}
+# Hot statements find every row by its key, and are planned once. While a table has no statistics, or old ones, the
+# planner would rather read all of it; and read all of another for it.
+HOT_SETTINGS: Final = {
+    "plan_cache_mode": "force_generic_plan",
+    "enable_seqscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
 }
 # What the driver raises, directly or through SQLAlchemy. What it cannot encode is a defect of ours.
 DRIVER_ERRORS: Final = (
@@ -77,13 +87,17 @@ class Pair:
 class Opener:
     """Opens connections to one database."""
 
-    def __init__(self, url: str, *, pooled: bool = False, patient: bool = False) -> None:
+    def __init__(
+        self, url: str, *, pooled: bool = False, patient: bool = False, settings: Mapping[str, str] | None = None
+    ) -> None:
         """`pooled`: a pooler stands between that gives every transaction another connection.
 
-        `patient`: statements may take as long as they do.
+        `patient`: statements may take as long as they do. `settings` are PostgreSQL's, beside those of all connections;
+        a pooler does not take them.
         """
         self._url = url
         self._pooled = pooled
+        self._settings = _SETTINGS | dict(settings or {})
         self._command_seconds = None if patient else COMMAND_SECONDS_MAX
         self._engine = create_async_engine(
             "postgresql+asyncpg://", async_creator=self._connect, poolclass=sa.NullPool, isolation_level="AUTOCOMMIT"
@@ -105,7 +119,7 @@ class Opener:
             # Neither what is set for a session nor what was prepared in it is there in the next transaction.
             settings: dict[str, Any] = {"statement_cache_size": 0}
         else:
-            settings = {"server_settings": _SETTINGS}
+            settings = {"server_settings": self._settings}
         return await asyncpg.connect(
             self._url, timeout=CONNECT_SECONDS_MAX, command_timeout=self._command_seconds, **settings
         )

@@ -24,9 +24,10 @@ from uplift_server.store.hot_records import (
     ReplayRelease,
     Settlement,
 )
-from uplift_server.store.postgres import hot, replaying
+from uplift_server.store.postgres import appending, hot, replaying
 from uplift_server.store.postgres.connection import (
     DRIVER_ERRORS,
+    HOT_SETTINGS,
     Connections,
     Opener,
     Pair,
@@ -59,7 +60,8 @@ class PostgresDatabase:
     def __init__(self, url: str, *, pooled: bool = False) -> None:
         """`pooled`: a pooler stands between that gives every transaction another connection."""
         opener = Opener(url, pooled=pooled)
-        self._hot_connections = Connections(opener.pair, limit=HOT_CONNECTIONS, waiting_max=HOT_WAITING_MAX)
+        hot_opener = Opener(url, pooled=pooled, settings=HOT_SETTINGS)
+        self._hot_connections = Connections(hot_opener.pair, limit=HOT_CONNECTIONS, waiting_max=HOT_WAITING_MAX)
         self._readers = Connections(opener.pair, limit=READERS, waiting_max=READS_WAITING_MAX)
         # One, for they are serial anyway.
         self._writers = Connections(opener.pair, limit=1, waiting_max=WRITES_WAITING_MAX)
@@ -114,7 +116,7 @@ class PostgresDatabase:
         self, replay_seq: int, choice: Choice, ahead: Ahead, lease: ReplayLease
     ) -> Awaitable[ReplayRelease]:
         """See the contract."""
-        return self._hot(lambda pair: replaying.release(pair, replay_seq, choice, ahead, lease))
+        return self._hot(lambda pair: replaying.release(pair.raw, replay_seq, choice, ahead, lease))
 
     async def look_ahead(self, replay: Replay, *, first: int, rows: int, limit: int, body_bytes_max: int) -> Ahead:
         """See the contract."""
@@ -151,7 +153,7 @@ class PostgresDatabase:
 
         async def write(pair: Pair) -> R:
             result, owed = await pair.sql.run_sync(body)
-            await hot.append(pair.raw, [owed])
+            await appending.append(pair.raw, [owed])
             return result
 
         return await self._written(write)
@@ -160,13 +162,13 @@ class PostgresDatabase:
         """See the contract."""
 
         async def append(pair: Pair) -> R:
-            ((appended,),) = await hot.append(pair.raw, [[event]])  # type: ignore[misc]
+            ((appended,),) = await appending.append(pair.raw, [[event]])  # type: ignore[misc]
             return await pair.sql.run_sync(body, appended.seq)
 
         return await self._written(append)
 
     async def _store(self, groups: Groups) -> Results:
-        return await self._repeated(self._hot_connections, lambda pair: hot.append(pair.raw, groups))
+        return await self._repeated(self._hot_connections, lambda pair: appending.append(pair.raw, groups))
 
     def _hot(self, body: Callable[[Pair], Awaitable[R]]) -> "asyncio.Task[R]":
         """Begin a hot verb at once, and end it whatever becomes of who waits for it."""

@@ -1,0 +1,156 @@
+"""Events and their deliveries on the raw driver: one statement, which is one transaction, stores a whole batch."""
+
+from collections.abc import Sequence
+from operator import itemgetter
+from typing import Any, Final
+
+import asyncpg
+
+from uplift_server.store import repeats
+from uplift_server.store.hot_records import Appended, IdempotencyConflict, NewEvent
+from uplift_server.store.postgres.connection import Raw
+from uplift_server.store.repeats import Known, Stored
+
+Results = list[list[Appended] | IdempotencyConflict]
+
+# Numbers are taken after the transaction has its own: whoever sees that one ended sees every row with such a number.
+_NUMBERED: Final = (
+    "numbered AS MATERIALIZED (SELECT array_agg(nextval('events_seq_seq')) AS seqs"
+    " FROM (SELECT pg_current_xact_id() AS id OFFSET 0) began, generate_series(1, $1::int) WHERE began.id IS NOT NULL)"
+)
+_EVENTS: Final = (
+    "INSERT INTO events (seq, id, account_seq, type_seq, created_at, expires_at, body)"
+    " SELECT n.seqs[e.place], e.id, e.account_seq, e.type_seq, e.created_at, e.expires_at, e.body FROM numbered n,"
+    " unnest($2::int[], $3::bytea[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bytea[])"
+    " AS e(place, id, account_seq, type_seq, created_at, expires_at, body)"
+)
+_DELIVERIES: Final = (
+    "INSERT INTO deliveries (event_seq, endpoint_seq, account_seq, status, due_at, lease_owner, fence)"
+    " SELECT n.seqs[d.place], d.endpoint_seq, d.account_seq, d.status, d.due_at, d.lease_owner,"
+    " CASE d.lease_owner WHEN 0 THEN 0 ELSE 1 END FROM numbered n,"
+    " unnest($9::int[], $10::bigint[], $11::bigint[], $12::smallint[], $13::bigint[], $14::bigint[])"
+    " AS d(place, endpoint_seq, account_seq, status, due_at, lease_owner)"
+)
+_KEYS: Final = (
+    "INSERT INTO idempotency_keys (account_seq, key, event_seq, created_at)"
+    " SELECT k.account_seq, k.key, n.seqs[k.place], k.created_at FROM numbered n,"
+    " unnest($15::int[], $16::bigint[], $17::text[], $18::bigint[]) AS k(place, account_seq, key, created_at)"
+)
+_INSERT: Final = f"WITH {_NUMBERED}, e AS ({_EVENTS}), d AS ({_DELIVERIES}) SELECT seqs FROM numbered"  # noqa: S608
+_INSERT_WITH_KEYS: Final = (
+    f"WITH {_NUMBERED}, k AS ({_KEYS}), e AS ({_EVENTS}), d AS ({_DELIVERIES}) SELECT seqs FROM numbered"  # noqa: S608
+)
+_OF_EVENT: Final = "e.seq, e.id, e.created_at, e.type_seq, e.expires_at, e.body"
+_BY_KEY: Final = (
+    f"SELECT k.account_seq, k.key, {_OF_EVENT} FROM unnest($1::bigint[], $2::text[]) AS w(account_seq, key)"  # noqa: S608
+    " JOIN idempotency_keys k ON k.account_seq = w.account_seq AND k.key = w.key JOIN events e ON e.seq = k.event_seq"
+)
+_BY_ID: Final = (
+    f"SELECT e.account_seq, e.id, {_OF_EVENT} FROM unnest($1::bigint[], $2::bytea[]) AS w(account_seq, id)"  # noqa: S608
+    " JOIN events e ON e.id = w.id AND e.account_seq = w.account_seq"
+)
+
+
+REPEATS_MAX: Final = 8
+"""How often a batch is tried again since others stored keys or ids of it in the meantime."""
+
+
+async def append(raw: Raw, groups: Sequence[Sequence[NewEvent]]) -> Results:
+    """See the contract."""
+    for _ in range(REPEATS_MAX):
+        try:
+            return await _append(raw, groups)
+        except asyncpg.UniqueViolationError:
+            # Another transaction was faster. It has ended, or there would have been a wait for it: now it is found.
+            if raw.is_in_transaction():
+                raise
+    return await _append(raw, groups)
+
+
+async def _append(raw: Raw, groups: Sequence[Sequence[NewEvent]]) -> Results:
+    checked = [group for group in groups if repeats.is_checked(group)]
+    stored = await _stored(raw, checked) if checked else Known()
+    rows = _Rows()
+    results: Results = []
+    for group in groups:
+        if not repeats.is_checked(group):
+            results.append([Appended(rows.add(event), event.id, event.created_at) for event in group])
+            continue
+        # Numbers are not known before they are stored: until then they count backwards, by place.
+        found = repeats.check(group, rows.next_numbers(len(group)), rows.known.find, stored.find)
+        if isinstance(found, IdempotencyConflict):
+            results.append(found)
+            continue
+        appended, fresh = found
+        for event, _ in fresh:
+            rows.add(event)
+        results.append(appended)
+    if rows.events:
+        seqs = await rows.insert(raw)
+        for result in results:
+            if isinstance(result, list):
+                result[:] = [each._replace(seq=seqs[~each.seq]) if each.seq < 0 else each for each in result]
+    return results
+
+
+async def _stored(raw: Raw, groups: Sequence[Sequence[NewEvent]]) -> Known:
+    """Those of the events that are there already."""
+    known = Known()
+    keys = [(e.account_seq, e.idempotency_key) for group in groups for e in group if e.idempotency_key is not None]
+    if keys:
+        for account, key, *event in await raw.fetch(_BY_KEY, *zip(*keys, strict=True)):
+            known.by_key[account, key] = Stored(*event)
+    ids = [(e.account_seq, e.id) for group in groups for e in group if e.caller_chose_id]
+    if ids:
+        for account, event_id, *event in await raw.fetch(_BY_ID, *zip(*ids, strict=True)):
+            known.by_id[account, event_id] = Stored(*event)
+    return known
+
+
+class _Rows:
+    """Rows on their way into the database, and what can be found among them. Places count from 1."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[Any, ...]] = []
+        self._deliveries: list[tuple[Any, ...]] = []
+        self._keys: list[tuple[Any, ...]] = []
+        self._has_chosen_ids = False
+        self.known = Known()
+
+    def next_numbers(self, count: int) -> Sequence[int]:
+        """What the next events are numbered with, until the database has given them numbers."""
+        first = ~len(self.events)
+        return range(first, first - count, -1)
+
+    def add(self, event: NewEvent) -> int:
+        """Take an event's rows; gives what it is numbered with until then."""
+        event_id, account, type_seq, created_at, expires_at, body, owed, key, chosen, _ = event
+        number = ~len(self.events)
+        place = len(self.events) + 1
+        self.events.append((place, event_id, account, type_seq, created_at, expires_at, body))
+        for endpoint, status, due_at, owner in owed:
+            self._deliveries.append((place, endpoint, account, status, due_at, owner))
+        if key is not None:
+            self._keys.append((place, account, key, created_at))
+        if key is not None or chosen:
+            self.known.remember(event, number)
+            self._has_chosen_ids |= chosen
+        return number
+
+    async def insert(self, raw: Raw) -> Sequence[int]:
+        """Store everything; the events' numbers, in their order."""
+        events = self.events
+        # Two transactions that store the same keys or ids in the same order wait for each other one way only.
+        if self._has_chosen_ids:
+            events = sorted(events, key=itemgetter(2, 1))
+        rows = [*_columns(events, 7), *_columns(self._deliveries, 6)]
+        if self._keys:
+            self._keys.sort(key=itemgetter(1, 2))
+            seqs: Sequence[int] = await raw.fetchval(_INSERT_WITH_KEYS, len(events), *rows, *_columns(self._keys, 4))
+        else:
+            seqs = await raw.fetchval(_INSERT, len(events), *rows)
+        return seqs
+
+
+def _columns(rows: Sequence[Sequence[Any]], width: int) -> Sequence[Sequence[Any]]:
+    return list(zip(*rows, strict=True)) if rows else [()] * width
