@@ -6,7 +6,7 @@ come by the time it is free: the busier, the larger the commits.
 
 import asyncio
 import os
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -77,7 +77,7 @@ class Acceptor:
         self._directory = directory
         self._lanes = lanes
         self._clock = clock
-        self._owner = owner
+        self.owner = owner
         self._lease_ms = lease_ms
         self._gathered: list[_Group] = []
         self._waiting_events = 0
@@ -93,6 +93,10 @@ class Acceptor:
         """Accounts somebody wants to be told of."""
         self.on_stored: Callable[[int], None] = lambda _account_seq: None
         """Told of each of those when events of it were stored."""
+        self._foreign: dict[int, None] = {}
+        """Other processes' endpoints for which something was gathered."""
+        self.on_foreign: Callable[[Iterable[int]], None] = lambda _endpoint_seqs: None
+        """Told of other processes' endpoints for which something was stored."""
         self._random = b""
         self._random_at = 0
 
@@ -162,11 +166,15 @@ class Acceptor:
             if endpoint.record.state is not EndpointState.ENABLED:
                 deliveries.append(NewDelivery(endpoint.seq, Status.HELD, None))
                 continue
+            if not endpoint.owned:
+                self._foreign[endpoint.seq] = None
+                deliveries.append(NewDelivery(endpoint.seq, Status.PENDING, now))
+                continue
             lane = self._lanes.of(endpoint)
             if self._lanes.room(lane, now) > 0:
                 lane.reserved += 1
                 lease_until = now + self._lease_ms
-                deliveries.append(NewDelivery(endpoint.seq, Status.PENDING, lease_until, self._owner))
+                deliveries.append(NewDelivery(endpoint.seq, Status.PENDING, lease_until, self.owner))
                 group.reserved.append((len(group.events), endpoint, lane, lease_until))
             else:
                 self._lanes.note_backlog(endpoint.seq)
@@ -194,16 +202,18 @@ class Acceptor:
 
     def _flush(self) -> None:
         groups, self._gathered = self._gathered, []
+        foreign, self._foreign = self._foreign, {}
         self._batches += 1
         batch = self._batches
         self._being_stored[batch] = (self._clock.now_ms(), groups)
         stored = asyncio.ensure_future(self._database.append([group.events for group in groups]))
-        stored.add_done_callback(lambda future: self._stored(batch, groups, future))
+        stored.add_done_callback(lambda future: self._stored(batch, groups, foreign, future))
 
     def _stored(
         self,
         batch: int,
         groups: list[_Group],
+        foreign: dict[int, None],
         stored: "asyncio.Future[list[list[Appended] | IdempotencyConflict]]",
     ) -> None:
         del self._being_stored[batch]
@@ -225,6 +235,8 @@ class Acceptor:
                 group.answer.set_exception(
                     error if isinstance(error, StoreError) else Unavailable("the events could not be stored")
                 )
+        if foreign and error is None:
+            self.on_foreign(foreign)
         self._lanes.pump()
 
     def _note(self, error: BaseException | None) -> None:

@@ -95,6 +95,11 @@ class Attempts:
                 self._give_back(late)
             self._lanes.returned(lane, now)
             return
+        if endpoint is not None and not endpoint.owned:
+            # It came to wait here just when the endpoint became another process's.
+            self._give_back(delivery)
+            self._lanes.returned(lane, now)
+            return
         verdict = _without_attempt(delivery, endpoint, now)
         replay = delivery.replay_seq
         if verdict is not None or endpoint is None or (replay is not None and not self._replay_runs(replay)):
@@ -138,7 +143,8 @@ class Attempts:
             return
         outcome = classify(exchange)
         counts = delivery.trigger is not Trigger.TEST and flight.event_type.name != WEBHOOK_CREATED
-        if counts and _told_by(endpoint, exchange, now):
+        # Of another process's endpoint that process knows better by now.
+        if counts and endpoint.owned and _told_by(endpoint, exchange, now):
             self._note(flight, outcome, exchange, now)
         spent = delivery.trigger is Trigger.SCHEDULE and exchange.failure is not Failure.EGRESS
         scheduled = delivery.scheduled_attempts + spent

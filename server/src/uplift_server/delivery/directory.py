@@ -110,6 +110,7 @@ class LiveEndpoint:
         "health_saved_at",
         "health_saved_failing",
         "id_text",
+        "owned",
         "record",
         "seq",
         "signer",
@@ -135,6 +136,8 @@ class LiveEndpoint:
     def __init__(self, seq: int) -> None:
         self.seq = seq
         self.deleted = False
+        self.owned = True
+        """Whether it is this process that attempts its deliveries."""
         self.failed_event: int | None = None
         """The event whose attempt failed last, as far as this process knows: it tells why the endpoint fails."""
         self.health_saved_at = 0
@@ -180,6 +183,8 @@ class Directory:
         """By endpoint, until when its previous secret is live (Unix ms): those that have one stored."""
         self.on_overlap: Callable[[], None] = _nothing
         """Told when one is added."""
+        self.owns: Callable[[int], bool] = _everything
+        """Whether an endpoint, also one that is not known, is this process's to deliver to."""
 
     def load(
         self,
@@ -236,6 +241,7 @@ class Directory:
             live.account_text = prefixed(ACCOUNT, self.accounts[record.account_seq].id)
             live.health = record.health
             live.health_saved_failing = record.failing_since is not None
+            live.owned = self.owns(record.seq)
         secrets = record.secrets.mapped(lambda sealed: self._sealer.open(sealed, record.id))
         headers = {} if record.headers is None else json.loads(self._sealer.open(record.headers, record.id))
         # Judged when it was registered, and again at every connect; here only its parts are wanted.
@@ -295,6 +301,10 @@ class Directory:
 
 def _ignore(_endpoint: LiveEndpoint) -> None:
     pass
+
+
+def _everything(_endpoint_seq: int) -> bool:
+    return True
 
 
 def _nothing() -> None:

@@ -38,7 +38,7 @@ class Dispatcher:
         self._directory = directory
         self._lanes = lanes
         self._clock = clock
-        self._owner = owner
+        self.owner = owner
         self._lease_ms = lease_ms
         self._scan_every_ms = scan_every_ms
         self._wake = asyncio.Event()
@@ -114,6 +114,8 @@ class Dispatcher:
         while True:
             page = await self._database.due_endpoints(after=after, limit=SCAN_PAGE)
             for endpoint_seq, due_at in page:
+                if not self._directory.owns(endpoint_seq):
+                    continue
                 if not self._is_on(endpoint_seq):
                     self.on_off(endpoint_seq)
                 elif due_at <= now:
@@ -133,7 +135,7 @@ class Dispatcher:
             wishes,
             now=now,
             lease_until=now + self._lease_ms,
-            owner=self._owner,
+            owner=self.owner,
             body_bytes_max=LEASE_BATCH_BODY_BYTES_MAX,
         )
         counts = Counter(delivery.endpoint_seq for delivery in leased)
@@ -166,7 +168,7 @@ class Dispatcher:
         left = LEASE_BATCH_MAX
         for endpoint_seq in list(self._lanes.backlog):
             endpoint = self._directory.endpoints.get(endpoint_seq)
-            if endpoint is None or not endpoint.takes_deliveries:
+            if endpoint is None or not endpoint.owned or not endpoint.takes_deliveries:
                 del self._lanes.backlog[endpoint_seq]
                 self.on_off(endpoint_seq)
                 continue

@@ -86,6 +86,8 @@ class Held:
 
     def look_at(self, endpoint_seq: int) -> None:
         """An endpoint's state has changed, or something waits for one that is off or deleted."""
+        if not self._directory.owns(endpoint_seq):
+            return
         self._work[endpoint_seq] = None
         self._wake.set()
 
@@ -129,7 +131,7 @@ class Held:
             found = await self._database.read(lambda c: holding_endpoints(c, after=at, limit=LOOK_PAGE))  # noqa: B023 - run before the next turn
             for endpoint_seq in found:
                 endpoint = self._directory.endpoints.get(endpoint_seq)
-                if endpoint is None or endpoint.takes_deliveries:
+                if self._directory.owns(endpoint_seq) and (endpoint is None or endpoint.takes_deliveries):
                     self._work[endpoint_seq] = None
             if len(found) < LOOK_PAGE:
                 break
@@ -145,6 +147,9 @@ class Held:
                 break
             # Taken out before anything is waited for: what is told of it meanwhile is not lost.
             del self._work[endpoint_seq]
+            if not self._directory.owns(endpoint_seq):
+                self._stop_releasing(endpoint_seq)
+                continue
             endpoint = self._directory.endpoints.get(endpoint_seq)
             try:
                 bitten = await self._bite(endpoint_seq, endpoint)

@@ -11,7 +11,7 @@ from uplift_server.core.limits import LANE_BODY_BYTES_MAX, LANES_BODY_BYTES_MAX
 from uplift_server.core.pace import gap_ms
 from uplift_server.core.replays import room_in
 from uplift_server.delivery.clock import Clock, Handle
-from uplift_server.delivery.directory import LiveEndpoint
+from uplift_server.delivery.directory import NEVER, LiveEndpoint
 from uplift_server.delivery.trickle import Trickle
 from uplift_server.store.hot_records import LeasedDelivery
 
@@ -27,6 +27,13 @@ class Load(NamedTuple):
     """By endpoint, when those are tried next that are only probed (Unix ms)."""
     stopped: bool
     """Whether nothing may be sent now: outcomes cannot be written, or the process is about to stop."""
+
+
+class _Elsewhere(NamedTuple):
+    """An endpoint that another process has just lost to this one, and how many of its deliveries are leased there."""
+
+    endpoint: LiveEndpoint
+    leased: int
 
 
 class DeliveryLanes:
@@ -58,11 +65,15 @@ class DeliveryLanes:
         """Whether outcomes cannot be written: nothing is sent meanwhile."""
         self.draining = False
         """Whether the process is about to stop: nothing is sent any more."""
+        self.trusted_until = NEVER
+        """Until when this process may rely on its endpoints being its own (Unix ms): nothing is sent after that."""
+        self._elsewhere: dict[int, _Elsewhere] = {}
+        """By endpoint, what other processes still have leased, which counts against its cap."""
 
     @property
     def stopped(self) -> bool:
         """Whether nothing may be sent now."""
-        return self.blocked or self.draining
+        return self.blocked or self.draining or self._clock.now_ms() >= self.trusted_until
 
     @property
     def in_flight(self) -> int:
@@ -167,6 +178,35 @@ class DeliveryLanes:
             lane.reserved -= 1
         return None if found is None else self._taken([found])[0]
 
+    def take_over(self, endpoint: LiveEndpoint, elsewhere: int) -> None:
+        """An endpoint has become this process's; others have so many of its deliveries leased still."""
+        lane = self._lanes.lane(endpoint.seq, endpoint.record.account_seq)
+        health = endpoint.health
+        lane.breaker = restored(health.consecutive_failures, health.last_failure_at, self._breaker)
+        if not lane.in_flight:
+            lane.proven = health.status == "healthy"
+        if elsewhere:
+            self._elsewhere[endpoint.seq] = _Elsewhere(endpoint, elsewhere)
+        self._limit(lane, endpoint)
+        # Another process may have started an attempt just before.
+        lane.next_start_ms = max(lane.next_start_ms, self._clock.now_ms() + lane.rate_gap_ms)
+
+    def note_elsewhere(self, leased: Mapping[int, int]) -> bool:
+        """Tell how many of endpoints' deliveries others have leased; whether there are any of those taken over."""
+        for seq, (endpoint, before) in list(self._elsewhere.items()):
+            now = leased.get(seq, 0) if endpoint.owned else 0
+            if now:
+                self._elsewhere[seq] = _Elsewhere(endpoint, now)
+            else:
+                del self._elsewhere[seq]
+            lane = self._lanes.find(seq)
+            if lane is not None and now < before:
+                self._limit(lane, endpoint)
+                if seq in self.backlog:
+                    self.on_backlog()
+        self.pump()
+        return bool(self._elsewhere)
+
     def start_afresh(self, endpoint: LiveEndpoint) -> None:
         """Know nothing any more of how an endpoint's attempts went."""
         lane = self._lanes.find(endpoint.seq)
@@ -220,9 +260,9 @@ class DeliveryLanes:
 
     def pump(self) -> None:
         """Begin every attempt that may begin now."""
-        if self.stopped:
-            return
         now = self._clock.now_ms()
+        if self.blocked or self.draining or now >= self.trusted_until:
+            return
         while (item := self._lanes.pop(now)) is not None:
             lane, delivery = item
             size = len(delivery.body)
@@ -250,9 +290,13 @@ class DeliveryLanes:
 
     def _limit(self, lane: Lane[LeasedDelivery], endpoint: LiveEndpoint) -> None:
         rate = endpoint.record.rate_limit_per_second
+        in_flight_max = endpoint.record.max_in_flight or self._endpoint_in_flight_max
+        if self._elsewhere:
+            _, elsewhere = self._elsewhere.get(endpoint.seq, (endpoint, 0))
+            in_flight_max = max(0, in_flight_max - elsewhere)
         self._lanes.limit(
             lane,
-            in_flight_max=endpoint.record.max_in_flight or self._endpoint_in_flight_max,
+            in_flight_max=in_flight_max,
             rate_gap_ms=gap_ms(rate) if rate else 0.0,
         )
 

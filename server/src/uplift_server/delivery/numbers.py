@@ -1,6 +1,7 @@
 """Numbers: counts what was added to the tables, a second or so after it was written, beside traffic."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Final
 
 from uplift_server.delivery.clock import Clock
@@ -30,6 +31,8 @@ class Numbers:
         self._clock = clock
         self._every_ms = every_ms
         self._load = (clock.now_ms(), clock.processor_s())
+        self.on_duty: Callable[[], bool] = lambda: True
+        """Whether this is for this process to do, and not for another."""
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Count until stopped."""
@@ -37,7 +40,7 @@ class Numbers:
         while not stopping.is_set():
             await self._clock.wait(stopping, self._every_ms)
             rested += 1
-            if self._is_busy() and rested < BUSY_TURNS:
+            if not self.on_duty() or (self._is_busy() and rested < BUSY_TURNS):
                 continue
             rested = 0
             try:

@@ -4,6 +4,7 @@ What signs does not wait for this: an attempt looks at the instant itself (`Live
 """
 
 import asyncio
+from collections.abc import Callable
 from typing import Final
 
 from uplift_server.delivery.clock import Clock
@@ -14,6 +15,7 @@ from uplift_server.store.errors import Unavailable
 
 BITE: Final = 300
 UNAVAILABLE_WAIT_MS: Final = 5_000
+OFF_DUTY_WAIT_MS: Final = 5_000
 _WAIT_MS_MAX: Final = 24 * 3600 * 1000
 
 
@@ -26,6 +28,8 @@ class Overlaps:
         self._clock = clock
         self._changed = asyncio.Event()
         directory.on_overlap = self._changed.set
+        self.on_duty: Callable[[], bool] = lambda: True
+        """Whether this is for this process to do, and not for another."""
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Erase until stopped; whoever stops it cancels the wait."""
@@ -35,6 +39,9 @@ class Overlaps:
             left_ms = next_end - self._clock.now_ms()
             if left_ms > 0:
                 await self._clock.wait(self._changed, min(left_ms, _WAIT_MS_MAX))
+                continue
+            if not self.on_duty():
+                await self._clock.wait(stopping, OFF_DUTY_WAIT_MS)
                 continue
             try:
                 await self._erase()

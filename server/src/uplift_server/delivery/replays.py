@@ -6,7 +6,7 @@ The database knows what each job has in hand; what is held here of it only saves
 
 import asyncio
 import math
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -103,7 +103,7 @@ class Replays:
         self._give_back = dispatcher.give_back
         self._clock = clock
         self._together = together
-        self._owner = owner
+        self.owner = owner
         self._lease_ms = lease_ms
         self._jobs: dict[int, _Job] = {}
         self._wake = asyncio.Event()
@@ -115,15 +115,27 @@ class Replays:
 
     async def load(self) -> None:
         """Learn of every job that is not done with. Raises Unavailable."""
-        after = (0, 0)
-        while True:
-            at = after
-            page = await self._database.read(lambda c: replays.unfinished(c, after=at, limit=LOAD_PAGE))  # noqa: B023 - run before the next turn
-            for replay in page:
+        for replay in await self._unfinished():
+            self.put(replay)
+
+    async def take_over(self, endpoint_seqs: Container[int]) -> None:
+        """Go on with the jobs of endpoints that become this process's, knowing of them only what is stored.
+
+        Raises Unavailable.
+        """
+        for replay in await self._unfinished():
+            if replay.choice.endpoint_seq in endpoint_seqs:
+                self._jobs.pop(replay.seq, None)
                 self.put(replay)
+
+    async def _unfinished(self) -> list[Replay]:
+        found: list[Replay] = []
+        while True:
+            after = (found[-1].account_seq, found[-1].seq) if found else (0, 0)
+            page = await self._database.read(lambda c: replays.unfinished(c, after=after, limit=LOAD_PAGE))  # noqa: B023 - run before the next turn
+            found += page
             if len(page) < LOAD_PAGE:
-                return
-            after = (page[-1].account_seq, page[-1].seq)
+                return found
 
     def put(self, replay: Replay) -> None:
         """Go on with a replay that is new or changed. What waits in its lane goes back if it does not run."""
@@ -185,6 +197,9 @@ class Replays:
 
     async def _step(self, job: _Job) -> None:
         now = self._clock.now_ms()
+        if not self._directory.owns(job.replay.choice.endpoint_seq):
+            job.next_at = math.inf
+            return
         try:
             endpoint = self._directory.endpoints.get(job.replay.choice.endpoint_seq)
             if endpoint is None and job.replay.state is not ReplayState.CANCELLED:
@@ -269,7 +284,7 @@ class Replays:
         if len(job.ahead.candidates) < limit and job.ahead.through < job.replay.last_event_seq:
             await self._look_ahead(job)
         now, replay = self._clock.now_ms(), job.replay
-        lease = ReplayLease(now, now + self._lease_ms, self._owner, limit, outstanding_max, LEASE_BATCH_BODY_BYTES_MAX)
+        lease = ReplayLease(now, now + self._lease_ms, self.owner, limit, outstanding_max, LEASE_BATCH_BODY_BYTES_MAX)
         # Goes in the same commit, and makes room.
         self._settler.hurry()
         released = await self._database.release_replay(replay.seq, replay.choice, job.ahead, lease)

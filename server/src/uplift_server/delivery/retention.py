@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import Counter
+from collections.abc import Callable
 from typing import Any, Final
 
 from uplift_server.delivery.clock import Clock
@@ -25,11 +26,15 @@ class Retention:
         self._places: dict[str, tuple[Any, ...] | None] = {}
         """By table, behind what was old and stayed."""
         self._looked_again_at = 0
+        self.on_duty: Callable[[], bool] = lambda: True
+        """Whether this is for this process to do, and not for another."""
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Prune until stopped."""
         while not stopping.is_set():
             await self._clock.wait(stopping, ROUND_EVERY_MS)
+            if not self.on_duty():
+                continue
             try:
                 await self.prune_once(stopping)
             except Unavailable:
@@ -50,7 +55,7 @@ class Retention:
     async def _prune(self, kept: Kept, before: int, stopping: asyncio.Event) -> int:
         count = 0
         after = self._places.get(kept.name)
-        while not stopping.is_set():
+        while not stopping.is_set() and self.on_duty():
             at = after
             seen = await self._database.read(lambda c: look(c, kept, before=before, after=at))  # noqa: B023 - run before the next turn
             if seen.doomed:

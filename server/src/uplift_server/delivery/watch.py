@@ -68,7 +68,11 @@ class Watch:
         await self._mass.load()
         for endpoint in self._directory.endpoints.values():
             health = endpoint.health
-            if endpoint.takes_deliveries and (health.failing_since is not None or health.warned_at is not None):
+            if (
+                endpoint.owned
+                and endpoint.takes_deliveries
+                and (health.failing_since is not None or health.warned_at is not None)
+            ):
                 self.note(endpoint)
 
     def note(self, endpoint: LiveEndpoint) -> None:
@@ -142,6 +146,7 @@ class Watch:
             endpoint = self._directory.endpoints.get(seq)
             if (
                 endpoint is not None
+                and endpoint.owned
                 and endpoint.takes_deliveries
                 and (endpoint.health.failing_since is not None or endpoint.health.warned_at is not None)
             ):

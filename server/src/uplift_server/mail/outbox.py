@@ -6,6 +6,7 @@ the two, or loses the server's answer, is sent once more: as the same message, w
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from typing import Final, Protocol
 
 import structlog
@@ -63,6 +64,8 @@ class Outbox:
         self._stopping = asyncio.Event()
         self._unsettled: list[NoticeResult] = []
         self._task: asyncio.Task[None] | None = None
+        self.on_duty: Callable[[], bool] = lambda: True
+        """Whether this is for this process to do, and not for another."""
 
     def start(self) -> None:
         """Begin to send."""
@@ -79,7 +82,7 @@ class Outbox:
         """Until stopped."""
         while not self._stopping.is_set():
             try:
-                sent = await self.send_due()
+                sent = self.on_duty() and await self.send_due()
             except Unavailable:
                 sent = False
             except Exception:
@@ -102,7 +105,7 @@ class Outbox:
         try:
             async with self._relay.connected() as connection:
                 for notice in owed:
-                    if self._stopping.is_set() or not await self._send(connection, notice):
+                    if self._stopping.is_set() or not self.on_duty() or not await self._send(connection, notice):
                         break
         except MailNotSent as failure:
             for notice in owed:
