@@ -12,6 +12,7 @@ from uplift_server import __version__
 from uplift_server.cli import (
     accounts,
     audit,
+    backup,
     catalog,
     deliveries,
     doctor,
@@ -90,6 +91,7 @@ for _each in (
     serve,
     demo,
     setup,
+    backup,
     doctor,
     mail,
     secret_key,

@@ -1,0 +1,52 @@
+"""A copy of the database, while the server runs."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from uplift_server.cli.errors import CliError, ExitCode
+from uplift_server.cli.session import Session, command
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module to the program."""
+    command(app, "backup", examples=("uplift-server backup /var/backups/uplift.db",))(backup)
+
+
+def backup(
+    session: Session, file: Annotated[Path, typer.Argument(metavar="FILE", help="Where nothing is yet.")]
+) -> None:
+    """Copy the SQLite database as it is now, also while the server runs. The sealing key is not in it.
+
+    A copy restored elsewhere delivers what was pending when it was made.
+    """
+    from uplift_server.store import schema_version  # noqa: PLC0415 - takes long to load
+    from uplift_server.store.sqlite.copying import copy  # noqa: PLC0415
+
+    config = session.config()
+    path = config.database_path
+    revision = schema_version.current(path)
+    if revision is None:
+        raise CliError(
+            f"there is no database at {path.absolute()}",
+            "name it with UPLIFT_DATABASE_URL or --config",
+            ExitCode.NOT_FOUND,
+        )
+    if not file.absolute().parent.is_dir():
+        raise CliError(f"there is no directory {file.absolute().parent}", "make it first", ExitCode.USAGE)
+    try:
+        copied = copy(path, file)
+    except FileExistsError as error:
+        raise CliError(f"{file} is there already", "name a file that is not", ExitCode.USAGE) from error
+    session.output.fields(
+        {
+            "database": str(path),
+            "copy": str(file),
+            "bytes": copied.bytes,
+            "events": copied.events,
+            "schema": revision,
+        }
+    )
+    where = "in UPLIFT_SECRET_KEY" if config.secret_key is not None else str(config.secret_key_path.absolute())
+    session.output.note(f"Its secrets open with the sealing key ({where}) alone: have a copy of that, too, elsewhere.")

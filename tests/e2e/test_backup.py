@@ -1,0 +1,81 @@
+"""A copy of a busy server's database, restored elsewhere: what was pending when it was made is delivered from there."""
+
+import shutil
+import subprocess
+import threading
+from pathlib import Path
+
+from .harness import PROGRAM, Server, serving, wait_for
+from .receiving import Receiver, answer
+
+SETTINGS = {"UPLIFT_RETRY_SCHEDULE": ",".join(["400ms"] * 60), "UPLIFT_BREAKER_FAILURES": "0"}
+
+
+def backup(server: Server, to: Path) -> "subprocess.CompletedProcess[str]":
+    """The command beside a server, with its settings."""
+    return subprocess.run(
+        [PROGRAM, "backup", str(to)],
+        check=False,
+        env=server.environ,
+        cwd=server.data,
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+
+
+def test_a_copy_made_amid_traffic_delivers_what_was_pending(tmp_path: Path, receiver: Receiver) -> None:
+    url = receiver.url("/down", answer(500))
+    with serving(tmp_path / "first", **SETTINGS) as server:
+        account, api = server.account()
+        api.endpoint(url)
+        accepted: list[int] = []
+        enough = threading.Event()
+
+        def load() -> None:
+            number = 0
+            while not enough.is_set():
+                if api.send(number).status == 202:
+                    accepted.append(number)
+                number += 1
+
+        sender = threading.Thread(target=load)
+        sender.start()
+        wait_for(lambda: len(accepted) > 200, "there is traffic")
+        before = list(accepted)
+        made = backup(server, tmp_path / "copy.db")
+        during = len(accepted)
+        enough.set()
+        sender.join(10)
+        assert made.returncode == 0, made
+        assert str(server.data / "secret.key") in made.stderr
+        assert during > len(before), "nothing was accepted while the copy was made"
+        again = backup(server, tmp_path / "copy.db")
+        assert again.returncode == 2
+        assert "is there already" in again.stderr
+        server.kill()
+    assert [path.name for path in tmp_path.glob("copy.db*")] == ["copy.db"]
+    assert (tmp_path / "copy.db").stat().st_mode & 0o777 == 0o600
+
+    restored = tmp_path / "second"
+    restored.mkdir()
+    shutil.copy(tmp_path / "copy.db", restored / "uplift.db")
+    shutil.copy(tmp_path / "first" / "secret.key", restored / "secret.key")
+    receiver.requests.clear()
+    receiver.url("/down", answer(200))
+    with serving(restored, **SETTINGS) as server:
+        api = server.api(account=account)
+
+        def none_pending() -> bool:
+            return not api.ok("GET", "/v1/deliveries?status=pending")["data"]
+
+        wait_for(none_pending, "all is delivered from the copy")
+        assert not set(before) - set(receiver.numbers("/down"))
+
+
+def test_where_there_is_nothing_to_copy_it_says_so(tmp_path: Path) -> None:
+    server = Server(tmp_path)
+    made = backup(server, tmp_path / "copy.db")
+    assert made.returncode == 4
+    assert "there is no database" in made.stderr
+    assert not (tmp_path / "copy.db").exists()
