@@ -1,7 +1,7 @@
 """Before the server runs: what is configured, and the database's tables."""
 
 import time
-from typing import Final
+from typing import Annotated, Final
 
 import typer
 
@@ -17,7 +17,14 @@ _COLUMNS: Final = [Column("name", "NAME"), Column("value", "VALUE", folds=True),
 def register(app: typer.Typer) -> None:
     """Add the commands of this module to the program."""
     command(app, "config", examples=("uplift-server config", "uplift-server config --config production.toml"))(config)
-    command(app, "migrate", examples=("uplift-server migrate",))(migrate)
+    command(
+        app,
+        "migrate",
+        examples=(
+            "uplift-server migrate",
+            "uplift-server migrate --from sqlite:////var/lib/uplift/uplift.db --to postgresql://uplift@db/uplift",
+        ),
+    )(migrate)
 
 
 def config(session: Session) -> None:
@@ -36,11 +43,30 @@ def config(session: Session) -> None:
         )
 
 
-def migrate(session: Session) -> None:
-    """Create the database, or bring it to this version's schema; an older one is copied aside first.
+def migrate(
+    session: Session,
+    source: Annotated[
+        str | None, typer.Option("--from", metavar="URL", help="Move everything from this SQLite file instead.")
+    ] = None,
+    target: Annotated[
+        str | None,
+        typer.Option(
+            "--to", metavar="URL", help="Into this empty PostgreSQL database, in place of the configured one."
+        ),
+    ] = None,
+) -> None:
+    """Create the database, or bring it to this version's schema; an older SQLite file is copied aside first.
 
-    `serve` does the same when it starts. Repeating it is safe.
+    `serve` does the same when it starts. Repeating it is safe. With --from, everything is moved from SQLite to
+    PostgreSQL, while no server runs; cut off at any moment, the same command goes on.
     """
+    if source is not None:
+        from uplift_server.cli import moving  # noqa: PLC0415 - takes long to load
+
+        moving.run(session, source, target)
+        return
+    if target is not None:
+        raise CliError("--to says where to, but not from where", "give --from sqlite:///… as well", ExitCode.USAGE)
     from uplift_server.store import schema_version  # noqa: PLC0415 - takes long to load
     from uplift_server.store.sqlite.connection import FileLock  # noqa: PLC0415
 

@@ -16,6 +16,8 @@ from uplift_server.store.schema_version import HEAD, UnknownSchema
 
 VERSION_MIN: Final = 15
 SCHEMA_LOCK: Final = 0x75706C696673
+UNFINISHED_MOVE: Final = "unfinished_move"
+"""The table that is there while a database is being filled from a SQLite file (`store.moving`)."""
 _TABLES: Final = sa.text("SELECT tablename FROM pg_catalog.pg_tables WHERE schemaname = current_schema()")
 
 
@@ -63,6 +65,11 @@ def _current(connection: Connection) -> str | None:
     names = set(connection.scalars(_TABLES))
     if not names:
         return None
+    if UNFINISHED_MOVE in names:
+        raise UnknownSchema(
+            "the PostgreSQL database is being filled from a SQLite file, and not all of it is there; finish that with"
+            " `uplift-server migrate --from sqlite:///… --to postgresql://…`, or choose another database"
+        )
     revisions = list(connection.scalars(sa.text("SELECT version_num FROM alembic_version"))) if names >= _OURS else []
     if len(revisions) != 1:
         raise UnknownSchema(

@@ -1,0 +1,127 @@
+"""Moving everything from SQLite to PostgreSQL: `uplift-server migrate --from … --to …`."""
+
+import asyncio
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Final
+
+from uplift_server.cli.errors import CliError, ExitCode
+from uplift_server.cli.output import Output
+from uplift_server.cli.session import Session
+from uplift_server.cli.tables import Column
+from uplift_server.config import Config, ConfigError, ConfigProblem
+from uplift_server.config.kinds import SQLITE
+from uplift_server.config.secret_key import NAME, read_key
+from uplift_server.store.moving import CannotMove, Moved, Progress, move
+from uplift_server.store.sqlite.connection import FileLock
+
+POSTGRES: Final = ("postgresql://", "postgres://")
+TOLD_EVERY_SECONDS: Final = 2.0
+_COLUMNS: Final = [Column("table", "TABLE"), Column("rows", "ROWS"), Column("checksum", "CHECKSUM")]
+
+
+def run(session: Session, source: str, target: str | None) -> None:
+    """Move everything, and tell how. The target is the configured database unless one is given."""
+    config = session.config()
+    path, url = _source(source), _target(target or config.database_url)
+    lock = FileLock(path)
+    lock.acquire()
+    try:
+        _check_key(config, path)
+        moved = asyncio.run(move(path, url, _Told(session.output)))
+    except CannotMove as error:
+        cause, _, remedy = str(error).partition("; ")
+        raise CliError(cause, remedy) from error
+    finally:
+        lock.release()
+    _tell(session.output, config, path, moved)
+
+
+def _source(text: str) -> Path:
+    if not text.startswith(SQLITE):
+        remedy = "name the SQLite file as sqlite:////var/lib/uplift/uplift.db"
+        raise CliError("--from is no SQLite URL, and only from there can data be moved", remedy, ExitCode.USAGE)
+    path = Path(text.removeprefix(SQLITE))
+    if not path.is_file():
+        raise CliError(f"there is no database at {path.absolute()}", "correct --from", ExitCode.NOT_FOUND)
+    return path
+
+
+def _target(text: str) -> str:
+    if not text.startswith(POSTGRES):
+        remedy = "name it with --to, as postgresql://user:password@host:5432/database, or with UPLIFT_DATABASE_URL"
+        raise CliError("the target is no PostgreSQL URL", remedy, ExitCode.USAGE)
+    return text
+
+
+def _check_key(config: Config, path: Path) -> None:
+    """Refuse the key of another database now, rather than when the first secret is to be opened there."""
+    from uplift_server.store import inspection  # noqa: PLC0415 - takes long to load
+    from uplift_server.store.sealing import Sealer, WrongSecretKey, parse_key  # noqa: PLC0415
+
+    kept = path.with_name("secret.key")
+    if path.with_name("secret.key.new").exists() and config.secret_key is None:
+        reason = "is being replaced, and that is not finished"
+        raise ConfigError(ConfigProblem(NAME, reason, "finish it with `uplift-server secret-key rotate`"))
+    if config.secret_key is None and not kept.exists():
+        reason = f"is not set, and {kept} is missing"
+        raise ConfigError(ConfigProblem(NAME, reason, "set it to the key the file is sealed with"))
+    sealer = Sealer(parse_key(config.secret_key or read_key(kept)))
+    opens: Counter[bool] = Counter()
+    for owner, sealed in inspection.sealed_values(path):
+        try:
+            sealer.open(sealed, owner)
+        except WrongSecretKey:
+            opens[False] += 1
+        else:
+            opens[True] += 1
+    if opens[False]:
+        where = f"(in {kept}) " if config.secret_key is None else ""
+        reason = f"{where}does not open {opens[False]} of {opens.total()} sealed secrets and headers in {path}"
+        raise ConfigError(ConfigProblem(NAME, reason, "set it to the key the file is sealed with"))
+
+
+class _Told:
+    """Tells how far it is, now and then."""
+
+    def __init__(self, output: Output) -> None:
+        self._output = output
+        self._at = time.monotonic()
+
+    def __call__(self, progress: Progress) -> None:
+        now = time.monotonic()
+        if now - self._at < TOLD_EVERY_SECONDS:
+            return
+        self._at = now
+        if self._output.as_json:
+            self._output.json(
+                {"kind": "progress", "step": progress.step, "table": progress.table, "rows": progress.rows,
+                 "of": progress.of}
+            )  # fmt: skip
+            return
+        self._output.note(f"{progress.step} {progress.table}: {progress.rows:,} of {progress.of:,} rows")
+
+
+def _tell(output: Output, config: Config, path: Path, moved: list[Moved]) -> None:
+    output.rows(
+        (
+            {"kind": "moved", "table": each.table, "rows": each.rows, "checksum": each.checksum,
+             "characters_replaced": each.characters_replaced}
+            for each in moved
+        ),
+        _COLUMNS,
+        empty="",
+    )  # fmt: skip
+    replaced = sum(each.characters_replaced for each in moved)
+    if replaced:
+        output.note(f"{replaced:,} NUL characters in texts, which PostgreSQL cannot hold, became U+FFFD.")
+    output.note("All of it is in PostgreSQL, and the same on both sides. From now on, for every server:")
+    output.note("  UPLIFT_DATABASE_URL, the database that was filled")
+    if config.secret_key is None:
+        output.note(f"  UPLIFT_SECRET_KEY, what {path.with_name('secret.key')} holds")
+    else:
+        output.note("  UPLIFT_SECRET_KEY, as it is set here")
+    if path.with_name("operator.key").exists() and config.operator_key is None:
+        output.note(f"  UPLIFT_OPERATOR_KEY for commands, what {path.with_name('operator.key')} holds")
+    output.note(f"Start none on {path} any more: both would deliver what is pending.")

@@ -1,0 +1,135 @@
+"""`uplift-server migrate --from … --to …`: what it tells, and what it refuses before it has done anything."""
+
+import asyncio
+import base64
+import json
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from tests.postgres import PostgresServer
+from tests.store.moved_file import TABLES, filled, in_postgres, in_sqlite
+from typer.testing import CliRunner, Result
+
+from uplift_server.cli.main import app
+from uplift_server.store.postgres import schema_version as postgres_version
+from uplift_server.store.sealing import Sealer, parse_key
+from uplift_server.store.sqlite.connection import FileLock, connect
+
+KEY = base64.b64encode(b"k" * 32).decode()
+OTHER = base64.b64encode(b"o" * 32).decode()
+
+
+@pytest.fixture
+def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file with rows in every table, sealed with a key that lies beside it."""
+    monkeypatch.chdir(tmp_path)
+    path = filled(tmp_path / "uplift.db")
+    sealer = Sealer(parse_key(KEY))
+    with closing(connect(path, read_only=False)) as raw:
+        raw.execute("UPDATE endpoints SET headers = NULL, previous_secret = NULL, deleted_at = NULL")
+        for seq, owner in raw.execute("SELECT seq, id FROM endpoints").fetchall():
+            raw.execute("UPDATE endpoints SET secret = ? WHERE seq = ?", (sealer.seal("whsec", owner), seq))
+    (tmp_path / "secret.key").write_text(KEY)
+    (tmp_path / "operator.key").write_text("op_whatever")
+    return path
+
+
+@pytest.fixture
+def target(postgres_server: PostgresServer) -> Iterator[str]:
+    """A PostgreSQL database without anything."""
+    url = postgres_server.new_database(empty=True)
+    yield url
+    postgres_server.drop_database(url)
+
+
+def migrate(source: Path, target: str | None, *options: str, **environ: str) -> Result:
+    """The command."""
+    to = [] if target is None else ["--to", target]
+    return CliRunner().invoke(app, ["migrate", "--from", f"sqlite:///{source}", *to, *options], env=environ)
+
+
+def test_it_tells_what_it_moved_and_what_is_left_to_do(source: Path, target: str) -> None:
+    result = migrate(source, target)
+    assert result.exit_code == 0, result.output
+    assert [line.split("\t")[0] for line in result.stdout.splitlines()] == ["TABLE", *(each.name for each in TABLES)]
+    told = " ".join(result.stderr.split())
+    assert f"UPLIFT_SECRET_KEY, what {source.with_name('secret.key')} holds" in told
+    assert f"UPLIFT_OPERATOR_KEY for commands, what {source.with_name('operator.key')} holds" in told
+    assert KEY not in result.output
+    assert "op_whatever" not in result.output
+    assert "NUL characters in texts" in told
+    assert asyncio.run(in_postgres(target)) == in_sqlite(source)
+
+
+def test_once_more_is_refused(source: Path, target: str) -> None:
+    assert migrate(source, target, "--json").exit_code == 0
+    again = migrate(source, target, "--json")
+    assert again.exit_code == 1
+    assert "is not empty" in json.loads(again.stderr)["error"]["cause"]
+
+
+@pytest.mark.parametrize(
+    ("environ", "code", "told"),
+    [
+        ({"UPLIFT_SECRET_KEY": OTHER}, 2, "does not open 23 of 23 sealed secrets and headers"),
+        ({"UPLIFT_SECRET_KEY": "short"}, 2, "is not base64"),
+    ],
+)
+def test_with_a_wrong_key_nothing_is_moved(
+    source: Path, target: str, environ: dict[str, str], code: int, told: str
+) -> None:
+    result = migrate(source, target, **environ)
+    assert result.exit_code == code
+    assert told in result.stderr
+    assert asyncio.run(postgres_version.current(target)) is None
+
+
+def test_without_any_key_nothing_is_moved(source: Path, target: str) -> None:
+    source.with_name("secret.key").unlink()
+    result = migrate(source, target)
+    assert result.exit_code == 2
+    assert "UPLIFT_SECRET_KEY is not set, and" in result.stderr
+    assert asyncio.run(postgres_version.current(target)) is None
+
+
+def test_amid_a_rotation_of_the_key_nothing_is_moved(source: Path, target: str) -> None:
+    source.with_name("secret.key.new").write_text(OTHER)
+    result = migrate(source, target)
+    assert result.exit_code == 2
+    assert "uplift-server secret-key rotate" in result.stderr
+
+
+def test_while_a_server_has_the_file_nothing_is_moved(source: Path, target: str) -> None:
+    lock = FileLock(source)
+    lock.acquire()
+    result = migrate(source, target)
+    lock.release()
+    assert result.exit_code == 75
+    assert "another server" in result.stderr
+    assert asyncio.run(postgres_version.current(target)) is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        (["--from", "postgresql://here/a", "--to", "postgresql://there/b"], 2, "--from is no SQLite URL"),
+        (["--from", "sqlite:///nowhere.db", "--to", "postgresql://there/b"], 4, "there is no database at"),
+        (["--from", "sqlite:///uplift.db", "--to", "sqlite:///other.db"], 2, "the target is no PostgreSQL URL"),
+        (["--from", "sqlite:///uplift.db"], 2, "the target is no PostgreSQL URL"),
+        (["--to", "postgresql://there/b"], 2, "not from where"),
+    ],
+)
+def test_what_is_no_way_from_sqlite_to_postgresql_is_wrong_usage(
+    source: Path, arguments: list[str], code: int, told: str
+) -> None:
+    result = CliRunner().invoke(app, ["migrate", *arguments])
+    assert result.exit_code == code
+    assert told in result.stderr
+
+
+def test_a_target_that_cannot_be_reached_is_tried_again_later(source: Path) -> None:
+    result = migrate(source, "postgresql://nobody@127.0.0.1:1/uplift")
+    assert result.exit_code == 75
+    assert "127.0.0.1" in result.stderr
