@@ -54,4 +54,4 @@ def postgres_url(postgres_server: PostgresServer) -> Iterator[str]:
     """A PostgreSQL database with the program's tables and nothing in them."""
     url = postgres_server.new_database()
     yield url
-    postgres_server.drop_database(url)
+    postgres_server.give_back(url)

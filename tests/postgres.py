@@ -20,6 +20,16 @@ from uplift_server.store.postgres import schema_version
 TEMPLATE: Final = "uplift_template"
 # No test outlives the machine.
 FAST: Final = "-c fsync=off -c full_page_writes=off -c max_wal_size=256MB -c shared_buffers=32MB"
+EMPTY: Final = """
+DO $$ DECLARE name text; BEGIN
+PERFORM pg_terminate_backend(pid, 5000) FROM pg_stat_activity
+WHERE datname = current_database() AND pid <> pg_backend_pid();
+FOR name IN SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename <> 'alembic_version' LOOP
+    EXECUTE format('DELETE FROM %I', name);
+END LOOP;
+PERFORM setval(format('%I', sequencename)::regclass, 1, false) FROM pg_sequences WHERE last_value IS NOT NULL;
+END $$
+"""
 
 
 class PostgresServer:
@@ -30,6 +40,7 @@ class PostgresServer:
         self.settings = settings
         self._data = self.directory / "data"
         self._count = 0
+        self._clean: list[str] = []
         self._has_template = False
         # PostgreSQL refuses to run as root.
         self._as: dict[str, Any] = {}
@@ -60,23 +71,26 @@ class PostgresServer:
         return f"postgresql://postgres@/{database}?host={self.directory}"
 
     def new_database(self, *, empty: bool = False) -> str:
-        """A database with the program's tables, or none; its URL."""
+        """A database with the program's tables and nothing in them, or without tables; its URL."""
+        if self._clean and not empty:
+            return self.url(self._clean.pop())
         self._count += 1
         name = f"uplift_{self._count}"
         if empty:
             self.execute(f"CREATE DATABASE {name}")
-        else:
-            if not self._has_template:
-                self.execute(f"CREATE DATABASE {TEMPLATE}")
-                asyncio.run(schema_version.upgrade(self.url(TEMPLATE)))
-                self._has_template = True
-            self.execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
+            return self.url(name)
+        if not self._has_template:
+            self.execute(f"CREATE DATABASE {TEMPLATE}")
+            asyncio.run(schema_version.upgrade(self.url(TEMPLATE)))
+            self._has_template = True
+        self.execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
         return self.url(name)
 
-    def drop_database(self, url: str) -> None:
-        """Remove a database, whoever is connected to it."""
+    def give_back(self, url: str) -> None:
+        """Let another test have a database with tables, emptied: that takes a tenth of the time of a new one."""
         name = url.partition("?")[0].rpartition("/")[2]
-        self.execute(f"DROP DATABASE {name} WITH (FORCE)")
+        self.execute(EMPTY, name)
+        self._clean.append(name)
 
     def execute(self, statement: str, database: str = "postgres") -> None:
         """Run a statement of an administrator."""

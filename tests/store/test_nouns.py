@@ -19,6 +19,7 @@ from uplift_server.store import (
     keys,
     notices,
 )
+from uplift_server.store import schema as tables
 from uplift_server.store.errors import Conflict
 from uplift_server.store.notices import NoticeResult
 from uplift_server.store.records import DeliveryFilter, EndpointFilter, EventFilter
@@ -64,10 +65,8 @@ def new_endpoint(connection: sa.Connection, account_seq: int, number: int) -> An
 
 def new_event(connection: sa.Connection, seq: int, account_seq: int, created_at: int, type_seq: int = 1) -> None:
     """An event row."""
-    connection.exec_driver_sql(
-        "INSERT INTO events VALUES (?, ?, ?, ?, ?, NULL, ?)",
-        (seq, seq.to_bytes(16, "big"), account_seq, type_seq, created_at, BODY),
-    )
+    row = {"seq": seq, "id": seq.to_bytes(16, "big"), "account_seq": account_seq, "type_seq": type_seq}
+    connection.execute(sa.insert(tables.events).values(**row, created_at=created_at, body=BODY))
 
 
 def new_type(connection: sa.Connection, name: str = "t") -> Any:
@@ -235,10 +234,8 @@ def test_lists_that_pass_over_much_end_their_pages_early(
     rare = new_type(connection, "rare")
     for seq in range(1, 301):
         new_event(connection, seq, account.seq, seq, rare.seq if seq % 100 == 0 else 1)
-        connection.exec_driver_sql(
-            "INSERT INTO deliveries (event_seq, endpoint_seq, account_seq, status, due_at) VALUES (?, ?, ?, ?, 1)",
-            (seq, endpoint.seq, account.seq, 0 if seq % 100 == 0 else 1),
-        )
+        row = {"event_seq": seq, "endpoint_seq": endpoint.seq, "account_seq": account.seq, "due_at": 1}
+        connection.execute(sa.insert(tables.deliveries).values(**row, status=0 if seq % 100 == 0 else 1))
 
     def walk(read: Any) -> tuple[list[int], int]:
         found, pages, key = [], 0, None
@@ -431,11 +428,8 @@ def test_an_outbox_longer_than_the_window_is_read_to_its_end(
 
 def test_what_waits_is_counted_for_all_endpoints_up_to_a_limit(connection: sa.Connection) -> None:
     def owe(event: int, endpoint: int, status: Status, due_at: int | None, owner: int = 0) -> None:
-        connection.exec_driver_sql(
-            "INSERT INTO deliveries (event_seq, endpoint_seq, account_seq, status, due_at, lease_owner)"
-            " VALUES (?, ?, 1, ?, ?, ?)",
-            (event, endpoint, int(status), due_at, owner),
-        )
+        row = {"event_seq": event, "endpoint_seq": endpoint, "account_seq": 1, "status": status}
+        connection.execute(sa.insert(tables.deliveries).values(**row, due_at=due_at, lease_owner=owner))
 
     assert backlog.count(connection, now=10, limit=9) == (0, 0, 0)
     for event, endpoint in ((1, 1), (2, 1), (3, 7)):
@@ -458,7 +452,8 @@ def test_events_of_all_accounts_are_found_by_id_and_by_key(connection: sa.Connec
         new_event(connection, seq, account.seq, 5)
     connection.exec_driver_sql("UPDATE events SET id = (SELECT id FROM events WHERE seq = 1) WHERE seq = 2")
     for account, key, seq in ((one, "k", 1), (two, "k", 2), (one, "other", 3)):
-        connection.exec_driver_sql("INSERT INTO idempotency_keys VALUES (?, ?, ?, 1)", (account.seq, key, seq))
+        row = {"account_seq": account.seq, "key": key, "event_seq": seq, "created_at": 1}
+        connection.execute(sa.insert(tables.idempotency_keys).values(**row))
 
     event_id = (1).to_bytes(16, "big")
     found = events.find_all(connection, event_id, limit=5)

@@ -1,32 +1,26 @@
 """Another key for everything that is sealed: whole or not at all, and as often as one likes."""
 
 import json
-import sqlite3
-from collections.abc import Iterator
-from contextlib import closing
-from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
-from uplift_server.store import endpoints, resealing, schema_version
+from uplift_server.store import endpoints, resealing
 from uplift_server.store.resealing import SEALED, Resealed, reseal
+from uplift_server.store.schema import accounts, metadata
 from uplift_server.store.schema import endpoints as table
-from uplift_server.store.schema import metadata
 from uplift_server.store.sealing import Sealer, WrongSecretKey
-from uplift_server.store.sqlite.connection import bound
 
 OLD, NEW, OTHER = (Sealer(letter * 32) for letter in (b"o", b"n", b"x"))
 
 
 @pytest.fixture
-def connection(tmp_path: Path) -> Iterator[sa.Connection]:
+def connection(connection: sa.Connection) -> sa.Connection:
     """A connection to a database with an account."""
-    schema_version.upgrade(tmp_path / "uplift.db", now_ms=0)
-    with closing(sqlite3.connect(tmp_path / "uplift.db", isolation_level=None)) as raw, bound(raw) as connection:
-        raw.execute("INSERT INTO accounts VALUES (1, x'01', 'a', '[]', 1, 1, NULL)")
-        yield connection
+    values = {"seq": 1, "id": b"a" * 16, "name": "a", "contact_emails": "[]", "created_at": 1, "updated_at": 1}
+    connection.execute(sa.insert(accounts).values(**values))
+    return connection
 
 
 def endpoint(connection: sa.Connection, number: int, sealer: Sealer = OLD) -> Any:
@@ -53,7 +47,7 @@ def endpoint(connection: sa.Connection, number: int, sealer: Sealer = OLD) -> An
 
 def sealed(connection: sa.Connection) -> list[tuple[bytes, bytes]]:
     """Every sealed value with its endpoint's id."""
-    rows = connection.execute(sa.select(table.c.id, *(table.c[name] for name in SEALED)))
+    rows = connection.execute(sa.select(table.c.id, *(table.c[name] for name in SEALED)).order_by(table.c.seq))
     return [(row[0], each) for row in rows for each in row[1:] if each]
 
 

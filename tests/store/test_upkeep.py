@@ -1,10 +1,6 @@
 """Housekeeping: what goes, what stays, and how much at a time."""
 
-import sqlite3
-from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +8,6 @@ import sqlalchemy as sa
 
 from uplift_server.core.deliveries import Status
 from uplift_server.core.numbers import HOUR_MS
-from uplift_server.store import schema_version
 from uplift_server.store.numbers import ATTEMPTS_MARK, EVENTS_MARK
 from uplift_server.store.schema import (
     accounts,
@@ -32,7 +27,6 @@ from uplift_server.store.schema import (
 )
 from uplift_server.store.schema_numbers import rollups
 from uplift_server.store.schema_people import invitations, links, sessions
-from uplift_server.store.sqlite.connection import bound
 from uplift_server.store.upkeep import KEPT, Kept, look, remove
 from uplift_server.store.waiting import cancel_waiting
 
@@ -40,13 +34,10 @@ OLD, BEFORE, NEW = 1000, 2000, 3000
 
 
 @pytest.fixture
-def connection(tmp_path: Path) -> Iterator[sa.Connection]:
-    """A connection to an empty database."""
-    schema_version.upgrade(tmp_path / "uplift.db", now_ms=0)
-    with closing(sqlite3.connect(tmp_path / "uplift.db", isolation_level=None)) as raw, bound(raw) as connection:
-        # All that these tests make is counted.
-        connection.execute(sa.insert(marks), [{"name": name, "value": 10**9} for name in (EVENTS_MARK, ATTEMPTS_MARK)])
-        yield connection
+def connection(connection: sa.Connection) -> sa.Connection:
+    """A connection to an empty database, where all that these tests make is counted."""
+    connection.execute(sa.insert(marks), [{"name": name, "value": 10**9} for name in (EVENTS_MARK, ATTEMPTS_MARK)])
+    return connection
 
 
 def event(
@@ -178,7 +169,7 @@ def row(connection: sa.Connection, table: sa.Table, number: int = 1, **values: A
         elif isinstance(column.type, sa.LargeBinary) and not column.nullable:
             filled[column.key] = number.to_bytes(16, "big")
         elif column.unique or column.primary_key:
-            filled[column.key] = str(number)
+            filled[column.key] = number if isinstance(column.type, sa.Integer) else str(number)
         elif not column.nullable and column.server_default is None:
             filled[column.key] = "" if isinstance(column.type, sa.Text) else 0
     filled |= values
@@ -211,7 +202,8 @@ def test_all_that_grows_is_kept_for_a_time_only() -> None:
     with_accounts = {"people", "members"}  # whoever is no member of any account any more is forgotten at once
     by_the_relay = {"listen_sessions", "listen_answers"}  # a day after their last use; a thousand answers each
     until_counted = {"delivery_changes"}
-    known = set(KINDS) | with_events | for_ever | with_accounts | by_the_relay | until_counted
+    by_processes = {"processes", "duties", "directory_changes"}  # a row for each process, duty and kept object
+    known = set(KINDS) | with_events | for_ever | with_accounts | by_the_relay | until_counted | by_processes
     assert known == set(metadata.tables)
 
 

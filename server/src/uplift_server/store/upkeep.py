@@ -7,6 +7,7 @@ The newest row of every numbered table stays, however old: SQLite numbers the ne
 given twice. Events, cursors and what is held in memory go by numbers.
 """
 
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -196,6 +197,10 @@ def remove(connection: Connection, kept: Kept, keys: Sequence[Key], *, before: i
     conditions = [kept.since < before - kept.lasts_ms, *map(sa.not_, kept.kept_for)]
     if kept.parts:
         (number,) = kept.key
+        if connection.dialect.name == "postgresql":
+            # A replay may lease one of its deliveries just now. Nothing changes any more once this has them.
+            asked = sa.select(deliveries.c.event_seq).where(deliveries.c.event_seq.in_([key[0] for key in keys]))
+            connection.execute(asked.order_by(*deliveries.primary_key.columns).with_for_update())
         still = sa.select(number).where(number.in_([key[0] for key in keys]), *conditions)
         doomed = list(connection.scalars(still))
         keys = [(seq,) for seq in doomed]
@@ -203,6 +208,9 @@ def remove(connection: Connection, kept: Kept, keys: Sequence[Key], *, before: i
             connection.execute(sa.delete(column.table).where(column.in_(doomed)))
     if not keys:
         return 0
+    if not connection.dialect.supports_sane_multi_rowcount:
+        these = sa.or_(*(sa.and_(*map(operator.eq, kept.key, key)) for key in keys))
+        return connection.execute(sa.delete(kept.table).where(these, *conditions)).rowcount
     # Row by row: for a key of two columns and a list of them, SQLite would go through the whole table.
     own = [column == sa.bindparam(f"key_{place}") for place, column in enumerate(kept.key)]
     rows = [{f"key_{place}": value for place, value in enumerate(key)} for key in keys]
