@@ -19,15 +19,18 @@ from uplift_server.core.addresses import AddressPolicy
 from uplift_server.core.cursors import Cursors
 from uplift_server.core.deliveries import FailedReason, Status
 from uplift_server.core.outcomes import Outcome
+from uplift_server.core.waits import HeldUpBy
 from uplift_server.delivery.clock import SystemClock
 from uplift_server.delivery.directory import Directory
 from uplift_server.delivery.lanes import Load
 from uplift_server.delivery.mass_failures import MassFailure
 from uplift_server.delivery.relay import Relay
 from uplift_server.delivery.trials import Busy
+from uplift_server.observe.measures import EngineMeasures
 from uplift_server.service.beginnings import begin
 from uplift_server.service.entrance import Entrance
 from uplift_server.service.means import Means
+from uplift_server.service.metrics import MetricsSettings
 from uplift_server.service.services import Services
 from uplift_server.store import schema_version
 from uplift_server.store.hot_records import AttemptRow, LeasedDelivery, LeaseWish, NewDelivery, NewEvent, Settlement
@@ -36,6 +39,7 @@ from uplift_server.store.sealing import Sealer
 from uplift_server.store.sqlite import SqliteDatabase
 
 T = TypeVar("T")
+METRICS_TOKEN = "metrics-token-of-tests"
 
 
 @dataclass
@@ -261,6 +265,9 @@ class RecordingEngine:
     """Endpoints for which not all is held yet that was pending."""
     asked_to_hold: list[tuple[int, list[tuple[str, int]]]] = field(default_factory=list)
     """For which endpoints all was to be held that is pending, and what was told last before."""
+    measures: EngineMeasures = field(default_factory=EngineMeasures)
+    held_up: dict[int, HeldUpBy] = field(default_factory=dict)
+    """What holds up endpoints, but for the server."""
     busy: Busy | None = None
     """Why it takes no test."""
     tested: list[LeasedDelivery] = field(default_factory=list)
@@ -332,6 +339,9 @@ class RecordingEngine:
     def load(self) -> Load:
         return Load(3, 1000, len(self.waiting), self.probes, stopped=False)
 
+    def held_up_by(self, endpoint_seq: int) -> HeldUpBy:
+        return self.held_up.get(endpoint_seq, HeldUpBy.SERVER)
+
     def mass_failure(self) -> MassFailure | None:
         return self.mass
 
@@ -373,6 +383,7 @@ async def _serve(
         source_ips=["54.245.28.22", "192.0.2.7@2999-01-01T00:00:00Z", "192.0.2.8@2020-01-01T00:00:00Z"],
         listen_key=bytes(32),
         entrance=Entrance(bytes(32), "https://hooks.example.com", mails=True),
+        metrics=MetricsSettings(METRICS_TOKEN, path),
     )
     api = create_api(services, answer_seconds_max=answer_seconds_max)
     config = uvicorn.Config(api, port=0, log_level="error", lifespan="off")

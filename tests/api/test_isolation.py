@@ -51,6 +51,7 @@ SCOPED = {
 }
 ANY_KEY = {("GET", "/v1/event-types"), ("GET", "/v1/event-types/{name}")}
 OPERATORS = {
+    ("GET", "/metrics"),
     ("POST", "/v1/accounts"),
     ("GET", "/v1/accounts"),
     ("GET", "/v1/accounts/{account}"),

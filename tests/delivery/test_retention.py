@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from uplift_server.core.audit import SYSTEM, AuditEntry
 from uplift_server.core.deliveries import Status
 from uplift_server.delivery.retention import BITE_PAUSE_MS, LOOK_AGAIN_EVERY_MS, ROUND_EVERY_MS, Retention
+from uplift_server.observe.measures import EngineMeasures
 from uplift_server.store import accounts, audit, schema
 from uplift_server.store.errors import Unavailable
 from uplift_server.store.schema import attempts, audit_log, deliveries, events, idempotency_keys
@@ -43,7 +44,7 @@ async def counted(world: World) -> None:
 async def pruned(world: World, retention: Retention | None = None) -> dict[str, int]:
     """One pass, of a retention that is new where none is given: how many rows of each table went."""
     await counted(world)
-    chosen = retention or Retention(world.database, world.clock, retention_ms=KEEP_MS)
+    chosen = retention or Retention(world.database, world.clock, EngineMeasures(), retention_ms=KEEP_MS)
     task = asyncio.create_task(chosen.prune_once(asyncio.Event()))
     # Time stands still until all that waits is waiting for it.
     world.engine._tasks.append(task)  # type: ignore[arg-type]
@@ -72,7 +73,9 @@ class Counting:
 async def running(world: World, *, retention_ms: int = KEEP_MS) -> tuple[asyncio.Task[None], asyncio.Event]:
     """Retention at work, and how to stop it."""
     stopping = asyncio.Event()
-    task = asyncio.create_task(Retention(world.database, world.clock, retention_ms=retention_ms).run(stopping))
+    task = asyncio.create_task(
+        Retention(world.database, world.clock, EngineMeasures(), retention_ms=retention_ms).run(stopping)
+    )
     world.engine._tasks.append(task)
     await world.settle()
     return task, stopping
@@ -100,7 +103,7 @@ async def test_what_is_still_owed_stays(tmp_path: Path) -> None:
         await world.endpoint("two.test", account=other)
         await world.accept(2, account=other)
         await world.run_for(KEEP_MS + ROUND_EVERY_MS)
-        retention = Retention(world.database, world.clock, retention_ms=KEEP_MS)
+        retention = Retention(world.database, world.clock, EngineMeasures(), retention_ms=KEEP_MS)
         pending = (await world.statuses()).get(Status.PENDING, 0)
         await pruned(world, retention)
         assert pending == (await world.statuses()).get(Status.PENDING, 0) == 1
@@ -222,7 +225,7 @@ async def test_what_stays_is_passed_over_until_an_hour_has_gone(tmp_path: Path) 
         await world.accept(2 * BITE + 1)
         world.clock.now += KEEP_MS + 1
         database: Any = Counting(world)
-        retention = Retention(database, world.clock, retention_ms=KEEP_MS)
+        retention = Retention(database, world.clock, EngineMeasures(), retention_ms=KEEP_MS)
 
         await pruned(world, retention)
         assert (database.reads, database.writes) == (len(KEPT) + 2, 0)
@@ -242,7 +245,7 @@ async def test_a_clock_set_back_does_not_put_the_second_look_off(tmp_path: Path)
         await world.pause((await world.endpoint("one.test")).seq)
         await world.accept(2)
         world.clock.now += 9 * KEEP_MS
-        retention = Retention(world.database, world.clock, retention_ms=KEEP_MS)
+        retention = Retention(world.database, world.clock, EngineMeasures(), retention_ms=KEEP_MS)
         await pruned(world, retention)
         await world.database.write(lambda c: c.execute(sa.update(deliveries).values(status=int(Status.CANCELLED))))
         world.clock.now -= 5 * KEEP_MS
@@ -255,7 +258,7 @@ async def test_nothing_is_written_where_nothing_is_old(tmp_path: Path) -> None:
         await world.endpoint("one.test")
         await world.accept(3)
         database: Any = Counting(world)
-        await pruned(world, Retention(database, world.clock, retention_ms=KEEP_MS))
+        await pruned(world, Retention(database, world.clock, EngineMeasures(), retention_ms=KEEP_MS))
         assert (database.reads, database.writes) == (len(KEPT), 0)
 
 
@@ -303,7 +306,7 @@ async def test_what_is_not_counted_stays(tmp_path: Path) -> None:
         await world.endpoint("one.test")
         await world.accept(3)
         world.clock.now += KEEP_MS + 1
-        retention = Retention(world.database, world.clock, retention_ms=KEEP_MS)
+        retention = Retention(world.database, world.clock, EngineMeasures(), retention_ms=KEEP_MS)
         assert +await retention.prune_once(asyncio.Event()) == {}
         await counted(world)
         world.clock.now += LOOK_AGAIN_EVERY_MS

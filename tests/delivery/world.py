@@ -75,6 +75,9 @@ class VirtualClock:
     def wall_ms(self) -> int:
         return self.now + self.wall_ahead
 
+    def monotonic_us(self) -> int:
+        return self.now * 1000
+
     def processor_s(self) -> float:
         return self._processor_s + self._cores * (self.now - self._cores_since) / SECOND
 

@@ -16,6 +16,7 @@ from uplift_server.core.address_ranges import BLOCKS, Reach
 from uplift_server.core.audit import ACTIONS
 from uplift_server.core.catalog import EVENT_TYPES
 from uplift_server.core.outcomes import Outcome
+from uplift_server.observe.metrics import METRICS, PREFIX
 
 
 def _document(root: Path, name: str) -> str:
@@ -59,6 +60,17 @@ def test_every_action_of_the_audit_log_is_in_the_api_page_with_its_sentence(root
     text = _document(root, "api.md")
 
     assert not [name for name, sentence in ACTIONS.items() if f"| `{name}` | {sentence} |" not in text]
+
+
+def test_the_metrics_of_the_monitoring_page_are_those_there_are(root: Path) -> None:
+    rows = [
+        f"| `{metric.name}` | {metric.kind} | {f'`{metric.label}`' if metric.label else ''} |"
+        f" {metric.several} | {metric.help} |"
+        for metric in METRICS
+    ]
+    text = _document(root, "monitoring.md")
+
+    assert [line for line in text.splitlines() if line.startswith(f"| `{PREFIX}")] == rows
 
 
 def test_every_outcome_is_in_the_outcomes_page(root: Path) -> None:

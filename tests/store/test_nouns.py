@@ -8,6 +8,8 @@ import sqlalchemy as sa
 
 from uplift_server.core.deliveries import Status
 from uplift_server.core.notices import Notice, NoticeKind, NoticeState
+from uplift_server.core.numbers import COUNTS, HOUR_MS
+from uplift_server.core.replays import ReplayState
 from uplift_server.store import (
     accounts,
     backlog,
@@ -18,11 +20,13 @@ from uplift_server.store import (
     idempotency,
     keys,
     notices,
+    standing,
 )
 from uplift_server.store import schema as tables
 from uplift_server.store.errors import Conflict
 from uplift_server.store.notices import NoticeResult
 from uplift_server.store.records import DeliveryFilter, EndpointFilter, EventFilter
+from uplift_server.store.schema_numbers import rollups
 
 BODY = b'{"id":"x","object":"event","type":"t","api_version":"1","created":1,"data":{}}'
 
@@ -443,6 +447,50 @@ def test_what_waits_is_counted_for_all_endpoints_up_to_a_limit(connection: sa.Co
     assert backlog.count(connection, now=10, limit=9) == (3, 2, 4)
     assert backlog.count(connection, now=9, limit=9) == (0, 5, 4)
     assert backlog.count(connection, now=11, limit=3) == (3, 0, 3)
+    assert standing.read(connection, now=10, limit=9).leased == 1
+
+
+def test_how_everything_stands_is_read_at_once(connection: sa.Connection) -> None:
+    empty = standing.read(connection, now=10, limit=9)
+    assert (empty.pending, empty.mails, empty.oldest_mail_at, empty.oldest_event_at) == (0, 0, None, None)
+    assert empty.replays == {ReplayState.RUNNING: 0, ReplayState.PAUSED: 0}
+    for number, at in ((1, 40), (2, 50), (3, 60)):
+        recipients = [(bytes([number]) * 16, "x@x.example")]
+        notices.add(
+            connection,
+            NoticeKind.ENDPOINT_WARNED,
+            account_seq=1,
+            endpoint_seq=1,
+            recipients=recipients,
+            facts={},
+            now=at,
+        )
+    notices.settle(connection, [NoticeResult(1, 1, sent_at=9)])
+    # Of an account and of an endpoint, and of all: these alone count.
+    counts = dict.fromkeys(COUNTS, 0) | {"deliveries": 100, "delivered": 40, "failed": 20, "held": 10, "cancelled": 5}
+    for endpoint, account, at in ((1, 1, 0), (0, 1, 0), (0, 0, 0), (0, 0, HOUR_MS)):
+        row = counts | {"endpoint_seq": endpoint, "account_seq": account, "at": at, "outcomes": "", "durations": ""}
+        connection.execute(sa.insert(rollups).values(row))
+    job = dict.fromkeys(
+        ("total", "counted_through", "next_event_seq", "last_event_seq", "created_at", "updated_at"), 9
+    ) | {
+        "account_seq": 1,
+        "endpoint_seq": 1,
+        "statuses": "[2]",
+        "types": "[]",
+        "type_seqs": "[]",
+        "rate_per_second": 50,
+    }
+    for number, state in enumerate((ReplayState.RUNNING, ReplayState.RUNNING, ReplayState.PAUSED), 1):
+        row = job | {"id": bytes([number]) * 16, "state": int(state)}
+        connection.execute(sa.insert(tables.replays).values(row))
+    for seq, at in ((1, 30), (2, 70)):
+        row = {"seq": seq, "id": bytes([seq]) * 16, "account_seq": 1, "type_seq": 1, "created_at": at, "body": BODY}
+        connection.execute(sa.insert(tables.events).values(row))
+
+    found = standing.read(connection, now=10, limit=9)
+    assert (found.pending, found.mails, found.oldest_mail_at, found.oldest_event_at) == (50, 2, 50, 30)
+    assert found.replays == {ReplayState.RUNNING: 2, ReplayState.PAUSED: 1}
 
 
 def test_events_of_all_accounts_are_found_by_id_and_by_key(connection: sa.Connection) -> None:

@@ -35,6 +35,7 @@ from uplift_server.store import (
     replays,
     schema_version,
     sessions,
+    standing,
     trials,
     upkeep,
     waiting,
@@ -230,6 +231,10 @@ UPKEEP: dict[str, list[Verb]] = {
         lambda c: waiting.cancel_waiting(c, GONE, now=1, limit=9),
         lambda c: backlog.count(c, now=1, limit=9),
     ],
+    **{
+        index: [lambda c: standing.read(c, now=1, limit=9)]
+        for index in ("deliveries_leased", "notices_due", "replays_unfinished")
+    },
     "deliveries_due": [
         lambda c: backlog.count(c, now=1, limit=9),
         lambda c: waiting.hold_waiting(c, 1, now=1, limit=9),

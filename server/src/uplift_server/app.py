@@ -41,6 +41,7 @@ from uplift_server.service.beginnings import begin
 from uplift_server.service.entrance import Entrance
 from uplift_server.service.ingest import Ingest
 from uplift_server.service.means import Means
+from uplift_server.service.metrics import MetricsSettings
 from uplift_server.service.services import Services
 from uplift_server.service.system import System
 from uplift_server.store import schema_version
@@ -234,6 +235,7 @@ class Application:
                 mails=config.sends_mail,
                 has_unknown_proxy=self._public_url().startswith("https:") and not config.trusted_proxies,
             ),
+            metrics=MetricsSettings(config.metrics_token, config.database_path, lambda: self._attempt_log.dropped),
         )
         ingest = Ingest(directory, self._engine.acceptor, self._clock)
         api = create_api(services)

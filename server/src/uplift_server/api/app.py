@@ -25,6 +25,7 @@ from uplift_server.api.routes import (
     links,
     listening,
     members,
+    metrics,
     replays,
     secrets,
     statistics,
@@ -50,6 +51,7 @@ _ROUTERS: Final = (
     statistics.router,
     listening.router,
     system.router,
+    metrics.router,
     documentation.router,
 )
 _ROUTES: Final = [route for router in _ROUTERS for route in router.routes if isinstance(route, APIRoute)]

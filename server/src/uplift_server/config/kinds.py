@@ -231,6 +231,16 @@ def email(text: str) -> str:
     return text
 
 
+def token(text: str) -> str:
+    """What a program shows to be let in somewhere."""
+    if not 16 <= len(text) <= 256 or not all("!" <= character <= "~" for character in text):
+        raise WrongValue(
+            "is not 16 to 256 printable ASCII characters without spaces",
+            "make one with: head -c 32 /dev/urandom | base64",
+        )
+    return text
+
+
 def operator_key(text: str) -> str:
     """The text of an operator key."""
     if not text.startswith("op_") or not 16 <= len(text) <= 256 or " " in text or not text.isascii():

@@ -97,6 +97,8 @@ SETTINGS: Final[tuple[Setting, ...]] = (
             " without any none may"),
     Setting("UPLIFT_TRUSTED_PROXIES", "trusted_proxies", "addresses and networks", kinds.networks, None,
             "the proxies in front of this server, whose X-Forwarded-For tells where a request comes from"),
+    Setting("UPLIFT_METRICS_TOKEN", "metrics_token", "16 to 256 characters", kinds.token, None,
+            "what lets monitoring read /metrics, and do nothing else; operators' keys may read it anyway", secret=True),
     Setting("UPLIFT_LOG_FORMAT", "log_format", "console, json or none", kinds.log_format, None,
             "the form of the log lines on standard error; none leaves warnings only",
             derived="console on a terminal, else json"),
@@ -142,6 +144,7 @@ class Config:
     dashboard_frame_ancestors: str | None
     trusted_proxies: tuple[str, ...] | None
     """As Content-Security-Policy has it: origins with spaces between."""
+    metrics_token: str | None = field(repr=False)
     log_format: Literal["console", "json", "none"]
     given: Mapping[str, tuple[str, str]] = field(default_factory=dict, repr=False, compare=False)
     """By setting name, where a value that is no default was found, and the text there."""

@@ -15,6 +15,17 @@ class WaitingFor(StrEnum):
     """It is due, and others come before it."""
 
 
+class HeldUpBy(StrEnum):
+    """What keeps what is due for an endpoint from being attempted."""
+
+    SERVER = "server"
+    """The endpoint could take more: it is this server's turn."""
+    ENDPOINT = "endpoint"
+    """As much is in flight to it as it may have, or as its rate limit allows."""
+    PROBE = "probe"
+    """It fails so often that single attempts only are made."""
+
+
 class Waiting(NamedTuple):
     """What it waits for, and the earliest instant (Unix ms) at which it may be attempted, as far as that is known."""
 

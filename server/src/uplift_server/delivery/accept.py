@@ -25,6 +25,7 @@ from uplift_server.core.limits import (
 from uplift_server.delivery.clock import Clock
 from uplift_server.delivery.directory import Directory, LiveEndpoint, LiveEventType
 from uplift_server.delivery.lanes import DeliveryLanes
+from uplift_server.observe.measures import EngineMeasures, Refusal
 from uplift_server.store.contract import Database
 from uplift_server.store.errors import StoreError, Unavailable
 from uplift_server.store.hot_records import Appended, IdempotencyConflict, LeasedDelivery, NewDelivery, NewEvent
@@ -71,12 +72,21 @@ class Acceptor:
     """Takes events; what it answered without an error is durable."""
 
     def __init__(
-        self, database: Database, directory: Directory, lanes: DeliveryLanes, clock: Clock, *, owner: int, lease_ms: int
+        self,
+        database: Database,
+        directory: Directory,
+        lanes: DeliveryLanes,
+        clock: Clock,
+        measures: EngineMeasures,
+        *,
+        owner: int,
+        lease_ms: int,
     ) -> None:
         self._database = database
         self._directory = directory
         self._lanes = lanes
         self._clock = clock
+        self._measures = measures
         self.owner = owner
         self._lease_ms = lease_ms
         self._gathered: list[_Group] = []
@@ -121,16 +131,18 @@ class Acceptor:
     def accept_for(self, drafts: Sequence[tuple[int, Draft]]) -> "asyncio.Future[list[Appended] | IdempotencyConflict]":
         """The same for drafts that each name their account."""
         if self._closed:
-            raise Unavailable("the server is shutting down")
+            raise self._refused(len(drafts), Refusal.STOPPING, "the server is shutting down")
         if self._waiting_events + len(drafts) > ACCEPTS_WAITING_MAX or self._waiting_bytes >= ACCEPTS_BODY_BYTES_MAX:
-            raise Unavailable("more events are waiting to be stored than this server takes at once")
+            text = "more events are waiting to be stored than this server takes at once"
+            raise self._refused(len(drafts), Refusal.FULL, text)
         rows = len(drafts) + sum(
             len(self._directory.matches(account_seq, draft.event_type.name)) for account_seq, draft in drafts
         )
         if rows > GROUP_ROWS_MAX:
             raise TooMuchOwed(rows)
         if self._waiting_rows and self._waiting_rows + rows > ACCEPTS_WAITING_ROWS_MAX:
-            raise Unavailable("more deliveries are waiting to be stored than this server takes at once")
+            text = "more deliveries are waiting to be stored than this server takes at once"
+            raise self._refused(len(drafts), Refusal.FULL, text)
         now = self._clock.now_ms()
         body_bytes = sum(len(draft.data) for _, draft in drafts)
         group = _Group([], [], asyncio.get_running_loop().create_future(), body_bytes, rows)
@@ -155,7 +167,12 @@ class Acceptor:
                 break
             for group in groups:
                 if not group.answer.done():
-                    group.answer.set_exception(Unavailable("the database does not answer"))
+                    refusal = self._refused(len(group.events), Refusal.STORE, "the database does not answer")
+                    group.answer.set_exception(refusal)
+
+    def _refused(self, events: int, why: Refusal, text: str) -> Unavailable:
+        self._measures.refused[why] += events
+        return Unavailable(text)
 
     def _event(self, account_seq: int, draft: Draft, now: int, group: _Group) -> NewEvent:
         event_type = draft.event_type
@@ -206,14 +223,16 @@ class Acceptor:
         self._batches += 1
         batch = self._batches
         self._being_stored[batch] = (self._clock.now_ms(), groups)
+        began_us = self._clock.monotonic_us()
         stored = asyncio.ensure_future(self._database.append([group.events for group in groups]))
-        stored.add_done_callback(lambda future: self._stored(batch, groups, foreign, future))
+        stored.add_done_callback(lambda future: self._stored(batch, groups, foreign, began_us, future))
 
     def _stored(
         self,
         batch: int,
         groups: list[_Group],
         foreign: dict[int, None],
+        began_us: int,
         stored: "asyncio.Future[list[list[Appended] | IdempotencyConflict]]",
     ) -> None:
         del self._being_stored[batch]
@@ -221,6 +240,8 @@ class Acceptor:
         error = stored.exception()
         self._note(error)
         results = [None] * len(groups) if error is not None else stored.result()
+        if error is None:
+            self._count(stored.result(), self._clock.monotonic_us() - began_us)
         for group, result in zip(groups, results, strict=True):
             self._waiting_events -= len(group.events)
             self._waiting_bytes -= group.body_bytes
@@ -232,12 +253,20 @@ class Acceptor:
                 group.answer.set_result(result)
             else:
                 assert error is not None
+                self._measures.refused[Refusal.STORE] += len(group.events)
                 group.answer.set_exception(
                     error if isinstance(error, StoreError) else Unavailable("the events could not be stored")
                 )
         if foreign and error is None:
             self.on_foreign(foreign)
         self._lanes.pump()
+
+    def _count(self, results: list[list[Appended] | IdempotencyConflict], took_us: int) -> None:
+        repeated = [event.duplicate for stored in results if isinstance(stored, list) for event in stored]
+        measures = self._measures
+        measures.accepted += repeated.count(False)
+        measures.repeated += repeated.count(True)
+        measures.accepts.note_many(took_us, len(results))
 
     def _note(self, error: BaseException | None) -> None:
         """Tell the operator when storing begins to fail, and when it works again; every unforeseen error, too."""

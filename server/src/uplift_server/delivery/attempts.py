@@ -19,6 +19,7 @@ from uplift_server.delivery.lanes import DeliveryLanes
 from uplift_server.delivery.sender.request import Done, Request
 from uplift_server.delivery.settle import Settler
 from uplift_server.observe.attempt_log import AttemptLine
+from uplift_server.observe.measures import EngineMeasures
 from uplift_server.store.hot_records import AttemptRow, LeasedDelivery, Settlement
 from uplift_server.store.records import EndpointState
 
@@ -59,6 +60,7 @@ class Attempts:
         sender: Sending,
         settler: Settler,
         clock: Clock,
+        measures: EngineMeasures,
         *,
         schedule: RetrySchedule,
         breaker: BreakerRule,
@@ -73,6 +75,7 @@ class Attempts:
         self._sender = sender
         self._settler = settler
         self._clock = clock
+        self._measures = measures
         self._schedule = schedule
         self._breaker = breaker
         self._lease_needed_ms = attempt_timeout_ms + LEASE_LEFT_MS_MIN
@@ -142,6 +145,7 @@ class Attempts:
             self._lanes.returned(lane, now)
             return
         outcome = classify(exchange)
+        self._count(flight, outcome, exchange, now)
         counts = delivery.trigger is not Trigger.TEST and flight.event_type.name != WEBHOOK_CREATED
         # Of another process's endpoint that process knows better by now.
         if counts and endpoint.owned and _told_by(endpoint, exchange, now):
@@ -166,6 +170,18 @@ class Attempts:
         self._settler.add(settlement, _line(flight, outcome, exchange, verdict))
         self._lanes.returned(lane, now, exchange.duration_us, well=_WELL.get(outcome) if counts else None)
         self._lanes.pump()
+
+    def _count(self, flight: _InFlight, outcome: Outcome, exchange: Exchange, now: int) -> None:
+        measures, delivery = self._measures, flight.delivery
+        measures.attempts[outcome] += 1
+        measures.attempt_durations.note(exchange.duration_us)
+        if delivery.trigger is Trigger.SCHEDULE:
+            if flight.number == 1:
+                measures.first_attempt_delays.note(max(0, exchange.started_at - delivery.created_at))
+            if outcome is Outcome.DELIVERED:
+                measures.delivery_delays.note(max(0, now - delivery.created_at))
+        if exchange.failure is not None and is_ours(exchange):
+            measures.failed_here += 1
 
     def _verdict(
         self, delivery: LeasedDelivery, outcome: Outcome, exchange: Exchange, scheduled: int, now: int

@@ -22,6 +22,9 @@ class Clock(Protocol):
     def wall_ms(self) -> int:
         """Unix time in ms as the machine has it now, for what others compare with a clock of their own."""
 
+    def monotonic_us(self) -> int:
+        """Microseconds since some instant, for measuring how long something took."""
+
     def processor_s(self) -> float:
         """Processor time this process has used so far."""
 
@@ -77,6 +80,10 @@ class SystemClock:
     def wall_ms(self) -> int:
         """See Clock."""
         return self._wall_ns() // 1_000_000
+
+    def monotonic_us(self) -> int:
+        """See Clock."""
+        return self._monotonic_ns() // 1000
 
     def processor_s(self) -> float:
         """See Clock."""

@@ -9,6 +9,7 @@ import structlog
 
 from uplift_server.core.breaker import BreakerRule
 from uplift_server.core.schedule import RetrySchedule
+from uplift_server.core.waits import HeldUpBy
 from uplift_server.delivery.accept import Acceptor
 from uplift_server.delivery.attempts import Attempts, Sending
 from uplift_server.delivery.clock import Clock
@@ -27,6 +28,7 @@ from uplift_server.delivery.shared_pace import SharedPace
 from uplift_server.delivery.trials import Busy, Trials
 from uplift_server.delivery.watch import Watch, WatchSettings
 from uplift_server.observe.attempt_log import AttemptLine
+from uplift_server.observe.measures import EngineMeasures
 from uplift_server.store.contract import Database
 from uplift_server.store.errors import StoreError
 from uplift_server.store.hot_records import LeasedDelivery
@@ -93,6 +95,7 @@ class Engine:
         self._sender = sender
         self._clock = clock
         self._settings = settings
+        self.measures = EngineMeasures()
         self.lanes = DeliveryLanes(
             clock,
             in_flight_max=settings.in_flight_max,
@@ -100,9 +103,9 @@ class Engine:
             breaker=settings.breaker,
         )
         self.acceptor = Acceptor(
-            database, directory, self.lanes, clock, owner=settings.owner, lease_ms=settings.lease_ms
+            database, directory, self.lanes, clock, self.measures, owner=settings.owner, lease_ms=settings.lease_ms
         )
-        self.settler = Settler(database, self.lanes, clock, on_lines)
+        self.settler = Settler(database, self.lanes, clock, self.measures, on_lines)
         self.dispatcher = Dispatcher(
             database,
             directory,
@@ -117,6 +120,7 @@ class Engine:
             directory,
             self.lanes,
             clock,
+            self.measures,
             rate_per_second=settings.release_rate_per_second,
             look_every_ms=settings.scan_every_ms * LOOK_EVERY_SCANS,
             note_due=self.note_due,
@@ -141,6 +145,7 @@ class Engine:
             sender,
             self.settler,
             clock,
+            self.measures,
             schedule=settings.schedule,
             breaker=settings.breaker,
             attempt_timeout_ms=settings.attempt_timeout_ms,
@@ -155,7 +160,7 @@ class Engine:
         self.acceptor.on_stored = self.relay.note_accepted
         self._overlaps = Overlaps(database, directory, clock)
         self.numbers = Numbers(database, clock, every_ms=settings.numbers_every_ms)
-        self._retention = Retention(database, clock, retention_ms=settings.retention_ms)
+        self._retention = Retention(database, clock, self.measures, retention_ms=settings.retention_ms)
         directory.on_endpoint_changed = self.lanes.adjust
         self.lanes.start = self._attempts.start
         self.settler.on_due = self.dispatcher.note_due
@@ -265,6 +270,10 @@ class Engine:
     def load(self) -> Load:
         """How much this process has in hand now."""
         return self.lanes.load()
+
+    def held_up_by(self, endpoint_seq: int) -> HeldUpBy:
+        """What keeps what is due for an endpoint, if anything is, from being attempted."""
+        return self.lanes.held_up_by(endpoint_seq)
 
     def mass_failure(self) -> MassFailure | None:
         """The mass failure that goes on, while nobody is warned or disabled."""

@@ -10,9 +10,11 @@ import asyncio
 from collections.abc import Callable
 from typing import Final
 
+from uplift_server.core.deliveries import Status
 from uplift_server.delivery.clock import Clock
 from uplift_server.delivery.directory import Directory, LiveEndpoint
 from uplift_server.delivery.lanes import DeliveryLanes
+from uplift_server.observe.measures import EngineMeasures
 from uplift_server.store.contract import Database
 from uplift_server.store.errors import Unavailable
 from uplift_server.store.hot_records import HeldWish
@@ -66,6 +68,7 @@ class Held:
         directory: Directory,
         lanes: DeliveryLanes,
         clock: Clock,
+        measures: EngineMeasures,
         *,
         rate_per_second: int,
         look_every_ms: int,
@@ -75,6 +78,7 @@ class Held:
         self._directory = directory
         self._lanes = lanes
         self._clock = clock
+        self._measures = measures
         self._rate_per_second = rate_per_second
         self._look_every_ms = look_every_ms
         self._note_due = note_due
@@ -175,17 +179,23 @@ class Held:
         if endpoint is None or not endpoint.takes_deliveries:
             self._stop_releasing(endpoint_seq)
         if endpoint is None:
-            return await self._database.write(lambda c: cancel_waiting(c, endpoint_seq, now=now, limit=BITE))
+            return self._cancelled(
+                await self._database.write(lambda c: cancel_waiting(c, endpoint_seq, now=now, limit=BITE))
+            )
         if not endpoint.takes_deliveries:
             held = await self._database.write(lambda c: hold_waiting(c, endpoint_seq, now=now, limit=BITE))
             if held:
                 return held
         if endpoint.record.held_action is HeldAction.DROP:
             through = endpoint.record.held_through or 0
-            return await self._database.write(
-                lambda c: drop_held(c, endpoint_seq, through=through, now=now, limit=BITE)
+            return self._cancelled(
+                await self._database.write(lambda c: drop_held(c, endpoint_seq, through=through, now=now, limit=BITE))
             )
         return 0
+
+    def _cancelled(self, count: int) -> int:
+        self._measures.ended[Status.CANCELLED] += count
+        return count
 
     def _wish(self, endpoint: LiveEndpoint) -> HeldWish:
         """What may go to an enabled endpoint now: all that it holds, but for what it is to keep."""
@@ -206,6 +216,7 @@ class Held:
             raise
         for wish, result in zip(wishes, results, strict=True):
             gone = result.released + result.expired
+            self._measures.ended[Status.FAILED] += result.expired
             if not gone and not result.waits:
                 self._stop_releasing(wish.endpoint_seq)
                 continue

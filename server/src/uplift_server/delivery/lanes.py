@@ -10,6 +10,7 @@ from uplift_server.core.lanes import Lanes
 from uplift_server.core.limits import LANE_BODY_BYTES_MAX, LANES_BODY_BYTES_MAX
 from uplift_server.core.pace import gap_ms
 from uplift_server.core.replays import room_in
+from uplift_server.core.waits import HeldUpBy
 from uplift_server.delivery.clock import Clock, Handle
 from uplift_server.delivery.directory import NEVER, LiveEndpoint
 from uplift_server.delivery.trickle import Trickle
@@ -248,6 +249,16 @@ class DeliveryLanes:
         """When an endpoint whose breaker is open is tried next (Unix ms)."""
         lane = self._lanes.find(endpoint_seq)
         return None if lane is None else lane.breaker.probe_at
+
+    def held_up_by(self, endpoint_seq: int) -> HeldUpBy:
+        """What keeps what is due for an endpoint, if anything is, from being attempted."""
+        lane = self._lanes.find(endpoint_seq)
+        if lane is None:
+            return HeldUpBy.SERVER
+        if lane.breaker.probe_at is not None:
+            return HeldUpBy.PROBE
+        free = lane.has_slot and lane.start_at() <= self._clock.now_ms()
+        return HeldUpBy.SERVER if free else HeldUpBy.ENDPOINT
 
     def load(self) -> Load:
         """How much there is to do, counted over all lanes."""

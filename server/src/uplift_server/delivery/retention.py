@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from uplift_server.delivery.clock import Clock
+from uplift_server.observe.measures import EngineMeasures
 from uplift_server.store.contract import Database
 from uplift_server.store.errors import Unavailable
 from uplift_server.store.upkeep import KEPT, Kept, look, remove
@@ -19,9 +20,10 @@ LOOK_AGAIN_EVERY_MS: Final = 3_600_000
 class Retention:
     """Looks once a minute for what is past its retention (ms; 0: keep everything)."""
 
-    def __init__(self, database: Database, clock: Clock, *, retention_ms: int) -> None:
+    def __init__(self, database: Database, clock: Clock, measures: EngineMeasures, *, retention_ms: int) -> None:
         self._database = database
         self._clock = clock
+        self._measures = measures
         self._retention_ms = retention_ms
         self._places: dict[str, tuple[Any, ...] | None] = {}
         """By table, behind what was old and stayed."""
@@ -50,6 +52,8 @@ class Retention:
         gone: Counter[str] = Counter()
         for kept in KEPT:
             gone[kept.name] = await self._prune(kept, now - self._retention_ms, stopping)
+            self._measures.removed[kept.name] += gone[kept.name]
+        self._measures.retention_round_at = self._clock.now_ms()
         return gone
 
     async def _prune(self, kept: Kept, before: int, stopping: asyncio.Event) -> int:

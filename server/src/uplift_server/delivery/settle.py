@@ -18,6 +18,7 @@ from uplift_server.delivery.clock import Clock, Handle
 from uplift_server.delivery.directory import LiveEndpoint
 from uplift_server.delivery.lanes import DeliveryLanes
 from uplift_server.observe.attempt_log import AttemptLine
+from uplift_server.observe.measures import EngineMeasures
 from uplift_server.store.contract import Database
 from uplift_server.store.errors import Unavailable
 from uplift_server.store.hot_records import HealthRow, Settlement
@@ -35,11 +36,17 @@ class Settler:
     """Gathers settlements and writes them."""
 
     def __init__(
-        self, database: Database, lanes: DeliveryLanes, clock: Clock, on_lines: Callable[[Sequence[AttemptLine]], None]
+        self,
+        database: Database,
+        lanes: DeliveryLanes,
+        clock: Clock,
+        measures: EngineMeasures,
+        on_lines: Callable[[Sequence[AttemptLine]], None],
     ) -> None:
         self._database = database
         self._lanes = lanes
         self._clock = clock
+        self._measures = measures
         self._on_lines = on_lines
         self._gathered: list[Settlement] = []
         self._pressing = False
@@ -158,7 +165,9 @@ class Settler:
         else:
             self.settled += len(batch)
             self._tell_lost(batch, written.result())
+            ended = self._measures.ended
             for settlement in batch:
+                ended[settlement.status] += 1
                 if settlement.replay_seq is not None:
                     self.on_counted(settlement.replay_seq)
         if self.on_written:
@@ -208,6 +217,9 @@ class Settler:
         if lost:
             # Cancelled meanwhile, or the lease ended and somebody else attempted it: their word counts.
             _log.warning("outcomes came too late and were dropped", count=len(lost), of=len(batch))
+            for settlement in batch:
+                if (settlement.event_seq, settlement.endpoint_seq) in lost:
+                    self._measures.ended[settlement.status] -= 1
 
 
 def health_row(endpoint: LiveEndpoint) -> HealthRow:

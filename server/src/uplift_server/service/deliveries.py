@@ -165,6 +165,7 @@ class Deliveries:
             audit.add(connection, self._means.entry(caller, "delivery.cancelled", subject, details, found.account_seq))
 
         await self._taken_out(found, cancel)
+        self._means.engine.measures.ended[Status.CANCELLED] += 1
         return await self._shown(caller, text)
 
     async def _taken_out(self, found: Delivery, change: Callable[[Transaction, int | None], T]) -> T:

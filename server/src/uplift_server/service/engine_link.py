@@ -3,10 +3,12 @@
 from collections.abc import Collection
 from typing import Protocol
 
+from uplift_server.core.waits import HeldUpBy
 from uplift_server.delivery.lanes import Load
 from uplift_server.delivery.mass_failures import MassFailure
 from uplift_server.delivery.relay import Relay
 from uplift_server.delivery.trials import Busy
+from uplift_server.observe.measures import EngineMeasures
 from uplift_server.store.hot_records import LeasedDelivery
 from uplift_server.store.replays import Replay
 
@@ -17,6 +19,10 @@ class EngineLink(Protocol):
     @property
     def relay(self) -> Relay:
         """The streams to developers' machines."""
+
+    @property
+    def measures(self) -> EngineMeasures:
+        """What has become of events, attempts and deliveries."""
 
     def note_due(self, endpoint_seq: int) -> None:
         """Something for an endpoint has become due in the database."""
@@ -74,6 +80,9 @@ class EngineLink(Protocol):
 
     def load(self) -> Load:
         """How much the process has in hand now."""
+
+    def held_up_by(self, endpoint_seq: int) -> HeldUpBy:
+        """What keeps what is due for an endpoint, if anything is, from being attempted."""
 
     def mass_failure(self) -> MassFailure | None:
         """The mass failure that goes on, while nobody is warned or disabled."""

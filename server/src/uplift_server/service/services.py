@@ -22,6 +22,7 @@ from uplift_server.service.keys import Keys
 from uplift_server.service.listening import Listening
 from uplift_server.service.means import Means
 from uplift_server.service.members import Members
+from uplift_server.service.metrics import Metrics, MetricsSettings
 from uplift_server.service.notices import Notices
 from uplift_server.service.passwords import Passwords
 from uplift_server.service.portal_links import PortalLinks
@@ -68,6 +69,7 @@ class Services:
     portal_links: PortalLinks
     changes: Changes
     statistics: Statistics
+    metrics: Metrics
     source_ips: Sequence[SourceAddress]
     """The addresses that requests to endpoints come from."""
 
@@ -82,13 +84,15 @@ class Services:
         source_ips: Sequence[str],
         listen_key: bytes,
         entrance: Entrance,
+        metrics: MetricsSettings | None = None,
     ) -> "Services":
         """All of them over the same means."""
         owned = Endpoints(means, sealer, Registrar(policy, resolve), Greeter(means))
         explanations, replays = Explanations(means), Replays(means)
+        authenticator = Authenticator(means.directory)
         return cls(
             means=means,
-            authenticator=Authenticator(means.directory),
+            authenticator=authenticator,
             accounts=Accounts(means),
             keys=Keys(means),
             event_types=EventTypes(means),
@@ -112,6 +116,7 @@ class Services:
             portal_links=PortalLinks(means, entrance),
             changes=Changes(means),
             statistics=Statistics(means),
+            metrics=Metrics(means, authenticator, metrics or MetricsSettings()),
             source_ips=[SourceAddress.parse(each) for each in source_ips],
         )
 

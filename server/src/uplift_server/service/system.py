@@ -39,6 +39,12 @@ class Facts:
     """As this process was started with; secrets are masked."""
 
 
+def database_bytes(path: Path) -> int:
+    """The size of a SQLite database, with what is not merged into the file yet."""
+    files = [path.with_name(path.name + end) for end in FILES]
+    return sum(each.stat().st_size for each in files if each.exists())
+
+
 class System:
     """One server, as its operators ask for it. `started_at` is Unix ms."""
 
@@ -52,14 +58,13 @@ class System:
         """What it is, and how it is configured."""
         caller.require_operator()
         path = self._config.database_path.absolute()
-        files = [path.with_name(path.name + end) for end in FILES]
         return Facts(
             __version__,
             ".".join(map(str, sys.version_info[:3])),
             schema_version.HEAD,
             self._started_at,
             path,
-            sum(each.stat().st_size for each in files if each.exists()),
+            database_bytes(path),
             describe(self._config),
         )
 

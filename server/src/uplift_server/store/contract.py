@@ -13,6 +13,7 @@ from typing import Protocol, TypeVar
 
 from sqlalchemy import Connection
 
+from uplift_server.observe.measures import StoreMeasures
 from uplift_server.store.hot_records import (
     Ahead,
     Appended,
@@ -37,6 +38,13 @@ Transaction = Connection
 
 class Database(Protocol):
     """An engine: SQLite here, PostgreSQL beside it."""
+
+    measures: StoreMeasures
+    """What has become of this process's transactions."""
+
+    @property
+    def writes_waiting(self) -> int:
+        """How many verbs of this process wait for their transaction to begin."""
 
     async def open(self) -> None:
         """Connect and get ready; the schema must be in place. Raises Unavailable."""

@@ -56,6 +56,7 @@ SHELVES: Final = (
             Document("/docs/cli", "The command line", "docs/cli.md"),
             Document("/docs/configuration", "Configuration", "docs/configuration.md"),
             Document("/docs/deployment", "Deployment", "docs/deployment.md"),
+            Document("/docs/monitoring", "Monitoring", "docs/monitoring.md"),
             Document("/docs/benchmarks", "Benchmarks", "docs/benchmarks.md"),
         ),
     ),

@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from sqlalchemy import Connection
 
+from uplift_server.observe.measures import StoreMeasures
 from uplift_server.store.hot_records import (
     Ahead,
     Appended,
@@ -39,6 +40,13 @@ class SqliteDatabase:
         self._lock = FileLock(path)
         self._writer_: Writer | None = None
         self._readers_: Readers | None = None
+        self.measures = StoreMeasures()
+        """See the contract."""
+
+    @property
+    def writes_waiting(self) -> int:
+        """See the contract."""
+        return 0 if self._writer_ is None else self._writer_.waiting
 
     def lock(self) -> None:
         """Keep every other process out, before the schema is looked at and until `close`. Raises Unavailable."""
@@ -46,7 +54,7 @@ class SqliteDatabase:
 
     async def open(self) -> None:
         """See the contract."""
-        self._writer_ = Writer(self._path, asyncio.get_running_loop())
+        self._writer_ = Writer(self._path, asyncio.get_running_loop(), self.measures)
         self._readers_ = Readers(self._path)
 
     async def close(self) -> None:

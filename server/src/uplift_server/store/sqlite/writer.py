@@ -5,6 +5,7 @@ import contextlib
 import queue
 import sqlite3
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -12,6 +13,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from uplift_server.core.limits import COMMIT_ROWS_MAX, WRITES_WAITING_MAX
+from uplift_server.observe.measures import StoreMeasures
 from uplift_server.store.errors import StoreError, Unavailable
 from uplift_server.store.sqlite.connection import bound, connect, unavailable
 from uplift_server.store.sqlite.hot import Appender
@@ -57,8 +59,9 @@ class Job:
 class Writer:
     """Owns the writing connection. Jobs of one drain are committed together, at most COMMIT_ROWS_MAX rows or so."""
 
-    def __init__(self, path: Path, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, path: Path, loop: asyncio.AbstractEventLoop, measures: StoreMeasures) -> None:
         self._path = path
+        self._measures = measures
         self._loop = loop
         self._queue: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._guarded_waiting = 0
@@ -83,6 +86,11 @@ class Writer:
     def _guarded_done(self, _future: asyncio.Future[Any]) -> None:
         self._guarded_waiting -= 1
 
+    @property
+    def waiting(self) -> int:
+        """How many verbs are queued."""
+        return self._queue.qsize()
+
     def close(self) -> None:
         """Commit what is queued and end the thread. Blocks."""
         self._queue.put(None)
@@ -104,7 +112,10 @@ class Writer:
                         break
                     jobs.append(job)
                     weight += job.weight
+            began = time.monotonic_ns()
             self._commit(jobs)
+            self._measures.commits.note((time.monotonic_ns() - began) // 1000)
+            self._measures.writes += len(jobs)
             self._loop.call_soon_threadsafe(_resolve, jobs)
         if self._writing is not None:
             self._writing.close()
@@ -129,6 +140,7 @@ class Writer:
             self._commit([job])
 
     def _fail(self, jobs: list[Job], error: Exception) -> None:
+        self._measures.failed += 1
         refusal = error if isinstance(error, StoreError) else unavailable(error)
         for job in jobs:
             job.error = refusal

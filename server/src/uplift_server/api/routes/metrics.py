@@ -1,0 +1,25 @@
+"""Metrics, for monitoring."""
+
+import asyncio
+import importlib
+from typing import Any, Final
+
+from fastapi import APIRouter, Request
+from starlette.responses import PlainTextResponse, Response
+
+from uplift_server.api.reading import ServicesOf
+
+router = APIRouter(tags=["Server"])
+_EXPOSITION: Final = "uplift_server.observe.exposition"
+
+
+@router.get("/metrics", summary="Read metrics", response_class=PlainTextResponse)
+async def get_metrics(request: Request, services: ServicesOf) -> Response:
+    """For operators, and with the token `UPLIFT_METRICS_TOKEN`. In Prometheus's format, or as OpenMetrics if asked."""
+    authorization = request.headers.get("authorization")
+    services.metrics.require_reader(None if authorization is None else authorization.encode("latin-1"))
+    snapshot = await services.metrics.snapshot()
+    # Most servers are never asked: what renders them comes with the first request, which takes a moment.
+    exposition: Any = await asyncio.to_thread(importlib.import_module, _EXPOSITION)
+    body, content_type = exposition.render(snapshot, request.headers.get("accept", ""))
+    return Response(body, headers={"content-type": content_type})

@@ -1,0 +1,102 @@
+"""What metrics need of the database, read now and then: whoever asks for metrics does not wait for large counts."""
+
+import asyncio
+from dataclasses import dataclass
+from typing import Final
+
+from uplift_server.core.waits import HeldUpBy
+from uplift_server.observe.snapshot import Stored
+from uplift_server.service.means import Means
+from uplift_server.store import standing
+from uplift_server.store.errors import StoreError
+
+COUNTED_MAX: Final = 100_000
+"""How many deliveries of each kind are counted: with a million of 2,000 endpoints in SQLite that took 60 ms."""
+DUE_ENDPOINTS: Final = 1_000
+"""So many endpoints with something due are read at a time."""
+FRESH_MS: Final = 2_000
+"""How old a reading may be before there is another one."""
+REST_PER_READING: Final = 20
+"""How many times as long as a reading took there is none after it: however much waits, they cost little."""
+STALE_MS: Final = 60_000
+"""How old a reading may be and still be told."""
+WAIT_SECONDS: Final = 0.02
+"""How long a request for metrics waits for the reading it began, before it is answered with the last one."""
+FIRST_WAIT_SECONDS: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """What was read, and when the next one may begin (Unix ms)."""
+
+    stored: Stored
+    next_at: int
+
+
+class Readings:
+    """Reads when somebody asks, one at a time."""
+
+    def __init__(self, means: Means) -> None:
+        self._means = means
+        self._last: _Reading | None = None
+        self._done: asyncio.Event | None = None
+        """Set at the end of the reading that goes on."""
+        self.answers = True
+        """Whether the database answered the last one."""
+
+    async def latest(self) -> Stored | None:
+        """What was read last, now if that is soon done; None where the database has not answered lately."""
+        if self._done is None and (self._last is None or self._means.now() >= self._last.next_at):
+            self._done = asyncio.Event()
+            self._means.carry_on(self._read(self._done))
+        if self._done is not None:
+            try:
+                async with asyncio.timeout(FIRST_WAIT_SECONDS if self._last is None else WAIT_SECONDS):
+                    await self._done.wait()
+            except TimeoutError:
+                pass
+        last = self._last
+        return None if last is None or self._means.now() - last.stored.read_at > STALE_MS else last.stored
+
+    async def _read(self, done: asyncio.Event) -> None:
+        began = self._means.now()
+        try:
+            found = await self._means.database.read(lambda c: standing.read(c, now=began, limit=COUNTED_MAX))
+            oldest = await self._oldest_due(began)
+            ended = self._means.now()
+            waiting = found.backlog
+            self._last = _Reading(
+                Stored(
+                    read_at=began,
+                    waiting={"due": waiting.due, "later": waiting.later, "leased": found.leased, "held": waiting.held},
+                    pending=found.pending,
+                    oldest_due_at=oldest,
+                    mails=found.mails,
+                    oldest_mail_at=found.oldest_mail_at,
+                    replays={state.text: count for state, count in found.replays.items()},
+                    oldest_event_at=found.oldest_event_at,
+                ),
+                next_at=ended + max(FRESH_MS, (ended - began) * REST_PER_READING),
+            )
+            self.answers = True
+        except StoreError:
+            self.answers = False
+        finally:
+            self._done = None
+            done.set()
+
+    async def _oldest_due(self, now: int) -> dict[str, int | None]:
+        """Since when something is due for an endpoint that is on, by what holds it up."""
+        means = self._means
+        oldest: dict[str, int | None] = dict.fromkeys(HeldUpBy)
+        after = 0
+        while True:
+            found = await means.database.due_endpoints(after=after, limit=DUE_ENDPOINTS)
+            for endpoint_seq, due_at in found:
+                endpoint = means.directory.endpoints.get(endpoint_seq)
+                if due_at <= now and endpoint is not None and endpoint.takes_deliveries:
+                    why = means.engine.held_up_by(endpoint_seq)
+                    oldest[why] = min(due_at, oldest[why] or due_at)
+            if len(found) < DUE_ENDPOINTS:
+                return oldest
+            after = found[-1].endpoint_seq

@@ -1,0 +1,57 @@
+"""How the database stands, for everybody together: what waits in it, and since when."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+
+from uplift_server.core.replays import ReplayState
+from uplift_server.store import backlog
+from uplift_server.store.backlog import Backlog
+from uplift_server.store.schema import events, notices, replays
+from uplift_server.store.schema_numbers import rollups
+
+MAILS_MAX: Final = 10_000
+"""How many mails of the outbox are looked at."""
+_LEASED: Final = (
+    "SELECT count(*) FROM (SELECT 1 FROM {table} WHERE d.status = 0 AND d.lease_owner <> 0 LIMIT :limit) counted"
+)
+_ENDED_OR_HELD: Final = rollups.c.delivered + rollups.c.failed + rollups.c.held + rollups.c.cancelled
+_UNFINISHED: Final = (ReplayState.RUNNING, ReplayState.PAUSED)
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What waits. Deliveries and mails are counted up to a limit; instants are Unix ms."""
+
+    backlog: Backlog
+    pending: int
+    """All deliveries that have not ended and are not held, as far as they are counted by the hour."""
+    leased: int
+    """Deliveries that some process holds, waiting or in flight."""
+    mails: int
+    oldest_mail_at: int | None
+    """When the oldest mail that is not sent yet was owed."""
+    replays: Mapping[ReplayState, int]
+    """Those that are not finished, by their state."""
+    oldest_event_at: int | None
+    """When the oldest event that is kept was accepted."""
+
+
+def read(connection: Connection, *, now: int, limit: int) -> Standing:
+    """How it stands at an instant (Unix ms); of deliveries no more than `limit` of each kind are counted."""
+    waiting = backlog.count(connection, now=now, limit=limit)
+    # Without statistics SQLite would rather go through all deliveries.
+    named = "deliveries d INDEXED BY deliveries_leased" if connection.dialect.name == "sqlite" else "deliveries d"
+    leased = connection.scalars(sa.text(_LEASED.format(table=named)), {"limit": limit}).one()
+    of_all = sa.select(sa.func.sum(rollups.c.deliveries - _ENDED_OR_HELD))
+    pending = connection.scalar(of_all.where(rollups.c.endpoint_seq == 0, rollups.c.account_seq == 0)) or 0
+    unsent = sa.select(notices.c.created_at).where(sa.text("due_at IS NOT NULL")).limit(MAILS_MAX).subquery()
+    mails, oldest_mail_at = connection.execute(sa.select(sa.func.count(), sa.func.min(unsent.c.created_at))).one()
+    by_state = sa.select(replays.c.state, sa.func.count()).where(sa.text("completed_at IS NULL"))
+    states = {ReplayState(state): count for state, count in connection.execute(by_state.group_by(replays.c.state))}
+    oldest_event_at = connection.scalars(sa.select(events.c.created_at).order_by(events.c.seq).limit(1)).first()
+    unfinished = {state: states.get(state, 0) for state in _UNFINISHED}
+    return Standing(waiting, int(pending), leased, mails, oldest_mail_at, unfinished, oldest_event_at)

@@ -1,0 +1,114 @@
+"""GET /metrics: who may read it, and that the database is neither waited for nor needed."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families as parse
+
+from uplift_server.core.deliveries import Status
+from uplift_server.core.waits import HeldUpBy
+from uplift_server.service import readings
+from uplift_server.service.readings import Readings
+from uplift_server.store.errors import Unavailable
+
+from .conftest import METRICS_TOKEN
+
+
+def read(server: Any, key: str | None = METRICS_TOKEN) -> dict[str, float]:
+    """What is told, by name with labels."""
+    answer = server.client(key).get("/metrics")
+    assert answer.status == 200, answer.body
+    return {
+        sample.name + "".join(f" {value}" for value in sample.labels.values()): sample.value
+        for family in parse(answer.body.decode())
+        for sample in family.samples
+    }
+
+
+@pytest.fixture(autouse=True)
+def _nothing_read_yet(server: Any) -> None:
+    forget(server)
+
+
+def forget(server: Any) -> None:
+    """Let everything be read anew."""
+    server.services.metrics._readings = Readings(server.services.means)
+
+
+def test_the_token_and_operators_keys_let_in_and_nothing_else(server: Any) -> None:
+    account = server.account("Curious")
+    for key in (METRICS_TOKEN, server.operator_key):
+        assert read(server, key)["uplift_accounts"] >= 1
+    for key in (None, METRICS_TOKEN + "x", METRICS_TOKEN[:-1], ""):
+        assert server.client(key).get("/metrics").status == 401, key
+    assert server.owner(account).get("/metrics").code == "forbidden"
+    # What reads metrics can read nothing else.
+    assert server.client(METRICS_TOKEN).get("/v1/accounts").status == 401
+
+
+def test_it_tells_what_waits_and_what_holds_it_up(server: Any) -> None:
+    account = server.account("Waiting")
+    acting = server.client(server.operator_key, account)
+    first, second, off = (
+        acting.post("/v1/endpoints", {"url": f"https://example.com/{name}"}).json["id"] for name in "abc"
+    )
+    now = server.services.means.now()
+    directory = server.services.means.directory
+    seqs = {each.id_text: seq for seq, each in directory.endpoints.items()}
+    server.services.means.engine.held_up[seqs[second]] = HeldUpBy.PROBE
+    before = read(server)
+    for endpoint, ago_ms in ((first, 90_000), (second, 700_000), (off, 7_000_000)):
+        server.event(account, {endpoint: Status.PENDING}, created_at=now - ago_ms)
+    server.event(account, {first: Status.HELD})
+    acting.post(f"/v1/endpoints/{off}/pause")
+    forget(server)
+    after = read(server)
+
+    assert after["uplift_deliveries_waiting due"] - before["uplift_deliveries_waiting due"] == 3
+    assert after["uplift_deliveries_waiting held"] - before["uplift_deliveries_waiting held"] == 1
+    # For an endpoint that is off nothing is due for long: it will be held.
+    assert 90 <= after["uplift_oldest_due_age_seconds server"] < 100
+    assert 700 <= after["uplift_oldest_due_age_seconds probe"] < 710
+    assert after["uplift_oldest_due_age_seconds endpoint"] == 0
+    assert after["uplift_endpoints paused"] == 1
+    assert after["uplift_database_bytes"] > 4096
+    assert after["uplift_database_disk_size_bytes"] > after["uplift_database_disk_free_bytes"]
+
+
+def test_what_was_read_is_told_again_for_a_while(server: Any) -> None:
+    account = server.account("Repeated")
+    endpoint = server.client(server.operator_key, account).post("/v1/endpoints", {"url": "https://example.com/"})
+    before = read(server)["uplift_deliveries_waiting held"]
+    server.event(account, {endpoint.json["id"]: Status.HELD})
+
+    assert read(server)["uplift_deliveries_waiting held"] == before
+    forget(server)
+    assert read(server)["uplift_deliveries_waiting held"] == before + 1
+
+
+def test_a_database_that_does_not_answer_holds_nothing_up(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(readings, "FRESH_MS", 0)
+    monkeypatch.setattr(readings, "REST_PER_READING", 0)
+    answers = asyncio.Event()
+    database = server.database
+
+    async def hangs(body: Any) -> Any:
+        await answers.wait()
+        raise Unavailable("it does not answer")
+
+    assert read(server)["uplift_store_up"] == 1
+    monkeypatch.setattr(database, "read", hangs)
+    while_it_hangs = read(server)
+    server.loop.call_soon_threadsafe(answers.set)
+    server.run(lambda: asyncio.sleep(0.05))
+    monkeypatch.setattr(readings, "STALE_MS", -1)
+    later = read(server)
+    monkeypatch.undo()
+
+    # What was known is told on, for a minute.
+    assert while_it_hangs["uplift_deliveries_waiting due"] >= 0
+    assert later["uplift_store_up"] == 0
+    assert "uplift_deliveries_waiting due" not in later
+    assert later["uplift_attempts_in_flight"] == 3
+    assert read(server)["uplift_store_up"] == 1

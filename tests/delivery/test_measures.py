@@ -1,0 +1,133 @@
+"""What the engine counts of itself is what has happened."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from uplift_server.core.deliveries import Status
+from uplift_server.core.outcomes import Outcome
+from uplift_server.core.waits import HeldUpBy
+from uplift_server.delivery.accept import Draft
+from uplift_server.observe.measures import EngineMeasures, Histogram, Refusal
+from uplift_server.store.errors import Unavailable
+from uplift_server.store.records import HeldAction
+
+from .world import SECOND, World, answer
+
+
+def upper(histogram: Histogram) -> list[int | None]:
+    """Of each value the bound of its class; None: beyond all."""
+    bounds = [*histogram.bounds, None]
+    return [bound for bound, count in zip(bounds, histogram.counts, strict=True) for _ in range(count)]
+
+
+def ended(measures: EngineMeasures) -> dict[Status, int]:
+    return {each: measures.ended[each] for each in (Status.DELIVERED, Status.FAILED, Status.CANCELLED)}
+
+
+def attempts(measures: EngineMeasures) -> dict[Outcome, int]:
+    return {each: measures.attempts[each] for each in Outcome if measures.attempts[each]}
+
+
+async def test_accepted_attempted_delivered(tmp_path: Path) -> None:
+    async with World(tmp_path, delays_ms=(5 * SECOND,)) as world:
+        replies = iter([answer(500), answer(200)])
+        await world.endpoint("one.test", lambda _: next(replies))
+        world.sender.latency_ms["one.test"] = 40
+        await world.accept()
+        await world.run_for(20 * SECOND)
+
+        measures = world.engine.measures
+        assert (measures.accepted, measures.repeated) == (1, 0)
+        assert attempts(measures) == {Outcome.SERVER_ERROR: 1, Outcome.DELIVERED: 1}
+        assert ended(measures) == {Status.DELIVERED: 1, Status.FAILED: 0, Status.CANCELLED: 0}
+        # The first at once, the second after 5 s and a tenth more or less; each takes 40 ms.
+        assert upper(measures.first_attempt_delays) == [1]
+        assert upper(measures.delivery_delays) in ([5_000], [10_000])
+        assert sum(measures.attempt_durations.counts) == 2
+        assert sum(measures.accepts.counts) == 1
+        assert sum(world.database.measures.commits.counts) > 0
+        assert world.database.measures.writes >= 3
+
+
+async def test_repeats_are_counted_apart(tmp_path: Path) -> None:
+    async with World(tmp_path) as world:
+        await world.accept(idempotency_key="k")
+        await world.accept(idempotency_key="k")
+
+        assert (world.engine.measures.accepted, world.engine.measures.repeated) == (1, 1)
+
+
+async def test_refusals_are_counted_by_their_reason(tmp_path: Path) -> None:
+    async with World(tmp_path) as world:
+
+        async def full(*_: Any) -> Any:
+            raise Unavailable("the disk is full")
+
+        draft = Draft(world.directory.event_types["a.b"], b"{}")
+        world.database.append = full  # type: ignore[method-assign]
+        with pytest.raises(Unavailable):
+            await world.engine.acceptor.accept_for([(world.account.seq, draft)] * 3)
+        world.engine.acceptor.close()
+        with pytest.raises(Unavailable):
+            world.engine.acceptor.accept(world.account.seq, [draft])
+
+        refused = world.engine.measures.refused
+        assert {each: refused[each] for each in Refusal} == {Refusal.STORE: 3, Refusal.STOPPING: 1, Refusal.FULL: 0}
+        assert world.engine.measures.accepted == 0
+
+
+async def test_every_way_to_an_end_is_counted(tmp_path: Path) -> None:
+    async with World(tmp_path, delays_ms=()) as world:
+        for host in ("fails.test", "dropped.test", "deleted.test"):
+            endpoint = await world.endpoint(host, lambda _: answer(500))
+            if host == "fails.test":
+                await world.accept(2)
+                await world.run_for(SECOND)
+                await world.pause(endpoint.seq)
+                continue
+            await world.pause(endpoint.seq)
+            await world.accept(3)
+            await world.run_for(10 * SECOND)
+            if host == "dropped.test":
+                await world.enable(endpoint.seq, HeldAction.DROP)
+            else:
+                await world.delete_endpoint(endpoint.seq)
+            await world.run_for(10 * SECOND)
+
+        counts = ended(world.engine.measures)
+        statuses = await world.statuses()
+        assert counts == {status: statuses.get(status, 0) for status in counts}
+        assert counts[Status.CANCELLED] >= 6
+        assert counts[Status.FAILED] >= 2
+
+
+async def test_what_expires_while_it_is_held_has_failed(tmp_path: Path) -> None:
+    async with World(tmp_path) as world:
+        endpoint = await world.endpoint("one.test")
+        await world.pause(endpoint.seq)
+        await world.accept(2, expires_at=world.clock.now + SECOND)
+        await world.run_for(10 * SECOND)
+        await world.enable(endpoint.seq)
+        await world.run_for(10 * SECOND)
+
+        assert ended(world.engine.measures)[Status.FAILED] == 2 == (await world.statuses())[Status.FAILED]
+
+
+async def test_it_is_known_what_holds_an_endpoint_up(tmp_path: Path) -> None:
+    async with World(tmp_path, breaker_failures=2) as world:
+        hangs = await world.endpoint("hangs.test", max_in_flight=1)
+        world.sender.latency_ms["hangs.test"] = 10 * SECOND
+        paced = await world.endpoint("paced.test", rate_limit_per_second=1)
+        fails = await world.endpoint("fails.test", lambda _: answer(500))
+        idle = await world.endpoint("idle.test")
+        assert {world.engine.held_up_by(each.seq) for each in (hangs, paced, fails, idle)} == {HeldUpBy.SERVER}
+        await world.accept(3)
+        await asyncio.sleep(0)
+
+        assert world.engine.held_up_by(hangs.seq) is HeldUpBy.ENDPOINT
+        assert world.engine.held_up_by(paced.seq) is HeldUpBy.ENDPOINT
+        assert world.engine.held_up_by(fails.seq) is HeldUpBy.PROBE
+        assert world.engine.held_up_by(idle.seq) is HeldUpBy.SERVER
