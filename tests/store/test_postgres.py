@@ -7,7 +7,7 @@ import pytest
 import sqlalchemy as sa
 from tests.postgres import PostgresServer
 
-from uplift_server.store import marks
+from uplift_server.store import marks, standing
 from uplift_server.store.errors import Refused, Unavailable
 from uplift_server.store.postgres import PostgresDatabase
 from uplift_server.store.postgres.connection import Opener
@@ -42,6 +42,18 @@ def one_more(connection: sa.Connection) -> None:
 async def test_writes_of_all_processes_are_serial(database: PostgresDatabase, other: PostgresDatabase) -> None:
     await asyncio.gather(*(each.write(one_more) for _ in range(20) for each in (database, other)))
     assert await database.read(stored) == 40
+
+
+async def test_transactions_are_measured_and_reads_are_not(database: PostgresDatabase) -> None:
+    before = sum(database.measures.commits.counts)
+    assert await database.due_endpoints() == []
+    assert (await database.read(lambda c: standing.read(c, now=1, limit=9))).leased == 0
+    assert sum(database.measures.commits.counts) == before
+    await database.write(one_more)
+    with pytest.raises(Refused):
+        await database.write(lambda c: c.exec_driver_sql("SELECT 1 / 0"))
+    assert sum(database.measures.commits.counts) == database.measures.writes == before + 1
+    assert (database.measures.failed, database.writes_waiting) == (1, 0)
 
 
 async def test_a_write_goes_on_without_who_asked_for_it(database: PostgresDatabase) -> None:

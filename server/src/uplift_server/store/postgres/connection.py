@@ -161,6 +161,11 @@ class Connections:
         finally:
             self._places.release()
 
+    @property
+    def waiting(self) -> int:
+        """How many wait for one."""
+        return self._waiting
+
     async def close(self) -> None:
         """Let go of those that nobody has."""
         free, self._free = self._free, []

@@ -3,12 +3,14 @@
 import asyncio
 import contextlib
 import random
+import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Final, TypeVar
 
 from sqlalchemy import Connection
 
 from uplift_server.core.limits import WRITES_WAITING_MAX
+from uplift_server.observe.measures import StoreMeasures
 from uplift_server.store.hot_records import (
     Ahead,
     Appended,
@@ -67,6 +69,13 @@ class PostgresDatabase:
         self._writers = Connections(opener.pair, limit=1, waiting_max=WRITES_WAITING_MAX)
         self._gathering = Gathering(self._store)
         self._under_way: set[asyncio.Task[Any]] = set()
+        self.measures = StoreMeasures()
+        """See the contract."""
+
+    @property
+    def writes_waiting(self) -> int:
+        """See the contract."""
+        return self._gathering.waiting + self._hot_connections.waiting + self._writers.waiting
 
     async def open(self) -> None:
         """See the contract."""
@@ -123,12 +132,16 @@ class PostgresDatabase:
         return await self._hot(
             lambda pair: replaying.look_ahead(
                 pair.raw, replay, first=first, rows=rows, limit=limit, body_bytes_max=body_bytes_max
-            )
+            ),
+            only_reads=True,
         )
 
     async def due_endpoints(self, *, after: int = 0, limit: int = 1000) -> list[DueEndpoint]:
         """See the contract."""
-        return await self._hot(lambda pair: hot.due_endpoints(pair.raw, after=after, limit=limit))
+        return await self._hot(
+            lambda pair: hot.due_endpoints(pair.raw, after=after, limit=limit),
+            only_reads=True,
+        )
 
     async def read(self, body: Callable[[Connection], R]) -> R:
         """See the contract."""
@@ -168,11 +181,12 @@ class PostgresDatabase:
         return await self._written(append)
 
     async def _store(self, groups: Groups) -> Results:
-        return await self._repeated(self._hot_connections, lambda pair: appending.append(pair.raw, groups))
+        append = self._measured(lambda pair: appending.append(pair.raw, groups))
+        return await self._repeated(self._hot_connections, append)
 
-    def _hot(self, body: Callable[[Pair], Awaitable[R]]) -> "asyncio.Task[R]":
+    def _hot(self, body: Callable[[Pair], Awaitable[R]], *, only_reads: bool = False) -> "asyncio.Task[R]":
         """Begin a hot verb at once, and end it whatever becomes of who waits for it."""
-        return self._begun(self._repeated(self._hot_connections, body))
+        return self._begun(self._repeated(self._hot_connections, body if only_reads else self._measured(body)))
 
     async def _written(self, body: Callable[[Pair], Awaitable[R]]) -> R:
         """Run a verb in a transaction in which no other ordinary write of any process is under way."""
@@ -182,7 +196,23 @@ class PostgresDatabase:
                 await pair.raw.execute(f"SELECT pg_advisory_xact_lock({WRITE_LOCK})")
                 return await body(pair)
 
-        return await asyncio.shield(self._begun(self._repeated(self._writers, write)))
+        return await asyncio.shield(self._begun(self._repeated(self._writers, self._measured(write))))
+
+    def _measured(self, body: Callable[[Pair], Awaitable[R]]) -> Callable[[Pair], Awaitable[R]]:
+        """A verb that writes, which is noted among the transactions."""
+
+        async def measured(pair: Pair) -> R:
+            began = time.monotonic_ns()
+            try:
+                result = await body(pair)
+            except DRIVER_ERRORS:
+                self.measures.failed += 1
+                raise
+            self.measures.commits.note((time.monotonic_ns() - began) // 1000)
+            self.measures.writes += 1
+            return result
+
+        return measured
 
     def _begun(self, work: Coroutine[Any, Any, R]) -> "asyncio.Task[R]":
         task = asyncio.create_task(work)

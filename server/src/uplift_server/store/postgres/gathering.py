@@ -39,6 +39,11 @@ class Gathering:
         self._begin()
         return answer
 
+    @property
+    def waiting(self) -> int:
+        """How many calls wait for their commit to begin."""
+        return len(self._waiting)
+
     async def finish(self) -> None:
         """Until everything gathered is stored, or was refused."""
         while self._commits:

@@ -1,0 +1,134 @@
+"""What is shipped for Prometheus and Grafana speaks of metrics that there are, and of nothing else."""
+
+import itertools
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from uplift_server.core.deliveries import Status
+from uplift_server.core.outcomes import Outcome
+from uplift_server.core.waits import HeldUpBy
+from uplift_server.observe.measures import Refusal
+from uplift_server.observe.metrics import METRICS, samples_of
+
+ROOT = Path(__file__).parents[2]
+ALERTS = ROOT / "deploy/prometheus/alerts.yml"
+DASHBOARDS = sorted((ROOT / "deploy/grafana").glob("*.json"))
+SHARED = {
+    "process_start_time_seconds",
+    "process_cpu_seconds_total",
+    "process_resident_memory_bytes",
+    "process_open_fds",
+    "process_max_fds",
+    "up",
+}
+KNOWN = {name for metric in METRICS for name in samples_of(metric)}
+LABELS = {metric.name: metric.label for metric in METRICS}
+VALUES = {
+    "reason": {each.text for each in Refusal},
+    "outcome": {each.text for each in Outcome},
+    "status": {each.text for each in Status},
+    "held_up_by": {*HeldUpBy},
+    "kind": {"due", "later", "leased", "held"},
+    "state": {"unknown", "healthy", "failing", "warned", "paused", "disabled", "running"},
+}
+OF_PROMETHEUS = {"job", "instance", "le"}
+EXPRESSION = r"^ +expr: (?:>-\n)?((?:.+\n)+?)(?= +(?:for|labels):)"
+"""Of an alert, on its line or on those below."""
+
+
+def expressions() -> Iterator[tuple[str, str]]:
+    """Every query, with where it stands."""
+    for expression in re.findall(EXPRESSION, ALERTS.read_text(), re.MULTILINE):
+        yield ALERTS.name, " ".join(expression.split())
+    for path in DASHBOARDS:
+        board = json.loads(path.read_text())
+        for panel in board["panels"]:
+            for target in panel.get("targets", ()):
+                yield f"{path.name}: {panel['title']}", target["expr"]
+        for each in board["annotations"]["list"]:
+            yield f"{path.name}: {each['name']}", each["expr"]
+
+
+def boards() -> list[Any]:
+    return [json.loads(path.read_text()) for path in DASHBOARDS]
+
+
+@pytest.mark.parametrize(("where", "expression"), [*expressions()])
+def test_queries_name_metrics_and_labels_that_there_are(where: str, expression: str) -> None:
+    named = re.findall(r"\b((?:uplift|process)_\w+|up)\b(?:\{([^}]*)\})?", expression)
+
+    assert named, where
+    for name, selector in named:
+        assert name in KNOWN | SHARED
+        for label, _, value in re.findall(r'(\w+)(=~|!=|=)"([^"]*)"', selector):
+            assert label in {*OF_PROMETHEUS, LABELS.get(name)}
+            if label not in OF_PROMETHEUS:
+                assert {*value.split("|")} <= VALUES[label]
+    wanted = {label for labels in re.findall(r"by \(([^)]*)\)", expression) for label in labels.split(", ")}
+    assert wanted <= {*OF_PROMETHEUS, *(LABELS.get(name) for name, _ in named)}
+
+
+def test_everything_that_is_measured_is_on_a_dashboard() -> None:
+    shown = " ".join(expression for where, expression in expressions() if where != ALERTS.name)
+    shown += json.dumps([board["templating"] for board in boards()])
+
+    missing = [metric.name for metric in METRICS if not re.search(rf"\b{metric.name}(_bucket|_count)?\b", shown)]
+    # Of these, what a graph would show stands in others.
+    assert missing == ["uplift_accounts", "uplift_store_reading_age_seconds"]
+
+
+def test_panels_stand_beside_each_other_and_are_told_apart() -> None:
+    for board in boards():
+        panels = board["panels"]
+        assert len({panel["id"] for panel in panels}) == len(panels)
+        assert len({panel["title"] for panel in panels}) == len(panels)
+        taken: set[tuple[int, int]] = set()
+        for panel in panels:
+            at = panel["gridPos"]
+            cells = set(itertools.product(range(at["x"], at["x"] + at["w"]), range(at["y"], at["y"] + at["h"])))
+            assert at["x"] + at["w"] <= 24
+            assert not cells & taken, panel["title"]
+            taken |= cells
+
+
+def test_panels_ask_the_chosen_source_and_say_what_they_show() -> None:
+    for board in boards():
+        variables = {each["name"] for each in board["templating"]["list"]}
+        for panel in board["panels"]:
+            if panel["type"] == "row":
+                continue
+            assert panel["description"]
+            assert panel["fieldConfig"]["defaults"]["unit"]
+            for target in [panel, *panel["targets"]]:
+                assert target["datasource"] == {"type": "prometheus", "uid": "${datasource}"}
+            used = set(re.findall(r"\$(\w+)", " ".join(target["expr"] for target in panel["targets"])))
+            assert used <= {*variables, "__rate_interval"}
+
+
+def test_every_alert_is_tested_and_its_remedy_is_in_the_monitoring_page() -> None:
+    alerts = re.findall(r"^ +- alert: (\w+)$", ALERTS.read_text(), re.MULTILINE)
+    tests = ALERTS.with_name("alerts_test.yml").read_text()
+    page = (ROOT / "docs/monitoring.md").read_text()
+
+    assert len(alerts) > 10
+    for alert in alerts:
+        assert f"- name: {alert} fires\n" in tests
+        assert f"- name: {alert} leaves the rest alone\n" in tests
+    assert re.findall(r"^\| `(Uplift\w+)` \|", page, re.MULTILINE) == alerts
+
+
+@pytest.mark.parametrize("command", [("check", "rules", "alerts.yml"), ("test", "rules", "alerts_test.yml")])
+def test_prometheus_takes_the_alerts(command: tuple[str, ...]) -> None:
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        pytest.skip("promtool is not on this machine (Debian: apt install prometheus)")
+    ran = subprocess.run([promtool, *command], cwd=ALERTS.parent, capture_output=True, text=True, check=False)
+
+    assert ran.returncode == 0, ran.stdout + ran.stderr
