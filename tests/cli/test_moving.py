@@ -3,7 +3,6 @@
 import asyncio
 import base64
 import json
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -37,11 +36,9 @@ def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def target(postgres_server: PostgresServer) -> Iterator[str]:
+def target(postgres_server: PostgresServer) -> str:
     """A PostgreSQL database without anything."""
-    url = postgres_server.new_database(empty=True)
-    yield url
-    postgres_server.drop_database(url)
+    return postgres_server.new_database(empty=True)
 
 
 def migrate(source: Path, target: str | None, *options: str, **environ: str) -> Result:

@@ -4,7 +4,7 @@ import asyncio
 import os
 import signal
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -26,11 +26,9 @@ def source(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def target(postgres_server: PostgresServer) -> Iterator[str]:
+def target(postgres_server: PostgresServer) -> str:
     """A PostgreSQL database without anything."""
-    url = postgres_server.new_database(empty=True)
-    yield url
-    postgres_server.drop_database(url)
+    return postgres_server.new_database(empty=True)
 
 
 async def moved(source: Path, target: str, told: Callable[[Progress], None] = lambda _: None) -> list[Moved]:

@@ -45,6 +45,8 @@ R = TypeVar("R")
 
 HOT_CONNECTIONS: Final = 4
 READERS: Final = 3
+CONNECTIONS_MAX: Final = HOT_CONNECTIONS + READERS + 2
+"""How many a process takes at most: beside these, one that writes, and one that hears what others tell."""
 READS_WAITING_MAX: Final = 256
 HOT_WAITING_MAX: Final = 256
 READ_MS_MAX: Final = 4000

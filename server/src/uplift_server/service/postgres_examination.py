@@ -1,0 +1,126 @@
+"""What can be found out about a PostgreSQL database, whether or not servers run on it. Changes nothing."""
+
+import asyncio
+from collections.abc import Iterator
+from typing import Final
+
+from uplift_server.core.findings import Finding
+from uplift_server.store.errors import Refused, Unavailable
+from uplift_server.store.postgres import inspection, schema_version
+from uplift_server.store.postgres.database import CONNECTIONS_MAX
+from uplift_server.store.postgres.inspection import Inspected
+from uplift_server.store.schema_version import HEAD, UnknownSchema
+
+CLOCK_MS_WARN: Final = 2_000
+CLOCK_MS_FAIL: Final = 240_000
+"""Receivers take signatures whose timestamp is up to five minutes off."""
+DEAD_ROWS_WARN: Final = 200_000
+
+
+def database_findings(url: str, place: str) -> Iterator[Finding]:
+    """The database, its clock, settings and schema. `place` names it without a password.
+
+    Stops where what follows would only fail for the same reason.
+    """
+    try:
+        found = asyncio.run(inspection.inspect(url))
+    except (Unavailable, Refused) as error:
+        remedy = "start it, let this machine and user in (pg_hba.conf), or correct UPLIFT_DATABASE_URL"
+        yield Finding("database", "fail", f"{place}: {error}", remedy)
+        return
+    unfit = _unfit(found)
+    if unfit is not None:
+        yield Finding("database", "fail", f"{place} {unfit[0]}", unfit[1])
+        return
+    way = "encrypted" if found.is_encrypted else "not encrypted"
+    text = f"PostgreSQL {found.version} at {place}, {found.bytes / 1024**2:,.0f} MiB, {way}"
+    if found.is_remote and not found.is_encrypted:
+        remedy = "add sslmode=verify-full to UPLIFT_DATABASE_URL, and sslrootcert where its authority is its own"
+        yield Finding("database", "warn", f"{text}: whoever listens on the way reads every event", remedy)
+    else:
+        yield Finding("database", "ok", text)
+    yield _clock(found)
+    yield _durability(found)
+    yield _connections(found)
+    yield _vacuum(found)
+    yield _schema(url)
+
+
+def _unfit(found: Inspected) -> tuple[str, str] | None:
+    """Why no server can run on it, and what to do."""
+    if found.version < schema_version.VERSION_MIN:
+        least = schema_version.VERSION_MIN
+        return f"is PostgreSQL {found.version}, and {least} or newer is needed", "upgrade it, or choose another"
+    if found.is_standby:
+        return "is a standby, which cannot be written", "name the primary in UPLIFT_DATABASE_URL"
+    if found.encoding != "UTF8":
+        remedy = "make one with: CREATE DATABASE uplift TEMPLATE template0 ENCODING 'UTF8'"
+        return f"has the encoding {found.encoding}, which cannot hold every text", remedy
+    return None
+
+
+def _clock(found: Inspected) -> Finding:
+    ahead_ms = -found.clock.offset_ms
+    off = abs(ahead_ms)
+    if off <= CLOCK_MS_WARN:
+        where = "behind" if ahead_ms > 0 else "ahead of"
+        text = f"{off:.0f} ms {where} this machine's, to {found.clock.uncertainty_ms:.0f} ms"
+        return Finding("database clock", "ok", text)
+    text = (
+        f"this machine's clock is {off / 1000:.1f} s {'ahead of' if ahead_ms > 0 else 'behind'} the database's,"
+        " which all servers follow"
+    )
+    remedy = "set both by NTP; receivers refuse signatures that are more than five minutes off"
+    return Finding("database clock", "fail" if off > CLOCK_MS_FAIL else "warn", text, remedy)
+
+
+def _durability(found: Inspected) -> Finding:
+    off = [
+        name
+        for name, is_on in (
+            ("fsync", found.fsync),
+            ("full_page_writes", found.full_page_writes),
+            ("synchronous_commit", found.synchronous_commit),
+        )
+        if not is_on
+    ]
+    if off:
+        names = f"{' and '.join(off)} {'is' if len(off) == 1 else 'are'}"
+        text = f"{names} off: a crash can lose events that were answered 202"
+        return Finding("durability", "warn", text, f"set {' and '.join(f'{name} = on' for name in off)}")
+    return Finding("durability", "ok", "a commit is on the disk before it is answered")
+
+
+def _connections(found: Inspected) -> Finding:
+    free = found.connections_max - found.connections_used
+    text = f"{found.connections_used} of {found.connections_max} in use; a server process takes up to {CONNECTIONS_MAX}"
+    if free < CONNECTIONS_MAX:
+        return Finding("connections", "warn", text, "raise max_connections, or put a pooler between")
+    return Finding("connections", "ok", text)
+
+
+def _vacuum(found: Inspected) -> Finding:
+    text = f"{found.dead_rows:,} dead rows beside {found.live_rows:,} live ones in deliveries"
+    if found.dead_rows > max(DEAD_ROWS_WARN, found.live_rows):
+        remedy = "look for transactions, standbys or replication slots that hold autovacuum up; see docs/deployment.md"
+        return Finding("vacuum", "warn", text, remedy)
+    return Finding("vacuum", "ok", text)
+
+
+def _schema(url: str) -> Finding:
+    try:
+        revision = asyncio.run(schema_version.current(url))
+    except UnknownSchema as error:
+        cause, _, remedy = str(error).partition("; ")
+        return Finding("schema", "fail", cause, remedy)
+    except (Unavailable, Refused) as error:
+        return Finding("schema", "fail", str(error), "run this again in a moment")
+    if revision is None:
+        return Finding("schema", "ok", "none yet; it is made by the first start")
+    if revision == HEAD:
+        return Finding("schema", "ok", f"{revision}, this version's")
+    if revision > HEAD:
+        remedy = "start the version of the program that wrote it, or a later one"
+        return Finding("schema", "fail", f"{revision}, which is newer than this version's ({HEAD})", remedy)
+    remedy = "run `uplift-server migrate`; servers of the previous release may go on meanwhile"
+    return Finding("schema", "fail", f"{revision}, where this version has {HEAD}", remedy)

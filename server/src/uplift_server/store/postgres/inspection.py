@@ -1,0 +1,115 @@
+"""Looking at a PostgreSQL database from outside, for the operator's `doctor`. Reads only."""
+
+import contextlib
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Final
+
+from uplift_server.core.clock_offset import Reading, best
+from uplift_server.store.inspection import Held
+from uplift_server.store.postgres.connection import DRIVER_ERRORS, Opener, Raw, translated
+from uplift_server.store.resealing import SEALED
+
+READINGS: Final = 4
+_CLOCK: Final = "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::double precision"
+_SETTINGS: Final = (
+    "SELECT current_setting('server_encoding') AS encoding, pg_is_in_recovery() AS is_standby,"
+    " (SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()) AS is_encrypted,"
+    " coalesce(host(inet_client_addr()), '') AS client,"
+    " current_setting('fsync')::bool AS fsync, current_setting('full_page_writes')::bool AS full_page_writes,"
+    " current_setting('synchronous_commit') <> 'off' AS synchronous_commit,"
+    " current_setting('max_connections')::int AS connections_max,"
+    " current_setting('superuser_reserved_connections')::int AS connections_reserved,"
+    " (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend')::int AS connections_used,"
+    " pg_database_size(current_database()) AS bytes"
+)
+_ROWS: Final = "SELECT n_dead_tup, n_live_tup FROM pg_stat_user_tables WHERE relid = to_regclass('deliveries')"
+_HELD: Final = "FROM deliveries WHERE status = 3"
+# From one endpoint's first entry in the index straight to the next one's, which PostgreSQL does not by itself.
+_FIRSTS: Final = (
+    "WITH RECURSIVE firsts AS ("  # noqa: S608 - of our own texts
+    f"(SELECT endpoint_seq, event_seq {_HELD} ORDER BY endpoint_seq, event_seq LIMIT 1) UNION ALL"
+    f" SELECT following.* FROM firsts, LATERAL (SELECT endpoint_seq, event_seq {_HELD}"
+    " AND endpoint_seq > firsts.endpoint_seq ORDER BY endpoint_seq, event_seq LIMIT 1) following)"
+    " SELECT count(*), min(event_seq) FROM (SELECT * FROM firsts LIMIT $1) some"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Inspected:
+    """What a database says of itself. Numbers of connections are those of its whole server."""
+
+    version: int
+    """The first part: 17 of 17.2."""
+    encoding: str
+    is_standby: bool
+    is_encrypted: bool
+    is_remote: bool
+    """Whether it sees us come from another machine."""
+    fsync: bool
+    full_page_writes: bool
+    synchronous_commit: bool
+    connections_max: int
+    connections_used: int
+    bytes: int
+    clock: Reading
+    """In Unix ms."""
+    dead_rows: int
+    """Of `deliveries`: what vacuum has still to remove."""
+    live_rows: int
+
+
+async def inspect(url: str) -> Inspected:
+    """What can be told of a database, whether or not it has our tables. Raises Unavailable."""
+    async with _connected(url) as raw:
+        readings = []
+        for _ in range(READINGS):
+            asked_at = time.time() * 1000
+            theirs = await raw.fetchval(_CLOCK)
+            readings.append(Reading(asked_at, theirs, time.time() * 1000))
+        [found] = await raw.fetch(_SETTINGS)
+        rows = await raw.fetchrow(_ROWS)
+        return Inspected(
+            version=raw.get_server_version().major,
+            encoding=found["encoding"],
+            is_standby=found["is_standby"],
+            is_encrypted=bool(found["is_encrypted"]),
+            is_remote=found["client"] not in ("", "127.0.0.1", "::1"),
+            fsync=found["fsync"],
+            full_page_writes=found["full_page_writes"],
+            synchronous_commit=found["synchronous_commit"],
+            connections_max=found["connections_max"] - found["connections_reserved"],
+            connections_used=found["connections_used"],
+            bytes=found["bytes"],
+            clock=best(readings),
+            dead_rows=0 if rows is None else rows["n_dead_tup"],
+            live_rows=0 if rows is None else rows["n_live_tup"],
+        )
+
+
+async def sealed_values(url: str) -> list[tuple[bytes, bytes]]:
+    """Every sealed value, after the id of its endpoint. Raises Unavailable."""
+    query = f"SELECT id, {', '.join(SEALED)} FROM endpoints WHERE deleted_at IS NULL"  # noqa: S608 - of our own texts
+    async with _connected(url) as raw:
+        return [(owner, each) for owner, *sealed in await raw.fetch(query) for each in sealed if each is not None]
+
+
+async def held(url: str, *, limit: int) -> Held:
+    """What is held, counted up to a limit of deliveries and of endpoints. Raises Unavailable."""
+    async with _connected(url) as raw:
+        count = await raw.fetchval(f"SELECT count(*) FROM (SELECT 1 {_HELD} LIMIT $1) held", limit)  # noqa: S608 - as above
+        [(endpoints, oldest)] = await raw.fetch(_FIRSTS, limit)
+        return Held(count, endpoints, await raw.fetchval("SELECT created_at FROM events WHERE seq = $1", oldest))
+
+
+@contextlib.asynccontextmanager
+async def _connected(url: str) -> AsyncIterator[Raw]:
+    try:
+        raw = await Opener(url).raw()
+        try:
+            yield raw
+        finally:
+            await raw.close()
+    except DRIVER_ERRORS as error:
+        raise translated(error) from error

@@ -1,0 +1,171 @@
+"""What is found out about a PostgreSQL database: what can be wrong, with a remedy, and not what is right."""
+
+import asyncio
+import time
+from dataclasses import replace
+
+import asyncpg
+import pytest
+from tests.postgres import PostgresServer
+
+from uplift_server.core.clock_offset import Reading
+from uplift_server.core.findings import Finding
+from uplift_server.service import postgres_examination
+from uplift_server.store.postgres import inspection, schema_version
+from uplift_server.store.postgres.inspection import Inspected
+
+
+def examine(url: str) -> dict[str, Finding]:
+    """By check, what was found."""
+    found = list(postgres_examination.database_findings(url, "db.example.com:5432/uplift"))
+    assert all(bool(each.remedy) == (each.result != "ok") for each in found), found
+    assert len({each.check for each in found}) == len(found)
+    return {each.check: each for each in found}
+
+
+def execute(url: str, statement: str) -> None:
+    """Run a statement."""
+
+    async def run() -> None:
+        connection = await asyncpg.connect(url)
+        await connection.execute(statement)
+        await connection.close()
+
+    asyncio.run(run())
+
+
+@pytest.fixture
+def sound() -> Inspected:
+    """What a database says with which all is well."""
+    now = time.time() * 1000
+    return Inspected(
+        version=17,
+        encoding="UTF8",
+        is_standby=False,
+        is_encrypted=True,
+        is_remote=True,
+        fsync=True,
+        full_page_writes=True,
+        synchronous_commit=True,
+        connections_max=97,
+        connections_used=12,
+        bytes=10_000_000,
+        clock=Reading(now, now + 0.5, now + 1),
+        dead_rows=100,
+        live_rows=10,
+    )
+
+
+def saying(monkeypatch: pytest.MonkeyPatch, url: str, said: Inspected) -> dict[str, Finding]:
+    """What is found where a database says this of itself."""
+
+    async def inspect(_: str) -> Inspected:
+        return said
+
+    monkeypatch.setattr(inspection, "inspect", inspect)
+    return examine(url)
+
+
+def test_a_database_as_it_should_be(monkeypatch: pytest.MonkeyPatch, postgres_url: str, sound: Inspected) -> None:
+    found = saying(monkeypatch, postgres_url, sound)
+    assert {each.result for each in found.values()} == {"ok"}, found
+    assert found["database"].text == "PostgreSQL 17 at db.example.com:5432/uplift, 10 MiB, encrypted"
+
+
+def test_a_real_one_tells_of_its_version_clock_settings_and_schema(postgres_url: str) -> None:
+    """That of the tests keeps nothing over a crash, and is told so."""
+    found = examine(postgres_url)
+    assert {name: each.result for name, each in found.items()} == {
+        "database": "ok", "database clock": "ok", "durability": "warn", "connections": "ok", "vacuum": "ok",
+        "schema": "ok",
+    }  # fmt: skip
+    assert found["durability"].text.startswith("fsync and full_page_writes are off")
+    assert found["schema"].text.endswith("this version's")
+
+
+@pytest.mark.parametrize(
+    ("changes", "check", "result", "text"),
+    [
+        ({"version": 14}, "database", "fail", "is PostgreSQL 14, and 15 or newer is needed"),
+        ({"is_standby": True}, "database", "fail", "is a standby"),
+        ({"encoding": "SQL_ASCII"}, "database", "fail", "has the encoding SQL_ASCII"),
+        ({"is_encrypted": False}, "database", "warn", "whoever listens on the way reads every event"),
+        ({"synchronous_commit": False}, "durability", "warn", "synchronous_commit is off"),
+        ({"connections_used": 95}, "connections", "warn", "95 of 97 in use"),
+        ({"dead_rows": 300_000, "live_rows": 200_000}, "vacuum", "warn", "300,000 dead rows beside 200,000"),
+        ({"clock": Reading(0, -10_000, 0)}, "database clock", "warn", "this machine's clock is 10.0 s ahead of"),
+        ({"clock": Reading(0, 400_000, 0)}, "database clock", "fail", "this machine's clock is 400.0 s behind"),
+    ],
+)
+def test_what_is_wrong_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+    postgres_url: str,
+    sound: Inspected,
+    changes: dict[str, object],
+    check: str,
+    result: str,
+    text: str,
+) -> None:
+    found = saying(monkeypatch, postgres_url, replace(sound, **changes))
+    assert found[check].result == result
+    assert text in found[check].text
+    others = {name: each.result for name, each in found.items() if name != check}
+    assert set(others.values()) <= {"ok"}
+    assert bool(others) == (result != "fail" or check != "database")
+
+
+def test_one_on_this_machine_need_not_be_encrypted(
+    monkeypatch: pytest.MonkeyPatch, postgres_url: str, sound: Inspected
+) -> None:
+    found = saying(monkeypatch, postgres_url, replace(sound, is_encrypted=False, is_remote=False))
+    assert found["database"].result == "ok"
+
+
+def test_one_that_cannot_be_reached_or_does_not_let_us_in(postgres_server: PostgresServer) -> None:
+    for url in ("postgresql://uplift@127.0.0.1:1/uplift", postgres_server.url("nowhere")):
+        [found] = examine(url).values()
+        assert found.result == "fail"
+        assert found.text.startswith("db.example.com:5432/uplift: ")
+        assert "UPLIFT_DATABASE_URL" in found.remedy
+
+
+@pytest.mark.parametrize(
+    ("statement", "result", "text", "remedy"),
+    [
+        ("UPDATE alembic_version SET version_num = '0006'", "fail", "0006, where this version has", "migrate"),
+        ("UPDATE alembic_version SET version_num = '9999'", "fail", "newer than this version's", "later one"),
+        ("CREATE TABLE unfinished_move ()", "fail", "being filled from a SQLite file", "finish that"),
+        ("DROP TABLE deliveries", "fail", "tables of another program", "UPLIFT_DATABASE_URL"),
+        ("DROP SCHEMA public CASCADE; CREATE SCHEMA public", "ok", "none yet", ""),
+    ],
+)
+def test_the_schema_is_looked_at(
+    postgres_server: PostgresServer, statement: str, result: str, text: str, remedy: str
+) -> None:
+    url = postgres_server.new_database(empty=True)
+    asyncio.run(schema_version.upgrade(url))
+    execute(url, statement)
+    found = examine(url)["schema"]
+    assert found.result == result
+    assert text in found.text
+    assert remedy in found.remedy
+
+
+def test_what_is_held_and_what_is_sealed_is_found(postgres_url: str) -> None:
+    execute(
+        postgres_url,
+        "INSERT INTO events (seq, id, account_seq, type_seq, created_at, body)"
+        " SELECT n, decode(lpad(to_hex(n), 32, '0'), 'hex'), 1, 1, 1000 + n, '' FROM generate_series(1, 9) n;"
+        "INSERT INTO deliveries (event_seq, endpoint_seq, account_seq, status)"
+        " SELECT n, n % 3, 1, CASE WHEN n = 1 THEN 1 ELSE 3 END FROM generate_series(1, 9) n;"
+        "INSERT INTO endpoints (id, account_seq, url, description, event_types, secret, previous_secret,"
+        " secret_created_at, state, created_at, updated_at, deleted_at)"
+        " VALUES ('a', 1, '', '', '[]', 's', 'p', 0, 0, 0, 0, NULL), ('b', 1, '', '', '[]', '', NULL, 0, 0, 0, 0, 1)",
+    )
+    assert asyncio.run(inspection.held(postgres_url, limit=100)) == inspection.Held(8, 3, 1002)
+    assert asyncio.run(inspection.held(postgres_url, limit=2)) == inspection.Held(2, 2, 1002)
+    assert asyncio.run(inspection.sealed_values(postgres_url)) == [(b"a", b"s"), (b"a", b"p")]
+
+
+def test_nothing_held(postgres_url: str) -> None:
+    assert asyncio.run(inspection.held(postgres_url, limit=100)) == inspection.Held(0, 0, None)
