@@ -3,7 +3,6 @@
 Nothing here runs beside a server: whoever calls `upgrade` holds the database's lock.
 """
 
-import os
 import re
 import sqlite3
 from collections.abc import Callable
@@ -19,6 +18,7 @@ import uplift_server.store.schema_numbers
 import uplift_server.store.schema_people
 import uplift_server.store.schema_processes  # noqa: F401 - their tables are among those of `metadata`
 from uplift_server.store.schema import metadata
+from uplift_server.store.sqlite import copying
 from uplift_server.store.sqlite.connection import bound, connect, unavailable
 
 if TYPE_CHECKING:
@@ -103,13 +103,8 @@ def _copy_aside(raw: sqlite3.Connection, path: Path, revision: str, now_ms: int)
     """A copy beside the file, made through SQLite so that what stands in its log comes along, and safe on the disk."""
     instant = datetime.fromtimestamp(now_ms / 1000, UTC).strftime("%Y%m%dT%H%M%SZ")
     copy = path.with_name(f"{path.name}.before-{re.sub(r'[^A-Za-z0-9_.]', '_', revision)}-{instant}")
-    with closing(sqlite3.connect(copy)) as target:
-        raw.backup(target)
-    copy.chmod(0o600)
-    for name, flags in ((copy, os.O_RDONLY), (copy.parent, os.O_RDONLY | os.O_DIRECTORY)):
-        handle = os.open(name, flags)
-        os.fsync(handle)
-        os.close(handle)
+    copying.copy_into(raw, copy)
+    copying.make_durable(copy.parent)
     return copy
 
 

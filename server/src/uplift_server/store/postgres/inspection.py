@@ -32,7 +32,7 @@ _FIRSTS: Final = (
     f"(SELECT endpoint_seq, event_seq {_HELD} ORDER BY endpoint_seq, event_seq LIMIT 1) UNION ALL"
     f" SELECT following.* FROM firsts, LATERAL (SELECT endpoint_seq, event_seq {_HELD}"
     " AND endpoint_seq > firsts.endpoint_seq ORDER BY endpoint_seq, event_seq LIMIT 1) following)"
-    " SELECT count(*), min(event_seq) FROM (SELECT * FROM firsts LIMIT $1) some"
+    " SELECT count(*), min(event_seq) FROM (SELECT * FROM firsts LIMIT $1) found"
 )
 
 

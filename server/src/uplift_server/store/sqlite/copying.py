@@ -24,14 +24,13 @@ def copy(path: Path, target: Path) -> Copied:
     """
     draft = target.with_name(f"{target.name}.part-{os.getpid()}")
     try:
-        os.close(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as source:
             copy_into(source, draft)
         with closing(sqlite3.connect(draft)) as raw:
             [(events,)] = raw.execute("SELECT count(*) FROM events")
         # Unlike a change of its name, a second one takes nobody's place.
         os.link(draft, target)
-        _make_durable(target.parent, os.O_RDONLY | os.O_DIRECTORY)
+        make_durable(target.parent)
         return Copied(target.stat().st_size, events)
     except sqlite3.Error as error:
         raise unavailable(error) from error
@@ -44,21 +43,23 @@ def copy(path: Path, target: Path) -> Copied:
 
 
 def copy_into(source: sqlite3.Connection, target: Path) -> None:
-    """Copy a whole database into an empty file, which is then on the disk.
+    """Copy a whole database into a new file that its owner alone may read, and which is on the disk then.
 
     In one step, so as one reader of one snapshot: SQLite begins anew after every step between which somebody has
     written, and in steps of 100 pages, as its shell takes them, 300 MB were not copied within 40 s beside 200 commits a
     second. In one they take a second.
     """
+    os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     with closing(sqlite3.connect(target)) as copied:
         source.backup(copied)
         # The copy is one file, without a log beside it.
         copied.execute("PRAGMA journal_mode = DELETE")
-    _make_durable(target, os.O_RDONLY)
+    make_durable(target)
 
 
-def _make_durable(path: Path, flags: int) -> None:
-    handle = os.open(path, flags)
+def make_durable(path: Path) -> None:
+    """Have a file, or the names in a directory, on the disk."""
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
