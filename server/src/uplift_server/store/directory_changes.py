@@ -41,11 +41,22 @@ def horizon(connection: Connection) -> int:
 def since(connection: Connection, xid: int) -> Changes:
     """What transactions from a number on have changed. To be run on one snapshot."""
     next_xid = horizon(connection)
-    query = sa.select(directory_changes).where(directory_changes.c.xid >= xid).order_by(directory_changes.c.xid)
+    query = (
+        sa.select(directory_changes)
+        .where(directory_changes.c.xid >= xid, ~_is_foreign(connection))
+        .order_by(directory_changes.c.xid)
+    )
     return Changes([Change(*row) for row in connection.execute(query)], next_xid)
 
 
 def forget(connection: Connection, xid: int) -> int:
     """Remove the notes of transactions below a number, which nobody asks for any more; how many."""
-    query = sa.delete(directory_changes).where(directory_changes.c.xid < xid)
+    query = sa.delete(directory_changes).where(sa.or_(directory_changes.c.xid < xid, _is_foreign(connection)))
     return connection.execute(query).rowcount
+
+
+def _is_foreign(connection: Connection) -> sa.ColumnElement[bool]:
+    """Whether a note is of another server, from which a dump brought it: no transaction has had its number here yet."""
+    if connection.dialect.name == "sqlite":
+        return sa.false()
+    return directory_changes.c.xid >= sa.text("pg_snapshot_xmax(pg_current_snapshot())::text::bigint")
