@@ -99,6 +99,23 @@ def refuse_unknown(database: str | Path, revision: str) -> None:
         )
 
 
+def needed_release(revision: str) -> str | None:
+    """The oldest release whose servers work with what an upgrade from a revision makes; None: all that did before.
+
+    A migration that takes away what earlier releases use says so by `needs_release`: see CONTRIBUTING.md.
+    """
+    from alembic.script import ScriptDirectory  # noqa: PLC0415
+
+    pending = ScriptDirectory.from_config(_config()).iterate_revisions(HEAD, revision)
+    needed = [getattr(script.module, "needs_release", None) for script in pending]
+    return max(filter(None, needed), key=release_order, default=None)
+
+
+def release_order(release: str) -> tuple[int, ...]:
+    """What releases are ordered by: the numbers in `1.2.3`, whatever follows them."""
+    return tuple(int(number) for number in re.findall(r"\d+", release)[:3])
+
+
 def _copy_aside(raw: sqlite3.Connection, path: Path, revision: str, now_ms: int) -> Path:
     """A copy beside the file, made through SQLite so that what stands in its log comes along, and safe on the disk."""
     instant = datetime.fromtimestamp(now_ms / 1000, UTC).strftime("%Y%m%dT%H%M%SZ")

@@ -4,18 +4,22 @@ Processes that start together take turns: the first one does the work, the other
 an upgrade that fails changes nothing, and what came before it is in the operator's own backup.
 """
 
+from collections.abc import Callable
 from typing import Final
 
+import asyncpg
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from uplift_server.store import schema_version
+from uplift_server.core.processes import is_dead
+from uplift_server.store import processes, schema_version
 from uplift_server.store.errors import Unavailable
-from uplift_server.store.postgres.connection import DRIVER_ERRORS, Opener, translated
-from uplift_server.store.schema_version import HEAD, UnknownSchema
+from uplift_server.store.postgres.connection import DRIVER_ERRORS, Opener, driver_error, translated
+from uplift_server.store.schema_version import HEAD, UnknownSchema, release_order
 
 VERSION_MIN: Final = 15
 SCHEMA_LOCK: Final = 0x75706C696673
+TABLE_WAIT_MS_MAX: Final = 3000
 UNFINISHED_MOVE: Final = "unfinished_move"
 """The table that is there while a database is being filled from a SQLite file (`store.moving`)."""
 _TABLES: Final = sa.text("SELECT tablename FROM pg_catalog.pg_tables WHERE schemaname = current_schema()")
@@ -34,12 +38,25 @@ async def current(url: str) -> str | None:
         raise translated(error) from error
 
 
+async def prepare(url: str) -> None:
+    """Make the tables of an empty database; what a server's start does.
+
+    Raises UnknownSchema for any other revision than the program's: an upgrade is begun by a person, beside servers of
+    the earlier release. Raises Unavailable where the database cannot be reached or written.
+    """
+    await _in_turn(url, _prepare)
+
+
 async def upgrade(url: str) -> str | None:
     """Bring a database to the program's revision, in one transaction; the revision it had, where that was an older one.
 
     An empty one gets its tables. Raises UnknownSchema for a newer one or one that is not ours, Unavailable where it
-    cannot be reached or written; nothing has changed then.
+    cannot be reached or written, or while servers run that would not work with it; nothing has changed then.
     """
+    return await _in_turn(url, _upgrade)
+
+
+async def _in_turn(url: str, work: Callable[[Connection], str | None]) -> str | None:
     opener = Opener(url, patient=True)
     try:
         pair = await opener.pair()
@@ -54,10 +71,17 @@ async def upgrade(url: str) -> str | None:
                 return None
             async with pair.raw.transaction():
                 await pair.raw.execute(f"SET LOCAL statement_timeout = 0; SELECT pg_advisory_xact_lock({SCHEMA_LOCK})")
-                return await pair.sql.run_sync(_upgrade)
+                # Whatever waits for a table lets all others wait behind it, servers too.
+                await pair.raw.execute(f"SET LOCAL lock_timeout = {TABLE_WAIT_MS_MAX}")
+                return await pair.sql.run_sync(work)
         finally:
             await pair.close()
     except DRIVER_ERRORS as error:
+        if isinstance(driver_error(error), asyncpg.LockNotAvailableError):
+            raise Unavailable(
+                "a transaction has held one of the tables for too long, and nothing was changed; end it (a dump? a"
+                " report?), then run this again"
+            ) from error
         raise translated(error) from error
 
 
@@ -81,6 +105,18 @@ def _current(connection: Connection) -> str | None:
 _OURS: Final = {"alembic_version", "deliveries"}
 
 
+def _prepare(connection: Connection) -> None:
+    revision = _current(connection)
+    if revision is None:
+        schema_version.create(connection)
+    elif revision != HEAD:
+        schema_version.refuse_unknown("the PostgreSQL database", revision)
+        raise UnknownSchema(
+            f"the PostgreSQL database has the schema {revision}, and this program needs {HEAD}; run"
+            " `uplift-server migrate` of this release first, while servers of the earlier one go on"
+        )
+
+
 def _upgrade(connection: Connection) -> str | None:
     revision = _current(connection)
     if revision == HEAD:
@@ -89,5 +125,22 @@ def _upgrade(connection: Connection) -> str | None:
         schema_version.create(connection)
         return None
     schema_version.refuse_unknown("the PostgreSQL database", revision)
+    needed = schema_version.needed_release(revision)
+    if needed is not None:
+        _refuse_earlier_servers(connection, needed)
     schema_version.run(connection)
     return revision
+
+
+def _refuse_earlier_servers(connection: Connection, needed: str) -> None:
+    now = processes.database_now(connection)
+    earlier = [
+        f"{each.version} on {each.host} (process {each.pid})"
+        for each in processes.every(connection)
+        if not is_dead(each.seen_at, int(now)) and release_order(each.version) < release_order(needed)
+    ]
+    if earlier:
+        raise Unavailable(
+            f"servers run that would not work with the upgraded schema, which needs release {needed}:"
+            f" {', '.join(earlier)}; bring them to that release or stop them, then run this again"
+        )

@@ -1,0 +1,118 @@
+"""Upgrades of the schema while servers of the earlier release run on it: in order, or not at all."""
+
+import ast
+import asyncio
+import time
+from pathlib import Path
+
+import pytest
+from tests.postgres import PostgresServer
+from tests.store import later_releases
+from tests.store.later_releases import ADDS, MIGRATIONS, NEEDS, TAKES
+
+from uplift_server.core.processes import DEAD_AFTER_MS, ProcessRole
+from uplift_server.store import processes
+from uplift_server.store.errors import Unavailable
+from uplift_server.store.postgres import schema_version
+from uplift_server.store.postgres.connection import Opener
+from uplift_server.store.postgres.schema_version import HEAD, current, prepare, upgrade
+from uplift_server.store.schema_version import UnknownSchema
+
+FIRST_WITH_RULES = "0008"
+
+
+@pytest.fixture
+async def url(postgres_server: PostgresServer) -> str:
+    """A database as this release has it."""
+    url = await asyncio.to_thread(postgres_server.new_database, empty=True)
+    await prepare(url)
+    return url
+
+
+async def serve(url: str, version: str, *, seen_ms_ago: int = 0) -> None:
+    """Let a server of some release be one that was heard of."""
+    pair = await Opener(url).pair()
+    now = time.time_ns() // 1_000_000 - seen_ms_ago
+    await pair.sql.run_sync(processes.join, ProcessRole.ALL, host="a.example", pid=17, version=version, now=now)
+    await pair.close()
+
+
+async def test_what_only_adds_is_done_beside_servers(url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    await serve(url, "0.1.0")
+    later_releases.come(monkeypatch, tmp_path, ADDS)
+    assert await upgrade(url) == HEAD
+    assert await current(url) == ADDS
+
+
+async def test_what_takes_away_waits_until_no_server_needs_it(
+    url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    await serve(url, "0.1.0", seen_ms_ago=DEAD_AFTER_MS + 1000)
+    await serve(url, NEEDS)
+    await serve(url, "7.1.9")
+    later_releases.come(monkeypatch, tmp_path, TAKES)
+    with pytest.raises(Unavailable, match=r"needs release 7\.2\.0: 7\.1\.9 on a\.example \(process 17\); bring them"):
+        await upgrade(url)
+    assert await current(url) == HEAD
+
+    raw = await Opener(url).raw()
+    await raw.execute("DELETE FROM processes WHERE version = '7.1.9'")
+    await raw.close()
+    assert await upgrade(url) == HEAD
+    assert await current(url) == TAKES
+
+
+async def test_a_server_starts_on_its_own_schema_alone(
+    url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A new one before the upgrade and an old one after it are told what comes first."""
+    await prepare(url)
+    with monkeypatch.context() as later:
+        later_releases.come(later, tmp_path, ADDS)
+        with pytest.raises(UnknownSchema, match=f"has the schema {HEAD}, and this program needs {ADDS}; run `uplift"):
+            await prepare(url)
+        assert await current(url) == HEAD
+        await upgrade(url)
+        await prepare(url)
+    with pytest.raises(UnknownSchema, match=f"has the schema {ADDS}, which is newer"):
+        await prepare(url)
+    with pytest.raises(UnknownSchema, match=f"has the schema {ADDS}, which is newer"):
+        await upgrade(url)
+
+
+async def test_whoever_holds_a_table_does_not_let_all_others_wait(
+    url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    later_releases.come(monkeypatch, tmp_path, ADDS)
+    monkeypatch.setattr(schema_version, "TABLE_WAIT_MS_MAX", 100)
+    raw = await Opener(url).raw()
+    async with raw.transaction():
+        await raw.fetch("SELECT * FROM accounts")
+        with pytest.raises(Unavailable, match="has held one of the tables for too long, and nothing was changed"):
+            await upgrade(url)
+    await raw.close()
+    assert await current(url) == HEAD
+    assert await upgrade(url) == HEAD
+
+
+def takes_away(source: str) -> bool:
+    """Whether a migration may take something from servers that run: anything but adding is looked at by a person."""
+    calls = {
+        node.func.attr
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
+    }
+    return any(each.startswith(("drop_", "alter_", "rename_")) or each == "execute" for each in calls)
+
+
+def test_every_migration_that_takes_away_says_which_release_it_needs(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    later_releases.come(monkeypatch, tmp_path, TAKES)
+    made_up = sorted((tmp_path / "migrations" / "versions").glob("9*.py"))
+    assert [takes_away(each.read_text()) for each in made_up] == [False, True]
+
+    for path in sorted((MIGRATIONS / "versions").glob("[0-9]*.py")):
+        source = path.read_text()
+        if path.name >= FIRST_WITH_RULES and takes_away(source):
+            assert "\nneeds_release" in source, f"{path.name}: which release do servers need afterwards?"
