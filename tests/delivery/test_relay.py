@@ -18,6 +18,7 @@ from uplift_server.delivery.streams import Ending, Handed, Stream
 from uplift_server.store import accounts, keys, listening
 from uplift_server.store.contract import Transaction
 from uplift_server.store.errors import Conflict, Unavailable
+from uplift_server.store.horizon import NO_HORIZON
 from uplift_server.store.hot_records import Appended
 from uplift_server.store.listening import ListenSession, StoredAnswer
 from uplift_server.store.records import Account
@@ -36,7 +37,7 @@ async def session_of(world: World, account: Account | None = None) -> ListenSess
         )  # fmt: skip
         return listening.create(
             connection, session_id=session_id, account_seq=owner.seq, key_id=key_id, description="ana-laptop",
-            event_types=(), since=None, after_event=None, now=now,
+            event_types=(), since=None, after_event=None, horizon=NO_HORIZON, now=now,
         )  # fmt: skip
 
     return await world.database.write(create)
@@ -85,7 +86,7 @@ async def test_a_session_that_is_connected_to_at_the_moment_it_expires_stays(tmp
         class Interrupted:
             """The database; whoever reads from it that the session is unused is told so a moment too late."""
 
-            write = database.write
+            write, horizon = database.write, database.horizon
 
             async def read(self, body: Any) -> Any:
                 found = await database.read(body)
@@ -140,7 +141,7 @@ async def test_what_was_read_when_a_stream_ended_is_not_handed_over(tmp_path: Pa
         class Interrupted:
             """The database; while it is read, the session's key is revoked."""
 
-            write = database.write
+            write, horizon = database.write, database.horizon
 
             async def read(self, body: Any) -> Any:
                 found = await database.read(body)
@@ -187,7 +188,7 @@ async def test_what_is_stored_while_a_stream_reads_is_not_waited_for(tmp_path: P
         class Interrupted:
             """The database; an event is stored after it was first read, and before the stream knows what was found."""
 
-            write = database.write
+            write, horizon = database.write, database.horizon
 
             async def read(self, body: Any) -> Any:
                 found = await database.read(body)
@@ -212,7 +213,7 @@ async def test_a_stream_goes_on_reading_after_the_database_failed(tmp_path: Path
         class Failing:
             """The database, which cannot be read once."""
 
-            write = database.write
+            write, horizon = database.write, database.horizon
 
             async def read(self, body: Any) -> Any:
                 for failure in failures:
@@ -408,7 +409,7 @@ async def test_nothing_is_lost_or_doubled_where_the_database_fails_between_two_t
         class Failing:
             """The database, which cannot write once: at the second of the answers alone."""
 
-            read = database.read
+            read, horizon = database.read, database.horizon
 
             async def write(self, body: Any) -> Any:
                 nonlocal writes

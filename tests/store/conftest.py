@@ -1,7 +1,7 @@
 """Empty databases of both kinds for tests of single verbs."""
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -10,9 +10,13 @@ import sqlalchemy as sa
 from tests.postgres import PostgresServer
 
 from uplift_server.store import schema_version
+from uplift_server.store.postgres import PostgresDatabase
+from uplift_server.store.sqlite import SqliteDatabase
 from uplift_server.store.sqlite.connection import bound
 
+from .bench import Bench
 from .postgres_connection import connected
+from .test_sqlite import sqlite_bench
 
 ENGINES = ("sqlite", "postgresql")
 
@@ -30,3 +34,22 @@ def connection(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[sa.Co
     schema_version.upgrade(tmp_path / "uplift.db", now_ms=0)
     with closing(sqlite3.connect(tmp_path / "uplift.db", isolation_level=None)) as raw, bound(raw) as connection:
         yield connection
+
+
+@pytest.fixture(params=ENGINES)
+def database_url(request: pytest.FixtureRequest) -> str:
+    """Where an empty database is; nothing for SQLite, which takes a file."""
+    return request.getfixturevalue("postgres_url") if request.param == "postgresql" else ""
+
+
+@pytest.fixture
+async def any_bench(database_url: str, tmp_path: Path) -> AsyncIterator[Bench]:
+    """An open, empty database of either kind."""
+    if not database_url:
+        async with sqlite_bench(tmp_path, SqliteDatabase) as bench:
+            yield bench
+        return
+    bench = Bench(PostgresDatabase(database_url), lambda: None)  # type: ignore[arg-type, return-value]
+    await bench.database.open()
+    yield bench
+    await bench.database.close()

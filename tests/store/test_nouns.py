@@ -24,6 +24,7 @@ from uplift_server.store import (
 )
 from uplift_server.store import schema as tables
 from uplift_server.store.errors import Conflict
+from uplift_server.store.horizon import NO_HORIZON
 from uplift_server.store.notices import NoticeResult
 from uplift_server.store.records import DeliveryFilter, EndpointFilter, EventFilter
 from uplift_server.store.schema_numbers import rollups
@@ -218,7 +219,7 @@ def test_events_between_instants_are_found_without_reading_the_others(connection
         followed: list[int] = []
         place: tuple[int, ...] = (0,)
         while True:
-            stretch = events.forward(connection, account.seq, wanted, limit=50, after=place)
+            stretch = events.forward(connection, account.seq, wanted, NO_HORIZON, limit=50, after=place)
             followed += [event.seq for event in stretch.items]
             place = stretch.key
             if not stretch.more:
@@ -267,7 +268,7 @@ def test_lists_that_pass_over_much_end_their_pages_early(
     followed: list[int] = []
     more = True
     while more:
-        stretch = events.forward(connection, None, EventFilter(rare.seq), limit=5, after=place)
+        stretch = events.forward(connection, None, EventFilter(rare.seq), NO_HORIZON, limit=5, after=place)
         followed += [event.seq for event in stretch.items]
         place, more = stretch.key, stretch.more
     assert (followed, place) == ([100, 200, 300], (300,))

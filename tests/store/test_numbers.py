@@ -4,7 +4,7 @@ import random
 import sqlite3
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -39,10 +39,9 @@ Tally = Counter[tuple[str, int, int, int, object]]
 
 
 @pytest.fixture
-async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
-    async with sqlite_bench(tmp_path, SqliteDatabase) as bench:
-        await bench.database.write(_furnish)
-        yield bench
+async def bench(any_bench: Bench) -> Bench:
+    await any_bench.database.write(_furnish)
+    return any_bench
 
 
 def _furnish(connection: sa.Connection) -> None:
@@ -64,12 +63,18 @@ def _furnish(connection: sa.Connection) -> None:
 async def count_all(bench: Bench, *, rows: int = 10_000, notes: int = 10_000) -> int:
     """Count until nothing is left; in how many bites."""
     bites = 0
-    while (found := await bench.database.read(lambda c: numbers.count(c, rows=rows, notes=notes))) is not None:
+    while (found := await bite(bench, rows=rows, notes=notes)) is not None:
         assert await bench.database.write(lambda c: numbers.save(c, found))
         bites += 1
         if not found.more:
             break
     return bites
+
+
+async def bite(bench: Bench, *, rows: int, notes: int) -> numbers.Counted | None:
+    """What is to be counted next."""
+    horizon = await bench.database.horizon()
+    return await bench.database.read(lambda c: numbers.count(c, horizon, rows=rows, notes=notes))
 
 
 async def tables(bench: Bench) -> Tally:
@@ -286,7 +291,7 @@ class Machine:
     async def count_meanwhile(self) -> None:
         """One bite, of any size, while something else happens; at times what was read is never written."""
         rows, notes = self.random.choice((1, 2, 5, 1000)), self.random.choice((1, 3, 1000))
-        found = await self.database.read(lambda c: numbers.count(c, rows=rows, notes=notes))
+        found = await bite(self.bench, rows=rows, notes=notes)
         for _ in range(self.random.randint(0, 2)):
             await self.random.choice((self.accept, self.settle, self.lease, self.hold, self.resend, self.cancel))()
         if found is not None and self.random.random() < 0.9:
@@ -387,11 +392,11 @@ async def test_durations_fall_into_the_class_between_their_bounds(bench: Bench) 
 
 async def test_a_bite_is_written_once(bench: Bench) -> None:
     await bench.append(bench.event(due(1)))
-    found = await bench.database.read(lambda c: numbers.count(c, rows=9, notes=9))
+    found = await bite(bench, rows=9, notes=9)
     assert found is not None
     assert [await bench.database.write(lambda c: numbers.save(c, found)) for _ in range(3)] == [True, False, False]
     assert (await fleet(bench)).deliveries == 1
-    assert await bench.database.read(lambda c: numbers.count(c, rows=9, notes=9)) is None
+    assert await bite(bench, rows=9, notes=9) is None
 
 
 async def test_notes_are_made_for_what_is_rare_alone(bench: Bench) -> None:

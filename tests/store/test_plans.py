@@ -41,6 +41,7 @@ from uplift_server.store import (
     waiting,
 )
 from uplift_server.store.audit import AuditFilter
+from uplift_server.store.horizon import NO_HORIZON
 from uplift_server.store.hot_records import Ahead, ReplayLease
 from uplift_server.store.records import DeliveryFilter, EndpointFilter, EventFilter
 from uplift_server.store.replays import Choice
@@ -84,9 +85,9 @@ LIST_VERBS: dict[str, Verb] = {
     "events of all": lambda c: events.page(c, None, EventFilter(), limit=50, before=(9,)),
     "events of all, of a type": lambda c: events.page(c, None, EventFilter(1), limit=50, before=(9,)),
     "endpoints of an event": lambda c: deliveries.endpoints_of_event(c, 1),
-    "events forward": lambda c: events.forward(c, 1, EventFilter(), limit=50, after=(1,)),
-    "events of a type forward": lambda c: events.forward(c, 1, EventFilter(1), limit=50, after=(1,)),
-    "events of all forward": lambda c: events.forward(c, None, EventFilter(), limit=50, after=(1,)),
+    "events forward": lambda c: events.forward(c, 1, EventFilter(), NO_HORIZON, limit=50, after=(1,)),
+    "events of a type forward": lambda c: events.forward(c, 1, EventFilter(1), NO_HORIZON, limit=50, after=(1,)),
+    "events of all forward": lambda c: events.forward(c, None, EventFilter(), NO_HORIZON, limit=50, after=(1,)),
     "event": lambda c: events.find(c, 1, b"\x01"),
     "events between ids": lambda c: events.between_ids(c, 1, b"\x01", b"\xff", limit=50),
     "event of anybody": lambda c: events.find(c, None, b"\x01"),
@@ -105,7 +106,7 @@ LIST_VERBS: dict[str, Verb] = {
     "last failure": lambda c: health.last_failure(c, 1, 1),
     "how many are held": lambda c: waiting.held_counts(c, [1], limit=9, off=[1]),
     "numbers": lambda c: numbers.by_hour(c, [numbers.FLEET, numbers.Scope(1, 1)], since=5),
-    "numbers, counted": lambda c: numbers.count(c, rows=9, notes=9),
+    "numbers, counted": lambda c: numbers.count(c, NO_HORIZON, rows=9, notes=9),
     "notices due": lambda c: notices.due(c, now=9, limit=20),
     "outbox": lambda c: notices.page(c, None, limit=50, before=(9,)),
     "outbox, given up": lambda c: notices.page(c, NoticeState.GIVEN_UP, limit=50, before=(9,)),

@@ -178,11 +178,13 @@ class Stream:
         # What is told while it is read may have been stored too late to be found.
         self._more = False
         try:
+            horizon = await self._relay.database.horizon()
             stretch = await self._relay.database.read(
                 lambda c: feed(
                     c,
                     self.session.account_seq,
                     list(wanted),
+                    horizon,
                     after=self._read_through,
                     limit=UNANSWERED_EVENTS_MAX - len(self._unanswered),
                     body_bytes_max=UNANSWERED_BYTES_MAX - self._unanswered_bytes,

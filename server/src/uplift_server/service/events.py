@@ -50,8 +50,9 @@ class Events:
         caller.require(Scope.EVENTS_READ)
         wanted = self._filter(query, problems, listing)
         after = self._means.place(listing, 1) or (0,)
+        horizon = await self._means.database.horizon()
         return await self._means.database.read(
-            lambda c: events.forward(c, caller.account_seq, wanted, limit=listing.limit, after=after)
+            lambda c: events.forward(c, caller.account_seq, wanted, horizon, limit=listing.limit, after=after)
         )
 
     async def get(self, caller: Caller, event: str) -> Event:

@@ -230,6 +230,7 @@ class Listening:
         repeat: Repeat | None,
     ) -> tuple[ListenSession, bool]:
         session_id, now = self._means.new_id(), self._means.now()
+        horizon = await self._means.database.horizon()
 
         def create(connection: Transaction) -> ListenSession:
             session = listening.create(
@@ -241,6 +242,7 @@ class Listening:
                 event_types=tuple(draft.event_types or ()),
                 since=since,
                 after_event=after_event,
+                horizon=horizon,
                 now=now,
             )
             details = {"description": session.description, "event_types": list(session.event_types)}

@@ -14,6 +14,7 @@ from typing import Protocol, TypeVar
 from sqlalchemy import Connection
 
 from uplift_server.observe.measures import StoreMeasures
+from uplift_server.store.horizon import Horizon
 from uplift_server.store.hot_records import (
     Ahead,
     Appended,
@@ -113,6 +114,9 @@ class Database(Protocol):
 
     async def due_endpoints(self, *, after: int = 0, limit: int = 1000) -> list[DueEndpoint]:
         """Endpoints with waiting deliveries, by number, each with its earliest due instant (which may be to come)."""
+
+    async def horizon(self) -> Horizon:
+        """Up to which numbers everything is there already for reads that begin after this."""
 
     async def read(self, body: Callable[[Connection], R]) -> R:
         """Run a verb that only reads, on one consistent snapshot."""

@@ -10,6 +10,7 @@ from sqlalchemy import Connection
 from uplift_server.core import envelope
 from uplift_server.core.deliveries import Status
 from uplift_server.store import instants
+from uplift_server.store.horizon import Horizon
 from uplift_server.store.records import Event, EventFilter, Page, Stretch
 from uplift_server.store.schema import accounts, deliveries, event_types, events, idempotency_keys
 
@@ -86,13 +87,20 @@ def page(
 
 
 def forward(
-    connection: Connection, account_seq: int | None, wanted: EventFilter, *, limit: int, after: tuple[int, ...]
+    connection: Connection,
+    account_seq: int | None,
+    wanted: EventFilter,
+    horizon: Horizon,
+    *,
+    limit: int,
+    after: tuple[int, ...],
 ) -> Stretch[Event]:
     """The same, oldest first, from behind a place (`(0,)` is the beginning), to be followed for as long as one likes.
 
-    Events get their numbers in the order in which they become visible, so no place ever passes one that is to come.
+    Up to the horizon, so that no place ever passes an event that is to come.
     """
     low, high = instants.bounds(connection, after=wanted.created_after, before=wanted.created_before)
+    high = min(high, horizon.events)
     low = max(low, after[0] + 1)
     window_high = high if _is_indexed(account_seq, wanted) else min(high, low + WINDOW_EVENTS - 1)
     keys = _keys(account_seq, wanted, low, window_high).order_by(events.c.seq).limit(limit + 1)

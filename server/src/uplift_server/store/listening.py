@@ -12,6 +12,7 @@ from uplift_server.core.deliveries import Trigger
 from uplift_server.core.listening import ANSWERS_KEPT_MAX, SESSIONS_PER_ACCOUNT_MAX
 from uplift_server.store import accounts, instants
 from uplift_server.store.errors import Conflict
+from uplift_server.store.horizon import Horizon
 from uplift_server.store.pages import page_of
 from uplift_server.store.records import Page, Stretch
 from uplift_server.store.schema import (
@@ -78,11 +79,13 @@ def create(
     event_types: Sequence[str],
     since: int | None,
     after_event: bytes | None,
+    horizon: Horizon,
     now: int,
 ) -> ListenSession:
     """Store a session that begins now, behind the events accepted up to an instant (Unix ms), or behind an event.
 
-    Raises Conflict where the account was deleted or has as many sessions as it may have, and UnknownEvent.
+    Now is no later than the horizon: what is being stored meanwhile comes after it. Raises Conflict where the account
+    was deleted or has as many sessions as it may have, and UnknownEvent.
     """
     accounts.require(connection, account_seq)
     own = sa.select(sa.func.count()).where(listen_sessions.c.account_seq == account_seq)
@@ -98,7 +101,7 @@ def create(
             key_id=key_id,
             description=description,
             event_types=json.dumps(list(event_types)),
-            position=_beginning(connection, account_seq, since, after_event),
+            position=_beginning(connection, account_seq, since, after_event, horizon),
             created_at=now,
             last_seen_at=now,
         )
@@ -112,14 +115,16 @@ class UnknownEvent(Conflict):
     """The account has no such event to begin behind."""
 
 
-def _beginning(connection: Connection, account_seq: int, since: int | None, after_event: bytes | None) -> int:
+def _beginning(
+    connection: Connection, account_seq: int, since: int | None, after_event: bytes | None, horizon: Horizon
+) -> int:
     if after_event is not None:
         query = sa.select(events.c.seq).where(events.c.id == after_event, events.c.account_seq == account_seq)
         found: int | None = connection.scalar(query)
         if found is None:
             raise UnknownEvent("There is no such event.")
         return found
-    newest: int = connection.scalar(sa.select(sa.func.max(events.c.seq))) or 0
+    newest: int = min(connection.scalar(sa.select(sa.func.max(events.c.seq))) or 0, horizon.events)
     if since is None:
         return newest
     low, _ = instants.bounds(connection, after=since, before=None)
@@ -130,7 +135,7 @@ def _beginning(connection: Connection, account_seq: int, since: int | None, afte
         .limit(1)
     )
     first = connection.scalar(query)
-    return newest if first is None else first - 1
+    return newest if first is None else min(first - 1, horizon.events)
 
 
 def get(connection: Connection, account_seq: int | None, session_id: bytes) -> ListenSession | None:
@@ -194,20 +199,21 @@ def feed(
     connection: Connection,
     account_seq: int,
     type_seqs: Sequence[int],
+    horizon: Horizon,
     *,
     after: int,
     limit: int,
     body_bytes_max: int,
     now: int,
 ) -> Stretch[Fed]:
-    """The account's next events of these types behind a number, in the order of acceptance.
+    """The account's next events of these types behind a number, in the order of acceptance and up to the horizon.
 
     Without those that have expired and the tests of endpoints, which are nobody else's. The last one's body may exceed
     the bytes.
     """
     newest = connection.scalar(sa.select(sa.func.max(events.c.seq)).where(events.c.account_seq == account_seq)) or 0
-    if newest <= after:
-        return Stretch([], (after,), more=False)
+    if min(newest, horizon.events) <= after:
+        return Stretch([], (after,), more=newest > after)
     through = connection.scalar(
         sa.select(events.c.seq)
         .where(events.c.account_seq == account_seq, events.c.seq > after)
@@ -215,7 +221,7 @@ def feed(
         .offset(WINDOW_EVENTS)
         .limit(1)
     )
-    high = newest if through is None else through
+    high = min(newest if through is None else through, horizon.events)
     tests = sa.exists().where(deliveries.c.event_seq == events.c.seq, deliveries.c.trigger == int(Trigger.TEST))
     query = (
         sa.select(events.c.seq, events.c.id, events.c.type_seq, events.c.created_at, events.c.body)

@@ -1,9 +1,10 @@
 """Numbers: read by the hour, and counted from what was added to the tables since they were last counted.
 
 Three things are read, in bites and each in the order it was written: deliveries, attempts, and the notes of changed
-statuses (`schema_numbers`). Deliveries are counted with the status they have by then, and only once all attempts and
-notes of the same snapshot are. So what an attempt or a note says of a delivery's status is new exactly where the
-delivery was counted before; else it is contained in the status that it will be counted with.
+statuses (`schema_numbers`), each up to the horizon. Deliveries are counted with the status they have by then, and only
+once all attempts and notes up to the horizon are. So what an attempt or a note says of a delivery's status is new
+exactly where the delivery was counted before; else it is contained in the status that it is counted with. What stands
+beyond the horizon and yet is in that status is taken out of it: it will be counted in its turn.
 
 One process counts at a time. `save` writes a bite only where the marks still stand as they did when it was read, all of
 it or nothing: whatever ends in between, nothing is counted twice or left out.
@@ -11,7 +12,7 @@ it or nothing: whatever ends in between, nothing is counted twice or left out.
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from operator import add
 from typing import Any, Final, NamedTuple
@@ -23,6 +24,7 @@ from uplift_server.core.deliveries import Status
 from uplift_server.core.numbers import COUNTS, DURATION_BOUNDS_US, HOUR_MS, Numbers, parse_sparse, sparse_text
 from uplift_server.core.outcomes import Outcome
 from uplift_server.store import marks
+from uplift_server.store.horizon import NO_HORIZON, Horizon
 from uplift_server.store.schema import attempts, deliveries, events
 from uplift_server.store.schema_numbers import delivery_changes
 
@@ -74,18 +76,18 @@ class Counted:
 def by_hour(connection: Connection, scopes: Iterable[Scope], *, since: int) -> dict[Scope, list[tuple[int, Numbers]]]:
     """The hours that begin at an instant (Unix ms) or later, with the numbers of each scope where it has any."""
     found: dict[Scope, list[tuple[int, Numbers]]] = {scope: [] for scope in scopes}
-    for row in connection.execute(_SINCE, {"scopes": json.dumps(list(found)), "since": since}):
+    for row in connection.execute(_SINCE[connection.dialect.name], {"scopes": json.dumps(list(found)), "since": since}):
         found[Scope(row.account_seq, row.endpoint_seq)].append((row.at, _numbers(row)))
     return found
 
 
-def count(connection: Connection, *, rows: int, notes: int) -> Counted | None:
-    """Count what was added, looking at no more than about so many deliveries, attempts and notes.
+def count(connection: Connection, horizon: Horizon, *, rows: int, notes: int) -> Counted | None:
+    """Count what was added up to the horizon, looking at no more than about so many deliveries, attempts and notes.
 
     None where there is nothing new. Only reads: `save` writes it.
     """
     stood = marks.get(connection, _MARKS)
-    bite = _bite(connection, stood, rows=rows, notes=notes)
+    bite = _bite(connection, stood, horizon, rows=rows, notes=notes)
     if bite is None:
         return None
     tallies = _tallied(connection, bite)
@@ -115,7 +117,7 @@ def save(connection: Connection, counted: Counted) -> bool:
     marks.replace(connection, _PREFIX, counted.next_marks)
     connection.execute(sa.delete(delivery_changes).where(delivery_changes.c.seq <= counted.notes_through))
     # However many rows, they are one statement: between two of them the driver would let go of the interpreter.
-    connection.execute(_PUT, {"rows": json.dumps(counted.rows)})
+    connection.execute(_PUT[connection.dialect.name], {"rows": json.dumps(counted.rows)})
     return True
 
 
@@ -131,30 +133,36 @@ class _Bite:
     events_through: int
     attempts_after: int
     attempts_through: int
+    notes_after: int
     notes_through: int
     more: bool
+    sees_beyond: bool
+    """Whether there are attempts or notes beyond the horizon."""
 
 
-def _bite(connection: Connection, stood: Mapping[str, int], *, rows: int, notes: int) -> _Bite | None:
+def _bite(connection: Connection, stood: Mapping[str, int], horizon: Horizon, *, rows: int, notes: int) -> _Bite | None:
     events_after, attempts_after = stood.get(EVENTS_MARK, 0), stood.get(ATTEMPTS_MARK, 0)
-    last_event, last_attempt, last_note = (
+    newest = [
         connection.scalar(sa.select(sa.func.max(table.c.seq))) or 0 for table in (events, attempts, delivery_changes)
-    )
+    ]
+    last_event, last_attempt, last_note = map(min, newest, horizon)
     if not last_note and (last_event, last_attempt) == (events_after, attempts_after):
         return None
     attempts_through = min(last_attempt, attempts_after + rows)
-    notes_through = _nth(connection, delivery_changes.c.seq, 0, notes) or last_note
+    notes_through = min(last_note, _nth(connection, delivery_changes.c.seq, 0, notes) or last_note)
     events_through = events_after
     if level := (attempts_through, notes_through) == (last_attempt, last_note):
-        events_through = _nth(connection, deliveries.c.event_seq, events_after, rows) or last_event
+        events_through = min(last_event, _nth(connection, deliveries.c.event_seq, events_after, rows) or last_event)
     return _Bite(
         began=stood.get(_BEGAN, 0),
         events_after=events_after,
         events_through=events_through,
         attempts_after=attempts_after,
         attempts_through=attempts_through,
+        notes_after=0,
         notes_through=notes_through,
         more=not level or events_through < last_event,
+        sees_beyond=level and (last_attempt, last_note) != tuple(newest[1:]),
     )
 
 
@@ -220,9 +228,10 @@ def _merged(text: str, more: Mapping[int, int]) -> str:
     return sparse_text(counts)
 
 
-_COUNTED_AS: Final = {status: COUNTS.index(status.text) for status in Status if status is not Status.PENDING}
+_COUNTED_AS: Final[dict[Status, int]] = {
+    status: COUNTS.index(status.text) for status in Status if status is not Status.PENDING
+}
 """What is pending is not kept: it is what is left of all."""
-_MADE_OF: Final = _COUNTED_AS[Status.DELIVERED]
 _DELIVERIES_OF, _ATTEMPTS_OF, _FIRST_OF, _FIRST_MADE_OF = map(
     COUNTS.index, ("deliveries", "attempts", "first_attempts", "first_delivered")
 )
@@ -237,7 +246,9 @@ def _tallied(connection: Connection, bite: _Bite) -> dict[_Place, _Tally]:
         counts[_DELIVERIES_OF] += n
         if status in _COUNTED_AS:
             counts[_COUNTED_AS[status]] += n
-    for hour, account, endpoint, outcome, n, first, durations in connection.execute(_ATTEMPTS, span):
+    for hour, account, endpoint, outcome, n, first, durations in connection.execute(
+        _ATTEMPTS[connection.dialect.name], span
+    ):
         tally = own[_Place(account, endpoint, hour * HOUR_MS)]
         tally.counts[_ATTEMPTS_OF] += n
         tally.counts[_FIRST_OF] += first
@@ -245,15 +256,33 @@ def _tallied(connection: Connection, bite: _Bite) -> dict[_Place, _Tally]:
             tally.counts[_FIRST_MADE_OF] += first
         tally.outcomes[outcome] = n
         _add(tally.durations, parse_sparse(durations))
-    for hour, account, endpoint, n in connection.execute(_MADE, span):
-        own[_Place(account, endpoint, hour * HOUR_MS)].moves[_MADE_OF] += n
-    for hour, account, endpoint, old, new, n in connection.execute(_NOTED, span):
-        moves = own[_Place(account, endpoint, hour * HOUR_MS)].moves
-        if old in _COUNTED_AS:
-            moves[_COUNTED_AS[old]] -= n
-        if new in _COUNTED_AS:
-            moves[_COUNTED_AS[new]] += n
+    for place, status, n in _moves(connection, span):
+        own[place].moves[_COUNTED_AS[status]] += n
+    if bite.sees_beyond:
+        beyond = {
+            "began": bite.events_after,
+            "events_after": bite.events_through,
+            "attempts_after": bite.attempts_through,
+            "attempts_through": NO_HORIZON.attempts,
+            "notes_after": bite.notes_through,
+            "notes_through": NO_HORIZON.changes,
+        }
+        for place, status, n in _moves(connection, beyond):
+            own[place].counts[_COUNTED_AS[status]] -= n
     return _with_sums(own)
+
+
+def _moves(connection: Connection, span: Mapping[str, int]) -> Iterator[tuple[_Place, Status, int]]:
+    """How many more or fewer deliveries of events behind `began` and up to `events_after` have a status.
+
+    By what attempts and notes of a span tell.
+    """
+    for hour, account, endpoint, n in connection.execute(_MADE, span):
+        yield _Place(account, endpoint, hour * HOUR_MS), Status.DELIVERED, n
+    for hour, account, endpoint, old, new, n in connection.execute(_NOTED, span):
+        for status, change in ((old, -n), (new, n)):
+            if status in _COUNTED_AS:
+                yield _Place(account, endpoint, hour * HOUR_MS), status, change
 
 
 def _with_sums(own: Mapping[_Place, _Tally]) -> dict[_Place, _Tally]:
@@ -279,10 +308,11 @@ GROUP BY 1, 2, 3, 4
 """)  # noqa: S608
 # One row an endpoint and outcome, its durations gathered to a text as they are kept: a row for every class of durations
 # would keep the interpreter busy. An attempt is of its delivery's account, which is looked up once for such a row.
-_ATTEMPTS: Final = sa.text(f"""
+_ATTEMPTS: Final = {
+    dialect: sa.text(f"""
 SELECT g.hour, d.account_seq, g.endpoint_seq, g.outcome, g.n, g.first, g.durations
-FROM (SELECT hour, endpoint_seq, outcome, sum(n) AS n, sum(first) AS first,
-      group_concat(duration || ':' || n, ' ') AS durations, max(event_seq) AS event_seq
+FROM (SELECT hour, endpoint_seq, outcome, CAST(sum(n) AS BIGINT) AS n, CAST(sum(first) AS BIGINT) AS first,
+      {gathered}(duration || ':' || n, ' ') AS durations, max(event_seq) AS event_seq
       FROM (SELECT started_at {_HOUR} AS hour, endpoint_seq, outcome, {_OF_DURATION} AS duration, count(*) AS n,
             sum(CASE number WHEN 1 THEN 1 ELSE 0 END) AS first, max(event_seq) AS event_seq
             FROM attempts WHERE seq > :attempts_after AND seq <= :attempts_through AND trigger <> 3
@@ -290,6 +320,8 @@ FROM (SELECT hour, endpoint_seq, outcome, sum(n) AS n, sum(first) AS first,
       GROUP BY 1, 2, 3) g
 JOIN deliveries d ON d.event_seq = g.event_seq AND d.endpoint_seq = g.endpoint_seq
 """)  # noqa: S608
+    for dialect, gathered in (("sqlite", "group_concat"), ("postgresql", "string_agg"))
+}
 # The pluses keep SQLite from going by the events instead.
 _MADE: Final = sa.text(f"""
 SELECT e.created_at {_HOUR} AS hour, e.account_seq, a.endpoint_seq, count(*) AS n
@@ -300,7 +332,8 @@ GROUP BY 1, 2, 3
 """)  # noqa: S608
 _NOTED: Final = sa.text(f"""
 SELECT created_at {_HOUR} AS hour, account_seq, endpoint_seq, old_status, new_status, count(*) AS n
-FROM delivery_changes WHERE seq <= :notes_through AND event_seq > :began AND event_seq <= :events_after
+FROM delivery_changes WHERE seq > :notes_after AND seq <= :notes_through
+AND event_seq > :began AND event_seq <= :events_after
 GROUP BY 1, 2, 3, 4, 5
 """)  # noqa: S608
 
@@ -309,28 +342,43 @@ GROUP BY 1, 2, 3, 4, 5
 
 _COLUMNS: Final = (*_Place._fields, *COUNTS, "outcomes", "durations")
 _VALUES: Final = _COLUMNS[len(_Place._fields) :]
-_SINCE: Final = sa.text("""
-SELECT r.* FROM json_each(:scopes) page CROSS JOIN rollups r
-ON r.endpoint_seq = json_extract(page.value, '$[1]') AND r.account_seq = json_extract(page.value, '$[0]')
-WHERE r.at >= :since
-""")
-_AT: Final = sa.text(f"""
-SELECT {", ".join(f"r.{name}" for name in _COLUMNS)} FROM json_each(:places) page CROSS JOIN rollups r
-ON r.endpoint_seq = json_extract(page.value, '$[1]') AND r.account_seq = json_extract(page.value, '$[0]')
-AND r.at = json_extract(page.value, '$[2]')
-""")  # noqa: S608
-_PUT: Final = sa.text(f"""
+# A list of lists in JSON as rows, how another table is joined to them in this order, and a number in one of them.
+_LISTS: Final = {
+    "sqlite": ("json_each({}) page", "CROSS JOIN", "json_extract(page.value, '$[{}]')"),
+    "postgresql": ("json_array_elements(CAST({} AS json)) page(value)", "JOIN", "CAST(page.value->>{} AS BIGINT)"),
+}
+
+
+def _joined(columns: str, lists: str, *, by: Sequence[str], more: str = "") -> dict[str, sa.TextClause]:
+    """What finds rows of `rollups` by a parameter that lists values of these columns."""
+    texts = {}
+    for dialect, (rows, join, item) in _LISTS.items():
+        found = " AND ".join(f"r.{column} = {item.format(place)}" for place, column in enumerate(by))
+        texts[dialect] = sa.text(f"SELECT {columns} FROM {rows.format(lists)} {join} rollups r ON {found} {more}")  # noqa: S608
+    return texts
+
+
+_SINCE: Final = _joined("r.*", ":scopes", by=("account_seq", "endpoint_seq"), more="WHERE r.at >= :since")
+_AT: Final = _joined(", ".join(f"r.{name}" for name in _COLUMNS), ":places", by=("account_seq", "endpoint_seq", "at"))
+_TEXTS: Final = {"outcomes", "durations"}
+_PUT: Final = {
+    dialect: sa.text(f"""
 INSERT INTO rollups ({", ".join(_COLUMNS)})
-SELECT {", ".join(f"json_extract(value, '$[{place}]')" for place in range(len(_COLUMNS)))}
-FROM json_each(:rows) WHERE true
+SELECT {
+        ", ".join(text.format(place) if name in _TEXTS else number.format(place) for place, name in enumerate(_COLUMNS))
+    }
+FROM {rows.format(":rows")} WHERE true
 ON CONFLICT (endpoint_seq, account_seq, at)
 DO UPDATE SET {", ".join(f"{name} = excluded.{name}" for name in _VALUES)}
 """)  # noqa: S608
+    for dialect, (rows, _, number) in _LISTS.items()
+    for text in (number.removeprefix("CAST(").removesuffix(" AS BIGINT)"),)
+}
 
 
 def _rows(connection: Connection, places: Iterable[_Place]) -> dict[_Place, _Stood]:
     """The rows that there are in these places."""
-    found = connection.execute(_AT, {"places": json.dumps([*places])})
+    found = connection.execute(_AT[connection.dialect.name], {"places": json.dumps([*places])})
     return {
         _Place(account, endpoint, at): (counts, outcomes, durations)
         for account, endpoint, at, *counts, outcomes, durations in found

@@ -5,12 +5,14 @@ import contextlib
 import random
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from operator import ge
 from typing import Any, Final, TypeVar
 
 from sqlalchemy import Connection
 
 from uplift_server.core.limits import WRITES_WAITING_MAX
 from uplift_server.observe.measures import StoreMeasures
+from uplift_server.store.horizon import Horizon
 from uplift_server.store.hot_records import (
     Ahead,
     Appended,
@@ -39,6 +41,7 @@ from uplift_server.store.postgres.connection import (
     translated,
 )
 from uplift_server.store.postgres.gathering import Gathering, Groups, Results
+from uplift_server.store.postgres.lookout import LOOK, Lookout
 from uplift_server.store.replays import Choice, Replay
 
 R = TypeVar("R")
@@ -50,6 +53,8 @@ CONNECTIONS_MAX: Final = HOT_CONNECTIONS + READERS + 2
 READS_WAITING_MAX: Final = 256
 HOT_WAITING_MAX: Final = 256
 READ_MS_MAX: Final = 4000
+LOOKS_MAX: Final = 5
+LOOK_EVERY_MS: Final = 4
 REPEATS_MAX: Final = 8
 """How often a verb is repeated that other transactions were in the way of."""
 REPEAT_WAIT_MS_MAX: Final = 20
@@ -70,6 +75,7 @@ class PostgresDatabase:
         # One, for they are serial anyway.
         self._writers = Connections(opener.pair, limit=1, waiting_max=WRITES_WAITING_MAX)
         self._gathering = Gathering(self._store)
+        self._lookout = Lookout()
         self._under_way: set[asyncio.Task[Any]] = set()
         self.measures = StoreMeasures()
         """See the contract."""
@@ -144,6 +150,25 @@ class PostgresDatabase:
             lambda pair: hot.due_endpoints(pair.raw, after=after, limit=limit),
             only_reads=True,
         )
+
+    async def horizon(self) -> Horizon:
+        """See the contract. What is being written just now is waited for a moment, so that it is told of, too."""
+
+        async def look(pair: Pair) -> Horizon:
+            row = await pair.raw.fetchrow(LOOK)
+            assert row is not None
+            *numbers, holders = row
+            given = Horizon(*numbers)
+            self._lookout.note(given, holders)
+            return given
+
+        wanted = await self._repeated(self._readers, look, again_when_lost=True)
+        for _ in range(LOOKS_MAX):
+            if all(map(ge, self._lookout.horizon, wanted)):
+                break
+            await asyncio.sleep(LOOK_EVERY_MS / 1000)
+            await self._repeated(self._readers, look, again_when_lost=True)
+        return self._lookout.horizon
 
     async def read(self, body: Callable[[Connection], R]) -> R:
         """See the contract."""

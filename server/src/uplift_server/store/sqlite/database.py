@@ -8,6 +8,7 @@ from typing import TypeVar
 from sqlalchemy import Connection
 
 from uplift_server.observe.measures import StoreMeasures
+from uplift_server.store.horizon import NO_HORIZON, Horizon
 from uplift_server.store.hot_records import (
     Ahead,
     Appended,
@@ -133,6 +134,10 @@ class SqliteDatabase:
     async def due_endpoints(self, *, after: int = 0, limit: int = 1000) -> list[DueEndpoint]:
         """See the contract."""
         return await self._readers.read(lambda raw, _: hot.due_endpoints(raw, after=after, limit=limit))
+
+    async def horizon(self) -> Horizon:
+        """See the contract."""
+        return NO_HORIZON
 
     async def read(self, body: Callable[[Connection], R]) -> R:
         """See the contract."""
