@@ -21,19 +21,24 @@ _CHOSEN: Final = (
     "SELECT *, sum(octet_length(body)) OVER (ORDER BY event_seq) - octet_length(body) AS before FROM ("
     "SELECT d.event_seq, d.endpoint_seq, d.fence, d.attempts_made, d.scheduled_attempts, d.status, d.completed_at,"
     " e.id, e.type_seq, e.created_at, e.expires_at, e.body FROM deliveries d JOIN events e ON e.seq = d.event_seq"
-    " WHERE d.endpoint_seq = $1 AND d.event_seq BETWEEN $2 AND $3 AND d.status = ANY ($4::smallint[])"
-    f" AND d.trigger <> {int(Trigger.TEST)} AND d.completed_at <= $5"
-    " AND (e.expires_at IS NULL OR e.expires_at > $5)"
-    " AND (cardinality($6::bigint[]) = 0 OR e.type_seq = ANY ($6))"
-    " AND ($7::bigint IS NULL OR e.created_at > $7) AND ($8::bigint IS NULL OR e.created_at < $8)"
-    "{only} ORDER BY d.event_seq LIMIT $10{lock}) chosen) summed WHERE before <= $9 ORDER BY event_seq"
+    " WHERE {where} AND d.status = ANY ($2::smallint[])"
+    f" AND d.trigger <> {int(Trigger.TEST)} AND d.completed_at <= $3"
+    " AND (e.expires_at IS NULL OR e.expires_at > $3)"
+    " AND (cardinality($4::bigint[]) = 0 OR e.type_seq = ANY ($4))"
+    " AND ($5::bigint IS NULL OR e.created_at > $5) AND ($6::bigint IS NULL OR e.created_at < $6)"
+    " ORDER BY d.endpoint_seq, d.event_seq LIMIT $8{lock}) chosen) summed WHERE before <= $7 ORDER BY event_seq"
 )
-_AHEAD: Final = _CHOSEN.format(only="", lock="")
+# As one range of pairs, which only the index that begins with the endpoint can serve: another would go through all
+# endpoints' deliveries of these events.
+_BETWEEN: Final = "(d.endpoint_seq, d.event_seq) >= ($1, {first}) AND (d.endpoint_seq, d.event_seq) <= ($1, {last})"
+_AHEAD: Final = _CHOSEN.format(where=_BETWEEN.format(first="$9", last="$10"), lock="")
 # Locked, so that it is leased as it was read.
-_AGAIN: Final = _CHOSEN.format(only=" AND d.event_seq = ANY ($11::bigint[])", lock=" FOR UPDATE OF d")
+_AGAIN: Final = _CHOSEN.format(
+    where="d.endpoint_seq = $1 AND d.event_seq = ANY ($9::bigint[])", lock=" FOR UPDATE OF d"
+)
 _AT: Final = (
-    "SELECT event_seq FROM deliveries WHERE endpoint_seq = $1 AND event_seq BETWEEN $2 AND $3"
-    " ORDER BY event_seq LIMIT 1 OFFSET $4"
+    f"SELECT event_seq FROM deliveries d WHERE {_BETWEEN.format(first='$2', last='$3')}"  # noqa: S608
+    " ORDER BY endpoint_seq, event_seq LIMIT 1 OFFSET $4"
 )
 # Whoever counts an attempt of a replay waits for this, too: what is read under it belongs together.
 _LOCK: Final = "SELECT FROM replays WHERE seq = $1 FOR UPDATE"
@@ -77,9 +82,8 @@ async def _ahead(raw: Raw, replay: Replay, first: int, rows: int, limit: int, bo
     choice, last = replay.choice, replay.last_event_seq
     at = await raw.fetchval(_AT, choice.endpoint_seq, first, last, rows - 1)
     through: int = last if at is None else at
-    found, cut = releases.candidates(
-        await raw.fetch(_AHEAD, *_wanted(choice, first, through), body_bytes_max, limit), body_bytes_max
-    )
+    rows_ahead = await raw.fetch(_AHEAD, *_wanted(choice), body_bytes_max, limit, first, through)
+    found, cut = releases.candidates(rows_ahead, body_bytes_max)
     return Ahead(found, found[-1].delivery.event_seq if cut or len(found) == limit else through)
 
 
@@ -164,17 +168,14 @@ async def _again(
     raw: Raw, choice: Choice, event_seqs: Sequence[int], lease: ReplayLease
 ) -> tuple[list[Candidate], int]:
     """Those of the deliveries that are still to be replayed, as far as their bodies fit, and up to which it looked."""
-    wanted = _wanted(choice, event_seqs[0], event_seqs[-1])
-    rows = await raw.fetch(_AGAIN, *wanted, lease.body_bytes_max, len(event_seqs), event_seqs)
+    rows = await raw.fetch(_AGAIN, *_wanted(choice), lease.body_bytes_max, len(event_seqs), event_seqs)
     found, cut = releases.candidates(rows, lease.body_bytes_max)
     return found, found[-1].delivery.event_seq if cut else event_seqs[-1]
 
 
-def _wanted(choice: Choice, first: int, last: int) -> tuple[Any, ...]:
+def _wanted(choice: Choice) -> tuple[Any, ...]:
     return (
         choice.endpoint_seq,
-        first,
-        last,
         choice.statuses,
         choice.made_at,
         choice.type_seqs,

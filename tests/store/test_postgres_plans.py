@@ -1,0 +1,189 @@
+"""The hot verbs on PostgreSQL go by keys however much there is, whatever the planner knows: its own account of it."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from tests.postgres import PostgresServer
+
+from uplift_server.core.deliveries import Status
+from uplift_server.core.replays import ReplayState
+from uplift_server.store.hot_records import Ahead, HealthRow, HeldWish, LeaseWish, ReplayLease
+from uplift_server.store.postgres import appending, hot, replaying
+from uplift_server.store.postgres.connection import HOT_SETTINGS, Opener, Raw
+from uplift_server.store.replays import Choice, Replay
+
+from .bench import LEASE_UNTIL, NOW, OWNER, Bench, due, settled
+
+ROWS = 100_000
+PAGES_MAX = 800
+"""Of 8 KiB, that one verb may look at, which is about ten rows; the tables and their indexes have thousands."""
+# What waits, is leased, is held, has failed and was delivered, mixed: as it is after an outage.
+FILL = f"""
+ALTER TABLE events SET (autovacuum_enabled = false);
+ALTER TABLE deliveries SET (autovacuum_enabled = false);
+INSERT INTO events SELECT n, decode(lpad(to_hex(n), 32, '0'), 'hex'), 1, n % 20 + 1, {NOW}, NULL, 'body'
+FROM generate_series(1, {ROWS}) n;
+INSERT INTO deliveries (event_seq, endpoint_seq, account_seq, status, due_at, lease_owner, fence, completed_at)
+SELECT n, n % 50 + 1, 1, CASE WHEN n % 7 < 3 THEN 0 WHEN n % 7 = 3 THEN 3 WHEN n % 7 = 4 THEN 2 ELSE 1 END,
+CASE WHEN n % 7 < 3 THEN {NOW} + n % 1000 END, CASE n % 7 WHEN 2 THEN {OWNER} ELSE 0 END, 1,
+CASE WHEN n % 7 > 3 THEN {NOW} END FROM generate_series(1, {ROWS}) n;
+SELECT setval('events_seq_seq', {ROWS});
+"""
+REPLAY_ROW = f"""
+INSERT INTO replays (seq, id, account_seq, endpoint_seq, statuses, types, type_seqs, rate_per_second, state, total,
+counted_through, next_event_seq, last_event_seq, created_at, updated_at)
+VALUES (1, 'replay', 1, 3, '[2]', '[]', '[]', 50, 0, 9, 9, 1, {ROWS}, {NOW}, {NOW});
+"""
+
+
+@pytest.fixture(scope="module")
+def filled(postgres_server: PostgresServer) -> Iterator[dict[str, str]]:
+    """Databases with nothing, with much that nobody has counted, and with much that was."""
+    empty, filled = postgres_server.new_database(), postgres_server.new_database()
+    postgres_server.execute(REPLAY_ROW, _name(empty))
+    postgres_server.execute(FILL + REPLAY_ROW, _name(filled))
+    analyzed = f"{_name(filled)}_analyzed"
+    postgres_server.execute(f"CREATE DATABASE {analyzed} TEMPLATE {_name(filled)}")
+    postgres_server.execute("ANALYZE", analyzed)
+    urls = {"empty": empty, "filled": filled, "analyzed": postgres_server.url(analyzed)}
+    yield urls
+    for url in urls.values():
+        postgres_server.drop_database(url)
+
+
+def _name(url: str) -> str:
+    return url.partition("?")[0].rpartition("/")[2]
+
+
+@dataclass
+class Plans:
+    """How the statements of a connection were run."""
+
+    plans: list[dict[str, Any]] = field(default_factory=list)
+
+    def note(self, _raw: object, message: Any) -> None:
+        """Take what the server tells of one."""
+        if " plan:\n" in message.message:
+            told = json.loads(message.message.partition(" plan:\n")[2])
+            # The driver asks for types of its own.
+            if "pg_catalog" not in told["Query Text"]:
+                self.plans.append(told["Plan"])
+
+    def nodes(self) -> Iterator[dict[str, Any]]:
+        """All their parts."""
+        todo = list(self.plans)
+        while todo:
+            node = todo.pop()
+            yield node
+            todo += node.get("Plans", [])
+
+    def indexes(self) -> set[str]:
+        """By which they went."""
+        return {node["Index Name"] for node in self.nodes() if "Index Name" in node}
+
+    def pages(self) -> int:
+        """How many they looked at."""
+        return sum(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] for plan in self.plans)
+
+
+@pytest.fixture(params=["empty", "filled", "analyzed"])
+async def raw(filled: dict[str, str], request: pytest.FixtureRequest) -> AsyncIterator[Raw]:
+    """A connection as the hot verbs have it, in a transaction that is undone."""
+    raw = await Opener(filled[request.param], settings=HOT_SETTINGS).raw()
+    await raw.execute(
+        "LOAD 'auto_explain'; SET auto_explain.log_min_duration = 0; SET auto_explain.log_analyze = on;"
+        " SET auto_explain.log_buffers = on; SET auto_explain.log_format = json; SET client_min_messages = log"
+    )
+    transaction = raw.transaction()
+    await transaction.start()
+    yield raw
+    await transaction.rollback()
+    await raw.close()
+
+
+BENCH = Bench(None, None)  # type: ignore[arg-type]
+CHOICE = Choice(3, (Status.FAILED,), (1, 2, 3), NOW - 9, NOW + 9, NOW)
+REPLAY = Replay(
+    1, b"replay", 1, b"", b"", CHOICE, (), 50, ReplayState.RUNNING, 9, 9, 1, ROWS, 0, 0, 0, NOW, NOW, None
+)  # fmt: skip
+REPLAY_LEASE = ReplayLease(NOW, LEASE_UNTIL, OWNER, limit=5, outstanding_max=10, body_bytes_max=1 << 20)
+WISHES = [LeaseWish(endpoint, 2) for endpoint in range(1, 6)]
+LATER = NOW + 900
+
+
+async def _settle(raw: Raw, status: Status, health: list[HealthRow]) -> object:
+    leased = await hot.lease_due(raw, WISHES, now=LATER, lease_until=LEASE_UNTIL, owner=OWNER, body_bytes_max=1 << 20)
+    return await hot.settle(raw, [settled(each, status)._replace(replay_seq=1) for each in leased], health)
+
+
+async def _release(raw: Raw) -> object:
+    leased = await hot.lease_due(raw, WISHES, now=LATER, lease_until=LEASE_UNTIL, owner=OWNER, body_bytes_max=1 << 20)
+    return await hot.release(raw, [(d.event_seq, d.endpoint_seq, d.fence) for d in leased], now=NOW)
+
+
+async def _release_replay(raw: Raw) -> object:
+    ahead = await replaying.look_ahead(raw, REPLAY, first=1, rows=100, limit=10, body_bytes_max=1 << 20)
+    first = await replaying.release(raw, 1, CHOICE, ahead, REPLAY_LEASE)
+    given_back = [
+        settled(each, Status.FAILED)._replace(attempt=None, attempts_made=each.attempts_made) for each in first.leased
+    ]
+    await hot.settle(raw, given_back, ())
+    return await replaying.release(raw, 1, CHOICE, Ahead([], 0), REPLAY_LEASE)
+
+
+VERBS: dict[str, tuple[Callable[[Raw], Awaitable[object]], set[str]]] = {
+    "append": (lambda raw: appending.append(raw, [[BENCH.event(due(1))] * 1 for _ in range(10)]), set()),
+    "append, with keys": (
+        lambda raw: appending.append(raw, [[BENCH.event(due(1), key=str(number))] for number in range(10)]),
+        {"idempotency_keys_pkey"},
+    ),
+    "append, with chosen ids": (
+        lambda raw: appending.append(raw, [[BENCH.event(due(1), chosen_id=bytes([9, n] * 8))] for n in range(10)]),
+        {"events_by_id"},
+    ),
+    "lease due": (
+        lambda raw: hot.lease_due(raw, WISHES, now=LATER, lease_until=LEASE_UNTIL, owner=OWNER, body_bytes_max=1 << 20),
+        {"deliveries_due", "deliveries_pkey", "events_pkey"},
+    ),
+    "settle": (lambda raw: _settle(raw, Status.DELIVERED, []), {"deliveries_pkey"}),
+    "settle failures": (
+        lambda raw: _settle(raw, Status.FAILED, [HealthRow(1, 1, NOW, NOW, NOW, 0, 0)]),
+        {"deliveries_pkey", "endpoints_pkey"},
+    ),
+    "release": (_release, {"deliveries_pkey", "deliveries_due"}),
+    "reclaim": (
+        lambda raw: hot.reclaim(raw, now=LATER, owner=None, limit=10),
+        {"deliveries_leased", "deliveries_pkey", "deliveries_due"},
+    ),
+    "release held": (
+        lambda raw: hot.release_held(raw, [HeldWish(51, 0, 5), HeldWish(1, 9, 5)], now=NOW - 1),
+        {"deliveries_held", "deliveries_due", "deliveries_pkey", "events_pkey"},
+    ),
+    "release of a replay": (
+        _release_replay,
+        {"deliveries_by_endpoint", "deliveries_replayed", "deliveries_pkey", "events_pkey"},
+    ),
+    "due endpoints": (lambda raw: hot.due_endpoints(raw, after=3, limit=10), {"deliveries_due"}),
+}
+
+
+@pytest.mark.parametrize("name", VERBS)
+async def test_every_row_is_found_by_an_index(raw: Raw, name: str, request: pytest.FixtureRequest) -> None:
+    """Also by plans that were made while there was nothing, when any index looks as good as another."""
+    verb, indexes = VERBS[name]
+    plans = Plans()
+    raw.add_log_listener(plans.note)
+    await verb(raw)
+    # What the server tells comes with the next answer at the latest.
+    await raw.execute("SELECT 1")
+    await asyncio.sleep(0)
+    assert plans.plans
+    if "empty" not in request.node.name:
+        assert plans.indexes() >= indexes, plans.indexes()
+    kinds = {node["Node Type"] for node in plans.nodes()}
+    assert not kinds & {"Seq Scan", "Hash Join", "Merge Join", "Bitmap Heap Scan"}, kinds
+    assert plans.pages() < PAGES_MAX, plans.pages()

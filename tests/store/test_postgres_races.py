@@ -1,0 +1,304 @@
+"""Two processes on one PostgreSQL database, each with an engine of its own: what they may do at the same time."""
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+import pytest
+
+from uplift_server.core.deliveries import Status
+from uplift_server.store.hot_records import Appended, HeldWish, IdempotencyConflict, LeasedDelivery, LeaseWish, NewEvent
+from uplift_server.store.postgres import PostgresDatabase
+from uplift_server.store.postgres.connection import Opener, Raw
+from uplift_server.store.schema import attempts, deliveries, events, idempotency_keys
+
+from .bench import ENOUGH_BYTES, LEASE_UNTIL, NOW, OWNER, Bench, due, settled
+from .lease_conformance import held
+
+
+@pytest.fixture
+async def benches(postgres_url: str) -> AsyncIterator[tuple[Bench, Bench]]:
+    """Two processes' view of one database."""
+
+    async def never() -> None:
+        raise AssertionError
+
+    both = Bench(PostgresDatabase(postgres_url), never), Bench(PostgresDatabase(postgres_url), never, 1 << 32)
+    for bench in both:
+        await bench.database.open()
+    yield both
+    for bench in both:
+        await bench.database.close()
+
+
+@pytest.fixture
+async def raw(postgres_url: str) -> AsyncIterator[Raw]:
+    """An administrator's connection."""
+    raw = await Opener(postgres_url).raw()
+    yield raw
+    await raw.close()
+
+
+Result = list[Appended] | IdempotencyConflict
+
+
+async def appended_at_once(
+    benches: tuple[Bench, Bench], groups: list[list[NewEvent]], *others: list[list[NewEvent]]
+) -> list[list[Result]]:
+    """What became of each group in every process, each of which appends all of its own, one call a group."""
+    calls = [
+        benches[number % 2].database.append([group]) for number, own in enumerate((groups, *others)) for group in own
+    ]
+    found = [result for (result,) in await asyncio.gather(*calls)]
+    return [found[at : at + len(groups)] for at in range(0, len(found), len(groups))]
+
+
+async def test_events_with_the_same_keys_are_stored_once(benches: tuple[Bench, Bench]) -> None:
+    """Whichever process is faster, and in whatever order a request names its keys."""
+    keys = [f"key {number}" for number in range(60)]
+    draw = random.Random(1)
+    own = []
+    for bench in benches:
+        order = draw.sample(keys, len(keys))
+        own.append([[bench.event(due(1), key=key) for key in order[at : at + 6]] for at in range(0, len(order), 6)])
+    results = await appended_at_once(benches, *own)
+    ids: dict[str, set[bytes]] = {key: set() for key in keys}
+    fresh: Counter[str] = Counter()
+    for groups, process in zip(own, results, strict=True):
+        for group, result in zip(groups, process, strict=True):
+            assert isinstance(result, list)
+            for event, appended in zip(group, result, strict=True):
+                assert event.idempotency_key is not None
+                ids[event.idempotency_key].add(appended.id)
+                fresh[event.idempotency_key] += not appended.duplicate
+    assert all(len(found) == 1 for found in ids.values())
+    assert fresh == dict.fromkeys(keys, 1)
+    assert [await benches[0].count(table) for table in (events, deliveries, idempotency_keys)] == [60, 60, 60]
+    stored = {row.id for row in await benches[0].rows(events)}
+    assert stored == set.union(*ids.values())
+
+
+async def test_events_with_the_same_chosen_ids_are_stored_once(benches: tuple[Bench, Bench]) -> None:
+    ids = [bytes([number]) * 16 for number in range(1, 41)]
+    draw = random.Random(2)
+    own = [[[bench.event(due(1), chosen_id=each) for each in draw.sample(ids, len(ids))]] for bench in benches]
+    results = await appended_at_once(benches, *own, *own)
+    duplicates = [appended.duplicate for process in results for result in process for appended in result]  # type: ignore[union-attr]
+    assert (len(duplicates), duplicates.count(False)) == (160, 40)
+    assert [row.id for row in await benches[0].rows(events)] in (
+        [event.id for (group,) in [process] for event in group] for process in own
+    )
+
+
+async def test_of_different_events_with_one_key_one_is_stored_and_the_others_are_told(
+    benches: tuple[Bench, Bench],
+) -> None:
+    own = [[[bench.event(due(1), key="k", data=b"%d" % number)] for number in range(5)] for bench in benches]
+    results = [result for process in await appended_at_once(benches, *own) for result in process]
+    stored = [result for result in results if isinstance(result, list)]
+    refused = [result for result in results if isinstance(result, IdempotencyConflict)]
+    # Both processes name five contents, the same ones.
+    assert (len(stored), len(refused)) == (2, 8)
+    assert {appended.id for (appended,) in stored} == {conflict.event_id for conflict in refused}
+    assert await benches[0].count(events) == 1
+
+
+async def test_nothing_is_leased_twice(benches: tuple[Bench, Bench]) -> None:
+    await benches[0].append(*(benches[0].event(due(1), due(2), due(3)) for _ in range(100)))
+    leased: list[LeasedDelivery] = []
+
+    async def take(bench: Bench, owner: int) -> None:
+        wishes = [LeaseWish(endpoint, 7) for endpoint in (1, 2, 3)]
+        while found := await bench.database.lease_due(
+            wishes, now=NOW, lease_until=LEASE_UNTIL, owner=owner, body_bytes_max=ENOUGH_BYTES
+        ):
+            leased.extend(found)
+
+    # Whoever finds only what others are just leasing gets nothing, and asks again later.
+    while len(leased) < 300:
+        await asyncio.gather(*(take(bench, owner) for owner, bench in enumerate(benches * 3, 1)))
+    assert len({(each.event_seq, each.endpoint_seq) for each in leased}) == len(leased) == 300
+    assert {each.fence for each in leased} == {1}
+    assert all(row.lease_owner in range(1, 7) for row in await benches[0].rows(deliveries))
+
+
+async def test_a_process_whose_lease_another_has_now_writes_nothing(benches: tuple[Bench, Bench]) -> None:
+    slow, quick = benches
+    await slow.append(slow.event(due(1)))
+    (stale,) = await slow.lease(1)
+    assert await quick.database.reclaim(now=LEASE_UNTIL) == 1
+    (current,) = await quick.lease(1, now=LEASE_UNTIL, until=LEASE_UNTIL + 30_000, owner=OWNER + 1)
+    late, _ = await asyncio.gather(
+        slow.database.settle([settled(stale, Status.FAILED)]),
+        slow.database.release([(stale.event_seq, 1, stale.fence)], now=NOW),
+    )
+    assert late == {(stale.event_seq, 1)}
+    assert await slow.count(attempts) == 0
+    assert await quick.database.settle([settled(current)]) == frozenset()
+
+
+async def test_of_two_settlements_under_one_fence_one_is_written(benches: tuple[Bench, Bench]) -> None:
+    """The first answer was lost with its connection, and is asked for again while the first still commits."""
+    await benches[0].append(*(benches[0].event(due(1)) for _ in range(50)))
+    batch = [settled(each, Status.PENDING, NOW + 1) for each in await benches[0].lease(1)]
+    lost = await asyncio.gather(
+        *(bench.database.settle(random.Random(3).sample(batch, len(batch))) for bench in benches * 2)
+    )
+    assert sum(map(len, lost)) == 3 * 50
+    assert await benches[0].count(attempts) == 50
+
+
+@dataclass
+class Told:
+    """What two processes were told by the database, each of its own doing."""
+
+    appended: dict[int, bytes] = field(default_factory=dict)
+    by_key: dict[str, set[bytes]] = field(default_factory=dict)
+    leases: Counter[tuple[int, int, int]] = field(default_factory=Counter)
+    written: Counter[tuple[int, int]] = field(default_factory=Counter)
+
+
+class Process:
+    """One that does at random what processes do, as long as it is told to."""
+
+    def __init__(self, bench: Bench, owner: int, seed: int, told: Told) -> None:
+        self._bench = bench
+        self._owner = owner
+        self._draw = random.Random(seed)
+        self._told = told
+        self._mine: list[LeasedDelivery] = []
+
+    async def run(self, steps: int) -> None:
+        """Do so many things, one after the other."""
+        doings = [self._append, self._append, self._lease, self._lease, self._settle, self._settle, self._give_back]
+        for _ in range(steps):
+            await self._draw.choice([*doings, self._reclaim])()
+
+    async def _append(self) -> None:
+        groups = []
+        for _ in range(self._draw.randrange(1, 5)):
+            owed = [due(endpoint) for endpoint in (1, 2, 3) if self._draw.random() < 0.7]
+            keys = [
+                self._draw.choice([None, f"k{self._draw.randrange(40)}"]) for _ in range(self._draw.randrange(1, 5))
+            ]
+            groups.append([self._bench.event(*owed, key=key) for key in keys])
+        for group, result in zip(groups, await self._bench.database.append(groups), strict=True):
+            assert isinstance(result, list)
+            for event, appended in zip(group, result, strict=True):
+                self._told.appended[appended.seq] = appended.id
+                if event.idempotency_key is not None:
+                    self._told.by_key.setdefault(event.idempotency_key, set()).add(appended.id)
+
+    async def _lease(self) -> None:
+        leased = await self._bench.lease(self._draw.randrange(1, 4), self._draw.randrange(1, 9), owner=self._owner)
+        for each in leased:
+            self._told.leases[each.event_seq, each.endpoint_seq, each.fence] += 1
+        self._mine += leased
+
+    def _some(self) -> list[LeasedDelivery]:
+        """Some of what it has leased, or had: of a delivery that it has twice, one lease has ended."""
+        self._draw.shuffle(self._mine)
+        some = list({(each.event_seq, each.endpoint_seq): each for each in self._mine[:9]}.values())
+        self._mine = [each for each in self._mine if each not in some]
+        return some
+
+    async def _settle(self) -> None:
+        some = self._some()
+        batch = [settled(each) if self._draw.random() < 0.5 else settled(each, Status.PENDING, NOW) for each in some]
+        lost = await self._bench.database.settle(batch)
+        self._told.written.update(pair for s in batch if (pair := (s.event_seq, s.endpoint_seq)) not in lost)
+
+    async def _give_back(self) -> None:
+        await self._bench.database.release([(d.event_seq, d.endpoint_seq, d.fence) for d in self._some()], now=NOW)
+
+    async def _reclaim(self) -> None:
+        """As if somebody's leases had ended, which may be still at work."""
+        await self._bench.database.reclaim(now=LEASE_UNTIL, limit=self._draw.randrange(1, 20))
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_whatever_processes_do_at_once_nothing_is_lost_or_done_twice(
+    benches: tuple[Bench, Bench], seed: int
+) -> None:
+    told = Told()
+    running = [Process(bench, owner, 100 * seed + owner, told).run(60) for owner, bench in enumerate(benches * 4, 1)]
+    await asyncio.gather(*running)
+    assert {row.seq: row.id for row in await benches[0].rows(events)} == told.appended
+    assert all(len(ids) == 1 for ids in told.by_key.values())
+    assert await benches[0].count(idempotency_keys) == len(told.by_key)
+    assert set(told.leases.values()) == {1}
+    made: Counter[tuple[int, int]] = Counter()
+    for attempt in await benches[0].rows(attempts):
+        made[attempt.event_seq, attempt.endpoint_seq] += 1
+    assert made == told.written
+    for row in await benches[0].rows(deliveries):
+        assert row.attempts_made == made[row.event_seq, row.endpoint_seq]
+        assert row.status in (Status.PENDING, Status.DELIVERED)
+        assert (row.status, row.lease_owner != 0) != (Status.DELIVERED, True)
+
+
+async def test_a_deadlock_is_repeated(benches: tuple[Bench, Bench], raw: Raw) -> None:
+    """Others lock rows in another order than the hot verbs: an ordinary write, or an administrator."""
+    await benches[0].append(*(benches[0].event(due(1)) for _ in range(2)))
+    leased = await benches[0].lease(1)
+    await raw.execute("SET deadlock_timeout = '10s'")
+    async with raw.transaction():
+        await raw.execute("UPDATE deliveries SET account_seq = 1 WHERE event_seq = 2")
+        settling = asyncio.ensure_future(benches[0].database.settle([settled(each) for each in leased]))
+        await blocked(raw)
+        await raw.execute("UPDATE deliveries SET account_seq = 1 WHERE event_seq = 1")
+    assert await settling == frozenset()
+    assert await benches[0].count(attempts) == 2
+
+
+async def blocked(raw: Raw) -> list[int | None]:
+    """The transactions, once there are any, that wait for another; None for one that has no number."""
+    query = (
+        "SELECT backend_xid::text::int AS xid FROM pg_stat_activity"
+        " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    )
+    async with asyncio.timeout(20):
+        while not await raw.fetch(query):
+            await asyncio.sleep(0.01)
+    # What is told of a process is not all of one instant, and is told once a transaction: now all is of its wait.
+    await raw.execute("SELECT pg_stat_clear_snapshot()")
+    return [row["xid"] for row in await raw.fetch(query)]
+
+
+@pytest.mark.parametrize("table", ["events", "attempts", "delivery_changes"])
+async def test_whoever_takes_a_number_has_a_transaction_by_then(
+    benches: tuple[Bench, Bench], raw: Raw, table: str
+) -> None:
+    """So once every transaction that was under way has ended, all rows up to a number given before are to be seen."""
+    bench, _ = benches
+    await bench.append(bench.event(due(1)))
+    (leased,) = await bench.lease(1)
+    async with raw.transaction():
+        # Whoever takes a number now waits, at that very place.
+        await raw.execute(f"ALTER SEQUENCE {table}_seq_seq INCREMENT BY 1")
+        if table == "events":
+            waiting = asyncio.ensure_future(bench.append(bench.event(due(1))))
+        else:
+            waiting = asyncio.ensure_future(bench.database.settle([settled(leased, Status.FAILED)]))
+        assert None not in await blocked(raw)
+    await waiting
+
+
+async def test_what_comes_back_is_leased_by_whoever_asks_first(benches: tuple[Bench, Bench]) -> None:
+    """A dead process' leases are ended by two at once."""
+    await benches[0].append(*(benches[0].event(due(1)) for _ in range(60)))
+    assert len(await benches[0].lease(1, owner=99)) == 60
+    ended = await asyncio.gather(*(bench.database.reclaim(now=NOW, owner=99, limit=40) for bench in benches * 2))
+    assert sum(ended) == 60
+    assert len(await benches[1].lease(1)) == 60
+
+
+async def test_held_deliveries_are_released_once(benches: tuple[Bench, Bench]) -> None:
+    await benches[0].append(*(benches[0].event(held(1)) for _ in range(30)))
+    released = await asyncio.gather(
+        *(bench.database.release_held([HeldWish(1, 0, 30)], now=NOW) for bench in benches * 2)
+    )
+    assert sum(result.released for (result,) in released) == 30
+    assert [each.event_seq for each in await benches[0].lease(1)] == list(range(1, 31))
