@@ -153,6 +153,10 @@ class Connections:
             pair = await self._usable() or await self._open()
             try:
                 yield pair
+            except asyncpg.InternalClientError:
+                # The driver has lost its way, as it may where the server's last word came between two statements.
+                pair.raw.terminate()
+                raise
             finally:
                 # Whatever went wrong, or was cancelled amid a statement: what is left of it must not reach the next.
                 if pair.is_clean:
@@ -201,7 +205,9 @@ def is_repeatable(error: BaseException) -> bool:
 def is_lost(error: BaseException) -> bool:
     """Whether the connection broke, or the server is going down."""
     said = driver_error(error)
-    return _state(said).startswith(_LOST) or isinstance(said, asyncpg.InterfaceError | OSError)
+    return _state(said).startswith(_LOST) or isinstance(
+        said, asyncpg.InterfaceError | asyncpg.InternalClientError | OSError
+    )
 
 
 def translated(error: BaseException) -> Unavailable | Refused:
