@@ -294,7 +294,7 @@ class RecordingEngine:
     def treat_held(self, endpoint_seq: int) -> None:
         self.switched.append(("held", endpoint_seq))
 
-    def withdraw(self, event_seq: int, endpoint_seq: int) -> LeasedDelivery | None:
+    async def withdraw(self, event_seq: int, endpoint_seq: int) -> LeasedDelivery | None:
         for delivery in self.waiting:
             if (delivery.event_seq, delivery.endpoint_seq) == (event_seq, endpoint_seq):
                 self.waiting.remove(delivery)
@@ -310,7 +310,7 @@ class RecordingEngine:
     def attempt_now(self, delivery: LeasedDelivery) -> None:
         self.resent.append(delivery)
 
-    def begin_test(self, endpoint_seq: int) -> Busy | None:
+    async def begin_test(self, endpoint_seq: int) -> Busy | None:
         return self.busy
 
     def abandon_test(self, endpoint_seq: int) -> None:

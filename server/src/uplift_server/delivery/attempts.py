@@ -110,7 +110,12 @@ class Attempts:
             self._settler.add(unattempted(delivery, _while_off(verdict, endpoint), now))
             self._lanes.returned(lane, now)
             return
-        event_type = self._directory.event_types_by_seq[delivery.type_seq]
+        event_type = self._directory.event_types_by_seq.get(delivery.type_seq)
+        if event_type is None:
+            # Another process has just made it: this one will know of it in a moment.
+            self._give_back(delivery)
+            self._lanes.returned(lane, now)
+            return
         body = delivery.body
         event_id = body[7:43]  # the UUID's text, first in every envelope
         timestamp = b"%d" % (self._clock.wall_ms() // 1000)

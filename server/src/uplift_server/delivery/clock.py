@@ -2,15 +2,23 @@
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Final, Protocol
 
 import structlog
 
+from uplift_server.core.clock_offset import READINGS_KEPT, Reading, best
+
 SLEW_DIVISOR: Final = 10
 """While the machine's clock is behind ours, ours runs a tenth slower until both agree."""
 STEP_TOLD_MS_MIN: Final = 1000
 _log = structlog.get_logger()
+
+
+def _ticks_ns() -> int:
+    # Linux counts a machine's sleep by another clock than the monotonic one, which other systems let go on.
+    return time.clock_gettime_ns(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
 class Clock(Protocol):
@@ -47,6 +55,32 @@ class Handle(Protocol):
 
     def cancel(self) -> None:
         """Do not make it."""
+
+
+class DatabaseTime:
+    """The time of the database's clock, by a clock of ours that nobody sets, and a few readings of that one.
+
+    So all processes on a database go by one clock, however their machines' are set.
+    """
+
+    def __init__(self, ticks_ns: Callable[[], int] = _ticks_ns) -> None:
+        """`ticks_ns` goes on by itself, also while the machine sleeps, from wherever it began."""
+        self._ticks_ns = ticks_ns
+        self._readings: deque[Reading] = deque(maxlen=READINGS_KEPT)
+        self._offset_ns: int | None = None
+
+    def ticks_ms(self) -> float:
+        """What readings are made with."""
+        return self._ticks_ns() / 1_000_000
+
+    def learn(self, reading: Reading) -> None:
+        """Take in a reading of the database's clock."""
+        self._readings.append(reading)
+        self._offset_ns = int(best(self._readings).offset_ms * 1_000_000)
+
+    def now_ns(self) -> int:
+        """Unix time in ns; until the first reading, as the machine has it."""
+        return time.time_ns() if self._offset_ns is None else self._ticks_ns() + self._offset_ns
 
 
 class SystemClock:

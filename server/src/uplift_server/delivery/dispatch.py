@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from uplift_server.core.deliveries import Trigger
@@ -13,7 +13,7 @@ from uplift_server.delivery.directory import Directory
 from uplift_server.delivery.lanes import DeliveryLanes
 from uplift_server.store.contract import Database
 from uplift_server.store.errors import Unavailable
-from uplift_server.store.hot_records import LeasedDelivery, LeaseWish
+from uplift_server.store.hot_records import Lease, LeasedDelivery, LeaseWish
 
 SCAN_PAGE: Final = 1000
 ENDPOINT_WISH_MIN: Final = 16
@@ -49,6 +49,8 @@ class Dispatcher:
         lanes.on_backlog = self._wake.set
         self.on_off: Callable[[int], None] = lambda _endpoint_seq: None
         """Told of every endpoint that is off, or deleted, and has something waiting."""
+        self.on_foreign: Callable[[Iterable[int]], None] = lambda _endpoint_seqs: None
+        """Told of other processes' endpoints to which something was given back."""
 
     def note_due(self, due_at: int) -> None:
         """Something falls due at an instant (Unix ms)."""
@@ -56,7 +58,7 @@ class Dispatcher:
             self._next_due = due_at
             self._wake.set()
 
-    def give_back(self, delivery: LeasedDelivery) -> None:
+    def give_back(self, delivery: Lease | LeasedDelivery) -> None:
         """Take back a delivery that waited in memory too long to be sent under its lease."""
         self._returned.append((delivery.event_seq, delivery.endpoint_seq, delivery.fence))
         self._lanes.note_backlog(delivery.endpoint_seq)
@@ -101,6 +103,8 @@ class Dispatcher:
             except Unavailable:
                 self._returned = returned + self._returned
                 raise
+            if foreign := {seq for _, seq, _ in returned if not self._directory.owns(seq)}:
+                self.on_foreign(foreign)
 
     async def _scan(self, now: int) -> None:
         """End expired leases, and find every endpoint with something due."""

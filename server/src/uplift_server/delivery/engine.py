@@ -31,7 +31,7 @@ from uplift_server.observe.attempt_log import AttemptLine
 from uplift_server.observe.measures import EngineMeasures
 from uplift_server.store.contract import Database
 from uplift_server.store.errors import StoreError
-from uplift_server.store.hot_records import LeasedDelivery
+from uplift_server.store.hot_records import Lease, LeasedDelivery
 from uplift_server.store.replays import Replay
 
 RECLAIM_BATCH: Final = 1000
@@ -96,6 +96,7 @@ class Engine:
         self._clock = clock
         self._settings = settings
         self.measures = EngineMeasures()
+        self.owner = settings.owner
         self.lanes = DeliveryLanes(
             clock,
             in_flight_max=settings.in_flight_max,
@@ -175,27 +176,29 @@ class Engine:
         Without `dispatch` events are accepted and stored as due, and nothing is sent.
         """
         now = self._clock.now_ms()
-        while await self._database.reclaim(now=now, owner=self._settings.owner, limit=RECLAIM_BATCH) == RECLAIM_BATCH:
+        while await self._database.reclaim(now=now, owner=self.owner, limit=RECLAIM_BATCH) == RECLAIM_BATCH:
             pass
         await self._sender.start()
-        loops = {"tick": self._tick()}
-        if dispatch:
-            await self.replays.load()
-            await self._watch.load()
-            loops["dispatch"] = self.dispatcher.run()
-            loops["overlaps"] = self._overlaps.run(self._stopping)
-            loops["held"] = self._held.run(self._stopping)
-            loops["replays"] = self.replays.run()
-            loops["relay"] = self.relay.run(self._stopping)
-            loops["numbers"] = self.numbers.run(self._stopping)
-            loops["watch"] = self._watch.run(self._stopping)
-        else:
+        self._begin("tick", self._tick())
+        if not dispatch:
             self.lanes.draining = True
-        if dispatch and self._settings.retention_ms:
-            loops["retention"] = self._retention.run(self._stopping)
-        self._tasks = [asyncio.create_task(loop, name=name) for name, loop in loops.items()]
-        for task in self._tasks:
-            task.add_done_callback(self._ended)
+            return
+        await self.replays.load()
+        await self._watch.load()
+        self._begin("dispatch", self.dispatcher.run())
+        self._begin("overlaps", self._overlaps.run(self._stopping))
+        self._begin("held", self._held.run(self._stopping))
+        self._begin("replays", self.replays.run())
+        self._begin("relay", self.relay.run(self._stopping))
+        self._begin("numbers", self.numbers.run(self._stopping))
+        self._begin("watch", self._watch.run(self._stopping))
+        if self._settings.retention_ms:
+            self._begin("retention", self._retention.run(self._stopping))
+
+    def _begin(self, name: str, loop: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(loop, name=name)
+        task.add_done_callback(self._ended)
+        self._tasks.append(task)
 
     def note_due(self, endpoint_seq: int) -> None:
         """Something for an endpoint has become due in the database."""
@@ -225,7 +228,8 @@ class Engine:
         endpoint = self._directory.endpoints.get(endpoint_seq)
         if endpoint is not None:
             endpoint.health = endpoint.record.health
-            self.settler.keep_health(endpoint)
+            if endpoint.owned:
+                self.settler.keep_health(endpoint)
             self.lanes.start_afresh(endpoint)
         self.replays.look_at(endpoint_seq)
         self.treat_held(endpoint_seq)
@@ -235,20 +239,24 @@ class Engine:
         self._held.look_at(endpoint_seq)
         self.note_due(endpoint_seq)
 
-    def withdraw(self, event_seq: int, endpoint_seq: int) -> LeasedDelivery | None:
+    async def withdraw(self, event_seq: int, endpoint_seq: int) -> Lease | LeasedDelivery | None:
         """Take a delivery out of the memory it waits in, not to be attempted; None if it does not wait there.
 
         It is to be settled elsewhere, or given back.
         """
         return self.lanes.withdraw(endpoint_seq, event_seq)
 
-    def give_back(self, delivery: LeasedDelivery) -> None:
+    def give_back(self, delivery: Lease | LeasedDelivery) -> None:
         """Let a delivery that was withdrawn wait again."""
         self.dispatcher.give_back(delivery)
 
+    def become(self, owner: int) -> None:
+        """Lease under another number from now on."""
+        self.owner = self.acceptor.owner = self.dispatcher.owner = self.replays.owner = owner
+
     def resend_lease(self, now_ms: int) -> tuple[int, int]:
         """The end (Unix ms) and the owner of a lease for a resend."""
-        return now_ms + self._settings.lease_ms, self._settings.owner
+        return now_ms + self._settings.lease_ms, self.owner
 
     def replay_changed(self, replay: Replay) -> None:
         """A replay was made, paused, resumed or cancelled."""
@@ -283,7 +291,7 @@ class Engine:
         """When the contacts of an endpoint that fails will be told unless it succeeds before (Unix ms)."""
         return self._watch.warn_at(endpoint_seq)
 
-    def begin_test(self, endpoint_seq: int) -> Busy | None:
+    async def begin_test(self, endpoint_seq: int) -> Busy | None:
         """Take a slot for a test of an endpoint, to be sent or abandoned; why there is none."""
         return self._trials.begin(endpoint_seq)
 

@@ -70,11 +70,15 @@ class MassFailures:
         self._ended_at: int | None = None
         """When the latest one ended; while `present` is still set, its end is not written yet."""
         self.present: MassFailure | None = None
+        self._followed = False
+        self.on_duty: Callable[[], bool] = lambda: True
+        """Whether this is for this process to judge, and not for another."""
 
     async def load(self) -> None:
         """Go on with the one that was under way. Raises Unavailable."""
         stored = await self._database.read(lambda c: marks.get_all(c, _MARKS))
         self._ended_at = stored.get(_ENDED_AT)
+        self.present = None
         if _MARKS + "since" in stored:
             found = {name.removeprefix(_MARKS): value for name, value in stored.items()}
             self.present = MassFailure(
@@ -82,9 +86,20 @@ class MassFailures:
             )
 
     async def judge(self, failing: Sequence[LiveEndpoint]) -> None:
-        """See whether one begins or ends, by all endpoints that fail now. Raises Unavailable."""
+        """See whether one begins or ends, by all endpoints that fail now. Raises Unavailable.
+
+        Off duty, what another process has judged is followed, and what it is yet to judge taken for granted.
+        """
+        on_duty = self.on_duty()
+        if not on_duty or self._followed:
+            await self.load()
+            self._followed = not on_duty
         group = largest_group(endpoint.health.failing_since or 0 for endpoint in failing)
         is_mass = group is not None and group.is_mass(self._attempted(enough=2 * group.endpoints))
+        if not on_duty:
+            if self.present is None and group is not None and is_mass:
+                self.present = MassFailure(group.since, group.since, group.endpoints, told=False)
+            return
         ending = self.present is not None and self._ended_at is not None
         if self.present is not None and (ending or not is_mass):
             await self._end(self.present, failing)
@@ -133,11 +148,14 @@ class MassFailures:
             for endpoint in failing:
                 endpoint.health = endpoint.health.excused(ended.counts_from, now)
         at = self._ended_at
-        rows = [health_row(endpoint) for endpoint in failing]
+        rows = [health_row(endpoint) for endpoint in failing if endpoint.owned]
+        foreign = [endpoint.seq for endpoint in failing if not endpoint.owned]
         facts = {"since": ended.since, "ended_at": at, "endpoints": ended.endpoints, "still_failing": len(failing)}
 
         def end(connection: Transaction) -> None:
             health.save(connection, rows)
+            if foreign:
+                health.excuse(connection, foreign, ended.counts_from, at)
             marks.replace(connection, _MARKS, {_ENDED_AT: at})
             self._tell(
                 connection, "mass_failure.ended", NoticeKind.MASS_FAILURE_ENDED, facts, now=now, mailed=ended.told

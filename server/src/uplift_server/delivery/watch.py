@@ -24,6 +24,8 @@ LOOK_EVERY_MS_MIN: Final = 1_000
 """However much happens, endpoints that fail are gone through no more often."""
 MASS_LOOK_EVERY_MS: Final = 300_000
 """Whether many endpoints fail at once changes by time alone, as others are attempted or no longer are."""
+SHARED_LOOK_EVERY_MS: Final = 3_000
+"""How often endpoints are looked at that other processes attempt."""
 MAIL_WAIT_MS: Final = 60_000
 """How long a disable waits at a time for the mail that warned of it."""
 UNAVAILABLE_WAIT_MS: Final = 1_000
@@ -62,18 +64,15 @@ class Watch:
         self._wait_until: dict[int, int] = {}
         """Endpoints whose disabling waits for a mail."""
         self._wake = asyncio.Event()
+        self.shares = False
+        """Whether other processes attempt endpoints, too: how those fare is not told by anything here."""
 
     async def load(self) -> None:
         """Take over how things stood. Raises Unavailable."""
         await self._mass.load()
         for endpoint in self._directory.endpoints.values():
-            health = endpoint.health
-            if (
-                endpoint.owned
-                and endpoint.takes_deliveries
-                and (health.failing_since is not None or health.warned_at is not None)
-            ):
-                self.note(endpoint)
+            if endpoint.owned:
+                self.take_up(endpoint)
 
     def note(self, endpoint: LiveEndpoint) -> None:
         """An attempt has failed, or one has succeeded after failures."""
@@ -82,6 +81,13 @@ class Watch:
         told = health.warned_at is not None and not health.warned
         self._unwell[endpoint.seq] = known if told or health.failing_since is None else health.failing_since
         if health.failing_since is None or health.consecutive_failures in (1, FAILURES_MIN):
+            self._wake.set()
+
+    def take_up(self, endpoint: LiveEndpoint) -> None:
+        """An endpoint has become this process's: it is looked after as it stands."""
+        health = endpoint.health
+        if endpoint.takes_deliveries and (health.failing_since is not None or health.warned_at is not None):
+            self.note(endpoint)
             self._wake.set()
 
     def note_gone(self, endpoint: LiveEndpoint) -> None:
@@ -96,6 +102,11 @@ class Watch:
         if endpoint is None or not endpoint.takes_deliveries or self._mass.present is not None:
             return None
         return endpoint.health.disable_at(self._rule)
+
+    @property
+    def mass_failures(self) -> MassFailures:
+        """Who judges whether most endpoints fail at once."""
+        return self._mass
 
     @property
     def mass_failure(self) -> MassFailure | None:
@@ -122,13 +133,13 @@ class Watch:
             await self._clock.wait(stopping, LOOK_EVERY_MS_MIN)
             left_ms = next_at - self._clock.now_ms()
             if left_ms > 0:
-                await self._clock.wait(self._wake, min(left_ms, _DAY_MS))
+                await self._clock.wait(self._wake, min(left_ms, SHARED_LOOK_EVERY_MS if self.shares else _DAY_MS))
 
     async def _look(self) -> int:
         """Do what is to be done now; gives the next instant at which something may be (Unix ms)."""
         unwell = self._weeded()
         failing = [endpoint for endpoint in unwell if endpoint.health.failing_since is not None]
-        await self._mass.judge(failing)
+        await self._mass.judge(self._failing_anywhere() if self.shares else failing)
         await self._disable_gone()
         for number, endpoint in enumerate(unwell, 1):
             await self._step(endpoint)
@@ -138,6 +149,14 @@ class Watch:
         if self._mass.present is None:
             next_at = min([next_at, *(self._next_at(endpoint) for endpoint in failing)])
         return next_at
+
+    def _failing_anywhere(self) -> list[LiveEndpoint]:
+        """The endpoints that fail, whichever process attempts them."""
+        return [
+            endpoint
+            for endpoint in self._directory.endpoints.values()
+            if endpoint.health.failing_since is not None and endpoint.takes_deliveries
+        ]
 
     def _weeded(self) -> list[LiveEndpoint]:
         """The endpoints to look after; those that are well again, off or deleted are forgotten."""

@@ -173,7 +173,7 @@ class Deliveries:
 
         The change is told the fence of its lease then; where it is refused, the delivery waits again.
         """
-        withdrawn = self._means.engine.withdraw(found.event_seq, found.endpoint_seq)
+        withdrawn = await self._means.engine.withdraw(found.event_seq, found.endpoint_seq)
         fence = None if withdrawn is None else withdrawn.fence
         try:
             return await self._means.database.write(lambda c: change(c, fence))

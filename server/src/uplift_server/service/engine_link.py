@@ -9,7 +9,7 @@ from uplift_server.delivery.mass_failures import MassFailure
 from uplift_server.delivery.relay import Relay
 from uplift_server.delivery.trials import Busy
 from uplift_server.observe.measures import EngineMeasures
-from uplift_server.store.hot_records import LeasedDelivery
+from uplift_server.store.hot_records import Lease, LeasedDelivery
 from uplift_server.store.replays import Replay
 
 
@@ -42,10 +42,13 @@ class EngineLink(Protocol):
     def treat_held(self, endpoint_seq: int) -> None:
         """What becomes of what an enabled endpoint holds was changed."""
 
-    def withdraw(self, event_seq: int, endpoint_seq: int) -> LeasedDelivery | None:
-        """Take a delivery out of the memory it waits in, if it does, to be settled elsewhere or given back."""
+    async def withdraw(self, event_seq: int, endpoint_seq: int) -> Lease | LeasedDelivery | None:
+        """Take a delivery out of the memory it waits in, if it does, to be settled elsewhere or given back.
 
-    def give_back(self, delivery: LeasedDelivery) -> None:
+        Raises Unavailable where that is the memory of another process, which does not answer.
+        """
+
+    def give_back(self, delivery: Lease | LeasedDelivery) -> None:
         """Let a delivery that was withdrawn wait again."""
 
     def resend_lease(self, now_ms: int) -> tuple[int, int]:
@@ -54,8 +57,11 @@ class EngineLink(Protocol):
     def attempt_now(self, delivery: LeasedDelivery) -> None:
         """Attempt a delivery leased for a resend."""
 
-    def begin_test(self, endpoint_seq: int) -> Busy | None:
-        """Take a slot for a test of an endpoint in the directory, to be sent or abandoned; why there is none."""
+    async def begin_test(self, endpoint_seq: int) -> Busy | None:
+        """Take a slot for a test of an endpoint in the directory, to be sent or abandoned; why there is none.
+
+        Raises Unavailable where that is for another process to say, which does not answer.
+        """
 
     def abandon_test(self, endpoint_seq: int) -> None:
         """Give the slot of a test back that could not be stored."""

@@ -101,7 +101,7 @@ class Trials:
     ) -> bytes:
         """Take a slot, store the test, send it; gives its event's id."""
         engine = self._means.engine
-        busy = engine.begin_test(endpoint.seq)
+        busy = await engine.begin_test(endpoint.seq)
         if busy is not None:
             kind, text = _REFUSALS[busy]
             raise kind(text)

@@ -1,7 +1,7 @@
 """Accounts: the tenants."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -74,6 +74,12 @@ def page(connection: Connection, *, limit: int, before: tuple[int, ...] | None =
 def live(connection: Connection, *, after: int = 0, limit: int = 1000) -> list[Account]:
     """Accounts that exist, oldest first: to be held in memory. `after` is the last one's `seq`."""
     query = sa.select(accounts).where(_LIVE, accounts.c.seq > after).order_by(accounts.c.seq).limit(limit)
+    return [_account(row) for row in connection.execute(query)]
+
+
+def find(connection: Connection, seqs: Collection[int]) -> list[Account]:
+    """Those of these accounts that exist, in no order."""
+    query = sa.select(accounts).where(accounts.c.seq.in_(seqs), _LIVE)
     return [_account(row) for row in connection.execute(query)]
 
 

@@ -9,7 +9,7 @@ in this room's modules (one a noun), and run through `read` and `write`.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
 
 from sqlalchemy import Connection
 
@@ -33,6 +33,8 @@ from uplift_server.store.hot_records import (
 from uplift_server.store.replays import Choice, Replay
 
 R = TypeVar("R")
+LINE_TEXT_BYTES_MAX: Final = 7_000
+"""PostgreSQL takes no notification of 8,000 bytes or more."""
 Transaction = Connection
 """What a verb is given. Outside this room it is only handed on."""
 
@@ -129,3 +131,19 @@ class Database(Protocol):
 
     async def append_then(self, event: NewEvent, body: Callable[[Connection, int], R]) -> R:
         """Store an event without a key, and run a verb that is told its number, in one transaction."""
+
+
+class Line(Protocol):
+    """A connection to the database besides all others: by it a process is heard of, and hears of others, in time."""
+
+    on_told: Callable[[str], None]
+    """Told of every text that a process sends, this one's own too, unless it was lost: nobody is to rely on it."""
+
+    async def write(self, body: Callable[[Connection], R]) -> R:
+        """Run a verb in a transaction of its own, beside all other writes. Raises Unavailable."""
+
+    async def tell(self, texts: Sequence[str]) -> None:
+        """Send texts of up to LINE_TEXT_BYTES_MAX to every process on this database. Raises Unavailable."""
+
+    async def close(self) -> None:
+        """Let go of the database."""

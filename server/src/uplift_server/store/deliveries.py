@@ -10,7 +10,7 @@ from uplift_server.core.deliveries import FailedReason, Status, Trigger
 from uplift_server.core.outcomes import Outcome
 from uplift_server.store import instants
 from uplift_server.store.errors import Conflict
-from uplift_server.store.hot_records import LeasedDelivery
+from uplift_server.store.hot_records import Lease, LeasedDelivery
 from uplift_server.store.pages import page_of
 from uplift_server.store.records import Attempt, Delivery, DeliveryFilter, Page
 from uplift_server.store.schema import accounts, attempts, deliveries, endpoints, event_types, events
@@ -172,6 +172,50 @@ def start_resend(
         )
     )
     return leased
+
+
+def take_over(connection: Connection, lease: Lease, *, lease_until: int, owner: int) -> LeasedDelivery | None:
+    """Take another process's lease under the same fence, to attempt the delivery; None where it holds it no more."""
+    own = sa.and_(
+        deliveries.c.event_seq == lease.event_seq,
+        deliveries.c.endpoint_seq == lease.endpoint_seq,
+        deliveries.c.fence == lease.fence,
+        deliveries.c.status == int(Status.PENDING),
+        deliveries.c.lease_owner != 0,
+    )
+    change = sa.update(deliveries).where(own).values(due_at=lease_until, lease_owner=owner)
+    row = connection.execute(change.returning(*deliveries.c)).first()
+    if row is None:
+        return None
+    event = connection.execute(sa.select(events).where(events.c.seq == lease.event_seq)).one()
+    return LeasedDelivery(
+        event_seq=row.event_seq,
+        endpoint_seq=row.endpoint_seq,
+        fence=row.fence,
+        lease_until=lease_until,
+        attempts_made=row.attempts_made,
+        scheduled_attempts=row.scheduled_attempts,
+        trigger=Trigger(row.trigger),
+        event_id=event.id,
+        type_seq=event.type_seq,
+        created_at=event.created_at,
+        expires_at=event.expires_at,
+        body=event.body,
+        resume_status=None if row.resume_status is None else Status(row.resume_status),
+        resume_due_at=row.resume_due_at,
+        replay_seq=row.replay_seq,
+    )
+
+
+def hand_over(connection: Connection, lease: Lease, *, to: int) -> bool:
+    """Let a lease be another process's; False where nobody holds it any more."""
+    own = sa.and_(
+        deliveries.c.event_seq == lease.event_seq,
+        deliveries.c.endpoint_seq == lease.endpoint_seq,
+        deliveries.c.fence == lease.fence,
+        deliveries.c.lease_owner != 0,
+    )
+    return connection.execute(sa.update(deliveries).where(own).values(lease_owner=to)).rowcount > 0
 
 
 def last_failure(connection: Connection, endpoint_seq: int, *, besides: Collection[int] = ()) -> Attempt | None:

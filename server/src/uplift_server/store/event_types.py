@@ -1,5 +1,6 @@
 """Event types: the catalog. A deleted one keeps its row, since its events go on bearing its name."""
 
+from collections.abc import Collection
 from typing import Any
 
 import sqlalchemy as sa
@@ -81,6 +82,15 @@ def deleted(connection: Connection) -> list[EventType]:
     """Types that were deleted, whose events may still be around."""
     query = sa.select(event_types).where(event_types.c.deleted_at.is_not(None)).order_by(event_types.c.seq)
     return [_event_type(row) for row in connection.execute(query)]
+
+
+def find(connection: Connection, seqs: Collection[int]) -> tuple[list[EventType], list[EventType]]:
+    """Those of these types that exist, and those that were deleted, in no order."""
+    rows = connection.execute(sa.select(event_types).where(event_types.c.seq.in_(seqs))).all()
+    return (
+        [_event_type(row) for row in rows if row.deleted_at is None],
+        [_event_type(row) for row in rows if row.deleted_at is not None],
+    )
 
 
 def delete(connection: Connection, name: str, *, now: int) -> bool:

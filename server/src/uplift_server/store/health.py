@@ -1,10 +1,13 @@
 """The health of endpoints, as it is stored apart from settlements, and what follows from it."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from typing import Final
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
+from uplift_server.core.health import Health
+from uplift_server.core.outcomes import Outcome
 from uplift_server.store import deliveries, waiting
 from uplift_server.store.endpoints import switch_off
 from uplift_server.store.hot_records import HealthRow
@@ -26,6 +29,38 @@ def save(connection: Connection, rows: Sequence[HealthRow]) -> None:
         query,
         [{"of_endpoint": row.endpoint_seq} | {f"new_{name}": getattr(row, name) for name in columns} for row in rows],
     )
+
+
+def get(connection: Connection, endpoint_seqs: Collection[int]) -> dict[int, Health]:
+    """How endpoints fare, those that exist."""
+    return _read(connection, endpoints.c.seq.in_(endpoint_seqs))
+
+
+def told_since(connection: Connection, at: int) -> dict[int, Health]:
+    """How those endpoints fare that were attempted at an instant (Unix ms) or later."""
+    return _read(connection, sa.or_(endpoints.c.last_success_at >= at, endpoints.c.last_failure_at >= at))
+
+
+def excuse(connection: Connection, endpoint_seqs: Collection[int], since: int, until: int) -> None:
+    """Let a stretch of time (Unix ms) count for nobody of those that fail: as much of it as they failed in."""
+    began = sa.case((endpoints.c.failing_since > since, endpoints.c.failing_since), else_=since)
+    change = sa.update(endpoints).where(endpoints.c.seq.in_(endpoint_seqs), endpoints.c.failing_since < until)
+    connection.execute(change.values(excused_ms=endpoints.c.excused_ms + until - began))
+
+
+def _read(connection: Connection, which: sa.ColumnElement[bool]) -> dict[int, Health]:
+    columns = [endpoints.c[name] for name in _COLUMNS]
+    query = sa.select(endpoints.c.seq, *columns).where(which, endpoints.c.deleted_at.is_(None))
+    return {
+        seq: Health(failures, since, succeeded, failed, None if last is None else Outcome(last), excused, warned)
+        for seq, failures, since, succeeded, failed, last, excused, warned in connection.execute(query)
+    }
+
+
+_COLUMNS: Final = (
+    "consecutive_failures", "failing_since", "last_success_at", "last_failure_at", "last_outcome", "excused_ms",
+    "warned_at",
+)  # fmt: skip
 
 
 def set_warned(connection: Connection, endpoint_seq: int, warned_at: int | None) -> bool:

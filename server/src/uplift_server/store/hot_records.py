@@ -56,6 +56,14 @@ class IdempotencyConflict:
     """The event that has it."""
 
 
+class Lease(NamedTuple):
+    """A lease that a process holds, without what it is for."""
+
+    event_seq: int
+    endpoint_seq: int
+    fence: int
+
+
 @dataclass(slots=True)
 class LeasedDelivery:
     """A delivery this process may attempt until `lease_until` (Unix ms)."""

@@ -1,5 +1,6 @@
 """API keys: of accounts, and of operators (which have no account). Only the digest of a key's text is kept."""
 
+from collections.abc import Collection
 from typing import Any
 
 import sqlalchemy as sa
@@ -68,6 +69,12 @@ def page(
 def live(connection: Connection, *, after: int = 0, limit: int = 1000) -> list[ApiKey]:
     """Keys that are not revoked, oldest first: to be held in memory. `after` is the last one's `seq`."""
     query = sa.select(api_keys).where(_LIVE, api_keys.c.seq > after).order_by(api_keys.c.seq).limit(limit)
+    return [_key(row) for row in connection.execute(query)]
+
+
+def find(connection: Connection, seqs: Collection[int]) -> list[ApiKey]:
+    """Those of these keys that were not revoked, in no order."""
+    query = sa.select(api_keys).where(api_keys.c.seq.in_(seqs), _LIVE)
     return [_key(row) for row in connection.execute(query)]
 
 

@@ -1,6 +1,5 @@
 """Processes: who serves and delivers on this database, as each tells of itself with every heartbeat."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -100,24 +99,6 @@ def foreign_leases(connection: Connection, own: int) -> list[ForeignLeases]:
         .group_by(deliveries.c.endpoint_seq)
     )
     return [ForeignLeases(*row) for row in connection.execute(query)]
-
-
-def hand_over(connection: Connection, leases: Sequence[tuple[int, int, int]], *, to: int) -> int:
-    """Let a lease (event, endpoint, fence) be another process's; how many could be."""
-    count = 0
-    for event_seq, endpoint_seq, fence in leases:
-        change = (
-            sa.update(deliveries)
-            .where(
-                deliveries.c.event_seq == event_seq,
-                deliveries.c.endpoint_seq == endpoint_seq,
-                deliveries.c.fence == fence,
-                deliveries.c.lease_owner != 0,
-            )
-            .values(lease_owner=to)
-        )
-        count += connection.execute(change).rowcount
-    return count
 
 
 def _process(row: sa.Row[Any]) -> Process:

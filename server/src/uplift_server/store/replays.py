@@ -6,6 +6,7 @@ sent twice by a job or forgotten by it, whenever the process ends.
 """
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -164,6 +165,11 @@ def unfinished(connection: Connection, *, after: tuple[int, int] = (0, 0), limit
     )
     query = _details().where(replays.c.seq.in_(keys)).order_by(replays.c.account_seq, replays.c.seq)
     return [_replay(row) for row in connection.execute(query)]
+
+
+def find(connection: Connection, seqs: Collection[int]) -> list[Replay]:
+    """Those of these replays that there are, in no order."""
+    return [_replay(row) for row in connection.execute(_details().where(replays.c.seq.in_(seqs)))]
 
 
 def put_into(

@@ -1,0 +1,267 @@
+"""The engine of one of several processes: what is its own it does as ever, for the rest it asks others.
+
+Without other processes on its database an engine is `delivery.engine.Engine`, and nothing of this runs.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from typing import Any, Final
+
+import structlog
+
+from uplift_server.core.breaker import restored
+from uplift_server.core.duties import Duty
+from uplift_server.core.processes import ProcessRole
+from uplift_server.delivery.clock import Clock, DatabaseTime
+from uplift_server.delivery.directory import Directory, LiveEndpoint
+from uplift_server.delivery.engine import DRAIN_MS_MAX, Engine, EngineSettings, SenderLife
+from uplift_server.delivery.lanes import Load
+from uplift_server.delivery.processes.errands import Errands, Requests
+from uplift_server.delivery.processes.feed import Feed
+from uplift_server.delivery.processes.membership import Membership
+from uplift_server.delivery.processes.ownership import Ownership
+from uplift_server.delivery.processes.post import Post
+from uplift_server.delivery.trials import Busy
+from uplift_server.observe.attempt_log import AttemptLine
+from uplift_server.store import processes
+from uplift_server.store.contract import Database, Line, Transaction
+from uplift_server.store.errors import StoreError, Unavailable
+from uplift_server.store.hot_records import Lease, LeasedDelivery
+from uplift_server.store.replays import Replay
+
+SEEN_WITHIN_MS: Final = 1_000
+"""Within what time every process knows of a change."""
+LEAVE_WITHIN_S: Final = 2.0
+JUDGED_EVERY_MS: Final = 3_000
+_log = structlog.get_logger()
+
+
+class SharedEngine(Engine):
+    """See the module. `time` is what the clock goes by."""
+
+    def __init__(
+        self,
+        database: Database,
+        directory: Directory,
+        sender: SenderLife,
+        clock: Clock,
+        settings: EngineSettings,
+        on_lines: Callable[[Sequence[AttemptLine]], None],
+        *,
+        line: Line,
+        time: DatabaseTime,
+        role: ProcessRole,
+        read_time: Callable[[Transaction], float] = processes.database_now,
+    ) -> None:
+        super().__init__(database, directory, sender, clock, settings, on_lines)
+        self._line = line
+        self._role = role
+        self._post = Post(line, clock)
+        self.membership = Membership(
+            database, line, self._post, clock, time, role, load=self.lanes.load, read_time=read_time
+        )
+        self._ownership = Ownership(database, directory, clock, self.membership, self._post, self)
+        self._feed = Feed(database, directory, clock, self)
+        self._requests = Requests(clock, self._post, self.give_back)
+        self._errands = Errands(database, directory, clock, self._post, self, self._trials)
+        self._post.on_due = self._due_here
+        self._post.on_changed = self._feed.look_soon
+        self._post.on_moved = self.membership.hurry
+        self.membership.on_renumbered = self._begin_anew
+        self._ownership.on_moved = lambda: self.dispatcher.note_due(0)
+        self.acceptor.on_foreign = self._post.tell_due
+        self.dispatcher.on_foreign = self._post.tell_due
+        for duty, loop in (
+            (Duty.NUMBERS, self.numbers),
+            (Duty.OVERLAPS, self._overlaps),
+            (Duty.RETENTION, self._retention),
+            (Duty.MASS_FAILURE, self._watch.mass_failures),
+        ):
+            loop.on_duty = self.duty(duty)
+        self._watch.shares = True
+        self._elsewhere_tested: set[int] = set()
+        """Endpoints whose latest test was another process's to send."""
+
+    def duty(self, duty: Duty) -> Callable[[], bool]:
+        """Whether a duty is this process's, to be asked again and again."""
+        return lambda: self.membership.has_duty(duty)
+
+    async def join(self) -> None:
+        """Become one of the processes on the database: before anything is read into memory. Raises Unavailable."""
+        await self.membership.join()
+        self.become(self.membership.number)
+        await self._feed.begin()
+
+    async def start(self, *, dispatch: bool = True) -> None:
+        """See Engine. What is to be delivered comes as soon as the others know of this process."""
+        delivers = dispatch and self._role.delivers
+        await super().start(dispatch=delivers)
+        if not delivers:
+            self._begin("relay", self.relay.run(self._stopping))
+            self._begin("mass failures", self._follow_mass_failures())
+        self.membership.delivers = delivers
+        self._begin("heartbeat", self.membership.run(self._stopping))
+        self._begin("ownership", self._ownership.run(self._stopping))
+        self._begin("feed", self._feed.run(self._stopping))
+
+    async def drain(self, within_ms: int = DRAIN_MS_MAX) -> None:
+        """See Engine. Its endpoints are others' at once; what it has in flight counts against their caps meanwhile."""
+        joined = self.membership.number != 0
+        if joined:
+            self.membership.delivers = False
+            self._ownership.drop_all()
+            await self._at_most(self._ownership.settle_down())
+            await self._at_most(self.membership.beat())
+        await super().drain(within_ms)
+        await self._requests.close()
+        if joined:
+            await self._at_most(self.membership.leave())
+        await self._at_most(self._post.close())
+        await self._line.close()
+
+    # What happens to this process among the others.
+
+    async def let_go(self, endpoint_seqs: Sequence[int]) -> None:
+        """See `ownership.Keeping`."""
+        for endpoint_seq in endpoint_seqs:
+            for delivery in self.lanes.empty(endpoint_seq):
+                self.dispatcher.give_back(delivery)
+        await self.dispatcher.release_returned()
+
+    async def prepare(self, endpoint_seqs: Sequence[int]) -> None:
+        """See `ownership.Keeping`."""
+        await self.replays.take_over(frozenset(endpoint_seqs))
+
+    def take_up(self, endpoint: LiveEndpoint, elsewhere: int) -> None:
+        """See `ownership.Keeping`."""
+        self.lanes.take_over(endpoint, elsewhere)
+        self.lanes.note_backlog(endpoint.seq)
+        self.replays.look_at(endpoint.seq)
+        self._held.look_at(endpoint.seq)
+        self._watch.take_up(endpoint)
+
+    def _begin_anew(self) -> None:
+        self.become(self.membership.number)
+        self._ownership.drop_all()
+
+    def _due_here(self, endpoint_seqs: Iterable[int]) -> None:
+        """Another process has stored something for these."""
+        for endpoint_seq in endpoint_seqs:
+            if self._directory.owns(endpoint_seq):
+                super().note_due(endpoint_seq)
+
+    async def _follow_mass_failures(self) -> None:
+        while not self._stopping.is_set():
+            await self._clock.wait(self._stopping, JUDGED_EVERY_MS)
+            try:
+                await self._watch.mass_failures.load()
+            except Unavailable:
+                continue
+
+    async def _at_most(self, work: Coroutine[Any, Any, None]) -> None:
+        """Give the store a while. What others are not told they find out by themselves."""
+        try:
+            async with asyncio.timeout(LEAVE_WITHIN_S):
+                await work
+        except (StoreError, TimeoutError) as error:
+            _log.warning("other processes were not told of the stop", cause=str(error) or "no answer")
+
+    # What may be asked of an engine about any endpoint.
+
+    def note_due(self, endpoint_seq: int) -> None:
+        """See Engine."""
+        if self._directory.owns(endpoint_seq):
+            super().note_due(endpoint_seq)
+        else:
+            self._post.tell_due([endpoint_seq])
+
+    async def finish_holding(self, endpoint_seq: int, within_ms: int) -> bool:
+        """See Engine. Another process's memory is empty once it knows that the endpoint is off."""
+        endpoint = self._directory.endpoints.get(endpoint_seq)
+        if endpoint is None or endpoint.owned:
+            return await super().finish_holding(endpoint_seq, within_ms)
+        seen_after_ms = max(0, (endpoint.record.state_since or 0) + SEEN_WITHIN_MS - self._clock.now_ms())
+        if seen_after_ms > within_ms:
+            return False
+        await self._clock.wait(asyncio.Event(), seen_after_ms)
+        return await super().finish_holding(endpoint_seq, within_ms - seen_after_ms)
+
+    async def withdraw(self, event_seq: int, endpoint_seq: int) -> Lease | LeasedDelivery | None:
+        """See Engine."""
+        if self._directory.owns(endpoint_seq):
+            return await super().withdraw(event_seq, endpoint_seq)
+        return await self._requests.withdraw(event_seq, endpoint_seq)
+
+    def attempt_now(self, delivery: LeasedDelivery) -> None:
+        """See Engine."""
+        if self._directory.owns(delivery.endpoint_seq):
+            super().attempt_now(delivery)
+        else:
+            self._requests.attempt(delivery)
+
+    def start_now(self, delivery: LeasedDelivery) -> None:
+        """See `errands.Doing`."""
+        super().attempt_now(delivery)
+
+    def replay_changed(self, replay: Replay) -> None:
+        """See Engine."""
+        if self._role.delivers:
+            super().replay_changed(replay)
+
+    def next_probe_at(self, endpoint_seq: int) -> int | None:
+        """See Engine. Of another process's endpoint as its stored health tells it."""
+        endpoint = self._directory.endpoints.get(endpoint_seq)
+        if endpoint is None or endpoint.owned:
+            return super().next_probe_at(endpoint_seq)
+        return self._stored_probe_at(endpoint)
+
+    def load(self) -> Load:
+        """How much all processes have in hand, as of their latest heartbeats."""
+        own = super().load()
+        others = [each for each in self.membership.living if each.seq != self.membership.number]
+        probes = dict(own.probes)
+        for endpoint in self._directory.endpoints.values():
+            if not endpoint.owned and (at := self._stored_probe_at(endpoint)) is not None:
+                probes[endpoint.seq] = at
+        return Load(
+            own.in_flight + sum(each.in_flight for each in others),
+            (own.in_flight_max if self._role.delivers else 0) + sum(each.in_flight_max for each in others),
+            own.waiting + sum(each.waiting for each in others),
+            probes,
+            own.stopped if self._role.delivers else not any(each.delivers for each in others),
+        )
+
+    def _stored_probe_at(self, endpoint: LiveEndpoint) -> int | None:
+        if not endpoint.takes_deliveries:
+            return None
+        health = endpoint.health
+        return restored(health.consecutive_failures, health.last_failure_at, self._settings.breaker).probe_at
+
+    async def begin_test(self, endpoint_seq: int) -> Busy | None:
+        """See Engine."""
+        if self._directory.owns(endpoint_seq):
+            self._elsewhere_tested.discard(endpoint_seq)
+            return await super().begin_test(endpoint_seq)
+        self._elsewhere_tested.add(endpoint_seq)
+        return await self._requests.begin_test(endpoint_seq)
+
+    def abandon_test(self, endpoint_seq: int) -> None:
+        """See Engine."""
+        if endpoint_seq in self._elsewhere_tested:
+            self._requests.abandon_test(endpoint_seq)
+        else:
+            super().abandon_test(endpoint_seq)
+
+    def send_test(self, delivery: LeasedDelivery) -> None:
+        """See Engine."""
+        if delivery.endpoint_seq in self._elsewhere_tested:
+            self._requests.send_test(delivery)
+        else:
+            super().send_test(delivery)
+
+    async def wait_for_test(self, endpoint_seq: int, within_ms: int) -> None:
+        """See Engine."""
+        if endpoint_seq in self._elsewhere_tested:
+            await self._requests.wait_for_test(endpoint_seq, within_ms)
+        else:
+            await super().wait_for_test(endpoint_seq, within_ms)

@@ -1,0 +1,245 @@
+"""What processes do for each other: by which one a person is served is chance, and not who delivers to an endpoint.
+
+A delivery changes hands by its lease: who asks gets it, or gives it, under the same fence. So whichever of the two ends
+meanwhile, it is attempted once its lease is over.
+"""
+
+import asyncio
+from collections.abc import Coroutine
+from enum import StrEnum
+from typing import Any, Final, Protocol
+
+from uplift_server.delivery.clock import Clock
+from uplift_server.delivery.directory import Directory
+from uplift_server.delivery.lanes import DeliveryLanes
+from uplift_server.delivery.processes.post import Answer, Post, Question
+from uplift_server.delivery.trials import Busy, Trials
+from uplift_server.store import deliveries
+from uplift_server.store.contract import Database
+from uplift_server.store.errors import Unavailable
+from uplift_server.store.hot_records import Lease, LeasedDelivery
+
+TEST_COMES_WITHIN_MS: Final = 3_000
+"""How long a slot is kept for a test that is being stored."""
+ANSWER_WITHIN_MS: Final = 1_000
+"""How long who asks waits for what needs no exchange with a receiver."""
+DONE: Final = 1
+
+
+class Errand(StrEnum):
+    """What is asked for."""
+
+    LET_GO = "let_go"
+    """Hand over a delivery that waits in memory."""
+    ATTEMPT = "attempt"
+    """Take a delivery over, and attempt it now."""
+    BEGIN_TEST = "begin_test"
+    """Take a slot for a test."""
+    ABANDON_TEST = "abandon_test"
+    SEND_TEST = "send_test"
+    """Take a test over, and send it; the answer comes once its outcome is stored."""
+    TELL_WAITING = "tell_waiting"
+    """Which events wait in memory."""
+
+
+class Doing(Protocol):
+    """What an engine does about the deliveries of its own endpoints."""
+
+    lanes: DeliveryLanes
+
+    def resend_lease(self, now_ms: int) -> tuple[int, int]:
+        """The end and the owner of a lease that begins now."""
+
+    def start_now(self, delivery: LeasedDelivery) -> None:
+        """Attempt a leased delivery, before anything that waits."""
+
+    def give_back(self, delivery: Lease | LeasedDelivery) -> None:
+        """Let a delivery wait in the database."""
+
+
+class Errands:
+    """Answers what is asked about this process's endpoints."""
+
+    def __init__(
+        self, database: Database, directory: Directory, clock: Clock, post: Post, doing: Doing, trials: Trials
+    ) -> None:
+        self._database = database
+        self._directory = directory
+        self._clock = clock
+        self._doing = doing
+        self._trials = trials
+        self._expected: set[int] = set()
+        """Endpoints with a slot for a test that has not come yet."""
+        post.answer = self._answer
+
+    def _answer(self, question: Question) -> Coroutine[Any, Any, Answer] | None:
+        if not self._directory.owns(question.endpoint_seq):
+            return None
+        answers = {
+            Errand.LET_GO: self._let_go,
+            Errand.ATTEMPT: self._attempt,
+            Errand.BEGIN_TEST: self._begin_test,
+            Errand.ABANDON_TEST: self._abandon_test,
+            Errand.SEND_TEST: self._send_test,
+            Errand.TELL_WAITING: self._tell_waiting,
+        }
+        return answers[Errand(question.what)](question)
+
+    async def _let_go(self, question: Question) -> Answer:
+        found = self._doing.lanes.withdraw(question.endpoint_seq, question.event_seq)
+        if found is None:
+            return None
+        lease = Lease(found.event_seq, found.endpoint_seq, found.fence)
+        try:
+            if await self._database.write(lambda c: deliveries.hand_over(c, lease, to=question.asker)):
+                return found.fence
+        except Unavailable:
+            self._doing.give_back(found)
+            raise
+        return None
+
+    async def _attempt(self, question: Question) -> Answer:
+        delivery = await self._taken_over(question)
+        if delivery is None:
+            return None
+        self._doing.start_now(delivery)
+        return DONE
+
+    async def _begin_test(self, question: Question) -> Answer:
+        busy = self._trials.begin(question.endpoint_seq)
+        if busy is not None:
+            return busy.value
+        self._expected.add(question.endpoint_seq)
+        self._clock.call_at(self._clock.now_ms() + TEST_COMES_WITHIN_MS, lambda: self._abandon(question.endpoint_seq))
+        return DONE
+
+    async def _abandon_test(self, question: Question) -> Answer:
+        self._abandon(question.endpoint_seq)
+        return DONE
+
+    async def _send_test(self, question: Question) -> Answer:
+        if question.endpoint_seq not in self._expected:
+            return None
+        self._expected.discard(question.endpoint_seq)
+        try:
+            delivery = await self._taken_over(question)
+        except Unavailable:
+            self._trials.abandon(question.endpoint_seq)
+            raise
+        if delivery is None:
+            self._trials.abandon(question.endpoint_seq)
+            return None
+        self._trials.send(delivery)
+        await self._trials.wait(question.endpoint_seq, TEST_COMES_WITHIN_MS)
+        return DONE
+
+    async def _tell_waiting(self, question: Question) -> Answer:
+        return sorted(self._doing.lanes.waiting_events(question.endpoint_seq))[:WAITING_TOLD_MAX]
+
+    async def _taken_over(self, question: Question) -> LeasedDelivery | None:
+        until, owner = self._doing.resend_lease(self._clock.now_ms())
+        lease = Lease(question.event_seq, question.endpoint_seq, question.fence)
+        return await self._database.write(lambda c: deliveries.take_over(c, lease, lease_until=until, owner=owner))
+
+    def _abandon(self, endpoint_seq: int) -> None:
+        if endpoint_seq in self._expected:
+            self._expected.discard(endpoint_seq)
+            self._trials.abandon(endpoint_seq)
+
+
+WAITING_TOLD_MAX: Final = 300
+"""As many numbers as fit an answer."""
+
+
+class Requests:
+    """Asks the process that an endpoint belongs to."""
+
+    def __init__(self, clock: Clock, post: Post, give_back: "GiveBack") -> None:
+        self._clock = clock
+        self._post = post
+        self._give_back = give_back
+        self._tests: dict[int, asyncio.Task[None]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def withdraw(self, event_seq: int, endpoint_seq: int) -> Lease | None:
+        """Get a delivery that waits in another process's memory. Raises Unavailable."""
+        fence = await self._ask(Errand.LET_GO, endpoint_seq, event_seq)
+        return Lease(event_seq, endpoint_seq, fence) if isinstance(fence, int) else None
+
+    def attempt(self, delivery: LeasedDelivery) -> None:
+        """Have a delivery attempted that was leased for that; it is due where nobody takes it over."""
+        self._begin(self._attempt(delivery))
+
+    async def begin_test(self, endpoint_seq: int) -> Busy | None:
+        """Have a slot taken for a test; why there is none. Raises Unavailable."""
+        answer = await self._ask(Errand.BEGIN_TEST, endpoint_seq)
+        return None if answer == DONE else Busy(answer)
+
+    def abandon_test(self, endpoint_seq: int) -> None:
+        """Have the slot of a test given back that could not be stored."""
+        self._begin(self._quietly(Errand.ABANDON_TEST, endpoint_seq))
+
+    def send_test(self, delivery: LeasedDelivery) -> None:
+        """Have a test sent that was stored."""
+        self._tests[delivery.endpoint_seq] = self._begin(self._send_test(delivery))
+
+    async def wait_for_test(self, endpoint_seq: int, within_ms: int) -> None:
+        """Until a test is over, but no longer than so."""
+        task = self._tests.get(endpoint_seq)
+        if task is not None:
+            over = asyncio.Event()
+            task.add_done_callback(lambda _: over.set())
+            await self._clock.wait(over, within_ms)
+
+    async def waiting_events(self, endpoint_seq: int) -> frozenset[int]:
+        """The events whose deliveries wait in another process's memory. Raises Unavailable."""
+        answer = await self._ask(Errand.TELL_WAITING, endpoint_seq)
+        return frozenset(answer if isinstance(answer, list) else ())
+
+    async def close(self) -> None:
+        """Ask for nothing more."""
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _attempt(self, delivery: LeasedDelivery) -> None:
+        try:
+            taken = await self._ask(Errand.ATTEMPT, delivery.endpoint_seq, delivery.event_seq, delivery.fence)
+        except Unavailable:
+            taken = None
+        if taken is None:
+            self._give_back(delivery)
+
+    async def _send_test(self, delivery: LeasedDelivery) -> None:
+        endpoint_seq = delivery.endpoint_seq
+        question = Question(Errand.SEND_TEST, endpoint_seq, delivery.event_seq, delivery.fence)
+        try:
+            await self._post.ask(question, TEST_COMES_WITHIN_MS + ANSWER_WITHIN_MS)
+        except Unavailable:
+            # Whoever took it over goes on; otherwise its lease ends, and it has failed.
+            return
+        finally:
+            if self._tests.get(endpoint_seq) is asyncio.current_task():
+                del self._tests[endpoint_seq]
+
+    async def _quietly(self, errand: Errand, endpoint_seq: int) -> None:
+        try:
+            await self._ask(errand, endpoint_seq)
+        except Unavailable:
+            return
+
+    async def _ask(self, errand: Errand, endpoint_seq: int, event_seq: int = 0, fence: int = 0) -> Answer:
+        return await self._post.ask(Question(errand, endpoint_seq, event_seq, fence), ANSWER_WITHIN_MS)
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+
+class GiveBack(Protocol):
+    """Lets a delivery wait in the database again."""
+
+    def __call__(self, delivery: Lease | LeasedDelivery) -> None:
+        """It is due at once."""

@@ -1,0 +1,252 @@
+"""The change feed: what another process has changed is read again, and takes effect here as if it had been done here.
+
+Every change is looked at a second time, a while later: an answer to an older change that was given here may have been
+put into memory after it.
+"""
+
+import asyncio
+from collections.abc import Collection, Iterable
+from dataclasses import replace
+from typing import Final, NamedTuple, Protocol
+
+import structlog
+
+from uplift_server.core.health import Health
+from uplift_server.delivery.clock import Clock
+from uplift_server.delivery.directory import Directory, LiveEndpoint
+from uplift_server.delivery.relay import Relay
+from uplift_server.store import accounts, directory_changes, endpoints, event_types, health, keys, replays
+from uplift_server.store.contract import Database, Transaction
+from uplift_server.store.errors import Unavailable
+from uplift_server.store.records import Account, ApiKey, Endpoint, EventType
+from uplift_server.store.replays import Replay
+from uplift_server.store.sealing import WrongSecretKey
+
+LOOK_EVERY_MS: Final = 500
+"""How often it is looked for changes by itself: being told of them is only faster."""
+LOOK_AGAIN_AFTER_MS: Final = 5_000
+SUBJECTS_MAX: Final = 500
+"""How many are read at a time."""
+HEALTH_EVERY_MS: Final = 1_000
+HEALTH_OVERLAP_MS: Final = 10_000
+"""How long after an attempt its outcome may be stored."""
+UNAVAILABLE_WAIT_MS: Final = 500
+_log = structlog.get_logger()
+
+
+class Acting(Protocol):
+    """What an engine does about what was changed."""
+
+    relay: Relay
+
+    def switched_off(self, endpoint_seq: int) -> None:
+        """An endpoint was paused or disabled."""
+
+    def switched_on(self, endpoint_seq: int) -> None:
+        """An endpoint was enabled."""
+
+    def treat_held(self, endpoint_seq: int) -> None:
+        """What becomes of what an enabled endpoint holds was changed."""
+
+    def forget(self, endpoint_seq: int) -> None:
+        """An endpoint was deleted."""
+
+    def replay_changed(self, replay: Replay) -> None:
+        """A replay was made, paused, resumed, cancelled or ended."""
+
+
+class _Read(NamedTuple):
+    """What some subjects are now."""
+
+    accounts: list[Account]
+    keys: list[ApiKey]
+    event_types: tuple[list[EventType], list[EventType]]
+    endpoints: list[Endpoint]
+    replays: list[Replay]
+
+
+class Feed:
+    """Follows what is changed, and how endpoints fare that other processes attempt."""
+
+    def __init__(self, database: Database, directory: Directory, clock: Clock, acting: Acting) -> None:
+        self._database = database
+        self._directory = directory
+        self._clock = clock
+        self._acting = acting
+        self._next_xid = 0
+        self._seen: dict[tuple[str, int], int] = {}
+        """By subject, the transaction whose change was read last."""
+        self._again: dict[tuple[str, int], int] = {}
+        """By subject, when it is to be read once more (Unix ms)."""
+        self._health_at = 0
+        self._wake = asyncio.Event()
+
+    async def begin(self) -> None:
+        """Follow what is changed from now on: to be called before the memory is filled. Raises Unavailable."""
+        self._next_xid = await self._database.read(directory_changes.horizon)
+
+    def look_soon(self) -> None:
+        """There is something to be seen."""
+        self._wake.set()
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Follow until stopped; whoever stops it cancels the wait."""
+        while not stopping.is_set():
+            self._wake.clear()
+            try:
+                await self.look()
+            except Unavailable:
+                await self._clock.wait(stopping, UNAVAILABLE_WAIT_MS)
+                continue
+            await self._clock.wait(self._wake, LOOK_EVERY_MS)
+
+    async def look(self) -> None:
+        """Read what has changed, and let it take effect. Raises Unavailable; the rest is seen the next time then."""
+        changes = await self._database.read(lambda c: directory_changes.since(c, self._next_xid))
+        now = self._clock.now_ms()
+        fresh = {}
+        for kind, subject_seq, xid in changes.found:
+            subject = (kind, subject_seq)
+            if self._seen.get(subject) != xid:
+                fresh[subject] = xid
+        again = [subject for subject, at in self._again.items() if at <= now]
+        subjects = list(dict.fromkeys([*fresh, *again]))
+        for at in range(0, len(subjects), SUBJECTS_MAX):
+            some = subjects[at : at + SUBJECTS_MAX]
+            await self._read(some)
+            for subject in some:
+                if subject in fresh:
+                    self._seen[subject] = fresh[subject]
+                    self._again[subject] = now + LOOK_AGAIN_AFTER_MS
+                else:
+                    self._again.pop(subject, None)
+        self._next_xid = changes.next_xid
+        self._seen = {subject: xid for subject, xid in self._seen.items() if xid >= changes.next_xid}
+        if now - self._health_at >= HEALTH_EVERY_MS:
+            await self._follow_health(now)
+
+    async def _read(self, subjects: Collection[tuple[str, int]]) -> None:
+        wanted: dict[str, list[int]] = {}
+        for kind, subject_seq in subjects:
+            wanted.setdefault(kind, []).append(subject_seq)
+        of_endpoints = wanted.get("endpoints", ())
+        before = {seq: live.record for seq in of_endpoints if (live := self._directory.endpoints.get(seq)) is not None}
+        read = await self._database.read(lambda c: _read(c, wanted))
+        # Accounts before what belongs to them, types before what subscribes to them.
+        self._put_accounts(wanted.get("accounts", ()), read.accounts)
+        self._put_keys(wanted.get("api_keys", ()), read.keys)
+        self._put_event_types(*read.event_types)
+        self._put_endpoints(of_endpoints, read.endpoints, before)
+        for replay in read.replays:
+            self._acting.replay_changed(replay)
+
+    def _put_accounts(self, wanted: Iterable[int], found: Iterable[Account]) -> None:
+        there = {account.seq: account for account in found}
+        for seq in wanted:
+            account = there.get(seq)
+            if account is not None:
+                self._directory.put_account(account)
+            elif seq in self._directory.accounts:
+                self._acting.relay.end_of_account(seq)
+                self._directory.drop_account(seq)
+
+    def _put_keys(self, wanted: Iterable[int], found: Iterable[ApiKey]) -> None:
+        there = {key.seq: key for key in found}
+        for key in there.values():
+            self._directory.put_key(key)
+        gone = {seq for seq in wanted if seq not in there}
+        # The one that stands in the settings has no number.
+        for key in [key for key in self._directory.keys.values() if key.seq in gone and key.seq]:
+            self._directory.drop_key(key.digest)
+            self._acting.relay.end_of_key(key.id)
+
+    def _put_event_types(self, live: Iterable[EventType], deleted: Iterable[EventType]) -> None:
+        for event_type in deleted:
+            present = self._directory.event_types.get(event_type.name)
+            if event_type.seq not in self._directory.event_types_by_seq:
+                self._directory.put_event_type(event_type)
+                self._directory.drop_event_type(event_type.name)
+                if present is not None and present.seq != event_type.seq:
+                    self._directory.put_event_type(present.record)
+            elif present is not None and present.seq == event_type.seq:
+                self._directory.drop_event_type(event_type.name)
+        for event_type in live:
+            self._directory.put_event_type(event_type)
+
+    def _put_endpoints(self, wanted: Iterable[int], found: Iterable[Endpoint], before: dict[int, Endpoint]) -> None:
+        there = {endpoint.seq: endpoint for endpoint in found}
+        for seq in wanted:
+            record = there.get(seq)
+            live = self._directory.endpoints.get(seq)
+            if record is None:
+                if live is not None:
+                    self._directory.drop_endpoint(seq)
+                    self._acting.forget(seq)
+            elif live is None or live.record is before.get(seq):
+                self._put_endpoint(record, live)
+            # Otherwise it was changed here while this was read, and is looked at once more.
+
+    def _put_endpoint(self, record: Endpoint, live: LiveEndpoint | None) -> None:
+        if record.account_seq not in self._directory.accounts:
+            return
+        was = None if live is None else live.record
+        if was is None or _configuration(was) != _configuration(record):
+            try:
+                self._directory.put_endpoint(record)
+            except WrongSecretKey:
+                _log.error("an endpoint was sealed with another key than this process has", endpoint=record.seq)
+                return
+        live = self._directory.endpoints[record.seq]
+        live.health = _merged(live, record.health)
+        if was is None:
+            self._acting.treat_held(record.seq)
+        elif live.takes_deliveries and was.state is not record.state:
+            self._acting.switched_on(record.seq)
+        elif was.state is not record.state:
+            self._acting.switched_off(record.seq)
+        elif (was.held_action, was.held_through) != (record.held_action, record.held_through):
+            self._acting.treat_held(record.seq)
+
+    async def _follow_health(self, now: int) -> None:
+        """Take over how endpoints fare that other processes attempt."""
+        since = self._health_at - HEALTH_OVERLAP_MS if self._health_at else now - HEALTH_OVERLAP_MS
+        found = await self._database.read(lambda c: health.told_since(c, since))
+        self._health_at = now
+        for seq, told in found.items():
+            live = self._directory.endpoints.get(seq)
+            if live is not None and not live.owned:
+                live.health = told
+
+
+def _read(connection: Transaction, wanted: dict[str, list[int]]) -> _Read:
+    return _Read(
+        accounts.find(connection, wanted.get("accounts", ())),
+        keys.find(connection, wanted.get("api_keys", ())),
+        event_types.find(connection, wanted.get("event_types", ())),
+        endpoints.find(connection, wanted.get("endpoints", ())),
+        replays.find(connection, wanted.get("replays", ())),
+    )
+
+
+def _configuration(record: Endpoint) -> Endpoint:
+    """A record without how its endpoint fares."""
+    return replace(
+        record,
+        consecutive_failures=0,
+        failing_since=None,
+        last_success_at=None,
+        last_failure_at=None,
+        last_outcome=None,
+        excused_ms=0,
+        warned_at=None,
+    )
+
+
+def _merged(live: LiveEndpoint, stored: Health) -> Health:
+    """How an endpoint fares: of its own, this process knows it first, but for what another has excused."""
+    if not live.owned:
+        return stored
+    known = live.health
+    if known.failing_since is None or known.failing_since != stored.failing_since:
+        return known
+    return replace(known, excused_ms=max(known.excused_ms, stored.excused_ms))

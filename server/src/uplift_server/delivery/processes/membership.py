@@ -1,0 +1,194 @@
+"""Being one of several processes: a heartbeat every second, by which this one is known, and knows of the others.
+
+With it go the database's time, the duties of this process, and what has become of those who are heard of no more.
+"""
+
+import asyncio
+import os
+import socket
+from collections.abc import Callable, Sequence
+from typing import Final, NamedTuple
+
+import structlog
+
+from uplift_server import __version__
+from uplift_server.core import duties as duty_rules
+from uplift_server.core.clock_offset import Reading
+from uplift_server.core.duties import Duty
+from uplift_server.core.processes import DEAD_AFTER_MS, HEARTBEAT_EVERY_MS, TRUSTED_MS, ProcessRole, is_dead
+from uplift_server.delivery.clock import Clock, DatabaseTime
+from uplift_server.delivery.lanes import Load
+from uplift_server.delivery.processes.post import Post
+from uplift_server.store import duties, processes
+from uplift_server.store.contract import Database, Line, Transaction
+from uplift_server.store.errors import Unavailable
+from uplift_server.store.processes import Forgotten, Heartbeat, Process
+
+RECLAIM_BATCH: Final = 1000
+FAILED_WAIT_MS: Final = 200
+READINGS_FIRST: Final = 3
+NO_DUTIES: Final[frozenset[Duty]] = frozenset()
+_log = structlog.get_logger()
+
+
+class _Beat(NamedTuple):
+    """What a heartbeat has told. Instants are Unix ms of the database."""
+
+    known: list[Process]
+    duties: frozenset[Duty]
+    now: int
+
+
+class Membership:
+    """This process among those on its database. `number` is what it leases by."""
+
+    def __init__(
+        self,
+        database: Database,
+        line: Line,
+        post: Post,
+        clock: Clock,
+        time: DatabaseTime,
+        role: ProcessRole,
+        *,
+        load: Callable[[], Load],
+        read_time: Callable[[Transaction], float] = processes.database_now,
+    ) -> None:
+        self._database = database
+        self._line = line
+        self._post = post
+        self._clock = clock
+        self._time = time
+        self.role = role
+        self._load = load
+        self._database_now = read_time
+        self.number = 0
+        self.delivers = False
+        """Whether endpoints may belong to it: not before all is ready, nor once it is about to stop."""
+        self.view = 0
+        """The workers it acts by."""
+        self.trusted_until = 0
+        """Until when it may act as one of the living (Unix ms)."""
+        self.living: Sequence[Process] = ()
+        """All that lived at the latest heartbeat, this one included."""
+        self._duties: frozenset[Duty] = frozenset()
+        self._duties_until = 0
+        self._unbroken_since = 0
+        """Since when no heartbeat was late: others are not judged by a time in which the database was away."""
+        self._wake = asyncio.Event()
+        self._turn = asyncio.Lock()
+        self.on_renumbered: Callable[[], None] = _nothing
+        """Told when this process was taken for dead, and has begun another life."""
+        self.on_beat: Callable[[Sequence[Process]], None] = _ignore
+        """Told of all who live, this one included, with every heartbeat."""
+
+    @property
+    def is_trusted(self) -> bool:
+        """Whether it may act as one of the living now."""
+        return self._clock.now_ms() < self.trusted_until
+
+    def has_duty(self, duty: Duty) -> bool:
+        """Whether this is for this process to do now, and not for another."""
+        return duty in self._duties and self._clock.now_ms() < self._duties_until
+
+    async def join(self) -> None:
+        """Learn the database's time, and begin a life. Raises Unavailable."""
+        # The first question comes with everything that has to be prepared for it, and so tells little of the time.
+        for _ in range(READINGS_FIRST):
+            self._time.learn(await self._line.write(self._read_time))
+        host, pid = socket.gethostname(), os.getpid()
+
+        def join(connection: Transaction) -> int:
+            now = int(self._database_now(connection))
+            return processes.join(connection, self.role, host=host, pid=pid, version=__version__, now=now)
+
+        self.number = self._post.own = await self._line.write(join)
+        self._unbroken_since = self._clock.now_ms()
+
+    async def leave(self) -> None:
+        """End this life: nothing is leased to it any more. Raises Unavailable."""
+        await self._line.write(lambda c: processes.forget(c, self.number))
+        self._post.tell_moved()
+
+    def hurry(self) -> None:
+        """Let the next heartbeat come at once."""
+        self._wake.set()
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Be heard of until stopped; whoever stops it cancels the wait."""
+        while not stopping.is_set():
+            self._wake.clear()
+            try:
+                await self.beat()
+            except Unavailable as error:
+                _log.warning("a heartbeat failed", cause=str(error))
+                await self._clock.wait(stopping, FAILED_WAIT_MS)
+                continue
+            await self._clock.wait(self._wake, HEARTBEAT_EVERY_MS)
+
+    async def beat(self) -> None:
+        """Be heard of once, and hear of the others. Raises Unavailable."""
+        async with self._turn:
+            began = self._clock.now_ms()
+            wanted = list(Duty) if self.delivers else []
+            load = self._load()
+            told = Heartbeat(self.delivers, self.view, load.in_flight, load.in_flight_max, load.waiting)
+            readings = []
+
+            def beat(connection: Transaction) -> _Beat:
+                readings.append(self._read_time(connection))
+                now = int(readings[-1].theirs)
+                known = processes.beat(connection, self.number, told, now=now)
+                return _Beat(
+                    known, duties.take(connection, wanted, by=self.number, now=now) if wanted else NO_DUTIES, now
+                )
+
+            try:
+                found = await self._line.write(beat)
+            except Forgotten:
+                await self._live_again()
+                return
+            self._time.learn(readings[-1])
+            if began >= self.trusted_until:
+                self._unbroken_since = began
+            self.trusted_until = began + TRUSTED_MS
+            self._duties, self._duties_until = found.duties, began + duty_rules.TRUSTED_MS
+            living = self.living = [
+                each for each in found.known if each.seq == self.number or not self._is_dead(each, found.now)
+            ]
+            self.on_beat(living)
+            for each in found.known:
+                if each not in living:
+                    await self._bury(each)
+
+    def _is_dead(self, process: Process, now: int) -> bool:
+        return is_dead(process.seen_at, now) and self._clock.now_ms() - self._unbroken_since > DEAD_AFTER_MS
+
+    async def _bury(self, process: Process) -> None:
+        """What a dead process had leased is anybody's again; then it is forgotten."""
+        _log.warning("a process is heard of no more", process=process.seq, host=process.host, pid=process.pid)
+        now = self._clock.now_ms()
+        while await self._database.reclaim(now=now, owner=process.seq, limit=RECLAIM_BATCH) == RECLAIM_BATCH:
+            pass
+        await self._line.write(lambda c: processes.forget(c, process.seq))
+        self._post.tell_moved()
+
+    async def _live_again(self) -> None:
+        _log.warning("this process was taken for dead, and begins anew", process=self.number)
+        self.trusted_until, self._duties = 0, NO_DUTIES
+        await self.join()
+        self.on_renumbered()
+        self._wake.set()
+
+    def _read_time(self, connection: Transaction) -> Reading:
+        asked_at = self._time.ticks_ms()
+        theirs = self._database_now(connection)
+        return Reading(asked_at, theirs, self._time.ticks_ms())
+
+
+def _nothing() -> None:
+    pass
+
+
+def _ignore(_living: Sequence[Process]) -> None:
+    pass

@@ -1,0 +1,83 @@
+"""The line between processes: a connection of its own for heartbeats and notifications."""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final, TypeVar
+
+from sqlalchemy import Connection
+
+from uplift_server.store.errors import Unavailable
+from uplift_server.store.postgres.connection import DRIVER_ERRORS, Opener, Pair, Raw, is_repeatable, translated
+from uplift_server.store.schema_processes import CHANNEL
+
+R = TypeVar("R")
+
+ANSWER_SECONDS_MAX: Final = 2.0
+"""How long anything may take that goes over the line: a heartbeat that comes later is worth nothing."""
+REPEATS_MAX: Final = 3
+
+
+class PostgresLine:
+    """See `store.contract.Line`. Opened when first used, and anew after it broke."""
+
+    def __init__(self, url: str) -> None:
+        self._opener = Opener(url)
+        self._pair: Pair | None = None
+        self._turn = asyncio.Lock()
+        self.on_told: Callable[[str], None] = lambda _text: None
+
+    async def write(self, body: Callable[[Connection], R]) -> R:
+        """See the contract."""
+
+        async def write(pair: Pair) -> R:
+            async with pair.raw.transaction():
+                return await pair.sql.run_sync(body)
+
+        return await self._run(write)
+
+    async def tell(self, texts: Sequence[str]) -> None:
+        """See the contract."""
+
+        async def tell(pair: Pair) -> None:
+            await pair.raw.execute("SELECT pg_notify($1, text) FROM unnest($2::text[]) text", CHANNEL, list(texts))
+
+        await self._run(tell)
+
+    async def close(self) -> None:
+        """See the contract."""
+        async with self._turn:
+            await self._drop()
+
+    async def _run(self, work: Callable[[Pair], Awaitable[R]]) -> R:
+        async with self._turn:
+            for repeats in range(REPEATS_MAX + 1):
+                try:
+                    async with asyncio.timeout(ANSWER_SECONDS_MAX):
+                        return await work(await self._usable())
+                except DRIVER_ERRORS as error:
+                    if self._pair is not None and not self._pair.is_clean:
+                        await self._drop()
+                    if not is_repeatable(error) or repeats == REPEATS_MAX:
+                        raise translated(error) from error
+                except asyncio.CancelledError:
+                    await self._drop()
+                    raise
+            raise Unavailable("other transactions were in the way")
+
+    async def _usable(self) -> Pair:
+        if self._pair is None or self._pair.raw.is_closed():
+            await self._drop()
+            self._pair = await self._opener.pair()
+            await self._pair.raw.add_listener(CHANNEL, self._told)
+        return self._pair
+
+    async def _drop(self) -> None:
+        pair, self._pair = self._pair, None
+        if pair is not None:
+            with contextlib.suppress(*DRIVER_ERRORS):
+                await pair.raw.remove_listener(CHANNEL, self._told)
+            await pair.close()
+
+    def _told(self, _connection: Raw | Any, _sender: int, _channel: str, text: object) -> None:
+        self.on_told(str(text))

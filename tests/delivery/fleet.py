@@ -1,0 +1,218 @@
+"""Several engines on one database, as several processes have them, under a clock that only moves when told.
+
+They share a file of SQLite, which processes cannot; triggers of the tests note changes as PostgreSQL's do.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection
+from tests.delivery.world import START, ScriptedSender, World
+
+from uplift_server.core.processes import ProcessRole
+from uplift_server.delivery.clock import DatabaseTime
+from uplift_server.delivery.directory import Directory
+from uplift_server.delivery.processes.engine import SharedEngine
+from uplift_server.delivery.sender.request import Done, Request
+from uplift_server.store import accounts, endpoints, event_types, schema_version
+from uplift_server.store.errors import Unavailable
+from uplift_server.store.sealing import Sealer
+from uplift_server.store.sqlite import SqliteDatabase
+
+R = TypeVar("R")
+
+_HEALTH = ("consecutive_failures", "failing_since", "last_success_at", "last_failure_at", "last_outcome")
+
+
+class Bus:
+    """What notifications travel over."""
+
+    def __init__(self) -> None:
+        self.lines: list[BusLine] = []
+        self.silent = False
+        """Whether everything is lost."""
+
+    def tell(self, text: str) -> None:
+        if not self.silent:
+            for line in self.lines:
+                asyncio.get_running_loop().call_soon(line.on_told, text)
+
+
+class BusLine:
+    """A line to all peers; `cut` makes it useless."""
+
+    def __init__(self, bus: Bus, database: SqliteDatabase) -> None:
+        self._bus = bus
+        self._database = database
+        self.cut = False
+        self.on_told: Callable[[str], None] = lambda _text: None
+        bus.lines.append(self)
+
+    async def write(self, body: Callable[[Connection], R]) -> R:
+        if self.cut:
+            raise Unavailable("the line is cut")
+        return await self._database.write(body)
+
+    async def tell(self, texts: Sequence[str]) -> None:
+        if self.cut:
+            raise Unavailable("the line is cut")
+        for text in texts:
+            self._bus.tell(text)
+
+    async def close(self) -> None:
+        self.cut = True
+        with suppress(ValueError):
+            self._bus.lines.remove(self)
+
+
+class PeerSender:
+    """One process's way to the receivers, which count what all have in flight."""
+
+    def __init__(self, receivers: ScriptedSender) -> None:
+        self._receivers = receivers
+        self.dead = False
+        self.sent = 0
+
+    async def start(self) -> None:
+        pass
+
+    async def close(self) -> None:
+        pass
+
+    def send(self, request: Request, done: Done) -> None:
+        self.sent += 1
+        self._receivers.send(request, lambda back, exchange: None if self.dead else done(back, exchange))
+
+
+class Peer:
+    """One process of a fleet."""
+
+    def __init__(self, engine: SharedEngine, directory: Directory, sender: PeerSender, line: BusLine) -> None:
+        self.engine = engine
+        self.directory = directory
+        self.sender = sender
+        self.line = line
+
+    def owns(self, endpoint_seq: int) -> bool:
+        return self.directory.owns(endpoint_seq)
+
+
+class Fleet(World):
+    """A world with several engines; `at` says which one the methods of `World` act through."""
+
+    def __init__(self, folder: Path, **settings: Any) -> None:
+        super().__init__(folder, **settings)
+        self.peers: list[Peer] = []
+        self.bus = Bus()
+
+    async def __aenter__(self) -> "Fleet":
+        schema_version.upgrade(self._path, now_ms=START)
+        self.database = self._make_database(self._path)
+        await self.database.open()
+        await self.database.write(_note_changes)
+        self.sender = ScriptedSender(self.clock, self.settings.attempt_timeout_ms)
+        self.account = await self.database.write(
+            lambda c: accounts.create(c, account_id=self.fresh_id(), name="a", contact_emails=(), now=self.clock.now)
+        )
+        await self.database.write(
+            lambda c: event_types.put(
+                c, name="a.b", group="a", description="", schema=None, example=None, api_version="01/01/2022",
+                archived=False, now=START,
+            )
+        )  # fmt: skip
+        return self
+
+    async def __aexit__(self, *_exc: object) -> None:
+        for peer in self.peers:
+            await self._end(peer)
+        await self.database.close()
+
+    async def start(self, role: ProcessRole = ProcessRole.ALL) -> Peer:
+        """One process more; it acts for the world if it is the first."""
+        line, sender = BusLine(self.bus, self.database), PeerSender(self.sender)
+        directory = Directory(Sealer(b"k" * 32), "Uplift-Webhooks/test")
+        engine = SharedEngine(
+            self.database,
+            directory,
+            sender,
+            self.clock,
+            self.settings,
+            self.lines.extend,
+            line=line,
+            time=DatabaseTime(),
+            role=role,
+            read_time=lambda _connection: float(self.clock.now),
+        )
+        await engine.join()
+        directory.load(
+            await self.database.read(accounts.live),
+            [],
+            await self.database.read(event_types.live),
+            await self.database.read(endpoints.live),
+        )
+        peer = Peer(engine, directory, sender, line)
+        self.peers.append(peer)
+        if len(self.peers) == 1:
+            self.at(peer)
+        await engine.start()
+        await self.settle()
+        return peer
+
+    def at(self, peer: Peer) -> None:
+        """Act through a process from now on."""
+        self.engine, self.directory = peer.engine, peer.directory
+
+    def owner_of(self, endpoint_seq: int) -> Peer | None:
+        """The one process that delivers to an endpoint."""
+        owners = [peer for peer in self.peers if peer.owns(endpoint_seq)]
+        assert len(owners) < 2, "an endpoint has two owners"
+        return owners[0] if owners else None
+
+    async def kill_peer(self, peer: Peer) -> None:
+        """End a process at once: nothing it has in memory is told to anybody."""
+        self.peers.remove(peer)
+        await self._end(peer)
+
+    async def stop_peer(self, peer: Peer) -> None:
+        """Let a process drain."""
+        await self.stepping(peer.engine.drain())
+        self.peers.remove(peer)
+
+    async def _end(self, peer: Peer) -> None:
+        peer.sender.dead = True
+        peer.engine.lanes.draining = True
+        await peer.line.close()
+        for task in peer.engine._tasks:
+            task.cancel()
+        await asyncio.gather(*peer.engine._tasks, return_exceptions=True)
+
+    def _loops_wait(self) -> bool:
+        tasks = [task for peer in self.peers for task in peer.engine._tasks]
+        return self.clock.waiting >= sum(not task.done() for task in [*tasks, *self.callers])
+
+    def _activity(self) -> tuple[int, ...]:
+        engines = [peer.engine for peer in self.peers]
+        return (
+            len(self.sender.sent),
+            len(self.lines),
+            *(each.lanes.in_flight for each in engines),
+            *(each.acceptor.waiting_events for each in engines),
+        )
+
+
+def _note_changes(connection: Connection) -> None:
+    columns = [row[1] for row in connection.exec_driver_sql("PRAGMA table_info(endpoints)") if row[1] not in _HEALTH]
+    changed = " OR ".join(f"OLD.{name} IS NOT NEW.{name}" for name in columns)
+    of_replays = " OR ".join(f"OLD.{name} IS NOT NEW.{name}" for name in ("state", "completed_at"))
+    note = (
+        " BEGIN INSERT OR REPLACE INTO directory_changes (kind, subject_seq, xid)"
+        " SELECT '{table}', NEW.seq, coalesce(max(xid), 0) + 1 FROM directory_changes; END"
+    )
+    for table, when in (("accounts", "1"), ("event_types", "1"), ("endpoints", changed), ("replays", of_replays)):
+        for event, condition in (("INSERT", "1"), ("UPDATE", when)):
+            connection.exec_driver_sql(
+                f"CREATE TRIGGER {table}_{event} AFTER {event} ON {table} WHEN {condition}" + note.format(table=table)
+            )

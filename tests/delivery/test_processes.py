@@ -1,0 +1,287 @@
+"""Several processes on one database: each endpoint is one's, and whoever comes or goes, none is served by two."""
+
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from tests.delivery.fleet import Fleet
+from tests.delivery.world import SECOND, answer
+
+from uplift_server.core.deliveries import Status
+from uplift_server.core.duties import Duty
+from uplift_server.core.processes import ProcessRole
+from uplift_server.store import endpoints
+from uplift_server.store.errors import Unavailable
+from uplift_server.store.records import EndpointState
+
+
+async def fleet_with_endpoints(fleet: Fleet, peers: int, hosts: int, **settings: object) -> list[int]:
+    """So many processes that deliver, which know of so many endpoints and have agreed on whose they are."""
+    for _ in range(peers):
+        await fleet.start()
+    await fleet.run_for(3 * SECOND)
+    seqs = [(await fleet.endpoint(f"h{number}.test", **settings)).seq for number in range(hosts)]  # type: ignore[arg-type]
+    await fleet.run_for(3 * SECOND)
+    return seqs
+
+
+def owners(fleet: Fleet, seqs: list[int]) -> Counter[int]:
+    """How many endpoints each process has; 0: nobody."""
+    found = [fleet.owner_of(seq) for seq in seqs]
+    return Counter(0 if peer is None else peer.engine.membership.number for peer in found)
+
+
+async def test_endpoints_are_shared_out_and_whoever_accepts_all_is_delivered_once(tmp_path: Path) -> None:
+    async with Fleet(tmp_path) as fleet:
+        seqs = await fleet_with_endpoints(fleet, peers=3, hosts=30)
+        shares = owners(fleet, seqs)
+        assert set(shares) == {peer.engine.membership.number for peer in fleet.peers}
+        for peer in fleet.peers:
+            fleet.at(peer)
+            await fleet.accept(5)
+        await fleet.run_for(3 * SECOND)
+        assert await fleet.statuses() == {Status.DELIVERED: 3 * 5 * 30}
+        assert len(fleet.sender.sent) == 3 * 5 * 30
+        assert all(peer.sender.sent for peer in fleet.peers)
+
+
+async def test_what_another_process_is_to_send_goes_at_once_and_without_notifications_a_second_later(
+    tmp_path: Path,
+) -> None:
+    async with Fleet(tmp_path) as fleet:
+        seqs = await fleet_with_endpoints(fleet, peers=2, hosts=1)
+        fleet.at(next(peer for peer in fleet.peers if not peer.owns(seqs[0])))
+        await fleet.accept(1)
+        await fleet.run_for(10)
+        assert len(fleet.sender.sent) == 1
+        fleet.bus.silent = True
+        await fleet.accept(1)
+        await fleet.run_for(SECOND)
+        assert len(fleet.sender.sent) == 2
+
+
+async def test_a_process_that_serves_the_api_alone_sends_nothing(tmp_path: Path) -> None:
+    async with Fleet(tmp_path) as fleet:
+        await fleet.start(ProcessRole.API)
+        await fleet.endpoint("a.test")
+        await fleet.accept(3)
+        await fleet.run_for(20 * SECOND)
+        assert fleet.sender.sent == []
+        worker = await fleet.start(ProcessRole.WORKER)
+        await fleet.run_for(3 * SECOND)
+        assert await fleet.statuses() == {Status.DELIVERED: 3}
+        assert worker.sender.sent == 3
+
+
+async def test_a_worker_that_comes_takes_over_only_what_the_cap_leaves(tmp_path: Path) -> None:
+    """What the one before has in flight counts until it is over."""
+    async with Fleet(tmp_path) as fleet:
+        seqs = await fleet_with_endpoints(fleet, peers=1, hosts=20, max_in_flight=3)
+        fleet.sender.latency_ms.update({f"h{number}.test": 4 * SECOND for number in range(20)})
+        await fleet.accept(12)
+        await fleet.run_for(SECOND)
+        await fleet.start()
+        await fleet.run_for(2 * SECOND)
+        assert len(owners(fleet, seqs)) == 2
+        await fleet.run_for(20 * SECOND)
+        assert await fleet.statuses() == {Status.DELIVERED: 12 * 20}
+        assert max(fleet.sender.in_flight_most.values()) == 3
+        assert len(fleet.sender.sent) == 12 * 20
+
+
+async def test_what_a_dead_process_had_is_attempted_by_others_within_seconds(tmp_path: Path) -> None:
+    async with Fleet(tmp_path) as fleet:
+        seqs = await fleet_with_endpoints(fleet, peers=3, hosts=20)
+        fleet.sender.latency_ms.update({f"h{number}.test": 60 * SECOND for number in range(20)})
+        await fleet.accept(2)
+        await fleet.run_for(100)
+        assert len(fleet.sender.sent) == 40
+        victim = fleet.peers[0]
+        await fleet.kill_peer(victim)
+        fleet.sender.latency_ms.clear()
+        fleet.at(fleet.peers[0])
+        await fleet.run_for(8 * SECOND)
+        assert 0 not in owners(fleet, seqs)
+        assert len(fleet.sender.sent) == 40 + victim.sender.sent
+        assert await fleet.statuses() == {Status.DELIVERED: victim.sender.sent, Status.PENDING: 40 - victim.sender.sent}
+
+
+async def test_a_stop_hands_everything_over_at_once(tmp_path: Path) -> None:
+    async with Fleet(tmp_path) as fleet:
+        seqs = await fleet_with_endpoints(fleet, peers=2, hosts=10)
+        leaving = fleet.peers[1]
+        fleet.at(fleet.peers[0])
+        await fleet.stop_peer(leaving)
+        await fleet.run_for(200)
+        assert set(owners(fleet, seqs)) == {fleet.peers[0].engine.membership.number}
+        await fleet.accept(4)
+        await fleet.run_for(SECOND)
+        assert await fleet.statuses() == {Status.DELIVERED: 40}
+
+
+async def test_who_cannot_be_heard_of_stops_before_others_take_over(tmp_path: Path) -> None:
+    async with Fleet(tmp_path) as fleet:
+        seqs = await fleet_with_endpoints(fleet, peers=2, hosts=10)
+        cut_off = fleet.peers[1]
+        cut_off.line.cut = True
+        fleet.at(fleet.peers[0])
+        await fleet.run_for(4500)
+        sent = cut_off.sender.sent
+        await fleet.accept(3)
+        await fleet.run_for(10 * SECOND)
+        assert cut_off.sender.sent == sent
+        assert await fleet.statuses() == {Status.DELIVERED: 30}
+        cut_off.line.cut = False
+        await fleet.run_for(5 * SECOND)
+        assert len(owners(fleet, seqs)) == 2
+        await fleet.accept(3)
+        await fleet.run_for(2 * SECOND)
+        assert await fleet.statuses() == {Status.DELIVERED: 60}
+        assert cut_off.sender.sent > sent
+
+
+async def test_after_the_database_was_away_nobody_is_taken_for_dead(tmp_path: Path) -> None:
+    async with Fleet(tmp_path) as fleet:
+        await fleet_with_endpoints(fleet, peers=3, hosts=3)
+        numbers = [peer.engine.membership.number for peer in fleet.peers]
+        for peer in fleet.peers:
+            peer.line.cut = True
+        await fleet.run_for(30 * SECOND)
+        for peer in fleet.peers:
+            peer.line.cut = False
+            await fleet.run_for(SECOND)
+        await fleet.run_for(10 * SECOND)
+        assert [peer.engine.membership.number for peer in fleet.peers] == numbers
+
+
+@pytest.mark.parametrize("silent", [False, True])
+async def test_an_endpoint_paused_through_one_process_is_off_in_all_within_a_second(
+    tmp_path: Path, silent: bool
+) -> None:
+    async with Fleet(tmp_path) as fleet:
+        seqs = await fleet_with_endpoints(fleet, peers=2, hosts=1)
+        owner = fleet.owner_of(seqs[0])
+        other = next(peer for peer in fleet.peers if peer is not owner)
+        fleet.bus.silent = silent
+        fleet.at(other)
+        await fleet.pause(seqs[0])
+        await fleet.run_for(SECOND)
+        assert all(not peer.directory.endpoints[seqs[0]].takes_deliveries for peer in fleet.peers)
+        for peer in fleet.peers:
+            fleet.at(peer)
+            await fleet.accept(2)
+        await fleet.run_for(10 * SECOND)
+        assert fleet.sender.sent == []
+        assert await fleet.statuses() == {Status.HELD: 4}
+        fleet.at(other)
+        enabling = fleet.enable(seqs[0])
+        await fleet.stepping(enabling)
+        await fleet.run_for(3 * SECOND)
+        assert await fleet.statuses() == {Status.DELIVERED: 4}
+
+
+async def test_an_endpoint_deleted_through_one_process_gets_nothing_more(tmp_path: Path) -> None:
+    async with Fleet(tmp_path) as fleet:
+        seqs = await fleet_with_endpoints(fleet, peers=2, hosts=1)
+        fleet.sender.scripts["h0.test"] = lambda _: answer(500)
+        await fleet.accept(3)
+        await fleet.run_for(SECOND)
+        fleet.at(next(peer for peer in fleet.peers if not peer.owns(seqs[0])))
+        await fleet.delete_endpoint(seqs[0])
+        await fleet.run_for(2 * SECOND)
+        assert all(seqs[0] not in peer.directory.endpoints for peer in fleet.peers)
+        assert await fleet.statuses() == {Status.CANCELLED: 3}
+
+
+async def test_how_an_endpoint_fares_is_known_to_every_process_and_kept_by_who_takes_it_over(tmp_path: Path) -> None:
+    async with Fleet(tmp_path, delays_ms=[SECOND] * 50, breaker_failures=4) as fleet:
+        seqs = await fleet_with_endpoints(fleet, peers=2, hosts=1)
+        fleet.sender.scripts["h0.test"] = lambda _: answer(500)
+        await fleet.accept(1)
+        await fleet.run_for(90 * SECOND)
+        owner = fleet.owner_of(seqs[0])
+        assert owner is not None
+        other = next(peer for peer in fleet.peers if peer is not owner)
+        known, told = (peer.directory.endpoints[seqs[0]].health for peer in (owner, other))
+        assert known == told
+        assert known.consecutive_failures > 8
+        probe_at = owner.engine.next_probe_at(seqs[0])
+        assert probe_at is not None
+        assert other.engine.next_probe_at(seqs[0]) == pytest.approx(probe_at, abs=SECOND)
+        assert other.engine.disable_at(seqs[0]) == owner.engine.disable_at(seqs[0])
+        sent = len(fleet.sender.sent)
+        fleet.at(other)
+        await fleet.kill_peer(owner)
+        await fleet.run_for(8 * SECOND)
+        assert len(fleet.sender.sent) <= sent + 1  # its breaker is open here, too
+        assert fleet.owner_of(seqs[0]) is other
+
+
+async def test_what_waits_in_another_processes_memory_is_taken_out_of_it(tmp_path: Path) -> None:
+    async with Fleet(tmp_path) as fleet:
+        seqs = await fleet_with_endpoints(fleet, peers=2, hosts=1, max_in_flight=1)
+        fleet.sender.scripts["h0.test"] = lambda _: None
+        owner = fleet.owner_of(seqs[0])
+        assert owner is not None
+        fleet.at(owner)
+        stored = await fleet.accept(3)
+        other = next(peer for peer in fleet.peers if peer is not owner)
+        in_flight, waiting = stored[0].seq, stored[1].seq
+
+        async def withdraw(event_seq: int) -> object:
+            return await other.engine.withdraw(event_seq, seqs[0])
+
+        found: list[object] = []
+
+        async def both() -> None:
+            found.extend([await withdraw(in_flight), await withdraw(waiting)])
+
+        await fleet.stepping(both())
+        assert found == [None, (waiting, seqs[0], 1)]
+        rows = {row.event_seq: row for row in await fleet.deliveries()}
+        assert rows[waiting].lease_owner == other.engine.membership.number
+        assert waiting not in owner.engine.waiting_events(seqs[0])
+
+        fleet.bus.silent = True
+        with pytest.raises(Unavailable):
+            await fleet.stepping(withdraw(stored[2].seq))
+
+
+async def test_duties_pass_on_when_their_process_dies(tmp_path: Path) -> None:
+    async with Fleet(tmp_path) as fleet:
+        await fleet_with_endpoints(fleet, peers=2, hosts=4)
+
+        def on_duty(duty: Duty) -> list[int]:
+            return [n for n, peer in enumerate(fleet.peers) if peer.engine.membership.has_duty(duty)]
+
+        assert all(len(on_duty(duty)) == 1 for duty in Duty)
+        [first] = on_duty(Duty.NUMBERS)
+        await fleet.kill_peer(fleet.peers[first])
+        await fleet.run_for(SECOND)
+        assert on_duty(Duty.NUMBERS) == []
+        await fleet.run_for(8 * SECOND)
+        assert on_duty(Duty.NUMBERS) == [0]
+
+
+async def test_limits_changed_through_one_process_bind_another(tmp_path: Path) -> None:
+    async with Fleet(tmp_path) as fleet:
+        seqs = await fleet_with_endpoints(fleet, peers=2, hosts=1)
+        owner = fleet.owner_of(seqs[0])
+        assert owner is not None
+        await fleet.database.write(
+            lambda c: endpoints.update(
+                c,
+                None,
+                owner.directory.endpoints[seqs[0]].record.id,
+                lambda record: replace(record, max_in_flight=2, updated_at=fleet.clock.now),
+            )
+        )
+        await fleet.run_for(SECOND)
+        assert owner.directory.endpoints[seqs[0]].record.max_in_flight == 2
+        assert owner.directory.endpoints[seqs[0]].record.state is EndpointState.ENABLED
+        fleet.sender.latency_ms["h0.test"] = 100
+        fleet.at(owner)
+        await fleet.accept(9)
+        await fleet.run_for(3 * SECOND)
+        assert fleet.sender.in_flight_most["h0.test"] == 2
