@@ -24,7 +24,7 @@ from uplift_server.delivery.shared_pace import SharedPace
 from uplift_server.store import audit, releases, replays
 from uplift_server.store.contract import Database, Transaction
 from uplift_server.store.errors import Conflict, Unavailable
-from uplift_server.store.hot_records import Ahead, LeasedDelivery, ReplayLease
+from uplift_server.store.hot_records import Ahead, LeasedDelivery, ReplayLease, ReplayRelease
 from uplift_server.store.replays import Replay
 
 LOAD_PAGE: Final = 500
@@ -40,6 +40,9 @@ BITE_PAUSE_MS: Final = 5
 RELEASE_EVERY_MS: Final = 25
 """The least time between two releases of a job: what has become due meanwhile goes in one commit, and is sent evenly
 until the next."""
+ALONGSIDE_MS: Final = 10
+"""How long a release waits for outcomes to be written, whose commit it shares: a commit of its own is one more that
+fresh events have to wait for."""
 BUSY_EVERY_MS: Final = BURST_MS
 """The same while everything else leaves them little: what could have been released meanwhile is not lost."""
 FULL_WAIT_MS: Final = 50
@@ -169,6 +172,13 @@ class Replays:
     def _every_ms(self) -> int:
         return BUSY_EVERY_MS if self._together.slowed else RELEASE_EVERY_MS
 
+    def _next_ms(self, now: int) -> int:
+        """When a job that has had its turn has the next. Those that share what is left have it at the same instants.
+
+        Else whoever comes a little before the others would take what came together since they were there.
+        """
+        return (now // BUSY_EVERY_MS + 1) * BUSY_EVERY_MS if self._together.slowed else now + RELEASE_EVERY_MS
+
     def look_at(self, endpoint_seq: int) -> None:
         """An endpoint was enabled, or is gone, which cancels its replays."""
         for job in self._jobs.values():
@@ -258,7 +268,7 @@ class Replays:
             job.next_at = job.asked_at + LOOK_MS
             return
         if (due := min(due, self._together.due(now))) == 0:
-            job.next_at = now + BUSY_EVERY_MS
+            job.next_at = self._next_ms(now)
             return
         limit = min(due, self._lanes.replay_room(lane, now)) if endpoint.takes_deliveries else 0
         if limit or (job.exhausted and now >= job.asked_at + LOOK_MS):
@@ -283,22 +293,48 @@ class Replays:
     async def _release(self, job: _Job, limit: int, outstanding_max: int) -> None:
         if len(job.ahead.candidates) < limit and job.ahead.through < job.replay.last_event_seq:
             await self._look_ahead(job)
-        now, replay = self._clock.now_ms(), job.replay
-        lease = ReplayLease(now, now + self._lease_ms, self.owner, limit, outstanding_max, LEASE_BATCH_BODY_BYTES_MAX)
-        # Goes in the same commit, and makes room.
-        self._settler.hurry()
-        released = await self._database.release_replay(replay.seq, replay.choice, job.ahead, lease)
+        began_at, replay = self._clock.now_ms(), job.replay
+        # What the last ones came to goes in the same commit, and makes room.
+        now, released = await self._alongside(job, limit, outstanding_max)
         self._together.take(now, len(released.leased) - limit)
         job.outstanding = released.outstanding
         job.asked_at = now
         job.pace = job.pace.after(now, len(released.leased))
-        job.next_at = max(job.pace.next_ms, now + self._every_ms)
+        job.next_at = max(job.pace.next_ms, self._next_ms(began_at))
         stands = replace(job.replay, state=released.state, next_event_seq=released.next_event_seq, updated_at=now)
         self._learn(job, stands)
         job.ahead = job.ahead.after(released.next_event_seq - 1)
         self._hand_over(job, released.leased)
         if released.state is ReplayState.COMPLETED:
             self._jobs.pop(replay.seq, None)
+
+    async def _alongside(self, job: _Job, limit: int, outstanding_max: int) -> tuple[int, ReplayRelease]:
+        """Release in the commit that writes outcomes next, and at which instant (Unix ms)."""
+        answer: asyncio.Future[ReplayRelease] = asyncio.get_running_loop().create_future()
+        begun = asyncio.Event()
+        begun_at = 0
+
+        def release() -> None:
+            nonlocal answer, begun_at
+            begun_at = self._clock.now_ms()
+            until = begun_at + self._lease_ms
+            lease = ReplayLease(begun_at, until, self.owner, limit, outstanding_max, LEASE_BATCH_BODY_BYTES_MAX)
+            begun.set()
+            try:
+                answer = asyncio.ensure_future(
+                    self._database.release_replay(job.replay.seq, job.replay.choice, job.ahead, lease)
+                )
+            except Unavailable as error:
+                answer.set_exception(error)
+
+        self._settler.alongside(release)
+        if not job.exhausted:
+            await self._clock.wait(begun, ALONGSIDE_MS)
+        if not begun.is_set():
+            self._settler.hurry()
+            await begun.wait()
+        released = await answer
+        return begun_at, released
 
     async def _look_ahead(self, job: _Job) -> None:
         replay = job.replay

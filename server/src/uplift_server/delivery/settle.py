@@ -69,6 +69,8 @@ class Settler:
         """Told of every attempt that a replay has counted."""
         self.may_wait: Callable[[int], bool] = lambda _replay_seq: False
         """Whether the outcome of a replay's attempt may."""
+        self._alongside: list[Callable[[], None]] = []
+        """Called with the next write."""
         self.on_written: dict[tuple[int, int], Callable[[], None]] = {}
         """By event and endpoint: called once, when what became of that delivery is written, or was refused."""
 
@@ -91,10 +93,18 @@ class Settler:
 
     def hurry(self) -> None:
         """Let nothing wait for others: write it now, or after what is being written."""
-        if self._gathered:
+        if self._gathered or self._alongside:
             self._pressing = True
             if self._may_write:
                 self._write()
+
+    def alongside(self, write: Callable[[], None]) -> None:
+        """Call what writes something that may wait a little, at once after outcomes were handed to the store.
+
+        So both are in one commit, instead of one more that others would have to wait for. Whoever has waited long
+        enough for outcomes may `hurry`.
+        """
+        self._alongside.append(write)
 
     def note_health(self, endpoint: LiveEndpoint, now_ms: int) -> None:
         """Let an endpoint's health be stored: at once when it turned or failed, else now and then."""
@@ -145,8 +155,11 @@ class Settler:
         health, self._health = self._health, {}
         self._writing = True
         rows = [health_row(endpoint) for endpoint in health.values()]
+        alongside, self._alongside = self._alongside, []
         written = asyncio.ensure_future(self._database.settle(batch, rows))
         written.add_done_callback(lambda future: self._written(batch, lines, health, future))
+        for write in alongside:
+            write()
 
     def _written(
         self,
