@@ -36,7 +36,7 @@ from uplift_server.dashboard.pages import (
 )
 from uplift_server.dashboard.routes import Page, refused, route
 from uplift_server.dashboard.security import SESSION_COOKIE, Safety
-from uplift_server.dashboard.visit import Dashboard, Visit
+from uplift_server.dashboard.visit import Dashboard, Visit, written
 from uplift_server.service.errors import NotFound
 from uplift_server.service.services import Services
 from uplift_server.service.system import System
@@ -119,7 +119,7 @@ class DashboardApp:
         visit = Visit(request, self._dashboard)
         with suppress(StoreError):
             visit.visitor = await self._dashboard.services.sessions.visitor(request.cookies.get(SESSION_COOKIE))
-        return refused(visit, NotFound("There is no such page. The link may be old, or cut."))
+        return await written(refused(visit, NotFound("There is no such page. The link may be old, or cut.")))
 
 
 def create_dashboard(

@@ -55,6 +55,8 @@ class Live:
         self._streams = 0
         self._closed = asyncio.Event()
         self._load = _Load()
+        self._next_turn = 0.0
+        """When the next page may be told to load, in the loop's time."""
 
     def close(self) -> None:
         """End all streams."""
@@ -89,6 +91,7 @@ class Live:
                 except TimeoutError:
                     yield _COMMENT
                 else:
+                    await self._turn()
                     yield _CHANGE
         finally:
             self._streams -= 1
@@ -97,6 +100,17 @@ class Live:
                 self._watches.pop(caller.account_seq, None)
                 assert watch.task is not None
                 watch.task.cancel()
+
+    async def _turn(self) -> None:
+        """While the process is busy, pages load one after the other until the next look.
+
+        Loaded all at once they are a stall, which takes the longer to make up for the less time events leave.
+        """
+        if self._load.busy:
+            now = asyncio.get_running_loop().time()
+            turn = max(now, self._next_turn)
+            self._next_turn = turn + LOOK_SECONDS_BUSY / self._streams
+            await asyncio.sleep(turn - now)
 
     async def _look(self, visit: Visit, caller: Caller, watch: _Watch) -> None:
         """Look for changes for as long as somebody waits for them."""
@@ -108,8 +122,8 @@ class Live:
                 if before is not None and stamp != before:
                     watch.tell()
                 before = stamp
-            busy = self._load.look(visit)
-            await asyncio.sleep(LOOK_SECONDS_BUSY if busy or caller.account_seq is None else LOOK_SECONDS)
+            self._load.look(visit)
+            await asyncio.sleep(LOOK_SECONDS_BUSY if self._load.busy or caller.account_seq is None else LOOK_SECONDS)
 
 
 class _Load:
@@ -117,16 +131,16 @@ class _Load:
 
     def __init__(self) -> None:
         self._before = (0.0, 0.0)
-        self._busy = False
+        self.busy = False
+        """Whether it used more than CORES_BUSY between the last two looks that were a while apart."""
 
-    def look(self, visit: Visit) -> bool:
-        """Whether it used more than CORES_BUSY since the last look that was a while ago."""
+    def look(self, visit: Visit) -> None:
+        """See how much it has used."""
         loop_s, processor_s = asyncio.get_running_loop().time(), visit.services.means.clock.processor_s()
         elapsed_s = loop_s - self._before[0]
         if elapsed_s >= LOOK_SECONDS / 2:
-            self._busy = processor_s - self._before[1] > CORES_BUSY * elapsed_s
+            self.busy = processor_s - self._before[1] > CORES_BUSY * elapsed_s
             self._before = (loop_s, processor_s)
-        return self._busy
 
 
 async def account_stream(visit: Visit) -> Response:

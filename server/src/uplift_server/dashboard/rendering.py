@@ -1,5 +1,6 @@
 """From templates and values to HTML. Everything is escaped; no template sees anything but what its page gives it."""
 
+import asyncio
 import re
 import secrets
 import shlex
@@ -11,7 +12,7 @@ from functools import cache
 from typing import Any, Final
 
 import msgspec
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup, escape
 
 from uplift_server import __version__
@@ -27,15 +28,32 @@ from uplift_server.dashboard.words import count
 ID_CHARACTERS_SHOWN: Final = 13
 PRETTY_LINES_MAX: Final = 20_000
 _INSTANT: Final = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z)")
+TURN_SECONDS: Final = 0.001
+"""How long a page is written without a pause."""
 YEAR_SHOWN_AFTER_MS: Final = 180 * 86_400_000
 """The same number stands in dashboard.js."""
 _MINUTE, _HOUR, _DAY = 60, 3600, 86_400
 _SPANS: Final = ((_DAY, "d"), (_HOUR, "h"), (_MINUTE, "min"), (1, "s"))
 
 
-def render(template: str, context: Mapping[str, Any]) -> str:
-    """A template of this room with its values."""
-    return _environment().get_template(template).render(context)
+async def render(template: str, context: Mapping[str, Any]) -> str:
+    """A template of this room with its values.
+
+    In pieces, between which everything else has its turn: a page takes up to 20 ms, and events would wait as long.
+    """
+    pieces = []
+    turn_ends = 0.0
+    for piece in _template(template).generate(context):
+        pieces.append(piece)
+        if time.perf_counter() >= turn_ends:
+            await asyncio.sleep(0)
+            turn_ends = time.perf_counter() + TURN_SECONDS
+    return "".join(pieces)
+
+
+@cache
+def _template(name: str) -> Template:
+    return _environment().get_template(name)
 
 
 @cache

@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from uplift_server.dashboard.security import SESSION_COOKIE
-from uplift_server.dashboard.visit import Dashboard, Visit
+from uplift_server.dashboard.visit import Dashboard, Visit, written
 from uplift_server.service import errors
 from uplift_server.store.errors import StoreError
 
@@ -83,9 +83,9 @@ def route(page: Page, dashboard: Dashboard) -> Route:
     async def served(request: Request) -> Response:
         visit = Visit(request, dashboard)
         try:
-            return await _serve(page, visit)
+            return await written(await _serve(page, visit))
         except Exception as error:
-            return refused(visit, error, page)
+            return await written(refused(visit, error, page))
 
     return Route(page.path, served, methods=[page.method], name=f"{page.method} {page.path}")
 

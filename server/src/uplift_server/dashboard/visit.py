@@ -1,5 +1,6 @@
 """One request to the dashboard: who visits, for which account, and what is answered."""
 
+import asyncio
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -55,6 +56,8 @@ class Dashboard:
     sends_mail: bool
     attempt_timeout_ms: int
     """The deadline of an attempt."""
+    writing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Pages are written one at a time: however many visitors there are, events wait for a piece of one page."""
 
     @property
     def public_url(self) -> str:
@@ -179,9 +182,15 @@ class Visit:
 
     def render(self, template: str, status: int = 200, **context: Any) -> Response:
         """A page. Its template sees `visit` and what is given here."""
+        return _Unwritten(self, template, status, context)
+
+    async def write(self, template: str, context: Mapping[str, Any], status: int) -> Response:
+        """The same, once its template is filled."""
         notice = self.request.cookies.get(NOTICE_COOKIE)
         told = None if notice is None else self.dashboard.safety.read_notice(notice)
-        body = render(template, {"visit": self, "notice": told, "problems": {}, "refusal": None, **context})
+        given = {"visit": self, "notice": told, "problems": {}, "refusal": None, **context}
+        async with self.dashboard.writing:
+            body = await render(template, given)
         if notice is not None:
             self._cookies.append((NOTICE_COOKIE, "", 0))
         return self.finish(HTMLResponse(body, status))
@@ -204,6 +213,25 @@ class Visit:
             self.dashboard.safety.set_cookie(response, name, value, seconds=seconds)
         self.dashboard.safety.protect(response)
         return response
+
+
+class _Unwritten(Response):
+    """A page whose template is yet to be filled: that takes a while, and is done in pieces."""
+
+    def __init__(self, visit: Visit, template: str, status: int, context: Mapping[str, Any]) -> None:
+        super().__init__(status_code=status)
+        self._visit = visit
+        self._template = template
+        self._context = context
+
+    async def written(self) -> Response:
+        """The page."""
+        return await self._visit.write(self._template, self._context, self.status_code)
+
+
+async def written(response: Response) -> Response:
+    """An answer as it is sent: a page, with its template filled."""
+    return await response.written() if isinstance(response, _Unwritten) else response
 
 
 def link(path: str, **query: str | None) -> str:
