@@ -21,12 +21,14 @@ class CorkedProtocol(BoundedHeads):
 class _Corked:
     """The part of a transport that uvicorn uses; what is not defined here is the transport's own."""
 
-    __slots__ = ("_call_soon", "_parts", "_transport")
+    __slots__ = ("_call_soon", "_parts", "_transport", "is_closing")
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         self._transport = transport
         self._call_soon = loop.call_soon
         self._parts: list[bytes] = []
+        # Asked for every request.
+        self.is_closing = transport.is_closing
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)

@@ -182,9 +182,8 @@ async def _read(receive: Receive, headers: _Headers, bytes_max: int) -> bytes:
         raise UnsupportedMediaType(
             f"The body must be JSON: send `content-type: application/json`, not {content_type[:100].decode('latin-1')}."
         )
-    too_large = PayloadTooLarge(f"The request's body has more than {bytes_max} bytes. Send less at once.")
     if headers.content_length is not None and headers.content_length > bytes_max:
-        raise too_large
+        raise _too_large(bytes_max)
     message = await receive()
     body: bytes = message.get("body", b"")
     if not message.get("more_body", False):
@@ -198,8 +197,12 @@ async def _read(receive: Receive, headers: _Headers, bytes_max: int) -> bytes:
         parts.append(message.get("body", b""))
         size += len(parts[-1])
         if size > bytes_max:
-            raise too_large
+            raise _too_large(bytes_max)
     return b"".join(parts)
+
+
+def _too_large(bytes_max: int) -> PayloadTooLarge:
+    return PayloadTooLarge(f"The request's body has more than {bytes_max} bytes. Send less at once.")
 
 
 def _decode(decoder: "msgspec.json.Decoder[T]", body: bytes, problems_of: Callable[[Any], list[Problem]]) -> T:

@@ -135,16 +135,16 @@ class Acceptor:
         if self._waiting_events + len(drafts) > ACCEPTS_WAITING_MAX or self._waiting_bytes >= ACCEPTS_BODY_BYTES_MAX:
             text = "more events are waiting to be stored than this server takes at once"
             raise self._refused(len(drafts), Refusal.FULL, text)
-        rows = len(drafts) + sum(
-            len(self._directory.matches(account_seq, draft.event_type.name)) for account_seq, draft in drafts
-        )
+        rows, body_bytes = len(drafts), 0
+        for account_seq, draft in drafts:
+            rows += len(self._directory.matches(account_seq, draft.event_type.name))
+            body_bytes += len(draft.data)
         if rows > GROUP_ROWS_MAX:
             raise TooMuchOwed(rows)
         if self._waiting_rows and self._waiting_rows + rows > ACCEPTS_WAITING_ROWS_MAX:
             text = "more deliveries are waiting to be stored than this server takes at once"
             raise self._refused(len(drafts), Refusal.FULL, text)
         now = self._clock.now_ms()
-        body_bytes = sum(len(draft.data) for _, draft in drafts)
         group = _Group([], [], asyncio.get_running_loop().create_future(), body_bytes, rows)
         for account_seq, draft in drafts:
             group.events.append(self._event(account_seq, draft, now, group))

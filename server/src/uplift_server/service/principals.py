@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
 from typing import Final
 
 from uplift_server.core import ids
@@ -28,6 +29,8 @@ _ACTORS: Final = {
     Holder.MEMBER: (ActorKind.MEMBER, ids.MEMBER),
 }
 _KEYS: Final = frozenset({Holder.OPERATOR_KEY, Holder.ACCOUNT_KEY})
+PRINCIPALS_KEPT: Final = 256
+"""Every event asks for its key's; a frozen dataclass of seven fields takes longer to make than to look up."""
 _ASK: Final = "Ask an owner or admin of the account."
 
 
@@ -48,11 +51,12 @@ class Principal:
     confirmed_at: int | None = None
     """When whoever is signed in gave the password last (Unix ms)."""
 
-    @classmethod
-    def of_key(cls, key_id: bytes, account_seq: int | None, scopes: frozenset[str], name: str) -> "Principal":
+    @staticmethod
+    @lru_cache(PRINCIPALS_KEPT)
+    def of_key(key_id: bytes, account_seq: int | None, scopes: frozenset[str], name: str) -> "Principal":
         """The holder of a key."""
         kind = Holder.OPERATOR_KEY if account_seq is None else Holder.ACCOUNT_KEY
-        return cls(kind, key_id, account_seq, scopes, name)
+        return Principal(kind, key_id, account_seq, scopes, name)
 
     @classmethod
     def of_member(

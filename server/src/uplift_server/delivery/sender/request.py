@@ -4,15 +4,16 @@ Nothing else passes the seam, so the sending side can live in a process of its o
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from uplift_server.core.exchange import Exchange
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
-    """Where an endpoint's requests go; made once for each endpoint."""
+class Target(NamedTuple):
+    """Where an endpoint's requests go; made once for each endpoint, and looked up by for every attempt.
+
+    The hash of a tuple takes a quarter of the time of a frozen dataclass's.
+    """
 
     host: str
     """Lowercase ASCII name or address literal, IPv6 without brackets."""
