@@ -1,6 +1,9 @@
 """Values as pages show them."""
 
+import asyncio
 import json
+import threading
+from types import SimpleNamespace
 
 import pytest
 
@@ -92,3 +95,22 @@ def test_instants_tell_their_year_where_it_does_not_go_without_saying() -> None:
     assert rendering.short_clock(at, at + 1000) == "24 Nov 16:00:00"
     assert rendering.short_clock(at, at + 200 * 86_400_000) == "24 Nov 2025 16:00"
     assert rendering.instant(1_764_000_000_000) == "2025-11-24T16:00:00.000Z"
+
+
+def test_a_page_that_is_long_lets_everything_else_have_its_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    template = rendering._environment().from_string("{% for number in numbers %}{{ number }},{% endfor %}")
+    monkeypatch.setattr(rendering, "_template", lambda _name: template)
+    turns = SimpleNamespace(count=0)
+
+    async def beside() -> None:
+        page = asyncio.ensure_future(rendering.render("long", {"numbers": range(200_000)}))
+        while not page.done():
+            turns.count += 1
+            await asyncio.sleep(0)
+        assert (await page).endswith("199998,199999,")
+
+    # The browser of these tests has a loop of its own in this thread.
+    thread = threading.Thread(target=asyncio.run, args=(beside(),))
+    thread.start()
+    thread.join()
+    assert turns.count > 10

@@ -10,7 +10,7 @@ from uplift_server.core.deliveries import Status
 from uplift_server.core.replays import ReplayState
 from uplift_server.delivery import settle
 from uplift_server.delivery.directory import LiveEndpoint
-from uplift_server.delivery.replays import RELEASE_EVERY_MS
+from uplift_server.delivery.replays import ALONGSIDE_MS, RELEASE_EVERY_MS
 from uplift_server.delivery.settle import PATIENCE_MS
 from uplift_server.store.records import DisabledReason, EndpointState, HeldAction
 from uplift_server.store.replays import Replay
@@ -194,6 +194,20 @@ async def test_a_replay_alone_asks_for_few_commits(tmp_path: Path) -> None:
         await world.run_for(SECOND)
         assert sum(batches) == pytest.approx(RATE, rel=0.1)
         assert len(batches) <= 2 * SECOND / RELEASE_EVERY_MS
+
+
+async def test_what_is_released_shares_the_commits_of_other_outcomes(tmp_path: Path) -> None:
+    async with World(tmp_path, delays_ms=(), database=Counting) as world:
+        endpoint = await failed(world, RATE)
+        await replay(world, endpoint, rate=RATE)
+        database = world.database
+        assert isinstance(database, Counting)
+        database.batches.clear()
+        for _ in range(SECOND // ALONGSIDE_MS):
+            await world.accept(1)
+            await world.run_for(ALONGSIDE_MS)
+        assert len(world.sender.times(HOST)) > RATE
+        assert len(database.batches) <= 1.1 * SECOND / ALONGSIDE_MS
 
 
 async def test_what_became_of_others_takes_along_what_waits(tmp_path: Path) -> None:
