@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+import structlog
 
 from uplift_server.store import schema_version
 from uplift_server.store.errors import Unavailable
@@ -130,3 +131,19 @@ async def test_a_read_that_takes_too_long_is_stopped(bench: Bench, monkeypatch: 
     with pytest.raises(Unavailable, match="interrupted"):
         await bench.database.read(lambda c: c.exec_driver_sql(endless).scalar())
     assert await bench.count(events) == 0
+
+
+async def test_a_read_that_takes_long_is_told_of_by_the_name_of_who_reads(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with structlog.testing.capture_logs() as quick:
+        await bench.database.read(lambda c: c.exec_driver_sql("SELECT 1").scalar())
+    monkeypatch.setattr("uplift_server.store.sqlite.readers.LONG_READ_MS", 20)
+    many = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 1000000) SELECT max(i) FROM n"
+    with structlog.testing.capture_logs() as long:
+        await bench.database.read(lambda c: c.exec_driver_sql(many).scalar())
+    assert quick == []
+    (told,) = long
+    assert told["event"] == "a read took long"
+    assert told["read"].endswith("test_sqlite.test_a_read_that_takes_long_is_told_of_by_the_name_of_who_reads")
+    assert 20 <= told["duration_ms"] < 10_000

@@ -27,7 +27,7 @@ from uplift_server.store.hot_records import (
 from uplift_server.store.replays import Choice, Replay
 from uplift_server.store.sqlite import hot, replaying
 from uplift_server.store.sqlite.connection import FileLock
-from uplift_server.store.sqlite.readers import Readers
+from uplift_server.store.sqlite.readers import Readers, name_of
 from uplift_server.store.sqlite.writer import Writer, Writing
 
 R = TypeVar("R")
@@ -128,12 +128,15 @@ class SqliteDatabase:
         return await self._readers.read(
             lambda raw, _: replaying.look_ahead(
                 raw, replay, first=first, rows=rows, limit=limit, body_bytes_max=body_bytes_max
-            )
+            ),
+            name_of(replaying.look_ahead),
         )
 
     async def due_endpoints(self, *, after: int = 0, limit: int = 1000) -> list[DueEndpoint]:
         """See the contract."""
-        return await self._readers.read(lambda raw, _: hot.due_endpoints(raw, after=after, limit=limit))
+        return await self._readers.read(
+            lambda raw, _: hot.due_endpoints(raw, after=after, limit=limit), name_of(hot.due_endpoints)
+        )
 
     async def horizon(self) -> Horizon:
         """See the contract."""
@@ -141,7 +144,7 @@ class SqliteDatabase:
 
     async def read(self, body: Callable[[Connection], R]) -> R:
         """See the contract."""
-        return await self._readers.read(lambda _, sql: body(sql))
+        return await self._readers.read(lambda _, sql: body(sql), name_of(body))
 
     async def write(self, body: Callable[[Connection], R]) -> R:
         """See the contract."""

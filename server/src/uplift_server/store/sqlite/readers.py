@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 import sqlalchemy as sa
+import structlog
 
 from uplift_server.store.errors import Unavailable
 from uplift_server.store.sqlite.connection import bound, connect, unavailable
@@ -20,7 +21,10 @@ R = TypeVar("R")
 READERS: Final = 2
 READ_SECONDS_MAX: Final = 4.0
 READS_WAITING_MAX: Final = 256
+LONG_READ_MS: Final = 100
+"""From here on the log tells of a read: no page and no call should need one."""
 _INSTRUCTIONS_BETWEEN_CHECKS: Final = 20_000
+_log = structlog.get_logger()
 
 
 class Readers:
@@ -33,13 +37,16 @@ class Readers:
         self._waiting = 0
         self._opened: list[tuple[sqlite3.Connection, sa.Connection]] = []
 
-    async def read(self, body: Callable[[sqlite3.Connection, sa.Connection], R]) -> R:
-        """Run a verb on one consistent snapshot. Raises Unavailable when too many wait, or it takes too long."""
+    async def read(self, body: Callable[[sqlite3.Connection, sa.Connection], R], name: str) -> R:
+        """Run a verb on one consistent snapshot. Raises Unavailable when too many wait, or it takes too long.
+
+        `name` is what the log calls it.
+        """
         if self._waiting >= READS_WAITING_MAX:
             raise Unavailable("too many reads wait for the database")
         self._waiting += 1
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._pool, self._run, body)
+            return await asyncio.get_running_loop().run_in_executor(self._pool, self._run, body, name)
         finally:
             self._waiting -= 1
 
@@ -49,10 +56,11 @@ class Readers:
         for pair in self._opened:
             _close(pair)
 
-    def _run(self, body: Callable[[sqlite3.Connection, sa.Connection], R]) -> R:
+    def _run(self, body: Callable[[sqlite3.Connection, sa.Connection], R], name: str) -> R:
         try:
             raw, sql = self._connection()
-            stop_at = time.monotonic() + READ_SECONDS_MAX
+            began = time.monotonic()
+            stop_at = began + READ_SECONDS_MAX
             raw.set_progress_handler(lambda: time.monotonic() > stop_at, _INSTRUCTIONS_BETWEEN_CHECKS)
             raw.execute("BEGIN")
             try:
@@ -60,6 +68,9 @@ class Readers:
             finally:
                 with contextlib.suppress(sqlite3.Error):
                     raw.execute("COMMIT")
+                took_ms = round((time.monotonic() - began) * 1000)
+                if took_ms >= LONG_READ_MS:
+                    _log.info("a read took long", read=name, duration_ms=took_ms)
         except (sqlite3.Error, sa.exc.DBAPIError) as error:
             if getattr(getattr(error, "orig", error), "sqlite_errorcode", 0) != sqlite3.SQLITE_INTERRUPT:
                 self._forget()
@@ -80,6 +91,11 @@ class Readers:
             self._local.pair = pair = (raw, bound(raw))
             self._opened.append(pair)
         return pair
+
+
+def name_of(verb: Callable[..., object]) -> str:
+    """What the log calls a verb: the function, or where the one that has no name is written."""
+    return f"{verb.__module__.removeprefix('uplift_server.')}.{verb.__qualname__.partition('.<locals>')[0]}"
 
 
 def _close(pair: tuple[sqlite3.Connection, sa.Connection]) -> None:
