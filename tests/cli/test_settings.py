@@ -290,3 +290,12 @@ def test_several_sites_may_frame_the_dashboard() -> None:
     found = load({"UPLIFT_DASHBOARD_FRAME_ANCESTORS": " https://a.example  https://*.b.example:8443 "})
     assert found.dashboard_frame_ancestors == "https://a.example https://*.b.example:8443"
     assert load({}).dashboard_frame_ancestors is None
+
+
+@pytest.mark.parametrize(
+    "name", ["UPLIFT_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"]
+)
+def test_traces_are_made_where_something_names_a_collector(name: str) -> None:
+    assert load({name: "http://127.0.0.1:4318"}).traces
+    assert not load({name: ""}).traces
+    assert not load({"OTEL_TRACES_SAMPLER": "always_on"}).traces

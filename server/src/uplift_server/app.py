@@ -7,7 +7,7 @@ import gc
 import resource
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import structlog
@@ -19,6 +19,7 @@ from uplift_server.api.app import create_api
 from uplift_server.api.corking import CorkedProtocol
 from uplift_server.api.forwarded import Forwarded
 from uplift_server.api.ingest import IngestRoutes
+from uplift_server.api.traceparents import Traceparents
 from uplift_server.config import Config, ConfigError, ConfigProblem, secret_key
 from uplift_server.core.addresses import AddressPolicy
 from uplift_server.core.breaker import BreakerRule
@@ -34,8 +35,9 @@ from uplift_server.delivery.engine import Engine, EngineSettings
 from uplift_server.delivery.sender.client import Sender
 from uplift_server.delivery.sender.resolver import ResolutionFailed, Resolver
 from uplift_server.delivery.sender.settings import SenderSettings
+from uplift_server.delivery.traces import Traces
 from uplift_server.delivery.watch import WatchSettings
-from uplift_server.observe.attempt_log import AttemptLog
+from uplift_server.observe.attempt_log import AttemptLine, AttemptLog
 from uplift_server.observe.logs import colourful
 from uplift_server.service.beginnings import begin
 from uplift_server.service.entrance import Entrance
@@ -44,6 +46,7 @@ from uplift_server.service.means import Means
 from uplift_server.service.metrics import MetricsSettings
 from uplift_server.service.services import Services
 from uplift_server.service.system import System
+from uplift_server.service.traced_ingest import TracedIngest
 from uplift_server.store import schema_version
 from uplift_server.store.sealing import Sealer, derived_key, parse_key
 from uplift_server.store.sqlite import SqliteDatabase
@@ -90,6 +93,7 @@ class Application:
         self._resolver: Resolver
         self._engine: Engine
         self._outbox: Outbox | None = None
+        self._traces: Traces | None = None
         self._means: Means
         self._gate: gate.Gate
         self._server: _Server
@@ -121,6 +125,8 @@ class Application:
             self._build(sealer, undo)
             self.new_operator_key = await begin(self._means, self._operator_key, self._keep_key)
             await self._engine.start(dispatch=self._dispatch)
+            if self._traces is not None:
+                self._traces.start()
             if self._dispatch:
                 self._start_outbox(undo)
             self._serving = asyncio.create_task(self._server.serve(sockets=[listener]), name="http")
@@ -149,6 +155,7 @@ class Application:
             # The last answers go out while attempts in flight finish.
             await asyncio.gather(self._serving, self._engine.drain(), self._stop_outbox())
         for what, close in (
+            ("traces", self._stop_traces),
             ("changes", self._means.finish),
             ("resolver", self._resolver.close),
             ("database", self._database.close),
@@ -210,8 +217,9 @@ class Application:
         directory = Directory(sealer, f"Uplift-Webhooks/{__version__} (+{self._public_url()}/docs)")
         self._attempt_log = AttemptLog(sys.stderr.buffer, config.log_format, colours=colourful(sys.stderr))
         undo.callback(self._attempt_log.close)
+        self._traces = self._make_traces(undo)
         self._engine = Engine(
-            self._database, directory, sender, self._clock, _engine_settings(config), self._attempt_log.write
+            self._database, directory, sender, self._clock, _engine_settings(config), self._note_attempts
         )
         self._engine.on_defect = self._stop_for_defect
         undo.push_async_callback(self._engine.drain)
@@ -238,11 +246,13 @@ class Application:
             metrics=MetricsSettings(config.metrics_token, config.database_path, lambda: self._attempt_log.dropped),
         )
         ingest = Ingest(directory, self._engine.acceptor, self._clock)
+        if self._traces is not None:
+            ingest = TracedIngest(directory, self._engine.acceptor, self._clock, self._traces.note_event)
         api = create_api(services)
         self._gate = gate.Gate(api, lambda: self._dashboard(services, api))
         self._server = _Server(
             uvicorn.Config(
-                IngestRoutes(self._behind_proxies(self._gate), services.authenticator, ingest),
+                self._traced(IngestRoutes(self._behind_proxies(self._gate), services.authenticator, ingest)),
                 http=CorkedProtocol,
                 ws=cast(Any, websockets.websocket_protocol),
                 ws_max_size=websockets.MESSAGE_BYTES_MAX,
@@ -259,6 +269,34 @@ class Application:
                 timeout_graceful_shutdown=REQUESTS_FINISH_SECONDS,
             )
         )
+
+    def _make_traces(self, undo: contextlib.AsyncExitStack) -> Traces | None:
+        """Traces, where the operator has somewhere to send them."""
+        if not self._config.traces:
+            return None
+        try:
+            # Neither in memory nor even installed where there are none.
+            from uplift_server.observe.tracing import OtlpTracer  # noqa: PLC0415
+        except ImportError as error:
+            remedy = "install the server with its extra `otel` (uplift-webhooks-server[otel]), or remove it"
+            raise ConfigError(
+                ConfigProblem("UPLIFT_OTLP_ENDPOINT", f"wants packages that are not installed ({error})", remedy)
+            ) from error
+        traces = Traces(self._database, self._clock, OtlpTracer(self._config.otlp_endpoint))
+        undo.push_async_callback(traces.stop)
+        return traces
+
+    def _traced(self, app: gate.App) -> gate.App:
+        return app if self._traces is None else Traceparents(app)
+
+    def _note_attempts(self, lines: Sequence[AttemptLine]) -> None:
+        self._attempt_log.write(lines)
+        if self._traces is not None:
+            self._traces.note_attempts(lines)
+
+    async def _stop_traces(self) -> None:
+        if self._traces is not None:
+            await self._traces.stop()
 
     def _behind_proxies(self, app: gate.App) -> gate.App:
         proxies = self._config.trusted_proxies

@@ -12,6 +12,9 @@ PREFIX: Final = "UPLIFT_"
 OTHER_TOOLS: Final = frozenset({"UPLIFT_API_URL", "UPLIFT_API_KEY", "UPLIFT_PROFILE", "UPLIFT_WEBHOOK_SECRET"})
 """Variables of the integrators' command and library, which may stand in the same environment."""
 
+TRACES_TO: Final = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+"""OpenTelemetry's own variables that name somewhere to send traces to. Its SDK reads them."""
+
 Value = str | int | tuple[int, ...] | tuple[str, ...] | None
 
 
@@ -99,6 +102,9 @@ SETTINGS: Final[tuple[Setting, ...]] = (
             "the proxies in front of this server, whose X-Forwarded-For tells where a request comes from"),
     Setting("UPLIFT_METRICS_TOKEN", "metrics_token", "16 to 256 characters", kinds.token, None,
             "what lets monitoring read /metrics, and do nothing else; operators' keys may read it anyway", secret=True),
+    Setting("UPLIFT_OTLP_ENDPOINT", "otlp_endpoint", "URL", kinds.url("http", "https", userinfo=True, path=True), None,
+            "where traces are sent to, over OTLP/HTTP: a collector's base URL; without one none are made", secret=True,
+            derived="as OTEL_EXPORTER_OTLP_ENDPOINT says"),
     Setting("UPLIFT_LOG_FORMAT", "log_format", "console, json or none", kinds.log_format, None,
             "the form of the log lines on standard error; none leaves warnings only",
             derived="console on a terminal, else json"),
@@ -145,9 +151,15 @@ class Config:
     trusted_proxies: tuple[str, ...] | None
     """As Content-Security-Policy has it: origins with spaces between."""
     metrics_token: str | None = field(repr=False)
+    otlp_endpoint: str | None = field(repr=False)
     log_format: Literal["console", "json", "none"]
     given: Mapping[str, tuple[str, str]] = field(default_factory=dict, repr=False, compare=False)
-    """By setting name, where a value that is no default was found, and the text there."""
+    """By name, where a value that is no default was found, and the text there; of OpenTelemetry's variables, too."""
+
+    @property
+    def traces(self) -> bool:
+        """Whether traces are made."""
+        return self.otlp_endpoint is not None or any(name in self.given for name in TRACES_TO)
 
     @property
     def database_path(self) -> Path:

@@ -12,7 +12,17 @@ from typing import Any, Final
 
 from uplift_server.config.kinds import WrongValue, published_addresses, schedule
 from uplift_server.config.problems import ConfigError, ConfigProblem
-from uplift_server.config.settings import BY_KEY, BY_NAME, OTHER_TOOLS, PREFIX, SETTINGS, Config, Setting, Value
+from uplift_server.config.settings import (
+    BY_KEY,
+    BY_NAME,
+    OTHER_TOOLS,
+    PREFIX,
+    SETTINGS,
+    TRACES_TO,
+    Config,
+    Setting,
+    Value,
+)
 from uplift_server.core.durations import format_duration
 
 FILE_NAME: Final = "uplift.toml"
@@ -55,6 +65,7 @@ def load(environ: Mapping[str, str], file: Path | None = None, *, terminal: bool
         problems.extend(_contradictions(values))
     if problems:
         raise ConfigError(*problems)
+    given |= {name: ("environment", environ[name]) for name in TRACES_TO if environ.get(name)}
     return Config(**values, given=given)
 
 

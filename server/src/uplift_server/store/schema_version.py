@@ -16,7 +16,8 @@ from sqlalchemy import Connection
 
 import uplift_server.store.schema_numbers
 import uplift_server.store.schema_people
-import uplift_server.store.schema_processes  # noqa: F401 - their tables are among those of `metadata`
+import uplift_server.store.schema_processes
+import uplift_server.store.schema_traces  # noqa: F401 - their tables are among those of `metadata`
 from uplift_server.store.schema import metadata
 from uplift_server.store.sqlite import copying
 from uplift_server.store.sqlite.connection import bound, connect, unavailable
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 _MIGRATIONS: Final = "uplift_server.store:migrations"
 _SQLITE_URL: Final = "sqlite:///"
-HEAD: Final = "0007"
+HEAD: Final = "0008"
 """The revision this program works with."""
 
 

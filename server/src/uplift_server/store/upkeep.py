@@ -35,6 +35,7 @@ from uplift_server.store.schema import (
 )
 from uplift_server.store.schema_numbers import rollups
 from uplift_server.store.schema_people import invitations, links, sessions
+from uplift_server.store.schema_traces import trace_parents
 
 Key = tuple[Any, ...]
 """The values of a row's primary key."""
@@ -131,7 +132,7 @@ KEPT: Final = (
         events.c.created_at,
         goes_by_number=True,
         needed=(_OPEN, _UNCOUNTED, _ATTEMPT_UNCOUNTED),
-        parts=(attempts.c.event_seq, deliveries.c.event_seq),
+        parts=(attempts.c.event_seq, deliveries.c.event_seq, trace_parents.c.event_seq),
         bite=40,
     ),
     Kept(rollups, rollups.c.at, lasts_ms=HOUR_MS),

@@ -1,0 +1,138 @@
+"""Traces, where they are switched on: gathers what has happened, and hands it over now and then, off the loop.
+
+The trace an event was sent in is stored a moment after the event: it must not make accepting dearer, and losing the
+last moment's in a crash costs no more than the link between two traces.
+"""
+
+import asyncio
+import threading
+import uuid
+from collections.abc import Sequence
+from typing import Final
+
+import structlog
+
+from uplift_server.core.trace_context import TraceContext, parse_traceparent
+from uplift_server.delivery.clock import Clock
+from uplift_server.observe.attempt_log import AttemptLine
+from uplift_server.observe.traced import AcceptedEvent, EndedAttempt, Tracer
+from uplift_server.store import trace_parents
+from uplift_server.store.contract import Database
+from uplift_server.store.errors import StoreError
+
+EVERY_MS: Final = 500
+WAITING_MAX: Final = 20_000
+"""How many events, and how many attempts, wait to be handed over; what comes on top is dropped."""
+KNOWN_MAX: Final = 20_000
+"""Of how many of the latest events it is known in memory which trace they were sent in."""
+LOOK_MAX: Final = 500
+"""Of how many events the traces are looked up at a time."""
+CLOSE_SECONDS: Final = 0.8
+_log = structlog.get_logger()
+
+
+class Traces:
+    """Runs until stopped."""
+
+    def __init__(self, database: Database, clock: Clock, tracer: Tracer) -> None:
+        self._database = database
+        self._clock = clock
+        self._tracer = tracer
+        self._events: list[AcceptedEvent] = []
+        self._lines: list[AttemptLine] = []
+        self._to_store: dict[int, str] = {}
+        """By number of the event, what came with it."""
+        self._known: dict[bytes, TraceContext | None] = {}
+        """By id, of the latest events."""
+        self._dropping = False
+        self._stopping = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin."""
+        self._task = asyncio.create_task(self._run(), name="traces")
+
+    async def stop(self) -> None:
+        """Hand over what is left, as far as that is soon done."""
+        self._stopping.set()
+        if self._task is not None:
+            await self._task
+            self._task = None
+        # A collector that does not answer must not hold up the stop of the process.
+        closing, loop, closed = threading.Event(), asyncio.get_running_loop(), asyncio.Event()
+
+        def close() -> None:
+            self._tracer.close()
+            if not closing.is_set():
+                loop.call_soon_threadsafe(closed.set)
+
+        threading.Thread(target=close, name="traces-close", daemon=True).start()
+        try:
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await closed.wait()
+        except TimeoutError:
+            _log.warning("not all traces were sent before the stop")
+        finally:
+            closing.set()
+
+    def note_event(self, seq: int, event: AcceptedEvent, traceparent: str | None) -> None:
+        """An event was stored under a number, or had been."""
+        if not self._has_room(len(self._events)):
+            return
+        self._events.append(event)
+        if not event.repeated:
+            self._remember(event.id, event.of_sender)
+            if event.of_sender is not None and traceparent is not None:
+                self._to_store[seq] = traceparent
+
+    def note_attempts(self, lines: Sequence[AttemptLine]) -> None:
+        """Attempts are over, and their outcomes stored."""
+        if self._has_room(len(self._lines)):
+            self._lines.extend(lines)
+
+    def _has_room(self, waiting: int) -> bool:
+        full = waiting >= WAITING_MAX
+        if full and not self._dropping:
+            _log.warning("spans are dropped: more comes than traces are made of; sample fewer (OTEL_TRACES_SAMPLER)")
+        self._dropping = full
+        return not full
+
+    def _remember(self, event_id: bytes, of_sender: TraceContext | None) -> None:
+        if len(self._known) >= KNOWN_MAX:
+            del self._known[next(iter(self._known))]
+        self._known[event_id] = of_sender
+
+    async def _run(self) -> None:
+        while not self._stopping.is_set():
+            await self._clock.wait(self._stopping, EVERY_MS)
+            await self.hand_over()
+
+    async def hand_over(self) -> None:
+        """Make spans of what has come."""
+        events, self._events = self._events, []
+        lines, self._lines = self._lines, []
+        to_store, self._to_store = self._to_store, {}
+        try:
+            if to_store:
+                await self._database.write(lambda c: trace_parents.put(c, to_store))
+        except StoreError:
+            # Kept no longer than their events are known in memory.
+            self._to_store = dict([*to_store.items(), *self._to_store.items()][-KNOWN_MAX:])
+        try:
+            attempts = await self._ended(lines)
+        except StoreError:
+            self._lines = [*lines, *self._lines][-WAITING_MAX:]
+            attempts = []
+        if events or attempts:
+            await asyncio.to_thread(self._tracer.record, events, attempts)
+
+    async def _ended(self, lines: Sequence[AttemptLine]) -> list[EndedAttempt]:
+        """The attempts with the spans their events were sent in. Raises Unavailable."""
+        ids = {line.event: uuid.UUID(line.event).bytes for line in lines}
+        unknown = [event_id for event_id in ids.values() if event_id not in self._known]
+        for start in range(0, len(unknown), LOOK_MAX):
+            part = unknown[start : start + LOOK_MAX]
+            found = await self._database.read(lambda c: trace_parents.of_events(c, part))  # noqa: B023 - run before the next turn
+            for event_id in part:
+                self._remember(event_id, parse_traceparent(found.get(event_id, "")))
+        return [EndedAttempt(line, self._known.get(ids[line.event])) for line in lines]

@@ -1,0 +1,151 @@
+"""Traces for OpenTelemetry: a span for every accepted event, and one for each attempt below it.
+
+Loaded only where traces are switched on, with the packages of the extra `otel`. What the standard has variables for
+(headers, sampler, batches, time-outs, the resource) its SDK reads from the environment itself. Spans hold ids,
+outcomes and codes: no URL, which may have a token in it, and nothing that anybody sent or answered.
+"""
+
+import os
+import uuid
+from collections.abc import Sequence
+from typing import Final
+
+from opentelemetry.context import Context
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import OTELResourceDetector, Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
+from opentelemetry.sdk.trace.sampling import Decision
+from opentelemetry.trace import (
+    NonRecordingSpan,
+    SpanContext,
+    SpanKind,
+    Status,
+    StatusCode,
+    TraceFlags,
+    set_span_in_context,
+)
+from opentelemetry.util.types import AttributeValue
+
+from uplift_server import __version__
+from uplift_server.core.catalog import WEBHOOK_CREATED
+from uplift_server.core.deliveries import Trigger
+from uplift_server.core.outcomes import Outcome
+from uplift_server.core.trace_context import TraceContext, event_span
+from uplift_server.observe.attempt_log import AttemptLine
+from uplift_server.observe.traced import AcceptedEvent, EndedAttempt
+
+SERVICE: Final = "uplift-webhooks"
+ACCEPT: Final = "accept"
+ATTEMPT: Final = "attempt"
+_TRACES_PATH: Final = "/v1/traces"
+_NS_PER_MS: Final = 1_000_000
+_DELIVERED: Final = Outcome.DELIVERED.text
+_TEST: Final = Trigger.TEST.text
+
+
+class OtlpTracer:
+    """Makes spans and sends them over OTLP/HTTP, in batches, from a thread of the SDK's."""
+
+    def __init__(self, endpoint: str | None) -> None:
+        """`endpoint` is the collector's base URL; without one, the standard's variables name it."""
+        self._ids = _ChosenIds()
+        ours = Resource({"service.name": SERVICE, "service.version": __version__, "process.pid": os.getpid()})
+        self._provider = TracerProvider(
+            resource=ours.merge(OTELResourceDetector().detect()), id_generator=self._ids, shutdown_on_exit=False
+        )
+        url = None if endpoint is None else endpoint + _TRACES_PATH
+        self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=url)))
+        self._tracer = self._provider.get_tracer("uplift_server", __version__)
+
+    def record(self, events: Sequence[AcceptedEvent], attempts: Sequence[EndedAttempt]) -> None:
+        """See Tracer."""
+        for event in events:
+            self._event(event)
+        for attempt in attempts:
+            self._attempt(attempt.line, attempt.of_sender)
+
+    def close(self) -> None:
+        """See Tracer."""
+        self._provider.shutdown()
+
+    def _event(self, event: AcceptedEvent) -> None:
+        own = self._own(event.id, event.of_sender)
+        # One that had been stored before has its span already.
+        self._ids.choose(own.trace_id, None if event.repeated else own.span_id)
+        span = self._tracer.start_span(
+            ACCEPT,
+            Context() if event.of_sender is None else _below(event.of_sender),
+            SpanKind.SERVER,
+            {
+                "uplift.event.id": str(uuid.UUID(bytes=event.id)),
+                "uplift.event.type": event.type,
+                "uplift.event.repeated": event.repeated,
+                "uplift.account.id": event.account,
+            },
+            start_time=event.began_at,
+        )
+        span.end(event.ended_at)
+
+    def _attempt(self, line: AttemptLine, of_sender: TraceContext | None) -> None:
+        own = self._own(uuid.UUID(line.event).bytes, of_sender)
+        self._ids.choose(own.trace_id, None)
+        # Nobody sent such an event, so there is no span it could be below.
+        alone = line.type == WEBHOOK_CREATED or line.trigger == _TEST
+        began_at = line.at * _NS_PER_MS
+        attributes: dict[str, AttributeValue] = {
+            "uplift.event.id": line.event,
+            "uplift.event.type": line.type,
+            "uplift.delivery.id": line.delivery,
+            "uplift.endpoint.id": line.endpoint,
+            "uplift.account.id": line.account,
+            "uplift.attempt.number": line.attempt,
+            "uplift.attempt.trigger": line.trigger,
+            "uplift.outcome": line.outcome,
+            "uplift.delivery.status": line.delivery_status,
+        }
+        if line.status_code is not None:
+            attributes["http.response.status_code"] = line.status_code
+        if line.outcome != _DELIVERED:
+            attributes["error.type"] = line.outcome
+        span = self._tracer.start_span(
+            ATTEMPT, Context() if alone else _below(own), SpanKind.CLIENT, attributes, start_time=began_at
+        )
+        if line.outcome != _DELIVERED:
+            span.set_status(Status(StatusCode.ERROR, line.outcome))
+        span.end(began_at + int(line.duration_ms * _NS_PER_MS))
+
+    def _own(self, event_id: bytes, of_sender: TraceContext | None) -> TraceContext:
+        """The span of an event, which its attempts are below."""
+        own = event_span(event_id, of_sender, sampled=True)
+        if of_sender is not None:
+            return own
+        decision = self._provider.sampler.should_sample(None, own.trace_id, ACCEPT).decision
+        return own._replace(sampled=decision is Decision.RECORD_AND_SAMPLE)
+
+
+class _ChosenIds(RandomIdGenerator):
+    """Gives the next span the ids that were chosen for it."""
+
+    def __init__(self) -> None:
+        self._trace_id = 0
+        self._span_id: int | None = None
+
+    def choose(self, trace_id: int, span_id: int | None) -> None:
+        """For the next one; without a span's id it is random."""
+        self._trace_id, self._span_id = trace_id, span_id
+
+    def generate_trace_id(self) -> int:
+        """See IdGenerator."""
+        return self._trace_id
+
+    def generate_span_id(self) -> int:
+        """See IdGenerator."""
+        return self._span_id or super().generate_span_id()
+
+
+def _below(parent: TraceContext) -> Context:
+    flags = TraceFlags(TraceFlags.SAMPLED if parent.sampled else TraceFlags.DEFAULT)
+    context = SpanContext(parent.trace_id, parent.span_id, is_remote=True, trace_flags=flags)
+    return set_span_in_context(NonRecordingSpan(context), Context())

@@ -1,0 +1,73 @@
+"""Accepting events while traces are on: each is noted with the span it was sent in."""
+
+from collections.abc import Callable, Sequence
+from contextvars import ContextVar
+from functools import partial
+from typing import Final
+
+from uplift_server.core import ids
+from uplift_server.core.problems import Problem
+from uplift_server.core.trace_context import parse_traceparent
+from uplift_server.delivery.accept import Acceptor
+from uplift_server.delivery.clock import Clock
+from uplift_server.delivery.directory import Directory
+from uplift_server.observe.traced import AcceptedEvent
+from uplift_server.service.ingest import Answer, Incoming, Ingest
+from uplift_server.service.principals import Caller
+
+TRACEPARENT: Final[ContextVar[str | None]] = ContextVar("traceparent", default=None)
+"""The header of the request that is being served."""
+Note = Callable[[int, AcceptedEvent, str | None], None]
+_NS_PER_MS: Final = 1_000_000
+_NS_PER_US: Final = 1_000
+
+
+class TracedIngest(Ingest):
+    """See Ingest. `note` is told of every event once it is stored: its number, what is traced of it, the header."""
+
+    def __init__(self, directory: Directory, acceptor: Acceptor, clock: Clock, note: Note) -> None:
+        super().__init__(directory, acceptor, clock)
+        self._note = note
+
+    def one(self, caller: Caller, event: Incoming, problems: Sequence[Problem] = ()) -> Answer:
+        """See Ingest."""
+        began = self._now()
+        return self._traced(super().one(caller, event, problems), caller, [event], began)
+
+    def batch(self, caller: Caller, events: Sequence[Incoming]) -> Answer:
+        """See Ingest."""
+        began = self._now()
+        return self._traced(super().batch(caller, events), caller, events, began)
+
+    def _now(self) -> tuple[int, int]:
+        """Unix time in ns, to the ms, and a finer clock in ns that begins anywhere."""
+        return self._clock.wall_ms() * _NS_PER_MS, self._clock.monotonic_us() * _NS_PER_US
+
+    def _traced(self, answer: Answer, caller: Caller, events: Sequence[Incoming], began: tuple[int, int]) -> Answer:
+        accounts = [event.account or self._account_text(caller) for event in events]
+        answer.add_done_callback(partial(self._stored, events, accounts, began, TRACEPARENT.get()))
+        return answer
+
+    def _account_text(self, caller: Caller) -> str:
+        account = self._directory.accounts.get(caller.account_seq or 0)
+        return "" if account is None else ids.prefixed(ids.ACCOUNT, account.id)
+
+    def _stored(
+        self,
+        events: Sequence[Incoming],
+        accounts: Sequence[str],
+        began: tuple[int, int],
+        traceparent: str | None,
+        answer: Answer,
+    ) -> None:
+        if answer.cancelled() or answer.exception() is not None:
+            return
+        stored = answer.result()
+        if not isinstance(stored, list):
+            return
+        began_at, since = began
+        ended_at = began_at + self._clock.monotonic_us() * _NS_PER_US - since
+        of_sender = None if traceparent is None else parse_traceparent(traceparent)
+        for appended, event, account in zip(stored, events, accounts, strict=True):
+            traced = AcceptedEvent(appended.id, event.type, account, began_at, ended_at, of_sender, appended.duplicate)
+            self._note(appended.seq, traced, traceparent)

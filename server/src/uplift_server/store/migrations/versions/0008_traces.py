@@ -1,0 +1,22 @@
+"""The traces that events were sent in."""
+
+from collections.abc import Sequence
+
+import sqlalchemy as sa
+from alembic import op
+
+revision: str = "0008"
+down_revision: str | Sequence[str] | None = "0007"
+branch_labels: str | Sequence[str] | None = None
+depends_on: str | Sequence[str] | None = None
+
+
+def upgrade() -> None:
+    """Add a table."""
+    op.create_table(
+        "trace_parents",
+        sa.Column("event_seq", sa.BigInteger(), nullable=False),
+        sa.Column("traceparent", sa.Text(), nullable=False, comment="as its sender sent it"),
+        sa.PrimaryKeyConstraint("event_seq"),
+        sqlite_with_rowid=False,
+    )

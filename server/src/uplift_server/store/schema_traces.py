@@ -1,0 +1,13 @@
+"""The table of traces: a part of the schema."""
+
+import sqlalchemy as sa
+
+from uplift_server.store.schema import metadata
+
+trace_parents = sa.Table(
+    "trace_parents",
+    metadata,
+    sa.Column("event_seq", sa.BigInteger, primary_key=True),
+    sa.Column("traceparent", sa.Text, nullable=False, comment="as its sender sent it"),
+    sqlite_with_rowid=False,
+)

@@ -1,0 +1,26 @@
+"""The traces that events were sent in; those of events whose senders told, and while traces are on."""
+
+from collections.abc import Collection, Mapping
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+
+from uplift_server.store.schema import events
+from uplift_server.store.schema_traces import trace_parents
+
+
+def put(connection: Connection, found: Mapping[int, str]) -> None:
+    """Remember what came with events, by their numbers. For each event once."""
+    rows = [{"event_seq": seq, "traceparent": text} for seq, text in found.items()]
+    if rows:
+        connection.execute(sa.insert(trace_parents), rows)
+
+
+def of_events(connection: Connection, event_ids: Collection[bytes]) -> dict[bytes, str]:
+    """What came with those of the events (by id) with which something did."""
+    query = (
+        sa.select(events.c.id, trace_parents.c.traceparent)
+        .join_from(events, trace_parents, trace_parents.c.event_seq == events.c.seq)
+        .where(events.c.id.in_(event_ids))
+    )
+    return {row.id: row.traceparent for row in connection.execute(query)}

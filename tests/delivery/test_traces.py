@@ -1,0 +1,142 @@
+"""Traces: every event and attempt is handed over once, with the span its sender named, over outages and restarts."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from uplift_server.core.trace_context import TraceContext, parse_traceparent
+from uplift_server.delivery import traces
+from uplift_server.delivery.traces import Traces
+from uplift_server.observe.traced import AcceptedEvent, EndedAttempt
+from uplift_server.store import trace_parents
+from uplift_server.store.errors import Unavailable
+
+from .world import SECOND, World, answer
+
+SENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+SENDER = parse_traceparent(SENT)
+
+
+class Recorder:
+    """A tracer that keeps everything."""
+
+    def __init__(self) -> None:
+        self.events: list[AcceptedEvent] = []
+        self.attempts: list[EndedAttempt] = []
+        self.closes_after_s = 0.0
+
+    def record(self, events: Sequence[AcceptedEvent], attempts: Sequence[EndedAttempt]) -> None:
+        self.events += events
+        self.attempts += attempts
+
+    def close(self) -> None:
+        time.sleep(self.closes_after_s)
+
+    @property
+    def senders(self) -> list[TraceContext | None]:
+        return [attempt.of_sender for attempt in self.attempts]
+
+
+def accepted(stored: Any, of_sender: TraceContext | None = SENDER, *, repeated: bool = False) -> AcceptedEvent:
+    return AcceptedEvent(stored.id, "a.b", "acc_1", 1, 2, of_sender, repeated)
+
+
+async def test_attempts_come_with_the_span_their_event_was_sent_in_also_after_a_restart(tmp_path: Path) -> None:
+    async with World(tmp_path) as world:
+        replies = iter([answer(500), answer(200), answer(500)])
+        await world.endpoint("one.test", lambda _: next(replies))
+        tracer = Recorder()
+        gathered = Traces(world.database, world.clock, tracer)
+        [stored] = await world.accept()
+        gathered.note_event(stored.seq, accepted(stored), SENT)
+        gathered.note_attempts(world.lines)
+        await gathered.hand_over()
+        assert tracer.senders == [SENDER]
+
+        world.lines.clear()
+        await world.restart()
+        await world.run_for(10 * SECOND)
+        [other] = await world.accept()
+        later = Traces(world.database, world.clock, tracer)
+        later.note_attempts(world.lines)
+        await later.hand_over()
+
+        assert [attempt.line.attempt for attempt in tracer.attempts] == [1, 2, 1]
+        assert tracer.senders == [SENDER, SENDER, None]
+        assert other.id != stored.id
+
+
+async def test_only_what_senders_told_is_stored_and_of_each_event_once(tmp_path: Path) -> None:
+    async with World(tmp_path) as world:
+        gathered = Traces(world.database, world.clock, Recorder())
+        first, second, third = await world.accept(3)
+        gathered.note_event(first.seq, accepted(first), SENT)
+        gathered.note_event(second.seq, accepted(second, None), "nonsense")
+        gathered.note_event(third.seq, accepted(third, None), None)
+        await gathered.hand_over()
+        gathered.note_event(first.seq, accepted(first, repeated=True), SENT)
+        await gathered.hand_over()
+
+        ids = [first.id, second.id, third.id]
+        assert await world.database.read(lambda c: trace_parents.of_events(c, ids)) == {first.id: SENT}
+
+
+async def test_nothing_is_lost_while_the_database_does_not_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with World(tmp_path) as world:
+        await world.endpoint("one.test")
+        tracer = Recorder()
+        gathered = Traces(world.database, world.clock, tracer)
+        [stored] = await world.accept()
+
+        async def unavailable(_: Any) -> Any:
+            raise Unavailable("not now")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(world.database, "read", unavailable)
+            patch.setattr(world.database, "write", unavailable)
+            gathered.note_attempts(world.lines)
+            await gathered.hand_over()
+            gathered.note_event(stored.seq, accepted(stored), SENT)
+            assert tracer.attempts == []
+        await gathered.hand_over()
+        await gathered.hand_over()
+
+        assert tracer.senders == [SENDER]
+        assert await world.database.read(lambda c: trace_parents.of_events(c, [stored.id])) == {stored.id: SENT}
+
+
+async def test_what_waits_and_what_is_known_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(traces, "WAITING_MAX", 3)
+    monkeypatch.setattr(traces, "KNOWN_MAX", 2)
+    async with World(tmp_path) as world:
+        tracer = Recorder()
+        gathered = Traces(world.database, world.clock, tracer)
+        for stored in await world.accept(5):
+            gathered.note_event(stored.seq, accepted(stored), SENT)
+        await gathered.hand_over()
+
+        assert len(tracer.events) == 3
+        assert len(gathered._known) == 2
+
+
+async def test_a_collector_that_hangs_does_not_hold_up_the_stop(tmp_path: Path) -> None:
+    async with World(tmp_path) as world:
+        tracer = Recorder()
+        tracer.closes_after_s = 5
+        gathered = Traces(world.database, world.clock, tracer)
+        [stored] = await world.accept()
+        gathered.start()
+        await asyncio.sleep(0)
+        gathered.note_event(stored.seq, accepted(stored), SENT)
+        began = time.monotonic()
+        await gathered.stop()
+
+        assert time.monotonic() - began < 2
+        # What was noted is handed over first.
+        assert len(tracer.events) == 1
