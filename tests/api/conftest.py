@@ -339,6 +339,8 @@ class RecordingEngine:
     def load(self) -> Load:
         return Load(3, 1000, len(self.waiting), self.probes, stopped=False)
 
+    own_load = load
+
     def held_up_by(self, endpoint_seq: int) -> HeldUpBy:
         return self.held_up.get(endpoint_seq, HeldUpBy.SERVER)
 

@@ -74,6 +74,25 @@ async def test_a_process_that_serves_the_api_alone_sends_nothing(tmp_path: Path)
         assert worker.sender.sent == 3
 
 
+async def test_what_processes_tell_of_themselves_adds_up(tmp_path: Path) -> None:
+    async with Fleet(tmp_path) as fleet:
+        await fleet_with_endpoints(fleet, peers=2, hosts=6)
+        api = await fleet.start(ProcessRole.API)
+        await fleet.run_for(3 * SECOND)
+        fleet.at(api)
+        await fleet.accept(3)
+        await fleet.run_for(3 * SECOND)
+        engines = [peer.engine for peer in fleet.peers]
+        assert [each.measures.accepted for each in engines] == [0, 0, 3]
+        delivered = [each.measures.ended[Status.DELIVERED] for each in engines]
+        assert (sum(delivered), delivered[-1]) == (3 * 6, 0)
+        slots = [each.own_load().in_flight_max for each in engines]
+        assert slots[-1] == 0
+        assert sum(slots) == api.engine.load().in_flight_max
+        # Whoever has nothing to send is not stopped.
+        assert not any(each.own_load().stopped for each in engines)
+
+
 async def test_a_worker_that_comes_takes_over_only_what_the_cap_leaves(tmp_path: Path) -> None:
     """What the one before has in flight counts until it is over."""
     async with Fleet(tmp_path) as fleet:

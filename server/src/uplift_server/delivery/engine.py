@@ -275,9 +275,13 @@ class Engine:
         """When an endpoint that fails will be disabled unless it succeeds before (Unix ms)."""
         return self._watch.disable_at(endpoint_seq)
 
-    def load(self) -> Load:
+    def own_load(self) -> Load:
         """How much this process has in hand now."""
         return self.lanes.load()
+
+    def load(self) -> Load:
+        """How much all processes on the database have in hand: this one alone, where there is no other."""
+        return self.own_load()
 
     def held_up_by(self, endpoint_seq: int) -> HeldUpBy:
         """What keeps what is due for an endpoint, if anything is, from being attempted."""

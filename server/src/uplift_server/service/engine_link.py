@@ -84,8 +84,11 @@ class EngineLink(Protocol):
     def disable_at(self, endpoint_seq: int) -> int | None:
         """When an endpoint that fails will be disabled unless it succeeds before (Unix ms)."""
 
+    def own_load(self) -> Load:
+        """How much this process has in hand now."""
+
     def load(self) -> Load:
-        """How much the process has in hand now."""
+        """How much all processes on the database have in hand."""
 
     def held_up_by(self, endpoint_seq: int) -> HeldUpBy:
         """What keeps what is due for an endpoint, if anything is, from being attempted."""

@@ -56,7 +56,7 @@ class Metrics:
         """Everything as it is now; without what the database does not answer in time."""
         means = self._means
         stored = await self._readings.latest()
-        load, endpoints = means.engine.load(), await self._endpoints()
+        load, endpoints = means.engine.own_load(), await self._endpoints()
         return Snapshot(
             at=means.now(),
             version=__version__,

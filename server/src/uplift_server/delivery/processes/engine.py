@@ -215,6 +215,11 @@ class SharedEngine(Engine):
             return super().next_probe_at(endpoint_seq)
         return self._stored_probe_at(endpoint)
 
+    def own_load(self) -> Load:
+        """See Engine. One that only takes events has no slots, and nothing that could be stopped."""
+        own = super().own_load()
+        return own if self._role.delivers else own._replace(in_flight_max=0, stopped=False)
+
     def load(self) -> Load:
         """How much all processes have in hand, as of their latest heartbeats."""
         own = super().load()
