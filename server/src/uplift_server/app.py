@@ -48,6 +48,7 @@ from uplift_server.service.services import Services
 from uplift_server.service.system import System
 from uplift_server.service.traced_ingest import TracedIngest
 from uplift_server.store import schema_version
+from uplift_server.store.contract import Database
 from uplift_server.store.sealing import Sealer, derived_key, parse_key
 from uplift_server.store.sqlite import SqliteDatabase
 
@@ -66,7 +67,7 @@ CLOSE_SECONDS: Final = 0.9
 
 
 class Application:
-    """One server: every role in this process, on one SQLite file."""
+    """One server: every role in this process, on a SQLite file or a PostgreSQL database."""
 
     def __init__(
         self,
@@ -87,7 +88,7 @@ class Application:
         self._clock = SystemClock()
         self._started_at = self._clock.now_ms()
         self._settings = _sender_settings(config)
-        self._database = SqliteDatabase(config.database_path)
+        self._database = _database(config)
         self._log = structlog.get_logger()
         self._stopped = asyncio.Event()
         self._resolver: Resolver
@@ -114,8 +115,9 @@ class Application:
         """
         async with contextlib.AsyncExitStack() as undo:
             _raise_file_limit()
-            self._make_directory()
-            self._database.lock()
+            if isinstance(self._database, SqliteDatabase):
+                self._make_directory()
+                self._database.lock()
             undo.push_async_callback(self._database.close)
             listener = _listener(self._config)
             undo.callback(listener.close)
@@ -196,9 +198,16 @@ class Application:
             ) from error
 
     async def _open_database(self) -> None:
-        copy = schema_version.upgrade(self._config.database_path, now_ms=self._clock.now_ms())
-        if copy is not None:
-            self._log.info("the database was upgraded", revision=schema_version.HEAD, copy_of_the_old=str(copy))
+        if self._config.on_postgresql:
+            from uplift_server.store.postgres.schema_version import upgrade  # noqa: PLC0415 - see `_database`
+
+            before = await upgrade(self._config.database_url)
+            if before is not None:
+                self._log.info("the database was upgraded", revision=schema_version.HEAD, before=before)
+        else:
+            copy = schema_version.upgrade(self._config.database_path, now_ms=self._clock.now_ms())
+            if copy is not None:
+                self._log.info("the database was upgraded", revision=schema_version.HEAD, copy_of_the_old=str(copy))
         await self._database.open()
 
     def _build(self, sealer: Sealer, undo: contextlib.AsyncExitStack) -> None:
@@ -243,7 +252,11 @@ class Application:
                 mails=config.sends_mail,
                 has_unknown_proxy=self._public_url().startswith("https:") and not config.trusted_proxies,
             ),
-            metrics=MetricsSettings(config.metrics_token, config.database_path, lambda: self._attempt_log.dropped),
+            metrics=MetricsSettings(
+                config.metrics_token,
+                None if config.on_postgresql else config.database_path,
+                lambda: self._attempt_log.dropped,
+            ),
         )
         ingest = Ingest(directory, self._engine.acceptor, self._clock)
         if self._traces is not None:
@@ -353,6 +366,15 @@ class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+
+def _database(config: Config) -> Database:
+    if not config.on_postgresql:
+        return SqliteDatabase(config.database_path)
+    # Its driver takes memory that a server on SQLite should not carry.
+    from uplift_server.store.postgres import PostgresDatabase  # noqa: PLC0415
+
+    return PostgresDatabase(config.database_url)
 
 
 def _raise_file_limit() -> None:

@@ -25,6 +25,9 @@ def backup(
     from uplift_server.store.sqlite.copying import copy  # noqa: PLC0415
 
     config = session.config()
+    if config.on_postgresql:
+        remedy = "use PostgreSQL's own: pg_dump --format=custom, or continuous archiving; see docs/deployment.md"
+        raise CliError("this copies SQLite files, and the database is PostgreSQL", remedy, ExitCode.USAGE)
     path = config.database_path
     revision = schema_version.current(path)
     if revision is None:

@@ -1,10 +1,11 @@
 """The checks of `uplift-server doctor`, each of which changes nothing."""
 
+import asyncio
 import os
 import socket
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Final
@@ -27,6 +28,8 @@ from uplift_server.service.examination import (
 )
 from uplift_server.store import inspection, schema_version
 from uplift_server.store.errors import Unavailable
+from uplift_server.store.postgres import inspection as postgresql
+from uplift_server.store.postgres import schema_version as postgresql_schema
 from uplift_server.store.sealing import Sealer, WrongSecretKey, parse_key
 from uplift_server.store.sqlite.connection import FileLock
 
@@ -46,11 +49,15 @@ def examine(session: Session) -> Iterator[Finding]:
     yield Finding(
         "settings", "ok", f"{len(config.given)} given, the rest by default, as found here; a running server has its own"
     )
-    yield disk_finding(config)
-    if server_runs(config):
+    if config.on_postgresql:
+        yield _answers(config) if server_runs(config) else _port(config)
+        yield from _postgresql(config)
+    elif server_runs(config):
+        yield disk_finding(config)
         yield _answers(config)
         yield from held_findings(config)
     else:
+        yield disk_finding(config)
         yield _port(config)
         yield from _database(config)
     yield from egress_findings(config)
@@ -103,6 +110,40 @@ def _database(config: Config) -> Iterator[Finding]:
         lock.release()
 
 
+def _postgresql(config: Config) -> Iterator[Finding]:
+    """Whether the database can be had, its schema and its key."""
+    url = config.database_url
+    try:
+        revision = asyncio.run(postgresql_schema.current(url))
+    except Unavailable as error:
+        yield Finding(
+            "database", "fail", f"{config.shown_database}: {error}", "start it, or correct UPLIFT_DATABASE_URL"
+        )
+        return
+    except schema_version.UnknownSchema as error:
+        cause, _, remedy = str(error).partition("; ")
+        yield Finding("database", "fail", cause, remedy)
+        return
+    yield Finding("database", "ok", f"{config.shown_database} answers")
+    yield _schema(revision)
+    if revision == schema_version.HEAD:
+        yield _opening(
+            config,
+            asyncio.run(postgresql.sealed_values(url)),
+            "put the key of the other servers into UPLIFT_SECRET_KEY",
+        )
+        yield from held_findings(config)
+
+
+def _schema(revision: str | None) -> Finding:
+    if revision is None:
+        return Finding("schema", "ok", "none yet; it is made by the first start")
+    if revision == schema_version.HEAD:
+        return Finding("schema", "ok", f"{revision}, this version's")
+    return Finding("schema", "warn", f"{revision}, where this version has {schema_version.HEAD}",
+                   "run `uplift-server migrate`, or start the server, which does the same")  # fmt: skip
+
+
 def _contents(config: Config, path: Path) -> Iterator[Finding]:
     damages = inspection.damages(path, seconds=INTEGRITY_SECONDS)
     if damages:
@@ -114,14 +155,8 @@ def _contents(config: Config, path: Path) -> Iterator[Finding]:
     else:
         yield Finding("database", "ok", f"{path} is whole")
     revision = schema_version.current(path)
-    if revision is None:
-        yield Finding("schema", "ok", "none yet; it is made by the first start")
-        return
-    if revision == schema_version.HEAD:
-        yield Finding("schema", "ok", f"{revision}, this version's")
-    else:
-        yield Finding("schema", "warn", f"{revision}, where this version has {schema_version.HEAD}",
-                      "run `uplift-server migrate`, or start the server, which does the same")  # fmt: skip
+    yield _schema(revision)
+    if revision != schema_version.HEAD:
         return
     yield _key(config, path)
     yield from held_findings(config)
@@ -131,19 +166,25 @@ def _key(config: Config, path: Path) -> Finding:
     remedy = f"put the key it was started with back, into UPLIFT_SECRET_KEY or {config.secret_key_path}"
     if config.secret_key is None and not config.secret_key_path.exists():
         return Finding("secret key", "fail", "the database exists and its key is missing", remedy)
+    found = _opening(config, inspection.sealed_values(path), remedy)
+    mode = config.secret_key_path.stat().st_mode & 0o077 if config.secret_key is None else 0
+    if found.result == "ok" and mode:
+        text = f"others may read {config.secret_key_path}"
+        return Finding("secret key", "warn", text, f"run: chmod 600 {config.secret_key_path}")
+    return found
+
+
+def _opening(config: Config, values: Iterable[tuple[bytes, bytes]], remedy: str) -> Finding:
+    """Whether the key opens what is sealed."""
     try:
         sealer = Sealer(parse_key(secret_key(config)))
     except ConfigError as error:
         [problem] = error.problems
         return Finding("secret key", "fail", f"{problem.name} {problem.reason}", problem.remedy)
-    opened = Counter(_opens(sealer, sealed, owner) for owner, sealed in inspection.sealed_values(path))
+    opened = Counter(_opens(sealer, sealed, owner) for owner, sealed in values)
     if opened[False]:
         text = f"it does not open {opened[False]} of {opened.total()} sealed secrets and headers"
         return Finding("secret key", "fail", text, remedy)
-    mode = config.secret_key_path.stat().st_mode & 0o077 if config.secret_key is None else 0
-    if mode:
-        text = f"others may read {config.secret_key_path}"
-        return Finding("secret key", "warn", text, f"run: chmod 600 {config.secret_key_path}")
     text = f"opens all {opened.total()} sealed secrets and headers" if opened else "nothing is sealed with it yet"
     return Finding("secret key", "ok", text)
 

@@ -38,11 +38,19 @@ def reach(config: Config, *, create: bool = False) -> Iterator[ApiClient]:
 
     A database is made only for a command that may `create` one: for all others there would be nothing in it.
     """
-    if not create and not _exists(config.database_path) and not server_runs(config):
+    if not create and not config.on_postgresql and not _exists(config.database_path) and not server_runs(config):
         raise _no_database(config)
     with contextlib.ExitStack() as ending:
-        client = None if server_runs(config) else _own_client(config, ending)
+        client = None if _is_asked(config) else _own_client(config, ending)
         yield client or ending.enter_context(contextlib.closing(_client_of_the_running(config)))
+
+
+def _is_asked(config: Config) -> bool:
+    """Whether a server that runs is to be asked.
+
+    One on PostgreSQL need not be: others on the database see within a second what was changed.
+    """
+    return server_runs(config) and (not config.on_postgresql or config.operator_key is not None)
 
 
 def _exists(path: Path) -> bool:
@@ -106,7 +114,9 @@ def local_url(config: Config) -> str:
 
 
 def server_runs(config: Config) -> bool:
-    """Whether another process has the database."""
+    """Whether another process has the SQLite file; on PostgreSQL, whether a server of ours answers on this machine."""
+    if config.on_postgresql:
+        return _answers(config)
     # The store takes half a second to load, which the help of every command should not have to wait for.
     from uplift_server.store.sqlite.connection import FileLock  # noqa: PLC0415
 
@@ -122,6 +132,24 @@ def server_runs(config: Config) -> bool:
     return False
 
 
+def database_is_used(config: Config) -> bool:
+    """Whether any server has the database, on whatever machine. Raises Unavailable."""
+    if not config.on_postgresql:
+        return server_runs(config)
+    from uplift_server.store.postgres import inspection  # noqa: PLC0415 - takes long to load
+
+    return asyncio.run(inspection.servers(config.database_url)) > 0
+
+
+def _answers(config: Config) -> bool:
+    try:
+        with contextlib.closing(ApiClient(local_url(config), None, timeout_seconds=LOOK_SECONDS)) as client:
+            client.check_ready()
+    except CliError:
+        return False
+    return True
+
+
 def operator_key_path(config: Config) -> Path:
     """Where the first `serve` keeps the operator key it made, for the commands of the same user."""
     return config.database_path.with_name("operator.key")
@@ -129,6 +157,8 @@ def operator_key_path(config: Config) -> Path:
 
 def stored_operator_key(config: Config) -> str | None:
     """The operator key the first `serve` made, if it is there and ours to read."""
+    if config.on_postgresql:
+        return None
     try:
         return operator_key_path(config).read_text(encoding="ascii").strip() or None
     except (OSError, UnicodeDecodeError):

@@ -9,7 +9,7 @@ import typer
 
 from uplift_server.cli.errors import CliError, ExitCode
 from uplift_server.cli.help import Group
-from uplift_server.cli.reach import server_runs
+from uplift_server.cli.reach import database_is_used
 from uplift_server.cli.session import Session, command
 from uplift_server.config import Config
 from uplift_server.config.key_rotation import begin
@@ -43,9 +43,9 @@ def rotate(
 ) -> None:
     """Seal all secrets with a new key. The server must be stopped; if this is cut off, run it again."""
     config = session.config()
-    if server_runs(config):
+    if database_is_used(config):
         raise CliError("a server uses the database", "stop it, run this, and start it again", ExitCode.TRY_LATER)
-    if not config.database_path.exists():
+    if not config.on_postgresql and not config.database_path.exists():
         raise CliError(
             f"there is no database at {config.database_path.absolute()}",
             "name it with UPLIFT_DATABASE_URL or --config; a new one gets a key of its own at its first start",
@@ -72,19 +72,28 @@ def rotate(
 
 async def _rotate(config: Config, new_key_file: Path | None) -> "tuple[Resealed, Path | None]":
     """What was sealed anew, and where the old key is kept."""
-    from uplift_server.store import schema_version  # noqa: PLC0415 - takes long to load
+    from uplift_server.store.postgres import PostgresDatabase  # noqa: PLC0415 - takes long to load
+    from uplift_server.store.postgres.schema_version import upgrade  # noqa: PLC0415
     from uplift_server.store.resealing import reseal  # noqa: PLC0415
+    from uplift_server.store.schema_version import upgrade as upgrade_file  # noqa: PLC0415
     from uplift_server.store.sealing import Sealer, parse_key  # noqa: PLC0415
     from uplift_server.store.sqlite import SqliteDatabase  # noqa: PLC0415
 
     now_ms = time.time_ns() // 1_000_000
-    database = SqliteDatabase(config.database_path)
-    database.lock()
+    database: PostgresDatabase | SqliteDatabase
+    if config.on_postgresql:
+        database = PostgresDatabase(config.database_url)
+    else:
+        database = SqliteDatabase(config.database_path)
+        database.lock()
     try:
         rotation = begin(config, new_key_file)
         old, new = (Sealer(parse_key(key)) for key in (rotation.old, rotation.new))
         # Where it is older, bringing it up to date would wait for this to be finished, and this for that.
-        schema_version.upgrade(config.database_path, now_ms=now_ms)
+        if config.on_postgresql:
+            await upgrade(config.database_url)
+        else:
+            upgrade_file(config.database_path, now_ms=now_ms)
         await database.open()
         resealed = await database.write(lambda connection: reseal(connection, old, new))
         return resealed, rotation.finish(now_ms)

@@ -44,7 +44,9 @@ def serve(session: Session) -> None:
 async def _serve(config: Config, output: Output) -> None:
     from uplift_server.app import Application  # noqa: PLC0415 - commands that need no server start faster
 
-    application = Application(config, keep_key=lambda key: store_operator_key(config, key))
+    # Beside a database that several machines use there is no place to keep it.
+    keep_key = (lambda _: None) if config.on_postgresql else lambda key: store_operator_key(config, key)
+    application = Application(config, keep_key=keep_key)
     # Before the start, which may take long: a signal must never meet a half-started server unprepared.
     stopper = Stopper(application, output)
     stopper.install()
@@ -71,7 +73,8 @@ def _announce(application: "Application", config: Config, output: Output) -> Non
         return
     output.line(f"Uplift Webhooks {__version__} ready on {url}")
     if key is not None:
-        output.line(f"Operator key, shown this once (kept in {operator_key_path(config)}): {key}")
+        kept = "" if config.on_postgresql else f" (kept in {operator_key_path(config)})"
+        output.line(f"Operator key, shown this once{kept}: {key}")
 
 
 def listening_url(config: Config, address: tuple[str, int]) -> str:

@@ -1,5 +1,6 @@
 """Before the server runs: what is configured, and the database's tables."""
 
+import asyncio
 import time
 from typing import Annotated, Final
 
@@ -9,7 +10,7 @@ from uplift_server.cli.errors import CliError, ExitCode
 from uplift_server.cli.reach import server_runs
 from uplift_server.cli.session import Session, command
 from uplift_server.cli.tables import Column
-from uplift_server.config import ConfigError, ConfigProblem, describe, secret_key
+from uplift_server.config import Config, ConfigError, ConfigProblem, describe, secret_key
 
 _COLUMNS: Final = [Column("name", "NAME"), Column("value", "VALUE", folds=True), Column("source", "FROM", folds=True)]
 
@@ -71,6 +72,9 @@ def migrate(
     from uplift_server.store.sqlite.connection import FileLock  # noqa: PLC0415
 
     found = session.config()
+    if found.on_postgresql:
+        _migrate_postgresql(session, found)
+        return
     if server_runs(found):
         raise CliError(
             "a server uses the database",
@@ -99,3 +103,18 @@ def migrate(
             "copy": "none needed" if copy is None else str(copy),
         }
     )
+
+
+def _migrate_postgresql(session: Session, config: Config) -> None:
+    from uplift_server.store.postgres.schema_version import current, upgrade  # noqa: PLC0415 - takes long to load
+    from uplift_server.store.schema_version import HEAD  # noqa: PLC0415
+
+    async def upgraded() -> str | None:
+        before = await current(config.database_url)
+        await upgrade(config.database_url)
+        return before
+
+    before = asyncio.run(upgraded())
+    session.output.fields({"database": config.shown_database, "before": before or "none", "now": HEAD, "copy": "none"})
+    if before not in (None, HEAD):
+        session.output.note("Nothing was copied aside: a backup of PostgreSQL has what was there before.")

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from uplift_server.core.accounts import check_email
 from uplift_server.core.durations import parse_duration
@@ -20,10 +20,14 @@ from uplift_server.core.source_addresses import SourceAddress
 
 DELAYS_MAX: Final = 100
 SQLITE: Final = "sqlite:///"
+POSTGRESQL: Final = ("postgresql://", "postgres://")
+POSTGRESQL_PARAMETERS: Final = (
+    "host", "port", "user", "password", "sslmode", "sslrootcert", "sslcert", "sslkey", "target_session_attrs",
+)  # fmt: skip
 
 _ORIGIN: Final = re.compile(r"https?://(\*\.)?[A-Za-z0-9.-]+(:[0-9]{1,5})?")
 SEALING_KEY_BYTES: Final = 32
-_MAKE_KEY: Final = "make one with: head -c 32 /dev/urandom | base64"
+MAKE_KEY: Final = "make one with: head -c 32 /dev/urandom | base64"
 
 
 class WrongValue(ValueError):
@@ -108,17 +112,46 @@ def schedule(text: str) -> tuple[int, ...]:
 
 
 def database_url(text: str) -> str:
-    """The address of a SQLite file."""
+    """The address of a SQLite file, or of a PostgreSQL database."""
+    if text.startswith(POSTGRESQL):
+        return _postgresql_url(text)
     if not text.startswith(SQLITE) or not text[len(SQLITE) :].strip("/"):
         raise WrongValue(
-            "is no SQLite address, the only kind this version stores in",
-            "write sqlite:///directory/file.db, with a fourth slash before an absolute path",
+            "is the address of neither a SQLite file nor a PostgreSQL database",
+            "write sqlite:///directory/file.db, with a fourth slash before an absolute path, or"
+            " postgresql://user:password@host:port/database",
         )
     if "?" in text or "#" in text or text.endswith("/"):
         raise WrongValue(
             "has parameters or names a directory", "write sqlite:///directory/file.db and nothing after it"
         )
     return text
+
+
+def _postgresql_url(text: str) -> str:
+    remedy = "write postgresql://user:password@host:port/database?sslmode=verify-full, with %-codes for signs in names"
+    try:
+        parts = urlsplit(text)
+        given = dict(parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query)))
+    except ValueError:
+        raise WrongValue("is no URL", remedy) from None
+    if parts.fragment or " " in text or not text.isascii():
+        raise WrongValue("is no URL", remedy)
+    if not parts.path.strip("/"):
+        raise WrongValue("names no database", remedy)
+    if unknown := sorted(given.keys() - set(POSTGRESQL_PARAMETERS)):
+        known = ", ".join(POSTGRESQL_PARAMETERS)
+        raise WrongValue(f"has a parameter {unknown[0]!r}", f"leave it out; there are {known}")
+    return text
+
+
+def without_password(url: str) -> str:
+    """A database's address as it may be shown."""
+    return re.sub(r"(://[^:/@]*):[^@/]*@|([?&]\w*password=)[^&]*", _hidden, url)
+
+
+def _hidden(found: re.Match[str]) -> str:
+    return f"{found[1]}:••••••••@" if found[1] is not None else f"{found[2]}••••••••"
 
 
 def address(text: str) -> str:
@@ -256,9 +289,9 @@ def secret_key(text: str) -> str:
     try:
         key = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
-        raise WrongValue("is not base64", _MAKE_KEY) from None
+        raise WrongValue("is not base64", MAKE_KEY) from None
     if len(key) != SEALING_KEY_BYTES:
-        raise WrongValue(f"is {len(key)} bytes, not {SEALING_KEY_BYTES}", _MAKE_KEY)
+        raise WrongValue(f"is {len(key)} bytes, not {SEALING_KEY_BYTES}", MAKE_KEY)
     return text
 
 

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Final
 
-from uplift_server.config.kinds import SEALING_KEY_BYTES, WrongValue
+from uplift_server.config.kinds import MAKE_KEY, SEALING_KEY_BYTES, WrongValue
 from uplift_server.config.kinds import secret_key as parse
 from uplift_server.config.problems import ConfigError, ConfigProblem
 from uplift_server.config.settings import Config
@@ -23,6 +23,9 @@ def secret_key(config: Config) -> str:
     """
     if config.secret_key is not None:
         return config.secret_key
+    if config.on_postgresql:
+        reason = "is not set, and every server that uses a PostgreSQL database needs the same"
+        raise ConfigError(ConfigProblem(NAME, reason, MAKE_KEY))
     path, database, next_path = config.secret_key_path, config.database_path, config.next_secret_key_path
     try:
         if next_path.exists():

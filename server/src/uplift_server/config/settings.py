@@ -40,8 +40,9 @@ class Setting:
 
 
 SETTINGS: Final[tuple[Setting, ...]] = (
-    Setting("UPLIFT_DATABASE_URL", "database_url", "SQLite URL", kinds.database_url, "sqlite:///uplift-data/uplift.db",
-            "where everything is stored; the directory is made"),
+    Setting("UPLIFT_DATABASE_URL", "database_url", "SQLite or PostgreSQL URL", kinds.database_url,
+            "sqlite:///uplift-data/uplift.db",
+            "where everything is stored: a file, whose directory is made, or `postgresql://user:password@host/database`"),
     Setting("UPLIFT_HOST", "host", "address or name", kinds.host, "127.0.0.1", "the address to listen on"),
     Setting("UPLIFT_PORT", "port", "0 to 65535", kinds.count(0, 65535), "8420", "the port; 0 takes a free one"),
     Setting("UPLIFT_PUBLIC_URL", "public_url", "URL", kinds.url("http", "https", path=True), None,
@@ -50,7 +51,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
             "the key that may do everything", secret=True, derived="made and printed once by the first `serve`"),
     Setting("UPLIFT_SECRET_KEY", "secret_key", "base64 of 32 bytes", kinds.secret_key, None,
             "seals the endpoints' secrets at rest", secret=True,
-            derived="made once and stored as `secret.key` beside the database"),
+            derived="made once and stored as `secret.key` beside a SQLite file; with PostgreSQL it must be set"),
     Setting("UPLIFT_ALLOW_PRIVATE_NETWORKS", "allow_private_networks", "true or false", kinds.switch, "false",
             "whether endpoints may be on loopback and private networks, over plain HTTP too"),
     Setting("UPLIFT_RETRY_SCHEDULE", "retry_schedule_ms", "durations", kinds.schedule,
@@ -162,8 +163,19 @@ class Config:
         return self.otlp_endpoint is not None or any(name in self.given for name in TRACES_TO)
 
     @property
+    def on_postgresql(self) -> bool:
+        """Whether everything is stored in a PostgreSQL database, and not in a SQLite file."""
+        return self.database_url.startswith(kinds.POSTGRESQL)
+
+    @property
+    def shown_database(self) -> str:
+        """The database, for people."""
+        return kinds.without_password(self.database_url) if self.on_postgresql else str(self.database_path.absolute())
+
+    @property
     def database_path(self) -> Path:
         """The SQLite file."""
+        assert not self.on_postgresql, "there is no file"
         return Path(self.database_url.removeprefix(kinds.SQLITE))
 
     @property

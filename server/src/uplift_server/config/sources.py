@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from uplift_server.config.kinds import WrongValue, published_addresses, schedule
+from uplift_server.config.kinds import WrongValue, published_addresses, schedule, without_password
 from uplift_server.config.problems import ConfigError, ConfigProblem
 from uplift_server.config.settings import (
     BY_KEY,
@@ -189,4 +189,6 @@ def _described(config: Config, setting: Setting) -> Described:
             text = format_duration(value)
     elif setting.secret and text:
         text = "•" * 8
+    elif setting.attribute == "database_url":
+        text = without_password(text)
     return Described(setting, text, source)

@@ -34,7 +34,8 @@ PROXY_SECONDS: Final = 3.0
 def examine_beside(config: Config) -> Iterator[Finding]:
     """Everything that can be found out beside a server that runs."""
     yield clock_finding()
-    yield disk_finding(config)
+    if not config.on_postgresql:
+        yield disk_finding(config)
     yield from held_findings(config)
     yield from egress_findings(config)
     yield names_finding()
@@ -66,10 +67,18 @@ def disk_finding(config: Config) -> Finding:
     return Finding("disk", "warn" if free < DISK_BYTES_WARN else "ok", text, remedy if free < DISK_BYTES_WARN else "")
 
 
+def _held(config: Config) -> inspection.Held:
+    if not config.on_postgresql:
+        return inspection.held(config.database_path, limit=HELD_COUNTED_MAX)
+    from uplift_server.store.postgres import inspection as of_postgresql  # noqa: PLC0415 - not beside SQLite
+
+    return asyncio.run(of_postgresql.held(config.database_url, limit=HELD_COUNTED_MAX))
+
+
 def held_findings(config: Config) -> Iterator[Finding]:
     """What endpoints hold, which no retention removes."""
     try:
-        found = inspection.held(config.database_path, limit=HELD_COUNTED_MAX)
+        found = _held(config)
     except Unavailable as error:
         yield Finding("held", "warn", f"what endpoints hold cannot be read: {error}", "run this again in a moment")
         return

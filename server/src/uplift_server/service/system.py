@@ -32,9 +32,9 @@ class Facts:
     revision: str
     """Of the database's schema."""
     started_at: int
-    database: Path
-    database_bytes: int
-    """With what is not merged into the file yet."""
+    database: str
+    database_bytes: int | None
+    """With what is not merged into the file yet; of PostgreSQL's it knows nothing."""
     settings: Sequence[Described]
     """As this process was started with; secrets are masked."""
 
@@ -57,14 +57,13 @@ class System:
     def facts(self, caller: Caller) -> Facts:
         """What it is, and how it is configured."""
         caller.require_operator()
-        path = self._config.database_path.absolute()
         return Facts(
             __version__,
             ".".join(map(str, sys.version_info[:3])),
             schema_version.HEAD,
             self._started_at,
-            path,
-            database_bytes(path),
+            self._config.shown_database,
+            None if self._config.on_postgresql else database_bytes(self._config.database_path),
             describe(self._config),
         )
 

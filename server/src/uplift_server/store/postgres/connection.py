@@ -22,8 +22,9 @@ IDLE_IN_TRANSACTION_MS_MAX: Final = 10_000
 """How long PostgreSQL keeps what a transaction holds whose process has gone silent."""
 TAKE_SECONDS_MAX: Final = 4.0
 
+APPLICATION_NAME: Final = "uplift-webhooks"
 _SETTINGS: Final = {
-    "application_name": "uplift-webhooks",
+    "application_name": APPLICATION_NAME,
     "statement_timeout": str(STATEMENT_MS_MAX),
     "idle_in_transaction_session_timeout": str(IDLE_IN_TRANSACTION_MS_MAX),
     # Its compilation takes longer than any of our statements.

@@ -8,7 +8,7 @@ from typing import Final
 
 from uplift_server.core.clock_offset import Reading, best
 from uplift_server.store.inspection import Held
-from uplift_server.store.postgres.connection import DRIVER_ERRORS, Opener, Raw, translated
+from uplift_server.store.postgres.connection import APPLICATION_NAME, DRIVER_ERRORS, Opener, Raw, translated
 from uplift_server.store.resealing import SEALED
 
 READINGS: Final = 4
@@ -86,6 +86,16 @@ async def inspect(url: str) -> Inspected:
             dead_rows=0 if rows is None else rows["n_dead_tup"],
             live_rows=0 if rows is None else rows["n_live_tup"],
         )
+
+
+async def servers(url: str) -> int:
+    """How many connections servers of ours have to a database. Raises Unavailable."""
+    query = (
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = $1"
+        " AND pid <> pg_backend_pid()"
+    )
+    async with _connected(url) as raw:
+        return int(await raw.fetchval(query, APPLICATION_NAME))
 
 
 async def sealed_values(url: str) -> list[tuple[bytes, bytes]]:
