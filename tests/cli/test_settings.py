@@ -109,7 +109,10 @@ def test_values_that_are_right(environ: dict[str, str], attribute: str, value: o
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("UPLIFT_DATABASE_URL", "postgresql://localhost/uplift"),
+        ("UPLIFT_DATABASE_URL", "mysql://localhost/uplift"),
+        ("UPLIFT_DATABASE_URL", "postgresql://localhost"),
+        ("UPLIFT_DATABASE_URL", "postgresql://localhost/uplift?search_path=x"),
+        ("UPLIFT_DATABASE_URL", "postgresql://localhost/uplift#x"),
         ("UPLIFT_DATABASE_URL", "sqlite:///"),
         ("UPLIFT_DATABASE_URL", "sqlite:///data/"),
         ("UPLIFT_DATABASE_URL", "sqlite:///data/x.db?mode=ro"),
@@ -284,6 +287,26 @@ def test_the_password_of_the_mail_server_is_shown_to_nobody() -> None:
     config = load({"UPLIFT_SMTP_URL": "smtp://u:geheim@localhost", "UPLIFT_MAIL_FROM": "a@b.example"})
     assert "geheim" not in repr(config)
     assert not any("geheim" in each.value for each in describe(config))
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        (
+            "postgresql://u:pass@db:5432/uplift?sslmode=require",
+            "postgresql://u:••••••••@db:5432/uplift?sslmode=require",
+        ),
+        ("postgresql://db/uplift?user=u&password=pass", "postgresql://db/uplift?user=u&password=••••••••"),
+        ("postgres://u@/uplift?host=/run/postgresql", "postgres://u@/uplift?host=/run/postgresql"),
+    ],
+)
+def test_the_password_of_a_database_is_shown_to_nobody(url: str, shown: str) -> None:
+    config = load({"UPLIFT_DATABASE_URL": url})
+    assert config.database_url == url
+    assert (config.on_postgresql, config.shown_database) == (True, shown)
+    assert {each.value for each in describe(config) if each.setting.name == "UPLIFT_DATABASE_URL"} == {shown}
+    assert "pass@" not in repr(config)
+    assert "=pass" not in repr(config)
 
 
 def test_several_sites_may_frame_the_dashboard() -> None:

@@ -119,7 +119,7 @@ BY_KEY: Final = {setting.key: setting for setting in SETTINGS}
 class Config:
     """The settings, checked. Durations are milliseconds; secrets do not show in its text."""
 
-    database_url: str
+    database_url: str = field(repr=False)
     host: str
     port: int
     public_url: str

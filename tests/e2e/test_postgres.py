@@ -1,0 +1,124 @@
+"""A server on PostgreSQL: it delivers, and loses nothing when it is killed or the database goes away beneath it."""
+
+import base64
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.postgres import PostgresServer
+
+from .harness import PROGRAM, TYPE, Server, serving, wait_for
+from .receiving import Receiver
+from .test_kill import Load
+
+KEY = base64.b64encode(b"k" * 32).decode()
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[PostgresServer]:
+    """A PostgreSQL of our own, which may be stopped."""
+    server = PostgresServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def settings(postgres: PostgresServer) -> dict[str, str]:
+    """What a server on an empty database of it is told."""
+    return {"UPLIFT_DATABASE_URL": postgres.new_database(empty=True), "UPLIFT_SECRET_KEY": KEY}
+
+
+def run(server: Server, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    """A command beside a server, with its settings."""
+    environment = {name: value for name, value in {**server.environ, **environ}.items() if value}
+    return subprocess.run(
+        [PROGRAM, *arguments], env=environment, cwd=server.data, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def test_what_is_sent_arrives_and_is_counted(tmp_path: Path, receiver: Receiver, settings: dict[str, str]) -> None:
+    with serving(tmp_path / "data", **settings) as server:
+        _, api = server.account()
+        paths = ("/one", "/two", "/three")
+        for path in paths:
+            api.endpoint(receiver.url(path))
+        events = [{"type": TYPE, "data": {"number": number}} for number in range(200)]
+        api.ok("POST", "/v1/events/batch", {"events": events})
+        for path in paths:
+            wait_for(lambda path=path: len(receiver.numbers(path)) == 200, f"all arrive at {path}")
+            assert set(receiver.numbers(path).values()) == {1}
+        wait_for(lambda: not api.ok("GET", "/v1/deliveries?status=pending&limit=1")["data"], "all are settled")
+        assert len(api.everything("/v1/deliveries?status=delivered")) >= 600
+        followed = api.ok("GET", "/v1/events?order=asc&limit=500")
+        assert len(followed["data"]) >= 200
+        # Everything is in the database: not even the key is beside the server.
+        assert list(server.data.iterdir()) == []
+        assert run(server, "accounts", "--json").returncode == 0
+        assert "postgresql" in run(server, "doctor").stdout
+        assert server.stop() == 0
+        server.start()
+        assert api.send(1000).status == 202
+        receiver.wait("/one", 201)
+
+
+def test_kills_and_outages_of_the_database_lose_nothing(
+    tmp_path: Path, receiver: Receiver, postgres: PostgresServer, settings: dict[str, str]
+) -> None:
+    with serving(tmp_path / "data", UPLIFT_LEASE="7s", UPLIFT_ATTEMPT_TIMEOUT="2s", **settings) as server:
+        account, api = server.account()
+        api.endpoint(receiver.url("/hook"), max_in_flight=64)
+        load = Load(server, account)
+        time.sleep(0.5)
+        server.kill()
+        server.start()
+        for mode in ("fast", "immediate"):
+            time.sleep(0.5)
+            before = len(load.accepted)
+            postgres.stop(mode)
+            time.sleep(1)
+            assert api("GET", "/v1/endpoints").status == 503
+            postgres.start()
+            wait_for(lambda before=before: len(load.accepted) > before + 20, "events are accepted again")
+        load.finish()
+        assert load.unforeseen == []
+        wanted = set(load.accepted)
+        wait_for(lambda: wanted <= set(receiver.numbers("/hook")), "all arrive", 40, every=0.2)
+        wait_for(lambda: _pending(api) == 0, "all are settled", 40, every=0.2)
+        ids: dict[int, set[str]] = {}
+        for request in receiver.on("/hook"):
+            ids.setdefault(request.json["data"]["number"], set()).add(request.headers["webhook-id"])
+        # Whoever repeats under a key gets one event; who sent without one was told 202 of the one that is there.
+        assert {number: ids[number] for number in wanted} == {n: {each} for n, each in load.accepted.items()}
+
+
+def _pending(api: Any) -> int:
+    return len(api.ok("GET", "/v1/deliveries?status=pending&limit=1")["data"])
+
+
+def test_commands_say_what_is_different(tmp_path: Path, settings: dict[str, str], postgres: PostgresServer) -> None:
+    server = Server(tmp_path, **settings)
+    unset = run(server, "serve", UPLIFT_SECRET_KEY="")
+    assert unset.returncode != 0
+    assert "UPLIFT_SECRET_KEY is not set" in unset.stderr
+    assert "head -c 32 /dev/urandom" in unset.stderr
+    # Before any server was there.
+    assert "none" in run(server, "migrate").stdout
+    assert run(server, "accounts", "--json").stdout == ""
+    (tmp_path / "new.key").write_text(base64.b64encode(b"n" * 32).decode())
+    rotated = run(server, "secret-key", "rotate", "--new-key-file", "new.key")
+    assert rotated.returncode == 0, rotated.stderr
+    assert "set UPLIFT_SECRET_KEY" in rotated.stderr + rotated.stdout
+    copied = run(server, "backup", "copy.db")
+    assert "pg_dump" in copied.stderr
+    away = run(server, "accounts", UPLIFT_DATABASE_URL="postgresql://nobody@127.0.0.1:1/none")
+    assert away.returncode != 0
+    assert "the database cannot do this now" in away.stderr
+    server.start()
+    try:
+        in_use = run(server, "secret-key", "rotate", "--new-key-file", "new.key")
+        assert "a server uses the database" in in_use.stderr
+    finally:
+        server.end()
