@@ -144,6 +144,8 @@ def test_endpoints(api: FakeApi) -> None:
     assert api.asked[-1].headers["uplift-account"] == "acc_0a11"
     assert run("endpoints").stdout.splitlines()[1] == "ep_0e11\thttps://x.example/\tenabled\thealthy\tall"
     assert "uplift-account" not in api.asked[-1].headers
+    assert "--state" not in run("endpoints", "--state", "failing", "--text", "x.example").stderr
+    assert api.asked[-1].query == {"limit": "50", "state": "failing", "text": "x.example"}
     assert output("endpoints", "ep_0e")["url"] == "https://x.example/"
     arguments = [
         "endpoint",

@@ -30,6 +30,13 @@ def test_what_would_name_another_path_is_refused_before_anybody_is_asked(
     assert "Remedy: give an id, a unique beginning of one, or a name" in result.stderr
 
 
+def test_endpoints_are_asked_for_by_state_and_text(api: FakeApi) -> None:
+    api.answers["GET /v1/endpoints"] = {"data": [], "next_cursor": None}
+    result = run("endpoints", "--state", "failing", "--text", "rapids")
+    assert api.asked[-1].query == {"limit": "50", "state": "failing", "text": "rapids"}
+    assert "No endpoints like that." in result.stdout + result.stderr
+
+
 def test_a_list_ends_where_the_server_says_so(api: FakeApi) -> None:
     def page(asked: Asked) -> Any:
         after = asked.query.get("cursor", "")

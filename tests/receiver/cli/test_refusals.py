@@ -12,8 +12,8 @@ from uplift_webhooks.cli.calls import CallRefused, options
 from uplift_webhooks.cli.errors import ExitCode
 
 FIELDLESS = {
-    ("events", "show"), ("deliveries", "show"), ("deliveries", "resend"), ("endpoints", "list"), ("endpoints", "show"),
-    ("endpoints", "pause"), ("ips",),
+    ("events", "show"), ("deliveries", "show"), ("deliveries", "resend"), ("endpoints", "show"), ("endpoints", "pause"),
+    ("ips",),
 }  # fmt: skip
 """Commands that send no fields: only names of what they are about."""
 REFUSABLE = {
@@ -21,6 +21,7 @@ REFUSABLE = {
     ("trigger",): ["athlete.created", "--session", "lsn_1"],
     ("events", "list"): ["--type", "athlete.created"],
     ("deliveries", "list"): ["--status", "x", "--endpoint", "ep_1", "--type", "athlete.created"],
+    ("endpoints", "list"): ["--state", "x", "--text", "y"],
     ("endpoints", "create"): ["https://x.example/", "--type", "a.*", "--description", "d"],
     ("endpoints", "enable"): ["ep_1", "--held", "x"],
     ("endpoints", "test"): ["ep_1", "--type", "athlete.created"],

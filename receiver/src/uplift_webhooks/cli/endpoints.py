@@ -32,7 +32,9 @@ TriedType = Annotated[str | None, typer.Option("--type", help="An event type; if
 def register(app: typer.Typer) -> None:
     """Add the commands of this module to the program."""
     group = noun(app, "endpoints", "Where events go, and how that fares.")
-    command(group, "list", examples=("uplift endpoints",))(list_endpoints)
+    command(group, "list", examples=("uplift endpoints", "uplift endpoints list --state failing --text rapids"))(
+        list_endpoints
+    )
     command(group, "show", examples=("uplift endpoints ep_0197f0c2",))(show)
     command(
         group,
@@ -48,14 +50,29 @@ def register(app: typer.Typer) -> None:
     command(group, "test", examples=("uplift endpoints test ep_0197f0c2 --type athlete.created",))(try_out)
 
 
-def list_endpoints(session: Session, limit: Limit = 50) -> None:
+def list_endpoints(
+    session: Session,
+    state: Annotated[
+        str | None,
+        typer.Option(
+            "--state",
+            metavar="enabled|paused|disabled|failing",
+            help="Only those in this state; failing: enabled ones whose last attempt failed.",
+        ),
+    ] = None,
+    text: Annotated[str | None, typer.Option("--text", help="Only those with this in URL or description.")] = None,
+    limit: Limit = 50,
+) -> None:
     """List endpoints."""
-    found = session.calls().items(_PATH, limit=limit)
-    session.output.rows(
-        found if session.output.as_json else map(_row, found),
-        _COLUMNS,
-        empty="No endpoints yet. Create one: uplift endpoints create URL",
-    )
+    with options(state="--state", text="--text"):
+        found = session.calls().items(_PATH, limit=limit, state=state, text=text)
+        session.output.rows(
+            found if session.output.as_json else map(_row, found),
+            _COLUMNS,
+            empty="No endpoints like that. All there are: uplift endpoints"
+            if state or text
+            else "No endpoints yet. Create one: uplift endpoints create URL",
+        )
 
 
 def show(session: Session, endpoint: Endpoint) -> None:

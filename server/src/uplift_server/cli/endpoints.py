@@ -34,23 +34,41 @@ Endpoint = Annotated[str, typer.Argument(help="Id or unique beginning of it.")]
 def register(app: typer.Typer) -> None:
     """Add the commands of this module to the program."""
     app.add_typer(endpoint_app, name="endpoint")
-    command(app, "endpoints", examples=("uplift-server endpoints", "uplift-server endpoints ep_0197f0c2"))(endpoints)
+    command(
+        app,
+        "endpoints",
+        examples=(
+            "uplift-server endpoints",
+            "uplift-server endpoints --state failing --text rapids",
+            "uplift-server endpoints ep_0197f0c2",
+        ),
+    )(endpoints)
 
 
 def endpoints(
     session: Session,
     endpoint: Annotated[str | None, typer.Argument(help="Show this one: id or unique beginning of it.")] = None,
+    state: Annotated[
+        str | None,
+        typer.Option(
+            "--state",
+            metavar="enabled|paused|disabled|failing",
+            help="Only those in this state; failing: enabled ones whose last attempt failed.",
+        ),
+    ] = None,
+    text: Annotated[str | None, typer.Option("--text", help="Only those with this in URL or description.")] = None,
     account: AnyAccount = None,
     limit: Limit = 50,
     wide: Wide = False,
 ) -> None:
     """List endpoints, or show one."""
-    with reach(session.config()) as client:
+    with reach(session.config()) as client, options(state="--state", text="--text"):
         owner = None if account is None else lookup.account(client, account)["id"]
         if endpoint is not None:
             _show(session, lookup.endpoint(client, endpoint, owner))
             return
-        found = client.items("/v1/endpoints", limit=limit, account=owner)
+        found = client.items("/v1/endpoints", limit=limit, account=owner, state=state, text=text)
+        filtered = "No endpoints like that. All there are: uplift-server endpoints"
         session.output.rows(
             found if session.output.as_json else map(_row, found),
             [
@@ -60,7 +78,9 @@ def endpoints(
                 Column("status", "HEALTH"),
                 Column("event_types", "TYPES", folds=True),
             ],
-            empty="No endpoints yet. Create one: uplift-server endpoint create URL --account ACCOUNT",
+            empty=filtered
+            if state or text
+            else "No endpoints yet. Create one: uplift-server endpoint create URL --account ACCOUNT",
             wide=wide,
         )
 
