@@ -4,6 +4,7 @@ They are counted a second or two after what they tell of, and begin with the ver
 """
 
 from collections.abc import Sequence
+from typing import Final
 
 from uplift_server.core import ids
 from uplift_server.core.numbers import HOUR_MS, Period, Series, Span, series
@@ -13,6 +14,9 @@ from uplift_server.service.means import Means
 from uplift_server.service.principals import Caller
 from uplift_server.service.refusals import not_found, refuse
 from uplift_server.store import numbers
+
+HOURS_OF_LISTED: Final = 24
+"""Of each endpoint or account on a list."""
 
 
 class Statistics:
@@ -36,17 +40,17 @@ class Statistics:
         refuse(problems)
         return await self._one(scope, period)
 
-    async def of_endpoints(self, caller: Caller, endpoints: Sequence[str], hours: int = 24) -> dict[str, Series]:
+    async def of_endpoints(self, caller: Caller, endpoints: Sequence[str]) -> dict[str, Series]:
         """The last hours of a page's endpoints, hour by hour, by their ids: one read. Raises NotFound."""
         caller.require(Scope.DELIVERIES_READ)
         scopes = {endpoint: self._scope(caller, endpoint) for endpoint in endpoints}
-        return await self._several(scopes, Span(hours, HOUR_MS))
+        return await self._several(scopes, Span(HOURS_OF_LISTED, HOUR_MS))
 
-    async def of_accounts(self, caller: Caller, accounts: Sequence[str], hours: int = 24) -> dict[str, Series]:
+    async def of_accounts(self, caller: Caller, accounts: Sequence[str]) -> dict[str, Series]:
         """The same of accounts, for operators."""
         caller.require_operator()
         scopes = {account: self._scope_of_account(account) for account in accounts}
-        return await self._several(scopes, Span(hours, HOUR_MS))
+        return await self._several(scopes, Span(HOURS_OF_LISTED, HOUR_MS))
 
     async def fleet(self, caller: Caller, period: Period, *, problems: Sequence[Problem] = ()) -> Series:
         """The numbers of all accounts together, for operators."""
