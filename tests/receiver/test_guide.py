@@ -1,12 +1,20 @@
 """The integrator's guide works as printed."""
 
 import json
+import os
 import re
+import shlex
+import signal
+import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
 
 import pytest
+import urllib3
+from tests.e2e.harness import free_port, wait_for
 
 import uplift_webhooks.api
 from uplift_webhooks import Reason, Webhook
@@ -61,6 +69,38 @@ def test_the_receivers_of_frameworks_receive_and_refuse(snippet: str, capsys: py
     assert sender.post(make_event(id="e_1")).status == 204
     assert sender.post_with_bad_signature().status == 401
     assert capsys.readouterr().out == "movement.analytics.created e_1\n"
+
+
+def listens(port: int) -> bool:
+    """Whether anything takes connections there."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+@pytest.mark.parametrize("snippet", FRAMEWORKS)
+def test_the_receivers_of_frameworks_run_as_the_guide_says(snippet: str, tmp_path: Path) -> None:
+    [code] = [each for each in SNIPPETS if snippet in each]
+    command = re.findall(r"`([^`]+ 5000)`", GUIDE.partition(code)[2].partition("\n#")[0])[0]
+    programs = Path(sys.executable).parent
+    environ = {**os.environ, "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}"}
+    file = tmp_path / "app.py"
+    if "django" in snippet:
+        subprocess.run(["django-admin", "startproject", "project", "."], check=True, env=environ)
+        file = tmp_path / "project/urls.py"
+    file.write_text(code, encoding="utf-8")
+    port = free_port()
+    body = make_event()
+
+    with subprocess.Popen(shlex.split(command.replace("5000", str(port))), env=environ, start_new_session=True) as runs:
+        try:
+            wait_for(lambda: listens(port), "it listens")
+            answered = urllib3.request(
+                "POST", f"http://127.0.0.1:{port}/webhook", body=body, headers=sign(body, SECRET), retries=False
+            )
+        finally:
+            os.killpg(runs.pid, signal.SIGTERM)
+
+    assert answered.status == 204
 
 
 def test_the_plain_receiver_receives_and_refuses(capsys: pytest.CaptureFixture[str]) -> None:

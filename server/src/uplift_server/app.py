@@ -327,6 +327,7 @@ class Application:
             system=System(self._config, self._started_at),
             sends_mail=self._config.sends_mail,
             attempt_timeout_ms=self._config.attempt_timeout_ms,
+            allows_private_networks=self._config.allow_private_networks,
             api=api,
         )
 

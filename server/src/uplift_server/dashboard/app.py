@@ -131,8 +131,12 @@ def create_dashboard(
     system: System,
     sends_mail: bool,
     attempt_timeout_ms: int,
+    allows_private_networks: bool,
     api: App,
 ) -> DashboardApp:
     """The dashboard over the services. `key` signs what visitors are given to bring back."""
     safety = Safety(key, public_url, frame_ancestors)
-    return DashboardApp(Dashboard(services, safety, live.Live(), system, sends_mail, attempt_timeout_ms), api)
+    dashboard = Dashboard(
+        services, safety, live.Live(), system, sends_mail, attempt_timeout_ms, allows_private_networks
+    )
+    return DashboardApp(dashboard, api)

@@ -56,6 +56,8 @@ class Dashboard:
     sends_mail: bool
     attempt_timeout_ms: int
     """The deadline of an attempt."""
+    allows_private_networks: bool
+    """Whether endpoints may be on private networks, and there without TLS."""
     writing: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Pages are written one at a time: however many visitors there are, events wait for a piece of one page."""
 

@@ -25,7 +25,7 @@ from uplift_server.dashboard.endpoint_states import Summary, summary
 from uplift_server.dashboard.figures import attempt_columns, attempt_words, success_share
 from uplift_server.dashboard.forms import repeat_of
 from uplift_server.dashboard.routes import Door, Page, account_form, account_page
-from uplift_server.dashboard.snippets import all_snippets, variable_line
+from uplift_server.dashboard.snippets import all_receivers, variable_line
 from uplift_server.dashboard.visit import Visit, link
 from uplift_server.service.endpoints import Shown
 from uplift_server.service.errors import Conflict, Invalid, NotFound
@@ -104,7 +104,7 @@ async def create(visit: Visit) -> Response:
         201,
         shown=shown,
         standard=None if shown.secret is None else standard_form(shown.secret),
-        snippets=all_snippets(),
+        receivers=all_receivers(),
         variable=variable_line(shown.secret),
     )
 

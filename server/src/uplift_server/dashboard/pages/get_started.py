@@ -11,7 +11,7 @@ from uplift_server.core.outcomes import Explanation, Outcome, explain
 from uplift_server.core.scopes import Scope
 from uplift_server.dashboard.forms import repeat_of
 from uplift_server.dashboard.routes import account_form, account_page
-from uplift_server.dashboard.snippets import FRAMEWORKS, snippet, variable_line
+from uplift_server.dashboard.snippets import FRAMEWORKS, receiver, variable_line
 from uplift_server.dashboard.visit import Visit, link
 from uplift_server.service.deliveries import DeliveryQuery
 from uplift_server.service.endpoints import EndpointDraft, Shown
@@ -133,7 +133,7 @@ async def _page(
         "variable": variable_line(secret),
         "framework": framework,
         "frameworks": FRAMEWORKS,
-        "snippet": snippet(framework),
+        "receiver": receiver(framework),
         "here": _at(visit, None if progress is None else progress.endpoint, framework),
         "listening": await _listening(visit),
     }

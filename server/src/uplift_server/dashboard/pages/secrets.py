@@ -12,7 +12,7 @@ from uplift_server.dashboard.forms import Form, by_field, repeat_of
 from uplift_server.dashboard.pages.endpoint import tab
 from uplift_server.dashboard.routes import account_form, account_page
 from uplift_server.dashboard.security import SESSION_COOKIE
-from uplift_server.dashboard.snippets import all_snippets, variable_line
+from uplift_server.dashboard.snippets import all_receivers, variable_line
 from uplift_server.dashboard.visit import Visit
 from uplift_server.service.errors import ConfirmationRequired, Invalid, RateLimited, Unauthorized
 from uplift_server.service.secrets import RotationDraft
@@ -117,7 +117,7 @@ async def _security(
         "secret": secret,
         "standard": None if secret is None else standard_form(secret),
         "is_new": is_new,
-        "snippets": all_snippets(),
+        "receivers": all_receivers(),
         "variable": variable_line(secret),
         "reads": principal.allows(Scope.SECRETS_READ),
         "rotates": principal.allows(Scope.SECRETS_WRITE),
