@@ -40,6 +40,21 @@ def changes(connection: socket.socket, seconds: float) -> bool:
     return True
 
 
+def ends(connection: socket.socket, seconds: float) -> bool:
+    """Whether the stream ends within a time."""
+    connection.settimeout(seconds)
+    told = b""
+    try:
+        while not told.endswith(b"0\r\n\r\n"):
+            received = connection.recv(4096)
+            if not received:
+                return True
+            told += received
+    except TimeoutError:
+        return False
+    return True
+
+
 def test_a_page_hears_of_what_happens_in_its_account_and_of_nothing_else(server: Server) -> None:
     account, api = server.account()
     other, _ = server.account()
@@ -64,6 +79,27 @@ def test_what_people_do_is_a_change_too(server: Server) -> None:
 def test_operators_look_again_every_few_seconds(server: Server) -> None:
     with closing(opened(server, operator(server), "/operator/live")) as connection:
         assert changes(connection, 15)
+
+
+def test_nothing_more_is_told_to_whoever_signed_out_or_is_no_member_any_more(server: Server) -> None:
+    account, api = server.account()
+    path, settings = f"/accounts/{account}/live", f"/accounts/{account}/settings"
+    owner, leaver, removed = (member(server, account, role) for role in ("owner", "manager", "member"))
+    with (
+        closing(opened(server, owner, path)) as stays,
+        closing(opened(server, leaver, path)) as left,
+        closing(opened(server, removed, path)) as put_out,
+    ):
+        leaver.post("/sign-out", page="/you")
+        people = server.api().ok("GET", f"/v1/accounts/{account}/members")["data"]
+        [out] = [each["id"] for each in people if each["role"] == "member"]
+        owner.post(f"{settings}/members/{out}/remove", page=settings)
+        api.send(1)
+
+        assert changes(stays, 20)
+        assert ends(left, 20)
+        assert ends(put_out, 20)
+        assert not ends(stays, 0.5)
 
 
 def test_there_is_an_end_to_how_many(server: Server) -> None:

@@ -89,10 +89,13 @@ class Live:
                     async with asyncio.timeout(COMMENT_SECONDS):
                         await watch.changed.wait()
                 except TimeoutError:
-                    yield _COMMENT
+                    told = _COMMENT
                 else:
                     await self._turn()
-                    yield _CHANGE
+                    told = _CHANGE
+                if self._closed.is_set() or not await _may_listen(visit):
+                    return
+                yield told
         finally:
             self._streams -= 1
             watch.streams -= 1
@@ -124,6 +127,14 @@ class Live:
                 before = stamp
             self._load.look(visit)
             await asyncio.sleep(LOOK_SECONDS_BUSY if self._load.busy or caller.account_seq is None else LOOK_SECONDS)
+
+
+async def _may_listen(visit: Visit) -> bool:
+    """Whether the session of a stream goes on, and still lets its visitor in here: whatever ended it, and wherever."""
+    try:
+        return await visit.is_still_let_in()
+    except Unavailable:
+        return True
 
 
 class _Load:

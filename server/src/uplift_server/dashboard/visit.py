@@ -28,7 +28,7 @@ from uplift_server.dashboard.security import (
     same,
 )
 from uplift_server.delivery.mass_failures import MassFailure
-from uplift_server.service.errors import Forbidden
+from uplift_server.service.errors import Forbidden, NotFound
 from uplift_server.service.means import Listing
 from uplift_server.service.principals import Caller
 from uplift_server.service.services import Services
@@ -124,6 +124,20 @@ class Visit:
         """Act as the operator from here on. Raises NotFound for anybody else."""
         assert self.visitor is not None
         self._caller = self.visitor.operator(self.address)
+
+    async def is_still_let_in(self) -> bool:
+        """Whether a visitor who was let in for this request would be again, now. Raises Unavailable."""
+        visitor = await self.services.sessions.visitor(self.request.cookies.get(SESSION_COOKIE))
+        if visitor is None:
+            return False
+        try:
+            if self.account is None:
+                visitor.operator(self.address)
+            else:
+                visitor.caller(ids.prefixed(ids.ACCOUNT, self.account.id), self.address)
+        except NotFound:
+            return False
+        return True
 
     def path(self, *parts: str) -> str:
         """The URL of a page of this account."""
