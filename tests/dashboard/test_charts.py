@@ -66,6 +66,7 @@ def test_a_line_is_broken_where_nothing_was_measured() -> None:
     assert paths[0].endswith("h0.1")
     assert "<title>b: nothing</title>" in svg
     assert "<title>c: p95 20 ms</title>" in svg
+    assert ">50 ms</span>" in svg
 
 
 def test_a_limit_is_drawn_where_it_is_in_sight() -> None:
@@ -73,7 +74,7 @@ def test_a_limit_is_drawn_where_it_is_in_sight() -> None:
     far = charts.lines(["a"], [Line("p95", "p95", (90.0,))], "Latency", limit=15_000)
     assert 'class="limit"' in near
     assert 'class="limit"' not in far
-    assert ">100<" in far
+    assert ">100 ms<" in far
 
 
 def test_nothing_at_all_is_a_chart_too() -> None:

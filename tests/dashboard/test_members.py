@@ -5,8 +5,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import Page, expect
-from tests.dashboard.accessibility import check_accessibility
-from tests.dashboard.browsing import LOOKS, Look, OpenPage, sideways
+from tests.dashboard.browsing import OpenPage
 from tests.dashboard.visitors import Guest, bring, member, operator
 from tests.e2e.harness import Server
 
@@ -16,7 +15,9 @@ PASSWORD = "seven quiet otters swim"
 def members_of(server: Server, account: str) -> dict[str, str]:
     """The roles of an account's members, by their mail addresses, as its page shows them to the operator."""
     page = operator(server).get(f"/accounts/{account}/settings").html
-    rows = re.findall(r'<td data-label="Name"><div>([^<]*?)<.*?<option value="(\w+)" selected>', page, re.DOTALL)
+    rows = re.findall(
+        r'<td data-label="Name"><div class="email">([^<]*?)<.*?<option value="(\w+)" selected>', page, re.DOTALL
+    )
     return {name.strip(): role for name, role in rows}
 
 
@@ -172,18 +173,3 @@ def test_an_operator_makes_a_link_for_a_forgotten_password(server: Server) -> No
     assert guest.get("/you").status == 200
     owner = member(server, account, "admin", "ada@t12-members.example")
     assert owner.post(f"{settings}/members/{name}/password-link", page=settings).status == 404
-
-
-@pytest.mark.parametrize("look", LOOKS, ids=lambda look: look.name)
-def test_everybody_can_use_the_page(server: Server, open_page: OpenPage, look: Look) -> None:
-    account, _ = server.account()
-    owner = joined(server, account, "owner", "olga@t14-members.example")
-    member(server, account, "member", f"{'long' * 12}@t14-members.example")
-    settings = f"/accounts/{account}/settings"
-    owner.post(f"{settings}/invitations", page=settings, email="ben@t14-members.example", role="member")
-    page = open_page(look)
-    bring(page, owner)
-    for path in (settings, "/you"):
-        page.goto(path)
-        check_accessibility(page)
-        assert sideways(page) <= 0

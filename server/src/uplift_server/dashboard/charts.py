@@ -72,11 +72,11 @@ def columns(given: Sequence[Column], label: str) -> Markup:
                 y -= height
                 drawn.append(_rect(number * each + each * _GAP / 2, y, each * (1 - _GAP), height, part.kind))
         drawn.append("</g>")
-    return _chart("".join(drawn), label, top)
+    return _chart("".join(drawn), label, count(top))
 
 
 def lines(labels: Sequence[str], given: Sequence[Line], label: str, *, limit: float | None = None) -> Markup:
-    """Lines over the same stretches; `limit` is drawn across where it is in sight, or raises the chart to it."""
+    """Lines of ms over the same stretches; `limit` is drawn across where it is in sight, or raises the chart to it."""
     highest = max((value for line in given for value in line.values if value is not None), default=0)
     top = ceiling(max(highest, limit or 0) if limit is not None and highest * 3 >= limit else highest)
     each = WIDTH / max(len(labels), 1)
@@ -91,7 +91,7 @@ def lines(labels: Sequence[str], given: Sequence[Line], label: str, *, limit: fl
         )
         title = f"{name}: {told or 'nothing'}"
         drawn.append(f"<g><title>{escape(title)}</title>{_target(number * each, each)}</g>")
-    return _chart("".join(drawn), label, top)
+    return _chart("".join(drawn), label, f"{count(top)} ms")
 
 
 def sparkline(given: Sequence[Column], label: str) -> Markup:
@@ -165,10 +165,10 @@ def _target(x: float, width: float) -> str:
     return f'<rect class="target" x="{x:.1f}" y="0" width="{width:.1f}" height="{HEIGHT}"/>'
 
 
-def _chart(drawn: str, label: str, top: float) -> Markup:
+def _chart(drawn: str, label: str, top: str) -> Markup:
     rules = "".join(f'<path class="rule" d="M0 {HEIGHT * part:.1f}H{WIDTH}"/>' for part in (0.0, 0.5))
     return Markup(  # noqa: S704 - its parts are numbers, our own names, and escaped text
-        f'<div class="chart"><span class="top" aria-hidden="true">{count(top)}</span>'
+        f'<div class="chart"><span class="top" aria-hidden="true">{top}</span>'
         f'<svg role="img" aria-label="{escape(label)}" viewBox="0 0 {WIDTH} {HEIGHT}" preserveAspectRatio="none">'
         f'{rules}<path class="axis" d="M0 {HEIGHT}H{WIDTH}"/>{drawn}</svg></div>'
     )

@@ -37,9 +37,15 @@
     }
     for (const each of root.querySelectorAll("button.copy")) each.hidden = false;
     for (const each of root.querySelectorAll("details.menu")) {
-      if (matchMedia("(min-width: 60rem)").matches) each.open = true;
+      if (wide.matches) each.open = true;
     }
   };
+
+  // Where there is room the menu has no summary to open it by.
+  const wide = matchMedia("(min-width: 60rem)");
+  wide.addEventListener("change", () => {
+    for (const each of document.querySelectorAll("details.menu")) each.open = wide.matches;
+  });
 
   const copy = async (button) => {
     const text = button.dataset.copy ?? button.parentNode.querySelector("pre").textContent;
