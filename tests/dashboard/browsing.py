@@ -14,9 +14,10 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Playwright, Request, Response, expect
 
 WAIT_MS = 15_000
+HEIGHT = 800
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 SCREENSHOTS = "DASHBOARD_SCREENSHOTS"
-"""The variable that names a directory: every page a test leaves open is drawn there, and what it draws itself."""
+"""The variable that names a directory: every page that a test judges or leaves open is drawn there, in every look."""
 
 # What a violation of the Content-Security-Policy was about, more exactly than the browser's own line says it.
 TELL_VIOLATIONS = """document.addEventListener('securitypolicyviolation', (event) => console.error(
@@ -37,10 +38,13 @@ class Look:
 
 
 DESK = Look("desk", 1280, "light")
+NIGHT = Look("night", 1280, "dark")
 PHONE = Look("phone", 360, "dark")
 WITHOUT_SCRIPTS = Look("without-scripts", 1280, "light", scripts=False)
 LOOKS = (DESK, PHONE)
 """Between them both widths and both sets of colours."""
+DRAWN = (PHONE, NIGHT, DESK)
+"""How pages are drawn for people to look at; the last is how they are left."""
 
 
 def launch(playwright: Playwright) -> Browser:
@@ -99,7 +103,7 @@ class Desk:
         """A page in a context of its own, nothing loaded; paths are within the server."""
         context = self._browser.new_context(
             base_url=self._origin,
-            viewport={"width": look.width, "height": 800},
+            viewport={"width": look.width, "height": HEIGHT},
             color_scheme=look.colours,
             java_script_enabled=look.scripts,
             locale="en-GB",
@@ -121,14 +125,23 @@ class Desk:
         return self.watch.problems
 
 
+def put_on(page: Page, look: Look) -> None:
+    """Change the screen of an open page."""
+    page.emulate_media(color_scheme=look.colours)
+    page.set_viewport_size({"width": look.width, "height": HEIGHT})
+
+
 def screenshot(page: Page, name: str) -> None:
-    """Draw a whole page into the directory that the environment names, if it names one."""
+    """Draw a whole page in every look into the directory that the environment names, if it names one."""
     directory = os.environ.get(SCREENSHOTS)
     if directory is None or page.is_closed():
         return
     stem = re.sub(r"[^a-zA-Z0-9]+", "-", name).strip("-")
-    taken = len(list(Path(directory).glob(f"{stem}*.png")))
-    page.screenshot(path=Path(directory, f"{stem}{f'-{taken + 1}' if taken else ''}.png"), full_page=True)
+    taken = sum(1 for path in Path(directory).iterdir() if re.fullmatch(rf"{stem}(-\d+)?-{DESK.name}\.png", path.name))
+    for look in DRAWN:
+        put_on(page, look)
+        number = f"-{taken + 1}" if taken else ""
+        page.screenshot(path=Path(directory, f"{stem}{number}-{look.name}.png"), full_page=True, animations="disabled")
 
 
 def sideways(page: Page) -> int:

@@ -152,7 +152,9 @@ def test_pages_are_drawn_where_the_environment_says(
     screenshot(page, "not yet")
     monkeypatch.setenv("DASHBOARD_SCREENSHOTS", str(directory))
 
-    screenshot(page, "a page [desk]")
-    screenshot(page, "a page [desk]")
+    screenshot(page, "a [page]")
+    screenshot(page, "a [page]")
 
-    assert sorted(path.name for path in directory.iterdir()) == ["a-page-desk-2.png", "a-page-desk.png"]
+    expected = {f"a-page{number}-{look}.png" for number in ("", "-2") for look in ("desk", "night", "phone")}
+    assert {path.name for path in directory.iterdir()} == expected
+    assert page.viewport_size == {"width": DESK.width, "height": 800}

@@ -4,9 +4,8 @@ import subprocess
 from html import unescape
 
 import pytest
-from playwright.sync_api import expect
-from tests.dashboard.accessibility import check_accessibility
-from tests.dashboard.browsing import LOOKS, Look, OpenPage, sideways
+from playwright.sync_api import Page, expect
+from tests.dashboard.judging import judge
 from tests.dashboard.visitors import Guest, Seen, bring, member
 from tests.e2e import receiving
 from tests.e2e.harness import TYPE, Api, Server, settled, wait_for
@@ -133,25 +132,18 @@ def test_the_curl_command_sends_the_same_request(server: Server, receiver: Recei
     assert repeated.headers == original.headers
 
 
-@pytest.mark.parametrize("look", LOOKS, ids=lambda look: look.name)
-def test_the_page_follows_a_resend_by_itself(
-    server: Server, receiver: Receiver, open_page: OpenPage, look: Look
-) -> None:
+def test_the_page_follows_a_resend_by_itself(server: Server, receiver: Receiver, page: Page) -> None:
     account, api = server.account()
     delivery = delivery_of(api, receiver.url("/down", receiving.answer(503)))
     assert settled(api, delivery)["status"] == "failed"
     receiver.url("/down", receiving.answer())
-    page = open_page(look)
     guest = member(server, account)
     bring(page, guest)
     page.goto(f"/accounts/{account}/deliveries/{delivery}")
     expect(page.get_by_text("Server error, 503")).to_have_count(5)
-    check_accessibility(page)
-    assert sideways(page) <= 0
     path = f"/accounts/{account}/deliveries/{delivery}"
     assert guest.post(f"{path}/resend", page=path).status == 200
     expect(page.get_by_text("Delivered, 200")).to_be_visible()
     for each in page.locator("details").all():
         each.evaluate("each => { each.open = true }")
-    check_accessibility(page)
-    assert sideways(page) <= 0
+    judge(page)

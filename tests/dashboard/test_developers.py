@@ -5,8 +5,6 @@ from contextlib import closing
 
 import pytest
 from playwright.sync_api import Page, expect
-from tests.dashboard.accessibility import check_accessibility
-from tests.dashboard.browsing import LOOKS, Look, OpenPage, sideways
 from tests.dashboard.visitors import bring, forget_confirmations, member, operator
 from tests.e2e.harness import OPERATOR_KEY, Server
 from tests.e2e.listening import Listening, environment
@@ -176,18 +174,3 @@ def test_who_listens_and_what_was_answered_shows_by_itself(server: Server, page:
             listens.ended()
         page.get_by_text("Body").click()
         expect(page.get_by_role("main")).to_contain_text("away")
-
-
-@pytest.mark.parametrize("look", LOOKS, ids=lambda look: look.name)
-def test_everybody_can_use_the_page(server: Server, open_page: OpenPage, look: Look) -> None:
-    account, _ = server.account()
-    page = open_page(look)
-    bring(page, member(server, account, "admin"))
-    page.goto(f"/accounts/{account}/developers")
-    check_accessibility(page)
-    key = server.api().ok("POST", f"/v1/accounts/{account}/keys", {"name": "n" * 100})["key"]
-    made = server.api(key).ok("POST", "/v1/listen-sessions", {"description": "laptop"})["id"]
-    for path in ("developers", f"developers/listen-sessions/{made}"):
-        page.goto(f"/accounts/{account}/{path}")
-        check_accessibility(page)
-        assert sideways(page) <= 0

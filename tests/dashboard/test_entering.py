@@ -2,10 +2,8 @@
 
 import re
 
-import pytest
 from playwright.sync_api import Page, expect
-from tests.dashboard.accessibility import check_accessibility
-from tests.dashboard.browsing import LOOKS, Look, OpenPage, sideways
+from tests.dashboard.browsing import OpenPage
 from tests.dashboard.visitors import operator_link, portal_link
 from tests.e2e.harness import OPERATOR_KEY, Server
 
@@ -61,13 +59,3 @@ def test_cookies_are_out_of_reach_of_scripts_and_other_sites(server: Server, pag
 
     assert page.evaluate("document.cookie") == ""
     assert {(each["httpOnly"], each["sameSite"]) for each in page.context.cookies()} == {(True, "Lax")}
-
-
-@pytest.mark.parametrize("look", LOOKS, ids=lambda look: look.name)
-@pytest.mark.parametrize("path", ["/sign-in", "/sign-in/operator", "/forgotten", "/nowhere", "portal link"])
-def test_nobody_is_kept_out_by_a_barrier(server: Server, open_page: OpenPage, look: Look, path: str) -> None:
-    page = open_page(look)
-    page.goto(operator_link(server) if path == "portal link" else path)
-
-    assert sideways(page) == 0
-    check_accessibility(page)

@@ -4,9 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import expect
-from tests.dashboard.accessibility import check_accessibility
-from tests.dashboard.browsing import LOOKS, Look, OpenPage, sideways
+from playwright.sync_api import Page, expect
+from tests.dashboard.judging import judge
 from tests.dashboard.operators import come_in
 from tests.dashboard.visitors import Seen, member, operator
 from tests.e2e.harness import OPERATOR_KEY, Api, Server, serving, wait_for
@@ -86,17 +85,13 @@ def test_members_do_not_see_the_fleet(server: Server) -> None:
     assert "Oldest due" not in page.text
 
 
-@pytest.mark.parametrize("look", LOOKS, ids=lambda look: look.name)
-def test_a_person_watches_the_fleet(server: Server, open_page: OpenPage, look: Look) -> None:
-    page = come_in(open_page(look))
-    check_accessibility(page)
-    assert sideways(page) <= 0
+def test_a_person_watches_the_fleet(server: Server, page: Page) -> None:
+    come_in(page)
     account, acting, endpoint = failing(server)
     # It comes by itself.
     link = page.locator(f'a[href="/accounts/{account}/endpoints/{endpoint["id"]}"]')
     expect(link).to_be_visible(timeout=20_000)
-    check_accessibility(page)
-    assert sideways(page) <= 0
+    judge(page)
     acting.ok("DELETE", f"/v1/endpoints/{endpoint['id']}")
 
 

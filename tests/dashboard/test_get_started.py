@@ -2,12 +2,10 @@
 
 from contextlib import closing
 
-import pytest
 from playwright.sync_api import Page, expect
-from tests.dashboard.accessibility import check_accessibility
-from tests.dashboard.browsing import LOOKS, WITHOUT_SCRIPTS, Look, OpenPage, sideways
+from tests.dashboard.browsing import WITHOUT_SCRIPTS, OpenPage
 from tests.dashboard.visitors import bring, member, operator
-from tests.e2e.harness import Server, settled
+from tests.e2e.harness import Server
 from tests.e2e.receiving import Receiver, answer
 
 from uplift_server.dashboard.snippets import FRAMEWORKS, snippet, variable_line
@@ -159,19 +157,3 @@ def test_the_framework_stands_in_the_url(server: Server) -> None:
     for name in FRAMEWORKS:
         shown = visitor.get(f"/accounts/{account}/get-started?framework={name}").text
         assert [other for other in FRAMEWORKS if " ".join(snippet(other).split("def ")[1].split()) in shown] == [name]
-
-
-@pytest.mark.parametrize("look", LOOKS, ids=lambda look: look.name)
-def test_everybody_can_use_the_page(server: Server, open_page: OpenPage, look: Look) -> None:
-    account, api = server.account()
-    page = open_page(look)
-    bring(page, member(server, account, "manager"))
-    for made in (False, True):
-        if made:
-            api.endpoint("http://127.0.0.1:9/one")
-            api.endpoint("http://127.0.0.1:9/two")
-            event = api.send(1).json["id"]
-            settled(api, api.ok("GET", f"/v1/events/{event}/deliveries")["data"][0]["id"])
-        page.goto(f"/accounts/{account}/get-started")
-        check_accessibility(page)
-        assert sideways(page) <= 0

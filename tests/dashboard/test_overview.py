@@ -2,10 +2,7 @@
 
 from contextlib import closing
 
-import pytest
 from playwright.sync_api import Page, expect
-from tests.dashboard.accessibility import check_accessibility
-from tests.dashboard.browsing import LOOKS, Look, OpenPage, sideways
 from tests.dashboard.visitors import bring, member
 from tests.e2e.harness import Api, Server, settled, wait_for
 from tests.e2e.receiving import Receiver, answer
@@ -157,22 +154,3 @@ def test_an_account_sees_nothing_of_another(server: Server) -> None:
     visitor = member(server, account, "admin")
     assert visitor.get(f"/accounts/{other}/overview").status == 404
     assert "127.0.0.1:9/other" not in visitor.get(f"/accounts/{account}/overview").html
-
-
-@pytest.mark.parametrize("look", LOOKS, ids=lambda look: look.name)
-def test_everybody_can_use_the_page(server: Server, open_page: OpenPage, look: Look) -> None:
-    account, api = server.account()
-    page = open_page(look)
-    bring(page, member(server, account, "member"))
-    expect(page.get_by_role("main").get_by_role("link", name="Get started")).to_have_count(2)
-    check_accessibility(page)
-
-    with closing(Receiver()) as receiver:
-        api.endpoint(receiver.url("/good", answer(204)))
-        bad = api.endpoint(receiver.url("/" + "long" * 40, answer(500)), description="The " + "very" * 30 + " old one")
-        api.send(1)
-        wait_for(lambda: failing(api, bad["id"]), "the endpoint fails")
-        page.reload()
-        expect(page.get_by_text("is failing")).to_be_visible()
-        check_accessibility(page)
-        assert sideways(page) <= 0

@@ -5,8 +5,8 @@ from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import Page, expect
-from tests.dashboard.accessibility import check_accessibility
 from tests.dashboard.browsing import DESK, WITHOUT_SCRIPTS, Look, OpenPage
+from tests.dashboard.judging import judge
 from tests.dashboard.visitors import Guest, bring, member
 from tests.e2e.harness import Server
 
@@ -56,7 +56,7 @@ def test_somebody_who_is_invited_joins_and_comes_again(server: Server, open_page
     expect(page.locator("#password-problem")).to_contain_text("characters")
     expect(page.get_by_label("Your name")).to_have_value("Ana Otter")
     if look.scripts:
-        check_accessibility(page)
+        judge(page)
 
     page.get_by_label("Password").fill(PASSWORD)
     page.get_by_role("button", name="Join").click()

@@ -2,10 +2,8 @@
 
 from urllib.parse import urlencode
 
-import pytest
-from playwright.sync_api import expect
-from tests.dashboard.accessibility import check_accessibility
-from tests.dashboard.browsing import LOOKS, Look, OpenPage, sideways
+from playwright.sync_api import Page, expect
+from tests.dashboard.judging import judge
 from tests.dashboard.routes import forms
 from tests.dashboard.visitors import Guest, Seen, bring, member
 from tests.e2e.harness import TYPE, Api, Server, settled, wait_for
@@ -154,17 +152,13 @@ def test_the_replay_of_another_account_is_not_there(server: Server, receiver: Re
     assert (refused.status, "There is no such endpoint." in refused.text) == (422, True)
 
 
-@pytest.mark.parametrize("look", LOOKS, ids=lambda look: look.name)
 def test_instants_are_asked_in_the_visitors_time_and_progress_shows_itself(
-    server: Server, receiver: Receiver, open_page: OpenPage, look: Look
+    server: Server, receiver: Receiver, page: Page
 ) -> None:
     account, api = server.account()
     endpoint = delivered(api, receiver, 3)
-    page = open_page(look)
     bring(page, member(server, account))
     page.goto(f"/accounts/{account}/replays/new?endpoint={endpoint}&created_after=2026-01-31T12:00")
-    check_accessibility(page)
-    assert sideways(page) <= 0
     # In Berlin an hour later than in UTC.
     expect(page.get_by_label("Accepted after (your time)")).to_have_value("2026-01-31T13:00")
     page.get_by_label("delivered: the endpoint gets them a second time").check()
@@ -174,10 +168,8 @@ def test_instants_are_asked_in_the_visitors_time_and_progress_shows_itself(
     page.get_by_role("button", name="Plan it").click()
     expect(page.get_by_text("3 deliveries of")).to_be_visible()
     assert "created_after=2026-01-31T12%3A00%3A00" in page.url
-    check_accessibility(page)
-    assert sideways(page) <= 0
+    judge(page)
     page.get_by_role("button", name="Start the replay").click()
     expect(page.get_by_text("3 of 3")).to_be_visible()
     expect(page.locator("#live .status.completed")).to_be_visible()
-    check_accessibility(page)
-    assert sideways(page) <= 0
+    judge(page)

@@ -3,9 +3,7 @@
 import re
 
 import pytest
-from tests.dashboard.accessibility import check_accessibility
-from tests.dashboard.browsing import LOOKS, Look, OpenPage, sideways
-from tests.dashboard.visitors import bring, member, operator
+from tests.dashboard.visitors import member, operator
 from tests.e2e.harness import Server
 
 
@@ -120,15 +118,3 @@ def test_the_audit_log_is_for_admins(server: Server, role: str) -> None:
     visitor = member(server, account, role)
     assert visitor.get(f"/accounts/{account}/settings/audit-log").status == 403
     assert "Audit log" not in visitor.get(f"/accounts/{account}/settings/contacts").html
-
-
-@pytest.mark.parametrize("look", LOOKS, ids=lambda look: look.name)
-def test_everybody_can_use_the_pages(server: Server, open_page: OpenPage, look: Look) -> None:
-    account, api = server.account()
-    api.endpoint("http://127.0.0.1:9/" + "long" * 40)
-    page = open_page(look)
-    bring(page, member(server, account, "admin"))
-    for path in ("contacts", "audit-log", "audit-log?action=key.revoked"):
-        page.goto(f"/accounts/{account}/settings/{path}")
-        check_accessibility(page)
-        assert sideways(page) <= 0

@@ -5,8 +5,8 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from tests.dashboard.accessibility import check_accessibility
-from tests.dashboard.browsing import LOOKS, Look, OpenPage, sideways
+from playwright.sync_api import Page
+from tests.dashboard.judging import judge
 from tests.dashboard.operators import come_in
 from tests.dashboard.visitors import Seen, member, operator
 from tests.e2e.harness import OPERATOR_KEY, Api, Server, deliveries_of, settled, wait_for
@@ -131,17 +131,13 @@ def test_only_operators_may_trace(server: Server) -> None:
     assert TYPE not in page.html
 
 
-@pytest.mark.parametrize("look", LOOKS, ids=lambda look: look.name)
-def test_a_person_finds_a_delivery_and_goes_on_to_its_account(server: Server, open_page: OpenPage, look: Look) -> None:
+def test_a_person_finds_a_delivery_and_goes_on_to_its_account(server: Server, page: Page) -> None:
     _, _, delivery = failed(server)
-    page = come_in(open_page(look))
-    page.goto("/operator/trace")
-    check_accessibility(page)
+    come_in(page).goto("/operator/trace")
     page.get_by_label("Id of an event").fill(delivery["id"])
     page.get_by_role("button", name="Find it").click()
     page.get_by_role("heading", name="Accepted").wait_for()
-    assert sideways(page) <= 0
-    check_accessibility(page)
+    judge(page)
     page.get_by_text("Why not").click()
     page.get_by_role("link", name="http://127.0.0.1:1/other").click()
     page.wait_for_url("**/accounts/*/endpoints/*")

@@ -3,10 +3,7 @@
 from urllib.parse import quote
 
 import pytest
-from playwright.sync_api import expect
-from tests.dashboard.accessibility import check_accessibility
-from tests.dashboard.browsing import LOOKS, Look, OpenPage
-from tests.dashboard.visitors import Guest, bring, member, operator
+from tests.dashboard.visitors import Guest, member, operator
 from tests.e2e.harness import OPERATOR_KEY, Server
 
 
@@ -50,19 +47,6 @@ def test_a_confirmation_leads_nowhere_else(server: Server, elsewhere: str) -> No
     assert '<a href="/">Back</a>' in console.get(f"/confirm?next={quote(elsewhere)}").html
     answered = console.post("/confirm", follow=False, password=OPERATOR_KEY, next=elsewhere)
     assert answered.headers["location"] == "/"
-
-
-@pytest.mark.parametrize("look", LOOKS, ids=lambda look: look.name)
-def test_everybody_can_use_the_pages(server: Server, open_page: OpenPage, look: Look) -> None:
-    accounts = [server.account(name)[0] for name in ("One", "Two")]
-    guests = [member(server, account, "member", "ada@t9-you.example") for account in accounts]
-    page = open_page(look)
-    bring(page, guests[-1])
-    page.goto("/you")
-    expect(page.get_by_text("ada@t9-you.example").last).to_be_visible()
-    check_accessibility(page)
-    page.goto("/confirm")
-    check_accessibility(page)
 
 
 def test_a_name_is_changed_where_others_see_it(server: Server) -> None:

@@ -1,0 +1,27 @@
+"""Whether people can use a page as it is shown now: at a desk by day, and by night on a phone."""
+
+import re
+from urllib.parse import urlsplit
+
+from playwright.sync_api import Page
+from tests.dashboard.accessibility import check_accessibility
+from tests.dashboard.browsing import DESK, PHONE, put_on, screenshot, sideways
+
+_ID = re.compile(r"\b[a-z]+_\w{20,}|/(enter|invitations|passwords)/\S+")
+
+
+def judge(page: Page, name: str | None = None) -> None:
+    """Fail if anybody meets a barrier or has to scroll a page sideways; and draw it, where pages are to be drawn.
+
+    It is drawn under a name, by default that of its path. It begins and ends at the desk. In the other look only what
+    depends on colours and sizes is judged: what the page holds is the same.
+    """
+    put_on(page, DESK)
+    assert sideways(page) == 0, page.url
+    check_accessibility(page)
+    put_on(page, PHONE)
+    assert sideways(page) == 0, f"{page.url} on a phone"
+    check_accessibility(page, of_looks=True)
+    put_on(page, DESK)
+    path = _ID.sub(lambda found: found[1] or "id", urlsplit(page.url).path)
+    screenshot(page, path if name is None else name)
