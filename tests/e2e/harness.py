@@ -123,8 +123,9 @@ class Api:
 class Server:
     """One `uplift-server serve` and its data directory."""
 
-    def __init__(self, data: Path, **environ: str) -> None:
+    def __init__(self, data: Path, *arguments: str, **environ: str) -> None:
         self.data = data
+        self._command = [PROGRAM, "serve", "--json", *arguments]
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.process: subprocess.Popen[str] | None = None
@@ -152,7 +153,7 @@ class Server:
     def launch(self) -> None:
         """Start the process without waiting for anything."""
         self.process = subprocess.Popen(
-            [PROGRAM, "serve", "--json"],
+            self._command,
             cwd=self.data,
             env=self.environ,
             stdout=subprocess.PIPE,

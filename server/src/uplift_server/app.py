@@ -20,16 +20,19 @@ from uplift_server.api.corking import CorkedProtocol
 from uplift_server.api.forwarded import Forwarded
 from uplift_server.api.ingest import IngestRoutes
 from uplift_server.api.traceparents import Traceparents
+from uplift_server.api.vital_signs import VitalSigns
 from uplift_server.config import Config, ConfigError, ConfigProblem, secret_key
 from uplift_server.core.addresses import AddressPolicy
 from uplift_server.core.breaker import BreakerRule
 from uplift_server.core.cursors import Cursors
+from uplift_server.core.duties import Duty
 from uplift_server.core.forwarding import parse_networks
 from uplift_server.core.health import HealthRule
 from uplift_server.core.mailing import parse_mailbox
+from uplift_server.core.processes import ProcessRole
 from uplift_server.core.schedule import RetrySchedule
 from uplift_server.dashboard import gate
-from uplift_server.delivery.clock import SystemClock
+from uplift_server.delivery.clock import DatabaseTime, SystemClock
 from uplift_server.delivery.directory import Directory
 from uplift_server.delivery.engine import Engine, EngineSettings
 from uplift_server.delivery.sender.client import Sender
@@ -54,6 +57,7 @@ from uplift_server.store.sqlite import SqliteDatabase
 
 if TYPE_CHECKING:
     from uplift_server.mail.outbox import Outbox
+    from uplift_server.store.postgres.line import PostgresLine
 
 BACKLOG: Final = 2048
 FILES_WANTED: Final = 16_384
@@ -76,17 +80,24 @@ class Application:
         operator_key: str | None = None,
         keep_key: Callable[[str], None] = lambda _: None,
         dispatch: bool = True,
+        role: ProcessRole = ProcessRole.ALL,
     ) -> None:
         """`operator_key` stands in for the configured one; `keep_key` gets one that is made, before it is in force.
 
-        Without `dispatch` nothing is sent: events are stored as due, for a server that does.
+        Without `dispatch` nothing is sent: events are stored as due, for a server that does. Only with PostgreSQL can
+        there be several processes, and so another `role` than that of one that does everything; raises ConfigError.
         """
+        if role is not ProcessRole.ALL and not config.on_postgresql:
+            reason = f"is {role}, which needs a database that several processes can share"
+            raise ConfigError(ConfigProblem("--role", reason, "leave it out, or set UPLIFT_DATABASE_URL to PostgreSQL"))
         self._config = config
-        self._dispatch = dispatch
+        self._role = role
+        self._dispatch = dispatch and role.delivers
         self._operator_key = operator_key or config.operator_key
         self._keep_key = keep_key
-        self._clock = SystemClock()
-        self._started_at = self._clock.now_ms()
+        self._time = DatabaseTime()
+        self._clock = SystemClock(self._time.now_ns) if config.on_postgresql else SystemClock()
+        self._line: PostgresLine | None = None
         self._settings = _sender_settings(config)
         self._database = _database(config)
         self._log = structlog.get_logger()
@@ -100,6 +111,7 @@ class Application:
         self._server: _Server
         self._serving: asyncio.Task[None] | None = None
         self._attempt_log: AttemptLog
+        self._started_at: int
         self.address: tuple[str, int] = (config.host, config.port)
         """Where it listens; the port is the real one once started."""
         self.failed = False
@@ -123,8 +135,10 @@ class Application:
             undo.callback(listener.close)
             self.address = listener.getsockname()[:2]
             sealer = Sealer(parse_key(secret_key(self._config)))
-            await self._open_database()
+            await self._open_database(undo)
+            self._started_at = self._clock.now_ms()
             self._build(sealer, undo)
+            await self._engine.join()
             self.new_operator_key = await begin(self._means, self._operator_key, self._keep_key)
             await self._engine.start(dispatch=self._dispatch)
             if self._traces is not None:
@@ -197,13 +211,18 @@ class Application:
                 )
             ) from error
 
-    async def _open_database(self) -> None:
+    async def _open_database(self, undo: contextlib.AsyncExitStack) -> None:
         if self._config.on_postgresql:
-            from uplift_server.store.postgres.schema_version import upgrade  # noqa: PLC0415 - see `_database`
+            from uplift_server.delivery.processes.membership import learn_time  # noqa: PLC0415 - see `_database`
+            from uplift_server.store.postgres.line import PostgresLine  # noqa: PLC0415
+            from uplift_server.store.postgres.schema_version import upgrade  # noqa: PLC0415
 
             before = await upgrade(self._config.database_url)
             if before is not None:
                 self._log.info("the database was upgraded", revision=schema_version.HEAD, before=before)
+            self._line = PostgresLine(self._config.database_url)
+            undo.push_async_callback(self._line.close)
+            await learn_time(self._line, self._time)
         else:
             copy = schema_version.upgrade(self._config.database_path, now_ms=self._clock.now_ms())
             if copy is not None:
@@ -227,9 +246,7 @@ class Application:
         self._attempt_log = AttemptLog(sys.stderr.buffer, config.log_format, colours=colourful(sys.stderr))
         undo.callback(self._attempt_log.close)
         self._traces = self._make_traces(undo)
-        self._engine = Engine(
-            self._database, directory, sender, self._clock, _engine_settings(config), self._note_attempts
-        )
+        self._engine = self._make_engine(directory, sender)
         self._engine.on_defect = self._stop_for_defect
         undo.push_async_callback(self._engine.drain)
         self._means = Means(
@@ -265,7 +282,9 @@ class Application:
         self._gate = gate.Gate(api, lambda: self._dashboard(services, api))
         self._server = _Server(
             uvicorn.Config(
-                self._traced(IngestRoutes(self._behind_proxies(self._gate), services.authenticator, ingest)),
+                self._traced(IngestRoutes(self._behind_proxies(self._gate), services.authenticator, ingest))
+                if self._role.serves
+                else VitalSigns(api),
                 http=CorkedProtocol,
                 ws=cast(Any, websockets.websocket_protocol),
                 ws_max_size=websockets.MESSAGE_BYTES_MAX,
@@ -281,6 +300,24 @@ class Application:
                 timeout_keep_alive=KEEP_ALIVE_SECONDS,
                 timeout_graceful_shutdown=REQUESTS_FINISH_SECONDS,
             )
+        )
+
+    def _make_engine(self, directory: Directory, sender: Sender) -> Engine:
+        settings, write = _engine_settings(self._config), self._note_attempts
+        if self._line is None:
+            return Engine(self._database, directory, sender, self._clock, settings, write)
+        from uplift_server.delivery.processes.engine import SharedEngine  # noqa: PLC0415 - see `_database`
+
+        return SharedEngine(
+            self._database,
+            directory,
+            sender,
+            self._clock,
+            settings,
+            write,
+            line=self._line,
+            time=self._time,
+            role=self._role,
         )
 
     def _make_traces(self, undo: contextlib.AsyncExitStack) -> Traces | None:
@@ -347,6 +384,7 @@ class Application:
             public_url=self._public_url(),
             link_key=self._link_key(),
         )
+        self._outbox.on_duty = self._engine.duty(Duty.OUTBOX)
         undo.push_async_callback(self._outbox.stop)
         self._outbox.start()
 

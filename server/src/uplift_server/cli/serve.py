@@ -3,7 +3,7 @@
 import asyncio
 import os
 import signal
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 import uvloop
@@ -16,6 +16,7 @@ from uplift_server.cli.reach import local_url, operator_key_path, store_operator
 from uplift_server.cli.session import Session, command
 from uplift_server.config import Config, ConfigError
 from uplift_server.core.durations import format_duration
+from uplift_server.core.processes import ProcessRole
 from uplift_server.observe.logs import set_up
 
 if TYPE_CHECKING:
@@ -26,10 +27,22 @@ SECOND_SIGNAL: Final = 128 + signal.SIGINT
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this module to the program."""
-    command(app, "serve", examples=("uplift-server serve", "UPLIFT_PORT=9000 uplift-server serve --json"))(serve)
+    examples = (
+        "uplift-server serve",
+        "UPLIFT_PORT=9000 uplift-server serve --json",
+        "uplift-server serve --role worker",
+    )
+    command(app, "serve", examples=examples)(serve)
 
 
-def serve(session: Session) -> None:
+Role = Annotated[
+    ProcessRole,
+    typer.Option("--role", help="What this process does, where several share a PostgreSQL database: everything (all);"
+                 " take requests (api); deliver (worker)."),
+]  # fmt: skip
+
+
+def serve(session: Session, role: Role = ProcessRole.ALL) -> None:
     """Run the server until it is told to stop.
 
     SIGTERM or Ctrl-C stop it cleanly: no new work, and up to 20 s for the attempts in flight. A second one stops it at
@@ -38,15 +51,15 @@ def serve(session: Session) -> None:
     config = session.config()
     set_up(config.log_format)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(config, session.output))
+        runner.run(_serve(config, session.output, role))
 
 
-async def _serve(config: Config, output: Output) -> None:
+async def _serve(config: Config, output: Output, role: ProcessRole) -> None:
     from uplift_server.app import Application  # noqa: PLC0415 - commands that need no server start faster
 
     # Beside a database that several machines use there is no place to keep it.
     keep_key = (lambda _: None) if config.on_postgresql else lambda key: store_operator_key(config, key)
-    application = Application(config, keep_key=keep_key)
+    application = Application(config, keep_key=keep_key, role=role)
     # Before the start, which may take long: a signal must never meet a half-started server unprepared.
     stopper = Stopper(application, output)
     stopper.install()

@@ -8,6 +8,7 @@ from typing import Any, Final, Protocol
 import structlog
 
 from uplift_server.core.breaker import BreakerRule
+from uplift_server.core.duties import Duty
 from uplift_server.core.schedule import RetrySchedule
 from uplift_server.core.waits import HeldUpBy
 from uplift_server.delivery.accept import Acceptor
@@ -169,6 +170,13 @@ class Engine:
         self.on_defect: Callable[[], None] = _nothing
         """Called when a loop has ended by a defect; the process should stop."""
         self._stopping = asyncio.Event()
+
+    def duty(self, _duty: Duty) -> Callable[[], bool]:
+        """Whether a duty is this process's, to be asked again and again."""
+        return lambda: True
+
+    async def join(self) -> None:
+        """Become one of the processes on the database: before anything is read into memory. Raises Unavailable."""
 
     async def start(self, *, dispatch: bool = True) -> None:
         """Give up what an earlier life of this process had leased, and begin. Raises Unavailable.

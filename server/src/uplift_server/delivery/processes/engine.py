@@ -83,11 +83,11 @@ class SharedEngine(Engine):
         """Endpoints whose latest test was another process's to send."""
 
     def duty(self, duty: Duty) -> Callable[[], bool]:
-        """Whether a duty is this process's, to be asked again and again."""
+        """See Engine."""
         return lambda: self.membership.has_duty(duty)
 
     async def join(self) -> None:
-        """Become one of the processes on the database: before anything is read into memory. Raises Unavailable."""
+        """See Engine."""
         await self.membership.join()
         self.become(self.membership.number)
         await self._feed.begin()

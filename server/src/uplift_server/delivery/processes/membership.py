@@ -4,9 +4,12 @@ With it go the database's time, the duties of this process, and what has become 
 """
 
 import asyncio
+import hashlib
 import os
 import socket
 from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Final, NamedTuple
 
 import structlog
@@ -62,6 +65,7 @@ class Membership:
         self.role = role
         self._load = load
         self._database_now = read_time
+        self._place = _place()
         self.number = 0
         self.delivers = False
         """Whether endpoints may belong to it: not before all is ready, nor once it is about to stop."""
@@ -93,10 +97,8 @@ class Membership:
 
     async def join(self) -> None:
         """Learn the database's time, and begin a life. Raises Unavailable."""
-        # The first question comes with everything that has to be prepared for it, and so tells little of the time.
-        for _ in range(READINGS_FIRST):
-            self._time.learn(await self._line.write(self._read_time))
-        host, pid = socket.gethostname(), os.getpid()
+        await learn_time(self._line, self._time, self._database_now)
+        host, pid = self._place, os.getpid()
 
         def join(connection: Transaction) -> int:
             now = int(self._database_now(connection))
@@ -136,7 +138,7 @@ class Membership:
             readings = []
 
             def beat(connection: Transaction) -> _Beat:
-                readings.append(self._read_time(connection))
+                readings.append(_reading(self._time, self._database_now, connection))
                 now = int(readings[-1].theirs)
                 known = processes.beat(connection, self.number, told, now=now)
                 return _Beat(
@@ -162,6 +164,8 @@ class Membership:
                     await self._bury(each)
 
     def _is_dead(self, process: Process, now: int) -> bool:
+        if process.host == self._place and not _is_there(process.pid):
+            return True
         return is_dead(process.seen_at, now) and self._clock.now_ms() - self._unbroken_since > DEAD_AFTER_MS
 
     async def _bury(self, process: Process) -> None:
@@ -180,10 +184,40 @@ class Membership:
         self.on_renumbered()
         self._wake.set()
 
-    def _read_time(self, connection: Transaction) -> Reading:
-        asked_at = self._time.ticks_ms()
-        theirs = self._database_now(connection)
-        return Reading(asked_at, theirs, self._time.ticks_ms())
+
+def _place() -> str:
+    """Where this process runs: among the same processes as whoever names the same place."""
+    try:
+        running = Path("/proc/sys/kernel/random/boot_id").read_bytes() + bytes(Path("/proc/self/ns/pid").readlink())
+    except OSError:
+        # Of other systems it is not known who can see whom: two may well have the same name.
+        running = os.urandom(16)
+    return f"{socket.gethostname()}#{hashlib.sha256(running).hexdigest()[:16]}"
+
+
+def _is_there(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+async def learn_time(
+    line: Line, time: DatabaseTime, read_time: Callable[[Transaction], float] = processes.database_now
+) -> None:
+    """Learn the database's time, before anything goes by it. Raises Unavailable."""
+    # The first question comes with everything that has to be prepared for it, and so tells little of the time.
+    for _ in range(READINGS_FIRST):
+        time.learn(await line.write(partial(_reading, time, read_time)))
+
+
+def _reading(time: DatabaseTime, read_time: Callable[[Transaction], float], connection: Transaction) -> Reading:
+    asked_at = time.ticks_ms()
+    theirs = read_time(connection)
+    return Reading(asked_at, theirs, time.ticks_ms())
 
 
 def _nothing() -> None:

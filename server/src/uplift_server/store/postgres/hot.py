@@ -130,7 +130,10 @@ _COUNTED: Final = (
 _FARES: Final = (
     ", health AS (UPDATE endpoints e SET consecutive_failures = s.consecutive_failures,"  # noqa: S608
     " failing_since = s.failing_since, last_success_at = s.last_success_at, last_failure_at = s.last_failure_at,"
-    " last_outcome = s.last_outcome, excused_ms = s.excused_ms"
+    " last_outcome = s.last_outcome,"
+    # While the same failing goes on it only grows, and another process may have just let it.
+    " excused_ms = CASE WHEN e.failing_since = s.failing_since"
+    " THEN greatest(e.excused_ms, s.excused_ms) ELSE s.excused_ms END"
     f" FROM {_unnested(_HEALTH, first=1 + len(f'{_SETTLED}, {_ATTEMPT}'.split(',')))} WHERE e.seq = s.endpoint_seq)"
 )
 # By whether replays count, and whether endpoints' health is written.

@@ -1,0 +1,33 @@
+"""What a process answers that serves no API: whether it lives and works, and its metrics."""
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, Final
+
+from starlette.responses import Response
+
+from uplift_server.api.problems import problem
+
+Message = MutableMapping[str, Any]
+App = Callable[[Message, Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[None]]], Awaitable[None]]
+
+PATHS: Final = frozenset({"/healthz", "/readyz", "/metrics"})
+
+
+class VitalSigns:
+    """In front of the API: lets only those paths through."""
+
+    def __init__(self, api: App) -> None:
+        self._api = api
+
+    async def __call__(
+        self, scope: Message, receive: Callable[[], Awaitable[Message]], send: Callable[[Message], Awaitable[None]]
+    ) -> None:
+        """The ASGI application."""
+        if scope["type"] == "http" and scope["path"] in PATHS:
+            await self._api(scope, receive, send)
+            return
+        detail = "This process delivers and serves no API. Ask one that was started with --role api or all."
+        refusal = problem("not_found", detail)
+        response = Response(refusal.body, refusal.status)
+        response.raw_headers.extend(refusal.headers)
+        await response(scope, receive, send)

@@ -1,0 +1,300 @@
+"""Several server processes on one PostgreSQL: what comes in through any is delivered, whoever of them dies."""
+
+import base64
+import contextlib
+import itertools
+import random
+import signal
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from .harness import PROGRAM, Api, Server, settled, wait_for
+from .receiving import Connection, Received, Receiver, answer
+
+SECRET_KEY = base64.b64encode(b"k" * 32).decode()
+ROLES = ("api", "api", "worker", "worker")
+SKEWED = (
+    "import sys, time; real = time.time_ns; time.time_ns = lambda: real() + {ms} * 1_000_000;"
+    " time.time = lambda: time.time_ns() / 1e9;"
+    " sys.argv[0] = {program!r}; from uplift_server.cli.main import run; run()"
+)
+"""A server on a machine whose clock is wrong."""
+
+
+class Fleet:
+    """Processes on one database."""
+
+    def __init__(self, folder: Path, url: str, **environ: str) -> None:
+        self._folder = folder
+        self._environ = {"UPLIFT_DATABASE_URL": url, "UPLIFT_SECRET_KEY": SECRET_KEY, **environ}
+        self.servers: list[Server] = []
+
+    def add(self, role: str, *, skew_ms: int = 0) -> Server:
+        """Start one more."""
+        server = Server(self._folder, "--role", role, **self._environ)
+        if skew_ms:
+            server._command = [
+                sys.executable, "-c", SKEWED.format(ms=skew_ms, program=PROGRAM), *server._command[1:],
+            ]  # fmt: skip
+        self.servers.append(server)
+        return server.start()
+
+    @property
+    def apis(self) -> list[Server]:
+        return [each for each in self.servers if each._command[-1] != "worker"]
+
+    @property
+    def workers(self) -> list[Server]:
+        return [each for each in self.servers if each._command[-1] != "api"]
+
+    def end(self) -> None:
+        for server in self.servers:
+            server.end()
+
+
+@pytest.fixture
+def fleet(tmp_path: Path, postgres_url: str) -> Iterator[Fleet]:
+    """Two that take requests, two that deliver."""
+    fleet = Fleet(tmp_path, postgres_url)
+    with contextlib.ExitStack() as stack:
+        stack.callback(fleet.end)
+        for role in ROLES:
+            fleet.add(role)
+        yield fleet
+
+
+class Counting:
+    """A receiver's path that notes how many requests it has in hand at a time."""
+
+    def __init__(self, seconds: float = 0.0) -> None:
+        self.most = 0
+        self._now = 0
+        self._lock = threading.Lock()
+        self._answer = answer(after=seconds)
+
+    def __call__(self, connection: Connection, received: Received) -> bool:
+        with self._lock:
+            self._now += 1
+            self.most = max(self.most, self._now)
+        try:
+            return self._answer(connection, received)
+        finally:
+            with self._lock:
+                self._now -= 1
+
+
+def send_all(apis: list[Api], numbers: range, accepted: set[int], threads: int = 4) -> list[threading.Thread]:
+    """Send numbered events through several processes; what is answered 202 is noted."""
+
+    def send(own: range) -> None:
+        for number in own:
+            while True:
+                status = apis[number % len(apis)].send(number, idempotency_key=f"n{number}").status
+                if status == 202:
+                    accepted.add(number)
+                    break
+                time.sleep(0.1)
+
+    started = [threading.Thread(target=send, args=(numbers[at::threads],)) for at in range(threads)]
+    for each in started:
+        each.start()
+    return started
+
+
+def account_of(fleet: Fleet) -> tuple[str, list[Api]]:
+    account, _ = fleet.apis[0].account()
+    apis = [server.api(account=account) for server in fleet.apis]
+    for api in apis:
+        wait_for(lambda api=api: api("GET", "/v1/endpoints").status == 200, "every process knows the account")
+    return account, apis
+
+
+def known_everywhere() -> None:
+    """Let the second pass within which every process knows of a change."""
+    time.sleep(1)
+
+
+def test_two_thousand_events_reach_three_endpoints_each_once_within_their_caps(
+    fleet: Fleet, receiver: Receiver
+) -> None:
+    _, apis = account_of(fleet)
+    paths = {f"/{name}": Counting(0.002) for name in "abc"}
+    for path, action in paths.items():
+        apis[0].endpoint(receiver.url(path, action), max_in_flight=4)
+    known_everywhere()
+    accepted: set[int] = set()
+    for thread in send_all(apis, range(2000), accepted):
+        thread.join()
+    assert accepted == set(range(2000))
+    for path, action in paths.items():
+        receiver.wait(path, 2000, within=60)
+        assert receiver.numbers(path) == Counter(range(2000))
+        assert action.most <= 4
+
+
+def test_a_rate_limit_holds_over_all_processes(fleet: Fleet, receiver: Receiver) -> None:
+    _, apis = account_of(fleet)
+    apis[0].endpoint(receiver.url("/limited"), rate_limit_per_second=20)
+    known_everywhere()
+    for thread in send_all(apis, range(60), set()):
+        thread.join()
+    came = sorted(each.at for each in receiver.wait("/limited", 60))
+    assert all(later - earlier >= 0.95 for earlier, later in zip(came, came[20:], strict=False))
+
+
+def test_pausing_through_one_process_binds_all_within_a_second(fleet: Fleet, receiver: Receiver) -> None:
+    _, apis = account_of(fleet)
+    made = apis[0].endpoint(receiver.url("/hook"))
+    known_everywhere()
+    apis[0].send(1)
+    receiver.wait("/hook", 1)
+    apis[0].ok("POST", f"/v1/endpoints/{made['id']}/pause")
+    time.sleep(1)
+    for number, api in enumerate(apis, 10):
+        assert api.ok("GET", f"/v1/endpoints/{made['id']}")["state"] == "paused"
+        api.send(number)
+    time.sleep(1)
+    assert receiver.numbers("/hook") == Counter([1])
+    apis[1].ok("POST", f"/v1/endpoints/{made['id']}/enable")
+    receiver.wait("/hook", 3)
+
+
+def test_tests_resends_and_cancellations_reach_the_worker_that_has_the_endpoint(
+    fleet: Fleet, receiver: Receiver
+) -> None:
+    _, apis = account_of(fleet)
+    made = [apis[0].endpoint(receiver.url(f"/h{n}"), max_in_flight=1) for n in range(4)]
+    known_everywhere()
+    for number, endpoint in enumerate(made):
+        attempt = apis[number % 2].ok("POST", f"/v1/endpoints/{endpoint['id']}/test")
+        assert (attempt["status_code"], attempt["trigger"]) == (200, "test"), attempt
+    [first] = apis[0].ok("GET", f"/v1/endpoints/{made[0]['id']}/deliveries?status=delivered&type=webhook.created")[
+        "data"
+    ]
+    apis[1].ok("POST", f"/v1/deliveries/{first['id']}/resend")
+    wait_for(lambda: settled(apis[0], first["id"])["attempts_made"] == 2, "it was resent")
+
+    slow = apis[0].endpoint(receiver.url("/slow", answer(after=5)), max_in_flight=1)
+    known_everywhere()
+    events = [apis[0].send(number).json["id"] for number in range(3)]
+    time.sleep(0.5)
+    last = next(
+        each
+        for each in apis[1].ok("GET", f"/v1/events/{events[2]}/deliveries")["data"]
+        if each["endpoint"] == slow["id"]
+    )
+    assert last["status"] == "pending"
+    assert apis[1].ok("POST", f"/v1/deliveries/{last['id']}/cancel")["status"] == "cancelled"
+
+
+def test_killing_processes_at_random_loses_nothing(fleet: Fleet, receiver: Receiver) -> None:
+    _, apis = account_of(fleet)
+    counting = {f"/k{n}": Counting(0.01) for n in range(6)}
+    for path, action in counting.items():
+        apis[0].endpoint(receiver.url(path, action), max_in_flight=3)
+    known_everywhere()
+    accepted: set[int] = set()
+    threads = send_all(apis, range(600), accepted)
+    chance = random.Random(7)
+    for _ in range(4):
+        time.sleep(1.5)
+        victim = chance.choice(fleet.servers)
+        victim.kill()
+        victim.start()
+    for thread in threads:
+        thread.join()
+    assert accepted == set(range(600))
+    for path, action in counting.items():
+        wait_for(lambda path=path: set(receiver.numbers(path)) >= accepted, f"all came to {path}", within=60)
+        assert action.most <= 3
+
+
+def test_a_rolling_restart_loses_nothing_and_repeats_nothing(fleet: Fleet, receiver: Receiver) -> None:
+    _, apis = account_of(fleet)
+    counting = {f"/r{n}": Counting(0.01) for n in range(4)}
+    for path, action in counting.items():
+        apis[0].endpoint(receiver.url(path, action), max_in_flight=3)
+    known_everywhere()
+    accepted: set[int] = set()
+    threads = send_all(apis, range(400), accepted)
+    for server in fleet.servers:
+        assert server.stop() == 0
+        server.start()
+    for thread in threads:
+        thread.join()
+    assert accepted == set(range(400))
+    for path, action in counting.items():
+        wait_for(lambda path=path: set(receiver.numbers(path)) >= accepted, f"all came to {path}", within=60)
+        assert receiver.numbers(path) == Counter(range(400))
+        assert action.most <= 3
+
+
+def test_what_a_suspended_worker_still_has_to_say_is_refused(
+    tmp_path: Path, postgres_url: str, receiver: Receiver
+) -> None:
+    """Its attempt was made again meanwhile: that one's outcome counts."""
+    fleet = Fleet(tmp_path, postgres_url)
+    with contextlib.ExitStack() as stack:
+        stack.callback(fleet.end)
+        fleet.add("api")
+        suspended = fleet.add("worker")
+        _, [api] = account_of(fleet)
+        statuses = iter([500])
+        seen: list[float] = []
+
+        def act(connection: Connection, received: Received) -> bool:
+            seen.append(received.at)
+            if received.json["type"] != "test.numbered":
+                return answer()(connection, received)
+            return answer(next(statuses, 200), after=1.5)(connection, received)
+
+        api.endpoint(receiver.url("/hook", act))
+        known_everywhere()
+        event = api.send(1).json["id"]
+        receiver.wait("/hook", 1)
+        suspended.process.send_signal(signal.SIGSTOP)  # type: ignore[union-attr]
+        try:
+            fleet.add("worker")
+            receiver.wait("/hook", 2, within=30)
+        finally:
+            suspended.process.send_signal(signal.SIGCONT)  # type: ignore[union-attr]
+        [delivery] = api.ok("GET", f"/v1/events/{event}/deliveries")["data"]
+        done = settled(api, delivery["id"])
+        time.sleep(2)
+        assert settled(api, delivery["id"]) == done
+        assert (done["status"], done["attempts_made"]) == ("delivered", 1)
+        attempts = api.ok("GET", f"/v1/deliveries/{delivery['id']}/attempts")["data"]
+        assert [each["status_code"] for each in attempts] == [200]
+
+
+def test_a_clock_two_minutes_off_moves_no_due_instant(tmp_path: Path, postgres_url: str, receiver: Receiver) -> None:
+    fleet = Fleet(tmp_path, postgres_url, UPLIFT_RETRY_SCHEDULE="2s,2s")
+    with contextlib.ExitStack() as stack:
+        stack.callback(fleet.end)
+        fleet.add("api", skew_ms=-120_000)
+        fleet.add("worker", skew_ms=120_000)
+        _, [api] = account_of(fleet)
+        api.endpoint(receiver.url("/hook", answer(500)))
+        known_everywhere()
+        began = time.time()
+        event = api.send(1).json["id"]
+        came = [each.at for each in receiver.wait("/hook", 3)]
+        waits = [later - earlier for earlier, later in itertools.pairwise(came)]
+        assert came[0] - began < 1
+        assert all(1.7 < wait < 3.2 for wait in waits), waits
+        [delivery] = api.ok("GET", f"/v1/events/{event}/deliveries")["data"]
+        assert settled(api, delivery["id"])["status"] == "failed"
+
+
+def test_a_worker_serves_its_vital_signs_alone(fleet: Fleet) -> None:
+    worker = fleet.workers[0].api()
+    assert worker("GET", "/healthz").status == worker("GET", "/readyz").status == 200
+    assert worker("GET", "/metrics").status == 200
+    refused = worker("GET", "/v1/accounts")
+    assert (refused.status, refused.json["code"]) == (404, "not_found")
