@@ -1,0 +1,144 @@
+"""No list is ever read by scanning or sorting a whole table on PostgreSQL: its own account, where tables are large."""
+
+import asyncio
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from tests.postgres import PostgresServer
+
+from uplift_server.store import numbers, upkeep
+from uplift_server.store.postgres.connection import Opener
+
+from .postgres_connection import connected
+from .test_plans import LIST_VERBS, OLD_BY, UPKEEP, Verb
+
+ROWS_SORTED_MAX = 1200
+"""A page and what is read for it."""
+# As many rows as make a scan of the whole table dearer than its indexes.
+FILL = """
+INSERT INTO accounts SELECT n, decode(md5(n::text), 'hex'), 'a', '[]', n, n, CASE n % 50 WHEN 0 THEN n END
+FROM generate_series(1, 5000) n;
+INSERT INTO people SELECT n, decode(md5(n::text), 'hex'), 'x' || n, 'x', NULL, true, 1 FROM generate_series(1, 5000) n;
+INSERT INTO members SELECT n, decode(md5(n::text), 'hex'), n, n, n % 2, 1 FROM generate_series(1, 5000) n;
+UPDATE members SET id = 'm' WHERE seq = 1;
+INSERT INTO event_types SELECT n, 't' || n, '', '', NULL, NULL, '1', false, 1, 1, NULL, NULL
+FROM generate_series(1, 50) n;
+INSERT INTO events SELECT n, decode(md5(n::text), 'hex'), 1 + n % 500, 1 + n % 50, n * 10000::bigint, NULL,
+'{"id":"x","object":"event","type":"t","api_version":"1","created":1,"data":{}}' FROM generate_series(1, 60000) n;
+INSERT INTO deliveries (event_seq, endpoint_seq, account_seq, status, due_at, completed_at, lease_owner,
+replay_seq, resume_status) SELECT n, 1 + n % 500, 1 + n % 500,
+CASE WHEN n % 40 = 0 THEN 0 WHEN n % 50 = 1 THEN 2 WHEN n % 60 = 2 THEN 3 ELSE 1 END,
+n * 10000::bigint, n * 10000::bigint, CASE n % 400 WHEN 0 THEN 7 ELSE 0 END, CASE n % 900 WHEN 0 THEN 1 + n % 300 END,
+2 FROM generate_series(1, 60000) n;
+INSERT INTO attempts (event_seq, endpoint_seq, number, trigger, started_at, duration_us, outcome, request_head,
+body_truncated)
+SELECT n, 1 + n % 500, 1, 0, n * 10000::bigint, 1, 0, '', false FROM generate_series(1, 60000) n;
+INSERT INTO idempotency_keys SELECT 1 + n % 500, 'k' || n, n, n * 10000::bigint FROM generate_series(1, 20000) n;
+INSERT INTO idempotent_creates SELECT 1 + n % 500, 'k' || n, 'x', 'd', 'o', n * 10000::bigint
+FROM generate_series(1, 20000) n;
+INSERT INTO endpoints (seq, id, account_seq, url, description, event_types, secret, secret_created_at, state,
+created_at, updated_at, deleted_at) SELECT n, decode(md5(n::text), 'hex'), 1 + n % 500, '', '', '[]', '', 1, 0, 1, 1,
+CASE n % 50 WHEN 49 THEN n END FROM generate_series(1, 5000) n;
+INSERT INTO api_keys SELECT n, decode(md5(n::text), 'hex'), 1 + n % 500, 'k', decode(md5(n::text), 'hex'), '', '', 1,
+CASE n % 50 WHEN 0 THEN n END FROM generate_series(1, 5000) n;
+INSERT INTO replays (id, account_seq, endpoint_seq, statuses, types, type_seqs, rate_per_second, state, total,
+counted_through, next_event_seq, last_event_seq, created_at, updated_at, completed_at)
+SELECT decode(md5(n::text), 'hex'), 1 + n % 500, 1 + n % 500, '[2]', '[]', '[]', 50, 0, 8, 8, 1, 8, n, n,
+CASE WHEN n % 500 > 0 THEN n END FROM generate_series(1, 5000) n;
+INSERT INTO notices (id, kind, recipient, facts, created_at, due_at)
+SELECT decode(md5(n::text), 'hex'), 1, 'x', '{}', n, CASE n % 20 WHEN 0 THEN n END FROM generate_series(1, 5000) n;
+INSERT INTO audit_log (account_seq, at, actor_kind, actor_name, action, subject, details)
+SELECT 1 + n % 500, n * 10000::bigint, 1, 'x', 'x', 'x', '{}' FROM generate_series(1, 20000) n;
+INSERT INTO rollups SELECT 1 + n % 500, 1 + n % 500, n * 10000::bigint, 0, 0, 0, 0, 0, 0, 0, 0, '', ''
+FROM generate_series(1, 20000) n;
+INSERT INTO sessions (digest, person_seq, created_at, seen_at, ends_at)
+SELECT decode(md5(n::text), 'hex'), n, n, n, n FROM generate_series(1, 5000) n;
+INSERT INTO links (id, role, expires_at) SELECT decode(md5(n::text), 'hex'), 0, n FROM generate_series(1, 5000) n;
+INSERT INTO invitations (id, account_seq, email, role, invited_by, proves, created_at, expires_at)
+SELECT decode(md5(n::text), 'hex'), 1 + n % 500, 'x', 0, 'x', false, n, n FROM generate_series(1, 5000) n;
+ANALYZE;
+"""
+SMALL = {"event_types", "marks", "listen_sessions", "listen_answers", "delivery_changes", "trace_parents"}
+"""Tables that stay small, or are empty here."""
+
+
+@pytest.fixture(scope="module")
+def connection(postgres_server: PostgresServer) -> Iterator[sa.Connection]:
+    """A connection to a database with much of everything."""
+    url = postgres_server.new_database()
+
+    async def fill() -> None:
+        raw = await Opener(url, patient=True).raw()
+        await raw.execute(FILL)
+        marks = [(name, 10**9) for name in (numbers.EVENTS_MARK, numbers.ATTEMPTS_MARK)]
+        await raw.executemany("INSERT INTO marks VALUES ($1, $2)", marks)
+        await raw.close()
+
+    asyncio.run(fill())
+    with connected(url) as connection:
+        yield connection
+
+
+def explained(connection: sa.Connection, verb: Verb) -> list[tuple[str, list[dict[str, Any]]]]:
+    """The statements of a verb, each with the steps of its plan."""
+    found: list[tuple[str, list[dict[str, Any]]]] = []
+
+    def explain(c: Any, _cursor: Any, statement: str, parameters: Any, _ctx: Any, many: bool) -> None:
+        if statement.startswith("EXPLAIN"):
+            return
+        values = parameters[0] if many else parameters
+        [(plan,)] = c.exec_driver_sql(f"EXPLAIN (FORMAT JSON) {statement}", values).all()
+        [plan] = json.loads(plan) if isinstance(plan, str) else plan
+        found.append((statement, list(steps(plan["Plan"]))))
+
+    sa.event.listen(connection, "before_cursor_execute", explain)
+    try:
+        verb(connection)
+    finally:
+        sa.event.remove(connection, "before_cursor_execute", explain)
+    return found
+
+
+def steps(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """A plan's steps, from the last to the first."""
+    yield plan
+    for step in plan.get("Plans", ()):
+        yield from steps(step)
+
+
+def check(statement: str, plan: list[dict[str, Any]]) -> None:
+    """What may stand in a plan."""
+    told = [(step["Node Type"], step.get("Relation Name"), step["Plan Rows"], step.get("Filter")) for step in plan]
+    scanned = [step for step in told if step[0] == "Seq Scan" and step[1] not in SMALL]
+    sorted_ = [step for step in told if step[0] == "Sort" and step[2] > ROWS_SORTED_MAX]
+    assert not scanned + sorted_, (statement, told)
+
+
+# A key is looked for in every account, or among all keys, whichever are fewer.
+@pytest.mark.parametrize("name", sorted(LIST_VERBS.keys() - {"events of all under a key"}))
+def test_every_query_goes_by_an_index(connection: sa.Connection, name: str) -> None:
+    found = explained(connection, LIST_VERBS[name])
+    assert found
+    for statement, plan in found:
+        if statement.startswith(("SELECT", "WITH")):
+            check(statement, plan)
+
+
+@pytest.mark.parametrize(("index", "verb"), [(index, verb) for index, verbs in UPKEEP.items() for verb in verbs])
+def test_what_waits_is_found_by_its_own_index(connection: sa.Connection, index: str, verb: Verb) -> None:
+    indexes = set()
+    for statement, plan in explained(connection, verb):
+        check(statement, plan)
+        indexes |= {step.get("Index Name") for step in plan}
+    assert index in indexes
+
+
+# Of types there are few.
+@pytest.mark.parametrize("kept", [kept for kept in upkeep.KEPT if kept.name not in SMALL], ids=lambda kept: kept.name)
+def test_what_is_old_is_found_by_its_own_index(connection: sa.Connection, kept: upkeep.Kept) -> None:
+    index = {"events": "events_pkey"}.get(kept.name, OLD_BY[kept.name])
+    (look, plan), *_ = explained(connection, lambda c: upkeep.look(c, kept, before=100, after=None))
+    assert index in {step.get("Index Name") for step in plan}, (look, plan)
