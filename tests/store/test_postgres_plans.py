@@ -52,7 +52,7 @@ def filled(postgres_server: PostgresServer) -> Iterator[dict[str, str]]:
     urls = {"empty": empty, "filled": filled, "analyzed": postgres_server.url(analyzed)}
     yield urls
     for url in urls.values():
-        postgres_server.give_back(url)
+        postgres_server.execute(f"DROP DATABASE {_name(url)} WITH (FORCE)")
 
 
 def _name(url: str) -> str:
