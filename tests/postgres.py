@@ -35,8 +35,9 @@ END $$
 class PostgresServer:
     """A server on a socket in a directory of its own, which `close` removes."""
 
-    def __init__(self, settings: str = FAST) -> None:
-        self.directory = Path(tempfile.mkdtemp(prefix="uplift-pg-"))
+    def __init__(self, settings: str = FAST, *, parent: Path | None = None) -> None:
+        """`parent`: where its directory is made."""
+        self.directory = Path(tempfile.mkdtemp(prefix="uplift-pg-", dir=parent))
         self.settings = settings
         self._data = self.directory / "data"
         self._count = 0
@@ -51,6 +52,11 @@ class PostgresServer:
         self._commands = _commands(self.directory, others=bool(self._as))
         self._run("initdb", "--auth=trust", "--username=postgres", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync")
         self.start()
+
+    @property
+    def pid(self) -> int:
+        """The process all others of the server descend from."""
+        return int((self._data / "postmaster.pid").read_text().split()[0])
 
     def start(self) -> None:
         """Start it, and wait until it answers."""

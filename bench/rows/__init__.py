@@ -16,6 +16,7 @@ from bench.rows import (
     replay,
     sender,
     start,
+    store,
     waiting,
 )
 
@@ -25,6 +26,7 @@ ROWS: Final[tuple[Row, ...]] = (
     latency.ROW,
     half_load.ROW,
     sender.ROW,
+    store.ROW,
     isolation.ROW,
     waiting.ROW,
     replay.ROW,
