@@ -87,13 +87,22 @@ async def test_a_read_that_takes_too_long_is_stopped(
 
 async def test_what_can_never_be_stored_is_no_outage(database: PostgresDatabase) -> None:
     """Whoever tried again until it works would try for ever."""
-    for name in ("with a NUL: \0", "half a character: \ud800"):
-        with pytest.raises(Refused):
-            await database.write(lambda c, name=name: marks.replace(c, "n", {name: 1}))
     with pytest.raises(Refused, match="refuses"):
         await database.write(lambda c: c.execute(sa.insert(table).values(name="n", value="no number")))
+    with pytest.raises(Refused, match="duplicate key"):
+        await database.write(lambda c: c.execute(sa.insert(table), [{"name": "n", "value": 1}] * 2))
     await database.write(one_more)
     assert await database.read(stored) == 1
+
+
+async def test_texts_that_postgresql_cannot_hold_are_looked_for_and_stored_as_well_as_can_be(
+    database: PostgresDatabase,
+) -> None:
+    names = ["with a NUL: \0", "half a character: \ud800"]
+    assert await database.read(lambda c: marks.get(c, names)) == {}
+    await database.write(lambda c: marks.replace(c, "x", dict.fromkeys(names, 1)))
+    stored = await database.read(lambda c: marks.get_all(c, ""))
+    assert set(stored) == {"with a NUL: \ufffd", "half a character: \ufffd"}
 
 
 async def break_all(url: str) -> None:

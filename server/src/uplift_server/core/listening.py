@@ -101,6 +101,6 @@ def read_answer(text: str) -> Answer | None:
 def _storable(text: str, bytes_max: int | None = None) -> str:
     """As much of a text as fits into so many bytes of UTF-8, which cannot carry halves of surrogate pairs: each is `?`.
 
-    JSON can (`"\\ud800"`), and no database takes them.
+    JSON can (`"\\ud800"`), and no database takes them; nor does PostgreSQL take NUL, which is `?`, too.
     """
-    return text.encode("utf-8", "replace")[:bytes_max].decode("utf-8", "ignore")
+    return text.replace("\0", "?").encode("utf-8", "replace")[:bytes_max].decode("utf-8", "ignore")

@@ -50,8 +50,9 @@ def retry_after(head: bytes) -> str | None:
 
 
 def location(head: bytes) -> str | None:
-    """The value of Location."""
-    return _value(_LOCATION, head)
+    """The value of Location, as every database can hold it."""
+    found = _value(_LOCATION, head)
+    return None if found is None else found.replace("\0", "\ufffd")
 
 
 def _value(header: re.Pattern[bytes], head: bytes) -> str | None:

@@ -2,7 +2,8 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+import re
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 import asyncpg
@@ -62,6 +63,11 @@ Raw = asyncpg.Connection
 """A connection of the driver. Outside a transaction every statement is one of its own."""
 
 
+# What people look for may be anything, and what nothing can be called finds nothing.
+_UNSTORABLE: Final = re.compile("[\0\ud800-\udfff]")
+REPLACEMENT: Final = "\ufffd"
+
+
 class Pair:
     """One connection, as the driver has it and for statements of SQLAlchemy, which neither begins nor commits on it."""
 
@@ -104,6 +110,7 @@ class Opener:
         self._engine = create_async_engine(
             "postgresql+asyncpg://", async_creator=self._connect, poolclass=sa.NullPool, isolation_level="AUTOCOMMIT"
         )
+        sa.event.listen(self._engine.sync_engine, "before_cursor_execute", _with_storable_texts, retval=True)
 
     async def raw(self) -> Raw:
         """A connection of the driver alone. Raises what the driver does."""
@@ -186,6 +193,19 @@ class Connections:
                 return pair
             await pair.close()
         return None
+
+
+def _with_storable_texts(
+    _connection: object, _cursor: object, statement: str, parameters: Any, _context: object, many: bool
+) -> tuple[str, Any]:
+    """Give a statement of SQLAlchemy no text that PostgreSQL cannot hold: with NUL, or half of a character."""
+    return statement, [_storable(row) for row in parameters] if many else _storable(parameters)
+
+
+def _storable(row: Sequence[Any]) -> Sequence[Any]:
+    if not any(isinstance(value, str) and _UNSTORABLE.search(value) for value in row):
+        return row
+    return tuple(_UNSTORABLE.sub(REPLACEMENT, value) if isinstance(value, str) else value for value in row)
 
 
 def driver_error(error: BaseException) -> BaseException:
