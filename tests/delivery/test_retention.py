@@ -13,7 +13,7 @@ from uplift_server.core.audit import SYSTEM, AuditEntry
 from uplift_server.core.deliveries import Status
 from uplift_server.delivery.retention import BITE_PAUSE_MS, LOOK_AGAIN_EVERY_MS, ROUND_EVERY_MS, Retention
 from uplift_server.observe.measures import EngineMeasures
-from uplift_server.store import accounts, audit, schema
+from uplift_server.store import accounts, audit, schema, schema_traces, trace_parents
 from uplift_server.store.errors import Unavailable
 from uplift_server.store.schema import attempts, audit_log, deliveries, events, idempotency_keys
 from uplift_server.store.upkeep import KEPT, Kept, remove
@@ -84,13 +84,15 @@ async def running(world: World, *, retention_ms: int = KEEP_MS) -> tuple[asyncio
 async def test_what_is_past_its_time_goes_with_the_first_round_after(tmp_path: Path) -> None:
     async with World(tmp_path, scan_every_ms=24 * HOUR) as world:
         await world.endpoint("one.test")
-        await world.accept(3)
+        traced = {stored.seq: "00-…" for stored in await world.accept(3)}
+        await world.database.write(lambda c: trace_parents.put(c, traced))
         task, stopping = await running(world)
         await world.run_for(KEEP_MS)
         assert await count(world, events) == 3
         await world.run_for(2 * ROUND_EVERY_MS)
         # The newest stays.
-        assert [await count(world, table) for table in (events, deliveries, attempts)] == [1, 1, 1]
+        kept = (events, deliveries, attempts, schema_traces.trace_parents)
+        assert [await count(world, table) for table in kept] == [1, 1, 1, 1]
         stopping.set()
         await task
 
