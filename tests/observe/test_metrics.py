@@ -133,11 +133,11 @@ def test_what_is_not_known_is_left_out() -> None:
 
 def test_a_bound_counts_to_its_own_class() -> None:
     histogram = Histogram((1, 5, 10), 1000)
-    for value in (0, 1, 2, 5, 6, 10, 11):
+    for value in (-7, 0, 1, 2, 5, 6, 10, 11):
         histogram.note(value)
     histogram.note_many(3, 4)
 
-    assert histogram.counts == [2, 6, 2, 1]
+    assert histogram.counts == [3, 6, 2, 1]
     assert histogram.sum == 35 + 12
 
 

@@ -27,6 +27,9 @@ OURS_WAIT_MS_MIN: Final = 60_000
 """The least wait after a failure of our own way out, which the schedule does not count."""
 GONE: Final = 410
 _HELD: Final = Verdict(Status.HELD)
+# Looked up once: on an enumeration that takes longer than all else of counting an attempt.
+_SCHEDULE: Final = Trigger.SCHEDULE
+_DELIVERED: Final = Outcome.DELIVERED
 _OPEN: Final = (Status.PENDING, Status.HELD)
 # Any other outcome tells that the receiver answers, if not well: the lane's window stays as it is.
 _WELL = {Outcome.DELIVERED: True, Outcome.TIMEOUT: False}
@@ -180,11 +183,11 @@ class Attempts:
         measures, delivery = self._measures, flight.delivery
         measures.attempts[outcome] += 1
         measures.attempt_durations.note(exchange.duration_us)
-        if delivery.trigger is Trigger.SCHEDULE:
+        if delivery.trigger is _SCHEDULE:
             if flight.number == 1:
-                measures.first_attempt_delays.note(max(0, exchange.started_at - delivery.created_at))
-            if outcome is Outcome.DELIVERED:
-                measures.delivery_delays.note(max(0, now - delivery.created_at))
+                measures.first_attempt_delays.note(exchange.started_at - delivery.created_at)
+            if outcome is _DELIVERED:
+                measures.delivery_delays.note(now - delivery.created_at)
         if exchange.failure is not None and is_ours(exchange):
             measures.failed_here += 1
 

@@ -53,9 +53,10 @@ class Histogram:
         self.per_second = per_second
 
     def note(self, value: int) -> None:
-        """Count a value."""
+        """Count a value; one below 0, as clocks of two processes may make it, as 0."""
         self.counts[bisect_left(self.bounds, value)] += 1
-        self.sum += value
+        if value > 0:
+            self.sum += value
 
     def note_many(self, value: int, count: int) -> None:
         """Count a value that many had."""
