@@ -1,17 +1,20 @@
 """The PostgreSQL engine: what it does beyond the contract, when connections break and processes meet."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 import sqlalchemy as sa
 from tests.postgres import PostgresServer
 
-from uplift_server.store import marks, standing
+from uplift_server.store import marks, standing, waiting
 from uplift_server.store.errors import Refused, Unavailable
-from uplift_server.store.postgres import PostgresDatabase
+from uplift_server.store.hot_records import LeaseWish
+from uplift_server.store.postgres import PostgresDatabase, hot
 from uplift_server.store.postgres.connection import Opener
 from uplift_server.store.schema import marks as table
+
+from .bench import ENOUGH_BYTES, LEASE_UNTIL, NOW, OWNER, Bench, due, settled
 
 
 @pytest.fixture
@@ -177,3 +180,29 @@ async def test_a_read_that_finds_no_connection_in_time_is_refused(
     reads = [database.read(lambda c: c.exec_driver_sql("SELECT pg_sleep(0.4)").scalar()) for _ in range(6)]
     results = await asyncio.gather(*reads, return_exceptions=True)
     assert sum(isinstance(result, Unavailable) for result in results) == 3
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda c: waiting.hold_waiting(c, 1, now=NOW, limit=9),
+        lambda c: waiting.cancel_waiting(c, 1, now=NOW, limit=9),
+    ],
+)
+async def test_what_is_being_leased_is_left_to_whoever_leases_it(
+    database: PostgresDatabase, postgres_url: str, change: Callable[[sa.Connection], int]
+) -> None:
+    bench = Bench(database, lambda: None)  # type: ignore[arg-type, return-value]
+    await bench.append(bench.event(due(1)), bench.event(due(1)))
+    raw = await Opener(postgres_url).raw()
+    async with raw.transaction():
+        wish = LeaseWish(1, 1)
+        [leased] = await hot.lease_due(
+            raw, [wish], now=NOW, lease_until=LEASE_UNTIL, owner=OWNER, body_bytes_max=ENOUGH_BYTES
+        )
+        changing = asyncio.create_task(database.write(change))
+        await asyncio.sleep(0.2)
+        assert not changing.done()
+    await raw.close()
+    assert await changing == 1
+    assert await database.settle([settled(leased)]) == frozenset()

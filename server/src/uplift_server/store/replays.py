@@ -183,6 +183,7 @@ def put_into(
     found = get(connection, account_seq, replay_id)
     if found is None:
         return None
+    found = one(connection, replays.c.seq == found.seq, lock=True)
     if not may_become(found.state, wanted):
         raise Conflict(f"The replay is {found.state.text}; nothing about it can be changed any more.")
     if found.state is wanted:

@@ -138,9 +138,11 @@ def cancel(connection: Connection, event_seq: int, endpoint_seq: int, *, fence: 
 
 def _change(connection: Connection, endpoint_seq: int, part: _Part, limit: int, **values: Any) -> int:
     keys = part.keys(connection, endpoint_seq, limit)
+    # On PostgreSQL somebody may lease one of them just now: it is looked at again once that is done.
+    still = [sa.text(part.condition)] if connection.dialect.name == "postgresql" else []
     return connection.execute(
         sa.update(deliveries)
-        .where(deliveries.c.endpoint_seq == endpoint_seq, deliveries.c.event_seq.in_(keys))
+        .where(deliveries.c.endpoint_seq == endpoint_seq, deliveries.c.event_seq.in_(keys), *still)
         .values(**_ended(values))
     ).rowcount
 
