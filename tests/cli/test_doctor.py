@@ -291,3 +291,24 @@ def test_people_get_lines_with_a_remedy_below() -> None:
     assert "fail egress" in result.stdout
     assert "-> add it to an interface" in result.stdout
     assert "1 of 11 checks failed" in result.stderr
+
+
+def test_a_postgresql_database_is_looked_into(postgres_url: str) -> None:
+    """Beside servers, too: nobody has it to himself."""
+    key = "c2VhbHMgd2hhdCBpcyBzdG9yZWQsIHRlc3RzIG9ubHk="
+    code, found = examine(UPLIFT_DATABASE_URL=postgres_url, UPLIFT_SECRET_KEY=key)
+    assert code == 0
+    assert "disk" not in found
+    assert {name: found[name][0] for name in ("database", "database clock", "connections", "vacuum", "schema")} == {
+        "database": "ok", "database clock": "ok", "connections": "ok", "vacuum": "ok", "schema": "ok",
+    }  # fmt: skip
+    assert found["secret key"] == ("ok", "nothing is sealed with it yet")
+    assert found["held"] == ("ok", "no deliveries are held")
+
+
+def test_a_postgresql_database_that_cannot_be_had_is_told_once(postgres_url: str) -> None:
+    code, found = examine(UPLIFT_DATABASE_URL="postgresql://uplift:hidden@127.0.0.1:1/uplift")
+    assert code == 1
+    assert found["database"][0] == "fail"
+    assert "hidden" not in found["database"][1]
+    assert not {"schema", "secret key", "held", "connections"} & set(found)

@@ -215,11 +215,9 @@ class Application:
         if self._config.on_postgresql:
             from uplift_server.delivery.processes.membership import learn_time  # noqa: PLC0415 - see `_database`
             from uplift_server.store.postgres.line import PostgresLine  # noqa: PLC0415
-            from uplift_server.store.postgres.schema_version import upgrade  # noqa: PLC0415
+            from uplift_server.store.postgres.schema_version import prepare  # noqa: PLC0415
 
-            before = await upgrade(self._config.database_url)
-            if before is not None:
-                self._log.info("the database was upgraded", revision=schema_version.HEAD, before=before)
+            await prepare(self._config.database_url)
             self._line = PostgresLine(self._config.database_url)
             undo.push_async_callback(self._line.close)
             await learn_time(self._line, self._time)

@@ -28,8 +28,6 @@ from uplift_server.service.examination import (
 )
 from uplift_server.store import inspection, schema_version
 from uplift_server.store.errors import Unavailable
-from uplift_server.store.postgres import inspection as postgresql
-from uplift_server.store.postgres import schema_version as postgresql_schema
 from uplift_server.store.sealing import Sealer, WrongSecretKey, parse_key
 from uplift_server.store.sqlite.connection import FileLock
 
@@ -111,27 +109,20 @@ def _database(config: Config) -> Iterator[Finding]:
 
 
 def _postgresql(config: Config) -> Iterator[Finding]:
-    """Whether the database can be had, its schema and its key."""
-    url = config.database_url
-    try:
-        revision = asyncio.run(postgresql_schema.current(url))
-    except Unavailable as error:
-        yield Finding(
-            "database", "fail", f"{config.shown_database}: {error}", "start it, or correct UPLIFT_DATABASE_URL"
-        )
-        return
-    except schema_version.UnknownSchema as error:
-        cause, _, remedy = str(error).partition("; ")
-        yield Finding("database", "fail", cause, remedy)
-        return
-    yield Finding("database", "ok", f"{config.shown_database} answers")
-    yield _schema(revision)
-    if revision == schema_version.HEAD:
-        yield _opening(
-            config,
-            asyncio.run(postgresql.sealed_values(url)),
-            "put the key of the other servers into UPLIFT_SECRET_KEY",
-        )
+    """Whether the database can be had, what it says of itself, its schema and its key."""
+    # Its driver takes memory and time that a look at a SQLite file need not.
+    from uplift_server.service.postgres_examination import database_findings  # noqa: PLC0415
+    from uplift_server.store.postgres.inspection import sealed_values  # noqa: PLC0415
+    from uplift_server.store.postgres.schema_version import current  # noqa: PLC0415
+
+    failed = False
+    for finding in database_findings(config.database_url, config.shown_database):
+        yield finding
+        failed = failed or finding.result == "fail"
+    # Where there are no tables yet, nothing is sealed or held.
+    if not failed and asyncio.run(current(config.database_url)) is not None:
+        remedy = "put the key of the other servers into UPLIFT_SECRET_KEY"
+        yield _opening(config, asyncio.run(sealed_values(config.database_url)), remedy)
         yield from held_findings(config)
 
 

@@ -11,12 +11,11 @@ from uplift_server.cli.output import Output
 from uplift_server.cli.session import Session
 from uplift_server.cli.tables import Column
 from uplift_server.config import Config, ConfigError, ConfigProblem
-from uplift_server.config.kinds import SQLITE
+from uplift_server.config.kinds import POSTGRESQL, SQLITE, WrongValue, database_url
 from uplift_server.config.secret_key import NAME, read_key
 from uplift_server.store.moving import CannotMove, Moved, Progress, move
 from uplift_server.store.sqlite.connection import FileLock
 
-POSTGRES: Final = ("postgresql://", "postgres://")
 TOLD_EVERY_SECONDS: Final = 2.0
 _COLUMNS: Final = [Column("table", "TABLE"), Column("rows", "ROWS"), Column("checksum", "CHECKSUM")]
 
@@ -49,10 +48,13 @@ def _source(text: str) -> Path:
 
 
 def _target(text: str) -> str:
-    if not text.startswith(POSTGRES):
+    if not text.startswith(POSTGRESQL):
         remedy = "name it with --to, as postgresql://user:password@host:5432/database, or with UPLIFT_DATABASE_URL"
         raise CliError("the target is no PostgreSQL URL", remedy, ExitCode.USAGE)
-    return text
+    try:
+        return database_url(text)
+    except WrongValue as wrong:
+        raise CliError(f"the target {wrong.reason}", wrong.remedy, ExitCode.USAGE) from wrong
 
 
 def _check_key(config: Config, path: Path) -> None:

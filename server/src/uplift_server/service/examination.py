@@ -34,7 +34,11 @@ PROXY_SECONDS: Final = 3.0
 def examine_beside(config: Config) -> Iterator[Finding]:
     """Everything that can be found out beside a server that runs."""
     yield clock_finding()
-    if not config.on_postgresql:
+    if config.on_postgresql:
+        from uplift_server.service.postgres_examination import database_findings  # noqa: PLC0415 - not beside SQLite
+
+        yield from database_findings(config.database_url, config.shown_database)
+    else:
         yield disk_finding(config)
     yield from held_findings(config)
     yield from egress_findings(config)
