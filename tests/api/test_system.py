@@ -47,7 +47,7 @@ def test_it_tells_what_it_is_and_masks_secrets(config: Config) -> None:
     facts = System(config, 7).facts(OPERATOR)
 
     assert (facts.version, facts.revision, facts.started_at) == (__version__, schema_version.HEAD, 7)
-    assert (facts.database, facts.database_bytes) == (config.database_path, 123)
+    assert (facts.database, facts.database_bytes) == (str(config.database_path), 123)
     values = {each.setting.name: (each.value, each.source) for each in facts.settings}
     assert values["UPLIFT_OPERATOR_KEY"] == ("•" * 8, "environment")
     assert values["UPLIFT_PORT"] == ("8420", "default")

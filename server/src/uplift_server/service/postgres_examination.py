@@ -75,15 +75,8 @@ def _clock(found: Inspected) -> Finding:
 
 
 def _durability(found: Inspected) -> Finding:
-    off = [
-        name
-        for name, is_on in (
-            ("fsync", found.fsync),
-            ("full_page_writes", found.full_page_writes),
-            ("synchronous_commit", found.synchronous_commit),
-        )
-        if not is_on
-    ]
+    settings = {"fsync": found.fsync, "full_page_writes": found.full_page_writes}
+    off = [name for name, is_on in settings.items() if not is_on]
     if off:
         names = f"{' and '.join(off)} {'is' if len(off) == 1 else 'are'}"
         text = f"{names} off: a crash can lose events that were answered 202"

@@ -18,7 +18,6 @@ _SETTINGS: Final = (
     " (SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()) AS is_encrypted,"
     " coalesce(host(inet_client_addr()), '') AS client,"
     " current_setting('fsync')::bool AS fsync, current_setting('full_page_writes')::bool AS full_page_writes,"
-    " current_setting('synchronous_commit') <> 'off' AS synchronous_commit,"
     " current_setting('max_connections')::int AS connections_max,"
     " current_setting('superuser_reserved_connections')::int AS connections_reserved,"
     " (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend')::int AS connections_used,"
@@ -49,7 +48,6 @@ class Inspected:
     """Whether it sees us come from another machine."""
     fsync: bool
     full_page_writes: bool
-    synchronous_commit: bool
     connections_max: int
     connections_used: int
     bytes: int
@@ -78,7 +76,6 @@ async def inspect(url: str) -> Inspected:
             is_remote=found["client"] not in ("", "127.0.0.1", "::1"),
             fsync=found["fsync"],
             full_page_writes=found["full_page_writes"],
-            synchronous_commit=found["synchronous_commit"],
             connections_max=found["connections_max"] - found["connections_reserved"],
             connections_used=found["connections_used"],
             bytes=found["bytes"],
