@@ -14,7 +14,8 @@ from uplift_server.core.deliveries import Status, Trigger
 from uplift_server.store import trials
 from uplift_server.store.errors import Conflict
 from uplift_server.store.hot_records import NewEvent
-from uplift_server.store.schema import deliveries, events
+from uplift_server.store.schema import attempts, deliveries, events
+from uplift_server.store.schema_numbers import delivery_changes
 
 from .append_conformance import APPEND_CHECKS
 from .bench import LEASE_UNTIL, NOW, OWNER, Bench, Check, due, settled
@@ -115,6 +116,16 @@ async def a_read_cannot_write(bench: Bench) -> None:
     assert [row.type_seq for row in await bench.rows(events)] == [1]
 
 
+async def what_is_stored_is_within_the_horizon(bench: Bench) -> None:
+    await bench.database.horizon()
+    (stored, *_) = await bench.append(bench.event(due(1)), bench.event(due(1)))
+    await bench.database.settle([settled(each, Status.FAILED) for each in await bench.lease(1)])
+    horizon = await bench.database.horizon()
+    assert horizon.events > stored.seq
+    assert horizon.attempts >= max(row.seq for row in await bench.rows(attempts))
+    assert horizon.changes >= max(row.seq for row in await bench.rows(delivery_changes))
+
+
 CHECKS: Sequence[Check] = [
     *APPEND_CHECKS,
     *LEASE_CHECKS,
@@ -125,4 +136,5 @@ CHECKS: Sequence[Check] = [
     an_event_and_what_is_done_about_it_are_stored_together_or_not_at_all,
     a_test_is_leased_with_its_event_and_known_for_good,
     a_read_cannot_write,
+    what_is_stored_is_within_the_horizon,
 ]

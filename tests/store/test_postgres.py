@@ -127,6 +127,17 @@ async def test_a_broken_connection_is_opened_anew(database: PostgresDatabase, po
     assert await database.read(stored) == 2
 
 
+async def test_a_server_that_takes_writes_no_more_is_left_for_one_that_does(
+    database: PostgresDatabase, postgres_url: str
+) -> None:
+    """As after a failover, when the old server is a standby."""
+    await database.write(lambda c: c.exec_driver_sql("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY"))
+    with pytest.raises(Unavailable, match="read-only"):
+        await database.write(one_more)
+    await database.write(one_more)
+    assert await database.read(stored) == 1
+
+
 async def test_a_write_whose_connection_breaks_is_undone_and_says_so(
     database: PostgresDatabase, postgres_url: str
 ) -> None:

@@ -58,6 +58,7 @@ _LOST: Final = ("08", "57P")
 # right that somebody took away can be given back.
 _REFUSED: Final = ("22", "23", "42")
 _RIGHT_MISSING: Final = "42501"
+_ONLY_READS: Final = "25006"
 
 Raw = asyncpg.Connection
 """A connection of the driver. Outside a transaction every statement is one of its own."""
@@ -95,16 +96,9 @@ class Pair:
 class Opener:
     """Opens connections to one database."""
 
-    def __init__(
-        self, url: str, *, pooled: bool = False, patient: bool = False, settings: Mapping[str, str] | None = None
-    ) -> None:
-        """`pooled`: a pooler stands between that gives every transaction another connection.
-
-        `patient`: statements may take as long as they do. `settings` are PostgreSQL's, beside those of all connections;
-        a pooler does not take them.
-        """
+    def __init__(self, url: str, *, patient: bool = False, settings: Mapping[str, str] | None = None) -> None:
+        """`patient`: statements may take as long as they do. `settings` are PostgreSQL's, beside those of all."""
         self._url = url
-        self._pooled = pooled
         self._settings = _SETTINGS | dict(settings or {})
         self._command_seconds = None if patient else COMMAND_SECONDS_MAX
         self._engine = create_async_engine(
@@ -124,13 +118,11 @@ class Opener:
         return Pair(raw, sql)
 
     async def _connect(self) -> Raw:
-        if self._pooled:
-            # Neither what is set for a session nor what was prepared in it is there in the next transaction.
-            settings: dict[str, Any] = {"statement_cache_size": 0}
-        else:
-            settings = {"server_settings": self._settings}
         return await asyncpg.connect(
-            self._url, timeout=CONNECT_SECONDS_MAX, command_timeout=self._command_seconds, **settings
+            self._url,
+            timeout=CONNECT_SECONDS_MAX,
+            command_timeout=self._command_seconds,
+            server_settings=self._settings,
         )
 
 
@@ -164,6 +156,11 @@ class Connections:
             except asyncpg.InternalClientError:
                 # The driver has lost its way, as it may where the server's last word came between two statements.
                 pair.raw.terminate()
+                raise
+            except DRIVER_ERRORS as error:
+                if _state(driver_error(error)) == _ONLY_READS:
+                    # The server has become a standby. Who is not any more, a new connection may find.
+                    pair.raw.terminate()
                 raise
             finally:
                 # Whatever went wrong, or was cancelled amid a statement: what is left of it must not reach the next.

@@ -66,10 +66,9 @@ WRITE_LOCK: Final = 0x75706C696674
 class PostgresDatabase:
     """See `store.contract.Database`."""
 
-    def __init__(self, url: str, *, pooled: bool = False) -> None:
-        """`pooled`: a pooler stands between that gives every transaction another connection."""
-        opener = Opener(url, pooled=pooled)
-        hot_opener = Opener(url, pooled=pooled, settings=HOT_SETTINGS)
+    def __init__(self, url: str) -> None:
+        opener = Opener(url)
+        hot_opener = Opener(url, settings=HOT_SETTINGS)
         self._hot_connections = Connections(hot_opener.pair, limit=HOT_CONNECTIONS, waiting_max=HOT_WAITING_MAX)
         self._readers = Connections(opener.pair, limit=READERS, waiting_max=READS_WAITING_MAX)
         # One, for they are serial anyway.
