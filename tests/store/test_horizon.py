@@ -13,9 +13,9 @@ import sqlalchemy as sa
 
 from uplift_server.core.deliveries import Status, Trigger
 from uplift_server.core.numbers import Numbers, total
+from uplift_server.store import changes, listening, numbers, waiting
 from uplift_server.store import deliveries as delivery_verbs
 from uplift_server.store import events as event_verbs
-from uplift_server.store import listening, numbers, waiting
 from uplift_server.store.horizon import NO_HORIZON, Horizon
 from uplift_server.store.hot_records import LeasedDelivery
 from uplift_server.store.numbers import FLEET
@@ -124,6 +124,13 @@ async def test_a_stream_gets_what_is_committed_after_it_began(bench: Bench, post
         assert session.position < late
         assert await fed(session.position) == ([], session.position, True)
     assert await fed(session.position) == ([late, early.seq], early.seq, False)
+
+
+async def test_a_page_is_told_of_what_is_committed_late(bench: Bench, postgres_url: str) -> None:
+    async with appending_slowly(postgres_url, bench, bench.event()):
+        await bench.append(bench.event())
+        before = await bench.database.read(lambda c: changes.newest(c, 1))
+    assert await bench.database.read(lambda c: changes.newest(c, 1)) != before
 
 
 async def fleet(bench: Bench) -> Numbers:

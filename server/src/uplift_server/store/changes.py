@@ -10,27 +10,34 @@ from uplift_server.core.listening import SESSIONS_PER_ACCOUNT_MAX
 from uplift_server.store.schema import audit_log, deliveries, events, listen_sessions, replays
 from uplift_server.store.schema_numbers import rollups
 
+EVENTS_LOOKED_AT: Final = 20
 HOURS_LOOKED_AT: Final = 2
 UNFINISHED_MAX: Final = 2 * REPLAYS_UNFINISHED_PER_ACCOUNT_MAX
 """Replays that are looked at: cancelled ones may still have something in flight."""
 _STATUSES: Final = ("delivered", "failed", "held", "cancelled")
 
 
-def newest(connection: Connection, account_seq: int) -> tuple[int, int, int]:
-    """The numbers of an account's newest event and of its newest entry in the audit log, 0 where there is none.
+def newest(connection: Connection, account_seq: int) -> tuple[int, ...]:
+    """The numbers of an account's newest entry in the audit log and of its newest events, 0 where there is none.
 
-    And how many attempts were made of that event: those of tests move nothing else.
+    Of several events: one may be committed behind one with a higher number. And how many attempts were made of the
+    newest: those of tests move nothing else.
     """
-    event = sa.select(events.c.seq).where(events.c.account_seq == account_seq).order_by(events.c.seq.desc()).limit(1)
+    newest_events = (
+        sa.select(events.c.seq)
+        .where(events.c.account_seq == account_seq)
+        .order_by(events.c.seq.desc())
+        .limit(EVENTS_LOOKED_AT)
+    )
     entry = (
         sa.select(audit_log.c.seq)
         .where(audit_log.c.account_seq == account_seq)
         .order_by(audit_log.c.seq.desc())
         .limit(1)
     )
-    newest_event = connection.scalar(event) or 0
-    attempts = sa.select(sa.func.sum(deliveries.c.attempts_made)).where(deliveries.c.event_seq == newest_event)
-    return newest_event, connection.scalar(entry) or 0, connection.scalar(attempts) or 0
+    seqs = list(connection.scalars(newest_events)) or [0]
+    attempts = sa.select(sa.func.sum(deliveries.c.attempts_made)).where(deliveries.c.event_seq == seqs[0])
+    return connection.scalar(entry) or 0, connection.scalar(attempts) or 0, *seqs
 
 
 def counted(connection: Connection, account_seq: int) -> tuple[tuple[int, ...], ...]:
