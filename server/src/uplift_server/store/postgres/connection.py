@@ -19,8 +19,9 @@ CONNECT_SECONDS_MAX: Final = 5.0
 COMMAND_SECONDS_MAX: Final = 10.0
 """How long a statement may take before this side gives the connection up: it may lead nowhere any more."""
 STATEMENT_MS_MAX: Final = 8000
-IDLE_IN_TRANSACTION_MS_MAX: Final = 10_000
-"""How long PostgreSQL keeps what a transaction holds whose process has gone silent."""
+IDLE_IN_TRANSACTION_MS_MAX: Final = 3000
+"""How long PostgreSQL keeps what a transaction holds whose process has gone silent. Until then all others' ordinary
+writes wait, also those by which they tell that they live (`core.processes.DEAD_AFTER_MS`)."""
 TAKE_SECONDS_MAX: Final = 4.0
 
 APPLICATION_NAME: Final = "uplift-webhooks"
@@ -33,6 +34,7 @@ _SETTINGS: Final = {
     # What is answered is on the disk, whatever the database's default.
     "synchronous_commit": "on",
 }
+_PATIENT: Final = {"statement_timeout": "0", "idle_in_transaction_session_timeout": "0"}
 # Hot statements find every row by its key, and are planned once. While a table has no statistics, or old ones, the
 # planner would rather read all of it; and read all of another for it.
 HOT_SETTINGS: Final = {
@@ -97,9 +99,9 @@ class Opener:
     """Opens connections to one database."""
 
     def __init__(self, url: str, *, patient: bool = False, settings: Mapping[str, str] | None = None) -> None:
-        """`patient`: statements may take as long as they do. `settings` are PostgreSQL's, beside those of all."""
+        """`patient`: what is done may take as long as it does. `settings` are PostgreSQL's, beside those of all."""
         self._url = url
-        self._settings = _SETTINGS | dict(settings or {})
+        self._settings = _SETTINGS | (_PATIENT if patient else {}) | dict(settings or {})
         self._command_seconds = None if patient else COMMAND_SECONDS_MAX
         self._engine = create_async_engine(
             "postgresql+asyncpg://", async_creator=self._connect, poolclass=sa.NullPool, isolation_level="AUTOCOMMIT"
