@@ -201,6 +201,13 @@ def _with_storable_texts(
     return statement, [_storable(row) for row in parameters] if many else _storable(parameters)
 
 
+def storable_texts(column: Sequence[str | None]) -> Sequence[str | None]:
+    """The same for a column of texts that the driver is given itself."""
+    if not _UNSTORABLE.search("".join(filter(None, column))):
+        return column
+    return [text and _UNSTORABLE.sub(REPLACEMENT, text) for text in column]
+
+
 def _storable(row: Sequence[Any]) -> Sequence[Any]:
     if not any(isinstance(value, str) and _UNSTORABLE.search(value) for value in row):
         return row

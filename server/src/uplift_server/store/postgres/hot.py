@@ -19,7 +19,7 @@ from uplift_server.store.hot_records import (
     Released,
     Settlement,
 )
-from uplift_server.store.postgres.connection import Raw
+from uplift_server.store.postgres.connection import Raw, storable_texts
 
 # Others that lease at the same time are passed over, not waited for. Bodies are counted before they are read.
 _LEASE_DUE: Final = (
@@ -88,6 +88,7 @@ _HEALTH: Final = (
     " last_failure_at bigint, last_outcome smallint, excused_ms bigint"
 )
 _ATTEMPT_NAMES: Final = ", ".join(column.split()[0] for column in _ATTEMPT.split(", "))
+_ATTEMPT_TEXTS: Final = [place for place, column in enumerate(_ATTEMPT.split(", ")) if column.endswith(" text")]
 _ATTEMPT_WIDTH: Final = len(_ATTEMPT.split(","))
 
 
@@ -156,6 +157,9 @@ async def settle(
     settlements = sorted(settlements, key=itemgetter(0, 1))
     *settled, attempts, replays = _columns(settlements, len(Settlement._fields))
     _, _, *attempted = _columns([attempt or _NO_ATTEMPT for attempt in attempts], len(_NO_ATTEMPT))
+    for place in _ATTEMPT_TEXTS:
+        # Receivers and libraries have their say in these.
+        attempted[place] = storable_texts(attempted[place])
     columns = [*settled, replays, *attempted]
     replayed = any(column is not None for column in replays)
     fares = _columns(sorted(health), len(HealthRow._fields)) if health else []
