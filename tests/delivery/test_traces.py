@@ -63,7 +63,7 @@ async def test_attempts_come_with_the_span_their_event_was_sent_in_also_after_a_
         [other] = await world.accept()
         later = Traces(world.database, world.clock, tracer)
         later.note_attempts(world.lines)
-        await later.hand_over()
+        await later.hand_over(at_once=True)
 
         assert [attempt.line.attempt for attempt in tracer.attempts] == [1, 2, 1]
         assert tracer.senders == [SENDER, SENDER, None]
@@ -101,7 +101,7 @@ async def test_nothing_is_lost_while_the_database_does_not_answer(
             patch.setattr(world.database, "read", unavailable)
             patch.setattr(world.database, "write", unavailable)
             gathered.note_attempts(world.lines)
-            await gathered.hand_over()
+            await gathered.hand_over(at_once=True)
             gathered.note_event(stored.seq, accepted(stored), SENT)
             assert tracer.attempts == []
         await gathered.hand_over()
@@ -109,6 +109,26 @@ async def test_nothing_is_lost_while_the_database_does_not_answer(
 
         assert tracer.senders == [SENDER]
         assert await world.database.read(lambda c: trace_parents.of_events(c, [stored.id])) == {stored.id: SENT}
+
+
+async def test_attempts_wait_until_whoever_accepted_their_event_has_stored_its_trace(tmp_path: Path) -> None:
+    """Another process may have, a moment ago."""
+    async with World(tmp_path) as world:
+        await world.endpoint("one.test")
+        tracer = Recorder()
+        accepting, sending = (Traces(world.database, world.clock, tracer) for _ in range(2))
+        [stored] = await world.accept()
+        sending.note_attempts(world.lines)
+        await sending.hand_over()
+        accepting.note_event(stored.seq, accepted(stored), SENT)
+        await accepting.hand_over()
+        world.clock.now += traces.LOOK_AFTER_MS - 1
+        await sending.hand_over()
+        assert tracer.attempts == []
+        world.clock.now += 1
+        await sending.hand_over()
+
+        assert tracer.senders == [SENDER]
 
 
 async def test_what_waits_and_what_is_known_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

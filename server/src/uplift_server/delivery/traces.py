@@ -25,6 +25,8 @@ WAITING_MAX: Final = 20_000
 """How many events, and how many attempts, wait to be handed over; what comes on top is dropped."""
 KNOWN_MAX: Final = 20_000
 """Of how many of the latest events it is known in memory which trace they were sent in."""
+LOOK_AFTER_MS: Final = 3_000
+"""How long attempts wait whose event another process may have accepted just now, until it has stored its trace."""
 LOOK_MAX: Final = 500
 """Of how many events the traces are looked up at a time."""
 CLOSE_SECONDS: Final = 0.8
@@ -40,6 +42,8 @@ class Traces:
         self._tracer = tracer
         self._events: list[AcceptedEvent] = []
         self._lines: list[AttemptLine] = []
+        self._late: list[tuple[int, AttemptLine]] = []
+        """Attempts of events that are not known in memory, with when they came (Unix ms)."""
         self._to_store: dict[int, str] = {}
         """By number of the event, what came with it."""
         self._known: dict[bytes, TraceContext | None] = {}
@@ -105,10 +109,10 @@ class Traces:
     async def _run(self) -> None:
         while not self._stopping.is_set():
             await self._clock.wait(self._stopping, EVERY_MS)
-            await self.hand_over()
+            await self.hand_over(at_once=self._stopping.is_set())
 
-    async def hand_over(self) -> None:
-        """Make spans of what has come."""
+    async def hand_over(self, *, at_once: bool = False) -> None:
+        """Make spans of what has come; `at_once`: also of what would rather wait for other processes."""
         events, self._events = self._events, []
         lines, self._lines = self._lines, []
         to_store, self._to_store = self._to_store, {}
@@ -119,15 +123,36 @@ class Traces:
             # Kept no longer than their events are known in memory.
             self._to_store = dict([*to_store.items(), *self._to_store.items()][-KNOWN_MAX:])
         try:
-            attempts = await self._ended(lines)
+            attempts = await self._ended(self._ripe(lines, at_once=at_once))
         except StoreError:
-            self._lines = [*lines, *self._lines][-WAITING_MAX:]
             attempts = []
         if events or attempts:
             await asyncio.to_thread(self._tracer.record, events, attempts)
 
+    def _ripe(self, lines: Sequence[AttemptLine], *, at_once: bool) -> list[AttemptLine]:
+        """Those whose turn it is; the others, and those of late, wait."""
+        now = self._clock.now_ms()
+        ripe = []
+        for line in lines:
+            if uuid.UUID(line.event).bytes in self._known:
+                ripe.append(line)
+            else:
+                self._late.append((now, line))
+        del self._late[:-WAITING_MAX]
+        until = now if at_once else now - LOOK_AFTER_MS
+        ripe += [line for came_at, line in self._late if came_at <= until]
+        self._late = [late for late in self._late if late[0] > until]
+        return ripe
+
     async def _ended(self, lines: Sequence[AttemptLine]) -> list[EndedAttempt]:
-        """The attempts with the spans their events were sent in. Raises Unavailable."""
+        """The attempts with the spans their events were sent in. Raises Unavailable; then they are kept."""
+        try:
+            return await self._with_senders(lines)
+        except StoreError:
+            self._lines = [*lines, *self._lines][-WAITING_MAX:]
+            raise
+
+    async def _with_senders(self, lines: Sequence[AttemptLine]) -> list[EndedAttempt]:
         ids = {line.event: uuid.UUID(line.event).bytes for line in lines}
         unknown = [event_id for event_id in ids.values() if event_id not in self._known]
         for start in range(0, len(unknown), LOOK_MAX):
