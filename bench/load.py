@@ -36,7 +36,8 @@ _FINISH_S: Final = 30.0
 class Plan:
     """What to send."""
 
-    port: int
+    ports: list[int]
+    """Connections go to them in turn."""
     key: str
     accounts: list[str]
     """An event goes to the account at its sequence number modulo their count."""
@@ -97,7 +98,7 @@ class Writer:
     def _head(self, path: str, account: str, length: int) -> bytes:
         lines = [
             f"POST {path} HTTP/1.1",
-            f"host: 127.0.0.1:{self._plan.port}",
+            f"host: 127.0.0.1:{self._plan.ports[0]}",
             f"authorization: Bearer {self._plan.key}",
         ]
         if self._plan.batch == 1:
@@ -180,6 +181,8 @@ class Load:
         self._due: deque[int] = deque()
         self._open: set[Connection] = set()
         self._connecting = 0
+        self._connections = 0
+        """How many were begun so far."""
         self._under_way = 0
         self._running = False
         self._stop = asyncio.Event()
@@ -298,11 +301,13 @@ class Load:
 
     async def _connect(self) -> None:
         loop = asyncio.get_running_loop()
+        port = self.plan.ports[self._connections % len(self.plan.ports)]
+        self._connections += 1
         self._connecting += 1
         try:
             while not self._stop.is_set():
                 try:
-                    await loop.create_connection(lambda: Connection(self), "127.0.0.1", self.plan.port)
+                    await loop.create_connection(lambda: Connection(self), "127.0.0.1", port)
                     return
                 except OSError:
                     await asyncio.sleep(_RECONNECT_S)

@@ -3,6 +3,7 @@
 import os
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -38,14 +39,18 @@ def cpu_s(root: int) -> float:
 class Others:
     """How much of the machine went to processes that are not ours: what spoils a figure unseen."""
 
-    def __init__(self) -> None:
+    def __init__(self, *ours: int) -> None:
+        """`ours` are processes of the run that do not descend from this one."""
+        self._ours = (os.getpid(), *ours)
         self._began = time.monotonic()
-        self._busy = _busy_s() - cpu_s(os.getpid())
+        self._busy = self._busy_s()
 
     def cores(self) -> float:
         """Cores that others used since this was made; time the hypervisor took away counts as theirs."""
-        used = _busy_s() - cpu_s(os.getpid()) - self._busy
-        return max(0.0, used / (time.monotonic() - self._began))
+        return max(0.0, (self._busy_s() - self._busy) / (time.monotonic() - self._began))
+
+    def _busy_s(self) -> float:
+        return _busy_s() - sum(map(cpu_s, self._ours))
 
 
 def _busy_s() -> float:
@@ -69,10 +74,10 @@ def memory_mib(root: int) -> float:
 
 
 class MemoryWatch:
-    """Samples the memory of a tree now and then and keeps the highest."""
+    """Samples the memory of some trees now and then and keeps the highest."""
 
-    def __init__(self, root: int, every_s: float = 1.0) -> None:
-        self._root = root
+    def __init__(self, roots: Sequence[int], every_s: float = 1.0) -> None:
+        self._roots = roots
         self._every_s = every_s
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
@@ -85,11 +90,14 @@ class MemoryWatch:
     def __exit__(self, *_: object) -> None:
         self._ended.set()
         self._thread.join()
-        self.highest_mib = max(self.highest_mib, memory_mib(self._root))
+        self._look()
 
     def _watch(self) -> None:
         while not self._ended.wait(self._every_s):
-            self.highest_mib = max(self.highest_mib, memory_mib(self._root))
+            self._look()
+
+    def _look(self) -> None:
+        self.highest_mib = max(self.highest_mib, sum(map(memory_mib, self._roots)))
 
 
 def _fields(process: int) -> list[str]:

@@ -84,6 +84,10 @@ class Scene(AbstractContextManager["Scene"]):
         self.accounts: list[str] = []
         self.silent: set[int] = set()
         """Indexes of accounts whose endpoint never answers."""
+        self.fellows: list[Server] = []
+        """More processes of the same server, which share its database."""
+        self.others: tuple[int, ...] = ()
+        """Processes that belong to the run and do not descend from this one."""
 
     def __enter__(self) -> "Scene":
         with ExitStack() as stack:
@@ -98,9 +102,14 @@ class Scene(AbstractContextManager["Scene"]):
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
+    @property
+    def servers(self) -> list[Server]:
+        """All processes that are loaded and measured."""
+        return [self.server, *self.fellows]
+
     def trouble(self) -> list[str]:
         """What the server complained about, in words."""
-        lines = self.server.warnings()
+        lines = [line for server in self.servers for line in server.warnings()]
         return [f"The server logged {len(lines)} warnings or errors; the first: {lines[0][:300]}"] if lines else []
 
     def add(self, paths: list[str]) -> None:
@@ -126,8 +135,9 @@ class Scene(AbstractContextManager["Scene"]):
         """Load for `secs`, wait until everything arrived, count."""
         load = self.begin(secs=secs, connections=connections, rate=rate, batch=batch)
         self.receiver.reset()
-        root, cpu, others, began = self.server.pid, cpu_s(self.server.pid), Others(), time.monotonic()
-        with MemoryWatch(root) as memory, bar(label, secs) as step:
+        roots = [server.pid for server in self.servers]
+        cpu, others, began = sum(map(cpu_s, roots)), Others(*self.others), time.monotonic()
+        with MemoryWatch(roots) as memory, bar(label, secs) as step:
             before = 0
             while load.poll() is None:
                 time.sleep(_LOOK_S)
@@ -139,7 +149,7 @@ class Scene(AbstractContextManager["Scene"]):
         lost = self.drain(accepted, drain_s)
         drained = time.monotonic() - drain
         time.sleep(_SETTLE_S)
-        used, elapsed = cpu_s(root) - cpu, time.monotonic() - began
+        used, elapsed = sum(map(cpu_s, roots)) - cpu, time.monotonic() - began
         found = self.receiver.statistics()
         answering = [counts for kind, counts in found["counts"].items() if kind != "hang"]
         delivered = sum(counts["unique"] for counts in answering)
@@ -167,7 +177,7 @@ class Scene(AbstractContextManager["Scene"]):
     ) -> subprocess.Popen[bytes]:
         """Start the generator; it connects first."""
         plan = Plan(
-            port=self.server.port,
+            ports=[server.port for server in self.servers],
             key=KEY,
             accounts=self.accounts,
             secs=secs,

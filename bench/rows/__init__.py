@@ -13,6 +13,7 @@ from bench.rows import (
     live_pages,
     memory,
     pages,
+    postgres,
     replay,
     sender,
     start,
@@ -22,6 +23,7 @@ from bench.rows import (
 
 ROWS: Final[tuple[Row, ...]] = (
     end_to_end.ROW,
+    postgres.ROW,
     batch.ROW,
     latency.ROW,
     half_load.ROW,

@@ -1,0 +1,94 @@
+"""Events a second with PostgreSQL, by one process and by several that share its database."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Final
+
+from tests.postgres import PostgresServer
+
+from bench.meter import cpu_s
+from bench.options import Options
+from bench.report import Figure, Report, at_least, at_most
+from bench.row import Row
+from bench.scene import Measurement, Scene, conditions
+from bench.server import Server
+
+_USUAL_S: Final = 20.0
+_PROCESSES: Final = (1, 2, 4)
+_PROMISED: Final = 2
+"""The number of processes for which there are targets."""
+# As durable as by default; what else is set is what every guide begins with.
+_DURABLE: Final = "-c shared_buffers=512MB -c max_wal_size=4GB -c max_connections=100"
+_SECRET_KEY: Final = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
+
+
+def _measure(row: Row, options: Options) -> Report:
+    figures: list[Figure] = []
+    notes: list[str] = []
+    secs = options.duration(_USUAL_S)
+    for count in (_PROMISED,) if options.smoke else _PROCESSES:
+        with _scene(options, count) as (scene, postgres):
+            scene.warm_up()
+            before = cpu_s(postgres.pid)
+            found = scene.run(f"{count} processes", secs=secs)
+            database_us = (cpu_s(postgres.pid) - before) / max(1, found.delivered) * 1e6
+            figures += _figures(count, found, database_us)
+            notes += found.trouble + scene.trouble()
+    return Report(
+        row.name,
+        row.title,
+        figures,
+        conditions(
+            options,
+            load=f"{options.connections} connections to all processes in turn, closed loop, {secs:g} s",
+            durability="PostgreSQL, synchronous_commit=on, 202 after the commit",
+            postgres=_DURABLE.replace("-c ", ""),
+        ),
+        {},
+        {},
+        list(dict.fromkeys(notes)),
+    )
+
+
+@contextmanager
+def _scene(options: Options, count: int) -> Iterator[tuple[Scene, PostgresServer]]:
+    """So many processes on an empty database, with endpoints to deliver to."""
+    with ExitStack() as stack:
+        postgres = PostgresServer(_DURABLE, parent=options.directory)
+        stack.callback(postgres.close)
+        settings = {"UPLIFT_DATABASE_URL": postgres.new_database(), "UPLIFT_SECRET_KEY": _SECRET_KEY}
+        scene = stack.enter_context(Scene(options, settings=settings))
+        scene.others = (postgres.pid,)
+        scene.server.start()
+        for number in range(1, count):
+            folder = scene.directory / str(number)
+            folder.mkdir()
+            fellow = Server(folder, options.server, settings)
+            stack.callback(fellow.kill)
+            fellow.start()
+            scene.fellows.append(fellow)
+        scene.add([f"ok/{number}" for number in range(options.endpoints)])
+        yield scene, postgres
+
+
+def _figures(count: int, found: Measurement, database_us: float) -> list[Figure]:
+    by = f"{count} process" + ("es" if count > 1 else "")
+    promised = count == _PROMISED
+    together_us = found.cpu_us + database_us
+    return [
+        at_least(f"delivered by {by}", found.per_s, "events/s", 5000)
+        if promised
+        else Figure(f"delivered by {by}", found.per_s, "events/s"),
+        at_most(f"processor time, {by}", together_us, "µs an event", 250)
+        if promised
+        else Figure(f"processor time, {by}", together_us, "µs an event"),
+        Figure(f"PostgreSQL's part of it, {by}", database_us, "µs an event"),
+        Figure(f"accepted → received p50, {by}", found.received_ms.get("p50", 0), "ms"),
+        Figure(f"accepted → received p99, {by}", found.received_ms.get("p99", 0), "ms"),
+        Figure(f"memory, {by}", found.memory_mib, "MiB"),
+        Figure(f"duplicates, {by}", found.duplicates, "events"),
+        at_most(f"lost, {by}", found.lost, "events", 0),
+    ]
+
+
+ROW: Final = Row("postgres", "single events at full load, PostgreSQL, by one process, two and four", _measure, 150)
