@@ -88,7 +88,8 @@ async def test_what_was_being_released_when_it_was_paused_is_held_again(tmp_path
         await world.enable(endpoint.seq)
         await world.run_for(HOUR)
         assert sent == [len(world.sender.sent)]
-        assert await world.statuses() == {Status.HELD: 10 - sent[0], Status.DELIVERED: sent[0]}
+        held_and_sent = {Status.HELD: 10 - sent[0], Status.DELIVERED: sent[0]}
+        assert await world.statuses() == {status: count for status, count in held_and_sent.items() if count}
 
 
 async def test_an_event_on_its_way_in_while_its_endpoint_is_enabled_is_sent_all_the_same(tmp_path: Path) -> None:
