@@ -97,6 +97,19 @@ def test_instants_tell_their_year_where_it_does_not_go_without_saying() -> None:
     assert rendering.instant(1_764_000_000_000) == "2025-11-24T16:00:00.000Z"
 
 
+@pytest.mark.parametrize(
+    ("text", "html"),
+    [
+        ("made by `serve`", "made by <code>serve</code>"),
+        ("`<b>` and `c`", "<code>&lt;b&gt;</code> and <code>c</code>"),
+        ("<i>", "&lt;i&gt;"),
+        ("one ` alone <i>", "one ` alone &lt;i&gt;"),
+    ],
+)
+def test_what_stands_between_backticks_is_code(text: str, html: str) -> None:
+    assert rendering.with_code(text) == html
+
+
 def test_a_page_that_is_long_lets_everything_else_have_its_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     template = rendering._environment().from_string("{% for number in numbers %}{{ number }},{% endfor %}")
     monkeypatch.setattr(rendering, "_template", lambda _name: template)

@@ -71,6 +71,7 @@ def _environment() -> Environment:
         "clock": clock,
         "breakable": breakable,
         "with_times": with_times,
+        "with_code": with_code,
         "moment": moment,
         "short_clock": short_clock,
         "shortened": shortened,
@@ -114,6 +115,15 @@ def with_times(text: str) -> Markup:
     """A sentence of ours, its instants as pages show them, in the visitor's time."""
     parts = _INSTANT.split(printable(text, lines=True))
     return Markup("").join(_time(part) if number % 2 else part for number, part in enumerate(parts))
+
+
+def with_code(text: str) -> Markup:
+    """A text of ours, what stands between backticks as code. An odd backtick is one."""
+    parts = printable(text, lines=True).split("`")
+    if len(parts) % 2 == 0:
+        return escape("`".join(parts))
+    marked = (Markup("<code>{}</code>").format(part) if number % 2 else part for number, part in enumerate(parts))
+    return Markup("").join(marked)
 
 
 def _time(text: str) -> Markup | str:
