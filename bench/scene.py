@@ -74,11 +74,17 @@ class Scene(AbstractContextManager["Scene"]):
     """A receiver and a server on a fresh database, both gone afterwards."""
 
     def __init__(
-        self, options: Options, *, settings: dict[str, str] | None = None, directory: Path | None = None
+        self,
+        options: Options,
+        *,
+        settings: dict[str, str] | None = None,
+        directory: Path | None = None,
+        role: str = "all",
     ) -> None:
         self.options = options
         self._given = directory
         self._settings = settings
+        self._role = role
         self._stack = ExitStack()
         self._seq = FIRST_SEQ
         self.accounts: list[str] = []
@@ -93,7 +99,7 @@ class Scene(AbstractContextManager["Scene"]):
         with ExitStack() as stack:
             self.directory = self._given or workspace(self.options, stack)
             self.receiver = stack.enter_context(Receiver())
-            self.server = Server(self.directory, self.options.server, self._settings)
+            self.server = Server(self.directory, self.options.server, self._settings, self._role)
             # Its database goes with it, so there is nothing to end politely.
             stack.callback(self.server.kill)
             self._stack = stack.pop_all()
@@ -104,7 +110,7 @@ class Scene(AbstractContextManager["Scene"]):
 
     @property
     def servers(self) -> list[Server]:
-        """All processes that are loaded and measured."""
+        """All processes of the server."""
         return [self.server, *self.fellows]
 
     def trouble(self) -> list[str]:
@@ -177,7 +183,7 @@ class Scene(AbstractContextManager["Scene"]):
     ) -> subprocess.Popen[bytes]:
         """Start the generator; it connects first."""
         plan = Plan(
-            ports=[server.port for server in self.servers],
+            ports=[server.port for server in self.servers if server.role != "worker"],
             key=KEY,
             accounts=self.accounts,
             secs=secs,

@@ -25,8 +25,12 @@ class ServerFailed(Exception):
 class Server:
     """`uplift-server serve` on a SQLite file in `directory`, which survives restarts."""
 
-    def __init__(self, directory: Path, command: Path | None = None, settings: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, directory: Path, command: Path | None = None, settings: dict[str, str] | None = None, role: str = "all"
+    ) -> None:
         self.directory = directory
+        self.role = role
+        """What it does of what there is to do."""
         self.port = free_port()
         self.database = directory / "uplift.db"
         self.log = directory / "server.log"
@@ -46,6 +50,11 @@ class Server:
         } | self._settings
 
     @property
+    def _serve(self) -> list[str | Path]:
+        # Older builds know no roles.
+        return [self._command, "serve", *(() if self.role == "all" else ("--role", self.role))]
+
+    @property
     def pid(self) -> int:
         """The process all others of the server descend from."""
         assert self._process is not None, "the server runs"
@@ -55,9 +64,7 @@ class Server:
         """Start it and wait until it is ready; the seconds that took."""
         began = time.monotonic()
         with self.log.open("ab") as log:
-            self._process = start(
-                [self._command, "serve"], env=self.settings, cwd=self.directory, stdout=log, stderr=log
-            )
+            self._process = start(self._serve, env=self.settings, cwd=self.directory, stdout=log, stderr=log)
         while time.monotonic() < began + READY_WITHIN_S:
             if self._process.poll() is not None:
                 raise ServerFailed(f"the server ended with {self._process.returncode}:\n{self.last_lines()}")

@@ -9,6 +9,7 @@ from bench.rows import (
     half_load,
     isolation,
     kill,
+    kill_processes,
     latency,
     live_pages,
     memory,
@@ -36,5 +37,6 @@ ROWS: Final[tuple[Row, ...]] = (
     live_pages.ROW,
     memory.ROW,
     kill.ROW,
+    kill_processes.ROW,
     start.ROW,
 )

@@ -18,8 +18,8 @@ _PROCESSES: Final = (1, 2, 4)
 _PROMISED: Final = 2
 """The number of processes for which there are targets."""
 # As durable as by default; what else is set is what every guide begins with.
-_DURABLE: Final = "-c shared_buffers=512MB -c max_wal_size=4GB -c max_connections=100"
-_SECRET_KEY: Final = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
+DURABLE: Final = "-c shared_buffers=512MB -c max_wal_size=4GB -c max_connections=100"
+SECRET_KEY: Final = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
 
 
 def _measure(row: Row, options: Options) -> Report:
@@ -42,7 +42,7 @@ def _measure(row: Row, options: Options) -> Report:
             options,
             load=f"{options.connections} connections to all processes in turn, closed loop, {secs:g} s",
             durability="PostgreSQL, synchronous_commit=on, 202 after the commit",
-            postgres=_DURABLE.replace("-c ", ""),
+            postgres=DURABLE.replace("-c ", ""),
         ),
         {},
         {},
@@ -54,9 +54,9 @@ def _measure(row: Row, options: Options) -> Report:
 def _scene(options: Options, count: int) -> Iterator[tuple[Scene, PostgresServer]]:
     """So many processes on an empty database, with endpoints to deliver to."""
     with ExitStack() as stack:
-        postgres = PostgresServer(_DURABLE, parent=options.directory)
+        postgres = PostgresServer(DURABLE, parent=options.directory)
         stack.callback(postgres.close)
-        settings = {"UPLIFT_DATABASE_URL": postgres.new_database(), "UPLIFT_SECRET_KEY": _SECRET_KEY}
+        settings = {"UPLIFT_DATABASE_URL": postgres.new_database(), "UPLIFTSECRET_KEY": SECRET_KEY}
         scene = stack.enter_context(Scene(options, settings=settings))
         scene.others = (postgres.pid,)
         scene.server.start()

@@ -1,0 +1,146 @@
+"""Crashes of several processes on one PostgreSQL, and of PostgreSQL itself: what was answered 202 arrives."""
+
+import asyncio
+import os
+import random
+import re
+import signal
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import Final
+
+import asyncpg
+from tests.postgres import PostgresServer
+
+from bench.options import Options
+from bench.progress import bar
+from bench.report import Figure, Report, at_most
+from bench.row import Row
+from bench.rows.postgres import DURABLE, SECRET_KEY
+from bench.scene import Scene, conditions
+from bench.server import Server
+
+_ROLES: Final = ("api", "api", "worker", "worker")
+_POSTGRES: Final = len(_ROLES)
+"""The number that stands for the database where one of them is drawn."""
+_UPTIME_S: Final = (0.2, 2.0)
+_SMOKE_KILLS: Final = 2
+_DRAIN_S: Final = 120.0
+_SEQ: Final = re.compile(rb'"seq":\s*(\d+)')
+_LEASED: Final = (
+    "SELECT e.body FROM deliveries d JOIN events e ON e.seq = d.event_seq WHERE d.status = 0 AND d.lease_owner <> 0"
+)
+_TWICE: Final = "SELECT count(*) FROM (SELECT FROM attempts GROUP BY event_seq, endpoint_seq HAVING count(*) > 1) t"
+
+
+def _measure(row: Row, options: Options) -> Report:
+    kills = _SMOKE_KILLS if options.smoke else options.kills
+    dice = random.Random(options.seed)
+    killed = [0] * (len(_ROLES) + 1)
+    cut_off: set[int] = set()
+    with ExitStack() as stack:
+        postgres = PostgresServer(DURABLE, parent=options.directory)
+        stack.callback(postgres.close)
+        url = postgres.new_database()
+        scene = _scene(options, stack, url)
+        with bar("kill -9", kills) as step:
+            load = scene.begin(secs=0)
+            for kill in range(kills):
+                time.sleep(dice.uniform(*_UPTIME_S))
+                victim = dice.randrange(len(_ROLES) + 1)
+                killed[victim] += 1
+                leased = _kill(scene.servers, postgres, url, victim)
+                # A request that reached the receiver's socket is counted only once the receiver has read it.
+                time.sleep(0.1)
+                cut_off |= leased & scene.receiver.seen()
+                if victim == _POSTGRES:
+                    postgres.start()
+                else:
+                    scene.servers[victim].start()
+                step(kill + 1, f"{len(cut_off):,} sent and not settled")
+            time.sleep(dice.uniform(*_UPTIME_S))
+            load.terminate()
+            result, accepted = scene.finish(load)
+        began = time.monotonic()
+        lost = scene.drain(accepted, _DRAIN_S)
+        drained = time.monotonic() - began
+        counts = scene.receiver.statistics()["counts"]["ok"]
+        twice = asyncio.run(_ask(url, _TWICE))[0][0]
+        notes = [f"Seed {options.seed}: --seed {options.seed} kills at the same moments again."]
+    return Report(
+        row.name,
+        row.title,
+        [
+            at_most("lost", len(lost), "events", 0),
+            at_most("duplicates", counts["duplicates"], "events", len(cut_off)),
+            Figure("sent and not settled at the kills", len(cut_off), "deliveries"),
+            at_most("deliveries with two attempts on record", twice, "", 0),
+            Figure("kills of an API process", killed[0] + killed[1]),
+            Figure("kills of a worker", killed[2] + killed[3]),
+            Figure("crashes of PostgreSQL", killed[_POSTGRES]),
+            Figure("answered 202", len(accepted), "events"),
+            Figure("delivered", counts["unique"], "events"),
+            Figure("requests refused or cut off", sum(result["codes"].values()) - result["codes"].get("202", 0)),
+            Figure("time until the last arrived", drained, "s"),
+        ],
+        conditions(
+            options,
+            load=f"{options.connections} connections to two API processes, closed loop",
+            kills=f"{kills}, {_UPTIME_S[0]} to {_UPTIME_S[1]} s apart, of two API processes, two workers, PostgreSQL",
+            durability="PostgreSQL, synchronous_commit=on, 202 after the commit",
+        ),
+        notes=notes,
+    )
+
+
+def _scene(options: Options, stack: ExitStack, url: str) -> Scene:
+    """Two processes that are loaded, and two that deliver."""
+    settings = {"UPLIFT_DATABASE_URL": url, "UPLIFT_SECRET_KEY": SECRET_KEY}
+    scene = stack.enter_context(Scene(options, settings=settings, role=_ROLES[0]))
+    scene.server.start()
+    for number, role in enumerate(_ROLES[1:], 1):
+        folder = scene.directory / str(number)
+        folder.mkdir()
+        fellow = Server(folder, options.server, settings, role=role)
+        stack.callback(fellow.kill)
+        fellow.start()
+        scene.fellows.append(fellow)
+    scene.add([f"ok/{number}" for number in range(options.endpoints)])
+    scene.receiver.reset()
+    return scene
+
+
+def _kill(servers: Sequence[Server], postgres: PostgresServer, url: str, victim: int) -> set[int]:
+    """End one of them as a crash would; the numbers of the events that were leased then.
+
+    Everything that delivers stands still while PostgreSQL is asked: nothing is sent between that and the end.
+    """
+    workers = {number: servers[number].pid for number, role in enumerate(_ROLES) if role == "worker"}
+    for pid in workers.values():
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        rows = asyncio.run(_ask(url, _LEASED))
+        if victim == _POSTGRES:
+            postgres.stop("immediate")
+        else:
+            servers[victim].kill()
+    finally:
+        for number, pid in workers.items():
+            if number != victim:
+                os.kill(pid, signal.SIGCONT)
+    found = (_SEQ.search(row[0]) for row in rows)
+    return {int(match[1]) for match in found if match is not None}
+
+
+async def _ask(url: str, statement: str) -> list[asyncpg.Record]:
+    connection = await asyncpg.connect(url)
+    try:
+        return await connection.fetch(statement)
+    finally:
+        await connection.close()
+
+
+ROW: Final = Row(
+    "kill-processes", "kill -9 of API processes, workers and PostgreSQL under load: nothing is lost", _measure, 240
+)
