@@ -9,7 +9,7 @@ from bench.rows import (
     half_load,
     isolation,
     kill,
-    kill_processes,
+    kill_fleet,
     latency,
     live_pages,
     memory,
@@ -37,6 +37,6 @@ ROWS: Final[tuple[Row, ...]] = (
     live_pages.ROW,
     memory.ROW,
     kill.ROW,
-    kill_processes.ROW,
+    kill_fleet.ROW,
     start.ROW,
 )

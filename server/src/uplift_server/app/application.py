@@ -2,44 +2,35 @@
 
 import asyncio
 import contextlib
-import ctypes
-import gc
-import resource
-import socket
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Final, cast
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Final
 
 import structlog
-import uvicorn
 
 from uplift_server import __version__
-from uplift_server.api import websockets
 from uplift_server.api.app import create_api
-from uplift_server.api.corking import CorkedProtocol
 from uplift_server.api.forwarded import Forwarded
 from uplift_server.api.ingest import IngestRoutes
 from uplift_server.api.traceparents import Traceparents
 from uplift_server.api.vital_signs import VitalSigns
+from uplift_server.app.http_server import HttpServer, http_server, listen
+from uplift_server.app.process import raise_file_limit, settle_memory
+from uplift_server.app.wiring import database, engine_settings, sender_settings
 from uplift_server.config import Config, ConfigError, ConfigProblem, secret_key
 from uplift_server.core.addresses import AddressPolicy
-from uplift_server.core.breaker import BreakerRule
 from uplift_server.core.cursors import Cursors
 from uplift_server.core.duties import Duty
 from uplift_server.core.forwarding import parse_networks
-from uplift_server.core.health import HealthRule
 from uplift_server.core.mailing import parse_mailbox
 from uplift_server.core.processes import ProcessRole
-from uplift_server.core.schedule import RetrySchedule
 from uplift_server.dashboard import gate
 from uplift_server.delivery.clock import DatabaseTime, SystemClock
 from uplift_server.delivery.directory import Directory
-from uplift_server.delivery.engine import Engine, EngineSettings
+from uplift_server.delivery.engine import Engine
 from uplift_server.delivery.sender.client import Sender
 from uplift_server.delivery.sender.resolver import ResolutionFailed, Resolver
-from uplift_server.delivery.sender.settings import SenderSettings
 from uplift_server.delivery.traces import Traces
-from uplift_server.delivery.watch import WatchSettings
 from uplift_server.observe.attempt_log import AttemptLine, AttemptLog
 from uplift_server.observe.logs import colourful
 from uplift_server.service.beginnings import begin
@@ -51,7 +42,6 @@ from uplift_server.service.services import Services
 from uplift_server.service.system import System
 from uplift_server.service.traced_ingest import TracedIngest
 from uplift_server.store import schema_version
-from uplift_server.store.contract import Database
 from uplift_server.store.sealing import Sealer, derived_key, parse_key
 from uplift_server.store.sqlite import SqliteDatabase
 
@@ -59,14 +49,6 @@ if TYPE_CHECKING:
     from uplift_server.mail.outbox import Outbox
     from uplift_server.store.postgres.line import PostgresLine
 
-BACKLOG: Final = 2048
-FILES_WANTED: Final = 16_384
-COLLECT_AFTER_OBJECTS: Final = 20_000
-"""How many more objects than before make the collector look for cycles among the new ones. An event leaves none, and
-several hundred are in flight at a time: looking after every 700, as usual, found nothing and took 2.5 % of the time.
-"""
-KEEP_ALIVE_SECONDS: Final = 65
-REQUESTS_FINISH_SECONDS: Final = 2
 CLOSE_SECONDS: Final = 0.9
 
 
@@ -98,8 +80,8 @@ class Application:
         self._time = DatabaseTime()
         self._clock = SystemClock(self._time.now_ns) if config.on_postgresql else SystemClock()
         self._line: PostgresLine | None = None
-        self._settings = _sender_settings(config)
-        self._database = _database(config)
+        self._settings = sender_settings(config)
+        self._database = database(config)
         self._log = structlog.get_logger()
         self._stopped = asyncio.Event()
         self._resolver: Resolver
@@ -108,7 +90,7 @@ class Application:
         self._traces: Traces | None = None
         self._means: Means
         self._gate: gate.Gate
-        self._server: _Server
+        self._server: HttpServer
         self._serving: asyncio.Task[None] | None = None
         self._attempt_log: AttemptLog
         self._started_at: int
@@ -126,12 +108,12 @@ class Application:
         WrongSecretKey; nothing runs then.
         """
         async with contextlib.AsyncExitStack() as undo:
-            _raise_file_limit()
+            raise_file_limit()
             if isinstance(self._database, SqliteDatabase):
                 self._make_directory()
                 self._database.lock()
             undo.push_async_callback(self._database.close)
-            listener = _listener(self._config)
+            listener = listen(self._config)
             undo.callback(listener.close)
             self.address = listener.getsockname()[:2]
             sealer = Sealer(parse_key(secret_key(self._config)))
@@ -151,7 +133,7 @@ class Application:
                     self._serving.result()
                 await asyncio.sleep(0.005)
             undo.pop_all()
-        _settle_memory()
+        settle_memory()
         self._serving.add_done_callback(lambda _: self._stopped.set())
 
     async def wait_stopped(self) -> None:
@@ -213,7 +195,7 @@ class Application:
 
     async def _open_database(self, undo: contextlib.AsyncExitStack) -> None:
         if self._config.on_postgresql:
-            from uplift_server.delivery.processes.membership import learn_time  # noqa: PLC0415 - see `_database`
+            from uplift_server.delivery.processes.membership import learn_time  # noqa: PLC0415 - see `database`
             from uplift_server.store.postgres.line import PostgresLine  # noqa: PLC0415
             from uplift_server.store.postgres.schema_version import prepare  # noqa: PLC0415
 
@@ -278,33 +260,17 @@ class Application:
             ingest = TracedIngest(directory, self._engine.acceptor, self._clock, self._traces.note_event)
         api = create_api(services)
         self._gate = gate.Gate(api, lambda: self._dashboard(services, api))
-        self._server = _Server(
-            uvicorn.Config(
-                self._traced(IngestRoutes(self._behind_proxies(self._gate), services.authenticator, ingest))
-                if self._role.serves
-                else VitalSigns(api),
-                http=CorkedProtocol,
-                ws=cast(Any, websockets.websocket_protocol),
-                ws_max_size=websockets.MESSAGE_BYTES_MAX,
-                ws_ping_interval=websockets.PING_SECONDS,
-                ws_ping_timeout=websockets.PING_SECONDS,
-                ws_per_message_deflate=False,
-                lifespan="off",
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                proxy_headers=False,
-                backlog=BACKLOG,
-                timeout_keep_alive=KEEP_ALIVE_SECONDS,
-                timeout_graceful_shutdown=REQUESTS_FINISH_SECONDS,
-            )
+        self._server = http_server(
+            self._traced(IngestRoutes(self._behind_proxies(self._gate), services.authenticator, ingest))
+            if self._role.serves
+            else VitalSigns(api)
         )
 
     def _make_engine(self, directory: Directory, sender: Sender) -> Engine:
-        settings, write = _engine_settings(self._config), self._note_attempts
+        settings, write = engine_settings(self._config), self._note_attempts
         if self._line is None:
             return Engine(self._database, directory, sender, self._clock, settings, write)
-        from uplift_server.delivery.processes.engine import SharedEngine  # noqa: PLC0415 - see `_database`
+        from uplift_server.delivery.processes.engine import SharedEngine  # noqa: PLC0415 - see `database`
 
         return SharedEngine(
             self._database,
@@ -395,96 +361,3 @@ class Application:
             return list(await self._resolver.resolve(host))
         except ResolutionFailed:
             return []
-
-
-class _Server(uvicorn.Server):
-    """uvicorn without its signal handlers: whoever runs the application decides what a signal means."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
-def _database(config: Config) -> Database:
-    if not config.on_postgresql:
-        return SqliteDatabase(config.database_path)
-    # Its driver takes memory that a server on SQLite should not carry.
-    from uplift_server.store.postgres import PostgresDatabase  # noqa: PLC0415
-
-    return PostgresDatabase(config.database_url)
-
-
-def _raise_file_limit() -> None:
-    """A thousand attempts in flight, as many idle connections and all callers need more files than shells allow."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = FILES_WANTED if hard == resource.RLIM_INFINITY else min(FILES_WANTED, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-
-
-def _settle_memory() -> None:
-    """Give back what only the start needed, and spare the collector what stays for good.
-
-    Measured: 4 MiB of 71 less, and a full collection, during which nothing else runs, is spared 19 ms.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(COLLECT_AFTER_OBJECTS, *gc.get_threshold()[1:])
-    # Of glibc alone; others give back by themselves, or never.
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
-
-
-def _listener(config: Config) -> socket.socket:
-    """Raises ConfigError where the address cannot be listened on."""
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            config.host, config.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        listener = socket.socket(family, kind, protocol)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind(address)
-            listener.listen(BACKLOG)
-        except OSError:
-            listener.close()
-            raise
-    except OSError as error:
-        raise ConfigError(
-            ConfigProblem(
-                "UPLIFT_HOST and UPLIFT_PORT",
-                f"cannot be listened on: {config.host}:{config.port} ({error.strerror or error})",
-                "stop what uses the port, or choose another",
-            )
-        ) from error
-    return listener
-
-
-def _sender_settings(config: Config) -> SenderSettings:
-    return SenderSettings(
-        attempt_timeout_ms=config.attempt_timeout_ms,
-        connect_timeout_ms=config.connect_timeout_ms,
-        egress_addresses=config.egress_address or (),
-        egress_proxy=config.egress_proxy,
-        ca_file=config.egress_ca_file,
-    )
-
-
-def _engine_settings(config: Config) -> EngineSettings:
-    return EngineSettings(
-        schedule=RetrySchedule(config.retry_schedule_ms),
-        breaker=BreakerRule(config.breaker_failures, config.breaker_probe_max_ms),
-        attempt_timeout_ms=config.attempt_timeout_ms,
-        lease_ms=config.lease_ms,
-        in_flight_max=config.max_in_flight,
-        endpoint_in_flight_max=config.max_in_flight_per_endpoint,
-        retention_ms=config.retention_ms,
-        watch=WatchSettings(
-            HealthRule(config.warn_after_ms, config.disable_after_ms),
-            gone_disables=config.gone_disables_endpoint,
-            mails=config.sends_mail,
-            operator_email=config.operator_email,
-        ),
-        release_rate_per_second=config.release_rate_per_second,
-    )

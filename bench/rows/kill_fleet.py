@@ -142,5 +142,5 @@ async def _ask(url: str, statement: str) -> list[asyncpg.Record]:
 
 
 ROW: Final = Row(
-    "kill-processes", "kill -9 of API processes, workers and PostgreSQL under load: nothing is lost", _measure, 240
+    "kill-fleet", "kill -9 of API processes, workers and PostgreSQL under load: nothing is lost", _measure, 240
 )

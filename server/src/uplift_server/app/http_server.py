@@ -1,0 +1,73 @@
+"""The HTTP server, and the socket it listens on."""
+
+import contextlib
+import socket
+from collections.abc import Iterator
+from typing import Any, Final, cast
+
+import uvicorn
+
+from uplift_server.api import websockets
+from uplift_server.api.corking import CorkedProtocol
+from uplift_server.config import Config, ConfigError, ConfigProblem
+
+BACKLOG: Final = 2048
+KEEP_ALIVE_SECONDS: Final = 65
+REQUESTS_FINISH_SECONDS: Final = 2
+
+
+class HttpServer(uvicorn.Server):
+    """uvicorn without its signal handlers: whoever runs the application decides what a signal means."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """See uvicorn."""
+        yield
+
+
+def http_server(app: Any) -> HttpServer:
+    """A server for an ASGI application."""
+    return HttpServer(
+        uvicorn.Config(
+            app,
+            http=CorkedProtocol,
+            ws=cast(Any, websockets.websocket_protocol),
+            ws_max_size=websockets.MESSAGE_BYTES_MAX,
+            ws_ping_interval=websockets.PING_SECONDS,
+            ws_ping_timeout=websockets.PING_SECONDS,
+            ws_per_message_deflate=False,
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            backlog=BACKLOG,
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
+            timeout_graceful_shutdown=REQUESTS_FINISH_SECONDS,
+        )
+    )
+
+
+def listen(config: Config) -> socket.socket:
+    """The configured address. Raises ConfigError where it cannot be listened on."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            config.host, config.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(address)
+            listener.listen(BACKLOG)
+        except OSError:
+            listener.close()
+            raise
+    except OSError as error:
+        raise ConfigError(
+            ConfigProblem(
+                "UPLIFT_HOST and UPLIFT_PORT",
+                f"cannot be listened on: {config.host}:{config.port} ({error.strerror or error})",
+                "stop what uses the port, or choose another",
+            )
+        ) from error
+    return listener

@@ -1,0 +1,34 @@
+"""What a server sets of its own process."""
+
+import ctypes
+import gc
+import resource
+from typing import Final
+
+FILES_WANTED: Final = 16_384
+COLLECT_AFTER_OBJECTS: Final = 20_000
+"""How many more objects than before make the collector look for cycles among the new ones. An event leaves none, and
+several hundred are in flight at a time: looking after every 700, as usual, found nothing and took 2.5 % of the time.
+"""
+
+
+def raise_file_limit() -> None:
+    """A thousand attempts in flight, as many idle connections and all callers need more files than shells allow."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = FILES_WANTED if hard == resource.RLIM_INFINITY else min(FILES_WANTED, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def settle_memory() -> None:
+    """Give back what only the start needed, and spare the collector what stays for good.
+
+    Measured: 4 MiB of 71 less, and a full collection, during which nothing else runs, is spared 19 ms.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(COLLECT_AFTER_OBJECTS, *gc.get_threshold()[1:])
+    # Of glibc alone; others give back by themselves, or never.
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)

@@ -1,0 +1,52 @@
+"""From the configuration to what the parts are made with."""
+
+from uplift_server.config import Config
+from uplift_server.core.breaker import BreakerRule
+from uplift_server.core.health import HealthRule
+from uplift_server.core.schedule import RetrySchedule
+from uplift_server.delivery.engine import EngineSettings
+from uplift_server.delivery.sender.settings import SenderSettings
+from uplift_server.delivery.watch import WatchSettings
+from uplift_server.store.contract import Database
+from uplift_server.store.sqlite import SqliteDatabase
+
+
+def database(config: Config) -> Database:
+    """The engine of the database that is configured."""
+    if not config.on_postgresql:
+        return SqliteDatabase(config.database_path)
+    # Its driver takes memory that a server on SQLite should not carry.
+    from uplift_server.store.postgres import PostgresDatabase  # noqa: PLC0415
+
+    return PostgresDatabase(config.database_url)
+
+
+def sender_settings(config: Config) -> SenderSettings:
+    """How requests are sent."""
+    return SenderSettings(
+        attempt_timeout_ms=config.attempt_timeout_ms,
+        connect_timeout_ms=config.connect_timeout_ms,
+        egress_addresses=config.egress_address or (),
+        egress_proxy=config.egress_proxy,
+        ca_file=config.egress_ca_file,
+    )
+
+
+def engine_settings(config: Config) -> EngineSettings:
+    """How the engine works."""
+    return EngineSettings(
+        schedule=RetrySchedule(config.retry_schedule_ms),
+        breaker=BreakerRule(config.breaker_failures, config.breaker_probe_max_ms),
+        attempt_timeout_ms=config.attempt_timeout_ms,
+        lease_ms=config.lease_ms,
+        in_flight_max=config.max_in_flight,
+        endpoint_in_flight_max=config.max_in_flight_per_endpoint,
+        retention_ms=config.retention_ms,
+        watch=WatchSettings(
+            HealthRule(config.warn_after_ms, config.disable_after_ms),
+            gone_disables=config.gone_disables_endpoint,
+            mails=config.sends_mail,
+            operator_email=config.operator_email,
+        ),
+        release_rate_per_second=config.release_rate_per_second,
+    )
