@@ -28,12 +28,14 @@ def test_a_stream_that_ends_with_an_unforeseen_error_says_so_and_logs_it(
     owner = server.owner(server.account())
     session = owner.post("/v1/listen-sessions").json["id"]
 
-    async def fail(_body: Any) -> Any:
+    async def fail(_body: Any = None) -> Any:
         raise ZeroDivisionError("a secret detail")
 
     relay = server.services.means.engine.relay
     with monkeypatch.context() as patched:
-        patched.setattr(relay, "database", type("Failing", (), {"read": fail, "write": relay.database.write}))
+        patched.setattr(
+            relay, "database", type("Failing", (), {"read": fail, "horizon": fail, "write": relay.database.write})
+        )
         socket = connected(server, owner, session)
         with pytest.raises(ConnectionClosed) as closed:
             socket.recv(timeout=5)

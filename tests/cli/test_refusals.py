@@ -14,7 +14,10 @@ from uplift_server.cli.refusals import Duration, options
 
 __all__ = ["api"]
 
-LOCAL = {("serve",), ("demo",), ("migrate",), ("doctor",), ("config",), ("secret-key", "rotate"), ("mail", "test")}
+LOCAL = {
+    ("serve",), ("demo",), ("migrate",), ("backup",), ("doctor",), ("config",), ("secret-key", "rotate"),
+    ("mail", "test"),
+}  # fmt: skip
 """Commands that send nothing to the API."""
 FIELDLESS = {
     ("accounts",), ("keys",), ("endpoints",), ("event-types",), ("replay", "list"), ("replay", "show"),

@@ -100,7 +100,9 @@ class Receiver:
         for task in list(self._tasks):
             task.cancel()
         for peer in self.peers:
-            peer.writer.transport.abort()
+            # Python 3.11.2 aborts no TLS connection that has gone already.
+            with suppress(AttributeError):
+                peer.writer.transport.abort()
         for _ in range(3):
             await asyncio.sleep(0)
 
