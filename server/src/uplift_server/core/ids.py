@@ -4,6 +4,7 @@ Ids are made from an instant and random bits that the caller brings, so that tes
 """
 
 import re
+from functools import lru_cache
 from typing import Final
 
 ACCOUNT: Final = "acc"
@@ -26,6 +27,8 @@ _UUID_DIGITS: Final = 32
 _UUID = re.compile(r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}")
 _HEX = re.compile(r"[0-9a-f]+")
 _ENDPOINT_TAIL_BYTES: Final = 6
+_TEXTS_KEPT: Final = 2048
+"""An event's id is written in its body, its answer, each request and each log line; its account's is read with each."""
 _MS_BITS_MASK: Final = (1 << 48) - 1
 
 
@@ -36,6 +39,7 @@ def uuid7(now_ms: int, random_bytes: bytes) -> bytes:
     return high.to_bytes(8, "big") + low.to_bytes(8, "big")
 
 
+@lru_cache(_TEXTS_KEPT)
 def uuid_text(value: bytes) -> str:
     """The canonical lowercase text of a 16-byte UUID."""
     text = value.hex()
@@ -67,10 +71,14 @@ def prefixed(prefix: str, value: bytes) -> str:
 
 def parse_prefixed(prefix: str, text: str, length: int = 16) -> bytes | None:
     """The bytes behind `prefix_…`, or None if the text is not such an id."""
+    # Nothing longer is kept, whatever strangers send.
+    return _parsed(prefix, text) if len(text) == len(prefix) + 1 + 2 * length else None
+
+
+@lru_cache(_TEXTS_KEPT)
+def _parsed(prefix: str, text: str) -> bytes | None:
     head, _, tail = text.partition("_")
-    if head != prefix or len(tail) != 2 * length or not _HEX.fullmatch(tail):
-        return None
-    return bytes.fromhex(tail)
+    return bytes.fromhex(tail) if head == prefix and _HEX.fullmatch(tail) else None
 
 
 def delivery_id(event_id: bytes, endpoint_id: bytes) -> str:

@@ -6,10 +6,13 @@ from typing import Final
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _SECONDS_KEPT: Final = 64
+_INSTANTS_KEPT: Final = 64
 
 
+@lru_cache(_INSTANTS_KEPT)
 def instant_text(ms: int) -> str:
     """`2026-01-31T12:00:00.000Z` of a Unix time in ms."""
+    # What is stored together has one instant, which is told in each body and each answer.
     return f"{_second_text(ms // 1000)}.{ms % 1000:03d}Z"
 
 
