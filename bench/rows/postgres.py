@@ -56,7 +56,7 @@ def _scene(options: Options, count: int) -> Iterator[tuple[Scene, PostgresServer
     with ExitStack() as stack:
         postgres = PostgresServer(DURABLE, parent=options.directory)
         stack.callback(postgres.close)
-        settings = {"UPLIFT_DATABASE_URL": postgres.new_database(), "UPLIFTSECRET_KEY": SECRET_KEY}
+        settings = {"UPLIFT_DATABASE_URL": postgres.new_database(), "UPLIFT_SECRET_KEY": SECRET_KEY}
         scene = stack.enter_context(Scene(options, settings=settings))
         scene.others = (postgres.pid,)
         scene.server.start()
