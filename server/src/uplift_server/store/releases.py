@@ -2,13 +2,14 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from uplift_server.core.deliveries import Status, Trigger
-from uplift_server.store.hot_records import Candidate, LeasedDelivery
+from uplift_server.core.replays import ReplayState
+from uplift_server.store.hot_records import Ahead, Candidate, LeasedDelivery
 from uplift_server.store.replays import Choice, Replay, one
 from uplift_server.store.schema import deliveries, events, replays
 
@@ -108,6 +109,46 @@ def candidates(rows: Iterable[Iterable[Any]], body_bytes_max: int) -> tuple[list
         if body_bytes > body_bytes_max:
             return found, True
     return found, False
+
+
+class Standing(NamedTuple):
+    """How a running replay stands, whatever database it is in."""
+
+    state: int
+    total: int
+    next_event_seq: int
+    last_event_seq: int
+    delivered: int
+    failed: int
+    skipped: int
+    outstanding: int
+    given_back: Sequence[int]
+    """The events of what it released once and has back, in their order."""
+
+    def after(self, ahead: Ahead, *, again: int, fresh: int, leased: int) -> "Standing":
+        """How it stands once so many of what was given back, and of what lies ahead, were looked at and leased."""
+        outstanding = self.outstanding + leased
+        next_event_seq = self.next_event_seq
+        if fresh == len(ahead.candidates):
+            next_event_seq = max(next_event_seq, ahead.through + 1)
+        elif fresh:
+            next_event_seq = max(next_event_seq, ahead.candidates[fresh - 1].delivery.event_seq + 1)
+        state, skipped = self.state, self.skipped + again + fresh - leased
+        in_hand = outstanding + len(self.given_back) - again
+        # One that was still being written when they were counted may have come since.
+        total = max(self.total, self.delivered + self.failed + skipped + in_hand)
+        if next_event_seq > self.last_event_seq and in_hand == 0:
+            state = ReplayState.COMPLETED
+            # What was counted and never came ahead has been pruned, or was resent.
+            skipped = total - self.delivered - self.failed
+        return self._replace(
+            state=state, total=total, next_event_seq=next_event_seq, skipped=skipped, outstanding=outstanding
+        )
+
+
+def unexpired(candidates: Iterable[Candidate], now: int) -> list[Candidate]:
+    """Those that may still be sent at an instant (Unix ms)."""
+    return [each for each in candidates if each.delivery.expires_at is None or each.delivery.expires_at > now]
 
 
 def _chosen(choice: Choice, first: int, last: int) -> list[sa.ColumnElement[bool]]:

@@ -3,7 +3,7 @@
 They stand beside those of SQLite (`store.sqlite.replaying`) and mean the same.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 from uplift_server.core.deliveries import Status, Trigger
@@ -97,13 +97,13 @@ async def release(raw: Raw, replay_seq: int, choice: Choice, ahead: Ahead, lease
 async def _release(raw: Raw, replay_seq: int, choice: Choice, ahead: Ahead, lease: ReplayLease) -> ReplayRelease:
     endpoint = choice.endpoint_seq
     [row] = await raw.fetch(_STANDS, replay_seq)
-    state, total, next_event_seq, last_event_seq, delivered, failed, skipped, outstanding, given_back = row
-    if state != ReplayState.RUNNING:
-        return ReplayRelease(ReplayState(state), [], outstanding, next_event_seq)
+    stands = releases.Standing(*row)
+    if stands.state != ReplayState.RUNNING:
+        return ReplayRelease(ReplayState(stands.state), [], stands.outstanding, stands.next_event_seq)
     # A repeat finds that it has come further.
-    ahead = ahead.after(next_event_seq - 1)
-    room = max(0, min(lease.limit, lease.outstanding_max - outstanding))
-    again = given_back[:room]
+    ahead = ahead.after(stands.next_event_seq - 1)
+    room = max(0, min(lease.limit, lease.outstanding_max - stands.outstanding))
+    again = stands.given_back[:room]
     fresh = ahead.candidates[: room - len(again)]
     leased: list[LeasedDelivery] = []
     if again:
@@ -113,29 +113,26 @@ async def _release(raw: Raw, replay_seq: int, choice: Choice, ahead: Ahead, leas
         taken = {delivery.event_seq for delivery in leased}
         await raw.execute(_LET_GO, [seq for seq in again if seq not in taken], endpoint)
     leased += await _leased(raw, replay_seq, choice, fresh, lease)
-    outstanding += len(leased)
-    if len(fresh) == len(ahead.candidates):
-        next_event_seq = max(next_event_seq, ahead.through + 1)
-    elif fresh:
-        next_event_seq = max(next_event_seq, fresh[-1].delivery.event_seq + 1)
-    skipped += len(again) + len(fresh) - len(leased)
-    in_hand = outstanding + len(given_back) - len(again)
-    # One that was still being written when they were counted may have come since.
-    total = max(total, delivered + failed + skipped + in_hand)
-    completed_at = None
-    if next_event_seq > last_event_seq and in_hand == 0:
-        state, completed_at = ReplayState.COMPLETED, lease.now
-        # What was counted and never came ahead has been pruned, or was resent.
-        skipped = total - delivered - failed
-    await raw.execute(_NOTE, replay_seq, int(state), completed_at, total, skipped, next_event_seq, lease.now)
-    return ReplayRelease(ReplayState(state), leased, outstanding, next_event_seq)
+    stands = stands.after(ahead, again=len(again), fresh=len(fresh), leased=len(leased))
+    completed_at = lease.now if stands.state == ReplayState.COMPLETED else None
+    await raw.execute(
+        _NOTE,
+        replay_seq,
+        int(stands.state),
+        completed_at,
+        stands.total,
+        stands.skipped,
+        stands.next_event_seq,
+        lease.now,
+    )
+    return ReplayRelease(ReplayState(stands.state), leased, stands.outstanding, stands.next_event_seq)
 
 
 async def _leased(
     raw: Raw, replay_seq: int, choice: Choice, candidates: Sequence[Candidate], lease: ReplayLease
 ) -> list[LeasedDelivery]:
     """Lease those that are still to be replayed. What has changed since it was read is looked at once more."""
-    fit = _unexpired(candidates, lease.now)
+    fit = releases.unexpired(candidates, lease.now)
     if not fit:
         return []
     pending = await _lease(raw, replay_seq, fit, lease)
@@ -143,7 +140,7 @@ async def _leased(
         changed = [each.delivery.event_seq for each in fit if each.delivery.event_seq not in pending]
         fit = [each for each in fit if each.delivery.event_seq in pending]
         found, _ = await _again(raw, choice, changed, lease)
-        found = _unexpired(found, lease.now)
+        found = releases.unexpired(found, lease.now)
         if found:
             await _lease(raw, replay_seq, found, lease)
         fit = sorted([*fit, *found], key=lambda each: each.delivery.event_seq)
@@ -151,10 +148,6 @@ async def _leased(
         each.delivery.lease_until = lease.until
         each.delivery.replay_seq = replay_seq
     return [each.delivery for each in fit]
-
-
-def _unexpired(candidates: Iterable[Candidate], now: int) -> list[Candidate]:
-    return [each for each in candidates if each.delivery.expires_at is None or each.delivery.expires_at > now]
 
 
 async def _lease(raw: Raw, replay_seq: int, candidates: Sequence[Candidate], lease: ReplayLease) -> set[int]:

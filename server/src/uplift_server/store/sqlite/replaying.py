@@ -6,7 +6,7 @@ is being committed waits for it to come back.
 
 import json
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 from uplift_server.core.deliveries import Status, Trigger
@@ -94,15 +94,14 @@ def _ahead(raw: sqlite3.Connection, replay: Replay, first: int, rows: int, limit
 def release(writing: Writing, replay_seq: int, choice: Choice, ahead: Ahead, lease: ReplayLease) -> ReplayRelease:
     """See the contract."""
     raw, endpoint = writing.raw, choice.endpoint_seq
-    row = raw.execute(_STANDS, (replay_seq,)).fetchone()
-    state, total, next_event_seq, last_event_seq, delivered, failed, skipped, outstanding, given_back_text = row
-    if state != ReplayState.RUNNING:
-        return ReplayRelease(ReplayState(state), [], outstanding, next_event_seq)
+    *row, given_back = raw.execute(_STANDS, (replay_seq,)).fetchone()
+    stands = releases.Standing._make([*row, sorted(map(int, given_back.split(","))) if given_back else []])
+    if stands.state != ReplayState.RUNNING:
+        return ReplayRelease(ReplayState(stands.state), [], stands.outstanding, stands.next_event_seq)
     # A repeat finds that it has come further.
-    ahead = ahead.after(next_event_seq - 1)
-    given_back = sorted(map(int, given_back_text.split(","))) if given_back_text else []
-    room = max(0, min(lease.limit, lease.outstanding_max - outstanding))
-    again = given_back[:room]
+    ahead = ahead.after(stands.next_event_seq - 1)
+    room = max(0, min(lease.limit, lease.outstanding_max - stands.outstanding))
+    again = stands.given_back[:room]
     fresh = ahead.candidates[: room - len(again)]
     leased: list[LeasedDelivery] = []
     if again:
@@ -112,45 +111,32 @@ def release(writing: Writing, replay_seq: int, choice: Choice, ahead: Ahead, lea
         taken = {delivery.event_seq for delivery in leased}
         _LET_GO.run(raw, [(seq, endpoint) for seq in again if seq not in taken])
     leased += _leased(writing, replay_seq, choice, fresh, lease)
-    outstanding += len(leased)
-    if len(fresh) == len(ahead.candidates):
-        next_event_seq = max(next_event_seq, ahead.through + 1)
-    elif fresh:
-        next_event_seq = max(next_event_seq, fresh[-1].delivery.event_seq + 1)
-    skipped += len(again) + len(fresh) - len(leased)
-    in_hand = outstanding + len(given_back) - len(again)
-    # One that was still being written when they were counted may have come since.
-    total = max(total, delivered + failed + skipped + in_hand)
-    completed_at = None
-    if next_event_seq > last_event_seq and in_hand == 0:
-        state, completed_at = ReplayState.COMPLETED, lease.now
-        # What was counted and never came ahead has been pruned, or was resent.
-        skipped = total - delivered - failed
-    raw.execute(_NOTE, (int(state), completed_at, total, skipped, next_event_seq, lease.now, replay_seq))
-    return ReplayRelease(ReplayState(state), leased, outstanding, next_event_seq)
+    stands = stands.after(ahead, again=len(again), fresh=len(fresh), leased=len(leased))
+    completed_at = lease.now if stands.state == ReplayState.COMPLETED else None
+    raw.execute(
+        _NOTE,
+        (int(stands.state), completed_at, stands.total, stands.skipped, stands.next_event_seq, lease.now, replay_seq),
+    )
+    return ReplayRelease(ReplayState(stands.state), leased, stands.outstanding, stands.next_event_seq)
 
 
 def _leased(
     writing: Writing, replay_seq: int, choice: Choice, candidates: Sequence[Candidate], lease: ReplayLease
 ) -> list[LeasedDelivery]:
     """Lease those that are still to be replayed. What has changed since it was read is looked at once more."""
-    fit = _unexpired(candidates, lease.now)
+    fit = releases.unexpired(candidates, lease.now)
     if _LEASE.run(writing.raw, _rows(replay_seq, fit, lease)) < len(fit):
         pending = {seq for (seq,) in writing.raw.execute(_LEASED, (replay_seq,))}
         changed = [each.delivery.event_seq for each in fit if each.delivery.event_seq not in pending]
         fit = [each for each in fit if each.delivery.event_seq in pending]
         found, _ = releases.again(writing.sql, choice, changed, body_bytes_max=lease.body_bytes_max)
-        found = _unexpired(found, lease.now)
+        found = releases.unexpired(found, lease.now)
         _LEASE.run(writing.raw, _rows(replay_seq, found, lease))
         fit = sorted([*fit, *found], key=lambda each: each.delivery.event_seq)
     for each in fit:
         each.delivery.lease_until = lease.until
         each.delivery.replay_seq = replay_seq
     return [each.delivery for each in fit]
-
-
-def _unexpired(candidates: Iterable[Candidate], now: int) -> list[Candidate]:
-    return [each for each in candidates if each.delivery.expires_at is None or each.delivery.expires_at > now]
 
 
 def _rows(replay_seq: int, candidates: Sequence[Candidate], lease: ReplayLease) -> list[tuple[Any, ...]]:
