@@ -7,28 +7,44 @@ import pytest
 import structlog
 from hypothesis import HealthCheck, settings
 from tests.postgres import PostgresServer
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 # A slow moment of a shared machine is not a counterexample.
 settings.register_profile("house", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("house")
 
-ALONE = "e2e"
-TOGETHER = {ALONE, "dashboard"}
-"""Rooms whose modules share what is dear to start: a server, a browser."""
+TOGETHER = ("e2e", "dashboard")
+"""Rooms whose modules share what is dear to start: a server, a browser. They take longest, and so begin first."""
+
+
+class Rooms(LoadScopeScheduling):
+    """Where tests run in several processes, those of a module share one, with what they share; or of a whole room.
+
+    Those of the end-to-end tests measure latencies, and so run one after the other.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        module = nodeid.partition("::")[0]
+        room = module.split("/")[1]
+        return room if room in TOGETHER else module
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Rooms:
+    """Distribute tests by their paths.
+
+    Not with marks and `--dist=loadgroup`: pytest-xdist 3.8 writes groups into ids, which pytest 9.2 does not let it,
+    and so distributes every test by itself.
+    """
+    return Rooms(config, log)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Where tests run in several processes, those of a module share one, with the server they share.
-
-    So do those of a whole room, in some. Those that measure latencies run one after the other, and begin first:
-    together they take the longest.
-    """
-    for item in items:
-        room = item.path.parent.name
-        item.add_marker(pytest.mark.xdist_group(room if room in TOGETHER else str(item.path)))
+    """Begin with what takes longest."""
     if hasattr(config, "workerinput"):
-        items.sort(key=lambda item: item.path.parent.name != ALONE)
+        rooms = {room: rank for rank, room in enumerate(TOGETHER)}
+        items.sort(key=lambda item: rooms.get(item.path.parent.name, len(rooms)))
 
 
 @pytest.fixture(autouse=True)
