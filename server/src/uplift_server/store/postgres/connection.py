@@ -16,8 +16,10 @@ from uplift_server.store.errors import Refused, Unavailable
 R = TypeVar("R")
 
 CONNECT_SECONDS_MAX: Final = 5.0
+VERB_SECONDS_MAX: Final = 9.0
+"""How long a verb may have a connection before this side gives that up: it may lead nowhere any more."""
 COMMAND_SECONDS_MAX: Final = 10.0
-"""How long a statement may take before this side gives the connection up: it may lead nowhere any more."""
+"""How long a statement may take where no verb is bounded."""
 STATEMENT_MS_MAX: Final = 8000
 IDLE_IN_TRANSACTION_MS_MAX: Final = 3000
 """How long PostgreSQL keeps what a transaction holds whose process has gone silent. Until then all others' ordinary
@@ -44,6 +46,7 @@ HOT_SETTINGS: Final = {
     "enable_hashjoin": "off",
     "enable_mergejoin": "off",
 }
+NO_ANSWER: Final = "the database does not answer"
 # What the driver raises, directly or through SQLAlchemy. What it cannot encode is a defect of ours.
 DRIVER_ERRORS: Final = (
     sa.exc.DBAPIError,
@@ -86,12 +89,10 @@ class Pair:
         return not self.raw.is_closed() and not self.raw.is_in_transaction()
 
     async def close(self) -> None:
-        """Let go of it, in a hurry where something is left of a transaction."""
-        if not self.is_clean:
-            self.raw.terminate()
+        """Let go of it. Nobody waits for what PostgreSQL says to that, which may say nothing any more."""
+        self.raw.terminate()
         with contextlib.suppress(*DRIVER_ERRORS, sa.exc.SQLAlchemyError):
-            if self.raw.is_closed():
-                await self.sql.invalidate()
+            await self.sql.invalidate()
             await self.sql.close()
 
 
@@ -128,6 +129,27 @@ class Opener:
         )
 
 
+class Silence:
+    """Waits for PostgreSQL: a connection over which it has not said all in time is given up, not asked to cancel.
+
+    That would have to go over the same network, and so would whatever is to be said after it.
+    """
+
+    def __init__(self, pair: Pair, seconds: float) -> None:
+        self._pair = pair
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._give_up)
+        self.is_over = False
+        """Whether it was given up."""
+
+    def end(self) -> None:
+        """All was said."""
+        self._timer.cancel()
+
+    def _give_up(self) -> None:
+        self.is_over = True
+        self._pair.raw.terminate()
+
+
 class Connections:
     """A few connections, opened as they are needed and anew where one broke."""
 
@@ -140,7 +162,7 @@ class Connections:
 
     @contextlib.asynccontextmanager
     async def taken(self) -> AsyncIterator[Pair]:
-        """One of them for oneself. Raises Unavailable where too many wait, or none is to be had."""
+        """One of them for oneself. Raises Unavailable where too many wait, none is to be had, or none answers."""
         if self._waiting >= self._waiting_max:
             raise Unavailable("too much waits for the database")
         self._waiting += 1
@@ -153,18 +175,25 @@ class Connections:
             self._waiting -= 1
         try:
             pair = await self._usable() or await self._open()
+            silence = Silence(pair, VERB_SECONDS_MAX)
             try:
                 yield pair
-            except asyncpg.InternalClientError:
-                # The driver has lost its way, as it may where the server's last word came between two statements.
+            except (asyncpg.InternalClientError, asyncio.CancelledError):
+                # The driver has lost its way, as it may where the server's last word came between two statements; or it
+                # waits for a word on what was cancelled.
                 pair.raw.terminate()
                 raise
             except DRIVER_ERRORS as error:
+                if silence.is_over:
+                    # So are the others that rest: they lead where this one did, and each would be waited for.
+                    await self.close()
+                    raise Unavailable(NO_ANSWER) from error
                 if _state(driver_error(error)) == _ONLY_READS:
                     # The server has become a standby. Who is not any more, a new connection may find.
                     pair.raw.terminate()
                 raise
             finally:
+                silence.end()
                 # Whatever went wrong, or was cancelled amid a statement: what is left of it must not reach the next.
                 if pair.is_clean:
                     self._free.append(pair)
@@ -240,6 +269,8 @@ def is_lost(error: BaseException) -> bool:
 def translated(error: BaseException) -> Unavailable | Refused:
     """What the driver said, as the store's error."""
     said = driver_error(error)
+    if isinstance(said, TimeoutError):
+        return Unavailable(NO_ANSWER)
     text = str(said) or type(said).__name__
     state = _state(said)
     if isinstance(said, ValueError) or (state.startswith(_REFUSED) and state != _RIGHT_MISSING):

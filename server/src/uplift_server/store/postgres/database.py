@@ -181,7 +181,13 @@ class PostgresDatabase:
             finally:
                 await _end(pair.raw)
 
-        return await self._repeated(self._readers, read, again_when_lost=True)
+        reading = self._begun(self._repeated(self._readers, read, again_when_lost=True))
+        try:
+            return await asyncio.shield(reading)
+        except asyncio.CancelledError:
+            # Whoever asked goes at once. Until PostgreSQL has heard of it, or is given up, takes a while.
+            reading.cancel()
+            raise
 
     async def write(self, body: Callable[[Connection], R]) -> R:
         """See the contract."""

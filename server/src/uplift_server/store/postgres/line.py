@@ -1,20 +1,20 @@
 """The line between processes: a connection of its own for heartbeats and notifications."""
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, TypeVar
 
 from sqlalchemy import Connection
 
 from uplift_server.store.errors import Unavailable
-from uplift_server.store.postgres.connection import DRIVER_ERRORS, Opener, Pair, Raw, is_repeatable, translated
+from uplift_server.store.postgres.connection import DRIVER_ERRORS, Opener, Pair, Raw, Silence, is_repeatable, translated
 from uplift_server.store.schema_processes import CHANNEL
 
 R = TypeVar("R")
 
 ANSWER_SECONDS_MAX: Final = 2.0
-"""How long anything may take that goes over the line: a heartbeat that comes later is worth nothing."""
+"""How long anything may take that goes over the line, and its opening: a heartbeat that comes later is worth
+nothing."""
 REPEATS_MAX: Final = 3
 
 
@@ -24,6 +24,8 @@ class PostgresLine:
     def __init__(self, url: str) -> None:
         self._opener = Opener(url)
         self._pair: Pair | None = None
+        self._hears = False
+        """Whether it is told over this connection what others send."""
         self._turn = asyncio.Lock()
         self.on_told: Callable[[str], None] = lambda _text: None
 
@@ -53,8 +55,7 @@ class PostgresLine:
         async with self._turn:
             for repeats in range(REPEATS_MAX + 1):
                 try:
-                    async with asyncio.timeout(ANSWER_SECONDS_MAX):
-                        return await work(await self._usable())
+                    return await self._answered(work)
                 except DRIVER_ERRORS as error:
                     if self._pair is not None and not self._pair.is_clean:
                         await self._drop()
@@ -65,18 +66,29 @@ class PostgresLine:
                     raise
             raise Unavailable("other transactions were in the way")
 
-    async def _usable(self) -> Pair:
+    async def _answered(self, work: Callable[[Pair], Awaitable[R]]) -> R:
+        """Raises TimeoutError where the database does not answer in time."""
         if self._pair is None or self._pair.raw.is_closed():
             await self._drop()
-            self._pair = await self._opener.pair()
-            await self._pair.raw.add_listener(CHANNEL, self._told)
-        return self._pair
+            async with asyncio.timeout(ANSWER_SECONDS_MAX):
+                self._pair = await self._opener.pair()
+        pair = self._pair
+        silence = Silence(pair, ANSWER_SECONDS_MAX)
+        try:
+            if not self._hears:
+                await pair.raw.add_listener(CHANNEL, self._told)
+                self._hears = True
+            return await work(pair)
+        except DRIVER_ERRORS as error:
+            if silence.is_over:
+                raise TimeoutError from error
+            raise
+        finally:
+            silence.end()
 
     async def _drop(self) -> None:
-        pair, self._pair = self._pair, None
+        pair, self._pair, self._hears = self._pair, None, False
         if pair is not None:
-            with contextlib.suppress(*DRIVER_ERRORS):
-                await pair.raw.remove_listener(CHANNEL, self._told)
             await pair.close()
 
     def _told(self, _connection: Raw | Any, _sender: int, _channel: str, text: object) -> None:
