@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from tests.delivery.fleet import Fleet
-from tests.delivery.world import SECOND, answer
+from tests.delivery.world import HOUR, SECOND, answer
 
 from uplift_server.core.deliveries import Status
 from uplift_server.core.duties import Duty
@@ -158,6 +158,30 @@ async def test_who_cannot_be_heard_of_stops_before_others_take_over(tmp_path: Pa
         await fleet.run_for(2 * SECOND)
         assert await fleet.statuses() == {Status.DELIVERED: 60}
         assert cut_off.sender.sent > sent
+
+
+async def test_what_was_leased_late_to_one_taken_for_dead_waits_for_no_lease_to_end(tmp_path: Path) -> None:
+    async with Fleet(tmp_path) as fleet:
+        [seq] = await fleet_with_endpoints(fleet, peers=2, hosts=1)
+        owner = fleet.owner_of(seq)
+        assert owner is not None
+        other = next(peer for peer in fleet.peers if peer is not owner)
+        await fleet.pause(seq)
+        fleet.at(other)
+        await fleet.run_for(SECOND)
+        before = other.engine.membership.number
+        other.line.cut = True
+        await fleet.run_for(10 * SECOND)
+        [delivery] = await fleet.accept(1)
+        await fleet.database.write(
+            lambda c: c.exec_driver_sql(
+                "UPDATE deliveries SET status = 0, lease_owner = ?, due_at = ? WHERE event_seq = ?",
+                (before, fleet.clock.now + HOUR, delivery.seq),
+            )
+        )
+        other.line.cut = False
+        await fleet.run_for(3 * SECOND)
+        assert {row.lease_owner for row in await fleet.deliveries()} == {0}
 
 
 async def test_after_the_database_was_away_nobody_is_taken_for_dead(tmp_path: Path) -> None:

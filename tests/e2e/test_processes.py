@@ -1,11 +1,9 @@
 """Several server processes on one PostgreSQL: what comes in through any is delivered, whoever of them dies."""
 
-import base64
 import contextlib
 import itertools
 import random
 import signal
-import sys
 import threading
 import time
 from collections import Counter
@@ -14,48 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from .harness import PROGRAM, Api, Server, settled, wait_for
+from .fleet import Counting, Fleet, account_of, known_everywhere
+from .harness import Api, settled, wait_for
 from .receiving import Connection, Received, Receiver, answer
 
-SECRET_KEY = base64.b64encode(b"k" * 32).decode()
 ROLES = ("api", "api", "worker", "worker")
-SKEWED = (
-    "import sys, time; real = time.time_ns; time.time_ns = lambda: real() + {ms} * 1_000_000;"
-    " time.time = lambda: time.time_ns() / 1e9;"
-    " sys.argv[0] = {program!r}; from uplift_server.cli.main import run; run()"
-)
-"""A server on a machine whose clock is wrong."""
-
-
-class Fleet:
-    """Processes on one database."""
-
-    def __init__(self, folder: Path, url: str, **environ: str) -> None:
-        self._folder = folder
-        self._environ = {"UPLIFT_DATABASE_URL": url, "UPLIFT_SECRET_KEY": SECRET_KEY, **environ}
-        self.servers: list[Server] = []
-
-    def add(self, role: str, *, skew_ms: int = 0) -> Server:
-        """Start one more."""
-        server = Server(self._folder, "--role", role, **self._environ)
-        if skew_ms:
-            server._command = [
-                sys.executable, "-c", SKEWED.format(ms=skew_ms, program=PROGRAM), *server._command[1:],
-            ]  # fmt: skip
-        self.servers.append(server)
-        return server.start()
-
-    @property
-    def apis(self) -> list[Server]:
-        return [each for each in self.servers if each._command[-1] != "worker"]
-
-    @property
-    def workers(self) -> list[Server]:
-        return [each for each in self.servers if each._command[-1] != "api"]
-
-    def end(self) -> None:
-        for server in self.servers:
-            server.end()
 
 
 @pytest.fixture
@@ -67,26 +28,6 @@ def fleet(tmp_path: Path, postgres_url: str) -> Iterator[Fleet]:
         for role in ROLES:
             fleet.add(role)
         yield fleet
-
-
-class Counting:
-    """A receiver's path that notes how many requests it has in hand at a time."""
-
-    def __init__(self, seconds: float = 0.0) -> None:
-        self.most = 0
-        self._now = 0
-        self._lock = threading.Lock()
-        self._answer = answer(after=seconds)
-
-    def __call__(self, connection: Connection, received: Received) -> bool:
-        with self._lock:
-            self._now += 1
-            self.most = max(self.most, self._now)
-        try:
-            return self._answer(connection, received)
-        finally:
-            with self._lock:
-                self._now -= 1
 
 
 def send_all(apis: list[Api], numbers: range, accepted: set[int], threads: int = 4) -> list[threading.Thread]:
@@ -105,19 +46,6 @@ def send_all(apis: list[Api], numbers: range, accepted: set[int], threads: int =
     for each in started:
         each.start()
     return started
-
-
-def account_of(fleet: Fleet) -> tuple[str, list[Api]]:
-    account, _ = fleet.apis[0].account()
-    apis = [server.api(account=account) for server in fleet.apis]
-    for api in apis:
-        wait_for(lambda api=api: api("GET", "/v1/endpoints").status == 200, "every process knows the account")
-    return account, apis
-
-
-def known_everywhere() -> None:
-    """Let the second pass within which every process knows of a change."""
-    time.sleep(1)
 
 
 def test_two_thousand_events_reach_three_endpoints_each_once_within_their_caps(

@@ -106,13 +106,14 @@ class SharedEngine(Engine):
 
     async def drain(self, within_ms: int = DRAIN_MS_MAX) -> None:
         """See Engine. Its endpoints are others' at once; what it has in flight counts against their caps meanwhile."""
+        until = self._clock.now_ms() + within_ms
         joined = self.membership.number != 0
         if joined:
             self.membership.delivers = False
             self._ownership.drop_all()
             await self._at_most(self._ownership.settle_down())
             await self._at_most(self.membership.beat())
-        await super().drain(within_ms)
+        await super().drain(max(0, until - self._clock.now_ms()))
         await self._requests.close()
         if joined:
             await self._at_most(self.membership.leave())

@@ -171,18 +171,24 @@ class Membership:
     async def _bury(self, process: Process) -> None:
         """What a dead process had leased is anybody's again; then it is forgotten."""
         _log.warning("a process is heard of no more", process=process.seq, host=process.host, pid=process.pid)
-        now = self._clock.now_ms()
-        while await self._database.reclaim(now=now, owner=process.seq, limit=RECLAIM_BATCH) == RECLAIM_BATCH:
-            pass
+        await self._reclaim(process.seq)
         await self._line.write(lambda c: processes.forget(c, process.seq))
         self._post.tell_moved()
 
     async def _live_again(self) -> None:
         _log.warning("this process was taken for dead, and begins anew", process=self.number)
         self.trusted_until, self._duties = 0, NO_DUTIES
+        before = self.number
         await self.join()
         self.on_renumbered()
         self._wake.set()
+        # What it had asked for may have been done late, after others had looked for what it has.
+        await self._reclaim(before)
+
+    async def _reclaim(self, number: int) -> None:
+        now = self._clock.now_ms()
+        while await self._database.reclaim(now=now, owner=number, limit=RECLAIM_BATCH) == RECLAIM_BATCH:
+            pass
 
 
 def _place() -> str:

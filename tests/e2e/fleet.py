@@ -1,0 +1,82 @@
+"""Several real processes on one PostgreSQL."""
+
+import base64
+import sys
+import threading
+import time
+from pathlib import Path
+
+from .harness import PROGRAM, Api, Server, wait_for
+from .receiving import Connection, Received, answer
+
+SECRET_KEY = base64.b64encode(b"k" * 32).decode()
+SKEWED = (
+    "import sys, time; real = time.time_ns; time.time_ns = lambda: real() + {ms} * 1_000_000;"
+    " time.time = lambda: time.time_ns() / 1e9;"
+    " sys.argv[0] = {program!r}; from uplift_server.cli.main import run; run()"
+)
+"""A server on a machine whose clock is wrong."""
+
+
+class Fleet:
+    """Processes on one database."""
+
+    def __init__(self, folder: Path, url: str, **environ: str) -> None:
+        self._folder = folder
+        self._environ = {"UPLIFT_DATABASE_URL": url, "UPLIFT_SECRET_KEY": SECRET_KEY, **environ}
+        self.servers: list[Server] = []
+
+    def add(self, role: str, *, skew_ms: int = 0, **environ: str) -> Server:
+        """Start one more."""
+        server = Server(self._folder, "--role", role, **{**self._environ, **environ})
+        if skew_ms:
+            server._command = [
+                sys.executable, "-c", SKEWED.format(ms=skew_ms, program=PROGRAM), *server._command[1:],
+            ]  # fmt: skip
+        self.servers.append(server)
+        return server.start()
+
+    @property
+    def apis(self) -> list[Server]:
+        return [each for each in self.servers if each._command[-1] != "worker"]
+
+    @property
+    def workers(self) -> list[Server]:
+        return [each for each in self.servers if each._command[-1] != "api"]
+
+    def end(self) -> None:
+        for server in self.servers:
+            server.end()
+
+
+class Counting:
+    """A receiver's path that notes how many requests it has in hand at a time."""
+
+    def __init__(self, seconds: float = 0.0) -> None:
+        self.most = 0
+        self._now = 0
+        self._lock = threading.Lock()
+        self._answer = answer(after=seconds)
+
+    def __call__(self, connection: Connection, received: Received) -> bool:
+        with self._lock:
+            self._now += 1
+            self.most = max(self.most, self._now)
+        try:
+            return self._answer(connection, received)
+        finally:
+            with self._lock:
+                self._now -= 1
+
+
+def account_of(fleet: Fleet) -> tuple[str, list[Api]]:
+    account, _ = fleet.apis[0].account()
+    apis = [server.api(account=account) for server in fleet.apis]
+    for api in apis:
+        wait_for(lambda api=api: api("GET", "/v1/endpoints").status == 200, "every process knows the account")
+    return account, apis
+
+
+def known_everywhere() -> None:
+    """Let the second pass within which every process knows of a change."""
+    time.sleep(1)

@@ -1,0 +1,167 @@
+"""A process that its PostgreSQL does not hear of for longer than its leases last: it stops in time, and what it still
+has to say of what others do since then is refused."""
+
+import contextlib
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from tests.between import Between
+
+from uplift_server.core.processes import DEAD_AFTER_MS, TRUSTED_MS
+
+from .fleet import Fleet, account_of, known_everywhere
+from .harness import Answer, settled, wait_for
+from .receiving import Connection, Received, Receiver, answer
+
+LEASE_S = 7
+ATTEMPT_S = 0.8
+ANSWER_S_MAX = 5
+STOP_S_MAX = 20
+NEAR, FAR = "127.0.0.2", "127.0.0.3"
+"""By which addresses receivers tell the workers apart: the one that keeps its network, and the one that loses it."""
+
+
+@pytest.fixture
+def network(postgres_url: str) -> Iterator[Between]:
+    """The network of a process that loses it."""
+    between = Between(postgres_url)
+    yield between
+    between.close()
+
+
+@pytest.fixture
+def fleet(tmp_path: Path, postgres_url: str) -> Iterator[Fleet]:
+    """Processes with short leases."""
+    fleet = Fleet(tmp_path, postgres_url, UPLIFT_LEASE=f"{LEASE_S}s", UPLIFT_ATTEMPT_TIMEOUT="2s")
+    with contextlib.ExitStack() as stack:
+        stack.callback(fleet.end)
+        yield fleet
+
+
+@pytest.mark.parametrize("cut", [Between.hold, Between.lose])
+def test_what_a_worker_says_after_its_leases_were_taken_over_is_refused(
+    fleet: Fleet, network: Between, receiver: Receiver, cut: Callable[[Between], None]
+) -> None:
+    api_server = fleet.add("api")
+    far = fleet.add("worker", UPLIFT_DATABASE_URL=network.url, UPLIFT_EGRESS_ADDRESS=FAR)
+    _, [api] = account_of(fleet)
+    away, refused = threading.Event(), threading.Event()
+
+    def act(connection: Connection, received: Received) -> bool:
+        if received.peer == NEAR or received.json["type"] != "test.numbered":
+            return answer()(connection, received)
+        connection.closing.wait(ATTEMPT_S)
+        return answer(500 if away.is_set() else 200)(connection, received)
+
+    def act_late(connection: Connection, received: Received) -> bool:
+        if received.peer == NEAR:
+            refused.wait(60)
+        return act(connection, received)
+
+    paths = [f"/h{number}" for number in range(6)]
+    for path in paths:
+        api.endpoint(receiver.url(path, act), max_in_flight=1)
+    # What comes here is in flight elsewhere, and nothing is known of it yet, when the worker is back.
+    api.endpoint(receiver.url("/late", act_late))
+    known_everywhere()
+    events = [api.send(number).json["id"] for number in range(6)]
+    receiver.wait("/late", 6)
+    for path in paths:
+        receiver.wait(path, 1)
+
+    away.set()
+    cut(network)
+    cut_at = time.time()
+    fleet.add("worker", UPLIFT_EGRESS_ADDRESS=NEAR, UPLIFT_ATTEMPT_TIMEOUT="60s", UPLIFT_LEASE="70s")
+    wait_for(lambda: {each.peer for each in receiver.on("/late")} == {NEAR, FAR}, "it is attempted again", 40)
+    for path in paths:
+        wait_for(lambda path=path: set(receiver.numbers(path)) == set(range(6)), f"all came to {path}", 40)
+    time.sleep(max(0.0, cut_at + LEASE_S + 1 - time.time()))
+    before = len(receiver.requests)
+    network.mend(tell=False)
+
+    # It has stopped before the other began, and not because it had nothing more to do.
+    began = [each.at for path in paths for each in receiver.on(path) if each.peer == NEAR]
+    ended = [each.at for path in paths for each in receiver.on(path) if each.peer == FAR]
+    assert max(ended) < cut_at + TRUSTED_MS / 1000 + 0.5
+    assert max(ended) < min(began)
+    assert len(ended) > len(paths)
+    said = "outcomes came too late and were dropped"
+    wait_for(lambda: said in "".join(far.log), f"the worker was told that it comes too late: {far.log}", 25)
+    assert receiver.requests[before:] == []
+    refused.set()
+    deliveries = [each for event in events for each in api.ok("GET", f"/v1/events/{event}/deliveries")["data"]]
+    assert len(deliveries) == 6 * 7
+    for each in [settled(api, each["id"]) for each in deliveries]:
+        assert (each["status"], each["attempts_made"]) == ("delivered", 1)
+        attempts = api.ok("GET", f"/v1/deliveries/{each['id']}/attempts")["data"]
+        assert [(attempt["number"], attempt["status_code"]) for attempt in attempts] == [(1, 200)]
+
+    # It has come back by itself, and has its share again.
+    def both_deliver() -> bool:
+        api.send(len(receiver.requests))
+        return {each.peer for each in receiver.requests[before:]} == {NEAR, FAR}
+
+    wait_for(both_deliver, f"both deliver: {far.log}", 20, every=0.5)
+    assert far.api()("GET", "/readyz").status == api_server.api()("GET", "/readyz").status == 200
+
+
+def test_a_process_that_takes_requests_answers_all_of_them_in_time(
+    fleet: Fleet, network: Between, receiver: Receiver
+) -> None:
+    fleet.add("worker")
+    far = fleet.add("api", UPLIFT_DATABASE_URL=network.url)
+    _, [api] = account_of(fleet)
+    api.endpoint(receiver.url("/hook"))
+    known_everywhere()
+    accepted = {number for number in range(5) if api.send(number).status == 202}
+    network.lose()
+    cut_at = time.monotonic()
+    answers: list[Answer] = []
+    ask: list[Callable[[], Answer]] = [
+        lambda: api("GET", "/v1/endpoints"),
+        lambda: api("GET", "/readyz"),
+        lambda: api.send(-1),
+        lambda: api("POST", "/v1/endpoints", {"url": receiver.url("/other")}),
+    ]
+    while time.monotonic() - cut_at < DEAD_AFTER_MS / 1000 + 1:
+        threads = [threading.Thread(target=lambda each=each: answers.append(each())) for each in ask]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert {each.status for each in answers} == {503}
+    assert max(each.seconds for each in answers) < ANSWER_S_MAX
+    network.mend(tell=False)
+
+    def accepts() -> bool:
+        number = len(accepted)
+        if api.send(number).status == 202:
+            accepted.add(number)
+        return len(accepted) > 20
+
+    wait_for(accepts, f"it accepts again: {far.log}")
+    wait_for(lambda: api("GET", "/readyz").status == 200, "it is ready again")
+    # Nothing is accepted that does not come, and nothing comes twice; what was refused may.
+    wait_for(lambda: set(receiver.numbers("/hook")) >= accepted, "all that was accepted comes", 40)
+    assert Counter({**receiver.numbers("/hook"), -1: 1}) == Counter([*accepted, -1])
+
+
+def test_a_worker_without_its_database_stops_in_time(fleet: Fleet, network: Between, receiver: Receiver) -> None:
+    fleet.add("api")
+    far = fleet.add("worker", UPLIFT_DATABASE_URL=network.url)
+    _, [api] = account_of(fleet)
+    api.endpoint(receiver.url("/hook", answer(after=1)), max_in_flight=1)
+    known_everywhere()
+    for number in range(3):
+        api.send(number)
+    receiver.wait("/hook", 1)
+    network.lose()
+    time.sleep(1)
+    began = time.monotonic()
+    assert far.stop() == 0
+    assert time.monotonic() - began < STOP_S_MAX
