@@ -24,7 +24,8 @@ EMPTY: Final = """
 DO $$ DECLARE name text; BEGIN
 PERFORM pg_terminate_backend(pid, 5000) FROM pg_stat_activity
 WHERE datname = current_database() AND pid <> pg_backend_pid();
-FOR name IN SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename <> 'alembic_version' LOOP
+FOR name IN SELECT tablename FROM pg_tables
+WHERE schemaname = 'public' AND tablename NOT IN ('alembic_version', 'event_partitions') LOOP
     EXECUTE format('DELETE FROM %I', name);
 END LOOP;
 PERFORM setval(format('%I', sequencename)::regclass, 1, false) FROM pg_sequences WHERE last_value IS NOT NULL;

@@ -17,39 +17,42 @@ from uplift_server.store.postgres.connection import HOT_SETTINGS, Opener, Raw
 from uplift_server.store.replays import Choice, Replay
 
 from .bench import LEASE_UNTIL, NOW, OWNER, Bench, due, settled
+from .parted import PARTITIONS, index_of_all, last_number, parted
 
 ROWS = 100_000
 PAGES_MAX = 800
 """Of 8 KiB, that one verb may look at, which is about ten rows; the tables and their indexes have thousands."""
 # What waits, is leased, is held, has failed and was delivered, mixed: as it is after an outage.
 FILL = f"""
-ALTER TABLE events SET (autovacuum_enabled = false);
+ALTER TABLE events_0_1 SET (autovacuum_enabled = false);
 ALTER TABLE deliveries SET (autovacuum_enabled = false);
-INSERT INTO events SELECT n, decode(lpad(to_hex(n), 32, '0'), 'hex'), 1, n % 20 + 1, {NOW}, NULL, 'body'
+INSERT INTO events SELECT at(n), decode(lpad(to_hex(n), 32, '0'), 'hex'), 1, n % 20 + 1, {NOW}, NULL, 'body'
 FROM generate_series(1, {ROWS}) n;
 INSERT INTO deliveries (event_seq, endpoint_seq, account_seq, status, due_at, lease_owner, fence, completed_at)
-SELECT n, n % 50 + 1, 1, CASE WHEN n % 7 < 3 THEN 0 WHEN n % 7 = 3 THEN 3 WHEN n % 7 = 4 THEN 2 ELSE 1 END,
+SELECT at(n), n % 50 + 1, 1, CASE WHEN n % 7 < 3 THEN 0 WHEN n % 7 = 3 THEN 3 WHEN n % 7 = 4 THEN 2 ELSE 1 END,
 CASE WHEN n % 7 < 3 THEN {NOW} + n % 1000 END, CASE n % 7 WHEN 2 THEN {OWNER} ELSE 0 END, 1,
 CASE WHEN n % 7 > 3 THEN {NOW} END FROM generate_series(1, {ROWS}) n;
-SELECT setval('events_seq_seq', {ROWS});
+SELECT setval('events_seq_seq', at({ROWS}));
 """
+LAST = last_number(ROWS, PARTITIONS)
 REPLAY_ROW = f"""
 INSERT INTO replays (seq, id, account_seq, endpoint_seq, statuses, types, type_seqs, rate_per_second, state, total,
 counted_through, next_event_seq, last_event_seq, created_at, updated_at)
-VALUES (1, 'replay', 1, 3, '[2]', '[]', '[]', 50, 0, 9, 9, 1, {ROWS}, {NOW}, {NOW});
+VALUES (1, 'replay', 1, 3, '[2]', '[]', '[]', 50, 0, 9, 9, 1, {LAST}, {NOW}, {NOW});
 """
 
 
 @pytest.fixture(scope="module")
 def filled(postgres_server: PostgresServer) -> Iterator[dict[str, str]]:
-    """Databases with nothing, with much that nobody has counted, and with much that was."""
-    empty, filled = postgres_server.new_database(), postgres_server.new_database()
+    """Databases with nothing, with much that nobody has counted, with much that was, and that in many partitions."""
+    empty, filled, many = (postgres_server.new_database() for _ in range(3))
     postgres_server.execute(REPLAY_ROW, _name(empty))
-    postgres_server.execute(FILL + REPLAY_ROW, _name(filled))
+    postgres_server.execute(parted(ROWS, 1) + FILL + REPLAY_ROW, _name(filled))
+    postgres_server.execute(parted(ROWS, PARTITIONS) + FILL + REPLAY_ROW + "ANALYZE", _name(many))
     analyzed = f"{_name(filled)}_analyzed"
     postgres_server.execute(f"CREATE DATABASE {analyzed} TEMPLATE {_name(filled)}")
     postgres_server.execute("ANALYZE", analyzed)
-    urls = {"empty": empty, "filled": filled, "analyzed": postgres_server.url(analyzed)}
+    urls = {"empty": empty, "filled": filled, "analyzed": postgres_server.url(analyzed), "parted": many}
     yield urls
     for url in urls.values():
         postgres_server.execute(f"DROP DATABASE {_name(url)} WITH (FORCE)")
@@ -83,14 +86,14 @@ class Plans:
 
     def indexes(self) -> set[str]:
         """By which they went."""
-        return {node["Index Name"] for node in self.nodes() if "Index Name" in node}
+        return {str(index_of_all(node["Index Name"])) for node in self.nodes() if "Index Name" in node}
 
     def pages(self) -> int:
         """How many they looked at."""
         return sum(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] for plan in self.plans)
 
 
-@pytest.fixture(params=["empty", "filled", "analyzed"])
+@pytest.fixture(params=["empty", "filled", "analyzed", "parted"])
 async def raw(filled: dict[str, str], request: pytest.FixtureRequest) -> AsyncIterator[Raw]:
     """A connection as the hot verbs have it, in a transaction that is undone."""
     raw = await Opener(filled[request.param], settings=HOT_SETTINGS).raw()
@@ -108,7 +111,7 @@ async def raw(filled: dict[str, str], request: pytest.FixtureRequest) -> AsyncIt
 BENCH = Bench(None, None)  # type: ignore[arg-type]
 CHOICE = Choice(3, (Status.FAILED,), (1, 2, 3), NOW - 9, NOW + 9, NOW)
 REPLAY = Replay(
-    1, b"replay", 1, b"", b"", CHOICE, (), 50, ReplayState.RUNNING, 9, 9, 1, ROWS, 0, 0, 0, NOW, NOW, None
+    1, b"replay", 1, b"", b"", CHOICE, (), 50, ReplayState.RUNNING, 9, 9, 1, LAST, 0, 0, 0, NOW, NOW, None
 )  # fmt: skip
 REPLAY_LEASE = ReplayLease(NOW, LEASE_UNTIL, OWNER, limit=5, outstanding_max=10, body_bytes_max=1 << 20)
 WISHES = [LeaseWish(endpoint, 2) for endpoint in range(1, 6)]
@@ -143,7 +146,7 @@ VERBS: dict[str, tuple[Callable[[Raw], Awaitable[object]], set[str]]] = {
     ),
     "append, with chosen ids": (
         lambda raw: appending.append(raw, [[BENCH.event(due(1), chosen_id=bytes([9, n] * 8))] for n in range(10)]),
-        {"events_by_id"},
+        {"chosen_event_ids_pkey", "events_by_id"},
     ),
     "lease due": (
         lambda raw: hot.lease_due(raw, WISHES, now=LATER, lease_until=LEASE_UNTIL, owner=OWNER, body_bytes_max=1 << 20),

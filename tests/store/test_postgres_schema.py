@@ -72,10 +72,13 @@ async def test_an_empty_database_gets_the_tables_the_migrations_make(empty: str,
     for of_models, of_migrations in zip(made, migrated, strict=True):
         assert of_models == of_migrations
 
+    def is_of_models(_object: object, name: str | None, kind: str, _reflected: bool, _to: object) -> bool:
+        # What the partitions of a table have beside what it has itself: an index of theirs tells nothing twice.
+        return not (kind == "table" and name in {"events_0_1", "attempts_0_1"}) and name != "events_by_id"
+
     def differences(connection: sa.Connection) -> list[object]:
-        found: list[object] = compare_metadata(
-            MigrationContext.configure(connection, opts={"compare_type": True}), metadata
-        )
+        options = {"compare_type": True, "include_object": is_of_models}
+        found: list[object] = compare_metadata(MigrationContext.configure(connection, opts=options), metadata)
         return found
 
     pair = await Opener(another).pair()

@@ -200,7 +200,7 @@ class Engine:
         self._begin("relay", self.relay.run(self._stopping))
         self._begin("numbers", self.numbers.run(self._stopping))
         self._begin("watch", self._watch.run(self._stopping))
-        if self._settings.retention_ms:
+        if self._retention.has_work:
             self._begin("retention", self._retention.run(self._stopping))
 
     def _begin(self, name: str, loop: Coroutine[Any, Any, None]) -> None:

@@ -3,13 +3,17 @@
 import asyncio
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any, Final
 
+from uplift_server.core.partitions import lasts_ms
 from uplift_server.delivery.clock import Clock
 from uplift_server.observe.measures import EngineMeasures
 from uplift_server.store.contract import Database
 from uplift_server.store.errors import Unavailable
-from uplift_server.store.upkeep import KEPT, Kept, look, remove
+from uplift_server.store.partitions import Partition, Partitions
+from uplift_server.store.upkeep import EVENTS, KEPT, Kept, Key, look, remove
 
 BITE_PAUSE_MS: Final = 20
 ROUND_EVERY_MS: Final = 60_000
@@ -25,11 +29,17 @@ class Retention:
         self._clock = clock
         self._measures = measures
         self._retention_ms = retention_ms
+        self._partition_lasts_ms = lasts_ms(retention_ms)
         self._places: dict[str, tuple[Any, ...] | None] = {}
         """By table, behind what was old and stayed."""
         self._looked_again_at = 0
         self.on_duty: Callable[[], bool] = lambda: True
         """Whether this is for this process to do, and not for another."""
+
+    @property
+    def has_work(self) -> bool:
+        """Whether there will be anything for it to do."""
+        return bool(self._retention_ms) or self._partitions is not None
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Prune until stopped."""
@@ -50,16 +60,50 @@ class Retention:
             self._looked_again_at = now
             self._places.clear()
         gone: Counter[str] = Counter()
-        for kept in KEPT:
-            gone[kept.name] = await self._prune(kept, now - self._retention_ms, stopping)
-            self._measures.removed[kept.name] += gone[kept.name]
+        if self._retention_ms:
+            for kept in KEPT:
+                gone[kept.name] = await self._remove(kept, now - self._retention_ms, stopping)
+                self._measures.removed[kept.name] += gone[kept.name]
+        if self._partitions is not None and self._partition_lasts_ms is not None:
+            with suppress(Unavailable):
+                await self._partitions.begin(now=now, lasts_ms=self._partition_lasts_ms)
         self._measures.retention_round_at = self._clock.now_ms()
         return gone
+
+    @property
+    def _partitions(self) -> Partitions | None:
+        return None if self._partition_lasts_ms is None else self._database.partitions
+
+    async def _remove(self, kept: Kept, before: int, stopping: asyncio.Event) -> int:
+        if kept is not EVENTS or self._partitions is None:
+            return await self._prune(kept, before, stopping)
+        count = 0
+        for partition in await self._partitions.ended(before=before):
+            count += await self._drop(self._partitions, partition, stopping)
+        # Row by row goes what was kept of old partitions, and is needed no more.
+        first_whole = await self._partitions.first_whole()
+        count += await self._prune(replace(kept, only=(*kept.only, kept.key[0] < first_whole)), before, stopping)
+        while await self._partitions.sweep(first_whole) and self._goes_on(stopping):
+            await self._clock.wait(stopping, BITE_PAUSE_MS)
+        return count
+
+    async def _drop(self, partitions: Partitions, partition: Partition, stopping: asyncio.Event) -> int:
+        place: Key | None = None
+        while self._goes_on(stopping):
+            bite = await partitions.thin(partition, after=place)
+            place = bite.place
+            if place is None:
+                # Where somebody has the tables for long, it goes with another round.
+                with suppress(Unavailable):
+                    return await partitions.drop(partition)
+                break
+            await self._clock.wait(stopping, BITE_PAUSE_MS)
+        return 0
 
     async def _prune(self, kept: Kept, before: int, stopping: asyncio.Event) -> int:
         count = 0
         after = self._places.get(kept.name)
-        while not stopping.is_set() and self.on_duty():
+        while self._goes_on(stopping):
             at = after
             seen = await self._database.read(lambda c: look(c, kept, before=before, after=at))  # noqa: B023 - run before the next turn
             if seen.doomed:
@@ -72,3 +116,6 @@ class Retention:
                 break
             await self._clock.wait(stopping, BITE_PAUSE_MS)
         return count
+
+    def _goes_on(self, stopping: asyncio.Event) -> bool:
+        return not stopping.is_set() and self.on_duty()

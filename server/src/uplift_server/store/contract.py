@@ -30,6 +30,7 @@ from uplift_server.store.hot_records import (
     ReplayRelease,
     Settlement,
 )
+from uplift_server.store.partitions import Partitions
 from uplift_server.store.replays import Choice, Replay
 
 R = TypeVar("R")
@@ -44,6 +45,8 @@ class Database(Protocol):
 
     measures: StoreMeasures
     """What has become of this process's transactions."""
+    partitions: Partitions | None
+    """Where events are in partitions by time."""
 
     @property
     def writes_waiting(self) -> int:

@@ -9,6 +9,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from uplift_server.store.schema import metadata
+from uplift_server.store.schema_partitions import event_partitions
 from uplift_server.store.schema_processes import directory_changes, duties, processes
 
 Row = list[Any]
@@ -18,8 +19,8 @@ ROWS_MAX: Final = 5000
 BYTES_MAX: Final = 4 * 1024 * 1024
 """What one bite has at most, its last row aside: bodies have up to 256 KiB."""
 _DIGEST_BYTES: Final = 16
-_OF_PROCESSES: Final = (processes, duties, directory_changes)
-"""What running processes tell each other, which is worth nothing without them."""
+_OWN: Final = (processes, duties, directory_changes, event_partitions)
+"""What running processes tell each other, which is worth nothing without them, and what a database tells of itself."""
 REPLACEMENT: Final = "\N{REPLACEMENT CHARACTER}"
 
 
@@ -107,4 +108,4 @@ def quoted(name: str) -> str:
     return f'"{name}"'
 
 
-MOVED: Final = tuple(MovedTable(table) for table in metadata.sorted_tables if table not in _OF_PROCESSES)
+MOVED: Final = tuple(MovedTable(table) for table in metadata.sorted_tables if table not in _OWN)

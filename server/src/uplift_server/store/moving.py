@@ -19,6 +19,7 @@ from uplift_server.store.postgres import schema_version as postgres_version
 from uplift_server.store.postgres.connection import DRIVER_ERRORS, Opener, Raw, translated
 from uplift_server.store.postgres.schema_version import SCHEMA_LOCK, UNFINISHED_MOVE
 from uplift_server.store.schema import metadata
+from uplift_server.store.schema_partitions import event_partitions
 from uplift_server.store.sqlite.connection import unavailable
 
 COMPARED_ROWS: Final = 500
@@ -119,6 +120,8 @@ async def _begin(target: Raw, name: str) -> None:
     async with target.transaction():
         await target.execute(f"SELECT pg_advisory_xact_lock({SCHEMA_LOCK})")
         for table in metadata.sorted_tables:
+            if table is event_partitions:
+                continue
             if await target.fetchval(f"SELECT EXISTS (SELECT 1 FROM {quoted(table.name)})"):  # noqa: S608 - as above
                 raise CannotMove(
                     f"the target is not empty: its table {table.name} has rows; name a database that no server was"

@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 import uplift_server.store.schema_numbers
+import uplift_server.store.schema_partitions
 import uplift_server.store.schema_people
 import uplift_server.store.schema_processes
 import uplift_server.store.schema_traces  # noqa: F401 - their tables are among those of `metadata`
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 _MIGRATIONS: Final = "uplift_server.store:migrations"
 _SQLITE_URL: Final = "sqlite:///"
-HEAD: Final = "0008"
+HEAD: Final = "0009"
 """The revision this program works with."""
 
 

@@ -34,6 +34,7 @@ from uplift_server.store.schema import (
     replays,
 )
 from uplift_server.store.schema_numbers import rollups
+from uplift_server.store.schema_partitions import chosen_event_ids
 from uplift_server.store.schema_people import invitations, links, sessions
 from uplift_server.store.schema_traces import trace_parents
 
@@ -123,18 +124,25 @@ _ACCOUNT_HAS_EVENTS: Final = (
 )
 _TYPE_HAS_EVENTS: Final = sa.select(accounts.c.seq).where(_ACCOUNT_HAS_EVENTS).correlate(event_types).exists()
 
+EVENTS: Final = Kept(
+    events,
+    events.c.created_at,
+    goes_by_number=True,
+    needed=(_OPEN, _UNCOUNTED, _ATTEMPT_UNCOUNTED),
+    parts=(
+        attempts.c.event_seq,
+        deliveries.c.event_seq,
+        trace_parents.c.event_seq,
+        chosen_event_ids.c.event_seq,
+    ),
+    bite=40,
+)
+
 KEPT: Final = (
     # Before events: a key that outlived its event could neither be answered nor be used again.
     Kept(idempotency_keys, idempotency_keys.c.created_at),
     Kept(idempotent_creates, idempotent_creates.c.created_at),
-    Kept(
-        events,
-        events.c.created_at,
-        goes_by_number=True,
-        needed=(_OPEN, _UNCOUNTED, _ATTEMPT_UNCOUNTED),
-        parts=(attempts.c.event_seq, deliveries.c.event_seq, trace_parents.c.event_seq),
-        bite=40,
-    ),
+    EVENTS,
     Kept(rollups, rollups.c.at, lasts_ms=HOUR_MS),
     Kept(audit_log, audit_log.c.at),
     Kept(notices, notices.c.created_at, only=(notices.c.due_at.is_(None),)),

@@ -10,6 +10,7 @@ from uplift_server.store import repeats
 from uplift_server.store.hot_records import Appended, IdempotencyConflict, NewEvent
 from uplift_server.store.postgres.connection import Raw
 from uplift_server.store.repeats import Known, Stored
+from uplift_server.store.schema_partitions import NUMBERS
 
 Results = list[list[Appended] | IdempotencyConflict]
 
@@ -36,18 +37,38 @@ _KEYS: Final = (
     " SELECT k.account_seq, k.key, n.seqs[k.place], k.created_at FROM numbered n,"
     " unnest($15::int[], $16::bigint[], $17::text[], $18::bigint[]) AS k(place, account_seq, key, created_at)"
 )
-_INSERT: Final = f"WITH {_NUMBERED}, e AS ({_EVENTS}), d AS ({_DELIVERIES}) SELECT seqs FROM numbered"  # noqa: S608
-_INSERT_WITH_KEYS: Final = (
-    f"WITH {_NUMBERED}, k AS ({_KEYS}), e AS ({_EVENTS}), d AS ({_DELIVERIES}) SELECT seqs FROM numbered"  # noqa: S608
+_CHOSEN_IDS: Final = (
+    "INSERT INTO chosen_event_ids (account_seq, id, event_seq) SELECT c.account_seq, c.id, n.seqs[c.place]"
+    " FROM numbered n, unnest({arrays}) AS c(place, account_seq, id)"
 )
+
+
+def _insert(*, keys: bool, chosen_ids: bool) -> str:
+    parts = [_NUMBERED]
+    if keys:
+        parts.append(f"k AS ({_KEYS})")
+    if chosen_ids:
+        first = 19 if keys else 15
+        arrays = f"${first}::int[], ${first + 1}::bigint[], ${first + 2}::bytea[]"
+        parts.append(f"c AS ({_CHOSEN_IDS.format(arrays=arrays)})")
+    return f"WITH {', '.join(parts)}, e AS ({_EVENTS}), d AS ({_DELIVERIES}) SELECT seqs FROM numbered"  # noqa: S608
+
+
+_INSERTS: Final = {(keys, ids): _insert(keys=keys, chosen_ids=ids) for keys in (False, True) for ids in (False, True)}
 _OF_EVENT: Final = "e.seq, e.id, e.created_at, e.type_seq, e.expires_at, e.body"
 _BY_KEY: Final = (
     f"SELECT k.account_seq, k.key, {_OF_EVENT} FROM unnest($1::bigint[], $2::text[]) AS w(account_seq, key)"  # noqa: S608
     " JOIN idempotency_keys k ON k.account_seq = w.account_seq AND k.key = w.key JOIN events e ON e.seq = k.event_seq"
 )
+# In the first partition, what was stored before there were others is found by its index. An event that is found twice
+# is the same; to see to that here would need an order, for which the planner goes through all chosen ids.
 _BY_ID: Final = (
-    f"SELECT e.account_seq, e.id, {_OF_EVENT} FROM unnest($1::bigint[], $2::bytea[]) AS w(account_seq, id)"  # noqa: S608
-    " JOIN events e ON e.id = w.id AND e.account_seq = w.account_seq"
+    f"SELECT w.account_seq, w.id, {_OF_EVENT} FROM unnest($1::bigint[], $2::bytea[]) AS w(account_seq, id)"  # noqa: S608
+    " CROSS JOIN LATERAL (SELECT c.event_seq AS seq FROM chosen_event_ids c"
+    "  WHERE c.account_seq = w.account_seq AND c.id = w.id"
+    "  UNION ALL SELECT f.seq FROM events f"
+    f"  WHERE f.id = w.id AND f.account_seq = w.account_seq AND f.seq < {NUMBERS}) found"
+    " JOIN events e ON e.seq = found.seq"
 )
 
 
@@ -114,7 +135,7 @@ class _Rows:
         self.events: list[tuple[Any, ...]] = []
         self._deliveries: list[tuple[Any, ...]] = []
         self._keys: list[tuple[Any, ...]] = []
-        self._has_chosen_ids = False
+        self._chosen_ids: list[tuple[Any, ...]] = []
         self.known = Known()
 
     def next_numbers(self, count: int) -> Sequence[int]:
@@ -134,21 +155,24 @@ class _Rows:
             self._keys.append((place, account, key, created_at))
         if key is not None or chosen:
             self.known.remember(event, number)
-            self._has_chosen_ids |= chosen
+        if chosen:
+            self._chosen_ids.append((place, account, event_id))
         return number
 
     async def insert(self, raw: Raw) -> Sequence[int]:
         """Store everything; the events' numbers, in their order."""
-        events = self.events
+        events, keys, chosen_ids = self.events, self._keys, self._chosen_ids
         # Two transactions that store the same keys or ids in the same order wait for each other one way only.
-        if self._has_chosen_ids:
+        keys.sort(key=itemgetter(1, 2))
+        chosen_ids.sort(key=itemgetter(1, 2))
+        if chosen_ids:
             events = sorted(events, key=itemgetter(2, 1))
         rows = [*_columns(events, 7), *_columns(self._deliveries, 6)]
-        if self._keys:
-            self._keys.sort(key=itemgetter(1, 2))
-            seqs: Sequence[int] = await raw.fetchval(_INSERT_WITH_KEYS, len(events), *rows, *_columns(self._keys, 4))
-        else:
-            seqs = await raw.fetchval(_INSERT, len(events), *rows)
+        if keys:
+            rows += _columns(keys, 4)
+        if chosen_ids:
+            rows += _columns(chosen_ids, 3)
+        seqs: Sequence[int] = await raw.fetchval(_INSERTS[bool(keys), bool(chosen_ids)], len(events), *rows)
         return seqs
 
 

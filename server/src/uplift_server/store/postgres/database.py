@@ -28,6 +28,7 @@ from uplift_server.store.hot_records import (
     ReplayRelease,
     Settlement,
 )
+from uplift_server.store.partitions import Partitions
 from uplift_server.store.postgres import appending, hot, replaying
 from uplift_server.store.postgres.connection import (
     DRIVER_ERRORS,
@@ -42,6 +43,7 @@ from uplift_server.store.postgres.connection import (
 )
 from uplift_server.store.postgres.gathering import Gathering, Groups, Results
 from uplift_server.store.postgres.lookout import LOOK, Lookout
+from uplift_server.store.postgres.partitions import PostgresPartitions
 from uplift_server.store.replays import Choice, Replay
 
 R = TypeVar("R")
@@ -77,6 +79,8 @@ class PostgresDatabase:
         self._lookout = Lookout()
         self._under_way: set[asyncio.Task[Any]] = set()
         self.measures = StoreMeasures()
+        """See the contract."""
+        self.partitions: Partitions | None = PostgresPartitions(self._written, self._looked)
         """See the contract."""
 
     @property
@@ -229,6 +233,10 @@ class PostgresDatabase:
                 return await body(pair)
 
         return await asyncio.shield(self._begun(self._repeated(self._writers, self._measured(write))))
+
+    def _looked(self, body: Callable[[Pair], Awaitable[R]]) -> Awaitable[R]:
+        """Run statements that only read, each for itself."""
+        return self._repeated(self._readers, body, again_when_lost=True)
 
     def _measured(self, body: Callable[[Pair], Awaitable[R]]) -> Callable[[Pair], Awaitable[R]]:
         """A verb that writes, which is noted among the transactions."""

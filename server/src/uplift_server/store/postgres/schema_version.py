@@ -133,6 +133,8 @@ def _upgrade(connection: Connection) -> str | None:
 
 
 def _refuse_earlier_servers(connection: Connection, needed: str) -> None:
+    if "processes" not in connection.scalars(_TABLES).all():
+        return  # Nor were there several servers on one database then.
     now = processes.database_now(connection)
     earlier = [
         f"{each.version} on {each.host} (process {each.pid})"

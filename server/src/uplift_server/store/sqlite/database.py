@@ -24,6 +24,7 @@ from uplift_server.store.hot_records import (
     ReplayRelease,
     Settlement,
 )
+from uplift_server.store.partitions import Partitions
 from uplift_server.store.replays import Choice, Replay
 from uplift_server.store.sqlite import hot, replaying
 from uplift_server.store.sqlite.connection import FileLock
@@ -42,6 +43,8 @@ class SqliteDatabase:
         self._writer_: Writer | None = None
         self._readers_: Readers | None = None
         self.measures = StoreMeasures()
+        """See the contract."""
+        self.partitions: Partitions | None = None
         """See the contract."""
 
     @property

@@ -1,0 +1,78 @@
+"""Events and attempts in partitions by time, with PostgreSQL: a part of the schema.
+
+A partition has the events of a range of numbers, and the attempts of these events. Numbers grow with time: when the
+next partition is begun, numbers go on where it does (`store.postgres.partitions`). With SQLite there are none.
+"""
+
+from typing import Final
+
+import sqlalchemy as sa
+
+from uplift_server.store.schema import Uuid, metadata
+
+NUMBERS: Final = 10**12
+"""How many a partition has, which a million events a second use up in eleven days."""
+
+event_partitions = sa.Table(
+    "event_partitions",
+    metadata,
+    sa.Column("first_seq", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("end_seq", sa.BigInteger, nullable=False, comment="behind its last event"),
+    sa.Column("begun_at", sa.BigInteger, comment="none: it is there, and not in use yet"),
+    sa.Column("ended_at", sa.BigInteger, comment="none: events still come"),
+    sa.Column("is_rest", sa.Boolean, nullable=False, comment="whether it is what is needed of old ones, row by row"),
+    sqlite_with_rowid=False,
+)
+
+# An index of a table with partitions tells nothing twice only within each, so what callers chose stands apart. The
+# first partition has such an index: what was stored before there were partitions is found by that.
+chosen_event_ids = sa.Table(
+    "chosen_event_ids",
+    metadata,
+    sa.Column("account_seq", sa.BigInteger, primary_key=True),
+    sa.Column("id", Uuid, primary_key=True),
+    sa.Column("event_seq", sa.BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+    comment="ids of events that callers chose, with PostgreSQL",
+)
+sa.Index("chosen_event_ids_by_event", chosen_event_ids.c.event_seq)
+
+
+def table_name(table: str, first_seq: int, end_seq: int) -> str:
+    """What the part of `events` or `attempts` with a range of events is called."""
+    return f"{table}_{first_seq // NUMBERS}_{end_seq // NUMBERS}"
+
+
+# Both tables are made as any other, and become the first partition of one like it. What an index of the new table has
+# under one name each partition has under its own.
+PARTITION: Final = (
+    "ALTER TABLE events RENAME TO events_0_1",
+    "ALTER INDEX events_pkey RENAME TO events_0_1_pkey",
+    "ALTER INDEX events_by_id RENAME TO events_0_1_by_id",
+    "ALTER INDEX events_by_account RENAME TO events_0_1_by_account",
+    "ALTER INDEX events_by_type RENAME TO events_0_1_by_type",
+    "CREATE TABLE events (LIKE events_0_1 INCLUDING DEFAULTS INCLUDING COMMENTS) PARTITION BY RANGE (seq)",
+    "ALTER TABLE events ADD PRIMARY KEY (seq)",
+    "CREATE INDEX events_by_account ON events (account_seq, seq)",
+    "CREATE INDEX events_by_type ON events (account_seq, type_seq, seq)",
+    "ALTER SEQUENCE events_seq_seq OWNED BY events.seq",
+    f"ALTER TABLE events ATTACH PARTITION events_0_1 FOR VALUES FROM (0) TO ({NUMBERS})",
+    "ALTER TABLE attempts RENAME TO attempts_0_1",
+    "ALTER INDEX attempts_pkey RENAME TO attempts_0_1_pkey",
+    "ALTER INDEX attempts_by_delivery RENAME TO attempts_0_1_by_delivery",
+    "CREATE TABLE attempts (LIKE attempts_0_1 INCLUDING DEFAULTS INCLUDING COMMENTS) PARTITION BY RANGE (event_seq)",
+    "CREATE UNIQUE INDEX attempts_by_delivery ON attempts (event_seq, endpoint_seq, number)",
+    "ALTER SEQUENCE attempts_seq_seq OWNED BY attempts.seq",
+    f"ALTER TABLE attempts ATTACH PARTITION attempts_0_1 FOR VALUES FROM (0) TO ({NUMBERS})",
+    (
+        "INSERT INTO event_partitions (first_seq, end_seq, begun_at, is_rest)"  # noqa: S608 - of our own texts
+        f" SELECT 0, {NUMBERS}, (extract(epoch FROM clock_timestamp()) * 1000)::bigint, false"
+    ),
+)
+
+
+@sa.event.listens_for(metadata, "after_create")
+def _make_partitions(_metadata: sa.MetaData, connection: sa.Connection, **_options: object) -> None:
+    if connection.dialect.name == "postgresql":
+        for statement in PARTITION:
+            connection.exec_driver_sql(statement)

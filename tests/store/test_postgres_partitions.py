@@ -1,0 +1,294 @@
+"""Partitions of events: how the next one is begun beside traffic, how an old one goes, and what of it stays."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from tests.postgres import PostgresServer
+
+from uplift_server.core.deliveries import Status
+from uplift_server.core.ids import uuid7
+from uplift_server.delivery.retention import Retention
+from uplift_server.observe.measures import EngineMeasures
+from uplift_server.store import numbers
+from uplift_server.store.errors import Unavailable
+from uplift_server.store.hot_records import IdempotencyConflict
+from uplift_server.store.postgres import PostgresDatabase, schema_version
+from uplift_server.store.postgres.connection import Opener
+from uplift_server.store.postgres.partitions import KEPT_MAX
+from uplift_server.store.schema import attempts, deliveries, events
+from uplift_server.store.schema_partitions import NUMBERS, chosen_event_ids, event_partitions
+
+from .bench import NOW, Bench, due, settled
+
+DAY = 86_400_000
+KEEP_MS = 28 * DAY
+
+
+class Clock:
+    """A clock that stands, and lets nobody wait."""
+
+    def __init__(self, database: PostgresDatabase) -> None:
+        self.database = database
+        self.now = 0
+
+    def now_ms(self) -> int:
+        return self.now
+
+    async def wait(self, _event: asyncio.Event, _timeout_ms: float) -> None:
+        await asyncio.sleep(0)
+
+
+@pytest.fixture
+async def bench(postgres_server: PostgresServer) -> AsyncIterator[Bench]:
+    """An open, empty database of its own, whose partitions no other test gets, begun at NOW."""
+    url = await asyncio.to_thread(postgres_server.new_database, empty=True)
+    await schema_version.prepare(url)
+    raw = await Opener(url).raw()
+    await raw.execute("UPDATE event_partitions SET begun_at = $1", NOW)
+    await raw.close()
+    bench = Bench(PostgresDatabase(url), lambda: None)  # type: ignore[arg-type, return-value]
+    await bench.database.open()
+    yield bench
+    await bench.database.close()
+
+
+@pytest.fixture
+async def stranger(bench: Bench) -> AsyncIterator[Any]:
+    """A connection of somebody else to the same database."""
+    pair = await bench.database._readers._open()  # type: ignore[attr-defined]
+    yield pair.raw
+    await pair.close()
+
+
+async def begin(bench: Bench, now: int) -> bool:
+    assert bench.database.partitions is not None
+    return await bench.database.partitions.begin(now=now, lasts_ms=DAY)
+
+
+async def delivered(bench: Bench, count: int = 1, *, at: int = NOW, status: Status = Status.DELIVERED) -> list[int]:
+    """Events with a delivery to endpoint 1 each, attempted once; their numbers."""
+    appended = await bench.append(*(bench.event(due(1), created_at=at) for _ in range(count)))
+    leased = await bench.lease(1, limit=count)
+    await bench.database.settle([settled(each, status) for each in leased])
+    return [each.seq for each in appended]
+
+
+async def rows(bench: Bench, column: sa.Column[int]) -> list[int]:
+    """The values of a column."""
+    return await bench.database.read(lambda c: sorted(c.scalars(sa.select(column))))
+
+
+async def partitions(bench: Bench) -> list[tuple[int, int, bool]]:
+    """Every partition: the first and the last of its thousands of millions of numbers, and whether it is a rest."""
+    query = sa.select(event_partitions.c.first_seq, event_partitions.c.end_seq, event_partitions.c.is_rest)
+    found = await bench.database.read(lambda c: c.execute(query.order_by("first_seq")).all())
+    names = await bench.database.read(
+        lambda c: c.exec_driver_sql(
+            "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'attempts'::regclass ORDER BY 1"
+        ).all()
+    )
+    assert sorted(f"attempts_{first // NUMBERS}_{end // NUMBERS}" for first, end, _ in found) == [n for (n,) in names]
+    return [(first // NUMBERS, end // NUMBERS, rest) for first, end, rest in found]
+
+
+async def retained(bench: Bench, now: int) -> Counter[str]:
+    """A pass of retention at an instant, everything being counted before."""
+    database = bench.database
+    horizon = await database.horizon()
+    while counted := await database.read(lambda c: numbers.count(c, horizon, rows=1000, notes=1000)):
+        await database.write(lambda c: numbers.save(c, counted))
+        if not counted.more:
+            break
+    clock = Clock(database)  # type: ignore[arg-type]
+    clock.now = now
+    return await Retention(database, clock, EngineMeasures(), retention_ms=KEEP_MS).prune_once(asyncio.Event())  # type: ignore[arg-type]
+
+
+async def test_numbers_go_on_in_the_next_partition_once_one_has_lasted_long_enough(bench: Bench) -> None:
+    assert not await begin(bench, NOW + 9 * DAY), "nothing is in it"
+    first = await delivered(bench)
+    assert not await begin(bench, NOW + DAY - 1)
+    assert await begin(bench, NOW + DAY)
+    assert await partitions(bench) == [(0, 1, False), (1, 2, False)]
+    second = await delivered(bench)
+    assert (first, second) == ([1], [NUMBERS])
+    assert not await begin(bench, NOW + DAY + DAY - 1)
+    assert await begin(bench, NOW + 2 * DAY)
+    assert await delivered(bench, 2) == [2 * NUMBERS, 2 * NUMBERS + 1]
+    assert await rows(bench, attempts.c.event_seq) == [1, NUMBERS, 2 * NUMBERS, 2 * NUMBERS + 1]
+
+
+async def test_one_is_begun_beside_traffic(bench: Bench) -> None:
+    """Every event finds its partition, whatever comes in between; numbers grow."""
+    await delivered(bench)
+    stopping = asyncio.Event()
+
+    async def emit() -> list[int]:
+        seqs = []
+        while not stopping.is_set():
+            [appended] = await bench.append(bench.event(due(1)))
+            seqs.append(appended.seq)
+        return seqs
+
+    emitting = [asyncio.create_task(emit()) for _ in range(8)]
+    for day in range(1, 6):
+        await asyncio.sleep(0.05)
+        assert await begin(bench, NOW + day * DAY)
+    stopping.set()
+    seqs = [await each for each in emitting]
+    assert all(own == sorted(own) for own in seqs)
+    assert {seq // NUMBERS for own in seqs for seq in own} >= {0, 1, 2, 3, 4}
+    assert await rows(bench, events.c.seq) == sorted([1, *(seq for own in seqs for seq in own)])
+
+
+@pytest.mark.parametrize("step", ["made", "jumped"])
+async def test_what_was_cut_off_amid_beginning_one_is_made_up_for(bench: Bench, step: str, stranger: Any) -> None:
+    await delivered(bench)
+    assert await begin(bench, NOW + DAY)
+    # As it stands after a crash: the partition is there, numbers may have jumped, and nobody noted it.
+    await stranger.execute("UPDATE event_partitions SET begun_at = NULL WHERE first_seq > 0")
+    await stranger.execute("UPDATE event_partitions SET ended_at = NULL")
+    if step == "made":
+        await stranger.execute("SELECT setval('events_seq_seq', 1)")
+    [seq] = await delivered(bench)
+    assert seq == (2 if step == "made" else NUMBERS)
+    assert await begin(bench, NOW + DAY + 5)
+    [seq] = await delivered(bench)
+    assert seq == NUMBERS + (step == "jumped")
+    assert not await begin(bench, NOW + DAY + DAY)
+
+
+async def test_whoever_holds_the_tables_does_not_let_everybody_wait(bench: Bench, stranger: Any) -> None:
+    """What would have to wait for him gives up, and is done when it is tried again."""
+    await delivered(bench)
+    async with stranger.transaction():
+        await stranger.execute("LOCK TABLE events IN ROW EXCLUSIVE MODE")
+        for _ in range(2):
+            with pytest.raises(Unavailable):
+                await begin(bench, NOW + DAY)
+        assert await delivered(bench) == [2]
+    assert await begin(bench, NOW + DAY)
+    [seq] = await delivered(bench, at=NOW + DAY)
+    async with stranger.transaction():
+        await stranger.fetch("SELECT FROM events LIMIT 1")
+        assert not (await retained(bench, NOW + 2 * DAY + KEEP_MS))["events"]
+        assert await rows(bench, events.c.seq) == [1, 2, seq]
+    assert (await retained(bench, NOW + 2 * DAY + KEEP_MS))["events"] == 2
+    assert await rows(bench, events.c.seq) == [seq]
+
+
+async def test_ids_that_callers_choose_are_recognised_in_all_partitions(bench: Bench) -> None:
+    chosen = [uuid7(NOW, bytes([number]) * 10) for number in range(2)]
+    first = await bench.append(bench.event(due(1), chosen_id=chosen[0]))
+    # As one that was stored before there were partitions.
+    await bench.database.write(lambda c: c.execute(sa.delete(chosen_event_ids)))
+    assert await begin(bench, NOW + DAY)
+    second = await bench.append(bench.event(due(1), chosen_id=chosen[1]))
+    assert await begin(bench, NOW + 2 * DAY)
+    for known, event_id in zip((first, second), chosen, strict=True):
+        again = await bench.append(bench.event(due(1), chosen_id=event_id))
+        assert [each.seq for each in again] == [each.seq for each in known]
+        [other] = await bench.database.append([[bench.event(due(1), chosen_id=event_id, data=b'{"n":2}')]])
+        assert isinstance(other, IdempotencyConflict)
+    assert await rows(bench, events.c.seq) == [1, NUMBERS]
+
+
+async def test_the_same_chosen_id_is_stored_once_whoever_stores_it_at_once(bench: Bench) -> None:
+    for day in range(1, 4):
+        await delivered(bench)
+        chosen = uuid7(NOW, bytes([day]) * 10)
+        event = bench.event(due(1), chosen_id=chosen)
+        *results, begun = await asyncio.gather(
+            *(bench.database.append([[event]]) for _ in range(20)), begin(bench, NOW + day * DAY)
+        )
+        assert begun
+        assert len({appended.seq for [[appended]] in results}) == 1  # type: ignore[misc]
+
+
+async def test_an_old_partition_goes_as_a_whole_with_all_that_belongs_to_it(bench: Bench) -> None:
+    await delivered(bench, 700)
+    await bench.append(bench.event(chosen_id=uuid7(NOW, bytes(10))))
+    await begin(bench, NOW + DAY)
+    [young] = await delivered(bench, at=NOW + DAY)
+    await begin(bench, NOW + 2 * DAY)
+    await delivered(bench, at=NOW + 2 * DAY)
+
+    # All events of the first are old before, and yet not all that it might have had.
+    assert not (await retained(bench, NOW + KEEP_MS + DAY))["events"]
+    assert len(await rows(bench, events.c.seq)) == 703
+    assert (await retained(bench, NOW + KEEP_MS + DAY + 60_000))["events"] == 701
+    assert await partitions(bench) == [(1, 2, False), (2, 3, False), (3, 4, False)]
+    for column in (events.c.seq, attempts.c.event_seq, deliveries.c.event_seq):
+        assert await rows(bench, column) == [young, 2 * NUMBERS]
+    assert await rows(bench, chosen_event_ids.c.event_seq) == []
+
+
+async def test_what_is_needed_stays_until_it_is_not(bench: Bench) -> None:
+    """What is open of old partitions is put together, found as before, delivered as ever, and goes row by row."""
+    open_ones = []
+    for day in range(3):
+        await delivered(bench, 5, at=NOW + day * DAY)
+        [held] = await bench.append(bench.event(due(2), created_at=NOW + day * DAY))
+        open_ones.append(held)
+        await begin(bench, NOW + (day + 1) * DAY)
+    await delivered(bench, at=NOW + 3 * DAY)
+
+    assert (await retained(bench, NOW + KEEP_MS + 3 * DAY + 60_000))["events"] == 15
+    assert await partitions(bench) == [(0, 3, True), (3, 4, False), (4, 5, False)]
+    assert await rows(bench, deliveries.c.event_seq) == [*(each.seq for each in open_ones), 3 * NUMBERS]
+    assert await rows(bench, events.c.seq) == [*(each.seq for each in open_ones), 3 * NUMBERS]
+    leased = await bench.lease(2, limit=9)
+    assert [each.event_seq for each in leased] == [each.seq for each in open_ones]
+    await bench.database.settle([settled(each, Status.DELIVERED) for each in leased])
+    await delivered(bench, at=NOW + 3 * DAY)
+    assert (await retained(bench, NOW + KEEP_MS + 3 * DAY + 60_000))["events"] == 3
+    assert await rows(bench, attempts.c.event_seq) == [3 * NUMBERS, 4 * NUMBERS]
+
+
+async def test_where_too_much_is_needed_everything_else_goes_row_by_row(bench: Bench) -> None:
+    waiting = [bench.event(due(2)) for _ in range(KEPT_MAX + 1)]
+    await bench.append(*waiting)
+    await delivered(bench, 30)
+    await begin(bench, NOW + DAY)
+    await delivered(bench, at=NOW + DAY)
+    assert (await retained(bench, NOW + KEEP_MS + DAY + 60_000))["events"] == 30
+    assert await partitions(bench) == [(0, 1, True), (1, 2, False), (2, 3, False)]
+    assert len(await rows(bench, events.c.seq)) == len(waiting) + 1
+
+
+async def test_what_is_not_counted_yet_stays(bench: Bench) -> None:
+    await delivered(bench)
+    await begin(bench, NOW + DAY)
+    assert bench.database.partitions is not None
+    assert await bench.database.partitions.ended(before=NOW + 9 * DAY) == []
+
+
+async def test_a_delivery_that_is_leased_while_its_partition_goes_keeps_its_event(bench: Bench) -> None:
+    """Beside everything that goes on, until all has gone that may."""
+    await delivered(bench, 50)
+    await bench.append(*(bench.event(due(2)) for _ in range(50)))
+    await begin(bench, NOW + DAY)
+    await delivered(bench, at=NOW + DAY)
+
+    async def work() -> int:
+        count = 0
+        while count < 50:
+            leased = await bench.lease(2, limit=1)
+            assert all(each.body for each in leased)
+            assert not await bench.database.settle([settled(each, Status.DELIVERED) for each in leased])
+            count += len(leased)
+        # The last attempt that is counted keeps its event.
+        await delivered(bench, at=NOW + DAY)
+        return count
+
+    working = asyncio.create_task(work())
+    gone = 0
+    while not working.done():
+        gone += (await retained(bench, NOW + KEEP_MS + DAY + 60_000))["events"]
+    gone += (await retained(bench, NOW + KEEP_MS + DAY + 60_000))["events"]
+    assert (await working, gone) == (50, 100)
+    assert [seq for seq in await rows(bench, attempts.c.event_seq) if seq < NUMBERS] == []
