@@ -22,7 +22,7 @@ from uplift_server.core.outcomes import Outcome
 from uplift_server.core.waits import HeldUpBy
 from uplift_server.delivery.clock import SystemClock
 from uplift_server.delivery.directory import Directory
-from uplift_server.delivery.lanes import Load
+from uplift_server.delivery.lanes import InMemory, Load
 from uplift_server.delivery.mass_failures import MassFailure
 from uplift_server.delivery.relay import Relay
 from uplift_server.delivery.trials import Busy
@@ -261,6 +261,8 @@ class RecordingEngine:
     """The mass failure that is under way."""
     probes: dict[int, int] = field(default_factory=dict)
     """When endpoints are tried next whose breaker is open."""
+    silent: set[int] = field(default_factory=set)
+    """Endpoints whose process does not say how what it has leased stands."""
     holding: set[int] = field(default_factory=set)
     """Endpoints for which not all is held yet that was pending."""
     asked_to_hold: list[tuple[int, list[tuple[str, int]]]] = field(default_factory=list)
@@ -327,8 +329,11 @@ class RecordingEngine:
     def replay_changed(self, replay: Replay) -> None:
         self.replays.append(replay)
 
-    def waiting_events(self, endpoint_seq: int) -> set[int]:
-        return {each.event_seq for each in self.waiting if each.endpoint_seq == endpoint_seq}
+    async def in_memory(self, endpoints: Mapping[int, int]) -> dict[int, InMemory]:
+        return {
+            seq: InMemory({each.event_seq for each in self.waiting if each.endpoint_seq == seq}, self.probes.get(seq))
+            for seq in endpoints.keys() - self.silent
+        }
 
     def next_probe_at(self, endpoint_seq: int) -> int | None:
         return self.probes.get(endpoint_seq)

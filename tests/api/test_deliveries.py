@@ -109,6 +109,16 @@ def test_a_delivery_says_that_it_waits_for_an_endpoint_which_is_only_probed(serv
         assert ("in flight" in explained["text"]) is (each["waiting_for"] is None)
 
 
+def test_a_delivery_whose_worker_is_silent_does_not_say_that_it_is_in_flight(server: Any, owner: Owner) -> None:
+    delivery = owner.delivery()
+    [leased] = server.lease(owner.endpoint)
+    server.services.means.engine.silent.add(leased.endpoint_seq)
+    shown = owner.client.get(f"/v1/deliveries/{delivery}").json
+    assert (shown["status"], shown["waiting_for"], shown["next_attempt_at"]) == ("pending", "worker", None)
+    [explained] = owner.client.get(f"/v1/events/{shown['event']}/explain").json["data"]
+    assert "or waits for its turn" in explained["text"]
+
+
 def test_attempts_are_shown_whole(server: Any, owner: Owner) -> None:
     """Newest first, in pages, with headers as HTTP reads them and a hint; no response where there was none."""
     delivery = owner.delivery()

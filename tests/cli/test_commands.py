@@ -467,6 +467,7 @@ def test_an_endpoint_is_shown_as_a_block_that_ends_with_its_health(api: FakeApi)
         ({"waiting_for": "schedule", "next_attempt_at": "2999-01-01T00:00:00.000Z"}, r"in \d+ d: timeout"),
         ({"waiting_for": "probe", "next_attempt_at": "2999-01-01T00:00:00.000Z"}, r"endpoint failing, probe in \d+ d"),
         ({"waiting_for": "probe", "next_attempt_at": "2020-01-01T00:00:00.000Z"}, "endpoint failing, probed now"),
+        ({"waiting_for": "worker", "next_attempt_at": None, "last_outcome": None}, "due or in flight"),
         ({"status": "delivered", "last_outcome": "delivered"}, "delivered"),
         ({"status": "failed", "last_outcome": "server_error"}, "failed: server_error"),
         ({"status": "failed", "last_outcome": None, "failed_reason": "expired"}, "failed: expired"),

@@ -51,6 +51,11 @@ def test_a_delivered_event_tells_when_and_how_many_attempts_were_made() -> None:
         (ENDPOINT, replace(DELIVERY, waiting=Waiting(WaitingFor.TURN, None)), "Attempt 1 is due, and waits for its"),
         (
             ENDPOINT,
+            replace(TRIED, waiting=Waiting(WaitingFor.WORKER, None)),
+            "Attempt 4 is in flight, or waits for its turn: the worker that has it in hand does not say now. 3",
+        ),
+        (
+            ENDPOINT,
             replace(TRIED, waiting=None),
             "Attempt 4 is in flight. 3 attempts were made. Your server answered",
         ),

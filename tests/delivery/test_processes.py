@@ -1,16 +1,19 @@
 """Several processes on one database: each endpoint is one's, and whoever comes or goes, none is served by two."""
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.delivery.fleet import Fleet
+from tests.delivery.fleet import Fleet, Peer
 from tests.delivery.world import HOUR, SECOND, answer
 
 from uplift_server.core.deliveries import Status
 from uplift_server.core.duties import Duty
 from uplift_server.core.processes import ProcessRole
+from uplift_server.delivery.lanes import InMemory
+from uplift_server.delivery.processes.errands import TELL_WITHIN_MS
 from uplift_server.store import endpoints
 from uplift_server.store.errors import Unavailable
 from uplift_server.store.records import EndpointState
@@ -289,6 +292,40 @@ async def test_what_waits_in_another_processes_memory_is_taken_out_of_it(tmp_pat
         fleet.bus.silent = True
         with pytest.raises(Unavailable):
             await fleet.stepping(withdraw(stored[2].seq))
+
+
+async def test_how_deliveries_stand_is_told_by_the_process_that_has_them(tmp_path: Path) -> None:
+    async with Fleet(tmp_path, breaker_failures=1) as fleet:
+        [seq, failing] = await fleet_with_endpoints(fleet, peers=2, hosts=2, max_in_flight=1)
+        fleet.sender.scripts["h0.test"] = lambda _: None
+        fleet.sender.scripts["h1.test"] = lambda _: answer(503, retry_after="3600")
+        for peer in fleet.peers:
+            fleet.at(peer)
+            await fleet.accept(2)
+        await fleet.run_for(2 * SECOND)
+        events = sorted({row.event_seq for row in await fleet.deliveries()})
+        found: list[Mapping[int, InMemory]] = []
+
+        async def look(peer: Peer, first: int) -> None:
+            found.append(await peer.engine.in_memory({seq: first, failing: first}))
+
+        for peer in fleet.peers:
+            await fleet.stepping(look(peer, events[1]))
+        owner = fleet.owner_of(failing)
+        assert owner is not None
+        probe_at = owner.engine.next_probe_at(failing)
+        other = next(peer for peer in fleet.peers if peer is not owner)
+        # The receiver has asked for more than what is stored of its failures tells.
+        assert probe_at != other.engine.next_probe_at(failing)
+        for told in found:
+            assert set(told[seq].waiting) == set(events[1:])
+            assert told[failing].next_probe_at == probe_at
+        fleet.bus.silent = True
+        began = fleet.clock.now
+        for peer in fleet.peers:
+            await fleet.stepping(look(peer, events[0]))
+        assert [seq in told for told in found[2:]] == [peer.owns(seq) for peer in fleet.peers]
+        assert fleet.clock.now - began <= 2 * TELL_WITHIN_MS
 
 
 async def test_duties_pass_on_when_their_process_dies(tmp_path: Path) -> None:

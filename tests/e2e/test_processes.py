@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from .fleet import Counting, Fleet, account_of, known_everywhere
-from .harness import Api, settled, wait_for
+from .harness import TYPE, Api, settled, wait_for
 from .receiving import Connection, Received, Receiver, answer
 
 ROLES = ("api", "api", "worker", "worker")
@@ -119,6 +119,42 @@ def test_tests_resends_and_cancellations_reach_the_worker_that_has_the_endpoint(
     )
     assert last["status"] == "pending"
     assert apis[1].ok("POST", f"/v1/deliveries/{last['id']}/cancel")["status"] == "cancelled"
+
+
+def test_what_a_delivery_waits_for_is_told_by_whichever_process_is_asked(fleet: Fleet, receiver: Receiver) -> None:
+    _, apis = account_of(fleet)
+    answering = threading.Event()
+
+    def act(connection: Connection, received: Received) -> bool:
+        answering.wait(14)
+        return answer()(connection, received)
+
+    made = apis[0].endpoint(receiver.url("/slow", act), max_in_flight=1)
+    known_everywhere()
+    for number in range(3):
+        apis[number % 2].send(number)
+    path = f"/v1/endpoints/{made['id']}/deliveries?status=pending&type={TYPE}"
+
+    def stand(api: Api) -> list[str | None]:
+        return [each["waiting_for"] for each in api.ok("GET", path)["data"]]
+
+    # The newest first. What the worker has not leased yet waits for its turn, too.
+    for api in apis:
+        wait_for(lambda api=api: stand(api) == ["turn", "turn", None], "all know which one is in flight")
+    [last, _, first] = apis[0].ok("GET", path)["data"]
+    for each, text in ((first, "in flight"), (last, "waits for its turn")):
+        [explained] = apis[1].ok("GET", f"/v1/events/{each['event']}/explain?endpoint={made['id']}")["data"]
+        assert text in explained["text"]
+    for worker in fleet.workers:
+        worker.process.send_signal(signal.SIGSTOP)  # type: ignore[union-attr]
+    try:
+        silent = apis[0]("GET", path)
+    finally:
+        for worker in fleet.workers:
+            worker.process.send_signal(signal.SIGCONT)  # type: ignore[union-attr]
+    assert silent.seconds < 2
+    assert [each["waiting_for"] for each in silent.json["data"]].count("worker") >= 1
+    answering.set()
 
 
 def test_killing_processes_at_random_loses_nothing(fleet: Fleet, receiver: Receiver) -> None:

@@ -25,6 +25,7 @@ _WAITS: Final = {
     "schedule": "the instant at which it is due",
     "probe": "the endpoint, which fails so often that it is only probed",
     "turn": "its turn",
+    "worker": "its worker, which does not say whether an attempt is in flight",
     None: "nothing: an attempt is in flight",
 }
 _ATTEMPT_COLUMNS: Final = [

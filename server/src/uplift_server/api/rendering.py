@@ -220,7 +220,7 @@ def one_event(event: Event, *, spans: bool) -> bytes:
 
 def delivery_view(shown: ShownDelivery, *, spans: bool) -> DeliveryView:
     """A delivery."""
-    delivery, waiting = shown
+    delivery, waiting = shown.delivery, shown.waiting
     is_open = delivery.status in _OPEN
     failed = delivery.status is Status.FAILED and delivery.failed_reason is not None
     return DeliveryView(

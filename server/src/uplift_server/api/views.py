@@ -182,7 +182,8 @@ class DeliveryView(BaseModel):
     attempts_made: int
     waiting_for: WaitingFor | None = Field(
         description="Of a pending one: its instant (`schedule`), the next probe of an endpoint that fails too often"
-        " (`probe`), or its turn (`turn`); null while an attempt is in flight."
+        " (`probe`), or its turn (`turn`); `worker` where the worker that has it in hand does not say which; null while"
+        " an attempt is in flight."
     )
     next_attempt_at: InstantText | None = Field(
         description="The earliest instant at which it may be attempted; null while an attempt is in flight."

@@ -60,6 +60,7 @@ _WAITS: Final = {
     WaitingFor.SCHEDULE.value: "the instant at which it is due",
     WaitingFor.PROBE.value: "the endpoint, which fails so often that it is only probed",
     WaitingFor.TURN.value: "its turn",
+    WaitingFor.WORKER.value: "its worker, which does not say whether an attempt is in flight",
     None: "nothing: an attempt is in flight",
 }
 _STORED: Final = "It is stored; it is sent as soon as a server runs: uplift-server serve"
@@ -289,6 +290,8 @@ def stands(delivery: dict[str, Any]) -> str:
         if waiting_for == WaitingFor.PROBE:
             return f"endpoint failing, {'probed now' if is_past else f'probe {due}'}"
         # What is due stays so for a moment, or until a server runs.
+        if waiting_for == WaitingFor.WORKER:
+            return "due or in flight"
         status = "in flight" if waiting_for is None else "due" if is_past else due
     elif status == Status.FAILED.text and outcome is None:
         outcome = delivery.get("failed_reason")

@@ -170,6 +170,8 @@ def _pending(endpoint: TheEndpoint, delivery: TheDelivery, now_ms: int) -> Why:
     number, waiting = delivery.attempts_made + 1, delivery.waiting
     if waiting is None:
         text = f"Attempt {number} is in flight."
+    elif waiting.what is WaitingFor.WORKER:
+        text = f"Attempt {number} is in flight, or waits for its turn: the worker that has it in hand does not say now."
     elif waiting.what is WaitingFor.PROBE:
         text = "The endpoint fails so often that it is only probed; this waits meanwhile, without spending attempts."
         text += _probe(endpoint.next_probe_at, now_ms)

@@ -13,6 +13,8 @@ class WaitingFor(StrEnum):
     """It is due, but its endpoint fails so often that single attempts only are made."""
     TURN = "turn"
     """It is due, and others come before it."""
+    WORKER = "worker"
+    """Another process has it in hand, and does not say whether an attempt is in flight or it waits for its turn."""
 
 
 class HeldUpBy(StrEnum):

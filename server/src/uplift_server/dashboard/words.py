@@ -44,6 +44,7 @@ WAITS: Final[Mapping[WaitingFor, str]] = {
     WaitingFor.SCHEDULE: "its instant in the schedule",
     WaitingFor.PROBE: "the next probe of its endpoint, which fails so often that it is only probed",
     WaitingFor.TURN: "its turn",
+    WaitingFor.WORKER: "the worker that has it in hand, which does not say whether an attempt is in flight",
 }
 REPLAY_WAITS: Final[Mapping[Wait, str]] = {
     "counting": "It is counting what there is to send.",

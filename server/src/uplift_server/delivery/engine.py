@@ -1,7 +1,7 @@
 """The engine: its parts wired together, its loops, and how it starts and drains."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -17,7 +17,7 @@ from uplift_server.delivery.clock import Clock
 from uplift_server.delivery.directory import Directory
 from uplift_server.delivery.dispatch import Dispatcher
 from uplift_server.delivery.held import Held
-from uplift_server.delivery.lanes import DeliveryLanes, Load
+from uplift_server.delivery.lanes import DeliveryLanes, InMemory, Load
 from uplift_server.delivery.mass_failures import MassFailure
 from uplift_server.delivery.numbers import Numbers
 from uplift_server.delivery.overlaps import Overlaps
@@ -273,6 +273,10 @@ class Engine:
     def waiting_events(self, endpoint_seq: int) -> set[int]:
         """The numbers of the events whose deliveries to an endpoint wait in memory, leased and not in flight."""
         return self.lanes.waiting_events(endpoint_seq)
+
+    async def in_memory(self, endpoints: Mapping[int, int]) -> dict[int, InMemory]:
+        """How what is leased stands, of events from a number on for each endpoint."""
+        return {seq: InMemory(self.waiting_events(seq), self.next_probe_at(seq)) for seq in endpoints}
 
     def next_probe_at(self, endpoint_seq: int) -> int | None:
         """When an endpoint whose breaker is open is tried next (Unix ms); None while it is off."""

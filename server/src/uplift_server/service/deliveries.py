@@ -72,7 +72,7 @@ class Deliveries:
         page = await self._means.database.read(
             lambda c: deliveries.page(c, caller.account_seq, wanted, limit=listing.limit, before=before)
         )
-        return shown_page(self._means, page)
+        return await shown_page(self._means, page)
 
     async def get(self, caller: Caller, delivery: str) -> ShownDelivery:
         """One delivery. Raises NotFound, and AccountRequired where several accounts have its event's id."""
@@ -114,7 +114,8 @@ class Deliveries:
         return await self._means.carry_out(self._cancel(caller, delivery))
 
     async def _shown(self, caller: Caller, text: str) -> ShownDelivery:
-        return shown(self._means, [await self._get(caller, text)])[0]
+        [found] = await shown(self._means, [await self._get(caller, text)])
+        return found
 
     async def _get(self, caller: Caller, text: str) -> Delivery:
         parts = ids.parse_delivery_id(text)

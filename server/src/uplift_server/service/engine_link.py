@@ -1,10 +1,10 @@
 """What services need of the engine, which is wired to them from outside."""
 
-from collections.abc import Collection
+from collections.abc import Mapping
 from typing import Protocol
 
 from uplift_server.core.waits import HeldUpBy
-from uplift_server.delivery.lanes import Load
+from uplift_server.delivery.lanes import InMemory, Load
 from uplift_server.delivery.mass_failures import MassFailure
 from uplift_server.delivery.relay import Relay
 from uplift_server.delivery.trials import Busy
@@ -75,8 +75,11 @@ class EngineLink(Protocol):
     def replay_changed(self, replay: Replay) -> None:
         """A replay was made, paused, resumed or cancelled."""
 
-    def waiting_events(self, endpoint_seq: int) -> Collection[int]:
-        """The numbers of the events whose deliveries to an endpoint wait in memory, leased and not in flight."""
+    async def in_memory(self, endpoints: Mapping[int, int]) -> Mapping[int, InMemory]:
+        """How what is leased stands, of events from a number on for each endpoint.
+
+        Without those of another process that does not say so in time.
+        """
 
     def next_probe_at(self, endpoint_seq: int) -> int | None:
         """When an endpoint whose breaker is open is tried next (Unix ms)."""

@@ -71,7 +71,7 @@ class Explanations:
         refuse(problems)
         read = await self._means.database.read(lambda c: _read(c, found, limit=DELIVERIES_MAX))
         about = _about(found, is_trial=read.is_trial)
-        by_endpoint = {each.shown.delivery.endpoint_seq: each for each in self._owed(about, read)}
+        by_endpoint = {each.shown.delivery.endpoint_seq: each for each in await self._owed(about, read)}
         live = {each.seq: each.record for each in self._means.directory.endpoints_of(found.account_seq)}
         explained = [
             _of_owed(by_endpoint[seq]) if seq in by_endpoint else self._never_owed(about, live[seq])
@@ -97,7 +97,7 @@ class Explanations:
         never = sorted(live.keys() - read.endpoints, reverse=True)
         others = [self._never_owed(about, live[seq]) for seq in never[:OTHERS_MAX]]
         others += [_of_session(session) for session in read.sessions[: OTHERS_MAX - len(others)]]
-        owed = Page(self._owed(about, read), read.owed.next_key)
+        owed = Page(await self._owed(about, read), read.owed.next_key)
         return Overview(found, owed, others, len(never) + len(read.sessions))
 
     async def of_delivery(self, caller: Caller, found: ShownDelivery, last: Attempt | None) -> Why:
@@ -108,29 +108,20 @@ class Explanations:
         event = TheEvent(delivery.type, delivery.created_at, delivery.expires_at, is_test=is_trial)
         return self._why(event, found, None if last is None or last.outcome is Outcome.DELIVERED else last)
 
-    def _owed(self, event: TheEvent, read: "_Read") -> list[Owed]:
+    async def _owed(self, event: TheEvent, read: "_Read") -> list[Owed]:
         return [
             Owed(each, self._why(event, each, read.failures.get(each.delivery.endpoint_seq)))
-            for each in shown(self._means, read.owed.items)
+            for each in await shown(self._means, read.owed.items)
         ]
 
     def _why(self, event: TheEvent, found: ShownDelivery, failure: Attempt | None) -> Why:
         live = self._means.directory.endpoints.get(found.delivery.endpoint_seq)
-        endpoint = None if live is None else self._of_endpoint(live.record)
+        endpoint = None if live is None else _of_endpoint(live.record, found.next_probe_at)
         return why(event, endpoint, _of_delivery(found, failure), now_ms=self._means.now())
 
     def _never_owed(self, event: TheEvent, endpoint: Endpoint) -> Explained:
-        answer = why(event, self._of_endpoint(endpoint), None, now_ms=self._means.now())
+        answer = why(event, _of_endpoint(endpoint), None, now_ms=self._means.now())
         return Explained(ids.prefixed(ids.ENDPOINT, endpoint.id), answer, None)
-
-    def _of_endpoint(self, endpoint: Endpoint) -> TheEndpoint:
-        return TheEndpoint(
-            endpoint.state.text,
-            endpoint.created_at,
-            endpoint.updated_at,
-            endpoint.event_types,
-            self._means.engine.next_probe_at(endpoint.seq),
-        )
 
 
 class _Read(NamedTuple):
@@ -165,6 +156,12 @@ def _read(connection: Transaction, event: Event, *, limit: int, before: tuple[in
 def _about(event: Event, *, is_trial: bool) -> TheEvent:
     for_one = is_trial or event.type == WEBHOOK_CREATED
     return TheEvent(event.type, event.created_at, event.expires_at, for_one, is_trial)
+
+
+def _of_endpoint(endpoint: Endpoint, next_probe_at: int | None = None) -> TheEndpoint:
+    return TheEndpoint(
+        endpoint.state.text, endpoint.created_at, endpoint.updated_at, endpoint.event_types, next_probe_at
+    )
 
 
 def _of_owed(owed: Owed) -> Explained:

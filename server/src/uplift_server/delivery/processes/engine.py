@@ -4,7 +4,7 @@ Without other processes on its database an engine is `delivery.engine.Engine`, a
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import structlog
@@ -15,7 +15,7 @@ from uplift_server.core.processes import ProcessRole
 from uplift_server.delivery.clock import Clock, DatabaseTime
 from uplift_server.delivery.directory import Directory, LiveEndpoint
 from uplift_server.delivery.engine import DRAIN_MS_MAX, Engine, EngineSettings, SenderLife
-from uplift_server.delivery.lanes import Load
+from uplift_server.delivery.lanes import InMemory, Load
 from uplift_server.delivery.processes.errands import Errands, Requests
 from uplift_server.delivery.processes.feed import Feed
 from uplift_server.delivery.processes.membership import Membership
@@ -186,6 +186,15 @@ class SharedEngine(Engine):
             return False
         await self._clock.wait(asyncio.Event(), seen_after_ms)
         return await super().finish_holding(endpoint_seq, within_ms - seen_after_ms)
+
+    async def in_memory(self, endpoints: Mapping[int, int]) -> dict[int, InMemory]:
+        """See Engine. Of another process's endpoints what that says in time."""
+        own = {seq: first for seq, first in endpoints.items() if self._directory.owns(seq)}
+        told = await super().in_memory(own)
+        if any(each.delivers for each in self.membership.living):
+            others = {seq: first for seq, first in endpoints.items() if seq not in own}
+            told.update(await self._requests.in_memory(others))
+        return told
 
     async def withdraw(self, event_seq: int, endpoint_seq: int) -> Lease | LeasedDelivery | None:
         """See Engine."""

@@ -5,13 +5,14 @@ meanwhile, it is attempted once its lease is over.
 """
 
 import asyncio
-from collections.abc import Coroutine
+import sys
+from collections.abc import Coroutine, Mapping
 from enum import StrEnum
 from typing import Any, Final, Protocol
 
 from uplift_server.delivery.clock import Clock
 from uplift_server.delivery.directory import Directory
-from uplift_server.delivery.lanes import DeliveryLanes
+from uplift_server.delivery.lanes import DeliveryLanes, InMemory
 from uplift_server.delivery.processes.post import Answer, Post, Question
 from uplift_server.delivery.trials import Busy, Trials
 from uplift_server.store import deliveries
@@ -23,6 +24,12 @@ TEST_COMES_WITHIN_MS: Final = 3_000
 """How long a slot is kept for a test that is being stored."""
 ANSWER_WITHIN_MS: Final = 1_000
 """How long who asks waits for what needs no exchange with a receiver."""
+TELL_WITHIN_MS: Final = 300
+"""The same for how deliveries stand: whoever looks at them is shown what is known without that."""
+TELLING_MAX: Final = 100
+"""Of how many endpoints that is asked at a time."""
+WAITING_TOLD_MAX: Final = 300
+"""As many numbers of events as fit an answer."""
 DONE: Final = 1
 
 
@@ -39,7 +46,7 @@ class Errand(StrEnum):
     SEND_TEST = "send_test"
     """Take a test over, and send it; the answer comes once its outcome is stored."""
     TELL_WAITING = "tell_waiting"
-    """Which events wait in memory."""
+    """How the deliveries stand that it has leased, of events from a number on."""
 
 
 class Doing(Protocol):
@@ -55,6 +62,9 @@ class Doing(Protocol):
 
     def give_back(self, delivery: Lease | LeasedDelivery) -> None:
         """Let a delivery wait in the database."""
+
+    def next_probe_at(self, endpoint_seq: int) -> int | None:
+        """When an endpoint whose breaker is open is tried next (Unix ms)."""
 
 
 class Errands:
@@ -134,7 +144,9 @@ class Errands:
         return DONE
 
     async def _tell_waiting(self, question: Question) -> Answer:
-        return sorted(self._doing.lanes.waiting_events(question.endpoint_seq))[:WAITING_TOLD_MAX]
+        waiting = self._doing.lanes.waiting_events(question.endpoint_seq)
+        told = sorted(event_seq for event_seq in waiting if event_seq >= question.event_seq)[:WAITING_TOLD_MAX]
+        return [self._doing.next_probe_at(question.endpoint_seq) or 0, *told]
 
     async def _taken_over(self, question: Question) -> LeasedDelivery | None:
         until, owner = self._doing.resend_lease(self._clock.now_ms())
@@ -145,10 +157,6 @@ class Errands:
         if endpoint_seq in self._expected:
             self._expected.discard(endpoint_seq)
             self._trials.abandon(endpoint_seq)
-
-
-WAITING_TOLD_MAX: Final = 300
-"""As many numbers as fit an answer."""
 
 
 class Requests:
@@ -191,10 +199,22 @@ class Requests:
             task.add_done_callback(lambda _: over.set())
             await self._clock.wait(over, within_ms)
 
-    async def waiting_events(self, endpoint_seq: int) -> frozenset[int]:
-        """The events whose deliveries wait in another process's memory. Raises Unavailable."""
-        answer = await self._ask(Errand.TELL_WAITING, endpoint_seq)
-        return frozenset(answer if isinstance(answer, list) else ())
+    async def in_memory(self, endpoints: Mapping[int, int]) -> dict[int, InMemory]:
+        """How what other processes have leased stands, of events from a number on, as far as it is told in time."""
+        asked = list(endpoints.items())[:TELLING_MAX]
+        answers = await asyncio.gather(*(self._in_memory(*each) for each in asked))
+        return {seq: told for (seq, _), told in zip(asked, answers, strict=True) if told is not None}
+
+    async def _in_memory(self, endpoint_seq: int, first: int) -> InMemory | None:
+        try:
+            answer = await self._post.ask(Question(Errand.TELL_WAITING, endpoint_seq, first), TELL_WITHIN_MS)
+        except Unavailable:
+            return None
+        if not isinstance(answer, list):
+            return None
+        probe_at, *waiting = answer
+        through = waiting[-1] if len(waiting) == WAITING_TOLD_MAX else sys.maxsize
+        return InMemory(frozenset(waiting), probe_at or None, through)
 
     async def close(self) -> None:
         """Ask for nothing more."""
