@@ -318,7 +318,6 @@ DEFECTS = [
 
 @pytest.mark.parametrize("defect", DEFECTS, ids=lambda defect: defect.__name__)
 async def test_a_broken_store_is_caught(defect: type[SqliteDatabase], tmp_path: Path) -> None:
-    caught = []
     for number, check in enumerate([*CHECKS, *REPLAY_CHECKS]):
         folder = tmp_path / str(number)
         folder.mkdir()
@@ -326,5 +325,5 @@ async def test_a_broken_store_is_caught(defect: type[SqliteDatabase], tmp_path: 
             try:
                 await check(bench)
             except (AssertionError, ValueError):
-                caught.append(check.__name__)
-    assert caught
+                return
+    pytest.fail("no check of the suite catches it")
