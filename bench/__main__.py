@@ -47,7 +47,7 @@ def main() -> int:
     arguments = parser.parse_args()
     if arguments.list:
         for row in ROWS:
-            print(f"{row.name:<12}{row.title} (about {row.usual_secs:g} s)")
+            print(f"{row.name:<15} {row.title} (about {row.usual_secs:g} s)")
         return 0
     names = [row.name for row in ROWS]
     if arguments.row == ["all"] or (arguments.smoke and not arguments.row):

@@ -124,6 +124,19 @@ class Server:
             connection.close()
         return accounts
 
+    def text(self, path: str) -> str:
+        """What the operator gets of a path that must be there."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        try:
+            connection.request("GET", path, headers={"authorization": f"Bearer {KEY}"})
+            answer = connection.getresponse()
+            body = answer.read().decode()
+        finally:
+            connection.close()
+        if answer.status != 200:
+            raise ServerFailed(f"GET {path} was answered {answer.status}: {body[:500]}")
+        return body
+
     def call(self, method: str, path: str, value: object = None, account: str = "") -> dict[str, Any]:
         """One call of the API that must succeed, for an account where one is named."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)

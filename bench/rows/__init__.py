@@ -15,6 +15,7 @@ from bench.rows import (
     memory,
     pages,
     postgres,
+    postgres_month,
     replay,
     sender,
     start,
@@ -25,6 +26,7 @@ from bench.rows import (
 ROWS: Final[tuple[Row, ...]] = (
     end_to_end.ROW,
     postgres.ROW,
+    postgres_month.ROW,
     batch.ROW,
     latency.ROW,
     half_load.ROW,

@@ -38,13 +38,13 @@ def _measure(row: Row, options: Options) -> Report:
         server.stop()
         write_history(server.database, events)
         server.start()
-        counted_s = _wait_counted(server, events)
-        paths = _paths(_ids(server, accounts[0]))
+        counted_s = wait_counted(server, events)
+        paths = page_paths(ids_of(server, accounts[0]))
         visitor = Visitor(server)
         log_began = server.log.stat().st_size
-        times = _visit(visitor, paths)
+        times = visit(visitor, paths)
         visitor.close()
-        long_reads = _long_reads(server, log_began)
+        slow_reads = long_reads(server, log_began)
         size_gib = server.database.stat().st_size / 2**30
         notes = scene.trouble()
     slowest = sorted(times, key=lambda path: times[path], reverse=True)
@@ -55,7 +55,7 @@ def _measure(row: Row, options: Options) -> Report:
             at_most("first byte of the slowest page", times[slowest[0]], "ms", 150),
             Figure("the page in the middle", statistics.median(times.values()), "ms"),
             Figure("pages", len(times)),
-            at_most("reads of the database that took 100 ms or more", len(long_reads), "", 0),
+            at_most("reads of the database that took 100 ms or more", len(slow_reads), "", 0),
             Figure("the numbers of the whole history counted after", counted_s, "s"),
             Figure("database", size_gib, "GiB"),
         ],
@@ -67,7 +67,7 @@ def _measure(row: Row, options: Options) -> Report:
         {},
         [
             f"The slowest: {', '.join(f'{path} {times[path]:.0f} ms' for path in slowest[:5])}",
-            *(f"{read['read']} took {read['duration_ms']} ms" for read in long_reads),
+            *(f"{read['read']} took {read['duration_ms']} ms" for read in slow_reads),
             *notes,
         ],
     )
@@ -80,7 +80,8 @@ def _account(server: Server, url: str, endpoints: int) -> str:
     return account
 
 
-def _wait_counted(server: Server, events: int) -> float:
+def wait_counted(server: Server, events: int) -> float:
+    """Until the numbers tell of so many deliveries; how many seconds that took."""
     began = time.monotonic()
     with bar("counting what there is", events) as step:
         while time.monotonic() < began + _COUNTED_WITHIN_S:
@@ -92,7 +93,7 @@ def _wait_counted(server: Server, events: int) -> float:
     return time.monotonic() - began
 
 
-def _ids(server: Server, account: str) -> dict[str, str]:
+def ids_of(server: Server, account: str) -> dict[str, str]:
     """A thing of each kind, for the pages of one."""
 
     def newest(path: str) -> dict[str, Any]:
@@ -112,7 +113,7 @@ def _ids(server: Server, account: str) -> dict[str, str]:
     }
 
 
-def _paths(ids: dict[str, str]) -> list[str]:
+def page_paths(ids: dict[str, str]) -> list[str]:
     """Every page that a visitor loads, with the longest periods where there are some."""
     found = []
     for page in PAGES:
@@ -130,14 +131,15 @@ def _paths(ids: dict[str, str]) -> list[str]:
     return [path for path in found if "{" not in path]
 
 
-def _visit(visitor: Visitor, paths: list[str]) -> dict[str, float]:
+def visit(visitor: Visitor, paths: list[str]) -> dict[str, float]:
+    """The milliseconds until the first byte of each page."""
     for path in paths:
         # Templates are compiled with their first page.
         visitor.load(path)
     return {path: statistics.median(visitor.load(path)[0] for _ in range(_VISITS)) for path in paths}
 
 
-def _long_reads(server: Server, since: int) -> list[dict[str, Any]]:
+def long_reads(server: Server, since: int) -> list[dict[str, Any]]:
     """What the server's log, from a byte on, tells of reads that took long, but for its own counting."""
     lines = server.log.read_bytes()[since:].decode().splitlines()
     told: list[dict[str, Any]] = [json.loads(line) for line in lines if '"a read took long"' in line]

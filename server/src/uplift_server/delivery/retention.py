@@ -63,7 +63,6 @@ class Retention:
         if self._retention_ms:
             for kept in KEPT:
                 gone[kept.name] = await self._remove(kept, now - self._retention_ms, stopping)
-                self._measures.removed[kept.name] += gone[kept.name]
         if self._partitions is not None and self._partition_lasts_ms is not None:
             with suppress(Unavailable):
                 await self._partitions.begin(now=now, lasts_ms=self._partition_lasts_ms)
@@ -95,7 +94,7 @@ class Retention:
             if place is None:
                 # Where somebody has the tables for long, it goes with another round.
                 with suppress(Unavailable):
-                    return await partitions.drop(partition)
+                    return self._noted(EVENTS, await partitions.drop(partition))
                 break
             await self._clock.wait(stopping, BITE_PAUSE_MS)
         return 0
@@ -108,13 +107,18 @@ class Retention:
             seen = await self._database.read(lambda c: look(c, kept, before=before, after=at))  # noqa: B023 - run before the next turn
             if seen.doomed:
                 doomed = seen.doomed
-                count += await self._database.write(lambda c: remove(c, kept, doomed, before=before))  # noqa: B023
+                removed = await self._database.write(lambda c: remove(c, kept, doomed, before=before))  # noqa: B023
+                count += self._noted(kept, removed)
             after = seen.place
             if kept.may_stay:
                 self._places[kept.name] = after
             if not seen.more:
                 break
             await self._clock.wait(stopping, BITE_PAUSE_MS)
+        return count
+
+    def _noted(self, kept: Kept, count: int) -> int:
+        self._measures.removed[kept.name] += count
         return count
 
     def _goes_on(self, stopping: asyncio.Event) -> bool:
