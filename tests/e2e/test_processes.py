@@ -11,10 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from websockets.exceptions import ConnectionClosed
 
 from .fleet import Counting, Fleet, account_of, known_everywhere
 from .harness import TYPE, Api, settled, wait_for
 from .receiving import Connection, Received, Receiver, answer
+from .test_listening import Listener, developer
 
 ROLES = ("api", "api", "worker", "worker")
 
@@ -155,6 +157,24 @@ def test_what_a_delivery_waits_for_is_told_by_whichever_process_is_asked(fleet: 
     assert silent.seconds < 2
     assert [each["waiting_for"] for each in silent.json["data"]].count("worker") >= 1
     answering.set()
+
+
+def test_a_stream_hears_within_a_second_of_events_and_removals_through_another_process(fleet: Fleet) -> None:
+    account, apis = account_of(fleet)
+    developing, key = developer(fleet.apis[0], account, scopes=["listen", "events:write"])
+    session = developing.ok("POST", "/v1/listen-sessions", {})["id"]
+    listener = Listener(fleet.apis[0], key, session)
+    time.sleep(0.2)
+    for number in range(5):
+        began = time.monotonic()
+        apis[1].send(number)
+        assert listener.take(1) == [number]
+        assert time.monotonic() - began < 1
+    began = time.monotonic()
+    apis[1].ok("DELETE", f"/v1/listen-sessions/{session}")
+    with pytest.raises(ConnectionClosed):
+        listener.socket.recv(timeout=10)
+    assert time.monotonic() - began < 1
 
 
 def test_killing_processes_at_random_loses_nothing(fleet: Fleet, receiver: Receiver) -> None:

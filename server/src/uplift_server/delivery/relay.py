@@ -6,6 +6,7 @@ where they were, which is exact.
 """
 
 import asyncio
+from collections.abc import Callable
 from itertools import chain
 from typing import Final
 
@@ -45,6 +46,10 @@ class Relay:
         self.clock = clock
         self.listened: dict[int, set[Stream]] = {}
         """By account, the streams to be told of its events."""
+        self.on_listened: Callable[[], None] = _nothing
+        """Told when accounts have come to `listened`, or gone."""
+        self.on_ended: Callable[[bytes, Ending], None] = lambda _session_id, _why: None
+        """Told of a session whose streams are over, wherever they are."""
         self._streams: dict[bytes, Stream] = {}
         self._progressed: dict[Stream, None] = {}
         self._wake = asyncio.Event()
@@ -72,6 +77,7 @@ class Relay:
         except BaseException:
             self.disconnect(stream)
             raise
+        self.on_ended(session.id, Ending.REPLACED)
         return stream
 
     def _begin(self, session: ListenSession, place: int | None) -> Stream | None:
@@ -89,7 +95,10 @@ class Relay:
         if self._stopping:
             stream.end(Ending.STOPPING)
         self._streams[session.id] = stream
-        self.listened.setdefault(session.account_seq, set()).add(stream)
+        of_account = self.listened.setdefault(session.account_seq, set())
+        of_account.add(stream)
+        if len(of_account) == 1:
+            self.on_listened()
         self.note_progress(stream)
         return stream
 
@@ -103,6 +112,7 @@ class Relay:
             of_account.discard(stream)
             if not of_account:
                 del self.listened[stream.session.account_seq]
+                self.on_listened()
 
     def stream_of(self, session_id: bytes) -> Stream | None:
         """The stream of a session that is connected."""
@@ -115,9 +125,16 @@ class Relay:
 
     def end(self, session_id: bytes) -> None:
         """A session was removed."""
+        self.end_here(session_id, Ending.REMOVED)
+        self.on_ended(session_id, Ending.REMOVED)
+
+    def end_here(self, session_id: bytes, why: Ending) -> None:
+        """A session was removed, or connected to once more, through another process."""
         stream = self._streams.get(session_id)
         if stream is not None:
-            stream.end(Ending.REMOVED)
+            # Where it is now that one knows.
+            stream.superseded = why is Ending.REPLACED
+            stream.end(why)
 
     def end_of_key(self, key_id: bytes) -> None:
         """A key was revoked: the streams opened with it end."""
@@ -195,6 +212,10 @@ class Relay:
                 removed = await self.database.write(lambda c: delete_unused(c, session, before=before))  # noqa: B023
                 if removed:
                     self.end(session.id)
+
+
+def _nothing() -> None:
+    pass
 
 
 def _parts(batch: list[_Progress]) -> list[list[_Progress]]:

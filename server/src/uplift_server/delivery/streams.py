@@ -18,10 +18,10 @@ from uplift_server.delivery.clock import Clock
 from uplift_server.delivery.directory import Directory
 from uplift_server.store.contract import Database
 from uplift_server.store.errors import Unavailable
-from uplift_server.store.listening import Fed, ListenSession, StoredAnswer, feed
+from uplift_server.store.listening import Fed, ListenSession, StoredAnswer, feed, is_there
 
 LOOK_EVERY_MS: Final = 5_000
-"""How often a quiet stream looks for events by itself: being told of them is only faster."""
+"""How often a quiet stream looks for events by itself, and any stream for its session: being told is only faster."""
 UNAVAILABLE_WAIT_MS: Final = 500
 
 
@@ -72,6 +72,8 @@ class Stream:
         self._relay = relay
         self._subscription = Subscription(session.event_types)
         self._read_through = place
+        self._seen_at = relay.clock.now_ms()
+        """When its session was there at the latest (Unix ms)."""
         self._more = True
         self._unanswered: dict[int, _Sent] = {}
         self._unanswered_bytes = 0
@@ -175,9 +177,15 @@ class Stream:
             if each.name != WEBHOOK_CREATED and self._subscription.wants(each.name)
         }
         now = self._relay.clock.now_ms()
+        looks = now - self._seen_at >= LOOK_EVERY_MS
         # What is told while it is read may have been stored too late to be found.
         self._more = False
         try:
+            # Whoever removes the session through another process says so, which may be lost.
+            if looks and not await self._relay.database.read(lambda c: is_there(c, self.session)):
+                self.end(Ending.REMOVED)
+                return []
+            self._seen_at = now if looks else self._seen_at
             horizon = await self._relay.database.horizon()
             stretch = await self._relay.database.read(
                 lambda c: feed(

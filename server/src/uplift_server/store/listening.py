@@ -147,6 +147,12 @@ def get(connection: Connection, account_seq: int | None, session_id: bytes) -> L
     return None if row is None else _session(row)
 
 
+def is_there(connection: Connection, session: ListenSession) -> bool:
+    """Whether a session was not removed."""
+    own = sa.and_(listen_sessions.c.seq == session.seq, listen_sessions.c.id == session.id)
+    return bool(connection.scalar(sa.select(sa.exists().where(own))))
+
+
 def page(
     connection: Connection, account_seq: int | None, *, limit: int, before: tuple[int, ...] | None = None
 ) -> Page[ListenSession]:

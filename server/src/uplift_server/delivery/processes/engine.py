@@ -18,6 +18,7 @@ from uplift_server.delivery.engine import DRAIN_MS_MAX, Engine, EngineSettings, 
 from uplift_server.delivery.lanes import InMemory, Load
 from uplift_server.delivery.processes.errands import Errands, Requests
 from uplift_server.delivery.processes.feed import Feed
+from uplift_server.delivery.processes.listeners import Listeners
 from uplift_server.delivery.processes.membership import Membership
 from uplift_server.delivery.processes.ownership import Ownership
 from uplift_server.delivery.processes.post import Post
@@ -27,6 +28,7 @@ from uplift_server.store import processes
 from uplift_server.store.contract import Database, Line, Transaction
 from uplift_server.store.errors import StoreError, Unavailable
 from uplift_server.store.hot_records import Lease, LeasedDelivery
+from uplift_server.store.processes import Process
 from uplift_server.store.replays import Replay
 
 SEEN_WITHIN_MS: Final = 1_000
@@ -64,10 +66,12 @@ class SharedEngine(Engine):
         self._feed = Feed(database, directory, clock, self)
         self._requests = Requests(clock, self._post, self.give_back)
         self._errands = Errands(database, directory, clock, self._post, self, self._trials)
+        self._listeners = Listeners(self.relay, self.acceptor, self._post, clock)
         self._post.on_due = self._due_here
         self._post.on_changed = self._feed.look_soon
         self._post.on_moved = self.membership.hurry
         self.membership.on_renumbered = self._begin_anew
+        self.membership.on_beat = self._see
         self._ownership.on_moved = lambda: self.dispatcher.note_due(0)
         self.acceptor.on_foreign = self._post.tell_due
         self.dispatcher.on_foreign = self._post.tell_due
@@ -140,6 +144,10 @@ class SharedEngine(Engine):
         self.replays.look_at(endpoint.seq)
         self._held.look_at(endpoint.seq)
         self._watch.take_up(endpoint)
+
+    def _see(self, living: Sequence[Process]) -> None:
+        self._ownership.see(living)
+        self._listeners.tell_again()
 
     def _begin_anew(self) -> None:
         self.become(self.membership.number)

@@ -77,7 +77,6 @@ class Ownership:
         self._wake = asyncio.Event()
         self._has_elsewhere = False
         directory.owns = self.owns
-        membership.on_beat = self._see
         self.on_moved: Callable[[], None] = lambda: None
         """Told when endpoints were taken up."""
 
@@ -126,7 +125,7 @@ class Ownership:
                 continue
             await self._clock.wait(self._wake, ELSEWHERE_EVERY_MS if self._has_elsewhere else HEARTBEAT_EVERY_MS)
 
-    def _see(self, living: Sequence[Process]) -> None:
+    def see(self, living: Sequence[Process]) -> None:
         """A heartbeat has told who lives."""
         self._living = living
         self._keeping.lanes.trusted_until = self._membership.trusted_until

@@ -19,9 +19,16 @@ from uplift_server.store.schema_processes import CHANGED
 
 GATHER_MS: Final = 3
 """How long hints wait for others that go with them: a notification for each event would take half of the throughput."""
+GATHER_STORED_MS: Final = 50
+"""The same for those that only people wait for."""
+TEXTS_MAX: Final = 1_000
+"""As many wait to be sent; beyond, they are lost."""
 _NUMBERS_MAX: Final = LINE_TEXT_BYTES_MAX // 20 - 10
 """How many numbers of up to 19 digits a text takes."""
 _DUE, _MOVED, _ASK, _ANSWER = "due", "moved", "ask", "answer"
+_LISTENED, _STORED, _ENDED = "listened", "stored", "ended"
+_OF_OTHERS: Final = frozenset({_DUE, _LISTENED, _STORED, _ENDED})
+"""What a process tells all others, itself not."""
 _log = structlog.get_logger()
 
 Answer = int | str | list[int] | None
@@ -66,11 +73,20 @@ class Post:
         """Told that something was changed which processes hold in memory."""
         self.on_moved: Callable[[], None] = _nothing
         """Told that a process has come or gone, or has taken note of that."""
+        self.on_listened: Callable[[int, Iterable[int]], None] = lambda _process, _account_seqs: None
+        """Told for which accounts another process streams to developers' machines: these, and no others."""
+        self.on_stored: Callable[[Iterable[int]], None] = lambda _account_seqs: None
+        """Told of accounts of which another process has stored events."""
+        self.on_ended: Callable[[str, str], None] = lambda _session, _why: None
+        """Told of a session whose streams here are over, and why."""
         self.answer: Callable[[Question], Coroutine[Any, Any, Answer] | None] = lambda _question: None
         """Gives what answers a question, or None where it is not this process's to answer."""
         self._due: dict[int, None] = {}
+        self._stored: dict[int, None] = {}
         self._texts: list[str] = []
         self._scheduled = False
+        """Whether what was gathered will be sent, or is being sent: what comes meanwhile waits for that."""
+        self._closed = False
         self._asked: dict[int, _Asked] = {}
         self._questions = 0
         self._tasks: set[asyncio.Task[None]] = set()
@@ -79,6 +95,20 @@ class Post:
         """Something for other processes' endpoints is due in the database."""
         self._due.update(dict.fromkeys(endpoint_seqs))
         self._schedule()
+
+    def tell_listened(self, account_seqs: Iterable[int]) -> None:
+        """For which accounts this process streams to developers' machines."""
+        self._send(_LISTENED, self.own, list(account_seqs)[:_NUMBERS_MAX])
+
+    def tell_stored(self, account_seq: int) -> None:
+        """Events were stored of an account that another process streams for."""
+        if not self._stored:
+            self._clock.call_at(self._clock.now_ms() + GATHER_STORED_MS, self._schedule)
+        self._stored[account_seq] = None
+
+    def tell_ended(self, session_id: str, why: str) -> None:
+        """A session's streams in other processes are over."""
+        self._send(_ENDED, self.own, session_id, why)
 
     def tell_moved(self) -> None:
         """This process has come or goes, or acts by others that have."""
@@ -100,17 +130,19 @@ class Post:
 
     async def close(self) -> None:
         """Send what is still to be sent, and end what is being answered."""
+        self._closed = True
         await self._flush()
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _send(self, *parts: object) -> None:
-        self._texts.append(json.dumps(parts, separators=(",", ":")))
+        if len(self._texts) < TEXTS_MAX:
+            self._texts.append(_text(*parts))
         self._schedule()
 
     def _schedule(self) -> None:
-        if not self._scheduled:
+        if not self._scheduled and not self._closed:
             self._scheduled = True
             self._clock.call_at(self._clock.now_ms() + GATHER_MS, partial(self._begin, self._flush))
 
@@ -120,16 +152,21 @@ class Post:
         task.add_done_callback(self._tasks.discard)
 
     async def _flush(self) -> None:
-        self._scheduled = False
         due, self._due = list(self._due), {}
+        stored, self._stored = list(self._stored), {}
         texts, self._texts = self._texts, []
-        for at in range(0, len(due), _NUMBERS_MAX):
-            texts.append(json.dumps([_DUE, self.own, due[at : at + _NUMBERS_MAX]], separators=(",", ":")))
-        if texts:
-            try:
+        for kind, numbers in ((_DUE, due), (_STORED, stored)):
+            for at in range(0, len(numbers), _NUMBERS_MAX):
+                texts.append(_text(kind, self.own, numbers[at : at + _NUMBERS_MAX]))
+        try:
+            if texts:
                 await self._line.tell(texts)
-            except Unavailable as error:
-                _log.info("other processes could not be told something", cause=str(error))
+        except Unavailable as error:
+            _log.info("other processes could not be told something", cause=str(error))
+        finally:
+            self._scheduled = False
+            if self._due or self._texts:
+                self._schedule()
 
     def _told(self, text: str) -> None:
         if text == CHANGED:
@@ -140,8 +177,16 @@ class Post:
         except (ValueError, TypeError):
             # Somebody else's, or a later version's.
             return
-        if kind == _DUE and parts[0] != self.own:
+        if kind in _OF_OTHERS and parts[0] == self.own:
+            return
+        if kind == _DUE:
             self.on_due(parts[1])
+        elif kind == _STORED:
+            self.on_stored(parts[1])
+        elif kind == _LISTENED:
+            self.on_listened(*parts)
+        elif kind == _ENDED:
+            self.on_ended(*parts[1:])
         elif kind == _MOVED:
             self.on_moved()
         elif kind == _ASK:
@@ -163,6 +208,10 @@ class Post:
         except Unavailable:
             # Whoever asked gives up by themselves.
             return
+
+
+def _text(*parts: object) -> str:
+    return json.dumps(parts, separators=(",", ":"))
 
 
 def _nothing() -> None:

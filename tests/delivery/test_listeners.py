@@ -1,0 +1,131 @@
+"""Streams to developers' machines among several processes: whichever of them takes an event, or removes a session."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from uplift_server.core.listening import Answer
+from uplift_server.core.processes import ProcessRole
+from uplift_server.delivery.processes.listeners import HEARD_FOR_MS
+from uplift_server.delivery.streams import LOOK_EVERY_MS, Ending, Handed, Stream
+from uplift_server.store import listening
+from uplift_server.store.listening import ListenSession
+
+from .fleet import Fleet, Peer
+from .test_relay import session_of, sessions
+from .world import SECOND
+
+SOON_MS = 200
+
+
+async def two(fleet: Fleet) -> tuple[Peer, Peer]:
+    """Two processes that take events."""
+    streaming, other = [await fleet.start(ProcessRole.API) for _ in range(2)]
+    await fleet.run_for(3 * SECOND)
+    return streaming, other
+
+
+async def connected(fleet: Fleet, peer: Peer, session: ListenSession | None = None) -> Stream:
+    stream = await peer.engine.relay.connect(session or await session_of(fleet), None)
+    assert stream is not None
+    await fleet.run_for(SECOND)
+    return stream
+
+
+class Reading:
+    """What comes over a stream, noted with the instant."""
+
+    def __init__(self, fleet: Fleet, stream: Stream) -> None:
+        self._fleet = fleet
+        self._stream = stream
+        self.came: list[tuple[int, Handed]] = []
+        self.ended_at: int | None = None
+        self.task = asyncio.ensure_future(self._read())
+        fleet.callers.add(self.task)
+
+    async def _read(self) -> None:
+        while (found := await self._stream.next()) is not None:
+            self.came += [(self._fleet.clock.now, handed) for handed in found]
+        self.ended_at = self._fleet.clock.now
+
+
+@pytest.mark.parametrize("silent", [False, True])
+async def test_a_stream_hears_of_events_that_another_process_takes(tmp_path: Path, silent: bool) -> None:
+    async with Fleet(tmp_path) as fleet:
+        streaming, other = await two(fleet)
+        reading = Reading(fleet, await connected(fleet, streaming))
+        await fleet.run_for(SECOND)
+        fleet.bus.silent = silent
+        fleet.at(other)
+        began = fleet.clock.now
+        await fleet.accept(3)
+        await fleet.run_for(2 * LOOK_EVERY_MS)
+        assert len(reading.came) == 3
+        assert all(at - began <= (LOOK_EVERY_MS if silent else SOON_MS) for at, _ in reading.came)
+
+
+async def test_nothing_is_sent_between_processes_where_nobody_listens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with Fleet(tmp_path) as fleet:
+        streaming, other = await two(fleet)
+        sent: list[str] = []
+        tell = fleet.bus.tell
+        monkeypatch.setattr(fleet.bus, "tell", lambda text: (sent.append(text), tell(text)))
+        fleet.at(other)
+        await fleet.accept(3)
+        await fleet.run_for(SECOND)
+        assert sent == []
+        stream = await connected(fleet, streaming)
+        await fleet.accept(3)
+        await fleet.run_for(SECOND)
+        assert sum('"stored"' in text for text in sent) == 1
+        # Also where it could not say any more that it is over.
+        fleet.bus.silent = True
+        streaming.engine.relay.disconnect(stream)
+        await fleet.run_for(HEARD_FOR_MS + SECOND)
+        sent.clear()
+        await fleet.accept(3)
+        await fleet.run_for(SECOND)
+        assert sent == []
+
+
+@pytest.mark.parametrize("silent", [False, True])
+async def test_a_session_removed_through_another_process_is_over(tmp_path: Path, silent: bool) -> None:
+    async with Fleet(tmp_path) as fleet:
+        streaming, other = await two(fleet)
+        session = await session_of(fleet)
+        stream = await connected(fleet, streaming, session)
+        reading = Reading(fleet, stream)
+        fleet.bus.silent = silent
+        began = fleet.clock.now
+        await fleet.database.write(lambda c: listening.delete(c, session))
+        other.engine.relay.end(session.id)
+        await fleet.run_for(3 * LOOK_EVERY_MS)
+        assert stream.ending is Ending.REMOVED
+        assert reading.ended_at is not None
+        assert reading.ended_at - began <= (2 * LOOK_EVERY_MS if silent else SOON_MS)
+
+
+async def test_a_session_connected_to_through_another_process_streams_there_alone(tmp_path: Path) -> None:
+    async with Fleet(tmp_path) as fleet:
+        streaming, other = await two(fleet)
+        session = await session_of(fleet)
+        first = await connected(fleet, streaming, session)
+        reading = Reading(fleet, first)
+        second = await connected(fleet, other, session)
+        assert (first.ending, second.ending) == (Ending.REPLACED, None)
+        reading_on = Reading(fleet, second)
+        fleet.at(streaming)
+        await fleet.accept(2)
+        await fleet.run_for(SECOND)
+        assert (len(reading.came), len(reading_on.came)) == (0, 2)
+        place = max(handed.place for _, handed in reading_on.came)
+        for _, handed in reading_on.came:
+            second.answered(handed.place, Answer("", 200, 1, None, "", redelivered=False))
+        await fleet.run_for(SECOND)
+        # What the first one knew is older.
+        streaming.engine.relay.disconnect(first)
+        await fleet.run_for(SECOND)
+        assert [each.position for each in await sessions(fleet)] == [place]
