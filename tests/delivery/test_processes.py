@@ -14,7 +14,8 @@ from uplift_server.core.duties import Duty
 from uplift_server.core.processes import ProcessRole
 from uplift_server.delivery.lanes import InMemory
 from uplift_server.delivery.processes.errands import TELL_WITHIN_MS
-from uplift_server.store import endpoints
+from uplift_server.delivery.processes.forgetting import KEPT_MS, LOOK_EVERY_MS
+from uplift_server.store import directory_changes, endpoints
 from uplift_server.store.errors import Unavailable
 from uplift_server.store.records import EndpointState
 
@@ -225,6 +226,38 @@ async def test_an_endpoint_paused_through_one_process_is_off_in_all_within_a_sec
         await fleet.stepping(enabling)
         await fleet.run_for(3 * SECOND)
         assert await fleet.statuses() == {Status.DELIVERED: 4}
+
+
+async def test_changes_are_forgotten_and_who_has_missed_them_reads_everything(tmp_path: Path) -> None:
+    async with Fleet(tmp_path) as fleet:
+        [deleted, changed] = await fleet_with_endpoints(fleet, peers=2, hosts=2)
+        [on_duty] = [peer for peer in fleet.peers if peer.engine.membership.has_duty(Duty.RETENTION)]
+        other = next(peer for peer in fleet.peers if peer is not on_duty)
+        noted = await fleet.database.read(directory_changes.horizon)
+        fleet.at(on_duty)
+        look = other.engine._feed.look
+
+        async def away() -> None:
+            raise Unavailable("it does not see the database")
+
+        other.engine._feed.look = away  # type: ignore[method-assign]
+        await fleet.delete_endpoint(deleted)
+        await fleet.pause(changed)
+        created = (await fleet.endpoint("new.test")).seq
+        account = await fleet.new_account()
+        await fleet.run_for(KEPT_MS - 2 * LOOK_EVERY_MS)
+        assert (await fleet.database.read(lambda c: directory_changes.since(c, noted))).forgotten == 0
+        await fleet.run_for(4 * LOOK_EVERY_MS)
+        changes = await fleet.database.read(lambda c: directory_changes.since(c, noted))
+        assert changes.found == []
+        assert changes.forgotten > noted
+        assert deleted in other.directory.endpoints
+        other.engine._feed.look = look  # type: ignore[method-assign]
+        await fleet.run_for(2 * SECOND)
+        for peer in fleet.peers:
+            assert set(peer.directory.endpoints) == {changed, created}
+            assert not peer.directory.endpoints[changed].takes_deliveries
+            assert account.seq in peer.directory.accounts
 
 
 async def test_an_endpoint_deleted_through_one_process_gets_nothing_more(tmp_path: Path) -> None:

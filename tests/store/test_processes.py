@@ -91,8 +91,17 @@ def test_changes_are_found_from_a_transaction_on(connection: sa.Connection) -> N
     found = directory_changes.since(connection, first)
     assert found.found == [Change("endpoints", 7, first), Change("accounts", 7, first + 1)]
     assert directory_changes.since(connection, first + 1).found == [Change("accounts", 7, first + 1)]
-    assert directory_changes.forget(connection, first + 1) == 1
-    assert directory_changes.since(connection, first).found == [Change("accounts", 7, first + 1)]
+    assert start.forgotten == found.forgotten == 0
+    assert directory_changes.forget(connection, first + 1, limit=9) == 1
+    assert directory_changes.since(connection, first)[::2] == ([Change("accounts", 7, first + 1)], first + 1)
+
+
+def test_changes_are_forgotten_a_few_at_a_time(connection: sa.Connection) -> None:
+    before = directory_changes.horizon(connection)
+    for subject in range(1, 6):
+        connection.execute(sa.insert(changes_table).values(kind="accounts", subject_seq=subject, xid=before - subject))
+    assert [directory_changes.forget(connection, before - 1, limit=3) for _ in range(3)] == [3, 1, 0]
+    assert directory_changes.since(connection, 0)[::2] == ([Change("accounts", 1, before - 1)], before - 1)
 
 
 def test_changes_that_a_dump_brought_from_another_server_are_none(connection: sa.Connection) -> None:
@@ -101,7 +110,7 @@ def test_changes_that_a_dump_brought_from_another_server_are_none(connection: sa
     change = Change("accounts", 7, directory_changes.horizon(connection) + 1_000_000)
     connection.execute(sa.insert(changes_table).values(change._asdict()))
     assert directory_changes.since(connection, 0).found == [change] * is_file
-    assert directory_changes.forget(connection, 0) == (not is_file)
+    assert directory_changes.forget(connection, 0, limit=9) == (not is_file)
 
 
 def test_the_database_tells_its_time(connection: sa.Connection) -> None:

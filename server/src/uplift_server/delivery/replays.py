@@ -6,7 +6,7 @@ The database knows what each job has in hand; what is held here of it only saves
 
 import asyncio
 import math
-from collections.abc import Container, Sequence
+from collections.abc import Collection, Container, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -115,6 +115,11 @@ class Replays:
         """How many jobs are being worked on now."""
         settler.on_counted = self._counted
         settler.may_wait = self._goes_on
+
+    @property
+    def known(self) -> Collection[int]:
+        """The numbers of those that are held in memory."""
+        return self._jobs.keys()
 
     async def load(self) -> None:
         """Learn of every job that is not done with. Raises Unavailable."""

@@ -3,14 +3,29 @@
 Triggers note it in the transaction that changes it, by that transaction's number. Transactions become visible in
 another order than that of their numbers, so whoever looks asks from a number on below which nothing was going on when
 they last looked: some they see twice, none they miss.
+
+Old notes are removed. Whoever has not looked since then learns so, and has to read everything again.
 """
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
+from uplift_server.store import marks
+from uplift_server.store.schema import accounts, api_keys, endpoints, event_types, replays
 from uplift_server.store.schema_processes import directory_changes
+
+_FORGOTTEN: Final = "directory_changes.forgotten"
+"""The mark that tells below which transaction's number notes were removed."""
+SUBJECTS: Final = {
+    "accounts": (accounts.c.seq, accounts.c.deleted_at),
+    "event_types": (event_types.c.seq, event_types.c.deleted_at),
+    "api_keys": (api_keys.c.seq, api_keys.c.revoked_at),
+    "endpoints": (endpoints.c.seq, endpoints.c.deleted_at),
+    "replays": (replays.c.seq, replays.c.completed_at),
+}
+"""By kind: its number, and what is NULL while it is to be held in memory. Before others comes what those belong to."""
 
 
 class Change(NamedTuple):
@@ -27,6 +42,8 @@ class Changes(NamedTuple):
 
     found: list[Change]
     next_xid: int
+    forgotten: int
+    """Below which transaction's number notes may be missing."""
 
 
 def horizon(connection: Connection) -> int:
@@ -46,13 +63,29 @@ def since(connection: Connection, xid: int) -> Changes:
         .where(directory_changes.c.xid >= xid, ~_is_foreign(connection))
         .order_by(directory_changes.c.xid)
     )
-    return Changes([Change(*row) for row in connection.execute(query)], next_xid)
+    return Changes([Change(*row) for row in connection.execute(query)], next_xid, forgotten(connection))
 
 
-def forget(connection: Connection, xid: int) -> int:
-    """Remove the notes of transactions below a number, which nobody asks for any more; how many."""
-    query = sa.delete(directory_changes).where(sa.or_(directory_changes.c.xid < xid, _is_foreign(connection)))
-    return connection.execute(query).rowcount
+def forgotten(connection: Connection) -> int:
+    """Below which transaction's number notes may be missing."""
+    return marks.get(connection, [_FORGOTTEN]).get(_FORGOTTEN, 0)
+
+
+def forget(connection: Connection, xid: int, *, limit: int) -> int:
+    """Remove some of the notes of transactions below a number; how many."""
+    marks.replace(connection, _FORGOTTEN, {_FORGOTTEN: xid})
+    key = sa.tuple_(directory_changes.c.kind, directory_changes.c.subject_seq)
+    old = sa.or_(directory_changes.c.xid < xid, _is_foreign(connection))
+    some = sa.select(directory_changes.c.kind, directory_changes.c.subject_seq).where(old).limit(limit)
+    # What was changed once more meanwhile is old no longer.
+    return connection.execute(sa.delete(directory_changes).where(old, key.in_(some))).rowcount
+
+
+def subjects(connection: Connection, kind: str, *, after: int, limit: int) -> list[int]:
+    """The numbers of what is to be held in memory of a kind, behind one."""
+    seq, ended_at = SUBJECTS[kind]
+    query = sa.select(seq).where(seq > after, ended_at.is_(None)).order_by(seq).limit(limit)
+    return list(connection.scalars(query))
 
 
 def _is_foreign(connection: Connection) -> sa.ColumnElement[bool]:

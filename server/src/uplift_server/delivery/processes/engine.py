@@ -18,6 +18,7 @@ from uplift_server.delivery.engine import DRAIN_MS_MAX, Engine, EngineSettings, 
 from uplift_server.delivery.lanes import InMemory, Load
 from uplift_server.delivery.processes.errands import Errands, Requests
 from uplift_server.delivery.processes.feed import Feed
+from uplift_server.delivery.processes.forgetting import Forgetting
 from uplift_server.delivery.processes.listeners import Listeners
 from uplift_server.delivery.processes.membership import Membership
 from uplift_server.delivery.processes.ownership import Ownership
@@ -64,6 +65,7 @@ class SharedEngine(Engine):
         )
         self._ownership = Ownership(database, directory, clock, self.membership, self._post, self)
         self._feed = Feed(database, directory, clock, self)
+        self._forgetting = Forgetting(database, clock)
         self._requests = Requests(clock, self._post, self.give_back)
         self._errands = Errands(database, directory, clock, self._post, self, self._trials)
         self._listeners = Listeners(self.relay, self.acceptor, self._post, clock)
@@ -79,6 +81,7 @@ class SharedEngine(Engine):
             (Duty.NUMBERS, self.numbers),
             (Duty.OVERLAPS, self._overlaps),
             (Duty.RETENTION, self._retention),
+            (Duty.RETENTION, self._forgetting),
             (Duty.MASS_FAILURE, self._watch.mass_failures),
         ):
             loop.on_duty = self.duty(duty)
@@ -100,7 +103,9 @@ class SharedEngine(Engine):
         """See Engine. What is to be delivered comes as soon as the others know of this process."""
         delivers = dispatch and self._role.delivers
         await super().start(dispatch=delivers)
-        if not delivers:
+        if delivers:
+            self._begin("forgetting", self._forgetting.run(self._stopping))
+        else:
             self._begin("relay", self.relay.run(self._stopping))
             self._begin("mass failures", self._follow_mass_failures())
         self.membership.delivers = delivers

@@ -2,6 +2,8 @@
 
 Every change is looked at a second time, a while later: an answer to an older change that was given here may have been
 put into memory after it.
+
+Who could not look for so long that changes are not noted any more reads everything again.
 """
 
 import asyncio
@@ -15,6 +17,7 @@ from uplift_server.core.health import Health
 from uplift_server.delivery.clock import Clock
 from uplift_server.delivery.directory import Directory, LiveEndpoint
 from uplift_server.delivery.relay import Relay
+from uplift_server.delivery.replays import Replays
 from uplift_server.store import accounts, directory_changes, endpoints, event_types, health, keys, replays
 from uplift_server.store.contract import Database, Transaction
 from uplift_server.store.errors import Unavailable
@@ -27,6 +30,8 @@ LOOK_EVERY_MS: Final = 500
 LOOK_AGAIN_AFTER_MS: Final = 5_000
 SUBJECTS_MAX: Final = 500
 """How many are read at a time."""
+LISTED_MAX: Final = 10_000
+"""Of how many the numbers are."""
 HEALTH_EVERY_MS: Final = 1_000
 HEALTH_OVERLAP_MS: Final = 10_000
 """How long after an attempt its outcome may be stored."""
@@ -38,6 +43,7 @@ class Acting(Protocol):
     """What an engine does about what was changed."""
 
     relay: Relay
+    replays: Replays
 
     def switched_off(self, endpoint_seq: int) -> None:
         """An endpoint was paused or disabled."""
@@ -79,11 +85,15 @@ class Feed:
         self._again: dict[tuple[str, int], int] = {}
         """By subject, when it is to be read once more (Unix ms)."""
         self._health_at = 0
+        self._missed = 0
+        """What had been forgotten when everything was read last; see `directory_changes.forgotten`."""
         self._wake = asyncio.Event()
 
     async def begin(self) -> None:
         """Follow what is changed from now on: to be called before the memory is filled. Raises Unavailable."""
-        self._next_xid = await self._database.read(directory_changes.horizon)
+        self._next_xid, self._missed = await self._database.read(
+            lambda c: (directory_changes.horizon(c), directory_changes.forgotten(c))
+        )
 
     def look_soon(self) -> None:
         """There is something to be seen."""
@@ -104,6 +114,10 @@ class Feed:
         """Read what has changed, and let it take effect. Raises Unavailable; the rest is seen the next time then."""
         changes = await self._database.read(lambda c: directory_changes.since(c, self._next_xid))
         now = self._clock.now_ms()
+        if changes.forgotten > self._next_xid and changes.forgotten != self._missed:
+            _log.warning("changes are not noted any more that this process has missed; it reads everything again")
+            await self._read_all()
+            self._missed = changes.forgotten
         fresh = {}
         for kind, subject_seq, xid in changes.found:
             subject = (kind, subject_seq)
@@ -124,6 +138,27 @@ class Feed:
         self._seen = {subject: xid for subject, xid in self._seen.items() if xid >= changes.next_xid}
         if now - self._health_at >= HEALTH_EVERY_MS:
             await self._follow_health(now)
+
+    async def _read_all(self) -> None:
+        directory = self._directory
+        held: dict[str, Collection[int]] = {
+            "accounts": directory.accounts,
+            "event_types": directory.event_types_by_seq,
+            "api_keys": [key.seq for key in directory.keys.values() if key.seq],
+            "endpoints": directory.endpoints,
+            "replays": self._acting.replays.known,
+        }
+        for kind in directory_changes.SUBJECTS:
+            wanted = set(held[kind])
+            after = 0
+            while found := await self._database.read(
+                lambda c: directory_changes.subjects(c, kind, after=after, limit=LISTED_MAX)  # noqa: B023 - run before the next turn
+            ):
+                wanted.update(found)
+                after = found[-1]
+            subjects = [(kind, seq) for seq in sorted(wanted)]
+            for at in range(0, len(subjects), SUBJECTS_MAX):
+                await self._read(subjects[at : at + SUBJECTS_MAX])
 
     async def _read(self, subjects: Collection[tuple[str, int]]) -> None:
         wanted: dict[str, list[int]] = {}
