@@ -36,6 +36,15 @@ class Fleet:
         self.servers.append(server)
         return server.start()
 
+    def add_all(self, *roles: str) -> None:
+        """Start several more, at the same time."""
+        added = [Server(self._folder, "--role", role, **self._environ) for role in roles]
+        self.servers += added
+        for server in added:
+            server.launch()
+        for server in added:
+            server.ready()
+
     @property
     def apis(self) -> list[Server]:
         return [each for each in self.servers if each._command[-1] != "worker"]

@@ -167,6 +167,10 @@ class Server:
     def start(self) -> "Server":
         """Start, and wait until it is ready."""
         self.launch()
+        return self.ready()
+
+    def ready(self) -> "Server":
+        """Wait until it is ready."""
         wait_for(self._ready, f"the server is ready: {self.log}", READY_WITHIN_S)
         return self
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.postgres import PostgresServer
 from websockets.exceptions import ConnectionClosed
 
 from .fleet import Counting, Fleet, account_of, known_everywhere
@@ -21,14 +22,29 @@ from .test_listening import Listener, developer
 ROLES = ("api", "api", "worker", "worker")
 
 
-@pytest.fixture
-def fleet(tmp_path: Path, postgres_url: str) -> Iterator[Fleet]:
+@contextlib.contextmanager
+def running(folder: Path, url: str) -> Iterator[Fleet]:
     """Two that take requests, two that deliver."""
-    fleet = Fleet(tmp_path, postgres_url)
+    fleet = Fleet(folder, url)
     with contextlib.ExitStack() as stack:
         stack.callback(fleet.end)
-        for role in ROLES:
-            fleet.add(role)
+        fleet.add_all(*ROLES)
+        yield fleet
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory, postgres_server: PostgresServer) -> Iterator[Fleet]:
+    """Shared: every test has accounts of its own, and lets the processes run."""
+    url = postgres_server.new_database()
+    with running(tmp_path_factory.mktemp("fleet"), url) as fleet:
+        yield fleet
+    postgres_server.give_back(url)
+
+
+@pytest.fixture
+def own_fleet(tmp_path: Path, postgres_url: str) -> Iterator[Fleet]:
+    """Processes that may be ended."""
+    with running(tmp_path, postgres_url) as fleet:
         yield fleet
 
 
@@ -128,7 +144,8 @@ def test_what_a_delivery_waits_for_is_told_by_whichever_process_is_asked(fleet: 
     answering = threading.Event()
 
     def act(connection: Connection, received: Received) -> bool:
-        answering.wait(14)
+        if received.json["type"] == TYPE:  # not its greeting
+            answering.wait(14)
         return answer()(connection, received)
 
     made = apis[0].endpoint(receiver.url("/slow", act), max_in_flight=1)
@@ -177,8 +194,8 @@ def test_a_stream_hears_within_a_second_of_events_and_removals_through_another_p
     assert time.monotonic() - began < 1
 
 
-def test_killing_processes_at_random_loses_nothing(fleet: Fleet, receiver: Receiver) -> None:
-    _, apis = account_of(fleet)
+def test_killing_processes_at_random_loses_nothing(own_fleet: Fleet, receiver: Receiver) -> None:
+    _, apis = account_of(own_fleet)
     counting = {f"/k{n}": Counting(0.01) for n in range(6)}
     for path, action in counting.items():
         apis[0].endpoint(receiver.url(path, action), max_in_flight=3)
@@ -188,7 +205,7 @@ def test_killing_processes_at_random_loses_nothing(fleet: Fleet, receiver: Recei
     chance = random.Random(7)
     for _ in range(4):
         time.sleep(1.5)
-        victim = chance.choice(fleet.servers)
+        victim = chance.choice(own_fleet.servers)
         victim.kill()
         victim.start()
     for thread in threads:
@@ -199,15 +216,15 @@ def test_killing_processes_at_random_loses_nothing(fleet: Fleet, receiver: Recei
         assert action.most <= 3
 
 
-def test_a_rolling_restart_loses_nothing_and_repeats_nothing(fleet: Fleet, receiver: Receiver) -> None:
-    _, apis = account_of(fleet)
+def test_a_rolling_restart_loses_nothing_and_repeats_nothing(own_fleet: Fleet, receiver: Receiver) -> None:
+    _, apis = account_of(own_fleet)
     counting = {f"/r{n}": Counting(0.01) for n in range(4)}
     for path, action in counting.items():
         apis[0].endpoint(receiver.url(path, action), max_in_flight=3)
     known_everywhere()
     accepted: set[int] = set()
     threads = send_all(apis, range(400), accepted)
-    for server in fleet.servers:
+    for server in own_fleet.servers:
         assert server.stop() == 0
         server.start()
     for thread in threads:
