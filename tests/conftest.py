@@ -2,10 +2,13 @@
 
 import logging
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import structlog
 from hypothesis import HealthCheck, settings
+from tests import engines
+from tests.engines import Engine, Place
 from tests.postgres import PostgresServer
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
@@ -39,9 +42,45 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Rooms:
     return Rooms(config, log)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--engine`."""
+    parser.addoption(
+        "--engine",
+        choices=sorted(engines.ENGINES),
+        default="sqlite",
+        help="on which engine the databases of tests live; on postgresql, tests without a database are left out",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Choose the engine."""
+    config.addinivalue_line("markers", "sqlite(reason): a test of what only a file of SQLite has or does")
+    engines.choose(config.getoption("--engine"))
+
+
+def pytest_unconfigure() -> None:
+    """End what was started for it."""
+    engines.chosen().close()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
+    """Behind everything that used them, empty the databases of a test."""
+    yield
+    folder = getattr(item, "funcargs", {}).get("tmp_path")
+    if folder is not None:
+        engines.chosen().clear(folder)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Begin with what takes longest."""
+    """Begin with what takes longest, and leave out what another engine makes no difference to."""
+    if engines.chosen().name != "sqlite":
+        config.hook.pytest_deselected(items=[item for item in items if not _has_a_database(item)])
+        items[:] = filter(_has_a_database, items)
+        for item in items:
+            for mark in item.iter_markers("sqlite"):
+                item.add_marker(pytest.mark.skip(reason=mark.kwargs["reason"]))
     if hasattr(config, "workerinput"):
         rooms = {room: rank for rank, room in enumerate(TOGETHER)}
         items.sort(key=lambda item: rooms.get(item.path.parent.name, len(rooms)))
@@ -55,6 +94,18 @@ def _logs_restored() -> Iterator[None]:
     yield
     structlog.reset_defaults()
     root.handlers[:], root.level = handlers, level
+
+
+@pytest.fixture(scope="session")
+def engine() -> Engine:
+    """The engine that tests run on."""
+    return engines.chosen()
+
+
+@pytest.fixture
+def place(engine: Engine, tmp_path: Path) -> Place:
+    """An empty database of it."""
+    return engine.place(tmp_path)
 
 
 @pytest.fixture(scope="session")

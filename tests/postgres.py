@@ -10,12 +10,16 @@ import pwd
 import shutil
 import subprocess
 import tempfile
+import threading
+from collections.abc import Coroutine
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import asyncpg
 
 from uplift_server.store.postgres import schema_version
+
+R = TypeVar("R")
 
 TEMPLATE: Final = "uplift_template"
 # No test outlives the machine.
@@ -88,7 +92,7 @@ class PostgresServer:
             return self.url(name)
         if not self._has_template:
             self.execute(f"CREATE DATABASE {TEMPLATE}")
-            asyncio.run(schema_version.upgrade(self.url(TEMPLATE)))
+            beside(schema_version.upgrade(self.url(TEMPLATE)))
             self._has_template = True
         self.execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
         return self.url(name)
@@ -107,7 +111,7 @@ class PostgresServer:
             await connection.execute(statement)
             await connection.close()
 
-        asyncio.run(run())
+        beside(run())
 
     def _run(self, command: str, *arguments: str) -> None:
         # Not through a pipe: a server that was started would keep it open.
@@ -137,3 +141,22 @@ def _commands(directory: Path, *, others: bool) -> Path:
         shutil.copytree(installed, directory / "pginstall")
         installed = directory / "pginstall"
     return installed / "bin"
+
+
+def beside(work: Coroutine[Any, Any, R]) -> R:
+    """Run a coroutine whether or not a loop runs in this thread, as one does while a browser is open."""
+    results: list[R] = []
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            results.append(asyncio.run(work))
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    for error in errors:
+        raise error
+    return results[0]

@@ -5,12 +5,12 @@ import json
 import threading
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
 import urllib3
 import uvicorn
+from tests.engines import Engine, Place
 
 from uplift_server.api.app import create_api
 from uplift_server.api.guard import ANSWER_SECONDS_MAX
@@ -32,11 +32,10 @@ from uplift_server.service.entrance import Entrance
 from uplift_server.service.means import Means
 from uplift_server.service.metrics import MetricsSettings
 from uplift_server.service.services import Services
-from uplift_server.store import schema_version
+from uplift_server.store.contract import Database
 from uplift_server.store.hot_records import AttemptRow, LeasedDelivery, LeaseWish, NewDelivery, NewEvent, Settlement
 from uplift_server.store.replays import Replay
 from uplift_server.store.sealing import Sealer
-from uplift_server.store.sqlite import SqliteDatabase
 
 T = TypeVar("T")
 METRICS_TOKEN = "metrics-token-of-tests"
@@ -120,7 +119,7 @@ class Server:
     pool: urllib3.HTTPConnectionPool
     loop: asyncio.AbstractEventLoop
     services: Services
-    database: SqliteDatabase
+    database: Database
     operator_key: str
     names: dict[str, list[str]]
     due: list[int] = field(default_factory=list)
@@ -222,18 +221,19 @@ def parse(prefix: str, text: str) -> bytes:
 
 
 @pytest.fixture(scope="module")
-def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(
+    request: pytest.FixtureRequest, engine: Engine, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
     """A server that one module's tests share; each makes accounts of its own.
 
     A module may set ANSWER_SECONDS_MAX, after which its server gives up.
     """
     seconds_max = getattr(request.module, "ANSWER_SECONDS_MAX", ANSWER_SECONDS_MAX)
+    folder = tmp_path_factory.mktemp("server")
+    place = engine.place(folder)
     ready: list[Any] = []
     started, stop = threading.Event(), threading.Event()
-    thread = threading.Thread(
-        target=lambda: asyncio.run(_serve(tmp_path_factory.mktemp("server"), seconds_max, ready, started, stop)),
-        daemon=True,
-    )
+    thread = threading.Thread(target=lambda: asyncio.run(_serve(place, seconds_max, ready, started, stop)), daemon=True)
     thread.start()
     assert started.wait(10)
     port, loop, services, database, key, names, due, forgotten = ready
@@ -242,6 +242,7 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     pool.close()
     stop.set()
     thread.join(10)
+    engine.clear(folder)
 
 
 @dataclass
@@ -357,11 +358,10 @@ class RecordingEngine:
 
 
 async def _serve(
-    directory: Path, answer_seconds_max: float, ready: list[Any], started: threading.Event, stop: threading.Event
+    place: Place, answer_seconds_max: float, ready: list[Any], started: threading.Event, stop: threading.Event
 ) -> None:
-    path = directory / "uplift.db"
-    schema_version.upgrade(path, now_ms=0)
-    database = SqliteDatabase(path)
+    place.prepare()
+    database = place.database()
     await database.open()
     due: list[int] = []
     forgotten: list[int] = []
@@ -390,7 +390,7 @@ async def _serve(
         source_ips=["54.245.28.22", "192.0.2.7@2999-01-01T00:00:00Z", "192.0.2.8@2020-01-01T00:00:00Z"],
         listen_key=bytes(32),
         entrance=Entrance(bytes(32), "https://hooks.example.com", mails=True),
-        metrics=MetricsSettings(METRICS_TOKEN, path),
+        metrics=MetricsSettings(METRICS_TOKEN, place.file),
     )
     api = create_api(services, answer_seconds_max=answer_seconds_max)
     config = uvicorn.Config(api, port=0, log_level="error", lifespan="off")

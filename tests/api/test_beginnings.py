@@ -1,8 +1,7 @@
 """The first start, cut off anywhere, leaves nothing that the next one would not put right."""
 
-from pathlib import Path
-
 import pytest
+from tests.engines import Place
 
 from uplift_server.core.catalog import EVENT_TYPES
 from uplift_server.core.cursors import Cursors
@@ -12,9 +11,8 @@ from uplift_server.delivery.relay import Relay
 from uplift_server.service.authentication import Authenticator
 from uplift_server.service.beginnings import begin
 from uplift_server.service.means import Means
-from uplift_server.store import event_types, keys, schema_version
+from uplift_server.store import event_types, keys
 from uplift_server.store.sealing import Sealer
-from uplift_server.store.sqlite import SqliteDatabase
 
 from .conftest import RecordingEngine
 
@@ -23,10 +21,10 @@ class CutOff(Exception):
     """Stands for `kill -9`."""
 
 
-async def started(path: Path, kept: list[str]) -> Means:
+async def started(place: Place, kept: list[str]) -> Means:
     """A server's beginning, in a process of its own as it were."""
-    schema_version.upgrade(path, now_ms=0)
-    database = SqliteDatabase(path)
+    place.prepare()
+    database = place.database()
     await database.open()
     try:
         directory, clock = Directory(Sealer(bytes(32)), "Uplift-Webhooks/test"), SystemClock()
@@ -44,7 +42,7 @@ async def started(path: Path, kept: list[str]) -> Means:
 
 
 @pytest.mark.parametrize("cut_at", [1, 2, 5, len(EVENT_TYPES)])
-async def test_the_catalog_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut_at: int) -> None:
+async def test_the_catalog_is_whole_or_not_there(place: Place, monkeypatch: pytest.MonkeyPatch, cut_at: int) -> None:
     calls = 0
     put = event_types.put
 
@@ -58,22 +56,22 @@ async def test_the_catalog_is_whole_or_not_there(tmp_path: Path, monkeypatch: py
     with monkeypatch.context() as patch:
         patch.setattr(event_types, "put", cut_off)
         with pytest.raises(CutOff):
-            await started(tmp_path / "uplift.db", [])
-    means = await started(tmp_path / "uplift.db", [])
+            await started(place, [])
+    means = await started(place, [])
     assert set(means.directory.event_types) == {each.name for each in EVENT_TYPES}
 
 
-async def test_no_operator_key_is_in_force_that_nobody_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_no_operator_key_is_in_force_that_nobody_kept(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     kept: list[str] = []
     with monkeypatch.context() as patch:
         patch.setattr(keys, "create", _cut_off)
         with pytest.raises(CutOff):
-            await started(tmp_path / "uplift.db", kept)
+            await started(place, kept)
     assert len(kept) == 1, "it was kept before it was stored"
-    means = await started(tmp_path / "uplift.db", kept)
+    means = await started(place, kept)
     assert len(kept) == 2
     assert Authenticator(means.directory).principal(b"Bearer " + kept[-1].encode()).is_operator
-    await started(tmp_path / "uplift.db", kept)
+    await started(place, kept)
     assert len(kept) == 2, "later starts make none"
 
 

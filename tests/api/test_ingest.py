@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import urllib3
+from tests.engines import Engine
 
 from uplift_server.app import Application
 from uplift_server.config import load
@@ -46,9 +47,10 @@ class Client:
 
 
 @pytest.fixture(scope="module")
-def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+def port(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    folder = tmp_path_factory.mktemp("ingest")
     environ = {
-        "UPLIFT_DATABASE_URL": f"sqlite:///{tmp_path_factory.mktemp('ingest')}/uplift.db",
+        **engine.place(folder).environ,
         "UPLIFT_PORT": "0",
         "UPLIFT_OPERATOR_KEY": OPERATOR,
         "UPLIFT_SECRET_KEY": base64.b64encode(SEALING_KEY).decode(),
@@ -73,6 +75,7 @@ def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     loop.call_soon_threadsafe(application.request_stop)
     thread.join(20)
     assert not thread.is_alive()
+    engine.clear(folder)
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from tests.dashboard.browsing import Desk, OpenPage, launch
 from tests.e2e.harness import Server, serving
 from tests.e2e.receiving import Receiver
+from tests.engines import Engine
 
 
 # Not for the session: while it is there, no other event loop runs in this thread, and tests of other rooms have theirs.
@@ -20,7 +21,7 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="package")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server with a short schedule, shared: every test has accounts and people of its own."""
     with serving(tmp_path_factory.mktemp("dashboard") / "data") as server:
         yield server

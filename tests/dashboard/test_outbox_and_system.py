@@ -1,9 +1,9 @@
 """What operators see of the server itself: what it mailed, how it is configured, what it can find out."""
 
 import time
-from contextlib import closing
 from pathlib import Path
 
+import sqlalchemy as sa
 from playwright.sync_api import Page
 from tests.dashboard.judging import judge
 from tests.dashboard.operators import come_in
@@ -16,14 +16,14 @@ from uplift_server.core.ids import uuid7
 from uplift_server.core.notices import NoticeKind
 from uplift_server.store import notices, schema_version
 from uplift_server.store.notices import NoticeResult
-from uplift_server.store.sqlite.connection import bound, connect
 
 NOW_MS = time.time_ns() // 1_000_000
 
 
 def owe(server: Server, *recipients: str) -> None:
     """Owe mails as a transition does; of the first three one is sent, one given up, one put off."""
-    with closing(connect(server.data / "uplift.db", read_only=False)) as raw, bound(raw) as connection:
+
+    def owe_and_settle(connection: sa.Connection) -> None:
         for number, recipient in enumerate(recipients):
             notice = (uuid7(NOW_MS, number.to_bytes(10, "big")), recipient)
             kind = NoticeKind.ENDPOINT_WARNED
@@ -38,6 +38,8 @@ def owe(server: Server, *recipients: str) -> None:
             NoticeResult(3, 2, due_at=later, last_error="the mail server is busy"),
         ]
         notices.settle(connection, results)
+
+    server.place.run(owe_and_settle)
 
 
 def test_the_outbox_tells_what_became_of_each_mail(tmp_path: Path) -> None:

@@ -1,18 +1,18 @@
 """A visitor without a browser: keeps cookies, follows redirects, and fills in the token of a form."""
 
 import re
-import sqlite3
 from collections.abc import Mapping
-from contextlib import closing
 from dataclasses import dataclass, field
 from html import unescape
 from urllib.parse import urlencode, urljoin, urlsplit
 
+import sqlalchemy as sa
 import urllib3
 from playwright.sync_api import Page
 from tests.e2e.harness import OPERATOR_KEY, Server
 
 from uplift_server.dashboard.security import CSRF_FIELD, SESSION_COOKIE
+from uplift_server.store.schema_people import sessions
 
 _TOKEN = re.compile(r'name="csrf" value="([^"]*)"')
 _TAG = re.compile(r"<[^>]*>")
@@ -127,5 +127,4 @@ def bring(page: Page, guest: Guest) -> None:
 
 def forget_confirmations(server: Server) -> None:
     """Let it be long ago that anybody gave a password."""
-    with closing(sqlite3.connect(server.data / "uplift.db", timeout=10)) as database, database:
-        database.execute("UPDATE sessions SET confirmed_at = 0")
+    server.place.run(lambda connection: connection.execute(sa.update(sessions).values(confirmed_at=0)).rowcount)

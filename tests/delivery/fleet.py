@@ -1,26 +1,26 @@
 """Several engines on one database, as several processes have them, under a clock that only moves when told.
 
-They share a file of SQLite, which processes cannot; triggers of the tests note changes as PostgreSQL's do.
+On SQLite they share a file, which processes cannot; triggers of the tests note changes as PostgreSQL's do.
 """
 
 import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection
 from tests.delivery.world import START, ScriptedSender, World
+from tests.engines import Place
 
 from uplift_server.core.processes import ProcessRole
 from uplift_server.delivery.clock import DatabaseTime
 from uplift_server.delivery.directory import Directory
 from uplift_server.delivery.processes.engine import SharedEngine
 from uplift_server.delivery.sender.request import Done, Request
-from uplift_server.store import accounts, endpoints, event_types, schema_version
+from uplift_server.store import accounts, endpoints, event_types
+from uplift_server.store.contract import Database
 from uplift_server.store.errors import Unavailable
 from uplift_server.store.sealing import Sealer
-from uplift_server.store.sqlite import SqliteDatabase
 
 R = TypeVar("R")
 
@@ -44,7 +44,7 @@ class Bus:
 class BusLine:
     """A line to all peers; `cut` makes it useless."""
 
-    def __init__(self, bus: Bus, database: SqliteDatabase) -> None:
+    def __init__(self, bus: Bus, database: Database) -> None:
         self._bus = bus
         self._database = database
         self.cut = False
@@ -103,14 +103,14 @@ class Peer:
 class Fleet(World):
     """A world with several engines; `at` says which one the methods of `World` act through."""
 
-    def __init__(self, folder: Path, **settings: Any) -> None:
-        super().__init__(folder, **settings)
+    def __init__(self, place: Place, **settings: Any) -> None:
+        super().__init__(place, **settings)
         self.peers: list[Peer] = []
         self.bus = Bus()
 
     async def __aenter__(self) -> "Fleet":
-        schema_version.upgrade(self._path, now_ms=START)
-        self.database = self._make_database(self._path)
+        self._place.prepare(now_ms=START)
+        self.database = self._place.database(*self._layers)
         await self.database.open()
         await self.database.write(_note_changes)
         self.sender = ScriptedSender(self.clock, self.settings.attempt_timeout_ms)
@@ -193,17 +193,10 @@ class Fleet(World):
         tasks = [task for peer in self.peers for task in peer.engine._tasks]
         return self.clock.waiting >= sum(not task.done() for task in [*tasks, *self.callers])
 
-    def _activity(self) -> tuple[int, ...]:
-        engines = [peer.engine for peer in self.peers]
-        return (
-            len(self.sender.sent),
-            len(self.lines),
-            *(each.lanes.in_flight for each in engines),
-            *(each.acceptor.waiting_events for each in engines),
-        )
-
 
 def _note_changes(connection: Connection) -> None:
+    if connection.dialect.name != "sqlite":
+        return
     columns = [row[1] for row in connection.exec_driver_sql("PRAGMA table_info(endpoints)") if row[1] not in _HEALTH]
     changed = " OR ".join(f"OLD.{name} IS NOT NEW.{name}" for name in columns)
     of_replays = " OR ".join(f"OLD.{name} IS NOT NEW.{name}" for name in ("state", "completed_at"))

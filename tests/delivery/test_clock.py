@@ -2,13 +2,13 @@
 
 import asyncio
 import time
-from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
+from tests.engines import Place
 
 from uplift_server.core.deliveries import Status
 from uplift_server.delivery.clock import SystemClock
@@ -145,9 +145,9 @@ async def test_a_call_in_a_while_comes_in_that_while_though_the_clock_was_set_ba
 
 
 @pytest.mark.parametrize("step_ms", [-10 * MINUTE, -SECOND, 10 * MINUTE])
-async def test_signatures_carry_the_machines_time(tmp_path: Path, step_ms: int) -> None:
+async def test_signatures_carry_the_machines_time(place: Place, step_ms: int) -> None:
     """A receiver refuses what was signed minutes away from its own clock."""
-    async with World(tmp_path) as world:
+    async with World(place) as world:
         await world.endpoint("one.test")
         world.clock.wall_ahead = step_ms
         await world.accept(1)
@@ -155,9 +155,9 @@ async def test_signatures_carry_the_machines_time(tmp_path: Path, step_ms: int) 
         assert b"webhook-timestamp: %d\r\n" % ((START + step_ms) // 1000) in request.head
 
 
-async def test_a_clock_set_forward_ends_waits_within_a_scan(tmp_path: Path) -> None:
+async def test_a_clock_set_forward_ends_waits_within_a_scan(place: Place) -> None:
     """Timers run by the monotonic clock and would come minutes too late."""
-    async with World(tmp_path, breaker_failures=3, delays_ms=[3600 * SECOND]) as world:
+    async with World(place, breaker_failures=3, delays_ms=[3600 * SECOND]) as world:
         await world.endpoint("one.test", lambda _: answer(500))
         await world.accept(20)
         await world.run_for(200 * SECOND)
@@ -199,15 +199,15 @@ class SteppedClock(SystemClock):
 class SteppedWorld(World):
     """A world in real time."""
 
-    def __init__(self, folder: Path, **settings: Any) -> None:
-        super().__init__(folder, scan_every_ms=100, **settings)
+    def __init__(self, place: Place, **settings: Any) -> None:
+        super().__init__(place, scan_every_ms=100, **settings)
         self.clock: Any = SteppedClock()
         self.sender = ScriptedSender(self.clock, self.settings.attempt_timeout_ms)
 
 
 @pytest.mark.parametrize("step_ms", [-10 * MINUTE, -24 * 60 * MINUTE])
-async def test_a_clock_set_back_stalls_neither_pace_nor_probes_nor_retries(tmp_path: Path, step_ms: int) -> None:
-    async with SteppedWorld(tmp_path, breaker_failures=3, delays_ms=[300] * 3) as world:
+async def test_a_clock_set_back_stalls_neither_pace_nor_probes_nor_retries(place: Place, step_ms: int) -> None:
+    async with SteppedWorld(place, breaker_failures=3, delays_ms=[300] * 3) as world:
         well_at = time.monotonic() + 0.2
         await world.endpoint("paced.test", rate_limit_per_second=20)
         probed = await world.endpoint("probed.test", lambda _: answer(200 if time.monotonic() > well_at else 500))
@@ -231,9 +231,9 @@ async def test_a_clock_set_back_stalls_neither_pace_nor_probes_nor_retries(tmp_p
         assert stamps[-1] - stamps[0] <= step_ms // 1000 + 10
 
 
-async def test_leases_hold_while_the_clock_is_set_back(tmp_path: Path) -> None:
+async def test_leases_hold_while_the_clock_is_set_back(place: Place) -> None:
     """What is under way when it happens is neither leased again nor refused its outcome."""
-    async with SteppedWorld(tmp_path) as world:
+    async with SteppedWorld(place) as world:
         world.sender.latency_ms["slow.test"] = 500
         await world.endpoint("slow.test")
         await world.accept(4)

@@ -2,10 +2,10 @@
 
 import asyncio
 from collections.abc import Awaitable, Sequence
-from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.engines import Place
 
 from uplift_server.core.catalog import WEBHOOK_CREATED
 from uplift_server.core.deliveries import Status
@@ -14,7 +14,6 @@ from uplift_server.core.limits import LANE_BODY_BYTES_MAX
 from uplift_server.core.outcomes import Outcome
 from uplift_server.delivery.accept import Draft, TooMuchOwed
 from uplift_server.store.hot_records import HealthRow, LeasedDelivery, LeaseWish, Settlement
-from uplift_server.store.sqlite import SqliteDatabase
 
 from .test_engine import Failing, resend
 from .world import SECOND, World, answer
@@ -22,8 +21,8 @@ from .world import SECOND, World, answer
 LARGE = 200 * 1024
 
 
-async def test_large_bodies_for_a_hung_endpoint_keep_nobody_else_waiting(tmp_path: Path) -> None:
-    async with World(tmp_path) as world:
+async def test_large_bodies_for_a_hung_endpoint_keep_nobody_else_waiting(place: Place) -> None:
+    async with World(place) as world:
         other = await world.new_account()
         await world.endpoint("hangs.test", lambda _: None)
         await world.endpoint("well.test", account=other)
@@ -36,8 +35,8 @@ async def test_large_bodies_for_a_hung_endpoint_keep_nobody_else_waiting(tmp_pat
         assert len(world.sender.times("well.test")) == 5
 
 
-async def test_large_bodies_take_turns(tmp_path: Path) -> None:
-    async with World(tmp_path) as world:
+async def test_large_bodies_take_turns(place: Place) -> None:
+    async with World(place) as world:
         for name in ("one", "two", "three"):
             await world.endpoint(f"{name}.test", lambda _: answer(500), event_types=())
         await world.accept(60, pad=LARGE)
@@ -52,7 +51,7 @@ async def test_large_bodies_take_turns(tmp_path: Path) -> None:
         assert min(beginning.count(f"{name}.test") for name in ("one", "two", "three")) >= 20
 
 
-class Defective(SqliteDatabase):
+class Defective:
     """A database with a defect that no driver error explains."""
 
     broken = False
@@ -71,8 +70,8 @@ class Defective(SqliteDatabase):
         return await super().settle(settlements, health)
 
 
-async def test_a_loop_that_ends_by_a_defect_stops_the_process(tmp_path: Path) -> None:
-    async with World(tmp_path, database=Defective) as world:
+async def test_a_loop_that_ends_by_a_defect_stops_the_process(place: Place) -> None:
+    async with World(place, database=Defective) as world:
         stopped = []
         world.engine.on_defect = lambda: stopped.append(True)
         await world.endpoint("one.test", lambda _: answer(500))
@@ -82,8 +81,8 @@ async def test_a_loop_that_ends_by_a_defect_stops_the_process(tmp_path: Path) ->
         assert stopped == [True]
 
 
-async def test_one_outcome_that_cannot_be_written_does_not_take_others_with_it(tmp_path: Path) -> None:
-    async with World(tmp_path, database=Defective) as world:
+async def test_one_outcome_that_cannot_be_written_does_not_take_others_with_it(place: Place) -> None:
+    async with World(place, database=Defective) as world:
         await world.endpoint("one.test")
         world.database.poison = 2
         await world.accept(3)
@@ -93,8 +92,8 @@ async def test_one_outcome_that_cannot_be_written_does_not_take_others_with_it(t
         assert await world.statuses() == {Status.DELIVERED: 3}
 
 
-async def test_nothing_is_sent_once_a_drain_has_begun(tmp_path: Path) -> None:
-    async with World(tmp_path, database=Failing) as world:
+async def test_nothing_is_sent_once_a_drain_has_begun(place: Place) -> None:
+    async with World(place, database=Failing) as world:
         await world.endpoint("one.test", lambda _: answer(200))
         world.sender.latency_ms["one.test"] = 2000
         await world.accept(1)
@@ -108,8 +107,8 @@ async def test_nothing_is_sent_once_a_drain_has_begun(tmp_path: Path) -> None:
         assert len(world.sender.sent) == sent
 
 
-async def test_what_a_stop_cuts_off_is_given_back_and_spends_nothing(tmp_path: Path) -> None:
-    async with World(tmp_path) as world:
+async def test_what_a_stop_cuts_off_is_given_back_and_spends_nothing(place: Place) -> None:
+    async with World(place) as world:
         await world.endpoint("one.test", lambda _: answer(200))
         world.sender.latency_ms["one.test"] = 60 * SECOND
         await world.accept(3)
@@ -122,9 +121,9 @@ async def test_what_a_stop_cuts_off_is_given_back_and_spends_nothing(tmp_path: P
         assert await world.statuses() == {Status.DELIVERED: 3}
 
 
-async def test_failures_of_our_own_way_out_spend_no_attempt_and_harm_no_health(tmp_path: Path) -> None:
+async def test_failures_of_our_own_way_out_spend_no_attempt_and_harm_no_health(place: Place) -> None:
     fault = Exchange(0, 1000, failure=Failure.EGRESS, error="the egress proxy is down")
-    async with World(tmp_path, breaker_failures=2) as world:
+    async with World(place, breaker_failures=2) as world:
         endpoint = await world.endpoint("one.test", lambda _: fault)
         await world.accept()
         await world.run_for(600 * SECOND)
@@ -138,8 +137,8 @@ async def test_failures_of_our_own_way_out_spend_no_attempt_and_harm_no_health(t
         assert await world.statuses() == {Status.DELIVERED: 1}
 
 
-async def test_the_greeting_never_counts_for_health(tmp_path: Path) -> None:
-    async with World(tmp_path, breaker_failures=2) as world:
+async def test_the_greeting_never_counts_for_health(place: Place) -> None:
+    async with World(place, breaker_failures=2) as world:
         await world.add_event_type(WEBHOOK_CREATED)
         endpoint = await world.endpoint("one.test", lambda _: answer(500))
         await world.accept(5, event_type=WEBHOOK_CREATED)
@@ -149,8 +148,8 @@ async def test_the_greeting_never_counts_for_health(tmp_path: Path) -> None:
         assert endpoint.health.status == "failing"
 
 
-async def test_a_resend_goes_out_at_once_though_the_breaker_is_open(tmp_path: Path) -> None:
-    async with World(tmp_path, breaker_failures=3, delays_ms=[3600 * SECOND]) as world:
+async def test_a_resend_goes_out_at_once_though_the_breaker_is_open(place: Place) -> None:
+    async with World(place, breaker_failures=3, delays_ms=[3600 * SECOND]) as world:
         endpoint = await world.endpoint("one.test", lambda _: answer(500))
         stored = await world.accept(20)
         await world.run_for(300 * SECOND)
@@ -165,8 +164,8 @@ async def test_a_resend_goes_out_at_once_though_the_breaker_is_open(tmp_path: Pa
         assert world.engine.next_probe_at(endpoint.seq) is None
 
 
-async def test_a_resend_of_a_delivered_one_never_makes_it_worse(tmp_path: Path) -> None:
-    async with World(tmp_path) as world:
+async def test_a_resend_of_a_delivered_one_never_makes_it_worse(place: Place) -> None:
+    async with World(place) as world:
         endpoint = await world.endpoint("one.test")
         (stored,) = await world.accept()
         (before,) = await world.deliveries()
@@ -184,8 +183,8 @@ async def test_a_resend_of_a_delivered_one_never_makes_it_worse(tmp_path: Path) 
         assert (row.status, row.last_outcome) == (Status.DELIVERED, Outcome.TIMEOUT)
 
 
-async def test_without_dispatch_events_are_kept_and_nothing_is_sent(tmp_path: Path) -> None:
-    async with World(tmp_path) as world:
+async def test_without_dispatch_events_are_kept_and_nothing_is_sent(place: Place) -> None:
+    async with World(place) as world:
         await world.endpoint("one.test")
         await world.stepping(world.engine.drain())
         await world.database.close()
@@ -198,8 +197,8 @@ async def test_without_dispatch_events_are_kept_and_nothing_is_sent(tmp_path: Pa
         assert await world.statuses() == {Status.DELIVERED: 3}
 
 
-async def test_equal_chosen_ids_in_one_request_are_sent_once(tmp_path: Path) -> None:
-    async with World(tmp_path) as world:
+async def test_equal_chosen_ids_in_one_request_are_sent_once(place: Place) -> None:
+    async with World(place) as world:
         other = await world.new_account()
         await world.endpoint("one.test")
         await world.endpoint("two.test", account=other)
@@ -214,8 +213,8 @@ async def test_equal_chosen_ids_in_one_request_are_sent_once(tmp_path: Path) -> 
         assert await world.statuses() == {Status.DELIVERED: 2}
 
 
-async def test_a_request_that_would_owe_too_much_is_refused(tmp_path: Path) -> None:
-    async with World(tmp_path) as world:
+async def test_a_request_that_would_owe_too_much_is_refused(place: Place) -> None:
+    async with World(place) as world:
         for number in range(60):
             await world.endpoint(f"r{number}.test")
         draft = Draft(world.directory.event_types["a.b"], b"{}")
@@ -224,8 +223,8 @@ async def test_a_request_that_would_owe_too_much_is_refused(tmp_path: Path) -> N
         assert world.engine.acceptor.waiting_events == 0
 
 
-async def test_slow_receivers_that_answer_well_leave_slots_for_the_quick(tmp_path: Path) -> None:
-    async with World(tmp_path, in_flight_max=100) as world:
+async def test_slow_receivers_that_answer_well_leave_slots_for_the_quick(place: Place) -> None:
+    async with World(place, in_flight_max=100) as world:
         other = await world.new_account()
         await world.endpoint("quick.test", account=other)
         await world.accept(1, account=other)

@@ -5,17 +5,16 @@ import hashlib
 import hmac
 import json
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.engines import Place
 
 from uplift_server.core.deliveries import FailedReason, Status, Trigger
 from uplift_server.core.outcomes import Outcome
 from uplift_server.delivery.sender.request import Request
 from uplift_server.store.deliveries import start_resend
 from uplift_server.store.errors import Unavailable
-from uplift_server.store.sqlite import SqliteDatabase
 
 from .world import HOUR, SECOND, SECRET, START, World, answer
 
@@ -31,8 +30,8 @@ def header(request: Request, name: str) -> str:
     raise AssertionError(f"no {name} in {request.head!r}")
 
 
-async def test_an_event_is_delivered_at_once(tmp_path: Path) -> None:
-    async with World(tmp_path) as world:
+async def test_an_event_is_delivered_at_once(place: Place) -> None:
+    async with World(place) as world:
         await world.endpoint("one.test")
         await world.endpoint("two.test")
         (stored,) = await world.accept()
@@ -44,8 +43,8 @@ async def test_an_event_is_delivered_at_once(tmp_path: Path) -> None:
         ]
 
 
-async def test_the_request_carries_both_signatures_over_the_same_body_on_every_attempt(tmp_path: Path) -> None:
-    async with World(tmp_path) as world:
+async def test_the_request_carries_both_signatures_over_the_same_body_on_every_attempt(place: Place) -> None:
+    async with World(place) as world:
         await world.endpoint("one.test", lambda _: answer(500))
         (stored,) = await world.accept()
         await world.run_for(400 * SECOND)
@@ -66,8 +65,8 @@ async def test_the_request_carries_both_signatures_over_the_same_body_on_every_a
         assert stored.id.hex() in header(requests[0], "x-uplift-delivery")
 
 
-async def test_the_default_schedule_makes_ten_attempts_over_three_days_then_fails(tmp_path: Path) -> None:
-    async with World(tmp_path, delays_ms=[seconds * SECOND for seconds in DEFAULT_DELAYS], scan_every_ms=HOUR) as world:
+async def test_the_default_schedule_makes_ten_attempts_over_three_days_then_fails(place: Place) -> None:
+    async with World(place, delays_ms=[seconds * SECOND for seconds in DEFAULT_DELAYS], scan_every_ms=HOUR) as world:
         await world.endpoint("one.test", lambda _: answer(500))
         await world.accept()
         await world.run_for(100 * HOUR)
@@ -84,9 +83,9 @@ async def test_the_default_schedule_makes_ten_attempts_over_three_days_then_fail
 
 
 @pytest.mark.parametrize("status", [301, 404, 410, 500, 503])
-async def test_every_other_answer_is_retried(tmp_path: Path, status: int) -> None:
+async def test_every_other_answer_is_retried(place: Place, status: int) -> None:
     answers = [answer(status), answer(204)]
-    async with World(tmp_path) as world:
+    async with World(place) as world:
         await world.endpoint("one.test", lambda _: answers.pop(0))
         await world.accept()
         assert await world.statuses() == {Status.PENDING: 1}
@@ -94,8 +93,8 @@ async def test_every_other_answer_is_retried(tmp_path: Path, status: int) -> Non
         assert await world.statuses() == {Status.DELIVERED: 1}
 
 
-async def test_retry_after_lengthens_a_wait_and_never_shortens_it(tmp_path: Path) -> None:
-    async with World(tmp_path) as world:
+async def test_retry_after_lengthens_a_wait_and_never_shortens_it(place: Place) -> None:
+    async with World(place) as world:
         await world.endpoint("long.test", lambda _: answer(429, retry_after="60"))
         await world.endpoint("short.test", lambda _: answer(503, retry_after="1"))
         await world.endpoint("ignored.test", lambda _: answer(500, retry_after="60"))
@@ -106,8 +105,8 @@ async def test_retry_after_lengthens_a_wait_and_never_shortens_it(tmp_path: Path
         assert 4500 <= waits[3] <= 5500
 
 
-async def test_nothing_is_sent_after_an_event_has_expired(tmp_path: Path) -> None:
-    async with World(tmp_path) as world:
+async def test_nothing_is_sent_after_an_event_has_expired(place: Place) -> None:
+    async with World(place) as world:
         await world.endpoint("one.test", lambda _: answer(500))
         await world.accept(expires_at=START + 60 * SECOND)
         await world.run_for(HOUR)
@@ -116,8 +115,8 @@ async def test_nothing_is_sent_after_an_event_has_expired(tmp_path: Path) -> Non
         assert (row.status, row.failed_reason) == (Status.FAILED, FailedReason.EXPIRED)
 
 
-async def test_retries_go_on_after_a_restart(tmp_path: Path) -> None:
-    async with World(tmp_path) as world:
+async def test_retries_go_on_after_a_restart(place: Place) -> None:
+    async with World(place) as world:
         await world.endpoint("one.test", lambda _: answer(500))
         await world.accept()
         await world.restart()
@@ -129,8 +128,8 @@ async def test_retries_go_on_after_a_restart(tmp_path: Path) -> None:
         assert [row.number for row in await world.attempts()] == [1, 2, 3]
 
 
-async def test_what_was_in_flight_at_a_kill_is_attempted_again(tmp_path: Path) -> None:
-    async with World(tmp_path) as world:
+async def test_what_was_in_flight_at_a_kill_is_attempted_again(place: Place) -> None:
+    async with World(place) as world:
         await world.endpoint("one.test", lambda _: None)
         await world.accept(20)
         assert world.sender.in_flight["one.test"] == 4
@@ -142,8 +141,8 @@ async def test_what_was_in_flight_at_a_kill_is_attempted_again(tmp_path: Path) -
         assert len(world.sender.sent) == 20 + 4
 
 
-async def test_an_endpoint_that_hangs_costs_only_its_own_slots(tmp_path: Path) -> None:
-    async with World(tmp_path, in_flight_max=40) as world:
+async def test_an_endpoint_that_hangs_costs_only_its_own_slots(place: Place) -> None:
+    async with World(place, in_flight_max=40) as world:
         await world.endpoint("hangs.test", lambda _: None)
         await world.endpoint("well.test")
         for _ in range(30):
@@ -157,8 +156,8 @@ async def test_an_endpoint_that_hangs_costs_only_its_own_slots(tmp_path: Path) -
         assert world.engine.lanes.find(1).waiting_count <= 300  # type: ignore[union-attr]
 
 
-async def test_many_endpoints_that_hang_leave_slots_for_the_others(tmp_path: Path) -> None:
-    async with World(tmp_path, in_flight_max=40) as world:
+async def test_many_endpoints_that_hang_leave_slots_for_the_others(place: Place) -> None:
+    async with World(place, in_flight_max=40) as world:
         await world.endpoint("well.test")
         await world.accept(1)
         for number in range(30):
@@ -171,8 +170,8 @@ async def test_many_endpoints_that_hang_leave_slots_for_the_others(tmp_path: Pat
         assert max(times) - START <= 1000
 
 
-async def test_an_endpoint_that_begins_to_hang_takes_few_slots(tmp_path: Path) -> None:
-    async with World(tmp_path) as world:
+async def test_an_endpoint_that_begins_to_hang_takes_few_slots(place: Place) -> None:
+    async with World(place) as world:
         await world.endpoint("one.test")
         await world.accept(100)
         world.sender.scripts["one.test"] = lambda _: None
@@ -184,8 +183,8 @@ async def test_an_endpoint_that_begins_to_hang_takes_few_slots(tmp_path: Path) -
         assert world.sender.in_flight["one.test"] <= 1
 
 
-async def test_accounts_share_the_process_fairly(tmp_path: Path) -> None:
-    async with World(tmp_path, in_flight_max=16) as world:
+async def test_accounts_share_the_process_fairly(place: Place) -> None:
+    async with World(place, in_flight_max=16) as world:
         greedy, modest = await world.new_account(), await world.new_account()
         for number in range(10):
             await world.endpoint(f"greedy{number}.test", account=greedy)
@@ -200,8 +199,8 @@ async def test_accounts_share_the_process_fairly(tmp_path: Path) -> None:
         assert sum(len(world.sender.times(f"greedy{number}.test")) for number in range(10)) < 1000
 
 
-async def test_a_rate_limit_is_kept(tmp_path: Path) -> None:
-    async with World(tmp_path) as world:
+async def test_a_rate_limit_is_kept(place: Place) -> None:
+    async with World(place) as world:
         await world.endpoint("one.test", rate_limit_per_second=10)
         await world.accept(40)
         await world.run_for(4200)
@@ -211,8 +210,8 @@ async def test_a_rate_limit_is_kept(tmp_path: Path) -> None:
         assert times[-1] - times[0] >= 3900
 
 
-async def test_the_breaker_probes_without_spending_attempts(tmp_path: Path) -> None:
-    async with World(tmp_path, breaker_failures=10, delays_ms=[60 * SECOND] * 9) as world:
+async def test_the_breaker_probes_without_spending_attempts(place: Place) -> None:
+    async with World(place, breaker_failures=10, delays_ms=[60 * SECOND] * 9) as world:
         endpoint = await world.endpoint("one.test", lambda _: answer(500))
         await world.accept(100)
         await world.run_for(30 * SECOND)
@@ -233,8 +232,8 @@ async def test_the_breaker_probes_without_spending_attempts(tmp_path: Path) -> N
         assert await world.statuses() == {Status.DELIVERED: 100}
 
 
-async def test_deleting_an_endpoint_cancels_what_it_is_owed(tmp_path: Path) -> None:
-    async with World(tmp_path) as world:
+async def test_deleting_an_endpoint_cancels_what_it_is_owed(place: Place) -> None:
+    async with World(place) as world:
         endpoint = await world.endpoint("one.test", lambda _: None)
         await world.accept(60)
         await world.delete_endpoint(endpoint.seq)
@@ -255,8 +254,8 @@ async def resend(world: World, event_seq: int, endpoint_seq: int) -> None:
     await world.settle()
 
 
-async def test_a_resend_that_succeeds_ends_the_delivery(tmp_path: Path) -> None:
-    async with World(tmp_path) as world:
+async def test_a_resend_that_succeeds_ends_the_delivery(place: Place) -> None:
+    async with World(place) as world:
         endpoint = await world.endpoint("one.test", lambda _: answer(500))
         (stored,) = await world.accept()
         world.sender.scripts["one.test"] = lambda _: answer(200)
@@ -267,8 +266,8 @@ async def test_a_resend_that_succeeds_ends_the_delivery(tmp_path: Path) -> None:
         assert [row.trigger for row in await world.attempts()] == [Trigger.SCHEDULE, Trigger.RESEND]
 
 
-async def test_a_resend_that_fails_leaves_the_schedule_as_it_was(tmp_path: Path) -> None:
-    async with World(tmp_path) as world:
+async def test_a_resend_that_fails_leaves_the_schedule_as_it_was(place: Place) -> None:
+    async with World(place) as world:
         endpoint = await world.endpoint("one.test", lambda _: answer(500))
         (stored,) = await world.accept()
         (before,) = await world.deliveries()
@@ -286,8 +285,8 @@ async def test_a_resend_that_fails_leaves_the_schedule_as_it_was(tmp_path: Path)
         assert (row.completed_at, row.failed_reason) == (failed.completed_at, FailedReason.EXHAUSTED)
 
 
-async def test_a_drain_finishes_what_is_in_flight_and_gives_back_the_rest(tmp_path: Path) -> None:
-    async with World(tmp_path, endpoint_in_flight_max=4) as world:
+async def test_a_drain_finishes_what_is_in_flight_and_gives_back_the_rest(place: Place) -> None:
+    async with World(place, endpoint_in_flight_max=4) as world:
         await world.endpoint("one.test")
         world.sender.latency_ms["one.test"] = 3000
         await world.accept(10)
@@ -301,7 +300,7 @@ async def test_a_drain_finishes_what_is_in_flight_and_gives_back_the_rest(tmp_pa
         assert len(world.sender.sent) == 10
 
 
-class Failing(SqliteDatabase):
+class Failing:
     """A database that can be told to be unavailable for some verbs."""
 
     broken: frozenset[str] = frozenset()
@@ -328,8 +327,8 @@ class Failing(SqliteDatabase):
         raise Unavailable("disk full")
 
 
-async def test_events_that_cannot_be_stored_are_refused_and_nothing_is_sent(tmp_path: Path) -> None:
-    async with World(tmp_path, database=Failing) as world:
+async def test_events_that_cannot_be_stored_are_refused_and_nothing_is_sent(place: Place) -> None:
+    async with World(place, database=Failing) as world:
         await world.endpoint("one.test")
         world.database.broken = frozenset({"append"})
         with pytest.raises(Unavailable, match="disk full"):
@@ -342,8 +341,8 @@ async def test_events_that_cannot_be_stored_are_refused_and_nothing_is_sent(tmp_
         assert await world.statuses() == {Status.DELIVERED: 3}
 
 
-async def test_outcomes_that_cannot_be_written_are_kept_and_nothing_more_is_sent(tmp_path: Path) -> None:
-    async with World(tmp_path, database=Failing) as world:
+async def test_outcomes_that_cannot_be_written_are_kept_and_nothing_more_is_sent(place: Place) -> None:
+    async with World(place, database=Failing) as world:
         await world.endpoint("one.test")
         world.database.broken = frozenset({"settle"})
         await world.accept(1)
@@ -357,8 +356,8 @@ async def test_outcomes_that_cannot_be_written_are_kept_and_nothing_more_is_sent
         assert len(world.sender.sent) == 6
 
 
-async def test_dispatch_survives_an_unavailable_database(tmp_path: Path) -> None:
-    async with World(tmp_path, database=Failing) as world:
+async def test_dispatch_survives_an_unavailable_database(place: Place) -> None:
+    async with World(place, database=Failing) as world:
         await world.endpoint("one.test", lambda _: answer(500))
         await world.accept()
         world.sender.scripts["one.test"] = lambda _: answer(200)
@@ -370,35 +369,35 @@ async def test_dispatch_survives_an_unavailable_database(tmp_path: Path) -> None
         assert await world.statuses() == {Status.DELIVERED: 1}
 
 
-class Silent(SqliteDatabase):
+class Silent:
     """A database whose commits do not come back until told."""
 
-    silent = False
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.told = asyncio.Event()
 
     async def append(self, *args: Any, **kwargs: Any) -> Any:
         result = await super().append(*args, **kwargs)
-        while self.silent:
-            await asyncio.sleep(0)
+        await self.told.wait()
         return result
 
 
-async def test_a_caller_is_answered_while_the_database_does_not_come_back(tmp_path: Path) -> None:
-    async with World(tmp_path, database=Silent) as world:
+async def test_a_caller_is_answered_while_the_database_does_not_come_back(place: Place) -> None:
+    async with World(place, database=Silent) as world:
         await world.endpoint("one.test")
-        world.database.silent = True
         task = asyncio.ensure_future(world.accept())
         await world.settle()
         await world.run_for(5 * SECOND)
         with pytest.raises(Unavailable, match="does not answer"):
             await task
-        world.database.silent = False
+        world.database.told.set()
         await world.settle()
         # It was durable after all, and so it is delivered.
         assert await world.statuses() == {Status.DELIVERED: 1}
 
 
-async def test_a_duplicate_is_not_sent_again(tmp_path: Path) -> None:
-    async with World(tmp_path) as world:
+async def test_a_duplicate_is_not_sent_again(place: Place) -> None:
+    async with World(place) as world:
         await world.endpoint("one.test")
         (first,) = await world.accept(idempotency_key="k")
         (again,) = await world.accept(idempotency_key="k")
@@ -407,8 +406,8 @@ async def test_a_duplicate_is_not_sent_again(tmp_path: Path) -> None:
         assert world.engine.lanes.find(1).reserved == 0  # type: ignore[union-attr]
 
 
-async def test_more_than_memory_holds_is_delivered_from_the_database(tmp_path: Path) -> None:
-    async with World(tmp_path, endpoint_in_flight_max=8) as world:
+async def test_more_than_memory_holds_is_delivered_from_the_database(place: Place) -> None:
+    async with World(place, endpoint_in_flight_max=8) as world:
         await world.endpoint("one.test")
         world.sender.latency_ms["one.test"] = 1000
         for _ in range(6):

@@ -1,8 +1,7 @@
 """What the operator's policy or own way out prevents is nobody's fault but ours: the engine treats it so."""
 
-from pathlib import Path
-
 import pytest
+from tests.engines import Place
 
 from uplift_server.core.deliveries import FailedReason, Status
 from uplift_server.core.exchange import Exchange, Failure
@@ -36,8 +35,8 @@ def failed(failure: Failure, text: str) -> Exchange:
 
 
 @pytest.mark.parametrize("error", BLOCKED.values(), ids=BLOCKED)
-async def test_a_blocked_attempt_is_spent_and_counts_against_nothing(tmp_path: Path, error: str) -> None:
-    async with World(tmp_path, breaker_failures=3, delays_ms=[5 * SECOND] * 3) as world:
+async def test_a_blocked_attempt_is_spent_and_counts_against_nothing(place: Place, error: str) -> None:
+    async with World(place, breaker_failures=3, delays_ms=[5 * SECOND] * 3) as world:
         endpoint = await world.endpoint("hooks.test", lambda _: failed(Failure.BLOCKED, error))
         await world.accept(10)
         await world.run_for(30 * SECOND)
@@ -54,8 +53,8 @@ async def test_a_blocked_attempt_is_spent_and_counts_against_nothing(tmp_path: P
         assert ("with https" in explanation.remedy) is ("use https" in error)
 
 
-async def test_a_name_that_is_corrected_in_time_costs_nothing_but_time(tmp_path: Path) -> None:
-    async with World(tmp_path, breaker_failures=3, delays_ms=[5 * SECOND] * 3) as world:
+async def test_a_name_that_is_corrected_in_time_costs_nothing_but_time(place: Place) -> None:
+    async with World(place, breaker_failures=3, delays_ms=[5 * SECOND] * 3) as world:
         await world.endpoint("hooks.test", lambda _: failed(Failure.BLOCKED, BLOCKED["private"]))
         await world.accept(10)
         await world.run_for(7 * SECOND)
@@ -65,8 +64,8 @@ async def test_a_name_that_is_corrected_in_time_costs_nothing_but_time(tmp_path:
 
 
 @pytest.mark.parametrize("error", WAY_OUT.values(), ids=WAY_OUT)
-async def test_a_broken_way_out_spends_no_attempt_and_is_tried_every_minute(tmp_path: Path, error: str) -> None:
-    async with World(tmp_path, breaker_failures=3, delays_ms=[SECOND] * 2) as world:
+async def test_a_broken_way_out_spends_no_attempt_and_is_tried_every_minute(place: Place, error: str) -> None:
+    async with World(place, breaker_failures=3, delays_ms=[SECOND] * 2) as world:
         endpoint = await world.endpoint("hooks.test", lambda _: failed(Failure.EGRESS, error))
         await world.accept(1)
         # Ten times as long as the schedule lasts.

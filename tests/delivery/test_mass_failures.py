@@ -1,9 +1,9 @@
 """While most endpoints fail at once, nobody is warned and nobody disabled (promise 7)."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.engines import Place
 
 from uplift_server.core.notices import NoticeKind
 from uplift_server.delivery.watch import WatchSettings
@@ -36,9 +36,9 @@ async def event_to_each(world: World, owners: list[Owner]) -> None:
         await world.accept(1, account=owner.account)
 
 
-async def test_most_failing_together_disables_none_and_tells_the_operator_once(tmp_path: Path) -> None:
+async def test_most_failing_together_disables_none_and_tells_the_operator_once(place: Place) -> None:
     """90 % of 20; then all answer again, and the clocks of two that go on failing know nothing of that time."""
-    async with long_world(tmp_path) as world:
+    async with long_world(place) as world:
         owners = await many(world, 20)
         for owner in owners[18:]:
             owner.receiver.status = 200
@@ -83,8 +83,8 @@ async def test_most_failing_together_disables_none_and_tells_the_operator_once(t
 
 
 @pytest.mark.parametrize(("failing", "well"), [(9, 0), (10, 11)])
-async def test_fewer_than_ten_or_than_half_are_no_mass_failure(tmp_path: Path, failing: int, well: int) -> None:
-    async with long_world(tmp_path) as world:
+async def test_fewer_than_ten_or_than_half_are_no_mass_failure(place: Place, failing: int, well: int) -> None:
+    async with long_world(place) as world:
         owners = await many(world, failing + well)
         for owner in owners[failing:]:
             owner.receiver.status = 200
@@ -99,9 +99,9 @@ async def test_fewer_than_ten_or_than_half_are_no_mass_failure(tmp_path: Path, f
         assert await kinds(world) == [(NoticeKind.ENDPOINT_WARNED, "x@club.example")] * failing
 
 
-async def test_the_mass_failure_of_one_hour_excuses_no_more_than_that_hour(tmp_path: Path) -> None:
+async def test_the_mass_failure_of_one_hour_excuses_no_more_than_that_hour(place: Place) -> None:
     """An endpoint that failed for a day before has its warning an hour later than without it."""
-    async with long_world(tmp_path) as world:
+    async with long_world(place) as world:
         early = await owner_of(world)
         await world.accept(1, account=early.account)
         await world.run_for(DAY)
@@ -123,8 +123,8 @@ async def test_the_mass_failure_of_one_hour_excuses_no_more_than_that_hour(tmp_p
         assert (await kinds(world))[-2:] == WARNED
 
 
-async def test_one_that_flares_up_again_is_told_once_and_excuses_nothing_twice(tmp_path: Path) -> None:
-    async with long_world(tmp_path) as world:
+async def test_one_that_flares_up_again_is_told_once_and_excuses_nothing_twice(place: Place) -> None:
+    async with long_world(place) as world:
         owners = await many(world, 10)
         await event_to_each(world, owners)
         await world.run_for(HOUR // 2)
@@ -153,8 +153,8 @@ async def test_one_that_flares_up_again_is_told_once_and_excuses_nothing_twice(t
         assert await kinds(world) == told
 
 
-async def test_a_mass_failure_whose_end_cannot_be_written_is_ended_once(tmp_path: Path) -> None:
-    async with long_world(tmp_path) as world:
+async def test_a_mass_failure_whose_end_cannot_be_written_is_ended_once(place: Place) -> None:
+    async with long_world(place) as world:
         owners = await many(world, 12)
         await event_to_each(world, owners)
         await world.run_for(HOUR)
@@ -176,9 +176,9 @@ async def test_a_mass_failure_whose_end_cannot_be_written_is_ended_once(tmp_path
         assert (await stored(world, owners[-1])).excused_ms == excused
 
 
-async def test_gone_disables_nobody_while_most_endpoints_fail(tmp_path: Path) -> None:
+async def test_gone_disables_nobody_while_most_endpoints_fail(place: Place) -> None:
     """A proxy of ours that answers 410 for everybody."""
-    async with long_world(tmp_path, watch=WatchSettings(RULE, gone_disables=True)) as world:
+    async with long_world(place, watch=WatchSettings(RULE, gone_disables=True)) as world:
         owners = await many(world, 12)
         for owner in owners:
             owner.receiver.status = 410

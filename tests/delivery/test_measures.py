@@ -1,10 +1,10 @@
 """What the engine counts of itself is what has happened."""
 
 import asyncio
-from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.engines import Place
 
 from uplift_server.core.deliveries import Status
 from uplift_server.core.outcomes import Outcome
@@ -31,8 +31,8 @@ def attempts(measures: EngineMeasures) -> dict[Outcome, int]:
     return {each: measures.attempts[each] for each in Outcome if measures.attempts[each]}
 
 
-async def test_accepted_attempted_delivered(tmp_path: Path) -> None:
-    async with World(tmp_path, delays_ms=(5 * SECOND,)) as world:
+async def test_accepted_attempted_delivered(place: Place) -> None:
+    async with World(place, delays_ms=(5 * SECOND,)) as world:
         replies = iter([answer(500), answer(200)])
         await world.endpoint("one.test", lambda _: next(replies))
         world.sender.latency_ms["one.test"] = 40
@@ -52,16 +52,16 @@ async def test_accepted_attempted_delivered(tmp_path: Path) -> None:
         assert world.database.measures.writes >= 3
 
 
-async def test_repeats_are_counted_apart(tmp_path: Path) -> None:
-    async with World(tmp_path) as world:
+async def test_repeats_are_counted_apart(place: Place) -> None:
+    async with World(place) as world:
         await world.accept(idempotency_key="k")
         await world.accept(idempotency_key="k")
 
         assert (world.engine.measures.accepted, world.engine.measures.repeated) == (1, 1)
 
 
-async def test_refusals_are_counted_by_their_reason(tmp_path: Path) -> None:
-    async with World(tmp_path) as world:
+async def test_refusals_are_counted_by_their_reason(place: Place) -> None:
+    async with World(place) as world:
 
         async def full(*_: Any) -> Any:
             raise Unavailable("the disk is full")
@@ -79,8 +79,8 @@ async def test_refusals_are_counted_by_their_reason(tmp_path: Path) -> None:
         assert world.engine.measures.accepted == 0
 
 
-async def test_every_way_to_an_end_is_counted(tmp_path: Path) -> None:
-    async with World(tmp_path, delays_ms=()) as world:
+async def test_every_way_to_an_end_is_counted(place: Place) -> None:
+    async with World(place, delays_ms=()) as world:
         for host in ("fails.test", "dropped.test", "deleted.test"):
             endpoint = await world.endpoint(host, lambda _: answer(500))
             if host == "fails.test":
@@ -104,8 +104,8 @@ async def test_every_way_to_an_end_is_counted(tmp_path: Path) -> None:
         assert counts[Status.FAILED] >= 2
 
 
-async def test_what_expires_while_it_is_held_has_failed(tmp_path: Path) -> None:
-    async with World(tmp_path) as world:
+async def test_what_expires_while_it_is_held_has_failed(place: Place) -> None:
+    async with World(place) as world:
         endpoint = await world.endpoint("one.test")
         await world.pause(endpoint.seq)
         await world.accept(2, expires_at=world.clock.now + SECOND)
@@ -116,8 +116,8 @@ async def test_what_expires_while_it_is_held_has_failed(tmp_path: Path) -> None:
         assert ended(world.engine.measures)[Status.FAILED] == 2 == (await world.statuses())[Status.FAILED]
 
 
-async def test_it_is_known_what_holds_an_endpoint_up(tmp_path: Path) -> None:
-    async with World(tmp_path, breaker_failures=2) as world:
+async def test_it_is_known_what_holds_an_endpoint_up(place: Place) -> None:
+    async with World(place, breaker_failures=2) as world:
         hangs = await world.endpoint("hangs.test", max_in_flight=1)
         world.sender.latency_ms["hangs.test"] = 10 * SECOND
         paced = await world.endpoint("paced.test", rate_limit_per_second=1)

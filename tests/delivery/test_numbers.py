@@ -1,10 +1,10 @@
 """The loop that counts: a second after what happened, less often while busy, and whatever happens to the database."""
 
 import asyncio
-from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.engines import Place
 
 from uplift_server.core.deliveries import Status
 from uplift_server.core.numbers import Numbers as Counted
@@ -30,8 +30,8 @@ def statuses(told: Counted) -> dict[Status, int]:
     return {status: count for status in Status if (count := getattr(told, status.text))}
 
 
-async def test_what_happened_is_counted_a_second_later(tmp_path: Path) -> None:
-    async with World(tmp_path, delays_ms=[5 * SECOND]) as world:
+async def test_what_happened_is_counted_a_second_later(place: Place) -> None:
+    async with World(place, delays_ms=[5 * SECOND]) as world:
         live = await world.endpoint("one.test")
         await world.endpoint("two.test", lambda _: answer(503))
         await world.accept(3)
@@ -47,9 +47,9 @@ async def test_what_happened_is_counted_a_second_later(tmp_path: Path) -> None:
         assert (await told(world, Scope(world.account.seq, 0))).attempts == 9
 
 
-async def test_rows_are_those_of_the_hour(tmp_path: Path) -> None:
+async def test_rows_are_those_of_the_hour(place: Place) -> None:
     """Deliveries of the hour of their event, attempts of their own."""
-    async with World(tmp_path, delays_ms=[HOUR + HOUR // 2], scan_every_ms=HOUR // 4) as world:
+    async with World(place, delays_ms=[HOUR + HOUR // 2], scan_every_ms=HOUR // 4) as world:
         script = iter([answer(503), answer(200)])
         await world.endpoint("one.test", lambda _: next(script))
         await world.accept(1)
@@ -63,8 +63,8 @@ async def test_rows_are_those_of_the_hour(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("way", ["restart", "kill"])
-async def test_nothing_is_counted_twice_or_left_out_over_an_end(tmp_path: Path, way: str) -> None:
-    async with World(tmp_path, delays_ms=[5 * SECOND]) as world:
+async def test_nothing_is_counted_twice_or_left_out_over_an_end(place: Place, way: str) -> None:
+    async with World(place, delays_ms=[5 * SECOND]) as world:
         await world.endpoint("one.test")
         await world.endpoint("two.test", lambda _: answer(503))
         for turn in range(1, 4):
@@ -76,8 +76,8 @@ async def test_nothing_is_counted_twice_or_left_out_over_an_end(tmp_path: Path, 
         assert (counted.deliveries, statuses(counted)) == (12, await world.statuses())
 
 
-async def test_paused_cancelled_and_tested_ones_are_counted_as_they_stand(tmp_path: Path) -> None:
-    async with World(tmp_path, delays_ms=[5 * SECOND]) as world:
+async def test_paused_cancelled_and_tested_ones_are_counted_as_they_stand(place: Place) -> None:
+    async with World(place, delays_ms=[5 * SECOND]) as world:
         live = await world.endpoint("one.test", lambda _: answer(503))
         await world.accept(4)
         await world.run_for(2 * SECOND)
@@ -87,8 +87,8 @@ async def test_paused_cancelled_and_tested_ones_are_counted_as_they_stand(tmp_pa
         assert statuses(await told(world)) == {Status.HELD: 6} == await world.statuses()
 
 
-async def test_a_busy_process_is_counted_less_often(tmp_path: Path) -> None:
-    async with World(tmp_path) as world:
+async def test_a_busy_process_is_counted_less_often(place: Place) -> None:
+    async with World(place) as world:
         await world.endpoint("one.test")
         await world.run_for(SECOND)
         world.clock.use(0.9)
@@ -104,8 +104,8 @@ async def test_a_busy_process_is_counted_less_often(tmp_path: Path) -> None:
         assert (await told(world)).deliveries == 2
 
 
-async def test_a_database_that_is_away_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async with World(tmp_path) as world:
+async def test_a_database_that_is_away_is_waited_for(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with World(place) as world:
         await world.endpoint("one.test")
         await world.accept(3)
 
@@ -122,9 +122,9 @@ async def test_a_database_that_is_away_is_waited_for(tmp_path: Path, monkeypatch
         assert (await told(world)).deliveries == 3
 
 
-async def test_it_goes_on_bite_by_bite_and_stops_between_two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_it_goes_on_bite_by_bite_and_stops_between_two(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop, "BITE_ROWS", 2)
-    async with World(tmp_path, scan_every_ms=24 * HOUR) as world:
+    async with World(place, scan_every_ms=24 * HOUR) as world:
         await world.endpoint("one.test")
         await world.accept(5)
         stopping = asyncio.Event()
@@ -141,8 +141,8 @@ async def test_it_goes_on_bite_by_bite_and_stops_between_two(tmp_path: Path, mon
         assert ((await told(world)).attempts, (await told(world)).deliveries) == (5, 5)
 
 
-async def test_nothing_is_written_where_there_is_nothing_new(tmp_path: Path) -> None:
-    async with World(tmp_path, scan_every_ms=24 * HOUR) as world:
+async def test_nothing_is_written_where_there_is_nothing_new(place: Place) -> None:
+    async with World(place, scan_every_ms=24 * HOUR) as world:
         await world.endpoint("one.test")
         await world.accept(1)
         writes: list[Any] = []

@@ -1,10 +1,10 @@
 """Two live secrets: what signs changes at the very instant the overlap ends, restarts or not; the old one is erased."""
 
 import math
-from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.engines import Place
 
 from uplift_server.delivery.directory import LiveEndpoint
 from uplift_server.delivery.overlaps import BITE, UNAVAILABLE_WAIT_MS
@@ -74,8 +74,8 @@ async def stored(world: World, live: LiveEndpoint) -> Endpoint:
     return found
 
 
-async def test_both_sign_until_the_overlap_ends_and_then_the_new_one_alone(tmp_path: Path) -> None:
-    async with World(tmp_path, scan_every_ms=DAY) as world:
+async def test_both_sign_until_the_overlap_ends_and_then_the_new_one_alone(place: Place) -> None:
+    async with World(place, scan_every_ms=DAY) as world:
         live = await world.endpoint("one.test")
         await rotate(world, live)
         await world.run_for(DAY - 1)
@@ -88,16 +88,16 @@ async def test_both_sign_until_the_overlap_ends_and_then_the_new_one_alone(tmp_p
         assert len(headers(first)["webhook-signature"].split()) == 1
 
 
-async def test_the_uplift_header_may_follow_the_new_one_at_once(tmp_path: Path) -> None:
-    async with World(tmp_path, scan_every_ms=DAY) as world:
+async def test_the_uplift_header_may_follow_the_new_one_at_once(place: Place) -> None:
+    async with World(place, scan_every_ms=DAY) as world:
         live = await world.endpoint("one.test")
         await rotate(world, live, header_new=True)
         request = await sent(world)
         assert (verified_by(request, SECRET), verified_by(request, NEW)) == ((True, False), (True, True))
 
 
-async def test_a_retry_is_signed_with_what_is_live_when_it_is_made(tmp_path: Path) -> None:
-    async with World(tmp_path, delays_ms=[2 * HOUR], scan_every_ms=HOUR) as world:
+async def test_a_retry_is_signed_with_what_is_live_when_it_is_made(place: Place) -> None:
+    async with World(place, delays_ms=[2 * HOUR], scan_every_ms=HOUR) as world:
         live = await world.endpoint("one.test", lambda _: None)
         first = await sent(world)
         await rotate(world, live, overlap_ms=HOUR)
@@ -110,8 +110,8 @@ async def test_a_retry_is_signed_with_what_is_live_when_it_is_made(tmp_path: Pat
 
 @pytest.mark.parametrize("ends_while_down", [False, True])
 @pytest.mark.parametrize("way", ["kill", "restart"])
-async def test_a_restart_changes_nothing(tmp_path: Path, way: str, ends_while_down: bool) -> None:
-    async with World(tmp_path, scan_every_ms=DAY) as world:
+async def test_a_restart_changes_nothing(place: Place, way: str, ends_while_down: bool) -> None:
+    async with World(place, scan_every_ms=DAY) as world:
         live = await world.endpoint("one.test")
         await rotate(world, live)
         await world.run_for(DAY - SECOND)
@@ -126,8 +126,8 @@ async def test_a_restart_changes_nothing(tmp_path: Path, way: str, ends_while_do
         assert (verified_by(request, SECRET), verified_by(request, NEW)) == ((False, False), (True, True))
 
 
-async def test_the_old_secret_is_erased_when_its_time_is_over(tmp_path: Path) -> None:
-    async with World(tmp_path, scan_every_ms=DAY) as world:
+async def test_the_old_secret_is_erased_when_its_time_is_over(place: Place) -> None:
+    async with World(place, scan_every_ms=DAY) as world:
         live, other = await world.endpoint("one.test"), await world.endpoint("two.test")
         await rotate(world, live)
         await rotate(world, other, overlap_ms=2 * DAY)
@@ -142,8 +142,8 @@ async def test_the_old_secret_is_erased_when_its_time_is_over(tmp_path: Path) ->
         assert not world.directory.overlaps
 
 
-async def test_what_ended_while_the_server_was_down_is_erased_at_the_start(tmp_path: Path) -> None:
-    async with World(tmp_path, scan_every_ms=DAY) as world:
+async def test_what_ended_while_the_server_was_down_is_erased_at_the_start(place: Place) -> None:
+    async with World(place, scan_every_ms=DAY) as world:
         live = await world.endpoint("one.test")
         await rotate(world, live)
         world.clock.now += DAY
@@ -151,8 +151,8 @@ async def test_what_ended_while_the_server_was_down_is_erased_at_the_start(tmp_p
         assert (await stored(world, live)).previous_secret is None
 
 
-async def test_a_second_rotation_starts_the_overlap_anew(tmp_path: Path) -> None:
-    async with World(tmp_path, scan_every_ms=DAY) as world:
+async def test_a_second_rotation_starts_the_overlap_anew(place: Place) -> None:
+    async with World(place, scan_every_ms=DAY) as world:
         live = await world.endpoint("one.test")
         await rotate(world, live, NEW, overlap_ms=HOUR)
         await world.run_for(HOUR // 2)
@@ -167,9 +167,9 @@ async def test_a_second_rotation_starts_the_overlap_anew(tmp_path: Path) -> None
 
 
 async def test_a_database_that_cannot_write_delays_the_erasing_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with World(tmp_path, scan_every_ms=DAY) as world:
+    async with World(place, scan_every_ms=DAY) as world:
         live = await world.endpoint("one.test")
         await rotate(world, live)
         await world.run_for(DAY - 1)
@@ -187,8 +187,8 @@ async def test_a_database_that_cannot_write_delays_the_erasing_alone(
         assert (await stored(world, live)).previous_secret is None
 
 
-async def test_many_that_end_at_once_are_erased_bite_by_bite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async with World(tmp_path, scan_every_ms=DAY) as world:
+async def test_many_that_end_at_once_are_erased_bite_by_bite(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with World(place, scan_every_ms=DAY) as world:
         for number in range(BITE + 1):
             await rotate(world, await world.endpoint(f"host-{number}.test"))
         bites: list[int] = []
@@ -204,8 +204,8 @@ async def test_many_that_end_at_once_are_erased_bite_by_bite(tmp_path: Path, mon
         assert not any(live.record.previous_secret for live in world.directory.endpoints.values())
 
 
-async def test_an_endpoint_deleted_meanwhile_stays_deleted(tmp_path: Path) -> None:
-    async with World(tmp_path, scan_every_ms=DAY) as world:
+async def test_an_endpoint_deleted_meanwhile_stays_deleted(place: Place) -> None:
+    async with World(place, scan_every_ms=DAY) as world:
         live = await world.endpoint("one.test")
         await rotate(world, live)
         # Deleted in the store, while memory does not know it yet.

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
+from tests.engines import Place
 
 from uplift_server.core.deliveries import Status
 from uplift_server.core.outcomes import Outcome
@@ -22,8 +22,8 @@ def most_in_a_second(times: Sequence[int]) -> int:
 
 @pytest.mark.parametrize("rate", [1, 3, 10])
 @pytest.mark.parametrize("end", ["restart", "kill"])
-async def test_a_rate_limit_holds_across_a_restart(tmp_path: Path, rate: int, end: str) -> None:
-    async with World(tmp_path) as world:
+async def test_a_rate_limit_holds_across_a_restart(place: Place, rate: int, end: str) -> None:
+    async with World(place) as world:
         await world.endpoint("one.test", rate_limit_per_second=rate)
         await world.accept(8 * rate)
         for _ in range(3):
@@ -36,9 +36,9 @@ async def test_a_rate_limit_holds_across_a_restart(tmp_path: Path, rate: int, en
         assert {row.attempts_made for row in await world.deliveries()} == {1}
 
 
-async def test_a_limit_of_one_a_second_with_thousands_waiting(tmp_path: Path) -> None:
+async def test_a_limit_of_one_a_second_with_thousands_waiting(place: Place) -> None:
     """Few are leased at a time, none waits in memory until its lease has run out, and waiting spends no attempt."""
-    async with World(tmp_path) as world:
+    async with World(place) as world:
         await world.endpoint("one.test", rate_limit_per_second=1)
         for _ in range(3):
             await world.accept(1000)
@@ -58,8 +58,8 @@ async def test_a_limit_of_one_a_second_with_thousands_waiting(tmp_path: Path) ->
         assert sum(row.status == Status.DELIVERED for row in rows) == len(times)
 
 
-async def test_retries_keep_to_the_limit_too(tmp_path: Path) -> None:
-    async with World(tmp_path, delays_ms=[5 * SECOND] * 3) as world:
+async def test_retries_keep_to_the_limit_too(place: Place) -> None:
+    async with World(place, delays_ms=[5 * SECOND] * 3) as world:
         await world.endpoint("one.test", lambda _: answer(500), rate_limit_per_second=5)
         await world.accept(40)
         await world.run_for(90 * SECOND)
@@ -69,8 +69,8 @@ async def test_retries_keep_to_the_limit_too(tmp_path: Path) -> None:
         assert {row.status for row in await world.deliveries()} == {Status.FAILED}
 
 
-async def test_a_raised_or_dropped_limit_takes_effect_at_once(tmp_path: Path) -> None:
-    async with World(tmp_path) as world:
+async def test_a_raised_or_dropped_limit_takes_effect_at_once(place: Place) -> None:
+    async with World(place) as world:
         endpoint = await world.endpoint("one.test", rate_limit_per_second=1)
         await world.accept(50)
         await world.run_for(2 * SECOND)
@@ -86,8 +86,8 @@ async def test_a_raised_or_dropped_limit_takes_effect_at_once(tmp_path: Path) ->
         assert len(world.sender.sent) == 50
 
 
-async def test_a_lowered_limit_takes_effect_at_once(tmp_path: Path) -> None:
-    async with World(tmp_path) as world:
+async def test_a_lowered_limit_takes_effect_at_once(place: Place) -> None:
+    async with World(place) as world:
         endpoint = await world.endpoint("one.test", rate_limit_per_second=20)
         await world.accept(50)
         await world.run_for(SECOND)
@@ -102,8 +102,8 @@ async def test_a_lowered_limit_takes_effect_at_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("status", [429, 503])
-async def test_a_receiver_that_asks_for_a_wait_is_left_alone_by_all_deliveries(tmp_path: Path, status: int) -> None:
-    async with World(tmp_path, breaker_failures=10, delays_ms=[5 * SECOND] * 3) as world:
+async def test_a_receiver_that_asks_for_a_wait_is_left_alone_by_all_deliveries(place: Place, status: int) -> None:
+    async with World(place, breaker_failures=10, delays_ms=[5 * SECOND] * 3) as world:
         asked = []
 
         def script(request: Request) -> object:
@@ -124,9 +124,9 @@ async def test_a_receiver_that_asks_for_a_wait_is_left_alone_by_all_deliveries(t
         assert {row.status for row in rows} == {Status.DELIVERED}
 
 
-async def test_what_was_in_flight_does_not_end_the_wait(tmp_path: Path) -> None:
+async def test_what_was_in_flight_does_not_end_the_wait(place: Place) -> None:
     """A receiver's limiter lets some requests pass beside the one it refuses."""
-    async with World(tmp_path, breaker_failures=10, delays_ms=[5 * SECOND] * 3) as world:
+    async with World(place, breaker_failures=10, delays_ms=[5 * SECOND] * 3) as world:
         world.sender.latency_ms["one.test"] = 500
         turns = iter([answer(429, retry_after="60")])
         await world.endpoint("one.test", lambda _: next(turns, answer(200)))
@@ -138,8 +138,8 @@ async def test_what_was_in_flight_does_not_end_the_wait(tmp_path: Path) -> None:
         assert (await world.statuses()) == {Status.DELIVERED: 40}
 
 
-async def test_an_endless_wait_is_cut_to_the_longest_between_probes(tmp_path: Path) -> None:
-    async with World(tmp_path, breaker_failures=10, delays_ms=[5 * SECOND] * 9) as world:
+async def test_an_endless_wait_is_cut_to_the_longest_between_probes(place: Place) -> None:
+    async with World(place, breaker_failures=10, delays_ms=[5 * SECOND] * 9) as world:
         await world.endpoint("one.test", lambda _: answer(429, retry_after="86400"))
         await world.accept(1)
         await world.run_for(SECOND)
@@ -150,8 +150,8 @@ async def test_an_endless_wait_is_cut_to_the_longest_between_probes(tmp_path: Pa
         assert outcomes == {Outcome.THROTTLED}
 
 
-async def test_a_person_need_not_wait_for_a_throttled_endpoint(tmp_path: Path) -> None:
-    async with World(tmp_path, breaker_failures=10, delays_ms=[5 * SECOND] * 3) as world:
+async def test_a_person_need_not_wait_for_a_throttled_endpoint(place: Place) -> None:
+    async with World(place, breaker_failures=10, delays_ms=[5 * SECOND] * 3) as world:
         turns = iter([answer(429, retry_after="300")])
         await world.endpoint("one.test", lambda _: next(turns, answer(200)), rate_limit_per_second=1)
         await world.accept(3)

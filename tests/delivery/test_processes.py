@@ -3,11 +3,12 @@
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 from tests.delivery.fleet import Fleet, Peer
 from tests.delivery.world import HOUR, SECOND, answer
+from tests.engines import Place
 
 from uplift_server.core.deliveries import Status
 from uplift_server.core.duties import Duty
@@ -18,6 +19,7 @@ from uplift_server.delivery.processes.forgetting import KEPT_MS, LOOK_EVERY_MS
 from uplift_server.store import directory_changes, endpoints
 from uplift_server.store.errors import Unavailable
 from uplift_server.store.records import EndpointState
+from uplift_server.store.schema import deliveries
 
 
 async def fleet_with_endpoints(fleet: Fleet, peers: int, hosts: int, **settings: object) -> list[int]:
@@ -36,8 +38,8 @@ def owners(fleet: Fleet, seqs: list[int]) -> Counter[int]:
     return Counter(0 if peer is None else peer.engine.membership.number for peer in found)
 
 
-async def test_endpoints_are_shared_out_and_whoever_accepts_all_is_delivered_once(tmp_path: Path) -> None:
-    async with Fleet(tmp_path) as fleet:
+async def test_endpoints_are_shared_out_and_whoever_accepts_all_is_delivered_once(place: Place) -> None:
+    async with Fleet(place) as fleet:
         seqs = await fleet_with_endpoints(fleet, peers=3, hosts=30)
         shares = owners(fleet, seqs)
         assert set(shares) == {peer.engine.membership.number for peer in fleet.peers}
@@ -51,9 +53,9 @@ async def test_endpoints_are_shared_out_and_whoever_accepts_all_is_delivered_onc
 
 
 async def test_what_another_process_is_to_send_goes_at_once_and_without_notifications_a_second_later(
-    tmp_path: Path,
+    place: Place,
 ) -> None:
-    async with Fleet(tmp_path) as fleet:
+    async with Fleet(place) as fleet:
         seqs = await fleet_with_endpoints(fleet, peers=2, hosts=1)
         fleet.at(next(peer for peer in fleet.peers if not peer.owns(seqs[0])))
         await fleet.accept(1)
@@ -65,8 +67,8 @@ async def test_what_another_process_is_to_send_goes_at_once_and_without_notifica
         assert len(fleet.sender.sent) == 2
 
 
-async def test_a_process_that_serves_the_api_alone_sends_nothing(tmp_path: Path) -> None:
-    async with Fleet(tmp_path) as fleet:
+async def test_a_process_that_serves_the_api_alone_sends_nothing(place: Place) -> None:
+    async with Fleet(place) as fleet:
         await fleet.start(ProcessRole.API)
         await fleet.endpoint("a.test")
         await fleet.accept(3)
@@ -78,8 +80,8 @@ async def test_a_process_that_serves_the_api_alone_sends_nothing(tmp_path: Path)
         assert worker.sender.sent == 3
 
 
-async def test_what_processes_tell_of_themselves_adds_up(tmp_path: Path) -> None:
-    async with Fleet(tmp_path) as fleet:
+async def test_what_processes_tell_of_themselves_adds_up(place: Place) -> None:
+    async with Fleet(place) as fleet:
         await fleet_with_endpoints(fleet, peers=2, hosts=6)
         api = await fleet.start(ProcessRole.API)
         await fleet.run_for(3 * SECOND)
@@ -97,9 +99,9 @@ async def test_what_processes_tell_of_themselves_adds_up(tmp_path: Path) -> None
         assert not any(each.own_load().stopped for each in engines)
 
 
-async def test_a_worker_that_comes_takes_over_only_what_the_cap_leaves(tmp_path: Path) -> None:
+async def test_a_worker_that_comes_takes_over_only_what_the_cap_leaves(place: Place) -> None:
     """What the one before has in flight counts until it is over."""
-    async with Fleet(tmp_path) as fleet:
+    async with Fleet(place) as fleet:
         seqs = await fleet_with_endpoints(fleet, peers=1, hosts=20, max_in_flight=3)
         fleet.sender.latency_ms.update({f"h{number}.test": 4 * SECOND for number in range(20)})
         await fleet.accept(12)
@@ -113,8 +115,8 @@ async def test_a_worker_that_comes_takes_over_only_what_the_cap_leaves(tmp_path:
         assert len(fleet.sender.sent) == 12 * 20
 
 
-async def test_what_a_dead_process_had_is_attempted_by_others_within_seconds(tmp_path: Path) -> None:
-    async with Fleet(tmp_path) as fleet:
+async def test_what_a_dead_process_had_is_attempted_by_others_within_seconds(place: Place) -> None:
+    async with Fleet(place) as fleet:
         seqs = await fleet_with_endpoints(fleet, peers=3, hosts=20)
         fleet.sender.latency_ms.update({f"h{number}.test": 60 * SECOND for number in range(20)})
         await fleet.accept(2)
@@ -130,8 +132,8 @@ async def test_what_a_dead_process_had_is_attempted_by_others_within_seconds(tmp
         assert await fleet.statuses() == {Status.DELIVERED: victim.sender.sent, Status.PENDING: 40 - victim.sender.sent}
 
 
-async def test_a_stop_hands_everything_over_at_once(tmp_path: Path) -> None:
-    async with Fleet(tmp_path) as fleet:
+async def test_a_stop_hands_everything_over_at_once(place: Place) -> None:
+    async with Fleet(place) as fleet:
         seqs = await fleet_with_endpoints(fleet, peers=2, hosts=10)
         leaving = fleet.peers[1]
         fleet.at(fleet.peers[0])
@@ -143,8 +145,8 @@ async def test_a_stop_hands_everything_over_at_once(tmp_path: Path) -> None:
         assert await fleet.statuses() == {Status.DELIVERED: 40}
 
 
-async def test_who_cannot_be_heard_of_stops_before_others_take_over(tmp_path: Path) -> None:
-    async with Fleet(tmp_path) as fleet:
+async def test_who_cannot_be_heard_of_stops_before_others_take_over(place: Place) -> None:
+    async with Fleet(place) as fleet:
         seqs = await fleet_with_endpoints(fleet, peers=2, hosts=10)
         cut_off = fleet.peers[1]
         cut_off.line.cut = True
@@ -164,8 +166,8 @@ async def test_who_cannot_be_heard_of_stops_before_others_take_over(tmp_path: Pa
         assert cut_off.sender.sent > sent
 
 
-async def test_what_was_leased_late_to_one_taken_for_dead_waits_for_no_lease_to_end(tmp_path: Path) -> None:
-    async with Fleet(tmp_path) as fleet:
+async def test_what_was_leased_late_to_one_taken_for_dead_waits_for_no_lease_to_end(place: Place) -> None:
+    async with Fleet(place) as fleet:
         [seq] = await fleet_with_endpoints(fleet, peers=2, hosts=1)
         owner = fleet.owner_of(seq)
         assert owner is not None
@@ -177,10 +179,10 @@ async def test_what_was_leased_late_to_one_taken_for_dead_waits_for_no_lease_to_
         other.line.cut = True
         await fleet.run_for(10 * SECOND)
         [delivery] = await fleet.accept(1)
+        leased = {"status": Status.PENDING, "lease_owner": before, "due_at": fleet.clock.now + HOUR}
         await fleet.database.write(
-            lambda c: c.exec_driver_sql(
-                "UPDATE deliveries SET status = 0, lease_owner = ?, due_at = ? WHERE event_seq = ?",
-                (before, fleet.clock.now + HOUR, delivery.seq),
+            lambda c: (
+                c.execute(sa.update(deliveries).where(deliveries.c.event_seq == delivery.seq).values(**leased)).rowcount
             )
         )
         other.line.cut = False
@@ -188,8 +190,8 @@ async def test_what_was_leased_late_to_one_taken_for_dead_waits_for_no_lease_to_
         assert {row.lease_owner for row in await fleet.deliveries()} == {0}
 
 
-async def test_after_the_database_was_away_nobody_is_taken_for_dead(tmp_path: Path) -> None:
-    async with Fleet(tmp_path) as fleet:
+async def test_after_the_database_was_away_nobody_is_taken_for_dead(place: Place) -> None:
+    async with Fleet(place) as fleet:
         await fleet_with_endpoints(fleet, peers=3, hosts=3)
         numbers = [peer.engine.membership.number for peer in fleet.peers]
         for peer in fleet.peers:
@@ -203,10 +205,8 @@ async def test_after_the_database_was_away_nobody_is_taken_for_dead(tmp_path: Pa
 
 
 @pytest.mark.parametrize("silent", [False, True])
-async def test_an_endpoint_paused_through_one_process_is_off_in_all_within_a_second(
-    tmp_path: Path, silent: bool
-) -> None:
-    async with Fleet(tmp_path) as fleet:
+async def test_an_endpoint_paused_through_one_process_is_off_in_all_within_a_second(place: Place, silent: bool) -> None:
+    async with Fleet(place) as fleet:
         seqs = await fleet_with_endpoints(fleet, peers=2, hosts=1)
         owner = fleet.owner_of(seqs[0])
         other = next(peer for peer in fleet.peers if peer is not owner)
@@ -228,8 +228,8 @@ async def test_an_endpoint_paused_through_one_process_is_off_in_all_within_a_sec
         assert await fleet.statuses() == {Status.DELIVERED: 4}
 
 
-async def test_changes_are_forgotten_and_who_has_missed_them_reads_everything(tmp_path: Path) -> None:
-    async with Fleet(tmp_path) as fleet:
+async def test_changes_are_forgotten_and_who_has_missed_them_reads_everything(place: Place) -> None:
+    async with Fleet(place) as fleet:
         [deleted, changed] = await fleet_with_endpoints(fleet, peers=2, hosts=2)
         [on_duty] = [peer for peer in fleet.peers if peer.engine.membership.has_duty(Duty.RETENTION)]
         other = next(peer for peer in fleet.peers if peer is not on_duty)
@@ -260,8 +260,8 @@ async def test_changes_are_forgotten_and_who_has_missed_them_reads_everything(tm
             assert account.seq in peer.directory.accounts
 
 
-async def test_an_endpoint_deleted_through_one_process_gets_nothing_more(tmp_path: Path) -> None:
-    async with Fleet(tmp_path) as fleet:
+async def test_an_endpoint_deleted_through_one_process_gets_nothing_more(place: Place) -> None:
+    async with Fleet(place) as fleet:
         seqs = await fleet_with_endpoints(fleet, peers=2, hosts=1)
         fleet.sender.scripts["h0.test"] = lambda _: answer(500)
         await fleet.accept(3)
@@ -273,8 +273,8 @@ async def test_an_endpoint_deleted_through_one_process_gets_nothing_more(tmp_pat
         assert await fleet.statuses() == {Status.CANCELLED: 3}
 
 
-async def test_how_an_endpoint_fares_is_known_to_every_process_and_kept_by_who_takes_it_over(tmp_path: Path) -> None:
-    async with Fleet(tmp_path, delays_ms=[SECOND] * 50, breaker_failures=4) as fleet:
+async def test_how_an_endpoint_fares_is_known_to_every_process_and_kept_by_who_takes_it_over(place: Place) -> None:
+    async with Fleet(place, delays_ms=[SECOND] * 50, breaker_failures=4) as fleet:
         seqs = await fleet_with_endpoints(fleet, peers=2, hosts=1)
         fleet.sender.scripts["h0.test"] = lambda _: answer(500)
         await fleet.accept(1)
@@ -297,8 +297,8 @@ async def test_how_an_endpoint_fares_is_known_to_every_process_and_kept_by_who_t
         assert fleet.owner_of(seqs[0]) is other
 
 
-async def test_what_waits_in_another_processes_memory_is_taken_out_of_it(tmp_path: Path) -> None:
-    async with Fleet(tmp_path) as fleet:
+async def test_what_waits_in_another_processes_memory_is_taken_out_of_it(place: Place) -> None:
+    async with Fleet(place) as fleet:
         seqs = await fleet_with_endpoints(fleet, peers=2, hosts=1, max_in_flight=1)
         fleet.sender.scripts["h0.test"] = lambda _: None
         owner = fleet.owner_of(seqs[0])
@@ -327,8 +327,8 @@ async def test_what_waits_in_another_processes_memory_is_taken_out_of_it(tmp_pat
             await fleet.stepping(withdraw(stored[2].seq))
 
 
-async def test_how_deliveries_stand_is_told_by_the_process_that_has_them(tmp_path: Path) -> None:
-    async with Fleet(tmp_path, breaker_failures=1) as fleet:
+async def test_how_deliveries_stand_is_told_by_the_process_that_has_them(place: Place) -> None:
+    async with Fleet(place, breaker_failures=1) as fleet:
         [seq, failing] = await fleet_with_endpoints(fleet, peers=2, hosts=2, max_in_flight=1)
         fleet.sender.scripts["h0.test"] = lambda _: None
         fleet.sender.scripts["h1.test"] = lambda _: answer(503, retry_after="3600")
@@ -361,8 +361,8 @@ async def test_how_deliveries_stand_is_told_by_the_process_that_has_them(tmp_pat
         assert fleet.clock.now - began <= 2 * TELL_WITHIN_MS
 
 
-async def test_duties_pass_on_when_their_process_dies(tmp_path: Path) -> None:
-    async with Fleet(tmp_path) as fleet:
+async def test_duties_pass_on_when_their_process_dies(place: Place) -> None:
+    async with Fleet(place) as fleet:
         await fleet_with_endpoints(fleet, peers=2, hosts=4)
 
         def on_duty(duty: Duty) -> list[int]:
@@ -377,8 +377,8 @@ async def test_duties_pass_on_when_their_process_dies(tmp_path: Path) -> None:
         assert on_duty(Duty.NUMBERS) == [0]
 
 
-async def test_limits_changed_through_one_process_bind_another(tmp_path: Path) -> None:
-    async with Fleet(tmp_path) as fleet:
+async def test_limits_changed_through_one_process_bind_another(place: Place) -> None:
+    async with Fleet(place) as fleet:
         seqs = await fleet_with_endpoints(fleet, peers=2, hosts=1)
         owner = fleet.owner_of(seqs[0])
         assert owner is not None

@@ -1,10 +1,10 @@
 """Streams to developers' machines over simulated days: what is kept of them, and for how long."""
 
 import asyncio
-from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.engines import Place
 
 from uplift_server.core.listening import (
     ANSWERS_KEPT_MAX,
@@ -63,8 +63,8 @@ async def answers(world: World, session: ListenSession) -> list[StoredAnswer]:
     return (await world.database.read(lambda c: listening.page_of_answers(c, session.seq, limit=5000))).items
 
 
-async def test_a_session_nobody_uses_for_a_day_is_removed_and_one_in_use_stays(tmp_path: Path) -> None:
-    async with World(tmp_path, scan_every_ms=HOUR) as world:
+async def test_a_session_nobody_uses_for_a_day_is_removed_and_one_in_use_stays(place: Place) -> None:
+    async with World(place, scan_every_ms=HOUR) as world:
         unused, used = await session_of(world), await session_of(world)
         stream = await world.engine.relay.connect(used, None)
         assert stream is not None
@@ -77,8 +77,8 @@ async def test_a_session_nobody_uses_for_a_day_is_removed_and_one_in_use_stays(t
         assert await sessions(world) == []
 
 
-async def test_a_session_that_is_connected_to_at_the_moment_it_expires_stays(tmp_path: Path) -> None:
-    async with World(tmp_path, scan_every_ms=HOUR) as world:
+async def test_a_session_that_is_connected_to_at_the_moment_it_expires_stays(place: Place) -> None:
+    async with World(place, scan_every_ms=HOUR) as world:
         session = await session_of(world)
         relay, database = world.engine.relay, world.database
         streams: list[Stream | None] = []
@@ -104,8 +104,8 @@ async def test_a_session_that_is_connected_to_at_the_moment_it_expires_stays(tmp
         assert [handed.place for handed in await taken(stream, 1)] == [event.seq]
 
 
-async def test_no_stream_begins_for_a_session_that_was_removed_meanwhile(tmp_path: Path) -> None:
-    async with World(tmp_path) as world:
+async def test_no_stream_begins_for_a_session_that_was_removed_meanwhile(place: Place) -> None:
+    async with World(place) as world:
         session, relay = await session_of(world), world.engine.relay
         earlier = await relay.connect(session, None)
         assert earlier is not None
@@ -118,9 +118,9 @@ async def test_no_stream_begins_for_a_session_that_was_removed_meanwhile(tmp_pat
 
 
 async def test_no_stream_begins_with_a_key_that_was_revoked_or_for_an_account_that_was_deleted_meanwhile(
-    tmp_path: Path,
+    place: Place,
 ) -> None:
-    async with World(tmp_path) as world:
+    async with World(place) as world:
         relay, other = world.engine.relay, await world.new_account()
         session, of_other = await session_of(world), await session_of(world, other)
         await world.database.write(lambda c: keys.revoke(c, world.account.seq, session.key_id, now=world.clock.now))
@@ -131,8 +131,8 @@ async def test_no_stream_begins_with_a_key_that_was_revoked_or_for_an_account_th
             assert relay.stream_of(each.id) is None
 
 
-async def test_what_was_read_when_a_stream_ended_is_not_handed_over(tmp_path: Path) -> None:
-    async with World(tmp_path) as world:
+async def test_what_was_read_when_a_stream_ended_is_not_handed_over(place: Place) -> None:
+    async with World(place) as world:
         session, relay, database = await session_of(world), world.engine.relay, world.database
         stream = await relay.connect(session, None)
         assert stream is not None
@@ -154,8 +154,8 @@ async def test_what_was_read_when_a_stream_ended_is_not_handed_over(tmp_path: Pa
         assert stream.position < event.seq
 
 
-async def test_what_is_unanswered_is_bounded_and_its_place_is_where_the_first_unanswered_one_is(tmp_path: Path) -> None:
-    async with World(tmp_path) as world:
+async def test_what_is_unanswered_is_bounded_and_its_place_is_where_the_first_unanswered_one_is(place: Place) -> None:
+    async with World(place) as world:
         session = await session_of(world)
         stream = await world.engine.relay.connect(session, None)
         assert stream is not None
@@ -178,8 +178,8 @@ async def test_what_is_unanswered_is_bounded_and_its_place_is_where_the_first_un
         assert [handed.place for handed in await taken(again, 71)] == [each.seq for each in stored[3:]]
 
 
-async def test_what_is_stored_while_a_stream_reads_is_not_waited_for(tmp_path: Path) -> None:
-    async with World(tmp_path) as world:
+async def test_what_is_stored_while_a_stream_reads_is_not_waited_for(place: Place) -> None:
+    async with World(place) as world:
         session, relay, database = await session_of(world), world.engine.relay, world.database
         stream = await relay.connect(session, None)
         assert stream is not None
@@ -202,8 +202,8 @@ async def test_what_is_stored_while_a_stream_reads_is_not_waited_for(tmp_path: P
         assert world.clock.now == began
 
 
-async def test_a_stream_goes_on_reading_after_the_database_failed(tmp_path: Path) -> None:
-    async with World(tmp_path) as world:
+async def test_a_stream_goes_on_reading_after_the_database_failed(place: Place) -> None:
+    async with World(place) as world:
         session, relay, database = await session_of(world), world.engine.relay, world.database
         stream = await relay.connect(session, None)
         assert stream is not None
@@ -227,8 +227,8 @@ async def test_a_stream_goes_on_reading_after_the_database_failed(tmp_path: Path
         assert [handed.place for handed in await asyncio.wait_for(taking, 10)] == [event.seq]
 
 
-async def test_no_more_bytes_are_unanswered_than_may_be_but_for_the_last_event(tmp_path: Path) -> None:
-    async with World(tmp_path) as world:
+async def test_no_more_bytes_are_unanswered_than_may_be_but_for_the_last_event(place: Place) -> None:
+    async with World(place) as world:
         session = await session_of(world)
         stream = await world.engine.relay.connect(session, None)
         assert stream is not None
@@ -249,8 +249,8 @@ async def test_no_more_bytes_are_unanswered_than_may_be_but_for_the_last_event(t
         assert [handed.place for handed in [*batch, *more, *rest]] == [each.seq for each in stored]
 
 
-async def test_tests_are_bounded_and_hold_up_no_event(tmp_path: Path) -> None:
-    async with World(tmp_path) as world:
+async def test_tests_are_bounded_and_hold_up_no_event(place: Place) -> None:
+    async with World(place) as world:
         session = await session_of(world)
         stream = await world.engine.relay.connect(session, None)
         assert stream is not None
@@ -281,8 +281,8 @@ async def test_tests_are_bounded_and_hold_up_no_event(tmp_path: Path) -> None:
         assert (await last).status_code == 201
 
 
-async def test_an_answer_to_a_test_comes_late_or_before_it_was_sent(tmp_path: Path) -> None:
-    async with World(tmp_path) as world:
+async def test_an_answer_to_a_test_comes_late_or_before_it_was_sent(place: Place) -> None:
+    async with World(place) as world:
         session = await session_of(world)
         stream = await world.engine.relay.connect(session, None)
         assert stream is not None
@@ -299,8 +299,8 @@ async def test_an_answer_to_a_test_comes_late_or_before_it_was_sent(tmp_path: Pa
         assert [answer.status_code for answer in await answers(world, session)] == [200, 401]
 
 
-async def test_a_stream_that_was_replaced_says_nothing_of_the_place_any_more(tmp_path: Path) -> None:
-    async with World(tmp_path) as world:
+async def test_a_stream_that_was_replaced_says_nothing_of_the_place_any_more(place: Place) -> None:
+    async with World(place) as world:
         session, relay = await session_of(world), world.engine.relay
         first = await relay.connect(session, None)
         assert first is not None
@@ -320,8 +320,8 @@ async def test_a_stream_that_was_replaced_says_nothing_of_the_place_any_more(tmp
         assert [answer.status_code for answer in await answers(world, session)] == [503, 200, 200, 200]
 
 
-async def test_all_sessions_that_nobody_uses_are_removed_at_once(tmp_path: Path) -> None:
-    async with World(tmp_path, scan_every_ms=HOUR) as world:
+async def test_all_sessions_that_nobody_uses_are_removed_at_once(place: Place) -> None:
+    async with World(place, scan_every_ms=HOUR) as world:
         for _ in range(5):
             account = await world.new_account()
             for _ in range(50):
@@ -330,8 +330,8 @@ async def test_all_sessions_that_nobody_uses_are_removed_at_once(tmp_path: Path)
         assert (await world.database.read(lambda c: listening.page(c, None, limit=500))).items == []
 
 
-async def test_the_newest_answers_are_kept(tmp_path: Path) -> None:
-    async with World(tmp_path) as world:
+async def test_the_newest_answers_are_kept(place: Place) -> None:
+    async with World(place) as world:
         session = await session_of(world)
         stream = await world.engine.relay.connect(session, None)
         assert stream is not None
@@ -342,8 +342,8 @@ async def test_the_newest_answers_are_kept(tmp_path: Path) -> None:
         assert [answer.event_id for answer in kept] == [each.id for each in reversed(stored[50:])]
 
 
-async def test_a_stop_ends_every_stream_and_one_that_is_begun_then(tmp_path: Path) -> None:
-    async with World(tmp_path) as world:
+async def test_a_stop_ends_every_stream_and_one_that_is_begun_then(place: Place) -> None:
+    async with World(place) as world:
         session, other = await session_of(world), await session_of(world)
         stream = await world.engine.relay.connect(session, None)
         assert stream is not None
@@ -355,8 +355,8 @@ async def test_a_stop_ends_every_stream_and_one_that_is_begun_then(tmp_path: Pat
         assert await late.next() is None
 
 
-async def test_sessions_and_streams_are_bounded(tmp_path: Path) -> None:
-    async with World(tmp_path) as world:
+async def test_sessions_and_streams_are_bounded(place: Place) -> None:
+    async with World(place) as world:
         for _ in range(50):
             await session_of(world)
         with pytest.raises(Conflict, match="at most 50 listen sessions"):
@@ -368,8 +368,8 @@ async def test_sessions_and_streams_are_bounded(tmp_path: Path) -> None:
         assert [stream is None for stream in streams] == [False] * STREAMS_MAX + [True]
 
 
-async def test_an_answer_that_cannot_be_stored_is_lost_alone(tmp_path: Path) -> None:
-    async with World(tmp_path) as world:
+async def test_an_answer_that_cannot_be_stored_is_lost_alone(place: Place) -> None:
+    async with World(place) as world:
         relay = world.engine.relay
         sessions_made = [await session_of(world), await session_of(world)]
         streams = [await relay.connect(session, None) for session in sessions_made]
@@ -394,9 +394,9 @@ async def test_an_answer_that_cannot_be_stored_is_lost_alone(tmp_path: Path) -> 
 
 
 async def test_nothing_is_lost_or_doubled_where_the_database_fails_between_two_that_are_written_alone(
-    tmp_path: Path,
+    place: Place,
 ) -> None:
-    async with World(tmp_path) as world:
+    async with World(place) as world:
         session, relay, database = await session_of(world), world.engine.relay, world.database
         stream = await relay.connect(session, None)
         assert stream is not None

@@ -3,11 +3,11 @@
 from collections import Counter
 from dataclasses import replace
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from tests.engines import Place
 
 from uplift_server.core.deliveries import FailedReason, Status, Trigger
 from uplift_server.core.outcomes import Outcome
@@ -85,8 +85,8 @@ async def in_hand(world: World) -> int:
     return sum(row.replay_seq is not None for row in await world.deliveries())
 
 
-async def test_failed_deliveries_are_sent_again_in_order_of_acceptance_and_at_an_even_pace(tmp_path: Path) -> None:
-    async with World(tmp_path, delays_ms=()) as world:
+async def test_failed_deliveries_are_sent_again_in_order_of_acceptance_and_at_an_even_pace(place: Place) -> None:
+    async with World(place, delays_ms=()) as world:
         endpoint = await failed(world, 30)
         began = world.clock.now
         job = await replay(world, endpoint, rate=10)
@@ -106,9 +106,9 @@ async def test_failed_deliveries_are_sent_again_in_order_of_acceptance_and_at_an
 
 
 async def test_a_high_rate_is_kept_and_never_more_is_outstanding_than_twice_what_may_be_in_flight(
-    tmp_path: Path,
+    place: Place,
 ) -> None:
-    async with World(tmp_path, delays_ms=()) as world:
+    async with World(place, delays_ms=()) as world:
         endpoint = await failed(world, 600)
         world.sender.latency_ms[HOST] = 5
         began = world.clock.now
@@ -123,8 +123,8 @@ async def test_a_high_rate_is_kept_and_never_more_is_outstanding_than_twice_what
         assert counts(await stored(world, job)) == (600, 600, 0, 0)
 
 
-async def test_a_failure_leaves_everything_as_it_was(tmp_path: Path) -> None:
-    async with World(tmp_path, delays_ms=()) as world:
+async def test_a_failure_leaves_everything_as_it_was(place: Place) -> None:
+    async with World(place, delays_ms=()) as world:
         endpoint = await failed(world, 3)
         before = await world.deliveries()
         world.sender.scripts[HOST] = lambda _: answer(503)
@@ -137,8 +137,8 @@ async def test_a_failure_leaves_everything_as_it_was(tmp_path: Path) -> None:
             assert (new.failed_reason, new.attempts_made, new.replay_seq) == (FailedReason.EXHAUSTED, 2, None)
 
 
-async def test_what_was_never_delivered_and_what_was(tmp_path: Path) -> None:
-    async with World(tmp_path, delays_ms=()) as world:
+async def test_what_was_never_delivered_and_what_was(place: Place) -> None:
+    async with World(place, delays_ms=()) as world:
         endpoint = await failed(world, 4)
         await world.database.write(
             lambda c: c.execute(
@@ -158,8 +158,8 @@ async def test_what_was_never_delivered_and_what_was(tmp_path: Path) -> None:
         assert await world.statuses() == {Status.DELIVERED: 7}
 
 
-async def test_nothing_that_ends_later_is_replayed(tmp_path: Path) -> None:
-    async with World(tmp_path, delays_ms=()) as world:
+async def test_nothing_that_ends_later_is_replayed(place: Place) -> None:
+    async with World(place, delays_ms=()) as world:
         endpoint = await failed(world, 20)
         world.sender.scripts[HOST] = lambda _: answer(500)
         job = await replay(world, endpoint, rate=2)
@@ -170,8 +170,8 @@ async def test_nothing_that_ends_later_is_replayed(tmp_path: Path) -> None:
         assert len(world.sender.sent) == 25
 
 
-async def test_a_pause_sends_nothing_more_and_a_resume_goes_on_where_it_was(tmp_path: Path) -> None:
-    async with World(tmp_path, delays_ms=()) as world:
+async def test_a_pause_sends_nothing_more_and_a_resume_goes_on_where_it_was(place: Place) -> None:
+    async with World(place, delays_ms=()) as world:
         endpoint = await failed(world, 40, max_in_flight=2)
         world.sender.latency_ms[HOST] = 400
         job = await replay(world, endpoint, rate=100)
@@ -193,8 +193,8 @@ async def test_a_pause_sends_nothing_more_and_a_resume_goes_on_where_it_was(tmp_
         assert len(world.sender.sent) == len(order)
 
 
-async def test_a_cancel_within_a_second_leaves_the_rest_as_it_was(tmp_path: Path) -> None:
-    async with World(tmp_path, delays_ms=()) as world:
+async def test_a_cancel_within_a_second_leaves_the_rest_as_it_was(place: Place) -> None:
+    async with World(place, delays_ms=()) as world:
         endpoint = await failed(world, 40, max_in_flight=2)
         world.sender.latency_ms[HOST] = 400
         job = await replay(world, endpoint, rate=100)
@@ -216,8 +216,8 @@ async def test_a_cancel_within_a_second_leaves_the_rest_as_it_was(tmp_path: Path
 
 
 @pytest.mark.parametrize("how", ["restart", "kill"])
-async def test_it_goes_on_after_the_process_ended_in_the_middle(tmp_path: Path, how: str) -> None:
-    async with World(tmp_path, delays_ms=()) as world:
+async def test_it_goes_on_after_the_process_ended_in_the_middle(place: Place, how: str) -> None:
+    async with World(place, delays_ms=()) as world:
         endpoint = await failed(world, 60)
         job = await replay(world, endpoint, rate=20)
         for _ in range(4):
@@ -237,8 +237,8 @@ async def test_it_goes_on_after_the_process_ended_in_the_middle(tmp_path: Path, 
 
 
 @pytest.mark.parametrize("state", [ReplayState.PAUSED, ReplayState.CANCELLED])
-async def test_what_a_kill_left_behind_of_a_stopped_replay_goes_back(tmp_path: Path, state: ReplayState) -> None:
-    async with World(tmp_path, delays_ms=()) as world:
+async def test_what_a_kill_left_behind_of_a_stopped_replay_goes_back(place: Place, state: ReplayState) -> None:
+    async with World(place, delays_ms=()) as world:
         endpoint = await failed(world, 20)
         world.sender.scripts[HOST] = lambda _: None
         job = await replay(world, endpoint, rate=100)
@@ -259,9 +259,9 @@ async def test_what_a_kill_left_behind_of_a_stopped_replay_goes_back(tmp_path: P
     ids=["paused", "disabled"],
 )
 async def test_it_waits_while_its_endpoint_is_off(
-    tmp_path: Path, state: EndpointState, reason: DisabledReason | None
+    place: Place, state: EndpointState, reason: DisabledReason | None
 ) -> None:
-    async with World(tmp_path, delays_ms=()) as world:
+    async with World(place, delays_ms=()) as world:
         endpoint = await failed(world, 30, max_in_flight=2)
         world.sender.latency_ms[HOST] = 400
         job = await replay(world, endpoint, rate=100)
@@ -280,8 +280,8 @@ async def test_it_waits_while_its_endpoint_is_off(
         assert Counter(sent_events(world)).most_common(1)[0][1] == 1
 
 
-async def test_deleting_the_endpoint_cancels_it(tmp_path: Path) -> None:
-    async with World(tmp_path, delays_ms=()) as world:
+async def test_deleting_the_endpoint_cancels_it(place: Place) -> None:
+    async with World(place, delays_ms=()) as world:
         endpoint = await failed(world, 30)
         job = await replay(world, endpoint)
         await world.run_for(SECOND)
@@ -296,8 +296,8 @@ async def test_deleting_the_endpoint_cancels_it(tmp_path: Path) -> None:
         assert (entry.action, entry.actor_name) == ("replay.cancelled", "Uplift Webhooks")
 
 
-async def test_deleting_the_endpoint_cancels_a_paused_one(tmp_path: Path) -> None:
-    async with World(tmp_path, delays_ms=()) as world:
+async def test_deleting_the_endpoint_cancels_a_paused_one(place: Place) -> None:
+    async with World(place, delays_ms=()) as world:
         endpoint = await failed(world, 5)
         job = await replay(world, endpoint, rate=1)
         await put_into(world, job, ReplayState.PAUSED)
@@ -307,8 +307,8 @@ async def test_deleting_the_endpoint_cancels_a_paused_one(tmp_path: Path) -> Non
         assert (await stored(world, job)).state is ReplayState.CANCELLED
 
 
-async def test_what_expired_was_pruned_or_is_being_resent_is_skipped(tmp_path: Path) -> None:
-    async with World(tmp_path, delays_ms=()) as world:
+async def test_what_expired_was_pruned_or_is_being_resent_is_skipped(place: Place) -> None:
+    async with World(place, delays_ms=()) as world:
         endpoint = await world.endpoint(HOST, lambda _: answer(500))
         await world.accept(5, expires_at=world.clock.now + 2500)
         await world.accept(20)
@@ -332,8 +332,8 @@ async def test_what_expired_was_pruned_or_is_being_resent_is_skipped(tmp_path: P
         assert len(world.sender.sent) == 19
 
 
-async def test_one_resent_by_hand_while_the_replay_is_paused_is_not_the_jobs_any_more(tmp_path: Path) -> None:
-    async with World(tmp_path, delays_ms=()) as world:
+async def test_one_resent_by_hand_while_the_replay_is_paused_is_not_the_jobs_any_more(place: Place) -> None:
+    async with World(place, delays_ms=()) as world:
         endpoint = await failed(world, 10, max_in_flight=1)
         world.sender.latency_ms[HOST] = 400
         job = await replay(world, endpoint, rate=100)
@@ -355,8 +355,8 @@ async def test_one_resent_by_hand_while_the_replay_is_paused_is_not_the_jobs_any
         assert len(world.sender.sent) == 10
 
 
-async def test_an_open_breaker_makes_it_wait_for_probes(tmp_path: Path) -> None:
-    async with World(tmp_path, delays_ms=(), breaker_failures=5) as world:
+async def test_an_open_breaker_makes_it_wait_for_probes(place: Place) -> None:
+    async with World(place, delays_ms=(), breaker_failures=5) as world:
         endpoint = await world.endpoint(HOST, lambda _: answer(500))
         await world.accept(4)
         job = await replay(world, endpoint, rate=100)
@@ -366,8 +366,8 @@ async def test_an_open_breaker_makes_it_wait_for_probes(tmp_path: Path) -> None:
         assert len(world.sender.sent) <= 5 + 6
 
 
-async def test_fresh_events_come_first_and_replays_still_get_their_turns(tmp_path: Path) -> None:
-    async with World(tmp_path, delays_ms=()) as world:
+async def test_fresh_events_come_first_and_replays_still_get_their_turns(place: Place) -> None:
+    async with World(place, delays_ms=()) as world:
         endpoint = await failed(world, 40, max_in_flight=2)
         world.sender.latency_ms[HOST] = 100
         job = await replay(world, endpoint, rate=100)
@@ -382,8 +382,8 @@ async def test_fresh_events_come_first_and_replays_still_get_their_turns(tmp_pat
         assert counts(await stored(world, job)) == (40, 40, 0, 0)
 
 
-async def test_replays_together_go_slower_while_the_process_is_busy_with_everything_else(tmp_path: Path) -> None:
-    async with World(tmp_path, delays_ms=()) as world:
+async def test_replays_together_go_slower_while_the_process_is_busy_with_everything_else(place: Place) -> None:
+    async with World(place, delays_ms=()) as world:
         one = await failed(world, 600)
         two = await world.endpoint("two.test", lambda _: answer(500))
         await world.accept(600)
@@ -410,8 +410,8 @@ async def test_replays_together_go_slower_while_the_process_is_busy_with_everyth
         assert min(await replayed_in(1)) >= 95
 
 
-async def test_what_replays_use_themselves_slows_nothing(tmp_path: Path) -> None:
-    async with World(tmp_path, delays_ms=()) as world:
+async def test_what_replays_use_themselves_slows_nothing(place: Place) -> None:
+    async with World(place, delays_ms=()) as world:
         endpoint = await failed(world, 800)
         job = await replay(world, endpoint, rate=200)
         world.clock.use(1.0)
@@ -419,14 +419,12 @@ async def test_what_replays_use_themselves_slows_nothing(tmp_path: Path) -> None
         assert counts(await stored(world, job))[1] == pytest.approx(800, rel=0.02)
 
 
-async def test_very_many_are_counted_and_looked_through_in_bites(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_very_many_are_counted_and_looked_through_in_bites(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop, "COUNT_ROWS", 7)
     monkeypatch.setattr(loop, "AHEAD_ROWS", 5)
     monkeypatch.setattr(loop, "AHEAD_MIN", 3)
     monkeypatch.setattr(loop, "AHEAD_MS", 0)
-    async with World(tmp_path, delays_ms=()) as world:
+    async with World(place, delays_ms=()) as world:
         endpoint = await failed(world, 50)
         await world.accept(50)
         world.sender.sent.clear()
@@ -436,8 +434,8 @@ async def test_very_many_are_counted_and_looked_through_in_bites(
         assert len(sent_events(world)) == 50
 
 
-async def test_retention_beside_a_replay_leaves_the_sum_right(tmp_path: Path) -> None:
-    async with World(tmp_path, delays_ms=()) as world:
+async def test_retention_beside_a_replay_leaves_the_sum_right(place: Place) -> None:
+    async with World(place, delays_ms=()) as world:
         endpoint = await failed(world, 30)
         job = await replay(world, endpoint, rate=2)
         await world.run_for(3 * SECOND)

@@ -1,10 +1,10 @@
 """Replays spare whatever else goes on: what they release is no burst, and what became of it asks for few commits."""
 
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.engines import Place
 
 from uplift_server.core.deliveries import Status
 from uplift_server.core.replays import ReplayState
@@ -14,7 +14,6 @@ from uplift_server.delivery.replays import ALONGSIDE_MS, RELEASE_EVERY_MS
 from uplift_server.delivery.settle import PATIENCE_MS
 from uplift_server.store.records import DisabledReason, EndpointState, HeldAction
 from uplift_server.store.replays import Replay
-from uplift_server.store.sqlite import SqliteDatabase
 
 from .owner import Owner
 from .test_engine import Failing, resend
@@ -25,7 +24,7 @@ RATE = 400
 """Ten a release."""
 
 
-class Counting(SqliteDatabase):
+class Counting:
     """A database that knows how many outcomes each settlement brought."""
 
     def __init__(self, *args: Any) -> None:
@@ -73,8 +72,8 @@ async def done(world: World, job: int) -> Replay:
 
 
 @pytest.mark.parametrize("rate", [100, 500, 1000])
-async def test_what_is_released_together_is_sent_one_by_one(tmp_path: Path, rate: int) -> None:
-    async with World(tmp_path, delays_ms=()) as world:
+async def test_what_is_released_together_is_sent_one_by_one(place: Place, rate: int) -> None:
+    async with World(place, delays_ms=()) as world:
         endpoint = await failed(world, rate)
         await replay(world, endpoint, rate=rate)
         await world.run_for(2 * SECOND)
@@ -86,8 +85,8 @@ async def test_what_is_released_together_is_sent_one_by_one(tmp_path: Path, rate
 
 
 @pytest.mark.parametrize("state", [ReplayState.PAUSED, ReplayState.CANCELLED])
-async def test_what_is_on_its_way_goes_back_when_the_replay_is_stopped(tmp_path: Path, state: ReplayState) -> None:
-    async with World(tmp_path, delays_ms=()) as world:
+async def test_what_is_on_its_way_goes_back_when_the_replay_is_stopped(place: Place, state: ReplayState) -> None:
+    async with World(place, delays_ms=()) as world:
         endpoint, job = await in_the_middle(world, 200)
         at, sent = world.clock.now, len(world.sender.sent)
         await put_into(world, job, state)
@@ -113,9 +112,9 @@ async def test_what_is_on_its_way_goes_back_when_the_replay_is_stopped(tmp_path:
     ids=["paused", "disabled"],
 )
 async def test_what_is_on_its_way_goes_back_when_the_endpoint_is_switched_off(
-    tmp_path: Path, state: EndpointState, reason: DisabledReason | None
+    place: Place, state: EndpointState, reason: DisabledReason | None
 ) -> None:
-    async with World(tmp_path, delays_ms=()) as world:
+    async with World(place, delays_ms=()) as world:
         endpoint, job = await in_the_middle(world, 200)
         sent = len(world.sender.sent)
         await world.switch_off(endpoint.seq, state, reason)
@@ -129,8 +128,8 @@ async def test_what_is_on_its_way_goes_back_when_the_endpoint_is_switched_off(
         assert counts(await done(world, job)) == (200, 200, 0, 0)
 
 
-async def test_what_is_on_its_way_goes_back_when_the_endpoint_is_deleted(tmp_path: Path) -> None:
-    async with World(tmp_path, delays_ms=()) as world:
+async def test_what_is_on_its_way_goes_back_when_the_endpoint_is_deleted(place: Place) -> None:
+    async with World(place, delays_ms=()) as world:
         endpoint, job = await in_the_middle(world, 100)
         sent = len(world.sender.sent)
         await world.delete_endpoint(endpoint.seq)
@@ -141,8 +140,8 @@ async def test_what_is_on_its_way_goes_back_when_the_endpoint_is_deleted(tmp_pat
         assert (await in_hand(world), world.engine.lanes.bytes_held) == (0, 0)
 
 
-async def test_a_drain_neither_waits_for_company_nor_sends_what_is_on_its_way(tmp_path: Path) -> None:
-    async with World(tmp_path, delays_ms=()) as world:
+async def test_a_drain_neither_waits_for_company_nor_sends_what_is_on_its_way(place: Place) -> None:
+    async with World(place, delays_ms=()) as world:
         _, job = await in_the_middle(world, 200)
         at, sent = world.clock.now, len(world.sender.sent)
         await world.stepping(world.engine.drain())
@@ -156,8 +155,8 @@ async def test_a_drain_neither_waits_for_company_nor_sends_what_is_on_its_way(tm
         assert counts(await done(world, job)) == (200, 200, 0, 0)
 
 
-async def test_a_kill_loses_nothing_and_repeats_only_what_was_not_written(tmp_path: Path) -> None:
-    async with World(tmp_path, delays_ms=()) as world:
+async def test_a_kill_loses_nothing_and_repeats_only_what_was_not_written(place: Place) -> None:
+    async with World(place, delays_ms=()) as world:
         _, job = await in_the_middle(world, 200)
         unknown = await unwritten(world, job)
         before = Counter(sent_events(world))
@@ -171,8 +170,8 @@ async def test_a_kill_loses_nothing_and_repeats_only_what_was_not_written(tmp_pa
         assert counts(await done(world, job)) == (200, 200, 0, 0)
 
 
-async def test_one_on_its_way_can_be_cancelled(tmp_path: Path) -> None:
-    async with World(tmp_path, delays_ms=()) as world:
+async def test_one_on_its_way_can_be_cancelled(place: Place) -> None:
+    async with World(place, delays_ms=()) as world:
         endpoint, job = await in_the_middle(world, 100)
         chosen = min(on_their_way(world, endpoint))
         (event_id,) = (row.event_id for row in await world.event_ids() if row.event_seq == chosen)
@@ -184,8 +183,8 @@ async def test_one_on_its_way_can_be_cancelled(tmp_path: Path) -> None:
         assert len(world.sender.sent) == len(set(sent_events(world)))
 
 
-async def test_a_replay_alone_asks_for_few_commits(tmp_path: Path) -> None:
-    async with World(tmp_path, delays_ms=(), database=Counting) as world:
+async def test_a_replay_alone_asks_for_few_commits(place: Place) -> None:
+    async with World(place, delays_ms=(), database=Counting) as world:
         endpoint = await failed(world, 2 * RATE)
         await replay(world, endpoint, rate=RATE)
         await world.run_for(SECOND)
@@ -196,8 +195,8 @@ async def test_a_replay_alone_asks_for_few_commits(tmp_path: Path) -> None:
         assert len(batches) <= 2 * SECOND / RELEASE_EVERY_MS
 
 
-async def test_what_is_released_shares_the_commits_of_other_outcomes(tmp_path: Path) -> None:
-    async with World(tmp_path, delays_ms=(), database=Counting) as world:
+async def test_what_is_released_shares_the_commits_of_other_outcomes(place: Place) -> None:
+    async with World(place, delays_ms=(), database=Counting) as world:
         endpoint = await failed(world, RATE)
         await replay(world, endpoint, rate=RATE)
         database = world.database
@@ -210,8 +209,8 @@ async def test_what_is_released_shares_the_commits_of_other_outcomes(tmp_path: P
         assert len(database.batches) <= 1.1 * SECOND / ALONGSIDE_MS
 
 
-async def test_what_became_of_others_takes_along_what_waits(tmp_path: Path) -> None:
-    async with World(tmp_path, delays_ms=()) as world:
+async def test_what_became_of_others_takes_along_what_waits(place: Place) -> None:
+    async with World(place, delays_ms=()) as world:
         _, job = await in_the_middle(world, 100)
         at, sent = world.clock.now, len(world.sender.sent)
         await world.accept(1)
@@ -220,8 +219,8 @@ async def test_what_became_of_others_takes_along_what_waits(tmp_path: Path) -> N
         assert (await stored(world, job)).delivered == sent
 
 
-async def test_what_waits_in_vain_for_others_is_written_soon(tmp_path: Path) -> None:
-    async with World(tmp_path, delays_ms=()) as world:
+async def test_what_waits_in_vain_for_others_is_written_soon(place: Place) -> None:
+    async with World(place, delays_ms=()) as world:
         endpoint = await failed(world, 3)
         job = await replay(world, endpoint, rate=1)
         while not world.sender.sent:
@@ -233,8 +232,8 @@ async def test_what_waits_in_vain_for_others_is_written_soon(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("state", [ReplayState.PAUSED, ReplayState.CANCELLED])
-async def test_what_waits_for_others_is_written_when_the_replay_is_stopped(tmp_path: Path, state: ReplayState) -> None:
-    async with World(tmp_path, delays_ms=()) as world:
+async def test_what_waits_for_others_is_written_when_the_replay_is_stopped(place: Place, state: ReplayState) -> None:
+    async with World(place, delays_ms=()) as world:
         endpoint = await failed(world, 3)
         job = await replay(world, endpoint, rate=1)
         while not world.sender.sent:
@@ -243,8 +242,8 @@ async def test_what_waits_for_others_is_written_when_the_replay_is_stopped(tmp_p
         assert (await stored(world, job)).delivered == 1
 
 
-async def test_a_replay_ends_as_soon_as_its_last_is_sent(tmp_path: Path) -> None:
-    async with World(tmp_path, delays_ms=()) as world:
+async def test_a_replay_ends_as_soon_as_its_last_is_sent(place: Place) -> None:
+    async with World(place, delays_ms=()) as world:
         endpoint = await failed(world, 100)
         job = await replay(world, endpoint, rate=RATE)
         await world.run_for(SECOND)
@@ -253,8 +252,8 @@ async def test_a_replay_ends_as_soon_as_its_last_is_sent(tmp_path: Path) -> None
         assert ended.completed_at - world.sender.times(HOST)[-1] <= PATIENCE_MS / 2
 
 
-async def test_a_test_and_a_resend_of_the_same_endpoint_are_written_at_once(tmp_path: Path) -> None:
-    async with World(tmp_path, delays_ms=()) as world:
+async def test_a_test_and_a_resend_of_the_same_endpoint_are_written_at_once(place: Place) -> None:
+    async with World(place, delays_ms=()) as world:
         endpoint, job = await in_the_middle(world, 100)
         at = world.clock.now
         trial = await Owner(world).test(endpoint.seq)
@@ -268,9 +267,9 @@ async def test_a_test_and_a_resend_of_the_same_endpoint_are_written_at_once(tmp_
         assert counts(await done(world, job)) == (100, 99, 0, 1)
 
 
-async def test_no_more_wait_to_be_written_than_may(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_no_more_wait_to_be_written_than_may(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(settle, "SETTLEMENTS_WAITING_MAX", 3)
-    async with World(tmp_path, delays_ms=(), database=Counting) as world:
+    async with World(place, delays_ms=(), database=Counting) as world:
         endpoint = await failed(world, 2 * RATE)
         job = await replay(world, endpoint, rate=RATE)
         world.database.batches.clear()
@@ -280,8 +279,8 @@ async def test_no_more_wait_to_be_written_than_may(tmp_path: Path, monkeypatch: 
         assert counts(await done(world, job)) == (2 * RATE, 2 * RATE, 0, 0)
 
 
-async def test_what_waits_is_kept_while_it_cannot_be_written(tmp_path: Path) -> None:
-    async with World(tmp_path, delays_ms=(), database=Failing) as world:
+async def test_what_waits_is_kept_while_it_cannot_be_written(place: Place) -> None:
+    async with World(place, delays_ms=(), database=Failing) as world:
         endpoint, job = await in_the_middle(world, 200)
         world.database.broken = frozenset({"settle"})
         await world.run_for(100)

@@ -3,11 +3,11 @@
 import asyncio
 import contextlib
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from tests.engines import Place
 
 from uplift_server.core.audit import SYSTEM, AuditEntry
 from uplift_server.core.deliveries import Status
@@ -81,8 +81,8 @@ async def running(world: World, *, retention_ms: int = KEEP_MS) -> tuple[asyncio
     return task, stopping
 
 
-async def test_what_is_past_its_time_goes_with_the_first_round_after(tmp_path: Path) -> None:
-    async with World(tmp_path, scan_every_ms=24 * HOUR) as world:
+async def test_what_is_past_its_time_goes_with_the_first_round_after(place: Place) -> None:
+    async with World(place, scan_every_ms=24 * HOUR) as world:
         await world.endpoint("one.test")
         traced = {stored.seq: "00-…" for stored in await world.accept(3)}
         await world.database.write(lambda c: trace_parents.put(c, traced))
@@ -97,8 +97,8 @@ async def test_what_is_past_its_time_goes_with_the_first_round_after(tmp_path: P
         await task
 
 
-async def test_what_is_still_owed_stays(tmp_path: Path) -> None:
-    async with World(tmp_path, delays_ms=[10 * KEEP_MS], scan_every_ms=24 * HOUR) as world:
+async def test_what_is_still_owed_stays(place: Place) -> None:
+    async with World(place, delays_ms=[10 * KEEP_MS], scan_every_ms=24 * HOUR) as world:
         other = await world.new_account()
         await world.endpoint("one.test", lambda _: None)
         await world.accept(1)
@@ -112,8 +112,8 @@ async def test_what_is_still_owed_stays(tmp_path: Path) -> None:
         assert await count(world, events) == 2
 
 
-async def test_it_goes_on_bite_by_bite_with_pauses_until_nothing_old_is_left(tmp_path: Path) -> None:
-    async with World(tmp_path, scan_every_ms=24 * HOUR) as world:
+async def test_it_goes_on_bite_by_bite_with_pauses_until_nothing_old_is_left(place: Place) -> None:
+    async with World(place, scan_every_ms=24 * HOUR) as world:
         await world.accept(2 * BITE + 2)
         world.clock.now += KEEP_MS + 1
         began = world.clock.now
@@ -122,8 +122,8 @@ async def test_it_goes_on_bite_by_bite_with_pauses_until_nothing_old_is_left(tmp
         assert await count(world, events) == 1
 
 
-async def test_keys_are_forgotten_also_where_no_event_goes(tmp_path: Path) -> None:
-    async with World(tmp_path, scan_every_ms=24 * HOUR) as world:
+async def test_keys_are_forgotten_also_where_no_event_goes(place: Place) -> None:
+    async with World(place, scan_every_ms=24 * HOUR) as world:
         await world.accept(1, idempotency_key="a")
         world.clock.now += KEEP_MS + 1
         await pruned(world)
@@ -143,10 +143,10 @@ def cut_off_at(patch: pytest.MonkeyPatch, table: str) -> None:
 
 @pytest.mark.parametrize("table", ["idempotency_keys", "events"])
 async def test_a_repeat_is_taken_wherever_a_round_was_cut_off(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, table: str
+    place: Place, monkeypatch: pytest.MonkeyPatch, table: str
 ) -> None:
     """No key outlives its event: the repeat could then neither be answered nor stored."""
-    async with World(tmp_path, scan_every_ms=24 * HOUR) as world:
+    async with World(place, scan_every_ms=24 * HOUR) as world:
         await world.accept(1, idempotency_key="a")
         await world.accept(1)
         world.clock.now += KEEP_MS + 1
@@ -162,10 +162,10 @@ async def test_a_repeat_is_taken_wherever_a_round_was_cut_off(
 
 @pytest.mark.parametrize("table", ["idempotency_keys", "events", "audit_log", "endpoints"])
 async def test_a_kill_between_two_bites_leaves_the_rest_to_the_next_start(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, table: str
+    place: Place, monkeypatch: pytest.MonkeyPatch, table: str
 ) -> None:
     """An account that was deleted goes with all it had, wherever the process ended, and nothing else does."""
-    async with World(tmp_path, scan_every_ms=24 * HOUR) as world:
+    async with World(place, scan_every_ms=24 * HOUR) as world:
         other = await world.new_account()
         gone = await world.endpoint("gone.test", account=other)
         await world.endpoint("one.test")
@@ -197,9 +197,9 @@ async def test_a_kill_between_two_bites_leaves_the_rest_to_the_next_start(
         assert await seqs(world, schema.accounts) == [world.account.seq, newest.seq]
 
 
-async def test_what_is_under_way_meanwhile_is_neither_lost_nor_late(tmp_path: Path) -> None:
+async def test_what_is_under_way_meanwhile_is_neither_lost_nor_late(place: Place) -> None:
     """Events are accepted, delivered and given up while bites of old ones go."""
-    async with World(tmp_path, delays_ms=(SECOND,), scan_every_ms=SECOND) as world:
+    async with World(place, delays_ms=(SECOND,), scan_every_ms=SECOND) as world:
         await world.endpoint("one.test")
         await world.endpoint("fails.test", lambda _: answer(500))
         await world.accept(4 * BITE)
@@ -220,9 +220,9 @@ async def test_what_is_under_way_meanwhile_is_neither_lost_nor_late(tmp_path: Pa
         await task
 
 
-async def test_what_stays_is_passed_over_until_an_hour_has_gone(tmp_path: Path) -> None:
+async def test_what_stays_is_passed_over_until_an_hour_has_gone(place: Place) -> None:
     """There may be millions that somebody may still get."""
-    async with World(tmp_path, scan_every_ms=24 * HOUR) as world:
+    async with World(place, scan_every_ms=24 * HOUR) as world:
         await world.pause((await world.endpoint("one.test")).seq)
         await world.accept(2 * BITE + 1)
         world.clock.now += KEEP_MS + 1
@@ -243,8 +243,8 @@ async def test_what_stays_is_passed_over_until_an_hour_has_gone(tmp_path: Path) 
         assert await count(world, events) == 1
 
 
-async def test_a_clock_set_back_does_not_put_the_second_look_off(tmp_path: Path) -> None:
-    async with World(tmp_path, scan_every_ms=24 * HOUR) as world:
+async def test_a_clock_set_back_does_not_put_the_second_look_off(place: Place) -> None:
+    async with World(place, scan_every_ms=24 * HOUR) as world:
         await world.pause((await world.endpoint("one.test")).seq)
         await world.accept(2)
         world.clock.now += 9 * KEEP_MS
@@ -256,8 +256,8 @@ async def test_a_clock_set_back_does_not_put_the_second_look_off(tmp_path: Path)
         assert await count(world, events) == 1
 
 
-async def test_nothing_is_written_where_nothing_is_old(tmp_path: Path) -> None:
-    async with World(tmp_path, scan_every_ms=24 * HOUR) as world:
+async def test_nothing_is_written_where_nothing_is_old(place: Place) -> None:
+    async with World(place, scan_every_ms=24 * HOUR) as world:
         await world.endpoint("one.test")
         await world.accept(3)
         database: Any = Counting(world)
@@ -265,13 +265,13 @@ async def test_nothing_is_written_where_nothing_is_old(tmp_path: Path) -> None:
         assert (database.reads, database.writes) == (len(KEPT), 0)
 
 
-async def test_a_retention_of_nothing_keeps_everything(tmp_path: Path) -> None:
-    async with World(tmp_path) as world:
+async def test_a_retention_of_nothing_keeps_everything(place: Place) -> None:
+    async with World(place) as world:
         assert "retention" not in {task.get_name() for task in world.engine._tasks}
 
 
-async def test_it_tries_again_after_the_database_was_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async with World(tmp_path, scan_every_ms=24 * HOUR) as world:
+async def test_it_tries_again_after_the_database_was_away(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with World(place, scan_every_ms=24 * HOUR) as world:
         await world.accept(2)
         await counted(world)
         task, stopping = await running(world, retention_ms=1000)
@@ -290,8 +290,8 @@ async def test_it_tries_again_after_the_database_was_away(tmp_path: Path, monkey
         await task
 
 
-async def test_it_stops_within_a_bite(tmp_path: Path) -> None:
-    async with World(tmp_path, scan_every_ms=24 * HOUR) as world:
+async def test_it_stops_within_a_bite(place: Place) -> None:
+    async with World(place, scan_every_ms=24 * HOUR) as world:
         await world.accept(BITE + 2)
         world.clock.now += KEEP_MS + 1
         task, stopping = await running(world)
@@ -304,8 +304,8 @@ async def test_it_stops_within_a_bite(tmp_path: Path) -> None:
         assert world.clock.now < START + KEEP_MS + 2 * ROUND_EVERY_MS
 
 
-async def test_what_is_not_counted_stays(tmp_path: Path) -> None:
-    async with World(tmp_path, scan_every_ms=24 * HOUR) as world:
+async def test_what_is_not_counted_stays(place: Place) -> None:
+    async with World(place, scan_every_ms=24 * HOUR) as world:
         await world.endpoint("one.test")
         await world.accept(3)
         world.clock.now += KEEP_MS + 1

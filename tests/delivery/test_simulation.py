@@ -9,9 +9,9 @@ import random
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
+from tests.engines import Place
 
 from uplift_server.core.deliveries import FailedReason, Status, Trigger
 from uplift_server.core.exchange import Exchange, Failure
@@ -187,11 +187,11 @@ async def enable(world: World, witness: Witness, host: str, seq: int, held: Held
 
 
 @pytest.mark.parametrize("seed", range(8))
-async def test_whatever_happens_every_promise_holds(seed: int, tmp_path: Path) -> None:
+async def test_whatever_happens_every_promise_holds(seed: int, place: Place) -> None:
     dice = random.Random(seed)
     witness = Witness()
     mood = {f"r{number}.test": dice.choice([1.0, 0.9, 0.5, 0.1, 0.0]) for number in range(4)}
-    async with World(tmp_path, database=Failing, delays_ms=DELAYS_MS, breaker_failures=dice.choice([0, 10])) as world:
+    async with World(place, database=Failing, delays_ms=DELAYS_MS, breaker_failures=dice.choice([0, 10])) as world:
         hosts = {}
         for host in mood:
             endpoint = await world.endpoint(host, script(world, dice, witness, host, mood))

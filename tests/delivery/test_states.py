@@ -1,10 +1,10 @@
 """Endpoints that are paused, disabled and enabled again: what is held, and what becomes of it (promises 1 and 2)."""
 
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.engines import Place
 
 from uplift_server.core.deliveries import FailedReason, Status
 from uplift_server.core.health import Health
@@ -36,8 +36,8 @@ def most_within(times: list[int], ms: int) -> int:
     return max(sum(start <= at < start + ms for at in times) for start in times)
 
 
-async def test_everything_held_for_two_weeks_comes_once_in_order_and_at_a_bounded_rate(tmp_path: Path) -> None:
-    async with World(tmp_path, scan_every_ms=HOUR) as world:
+async def test_everything_held_for_two_weeks_comes_once_in_order_and_at_a_bounded_rate(place: Place) -> None:
+    async with World(place, scan_every_ms=HOUR) as world:
         endpoint = await world.endpoint("one.test")
         await world.pause(endpoint.seq)
         stored = []
@@ -62,9 +62,9 @@ async def test_everything_held_for_two_weeks_comes_once_in_order_and_at_a_bounde
         assert all(row.attempts_made == 1 for row in await world.deliveries())
 
 
-async def test_whatever_was_pending_when_it_was_paused_is_held(tmp_path: Path) -> None:
+async def test_whatever_was_pending_when_it_was_paused_is_held(place: Place) -> None:
     """What waits in memory, what is due in the database, and what is due later."""
-    async with World(tmp_path) as world:
+    async with World(place) as world:
         later = await world.endpoint("later.test", lambda _: answer(500))
         await world.accept(5)
         assert len(world.sender.sent) == 5
@@ -84,8 +84,8 @@ async def test_whatever_was_pending_when_it_was_paused_is_held(tmp_path: Path) -
         assert world.engine.lanes.bytes_held == 0
 
 
-async def test_an_attempt_in_flight_that_succeeds_counts_though_its_endpoint_was_paused(tmp_path: Path) -> None:
-    async with World(tmp_path) as world:
+async def test_an_attempt_in_flight_that_succeeds_counts_though_its_endpoint_was_paused(place: Place) -> None:
+    async with World(place) as world:
         endpoint = await world.endpoint("one.test")
         world.sender.latency_ms["one.test"] = 1000
         await world.accept(1)
@@ -96,8 +96,8 @@ async def test_an_attempt_in_flight_that_succeeds_counts_though_its_endpoint_was
         assert endpoint.health == Health()
 
 
-async def test_an_attempt_that_spends_the_schedule_fails_though_its_endpoint_was_paused(tmp_path: Path) -> None:
-    async with World(tmp_path, delays_ms=[]) as world:
+async def test_an_attempt_that_spends_the_schedule_fails_though_its_endpoint_was_paused(place: Place) -> None:
+    async with World(place, delays_ms=[]) as world:
         endpoint = await world.endpoint("one.test", lambda _: answer(500))
         world.sender.latency_ms["one.test"] = 1000
         await world.accept(1)
@@ -107,8 +107,8 @@ async def test_an_attempt_that_spends_the_schedule_fails_though_its_endpoint_was
         assert (row.status, row.failed_reason) == (Status.FAILED, FailedReason.EXHAUSTED)
 
 
-async def test_enabling_starts_health_and_breaker_afresh(tmp_path: Path) -> None:
-    async with World(tmp_path, breaker_failures=3) as world:
+async def test_enabling_starts_health_and_breaker_afresh(place: Place) -> None:
+    async with World(place, breaker_failures=3) as world:
         endpoint = await world.endpoint("one.test", lambda _: answer(500))
         await world.accept(10)
         assert world.engine.next_probe_at(endpoint.seq) is not None
@@ -132,8 +132,8 @@ async def test_enabling_starts_health_and_breaker_afresh(tmp_path: Path) -> None
         assert world.directory.endpoints[endpoint.seq].health.status == "healthy"
 
 
-async def test_health_counts_after_a_restart_with_a_clock_that_was_set_back(tmp_path: Path) -> None:
-    async with World(tmp_path) as world:
+async def test_health_counts_after_a_restart_with_a_clock_that_was_set_back(place: Place) -> None:
+    async with World(place) as world:
         endpoint = await world.endpoint("one.test", lambda _: answer(500))
         await world.pause(endpoint.seq)
         await world.enable(endpoint.seq)
@@ -144,8 +144,8 @@ async def test_health_counts_after_a_restart_with_a_clock_that_was_set_back(tmp_
         assert world.directory.endpoints[endpoint.seq].health.status == "failing"
 
 
-async def test_kept_ones_stay_until_a_later_enabling(tmp_path: Path) -> None:
-    async with World(tmp_path) as world:
+async def test_kept_ones_stay_until_a_later_enabling(place: Place) -> None:
+    async with World(place) as world:
         endpoint = await world.endpoint("one.test")
         await world.pause(endpoint.seq)
         kept = await world.accept(8)
@@ -169,8 +169,8 @@ async def treat(world: World, endpoint_seq: int, held: HeldAction) -> None:
     world.engine.treat_held(endpoint_seq)
 
 
-async def test_dropped_ones_are_cancelled_and_later_ones_are_sent(tmp_path: Path) -> None:
-    async with World(tmp_path) as world:
+async def test_dropped_ones_are_cancelled_and_later_ones_are_sent(place: Place) -> None:
+    async with World(place) as world:
         endpoint = await world.endpoint("one.test")
         await world.pause(endpoint.seq)
         await world.accept(700)
@@ -184,9 +184,9 @@ async def test_dropped_ones_are_cancelled_and_later_ones_are_sent(tmp_path: Path
 
 
 @pytest.mark.parametrize("held", [HeldAction.DROP, HeldAction.KEEP])
-async def test_what_is_said_right_after_a_pause_goes_for_all_that_was_pending(tmp_path: Path, held: HeldAction) -> None:
+async def test_what_is_said_right_after_a_pause_goes_for_all_that_was_pending(place: Place, held: HeldAction) -> None:
     """More than one bite of it, in memory and in the database."""
-    async with World(tmp_path) as world:
+    async with World(place) as world:
         world.sender.latency_ms["one.test"] = SECOND
         endpoint = await world.endpoint("one.test")
         await world.accept(1500)
@@ -200,8 +200,8 @@ async def test_what_is_said_right_after_a_pause_goes_for_all_that_was_pending(tm
         assert len(world.sender.sent) == in_flight > 0
 
 
-async def test_a_pause_amid_dropping_takes_nothing_back(tmp_path: Path) -> None:
-    async with World(tmp_path) as world:
+async def test_a_pause_amid_dropping_takes_nothing_back(place: Place) -> None:
+    async with World(place) as world:
         endpoint = await world.endpoint("one.test")
         await world.pause(endpoint.seq)
         await world.accept(900)
@@ -216,8 +216,8 @@ async def test_a_pause_amid_dropping_takes_nothing_back(tmp_path: Path) -> None:
         assert events_sent(world) == ids(later)
 
 
-async def test_what_expired_while_it_was_held_fails_when_it_would_be_sent(tmp_path: Path) -> None:
-    async with World(tmp_path) as world:
+async def test_what_expired_while_it_was_held_fails_when_it_would_be_sent(place: Place) -> None:
+    async with World(place) as world:
         endpoint = await world.endpoint("one.test")
         await world.pause(endpoint.seq)
         await world.accept(3, expires_at=START + 60 * SECOND)
@@ -234,8 +234,8 @@ async def test_what_expired_while_it_was_held_fails_when_it_would_be_sent(tmp_pa
         }
 
 
-async def test_pausing_again_stops_the_release(tmp_path: Path) -> None:
-    async with World(tmp_path) as world:
+async def test_pausing_again_stops_the_release(place: Place) -> None:
+    async with World(place) as world:
         endpoint = await world.endpoint("one.test")
         await world.pause(endpoint.seq)
         stored = await world.accept(200)
@@ -252,8 +252,8 @@ async def test_pausing_again_stops_the_release(tmp_path: Path) -> None:
         assert events_sent(world) == ids(stored)
 
 
-async def test_held_retries_and_first_attempts_keep_their_order(tmp_path: Path) -> None:
-    async with World(tmp_path, endpoint_in_flight_max=1, release_rate_per_second=1000) as world:
+async def test_held_retries_and_first_attempts_keep_their_order(place: Place) -> None:
+    async with World(place, endpoint_in_flight_max=1, release_rate_per_second=1000) as world:
         endpoint = await world.endpoint("one.test", lambda _: answer(500))
         stored = await world.accept(30)
         await world.pause(endpoint.seq)
@@ -267,9 +267,9 @@ async def test_held_retries_and_first_attempts_keep_their_order(tmp_path: Path) 
         assert events_sent(world, before) == ids(stored)
 
 
-async def test_what_waits_too_long_in_memory_is_not_overtaken(tmp_path: Path) -> None:
+async def test_what_waits_too_long_in_memory_is_not_overtaken(place: Place) -> None:
     """A receiver that hangs: leases run out at different times, and what comes back keeps its place."""
-    async with World(tmp_path, endpoint_in_flight_max=4) as world:
+    async with World(place, endpoint_in_flight_max=4) as world:
         endpoint = await world.endpoint("one.test", lambda _: None)
         await world.pause(endpoint.seq)
         stored = await world.accept(60)
@@ -279,8 +279,8 @@ async def test_what_waits_too_long_in_memory_is_not_overtaken(tmp_path: Path) ->
         assert first_sent == ids(stored)
 
 
-async def test_nothing_more_is_released_while_an_endpoint_does_not_keep_up(tmp_path: Path) -> None:
-    async with World(tmp_path, breaker_failures=3) as world:
+async def test_nothing_more_is_released_while_an_endpoint_does_not_keep_up(place: Place) -> None:
+    async with World(place, breaker_failures=3) as world:
         endpoint = await world.endpoint("one.test", lambda _: answer(500))
         await world.pause(endpoint.seq)
         await world.accept(500)
@@ -293,8 +293,8 @@ async def test_nothing_more_is_released_while_an_endpoint_does_not_keep_up(tmp_p
         assert await world.statuses() == {Status.DELIVERED: 500}
 
 
-async def test_a_deleted_endpoint_has_its_held_deliveries_cancelled_also_after_a_kill(tmp_path: Path) -> None:
-    async with World(tmp_path) as world:
+async def test_a_deleted_endpoint_has_its_held_deliveries_cancelled_also_after_a_kill(place: Place) -> None:
+    async with World(place) as world:
         endpoint = await world.endpoint("one.test")
         await world.pause(endpoint.seq)
         await world.accept(700)
@@ -304,8 +304,8 @@ async def test_a_deleted_endpoint_has_its_held_deliveries_cancelled_also_after_a
         assert await world.statuses() == {Status.CANCELLED: 700}
 
 
-async def test_many_endpoints_are_held_and_released_beside_each_other(tmp_path: Path) -> None:
-    async with World(tmp_path) as world:
+async def test_many_endpoints_are_held_and_released_beside_each_other(place: Place) -> None:
+    async with World(place) as world:
         seqs = [(await world.endpoint(f"e{number}.test", lambda _: answer(500))).seq for number in range(40)]
         await world.accept(50)
         for seq in seqs:
@@ -321,8 +321,8 @@ async def test_many_endpoints_are_held_and_released_beside_each_other(tmp_path: 
         assert len(world.sender.sent) == before + 2000
 
 
-async def test_a_rate_below_one_a_tick_is_kept(tmp_path: Path) -> None:
-    async with World(tmp_path, release_rate_per_second=2) as world:
+async def test_a_rate_below_one_a_tick_is_kept(place: Place) -> None:
+    async with World(place, release_rate_per_second=2) as world:
         endpoint = await world.endpoint("one.test")
         await world.pause(endpoint.seq)
         await world.accept(11)

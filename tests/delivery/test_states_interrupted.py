@@ -2,16 +2,15 @@
 
 import asyncio
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.engines import Place
 
 from uplift_server.core.deliveries import Status, Trigger
 from uplift_server.store.errors import Unavailable
 from uplift_server.store.hot_records import Released
 from uplift_server.store.records import EndpointState, HeldAction
-from uplift_server.store.sqlite import SqliteDatabase
 
 from .test_engine import resend
 from .test_states import events_sent, ids
@@ -19,8 +18,8 @@ from .world import HOUR, SECOND, World, answer
 
 
 @pytest.mark.parametrize("way", ["kill", "restart"])
-async def test_holding_and_releasing_go_on_after_a_stop_in_their_middle(tmp_path: Path, way: str) -> None:
-    async with World(tmp_path) as world:
+async def test_holding_and_releasing_go_on_after_a_stop_in_their_middle(place: Place, way: str) -> None:
+    async with World(place) as world:
         endpoint = await world.endpoint("one.test", lambda _: answer(500))
         stored = await world.accept(1000)
         world.sender.scripts["one.test"] = lambda _: answer(200)
@@ -41,7 +40,7 @@ async def test_holding_and_releasing_go_on_after_a_stop_in_their_middle(tmp_path
         assert events_sent(world, before) == ids(stored)
 
 
-class Slow(SqliteDatabase):
+class Slow:
     """A database that lets something happen before or after a verb."""
 
     before: Any = None
@@ -62,8 +61,8 @@ class Slow(SqliteDatabase):
             await interrupt()
 
 
-async def test_what_was_being_leased_when_it_was_paused_is_not_sent(tmp_path: Path) -> None:
-    async with World(tmp_path, database=Slow) as world:
+async def test_what_was_being_leased_when_it_was_paused_is_not_sent(place: Place) -> None:
+    async with World(place, database=Slow) as world:
         endpoint = await world.endpoint("one.test", lambda _: answer(500))
         await world.accept(5)
         before = len(world.sender.sent)
@@ -73,8 +72,8 @@ async def test_what_was_being_leased_when_it_was_paused_is_not_sent(tmp_path: Pa
         assert await world.statuses() == {Status.HELD: 5}
 
 
-async def test_what_was_being_released_when_it_was_paused_is_held_again(tmp_path: Path) -> None:
-    async with World(tmp_path, database=Slow) as world:
+async def test_what_was_being_released_when_it_was_paused_is_held_again(place: Place) -> None:
+    async with World(place, database=Slow) as world:
         endpoint = await world.endpoint("one.test")
         await world.pause(endpoint.seq)
         await world.accept(10)
@@ -92,8 +91,8 @@ async def test_what_was_being_released_when_it_was_paused_is_held_again(tmp_path
         assert await world.statuses() == {status: count for status, count in held_and_sent.items() if count}
 
 
-async def test_an_event_on_its_way_in_while_its_endpoint_is_enabled_is_sent_all_the_same(tmp_path: Path) -> None:
-    async with World(tmp_path) as world:
+async def test_an_event_on_its_way_in_while_its_endpoint_is_enabled_is_sent_all_the_same(place: Place) -> None:
+    async with World(place) as world:
         endpoint = await world.endpoint("one.test")
         await world.pause(endpoint.seq)
         await world.accept(2)
@@ -109,8 +108,8 @@ async def test_an_event_on_its_way_in_while_its_endpoint_is_enabled_is_sent_all_
 
 
 @pytest.mark.parametrize("ended", [Status.DELIVERED, Status.FAILED])
-async def test_a_resend_that_a_pause_cuts_off_leads_back_to_what_was(tmp_path: Path, ended: Status) -> None:
-    async with World(tmp_path, delays_ms=[], endpoint_in_flight_max=1) as world:
+async def test_a_resend_that_a_pause_cuts_off_leads_back_to_what_was(place: Place, ended: Status) -> None:
+    async with World(place, delays_ms=[], endpoint_in_flight_max=1) as world:
         endpoint = await world.endpoint("one.test", lambda _: answer(200 if ended is Status.DELIVERED else 500))
         first, second = await world.accept(2)
         (before, _) = await world.deliveries()
@@ -128,8 +127,8 @@ async def test_a_resend_that_a_pause_cuts_off_leads_back_to_what_was(tmp_path: P
         assert (after.resume_status, after.trigger) == (None, Trigger.SCHEDULE)
 
 
-async def test_a_resend_of_a_pending_delivery_that_a_pause_cuts_off_is_held(tmp_path: Path) -> None:
-    async with World(tmp_path) as world:
+async def test_a_resend_of_a_pending_delivery_that_a_pause_cuts_off_is_held(place: Place) -> None:
+    async with World(place) as world:
         endpoint = await world.endpoint("one.test", lambda _: answer(500))
         (stored,) = await world.accept(1)
         world.sender.latency_ms["one.test"] = 1000
@@ -140,9 +139,9 @@ async def test_a_resend_of_a_pending_delivery_that_a_pause_cuts_off_is_held(tmp_
         assert (row.status, row.due_at, row.completed_at, row.resume_status) == (Status.HELD, None, None, None)
 
 
-async def test_what_is_owed_to_an_endpoint_that_is_not_known_yet_waits_for_it(tmp_path: Path) -> None:
+async def test_what_is_owed_to_an_endpoint_that_is_not_known_yet_waits_for_it(place: Place) -> None:
     """A new one is committed with its greeting, which may be found before the endpoint is in the directory."""
-    async with World(tmp_path) as world:
+    async with World(place) as world:
         endpoint = await world.endpoint("one.test", lambda _: answer(500))
         await world.accept(1)
         world.directory.drop_endpoint(endpoint.seq)
@@ -154,7 +153,7 @@ async def test_what_is_owed_to_an_endpoint_that_is_not_known_yet_waits_for_it(tm
         assert await world.statuses() == {Status.DELIVERED: 1}
 
 
-class Gone(SqliteDatabase):
+class Gone:
     """A database that can be told to be away for whatever is done to held deliveries."""
 
     gone = False
@@ -170,8 +169,8 @@ class Gone(SqliteDatabase):
 
 
 @pytest.mark.parametrize("held", list(HeldAction))
-async def test_a_database_that_is_away_delays_and_loses_nothing(tmp_path: Path, held: HeldAction) -> None:
-    async with World(tmp_path, database=Gone) as world:
+async def test_a_database_that_is_away_delays_and_loses_nothing(place: Place, held: HeldAction) -> None:
+    async with World(place, database=Gone) as world:
         endpoint = await world.endpoint("one.test")
         await world.pause(endpoint.seq)
         await world.accept(20)
@@ -185,8 +184,8 @@ async def test_a_database_that_is_away_delays_and_loses_nothing(tmp_path: Path, 
         assert await world.statuses() == {became[held]: 20}
 
 
-async def test_a_release_goes_on_though_the_database_was_away_for_the_bite_of_another(tmp_path: Path) -> None:
-    async with World(tmp_path, database=Gone, scan_every_ms=HOUR) as world:
+async def test_a_release_goes_on_though_the_database_was_away_for_the_bite_of_another(place: Place) -> None:
+    async with World(place, database=Gone, scan_every_ms=HOUR) as world:
         releasing, pausing = await world.endpoint("one.test"), await world.endpoint("two.test", lambda _: answer(500))
         await world.pause(releasing.seq)
         await world.accept(20)

@@ -3,10 +3,10 @@
 import asyncio
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.engines import Place
 
 from uplift_server.core.trace_context import TraceContext, parse_traceparent
 from uplift_server.delivery import traces
@@ -45,8 +45,8 @@ def accepted(stored: Any, of_sender: TraceContext | None = SENDER, *, repeated: 
     return AcceptedEvent(stored.id, "a.b", "acc_1", 1, 2, of_sender, repeated)
 
 
-async def test_attempts_come_with_the_span_their_event_was_sent_in_also_after_a_restart(tmp_path: Path) -> None:
-    async with World(tmp_path) as world:
+async def test_attempts_come_with_the_span_their_event_was_sent_in_also_after_a_restart(place: Place) -> None:
+    async with World(place) as world:
         replies = iter([answer(500), answer(200), answer(500)])
         await world.endpoint("one.test", lambda _: next(replies))
         tracer = Recorder()
@@ -70,8 +70,8 @@ async def test_attempts_come_with_the_span_their_event_was_sent_in_also_after_a_
         assert other.id != stored.id
 
 
-async def test_only_what_senders_told_is_stored_and_of_each_event_once(tmp_path: Path) -> None:
-    async with World(tmp_path) as world:
+async def test_only_what_senders_told_is_stored_and_of_each_event_once(place: Place) -> None:
+    async with World(place) as world:
         gathered = Traces(world.database, world.clock, Recorder())
         first, second, third = await world.accept(3)
         gathered.note_event(first.seq, accepted(first), SENT)
@@ -86,9 +86,9 @@ async def test_only_what_senders_told_is_stored_and_of_each_event_once(tmp_path:
 
 
 async def test_nothing_is_lost_while_the_database_does_not_answer(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with World(tmp_path) as world:
+    async with World(place) as world:
         await world.endpoint("one.test")
         tracer = Recorder()
         gathered = Traces(world.database, world.clock, tracer)
@@ -111,9 +111,9 @@ async def test_nothing_is_lost_while_the_database_does_not_answer(
         assert await world.database.read(lambda c: trace_parents.of_events(c, [stored.id])) == {stored.id: SENT}
 
 
-async def test_attempts_wait_until_whoever_accepted_their_event_has_stored_its_trace(tmp_path: Path) -> None:
+async def test_attempts_wait_until_whoever_accepted_their_event_has_stored_its_trace(place: Place) -> None:
     """Another process may have, a moment ago."""
-    async with World(tmp_path) as world:
+    async with World(place) as world:
         await world.endpoint("one.test")
         tracer = Recorder()
         accepting, sending = (Traces(world.database, world.clock, tracer) for _ in range(2))
@@ -131,10 +131,10 @@ async def test_attempts_wait_until_whoever_accepted_their_event_has_stored_its_t
         assert tracer.senders == [SENDER]
 
 
-async def test_what_waits_and_what_is_known_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_waits_and_what_is_known_is_bounded(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(traces, "WAITING_MAX", 3)
     monkeypatch.setattr(traces, "KNOWN_MAX", 2)
-    async with World(tmp_path) as world:
+    async with World(place) as world:
         tracer = Recorder()
         gathered = Traces(world.database, world.clock, tracer)
         for stored in await world.accept(5):
@@ -145,8 +145,8 @@ async def test_what_waits_and_what_is_known_is_bounded(tmp_path: Path, monkeypat
         assert len(gathered._known) == 2
 
 
-async def test_a_collector_that_hangs_does_not_hold_up_the_stop(tmp_path: Path) -> None:
-    async with World(tmp_path) as world:
+async def test_a_collector_that_hangs_does_not_hold_up_the_stop(place: Place) -> None:
+    async with World(place) as world:
         tracer = Recorder()
         tracer.closes_after_s = 5
         gathered = Traces(world.database, world.clock, tracer)

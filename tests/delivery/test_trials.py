@@ -1,10 +1,10 @@
 """Tests of endpoints: made once, at once, whatever the endpoint's state; they tell nothing of how it fares."""
 
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.engines import Place
 
 from uplift_server.core.deliveries import FailedReason, Status, Trigger
 from uplift_server.core.health import Health
@@ -15,7 +15,6 @@ from uplift_server.store import health, trials
 from uplift_server.store.errors import Unavailable
 from uplift_server.store.hot_records import NewEvent
 from uplift_server.store.records import DisabledReason, EndpointState
-from uplift_server.store.sqlite import SqliteDatabase
 
 from .owner import Owner
 from .test_engine import Failing
@@ -28,9 +27,9 @@ HOST = "one.test"
 @pytest.mark.parametrize("state", list(EndpointState))
 @pytest.mark.parametrize("code", [200, 500])
 async def test_a_test_is_one_attempt_whatever_the_endpoints_state(
-    tmp_path: Path, state: EndpointState, code: int
+    place: Place, state: EndpointState, code: int
 ) -> None:
-    async with World(tmp_path) as world:
+    async with World(place, scan_every_ms=60 * SECOND) as world:
         endpoint = await world.endpoint(HOST, lambda _: answer(code))
         other = await world.endpoint("other.test")
         if state is not EndpointState.ENABLED:
@@ -53,9 +52,9 @@ async def test_a_test_is_one_attempt_whatever_the_endpoints_state(
         assert other.seq != row.endpoint_seq
 
 
-async def test_tests_tell_nothing_of_how_an_endpoint_fares(tmp_path: Path) -> None:
+async def test_tests_tell_nothing_of_how_an_endpoint_fares(place: Place) -> None:
     """Neither its health nor its breaker nor its lane nor the explanation of why it fails."""
-    async with World(tmp_path, breaker_failures=2, delays_ms=[100 * HOUR]) as world:
+    async with World(place, breaker_failures=2, delays_ms=[100 * HOUR]) as world:
         endpoint = await world.endpoint(HOST, lambda _: answer(404))
         await world.accept(1)
         fared, lane = endpoint.health, world.engine.lanes.of(endpoint)
@@ -74,8 +73,8 @@ async def test_tests_tell_nothing_of_how_an_endpoint_fares(tmp_path: Path) -> No
         assert last.status_code == 404
 
 
-async def test_neither_breaker_nor_the_endpoints_cap_holds_a_test_back(tmp_path: Path) -> None:
-    async with World(tmp_path, breaker_failures=2) as world:
+async def test_neither_breaker_nor_the_endpoints_cap_holds_a_test_back(place: Place) -> None:
+    async with World(place, breaker_failures=2) as world:
         endpoint = await world.endpoint(HOST, lambda _: None, max_in_flight=1)
         await world.accept(4)
         await world.run_for(31 * SECOND)
@@ -89,8 +88,8 @@ async def test_neither_breaker_nor_the_endpoints_cap_holds_a_test_back(tmp_path:
         assert world.sender.in_flight_most[HOST] == 2
 
 
-async def test_one_test_at_a_time_and_slow_ones_are_looked_at_later(tmp_path: Path) -> None:
-    async with World(tmp_path) as world:
+async def test_one_test_at_a_time_and_slow_ones_are_looked_at_later(place: Place) -> None:
+    async with World(place) as world:
         endpoint = await world.endpoint(HOST)
         world.sender.latency_ms[HOST] = 6 * SECOND
         began = world.clock.now
@@ -105,9 +104,9 @@ async def test_one_test_at_a_time_and_slow_ones_are_looked_at_later(tmp_path: Pa
         assert (await Owner(world).test(endpoint.seq)).delivery.status is Status.DELIVERED
 
 
-async def test_a_repeat_under_a_key_is_the_same_test(tmp_path: Path) -> None:
+async def test_a_repeat_under_a_key_is_the_same_test(place: Place) -> None:
     """Also while it is under way: then it waits for the same outcome."""
-    async with World(tmp_path) as world:
+    async with World(place) as world:
         endpoint = await world.endpoint(HOST)
         world.sender.latency_ms[HOST] = 5 * SECOND
         first = await Owner(world).test(endpoint.seq, key="k")
@@ -124,8 +123,8 @@ async def test_a_repeat_under_a_key_is_the_same_test(tmp_path: Path) -> None:
             await Owner(world).test(other.seq, key="k")
 
 
-async def test_a_process_at_its_cap_says_so(tmp_path: Path) -> None:
-    async with World(tmp_path, in_flight_max=1) as world:
+async def test_a_process_at_its_cap_says_so(place: Place) -> None:
+    async with World(place, in_flight_max=1) as world:
         await world.endpoint("hangs.test", lambda _: None)
         await world.accept(1)
         endpoint = await world.endpoint(HOST)
@@ -136,8 +135,8 @@ async def test_a_process_at_its_cap_says_so(tmp_path: Path) -> None:
         assert (await Owner(world).test(endpoint.seq)).delivery.status is Status.DELIVERED
 
 
-async def test_a_rate_limit_lends_one_start_and_then_says_so(tmp_path: Path) -> None:
-    async with World(tmp_path) as world:
+async def test_a_rate_limit_lends_one_start_and_then_says_so(place: Place) -> None:
+    async with World(place) as world:
         endpoint = await world.endpoint(HOST, rate_limit_per_second=1)
         await world.run_for(5 * SECOND)
         for _ in range(2):
@@ -150,8 +149,8 @@ async def test_a_rate_limit_lends_one_start_and_then_says_so(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("off", [False, True])
-async def test_a_test_that_a_kill_cuts_off_has_failed_and_is_not_made_again(tmp_path: Path, off: bool) -> None:
-    async with World(tmp_path) as world:
+async def test_a_test_that_a_kill_cuts_off_has_failed_and_is_not_made_again(place: Place, off: bool) -> None:
+    async with World(place) as world:
         endpoint = await world.endpoint(HOST, lambda _: None)
         if off:
             await world.pause(endpoint.seq)
@@ -169,8 +168,8 @@ async def test_a_test_that_a_kill_cuts_off_has_failed_and_is_not_made_again(tmp_
         assert (await Owner(world).test(endpoint.seq)).delivery.status is Status.DELIVERED
 
 
-async def test_a_drain_lets_a_test_finish(tmp_path: Path) -> None:
-    async with World(tmp_path) as world:
+async def test_a_drain_lets_a_test_finish(place: Place) -> None:
+    async with World(place) as world:
         endpoint = await world.endpoint(HOST)
         world.sender.latency_ms[HOST] = 6 * SECOND
         await Owner(world).test(endpoint.seq)
@@ -178,8 +177,8 @@ async def test_a_drain_lets_a_test_finish(tmp_path: Path) -> None:
         assert await world.statuses() == {Status.DELIVERED: 1}
 
 
-async def test_a_test_that_cannot_be_stored_leaves_nothing_behind(tmp_path: Path) -> None:
-    async with World(tmp_path, database=Failing) as world:
+async def test_a_test_that_cannot_be_stored_leaves_nothing_behind(place: Place) -> None:
+    async with World(place, database=Failing) as world:
         endpoint = await world.endpoint(HOST, max_in_flight=1)
         world.database.broken = frozenset({"append_then"})  # type: ignore[attr-defined]
         for _ in range(2):
@@ -191,8 +190,8 @@ async def test_a_test_that_cannot_be_stored_leaves_nothing_behind(tmp_path: Path
         assert (await Owner(world).test(endpoint.seq)).delivery.status is Status.DELIVERED
 
 
-async def test_while_outcomes_cannot_be_written_nothing_is_tested(tmp_path: Path) -> None:
-    async with World(tmp_path, database=Failing) as world:
+async def test_while_outcomes_cannot_be_written_nothing_is_tested(place: Place) -> None:
+    async with World(place, database=Failing) as world:
         endpoint = await world.endpoint(HOST)
         world.database.broken = frozenset({"settle"})  # type: ignore[attr-defined]
         await world.accept(1)
@@ -200,7 +199,7 @@ async def test_while_outcomes_cannot_be_written_nothing_is_tested(tmp_path: Path
             await Owner(world).test(endpoint.seq)
 
 
-class Interrupted(SqliteDatabase):
+class Interrupted:
     """A database that lets something happen before or after a test is stored."""
 
     looked: Callable[[], Awaitable[None]] | None = None
@@ -225,8 +224,8 @@ class Interrupted(SqliteDatabase):
 
 
 @pytest.mark.parametrize("when", ["looked", "before", "after"])
-async def test_an_endpoint_that_is_deleted_meanwhile_is_not_sent_to(tmp_path: Path, when: str) -> None:
-    async with World(tmp_path, database=Interrupted) as world:
+async def test_an_endpoint_that_is_deleted_meanwhile_is_not_sent_to(place: Place, when: str) -> None:
+    async with World(place, database=Interrupted) as world:
         endpoint = await world.endpoint(HOST)
         setattr(world.database, when, lambda: world.delete_endpoint(endpoint.seq))
         if when != "after":
@@ -240,8 +239,8 @@ async def test_an_endpoint_that_is_deleted_meanwhile_is_not_sent_to(tmp_path: Pa
         assert (world.sender.sent, world.engine.lanes.in_flight) == ([], 0)
 
 
-async def test_a_test_that_a_drain_came_before_is_not_made(tmp_path: Path) -> None:
-    async with World(tmp_path, database=Interrupted) as world:
+async def test_a_test_that_a_drain_came_before_is_not_made(place: Place) -> None:
+    async with World(place, database=Interrupted) as world:
         endpoint = await world.endpoint(HOST)
 
         async def stop() -> None:
@@ -256,9 +255,9 @@ async def test_a_test_that_a_drain_came_before_is_not_made(tmp_path: Path) -> No
         assert world.sender.sent == []
 
 
-async def test_nothing_makes_a_test_again(tmp_path: Path) -> None:
+async def test_nothing_makes_a_test_again(place: Place) -> None:
     """Neither a resend nor a replay of what failed."""
-    async with World(tmp_path, delays_ms=()) as world:
+    async with World(place, delays_ms=()) as world:
         endpoint = await world.endpoint(HOST, lambda _: answer(500))
         trial = await Owner(world).test(endpoint.seq)
         (event,) = await world.accept(1)
@@ -275,8 +274,8 @@ async def test_nothing_makes_a_test_again(tmp_path: Path) -> None:
         assert real.event_seq == event.seq
 
 
-async def test_a_test_under_way_can_be_neither_cancelled_nor_held(tmp_path: Path) -> None:
-    async with World(tmp_path) as world:
+async def test_a_test_under_way_can_be_neither_cancelled_nor_held(place: Place) -> None:
+    async with World(place) as world:
         endpoint = await world.endpoint(HOST, lambda _: None)
         trial = await Owner(world).test(endpoint.seq)
         with pytest.raises(errors.Conflict, match="in flight"):

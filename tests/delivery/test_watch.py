@@ -1,8 +1,7 @@
 """What follows from an endpoint's health over simulated weeks: warned, disabled, recovered (promise 7)."""
 
-from pathlib import Path
-
 import pytest
+from tests.engines import Place
 
 from uplift_server.core.deliveries import Status
 from uplift_server.core.exchange import Exchange, Failure
@@ -31,9 +30,9 @@ from .world import DAY, HOUR, SECOND, START, answer
 
 
 async def test_failing_from_day_0_is_warned_on_day_3_and_disabled_on_day_5_with_its_deliveries_held(
-    tmp_path: Path,
+    place: Place,
 ) -> None:
-    async with long_world(tmp_path) as world:
+    async with long_world(place) as world:
         owner = await owner_of(world)
         other = await owner_of(world, "other.test")
         other.receiver.status = 200
@@ -81,9 +80,9 @@ async def test_failing_from_day_0_is_warned_on_day_3_and_disabled_on_day_5_with_
         assert other.endpoint.record.state is EndpointState.ENABLED
 
 
-async def test_why_it_fails_is_told_though_its_newest_events_were_never_attempted(tmp_path: Path) -> None:
+async def test_why_it_fails_is_told_though_its_newest_events_were_never_attempted(place: Place) -> None:
     """Behind an open breaker far more waits than is attempted."""
-    async with long_world(tmp_path, breaker_failures=10) as world:
+    async with long_world(place, breaker_failures=10) as world:
         owner = await owner_of(world)
         await world.accept(10, account=owner.account)
         for kinds_owed in (WARNED, WARNED + DISABLED):
@@ -100,8 +99,8 @@ async def test_why_it_fails_is_told_though_its_newest_events_were_never_attempte
         assert why.status_code == 503
 
 
-async def test_one_success_on_day_4_prevents_it_and_mails_the_recovery(tmp_path: Path) -> None:
-    async with long_world(tmp_path) as world:
+async def test_one_success_on_day_4_prevents_it_and_mails_the_recovery(place: Place) -> None:
+    async with long_world(place) as world:
         owner = await owner_of(world)
         await world.accept(1, account=owner.account)
         await world.run_for(4 * DAY)
@@ -121,8 +120,8 @@ async def test_one_success_on_day_4_prevents_it_and_mails_the_recovery(tmp_path:
         assert (await stored(world, owner)).warned_at is None
 
 
-async def test_a_success_before_the_warning_is_told_nobody_and_starts_the_clock_anew(tmp_path: Path) -> None:
-    async with long_world(tmp_path) as world:
+async def test_a_success_before_the_warning_is_told_nobody_and_starts_the_clock_anew(place: Place) -> None:
+    async with long_world(place) as world:
         owner = await owner_of(world)
         await world.accept(1, account=owner.account)
         await world.run_for(2 * DAY)
@@ -138,9 +137,9 @@ async def test_a_success_before_the_warning_is_told_nobody_and_starts_the_clock_
         assert (await owed(world))[0][2]["failing_since"] == fails_again_at
 
 
-async def test_failing_again_right_after_the_recovery_is_told_as_both(tmp_path: Path) -> None:
+async def test_failing_again_right_after_the_recovery_is_told_as_both(place: Place) -> None:
     """The recovery is told of the failing that was warned of, and the new one has its own clock."""
-    async with long_world(tmp_path) as world:
+    async with long_world(place) as world:
         owner = await owner_of(world)
         await world.accept(1, account=owner.account)
         await world.run_for(3 * DAY + HOUR)
@@ -160,10 +159,10 @@ async def test_failing_again_right_after_the_recovery_is_told_as_both(tmp_path: 
 
 
 @pytest.mark.parametrize("gap", [DAY, 20 * HOUR])
-async def test_an_endpoint_with_little_traffic_is_treated_alike(tmp_path: Path, gap: int) -> None:
+async def test_an_endpoint_with_little_traffic_is_treated_alike(place: Place, gap: int) -> None:
     """One delivery, with the schedule of ten attempts in three days, and then nothing until day 5."""
     documented = (5 * SECOND, 300 * SECOND, *(n * HOUR for n in (0.5, 2, 5, 10, 14, 20, 24)))
-    async with long_world(tmp_path, delays_ms=[int(ms) for ms in documented]) as world:
+    async with long_world(place, delays_ms=[int(ms) for ms in documented]) as world:
         owner = await owner_of(world)
         await world.accept(1, account=owner.account)
         await world.run_for(3 * DAY + SLACK)
@@ -174,8 +173,8 @@ async def test_an_endpoint_with_little_traffic_is_treated_alike(tmp_path: Path, 
         assert await kinds(world) == WARNED + DISABLED
 
 
-async def test_fewer_failures_than_five_warn_nobody_and_the_fifth_does(tmp_path: Path) -> None:
-    async with long_world(tmp_path, delays_ms=()) as world:
+async def test_fewer_failures_than_five_warn_nobody_and_the_fifth_does(place: Place) -> None:
+    async with long_world(place, delays_ms=()) as world:
         owner = await owner_of(world)
         for _ in range(4):
             await world.accept(1, account=owner.account)
@@ -197,8 +196,8 @@ async def test_fewer_failures_than_five_warn_nobody_and_the_fifth_does(tmp_path:
 
 
 @pytest.mark.parametrize("failure", [Failure.EGRESS, Failure.BLOCKED])
-async def test_failures_of_ours_never_count(tmp_path: Path, failure: Failure) -> None:
-    async with long_world(tmp_path) as world:
+async def test_failures_of_ours_never_count(place: Place, failure: Failure) -> None:
+    async with long_world(place) as world:
         owner = await owner_of(world)
         world.sender.scripts[owner.host] = lambda _: Exchange(0, 1, failure=failure, error="the egress proxy is down")
         await world.accept(3, account=owner.account)
@@ -208,8 +207,8 @@ async def test_failures_of_ours_never_count(tmp_path: Path, failure: Failure) ->
         assert world.engine.disable_at(owner.endpoint.seq) is None
 
 
-async def test_a_resend_that_succeeds_is_a_recovery(tmp_path: Path) -> None:
-    async with long_world(tmp_path, delays_ms=[SECOND] * 6) as world:
+async def test_a_resend_that_succeeds_is_a_recovery(place: Place) -> None:
+    async with long_world(place, delays_ms=[SECOND] * 6) as world:
         owner = await owner_of(world)
         (accepted,) = await world.accept(1, account=owner.account)
         await world.run_for(3 * DAY + SLACK)
@@ -220,21 +219,22 @@ async def test_a_resend_that_succeeds_is_a_recovery(tmp_path: Path) -> None:
         assert await kinds(world) == WARNED + RECOVERED
 
 
-async def test_without_contacts_or_without_mail_the_same_clock_runs(tmp_path: Path) -> None:
-    for folder, contacts, mails in (("a", (), True), ("b", CONTACTS, False)):
-        (tmp_path / folder).mkdir()
-        async with long_world(tmp_path / folder, watch=WatchSettings(RULE, mails=mails)) as world:
-            owner = await owner_of(world, contacts=contacts)
-            await world.accept(1, account=owner.account)
-            await world.run_for(5 * DAY + 2 * SLACK)
-            assert await kinds(world) == []
-            names = [name for name, _ in await actions(world, owner.account)]
-            assert names == ["endpoint.warned", "endpoint.disabled"]
-            assert owner.endpoint.record.state is EndpointState.DISABLED
+@pytest.mark.parametrize(("contacts", "mails"), [((), True), (CONTACTS, False)])
+async def test_without_contacts_or_without_mail_the_same_clock_runs(
+    place: Place, contacts: tuple[str, ...], mails: bool
+) -> None:
+    async with long_world(place, watch=WatchSettings(RULE, mails=mails)) as world:
+        owner = await owner_of(world, contacts=contacts)
+        await world.accept(1, account=owner.account)
+        await world.run_for(5 * DAY + 2 * SLACK)
+        assert await kinds(world) == []
+        names = [name for name, _ in await actions(world, owner.account)]
+        assert names == ["endpoint.warned", "endpoint.disabled"]
+        assert owner.endpoint.record.state is EndpointState.DISABLED
 
 
-async def test_a_disable_waits_for_the_mail_that_warned_of_it(tmp_path: Path) -> None:
-    async with long_world(tmp_path) as world:
+async def test_a_disable_waits_for_the_mail_that_warned_of_it(place: Place) -> None:
+    async with long_world(place) as world:
         owner = await owner_of(world)
         await world.accept(1, account=owner.account)
         await world.run_for(5 * DAY + HOUR)
@@ -245,8 +245,8 @@ async def test_a_disable_waits_for_the_mail_that_warned_of_it(tmp_path: Path) ->
         assert await kinds(world) == WARNED + DISABLED
 
 
-async def test_a_mail_that_was_given_up_holds_up_no_disable(tmp_path: Path) -> None:
-    async with long_world(tmp_path) as world:
+async def test_a_mail_that_was_given_up_holds_up_no_disable(place: Place) -> None:
+    async with long_world(place) as world:
         owner = await owner_of(world)
         await world.accept(1, account=owner.account)
         await world.run_for(4 * DAY)
@@ -255,8 +255,8 @@ async def test_a_mail_that_was_given_up_holds_up_no_disable(tmp_path: Path) -> N
         assert owner.endpoint.record.state is EndpointState.DISABLED
 
 
-async def test_an_owner_who_enables_it_starts_afresh_without_a_recovery_mail(tmp_path: Path) -> None:
-    async with long_world(tmp_path) as world:
+async def test_an_owner_who_enables_it_starts_afresh_without_a_recovery_mail(place: Place) -> None:
+    async with long_world(place) as world:
         owner = await owner_of(world)
         accepted = await world.accept(3, account=owner.account)
         await world.run_for(4 * DAY)
@@ -279,8 +279,8 @@ async def test_an_owner_who_enables_it_starts_afresh_without_a_recovery_mail(tmp
 
 
 @pytest.mark.parametrize("off", ["paused", "deleted"])
-async def test_nobody_is_warned_of_what_is_paused_or_deleted(tmp_path: Path, off: str) -> None:
-    async with long_world(tmp_path) as world:
+async def test_nobody_is_warned_of_what_is_paused_or_deleted(place: Place, off: str) -> None:
+    async with long_world(place) as world:
         owner = await owner_of(world)
         await world.accept(1, account=owner.account)
         await world.run_for(3 * DAY - HOUR)
@@ -289,8 +289,8 @@ async def test_nobody_is_warned_of_what_is_paused_or_deleted(tmp_path: Path, off
         assert await kinds(world) == []
 
 
-async def test_gone_disables_at_once_where_the_operator_wants_that(tmp_path: Path) -> None:
-    async with long_world(tmp_path, watch=WatchSettings(RULE, gone_disables=True, mails=True)) as world:
+async def test_gone_disables_at_once_where_the_operator_wants_that(place: Place) -> None:
+    async with long_world(place, watch=WatchSettings(RULE, gone_disables=True, mails=True)) as world:
         owner, other = await owner_of(world), await owner_of(world, "other.test")
         owner.receiver.status = 410
         await world.accept(1, account=owner.account)
@@ -305,8 +305,8 @@ async def test_gone_disables_at_once_where_the_operator_wants_that(tmp_path: Pat
         assert (await world.statuses())[Status.HELD] == 1
 
 
-async def test_gone_is_an_answer_like_others_by_default_and_once_it_answers_again(tmp_path: Path) -> None:
-    async with long_world(tmp_path) as world:
+async def test_gone_is_an_answer_like_others_by_default_and_once_it_answers_again(place: Place) -> None:
+    async with long_world(place) as world:
         owner = await owner_of(world)
         owner.receiver.status = 410
         await world.accept(1, account=owner.account)

@@ -1,9 +1,9 @@
 """What follows from an endpoint's health, though the server is killed, off, or without its database meanwhile."""
 
-from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
+from tests.engines import Place
 
 from uplift_server.store.errors import Unavailable
 from uplift_server.store.records import EndpointState
@@ -25,8 +25,8 @@ from .watching import (
 from .world import DAY, HOUR, SECOND, START
 
 
-async def test_restarts_and_kills_change_no_instant_and_repeat_nothing(tmp_path: Path) -> None:
-    async with long_world(tmp_path) as world:
+async def test_restarts_and_kills_change_no_instant_and_repeat_nothing(place: Place) -> None:
+    async with long_world(place) as world:
         owner = await owner_of(world)
         await world.accept(1, account=owner.account)
         for day in range(6):
@@ -43,9 +43,9 @@ async def test_restarts_and_kills_change_no_instant_and_repeat_nothing(tmp_path:
 
 
 async def test_a_step_that_fell_due_while_the_server_was_off_is_taken_after_what_was_due_is_attempted(
-    tmp_path: Path,
+    place: Place,
 ) -> None:
-    async with long_world(tmp_path) as world:
+    async with long_world(place) as world:
         back, gone = await owner_of(world), await owner_of(world, "gone.test")
         await world.accept(1, account=back.account)
         await world.accept(1, account=gone.account)
@@ -65,8 +65,8 @@ async def test_a_step_that_fell_due_while_the_server_was_off_is_taken_after_what
         assert await kinds(world) == WARNED + DISABLED
 
 
-async def test_a_recovery_that_a_kill_left_untold_is_told_at_the_next_start(tmp_path: Path) -> None:
-    async with long_world(tmp_path) as world:
+async def test_a_recovery_that_a_kill_left_untold_is_told_at_the_next_start(place: Place) -> None:
+    async with long_world(place) as world:
         owner = await owner_of(world)
         await world.accept(1, account=owner.account)
         await world.run_for(3 * DAY + HOUR)
@@ -77,9 +77,9 @@ async def test_a_recovery_that_a_kill_left_untold_is_told_at_the_next_start(tmp_
         assert await kinds(world) == WARNED + RECOVERED
 
 
-async def test_a_pause_amid_the_disable_wins(tmp_path: Path) -> None:
+async def test_a_pause_amid_the_disable_wins(place: Place) -> None:
     """The owner's word is in the store, and not yet in memory, when the watch acts."""
-    async with long_world(tmp_path) as world:
+    async with long_world(place) as world:
         owner = await owner_of(world)
         await world.accept(1, account=owner.account)
         await world.run_for(4 * DAY)
@@ -92,8 +92,8 @@ async def test_a_pause_amid_the_disable_wins(tmp_path: Path) -> None:
         assert await kinds(world) == WARNED
 
 
-async def test_a_database_that_is_away_delays_the_steps_and_loses_none(tmp_path: Path) -> None:
-    async with long_world(tmp_path) as world:
+async def test_a_database_that_is_away_delays_the_steps_and_loses_none(place: Place) -> None:
+    async with long_world(place) as world:
         owner = await owner_of(world)
         await world.accept(1, account=owner.account)
         await world.run_for(3 * DAY - 10 * SECOND)

@@ -2,10 +2,10 @@
 
 import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
+from tests.engines import Place
 
 from uplift_server.core.exchange import Exchange
 from uplift_server.core.health import HealthRule
@@ -57,8 +57,8 @@ class Owner:
     host: str
 
 
-def long_world(folder: Path, **settings: Any) -> World:
-    return World(folder, **{"delays_ms": EVERY_FOUR_HOURS, "scan_every_ms": HOUR} | settings)
+def long_world(place: Place, **settings: Any) -> World:
+    return World(place, **{"delays_ms": EVERY_FOUR_HOURS, "scan_every_ms": HOUR} | settings)
 
 
 async def owner_of(world: World, host: str = "one.test", contacts: tuple[str, ...] = CONTACTS) -> Owner:

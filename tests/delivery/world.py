@@ -1,16 +1,15 @@
 """A small world for the engine: a clock that only moves when told, receivers that follow a script, a real database."""
 
 import asyncio
-import contextlib
 import heapq
 import itertools
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
+from tests.engines import Place
 
 from uplift_server.core.breaker import BreakerRule
 from uplift_server.core.deliveries import Status
@@ -25,14 +24,13 @@ from uplift_server.delivery.engine import Engine, EngineSettings
 from uplift_server.delivery.sender.request import Done, Request
 from uplift_server.delivery.watch import WatchSettings
 from uplift_server.observe.attempt_log import AttemptLine
-from uplift_server.store import accounts, endpoints, event_types, schema_version
+from uplift_server.store import accounts, endpoints, event_types
 from uplift_server.store.hot_records import Appended, IdempotencyConflict
 from uplift_server.store.records import Account, DisabledReason, Endpoint, EndpointState, HeldAction
 from uplift_server.store.schema import attempts as attempts_table
 from uplift_server.store.schema import deliveries as deliveries_table
 from uplift_server.store.schema import events as events_table
 from uplift_server.store.sealing import Sealer
-from uplift_server.store.sqlite import SqliteDatabase
 
 START = 1_764_000_000_000
 SECOND = 1000
@@ -176,12 +174,41 @@ class ScriptedSender:
         return [at for at, to, _ in self.sent if to == host]
 
 
+VERBS = (
+    "append", "lease_due", "settle", "release", "reclaim", "release_held", "release_replay", "look_ahead",
+    "due_endpoints", "horizon", "read", "write", "write_with_events", "append_then",
+)  # fmt: skip
+"""What the contract of the store has calls for."""
+
+
+def _watched(name: str) -> Callable[..., "asyncio.Future[Any]"]:
+    def call(self: "Watched", *arguments: Any, **named: Any) -> "asyncio.Future[Any]":
+        result = asyncio.ensure_future(getattr(super(Watched, self), name)(*arguments, **named))
+        self.under_way.add(result)
+        result.add_done_callback(self.under_way.discard)
+        return result
+
+    return call
+
+
+class Watched:
+    """A layer over an engine: it knows which calls are under way."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.under_way: set[asyncio.Future[Any]] = set()
+
+
+for verb in VERBS:
+    setattr(Watched, verb, _watched(verb))
+
+
 class World:
-    """An engine on a database in a folder; it can be drained, killed and started again."""
+    """An engine on a database; it can be drained, killed and started again."""
 
     def __init__(
         self,
-        folder: Path,
+        place: Place,
         *,
         delays_ms: Sequence[int] = (5 * SECOND, 300 * SECOND),
         breaker_failures: int = 0,
@@ -190,7 +217,7 @@ class World:
         scan_every_ms: int = SECOND,
         release_rate_per_second: int = 50,
         watch: WatchSettings | None = None,
-        database: Callable[[Path], SqliteDatabase] = SqliteDatabase,
+        database: type | None = None,
     ) -> None:
         self.clock = VirtualClock()
         self.settings = EngineSettings(
@@ -207,20 +234,20 @@ class World:
             numbers_every_ms=scan_every_ms,
             tick_ms=scan_every_ms,
         )
-        self._path = folder / "uplift.db"
-        self._make_database = database
+        self._place = place
+        self._layers = (Watched,) if database is None else (database, Watched)
         self._numbers = itertools.count(1)
         self.callers: set[asyncio.Future[Any]] = set()
         """Calls under way that wait for nothing but the database and the clock: `settle` knows of them as of loops."""
         self.lines: list[AttemptLine] = []
         self.sender = ScriptedSender(self.clock, self.settings.attempt_timeout_ms)
-        self.database: SqliteDatabase
+        self.database: Any
         self.directory: Directory
         self.engine: Engine
         self.account: Account
 
     async def __aenter__(self) -> "World":
-        schema_version.upgrade(self._path, now_ms=START)
+        self._place.prepare(now_ms=START)
         await self._open()
         self.account = await self.new_account()
         await self.add_event_type("a.b")
@@ -260,8 +287,7 @@ class World:
         self.clock._timers.clear()
 
     async def _open(self, *, dispatch: bool = True) -> None:
-        self.database = self._make_database(self._path)
-        self.database.lock()
+        self.database = self._place.database(*self._layers)
         await self.database.open()
         scripts, latency, sent = self.sender.scripts, self.sender.latency_ms, self.sender.sent
         self.sender = ScriptedSender(self.clock, self.settings.attempt_timeout_ms)
@@ -331,29 +357,18 @@ class World:
 
     async def settle(self) -> None:
         """Until nothing more happens at this instant."""
-        quiet = 0
-        while quiet < 3:
-            before = self._activity()
-            for _ in range(10):
-                await asyncio.sleep(0)
-            with contextlib.suppress(Exception):
-                await self.database.write(lambda _: None)
-            await self.database.read(lambda _: None)
-            for _ in range(10):
-                await asyncio.sleep(0)
-            quiet = quiet + 1 if self._activity() == before and self._loops_wait() else 0
+        loop: Any = asyncio.get_running_loop()
+        while True:
+            while self.database.under_way:
+                await asyncio.wait(self.database.under_way)
+            await asyncio.sleep(0)
+            # Whatever else wants to go on is in that queue of asyncio's.
+            if not loop._ready and not self.database.under_way and self._loops_wait():
+                return
 
     def _loops_wait(self) -> bool:
-        """Whether no loop of the engine is in the middle of something, such as a read on another thread."""
+        """Whether no loop of the engine is in the middle of something, such as work on another thread."""
         return self.clock.waiting >= sum(not task.done() for task in [*self.engine._tasks, *self.callers])
-
-    def _activity(self) -> tuple[int, ...]:
-        return (
-            len(self.sender.sent),
-            len(self.lines),
-            self.engine.lanes.in_flight,
-            self.engine.acceptor.waiting_events,
-        )
 
     async def run_for(self, ms: int) -> None:
         """Let so much time pass, stopping at every instant at which something was due."""

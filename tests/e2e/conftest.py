@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
+from tests.engines import Engine
 
 from .harness import Server, serving
 from .receiving import Receiver
@@ -17,7 +18,7 @@ def receiver() -> Iterator[Receiver]:
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server with a short schedule, shared: every test has accounts of its own."""
     with serving(tmp_path_factory.mktemp("shared") / "data") as server:
         yield server

@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import urllib3
+from tests import engines
+from tests.engines import PostgresPlace
 
 T = TypeVar("T")
 
@@ -125,6 +127,9 @@ class Server:
 
     def __init__(self, data: Path, *arguments: str, **environ: str) -> None:
         self.data = data
+        elsewhere = environ.get("UPLIFT_DATABASE_URL")
+        self.place = engines.chosen().place(data) if elsewhere is None else PostgresPlace(elsewhere)
+        """Where its database is."""
         self._command = [PROGRAM, "serve", "--json", *arguments]
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
@@ -133,7 +138,7 @@ class Server:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("UPLIFT_")}
         self.environ = {
             **inherited,
-            "UPLIFT_DATABASE_URL": f"sqlite:///{data / 'uplift.db'}",
+            **self.place.environ,
             "UPLIFT_PORT": str(self.port),
             "UPLIFT_OPERATOR_KEY": OPERATOR_KEY,
             "UPLIFT_ALLOW_PRIVATE_NETWORKS": "true",

@@ -4,7 +4,6 @@ import contextlib
 import hashlib
 import json
 import socket
-import sqlite3
 import struct
 import threading
 import time
@@ -241,9 +240,7 @@ def sent_unsettled(server: Server, receiver: Receiver, path: str) -> int:
     while counts[-1] != counts[-2]:  # requests still in the sockets' buffers are on their way
         time.sleep(0.1)
         counts.append(len(receiver.requests))
-    statement = "SELECT lower(hex(e.id)) FROM deliveries d JOIN events e ON e.seq = d.event_seq WHERE d.status = 0"
-    # Read-only, so that the last commits are left in the log for the server to recover.
-    with contextlib.closing(sqlite3.connect(f"file:{server.data / 'uplift.db'}?mode=ro", uri=True)) as database:
-        in_hand = {event for (event,) in database.execute(statement)}
+    query = "SELECT e.id FROM deliveries d JOIN events e ON e.seq = d.event_seq WHERE d.status = 0"
+    in_hand = {event.hex() for (event,) in server.place.look(query)}
     came = Counter(r.headers["webhook-id"].replace("-", "") for r in receiver.on(path))
     return sum(came[event] for event in in_hand)

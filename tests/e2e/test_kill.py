@@ -3,11 +3,9 @@
 UPLIFT_TEST_KILLS says how many kills (default 5), UPLIFT_TEST_SEED when.
 """
 
-import contextlib
 import itertools
 import os
 import random
-import sqlite3
 import threading
 import time
 from collections import Counter
@@ -139,16 +137,14 @@ def _sent_but_leased(server: Server, receiver: Receiver) -> int:
     while counts[-1] != counts[-2]:  # requests still in the sockets' buffers are on their way
         time.sleep(0.1)
         counts.append(len(receiver.requests))
-    statement = (
-        "SELECT lower(hex(e.id)), n.url, d.attempts_made FROM deliveries d JOIN events e ON e.seq = d.event_seq"
+    query = (
+        "SELECT e.id, n.url, d.attempts_made FROM deliveries d JOIN events e ON e.seq = d.event_seq"
         " JOIN endpoints n ON n.seq = d.endpoint_seq WHERE d.status = 0 AND d.lease_owner <> 0"
     )
-    # Read-only, so that the last commits are left in the log for the server to recover.
-    with contextlib.closing(sqlite3.connect(f"file:{server.data / 'uplift.db'}?mode=ro", uri=True)) as database:
-        leased = database.execute(statement).fetchall()
+    leased = server.place.look(query)
     came = Counter((r.headers["webhook-id"].replace("-", ""), r.path) for r in list(receiver.requests))
     # `came` counts requests over all lives; what exceeds the attempts remembered was sent and is not remembered.
-    return sum(max(0, came[event, "/" + url.rsplit("/", 1)[1]] - made) for event, url, made in leased)
+    return sum(max(0, came[event.hex(), "/" + url.rsplit("/", 1)[1]] - made) for event, url, made in leased)
 
 
 def _delivered(receiver: Receiver, path: str) -> set[int]:

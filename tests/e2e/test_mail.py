@@ -1,12 +1,9 @@
 """Mail from a real process to a real mail server: once for each contact, whatever happens in between."""
 
-import contextlib
 import re
 import socket
-import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +14,6 @@ from tests.mail.postbox import Postbox
 from uplift_server.core.ids import uuid7
 from uplift_server.core.notices import NoticeKind
 from uplift_server.store import notices
-from uplift_server.store.sqlite.connection import bound, connect
 
 from .harness import Api, Server, settled, wait_for
 from .receiving import Receiver, answer
@@ -48,18 +44,12 @@ def start(server: Server, port: int) -> None:
     server.start()
 
 
-@contextlib.contextmanager
-def database(server: Server) -> Iterator[sqlite3.Connection]:
-    with closing(connect(server.data / "uplift.db", read_only=False)) as raw:
-        yield raw
-
-
 def owe(server: Server, *recipients: str) -> None:
     """What a transition writes."""
     now = time.time_ns() // 1_000_000
     ids = [uuid7(now, number.to_bytes(10, "big")) for number in range(len(recipients))]
-    with database(server) as raw, bound(raw) as connection:
-        notices.add(
+    server.place.run(
+        lambda connection: notices.add(
             connection,
             NoticeKind.ENDPOINT_WARNED,
             account_seq=1,
@@ -68,12 +58,13 @@ def owe(server: Server, *recipients: str) -> None:
             facts=example(NoticeKind.ENDPOINT_WARNED).facts,
             now=now,
         )
+    )
 
 
 def sent(server: Server) -> list[Any]:
     """The recipients of what is marked as sent."""
-    with database(server) as raw:
-        return [row[0] for row in raw.execute("SELECT recipient FROM notices WHERE sent_at IS NOT NULL ORDER BY seq")]
+    query = "SELECT recipient FROM notices WHERE sent_at IS NOT NULL ORDER BY seq"
+    return [recipient for (recipient,) in server.place.look(query)]
 
 
 def arrivals(postbox: Postbox) -> list[str]:
@@ -226,5 +217,5 @@ def test_an_invitation_arrives_with_a_link_that_nothing_in_the_database_gives_aw
     assert plain is not None
     [token] = re.findall(rf"^{mailing.url}/invitations/([\w-]+)\s*$", plain.get_content(), re.MULTILINE)
     assert mailing.stop() == 0
-    contents = b"".join(path.read_bytes() for path in mailing.data.glob("uplift.db*"))
+    contents = mailing.place.contents()
     assert token.encode() not in contents

@@ -3,9 +3,7 @@
 And tests of endpoints.
 """
 
-import contextlib
 import json
-import sqlite3
 import subprocess
 import time
 from collections import Counter
@@ -13,6 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
+
+from uplift_server.store.schema import endpoints, events
 
 from . import receiving
 from .harness import PROGRAM, TYPE, Server, serving, settled, wait_for
@@ -48,12 +49,12 @@ def paused(api: Any, receiver: Receiver) -> str:
 
 def let_two_weeks_pass(server: Server) -> None:
     """Everything that the stopped server has stored happened two weeks ago."""
-    with contextlib.closing(sqlite3.connect(server.data / "uplift.db", isolation_level=None)) as database:
-        for statement in (
-            "UPDATE events SET created_at = created_at - ?",
-            "UPDATE endpoints SET created_at = created_at - ?, state_since = state_since - ?2",
-        ):
-            database.execute(statement.replace("?2", "?"), (TWO_WEEKS_MS,) * statement.count("?"))
+
+    def backdate(connection: sa.Connection) -> None:
+        for table, *names in ((events, "created_at"), (endpoints, "created_at", "state_since")):
+            connection.execute(sa.update(table).values({name: table.c[name] - TWO_WEEKS_MS for name in names}))
+
+    server.place.run(backdate)
 
 
 def test_an_owner_who_comes_back_after_two_weeks_gets_everything_in_order(tmp_path: Path, receiver: Receiver) -> None:

@@ -5,13 +5,13 @@ import contextlib
 import itertools
 import time
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 from structlog.testing import capture_logs
 from tests.delivery.world import START, VirtualClock
+from tests.engines import Place
 from tests.mail.facts import LINK_KEY, PUBLIC_URL, example
 from tests.mail.postbox import Postbox, silence
 
@@ -19,10 +19,10 @@ from uplift_server.core.mailing import Mailbox, parse_mail_server
 from uplift_server.core.notices import NoticeKind
 from uplift_server.mail.outbox import BITE, LOOK_EVERY_MS, Outbox
 from uplift_server.mail.smtp import Relay
-from uplift_server.store import notices, schema_version
+from uplift_server.store import notices
+from uplift_server.store.contract import Database
 from uplift_server.store.errors import Unavailable
 from uplift_server.store.schema import notices as table
-from uplift_server.store.sqlite import SqliteDatabase
 
 MINUTE = 60_000
 HOUR = 60 * MINUTE
@@ -33,17 +33,16 @@ COACH, DATA = "coach@rapids.example", "data@rapids.example"
 class Office:
     """A database with notices in it, and outboxes that send them to a postbox."""
 
-    def __init__(self, path: Path, postbox: Postbox) -> None:
+    def __init__(self, place: Place, postbox: Postbox) -> None:
         self.clock = VirtualClock()
         self.postbox = postbox
-        self._path = path
+        self._place = place
         self._numbers = itertools.count(1)
-        self.database: SqliteDatabase
+        self.database: Database
 
     async def open(self) -> None:
-        schema_version.upgrade(self._path, now_ms=START)
-        self.database = SqliteDatabase(self._path)
-        self.database.lock()
+        self._place.prepare(now_ms=START)
+        self.database = self._place.database()
         await self.database.open()
 
     async def owe(self, *recipients: str, kind: NoticeKind = NoticeKind.ENDPOINT_WARNED, **facts: Any) -> None:
@@ -77,8 +76,8 @@ class Office:
 
 
 @pytest.fixture
-async def office(tmp_path: Path, postbox: Postbox) -> AsyncIterator[Office]:
-    office = Office(tmp_path / "uplift.db", postbox)
+async def office(place: Place, postbox: Postbox) -> AsyncIterator[Office]:
+    office = Office(place, postbox)
     await office.open()
     yield office
     await office.database.close()

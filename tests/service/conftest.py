@@ -1,25 +1,22 @@
 """The services of one server."""
 
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
+from tests.engines import Place
 
 from uplift_server.service.beginnings import begin
-from uplift_server.store import schema_version
-from uplift_server.store.sqlite import SqliteDatabase
 
 from .world import World
 
 
 @pytest.fixture
-async def world(tmp_path: Path) -> AsyncIterator[World]:
+async def world(place: Place) -> AsyncIterator[World]:
     """The services over an empty database."""
-    path = tmp_path / "uplift.db"
-    schema_version.upgrade(path, now_ms=0)
-    database = SqliteDatabase(path)
+    place.prepare()
+    database = place.database()
     await database.open()
-    world = World(database, path)
+    world = World(database, place)
     world.operator_key = await begin(world.means, None) or ""
     yield world
     await world.means.finish()

@@ -1,9 +1,10 @@
 """The services over a database of their own, with a clock that tests move."""
 
-from pathlib import Path
+import asyncio
 from typing import Any, cast
 
 from tests.delivery.world import VirtualClock
+from tests.engines import Place
 
 from uplift_server.core import ids
 from uplift_server.core.addresses import AddressPolicy
@@ -24,9 +25,9 @@ from uplift_server.service.services import Services
 from uplift_server.service.sessions import Visitor
 from uplift_server.store import audit, members, people
 from uplift_server.store.audit import AuditFilter
+from uplift_server.store.contract import Database
 from uplift_server.store.records import Member
 from uplift_server.store.sealing import Sealer
-from uplift_server.store.sqlite import SqliteDatabase
 
 URL = "https://hooks.example.com"
 ADDRESS = "192.0.2.9"
@@ -46,8 +47,8 @@ class _Engine:
 class World:
     """The services of a server, and what tests do with them again and again."""
 
-    def __init__(self, database: SqliteDatabase, path: Path) -> None:
-        self.database, self.path, self.clock = database, path, VirtualClock()
+    def __init__(self, database: Database, place: Place) -> None:
+        self.database, self.place, self.clock = database, place, VirtualClock()
         clock = self.clock
         self.passwords = Passwords()
         self.sealer = Sealer(bytes(32))
@@ -120,7 +121,7 @@ class World:
 
     async def contents(self) -> bytes:
         """All the bytes of the database."""
-        return b"".join(path.read_bytes() for path in self.path.parent.glob("uplift.db*"))
+        return await asyncio.to_thread(self.place.contents)
 
 
 async def _nowhere(_host: str) -> list[str]:
