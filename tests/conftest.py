@@ -86,6 +86,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items.sort(key=lambda item: rooms.get(item.path.parent.name, len(rooms)))
 
 
+def _has_a_database(item: pytest.Item) -> bool:
+    """Whether a test asks for a database of the engine that was chosen, or has servers in its folder.
+
+    Those that ask for a server of PostgreSQL have one on either engine, and run with the others.
+    """
+    asked = set(getattr(item, "fixturenames", ()))
+    in_folder = item.path.parent.name in TOGETHER and "tmp_path" in asked
+    return ("engine" in asked or in_folder) and "postgres_server" not in asked
+
+
 @pytest.fixture(autouse=True)
 def _logs_restored() -> Iterator[None]:
     """Commands run in this process send its log lines to a stream that ends with their test."""

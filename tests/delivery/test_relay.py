@@ -25,6 +25,9 @@ from uplift_server.store.records import Account
 
 from .world import DAY, HOUR, SECOND, World
 
+UNSTORABLE = 1 << 64
+"""No number for any column."""
+
 
 async def session_of(world: World, account: Account | None = None) -> ListenSession:
     session_id, key_id = world.fresh_id(), world.fresh_id()
@@ -377,8 +380,8 @@ async def test_an_answer_that_cannot_be_stored_is_lost_alone(place: Place) -> No
         for stream in streams:
             assert stream is not None
             for handed in await stream.next() or ():
-                body = "\ud800" if stream is streams[0] and handed.place == stored[1].seq else "fine"
-                stream.answered(handed.place, Answer("", 200, 1, None, body, redelivered=False))
+                status = UNSTORABLE if stream is streams[0] and handed.place == stored[1].seq else 200
+                stream.answered(handed.place, Answer("", status, 1, None, "fine", redelivered=False))
         await world.run_for(2 * SECOND)
         kept = [[answer.event_id for answer in await answers(world, session)] for session in sessions_made]
         newest_first = [each.id for each in reversed(stored)]
@@ -402,8 +405,8 @@ async def test_nothing_is_lost_or_doubled_where_the_database_fails_between_two_t
         assert stream is not None
         stored = await world.accept(4)
         for handed in await stream.next() or ():
-            body = "\ud800" if handed.place == stored[0].seq else "fine"
-            stream.answered(handed.place, Answer("", 200, 1, None, body, redelivered=False))
+            status = UNSTORABLE if handed.place == stored[0].seq else 200
+            stream.answered(handed.place, Answer("", status, 1, None, "fine", redelivered=False))
         writes = 0
 
         class Failing:

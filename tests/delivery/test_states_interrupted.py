@@ -91,8 +91,23 @@ async def test_what_was_being_released_when_it_was_paused_is_held_again(place: P
         assert await world.statuses() == {status: count for status, count in held_and_sent.items() if count}
 
 
+class InTurn:
+    """A database that stores events behind the ordinary write that was begun before, as SQLite does anyway."""
+
+    begun: "asyncio.Future[Any] | None" = None
+
+    def write(self, body: Any) -> Any:
+        self.begun = asyncio.ensure_future(super().write(body))
+        return self.begun
+
+    async def append(self, groups: Any) -> Any:
+        if self.begun is not None:
+            await asyncio.wait([self.begun])
+        return await super().append(groups)
+
+
 async def test_an_event_on_its_way_in_while_its_endpoint_is_enabled_is_sent_all_the_same(place: Place) -> None:
-    async with World(place) as world:
+    async with World(place, database=InTurn) as world:
         endpoint = await world.endpoint("one.test")
         await world.pause(endpoint.seq)
         await world.accept(2)

@@ -78,6 +78,8 @@ class PostgresDatabase:
         self._gathering = Gathering(self._store)
         self._lookout = Lookout()
         self._under_way: set[asyncio.Task[Any]] = set()
+        self._settling: asyncio.Task[frozenset[tuple[int, int]]] | None = None
+        """The latest settlement."""
         self.measures = StoreMeasures()
         """See the contract."""
         self.partitions: Partitions | None = PostgresPartitions(self._written, self._looked)
@@ -118,7 +120,8 @@ class PostgresDatabase:
         self, settlements: Sequence[Settlement], health: Sequence[HealthRow] = ()
     ) -> Awaitable[frozenset[tuple[int, int]]]:
         """See the contract."""
-        return self._hot(lambda pair: hot.settle(pair.raw, settlements, health))
+        self._settling = self._hot(lambda pair: hot.settle(pair.raw, settlements, health))
+        return self._settling
 
     def release(self, leases: Sequence[tuple[int, int, int]], *, now: int) -> Awaitable[None]:
         """See the contract."""
@@ -135,8 +138,16 @@ class PostgresDatabase:
     def release_replay(
         self, replay_seq: int, choice: Choice, ahead: Ahead, lease: ReplayLease
     ) -> Awaitable[ReplayRelease]:
-        """See the contract."""
-        return self._hot(lambda pair: replaying.release(pair.raw, replay_seq, choice, ahead, lease))
+        """See the contract. Outcomes that were handed over before come first, as on SQLite: they make room."""
+        release = self._measured(lambda pair: replaying.release(pair.raw, replay_seq, choice, ahead, lease))
+        settling = self._settling
+
+        async def released() -> ReplayRelease:
+            if settling is not None:
+                await asyncio.wait([settling])
+            return await self._repeated(self._hot_connections, release)
+
+        return self._begun(released())
 
     async def look_ahead(self, replay: Replay, *, first: int, rows: int, limit: int, body_bytes_max: int) -> Ahead:
         """See the contract."""
