@@ -2,17 +2,20 @@
 
 import asyncio
 import sqlite3
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import sqlalchemy as sa
 import structlog
 
+from uplift_server.core.commit_pace import apart_ms
 from uplift_server.store import schema_version
 from uplift_server.store.errors import Unavailable
 from uplift_server.store.schema import events
-from uplift_server.store.sqlite import SqliteDatabase
+from uplift_server.store.sqlite import SqliteDatabase, writer
 
 from .bench import NOW, Bench, Check, due
 from .conformance import CHECKS
@@ -123,6 +126,35 @@ async def test_a_cancelled_waiter_does_not_stop_the_writer(bench: Bench) -> None
     task.cancel()
     await bench.append(bench.event())
     assert await bench.count(events) >= 1
+
+
+@pytest.mark.parametrize(("cores", "at_once"), [(0.4, False), (1.0, True)])
+async def test_a_busy_process_commits_more_at_a_time(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, cores: float, at_once: bool
+) -> None:
+    """One event comes after the other; each has a commit of its own while there is time for that."""
+    busy = SimpleNamespace(process_time=lambda: cores * time.monotonic())
+    for name in ("monotonic", "monotonic_ns", "sleep"):
+        setattr(busy, name, getattr(time, name))
+    monkeypatch.setattr(writer, "time", busy)
+    # Longer than any hiccup of a machine that tests are run on.
+    monkeypatch.setattr(writer, "apart_ms", lambda cores: 100 * apart_ms(cores))
+
+    async def commits(events: int) -> int:
+        before = sum(bench.database.measures.commits.counts)
+        waiting = []
+        for _ in range(events):
+            waiting.append(asyncio.ensure_future(bench.append(bench.event())))
+            await asyncio.sleep(0.002)
+        await asyncio.gather(*waiting)
+        return sum(bench.database.measures.commits.counts) - before
+
+    # Until it was looked twice how busy it is.
+    until = time.monotonic() + 3 * writer.LOOK_EVERY_S
+    while time.monotonic() < until:
+        await commits(1)
+    count = await commits(20)
+    assert count <= 3 if at_once else count >= 10, count
 
 
 async def test_a_read_that_takes_too_long_is_stopped(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

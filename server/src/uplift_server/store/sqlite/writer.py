@@ -1,4 +1,4 @@
-"""The one writer: a thread that commits whatever has queued as one transaction."""
+"""The one writer: a thread that commits whatever has queued as one transaction, the more the busier the process is."""
 
 import asyncio
 import contextlib
@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
+from uplift_server.core.commit_pace import apart_ms
 from uplift_server.core.limits import COMMIT_ROWS_MAX, WRITES_WAITING_MAX
 from uplift_server.observe.measures import StoreMeasures
 from uplift_server.store.errors import StoreError, Unavailable
@@ -20,6 +21,32 @@ from uplift_server.store.sqlite.hot import Appender
 
 # After these the connection is as good as before. After any other failure SQLite promises nothing: it is opened anew.
 _GOES_ON: Final = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_CONSTRAINT}
+
+
+LOOK_EVERY_S: Final = 0.1
+"""How often it is looked how busy the process is."""
+
+
+class _Pace:
+    """When the next commit may begin: see `core.commit_pace`."""
+
+    def __init__(self) -> None:
+        self._looked_at = self._began_at = time.monotonic()
+        self._used_s = time.process_time()
+        self._apart_s = 0.0
+
+    def keep(self) -> None:
+        """Wait until then."""
+        now = time.monotonic()
+        if now - self._looked_at >= LOOK_EVERY_S:
+            used_s = time.process_time()
+            self._apart_s = apart_ms((used_s - self._used_s) / (now - self._looked_at)) / 1000
+            self._looked_at, self._used_s = now, used_s
+        rest_s = self._began_at + self._apart_s - now
+        if rest_s > 0:
+            time.sleep(rest_s)
+            now += rest_s
+        self._began_at = now
 
 
 class Writing:
@@ -98,10 +125,12 @@ class Writer:
 
     def _run(self) -> None:
         closing = False
+        pace = _Pace()
         while not closing:
             job = self._queue.get()
             if job is None:
                 break
+            pace.keep()
             jobs = [job]
             weight = job.weight
             with contextlib.suppress(queue.Empty):

@@ -1,0 +1,19 @@
+"""How far apart commits begin."""
+
+import pytest
+
+from uplift_server.core.commit_pace import APART_MS_MAX, CORES_BUSY, CORES_FREE, apart_ms
+
+
+@pytest.mark.parametrize(
+    ("cores", "expected"),
+    [
+        (0.0, 0.0),
+        (CORES_FREE, 0.0),
+        ((CORES_FREE + CORES_BUSY) / 2, APART_MS_MAX / 2),
+        (CORES_BUSY, APART_MS_MAX),
+        (3.0, APART_MS_MAX),
+    ],
+)
+def test_commits_are_the_farther_apart_the_busier_a_process_is(cores: float, expected: float) -> None:
+    assert apart_ms(cores) == expected
