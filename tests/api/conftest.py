@@ -271,12 +271,17 @@ class RecordingEngine:
     measures: EngineMeasures = field(default_factory=EngineMeasures)
     held_up: dict[int, HeldUpBy] = field(default_factory=dict)
     """What holds up endpoints, but for the server."""
+    unheard: int | None = None
+    """For how long nobody has heard of its process."""
     busy: Busy | None = None
     """Why it takes no test."""
     tested: list[LeasedDelivery] = field(default_factory=list)
     abandoned: list[int] = field(default_factory=list)
     on_test: Callable[[LeasedDelivery], Awaitable[None]] | None = None
     """What comes of a test; None: nothing in time."""
+
+    def unheard_ms(self) -> int | None:
+        return self.unheard
 
     def note_due(self, endpoint_seq: int) -> None:
         self.due.append(endpoint_seq)

@@ -77,6 +77,14 @@ def test_load_balancers_may_ask_without_wanting_a_body(server: Any, path: str) -
     assert answer.headers["content-length"] == str(len(server.client(None).get(path).body))
 
 
+def test_a_process_that_is_not_heard_of_is_not_ready_and_says_why(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server.services.means.engine, "unheard", 7_300)
+    answer = server.client(None).get("/readyz")
+    assert (answer.status, answer.json["code"], answer.headers["retry-after"]) == (503, "unavailable", "1")
+    assert answer.json["detail"].startswith("The database has not heard of this process for 7 s")
+    assert server.client(None).get("/healthz").status == 200
+
+
 def test_a_database_that_cannot_is_unavailable(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """503 with Retry-After; the process lives, and says that it is not ready."""
 

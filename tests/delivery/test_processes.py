@@ -153,12 +153,14 @@ async def test_who_cannot_be_heard_of_stops_before_others_take_over(place: Place
         fleet.at(fleet.peers[0])
         await fleet.run_for(4500)
         sent = cut_off.sender.sent
+        assert [peer.engine.unheard_ms() is None for peer in fleet.peers] == [True, False]
         await fleet.accept(3)
         await fleet.run_for(10 * SECOND)
         assert cut_off.sender.sent == sent
         assert await fleet.statuses() == {Status.DELIVERED: 30}
         cut_off.line.cut = False
         await fleet.run_for(5 * SECOND)
+        assert cut_off.engine.unheard_ms() is None
         assert len(owners(fleet, seqs)) == 2
         await fleet.accept(3)
         await fleet.run_for(2 * SECOND)

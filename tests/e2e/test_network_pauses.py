@@ -81,6 +81,9 @@ def test_what_a_worker_says_after_its_leases_were_taken_over_is_refused(
     for path in paths:
         wait_for(lambda path=path: set(receiver.numbers(path)) == set(range(6)), f"all came to {path}", 40)
     time.sleep(max(0.0, cut_at + LEASE_S + 1 - time.time()))
+    unready = far.api()("GET", "/readyz")
+    assert (unready.status, unready.seconds < 1) == (503, True)
+    assert "The database has not heard of this process for " in unready.json["detail"]
     before = len(receiver.requests)
     network.mend(tell=False)
 

@@ -291,6 +291,10 @@ class Engine:
         """How much this process has in hand now."""
         return self.lanes.load()
 
+    def unheard_ms(self) -> int | None:
+        """For how long other processes have not heard of this one, where that is so long that they do without it."""
+        return None
+
     def load(self) -> Load:
         """How much all processes on the database have in hand: this one alone, where there is no other."""
         return self.own_load()

@@ -90,6 +90,9 @@ class EngineLink(Protocol):
     def own_load(self) -> Load:
         """How much this process has in hand now."""
 
+    def unheard_ms(self) -> int | None:
+        """For how long other processes have not heard of this one, where that is so long that they do without it."""
+
     def load(self) -> Load:
         """How much all processes on the database have in hand."""
 

@@ -68,6 +68,13 @@ class IdempotencyConflict(Conflict):
     code = "idempotency_conflict"
 
 
+class NotReady(ServiceError):
+    """The process cannot do its part now."""
+
+    code = "unavailable"
+    retry_after_s = 1
+
+
 class Busy(ServiceError):
     """There is no room for it now; soon there is."""
 

@@ -13,6 +13,7 @@ from uplift_server.service.deliveries import Deliveries
 from uplift_server.service.endpoint_states import EndpointStates
 from uplift_server.service.endpoints import Endpoints
 from uplift_server.service.entrance import Entrance
+from uplift_server.service.errors import NotReady
 from uplift_server.service.event_types import EventTypes
 from uplift_server.service.events import Events
 from uplift_server.service.explanations import Explanations
@@ -121,5 +122,11 @@ class Services:
         )
 
     async def check_ready(self) -> None:
-        """Ask the database for something small. Raises the store's Unavailable."""
+        """Ask the database for something small. Raises the store's Unavailable, and NotReady."""
+        unheard_ms = self.means.engine.unheard_ms()
+        if unheard_ms is not None:
+            raise NotReady(
+                f"The database has not heard of this process for {unheard_ms // 1000} s, so others do without it."
+                " It comes back by itself: see whether it can reach the database."
+            )
         await self.means.database.read(lambda c: event_types.get(c, ""))

@@ -243,6 +243,10 @@ class SharedEngine(Engine):
         own = super().own_load()
         return own if self._role.delivers else own._replace(in_flight_max=0, stopped=False)
 
+    def unheard_ms(self) -> int | None:
+        """See Engine."""
+        return self.membership.unheard_ms()
+
     def load(self) -> Load:
         """How much all processes have in hand, as of their latest heartbeats."""
         own = super().load()

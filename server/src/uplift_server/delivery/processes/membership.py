@@ -73,6 +73,8 @@ class Membership:
         """The workers it acts by."""
         self.trusted_until = 0
         """Until when it may act as one of the living (Unix ms)."""
+        self._heard_at = 0
+        """When it was last heard of (Unix ms)."""
         self.living: Sequence[Process] = ()
         """All that lived at the latest heartbeat, this one included."""
         self._duties: frozenset[Duty] = frozenset()
@@ -91,6 +93,11 @@ class Membership:
         """Whether it may act as one of the living now."""
         return self._clock.now_ms() < self.trusted_until
 
+    def unheard_ms(self) -> int | None:
+        """For how long nobody has heard of it, where that is longer than it may act as one of the living."""
+        unheard_ms = self._clock.now_ms() - self._heard_at
+        return unheard_ms if unheard_ms > TRUSTED_MS else None
+
     def has_duty(self, duty: Duty) -> bool:
         """Whether this is for this process to do now, and not for another."""
         return duty in self._duties and self._clock.now_ms() < self._duties_until
@@ -105,7 +112,7 @@ class Membership:
             return processes.join(connection, self.role, host=host, pid=pid, version=__version__, now=now)
 
         self.number = self._post.own = await self._line.write(join)
-        self._unbroken_since = self._clock.now_ms()
+        self._heard_at = self._unbroken_since = self._clock.now_ms()
 
     async def leave(self) -> None:
         """End this life: nothing is leased to it any more. Raises Unavailable."""
@@ -153,7 +160,7 @@ class Membership:
             self._time.learn(readings[-1])
             if began >= self.trusted_until:
                 self._unbroken_since = began
-            self.trusted_until = began + TRUSTED_MS
+            self._heard_at, self.trusted_until = began, began + TRUSTED_MS
             self._duties, self._duties_until = found.duties, began + duty_rules.TRUSTED_MS
             living = self.living = [
                 each for each in found.known if each.seq == self.number or not self._is_dead(each, found.now)
