@@ -1,9 +1,9 @@
 """Streams to developers' machines among several processes: whichever of them takes an event, or removes a session."""
 
 import asyncio
-from pathlib import Path
 
 import pytest
+from tests.engines import Place
 
 from uplift_server.core.listening import Answer
 from uplift_server.core.processes import ProcessRole
@@ -51,8 +51,8 @@ class Reading:
 
 
 @pytest.mark.parametrize("silent", [False, True])
-async def test_a_stream_hears_of_events_that_another_process_takes(tmp_path: Path, silent: bool) -> None:
-    async with Fleet(tmp_path) as fleet:
+async def test_a_stream_hears_of_events_that_another_process_takes(place: Place, silent: bool) -> None:
+    async with Fleet(place) as fleet:
         streaming, other = await two(fleet)
         reading = Reading(fleet, await connected(fleet, streaming))
         await fleet.run_for(SECOND)
@@ -66,9 +66,9 @@ async def test_a_stream_hears_of_events_that_another_process_takes(tmp_path: Pat
 
 
 async def test_nothing_is_sent_between_processes_where_nobody_listens(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with Fleet(tmp_path) as fleet:
+    async with Fleet(place) as fleet:
         streaming, other = await two(fleet)
         sent: list[str] = []
         tell = fleet.bus.tell
@@ -92,8 +92,8 @@ async def test_nothing_is_sent_between_processes_where_nobody_listens(
 
 
 @pytest.mark.parametrize("silent", [False, True])
-async def test_a_session_removed_through_another_process_is_over(tmp_path: Path, silent: bool) -> None:
-    async with Fleet(tmp_path) as fleet:
+async def test_a_session_removed_through_another_process_is_over(place: Place, silent: bool) -> None:
+    async with Fleet(place) as fleet:
         streaming, other = await two(fleet)
         session = await session_of(fleet)
         stream = await connected(fleet, streaming, session)
@@ -108,8 +108,8 @@ async def test_a_session_removed_through_another_process_is_over(tmp_path: Path,
         assert reading.ended_at - began <= (2 * LOOK_EVERY_MS if silent else SOON_MS)
 
 
-async def test_a_session_connected_to_through_another_process_streams_there_alone(tmp_path: Path) -> None:
-    async with Fleet(tmp_path) as fleet:
+async def test_a_session_connected_to_through_another_process_streams_there_alone(place: Place) -> None:
+    async with Fleet(place) as fleet:
         streaming, other = await two(fleet)
         session = await session_of(fleet)
         first = await connected(fleet, streaming, session)
