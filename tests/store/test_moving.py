@@ -58,6 +58,15 @@ async def test_what_comes_next_is_numbered_after_what_there_is(source: Path, tar
         await connection.close()
 
 
+async def test_what_is_moved_is_as_old_as_it_was(source: Path, target: str) -> None:
+    """Else it would be kept twice as long."""
+    await moved(source, target)
+    connection = await asyncpg.connect(target)
+    first = await connection.fetchval("SELECT created_at FROM events ORDER BY seq LIMIT 1")
+    assert await connection.fetchval("SELECT begun_at FROM event_partitions") == first
+    await connection.close()
+
+
 async def test_an_empty_database_is_moved_too(tmp_path: Path, target: str) -> None:
     schema_version.upgrade(tmp_path / "uplift.db", now_ms=0)
 

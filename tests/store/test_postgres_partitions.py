@@ -14,6 +14,7 @@ from uplift_server.core.ids import uuid7
 from uplift_server.delivery.retention import Retention
 from uplift_server.observe.measures import EngineMeasures
 from uplift_server.store import numbers
+from uplift_server.store import schema_version as history
 from uplift_server.store.errors import Unavailable
 from uplift_server.store.hot_records import IdempotencyConflict
 from uplift_server.store.postgres import PostgresDatabase, schema_version
@@ -258,6 +259,35 @@ async def test_where_too_much_is_needed_everything_else_goes_row_by_row(bench: B
     assert (await retained(bench, NOW + KEEP_MS + DAY + 60_000))["events"] == 30
     assert await partitions(bench) == [(0, 1, True), (1, 2, False), (2, 3, False)]
     assert len(await rows(bench, events.c.seq)) == len(waiting) + 1
+
+
+async def test_what_was_there_before_partitions_or_lasted_too_long_goes_row_by_row(bench: Bench, stranger: Any) -> None:
+    """And on time, although what it is in is in use yet, or has only just ended."""
+    late = NOW + KEEP_MS + 2 * DAY + 1
+    await delivered(bench, 3)
+    await delivered(bench, 3, at=NOW + 20 * DAY)
+    assert not (await retained(bench, late))["events"]
+    assert await partitions(bench) == [(0, 1, True), (1, 2, False)]
+    await delivered(bench, at=late)
+    assert (await retained(bench, late))["events"] == 3
+    assert await rows(bench, events.c.seq) == [4, 5, 6, NUMBERS]
+    assert (await retained(bench, NOW + KEEP_MS + 21 * DAY))["events"] == 3
+    assert await rows(bench, events.c.seq) == [NUMBERS]
+
+
+async def test_a_database_that_is_upgraded_tells_since_when_it_has_events(postgres_server: PostgresServer) -> None:
+    url = await asyncio.to_thread(postgres_server.new_database, empty=True)
+    pair = await Opener(url).pair()
+    async with pair.raw.transaction():
+        await pair.sql.run_sync(history.run, "0008")
+    for number in range(3):
+        event = "INSERT INTO events (id, account_seq, type_seq, created_at, body) VALUES ($1, 1, 1, $2, '')"
+        await pair.raw.execute(event, bytes([number] * 16), NOW + number)
+    assert await schema_version.upgrade(url) == "0008"
+    assert await pair.raw.fetchval("SELECT begun_at FROM event_partitions") == NOW
+    assert await pair.raw.fetchval("SELECT count(*) FROM events") == 3
+    assert await pair.raw.fetchval("SELECT nextval('events_seq_seq')") == 4
+    await pair.close()
 
 
 async def test_what_is_not_counted_yet_stays(bench: Bench) -> None:

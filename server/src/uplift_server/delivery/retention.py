@@ -3,9 +3,10 @@
 import asyncio
 from collections import Counter
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Final
+
+import structlog
 
 from uplift_server.core.partitions import lasts_ms
 from uplift_server.delivery.clock import Clock
@@ -19,6 +20,7 @@ BITE_PAUSE_MS: Final = 20
 ROUND_EVERY_MS: Final = 60_000
 LOOK_AGAIN_EVERY_MS: Final = 3_600_000
 """After how long what was old and still needed is looked at again: there may be any number of it."""
+_log = structlog.get_logger()
 
 
 class Retention:
@@ -64,8 +66,7 @@ class Retention:
             for kept in KEPT:
                 gone[kept.name] = await self._remove(kept, now - self._retention_ms, stopping)
         if self._partitions is not None and self._partition_lasts_ms is not None:
-            with suppress(Unavailable):
-                await self._partitions.begin(now=now, lasts_ms=self._partition_lasts_ms)
+            await self._begin_partition(self._partitions, now, self._partition_lasts_ms)
         self._measures.retention_round_at = self._clock.now_ms()
         return gone
 
@@ -74,17 +75,27 @@ class Retention:
         return None if self._partition_lasts_ms is None else self._database.partitions
 
     async def _remove(self, kept: Kept, before: int, stopping: asyncio.Event) -> int:
-        if kept is not EVENTS or self._partitions is None:
+        partitions = self._partitions
+        if kept is not EVENTS or partitions is None:
             return await self._prune(kept, before, stopping)
+        looks_again = kept.name not in self._places
         count = 0
-        for partition in await self._partitions.ended(before=before):
-            count += await self._drop(self._partitions, partition, stopping)
-        # Row by row goes what was kept of old partitions, and is needed no more.
-        first_whole = await self._partitions.first_whole()
-        count += await self._prune(replace(kept, only=(*kept.only, kept.key[0] < first_whole)), before, stopping)
-        while await self._partitions.sweep(first_whole) and self._goes_on(stopping):
+        for partition in await partitions.ended(before=before):
+            count += await self._drop(partitions, partition, stopping)
+        first_whole = await partitions.first_whole()
+        while (count or looks_again) and self._goes_on(stopping) and await partitions.sweep(first_whole):
             await self._clock.wait(stopping, BITE_PAUSE_MS)
-        return count
+        # Row by row goes what was kept of old partitions, and is needed no more.
+        by_row = replace(kept, only=(*kept.only, kept.key[0] < first_whole))
+        return count + await self._prune(by_row, before, stopping)
+
+    async def _begin_partition(self, partitions: Partitions, now: int, lasts_ms: int) -> None:
+        if self._retention_ms:
+            await partitions.leave(before=now - self._retention_ms, lasts_ms=lasts_ms)
+        try:
+            await partitions.begin(now=now, lasts_ms=lasts_ms)
+        except Unavailable as error:
+            _log.info("the next partition was not begun; it is tried again in a minute", cause=str(error))
 
     async def _drop(self, partitions: Partitions, partition: Partition, stopping: asyncio.Event) -> int:
         place: Key | None = None
@@ -92,10 +103,11 @@ class Retention:
             bite = await partitions.thin(partition, after=place)
             place = bite.place
             if place is None:
-                # Where somebody has the tables for long, it goes with another round.
-                with suppress(Unavailable):
+                try:
                     return self._noted(EVENTS, await partitions.drop(partition))
-                break
+                except Unavailable as error:
+                    _log.info("an old partition was not dropped; it is tried again in a minute", cause=str(error))
+                    break
             await self._clock.wait(stopping, BITE_PAUSE_MS)
         return 0
 

@@ -187,6 +187,10 @@ async def _finish(target: Raw) -> None:
                     f"SELECT setval(pg_get_serial_sequence('{table.name}', 'seq'), max(seq))"  # noqa: S608 - as above
                     f" FROM {quoted(table.name)} HAVING max(seq) IS NOT NULL"
                 )
+        await target.execute(
+            "UPDATE event_partitions SET begun_at = e.created_at"
+            " FROM (SELECT created_at FROM events ORDER BY seq LIMIT 1) e"
+        )
         await target.execute(f"DROP TABLE {UNFINISHED_MOVE}")
     # Without it the first statements would be planned for empty tables.
     await target.execute("ANALYZE")

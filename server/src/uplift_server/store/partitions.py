@@ -31,11 +31,14 @@ class Partitions(Protocol):
     async def ended(self, *, before: int) -> list[Partition]:
         """Those whose events are all older than an instant (Unix ms) and counted, the oldest first.
 
-        Without those of which only what is needed is left.
+        Without those that go row by row.
         """
 
+    async def leave(self, *, before: int, lasts_ms: int) -> None:
+        """Let go row by row what lasted so much longer (ms) that too much of it is older than an instant (Unix ms)."""
+
     async def first_whole(self) -> int:
-        """From which event on events are in partitions that will go as a whole."""
+        """From which event on events are in partitions that go as a whole, or will be."""
 
     async def thin(self, partition: Partition, *, after: Key | None) -> Bite:
         """Remove a bite of the deliveries of a partition that have ended."""

@@ -66,7 +66,8 @@ PARTITION: Final = (
     f"ALTER TABLE attempts ATTACH PARTITION attempts_0_1 FOR VALUES FROM (0) TO ({NUMBERS})",
     (
         "INSERT INTO event_partitions (first_seq, end_seq, begun_at, is_rest)"  # noqa: S608 - of our own texts
-        f" SELECT 0, {NUMBERS}, (extract(epoch FROM clock_timestamp()) * 1000)::bigint, false"
+        f" SELECT 0, {NUMBERS}, coalesce((SELECT created_at FROM events ORDER BY seq LIMIT 1),"
+        " (extract(epoch FROM clock_timestamp()) * 1000)::bigint), false"
     ),
 )
 

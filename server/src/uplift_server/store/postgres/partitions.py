@@ -43,7 +43,13 @@ _ENDED: Final = (
     f" AND seq >= coalesce((SELECT value FROM marks WHERE name = '{ATTEMPTS_MARK}'), 0))"
     " ORDER BY first_seq"
 )
-_FIRST_WHOLE: Final = "SELECT coalesce(min(first_seq), 0) FROM event_partitions WHERE NOT is_rest"
+# More than twice as long: as a whole it would stay for more than two partitions' time too long. So it is with what was
+# there before there were partitions, or while all was to be kept for longer.
+_LEAVE: Final = (
+    "UPDATE event_partitions SET is_rest = true WHERE NOT is_rest AND begun_at < $1::bigint - 2 * $2::bigint"
+    " AND (ended_at IS NULL OR ended_at > $1)"
+)
+_FIRST_WHOLE: Final = "SELECT coalesce(min(first_seq) FILTER (WHERE NOT is_rest), max(end_seq)) FROM event_partitions"
 _THIN: Final = (
     "WITH ended AS MATERIALIZED (SELECT event_seq, endpoint_seq FROM deliveries"  # noqa: S608 - of our own texts
     " WHERE (event_seq, endpoint_seq) > ($1, $2) AND event_seq >= $3 AND event_seq < $4"
@@ -56,6 +62,7 @@ _NEEDED: Final = (
     "SELECT DISTINCT event_seq FROM deliveries WHERE event_seq >= $1 AND event_seq < $2"  # noqa: S608 - of our own texts
     f" ORDER BY event_seq LIMIT {KEPT_MAX + 1}"
 )
+_COUNT: Final = "SELECT coalesce(max(seq) - min(seq) + 1, 0) FROM events WHERE seq >= $1 AND seq < $2"
 # What is left of those right before it, if that is little enough to be copied with it.
 _REST: Final = (
     "SELECT first_seq, end_seq FROM event_partitions p WHERE is_rest"  # noqa: S608 - of our own texts
@@ -64,9 +71,9 @@ _REST: Final = (
     f" LIMIT {KEPT_MAX + 1}) e) <= {KEPT_MAX}"
 )
 _SWEPT: Final = ("trace_parents", "chosen_event_ids")
-_SWEEP: Final = (
-    "DELETE FROM {table} WHERE event_seq IN (SELECT t.event_seq FROM {table} t WHERE t.event_seq < $1"
-    " AND NOT EXISTS (SELECT FROM events e WHERE e.seq = t.event_seq) ORDER BY t.event_seq LIMIT {limit})"
+_ORPHANS: Final = (
+    "SELECT event_seq FROM {table} t WHERE t.event_seq < $1"  # noqa: S608 - of our own texts
+    f" AND NOT EXISTS (SELECT FROM events e WHERE e.seq = t.event_seq) ORDER BY event_seq LIMIT {BITE}"
 )
 
 
@@ -94,6 +101,10 @@ class PostgresPartitions:
         """See `store.partitions`."""
         return [Partition(*row) for row in await self._read(lambda pair: pair.raw.fetch(_ENDED, before - DISORDER_MS))]
 
+    async def leave(self, *, before: int, lasts_ms: int) -> None:
+        """See `store.partitions`."""
+        await self._write(lambda pair: pair.raw.execute(_LEAVE, before, lasts_ms))
+
     async def first_whole(self) -> int:
         """See `store.partitions`."""
         return int(await self._read(lambda pair: pair.raw.fetchval(_FIRST_WHOLE)))
@@ -106,14 +117,20 @@ class PostgresPartitions:
 
     async def drop(self, partition: Partition) -> int:
         """See `store.partitions`."""
-        events = table_name("events", *partition)
-        count: int = await self._read(lambda pair: pair.raw.fetchval(f"SELECT count(*) FROM {events}"))  # noqa: S608 - of our own texts
-        kept = await self._write(lambda pair: _drop(pair.raw, partition))
-        return 0 if kept is None else count - kept
+        return await self._write(lambda pair: _drop(pair.raw, partition))
 
     async def sweep(self, before_seq: int) -> int:
         """See `store.partitions`."""
-        return await self._write(lambda pair: _sweep(pair.raw, before_seq))
+        count = 0
+        for table in _SWEPT:
+            orphans = _ORPHANS.format(table=table)
+            found = await self._read(lambda pair: pair.raw.fetch(orphans, before_seq))  # noqa: B023 - run before the next turn
+            if found:
+                gone = [seq for (seq,) in found]
+                delete = f"DELETE FROM {table} WHERE event_seq = ANY ($1)"  # noqa: S608 - of our own texts
+                await self._write(lambda pair: pair.raw.execute(delete, gone))  # noqa: B023
+                count += len(gone)
+        return count
 
 
 async def _prepare(raw: Raw, *, now: int, lasts_ms: int) -> bool:
@@ -150,14 +167,16 @@ async def _begin(raw: Raw, *, now: int) -> None:
     await raw.execute("UPDATE event_partitions SET begun_at = $2 WHERE first_seq = $1", first, now)
 
 
-async def _drop(raw: Raw, partition: Partition) -> int | None:
-    """Let a partition go; how many events of it are kept, None: all, since they are too many."""
+async def _drop(raw: Raw, partition: Partition) -> int:
+    """Let a partition go, or leave it to go row by row; how many events went."""
     if len(await raw.fetch(_NEEDED, *partition)) > KEPT_MAX:
         await _note_rest(raw, partition)
-        return None
+        return 0
     await _be_brief(raw)
     await raw.execute("LOCK TABLE events, attempts IN ACCESS EXCLUSIVE MODE")
     needed = [seq for (seq,) in await raw.fetch(_NEEDED, *partition)]
+    # Not counted: of all that is here, hardly any number was given to nothing.
+    count: int = await raw.fetchval(_COUNT, *partition)
     found = await raw.fetchrow(_REST, partition.first_seq) if needed else None
     rest = None if found is None else Partition(*found)
     kept = await _put_aside(raw, partition, rest, needed) if needed else None
@@ -170,12 +189,7 @@ async def _drop(raw: Raw, partition: Partition) -> int | None:
             await raw.execute(f"ALTER TABLE {_aside(table)} RENAME TO {table_name(table, *kept)}")
             await _attach(raw, table, kept)
         await _note_rest(raw, kept)
-    return len(needed)
-
-
-async def _sweep(raw: Raw, before_seq: int) -> int:
-    gone = [await raw.execute(_SWEEP.format(table=table, limit=BITE), before_seq) for table in _SWEPT]
-    return sum(int(each.removeprefix("DELETE ")) for each in gone)
+    return count - len(needed)
 
 
 async def _put_aside(raw: Raw, partition: Partition, rest: Partition | None, needed: list[int]) -> Partition:

@@ -34,7 +34,8 @@ _PARTITION: Final = (
     "ALTER TABLE attempts ATTACH PARTITION attempts_0_1 FOR VALUES FROM (0) TO (1000000000000)",
     (
         "INSERT INTO event_partitions (first_seq, end_seq, begun_at, is_rest)"
-        " SELECT 0, 1000000000000, (extract(epoch FROM clock_timestamp()) * 1000)::bigint, false"
+        " SELECT 0, 1000000000000, coalesce((SELECT created_at FROM events ORDER BY seq LIMIT 1),"
+        " (extract(epoch FROM clock_timestamp()) * 1000)::bigint), false"
     ),
 )
 
