@@ -255,7 +255,7 @@ async def resend(world: World, event_seq: int, endpoint_seq: int) -> None:
 
 
 async def test_a_resend_that_succeeds_ends_the_delivery(place: Place) -> None:
-    async with World(place) as world:
+    async with World(place, scan_every_ms=60 * SECOND) as world:
         endpoint = await world.endpoint("one.test", lambda _: answer(500))
         (stored,) = await world.accept()
         world.sender.scripts["one.test"] = lambda _: answer(200)
@@ -267,7 +267,7 @@ async def test_a_resend_that_succeeds_ends_the_delivery(place: Place) -> None:
 
 
 async def test_a_resend_that_fails_leaves_the_schedule_as_it_was(place: Place) -> None:
-    async with World(place) as world:
+    async with World(place, scan_every_ms=60 * SECOND) as world:
         endpoint = await world.endpoint("one.test", lambda _: answer(500))
         (stored,) = await world.accept()
         (before,) = await world.deliveries()

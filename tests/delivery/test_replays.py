@@ -261,7 +261,7 @@ async def test_what_a_kill_left_behind_of_a_stopped_replay_goes_back(place: Plac
 async def test_it_waits_while_its_endpoint_is_off(
     place: Place, state: EndpointState, reason: DisabledReason | None
 ) -> None:
-    async with World(place, delays_ms=()) as world:
+    async with World(place, delays_ms=(), scan_every_ms=60 * SECOND) as world:
         endpoint = await failed(world, 30, max_in_flight=2)
         world.sender.latency_ms[HOST] = 400
         job = await replay(world, endpoint, rate=100)
@@ -297,7 +297,7 @@ async def test_deleting_the_endpoint_cancels_it(place: Place) -> None:
 
 
 async def test_deleting_the_endpoint_cancels_a_paused_one(place: Place) -> None:
-    async with World(place, delays_ms=()) as world:
+    async with World(place, delays_ms=(), scan_every_ms=60 * SECOND) as world:
         endpoint = await failed(world, 5)
         job = await replay(world, endpoint, rate=1)
         await put_into(world, job, ReplayState.PAUSED)
