@@ -96,6 +96,16 @@ def test_a_port_that_is_taken_is_told_before_the_database_is_made(place: Place) 
     assert [path.name for path in place[0].rglob("*") if path.is_file()] == ["uplift.db.lock"]
 
 
+@pytest.mark.parametrize("role", ["api", "worker"])
+def test_a_part_alone_is_refused_on_sqlite_which_no_other_process_could_share(place: Place, role: str) -> None:
+    result = run(place, "serve", "--role", role)
+    assert result.returncode == 2
+    assert f"--role is {role}, which needs a database that several processes can share" in result.stderr
+    assert "set UPLIFT_DATABASE_URL to PostgreSQL" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert list(place[0].iterdir()) == []
+
+
 def test_people_are_told_where_it_is_and_ctrl_c_stops_it(place: Place) -> None:
     with serving(place) as (process, line):
         assert line.startswith("Uplift Webhooks ")
