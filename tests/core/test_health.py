@@ -131,6 +131,16 @@ def test_time_that_counts_for_nobody_moves_everything_later() -> None:
     assert health.after(Outcome.DELIVERED, NOW_MS + DAY_MS, ours=False).excused_ms == 0
 
 
+def test_what_another_process_excuses_counts_for_the_same_failing_alone() -> None:
+    health = failing()
+    excused = health.excused(NOW_MS, NOW_MS + DAY_MS)
+    assert health.with_excuses_of(excused) == excused
+    assert excused.with_excuses_of(health) == excused
+    earlier = replace(excused, failing_since=NOW_MS - DAY_MS)
+    assert health.with_excuses_of(earlier) == health
+    assert Health().with_excuses_of(Health(excused_ms=1)) == Health()
+
+
 def test_a_healthy_endpoint_has_nothing_to_fear() -> None:
     for health in (Health(), Health(0, None, NOW_MS, None, Outcome.DELIVERED)):
         assert health.warn_at(RULE) is health.disable_at(RULE) is health.step(NOW_MS + 90 * DAY_MS, RULE) is None

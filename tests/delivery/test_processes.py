@@ -7,15 +7,19 @@ from dataclasses import replace
 import pytest
 import sqlalchemy as sa
 from tests.delivery.fleet import Fleet, Peer
+from tests.delivery.watching import kinds
 from tests.delivery.world import HOUR, SECOND, answer
 from tests.engines import Place
 
 from uplift_server.core.deliveries import Status
 from uplift_server.core.duties import Duty
+from uplift_server.core.health import HealthRule
+from uplift_server.core.notices import NoticeKind
 from uplift_server.core.processes import ProcessRole
 from uplift_server.delivery.lanes import InMemory
 from uplift_server.delivery.processes.errands import TELL_WITHIN_MS
-from uplift_server.delivery.processes.forgetting import KEPT_MS, LOOK_EVERY_MS
+from uplift_server.delivery.processes.forgetting import LOOK_EVERY_MS
+from uplift_server.delivery.watch import WatchSettings
 from uplift_server.store import directory_changes, endpoints
 from uplift_server.store.errors import Unavailable
 from uplift_server.store.records import EndpointState
@@ -30,6 +34,10 @@ async def fleet_with_endpoints(fleet: Fleet, peers: int, hosts: int, **settings:
     seqs = [(await fleet.endpoint(f"h{number}.test", **settings)).seq for number in range(hosts)]  # type: ignore[arg-type]
     await fleet.run_for(3 * SECOND)
     return seqs
+
+
+async def away() -> None:
+    raise Unavailable("the database is not seen")
 
 
 def owners(fleet: Fleet, seqs: list[int]) -> Counter[int]:
@@ -230,7 +238,11 @@ async def test_an_endpoint_paused_through_one_process_is_off_in_all_within_a_sec
         assert await fleet.statuses() == {Status.DELIVERED: 4}
 
 
-async def test_changes_are_forgotten_and_who_has_missed_them_reads_everything(place: Place) -> None:
+async def test_changes_are_forgotten_and_who_has_missed_them_reads_everything(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept_ms = 2 * LOOK_EVERY_MS
+    monkeypatch.setattr("uplift_server.delivery.processes.forgetting.KEPT_MS", kept_ms)
     async with Fleet(place) as fleet:
         [deleted, changed] = await fleet_with_endpoints(fleet, peers=2, hosts=2)
         [on_duty] = [peer for peer in fleet.peers if peer.engine.membership.has_duty(Duty.RETENTION)]
@@ -238,18 +250,14 @@ async def test_changes_are_forgotten_and_who_has_missed_them_reads_everything(pl
         noted = await fleet.database.read(directory_changes.horizon)
         fleet.at(on_duty)
         look = other.engine._feed.look
-
-        async def away() -> None:
-            raise Unavailable("it does not see the database")
-
         other.engine._feed.look = away  # type: ignore[method-assign]
         await fleet.delete_endpoint(deleted)
         await fleet.pause(changed)
         created = (await fleet.endpoint("new.test")).seq
         account = await fleet.new_account()
-        await fleet.run_for(KEPT_MS - 2 * LOOK_EVERY_MS)
+        await fleet.run_for(kept_ms - LOOK_EVERY_MS // 2)
         assert (await fleet.database.read(lambda c: directory_changes.since(c, noted))).forgotten == 0
-        await fleet.run_for(4 * LOOK_EVERY_MS)
+        await fleet.run_for(2 * LOOK_EVERY_MS)
         changes = await fleet.database.read(lambda c: directory_changes.since(c, noted))
         assert changes.found == []
         assert changes.forgotten > noted
@@ -377,6 +385,42 @@ async def test_duties_pass_on_when_their_process_dies(place: Place) -> None:
         assert on_duty(Duty.NUMBERS) == []
         await fleet.run_for(8 * SECOND)
         assert on_duty(Duty.NUMBERS) == [0]
+
+
+async def test_a_mass_failure_that_several_workers_see_disables_nobody_and_is_told_once(place: Place) -> None:
+    watch = WatchSettings(HealthRule(30 * SECOND, 60 * SECOND), mails=True, operator_email="ops@uplift.example")
+    async with Fleet(place, delays_ms=[5 * SECOND] * 100, watch=watch) as fleet:
+        await fleet.start()
+        account = await fleet.new_account(("coach@rapids.example",))
+        seqs = await fleet_with_endpoints(fleet, peers=2, hosts=12, account=account)
+        assert len(owners(fleet, seqs)) == 3
+        fleet.sender.scripts.update({f"h{number}.test": lambda _: answer(503) for number in range(10)})
+        await fleet.accept(1, account=account)
+        began = [(NoticeKind.MASS_FAILURE_BEGAN, "ops@uplift.example")]
+        await fleet.run_for(70 * SECOND)
+        assert await kinds(fleet) == began
+        assert all(peer.engine.mass_failure() is not None for peer in fleet.peers)
+        # Whoever judges then goes by what was judged.
+        [judge] = [peer for peer in fleet.peers if peer.engine.membership.has_duty(Duty.MASS_FAILURE)]
+        await fleet.kill_peer(judge)
+        fleet.at(fleet.peers[0])
+        await fleet.run_for(20 * SECOND)
+        assert await kinds(fleet) == began
+        assert all(peer.engine.mass_failure() is not None for peer in fleet.peers)
+        # Who judges it to be over has told so before the clocks that it changed are known everywhere.
+        for peer in fleet.peers:
+            if not peer.engine.membership.has_duty(Duty.MASS_FAILURE):
+                peer.engine._feed.look = away  # type: ignore[method-assign]
+        for number in range(2, 10):
+            del fleet.sender.scripts[f"h{number}.test"]
+        await fleet.run_for(20 * SECOND)
+        assert await kinds(fleet) == [*began, (NoticeKind.MASS_FAILURE_ENDED, "ops@uplift.example")]
+        found = await fleet.database.read(lambda c: endpoints.find(c, seqs))
+        assert {endpoint.state for endpoint in found} == {EndpointState.ENABLED}
+        # That time counts for nobody, and what comes after it does: also for those whose worker did not judge.
+        await fleet.run_for(40 * SECOND)
+        warned = [recipient for kind, recipient in await kinds(fleet) if kind is NoticeKind.ENDPOINT_WARNED]
+        assert warned == 2 * ["coach@rapids.example"]
 
 
 async def test_limits_changed_through_one_process_bind_another(place: Place) -> None:

@@ -34,8 +34,7 @@ from uplift_server.store.sealing import Sealer
 
 START = 1_764_000_000_000
 SECOND = 1000
-MINUTE = 60 * SECOND
-HOUR = 60 * MINUTE
+HOUR = 3600 * SECOND
 DAY = 24 * HOUR
 SECRET = "whsec_" + "A" * 43 + "="
 

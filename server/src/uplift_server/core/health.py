@@ -69,6 +69,12 @@ class Health:
             return self
         return replace(self, excused_ms=self.excused_ms + max(0, until - max(since, self.failing_since)))
 
+    def with_excuses_of(self, stored: "Health") -> "Health":
+        """The health with what another process lets count for nobody of the same failing, as that is stored."""
+        if self.failing_since is None or self.failing_since != stored.failing_since:
+            return self
+        return replace(self, excused_ms=max(self.excused_ms, stored.excused_ms))
+
     def warn_at(self, rule: HealthRule) -> int | None:
         """When its owner is warned unless it succeeds before (Unix ms); None if there is nothing to warn of."""
         if self.failing_since is None or self.warned:

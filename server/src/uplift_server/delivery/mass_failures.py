@@ -22,6 +22,7 @@ from uplift_server.delivery.directory import Directory, LiveEndpoint
 from uplift_server.delivery.settle import health_row
 from uplift_server.store import audit, health, marks, notices
 from uplift_server.store.contract import Database, Transaction
+from uplift_server.store.errors import Unavailable
 
 _MARKS: Final = "mass_failure."
 _ENDED_AT: Final = "mass_failure.ended_at"
@@ -92,7 +93,7 @@ class MassFailures:
         """
         on_duty = self.on_duty()
         if not on_duty or self._followed:
-            await self.load()
+            await self._follow(failing)
             self._followed = not on_duty
         group = largest_group(endpoint.health.failing_since or 0 for endpoint in failing)
         is_mass = group is not None and group.is_mass(self._attempted(enough=2 * group.endpoints))
@@ -108,6 +109,23 @@ class MassFailures:
             told = self._clock.now_ms() - ended_at > WITHIN_MS
             begun = MassFailure(group.since, max(group.since, ended_at), group.endpoints, told)
             await self._begin(begun, failing)
+
+    async def _follow(self, failing: Sequence[LiveEndpoint]) -> None:
+        """Learn what another process has judged. Raises Unavailable."""
+        before = self.present
+        await self.load()
+        if before is None or self.present is not None:
+            return
+        # With its end the clocks were changed: whoever goes by that has to know of this, too.
+        own = [endpoint for endpoint in failing if endpoint.owned]
+        try:
+            stored = await self._database.read(lambda c: health.get(c, [endpoint.seq for endpoint in own]))
+        except Unavailable:
+            self.present = before
+            raise
+        for endpoint in own:
+            if endpoint.seq in stored:
+                endpoint.health = endpoint.health.with_excuses_of(stored[endpoint.seq])
 
     def _attempted(self, *, enough: int | None = None) -> int:
         """How many endpoints were attempted of late; counted until there are more than enough."""

@@ -279,9 +279,4 @@ def _configuration(record: Endpoint) -> Endpoint:
 
 def _merged(live: LiveEndpoint, stored: Health) -> Health:
     """How an endpoint fares: of its own, this process knows it first, but for what another has excused."""
-    if not live.owned:
-        return stored
-    known = live.health
-    if known.failing_since is None or known.failing_since != stored.failing_since:
-        return known
-    return replace(known, excused_ms=max(known.excused_ms, stored.excused_ms))
+    return live.health.with_excuses_of(stored) if live.owned else stored
