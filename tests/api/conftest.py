@@ -119,6 +119,7 @@ class Server:
     pool: urllib3.HTTPConnectionPool
     loop: asyncio.AbstractEventLoop
     services: Services
+    place: Place
     database: Database
     operator_key: str
     names: dict[str, list[str]]
@@ -238,7 +239,7 @@ def server(
     assert started.wait(10)
     port, loop, services, database, key, names, due, forgotten = ready
     pool = urllib3.HTTPConnectionPool("127.0.0.1", port, timeout=10, maxsize=8)
-    yield Server(pool, loop, services, database, key, names, due, forgotten)
+    yield Server(pool, loop, services, place, database, key, names, due, forgotten)
     pool.close()
     stop.set()
     thread.join(10)

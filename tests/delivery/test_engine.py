@@ -16,7 +16,7 @@ from uplift_server.delivery.sender.request import Request
 from uplift_server.store.deliveries import start_resend
 from uplift_server.store.errors import Unavailable
 
-from .world import HOUR, SECOND, SECRET, START, World, answer
+from .world import HOUR, MINUTE, SECOND, SECRET, START, World, answer
 
 DEFAULT_DELAYS = [5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400]
 
@@ -109,7 +109,7 @@ async def test_nothing_is_sent_after_an_event_has_expired(place: Place) -> None:
     async with World(place) as world:
         await world.endpoint("one.test", lambda _: answer(500))
         await world.accept(expires_at=START + 60 * SECOND)
-        await world.run_for(HOUR)
+        await world.run_for(10 * MINUTE)
         assert len(world.sender.sent) == 2
         (row,) = await world.deliveries()
         assert (row.status, row.failed_reason) == (Status.FAILED, FailedReason.EXPIRED)
@@ -255,19 +255,19 @@ async def resend(world: World, event_seq: int, endpoint_seq: int) -> None:
 
 
 async def test_a_resend_that_succeeds_ends_the_delivery(place: Place) -> None:
-    async with World(place) as world:
+    async with World(place, scan_every_ms=60 * SECOND) as world:
         endpoint = await world.endpoint("one.test", lambda _: answer(500))
         (stored,) = await world.accept()
         world.sender.scripts["one.test"] = lambda _: answer(200)
         await resend(world, stored.seq, endpoint.seq)
         assert await world.statuses() == {Status.DELIVERED: 1}
-        await world.run_for(HOUR)
+        await world.run_for(10 * MINUTE)
         assert len(world.sender.sent) == 2
         assert [row.trigger for row in await world.attempts()] == [Trigger.SCHEDULE, Trigger.RESEND]
 
 
 async def test_a_resend_that_fails_leaves_the_schedule_as_it_was(place: Place) -> None:
-    async with World(place) as world:
+    async with World(place, scan_every_ms=60 * SECOND) as world:
         endpoint = await world.endpoint("one.test", lambda _: answer(500))
         (stored,) = await world.accept()
         (before,) = await world.deliveries()
@@ -276,7 +276,7 @@ async def test_a_resend_that_fails_leaves_the_schedule_as_it_was(place: Place) -
         (after,) = await world.deliveries()
         assert (after.status, after.due_at, after.scheduled_attempts) == (Status.PENDING, before.due_at, 1)
         assert after.attempts_made == 2
-        await world.run_for(HOUR)
+        await world.run_for(10 * MINUTE)
         (failed,) = await world.deliveries()
         assert (failed.status, failed.attempts_made, failed.scheduled_attempts) == (Status.FAILED, 4, 3)
         await resend(world, stored.seq, endpoint.seq)

@@ -21,7 +21,7 @@ from uplift_server.store.replays import Choice, NewReplay, Replay
 from uplift_server.store.schema import audit_log, deliveries, events
 from uplift_server.store.schema import replays as jobs
 
-from .world import HOUR, SECOND, World, answer
+from .world import HOUR, MINUTE, SECOND, World, answer
 
 HOST = "one.test"
 
@@ -179,7 +179,7 @@ async def test_a_pause_sends_nothing_more_and_a_resume_goes_on_where_it_was(plac
         assert await in_hand(world) == 4
         await put_into(world, job, ReplayState.PAUSED)
         sent = len(world.sender.sent)
-        await world.run_for(HOUR)
+        await world.run_for(10 * MINUTE)
         assert len(world.sender.sent) == sent
         # What was in flight has finished and counts; what waited is what it was.
         paused = await stored(world, job)
@@ -261,14 +261,14 @@ async def test_what_a_kill_left_behind_of_a_stopped_replay_goes_back(place: Plac
 async def test_it_waits_while_its_endpoint_is_off(
     place: Place, state: EndpointState, reason: DisabledReason | None
 ) -> None:
-    async with World(place, delays_ms=()) as world:
+    async with World(place, delays_ms=(), scan_every_ms=60 * SECOND) as world:
         endpoint = await failed(world, 30, max_in_flight=2)
         world.sender.latency_ms[HOST] = 400
         job = await replay(world, endpoint, rate=100)
         await world.run_for(1000)
         await world.switch_off(endpoint.seq, state, reason)
         sent = len(world.sender.sent)
-        await world.run_for(HOUR)
+        await world.run_for(10 * MINUTE)
         assert len(world.sender.sent) == sent
         waiting = await stored(world, job)
         assert (waiting.state, waiting.delivered) == (ReplayState.RUNNING, sent)
@@ -297,11 +297,11 @@ async def test_deleting_the_endpoint_cancels_it(place: Place) -> None:
 
 
 async def test_deleting_the_endpoint_cancels_a_paused_one(place: Place) -> None:
-    async with World(place, delays_ms=()) as world:
+    async with World(place, delays_ms=(), scan_every_ms=60 * SECOND) as world:
         endpoint = await failed(world, 5)
         job = await replay(world, endpoint, rate=1)
         await put_into(world, job, ReplayState.PAUSED)
-        await world.run_for(HOUR)
+        await world.run_for(10 * MINUTE)
         await world.delete_endpoint(endpoint.seq)
         await world.run_for(2 * SECOND)
         assert (await stored(world, job)).state is ReplayState.CANCELLED

@@ -186,7 +186,7 @@ async def test_dropped_ones_are_cancelled_and_later_ones_are_sent(place: Place) 
 @pytest.mark.parametrize("held", [HeldAction.DROP, HeldAction.KEEP])
 async def test_what_is_said_right_after_a_pause_goes_for_all_that_was_pending(place: Place, held: HeldAction) -> None:
     """More than one bite of it, in memory and in the database."""
-    async with World(place) as world:
+    async with World(place, scan_every_ms=60 * SECOND) as world:
         world.sender.latency_ms["one.test"] = SECOND
         endpoint = await world.endpoint("one.test")
         await world.accept(1500)
@@ -217,7 +217,7 @@ async def test_a_pause_amid_dropping_takes_nothing_back(place: Place) -> None:
 
 
 async def test_what_expired_while_it_was_held_fails_when_it_would_be_sent(place: Place) -> None:
-    async with World(place) as world:
+    async with World(place, scan_every_ms=60 * SECOND) as world:
         endpoint = await world.endpoint("one.test")
         await world.pause(endpoint.seq)
         await world.accept(3, expires_at=START + 60 * SECOND)
@@ -235,7 +235,7 @@ async def test_what_expired_while_it_was_held_fails_when_it_would_be_sent(place:
 
 
 async def test_pausing_again_stops_the_release(place: Place) -> None:
-    async with World(place) as world:
+    async with World(place, scan_every_ms=60 * SECOND) as world:
         endpoint = await world.endpoint("one.test")
         await world.pause(endpoint.seq)
         stored = await world.accept(200)

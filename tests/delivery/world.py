@@ -34,7 +34,8 @@ from uplift_server.store.sealing import Sealer
 
 START = 1_764_000_000_000
 SECOND = 1000
-HOUR = 3600 * SECOND
+MINUTE = 60 * SECOND
+HOUR = 60 * MINUTE
 DAY = 24 * HOUR
 SECRET = "whsec_" + "A" * 43 + "="
 

@@ -5,8 +5,12 @@ import subprocess
 import threading
 from pathlib import Path
 
+import pytest
+
 from .harness import PROGRAM, Server, serving, wait_for
 from .receiving import Receiver, answer
+
+pytestmark = pytest.mark.sqlite(reason="PostgreSQL brings its own tools for copies")
 
 SETTINGS = {"UPLIFT_RETRY_SCHEDULE": ",".join(["2s"] * 60), "UPLIFT_BREAKER_FAILURES": "0"}
 

@@ -10,7 +10,10 @@ import time
 from pathlib import Path
 from urllib.parse import urlencode
 
+import pytest
 import urllib3
+
+pytestmark = pytest.mark.sqlite(reason="the demonstration brings its own database, a file")
 
 PROGRAM = str(Path(sys.executable).with_name("uplift-server"))
 SECONDS_MAX = 60

@@ -10,6 +10,8 @@ from .harness import TYPE, Answer, Api, deliveries_of, serving, settled, wait_fo
 from .receiving import Connection, Received, Receiver, answer
 from .storage import WAYS, small_storage
 
+pytestmark = pytest.mark.sqlite(reason="the disk of PostgreSQL is another machine's")
+
 PADDING = "x" * 20_000
 SLOW = "test.slow"
 

@@ -7,8 +7,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from .harness import TYPE, Answer, Api, Server, deliveries_of, serving, settled, wait_for
 from .receiving import Receiver, answer
+
+pytestmark = pytest.mark.sqlite(reason="the whole database can only be locked where it is a file")
 
 LOCKED_S = 7
 LOCKER = """

@@ -18,7 +18,7 @@ KEY = base64.b64encode(b"k" * 32).decode()
 
 
 @pytest.fixture(scope="module")
-def postgres() -> Iterator[PostgresServer]:
+def postgres_server() -> Iterator[PostgresServer]:
     """A PostgreSQL of our own, which may be stopped."""
     server = PostgresServer()
     yield server
@@ -26,9 +26,9 @@ def postgres() -> Iterator[PostgresServer]:
 
 
 @pytest.fixture
-def settings(postgres: PostgresServer) -> dict[str, str]:
+def settings(postgres_server: PostgresServer) -> dict[str, str]:
     """What a server on an empty database of it is told."""
-    return {"UPLIFT_DATABASE_URL": postgres.new_database(empty=True), "UPLIFT_SECRET_KEY": KEY}
+    return {"UPLIFT_DATABASE_URL": postgres_server.new_database(empty=True), "UPLIFT_SECRET_KEY": KEY}
 
 
 def run(server: Server, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
@@ -65,7 +65,7 @@ def test_what_is_sent_arrives_and_is_counted(tmp_path: Path, receiver: Receiver,
 
 
 def test_kills_and_outages_of_the_database_lose_nothing(
-    tmp_path: Path, receiver: Receiver, postgres: PostgresServer, settings: dict[str, str]
+    tmp_path: Path, receiver: Receiver, postgres_server: PostgresServer, settings: dict[str, str]
 ) -> None:
     with serving(tmp_path / "data", UPLIFT_LEASE="7s", UPLIFT_ATTEMPT_TIMEOUT="2s", **settings) as server:
         account, api = server.account()
@@ -77,10 +77,10 @@ def test_kills_and_outages_of_the_database_lose_nothing(
         for mode in ("fast", "immediate"):
             time.sleep(0.5)
             before = len(load.accepted)
-            postgres.stop(mode)
+            postgres_server.stop(mode)
             time.sleep(1)
             assert api("GET", "/v1/endpoints").status == 503
-            postgres.start()
+            postgres_server.start()
             wait_for(lambda before=before: len(load.accepted) > before + 20, "events are accepted again")
         load.finish()
         assert load.unforeseen == []
@@ -98,7 +98,9 @@ def _pending(api: Any) -> int:
     return len(api.ok("GET", "/v1/deliveries?status=pending&limit=1")["data"])
 
 
-def test_commands_say_what_is_different(tmp_path: Path, settings: dict[str, str], postgres: PostgresServer) -> None:
+def test_commands_say_what_is_different(
+    tmp_path: Path, settings: dict[str, str], postgres_server: PostgresServer
+) -> None:
     server = Server(tmp_path, **settings)
     unset = run(server, "serve", UPLIFT_SECRET_KEY="")
     assert unset.returncode != 0

@@ -5,6 +5,8 @@ import threading
 import time
 from pathlib import Path
 
+import pytest
+
 from .harness import PROGRAM, Server, free_port, serving, wait_for
 from .receiving import Receiver, answer
 
@@ -42,6 +44,7 @@ def test_an_idle_server_stops_at_once(tmp_path: Path) -> None:
         assert time.monotonic() - began < 5
 
 
+@pytest.mark.sqlite(reason="any number of processes may share a PostgreSQL database")
 def test_a_second_process_on_the_same_file_is_refused_in_words(server: Server) -> None:
     environ = {**server.environ, "UPLIFT_PORT": str(free_port())}
     second = subprocess.run(

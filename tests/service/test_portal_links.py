@@ -144,7 +144,7 @@ async def test_the_operators_word_outranks_a_mail_address_that_nobody_proved(wor
     await world.member(theirs, ANN, password="their own choice")
     person = await world.database.read(lambda c: people.find(c, ANN))
     assert person is not None
-    await world.database.write(lambda c: c.exec_driver_sql("UPDATE people SET proved = 0"))
+    await world.database.write(lambda c: c.exec_driver_sql("UPDATE people SET proved = false"))
     before = await world.services.sessions.sign_in(ANN, "their own choice", address=ADDRESS)
 
     visitor = await world.visitor(await enter(world, await world.portal(hers, email=ANN)))

@@ -32,6 +32,8 @@ from uplift_server.store.sealing import Sealer
 URL = "https://hooks.example.com"
 ADDRESS = "192.0.2.9"
 PASSWORD = "correct horse battery"
+_HASHED: dict[str, str] = {}
+"""By password: to make a hash takes longer than most tests."""
 
 
 class _Engine:
@@ -87,7 +89,9 @@ class World:
     async def member(self, account: str, email: str, role: Role = Role.MEMBER, password: str | None = PASSWORD) -> str:
         """A member with a password, made in the store; the public id."""
         seq, now = self.seq(account), self.means.now()
-        hashed = None if password is None else await self.passwords.hash(password)
+        if password is not None and password not in _HASHED:
+            _HASHED[password] = await self.passwords.hash(password)
+        hashed = None if password is None else _HASHED[password]
         person_id, member_id = self.means.new_id(), self.means.new_id()
 
         def make(connection: Any) -> Member:
