@@ -85,6 +85,7 @@ def test_what_a_worker_says_after_its_leases_were_taken_over_is_refused(
     assert (unready.status, unready.seconds < 1) == (503, True)
     assert "The database has not heard of this process for " in unready.json["detail"]
     before = len(receiver.requests)
+    away.clear()
     network.mend(tell=False)
 
     # It has stopped before the other began, and not because it had nothing more to do.
@@ -95,7 +96,8 @@ def test_what_a_worker_says_after_its_leases_were_taken_over_is_refused(
     assert len(ended) > len(paths)
     said = "outcomes came too late and were dropped"
     wait_for(lambda: said in "".join(far.log), f"the worker was told that it comes too late: {far.log}", 25)
-    assert receiver.requests[before:] == []
+    # It may have its share again before it was told, and with that what still waited for its turn.
+    assert {each.path for each in receiver.requests[before:]} <= {"/late"}
     refused.set()
     deliveries = [each for event in events for each in api.ok("GET", f"/v1/events/{event}/deliveries")["data"]]
     assert len(deliveries) == 6 * 7
