@@ -25,4 +25,6 @@ def test_what_is_kept_for_long_is_kept_a_twenty_eighth_longer_at_most(retention_
 def test_a_partition_is_over_after_its_time_unless_there_are_too_many() -> None:
     assert not is_over(1000, now=1000 + DAY - 1, lasts_ms=DAY, partitions=1)
     assert is_over(1000, now=1000 + DAY, lasts_ms=DAY, partitions=PARTITIONS_MAX - 1)
+    assert is_over(1000 + DAY, now=1000, lasts_ms=DAY, partitions=1)
+    assert not is_over(1000, now=1000, lasts_ms=DAY, partitions=1)
     assert not is_over(1000, now=1000 + 9 * DAY, lasts_ms=DAY, partitions=PARTITIONS_MAX)

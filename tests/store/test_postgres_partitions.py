@@ -1,6 +1,7 @@
 """Partitions of events: how the next one is begun beside traffic, how an old one goes, and what of it stays."""
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from typing import Any
@@ -11,15 +12,16 @@ from tests.postgres import PostgresServer
 
 from uplift_server.core.deliveries import Status
 from uplift_server.core.ids import uuid7
+from uplift_server.core.processes import ProcessRole
 from uplift_server.delivery.retention import Retention
 from uplift_server.observe.measures import EngineMeasures
-from uplift_server.store import numbers
+from uplift_server.store import numbers, processes
 from uplift_server.store import schema_version as history
 from uplift_server.store.errors import Unavailable
 from uplift_server.store.hot_records import IdempotencyConflict
 from uplift_server.store.postgres import PostgresDatabase, schema_version
 from uplift_server.store.postgres.connection import Opener
-from uplift_server.store.postgres.partitions import KEPT_MAX
+from uplift_server.store.postgres.partitions import KEPT_EVENTS_MAX
 from uplift_server.store.schema import attempts, deliveries, events
 from uplift_server.store.schema_partitions import NUMBERS, chosen_event_ids, event_partitions
 
@@ -85,7 +87,7 @@ async def rows(bench: Bench, column: sa.Column[int]) -> list[int]:
 
 async def partitions(bench: Bench) -> list[tuple[int, int, bool]]:
     """Every partition: the first and the last of its thousands of millions of numbers, and whether it is a rest."""
-    query = sa.select(event_partitions.c.first_seq, event_partitions.c.end_seq, event_partitions.c.is_rest)
+    query = sa.select(event_partitions.c.first_seq, event_partitions.c.end_seq, event_partitions.c.goes_by_row)
     found = await bench.database.read(lambda c: c.execute(query.order_by("first_seq")).all())
     names = await bench.database.read(
         lambda c: c.exec_driver_sql(
@@ -96,14 +98,20 @@ async def partitions(bench: Bench) -> list[tuple[int, int, bool]]:
     return [(first // NUMBERS, end // NUMBERS, rest) for first, end, rest in found]
 
 
-async def retained(bench: Bench, now: int) -> Counter[str]:
-    """A pass of retention at an instant, everything being counted before."""
+async def count_all(bench: Bench) -> None:
+    """Count everything there is."""
     database = bench.database
     horizon = await database.horizon()
     while counted := await database.read(lambda c: numbers.count(c, horizon, rows=1000, notes=1000)):
         await database.write(lambda c: numbers.save(c, counted))
         if not counted.more:
             break
+
+
+async def retained(bench: Bench, now: int) -> Counter[str]:
+    """A pass of retention at an instant, everything being counted before."""
+    await count_all(bench)
+    database = bench.database
     clock = Clock(database)  # type: ignore[arg-type]
     clock.now = now
     return await Retention(database, clock, EngineMeasures(), retention_ms=KEEP_MS).prune_once(asyncio.Event())  # type: ignore[arg-type]
@@ -248,10 +256,12 @@ async def test_what_is_needed_stays_until_it_is_not(bench: Bench) -> None:
     await delivered(bench, at=NOW + 3 * DAY)
     assert (await retained(bench, NOW + KEEP_MS + 3 * DAY + 60_000))["events"] == 3
     assert await rows(bench, attempts.c.event_seq) == [3 * NUMBERS, 4 * NUMBERS]
+    await retained(bench, NOW + KEEP_MS + 3 * DAY + 60_000)
+    assert await partitions(bench) == [(3, 4, False), (4, 5, False)]
 
 
 async def test_where_too_much_is_needed_everything_else_goes_row_by_row(bench: Bench) -> None:
-    waiting = [bench.event(due(2)) for _ in range(KEPT_MAX + 1)]
+    waiting = [bench.event(due(2)) for _ in range(KEPT_EVENTS_MAX + 1)]
     await bench.append(*waiting)
     await delivered(bench, 30)
     await begin(bench, NOW + DAY)
@@ -287,6 +297,111 @@ async def test_a_database_that_is_upgraded_tells_since_when_it_has_events(postgr
     assert await pair.raw.fetchval("SELECT begun_at FROM event_partitions") == NOW
     assert await pair.raw.fetchval("SELECT count(*) FROM events") == 3
     assert await pair.raw.fetchval("SELECT nextval('events_seq_seq')") == 4
+    await pair.close()
+
+
+async def test_an_event_that_has_something_open_stays_whole(bench: Bench) -> None:
+    await bench.append(bench.event(due(1), due(2)))
+    [leased] = await bench.lease(1)
+    await bench.database.settle([settled(leased, Status.DELIVERED)])
+    await begin(bench, NOW + DAY)
+    await delivered(bench, at=NOW + DAY)
+    assert not (await retained(bench, NOW + KEEP_MS + DAY + 60_000))["events"]
+    assert await partitions(bench) == [(0, 1, True), (1, 2, False), (2, 3, False)]
+    assert await rows(bench, deliveries.c.endpoint_seq) == [1, 1, 2]
+    assert await rows(bench, attempts.c.event_seq) == [1, NUMBERS]
+
+
+async def test_bodies_that_are_too_large_to_be_put_aside_let_others_go_row_by_row(bench: Bench) -> None:
+    large = b'"' + b"x" * 2**20 + b'"'
+    for _ in range(7):
+        await bench.append(*(bench.event(due(2), data=large) for _ in range(10)))
+    await delivered(bench)
+    await begin(bench, NOW + DAY)
+    await delivered(bench, at=NOW + DAY)
+    assert (await retained(bench, NOW + KEEP_MS + DAY + 60_000))["events"] == 1
+    assert await partitions(bench) == [(0, 1, True), (1, 2, False), (2, 3, False)]
+
+
+async def test_of_two_that_drop_a_partition_the_second_does_nothing(bench: Bench) -> None:
+    await bench.append(bench.event(due(2)))
+    await delivered(bench)
+    await begin(bench, NOW + DAY)
+    await delivered(bench, at=NOW + DAY)
+    await count_all(bench)
+    own = bench.database.partitions
+    assert own is not None
+    [partition] = await own.ended(before=NOW + 2 * DAY)
+    await own.thin(partition, after=None)
+    assert [await own.drop(partition) for _ in range(2)] == [1, 0]
+    assert await rows(bench, events.c.seq) == [1, NUMBERS]
+
+
+async def test_an_attempt_that_is_made_late_is_counted_all_the_same(bench: Bench) -> None:
+    """Also where its partition was about to go."""
+    await bench.append(bench.event(due(2)))
+    await begin(bench, NOW + DAY)
+    await delivered(bench, at=NOW + DAY)
+    await count_all(bench)
+    own = bench.database.partitions
+    assert own is not None
+    [partition] = await own.ended(before=NOW + 2 * DAY)
+    [leased] = await bench.lease(2)
+    await bench.database.settle([settled(leased, Status.DELIVERED)])
+    assert (await own.thin(partition, after=None)).removed == 0
+    await own.drop(partition)
+    await count_all(bench)
+    hours = (await bench.database.read(lambda c: numbers.by_hour(c, [numbers.FLEET], since=0)))[numbers.FLEET]
+    totals = [sum(getattr(hour, name) for _, hour in hours) for name in ("deliveries", "delivered", "attempts")]
+    assert totals == [2, 2, 2]
+
+
+async def test_a_clock_that_was_ahead_holds_up_nothing_once_it_is_right(bench: Bench) -> None:
+    await delivered(bench)
+    assert await begin(bench, NOW + 365 * DAY)
+    await delivered(bench)
+    assert await begin(bench, NOW + DAY)
+    await delivered(bench)
+    assert not await begin(bench, NOW + DAY + 1)
+
+
+async def test_a_partition_never_ended_before_its_last_event(bench: Bench) -> None:
+    await delivered(bench, at=NOW + 9 * DAY)
+    assert await begin(bench, NOW + DAY)
+    await count_all(bench)
+    await delivered(bench, at=NOW + 9 * DAY)
+    own = bench.database.partitions
+    assert own is not None
+    assert await own.ended(before=NOW + 8 * DAY) == []
+
+
+async def test_the_id_of_an_event_that_has_gone_is_free_at_once(bench: Bench) -> None:
+    await delivered(bench)
+    chosen = uuid7(NOW, bytes(10))
+    await bench.append(bench.event(chosen_id=chosen))
+    await begin(bench, NOW + DAY)
+    await delivered(bench, at=NOW + DAY)
+    await count_all(bench)
+    own = bench.database.partitions
+    assert own is not None
+    [partition] = await own.ended(before=NOW + 2 * DAY)
+    await own.thin(partition, after=None)
+    await own.drop(partition)
+    [again] = await bench.append(bench.event(chosen_id=chosen, created_at=NOW + DAY))
+    assert again.seq > NUMBERS
+    assert await rows(bench, chosen_event_ids.c.event_seq) == [again.seq]
+
+
+async def test_no_server_of_before_may_run_when_there_are_partitions(postgres_server: PostgresServer) -> None:
+    """It would note no id that its caller chose."""
+    url = await asyncio.to_thread(postgres_server.new_database, empty=True)
+    pair = await Opener(url).pair()
+    async with pair.raw.transaction():
+        await pair.sql.run_sync(history.run, "0008")
+    now = time.time_ns() // 1_000_000
+    await pair.sql.run_sync(processes.join, ProcessRole.ALL, host="a.example", pid=17, version="0.1.0", now=now)
+    with pytest.raises(Unavailable, match=r"0\.1\.0 on a\.example \(process 17\); bring them to"):
+        await schema_version.upgrade(url)
     await pair.close()
 
 

@@ -21,5 +21,8 @@ def lasts_ms(retention_ms: int) -> int | None:
 
 
 def is_over(begun_at: int, *, now: int, lasts_ms: int, partitions: int) -> bool:
-    """Whether a partition that was begun at an instant (Unix ms) has lasted long enough, with so many in all."""
-    return partitions < PARTITIONS_MAX and now - begun_at >= lasts_ms
+    """Whether a partition that was begun at an instant (Unix ms) has lasted long enough, with so many in all.
+
+    One that was begun in what is the future was begun by a clock that has been set right since.
+    """
+    return partitions < PARTITIONS_MAX and (now - begun_at >= lasts_ms or begun_at > now)

@@ -78,16 +78,48 @@ class Retention:
         partitions = self._partitions
         if kept is not EVENTS or partitions is None:
             return await self._prune(kept, before, stopping)
-        looks_again = kept.name not in self._places
         count = 0
-        for partition in await partitions.ended(before=before):
-            count += await self._drop(partitions, partition, stopping)
-        first_whole = await partitions.first_whole()
-        while (count or looks_again) and self._goes_on(stopping) and await partitions.sweep(first_whole):
-            await self._clock.wait(stopping, BITE_PAUSE_MS)
+        try:
+            count = await self._drop_old(partitions, before, stopping)
+            first_whole = await partitions.first_whole()
+        except Unavailable as error:
+            _log.info("old partitions were not dropped; it is tried again in a minute", cause=str(error))
+            return count
         # Row by row goes what was kept of old partitions, and is needed no more.
         by_row = replace(kept, only=(*kept.only, kept.key[0] < first_whole))
         return count + await self._prune(by_row, before, stopping)
+
+    async def _drop_old(self, partitions: Partitions, before: int, stopping: asyncio.Event) -> int:
+        looks_again = EVENTS.name not in self._places
+        count = 0
+        for partition in await partitions.ended(before=before):
+            if await self._thin(partitions, partition, stopping):
+                count += self._noted(EVENTS, await partitions.drop(partition))
+        await partitions.drop_empty()
+        if count or looks_again:
+            await self._sweep(partitions, stopping)
+        return count
+
+    async def _thin(self, partitions: Partitions, partition: Partition, stopping: asyncio.Event) -> bool:
+        """Remove its deliveries that have ended; whether that was brought to its end."""
+        place: Key | None = None
+        while self._goes_on(stopping):
+            bite = await partitions.thin(partition, after=place)
+            place = bite.place
+            if place is None:
+                return self._goes_on(stopping)
+            await self._clock.wait(stopping, BITE_PAUSE_MS)
+        return False
+
+    async def _sweep(self, partitions: Partitions, stopping: asyncio.Event) -> None:
+        first_whole = await partitions.first_whole()
+        place: Key | None = None
+        while self._goes_on(stopping):
+            bite = await partitions.sweep(first_whole, after=place)
+            place = bite.place
+            if place is None:
+                break
+            await self._clock.wait(stopping, BITE_PAUSE_MS)
 
     async def _begin_partition(self, partitions: Partitions, now: int, lasts_ms: int) -> None:
         if self._retention_ms:
@@ -96,20 +128,6 @@ class Retention:
             await partitions.begin(now=now, lasts_ms=lasts_ms)
         except Unavailable as error:
             _log.info("the next partition was not begun; it is tried again in a minute", cause=str(error))
-
-    async def _drop(self, partitions: Partitions, partition: Partition, stopping: asyncio.Event) -> int:
-        place: Key | None = None
-        while self._goes_on(stopping):
-            bite = await partitions.thin(partition, after=place)
-            place = bite.place
-            if place is None:
-                try:
-                    return self._noted(EVENTS, await partitions.drop(partition))
-                except Unavailable as error:
-                    _log.info("an old partition was not dropped; it is tried again in a minute", cause=str(error))
-                    break
-            await self._clock.wait(stopping, BITE_PAUSE_MS)
-        return 0
 
     async def _prune(self, kept: Kept, before: int, stopping: asyncio.Event) -> int:
         count = 0

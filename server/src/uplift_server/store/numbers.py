@@ -35,9 +35,9 @@ ATTEMPTS_MARK: Final = f"{_PREFIX}attempts"
 """Up to which attempt."""
 _BEGAN: Final = f"{_PREFIX}began"
 """Up to which event no delivery is counted: there were events before there were numbers."""
-_TURN: Final = f"{_PREFIX}turn"
-"""How many bites were counted."""
-_MARKS: Final = (EVENTS_MARK, ATTEMPTS_MARK, _BEGAN, _TURN)
+TURN_MARK: Final = f"{_PREFIX}turn"
+"""How many bites were counted, or made void because what they were read from has moved."""
+_MARKS: Final = (EVENTS_MARK, ATTEMPTS_MARK, _BEGAN, TURN_MARK)
 
 
 class Scope(NamedTuple):
@@ -103,7 +103,7 @@ def count(connection: Connection, horizon: Horizon, *, rows: int, notes: int) ->
             EVENTS_MARK: bite.events_through,
             ATTEMPTS_MARK: bite.attempts_through,
             _BEGAN: bite.began,
-            _TURN: stood.get(_TURN, 0) + 1,
+            TURN_MARK: stood.get(TURN_MARK, 0) + 1,
         },
         notes_through=bite.notes_through,
         more=bite.more,

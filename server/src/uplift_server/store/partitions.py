@@ -41,7 +41,7 @@ class Partitions(Protocol):
         """From which event on events are in partitions that go as a whole, or will be."""
 
     async def thin(self, partition: Partition, *, after: Key | None) -> Bite:
-        """Remove a bite of the deliveries of a partition that have ended."""
+        """Remove a bite of the deliveries of a partition that have ended, of events that have nothing open."""
 
     async def drop(self, partition: Partition) -> int:
         """Remove a thinned partition; how many events went.
@@ -50,5 +50,8 @@ class Partitions(Protocol):
         Unavailable as `begin` does.
         """
 
-    async def sweep(self, before_seq: int) -> int:
-        """Remove a bite of what else was known of events before one that have gone with their partition; how many."""
+    async def drop_empty(self) -> None:
+        """Remove partitions of which nothing is left. Raises Unavailable as `begin` does."""
+
+    async def sweep(self, before_seq: int, *, after: Key | None) -> Bite:
+        """Remove a bite of what else was known of events before one that have gone with their partition."""

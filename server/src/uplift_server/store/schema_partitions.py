@@ -20,7 +20,9 @@ event_partitions = sa.Table(
     sa.Column("end_seq", sa.BigInteger, nullable=False, comment="behind its last event"),
     sa.Column("begun_at", sa.BigInteger, comment="none: it is there, and not in use yet"),
     sa.Column("ended_at", sa.BigInteger, comment="none: events still come"),
-    sa.Column("is_rest", sa.Boolean, nullable=False, comment="whether it is what is needed of old ones, row by row"),
+    sa.Column(
+        "goes_by_row", sa.Boolean, nullable=False, comment="whether its old events go one by one, not all with it"
+    ),
     sqlite_with_rowid=False,
 )
 
@@ -65,7 +67,7 @@ PARTITION: Final = (
     "ALTER SEQUENCE attempts_seq_seq OWNED BY attempts.seq",
     f"ALTER TABLE attempts ATTACH PARTITION attempts_0_1 FOR VALUES FROM (0) TO ({NUMBERS})",
     (
-        "INSERT INTO event_partitions (first_seq, end_seq, begun_at, is_rest)"  # noqa: S608 - of our own texts
+        "INSERT INTO event_partitions (first_seq, end_seq, begun_at, goes_by_row)"  # noqa: S608 - of our own texts
         f" SELECT 0, {NUMBERS}, coalesce((SELECT created_at FROM events ORDER BY seq LIMIT 1),"
         " (extract(epoch FROM clock_timestamp()) * 1000)::bigint), false"
     ),

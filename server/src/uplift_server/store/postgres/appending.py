@@ -72,6 +72,12 @@ _BY_ID: Final = (
 )
 
 
+# Until they are swept up, some ids are left of events that have gone with their partition.
+_FREE_IDS: Final = (
+    "DELETE FROM chosen_event_ids c USING unnest($1::bigint[], $2::bytea[]) AS w(account_seq, id)"
+    " WHERE c.account_seq = w.account_seq AND c.id = w.id"
+    " AND NOT EXISTS (SELECT FROM events e WHERE e.seq = c.event_seq)"
+)
 REPEATS_MAX: Final = 8
 """How often a batch is tried again since others stored keys or ids of it in the meantime."""
 
@@ -85,6 +91,9 @@ async def append(raw: Raw, groups: Sequence[Sequence[NewEvent]]) -> Results:
             # Another transaction was faster. It has ended, or there would have been a wait for it: now it is found.
             if raw.is_in_transaction():
                 raise
+            ids = [(event.account_seq, event.id) for group in groups for event in group if event.caller_chose_id]
+            if ids:
+                await raw.execute(_FREE_IDS, *zip(*ids, strict=True))
     return await _append(raw, groups)
 
 

@@ -82,7 +82,7 @@ class PostgresDatabase:
         """The latest settlement."""
         self.measures = StoreMeasures()
         """See the contract."""
-        self.partitions: Partitions | None = PostgresPartitions(self._written, self._looked)
+        self.partitions: Partitions | None = PostgresPartitions(self._written, self._transacted, self._looked)
         """See the contract."""
 
     @property
@@ -241,6 +241,15 @@ class PostgresDatabase:
         async def write(pair: Pair) -> R:
             async with pair.raw.transaction():
                 await pair.raw.execute(f"SELECT pg_advisory_xact_lock({WRITE_LOCK})")
+                return await body(pair)
+
+        return await asyncio.shield(self._begun(self._repeated(self._writers, self._measured(write))))
+
+    async def _transacted(self, body: Callable[[Pair], Awaitable[R]]) -> R:
+        """Run a verb in a transaction beside all other writes."""
+
+        async def write(pair: Pair) -> R:
+            async with pair.raw.transaction():
                 return await body(pair)
 
         return await asyncio.shield(self._begun(self._repeated(self._writers, self._measured(write))))

@@ -8,13 +8,15 @@ Who begins or drops one has the tables for a moment to himself. Whatever else wa
 he gives up soon where another will not let go of them, and tries again later.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Protocol, TypeVar
+
+import asyncpg
 
 from uplift_server.core import partitions as rules
 from uplift_server.core.deliveries import Status
 from uplift_server.store.instants import DISORDER_MS
-from uplift_server.store.numbers import ATTEMPTS_MARK, EVENTS_MARK
+from uplift_server.store.numbers import ATTEMPTS_MARK, EVENTS_MARK, TURN_MARK
 from uplift_server.store.partitions import Bite, Partition
 from uplift_server.store.postgres.connection import Pair, Raw
 from uplift_server.store.schema_partitions import NUMBERS, table_name
@@ -24,9 +26,12 @@ R = TypeVar("R")
 
 TABLE_WAIT_MS_MAX: Final = 100
 BITE: Final = 500
-KEPT_MAX: Final = 1000
-"""How many events of a partition are put aside while everybody waits: it takes 20 ms."""
-_TABLES: Final = {"events": "seq", "attempts": "event_seq"}
+KEPT_EVENTS_MAX: Final = 1000
+KEPT_ATTEMPTS_MAX: Final = 10_000
+KEPT_BYTES_MAX: Final = 64 * 1024 * 1024
+"""What is copied of a partition so that the rest of it can go, at most: it takes a second, beside everything else."""
+_TABLES: Final = {"attempts": "event_seq", "events": "seq"}
+"""In the order in which they are locked: most that is waited for wants `events`."""
 
 _OPEN: Final = f"{int(Status.PENDING)}, {int(Status.HELD)}"
 _NEWEST: Final = (
@@ -35,7 +40,7 @@ _NEWEST: Final = (
     " FROM event_partitions ORDER BY first_seq DESC LIMIT 1"
 )
 _ENDED: Final = (
-    "SELECT first_seq, end_seq FROM event_partitions p WHERE NOT is_rest AND ended_at <= $1"  # noqa: S608 - of our own texts
+    "SELECT first_seq, end_seq FROM event_partitions p WHERE NOT goes_by_row AND ended_at <= $1"  # noqa: S608 - of our own texts
     " AND NOT EXISTS (SELECT FROM events WHERE seq >= p.first_seq AND seq < p.end_seq"
     f" AND seq > coalesce((SELECT value FROM marks WHERE name = '{EVENTS_MARK}'), 0))"
     # The last one that was counted stays, as it does where attempts go row by row.
@@ -46,34 +51,61 @@ _ENDED: Final = (
 # More than twice as long: as a whole it would stay for more than two partitions' time too long. So it is with what was
 # there before there were partitions, or while all was to be kept for longer.
 _LEAVE: Final = (
-    "UPDATE event_partitions SET is_rest = true WHERE NOT is_rest AND begun_at < $1::bigint - 2 * $2::bigint"
+    "UPDATE event_partitions SET goes_by_row = true WHERE NOT goes_by_row AND begun_at < $1::bigint - 2 * $2::bigint"
     " AND (ended_at IS NULL OR ended_at > $1)"
 )
-_FIRST_WHOLE: Final = "SELECT coalesce(min(first_seq) FILTER (WHERE NOT is_rest), max(end_seq)) FROM event_partitions"
+_FIRST_WHOLE: Final = (
+    "SELECT coalesce(min(first_seq) FILTER (WHERE NOT goes_by_row), max(end_seq)) FROM event_partitions"
+)
+# An event that has something open stays whole, and so does what an attempt has changed that is not counted yet.
 _THIN: Final = (
-    "WITH ended AS MATERIALIZED (SELECT event_seq, endpoint_seq FROM deliveries"  # noqa: S608 - of our own texts
+    "WITH ended AS MATERIALIZED (SELECT event_seq, endpoint_seq FROM deliveries d"  # noqa: S608 - of our own texts
     " WHERE (event_seq, endpoint_seq) > ($1, $2) AND event_seq >= $3 AND event_seq < $4"
-    f" AND status NOT IN ({_OPEN}) ORDER BY event_seq, endpoint_seq LIMIT {BITE} FOR UPDATE),"
+    f" AND status NOT IN ({_OPEN}) AND NOT EXISTS (SELECT FROM deliveries o"
+    f"  WHERE o.event_seq = d.event_seq AND o.status IN ({_OPEN}))"
+    " AND NOT EXISTS (SELECT FROM attempts a WHERE a.event_seq = d.event_seq AND a.endpoint_seq = d.endpoint_seq"
+    f"  AND a.seq >= coalesce((SELECT value FROM marks WHERE name = '{ATTEMPTS_MARK}'), 0))"
+    f" ORDER BY event_seq, endpoint_seq LIMIT {BITE} FOR UPDATE OF d),"
     " gone AS (DELETE FROM deliveries d USING ended e"
     " WHERE d.event_seq = e.event_seq AND d.endpoint_seq = e.endpoint_seq)"
     " SELECT event_seq, endpoint_seq FROM ended ORDER BY event_seq, endpoint_seq"
 )
+_STANDS: Final = (
+    "SELECT EXISTS (SELECT FROM event_partitions WHERE first_seq = $1 AND end_seq = $2 AND NOT goes_by_row"
+    " AND ended_at IS NOT NULL)"
+)
 _NEEDED: Final = (
     "SELECT DISTINCT event_seq FROM deliveries WHERE event_seq >= $1 AND event_seq < $2"  # noqa: S608 - of our own texts
-    f" ORDER BY event_seq LIMIT {KEPT_MAX + 1}"
+    f" ORDER BY event_seq LIMIT {KEPT_EVENTS_MAX + 1}"
+)
+_FITS: Final = (
+    "SELECT (SELECT count(*) FROM (SELECT FROM attempts WHERE event_seq = ANY ($1)"  # noqa: S608 - of our own texts
+    f" LIMIT {KEPT_ATTEMPTS_MAX + 1}) a) <= {KEPT_ATTEMPTS_MAX}"
+    f" AND (SELECT coalesce(sum(octet_length(body)), 0) FROM events WHERE seq = ANY ($1)) <= {KEPT_BYTES_MAX}"
 )
 _COUNT: Final = "SELECT coalesce(max(seq) - min(seq) + 1, 0) FROM events WHERE seq >= $1 AND seq < $2"
-# What is left of those right before it, if that is little enough to be copied with it.
+# What is left of those right before it.
 _REST: Final = (
-    "SELECT first_seq, end_seq FROM event_partitions p WHERE is_rest"  # noqa: S608 - of our own texts
+    "SELECT first_seq, end_seq FROM event_partitions WHERE goes_by_row"
     " AND first_seq = (SELECT max(first_seq) FROM event_partitions WHERE first_seq < $1)"
-    " AND (SELECT count(*) FROM (SELECT FROM events WHERE seq >= p.first_seq AND seq < p.end_seq"
-    f" LIMIT {KEPT_MAX + 1}) e) <= {KEPT_MAX}"
 )
+_EVENTS_OF: Final = f"SELECT seq FROM events WHERE seq >= $1 AND seq < $2 ORDER BY seq LIMIT {KEPT_EVENTS_MAX + 1}"  # noqa: S608 - as above
+_EMPTY: Final = (
+    "SELECT first_seq, end_seq FROM event_partitions p WHERE goes_by_row AND ended_at IS NOT NULL"
+    " AND NOT EXISTS (SELECT FROM events WHERE seq >= p.first_seq AND seq < p.end_seq)"
+)
+# What is being counted has been read before, and may have missed what was moved: it is counted anew.
+_COUNT_ANEW: Final = f"UPDATE marks SET value = value + 1 WHERE name = '{TURN_MARK}'"  # noqa: S608 - as above
+_ADD_LATER: Final = (
+    "INSERT INTO attempts_aside SELECT a.* FROM {attempts} a JOIN events_aside e ON e.seq = a.event_seq"
+    " ON CONFLICT DO NOTHING"
+)
+_BY_ROW: Final = "UPDATE event_partitions SET goes_by_row = true WHERE first_seq = $1"
 _SWEPT: Final = ("trace_parents", "chosen_event_ids")
 _ORPHANS: Final = (
     "SELECT event_seq FROM {table} t WHERE t.event_seq < $1"  # noqa: S608 - of our own texts
-    f" AND NOT EXISTS (SELECT FROM events e WHERE e.seq = t.event_seq) ORDER BY event_seq LIMIT {BITE}"
+    " AND t.event_seq > $2 AND NOT EXISTS (SELECT FROM events e WHERE e.seq = t.event_seq)"
+    f" ORDER BY event_seq LIMIT {BITE}"
 )
 
 
@@ -86,15 +118,17 @@ class _Run(Protocol):
 class PostgresPartitions:
     """See `store.partitions`."""
 
-    def __init__(self, write: _Run, read: _Run) -> None:
+    def __init__(self, write: _Run, transact: _Run, read: _Run) -> None:
+        """`write` keeps all other ordinary writes out, `transact` only makes it one transaction."""
         self._write = write
+        self._transact = transact
         self._read = read
 
     async def begin(self, *, now: int, lasts_ms: int) -> bool:
         """See `store.partitions`."""
-        if not await self._write(lambda pair: _prepare(pair.raw, now=now, lasts_ms=lasts_ms)):
+        if not await self._write(lambda pair: _make_next(pair.raw, now=now, lasts_ms=lasts_ms)):
             return False
-        await self._write(lambda pair: _begin(pair.raw, now=now))
+        await self._write(lambda pair: _go_on_in_next(pair.raw, now=now))
         return True
 
     async def ended(self, *, before: int) -> list[Partition]:
@@ -111,29 +145,61 @@ class PostgresPartitions:
 
     async def thin(self, partition: Partition, *, after: Key | None) -> Bite:
         """See `store.partitions`."""
-        start = after or (partition.first_seq, -1)
+        # No endpoint has the number 0.
+        start = after or (partition.first_seq, 0)
         rows = await self._write(lambda pair: pair.raw.fetch(_THIN, *start, *partition))
-        return Bite(len(rows), tuple(rows[-1]) if len(rows) == BITE else None)
+        return _bite(rows)
 
     async def drop(self, partition: Partition) -> int:
         """See `store.partitions`."""
-        return await self._write(lambda pair: _drop(pair.raw, partition))
+        needed = await self._seqs(_NEEDED, *partition)
+        if not await self._fits(needed):
+            await self._write(lambda pair: pair.raw.execute(_BY_ROW, partition.first_seq))
+            return 0
+        rest = None
+        if needed:
+            rest = await self._rest(partition)
+            await self._transact(lambda pair: _put_aside(pair.raw, partition, rest, needed))
+        return await self._write(lambda pair: _drop(pair.raw, partition, rest, needed))
 
-    async def sweep(self, before_seq: int) -> int:
+    async def drop_empty(self) -> None:
         """See `store.partitions`."""
-        count = 0
+        if await self._read(lambda pair: pair.raw.fetch(_EMPTY)):
+            await self._write(lambda pair: _drop_empty(pair.raw))
+
+    async def sweep(self, before_seq: int, *, after: Key | None) -> Bite:
+        """See `store.partitions`."""
+        bites = []
         for table in _SWEPT:
             orphans = _ORPHANS.format(table=table)
-            found = await self._read(lambda pair: pair.raw.fetch(orphans, before_seq))  # noqa: B023 - run before the next turn
+            start = (before_seq, *(after or (-1,)))
+            found = await self._read(lambda pair: pair.raw.fetch(orphans, *start))  # noqa: B023 - run before the next turn
             if found:
                 gone = [seq for (seq,) in found]
                 delete = f"DELETE FROM {table} WHERE event_seq = ANY ($1)"  # noqa: S608 - of our own texts
                 await self._write(lambda pair: pair.raw.execute(delete, gone))  # noqa: B023
-                count += len(gone)
-        return count
+            bites.append(_bite(found))
+        places = [bite.place for bite in bites if bite.place is not None]
+        return Bite(sum(bite.removed for bite in bites), min(places, default=None))
+
+    async def _rest(self, partition: Partition) -> Partition | None:
+        """What is left of those right before a partition, if it is little enough to be copied with it."""
+        found = await self._read(lambda pair: pair.raw.fetchrow(_REST, partition.first_seq))
+        if found is None:
+            return None
+        rest = Partition(*found)
+        return rest if await self._fits(await self._seqs(_EVENTS_OF, *rest)) else None
+
+    async def _fits(self, events: list[int]) -> bool:
+        if len(events) > KEPT_EVENTS_MAX:
+            return False
+        return bool(await self._read(lambda pair: pair.raw.fetchval(_FITS, events)))
+
+    async def _seqs(self, statement: str, *arguments: int) -> list[int]:
+        return [seq for (seq,) in await self._read(lambda pair: pair.raw.fetch(statement, *arguments))]
 
 
-async def _prepare(raw: Raw, *, now: int, lasts_ms: int) -> bool:
+async def _make_next(raw: Raw, *, now: int, lasts_ms: int) -> bool:
     """Make the next partition, if it is time for it; whether there is one that is not in use yet."""
     newest = await raw.fetchrow(_NEWEST)
     assert newest is not None, "the schema has the first"
@@ -153,54 +219,77 @@ async def _prepare(raw: Raw, *, now: int, lasts_ms: int) -> bool:
     return True
 
 
-async def _begin(raw: Raw, *, now: int) -> None:
+async def _go_on_in_next(raw: Raw, *, now: int) -> None:
     """Let numbers go on in the partition that is not in use yet."""
     first = await raw.fetchval("SELECT first_seq FROM event_partitions WHERE begun_at IS NULL")
     if first is None:
         return
     await _be_brief(raw)
     # What is being inserted has all its partitions in view that it may need, and whatever comes later has this one.
-    await raw.execute("LOCK TABLE events IN SHARE MODE")
-    # It comes true at once. Cut off after it, the rest is made up for by a repetition.
+    await raw.execute("LOCK TABLE ONLY events IN SHARE MODE")
+    # It comes true at once. Cut off after it, the rest is made up for by a repetition, maybe much later: hence the last
+    # event's own instant.
     await raw.execute("SELECT setval('events_seq_seq', $1, false) FROM events_seq_seq WHERE last_value < $1", first)
-    await raw.execute("UPDATE event_partitions SET ended_at = $2 WHERE end_seq = $1", first, now)
+    last_at = await raw.fetchval("SELECT created_at FROM events ORDER BY seq DESC LIMIT 1")
+    await raw.execute("UPDATE event_partitions SET ended_at = $2 WHERE end_seq = $1", first, max(now, last_at or 0))
     await raw.execute("UPDATE event_partitions SET begun_at = $2 WHERE first_seq = $1", first, now)
 
 
-async def _drop(raw: Raw, partition: Partition) -> int:
-    """Let a partition go, or leave it to go row by row; how many events went."""
-    if len(await raw.fetch(_NEEDED, *partition)) > KEPT_MAX:
-        await _note_rest(raw, partition)
-        return 0
-    await _be_brief(raw)
-    await raw.execute("LOCK TABLE events, attempts IN ACCESS EXCLUSIVE MODE")
-    needed = [seq for (seq,) in await raw.fetch(_NEEDED, *partition)]
-    # Not counted: of all that is here, hardly any number was given to nothing.
-    count: int = await raw.fetchval(_COUNT, *partition)
-    found = await raw.fetchrow(_REST, partition.first_seq) if needed else None
-    rest = None if found is None else Partition(*found)
-    kept = await _put_aside(raw, partition, rest, needed) if needed else None
-    for each in filter(None, (rest, partition)):
-        for table in _TABLES:
-            await raw.execute(f"DROP TABLE {table_name(table, *each)}")
-        await raw.execute("DELETE FROM event_partitions WHERE first_seq = $1", each.first_seq)
-    if kept is not None:
-        for table in _TABLES:
-            await raw.execute(f"ALTER TABLE {_aside(table)} RENAME TO {table_name(table, *kept)}")
-            await _attach(raw, table, kept)
-        await _note_rest(raw, kept)
-    return count - len(needed)
+async def _put_aside(raw: Raw, partition: Partition, rest: Partition | None, needed: list[int]) -> None:
+    """Copy what is needed of a partition, and all there is of what is left of earlier ones, beside everything else.
 
-
-async def _put_aside(raw: Raw, partition: Partition, rest: Partition | None, needed: list[int]) -> Partition:
-    """Copy what is needed of a partition, and all there is of what is left of earlier ones; what that becomes."""
+    Nothing of an event changes any more but that attempts are added: those that come later are copied later.
+    """
     for table, column in _TABLES.items():
         name, aside = table_name(table, *partition), _aside(table)
+        await raw.execute(f"DROP TABLE IF EXISTS {aside}")
         await raw.execute(f"CREATE TABLE {aside} (LIKE {name} INCLUDING ALL)")
+        # With this it is attached without being looked through.
+        first, end = _kept(partition, rest)
+        await raw.execute(f"ALTER TABLE {aside} ADD CHECK ({column} >= {first} AND {column} < {end})")
         await raw.execute(f"INSERT INTO {aside} SELECT * FROM {name} WHERE {column} = ANY ($1)", needed)  # noqa: S608 - of our own texts
         if rest is not None:
             await raw.execute(f"INSERT INTO {aside} SELECT * FROM {table_name(table, *rest)}")  # noqa: S608 - of our own texts
-    return Partition(partition.first_seq if rest is None else rest.first_seq, partition.end_seq)
+
+
+async def _drop(raw: Raw, partition: Partition, rest: Partition | None, needed: list[int]) -> int:
+    """Let a partition go, and what was put aside of it come in its place; how many events went."""
+    if not await raw.fetchval(_STANDS, *partition):
+        return 0  # Another process was faster.
+    await _lock(raw)
+    count: int = await raw.fetchval(_COUNT, *partition)
+    gone = [partition] if rest is None else [rest, partition]
+    if needed:
+        for each in gone:
+            await raw.execute(_ADD_LATER.format(attempts=table_name("attempts", *each)))
+    await _drop_tables(raw, gone)
+    if needed:
+        kept = _kept(partition, rest)
+        for table in _TABLES:
+            await raw.execute(f"ALTER TABLE {_aside(table)} RENAME TO {table_name(table, *kept)}")
+            await _attach(raw, table, kept)
+        # Since when it was in use does not matter any more: it has ended, long ago.
+        await raw.execute("INSERT INTO event_partitions VALUES ($1, $2, 0, 0, true)", *kept)
+        await raw.execute(_COUNT_ANEW)
+    return count - len(needed)
+
+
+async def _drop_empty(raw: Raw) -> None:
+    await _lock(raw)
+    await _drop_tables(raw, [Partition(*row) for row in await raw.fetch(_EMPTY)])
+
+
+async def _drop_tables(raw: Raw, partitions: list[Partition]) -> None:
+    for each in partitions:
+        for table in _TABLES:
+            await raw.execute(f"DROP TABLE {table_name(table, *each)}")
+        await raw.execute("DELETE FROM event_partitions WHERE first_seq = $1", each.first_seq)
+
+
+async def _lock(raw: Raw) -> None:
+    """Have both tables for oneself, without the partitions that stay: what cleans those is in nobody's way."""
+    await _be_brief(raw)
+    await raw.execute(f"LOCK TABLE {', '.join(f'ONLY {table}' for table in _TABLES)} IN ACCESS EXCLUSIVE MODE")
 
 
 async def _attach(raw: Raw, table: str, partition: Partition) -> None:
@@ -209,16 +298,18 @@ async def _attach(raw: Raw, table: str, partition: Partition) -> None:
     await raw.execute(f"ALTER TABLE {table} ATTACH PARTITION {name} FOR VALUES FROM ({first}) TO ({end})")
 
 
-async def _note_rest(raw: Raw, partition: Partition) -> None:
-    await raw.execute(
-        "INSERT INTO event_partitions VALUES ($1, $2, 0, 0, true) ON CONFLICT (first_seq) DO UPDATE SET is_rest = true",
-        *partition,
-    )
-
-
 async def _be_brief(raw: Raw) -> None:
     await raw.execute(f"SET LOCAL lock_timeout = {TABLE_WAIT_MS_MAX}")
 
 
+def _kept(partition: Partition, rest: Partition | None) -> Partition:
+    """The partition that is to come in the place of both."""
+    return partition if rest is None else Partition(rest.first_seq, partition.end_seq)
+
+
 def _aside(table: str) -> str:
     return f"{table}_aside"
+
+
+def _bite(rows: Sequence[asyncpg.Record]) -> Bite:
+    return Bite(len(rows), tuple(rows[-1]) if len(rows) == BITE else None)

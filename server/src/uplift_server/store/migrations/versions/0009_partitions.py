@@ -10,8 +10,9 @@ revision: str = "0009"
 down_revision: str | Sequence[str] | None = "0008"
 branch_labels: str | Sequence[str] | None = None
 depends_on: str | Sequence[str] | None = None
-# The first release: its statements name the same tables, and need not know what is beneath them.
-needs_release = "0.1.0"
+# Newer than all that ran on what was before. Those note no chosen ids, and so would let one be stored twice; and while
+# partitions are attached, which reads both tables once, they would wait.
+needs_release = "0.1.1"
 
 _PARTITION: Final = (
     "ALTER TABLE events RENAME TO events_0_1",
@@ -33,7 +34,7 @@ _PARTITION: Final = (
     "ALTER SEQUENCE attempts_seq_seq OWNED BY attempts.seq",
     "ALTER TABLE attempts ATTACH PARTITION attempts_0_1 FOR VALUES FROM (0) TO (1000000000000)",
     (
-        "INSERT INTO event_partitions (first_seq, end_seq, begun_at, is_rest)"
+        "INSERT INTO event_partitions (first_seq, end_seq, begun_at, goes_by_row)"
         " SELECT 0, 1000000000000, coalesce((SELECT created_at FROM events ORDER BY seq LIMIT 1),"
         " (extract(epoch FROM clock_timestamp()) * 1000)::bigint), false"
     ),
@@ -49,7 +50,7 @@ def upgrade() -> None:
         sa.Column("begun_at", sa.BigInteger(), comment="none: it is there, and not in use yet"),
         sa.Column("ended_at", sa.BigInteger(), comment="none: events still come"),
         sa.Column(
-            "is_rest", sa.Boolean(), nullable=False, comment="whether it is what is needed of old ones, row by row"
+            "goes_by_row", sa.Boolean(), nullable=False, comment="whether its old events go one by one, not all with it"
         ),
         sa.PrimaryKeyConstraint("first_seq"),
         sqlite_with_rowid=False,
