@@ -1,13 +1,16 @@
 """The conformance suite is worth something: stores with one deliberate defect do not pass it."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
 import sqlalchemy as sa
+from tests.postgres import PostgresServer
 
+from uplift_server.store.contract import Database
 from uplift_server.store.hot_records import (
     Ahead,
     Appended,
@@ -23,10 +26,12 @@ from uplift_server.store.hot_records import (
     ReplayRelease,
     Settlement,
 )
+from uplift_server.store.postgres import PostgresDatabase
 from uplift_server.store.replays import Choice, Replay
 from uplift_server.store.schema import deliveries, replays
 from uplift_server.store.sqlite import SqliteDatabase
 
+from .bench import Bench
 from .conformance import CHECKS
 from .replay_conformance import REPLAY_CHECKS
 from .test_sqlite import sqlite_bench
@@ -36,22 +41,22 @@ Groups = Sequence[Sequence[NewEvent]]
 Results = list[list[Appended] | IdempotencyConflict]
 
 
-class ForgetsDeliveries(SqliteDatabase):
+class ForgetsDeliveries:
     def append(self, groups: Groups) -> Awaitable[Results]:
         return super().append([[event._replace(deliveries=()) for event in group] for group in groups])
 
 
-class ForgetsKeys(SqliteDatabase):
+class ForgetsKeys:
     def append(self, groups: Groups) -> Awaitable[Results]:
         return super().append([[event._replace(idempotency_key=None) for event in group] for group in groups])
 
 
-class SharesKeysBetweenAccounts(SqliteDatabase):
+class SharesKeysBetweenAccounts:
     def append(self, groups: Groups) -> Awaitable[Results]:
         return super().append([[event._replace(account_seq=1) for event in group] for group in groups])
 
 
-class StoresGroupsInPieces(SqliteDatabase):
+class StoresGroupsInPieces:
     async def append(self, groups: Groups) -> Results:  # type: ignore[override]
         results: Results = []
         for group in groups:
@@ -61,35 +66,35 @@ class StoresGroupsInPieces(SqliteDatabase):
         return results
 
 
-class IgnoresContent(SqliteDatabase):
+class IgnoresContent:
     async def append(self, groups: Groups) -> Results:  # type: ignore[override]
         results = await super().append(groups)
         return [[Appended(1, r.event_id, 0, True)] if isinstance(r, IdempotencyConflict) else r for r in results]
 
 
-class LeasesTooEarly(SqliteDatabase):
+class LeasesTooEarly:
     def lease_due(self, wishes: Sequence[LeaseWish], *, now: int, **rest: Any) -> Awaitable[list[LeasedDelivery]]:
         return super().lease_due(wishes, now=now + 1, **rest)
 
 
-class LeasesTwice(SqliteDatabase):
+class LeasesTwice:
     async def lease_due(self, wishes: Sequence[LeaseWish], *, now: int, **rest: Any) -> list[LeasedDelivery]:  # type: ignore[override]
         leased = await super().lease_due(wishes, now=now, **rest)
         await self.release([(d.event_seq, d.endpoint_seq, d.fence) for d in leased], now=now)
         return leased
 
 
-class IgnoresLimits(SqliteDatabase):
+class IgnoresLimits:
     def lease_due(self, wishes: Sequence[LeaseWish], **rest: Any) -> Awaitable[list[LeasedDelivery]]:
         return super().lease_due([LeaseWish(wish.endpoint_seq, 1000) for wish in wishes], **rest)
 
 
-class IgnoresBodySizes(SqliteDatabase):
+class IgnoresBodySizes:
     def lease_due(self, wishes: Sequence[LeaseWish], **rest: Any) -> Awaitable[list[LeasedDelivery]]:
         return super().lease_due(wishes, **rest | {"body_bytes_max": 1 << 40})
 
 
-class IgnoresFences(SqliteDatabase):
+class IgnoresFences:
     async def settle(  # type: ignore[override]
         self, settlements: Sequence[Settlement], health: Sequence[HealthRow] = ()
     ) -> frozenset[tuple[int, int]]:
@@ -101,14 +106,14 @@ class IgnoresFences(SqliteDatabase):
         )
 
 
-class KeepsNoAttempts(SqliteDatabase):
+class KeepsNoAttempts:
     def settle(
         self, settlements: Sequence[Settlement], health: Sequence[HealthRow] = ()
     ) -> Awaitable[frozenset[tuple[int, int]]]:
         return super().settle([s._replace(attempt=None) for s in settlements], health)
 
 
-class HidesLostLeases(SqliteDatabase):
+class HidesLostLeases:
     async def settle(  # type: ignore[override]
         self, settlements: Sequence[Settlement], health: Sequence[HealthRow] = ()
     ) -> frozenset[tuple[int, int]]:
@@ -116,21 +121,21 @@ class HidesLostLeases(SqliteDatabase):
         return frozenset()
 
 
-class ForgetsHealth(SqliteDatabase):
+class ForgetsHealth:
     def settle(
         self, settlements: Sequence[Settlement], health: Sequence[HealthRow] = ()
     ) -> Awaitable[frozenset[tuple[int, int]]]:
         return super().settle(settlements, ())
 
 
-class ForgetsReplays(SqliteDatabase):
+class ForgetsReplays:
     def settle(
         self, settlements: Sequence[Settlement], health: Sequence[HealthRow] = ()
     ) -> Awaitable[frozenset[tuple[int, int]]]:
         return super().settle([s._replace(replay_seq=None) for s in settlements], health)
 
 
-class CountsLostAttempts(SqliteDatabase):
+class CountsLostAttempts:
     async def settle(  # type: ignore[override]
         self, settlements: Sequence[Settlement], health: Sequence[HealthRow] = ()
     ) -> frozenset[tuple[int, int]]:
@@ -144,38 +149,38 @@ class CountsLostAttempts(SqliteDatabase):
         return lost
 
 
-class LeasesForNoReplay(SqliteDatabase):
+class LeasesForNoReplay:
     async def lease_due(self, wishes: Sequence[LeaseWish], **rest: Any) -> list[LeasedDelivery]:  # type: ignore[override]
         return [replace(leased, replay_seq=None) for leased in await super().lease_due(wishes, **rest)]
 
 
-class ReleasesAnybodysLease(SqliteDatabase):
+class ReleasesAnybodysLease:
     async def release(self, leases: Sequence[tuple[int, int, int]], *, now: int) -> None:  # type: ignore[override]
         for event, endpoint, _ in leases:
             await super().release([(event, endpoint, fence) for fence in range(1, 9)], now=now)
 
 
-class ReclaimsLiveLeases(SqliteDatabase):
+class ReclaimsLiveLeases:
     def reclaim(self, *, now: int, owner: int | None = None, limit: int = 1000) -> Awaitable[int]:
         return super().reclaim(now=now + 10**6, owner=owner, limit=limit)
 
 
-class ReclaimsEverybodys(SqliteDatabase):
+class ReclaimsEverybodys:
     def reclaim(self, *, now: int, owner: int | None = None, limit: int = 1000) -> Awaitable[int]:
         return super().reclaim(now=now + 10**9 if owner else now, limit=limit)
 
 
-class MissesEndpoints(SqliteDatabase):
+class MissesEndpoints:
     async def due_endpoints(self, *, after: int = 0, limit: int = 1000) -> list[DueEndpoint]:
         return (await super().due_endpoints(after=after, limit=limit))[:2]
 
 
-class ListsLeasedEndpoints(SqliteDatabase):
+class ListsLeasedEndpoints:
     async def due_endpoints(self, *, after: int = 0, limit: int = 1000) -> list[DueEndpoint]:
         return [DueEndpoint(4, 0), *await super().due_endpoints(after=after, limit=limit)]
 
 
-class KeepsHalfWrites(SqliteDatabase):
+class KeepsHalfWrites:
     async def write(self, body: Callable[[sa.Connection], R]) -> R:
         failure: list[Exception] = []
 
@@ -191,17 +196,17 @@ class KeepsHalfWrites(SqliteDatabase):
         return result
 
 
-class Reorders(SqliteDatabase):
+class Reorders:
     async def lease_due(self, wishes: Sequence[LeaseWish], **rest: Any) -> list[LeasedDelivery]:  # type: ignore[override]
         return list(reversed(await super().lease_due(wishes, **rest)))
 
 
-class MiscountsFences(SqliteDatabase):
+class MiscountsFences:
     async def lease_due(self, wishes: Sequence[LeaseWish], **rest: Any) -> list[LeasedDelivery]:  # type: ignore[override]
         return [replace(leased, fence=1) for leased in await super().lease_due(wishes, **rest)]
 
 
-class ReleasesTheNewestFirst(SqliteDatabase):
+class ReleasesTheNewestFirst:
     async def release_held(self, wishes: Sequence[HeldWish], *, now: int) -> list[Released]:  # type: ignore[override]
         def newest(connection: sa.Connection, wish: HeldWish) -> int:
             own = (deliveries.c.endpoint_seq == wish.endpoint_seq, deliveries.c.status == 3)
@@ -212,24 +217,24 @@ class ReleasesTheNewestFirst(SqliteDatabase):
         return await super().release_held(late, now=now)
 
 
-class ReleasesMoreThanIsTaken(SqliteDatabase):
+class ReleasesMoreThanIsTaken:
     async def release_held(self, wishes: Sequence[HeldWish], *, now: int) -> list[Released]:  # type: ignore[override]
         return await super().release_held(wishes, now=0)
 
 
-class ReleasesWhatIsKept(SqliteDatabase):
+class ReleasesWhatIsKept:
     def release_held(self, wishes: Sequence[HeldWish], *, now: int) -> Awaitable[list[Released]]:
         return super().release_held([wish._replace(after=0) for wish in wishes], now=now)
 
 
-class StoresEventsAlone(SqliteDatabase):
+class StoresEventsAlone:
     async def append_then(self, event: NewEvent, body: Callable[[sa.Connection, int], R]) -> R:
         (result,) = await self.append([[event]])
         assert isinstance(result, list)
         return await self.write(lambda c: body(c, result[0].seq))
 
 
-class SendsThemToTheEnd(SqliteDatabase):
+class SendsThemToTheEnd:
     async def release(self, leases: Sequence[tuple[int, int, int]], *, now: int) -> None:  # type: ignore[override]
         await super().release(leases, now=now)
         for event, endpoint, _ in leases:
@@ -237,7 +242,7 @@ class SendsThemToTheEnd(SqliteDatabase):
             await self.write(lambda c, own=own: c.execute(sa.update(deliveries).where(*own).values(due_at=now)))
 
 
-class ForgetsTests(SqliteDatabase):
+class ForgetsTests:
     async def settle(  # type: ignore[override]
         self, settlements: Sequence[Settlement], health: Sequence[HealthRow] = ()
     ) -> frozenset[tuple[int, int]]:
@@ -246,33 +251,33 @@ class ForgetsTests(SqliteDatabase):
         return lost
 
 
-class ReplaysWhatHasChanged(SqliteDatabase):
+class ReplaysWhatHasChanged:
     def release_replay(
         self, replay_seq: int, choice: Choice, ahead: Ahead, lease: ReplayLease
     ) -> Awaitable[ReplayRelease]:
         return super().release_replay(replay_seq, replace(choice, made_at=1 << 60), ahead, lease)
 
 
-class ReplaysWithoutLimit(SqliteDatabase):
+class ReplaysWithoutLimit:
     def release_replay(
         self, replay_seq: int, choice: Choice, ahead: Ahead, lease: ReplayLease
     ) -> Awaitable[ReplayRelease]:
         return super().release_replay(replay_seq, choice, ahead, lease._replace(outstanding_max=1000))
 
 
-class ReplaysWhatHasExpired(SqliteDatabase):
+class ReplaysWhatHasExpired:
     def release_replay(
         self, replay_seq: int, choice: Choice, ahead: Ahead, lease: ReplayLease
     ) -> Awaitable[ReplayRelease]:
         return super().release_replay(replay_seq, choice, ahead, lease._replace(now=0))
 
 
-class LooksAheadTooFar(SqliteDatabase):
+class LooksAheadTooFar:
     async def look_ahead(self, replay: Replay, *, rows: int, **rest: Any) -> Ahead:
         return await super().look_ahead(replay, rows=rows + 1, **rest)
 
 
-class LooksAheadToOtherTypes(SqliteDatabase):
+class LooksAheadToOtherTypes:
     async def look_ahead(self, replay: Replay, **rest: Any) -> Ahead:
         return await super().look_ahead(replace(replay, choice=replace(replay.choice, type_seqs=())), **rest)
 
@@ -316,12 +321,36 @@ DEFECTS = [
 ]
 
 
+@asynccontextmanager
+async def postgres_bench(server: PostgresServer, make: Callable[[str], Database]) -> AsyncIterator[Bench]:
+    """The same as `sqlite_bench` for PostgreSQL."""
+    url = server.new_database()
+
+    async def reopen() -> None:
+        await bench.database.close()
+        bench.database = make(url)  # type: ignore[assignment]
+        await bench.database.open()
+
+    bench = Bench(make(url), reopen)  # type: ignore[arg-type]
+    await bench.database.open()
+    try:
+        yield bench
+    finally:
+        await bench.database.close()
+        server.give_back(url)
+
+
+@pytest.mark.parametrize("kind", [SqliteDatabase, PostgresDatabase], ids=["sqlite", "postgresql"])
 @pytest.mark.parametrize("defect", DEFECTS, ids=lambda defect: defect.__name__)
-async def test_a_broken_store_is_caught(defect: type[SqliteDatabase], tmp_path: Path) -> None:
+async def test_a_broken_store_is_caught(
+    defect: type, kind: type, tmp_path: Path, postgres_server: PostgresServer
+) -> None:
+    broken: Any = type(defect.__name__, (defect, kind), {})
     for number, check in enumerate([*CHECKS, *REPLAY_CHECKS]):
         folder = tmp_path / str(number)
         folder.mkdir()
-        async with sqlite_bench(folder, defect) as bench:
+        on_file = kind is SqliteDatabase
+        async with sqlite_bench(folder, broken) if on_file else postgres_bench(postgres_server, broken) as bench:
             try:
                 await check(bench)
             except (AssertionError, ValueError):
