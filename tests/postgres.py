@@ -81,9 +81,12 @@ class PostgresServer:
         """Where a database is."""
         return f"postgresql://postgres@/{database}?host={self.directory}"
 
-    def new_database(self, *, empty: bool = False) -> str:
-        """A database with the program's tables and nothing in them, or without tables; its URL."""
-        if self._clean and not empty:
+    def new_database(self, *, empty: bool = False, untouched: bool = False) -> str:
+        """A database with the program's tables and nothing in them, or without tables; its URL.
+
+        `untouched`: one that no test had before, of whose earlier rows PostgreSQL would keep statistics.
+        """
+        if self._clean and not empty and not untouched:
             return self.url(self._clean.pop())
         self._count += 1
         name = f"uplift_{self._count}"

@@ -76,7 +76,7 @@ SMALL = {"event_types", "marks", "listen_sessions", "listen_answers", "delivery_
 @pytest.fixture(scope="module", params=[1, PARTITIONS], ids=["one partition", "many partitions"])
 def connection(postgres_server: PostgresServer, request: pytest.FixtureRequest) -> Iterator[sa.Connection]:
     """A connection to a database with much of everything."""
-    url = postgres_server.new_database()
+    url = postgres_server.new_database(untouched=True)
 
     async def fill() -> None:
         raw = await Opener(url, patient=True).raw()

@@ -45,7 +45,7 @@ VALUES (1, 'replay', 1, 3, '[2]', '[]', '[]', 50, 0, 9, 9, 1, {LAST}, {NOW}, {NO
 @pytest.fixture(scope="module")
 def filled(postgres_server: PostgresServer) -> Iterator[dict[str, str]]:
     """Databases with nothing, with much that nobody has counted, with much that was, and that in many partitions."""
-    empty, filled, many = (postgres_server.new_database() for _ in range(3))
+    empty, filled, many = (postgres_server.new_database(untouched=True) for _ in range(3))
     postgres_server.execute(REPLAY_ROW, _name(empty))
     postgres_server.execute(parted(ROWS, 1) + FILL + REPLAY_ROW, _name(filled))
     postgres_server.execute(parted(ROWS, PARTITIONS) + FILL + REPLAY_ROW + "ANALYZE", _name(many))

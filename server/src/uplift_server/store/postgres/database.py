@@ -246,13 +246,13 @@ class PostgresDatabase:
         return await asyncio.shield(self._begun(self._repeated(self._writers, self._measured(write))))
 
     async def _transacted(self, body: Callable[[Pair], Awaitable[R]]) -> R:
-        """Run a verb in a transaction beside all other writes."""
+        """Run a verb in a transaction beside all other writes, which need not wait for its connection either."""
 
         async def write(pair: Pair) -> R:
             async with pair.raw.transaction():
                 return await body(pair)
 
-        return await asyncio.shield(self._begun(self._repeated(self._writers, self._measured(write))))
+        return await asyncio.shield(self._begun(self._repeated(self._readers, self._measured(write))))
 
     def _looked(self, body: Callable[[Pair], Awaitable[R]]) -> Awaitable[R]:
         """Run statements that only read, each for itself."""
