@@ -28,8 +28,12 @@ from uplift_server.dashboard.words import count
 ID_CHARACTERS_SHOWN: Final = 13
 PRETTY_LINES_MAX: Final = 20_000
 _INSTANT: Final = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z)")
-TURN_SECONDS: Final = 0.001
+TURN_SECONDS: Final = 0.0005
 """How long a page is written without a pause."""
+OTHERS_SECONDS: Final = 0.0002
+"""Who waits longer than this for his next turn is not alone."""
+PAUSE_SECONDS: Final = 0.002
+"""How long a page rests between two turns then: an event needs several, and would wait for one of a page each time."""
 YEAR_SHOWN_AFTER_MS: Final = 180 * 86_400_000
 """The same number stands in dashboard.js."""
 _MINUTE, _HOUR, _DAY = 60, 3600, 86_400
@@ -45,8 +49,10 @@ async def render(template: str, context: Mapping[str, Any]) -> str:
     turn_ends = 0.0
     for piece in _template(template).generate(context):
         pieces.append(piece)
-        if time.perf_counter() >= turn_ends:
+        if (now := time.perf_counter()) >= turn_ends:
             await asyncio.sleep(0)
+            if time.perf_counter() - now > OTHERS_SECONDS:
+                await asyncio.sleep(PAUSE_SECONDS)
             turn_ends = time.perf_counter() + TURN_SECONDS
     return "".join(pieces)
 
