@@ -1,7 +1,7 @@
 """Several processes on one database: each endpoint is one's, and whoever comes or goes, none is served by two."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import pytest
@@ -236,6 +236,27 @@ async def test_an_endpoint_paused_through_one_process_is_off_in_all_within_a_sec
         await fleet.stepping(enabling)
         await fleet.run_for(3 * SECOND)
         assert await fleet.statuses() == {Status.DELIVERED: 4}
+
+
+async def test_what_is_changed_here_while_it_is_read_again_stays_changed(place: Place) -> None:
+    """What was read is older, and would be seen until the next look."""
+    async with Fleet(place) as fleet:
+        await fleet_with_endpoints(fleet, peers=1, hosts=0)
+        [peer] = fleet.peers
+        account = await fleet.new_account()
+        renamed = replace(account, name="Renamed meanwhile")
+        feed = peer.engine._feed
+        database = feed._database
+
+        class Slow:
+            async def read(self, body: Callable[..., object]) -> object:
+                found = await database.read(body)
+                peer.directory.put_account(renamed)
+                return found
+
+        feed._database = Slow()  # type: ignore[assignment]
+        await feed._read([("accounts", account.seq)])
+        assert peer.directory.accounts[account.seq] == renamed
 
 
 async def test_changes_are_forgotten_and_who_has_missed_them_reads_everything(

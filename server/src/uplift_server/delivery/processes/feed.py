@@ -7,7 +7,7 @@ Who could not look for so long that changes are not noted any more reads everyth
 """
 
 import asyncio
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Final, NamedTuple, Protocol
 
@@ -166,21 +166,29 @@ class Feed:
             wanted.setdefault(kind, []).append(subject_seq)
         of_endpoints = wanted.get("endpoints", ())
         before = {seq: live.record for seq in of_endpoints if (live := self._directory.endpoints.get(seq)) is not None}
+        accounts_before = {seq: self._directory.accounts.get(seq) for seq in wanted.get("accounts", ())}
+        types_before = {seq: self._directory.event_types_by_seq.get(seq) for seq in wanted.get("event_types", ())}
         read = await self._database.read(lambda c: _read(c, wanted))
         # Accounts before what belongs to them, types before what subscribes to them.
-        self._put_accounts(wanted.get("accounts", ()), read.accounts)
+        self._put_accounts(accounts_before, read.accounts)
         self._put_keys(wanted.get("api_keys", ()), read.keys)
-        self._put_event_types(*read.event_types)
+        live_types, deleted_types = read.event_types
+        self._put_event_types(
+            [each for each in live_types if self._directory.event_types_by_seq.get(each.seq) is types_before[each.seq]],
+            deleted_types,
+        )
         self._put_endpoints(of_endpoints, read.endpoints, before)
         for replay in read.replays:
             self._acting.replay_changed(replay)
 
-    def _put_accounts(self, wanted: Iterable[int], found: Iterable[Account]) -> None:
+    def _put_accounts(self, before: Mapping[int, Account | None], found: Iterable[Account]) -> None:
         there = {account.seq: account for account in found}
-        for seq in wanted:
+        for seq, was in before.items():
             account = there.get(seq)
             if account is not None:
-                self._directory.put_account(account)
+                # Otherwise it was changed here while this was read, and is looked at once more.
+                if self._directory.accounts.get(seq) is was:
+                    self._directory.put_account(account)
             elif seq in self._directory.accounts:
                 self._acting.relay.end_of_account(seq)
                 self._directory.drop_account(seq)
