@@ -65,17 +65,18 @@ class Counting:
         self.most = 0
         self._now = 0
         self._lock = threading.Lock()
-        self._answer = answer(after=seconds)
+        self._seconds = seconds
+        self._answer = answer()
 
     def __call__(self, connection: Connection, received: Received) -> bool:
         with self._lock:
             self._now += 1
             self.most = max(self.most, self._now)
-        try:
-            return self._answer(connection, received)
-        finally:
-            with self._lock:
-                self._now -= 1
+        time.sleep(self._seconds)
+        # Once it is answered the next may come before anything else happens here.
+        with self._lock:
+            self._now -= 1
+        return self._answer(connection, received)
 
 
 def account_of(fleet: Fleet) -> tuple[str, list[Api]]:
