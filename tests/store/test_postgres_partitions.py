@@ -19,6 +19,7 @@ from uplift_server.store import numbers, processes
 from uplift_server.store import schema_version as history
 from uplift_server.store.errors import Unavailable
 from uplift_server.store.hot_records import IdempotencyConflict
+from uplift_server.store.partitions import Partition, Partitions
 from uplift_server.store.postgres import PostgresDatabase, schema_version
 from uplift_server.store.postgres.connection import Opener
 from uplift_server.store.postgres.partitions import KEPT_EVENTS_MAX
@@ -106,6 +107,14 @@ async def count_all(bench: Bench) -> None:
         await database.write(lambda c: numbers.save(c, counted))
         if not counted.more:
             break
+
+
+async def first_ended(bench: Bench) -> tuple[Partitions, Partition]:
+    """The only partition of which all is old two days after NOW, once everything is counted."""
+    await count_all(bench)
+    assert bench.database.partitions is not None
+    [partition] = await bench.database.partitions.ended(before=NOW + 2 * DAY)
+    return bench.database.partitions, partition
 
 
 async def retained(bench: Bench, now: int) -> Counter[str]:
@@ -328,10 +337,7 @@ async def test_of_two_that_drop_a_partition_the_second_does_nothing(bench: Bench
     await delivered(bench)
     await begin(bench, NOW + DAY)
     await delivered(bench, at=NOW + DAY)
-    await count_all(bench)
-    own = bench.database.partitions
-    assert own is not None
-    [partition] = await own.ended(before=NOW + 2 * DAY)
+    own, partition = await first_ended(bench)
     await own.thin(partition, after=None)
     assert [await own.drop(partition) for _ in range(2)] == [1, 0]
     assert await rows(bench, events.c.seq) == [1, NUMBERS]
@@ -342,10 +348,7 @@ async def test_an_attempt_that_is_made_late_is_counted_all_the_same(bench: Bench
     await bench.append(bench.event(due(2)))
     await begin(bench, NOW + DAY)
     await delivered(bench, at=NOW + DAY)
-    await count_all(bench)
-    own = bench.database.partitions
-    assert own is not None
-    [partition] = await own.ended(before=NOW + 2 * DAY)
+    own, partition = await first_ended(bench)
     [leased] = await bench.lease(2)
     await bench.database.settle([settled(leased, Status.DELIVERED)])
     assert (await own.thin(partition, after=None)).removed == 0
@@ -381,10 +384,7 @@ async def test_the_id_of_an_event_that_has_gone_is_free_at_once(bench: Bench) ->
     await bench.append(bench.event(chosen_id=chosen))
     await begin(bench, NOW + DAY)
     await delivered(bench, at=NOW + DAY)
-    await count_all(bench)
-    own = bench.database.partitions
-    assert own is not None
-    [partition] = await own.ended(before=NOW + 2 * DAY)
+    own, partition = await first_ended(bench)
     await own.thin(partition, after=None)
     await own.drop(partition)
     [again] = await bench.append(bench.event(chosen_id=chosen, created_at=NOW + DAY))

@@ -165,7 +165,7 @@ class Post:
             _log.info("other processes could not be told something", cause=str(error))
         finally:
             self._scheduled = False
-            if self._due or self._texts:
+            if self._due or self._stored or self._texts:
                 self._schedule()
 
     def _told(self, text: str) -> None:
