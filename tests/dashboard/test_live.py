@@ -1,13 +1,20 @@
 """Streams that tell pages of changes: what they tell, whom, and how many there may be."""
 
 import socket
-from contextlib import closing
+import statistics
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
+from itertools import pairwise
+from typing import Final
 from urllib.parse import urlsplit
 
 from tests.dashboard.visitors import Guest, member, operator
 from tests.e2e.harness import Server
 
-from uplift_server.dashboard.live import STREAMS_MAX, STREAMS_PER_ACCOUNT_MAX
+from uplift_server.dashboard.live import STREAMS_MAX, STREAMS_PER_ACCOUNT_MAX, TURN_SECONDS_MAX
+
+PAGES: Final = 8
 
 
 def opened(server: Server, guest: Guest, path: str) -> socket.socket:
@@ -40,6 +47,12 @@ def changes(connection: socket.socket, seconds: float) -> bool:
     return True
 
 
+def change_at(connection: socket.socket) -> float:
+    """When a change is told."""
+    assert changes(connection, 20)
+    return time.monotonic()
+
+
 def ends(connection: socket.socket, seconds: float) -> bool:
     """Whether the stream ends within a time."""
     connection.settimeout(seconds)
@@ -66,6 +79,24 @@ def test_a_page_hears_of_what_happens_in_its_account_and_of_nothing_else(server:
         api.send(1)
         assert changes(connection, 10)
         assert not changes(elsewhere, 1.5)
+
+
+def test_open_pages_load_one_after_the_other(server: Server) -> None:
+    account, api = server.account()
+    guest = member(server, account)
+    with ExitStack() as stack:
+        streams = [
+            stack.enter_context(closing(opened(server, guest, f"/accounts/{account}/live"))) for _ in range(PAGES)
+        ]
+        assert not changes(streams[0], 1.2)
+        api.send(1)
+        with ThreadPoolExecutor(PAGES) as people:
+            told_at = sorted(people.map(change_at, streams))
+
+    apart = [later - earlier for earlier, later in pairwise(told_at)]
+    # The process may have been busy with something else for one of them.
+    assert statistics.median(apart) >= 0.8 * TURN_SECONDS_MAX
+    assert told_at[-1] - told_at[0] >= 0.8 * TURN_SECONDS_MAX * (PAGES - 1)
 
 
 def test_what_people_do_is_a_change_too(server: Server) -> None:

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from uplift_server.dashboard import live
+from uplift_server.dashboard import live, rendering
 from uplift_server.dashboard.assets import PATH, asset
 from uplift_server.dashboard.gate import App, Receive, Scope, Send
 from uplift_server.dashboard.pages import (
@@ -134,7 +134,10 @@ def create_dashboard(
     allows_private_networks: bool,
     api: App,
 ) -> DashboardApp:
-    """The dashboard over the services. `key` signs what visitors are given to bring back."""
+    """The dashboard over the services. `key` signs what visitors are given to bring back. Takes a moment: templates are
+    read.
+    """
+    rendering.prepare()
     safety = Safety(key, public_url, frame_ancestors)
     dashboard = Dashboard(
         services, safety, live.Live(), system, sends_mail, attempt_timeout_ms, allows_private_networks

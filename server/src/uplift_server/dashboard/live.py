@@ -20,6 +20,8 @@ LOOK_SECONDS: Final = 1.0
 LOOK_SECONDS_BUSY: Final = 5.0
 """While the process is busy with events, pages wait rather than events."""
 CORES_BUSY: Final = 0.4
+TURN_SECONDS_MAX: Final = 0.1
+"""How far apart open pages load at most while the process has time for them."""
 STREAM_SECONDS_MAX: Final = 600.0
 """Then the browser asks anew, and is looked at anew."""
 STREAMS_MAX: Final = 200
@@ -105,27 +107,28 @@ class Live:
                 watch.task.cancel()
 
     async def _turn(self) -> None:
-        """While the process is busy, pages load one after the other until the next look.
+        """Open pages load one after the other; while the process is busy, over all the time until the next look.
 
-        Loaded all at once they are a stall, which takes the longer to make up for the less time events leave.
+        Loaded all at once they are a stall, which takes the longer to make up for the less time events leave. And that
+        events have just begun to come shows only later.
         """
-        if self._load.busy:
-            now = asyncio.get_running_loop().time()
-            turn = max(now, self._next_turn)
-            self._next_turn = turn + LOOK_SECONDS_BUSY / self._streams
-            await asyncio.sleep(turn - now)
+        now = asyncio.get_running_loop().time()
+        turn = max(now, self._next_turn)
+        apart = LOOK_SECONDS_BUSY if self._load.busy else min(LOOK_SECONDS, TURN_SECONDS_MAX * self._streams)
+        self._next_turn = turn + apart / self._streams
+        await asyncio.sleep(turn - now)
 
     async def _look(self, visit: Visit, caller: Caller, watch: _Watch) -> None:
         """Look for changes for as long as somebody waits for them."""
         before: Hashable = None
         while True:
+            self._load.look(visit)
             with suppress(Unavailable):
                 # The operators' pages show everything, which always changes.
                 stamp = object() if caller.account_seq is None else await visit.services.changes.stamp(caller)
                 if before is not None and stamp != before:
                     watch.tell()
                 before = stamp
-            self._load.look(visit)
             await asyncio.sleep(LOOK_SECONDS_BUSY if self._load.busy or caller.account_seq is None else LOOK_SECONDS)
 
 

@@ -57,6 +57,11 @@ async def render(template: str, context: Mapping[str, Any]) -> str:
     return "".join(pieces)
 
 
+def prepare() -> None:
+    """Read what every page is made of, which takes as long as some pages: not while one is waited for."""
+    _template("layout.html")
+
+
 @cache
 def _template(name: str) -> Template:
     return _environment().get_template(name)
