@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 
@@ -13,11 +14,13 @@ from uplift_server.core.audit import SYSTEM, AuditEntry
 from uplift_server.core.deliveries import Status
 from uplift_server.delivery.retention import BITE_PAUSE_MS, LOOK_AGAIN_EVERY_MS, ROUND_EVERY_MS, Retention
 from uplift_server.observe.measures import EngineMeasures
+from uplift_server.service import errors
 from uplift_server.store import accounts, audit, schema, schema_traces, trace_parents
 from uplift_server.store.errors import Unavailable
 from uplift_server.store.schema import attempts, audit_log, deliveries, events, idempotency_keys
 from uplift_server.store.upkeep import KEPT, Kept, remove
 
+from .owner import Owner
 from .world import DAY, HOUR, SECOND, START, World, answer
 
 KEEP_MS = 24 * HOUR
@@ -321,3 +324,28 @@ async def test_what_is_not_counted_stays(place: Place) -> None:
         await counted(world)
         world.clock.now += LOOK_AGAIN_EVERY_MS
         assert +await retention.prune_once(asyncio.Event()) == {"events": 2, "rollups": 3}
+
+
+class Removing:
+    """A database whose deliveries retention removes in the moment before something is written, once it is told to."""
+
+    removes = False
+
+    async def write(self, body: Callable[[sa.Connection], object]) -> object:
+        if self.removes:
+            self.removes = False
+            await super().write(lambda c: c.execute(sa.delete(deliveries)))  # type: ignore[misc]
+        return await super().write(body)  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("change", [Owner.resend, Owner.cancel])
+async def test_what_is_removed_in_this_very_moment_is_not_there(
+    place: Place, change: Callable[[Owner, bytes, int], Awaitable[object]]
+) -> None:
+    async with World(place, database=Removing, delays_ms=()) as world:
+        endpoint = await world.endpoint("one.test", lambda _: answer(500))
+        (stored,) = await world.accept()
+        world.database.removes = True
+        with pytest.raises(errors.NotFound):
+            await change(Owner(world), stored.id, endpoint.seq)
+        assert await count(world, audit_log) == 0

@@ -15,7 +15,7 @@ from uplift_server.service.refusals import not_found, refusal, refuse
 from uplift_server.service.waits import ShownDelivery, shown, shown_page
 from uplift_server.store import audit, deliveries, waiting
 from uplift_server.store.contract import Transaction
-from uplift_server.store.errors import Conflict, StoreError
+from uplift_server.store.errors import Conflict, Missing, StoreError
 from uplift_server.store.hot_records import LeasedDelivery
 from uplift_server.store.records import Attempt, Delivery, DeliveryFilter, EndpointState, Page
 
@@ -183,6 +183,8 @@ class Deliveries:
                 self._means.engine.give_back(withdrawn)
             if isinstance(error, Conflict):
                 raise refusal(error) from error
+            if isinstance(error, Missing):
+                raise not_found(_WHAT, ids.delivery_id(found.event_id, found.endpoint_id)) from error
             raise
 
     def _endpoint_seq(self, caller: Caller, text: str | None) -> tuple[int | None, list[Problem]]:

@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 from uplift_server.core.deliveries import FailedReason, Status, Trigger
 from uplift_server.core.outcomes import Outcome
 from uplift_server.store import instants
-from uplift_server.store.errors import Conflict
+from uplift_server.store.errors import Conflict, Missing
 from uplift_server.store.hot_records import Lease, LeasedDelivery
 from uplift_server.store.pages import page_of
 from uplift_server.store.records import Attempt, Delivery, DeliveryFilter, Page
@@ -117,7 +117,7 @@ def start_resend(
     """Lease a delivery for one attempt outside its schedule, whatever its status; if leased, only under that fence.
 
     What it was before is kept with it; a failure leads back to that. Raises Conflict while it is being attempted, or is
-    being resent already, or has expired, and for a test.
+    being resent already, or has expired, and for a test; Missing where retention has removed it.
     """
     own = sa.and_(deliveries.c.event_seq == event_seq, deliveries.c.endpoint_seq == endpoint_seq)
     columns = (
@@ -128,7 +128,9 @@ def start_resend(
         events.c.body,
     )
     query = sa.select(deliveries, *columns).join(events, events.c.seq == deliveries.c.event_seq).where(own)
-    row = connection.execute(query.with_for_update(of=deliveries)).one()
+    row = connection.execute(query.with_for_update(of=deliveries)).first()
+    if row is None:
+        raise Missing
     leased_already = row.status == Status.PENDING and row.lease_owner != 0
     if leased_already and row.fence != fence:
         raise Conflict(IN_FLIGHT)

@@ -9,6 +9,10 @@ class Conflict(StoreError):
     """The write contradicts what is stored: a name is taken, or a delivery is not in a state that allows it."""
 
 
+class Missing(StoreError):
+    """What is to be changed is not there any more."""
+
+
 class Unavailable(StoreError):
     """The database cannot do it now: full disk, read-only file, lost connection, too much waiting. Try again later."""
 

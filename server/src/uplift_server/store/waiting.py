@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 
 from uplift_server.core.deliveries import FailedReason, Status, Trigger
 from uplift_server.store.deliveries import IN_FLIGHT
-from uplift_server.store.errors import Conflict
+from uplift_server.store.errors import Conflict, Missing
 from uplift_server.store.schema import deliveries, endpoints
 
 
@@ -123,10 +123,12 @@ def cancel_waiting(connection: Connection, endpoint_seq: int, *, now: int, limit
 def cancel(connection: Connection, event_seq: int, endpoint_seq: int, *, fence: int | None, now: int) -> None:
     """Cancel one delivery that waits or is held; a leased one only under the fence of the lease.
 
-    Raises Conflict for one that is neither, or that somebody has leased.
+    Raises Conflict for one that is neither, or that somebody has leased; Missing where retention has removed it.
     """
     own = sa.and_(deliveries.c.event_seq == event_seq, deliveries.c.endpoint_seq == endpoint_seq)
-    row = connection.execute(sa.select(deliveries).where(own).with_for_update()).one()
+    row = connection.execute(sa.select(deliveries).where(own).with_for_update()).first()
+    if row is None:
+        raise Missing
     if row.status not in (Status.PENDING, Status.HELD):
         raise Conflict(f"The delivery is {Status(row.status).text}; only what is pending or held can be cancelled.")
     if row.lease_owner != 0 and row.fence != fence:
