@@ -63,6 +63,8 @@ def _measure(row: Row, options: Options) -> Report:
         beside = _runs(scene, "half load while half of it goes", secs, rate)
         gone = _removed(server) - begun
         notes = list(dict.fromkeys(note for run in (*empty, *full, *beside) for note in run.trouble)) + scene.trouble()
+        if not gone:
+            notes.insert(0, "Nothing went meanwhile: this tells nothing of what it costs.")
     slowest = max(times, key=lambda path: times[path])
     return Report(
         row.name,

@@ -1,4 +1,4 @@
-"""The hot verbs on PostgreSQL go by keys however much there is, whatever the planner knows: its own account of it."""
+"""Verbs on PostgreSQL go by keys however much there is, whatever the planner knows: its own account of it."""
 
 import asyncio
 import json
@@ -9,12 +9,17 @@ from typing import Any
 import pytest
 from tests.postgres import PostgresServer
 
-from uplift_server.core.deliveries import Status
+from uplift_server.core.deliveries import Status, Trigger
 from uplift_server.core.replays import ReplayState
+from uplift_server.store import numbers
+from uplift_server.store.horizon import NO_HORIZON
 from uplift_server.store.hot_records import Ahead, HealthRow, HeldWish, LeaseWish, ReplayLease
+from uplift_server.store.partitions import Partition
 from uplift_server.store.postgres import appending, hot, replaying
-from uplift_server.store.postgres.connection import HOT_SETTINGS, Opener, Raw
+from uplift_server.store.postgres.connection import HOT_SETTINGS, Opener, Pair, Raw
+from uplift_server.store.postgres.partitions import PostgresPartitions
 from uplift_server.store.replays import Choice, Replay
+from uplift_server.store.schema_partitions import NUMBERS
 
 from .bench import LEASE_UNTIL, NOW, OWNER, Bench, due, settled
 from .parted import PARTITIONS, index_of_all, last_number, parted
@@ -22,16 +27,28 @@ from .parted import PARTITIONS, index_of_all, last_number, parted
 ROWS = 100_000
 PAGES_MAX = 800
 """Of 8 KiB, that one verb may look at, which is about ten rows; the tables and their indexes have thousands."""
+UNCOUNTED = 500
+ROWS_MAX = 10_000
+"""That a verb may look at which is about some hundreds."""
+EXPLAIN = """
+LOAD 'auto_explain'; SET auto_explain.log_min_duration = 0; SET auto_explain.log_analyze = on;
+SET auto_explain.log_buffers = on; SET auto_explain.log_format = json; SET client_min_messages = log
+"""
 # What waits, is leased, is held, has failed and was delivered, mixed: as it is after an outage.
 FILL = f"""
 ALTER TABLE events_0_1 SET (autovacuum_enabled = false);
 ALTER TABLE deliveries SET (autovacuum_enabled = false);
+ALTER TABLE attempts_0_1 SET (autovacuum_enabled = false);
 INSERT INTO events SELECT at(n), decode(lpad(to_hex(n), 32, '0'), 'hex'), 1, n % 20 + 1, {NOW}, NULL, 'body'
 FROM generate_series(1, {ROWS}) n;
 INSERT INTO deliveries (event_seq, endpoint_seq, account_seq, status, due_at, lease_owner, fence, completed_at)
 SELECT at(n), n % 50 + 1, 1, CASE WHEN n % 7 < 3 THEN 0 WHEN n % 7 = 3 THEN 3 WHEN n % 7 = 4 THEN 2 ELSE 1 END,
 CASE WHEN n % 7 < 3 THEN {NOW} + n % 1000 END, CASE n % 7 WHEN 2 THEN {OWNER} ELSE 0 END, 1,
 CASE WHEN n % 7 > 3 THEN {NOW} END FROM generate_series(1, {ROWS}) n;
+INSERT INTO attempts (event_seq, endpoint_seq, number, trigger, started_at, duration_us, outcome, request_head,
+body_truncated)
+SELECT at(n), n % 50 + 1, number, {int(Trigger.SCHEDULE)}, {NOW}, 1, 0, '', false
+FROM generate_series(1, {ROWS}) n, generate_series(8, 9) number;
 SELECT setval('events_seq_seq', at({ROWS}));
 """
 LAST = last_number(ROWS, PARTITIONS)
@@ -88,6 +105,13 @@ class Plans:
         """By which they went."""
         return {str(index_of_all(node["Index Name"])) for node in self.nodes() if "Index Name" in node}
 
+    def rows(self) -> int:
+        """How many the greediest of them looked at."""
+        return max(
+            round(node["Actual Loops"] * (node["Actual Rows"] + node.get("Rows Removed by Filter", 0)))
+            for node in self.nodes()
+        )
+
     def pages(self) -> int:
         """How many they looked at."""
         return sum(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] for plan in self.plans)
@@ -97,15 +121,26 @@ class Plans:
 async def raw(filled: dict[str, str], request: pytest.FixtureRequest) -> AsyncIterator[Raw]:
     """A connection as the hot verbs have it, in a transaction that is undone."""
     raw = await Opener(filled[request.param], settings=HOT_SETTINGS).raw()
-    await raw.execute(
-        "LOAD 'auto_explain'; SET auto_explain.log_min_duration = 0; SET auto_explain.log_analyze = on;"
-        " SET auto_explain.log_buffers = on; SET auto_explain.log_format = json; SET client_min_messages = log"
-    )
+    await raw.execute(EXPLAIN)
     transaction = raw.transaction()
     await transaction.start()
     yield raw
     await transaction.rollback()
     await raw.close()
+
+
+@pytest.fixture(params=["analyzed", "parted"])
+async def pair(filled: dict[str, str], request: pytest.FixtureRequest) -> AsyncIterator[Pair]:
+    """The same as all other verbs have it, where all but the newest is counted."""
+    pair = await Opener(filled[request.param]).pair()
+    await pair.raw.execute(EXPLAIN)
+    transaction = pair.raw.transaction()
+    await transaction.start()
+    for mark, table in ((numbers.EVENTS_MARK, "events"), (numbers.ATTEMPTS_MARK, "attempts")):
+        await pair.raw.execute(f"INSERT INTO marks SELECT $1, max(seq) - {UNCOUNTED} FROM {table}", mark)
+    yield pair
+    await transaction.rollback()
+    await pair.close()
 
 
 BENCH = Bench(None, None)  # type: ignore[arg-type]
@@ -190,3 +225,36 @@ async def test_every_row_is_found_by_an_index(raw: Raw, name: str, request: pyte
     kinds = {node["Node Type"] for node in plans.nodes()}
     assert not kinds & {"Seq Scan", "Hash Join", "Merge Join", "Bitmap Heap Scan"}, kinds
     assert plans.pages() < PAGES_MAX, plans.pages()
+
+
+def _partitions(pair: Pair) -> PostgresPartitions:
+    async def run(body: Callable[[Pair], Awaitable[Any]]) -> Any:
+        return await body(pair)
+
+    return PostgresPartitions(run, run, run)
+
+
+FIRST = Partition(0, NUMBERS)
+ORDINARY: dict[str, Callable[[Pair], Awaitable[object]]] = {
+    "numbers": lambda pair: pair.sql.run_sync(
+        lambda c: numbers.count(c, NO_HORIZON, rows=2 * UNCOUNTED, notes=UNCOUNTED)
+    ),
+    "partitions that have ended": lambda pair: _partitions(pair).ended(before=1 << 62),
+    "thinning a partition": lambda pair: _partitions(pair).thin(FIRST, after=None),
+    "dropping a partition": lambda pair: _partitions(pair).drop(FIRST),
+    "dropping partitions that are empty": lambda pair: _partitions(pair).drop_empty(),
+    "sweeping": lambda pair: _partitions(pair).sweep(NUMBERS, after=None),
+}
+
+
+@pytest.mark.parametrize("name", ORDINARY)
+async def test_what_is_done_beside_traffic_reads_no_more_than_it_is_about(pair: Pair, name: str) -> None:
+    plans = Plans()
+    pair.raw.add_log_listener(plans.note)
+    await ORDINARY[name](pair)
+    await pair.raw.execute("SELECT 1")
+    await asyncio.sleep(0)
+    assert plans.plans
+    kinds = {node["Node Type"] for node in plans.nodes()}
+    assert not kinds & {"Hash Join", "Merge Join", "Gather", "Gather Merge"}, kinds
+    assert plans.rows() < ROWS_MAX, plans.rows()
