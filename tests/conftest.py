@@ -9,6 +9,7 @@ import structlog
 from hypothesis import HealthCheck, settings
 from tests import engines
 from tests.engines import Engine, Place
+from tests.pooler import Pooler
 from tests.postgres import PostgresServer
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
@@ -126,9 +127,26 @@ def postgres_server() -> Iterator[PostgresServer]:
     server.close()
 
 
+@pytest.fixture(scope="session")
+def pooler(postgres_server: PostgresServer) -> Iterator[Pooler]:
+    """A pooler before it."""
+    pooler = Pooler(postgres_server.directory)
+    yield pooler
+    pooler.close()
+
+
 @pytest.fixture
 def postgres_url(postgres_server: PostgresServer) -> Iterator[str]:
     """A PostgreSQL database with the program's tables and nothing in them."""
     url = postgres_server.new_database()
     yield url
     postgres_server.give_back(url)
+
+
+@pytest.fixture(params=["direct", "pooled"])
+def reached_url(postgres_url: str, request: pytest.FixtureRequest) -> str:
+    """The same, and the same through a pooler."""
+    if request.param == "direct":
+        return postgres_url
+    pooler: Pooler = request.getfixturevalue("pooler")
+    return pooler.url(postgres_url)

@@ -1,6 +1,7 @@
 """On which engine the tests run, and where a test's database lives there.
 
-`pytest --engine postgresql` runs those that have a database on PostgreSQL; by default it is SQLite.
+`pytest --engine postgresql` runs those that have a database on PostgreSQL, `--engine pgbouncer` on PostgreSQL behind a
+pooler; by default it is SQLite.
 """
 
 import base64
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 
 import sqlalchemy as sa
+from tests.pooler import Pooler
 from tests.postgres import PostgresServer, beside
 
 from uplift_server.store import schema_version
@@ -126,8 +128,10 @@ class PostgresPlace:
 
     file = None
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, direct_url: str) -> None:
         self.url = url
+        self.direct_url = direct_url
+        """The same without a pooler between."""
         self.environ = {"UPLIFT_DATABASE_URL": url, "UPLIFT_SECRET_KEY": SECRET_KEY}
 
     def prepare(self, *, now_ms: int = 0) -> None:
@@ -142,7 +146,7 @@ class PostgresPlace:
         """See Place."""
 
         async def run() -> R:
-            pair = await Opener(self.url).pair()
+            pair = await Opener(self.direct_url).pair()
             try:
                 async with pair.raw.transaction():
                     return await pair.sql.run_sync(body)
@@ -174,6 +178,10 @@ class Postgres:
         self._server: PostgresServer | None = None
         self._places: dict[Path, PostgresPlace] = {}
 
+    def reached(self, url: str) -> str:
+        """Where a server of ours reaches a database."""
+        return url
+
     @property
     def server(self) -> PostgresServer:
         """The server, started by whoever asks first."""
@@ -184,13 +192,14 @@ class Postgres:
     def place(self, folder: Path) -> PostgresPlace:
         """See Engine."""
         if folder not in self._places:
-            self._places[folder] = PostgresPlace(self.server.new_database())
+            direct = self.server.new_database()
+            self._places[folder] = PostgresPlace(self.reached(direct), direct)
         return self._places[folder]
 
     def clear(self, folder: Path) -> None:
         """See Engine."""
         for used in [each for each in self._places if each.is_relative_to(folder)]:
-            self.server.give_back(self._places.pop(used).url)
+            self.server.give_back(self._places.pop(used).direct_url)
 
     def close(self) -> None:
         """See Engine."""
@@ -199,7 +208,30 @@ class Postgres:
             self._server = None
 
 
-ENGINES: Final[Mapping[str, Callable[[], Engine]]] = {Sqlite.name: Sqlite, Postgres.name: Postgres}
+class Pooled(Postgres):
+    """The same through a pooler that gives every transaction another connection."""
+
+    name = "pgbouncer"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._pooler: Pooler | None = None
+
+    def reached(self, url: str) -> str:
+        """See Postgres."""
+        if self._pooler is None:
+            self._pooler = Pooler(self.server.directory)
+        return self._pooler.url(url)
+
+    def close(self) -> None:
+        """See Engine."""
+        if self._pooler is not None:
+            self._pooler.close()
+            self._pooler = None
+        super().close()
+
+
+ENGINES: Final[Mapping[str, Callable[[], Engine]]] = {each.name: each for each in (Sqlite, Postgres, Pooled)}
 _chosen: list[Engine] = [Sqlite()]
 
 

@@ -26,6 +26,7 @@ from bench.rows import (
 ROWS: Final[tuple[Row, ...]] = (
     end_to_end.ROW,
     postgres.ROW,
+    postgres.POOLED_ROW,
     postgres_month.ROW,
     batch.ROW,
     latency.ROW,

@@ -1,9 +1,10 @@
 """Events a second with PostgreSQL, by one process and by several that share its database."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Final
 
+from tests.pooler import Pooler
 from tests.postgres import PostgresServer
 
 from bench.meter import cpu_s
@@ -23,16 +24,24 @@ SECRET_KEY: Final = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
 
 
 def _measure(row: Row, options: Options) -> Report:
+    return _measured(row, options, (_PROMISED,) if options.smoke else _PROCESSES, pooled=False)
+
+
+def _measure_pooled(row: Row, options: Options) -> Report:
+    return _measured(row, options, (_PROMISED,), pooled=True)
+
+
+def _measured(row: Row, options: Options, counts: Sequence[int], *, pooled: bool) -> Report:
     figures: list[Figure] = []
     notes: list[str] = []
     secs = options.duration(_USUAL_S)
-    for count in (_PROMISED,) if options.smoke else _PROCESSES:
-        with _scene(options, count) as (scene, postgres):
+    for count in counts:
+        with _scene(options, count, pooled=pooled) as (scene, postgres):
             scene.warm_up()
             before = cpu_s(postgres.pid)
             found = scene.run(f"{count} processes", secs=secs)
             database_us = (cpu_s(postgres.pid) - before) / max(1, found.delivered) * 1e6
-            figures += _figures(count, found, database_us)
+            figures += _figures(count, found, database_us, promised=count == _PROMISED and not pooled)
             notes += found.trouble + scene.trouble()
     return Report(
         row.name,
@@ -51,12 +60,17 @@ def _measure(row: Row, options: Options) -> Report:
 
 
 @contextmanager
-def _scene(options: Options, count: int) -> Iterator[tuple[Scene, PostgresServer]]:
+def _scene(options: Options, count: int, *, pooled: bool) -> Iterator[tuple[Scene, PostgresServer]]:
     """So many processes on an empty database, with endpoints to deliver to."""
     with ExitStack() as stack:
         postgres = PostgresServer(DURABLE, parent=options.directory)
         stack.callback(postgres.close)
-        settings = {"UPLIFT_DATABASE_URL": postgres.new_database(), "UPLIFT_SECRET_KEY": SECRET_KEY}
+        url = postgres.new_database()
+        if pooled:
+            pooler = Pooler(postgres.directory)
+            stack.callback(pooler.close)
+            url = pooler.url(url)
+        settings = {"UPLIFT_DATABASE_URL": url, "UPLIFT_SECRET_KEY": SECRET_KEY}
         scene = stack.enter_context(Scene(options, settings=settings))
         scene.others = (postgres.pid,)
         scene.server.start()
@@ -71,9 +85,8 @@ def _scene(options: Options, count: int) -> Iterator[tuple[Scene, PostgresServer
         yield scene, postgres
 
 
-def _figures(count: int, found: Measurement, database_us: float) -> list[Figure]:
+def _figures(count: int, found: Measurement, database_us: float, *, promised: bool) -> list[Figure]:
     by = f"{count} process" + ("es" if count > 1 else "")
-    promised = count == _PROMISED
     together_us = found.cpu_us + database_us
     return [
         at_least(f"delivered by {by}", found.per_s, "events/s", 5000)
@@ -92,3 +105,4 @@ def _figures(count: int, found: Measurement, database_us: float) -> list[Figure]
 
 
 ROW: Final = Row("postgres", "single events at full load, PostgreSQL, by one process, two and four", _measure, 150)
+POOLED_ROW: Final = Row("postgres-pooler", "the same by two that reach it through a pooler", _measure_pooled, 60)

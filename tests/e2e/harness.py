@@ -128,7 +128,7 @@ class Server:
     def __init__(self, data: Path, *arguments: str, **environ: str) -> None:
         self.data = data
         elsewhere = environ.get("UPLIFT_DATABASE_URL")
-        self.place = engines.chosen().place(data) if elsewhere is None else PostgresPlace(elsewhere)
+        self.place = engines.chosen().place(data) if elsewhere is None else PostgresPlace(elsewhere, elsewhere)
         """Where its database is."""
         self._command = [PROGRAM, "serve", "--json", *arguments]
         self.port = free_port()

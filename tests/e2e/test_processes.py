@@ -32,19 +32,22 @@ def running(folder: Path, url: str) -> Iterator[Fleet]:
         yield fleet
 
 
-@pytest.fixture(scope="module")
-def fleet(tmp_path_factory: pytest.TempPathFactory, postgres_server: PostgresServer) -> Iterator[Fleet]:
+@pytest.fixture(scope="module", params=["direct", "pooled"])
+def fleet(
+    tmp_path_factory: pytest.TempPathFactory, postgres_server: PostgresServer, request: pytest.FixtureRequest
+) -> Iterator[Fleet]:
     """Shared: every test has accounts of its own, and lets the processes run."""
     url = postgres_server.new_database()
-    with running(tmp_path_factory.mktemp("fleet"), url) as fleet:
+    reached = url if request.param == "direct" else request.getfixturevalue("pooler").url(url)
+    with running(tmp_path_factory.mktemp("fleet"), reached) as fleet:
         yield fleet
     postgres_server.give_back(url)
 
 
 @pytest.fixture
-def own_fleet(tmp_path: Path, postgres_url: str) -> Iterator[Fleet]:
+def own_fleet(tmp_path: Path, reached_url: str) -> Iterator[Fleet]:
     """Processes that may be ended."""
-    with running(tmp_path, postgres_url) as fleet:
+    with running(tmp_path, reached_url) as fleet:
         yield fleet
 
 

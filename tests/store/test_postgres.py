@@ -5,12 +5,14 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 import sqlalchemy as sa
+from tests.pooler import Pooler
 from tests.postgres import PostgresServer
 
-from uplift_server.store import marks, standing, waiting
+from uplift_server.core.processes import DEAD_AFTER_MS, ProcessRole
+from uplift_server.store import marks, processes, standing, waiting
 from uplift_server.store.errors import Refused, Unavailable
 from uplift_server.store.hot_records import LeaseWish
-from uplift_server.store.postgres import PostgresDatabase, hot
+from uplift_server.store.postgres import PostgresDatabase, hot, inspection
 from uplift_server.store.postgres.connection import Opener
 from uplift_server.store.schema import marks as table
 
@@ -18,8 +20,8 @@ from .bench import ENOUGH_BYTES, LEASE_UNTIL, NOW, OWNER, Bench, due, settled
 
 
 @pytest.fixture
-async def database(postgres_url: str) -> AsyncIterator[PostgresDatabase]:
-    database = PostgresDatabase(postgres_url)
+async def database(reached_url: str) -> AsyncIterator[PostgresDatabase]:
+    database = PostgresDatabase(reached_url)
     await database.open()
     yield database
     await database.close()
@@ -127,15 +129,28 @@ async def test_a_broken_connection_is_opened_anew(database: PostgresDatabase, po
     assert await database.read(stored) == 2
 
 
-async def test_a_server_that_takes_writes_no_more_is_left_for_one_that_does(
-    database: PostgresDatabase, postgres_url: str
-) -> None:
+async def test_a_server_that_takes_writes_no_more_is_left_for_one_that_does(other: PostgresDatabase) -> None:
     """As after a failover, when the old server is a standby."""
-    await database.write(lambda c: c.exec_driver_sql("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY"))
+    await other.write(lambda c: c.exec_driver_sql("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY"))
     with pytest.raises(Unavailable, match="read-only"):
-        await database.write(one_more)
-    await database.write(one_more)
-    assert await database.read(stored) == 1
+        await other.write(one_more)
+    await other.write(one_more)
+    assert await other.read(stored) == 1
+
+
+async def test_through_a_pooler_servers_are_those_that_were_heard_of(postgres_url: str, pooler: Pooler) -> None:
+    """A pooler's own connections stay where no server is any more."""
+    url = pooler.url(postgres_url)
+    database = PostgresDatabase(url)
+    await database.open()
+    assert await inspection.servers(url) == 0
+    now = int(await database.read(processes.database_now))
+    for seen_at in (now, now - DEAD_AFTER_MS - 1000):
+        await database.write(
+            lambda c, at=seen_at: processes.join(c, ProcessRole.ALL, host="x", pid=1, version="1", now=at)  # type: ignore[misc]
+        )
+    assert await inspection.servers(url) == 1
+    await database.close()
 
 
 async def test_a_write_whose_connection_breaks_is_undone_and_says_so(

@@ -14,15 +14,15 @@ from .replay_conformance import REPLAY_CHECKS
 
 
 @pytest.fixture
-async def bench(postgres_url: str) -> AsyncIterator[Bench]:
+async def bench(reached_url: str) -> AsyncIterator[Bench]:
     """An open, empty PostgreSQL database."""
 
     async def reopen() -> None:
         await bench.database.close()
-        bench.database = PostgresDatabase(postgres_url)
+        bench.database = PostgresDatabase(reached_url)
         await bench.database.open()
 
-    bench = Bench(PostgresDatabase(postgres_url), reopen)
+    bench = Bench(PostgresDatabase(reached_url), reopen)
     await bench.database.open()
     yield bench
     await bench.database.close()

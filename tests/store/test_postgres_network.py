@@ -12,7 +12,7 @@ from tests.between import Between
 from uplift_server.store import processes
 from uplift_server.store.errors import Unavailable
 from uplift_server.store.postgres import PostgresDatabase
-from uplift_server.store.postgres.line import PostgresLine
+from uplift_server.store.postgres.line import line_to
 
 GIVEN_UP_S = 0.7
 SOON_S = 0.7
@@ -94,7 +94,7 @@ async def test_whoever_gives_up_a_read_goes_at_once(network: Between, database: 
 @pytest.mark.parametrize("cut", [Between.hold, Between.lose])
 async def test_the_line_is_given_up_in_time_and_opened_anew(network: Between, cut: Cut) -> None:
     told: list[str] = []
-    line = PostgresLine(network.url)
+    line = line_to(network.url)
     line.on_told = told.append
     assert await line.write(processes.every) == []
     cut(network)

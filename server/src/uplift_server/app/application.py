@@ -47,7 +47,7 @@ from uplift_server.store.sqlite import SqliteDatabase
 
 if TYPE_CHECKING:
     from uplift_server.mail.outbox import Outbox
-    from uplift_server.store.postgres.line import PostgresLine
+    from uplift_server.store.contract import Line
 
 CLOSE_SECONDS: Final = 0.9
 
@@ -79,7 +79,7 @@ class Application:
         self._keep_key = keep_key
         self._time = DatabaseTime()
         self._clock = SystemClock(self._time.now_ns) if config.on_postgresql else SystemClock()
-        self._line: PostgresLine | None = None
+        self._line: Line | None = None
         self._settings = sender_settings(config)
         self._database = database(config)
         self._log = structlog.get_logger()
@@ -196,11 +196,11 @@ class Application:
     async def _open_database(self, undo: contextlib.AsyncExitStack) -> None:
         if self._config.on_postgresql:
             from uplift_server.delivery.processes.membership import learn_time  # noqa: PLC0415 - see `database`
-            from uplift_server.store.postgres.line import PostgresLine  # noqa: PLC0415
+            from uplift_server.store.postgres.line import line_to  # noqa: PLC0415
             from uplift_server.store.postgres.schema_version import prepare  # noqa: PLC0415
 
             await prepare(self._config.database_url)
-            self._line = PostgresLine(self._config.database_url)
+            self._line = line_to(self._config.database_url)
             undo.push_async_callback(self._line.close)
             await learn_time(self._line, self._time)
         else:

@@ -52,6 +52,8 @@ def _target(text: str) -> str:
         remedy = "name it with --to, as postgresql://user:password@host:5432/database, or with UPLIFT_DATABASE_URL"
         raise CliError("the target is no PostgreSQL URL", remedy, ExitCode.USAGE)
     try:
+        if "pooler=" in text:
+            raise WrongValue("goes through a pooler", "name the database's own address, and leave pooler out")
         return database_url(text)
     except WrongValue as wrong:
         raise CliError(f"the target {wrong.reason}", wrong.remedy, ExitCode.USAGE) from wrong

@@ -23,6 +23,7 @@ SQLITE: Final = "sqlite:///"
 POSTGRESQL: Final = ("postgresql://", "postgres://")
 POSTGRESQL_PARAMETERS: Final = (
     "host", "port", "user", "password", "sslmode", "sslrootcert", "sslcert", "sslkey", "target_session_attrs",
+    "pooler",
 )  # fmt: skip
 
 _ORIGIN: Final = re.compile(r"https?://(\*\.)?[A-Za-z0-9.-]+(:[0-9]{1,5})?")
@@ -142,6 +143,8 @@ def _postgresql_url(text: str) -> str:
     if unknown := sorted(given.keys() - set(POSTGRESQL_PARAMETERS)):
         known = ", ".join(POSTGRESQL_PARAMETERS)
         raise WrongValue(f"has a parameter {unknown[0]!r}", f"leave it out; there are {known}")
+    if given.get("pooler", "transaction") != "transaction":
+        raise WrongValue(f"has pooler={given['pooler']}", "write pooler=transaction, or leave it out")
     return text
 
 

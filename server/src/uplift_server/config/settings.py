@@ -42,7 +42,8 @@ class Setting:
 SETTINGS: Final[tuple[Setting, ...]] = (
     Setting("UPLIFT_DATABASE_URL", "database_url", "SQLite or PostgreSQL URL", kinds.database_url,
             "sqlite:///uplift-data/uplift.db",
-            "where everything is stored: a file, whose directory is made, or `postgresql://user:password@host/database`"),
+            "where everything is stored: a file, whose directory is made, or `postgresql://user:password@host/database`"
+            " (`?pooler=transaction`: through a pooler)"),
     Setting("UPLIFT_HOST", "host", "address or name", kinds.host, "127.0.0.1", "the address to listen on"),
     Setting("UPLIFT_PORT", "port", "0 to 65535", kinds.count(0, 65535), "8420", "the port; 0 takes a free one"),
     Setting("UPLIFT_PUBLIC_URL", "public_url", "URL", kinds.url("http", "https", path=True), None,

@@ -17,6 +17,8 @@ from uplift_server.store.partitions import Partition, Partitions
 from uplift_server.store.upkeep import EVENTS, KEPT, Kept, Key, look, remove
 
 BITE_PAUSE_MS: Final = 20
+PAUSES_AS_LONG: Final = 9
+"""By how much the pauses are longer than the bites, where these take long."""
 ROUND_EVERY_MS: Final = 60_000
 LOOK_AGAIN_EVERY_MS: Final = 3_600_000
 """After how long what was old and still needed is looked at again: there may be any number of it."""
@@ -104,11 +106,14 @@ class Retention:
         """Remove its deliveries that have ended; whether that was brought to its end."""
         place: Key | None = None
         while self._goes_on(stopping):
+            began = self._clock.now_ms()
             bite = await partitions.thin(partition, after=place)
             place = bite.place
             if place is None:
                 return self._goes_on(stopping)
-            await self._clock.wait(stopping, BITE_PAUSE_MS)
+            # The longer it takes, the more there is to do for others.
+            took_ms = self._clock.now_ms() - began
+            await self._clock.wait(stopping, max(BITE_PAUSE_MS, PAUSES_AS_LONG * took_ms))
         return False
 
     async def _sweep(self, partitions: Partitions, stopping: asyncio.Event) -> None:

@@ -47,6 +47,14 @@ directory_changes = sa.Table(
 )
 sa.Index("directory_changes_by_xid", directory_changes.c.xid)
 
+told_texts = sa.Table(
+    "told_texts",
+    metadata,
+    sa.Column("seq", Seq, primary_key=True),
+    sa.Column("text", sa.Text, nullable=False),
+    comment="what processes have told each other in the last moments, where they cannot be notified",
+)
+
 CHANNEL: Final = "uplift"
 """What processes tell each other over: PostgreSQL's notifications."""
 CHANGED: Final = "changed"

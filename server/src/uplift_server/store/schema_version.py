@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _MIGRATIONS: Final = "uplift_server.store:migrations"
 _SQLITE_URL: Final = "sqlite:///"
-HEAD: Final = "0009"
+HEAD: Final = "0010"
 """The revision this program works with."""
 
 

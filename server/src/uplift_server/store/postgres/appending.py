@@ -1,6 +1,7 @@
 """Events and their deliveries on the raw driver: one statement, which is one transaction, stores a whole batch."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from operator import itemgetter
 from typing import Any, Final
 
@@ -82,19 +83,26 @@ REPEATS_MAX: Final = 8
 """How often a batch is tried again since others stored keys or ids of it in the meantime."""
 
 
-async def append(raw: Raw, groups: Sequence[Sequence[NewEvent]]) -> Results:
-    """See the contract."""
+async def append(
+    raw: Raw,
+    groups: Sequence[Sequence[NewEvent]],
+    alone: Callable[[], AbstractAsyncContextManager[None]] = nullcontext,
+) -> Results:
+    """See the contract. `alone` is what is needed around what is not in a transaction already."""
     for _ in range(REPEATS_MAX):
         try:
-            return await _append(raw, groups)
+            async with alone():
+                return await _append(raw, groups)
         except asyncpg.UniqueViolationError:
             # Another transaction was faster. It has ended, or there would have been a wait for it: now it is found.
             if raw.is_in_transaction():
                 raise
             ids = [(event.account_seq, event.id) for group in groups for event in group if event.caller_chose_id]
             if ids:
-                await raw.execute(_FREE_IDS, *zip(*ids, strict=True))
-    return await _append(raw, groups)
+                async with alone():
+                    await raw.execute(_FREE_IDS, *zip(*ids, strict=True))
+    async with alone():
+        return await _append(raw, groups)
 
 
 async def _append(raw: Raw, groups: Sequence[Sequence[NewEvent]]) -> Results:

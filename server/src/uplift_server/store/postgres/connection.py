@@ -4,7 +4,9 @@ import asyncio
 import contextlib
 import re
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Any, Final, TypeVar
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import asyncpg
 import sqlalchemy as sa
@@ -25,6 +27,9 @@ IDLE_IN_TRANSACTION_MS_MAX: Final = 3000
 """How long PostgreSQL keeps what a transaction holds whose process has gone silent. Until then all others' ordinary
 writes wait, also those by which they tell that they live (`core.processes.DEAD_AFTER_MS`)."""
 TAKE_SECONDS_MAX: Final = 4.0
+
+POOLER: Final = "pooler"
+"""The parameter of an address that says `transaction` where every transaction may come to another connection."""
 
 APPLICATION_NAME: Final = "uplift-webhooks"
 _SETTINGS: Final = {
@@ -79,11 +84,27 @@ REPLACEMENT: Final = "\ufffd"
 class Pair:
     """One connection, as the driver has it and for statements of SQLAlchemy, which neither begins nor commits on it."""
 
-    __slots__ = ("raw", "sql")
+    __slots__ = ("raw", "settings", "sql")
 
-    def __init__(self, raw: Raw, sql: AsyncConnection) -> None:
+    def __init__(self, raw: Raw, sql: AsyncConnection, settings: str) -> None:
         self.raw = raw
         self.sql = sql
+        self.settings = settings
+        """Statements that every transaction is to begin with; none where the connection has them made."""
+
+    @contextlib.asynccontextmanager
+    async def transaction(self) -> AsyncIterator[None]:
+        """A transaction, or a part of the one under way that can be undone by itself."""
+        async with self.raw.transaction():
+            if self.settings:
+                await self.raw.execute(self.settings)
+            yield
+
+    def alone(self) -> AbstractAsyncContextManager[None]:
+        """What a statement needs that is a transaction of its own: where each may come to another connection, one
+        around it.
+        """
+        return self.transaction() if self.settings else contextlib.nullcontext()
 
     @property
     def is_clean(self) -> bool:
@@ -103,11 +124,11 @@ class Opener:
 
     def __init__(self, url: str, *, patient: bool = False, settings: Mapping[str, str] | None = None) -> None:
         """`patient`: what is done may take as long as it does. `settings` are PostgreSQL's, beside those of all."""
-        self._url = url
+        self._url, self.is_pooled = _parted(url)
         self._settings = _SETTINGS | (_PATIENT if patient else _BY_INDEX) | dict(settings or {})
         self._command_seconds = None if patient else COMMAND_SECONDS_MAX
         self._engine = create_async_engine(
-            "postgresql+asyncpg://", async_creator=self._connect, poolclass=sa.NullPool, isolation_level="AUTOCOMMIT"
+            "postgresql+asyncpg://", creator=self._adapted, poolclass=sa.NullPool, isolation_level="AUTOCOMMIT"
         )
         sa.event.listen(self._engine.sync_engine, "before_cursor_execute", _with_storable_texts, retval=True)
 
@@ -120,15 +141,37 @@ class Opener:
         sql = await self._engine.connect()
         raw = (await sql.get_raw_connection()).driver_connection
         assert isinstance(raw, asyncpg.Connection)
-        return Pair(raw, sql)
+        return Pair(raw, sql, self._made_in_transactions)
+
+    @property
+    def _made_in_transactions(self) -> str:
+        settings = self._settings.items() if self.is_pooled else ()
+        return "".join(f"SET LOCAL {name} = '{value}'; " for name, value in settings)
 
     async def _connect(self) -> Raw:
+        # A pooler has its own connections, whose settings and prepared statements nobody else knows.
+        settings = {"application_name": APPLICATION_NAME} if self.is_pooled else self._settings
+        kept: dict[str, Any] = {"statement_cache_size": 0} if self.is_pooled else {}
         return await asyncpg.connect(
             self._url,
             timeout=CONNECT_SECONDS_MAX,
             command_timeout=self._command_seconds,
-            server_settings=self._settings,
+            server_settings=settings,
+            **kept,
         )
+
+    def _adapted(self) -> Any:
+        # Without a name a statement is prepared anew each time, and nobody finds it in his way.
+        kept = {"prepared_statement_cache_size": 0, "prepared_statement_name_func": str} if self.is_pooled else {}
+        return self._engine.sync_engine.dialect.dbapi.connect(async_creator_fn=self._connect, **kept)  # type: ignore[union-attr]
+
+
+def _parted(url: str) -> tuple[str, bool]:
+    """The address that PostgreSQL's own programs know, and whether a pooler stands between."""
+    parts = urlsplit(url)
+    given = dict(parse_qsl(parts.query, keep_blank_values=True))
+    pooler = given.pop(POOLER, None)
+    return (url, False) if pooler is None else (parts._replace(query=urlencode(given)).geturl(), True)
 
 
 class Silence:

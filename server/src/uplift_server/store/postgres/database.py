@@ -139,7 +139,7 @@ class PostgresDatabase:
         self, replay_seq: int, choice: Choice, ahead: Ahead, lease: ReplayLease
     ) -> Awaitable[ReplayRelease]:
         """See the contract. Outcomes that were handed over before come first, as on SQLite: they make room."""
-        release = self._measured(lambda pair: replaying.release(pair.raw, replay_seq, choice, ahead, lease))
+        release = self._measured(_alone(lambda pair: replaying.release(pair.raw, replay_seq, choice, ahead, lease)))
         settling = self._settling
 
         async def released() -> ReplayRelease:
@@ -169,7 +169,8 @@ class PostgresDatabase:
         """See the contract. What is being written just now is waited for a moment, so that it is told of, too."""
 
         async def look(pair: Pair) -> Horizon:
-            row = await pair.raw.fetchrow(LOOK)
+            async with pair.alone():
+                row = await pair.raw.fetchrow(LOOK)
             assert row is not None
             *numbers, holders = row
             given = Horizon(*numbers)
@@ -189,7 +190,8 @@ class PostgresDatabase:
 
         async def read(pair: Pair) -> R:
             await pair.raw.execute(
-                f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL statement_timeout = {READ_MS_MAX}"
+                f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {pair.settings}SET LOCAL statement_timeout ="
+                f" {READ_MS_MAX}"
             )
             try:
                 return await pair.sql.run_sync(body)
@@ -228,18 +230,19 @@ class PostgresDatabase:
         return await self._written(append)
 
     async def _store(self, groups: Groups) -> Results:
-        append = self._measured(lambda pair: appending.append(pair.raw, groups))
+        append = self._measured(lambda pair: appending.append(pair.raw, groups, pair.alone))
         return await self._repeated(self._hot_connections, append)
 
     def _hot(self, body: Callable[[Pair], Awaitable[R]], *, only_reads: bool = False) -> "asyncio.Task[R]":
         """Begin a hot verb at once, and end it whatever becomes of who waits for it."""
-        return self._begun(self._repeated(self._hot_connections, body if only_reads else self._measured(body)))
+        alone = _alone(body)
+        return self._begun(self._repeated(self._hot_connections, alone if only_reads else self._measured(alone)))
 
     async def _written(self, body: Callable[[Pair], Awaitable[R]]) -> R:
         """Run a verb in a transaction in which no other ordinary write of any process is under way."""
 
         async def write(pair: Pair) -> R:
-            async with pair.raw.transaction():
+            async with pair.transaction():
                 await pair.raw.execute(f"SELECT pg_advisory_xact_lock({WRITE_LOCK})")
                 return await body(pair)
 
@@ -249,14 +252,14 @@ class PostgresDatabase:
         """Run a verb in a transaction beside all other writes, which need not wait for its connection either."""
 
         async def write(pair: Pair) -> R:
-            async with pair.raw.transaction():
+            async with pair.transaction():
                 return await body(pair)
 
         return await asyncio.shield(self._begun(self._repeated(self._readers, self._measured(write))))
 
     def _looked(self, body: Callable[[Pair], Awaitable[R]]) -> Awaitable[R]:
         """Run statements that only read, each for itself."""
-        return self._repeated(self._readers, body, again_when_lost=True)
+        return self._repeated(self._readers, _alone(body), again_when_lost=True)
 
     def _measured(self, body: Callable[[Pair], Awaitable[R]]) -> Callable[[Pair], Awaitable[R]]:
         """A verb that writes, which is noted among the transactions."""
@@ -301,6 +304,16 @@ class PostgresDatabase:
             repeats += 1
             # By chance, so that two that stood in each other's way do not do so again.
             await asyncio.sleep(random.uniform(0, REPEAT_WAIT_MS_MAX * repeats) / 1000)  # noqa: S311
+
+
+def _alone(body: Callable[[Pair], Awaitable[R]]) -> Callable[[Pair], Awaitable[R]]:
+    """A verb that is one statement, which comes to one connection whole."""
+
+    async def alone(pair: Pair) -> R:
+        async with pair.alone():
+            return await body(pair)
+
+    return alone
 
 
 async def _end(raw: Raw) -> None:

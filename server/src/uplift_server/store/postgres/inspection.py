@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from uplift_server.core.clock_offset import Reading, best
+from uplift_server.core.processes import DEAD_AFTER_MS
 from uplift_server.store.inspection import Held
 from uplift_server.store.postgres.connection import APPLICATION_NAME, DRIVER_ERRORS, Opener, Raw, translated
 from uplift_server.store.resealing import SEALED
@@ -86,13 +87,18 @@ async def inspect(url: str) -> Inspected:
 
 
 async def servers(url: str) -> int:
-    """How many connections servers of ours have to a database. Raises Unavailable."""
-    query = (
+    """How many connections servers of ours have to a database; through a pooler, which keeps some for nobody, how many
+    were heard of just now. Raises Unavailable.
+    """
+    connections = (
         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = $1"
         " AND pid <> pg_backend_pid()"
     )
     async with _connected(url) as raw:
-        return int(await raw.fetchval(query, APPLICATION_NAME))
+        if Opener(url).is_pooled:
+            heard_of = f"SELECT count(*) FROM processes WHERE seen_at > ({_CLOCK.removeprefix('SELECT ')}) - $1"  # noqa: S608
+            return int(await raw.fetchval(heard_of, DEAD_AFTER_MS))
+        return int(await raw.fetchval(connections, APPLICATION_NAME))
 
 
 async def sealed_values(url: str) -> list[tuple[bytes, bytes]]:
@@ -113,10 +119,11 @@ async def held(url: str, *, limit: int) -> Held:
 @contextlib.asynccontextmanager
 async def _connected(url: str) -> AsyncIterator[Raw]:
     try:
-        raw = await Opener(url).raw()
+        pair = await Opener(url).pair()
         try:
-            yield raw
+            async with pair.alone():
+                yield pair.raw
         finally:
-            await raw.close()
+            await pair.close()
     except DRIVER_ERRORS as error:
         raise translated(error) from error

@@ -1,11 +1,13 @@
 """The line between processes: a connection of its own for heartbeats and notifications."""
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, TypeVar
 
 from sqlalchemy import Connection
 
+from uplift_server.store import told_texts
 from uplift_server.store.errors import Unavailable
 from uplift_server.store.postgres.connection import DRIVER_ERRORS, Opener, Pair, Raw, Silence, is_repeatable, translated
 from uplift_server.store.schema_processes import CHANNEL
@@ -16,13 +18,23 @@ ANSWER_SECONDS_MAX: Final = 2.0
 """How long anything may take that goes over the line, and its opening: a heartbeat that comes later is worth
 nothing."""
 REPEATS_MAX: Final = 3
+LOOK_SECONDS: Final = 0.05
+"""How often a process looks for what others have told, where it is not notified."""
+OVERLAP: Final = 1000
+"""Numbers are given before they can be read: from so many before the last one on it is looked again."""
+
+
+def line_to(url: str) -> "PostgresLine":
+    """A line to a database, whatever stands between."""
+    opener = Opener(url)
+    return PolledLine(opener) if opener.is_pooled else PostgresLine(opener)
 
 
 class PostgresLine:
     """See `store.contract.Line`. Opened when first used, and anew after it broke."""
 
-    def __init__(self, url: str) -> None:
-        self._opener = Opener(url)
+    def __init__(self, opener: Opener) -> None:
+        self._opener = opener
         self._pair: Pair | None = None
         self._hears = False
         """Whether it is told over this connection what others send."""
@@ -33,7 +45,7 @@ class PostgresLine:
         """See the contract."""
 
         async def write(pair: Pair) -> R:
-            async with pair.raw.transaction():
+            async with pair.transaction():
                 return await pair.sql.run_sync(body)
 
         return await self._run(write)
@@ -76,7 +88,7 @@ class PostgresLine:
         silence = Silence(pair, ANSWER_SECONDS_MAX)
         try:
             if not self._hears:
-                await pair.raw.add_listener(CHANNEL, self._told)
+                await self._hear(pair)
                 self._hears = True
             return await work(pair)
         except DRIVER_ERRORS as error:
@@ -86,6 +98,9 @@ class PostgresLine:
         finally:
             silence.end()
 
+    async def _hear(self, pair: Pair, /) -> None:
+        await pair.raw.add_listener(CHANNEL, self._told)
+
     async def _drop(self) -> None:
         pair, self._pair, self._hears = self._pair, None, False
         if pair is not None:
@@ -93,3 +108,46 @@ class PostgresLine:
 
     def _told(self, _connection: Raw | Any, _sender: int, _channel: str, text: object) -> None:
         self.on_told(str(text))
+
+
+class PolledLine(PostgresLine):
+    """The same through a pooler, which delivers no notifications: texts stand in a table for a while."""
+
+    def __init__(self, opener: Opener) -> None:
+        super().__init__(opener)
+        self._looking: asyncio.Task[None] | None = None
+        self._found: frozenset[int] | None = None
+        """The numbers of what the last look found."""
+        self._last = 0
+        """The highest one that was found."""
+
+    async def tell(self, texts: Sequence[str]) -> None:
+        """See the contract."""
+        await self.write(lambda c: told_texts.add(c, texts, after=self._last))
+
+    async def close(self) -> None:
+        """See the contract."""
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.wait([self._looking])
+        await super().close()
+
+    async def _hear(self, _pair: Pair, /) -> None:
+        if self._looking is None:
+            self._looking = asyncio.create_task(self._look_again())
+
+    async def _look_again(self) -> None:
+        while True:
+            with contextlib.suppress(Unavailable):
+                await self._look()
+            await asyncio.sleep(LOOK_SECONDS)
+
+    async def _look(self) -> None:
+        found = await self.write(lambda c: told_texts.since(c, self._last - OVERLAP))
+        before, self._found = self._found, frozenset(found)
+        self._last = max(found, default=self._last)
+        # What stood there when it began to look was told in an earlier life.
+        if before is not None:
+            for seq, text in found.items():
+                if seq not in before:
+                    self.on_told(text)

@@ -31,7 +31,8 @@ async def current(url: str) -> str | None:
     try:
         pair = await opener.pair()
         try:
-            return await pair.sql.run_sync(_current)
+            async with pair.alone():
+                return await pair.sql.run_sync(_current)
         finally:
             await pair.close()
     except DRIVER_ERRORS as error:
@@ -67,9 +68,11 @@ async def _in_turn(url: str, work: Callable[[Connection], str | None]) -> str | 
                     f"the database is PostgreSQL {version.major}; this program needs {VERSION_MIN} or newer"
                 )
             # Most starts find nothing to do, and need not wait for their turn.
-            if await pair.sql.run_sync(_current) == HEAD:
+            async with pair.alone():
+                revision = await pair.sql.run_sync(_current)
+            if revision == HEAD:
                 return None
-            async with pair.raw.transaction():
+            async with pair.transaction():
                 await pair.raw.execute(f"SET LOCAL statement_timeout = 0; SELECT pg_advisory_xact_lock({SCHEMA_LOCK})")
                 # Whatever waits for a table lets all others wait behind it, servers too.
                 await pair.raw.execute(f"SET LOCAL lock_timeout = {TABLE_WAIT_MS_MAX}")

@@ -1,0 +1,23 @@
+"""What processes tell each other through a pooler."""
+
+from collections.abc import Sequence
+
+import sqlalchemy as sa
+from alembic import op
+
+revision: str = "0010"
+down_revision: str | Sequence[str] | None = "0009"
+branch_labels: str | Sequence[str] | None = None
+depends_on: str | Sequence[str] | None = None
+
+_Seq = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+
+
+def upgrade() -> None:
+    """Add a table."""
+    op.create_table(
+        "told_texts",
+        sa.Column("seq", _Seq, primary_key=True),
+        sa.Column("text", sa.Text(), nullable=False),
+        comment="what processes have told each other in the last moments, where they cannot be notified",
+    )

@@ -1,0 +1,74 @@
+"""A pooler before the PostgreSQL of the tests: PgBouncer, so that every transaction comes to another connection."""
+
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import Final
+
+SECONDS_MAX: Final = 10.0
+# The next connection in turn, not the last one that was used: what a transaction leaves behind is found out.
+SETTINGS: Final = """
+[databases]
+* = host={postgres} user=postgres
+[pgbouncer]
+listen_addr = 127.0.0.1
+listen_port = {port}
+unix_socket_dir =
+auth_type = any
+pool_mode = transaction
+server_round_robin = 1
+default_pool_size = 6
+max_client_conn = 500
+logfile = {directory}/log
+pidfile = {directory}/pid
+"""
+
+
+class Pooler:
+    """PgBouncer before the PostgreSQL whose socket is in a directory."""
+
+    def __init__(self, postgres: Path) -> None:
+        command = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+        assert command is not None, "these tests need PgBouncer: apt-get install -y pgbouncer"
+        self.directory = Path(tempfile.mkdtemp(prefix="uplift-pooler-"))
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port = free.getsockname()[1]
+        file = self.directory / "pgbouncer.ini"
+        file.write_text(SETTINGS.format(postgres=postgres, port=self.port, directory=self.directory))
+        # It refuses to run as root, as PostgreSQL does.
+        nobody = pwd.getpwnam("nobody")
+        changed = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []} if os.geteuid() == 0 else {}
+        if changed:
+            os.chown(self.directory, nobody.pw_uid, nobody.pw_gid)
+        self._process = subprocess.Popen(
+            [command, "-q", file], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            cwd=self.directory, **changed,
+        )  # fmt: skip
+        self._wait()
+
+    def url(self, direct: str) -> str:
+        """Where a database is reached through it."""
+        name = direct.partition("?")[0].rpartition("/")[2]
+        return f"postgresql://postgres@127.0.0.1:{self.port}/{name}?pooler=transaction"
+
+    def close(self) -> None:
+        """Stop it."""
+        self._process.kill()
+        self._process.wait()
+        shutil.rmtree(self.directory)
+
+    def _wait(self) -> None:
+        end = time.monotonic() + SECONDS_MAX
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
+            except OSError:
+                assert time.monotonic() < end, (self.directory / "log").read_text()
+                time.sleep(0.02)
+            else:
+                return
