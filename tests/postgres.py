@@ -54,7 +54,7 @@ class PostgresServer:
             nobody = pwd.getpwnam("nobody")
             os.chown(self.directory, nobody.pw_uid, nobody.pw_gid)
             self._as = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
-        self._commands = _commands(self.directory, others=bool(self._as))
+        self.commands = _commands(self.directory, others=bool(self._as))
         self._run("initdb", "--auth=trust", "--username=postgres", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync")
         self.start()
 
@@ -120,7 +120,7 @@ class PostgresServer:
         # Not through a pipe: a server that was started would keep it open.
         with tempfile.TemporaryFile() as output:
             done = subprocess.run(
-                [self._commands / command, "-D", self._data, *arguments],
+                [self.commands / command, "-D", self._data, *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,

@@ -1,0 +1,101 @@
+"""A dump of a busy PostgreSQL, restored as the guide says: what was pending is delivered from there, and it goes on."""
+
+import asyncio
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+from tests.postgres import PostgresServer
+
+from uplift_server.store.postgres import PostgresDatabase
+
+from .harness import Server, wait_for
+from .receiving import Receiver, answer
+from .test_postgres import KEY, run
+
+SETTINGS = {
+    "UPLIFT_RETRY_SCHEDULE": ",".join(["2s"] * 60),
+    "UPLIFT_BREAKER_FAILURES": "0",
+    "UPLIFT_SECRET_KEY": KEY,
+}
+RESTORED = "uplift_restored"
+
+
+def tool(postgres: PostgresServer, name: str, *arguments: str) -> None:
+    """One of PostgreSQL's programs, as the administrator."""
+    environ = {"PATH": "/usr/bin:/bin", "PGHOST": str(postgres.directory), "PGUSER": "postgres"}
+    command = [str(postgres.commands / name), *arguments]
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def another_partition(url: str) -> None:
+    """Let what comes from now on go into a partition of its own."""
+
+    async def begin() -> None:
+        database = PostgresDatabase(url)
+        assert database.partitions is not None
+        assert await database.partitions.begin(now=time.time_ns() // 1_000_000, lasts_ms=1)
+        await database.close()
+
+    asyncio.run(begin())
+
+
+def test_a_dump_made_amid_traffic_delivers_what_was_pending(
+    tmp_path: Path, postgres_server: PostgresServer, receiver: Receiver
+) -> None:
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+    url = postgres_server.new_database()
+    accepted: list[int] = []
+    enough = threading.Event()
+    server = Server(tmp_path / "first", **SETTINGS, UPLIFT_DATABASE_URL=url).start()
+    try:
+        account, api = server.account()
+        api.endpoint(receiver.url("/down", answer(500)))
+
+        def load() -> None:
+            number = 0
+            while not enough.wait(0.005):
+                if api.send(number).status == 202:
+                    accepted.append(number)
+                number += 1
+
+        sender = threading.Thread(target=load)
+        sender.start()
+        wait_for(lambda: len(accepted) > 50, "there is traffic")
+        another_partition(url)
+        wait_for(lambda: len(accepted) > 100, "it goes on")
+        before = list(accepted)
+        tool(postgres_server, "pg_dump", "--format=custom", f"--file={tmp_path}/uplift.dump", url)
+        during = len(accepted)
+        enough.set()
+        sender.join(10)
+    finally:
+        server.end()
+    assert during > len(before), "nothing was accepted while the dump was made"
+
+    tool(postgres_server, "createdb", "--template=template0", RESTORED)
+    tool(
+        postgres_server, "pg_restore", "--exit-on-error", "--no-owner", "--role=postgres", f"--dbname={RESTORED}",
+        f"{tmp_path}/uplift.dump",
+    )  # fmt: skip
+    receiver.requests.clear()
+    receiver.url("/down", answer(200))
+    restored = Server(
+        tmp_path / "second", **SETTINGS, UPLIFT_DATABASE_URL=postgres_server.url(RESTORED), UPLIFT_RETENTION="30d"
+    )
+    examined = run(restored, "doctor")
+    assert "opens" in examined.stdout + examined.stderr
+    restored.start()
+    try:
+        api = restored.api(account=account)
+        wait_for(lambda: not api.ok("GET", "/v1/deliveries?status=pending")["data"], "all is delivered from the copy")
+        assert not set(before) - set(receiver.numbers("/down"))
+        assert api.send(-1).status == 202
+        wait_for(lambda: -1 in receiver.numbers("/down"), "what is new arrives, too")
+        another_partition(postgres_server.url(RESTORED))
+        assert api.send(-2).status == 202
+    finally:
+        restored.end()
