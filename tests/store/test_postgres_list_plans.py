@@ -18,6 +18,8 @@ from .test_plans import LIST_VERBS, OLD_BY, UPKEEP, Verb
 
 ROWS_SORTED_MAX = 1200
 """A page and what is read for it."""
+LOOKED_AT_MAX = 1000
+"""By a look at a bite of old rows, in each table."""
 ROWS = 60_000
 # As many rows as make a scan of the whole table dearer than its indexes.
 FILL = f"""
@@ -90,15 +92,18 @@ def connection(postgres_server: PostgresServer, request: pytest.FixtureRequest) 
         yield connection
 
 
-def explained(connection: sa.Connection, verb: Verb) -> list[tuple[str, list[dict[str, Any]]]]:
-    """The statements of a verb, each with the steps of its plan."""
+def explained(
+    connection: sa.Connection, verb: Verb, *, analyze: bool = False
+) -> list[tuple[str, list[dict[str, Any]]]]:
+    """The statements of a verb, each with the steps of its plan; with `analyze` also what each of them did."""
+    how = "ANALYZE, FORMAT JSON" if analyze else "FORMAT JSON"
     found: list[tuple[str, list[dict[str, Any]]]] = []
 
     def explain(c: Any, _cursor: Any, statement: str, parameters: Any, _ctx: Any, many: bool) -> None:
         if statement.startswith("EXPLAIN"):
             return
         values = parameters[0] if many else parameters
-        [(plan,)] = c.exec_driver_sql(f"EXPLAIN (FORMAT JSON) {statement}", values).all()
+        [(plan,)] = c.exec_driver_sql(f"EXPLAIN ({how}) {statement}", values).all()
         [plan] = json.loads(plan) if isinstance(plan, str) else plan
         found.append((statement, list(steps(plan["Plan"]))))
 
@@ -150,3 +155,11 @@ def test_what_is_old_is_found_by_its_own_index(connection: sa.Connection, kept: 
     index = {"events": "events_pkey"}.get(kept.name, OLD_BY[kept.name])
     (look, plan), *_ = explained(connection, lambda c: upkeep.look(c, kept, before=100, after=None))
     assert index in {index_of_all(step.get("Index Name")) for step in plan}, (look, plan)
+
+
+@pytest.mark.parametrize("kept", upkeep.KEPT, ids=lambda kept: kept.name)
+def test_a_look_at_what_is_old_reads_not_much_more_than_a_bite(connection: sa.Connection, kept: upkeep.Kept) -> None:
+    """Whether something is needed is looked for row by row; PostgreSQL would rather read all there is, once a bite."""
+    (_, plan), *_ = explained(connection, lambda c: upkeep.look(c, kept, before=10**15, after=None), analyze=True)
+    read = [step["Actual Loops"] * (step["Actual Rows"] + step.get("Rows Removed by Filter", 0)) for step in plan]
+    assert max(read) <= LOOKED_AT_MAX, [(step["Node Type"], step.get("Relation Name")) for step in plan]

@@ -203,10 +203,12 @@ def test_all_that_grows_is_kept_for_a_time_only() -> None:
     by_the_relay = {"listen_sessions", "listen_answers"}  # a day after their last use; a thousand answers each
     until_counted = {"delivery_changes"}
     by_processes = {"processes", "duties", "directory_changes"}  # a row for each process, duty and kept object
+    by_number = {"told_texts"}  # by whoever tells more
     with_old_events = {"event_partitions"}
     known = (
         set(KINDS)
         | with_old_events
+        | by_number
         | with_events
         | for_ever
         | with_accounts

@@ -5,6 +5,7 @@ import time
 from collections import Counter
 from pathlib import Path
 from typing import Final
+from urllib.parse import parse_qsl, urlsplit
 
 from uplift_server.cli.errors import CliError, ExitCode
 from uplift_server.cli.output import Output
@@ -52,7 +53,7 @@ def _target(text: str) -> str:
         remedy = "name it with --to, as postgresql://user:password@host:5432/database, or with UPLIFT_DATABASE_URL"
         raise CliError("the target is no PostgreSQL URL", remedy, ExitCode.USAGE)
     try:
-        if "pooler=" in text:
+        if "pooler" in dict(parse_qsl(urlsplit(text).query)):
             raise WrongValue("goes through a pooler", "name the database's own address, and leave pooler out")
         return database_url(text)
     except WrongValue as wrong:

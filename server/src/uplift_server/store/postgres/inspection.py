@@ -95,10 +95,11 @@ async def servers(url: str) -> int:
         " AND pid <> pg_backend_pid()"
     )
     async with _connected(url) as raw:
-        if Opener(url).is_pooled:
-            heard_of = f"SELECT count(*) FROM processes WHERE seen_at > ({_CLOCK.removeprefix('SELECT ')}) - $1"  # noqa: S608
-            return int(await raw.fetchval(heard_of, DEAD_AFTER_MS))
-        return int(await raw.fetchval(connections, APPLICATION_NAME))
+        if not Opener(url).is_pooled:
+            return int(await raw.fetchval(connections, APPLICATION_NAME))
+        if await raw.fetchval("SELECT to_regclass('processes')") is None:
+            return 0
+        return int(await raw.fetchval(f"SELECT count(*) FROM processes WHERE seen_at > ({_CLOCK}) - $1", DEAD_AFTER_MS))  # noqa: S608
 
 
 async def sealed_values(url: str) -> list[tuple[bytes, bytes]]:
