@@ -68,7 +68,11 @@ class Pooler:
             try:
                 socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
             except OSError:
-                assert time.monotonic() < end, (self.directory / "log").read_text()
+                if time.monotonic() > end:
+                    log = self.directory / "log"
+                    told = log.read_text() if log.exists() else "it wrote no log"
+                    self.close()
+                    raise AssertionError(f"PgBouncer does not listen: {told}") from None
                 time.sleep(0.02)
             else:
                 return

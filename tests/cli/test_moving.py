@@ -116,6 +116,7 @@ def test_while_a_server_has_the_file_nothing_is_moved(source: Path, target: str)
         (["--from", "sqlite:///uplift.db", "--to", "sqlite:///other.db"], 2, "the target is no PostgreSQL URL"),
         (["--from", "sqlite:///uplift.db"], 2, "the target is no PostgreSQL URL"),
         (["--from", "sqlite:///uplift.db", "--to", "postgresql://a/b?pooler=transaction"], 2, "goes through a pooler"),
+        (["--from", "sqlite:///uplift.db", "--to", "postgresql://[x/b"], 2, "is no URL"),
         (["--to", "postgresql://there/b"], 2, "not from where"),
     ],
 )

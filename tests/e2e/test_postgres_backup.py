@@ -5,6 +5,7 @@ import subprocess
 import threading
 import time
 from pathlib import Path
+from typing import Final
 
 from tests.postgres import PostgresServer
 
@@ -14,12 +15,12 @@ from .harness import Server, wait_for
 from .receiving import Receiver, answer
 from .test_postgres import KEY, run
 
-SETTINGS = {
+SETTINGS: Final = {
     "UPLIFT_RETRY_SCHEDULE": ",".join(["2s"] * 60),
     "UPLIFT_BREAKER_FAILURES": "0",
     "UPLIFT_SECRET_KEY": KEY,
 }
-RESTORED = "uplift_restored"
+RESTORED: Final = "uplift_restored"
 
 
 def tool(postgres: PostgresServer, name: str, *arguments: str) -> None:
@@ -43,11 +44,11 @@ def another_partition(url: str) -> None:
 
 
 def test_a_dump_made_amid_traffic_delivers_what_was_pending(
-    tmp_path: Path, postgres_server: PostgresServer, receiver: Receiver
+    tmp_path: Path, postgres_server: PostgresServer, postgres_url: str, receiver: Receiver
 ) -> None:
     for name in ("first", "second"):
         (tmp_path / name).mkdir()
-    url = postgres_server.new_database()
+    url = postgres_url
     accepted: list[int] = []
     enough = threading.Event()
     server = Server(tmp_path / "first", **SETTINGS, UPLIFT_DATABASE_URL=url).start()
@@ -99,3 +100,4 @@ def test_a_dump_made_amid_traffic_delivers_what_was_pending(
         assert api.send(-2).status == 202
     finally:
         restored.end()
+        postgres_server.execute(f"DROP DATABASE {RESTORED} WITH (FORCE)")

@@ -53,11 +53,12 @@ def _target(text: str) -> str:
         remedy = "name it with --to, as postgresql://user:password@host:5432/database, or with UPLIFT_DATABASE_URL"
         raise CliError("the target is no PostgreSQL URL", remedy, ExitCode.USAGE)
     try:
-        if "pooler" in dict(parse_qsl(urlsplit(text).query)):
+        url = database_url(text)
+        if "pooler" in dict(parse_qsl(urlsplit(url).query)):
             raise WrongValue("goes through a pooler", "name the database's own address, and leave pooler out")
-        return database_url(text)
     except WrongValue as wrong:
         raise CliError(f"the target {wrong.reason}", wrong.remedy, ExitCode.USAGE) from wrong
+    return url
 
 
 def _check_key(config: Config, path: Path) -> None:

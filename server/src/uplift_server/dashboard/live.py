@@ -86,15 +86,18 @@ class Live:
             yield f"retry: {RETRY_MS}\n\n".encode()
             loop = asyncio.get_running_loop()
             end = loop.time() + STREAM_SECONDS_MAX
+            changed = watch.changed
             while not self._closed.is_set() and loop.time() < end:
                 try:
                     async with asyncio.timeout(COMMENT_SECONDS):
-                        await watch.changed.wait()
+                        await changed.wait()
                 except TimeoutError:
                     told = _COMMENT
                 else:
                     await self._turn()
                     told = _CHANGE
+                # Whatever happens from here on is another change.
+                changed = watch.changed
                 if self._closed.is_set() or not await _may_listen(visit):
                     return
                 yield told
@@ -116,7 +119,9 @@ class Live:
         turn = max(now, self._next_turn)
         apart = LOOK_SECONDS_BUSY if self._load.busy else min(LOOK_SECONDS, TURN_SECONDS_MAX * self._streams)
         self._next_turn = turn + apart / self._streams
-        await asyncio.sleep(turn - now)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(turn - now):
+                await self._closed.wait()
 
     async def _look(self, visit: Visit, caller: Caller, watch: _Watch) -> None:
         """Look for changes for as long as somebody waits for them."""

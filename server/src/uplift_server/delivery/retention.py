@@ -18,7 +18,8 @@ from uplift_server.store.upkeep import EVENTS, KEPT, Kept, Key, look, remove
 
 BITE_PAUSE_MS: Final = 20
 PAUSES_AS_LONG: Final = 9
-"""By how much the pauses are longer than the bites, where these take long."""
+"""How many times as long as a bite of a partition the pause after it is, where that is more."""
+BITE_PAUSE_MS_MAX: Final = 100
 ROUND_EVERY_MS: Final = 60_000
 LOOK_AGAIN_EVERY_MS: Final = 3_600_000
 """After how long what was old and still needed is looked at again: there may be any number of it."""
@@ -63,12 +64,13 @@ class Retention:
         if abs(now - self._looked_again_at) >= LOOK_AGAIN_EVERY_MS:
             self._looked_again_at = now
             self._places.clear()
+        # First, since what is removed may take as long as it does.
+        if self._partitions is not None and self._partition_lasts_ms is not None:
+            await self._begin_partition(self._partitions, now, self._partition_lasts_ms)
         gone: Counter[str] = Counter()
         if self._retention_ms:
             for kept in KEPT:
                 gone[kept.name] = await self._remove(kept, now - self._retention_ms, stopping)
-        if self._partitions is not None and self._partition_lasts_ms is not None:
-            await self._begin_partition(self._partitions, now, self._partition_lasts_ms)
         self._measures.retention_round_at = self._clock.now_ms()
         return gone
 
@@ -111,9 +113,9 @@ class Retention:
             place = bite.place
             if place is None:
                 return self._goes_on(stopping)
-            # The longer it takes, the more there is to do for others.
-            took_ms = self._clock.now_ms() - began
-            await self._clock.wait(stopping, max(BITE_PAUSE_MS, PAUSES_AS_LONG * took_ms))
+            # The longer it took, the more others have to do.
+            pause_ms = PAUSES_AS_LONG * (self._clock.now_ms() - began)
+            await self._clock.wait(stopping, min(max(BITE_PAUSE_MS, pause_ms), BITE_PAUSE_MS_MAX))
         return False
 
     async def _sweep(self, partitions: Partitions, stopping: asyncio.Event) -> None:

@@ -179,12 +179,12 @@ class Deliveries:
         try:
             return await self._means.database.write(lambda c: change(c, fence))
         except StoreError as error:
+            if isinstance(error, Missing):
+                raise not_found(_WHAT, ids.delivery_id(found.event_id, found.endpoint_id)) from error
             if withdrawn is not None:
                 self._means.engine.give_back(withdrawn)
             if isinstance(error, Conflict):
                 raise refusal(error) from error
-            if isinstance(error, Missing):
-                raise not_found(_WHAT, ids.delivery_id(found.event_id, found.endpoint_id)) from error
             raise
 
     def _endpoint_seq(self, caller: Caller, text: str | None) -> tuple[int | None, list[Problem]]:

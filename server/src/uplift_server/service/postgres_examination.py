@@ -32,9 +32,9 @@ def database_findings(url: str, place: str) -> Iterator[Finding]:
     if unfit is not None:
         yield Finding("database", "fail", f"{place} {unfit[0]}", unfit[1])
         return
-    way = "encrypted" if found.is_encrypted else "not encrypted"
+    way = {True: "encrypted", False: "not encrypted", None: "through a pooler"}[found.is_encrypted]
     text = f"PostgreSQL {found.version} at {place}, {found.bytes / 1024**2:,.0f} MiB, {way}"
-    if found.is_remote and not found.is_encrypted:
+    if found.is_remote and found.is_encrypted is False:
         remedy = "add sslmode=verify-full to UPLIFT_DATABASE_URL, and sslrootcert where its authority is its own"
         yield Finding("database", "warn", f"{text}: whoever listens on the way reads every event", remedy)
     else:
@@ -88,7 +88,7 @@ def _connections(found: Inspected) -> Finding:
     free = found.connections_max - found.connections_used
     text = f"{found.connections_used} of {found.connections_max} in use; a server process takes up to {CONNECTIONS_MAX}"
     if free < CONNECTIONS_MAX:
-        return Finding("connections", "warn", text, "raise max_connections, or put a pooler between")
+        return Finding("connections", "warn", text, "raise max_connections")
     return Finding("connections", "ok", text)
 
 

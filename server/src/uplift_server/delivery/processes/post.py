@@ -174,9 +174,12 @@ class Post:
             return
         try:
             kind, *parts = json.loads(text)
-        except (ValueError, TypeError):
+            self._take(kind, parts)
+        except (ValueError, TypeError, IndexError):
             # Somebody else's, or a later version's.
             return
+
+    def _take(self, kind: object, parts: list[Any]) -> None:
         if kind in _OF_OTHERS and parts[0] == self.own:
             return
         if kind == _DUE:

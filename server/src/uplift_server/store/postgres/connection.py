@@ -32,8 +32,9 @@ POOLER: Final = "pooler"
 """The parameter of an address that says `transaction` where every transaction may come to another connection."""
 
 APPLICATION_NAME: Final = "uplift-webhooks"
+POOLED_NAME: Final = f"{APPLICATION_NAME}-pooled"
+"""The name of connections that a pooler keeps when nobody of ours uses them any more."""
 _SETTINGS: Final = {
-    "application_name": APPLICATION_NAME,
     "statement_timeout": str(STATEMENT_MS_MAX),
     "idle_in_transaction_session_timeout": str(IDLE_IN_TRANSACTION_MS_MAX),
     # Its compilation takes longer than any of our statements.
@@ -150,13 +151,13 @@ class Opener:
 
     async def _connect(self) -> Raw:
         # A pooler has its own connections, whose settings and prepared statements nobody else knows.
-        settings = {"application_name": APPLICATION_NAME} if self.is_pooled else self._settings
+        name, settings = (POOLED_NAME, {}) if self.is_pooled else (APPLICATION_NAME, self._settings)
         kept: dict[str, Any] = {"statement_cache_size": 0} if self.is_pooled else {}
         return await asyncpg.connect(
             self._url,
             timeout=CONNECT_SECONDS_MAX,
             command_timeout=self._command_seconds,
-            server_settings=settings,
+            server_settings={"application_name": name, **settings},
             **kept,
         )
 

@@ -9,7 +9,7 @@ from typing import Final
 from uplift_server.core.clock_offset import Reading, best
 from uplift_server.core.processes import DEAD_AFTER_MS
 from uplift_server.store.inspection import Held
-from uplift_server.store.postgres.connection import APPLICATION_NAME, DRIVER_ERRORS, Opener, Raw, translated
+from uplift_server.store.postgres.connection import APPLICATION_NAME, DRIVER_ERRORS, Opener, Pair, translated
 from uplift_server.store.resealing import SEALED
 
 READINGS: Final = 4
@@ -44,7 +44,8 @@ class Inspected:
     """The first part: 17 of 17.2."""
     encoding: str
     is_standby: bool
-    is_encrypted: bool
+    is_encrypted: bool | None
+    """The way to it; None through a pooler, of which it tells only the last part."""
     is_remote: bool
     """Whether it sees us come from another machine."""
     fsync: bool
@@ -61,7 +62,8 @@ class Inspected:
 
 async def inspect(url: str) -> Inspected:
     """What can be told of a database, whether or not it has our tables. Raises Unavailable."""
-    async with _connected(url) as raw:
+    async with _connected(url) as pair:
+        raw = pair.raw
         readings = []
         for _ in range(READINGS):
             asked_at = time.time() * 1000
@@ -73,7 +75,7 @@ async def inspect(url: str) -> Inspected:
             version=raw.get_server_version().major,
             encoding=found["encoding"],
             is_standby=found["is_standby"],
-            is_encrypted=bool(found["is_encrypted"]),
+            is_encrypted=None if pair.settings else bool(found["is_encrypted"]),
             is_remote=found["client"] not in ("", "127.0.0.1", "::1"),
             fsync=found["fsync"],
             full_page_writes=found["full_page_writes"],
@@ -87,43 +89,45 @@ async def inspect(url: str) -> Inspected:
 
 
 async def servers(url: str) -> int:
-    """How many connections servers of ours have to a database; through a pooler, which keeps some for nobody, how many
-    were heard of just now. Raises Unavailable.
+    """How many servers of ours have a database: by their connections, and by what was heard of them just now, which is
+    all there is of those behind a pooler. One may count twice. Raises Unavailable.
     """
     connections = (
         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = $1"
         " AND pid <> pg_backend_pid()"
     )
-    async with _connected(url) as raw:
-        if not Opener(url).is_pooled:
-            return int(await raw.fetchval(connections, APPLICATION_NAME))
-        if await raw.fetchval("SELECT to_regclass('processes')") is None:
-            return 0
-        return int(await raw.fetchval(f"SELECT count(*) FROM processes WHERE seen_at > ({_CLOCK}) - $1", DEAD_AFTER_MS))  # noqa: S608
+    heard_of = f"SELECT count(*) FROM processes WHERE seen_at > ({_CLOCK}) - $1"  # noqa: S608 - of our own texts
+    async with _connected(url) as pair:
+        count = int(await pair.raw.fetchval(connections, APPLICATION_NAME))
+        if await pair.raw.fetchval("SELECT to_regclass('processes')") is not None:
+            count += await pair.raw.fetchval(heard_of, DEAD_AFTER_MS)
+        return count
 
 
 async def sealed_values(url: str) -> list[tuple[bytes, bytes]]:
     """Every sealed value, after the id of its endpoint. Raises Unavailable."""
     query = f"SELECT id, {', '.join(SEALED)} FROM endpoints WHERE deleted_at IS NULL"  # noqa: S608 - of our own texts
-    async with _connected(url) as raw:
-        return [(owner, each) for owner, *sealed in await raw.fetch(query) for each in sealed if each is not None]
+    async with _connected(url) as pair:
+        rows = await pair.raw.fetch(query)
+        return [(owner, each) for owner, *sealed in rows for each in sealed if each is not None]
 
 
 async def held(url: str, *, limit: int) -> Held:
     """What is held, counted up to a limit of deliveries and of endpoints. Raises Unavailable."""
-    async with _connected(url) as raw:
+    async with _connected(url) as pair:
+        raw = pair.raw
         count = await raw.fetchval(f"SELECT count(*) FROM (SELECT 1 {_HELD} LIMIT $1) held", limit)  # noqa: S608 - as above
         [(endpoints, oldest)] = await raw.fetch(_FIRSTS, limit)
         return Held(count, endpoints, await raw.fetchval("SELECT created_at FROM events WHERE seq = $1", oldest))
 
 
 @contextlib.asynccontextmanager
-async def _connected(url: str) -> AsyncIterator[Raw]:
+async def _connected(url: str) -> AsyncIterator[Pair]:
     try:
         pair = await Opener(url).pair()
         try:
             async with pair.alone():
-                yield pair.raw
+                yield pair
         finally:
             await pair.close()
     except DRIVER_ERRORS as error:

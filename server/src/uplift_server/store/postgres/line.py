@@ -5,14 +5,16 @@ import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, TypeVar
 
+import structlog
 from sqlalchemy import Connection
 
 from uplift_server.store import told_texts
-from uplift_server.store.errors import Unavailable
+from uplift_server.store.errors import Refused, Unavailable
 from uplift_server.store.postgres.connection import DRIVER_ERRORS, Opener, Pair, Raw, Silence, is_repeatable, translated
 from uplift_server.store.schema_processes import CHANNEL
 
 R = TypeVar("R")
+_log = structlog.get_logger()
 
 ANSWER_SECONDS_MAX: Final = 2.0
 """How long anything may take that goes over the line, and its opening: a heartbeat that comes later is worth
@@ -20,8 +22,6 @@ nothing."""
 REPEATS_MAX: Final = 3
 LOOK_SECONDS: Final = 0.05
 """How often a process looks for what others have told, where it is not notified."""
-OVERLAP: Final = 1000
-"""Numbers are given before they can be read: from so many before the last one on it is looked again."""
 
 
 def line_to(url: str) -> "PostgresLine":
@@ -116,14 +116,12 @@ class PolledLine(PostgresLine):
     def __init__(self, opener: Opener) -> None:
         super().__init__(opener)
         self._looking: asyncio.Task[None] | None = None
-        self._found: frozenset[int] | None = None
-        """The numbers of what the last look found."""
-        self._last = 0
-        """The highest one that was found."""
+        self._place: told_texts.Place | None = None
+        """How far it was looked; None: not since this process began."""
 
     async def tell(self, texts: Sequence[str]) -> None:
         """See the contract."""
-        await self.write(lambda c: told_texts.add(c, texts, after=self._last))
+        await self.write(lambda c: told_texts.add(c, texts))
 
     async def close(self) -> None:
         """See the contract."""
@@ -132,22 +130,26 @@ class PolledLine(PostgresLine):
             await asyncio.wait([self._looking])
         await super().close()
 
-    async def _hear(self, _pair: Pair, /) -> None:
-        if self._looking is None:
-            self._looking = asyncio.create_task(self._look_again())
+    async def _hear(self, pair: Pair, /) -> None:
+        if self._place is None:
+            async with pair.transaction():
+                self._place = await pair.sql.run_sync(told_texts.end)
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.create_task(self._look_again(self._place))
 
-    async def _look_again(self) -> None:
+    async def _look_again(self, place: told_texts.Place) -> None:
         while True:
-            with contextlib.suppress(Unavailable):
-                await self._look()
+            with contextlib.suppress(Unavailable, Refused):
+                at = place
+                found, place = await self.write(lambda c: told_texts.since(c, at))  # noqa: B023 - run before the next turn
+                self._place = place
+                for text in found:
+                    self._take(text)
             await asyncio.sleep(LOOK_SECONDS)
 
-    async def _look(self) -> None:
-        found = await self.write(lambda c: told_texts.since(c, self._last - OVERLAP))
-        before, self._found = self._found, frozenset(found)
-        self._last = max(found, default=self._last)
-        # What stood there when it began to look was told in an earlier life.
-        if before is not None:
-            for seq, text in found.items():
-                if seq not in before:
-                    self.on_told(text)
+    def _take(self, text: str) -> None:
+        try:
+            self.on_told(text)
+        except Exception:
+            # As with notifications, it is that text's misfortune alone.
+            _log.exception("what another process told was not taken")
