@@ -7,7 +7,7 @@ import sqlalchemy as sa
 
 from uplift_server.core.deliveries import FailedReason, Status, Trigger
 from uplift_server.core.outcomes import Outcome
-from uplift_server.store import waiting
+from uplift_server.store import health, waiting
 from uplift_server.store.hot_records import HealthRow, LeasedDelivery
 from uplift_server.store.schema import attempts, deliveries, endpoints
 
@@ -112,9 +112,7 @@ async def large_batches_settle_whole(bench: Bench) -> None:
 
 
 async def health_is_written_with_the_batch(bench: Bench) -> None:
-    values = {"seq": 1, "id": b"e" * 16, "account_seq": 1, "url": "https://x", "description": "", "event_types": "[]"}
-    values |= {"secret": b"s", "secret_created_at": NOW, "state": 0, "created_at": NOW, "updated_at": NOW}
-    await bench.database.write(lambda c: c.execute(sa.insert(endpoints).values(**values)).rowcount)
+    await _add_endpoint(bench)
     await bench.database.settle([], [HealthRow(1, 3, NOW - 5, NOW - 9, NOW, Outcome.TIMEOUT)])
     (row,) = await bench.rows(endpoints)
     assert (row.consecutive_failures, row.failing_since, row.last_success_at, row.last_failure_at) == (
@@ -124,6 +122,23 @@ async def health_is_written_with_the_batch(bench: Bench) -> None:
         NOW,
     )
     assert row.last_outcome == Outcome.TIMEOUT
+
+
+async def what_somebody_excuses_meanwhile_stays_while_an_endpoint_goes_on_failing(bench: Bench) -> None:
+    await _add_endpoint(bench)
+    failing = HealthRow(1, 3, NOW - 5, NOW - 9, NOW, Outcome.TIMEOUT)
+    await bench.database.settle([], [failing])
+    await bench.database.write(lambda c: health.excuse(c, [1], NOW - 5, NOW - 1))
+    await bench.database.settle([], [failing._replace(consecutive_failures=4)])
+    assert [row.excused_ms for row in await bench.rows(endpoints)] == [4]
+    await bench.database.settle([], [failing._replace(failing_since=NOW + 5)])
+    assert [row.excused_ms for row in await bench.rows(endpoints)] == [0]
+
+
+async def _add_endpoint(bench: Bench) -> None:
+    values = {"seq": 1, "id": b"e" * 16, "account_seq": 1, "url": "https://x", "description": "", "event_types": "[]"}
+    values |= {"secret": b"s", "secret_created_at": NOW, "state": 0, "created_at": NOW, "updated_at": NOW}
+    await bench.database.write(lambda c: c.execute(sa.insert(endpoints).values(**values)).rowcount)
 
 
 SETTLE_CHECKS: Sequence[Check] = [
@@ -136,4 +151,5 @@ SETTLE_CHECKS: Sequence[Check] = [
     a_late_settlement_counts_though_the_delivery_was_held_meanwhile,
     large_batches_settle_whole,
     health_is_written_with_the_batch,
+    what_somebody_excuses_meanwhile_stays_while_an_endpoint_goes_on_failing,
 ]

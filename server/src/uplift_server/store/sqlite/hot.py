@@ -195,8 +195,9 @@ _ATTEMPTS: Final = ManyRows(
     19,
 )
 _HEALTH: Final = (
-    "UPDATE endpoints SET consecutive_failures = ?, failing_since = ?, last_success_at = ?, last_failure_at = ?,"
-    " last_outcome = ?, excused_ms = ? WHERE seq = ?"
+    "UPDATE endpoints SET consecutive_failures = ?1, failing_since = ?2, last_success_at = ?3, last_failure_at = ?4,"
+    # While the same failing goes on it only grows, and somebody else may have just let it.
+    " last_outcome = ?5, excused_ms = CASE WHEN failing_since = ?2 THEN max(excused_ms, ?6) ELSE ?6 END WHERE seq = ?7"
 )
 
 
