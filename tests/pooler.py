@@ -24,6 +24,7 @@ pool_mode = transaction
 server_round_robin = 1
 default_pool_size = 6
 max_client_conn = 500
+ignore_startup_parameters = {ignored}
 logfile = {directory}/log
 pidfile = {directory}/pid
 """
@@ -32,14 +33,15 @@ pidfile = {directory}/pid
 class Pooler:
     """PgBouncer before the PostgreSQL whose socket is in a directory."""
 
-    def __init__(self, postgres: Path) -> None:
+    def __init__(self, postgres: Path, *, ignored: str = "") -> None:
+        """`ignored`: settings that it lets connections begin with, and does not make."""
         command = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
         assert command is not None, "these tests need PgBouncer: apt-get install -y pgbouncer"
         self.directory = Path(tempfile.mkdtemp(prefix="uplift-pooler-"))
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = free.getsockname()[1]
         file = self.directory / "pgbouncer.ini"
-        file.write_text(SETTINGS.format(postgres=postgres, port=self.port, directory=self.directory))
+        file.write_text(SETTINGS.format(postgres=postgres, port=self.port, directory=self.directory, ignored=ignored))
         # It refuses to run as root, as PostgreSQL does.
         nobody = pwd.getpwnam("nobody")
         changed = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []} if os.geteuid() == 0 else {}

@@ -10,9 +10,9 @@ from tests.postgres import PostgresServer
 
 from uplift_server.core.processes import DEAD_AFTER_MS, ProcessRole
 from uplift_server.store import marks, processes, standing, waiting
-from uplift_server.store.errors import Refused, Unavailable
+from uplift_server.store.errors import Misaddressed, Refused, Unavailable
 from uplift_server.store.hot_records import LeaseWish
-from uplift_server.store.postgres import PostgresDatabase, hot, inspection
+from uplift_server.store.postgres import PostgresDatabase, hot, inspection, schema_version
 from uplift_server.store.postgres.connection import Opener
 from uplift_server.store.schema import marks as table
 
@@ -232,3 +232,16 @@ async def test_what_is_being_leased_is_left_to_whoever_leases_it(
     await raw.close()
     assert await changing == 1
     assert await database.settle([settled(leased)]) == frozenset()
+
+
+@pytest.mark.parametrize("ignored", ["", ", ".join(Opener("postgresql://x/x")._settings)], ids=["strict", "lenient"])
+async def test_a_pooler_that_was_not_told_of_is_told_apart(postgres_server: PostgresServer, ignored: str) -> None:
+    """Also one that lets connections begin with settings, and makes none of them."""
+    pooler = Pooler(postgres_server.directory, ignored=ignored)
+    url = pooler.url(postgres_server.new_database(empty=True)).partition("?")[0]
+    try:
+        for use in (schema_version.current, schema_version.prepare):
+            with pytest.raises(Misaddressed, match="pooler=transaction"):
+                await use(url)
+    finally:
+        pooler.close()

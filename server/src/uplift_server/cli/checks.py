@@ -48,11 +48,11 @@ def examine(session: Session) -> Iterator[Finding]:
         "settings", "ok", f"{len(config.given)} given, the rest by default, as found here; a running server has its own"
     )
     if config.on_postgresql:
-        yield _answers(config) if server_runs(config) else _port(config)
+        yield _answers(config, "") if server_runs(config) else _port(config)
         yield from _postgresql(config)
     elif server_runs(config):
         yield disk_finding(config)
-        yield _answers(config)
+        yield _answers(config, "; its database is looked at when it is stopped")
         yield from held_findings(config)
     else:
         yield disk_finding(config)
@@ -63,14 +63,14 @@ def examine(session: Session) -> Iterator[Finding]:
     yield from mail_findings(config)
 
 
-def _answers(config: Config) -> Finding:
+def _answers(config: Config, more: str) -> Finding:
     url = local_url(config)
     try:
         with closing(ApiClient(url, None, timeout_seconds=6)) as client:
             client.check_ready()
     except CliError as error:
         return Finding("server", "fail", f"it has the database, but is not ready: {error.cause}", error.remedy)
-    return Finding("server", "ok", f"running and ready on {url}; its database is looked at when it is stopped")
+    return Finding("server", "ok", f"running and ready on {url}{more}")
 
 
 def _port(config: Config) -> Finding:

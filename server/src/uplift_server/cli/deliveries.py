@@ -14,7 +14,7 @@ from uplift_server.cli.accounts import Account, AnyAccount, Limit, Wide
 from uplift_server.cli.client import ApiClient, ApiError, segment
 from uplift_server.cli.errors import CliError, ExitCode
 from uplift_server.cli.help import Group
-from uplift_server.cli.reach import reach
+from uplift_server.cli.reach import reach, when_sent
 from uplift_server.cli.refusals import options
 from uplift_server.cli.session import Session, command
 from uplift_server.cli.tables import Column, distance
@@ -63,7 +63,6 @@ _WAITS: Final = {
     WaitingFor.WORKER.value: "its worker, which does not say whether an attempt is in flight",
     None: "nothing: an attempt is in flight",
 }
-_STORED: Final = "It is stored; it is sent as soon as a server runs: uplift-server serve"
 _ENDPOINT_ID_CHARACTERS: Final = len("ep_") + 32
 _ATTEMPT_COLUMNS: Final = [
     Column("number", "ATTEMPT"),
@@ -165,7 +164,7 @@ def send(
                 f" uplift-server explain {sent['id']}"
             )
         elif not client.sends:
-            session.output.note(_STORED)
+            session.output.note(f"It is stored; it is sent {when_sent(session.config())}")
 
 
 def _deliveries_owed(client: ApiClient, event_id: str, owner: str) -> int | None:
@@ -258,7 +257,7 @@ def resend_delivery(session: Session, delivery: Delivery, account: AnyAccount = 
     """Attempt a delivery once more, now, whatever its status."""
     sends = _change(session, delivery, account, "resend")
     if not sends:
-        session.output.note(_STORED)
+        session.output.note(f"It is stored; it is sent {when_sent(session.config())}")
 
 
 @command(delivery_app, "cancel", examples=("uplift-server delivery cancel dlv_0197f0c2",))

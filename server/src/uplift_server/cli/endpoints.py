@@ -10,7 +10,7 @@ from uplift_server.cli.accounts import Account, AnyAccount, Limit, Wide
 from uplift_server.cli.client import ApiClient, segment
 from uplift_server.cli.errors import CliError, ExitCode
 from uplift_server.cli.help import Group
-from uplift_server.cli.reach import reach
+from uplift_server.cli.reach import reach, remedy_to_send
 from uplift_server.cli.refusals import options
 from uplift_server.cli.session import Session, command
 from uplift_server.cli.tables import Column
@@ -185,9 +185,10 @@ def send_test(
     account: AnyAccount = None,
 ) -> None:
     """Send one event to an endpoint, now, whatever its state, and show what comes of it."""
-    with reach(session.config()) as client:
+    config = session.config()
+    with reach(config) as client:
         if not client.sends:
-            raise CliError("nothing is sent here", "start the server: uplift-server serve", ExitCode.TRY_LATER)
+            raise CliError("nothing is sent by this command itself", remedy_to_send(config), ExitCode.TRY_LATER)
         path, owner = place(client, endpoint, account)
         with options(type="--type (`uplift-server event-types` lists them)"):
             answer = client.post(f"{path}/test", {} if event_type is None else {"type": event_type}, account=owner)

@@ -53,6 +53,20 @@ def _is_asked(config: Config) -> bool:
     return server_runs(config) and (not config.on_postgresql or config.operator_key is not None)
 
 
+def remedy_to_send(config: Config) -> str:
+    """What to do so that something is sent, where a command works on the database itself."""
+    if config.on_postgresql and server_runs(config):
+        return "set UPLIFT_OPERATOR_KEY, so that the server here is asked"
+    return "start the server: uplift-server serve"
+
+
+def when_sent(config: Config) -> str:
+    """When what such a command has stored is done."""
+    if config.on_postgresql and server_runs(config):
+        return "at once, by the servers that run"
+    return "as soon as a server runs: uplift-server serve"
+
+
 def _exists(path: Path) -> bool:
     """Whether a file is there. Raises ConfigError where that cannot be seen."""
     try:

@@ -12,7 +12,7 @@ from uplift_server.cli.client import ApiClient, segment
 from uplift_server.cli.errors import CliError, ExitCode
 from uplift_server.cli.help import Group
 from uplift_server.cli.output import Output
-from uplift_server.cli.reach import reach
+from uplift_server.cli.reach import reach, remedy_to_send, when_sent
 from uplift_server.cli.refusals import options
 from uplift_server.cli.session import Session, command
 from uplift_server.cli.tables import Column
@@ -93,7 +93,7 @@ def create_replay(
         with options(**names):
             made = client.post("/v1/replays", body, account=owner)
         if not client.sends and not dry_run:
-            session.output.note("It is stored; it begins as soon as a server runs: uplift-server serve")
+            session.output.note(f"It is stored; it begins {when_sent(session.config())}")
         _show(session, client, made, owner, wait=wait and not dry_run)
 
 
@@ -155,7 +155,8 @@ def _change(session: Session, replay: str, account: str | None, verb: str) -> No
 def _show(session: Session, client: ApiClient, replay: dict[str, Any], owner: str | None, *, wait: bool) -> None:
     """A replay now, or once it has ended. One that is paused is not waited for: only a person lets it go on."""
     if wait and not client.sends:
-        raise CliError("nothing is sent here", "start the server: uplift-server serve", ExitCode.TRY_LATER)
+        remedy = remedy_to_send(session.config())
+        raise CliError("nothing is sent by this command itself", remedy, ExitCode.TRY_LATER)
     if wait:
         with _Bar(session.output) as bar:
             while replay["state"] in _GOES_ON:

@@ -17,7 +17,7 @@ from uplift_server.cli.errors import CliError, ExitCode
 from uplift_server.cli.help import Command
 from uplift_server.cli.output import Output, OutputLost
 from uplift_server.config import Config, ConfigError, find_file, load
-from uplift_server.store.errors import Conflict, Unavailable
+from uplift_server.store.errors import Conflict, Misaddressed, Unavailable
 
 
 @dataclass
@@ -92,6 +92,9 @@ def _lasting(error: Unavailable) -> tuple[str, str, ExitCode] | None:
 
     What was wrong is told by the error of the driver or the system that it was raised from.
     """
+    if isinstance(error, Misaddressed):
+        reason, _, remedy = str(error).partition("; ")
+        return reason, remedy, ExitCode.USAGE
     cause: object = error
     while cause is not None:
         code = str(getattr(cause, "sqlite_errorname", ""))

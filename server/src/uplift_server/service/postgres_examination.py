@@ -25,8 +25,9 @@ def database_findings(url: str, place: str) -> Iterator[Finding]:
     try:
         found = asyncio.run(inspection.inspect(url))
     except (Unavailable, Refused) as error:
-        remedy = "start it, let this machine and user in (pg_hba.conf), or correct UPLIFT_DATABASE_URL"
-        yield Finding("database", "fail", f"{place}: {error}", remedy)
+        cause, _, own = str(error).partition("; ")
+        remedy = own or "start it, let this machine and user in (pg_hba.conf), or correct UPLIFT_DATABASE_URL"
+        yield Finding("database", "fail", f"{place}: {cause}", remedy)
         return
     unfit = _unfit(found)
     if unfit is not None:

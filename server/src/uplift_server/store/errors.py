@@ -17,5 +17,9 @@ class Unavailable(StoreError):
     """The database cannot do it now: full disk, read-only file, lost connection, too much waiting. Try again later."""
 
 
+class Misaddressed(Unavailable):
+    """It cannot be used as it is addressed, now or later."""
+
+
 class Refused(Exception):
     """The database never will: a defect of ours, or data that it cannot hold. Trying again is of no use."""

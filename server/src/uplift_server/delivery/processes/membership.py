@@ -29,6 +29,7 @@ from uplift_server.store.processes import Forgotten, Heartbeat, Process
 
 RECLAIM_BATCH: Final = 1000
 FAILED_WAIT_MS: Final = 200
+FAILED_TOLD_EVERY_MS: Final = 10_000
 READINGS_FIRST: Final = 3
 NO_DUTIES: Final[frozenset[Duty]] = frozenset()
 _log = structlog.get_logger()
@@ -125,12 +126,16 @@ class Membership:
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Be heard of until stopped; whoever stops it cancels the wait."""
+        told_at = -FAILED_TOLD_EVERY_MS
         while not stopping.is_set():
             self._wake.clear()
             try:
                 await self.beat()
             except Unavailable as error:
-                _log.warning("a heartbeat failed", cause=str(error))
+                now = self._clock.now_ms()
+                if now - told_at >= FAILED_TOLD_EVERY_MS:
+                    _log.warning("a heartbeat failed", cause=str(error), unheard_ms=now - self._heard_at)
+                    told_at = now
                 await self._clock.wait(stopping, FAILED_WAIT_MS)
                 continue
             await self._clock.wait(self._wake, HEARTBEAT_EVERY_MS)

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_dbapi
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
-from uplift_server.store.errors import Refused, Unavailable
+from uplift_server.store.errors import Misaddressed, Refused, Unavailable
 
 R = TypeVar("R")
 
@@ -71,6 +71,13 @@ _LOST: Final = ("08", "57P")
 # right that somebody took away can be given back.
 _REFUSED: Final = ("22", "23", "42")
 _RIGHT_MISSING: Final = "42501"
+# What a pooler in between makes of prepared statements, and PgBouncer of the settings with which a connection begins.
+_STRANGE_STATEMENT: Final = ("26000", "42P05")
+_STRANGE_SETTING: Final = "unsupported startup parameter"
+UNTOLD_POOLER: Final = (
+    "a pooler stands between that gives every transaction another connection; add pooler=transaction to"
+    " UPLIFT_DATABASE_URL"
+)
 _ONLY_READS: Final = "25006"
 
 Raw = asyncpg.Connection
@@ -319,6 +326,8 @@ def translated(error: BaseException) -> Unavailable | Refused:
         return Unavailable(NO_ANSWER)
     text = str(said) or type(said).__name__
     state = _state(said)
+    if state in _STRANGE_STATEMENT or _STRANGE_SETTING in text:
+        return Misaddressed(UNTOLD_POOLER)
     if isinstance(said, ValueError) or (state.startswith(_REFUSED) and state != _RIGHT_MISSING):
         return Refused(f"the database refuses this: {text}")
     return Unavailable(f"the database cannot do this now: {text}")

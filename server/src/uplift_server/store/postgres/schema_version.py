@@ -13,8 +13,15 @@ from sqlalchemy import Connection
 
 from uplift_server.core.processes import is_dead
 from uplift_server.store import processes, schema_version
-from uplift_server.store.errors import Unavailable
-from uplift_server.store.postgres.connection import DRIVER_ERRORS, Opener, driver_error, translated
+from uplift_server.store.errors import Misaddressed, Unavailable
+from uplift_server.store.postgres.connection import (
+    DRIVER_ERRORS,
+    UNTOLD_POOLER,
+    Opener,
+    Pair,
+    driver_error,
+    translated,
+)
 from uplift_server.store.schema_version import HEAD, UnknownSchema, release_order
 
 VERSION_MIN: Final = 15
@@ -31,6 +38,7 @@ async def current(url: str) -> str | None:
     try:
         pair = await opener.pair()
         try:
+            await _refuse_untold_pooler(pair)
             async with pair.alone():
                 return await pair.sql.run_sync(_current)
         finally:
@@ -67,6 +75,7 @@ async def _in_turn(url: str, work: Callable[[Connection], str | None]) -> str | 
                 raise Unavailable(
                     f"the database is PostgreSQL {version.major}; this program needs {VERSION_MIN} or newer"
                 )
+            await _refuse_untold_pooler(pair)
             # Most starts find nothing to do, and need not wait for their turn.
             async with pair.alone():
                 revision = await pair.sql.run_sync(_current)
@@ -86,6 +95,12 @@ async def _in_turn(url: str, work: Callable[[Connection], str | None]) -> str | 
                 " report?), then run this again"
             ) from error
         raise translated(error) from error
+
+
+async def _refuse_untold_pooler(pair: Pair) -> None:
+    """Raises Misaddressed where what was set for the connection is not: another one answers."""
+    if not pair.settings and await pair.raw.fetchval("SELECT current_setting('jit')") != "off":
+        raise Misaddressed(UNTOLD_POOLER)
 
 
 def _current(connection: Connection) -> str | None:
