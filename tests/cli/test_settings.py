@@ -114,6 +114,7 @@ def test_values_that_are_right(environ: dict[str, str], attribute: str, value: o
         ("UPLIFT_DATABASE_URL", "postgresql://localhost/uplift?search_path=x"),
         ("UPLIFT_DATABASE_URL", "postgresql://localhost/uplift#x"),
         ("UPLIFT_DATABASE_URL", "postgresql://localhost/uplift?pooler=session"),
+        ("UPLIFT_DATABASE_URL", "postgresql://localhost/uplift?pooler=session&pooler=transaction"),
         ("UPLIFT_DATABASE_URL", "sqlite:///"),
         ("UPLIFT_DATABASE_URL", "sqlite:///data/"),
         ("UPLIFT_DATABASE_URL", "sqlite:///data/x.db?mode=ro"),

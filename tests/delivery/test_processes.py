@@ -291,6 +291,18 @@ async def test_changes_are_forgotten_and_who_has_missed_them_reads_everything(
             assert account.seq in peer.directory.accounts
 
 
+async def test_who_sees_numbers_of_transactions_go_back_reads_everything(place: Place) -> None:
+    """As after a failover that has lost the latest: what comes now has numbers that are behind."""
+    async with Fleet(place) as fleet:
+        [paused] = await fleet_with_endpoints(fleet, peers=2, hosts=1)
+        here, other = fleet.peers
+        other.engine._feed._next_xid = 1 << 60
+        fleet.at(here)
+        await fleet.pause(paused)
+        await fleet.run_for(2 * SECOND)
+        assert not other.directory.endpoints[paused].takes_deliveries
+
+
 async def test_an_endpoint_deleted_through_one_process_gets_nothing_more(place: Place) -> None:
     async with Fleet(place) as fleet:
         seqs = await fleet_with_endpoints(fleet, peers=2, hosts=1)

@@ -118,3 +118,17 @@ async def test_what_is_old_is_removed(url: str, monkeypatch: pytest.MonkeyPatch)
             await line.tell(["x"] * 10)
         found, _ = await line.write(lambda c: told_texts.since(c, told_texts.Place(0, frozenset(), 0)))
         assert 10 <= len(found) <= 21
+
+
+async def test_it_hears_on_where_numbers_went_back(url: str, postgres_url: str) -> None:
+    """As after a failover that has lost what came last."""
+    direct = await asyncpg.connect(postgres_url)
+    async with hearing(url) as (line, heard):
+        await line.tell([str(number) for number in range(2000)])
+        await heard.until(*map(str, range(2000)))
+        heard.texts.clear()
+        await direct.execute("DELETE FROM told_texts WHERE seq > 5; SELECT setval('told_texts_seq_seq', 5)")
+        await heard.until(CHANGED)
+        await line.tell(["and on"])
+        await heard.until(CHANGED, "and on")
+    await direct.close()

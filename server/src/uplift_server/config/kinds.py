@@ -133,13 +133,16 @@ def _postgresql_url(text: str) -> str:
     remedy = "write postgresql://user:password@host:port/database?sslmode=verify-full, with %-codes for signs in names"
     try:
         parts = urlsplit(text)
-        given = dict(parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query)))
+        listed = parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
     except ValueError:
         raise WrongValue("is no URL", remedy) from None
     if parts.fragment or " " in text or not text.isascii():
         raise WrongValue("is no URL", remedy)
     if not parts.path.strip("/"):
         raise WrongValue("names no database", remedy)
+    given = dict(listed)
+    if len(given) < len(listed):
+        raise WrongValue("has a parameter twice", "leave one of them")
     if unknown := sorted(given.keys() - set(POSTGRESQL_PARAMETERS)):
         known = ", ".join(POSTGRESQL_PARAMETERS)
         raise WrongValue(f"has a parameter {unknown[0]!r}", f"leave it out; there are {known}")

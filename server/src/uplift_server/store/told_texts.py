@@ -12,8 +12,9 @@ from uplift_server.store.schema_processes import CHANGED, directory_changes, tol
 
 KEPT: Final = 5_000
 """How many numbers behind the last one a text is removed: whoever has not looked since has lost it."""
-OVERLAP: Final = 500
-"""Numbers are given before they can be read: from so many before the last one on it is looked again."""
+OVERLAP: Final = 1_000
+"""Numbers are given before they can be read: from so many before the last one on it is looked again. As many as are
+told at a time."""
 _SINCE: Final = sa.text(
     "SELECT seq, text FROM told_texts WHERE seq > :after AND seq <> ALL (:known) ORDER BY seq"
 ).bindparams(sa.bindparam("known", type_=postgresql.ARRAY(sa.BigInteger)))
@@ -47,7 +48,12 @@ def end(connection: Connection) -> Place:
 
 
 def since(connection: Connection, place: Place) -> tuple[list[str], Place]:
-    """What was told since then, and how far that goes. That something was changed in the directory is told, too."""
+    """What was told since then, and how far that goes. That something was changed in the directory is told, too.
+
+    Where numbers have gone back, as after a failover that has lost the latest, it begins anew.
+    """
+    if (connection.scalar(sa.select(sa.func.max(told_texts.c.seq))) or 0) < place.last:
+        return [CHANGED], end(connection)
     rows = connection.execute(_SINCE, {"after": place.last - OVERLAP, "known": list(place.known)})
     found = {row.seq: row.text for row in rows}
     last = max(found, default=place.last)

@@ -114,7 +114,9 @@ class Feed:
         """Read what has changed, and let it take effect. Raises Unavailable; the rest is seen the next time then."""
         changes = await self._database.read(lambda c: directory_changes.since(c, self._next_xid))
         now = self._clock.now_ms()
-        if changes.forgotten > self._next_xid and changes.forgotten != self._missed:
+        missed = changes.forgotten > self._next_xid and changes.forgotten != self._missed
+        # Numbers go back where a failover has lost the latest transactions: what they changed is undone.
+        if missed or changes.next_xid < self._next_xid:
             _log.warning("changes are not noted any more that this process has missed; it reads everything again")
             await self._read_all()
             self._missed = changes.forgotten

@@ -66,6 +66,9 @@ async def upgrade(url: str) -> str | None:
 
 
 async def _in_turn(url: str, work: Callable[[Connection], str | None]) -> str | None:
+    # Most starts find nothing to do. They need not wait for their turn, nor for a database that does not answer.
+    if await current(url) == HEAD:
+        return None
     opener = Opener(url, patient=True)
     try:
         pair = await opener.pair()
@@ -75,12 +78,6 @@ async def _in_turn(url: str, work: Callable[[Connection], str | None]) -> str | 
                 raise Unavailable(
                     f"the database is PostgreSQL {version.major}; this program needs {VERSION_MIN} or newer"
                 )
-            await _refuse_untold_pooler(pair)
-            # Most starts find nothing to do, and need not wait for their turn.
-            async with pair.alone():
-                revision = await pair.sql.run_sync(_current)
-            if revision == HEAD:
-                return None
             async with pair.transaction():
                 await pair.raw.execute(f"SET LOCAL statement_timeout = 0; SELECT pg_advisory_xact_lock({SCHEMA_LOCK})")
                 # Whatever waits for a table lets all others wait behind it, servers too.
@@ -99,7 +96,8 @@ async def _in_turn(url: str, work: Callable[[Connection], str | None]) -> str | 
 
 async def _refuse_untold_pooler(pair: Pair) -> None:
     """Raises Misaddressed where what was set for the connection is not: another one answers."""
-    if not pair.settings and await pair.raw.fetchval("SELECT current_setting('jit')") != "off":
+    made = "SELECT current_setting('jit') = 'off' AND current_setting('synchronous_commit') = 'on'"
+    if not pair.settings and not await pair.raw.fetchval(made):
         raise Misaddressed(UNTOLD_POOLER)
 
 
