@@ -18,8 +18,9 @@ from uplift_server.store.upkeep import EVENTS, KEPT, Kept, Key, look, remove
 
 BITE_PAUSE_MS: Final = 20
 PAUSES_AS_LONG: Final = 9
-"""How many times as long as a bite of a partition the pause after it is, where that is more."""
-BITE_PAUSE_MS_MAX: Final = 100
+"""How many times as long as a bite of a partition the pause after it is."""
+THIN_PAUSE_MS_MIN: Final = 5
+THIN_PAUSE_MS_MAX: Final = 100
 ROUND_EVERY_MS: Final = 60_000
 LOOK_AGAIN_EVERY_MS: Final = 3_600_000
 """After how long what was old and still needed is looked at again: there may be any number of it."""
@@ -115,7 +116,7 @@ class Retention:
                 return self._goes_on(stopping)
             # The longer it took, the more others have to do.
             pause_ms = PAUSES_AS_LONG * (self._clock.now_ms() - began)
-            await self._clock.wait(stopping, min(max(BITE_PAUSE_MS, pause_ms), BITE_PAUSE_MS_MAX))
+            await self._clock.wait(stopping, min(max(THIN_PAUSE_MS_MIN, pause_ms), THIN_PAUSE_MS_MAX))
         return False
 
     async def _sweep(self, partitions: Partitions, stopping: asyncio.Event) -> None:

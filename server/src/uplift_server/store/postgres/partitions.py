@@ -25,7 +25,8 @@ from uplift_server.store.upkeep import Key
 R = TypeVar("R")
 
 TABLE_WAIT_MS_MAX: Final = 100
-BITE: Final = 500
+BITE: Final = 100
+"""Five times as many at a time made p99 of the events beside it a half longer."""
 KEPT_EVENTS_MAX: Final = 1000
 KEPT_ATTEMPTS_MAX: Final = 10_000
 KEPT_BYTES_MAX: Final = 64 * 1024 * 1024
