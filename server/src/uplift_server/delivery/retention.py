@@ -17,10 +17,11 @@ from uplift_server.store.partitions import Partition, Partitions
 from uplift_server.store.upkeep import EVENTS, KEPT, Kept, Key, look, remove
 
 BITE_PAUSE_MS: Final = 20
-PAUSES_AS_LONG: Final = 9
+PAUSES_AS_LONG: Final = 3
 """How many times as long as a bite of a partition the pause after it is."""
 THIN_PAUSE_MS_MIN: Final = 5
-THIN_PAUSE_MS_MAX: Final = 100
+THIN_PAUSE_MS_MAX: Final = 15
+"""More deliveries go in a second than come, also where the database is busy."""
 ROUND_EVERY_MS: Final = 60_000
 LOOK_AGAIN_EVERY_MS: Final = 3_600_000
 """After how long what was old and still needed is looked at again: there may be any number of it."""
