@@ -194,7 +194,8 @@ class Postbox:
         loop.run_forever()
         server.close()
         for session in transports:
-            if session.transport is not None:
+            # Python 3.11.2 cannot abort what was TLS and has ended by itself.
+            with contextlib.suppress(AttributeError):
                 session.transport.abort()
         tasks = asyncio.all_tasks(loop)
         for task in tasks:
