@@ -17,11 +17,12 @@ from uplift_server.store.partitions import Partition, Partitions
 from uplift_server.store.upkeep import EVENTS, KEPT, Kept, Key, look, remove
 
 BITE_PAUSE_MS: Final = 20
-PAUSES_AS_LONG: Final = 3
+PAUSES_AS_LONG: Final = 9
 """How many times as long as a bite of a partition the pause after it is."""
 THIN_PAUSE_MS_MIN: Final = 5
-THIN_PAUSE_MS_MAX: Final = 15
-"""More deliveries go in a second than come, also where the database is busy."""
+THIN_PAUSE_MS_MAX: Final = 100
+BEHIND_PARTITIONS: Final = 28
+"""If so many are to go, more has come all the time than went: pauses are as short as they can be."""
 ROUND_EVERY_MS: Final = 60_000
 LOOK_AGAIN_EVERY_MS: Final = 3_600_000
 """After how long what was old and still needed is looked at again: there may be any number of it."""
@@ -98,15 +99,20 @@ class Retention:
     async def _drop_old(self, partitions: Partitions, before: int, stopping: asyncio.Event) -> int:
         looks_again = EVENTS.name not in self._places
         count = 0
-        for partition in await partitions.ended(before=before):
-            if await self._thin(partitions, partition, stopping):
+        ended = await partitions.ended(before=before)
+        for number, partition in enumerate(ended):
+            behind = len(ended) - number >= BEHIND_PARTITIONS
+            pause_ms_max = THIN_PAUSE_MS_MIN if behind else THIN_PAUSE_MS_MAX
+            if await self._thin(partitions, partition, stopping, pause_ms_max):
                 count += self._noted(EVENTS, await partitions.drop(partition))
         await partitions.drop_empty()
         if count or looks_again:
             await self._sweep(partitions, stopping)
         return count
 
-    async def _thin(self, partitions: Partitions, partition: Partition, stopping: asyncio.Event) -> bool:
+    async def _thin(
+        self, partitions: Partitions, partition: Partition, stopping: asyncio.Event, pause_ms_max: int
+    ) -> bool:
         """Remove its deliveries that have ended; whether that was brought to its end."""
         place: Key | None = None
         while self._goes_on(stopping):
@@ -117,7 +123,7 @@ class Retention:
                 return self._goes_on(stopping)
             # The longer it took, the more others have to do.
             pause_ms = PAUSES_AS_LONG * (self._clock.now_ms() - began)
-            await self._clock.wait(stopping, min(max(THIN_PAUSE_MS_MIN, pause_ms), THIN_PAUSE_MS_MAX))
+            await self._clock.wait(stopping, min(max(THIN_PAUSE_MS_MIN, pause_ms), pause_ms_max))
         return False
 
     async def _sweep(self, partitions: Partitions, stopping: asyncio.Event) -> None:
