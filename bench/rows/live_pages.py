@@ -10,6 +10,7 @@ from typing import Final
 
 from bench.half import half_rate
 from bench.options import Options
+from bench.pairs import p99_times
 from bench.report import Figure, Report, at_most
 from bench.row import Row
 from bench.rows.half_load import CONNECTIONS_MAX
@@ -72,13 +73,13 @@ def _measure(row: Row, options: Options) -> Report:
             alone, beside = (run for _, run in sorted(runs, key=itemgetter(0)))
             pairs.append((alone, beside))
         notes = list(dict.fromkeys(note for pair in pairs for run in pair for note in run.trouble)) + scene.trouble()
-    pairs.sort(key=_times)
+    pairs.sort(key=p99_times)
     alone, beside = pairs[len(pairs) // 2]
     return Report(
         row.name,
         row.title,
         [
-            at_most("p99 with ten pages open, the median", statistics.median(map(_times, pairs)), "times", 1.2),
+            at_most("p99 with ten pages open, the median", statistics.median(map(p99_times, pairs)), "times", 1.2),
             Figure("accepted → received p99, ten pages open", beside.received_ms.get("p99", 0), "ms"),
             Figure("the same with none", alone.received_ms.get("p99", 0), "ms"),
             Figure("cores of the server, ten pages open", beside.cores),
@@ -106,11 +107,6 @@ def _run(scene: Scene, secs: float, rate: float, *, is_open: bool) -> tuple[Meas
 def _open(scene: Scene, number: int) -> _Open:
     start = f"/accounts/{scene.accounts[number % len(scene.accounts)]}"
     return _Open(scene.server, f"{start}/live", f"{start}/{_PAGES[number % len(_PAGES)]}")
-
-
-def _times(pair: tuple[Measurement, Measurement]) -> float:
-    alone, beside = (run.received_ms.get("p99", 0.0) for run in pair)
-    return beside / max(alone, 1e-9)
 
 
 ROW: Final = Row("live-pages", "traffic at half load while ten pages keep themselves up to date", _measure, 120)

@@ -6,6 +6,7 @@ from typing import Final
 
 from bench.half import half_rate
 from bench.options import Options
+from bench.pairs import p99_times
 from bench.prefill import prefill
 from bench.report import Figure, Report, at_most
 from bench.row import Row
@@ -67,9 +68,9 @@ def _measure(row: Row, options: Options) -> Report:
 def _figures(load: str, pairs: Sequence[_Pair]) -> list[Figure]:
     """How much p99 grows beside the replay."""
     alone, beside = _median(pairs)
-    times = sorted(map(_times, pairs))
+    times = sorted(map(p99_times, pairs))
     return [
-        at_most(f"p99 at {load} beside a replay, the median pair", _times((alone, beside)), "times", 1.2),
+        at_most(f"p99 at {load} beside a replay, the median pair", p99_times((alone, beside)), "times", 1.2),
         Figure(f"the pair in which it grew least, at {load}", times[0], "times"),
         Figure(f"the pair in which it grew most, at {load}", times[-1], "times"),
         Figure(f"accepted → received p99 at {load} beside a replay", beside.received_ms.get("p99", 0), "ms"),
@@ -78,7 +79,7 @@ def _figures(load: str, pairs: Sequence[_Pair]) -> list[Figure]:
 
 
 def _median(pairs: Sequence[_Pair]) -> _Pair:
-    return sorted(pairs, key=_times)[len(pairs) // 2]
+    return sorted(pairs, key=p99_times)[len(pairs) // 2]
 
 
 def _pair(scene: Scene, job: str, load: str, secs: float, rate: float) -> _Pair:
@@ -87,11 +88,6 @@ def _pair(scene: Scene, job: str, load: str, secs: float, rate: float) -> _Pair:
     alone = scene.run(load, secs=secs, rate=rate, connections=CONNECTIONS_MAX)
     scene.server.call("POST", f"/v1/replays/{job}/resume")
     return alone, scene.run(f"{load} beside a replay", secs=secs, rate=rate, connections=CONNECTIONS_MAX)
-
-
-def _times(pair: _Pair) -> float:
-    alone, beside = (run.received_ms.get("p99", 0.0) for run in pair)
-    return beside / max(alone, 1e-9)
 
 
 def _cancel(scene: Scene, job: str) -> tuple[int, float]:

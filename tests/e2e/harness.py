@@ -254,6 +254,30 @@ def serving(data: Path, **environ: str) -> Iterator[Server]:
         server.end()
 
 
+@contextlib.contextmanager
+def sending(api: Api) -> Iterator[list[int]]:
+    """Events come during the block; the numbers of those that were accepted, as far as it has come."""
+    accepted: list[int] = []
+    enough = threading.Event()
+
+    def send() -> None:
+        number = 0
+        # All of it may be tried again and again: as fast as it can be sent, it would become so much that neither a
+        # command nor the next server came to anything beside it.
+        while not enough.wait(0.005):
+            if api.send(number).status == 202:
+                accepted.append(number)
+            number += 1
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    try:
+        yield accepted
+    finally:
+        enough.set()
+        sender.join(10)
+
+
 def settled(api: Api, delivery: str, within: float = 20) -> Any:
     """The delivery, once it is over."""
 

@@ -2,12 +2,11 @@
 
 import shutil
 import subprocess
-import threading
 from pathlib import Path
 
 import pytest
 
-from .harness import PROGRAM, Server, serving, wait_for
+from .harness import PROGRAM, Server, sending, serving, wait_for
 from .receiving import Receiver, answer
 
 pytestmark = pytest.mark.sqlite(reason="PostgreSQL brings its own tools for copies")
@@ -33,26 +32,11 @@ def test_a_copy_made_amid_traffic_delivers_what_was_pending(tmp_path: Path, rece
     with serving(tmp_path / "first", **SETTINGS) as server:
         account, api = server.account()
         api.endpoint(url)
-        accepted: list[int] = []
-        enough = threading.Event()
-
-        def load() -> None:
-            number = 0
-            # All of it is tried again and again: as fast as it can be sent, it would become so much that neither the
-            # command nor the next server came to anything beside it.
-            while not enough.wait(0.005):
-                if api.send(number).status == 202:
-                    accepted.append(number)
-                number += 1
-
-        sender = threading.Thread(target=load)
-        sender.start()
-        wait_for(lambda: len(accepted) > 100, "there is traffic")
-        before = list(accepted)
-        made = backup(server, tmp_path / "copy.db")
-        during = len(accepted)
-        enough.set()
-        sender.join(10)
+        with sending(api) as accepted:
+            wait_for(lambda: len(accepted) > 100, "there is traffic")
+            before = list(accepted)
+            made = backup(server, tmp_path / "copy.db")
+            during = len(accepted)
         assert made.returncode == 0, made
         assert str(server.data / "secret.key") in made.stderr
         assert during > len(before), "nothing was accepted while the copy was made"

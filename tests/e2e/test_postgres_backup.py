@@ -2,7 +2,6 @@
 
 import asyncio
 import subprocess
-import threading
 import time
 from pathlib import Path
 from typing import Final
@@ -11,7 +10,7 @@ from tests.postgres import PostgresServer
 
 from uplift_server.store.postgres import PostgresDatabase
 
-from .harness import Server, wait_for
+from .harness import Server, sending, wait_for
 from .receiving import Receiver, answer
 from .test_postgres import KEY, run
 
@@ -49,30 +48,17 @@ def test_a_dump_made_amid_traffic_delivers_what_was_pending(
     for name in ("first", "second"):
         (tmp_path / name).mkdir()
     url = postgres_url
-    accepted: list[int] = []
-    enough = threading.Event()
     server = Server(tmp_path / "first", **SETTINGS, UPLIFT_DATABASE_URL=url).start()
     try:
         account, api = server.account()
         api.endpoint(receiver.url("/down", answer(500)))
-
-        def load() -> None:
-            number = 0
-            while not enough.wait(0.005):
-                if api.send(number).status == 202:
-                    accepted.append(number)
-                number += 1
-
-        sender = threading.Thread(target=load)
-        sender.start()
-        wait_for(lambda: len(accepted) > 50, "there is traffic")
-        another_partition(url)
-        wait_for(lambda: len(accepted) > 100, "it goes on")
-        before = list(accepted)
-        tool(postgres_server, "pg_dump", "--format=custom", f"--file={tmp_path}/uplift.dump", url)
-        during = len(accepted)
-        enough.set()
-        sender.join(10)
+        with sending(api) as accepted:
+            wait_for(lambda: len(accepted) > 50, "there is traffic")
+            another_partition(url)
+            wait_for(lambda: len(accepted) > 100, "it goes on")
+            before = list(accepted)
+            tool(postgres_server, "pg_dump", "--format=custom", f"--file={tmp_path}/uplift.dump", url)
+            during = len(accepted)
     finally:
         server.end()
     assert during > len(before), "nothing was accepted while the dump was made"

@@ -14,6 +14,7 @@ from uplift_server.store.postgres.line import PolledLine, line_to
 from uplift_server.store.schema_processes import CHANGED
 
 WITHIN_SECONDS = 10.0
+WAITING = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'told_texts'::regclass"
 
 
 class Heard:
@@ -99,6 +100,19 @@ async def test_it_hears_on_where_it_was_once_its_connection_broke(
         async with hearing(url) as (other, _):
             await other.tell(["after"])
         await heard.until("before", "after")
+
+
+async def test_it_ends_while_it_waits_for_an_answer(url: str, postgres_url: str) -> None:
+    direct = await asyncpg.connect(postgres_url)
+    async with hearing(url) as (line, _), direct.transaction():
+        await direct.execute("LOCK TABLE told_texts IN ACCESS EXCLUSIVE MODE")
+        async with asyncio.timeout(WITHIN_SECONDS):
+            while not await direct.fetchval(
+                "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'told_texts'::regclass"
+            ):
+                await asyncio.sleep(0.01)
+            await line.close()
+    await direct.close()
 
 
 async def test_that_something_was_changed_is_heard(url: str, postgres_url: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import structlog
 
-from uplift_server.core.partitions import lasts_ms
+from uplift_server.core.partitions import PARTITIONS_A_RETENTION, lasts_ms
 from uplift_server.delivery.clock import Clock
 from uplift_server.observe.measures import EngineMeasures
 from uplift_server.store.contract import Database
@@ -21,11 +21,12 @@ PAUSES_AS_LONG: Final = 9
 """How many times as long as a bite of a partition the pause after it is."""
 THIN_PAUSE_MS_MIN: Final = 5
 THIN_PAUSE_MS_MAX: Final = 100
-BEHIND_PARTITIONS: Final = 28
+BEHIND_PARTITIONS: Final = PARTITIONS_A_RETENTION
 """If so many are to go, more has come all the time than went: pauses are as short as they can be."""
 ROUND_EVERY_MS: Final = 60_000
 LOOK_AGAIN_EVERY_MS: Final = 3_600_000
 """After how long what was old and still needed is looked at again: there may be any number of it."""
+_DELIVERIES: Final = "deliveries"
 _log = structlog.get_logger()
 
 
@@ -118,6 +119,7 @@ class Retention:
         while self._goes_on(stopping):
             began = self._clock.now_ms()
             bite = await partitions.thin(partition, after=place)
+            self._measures.removed[_DELIVERIES] += bite.removed
             place = bite.place
             if place is None:
                 return self._goes_on(stopping)

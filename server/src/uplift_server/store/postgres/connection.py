@@ -103,10 +103,22 @@ class Pair:
     @contextlib.asynccontextmanager
     async def transaction(self) -> AsyncIterator[None]:
         """A transaction, or a part of the one under way that can be undone by itself."""
-        async with self.raw.transaction():
+        transaction = self.raw.transaction()
+        await transaction.start()
+        try:
             if self.settings:
                 await self.raw.execute(self.settings)
             yield
+        except asyncio.CancelledError:
+            # PostgreSQL hears of it when the connection is gone, which nobody waits for.
+            self.raw.terminate()
+            raise
+        except BaseException:
+            # What a rollback fails of, as over a connection that is gone, is not to be told instead.
+            with contextlib.suppress(*DRIVER_ERRORS):
+                await transaction.rollback()
+            raise
+        await transaction.commit()
 
     def alone(self) -> AbstractAsyncContextManager[None]:
         """What a statement needs that is a transaction of its own: where each may come to another connection, one
