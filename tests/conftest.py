@@ -8,6 +8,7 @@ import pytest
 import structlog
 from hypothesis import HealthCheck, settings
 from tests import engines
+from tests.between import Between
 from tests.engines import Engine, Place
 from tests.pooler import Pooler
 from tests.postgres import PostgresServer
@@ -150,3 +151,11 @@ def reached_url(postgres_url: str, request: pytest.FixtureRequest) -> str:
         return postgres_url
     pooler: Pooler = request.getfixturevalue("pooler")
     return pooler.url(postgres_url)
+
+
+@pytest.fixture
+def network(postgres_url: str) -> Iterator[Between]:
+    """A network to it that can be lost."""
+    between = Between(postgres_url)
+    yield between
+    between.close()

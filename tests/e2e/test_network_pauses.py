@@ -26,14 +26,6 @@ NEAR, FAR = "127.0.0.2", "127.0.0.3"
 
 
 @pytest.fixture
-def network(postgres_url: str) -> Iterator[Between]:
-    """The network of a process that loses it."""
-    between = Between(postgres_url)
-    yield between
-    between.close()
-
-
-@pytest.fixture
 def fleet(tmp_path: Path, postgres_url: str) -> Iterator[Fleet]:
     """Processes with short leases."""
     fleet = Fleet(tmp_path, postgres_url, UPLIFT_LEASE=f"{LEASE_S}s", UPLIFT_ATTEMPT_TIMEOUT="2s")

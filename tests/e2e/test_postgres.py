@@ -122,5 +122,13 @@ def test_commands_say_what_is_different(
     try:
         in_use = run(server, "secret-key", "rotate", "--new-key-file", "new.key")
         assert "a server uses the database" in in_use.stderr
+        postgres_server.stop("fast")
+        api = server.api()
+        wait_for(lambda: api("GET", "/readyz").status == 503, "the server has seen that it is gone")
+        examined = run(server, "doctor")
+        assert examined.returncode == 1
+        assert "but not ready" in examined.stdout
+        assert "port" not in {line.split()[0] for line in examined.stdout.splitlines() if line.strip()}
+        postgres_server.start()
     finally:
         server.end()

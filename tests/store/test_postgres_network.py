@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
 import pytest
@@ -23,13 +23,6 @@ Cut = Callable[[Between], None]
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("connection.VERB_SECONDS_MAX", "connection.CONNECT_SECONDS_MAX", "line.ANSWER_SECONDS_MAX"):
         monkeypatch.setattr(f"uplift_server.store.postgres.{name}", GIVEN_UP_S)
-
-
-@pytest.fixture
-def network(postgres_url: str) -> Iterator[Between]:
-    between = Between(postgres_url)
-    yield between
-    between.close()
 
 
 @pytest.fixture

@@ -69,7 +69,7 @@ def _answers(config: Config, more: str) -> Finding:
         with closing(ApiClient(url, None, timeout_seconds=6)) as client:
             client.check_ready()
     except CliError as error:
-        return Finding("server", "fail", f"it has the database, but is not ready: {error.cause}", error.remedy)
+        return Finding("server", "fail", f"running on {url}, but not ready: {error.cause}", error.remedy)
     return Finding("server", "ok", f"running and ready on {url}{more}")
 
 

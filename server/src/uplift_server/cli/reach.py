@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 import uvloop
 
-from uplift_server.cli.client import ApiClient
+from uplift_server.cli.client import ApiClient, ApiError
 from uplift_server.cli.errors import CliError, ExitCode
 from uplift_server.config import Config, ConfigError, ConfigProblem
 from uplift_server.observe.logs import set_up
@@ -159,6 +159,9 @@ def _answers(config: Config) -> bool:
     try:
         with contextlib.closing(ApiClient(local_url(config), None, timeout_seconds=LOOK_SECONDS)) as client:
             client.check_ready()
+    except ApiError as error:
+        # A server of ours that cannot work now says so in its own words.
+        return bool(error.problem)
     except CliError:
         return False
     return True

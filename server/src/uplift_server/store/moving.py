@@ -124,8 +124,8 @@ async def _begin(target: Raw, name: str) -> None:
                 continue
             if await target.fetchval(f"SELECT EXISTS (SELECT 1 FROM {quoted(table.name)})"):  # noqa: S608 - as above
                 raise CannotMove(
-                    f"the target is not empty: its table {table.name} has rows; name a database that no server was"
-                    " started on"
+                    f"the target is not empty: its table {table.name} has rows; if an earlier run has said that all was"
+                    " moved there, nothing is left to do; otherwise name a database that no server was started on"
                 )
         await target.execute(_NOTE)
         await target.executemany(
