@@ -22,7 +22,8 @@ from uplift_server.delivery.hostnames import to_ascii
 from uplift_server.delivery.sender import Target
 from uplift_server.service.registration import Registrar
 
-from .hostile import BLOCKED, CASES, GOOD, INSIDE, LOST, REACHED, BenchPolicy, Case, HostileNameServer, found
+from .hostile import BLOCKED, CASES, GOOD, INSIDE, LOST, REACHED, BenchPolicy, Case
+from .hostile_names import HostileNameServer, found
 from .scripted import OK, Client, Connect, Listen, Peer, Receiver, serve_ok, until
 
 _connects: list[Any] | None = None

@@ -7,7 +7,7 @@ import pytest
 import sqlalchemy as sa
 
 from uplift_server.core.deliveries import Status
-from uplift_server.core.notices import Notice, NoticeKind, NoticeState
+from uplift_server.core.notices import NoticeKind
 from uplift_server.core.numbers import COUNTS, HOUR_MS
 from uplift_server.core.replays import ReplayState
 from uplift_server.store import (
@@ -320,115 +320,6 @@ def test_secrets_are_replaced_and_the_previous_ones_erased_when_their_time_is_ov
     assert endpoints.erase_previous_secrets(connection, named, now=15) == []
     kept = [endpoints.get(connection, None, made[number].id) for number in (1, 3)]
     assert [each.previous_secret for each in kept if each is not None] == [b"sealed", b"sealed"]
-
-
-def test_notices_are_due_until_they_are_sent_or_given_up(connection: sa.Connection) -> None:
-    def add(at: int, *numbers: int) -> None:
-        notices.add(
-            connection,
-            NoticeKind.ENDPOINT_RECOVERED,
-            account_seq=1,
-            endpoint_seq=2,
-            recipients=[(bytes([number]) * 16, f"{number}@x.example") for number in numbers],
-            facts={"url": "ü", "recovered_at": None},
-            now=at,
-        )
-
-    def due(now: int, limit: int = 10) -> list[int]:
-        return [notice.seq for notice in notices.due(connection, now=now, limit=limit)]
-
-    add(20, 1)
-    add(10, 2, 3)
-    add(10)
-    assert due(9) == []
-    assert due(20) == [2, 3, 1]
-    assert due(20, limit=2) == [2, 3]
-    facts = {"url": "ü", "recovered_at": None}
-    assert notices.due(connection, now=10, limit=1) == [
-        Notice(2, b"\2" * 16, NoticeKind.ENDPOINT_RECOVERED, "2@x.example", facts, 10)
-    ]
-    results = [
-        NoticeResult(1, 1, sent_at=30),
-        NoticeResult(2, 1, due_at=50, last_error="busy"),
-        NoticeResult(3, 4, last_error="unknown"),
-    ]
-    for _ in range(2):  # once more does no harm
-        notices.settle(connection, results)
-        assert due(49) == []
-        assert [(each.seq, each.attempts_made) for each in notices.due(connection, now=50, limit=9)] == [(2, 1)]
-
-
-def test_the_outbox_is_read_by_what_became_of_each_mail(connection: sa.Connection) -> None:
-    """Newest first, page by page; of those that wait, what is tried next comes first. What they tell is not read."""
-    account = new_account(connection, 1)
-    endpoint = new_endpoint(connection, account.seq, 2)
-    for number in range(1, 7):
-        notices.add(
-            connection,
-            NoticeKind.ENDPOINT_WARNED if number < 6 else NoticeKind.MASS_FAILURE_BEGAN,
-            account_seq=account.seq if number < 6 else None,
-            endpoint_seq=endpoint.seq if number < 6 else None,
-            recipients=[(bytes([number]) * 16, f"{number}@x.example")],
-            facts={"cause": "hush"},
-            now=number,
-        )
-    notices.settle(
-        connection,
-        [
-            NoticeResult(1, 1, sent_at=30),
-            NoticeResult(2, 9, last_error="unknown recipient"),
-            NoticeResult(3, 1, due_at=50, last_error="busy"),
-        ],
-    )
-
-    def seqs(wanted: NoticeState | None) -> list[int]:
-        found: list[int] = []
-        before = None
-        for _ in range(4):
-            page = notices.page(connection, wanted, limit=2, before=before)
-            assert all(each.state is wanted for each in page.items if wanted is not None)
-            found += [each.seq for each in page.items]
-            before = page.next_key
-            if before is None:
-                return found
-        raise AssertionError("the list has no end")
-
-    assert seqs(None) == [6, 5, 4, 3, 2, 1]
-    assert seqs(NoticeState.WAITING) == [4, 5, 6, 3]
-    assert seqs(NoticeState.SENT) == [1]
-    assert seqs(NoticeState.GIVEN_UP) == [2]
-    [given_up] = notices.page(connection, NoticeState.GIVEN_UP, limit=9).items
-    assert (given_up.account_id, given_up.endpoint_id) == (account.id, endpoint.id)
-    assert (given_up.recipient, given_up.attempts_made, given_up.last_error) == ("2@x.example", 9, "unknown recipient")
-    assert "hush" not in repr(given_up)
-    [of_operator, _] = notices.page(connection, None, limit=2).items
-    assert (of_operator.account_id, of_operator.endpoint_id) == (None, None)
-
-
-def test_an_outbox_longer_than_the_window_is_read_to_its_end(
-    connection: sa.Connection, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(notices, "WINDOW_ROWS", 3)
-    for number in range(1, 11):
-        recipients = [(bytes([number]) * 16, "x@x.example")]
-        notices.add(
-            connection,
-            NoticeKind.ENDPOINT_WARNED,
-            account_seq=1,
-            endpoint_seq=1,
-            recipients=recipients,
-            facts={},
-            now=1,
-        )
-    notices.settle(connection, [NoticeResult(number, 1, sent_at=9) for number in (1, 5)])
-    found, before, pages = [], None, 0
-    while True:
-        page = notices.page(connection, NoticeState.SENT, limit=9, before=before)
-        found += [each.seq for each in page.items]
-        before, pages = page.next_key, pages + 1
-        if before is None:
-            break
-    assert (found, pages) == ([5, 1], 4)
 
 
 def test_what_waits_is_counted_for_all_endpoints_up_to_a_limit(connection: sa.Connection) -> None:
