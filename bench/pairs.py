@@ -1,4 +1,4 @@
-"""Runs in pairs, with what is to be measured and without: what the machine does meanwhile cancels out."""
+"""Runs in pairs, without what is to be measured and with it: what the machine does meanwhile cancels out."""
 
 from bench.scene import Measurement
 

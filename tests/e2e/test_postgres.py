@@ -1,12 +1,18 @@
 """A server on PostgreSQL: it delivers, and loses nothing when it is killed or the database goes away beneath it."""
 
+import asyncio
 import base64
+import contextlib
+import json
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
 from tests.postgres import PostgresServer
 
@@ -98,6 +104,49 @@ def _pending(api: Any) -> int:
     return len(api.ok("GET", "/v1/deliveries?status=pending&limit=1")["data"])
 
 
+@contextlib.contextmanager
+def stranger(port: int, body: bytes) -> Iterator[None]:
+    """Somebody else's server at a port, which cannot work now either."""
+
+    class Stranger(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(503)
+            self.end_headers()
+            self.wfile.write(body)
+
+    with HTTPServer(("127.0.0.1", port), Stranger) as other:
+        threading.Thread(target=other.serve_forever).start()
+        try:
+            yield
+        finally:
+            other.shutdown()
+
+
+def found_by_doctor(server: Server) -> dict[str, Any]:
+    """What it finds beside a server, by what was looked at."""
+    examined = run(server, "doctor", "--json")
+    assert examined.returncode == 1
+    return {found["check"]: found for found in map(json.loads, examined.stdout.splitlines())}
+
+
+def test_doctor_tells_all_it_can_of_a_database_that_is_held_up(tmp_path: Path, settings: dict[str, str]) -> None:
+    """Neither it nor the server gets an answer as soon as one is waited for elsewhere."""
+
+    async def examined(server: Server) -> dict[str, Any]:
+        stranger = await asyncpg.connect(settings["UPLIFT_DATABASE_URL"])
+        async with stranger.transaction():
+            await stranger.execute("LOCK TABLE event_types, endpoints IN ACCESS EXCLUSIVE MODE")
+            findings = await asyncio.to_thread(found_by_doctor, server)
+        await stranger.close()
+        return findings
+
+    with serving(tmp_path / "data", **settings) as server:
+        findings = asyncio.run(examined(server))
+    assert "but not ready" in findings["server"]["text"]
+    assert findings["database"]["result"] == "fail"
+    assert "mail" in findings, "it goes on"
+
+
 def test_commands_say_what_is_different(
     tmp_path: Path, settings: dict[str, str], postgres_server: PostgresServer
 ) -> None:
@@ -118,17 +167,21 @@ def test_commands_say_what_is_different(
     away = run(server, "accounts", UPLIFT_DATABASE_URL="postgresql://nobody@127.0.0.1:1/none")
     assert away.returncode != 0
     assert "the database cannot do this now" in away.stderr
+    for body in (b'{"code": 14, "message": "upstream is not available"}', b'{"errors": 5}', b"[" * 100_000):
+        with stranger(server.port, body):
+            assert found_by_doctor(server)["port"]["result"] == "fail"
     server.start()
     try:
         in_use = run(server, "secret-key", "rotate", "--new-key-file", "new.key")
         assert "a server uses the database" in in_use.stderr
         postgres_server.stop("fast")
-        api = server.api()
-        wait_for(lambda: api("GET", "/readyz").status == 503, "the server has seen that it is gone")
-        examined = run(server, "doctor")
-        assert examined.returncode == 1
-        assert "but not ready" in examined.stdout
-        assert "port" not in {line.split()[0] for line in examined.stdout.splitlines() if line.strip()}
-        postgres_server.start()
+        try:
+            api = server.api()
+            wait_for(lambda: api("GET", "/readyz").status == 503, "the server has seen that it is gone")
+            findings = found_by_doctor(server)
+        finally:
+            postgres_server.start()
+        assert "but not ready" in findings["server"]["text"]
+        assert "port" not in findings
     finally:
         server.end()

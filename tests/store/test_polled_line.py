@@ -107,9 +107,7 @@ async def test_it_ends_while_it_waits_for_an_answer(url: str, postgres_url: str)
     async with hearing(url) as (line, _), direct.transaction():
         await direct.execute("LOCK TABLE told_texts IN ACCESS EXCLUSIVE MODE")
         async with asyncio.timeout(WITHIN_SECONDS):
-            while not await direct.fetchval(
-                "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'told_texts'::regclass"
-            ):
+            while not await direct.fetchval(WAITING):
                 await asyncio.sleep(0.01)
             await line.close()
     await direct.close()

@@ -119,11 +119,17 @@ def _postgresql(config: Config) -> Iterator[Finding]:
     for finding in database_findings(config.database_url, config.shown_database):
         yield finding
         failed = failed or finding.result == "fail"
-    # Where there are no tables yet, nothing is sealed or held.
-    if not failed and asyncio.run(current(config.database_url)) is not None:
-        remedy = "put the key of the other servers into UPLIFT_SECRET_KEY"
-        yield _opening(config, asyncio.run(sealed_values(config.database_url)), remedy)
-        yield from held_findings(config)
+    if failed:
+        return
+    try:
+        # Where there are no tables yet, nothing is sealed or held.
+        if asyncio.run(current(config.database_url)) is not None:
+            remedy = "put the key of the other servers into UPLIFT_SECRET_KEY"
+            yield _opening(config, asyncio.run(sealed_values(config.database_url)), remedy)
+            yield from held_findings(config)
+    except Unavailable as error:
+        remedy = "see in pg_stat_activity who holds its tables locked, or what else it is busy with"
+        yield Finding("database", "fail", str(error), remedy)
 
 
 def _schema(revision: str | None) -> Finding:

@@ -110,6 +110,11 @@ class ApiClient:
         if status != 200:
             raise self._refused(status, retry_after, answer)
 
+    def lives(self) -> bool:
+        """Whether a server of ours is there, whatever it can do now. Raises CliError where nobody answers."""
+        status, _, answer = self._exchange("GET", f"{self._path}/healthz", None, {})
+        return (status, answer) == (200, b"ok\n")
+
     def items(self, path: str, *, limit: int, account: str | None = None, **query: object) -> Iterator[dict[str, Any]]:
         """The first `limit` items of a list, over as many pages as that takes."""
         cursor: str | None = None
@@ -179,7 +184,7 @@ class ApiClient:
     def _decoded(self, answer: bytes) -> Any:
         try:
             return json.loads(answer) if answer else None
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise CliError(
                 f"what answers at {self.base_url} is no Uplift Webhooks server", "correct UPLIFT_HOST and UPLIFT_PORT"
             ) from error
@@ -187,11 +192,12 @@ class ApiClient:
     def _refused(self, status: int, retry_after: str | None, answer: bytes) -> ApiError:
         try:
             problem = json.loads(answer)
-        except ValueError:
+        except (ValueError, RecursionError):
             problem = None
         if not isinstance(problem, dict):
             problem = {}
-        errors = [each for each in problem.get("errors") or [] if isinstance(each, dict)]
+        found = problem.get("errors")
+        errors = [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
         problems = [(str(each.get("field")), _for_the_shell(str(each.get("message")))) for each in errors]
         cause = "; ".join(f"{field}: {message}" for field, message in problems) or _for_the_shell(
             str(problem.get("detail") or problem.get("title") or f"the server answered {status}")

@@ -42,7 +42,8 @@ def _print(output: Output, finding: Finding) -> None:
     if output.as_json:
         output.json(asdict(finding))
         return
-    line = Text.assemble((f"{finding.result:<5}", _STYLES[finding.result]), f"{finding.check:<15}", finding.text)
+    result = (f"{finding.result:<5}", _STYLES[finding.result])
+    line = Text.assemble(result, f"{finding.check:<15}", printable(finding.text))
     if finding.remedy:
         line.append(f"\n     {'':<15}-> {printable(finding.remedy)}")
     output.print(line)

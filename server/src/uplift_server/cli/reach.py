@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from uplift_server.app import Application
 
 LOOK_SECONDS: Final = 2.0
+_NOT_READY: Final = (503, "unavailable")
+"""What `/readyz` answers instead of 200: status and code of the problem."""
 START_SECONDS: Final = 30.0
 STOP_SECONDS: Final = 30.0
 _EVERYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared only
@@ -84,15 +86,12 @@ def _exists(path: Path) -> bool:
 def _no_database(config: Config) -> CliError:
     """Which of the two is missing, and whether somebody's server is at the place of ours."""
     url = local_url(config)
-    try:
-        with contextlib.closing(ApiClient(url, None, timeout_seconds=LOOK_SECONDS)) as client:
-            client.check_ready()
-    except CliError:
-        found = f"no server at {url}"
-        remedy = "start one with `uplift-server serve`, which makes it, or go to the directory where it is"
-    else:
+    if _answers(config):
         found = f"the server at {url} uses another"
         remedy = "run the command in the directory where that server was started"
+    else:
+        found = f"no server at {url}"
+        remedy = "start one with `uplift-server serve`, which makes it, or go to the directory where it is"
     return CliError(
         f"there is no database at {config.database_path.absolute()}, and {found}",
         f"{remedy}; UPLIFT_DATABASE_URL and --config name one elsewhere",
@@ -158,12 +157,20 @@ def database_is_used(config: Config) -> bool:
 def _answers(config: Config) -> bool:
     try:
         with contextlib.closing(ApiClient(local_url(config), None, timeout_seconds=LOOK_SECONDS)) as client:
-            client.check_ready()
-    except ApiError as error:
-        # A server of ours that cannot work now says so in its own words.
-        return bool(error.problem)
+            return _is_ours(client)
     except CliError:
         return False
+
+
+def _is_ours(client: ApiClient) -> bool:
+    try:
+        client.check_ready()
+    except ApiError as error:
+        # A server of ours that cannot work now says so in its own words.
+        return (error.status, error.problem) == _NOT_READY
+    except CliError:
+        # While its database is silent, that takes it longer than we wait.
+        return client.lives()
     return True
 
 

@@ -75,7 +75,8 @@ class Retention:
         if self._retention_ms:
             for kept in KEPT:
                 gone[kept.name] = await self._remove(kept, now - self._retention_ms, stopping)
-        self._measures.retention_round_at = self._clock.now_ms()
+        if self._goes_on(stopping):
+            self._measures.retention_round_at = self._clock.now_ms()
         return gone
 
     @property

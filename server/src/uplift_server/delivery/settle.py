@@ -169,6 +169,9 @@ class Settler:
         written: "asyncio.Future[frozenset[tuple[int, int]]]",
     ) -> None:
         self._writing = False
+        if written.cancelled():
+            # The process ends, and the database has not answered in time.
+            return
         error = written.exception()
         if isinstance(error, Unavailable):
             self._keep(batch, lines, health, error)

@@ -136,7 +136,7 @@ METRICS: Final[tuple[Metric, ...]] = (
     # ---- beside the way of events
     Metric("uplift_retention_removed_rows_total", "counter",
            "Rows that were removed since they were older than UPLIFT_RETENTION, by table, without what goes with them;"
-           " deliveries where they go before the partition of their events",
+           " deliveries: those that go before an old partition is dropped",
            lambda s: s.engine.removed, "table"),
     Metric("uplift_retention_round_age_seconds", "gauge", "How long ago retention was last through with everything",
            lambda s: None if s.engine.retention_round_at is None else _age_s(s.engine.retention_round_at, s),

@@ -110,13 +110,12 @@ class Pair:
                 await self.raw.execute(self.settings)
             yield
         except asyncio.CancelledError:
-            # PostgreSQL hears of it when the connection is gone, which nobody waits for.
+            # Nobody waits until PostgreSQL has noticed that the connection is gone: amid a statement, that is when the
+            # statement has ended, or has lasted too long.
             self.raw.terminate()
             raise
         except BaseException:
-            # What a rollback fails of, as over a connection that is gone, is not to be told instead.
-            with contextlib.suppress(*DRIVER_ERRORS):
-                await transaction.rollback()
+            await transaction.rollback()
             raise
         await transaction.commit()
 
