@@ -127,8 +127,10 @@ def because(cause: Exception) -> Unavailable:
         (Unavailable("another server has it; stop it"), 75, "Remedy: stop it"),
         (Unavailable("disk full"), 75, "Remedy: try again in a moment"),
         (because(OSError(errno.ENOSPC, "full")), 75, "Remedy: try again in a moment"),
-        (because(PermissionError(errno.EACCES, "denied")), 2, "UPLIFT_DATABASE_URL"),
-        (because(OSError(errno.EROFS, "read-only")), 2, "UPLIFT_DATABASE_URL"),
+        (because(PermissionError(errno.EACCES, "denied", "uplift.db")), 2, "UPLIFT_DATABASE_URL"),
+        (because(OSError(errno.EROFS, "read-only", "uplift.db")), 2, "UPLIFT_DATABASE_URL"),
+        # As asyncio tells of the socket of a PostgreSQL that is stopped.
+        (because(FileNotFoundError(errno.ENOENT, "no such file")), 75, "Remedy: try again in a moment"),
         (UnknownSchema("it is newer; start a later version"), 1, "Remedy: start a later version"),
         (Conflict("a name is taken"), 1, "Error: a name is taken"),
         (WrongSecretKey("it does not open; use the right one"), 1, "Remedy: use the right one"),

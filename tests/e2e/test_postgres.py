@@ -114,6 +114,8 @@ def stranger(port: int, body: bytes) -> Iterator[None]:
             self.end_headers()
             self.wfile.write(body)
 
+        def log_request(self, code: object = "-", size: object = "-") -> None: ...
+
     with HTTPServer(("127.0.0.1", port), Stranger) as other:
         threading.Thread(target=other.serve_forever).start()
         try:
@@ -170,6 +172,9 @@ def test_commands_say_what_is_different(
     for body in (b'{"code": 14, "message": "upstream is not available"}', b'{"errors": 5}', b"[" * 100_000):
         with stranger(server.port, body):
             assert found_by_doctor(server)["port"]["result"] == "fail"
+    missing = run(server, "accounts", UPLIFT_DATABASE_URL=postgres_server.url("nowhere"))
+    assert missing.returncode == 2
+    assert "CREATE DATABASE" in missing.stderr
     server.start()
     try:
         in_use = run(server, "secret-key", "rotate", "--new-key-file", "new.key")
@@ -179,8 +184,10 @@ def test_commands_say_what_is_different(
             api = server.api()
             wait_for(lambda: api("GET", "/readyz").status == 503, "the server has seen that it is gone")
             findings = found_by_doctor(server)
+            without_key = run(server, "accounts", UPLIFT_OPERATOR_KEY="")
         finally:
             postgres_server.start()
+        assert without_key.returncode == 75, without_key.stderr
         assert "but not ready" in findings["server"]["text"]
         assert "port" not in findings
     finally:

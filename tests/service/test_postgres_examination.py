@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 
 import asyncpg
@@ -148,6 +149,23 @@ def test_the_schema_is_looked_at(
     assert found.result == result
     assert text in found.text
     assert remedy in found.remedy
+
+
+@pytest.mark.parametrize(
+    ("delivering", "result", "text"),
+    [((True, False), "ok", "2 live, 1 of which deliver"), ((False,), "warn", "1 live, none of which delivers")],
+)
+def test_whether_anybody_delivers(postgres_url: str, delivering: Sequence[bool], result: str, text: str) -> None:
+    for seq, delivers in enumerate(delivering, 1):
+        execute(
+            postgres_url,
+            "INSERT INTO processes (seq, role, host, pid, version, started_at, seen_at, delivers, view) VALUES"
+            f" ({seq}, 'x', 'h', 1, '1', 1, extract(epoch FROM clock_timestamp()) * 1000, {delivers}, 0),"
+            f" ({seq + 9}, 'worker', 'gone', 1, '1', 1, 1, true, 0)",
+        )
+    found = examine(postgres_url)["processes"]
+    assert found.result == result
+    assert text in found.text
 
 
 def test_what_is_held_and_what_is_sealed_is_found(postgres_url: str) -> None:

@@ -104,7 +104,8 @@ def _own_client(config: Config, ending: contextlib.ExitStack) -> ApiClient | Non
     try:
         return ending.enter_context(_momentary(config))
     except Unavailable:
-        if not server_runs(config):
+        # Servers share a PostgreSQL: whatever is wrong, it is not that another one runs.
+        if config.on_postgresql or not server_runs(config):
             raise
         return None
 

@@ -104,7 +104,7 @@ def _lasting(error: Unavailable) -> tuple[str, str, ExitCode] | None:
                 "restore it from a copy; `uplift-server doctor` tells more",
                 ExitCode.FAILED,
             )
-        if code.startswith(_NOT_OURS_TO_WRITE) or (isinstance(cause, OSError) and cause.errno in _NO_ACCESS):
+        if code.startswith(_NOT_OURS_TO_WRITE) or _is_of_the_file(cause):
             return (
                 f"the place of the database cannot be written: {cause}",
                 "let this user write the directory and the files in it, or name another place with UPLIFT_DATABASE_URL",
@@ -112,6 +112,11 @@ def _lasting(error: Unavailable) -> tuple[str, str, ExitCode] | None:
             )
         cause = getattr(cause, "orig", None) or getattr(cause, "__cause__", None)
     return None
+
+
+def _is_of_the_file(cause: object) -> bool:
+    # A socket that is not there, as while PostgreSQL is stopped, has the same number and no name.
+    return isinstance(cause, OSError) and cause.errno in _NO_ACCESS and cause.filename is not None
 
 
 _DAMAGED: Final = ("SQLITE_NOTADB", "SQLITE_CORRUPT")

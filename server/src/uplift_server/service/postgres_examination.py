@@ -44,7 +44,10 @@ def database_findings(url: str, place: str) -> Iterator[Finding]:
     yield _durability(found)
     yield _connections(found)
     yield _vacuum(found)
-    yield _schema(url)
+    schema = _schema(url)
+    yield schema
+    if schema.result == "ok":
+        yield from _processes(url)
 
 
 def _unfit(found: Inspected) -> tuple[str, str] | None:
@@ -99,6 +102,24 @@ def _vacuum(found: Inspected) -> Finding:
         remedy = "look for transactions, standbys or replication slots that hold autovacuum up; see docs/deployment.md"
         return Finding("vacuum", "warn", text, remedy)
     return Finding("vacuum", "ok", text)
+
+
+def _processes(url: str) -> Iterator[Finding]:
+    """Whether any of those that run delivers; nothing where none runs."""
+    try:
+        running, delivering = asyncio.run(inspection.processes(url))
+    except Unavailable as error:
+        yield Finding("processes", "fail", str(error), "run this again in a moment")
+        return
+    except Refused:
+        return  # It has no tables yet.
+    if not running:
+        return
+    if delivering:
+        yield Finding("processes", "ok", f"{running} live, {delivering} of which deliver")
+    else:
+        remedy = "start a worker: uplift-server serve --role worker"
+        yield Finding("processes", "warn", f"{running} live, none of which delivers: events wait", remedy)
 
 
 def _schema(url: str) -> Finding:

@@ -79,6 +79,7 @@ UNTOLD_POOLER: Final = (
     " UPLIFT_DATABASE_URL"
 )
 _ONLY_READS: Final = "25006"
+_DATABASE_MISSING: Final = "3D000"
 
 Raw = asyncpg.Connection
 """A connection of the driver. Outside a transaction every statement is one of its own."""
@@ -339,6 +340,8 @@ def translated(error: BaseException) -> Unavailable | Refused:
     state = _state(said)
     if state in _STRANGE_STATEMENT or _STRANGE_SETTING in text:
         return Misaddressed(UNTOLD_POOLER)
+    if state == _DATABASE_MISSING:
+        return Misaddressed(f"the {text}; make it (CREATE DATABASE), or correct UPLIFT_DATABASE_URL")
     if isinstance(said, ValueError) or (state.startswith(_REFUSED) and state != _RIGHT_MISSING):
         return Refused(f"the database refuses this: {text}")
     return Unavailable(f"the database cannot do this now: {text}")

@@ -104,6 +104,15 @@ async def servers(url: str) -> int:
         return count
 
 
+async def processes(url: str) -> tuple[int, int]:
+    """Of how many processes something was heard just now, and how many of them deliver. Raises Unavailable, Refused."""
+    query = f"SELECT count(*), count(*) FILTER (WHERE delivers) FROM processes WHERE seen_at > ({_CLOCK}) - $1"  # noqa: S608 - of our own texts
+    async with _connected(url) as pair:
+        row = await pair.raw.fetchrow(query, DEAD_AFTER_MS)
+        assert row is not None
+        return row[0], row[1]
+
+
 async def sealed_values(url: str) -> list[tuple[bytes, bytes]]:
     """Every sealed value, after the id of its endpoint. Raises Unavailable."""
     query = f"SELECT id, {', '.join(SEALED)} FROM endpoints WHERE deleted_at IS NULL"  # noqa: S608 - of our own texts
