@@ -110,16 +110,16 @@ async def test_a_name_server_that_is_silent_costs_only_who_asked(
 ) -> None:
     receiver = await listen(serve_ok)
     names.zone.update({"good.example": ["127.0.0.1"], **{f"hang{number}.example": None for number in range(60)}})
-    client = await connect(nameservers=[names.address], dns_timeout_ms=150)
+    client = await connect(nameservers=[names.address], dns_timeout_ms=1000)
     hanging = [client.send(receiver.target(f"hang{number}.example")) for number in range(60)]
     await asyncio.sleep(0.02)
     good = await client.post(receiver.target("good.example"))
     assert good.failure is None
-    assert good.duration_us < 100_000
+    assert not any(each.done() for each in hanging)
     exchanges = await asyncio.gather(*hanging)
     assert {exchange.failure for exchange in exchanges} == {Failure.DNS}
     assert {(exchange.error or "").split(" for ")[0] for exchange in exchanges} <= {"no name server answered"}
-    assert all(exchange.duration_us < 600_000 for exchange in exchanges)
+    assert all(exchange.duration_us < 4_000_000 for exchange in exchanges)
 
 
 async def test_the_deadline_holds_while_resolving(names: NameServer, connect: Connect) -> None:
