@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from ipaddress import ip_address
 from typing import Any, Final, NamedTuple
 
-from .scripted import AAAA, A
+from .scripted import AAAA, A, asked_for
 
 CNAME: Final = 5
 
@@ -81,12 +81,7 @@ class HostileNameServer(asyncio.DatagramProtocol):
         self.address = f"{host}:{port}"
 
     def datagram_received(self, data: bytes, addr: Any) -> None:
-        labels, at = [], 12
-        while data[at]:
-            labels.append(data[at + 1 : at + 1 + data[at]].decode())
-            at += data[at] + 1
-        name = ".".join(labels).lower()
-        kind = int.from_bytes(data[at + 1 : at + 3])
+        name, kind, end = asked_for(data)
         replies = self.zone.get(name, (NO_SUCH_NAME,))
         turn = self.asked[name, kind] if self.turn is None else self.turn
         reply = replies[min(turn, len(replies) - 1)]
@@ -95,7 +90,7 @@ class HostileNameServer(asyncio.DatagramProtocol):
             reply = reply.a if kind == A else reply.aaaa
         for each in (reply.before, reply):
             if each is not None and not each.silent:
-                self.transport.sendto(each.raw or _message(each, data[: at + 5], kind), addr)
+                self.transport.sendto(each.raw or _message(each, data[:end], kind), addr)
 
 
 def _message(reply: Reply, query: bytes, kind: int) -> bytes:

@@ -173,6 +173,15 @@ class Clock:
 A, AAAA = 1, 28
 
 
+def asked_for(query: bytes) -> tuple[str, int, int]:
+    """The name that a query asks for, the kind of record, and where the question ends."""
+    labels, at = [], 12
+    while query[at]:
+        labels.append(query[at + 1 : at + 1 + query[at]].decode())
+        at += query[at] + 1
+    return ".".join(labels).lower(), int.from_bytes(query[at + 1 : at + 3]), at + 5
+
+
 class NameServer(asyncio.DatagramProtocol):
     """Answers A and AAAA questions from `zone`: name -> addresses, an RCODE, or None for silence."""
 
@@ -189,13 +198,8 @@ class NameServer(asyncio.DatagramProtocol):
         self.address = f"{host}:{port}"
 
     def datagram_received(self, data: bytes, addr: Any) -> None:
-        labels, at = [], 12
-        while data[at]:
-            labels.append(data[at + 1 : at + 1 + data[at]].decode())
-            at += data[at] + 1
-        name = ".".join(labels).lower()
-        question = data[12 : at + 5]
-        kind = struct.unpack(">H", data[at + 1 : at + 3])[0]
+        name, kind, end = asked_for(data)
+        question = data[12:end]
         self.asked.append((name, kind))
         found = self.zone.get(name, 3)
         if found is None:

@@ -68,6 +68,19 @@ def new_endpoint(connection: sa.Connection, account_seq: int, number: int) -> An
     )
 
 
+def add_notice(connection: sa.Connection, number: int, *, now: int) -> None:
+    """A mail to be sent about endpoint 1."""
+    notices.add(
+        connection,
+        NoticeKind.ENDPOINT_WARNED,
+        account_seq=1,
+        endpoint_seq=1,
+        recipients=[(bytes([number]) * 16, "x@x.example")],
+        facts={},
+        now=now,
+    )
+
+
 def new_event(connection: sa.Connection, seq: int, account_seq: int, created_at: int, type_seq: int = 1) -> None:
     """An event row."""
     row = {"seq": seq, "id": seq.to_bytes(16, "big"), "account_seq": account_seq, "type_seq": type_seq}
@@ -347,16 +360,7 @@ def test_how_everything_stands_is_read_at_once(connection: sa.Connection) -> Non
     assert (empty.pending, empty.mails, empty.oldest_mail_at, empty.oldest_event_at) == (0, 0, None, None)
     assert empty.replays == {ReplayState.RUNNING: 0, ReplayState.PAUSED: 0}
     for number, at in ((1, 40), (2, 50), (3, 60)):
-        recipients = [(bytes([number]) * 16, "x@x.example")]
-        notices.add(
-            connection,
-            NoticeKind.ENDPOINT_WARNED,
-            account_seq=1,
-            endpoint_seq=1,
-            recipients=recipients,
-            facts={},
-            now=at,
-        )
+        add_notice(connection, number, now=at)
     notices.settle(connection, [NoticeResult(1, 1, sent_at=9)])
     # Of an account and of an endpoint, and of all: these alone count.
     counts = dict.fromkeys(COUNTS, 0) | {"deliveries": 100, "delivered": 40, "failed": 20, "held": 10, "cancelled": 5}

@@ -7,7 +7,7 @@ from uplift_server.core.notices import Notice, NoticeKind, NoticeState
 from uplift_server.store import notices
 from uplift_server.store.notices import NoticeResult
 
-from .test_nouns import new_account, new_endpoint
+from .test_nouns import add_notice, new_account, new_endpoint
 
 
 def test_notices_are_due_until_they_are_sent_or_given_up(connection: sa.Connection) -> None:
@@ -98,16 +98,7 @@ def test_an_outbox_longer_than_the_window_is_read_to_its_end(
 ) -> None:
     monkeypatch.setattr(notices, "WINDOW_ROWS", 3)
     for number in range(1, 11):
-        recipients = [(bytes([number]) * 16, "x@x.example")]
-        notices.add(
-            connection,
-            NoticeKind.ENDPOINT_WARNED,
-            account_seq=1,
-            endpoint_seq=1,
-            recipients=recipients,
-            facts={},
-            now=1,
-        )
+        add_notice(connection, number, now=1)
     notices.settle(connection, [NoticeResult(number, 1, sent_at=9) for number in (1, 5)])
     found, before, pages = [], None, 0
     while True:
