@@ -132,3 +132,21 @@ def test_parked_endpoints_go_on_although_one_of_them_has_gone() -> None:
     lanes.returned(one, NOW_MS, 1000)
 
     assert drain(lanes) == [(3, 0)]
+
+
+def test_a_parked_endpoint_that_is_slowed_down_waits_for_its_slot_and_then_for_its_instant() -> None:
+    lanes: Lanes[int] = Lanes(4)
+    one, two = fresh_lane(lanes, 1, items=3), lanes.lane(2, 1)
+    lanes.limit(two, in_flight_max=16, rate_gap_ms=20)
+    assert len(drain(lanes)) == 3
+    two.next_start_ms = NOW_MS
+    fill(lanes, two, 1)
+    assert drain(lanes) == []
+    assert two.parked
+
+    lanes.limit(two, in_flight_max=16, rate_gap_ms=1000)
+    assert drain(lanes) == []
+    lanes.returned(one, NOW_MS, 1000)
+    assert drain(lanes) == []
+    assert lanes.wake_at() == NOW_MS + 980
+    assert drain(lanes, NOW_MS + 980) == [(2, 0)]

@@ -109,10 +109,11 @@ class LanesMachine(RuleBasedStateMachine):
         self.check_turns(lane, ready)
 
     def check_wake(self) -> None:
-        """Nobody who waits for an instant is forgotten."""
+        """Nobody who waits for an instant alone is forgotten; who needs a slot, too, is looked at once it is free."""
         wake_at = self.lanes.wake_at()
+        has_room = self.unproven_in_flight() < UNPROVEN_MAX
         for lane in self.waiting:
-            if self.may_start(lane) and lane.start_at() > self.now:
+            if self.may_start(lane) and lane.start_at() > self.now and (lane.proven or has_room):
                 assert wake_at is not None
                 assert self.now < wake_at <= lane.start_at()
 

@@ -170,9 +170,12 @@ async def enable(world: World, witness: Witness, host: str, seq: int, held: Held
     """Enable an endpoint, and remember what it held."""
     owner = Owner(world)
     ids = {row.event_seq: bytes(row.event_id) for row in await world.event_ids()}
-    holds = [row.event_seq for row in await world.deliveries() if (row.endpoint_seq, row.status) == (seq, Status.HELD)]
-    keys = [owner.delivery(ids[event_seq], seq) for event_seq in holds]
+    own = [row for row in await world.deliveries() if row.endpoint_seq == seq]
+    keys = [owner.delivery(ids[row.event_seq], seq) for row in own if row.status == Status.HELD]
     was_off = host in witness.off
+    # What was pending when the endpoint was paused, and is in nobody's hands, is held first, if that is not done yet.
+    waiting = [row for row in own if was_off and row.status == Status.PENDING and row.lease_owner == 0]
+    pending = [owner.delivery(ids[row.event_seq], seq) for row in waiting]
     # It is sent to before the answer comes.
     witness.off.discard(host)
     try:
@@ -183,7 +186,7 @@ async def enable(world: World, witness: Witness, host: str, seq: int, held: Held
         raise
     witness.held.append([key for key in keys if key not in witness.first_sent])
     if held is HeldAction.DROP:
-        witness.may_be_cancelled.update(keys)
+        witness.may_be_cancelled.update(keys, pending)
 
 
 @pytest.mark.parametrize("seed", range(8))

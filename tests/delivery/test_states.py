@@ -216,6 +216,55 @@ async def test_a_pause_amid_dropping_takes_nothing_back(place: Place) -> None:
         assert events_sent(world) == ids(later)
 
 
+@pytest.mark.parametrize("killed", [False, True])
+async def test_a_pause_after_dropping_holds_what_was_in_flight_while_it_dropped(place: Place, killed: bool) -> None:
+    """A word about what is held goes for what is held when it is said, and is over with it."""
+    async with World(place) as world:
+        endpoint = await world.endpoint("one.test", lambda _: answer(500))
+        world.sender.latency_ms["one.test"] = SECOND
+        await world.accept(1)
+        await world.pause(endpoint.seq)
+        await world.accept(9)
+        await world.enable(endpoint.seq, HeldAction.DROP)
+        await world.run_for(2 * SECOND)
+        assert await world.statuses() == {Status.CANCELLED: 9, Status.PENDING: 1}
+        if killed:
+            await world.kill()
+        await world.pause(endpoint.seq)
+        await world.run_for(60 * SECOND)
+        assert await world.statuses() == {Status.CANCELLED: 9, Status.HELD: 1}
+
+
+async def test_what_fails_amid_dropping_is_not_dropped_with_it(place: Place) -> None:
+    """It was in flight when it was said to drop what is held, and fails while the endpoint is off again."""
+    async with World(place) as world:
+        endpoint = await world.endpoint("one.test", lambda _: answer(500))
+        world.sender.latency_ms["one.test"] = 50
+        await world.accept(1)
+        await world.pause(endpoint.seq)
+        await world.accept(1500)
+        await world.enable(endpoint.seq, HeldAction.DROP)
+        await world.pause(endpoint.seq)
+        assert (await world.statuses())[Status.HELD] > 300
+        await world.run_for(60 * SECOND)
+        assert await world.statuses() == {Status.CANCELLED: 1500, Status.HELD: 1}
+
+
+@pytest.mark.parametrize("way", ["kill", "restart"])
+async def test_dropping_goes_on_after_a_stop_though_the_endpoint_is_paused(place: Place, way: str) -> None:
+    async with World(place) as world:
+        endpoint = await world.endpoint("one.test")
+        await world.pause(endpoint.seq)
+        await world.accept(1500)
+        await world.enable(endpoint.seq, HeldAction.DROP)
+        await world.pause(endpoint.seq)
+        assert (await world.statuses())[Status.HELD] > 300
+        await getattr(world, way)()
+        await world.run_for(60 * SECOND)
+        assert await world.statuses() == {Status.CANCELLED: 1500}
+        assert world.directory.endpoints[endpoint.seq].record.held_action is None
+
+
 async def test_what_expired_while_it_was_held_fails_when_it_would_be_sent(place: Place) -> None:
     async with World(place, scan_every_ms=60 * SECOND) as world:
         endpoint = await world.endpoint("one.test")

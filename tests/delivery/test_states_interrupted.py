@@ -5,12 +5,15 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from tests.delivery.fleet import Fleet
 from tests.engines import Place
 
 from uplift_server.core.deliveries import Status, Trigger
+from uplift_server.core.processes import ProcessRole
 from uplift_server.store.errors import Unavailable
 from uplift_server.store.hot_records import Released
 from uplift_server.store.records import EndpointState, HeldAction
+from uplift_server.store.waiting import Dropped
 
 from .test_engine import resend
 from .test_states import events_sent, ids
@@ -166,6 +169,71 @@ async def test_what_is_owed_to_an_endpoint_that_is_not_known_yet_waits_for_it(pl
         world.directory.put_endpoint(endpoint.record)
         await world.run_for(10 * SECOND)
         assert await world.statuses() == {Status.DELIVERED: 1}
+
+
+class Interrupted:
+    """A database that lets something happen after the last bite of a drop, before whoever took it goes on."""
+
+    after: Any = None
+
+    async def write(self, body: Any) -> Any:
+        result = await super().write(body)  # type: ignore[misc]
+        if isinstance(result, Dropped) and result.over_through is not None and self.after is not None:
+            interrupt, self.after = self.after, None
+            await interrupt()
+        return result
+
+
+@pytest.mark.parametrize("what", ["deleted", "paused and enabled"])
+async def test_an_endpoint_that_changes_just_when_it_has_dropped_all_is_as_it_was_changed(
+    place: Place, what: str
+) -> None:
+    async with World(place, database=Interrupted) as world:
+        endpoint = await world.endpoint("one.test")
+        await world.pause(endpoint.seq)
+        await world.accept(5)
+        await world.enable(endpoint.seq, HeldAction.DROP)
+
+        async def deleted() -> None:
+            await world.delete_endpoint(endpoint.seq)
+
+        async def paused_and_enabled() -> None:
+            await world.pause(endpoint.seq)
+            await world.switch_on(endpoint.seq, HeldAction.KEEP)
+
+        world.database.after = deleted if what == "deleted" else paused_and_enabled
+        await world.run_for(5 * SECOND)
+        assert world.database.after is None
+        assert (endpoint.seq in world.directory.endpoints) == (what != "deleted")
+        assert endpoint.record.held_action is (HeldAction.KEEP if what != "deleted" else None)
+        assert await world.statuses() == {Status.CANCELLED: 5}
+
+
+async def test_what_one_process_holds_another_that_knows_of_a_drop_still_does_not_drop(place: Place) -> None:
+    """The first has dropped all that was to be, on behalf of whoever enables the endpoint again."""
+    async with Fleet(place) as fleet:
+        await fleet.start(ProcessRole.API)
+        worker = await fleet.start(ProcessRole.WORKER)
+        endpoint = await fleet.endpoint("one.test", lambda _: answer(500))
+        await fleet.run_for(3 * SECOND)
+        fleet.sender.latency_ms["one.test"] = 4 * SECOND
+        await fleet.accept(1)
+        await fleet.run_for(1200)
+        await fleet.pause(endpoint.seq)
+        await fleet.run_for(1200)
+        await fleet.accept(9000)
+        await fleet.stepping(fleet.enable(endpoint.seq, HeldAction.DROP))
+        await fleet.run_for(600)
+        await fleet.pause(endpoint.seq)
+        await fleet.run_for(1300)
+        assert fleet.sender.in_flight["one.test"] == 0
+        live = worker.directory.endpoints[endpoint.seq]
+        assert live.record.held_action is HeldAction.DROP
+        await fleet.stepping(fleet.engine.finish_holding(endpoint.seq, 3 * SECOND))
+        assert await fleet.statuses() == {Status.CANCELLED: 9000, Status.HELD: 1}
+        assert live.record.held_action is HeldAction.DROP
+        await fleet.run_for(10 * SECOND)
+        assert await fleet.statuses() == {Status.CANCELLED: 9000, Status.HELD: 1}
 
 
 class Gone:

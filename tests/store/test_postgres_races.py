@@ -9,7 +9,15 @@ from dataclasses import dataclass, field
 import pytest
 
 from uplift_server.core.deliveries import Status
-from uplift_server.store.hot_records import Appended, HeldWish, IdempotencyConflict, LeasedDelivery, LeaseWish, NewEvent
+from uplift_server.store.hot_records import (
+    Appended,
+    HeldWish,
+    IdempotencyConflict,
+    LeasedDelivery,
+    LeaseWish,
+    NewEvent,
+    Released,
+)
 from uplift_server.store.postgres import PostgresDatabase
 from uplift_server.store.postgres.connection import Opener, Raw
 from uplift_server.store.schema import attempts, deliveries, events, idempotency_keys
@@ -302,3 +310,23 @@ async def test_held_deliveries_are_released_once(benches: tuple[Bench, Bench]) -
     )
     assert sum(result.released for (result,) in released) == 30
     assert [each.event_seq for each in await benches[0].lease(1)] == list(range(1, 31))
+
+
+async def test_while_another_process_releases_nothing_more_is_released_behind_it(
+    benches: tuple[Bench, Bench], raw: Raw
+) -> None:
+    """It waits, and then finds that something waits for the endpoint."""
+    one, two = benches
+    await one.append(*(one.event(held(1)) for _ in range(12)))
+    # Both have begun before either ends.
+    blocked = raw.transaction()
+    await blocked.start()
+    await raw.execute("SELECT FROM deliveries WHERE event_seq = 1 FOR UPDATE")
+    releasing = asyncio.ensure_future(one.database.release_held([HeldWish(1, 0, 5)], now=NOW))
+    await asyncio.sleep(0.1)
+    behind = asyncio.ensure_future(two.database.release_held([HeldWish(1, 0, 5)], now=NOW))
+    await asyncio.sleep(0.1)
+    await blocked.rollback()
+    assert await releasing == [Released(5, 0, False)]
+    assert await behind == [Released(0, 0, True)]
+    assert [each.event_seq for each in await two.lease(1)] == [1, 2, 3, 4, 5]

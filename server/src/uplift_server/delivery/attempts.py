@@ -21,7 +21,7 @@ from uplift_server.delivery.settle import Settler
 from uplift_server.observe.attempt_log import AttemptLine
 from uplift_server.observe.measures import EngineMeasures
 from uplift_server.store.hot_records import AttemptRow, LeasedDelivery, Settlement
-from uplift_server.store.records import EndpointState
+from uplift_server.store.records import EndpointState, HeldAction
 
 OURS_WAIT_MS_MIN: Final = 60_000
 """The least wait after a failure of our own way out, which the schedule does not count."""
@@ -249,7 +249,7 @@ def unattempted(delivery: LeasedDelivery, verdict: Verdict, now: int) -> Settlem
 
 
 def _without_attempt(delivery: LeasedDelivery, endpoint: LiveEndpoint | None, now: int) -> Verdict | None:
-    """What becomes of a delivery that must not be sent now; None if it may be."""
+    """What becomes of a delivery that must not be sent now, but for `_while_off`; None if it may be."""
     if endpoint is None or endpoint.deleted:
         return Verdict(Status.CANCELLED)
     if delivery.trigger is Trigger.TEST:
@@ -258,7 +258,7 @@ def _without_attempt(delivery: LeasedDelivery, endpoint: LiveEndpoint | None, no
     if delivery.expires_at is not None and delivery.expires_at <= now:
         return Verdict(Status.FAILED, failed_reason=FailedReason.EXPIRED)
     if endpoint.record.state is not EndpointState.ENABLED:
-        return _HELD
+        return Verdict(Status.PENDING, now)
     return None
 
 
@@ -268,9 +268,13 @@ def _asked_ms(exchange: Exchange, now: int) -> int | None:
 
 
 def _while_off(verdict: Verdict, endpoint: LiveEndpoint | None) -> Verdict:
-    """The verdict, except that for an endpoint that is off nothing waits: it is held."""
-    off = endpoint is not None and endpoint.record.state is not EndpointState.ENABLED
-    return _HELD if off and verdict.status is Status.PENDING else verdict
+    """The verdict, except that for an endpoint that is off nothing waits: it is held.
+
+    As long as the endpoint drops what it held, that would go with it: it is held after that (see `Held`).
+    """
+    if verdict.status is not Status.PENDING or endpoint is None or endpoint.record.state is EndpointState.ENABLED:
+        return verdict
+    return verdict if endpoint.record.held_action is HeldAction.DROP else _HELD
 
 
 def _told_by(endpoint: LiveEndpoint, exchange: Exchange, now: int) -> bool:

@@ -100,7 +100,8 @@ class Dispatcher:
             returned, self._returned = self._returned, []
             try:
                 await self._database.release(returned, now=self._clock.now_ms())
-            except Unavailable:
+            except (Unavailable, asyncio.CancelledError):
+                # Given back twice it is given back once: by then it has another fence.
                 self._returned = returned + self._returned
                 raise
             if foreign := {seq for _, seq, _ in returned if not self._directory.owns(seq)}:

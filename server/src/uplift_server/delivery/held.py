@@ -8,6 +8,7 @@ through.
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 from uplift_server.core.deliveries import Status
@@ -122,7 +123,7 @@ class Held:
                 await self._clock.wait(self._wake, max(1, self._looked_at + self._look_every_ms - self._clock.now_ms()))
 
     async def _look_around(self) -> None:
-        """Find what endpoints hold though they are enabled, or deleted: after a start, or since a change came between.
+        """Find what endpoints hold that is to go or to be dropped: after a start, or since a change came between.
 
         An event may have been on its way into the database as held while its endpoint was enabled.
         """
@@ -135,7 +136,7 @@ class Held:
             found = await self._database.read(lambda c: holding_endpoints(c, after=at, limit=LOOK_PAGE))  # noqa: B023 - run before the next turn
             for endpoint_seq in found:
                 endpoint = self._directory.endpoints.get(endpoint_seq)
-                if self._directory.owns(endpoint_seq) and (endpoint is None or endpoint.takes_deliveries):
+                if self._directory.owns(endpoint_seq) and (endpoint is None or _is_to_act(endpoint)):
                     self._work[endpoint_seq] = None
             if len(found) < LOOK_PAGE:
                 break
@@ -182,16 +183,20 @@ class Held:
             return self._cancelled(
                 await self._database.write(lambda c: cancel_waiting(c, endpoint_seq, now=now, limit=BITE))
             )
+        # Before anything else is held: the word to drop goes for what was held when it was said, and is over with that.
+        if endpoint.record.held_action is HeldAction.DROP and (dropped := await self._drop(endpoint, now)):
+            return dropped
         if not endpoint.takes_deliveries:
-            held = await self._database.write(lambda c: hold_waiting(c, endpoint_seq, now=now, limit=BITE))
-            if held:
-                return held
-        if endpoint.record.held_action is HeldAction.DROP:
-            through = endpoint.record.held_through or 0
-            return self._cancelled(
-                await self._database.write(lambda c: drop_held(c, endpoint_seq, through=through, now=now, limit=BITE))
-            )
+            return await self._database.write(lambda c: hold_waiting(c, endpoint_seq, now=now, limit=BITE))
         return 0
+
+    async def _drop(self, endpoint: LiveEndpoint, now: int) -> int:
+        """Cancel some of what an endpoint is to drop; how much. After the last of it nothing is to be dropped."""
+        dropped = await self._database.write(lambda c: drop_held(c, endpoint.seq, now=now, limit=BITE))
+        record = endpoint.record
+        if (record.held_action, record.held_through) == (HeldAction.DROP, dropped.over_through):
+            endpoint.record = replace(record, held_action=None, held_through=None)
+        return self._cancelled(dropped.rows)
 
     def _cancelled(self, count: int) -> int:
         self._measures.ended[Status.CANCELLED] += count
@@ -232,3 +237,8 @@ class Held:
     def _stop_releasing(self, endpoint_seq: int) -> None:
         self._paces.pop(endpoint_seq, None)
         self._lanes.in_order.discard(endpoint_seq)
+
+
+def _is_to_act(endpoint: LiveEndpoint) -> bool:
+    """Whether an endpoint that holds something may have to let it go, or to drop it."""
+    return endpoint.takes_deliveries or endpoint.record.held_action is HeldAction.DROP

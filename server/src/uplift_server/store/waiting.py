@@ -2,7 +2,7 @@
 
 from collections.abc import Container, Iterable
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
@@ -10,6 +10,7 @@ from sqlalchemy import Connection
 from uplift_server.core.deliveries import FailedReason, Status, Trigger
 from uplift_server.store.deliveries import IN_FLIGHT
 from uplift_server.store.errors import Conflict, Missing
+from uplift_server.store.records import HeldAction
 from uplift_server.store.schema import deliveries, endpoints
 
 
@@ -27,6 +28,14 @@ class _Part:
         own = sa.column("endpoint_seq", sa.BigInteger) == endpoint_seq
         event_seq = sa.column("event_seq", sa.BigInteger)
         return sa.select(event_seq).select_from(named).where(own, sa.text(self.condition)).limit(limit)
+
+
+class Dropped(NamedTuple):
+    """What a bite of dropping did."""
+
+    rows: int
+    over_through: int | None
+    """Where it was the last: up to which event it was said to drop."""
 
 
 _WAITING: Final = _Part("deliveries_due", "status = 0 AND lease_owner = 0")
@@ -92,16 +101,30 @@ def hold_waiting(connection: Connection, endpoint_seq: int, *, now: int, limit: 
     )
 
 
-def drop_held(connection: Connection, endpoint_seq: int, *, through: int, now: int, limit: int) -> int:
+def drop_held(connection: Connection, endpoint_seq: int, *, now: int, limit: int) -> Dropped:
+    """Cancel some of what an endpoint was said to drop; what is said is asked of the database in the same transaction.
+
+    With the last of it, nothing is to be dropped any more.
+    """
+    own = sa.and_(endpoints.c.seq == endpoint_seq, endpoints.c.held_action == int(HeldAction.DROP))
+    through = connection.scalar(sa.select(endpoints.c.held_through).where(own))
+    if through is None:
+        return Dropped(0, None)
+    count = cancel_held(connection, endpoint_seq, through=through, now=now, limit=limit)
+    if connection.execute(_held_through(through).keys(connection, endpoint_seq, 1)).first() is not None:
+        return Dropped(count, None)
+    connection.execute(sa.update(endpoints).where(own).values(held_action=None, held_through=None))
+    return Dropped(count, through)
+
+
+def cancel_held(connection: Connection, endpoint_seq: int, *, through: int, now: int, limit: int) -> int:
     """Cancel what an endpoint holds of events up to a number; how many."""
-    return _change(
-        connection,
-        endpoint_seq,
-        replace(_HELD, condition=f"{_HELD.condition} AND event_seq <= {int(through)}"),
-        limit,
-        status=int(Status.CANCELLED),
-        completed_at=now,
-    )
+    part = _held_through(through)
+    return _change(connection, endpoint_seq, part, limit, status=int(Status.CANCELLED), completed_at=now)
+
+
+def _held_through(through: int) -> _Part:
+    return replace(_HELD, condition=f"{_HELD.condition} AND event_seq <= {int(through)}")
 
 
 def cancel_waiting(connection: Connection, endpoint_seq: int, *, now: int, limit: int) -> int:

@@ -1,4 +1,5 @@
-"""The hot verbs on the raw driver: set-based statements over arrays, each verb one statement and so one transaction.
+"""The hot verbs on the raw driver: set-based statements over arrays, each verb one statement and so one transaction,
+but one that takes its turn first.
 
 They stand beside those of SQLite (`store.sqlite.hot`) and mean the same. What is locked in one statement is locked in
 the order of its keys, so that two processes wait for each other one way only.
@@ -21,15 +22,19 @@ from uplift_server.store.hot_records import (
 )
 from uplift_server.store.postgres.connection import Raw, storable_texts
 
-# Others that lease at the same time are passed over, not waited for. Bodies are counted before they are read.
+# Processes that lease at the same time are passed over, not waited for. Bodies are counted before they are read. What
+# is locked stands apart from its events: a plan of both may look for what to lock once for each event, and with every
+# look find other rows, since another process has let go of some or the statement itself has changed some: beyond the
+# limit.
 _LEASE_DUE: Final = (
-    "WITH due AS MATERIALIZED ("
-    " SELECT w.place, d.*, octet_length(e.body) AS body_bytes, e.id, e.type_seq, e.created_at, e.expires_at, e.body"
-    " FROM unnest($1::bigint[], $2::int[]) WITH ORDINALITY AS w(endpoint_seq, n, place) CROSS JOIN LATERAL ("
-    "  SELECT d.event_seq, d.endpoint_seq, d.due_at FROM deliveries d"
+    "WITH locked AS MATERIALIZED ("
+    " SELECT w.place, d.* FROM unnest($1::bigint[], $2::int[]) WITH ORDINALITY AS w(endpoint_seq, n, place)"
+    " CROSS JOIN LATERAL (SELECT d.event_seq, d.endpoint_seq, d.due_at FROM deliveries d"
     "  WHERE d.endpoint_seq = w.endpoint_seq AND d.status = 0 AND d.lease_owner = 0 AND d.due_at <= $3"
-    "  ORDER BY d.due_at, d.event_seq LIMIT w.n FOR UPDATE SKIP LOCKED) d"
-    " JOIN events e ON e.seq = d.event_seq),"
+    "  ORDER BY d.due_at, d.event_seq LIMIT w.n FOR UPDATE SKIP LOCKED) d),"
+    " due AS MATERIALIZED ("
+    " SELECT l.*, octet_length(e.body) AS body_bytes, e.id, e.type_seq, e.created_at, e.expires_at, e.body"
+    " FROM locked l JOIN events e ON e.seq = l.event_seq),"
     " fit AS MATERIALIZED (SELECT * FROM ("
     "  SELECT *, sum(body_bytes) OVER (ORDER BY place, due_at, event_seq) - body_bytes AS before FROM due) f"
     " WHERE before <= $6),"
@@ -188,7 +193,8 @@ _RELEASE: Final = (
     f"UPDATE deliveries d SET lease_owner = 0, due_at = least($4, {_FIRST_WAITING})"  # noqa: S608
     " FROM unnest($1::bigint[], $2::bigint[], $3::int[]) AS l(event_seq, endpoint_seq, fence)"
     " WHERE d.event_seq = l.event_seq AND d.endpoint_seq = l.endpoint_seq AND d.fence = l.fence"
-    " AND d.status = 0 AND d.lease_owner <> 0"
+    # Not "= 0", with which the index of all that is leased would serve, too. No status is below 0.
+    " AND d.status <= 0 AND d.lease_owner <> 0"
 )
 _RECLAIM: Final = (
     "WITH ended AS MATERIALIZED (SELECT event_seq, endpoint_seq FROM deliveries"  # noqa: S608
@@ -216,14 +222,22 @@ async def reclaim(raw: Raw, *, now: int, owner: int | None, limit: int) -> int:
     return count
 
 
+HELD_LOCK: Final = 0x68656C64
+_INT_MAX: Final = 0x7FFFFFFF
+# A statement that begins afterwards sees what the one before has released, and whether that waits. Within one it would
+# only see what it has waited for the rows of, and release more behind it.
+_TAKE_TURNS: Final = f"SELECT pg_advisory_xact_lock({HELD_LOCK}, endpoint) FROM unnest($1::int[]) endpoint"  # noqa: S608
 _RELEASE_HELD: Final = (
     "WITH wished AS MATERIALIZED (SELECT w.*, EXISTS (SELECT FROM deliveries d WHERE d.endpoint_seq = w.endpoint_seq"  # noqa: S608
     " AND d.status = 0 AND d.lease_owner = 0 AND d.due_at <= $4) AS waits"
     " FROM unnest($1::bigint[], $2::bigint[], $3::int[]) WITH ORDINALITY AS w(endpoint_seq, after, n, place)),"
-    " oldest AS MATERIALIZED (SELECT w.place, d.event_seq, d.endpoint_seq, coalesce(e.expires_at <= $4, false)"
-    " AS expired FROM wished w CROSS JOIN LATERAL (SELECT d.event_seq, d.endpoint_seq FROM deliveries d"
+    # Apart from their events, see above.
+    " locked AS MATERIALIZED (SELECT w.place, d.event_seq, d.endpoint_seq FROM wished w CROSS JOIN LATERAL ("
+    "  SELECT d.event_seq, d.endpoint_seq FROM deliveries d"
     "  WHERE d.endpoint_seq = w.endpoint_seq AND d.status = 3 AND d.event_seq > w.after"
-    "  ORDER BY d.event_seq LIMIT w.n FOR UPDATE) d JOIN events e ON e.seq = d.event_seq WHERE NOT w.waits),"
+    "  ORDER BY d.event_seq LIMIT w.n FOR UPDATE) d WHERE NOT w.waits),"
+    " oldest AS MATERIALIZED (SELECT l.*, coalesce(e.expires_at <= $4, false) AS expired"
+    " FROM locked l JOIN events e ON e.seq = l.event_seq),"
     f" released AS (UPDATE deliveries d SET status = CASE WHEN o.expired THEN {int(Status.FAILED)} ELSE 0 END,"
     " due_at = CASE WHEN o.expired THEN d.due_at ELSE $4 END,"
     f" failed_reason = CASE WHEN o.expired THEN {int(FailedReason.EXPIRED)} ELSE d.failed_reason END,"
@@ -239,7 +253,9 @@ async def release_held(raw: Raw, wishes: Sequence[HeldWish], *, now: int) -> lis
     """See the contract."""
     if not wishes:
         return []
-    return [Released(*row) for row in await raw.fetch(_RELEASE_HELD, *zip(*wishes, strict=True), now)]
+    async with raw.transaction():
+        await raw.execute(_TAKE_TURNS, sorted({wish.endpoint_seq & _INT_MAX for wish in wishes}))
+        return [Released(*row) for row in await raw.fetch(_RELEASE_HELD, *zip(*wishes, strict=True), now)]
 
 
 # A loose index scan: from one endpoint's first entry straight to the next endpoint's, however many each has.
