@@ -10,6 +10,8 @@ import time
 from pathlib import Path
 from typing import Final
 
+from tests.postgres import name_of
+
 SECONDS_MAX: Final = 10.0
 # The next connection in turn, not the last one that was used: what a transaction leaves behind is found out.
 SETTINGS: Final = """
@@ -33,20 +35,28 @@ pidfile = {directory}/pid
 class Pooler:
     """PgBouncer before the PostgreSQL whose socket is in a directory."""
 
-    def __init__(self, postgres: Path, *, ignored: str = "") -> None:
-        """`ignored`: settings that it lets connections begin with, and does not make."""
+    def __init__(self, postgres: Path, *, ignored: str = "", **more: str | bytes) -> None:
+        """`ignored`: settings that it lets connections begin with, and does not make. `more`: settings of its own;
+        bytes are what is in a file that one names.
+        """
         command = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
         assert command is not None, "these tests need PgBouncer: apt-get install -y pgbouncer"
         self.directory = Path(tempfile.mkdtemp(prefix="uplift-pooler-"))
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = free.getsockname()[1]
         file = self.directory / "pgbouncer.ini"
-        file.write_text(SETTINGS.format(postgres=postgres, port=self.port, directory=self.directory, ignored=ignored))
+        settings = SETTINGS.format(postgres=postgres, port=self.port, directory=self.directory, ignored=ignored)
+        for name, value in more.items():
+            if isinstance(value, bytes):
+                (self.directory / name).write_bytes(value)
+            settings += f"{name} = {self.directory / name if isinstance(value, bytes) else value}\n"
+        file.write_text(settings)
         # It refuses to run as root, as PostgreSQL does.
         nobody = pwd.getpwnam("nobody")
         changed = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []} if os.geteuid() == 0 else {}
         if changed:
-            os.chown(self.directory, nobody.pw_uid, nobody.pw_gid)
+            for path in (self.directory, *self.directory.iterdir()):
+                os.chown(path, nobody.pw_uid, nobody.pw_gid)
         self._process = subprocess.Popen(
             [command, "-q", file], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             cwd=self.directory, **changed,
@@ -55,7 +65,7 @@ class Pooler:
 
     def url(self, direct: str) -> str:
         """Where a database is reached through it."""
-        name = direct.partition("?")[0].rpartition("/")[2]
+        name = name_of(direct)
         return f"postgresql://postgres@127.0.0.1:{self.port}/{name}?pooler=transaction"
 
     def close(self) -> None:

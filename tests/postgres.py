@@ -35,15 +35,35 @@ END LOOP;
 PERFORM setval(format('%I', sequencename)::regclass, 1, false) FROM pg_sequences WHERE last_value IS NOT NULL;
 END $$
 """
+# The planner takes all tables for those that had one row each when they were last looked at, from then on.
+ONE_ROW = """
+DO $$ DECLARE name text; BEGIN
+FOR name IN SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace LOOP
+    EXECUTE format('ALTER TABLE %I SET (autovacuum_enabled = false)', name);
+END LOOP;
+UPDATE pg_class SET reltuples = 1, relpages = 1 WHERE relnamespace = 'public'::regnamespace;
+END $$
+"""
 
 
 class PostgresServer:
     """A server on a socket in a directory of its own, which `close` removes."""
 
-    def __init__(self, settings: str = FAST, *, parent: Path | None = None) -> None:
-        """`parent`: where its directory is made."""
+    def __init__(
+        self,
+        settings: str = FAST,
+        *,
+        parent: Path | None = None,
+        port: int | None = None,
+        follows: "PostgresServer | None" = None,
+    ) -> None:
+        """`parent`: where its directory is made. `port`: of 127.0.0.1, where it listens as well.
+
+        One that `follows` another is its standby until it is promoted.
+        """
         self.directory = Path(tempfile.mkdtemp(prefix="uplift-pg-", dir=parent))
-        self.settings = settings
+        self.settings = settings if port is None else f"{settings} -c listen_addresses=127.0.0.1 -c port={port}"
+        self._at = f"host={self.directory}" if port is None else f"host={self.directory}&port={port}"
         self._data = self.directory / "data"
         self._count = 0
         self._clean: list[str] = []
@@ -55,7 +75,13 @@ class PostgresServer:
             os.chown(self.directory, nobody.pw_uid, nobody.pw_gid)
             self._as = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
         self.commands = _commands(self.directory, others=bool(self._as))
-        self._run("initdb", "--auth=trust", "--username=postgres", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync")
+        if follows is None:
+            self._run(
+                "initdb", "--auth=trust", "--username=postgres", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync"
+            )
+        else:
+            at = follows.url("postgres")
+            self._run("pg_basebackup", "-d", at, "-R", "-X", "stream", "-c", "fast", "--no-sync")
         self.start()
 
     @property
@@ -72,6 +98,16 @@ class PostgresServer:
         """Stop it: `fast` breaks all connections, `immediate` is a crash."""
         self._run("pg_ctl", "stop", "-w", "-m", mode)
 
+    def promote(self) -> None:
+        """Take writes from now on, and follow nobody."""
+        self._run("pg_ctl", "promote", "-w")
+
+    def become_standby(self) -> None:
+        """From now on it takes no writes, as one that follows another does not."""
+        self.stop()
+        (self._data / "standby.signal").touch()
+        self.start()
+
     def close(self) -> None:
         """Stop it for good."""
         self.stop("immediate")
@@ -79,7 +115,7 @@ class PostgresServer:
 
     def url(self, database: str) -> str:
         """Where a database is."""
-        return f"postgresql://postgres@/{database}?host={self.directory}"
+        return f"postgresql://postgres@/{database}?{self._at}"
 
     def new_database(self, *, empty: bool = False, untouched: bool = False) -> str:
         """A database with the program's tables and nothing in them, or without tables; its URL.
@@ -102,9 +138,12 @@ class PostgresServer:
 
     def give_back(self, url: str) -> None:
         """Let another test have a database with tables, emptied: that takes a tenth of the time of a new one."""
-        name = url.partition("?")[0].rpartition("/")[2]
-        self.execute(EMPTY, name)
-        self._clean.append(name)
+        self.empty(url)
+        self._clean.append(name_of(url))
+
+    def empty(self, url: str) -> None:
+        """Remove what a database's tables hold, and whoever is still connected to it."""
+        self.execute(EMPTY, name_of(url))
 
     def execute(self, statement: str, database: str = "postgres") -> None:
         """Run a statement of an administrator."""
@@ -132,6 +171,11 @@ class PostgresServer:
             if done.returncode != 0:
                 output.seek(0)
                 raise RuntimeError(f"{command} failed: {output.read().decode(errors='replace')}")
+
+
+def name_of(url: str) -> str:
+    """The name of the database that a URL of a server leads to."""
+    return url.partition("?")[0].rpartition("/")[2]
 
 
 def _commands(directory: Path, *, others: bool) -> Path:

@@ -111,8 +111,28 @@ def test_values_that_are_right(environ: dict[str, str], attribute: str, value: o
     [
         ("UPLIFT_DATABASE_URL", "mysql://localhost/uplift"),
         ("UPLIFT_DATABASE_URL", "postgresql://localhost"),
+        ("UPLIFT_DATABASE_URL", "postgresql://u:p@localhost:port/uplift"),
+        ("UPLIFT_DATABASE_URL", "postgresql://localhost:5432:1/uplift"),
+        ("UPLIFT_DATABASE_URL", "postgresql://a:5432,b:99999/uplift"),
         ("UPLIFT_DATABASE_URL", "postgresql://localhost/uplift?search_path=x"),
         ("UPLIFT_DATABASE_URL", "postgresql://localhost/uplift#x"),
+        ("UPLIFT_DATABASE_URL", "postgresql://u:p@w/x@localhost/uplift"),
+        ("UPLIFT_DATABASE_URL", "postgresql://u:p/w@localhost/uplift"),
+        ("UPLIFT_DATABASE_URL", "postgresql://u@a..b/uplift"),
+        ("UPLIFT_DATABASE_URL", "postgresql://localhost/uplift?port=x"),
+        ("UPLIFT_DATABASE_URL", "postgresql://localhost/uplift?target_session_attrs=x"),
+        ("UPLIFT_DATABASE_URL", "postgresql://localhost/uplift?target_session_attrs=standby"),
+        ("UPLIFT_DATABASE_URL", "postgresql://one,,two/uplift"),
+        ("UPLIFT_DATABASE_URL", "postgresql:///uplift?host=one,,two"),
+        ("UPLIFT_DATABASE_URL", "postgresql:///uplift?host=one,two&port=,2"),
+        ("UPLIFT_DATABASE_URL", "postgresql:///uplift?host=::1,two"),
+        ("UPLIFT_DATABASE_URL", "postgresql://one,two/uplift?port=5433"),
+        ("UPLIFT_DATABASE_URL", "postgresql://one/uplift?host=two"),
+        ("UPLIFT_DATABASE_URL", "postgresql://localhost/uplift?sslmode="),
+        ("UPLIFT_DATABASE_URL", "postgresql://localhost/uplift?sslmode=on"),
+        ("UPLIFT_DATABASE_URL", "postgresql://localhost/uplift?sslmode=verify-full&sslrootcert=/nonexistent"),
+        ("UPLIFT_DATABASE_URL", "postgresql://localhost/uplift?sslmode=require&sslrootcert=system"),
+        ("UPLIFT_DATABASE_URL", "postgresql://localhost/uplift?sslmode=verify-full&sslcert=system"),
         ("UPLIFT_DATABASE_URL", "postgresql://localhost/uplift?pooler=session"),
         ("UPLIFT_DATABASE_URL", "postgresql://localhost/uplift?pooler=session&pooler=transaction"),
         ("UPLIFT_DATABASE_URL", "sqlite:///"),
@@ -300,6 +320,7 @@ def test_the_password_of_the_mail_server_is_shown_to_nobody() -> None:
         ),
         ("postgresql://db/uplift?user=u&password=pass", "postgresql://db/uplift?user=u&password=••••••••"),
         ("postgres://u@/uplift?host=/run/postgresql", "postgres://u@/uplift?host=/run/postgresql"),
+        ("postgresql://a:5432,[::1]:5433/uplift", "postgresql://a:5432,[::1]:5433/uplift"),
     ],
 )
 def test_the_password_of_a_database_is_shown_to_nobody(url: str, shown: str) -> None:
@@ -309,6 +330,16 @@ def test_the_password_of_a_database_is_shown_to_nobody(url: str, shown: str) -> 
     assert {each.value for each in describe(config) if each.setting.name == "UPLIFT_DATABASE_URL"} == {shown}
     assert "pass@" not in repr(config)
     assert "=pass" not in repr(config)
+
+
+@pytest.mark.parametrize(
+    "url", ["postgresql://u:se/cret@db/x", "postgresql://u:se#cret@db/x", "postgresql://u:s@e@db/x"]
+)
+def test_a_password_with_signs_that_are_not_written_as_codes_is_shown_to_nobody(url: str) -> None:
+    [told] = problems({"UPLIFT_DATABASE_URL": url}).values()
+    assert "se" not in told.partition(";")[0].split()
+    assert "'s" not in told
+    assert "%40" in told or "%-codes" in told
 
 
 def test_several_sites_may_frame_the_dashboard() -> None:

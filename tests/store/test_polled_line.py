@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 import asyncpg
 import pytest
 from tests.pooler import Pooler
-from tests.postgres import PostgresServer
+from tests.postgres import PostgresServer, name_of
 
 from uplift_server.store import told_texts
 from uplift_server.store.postgres.line import PolledLine, line_to
@@ -89,7 +89,7 @@ async def test_a_text_that_nobody_can_take_keeps_no_other_from_being_heard(url: 
 async def test_it_hears_on_where_it_was_once_its_connection_broke(
     url: str, postgres_url: str, postgres_server: PostgresServer
 ) -> None:
-    name = postgres_url.partition("?")[0].rpartition("/")[2]
+    name = name_of(postgres_url)
     async with hearing(url) as (line, heard):
         await line.tell(["before"])
         await heard.until("before")

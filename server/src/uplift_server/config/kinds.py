@@ -5,8 +5,9 @@ Each is as strict as it can be without asking the world outside; what only a try
 
 import base64
 import binascii
+import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Final
@@ -25,7 +26,12 @@ POSTGRESQL_PARAMETERS: Final = (
     "host", "port", "user", "password", "sslmode", "sslrootcert", "sslcert", "sslkey", "target_session_attrs",
     "pooler",
 )  # fmt: skip
+# https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS
+_SESSIONS: Final = ("any", "primary", "read-write")  # The others lead to servers that take no writes.
+_SSLMODES: Final = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
+_CODES: Final = "write signs such as @, / and # in user and password as %-codes (%40, %2F, %23)"
 
+_BRACKETED: Final = re.compile(r"\[[^]]*\]")
 _ORIGIN: Final = re.compile(r"https?://(\*\.)?[A-Za-z0-9.-]+(:[0-9]{1,5})?")
 SEALING_KEY_BYTES: Final = 32
 MAKE_KEY: Final = "make one with: head -c 32 /dev/urandom | base64"
@@ -136,6 +142,10 @@ def _postgresql_url(text: str) -> str:
         listed = parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
     except ValueError:
         raise WrongValue("is no URL", remedy) from None
+    if text.count("@") > 1:
+        raise WrongValue("has more than one @", _CODES)
+    named = parts.netloc.rpartition("@")[2]
+    _check_hosts(named.split(","))
     if parts.fragment or " " in text or not text.isascii():
         raise WrongValue("is no URL", remedy)
     if not parts.path.strip("/"):
@@ -146,9 +156,64 @@ def _postgresql_url(text: str) -> str:
     if unknown := sorted(given.keys() - set(POSTGRESQL_PARAMETERS)):
         known = ", ".join(POSTGRESQL_PARAMETERS)
         raise WrongValue(f"has a parameter {unknown[0]!r}", f"leave it out; there are {known}")
+    _check_hosts_given(given, beside=named)
+    if (wanted := given.get("target_session_attrs", "any")) not in _SESSIONS:
+        raise WrongValue(f"has target_session_attrs={wanted}", f"write one of {', '.join(_SESSIONS)}, or leave it out")
+    _check_encryption(given)
     if given.get("pooler", "transaction") != "transaction":
         raise WrongValue(f"has pooler={given['pooler']}", "write pooler=transaction, or leave it out")
     return text
+
+
+def _check_hosts(hosts: Sequence[str]) -> None:
+    _check_all_named(hosts)
+    for host in hosts:
+        name, _, port = _BRACKETED.sub("", host).partition(":")
+        _check_port(port)
+        try:
+            name.encode("idna")
+        except UnicodeError:
+            raise WrongValue(f"has the host {name!r}, which none can have", "correct it") from None
+
+
+def _check_hosts_given(given: Mapping[str, str], *, beside: str) -> None:
+    for name in ("host", "port"):
+        if beside and name in given:
+            remedy = "write all of them before the database's name, each as host:port"
+            raise WrongValue(f"has the parameter {name} beside hosts", remedy)
+    hosts, ports = given.get("host", "").split(","), given.get("port", "").split(",")
+    _check_all_named(hosts)
+    if any(host.count(":") > 1 and host[:1] not in "[/" for host in hosts):
+        raise WrongValue("has an IPv6 address without brackets", "write it as [2001:db8::1]")
+    if len(ports) > 1 and "" in ports:
+        raise WrongValue("has a comma without a port beside it", "write a port for every host, or one for all")
+    for port in ports:
+        _check_port(port)
+
+
+def _check_all_named(hosts: Sequence[str]) -> None:
+    if len(hosts) > 1 and "" in hosts:
+        raise WrongValue("has a comma without a host beside it", "name all hosts, with a comma between two")
+
+
+def _check_port(port: str) -> None:
+    if port and not port.isdecimal():
+        # Not what it is: a password with a / ends up here.
+        raise WrongValue("has a port that is no number", f"write one from 1 to 65535, or leave it out; {_CODES}")
+    if port and not 0 < int(port) < 65_536:
+        raise WrongValue(f"has the port {port}", "write a number from 1 to 65535, or leave it out")
+
+
+def _check_encryption(given: Mapping[str, str]) -> None:
+    mode = given.get("sslmode", "prefer")
+    if mode not in _SSLMODES:
+        raise WrongValue(f"has sslmode={mode}", f"write one of {', '.join(_SSLMODES)}, or leave it out")
+    if given.get("sslrootcert") == "system" and mode != "verify-full":
+        raise WrongValue("has sslrootcert=system without sslmode=verify-full", "write both")
+    for name in ("sslrootcert", "sslcert", "sslkey"):
+        path = given.get(name)
+        if path and (name, path) != ("sslrootcert", "system") and not _is_file(path):
+            raise WrongValue(f"has {name}={path}, no file that can be read", "name a file in PEM form, or leave it out")
 
 
 def without_password(url: str) -> str:
@@ -303,13 +368,16 @@ def secret_key(text: str) -> str:
 
 def file(text: str) -> str:
     """The path of a file that is there."""
-    try:
-        found = Path(text).is_file()
-    except (OSError, ValueError):
-        found = False
-    if not found:
+    if not _is_file(text):
         raise WrongValue("is no file that can be read", "name a file of certificates in PEM form")
     return text
+
+
+def _is_file(path: str) -> bool:
+    try:
+        return Path(path).is_file() and os.access(path, os.R_OK)
+    except (OSError, ValueError):
+        return False
 
 
 def log_format(text: str) -> str:

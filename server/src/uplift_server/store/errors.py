@@ -17,6 +17,10 @@ class Unavailable(StoreError):
     """The database cannot do it now: full disk, read-only file, lost connection, too much waiting. Try again later."""
 
 
+class InUse(Unavailable):
+    """Another process has it for itself."""
+
+
 class Misaddressed(Unavailable):
     """It cannot be used as it is addressed, now or later."""
 

@@ -58,6 +58,11 @@ def derived_key(key: bytes, purpose: str) -> bytes:
     return HKDF(SHA256(), 32, salt=None, info=purpose.encode()).derive(key)
 
 
+def fingerprint(key: bytes) -> int:
+    """A number of 63 bits by which a key is recognised, and which tells nothing of it."""
+    return int.from_bytes(derived_key(key, "fingerprint")[:8], "big") >> 1
+
+
 def parse_key(text: str) -> bytes:
     """The bytes of a base64 key, whose form the configuration has checked."""
     return base64.b64decode(text, validate=True)

@@ -13,7 +13,10 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_dbapi
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
-from uplift_server.store.errors import Misaddressed, Refused, Unavailable
+from uplift_server.store.errors import Refused, Unavailable
+from uplift_server.store.postgres import encryption
+from uplift_server.store.postgres.mistakes import mistake
+from uplift_server.store.postgres.places import Places
 
 R = TypeVar("R")
 
@@ -67,19 +70,10 @@ DRIVER_ERRORS: Final = (
 # Classes of SQLSTATE. A serialization failure or a deadlock: the same may well succeed when it is repeated at once.
 _REPEATABLE: Final = "40"
 _LOST: Final = ("08", "57P")
-# No outage, and no better later: data, constraints, statements that PostgreSQL does not understand. Only what is a
-# right that somebody took away can be given back.
+# No outage, and no better later: data, constraints, statements that PostgreSQL does not understand. A right that is
+# missing can be given back (`mistakes`).
 _REFUSED: Final = ("22", "23", "42")
-_RIGHT_MISSING: Final = "42501"
-# What a pooler in between makes of prepared statements, and PgBouncer of the settings with which a connection begins.
-_STRANGE_STATEMENT: Final = ("26000", "42P05")
-_STRANGE_SETTING: Final = "unsupported startup parameter"
-UNTOLD_POOLER: Final = (
-    "a pooler stands between that gives every transaction another connection; add pooler=transaction to"
-    " UPLIFT_DATABASE_URL"
-)
 _ONLY_READS: Final = "25006"
-_DATABASE_MISSING: Final = "3D000"
 
 Raw = asyncpg.Connection
 """A connection of the driver. Outside a transaction every statement is one of its own."""
@@ -145,6 +139,7 @@ class Opener:
     def __init__(self, url: str, *, patient: bool = False, settings: Mapping[str, str] | None = None) -> None:
         """`patient`: what is done may take as long as it does. `settings` are PostgreSQL's, beside those of all."""
         self._url, self.is_pooled = _parted(url)
+        self._places = Places(self._url)
         self._settings = _SETTINGS | (_PATIENT if patient else _BY_INDEX) | dict(settings or {})
         self._command_seconds = None if patient else COMMAND_SECONDS_MAX
         self._engine = create_async_engine(
@@ -171,14 +166,21 @@ class Opener:
     async def _connect(self) -> Raw:
         # A pooler has its own connections, whose settings and prepared statements nobody else knows.
         name, settings = (POOLED_NAME, {}) if self.is_pooled else (APPLICATION_NAME, self._settings)
-        kept: dict[str, Any] = {"statement_cache_size": 0} if self.is_pooled else {}
-        return await asyncpg.connect(
-            self._url,
-            timeout=CONNECT_SECONDS_MAX,
-            command_timeout=self._command_seconds,
-            server_settings={"application_name": name, **settings},
-            **kept,
-        )
+        more: dict[str, Any] = {"statement_cache_size": 0} if self.is_pooled else {}
+        async with asyncio.timeout(CONNECT_SECONDS_MAX):
+            if encryption.is_left_to_system(self._url):
+                # Reading all authorities takes longer than a loop that delivers may be held up.
+                more["ssl"] = await asyncio.to_thread(encryption.system_trust, self._url)
+            return await self._places.first(
+                lambda place: asyncpg.connect(
+                    self._url,
+                    timeout=CONNECT_SECONDS_MAX,
+                    command_timeout=self._command_seconds,
+                    server_settings={"application_name": name, **settings},
+                    **more,
+                    **place,
+                )
+            )
 
     def _adapted(self) -> Any:
         # Without a name a statement is prepared anew each time, and nobody finds it in his way.
@@ -337,12 +339,10 @@ def translated(error: BaseException) -> Unavailable | Refused:
     if isinstance(said, TimeoutError):
         return Unavailable(NO_ANSWER)
     text = str(said) or type(said).__name__
-    state = _state(said)
-    if state in _STRANGE_STATEMENT or _STRANGE_SETTING in text:
-        return Misaddressed(UNTOLD_POOLER)
-    if state == _DATABASE_MISSING:
-        return Misaddressed(f"the {text}; make it (CREATE DATABASE), or correct UPLIFT_DATABASE_URL")
-    if isinstance(said, ValueError) or (state.startswith(_REFUSED) and state != _RIGHT_MISSING):
+    mistaken = mistake(said)
+    if mistaken is not None:
+        return mistaken
+    if isinstance(said, ValueError) or _state(said).startswith(_REFUSED):
         return Refused(f"the database refuses this: {text}")
     return Unavailable(f"the database cannot do this now: {text}")
 

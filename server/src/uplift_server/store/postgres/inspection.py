@@ -4,10 +4,10 @@ import contextlib
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from uplift_server.core.clock_offset import Reading, best
-from uplift_server.core.processes import DEAD_AFTER_MS
+from uplift_server.core.processes import DEAD_AFTER_MS, ProcessRole
 from uplift_server.store.inspection import Held
 from uplift_server.store.postgres.connection import APPLICATION_NAME, DRIVER_ERRORS, Opener, Pair, translated
 from uplift_server.store.resealing import SEALED
@@ -104,13 +104,24 @@ async def servers(url: str) -> int:
         return count
 
 
-async def processes(url: str) -> tuple[int, int]:
-    """Of how many processes something was heard just now, and how many of them deliver. Raises Unavailable, Refused."""
-    query = f"SELECT count(*), count(*) FILTER (WHERE delivers) FROM processes WHERE seen_at > ({_CLOCK}) - $1"  # noqa: S608 - of our own texts
+class Living(NamedTuple):
+    """How many processes there are of whom something was heard just now."""
+
+    living: int
+    delivering: int
+    serving: int
+    """Those that take requests."""
+
+
+async def processes(url: str) -> Living:
+    """Who lives. Raises Unavailable, Refused."""
+    query = (
+        f"SELECT count(*), count(*) FILTER (WHERE delivers), count(*) FILTER (WHERE role <> '{ProcessRole.WORKER}')"  # noqa: S608 - of our own texts
+        f" FROM processes WHERE seen_at > ({_CLOCK}) - $1"
+    )
     async with _connected(url) as pair:
-        row = await pair.raw.fetchrow(query, DEAD_AFTER_MS)
-        assert row is not None
-        return row[0], row[1]
+        [counts] = await pair.raw.fetch(query, DEAD_AFTER_MS)
+        return Living(*counts)
 
 
 async def sealed_values(url: str) -> list[tuple[bytes, bytes]]:

@@ -14,14 +14,8 @@ from sqlalchemy import Connection
 from uplift_server.core.processes import is_dead
 from uplift_server.store import processes, schema_version
 from uplift_server.store.errors import Misaddressed, Unavailable
-from uplift_server.store.postgres.connection import (
-    DRIVER_ERRORS,
-    UNTOLD_POOLER,
-    Opener,
-    Pair,
-    driver_error,
-    translated,
-)
+from uplift_server.store.postgres.connection import DRIVER_ERRORS, Opener, Pair, driver_error, translated
+from uplift_server.store.postgres.mistakes import UNTOLD_POOLER
 from uplift_server.store.schema_version import HEAD, UnknownSchema, release_order
 
 VERSION_MIN: Final = 15
@@ -77,6 +71,12 @@ async def _in_turn(url: str, work: Callable[[Connection], str | None]) -> str | 
             if version.major < VERSION_MIN:
                 raise Unavailable(
                     f"the database is PostgreSQL {version.major}; this program needs {VERSION_MIN} or newer"
+                )
+            encoding = await pair.raw.fetchval("SHOW server_encoding")
+            if encoding != "UTF8":
+                raise Misaddressed(
+                    f"the database has the encoding {encoding}, which cannot hold every text; make another with:"
+                    " CREATE DATABASE uplift TEMPLATE template0 ENCODING 'UTF8'"
                 )
             async with pair.transaction():
                 await pair.raw.execute(f"SET LOCAL statement_timeout = 0; SELECT pg_advisory_xact_lock({SCHEMA_LOCK})")

@@ -8,7 +8,7 @@ from typing import Final
 
 import sqlalchemy as sa
 
-from uplift_server.store.errors import Unavailable
+from uplift_server.store.errors import InUse, Unavailable
 
 WRITER_CACHE_KIB: Final = 64 * 1024
 READER_CACHE_KIB: Final = 8 * 1024
@@ -62,11 +62,13 @@ class FileLock:
     """One server process a file: an advisory lock on a file beside it, which the system lifts when the process ends."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path.with_name(path.name + ".lock")
+        # Of the file itself, by whatever links it is reached.
+        target = path.resolve()
+        self._path = target.with_name(target.name + ".lock")
         self._handle: int | None = None
 
     def acquire(self) -> None:
-        """Take the lock or raise Unavailable naming who has it."""
+        """Take the lock. Raises InUse, which names who has it, and Unavailable."""
         try:
             handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
@@ -76,7 +78,7 @@ class FileLock:
         except OSError as error:
             holder = os.read(handle, 32).decode("ascii", "replace").strip() or "unknown"
             os.close(handle)
-            raise Unavailable(
+            raise InUse(
                 f"another server (process {holder}) uses {self._path.with_suffix('')}; stop it, or choose another"
                 " database with UPLIFT_DATABASE_URL"
             ) from error

@@ -1,0 +1,87 @@
+"""A primary that dies, and its standby takes its place: servers find it, and all that was answered 202 is delivered."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from tests.between import Between
+from tests.postgres import FAST, PostgresServer
+
+from .fleet import Fleet, account_of, known_everywhere
+from .harness import free_port, wait_for
+from .receiving import Receiver
+from .test_processes import send_all
+
+EVENTS = 3000
+FOUND_WITHIN_S = 20
+
+
+@pytest.fixture
+def primary() -> Iterator[PostgresServer]:
+    """One that may die."""
+    server = PostgresServer(FAST, port=free_port())
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def standby(primary: PostgresServer) -> Iterator[PostgresServer]:
+    """One without which the primary commits nothing."""
+    server = PostgresServer(FAST, port=free_port(), follows=primary)
+    primary.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
+    primary.execute("SELECT pg_reload_conf()")
+    yield server
+    server.close()
+
+
+def port_of(server: PostgresServer) -> str:
+    """Where it listens."""
+    return server.url("x").rpartition("port=")[2]
+
+
+def survives(folder: Path, url: str, receiver: Receiver, break_it: Callable[[], None]) -> None:
+    """Under load something breaks: events are accepted again in time, and all that are accepted are delivered."""
+    with Fleet(folder, url) as fleet:
+        fleet.add("api")
+        fleet.add("worker")
+        _, apis = account_of(fleet)
+        apis[0].endpoint(receiver.url("/hook"))
+        known_everywhere()
+        accepted: set[int] = set()
+        sending = send_all(apis, range(EVENTS), accepted)
+        wait_for(lambda: len(accepted) > EVENTS / 6, "some are accepted")
+        break_it()
+        # Of those on their way just then, one a sender may still be answered.
+        before = len(accepted) + len(sending)
+        assert before < EVENTS
+        wait_for(lambda: len(accepted) > before, "events are accepted again", FOUND_WITHIN_S)
+        for thread in sending:
+            thread.join()
+        assert accepted == set(range(EVENTS))
+        wait_for(lambda: set(receiver.numbers("/hook")) >= accepted, "all are delivered", FOUND_WITHIN_S)
+
+
+def test_a_standby_that_is_promoted_takes_over_and_nothing_is_lost(
+    tmp_path: Path, primary: PostgresServer, standby: PostgresServer, receiver: Receiver
+) -> None:
+    name = urlsplit(primary.new_database()).path
+    hosts = ",".join(f"127.0.0.1:{port_of(each)}" for each in (primary, standby))
+
+    def take_over() -> None:
+        primary.stop("immediate")
+        standby.promote()
+
+    survives(tmp_path, f"postgresql://postgres@{hosts}{name}", receiver, take_over)
+    # So that it can be stopped once more, at the end.
+    primary.start()
+
+
+def test_a_host_that_falls_silent_is_left_for_the_next(tmp_path: Path, postgres_url: str, receiver: Receiver) -> None:
+    """As a machine does that loses its network: nothing is refused, and nothing answered."""
+    first, second = Between(postgres_url), Between(postgres_url)
+    with contextlib.closing(first), contextlib.closing(second):
+        hosts = ",".join(f"127.0.0.1:{urlsplit(each.url).port}" for each in (first, second))
+        url = f"postgresql://postgres@{hosts}{urlsplit(first.url).path}"
+        survives(tmp_path, url, receiver, first.hold)

@@ -1,0 +1,281 @@
+"""Connections to PostgreSQL over the network: who is believed, who is let in, and what is said of what cannot be.
+
+The wheel's PostgreSQL has no TLS. PgBouncer has, and speaks it as PostgreSQL does.
+"""
+
+import os
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import asyncpg
+import pytest
+import trustme
+from cryptography import x509
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
+from tests.pooler import Pooler
+from tests.postgres import FAST, PostgresServer, beside
+
+from uplift_server.store.errors import Misaddressed, Unavailable
+from uplift_server.store.postgres import inspection, schema_version
+
+RIGHTS = """
+local all all trust
+host all keyed 127.0.0.1/32 scram-sha-256
+host all asked 127.0.0.1/32 radius radiusservers=127.0.0.1 radiusports=1 radiussecrets=x
+host all postgres,nobody,closed 127.0.0.1/32 trust
+"""
+
+NOW = datetime.now(UTC)
+DAY = timedelta(days=1)
+
+Address = Callable[..., str]
+"""The URL of a database, from parameters, and user and host where they are to be others."""
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    """That of the database's provider, and of nobody else."""
+    return trustme.CA()
+
+
+@contextmanager
+def encrypted(
+    server: PostgresServer, authority: trustme.CA, *, wants: str, certificate: trustme.LeafCert | None = None
+) -> Iterator[Address]:
+    """A database that only encrypted connections reach, at `localhost`. `wants`: what its clients have to show."""
+    certificate = certificate or authority.issue_cert("localhost")
+    pooler = Pooler(
+        server.directory,
+        client_tls_sslmode=wants,
+        client_tls_cert_file=certificate.cert_chain_pems[0].bytes(),
+        client_tls_key_file=certificate.private_key_pem.bytes(),
+        client_tls_ca_file=authority.cert_pem.bytes(),
+    )
+    yield (
+        lambda parameters, host="localhost": (
+            f"postgresql://postgres@{host}:{pooler.port}/postgres?pooler=transaction&{parameters}"
+        )
+    )
+    pooler.close()
+
+
+@pytest.fixture(scope="module")
+def address(postgres_server: PostgresServer, authority: trustme.CA) -> Iterator[Address]:
+    """Where one is that believes every client."""
+    with encrypted(postgres_server, authority, wants="require") as address:
+        yield address
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The home of somebody who has nothing for PostgreSQL in it, nor around it."""
+    for name in list(os.environ):
+        if name.startswith("PG"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture
+def trusted(authority: trustme.CA, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The authority's file, which the system trusts."""
+    file = tmp_path / "authority.pem"
+    authority.cert_pem.write_to_path(file)
+    monkeypatch.setenv("SSL_CERT_FILE", str(file))
+    return file
+
+
+async def reach(url: str) -> None:
+    """Reach a database. Raises Unavailable."""
+    assert (await inspection.inspect(url)).version >= 15
+
+
+@pytest.mark.parametrize("parameters", ["sslmode=verify-full", "sslmode=verify-full&sslrootcert=system"])
+@pytest.mark.usefixtures("trusted")
+async def test_the_systems_authorities_are_believed_where_none_is_named(address: Address, parameters: str) -> None:
+    await reach(address(parameters))
+
+
+async def test_an_authority_of_its_own_is_believed(
+    address: Address, authority: trustme.CA, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Named, or where PostgreSQL's own programs look for it."""
+    file = home / ".postgresql" / "root.crt"
+    file.parent.mkdir()
+    authority.cert_pem.write_to_path(file)
+    await reach(address("sslmode=verify-full"))
+    monkeypatch.setenv("HOME", "/nonexistent")
+    await reach(address(f"sslmode=verify-full&sslrootcert={file}"))
+
+
+@pytest.mark.usefixtures("trusted")
+async def test_the_systems_authorities_vouch_for_a_host_alone(
+    address: Address, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Anybody has a certificate of one of them for some host."""
+    assert not home.joinpath(".postgresql").exists()
+    with pytest.raises(
+        Misaddressed, match=r"root certificate file .* does not exist.*; .* or write sslmode=verify-full"
+    ):
+        await reach(address("sslmode=verify-ca"))
+    monkeypatch.setenv("PGSSLROOTCERT", "system")
+    for parameters in ("sslmode=verify-ca", "sslmode=require", "sslmode=prefer", ""):
+        with pytest.raises(Misaddressed, match="without sslmode=verify-full"):
+            await reach(address(parameters))
+
+
+@pytest.mark.usefixtures("trusted")
+async def test_a_certificate_that_was_revoked_is_believed_no_more(
+    postgres_server: PostgresServer, authority: trustme.CA, home: Path
+) -> None:
+    certificate = authority.issue_cert("localhost")
+    revoked = home / ".postgresql" / "root.crl"
+    revoked.parent.mkdir()
+    with encrypted(postgres_server, authority, wants="require", certificate=certificate) as address:
+        for parameters in ("sslmode=verify-full", "sslmode=verify-full&sslrootcert=system"):
+            revoked.write_bytes(revocations(authority))
+            await reach(address(parameters))
+            revoked.write_bytes(revocations(authority, certificate))
+            with pytest.raises(Misaddressed, match=r"its certificate: certificate revoked; let .* replace it"):
+                await reach(address(parameters))
+            revoked.write_bytes(b"")
+            with pytest.raises(Misaddressed, match=r"root\.crl: .*; correct"):
+                await reach(address(parameters))
+
+
+def revocations(authority: trustme.CA, *revoked: trustme.LeafCert) -> bytes:
+    """An authority's list of certificates that it takes back."""
+    issuer = x509.load_pem_x509_certificate(authority.cert_pem.bytes())
+    key = load_pem_private_key(authority.private_key_pem.bytes(), None)
+    made = x509.CertificateRevocationListBuilder(issuer.subject, NOW - DAY, NOW + DAY)
+    for each in revoked:
+        number = x509.load_pem_x509_certificate(each.cert_chain_pems[0].bytes()).serial_number
+        made = made.add_revoked_certificate(x509.RevokedCertificateBuilder(number, NOW - DAY).build())
+    return made.sign(key, SHA256()).public_bytes(Encoding.PEM)  # type: ignore[arg-type]
+
+
+@pytest.mark.usefixtures("trusted")
+async def test_who_has_no_home_has_nothing_in_it(address: Address, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)
+    await reach(address("sslmode=verify-full"))
+
+
+async def test_whoever_is_not_believed_is_no_database(address: Address, home: Path) -> None:
+    other = home / "other.pem"
+    trustme.CA().cert_pem.write_to_path(other)
+    for parameters in ("verify-full", "verify-full&sslrootcert=system", f"verify-ca&sslrootcert={other}"):
+        with pytest.raises(Misaddressed, match=r"its certificate: .*; name the file of its authority with sslrootcert"):
+            await reach(address(f"sslmode={parameters}"))
+    other.write_text("no certificate")
+    with pytest.raises(Misaddressed, match="correct sslrootcert"):
+        await reach(address(f"sslmode=verify-full&sslrootcert={other}"))
+
+
+async def test_a_certificate_is_for_a_host(address: Address, trusted: Path) -> None:
+    for authority in ("", f"&sslrootcert={trusted}"):
+        with pytest.raises(Misaddressed, match=r"its certificate: .*127\.0\.0\.1.*; name the host"):
+            await reach(address(f"sslmode=verify-full{authority}", host="127.0.0.1"))
+    await reach(address(f"sslmode=verify-ca&sslrootcert={trusted}", host="127.0.0.1"))
+
+
+@pytest.mark.usefixtures("trusted")
+async def test_a_certificate_whose_time_is_over_or_to_come_passes_by_itself(
+    postgres_server: PostgresServer, authority: trustme.CA
+) -> None:
+    """It is to be renewed, or a clock to be set: no address is wrong."""
+    for begins, ends, remedy in ((-2, -1, "renew it"), (1, 2, "set this machine's clock right")):
+        certificate = authority.issue_cert("localhost", not_before=NOW + begins * DAY, not_after=NOW + ends * DAY)
+        with encrypted(postgres_server, authority, wants="require", certificate=certificate) as address:
+            with pytest.raises(Unavailable, match=f"its certificate: .*; .*{remedy}") as raised:
+                await reach(address("sslmode=verify-full"))
+            assert not isinstance(raised.value, Misaddressed)
+
+
+async def test_a_client_shows_its_own_certificate(
+    postgres_server: PostgresServer, authority: trustme.CA, trusted: Path, home: Path
+) -> None:
+    own = authority.issue_cert("uplift")
+    certificate, key = home / "own.crt", home / "own.key"
+    own.cert_chain_pems[0].write_to_path(certificate)
+    own.private_key_pem.write_to_path(key)
+    with encrypted(postgres_server, authority, wants="verify-ca") as address:
+        with pytest.raises(Unavailable) as raised:
+            await reach(address("sslmode=verify-full"))
+        # PgBouncer ends the connection, and says so after the handshake.
+        assert not isinstance(raised.value, Misaddressed)
+        for named in ("", f"&sslrootcert={trusted}"):
+            await reach(address(f"sslmode=verify-full&sslcert={certificate}&sslkey={key}{named}"))
+        own_files = home / ".postgresql"
+        own_files.mkdir()
+        certificate.rename(own_files / "postgresql.crt")
+        key.rename(own_files / "postgresql.key")
+        await reach(address("sslmode=verify-full"))
+        (own_files / "postgresql.key").write_text("no key")
+        for parameters in ("sslmode=verify-full", f"sslmode=verify-full&sslrootcert={trusted}"):
+            with pytest.raises(Misaddressed, match="correct sslrootcert, sslcert or sslkey"):
+                await reach(address(parameters))
+
+
+@pytest.fixture(scope="module")
+def plain() -> Iterator[Address]:
+    """Where one is that encrypts nothing, and lets few in."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    server = PostgresServer(FAST, port=port)
+    server.execute("CREATE ROLE keyed LOGIN PASSWORD 'right'; CREATE ROLE closed NOLOGIN; CREATE ROLE asked LOGIN")
+    rights = Path(beside(_setting(server.url("postgres"), "hba_file")))
+    rights.write_text(RIGHTS)
+    server.execute("SELECT pg_reload_conf()")
+    yield lambda parameters, user="postgres": f"postgresql://{user}@localhost:{port}/postgres?{parameters}"
+    server.close()
+
+
+async def _setting(url: str, name: str) -> str:
+    connection = await asyncpg.connect(url)
+    value: str = await connection.fetchval("SELECT current_setting($1)", name)
+    await connection.close()
+    return value
+
+
+@pytest.mark.parametrize(
+    ("user", "remedy"),
+    [
+        ("keyed", "correct user and password"),
+        ("keyed:wrong", "correct user and password"),
+        ("other", "sslmode=verify-full"),
+        ("nobody", "CREATE ROLE"),
+        ("closed", "let this in"),
+    ],
+)
+async def test_who_is_not_let_in_is_told_what_to_correct(plain: Address, user: str, remedy: str) -> None:
+    with pytest.raises(Misaddressed, match=f"the database cannot be used: .*; .*{remedy}"):
+        await reach(plain("sslmode=disable", user=user))
+    await reach(plain("sslmode=prefer", user="keyed:right"))
+
+
+async def test_a_role_without_rights_is_told_which_it_needs(plain: Address) -> None:
+    with pytest.raises(Misaddressed, match=r"permission denied for schema public; .*OWNER TO"):
+        await schema_version.prepare(plain("sslmode=disable", user="keyed:right"))
+
+
+async def test_a_host_that_nobody_knows_may_be_known_later() -> None:
+    with pytest.raises(Unavailable, match=r"host of the database is not found: .*; see whether DNS answers") as raised:
+        await reach("postgresql://postgres@nowhere.invalid/postgres")
+    assert not isinstance(raised.value, Misaddressed)
+
+
+async def test_a_service_that_the_database_asks_may_come_back(plain: Address) -> None:
+    with pytest.raises(Unavailable, match=r"RADIUS authentication failed .*; see whether") as raised:
+        await reach(plain("sslmode=disable", user="asked:x"))
+    assert not isinstance(raised.value, Misaddressed)
+
+
+async def test_a_database_without_encryption_is_told_apart(plain: Address, trusted: Path) -> None:
+    for parameters in ("require", "verify-full", f"verify-full&sslrootcert={trusted}"):
+        with pytest.raises(Misaddressed, match="no encryption, or is no PostgreSQL; set ssl = on there"):
+            await reach(plain(f"sslmode={parameters}"))
