@@ -141,9 +141,13 @@ def visit(visitor: Visitor, paths: list[str]) -> dict[str, float]:
 
 def long_reads(server: Server, since: int) -> list[dict[str, Any]]:
     """What the server's log, from a byte on, tells of reads that took long, but for its own counting."""
+    return [read for read in told(server, since, "a read took long") if not read["read"].startswith("delivery.")]
+
+
+def told(server: Server, since: int, message: str) -> list[dict[str, Any]]:
+    """The lines of the server's log, from a byte on, with a message."""
     lines = server.log.read_bytes()[since:].decode().splitlines()
-    told: list[dict[str, Any]] = [json.loads(line) for line in lines if '"a read took long"' in line]
-    return [read for read in told if not read["read"].startswith("delivery.")]
+    return [json.loads(line) for line in lines if f'"{message}"' in line]
 
 
 ROW: Final = Row("pages", "pages of the dashboard, from five million events", _measure, 600)

@@ -5,8 +5,9 @@ import statistics
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import datetime
 from itertools import chain
-from typing import Final, NamedTuple
+from typing import Final
 
 from tests.postgres import PostgresServer
 
@@ -17,20 +18,30 @@ from bench.progress import bar
 from bench.report import Figure, Report, at_most
 from bench.row import Row
 from bench.rows.half_load import CONNECTIONS_MAX
-from bench.rows.pages import ids_of, long_reads, page_paths, visit, wait_counted
+from bench.rows.pages import ids_of, long_reads, page_paths, told, visit, wait_counted
 from bench.rows.postgres import DURABLE, SECRET_KEY
 from bench.scene import Measurement, Scene, conditions
 from bench.server import Server, ServerFailed
 from bench.visitor import Visitor
+from uplift_server.core.deliveries import Status
 
 _EVENTS: Final = 5_000_000
 _SMOKE_EVENTS: Final = 2_800
 _USUAL_S: Final = 3.0
 _WINDOWS: Final = 6
 _ROUNDS: Final = 3
+_HALF_LOAD: Final = "half load"
+_AT_REST_PER_S: Final = 300.0
+_AT_REST: Final = f"{_AT_REST_PER_S:g} events/s"
+"""A load that leaves the machine at rest: what waits there does not wait for the machine."""
+_LOADS: Final = (_HALF_LOAD, _AT_REST)
+_THIN_OLDEST: Final = (
+    "DELETE FROM deliveries USING (SELECT * FROM event_partitions WHERE NOT goes_by_row ORDER BY first_seq LIMIT 1) p"
+    f" WHERE event_seq >= first_seq AND event_seq < end_seq AND status NOT IN ({Status.PENDING:d}, {Status.HELD:d})"
+)
 _BEGINS_WITHIN_S: Final = 120.0
 _LOOK_S: Final = 0.5
-_REMOVED: Final = re.compile(r'^uplift_retention_removed_rows_total\{table="(\w+)"\} (\S+)', re.MULTILINE)
+_REMOVED: Final = re.compile(r'^uplift_retention_removed_rows_total\{table="deliveries"\} (\S+)', re.MULTILINE)
 _ROUND: Final = re.compile(r"^uplift_retention_round_age_seconds \d", re.MULTILINE)
 
 
@@ -48,7 +59,8 @@ _MONTH: Final = _Life("a month stored", "month", "60d")
 _HALF_GOES: Final = _Life("while half of it goes", "month", "14d")
 _LIVES: Final = (_NOTHING, _MONTH, _HALF_GOES)
 
-_Runs = dict[_Life, list[Measurement]]
+_Runs = dict[tuple[_Life, str], list[Measurement]]
+"""By life, and by what the load is called."""
 
 
 def _measure(row: Row, options: Options) -> Report:
@@ -68,15 +80,20 @@ def _measure(row: Row, options: Options) -> Report:
         scene.server.start()
         counted_s = wait_counted(scene.server, events)
         times, reads = _pages(scene, scene.server)
-        runs, gone = _rounds(scene, settings, postgres, secs, rate)
-        measured = list(chain(*runs.values()))
-        notes = [f"p99 of every window, {life.words}: {_all_p99(runs[life])} ms" for life in _LIVES]
-        notes += list(dict.fromkeys(note for run in measured for note in run.trouble)) + scene.trouble()
-        if not all(each.deliveries for each in gone):
+        runs, gone = _rounds(scene, settings, postgres, secs, {_HALF_LOAD: rate, _AT_REST: min(rate, _AT_REST_PER_S)})
+        drops, took_ms = _drops(scene, settings, postgres, secs, rate)
+        measured = list(chain(*runs.values(), drops))
+        notes = [
+            f"p99 of every window, {load}, {life.words}: {_all_p99(runs[life, load])}"
+            for load in _LOADS
+            for life in _LIVES
+        ]
+        notes.append(f"p99 of every window in which a partition was dropped: {_all_p99(drops)}")
+        notes += _trouble(measured) + scene.trouble()
+        if not all(gone):
             notes.insert(0, "Nothing went in one of the lives: it tells nothing of what that costs.")
     slowest = max(times, key=lambda path: times[path])
-    middle = {life: sorted(runs[life], key=_p99)[(len(runs[life]) - 1) // 2] for life in _LIVES}
-    p99 = {life: _p99(middle[life]) for life in _LIVES}
+    middle = {key: _middle(windows) for key, windows in runs.items()}
     return Report(
         row.name,
         row.title,
@@ -84,24 +101,31 @@ def _measure(row: Row, options: Options) -> Report:
             at_most("first byte of the slowest page", times[slowest], "ms", 150),
             Figure("the page in the middle", statistics.median(times.values()), "ms"),
             at_most("reads of the database that took 100 ms or more", len(reads), "", 0),
-            at_most("p99 with a month, of that with none, median windows", p99[_MONTH] / p99[_NOTHING], "times", 1.2),
-            at_most("p99 while half goes, of that before, median windows", p99[_HALF_GOES] / p99[_MONTH], "times", 1.2),
-            Figure("deliveries that went meanwhile", sum(each.deliveries for each in gone), "deliveries"),
-            Figure("events that went with their partition", sum(each.events for each in gone), "events"),
-            *(Figure(f"accepted → received p99, {life.words}", p99[life], "ms") for life in _LIVES),
+            *(ratio for load in _LOADS for ratio in _ratios(middle, load)),
+            Figure("deliveries that went meanwhile", sum(gone), "deliveries"),
+            *(Figure(f"p99, {load}, {life.words}", _p99(window), "ms") for (life, load), window in middle.items()),
+            *_of_drops(drops, took_ms),
             Figure("the numbers of the whole history counted after", counted_s, "s"),
             at_most("lost", sum(run.lost for run in measured), "events", 0),
         ],
         conditions(
             options,
-            load=f"{words}, {len(runs[_MONTH])} windows of {secs:g} s each, the median",
+            load=f"{words}, and {_AT_REST}, {len(runs[_MONTH, _AT_REST])} windows of {secs:g} s each, the median",
             history=f"{events:,} events, {2 * events:,} attempts, a month in 28 partitions",
             durability="PostgreSQL, synchronous_commit=on, 202 after the commit",
         ),
         {},
-        {life.words: middle[life].received_ms for life in _LIVES},
+        {f"{load}, {life.words}": window.received_ms for (life, load), window in middle.items()},
         [f"The slowest page: {slowest}", *(f"{read['read']} took {read['duration_ms']} ms" for read in reads), *notes],
     )
+
+
+def _ratios(middle: dict[tuple[_Life, str], Measurement], load: str) -> list[Figure]:
+    nothing, month, half_goes = (_p99(middle[life, load]) for life in _LIVES)
+    return [
+        at_most(f"p99 at {load} with a month, of that with none", month / nothing, "times", 1.2),
+        at_most(f"p99 at {load} while half goes, of that before", half_goes / month, "times", 1.2),
+    ]
 
 
 def _prepare(scene: Scene, settings: dict[str, str], postgres: PostgresServer) -> None:
@@ -125,64 +149,111 @@ def _pages(scene: Scene, server: Server) -> tuple[dict[str, float], list[dict[st
     return times, long_reads(server, log_began)
 
 
-class _Gone(NamedTuple):
-    """How much retention has removed in this life of the server."""
-
-    deliveries: float
-    events: float
-
-
 def _rounds(
-    scene: Scene, settings: dict[str, str], postgres: PostgresServer, secs: float, rate: float
-) -> tuple[_Runs, list[_Gone]]:
-    """The windows of every life, and what retention removed in each of those in which it had something to remove."""
-    runs: _Runs = {life: [] for life in _LIVES}
+    scene: Scene, settings: dict[str, str], postgres: PostgresServer, secs: float, rates: dict[str, float]
+) -> tuple[_Runs, list[float]]:
+    """The windows of every life, and how many deliveries went in each of those in which retention had work."""
+    runs: _Runs = {(life, load): [] for load in rates for life in _LIVES}
     gone = []
     for number in range(1 if scene.options.smoke else _ROUNDS):
         # Whichever comes later has more behind it.
         first = number % len(_LIVES)
         for life in (*_LIVES[first:], *_LIVES[:first]):
             scene.server.stop()
-            settings |= {"UPLIFT_DATABASE_URL": postgres.url(life.database), "UPLIFT_RETENTION": life.retention}
-            # What the life before has left to be written is not to be written beside this one.
-            postgres.execute("CHECKPOINT")
-            scene.server.start()
+            _start(scene, settings, postgres, life)
             if not scene.options.smoke:
                 _wait_retention(scene.server)
             before = _gone(scene.server)
-            words = f"half load, {life.words}"
-            for _ in range(1 if scene.options.smoke else _WINDOWS):
-                runs[life].append(scene.run(words, secs=secs, rate=rate, connections=CONNECTIONS_MAX))
+            for load, rate in rates.items():
+                for _ in range(1 if scene.options.smoke else _WINDOWS):
+                    run = scene.run(f"{load}, {life.words}", secs=secs, rate=rate, connections=CONNECTIONS_MAX)
+                    runs[life, load].append(run)
             if life is _HALF_GOES:
-                after = _gone(scene.server)
-                gone.append(_Gone(after.deliveries - before.deliveries, after.events - before.events))
+                gone.append(_gone(scene.server) - before)
     return runs, gone
 
 
-def _gone(server: Server) -> _Gone:
-    removed = {table: float(count) for table, count in _REMOVED.findall(server.text("/metrics"))}
-    return _Gone(removed.get("deliveries", 0.0), removed.get("events", 0.0))
+def _drops(
+    scene: Scene, settings: dict[str, str], postgres: PostgresServer, secs: float, rate: float
+) -> tuple[list[Measurement], list[float]]:
+    """Windows in which a partition was dropped that had been thinned before, and how long each drop took (ms)."""
+    windows, took_ms = [], []
+    for _ in range(1 if scene.options.smoke else _ROUNDS):
+        scene.server.stop()
+        postgres.execute(_THIN_OLDEST, _HALF_GOES.database)
+        log_began = scene.server.log.stat().st_size
+        _start(scene, settings, postgres, _HALF_GOES)
+        began = time.monotonic()
+        words = f"{_HALF_LOAD}, while a partition is dropped"
+        while not scene.options.smoke and time.monotonic() < began + _BEGINS_WITHIN_S:
+            run = scene.run(words, secs=secs, rate=rate, connections=CONNECTIONS_MAX)
+            if dropped := told(scene.server, log_began, "a partition was dropped"):
+                took_ms += [line["duration_ms"] for line in dropped]
+                if any(_fell_into(run, line["at"]) for line in dropped):
+                    windows.append(run)
+                break
+    return windows, took_ms
+
+
+def _fell_into(run: Measurement, at: str) -> bool:
+    """Whether an instant (RFC 3339) is one of those in which the load came."""
+    since_s = datetime.fromisoformat(at).timestamp() - run.load["began_at"] / 1e9
+    return bool(0 <= since_s <= run.load["secs"])
+
+
+def _of_drops(windows: list[Measurement], took_ms: list[float]) -> list[Figure]:
+    found = []
+    if windows:
+        found.append(Figure(f"p99, {_HALF_LOAD}, while a partition is dropped", _p99(_middle(windows)), "ms"))
+    if took_ms:
+        found.append(Figure("the longest drop of a partition, with every wait for it", max(took_ms), "ms"))
+    return found
+
+
+def _start(scene: Scene, settings: dict[str, str], postgres: PostgresServer, life: _Life) -> None:
+    settings |= {"UPLIFT_DATABASE_URL": postgres.url(life.database), "UPLIFT_RETENTION": life.retention}
+    # What the life before has left to be written is not to be written beside this one.
+    postgres.execute("CHECKPOINT")
+    scene.server.start()
+
+
+def _gone(server: Server) -> float:
+    """How many deliveries retention has removed in this life of the server."""
+    found = _REMOVED.search(server.text("/metrics"))
+    return 0.0 if found is None else float(found[1])
 
 
 def _wait_retention(server: Server) -> None:
     """Until retention has begun, or has found nothing; it looks once a minute. Raises ServerFailed."""
     began = time.monotonic()
     with bar("waiting for retention", _BEGINS_WITHIN_S) as step:
-        while not (_gone(server).deliveries or _ROUND.search(server.text("/metrics"))):
+        while not (_gone(server) or _ROUND.search(server.text("/metrics"))):
             if time.monotonic() > began + _BEGINS_WITHIN_S:
                 raise ServerFailed("retention has not looked at what there is")
             step(time.monotonic() - began)
             time.sleep(_LOOK_S)
 
 
+def _middle(windows: list[Measurement]) -> Measurement:
+    return sorted(windows, key=_p99)[(len(windows) - 1) // 2]
+
+
 def _p99(run: Measurement) -> float:
     return max(run.received_ms.get("p99", 0.0), 1e-9)
 
 
+def _trouble(windows: list[Measurement]) -> list[str]:
+    """What makes windows doubtful: of each kind the last, and of how many windows it is true."""
+    kinds: dict[str, list[str]] = {}
+    for note in chain.from_iterable(each.trouble for each in windows):
+        kinds.setdefault(note.partition(":")[0], []).append(note)
+    return [f"{notes[-1]} So in {len(notes)} of {len(windows)} windows." for notes in kinds.values()]
+
+
 def _all_p99(windows: list[Measurement]) -> str:
-    return " ".join(f"{p99:.1f}" for p99 in sorted(map(_p99, windows)))
+    return " ".join(f"{p99:.1f}" for p99 in sorted(map(_p99, windows))) + " ms" if windows else "there was none"
 
 
 ROW: Final = Row(
-    "postgres-month", "PostgreSQL after a month of five million events, and while half goes", _measure, 1200
+    "postgres-month", "PostgreSQL after a month of five million events, and while half goes", _measure, 1700
 )

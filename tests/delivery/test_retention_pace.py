@@ -1,13 +1,19 @@
 """The pace at which partitions are thinned: gently beside traffic, and as fast as it can be where too much waits."""
 
+import asyncio
+from typing import Final
+
 import pytest
 from tests.engines import Place
 
 from uplift_server.delivery.retention import (
     BEHIND_PARTITIONS,
     PAUSES_AS_LONG,
+    ROUND_EVERY_MS,
+    THIN_PAUSE_MS_LONGEST,
     THIN_PAUSE_MS_MAX,
     THIN_PAUSE_MS_MIN,
+    THIN_SHARE,
     Retention,
 )
 from uplift_server.observe.measures import EngineMeasures
@@ -15,43 +21,55 @@ from uplift_server.store.partitions import Bite, Partition
 from uplift_server.store.upkeep import Key
 
 from .test_retention import pruned
-from .world import DAY, VirtualClock, World
+from .world import DAY, SECOND, VirtualClock, World
 
 KEEP_MS = 28 * DAY
+PLANNED_MS = DAY // THIN_SHARE
+"""How long one partition may take to go."""
 BITES = 3
 """What a partition is thinned in, before one that finds nothing more."""
+HUGE: Final = 10**12
+"""How many numbers a partition has used of which every bite is next to nothing."""
 
 
 class OldPartitions:
-    """So many partitions that are to go, each bite of which takes a while (ms)."""
+    """So many partitions that are to go, each bite of which takes a while (ms), and is one of so many numbers."""
 
-    def __init__(self, clock: VirtualClock, count: int, takes_ms: int) -> None:
+    def __init__(self, clock: VirtualClock, count: int, takes_ms: int, numbers: int, bites: int) -> None:
         self._clock = clock
-        self._old = [Partition(number, number + 1) for number in range(count)]
+        self._old = [Partition(number * bites, (number + 1) * bites) for number in range(count)]
         self._takes_ms = takes_ms
+        self._numbers = numbers
+        self._bites = bites
         self._last_end: int | None = None
         self.pauses: list[int] = []
         """Between two bites of the same partition (ms)."""
         self.dropped: list[Partition] = []
+        self.looked = 0
+        """How often it was asked whether it is time for the next partition."""
 
     async def begin(self, *, now: int, lasts_ms: int) -> bool:
+        self.looked += 1
         return False
 
     async def ended(self, *, before: int) -> list[Partition]:
-        return self._old
+        return [each for each in self._old if each not in self.dropped]
 
     async def leave(self, *, before: int, lasts_ms: int) -> None: ...
 
     async def first_whole(self) -> int:
         return 0
 
+    async def numbers(self, partition: Partition) -> int:
+        return self._numbers
+
     async def thin(self, partition: Partition, *, after: Key | None) -> Bite:
-        bite = 0 if after is None else after[0]
+        last = partition.first_seq if after is None else after[0]
         if after is not None and self._last_end is not None:
             self.pauses.append(self._clock.now - self._last_end)
         self._clock.now += self._takes_ms
         self._last_end = self._clock.now
-        return Bite(100, (bite + 1,)) if bite < BITES else Bite(0, None)
+        return Bite(100, (last + 1,)) if last < partition.end_seq else Bite(0, None)
 
     async def drop(self, partition: Partition) -> int:
         self.dropped.append(partition)
@@ -63,10 +81,10 @@ class OldPartitions:
         return Bite(0, None)
 
 
-async def thinned(place: Place, *, partitions: int, takes_ms: int) -> OldPartitions:
+async def thinned(place: Place, *, partitions: int, takes_ms: int, numbers: int = HUGE) -> OldPartitions:
     """A pass of retention over old partitions."""
     async with World(place) as world:
-        old = OldPartitions(world.clock, partitions, takes_ms)
+        old = OldPartitions(world.clock, partitions, takes_ms, numbers, BITES)
         world.database.partitions = old
         measures = EngineMeasures()
         retention = Retention(world.database, world.clock, measures, retention_ms=KEEP_MS)
@@ -77,19 +95,48 @@ async def thinned(place: Place, *, partitions: int, takes_ms: int) -> OldPartiti
         return old
 
 
-@pytest.mark.parametrize(
-    ("takes_ms", "pause_ms"),
-    [(0, THIN_PAUSE_MS_MIN), (4, 4 * PAUSES_AS_LONG), (1000, THIN_PAUSE_MS_MAX)],
-)
+@pytest.mark.parametrize(("takes_ms", "pause_ms"), [(0, THIN_PAUSE_MS_MIN), (4, 34), (1000, THIN_PAUSE_MS_MAX)])
 async def test_the_longer_a_bite_takes_the_longer_others_have_their_turn(
     place: Place, takes_ms: int, pause_ms: int
 ) -> None:
-    old = await thinned(place, partitions=BEHIND_PARTITIONS - 1, takes_ms=takes_ms)
+    old = await thinned(place, partitions=1, takes_ms=takes_ms)
     assert set(old.pauses) == {pause_ms}
 
 
-async def test_it_hurries_until_no_more_than_came_in_one_retention_waits_to_go(place: Place) -> None:
+@pytest.mark.parametrize(
+    ("numbers", "pause_ms"), [(PLANNED_MS // 250, 250), (BITES, THIN_PAUSE_MS_LONGEST), (0, THIN_PAUSE_MS_LONGEST)]
+)
+async def test_it_takes_its_time_where_there_is_time(place: Place, numbers: int, pause_ms: int) -> None:
+    old = await thinned(place, partitions=1, takes_ms=4, numbers=numbers)
+    assert set(old.pauses) == {pause_ms}
+
+
+async def test_the_more_wait_to_go_the_less_it_rests(place: Place) -> None:
     old = await thinned(place, partitions=BEHIND_PARTITIONS + 2, takes_ms=4)
-    hurried, gently = old.pauses[: 3 * BITES], old.pauses[3 * BITES :]
-    assert set(hurried) == {THIN_PAUSE_MS_MIN}
-    assert set(gently) == {4 * PAUSES_AS_LONG}
+    assert old.pauses == sorted(old.pauses)
+    assert set(old.pauses[: 3 * BITES]) == {THIN_PAUSE_MS_MIN}
+    assert set(old.pauses[-BITES:]) == {4 * PAUSES_AS_LONG * (BEHIND_PARTITIONS - 1) // BEHIND_PARTITIONS}
+
+
+async def test_what_so_many_wait_for_is_not_put_off(place: Place) -> None:
+    """Where more has come all the time than went, not even what there is time for is."""
+    old = await thinned(place, partitions=BEHIND_PARTITIONS + 2, takes_ms=4, numbers=10_000)
+    assert set(old.pauses[: 3 * BITES]) == {THIN_PAUSE_MS_MIN}
+    assert min(old.pauses[3 * BITES :]) > THIN_PAUSE_MS_MIN
+
+
+async def test_everything_else_has_its_turn_every_minute_while_a_large_partition_is_thinned(place: Place) -> None:
+    bites = 1000
+    async with World(place) as world:
+        old = OldPartitions(world.clock, 1, 4, bites, bites)
+        world.database.partitions = old
+        retention = Retention(world.database, world.clock, EngineMeasures(), retention_ms=KEEP_MS)
+        stopping = asyncio.Event()
+        running = asyncio.create_task(retention.run(stopping))
+        took_ms = bites * (THIN_PAUSE_MS_LONGEST + 4)
+        await world.run_for(ROUND_EVERY_MS + took_ms + SECOND)
+        assert [len(old.dropped), len(old.pauses)] == [1, bites], "each bite was taken once"
+        assert max(old.pauses) == THIN_PAUSE_MS_LONGEST, "and none waited for a pass"
+        assert old.looked >= took_ms // (ROUND_EVERY_MS + SECOND)
+        stopping.set()
+        await running

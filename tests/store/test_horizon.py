@@ -198,7 +198,7 @@ async def test_numbers_are_exact_however_writes_overlap(bench: Bench, postgres_u
                 for each in leased
             ]
             await asyncio.gather(*(database.settle([settled(each, end)]) for each, end in ends))
-            await database.write(lambda c: waiting.drop_held(c, endpoint, through=10**9, now=NOW, limit=2))
+            await database.write(lambda c: waiting.cancel_held(c, endpoint, through=10**9, now=NOW, limit=2))
             for each, end in ends:
                 if end is Status.FAILED and random_.random() < 0.5:
                     resent = await database.write(

@@ -229,7 +229,7 @@ class Machine:
 
     async def drop(self) -> None:
         endpoint = self.random.choice(list(ACCOUNT_OF))
-        await self.database.write(lambda c: waiting.drop_held(c, endpoint, through=10**9, now=self.now, limit=2))
+        await self.database.write(lambda c: waiting.cancel_held(c, endpoint, through=10**9, now=self.now, limit=2))
 
     async def let_go(self) -> None:
         await self.database.release_held([HeldWish(endpoint, 0, 3) for endpoint in ACCOUNT_OF], now=self.now)
@@ -370,7 +370,7 @@ async def test_what_changes_after_its_hour_was_removed_makes_no_row(bench: Bench
     await bench.append(bench.event(NewDelivery(1, Status.HELD, None)))
     await count_all(bench)
     await bench.database.write(lambda c: c.execute(sa.delete(rollups)))
-    await bench.database.write(lambda c: waiting.drop_held(c, 1, through=9, now=NOW, limit=9))
+    await bench.database.write(lambda c: waiting.cancel_held(c, 1, through=9, now=NOW, limit=9))
     assert await count_all(bench) == 1
     assert await bench.rows(rollups) == await bench.rows(delivery_changes) == []
 

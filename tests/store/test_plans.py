@@ -230,7 +230,7 @@ GONE = 99
 UPKEEP: dict[str, list[Verb]] = {
     "deliveries_held": [
         waiting.holding_endpoints,
-        lambda c: waiting.drop_held(c, 1, through=5, now=1, limit=9),
+        lambda c: waiting.cancel_held(c, 1, through=5, now=1, limit=9),
         lambda c: waiting.cancel_waiting(c, GONE, now=1, limit=9),
         lambda c: backlog.count(c, now=1, limit=9),
     ],

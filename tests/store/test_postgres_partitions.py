@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from structlog.testing import capture_logs
 from tests.postgres import PostgresServer
 
 from uplift_server.core.deliveries import Status
@@ -332,6 +333,17 @@ async def test_bodies_that_are_too_large_to_be_put_aside_let_others_go_row_by_ro
     assert await partitions(bench) == [(0, 1, True), (1, 2, False), (2, 3, False)]
 
 
+async def test_a_partition_tells_how_many_numbers_it_has_used(bench: Bench) -> None:
+    await bench.append(*(bench.event(due(2)) for _ in range(3)))
+    await delivered(bench)
+    await begin(bench, NOW + DAY)
+    await delivered(bench, at=NOW + DAY)
+    own, partition = await first_ended(bench)
+    last = max(seq for seq in await rows(bench, events.c.seq) if seq < partition.end_seq)
+    assert await own.numbers(partition) == last - partition.first_seq + 1 > 3
+    assert await own.numbers(Partition(5 * NUMBERS, 6 * NUMBERS)) == 0
+
+
 async def test_of_two_that_drop_a_partition_the_second_does_nothing(bench: Bench) -> None:
     await bench.append(bench.event(due(2)))
     await delivered(bench)
@@ -339,7 +351,10 @@ async def test_of_two_that_drop_a_partition_the_second_does_nothing(bench: Bench
     await delivered(bench, at=NOW + DAY)
     own, partition = await first_ended(bench)
     await own.thin(partition, after=None)
-    assert [await own.drop(partition) for _ in range(2)] == [1, 0]
+    with capture_logs() as lines:
+        assert [await own.drop(partition) for _ in range(2)] == [1, 0]
+    [told] = [line for line in lines if line["event"] == "a partition was dropped"]
+    assert (told["events"], told["duration_ms"] > 0) == (1, True)
     assert await rows(bench, events.c.seq) == [1, NUMBERS]
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from tests.postgres import PostgresServer
+from tests.postgres import ONE_ROW, PostgresServer, name_of
 
 from uplift_server.core.deliveries import Status, Trigger
 from uplift_server.core.replays import ReplayState
@@ -61,22 +61,21 @@ VALUES (1, 'replay', 1, 3, '[2]', '[]', '[]', 50, 0, 9, 9, 1, {LAST}, {NOW}, {NO
 
 @pytest.fixture(scope="module")
 def filled(postgres_server: PostgresServer) -> Iterator[dict[str, str]]:
-    """Databases with nothing, with much that nobody has counted, with much that was, and that in many partitions."""
+    """Databases: an empty one, one with much that was never analyzed, one with much that was, one with much that was
+    while each table had a row, and one in many partitions."""
     empty, filled, many = (postgres_server.new_database(untouched=True) for _ in range(3))
-    postgres_server.execute(REPLAY_ROW, _name(empty))
-    postgres_server.execute(parted(ROWS, 1) + FILL + REPLAY_ROW, _name(filled))
-    postgres_server.execute(parted(ROWS, PARTITIONS) + FILL + REPLAY_ROW + "ANALYZE", _name(many))
-    analyzed = f"{_name(filled)}_analyzed"
-    postgres_server.execute(f"CREATE DATABASE {analyzed} TEMPLATE {_name(filled)}")
-    postgres_server.execute("ANALYZE", analyzed)
-    urls = {"empty": empty, "filled": filled, "analyzed": postgres_server.url(analyzed), "parted": many}
+    postgres_server.execute(REPLAY_ROW, name_of(empty))
+    postgres_server.execute(parted(ROWS, 1) + FILL + REPLAY_ROW, name_of(filled))
+    postgres_server.execute(parted(ROWS, PARTITIONS) + FILL + REPLAY_ROW + "ANALYZE", name_of(many))
+    urls = {"empty": empty, "filled": filled, "parted": many}
+    for kind, known in (("analyzed", "ANALYZE"), ("misled", ONE_ROW)):
+        name = f"{name_of(filled)}_{kind}"
+        postgres_server.execute(f"CREATE DATABASE {name} TEMPLATE {name_of(filled)}")
+        postgres_server.execute(known, name)
+        urls[kind] = postgres_server.url(name)
     yield urls
     for url in urls.values():
-        postgres_server.execute(f"DROP DATABASE {_name(url)} WITH (FORCE)")
-
-
-def _name(url: str) -> str:
-    return url.partition("?")[0].rpartition("/")[2]
+        postgres_server.execute(f"DROP DATABASE {name_of(url)} WITH (FORCE)")
 
 
 @dataclass
@@ -117,7 +116,7 @@ class Plans:
         return sum(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] for plan in self.plans)
 
 
-@pytest.fixture(params=["empty", "filled", "analyzed", "parted"])
+@pytest.fixture(params=["empty", "filled", "analyzed", "misled", "parted"])
 async def raw(filled: dict[str, str], request: pytest.FixtureRequest) -> AsyncIterator[Raw]:
     """A connection as the hot verbs have it, in a transaction that is undone."""
     raw = await Opener(filled[request.param], settings=HOT_SETTINGS).raw()
@@ -240,6 +239,7 @@ ORDINARY: dict[str, Callable[[Pair], Awaitable[object]]] = {
         lambda c: numbers.count(c, NO_HORIZON, rows=2 * UNCOUNTED, notes=UNCOUNTED)
     ),
     "partitions that have ended": lambda pair: _partitions(pair).ended(before=1 << 62),
+    "the numbers of a partition": lambda pair: _partitions(pair).numbers(FIRST),
     "thinning a partition": lambda pair: _partitions(pair).thin(FIRST, after=None),
     "dropping a partition": lambda pair: _partitions(pair).drop(FIRST),
     "dropping partitions that are empty": lambda pair: _partitions(pair).drop_empty(),

@@ -18,11 +18,17 @@ from uplift_server.store.upkeep import EVENTS, KEPT, Kept, Key, look, remove
 
 BITE_PAUSE_MS: Final = 20
 PAUSES_AS_LONG: Final = 9
-"""How many times as long as a bite of a partition the pause after it is."""
+"""How many times as long as a bite of a partition the pause after it is, where few partitions wait to go."""
 THIN_PAUSE_MS_MIN: Final = 5
 THIN_PAUSE_MS_MAX: Final = 100
+THIN_SHARE: Final = 2
+"""What has ended may take half as long to go as a partition lasts: only then the next one ends, and traffic needs the
+machine now. Beside 500 deliveries a second that went, p99 at 300 events/s was 5.2 instead of 4.0 ms."""
+THIN_PAUSE_MS_LONGEST: Final = 1_000
+"""Slower, nobody gains anything."""
 BEHIND_PARTITIONS: Final = PARTITIONS_A_RETENTION
-"""If so many are to go, more has come all the time than went: pauses are as short as they can be."""
+"""If so many are to go, more has come all the time than went: pauses are as short as they can be, and longer the fewer
+there are."""
 ROUND_EVERY_MS: Final = 60_000
 LOOK_AGAIN_EVERY_MS: Final = 3_600_000
 """After how long what was old and still needed is looked at again: there may be any number of it."""
@@ -42,6 +48,10 @@ class Retention:
         self._places: dict[str, tuple[Any, ...] | None] = {}
         """By table, behind what was old and stayed."""
         self._looked_again_at = 0
+        self._thinned: dict[Partition, Key] = {}
+        """How far the thinning of a partition has come that was broken off for everything else to have its turn."""
+        self._in_the_middle = False
+        """Whether it was broken off in this pass."""
         self.on_duty: Callable[[], bool] = lambda: True
         """Whether this is for this process to do, and not for another."""
 
@@ -53,7 +63,9 @@ class Retention:
     async def run(self, stopping: asyncio.Event) -> None:
         """Prune until stopped."""
         while not stopping.is_set():
-            await self._clock.wait(stopping, ROUND_EVERY_MS)
+            if not self._in_the_middle:
+                await self._clock.wait(stopping, ROUND_EVERY_MS)
+            self._in_the_middle = False
             if not self.on_duty():
                 continue
             try:
@@ -62,7 +74,10 @@ class Retention:
                 continue
 
     async def prune_once(self, stopping: asyncio.Event) -> Counter[str]:
-        """One pass over everything old; how many rows of which table went, not counting what goes with them."""
+        """One pass over everything old; how many rows of which table went, not counting what goes with them.
+
+        It thins partitions for no longer than a pass is to take: the next goes on with that.
+        """
         now = self._clock.now_ms()
         # Also when the clock was set back: what has been passed over may be old once more.
         if abs(now - self._looked_again_at) >= LOOK_AGAIN_EVERY_MS:
@@ -90,10 +105,9 @@ class Retention:
         count = 0
         try:
             count = await self._drop_old(partitions, before, stopping)
-            first_whole = await partitions.first_whole()
         except Unavailable as error:
             _log.info("old partitions were not dropped; it is tried again in a minute", cause=str(error))
-            return count
+        first_whole = await partitions.first_whole()
         # Row by row goes what was kept of old partitions, and is needed no more.
         by_row = replace(kept, only=(*kept.only, kept.key[0] < first_whole))
         return count + await self._prune(by_row, before, stopping)
@@ -101,32 +115,40 @@ class Retention:
     async def _drop_old(self, partitions: Partitions, before: int, stopping: asyncio.Event) -> int:
         looks_again = EVENTS.name not in self._places
         count = 0
+        until = self._clock.now_ms() + ROUND_EVERY_MS
         ended = await partitions.ended(before=before)
         for number, partition in enumerate(ended):
-            behind = len(ended) - number >= BEHIND_PARTITIONS
-            pause_ms_max = THIN_PAUSE_MS_MIN if behind else THIN_PAUSE_MS_MAX
-            if await self._thin(partitions, partition, stopping, pause_ms_max):
-                count += self._noted(EVENTS, await partitions.drop(partition))
+            if not await self._thin(partitions, partition, stopping, waiting=len(ended) - number, until=until):
+                break
+            count += self._noted(EVENTS, await partitions.drop(partition))
         await partitions.drop_empty()
         if count or looks_again:
             await self._sweep(partitions, stopping)
         return count
 
     async def _thin(
-        self, partitions: Partitions, partition: Partition, stopping: asyncio.Event, pause_ms_max: int
+        self, partitions: Partitions, partition: Partition, stopping: asyncio.Event, *, waiting: int, until: int
     ) -> bool:
-        """Remove its deliveries that have ended; whether that was brought to its end."""
-        place: Key | None = None
+        """Remove its deliveries that have ended; whether that was brought to its end, and not broken off.
+
+        The more partitions are waiting to go, the less it rests. It goes on until an instant (Unix ms).
+        """
+        numbers = await partitions.numbers(partition)
+        place = self._thinned.pop(partition, None)
+        last_seq = partition.first_seq if place is None else place[0]
         while self._goes_on(stopping):
             began = self._clock.now_ms()
+            if began >= until:
+                self._thinned, self._in_the_middle = {} if place is None else {partition: place}, True
+                return False
             bite = await partitions.thin(partition, after=place)
             self._measures.removed[_DELIVERIES] += bite.removed
             place = bite.place
             if place is None:
                 return self._goes_on(stopping)
-            # The longer it took, the more others have to do.
-            pause_ms = PAUSES_AS_LONG * (self._clock.now_ms() - began)
-            await self._clock.wait(stopping, min(max(THIN_PAUSE_MS_MIN, pause_ms), pause_ms_max))
+            share, last_seq = (place[0] - last_seq) / max(1, numbers), place[0]
+            planned_ms = (self._partition_lasts_ms or 0) / THIN_SHARE * share / waiting
+            await self._clock.wait(stopping, _pause_ms(self._clock.now_ms() - began, planned_ms, waiting))
         return False
 
     async def _sweep(self, partitions: Partitions, stopping: asyncio.Event) -> None:
@@ -171,3 +193,11 @@ class Retention:
 
     def _goes_on(self, stopping: asyncio.Event) -> bool:
         return not stopping.is_set() and self.on_duty()
+
+
+def _pause_ms(took_ms: float, planned_ms: float, waiting: int) -> float:
+    """The pause after a bite that took so long, while so many partitions wait to go, and a plan leaves so much time."""
+    # The longer it took, the more others have to do.
+    rested_ms = PAUSES_AS_LONG * took_ms * max(0, BEHIND_PARTITIONS - waiting) // BEHIND_PARTITIONS
+    gently_ms = min(max(THIN_PAUSE_MS_MIN, rested_ms), THIN_PAUSE_MS_MAX)
+    return gently_ms if waiting >= BEHIND_PARTITIONS else max(gently_ms, min(planned_ms, THIN_PAUSE_MS_LONGEST))

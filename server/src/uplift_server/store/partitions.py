@@ -40,6 +40,9 @@ class Partitions(Protocol):
     async def first_whole(self) -> int:
         """From which event on events are in partitions that go as a whole, or will be."""
 
+    async def numbers(self, partition: Partition) -> int:
+        """How many numbers it has used, up to the last of its events that is there."""
+
     async def thin(self, partition: Partition, *, after: Key | None) -> Bite:
         """Remove a bite of the deliveries of a partition that have ended, of events that have nothing open."""
 

@@ -8,10 +8,12 @@ Who begins or drops one has the tables for a moment to himself. Whatever else wa
 he gives up soon where another will not let go of them, and tries again later.
 """
 
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Protocol, TypeVar
 
 import asyncpg
+import structlog
 
 from uplift_server.core import partitions as rules
 from uplift_server.core.deliveries import Status
@@ -23,10 +25,13 @@ from uplift_server.store.schema_partitions import NUMBERS, table_name
 from uplift_server.store.upkeep import Key
 
 R = TypeVar("R")
+_log = structlog.get_logger()
 
-TABLE_WAIT_MS_MAX: Final = 100
-BITE: Final = 100
-"""Five times as many at a time made p99 of the events beside it a half longer."""
+TABLE_WAIT_MS_MAX: Final = 50
+"""For each of both tables: others wait for no longer than for both."""
+THIN_BITE: Final = 20
+"""The next commit of traffic waits until what a bite has written is on the disk, too: many at a time are felt by it."""
+SWEEP_BITE: Final = 100
 KEPT_EVENTS_MAX: Final = 1000
 KEPT_ATTEMPTS_MAX: Final = 10_000
 KEPT_BYTES_MAX: Final = 64 * 1024 * 1024
@@ -66,7 +71,7 @@ _THIN: Final = (
     f"  WHERE o.event_seq = d.event_seq AND o.status IN ({_OPEN}))"
     " AND NOT EXISTS (SELECT FROM attempts a WHERE a.event_seq = d.event_seq AND a.endpoint_seq = d.endpoint_seq"
     f"  AND a.seq >= coalesce((SELECT value FROM marks WHERE name = '{ATTEMPTS_MARK}'), 0))"
-    f" ORDER BY event_seq, endpoint_seq LIMIT {BITE} FOR UPDATE OF d),"
+    f" ORDER BY event_seq, endpoint_seq LIMIT {THIN_BITE} FOR UPDATE OF d),"
     " gone AS (DELETE FROM deliveries d USING ended e"
     " WHERE d.event_seq = e.event_seq AND d.endpoint_seq = e.endpoint_seq)"
     " SELECT event_seq, endpoint_seq FROM ended ORDER BY event_seq, endpoint_seq"
@@ -80,10 +85,14 @@ _NEEDED: Final = (
     f" ORDER BY event_seq LIMIT {KEPT_EVENTS_MAX + 1}"
 )
 _FITS: Final = (
-    "SELECT (SELECT count(*) FROM (SELECT FROM attempts WHERE event_seq = ANY ($1)"  # noqa: S608 - of our own texts
-    f" LIMIT {KEPT_ATTEMPTS_MAX + 1}) a) <= {KEPT_ATTEMPTS_MAX}"
-    f" AND (SELECT coalesce(sum(octet_length(body)), 0) FROM events WHERE seq = ANY ($1)) <= {KEPT_BYTES_MAX}"
+    f"SELECT a.count <= {KEPT_ATTEMPTS_MAX} AND a.bytes + e.bytes <= {KEPT_BYTES_MAX} FROM"  # noqa: S608 - of our own texts
+    " (SELECT count(*), coalesce(sum(bytes), 0) AS bytes FROM"
+    " (SELECT octet_length(request_head) + coalesce(octet_length(response_head), 0)"
+    "  + coalesce(octet_length(response_body), 0) AS bytes"
+    f" FROM attempts WHERE event_seq = ANY ($1) LIMIT {KEPT_ATTEMPTS_MAX + 1}) b) a,"
+    " (SELECT coalesce(sum(octet_length(body)), 0) AS bytes FROM events WHERE seq = ANY ($1)) e"
 )
+_NUMBERS: Final = "SELECT coalesce(max(seq) - $1::bigint + 1, 0) FROM events WHERE seq >= $1 AND seq < $2"
 _COUNT: Final = "SELECT coalesce(max(seq) - min(seq) + 1, 0) FROM events WHERE seq >= $1 AND seq < $2"
 # What is left of those right before it.
 _REST: Final = (
@@ -106,7 +115,7 @@ _SWEPT: Final = ("trace_parents", "chosen_event_ids")
 _ORPHANS: Final = (
     "SELECT event_seq FROM {table} t WHERE t.event_seq < $1"  # noqa: S608 - of our own texts
     " AND t.event_seq > $2 AND NOT EXISTS (SELECT FROM events e WHERE e.seq = t.event_seq)"
-    f" ORDER BY event_seq LIMIT {BITE}"
+    f" ORDER BY event_seq LIMIT {SWEEP_BITE}"
 )
 
 
@@ -144,11 +153,15 @@ class PostgresPartitions:
         """See `store.partitions`."""
         return int(await self._read(lambda pair: pair.raw.fetchval(_FIRST_WHOLE)))
 
+    async def numbers(self, partition: Partition) -> int:
+        """See `store.partitions`."""
+        return int(await self._read(lambda pair: pair.raw.fetchval(_NUMBERS, *partition)))
+
     async def thin(self, partition: Partition, *, after: Key | None) -> Bite:
         """See `store.partitions`."""
         # No endpoint has the number 0.
         start = after or (partition.first_seq, 0)
-        return _bite(await self._write(lambda pair: _thin(pair.raw, *start, *partition)))
+        return _bite(await self._write(lambda pair: _thin(pair.raw, *start, *partition)), THIN_BITE)
 
     async def drop(self, partition: Partition) -> int:
         """See `store.partitions`."""
@@ -158,9 +171,15 @@ class PostgresPartitions:
             return 0
         rest = None
         if needed:
-            rest = await self._rest(partition)
+            rest = await self._rest(partition, needed)
             await self._transact(lambda pair: _put_aside(pair.raw, partition, rest, needed))
-        return await self._write(lambda pair: _drop(pair.raw, partition, rest, needed))
+        began = time.monotonic()
+        count = await self._write(lambda pair: _drop(pair.raw, partition, rest, needed))
+        if count is None:
+            return 0
+        # For no longer than that did others wait.
+        _log.info("a partition was dropped", events=count, duration_ms=round(1000 * (time.monotonic() - began), 1))
+        return count
 
     async def drop_empty(self) -> None:
         """See `store.partitions`."""
@@ -178,17 +197,17 @@ class PostgresPartitions:
                 gone = [seq for (seq,) in found]
                 delete = f"DELETE FROM {table} WHERE event_seq = ANY ($1)"  # noqa: S608 - of our own texts
                 await self._write(lambda pair: pair.raw.execute(delete, gone))  # noqa: B023
-            bites.append(_bite(found))
+            bites.append(_bite(found, SWEEP_BITE))
         places = [bite.place for bite in bites if bite.place is not None]
         return Bite(sum(bite.removed for bite in bites), min(places, default=None))
 
-    async def _rest(self, partition: Partition) -> Partition | None:
-        """What is left of those right before a partition, if it is little enough to be copied with it."""
+    async def _rest(self, partition: Partition, needed: list[int]) -> Partition | None:
+        """What is left of those right before a partition, if it can be copied with what is needed of that."""
         found = await self._read(lambda pair: pair.raw.fetchrow(_REST, partition.first_seq))
         if found is None:
             return None
         rest = Partition(*found)
-        return rest if await self._fits(await self._seqs(_EVENTS_OF, *rest)) else None
+        return rest if await self._fits([*needed, *await self._seqs(_EVENTS_OF, *rest)]) else None
 
     async def _fits(self, events: list[int]) -> bool:
         if len(events) > KEPT_EVENTS_MAX:
@@ -259,13 +278,13 @@ async def _put_aside(raw: Raw, partition: Partition, rest: Partition | None, nee
             await raw.execute(f"INSERT INTO {aside} SELECT * FROM {table_name(table, *rest)}")  # noqa: S608 - of our own texts
 
 
-async def _drop(raw: Raw, partition: Partition, rest: Partition | None, needed: list[int]) -> int:
-    """Let a partition go, and what was put aside of it come in its place; how many events went."""
+async def _drop(raw: Raw, partition: Partition, rest: Partition | None, needed: list[int]) -> int | None:
+    """Let a partition go, and what was put aside come in its place; how many events went, if it was still there."""
     if not await raw.fetchval(_STANDS, *partition):
-        return 0  # Another process was faster.
-    await _lock(raw)
-    count: int = await raw.fetchval(_COUNT, *partition)
+        return None  # Another process was faster.
     gone = [partition] if rest is None else [rest, partition]
+    await _lock(raw, gone)
+    count: int = await raw.fetchval(_COUNT, *partition)
     if needed:
         for each in gone:
             await raw.execute(_ADD_LATER.format(attempts=table_name("attempts", *each)))
@@ -282,8 +301,9 @@ async def _drop(raw: Raw, partition: Partition, rest: Partition | None, needed: 
 
 
 async def _drop_empty(raw: Raw) -> None:
-    await _lock(raw)
-    await _drop_tables(raw, [Partition(*row) for row in await raw.fetch(_EMPTY)])
+    gone = [Partition(*row) for row in await raw.fetch(_EMPTY)]
+    await _lock(raw, gone)
+    await _drop_tables(raw, gone)
 
 
 async def _drop_tables(raw: Raw, partitions: list[Partition]) -> None:
@@ -293,10 +313,16 @@ async def _drop_tables(raw: Raw, partitions: list[Partition]) -> None:
         await raw.execute("DELETE FROM event_partitions WHERE first_seq = $1", each.first_seq)
 
 
-async def _lock(raw: Raw) -> None:
-    """Have both tables for oneself, without the partitions that stay: what cleans those is in nobody's way."""
+async def _lock(raw: Raw, gone: list[Partition]) -> None:
+    """Have both tables for oneself, without the partitions that stay: what cleans those is in nobody's way.
+
+    Those that go come first: whoever will not let go of one of them holds up nobody else.
+    """
     await _be_brief(raw)
-    await raw.execute(f"LOCK TABLE {', '.join(f'ONLY {table}' for table in _TABLES)} IN ACCESS EXCLUSIVE MODE")
+    going = [table_name(table, *each) for each in gone for table in _TABLES]
+    for names in (going, _TABLES):
+        if names:
+            await raw.execute(f"LOCK TABLE {', '.join(f'ONLY {name}' for name in names)} IN ACCESS EXCLUSIVE MODE")
 
 
 async def _attach(raw: Raw, table: str, partition: Partition) -> None:
@@ -318,5 +344,5 @@ def _aside(table: str) -> str:
     return f"{table}_aside"
 
 
-def _bite(rows: Sequence[asyncpg.Record]) -> Bite:
-    return Bite(len(rows), tuple(rows[-1]) if len(rows) == BITE else None)
+def _bite(rows: Sequence[asyncpg.Record], at_most: int) -> Bite:
+    return Bite(len(rows), tuple(rows[-1]) if len(rows) == at_most else None)
