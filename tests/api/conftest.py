@@ -34,6 +34,7 @@ from uplift_server.service.metrics import MetricsSettings
 from uplift_server.service.services import Services
 from uplift_server.store.contract import Database
 from uplift_server.store.hot_records import AttemptRow, LeasedDelivery, LeaseWish, NewDelivery, NewEvent, Settlement
+from uplift_server.store.processes import Process
 from uplift_server.store.replays import Replay
 from uplift_server.store.sealing import Sealer
 
@@ -274,12 +275,17 @@ class RecordingEngine:
     """What holds up endpoints, but for the server."""
     unheard: int | None = None
     """For how long nobody has heard of its process."""
+    living: list[Process] | None = None
+    """The processes that share the database, where several can."""
     busy: Busy | None = None
     """Why it takes no test."""
     tested: list[LeasedDelivery] = field(default_factory=list)
     abandoned: list[int] = field(default_factory=list)
     on_test: Callable[[LeasedDelivery], Awaitable[None]] | None = None
     """What comes of a test; None: nothing in time."""
+
+    def processes(self) -> list[Process] | None:
+        return self.living
 
     def unheard_ms(self) -> int | None:
         return self.unheard
@@ -352,6 +358,9 @@ class RecordingEngine:
         return Load(3, 1000, len(self.waiting), self.probes, stopped=False)
 
     own_load = load
+
+    def sends(self) -> bool:
+        return True
 
     def held_up_by(self, endpoint_seq: int) -> HeldUpBy:
         return self.held_up.get(endpoint_seq, HeldUpBy.SERVER)

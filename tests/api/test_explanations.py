@@ -2,8 +2,11 @@
 
 from typing import Any
 
+import sqlalchemy as sa
+
 from uplift_server.core.deliveries import Status
 from uplift_server.core.outcomes import Outcome
+from uplift_server.store.schema import deliveries
 
 
 def explained(client: Any, event: str, query: str = "") -> dict[str, dict[str, Any]]:
@@ -51,6 +54,29 @@ def test_every_endpoint_of_the_account_is_explained(server: Any) -> None:
     for endpoint in (gone, newer):
         assert explained(owner, event, f"?endpoint={endpoint}") == {endpoint: found[endpoint]}
     assert explained(server.operator, event) == found
+
+
+def test_whose_delivery_went_before_its_event_was_owed_it_all_the_same(server: Any) -> None:
+    """Retention removes the deliveries of a partition before the events in it: to send them again would be wrong."""
+    account = server.account()
+    owner = server.owner(account)
+    there, failing, never = register(owner), register(owner), register(owner, "export.*")
+    event = server.event(account, {there: Status.PENDING, failing: Status.PENDING})
+    for endpoint, outcome, status in (
+        (there, Outcome.DELIVERED, Status.DELIVERED),
+        (failing, Outcome.SERVER_ERROR, Status.FAILED),
+    ):
+        for leased in server.lease(endpoint):
+            server.settle(leased, outcome, status)
+    server.run(lambda: server.database.write(lambda c: c.execute(sa.delete(deliveries))))
+
+    found = explained(owner, event)
+    assert {endpoint: each["reason"] for endpoint, each in found.items()} == {
+        there: "delivered",
+        failing: "failed",
+        never: "not_subscribed",
+    }
+    assert found[there]["hint"] is found[failing]["hint"] is None
 
 
 def test_a_greeting_was_for_its_endpoint_alone(server: Any) -> None:

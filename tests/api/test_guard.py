@@ -78,3 +78,15 @@ async def test_a_failure_after_the_answer_began_ends_the_connection() -> None:
     with pytest.raises(ZeroDivisionError):
         await Guard(app)({"type": "http"}, None, send)  # type: ignore[arg-type]
     assert [message["type"] for message in sent] == ["http.response.start"]
+
+
+async def test_a_caller_that_does_not_read_is_left_without_a_word_of_a_defect() -> None:
+    """uvicorn ends the connection; strangers cannot fill the log with tracebacks."""
+
+    async def app(_scope: Any, _receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await asyncio.Event().wait()
+
+    async def send(_message: Any) -> None: ...
+
+    await Guard(app, 0.01)({"type": "http"}, None, send)  # type: ignore[arg-type]

@@ -7,10 +7,12 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families as parse
 
 from uplift_server.core.deliveries import Status
+from uplift_server.core.processes import ProcessRole
 from uplift_server.core.waits import HeldUpBy
 from uplift_server.service import readings
 from uplift_server.service.readings import Readings
 from uplift_server.store.errors import Unavailable
+from uplift_server.store.processes import Process
 
 from .conftest import METRICS_TOKEN
 
@@ -45,6 +47,28 @@ def test_the_token_and_operators_keys_let_in_and_nothing_else(server: Any) -> No
     assert server.owner(account).get("/metrics").code == "forbidden"
     # What reads metrics can read nothing else.
     assert server.client(METRICS_TOKEN).get("/v1/accounts").status == 401
+
+
+def test_it_tells_of_the_processes_that_share_the_database(server: Any) -> None:
+    engine = server.services.means.engine
+    told = read(server)
+    assert {role: told[f"uplift_processes {role}"] for role in ProcessRole} == {"all": 1, "api": 0, "worker": 0}
+    living = [
+        (ProcessRole.API, False),
+        (ProcessRole.API, False),
+        (ProcessRole.WORKER, True),
+        (ProcessRole.WORKER, False),
+    ]
+    engine.living = [
+        Process(seq, role, "h", 1, "1", 0, 0, delivers, 0, 0, 0, 0) for seq, (role, delivers) in enumerate(living, 1)
+    ]
+    told = read(server)
+    # The second worker starts, or is about to stop.
+    assert {role: told[f"uplift_processes {role}"] for role in ProcessRole} == {"all": 0, "api": 2, "worker": 1}
+    engine.living = []
+    told = read(server)
+    engine.living = None
+    assert {role: told[f"uplift_processes {role}"] for role in ProcessRole} == {"all": 0, "api": 0, "worker": 0}
 
 
 def test_it_tells_what_waits_and_what_holds_it_up(server: Any) -> None:

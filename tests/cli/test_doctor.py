@@ -96,12 +96,12 @@ def test_what_is_held_longer_than_anything_is_kept_is_told(monkeypatch: pytest.M
     assert examine()[1]["held"] == ("ok", "no deliveries are held")
     now = time.time_ns() // 1_000_000
     hold(path, 7, 12, now)
-    text = f"1 delivery is held, for 1 endpoint, the oldest since {instant_text(now)}"
+    text = f"1 delivery is held, for 1 endpoint, the oldest of an event of {instant_text(now)}"
     assert examine()[1]["held"] == ("ok", text)
     old = now - 31 * 86_400_000
     hold(path, 7, 11, now)
     hold(path, 9, 10, old)
-    text = f"3 deliveries are held, for 2 endpoints, the oldest since {instant_text(old)}"
+    text = f"3 deliveries are held, for 2 endpoints, the oldest of an event of {instant_text(old)}"
     warned = ("warn", f"{text}: longer than UPLIFT_RETENTION, which never removes them")
     assert examine()[1]["held"] == warned
     assert examine(UPLIFT_RETENTION="0")[1]["held"] == ("ok", text)
@@ -230,7 +230,7 @@ def test_a_server_that_runs_is_asked_whether_it_is_ready(status: int, result: st
     lock.acquire()
     try:
         with fake_api() as api:
-            api.answers = {"GET /readyz": (status, b"words", {})}
+            api.answers = {"GET /readyz": (status, b"ready\n", {})}
             _, found = examine(UPLIFT_PORT=api.url.rpartition(":")[2])
     finally:
         lock.release()

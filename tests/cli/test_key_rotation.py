@@ -169,7 +169,7 @@ def test_with_a_key_from_the_environment_the_new_one_comes_from_a_file(config: C
     assert not list(config.database_path.parent.glob("secret.key*"))
     # And whoever forgets the setting is told what to do.
     started = CliRunner().invoke(app, ["endpoints", "--json"], env={"UPLIFT_SECRET_KEY": old})
-    assert started.exit_code == 1
+    assert started.exit_code == 2
     error = json.loads(started.stderr)["error"]
     assert error["remedy"] == "start with the key it was sealed with, the new one if it was replaced"
     started = CliRunner().invoke(app, ["endpoints", "--json"], env={"UPLIFT_SECRET_KEY": new})
@@ -243,7 +243,7 @@ def test_nothing_is_sealed_anew_where_something_opens_with_neither_key(config: C
             (owner, Sealer(b"?" * 32).seal("lost", owner)),
         )
     result = rotate()
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "does not open with this UPLIFT_SECRET_KEY" in result.stderr
     with closing(connect(config.database_path, read_only=False)) as raw:
         raw.execute("DELETE FROM endpoints WHERE id = ?", (owner,))

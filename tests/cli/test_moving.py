@@ -60,6 +60,15 @@ def test_it_tells_what_it_moved_and_what_is_left_to_do(source: Path, target: str
     assert asyncio.run(in_postgres(target)) == in_sqlite(source)
 
 
+def test_what_is_wrong_with_the_target_is_told_of_what_named_it(source: Path, target: str) -> None:
+    unknown = target.replace("postgres@", "nobody@")
+    named = migrate(source, unknown)
+    configured = migrate(source, None, UPLIFT_DATABASE_URL=unknown)
+    for result, place in ((named, "--to"), (configured, "UPLIFT_DATABASE_URL")):
+        assert result.exit_code == 2
+        assert f"correct the user in {place}\n" in result.stderr
+
+
 def test_once_more_is_refused(source: Path, target: str) -> None:
     assert migrate(source, target, "--json").exit_code == 0
     again = migrate(source, target, "--json")
@@ -105,6 +114,18 @@ def test_while_a_server_has_the_file_nothing_is_moved(source: Path, target: str)
     lock.release()
     assert result.exit_code == 75
     assert "another server" in result.stderr
+    assert "stop it and run this again" in " ".join(result.stderr.split())
+    assert asyncio.run(postgres_version.current(target)) is None
+
+
+def test_a_link_to_a_file_that_a_server_has_is_that_file(source: Path, target: str) -> None:
+    link = source.with_name("link.db")
+    link.symlink_to(source)
+    lock = FileLock(source)
+    lock.acquire()
+    result = migrate(link, target)
+    lock.release()
+    assert result.exit_code == 75, result.output
     assert asyncio.run(postgres_version.current(target)) is None
 
 

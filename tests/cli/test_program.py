@@ -133,7 +133,7 @@ def because(cause: Exception) -> Unavailable:
         (because(FileNotFoundError(errno.ENOENT, "no such file")), 75, "Remedy: try again in a moment"),
         (UnknownSchema("it is newer; start a later version"), 1, "Remedy: start a later version"),
         (Conflict("a name is taken"), 1, "Error: a name is taken"),
-        (WrongSecretKey("it does not open; use the right one"), 1, "Remedy: use the right one"),
+        (WrongSecretKey("it does not open; use the right one"), 2, "Remedy: use the right one"),
         (RuntimeError("bug"), 1, "Error: this should not happen: RuntimeError: bug"),
         (KeyboardInterrupt(), 130, "Stopped."),
     ],

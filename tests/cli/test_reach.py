@@ -86,7 +86,7 @@ def test_no_database_is_made_only_to_find_nothing_in_it(tmp_path: Path, unused_t
     assert "uplift-server serve" in caught.value.remedy
     assert list(tmp_path.iterdir()) == []
     with fake_api() as api:
-        api.answers = {"GET /readyz": {}}
+        api.answers = {"GET /readyz": (200, b"ready\n", {})}
         other = replace(config, port=int(api.url.rpartition(":")[2]))
         with pytest.raises(CliError, match="uses another"):
             reach.reach(other).__enter__()

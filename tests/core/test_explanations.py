@@ -5,7 +5,16 @@ from dataclasses import replace
 import pytest
 
 from uplift_server.core.deliveries import FailedReason, Status
-from uplift_server.core.explanations import Reason, TheDelivery, TheEndpoint, TheEvent, Why, why, why_listened
+from uplift_server.core.explanations import (
+    Reason,
+    TheDelivery,
+    TheEndpoint,
+    TheEvent,
+    Why,
+    why,
+    why_listened,
+    why_removed,
+)
 from uplift_server.core.outcomes import Explanation
 from uplift_server.core.waits import Waiting, WaitingFor
 
@@ -20,9 +29,13 @@ TRIED = replace(DELIVERY, attempts_made=3, failure=FAILURE)
 
 
 def answer(
-    event: TheEvent = EVENT, endpoint: TheEndpoint | None = ENDPOINT, delivery: TheDelivery | None = DELIVERY
+    event: TheEvent = EVENT,
+    endpoint: TheEndpoint | None = ENDPOINT,
+    delivery: TheDelivery | None = DELIVERY,
+    *,
+    sends: bool = True,
 ) -> Why:
-    return why(event, endpoint, delivery, now_ms=NOW)
+    return why(event, endpoint, delivery, now_ms=NOW, sends=sends)
 
 
 # ---- with a delivery
@@ -85,6 +98,17 @@ def test_a_pending_one_tells_what_it_waits_for(endpoint: TheEndpoint, delivery: 
     assert found.reason is Reason.PENDING
     assert text in found.text
     assert found.hint == (FAILURE.remedy if delivery.failure else None)
+
+
+def test_what_is_due_while_nothing_is_sent_does_not_wait_for_others() -> None:
+    due = replace(DELIVERY, waiting=Waiting(WaitingFor.TURN, NOW))
+
+    found = answer(delivery=due, sends=False)
+    assert found.text == "Attempt 1 is due, and this service sends nothing now. No attempt was made."
+    assert found.hint is not None
+    assert found.hint.startswith("Wait: nothing is lost.")
+    assert "uplift-server doctor" in found.hint
+    assert answer(sends=False) == answer(), "what waits for its instant is told so all the same"
 
 
 def test_a_failed_one_tells_why_and_how_to_resend_it() -> None:
@@ -202,3 +226,11 @@ def test_a_listen_session_is_owed_nothing() -> None:
     assert "(ana-laptop)" in named.text
     assert "()" not in unnamed.text
     assert named.hint
+
+
+def test_what_retention_has_begun_to_remove_is_not_called_never_owed() -> None:
+    delivered, failed = why_removed(delivered=True), why_removed(delivered=False)
+    assert (delivered.reason, failed.reason) == (Reason.DELIVERED, Reason.FAILED)
+    assert delivered.text.startswith("It was delivered. ")
+    assert failed.text.startswith("It was attempted, and not delivered. ")
+    assert delivered.hint is failed.hint is None, "nobody is to send it again"

@@ -162,6 +162,8 @@ async def test_who_cannot_be_heard_of_stops_before_others_take_over(place: Place
         await fleet.run_for(4500)
         sent = cut_off.sender.sent
         assert [peer.engine.unheard_ms() is None for peer in fleet.peers] == [True, False]
+        # Who cannot be heard of hears of nobody, either.
+        assert [len(peer.engine.processes()) for peer in fleet.peers] == [2, 0]
         await fleet.accept(3)
         await fleet.run_for(10 * SECOND)
         assert cut_off.sender.sent == sent

@@ -4,6 +4,7 @@ import base64
 import sys
 import threading
 import time
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from .harness import PROGRAM, Api, Server, wait_for
@@ -18,8 +19,8 @@ SKEWED = (
 """A server on a machine whose clock is wrong."""
 
 
-class Fleet:
-    """Processes on one database."""
+class Fleet(AbstractContextManager["Fleet"]):
+    """Processes on one database; what still runs at the end of the block is ended."""
 
     def __init__(self, folder: Path, url: str, **environ: str) -> None:
         self._folder = folder
@@ -53,7 +54,7 @@ class Fleet:
     def workers(self) -> list[Server]:
         return [each for each in self.servers if each._command[-1] != "api"]
 
-    def end(self) -> None:
+    def __exit__(self, *failure: object) -> None:
         for server in self.servers:
             server.end()
 

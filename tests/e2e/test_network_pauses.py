@@ -1,7 +1,7 @@
 """A process that its PostgreSQL does not hear of for longer than its leases last: it stops in time, and what it still
 has to say of what others do since then is refused."""
 
-import contextlib
+import socket
 import threading
 import time
 from collections import Counter
@@ -11,16 +11,21 @@ from pathlib import Path
 import pytest
 from tests.between import Between
 
+from uplift_server.core import ids
 from uplift_server.core.processes import DEAD_AFTER_MS, TRUSTED_MS
 
 from .fleet import Fleet, account_of, known_everywhere
-from .harness import Answer, settled, wait_for
+from .harness import OPERATOR_KEY, Answer, settled, wait_for
 from .receiving import Connection, Received, Receiver, answer
 
 LEASE_S = 7
 ATTEMPT_S = 0.8
 ANSWER_S_MAX = 5
 STOP_S_MAX = 20
+WEBSOCKET = (
+    "upgrade: websocket\r\nconnection: upgrade\r\nsec-websocket-version: 13\r\n"
+    "sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+)
 NEAR, FAR = "127.0.0.2", "127.0.0.3"
 """By which addresses receivers tell the workers apart: the one that keeps its network, and the one that loses it."""
 
@@ -28,9 +33,7 @@ NEAR, FAR = "127.0.0.2", "127.0.0.3"
 @pytest.fixture
 def fleet(tmp_path: Path, postgres_url: str) -> Iterator[Fleet]:
     """Processes with short leases."""
-    fleet = Fleet(tmp_path, postgres_url, UPLIFT_LEASE=f"{LEASE_S}s", UPLIFT_ATTEMPT_TIMEOUT="2s")
-    with contextlib.ExitStack() as stack:
-        stack.callback(fleet.end)
+    with Fleet(tmp_path, postgres_url, UPLIFT_LEASE=f"{LEASE_S}s", UPLIFT_ATTEMPT_TIMEOUT="2s") as fleet:
         yield fleet
 
 
@@ -146,6 +149,48 @@ def test_a_process_that_takes_requests_answers_all_of_them_in_time(
     # Nothing is accepted that does not come, and nothing comes twice; what was refused may.
     wait_for(lambda: set(receiver.numbers("/hook")) >= accepted, "all that was accepted comes", 40)
     assert Counter({**receiver.numbers("/hook"), -1: 1}) == Counter([*accepted, -1])
+
+
+def test_who_still_waits_when_a_process_stops_is_answered(fleet: Fleet, network: Between, receiver: Receiver) -> None:
+    fleet.add("worker")
+    far = fleet.add("api", UPLIFT_DATABASE_URL=network.url)
+    _, [api] = account_of(fleet)
+    api.endpoint(receiver.url("/hook"))
+    known_everywhere()
+    network.lose()
+    ask: list[Callable[[], Answer]] = [lambda: api.send(1), lambda: api("GET", "/v1/events")]
+    answers: list[Answer] = []
+    threads = [threading.Thread(target=lambda each=each: answers.append(each())) for each in ask]
+    for thread in threads:
+        thread.start()
+    rights = f"host: x\r\nauthorization: Bearer {OPERATOR_KEY}\r\n"
+    head = f"GET /v1/events HTTP/1.1\r\n{rights}\r\n"
+    session = ids.prefixed(ids.LISTEN_SESSION, bytes(16))
+    handshake = f"GET /v1/listen-sessions/{session}/stream HTTP/1.1\r\n{rights}{WEBSOCKET}\r\n"
+    there = ("127.0.0.1", far.port)
+    with socket.create_connection(there) as pipeline, socket.create_connection(there) as stream:
+        pipeline.sendall(3 * head.encode())
+        stream.sendall(handshake.encode())
+        time.sleep(0.5)
+        began = time.monotonic()
+        assert far.stop() == 0
+        assert time.monotonic() - began < STOP_S_MAX
+        pipeline.settimeout(5)
+        assert _all_of(pipeline).count(b"HTTP/1.1 503") == 1, "the connection is closed behind the first answer"
+        stream.settimeout(5)
+        refused = _all_of(stream)
+        assert refused.startswith(b"HTTP/1.1 503"), refused
+        assert b"The server stops" in refused
+    for thread in threads:
+        thread.join()
+    assert [(each.status, each.json["code"]) for each in answers] == [(503, "unavailable")] * 2
+    assert {each.json["detail"].partition(",")[0] for each in answers} == {"The server stops"}
+    assert not any("Traceback" in line for line in far.log), far.log
+
+
+def _all_of(connection: socket.socket) -> bytes:
+    """What comes until the other end closes."""
+    return b"".join(iter(lambda: connection.recv(65536), b""))
 
 
 def test_a_worker_without_its_database_stops_in_time(fleet: Fleet, network: Between, receiver: Receiver) -> None:

@@ -157,10 +157,14 @@ def test_commands_say_what_is_different(
     assert unset.returncode != 0
     assert "UPLIFT_SECRET_KEY is not set" in unset.stderr
     assert "head -c 32 /dev/urandom" in unset.stderr
-    # Before any server was there.
-    assert "none" in run(server, "migrate").stdout
-    assert run(server, "accounts", "--json").stdout == ""
+    # Before any server was there: what there is nothing for leaves it as it is.
     (tmp_path / "new.key").write_text(base64.b64encode(b"n" * 32).decode())
+    for command in (("accounts",), ("secret-key", "rotate", "--new-key-file", "new.key")):
+        nothing = run(server, *command)
+        assert nothing.returncode == 4, nothing
+        assert "uplift-server serve" in nothing.stderr
+    assert json.loads(run(server, "migrate", "--json").stdout)["before"] == "none"
+    assert run(server, "accounts", "--json").stdout == ""
     rotated = run(server, "secret-key", "rotate", "--new-key-file", "new.key")
     assert rotated.returncode == 0, rotated.stderr
     assert "set UPLIFT_SECRET_KEY" in rotated.stderr + rotated.stdout
@@ -175,6 +179,11 @@ def test_commands_say_what_is_different(
     missing = run(server, "accounts", UPLIFT_DATABASE_URL=postgres_server.url("nowhere"))
     assert missing.returncode == 2
     assert "CREATE DATABASE" in missing.stderr
+    unknown = run(
+        server, "accounts", UPLIFT_DATABASE_URL=postgres_server.url("postgres").replace("postgres@", "nobody@")
+    )
+    assert unknown.returncode == 2
+    assert "correct the user in UPLIFT_DATABASE_URL" in unknown.stderr
     server.start()
     try:
         in_use = run(server, "secret-key", "rotate", "--new-key-file", "new.key")

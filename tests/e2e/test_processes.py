@@ -1,9 +1,14 @@
 """Several server processes on one PostgreSQL: what comes in through any is delivered, whoever of them dies."""
 
+import base64
 import contextlib
 import itertools
+import json
 import random
+import re
 import signal
+import socket
+import subprocess
 import threading
 import time
 from collections import Counter
@@ -11,11 +16,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.dashboard.visitors import operator
 from tests.postgres import PostgresServer
 from websockets.exceptions import ConnectionClosed
 
+from uplift_server.delivery.processes.errands import ANSWER_WITHIN_MS
+
 from .fleet import Counting, Fleet, account_of, known_everywhere
-from .harness import TYPE, Api, settled, wait_for
+from .harness import OPERATOR_KEY, PROGRAM, TYPE, Api, Server, free_port, settled, wait_for
 from .receiving import Connection, Received, Receiver, answer
 from .test_listening import Listener, developer
 
@@ -25,9 +33,7 @@ ROLES = ("api", "api", "worker", "worker")
 @contextlib.contextmanager
 def running(folder: Path, url: str) -> Iterator[Fleet]:
     """Two that take requests, two that deliver."""
-    fleet = Fleet(folder, url)
-    with contextlib.ExitStack() as stack:
-        stack.callback(fleet.end)
+    with Fleet(folder, url) as fleet:
         fleet.add_all(*ROLES)
         yield fleet
 
@@ -197,6 +203,158 @@ def test_a_stream_hears_within_a_second_of_events_and_removals_through_another_p
     assert time.monotonic() - began < 1
 
 
+def test_what_is_due_while_no_worker_runs_is_told_so_and_sent_by_the_next(
+    tmp_path: Path, postgres_url: str, receiver: Receiver
+) -> None:
+    with Fleet(tmp_path, postgres_url, UPLIFT_LEASE="5m") as fleet:
+        fleet.add("api")
+        _, [api] = account_of(fleet)
+        api.endpoint(receiver.url("/hook"))
+        event = api.send(1).json["id"]
+        [told] = api.ok("GET", f"/v1/events/{event}/explain")["data"]
+        assert told["text"] == "Attempt 1 is due, and this service sends nothing now. No attempt was made."
+        assert "no worker runs" in told["hint"]
+        tested = api("POST", f"/v1/endpoints/{told['endpoint']}/test", {"type": TYPE})
+        assert (tested.status, "database" in tested.json["detail"]) == (503, False)
+        wait_for(lambda: _oldest_due_s(fleet.apis[0]) > 1, "what is due is seen from outside")
+        worker = fleet.add("worker")
+        receiver.wait("/hook", 1)
+        wait_for(lambda: _oldest_due_s(fleet.apis[0]) == 0, "nothing is due any more")
+        [delivery] = [each["id"] for each in api.ok("GET", f"/v1/events/{event}/deliveries")["data"]]
+        assert settled(api, delivery)["status"] == "delivered"
+        worker.stop()
+        api.ok("POST", f"/v1/deliveries/{delivery}/resend")
+        # Nobody has taken it over: it does not wait for the end of its lease.
+        time.sleep(ANSWER_WITHIN_MS / 1000 + 1)
+        worker.start()
+        wait_for(lambda: settled(api, delivery)["attempts_made"] == 2, "it was resent", every=0.1)
+
+
+def test_a_command_on_the_database_knows_that_a_worker_runs(
+    tmp_path: Path, postgres_url: str, receiver: Receiver
+) -> None:
+    with Fleet(tmp_path, postgres_url) as fleet:
+        server = fleet.add("all")
+        _, [api] = account_of(fleet)
+        api.endpoint(receiver.url("/hook", answer(after=10)), max_in_flight=1)
+        known_everywhere()
+        event = api.send(1).json["id"]
+        [told] = api.ok("GET", f"/v1/events/{event}/explain")["data"]
+        command = [PROGRAM, "explain", event, "--json"]
+        environ = {**server.environ, "UPLIFT_OPERATOR_KEY": ""}
+        said = subprocess.run(
+            command, env=environ, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True
+        )
+        assert "waits for its turn" in told["text"]
+        assert "waits for its turn" in said.stdout
+        assert "sends nothing" not in said.stdout
+
+
+def test_commands_beside_a_worker_work_on_the_database(tmp_path: Path, postgres_url: str, receiver: Receiver) -> None:
+    with Fleet(tmp_path, postgres_url) as fleet:
+        fleet.add("api")
+        worker = fleet.add("worker")
+        account, [api] = account_of(fleet)
+        endpoint = api.endpoint(receiver.url("/hook"))["id"]
+        # Both are that worker's, its port and its key for operators.
+        environ = {**worker.environ, "UPLIFT_OPERATOR_KEY": OPERATOR_KEY}
+
+        def said(*command: str) -> subprocess.CompletedProcess[str]:
+            given = [PROGRAM, *command]
+            return subprocess.run(
+                given, env=environ, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+            )
+
+        assert json.loads(said("accounts", "--json").stdout)["id"] == account
+        (tmp_path / "data.json").write_text('{"number": 1}')
+        sent = said("send", TYPE, "--account", account, "--data", "data.json", "--json")
+        assert sent.returncode == 0, sent
+        receiver.wait("/hook", 1)
+        tested = said("endpoint", "test", endpoint)
+        assert tested.returncode == 75, tested
+        told = " ".join(tested.stderr.split())
+        assert "this one only delivers: set UPLIFT_HOST and UPLIFT_PORT to those of one with --role api" in told
+
+
+def test_what_a_command_resends_waits_for_no_lease_while_no_worker_runs(
+    tmp_path: Path, postgres_url: str, receiver: Receiver
+) -> None:
+    with Fleet(tmp_path, postgres_url, UPLIFT_LEASE="5m") as fleet:
+        server = fleet.add("api")
+        worker = fleet.add("worker")
+        _, [api] = account_of(fleet)
+        api.endpoint(receiver.url("/hook"))
+        event = api.send(1).json["id"]
+        receiver.wait("/hook", 1)
+        [delivery] = [each["id"] for each in api.ok("GET", f"/v1/events/{event}/deliveries")["data"]]
+        wait_for(lambda: settled(api, delivery)["status"] == "delivered", "its outcome is stored")
+        worker.stop()
+        environ = {**server.environ, "UPLIFT_OPERATOR_KEY": ""}
+        command = [PROGRAM, "delivery", "resend", delivery]
+        subprocess.run(command, env=environ, cwd=tmp_path, capture_output=True, timeout=60, check=True)
+        assert api.ok("POST", f"/v1/deliveries/{delivery}/cancel")["status"] == "delivered"
+        subprocess.run(command, env=environ, cwd=tmp_path, capture_output=True, timeout=60, check=True)
+        worker.start()
+        receiver.wait("/hook", 2)
+
+
+def test_a_link_leads_to_whoever_takes_requests(tmp_path: Path, postgres_url: str) -> None:
+    with Fleet(tmp_path, postgres_url) as fleet:
+        worker = fleet.add("worker")
+        said = subprocess.run(
+            [PROGRAM, "sign-in-link"],
+            env=worker.environ, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        assert said.returncode == 1, said
+        assert "no server runs that the link would lead to" in said.stderr
+
+
+def test_operators_see_which_processes_run(tmp_path: Path, postgres_url: str) -> None:
+    with Fleet(tmp_path, postgres_url) as fleet:
+        api = fleet.add("api")
+        worker = fleet.add("worker")
+        guest = operator(api)
+
+        def told(text: str) -> bool:
+            return text in guest.get("/operator").text
+
+        wait_for(lambda: told(f"process {worker.pid}"), "the page tells of the worker")
+        page = guest.get("/operator").text
+        for server in (api, worker):
+            assert f"{socket.gethostname()}, process {server.pid}" in page
+        assert "no worker runs" not in page
+        worker.stop()
+        wait_for(lambda: told("Nothing is sent now: no worker runs."), "the page tells that none runs")
+        metrics = api.api()("GET", "/metrics").body.decode()
+        assert 'uplift_processes{role="worker"} 0.0' in metrics
+        assert 'uplift_processes{role="api"} 1.0' in metrics
+
+
+def test_a_process_with_another_key_is_refused_before_anything_is_sealed(tmp_path: Path, postgres_url: str) -> None:
+    """Later the two would have sealed what no single key opens."""
+    with Fleet(tmp_path, postgres_url) as fleet:
+        first = fleet.add("api")
+        other = {**first.environ, "UPLIFT_SECRET_KEY": base64.b64encode(b"o" * 32).decode()}
+        other |= {"UPLIFT_PORT": str(free_port())}
+        command = [PROGRAM, "serve", "--role", "worker"]
+        said = subprocess.run(command, env=other, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+        assert said.returncode == 2, said
+        assert "is not that of the servers that run on this database" in " ".join(said.stderr.split())
+        assert "Traceback" not in said.stderr
+        first.stop()
+        # Nothing is sealed, and nobody else runs: whoever has lost the key begins with another.
+        first.environ["UPLIFT_SECRET_KEY"] = other["UPLIFT_SECRET_KEY"]
+        first.start()
+        assert first.api()("GET", "/readyz").status == 200
+
+
+def _oldest_due_s(server: Server) -> float:
+    """What the metrics of a process tell."""
+    text = server.api()("GET", "/metrics").body.decode()
+    found = re.search(r'^uplift_oldest_due_age_seconds\{held_up_by="server"\} (\S+)', text, re.MULTILINE)
+    return 0.0 if found is None else float(found[1])
+
+
 def test_killing_processes_at_random_loses_nothing(own_fleet: Fleet, receiver: Receiver) -> None:
     _, apis = account_of(own_fleet)
     counting = {f"/k{n}": Counting(0.01) for n in range(6)}
@@ -243,9 +401,7 @@ def test_what_a_suspended_worker_still_has_to_say_is_refused(
     tmp_path: Path, postgres_url: str, receiver: Receiver
 ) -> None:
     """Its attempt was made again meanwhile: that one's outcome counts."""
-    fleet = Fleet(tmp_path, postgres_url)
-    with contextlib.ExitStack() as stack:
-        stack.callback(fleet.end)
+    with Fleet(tmp_path, postgres_url) as fleet:
         fleet.add("api")
         suspended = fleet.add("worker")
         _, [api] = account_of(fleet)
@@ -278,9 +434,7 @@ def test_what_a_suspended_worker_still_has_to_say_is_refused(
 
 
 def test_a_clock_two_minutes_off_moves_no_due_instant(tmp_path: Path, postgres_url: str, receiver: Receiver) -> None:
-    fleet = Fleet(tmp_path, postgres_url, UPLIFT_RETRY_SCHEDULE="2s,2s")
-    with contextlib.ExitStack() as stack:
-        stack.callback(fleet.end)
+    with Fleet(tmp_path, postgres_url, UPLIFT_RETRY_SCHEDULE="2s,2s") as fleet:
         fleet.add("api", skew_ms=-120_000)
         fleet.add("worker", skew_ms=120_000)
         _, [api] = account_of(fleet)
@@ -301,4 +455,4 @@ def test_a_worker_serves_its_vital_signs_alone(fleet: Fleet) -> None:
     assert worker("GET", "/healthz").status == worker("GET", "/readyz").status == 200
     assert worker("GET", "/metrics").status == 200
     refused = worker("GET", "/v1/accounts")
-    assert (refused.status, refused.json["code"]) == (404, "not_found")
+    assert (refused.status, refused.json["code"]) == (421, "misdirected")

@@ -13,6 +13,7 @@ import pytest
 
 from uplift_server.core.deliveries import Status
 from uplift_server.core.outcomes import Outcome
+from uplift_server.core.processes import ProcessRole
 from uplift_server.core.waits import HeldUpBy
 from uplift_server.observe.measures import Refusal
 from uplift_server.observe.metrics import METRICS, samples_of
@@ -35,6 +36,7 @@ VALUES = {
     "outcome": {each.text for each in Outcome},
     "status": {each.text for each in Status},
     "held_up_by": {*HeldUpBy},
+    "role": {*ProcessRole},
     "kind": {"due", "later", "leased", "held"},
     "state": {"unknown", "healthy", "failing", "warned", "paused", "disabled", "running"},
 }

@@ -48,6 +48,7 @@ def snapshot(**changes: Any) -> Snapshot:
         sending_stopped=False,
         accounts=11,
         endpoints={"healthy": 12, "paused": 1},
+        processes={"all": 0, "api": 2, "worker": 3},
         probed=2,
         mass_failure=True,
         log_lines_dropped=3,
@@ -115,6 +116,7 @@ def test_values_stand_under_their_labels() -> None:
     assert found["uplift_attempts_total delivered"] == 0
     assert found["uplift_events_refused_total full"] == 2
     assert found["uplift_endpoints paused"] == 1
+    assert found["uplift_processes worker"] == 3
     assert found["uplift_deliveries_waiting held"] == 4
     assert found["uplift_retention_removed_rows_total events"] == 7
     assert found["uplift_mass_failure"] == 1

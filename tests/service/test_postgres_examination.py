@@ -13,7 +13,7 @@ from uplift_server.core.clock_offset import Reading
 from uplift_server.core.findings import Finding
 from uplift_server.service import postgres_examination
 from uplift_server.store.postgres import inspection, schema_version
-from uplift_server.store.postgres.inspection import Inspected
+from uplift_server.store.postgres.inspection import Inspected, Living
 
 
 def examine(url: str) -> dict[str, Finding]:
@@ -62,7 +62,11 @@ def saying(monkeypatch: pytest.MonkeyPatch, url: str, said: Inspected) -> dict[s
     async def inspect(_: str) -> Inspected:
         return said
 
+    async def processes(_: str) -> Living:
+        return Living(2, 1, 1)
+
     monkeypatch.setattr(inspection, "inspect", inspect)
+    monkeypatch.setattr(inspection, "processes", processes)
     return examine(url)
 
 
@@ -77,7 +81,7 @@ def test_a_real_one_tells_of_its_version_clock_settings_and_schema(postgres_url:
     found = examine(postgres_url)
     assert {name: each.result for name, each in found.items()} == {
         "database": "ok", "database clock": "ok", "durability": "warn", "connections": "ok", "vacuum": "ok",
-        "schema": "ok",
+        "schema": "ok", "processes": "warn",
     }  # fmt: skip
     assert found["durability"].text.startswith("fsync and full_page_writes are off")
     assert found["schema"].text.endswith("this version's")
@@ -152,15 +156,23 @@ def test_the_schema_is_looked_at(
 
 
 @pytest.mark.parametrize(
-    ("delivering", "result", "text"),
-    [((True, False), "ok", "2 live, 1 of which deliver"), ((False,), "warn", "1 live, none of which delivers")],
+    ("living", "result", "text"),
+    [
+        ([("api", False), ("worker", True)], "ok", "2 live, 1 of which deliver"),
+        ([("all", True)], "ok", "1 live, 1 of which deliver"),
+        ([("api", False)], "fail", "1 live, none of which delivers"),
+        ([("worker", True)], "fail", "1 live, none of which takes requests"),
+        ([], "warn", "none lives"),
+    ],
 )
-def test_whether_anybody_delivers(postgres_url: str, delivering: Sequence[bool], result: str, text: str) -> None:
-    for seq, delivers in enumerate(delivering, 1):
+def test_whether_anybody_delivers_and_anybody_takes_requests(
+    postgres_url: str, living: Sequence[tuple[str, bool]], result: str, text: str
+) -> None:
+    for seq, (role, delivers) in enumerate(living, 1):
         execute(
             postgres_url,
             "INSERT INTO processes (seq, role, host, pid, version, started_at, seen_at, delivers, view) VALUES"
-            f" ({seq}, 'x', 'h', 1, '1', 1, extract(epoch FROM clock_timestamp()) * 1000, {delivers}, 0),"
+            f" ({seq}, '{role}', 'h', 1, '1', 1, extract(epoch FROM clock_timestamp()) * 1000, {delivers}, 0),"
             f" ({seq + 9}, 'worker', 'gone', 1, '1', 1, 1, true, 0)",
         )
     found = examine(postgres_url)["processes"]

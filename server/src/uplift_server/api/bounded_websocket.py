@@ -51,6 +51,11 @@ class BoundedWebsocket(WebSocketsSansIOProtocol):
         # Closing waits until all that was written is read.
         self.transport.abort()
 
+    def shutdown(self) -> None:
+        """Close, unless the handshake is still to be answered: whoever has it in hand does that, or is soon made to."""
+        if self.handshake_complete or self.initial_response is not None:
+            super().shutdown()
+
     async def run_asgi(self) -> None:
         """Serve the stream, then let go of the connection, read to its end or not."""
         await super().run_asgi()

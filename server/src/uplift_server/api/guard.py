@@ -47,6 +47,8 @@ class Guard:
                 await self._app(scope, reading, noting)
         except Exception as error:
             if started:
+                if timeout.expired():
+                    return  # The caller does not read. The server ends the connection, and need not tell of a defect.
                 raise
             if not timeout.expired():
                 refusal = refusal_of(error)
@@ -70,8 +72,9 @@ def _has_body(scope: Scope) -> bool:
     return any(name in {b"content-length", b"transfer-encoding"} and value != b"0" for name, value in scope["headers"])
 
 
-async def answer(send: Send, refusal: Refusal) -> None:
-    """Send a refusal."""
+async def answer(send: Send, refusal: Refusal, *, handshake: bool = False) -> None:
+    """Send a refusal; also to who asks for a websocket, whose `handshake` is answered as any other request is."""
+    of = "websocket.http" if handshake else "http"
     headers = [*refusal.headers, (b"content-length", str(len(refusal.body)).encode())]
-    await send({"type": "http.response.start", "status": refusal.status, "headers": headers})
-    await send({"type": "http.response.body", "body": refusal.body})
+    await send({"type": f"{of}.response.start", "status": refusal.status, "headers": headers})
+    await send({"type": f"{of}.response.body", "body": refusal.body})

@@ -27,7 +27,7 @@ class VitalSigns:
             await self._api(scope, receive, send)
             return
         detail = "This process delivers and serves no API. Ask one that was started with --role api or all."
-        refusal = problem("not_found", detail)
+        refusal = problem("misdirected", detail)
         response = Response(refusal.body, refusal.status)
         response.raw_headers.extend(refusal.headers)
         await response(scope, receive, send)

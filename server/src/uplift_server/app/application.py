@@ -33,7 +33,7 @@ from uplift_server.delivery.sender.resolver import ResolutionFailed, Resolver
 from uplift_server.delivery.traces import Traces
 from uplift_server.observe.attempt_log import AttemptLine, AttemptLog
 from uplift_server.observe.logs import colourful
-from uplift_server.service.beginnings import begin
+from uplift_server.service.beginnings import begin, claim_key
 from uplift_server.service.entrance import Entrance
 from uplift_server.service.ingest import Ingest
 from uplift_server.service.means import Means
@@ -42,7 +42,7 @@ from uplift_server.service.services import Services
 from uplift_server.service.system import System
 from uplift_server.service.traced_ingest import TracedIngest
 from uplift_server.store import schema_version
-from uplift_server.store.sealing import Sealer, derived_key, parse_key
+from uplift_server.store.sealing import Sealer, derived_key, fingerprint, parse_key
 from uplift_server.store.sqlite import SqliteDatabase
 
 if TYPE_CHECKING:
@@ -122,6 +122,7 @@ class Application:
             self._build(sealer, undo)
             await self._engine.join()
             self.new_operator_key = await begin(self._means, self._operator_key, self._keep_key)
+            await claim_key(self._means, fingerprint(parse_key(secret_key(self._config))), own=self._engine.owner)
             await self._engine.start(dispatch=self._dispatch)
             if self._traces is not None:
                 self._traces.start()

@@ -9,6 +9,7 @@ import uvicorn
 
 from uplift_server.api import websockets
 from uplift_server.api.corking import CorkedProtocol
+from uplift_server.api.last_answer import LastAnswer
 from uplift_server.config import Config, ConfigError, ConfigProblem
 
 BACKLOG: Final = 2048
@@ -29,7 +30,7 @@ def http_server(app: Any) -> HttpServer:
     """A server for an ASGI application."""
     return HttpServer(
         uvicorn.Config(
-            app,
+            LastAnswer(app),
             http=CorkedProtocol,
             ws=cast(Any, websockets.websocket_protocol),
             ws_max_size=websockets.MESSAGE_BYTES_MAX,

@@ -109,6 +109,8 @@ class ApiClient:
         status, retry_after, answer = self._exchange("GET", f"{self._path}/readyz", None, {})
         if status != 200:
             raise self._refused(status, retry_after, answer)
+        if answer != b"ready\n":
+            raise self._no_server_of_ours()
 
     def lives(self) -> bool:
         """Whether a server of ours is there, whatever it can do now. Raises CliError where nobody answers."""
@@ -185,9 +187,12 @@ class ApiClient:
         try:
             return json.loads(answer) if answer else None
         except (ValueError, RecursionError) as error:
-            raise CliError(
-                f"what answers at {self.base_url} is no Uplift Webhooks server", "correct UPLIFT_HOST and UPLIFT_PORT"
-            ) from error
+            raise self._no_server_of_ours() from error
+
+    def _no_server_of_ours(self) -> CliError:
+        return CliError(
+            f"what answers at {self.base_url} is no Uplift Webhooks server", "correct UPLIFT_HOST and UPLIFT_PORT"
+        )
 
     def _refused(self, status: int, retry_after: str | None, answer: bytes) -> ApiError:
         try:

@@ -9,7 +9,7 @@ from uplift_server.cli.accounts import Account, Limit, Wide
 from uplift_server.cli.client import segment
 from uplift_server.cli.errors import CliError, ExitCode
 from uplift_server.cli.help import Group
-from uplift_server.cli.reach import reach, server_runs
+from uplift_server.cli.reach import reach, server_runs, serves_api
 from uplift_server.cli.refusals import options
 from uplift_server.cli.session import Session, command
 from uplift_server.cli.tables import Column
@@ -182,7 +182,7 @@ def sign_in_link(
 
 def _need_server(config: Config) -> None:
     """A link is of use for minutes, and to a server that runs."""
-    if not server_runs(config):
+    if not server_runs(config) or not serves_api(config):
         raise CliError(
             "no server runs that the link would lead to", "start it with `uplift-server serve`, then repeat this"
         )

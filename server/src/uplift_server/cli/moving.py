@@ -14,6 +14,7 @@ from uplift_server.cli.tables import Column
 from uplift_server.config import Config, ConfigError, ConfigProblem
 from uplift_server.config.kinds import POSTGRESQL, SQLITE, WrongValue, database_url
 from uplift_server.config.secret_key import NAME, read_key
+from uplift_server.store.errors import InUse, Misaddressed
 from uplift_server.store.moving import CannotMove, Moved, Progress, move
 from uplift_server.store.sqlite.connection import FileLock
 
@@ -26,13 +27,21 @@ def run(session: Session, source: str, target: str | None) -> None:
     config = session.config()
     path, url = _source(source), _target(target or config.database_url)
     lock = FileLock(path)
-    lock.acquire()
+    try:
+        lock.acquire()
+    except InUse as error:
+        remedy = "stop it and run this again; start servers on the target alone then, when all has been moved"
+        raise CliError(str(error).partition("; ")[0], remedy, ExitCode.TRY_LATER) from error
     try:
         _check_key(config, path)
         moved = asyncio.run(move(path, url, _Told(session.output)))
     except CannotMove as error:
         cause, _, remedy = str(error).partition("; ")
         raise CliError(cause, remedy) from error
+    except Misaddressed as error:
+        place = "UPLIFT_DATABASE_URL" if target is None else "--to"
+        cause, _, remedy = str(error).partition("; ")
+        raise CliError(cause, remedy.replace("UPLIFT_DATABASE_URL", place), ExitCode.USAGE) from error
     finally:
         lock.release()
     _tell(session.output, config, path, moved)

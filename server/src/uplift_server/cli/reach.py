@@ -20,6 +20,7 @@ import uvloop
 from uplift_server.cli.client import ApiClient, ApiError
 from uplift_server.cli.errors import CliError, ExitCode
 from uplift_server.config import Config, ConfigError, ConfigProblem
+from uplift_server.core.processes import ProcessRole
 from uplift_server.observe.logs import set_up
 from uplift_server.store.errors import Unavailable
 
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 LOOK_SECONDS: Final = 2.0
 _NOT_READY: Final = (503, "unavailable")
 """What `/readyz` answers instead of 200: status and code of the problem."""
+_OF_WORKERS: Final = (421, 404)
+"""What a process answers that serves no API; the second, one of a release before."""
 START_SECONDS: Final = 30.0
 STOP_SECONDS: Final = 30.0
 _EVERYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared only
@@ -40,33 +43,51 @@ def reach(config: Config, *, create: bool = False) -> Iterator[ApiClient]:
 
     A database is made only for a command that may `create` one: for all others there would be nothing in it.
     """
-    if not create and not config.on_postgresql and not _exists(config.database_path) and not server_runs(config):
-        raise _no_database(config)
+    is_asked = _is_asked(config)
+    if not create and not is_asked and not database_exists(config):
+        raise no_database(config)
     with contextlib.ExitStack() as ending:
-        client = None if _is_asked(config) else _own_client(config, ending)
+        client = None if is_asked else _own_client(config, ending)
         yield client or ending.enter_context(contextlib.closing(_client_of_the_running(config)))
 
 
 def _is_asked(config: Config) -> bool:
     """Whether a server that runs is to be asked.
 
-    One on PostgreSQL need not be: others on the database see within a second what was changed.
+    One on PostgreSQL need not be: others on the database see within a second what was changed. A worker cannot be.
     """
-    return server_runs(config) and (not config.on_postgresql or config.operator_key is not None)
+    if not config.on_postgresql:
+        return server_runs(config)
+    return config.operator_key is not None and server_runs(config) and serves_api(config)
 
 
 def remedy_to_send(config: Config) -> str:
     """What to do so that something is sent, where a command works on the database itself."""
-    if config.on_postgresql and server_runs(config):
-        return "set UPLIFT_OPERATOR_KEY, so that the server here is asked"
-    return "start the server: uplift-server serve"
+    if not config.on_postgresql or not server_runs(config):
+        return "start the server: uplift-server serve"
+    if not serves_api(config):
+        more = "" if config.operator_key else ", and UPLIFT_OPERATOR_KEY"
+        return f"this one only delivers: set UPLIFT_HOST and UPLIFT_PORT to those of one with --role api or all{more}"
+    return "set UPLIFT_OPERATOR_KEY, so that the server here is asked"
 
 
 def when_sent(config: Config) -> str:
     """When what such a command has stored is done."""
     if config.on_postgresql and server_runs(config):
-        return "at once, by the servers that run"
+        return "by the servers that deliver, at once if one runs"
     return "as soon as a server runs: uplift-server serve"
+
+
+def database_exists(config: Config) -> bool:
+    """Whether a server has made it: the file of SQLite, or the tables in PostgreSQL.
+
+    Raises ConfigError where a file cannot be looked for, Unavailable, and UnknownSchema for tables that are not ours.
+    """
+    if not config.on_postgresql:
+        return _exists(config.database_path)
+    from uplift_server.store.postgres import schema_version  # noqa: PLC0415 - takes long to load
+
+    return asyncio.run(schema_version.current(config.database_url)) is not None
 
 
 def _exists(path: Path) -> bool:
@@ -83,8 +104,14 @@ def _exists(path: Path) -> bool:
         ) from error
 
 
-def _no_database(config: Config) -> CliError:
-    """Which of the two is missing, and whether somebody's server is at the place of ours."""
+def no_database(config: Config) -> CliError:
+    """What to say where it is not: and of a file, whether somebody's server is at the place of ours."""
+    if config.on_postgresql:
+        return CliError(
+            f"no server has used the database {config.shown_database}: it is empty",
+            "start one with `uplift-server serve`, which makes its tables, or correct UPLIFT_DATABASE_URL",
+            ExitCode.NOT_FOUND,
+        )
     url = local_url(config)
     if _answers(config):
         found = f"the server at {url} uses another"
@@ -161,6 +188,19 @@ def _answers(config: Config) -> bool:
             return _is_ours(client)
     except CliError:
         return False
+
+
+def serves_api(config: Config) -> bool:
+    """Whether the server that runs takes requests; a worker answers here that it does not."""
+    try:
+        # Without the key: it may be anybody's port.
+        with contextlib.closing(ApiClient(local_url(config), None, timeout_seconds=LOOK_SECONDS)) as client:
+            client.get("/v1/accounts", limit=1)
+    except ApiError as error:
+        return error.status not in _OF_WORKERS
+    except CliError:
+        return True
+    return True
 
 
 def _is_ours(client: ApiClient) -> bool:
@@ -269,7 +309,9 @@ class _Momentary:
         from uplift_server.app import Application  # noqa: PLC0415 - commands that need no server start faster
 
         self._loop = asyncio.get_running_loop()
-        self._application = application = Application(self._config, operator_key=self._key, dispatch=False)
+        # Among other processes it is one that delivers nothing.
+        role = ProcessRole.API if self._config.on_postgresql else ProcessRole.ALL
+        self._application = application = Application(self._config, operator_key=self._key, dispatch=False, role=role)
         await application.start()
         self._address = application.address
         self._started.set()

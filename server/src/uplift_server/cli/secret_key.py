@@ -9,7 +9,7 @@ import typer
 
 from uplift_server.cli.errors import CliError, ExitCode
 from uplift_server.cli.help import Group
-from uplift_server.cli.reach import database_is_used
+from uplift_server.cli.reach import database_exists, database_is_used, no_database
 from uplift_server.cli.session import Session, command
 from uplift_server.config import Config
 from uplift_server.config.key_rotation import begin
@@ -45,9 +45,11 @@ def rotate(
     config = session.config()
     if database_is_used(config):
         raise CliError("a server uses the database", "stop it, run this, and start it again", ExitCode.TRY_LATER)
-    if not config.on_postgresql and not config.database_path.exists():
+    if not database_exists(config):
+        if config.on_postgresql:
+            raise no_database(config)
         raise CliError(
-            f"there is no database at {config.database_path.absolute()}",
+            f"there is no database at {config.shown_database}",
             "name it with UPLIFT_DATABASE_URL or --config; a new one gets a key of its own at its first start",
             ExitCode.NOT_FOUND,
         )

@@ -77,7 +77,8 @@ def _failures(error: Exception) -> list[tuple[str, str, ExitCode]]:
     from uplift_server.store.sealing import WrongSecretKey  # noqa: PLC0415
 
     if isinstance(error, UnknownSchema | Conflict | WrongSecretKey):
-        return [(cause, remedy or "see `uplift-server doctor`", ExitCode.FAILED)]
+        code = ExitCode.USAGE if isinstance(error, WrongSecretKey) else ExitCode.FAILED
+        return [(cause, remedy or "see `uplift-server doctor`", code)]
     return [
         (
             f"this should not happen: {type(error).__name__}: {error}",

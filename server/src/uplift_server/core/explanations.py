@@ -13,6 +13,10 @@ from uplift_server.core.waits import Waiting, WaitingFor
 
 _PATTERNS_SHOWN_MAX: Final = 5
 _ENDED: Final = frozenset({Status.DELIVERED, Status.FAILED})
+_NOTHING_SENT: Final = (
+    "Wait: nothing is lost. Whoever runs this service sees what keeps it from sending with `uplift-server doctor`: no"
+    " worker runs, or outcomes cannot be written."
+)
 
 
 class Reason(StrEnum):
@@ -79,8 +83,13 @@ class Why:
     hint: str | None = None
 
 
-def why(event: TheEvent, endpoint: TheEndpoint | None, delivery: TheDelivery | None, *, now_ms: int) -> Why:
-    """Why the event did or did not reach the endpoint, which is None where it was deleted."""
+def why(
+    event: TheEvent, endpoint: TheEndpoint | None, delivery: TheDelivery | None, *, now_ms: int, sends: bool
+) -> Why:
+    """Why the event did or did not reach the endpoint, which is None where it was deleted.
+
+    `sends` is whether there is a process that may begin an attempt now.
+    """
     if delivery is None:
         assert endpoint is not None, "nothing joins an event to an endpoint that is gone but a delivery"
         return _never_owed(event, endpoint)
@@ -93,8 +102,15 @@ def why(event: TheEvent, endpoint: TheEndpoint | None, delivery: TheDelivery | N
             "Register the URL again for what is to come.",
         )
     if delivery.status is Status.PENDING:
-        return _pending(endpoint, delivery, now_ms)
+        return _pending(endpoint, delivery, now_ms, sends=sends)
     return _held(endpoint) if delivery.status is Status.HELD else _cancelled(delivery)
+
+
+def why_removed(*, delivered: bool) -> Why:
+    """Why there is no delivery where attempts tell that there was one: what is old goes, the deliveries first."""
+    what = "It was delivered" if delivered else "It was attempted, and not delivered"
+    text = f"{what}. How is not known any more: the event is older than what is kept, and is being removed."
+    return Why(Reason.DELIVERED if delivered else Reason.FAILED, text)
 
 
 def why_listened(description: str) -> Why:
@@ -166,8 +182,9 @@ def _held(endpoint: TheEndpoint) -> Why:
     )
 
 
-def _pending(endpoint: TheEndpoint, delivery: TheDelivery, now_ms: int) -> Why:
+def _pending(endpoint: TheEndpoint, delivery: TheDelivery, now_ms: int, *, sends: bool) -> Why:
     number, waiting = delivery.attempts_made + 1, delivery.waiting
+    then = None
     if waiting is None:
         text = f"Attempt {number} is in flight."
     elif waiting.what is WaitingFor.WORKER:
@@ -180,9 +197,11 @@ def _pending(endpoint: TheEndpoint, delivery: TheDelivery, now_ms: int) -> Why:
         if endpoint.next_probe_at is not None:
             text += ", or later: the endpoint fails so often that it is only probed"
         text += f".{_probe(endpoint.next_probe_at, now_ms)}"
-    else:
+    elif sends:
         text = f"Attempt {number} is due, and waits for its turn behind what was due before."
-    return Why(Reason.PENDING, text + _so_far(delivery), _remedy(delivery, None))
+    else:
+        text, then = f"Attempt {number} is due, and this service sends nothing now.", _NOTHING_SENT
+    return Why(Reason.PENDING, text + _so_far(delivery), _remedy(delivery, then))
 
 
 def _probe(next_probe_at: int | None, now_ms: int) -> str:

@@ -33,6 +33,7 @@ from uplift_server.observe.measures import EngineMeasures
 from uplift_server.store.contract import Database
 from uplift_server.store.errors import StoreError
 from uplift_server.store.hot_records import Lease, LeasedDelivery
+from uplift_server.store.processes import Process
 from uplift_server.store.replays import Replay
 
 RECLAIM_BATCH: Final = 1000
@@ -291,6 +292,10 @@ class Engine:
         """How much this process has in hand now."""
         return self.lanes.load()
 
+    def sends(self) -> bool:
+        """Whether an attempt may begin now."""
+        return not self.lanes.stopped
+
     def unheard_ms(self) -> int | None:
         """For how long other processes have not heard of this one, where that is so long that they do without it."""
         return None
@@ -298,6 +303,10 @@ class Engine:
     def load(self) -> Load:
         """How much all processes on the database have in hand: this one alone, where there is no other."""
         return self.own_load()
+
+    def processes(self) -> Sequence[Process] | None:
+        """Those that share the database and live, as far as is known now; None where there can be no other."""
+        return None
 
     def held_up_by(self, endpoint_seq: int) -> HeldUpBy:
         """What keeps what is due for an endpoint, if anything is, from being attempted."""

@@ -85,6 +85,10 @@ METRICS: Final[tuple[Metric, ...]] = (
     Metric("uplift_sending_stopped", "gauge",
            "1 while nothing is sent, since outcomes cannot be written or the server is about to stop",
            lambda s: int(s.sending_stopped), several="each"),
+    Metric("uplift_processes", "gauge",
+           "Processes that share the database and work, by role: those that do everything (all), take requests (api)"
+           " or deliver (worker). Not those that start or are about to stop",
+           lambda s: s.processes, "role", several="max"),
     # ---- what waits
     Metric("uplift_deliveries_waiting", "gauge",
            "Deliveries in the database by what they are: due, due later (later), leased by a process (leased), held"
@@ -92,7 +96,7 @@ METRICS: Final[tuple[Metric, ...]] = (
            _stored(lambda r, _: r.waiting), "kind", several="max"),
     Metric("uplift_deliveries_pending", "gauge",
            "Deliveries that are due or will be, in flight or not: all of them, as numbers by the hour have them a"
-           " second or two later",
+           " second or two later, while a worker runs",
            _stored(lambda r, _: r.pending), several="max"),
     Metric("uplift_oldest_due_age_seconds", "gauge",
            "For how long the oldest due delivery that is not leased has waited, by what holds it up: this server"
@@ -138,7 +142,7 @@ METRICS: Final[tuple[Metric, ...]] = (
            "Rows that were removed since they were older than UPLIFT_RETENTION, by table, without what goes with them;"
            " deliveries: those that go before an old partition is dropped",
            lambda s: s.engine.removed, "table"),
-    Metric("uplift_retention_round_age_seconds", "gauge", "How long ago retention was last through with everything",
+    Metric("uplift_retention_round_age_seconds", "gauge", "How long ago retention last looked through everything",
            lambda s: None if s.engine.retention_round_at is None else _age_s(s.engine.retention_round_at, s),
            several="each"),
     Metric("uplift_mails_waiting", "gauge", "Mails in the outbox that are not sent yet, counted up to 10,000",

@@ -53,6 +53,8 @@ class Snapshot:
     accounts: int
     endpoints: Mapping[str, int]
     """By state, enabled ones by their health."""
+    processes: Mapping[str, int]
+    """Those that share the database and work, by role."""
     probed: int
     mass_failure: bool
     log_lines_dropped: int

@@ -7,14 +7,17 @@ from typing import Final, Protocol, TypeVar
 from uplift_server.core import ids
 from uplift_server.core.audit import SYSTEM, AuditEntry
 from uplift_server.core.catalog import EVENT_TYPES
+from uplift_server.core.processes import is_dead
 from uplift_server.service.authentication import OPERATOR_PREFIX, digest_of, ending_of
 from uplift_server.service.keys import KEY_RANDOM_BYTES, new_key_text
 from uplift_server.service.means import Means
-from uplift_server.store import accounts, audit, endpoints, event_types, keys
+from uplift_server.store import accounts, audit, endpoints, event_types, keys, marks, processes
 from uplift_server.store.contract import Transaction
 from uplift_server.store.records import ApiKey
+from uplift_server.store.sealing import WrongSecretKey
 
 LOAD_ROWS: Final = 1000
+KEY_MARK: Final = "secret_key.fingerprint"
 _CONFIGURED_ID: Final = bytes(16)
 
 
@@ -39,6 +42,30 @@ async def begin(
     await _seed_catalog(means)
     await _load(means)
     return await _ensure_operator(means, configured_operator_key, keep_key)
+
+
+async def claim_key(means: Means, fingerprint: int, *, own: int) -> None:
+    """Note which sealing key the servers on this database have, once the directory is filled; `own` is this process.
+
+    What is sealed tells by itself whether the key is right. Where nothing is yet, two servers with a key each would
+    seal what no single key opens: raises WrongSecretKey where another one that lives has another key.
+    """
+    if (await means.database.read(lambda c: marks.get(c, [KEY_MARK]))).get(KEY_MARK) == fingerprint:
+        return
+    now, proven = means.now(), bool(means.directory.endpoints)
+
+    def claim(transaction: Transaction) -> bool:
+        noted = marks.get(transaction, [KEY_MARK]).get(KEY_MARK)
+        others = (each for each in processes.every(transaction) if each.seq != own and not is_dead(each.seen_at, now))
+        if noted not in (None, fingerprint) and not proven and any(others):
+            return False
+        marks.replace(transaction, KEY_MARK, {KEY_MARK: fingerprint})
+        return True
+
+    if not await means.database.write(claim):
+        raise WrongSecretKey(
+            "this UPLIFT_SECRET_KEY is not that of the servers that run on this database; give all of them the same"
+        )
 
 
 async def _seed_catalog(means: Means) -> None:
@@ -94,7 +121,9 @@ async def _ensure_operator(means: Means, configured: str | None, keep_key: Calla
     """Let the configured operator key in; without one, and if there is none yet, make one and give its text."""
     directory, now = means.directory, means.now()
     if configured is not None:
-        # It stands in no table: changing the setting is enough to make the old one worthless.
+        # It stands in no table: changing the setting is enough to make the old one worthless, one that was made, too.
+        for key in [each for each in directory.keys.values() if each.account_seq is None]:
+            directory.drop_key(key.digest)
         directory.put_key(_operator_key(0, _CONFIGURED_ID, configured, now))
         return None
     if any(key.account_seq is None for key in directory.keys.values()):

@@ -1,6 +1,6 @@
 """What services need of the engine, which is wired to them from outside."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from uplift_server.core.waits import HeldUpBy
@@ -10,6 +10,7 @@ from uplift_server.delivery.relay import Relay
 from uplift_server.delivery.trials import Busy
 from uplift_server.observe.measures import EngineMeasures
 from uplift_server.store.hot_records import Lease, LeasedDelivery
+from uplift_server.store.processes import Process
 from uplift_server.store.replays import Replay
 
 
@@ -90,11 +91,17 @@ class EngineLink(Protocol):
     def own_load(self) -> Load:
         """How much this process has in hand now."""
 
+    def sends(self) -> bool:
+        """Whether this process, or another on the database, may begin an attempt now."""
+
     def unheard_ms(self) -> int | None:
         """For how long other processes have not heard of this one, where that is so long that they do without it."""
 
     def load(self) -> Load:
         """How much all processes on the database have in hand."""
+
+    def processes(self) -> Sequence[Process] | None:
+        """Those that share the database and live, as far as is known now; None where there can be no other."""
 
     def held_up_by(self, endpoint_seq: int) -> HeldUpBy:
         """What keeps what is due for an endpoint, if anything is, from being attempted."""

@@ -92,7 +92,7 @@ def held_findings(config: Config) -> Iterator[Finding]:
     many = f"{'at least ' if found.count == HELD_COUNTED_MAX else ''}{found.count:,}"
     text = (
         f"{many} deliver{'y is' if found.count == 1 else 'ies are'} held, for {found.endpoints:,}"
-        f" endpoint{'' if found.endpoints == 1 else 's'}, the oldest since {instant_text(found.oldest_at)}"
+        f" endpoint{'' if found.endpoints == 1 else 's'}, the oldest of an event of {instant_text(found.oldest_at)}"
     )
     age_ms = time.time_ns() // 1_000_000 - found.oldest_at
     if config.retention_ms and age_ms > config.retention_ms:

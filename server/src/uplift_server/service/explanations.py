@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 
 from uplift_server.core import ids
 from uplift_server.core.catalog import WEBHOOK_CREATED
-from uplift_server.core.explanations import TheDelivery, TheEndpoint, TheEvent, Why, why, why_listened
+from uplift_server.core.explanations import TheDelivery, TheEndpoint, TheEvent, Why, why, why_listened, why_removed
 from uplift_server.core.limits import ENDPOINTS_PER_ACCOUNT_MAX
 from uplift_server.core.listening import SESSIONS_PER_ACCOUNT_MAX
 from uplift_server.core.outcomes import Explanation, Outcome, explain
@@ -74,7 +74,7 @@ class Explanations:
         by_endpoint = {each.shown.delivery.endpoint_seq: each for each in await self._owed(about, read)}
         live = {each.seq: each.record for each in self._means.directory.endpoints_of(found.account_seq)}
         explained = [
-            _of_owed(by_endpoint[seq]) if seq in by_endpoint else self._never_owed(about, live[seq])
+            _of_owed(by_endpoint[seq]) if seq in by_endpoint else self._without(about, live[seq], read)
             for seq in sorted({*live, *by_endpoint}, reverse=True)
         ]
         explained += [_of_session(session) for session in read.sessions]
@@ -95,7 +95,7 @@ class Explanations:
         about = _about(found, is_trial=read.is_trial)
         live = {each.seq: each.record for each in self._means.directory.endpoints_of(found.account_seq)}
         never = sorted(live.keys() - read.endpoints, reverse=True)
-        others = [self._never_owed(about, live[seq]) for seq in never[:OTHERS_MAX]]
+        others = [self._without(about, live[seq], read) for seq in never[:OTHERS_MAX]]
         others += [_of_session(session) for session in read.sessions[: OTHERS_MAX - len(others)]]
         owed = Page(await self._owed(about, read), read.owed.next_key)
         return Overview(found, owed, others, len(never) + len(read.sessions))
@@ -117,11 +117,19 @@ class Explanations:
     def _why(self, event: TheEvent, found: ShownDelivery, failure: Attempt | None) -> Why:
         live = self._means.directory.endpoints.get(found.delivery.endpoint_seq)
         endpoint = None if live is None else _of_endpoint(live.record, found.next_probe_at)
-        return why(event, endpoint, _of_delivery(found, failure), now_ms=self._means.now())
+        return self._answer(event, endpoint, _of_delivery(found, failure))
 
-    def _never_owed(self, event: TheEvent, endpoint: Endpoint) -> Explained:
-        answer = why(event, _of_endpoint(endpoint), None, now_ms=self._means.now())
+    def _without(self, event: TheEvent, endpoint: Endpoint, read: "_Read") -> Explained:
+        """Why there is no delivery: it was never owed to the endpoint, or its delivery has gone before it."""
+        delivered = read.attempted.get(endpoint.seq)
+        if delivered is None:
+            answer = self._answer(event, _of_endpoint(endpoint), None)
+        else:
+            answer = why_removed(delivered=delivered)
         return Explained(ids.prefixed(ids.ENDPOINT, endpoint.id), answer, None)
+
+    def _answer(self, event: TheEvent, endpoint: TheEndpoint | None, delivery: TheDelivery | None) -> Why:
+        return why(event, endpoint, delivery, now_ms=self._means.now(), sends=self._means.engine.sends())
 
 
 class _Read(NamedTuple):
@@ -132,6 +140,8 @@ class _Read(NamedTuple):
     """By endpoint, the last attempt of each of these deliveries that failed last."""
     endpoints: set[int]
     """Everywhere it is or was owed to."""
+    attempted: dict[int, bool]
+    """By endpoint that it was attempted at, whether one of the attempts succeeded."""
     is_trial: bool
     sessions: list[ListenSession]
     """Who listens."""
@@ -148,6 +158,7 @@ def _read(connection: Transaction, event: Event, *, limit: int, before: tuple[in
         owed,
         failures,
         deliveries.endpoints_of_event(connection, event.seq),
+        deliveries.attempted(connection, event.seq, limit=DELIVERIES_MAX),
         trials.is_trial(connection, event.seq),
         listening.page(connection, event.account_seq, limit=SESSIONS_PER_ACCOUNT_MAX).items,
     )

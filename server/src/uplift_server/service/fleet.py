@@ -13,6 +13,7 @@ from uplift_server.service.replays import Replays, ShownReplay
 from uplift_server.store import backlog, replays
 from uplift_server.store.backlog import Backlog
 from uplift_server.store.contract import Transaction
+from uplift_server.store.processes import Process
 from uplift_server.store.records import Account
 from uplift_server.store.replays import Replay
 
@@ -49,6 +50,10 @@ class FleetState:
     replays: Sequence[ShownReplay]
     """Unfinished ones."""
     mass_failure: MassFailure | None
+    processes: Sequence[Process] | None
+    """Those that share the database and live, by number; None where there can be only one."""
+    unheard_ms: int | None
+    """For how long nobody has heard of this process, where that is so long that it knows nothing of the others."""
     accounts: int
     endpoints: Mapping[str, int]
     """How many endpoints are in each state; enabled ones by their health."""
@@ -78,6 +83,8 @@ class Fleet:
             self._probed(load.probes),
             [self._replays.shown(replay) for replay in running],
             self._means.engine.mass_failure(),
+            self._means.engine.processes(),
+            self._means.engine.unheard_ms(),
             len(directory.accounts),
             states,
         )

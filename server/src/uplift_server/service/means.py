@@ -18,6 +18,7 @@ from uplift_server.service import errors
 from uplift_server.service.engine_link import EngineLink
 from uplift_server.service.principals import Caller
 from uplift_server.store.contract import Database
+from uplift_server.store.errors import StoreError
 from uplift_server.store.records import Account
 
 T = TypeVar("T")
@@ -97,7 +98,11 @@ class Means:
         task = asyncio.ensure_future(change)
         self._changes.add(task)
         task.add_done_callback(self._changes.discard)
-        return await asyncio.shield(task)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            task.add_done_callback(self._end)
+            raise
 
     def carry_on(self, change: Coroutine[Any, Any, Any]) -> None:
         """Begin a change whose end nobody waits for, so that its time tells nothing. That it failed is logged."""
@@ -107,7 +112,10 @@ class Means:
 
     def _end(self, task: asyncio.Task[Any]) -> None:
         self._changes.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
+        error = None if task.cancelled() else task.exception()
+        if isinstance(error, StoreError | errors.ServiceError):
+            _log.warning("a change that nobody waited for failed", cause=str(error))
+        elif error is not None:
             _log.error("a change that nobody waited for failed", exc_info=error)
 
     async def finish(self) -> None:

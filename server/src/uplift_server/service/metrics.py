@@ -5,18 +5,20 @@ import hashlib
 import hmac
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from uplift_server import __version__
+from uplift_server.core.processes import ProcessRole
 from uplift_server.observe.snapshot import Disk, Snapshot
 from uplift_server.service.authentication import Authenticator
 from uplift_server.service.means import Means
 from uplift_server.service.readings import Readings
 from uplift_server.service.system import database_bytes
 from uplift_server.store import schema_version
+from uplift_server.store.processes import Process
 
 SLICE: Final = 1_000
 """So many endpoints are counted in one turn of the loop."""
@@ -71,6 +73,7 @@ class Metrics:
             sending_stopped=load.stopped,
             accounts=len(means.directory.accounts),
             endpoints=endpoints,
+            processes=_by_role(means.engine.processes()),
             probed=len(load.probes),
             mass_failure=means.engine.mass_failure() is not None,
             log_lines_dropped=self._settings.log_lines_dropped(),
@@ -87,6 +90,16 @@ class Metrics:
             if number % SLICE == 0:
                 await asyncio.sleep(0)
         return states
+
+
+def _by_role(living: Sequence[Process] | None) -> dict[str, int]:
+    """How many processes do what. One that shares its database with nobody does everything."""
+    counts = dict.fromkeys(map(str, ProcessRole), 0)
+    if living is None:
+        counts[ProcessRole.ALL] = 1
+    for process in living or ():
+        counts[process.role] += process.delivers or not process.role.delivers
+    return counts
 
 
 def _is_token(authorization: bytes | None, token: str) -> bool:

@@ -16,6 +16,9 @@ CLOCK_MS_FAIL: Final = 240_000
 """Receivers take signatures whose timestamp is up to five minutes off."""
 DEAD_ROWS_WARN: Final = 200_000
 
+_OWN_PORT: Final = "UPLIFT_PORT=… uplift-server serve"
+"""Beside others on its machine a process needs a port of its own."""
+
 
 def database_findings(url: str, place: str) -> Iterator[Finding]:
     """The database, its clock, settings and schema. `place` names it without a password.
@@ -105,21 +108,24 @@ def _vacuum(found: Inspected) -> Finding:
 
 
 def _processes(url: str) -> Iterator[Finding]:
-    """Whether any of those that run delivers; nothing where none runs."""
+    """Whether any of those that run delivers, and any takes requests."""
     try:
-        running, delivering = asyncio.run(inspection.processes(url))
+        found = asyncio.run(inspection.processes(url))
     except Unavailable as error:
         yield Finding("processes", "fail", str(error), "run this again in a moment")
         return
     except Refused:
         return  # It has no tables yet.
-    if not running:
-        return
-    if delivering:
-        yield Finding("processes", "ok", f"{running} live, {delivering} of which deliver")
+    if not found.living:
+        yield Finding("processes", "warn", "none lives: nothing is taken, and nothing sent", "uplift-server serve")
+    elif not found.delivering:
+        text = f"{found.living} live, none of which delivers: events wait"
+        yield Finding("processes", "fail", text, f"start a worker: {_OWN_PORT} --role worker")
+    elif not found.serving:
+        text = f"{found.living} live, none of which takes requests: no event comes in"
+        yield Finding("processes", "fail", text, f"start one that does: {_OWN_PORT} --role api")
     else:
-        remedy = "start a worker: uplift-server serve --role worker"
-        yield Finding("processes", "warn", f"{running} live, none of which delivers: events wait", remedy)
+        yield Finding("processes", "ok", f"{found.living} live, {found.delivering} of which deliver")
 
 
 def _schema(url: str) -> Finding:

@@ -86,15 +86,21 @@ class Readings:
             done.set()
 
     async def _oldest_due(self, now: int) -> dict[str, int | None]:
-        """Since when something is due for an endpoint of this process that is on, by what holds it up."""
+        """Since when something is due for an endpoint that is on, by what holds it up.
+
+        Each process tells of its own endpoints, and of all of them where nobody sends.
+        """
         means = self._means
+        nobody_sends = not means.engine.sends()
         oldest: dict[str, int | None] = dict.fromkeys(HeldUpBy)
         after = 0
         while True:
             found = await means.database.due_endpoints(after=after, limit=DUE_ENDPOINTS)
             for endpoint_seq, due_at in found:
                 endpoint = means.directory.endpoints.get(endpoint_seq)
-                if due_at <= now and endpoint is not None and endpoint.owned and endpoint.takes_deliveries:
+                if endpoint is None or not (endpoint.owned or nobody_sends):
+                    continue
+                if due_at <= now and endpoint.takes_deliveries:
                     why = means.engine.held_up_by(endpoint_seq)
                     oldest[why] = min(due_at, oldest[why] or due_at)
             if len(found) < DUE_ENDPOINTS:

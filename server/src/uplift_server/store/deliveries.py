@@ -61,6 +61,14 @@ def endpoints_of_event(connection: Connection, event_seq: int) -> set[int]:
     return set(connection.scalars(sa.select(deliveries.c.endpoint_seq).where(deliveries.c.event_seq == event_seq)))
 
 
+def attempted(connection: Connection, event_seq: int, *, limit: int) -> dict[int, bool]:
+    """By number of the endpoint, whether an attempt of an event succeeded there, also where the delivery has gone."""
+    succeeded = sa.func.max(sa.case((attempts.c.outcome == Outcome.DELIVERED, 1), else_=0))
+    query = sa.select(attempts.c.endpoint_seq, succeeded).where(attempts.c.event_seq == event_seq)
+    found = connection.execute(query.group_by(attempts.c.endpoint_seq).limit(limit))
+    return {endpoint_seq: bool(any_succeeded) for endpoint_seq, any_succeeded in found}
+
+
 def page(
     connection: Connection,
     account_seq: int | None,

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Depends, Request, Response, WebSocket
 from starlette.websockets import WebSocketDisconnect, WebSocketState
 
 from uplift_server.api.bodies import ListenSessionNew, ListenTestNew, Paging
+from uplift_server.api.guard import answer
 from uplift_server.api.listen_rendering import listen_answer_view, listen_session_view, listen_test_view
 from uplift_server.api.problems import refusal_of
 from uplift_server.api.reading import Asked, BodyReader, CallerOf, QueryReader, Sent, ServicesOf, repeat_of
@@ -111,22 +112,13 @@ async def stream_listen_session(websocket: WebSocket, session: str) -> None:
         )
         stream = await services.listening.connect(caller, session, websocket.query_params.get("after"))
     except (ServiceError, StoreError) as error:
-        await _refuse(websocket, error)
+        await answer(websocket.send, refusal_of(error), handshake=True)
         return
     try:
         await websocket.accept()
         await _exchange(websocket, services.listening, stream)
     finally:
         services.listening.disconnect(stream)
-
-
-async def _refuse(websocket: WebSocket, error: Exception) -> None:
-    """Answer the handshake as any other request is answered."""
-    refusal = refusal_of(error)
-    await websocket.send(
-        {"type": "websocket.http.response.start", "status": refusal.status, "headers": list(refusal.headers)}
-    )
-    await websocket.send({"type": "websocket.http.response.body", "body": refusal.body})
 
 
 async def _exchange(websocket: WebSocket, listening: Listening, stream: Stream) -> None:

@@ -5,6 +5,7 @@ Without other processes on its database an engine is `delivery.engine.Engine`, a
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 import structlog
@@ -122,8 +123,10 @@ class SharedEngine(Engine):
             self._ownership.drop_all()
             await self._at_most(self._ownership.settle_down())
             await self._at_most(self.membership.beat())
+        await self._requests.end_attempts()
         await super().drain(max(0, until - self._clock.now_ms()))
         await self._requests.close()
+        await self._at_most(self.dispatcher.release_returned())
         if joined:
             await self._at_most(self.membership.leave())
         await self._at_most(self._post.close())
@@ -213,7 +216,20 @@ class SharedEngine(Engine):
         """See Engine."""
         if self._directory.owns(endpoint_seq):
             return await super().withdraw(event_seq, endpoint_seq)
+        if not self.sends():
+            return None  # Nobody lives who could have it in memory.
         return await self._requests.withdraw(event_seq, endpoint_seq)
+
+    def give_back(self, delivery: Lease | LeasedDelivery) -> None:
+        """See Engine. Where nothing is delivered, no dispatcher runs that would write it."""
+        super().give_back(delivery)
+        if not self._role.delivers:
+            self._requests.begin(self._write_returned())
+
+    async def _write_returned(self) -> None:
+        # What cannot be written now is with the next, or at the end.
+        with suppress(Unavailable):
+            await self.dispatcher.release_returned()
 
     def attempt_now(self, delivery: LeasedDelivery) -> None:
         """See Engine."""
@@ -243,6 +259,11 @@ class SharedEngine(Engine):
         own = super().own_load()
         return own if self._role.delivers else own._replace(in_flight_max=0, stopped=False)
 
+    def sends(self) -> bool:
+        """See Engine. Of others it knows as of their latest heartbeats."""
+        others = (each for each in self.membership.living if each.seq != self.membership.number)
+        return (self._role.delivers and super().sends()) or any(each.delivers for each in others)
+
     def unheard_ms(self) -> int | None:
         """See Engine."""
         return self.membership.unheard_ms()
@@ -260,8 +281,12 @@ class SharedEngine(Engine):
             (own.in_flight_max if self._role.delivers else 0) + sum(each.in_flight_max for each in others),
             own.waiting + sum(each.waiting for each in others),
             probes,
-            own.stopped if self._role.delivers else not any(each.delivers for each in others),
+            not self.sends(),
         )
+
+    def processes(self) -> Sequence[Process]:
+        """See Engine. As of the latest heartbeat; who lives after a late one, nobody here knows."""
+        return self.membership.living if self.membership.unheard_ms() is None else ()
 
     def _stored_probe_at(self, endpoint: LiveEndpoint) -> int | None:
         if not endpoint.takes_deliveries:
@@ -274,6 +299,8 @@ class SharedEngine(Engine):
         if self._directory.owns(endpoint_seq):
             self._elsewhere_tested.discard(endpoint_seq)
             return await super().begin_test(endpoint_seq)
+        if not self.sends():
+            return Busy.STOPPED
         self._elsewhere_tested.add(endpoint_seq)
         return await self._requests.begin_test(endpoint_seq)
 

@@ -6,7 +6,7 @@ meanwhile, it is attempted once its lease is over.
 
 import asyncio
 import sys
-from collections.abc import Coroutine, Mapping
+from collections.abc import Collection, Coroutine, Mapping
 from enum import StrEnum
 from typing import Any, Final, Protocol
 
@@ -78,8 +78,8 @@ class Errands:
         self._clock = clock
         self._doing = doing
         self._trials = trials
-        self._expected: set[int] = set()
-        """Endpoints with a slot for a test that has not come yet."""
+        self._expected: dict[int, int] = {}
+        """By endpoint with a slot for a test that has not come yet: until when it is kept (Unix ms)."""
         post.answer = self._answer
 
     def _answer(self, question: Question) -> Coroutine[Any, Any, Answer] | None:
@@ -119,8 +119,9 @@ class Errands:
         busy = self._trials.begin(question.endpoint_seq)
         if busy is not None:
             return busy.value
-        self._expected.add(question.endpoint_seq)
-        self._clock.call_at(self._clock.now_ms() + TEST_COMES_WITHIN_MS, lambda: self._abandon(question.endpoint_seq))
+        until = self._clock.now_ms() + TEST_COMES_WITHIN_MS
+        self._expected[question.endpoint_seq] = until
+        self._clock.call_at(until, lambda: self._lapse(question.endpoint_seq, until))
         return DONE
 
     async def _abandon_test(self, question: Question) -> Answer:
@@ -128,9 +129,8 @@ class Errands:
         return DONE
 
     async def _send_test(self, question: Question) -> Answer:
-        if question.endpoint_seq not in self._expected:
+        if self._expected.pop(question.endpoint_seq, None) is None:
             return None
-        self._expected.discard(question.endpoint_seq)
         try:
             delivery = await self._taken_over(question)
         except Unavailable:
@@ -153,9 +153,13 @@ class Errands:
         lease = Lease(question.event_seq, question.endpoint_seq, question.fence)
         return await self._database.write(lambda c: deliveries.take_over(c, lease, lease_until=until, owner=owner))
 
+    def _lapse(self, endpoint_seq: int, until: int) -> None:
+        # Another test of the same endpoint may be expected by now.
+        if self._expected.get(endpoint_seq) == until:
+            self._abandon(endpoint_seq)
+
     def _abandon(self, endpoint_seq: int) -> None:
-        if endpoint_seq in self._expected:
-            self._expected.discard(endpoint_seq)
+        if self._expected.pop(endpoint_seq, None) is not None:
             self._trials.abandon(endpoint_seq)
 
 
@@ -168,6 +172,8 @@ class Requests:
         self._give_back = give_back
         self._tests: dict[int, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._attempts: set[asyncio.Task[None]] = set()
+        """Those of them that have something attempted."""
 
     async def withdraw(self, event_seq: int, endpoint_seq: int) -> Lease | None:
         """Get a delivery that waits in another process's memory. Raises Unavailable."""
@@ -176,7 +182,9 @@ class Requests:
 
     def attempt(self, delivery: LeasedDelivery) -> None:
         """Have a delivery attempted that was leased for that; it is due where nobody takes it over."""
-        self._begin(self._attempt(delivery))
+        task = self.begin(self._attempt(delivery))
+        self._attempts.add(task)
+        task.add_done_callback(self._attempts.discard)
 
     async def begin_test(self, endpoint_seq: int) -> Busy | None:
         """Have a slot taken for a test; why there is none. Raises Unavailable."""
@@ -185,11 +193,11 @@ class Requests:
 
     def abandon_test(self, endpoint_seq: int) -> None:
         """Have the slot of a test given back that could not be stored."""
-        self._begin(self._quietly(Errand.ABANDON_TEST, endpoint_seq))
+        self.begin(self._quietly(Errand.ABANDON_TEST, endpoint_seq))
 
     def send_test(self, delivery: LeasedDelivery) -> None:
         """Have a test sent that was stored."""
-        self._tests[delivery.endpoint_seq] = self._begin(self._send_test(delivery))
+        self._tests[delivery.endpoint_seq] = self.begin(self._send_test(delivery))
 
     async def wait_for_test(self, endpoint_seq: int, within_ms: int) -> None:
         """Until a test is over, but no longer than so."""
@@ -216,17 +224,22 @@ class Requests:
         through = waiting[-1] if len(waiting) == WAITING_TOLD_MAX else sys.maxsize
         return InMemory(frozenset(waiting), probe_at or None, through)
 
+    async def end_attempts(self) -> None:
+        """Give back what was to be attempted, and nobody has said yet that it has it."""
+        await _end(self._attempts)
+
     async def close(self) -> None:
         """Ask for nothing more."""
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await _end(self._tasks)
 
     async def _attempt(self, delivery: LeasedDelivery) -> None:
         try:
             taken = await self._ask(Errand.ATTEMPT, delivery.endpoint_seq, delivery.event_seq, delivery.fence)
         except Unavailable:
             taken = None
+        except asyncio.CancelledError:
+            self._give_back(delivery)
+            raise
         if taken is None:
             self._give_back(delivery)
 
@@ -251,11 +264,18 @@ class Requests:
     async def _ask(self, errand: Errand, endpoint_seq: int, event_seq: int = 0, fence: int = 0) -> Answer:
         return await self._post.ask(Question(errand, endpoint_seq, event_seq, fence), ANSWER_WITHIN_MS)
 
-    def _begin(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+    def begin(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        """Do something that ends by itself, or with this process."""
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+
+async def _end(tasks: Collection[asyncio.Task[None]]) -> None:
+    for task in list(tasks):
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 class GiveBack(Protocol):

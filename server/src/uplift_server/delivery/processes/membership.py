@@ -89,11 +89,6 @@ class Membership:
         self.on_beat: Callable[[Sequence[Process]], None] = _ignore
         """Told of all who live, this one included, with every heartbeat."""
 
-    @property
-    def is_trusted(self) -> bool:
-        """Whether it may act as one of the living now."""
-        return self._clock.now_ms() < self.trusted_until
-
     def unheard_ms(self) -> int | None:
         """For how long nobody has heard of it, where that is longer than it may act as one of the living."""
         unheard_ms = self._clock.now_ms() - self._heard_at

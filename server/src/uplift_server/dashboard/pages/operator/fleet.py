@@ -21,8 +21,14 @@ from uplift_server.dashboard.visit import Visit
 from uplift_server.dashboard.words import REPLAY_WAITS
 from uplift_server.service.fleet import COUNTED_MAX, FleetState
 from uplift_server.service.replays import ShownReplay
+from uplift_server.store.processes import Process
 
 STATES: Final = ("healthy", "failing", "warned", "unknown", "paused", "disabled")
+_NO_WORKER: Final = {
+    False: "Nothing is sent now: no worker runs. Start a process with --role worker or all.",
+    True: "Nothing is sent now: whoever delivers has just started, or is about to stop.",
+}
+"""By whether there is any process that is to deliver."""
 LATE_MS: Final = 60_000
 """What is due for longer for an endpoint that answers is late."""
 
@@ -53,13 +59,14 @@ async def fleet(visit: Visit) -> Response:
         failures=failure_counts(series.totals),
         latency=latency_lines(series),
         replays=[_replay(visit, each) for each in state.replays],
+        processes=[_process(each) for each in state.processes or ()],
     )
 
 
 def _verdict(state: FleetState, late_ms: int) -> tuple[str, str]:
     """How the fleet fares: a class for its colour, and one sentence."""
-    if state.load.stopped:
-        return "disabled", "Nothing is sent now: what attempts decided cannot be written. Look at disk and log."
+    if (stopped := _stopped(state)) is not None:
+        return stopped
     if state.mass_failure is not None:
         return "failing", "Many endpoints fail at once: it is hardly their fault."
     if late_ms > LATE_MS:
@@ -69,6 +76,18 @@ def _verdict(state: FleetState, late_ms: int) -> tuple[str, str]:
         those = "endpoint fails, and is" if failing == 1 else "endpoints fail, and are"
         return "healthy", f"The server keeps up. {words.count(failing)} {those} tried again by the schedule."
     return "healthy", "The server keeps up, and no endpoint fails."
+
+
+def _stopped(state: FleetState) -> tuple[str, str] | None:
+    """The same where nothing is sent, or nobody here knows whether."""
+    if state.unheard_ms is not None:
+        since = words.count(state.unheard_ms // 1000)
+        return "failing", f"The database has not heard of this process for {since} s: of the others it knows nothing."
+    if state.processes and not any(each.delivers for each in state.processes):
+        return "disabled", _NO_WORKER[any(each.role.delivers for each in state.processes)]
+    if state.load.stopped:
+        return "disabled", "Nothing is sent now: what attempts decided cannot be written. Look at disk and log."
+    return None
 
 
 def _pace(series: Series) -> str:
@@ -95,6 +114,22 @@ def _replay(visit: Visit, shown: ShownReplay) -> Mapping[str, object]:
         "done": replay.delivered + replay.failed + replay.skipped,
         "total": replay.total,
         "rate": replay.rate_per_second,
+    }
+
+
+def _process(process: Process) -> Mapping[str, object]:
+    delivers = process.role.delivers
+    return {
+        # Beyond its name a machine is told from others by what nobody need read.
+        "place": f"{process.host.partition('#')[0]}, process {process.pid}",
+        "role": process.role,
+        "version": process.version,
+        "started_at": process.started_at,
+        "delivers": delivers,
+        "idle": delivers and not process.delivers,
+        "in_flight": process.in_flight,
+        "in_flight_max": process.in_flight_max,
+        "waiting": process.waiting,
     }
 
 

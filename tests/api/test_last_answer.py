@@ -1,0 +1,72 @@
+"""Whoever still waits when the server stops is answered, once, and nobody holds the stop up by not reading."""
+
+import asyncio
+import time
+from typing import Any
+
+import pytest
+
+from uplift_server.api.last_answer import LAST_ANSWER_SECONDS_MAX, LastAnswer
+
+HTTP = {"type": "http"}
+
+
+async def cancelled(app: Any, send: Any, scope: Any = HTTP) -> None:
+    """Serve a request, and stop while it is being served."""
+    task = asyncio.create_task(LastAnswer(app)(scope, None, send))  # type: ignore[arg-type]
+    await asyncio.sleep(0)
+    task.cancel()
+    await task
+
+
+async def waiting(_scope: Any, _receive: Any, _send: Any) -> None:
+    await asyncio.Event().wait()
+
+
+async def test_whoever_waits_is_told_to_ask_again() -> None:
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    await cancelled(waiting, send)
+    assert [message["type"] for message in sent] == ["http.response.start", "http.response.body"]
+    assert sent[0]["status"] == 503
+    assert {(b"retry-after", b"1"), (b"connection", b"close")} <= set(sent[0]["headers"])
+    assert b'"code": "unavailable"' in sent[1]["body"]
+    assert b"The server stops" in sent[1]["body"]
+
+
+async def test_so_is_whoever_waits_for_a_websocket() -> None:
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    await cancelled(waiting, send, {"type": "websocket"})
+    assert [message["type"] for message in sent] == ["websocket.http.response.start", "websocket.http.response.body"]
+    assert sent[0]["status"] == 503
+
+
+async def test_an_answer_that_has_begun_is_not_answered_again() -> None:
+    async def send(_message: Any) -> None:
+        raise RuntimeError("Unexpected ASGI message")  # as uvicorn says
+
+    await cancelled(waiting, send)
+
+
+async def test_a_caller_that_does_not_read_holds_nothing_up() -> None:
+    async def send(_message: Any) -> None:
+        await asyncio.Event().wait()
+
+    began = time.monotonic()
+    await cancelled(waiting, send)
+    assert time.monotonic() - began < LAST_ANSWER_SECONDS_MAX + 1
+
+
+async def test_what_was_cancelled_by_somebody_else_is_a_defect_and_no_stop() -> None:
+    async def app(_scope: Any, _receive: Any, _send: Any) -> None:
+        raise asyncio.CancelledError
+
+    with pytest.raises(asyncio.CancelledError):
+        await LastAnswer(app)(HTTP, None, None)  # type: ignore[arg-type]
