@@ -3,12 +3,14 @@
 import asyncio
 import random
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 
 import pytest
 
 from uplift_server.core.deliveries import Status
+from uplift_server.core.duties import LASTS_MS, Duty
+from uplift_server.store import duties
 from uplift_server.store.hot_records import (
     Appended,
     HeldWish,
@@ -20,6 +22,7 @@ from uplift_server.store.hot_records import (
 )
 from uplift_server.store.postgres import PostgresDatabase
 from uplift_server.store.postgres.connection import Opener, Raw
+from uplift_server.store.postgres.line import PostgresLine, line_to
 from uplift_server.store.schema import attempts, deliveries, events, idempotency_keys
 
 from .bench import ENOUGH_BYTES, LEASE_UNTIL, NOW, OWNER, Bench, due, settled
@@ -261,16 +264,44 @@ async def test_a_deadlock_is_repeated(benches: tuple[Bench, Bench], raw: Raw) ->
     assert await benches[0].count(attempts) == 2
 
 
-async def blocked(raw: Raw) -> list[int | None]:
-    """The transactions, once there are any, that wait for another; None for one that has no number."""
+@pytest.mark.parametrize("known", [[], list(Duty)])
+async def test_of_two_that_take_the_same_duties_one_gets_them(
+    postgres_url: str, raw: Raw, known: Sequence[Duty]
+) -> None:
+    """Also of two that are the first ever to take any."""
+    now = NOW
+    lines = [line_to(postgres_url) for _ in range(2)]
+
+    async def taken(line: PostgresLine, by: int) -> frozenset[Duty]:
+        return await line.write(lambda c: duties.take(c, list(Duty), by=by, now=now))
+
+    try:
+        if known:
+            assert await taken(lines[0], 7) == set(known)
+            now += LASTS_MS
+        async with raw.transaction():
+            # Both have read what is held by whom before either can take it.
+            await raw.execute("LOCK TABLE duties IN SHARE MODE")
+            both = asyncio.gather(*(taken(line, by) for by, line in enumerate(lines, 1)))
+            await blocked(raw, 2)
+        assert sorted(map(len, await both)) == [0, len(Duty)]
+    finally:
+        for line in lines:
+            await line.close()
+
+
+async def blocked(raw: Raw, number: int = 1) -> list[int | None]:
+    """The transactions that wait for another, once there are so many; None for one that has no number."""
     query = (
         "SELECT backend_xid::text::int AS xid FROM pg_stat_activity"
         " WHERE datname = current_database() AND wait_event_type = 'Lock'"
     )
     async with asyncio.timeout(20):
-        while not await raw.fetch(query):
+        while len(await raw.fetch(query)) < number:
             await asyncio.sleep(0.01)
-    # What is told of a process is not all of one instant, and is told once a transaction: now all is of its wait.
+            # What is told of processes is told once a transaction.
+            await raw.execute("SELECT pg_stat_clear_snapshot()")
+    # Nor is what is told of one all of one instant: now all is of its wait.
     await raw.execute("SELECT pg_stat_clear_snapshot()")
     return [row["xid"] for row in await raw.fetch(query)]
 

@@ -51,8 +51,18 @@ def test_a_duty_is_one_processs_until_it_is_not_taken_anew(connection: sa.Connec
     assert duties.take(connection, [Duty.OUTBOX], by=2, now=NOW + LASTS_MS) == frozenset()
     assert duties.take(connection, [Duty.OUTBOX], by=2, now=NOW + 4000 + LASTS_MS) == {Duty.OUTBOX}
     assert duties.take(connection, [Duty.OUTBOX], by=1, now=NOW + 4001 + LASTS_MS) == frozenset()
-    duties.drop(connection, by=2)
+    duties.leave(connection, by=2)
     assert duties.take(connection, [Duty.OUTBOX], by=1, now=NOW + 4001 + LASTS_MS) == {Duty.OUTBOX}
+
+
+def test_whoever_is_heard_of_while_it_is_buried_keeps_its_duties_for_their_time(connection: sa.Connection) -> None:
+    """It acts on them until its next heartbeat tells it what it was taken for."""
+    first, second = joined(connection), joined(connection)
+    assert duties.take(connection, [Duty.NUMBERS], by=first, now=NOW) == {Duty.NUMBERS}
+    duties.leave(connection, by=first, heard_at=NOW - 1)
+    assert duties.take(connection, [Duty.NUMBERS], by=second, now=NOW + LASTS_MS - 1) == frozenset()
+    processes.forget(connection, first, heard_at=NOW)
+    assert duties.take(connection, [Duty.NUMBERS], by=second, now=NOW + LASTS_MS - 1) == {Duty.NUMBERS}
 
 
 def test_what_others_have_leased_is_counted_by_endpoint(connection: sa.Connection) -> None:

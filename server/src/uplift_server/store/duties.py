@@ -8,28 +8,38 @@ from sqlalchemy import Connection
 from uplift_server.core.duties import LASTS_MS, Duty, may_take
 from uplift_server.store.schema_processes import duties
 
+# Of several that begin on a new database at the same time one stores it, and the others wait for that.
+_FIRST_TAKEN = sa.text(
+    "INSERT INTO duties (name, process_seq, until) VALUES (:name, :by, :until) ON CONFLICT DO NOTHING"
+)
+
 
 def take(connection: Connection, wanted: Collection[Duty], *, by: int, now: int) -> frozenset[Duty]:
     """Take, or keep, those of the duties that no other process has; gives those it has now, for LASTS_MS."""
     query = sa.select(duties).where(duties.c.name.in_(wanted))
     known = {Duty(row.name): (row.process_seq, row.until) for row in connection.execute(query)}
     got = {duty for duty in wanted if may_take(*known.get(duty, (0, 0)), by=by, now_ms=now)}
+    # Another may take them meanwhile, in the same order: whoever comes second waits, and gets none of them.
     for duty in sorted(got):
         if duty not in known:
-            connection.execute(sa.insert(duties).values(name=duty, process_seq=by, until=now + LASTS_MS))
-            continue
-        # Another may have taken it since it was read.
-        held_by, until = known[duty]
-        change = (
-            sa.update(duties)
-            .where(duties.c.name == duty, duties.c.process_seq == held_by, duties.c.until == until)
-            .values(process_seq=by, until=now + LASTS_MS)
-        )
-        if connection.execute(change).rowcount == 0:
+            taken = connection.execute(_FIRST_TAKEN, {"name": duty, "by": by, "until": now + LASTS_MS})
+        else:
+            held_by, until = known[duty]
+            change = sa.update(duties).where(
+                duties.c.name == duty, duties.c.process_seq == held_by, duties.c.until == until
+            )
+            taken = connection.execute(change.values(process_seq=by, until=now + LASTS_MS))
+        if taken.rowcount == 0:
             got.discard(duty)
     return frozenset(got)
 
 
-def drop(connection: Connection, *, by: int) -> None:
-    """Leave all duties of a process to others."""
-    connection.execute(sa.update(duties).where(duties.c.process_seq == by).values(process_seq=0))
+def leave(connection: Connection, *, by: int, heard_at: int | None = None) -> None:
+    """A process has no duties any more: they are anybody's.
+
+    Where it was taken for dead, by when it was last heard of (Unix ms): what it has taken since then it may act on.
+    """
+    own = [duties.c.process_seq == by]
+    if heard_at is not None:
+        own.append(duties.c.until <= heard_at + LASTS_MS)
+    connection.execute(sa.update(duties).where(*own).values(process_seq=0))

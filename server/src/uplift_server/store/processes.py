@@ -7,9 +7,10 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from uplift_server.core.processes import ProcessRole
+from uplift_server.store import duties
 from uplift_server.store.errors import Conflict
 from uplift_server.store.schema import deliveries
-from uplift_server.store.schema_processes import duties, processes
+from uplift_server.store.schema_processes import processes
 
 
 class Forgotten(Conflict):
@@ -84,10 +85,14 @@ def every(connection: Connection) -> list[Process]:
     return [_process(row) for row in connection.execute(sa.select(processes).order_by(processes.c.seq))]
 
 
-def forget(connection: Connection, seq: int) -> None:
-    """A process has ended, or is dead, and nothing is leased to it any more: its duties are anybody's."""
-    connection.execute(sa.update(duties).where(duties.c.process_seq == seq).values(process_seq=0))
+def forget(connection: Connection, seq: int, *, heard_at: int | None = None) -> None:
+    """A process has ended, or is dead, and nothing is leased to it any more: its duties are anybody's.
+
+    `heard_at`: see `duties.leave`.
+    """
+    # In the order of a heartbeat, which a process that was taken for dead may be about to give.
     connection.execute(sa.delete(processes).where(processes.c.seq == seq))
+    duties.leave(connection, by=seq, heard_at=heard_at)
 
 
 def foreign_leases(connection: Connection, own: int) -> list[ForeignLeases]:

@@ -179,7 +179,7 @@ class Membership:
         """What a dead process had leased is anybody's again; then it is forgotten."""
         _log.warning("a process is heard of no more", process=process.seq, host=process.host, pid=process.pid)
         await self._reclaim(process.seq)
-        await self._line.write(lambda c: processes.forget(c, process.seq))
+        await self._line.write(lambda c: processes.forget(c, process.seq, heard_at=process.seen_at))
         self._post.tell_moved()
 
     async def _live_again(self) -> None:
