@@ -25,7 +25,7 @@ def secret_key(config: Config) -> str:
         return config.secret_key
     if config.on_postgresql:
         reason = "is not set, and every server that uses a PostgreSQL database needs the same"
-        raise ConfigError(ConfigProblem(NAME, reason, MAKE_KEY))
+        raise ConfigError(ConfigProblem(NAME, reason, f"set it to theirs; where there are none yet, {MAKE_KEY}"))
     path, database, next_path = config.secret_key_path, config.database_path, config.next_secret_key_path
     try:
         if next_path.exists():

@@ -27,7 +27,10 @@ WAIT_MS: Final = 3500
 """How long a caller waits for the end of the attempt: every answer comes within 5 s, and an attempt may take longer."""
 _DELETED: Final = "The endpoint has been deleted; nothing can be sent to it."
 _REFUSALS: Final[dict[Busy, tuple[type[errors.ServiceError], str]]] = {
-    Busy.STOPPED: (errors.Busy, "Nothing is sent now: no worker runs, or outcomes cannot be stored."),
+    Busy.STOPPED: (
+        errors.Busy,
+        "Nothing is sent now: no worker runs, or outcomes cannot be stored. Events wait until an operator has mended it.",
+    ),
     Busy.IN_FLIGHT: (errors.Conflict, "A test of this endpoint is in flight already. Wait for its outcome."),
     Busy.FULL: (errors.Busy, "The server has as many attempts in flight as it may. Try again in a moment."),
     Busy.PACED: (errors.RateLimited, "The endpoint's rate_limit_per_second leaves no room. Try again in a moment."),
