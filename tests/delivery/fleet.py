@@ -183,7 +183,7 @@ class Fleet(World):
 
     async def _end(self, peer: Peer) -> None:
         peer.sender.dead = True
-        peer.engine.lanes.draining = True
+        peer.engine.ending = peer.engine.lanes.draining = True
         await peer.line.close()
         for task in peer.engine._tasks:
             task.cancel()

@@ -280,7 +280,7 @@ class World:
 
     async def _abandon(self) -> None:
         self.sender.closed = True
-        self.engine.lanes.draining = True
+        self.engine.ending = self.engine.lanes.draining = True
         for task in self.engine._tasks:
             task.cancel()
         await asyncio.gather(*self.engine._tasks, return_exceptions=True)

@@ -55,14 +55,14 @@ def test_a_duty_is_one_processs_until_it_is_not_taken_anew(connection: sa.Connec
     assert duties.take(connection, [Duty.OUTBOX], by=1, now=NOW + 4001 + LASTS_MS) == {Duty.OUTBOX}
 
 
-def test_whoever_is_heard_of_while_it_is_buried_keeps_its_duties_for_their_time(connection: sa.Connection) -> None:
-    """It acts on them until its next heartbeat tells it what it was taken for."""
+def test_whoever_is_heard_of_just_before_it_is_buried_stays_and_keeps_its_duties(connection: sa.Connection) -> None:
     first, second = joined(connection), joined(connection)
-    assert duties.take(connection, [Duty.NUMBERS], by=first, now=NOW) == {Duty.NUMBERS}
-    duties.leave(connection, by=first, heard_at=NOW - 1)
-    assert duties.take(connection, [Duty.NUMBERS], by=second, now=NOW + LASTS_MS - 1) == frozenset()
-    processes.forget(connection, first, heard_at=NOW)
-    assert duties.take(connection, [Duty.NUMBERS], by=second, now=NOW + LASTS_MS - 1) == {Duty.NUMBERS}
+    assert processes.beat(connection, first, QUIET, now=NOW + 7)
+    assert duties.take(connection, [Duty.NUMBERS], by=first, now=NOW + 7) == {Duty.NUMBERS}
+    assert not processes.forget(connection, first, heard_at=NOW)
+    assert duties.take(connection, [Duty.NUMBERS], by=second, now=NOW + 8) == frozenset()
+    assert processes.forget(connection, first, heard_at=NOW + 7)
+    assert duties.take(connection, [Duty.NUMBERS], by=second, now=NOW + 8) == {Duty.NUMBERS}
 
 
 def test_what_others_have_leased_is_counted_by_endpoint(connection: sa.Connection) -> None:
@@ -86,8 +86,8 @@ def test_a_lease_changes_hands_under_its_fence_alone(connection: sa.Connection) 
         )
     assert not any(hand_over(connection, Lease(*lease), to=6) for lease in ((1, 9, 2), (2, 9, 3), (1, 8, 3)))
     assert hand_over(connection, Lease(1, 9, 3), to=6)
-    assert take_over(connection, Lease(1, 9, 2), lease_until=NOW + 5, owner=7) is None
-    assert take_over(connection, Lease(2, 9, 3), lease_until=NOW + 5, owner=7) is None
+    assert take_over(connection, Lease(1, 9, 2), lease_until=NOW + 5, owner=7, fence=3) is None
+    assert take_over(connection, Lease(2, 9, 3), lease_until=NOW + 5, owner=7, fence=4) is None
     owners = connection.scalars(sa.select(deliveries.c.lease_owner).order_by(deliveries.c.event_seq)).all()
     assert owners == [6, 0]
 

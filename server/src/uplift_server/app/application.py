@@ -151,8 +151,11 @@ class Application:
         self._gate.close()
         self._server.should_exit = True
         if self._serving is not None:
+            # Before others may have this process's duties: they would send the mail under way, too.
+            mails = asyncio.create_task(self._stop_outbox())
+            await asyncio.wait([mails], timeout=CLOSE_SECONDS)
             # The last answers go out while attempts in flight finish.
-            await asyncio.gather(self._serving, self._engine.drain(), self._stop_outbox())
+            await asyncio.gather(self._serving, self._engine.drain(), mails)
         for what, close in (
             ("traces", self._stop_traces),
             ("changes", self._means.finish),

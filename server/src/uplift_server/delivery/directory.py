@@ -171,6 +171,7 @@ class Directory:
         self.accounts: dict[int, Account] = {}
         self.accounts_by_id: dict[bytes, Account] = {}
         self.keys: dict[bytes, ApiKey] = {}
+        self._has_set_operator_key = False
         self.event_types: dict[str, LiveEventType] = {}
         self.event_types_by_seq: dict[int, LiveEventType] = {}
         self.endpoints: dict[int, LiveEndpoint] = {}
@@ -193,7 +194,10 @@ class Directory:
         event_types: Iterable[EventType],
         endpoints: Iterable[Endpoint],
     ) -> None:
-        """Take over what the store holds. Raises WrongSecretKey where a secret does not open."""
+        """Take over what the store holds. Raises WrongSecretKey where a secret does not open.
+
+        An endpoint that another process made after the accounts were read, with its account, is told of later.
+        """
         for account in accounts:
             self.put_account(account)
         for key in keys:
@@ -201,7 +205,8 @@ class Directory:
         for event_type in event_types:
             self.put_event_type(event_type)
         for endpoint in endpoints:
-            self.put_endpoint(endpoint)
+            if endpoint.account_seq in self.accounts:
+                self.put_endpoint(endpoint)
 
     def put_account(self, account: Account) -> None:
         """Add or replace an account."""
@@ -215,8 +220,15 @@ class Directory:
             del self.accounts_by_id[account.id]
 
     def put_key(self, key: ApiKey) -> None:
-        """Add an API key."""
+        """Add an API key; but an operator's that is stored is worthless while one stands in the settings."""
+        if key.account_seq is not None or not self._has_set_operator_key:
+            self.keys[key.digest] = key
+
+    def set_operator_key(self, key: ApiKey) -> None:
+        """Let the operator key of the settings in, and no other."""
+        self.keys = {digest: each for digest, each in self.keys.items() if each.account_seq is not None}
         self.keys[key.digest] = key
+        self._has_set_operator_key = True
 
     def drop_key(self, digest: bytes) -> None:
         """Forget a revoked key: it is refused from now on."""

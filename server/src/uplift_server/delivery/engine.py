@@ -31,7 +31,7 @@ from uplift_server.delivery.watch import Watch, WatchSettings
 from uplift_server.observe.attempt_log import AttemptLine
 from uplift_server.observe.measures import EngineMeasures
 from uplift_server.store.contract import Database
-from uplift_server.store.errors import StoreError
+from uplift_server.store.errors import Refused, StoreError
 from uplift_server.store.hot_records import Lease, LeasedDelivery
 from uplift_server.store.processes import Process
 from uplift_server.store.replays import Replay
@@ -168,6 +168,8 @@ class Engine:
         self.lanes.start = self._attempts.start
         self.settler.on_due = self.dispatcher.note_due
         self._tasks: list[asyncio.Task[None]] = []
+        self.ending = False
+        """Whether its loops may end."""
         self.on_defect: Callable[[], None] = _nothing
         """Called when a loop has ended by a defect; the process should stop."""
         self._stopping = asyncio.Event()
@@ -350,6 +352,7 @@ class Engine:
         What is still in flight after `within_ms` is cut off and given back.
         """
         deadline = self._clock.now_ms() + within_ms
+        self.ending = True
         self.acceptor.close()
         self.dispatcher.stop()
         self.replays.stop()
@@ -375,7 +378,7 @@ class Engine:
         try:
             async with asyncio.timeout(STORE_SECONDS):
                 await work
-        except (StoreError, TimeoutError) as error:
+        except (StoreError, Refused, TimeoutError) as error:
             _log.error("the database did not take everything before the stop", cause=str(error) or "no answer")
 
     async def _until(self, done: Callable[[], bool], deadline_ms: int) -> None:
@@ -389,7 +392,7 @@ class Engine:
 
     def _ended(self, task: "asyncio.Task[None]") -> None:
         """A loop must not end before the stop: without it deliveries would wait for ever, and nobody would know."""
-        if self._stopping.is_set() or self.lanes.draining:
+        if self.ending:
             return
         _log.critical(f"the {task.get_name()} loop ended", exc_info=None if task.cancelled() else task.exception())
         self.on_defect()

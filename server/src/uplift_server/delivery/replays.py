@@ -213,7 +213,9 @@ class Replays:
     async def _step(self, job: _Job) -> None:
         now = self._clock.now_ms()
         if not self._directory.owns(job.replay.choice.endpoint_seq):
-            job.next_at = math.inf
+            # A deleted endpoint moves no more: it may be this process's before anybody tells of it.
+            known = job.replay.choice.endpoint_seq in self._directory.endpoints
+            job.next_at = math.inf if known else now + LOOK_MS
             return
         try:
             endpoint = self._directory.endpoints.get(job.replay.choice.endpoint_seq)

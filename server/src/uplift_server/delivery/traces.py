@@ -109,7 +109,11 @@ class Traces:
     async def _run(self) -> None:
         while not self._stopping.is_set():
             await self._clock.wait(self._stopping, EVERY_MS)
-            await self.hand_over(at_once=self._stopping.is_set())
+            try:
+                await self.hand_over(at_once=self._stopping.is_set())
+            except Exception:
+                # Traces are the least of what this process does: a defect in them stops nothing else.
+                _log.exception("a defect in the making of traces; it goes on")
 
     async def hand_over(self, *, at_once: bool = False) -> None:
         """Make spans of what has come; `at_once`: also of what would rather wait for other processes."""

@@ -73,17 +73,22 @@ class Transitions:
             "disable_at": optional_instant_text(disable_at),
         }
 
-        def warn(connection: Transaction) -> bool:
+        def warn(connection: Transaction) -> int | None:
+            # The answer to an earlier try may have been lost.
+            told_at = health.warned_at(connection, subject.endpoint_seq)
+            if told_at is not None and failing_since is not None and told_at >= failing_since:
+                return told_at
             if not health.set_warned(connection, subject.endpoint_seq, now):
-                return False
+                return None
             health.save(connection, [row])
             self._note(connection, subject, "endpoint.warned", details, now)
             facts = self._failing_facts(connection, subject, row.consecutive_failures, failing_since)
             self._owe(connection, subject, NoticeKind.ENDPOINT_WARNED, {**facts, "disable_at": disable_at}, now)
-            return True
+            return now
 
-        if await self._database.write(warn):
-            endpoint.health = replace(endpoint.health, warned_at=now)
+        warned_at = await self._database.write(warn)
+        if warned_at is not None:
+            endpoint.health = replace(endpoint.health, warned_at=warned_at)
             self._log(endpoint, "an endpoint fails, and its owner is warned", details)
 
     async def disable(self, endpoint: LiveEndpoint, reason: DisabledReason) -> bool:
@@ -129,6 +134,8 @@ class Transitions:
         }
 
         def recover(connection: Transaction) -> bool:
+            if health.warned_at(connection, subject.endpoint_seq) is None:
+                return True  # It was told before, and the answer was lost.
             if not health.set_warned(connection, subject.endpoint_seq, None):
                 return False
             health.save(connection, [row])

@@ -82,6 +82,8 @@ class Outbox:
         """Until stopped."""
         while not self._stopping.is_set():
             try:
+                # What became of mails is written down by whoever sent them, whose duty it may be by now.
+                await self._settle()
                 sent = self.on_duty() and await self.send_due()
             except Unavailable:
                 sent = False

@@ -122,9 +122,7 @@ async def _ensure_operator(means: Means, configured: str | None, keep_key: Calla
     directory, now = means.directory, means.now()
     if configured is not None:
         # It stands in no table: changing the setting is enough to make the old one worthless, one that was made, too.
-        for key in [each for each in directory.keys.values() if each.account_seq is None]:
-            directory.drop_key(key.digest)
-        directory.put_key(_operator_key(0, _CONFIGURED_ID, configured, now))
+        directory.set_operator_key(_operator_key(0, _CONFIGURED_ID, configured, now))
         return None
     if any(key.account_seq is None for key in directory.keys.values()):
         return None
@@ -132,10 +130,12 @@ async def _ensure_operator(means: Means, configured: str | None, keep_key: Calla
     keep_key(text)
     made = _operator_key(0, means.new_id(), text, now)
 
-    def create(transaction: Transaction) -> ApiKey:
+    def create(transaction: Transaction) -> tuple[ApiKey, bool]:
+        if earlier := keys.page(transaction, None, limit=1).items:
+            return earlier[0], False  # Of another process that began just now, and told it.
         details = {"name": made.name}
         audit.add(transaction, AuditEntry(None, now, SYSTEM, "key.created", ids.prefixed(ids.KEY, made.id), details))
-        return keys.create(
+        created = keys.create(
             transaction,
             key_id=made.id,
             account_seq=None,
@@ -145,9 +145,11 @@ async def _ensure_operator(means: Means, configured: str | None, keep_key: Calla
             scopes=made.scopes,
             now=now,
         )
+        return created, True
 
-    directory.put_key(await means.database.write(create))
-    return text
+    key, is_new = await means.database.write(create)
+    directory.put_key(key)
+    return text if is_new else None
 
 
 def _operator_key(seq: int, key_id: bytes, text: str, now: int) -> ApiKey:

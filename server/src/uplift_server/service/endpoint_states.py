@@ -21,6 +21,9 @@ HOLD_WITHIN_MS: Final = 3000
 HOLD_AT_ONCE_MS: Final = 200
 """How long the answer to switching one off waits for that: mostly little is pending."""
 _WHAT: Final = "endpoint"
+_STILL_HOLDING: Final = (
+    "What was pending for the endpoint is still being set aside; until then it stays as it is. Try again in a moment."
+)
 
 
 class _Change(NamedTuple):
@@ -36,6 +39,14 @@ class _Change(NamedTuple):
 
 Decide = Callable[[Transaction, Endpoint], _Change | None]
 """Changes an endpoint, or finds it as it is wanted. Raises the store's Conflict."""
+
+
+class _SwitchedOffSince(Exception):
+    """An endpoint was paused or disabled after it was last looked at here."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        super().__init__("switched off meanwhile")
+        self.endpoint = endpoint
 
 
 class EndpointStates:
@@ -81,18 +92,29 @@ class EndpointStates:
         and Busy where that takes longer than an answer may.
         """
         caller.require(Scope.ENDPOINTS_WRITE)
-        record = self._endpoints.live(caller, endpoint)
+        self._endpoints.live(caller, endpoint)
         refuse(problems)
-        if not await self._means.engine.finish_holding(record.seq, HOLD_WITHIN_MS):
-            raise errors.Busy(
-                "What was pending for the endpoint is still being set aside; until then it stays as it is. Try again in"
-                " a moment."
-            )
+        until = self._means.now() + HOLD_WITHIN_MS
+        while True:
+            record = self._endpoints.live(caller, endpoint)
+            if not await self._means.engine.finish_holding(record.seq, until - self._means.now()):
+                raise errors.Busy(_STILL_HOLDING)
+            try:
+                return await self._apply(caller, endpoint, self._on(record, held), problems)
+            except _SwitchedOffSince as news:
+                # By another process, or just now: what was pending then is to be held first, too.
+                self._means.directory.put_endpoint(news.endpoint)
+                self._means.engine.switched_off(news.endpoint.seq)
+
+    def _on(self, seen: Endpoint, held: HeldAction) -> Decide:
+        """Enabling one of which all is held that was pending when it was last seen switched off."""
 
         def enable(connection: Transaction, found: Endpoint) -> _Change | None:
             details = {"held": held.text, **_was(found)}
             engine = self._means.engine
             if found.state is not EndpointState.ENABLED:
+                if (seen.state, seen.state_since) != (found.state, found.state_since):
+                    raise _SwitchedOffSince(found)
                 changed = endpoints.switch_on(connection, found.seq, held, now=self._means.now())
                 return _Change(changed, "endpoint.enabled", details, engine.switched_on)
             as_it_is = held is (HeldAction.SEND if found.held_action is None else found.held_action)
@@ -101,7 +123,7 @@ class EndpointStates:
             changed = endpoints.treat_held(connection, found.seq, held)
             return _Change(changed, "endpoint.enabled", details, engine.treat_held)
 
-        return await self._apply(caller, endpoint, enable, problems)
+        return enable
 
     def _off(self, connection: Transaction, found: Endpoint, reason: DisabledReason | None) -> _Change:
         state = EndpointState.PAUSED if reason is None else EndpointState.DISABLED

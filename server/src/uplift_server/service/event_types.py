@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any, Final
 
 from uplift_server.core import envelope
@@ -23,6 +24,7 @@ EVENT_TYPE_JSON_BYTES_MAX: Final = 256 * 1024
 _WHAT: Final = "event type"
 # Texts and schemas are long, and the catalog shows them: the audit log says only that they changed.
 _TOLD: Final = ("group", "api_version", "archived")
+_TAKEN: Final = Problem("name", "taken", "There is such a type already. Change that one, or choose another name.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,16 @@ class EventTypeDraft:
     archived: bool | Unset = UNSET
 
 
+class Expected(Enum):
+    """What whoever writes a type has seen in the catalog."""
+
+    ANYTHING = "anything"
+    NONE = "none"
+    """No type of this name: it is not to replace another one's."""
+    ONE = "one"
+    """A type of this name, which stays archived or published as it is."""
+
+
 class EventTypes:
     """The catalog's entries."""
 
@@ -44,14 +56,28 @@ class EventTypes:
         self._means = means
 
     async def put(
-        self, caller: Caller, name: str, draft: EventTypeDraft, *, problems: Sequence[Problem] = ()
+        self,
+        caller: Caller,
+        name: str,
+        draft: EventTypeDraft,
+        *,
+        expected: Expected = Expected.ANYTHING,
+        problems: Sequence[Problem] = (),
     ) -> tuple[EventType, bool]:
-        """Add a type, or replace what is said of it; whether it is new."""
+        """Add a type, or replace what is said of it; whether it is new.
+
+        Raises Invalid and NotFound, also where the catalog has not what is expected.
+        """
         caller.require_operator()
         wrong = check_name(name, "name")
         schema, example = _json_text(draft.schema), _json_text(draft.example)
         refuse([*problems, *([] if wrong is None else [wrong]), *_check(name, schema, example)])
-        return await self._means.carry_out(self._put(caller, name, draft, schema, example))
+        return await self._means.carry_out(self._put(caller, name, draft, schema, example, expected))
+
+    async def archive(self, caller: Caller, name: str, *, archived: bool) -> EventType:
+        """Refuse new events of a type, or accept them again. Raises NotFound."""
+        caller.require_operator()
+        return await self._means.carry_out(self._archive(caller, name, archived=archived))
 
     async def page(self, listing: Listing, *, problems: Sequence[Problem] = ()) -> Page[EventType]:
         """The catalog, newest first."""
@@ -80,7 +106,13 @@ class EventTypes:
         await self._means.carry_out(self._delete(caller, name))
 
     async def _put(
-        self, caller: Caller, name: str, draft: EventTypeDraft, schema: str | None, example: str | None
+        self,
+        caller: Caller,
+        name: str,
+        draft: EventTypeDraft,
+        schema: str | None,
+        example: str | None,
+        expected: Expected,
     ) -> tuple[EventType, bool]:
         now = self._means.now()
         description = given_or(draft.description, "")
@@ -89,6 +121,13 @@ class EventTypes:
 
         def put(connection: Transaction) -> tuple[EventType, bool]:
             before = event_types.get(connection, name)
+            archived = given_or(draft.archived, False)
+            if expected is Expected.NONE and before is not None:
+                refuse([_TAKEN])
+            if expected is Expected.ONE:
+                if before is None:
+                    raise not_found(_WHAT, name)
+                archived = before.archived_at is not None
             stored, fresh = event_types.put(
                 connection,
                 name=name,
@@ -97,17 +136,36 @@ class EventTypes:
                 schema=schema,
                 example=example,
                 api_version=api_version,
-                archived=given_or(draft.archived, False),
+                archived=archived,
                 now=now,
             )
-            details = {"new": True} if before is None else difference(_fields(before), _fields(stored), told=_TOLD)
-            if details:
-                audit.add(connection, self._means.entry(caller, "event_type.published", name, details, None))
+            self._note(connection, caller, before, stored)
             return stored, fresh
 
         stored, fresh = await self._means.database.write(put)
         self._means.directory.put_event_type(stored)
         return stored, fresh
+
+    async def _archive(self, caller: Caller, name: str, *, archived: bool) -> EventType:
+        now = self._means.now()
+
+        def archive(connection: Transaction) -> EventType | None:
+            before = event_types.get(connection, name)
+            stored = event_types.set_archived(connection, name, archived=archived, now=now)
+            if stored is not None:
+                self._note(connection, caller, before, stored)
+            return stored
+
+        stored = await self._means.database.write(archive)
+        if stored is None:
+            raise not_found(_WHAT, name)
+        self._means.directory.put_event_type(stored)
+        return stored
+
+    def _note(self, connection: Transaction, caller: Caller, before: EventType | None, stored: EventType) -> None:
+        details = {"new": True} if before is None else difference(_fields(before), _fields(stored), told=_TOLD)
+        if details:
+            audit.add(connection, self._means.entry(caller, "event_type.published", stored.name, details, None))
 
     async def _delete(self, caller: Caller, name: str) -> None:
         now = self._means.now()

@@ -184,8 +184,11 @@ def start_resend(
     return leased
 
 
-def take_over(connection: Connection, lease: Lease, *, lease_until: int, owner: int) -> LeasedDelivery | None:
-    """Take another process's lease under the same fence, to attempt the delivery; None where it holds it no more."""
+def take_over(
+    connection: Connection, lease: Lease, *, lease_until: int, owner: int, fence: int
+) -> LeasedDelivery | None:
+    """Take another process's lease, under this fence from now on, to attempt the delivery; None where it holds it no
+    more."""
     own = sa.and_(
         deliveries.c.event_seq == lease.event_seq,
         deliveries.c.endpoint_seq == lease.endpoint_seq,
@@ -193,7 +196,7 @@ def take_over(connection: Connection, lease: Lease, *, lease_until: int, owner: 
         deliveries.c.status == int(Status.PENDING),
         deliveries.c.lease_owner != 0,
     )
-    change = sa.update(deliveries).where(own).values(due_at=lease_until, lease_owner=owner)
+    change = sa.update(deliveries).where(own).values(due_at=lease_until, lease_owner=owner, fence=fence)
     row = connection.execute(change.returning(*deliveries.c)).first()
     if row is None:
         return None

@@ -34,12 +34,6 @@ def take(connection: Connection, wanted: Collection[Duty], *, by: int, now: int)
     return frozenset(got)
 
 
-def leave(connection: Connection, *, by: int, heard_at: int | None = None) -> None:
-    """A process has no duties any more: they are anybody's.
-
-    Where it was taken for dead, by when it was last heard of (Unix ms): what it has taken since then it may act on.
-    """
-    own = [duties.c.process_seq == by]
-    if heard_at is not None:
-        own.append(duties.c.until <= heard_at + LASTS_MS)
-    connection.execute(sa.update(duties).where(*own).values(process_seq=0))
+def leave(connection: Connection, *, by: int) -> None:
+    """A process has no duties any more: they are anybody's."""
+    connection.execute(sa.update(duties).where(duties.c.process_seq == by).values(process_seq=0))

@@ -93,6 +93,14 @@ def find(connection: Connection, seqs: Collection[int]) -> tuple[list[EventType]
     )
 
 
+def set_archived(connection: Connection, name: str, *, archived: bool, now: int) -> EventType | None:
+    """Archive a type, or publish it again, with all that is said of it as it is; None where there is none."""
+    change = sa.update(event_types).where(event_types.c.name == name, _LIVE)
+    change = change.where(event_types.c.archived_at.is_(None) if archived else event_types.c.archived_at.is_not(None))
+    connection.execute(change.values(archived_at=now if archived else None, updated_at=now))
+    return get(connection, name)
+
+
 def delete(connection: Connection, name: str, *, now: int) -> bool:
     """Take a type out of the catalog; whether there was one."""
     query = sa.update(event_types).where(event_types.c.name == name, _LIVE).values(deleted_at=now)

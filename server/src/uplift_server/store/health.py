@@ -63,6 +63,12 @@ _COLUMNS: Final = (
 )  # fmt: skip
 
 
+def warned_at(connection: Connection, endpoint_seq: int) -> int | None:
+    """When an endpoint's owner was warned (Unix ms), as it is stored."""
+    instant: int | None = connection.scalar(sa.select(endpoints.c.warned_at).where(endpoints.c.seq == endpoint_seq))
+    return instant
+
+
 def set_warned(connection: Connection, endpoint_seq: int, warned_at: int | None) -> bool:
     """Remember when an enabled endpoint's owner was warned (Unix ms), or that the recovery was told.
 

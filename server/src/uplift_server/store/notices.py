@@ -77,10 +77,14 @@ def due(connection: Connection, *, now: int, limit: int) -> list[Notice]:
 
 
 def settle(connection: Connection, results: Sequence[NoticeResult]) -> None:
-    """Write what became of notices; once more does no harm."""
+    """Write what became of notices; once more does no harm, nor does it late, after another process has tried again."""
     for result in results:
         values = {name: value for name, value in asdict(result).items() if name != "seq"}
-        connection.execute(sa.update(notices).where(notices.c.seq == result.seq).values(values))
+        change = sa.update(notices).where(notices.c.seq == result.seq, notices.c.sent_at.is_(None)).values(values)
+        if result.sent_at is None:
+            still = notices.c.due_at.is_not(None), notices.c.attempts_made < result.attempts_made
+            change = change.where(*still)
+        connection.execute(change)
 
 
 @dataclass(frozen=True, slots=True)

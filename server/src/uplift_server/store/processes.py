@@ -85,14 +85,20 @@ def every(connection: Connection) -> list[Process]:
     return [_process(row) for row in connection.execute(sa.select(processes).order_by(processes.c.seq))]
 
 
-def forget(connection: Connection, seq: int, *, heard_at: int | None = None) -> None:
-    """A process has ended, or is dead, and nothing is leased to it any more: its duties are anybody's.
+def forget(connection: Connection, seq: int, *, heard_at: int | None = None) -> bool:
+    """A process has ended, or is dead: its duties are anybody's. Whether it has gone by this.
 
-    `heard_at`: see `duties.leave`.
+    One that is taken for dead for having been heard of last at an instant (Unix ms) stays if it is heard of meanwhile:
+    it acts as one of the living then.
     """
-    # In the order of a heartbeat, which a process that was taken for dead may be about to give.
-    connection.execute(sa.delete(processes).where(processes.c.seq == seq))
-    duties.leave(connection, by=seq, heard_at=heard_at)
+    # In the order of a heartbeat, which it may be about to give.
+    query = sa.delete(processes).where(processes.c.seq == seq)
+    if heard_at is not None:
+        query = query.where(processes.c.seen_at == heard_at)
+    gone = connection.execute(query).rowcount == 1
+    if gone:
+        duties.leave(connection, by=seq)
+    return gone
 
 
 def foreign_leases(connection: Connection, own: int) -> list[ForeignLeases]:

@@ -1,6 +1,7 @@
 """The traces that events were sent in; those of events whose senders told, and while traces are on."""
 
 from collections.abc import Collection, Mapping
+from typing import Final
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
@@ -8,12 +9,16 @@ from sqlalchemy import Connection
 from uplift_server.store.schema import events
 from uplift_server.store.schema_traces import trace_parents
 
+_PUT: Final = sa.text(
+    "INSERT INTO trace_parents (event_seq, traceparent) VALUES (:event_seq, :traceparent) ON CONFLICT DO NOTHING"
+)
+
 
 def put(connection: Connection, found: Mapping[int, str]) -> None:
-    """Remember what came with events, by their numbers. For each event once."""
+    """Remember what came with events, by their numbers; once more does no harm."""
     rows = [{"event_seq": seq, "traceparent": text} for seq, text in found.items()]
     if rows:
-        connection.execute(sa.insert(trace_parents), rows)
+        connection.execute(_PUT, rows)
 
 
 def of_events(connection: Connection, event_ids: Collection[bytes]) -> dict[bytes, str]:

@@ -28,7 +28,7 @@ from uplift_server.delivery.trials import Busy
 from uplift_server.observe.attempt_log import AttemptLine
 from uplift_server.store import processes
 from uplift_server.store.contract import Database, Line, Transaction
-from uplift_server.store.errors import StoreError, Unavailable
+from uplift_server.store.errors import Refused, StoreError, Unavailable
 from uplift_server.store.hot_records import Lease, LeasedDelivery
 from uplift_server.store.processes import Process
 from uplift_server.store.replays import Replay
@@ -73,6 +73,7 @@ class SharedEngine(Engine):
         self._post.on_due = self._due_here
         self._post.on_changed = self._feed.look_soon
         self._post.on_moved = self.membership.hurry
+        self.membership.on_forgotten = self._trust_no_more
         self.membership.on_renumbered = self._begin_anew
         self.membership.on_beat = self._see
         self._ownership.on_moved = lambda: self.dispatcher.note_due(0)
@@ -111,6 +112,7 @@ class SharedEngine(Engine):
             self._begin("mass failures", self._follow_mass_failures())
         self.membership.delivers = delivers
         self._begin("heartbeat", self.membership.run(self._stopping))
+        self._begin("burial", self.membership.end_leases(self._stopping))
         self._begin("ownership", self._ownership.run(self._stopping))
         self._begin("feed", self._feed.run(self._stopping))
 
@@ -157,6 +159,9 @@ class SharedEngine(Engine):
         self._ownership.see(living)
         self._listeners.tell_again()
 
+    def _trust_no_more(self) -> None:
+        self.lanes.trusted_until = 0
+
     def _begin_anew(self) -> None:
         self.become(self.membership.number)
         self._ownership.drop_all()
@@ -180,7 +185,7 @@ class SharedEngine(Engine):
         try:
             async with asyncio.timeout(LEAVE_WITHIN_S):
                 await work
-        except (StoreError, TimeoutError) as error:
+        except (StoreError, Refused, TimeoutError) as error:
             _log.warning("other processes were not told of the stop", cause=str(error) or "no answer")
 
     # What may be asked of an engine about any endpoint.
@@ -237,6 +242,10 @@ class SharedEngine(Engine):
             super().attempt_now(delivery)
         else:
             self._requests.attempt(delivery)
+
+    def look_soon(self) -> None:
+        """See `errands.Doing`."""
+        self._feed.look_soon()
 
     def start_now(self, delivery: LeasedDelivery) -> None:
         """See `errands.Doing`."""

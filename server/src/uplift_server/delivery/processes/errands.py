@@ -20,6 +20,8 @@ from uplift_server.store.contract import Database
 from uplift_server.store.errors import Unavailable
 from uplift_server.store.hot_records import Lease, LeasedDelivery
 
+KNOWN_WITHIN_MS: Final = 500
+KNOWN_EVERY_MS: Final = 20
 TEST_COMES_WITHIN_MS: Final = 3_000
 """How long a slot is kept for a test that is being stored."""
 ANSWER_WITHIN_MS: Final = 1_000
@@ -66,6 +68,9 @@ class Doing(Protocol):
     def next_probe_at(self, endpoint_seq: int) -> int | None:
         """When an endpoint whose breaker is open is tried next (Unix ms)."""
 
+    def look_soon(self) -> None:
+        """Read what other processes have changed."""
+
 
 class Errands:
     """Answers what is asked about this process's endpoints."""
@@ -109,13 +114,15 @@ class Errands:
         return None
 
     async def _attempt(self, question: Question) -> Answer:
-        delivery = await self._taken_over(question)
+        # Who asked, and has not heard the answer, gives back only what it leased itself.
+        delivery = await self._taken_over(question, fence=question.fence + 1)
         if delivery is None:
             return None
         self._doing.start_now(delivery)
         return DONE
 
     async def _begin_test(self, question: Question) -> Answer:
+        await self._known(question.endpoint_seq)
         busy = self._trials.begin(question.endpoint_seq)
         if busy is not None:
             return busy.value
@@ -123,6 +130,13 @@ class Errands:
         self._expected[question.endpoint_seq] = until
         self._clock.call_at(until, lambda: self._lapse(question.endpoint_seq, until))
         return DONE
+
+    async def _known(self, endpoint_seq: int) -> None:
+        """Wait for an endpoint that may have been made so recently that this process is still to be told of it."""
+        until = self._clock.now_ms() + KNOWN_WITHIN_MS
+        while endpoint_seq not in self._directory.endpoints and self._clock.now_ms() < until:
+            self._doing.look_soon()
+            await self._clock.wait(asyncio.Event(), KNOWN_EVERY_MS)
 
     async def _abandon_test(self, question: Question) -> Answer:
         self._abandon(question.endpoint_seq)
@@ -132,7 +146,7 @@ class Errands:
         if self._expected.pop(question.endpoint_seq, None) is None:
             return None
         try:
-            delivery = await self._taken_over(question)
+            delivery = await self._taken_over(question, fence=question.fence)
         except Unavailable:
             self._trials.abandon(question.endpoint_seq)
             raise
@@ -148,10 +162,12 @@ class Errands:
         told = sorted(event_seq for event_seq in waiting if event_seq >= question.event_seq)[:WAITING_TOLD_MAX]
         return [self._doing.next_probe_at(question.endpoint_seq) or 0, *told]
 
-    async def _taken_over(self, question: Question) -> LeasedDelivery | None:
+    async def _taken_over(self, question: Question, *, fence: int) -> LeasedDelivery | None:
         until, owner = self._doing.resend_lease(self._clock.now_ms())
         lease = Lease(question.event_seq, question.endpoint_seq, question.fence)
-        return await self._database.write(lambda c: deliveries.take_over(c, lease, lease_until=until, owner=owner))
+        return await self._database.write(
+            lambda c: deliveries.take_over(c, lease, lease_until=until, owner=owner, fence=fence)
+        )
 
     def _lapse(self, endpoint_seq: int, until: int) -> None:
         # Another test of the same endpoint may be expected by now.

@@ -193,6 +193,9 @@ class Feed:
                     self._directory.put_account(account)
             elif seq in self._directory.accounts:
                 self._acting.relay.end_of_account(seq)
+                # They are told of, too, but maybe later; and nobody may find one without its account.
+                for endpoint in list(self._directory.endpoints_of(seq)):
+                    self._drop_endpoint(endpoint.seq)
                 self._directory.drop_account(seq)
 
     def _put_keys(self, wanted: Iterable[int], found: Iterable[ApiKey]) -> None:
@@ -225,11 +228,14 @@ class Feed:
             live = self._directory.endpoints.get(seq)
             if record is None:
                 if live is not None:
-                    self._directory.drop_endpoint(seq)
-                    self._acting.forget(seq)
+                    self._drop_endpoint(seq)
             elif live is None or live.record is before.get(seq):
                 self._put_endpoint(record, live)
             # Otherwise it was changed here while this was read, and is looked at once more.
+
+    def _drop_endpoint(self, seq: int) -> None:
+        self._directory.drop_endpoint(seq)
+        self._acting.forget(seq)
 
     def _put_endpoint(self, record: Endpoint, live: LiveEndpoint | None) -> None:
         if record.account_seq not in self._directory.accounts:

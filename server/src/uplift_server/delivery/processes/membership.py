@@ -82,10 +82,15 @@ class Membership:
         self._duties_until = 0
         self._unbroken_since = 0
         """Since when no heartbeat was late: others are not judged by a time in which the database was away."""
+        self._buried: set[int] = set()
+        """The dead whose leases are still to be ended."""
+        self._burying = asyncio.Event()
         self._wake = asyncio.Event()
         self._turn = asyncio.Lock()
+        self.on_forgotten: Callable[[], None] = _nothing
+        """Told when this process was taken for dead."""
         self.on_renumbered: Callable[[], None] = _nothing
-        """Told when this process was taken for dead, and has begun another life."""
+        """Told when it has begun another life after that."""
         self.on_beat: Callable[[Sequence[Process]], None] = _ignore
         """Told of all who live, this one included, with every heartbeat."""
 
@@ -135,6 +140,21 @@ class Membership:
                 continue
             await self._clock.wait(self._wake, HEARTBEAT_EVERY_MS)
 
+    async def end_leases(self, stopping: asyncio.Event) -> None:
+        """Let what the dead had leased be anybody's, until stopped; whoever stops it cancels the wait.
+
+        Beside the heartbeats: of many leases, or where the database is slow, it takes longer than one may be late.
+        """
+        while not stopping.is_set():
+            self._burying.clear()
+            try:
+                for number in sorted(self._buried):
+                    await self._reclaim(number)
+            except Unavailable:
+                await self._clock.wait(stopping, FAILED_WAIT_MS)
+                continue
+            await self._clock.wait(self._burying, DEAD_AFTER_MS)
+
     async def beat(self) -> None:
         """Be heard of once, and hear of the others. Raises Unavailable."""
         async with self._turn:
@@ -176,26 +196,36 @@ class Membership:
         return is_dead(process.seen_at, now) and self._clock.now_ms() - self._unbroken_since > DEAD_AFTER_MS
 
     async def _bury(self, process: Process) -> None:
-        """What a dead process had leased is anybody's again; then it is forgotten."""
-        _log.warning("a process is heard of no more", process=process.seq, host=process.host, pid=process.pid)
-        await self._reclaim(process.seq)
-        await self._line.write(lambda c: processes.forget(c, process.seq, heard_at=process.seen_at))
-        self._post.tell_moved()
+        """Forget a dead process, unless it is heard of just now. Then what it had leased is anybody's again.
+
+        In this order it cannot act on leases that it has lost. Where this process dies between the two, they end by
+        themselves.
+        """
+        if await self._line.write(lambda c: processes.forget(c, process.seq, heard_at=process.seen_at)):
+            _log.warning("a process is heard of no more", process=process.seq, host=process.host, pid=process.pid)
+            self._end_leases(process.seq)
 
     async def _live_again(self) -> None:
         _log.warning("this process was taken for dead, and begins anew", process=self.number)
         self.trusted_until, self._duties = 0, NO_DUTIES
+        self.on_forgotten()
         before = self.number
         await self.join()
         self.on_renumbered()
         self._wake.set()
         # What it had asked for may have been done late, after others had looked for what it has.
-        await self._reclaim(before)
+        self._end_leases(before)
+
+    def _end_leases(self, number: int) -> None:
+        self._buried.add(number)
+        self._burying.set()
 
     async def _reclaim(self, number: int) -> None:
         now = self._clock.now_ms()
         while await self._database.reclaim(now=now, owner=number, limit=RECLAIM_BATCH) == RECLAIM_BATCH:
             pass
+        self._buried.discard(number)
+        self._post.tell_moved()
 
 
 def _place() -> str:

@@ -42,8 +42,10 @@ _SETTINGS: Final = {
     "idle_in_transaction_session_timeout": str(IDLE_IN_TRANSACTION_MS_MAX),
     # Its compilation takes longer than any of our statements.
     "jit": "off",
-    # What is answered is on the disk, whatever the database's default.
+    # What is answered is on the disk, and who has waited for others sees what they wrote, whatever the database's
+    # defaults.
     "synchronous_commit": "on",
+    "default_transaction_isolation": "read committed",
 }
 _PATIENT: Final = {"statement_timeout": "0", "idle_in_transaction_session_timeout": "0"}
 # Every statement finds the rows that it is about by an index, few or many. By what the planner supposes of tables that
@@ -98,7 +100,7 @@ class Pair:
     @contextlib.asynccontextmanager
     async def transaction(self) -> AsyncIterator[None]:
         """A transaction, or a part of the one under way that can be undone by itself."""
-        transaction = self.raw.transaction()
+        transaction = self.raw.transaction(isolation="read_committed")
         await transaction.start()
         try:
             if self.settings:

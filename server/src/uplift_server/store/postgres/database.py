@@ -77,6 +77,7 @@ class PostgresDatabase:
         self._writers = Connections(opener.pair, limit=1, waiting_max=WRITES_WAITING_MAX)
         self._gathering = Gathering(self._store)
         self._lookout = Lookout()
+        self._looking = asyncio.Lock()
         self._under_way: set[asyncio.Task[Any]] = set()
         self._settling: asyncio.Task[frozenset[tuple[int, int]]] | None = None
         """The latest settlement."""
@@ -168,6 +169,17 @@ class PostgresDatabase:
     async def horizon(self) -> Horizon:
         """See the contract. What is being written just now is waited for a moment, so that it is told of, too."""
 
+        wanted = await self._look_out()
+        for _ in range(LOOKS_MAX):
+            if all(map(ge, self._lookout.horizon, wanted)):
+                break
+            await asyncio.sleep(LOOK_EVERY_MS / 1000)
+            await self._look_out()
+        return self._lookout.horizon
+
+    async def _look_out(self) -> Horizon:
+        """Look once for the horizon; how far numbers were given then."""
+
         async def look(pair: Pair) -> Horizon:
             async with pair.alone():
                 row = await pair.raw.fetchrow(LOOK)
@@ -177,13 +189,9 @@ class PostgresDatabase:
             self._lookout.note(given, holders)
             return given
 
-        wanted = await self._repeated(self._readers, look, again_when_lost=True)
-        for _ in range(LOOKS_MAX):
-            if all(map(ge, self._lookout.horizon, wanted)):
-                break
-            await asyncio.sleep(LOOK_EVERY_MS / 1000)
-            await self._repeated(self._readers, look, again_when_lost=True)
-        return self._lookout.horizon
+        # One after the other: an answer that comes late would tell of locks as they were before.
+        async with self._looking:
+            return await self._repeated(self._readers, look, again_when_lost=True)
 
     async def read(self, body: Callable[[Connection], R]) -> R:
         """See the contract."""

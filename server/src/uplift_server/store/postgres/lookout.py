@@ -7,6 +7,7 @@ others of the server, holds back the horizon; nothing of ours does.
 """
 
 from collections.abc import Sequence
+from operator import lt
 from typing import Final
 
 from uplift_server.store.horizon import Horizon
@@ -31,11 +32,20 @@ class Lookout:
 
     def __init__(self) -> None:
         self.horizon = Horizon(0, 0, 0)
+        self._given = Horizon(0, 0, 0)
+        """How far numbers were given at the latest look."""
         self._awaited: list[tuple[Horizon, set[str]]] = []
         """Numbers that were given, with those who may still be using some of them; the higher the later."""
 
     def note(self, given: Horizon, holders: Sequence[str]) -> None:
-        """Take in what was found: how far numbers are given, and who holds a lock then."""
+        """Take in what was found: how far numbers are given, and who holds a lock then.
+
+        Looks are to be noted in the order they were made in: of what an older one did not see yet, the lock is held.
+        """
+        if any(map(lt, given, self._given)):
+            # A crash forgets numbers that nothing stored bears, a failover also what it has lost: they are given again.
+            self.horizon, self._awaited = Horizon(0, 0, 0), []
+        self._given = given
         holding = set(holders)
         still: list[tuple[Horizon, set[str]]] = []
         for numbers, waited_for in [*self._awaited, (given, holding)]:

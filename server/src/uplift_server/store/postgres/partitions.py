@@ -80,6 +80,11 @@ _STANDS: Final = (
     "SELECT EXISTS (SELECT FROM event_partitions WHERE first_seq = $1 AND end_seq = $2 AND NOT goes_by_row"
     " AND ended_at IS NOT NULL)"
 )
+# Nobody drops what is locked so before the transaction has ended.
+_KEPT_STANDING: Final = (
+    "SELECT FROM event_partitions p JOIN unnest($1::bigint[], $2::bigint[]) AS w(first_seq, end_seq)"
+    " ON p.first_seq = w.first_seq AND p.end_seq = w.end_seq FOR KEY SHARE OF p"
+)
 _NEEDED: Final = (
     "SELECT DISTINCT event_seq FROM deliveries WHERE event_seq >= $1 AND event_seq < $2"  # noqa: S608 - of our own texts
     f" ORDER BY event_seq LIMIT {KEPT_EVENTS_MAX + 1}"
@@ -172,7 +177,8 @@ class PostgresPartitions:
         rest = None
         if needed:
             rest = await self._rest(partition, needed)
-            await self._transact(lambda pair: _put_aside(pair.raw, partition, rest, needed))
+            if not await self._transact(lambda pair: _put_aside(pair.raw, partition, rest, needed)):
+                return 0
         began = time.monotonic()
         count = await self._write(lambda pair: _drop(pair.raw, partition, rest, needed))
         if count is None:
@@ -261,11 +267,15 @@ async def _go_on_in_next(raw: Raw, *, now: int) -> None:
     await raw.execute("UPDATE event_partitions SET begun_at = $2 WHERE first_seq = $1", first, now)
 
 
-async def _put_aside(raw: Raw, partition: Partition, rest: Partition | None, needed: list[int]) -> None:
+async def _put_aside(raw: Raw, partition: Partition, rest: Partition | None, needed: list[int]) -> bool:
     """Copy what is needed of a partition, and all there is of what is left of earlier ones, beside everything else.
 
-    Nothing of an event changes any more but that attempts are added: those that come later are copied later.
+    Nothing of an event changes any more but that attempts are added: those that come later are copied later. False
+    where another process was faster, and they are not there any more.
     """
+    wanted = [partition] if rest is None else [partition, rest]
+    if len(await raw.fetch(_KEPT_STANDING, *zip(*wanted, strict=True))) < len(wanted):
+        return False
     for table, column in _TABLES.items():
         name, aside = table_name(table, *partition), _aside(table)
         await raw.execute(f"DROP TABLE IF EXISTS {aside}")
@@ -276,6 +286,7 @@ async def _put_aside(raw: Raw, partition: Partition, rest: Partition | None, nee
         await raw.execute(f"INSERT INTO {aside} SELECT * FROM {name} WHERE {column} = ANY ($1)", needed)  # noqa: S608 - of our own texts
         if rest is not None:
             await raw.execute(f"INSERT INTO {aside} SELECT * FROM {table_name(table, *rest)}")  # noqa: S608 - of our own texts
+    return True
 
 
 async def _drop(raw: Raw, partition: Partition, rest: Partition | None, needed: list[int]) -> int | None:

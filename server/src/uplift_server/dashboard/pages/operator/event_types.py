@@ -13,7 +13,7 @@ from uplift_server.dashboard.rendering import pretty
 from uplift_server.dashboard.routes import operator_form, operator_page
 from uplift_server.dashboard.visit import Visit
 from uplift_server.service.errors import Invalid
-from uplift_server.service.event_types import EventTypeDraft
+from uplift_server.service.event_types import EventTypeDraft, Expected
 from uplift_server.service.fields import UNSET
 from uplift_server.store.records import EventType
 
@@ -54,13 +54,9 @@ async def publish(visit: Visit) -> Response:
     """Add it to the catalog."""
     form = await visit.form()
     name = form.text("name")
-    draft, problems = _draft(form, archived=False)
-    if name in visit.services.means.directory.event_types:
-        problems.append(
-            Problem("name", "taken", "There is such a type already. Change that one, or choose another name.")
-        )
+    draft, problems = _draft(form)
     try:
-        await visit.services.event_types.put(visit.caller, name, draft, problems=problems)
+        await visit.services.event_types.put(visit.caller, name, draft, expected=Expected.NONE, problems=problems)
     except Invalid as error:
         return visit.refuse(_NEW, _at_fields(error.problems), **_sent(form))
     return visit.leave(f"/operator/event-types/{name}", f"{name} is published: events of it are accepted from now on.")
@@ -76,9 +72,9 @@ async def update(visit: Visit) -> Response:
     """Change what is said of a type."""
     form = await visit.form()
     record = visit.services.event_types.get(visit.parameter("name"))
-    draft, problems = _draft(form, archived=record.archived_at is not None)
+    draft, problems = _draft(form)
     try:
-        await visit.services.event_types.put(visit.caller, record.name, draft, problems=problems)
+        await visit.services.event_types.put(visit.caller, record.name, draft, expected=Expected.ONE, problems=problems)
     except Invalid as error:
         return visit.refuse(
             _ONE, _at_fields(error.problems), **_about(visit, record), **{**_sent(form), "name": record.name}
@@ -88,17 +84,8 @@ async def update(visit: Visit) -> Response:
 
 async def archive(visit: Visit) -> Response:
     """Refuse new events of a type, or accept them again."""
-    record = visit.services.event_types.get(visit.parameter("name"))
     archived = (await visit.form()).flag("archived")
-    draft = EventTypeDraft(
-        description=record.description,
-        group=record.group,
-        schema=_value(record.schema),
-        example=_value(record.example),
-        api_version=record.api_version,
-        archived=archived,
-    )
-    await visit.services.event_types.put(visit.caller, record.name, draft)
+    record = await visit.services.event_types.archive(visit.caller, visit.parameter("name"), archived=archived)
     notice = "is archived: new events of it are refused." if archived else "is published again."
     return visit.leave(_path(record.name), f"{record.name} {notice}")
 
@@ -110,7 +97,7 @@ async def delete(visit: Visit) -> Response:
     return visit.leave("/operator/event-types", f"{name} is deleted; its events stay.")
 
 
-def _draft(form: Form, *, archived: bool) -> tuple[EventTypeDraft, list[Problem]]:
+def _draft(form: Form) -> tuple[EventTypeDraft, list[Problem]]:
     """What the form says, and what of it is no JSON."""
     problems: list[Problem] = []
     draft = EventTypeDraft(
@@ -119,7 +106,6 @@ def _draft(form: Form, *, archived: bool) -> tuple[EventTypeDraft, list[Problem]
         schema=_json(form, "schema", problems),
         example=_json(form, "example", problems),
         api_version=form.optional("api_version"),
-        archived=archived,
     )
     return draft, problems
 
@@ -153,10 +139,6 @@ def _at_fields(problems: Sequence[Problem]) -> list[Problem]:
         field, _, place = problem.field.partition(".")
         found.append(Problem(field, problem.code, f"At {place}: {problem.message}") if place else problem)
     return found
-
-
-def _value(text: str | None) -> Any:
-    return UNSET if text is None else json.loads(text)
 
 
 def _filled(record: EventType) -> dict[str, Any]:
