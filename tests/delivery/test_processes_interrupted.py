@@ -1,0 +1,233 @@
+"""What processes do to each other amid something: who dies, stops, comes late or hears late does no harm to others."""
+
+import asyncio
+from collections.abc import Callable, Collection
+from typing import Any
+
+import pytest
+from tests.engines import Place
+
+from uplift_server.core.deliveries import Status
+from uplift_server.core.processes import ProcessRole
+from uplift_server.core.replays import ReplayState
+from uplift_server.delivery.directory import LiveEndpoint
+from uplift_server.delivery.trials import Busy
+from uplift_server.store import accounts, processes
+from uplift_server.store.errors import Refused, Unavailable
+from uplift_server.store.processes import Process
+
+from .fleet import Fleet, Peer
+from .test_engine import resend
+from .test_processes import away, fleet_with_endpoints
+from .test_replays import failed, replay, stored
+from .world import SECOND, World, answer
+
+
+def owner_and_other(fleet: Fleet, seq: int) -> tuple[Peer, Peer]:
+    """Of two processes the one that delivers to an endpoint, and the other."""
+    owner = fleet.owner_of(seq)
+    assert owner is not None
+    return owner, next(peer for peer in fleet.peers if peer is not owner)
+
+
+async def test_who_is_heard_of_while_it_is_being_buried_stays_and_nothing_is_sent_twice(place: Place) -> None:
+    async with Fleet(place) as fleet:
+        [seq] = await fleet_with_endpoints(fleet, peers=2, hosts=1, max_in_flight=1)
+        suspended, other = owner_and_other(fleet, seq)
+        fleet.sender.latency_ms["h0.test"] = 3 * SECOND
+        fleet.at(suspended)
+        await fleet.accept(5)
+        number = suspended.engine.membership.number
+        suspended.line.cut = True
+        bury = other.engine.membership._bury
+        buried = []
+
+        async def too_late(process: Process) -> None:
+            buried.append(process.seq)
+            suspended.line.cut = False
+            await suspended.engine.membership.beat()
+            await bury(process)
+
+        other.engine.membership._bury = too_late  # type: ignore[method-assign]
+        await fleet.run_for(30 * SECOND)
+        assert buried == [number]
+        assert suspended.engine.membership.number == number
+        assert len(fleet.sender.sent) == 5
+        assert await fleet.statuses() == {Status.DELIVERED: 5}
+
+
+async def test_who_learns_that_it_was_taken_for_dead_sends_nothing_before_it_lives_again(place: Place) -> None:
+    async with Fleet(place) as fleet:
+        await fleet_with_endpoints(fleet, peers=1, hosts=1)
+        await fleet.start(ProcessRole.API)
+        membership = fleet.peers[0].engine.membership
+        number, join = membership.number, membership.join
+        membership.join = away  # type: ignore[method-assign]
+        await fleet.database.write(lambda c: processes.forget(c, number))
+        await fleet.run_for(SECOND)
+        await fleet.accept(1)
+        await fleet.run_for(SECOND)
+        assert fleet.sender.sent == []
+        membership.join = join  # type: ignore[method-assign]
+        await fleet.run_for(5 * SECOND)
+        assert membership.number != number
+        assert (len(fleet.sender.sent), await fleet.statuses()) == (1, {Status.DELIVERED: 1})
+
+
+async def test_whoever_ends_the_leases_of_the_dead_for_long_is_heard_of_meanwhile(place: Place) -> None:
+    async with Fleet(place) as fleet:
+        await fleet_with_endpoints(fleet, peers=3, hosts=6)
+        await fleet.accept(1)
+        reclaim, ended = fleet.database.reclaim, []
+
+        async def slow(**named: Any) -> int:
+            await fleet.clock.wait(asyncio.Event(), 8 * SECOND)
+            ended.append(named["owner"])
+            return int(await reclaim(**named))
+
+        fleet.database.reclaim = slow
+        victim = fleet.peers[2]
+        await fleet.kill_peer(victim)
+        numbers = [peer.engine.membership.number for peer in fleet.peers]
+        for _ in range(20):
+            await fleet.run_for(SECOND)
+            assert [peer.engine.membership.unheard_ms() for peer in fleet.peers] == [None, None]
+        assert ended == [victim.engine.membership.number]
+        assert [peer.engine.membership.number for peer in fleet.peers] == numbers
+
+
+async def test_a_resend_whose_answer_was_lost_is_made_once(place: Place) -> None:
+    """Who asked gives back what it leased, and not what the other has in flight."""
+    async with Fleet(place, delays_ms=()) as fleet:
+        [seq] = await fleet_with_endpoints(fleet, peers=2, hosts=1)
+        fleet.sender.scripts["h0.test"] = lambda _: answer(500)
+        [event] = await fleet.accept(1)
+        await fleet.run_for(2 * SECOND)
+        assert (len(await fleet.attempts()), await fleet.statuses()) == (1, {Status.FAILED: 1})
+        del fleet.sender.scripts["h0.test"]
+        fleet.sender.latency_ms["h0.test"] = 5 * SECOND
+        tell = fleet.bus.tell
+        fleet.bus.tell = lambda text: None if text.startswith('["answer"') else tell(text)  # type: ignore[method-assign]
+        _, asker = owner_and_other(fleet, seq)
+        fleet.at(asker)
+        await resend(fleet, event.seq, seq)
+        await fleet.run_for(20 * SECOND)
+        assert (len(fleet.sender.sent), len(await fleet.attempts())) == (2, 2)
+        assert await fleet.statuses() == {Status.DELIVERED: 1}
+
+
+async def test_an_endpoint_is_tested_that_the_worker_has_not_been_told_of_yet(place: Place) -> None:
+    async with Fleet(place) as fleet:
+        api, worker = await fleet.start(ProcessRole.API), await fleet.start(ProcessRole.WORKER)
+        await fleet.run_for(3 * SECOND)
+        seq = (await fleet.endpoint("new.test")).seq
+        assert seq not in worker.directory.endpoints
+        busy: list[Busy | None] = []
+
+        async def begin_test() -> None:
+            busy.append(await api.engine.begin_test(seq))
+
+        await fleet.stepping(begin_test())
+        assert busy == [None]
+
+
+async def test_a_replay_is_cancelled_whose_endpoint_was_deleted_while_no_worker_ran(place: Place) -> None:
+    async with Fleet(place, delays_ms=()) as fleet:
+        worker, api = await fleet.start(ProcessRole.WORKER), await fleet.start(ProcessRole.API)
+        await fleet.run_for(3 * SECOND)
+        endpoint = await failed(fleet, 5)
+        await fleet.run_for(SECOND)
+        await fleet.stop_peer(worker)
+        fleet.at(api)
+        job = await replay(fleet, endpoint)
+        await fleet.delete_endpoint(endpoint.seq)
+        await fleet.run_for(3 * SECOND)
+        assert (await stored(fleet, job)).state is ReplayState.RUNNING
+        await fleet.start(ProcessRole.WORKER)
+        await fleet.run_for(5 * SECOND)
+        assert (await stored(fleet, job)).state is ReplayState.CANCELLED
+
+
+async def test_an_endpoint_made_with_its_account_amid_a_start_is_known_after_it(place: Place) -> None:
+    async with Fleet(place) as fleet:
+        await fleet.start()
+        read = fleet.database.read
+        made: list[LiveEndpoint] = []
+
+        async def interrupted(body: Callable[..., object]) -> object:
+            found = await read(body)
+            if body is accounts.live and not made:
+                made.append(await fleet.endpoint("new.test", account=await fleet.new_account()))
+            return found
+
+        fleet.database.read = interrupted
+        late = await fleet.start()
+        await late.engine._feed.look()
+        assert late.directory.endpoints[made[0].seq].record == made[0].record
+
+
+async def test_an_account_deleted_elsewhere_takes_its_endpoints_along(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is read of them comes later, and nobody may find one without its account."""
+    monkeypatch.setattr("uplift_server.delivery.processes.feed.SUBJECTS_MAX", 1)
+    async with Fleet(place) as fleet:
+        await fleet_with_endpoints(fleet, peers=2, hosts=0)
+        account = await fleet.new_account()
+        seq = (await fleet.endpoint("a.test", account=account)).seq
+        await fleet.run_for(10 * SECOND)
+        other = fleet.peers[1]
+        assert seq in other.directory.endpoints
+        feed = other.engine._feed
+        read = feed._read
+
+        async def accounts_alone(subjects: Collection[tuple[str, int]]) -> None:
+            if any(kind != "accounts" for kind, _ in subjects):
+                raise Unavailable("the database is not seen")
+            await read(subjects)
+
+        feed._read = accounts_alone  # type: ignore[method-assign]
+        await fleet.database.write(lambda c: accounts.delete(c, account.id, now=fleet.clock.now))
+        await fleet.run_for(SECOND)
+        assert account.seq not in other.directory.accounts
+        assert seq not in other.directory.endpoints
+
+
+async def test_a_loop_that_ends_by_a_defect_stops_a_process_that_serves_the_api_alone(place: Place) -> None:
+    async with Fleet(place) as fleet:
+        api = await fleet.start(ProcessRole.API)
+        stopped: list[bool] = []
+        api.engine.on_defect = lambda: stopped.append(True)
+
+        async def defective() -> None:
+            raise RuntimeError("a defect")
+
+        api.engine._feed.look = defective  # type: ignore[method-assign]
+        await fleet.run_for(SECOND)
+        assert stopped == [True]
+
+
+async def refuse(*_: object, **__: object) -> Any:
+    raise Refused("a defect")
+
+
+async def test_a_database_that_refuses_to_tell_others_of_a_stop_keeps_nobody_from_draining(place: Place) -> None:
+    async with Fleet(place) as fleet:
+        await fleet_with_endpoints(fleet, peers=1, hosts=1)
+        [peer] = fleet.peers
+        fleet.sender.latency_ms["h0.test"] = 2 * SECOND
+        await fleet.accept(3)
+        assert len(fleet.sender.sent) == 3
+        peer.line.write = refuse  # type: ignore[method-assign]
+        await fleet.stop_peer(peer)
+        assert await fleet.statuses() == {Status.DELIVERED: 3}
+
+
+async def test_a_database_that_refuses_what_is_given_back_keeps_nobody_from_draining(place: Place) -> None:
+    async with World(place) as world:
+        await world.endpoint("one.test", max_in_flight=1)
+        world.sender.latency_ms["one.test"] = 2 * SECOND
+        await world.accept(3)
+        world.database.release = refuse
+        await world.stepping(world.engine.drain())
+        assert await world.statuses() == {Status.DELIVERED: 1, Status.PENDING: 2}
