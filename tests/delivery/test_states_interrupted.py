@@ -10,11 +10,14 @@ from tests.engines import Place
 
 from uplift_server.core.deliveries import Status, Trigger
 from uplift_server.core.processes import ProcessRole
+from uplift_server.service.errors import Busy
+from uplift_server.store import endpoints
 from uplift_server.store.errors import Unavailable
 from uplift_server.store.hot_records import Released
 from uplift_server.store.records import EndpointState, HeldAction
 from uplift_server.store.waiting import Dropped
 
+from .owner import Owner
 from .test_engine import resend
 from .test_states import events_sent, ids
 from .world import HOUR, SECOND, World, answer
@@ -280,3 +283,47 @@ async def test_a_release_goes_on_though_the_database_was_away_for_the_bite_of_an
         world.database.gone = False  # type: ignore[attr-defined]
         await world.run_for(10 * SECOND)
         assert len(world.sender.times("one.test")) == 20
+
+
+@pytest.mark.parametrize("known_as", ["enabled", "paused before"])
+async def test_what_was_pending_when_another_process_paused_is_dropped_with_what_is_held(
+    place: Place, known_as: str
+) -> None:
+    """Whoever enables it here has not heard of the pause yet, or knows of an earlier one alone."""
+    async with World(place) as world:
+        endpoint = await world.endpoint("one.test", lambda _: answer(500))
+        await world.accept(5)
+        if known_as == "paused before":
+            # By another process, which has enabled it since.
+            paused = replace(endpoint.record, state=EndpointState.PAUSED, state_since=world.clock.now - 1)
+            world.directory.put_endpoint(paused)
+        now = world.clock.now
+        await world.database.write(lambda c: endpoints.switch_off(c, endpoint.seq, EndpointState.PAUSED, None, now=now))
+        before = len(world.sender.sent)
+        await world.stepping(Owner(world).enable(endpoint.seq, HeldAction.DROP))
+        await world.run_for(HOUR)
+        assert len(world.sender.sent) == before
+        assert await world.statuses() == {Status.CANCELLED: 5}
+        assert world.directory.endpoints[endpoint.seq].record.state is EndpointState.ENABLED
+
+
+async def test_an_endpoint_that_another_process_paused_stays_so_where_holding_takes_too_long(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with World(place) as world:
+        endpoint = await world.endpoint("one.test", lambda _: answer(500))
+        await world.accept(5)
+        now = world.clock.now
+        await world.database.write(lambda c: endpoints.switch_off(c, endpoint.seq, EndpointState.PAUSED, None, now=now))
+        before = len(world.sender.sent)
+
+        async def too_slow(seq: int, _within_ms: int) -> bool:
+            return world.directory.endpoints[seq].record.state is EndpointState.ENABLED
+
+        with monkeypatch.context() as patch:
+            patch.setattr(world.engine, "finish_holding", too_slow)
+            with pytest.raises(Busy):
+                await Owner(world).enable(endpoint.seq, HeldAction.DROP)
+        await world.run_for(HOUR)
+        assert len(world.sender.sent) == before
+        assert await world.statuses() == {Status.HELD: 5}

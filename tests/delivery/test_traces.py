@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 from tests.engines import Place
 
 from uplift_server.core.trace_context import TraceContext, parse_traceparent
@@ -39,6 +40,18 @@ class Recorder:
     @property
     def senders(self) -> list[TraceContext | None]:
         return [attempt.of_sender for attempt in self.attempts]
+
+
+class Broken(Recorder):
+    """One that has a defect at first."""
+
+    calls = 0
+
+    def record(self, events: Sequence[AcceptedEvent], attempts: Sequence[EndedAttempt]) -> None:
+        self.calls += 1
+        if self.calls == 1:
+            raise ValueError("a defect")
+        super().record(events, attempts)
 
 
 def accepted(stored: Any, of_sender: TraceContext | None = SENDER, *, repeated: bool = False) -> AcceptedEvent:
@@ -160,3 +173,49 @@ async def test_a_collector_that_hangs_does_not_hold_up_the_stop(place: Place) ->
         assert time.monotonic() - began < 2
         # What was noted is handed over first.
         assert len(tracer.events) == 1
+
+
+async def test_a_trace_that_was_stored_though_the_answer_was_lost_is_told_again_without_harm(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with World(place) as world:
+        tracer = Recorder()
+        gathered = Traces(world.database, world.clock, tracer)
+        write = world.database.write
+
+        async def lost(body: Any) -> Any:
+            await write(body)
+            raise Unavailable("the answer was lost")
+
+        first, second = await world.accept(2)
+        gathered.note_event(first.seq, accepted(first), SENT)
+        with monkeypatch.context() as patch:
+            patch.setattr(world.database, "write", lost)
+            await gathered.hand_over()
+        gathered.note_event(second.seq, accepted(second), SENT)
+        await gathered.hand_over()
+
+        ids = [first.id, second.id]
+        assert await world.database.read(lambda c: trace_parents.of_events(c, ids)) == dict.fromkeys(ids, SENT)
+        assert [event.id for event in tracer.events] == ids
+
+
+async def test_a_defect_in_the_making_of_traces_does_not_end_it(place: Place) -> None:
+    async with World(place) as world:
+        tracer = Broken()
+        gathered = Traces(world.database, world.clock, tracer)
+        gathered.start()
+        with capture_logs() as logs:
+            for stored in await world.accept(2):
+                gathered.note_event(stored.seq, accepted(stored), SENT)
+                calls = tracer.calls
+                await world.run_for(traces.EVERY_MS)
+                async with asyncio.timeout(10):
+                    while tracer.calls == calls:
+                        await asyncio.sleep(0.01)
+            await gathered.stop()
+
+        assert (tracer.calls, len(tracer.events)) == (2, 1)
+        assert [line["event"] for line in logs if line["log_level"] == "error"] == [
+            "a defect in the making of traces; it goes on"
+        ]

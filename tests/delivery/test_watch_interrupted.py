@@ -108,3 +108,39 @@ async def test_a_database_that_is_away_delays_the_steps_and_loses_none(place: Pl
         assert await kinds(world) == []
         await world.run_for(SLACK)
         assert await kinds(world) == WARNED
+
+
+class Losing:
+    """A database that loses its answer to a verb once."""
+
+    losing = ""
+    """The name of the verb."""
+
+    async def write(self, body: Any) -> Any:
+        result = await super().write(body)  # type: ignore[misc]
+        if body.__name__ == self.losing:
+            self.losing = ""
+            raise Unavailable("the answer was lost")
+        return result
+
+
+async def test_what_was_written_though_the_answer_was_lost_is_told_once_and_known(place: Place) -> None:
+    async with long_world(place, database=Losing) as world:
+        owner = await owner_of(world)
+        await world.accept(1, account=owner.account)
+        world.database.losing = "warn"
+        await world.run_for(3 * DAY + HOUR)
+        assert world.database.losing == ""
+        assert await kinds(world) == WARNED
+        health = world.directory.endpoints[owner.endpoint.seq].health
+        assert (health.warned, health.warned_at) == (True, (await stored(world, owner)).warned_at)
+
+        owner.receiver.status = 200
+        world.database.losing = "recover"
+        await world.accept(1, account=owner.account)
+        await world.run_for(HOUR)
+        assert world.database.losing == ""
+        assert await kinds(world) == WARNED + RECOVERED
+        assert world.directory.endpoints[owner.endpoint.seq].health.warned_at is None
+        told = [action for action, _ in await actions(world, owner.account)]
+        assert told == ["endpoint.warned", "endpoint.recovered"]

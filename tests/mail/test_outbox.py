@@ -387,3 +387,51 @@ async def test_a_repeat_after_a_lost_answer_is_the_same_message(office: Office) 
     await office.outbox().send_due()
     first, second = office.postbox.received
     assert first.content == second.content
+
+
+async def test_a_put_off_that_is_written_down_late_lets_nothing_be_sent_again(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process, which has the duty by then, has sent it."""
+    office.postbox.refuse_recipient = lambda _: "450 mailbox busy"
+    office.postbox.open()
+    await office.owe(COACH)
+    slow = office.outbox()
+
+    async def away(_body: object) -> None:
+        raise Unavailable("away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(office.database, "write", away)
+        with pytest.raises(Unavailable):
+            await slow.send_due()
+    office.postbox.refuse_recipient = lambda _: None
+    await office.outbox().send_due()
+    assert not await slow.send_due()
+    office.clock.now += HOUR
+    assert not await slow.send_due()
+    assert office.arrived == [COACH]
+    (row,) = await office.rows()
+    assert (row.sent_at, row.due_at, row.last_error) == (START, None, None)
+
+
+async def test_what_was_sent_is_written_down_though_the_duty_is_anothers_by_then(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    office.postbox.open()
+    await office.owe(COACH)
+    outbox = office.outbox()
+
+    async def away(_body: object) -> None:
+        outbox.on_duty = lambda: False
+        raise Unavailable("away")
+
+    async with running(outbox):
+        with monkeypatch.context() as patch:
+            patch.setattr(office.database, "write", away)
+            await until(lambda: office.arrived == [COACH] and office.clock.waiting)
+        assert (await office.rows())[0].sent_at is None
+        office.clock.fire()
+        async with asyncio.timeout(10):
+            while (await office.rows())[0].sent_at != START:
+                await asyncio.sleep(0.01)

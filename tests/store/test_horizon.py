@@ -3,7 +3,7 @@
 import asyncio
 import random
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
@@ -20,7 +20,8 @@ from uplift_server.store.horizon import NO_HORIZON, Horizon
 from uplift_server.store.hot_records import LeasedDelivery
 from uplift_server.store.numbers import FLEET
 from uplift_server.store.postgres import PostgresDatabase, appending, hot
-from uplift_server.store.postgres.connection import Opener
+from uplift_server.store.postgres.connection import Opener, Raw
+from uplift_server.store.postgres.lookout import Lookout
 from uplift_server.store.records import EventFilter
 from uplift_server.store.schema import accounts, deliveries, event_types
 
@@ -227,3 +228,57 @@ async def test_numbers_are_exact_however_writes_overlap(bench: Bench, postgres_u
     assert found.attempts > 10
     assert {name: getattr(found, name) for name in statuses} == dict(statuses)
     assert found.deliveries == statuses.total()
+
+
+async def test_a_look_whose_answer_comes_late_is_noted_before_the_next_is_made(
+    bench: Bench, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It tells of no lock that was taken since: whoever holds one would be passed over."""
+    await furnish(bench)
+    (first,) = await bench.append(bench.event())
+    looked, let_go = asyncio.Event(), asyncio.Event()
+    noted: list[int] = []
+    fetchrow, note = Raw.fetchrow, Lookout.note
+
+    async def slowly(raw: Raw, query: str, *arguments: Any) -> Any:
+        row = await fetchrow(raw, query, *arguments)
+        if not looked.is_set():
+            looked.set()
+            await let_go.wait()
+        return row
+
+    def noting(lookout: Lookout, given: Horizon, holders: Sequence[str]) -> None:
+        noted.append(given.events)
+        note(lookout, given, holders)
+
+    monkeypatch.setattr(Raw, "fetchrow", slowly)
+    monkeypatch.setattr(Lookout, "note", noting)
+    late_look = asyncio.ensure_future(bench.database.horizon())
+    await looked.wait()
+    async with appending_slowly(postgres_url, bench, bench.event()) as late:
+        (early,) = await bench.append(bench.event())
+        next_look = asyncio.ensure_future(bench.database.horizon())
+        # Time enough for one that does not wait for its turn.
+        await asyncio.wait([next_look], timeout=0.3)
+        let_go.set()
+        await late_look
+        assert await forward(bench, first.seq, await next_look) == ([], first.seq)
+        assert await forward(bench, first.seq) == ([], first.seq)
+    assert await forward(bench, first.seq) == ([late, early.seq], early.seq)
+    assert noted == sorted(noted)
+
+
+async def test_the_horizon_goes_back_where_numbers_do(bench: Bench, postgres_url: str) -> None:
+    """After a failover, numbers that the lost server had given are given again."""
+    await furnish(bench)
+    *_, last = await bench.append(*(bench.event() for _ in range(3)))
+    raw = await Opener(postgres_url).raw()
+    await raw.execute("SELECT nextval('events_seq_seq') FROM generate_series(1, 100)")
+    assert (await bench.database.horizon()).events == last.seq + 100
+    await raw.execute("SELECT setval('events_seq_seq', $1::bigint)", last.seq)
+    await raw.close()
+    async with appending_slowly(postgres_url, bench, bench.event()) as late:
+        (early,) = await bench.append(bench.event())
+        found, after = await forward(bench, last.seq)
+        assert (found, after < late) == ([], True)
+    assert await forward(bench, last.seq) == ([late, early.seq], early.seq)

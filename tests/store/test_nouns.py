@@ -21,6 +21,7 @@ from uplift_server.store import (
     keys,
     notices,
     standing,
+    trace_parents,
 )
 from uplift_server.store import schema as tables
 from uplift_server.store.errors import Conflict
@@ -429,3 +430,13 @@ def test_an_accounts_events_are_found_between_two_ids(
     assert found(1, 4, limit=2) == [4, 3]
     monkeypatch.setattr(events, "WINDOW_EVENTS", 3)
     assert found(1, 4) == [4, 3]
+
+
+def test_the_trace_of_an_event_is_stored_once_however_often_it_is_told(connection: sa.Connection) -> None:
+    """Whoever lost the answer tells it again, and what has come since along with it."""
+    new_event(connection, 1, 1, 5)
+    new_event(connection, 2, 1, 5)
+    trace_parents.put(connection, {1: "one"})
+    trace_parents.put(connection, {1: "one", 2: "two"})
+    ids = [seq.to_bytes(16, "big") for seq in (1, 2)]
+    assert trace_parents.of_events(connection, ids) == dict(zip(ids, ("one", "two"), strict=True))

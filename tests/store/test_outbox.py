@@ -6,6 +6,7 @@ import sqlalchemy as sa
 from uplift_server.core.notices import Notice, NoticeKind, NoticeState
 from uplift_server.store import notices
 from uplift_server.store.notices import NoticeResult
+from uplift_server.store.schema import notices as table
 
 from .test_nouns import add_notice, new_account, new_endpoint
 
@@ -108,3 +109,58 @@ def test_an_outbox_longer_than_the_window_is_read_to_its_end(
         if before is None:
             break
     assert (found, pages) == ([5, 1], 4)
+
+
+@pytest.mark.parametrize(
+    "late",
+    [
+        NoticeResult(1, 1, due_at=50, last_error="busy"),
+        NoticeResult(1, 3, due_at=50, last_error="busy"),
+        NoticeResult(1, 1, last_error="unknown"),
+        NoticeResult(1, 1, sent_at=40),
+    ],
+    ids=["put off", "put off later", "given up", "sent"],
+)
+def test_what_one_process_has_sent_another_that_comes_late_does_not_change(
+    connection: sa.Connection, late: NoticeResult
+) -> None:
+    owe(connection)
+    notices.settle(connection, [NoticeResult(1, 2, sent_at=30)])
+    notices.settle(connection, [late])
+    assert stored(connection) == (2, 30, None, None)
+
+
+def test_a_late_result_undoes_no_later_try_but_that_it_was_sent_counts(connection: sa.Connection) -> None:
+    owe(connection)
+    notices.settle(connection, [NoticeResult(1, 2, due_at=90, last_error="away")])
+    notices.settle(connection, [NoticeResult(1, 1, due_at=50, last_error="busy")])
+    assert stored(connection) == (2, None, 90, "away")
+    notices.settle(connection, [NoticeResult(1, 1, sent_at=30)])
+    assert stored(connection) == (1, 30, None, None)
+
+
+def test_what_was_given_up_is_owed_no_more_whatever_comes_late(connection: sa.Connection) -> None:
+    owe(connection)
+    notices.settle(connection, [NoticeResult(1, 1, last_error="unknown")])
+    notices.settle(connection, [NoticeResult(1, 2, due_at=50, last_error="busy")])
+    assert stored(connection) == (1, None, None, "unknown")
+
+
+def owe(connection: sa.Connection) -> None:
+    """A mail that is due."""
+    notices.add(
+        connection,
+        NoticeKind.ENDPOINT_WARNED,
+        account_seq=1,
+        endpoint_seq=1,
+        recipients=[(b"\1" * 16, "a@x.example")],
+        facts={},
+        now=10,
+    )
+
+
+def stored(connection: sa.Connection) -> tuple[int, int | None, int | None, str | None]:
+    """How often it was tried, when it was sent, when it is due, and what was wrong."""
+    columns = table.c.attempts_made, table.c.sent_at, table.c.due_at, table.c.last_error
+    (row,) = connection.execute(sa.select(*columns))
+    return tuple(row)

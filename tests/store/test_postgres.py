@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 import sqlalchemy as sa
 from tests.pooler import Pooler
-from tests.postgres import PostgresServer
+from tests.postgres import PostgresServer, name_of
 
 from uplift_server.core.processes import DEAD_AFTER_MS, ProcessRole
 from uplift_server.store import marks, processes, standing, waiting
@@ -245,3 +245,19 @@ async def test_a_pooler_that_was_not_told_of_is_told_apart(postgres_server: Post
                 await use(url)
     finally:
         pooler.close()
+
+
+@pytest.mark.parametrize("pooled", [False, True], ids=["direct", "pooled"])
+async def test_whoever_has_waited_for_others_sees_what_they_wrote_whatever_the_databases_default(
+    postgres_server: PostgresServer, pooler: Pooler, pooled: bool
+) -> None:
+    url = await asyncio.to_thread(postgres_server.new_database, empty=True)
+    change = f"ALTER DATABASE {name_of(url)} SET default_transaction_isolation TO 'repeatable read'"
+    await asyncio.to_thread(postgres_server.execute, change)
+    database = PostgresDatabase(pooler.url(url) if pooled else url)
+    shown = "SHOW transaction_isolation"
+    assert await database.write(lambda c: c.exec_driver_sql(shown).scalar()) == "read committed"
+    # Also a statement that is a transaction of its own, as most hot ones are.
+    assert await database._looked(lambda pair: pair.raw.fetchval(shown)) == "read committed"
+    assert await database.read(lambda c: c.exec_driver_sql(shown).scalar()) == "repeatable read"
+    await database.close()

@@ -23,7 +23,7 @@ from uplift_server.store.hot_records import IdempotencyConflict
 from uplift_server.store.partitions import Partition, Partitions
 from uplift_server.store.postgres import PostgresDatabase, schema_version
 from uplift_server.store.postgres.connection import Opener
-from uplift_server.store.postgres.partitions import KEPT_EVENTS_MAX
+from uplift_server.store.postgres.partitions import KEPT_EVENTS_MAX, PostgresPartitions
 from uplift_server.store.schema import attempts, deliveries, events
 from uplift_server.store.schema_partitions import NUMBERS, chosen_event_ids, event_partitions
 
@@ -452,3 +452,35 @@ async def test_a_delivery_that_is_leased_while_its_partition_goes_keeps_its_even
     gone += (await retained(bench, NOW + KEEP_MS + DAY + 60_000))["events"]
     assert (await working, gone) == (50, 100)
     assert [seq for seq in await rows(bench, attempts.c.event_seq) if seq < NUMBERS] == []
+
+
+@pytest.mark.parametrize("has_rest", [False, True])
+async def test_one_that_another_drops_before_anything_of_it_is_put_aside_is_left(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, has_rest: bool
+) -> None:
+    """It has been merged into the rest by then: what is read of it is nowhere by its name."""
+    for day in range(1 + has_rest):
+        await bench.append(bench.event(due(2), created_at=NOW + day * DAY))
+        await delivered(bench, at=NOW + day * DAY)
+        await begin(bench, NOW + (day + 1) * DAY)
+    await delivered(bench, at=NOW + 2 * DAY)
+    await count_all(bench)
+    own = bench.database.partitions
+    assert isinstance(own, PostgresPartitions)
+    ended = await own.ended(before=NOW + 3 * DAY)
+    for each in ended:
+        await own.thin(each, after=None)
+    for earlier in ended[:-1]:
+        assert await own.drop(earlier) == 1
+    partition = ended[-1]
+    transact = own._transact
+
+    async def late(body: Any) -> Any:
+        monkeypatch.setattr(own, "_transact", transact)
+        assert await own.drop(partition) == 1
+        return await transact(body)
+
+    monkeypatch.setattr(own, "_transact", late)
+    assert await own.drop(partition) == 0
+    open_ones = [1, NUMBERS][: 1 + has_rest]
+    assert await rows(bench, events.c.seq) == [*open_ones, (1 + has_rest) * NUMBERS]

@@ -1,0 +1,85 @@
+"""The catalog where several processes change it, each with a memory of its own that may be old."""
+
+import json
+
+import pytest
+
+from uplift_server.service.beginnings import begin
+from uplift_server.service.errors import Invalid, NotFound
+from uplift_server.service.event_types import EventTypeDraft, Expected
+from uplift_server.store import event_types
+from uplift_server.store.records import EventType
+
+from .world import World
+
+NAME = "pitch.tracked"
+SCHEMA = {"type": "object", "required": ["speed"]}
+
+
+@pytest.fixture
+async def other(world: World) -> World:
+    """Another process, which knows the catalog as it was when it began: with a type."""
+    await world.services.event_types.put(world.operator, NAME, EventTypeDraft(description="A pitch."))
+    other = World(world.database, world.place)
+    await begin(other.means, None)
+    other.operator_key = world.operator_key
+    return other
+
+
+async def stored(world: World, name: str = NAME) -> EventType:
+    found = await world.database.read(lambda c: event_types.get(c, name))
+    assert found is not None
+    return found
+
+
+async def test_a_type_is_archived_as_it_is_stored_and_not_as_it_is_remembered(world: World, other: World) -> None:
+    await world.services.event_types.put(world.operator, NAME, EventTypeDraft(description="Two.", schema=SCHEMA))
+    archived = await other.services.event_types.archive(other.operator, NAME, archived=True)
+    assert archived == await stored(world)
+    assert (archived.description, json.loads(archived.schema or "")) == ("Two.", SCHEMA)
+    assert archived.archived_at is not None
+    assert other.directory.event_types[NAME].record == archived
+    published = await other.services.event_types.archive(other.operator, NAME, archived=False)
+    assert (published.archived_at, published.schema) == (None, archived.schema)
+    told = [entry.details.get("changed") for entry in await world.audited() if entry.action == "event_type.published"][
+        -2:
+    ]
+    assert told == [["archived"], ["archived"]]
+
+
+async def test_a_type_that_was_archived_meanwhile_is_not_told_of_twice(world: World, other: World) -> None:
+    await world.services.event_types.archive(world.operator, NAME, archived=True)
+    before = await stored(world), await world.audited()
+    world.clock.now += 1
+    assert await other.services.event_types.archive(other.operator, NAME, archived=True) == before[0]
+    assert (await stored(world), await world.audited()) == before
+
+
+async def test_a_name_that_another_process_has_just_published_is_taken(world: World, other: World) -> None:
+    name = "pitch.called"
+    await world.services.event_types.put(world.operator, name, EventTypeDraft(description="A call."))
+    assert not other.services.event_types.knows(name)
+    with pytest.raises(Invalid) as refused:
+        await other.services.event_types.put(
+            other.operator, name, EventTypeDraft(description="Mine."), expected=Expected.NONE
+        )
+    assert [(problem.field, problem.code) for problem in refused.value.problems] == [("name", "taken")]
+    assert (await stored(world, name)).description == "A call."
+
+
+async def test_a_change_leaves_a_type_archived_that_was_archived_elsewhere(world: World, other: World) -> None:
+    await world.services.event_types.archive(world.operator, NAME, archived=True)
+    changed, fresh = await other.services.event_types.put(
+        other.operator, NAME, EventTypeDraft(description="Two."), expected=Expected.ONE
+    )
+    assert (changed.description, changed.archived_at is not None, fresh) == ("Two.", True, False)
+    assert await stored(world) == changed
+
+
+async def test_what_was_deleted_elsewhere_is_not_made_anew_by_a_change(world: World, other: World) -> None:
+    await world.services.event_types.delete(world.operator, NAME)
+    with pytest.raises(NotFound):
+        await other.services.event_types.put(other.operator, NAME, EventTypeDraft(), expected=Expected.ONE)
+    with pytest.raises(NotFound):
+        await other.services.event_types.archive(other.operator, NAME, archived=True)
+    assert await world.database.read(lambda c: event_types.get(c, NAME)) is None
