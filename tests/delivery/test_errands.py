@@ -32,7 +32,7 @@ class Process:
         self.slots = Slots()
         self._post = SimpleNamespace(answer=None)
         unused: Any = None
-        directory: Any = SimpleNamespace(owns=lambda _endpoint_seq: True)
+        directory: Any = SimpleNamespace(owns=lambda _endpoint_seq: True, endpoints={ENDPOINT: None})
         self.errands = Errands(unused, directory, self.clock, self._post, unused, self.slots)  # type: ignore[arg-type]
 
     async def ask(self, what: Errand) -> Any:
