@@ -285,25 +285,41 @@ async def test_a_release_goes_on_though_the_database_was_away_for_the_bite_of_an
         assert len(world.sender.times("one.test")) == 20
 
 
-@pytest.mark.parametrize("known_as", ["enabled", "paused before"])
-async def test_what_was_pending_when_another_process_paused_is_dropped_with_what_is_held(
-    place: Place, known_as: str
-) -> None:
-    """Whoever enables it here has not heard of the pause yet, or knows of an earlier one alone."""
+async def test_what_was_pending_when_another_process_paused_is_dropped_with_what_is_held(place: Place) -> None:
+    """Whoever enables it here has not heard of the pause yet."""
     async with World(place) as world:
         endpoint = await world.endpoint("one.test", lambda _: answer(500))
         await world.accept(5)
-        if known_as == "paused before":
-            # By another process, which has enabled it since.
-            paused = replace(endpoint.record, state=EndpointState.PAUSED, state_since=world.clock.now - 1)
-            world.directory.put_endpoint(paused)
-        now = world.clock.now
-        await world.database.write(lambda c: endpoints.switch_off(c, endpoint.seq, EndpointState.PAUSED, None, now=now))
+        await paused_elsewhere(world, endpoint.seq)
         before = len(world.sender.sent)
         await world.stepping(Owner(world).enable(endpoint.seq, HeldAction.DROP))
         await world.run_for(HOUR)
         assert len(world.sender.sent) == before
         assert await world.statuses() == {Status.CANCELLED: 5}
+        assert world.directory.endpoints[endpoint.seq].record.state is EndpointState.ENABLED
+
+
+async def test_of_two_pauses_the_last_is_what_all_is_to_be_held_after(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """How long others may still have something of it in memory goes by when it was paused."""
+    async with World(place) as world:
+        endpoint = await world.endpoint("one.test")
+        await world.pause(endpoint.seq)
+        await world.run_for(HOUR)
+        await world.database.write(lambda c: endpoints.switch_on(c, endpoint.seq, HeldAction.SEND, now=world.clock.now))
+        await paused_elsewhere(world, endpoint.seq)
+        held_after: list[int | None] = []
+        finish_holding = world.engine.finish_holding
+
+        async def noted(seq: int, within_ms: int) -> bool:
+            held_after.append(world.directory.endpoints[seq].record.state_since)
+            return await finish_holding(seq, within_ms)
+
+        monkeypatch.setattr(world.engine, "finish_holding", noted)
+        now = world.clock.now
+        await world.stepping(Owner(world).enable(endpoint.seq, HeldAction.DROP))
+        assert held_after == [now - HOUR, now]
         assert world.directory.endpoints[endpoint.seq].record.state is EndpointState.ENABLED
 
 
@@ -313,8 +329,7 @@ async def test_an_endpoint_that_another_process_paused_stays_so_where_holding_ta
     async with World(place) as world:
         endpoint = await world.endpoint("one.test", lambda _: answer(500))
         await world.accept(5)
-        now = world.clock.now
-        await world.database.write(lambda c: endpoints.switch_off(c, endpoint.seq, EndpointState.PAUSED, None, now=now))
+        await paused_elsewhere(world, endpoint.seq)
         before = len(world.sender.sent)
 
         async def too_slow(seq: int, _within_ms: int) -> bool:
@@ -327,3 +342,9 @@ async def test_an_endpoint_that_another_process_paused_stays_so_where_holding_ta
         await world.run_for(HOUR)
         assert len(world.sender.sent) == before
         assert await world.statuses() == {Status.HELD: 5}
+
+
+async def paused_elsewhere(world: World, seq: int) -> None:
+    """Another process has paused an endpoint, and this one has not heard of it."""
+    now = world.clock.now
+    await world.database.write(lambda c: endpoints.switch_off(c, seq, EndpointState.PAUSED, None, now=now))
