@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.engines import Place, PostgresPlace
 from tests.mail.facts import example
 from tests.mail.postbox import Postbox
 
@@ -15,6 +16,7 @@ from uplift_server.core.ids import uuid7
 from uplift_server.core.notices import NoticeKind
 from uplift_server.store import notices
 
+from .fleet import Fleet
 from .harness import Api, Server, settled, wait_for
 from .receiving import Receiver, answer
 
@@ -44,11 +46,11 @@ def start(server: Server, port: int) -> None:
     server.start()
 
 
-def owe(server: Server, *recipients: str) -> None:
+def owe(place: Place, *recipients: str) -> None:
     """What a transition writes."""
     now = time.time_ns() // 1_000_000
     ids = [uuid7(now, number.to_bytes(10, "big")) for number in range(len(recipients))]
-    server.place.run(
+    place.run(
         lambda connection: notices.add(
             connection,
             NoticeKind.ENDPOINT_WARNED,
@@ -61,10 +63,10 @@ def owe(server: Server, *recipients: str) -> None:
     )
 
 
-def sent(server: Server) -> list[Any]:
+def sent(place: Place) -> list[Any]:
     """The recipients of what is marked as sent."""
     query = "SELECT recipient FROM notices WHERE sent_at IS NOT NULL ORDER BY seq"
-    return [recipient for (recipient,) in server.place.look(query)]
+    return [recipient for (recipient,) in place.look(query)]
 
 
 def arrivals(postbox: Postbox) -> list[str]:
@@ -90,7 +92,7 @@ def test_a_process_killed_between_the_transition_and_the_mail_sends_one_for_each
     with socket.create_server(("127.0.0.1", 0)) as silent:
         silent.settimeout(20)
         start(mailing, silent.getsockname()[1])
-        owe(mailing, COACH, DATA)
+        owe(mailing.place, COACH, DATA)
         connected, _ = silent.accept()
         # The mail server says nothing, and everything else goes on.
         _, api = mailing.account()
@@ -101,7 +103,7 @@ def test_a_process_killed_between_the_transition_and_the_mail_sends_one_for_each
         mailing.kill()
         connected.close()
     start(mailing, postbox.port)
-    wait_for(lambda: sent(mailing) == [COACH, DATA], "both are marked as sent")
+    wait_for(lambda: sent(mailing.place) == [COACH, DATA], "both are marked as sent")
     time.sleep(LOOKS_S)
     assert arrivals(postbox) == [COACH, DATA]
     assert len({each.message["Message-ID"] for each in postbox.received}) == 2
@@ -116,12 +118,12 @@ def test_a_process_killed_before_it_learnt_that_its_mail_was_taken_repeats_the_s
 ) -> None:
     postbox.hold_answer = True
     start(mailing, postbox.port)
-    owe(mailing, COACH, DATA)
+    owe(mailing.place, COACH, DATA)
     wait_for(lambda: postbox.received, "the mail server took one")
     mailing.kill()
     postbox.hold_answer = False
     mailing.start()
-    wait_for(lambda: sent(mailing) == [COACH, DATA], "both are marked as sent")
+    wait_for(lambda: sent(mailing.place) == [COACH, DATA], "both are marked as sent")
     assert arrivals(postbox) == [COACH, COACH, DATA]
     first, again = (each.content for each in postbox.received if each.recipient == COACH)
     assert first == again
@@ -131,14 +133,40 @@ def test_a_stop_does_not_wait_for_a_mail_server_that_hangs(mailing: Server) -> N
     with socket.create_server(("127.0.0.1", 0)) as silent:
         silent.settimeout(20)
         start(mailing, silent.getsockname()[1])
-        owe(mailing, COACH)
+        owe(mailing.place, COACH)
         connected, _ = silent.accept()
         began = time.monotonic()
         assert mailing.stop() == 0, mailing.log
         assert time.monotonic() - began < 10
         connected.close()
     assert not any("Traceback" in line for line in mailing.log), mailing.log
-    assert sent(mailing) == []
+    assert sent(mailing.place) == []
+
+
+def test_a_mail_under_way_at_a_stop_is_not_sent_by_the_next_process_too(
+    tmp_path: Path, postgres_url: str, postbox: Postbox
+) -> None:
+    place = PostgresPlace(postgres_url, postgres_url)
+    owner = "SELECT process_seq FROM duties WHERE name = 'outbox'"
+    mail = {"UPLIFT_MAIL_FROM": "webhooks@uplift.example", "UPLIFT_SMTP_URL": f"smtp://127.0.0.1:{postbox.port}"}
+    with Fleet(tmp_path, postgres_url, **mail) as fleet:
+        first = fleet.add("worker")
+        wait_for(lambda: place.look(owner), "the outbox is the first one's")
+        fleet.add("worker")
+        whose = place.look(owner)
+        postbox.hang_at = "DATA"
+        owe(place, COACH)
+        wait_for(lambda: "DATA" in postbox.said, "a mail is under way")
+        postbox.hang_at = None
+        first.terminate()
+        time.sleep(0.5)
+        assert place.look(owner) == whose
+        postbox.go_on()
+        assert first.process is not None
+        assert first.process.wait(25) == 0
+        wait_for(lambda: place.look(owner) not in ([(0,)], whose), "the outbox is the other one's")
+        time.sleep(LOOKS_S)
+        assert arrivals(postbox) == sent(place) == [COACH]
 
 
 def state_of(api: Api, endpoint: str) -> str:
@@ -171,7 +199,7 @@ def test_an_endpoint_that_fails_is_warned_and_disabled_by_mail_though_the_proces
     wait_for(lambda: state_of(api, endpoint) == "disabled", "it is disabled")
     mailing.kill()
     mailing.start()
-    wait_for(lambda: len(sent(mailing)) == 4, "all mails are marked as sent")
+    wait_for(lambda: len(sent(mailing.place)) == 4, "all mails are marked as sent")
     time.sleep(LOOKS_S)
     assert messages(postbox) == [COACH, COACH, DATA, DATA]
     assert postbox.received[-1].message["Subject"] == f"Webhooks to {host}/broken have been switched off"
@@ -211,7 +239,7 @@ def test_an_invitation_arrives_with_a_link_that_nothing_in_the_database_gives_aw
     account, _ = mailing.account()
     made = mailing.api().ok("POST", f"/v1/accounts/{account}/members", {"email": COACH, "role": "manager"})
     assert "url" not in made
-    wait_for(lambda: sent(mailing) == [COACH], "it is marked as sent")
+    wait_for(lambda: sent(mailing.place) == [COACH], "it is marked as sent")
     [mail] = postbox.received
     plain = mail.message.get_body(("plain",))
     assert plain is not None
