@@ -235,17 +235,21 @@ async def test_a_pause_after_dropping_holds_what_was_in_flight_while_it_dropped(
         assert await world.statuses() == {Status.CANCELLED: 9, Status.HELD: 1}
 
 
+async def pause_amid_dropping(world: World, endpoint_seq: int, count: int) -> None:
+    await world.pause(endpoint_seq)
+    await world.accept(count)
+    await world.enable(endpoint_seq, HeldAction.DROP)
+    await world.pause(endpoint_seq)
+    assert (await world.statuses())[Status.HELD] > 300
+
+
 async def test_what_fails_amid_dropping_is_not_dropped_with_it(place: Place) -> None:
     """It was in flight when it was said to drop what is held, and fails while the endpoint is off again."""
     async with World(place) as world:
         endpoint = await world.endpoint("one.test", lambda _: answer(500))
         world.sender.latency_ms["one.test"] = 50
         await world.accept(1)
-        await world.pause(endpoint.seq)
-        await world.accept(1500)
-        await world.enable(endpoint.seq, HeldAction.DROP)
-        await world.pause(endpoint.seq)
-        assert (await world.statuses())[Status.HELD] > 300
+        await pause_amid_dropping(world, endpoint.seq, 1500)
         await world.run_for(60 * SECOND)
         assert await world.statuses() == {Status.CANCELLED: 1500, Status.HELD: 1}
 
@@ -254,11 +258,7 @@ async def test_what_fails_amid_dropping_is_not_dropped_with_it(place: Place) -> 
 async def test_dropping_goes_on_after_a_stop_though_the_endpoint_is_paused(place: Place, way: str) -> None:
     async with World(place) as world:
         endpoint = await world.endpoint("one.test")
-        await world.pause(endpoint.seq)
-        await world.accept(1500)
-        await world.enable(endpoint.seq, HeldAction.DROP)
-        await world.pause(endpoint.seq)
-        assert (await world.statuses())[Status.HELD] > 300
+        await pause_amid_dropping(world, endpoint.seq, 1500)
         await getattr(world, way)()
         await world.run_for(60 * SECOND)
         assert await world.statuses() == {Status.CANCELLED: 1500}

@@ -182,7 +182,7 @@ class Directory:
         """Told of every endpoint that was added or changed."""
         self.overlaps: dict[int, int] = {}
         """By endpoint, until when its previous secret is live (Unix ms): those that have one stored."""
-        self.on_overlap: Callable[[], None] = _nothing
+        self.on_overlap: Callable[[], None] = lambda: None
         """Told when one is added."""
         self.owns: Callable[[int], bool] = _everything
         """Whether an endpoint, also one that is not known, is this process's to deliver to."""
@@ -317,7 +317,3 @@ def _ignore(_endpoint: LiveEndpoint) -> None:
 
 def _everything(_endpoint_seq: int) -> bool:
     return True
-
-
-def _nothing() -> None:
-    pass

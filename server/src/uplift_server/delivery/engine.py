@@ -170,7 +170,7 @@ class Engine:
         self._tasks: list[asyncio.Task[None]] = []
         self.ending = False
         """Whether its loops may end."""
-        self.on_defect: Callable[[], None] = _nothing
+        self.on_defect: Callable[[], None] = lambda: None
         """Called when a loop has ended by a defect; the process should stop."""
         self._stopping = asyncio.Event()
 
@@ -396,7 +396,3 @@ class Engine:
             return
         _log.critical(f"the {task.get_name()} loop ended", exc_info=None if task.cancelled() else task.exception())
         self.on_defect()
-
-
-def _nothing() -> None:
-    pass

@@ -72,7 +72,7 @@ class DeliveryLanes:
         self._timer_at: float | None = None
         self.start: Callable[[Lane[LeasedDelivery], LeasedDelivery], None] = _not_wired
         """Begins an attempt; set by the engine."""
-        self.on_backlog: Callable[[], None] = _nothing
+        self.on_backlog: Callable[[], None] = lambda: None
         """Called when an endpoint with backlog has room again."""
         self.blocked = False
         """Whether outcomes cannot be written: nothing is sent meanwhile."""
@@ -350,7 +350,3 @@ class DeliveryLanes:
 
 def _not_wired(_lane: Lane[LeasedDelivery], _delivery: LeasedDelivery) -> None:
     raise AssertionError("the engine sets `start` before anything waits")
-
-
-def _nothing() -> None:
-    pass

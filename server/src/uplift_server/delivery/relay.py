@@ -46,7 +46,7 @@ class Relay:
         self.clock = clock
         self.listened: dict[int, set[Stream]] = {}
         """By account, the streams to be told of its events."""
-        self.on_listened: Callable[[], None] = _nothing
+        self.on_listened: Callable[[], None] = lambda: None
         """Told when accounts have come to `listened`, or gone."""
         self.on_ended: Callable[[bytes, Ending], None] = lambda _session_id, _why: None
         """Told of a session whose streams are over, wherever they are."""
@@ -212,10 +212,6 @@ class Relay:
                 removed = await self.database.write(lambda c: delete_unused(c, session, before=before))  # noqa: B023
                 if removed:
                     self.end(session.id)
-
-
-def _nothing() -> None:
-    pass
 
 
 def _parts(batch: list[_Progress]) -> list[list[_Progress]]:

@@ -87,9 +87,9 @@ class Membership:
         self._burying = asyncio.Event()
         self._wake = asyncio.Event()
         self._turn = asyncio.Lock()
-        self.on_forgotten: Callable[[], None] = _nothing
+        self.on_forgotten: Callable[[], None] = lambda: None
         """Told when this process was taken for dead."""
-        self.on_renumbered: Callable[[], None] = _nothing
+        self.on_renumbered: Callable[[], None] = lambda: None
         """Told when it has begun another life after that."""
         self.on_beat: Callable[[Sequence[Process]], None] = _ignore
         """Told of all who live, this one included, with every heartbeat."""
@@ -261,10 +261,6 @@ def _reading(time: DatabaseTime, read_time: Callable[[Transaction], float], conn
     asked_at = time.ticks_ms()
     theirs = read_time(connection)
     return Reading(asked_at, theirs, time.ticks_ms())
-
-
-def _nothing() -> None:
-    pass
 
 
 def _ignore(_living: Sequence[Process]) -> None:

@@ -69,9 +69,9 @@ class Post:
         self.own = 0
         self.on_due: Callable[[Iterable[int]], None] = lambda _endpoint_seqs: None
         """Told of endpoints for which something has become due in the database."""
-        self.on_changed: Callable[[], None] = _nothing
+        self.on_changed: Callable[[], None] = lambda: None
         """Told that something was changed which processes hold in memory."""
-        self.on_moved: Callable[[], None] = _nothing
+        self.on_moved: Callable[[], None] = lambda: None
         """Told that a process has come or gone, or has taken note of that."""
         self.on_listened: Callable[[int, Iterable[int]], None] = lambda _process, _account_seqs: None
         """Told for which accounts another process streams to developers' machines: these, and no others."""
@@ -215,7 +215,3 @@ class Post:
 
 def _text(*parts: object) -> str:
     return json.dumps(parts, separators=(",", ":"))
-
-
-def _nothing() -> None:
-    pass
