@@ -77,6 +77,7 @@ def test_everything_wrong_with_a_type_is_told_at_once(server: Any) -> None:
     schema = {"type": "object", "properties": {"speed": {"type": "number"}}, "required": ["speed"]}
     wrong = put("/v1/event-types/pitch.x", {"description": "x", "schema": schema, "example": {"speed": "fast"}})
     assert wrong.problems == {("example.speed", "schema_mismatch")}
+    assert '"fast" is not of type "number"' in wrong.json["errors"][0]["message"]
     remote = put("/v1/event-types/pitch.x", {"description": "x", "schema": {"$ref": "http://192.0.2.1/s.json"}})
     assert remote.problems == {("schema", "schema_invalid")}
     long = put("/v1/event-types/pitch.x", {"description": "x" * 1001, "api_version": "v" * 33, "group": "g\n"})

@@ -237,6 +237,6 @@ def _check(name: str, schema: str | None, example: str | None) -> list[Problem]:
     if example is None:
         return []
     return [
-        Problem("example" + problem.field.removeprefix("data"), "schema_mismatch", "The example must fit the schema.")
+        Problem("example" + problem.field.removeprefix("data"), problem.code, problem.message)
         for problem in live.problems(example.encode())
     ]

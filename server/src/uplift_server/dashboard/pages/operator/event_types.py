@@ -20,7 +20,6 @@ from uplift_server.store.records import EventType
 _NEW: Final = "operator/new_event_type.html"
 _ONE: Final = "operator/event_type.html"
 _TEXTS: Final = ("name", "group", "description", "api_version", "schema", "example")
-_SCHEMA: Final = {"type": "object", "properties": {"object": {"type": "object"}}, "required": ["object"]}
 FIRST: Final[Mapping[str, Any]] = {
     "name": "",
     "group": "",
