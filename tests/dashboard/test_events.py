@@ -1,14 +1,18 @@
 """The pages of events: found by id, type and time; what became of each, and why it has no other deliveries."""
 
 import json
+from uuid import UUID
 
 import pytest
+import sqlalchemy as sa
 from playwright.sync_api import Page, expect
 from tests.dashboard.judging import judge
 from tests.dashboard.routes import links
 from tests.dashboard.visitors import Guest, bring, member, operator
 from tests.e2e.harness import TYPE, Api, Server, settled
 from tests.e2e.receiving import Receiver
+
+from uplift_server.store.schema import deliveries, events
 
 UNSAFE = "<script>alert(1)</script>"
 
@@ -115,6 +119,31 @@ def test_an_event_is_told_whole(server: Server, receiver: Receiver) -> None:
     assert UNSAFE not in page.html
     assert "hush" not in page.html
     assert f"uplift events show {event}" in page.text
+
+
+def test_what_is_known_of_removed_deliveries_is_told_apart_from_what_never_was(
+    server: Server, receiver: Receiver
+) -> None:
+    """Of an event that is older than what is kept the deliveries go first."""
+    account, api = server.account()
+    got = api.endpoint(receiver.url("/a"), event_types=[TYPE])["id"]
+    api.endpoint(receiver.url("/b"), event_types=["export.*"])
+    event = sent(api)
+    [delivery] = api.ok("GET", f"/v1/events/{event}/deliveries")["data"]
+    settled(api, delivery["id"])
+    seq = sa.select(events.c.seq).where(events.c.id == UUID(event).bytes).scalar_subquery()
+    gone = sa.delete(deliveries).where(deliveries.c.event_seq == seq)
+    assert server.place.run(lambda connection: connection.execute(gone).rowcount) == 1
+    page = member(server, account).get(f"/accounts/{account}/events/{event}")
+    known, _, why_not = page.html.partition("Why not the others")
+    assert "What is still known of its deliveries" in known
+    assert "It was delivered. How is not known any more" in known
+    assert f"/accounts/{account}/endpoints/{got}" in known.partition("still known")[2]
+    assert "Not subscribed." in why_not
+    assert got not in why_not
+    traced = operator(server).get(f"/operator/trace?id={event}").text
+    assert "1 delivery is removed: the event is older than what is kept. Not to 1 (not subscribed)." in traced
+    assert "No endpoint was to get it" not in traced
 
 
 def test_an_event_of_an_account_without_endpoints_says_what_to_do(server: Server) -> None:

@@ -25,7 +25,7 @@ from uplift_server.store.records import Attempt, Delivery, Endpoint, Event, Page
 DELIVERIES_MAX: Final = 2 * ENDPOINTS_PER_ACCOUNT_MAX
 """How many deliveries of one event are looked at: those to endpoints that exist, and as many to deleted ones."""
 OTHERS_MAX: Final = 50
-"""How many endpoints an overview explains that an event was never owed to."""
+"""How many endpoints an overview explains that an event was never owed to, and of how many it tells what they got."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +51,9 @@ class Overview:
 
     event: Event
     owed: Page[Owed]
+    removed: list[Explained]
+    """The endpoints whose delivery was removed before the event, the newest first; at most OTHERS_MAX."""
+    removed_count: int
     others: list[Explained]
     """The endpoints it was never owed to, the newest first, and listen sessions; at most OTHERS_MAX."""
     others_count: int
@@ -94,11 +97,15 @@ class Explanations:
         read = await self._means.database.read(lambda c: _read(c, found, limit=listing.limit, before=before))
         about = _about(found, is_trial=read.is_trial)
         live = {each.seq: each.record for each in self._means.directory.endpoints_of(found.account_seq)}
-        never = sorted(live.keys() - read.endpoints, reverse=True)
-        others = [self._without(about, live[seq], read) for seq in never[:OTHERS_MAX]]
+        without = sorted(live.keys() - read.endpoints, reverse=True)
+        gone = [seq for seq in without if seq in read.attempted]
+        never = [seq for seq in without if seq not in read.attempted]
+        removed, others = (
+            [self._without(about, live[seq], read) for seq in some[:OTHERS_MAX]] for some in (gone, never)
+        )
         others += [_of_session(session) for session in read.sessions[: OTHERS_MAX - len(others)]]
         owed = Page(await self._owed(about, read), read.owed.next_key)
-        return Overview(found, owed, others, len(never) + len(read.sessions))
+        return Overview(found, owed, removed, len(gone), others, len(never) + len(read.sessions))
 
     async def of_delivery(self, caller: Caller, found: ShownDelivery, last: Attempt | None) -> Why:
         """How a delivery stands that the caller was given, in words; `last` is its last attempt."""

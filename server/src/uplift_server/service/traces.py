@@ -49,11 +49,14 @@ class TracedEvent:
     """DELIVERIES_MAX of them, the one asked for before the others."""
     owed: int
     """How many deliveries there are."""
+    removed: Sequence[Explained]
+    """Whose deliveries were removed before the event: as many as an overview tells of."""
+    removed_count: int
     others: Sequence[Explained]
     """As many as an overview explains."""
     others_count: int
     urls: Mapping[str, str]
-    """The URLs of the endpoints in `others`, by id."""
+    """The URLs of the endpoints in `removed` and `others`, by id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,9 +152,11 @@ class Traces:
                 for (shown, why), made in zip(owed, attempts, strict=True)
             ],
             sum(event.deliveries.values()),
+            about.removed,
+            about.removed_count,
             about.others,
             about.others_count,
-            {each.endpoint: live[each.endpoint] for each in about.others if each.endpoint in live},
+            {each.endpoint: live[each.endpoint] for each in (*about.removed, *about.others) if each.endpoint in live},
         )
 
     async def _asked_for(self, acting: Caller, event: Event, delivery: str) -> list[Owed]:

@@ -82,6 +82,8 @@ async def shown(visit: Visit) -> Response:
         event=overview.event,
         owed=overview.owed.items,
         next=visit.cursor(overview.owed.next_key),
+        removed=[(each, endpoints.get(_endpoint_id(each.endpoint))) for each in overview.removed],
+        removed_count=overview.removed_count,
         others=[(each, endpoints.get(_endpoint_id(each.endpoint))) for each in overview.others],
         others_count=overview.others_count,
         endpoints=endpoints,
