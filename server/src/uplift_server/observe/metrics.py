@@ -87,7 +87,8 @@ METRICS: Final[tuple[Metric, ...]] = (
            lambda s: int(s.sending_stopped), several="each"),
     Metric("uplift_processes", "gauge",
            "Processes that share the database and work, by role: those that do everything (all), take requests (api)"
-           " or deliver (worker). Not those that start or are about to stop",
+           " or deliver (worker). Not workers that start or are about to stop; a command that works on the database is"
+           " one of api. None while this process itself is not heard of, and so does not know",
            lambda s: s.processes, "role", several="max"),
     # ---- what waits
     Metric("uplift_deliveries_waiting", "gauge",

@@ -93,11 +93,14 @@ class Metrics:
 
 
 def _by_role(living: Sequence[Process] | None) -> dict[str, int]:
-    """How many processes do what. One that shares its database with nobody does everything."""
-    counts = dict.fromkeys(map(str, ProcessRole), 0)
+    """How many processes do what; nothing while that is not known. Alone, one does everything."""
     if living is None:
-        counts[ProcessRole.ALL] = 1
-    for process in living or ():
+        return dict.fromkeys(map(str, ProcessRole), 0) | {ProcessRole.ALL: 1}
+    if not living:
+        # This one itself is not heard of. Zeros would tell that nobody lives, which is another trouble.
+        return {}
+    counts = dict.fromkeys(map(str, ProcessRole), 0)
+    for process in living:
         counts[process.role] += process.delivers or not process.role.delivers
     return counts
 
