@@ -33,7 +33,7 @@ from uplift_server.delivery.sender.resolver import ResolutionFailed, Resolver
 from uplift_server.delivery.traces import Traces
 from uplift_server.observe.attempt_log import AttemptLine, AttemptLog
 from uplift_server.observe.logs import colourful
-from uplift_server.service.beginnings import begin, claim_key
+from uplift_server.service.beginnings import SealingKey, begin
 from uplift_server.service.entrance import Entrance
 from uplift_server.service.ingest import Ingest
 from uplift_server.service.means import Means
@@ -50,6 +50,8 @@ if TYPE_CHECKING:
     from uplift_server.store.contract import Line
 
 CLOSE_SECONDS: Final = 0.9
+OUTBOX_SECONDS: Final = 1.9
+"""More than `mail.outbox.STOP_SECONDS`: a mail under way, and to write down what became of it."""
 
 
 class Application:
@@ -121,8 +123,8 @@ class Application:
             self._started_at = self._clock.now_ms()
             self._build(sealer, undo)
             await self._engine.join()
-            self.new_operator_key = await begin(self._means, self._operator_key, self._keep_key)
-            await claim_key(self._means, fingerprint(parse_key(secret_key(self._config))), own=self._engine.owner)
+            sealing_key = SealingKey(fingerprint(parse_key(secret_key(self._config))), self._engine.owner)
+            self.new_operator_key = await begin(self._means, sealing_key, self._operator_key, self._keep_key)
             await self._engine.start(dispatch=self._dispatch)
             if self._traces is not None:
                 self._traces.start()
@@ -153,7 +155,7 @@ class Application:
         if self._serving is not None:
             # Before others may have this process's duties: they would send the mail under way, too.
             mails = asyncio.create_task(self._stop_outbox())
-            await asyncio.wait([mails], timeout=CLOSE_SECONDS)
+            await asyncio.wait([mails], timeout=OUTBOX_SECONDS)
             # The last answers go out while attempts in flight finish.
             await asyncio.gather(self._serving, self._engine.drain(), mails)
         for what, close in (

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Final, Protocol, TypeVar
+from typing import Final, NamedTuple, Protocol, TypeVar
 
 from uplift_server.core import ids
 from uplift_server.core.audit import SYSTEM, AuditEntry
@@ -21,6 +21,14 @@ KEY_MARK: Final = "secret_key.fingerprint"
 _CONFIGURED_ID: Final = bytes(16)
 
 
+class SealingKey(NamedTuple):
+    """What a process seals endpoint secrets with."""
+
+    fingerprint: int
+    process: int
+    """Its number among those on the database."""
+
+
 class _Numbered(Protocol):
     @property
     def seq(self) -> int: ...
@@ -30,26 +38,33 @@ N = TypeVar("N", bound=_Numbered)
 
 
 async def begin(
-    means: Means, configured_operator_key: str | None, keep_key: Callable[[str], None] = lambda _: None
+    means: Means,
+    sealing_key: SealingKey,
+    configured_operator_key: str | None,
+    keep_key: Callable[[str], None] = lambda _: None,
 ) -> str | None:
     """Get a database with its tables in place ready to serve, and the directory filled.
 
     Gives the text of the first operator key if one had to be made: it can be shown only now. `keep_key` gets it
     before it is in force, so that a start which is cut off leaves no key in force that nobody knows.
 
-    Raises WrongSecretKey where a stored secret does not open, and the store's Unavailable.
+    Raises WrongSecretKey where a stored secret does not open, or a process that lives has another key to seal with, and
+    the store's Unavailable.
     """
     await _seed_catalog(means)
     await _load(means)
+    # First: a start that is refused may not have made the one key that all others go by.
+    await _claim_key(means, sealing_key)
     return await _ensure_operator(means, configured_operator_key, keep_key)
 
 
-async def claim_key(means: Means, fingerprint: int, *, own: int) -> None:
-    """Note which sealing key the servers on this database have, once the directory is filled; `own` is this process.
+async def _claim_key(means: Means, sealing_key: SealingKey) -> None:
+    """Note which sealing key the servers on this database have, once the directory is filled.
 
     What is sealed tells by itself whether the key is right. Where nothing is yet, two servers with a key each would
-    seal what no single key opens: raises WrongSecretKey where another one that lives has another key.
+    seal what no single key opens.
     """
+    fingerprint, own = sealing_key
     if (await means.database.read(lambda c: marks.get(c, [KEY_MARK]))).get(KEY_MARK) == fingerprint:
         return
     now, proven = means.now(), bool(means.directory.endpoints)
