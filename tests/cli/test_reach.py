@@ -14,6 +14,7 @@ from uplift_server.cli import reach
 from uplift_server.cli.errors import CliError, ExitCode
 from uplift_server.config import Config, load
 from uplift_server.store.errors import Unavailable
+from uplift_server.store.sqlite.connection import FileLock
 
 
 def config_in(directory: Path) -> Config:
@@ -76,6 +77,18 @@ def test_what_a_command_meets_while_it_works_is_its_own_failure(
         raise failure
     assert raised.value is failure
     assert ended == [True]
+
+
+def test_a_server_is_found_that_has_the_file_by_another_name(tmp_path: Path) -> None:
+    config = database_in(tmp_path)
+    link = tmp_path / "link.db"
+    link.symlink_to(config.database_path)
+    by_link = replace(config, database_url=f"sqlite:///{link}")
+    lock = FileLock(config.database_path)
+    lock.acquire()
+    assert reach.server_runs(by_link)
+    lock.release()
+    assert not reach.server_runs(by_link)
 
 
 def test_no_database_is_made_only_to_find_nothing_in_it(tmp_path: Path, unused_tcp_port: int) -> None:

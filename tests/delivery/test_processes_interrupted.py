@@ -131,6 +131,15 @@ async def test_an_endpoint_is_tested_that_the_worker_has_not_been_told_of_yet(pl
         assert busy == [None]
 
 
+async def test_who_has_just_started_knows_that_others_deliver(place: Place) -> None:
+    async with Fleet(place) as fleet:
+        worker = await fleet.start(ProcessRole.WORKER)
+        await fleet.run_for(3 * SECOND)
+        api = await fleet.start(ProcessRole.API)
+        assert [each.seq for each in api.engine.processes()] == [worker.engine.owner, api.engine.owner]
+        assert api.engine.sends()
+
+
 async def test_a_replay_is_cancelled_whose_endpoint_was_deleted_while_no_worker_ran(place: Place) -> None:
     async with Fleet(place, delays_ms=()) as fleet:
         worker, api = await fleet.start(ProcessRole.WORKER), await fleet.start(ProcessRole.API)

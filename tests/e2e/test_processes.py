@@ -14,9 +14,11 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
-from tests.dashboard.visitors import operator
+from tests.dashboard.visitors import Guest, operator
+from tests.engines import PostgresPlace
 from tests.postgres import PostgresServer
 from websockets.exceptions import ConnectionClosed
 
@@ -299,14 +301,28 @@ def test_what_a_command_resends_waits_for_no_lease_while_no_worker_runs(
 
 
 def test_a_link_leads_to_whoever_takes_requests(tmp_path: Path, postgres_url: str) -> None:
-    with Fleet(tmp_path, postgres_url) as fleet:
-        worker = fleet.add("worker")
-        said = subprocess.run(
-            [PROGRAM, "sign-in-link"],
-            env=worker.environ, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
+    def link(server: Server, *arguments: str, **environ: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [PROGRAM, "sign-in-link", "--json", *arguments],
+            env=server.environ | environ, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
         )  # fmt: skip
+
+    with Fleet(tmp_path, postgres_url) as fleet:
+        said = link(fleet.add("worker"))
         assert said.returncode == 1, said
-        assert "no server runs that the link would lead to" in said.stderr
+        assert "this one only delivers: set UPLIFT_HOST and UPLIFT_PORT" in said.stderr
+        api = fleet.add("api")
+        account, _ = api.account()
+        # It would be made with a key of the command's own, which nobody knows when it is opened.
+        said = link(api, UPLIFT_OPERATOR_KEY="")
+        assert said.returncode == 3, said
+        assert "set UPLIFT_OPERATOR_KEY" in said.stderr
+        for said in (link(api), link(api, "--account", account, UPLIFT_OPERATOR_KEY="")):
+            url = json.loads(said.stdout)["url"]
+            assert url.startswith(api.url)
+            guest = Guest(api.url)
+            guest.post(urlsplit(url).path, follow=False)
+            assert "uplift_session" in guest.cookies
 
 
 def test_operators_see_which_processes_run(tmp_path: Path, postgres_url: str) -> None:
@@ -335,12 +351,13 @@ def test_a_process_with_another_key_is_refused_before_anything_is_sealed(tmp_pat
     with Fleet(tmp_path, postgres_url) as fleet:
         first = fleet.add("api")
         other = {**first.environ, "UPLIFT_SECRET_KEY": base64.b64encode(b"o" * 32).decode()}
-        other |= {"UPLIFT_PORT": str(free_port())}
+        other |= {"UPLIFT_PORT": str(free_port()), "UPLIFT_OPERATOR_KEY": ""}
         command = [PROGRAM, "serve", "--role", "worker"]
         said = subprocess.run(command, env=other, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
         assert said.returncode == 2, said
         assert "is not that of the servers that run on this database" in " ".join(said.stderr.split())
         assert "Traceback" not in said.stderr
+        assert PostgresPlace(postgres_url, postgres_url).look("SELECT * FROM api_keys") == []
         first.stop()
         # Nothing is sealed, and nobody else runs: whoever has lost the key begins with another.
         first.environ["UPLIFT_SECRET_KEY"] = other["UPLIFT_SECRET_KEY"]

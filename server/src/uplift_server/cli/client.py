@@ -27,8 +27,11 @@ _CALLS: Final = re.compile(r"GET /v1/((?:event-types|endpoints|accounts|deliveri
 _REMEDIES_BY_CODE: Final = {
     "idempotency_conflict": "give another --idempotency-key, or send exactly what was sent with this one before",
 }
+REMEDY_WITHOUT_KEY: Final = (
+    "set UPLIFT_OPERATOR_KEY to the one that the server was started with, or else to the one its first start printed"
+)
 _REMEDIES: Final = {
-    401: "set UPLIFT_OPERATOR_KEY to the operator key that the first `uplift-server serve` printed",
+    401: REMEDY_WITHOUT_KEY,
     403: "use an operator key, or a key with the scope that is named",
     404: "list what there is with `uplift-server accounts`, `endpoints` or `deliveries`",
     409: "look at its present state, then decide",

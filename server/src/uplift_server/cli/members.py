@@ -6,10 +6,10 @@ import typer
 
 from uplift_server.cli import lookup
 from uplift_server.cli.accounts import Account, Limit, Wide
-from uplift_server.cli.client import segment
+from uplift_server.cli.client import REMEDY_WITHOUT_KEY, segment
 from uplift_server.cli.errors import CliError, ExitCode
 from uplift_server.cli.help import Group
-from uplift_server.cli.reach import reach, server_runs, serves_api
+from uplift_server.cli.reach import is_asked, reach, remedy_beside_worker, server_runs, serves_api
 from uplift_server.cli.refusals import options
 from uplift_server.cli.session import Session, command
 from uplift_server.cli.tables import Column
@@ -168,7 +168,7 @@ def sign_in_link(
     config = session.config()
     if account is None and (email or role):
         raise CliError("an operator's link has no mail address and no role", "name an account, too", ExitCode.USAGE)
-    _need_server(config)
+    _need_server(config, for_operator=account is None)
     with reach(config) as client, options(email="--email", role="--role"):
         if account is None:
             path, body = "/v1/sign-in-links", {}
@@ -180,9 +180,13 @@ def sign_in_link(
     session.output.note("Open it in a browser: it works once, within five minutes.")
 
 
-def _need_server(config: Config) -> None:
-    """A link is of use for minutes, and to a server that runs."""
-    if not server_runs(config) or not serves_api(config):
+def _need_server(config: Config, *, for_operator: bool) -> None:
+    """A link is of use for minutes, at a server that runs; an operator's, while the key it was made with is good."""
+    if not server_runs(config):
         raise CliError(
             "no server runs that the link would lead to", "start it with `uplift-server serve`, then repeat this"
         )
+    if not serves_api(config):
+        raise CliError("the server that runs here has no dashboard for the link", remedy_beside_worker(config))
+    if for_operator and not is_asked(config):
+        raise CliError("an operator's link is made with the operator key", REMEDY_WITHOUT_KEY, ExitCode.NOT_ALLOWED)

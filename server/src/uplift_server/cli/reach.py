@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 import uvloop
 
-from uplift_server.cli.client import ApiClient, ApiError
+from uplift_server.cli.client import REMEDY_WITHOUT_KEY, ApiClient, ApiError
 from uplift_server.cli.errors import CliError, ExitCode
 from uplift_server.config import Config, ConfigError, ConfigProblem
 from uplift_server.core.processes import ProcessRole
@@ -43,15 +43,15 @@ def reach(config: Config, *, create: bool = False) -> Iterator[ApiClient]:
 
     A database is made only for a command that may `create` one: for all others there would be nothing in it.
     """
-    is_asked = _is_asked(config)
-    if not create and not is_asked and not database_exists(config):
+    asked = is_asked(config)
+    if not create and not asked and not database_exists(config):
         raise no_database(config)
     with contextlib.ExitStack() as ending:
-        client = None if is_asked else _own_client(config, ending)
+        client = None if asked else _own_client(config, ending)
         yield client or ending.enter_context(contextlib.closing(_client_of_the_running(config)))
 
 
-def _is_asked(config: Config) -> bool:
+def is_asked(config: Config) -> bool:
     """Whether a server that runs is to be asked.
 
     One on PostgreSQL need not be: others on the database see within a second what was changed. A worker cannot be.
@@ -66,9 +66,14 @@ def remedy_to_send(config: Config) -> str:
     if not config.on_postgresql or not server_runs(config):
         return "start the server: uplift-server serve"
     if not serves_api(config):
-        more = "" if config.operator_key else ", and UPLIFT_OPERATOR_KEY"
-        return f"this one only delivers: set UPLIFT_HOST and UPLIFT_PORT to those of one with --role api or all{more}"
+        return remedy_beside_worker(config)
     return "set UPLIFT_OPERATOR_KEY, so that the server here is asked"
+
+
+def remedy_beside_worker(config: Config) -> str:
+    """What to do so that a server is asked that takes requests, where the one found here does not."""
+    more = "" if config.operator_key else ", and UPLIFT_OPERATOR_KEY"
+    return f"this one only delivers: set UPLIFT_HOST and UPLIFT_PORT to those of one with --role api or all{more}"
 
 
 def when_sent(config: Config) -> str:
@@ -142,7 +147,7 @@ def _client_of_the_running(config: Config) -> ApiClient:
     if key is None:
         raise CliError(
             "a server runs, and this command has no operator key for it",
-            "set UPLIFT_OPERATOR_KEY to the key that the first `uplift-server serve` printed",
+            REMEDY_WITHOUT_KEY,
             ExitCode.NOT_ALLOWED,
         )
     return ApiClient(local_url(config), key)
@@ -161,10 +166,9 @@ def server_runs(config: Config) -> bool:
     # The store takes half a second to load, which the help of every command should not have to wait for.
     from uplift_server.store.sqlite.connection import FileLock  # noqa: PLC0415
 
-    path = config.database_path
-    if not _exists(path.with_name(path.name + ".lock")):
+    lock = FileLock(config.database_path)
+    if not _exists(lock.path):
         return False
-    lock = FileLock(path)
     try:
         lock.acquire()
     except Unavailable:

@@ -111,6 +111,9 @@ class SharedEngine(Engine):
             self._begin("relay", self.relay.run(self._stopping))
             self._begin("mass failures", self._follow_mass_failures())
         self.membership.delivers = delivers
+        with suppress(Unavailable):
+            # Whoever asks from now on is told who else delivers. Where it cannot be heard of now, it is later.
+            await self.membership.beat()
         self._begin("heartbeat", self.membership.run(self._stopping))
         self._begin("burial", self.membership.end_leases(self._stopping))
         self._begin("ownership", self._ownership.run(self._stopping))

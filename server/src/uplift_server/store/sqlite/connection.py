@@ -62,15 +62,15 @@ class FileLock:
     """One server process a file: an advisory lock on a file beside it, which the system lifts when the process ends."""
 
     def __init__(self, path: Path) -> None:
-        # Of the file itself, by whatever links it is reached.
-        target = path.resolve()
-        self._path = target.with_name(target.name + ".lock")
+        # Of the file itself, by whatever links it is reached. Links in a circle are not this one's to complain of.
+        target = Path(os.path.realpath(path))
+        self.path: Final = target.with_name(target.name + ".lock")
         self._handle: int | None = None
 
     def acquire(self) -> None:
         """Take the lock. Raises InUse, which names who has it, and Unavailable."""
         try:
-            handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise unavailable(error) from error
         try:
@@ -79,7 +79,7 @@ class FileLock:
             holder = os.read(handle, 32).decode("ascii", "replace").strip() or "unknown"
             os.close(handle)
             raise InUse(
-                f"another server (process {holder}) uses {self._path.with_suffix('')}; stop it, or choose another"
+                f"another server (process {holder}) uses {self.path.with_suffix('')}; stop it, or choose another"
                 " database with UPLIFT_DATABASE_URL"
             ) from error
         os.ftruncate(handle, 0)
