@@ -16,6 +16,7 @@ from uplift_server.core.numbers import Numbers, total
 from uplift_server.store import changes, listening, numbers, waiting
 from uplift_server.store import deliveries as delivery_verbs
 from uplift_server.store import events as event_verbs
+from uplift_server.store.errors import Unavailable
 from uplift_server.store.horizon import NO_HORIZON, Horizon
 from uplift_server.store.hot_records import LeasedDelivery
 from uplift_server.store.numbers import FLEET
@@ -113,6 +114,7 @@ async def test_a_stream_gets_what_is_committed_after_it_began(bench: Bench, post
         )
         return [event.seq for event in found.items], found.key[0], found.more
 
+    await database.horizon()
     async with appending_slowly(postgres_url, bench, bench.event()) as late:
         (early,) = await bench.append(bench.event())
         horizon = await database.horizon()
@@ -167,6 +169,7 @@ async def test_an_attempt_beyond_the_horizon_is_counted_once(bench: Bench, postg
 async def test_what_is_committed_late_is_counted_all_the_same(bench: Bench, postgres_url: str) -> None:
     await bench.append(*(bench.event(due(1)) for _ in range(4)))
     first, second, third, _ = await bench.lease(1)
+    await bench.database.horizon()
     raw = await Opener(postgres_url).raw()
     async with raw.transaction():
         await hot.settle(raw, [settled(first)], [])
@@ -279,6 +282,35 @@ async def test_the_horizon_goes_back_where_numbers_do(bench: Bench, postgres_url
     await raw.close()
     async with appending_slowly(postgres_url, bench, bench.event()) as late:
         (early,) = await bench.append(bench.event())
-        found, after = await forward(bench, last.seq)
-        assert (found, after < late) == ([], True)
+        with pytest.raises(Unavailable, match="not known yet"):
+            await forward(bench, last.seq)
     assert await forward(bench, last.seq) == ([late, early.seq], early.seq)
+
+
+async def test_who_does_not_know_a_horizon_yet_waits_for_one(
+    bench: Bench, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By none, counting would begin with the first event again, and a listen session with all there is."""
+    await furnish(bench)
+    monkeypatch.setattr("uplift_server.store.postgres.database.FIRST_LOOK_EVERY_MS", 5)
+    (first,) = await bench.append(bench.event())
+    other = PostgresDatabase(postgres_url)
+    async with appending_slowly(postgres_url, bench, bench.event()):
+        with pytest.raises(Unavailable, match="not known yet"):
+            await other.horizon()
+        waiting_ = asyncio.ensure_future(other.horizon())
+        await asyncio.sleep(0.05)
+    assert (await waiting_).events > first.seq
+    await other.close()
+
+
+async def test_what_was_counted_is_not_counted_again_by_who_knows_less(bench: Bench) -> None:
+    await bench.append(*(bench.event(due(1)) for _ in range(3)))
+    [leased] = await bench.lease(1, 1)
+    await bench.database.settle([settled(leased)])
+    assert await count(bench)
+    before = await fleet(bench)
+    assert not await count(bench, Horizon(0, 0, 0))
+    assert not await count(bench)
+    assert await fleet(bench) == before
+    assert (before.deliveries, before.attempts) == (3, 1)

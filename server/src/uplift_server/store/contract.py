@@ -121,7 +121,7 @@ class Database(Protocol):
         """Endpoints with waiting deliveries, by number, each with its earliest due instant (which may be to come)."""
 
     async def horizon(self) -> Horizon:
-        """Up to which numbers everything is there already for reads that begin after this."""
+        """Up to which numbers everything is there already for reads that begin after this. Raises Unavailable."""
 
     async def read(self, body: Callable[[Connection], R]) -> R:
         """Run a verb that only reads, on one consistent snapshot."""

@@ -142,6 +142,9 @@ class _Bite:
 
 def _bite(connection: Connection, stood: Mapping[str, int], horizon: Horizon, *, rows: int, notes: int) -> _Bite | None:
     events_after, attempts_after = stood.get(EVENTS_MARK, 0), stood.get(ATTEMPTS_MARK, 0)
+    if horizon.events < events_after or horizon.attempts < attempts_after:
+        # Whoever asks knows less than was known to who counted before. Going back would count all of it again.
+        return None
     newest = [
         connection.scalar(sa.select(sa.func.max(table.c.seq))) or 0 for table in (events, attempts, delivery_changes)
     ]

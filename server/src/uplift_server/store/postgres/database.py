@@ -12,6 +12,7 @@ from sqlalchemy import Connection
 
 from uplift_server.core.limits import WRITES_WAITING_MAX
 from uplift_server.observe.measures import StoreMeasures
+from uplift_server.store.errors import Unavailable
 from uplift_server.store.horizon import Horizon
 from uplift_server.store.hot_records import (
     Ahead,
@@ -57,6 +58,8 @@ HOT_WAITING_MAX: Final = 256
 READ_MS_MAX: Final = 4000
 LOOKS_MAX: Final = 5
 LOOK_EVERY_MS: Final = 4
+FIRST_LOOKS_MAX: Final = 50
+FIRST_LOOK_EVERY_MS: Final = 40
 REPEATS_MAX: Final = 8
 """How often a verb is repeated that other transactions were in the way of."""
 REPEAT_WAIT_MS_MAX: Final = 20
@@ -167,15 +170,18 @@ class PostgresDatabase:
         )
 
     async def horizon(self) -> Horizon:
-        """See the contract. What is being written just now is waited for a moment, so that it is told of, too."""
+        """See the contract. What is being written just now is waited for a moment, so that it is told of, too.
 
+        Until one is known at all, that is waited for longer: whoever went by none would begin with the first event.
+        """
         wanted = await self._look_out()
-        for _ in range(LOOKS_MAX):
-            if all(map(ge, self._lookout.horizon, wanted)):
-                break
-            await asyncio.sleep(LOOK_EVERY_MS / 1000)
+        for look in range(FIRST_LOOKS_MAX):
+            known = self._lookout.horizon
+            if known is not None and (look >= LOOKS_MAX or all(map(ge, known, wanted))):
+                return known
+            await asyncio.sleep((LOOK_EVERY_MS if look < LOOKS_MAX else FIRST_LOOK_EVERY_MS) / 1000)
             await self._look_out()
-        return self._lookout.horizon
+        raise Unavailable("it is not known yet what can be read: a transaction that writes has lasted for seconds")
 
     async def _look_out(self) -> Horizon:
         """Look once for the horizon; how far numbers were given then."""

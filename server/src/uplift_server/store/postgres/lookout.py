@@ -31,7 +31,8 @@ class Lookout:
     """What is known of the horizon, and what is waited for to know more."""
 
     def __init__(self) -> None:
-        self.horizon = Horizon(0, 0, 0)
+        self.horizon: Horizon | None = None
+        """None before anything is known."""
         self._given = Horizon(0, 0, 0)
         """How far numbers were given at the latest look."""
         self._awaited: list[tuple[Horizon, set[str]]] = []
@@ -44,7 +45,7 @@ class Lookout:
         """
         if any(map(lt, given, self._given)):
             # A crash forgets numbers that nothing stored bears, a failover also what it has lost: they are given again.
-            self.horizon, self._awaited = Horizon(0, 0, 0), []
+            self.horizon, self._awaited = None, []
         self._given = given
         holding = set(holders)
         still: list[tuple[Horizon, set[str]]] = []
@@ -52,6 +53,6 @@ class Lookout:
             if left := waited_for & holding:
                 still.append((numbers, left))
             else:
-                self.horizon = Horizon(*map(max, self.horizon, numbers))
+                self.horizon = Horizon(*map(max, self.horizon or numbers, numbers))
         # The first will be known first, the last tells the most.
         self._awaited = still if len(still) <= 2 else [still[0], still[-1]]
