@@ -125,10 +125,11 @@ class Fleet(World):
         )  # fmt: skip
         return self
 
-    async def __aexit__(self, *_exc: object) -> None:
+    async def __aexit__(self, failure: object, *_: object) -> None:
         for peer in self.peers:
             await self._end(peer)
         await self.database.close()
+        self.judge(failure)
 
     async def start(self, role: ProcessRole = ProcessRole.ALL) -> Peer:
         """One process more; it acts for the world if it is the first."""
@@ -146,6 +147,7 @@ class Fleet(World):
             role=role,
             read_time=lambda _connection: float(self.clock.now),
         )
+        engine.on_defect = self.note_defect
         await engine.join()
         directory.load(
             await self.database.read(accounts.live),

@@ -11,7 +11,8 @@ from tests.engines import Place
 from uplift_server.core.deliveries import Status, Trigger
 from uplift_server.core.processes import ProcessRole
 from uplift_server.service.errors import Busy
-from uplift_server.store import endpoints
+from uplift_server.store import endpoints, waiting
+from uplift_server.store.contract import Transaction
 from uplift_server.store.errors import Unavailable
 from uplift_server.store.hot_records import Released
 from uplift_server.store.records import EndpointState, HeldAction
@@ -20,7 +21,7 @@ from uplift_server.store.waiting import Dropped
 from .owner import Owner
 from .test_engine import resend
 from .test_states import events_sent, ids
-from .world import HOUR, SECOND, World, answer
+from .world import HOUR, SECOND, START, World, answer
 
 
 @pytest.mark.parametrize("way", ["kill", "restart"])
@@ -78,7 +79,8 @@ async def test_what_was_being_leased_when_it_was_paused_is_not_sent(place: Place
         assert await world.statuses() == {Status.HELD: 5}
 
 
-async def test_what_was_being_released_when_it_was_paused_is_held_again(place: Place) -> None:
+@pytest.mark.parametrize("is_waited_for", [False, True])
+async def test_what_was_being_released_when_it_was_paused_is_held_again(place: Place, is_waited_for: bool) -> None:
     async with World(place, database=Slow) as world:
         endpoint = await world.endpoint("one.test")
         await world.pause(endpoint.seq)
@@ -87,6 +89,8 @@ async def test_what_was_being_released_when_it_was_paused_is_held_again(place: P
 
         async def pause() -> None:
             await world.pause(endpoint.seq)
+            if is_waited_for:
+                await world.engine.finish_holding(endpoint.seq, SECOND)
             sent.append(len(world.sender.sent))
 
         world.database.before = pause  # type: ignore[attr-defined]
@@ -210,6 +214,48 @@ async def test_an_endpoint_that_changes_just_when_it_has_dropped_all_is_as_it_wa
         assert (endpoint.seq in world.directory.endpoints) == (what != "deleted")
         assert endpoint.record.held_action is (HeldAction.KEEP if what != "deleted" else None)
         assert await world.statuses() == {Status.CANCELLED: 5}
+
+
+@pytest.mark.parametrize("said", [None, HeldAction.DROP])
+async def test_nothing_is_held_that_another_process_has_said_is_to_go_on_or_to_be_dropped_first(
+    place: Place, said: HeldAction | None
+) -> None:
+    """This one knows only that the endpoint was paused."""
+    async with World(place) as world:
+        endpoint = await world.endpoint("one.test", lambda _: answer(500))
+        await world.accept(3)
+        before = endpoint.record
+
+        def elsewhere(connection: Transaction) -> None:
+            if said is HeldAction.DROP:
+                endpoints.switch_on(connection, endpoint.seq, said, now=START)
+                endpoints.switch_off(connection, endpoint.seq, EndpointState.PAUSED, None, now=START)
+
+        world.directory.put_endpoint(replace(before, state=EndpointState.PAUSED, state_since=START))
+        await world.database.write(elsewhere)
+        assert await world.engine.finish_holding(endpoint.seq, SECOND)
+        assert await world.statuses() == {Status.PENDING: 3}
+
+
+async def test_an_endpoint_that_is_to_be_dropped_has_not_dropped_all_while_something_is_just_being_held(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with World(place) as world:
+        endpoint = await world.endpoint("one.test")
+        await world.pause(endpoint.seq)
+        await world.accept(1500)
+        await world.enable(endpoint.seq, HeldAction.DROP)
+        await world.pause(endpoint.seq)
+        cancel_held, late = waiting.cancel_held, [0]
+
+        def one_comes_late(*arguments: Any, **named: Any) -> int:
+            # It is found held right after.
+            return late.pop() if late else cancel_held(*arguments, **named)
+
+        monkeypatch.setattr(waiting, "cancel_held", one_comes_late)
+        await world.stepping(world.engine.finish_holding(endpoint.seq, 3 * SECOND))
+        assert not late
+        assert await world.statuses() == {Status.CANCELLED: 1500}
 
 
 async def test_what_one_process_holds_another_that_knows_of_a_drop_still_does_not_drop(place: Place) -> None:

@@ -241,6 +241,8 @@ class World:
         self.callers: set[asyncio.Future[Any]] = set()
         """Calls under way that wait for nothing but the database and the clock: `settle` knows of them as of loops."""
         self.lines: list[AttemptLine] = []
+        self.defects = 0
+        """How many loops ended by a defect, of which a test that is not about one knows nothing."""
         self.sender = ScriptedSender(self.clock, self.settings.attempt_timeout_ms)
         self.database: Any
         self.directory: Directory
@@ -264,8 +266,17 @@ class World:
         )  # fmt: skip
         self.directory.put_event_type(record)
 
-    async def __aexit__(self, *_exc: object) -> None:
+    async def __aexit__(self, failure: object, *_: object) -> None:
         await self._abandon()
+        self.judge(failure)
+
+    def note_defect(self) -> None:
+        """A loop has ended by a defect."""
+        self.defects += 1
+
+    def judge(self, failure: object) -> None:
+        """A process would have stopped where a loop ended by a defect."""
+        assert failure is not None or not self.defects, "a loop has ended by a defect: the log tells which"
 
     async def restart(self) -> None:
         """Drain, and start again as a new process would."""
@@ -301,6 +312,7 @@ class World:
             await self.database.read(endpoints.live),
         )
         self.engine = Engine(self.database, self.directory, self.sender, self.clock, self.settings, self.lines.extend)
+        self.engine.on_defect = self.note_defect
         await self.engine.start(dispatch=dispatch)
         await self.settle()
 

@@ -175,7 +175,7 @@ class Held:
             await self._release(wishes)
 
     async def _bite(self, endpoint_seq: int, endpoint: LiveEndpoint | None) -> int:
-        """Cancel, hold or drop some of what waits, as the endpoint's state demands; how much."""
+        """Cancel, hold or drop some of what waits, as the endpoint's state demands; how much, 0 after the last."""
         now = self._clock.now_ms()
         if endpoint is None or not endpoint.takes_deliveries:
             self._stop_releasing(endpoint_seq)
@@ -191,12 +191,15 @@ class Held:
         return 0
 
     async def _drop(self, endpoint: LiveEndpoint, now: int) -> int:
-        """Cancel some of what an endpoint is to drop; how much. After the last of it nothing is to be dropped."""
+        """Cancel some of what an endpoint is to drop; how much, at least 1 while that is not all of it.
+
+        After the last of it nothing is to be dropped.
+        """
         dropped = await self._database.write(lambda c: drop_held(c, endpoint.seq, now=now, limit=BITE))
         record = endpoint.record
         if (record.held_action, record.held_through) == (HeldAction.DROP, dropped.over_through):
             endpoint.record = replace(record, held_action=None, held_through=None)
-        return self._cancelled(dropped.rows)
+        return max(self._cancelled(dropped.rows), int(dropped.goes_on))
 
     def _cancelled(self, count: int) -> int:
         self._measures.ended[Status.CANCELLED] += count
@@ -228,7 +231,9 @@ class Held:
             self._work[wish.endpoint_seq] = None
             if result.released:
                 self._note_due(wish.endpoint_seq)
-            pace = self._paces[wish.endpoint_seq]
+            pace = self._paces.get(wish.endpoint_seq)
+            if pace is None:
+                continue  # It was switched off meanwhile, and what it got is about to be held again.
             if result.waits:
                 pace.pause_until(now + BLOCKED_MS)
             else:

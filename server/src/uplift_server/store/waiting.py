@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 from uplift_server.core.deliveries import FailedReason, Status, Trigger
 from uplift_server.store.deliveries import IN_FLIGHT
 from uplift_server.store.errors import Conflict, Missing
-from uplift_server.store.records import HeldAction
+from uplift_server.store.records import EndpointState, HeldAction
 from uplift_server.store.schema import deliveries, endpoints
 
 
@@ -34,7 +34,9 @@ class Dropped(NamedTuple):
     """What a bite of dropping did."""
 
     rows: int
-    over_through: int | None
+    goes_on: bool = False
+    """Whether something is still to be dropped."""
+    over_through: int | None = None
     """Where it was the last: up to which event it was said to drop."""
 
 
@@ -85,8 +87,14 @@ def hold_waiting(connection: Connection, endpoint_seq: int, *, now: int, limit: 
     """Hold what waits for an endpoint that is off, due or not; how many. Leased ones are left to whoever has them.
 
     What was to be sent once more, outside its schedule, is again what it was; a replay that had it in hand takes it
-    again when the endpoint is on.
+    again when the endpoint is on. Nothing is held where the endpoint is on by now, or is to drop what it held before:
+    another process may have said so that whoever asks has not heard of.
     """
+    is_on = endpoints.c.state == int(EndpointState.ENABLED)
+    drops = endpoints.c.held_action == int(HeldAction.DROP)
+    otherwise = sa.select(endpoints.c.seq).where(endpoints.c.seq == endpoint_seq, is_on | drops)
+    if connection.execute(otherwise).first() is not None:
+        return 0
     resumed = deliveries.c.resume_status
     ended = resumed.in_([Status.DELIVERED, Status.FAILED, Status.CANCELLED])
     return _change(
@@ -109,12 +117,12 @@ def drop_held(connection: Connection, endpoint_seq: int, *, now: int, limit: int
     own = sa.and_(endpoints.c.seq == endpoint_seq, endpoints.c.held_action == int(HeldAction.DROP))
     through = connection.scalar(sa.select(endpoints.c.held_through).where(own))
     if through is None:
-        return Dropped(0, None)
+        return Dropped(0)
     count = cancel_held(connection, endpoint_seq, through=through, now=now, limit=limit)
     if connection.execute(_held_through(through).keys(connection, endpoint_seq, 1)).first() is not None:
-        return Dropped(count, None)
+        return Dropped(count, goes_on=True)
     connection.execute(sa.update(endpoints).where(own).values(held_action=None, held_through=None))
-    return Dropped(count, through)
+    return Dropped(count, over_through=through)
 
 
 def cancel_held(connection: Connection, endpoint_seq: int, *, through: int, now: int, limit: int) -> int:
