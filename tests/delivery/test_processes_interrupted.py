@@ -11,6 +11,7 @@ from uplift_server.core.deliveries import Status
 from uplift_server.core.processes import ProcessRole
 from uplift_server.core.replays import ReplayState
 from uplift_server.delivery.directory import LiveEndpoint
+from uplift_server.delivery.processes.engine import SharedEngine
 from uplift_server.delivery.trials import Busy
 from uplift_server.store import accounts, processes
 from uplift_server.store.errors import Refused, Unavailable
@@ -81,8 +82,9 @@ async def test_whoever_ends_the_leases_of_the_dead_for_long_is_heard_of_meanwhil
         reclaim, ended = fleet.database.reclaim, []
 
         async def slow(**named: Any) -> int:
-            await fleet.clock.wait(asyncio.Event(), 8 * SECOND)
-            ended.append(named["owner"])
+            if "owner" in named:
+                await fleet.clock.wait(asyncio.Event(), 8 * SECOND)
+                ended.append(named["owner"])
             return int(await reclaim(**named))
 
         fleet.database.reclaim = slow
@@ -94,6 +96,45 @@ async def test_whoever_ends_the_leases_of_the_dead_for_long_is_heard_of_meanwhil
             assert [peer.engine.membership.unheard_ms() for peer in fleet.peers] == [None, None]
         assert ended == [victim.engine.membership.number]
         assert [peer.engine.membership.number for peer in fleet.peers] == numbers
+
+
+async def test_leases_of_a_dead_process_end_though_the_answer_that_it_is_forgotten_was_lost(place: Place) -> None:
+    async with Fleet(place) as fleet:
+        [seq] = await fleet_with_endpoints(fleet, peers=2, hosts=1, max_in_flight=1)
+        victim, other = owner_and_other(fleet, seq)
+        fleet.sender.latency_ms["h0.test"] = 3 * SECOND
+        fleet.at(victim)
+        await fleet.accept(3)
+        write, lost = other.line.write, []
+
+        async def losing(body: Callable[..., object]) -> object:
+            result = await write(body)
+            if result is True and not lost:
+                lost.append(True)
+                raise Unavailable("no answer")
+            return result
+
+        other.line.write = losing  # type: ignore[method-assign]
+        await fleet.kill_peer(victim)
+        fleet.at(other)
+        # Much sooner than a lease ends.
+        await fleet.run_for(8 * SECOND)
+        assert lost
+        assert fleet.sender.in_flight["h0.test"] == 1
+
+
+async def test_tests_that_come_while_their_endpoint_moves_share_no_slot(place: Place) -> None:
+    async with Fleet(place) as fleet:
+        [seq] = await fleet_with_endpoints(fleet, peers=2, hosts=1)
+        owner, _ = owner_and_other(fleet, seq)
+        assert await owner.engine.begin_test(seq) is None
+        assert owner.engine.lanes.in_flight == 1
+        is_owned, owner.directory.owns = owner.directory.owns, lambda _seq: False  # type: ignore[method-assign]
+        assert await owner.engine.begin_test(seq) is Busy.IN_FLIGHT
+        owner.engine.abandon_test(seq)
+        assert owner.engine.lanes.in_flight == 0
+        owner.directory.owns = is_owned  # type: ignore[method-assign]
+        assert await owner.engine.begin_test(seq) is None
 
 
 async def test_a_resend_whose_answer_was_lost_is_made_once(place: Place) -> None:
@@ -131,13 +172,19 @@ async def test_an_endpoint_is_tested_that_the_worker_has_not_been_told_of_yet(pl
         assert busy == [None]
 
 
-async def test_who_has_just_started_knows_that_others_deliver(place: Place) -> None:
+async def test_who_has_just_started_knows_that_others_deliver(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    start, known = SharedEngine.start, []
+
+    async def started(engine: SharedEngine, *, dispatch: bool = True) -> None:
+        await start(engine, dispatch=dispatch)
+        known.append((engine.sends(), [each.role for each in engine.processes()]))
+
     async with Fleet(place) as fleet:
-        worker = await fleet.start(ProcessRole.WORKER)
+        await fleet.start(ProcessRole.WORKER)
         await fleet.run_for(3 * SECOND)
-        api = await fleet.start(ProcessRole.API)
-        assert [each.seq for each in api.engine.processes()] == [worker.engine.owner, api.engine.owner]
-        assert api.engine.sends()
+        monkeypatch.setattr(SharedEngine, "start", started)
+        await fleet.start(ProcessRole.API)
+    assert known == [(True, [ProcessRole.WORKER, ProcessRole.API])]
 
 
 async def test_a_replay_is_cancelled_whose_endpoint_was_deleted_while_no_worker_ran(place: Place) -> None:

@@ -454,10 +454,8 @@ async def test_a_delivery_that_is_leased_while_its_partition_goes_keeps_its_even
     assert [seq for seq in await rows(bench, attempts.c.event_seq) if seq < NUMBERS] == []
 
 
-async def test_one_that_another_drops_before_anything_of_it_is_put_aside_is_left(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It has been merged into the rest by then: what is read of it is nowhere by its name."""
+async def one_beside_a_rest(bench: Bench) -> tuple[PostgresPartitions, Partition]:
+    """A partition of which all can go but one event; of an earlier one as much is left."""
     for day in range(2):
         await bench.append(bench.event(due(2), created_at=NOW + day * DAY))
         await delivered(bench, at=NOW + day * DAY)
@@ -470,6 +468,14 @@ async def test_one_that_another_drops_before_anything_of_it_is_put_aside_is_left
     for each in (earlier, partition):
         await own.thin(each, after=None)
     assert await own.drop(earlier) == 1
+    return own, partition
+
+
+async def test_one_that_another_drops_before_anything_of_it_is_put_aside_is_left(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has been merged into the rest by then: what is read of it is nowhere by its name."""
+    own, partition = await one_beside_a_rest(bench)
     transact = own._transact
 
     async def late(body: Any) -> Any:
@@ -480,3 +486,23 @@ async def test_one_that_another_drops_before_anything_of_it_is_put_aside_is_left
     monkeypatch.setattr(own, "_transact", late)
     assert await own.drop(partition) == 0
     assert await rows(bench, events.c.seq) == [1, NUMBERS, 2 * NUMBERS]
+
+
+async def test_one_stays_for_now_whose_rest_another_drops_before_both_are_merged(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, partition = await one_beside_a_rest(bench)
+    write = own._write
+
+    async def late(body: Any) -> Any:
+        monkeypatch.setattr(own, "_write", write)
+        for column in (attempts.c.event_seq, deliveries.c.event_seq, events.c.seq):
+            gone = sa.delete(column.table).where(column < partition.first_seq)
+            await bench.database.write(lambda c: c.execute(gone).rowcount)  # noqa: B023 - run before the next turn
+        await own.drop_empty()
+        return await write(body)
+
+    monkeypatch.setattr(own, "_write", late)
+    assert await own.drop(partition) == 0
+    assert await own.drop(partition) == 1
+    assert await rows(bench, events.c.seq) == [NUMBERS, 2 * NUMBERS]

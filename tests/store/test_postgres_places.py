@@ -159,6 +159,29 @@ async def test_what_all_of_them_refuse_is_raised_in_time(
     assert time.monotonic() - began < 1.0 + SOON_S
 
 
+async def test_whoever_is_cancelled_while_late_hosts_are_given_up_is_cancelled() -> None:
+    """A loop that is cancelled once, and takes that for the end of something else, would go on for ever."""
+    entered = asyncio.Event()
+    let_go = asyncio.Event()
+
+    async def connect(place: Any) -> Any:
+        if place["host"] == "two":
+            return "connection"
+        try:
+            await asyncio.sleep(60)
+        finally:
+            entered.set()
+            await let_go.wait()
+
+    asking = asyncio.ensure_future(Places("postgresql://one,two/db").first(connect))
+    await entered.wait()
+    asking.cancel()
+    await asyncio.sleep(0)
+    let_go.set()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+
+
 async def test_hosts_may_stand_in_the_parameters_a_directory_with_a_socket_among_them(
     network: Between, postgres_url: str
 ) -> None:

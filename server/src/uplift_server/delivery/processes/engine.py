@@ -88,6 +88,8 @@ class SharedEngine(Engine):
         ):
             loop.on_duty = self.duty(duty)
         self._watch.shares = True
+        self._tests_begun: dict[int, bool] = {}
+        """By endpoint, whether the slot of a test that is still to be sent is another process's: endpoints may move."""
         self._elsewhere_tested: set[int] = set()
         """Endpoints whose latest test was another process's to send."""
 
@@ -308,26 +310,34 @@ class SharedEngine(Engine):
 
     async def begin_test(self, endpoint_seq: int) -> Busy | None:
         """See Engine."""
-        if self._directory.owns(endpoint_seq):
-            self._elsewhere_tested.discard(endpoint_seq)
-            return await super().begin_test(endpoint_seq)
-        if not self.sends():
+        if endpoint_seq in self._tests_begun:
+            return Busy.IN_FLIGHT
+        elsewhere = not self._directory.owns(endpoint_seq)
+        if elsewhere and not self.sends():
             return Busy.STOPPED
-        self._elsewhere_tested.add(endpoint_seq)
-        return await self._requests.begin_test(endpoint_seq)
+        self._tests_begun[endpoint_seq] = elsewhere
+        busy: Busy | None = Busy.STOPPED
+        try:
+            busy = await (self._requests.begin_test if elsewhere else super().begin_test)(endpoint_seq)
+        finally:
+            if busy is not None:
+                del self._tests_begun[endpoint_seq]
+        return busy
 
     def abandon_test(self, endpoint_seq: int) -> None:
         """See Engine."""
-        if endpoint_seq in self._elsewhere_tested:
+        if self._tests_begun.pop(endpoint_seq):
             self._requests.abandon_test(endpoint_seq)
         else:
             super().abandon_test(endpoint_seq)
 
     def send_test(self, delivery: LeasedDelivery) -> None:
         """See Engine."""
-        if delivery.endpoint_seq in self._elsewhere_tested:
+        if self._tests_begun.pop(delivery.endpoint_seq):
+            self._elsewhere_tested.add(delivery.endpoint_seq)
             self._requests.send_test(delivery)
         else:
+            self._elsewhere_tested.discard(delivery.endpoint_seq)
             super().send_test(delivery)
 
     async def wait_for_test(self, endpoint_seq: int, within_ms: int) -> None:

@@ -84,6 +84,8 @@ class Membership:
         """Since when no heartbeat was late: others are not judged by a time in which the database was away."""
         self._buried: set[int] = set()
         """The dead whose leases are still to be ended."""
+        self._doubtful: set[int] = set()
+        """Those of whom it was not heard whether they are forgotten."""
         self._burying = asyncio.Event()
         self._wake = asyncio.Event()
         self._turn = asyncio.Lock()
@@ -182,6 +184,10 @@ class Membership:
                 self._unbroken_since = began
             self._heard_at, self.trusted_until = began, began + TRUSTED_MS
             self._duties, self._duties_until = found.duties, began + duty_rules.TRUSTED_MS
+            # Those who are not known any more are: the answer was lost.
+            for number in self._doubtful.difference(each.seq for each in found.known):
+                self._end_leases(number)
+            self._doubtful.clear()
             living = self.living = [
                 each for each in found.known if each.seq == self.number or not self._is_dead(each, found.now)
             ]
@@ -201,7 +207,10 @@ class Membership:
         In this order it cannot act on leases that it has lost. Where this process dies between the two, they end by
         themselves.
         """
-        if await self._line.write(lambda c: processes.forget(c, process.seq, heard_at=process.seen_at)):
+        self._doubtful.add(process.seq)
+        is_forgotten = await self._line.write(lambda c: processes.forget(c, process.seq, heard_at=process.seen_at))
+        self._doubtful.discard(process.seq)
+        if is_forgotten:
             _log.warning("a process is heard of no more", process=process.seq, host=process.host, pid=process.pid)
             self._end_leases(process.seq)
 

@@ -273,8 +273,7 @@ async def _put_aside(raw: Raw, partition: Partition, rest: Partition | None, nee
     Nothing of an event changes any more but that attempts are added: those that come later are copied later. False
     where another process was faster, and they are not there any more.
     """
-    wanted = [partition] if rest is None else [partition, rest]
-    if len(await raw.fetch(_KEPT_STANDING, *zip(*wanted, strict=True))) < len(wanted):
+    if not await _all_stand(raw, [partition] if rest is None else [partition, rest]):
         return False
     for table, column in _TABLES.items():
         name, aside = table_name(table, *partition), _aside(table)
@@ -291,9 +290,10 @@ async def _put_aside(raw: Raw, partition: Partition, rest: Partition | None, nee
 
 async def _drop(raw: Raw, partition: Partition, rest: Partition | None, needed: list[int]) -> int | None:
     """Let a partition go, and what was put aside come in its place; how many events went, if it was still there."""
-    if not await raw.fetchval(_STANDS, *partition):
-        return None  # Another process was faster.
     gone = [partition] if rest is None else [rest, partition]
+    # Of what is left of one there may be a part that has the same bounds.
+    if not (await raw.fetchval(_STANDS, *partition) and await _all_stand(raw, gone)):
+        return None
     await _lock(raw, gone)
     count: int = await raw.fetchval(_COUNT, *partition)
     if needed:
@@ -309,6 +309,11 @@ async def _drop(raw: Raw, partition: Partition, rest: Partition | None, needed: 
         await raw.execute("INSERT INTO event_partitions VALUES ($1, $2, 0, 0, true)", *kept)
         await raw.execute(_COUNT_ANEW)
     return count - len(needed)
+
+
+async def _all_stand(raw: Raw, partitions: list[Partition]) -> bool:
+    """Whether another process was not faster to let one of them go; all stay until this transaction ends."""
+    return len(await raw.fetch(_KEPT_STANDING, *zip(*partitions, strict=True))) == len(partitions)
 
 
 async def _drop_empty(raw: Raw) -> None:

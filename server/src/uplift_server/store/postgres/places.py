@@ -5,9 +5,8 @@ standby that has taken its place: here the next one is asked beside it, as RFC 8
 """
 
 import asyncio
-import contextlib
 import re
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any, Final
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -82,11 +81,18 @@ class Places:
         self.known.insert(0, place)
 
 
-async def _give_up(asked: Iterable[asyncio.Task[asyncpg.Connection]]) -> None:
+async def _give_up(asked: Collection[asyncio.Task[asyncpg.Connection]]) -> None:
     for task in asked:
         task.cancel()
-        with contextlib.suppress(asyncio.CancelledError, Exception):
-            (await task).terminate()
+        task.add_done_callback(_let_go)
+    if asked:
+        # Not one of them itself: whoever is cancelled while it waits would take that for the task's end.
+        await asyncio.wait(asked)
+
+
+def _let_go(task: asyncio.Task[asyncpg.Connection]) -> None:
+    if not task.cancelled() and task.exception() is None:
+        task.result().terminate()
 
 
 def _weight(failure: BaseException) -> int:
