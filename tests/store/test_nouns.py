@@ -29,6 +29,7 @@ from uplift_server.store.horizon import NO_HORIZON
 from uplift_server.store.notices import NoticeResult
 from uplift_server.store.records import DeliveryFilter, EndpointFilter, EventFilter
 from uplift_server.store.schema_numbers import rollups
+from uplift_server.store.schema_partitions import NUMBERS
 
 BODY = b'{"id":"x","object":"event","type":"t","api_version":"1","created":1,"data":{}}'
 
@@ -241,30 +242,36 @@ def test_events_between_instants_are_found_without_reading_the_others(connection
         assert followed == expected
 
 
+@pytest.mark.parametrize("apart", [1, NUMBERS // 1000])
 def test_lists_that_pass_over_much_end_their_pages_early(
-    connection: sa.Connection, monkeypatch: pytest.MonkeyPatch
+    connection: sa.Connection, monkeypatch: pytest.MonkeyPatch, apart: int
 ) -> None:
-    """However rare what is looked for is, a page costs a bounded amount, and the walk still finds all of it."""
+    """However rare what is looked for is, a page costs a bounded amount, and the walk still finds all of it.
+
+    Also where numbers are as far apart as those of two partitions.
+    """
     monkeypatch.setattr(events, "WINDOW_EVENTS", 40)
     monkeypatch.setattr(deliveries, "WINDOW_ROWS", 40)
     account = new_account(connection, 1)
     endpoint = new_endpoint(connection, account.seq, 1)
     new_type(connection)
     rare = new_type(connection, "rare")
-    for seq in range(1, 301):
-        new_event(connection, seq, account.seq, seq, rare.seq if seq % 100 == 0 else 1)
-        row = {"event_seq": seq, "endpoint_seq": endpoint.seq, "account_seq": account.seq, "due_at": 1}
-        connection.execute(sa.insert(tables.deliveries).values(**row, status=0 if seq % 100 == 0 else 1))
+    for number in range(1, 301):
+        is_rare = number % 100 == 0
+        new_event(connection, number * apart, account.seq, number, rare.seq if is_rare else 1)
+        row = {"event_seq": number * apart, "endpoint_seq": endpoint.seq, "account_seq": account.seq, "due_at": 1}
+        connection.execute(sa.insert(tables.deliveries).values(**row, status=0 if is_rare else 1))
 
     def walk(read: Any) -> tuple[list[int], int]:
         found, pages, key = [], 0, None
-        while True:
+        while pages < 100:
             page = read(key)
             pages += 1
             found += [getattr(item, "seq", None) or item.event_seq for item in page.items]
             key = page.next_key
             if key is None:
-                return found, pages
+                break
+        return found, pages
 
     looked_for = [
         lambda key: events.page(connection, None, EventFilter(rare.seq), limit=5, before=key),
@@ -276,16 +283,19 @@ def test_lists_that_pass_over_much_end_their_pages_early(
     ]
     for read in looked_for:
         found, pages = walk(read)
-        assert found == [300, 200, 100]
-        assert pages >= 7
+        assert found == [300 * apart, 200 * apart, 100 * apart]
+        assert 7 <= pages <= 12
     place: tuple[int, ...] = (0,)
     followed: list[int] = []
     more = True
+    stretches = 0
     while more:
+        stretches += 1
+        assert stretches <= 12
         stretch = events.forward(connection, None, EventFilter(rare.seq), NO_HORIZON, limit=5, after=place)
         followed += [event.seq for event in stretch.items]
         place, more = stretch.key, stretch.more
-    assert (followed, place) == ([100, 200, 300], (300,))
+    assert (followed, place) == ([100 * apart, 200 * apart, 300 * apart], (300 * apart,))
 
 
 def test_once(connection: sa.Connection) -> None:

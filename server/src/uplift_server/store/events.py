@@ -77,7 +77,7 @@ def page(
     low, high = instants.bounds(connection, after=wanted.created_after, before=wanted.created_before)
     if before is not None:
         high = min(high, before[0] - 1)
-    window_low = low if _is_indexed(account_seq, wanted) else max(low, high - WINDOW_EVENTS + 1)
+    window_low = low if _is_indexed(account_seq, wanted) else _last_of_window(connection, low, high, newest_first=True)
     keys = _keys(account_seq, wanted, window_low, high).order_by(events.c.seq.desc()).limit(limit + 1)
     rows = _rows(connection, keys, newest_first=True)
     items = _with_counts(connection, rows[:limit])
@@ -102,7 +102,9 @@ def forward(
     low, high = instants.bounds(connection, after=wanted.created_after, before=wanted.created_before)
     high = min(high, horizon.events)
     low = max(low, after[0] + 1)
-    window_high = high if _is_indexed(account_seq, wanted) else min(high, low + WINDOW_EVENTS - 1)
+    window_high = high
+    if not _is_indexed(account_seq, wanted):
+        window_high = _last_of_window(connection, low, high, newest_first=False)
     keys = _keys(account_seq, wanted, low, window_high).order_by(events.c.seq).limit(limit + 1)
     rows = _rows(connection, keys, newest_first=False)
     items = _with_counts(connection, rows[:limit])
@@ -113,6 +115,17 @@ def forward(
 
 def _is_indexed(account_seq: int | None, wanted: EventFilter) -> bool:
     return account_seq is not None or wanted.type_seq is None
+
+
+def _last_of_window(connection: Connection, low: int, high: int, *, newest_first: bool) -> int:
+    """Where what is looked at for one page ends, from one side or the other.
+
+    It is counted in events: between two of their numbers there may be thousands of millions that nothing has.
+    """
+    order = events.c.seq.desc() if newest_first else events.c.seq
+    query = sa.select(events.c.seq).where(events.c.seq.between(low, high)).order_by(order).offset(WINDOW_EVENTS - 1)
+    found = connection.scalars(query.limit(1)).first()
+    return found if found is not None else low if newest_first else high
 
 
 def _keys(account_seq: int | None, wanted: EventFilter, low: int, high: int) -> sa.Select[tuple[int]]:
