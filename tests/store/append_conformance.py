@@ -78,6 +78,15 @@ async def a_chosen_id_works_like_a_key(bench: Bench) -> None:
     assert refused == IdempotencyConflict(0, "id", chosen)
 
 
+async def a_chosen_id_may_be_one_that_was_made(bench: Bench) -> None:
+    """Whoever was answered an id, and sends the event again with it."""
+    (first,) = await bench.append(bench.event())
+    (again,) = await bench.append(bench.event(chosen_id=first.id))
+    assert (again.seq, again.duplicate) == (first.seq, True)
+    (refused,) = await bench.database.append([[bench.event(chosen_id=first.id, data=b'{"n":2}')]])
+    assert refused == IdempotencyConflict(0, "id", first.id)
+
+
 async def keys_belong_to_accounts(bench: Bench) -> None:
     (one,) = await bench.append(bench.event(key="k"))
     (two,) = await bench.append(bench.event(key="k", account=2))
@@ -112,6 +121,7 @@ APPEND_CHECKS: Sequence[Check] = [
     a_repeat_within_one_commit_is_found,
     concurrent_repeats_give_one_event,
     a_chosen_id_works_like_a_key,
+    a_chosen_id_may_be_one_that_was_made,
     keys_belong_to_accounts,
     other_content_under_a_key_is_refused_whole,
     other_expiry_or_type_is_other_content,

@@ -11,7 +11,6 @@ from uplift_server.store import repeats
 from uplift_server.store.hot_records import Appended, IdempotencyConflict, NewEvent
 from uplift_server.store.postgres.connection import Raw
 from uplift_server.store.repeats import Known, Stored
-from uplift_server.store.schema_partitions import NUMBERS
 
 Results = list[list[Appended] | IdempotencyConflict]
 
@@ -61,14 +60,13 @@ _BY_KEY: Final = (
     f"SELECT k.account_seq, k.key, {_OF_EVENT} FROM unnest($1::bigint[], $2::text[]) AS w(account_seq, key)"  # noqa: S608
     " JOIN idempotency_keys k ON k.account_seq = w.account_seq AND k.key = w.key JOIN events e ON e.seq = k.event_seq"
 )
-# In the first partition, what was stored before there were others is found by its index. An event that is found twice
-# is the same; to see to that here would need an order, for which the planner goes through all chosen ids.
+# Any event may be meant: also one whose id was made here, or chosen before there were partitions. An event that is
+# found twice is the same; to see to that here would need an order, for which the planner goes through all chosen ids.
 _BY_ID: Final = (
     f"SELECT w.account_seq, w.id, {_OF_EVENT} FROM unnest($1::bigint[], $2::bytea[]) AS w(account_seq, id)"  # noqa: S608
     " CROSS JOIN LATERAL (SELECT c.event_seq AS seq FROM chosen_event_ids c"
     "  WHERE c.account_seq = w.account_seq AND c.id = w.id"
-    "  UNION ALL SELECT f.seq FROM events f"
-    f"  WHERE f.id = w.id AND f.account_seq = w.account_seq AND f.seq < {NUMBERS}) found"
+    "  UNION ALL SELECT f.seq FROM events f WHERE f.id = w.id AND f.account_seq = w.account_seq) found"
     " JOIN events e ON e.seq = found.seq"
 )
 
