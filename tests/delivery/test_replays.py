@@ -296,6 +296,19 @@ async def test_deleting_the_endpoint_cancels_it(place: Place) -> None:
         assert (entry.action, entry.actor_name) == ("replay.cancelled", "Uplift Webhooks")
 
 
+async def test_one_whose_endpoint_is_not_known_here_yet_goes_on_once_it_is(place: Place) -> None:
+    async with World(place, delays_ms=()) as world:
+        endpoint = await failed(world, 5)
+        world.directory.drop_endpoint(endpoint.seq)
+        job = await replay(world, endpoint)
+        await world.run_for(5 * SECOND)
+        assert (await stored(world, job)).state is ReplayState.RUNNING
+        world.directory.put_endpoint(endpoint.record)
+        await world.run_for(10 * SECOND)
+        assert (await stored(world, job)).state is ReplayState.COMPLETED
+        assert await world.statuses() == {Status.DELIVERED: 5}
+
+
 async def test_deleting_the_endpoint_cancels_a_paused_one(place: Place) -> None:
     async with World(place, delays_ms=(), scan_every_ms=60 * SECOND) as world:
         endpoint = await failed(world, 5)

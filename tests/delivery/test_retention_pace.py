@@ -4,6 +4,7 @@ import asyncio
 from typing import Final
 
 import pytest
+from structlog.testing import capture_logs
 from tests.engines import Place
 
 from uplift_server.delivery.retention import (
@@ -17,11 +18,12 @@ from uplift_server.delivery.retention import (
     Retention,
 )
 from uplift_server.observe.measures import EngineMeasures
+from uplift_server.store.errors import Refused
 from uplift_server.store.partitions import Bite, Partition
 from uplift_server.store.upkeep import Key
 
 from .test_retention import pruned
-from .world import DAY, SECOND, VirtualClock, World
+from .world import DAY, MINUTE, SECOND, VirtualClock, World
 
 KEEP_MS = 28 * DAY
 PLANNED_MS = DAY // THIN_SHARE
@@ -93,6 +95,28 @@ async def thinned(place: Place, *, partitions: int, takes_ms: int, numbers: int 
         assert len(old.pauses) == BITES * partitions
         assert +measures.removed == {"events": 300 * partitions, "deliveries": 100 * BITES * partitions}
         return old
+
+
+async def test_a_defect_in_it_stops_nothing_else_and_it_goes_on(place: Place) -> None:
+    async with World(place) as world:
+        old = OldPartitions(world.clock, 1, 4, HUGE, BITES)
+        world.database.partitions = old
+        retention = Retention(world.database, world.clock, EngineMeasures(), retention_ms=KEEP_MS)
+        drop, refused = old.drop, []
+
+        async def refusing(partition: Partition) -> int:
+            if not refused:
+                refused.append(partition)
+                raise Refused("a defect")
+            return await drop(partition)
+
+        old.drop = refusing  # type: ignore[method-assign]
+        with capture_logs() as logs:
+            running = asyncio.create_task(retention.run(asyncio.Event()))
+            await world.run_for(10 * MINUTE)
+        running.cancel()
+        assert old.dropped == refused
+        assert [line["log_level"] for line in logs if "defect" in line["event"]] == ["error"]
 
 
 @pytest.mark.parametrize(("takes_ms", "pause_ms"), [(0, THIN_PAUSE_MS_MIN), (4, 34), (1000, THIN_PAUSE_MS_MAX)])

@@ -156,10 +156,11 @@ def test_a_mail_under_way_at_a_stop_is_not_sent_by_the_next_process_too(
         whose = place.look(owner)
         postbox.hang_at = "DATA"
         owe(place, COACH)
-        wait_for(lambda: "DATA" in postbox.said, "a mail is under way")
+        wait_for(lambda: postbox.hangs, "a mail is under way")
         postbox.hang_at = None
         first.terminate()
-        time.sleep(0.5)
+        # It has a second.
+        time.sleep(0.3)
         assert place.look(owner) == whose
         postbox.go_on()
         assert first.process is not None

@@ -127,6 +127,11 @@ class Postbox:
         self._hanging = asyncio.Event()
         await self._hanging.wait()
 
+    @property
+    def hangs(self) -> bool:
+        """Whether somebody waits for an answer."""
+        return self._hanging is not None
+
     def go_on(self) -> None:
         """Answer what hangs."""
         assert self._loop is not None

@@ -18,10 +18,12 @@ from uplift_server.core.outcomes import Outcome
 from uplift_server.core.replays import ReplayState
 from uplift_server.delivery.attempts import resumed
 from uplift_server.store import deliveries as delivery_verbs
+from uplift_server.store import endpoints as endpoint_verbs
 from uplift_server.store import numbers, replays, trials, upkeep, waiting
 from uplift_server.store.errors import Conflict
 from uplift_server.store.hot_records import HeldWish, LeasedDelivery, NewDelivery, ReplayLease, Settlement
 from uplift_server.store.numbers import FLEET, Scope
+from uplift_server.store.records import EndpointState, HeldAction
 from uplift_server.store.replays import Choice, NewReplay, Replay
 from uplift_server.store.schema import accounts, attempts, deliveries, endpoints, events
 from uplift_server.store.schema_numbers import delivery_changes, rollups
@@ -225,7 +227,13 @@ class Machine:
 
     async def hold(self) -> None:
         endpoint = self.random.choice(list(ACCOUNT_OF))
-        await self.database.write(lambda c: waiting.hold_waiting(c, endpoint, now=self.now, limit=5))
+
+        def hold(connection: sa.Connection) -> None:
+            endpoint_verbs.switch_off(connection, endpoint, EndpointState.PAUSED, None, now=self.now)
+            waiting.hold_waiting(connection, endpoint, now=self.now, limit=5)
+            endpoint_verbs.switch_on(connection, endpoint, HeldAction.SEND, now=self.now)
+
+        await self.database.write(hold)
 
     async def drop(self) -> None:
         endpoint = self.random.choice(list(ACCOUNT_OF))

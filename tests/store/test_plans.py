@@ -240,7 +240,7 @@ UPKEEP: dict[str, list[Verb]] = {
     },
     "deliveries_due": [
         lambda c: backlog.count(c, now=1, limit=9),
-        lambda c: waiting.hold_waiting(c, 1, now=1, limit=9),
+        lambda c: waiting.hold_waiting(c, GONE, now=1, limit=9),
         lambda c: waiting.cancel_waiting(c, GONE, now=1, limit=9),
     ],
 }

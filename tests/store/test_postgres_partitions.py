@@ -23,7 +23,7 @@ from uplift_server.store.hot_records import IdempotencyConflict
 from uplift_server.store.partitions import Partition, Partitions
 from uplift_server.store.postgres import PostgresDatabase, schema_version
 from uplift_server.store.postgres.connection import Opener
-from uplift_server.store.postgres.partitions import KEPT_EVENTS_MAX, PostgresPartitions
+from uplift_server.store.postgres.partitions import ASIDE_LOCK, KEPT_EVENTS_MAX, PostgresPartitions
 from uplift_server.store.schema import attempts, deliveries, events
 from uplift_server.store.schema_partitions import NUMBERS, chosen_event_ids, event_partitions
 
@@ -214,6 +214,18 @@ async def test_ids_that_callers_choose_are_recognised_in_all_partitions(bench: B
         [other] = await bench.database.append([[bench.event(due(1), chosen_id=event_id, data=b'{"n":2}')]])
         assert isinstance(other, IdempotencyConflict)
     assert await rows(bench, events.c.seq) == [1, NUMBERS]
+
+
+async def test_an_id_that_was_made_is_recognised_in_all_partitions_where_it_is_chosen(bench: Bench) -> None:
+    """Two events with one id would be one that nobody can name."""
+    made = []
+    for day in range(1, 4):
+        made += await bench.append(bench.event(due(1)))
+        for event in made:
+            (again,) = await bench.append(bench.event(due(1), chosen_id=event.id))
+            assert (again.seq, again.duplicate) == (event.seq, True)
+        assert await begin(bench, NOW + day * DAY)
+    assert await rows(bench, events.c.seq) == [1, NUMBERS, 2 * NUMBERS]
 
 
 async def test_the_same_chosen_id_is_stored_once_whoever_stores_it_at_once(bench: Bench) -> None:
@@ -486,6 +498,14 @@ async def test_one_that_another_drops_before_anything_of_it_is_put_aside_is_left
     monkeypatch.setattr(own, "_transact", late)
     assert await own.drop(partition) == 0
     assert await rows(bench, events.c.seq) == [1, NUMBERS, 2 * NUMBERS]
+
+
+async def test_one_stays_for_now_that_another_is_just_putting_aside(bench: Bench, stranger: Any) -> None:
+    own, partition = await one_beside_a_rest(bench)
+    async with stranger.transaction():
+        await stranger.execute(f"SELECT pg_advisory_xact_lock({ASIDE_LOCK})")
+        assert await own.drop(partition) == 0
+    assert await own.drop(partition) == 1
 
 
 async def test_one_stays_for_now_whose_rest_another_drops_before_both_are_merged(

@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -161,12 +162,11 @@ async def test_what_all_of_them_refuse_is_raised_in_time(
 
 async def test_whoever_is_cancelled_while_late_hosts_are_given_up_is_cancelled() -> None:
     """A loop that is cancelled once, and takes that for the end of something else, would go on for ever."""
-    entered = asyncio.Event()
-    let_go = asyncio.Event()
+    entered, let_go, terminated = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     async def connect(place: Any) -> Any:
         if place["host"] == "two":
-            return "connection"
+            return SimpleNamespace(terminate=terminated.set)
         try:
             await asyncio.sleep(60)
         finally:
@@ -180,6 +180,7 @@ async def test_whoever_is_cancelled_while_late_hosts_are_given_up_is_cancelled()
     let_go.set()
     with pytest.raises(asyncio.CancelledError):
         await asking
+    assert terminated.is_set()
 
 
 async def test_hosts_may_stand_in_the_parameters_a_directory_with_a_socket_among_them(

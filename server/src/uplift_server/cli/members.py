@@ -9,7 +9,7 @@ from uplift_server.cli.accounts import Account, Limit, Wide
 from uplift_server.cli.client import REMEDY_WITHOUT_KEY, segment
 from uplift_server.cli.errors import CliError, ExitCode
 from uplift_server.cli.help import Group
-from uplift_server.cli.reach import is_asked, reach, remedy_beside_worker, server_runs, serves_api
+from uplift_server.cli.reach import reach, remedy_beside_worker, server_runs, serves_api
 from uplift_server.cli.refusals import options
 from uplift_server.cli.session import Session, command
 from uplift_server.cli.tables import Column
@@ -188,5 +188,5 @@ def _need_server(config: Config, *, for_operator: bool) -> None:
         )
     if not serves_api(config):
         raise CliError("the server that runs here has no dashboard for the link", remedy_beside_worker(config))
-    if for_operator and not is_asked(config):
+    if for_operator and config.on_postgresql and config.operator_key is None:
         raise CliError("an operator's link is made with the operator key", REMEDY_WITHOUT_KEY, ExitCode.NOT_ALLOWED)

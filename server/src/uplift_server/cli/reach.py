@@ -43,7 +43,7 @@ def reach(config: Config, *, create: bool = False) -> Iterator[ApiClient]:
 
     A database is made only for a command that may `create` one: for all others there would be nothing in it.
     """
-    asked = is_asked(config)
+    asked = _is_asked(config)
     if not create and not asked and not database_exists(config):
         raise no_database(config)
     with contextlib.ExitStack() as ending:
@@ -51,7 +51,7 @@ def reach(config: Config, *, create: bool = False) -> Iterator[ApiClient]:
         yield client or ending.enter_context(contextlib.closing(_client_of_the_running(config)))
 
 
-def is_asked(config: Config) -> bool:
+def _is_asked(config: Config) -> bool:
     """Whether a server that runs is to be asked.
 
     One on PostgreSQL need not be: others on the database see within a second what was changed. A worker cannot be.

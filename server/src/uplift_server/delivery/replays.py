@@ -21,7 +21,7 @@ from uplift_server.delivery.dispatch import Dispatcher
 from uplift_server.delivery.lanes import DeliveryLanes
 from uplift_server.delivery.settle import Settler
 from uplift_server.delivery.shared_pace import SharedPace
-from uplift_server.store import audit, releases, replays
+from uplift_server.store import audit, endpoints, releases, replays
 from uplift_server.store.contract import Database, Transaction
 from uplift_server.store.errors import Conflict, Unavailable
 from uplift_server.store.hot_records import Ahead, LeasedDelivery, ReplayLease, ReplayRelease
@@ -229,10 +229,12 @@ class Replays:
             job.next_at = now + UNAVAILABLE_WAIT_MS
 
     async def _cancel(self, job: _Job) -> None:
-        """The endpoint was deleted."""
+        """The endpoint was deleted, or this process was told of the replay before it was of the endpoint."""
         now, replay = self._clock.now_ms(), job.replay
 
-        def cancel(connection: Transaction) -> Replay:
+        def cancel(connection: Transaction) -> Replay | None:
+            if endpoints.is_there(connection, replay.choice.endpoint_seq):
+                return None
             cancelled = replays.put_into(connection, None, replay.id, ReplayState.CANCELLED, now=now)
             assert cancelled is not None, "replays that are not done with are kept"
             subject, details = prefixed(REPLAY, replay.id), {"because": "endpoint_deleted"}
@@ -240,7 +242,11 @@ class Replays:
             return cancelled[0]
 
         try:
-            self.put(await self._database.write(cancel))
+            cancelled = await self._database.write(cancel)
+            if cancelled is None:
+                job.next_at = now + LOOK_MS
+            else:
+                self.put(cancelled)
         except Conflict:
             # It has completed meanwhile.
             self._jobs.pop(replay.seq, None)

@@ -72,6 +72,9 @@ class Retention:
                 await self.prune_once(stopping)
             except Unavailable:
                 continue
+            except Exception:
+                # What is too old can stay for a while: a defect in this stops nothing else.
+                _log.exception("a defect in retention; it goes on")
 
     async def prune_once(self, stopping: asyncio.Event) -> Counter[str]:
         """One pass over everything old; how many rows of which table went, not counting what goes with them.

@@ -79,6 +79,12 @@ def find(connection: Connection, seqs: Collection[int]) -> list[Endpoint]:
     return [_endpoint(row) for row in connection.execute(query)]
 
 
+def is_there(connection: Connection, endpoint_seq: int) -> bool:
+    """Whether there is an endpoint with this number, not deleted."""
+    own = sa.select(endpoints.c.seq).where(endpoints.c.seq == endpoint_seq, endpoints.c.deleted_at.is_(None))
+    return connection.execute(own).first() is not None
+
+
 def get_even_deleted(connection: Connection, endpoint_id: bytes) -> Endpoint | None:
     """Anybody's endpoint with this id, also one that was deleted, for as long as something refers to it."""
     row = connection.execute(sa.select(endpoints).where(endpoints.c.id == endpoint_id)).first()

@@ -9,6 +9,7 @@ from sqlalchemy import Connection
 
 from uplift_server.core.deliveries import FailedReason, Status, Trigger
 from uplift_server.store.deliveries import IN_FLIGHT
+from uplift_server.store.endpoints import is_there
 from uplift_server.store.errors import Conflict, Missing
 from uplift_server.store.records import EndpointState, HeldAction
 from uplift_server.store.schema import deliveries, endpoints
@@ -92,7 +93,8 @@ def hold_waiting(connection: Connection, endpoint_seq: int, *, now: int, limit: 
     """
     is_on = endpoints.c.state == int(EndpointState.ENABLED)
     drops = endpoints.c.held_action == int(HeldAction.DROP)
-    otherwise = sa.select(endpoints.c.seq).where(endpoints.c.seq == endpoint_seq, is_on | drops)
+    there = sa.and_(endpoints.c.seq == endpoint_seq, endpoints.c.deleted_at.is_(None))
+    otherwise = sa.select(endpoints.c.seq).where(there, is_on | drops)
     if connection.execute(otherwise).first() is not None:
         return 0
     resumed = deliveries.c.resume_status
@@ -141,8 +143,7 @@ def cancel_waiting(connection: Connection, endpoint_seq: int, *, now: int, limit
     Whoever asks does not know the endpoint. Where it is new, and was committed just now with its greeting, nothing is
     cancelled.
     """
-    exists = sa.select(endpoints.c.seq).where(endpoints.c.seq == endpoint_seq, endpoints.c.deleted_at.is_(None))
-    if connection.execute(exists).first() is not None:
+    if is_there(connection, endpoint_seq):
         return 0
     count = 0
     # Two searches, each by an index of its own.

@@ -209,8 +209,9 @@ class Membership:
         """
         self._doubtful.add(process.seq)
         is_forgotten = await self._line.write(lambda c: processes.forget(c, process.seq, heard_at=process.seen_at))
-        self._doubtful.discard(process.seq)
+        # Where not, it was heard of, or the answer was lost that it is forgotten: the next heartbeat tells which.
         if is_forgotten:
+            self._doubtful.discard(process.seq)
             _log.warning("a process is heard of no more", process=process.seq, host=process.host, pid=process.pid)
             self._end_leases(process.seq)
 

@@ -2,12 +2,14 @@
 
 import asyncio
 import contextlib
+import itertools
 import random
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from operator import ge
 from typing import Any, Final, TypeVar
 
+import structlog
 from sqlalchemy import Connection
 
 from uplift_server.core.limits import WRITES_WAITING_MAX
@@ -49,6 +51,9 @@ from uplift_server.store.replays import Choice, Replay
 
 R = TypeVar("R")
 
+_log = structlog.get_logger()
+
+UNKNOWN: Final = "it is not known yet what can be read: a transaction that writes has lasted for seconds"
 HOT_CONNECTIONS: Final = 4
 READERS: Final = 3
 CONNECTIONS_MAX: Final = HOT_CONNECTIONS + READERS + 2
@@ -58,8 +63,9 @@ HOT_WAITING_MAX: Final = 256
 READ_MS_MAX: Final = 4000
 LOOKS_MAX: Final = 5
 LOOK_EVERY_MS: Final = 4
-FIRST_LOOKS_MAX: Final = 50
 FIRST_LOOK_EVERY_MS: Final = 40
+FIRST_LOOKS_MS_MAX: Final = 2000
+UNKNOWN_TOLD_EVERY_S: Final = 60.0
 REPEATS_MAX: Final = 8
 """How often a verb is repeated that other transactions were in the way of."""
 REPEAT_WAIT_MS_MAX: Final = 20
@@ -81,6 +87,9 @@ class PostgresDatabase:
         self._gathering = Gathering(self._store)
         self._lookout = Lookout()
         self._looking = asyncio.Lock()
+        self._looked_at = 0.0
+        """When the latest look began (monotonic)."""
+        self._told_at = -UNKNOWN_TOLD_EVERY_S
         self._under_way: set[asyncio.Task[Any]] = set()
         self._settling: asyncio.Task[frozenset[tuple[int, int]]] | None = None
         """The latest settlement."""
@@ -174,30 +183,40 @@ class PostgresDatabase:
 
         Until one is known at all, that is waited for longer: whoever went by none would begin with the first event.
         """
+        began = time.monotonic()
         wanted = await self._look_out()
-        for look in range(FIRST_LOOKS_MAX):
+        for look in itertools.count():
             known = self._lookout.horizon
             if known is not None and (look >= LOOKS_MAX or all(map(ge, known, wanted))):
                 return known
+            if known is None and 1000 * (time.monotonic() - began) > FIRST_LOOKS_MS_MAX:
+                break
             await asyncio.sleep((LOOK_EVERY_MS if look < LOOKS_MAX else FIRST_LOOK_EVERY_MS) / 1000)
             await self._look_out()
-        raise Unavailable("it is not known yet what can be read: a transaction that writes has lasted for seconds")
+        if time.monotonic() - self._told_at >= UNKNOWN_TOLD_EVERY_S:
+            self._told_at = time.monotonic()
+            _log.warning("lists and streams do not begin yet", cause=UNKNOWN)
+        raise Unavailable(UNKNOWN)
 
     async def _look_out(self) -> Horizon:
         """Look once for the horizon; how far numbers were given then."""
 
-        async def look(pair: Pair) -> Horizon:
+        async def look(pair: Pair) -> None:
             async with pair.alone():
                 row = await pair.raw.fetchrow(LOOK)
             assert row is not None
             *numbers, holders = row
-            given = Horizon(*numbers)
-            self._lookout.note(given, holders)
-            return given
+            self._lookout.note(Horizon(*numbers), holders)
 
+        asked_at = time.monotonic()
         # One after the other: an answer that comes late would tell of locks as they were before.
         async with self._looking:
-            return await self._repeated(self._readers, look, again_when_lost=True)
+            if asked_at >= self._looked_at:
+                # Else somebody has begun to look while this one waited for its turn.
+                began = time.monotonic()
+                await self._repeated(self._readers, look, again_when_lost=True)
+                self._looked_at = began
+            return self._lookout.given
 
     async def read(self, body: Callable[[Connection], R]) -> R:
         """See the contract."""

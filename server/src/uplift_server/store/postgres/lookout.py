@@ -33,7 +33,7 @@ class Lookout:
     def __init__(self) -> None:
         self.horizon: Horizon | None = None
         """None before anything is known."""
-        self._given = Horizon(0, 0, 0)
+        self.given = Horizon(0, 0, 0)
         """How far numbers were given at the latest look."""
         self._awaited: list[tuple[Horizon, set[str]]] = []
         """Numbers that were given, with those who may still be using some of them; the higher the later."""
@@ -43,10 +43,10 @@ class Lookout:
 
         Looks are to be noted in the order they were made in: of what an older one did not see yet, the lock is held.
         """
-        if any(map(lt, given, self._given)):
+        if any(map(lt, given, self.given)):
             # A crash forgets numbers that nothing stored bears, a failover also what it has lost: they are given again.
             self.horizon, self._awaited = None, []
-        self._given = given
+        self.given = given
         holding = set(holders)
         still: list[tuple[Horizon, set[str]]] = []
         for numbers, waited_for in [*self._awaited, (given, holding)]:

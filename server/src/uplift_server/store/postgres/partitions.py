@@ -39,6 +39,7 @@ KEPT_BYTES_MAX: Final = 64 * 1024 * 1024
 _TABLES: Final = {"attempts": "event_seq", "events": "seq"}
 """In the order in which they are locked: most that is waited for wants `events`."""
 
+ASIDE_LOCK: Final = 0x6173696465
 _OPEN: Final = f"{int(Status.PENDING)}, {int(Status.HELD)}"
 _NEWEST: Final = (
     "SELECT first_seq, end_seq, begun_at, (SELECT count(*) FROM event_partitions) AS partitions,"
@@ -273,6 +274,8 @@ async def _put_aside(raw: Raw, partition: Partition, rest: Partition | None, nee
     Nothing of an event changes any more but that attempts are added: those that come later are copied later. False
     where another process was faster, and they are not there any more.
     """
+    if not await raw.fetchval(f"SELECT pg_try_advisory_xact_lock({ASIDE_LOCK})"):
+        return False  # Another process is about to do the same: it has had the duty until just now.
     if not await _all_stand(raw, [partition] if rest is None else [partition, rest]):
         return False
     for table, column in _TABLES.items():

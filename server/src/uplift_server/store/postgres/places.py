@@ -52,6 +52,7 @@ class Places:
         Raises what the driver does: before all what lasts until it is mended.
         """
         failures: list[BaseException] = []
+        won: asyncpg.Connection | None = None
         asked: dict[asyncio.Task[asyncpg.Connection], Place] = {}
         left = list(self.known)
         try:
@@ -67,12 +68,18 @@ class Places:
                     error = task.exception()
                     if error is None:
                         self._note_answer(place)
-                        return task.result()
+                        won = task.result()
+                        return won
                     if not isinstance(error, _GOES_ON):
                         raise error
                     failures.append(error)
         finally:
-            await _give_up(asked)
+            try:
+                await _give_up(asked)
+            except asyncio.CancelledError:
+                if won is not None:
+                    won.terminate()
+                raise
         raise max(failures, key=_weight)
 
     def _note_answer(self, place: Place) -> None:
