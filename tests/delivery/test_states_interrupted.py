@@ -20,7 +20,7 @@ from uplift_server.store.waiting import Dropped
 
 from .owner import Owner
 from .test_engine import resend
-from .test_states import events_sent, ids
+from .test_states import events_sent, ids, pause_amid_dropping
 from .world import HOUR, SECOND, START, World, answer
 
 
@@ -242,10 +242,7 @@ async def test_an_endpoint_that_is_to_be_dropped_has_not_dropped_all_while_somet
 ) -> None:
     async with World(place) as world:
         endpoint = await world.endpoint("one.test")
-        await world.pause(endpoint.seq)
-        await world.accept(1500)
-        await world.enable(endpoint.seq, HeldAction.DROP)
-        await world.pause(endpoint.seq)
+        await pause_amid_dropping(world, endpoint.seq, 1500)
         cancel_held, late = waiting.cancel_held, [0]
 
         def one_comes_late(*arguments: Any, **named: Any) -> int:
