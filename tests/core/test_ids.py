@@ -22,6 +22,16 @@ def test_a_uuid7_is_one_to_others(now_ms: int, random_bytes: bytes) -> None:
     assert value.int >> 80 == now_ms
 
 
+@given(IDS)
+def test_which_uuids_are_of_version_7(value: bytes) -> None:
+    assert ids.is_uuid7(value) is (uuid.UUID(bytes=value).hex[12] == "7")
+
+
+@given(INSTANTS, RANDOM)
+def test_what_is_made_is_of_version_7(now_ms: int, random_bytes: bytes) -> None:
+    assert ids.is_uuid7(ids.uuid7(now_ms, random_bytes))
+
+
 def test_the_vector_of_rfc_9562() -> None:
     # Appendix A.6: unix_ts_ms 0x017F22E279B0, rand_a 0xCC3, rand_b 0x18C4DC0C0C07398F.
     value = ids.uuid7(0x017F22E279B0, bytes.fromhex("0cc318c4dc0c0c07398f"))

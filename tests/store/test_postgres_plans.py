@@ -10,6 +10,7 @@ import pytest
 from tests.postgres import ONE_ROW, PostgresServer, name_of
 
 from uplift_server.core.deliveries import Status, Trigger
+from uplift_server.core.ids import uuid7
 from uplift_server.core.replays import ReplayState
 from uplift_server.store import numbers
 from uplift_server.store.horizon import NO_HORIZON
@@ -182,6 +183,10 @@ VERBS: dict[str, tuple[Callable[[Raw], Awaitable[object]], set[str]]] = {
         lambda raw: appending.append(raw, [[BENCH.event(due(1), chosen_id=bytes([9, n] * 8))] for n in range(10)]),
         {"chosen_event_ids_pkey", "events_by_id"},
     ),
+    "append, with ids that may have been made here": (
+        lambda raw: appending.append(raw, [[BENCH.event(due(1), chosen_id=uuid7(n, bytes(10)))] for n in range(10)]),
+        {"chosen_event_ids_pkey", "events_by_id"},
+    ),
     "lease due": (
         lambda raw: hot.lease_due(raw, WISHES, now=LATER, lease_until=LEASE_UNTIL, owner=OWNER, body_bytes_max=1 << 20),
         {"deliveries_due", "deliveries_pkey", "events_pkey"},
@@ -206,6 +211,21 @@ VERBS: dict[str, tuple[Callable[[Raw], Awaitable[object]], set[str]]] = {
     ),
     "due endpoints": (lambda raw: hot.due_endpoints(raw, after=3, limit=10), {"deliveries_due"}),
 }
+
+
+@pytest.mark.parametrize("raw", ["parted"], indirect=True)
+@pytest.mark.parametrize(("event_id", "partitions"), [(bytes(16), 1), (uuid7(NOW, bytes(10)), PARTITIONS)])
+async def test_ids_that_were_not_made_here_are_looked_for_in_one_partition(
+    raw: Raw, event_id: bytes, partitions: int
+) -> None:
+    """In each of many they would be a page that nobody has in memory any more."""
+    plans = Plans()
+    raw.add_log_listener(plans.note)
+    await appending.append(raw, [[BENCH.event(due(1), chosen_id=event_id)]])
+    await raw.execute("SELECT 1")
+    await asyncio.sleep(0)
+    of_events = [node for node in plans.nodes() if node.get("Relation Name", "").startswith("events_")]
+    assert len([node for node in of_events if "id = " in node.get("Index Cond", "")]) == partitions
 
 
 @pytest.mark.parametrize("name", VERBS)

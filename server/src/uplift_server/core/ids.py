@@ -39,6 +39,11 @@ def uuid7(now_ms: int, random_bytes: bytes) -> bytes:
     return high.to_bytes(8, "big") + low.to_bytes(8, "big")
 
 
+def is_uuid7(value: bytes) -> bool:
+    """Whether a 16-byte UUID says that it is of version 7, as all are that are made here."""
+    return value[6] >> 4 == 7
+
+
 @lru_cache(_TEXTS_KEPT)
 def uuid_text(value: bytes) -> str:
     """The canonical lowercase text of a 16-byte UUID."""

@@ -7,10 +7,12 @@ from typing import Any, Final
 
 import asyncpg
 
+from uplift_server.core.ids import is_uuid7
 from uplift_server.store import repeats
 from uplift_server.store.hot_records import Appended, IdempotencyConflict, NewEvent
 from uplift_server.store.postgres.connection import Raw
 from uplift_server.store.repeats import Known, Stored
+from uplift_server.store.schema_partitions import NUMBERS
 
 Results = list[list[Appended] | IdempotencyConflict]
 
@@ -60,15 +62,20 @@ _BY_KEY: Final = (
     f"SELECT k.account_seq, k.key, {_OF_EVENT} FROM unnest($1::bigint[], $2::text[]) AS w(account_seq, key)"  # noqa: S608
     " JOIN idempotency_keys k ON k.account_seq = w.account_seq AND k.key = w.key JOIN events e ON e.seq = k.event_seq"
 )
-# Any event may be meant: also one whose id was made here, or chosen before there were partitions. An event that is
-# found twice is the same; to see to that here would need an order, for which the planner goes through all chosen ids.
+# An event that is found twice is the same; to see to that here would need an order, for which the planner goes through
+# all chosen ids.
 _BY_ID: Final = (
     f"SELECT w.account_seq, w.id, {_OF_EVENT} FROM unnest($1::bigint[], $2::bytea[]) AS w(account_seq, id)"  # noqa: S608
     " CROSS JOIN LATERAL (SELECT c.event_seq AS seq FROM chosen_event_ids c"
     "  WHERE c.account_seq = w.account_seq AND c.id = w.id"
-    "  UNION ALL SELECT f.seq FROM events f WHERE f.id = w.id AND f.account_seq = w.account_seq) found"
+    "  UNION ALL SELECT f.seq FROM events f WHERE f.id = w.id AND f.account_seq = w.account_seq{more}) found"
     " JOIN events e ON e.seq = found.seq"
 )
+_BY_ID_MADE_HERE: Final = _BY_ID.format(more="")
+"""An id that may have been made here, and sent again: any event may be meant, in any partition."""
+_BY_FOREIGN_ID: Final = _BY_ID.format(more=f" AND f.seq < {NUMBERS}")
+"""Of others, those that were chosen before there were partitions are in the first one, and noted nowhere else. Looked
+for in all partitions, ids in no order would be as many random reads each of what nobody has in memory any more."""
 
 
 # Until they are swept up, some ids are left of events that have gone with their partition.
@@ -136,10 +143,13 @@ async def _stored(raw: Raw, groups: Sequence[Sequence[NewEvent]]) -> Known:
     if keys:
         for account, key, *event in await raw.fetch(_BY_KEY, *zip(*keys, strict=True)):
             known.by_key[account, key] = Stored(*event)
-    ids = [(e.account_seq, e.id) for group in groups for e in group if e.caller_chose_id]
-    if ids:
-        for account, event_id, *event in await raw.fetch(_BY_ID, *zip(*ids, strict=True)):
-            known.by_id[account, event_id] = Stored(*event)
+    chosen = [(e.account_seq, e.id) for group in groups for e in group if e.caller_chose_id]
+    made_here = [each for each in chosen if is_uuid7(each[1])]
+    foreign = [each for each in chosen if not is_uuid7(each[1])]
+    for statement, ids in ((_BY_ID_MADE_HERE, made_here), (_BY_FOREIGN_ID, foreign)):
+        if ids:
+            for account, event_id, *event in await raw.fetch(statement, *zip(*ids, strict=True)):
+                known.by_id[account, event_id] = Stored(*event)
     return known
 
 
