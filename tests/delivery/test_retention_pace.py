@@ -101,10 +101,14 @@ async def test_a_defect_in_it_stops_nothing_else_and_it_goes_on(place: Place) ->
     async with World(place) as world:
         old = OldPartitions(world.clock, 1, 4, HUGE, BITES)
         world.database.partitions = old
-        retention = Retention(world.database, world.clock, EngineMeasures(), retention_ms=KEEP_MS)
+        measures = EngineMeasures()
+        retention = Retention(world.database, world.clock, measures, retention_ms=KEEP_MS)
         drop, refused = old.drop, []
+        began_at = world.clock.now + MINUTE
 
         async def refusing(partition: Partition) -> int:
+            # Also of a retention that never comes to its end it is told how long that is so.
+            assert measures.retention_round_at == began_at
             if not refused:
                 refused.append(partition)
                 raise Refused("a defect")
@@ -116,6 +120,8 @@ async def test_a_defect_in_it_stops_nothing_else_and_it_goes_on(place: Place) ->
             await world.run_for(10 * MINUTE)
         running.cancel()
         assert old.dropped == refused
+        assert measures.retention_round_at is not None
+        assert measures.retention_round_at > began_at
         assert [line["log_level"] for line in logs if "defect" in line["event"]] == ["error"]
 
 

@@ -68,6 +68,9 @@ class Retention:
             self._in_the_middle = False
             if not self.on_duty():
                 continue
+            if self._measures.retention_round_at is None:
+                # Who never comes to the end is late, too.
+                self._measures.retention_round_at = self._clock.now_ms()
             try:
                 await self.prune_once(stopping)
             except Unavailable:

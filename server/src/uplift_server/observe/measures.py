@@ -94,7 +94,7 @@ class EngineMeasures:
         self.removed: Counter[str] = Counter()
         """Rows that retention removed, by table."""
         self.retention_round_at: int | None = None
-        """When retention was last through (Unix ms)."""
+        """When retention was last through, or first began (Unix ms)."""
 
 
 class StoreMeasures:

@@ -143,7 +143,8 @@ METRICS: Final[tuple[Metric, ...]] = (
            "Rows that were removed since they were older than UPLIFT_RETENTION, by table, without what goes with them;"
            " deliveries: those that go before an old partition is dropped",
            lambda s: s.engine.removed, "table"),
-    Metric("uplift_retention_round_age_seconds", "gauge", "How long ago retention last looked through everything",
+    Metric("uplift_retention_round_age_seconds", "gauge",
+           "How long ago retention last looked through everything, or first began to",
            lambda s: None if s.engine.retention_round_at is None else _age_s(s.engine.retention_round_at, s),
            several="each"),
     Metric("uplift_mails_waiting", "gauge", "Mails in the outbox that are not sent yet, counted up to 10,000",
