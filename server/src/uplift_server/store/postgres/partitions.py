@@ -38,8 +38,8 @@ KEPT_BYTES_MAX: Final = 64 * 1024 * 1024
 """What is copied of a partition so that the rest of it can go, at most: it takes a second, beside everything else."""
 _TABLES: Final = {"attempts": "event_seq", "events": "seq"}
 """In the order in which they are locked: most that is waited for wants `events`."""
-
 ASIDE_LOCK: Final = 0x6173696465
+"""The advisory lock of whoever makes or uses the tables of what is put aside, of which there is one each ("aside")."""
 _OPEN: Final = f"{int(Status.PENDING)}, {int(Status.HELD)}"
 _NEWEST: Final = (
     "SELECT first_seq, end_seq, begun_at, (SELECT count(*) FROM event_partitions) AS partitions,"
@@ -116,6 +116,7 @@ _ADD_LATER: Final = (
     "INSERT INTO attempts_aside SELECT a.* FROM {attempts} a JOIN events_aside e ON e.seq = a.event_seq"
     " ON CONFLICT DO NOTHING"
 )
+_ASIDE: Final = "SELECT to_regclass('events_aside')::oid"
 _BY_ROW: Final = "UPDATE event_partitions SET goes_by_row = true WHERE first_seq = $1"
 _SWEPT: Final = ("trace_parents", "chosen_event_ids")
 _ORPHANS: Final = (
@@ -175,13 +176,14 @@ class PostgresPartitions:
         if not await self._fits(needed):
             await self._write(lambda pair: pair.raw.execute(_BY_ROW, partition.first_seq))
             return 0
-        rest = None
+        rest = aside = None
         if needed:
             rest = await self._rest(partition, needed)
-            if not await self._transact(lambda pair: _put_aside(pair.raw, partition, rest, needed)):
+            aside = await self._transact(lambda pair: _put_aside(pair.raw, partition, rest, needed))
+            if aside is None:
                 return 0
         began = time.monotonic()
-        count = await self._write(lambda pair: _drop(pair.raw, partition, rest, needed))
+        count = await self._write(lambda pair: _drop(pair.raw, partition, rest, needed, aside))
         if count is None:
             return 0
         # For no longer than that did others wait.
@@ -268,16 +270,16 @@ async def _go_on_in_next(raw: Raw, *, now: int) -> None:
     await raw.execute("UPDATE event_partitions SET begun_at = $2 WHERE first_seq = $1", first, now)
 
 
-async def _put_aside(raw: Raw, partition: Partition, rest: Partition | None, needed: list[int]) -> bool:
+async def _put_aside(raw: Raw, partition: Partition, rest: Partition | None, needed: list[int]) -> int | None:
     """Copy what is needed of a partition, and all there is of what is left of earlier ones, beside everything else.
 
-    Nothing of an event changes any more but that attempts are added: those that come later are copied later. False
-    where another process was faster, and they are not there any more.
+    Nothing of an event changes any more but that attempts are added: those that come later are copied later. Gives what
+    the copy is known by, and None where another process was faster, and they are not there any more.
     """
-    if not await raw.fetchval(f"SELECT pg_try_advisory_xact_lock({ASIDE_LOCK})"):
-        return False  # Another process is about to do the same: it has had the duty until just now.
+    if not await _have_aside(raw):
+        return None  # Another process is about to do the same: it has had the duty until just now.
     if not await _all_stand(raw, [partition] if rest is None else [partition, rest]):
-        return False
+        return None
     for table, column in _TABLES.items():
         name, aside = table_name(table, *partition), _aside(table)
         await raw.execute(f"DROP TABLE IF EXISTS {aside}")
@@ -288,11 +290,16 @@ async def _put_aside(raw: Raw, partition: Partition, rest: Partition | None, nee
         await raw.execute(f"INSERT INTO {aside} SELECT * FROM {name} WHERE {column} = ANY ($1)", needed)  # noqa: S608 - of our own texts
         if rest is not None:
             await raw.execute(f"INSERT INTO {aside} SELECT * FROM {table_name(table, *rest)}")  # noqa: S608 - of our own texts
-    return True
+    return int(await raw.fetchval(_ASIDE))
 
 
-async def _drop(raw: Raw, partition: Partition, rest: Partition | None, needed: list[int]) -> int | None:
+async def _drop(
+    raw: Raw, partition: Partition, rest: Partition | None, needed: list[int], aside: int | None
+) -> int | None:
     """Let a partition go, and what was put aside come in its place; how many events went, if it was still there."""
+    # Of a process that was held up, what was put aside may be another's by now, and have less in it.
+    if aside is not None and not (await _have_aside(raw) and await raw.fetchval(_ASIDE) == aside):
+        return None
     gone = [partition] if rest is None else [rest, partition]
     # Of what is left of one there may be a part that has the same bounds.
     if not (await raw.fetchval(_STANDS, *partition) and await _all_stand(raw, gone)):
@@ -312,6 +319,11 @@ async def _drop(raw: Raw, partition: Partition, rest: Partition | None, needed: 
         await raw.execute("INSERT INTO event_partitions VALUES ($1, $2, 0, 0, true)", *kept)
         await raw.execute(_COUNT_ANEW)
     return count - len(needed)
+
+
+async def _have_aside(raw: Raw) -> bool:
+    """Have the tables of what is put aside for oneself until this transaction ends, if nobody else has them."""
+    return bool(await raw.fetchval(f"SELECT pg_try_advisory_xact_lock({ASIDE_LOCK})"))
 
 
 async def _all_stand(raw: Raw, partitions: list[Partition]) -> bool:

@@ -1,130 +1,29 @@
-"""Partitions of events: how the next one is begun beside traffic, how an old one goes, and what of it stays."""
+"""Partitions of events: how the next one is begun, how an old one goes, and what of it stays."""
 
 import asyncio
 import time
-from collections import Counter
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from structlog.testing import capture_logs
 from tests.postgres import PostgresServer
+from tests.store.bench import NOW, Bench, due, settled
 
 from uplift_server.core.deliveries import Status
 from uplift_server.core.ids import uuid7
 from uplift_server.core.processes import ProcessRole
-from uplift_server.delivery.retention import Retention
-from uplift_server.observe.measures import EngineMeasures
 from uplift_server.store import numbers, processes
 from uplift_server.store import schema_version as history
 from uplift_server.store.errors import Unavailable
 from uplift_server.store.hot_records import IdempotencyConflict
-from uplift_server.store.partitions import Partition, Partitions
-from uplift_server.store.postgres import PostgresDatabase, schema_version
+from uplift_server.store.partitions import Partition
+from uplift_server.store.postgres import schema_version
 from uplift_server.store.postgres.connection import Opener
-from uplift_server.store.postgres.partitions import ASIDE_LOCK, KEPT_EVENTS_MAX, PostgresPartitions
+from uplift_server.store.postgres.partitions import KEPT_EVENTS_MAX
 from uplift_server.store.schema import attempts, deliveries, events
-from uplift_server.store.schema_partitions import NUMBERS, chosen_event_ids, event_partitions
+from uplift_server.store.schema_partitions import NUMBERS, chosen_event_ids
 
-from .bench import NOW, Bench, due, settled
-
-DAY = 86_400_000
-KEEP_MS = 28 * DAY
-
-
-class Clock:
-    """A clock that stands, and lets nobody wait."""
-
-    def __init__(self, database: PostgresDatabase) -> None:
-        self.database = database
-        self.now = 0
-
-    def now_ms(self) -> int:
-        return self.now
-
-    async def wait(self, _event: asyncio.Event, _timeout_ms: float) -> None:
-        await asyncio.sleep(0)
-
-
-@pytest.fixture
-async def bench(postgres_server: PostgresServer) -> AsyncIterator[Bench]:
-    """An open, empty database of its own, whose partitions no other test gets, begun at NOW."""
-    url = await asyncio.to_thread(postgres_server.new_database, empty=True)
-    await schema_version.prepare(url)
-    raw = await Opener(url).raw()
-    await raw.execute("UPDATE event_partitions SET begun_at = $1", NOW)
-    await raw.close()
-    bench = Bench(PostgresDatabase(url), lambda: None)  # type: ignore[arg-type, return-value]
-    await bench.database.open()
-    yield bench
-    await bench.database.close()
-
-
-@pytest.fixture
-async def stranger(bench: Bench) -> AsyncIterator[Any]:
-    """A connection of somebody else to the same database."""
-    pair = await bench.database._readers._open()  # type: ignore[attr-defined]
-    yield pair.raw
-    await pair.close()
-
-
-async def begin(bench: Bench, now: int) -> bool:
-    assert bench.database.partitions is not None
-    return await bench.database.partitions.begin(now=now, lasts_ms=DAY)
-
-
-async def delivered(bench: Bench, count: int = 1, *, at: int = NOW, status: Status = Status.DELIVERED) -> list[int]:
-    """Events with a delivery to endpoint 1 each, attempted once; their numbers."""
-    appended = await bench.append(*(bench.event(due(1), created_at=at) for _ in range(count)))
-    leased = await bench.lease(1, limit=count)
-    await bench.database.settle([settled(each, status) for each in leased])
-    return [each.seq for each in appended]
-
-
-async def rows(bench: Bench, column: sa.Column[int]) -> list[int]:
-    """The values of a column."""
-    return await bench.database.read(lambda c: sorted(c.scalars(sa.select(column))))
-
-
-async def partitions(bench: Bench) -> list[tuple[int, int, bool]]:
-    """Every partition: the first and the last of its thousands of millions of numbers, and whether it is a rest."""
-    query = sa.select(event_partitions.c.first_seq, event_partitions.c.end_seq, event_partitions.c.goes_by_row)
-    found = await bench.database.read(lambda c: c.execute(query.order_by("first_seq")).all())
-    names = await bench.database.read(
-        lambda c: c.exec_driver_sql(
-            "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'attempts'::regclass ORDER BY 1"
-        ).all()
-    )
-    assert sorted(f"attempts_{first // NUMBERS}_{end // NUMBERS}" for first, end, _ in found) == [n for (n,) in names]
-    return [(first // NUMBERS, end // NUMBERS, rest) for first, end, rest in found]
-
-
-async def count_all(bench: Bench) -> None:
-    """Count everything there is."""
-    database = bench.database
-    horizon = await database.horizon()
-    while counted := await database.read(lambda c: numbers.count(c, horizon, rows=1000, notes=1000)):
-        await database.write(lambda c: numbers.save(c, counted))
-        if not counted.more:
-            break
-
-
-async def first_ended(bench: Bench) -> tuple[Partitions, Partition]:
-    """The only partition of which all is old two days after NOW, once everything is counted."""
-    await count_all(bench)
-    assert bench.database.partitions is not None
-    [partition] = await bench.database.partitions.ended(before=NOW + 2 * DAY)
-    return bench.database.partitions, partition
-
-
-async def retained(bench: Bench, now: int) -> Counter[str]:
-    """A pass of retention at an instant, everything being counted before."""
-    await count_all(bench)
-    database = bench.database
-    clock = Clock(database)  # type: ignore[arg-type]
-    clock.now = now
-    return await Retention(database, clock, EngineMeasures(), retention_ms=KEEP_MS).prune_once(asyncio.Event())  # type: ignore[arg-type]
+from .days import DAY, KEEP_MS, begin, count_all, delivered, first_ended, partitions, retained, rows
 
 
 async def test_numbers_go_on_in_the_next_partition_once_one_has_lasted_long_enough(bench: Bench) -> None:
@@ -139,29 +38,6 @@ async def test_numbers_go_on_in_the_next_partition_once_one_has_lasted_long_enou
     assert await begin(bench, NOW + 2 * DAY)
     assert await delivered(bench, 2) == [2 * NUMBERS, 2 * NUMBERS + 1]
     assert await rows(bench, attempts.c.event_seq) == [1, NUMBERS, 2 * NUMBERS, 2 * NUMBERS + 1]
-
-
-async def test_one_is_begun_beside_traffic(bench: Bench) -> None:
-    """Every event finds its partition, whatever comes in between; numbers grow."""
-    await delivered(bench)
-    stopping = asyncio.Event()
-
-    async def emit() -> list[int]:
-        seqs = []
-        while not stopping.is_set():
-            [appended] = await bench.append(bench.event(due(1)))
-            seqs.append(appended.seq)
-        return seqs
-
-    emitting = [asyncio.create_task(emit()) for _ in range(8)]
-    for day in range(1, 6):
-        await asyncio.sleep(0.05)
-        assert await begin(bench, NOW + day * DAY)
-    stopping.set()
-    seqs = [await each for each in emitting]
-    assert all(own == sorted(own) for own in seqs)
-    assert {seq // NUMBERS for own in seqs for seq in own} >= {0, 1, 2, 3, 4}
-    assert await rows(bench, events.c.seq) == sorted([1, *(seq for own in seqs for seq in own)])
 
 
 @pytest.mark.parametrize("step", ["made", "jumped"])
@@ -181,27 +57,10 @@ async def test_what_was_cut_off_amid_beginning_one_is_made_up_for(bench: Bench, 
     assert not await begin(bench, NOW + DAY + DAY)
 
 
-async def test_whoever_holds_the_tables_does_not_let_everybody_wait(bench: Bench, stranger: Any) -> None:
-    """What would have to wait for him gives up, and is done when it is tried again."""
-    await delivered(bench)
-    async with stranger.transaction():
-        await stranger.execute("LOCK TABLE events IN ROW EXCLUSIVE MODE")
-        for _ in range(2):
-            with pytest.raises(Unavailable):
-                await begin(bench, NOW + DAY)
-        assert await delivered(bench) == [2]
-    assert await begin(bench, NOW + DAY)
-    [seq] = await delivered(bench, at=NOW + DAY)
-    async with stranger.transaction():
-        await stranger.fetch("SELECT FROM events LIMIT 1")
-        assert not (await retained(bench, NOW + 2 * DAY + KEEP_MS))["events"]
-        assert await rows(bench, events.c.seq) == [1, 2, seq]
-    assert (await retained(bench, NOW + 2 * DAY + KEEP_MS))["events"] == 2
-    assert await rows(bench, events.c.seq) == [seq]
-
-
-async def test_ids_that_callers_choose_are_recognised_in_all_partitions(bench: Bench) -> None:
-    chosen = [uuid7(NOW, bytes([number]) * 10) for number in range(2)]
+@pytest.mark.parametrize(
+    "chosen", [[bytes([9, n] * 8) for n in range(2)], [uuid7(NOW + n, bytes(10)) for n in range(2)]]
+)
+async def test_ids_that_callers_choose_are_recognised_in_all_partitions(bench: Bench, chosen: list[bytes]) -> None:
     first = await bench.append(bench.event(due(1), chosen_id=chosen[0]))
     # As one that was stored before there were partitions.
     await bench.database.write(lambda c: c.execute(sa.delete(chosen_event_ids)))
@@ -226,18 +85,6 @@ async def test_an_id_that_was_made_is_recognised_in_all_partitions_where_it_is_c
             assert (again.seq, again.duplicate) == (event.seq, True)
         assert await begin(bench, NOW + day * DAY)
     assert await rows(bench, events.c.seq) == [1, NUMBERS, 2 * NUMBERS]
-
-
-async def test_the_same_chosen_id_is_stored_once_whoever_stores_it_at_once(bench: Bench) -> None:
-    for day in range(1, 4):
-        await delivered(bench)
-        chosen = uuid7(NOW, bytes([day]) * 10)
-        event = bench.event(due(1), chosen_id=chosen)
-        *results, begun = await asyncio.gather(
-            *(bench.database.append([[event]]) for _ in range(20)), begin(bench, NOW + day * DAY)
-        )
-        assert begun
-        assert len({appended.seq for [[appended]] in results}) == 1  # type: ignore[misc]
 
 
 async def test_an_old_partition_goes_as_a_whole_with_all_that_belongs_to_it(bench: Bench) -> None:
@@ -356,20 +203,6 @@ async def test_a_partition_tells_how_many_numbers_it_has_used(bench: Bench) -> N
     assert await own.numbers(Partition(5 * NUMBERS, 6 * NUMBERS)) == 0
 
 
-async def test_of_two_that_drop_a_partition_the_second_does_nothing(bench: Bench) -> None:
-    await bench.append(bench.event(due(2)))
-    await delivered(bench)
-    await begin(bench, NOW + DAY)
-    await delivered(bench, at=NOW + DAY)
-    own, partition = await first_ended(bench)
-    await own.thin(partition, after=None)
-    with capture_logs() as lines:
-        assert [await own.drop(partition) for _ in range(2)] == [1, 0]
-    [told] = [line for line in lines if line["event"] == "a partition was dropped"]
-    assert (told["events"], told["duration_ms"] > 0) == (1, True)
-    assert await rows(bench, events.c.seq) == [1, NUMBERS]
-
-
 async def test_an_attempt_that_is_made_late_is_counted_all_the_same(bench: Bench) -> None:
     """Also where its partition was about to go."""
     await bench.append(bench.event(due(2)))
@@ -437,92 +270,3 @@ async def test_what_is_not_counted_yet_stays(bench: Bench) -> None:
     await begin(bench, NOW + DAY)
     assert bench.database.partitions is not None
     assert await bench.database.partitions.ended(before=NOW + 9 * DAY) == []
-
-
-async def test_a_delivery_that_is_leased_while_its_partition_goes_keeps_its_event(bench: Bench) -> None:
-    """Beside everything that goes on, until all has gone that may."""
-    await delivered(bench, 50)
-    await bench.append(*(bench.event(due(2)) for _ in range(50)))
-    await begin(bench, NOW + DAY)
-    await delivered(bench, at=NOW + DAY)
-
-    async def work() -> int:
-        count = 0
-        while count < 50:
-            leased = await bench.lease(2, limit=1)
-            assert all(each.body for each in leased)
-            assert not await bench.database.settle([settled(each, Status.DELIVERED) for each in leased])
-            count += len(leased)
-        # The last attempt that is counted keeps its event.
-        await delivered(bench, at=NOW + DAY)
-        return count
-
-    working = asyncio.create_task(work())
-    gone = 0
-    while not working.done():
-        gone += (await retained(bench, NOW + KEEP_MS + DAY + 60_000))["events"]
-    gone += (await retained(bench, NOW + KEEP_MS + DAY + 60_000))["events"]
-    assert (await working, gone) == (50, 100)
-    assert [seq for seq in await rows(bench, attempts.c.event_seq) if seq < NUMBERS] == []
-
-
-async def one_beside_a_rest(bench: Bench) -> tuple[PostgresPartitions, Partition]:
-    """A partition of which all can go but one event; of an earlier one as much is left."""
-    for day in range(2):
-        await bench.append(bench.event(due(2), created_at=NOW + day * DAY))
-        await delivered(bench, at=NOW + day * DAY)
-        await begin(bench, NOW + (day + 1) * DAY)
-    await delivered(bench, at=NOW + 2 * DAY)
-    await count_all(bench)
-    own = bench.database.partitions
-    assert isinstance(own, PostgresPartitions)
-    earlier, partition = await own.ended(before=NOW + 3 * DAY)
-    for each in (earlier, partition):
-        await own.thin(each, after=None)
-    assert await own.drop(earlier) == 1
-    return own, partition
-
-
-async def test_one_that_another_drops_before_anything_of_it_is_put_aside_is_left(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It has been merged into the rest by then: what is read of it is nowhere by its name."""
-    own, partition = await one_beside_a_rest(bench)
-    transact = own._transact
-
-    async def late(body: Any) -> Any:
-        monkeypatch.setattr(own, "_transact", transact)
-        assert await own.drop(partition) == 1
-        return await transact(body)
-
-    monkeypatch.setattr(own, "_transact", late)
-    assert await own.drop(partition) == 0
-    assert await rows(bench, events.c.seq) == [1, NUMBERS, 2 * NUMBERS]
-
-
-async def test_one_stays_for_now_that_another_is_just_putting_aside(bench: Bench, stranger: Any) -> None:
-    own, partition = await one_beside_a_rest(bench)
-    async with stranger.transaction():
-        await stranger.execute(f"SELECT pg_advisory_xact_lock({ASIDE_LOCK})")
-        assert await own.drop(partition) == 0
-    assert await own.drop(partition) == 1
-
-
-async def test_one_stays_for_now_whose_rest_another_drops_before_both_are_merged(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    own, partition = await one_beside_a_rest(bench)
-    write = own._write
-
-    async def late(body: Any) -> Any:
-        monkeypatch.setattr(own, "_write", write)
-        for column in (attempts.c.event_seq, deliveries.c.event_seq, events.c.seq):
-            gone = sa.delete(column.table).where(column < partition.first_seq)
-            await bench.database.write(lambda c: c.execute(gone).rowcount)  # noqa: B023 - run before the next turn
-        await own.drop_empty()
-        return await write(body)
-
-    monkeypatch.setattr(own, "_write", late)
-    assert await own.drop(partition) == 0
-    assert await own.drop(partition) == 1
-    assert await rows(bench, events.c.seq) == [NUMBERS, 2 * NUMBERS]

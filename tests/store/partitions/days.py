@@ -1,0 +1,90 @@
+"""Days of a database: partitions begun, filled, counted and gone by at instants that a test chooses."""
+
+import asyncio
+from collections import Counter
+
+import sqlalchemy as sa
+from tests.store.bench import NOW, Bench, due, settled
+
+from uplift_server.core.deliveries import Status
+from uplift_server.delivery.retention import Retention
+from uplift_server.observe.measures import EngineMeasures
+from uplift_server.store import numbers
+from uplift_server.store.partitions import Partition, Partitions
+from uplift_server.store.postgres import PostgresDatabase
+from uplift_server.store.schema_partitions import NUMBERS, event_partitions
+
+DAY = 86_400_000
+KEEP_MS = 28 * DAY
+
+
+class Clock:
+    """A clock that stands, and lets nobody wait."""
+
+    def __init__(self, database: PostgresDatabase) -> None:
+        self.database = database
+        self.now = 0
+
+    def now_ms(self) -> int:
+        return self.now
+
+    async def wait(self, _event: asyncio.Event, _timeout_ms: float) -> None:
+        await asyncio.sleep(0)
+
+
+async def begin(bench: Bench, now: int) -> bool:
+    assert bench.database.partitions is not None
+    return await bench.database.partitions.begin(now=now, lasts_ms=DAY)
+
+
+async def delivered(bench: Bench, count: int = 1, *, at: int = NOW, status: Status = Status.DELIVERED) -> list[int]:
+    """Events with a delivery to endpoint 1 each, attempted once; their numbers."""
+    appended = await bench.append(*(bench.event(due(1), created_at=at) for _ in range(count)))
+    leased = await bench.lease(1, limit=count)
+    await bench.database.settle([settled(each, status) for each in leased])
+    return [each.seq for each in appended]
+
+
+async def rows(bench: Bench, column: sa.Column[int]) -> list[int]:
+    """The values of a column."""
+    return await bench.database.read(lambda c: sorted(c.scalars(sa.select(column))))
+
+
+async def partitions(bench: Bench) -> list[tuple[int, int, bool]]:
+    """Every partition: the first and the last of its thousands of millions of numbers, and whether it is a rest."""
+    query = sa.select(event_partitions.c.first_seq, event_partitions.c.end_seq, event_partitions.c.goes_by_row)
+    found = await bench.database.read(lambda c: c.execute(query.order_by("first_seq")).all())
+    names = await bench.database.read(
+        lambda c: c.exec_driver_sql(
+            "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'attempts'::regclass ORDER BY 1"
+        ).all()
+    )
+    assert sorted(f"attempts_{first // NUMBERS}_{end // NUMBERS}" for first, end, _ in found) == [n for (n,) in names]
+    return [(first // NUMBERS, end // NUMBERS, rest) for first, end, rest in found]
+
+
+async def count_all(bench: Bench) -> None:
+    """Count everything there is."""
+    database = bench.database
+    horizon = await database.horizon()
+    while counted := await database.read(lambda c: numbers.count(c, horizon, rows=1000, notes=1000)):
+        await database.write(lambda c: numbers.save(c, counted))
+        if not counted.more:
+            break
+
+
+async def first_ended(bench: Bench) -> tuple[Partitions, Partition]:
+    """The only partition of which all is old two days after NOW, once everything is counted."""
+    await count_all(bench)
+    assert bench.database.partitions is not None
+    [partition] = await bench.database.partitions.ended(before=NOW + 2 * DAY)
+    return bench.database.partitions, partition
+
+
+async def retained(bench: Bench, now: int) -> Counter[str]:
+    """A pass of retention at an instant, everything being counted before."""
+    await count_all(bench)
+    database = bench.database
+    clock = Clock(database)  # type: ignore[arg-type]
+    clock.now = now
+    return await Retention(database, clock, EngineMeasures(), retention_ms=KEEP_MS).prune_once(asyncio.Event())  # type: ignore[arg-type]

@@ -1,0 +1,198 @@
+"""Partitions that are begun and go beside traffic, and beside somebody else who does the same."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from structlog.testing import capture_logs
+from tests.store.bench import NOW, Bench, due, settled
+
+from uplift_server.core.deliveries import Status
+from uplift_server.core.ids import uuid7
+from uplift_server.store.errors import Unavailable
+from uplift_server.store.partitions import Partition
+from uplift_server.store.postgres.partitions import ASIDE_LOCK, PostgresPartitions, _put_aside
+from uplift_server.store.schema import attempts, deliveries, events
+from uplift_server.store.schema_partitions import NUMBERS
+
+from .days import DAY, KEEP_MS, begin, count_all, delivered, first_ended, retained, rows
+
+
+async def test_one_is_begun_beside_traffic(bench: Bench) -> None:
+    """Every event finds its partition, whatever comes in between; numbers grow."""
+    await delivered(bench)
+    stopping = asyncio.Event()
+
+    async def emit() -> list[int]:
+        seqs = []
+        while not stopping.is_set():
+            [appended] = await bench.append(bench.event(due(1)))
+            seqs.append(appended.seq)
+        return seqs
+
+    emitting = [asyncio.create_task(emit()) for _ in range(8)]
+    for day in range(1, 6):
+        await asyncio.sleep(0.05)
+        assert await begin(bench, NOW + day * DAY)
+    stopping.set()
+    seqs = [await each for each in emitting]
+    assert all(own == sorted(own) for own in seqs)
+    assert {seq // NUMBERS for own in seqs for seq in own} >= {0, 1, 2, 3, 4}
+    assert await rows(bench, events.c.seq) == sorted([1, *(seq for own in seqs for seq in own)])
+
+
+async def test_whoever_holds_the_tables_does_not_let_everybody_wait(bench: Bench, stranger: Any) -> None:
+    """What would have to wait for him gives up, and is done when it is tried again."""
+    await delivered(bench)
+    async with stranger.transaction():
+        await stranger.execute("LOCK TABLE events IN ROW EXCLUSIVE MODE")
+        for _ in range(2):
+            with pytest.raises(Unavailable):
+                await begin(bench, NOW + DAY)
+        assert await delivered(bench) == [2]
+    assert await begin(bench, NOW + DAY)
+    [seq] = await delivered(bench, at=NOW + DAY)
+    async with stranger.transaction():
+        await stranger.fetch("SELECT FROM events LIMIT 1")
+        assert not (await retained(bench, NOW + 2 * DAY + KEEP_MS))["events"]
+        assert await rows(bench, events.c.seq) == [1, 2, seq]
+    assert (await retained(bench, NOW + 2 * DAY + KEEP_MS))["events"] == 2
+    assert await rows(bench, events.c.seq) == [seq]
+
+
+async def test_the_same_chosen_id_is_stored_once_whoever_stores_it_at_once(bench: Bench) -> None:
+    for day in range(1, 4):
+        await delivered(bench)
+        chosen = uuid7(NOW, bytes([day]) * 10)
+        event = bench.event(due(1), chosen_id=chosen)
+        *results, begun = await asyncio.gather(
+            *(bench.database.append([[event]]) for _ in range(20)), begin(bench, NOW + day * DAY)
+        )
+        assert begun
+        assert len({appended.seq for [[appended]] in results}) == 1  # type: ignore[misc]
+
+
+async def test_a_delivery_that_is_leased_while_its_partition_goes_keeps_its_event(bench: Bench) -> None:
+    """Beside everything that goes on, until all has gone that may."""
+    await delivered(bench, 50)
+    await bench.append(*(bench.event(due(2)) for _ in range(50)))
+    await begin(bench, NOW + DAY)
+    await delivered(bench, at=NOW + DAY)
+
+    async def work() -> int:
+        count = 0
+        while count < 50:
+            leased = await bench.lease(2, limit=1)
+            assert all(each.body for each in leased)
+            assert not await bench.database.settle([settled(each, Status.DELIVERED) for each in leased])
+            count += len(leased)
+        # The last attempt that is counted keeps its event.
+        await delivered(bench, at=NOW + DAY)
+        return count
+
+    working = asyncio.create_task(work())
+    gone = 0
+    while not working.done():
+        gone += (await retained(bench, NOW + KEEP_MS + DAY + 60_000))["events"]
+    gone += (await retained(bench, NOW + KEEP_MS + DAY + 60_000))["events"]
+    assert (await working, gone) == (50, 100)
+    assert [seq for seq in await rows(bench, attempts.c.event_seq) if seq < NUMBERS] == []
+
+
+async def test_of_two_that_drop_a_partition_the_second_does_nothing(bench: Bench) -> None:
+    await bench.append(bench.event(due(2)))
+    await delivered(bench)
+    await begin(bench, NOW + DAY)
+    await delivered(bench, at=NOW + DAY)
+    own, partition = await first_ended(bench)
+    await own.thin(partition, after=None)
+    with capture_logs() as lines:
+        assert [await own.drop(partition) for _ in range(2)] == [1, 0]
+    [told] = [line for line in lines if line["event"] == "a partition was dropped"]
+    assert (told["events"], told["duration_ms"] > 0) == (1, True)
+    assert await rows(bench, events.c.seq) == [1, NUMBERS]
+
+
+async def one_beside_a_rest(bench: Bench) -> tuple[PostgresPartitions, Partition]:
+    """A partition of which all can go but one event; of an earlier one as much is left."""
+    for day in range(2):
+        await bench.append(bench.event(due(2), created_at=NOW + day * DAY))
+        await delivered(bench, at=NOW + day * DAY)
+        await begin(bench, NOW + (day + 1) * DAY)
+    await delivered(bench, at=NOW + 2 * DAY)
+    await count_all(bench)
+    own = bench.database.partitions
+    assert isinstance(own, PostgresPartitions)
+    earlier, partition = await own.ended(before=NOW + 3 * DAY)
+    for each in (earlier, partition):
+        await own.thin(each, after=None)
+    assert await own.drop(earlier) == 1
+    return own, partition
+
+
+def before(own: PostgresPartitions, name: str, act: Callable[[], Awaitable[None]], patch: pytest.MonkeyPatch) -> None:
+    """Let something happen just before a method of it does what it was called for, once."""
+    method = getattr(own, name)
+
+    async def late(body: Any) -> Any:
+        patch.setattr(own, name, method)
+        await act()
+        return await method(body)
+
+    patch.setattr(own, name, late)
+
+
+async def test_one_that_another_drops_before_anything_of_it_is_put_aside_is_left(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has been merged into the rest by then: what is read of it is nowhere by its name."""
+    own, partition = await one_beside_a_rest(bench)
+
+    async def another_drops_it() -> None:
+        assert await own.drop(partition) == 1
+
+    before(own, "_transact", another_drops_it, monkeypatch)
+    assert await own.drop(partition) == 0
+    assert await rows(bench, events.c.seq) == [1, NUMBERS, 2 * NUMBERS]
+
+
+async def test_one_stays_for_now_that_another_is_just_putting_aside(bench: Bench, stranger: Any) -> None:
+    own, partition = await one_beside_a_rest(bench)
+    async with stranger.transaction():
+        await stranger.execute(f"SELECT pg_advisory_xact_lock({ASIDE_LOCK})")
+        assert await own.drop(partition) == 0
+    assert await own.drop(partition) == 1
+
+
+async def test_one_stays_for_now_of_which_another_has_put_something_else_aside(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is left of the earlier one is not in it."""
+    own, partition = await one_beside_a_rest(bench)
+
+    async def another_puts_less_aside() -> None:
+        assert await own._transact(lambda pair: _put_aside(pair.raw, partition, None, [NUMBERS])) is not None
+
+    before(own, "_write", another_puts_less_aside, monkeypatch)
+    assert await own.drop(partition) == 0
+    assert await own.drop(partition) == 1
+    assert await rows(bench, events.c.seq) == [1, NUMBERS, 2 * NUMBERS]
+
+
+async def test_one_stays_for_now_whose_rest_another_drops_before_both_are_merged(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, partition = await one_beside_a_rest(bench)
+
+    async def another_drops_the_rest() -> None:
+        for column in (attempts.c.event_seq, deliveries.c.event_seq, events.c.seq):
+            gone = sa.delete(column.table).where(column < partition.first_seq)
+            await bench.database.write(lambda c: c.execute(gone).rowcount)  # noqa: B023 - run before the next turn
+        await own.drop_empty()
+
+    before(own, "_write", another_drops_the_rest, monkeypatch)
+    assert await own.drop(partition) == 0
+    assert await own.drop(partition) == 1
+    assert await rows(bench, events.c.seq) == [NUMBERS, 2 * NUMBERS]
