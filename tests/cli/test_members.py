@@ -1,12 +1,10 @@
 """Commands about members, and links into the dashboard."""
 
 import pytest
+from tests.cli.commands import INVITATION, LINK, MEMBER, output, run
 from tests.cli.fake_api import FakeApi
-from tests.cli.test_commands import INVITATION, LINK, MEMBER, api, output, run
 
 from uplift_server.cli import members
-
-__all__ = ["api"]
 
 
 def test_members_are_listed_and_invited(api: FakeApi) -> None:

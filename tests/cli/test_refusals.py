@@ -4,15 +4,13 @@ import re
 from typing import Any
 
 import pytest
+from tests.cli.commands import run
 from tests.cli.fake_api import Asked, FakeApi
-from tests.cli.test_commands import api, run
 from tests.cli.test_program import COMMANDS
 
 from uplift_server.cli.client import ApiError
 from uplift_server.cli.errors import ExitCode
 from uplift_server.cli.refusals import Duration, options
-
-__all__ = ["api"]
 
 LOCAL = {
     ("serve",), ("demo",), ("migrate",), ("backup",), ("doctor",), ("config",), ("secret-key", "rotate"),

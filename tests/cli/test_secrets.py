@@ -1,17 +1,14 @@
 """Endpoints' secrets on the command line: none is an argument, and what the server refuses is told by option."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.cli.fake_api import FakeApi, fake_api
+from tests.cli.fake_api import FakeApi
 from typer.testing import CliRunner, Result
 
 from uplift_server.cli.main import app
-from uplift_server.config import load
-from uplift_server.store.sqlite.connection import FileLock
 
 ENDPOINT = {"id": "ep_0e11", "account": "acc_0a11"}
 SHOWN = {"secret": "whsec_c2VjcmV0", "created_at": "2025-11-24T16:00:00Z", "previous_expires_at": None}
@@ -19,24 +16,15 @@ CHOSEN = "a-token-of-my-own-choice"
 
 
 @pytest.fixture
-def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeApi]:
+def api(api: FakeApi) -> FakeApi:
     """A server that has the database and answers as told."""
-    monkeypatch.chdir(tmp_path)
-    with fake_api() as found:
-        monkeypatch.setenv("UPLIFT_PORT", found.url.rpartition(":")[2])
-        monkeypatch.setenv("UPLIFT_OPERATOR_KEY", "op_the_key_of_this_test")
-        database = load({}).database_path
-        database.parent.mkdir()
-        lock = FileLock(database)
-        lock.acquire()
-        found.answers = {
-            "GET /v1/endpoints/ep_0e11": ENDPOINT,
-            "GET /v1/endpoints/ep_0e11/secret": SHOWN,
-            "POST /v1/endpoints/ep_0e11/secret/rotate": SHOWN,
-            "POST /v1/endpoints/ep_0e11/secret/expire-old": {"created_at": "2025-11-24T16:00:00Z"},
-        }
-        yield found
-        lock.release()
+    api.answers = {
+        "GET /v1/endpoints/ep_0e11": ENDPOINT,
+        "GET /v1/endpoints/ep_0e11/secret": SHOWN,
+        "POST /v1/endpoints/ep_0e11/secret/rotate": SHOWN,
+        "POST /v1/endpoints/ep_0e11/secret/expire-old": {"created_at": "2025-11-24T16:00:00Z"},
+    }
+    return api
 
 
 def run(*arguments: str, stdin: str | bytes | None = None) -> Result:

@@ -1,11 +1,13 @@
 """A receiver for each test, and one server for all tests that leave it in peace."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from tests.engines import Engine
 
 from .harness import Server, serving
+from .listening import Listening
 from .receiving import Receiver
 
 
@@ -22,3 +24,25 @@ def server(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     """A server with a short schedule, shared: every test has accounts of its own."""
     with serving(tmp_path_factory.mktemp("shared") / "data") as server:
         yield server
+
+
+@pytest.fixture
+def own_server(tmp_path: Path) -> Iterator[Server]:
+    """One that may be killed."""
+    with serving(tmp_path / "data") as server:
+        yield server
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., Listening]]:
+    """Starts `uplift listen`, once for each call."""
+    started: list[Listening] = []
+
+    def start(environ: dict[str, str], *arguments: str) -> Listening:
+        started.append(Listening(environ, *arguments))
+        return started[-1]
+
+    yield start
+    for each in started:
+        each.close()
+        print(*each.out[-5:], *each.err)  # shown with what failed

@@ -13,9 +13,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from .harness import Server, wait_for
+from .harness import Api, Server, wait_for
+from .receiving import Receiver
 
 PROGRAM = str(Path(sys.executable).with_name("uplift"))
+PATH = "/webhook"
+"""Where its user's receiver has what is handed over."""
 
 
 def environment(server: Server, key: str, url: str | None = None) -> dict[str, str]:
@@ -23,6 +26,12 @@ def environment(server: Server, key: str, url: str | None = None) -> dict[str, s
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("UPLIFT_")}
     home = {"HOME": str(server.data), "XDG_CONFIG_HOME": str(server.data), "COLUMNS": "200"}
     return {**inherited, **home, "UPLIFT_API_URL": url or server.url, "UPLIFT_API_KEY": key}
+
+
+def developer(server: Server, account: str) -> tuple[Api, dict[str, str]]:
+    """A key of an account, and the environment of whoever has it."""
+    made = server.api().ok("POST", f"/v1/accounts/{account}/keys", {"name": "ana"})
+    return server.api(made["key"]), environment(server, made["key"])
 
 
 def uplift(environ: dict[str, str], *arguments: str, within: float = 30) -> "subprocess.CompletedProcess[str]":
@@ -200,3 +209,22 @@ def _carry(one: socket.socket, other: socket.socket, silent: threading.Event) ->
     for each in (one, other):
         with suppress(OSError):
             each.shutdown(socket.SHUT_RDWR)
+
+
+def batch(server: Server, account: str, numbers: range) -> None:
+    """Send numbered events, in their order."""
+    for start in range(numbers.start, numbers.stop, 500):
+        events = [
+            {"type": "test.numbered", "data": {"number": number}, "account": account}
+            for number in range(start, min(start + 500, numbers.stop))
+        ]
+        server.api().ok("POST", "/v1/events/batch", {"events": events})
+
+
+def numbers(receiver: Receiver, *, again: bool = False) -> list[int]:
+    """The events that came, in their order; those marked as handed over again, or the others."""
+    return [
+        request.json["data"]["number"]
+        for request in receiver.on(PATH)
+        if ("x-uplift-redelivered" in request.headers) is again
+    ]

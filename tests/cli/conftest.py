@@ -1,0 +1,27 @@
+"""A server for commands that ask one."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.cli.commands import ANSWERS
+from tests.cli.fake_api import FakeApi, fake_api
+
+from uplift_server.config import load
+from uplift_server.store.sqlite.connection import FileLock
+
+
+@pytest.fixture
+def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeApi]:
+    """A server that has the database and answers as told."""
+    monkeypatch.chdir(tmp_path)
+    with fake_api() as found:
+        monkeypatch.setenv("UPLIFT_PORT", found.url.rpartition(":")[2])
+        monkeypatch.setenv("UPLIFT_OPERATOR_KEY", "op_the_key_of_this_test")
+        database = load({}).database_path
+        database.parent.mkdir()
+        lock = FileLock(database)
+        lock.acquire()
+        found.answers = dict(ANSWERS)
+        yield found
+        lock.release()

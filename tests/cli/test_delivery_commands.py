@@ -1,0 +1,157 @@
+"""Commands about deliveries and replays."""
+
+import re
+from typing import Any
+
+import pytest
+from tests.cli.commands import DELIVERY, REPLAY, listed, output, refused, run
+from tests.cli.fake_api import FakeApi
+
+from uplift_server.cli import replays
+from uplift_server.cli.deliveries import stands
+
+
+def test_deliveries(api: FakeApi) -> None:
+    assert output("deliveries", "--status", "pending", "--endpoint", "ep_0e", "--type", "athlete.created") == DELIVERY
+    assert api.asked[-1].query == {
+        "limit": "50", "status": "pending", "endpoint": "ep_0e11", "type": "athlete.created"
+    }  # fmt: skip
+    assert (
+        run("deliveries")
+        .stdout.splitlines()[1]
+        .startswith("dlv_0d11\tep_0e11\tathlete.created\tpending\t2\ttimeout\t-\t")
+    )
+    assert output("deliveries", "--event", "e1", "--status", "failed")["status"] == "failed"
+    assert run("deliveries", "--status", "lost").exit_code == 2
+
+
+def test_one_delivery_comes_with_its_attempts_in_order(api: FakeApi) -> None:
+    found = output("deliveries", "dlv_0d")
+    assert found["id"] == "dlv_0d11"
+    assert [each["number"] for each in found["attempts"]] == [2, 1]
+    shown = run("deliveries", "dlv_0d11", "--account", "Rapids").stdout
+    assert shown.index("\n1\t") < shown.index("\n2\t")
+    assert "Too slow.?[2J" in shown
+
+
+@pytest.mark.parametrize(
+    ("changed", "text"),
+    [
+        ({"waiting_for": None, "next_attempt_at": None}, "in flight: timeout"),
+        ({"waiting_for": None, "next_attempt_at": None, "last_outcome": None}, "in flight"),
+        ({"waiting_for": "turn", "next_attempt_at": "2020-01-01T00:00:00.000Z"}, "due: timeout"),
+        ({"waiting_for": "turn", "next_attempt_at": None}, "due: timeout"),
+        ({"waiting_for": "schedule", "next_attempt_at": "2999-01-01T00:00:00.000Z"}, r"in \d+ d: timeout"),
+        ({"waiting_for": "probe", "next_attempt_at": "2999-01-01T00:00:00.000Z"}, r"endpoint failing, probe in \d+ d"),
+        ({"waiting_for": "probe", "next_attempt_at": "2020-01-01T00:00:00.000Z"}, "endpoint failing, probed now"),
+        ({"waiting_for": "worker", "next_attempt_at": None, "last_outcome": None}, "due or in flight"),
+        ({"status": "delivered", "last_outcome": "delivered"}, "delivered"),
+        ({"status": "failed", "last_outcome": "server_error"}, "failed: server_error"),
+        ({"status": "failed", "last_outcome": None, "failed_reason": "expired"}, "failed: expired"),
+        ({"status": "held"}, "held: timeout"),
+    ],
+)
+def test_how_a_delivery_stands_is_one_phrase(changed: dict[str, Any], text: str) -> None:
+    assert re.fullmatch(text, stands({**DELIVERY, **changed}))
+
+
+def test_a_terminal_shows_deliveries_within_its_width(api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "80")
+    whole = {**DELIVERY, "id": f"dlv_{'01' * 22}", "endpoint": f"ep_{'02' * 16}", "type": "movement.analytics.created"}
+    api.answers["GET /v1/deliveries"] = listed(whole)
+    heading, line = run("deliveries").stdout.splitlines()
+    assert heading.split() == ["DELIVERY", "ENDPOINT", "TYPE", "STATUS", "TRIES", "CREATED"]
+    assert line.split()[:2] == ["010101010101", "020202020202"]
+    assert len(line) <= 80
+    assert f"dlv_{'01' * 22}  ep_{'02' * 16}  movement" in run("deliveries", "--wide").stdout
+    assert "an attempt is in flight" in run("deliveries", "0101").stdout
+
+
+def test_an_event_may_be_shortened_and_one_that_is_not_there_is_told(api: FakeApi) -> None:
+    api.answers["GET /v1/events"] = listed({"id": "e1"})
+    assert output("deliveries", "--event", "e", "--status", "failed")["status"] == "failed"
+    assert refused("deliveries", "--event", "f")[:2] == (4, "there is no event 'f'")
+
+
+def test_a_delivery_is_resent_and_cancelled(api: FakeApi) -> None:
+    assert output("delivery", "cancel", "dlv_0d")["status"] == "cancelled"
+    assert (api.asked[-1].method, api.asked[-1].path) == ("POST", "/v1/deliveries/dlv_0d11/cancel")
+    assert output("delivery", "resend", "0d11", "--account", "Rapids") == DELIVERY
+    assert api.asked[-1].headers["uplift-account"] == "acc_0a11"
+    in_flight = {"code": "conflict", "detail": "The delivery is in flight."}
+    api.answers["POST /v1/deliveries/dlv_0d11/cancel"] = (409, in_flight, {})
+    refused = run("delivery", "cancel", "dlv_0d")
+    assert refused.exit_code == 1
+    assert "The delivery is in flight." in refused.stderr
+
+
+def test_explain_says_why_and_what_to_do(api: FakeApi) -> None:
+    why = {
+        "endpoint": "ep_0e11",
+        "reason": "not_subscribed",
+        "text": "Other types.",
+        "hint": "Add it.",
+        "delivery": None,
+    }
+    api.answers["GET /v1/events/e1"] = {"id": "e1", "account": "acc_0a11"}
+    api.answers["GET /v1/events/e1/explain"] = {"data": [why]}
+    assert run("explain", "e1").stdout.splitlines()[1] == "ep_0e11\tnot_subscribed\tOther types.\tAdd it."
+    assert api.asked[-1].headers["uplift-account"] == "acc_0a11"
+    assert output("explain", "e1", "--endpoint", "0e1") == why
+    assert api.asked[-1].query == {"endpoint": "ep_0e11"}
+    deleted = f"ep_{'0f' * 16}"
+    output("explain", "e1", "--endpoint", deleted)
+    assert api.asked[-1].query == {"endpoint": deleted}
+
+
+def test_a_replay_is_made_of_what_was_asked_for(api: FakeApi) -> None:
+    assert output("replay", "create", "ep_0e") == REPLAY
+    assert api.asked[-1].body == {"endpoint": "ep_0e11"}
+    asked = ["--status", "failed", "--status", "cancelled", "--type", "athlete.*", "--after", "2026-01-01T00:00:00Z"]
+    asked += ["--before", "2026-02-01T00:00:00Z", "--rate", "7", "--account", "Rapids", "--dry-run"]
+    output("replay", "create", "ep_0e11", *asked)
+    assert api.asked[-1].headers["uplift-account"] == "acc_0a11"
+    assert api.asked[-1].body == {
+        "endpoint": "ep_0e11",
+        "status": ["failed", "cancelled"],
+        "types": ["athlete.*"],
+        "created_after": "2026-01-01T00:00:00Z",
+        "created_before": "2026-02-01T00:00:00Z",
+        "rate_per_second": 7,
+        "dry_run": True,
+    }
+
+
+def test_what_is_wrong_with_a_replay_is_told_by_its_options(api: FakeApi) -> None:
+    wrong = {"errors": [{"field": "status", "code": "status_not_replayable", "message": "Held ones are not."}]}
+    api.answers["POST /v1/replays"] = (422, {"code": "validation_failed", **wrong}, {})
+    result = run("replay", "create", "ep_0e", "--status", "held")
+    assert result.exit_code == 2
+    assert "Held ones are not." in result.stderr
+    assert "correct --status" in result.stderr
+
+
+def test_replays(api: FakeApi) -> None:
+    assert output("replay", "list") == REPLAY
+    assert run("replay", "list").stdout.splitlines()[1].startswith("rpl_0c11\tep_0e11\trunning\t10\t3\t1\t0\t")
+    assert output("replay", "show", "rpl_0c") == REPLAY
+    for verb, state in (("pause", "paused"), ("resume", "running"), ("cancel", "cancelled")):
+        assert output("replay", verb, "rpl_0c", "--account", "Rapids")["state"] == state
+        assert (api.asked[-1].method, api.asked[-1].path) == ("POST", f"/v1/replays/rpl_0c11/{verb}")
+    missing = run("replay", "show", "rpl_0f")
+    assert missing.exit_code == 4
+    assert "uplift-server replay list" in missing.stderr
+
+
+@pytest.mark.parametrize("state", ["completed", "cancelled", "paused"])
+def test_a_replay_is_waited_for_until_it_goes_on_no_more(
+    api: FakeApi, monkeypatch: pytest.MonkeyPatch, state: str
+) -> None:
+    monkeypatch.setattr(replays, "LOOK_SECONDS", 0.01)
+    looks = iter([{**REPLAY, "reason": "counting", "total": None}, REPLAY, {**REPLAY, "state": state, "sent": 10}])
+    api.answers["GET /v1/replays/rpl_0c11"] = lambda _: next(looks)
+    found = output("replay", "create", "ep_0e", "--wait")
+    assert (found["state"], found["sent"]) == (state, 10)
+    assert next(looks, None) is None

@@ -1,0 +1,114 @@
+"""Commands about endpoints."""
+
+import json
+
+import pytest
+from tests.cli.commands import DELIVERY, ENDPOINT, listed, output, run
+from tests.cli.fake_api import FakeApi
+
+from uplift_server.cli import endpoints
+
+
+def test_endpoints(api: FakeApi) -> None:
+    assert output("endpoints", "--account", "Rapids")["id"] == "ep_0e11"
+    assert api.asked[-1].headers["uplift-account"] == "acc_0a11"
+    assert run("endpoints").stdout.splitlines()[1] == "ep_0e11\thttps://x.example/\tenabled\thealthy\tall"
+    assert "uplift-account" not in api.asked[-1].headers
+    assert "--state" not in run("endpoints", "--state", "failing", "--text", "x.example").stderr
+    assert api.asked[-1].query == {"limit": "50", "state": "failing", "text": "x.example"}
+    assert output("endpoints", "ep_0e")["url"] == "https://x.example/"
+    arguments = [
+        "endpoint",
+        "create",
+        "https://x.example/",
+        "--account",
+        "Rapids",
+        "--type",
+        "a.*",
+        "--description",
+        "d",
+    ]
+    assert output(*arguments)["secret"] == "whsec_shown_once"
+    assert api.asked[-1].body == {"url": "https://x.example/", "event_types": ["a.*"], "description": "d"}
+    assert output("endpoint", "delete", "ep_0e") == {"id": "ep_0e11", "deleted": True}
+    assert api.asked[-1].headers["uplift-account"] == "acc_0a11"
+
+
+def test_an_endpoint_is_shown_as_a_block_that_ends_with_its_health(api: FakeApi) -> None:
+    health = {"status": "failing", "failing_since": None, "hint": "Too slow."}
+    api.answers["GET /v1/endpoints"] = listed({**ENDPOINT, "health": health})
+    lines = run("endpoints", "ep_0e").stdout.splitlines()
+    assert [line.split(None, 1) for line in lines][-4:] == [
+        ["account", "acc_0a11"], ["health"], ["status", "failing"], ["hint", "Too slow."]
+    ]  # fmt: skip
+    assert ["event_types", "all"] in [line.split(None, 1) for line in lines]
+    assert output("endpoints")["health"] == output("endpoints", "ep_0e")["health"] == health
+    assert "event_types" in output("endpoints")
+    assert output("endpoints")["event_types"] == []
+
+
+def test_an_endpoint_is_paused_enabled_and_disabled(api: FakeApi) -> None:
+    for verb, state in (("pause", "paused"), ("enable", "enabled"), ("disable", "disabled")):
+        assert output("endpoint", verb, "ep_0e")["state"] == state
+        assert (api.asked[-1].path, api.asked[-1].headers["uplift-account"]) == (
+            f"/v1/endpoints/ep_0e11/{verb}",
+            "acc_0a11",
+        )
+    assert "state" in run("endpoint", "pause", "0e11", "--account", "Rapids").stdout
+    for held in ("send", "drop", "keep"):
+        output("endpoint", "enable", "ep_0e", "--held", held)
+        assert api.asked[-1].body == {"held": held}
+    output("endpoint", "enable", "ep_0e")
+    assert api.asked[-1].body == {"held": "send"}
+    missing = run("endpoint", "pause", "ep_0f")
+    assert missing.exit_code == 4
+    assert "uplift-server endpoints" in missing.stderr
+
+
+def test_a_wrong_way_with_held_ones_is_told_by_its_option(api: FakeApi) -> None:
+    wrong = {"errors": [{"field": "held", "code": "value_unknown", "message": "Use one of 'send', 'drop' or 'keep'."}]}
+    api.answers["POST /v1/endpoints/ep_0e11/enable"] = (422, {"code": "validation_failed", **wrong}, {})
+    result = run("endpoint", "enable", "ep_0e", "--held", "burn")
+    assert result.exit_code == 2
+    assert "Use one of 'send', 'drop' or 'keep'." in result.stderr
+    assert "correct --held" in result.stderr
+
+
+def test_an_endpoint_is_tested(api: FakeApi) -> None:
+    attempt = {"id": "att_1", "delivery": "dlv_0f11", "outcome": "delivered", "hint": None}
+    api.answers["POST /v1/endpoints/ep_0e11/test"] = attempt
+    assert output("endpoint", "test", "ep_0e") == attempt
+    assert api.asked[-1].body == {}
+    output("endpoint", "test", "0e11", "--type", "athlete.created")
+    assert api.asked[-1].body == {"type": "athlete.created"}
+    assert api.asked[-1].headers["uplift-account"] == "acc_0a11"
+    failed = {**attempt, "outcome": "timeout", "hint": "Answer at once."}
+    api.answers["POST /v1/endpoints/ep_0e11/test"] = failed
+    result = run("endpoint", "test", "ep_0e", "--json")
+    assert (result.exit_code, json.loads(result.stdout)) == (1, failed)
+    assert json.loads(result.stderr)["error"] == {
+        "cause": "the endpoint did not take it: timeout",
+        "remedy": "Answer at once.",
+        "exit_code": 1,
+    }
+    unknown = {"errors": [{"field": "type", "code": "event_type_unknown", "message": "The catalog has none."}]}
+    api.answers["POST /v1/endpoints/ep_0e11/test"] = (422, {"code": "validation_failed", **unknown}, {})
+    assert "--type" in run("endpoint", "test", "ep_0e", "--type", "no.such").stderr
+
+
+def test_a_test_that_takes_longer_is_looked_at_until_it_is_over(api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(endpoints, "LOOK_SECONDS", 0.01)
+    attempt = {"id": "att_1", "outcome": "delivered", "hint": None}
+    states = iter(["pending", "pending", "delivered"])
+    api.answers["POST /v1/endpoints/ep_0e11/test"] = (202, {**DELIVERY, "id": "dlv_0f11"}, {})
+    api.answers["GET /v1/deliveries/dlv_0f11"] = lambda _: {**DELIVERY, "status": next(states)}
+    api.answers["GET /v1/deliveries/dlv_0f11/attempts"] = listed(attempt)
+    assert output("endpoint", "test", "ep_0e") == attempt
+    api.answers["GET /v1/deliveries/dlv_0f11"] = {**DELIVERY, "status": "failed"}
+    api.answers["GET /v1/deliveries/dlv_0f11/attempts"] = listed()
+    cut_off = run("endpoint", "test", "ep_0e")
+    assert cut_off.exit_code == 1
+    assert "uplift-server deliveries dlv_0f11" in cut_off.stderr
+    monkeypatch.setattr(endpoints, "TEST_SECONDS_MAX", 0.0)
+    api.answers["GET /v1/deliveries/dlv_0f11"] = {**DELIVERY, "status": "pending"}
+    assert "has not ended" in run("endpoint", "test", "ep_0e").stderr

@@ -1,0 +1,230 @@
+"""`uplift listen` where a server, a network, a session or its user's receiver goes away."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from .harness import Server, free_port, wait_for
+from .listening import PATH, Listening, Network, batch, developer, numbers
+from .receiving import Connection, Received, Receiver, answer, close, garbage, hang
+
+
+def test_a_server_that_is_killed_and_started_again_loses_and_doubles_nothing(
+    own_server: Server, receiver: Receiver, start: Callable[..., Listening]
+) -> None:
+    server = own_server
+    account, _ = server.account()
+    _, environ = developer(server, account)
+    receiver.url(PATH, answer(after=0.005))
+    listening = start(environ, "--forward-to", receiver.url(PATH), "--json").ready()
+    batch(server, account, range(400))
+    receiver.wait(PATH, 100)
+    server.kill()
+    listening.until("Reconnecting")
+    server.start()
+    batch(server, account, range(400, 500))
+    receiver.wait(PATH, 500)
+    assert numbers(receiver) == list(range(500))
+    assert numbers(receiver, again=True) == []
+    assert listening.told("reconnected")
+    wait_for(lambda: len(listening.told("delivery")) == 500, "each delivery is told")
+    assert {each["status_code"] for each in listening.told("delivery")} == {200}
+    # A stop that is announced is another way to go.
+    server.stop()
+    wait_for(lambda: any("restarts" in line for line in listening.err), "it knows why")
+    server.start()
+    batch(server, account, range(500, 510))
+    receiver.wait(PATH, 510)
+    assert numbers(receiver) == list(range(510))
+    assert listening.stop() == 0
+
+
+def test_a_network_that_is_cut_loses_and_doubles_nothing(
+    server: Server, receiver: Receiver, start: Callable[..., Listening]
+) -> None:
+    account, operator = server.account()
+    _, environ = developer(server, account)
+    network = Network(server.port)
+    receiver.url(PATH, answer(after=0.002))
+    listening = start({**environ, "UPLIFT_API_URL": network.url}, "--forward-to", receiver.url(PATH)).ready()
+    for start_of in range(0, 900, 300):
+        batch(server, account, range(start_of, start_of + 299))
+        receiver.wait(PATH, start_of + 50)
+        network.cut()
+        tries = listening.count("Reconnecting")
+        wait_for(lambda tries=tries: listening.count("Reconnecting") > tries, "it tries again")  # type: ignore[misc]
+        operator.send(start_of + 299)
+        network.mend()
+        receiver.wait(PATH, start_of + 300)
+    assert numbers(receiver) == list(range(900))
+    wait_for(lambda: listening.count("Reconnected") == 3, "it says so")
+    assert numbers(receiver, again=True) == []
+    assert listening.count("Ready") == 1
+    assert listening.stop() == 0
+    network.close()
+
+
+def test_a_session_that_expired_while_the_machine_was_away_is_replaced(
+    server: Server, receiver: Receiver, start: Callable[..., Listening]
+) -> None:
+    account, operator = server.account()
+    api, environ = developer(server, account)
+    network = Network(server.port)
+    arguments = ("--forward-to", receiver.url(PATH), "--json")
+    listening = start({**environ, "UPLIFT_API_URL": network.url}, *arguments).ready()
+    for count in (1, 2):
+        operator.send(2 * count)
+        receiver.wait(PATH, 2 * count - 1)
+        network.cut()
+        listening.until("Reconnecting")
+        [session] = api.ok("GET", "/v1/listen-sessions")["data"]
+        api("DELETE", f"/v1/listen-sessions/{session['id']}")
+        operator.send(2 * count + 1)
+        network.mend()
+        receiver.wait(PATH, 2 * count)
+    assert numbers(receiver) == [2, 3, 4, 5]
+    assert listening.count("The session has expired") == 2
+    assert len({each["session"] for each in listening.told("ready")}) == 3
+    assert listening.stop() == 0
+    assert api.ok("GET", "/v1/listen-sessions")["data"] == []
+    network.close()
+
+
+def test_what_was_being_handed_over_when_the_session_expired_is_marked(
+    server: Server, receiver: Receiver, start: Callable[..., Listening]
+) -> None:
+    account, operator = server.account()
+    api, environ = developer(server, account)
+    network = Network(server.port)
+    hook = receiver.url(PATH, hang)
+    listening = start({**environ, "UPLIFT_API_URL": network.url}, "--forward-to", hook).ready()
+    for number in range(3):
+        operator.send(number)
+    receiver.wait(PATH, 1)
+    network.cut()
+    listening.until("Reconnecting")
+    [session] = api.ok("GET", "/v1/listen-sessions")["data"]
+    api("DELETE", f"/v1/listen-sessions/{session['id']}")
+    receiver.url(PATH, answer())
+    network.mend()
+    receiver.wait(PATH, 4)
+    assert [
+        (request.json["data"]["number"], request.headers["x-uplift-attempt"], "x-uplift-redelivered" in request.headers)
+        for request in receiver.on(PATH)
+    ] == [(0, "1", False), (0, "2", True), (1, "1", False), (2, "1", False)]
+    assert listening.stop() == 0
+    network.close()
+
+
+def test_events_wait_for_a_server_that_is_not_there_or_reloads(
+    server: Server, receiver: Receiver, start: Callable[..., Listening]
+) -> None:
+    account, operator = server.account()
+    _, environ = developer(server, account)
+    port = free_port()
+    listening = start(environ, "--forward-to", str(port)).ready()
+    assert f"http://localhost:{port}" in listening.until("Nothing listens on")
+    batch(server, account, range(5))
+    time.sleep(0.5)  # nothing can be seen of what waits
+    found: list[int] = []
+    with _flask(port, found):
+        wait_for(lambda: found == list(range(5)), f"all come: {found}")
+    operator.send(5)
+    wait_for(lambda: listening.count("Nothing listens on") == 2, "it is told once more, after it was there")
+    with _flask(port, found):
+        wait_for(lambda: found == list(range(6)), f"all come: {found}")
+    assert listening.stop() == 0
+
+
+@contextmanager
+def _flask(port: int, found: list[int]) -> Iterator[None]:
+    """A development server of the usual kind."""
+    from flask import Flask, request
+    from werkzeug.serving import make_server
+
+    app = Flask(__name__)
+
+    @app.post("/")
+    def receive() -> str:
+        found.append(request.get_json()["data"]["number"])
+        return "thanks"
+
+    development = make_server("127.0.0.1", port, app, threaded=True)
+    thread = threading.Thread(target=development.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        development.shutdown()
+        development.server_close()
+        thread.join(5)
+
+
+def test_a_server_that_cuts_off_gets_the_event_again_and_is_told_so(
+    server: Server, receiver: Receiver, start: Callable[..., Listening]
+) -> None:
+    account, operator = server.account()
+    _, environ = developer(server, account)
+    came: list[int] = []
+
+    def cut_off_once(connection: Connection, received: Received) -> bool:
+        came.append(received.json["data"]["number"])
+        return (close if came.count(came[-1]) == 1 and came[-1] else answer())(connection, received)
+
+    listening = start(environ, "--forward-to", receiver.url(PATH, cut_off_once), "--json").ready()
+    for number in range(3):
+        operator.send(number)
+    receiver.wait(PATH, 5)
+    assert came == [0, 1, 1, 2, 2]
+    assert numbers(receiver) == [0, 1, 2]
+    assert numbers(receiver, again=True) == [1, 2]
+    assert [request.headers["x-uplift-attempt"] for request in receiver.on(PATH)] == ["1", "1", "2", "1", "2"]
+    wait_for(lambda: len(listening.told("delivery")) == 3, "each is told once")
+    assert [each["duplicate"] for each in listening.told("delivery")] == [False, True, True]
+    assert listening.stop() == 0
+
+
+def test_mischief_is_marked_and_loses_nothing(
+    server: Server, receiver: Receiver, start: Callable[..., Listening]
+) -> None:
+    account, _ = server.account()
+    _, environ = developer(server, account)
+    listening = start(environ, "--forward-to", receiver.url(PATH), "--duplicate").ready()
+    batch(server, account, range(10))
+    receiver.wait(PATH, 20)
+    assert numbers(receiver) == numbers(receiver, again=True) == list(range(10))
+    assert listening.stop() == 0
+    api, environ = developer(server, account)
+    listening = start(environ, "--forward-to", receiver.url(PATH), "--shuffle", "--fail", "50%").ready()
+    receiver.requests.clear()
+    batch(server, account, range(60))
+    wait_for(lambda: sorted(numbers(receiver)) == list(range(60)), "all come once")
+    assert numbers(receiver) != list(range(60))
+    [session] = api.ok("GET", "/v1/listen-sessions")["data"]
+    answers = f"/v1/listen-sessions/{session['id']}/answers"
+    wait_for(lambda: len(api.everything(answers)) == 60, "each is answered")
+    again = numbers(receiver, again=True)
+    assert 5 < len(again) == len(set(again)) < 55
+    assert listening.stop() == 0
+
+
+def test_a_late_or_refusing_server_is_told_of_and_waited_for_no_longer(
+    server: Server, receiver: Receiver, start: Callable[..., Listening]
+) -> None:
+    account, operator = server.account()
+    _, environ = developer(server, account)
+    actions = iter([garbage, answer(401, b"who are you?"), answer(500), answer(302, location="/x"), answer()])
+
+    def next_action(connection: Connection, received: Received) -> bool:
+        return next(actions)(connection, received)
+
+    listening = start(environ, "--forward-to", receiver.url(PATH, next_action), "--json").ready()
+    for number in range(5):
+        operator.send(number)
+    wait_for(lambda: len(listening.told("delivery")) == 5, "all are told")
+    assert [each["status_code"] for each in listening.told("delivery")] == [None, 401, 500, 302, 200]
+    assert "HTTP" in listening.told("delivery")[0]["error"]
+    assert listening.count("Your server answered 401") == 1
+    assert numbers(receiver) == list(range(5))
+    assert listening.stop() == 0
