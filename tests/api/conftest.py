@@ -27,7 +27,7 @@ from uplift_server.delivery.mass_failures import MassFailure
 from uplift_server.delivery.relay import Relay
 from uplift_server.delivery.trials import Busy
 from uplift_server.observe.measures import EngineMeasures
-from uplift_server.service.beginnings import SealingKey, begin
+from uplift_server.service.beginnings import KeyClaim, begin
 from uplift_server.service.entrance import Entrance
 from uplift_server.service.means import Means
 from uplift_server.service.metrics import MetricsSettings
@@ -40,7 +40,7 @@ from uplift_server.store.sealing import Sealer
 
 T = TypeVar("T")
 METRICS_TOKEN = "metrics-token-of-tests"
-SEALING_KEY = SealingKey(1, process=1)
+KEY_CLAIM = KeyClaim(1, process=1)
 
 
 @dataclass
@@ -391,7 +391,7 @@ async def _serve(
         RecordingEngine(due, forgotten, Relay(database, in_memory, clock)),
         Cursors(bytes(32)),
     )
-    key = await begin(means, SEALING_KEY, None)
+    key = await begin(means, KEY_CLAIM, None)
 
     async def resolve(host: str) -> list[str]:
         if host == "hangs.example.com":

@@ -9,7 +9,7 @@ import pytest
 from uplift_server.core import ids
 from uplift_server.core.scopes import DEFAULT_SCOPES
 
-from .conftest import SEALING_KEY
+from .conftest import KEY_CLAIM
 
 
 def test_an_account_from_creation_to_deletion(server: Any) -> None:
@@ -128,7 +128,7 @@ def test_a_restart_knows_what_was_stored(server: Any) -> None:
     again = Directory(Sealer(bytes(32)), "Uplift-Webhooks/test")
 
     async def start(configured: str | None) -> str | None:
-        return await begin(replace(server.services.means, directory=again), SEALING_KEY, configured)
+        return await begin(replace(server.services.means, directory=again), KEY_CLAIM, configured)
 
     assert server.run(lambda: start(None)) is None
     assert again.keys == first.keys

@@ -14,7 +14,7 @@ from uplift_server.service.means import Means
 from uplift_server.store import event_types, keys
 from uplift_server.store.sealing import Sealer
 
-from .conftest import SEALING_KEY, RecordingEngine
+from .conftest import KEY_CLAIM, RecordingEngine
 
 
 class CutOff(Exception):
@@ -35,7 +35,7 @@ async def started(place: Place, kept: list[str]) -> Means:
             RecordingEngine([], [], Relay(database, directory, clock)),
             Cursors(bytes(32)),
         )
-        await begin(means, SEALING_KEY, None, kept.append)
+        await begin(means, KEY_CLAIM, None, kept.append)
     finally:
         await database.close()
     return means

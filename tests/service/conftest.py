@@ -7,7 +7,7 @@ from tests.engines import Place
 
 from uplift_server.service.beginnings import begin
 
-from .world import SEALING_KEY, World
+from .world import KEY_CLAIM, World
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ async def world(place: Place) -> AsyncIterator[World]:
     database = place.database()
     await database.open()
     world = World(database, place)
-    world.operator_key = await begin(world.means, SEALING_KEY, None) or ""
+    world.operator_key = await begin(world.means, KEY_CLAIM, None) or ""
     yield world
     await world.means.finish()
     await database.close()

@@ -13,7 +13,7 @@ from uplift_server.service.errors import Unauthorized
 from uplift_server.service.keys import KEY_RANDOM_BYTES, new_key_text
 from uplift_server.store import keys
 
-from .world import SEALING_KEY, World
+from .world import KEY_CLAIM, World
 
 CONFIGURED = new_key_text(OPERATOR_PREFIX, bytes(KEY_RANDOM_BYTES))
 
@@ -29,7 +29,7 @@ def lets_in(world: World, key: str) -> bool:
 async def test_a_stored_operator_key_stays_worthless_whatever_is_read_again(world: World) -> None:
     assert lets_in(world, world.operator_key)
     set_in_settings = World(world.database, world.place)
-    await begin(set_in_settings.means, SEALING_KEY, CONFIGURED)
+    await begin(set_in_settings.means, KEY_CLAIM, CONFIGURED)
     acting: Any = SimpleNamespace(replays=SimpleNamespace(known=()), relay=None)
     feed = Feed(world.database, set_in_settings.directory, set_in_settings.clock, acting)
     await feed.begin()
@@ -45,7 +45,7 @@ async def test_two_first_starts_at_once_make_one_operator_key(place: Place) -> N
     await database.open()
     try:
         worlds = [World(database, place), World(database, place)]
-        texts = await asyncio.gather(*(begin(world.means, SEALING_KEY, None) for world in worlds))
+        texts = await asyncio.gather(*(begin(world.means, KEY_CLAIM, None) for world in worlds))
         [text] = [text for text in texts if text is not None]
         assert all(lets_in(world, text) for world in worlds)
         assert len(await database.read(lambda c: keys.live(c, after=0, limit=9))) == 1

@@ -10,7 +10,7 @@ from uplift_server.service.event_types import EventTypeDraft, Expected
 from uplift_server.store import event_types
 from uplift_server.store.records import EventType
 
-from .world import SEALING_KEY, World
+from .world import KEY_CLAIM, World
 
 NAME = "pitch.tracked"
 SCHEMA = {"type": "object", "required": ["speed"]}
@@ -21,7 +21,7 @@ async def other(world: World) -> World:
     """Another process, which knows the catalog as it was when it began: with a type."""
     await world.services.event_types.put(world.operator, NAME, EventTypeDraft(description="A pitch."))
     other = World(world.database, world.place)
-    await begin(other.means, SEALING_KEY, None)
+    await begin(other.means, KEY_CLAIM, None)
     other.operator_key = world.operator_key
     return other
 

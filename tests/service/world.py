@@ -15,7 +15,7 @@ from uplift_server.delivery.directory import Directory
 from uplift_server.delivery.relay import Relay
 from uplift_server.service.accounts import AccountDraft
 from uplift_server.service.authentication import digest_of
-from uplift_server.service.beginnings import SealingKey
+from uplift_server.service.beginnings import KeyClaim
 from uplift_server.service.engine_link import EngineLink
 from uplift_server.service.entrance import Entrance
 from uplift_server.service.means import Means
@@ -33,7 +33,7 @@ from uplift_server.store.sealing import Sealer
 URL = "https://hooks.example.com"
 ADDRESS = "192.0.2.9"
 PASSWORD = "correct horse battery"
-SEALING_KEY = SealingKey(1, process=1)
+KEY_CLAIM = KeyClaim(1, process=1)
 _HASHED: dict[str, str] = {}
 """By password: to make a hash takes longer than most tests."""
 

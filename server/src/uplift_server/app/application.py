@@ -33,7 +33,7 @@ from uplift_server.delivery.sender.resolver import ResolutionFailed, Resolver
 from uplift_server.delivery.traces import Traces
 from uplift_server.observe.attempt_log import AttemptLine, AttemptLog
 from uplift_server.observe.logs import colourful
-from uplift_server.service.beginnings import SealingKey, begin
+from uplift_server.service.beginnings import KeyClaim, begin
 from uplift_server.service.entrance import Entrance
 from uplift_server.service.ingest import Ingest
 from uplift_server.service.means import Means
@@ -123,8 +123,8 @@ class Application:
             self._started_at = self._clock.now_ms()
             self._build(sealer, undo)
             await self._engine.join()
-            sealing_key = SealingKey(fingerprint(parse_key(secret_key(self._config))), self._engine.owner)
-            self.new_operator_key = await begin(self._means, sealing_key, self._operator_key, self._keep_key)
+            key_claim = KeyClaim(fingerprint(parse_key(secret_key(self._config))), self._engine.owner)
+            self.new_operator_key = await begin(self._means, key_claim, self._operator_key, self._keep_key)
             await self._engine.start(dispatch=self._dispatch)
             if self._traces is not None:
                 self._traces.start()

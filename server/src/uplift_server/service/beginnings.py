@@ -21,8 +21,8 @@ KEY_MARK: Final = "secret_key.fingerprint"
 _CONFIGURED_ID: Final = bytes(16)
 
 
-class SealingKey(NamedTuple):
-    """What a process seals endpoint secrets with."""
+class KeyClaim(NamedTuple):
+    """What a process says that secrets on the database are sealed with."""
 
     fingerprint: int
     process: int
@@ -39,7 +39,7 @@ N = TypeVar("N", bound=_Numbered)
 
 async def begin(
     means: Means,
-    sealing_key: SealingKey,
+    key_claim: KeyClaim,
     configured_operator_key: str | None,
     keep_key: Callable[[str], None] = lambda _: None,
 ) -> str | None:
@@ -54,17 +54,17 @@ async def begin(
     await _seed_catalog(means)
     await _load(means)
     # First: a start that is refused may not have made the one key that all others go by.
-    await _claim_key(means, sealing_key)
+    await _claim_key(means, key_claim)
     return await _ensure_operator(means, configured_operator_key, keep_key)
 
 
-async def _claim_key(means: Means, sealing_key: SealingKey) -> None:
+async def _claim_key(means: Means, key_claim: KeyClaim) -> None:
     """Note which sealing key the servers on this database have, once the directory is filled.
 
     What is sealed tells by itself whether the key is right. Where nothing is yet, two servers with a key each would
     seal what no single key opens.
     """
-    fingerprint, own = sealing_key
+    fingerprint, own = key_claim
     if (await means.database.read(lambda c: marks.get(c, [KEY_MARK]))).get(KEY_MARK) == fingerprint:
         return
     now, proven = means.now(), bool(means.directory.endpoints)

@@ -124,8 +124,10 @@ def _last_of_window(connection: Connection, low: int, high: int, *, newest_first
     """
     order = events.c.seq.desc() if newest_first else events.c.seq
     query = sa.select(events.c.seq).where(events.c.seq.between(low, high)).order_by(order).offset(WINDOW_EVENTS - 1)
-    found = connection.scalars(query.limit(1)).first()
-    return found if found is not None else low if newest_first else high
+    found: int | None = connection.scalars(query.limit(1)).first()
+    if found is not None:
+        return found
+    return low if newest_first else high
 
 
 def _keys(account_seq: int | None, wanted: EventFilter, low: int, high: int) -> sa.Select[tuple[int]]:

@@ -316,12 +316,13 @@ class SharedEngine(Engine):
         if elsewhere and not self.sends():
             return Busy.STOPPED
         self._tests_begun[endpoint_seq] = elsewhere
-        busy: Busy | None = Busy.STOPPED
         try:
             busy = await (self._requests.begin_test if elsewhere else super().begin_test)(endpoint_seq)
-        finally:
-            if busy is not None:
-                del self._tests_begun[endpoint_seq]
+        except BaseException:
+            del self._tests_begun[endpoint_seq]
+            raise
+        if busy is not None:
+            del self._tests_begun[endpoint_seq]
         return busy
 
     def abandon_test(self, endpoint_seq: int) -> None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import itertools
 import random
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
@@ -185,18 +184,22 @@ class PostgresDatabase:
         """
         began = time.monotonic()
         wanted = await self._look_out()
-        for look in itertools.count():
+        look = 0
+        while True:
             known = self._lookout.horizon
             if known is not None and (look >= LOOKS_MAX or all(map(ge, known, wanted))):
                 return known
             if known is None and 1000 * (time.monotonic() - began) > FIRST_LOOKS_MS_MAX:
-                break
+                self._tell_unknown()
+                raise Unavailable(UNKNOWN)
             await asyncio.sleep((LOOK_EVERY_MS if look < LOOKS_MAX else FIRST_LOOK_EVERY_MS) / 1000)
             await self._look_out()
+            look += 1
+
+    def _tell_unknown(self) -> None:
         if time.monotonic() - self._told_at >= UNKNOWN_TOLD_EVERY_S:
             self._told_at = time.monotonic()
             _log.warning("lists and streams do not begin yet", cause=UNKNOWN)
-        raise Unavailable(UNKNOWN)
 
     async def _look_out(self) -> Horizon:
         """Look once for the horizon; how far numbers were given then."""
