@@ -3,6 +3,7 @@
 import json
 import shutil
 import socket
+import sys
 import time
 from collections import namedtuple
 from contextlib import closing
@@ -173,10 +174,24 @@ def test_an_empty_and_an_older_schema_are_told_apart() -> None:
     path.touch()
     assert examine()[1]["schema"][0] == "ok"
     database()
-    raw = connect(path, read_only=False)
-    raw.execute("UPDATE alembic_version SET version_num = '0000'")
-    raw.close()
-    assert examine()[1]["schema"][0] == "warn"
+    for revision, result in (("0000", "warn"), ("9999", "fail")):
+        raw = connect(path, read_only=False)
+        raw.execute(f"UPDATE alembic_version SET version_num = '{revision}'")
+        raw.close()
+        code, found = examine()
+        assert (code, found["schema"][0]) == (int(result == "fail"), result)
+
+
+def test_traces_that_cannot_be_made_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "traces" not in examine()[1]
+    asked = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4318"}
+    result, text = examine(**asked)[1]["traces"]
+    assert (result, "OTEL_EXPORTER_OTLP_ENDPOINT" in text) == ("ok", True)
+    monkeypatch.setitem(sys.modules, "uplift_server.observe.tracing", None)
+    code, found = examine(**asked)
+    assert code == 1
+    assert found["traces"][0] == "fail"
+    assert found["traces"][1].startswith("OTEL_EXPORTER_OTLP_ENDPOINT wants packages that are not installed")
 
 
 def test_a_check_that_takes_too_long_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -352,6 +352,6 @@ def test_several_sites_may_frame_the_dashboard() -> None:
     "name", ["UPLIFT_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"]
 )
 def test_traces_are_made_where_something_names_a_collector(name: str) -> None:
-    assert load({name: "http://127.0.0.1:4318"}).traces
-    assert not load({name: ""}).traces
-    assert not load({"OTEL_TRACES_SAMPLER": "always_on"}).traces
+    assert load({name: "http://127.0.0.1:4318"}).traces_by == name
+    assert load({name: ""}).traces_by is None
+    assert load({"OTEL_TRACES_SAMPLER": "always_on"}).traces_by is None

@@ -2,18 +2,20 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import asyncpg
 import pytest
-from tests.postgres import PostgresServer
+from tests.postgres import PostgresServer, name_of
 
 from uplift_server.core.clock_offset import Reading
 from uplift_server.core.findings import Finding
 from uplift_server.service import postgres_examination
+from uplift_server.store.errors import Misaddressed
 from uplift_server.store.postgres import inspection, schema_version
 from uplift_server.store.postgres.inspection import Inspected, Living
+from uplift_server.store.postgres.mistakes import UNTOLD_POOLER
 
 
 def examine(url: str) -> dict[str, Finding]:
@@ -49,6 +51,7 @@ def sound() -> Inspected:
         full_page_writes=True,
         connections_max=97,
         connections_used=12,
+        may_make_tables=True,
         bytes=10_000_000,
         clock=Reading(now, now + 0.5, now + 1),
         dead_rows=100,
@@ -123,6 +126,54 @@ def test_one_on_this_machine_need_not_be_encrypted(
 ) -> None:
     found = saying(monkeypatch, postgres_url, replace(sound, is_encrypted=False, is_remote=False))
     assert found["database"].result == "ok"
+
+
+@pytest.fixture
+def as_plain(postgres_server: PostgresServer) -> Iterator[tuple[str, str]]:
+    """An empty database as its owner sees it, and as somebody without rights does."""
+    url = postgres_server.new_database(empty=True)
+    execute(url, "CREATE ROLE plain LOGIN")
+    yield url, url.replace("//postgres@", "//plain@")
+    execute(url, "DROP ROLE plain")
+
+
+def test_whoever_may_not_make_tables_is_told_before_a_start_fails(as_plain: tuple[str, str]) -> None:
+    own, plain = as_plain
+    assert examine(own)["schema"].result == "ok"
+    found = examine(plain)["schema"]
+    assert (found.result, "may not make it" in found.text, "OWNER TO" in found.remedy) == ("fail", True, True)
+
+
+def test_connections_of_others_count(as_plain: tuple[str, str]) -> None:
+    own, plain = as_plain
+
+    async def beside() -> int:
+        others = [await asyncpg.connect(own) for _ in range(3)]
+        found = await asyncio.to_thread(examine, plain)
+        for each in others:
+            await each.close()
+        return int(found["connections"].text.split()[0])
+
+    assert asyncio.run(beside()) > 3
+
+
+def test_connections_that_are_used_up_are_told(as_plain: tuple[str, str]) -> None:
+    own, plain = as_plain
+    execute(own, f"ALTER DATABASE {name_of(own)} CONNECTION LIMIT 0")
+    [found] = examine(plain).values()
+    assert (found.result, "too many connections" in found.text) == ("fail", True)
+    assert found.remedy == "end connections that nobody needs, or raise max_connections"
+
+
+def test_a_pooler_nobody_told_of_is_told_with_what_to_add(
+    monkeypatch: pytest.MonkeyPatch, postgres_url: str, sound: Inspected
+) -> None:
+    async def current(_: str) -> str | None:
+        raise Misaddressed(UNTOLD_POOLER)
+
+    monkeypatch.setattr(schema_version, "current", current)
+    found = saying(monkeypatch, postgres_url, sound)["schema"]
+    assert (found.result, found.remedy) == ("fail", "add pooler=transaction to UPLIFT_DATABASE_URL")
 
 
 def test_one_that_cannot_be_reached_or_does_not_let_us_in(postgres_server: PostgresServer) -> None:

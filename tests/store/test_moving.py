@@ -13,9 +13,12 @@ import pytest
 from tests.postgres import PostgresServer
 from tests.store.moved_file import ROWS, TABLES, TEXTS, filled, in_postgres, in_sqlite
 
-from uplift_server.store import moved_tables, schema_version
+from uplift_server.core.processes import ProcessRole
+from uplift_server.store import moved_tables, processes, schema_version
+from uplift_server.store.errors import Unavailable
 from uplift_server.store.moving import CannotMove, Moved, Progress, move
 from uplift_server.store.postgres import schema_version as postgres_version
+from uplift_server.store.postgres.connection import Opener
 from uplift_server.store.schema_version import UnknownSchema
 
 
@@ -159,6 +162,44 @@ async def test_a_target_with_anything_in_it_is_refused_and_left_alone(source: Pa
     assert await connection.fetchval("SELECT to_regclass('unfinished_move')") is None
     assert await connection.fetchval("SELECT count(*) FROM accounts") == 0
     await connection.close()
+
+
+async def test_a_target_of_another_release_is_refused_and_left_alone(source: Path, postgres_url: str) -> None:
+    """To upgrade it would take it from the servers that run on it."""
+    connection = await asyncpg.connect(postgres_url)
+    await connection.execute("UPDATE alembic_version SET version_num = '0007'")
+    with pytest.raises(CannotMove, match="is not empty: it has the tables of another release, with the schema 0007"):
+        await moved(source, postgres_url)
+    assert await connection.fetchval("SELECT version_num FROM alembic_version") == "0007"
+    await connection.execute(f"UPDATE alembic_version SET version_num = '{schema_version.HEAD}'")
+    await connection.close()
+
+
+async def test_cut_off_amid_the_last_step_it_goes_on(
+    source: Path, target: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is known of so much takes minutes to find out."""
+    execute = asyncpg.Connection.execute
+
+    async def cut_off_at_last(self: asyncpg.Connection, query: str, *arguments: object) -> str:
+        if query == "ANALYZE":
+            raise ConnectionResetError
+        return await execute(self, query, *arguments)
+
+    with monkeypatch.context() as cut:
+        cut.setattr(asyncpg.Connection, "execute", cut_off_at_last)
+        with pytest.raises(Unavailable):
+            await moved(source, target)
+    assert {each.rows for each in await moved(source, target)} == {ROWS}
+
+
+async def test_no_server_begins_to_run_on_what_is_being_filled(source: Path, target: str) -> None:
+    """Not even one that has looked at the schema before."""
+    await cut_off(source, target)
+    pair = await Opener(target).pair()
+    with pytest.raises(UnknownSchema, match="being filled from a SQLite file"):
+        await pair.sql.run_sync(processes.join, ProcessRole.ALL, host="a", pid=17, version="0.1.1", now=0)
+    await pair.close()
 
 
 async def test_a_target_of_another_program_is_refused(source: Path, target: str) -> None:

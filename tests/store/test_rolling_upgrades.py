@@ -12,6 +12,7 @@ from tests.store.later_releases import ADDS, MIGRATIONS, NEEDS, TAKES
 
 from uplift_server.core.processes import DEAD_AFTER_MS, ProcessRole
 from uplift_server.store import processes
+from uplift_server.store.admission import SCHEMA_LOCK, leave_behind
 from uplift_server.store.errors import Unavailable
 from uplift_server.store.postgres import schema_version
 from uplift_server.store.postgres.connection import Opener
@@ -33,8 +34,10 @@ async def serve(url: str, version: str, *, seen_ms_ago: int = 0) -> None:
     """Let a server of some release be one that was heard of."""
     pair = await Opener(url).pair()
     now = time.time_ns() // 1_000_000 - seen_ms_ago
-    await pair.sql.run_sync(processes.join, ProcessRole.ALL, host="a.example", pid=17, version=version, now=now)
-    await pair.close()
+    try:
+        await pair.sql.run_sync(processes.join, ProcessRole.ALL, host="a.example", pid=17, version=version, now=now)
+    finally:
+        await pair.close()
 
 
 async def test_what_only_adds_is_done_beside_servers(url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -60,6 +63,35 @@ async def test_what_takes_away_waits_until_no_server_needs_it(
     await raw.close()
     assert await upgrade(url) == HEAD
     assert await current(url) == TAKES
+
+
+async def test_a_server_that_was_held_up_meanwhile_does_not_go_on_with_what_takes_away(
+    url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It counted as dead, and learns that it was forgotten before it does anything."""
+    await serve(url, "7.1.9", seen_ms_ago=DEAD_AFTER_MS + 1000)
+    later_releases.come(monkeypatch, tmp_path, TAKES)
+    assert await upgrade(url) == HEAD
+    pair = await Opener(url).pair()
+    assert await pair.sql.run_sync(processes.every) == []
+    await pair.close()
+    with pytest.raises(UnknownSchema, match=r"does not work with release 7\.1\.9 any more; start that which upgraded"):
+        await serve(url, "7.1.9")
+    await serve(url, NEEDS)
+
+
+async def test_whoever_begins_to_run_amid_an_upgrade_waits_for_it(url: str) -> None:
+    waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+    pair = await Opener(url).pair()
+    async with pair.transaction():
+        await pair.raw.execute(f"SELECT pg_advisory_xact_lock({SCHEMA_LOCK})")
+        serving = asyncio.create_task(serve(url, "7.1.9"))
+        while not await pair.raw.fetchval(waiting):
+            await asyncio.sleep(0.01)
+        await pair.sql.run_sync(leave_behind, NEEDS)
+    with pytest.raises(UnknownSchema, match=r"does not work with release 7\.1\.9 any more"):
+        await serving
+    await pair.close()
 
 
 async def test_a_server_starts_on_its_own_schema_alone(

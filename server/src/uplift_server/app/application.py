@@ -33,6 +33,7 @@ from uplift_server.delivery.sender.resolver import ResolutionFailed, Resolver
 from uplift_server.delivery.traces import Traces
 from uplift_server.observe.attempt_log import AttemptLine, AttemptLog
 from uplift_server.observe.logs import colourful
+from uplift_server.observe.traced import REMEDY_WITHOUT_PACKAGES
 from uplift_server.service.beginnings import KeyClaim, begin
 from uplift_server.service.entrance import Entrance
 from uplift_server.service.ingest import Ingest
@@ -292,16 +293,15 @@ class Application:
 
     def _make_traces(self, undo: contextlib.AsyncExitStack) -> Traces | None:
         """Traces, where the operator has somewhere to send them."""
-        if not self._config.traces:
+        asked_by = self._config.traces_by
+        if asked_by is None:
             return None
         try:
             # Neither in memory nor even installed where there are none.
             from uplift_server.observe.tracing import OtlpTracer  # noqa: PLC0415
         except ImportError as error:
-            remedy = "install the server with its extra `otel` (uplift-webhooks-server[otel]), or remove it"
-            raise ConfigError(
-                ConfigProblem("UPLIFT_OTLP_ENDPOINT", f"wants packages that are not installed ({error})", remedy)
-            ) from error
+            reason = f"wants packages that are not installed ({error})"
+            raise ConfigError(ConfigProblem(asked_by, reason, REMEDY_WITHOUT_PACKAGES)) from error
         traces = Traces(self._database, self._clock, OtlpTracer(self._config.otlp_endpoint))
         undo.push_async_callback(traces.stop)
         return traces

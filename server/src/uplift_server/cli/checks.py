@@ -7,6 +7,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import closing
+from importlib import import_module
 from pathlib import Path
 from typing import Final
 
@@ -17,6 +18,7 @@ from uplift_server.cli.reach import local_url, server_runs
 from uplift_server.cli.session import Session
 from uplift_server.config import Config, ConfigError, secret_key
 from uplift_server.core.findings import Finding
+from uplift_server.observe.traced import REMEDY_WITHOUT_PACKAGES
 from uplift_server.service.examination import (
     clock_finding,
     disk_finding,
@@ -61,6 +63,20 @@ def examine(session: Session) -> Iterator[Finding]:
     yield from egress_findings(config)
     yield names_finding()
     yield from mail_findings(config)
+    yield from _traces(config)
+
+
+def _traces(config: Config) -> Iterator[Finding]:
+    """Whether traces can be made, where they are asked for."""
+    if config.traces_by is None:
+        return
+    try:
+        import_module("uplift_server.observe.tracing")
+    except ImportError as error:
+        text = f"{config.traces_by} wants packages that are not installed ({error})"
+        yield Finding("traces", "fail", text, REMEDY_WITHOUT_PACKAGES)
+    else:
+        yield Finding("traces", "ok", f"are made, by {config.traces_by}; whether anybody takes them is not tried")
 
 
 def _answers(config: Config, more: str) -> Finding:
@@ -137,6 +153,9 @@ def _schema(revision: str | None) -> Finding:
         return Finding("schema", "ok", "none yet; it is made by the first start")
     if revision == schema_version.HEAD:
         return Finding("schema", "ok", f"{revision}, this version's")
+    if revision > schema_version.HEAD:
+        text = f"{revision}, which is newer than this version's ({schema_version.HEAD})"
+        return Finding("schema", "fail", text, schema_version.REMEDY_NEWER)
     return Finding("schema", "warn", f"{revision}, where this version has {schema_version.HEAD}",
                    "run `uplift-server migrate`, or start the server, which does the same")  # fmt: skip
 

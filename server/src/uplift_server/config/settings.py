@@ -160,9 +160,10 @@ class Config:
     """By name, where a value that is no default was found, and the text there; of OpenTelemetry's variables, too."""
 
     @property
-    def traces(self) -> bool:
-        """Whether traces are made."""
-        return self.otlp_endpoint is not None or any(name in self.given for name in TRACES_TO)
+    def traces_by(self) -> str | None:
+        """The variable that says that traces are made; None where none are."""
+        names = [] if self.otlp_endpoint is None else ["UPLIFT_OTLP_ENDPOINT"]
+        return next(iter([*names, *(name for name in TRACES_TO if name in self.given)]), None)
 
     @property
     def on_postgresql(self) -> bool:

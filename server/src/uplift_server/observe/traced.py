@@ -1,10 +1,13 @@
 """What traces are made of, as whoever notes it hands it over; `observe.tracing` alone knows OpenTelemetry."""
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from uplift_server.core.trace_context import TraceContext
 from uplift_server.observe.attempt_log import AttemptLine
+
+REMEDY_WITHOUT_PACKAGES: Final = "install the server with its extra `otel` (uplift-webhooks-server[otel]), or remove it"
+"""What to do where OpenTelemetry is not installed, and a variable asks for it."""
 
 
 class AcceptedEvent(NamedTuple):

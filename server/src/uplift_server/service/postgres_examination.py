@@ -9,7 +9,7 @@ from uplift_server.store.errors import Refused, Unavailable
 from uplift_server.store.postgres import inspection, schema_version
 from uplift_server.store.postgres.database import CONNECTIONS_MAX
 from uplift_server.store.postgres.inspection import Inspected
-from uplift_server.store.schema_version import HEAD, UnknownSchema
+from uplift_server.store.schema_version import HEAD, REMEDY_NEWER, UnknownSchema
 
 CLOCK_MS_WARN: Final = 2_000
 CLOCK_MS_FAIL: Final = 240_000
@@ -47,7 +47,7 @@ def database_findings(url: str, place: str) -> Iterator[Finding]:
     yield _durability(found)
     yield _connections(found)
     yield _vacuum(found)
-    schema = _schema(url)
+    schema = _schema(url, found)
     yield schema
     if schema.result == "ok":
         yield from _processes(url)
@@ -128,20 +128,27 @@ def _processes(url: str) -> Iterator[Finding]:
         yield Finding("processes", "ok", f"{found.living} live, {found.delivering} of which deliver")
 
 
-def _schema(url: str) -> Finding:
+def _schema(url: str, found: Inspected) -> Finding:
     try:
         revision = asyncio.run(schema_version.current(url))
     except UnknownSchema as error:
         cause, _, remedy = str(error).partition("; ")
         return Finding("schema", "fail", cause, remedy)
     except (Unavailable, Refused) as error:
-        return Finding("schema", "fail", str(error), "run this again in a moment")
+        cause, _, own = str(error).partition("; ")
+        return Finding("schema", "fail", cause, own or "run this again in a moment")
+    return _judged(revision, found)
+
+
+def _judged(revision: str | None, found: Inspected) -> Finding:
+    if revision is None and not found.may_make_tables:
+        text = "none yet, and the user of UPLIFT_DATABASE_URL may not make it"
+        return Finding("schema", "fail", text, "make it the owner of the database (ALTER DATABASE … OWNER TO …)")
     if revision is None:
         return Finding("schema", "ok", "none yet; it is made by the first start")
     if revision == HEAD:
         return Finding("schema", "ok", f"{revision}, this version's")
     if revision > HEAD:
-        remedy = "start the version of the program that wrote it, or a later one"
-        return Finding("schema", "fail", f"{revision}, which is newer than this version's ({HEAD})", remedy)
+        return Finding("schema", "fail", f"{revision}, which is newer than this version's ({HEAD})", REMEDY_NEWER)
     remedy = "run `uplift-server migrate`; servers of the previous release may go on meanwhile"
     return Finding("schema", "fail", f"{revision}, where this version has {HEAD}", remedy)

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Final, Literal
 
 from uplift_server.store import schema_version
+from uplift_server.store.admission import SCHEMA_LOCK, UNFINISHED_MOVE
 from uplift_server.store.moved_tables import MOVED, Checksum, Key, MovedTable, quoted
 from uplift_server.store.postgres import schema_version as postgres_version
 from uplift_server.store.postgres.connection import DRIVER_ERRORS, Opener, Raw, translated
-from uplift_server.store.postgres.schema_version import SCHEMA_LOCK, UNFINISHED_MOVE
 from uplift_server.store.schema import metadata
 from uplift_server.store.schema_partitions import event_partitions
 from uplift_server.store.sqlite.connection import unavailable
@@ -90,7 +90,7 @@ async def _move(source: sqlite3.Connection, name: str, url: str, told: Callable[
     try:
         await target.execute(_PATIENCE)
         if not await _is_begun(target, name):
-            await postgres_version.upgrade(url)
+            await _prepare(url)
             await _begin(target, name)
         counts = {table.name: table.count(source) for table in MOVED}
         for table in MOVED:
@@ -100,6 +100,17 @@ async def _move(source: sqlite3.Connection, name: str, url: str, told: Callable[
         return moved
     finally:
         await target.close()
+
+
+async def _prepare(url: str) -> None:
+    """Make the tables of an empty target. Raises CannotMove where another release has made them, who may still run."""
+    revision = await postgres_version.current(url)
+    if revision not in (None, schema_version.HEAD):
+        raise CannotMove(
+            f"the target is not empty: it has the tables of another release, with the schema {revision}; name a"
+            " database that no server was started on"
+        )
+    await postgres_version.prepare(url)
 
 
 async def _is_begun(target: Raw, name: str) -> bool:
@@ -180,6 +191,8 @@ async def _compare(
 
 async def _finish(target: Raw) -> None:
     """Number what comes next after what there is, and let servers start."""
+    # Without it the first statements would be planned for empty tables.
+    await target.execute("ANALYZE")
     async with target.transaction():
         for table in MOVED:
             if table.is_numbered:
@@ -192,5 +205,3 @@ async def _finish(target: Raw) -> None:
             " FROM (SELECT created_at FROM events ORDER BY seq LIMIT 1) e"
         )
         await target.execute(f"DROP TABLE {UNFINISHED_MOVE}")
-    # Without it the first statements would be planned for empty tables.
-    await target.execute("ANALYZE")

@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from uplift_server.core.processes import ProcessRole
-from uplift_server.store import duties
+from uplift_server.store import admission, duties
 from uplift_server.store.errors import Conflict
 from uplift_server.store.schema import deliveries
 from uplift_server.store.schema_processes import processes
@@ -65,7 +65,11 @@ def database_now(connection: Connection) -> float:
 
 
 def join(connection: Connection, role: ProcessRole, *, host: str, pid: int, version: str, now: int) -> int:
-    """Begin a life; gives the number of it. Nothing belongs to it before its first heartbeat."""
+    """Begin a life; gives the number of it. Nothing belongs to it before its first heartbeat.
+
+    Raises UnknownSchema where a process of this version may not run on the database (any more).
+    """
+    admission.admit(connection, version)
     query = sa.insert(processes).values(
         role=role, host=host, pid=pid, version=version, started_at=now, seen_at=now, delivers=False, view=0
     )

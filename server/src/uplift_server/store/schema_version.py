@@ -30,6 +30,7 @@ _MIGRATIONS: Final = "uplift_server.store:migrations"
 _SQLITE_URL: Final = "sqlite:///"
 HEAD: Final = "0010"
 """The revision this program works with."""
+REMEDY_NEWER: Final = "start the version of the program that wrote it, or a later one"
 
 
 class UnknownSchema(Exception):
@@ -96,8 +97,7 @@ def refuse_unknown(database: str | Path, revision: str) -> None:
     known = ScriptDirectory.from_config(_config()).walk_revisions()
     if not any(script.revision == revision for script in known):
         raise UnknownSchema(
-            f"{database} has the schema {revision}, which is newer than this program's ({HEAD}); start the"
-            " version of the program that wrote it, or a later one"
+            f"{database} has the schema {revision}, which is newer than this program's ({HEAD}); {REMEDY_NEWER}"
         )
 
 

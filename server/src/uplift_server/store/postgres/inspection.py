@@ -21,7 +21,9 @@ _SETTINGS: Final = (
     " current_setting('fsync')::bool AS fsync, current_setting('full_page_writes')::bool AS full_page_writes,"
     " current_setting('max_connections')::int AS connections_max,"
     " current_setting('superuser_reserved_connections')::int AS connections_reserved,"
-    " (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend')::int AS connections_used,"
+    # Of others' connections, pg_stat_activity does not tell everybody what they are.
+    " (SELECT sum(numbackends) FROM pg_stat_database)::int AS connections_used,"
+    " coalesce(has_schema_privilege(current_schema(), 'CREATE'), false) AS may_make_tables,"
     " pg_database_size(current_database()) AS bytes"
 )
 _ROWS: Final = "SELECT n_dead_tup, n_live_tup FROM pg_stat_user_tables WHERE relid = to_regclass('deliveries')"
@@ -50,6 +52,8 @@ class Inspected:
     """Whether it sees us come from another machine."""
     fsync: bool
     full_page_writes: bool
+    may_make_tables: bool
+    """Whether its user may."""
     connections_max: int
     connections_used: int
     bytes: int
@@ -79,6 +83,7 @@ async def inspect(url: str) -> Inspected:
             is_remote=found["client"] not in ("", "127.0.0.1", "::1"),
             fsync=found["fsync"],
             full_page_writes=found["full_page_writes"],
+            may_make_tables=found["may_make_tables"],
             connections_max=found["connections_max"] - found["connections_reserved"],
             connections_used=found["connections_used"],
             bytes=found["bytes"],

@@ -36,6 +36,11 @@ _NOT_LET_IN: Final = (
 )
 _SERVICES: Final = ("LDAP", "PAM", "RADIUS", "GSSAPI", "SSPI")
 """Whom PostgreSQL may ask who somebody is. It says the same when one of them is away, which passes."""
+# What passes, by SQLSTATE and the beginning of what PostgreSQL says.
+_NOT_LET_IN_NOW: Final = (
+    ("53300", "", "end connections that nobody needs, or raise max_connections"),
+    *(("28000", each, "see whether that service answers the database, and knows this user") for each in _SERVICES),
+)
 _AUTHORITY: Final = "name the file of its authority with sslrootcert in UPLIFT_DATABASE_URL"
 _STANDBYS: Final = "promote a standby, or name the primary in UPLIFT_DATABASE_URL"
 _HOST: Final = "name the host that it was issued for in UPLIFT_DATABASE_URL"
@@ -65,8 +70,9 @@ def mistake(said: BaseException) -> Unavailable | None:
     text, state = str(said), getattr(said, "sqlstate", None) or ""
     if state in _STRANGE_STATEMENT or _STRANGE_SETTING in text:
         return Misaddressed(UNTOLD_POOLER)
-    if state == "28000" and text.startswith(_SERVICES):
-        return Unavailable(_told(text, "see whether that service answers the database, and knows this user"))
+    for code, beginning, remedy in _NOT_LET_IN_NOW:
+        if state == code and text.startswith(beginning):
+            return Unavailable(_told(text, remedy))
     for code, phrase, remedy in _NOT_LET_IN:
         if state == code and phrase in text:
             return Misaddressed(_told(text, remedy))

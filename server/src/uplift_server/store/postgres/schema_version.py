@@ -13,16 +13,15 @@ from sqlalchemy import Connection
 
 from uplift_server.core.processes import is_dead
 from uplift_server.store import processes, schema_version
+from uplift_server.store.admission import BEING_FILLED, SCHEMA_LOCK, UNFINISHED_MOVE, leave_behind
 from uplift_server.store.errors import Misaddressed, Unavailable
 from uplift_server.store.postgres.connection import DRIVER_ERRORS, Opener, Pair, driver_error, translated
 from uplift_server.store.postgres.mistakes import UNTOLD_POOLER
+from uplift_server.store.processes import Process
 from uplift_server.store.schema_version import HEAD, UnknownSchema, release_order
 
 VERSION_MIN: Final = 15
-SCHEMA_LOCK: Final = 0x75706C696673
 TABLE_WAIT_MS_MAX: Final = 3000
-UNFINISHED_MOVE: Final = "unfinished_move"
-"""The table that is there while a database is being filled from a SQLite file (`store.moving`)."""
 _TABLES: Final = sa.text("SELECT tablename FROM pg_catalog.pg_tables WHERE schemaname = current_schema()")
 
 
@@ -106,10 +105,7 @@ def _current(connection: Connection) -> str | None:
     if not names:
         return None
     if UNFINISHED_MOVE in names:
-        raise UnknownSchema(
-            "the PostgreSQL database is being filled from a SQLite file, and not all of it is there; finish that with"
-            " `uplift-server migrate --from sqlite:///… --to postgresql://…`, or choose another database"
-        )
+        raise UnknownSchema(BEING_FILLED)
     revisions = list(connection.scalars(sa.text("SELECT version_num FROM alembic_version"))) if names >= _OURS else []
     if len(revisions) != 1:
         raise UnknownSchema(
@@ -145,20 +141,27 @@ def _upgrade(connection: Connection) -> str | None:
     if needed is not None:
         _refuse_earlier_servers(connection, needed)
     schema_version.run(connection)
+    if needed is not None:
+        leave_behind(connection, needed)
     return revision
 
 
 def _refuse_earlier_servers(connection: Connection, needed: str) -> None:
     if "processes" not in connection.scalars(_TABLES).all():
         return  # Nor were there several servers on one database then.
-    now = processes.database_now(connection)
-    earlier = [
+    now = int(processes.database_now(connection))
+    living = [
         f"{each.version} on {each.host} (process {each.pid})"
         for each in processes.every(connection)
-        if not is_dead(each.seen_at, int(now)) and release_order(each.version) < release_order(needed)
+        if release_order(each.version) < release_order(needed) and not _is_forgotten(connection, each, now)
     ]
-    if earlier:
+    if living:
         raise Unavailable(
             f"servers run that would not work with the upgraded schema, which needs release {needed}:"
-            f" {', '.join(earlier)}; bring them to that release or stop them, then run this again"
+            f" {', '.join(living)}; bring them to that release or stop them, then run this again"
         )
+
+
+def _is_forgotten(connection: Connection, process: Process, now: int) -> bool:
+    """Forget a process that is dead. One that was only held up has to ask then whether it may go on."""
+    return is_dead(process.seen_at, now) and processes.forget(connection, process.seq, heard_at=process.seen_at)
