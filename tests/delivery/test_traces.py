@@ -158,6 +158,40 @@ async def test_what_waits_and_what_is_known_is_bounded(place: Place, monkeypatch
         assert len(gathered._known) == 2
 
 
+async def test_of_events_and_of_attempts_it_is_told_once_that_they_are_dropped(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(traces, "WAITING_MAX", 1)
+    async with World(place) as world:
+        await world.endpoint("one.test")
+        gathered = Traces(world.database, world.clock, Recorder())
+        [stored] = await world.accept()
+        with capture_logs() as logs:
+            gathered.note_event(stored.seq, accepted(stored), SENT)
+            gathered.note_attempts(world.lines)
+            for _ in range(3):
+                gathered.note_event(stored.seq, accepted(stored), SENT)
+                gathered.note_attempts(world.lines)
+        dropped = [line["spans"] for line in logs if line["event"].startswith("spans are dropped")]
+        assert dropped == ["events", "attempts"]
+
+
+async def test_looking_up_old_events_forgets_none_that_comes_with_them(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(traces, "KNOWN_MAX", 1)
+    async with World(place) as world:
+        await world.endpoint("one.test")
+        tracer = Recorder()
+        gathered = Traces(world.database, world.clock, tracer)
+        for stored in await world.accept(3):
+            gathered.note_event(stored.seq, accepted(stored), SENT)
+        await gathered.hand_over()
+        gathered.note_attempts(list(reversed(world.lines)))
+        await gathered.hand_over(at_once=True)
+        assert tracer.senders == [SENDER] * 3
+
+
 async def test_a_collector_that_hangs_does_not_hold_up_the_stop(place: Place) -> None:
     async with World(place) as world:
         tracer = Recorder()

@@ -48,7 +48,8 @@ class Traces:
         """By number of the event, what came with it."""
         self._known: dict[bytes, TraceContext | None] = {}
         """By id, of the latest events."""
-        self._dropping = False
+        self._full: dict[str, bool] = {}
+        """Of what is waiting, whether there was no more room for the latest of it."""
         self._stopping = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -81,7 +82,7 @@ class Traces:
 
     def note_event(self, seq: int, event: AcceptedEvent, traceparent: str | None) -> None:
         """An event was stored under a number, or had been."""
-        if not self._has_room(len(self._events)):
+        if not self._has_room("events", len(self._events)):
             return
         self._events.append(event)
         if not event.repeated:
@@ -91,14 +92,16 @@ class Traces:
 
     def note_attempts(self, lines: Sequence[AttemptLine]) -> None:
         """Attempts are over, and their outcomes stored."""
-        if self._has_room(len(self._lines)):
+        if self._has_room("attempts", len(self._lines)):
             self._lines.extend(lines)
 
-    def _has_room(self, waiting: int) -> bool:
+    def _has_room(self, name: str, waiting: int) -> bool:
         full = waiting >= WAITING_MAX
-        if full and not self._dropping:
-            _log.warning("spans are dropped: more comes than traces are made of; sample fewer (OTEL_TRACES_SAMPLER)")
-        self._dropping = full
+        if full and not self._full.get(name):
+            _log.warning(
+                "spans are dropped: more comes than traces are made of; sample fewer (OTEL_TRACES_SAMPLER)", spans=name
+            )
+        self._full[name] = full
         return not full
 
     def _remember(self, event_id: bytes, of_sender: TraceContext | None) -> None:
@@ -158,10 +161,12 @@ class Traces:
 
     async def _with_senders(self, lines: Sequence[AttemptLine]) -> list[EndedAttempt]:
         ids = {line.event: uuid.UUID(line.event).bytes for line in lines}
-        unknown = [event_id for event_id in ids.values() if event_id not in self._known]
+        senders = {event_id: self._known[event_id] for event_id in ids.values() if event_id in self._known}
+        unknown = [event_id for event_id in ids.values() if event_id not in senders]
         for start in range(0, len(unknown), LOOK_MAX):
             part = unknown[start : start + LOOK_MAX]
             found = await self._database.read(lambda c: trace_parents.of_events(c, part))  # noqa: B023 - run before the next turn
             for event_id in part:
-                self._remember(event_id, parse_traceparent(found.get(event_id, "")))
-        return [EndedAttempt(line, self._known.get(ids[line.event])) for line in lines]
+                senders[event_id] = parse_traceparent(found.get(event_id, ""))
+                self._remember(event_id, senders[event_id])
+        return [EndedAttempt(line, senders[ids[line.event]]) for line in lines]
