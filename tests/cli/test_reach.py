@@ -91,6 +91,20 @@ def test_a_server_is_found_that_has_the_file_by_another_name(tmp_path: Path) -> 
     assert not reach.server_runs(by_link)
 
 
+def test_a_lock_that_cannot_be_opened_is_no_server(
+    tmp_path: Path, unused_tcp_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where all is root's, and somebody else looks: it says that he may not, and not that a server runs."""
+
+    def refuse(_: FileLock) -> None:
+        raise Unavailable("unable to open database file")
+
+    config = replace(database_in(tmp_path), port=unused_tcp_port)
+    FileLock(config.database_path).path.touch()
+    monkeypatch.setattr(FileLock, "acquire", refuse)
+    assert not reach.server_runs(config)
+
+
 def test_no_database_is_made_only_to_find_nothing_in_it(tmp_path: Path, unused_tcp_port: int) -> None:
     config = replace(config_in(tmp_path), port=unused_tcp_port)
     with pytest.raises(CliError, match=rf"no database at {tmp_path}/uplift.db, and no server at http") as caught:

@@ -1,6 +1,7 @@
 """The SQLite engine against the conformance suite, and what only it promises."""
 
 import asyncio
+import os
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -16,6 +17,7 @@ from uplift_server.store import schema_version
 from uplift_server.store.errors import Unavailable
 from uplift_server.store.schema import events
 from uplift_server.store.sqlite import SqliteDatabase, writer
+from uplift_server.store.sqlite.connection import FileLock
 
 from .bench import NOW, Bench, Check, due
 from .conformance import CHECKS
@@ -61,10 +63,24 @@ async def test_conforms(check: Check, bench: Bench) -> None:
 
 
 async def test_a_second_process_is_told_who_has_the_file(bench: Bench, tmp_path: Path) -> None:
-    import os
-
     with pytest.raises(Unavailable, match=rf"another server \(process {os.getpid()}\) uses .*UPLIFT_DATABASE_URL"):
         SqliteDatabase(tmp_path / "uplift.db").lock()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+@pytest.mark.parametrize("is_there", [False, True])
+def test_a_lock_that_root_makes_is_whose_the_database_is(tmp_path: Path, is_there: bool) -> None:
+    """A server that does not run as root could not start any more."""
+    path = tmp_path / "own" / "uplift.db"
+    path.parent.mkdir()
+    if is_there:
+        path.touch()
+    os.chown(path if is_there else path.parent, 4321, 4322)
+    lock = FileLock(path)
+    lock.acquire()
+    lock.release()
+    found = lock.path.stat()
+    assert (found.st_uid, found.st_gid) == (4321, 4322)
 
 
 async def test_the_lock_is_free_after_close(bench: Bench) -> None:

@@ -1,5 +1,6 @@
 """A copy of the database, while the server runs."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +12,7 @@ from uplift_server.cli.session import Session, command
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this module to the program."""
-    command(app, "backup", examples=("uplift-server backup /var/backups/uplift.db",))(backup)
+    command(app, "backup", examples=("uplift-server backup /var/lib/uplift/backups/uplift.db",))(backup)
 
 
 def backup(
@@ -36,8 +37,12 @@ def backup(
             "name it with UPLIFT_DATABASE_URL or --config",
             ExitCode.NOT_FOUND,
         )
-    if not file.absolute().parent.is_dir():
-        raise CliError(f"there is no directory {file.absolute().parent}", "make it first", ExitCode.USAGE)
+    directory = file.absolute().parent
+    if not directory.is_dir():
+        raise CliError(f"there is no directory {directory}", "make it first", ExitCode.USAGE)
+    if not os.access(directory, os.W_OK | os.X_OK):
+        remedy = "let this user write there, or name another place for the copy"
+        raise CliError(f"this user cannot write in {directory}", remedy, ExitCode.USAGE)
     try:
         copied = copy(path, file)
     except FileExistsError as error:

@@ -22,7 +22,7 @@ from uplift_server.cli.errors import CliError, ExitCode
 from uplift_server.config import Config, ConfigError, ConfigProblem
 from uplift_server.core.processes import ProcessRole
 from uplift_server.observe.logs import set_up
-from uplift_server.store.errors import Unavailable
+from uplift_server.store.errors import InUse, Unavailable
 
 if TYPE_CHECKING:
     from uplift_server.app import Application
@@ -171,8 +171,11 @@ def server_runs(config: Config) -> bool:
         return False
     try:
         lock.acquire()
-    except Unavailable:
+    except InUse:
         return True
+    except Unavailable:
+        # It is somebody else's, and whether he has it cannot be told by it.
+        return _answers(config)
     lock.release()
     return False
 

@@ -71,6 +71,7 @@ class FileLock:
         """Take the lock. Raises InUse, which names who has it, and Unavailable."""
         try:
             handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._give_away(handle)
         except OSError as error:
             raise unavailable(error) from error
         try:
@@ -85,6 +86,13 @@ class FileLock:
         os.ftruncate(handle, 0)
         os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
         self._handle = handle
+
+    def _give_away(self, handle: int) -> None:
+        """Let a file that root has made be whose the database is: a server that runs as that user has to open it."""
+        if os.geteuid() == 0:
+            database = self.path.with_suffix("")
+            owner = database.stat() if database.exists() else self.path.parent.stat()
+            os.fchown(handle, owner.st_uid, owner.st_gid)
 
     def release(self) -> None:
         """Let the lock go; the file stays, since deleting it would let two processes lock two files."""
