@@ -83,6 +83,17 @@ def test_a_lock_that_root_makes_is_whose_the_database_is(tmp_path: Path, is_ther
     assert (found.st_uid, found.st_gid) == (4321, 4322)
 
 
+def test_a_link_in_the_place_of_the_lock_is_not_followed(tmp_path: Path) -> None:
+    """Whoever may write the directory could let root write, and give away, whatever file there is."""
+    precious = tmp_path / "precious"
+    precious.write_text("kept")
+    lock = FileLock(tmp_path / "uplift.db")
+    lock.path.symlink_to(precious)
+    with pytest.raises(Unavailable):
+        lock.acquire()
+    assert (precious.read_text(), precious.stat().st_uid) == ("kept", os.geteuid())
+
+
 async def test_the_lock_is_free_after_close(bench: Bench) -> None:
     await bench.reopen()
     assert await bench.count(events) == 0

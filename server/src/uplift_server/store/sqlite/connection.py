@@ -1,5 +1,6 @@
 """Connections to the file: their settings, the lock that keeps other processes out, and what their errors mean."""
 
+import contextlib
 import fcntl
 import os
 import sqlite3
@@ -70,8 +71,7 @@ class FileLock:
     def acquire(self) -> None:
         """Take the lock. Raises InUse, which names who has it, and Unavailable."""
         try:
-            handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            self._give_away(handle)
+            handle = self._open()
         except OSError as error:
             raise unavailable(error) from error
         try:
@@ -87,12 +87,20 @@ class FileLock:
         os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
         self._handle = handle
 
-    def _give_away(self, handle: int) -> None:
-        """Let a file that root has made be whose the database is: a server that runs as that user has to open it."""
+    def _open(self) -> int:
+        # Whoever may write the directory can put a link there, and a command of root's would write to where it leads.
+        flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
+        try:
+            handle = os.open(self.path, flags | os.O_CREAT | os.O_EXCL, 0o600)
+        except FileExistsError:
+            return os.open(self.path, flags)
         if os.geteuid() == 0:
+            # A server that runs as the one whose database it is has to open it, too.
             database = self.path.with_suffix("")
-            owner = database.stat() if database.exists() else self.path.parent.stat()
-            os.fchown(handle, owner.st_uid, owner.st_gid)
+            owner = (database if database.exists() else self.path.parent).stat()
+            with contextlib.suppress(OSError):
+                os.fchown(handle, owner.st_uid, owner.st_gid)
+        return handle
 
     def release(self) -> None:
         """Let the lock go; the file stays, since deleting it would let two processes lock two files."""
