@@ -1,7 +1,7 @@
 """How a command reaches the data: through the HTTP API, always, of the server that runs or of one made for the moment.
 
 A SQLite file belongs to one process at a time, so no command opens it beside a server. Whether one runs is told by the
-file's lock, not by asking a port, which may be anybody's.
+file's lock, where that can be opened, and not by asking a port, which may be anybody's.
 """
 
 import asyncio
@@ -160,7 +160,10 @@ def local_url(config: Config) -> str:
 
 
 def server_runs(config: Config) -> bool:
-    """Whether another process has the SQLite file; on PostgreSQL, whether a server of ours answers on this machine."""
+    """Whether another process has the SQLite file.
+
+    On PostgreSQL, and where this user may not open the file's lock: whether a server of ours answers on this machine.
+    """
     if config.on_postgresql:
         return _answers(config)
     # The store takes half a second to load, which the help of every command should not have to wait for.
@@ -174,7 +177,6 @@ def server_runs(config: Config) -> bool:
     except InUse:
         return True
     except Unavailable:
-        # It is somebody else's, and whether he has it cannot be told by it.
         return _answers(config)
     lock.release()
     return False

@@ -38,7 +38,11 @@ _SERVICES: Final = ("LDAP", "PAM", "RADIUS", "GSSAPI", "SSPI")
 """Whom PostgreSQL may ask who somebody is. It says the same when one of them is away, which passes."""
 # What passes, by SQLSTATE and the beginning of what PostgreSQL says.
 _NOT_LET_IN_NOW: Final = (
-    ("53300", "", "end connections that nobody needs, or raise max_connections"),
+    (
+        "53300",
+        "",
+        "end connections that nobody needs, or raise max_connections, or the limit of the database or its user",
+    ),
     *(("28000", each, "see whether that service answers the database, and knows this user") for each in _SERVICES),
 )
 _AUTHORITY: Final = "name the file of its authority with sslrootcert in UPLIFT_DATABASE_URL"
