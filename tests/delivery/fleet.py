@@ -147,7 +147,7 @@ class Fleet(World):
             role=role,
             read_time=lambda _connection: float(self.clock.now),
         )
-        engine.on_defect = self.note_defect
+        engine.on_end = self.note_end
         await engine.join()
         directory.load(
             await self.database.read(accounts.live),

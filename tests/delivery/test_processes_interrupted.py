@@ -253,7 +253,7 @@ async def test_a_loop_that_ends_by_a_defect_stops_a_process_that_serves_the_api_
     async with Fleet(place) as fleet:
         api = await fleet.start(ProcessRole.API)
         stopped: list[bool] = []
-        api.engine.on_defect = lambda: stopped.append(True)
+        api.engine.on_end = lambda _: stopped.append(True)
 
         async def defective() -> None:
             raise RuntimeError("a defect")

@@ -270,7 +270,7 @@ class World:
         await self._abandon()
         self.judge(failure)
 
-    def note_defect(self) -> None:
+    def note_end(self, _error: BaseException | None) -> None:
         """A loop has ended by a defect."""
         self.defects += 1
 
@@ -312,7 +312,7 @@ class World:
             await self.database.read(endpoints.live),
         )
         self.engine = Engine(self.database, self.directory, self.sender, self.clock, self.settings, self.lines.extend)
-        self.engine.on_defect = self.note_defect
+        self.engine.on_end = self.note_end
         await self.engine.start(dispatch=dispatch)
         await self.settle()
 

@@ -17,12 +17,15 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+import sqlalchemy as sa
 from tests.dashboard.visitors import Guest, operator
 from tests.engines import PostgresPlace
 from tests.postgres import PostgresServer
 from websockets.exceptions import ConnectionClosed
 
 from uplift_server.delivery.processes.errands import ANSWER_WITHIN_MS
+from uplift_server.store.admission import leave_behind
+from uplift_server.store.schema_processes import processes
 
 from .fleet import Counting, Fleet, account_of, known_everywhere
 from .harness import OPERATOR_KEY, PROGRAM, TYPE, Api, Server, free_port, settled, wait_for
@@ -448,6 +451,31 @@ def test_what_a_suspended_worker_still_has_to_say_is_refused(
         assert (done["status"], done["attempts_made"]) == ("delivered", 1)
         attempts = api.ok("GET", f"/v1/deliveries/{delivery['id']}/attempts")["data"]
         assert [each["status_code"] for each in attempts] == [200]
+
+
+def test_a_worker_that_was_held_up_over_an_upgrade_it_does_not_fit_ends_and_says_why(
+    tmp_path: Path, postgres_url: str, receiver: Receiver
+) -> None:
+    """What it has in flight is finished, and nothing more is begun."""
+    with Fleet(tmp_path, postgres_url) as fleet:
+        fleet.add("api")
+        worker = fleet.add("worker")
+        assert worker.process is not None
+        _, [api] = account_of(fleet)
+        api.endpoint(receiver.url("/hook", answer(after=1.5)))
+        known_everywhere()
+        event = api.send(1).json["id"]
+        receiver.wait("/hook", 1)
+        # As an upgrade leaves it that has taken the process for dead.
+        worker.place.run(lambda c: leave_behind(c, "999.0.0"))
+        worker.place.run(lambda c: c.execute(sa.delete(processes).where(processes.c.role == "worker")))
+        assert worker.process.wait(25) == 1
+        worker.end()
+        [said] = [line for line in worker.log if line.startswith("{") and "error" in json.loads(line)]
+        assert "does not work with release" in json.loads(said)["error"]["cause"]
+        [delivery] = api.ok("GET", f"/v1/events/{event}/deliveries")["data"]
+        assert (delivery["status"], delivery["attempts_made"]) == ("delivered", 1)
+        assert len(receiver.on("/hook")) == 1
 
 
 def test_a_clock_two_minutes_off_moves_no_due_instant(tmp_path: Path, postgres_url: str, receiver: Receiver) -> None:

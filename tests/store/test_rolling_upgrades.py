@@ -2,6 +2,7 @@
 
 import ast
 import asyncio
+import re
 import time
 from pathlib import Path
 
@@ -10,14 +11,15 @@ from tests.postgres import PostgresServer
 from tests.store import later_releases
 from tests.store.later_releases import ADDS, MIGRATIONS, NEEDS, TAKES
 
+from uplift_server import __version__
 from uplift_server.core.processes import DEAD_AFTER_MS, ProcessRole
-from uplift_server.store import processes
+from uplift_server.store import admission, processes
 from uplift_server.store.admission import SCHEMA_LOCK, leave_behind
 from uplift_server.store.errors import Unavailable
 from uplift_server.store.postgres import schema_version
 from uplift_server.store.postgres.connection import Opener
 from uplift_server.store.postgres.schema_version import HEAD, current, prepare, upgrade
-from uplift_server.store.schema_version import UnknownSchema
+from uplift_server.store.schema_version import UnknownSchema, release_order
 
 FIRST_WITH_RULES = "0008"
 
@@ -35,7 +37,8 @@ async def serve(url: str, version: str, *, seen_ms_ago: int = 0) -> None:
     pair = await Opener(url).pair()
     now = time.time_ns() // 1_000_000 - seen_ms_ago
     try:
-        await pair.sql.run_sync(processes.join, ProcessRole.ALL, host="a.example", pid=17, version=version, now=now)
+        async with pair.transaction():
+            await pair.sql.run_sync(processes.join, ProcessRole.ALL, host="a.example", pid=17, version=version, now=now)
     finally:
         await pair.close()
 
@@ -68,7 +71,7 @@ async def test_what_takes_away_waits_until_no_server_needs_it(
 async def test_a_server_that_was_held_up_meanwhile_does_not_go_on_with_what_takes_away(
     url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """It counted as dead, and learns that it was forgotten before it does anything."""
+    """It counted as dead, and learns that it was forgotten before it sends anything."""
     await serve(url, "7.1.9", seen_ms_ago=DEAD_AFTER_MS + 1000)
     later_releases.come(monkeypatch, tmp_path, TAKES)
     assert await upgrade(url) == HEAD
@@ -92,6 +95,17 @@ async def test_whoever_begins_to_run_amid_an_upgrade_waits_for_it(url: str) -> N
     with pytest.raises(UnknownSchema, match=r"does not work with release 7\.1\.9 any more"):
         await serving
     await pair.close()
+
+
+async def test_whoever_waited_too_long_for_an_upgrade_is_told_of_it(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(admission, "WAIT_MS_MAX", 50)
+    raw = await Opener(url).raw()
+    async with raw.transaction():
+        await raw.execute(f"SELECT pg_advisory_xact_lock({SCHEMA_LOCK})")
+        with pytest.raises(Unavailable, match="the schema of the database is being changed"):
+            await serve(url, "7.1.9")
+    await serve(url, "7.1.9")
+    await raw.close()
 
 
 async def test_a_server_starts_on_its_own_schema_alone(
@@ -147,4 +161,6 @@ def test_every_migration_that_takes_away_says_which_release_it_needs(
     for path in sorted((MIGRATIONS / "versions").glob("[0-9]*.py")):
         source = path.read_text()
         if path.name >= FIRST_WITH_RULES and takes_away(source):
-            assert "\nneeds_release" in source, f"{path.name}: which release do servers need afterwards?"
+            needed = re.search('^needs_release = "(.+)"$', source, re.MULTILINE)
+            assert needed, f"{path.name}: which release do servers need afterwards?"
+            assert release_order(needed[1]) <= release_order(__version__), f"{path.name} bars this release"

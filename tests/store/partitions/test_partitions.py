@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from tests.postgres import PostgresServer
 from tests.store.bench import NOW, Bench, due, settled
 
+from uplift_server import __version__
 from uplift_server.core.deliveries import Status
 from uplift_server.core.ids import uuid7
 from uplift_server.core.processes import ProcessRole
@@ -262,6 +263,9 @@ async def test_no_server_of_before_may_run_when_there_are_partitions(postgres_se
     await pair.sql.run_sync(processes.join, ProcessRole.ALL, host="a.example", pid=17, version="0.1.0", now=now)
     with pytest.raises(Unavailable, match=r"0\.1\.0 on a\.example \(process 17\); bring them to"):
         await schema_version.upgrade(url)
+    await pair.raw.execute("DELETE FROM processes")
+    assert await schema_version.upgrade(url) == "0008"
+    await pair.sql.run_sync(processes.join, ProcessRole.ALL, host="a.example", pid=17, version=__version__, now=now)
     await pair.close()
 
 

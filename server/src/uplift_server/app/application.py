@@ -43,6 +43,7 @@ from uplift_server.service.services import Services
 from uplift_server.service.system import System
 from uplift_server.service.traced_ingest import TracedIngest
 from uplift_server.store import schema_version
+from uplift_server.store.schema_version import UnknownSchema
 from uplift_server.store.sealing import Sealer, derived_key, fingerprint, parse_key
 from uplift_server.store.sqlite import SqliteDatabase
 
@@ -101,6 +102,8 @@ class Application:
         """Where it listens; the port is the real one once started."""
         self.failed = False
         """Whether a defect stopped it; the log says which."""
+        self.barred: UnknownSchema | None = None
+        """Why it may not go on, where the database has changed so that it stopped."""
         self.new_operator_key: str | None = None
         """The operator key this start made, to be shown once."""
 
@@ -173,8 +176,11 @@ class Application:
                 self._log.error("something did not close in time", what=what)
         self._stopped.set()
 
-    def _stop_for_defect(self) -> None:
-        self.failed = True
+    def _stop_for(self, error: BaseException | None) -> None:
+        if isinstance(error, UnknownSchema):
+            self.barred = error
+        else:
+            self.failed = True
         self.request_stop()
 
     async def _close_log(self) -> None:
@@ -234,7 +240,7 @@ class Application:
         undo.callback(self._attempt_log.close)
         self._traces = self._make_traces(undo)
         self._engine = self._make_engine(directory, sender)
-        self._engine.on_defect = self._stop_for_defect
+        self._engine.on_end = self._stop_for
         undo.push_async_callback(self._engine.drain)
         self._means = Means(
             self._database,

@@ -72,6 +72,8 @@ async def _serve(config: Config, output: Output, role: ProcessRole) -> None:
         await application.wait_stopped()
     finally:
         await application.stop()
+    if application.barred is not None:
+        raise application.barred
     if application.failed:
         raise CliError("a defect stopped the server", "look at the log for what it was, report it, and start it again")
     output.note("Stopped.")

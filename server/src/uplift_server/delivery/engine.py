@@ -35,6 +35,7 @@ from uplift_server.store.errors import Refused, StoreError
 from uplift_server.store.hot_records import Lease, LeasedDelivery
 from uplift_server.store.processes import Process
 from uplift_server.store.replays import Replay
+from uplift_server.store.schema_version import UnknownSchema
 
 RECLAIM_BATCH: Final = 1000
 LOOK_EVERY_SCANS: Final = 5
@@ -170,8 +171,8 @@ class Engine:
         self._tasks: list[asyncio.Task[None]] = []
         self.ending = False
         """Whether its loops may end."""
-        self.on_defect: Callable[[], None] = lambda: None
-        """Called when a loop has ended by a defect; the process should stop."""
+        self.on_end: Callable[[BaseException | None], None] = lambda _: None
+        """Called with what a loop has ended by; the process should stop. UnknownSchema is no defect, but of others."""
         self._stopping = asyncio.Event()
 
     def duty(self, _duty: Duty) -> Callable[[], bool]:
@@ -394,5 +395,6 @@ class Engine:
         """A loop must not end before the stop: without it deliveries would wait for ever, and nobody would know."""
         if self.ending:
             return
-        _log.critical(f"the {task.get_name()} loop ended", exc_info=None if task.cancelled() else task.exception())
-        self.on_defect()
+        error = None if task.cancelled() else task.exception()
+        _log.critical(f"the {task.get_name()} loop ended", exc_info=None if isinstance(error, UnknownSchema) else error)
+        self.on_end(error)

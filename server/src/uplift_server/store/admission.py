@@ -6,6 +6,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from uplift_server.store import marks
+from uplift_server.store.errors import Unavailable
 from uplift_server.store.schema_version import UnknownSchema, release_order
 
 SCHEMA_LOCK: Final = 0x75706C696673
@@ -16,18 +17,27 @@ BEING_FILLED: Final = (
     "the PostgreSQL database is being filled from a SQLite file, and not all of it is there; finish that with"
     " `uplift-server migrate --from sqlite:///… --to postgresql://…`, or choose another database"
 )
+WAIT_MS_MAX: Final = 1_500
+"""How long whoever begins to run waits for that: not as long as an answer may take."""
 _NEEDED: Final = "schema.needs_release"
+_LOCK_NOT_AVAILABLE: Final = "55P03"
 
 
 def admit(connection: Connection, release: str) -> None:
     """Let a process of a release begin to run, once nobody changes anything.
 
     It has looked at the schema before, but an upgrade may have come between the two, or while it was held up for so
-    long that it counted as dead. Raises UnknownSchema.
+    long that it counted as dead. Raises UnknownSchema, and Unavailable while something is changed.
     """
     if connection.dialect.name == "sqlite":
         return  # One process has the file for itself, from before it looks at the schema.
-    connection.execute(sa.text(f"SELECT pg_advisory_xact_lock_shared({SCHEMA_LOCK})"))
+    connection.execute(sa.text(f"SET LOCAL lock_timeout = {WAIT_MS_MAX}"))
+    try:
+        connection.execute(sa.text(f"SELECT pg_advisory_xact_lock_shared({SCHEMA_LOCK})"))
+    except sa.exc.DBAPIError as error:
+        if getattr(error.orig, "sqlstate", None) != _LOCK_NOT_AVAILABLE:
+            raise
+        raise Unavailable("the schema of the database is being changed; try it again in a moment") from error
     if connection.scalar(sa.text(f"SELECT to_regclass('{UNFINISHED_MOVE}') IS NOT NULL")):
         raise UnknownSchema(BEING_FILLED)
     needed = marks.get(connection, [_NEEDED]).get(_NEEDED, 0)

@@ -5,7 +5,7 @@ Without other processes on its database an engine is `delivery.engine.Engine`, a
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Any, Final
 
 import structlog
@@ -32,6 +32,7 @@ from uplift_server.store.errors import Refused, StoreError, Unavailable
 from uplift_server.store.hot_records import Lease, LeasedDelivery
 from uplift_server.store.processes import Process
 from uplift_server.store.replays import Replay
+from uplift_server.store.schema_version import UnknownSchema
 
 SEEN_WITHIN_MS: Final = 1_000
 """Within what time every process knows of a change."""
@@ -190,7 +191,7 @@ class SharedEngine(Engine):
         try:
             async with asyncio.timeout(LEAVE_WITHIN_S):
                 await work
-        except (StoreError, Refused, TimeoutError) as error:
+        except (StoreError, Refused, UnknownSchema, TimeoutError) as error:
             _log.warning("other processes were not told of the stop", cause=str(error) or "no answer")
 
     # What may be asked of an engine about any endpoint.
@@ -316,13 +317,11 @@ class SharedEngine(Engine):
         if elsewhere and not self.sends():
             return Busy.STOPPED
         self._tests_begun[endpoint_seq] = elsewhere
-        try:
+        with ExitStack() as undo:
+            undo.callback(self._tests_begun.pop, endpoint_seq)
             busy = await (self._requests.begin_test if elsewhere else super().begin_test)(endpoint_seq)
-        except BaseException:
-            del self._tests_begun[endpoint_seq]
-            raise
-        if busy is not None:
-            del self._tests_begun[endpoint_seq]
+            if busy is None:
+                undo.pop_all()
         return busy
 
     def abandon_test(self, endpoint_seq: int) -> None:
