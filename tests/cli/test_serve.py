@@ -90,10 +90,19 @@ def test_a_port_that_is_taken_is_told_before_the_database_is_made(place: Place) 
         taken.bind(("127.0.0.1", int(place[1]["UPLIFT_PORT"])))
         taken.listen()
         result = run(place, "serve")
-    assert result.returncode == 2
+    assert result.returncode == 75
     assert "cannot be listened on" in result.stderr
     # The lock comes first: a second server on the same data is told of the data, not of the port.
     assert [path.name for path in place[0].rglob("*") if path.is_file()] == ["uplift.db.lock"]
+
+
+def test_systemd_is_told_once_it_is_ready(place: Place, tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified:
+        notified.bind(str(tmp_path / "notify"))
+        notified.settimeout(20)
+        directory, environ = place
+        with serving((directory, {**environ, "NOTIFY_SOCKET": str(tmp_path / "notify")})):
+            assert notified.recv(100) == b"READY=1"
 
 
 @pytest.mark.parametrize("role", ["api", "worker"])

@@ -4,9 +4,11 @@ import errno
 import socket
 from typing import Final
 
+from uplift_server.cli.errors import CliError, ExitCode
 from uplift_server.config import Config, ConfigError, ConfigProblem
 
 _UNPRIVILEGED: Final = 1024
+_PASSING: Final = (errno.EADDRINUSE, errno.EADDRNOTAVAIL)
 
 
 def cannot_listen(config: Config, error: OSError) -> ConfigProblem:
@@ -31,9 +33,15 @@ def cannot_listen(config: Config, error: OSError) -> ConfigProblem:
     )
 
 
-def more_exactly(config: Config, error: ConfigError) -> ConfigError:
-    """An error of the start, with words of ours where it could not listen."""
+def more_exactly(config: Config, error: ConfigError) -> ConfigError | CliError:
+    """An error of the start, with words of ours where it could not listen.
+
+    A supervisor is to try that again which may be otherwise soon: while a machine boots, it has not all its addresses.
+    """
     cause = error.__cause__
-    if isinstance(cause, OSError) and any("UPLIFT_PORT" in each.name for each in error.problems):
-        return ConfigError(cannot_listen(config, cause))
-    return error
+    if not isinstance(cause, OSError) or not any("UPLIFT_PORT" in each.name for each in error.problems):
+        return error
+    problem = cannot_listen(config, cause)
+    if cause.errno in _PASSING:
+        return CliError(f"{problem.name} {problem.reason}", problem.remedy, ExitCode.TRY_LATER)
+    return ConfigError(problem)

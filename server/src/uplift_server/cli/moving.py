@@ -52,7 +52,12 @@ def _source(text: str) -> Path:
         remedy = "name the SQLite file as sqlite:////var/lib/uplift/uplift.db"
         raise CliError("--from is no SQLite URL, and only from there can data be moved", remedy, ExitCode.USAGE)
     path = Path(text.removeprefix(SQLITE))
-    if not path.is_file():
+    try:
+        is_there = path.is_file()
+    except PermissionError as error:
+        remedy = "run this as the user whose server had it"
+        raise CliError(f"this user cannot look at {path.absolute()}", remedy, ExitCode.USAGE) from error
+    if not is_there:
         raise CliError(f"there is no database at {path.absolute()}", "correct --from", ExitCode.NOT_FOUND)
     return path
 

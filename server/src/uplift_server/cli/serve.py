@@ -3,6 +3,8 @@
 import asyncio
 import os
 import signal
+import socket
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
@@ -69,6 +71,7 @@ async def _serve(config: Config, output: Output, role: ProcessRole) -> None:
         raise more_exactly(config, error) from error.__cause__
     try:
         _announce(application, config, output)
+        _notify()
         await application.wait_stopped()
     finally:
         await application.stop()
@@ -90,6 +93,16 @@ def _announce(application: "Application", config: Config, output: Output) -> Non
     if key is not None:
         kept = "" if config.on_postgresql else f" (kept in {operator_key_path(config)})"
         output.line(f"Operator key, shown this once{kept}: {key}")
+
+
+def _notify() -> None:
+    """Tell systemd, where it has started this, that the server is ready: see sd_notify(3)."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if address:
+        # A first @ stands for the byte 0: a name that is in no directory.
+        name = f"\0{address[1:]}" if address.startswith("@") else address
+        with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified:
+            notified.sendto(b"READY=1", name)
 
 
 def listening_url(config: Config, address: tuple[str, int]) -> str:
