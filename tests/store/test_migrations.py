@@ -92,8 +92,11 @@ def test_an_older_file_is_copied_aside_and_keeps_what_it_holds(tmp_path: Path) -
     )
     live.commit()
     assert path.with_name("uplift.db-wal").stat().st_size > 0
+    draft = path.with_name("uplift.db.before.part")
+    draft.write_bytes(b"of one that was cut off")
     copy = upgrade(path, now_ms=NOW)
     live.close()
+    assert not draft.exists()
     assert copy == tmp_path / "uplift.db.before-0001-20251124T160000Z"
     for file, revision in ((copy, "0001"), (path, HEAD)):
         with closing(sqlite3.connect(file)) as raw:

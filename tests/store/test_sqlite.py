@@ -91,6 +91,10 @@ def test_a_link_in_the_place_of_the_lock_is_not_followed(tmp_path: Path) -> None
     lock.path.symlink_to(precious)
     with pytest.raises(Unavailable):
         lock.acquire()
+    lock.path.unlink()
+    lock.path.hardlink_to(precious)
+    with pytest.raises(Unavailable):
+        lock.acquire()
     assert (precious.read_text(), precious.stat().st_uid) == ("kept", os.geteuid())
 
 

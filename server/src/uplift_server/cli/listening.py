@@ -8,7 +8,7 @@ from uplift_server.cli.errors import CliError, ExitCode
 from uplift_server.config import Config, ConfigError, ConfigProblem
 
 _UNPRIVILEGED: Final = 1024
-_PASSING: Final = (errno.EADDRINUSE, errno.EADDRNOTAVAIL)
+_PASSING: Final = (errno.EADDRINUSE, errno.EADDRNOTAVAIL, socket.EAI_AGAIN)
 
 
 def cannot_listen(config: Config, error: OSError) -> ConfigProblem:

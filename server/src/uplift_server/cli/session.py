@@ -122,7 +122,9 @@ def _is_of_the_file(cause: object) -> bool:
 
 _DAMAGED: Final = ("SQLITE_NOTADB", "SQLITE_CORRUPT")
 _NOT_OURS_TO_WRITE: Final = ("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM")
-_NO_ACCESS: Final = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR})
+_NO_ACCESS: Final = frozenset(
+    {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EMLINK}
+)
 
 _SHARED: Final[dict[str, Any]] = {
     "as_json": Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")],

@@ -180,7 +180,7 @@ class Engine:
         return lambda: True
 
     async def join(self) -> None:
-        """Become one of the processes on the database: before anything is read into memory. Raises Unavailable."""
+        """Become one of its processes before anything is read from the database. Raises Unavailable, UnknownSchema."""
 
     async def start(self, *, dispatch: bool = True) -> None:
         """Give up what an earlier life of this process had leased, and begin. Raises Unavailable.
@@ -396,5 +396,6 @@ class Engine:
         if self.ending:
             return
         error = None if task.cancelled() else task.exception()
-        _log.critical(f"the {task.get_name()} loop ended", exc_info=None if isinstance(error, UnknownSchema) else error)
+        defect = None if isinstance(error, UnknownSchema) else error
+        _log.critical(f"the {task.get_name()} loop ended", cause=str(error), exc_info=defect)
         self.on_end(error)

@@ -122,7 +122,11 @@ def _copy_aside(raw: sqlite3.Connection, path: Path, revision: str, now_ms: int)
     """A copy beside the file, made through SQLite so that what stands in its log comes along, and safe on the disk."""
     instant = datetime.fromtimestamp(now_ms / 1000, UTC).strftime("%Y%m%dT%H%M%SZ")
     copy = path.with_name(f"{path.name}.before-{re.sub(r'[^A-Za-z0-9_.]', '_', revision)}-{instant}")
-    copying.copy_into(raw, copy)
+    # Under its name once it is whole: one that was cut off is none to go back to, and the next takes its place.
+    draft = path.with_name(f"{path.name}.before.part")
+    draft.unlink(missing_ok=True)
+    copying.copy_into(raw, draft)
+    draft.rename(copy)
     copying.make_durable(copy.parent)
     return copy
 

@@ -1,6 +1,7 @@
 """Connections to the file: their settings, the lock that keeps other processes out, and what their errors mean."""
 
 import contextlib
+import errno
 import fcntl
 import os
 import sqlite3
@@ -93,13 +94,19 @@ class FileLock:
         try:
             handle = os.open(self.path, flags | os.O_CREAT | os.O_EXCL, 0o600)
         except FileExistsError:
-            return os.open(self.path, flags)
+            return self._alone(os.open(self.path, flags))
         if os.geteuid() == 0:
             # A server that runs as the one whose database it is has to open it, too.
             database = self.path.with_suffix("")
             owner = (database if database.exists() else self.path.parent).stat()
             with contextlib.suppress(OSError):
                 os.fchown(handle, owner.st_uid, owner.st_gid)
+        return handle
+
+    def _alone(self, handle: int) -> int:
+        if os.fstat(handle).st_nlink > 1:
+            os.close(handle)
+            raise OSError(errno.EMLINK, "it has another name, too", str(self.path))
         return handle
 
     def release(self) -> None:
