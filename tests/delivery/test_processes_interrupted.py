@@ -11,9 +11,10 @@ from uplift_server.core.deliveries import Status
 from uplift_server.core.processes import ProcessRole
 from uplift_server.core.replays import ReplayState
 from uplift_server.delivery.directory import LiveEndpoint
+from uplift_server.delivery.processes import feed
 from uplift_server.delivery.processes.engine import SharedEngine
 from uplift_server.delivery.trials import Busy
-from uplift_server.store import accounts, processes
+from uplift_server.store import accounts, keys, processes
 from uplift_server.store.errors import Refused, Unavailable
 from uplift_server.store.processes import Process
 
@@ -222,6 +223,39 @@ async def test_an_endpoint_made_with_its_account_amid_a_start_is_known_after_it(
         assert late.directory.endpoints[made[0].seq].record == made[0].record
 
 
+async def test_what_is_revoked_or_deleted_here_while_it_is_read_does_not_come_back(place: Place) -> None:
+    """Not even until that is read, too: whoever did it was answered that it is so."""
+    async with Fleet(place) as fleet:
+        peer = await fleet.start()
+        await fleet.run_for(10 * SECOND)
+        account = await fleet.new_account()
+        key = await fleet.database.write(
+            lambda c: keys.create(
+                c, key_id=b"k" * 16, account_seq=account.seq, name="", digest=b"d" * 32, ends_with="", now=0,
+                scopes=frozenset(),
+            )
+        )  # fmt: skip
+        peer.directory.put_key(key)
+        endpoint = await fleet.endpoint("a.test", account=account)
+        read = fleet.database.read
+        gone: list[int] = []
+
+        async def interrupted(body: Callable[..., object]) -> object:
+            found = await read(body)
+            if isinstance(found, feed._Read) and found.keys and found.endpoints and not gone:
+                await fleet.database.write(lambda c: keys.revoke(c, account.seq, key.id, now=1))
+                peer.directory.drop_key(key.digest)
+                await fleet.delete_endpoint(endpoint.seq)
+                gone.append(endpoint.seq)
+            return found
+
+        fleet.database.read = interrupted
+        await peer.engine._feed.look()
+        assert gone == [endpoint.seq]
+        assert key.digest not in peer.directory.keys
+        assert endpoint.seq not in peer.directory.endpoints
+
+
 async def test_an_account_deleted_elsewhere_takes_its_endpoints_along(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -234,15 +268,14 @@ async def test_an_account_deleted_elsewhere_takes_its_endpoints_along(
         await fleet.run_for(10 * SECOND)
         other = fleet.peers[1]
         assert seq in other.directory.endpoints
-        feed = other.engine._feed
-        read = feed._read
+        read = other.engine._feed._read
 
         async def accounts_alone(subjects: Collection[tuple[str, int]]) -> None:
             if any(kind != "accounts" for kind, _ in subjects):
                 raise Unavailable("the database is not seen")
             await read(subjects)
 
-        feed._read = accounts_alone  # type: ignore[method-assign]
+        other.engine._feed._read = accounts_alone  # type: ignore[method-assign]
         await fleet.database.write(lambda c: accounts.delete(c, account.id, now=fleet.clock.now))
         await fleet.run_for(SECOND)
         assert account.seq not in other.directory.accounts

@@ -169,11 +169,12 @@ class Feed:
         of_endpoints = wanted.get("endpoints", ())
         before = {seq: live.record for seq in of_endpoints if (live := self._directory.endpoints.get(seq)) is not None}
         accounts_before = {seq: self._directory.accounts.get(seq) for seq in wanted.get("accounts", ())}
+        keys_before = {key.seq for key in self._directory.keys.values()} if "api_keys" in wanted else set()
         types_before = {seq: self._directory.event_types_by_seq.get(seq) for seq in wanted.get("event_types", ())}
         read = await self._database.read(lambda c: _read(c, wanted))
         # Accounts before what belongs to them, types before what subscribes to them.
         self._put_accounts(accounts_before, read.accounts)
-        self._put_keys(wanted.get("api_keys", ()), read.keys)
+        self._put_keys(keys_before, wanted.get("api_keys", ()), read.keys)
         live_types, deleted_types = read.event_types
         self._put_event_types(
             [each for each in live_types if self._directory.event_types_by_seq.get(each.seq) is types_before[each.seq]],
@@ -198,10 +199,12 @@ class Feed:
                     self._drop_endpoint(endpoint.seq)
                 self._directory.drop_account(seq)
 
-    def _put_keys(self, wanted: Iterable[int], found: Iterable[ApiKey]) -> None:
+    def _put_keys(self, before: Collection[int], wanted: Iterable[int], found: Iterable[ApiKey]) -> None:
         there = {key.seq: key for key in found}
         for key in there.values():
-            self._directory.put_key(key)
+            # Otherwise it was revoked here while this was read, and must not come back.
+            if key.digest in self._directory.keys or key.seq not in before:
+                self._directory.put_key(key)
         gone = {seq for seq in wanted if seq not in there}
         # The one that stands in the settings has no number.
         for key in [key for key in self._directory.keys.values() if key.seq in gone and key.seq]:
@@ -229,9 +232,9 @@ class Feed:
             if record is None:
                 if live is not None:
                     self._drop_endpoint(seq)
-            elif live is None or live.record is before.get(seq):
+            elif (None if live is None else live.record) is before.get(seq):
                 self._put_endpoint(record, live)
-            # Otherwise it was changed here while this was read, and is looked at once more.
+            # Otherwise it was changed or deleted here while this was read, and is looked at once more.
 
     def _drop_endpoint(self, seq: int) -> None:
         self._directory.drop_endpoint(seq)
