@@ -239,6 +239,15 @@ def test_a_server_that_has_the_database_but_does_not_answer_is_found() -> None:
     assert "database" not in found
 
 
+def test_a_lock_that_cannot_be_had_is_no_damage() -> None:
+    """Whoever puts a copy in the place of a good file loses what came since."""
+    lock = FileLock(database())
+    lock.path.symlink_to("elsewhere")
+    code, found = examine()
+    assert (code, found["database"][0]) == (1, "fail")
+    assert found["database"][1] == f"{lock.path} is a link"
+
+
 @pytest.mark.parametrize(("status", "result"), [(200, "ok"), (503, "fail")])
 def test_a_server_that_runs_is_asked_whether_it_is_ready(status: int, result: str) -> None:
     lock = FileLock(database())

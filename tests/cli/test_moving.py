@@ -2,7 +2,9 @@
 
 import asyncio
 import base64
+import errno
 import json
+import os
 from contextlib import closing
 from pathlib import Path
 
@@ -105,6 +107,23 @@ def test_amid_a_rotation_of_the_key_nothing_is_moved(source: Path, target: str) 
     result = migrate(source, target)
     assert result.exit_code == 2
     assert "uplift-server secret-key rotate" in result.stderr
+
+
+def test_who_may_not_look_at_the_file_is_told_that_and_not_that_there_is_none(
+    source: Path, target: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = Path.stat
+
+    def refuse(path: Path, *, follow_symlinks: bool = True) -> os.stat_result:
+        if path.name == source.name:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return there(path, follow_symlinks=follow_symlinks)
+
+    monkeypatch.setattr(Path, "stat", refuse)
+    result = migrate(source, target)
+    monkeypatch.undo()
+    assert result.exit_code == 2
+    assert "this user cannot look at" in result.stderr
 
 
 def test_while_a_server_has_the_file_nothing_is_moved(source: Path, target: str) -> None:

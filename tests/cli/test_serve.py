@@ -99,9 +99,17 @@ def test_a_port_that_is_taken_is_told_before_the_database_is_made(place: Place) 
 def test_systemd_is_told_once_it_is_ready(place: Place, tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified:
         notified.bind(str(tmp_path / "notify"))
-        notified.settimeout(20)
+        notified.setblocking(False)
         directory, environ = place
-        with serving((directory, {**environ, "NOTIFY_SOCKET": str(tmp_path / "notify")})):
+        place = (directory, {**environ, "NOTIFY_SOCKET": str(tmp_path / "notify")})
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", int(environ["UPLIFT_PORT"])))
+            taken.listen()
+            assert run(place, "serve").returncode == 75
+        with pytest.raises(BlockingIOError):
+            notified.recv(100)
+        notified.settimeout(20)
+        with serving(place):
             assert notified.recv(100) == b"READY=1"
 
 

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from uplift_server.core.breaker import CLOSED, PROBE_FIRST_MS, TIMEOUTS_ONLY_MS, Breaker, BreakerRule, restored
+from uplift_server.core.health import Health
 
 NOW_MS = 1_764_000_000_000
 RULE = BreakerRule(failures=3, probe_max_ms=300_000)
@@ -97,21 +98,28 @@ def test_after_a_restart_an_open_one_probes_when_it_would_have(failures: int) ->
         at = NOW_MS + number if breaker.probe_at is None else breaker.probe_at
         breaker = breaker.failed(at, timed_out=False, rule=RULE)
 
-    assert restored(failures, at, RULE) == breaker
+    assert restored(Health(failures, NOW_MS, None, at), RULE) == breaker
 
 
 def test_after_a_restart_the_wait_is_bounded_however_many_failures_there_were() -> None:
-    assert restored(10**9, NOW_MS, RULE).probe_at == NOW_MS + RULE.probe_max_ms
+    assert restored(Health(10**9, None, None, NOW_MS), RULE).probe_at == NOW_MS + RULE.probe_max_ms
+
+
+@pytest.mark.parametrize("apart_ms", [0, 3000])
+def test_after_a_restart_attempts_that_failed_together_are_no_reason_to_wait_longer(apart_ms: int) -> None:
+    """As it would have waited without one: what was in flight when it opened changes nothing."""
+    health = Health(RULE.failures + 246, NOW_MS - apart_ms, None, NOW_MS)
+    assert restored(health, RULE).probe_at == NOW_MS + PROBE_FIRST_MS + apart_ms
 
 
 def test_after_a_restart_failures_of_which_no_instant_is_known_open_nothing() -> None:
-    assert restored(1000, None, RULE) == Breaker(1000)
+    assert restored(Health(1000), RULE) == Breaker(1000)
 
 
 def test_after_a_restart_failures_in_a_row_go_on_counting() -> None:
-    assert restored(2, NOW_MS, RULE) == Breaker(2)
-    assert fail(restored(2, NOW_MS, RULE), 1).probe_at is not None
-    assert restored(1000, NOW_MS, NEVER) == Breaker(1000)
+    assert restored(Health(2, NOW_MS, None, NOW_MS), RULE) == Breaker(2)
+    assert fail(restored(Health(2, NOW_MS, None, NOW_MS), RULE), 1).probe_at is not None
+    assert restored(Health(1000, NOW_MS, None, NOW_MS), NEVER) == Breaker(1000)
 
 
 @given(

@@ -121,19 +121,16 @@ def test_a_success_after_the_warning_is_told_once_it_happened_even_if_failing_be
 
 
 def test_time_that_counts_for_nobody_moves_everything_later() -> None:
-    health = failing().excused(NOW_MS - DAY_MS, NOW_MS + DAY_MS)
+    health = replace(failing(), excused_ms=DAY_MS)
 
-    assert health.excused_ms == DAY_MS
     assert health.warn_at(RULE) == NOW_MS + 4 * DAY_MS
     assert health.disable_at(RULE) == NOW_MS + 6 * DAY_MS
-    assert health.excused(NOW_MS + 2 * DAY_MS, NOW_MS + 3 * DAY_MS).excused_ms == 2 * DAY_MS
-    assert health.excused(NOW_MS - 2 * DAY_MS, NOW_MS - DAY_MS) == health
     assert health.after(Outcome.DELIVERED, NOW_MS + DAY_MS, ours=False).excused_ms == 0
 
 
 def test_what_another_process_excuses_counts_for_the_same_failing_alone() -> None:
     health = failing()
-    excused = health.excused(NOW_MS, NOW_MS + DAY_MS)
+    excused = replace(health, excused_ms=DAY_MS)
     assert health.with_excuses_of(excused) == excused
     assert excused.with_excuses_of(health) == excused
     earlier = replace(excused, failing_since=NOW_MS - DAY_MS)
@@ -141,7 +138,16 @@ def test_what_another_process_excuses_counts_for_the_same_failing_alone() -> Non
     assert Health().with_excuses_of(Health(excused_ms=1)) == Health()
 
 
+def test_a_success_on_its_way_at_another_process_counts_unless_a_later_attempt_failed() -> None:
+    health = replace(failing(), warned_at=NOW_MS)
+    failed_at = health.last_failure_at or 0
+    well = Health(0, None, failed_at + 1, failed_at, Outcome.DELIVERED)
+    assert health.with_success_of(well) == replace(well, warned_at=NOW_MS)
+    for other in (replace(well, last_success_at=failed_at), replace(well, failing_since=NOW_MS), Health()):
+        assert health.with_success_of(other) == health
+    assert well.with_success_of(replace(well, last_success_at=NOW_MS + DAY_MS)) == well
+
+
 def test_a_healthy_endpoint_has_nothing_to_fear() -> None:
     for health in (Health(), Health(0, None, NOW_MS, None, Outcome.DELIVERED)):
         assert health.warn_at(RULE) is health.disable_at(RULE) is health.step(NOW_MS + 90 * DAY_MS, RULE) is None
-        assert health.excused(NOW_MS, NOW_MS + 1) == health

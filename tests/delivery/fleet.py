@@ -206,7 +206,13 @@ def _note_changes(connection: Connection) -> None:
         " BEGIN INSERT OR REPLACE INTO directory_changes (kind, subject_seq, xid)"
         " SELECT '{table}', NEW.seq, coalesce(max(xid), 0) + 1 FROM directory_changes; END"
     )
-    for table, when in (("accounts", "1"), ("event_types", "1"), ("endpoints", changed), ("replays", of_replays)):
+    for table, when in (
+        ("accounts", "1"),
+        ("event_types", "1"),
+        ("api_keys", "1"),
+        ("endpoints", changed),
+        ("replays", of_replays),
+    ):
         for event, condition in (("INSERT", "1"), ("UPDATE", when)):
             connection.exec_driver_sql(
                 f"CREATE TRIGGER {table}_{event} AFTER {event} ON {table} WHEN {condition}" + note.format(table=table)

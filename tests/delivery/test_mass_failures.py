@@ -10,6 +10,7 @@ from uplift_server.delivery.watch import WatchSettings
 from uplift_server.store.errors import Unavailable
 from uplift_server.store.records import EndpointState
 
+from .test_watch_interrupted import Losing
 from .watching import (
     ENDED,
     RULE,
@@ -171,6 +172,29 @@ async def test_a_mass_failure_whose_end_cannot_be_written_is_ended_once(place: P
         world.database.write = write  # type: ignore[method-assign]
         await world.run_for(SLACK)
         assert [name for name, _ in await actions(world)] == ["mass_failure.began", ENDED]
+        excused = owners[-1].endpoint.health.excused_ms
+        assert HOUR <= excused <= HOUR + SLACK
+        assert (await stored(world, owners[-1])).excused_ms == excused
+
+
+@pytest.mark.parametrize("verb", ["begin", "end"])
+async def test_what_was_judged_though_the_answer_was_lost_is_told_once_and_excused_once(
+    place: Place, verb: str
+) -> None:
+    async with long_world(place, database=Losing) as world:
+        owners = await many(world, 12)
+        world.database.losing = verb
+        await event_to_each(world, owners)
+        await world.run_for(HOUR)
+        for owner in owners[:8]:
+            owner.receiver.status = 200
+        await event_to_each(world, owners[:8])
+        await world.run_for(HOUR // 2)
+        assert world.database.losing == ""
+        assert [name for name, _ in await actions(world)] == ["mass_failure.began", ENDED]
+        assert [kind for kind, _ in await kinds(world)] == [
+            NoticeKind.MASS_FAILURE_BEGAN, NoticeKind.MASS_FAILURE_ENDED,
+        ]  # fmt: skip
         excused = owners[-1].endpoint.health.excused_ms
         assert HOUR <= excused <= HOUR + SLACK
         assert (await stored(world, owners[-1])).excused_ms == excused

@@ -251,8 +251,8 @@ async def test_what_is_changed_here_while_it_is_read_again_stays_changed(place: 
         database = feed._database
 
         class Slow:
-            async def read(self, body: Callable[..., object]) -> object:
-                found = await database.read(body)
+            async def read_first(self, body: Callable[..., object]) -> object:
+                found = await database.read_first(body)
                 peer.directory.put_account(renamed)
                 return found
 

@@ -8,15 +8,19 @@ import pytest
 from tests.engines import Place
 
 from uplift_server.core.deliveries import Status
+from uplift_server.core.health import HealthRule
 from uplift_server.core.processes import ProcessRole
 from uplift_server.core.replays import ReplayState
 from uplift_server.delivery.directory import LiveEndpoint
 from uplift_server.delivery.processes import feed
 from uplift_server.delivery.processes.engine import SharedEngine
 from uplift_server.delivery.trials import Busy
-from uplift_server.store import accounts, keys, processes
+from uplift_server.delivery.watch import WatchSettings
+from uplift_server.store import accounts, endpoints, event_types, health, keys, processes
+from uplift_server.store.contract import Transaction
 from uplift_server.store.errors import Refused, Unavailable
 from uplift_server.store.processes import Process
+from uplift_server.store.records import ApiKey, EndpointState, EventType
 
 from .fleet import Fleet, Peer
 from .test_engine import resend
@@ -56,6 +60,60 @@ async def test_who_is_heard_of_while_it_is_being_buried_stays_and_nothing_is_sen
         assert suspended.engine.membership.number == number
         assert len(fleet.sender.sent) == 5
         assert await fleet.statuses() == {Status.DELIVERED: 5}
+
+
+async def test_how_an_endpoint_fares_at_a_process_taken_for_dead_has_no_consequences(place: Place) -> None:
+    """Neither is it stored, nor is the endpoint disabled by it: where it belongs by now it does well."""
+    watch = WatchSettings(HealthRule(20 * SECOND, 40 * SECOND))
+    async with Fleet(place, delays_ms=[5 * SECOND] * 100, watch=watch) as fleet:
+        [seq] = await fleet_with_endpoints(fleet, peers=2, hosts=1)
+        cut_off, _ = owner_and_other(fleet, seq)
+        fleet.at(cut_off)
+        fleet.sender.scripts["h0.test"] = lambda _: answer(500)
+        await fleet.accept(1)
+        await fleet.run_for(28 * SECOND)
+        fleet.sender.latency_ms["h0.test"] = 15 * SECOND
+        await fleet.run_for(5 * SECOND)
+        assert fleet.sender.in_flight["h0.test"] == 1
+        assert cut_off.directory.endpoints[seq].health.warned
+        cut_off.line.cut = True
+        look, cut_off.engine._feed.look = cut_off.engine._feed.look, away  # type: ignore[method-assign]
+        del fleet.sender.latency_ms["h0.test"], fleet.sender.scripts["h0.test"]
+        await fleet.run_for(20 * SECOND)
+        assert cut_off.directory.endpoints[seq].health.failing_since is not None
+        assert await fleet.statuses() == {Status.DELIVERED: 1}
+        stored_health = (await fleet.database.read(lambda c: health.get(c, [seq])))[seq]
+        assert (stored_health.status, stored_health.warned_at) == ("healthy", None)
+        cut_off.line.cut = False
+        cut_off.engine._feed.look = look  # type: ignore[method-assign]
+        await fleet.run_for(10 * SECOND)
+        [record] = await fleet.database.read(lambda c: endpoints.find(c, [seq]))
+        assert (record.state, record.consecutive_failures) == (EndpointState.ENABLED, 0)
+
+
+async def test_a_success_on_its_way_when_its_endpoint_moves_ends_the_failing(place: Place) -> None:
+    async with Fleet(place, delays_ms=[5 * SECOND] * 100) as fleet:
+        [seq] = await fleet_with_endpoints(fleet, peers=2, hosts=1)
+        leaving, other = owner_and_other(fleet, seq)
+        fleet.at(leaving)
+        fleet.sender.scripts["h0.test"] = lambda _: answer(500)
+        await fleet.accept(1)
+        await fleet.run_for(8 * SECOND)
+        assert leaving.directory.endpoints[seq].health.failing_since is not None
+        del fleet.sender.scripts["h0.test"]
+        fleet.sender.latency_ms["h0.test"] = 8 * SECOND
+        await fleet.run_for(5 * SECOND)
+        assert fleet.sender.in_flight["h0.test"] == 1
+        await fleet.stop_peer(leaving)
+        fleet.at(other)
+        await fleet.run_for(2 * SECOND)
+        assert other.directory.endpoints[seq].owned
+        assert await fleet.statuses() == {Status.DELIVERED: 1}
+        for found in (
+            other.directory.endpoints[seq].health,
+            (await fleet.database.read(lambda c: health.get(c, [seq])))[seq],
+        ):
+            assert (found.status, found.consecutive_failures) == ("healthy", 0)
 
 
 async def test_who_learns_that_it_was_taken_for_dead_sends_nothing_before_it_lives_again(place: Place) -> None:
@@ -223,38 +281,92 @@ async def test_an_endpoint_made_with_its_account_amid_a_start_is_known_after_it(
         assert late.directory.endpoints[made[0].seq].record == made[0].record
 
 
-async def test_what_is_revoked_or_deleted_here_while_it_is_read_does_not_come_back(place: Place) -> None:
+@pytest.mark.parametrize("is_known", [True, False], ids=["known here", "made elsewhere just now"])
+async def test_what_is_revoked_or_deleted_here_while_it_is_read_does_not_come_back(
+    place: Place, is_known: bool
+) -> None:
     """Not even until that is read, too: whoever did it was answered that it is so."""
     async with Fleet(place) as fleet:
         peer = await fleet.start()
         await fleet.run_for(10 * SECOND)
+        directory = peer.directory
         account = await fleet.new_account()
-        key = await fleet.database.write(
-            lambda c: keys.create(
-                c, key_id=b"k" * 16, account_seq=account.seq, name="", digest=b"d" * 32, ends_with="", now=0,
-                scopes=frozenset(),
-            )
-        )  # fmt: skip
-        peer.directory.put_key(key)
+        key, event_type = await fleet.database.write(lambda c: (new_key(c, account.seq), new_event_type(c)))
         endpoint = await fleet.endpoint("a.test", account=account)
-        read = fleet.database.read
+        if is_known:
+            directory.put_key(key)
+            directory.put_event_type(event_type)
+        else:
+            directory.drop_endpoint(endpoint.seq)
+        read = fleet.database.read_first
         gone: list[int] = []
 
         async def interrupted(body: Callable[..., object]) -> object:
             found = await read(body)
-            if isinstance(found, feed._Read) and found.keys and found.endpoints and not gone:
-                await fleet.database.write(lambda c: keys.revoke(c, account.seq, key.id, now=1))
-                peer.directory.drop_key(key.digest)
-                await fleet.delete_endpoint(endpoint.seq)
+            if isinstance(found, feed._Read) and found.endpoints and not gone:
+                assert (len(found.keys), len(found.event_types)) == (1, 1)
                 gone.append(endpoint.seq)
+                await fleet.database.write(lambda c: keys.revoke(c, account.seq, key.id, now=1))
+                directory.drop_key(key.digest)
+                await fleet.database.write(lambda c: event_types.delete(c, event_type.name, now=1))
+                directory.drop_event_type(event_type.name)
+                await fleet.database.write(lambda c: endpoints.delete(c, account.seq, endpoint.record.id, now=1))
+                directory.drop_endpoint(endpoint.seq)
             return found
 
-        fleet.database.read = interrupted
-        # By name: what it follows by itself meanwhile may have seen one of the two changes already.
-        await peer.engine._feed._read([("api_keys", key.seq), ("endpoints", endpoint.seq)])
-        assert gone == [endpoint.seq]
-        assert key.digest not in peer.directory.keys
-        assert endpoint.seq not in peer.directory.endpoints
+        fleet.database.read_first = interrupted
+        # By name: what it follows by itself meanwhile may have seen some of the changes already.
+        subjects = [("api_keys", key.seq), ("event_types", event_type.seq), ("endpoints", endpoint.seq)]
+        await peer.engine._feed._read(subjects)
+        for _ in range(2):
+            assert gone == [endpoint.seq]
+            assert key.digest not in directory.keys
+            assert event_type.name not in directory.event_types
+            assert endpoint.seq not in directory.endpoints
+            await peer.engine._feed.look()
+
+
+async def test_what_is_changed_here_while_it_is_read_is_read_again_with_the_next_look(place: Place) -> None:
+    """A type that was deleted elsewhere and is made again here is there, and one that was deleted last is not."""
+    async with Fleet(place) as fleet:
+        peer = await fleet.start()
+        await fleet.run_for(10 * SECOND)
+        directory = peer.directory
+        event_type = await fleet.database.write(new_event_type)
+        directory.put_event_type(event_type)
+        await fleet.database.write(lambda c: event_types.delete(c, event_type.name, now=1))
+        read = fleet.database.read_first
+        made: list[EventType] = []
+
+        async def interrupted(body: Callable[..., object]) -> object:
+            found = await read(body)
+            if isinstance(found, feed._Read) and found.deleted_event_types and not made:
+                made.append(await fleet.database.write(new_event_type))
+                directory.put_event_type(made[0])
+                await fleet.database.write(lambda c: event_types.delete(c, event_type.name, now=2))
+            return found
+
+        fleet.database.read_first = interrupted
+        await peer.engine._feed._read([("event_types", event_type.seq)])
+        assert made
+        assert event_type.name in directory.event_types
+        await peer.engine._feed.look()
+        assert event_type.name not in directory.event_types
+
+
+def new_key(connection: Transaction, account_seq: int) -> ApiKey:
+    return keys.create(
+        connection, key_id=b"k" * 16, account_seq=account_seq, name="", digest=b"d" * 32, ends_with="", now=0,
+        scopes=frozenset(),
+    )  # fmt: skip
+
+
+def new_event_type(connection: Transaction) -> EventType:
+    event_type, _ = event_types.put(
+        connection, name="new.type", group="new", description="", schema=None, example=None, api_version="",
+        archived=False, now=0,
+    )  # fmt: skip
+    return event_type
 
 
 async def test_an_account_deleted_elsewhere_takes_its_endpoints_along(

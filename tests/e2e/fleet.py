@@ -1,9 +1,11 @@
 """Several real processes on one PostgreSQL."""
 
 import base64
+import contextlib
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -17,6 +19,9 @@ SKEWED = (
     " sys.argv[0] = {program!r}; from uplift_server.cli.main import run; run()"
 )
 """A server on a machine whose clock is wrong."""
+
+
+ROLES = ("api", "api", "worker", "worker")
 
 
 class Fleet(AbstractContextManager["Fleet"]):
@@ -57,6 +62,32 @@ class Fleet(AbstractContextManager["Fleet"]):
     def __exit__(self, *failure: object) -> None:
         for server in self.servers:
             server.end()
+
+
+@contextlib.contextmanager
+def running(folder: Path, url: str) -> Iterator[Fleet]:
+    """Two that take requests, two that deliver."""
+    with Fleet(folder, url) as fleet:
+        fleet.add_all(*ROLES)
+        yield fleet
+
+
+def send_all(apis: list[Api], numbers: range, accepted: set[int], threads: int = 4) -> list[threading.Thread]:
+    """Send numbered events through several processes; what is answered 202 is noted."""
+
+    def send(own: range) -> None:
+        for number in own:
+            while True:
+                status = apis[number % len(apis)].send(number, idempotency_key=f"n{number}").status
+                if status == 202:
+                    accepted.add(number)
+                    break
+                time.sleep(0.1)
+
+    started = [threading.Thread(target=send, args=(numbers[at::threads],)) for at in range(threads)]
+    for each in started:
+        each.start()
+    return started
 
 
 class Counting:

@@ -9,10 +9,9 @@ import pytest
 from tests.between import Between
 from tests.postgres import FAST, PostgresServer
 
-from .fleet import Fleet, account_of, known_everywhere
+from .fleet import Fleet, account_of, known_everywhere, send_all
 from .harness import free_port, wait_for
 from .receiving import Receiver
-from .test_processes import send_all
 
 EVENTS = 3000
 FOUND_WITHIN_S = 20

@@ -1,10 +1,7 @@
 """Several server processes on one PostgreSQL: what comes in through any is delivered, whoever of them dies."""
 
 import base64
-import contextlib
-import itertools
 import json
-import random
 import re
 import signal
 import socket
@@ -17,30 +14,17 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-import sqlalchemy as sa
 from tests.dashboard.visitors import Guest, operator
 from tests.engines import PostgresPlace
 from tests.postgres import PostgresServer
 from websockets.exceptions import ConnectionClosed
 
 from uplift_server.delivery.processes.errands import ANSWER_WITHIN_MS
-from uplift_server.store.admission import leave_behind
-from uplift_server.store.schema_processes import processes
 
-from .fleet import Counting, Fleet, account_of, known_everywhere
+from .fleet import Counting, Fleet, account_of, known_everywhere, running, send_all
 from .harness import OPERATOR_KEY, PROGRAM, TYPE, Api, Server, free_port, settled, wait_for
 from .receiving import Connection, Received, Receiver, answer
 from .test_listening import Listener, developer
-
-ROLES = ("api", "api", "worker", "worker")
-
-
-@contextlib.contextmanager
-def running(folder: Path, url: str) -> Iterator[Fleet]:
-    """Two that take requests, two that deliver."""
-    with Fleet(folder, url) as fleet:
-        fleet.add_all(*ROLES)
-        yield fleet
 
 
 @pytest.fixture(scope="module", params=["direct", "pooled"])
@@ -53,31 +37,6 @@ def fleet(
     with running(tmp_path_factory.mktemp("fleet"), reached) as fleet:
         yield fleet
     postgres_server.give_back(url)
-
-
-@pytest.fixture
-def own_fleet(tmp_path: Path, reached_url: str) -> Iterator[Fleet]:
-    """Processes that may be ended."""
-    with running(tmp_path, reached_url) as fleet:
-        yield fleet
-
-
-def send_all(apis: list[Api], numbers: range, accepted: set[int], threads: int = 4) -> list[threading.Thread]:
-    """Send numbered events through several processes; what is answered 202 is noted."""
-
-    def send(own: range) -> None:
-        for number in own:
-            while True:
-                status = apis[number % len(apis)].send(number, idempotency_key=f"n{number}").status
-                if status == 202:
-                    accepted.add(number)
-                    break
-                time.sleep(0.1)
-
-    started = [threading.Thread(target=send, args=(numbers[at::threads],)) for at in range(threads)]
-    for each in started:
-        each.start()
-    return started
 
 
 def test_two_thousand_events_reach_three_endpoints_each_once_within_their_caps(
@@ -373,126 +332,6 @@ def _oldest_due_s(server: Server) -> float:
     text = server.api()("GET", "/metrics").body.decode()
     found = re.search(r'^uplift_oldest_due_age_seconds\{held_up_by="server"\} (\S+)', text, re.MULTILINE)
     return 0.0 if found is None else float(found[1])
-
-
-def test_killing_processes_at_random_loses_nothing(own_fleet: Fleet, receiver: Receiver) -> None:
-    _, apis = account_of(own_fleet)
-    counting = {f"/k{n}": Counting(0.01) for n in range(6)}
-    for path, action in counting.items():
-        apis[0].endpoint(receiver.url(path, action), max_in_flight=3)
-    known_everywhere()
-    accepted: set[int] = set()
-    threads = send_all(apis, range(600), accepted)
-    chance = random.Random(7)
-    for _ in range(4):
-        time.sleep(1.5)
-        victim = chance.choice(own_fleet.servers)
-        victim.kill()
-        victim.start()
-    for thread in threads:
-        thread.join()
-    assert accepted == set(range(600))
-    for path, action in counting.items():
-        wait_for(lambda path=path: set(receiver.numbers(path)) >= accepted, f"all came to {path}", within=60)
-        assert action.most <= 3
-
-
-def test_a_rolling_restart_loses_nothing_and_repeats_nothing(own_fleet: Fleet, receiver: Receiver) -> None:
-    _, apis = account_of(own_fleet)
-    counting = {f"/r{n}": Counting(0.01) for n in range(4)}
-    for path, action in counting.items():
-        apis[0].endpoint(receiver.url(path, action), max_in_flight=3)
-    known_everywhere()
-    accepted: set[int] = set()
-    threads = send_all(apis, range(400), accepted)
-    for server in own_fleet.servers:
-        assert server.stop() == 0
-        server.start()
-    for thread in threads:
-        thread.join()
-    assert accepted == set(range(400))
-    for path, action in counting.items():
-        wait_for(lambda path=path: set(receiver.numbers(path)) >= accepted, f"all came to {path}", within=60)
-        assert receiver.numbers(path) == Counter(range(400))
-        assert action.most <= 3
-
-
-def test_what_a_suspended_worker_still_has_to_say_is_refused(
-    tmp_path: Path, postgres_url: str, receiver: Receiver
-) -> None:
-    """Its attempt was made again meanwhile: that one's outcome counts."""
-    with Fleet(tmp_path, postgres_url) as fleet:
-        fleet.add("api")
-        suspended = fleet.add("worker")
-        _, [api] = account_of(fleet)
-        statuses = iter([500])
-        seen: list[float] = []
-
-        def act(connection: Connection, received: Received) -> bool:
-            seen.append(received.at)
-            if received.json["type"] != "test.numbered":
-                return answer()(connection, received)
-            return answer(next(statuses, 200), after=1.5)(connection, received)
-
-        api.endpoint(receiver.url("/hook", act))
-        known_everywhere()
-        event = api.send(1).json["id"]
-        receiver.wait("/hook", 1)
-        suspended.process.send_signal(signal.SIGSTOP)  # type: ignore[union-attr]
-        try:
-            fleet.add("worker")
-            receiver.wait("/hook", 2, within=30)
-        finally:
-            suspended.process.send_signal(signal.SIGCONT)  # type: ignore[union-attr]
-        [delivery] = api.ok("GET", f"/v1/events/{event}/deliveries")["data"]
-        done = settled(api, delivery["id"])
-        time.sleep(2)
-        assert settled(api, delivery["id"]) == done
-        assert (done["status"], done["attempts_made"]) == ("delivered", 1)
-        attempts = api.ok("GET", f"/v1/deliveries/{delivery['id']}/attempts")["data"]
-        assert [each["status_code"] for each in attempts] == [200]
-
-
-def test_a_worker_that_was_held_up_over_an_upgrade_it_does_not_fit_ends_and_says_why(
-    tmp_path: Path, postgres_url: str, receiver: Receiver
-) -> None:
-    """What it has in flight is finished, and nothing more is begun."""
-    with Fleet(tmp_path, postgres_url) as fleet:
-        fleet.add("api")
-        worker = fleet.add("worker")
-        assert worker.process is not None
-        _, [api] = account_of(fleet)
-        api.endpoint(receiver.url("/hook", answer(after=1.5)))
-        known_everywhere()
-        event = api.send(1).json["id"]
-        receiver.wait("/hook", 1)
-        # As an upgrade leaves it that has taken the process for dead.
-        worker.place.run(lambda c: leave_behind(c, "999.0.0"))
-        worker.place.run(lambda c: c.execute(sa.delete(processes).where(processes.c.role == "worker")))
-        assert worker.process.wait(25) == 1
-        worker.end()
-        [said] = [line for line in worker.log if line.startswith("{") and "error" in json.loads(line)]
-        assert "does not work with release" in json.loads(said)["error"]["cause"]
-        [delivery] = api.ok("GET", f"/v1/events/{event}/deliveries")["data"]
-        assert (delivery["status"], delivery["attempts_made"]) == ("delivered", 1)
-        assert len(receiver.on("/hook")) == 1
-
-
-def test_a_clock_two_minutes_off_moves_no_due_instant(tmp_path: Path, postgres_url: str, receiver: Receiver) -> None:
-    with Fleet(tmp_path, postgres_url, UPLIFT_RETRY_SCHEDULE="2s,2s") as fleet:
-        fleet.add("api", skew_ms=-120_000)
-        fleet.add("worker", skew_ms=120_000)
-        _, [api] = account_of(fleet)
-        api.endpoint(receiver.url("/hook", answer(500)))
-        known_everywhere()
-        began = time.time()
-        event = api.send(1).json["id"]
-        came = [each.at for each in receiver.wait("/hook", 3)]
-        waits = [later - earlier for earlier, later in itertools.pairwise(came)]
-        assert came[0] - began < 1
-        assert all(1.7 < wait < 3.2 for wait in waits), waits
-        [delivery] = api.ok("GET", f"/v1/events/{event}/deliveries")["data"]
-        assert settled(api, delivery["id"])["status"] == "failed"
 
 
 def test_a_worker_serves_its_vital_signs_alone(fleet: Fleet) -> None:

@@ -7,7 +7,8 @@ import sqlalchemy as sa
 
 from uplift_server.core.deliveries import FailedReason, Status, Trigger
 from uplift_server.core.outcomes import Outcome
-from uplift_server.store import health, waiting
+from uplift_server.core.processes import ProcessRole
+from uplift_server.store import health, processes, waiting
 from uplift_server.store.hot_records import HealthRow, LeasedDelivery
 from uplift_server.store.schema import attempts, deliveries, endpoints
 
@@ -124,6 +125,23 @@ async def health_is_written_with_the_batch(bench: Bench) -> None:
     assert row.last_outcome == Outcome.TIMEOUT
 
 
+async def of_a_process_that_was_taken_for_dead_no_health_is_written(bench: Bench) -> None:
+    """Others attempt its endpoints by now, and know better."""
+    await _add_endpoint(bench)
+    number = await bench.database.write(
+        lambda c: processes.join(c, ProcessRole.WORKER, host="h", pid=1, version="1.0.0", now=NOW)
+    )
+    failing = HealthRow(1, 3, NOW - 5, NOW - 9, NOW, Outcome.TIMEOUT)
+    await bench.database.settle([], [failing], by=number)
+    assert [row.consecutive_failures for row in await bench.rows(endpoints)] == [3]
+    await bench.database.write(lambda c: processes.forget(c, number))
+    await bench.append(bench.event(due(1)))
+    (leased,) = await bench.lease(1)
+    worse = failing._replace(consecutive_failures=4)
+    assert await bench.database.settle([settled(leased)], [worse], by=number) == frozenset()
+    assert [row.consecutive_failures for row in await bench.rows(endpoints)] == [3]
+
+
 async def what_somebody_excuses_meanwhile_stays_while_an_endpoint_goes_on_failing(bench: Bench) -> None:
     await _add_endpoint(bench)
     failing = HealthRow(1, 3, NOW - 5, NOW - 9, NOW, Outcome.TIMEOUT)
@@ -151,5 +169,6 @@ SETTLE_CHECKS: Sequence[Check] = [
     a_late_settlement_counts_though_the_delivery_was_held_meanwhile,
     large_batches_settle_whole,
     health_is_written_with_the_batch,
+    of_a_process_that_was_taken_for_dead_no_health_is_written,
     what_somebody_excuses_meanwhile_stays_while_an_endpoint_goes_on_failing,
 ]

@@ -96,26 +96,33 @@ class IgnoresBodySizes:
 
 class IgnoresFences:
     async def settle(  # type: ignore[override]
-        self, settlements: Sequence[Settlement], health: Sequence[HealthRow] = ()
+        self, settlements: Sequence[Settlement], health: Sequence[HealthRow] = (), *, by: int = 0
     ) -> frozenset[tuple[int, int]]:
         fences = await self.read(
             lambda c: {(r.event_seq, r.endpoint_seq): r.fence for r in c.execute(sa.select(deliveries))}
         )
         return await super().settle(
-            [s._replace(fence=fences[s.event_seq, s.endpoint_seq]) for s in settlements], health
+            [s._replace(fence=fences[s.event_seq, s.endpoint_seq]) for s in settlements], health, by=by
         )
+
+
+class BelievesTheDead:
+    def settle(
+        self, settlements: Sequence[Settlement], health: Sequence[HealthRow] = (), **_: Any
+    ) -> Awaitable[frozenset[tuple[int, int]]]:
+        return super().settle(settlements, health)
 
 
 class KeepsNoAttempts:
     def settle(
-        self, settlements: Sequence[Settlement], health: Sequence[HealthRow] = ()
+        self, settlements: Sequence[Settlement], health: Sequence[HealthRow] = (), *, by: int = 0
     ) -> Awaitable[frozenset[tuple[int, int]]]:
-        return super().settle([s._replace(attempt=None) for s in settlements], health)
+        return super().settle([s._replace(attempt=None) for s in settlements], health, by=by)
 
 
 class HidesLostLeases:
     async def settle(  # type: ignore[override]
-        self, settlements: Sequence[Settlement], health: Sequence[HealthRow] = ()
+        self, settlements: Sequence[Settlement], health: Sequence[HealthRow] = (), *, by: int = 0
     ) -> frozenset[tuple[int, int]]:
         await super().settle(settlements, health)
         return frozenset()
@@ -123,21 +130,21 @@ class HidesLostLeases:
 
 class ForgetsHealth:
     def settle(
-        self, settlements: Sequence[Settlement], health: Sequence[HealthRow] = ()
+        self, settlements: Sequence[Settlement], health: Sequence[HealthRow] = (), *, by: int = 0
     ) -> Awaitable[frozenset[tuple[int, int]]]:
         return super().settle(settlements, ())
 
 
 class ForgetsReplays:
     def settle(
-        self, settlements: Sequence[Settlement], health: Sequence[HealthRow] = ()
+        self, settlements: Sequence[Settlement], health: Sequence[HealthRow] = (), *, by: int = 0
     ) -> Awaitable[frozenset[tuple[int, int]]]:
         return super().settle([s._replace(replay_seq=None) for s in settlements], health)
 
 
 class CountsLostAttempts:
     async def settle(  # type: ignore[override]
-        self, settlements: Sequence[Settlement], health: Sequence[HealthRow] = ()
+        self, settlements: Sequence[Settlement], health: Sequence[HealthRow] = (), *, by: int = 0
     ) -> frozenset[tuple[int, int]]:
         lost = await super().settle(settlements, health)
         numbers = [s.replay_seq for s in settlements if (s.event_seq, s.endpoint_seq) in lost]
@@ -244,7 +251,7 @@ class SendsThemToTheEnd:
 
 class ForgetsTests:
     async def settle(  # type: ignore[override]
-        self, settlements: Sequence[Settlement], health: Sequence[HealthRow] = ()
+        self, settlements: Sequence[Settlement], health: Sequence[HealthRow] = (), *, by: int = 0
     ) -> frozenset[tuple[int, int]]:
         lost = await super().settle(settlements, health)
         await self.write(lambda c: c.execute(sa.update(deliveries).values(trigger=0)))
@@ -298,6 +305,7 @@ DEFECTS = [
     IgnoresLimits,
     IgnoresBodySizes,
     IgnoresFences,
+    BelievesTheDead,
     KeepsNoAttempts,
     HidesLostLeases,
     ForgetsHealth,

@@ -1,5 +1,6 @@
 """The schema as the migrations make it is the schema as the models have it, and a file is upgraded safely."""
 
+import errno
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -14,6 +15,7 @@ from uplift_server.store import schema_version
 from uplift_server.store.errors import Unavailable
 from uplift_server.store.schema import metadata
 from uplift_server.store.schema_version import HEAD, UnknownSchema, current, upgrade
+from uplift_server.store.sqlite import copying
 from uplift_server.store.sqlite.connection import bound, connect
 
 NOW = 1_764_000_000_000
@@ -51,6 +53,11 @@ def make(path: Path, revision: str) -> None:
         raw.execute("COMMIT")
 
 
+def copies(folder: Path) -> list[str]:
+    """What upgrades have left beside their files."""
+    return [file.name for file in folder.iterdir() if "before" in file.name]
+
+
 def test_an_empty_file_gets_the_tables_the_migrations_make(tmp_path: Path) -> None:
     """Compared by what SQLite made of both, partial indexes and storage included, and by Alembic's own comparison."""
     assert upgrade(tmp_path / "models.db", now_ms=NOW) is None
@@ -78,7 +85,7 @@ def test_the_revision_is_known_before_and_after(tmp_path: Path) -> None:
     upgrade(f"sqlite:///{path}", now_ms=NOW)
     assert current(f"sqlite:///{path}") == current(path) == HEAD
     assert upgrade(path, now_ms=NOW) is None
-    assert [file.name for file in tmp_path.iterdir() if "before" in file.name] == []
+    assert copies(tmp_path) == []
 
 
 def test_an_older_file_is_copied_aside_and_keeps_what_it_holds(tmp_path: Path) -> None:
@@ -141,6 +148,44 @@ def test_a_failed_upgrade_changes_nothing(tmp_path: Path, monkeypatch: pytest.Mo
         upgrade(path, now_ms=NOW)
     assert described(path) == before
     assert current(path) == "0001"
+    # A supervisor tries again every second.
+    assert copies(tmp_path) == []
+
+
+def test_an_upgrade_on_a_full_disk_says_so_and_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "uplift.db"
+    make(path, "0001")
+    before = described(path)
+    whole = schema_version.run
+
+    def run_out_of_room(connection: sa.Connection) -> None:
+        connection.exec_driver_sql("PRAGMA max_page_count = 1")
+        whole(connection)
+
+    monkeypatch.setattr(schema_version, "run", run_out_of_room)
+    with pytest.raises(Unavailable, match="database or disk is full"):
+        upgrade(path, now_ms=NOW)
+    assert described(path) == before
+    assert copies(tmp_path) == []
+
+
+def test_a_copy_that_was_cut_off_is_no_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever wants to go back would find half of it."""
+    path = tmp_path / "uplift.db"
+    make(path, "0001")
+    whole = copying.copy_into
+
+    def copy_some(source: sqlite3.Connection, target: Path) -> None:
+        whole(source, target)
+        assert copies(tmp_path) == ["uplift.db.before.part"]
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(copying, "copy_into", copy_some)
+    with pytest.raises(Unavailable, match="No space left on device"):
+        upgrade(path, now_ms=NOW)
+    assert (copies(tmp_path), current(path)) == ([], "0001")
 
 
 def test_tables_that_cannot_be_made_whole_are_not_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

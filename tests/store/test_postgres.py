@@ -14,6 +14,7 @@ from uplift_server.store.errors import Misaddressed, Refused, Unavailable
 from uplift_server.store.hot_records import LeaseWish
 from uplift_server.store.postgres import PostgresDatabase, hot, inspection, schema_version
 from uplift_server.store.postgres.connection import Opener
+from uplift_server.store.postgres.database import READERS, READS_WAITING_MAX
 from uplift_server.store.schema import marks as table
 
 from .bench import ENOUGH_BYTES, LEASE_UNTIL, NOW, OWNER, Bench, due, settled
@@ -206,6 +207,34 @@ async def test_a_read_that_finds_no_connection_in_time_is_refused(
     reads = [database.read(lambda c: c.exec_driver_sql("SELECT pg_sleep(0.4)").scalar()) for _ in range(6)]
     results = await asyncio.gather(*reads, return_exceptions=True)
     assert sum(isinstance(result, Unavailable) for result in results) == 3
+
+
+async def test_what_has_to_be_known_in_time_is_read_beside_whatever_callers_read(database: PostgresDatabase) -> None:
+    def slow(connection: sa.Connection) -> None:
+        connection.exec_driver_sql("SELECT pg_sleep(0.2)")
+
+    reads = [asyncio.create_task(database.read(slow)) for _ in range(READERS + READS_WAITING_MAX)]
+    await asyncio.sleep(0.05)
+    with pytest.raises(Unavailable):
+        await database.read(stored)
+    async with asyncio.timeout(0.15):
+        assert await database.read_first(stored) == 0
+    for each in reads:
+        each.cancel()
+    await asyncio.gather(*reads, return_exceptions=True)
+
+
+async def test_whose_clock_is_ahead_of_the_databases_ends_nobodys_lease(database: PostgresDatabase) -> None:
+    """As after a failover to a machine that goes by another time."""
+    bench = Bench(database, lambda: None)  # type: ignore[arg-type, return-value]
+    await bench.append(bench.event(due(1)))
+    ours = int(await database.read(processes.database_now))
+    assert len(await bench.lease(1, until=ours + 30_000)) == 1
+    assert await database.reclaim(now=ours + 120_000) == 0
+    assert len(await bench.lease(1)) == 0
+    await database.reclaim(now=ours + 120_000, owner=OWNER)
+    assert len(await bench.lease(1, now=ours + 60_000, until=ours - 1_000)) == 1
+    assert await database.reclaim(now=ours + 120_000) == 1
 
 
 @pytest.mark.parametrize(

@@ -155,7 +155,7 @@ LATER = NOW + 900
 
 async def _settle(raw: Raw, status: Status, health: list[HealthRow]) -> object:
     leased = await hot.lease_due(raw, WISHES, now=LATER, lease_until=LEASE_UNTIL, owner=OWNER, body_bytes_max=1 << 20)
-    return await hot.settle(raw, [settled(each, status)._replace(replay_seq=1) for each in leased], health)
+    return await hot.settle(raw, [settled(each, status)._replace(replay_seq=1) for each in leased], health, by=1)
 
 
 async def _release(raw: Raw) -> object:

@@ -14,7 +14,7 @@ import structlog
 
 from uplift_server.core.commit_pace import APART_MS_MAX, apart_ms
 from uplift_server.store import schema_version
-from uplift_server.store.errors import Unavailable
+from uplift_server.store.errors import Misaddressed, Unavailable
 from uplift_server.store.schema import events
 from uplift_server.store.sqlite import SqliteDatabase, writer
 from uplift_server.store.sqlite.connection import FileLock
@@ -89,13 +89,37 @@ def test_a_link_in_the_place_of_the_lock_is_not_followed(tmp_path: Path) -> None
     precious.write_text("kept")
     lock = FileLock(tmp_path / "uplift.db")
     lock.path.symlink_to(precious)
-    with pytest.raises(Unavailable):
+    with pytest.raises(Misaddressed, match=r"uplift\.db\.lock is a link; remove it while no server runs"):
         lock.acquire()
-    lock.path.unlink()
+    assert precious.read_text() == "kept"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_root_takes_no_file_of_somebody_else_for_the_lock(tmp_path: Path) -> None:
+    """It may be another name of any file."""
+    precious = tmp_path / "precious"
+    precious.write_text("kept")
+    path = tmp_path / "own" / "uplift.db"
+    path.parent.mkdir()
+    path.touch()
+    for each in (path, path.parent):
+        os.chown(each, 4321, 4322)
+    lock = FileLock(path)
     lock.path.hardlink_to(precious)
-    with pytest.raises(Unavailable):
+    with pytest.raises(Misaddressed, match=r"of a user whose the database is not; remove it while no server runs"):
         lock.acquire()
-    assert (precious.read_text(), precious.stat().st_uid) == ("kept", os.geteuid())
+    assert precious.read_text() == "kept"
+    lock.path.unlink()
+    # As the server itself makes it; a copy by links gives it another name.
+    lock.path.touch()
+    os.chown(lock.path, 4321, 4322)
+    (tmp_path / "copied").hardlink_to(lock.path)
+    lock.acquire()
+    lock.release()
+    # Root serves what is in another's directory: the first lock was made before the database.
+    os.chown(path, 0, 0)
+    lock.acquire()
+    lock.release()
 
 
 async def test_the_lock_is_free_after_close(bench: Bench) -> None:

@@ -116,6 +116,11 @@ def _database(config: Config) -> Iterator[Finding]:
     lock = FileLock(path)
     try:
         lock.acquire()
+    except Unavailable as error:
+        cause, _, remedy = str(error).partition("; ")
+        yield Finding("database", "fail", cause, remedy or f"let the server's user read and write {lock.path}")
+        return
+    try:
         yield from _contents(config, path)
     except (Unavailable, schema_version.UnknownSchema) as error:
         cause, _, remedy = str(error).partition("; ")

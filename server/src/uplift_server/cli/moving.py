@@ -1,6 +1,7 @@
 """Moving everything from SQLite to PostgreSQL: `uplift-server migrate --from … --to …`."""
 
 import asyncio
+import stat
 import time
 from collections import Counter
 from pathlib import Path
@@ -53,7 +54,9 @@ def _source(text: str) -> Path:
         raise CliError("--from is no SQLite URL, and only from there can data be moved", remedy, ExitCode.USAGE)
     path = Path(text.removeprefix(SQLITE))
     try:
-        is_there = path.is_file()
+        is_there = stat.S_ISREG(path.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        is_there = False
     except PermissionError as error:
         remedy = "run this as the user whose server had it"
         raise CliError(f"this user cannot look at {path.absolute()}", remedy, ExitCode.USAGE) from error

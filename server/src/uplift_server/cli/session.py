@@ -123,7 +123,7 @@ def _is_of_the_file(cause: object) -> bool:
 _DAMAGED: Final = ("SQLITE_NOTADB", "SQLITE_CORRUPT")
 _NOT_OURS_TO_WRITE: Final = ("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM")
 _NO_ACCESS: Final = frozenset(
-    {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EMLINK}
+    {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP}
 )
 
 _SHARED: Final[dict[str, Any]] = {

@@ -7,6 +7,8 @@ a receiver asks for by `Retry-After`, whatever came before.
 from dataclasses import dataclass
 from typing import Final
 
+from uplift_server.core.health import Health
+
 PROBE_FIRST_MS: Final = 1000
 TIMEOUTS_ONLY_MS: Final = 60_000
 
@@ -67,14 +69,17 @@ CLOSED: Final = Breaker()
 """How every endpoint begins."""
 
 
-def restored(failures: int, last_failure_at: int | None, rule: BreakerRule) -> Breaker:
-    """The breaker after a restart, from the failures in a row and the last one's instant (Unix ms), as stored.
+def restored(health: Health, rule: BreakerRule) -> Breaker:
+    """The breaker after a restart, or where another process takes the endpoint over, from how it fares.
 
     Its probes go on where they were, so that a restart is no reason to try everything that fails at once.
     """
+    failures, last_failure_at = health.consecutive_failures, health.last_failure_at
     if rule.failures == 0 or failures < rule.failures or last_failure_at is None:
         return Breaker(failures)
     # No wait needs more doublings than a number has bits; the exponent has no such bound.
     doublings = min(failures - rule.failures, rule.probe_max_ms.bit_length())
-    wait = min(PROBE_FIRST_MS << doublings, rule.probe_max_ms)
+    # Failures of attempts that were in flight together are one: so far it can have waited no longer than it has failed.
+    longest = PROBE_FIRST_MS + max(0, last_failure_at - (health.failing_since or 0))
+    wait = min(PROBE_FIRST_MS << doublings, rule.probe_max_ms, longest)
     return Breaker(failures, None, last_failure_at + wait, wait)

@@ -1,10 +1,13 @@
 """How far another clock is ahead of ours, as far as asking for its time can tell."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 READINGS_KEPT: Final = 8
 """An old reading tells less with every second, since clocks run unequally fast; a quick one is worth a few seconds."""
+
+DRIFT_MS_MAX: Final = 1.0
+"""By how much two clocks part while readings are kept; those further apart are of a clock that was set between them."""
 
 
 class Reading(NamedTuple):
@@ -25,6 +28,15 @@ class Reading(NamedTuple):
         return (self.answered_at - self.asked_at) / 2
 
 
-def best(readings: Iterable[Reading]) -> Reading:
-    """The reading that tells most: the one that was answered the fastest, of several the latest."""
-    return min(readings, key=lambda reading: (reading.uncertainty_ms, -reading.answered_at))
+def best(readings: Sequence[Reading]) -> Reading:
+    """The reading that tells most: the one that was answered the fastest, of several the latest.
+
+    `readings` stand in order. Those that cannot be true beside the latest are none of the clock as it is set now.
+    """
+    latest = readings[-1]
+    true = [
+        reading
+        for reading in readings
+        if abs(reading.offset_ms - latest.offset_ms) <= reading.uncertainty_ms + latest.uncertainty_ms + DRIFT_MS_MAX
+    ]
+    return min(true, key=lambda reading: (reading.uncertainty_ms, -reading.answered_at))

@@ -63,17 +63,19 @@ class Health:
         failures = self.consecutive_failures + 1
         return Health(failures, since, self.last_success_at, now_ms, outcome, self.excused_ms, self.warned_at)
 
-    def excused(self, since: int, until: int) -> "Health":
-        """The health once a stretch of time (Unix ms) counts for nobody: as much of it as the endpoint failed in."""
-        if self.failing_since is None:
-            return self
-        return replace(self, excused_ms=self.excused_ms + max(0, until - max(since, self.failing_since)))
-
     def with_excuses_of(self, stored: "Health") -> "Health":
         """The health with what another process lets count for nobody of the same failing, as that is stored."""
         if self.failing_since is None or self.failing_since != stored.failing_since:
             return self
         return replace(self, excused_ms=max(self.excused_ms, stored.excused_ms))
+
+    def with_success_of(self, stored: "Health") -> "Health":
+        """The health with a success that was on its way at another process, as that is stored, if it was the latest."""
+        if self.failing_since is None or stored.failing_since is not None or stored.last_success_at is None:
+            return self
+        if self.last_failure_at is not None and stored.last_success_at <= self.last_failure_at:
+            return self
+        return replace(stored, last_failure_at=self.last_failure_at, warned_at=self.warned_at)
 
     def warn_at(self, rule: HealthRule) -> int | None:
         """When its owner is warned unless it succeeds before (Unix ms); None if there is nothing to warn of."""

@@ -88,6 +88,8 @@ class Attempts:
         self._on_gone = on_gone
         self.aborting = False
         """Whether the sender is being closed: what it cuts off is given back, not settled as a failure."""
+        self.on_well_elsewhere: Callable[[LiveEndpoint, int], None] = lambda _endpoint, _now_ms: None
+        """Told of a success, and when it was (Unix ms), of a failing endpoint that is another process's by now."""
         self._random = random.Random()  # noqa: S311 - jitter needs no secrecy
 
     def start(self, lane: Lane[LeasedDelivery], delivery: LeasedDelivery) -> None:
@@ -155,9 +157,12 @@ class Attempts:
         outcome = classify(exchange)
         self._count(flight, outcome, exchange, now)
         counts = delivery.trigger is not Trigger.TEST and flight.event_type.name != WEBHOOK_CREATED
-        # Of another process's endpoint that process knows better by now.
-        if counts and endpoint.owned and _told_by(endpoint, exchange, now):
-            self._note(flight, outcome, exchange, now)
+        if counts and _told_by(endpoint, exchange, now):
+            if endpoint.owned:
+                self._note(flight, outcome, exchange, now)
+            elif outcome is _DELIVERED and endpoint.health.failing_since is not None:
+                # The rest that process knows better by now.
+                self.on_well_elsewhere(endpoint, now)
         spent = delivery.trigger is Trigger.SCHEDULE and exchange.failure is not Failure.EGRESS
         scheduled = delivery.scheduled_attempts + spent
         verdict = _while_off(self._verdict(delivery, outcome, exchange, scheduled, now), endpoint)

@@ -4,8 +4,9 @@ The store has the truth; whoever changes it there puts the new record here befor
 Everything is read and changed on the event loop only.
 """
 
+import contextlib
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 import jsonschema_rs
@@ -25,6 +26,8 @@ from uplift_server.delivery.sender.request import Target
 from uplift_server.store.records import Account, ApiKey, Endpoint, EndpointState, EventType
 from uplift_server.store.sealing import Sealer
 
+Named = tuple[str, int | str | bytes]
+"""A table, and whose record: a key's digest, a type's name, the number of an account or endpoint."""
 NEVER: Final = 2**63 - 1
 """An instant after all others (Unix ms)."""
 SCHEMA_PROBLEMS_MAX: Final = 20
@@ -186,6 +189,8 @@ class Directory:
         """Told when one is added."""
         self.owns: Callable[[int], bool] = _everything
         """Whether an endpoint, also one that is not known, is this process's to deliver to."""
+        self._changed: list[set[Named]] = []
+        """What was changed since it was begun to be noted; one for each who wants to know."""
 
     def load(
         self,
@@ -208,19 +213,36 @@ class Directory:
             if endpoint.account_seq in self.accounts:
                 self.put_endpoint(endpoint)
 
+    @contextlib.contextmanager
+    def changes(self) -> Iterator[set[Named]]:
+        """What is put here or dropped within the block, whether it was known here or not."""
+        changed: set[Named] = set()
+        self._changed.append(changed)
+        try:
+            yield changed
+        finally:
+            self._changed = [each for each in self._changed if each is not changed]
+
+    def _note(self, table: str, subject: int | str | bytes) -> None:
+        for changed in self._changed:
+            changed.add((table, subject))
+
     def put_account(self, account: Account) -> None:
         """Add or replace an account."""
+        self._note("accounts", account.seq)
         self.accounts[account.seq] = account
         self.accounts_by_id[account.id] = account
 
     def drop_account(self, seq: int) -> None:
         """Forget an account; its keys and endpoints are dropped on their own."""
+        self._note("accounts", seq)
         account = self.accounts.pop(seq, None)
         if account is not None:
             del self.accounts_by_id[account.id]
 
     def put_key(self, key: ApiKey) -> None:
         """Add an API key; but an operator's that is stored is worthless while one stands in the settings."""
+        self._note("api_keys", key.digest)
         if key.account_seq is not None or not self._has_set_operator_key:
             self.keys[key.digest] = key
 
@@ -232,16 +254,19 @@ class Directory:
 
     def drop_key(self, digest: bytes) -> None:
         """Forget a revoked key: it is refused from now on."""
+        self._note("api_keys", digest)
         self.keys.pop(digest, None)
 
     def put_event_type(self, record: EventType) -> None:
         """Add or replace an event type."""
+        self._note("event_types", record.name)
         live = LiveEventType(record)
         self.event_types[record.name] = live
         self.event_types_by_seq[record.seq] = live
 
     def drop_event_type(self, name: str) -> None:
         """Take a type out of the catalog; events of it keep their name."""
+        self._note("event_types", name)
         self.event_types.pop(name, None)
 
     def put_endpoint(self, record: Endpoint) -> None:
@@ -260,6 +285,7 @@ class Directory:
         url = parse_endpoint_url(record.url, AddressPolicy(allow_private_networks=True), to_ascii=to_ascii)
         if isinstance(url, Problem):
             raise TypeError(f"endpoint {record.seq}: stored URL is invalid: {url.message}")
+        self._note("endpoints", record.seq)
         live.record = record
         live.url = url
         live.subscription = Subscription(record.event_types)
@@ -281,6 +307,7 @@ class Directory:
 
     def drop_endpoint(self, seq: int) -> None:
         """Forget a deleted endpoint; what waits for it in memory finds it marked."""
+        self._note("endpoints", seq)
         live = self.endpoints.pop(seq, None)
         if live is not None:
             live.deleted = True

@@ -397,5 +397,5 @@ class Engine:
             return
         error = None if task.cancelled() else task.exception()
         defect = None if isinstance(error, UnknownSchema) else error
-        _log.critical(f"the {task.get_name()} loop ended", cause=str(error), exc_info=defect)
+        _log.critical(f"the {task.get_name()} loop ended", cause=str(error or "it returned"), exc_info=defect)
         self.on_end(error)

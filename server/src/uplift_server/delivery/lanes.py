@@ -104,7 +104,7 @@ class DeliveryLanes:
         if lane is None:
             lane = self._lanes.lane(endpoint.seq, endpoint.record.account_seq)
             health = endpoint.health
-            lane.breaker = restored(health.consecutive_failures, health.last_failure_at, self._breaker)
+            lane.breaker = restored(health, self._breaker)
             lane.proven = health.status == "healthy"
             self._limit(lane, endpoint)
             if lane.rate_gap_ms:
@@ -195,7 +195,7 @@ class DeliveryLanes:
         """An endpoint has become this process's; others have so many of its deliveries leased still."""
         lane = self._lanes.lane(endpoint.seq, endpoint.record.account_seq)
         health = endpoint.health
-        lane.breaker = restored(health.consecutive_failures, health.last_failure_at, self._breaker)
+        lane.breaker = restored(health, self._breaker)
         if not lane.in_flight:
             lane.proven = health.status == "healthy"
         if elsewhere:

@@ -14,13 +14,13 @@ import structlog
 
 from uplift_server.core import ids
 from uplift_server.core.audit import SYSTEM, AuditEntry
+from uplift_server.core.health import Health
 from uplift_server.core.instants import instant_text
 from uplift_server.core.mass_failure import ATTEMPTED_WITHIN_MS, WITHIN_MS, largest_group
 from uplift_server.core.notices import NoticeKind
 from uplift_server.delivery.clock import Clock
 from uplift_server.delivery.directory import Directory, LiveEndpoint
-from uplift_server.delivery.settle import health_row
-from uplift_server.store import audit, health, marks, notices
+from uplift_server.store import audit, health, marks, notices, processes
 from uplift_server.store.contract import Database, Transaction
 from uplift_server.store.errors import Unavailable
 
@@ -69,15 +69,20 @@ class MassFailures:
         self._recipient = recipient
         self._random_bytes = random_bytes
         self._ended_at: int | None = None
-        """When the latest one ended; while `present` is still set, its end is not written yet."""
+        """When the latest one ended."""
+        self._ending_at: int | None = None
+        """When the one that is under way was judged to be over; not written yet."""
         self.present: MassFailure | None = None
         self._followed = False
+        """Whether it is to be learned first what is stored: another process may have judged, or an answer was lost."""
+        self.by = 0
+        """This process among several: see `Transitions.by`."""
         self.on_duty: Callable[[], bool] = lambda: True
         """Whether this is for this process to judge, and not for another."""
 
     async def load(self) -> None:
         """Go on with the one that was under way. Raises Unavailable."""
-        stored = await self._database.read(lambda c: marks.get_all(c, _MARKS))
+        stored = await self._database.read_first(lambda c: marks.get_all(c, _MARKS))
         self._ended_at = stored.get(_ENDED_AT)
         self.present = None
         if _MARKS + "since" in stored:
@@ -85,6 +90,8 @@ class MassFailures:
             self.present = MassFailure(
                 found["since"], found["counts_from"], found["endpoints"], told=bool(found["told"])
             )
+        else:
+            self._ending_at = None
 
     async def judge(self, failing: Sequence[LiveEndpoint]) -> None:
         """See whether one begins or ends, by all endpoints that fail now. Raises Unavailable.
@@ -98,17 +105,20 @@ class MassFailures:
         group = largest_group(endpoint.health.failing_since or 0 for endpoint in failing)
         is_mass = group is not None and group.is_mass(self._attempted(enough=2 * group.endpoints))
         if not on_duty:
+            self._ending_at = None
             if self.present is None and group is not None and is_mass:
                 self.present = MassFailure(group.since, group.since, group.endpoints, told=False)
             return
-        ending = self.present is not None and self._ended_at is not None
-        if self.present is not None and (ending or not is_mass):
+        # Whatever was written if no answer comes.
+        self._followed = True
+        if self.present is not None and (self._ending_at is not None or not is_mass):
             await self._end(self.present, failing)
         elif self.present is None and group is not None and is_mass:
             ended_at = self._ended_at or 0
             told = self._clock.now_ms() - ended_at > WITHIN_MS
             begun = MassFailure(group.since, max(group.since, ended_at), group.endpoints, told)
             await self._begin(begun, failing)
+        self._followed = False
 
     async def _follow(self, failing: Sequence[LiveEndpoint]) -> None:
         """Learn what another process has judged. Raises Unavailable."""
@@ -119,13 +129,11 @@ class MassFailures:
         # With its end the clocks were changed: whoever goes by that has to know of this, too.
         own = [endpoint for endpoint in failing if endpoint.owned]
         try:
-            stored = await self._database.read(lambda c: health.get(c, [endpoint.seq for endpoint in own]))
+            stored = await self._database.read_first(lambda c: health.get(c, [endpoint.seq for endpoint in own]))
         except Unavailable:
             self.present = before
             raise
-        for endpoint in own:
-            if endpoint.seq in stored:
-                endpoint.health = endpoint.health.with_excuses_of(stored[endpoint.seq])
+        _excuse(own, stored)
 
     def _attempted(self, *, enough: int | None = None) -> int:
         """How many endpoints were attempted of late; counted until there are more than enough."""
@@ -151,7 +159,7 @@ class MassFailures:
                 connection, "mass_failure.began", NoticeKind.MASS_FAILURE_BEGAN, facts, now=now, mailed=begun.told
             )
 
-        await self._database.write(begin)
+        await self._database.write(processes.unless_forgotten(self.by, begin))
         self.present, self._ended_at = begun, None
         _log.error(
             "many endpoints began to fail at once: nobody is warned or disabled until that ends",
@@ -160,27 +168,21 @@ class MassFailures:
 
     async def _end(self, ended: MassFailure, failing: Sequence[LiveEndpoint]) -> None:
         now = self._clock.now_ms()
-        if self._ended_at is None:
-            # Before the commit, so that no settlement on its way can write the clocks as they were.
-            self._ended_at = now
-            for endpoint in failing:
-                endpoint.health = endpoint.health.excused(ended.counts_from, now)
-        at = self._ended_at
-        rows = [health_row(endpoint) for endpoint in failing if endpoint.owned]
-        foreign = [endpoint.seq for endpoint in failing if not endpoint.owned]
+        at = self._ending_at = self._ending_at or now
+        seqs = [endpoint.seq for endpoint in failing]
         facts = {"since": ended.since, "ended_at": at, "endpoints": ended.endpoints, "still_failing": len(failing)}
 
-        def end(connection: Transaction) -> None:
-            health.save(connection, rows)
-            if foreign:
-                health.excuse(connection, foreign, ended.counts_from, at)
+        def end(connection: Transaction) -> dict[int, Health]:
+            # As they are stored, which settlements on their way leave as it is: see `settle`.
+            health.excuse(connection, seqs, ended.counts_from, at)
             marks.replace(connection, _MARKS, {_ENDED_AT: at})
             self._tell(
                 connection, "mass_failure.ended", NoticeKind.MASS_FAILURE_ENDED, facts, now=now, mailed=ended.told
             )
+            return health.get(connection, seqs)
 
-        await self._database.write(end)
-        self.present = None
+        _excuse(failing, await self._database.write(processes.unless_forgotten(self.by, end)))
+        self.present, self._ended_at, self._ending_at = None, at, None
         _log.warning(
             "the endpoints that failed at once do so no more",
             since=instant_text(ended.since), endpoints=ended.endpoints, still_failing=len(failing),
@@ -212,3 +214,9 @@ class MassFailures:
                 facts=facts,
                 now=now,
             )
+
+
+def _excuse(endpoints: Iterable[LiveEndpoint], stored: Mapping[int, Health]) -> None:
+    for endpoint in endpoints:
+        if endpoint.seq in stored:
+            endpoint.health = endpoint.health.with_excuses_of(stored[endpoint.seq])

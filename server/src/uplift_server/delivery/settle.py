@@ -59,6 +59,8 @@ class Settler:
         self._writing = False
         self._failing = False
         self._scheduled = False
+        self.by = 0
+        """This process among several: see `Database.settle`."""
         self.settled = 0
         """How many deliveries were settled so far."""
         self._idle = asyncio.Event()
@@ -156,7 +158,7 @@ class Settler:
         self._writing = True
         rows = [health_row(endpoint) for endpoint in health.values()]
         alongside, self._alongside = self._alongside, []
-        written = asyncio.ensure_future(self._database.settle(batch, rows))
+        written = asyncio.ensure_future(self._database.settle(batch, rows, by=self.by))
         written.add_done_callback(lambda future: self._written(batch, lines, health, future))
         for write in alongside:
             write()

@@ -7,7 +7,7 @@ its account. So each is told once, wherever the process is killed.
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import structlog
 
@@ -20,9 +20,11 @@ from uplift_server.core.outcomes import explain
 from uplift_server.delivery.clock import Clock
 from uplift_server.delivery.directory import Directory, LiveEndpoint
 from uplift_server.delivery.settle import health_row
-from uplift_server.store import audit, health, notices
+from uplift_server.store import audit, health, notices, processes
 from uplift_server.store.contract import Database, Transaction
 from uplift_server.store.records import Account, DisabledReason, Endpoint
+
+R = TypeVar("R")
 
 _log = structlog.get_logger()
 
@@ -59,6 +61,8 @@ class Transitions:
         self._rule = rule
         self._mails = mails
         self._random_bytes = random_bytes
+        self.by = 0
+        """This process among several: what one that was taken for dead still knows has no consequences."""
         self.on_switched_off: Callable[[int], None] = lambda _endpoint_seq: None
         """Told of every endpoint that was disabled, in store and directory."""
 
@@ -86,7 +90,7 @@ class Transitions:
             self._owe(connection, subject, NoticeKind.ENDPOINT_WARNED, {**facts, "disable_at": disable_at}, now)
             return now
 
-        warned_at = await self._database.write(warn)
+        warned_at = await self._write(warn)
         if warned_at is not None:
             endpoint.health = replace(endpoint.health, warned_at=warned_at)
             self._log(endpoint, "an endpoint fails, and its owner is warned", details)
@@ -115,7 +119,7 @@ class Transitions:
             self._owe(connection, subject, NoticeKind.ENDPOINT_DISABLED, {**facts, "reason": reason.text}, now)
             return record
 
-        done = await self._database.write(disable)
+        done = await self._write(disable)
         if isinstance(done, Endpoint):
             if done.seq in self._directory.endpoints:
                 self._directory.put_endpoint(done)
@@ -144,9 +148,12 @@ class Transitions:
             self._owe(connection, subject, NoticeKind.ENDPOINT_RECOVERED, facts, now)
             return True
 
-        if await self._database.write(recover):
+        if await self._write(recover):
             endpoint.health = replace(endpoint.health, warned_at=None)
             self._log(endpoint, "an endpoint answers again", details)
+
+    async def _write(self, body: Callable[[Transaction], R]) -> R:
+        return await self._database.write(processes.unless_forgotten(self.by, body))
 
     def _subject(self, endpoint: LiveEndpoint) -> _Subject:
         record = endpoint.record

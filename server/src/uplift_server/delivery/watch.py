@@ -178,7 +178,8 @@ class Watch:
     async def _step(self, endpoint: LiveEndpoint) -> None:
         now = self._clock.now_ms()
         step = endpoint.health.step(now, self._rule)
-        if step is None or not endpoint.takes_deliveries:
+        # It may have become another process's since it was found.
+        if step is None or not endpoint.takes_deliveries or not endpoint.owned:
             return
         if step is Step.RECOVER:
             await self.transitions.recover(endpoint, self._unwell.get(endpoint.seq))
@@ -196,7 +197,12 @@ class Watch:
         while self._gone and self._mass.present is None:
             seq = next(iter(self._gone))
             endpoint = self._directory.endpoints.get(seq)
-            if endpoint is not None and endpoint.takes_deliveries and endpoint.health.failing_since is not None:
+            if (
+                endpoint is not None
+                and endpoint.owned
+                and endpoint.takes_deliveries
+                and endpoint.health.failing_since is not None
+            ):
                 await self.transitions.disable(endpoint, DisabledReason.GONE)
             del self._gone[seq]
 

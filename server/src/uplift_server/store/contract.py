@@ -74,9 +74,13 @@ class Database(Protocol):
         """
 
     def settle(
-        self, settlements: Sequence[Settlement], health: Sequence[HealthRow] = ()
+        self, settlements: Sequence[Settlement], health: Sequence[HealthRow] = (), *, by: int = 0
     ) -> Awaitable[frozenset[tuple[int, int]]]:
         """Write what attempts decided, and how their endpoints fare now.
+
+        `by` is the process that says so, where there are several: how endpoints fare is not written of one that was
+        taken for dead, whose endpoints others attempt by now.
+
 
         A settlement counts while its delivery is pending or held under its fence, even if the lease has ended: then
         nobody has leased it since.
@@ -125,6 +129,9 @@ class Database(Protocol):
 
     async def read(self, body: Callable[[Connection], R]) -> R:
         """Run a verb that only reads, on one consistent snapshot."""
+
+    async def read_first(self, body: Callable[[Connection], R]) -> R:
+        """The same for what a process must know in time: it does not wait for what callers read."""
 
     async def write(self, body: Callable[[Connection], R]) -> R:
         """Run a verb in a transaction of its own or beside others; an exception undoes it and comes back."""

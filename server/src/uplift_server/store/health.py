@@ -48,6 +48,22 @@ def excuse(connection: Connection, endpoint_seqs: Collection[int], since: int, u
     connection.execute(change.values(excused_ms=endpoints.c.excused_ms + until - began))
 
 
+def note_success(connection: Connection, endpoint_seq: int, at: int) -> None:
+    """An enabled endpoint that fails was attempted well at an instant (Unix ms), by a process that had it before.
+
+    A later failure says more than that.
+    """
+    change = sa.update(endpoints).where(
+        endpoints.c.seq == endpoint_seq,
+        endpoints.c.deleted_at.is_(None),
+        endpoints.c.state == int(EndpointState.ENABLED),
+        endpoints.c.failing_since.is_not(None),
+        endpoints.c.last_failure_at < at,
+    )
+    now_well = {"consecutive_failures": 0, "failing_since": None, "excused_ms": 0}
+    connection.execute(change.values(**now_well, last_success_at=at, last_outcome=int(Outcome.DELIVERED)))
+
+
 def _read(connection: Connection, which: sa.ColumnElement[bool]) -> dict[int, Health]:
     columns = [endpoints.c[name] for name in _COLUMNS]
     query = sa.select(endpoints.c.seq, *columns).where(which, endpoints.c.deleted_at.is_(None))

@@ -1,16 +1,20 @@
 """Processes: who serves and delivers on this database, as each tells of itself with every heartbeat."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from functools import wraps
+from typing import Any, NamedTuple, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from uplift_server.core.processes import ProcessRole
 from uplift_server.store import admission, duties
-from uplift_server.store.errors import Conflict
+from uplift_server.store.errors import Conflict, Unavailable
 from uplift_server.store.schema import deliveries
 from uplift_server.store.schema_processes import processes
+
+R = TypeVar("R")
 
 
 class Forgotten(Conflict):
@@ -82,6 +86,25 @@ def beat(connection: Connection, seq: int, told: Heartbeat, *, now: int) -> list
     if connection.execute(change).rowcount == 0:
         raise Forgotten("the process was not heard of for too long")
     return every(connection)
+
+
+def unless_forgotten(seq: int, body: Callable[[Connection], R]) -> Callable[[Connection], R]:
+    """A verb by a process; 0 is one that shares the database with no other.
+
+    It raises Unavailable for one that was taken for dead, since what it knows may be over. One that was not stays
+    until the verb's transaction is over.
+    """
+    if seq == 0:
+        return body
+
+    @wraps(body)
+    def unless(connection: Connection) -> R:
+        query = sa.select(processes.c.seq).where(processes.c.seq == seq).with_for_update(read=True, key_share=True)
+        if connection.execute(query).first() is None:
+            raise Unavailable("this process was taken for dead, and what it knows may be over")
+        return body(connection)
+
+    return unless
 
 
 def every(connection: Connection) -> list[Process]:

@@ -30,6 +30,8 @@ _MIGRATIONS: Final = "uplift_server.store:migrations"
 _SQLITE_URL: Final = "sqlite:///"
 HEAD: Final = "0010"
 """The revision this program works with."""
+_OF_STATEMENTS: Final = (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CONSTRAINT)
+"""What a migration of ours is wrong about: trying again does not mend it."""
 REMEDY_NEWER: Final = "start the version of the program that wrote it, or a later one"
 
 
@@ -69,9 +71,19 @@ def upgrade(database: str | Path, *, now_ms: int) -> Path | None:
                 return None
             refuse_unknown(path, revision)
             copy = _copy_aside(raw, path, revision, now_ms)
-            _in_transaction(raw, run)
+            try:
+                _in_transaction(raw, run)
+            except BaseException:
+                # Whoever tries again makes another: together they would fill the disk.
+                if _current(raw, path) == revision:
+                    copy.unlink()
+                raise
             return copy
-    except sqlite3.Error as error:
+    except sa.exc.DBAPIError as error:
+        if not isinstance(error.orig, sqlite3.Error) or error.orig.sqlite_errorcode & 0xFF in _OF_STATEMENTS:
+            raise
+        raise unavailable(error.orig) from error
+    except (sqlite3.Error, OSError) as error:
         raise unavailable(error) from error
 
 
@@ -125,8 +137,11 @@ def _copy_aside(raw: sqlite3.Connection, path: Path, revision: str, now_ms: int)
     # Under its name once it is whole: one that was cut off is none to go back to, and the next takes its place.
     draft = path.with_name(f"{path.name}.before.part")
     draft.unlink(missing_ok=True)
-    copying.copy_into(raw, draft)
-    draft.rename(copy)
+    try:
+        copying.copy_into(raw, draft)
+        draft.rename(copy)
+    finally:
+        draft.unlink(missing_ok=True)
     copying.make_durable(copy.parent)
     return copy
 

@@ -26,7 +26,7 @@ from uplift_server.delivery.processes.ownership import Ownership
 from uplift_server.delivery.processes.post import Post
 from uplift_server.delivery.trials import Busy
 from uplift_server.observe.attempt_log import AttemptLine
-from uplift_server.store import processes
+from uplift_server.store import health, processes
 from uplift_server.store.contract import Database, Line, Transaction
 from uplift_server.store.errors import Refused, StoreError, Unavailable
 from uplift_server.store.hot_records import Lease, LeasedDelivery
@@ -89,6 +89,9 @@ class SharedEngine(Engine):
         ):
             loop.on_duty = self.duty(duty)
         self._watch.shares = True
+        self._attempts.on_well_elsewhere = self._note_success
+        self._successes: dict[int, int] = {}
+        """By endpoint that is another process's by now, when it was attempted well here (Unix ms): not stored yet."""
         self._tests_begun: dict[int, bool] = {}
         """By endpoint, whether the slot of a test that is still to be sent is another process's: endpoints may move."""
         self._elsewhere_tested: set[int] = set()
@@ -101,7 +104,7 @@ class SharedEngine(Engine):
     async def join(self) -> None:
         """See Engine."""
         await self.membership.join()
-        self.become(self.membership.number)
+        self._speak_as(self.membership.number)
         await self._feed.begin()
 
     async def start(self, *, dispatch: bool = True) -> None:
@@ -135,6 +138,7 @@ class SharedEngine(Engine):
         await super().drain(max(0, until - self._clock.now_ms()))
         await self._requests.close()
         await self._at_most(self.dispatcher.release_returned())
+        await self._at_most(self._write_successes())
         if joined:
             await self._at_most(self.membership.leave())
         await self._at_most(self._post.close())
@@ -161,6 +165,28 @@ class SharedEngine(Engine):
         self._held.look_at(endpoint.seq)
         self._watch.take_up(endpoint)
 
+    def is_well_again(self, endpoint: LiveEndpoint) -> None:
+        """See `feed.Acting`."""
+        self.lanes.start_afresh(endpoint)
+        self._watch.note(endpoint)
+
+    def _note_success(self, endpoint: LiveEndpoint, at: int) -> None:
+        self._successes[endpoint.seq] = at
+        self._requests.begin(self._write_successes())
+
+    async def _write_successes(self) -> None:
+        some = dict(self._successes)
+
+        def write(connection: Transaction) -> None:
+            for endpoint_seq, at in some.items():
+                health.note_success(connection, endpoint_seq, at)
+
+        if some:
+            # What cannot be written now is with the next, or at the end.
+            with suppress(Unavailable):
+                await self._database.write(write)
+                self._successes = {seq: at for seq, at in self._successes.items() if some.get(seq) != at}
+
     def _see(self, living: Sequence[Process]) -> None:
         self._ownership.see(living)
         self._listeners.tell_again()
@@ -169,8 +195,12 @@ class SharedEngine(Engine):
         self.lanes.trusted_until = 0
 
     def _begin_anew(self) -> None:
-        self.become(self.membership.number)
+        self._speak_as(self.membership.number)
         self._ownership.drop_all()
+
+    def _speak_as(self, number: int) -> None:
+        self.become(number)
+        self.settler.by = self._watch.transitions.by = self._watch.mass_failures.by = number
 
     def _due_here(self, endpoint_seqs: Iterable[int]) -> None:
         """Another process has stored something for these."""
@@ -306,8 +336,7 @@ class SharedEngine(Engine):
     def _stored_probe_at(self, endpoint: LiveEndpoint) -> int | None:
         if not endpoint.takes_deliveries:
             return None
-        health = endpoint.health
-        return restored(health.consecutive_failures, health.last_failure_at, self._settings.breaker).probe_at
+        return restored(endpoint.health, self._settings.breaker).probe_at
 
     async def begin_test(self, endpoint_seq: int) -> Busy | None:
         """See Engine."""

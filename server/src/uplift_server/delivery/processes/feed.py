@@ -1,13 +1,14 @@
 """The change feed: what another process has changed is read again, and takes effect here as if it had been done here.
 
 Every change is looked at a second time, a while later: an answer to an older change that was given here may have been
-put into memory after it.
+put into memory after it. What was changed here while it was read is left as it is, and read again with the next look:
+what was read may be older.
 
 Who could not look for so long that changes are not noted any more reads everything again.
 """
 
 import asyncio
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 from typing import Final, NamedTuple, Protocol
 
@@ -15,7 +16,7 @@ import structlog
 
 from uplift_server.core.health import Health
 from uplift_server.delivery.clock import Clock
-from uplift_server.delivery.directory import Directory, LiveEndpoint
+from uplift_server.delivery.directory import Directory, LiveEndpoint, Named
 from uplift_server.delivery.relay import Relay
 from uplift_server.delivery.replays import Replays
 from uplift_server.store import accounts, directory_changes, endpoints, event_types, health, keys, replays
@@ -38,6 +39,9 @@ HEALTH_OVERLAP_MS: Final = 10_000
 UNAVAILABLE_WAIT_MS: Final = 500
 _log = structlog.get_logger()
 
+Subject = tuple[str, int]
+"""A table, and the number of a row."""
+
 
 class Acting(Protocol):
     """What an engine does about what was changed."""
@@ -57,18 +61,44 @@ class Acting(Protocol):
     def forget(self, endpoint_seq: int) -> None:
         """An endpoint was deleted."""
 
+    def is_well_again(self, endpoint: LiveEndpoint) -> None:
+        """An endpoint of this process's that failed was attempted well by the one that had it before."""
+
     def replay_changed(self, replay: Replay) -> None:
         """A replay was made, paused, resumed, cancelled or ended."""
 
 
 class _Read(NamedTuple):
-    """What some subjects are now."""
+    """What some subjects are now; who is not there is gone."""
 
     accounts: list[Account]
     keys: list[ApiKey]
-    event_types: tuple[list[EventType], list[EventType]]
+    event_types: list[EventType]
+    deleted_event_types: list[EventType]
     endpoints: list[Endpoint]
     replays: list[Replay]
+
+    def names(self) -> dict[Subject, Named]:
+        """By subject what the directory tells of it as."""
+        return {
+            **{("accounts", each.seq): ("accounts", each.seq) for each in self.accounts},
+            **{("api_keys", each.seq): ("api_keys", each.digest) for each in self.keys},
+            **{("event_types", each.seq): ("event_types", each.name) for each in self.event_types},
+            **{("event_types", each.seq): ("event_types", each.name) for each in self.deleted_event_types},
+            **{("endpoints", each.seq): ("endpoints", each.seq) for each in self.endpoints},
+            **{("replays", each.seq): ("replays", each.seq) for each in self.replays},
+        }
+
+    def of(self, subjects: Collection[Subject]) -> "_Read":
+        """Those alone that are among these."""
+        return _Read(
+            [each for each in self.accounts if ("accounts", each.seq) in subjects],
+            [each for each in self.keys if ("api_keys", each.seq) in subjects],
+            [each for each in self.event_types if ("event_types", each.seq) in subjects],
+            [each for each in self.deleted_event_types if ("event_types", each.seq) in subjects],
+            [each for each in self.endpoints if ("endpoints", each.seq) in subjects],
+            [each for each in self.replays if ("replays", each.seq) in subjects],
+        )
 
 
 class Feed:
@@ -80,10 +110,12 @@ class Feed:
         self._clock = clock
         self._acting = acting
         self._next_xid = 0
-        self._seen: dict[tuple[str, int], int] = {}
+        self._seen: dict[Subject, int] = {}
         """By subject, the transaction whose change was read last."""
-        self._again: dict[tuple[str, int], int] = {}
+        self._again: dict[Subject, int] = {}
         """By subject, when it is to be read once more (Unix ms)."""
+        self._unsure: set[Subject] = set()
+        """What was changed here while it was read."""
         self._health_at = 0
         self._missed = 0
         """What had been forgotten when everything was read last; see `directory_changes.forgotten`."""
@@ -91,7 +123,7 @@ class Feed:
 
     async def begin(self) -> None:
         """Follow what is changed from now on: to be called before the memory is filled. Raises Unavailable."""
-        self._next_xid, self._missed = await self._database.read(
+        self._next_xid, self._missed = await self._database.read_first(
             lambda c: (directory_changes.horizon(c), directory_changes.forgotten(c))
         )
 
@@ -112,7 +144,7 @@ class Feed:
 
     async def look(self) -> None:
         """Read what has changed, and let it take effect. Raises Unavailable; the rest is seen the next time then."""
-        changes = await self._database.read(lambda c: directory_changes.since(c, self._next_xid))
+        changes = await self._database.read_first(lambda c: directory_changes.since(c, self._next_xid))
         now = self._clock.now_ms()
         missed = changes.forgotten > self._next_xid and changes.forgotten != self._missed
         # Numbers go back where a failover has lost the latest transactions: what they changed is undone.
@@ -126,7 +158,7 @@ class Feed:
             if self._seen.get(subject) != xid:
                 fresh[subject] = xid
         again = [subject for subject, at in self._again.items() if at <= now]
-        subjects = list(dict.fromkeys([*fresh, *again]))
+        subjects = list(dict.fromkeys([*fresh, *self._unsure, *again]))
         for at in range(0, len(subjects), SUBJECTS_MAX):
             some = subjects[at : at + SUBJECTS_MAX]
             await self._read(some)
@@ -134,7 +166,7 @@ class Feed:
                 if subject in fresh:
                     self._seen[subject] = fresh[subject]
                     self._again[subject] = now + LOOK_AGAIN_AFTER_MS
-                else:
+                elif self._again.get(subject, now) <= now:
                     self._again.pop(subject, None)
         self._next_xid = changes.next_xid
         self._seen = {subject: xid for subject, xid in self._seen.items() if xid >= changes.next_xid}
@@ -153,7 +185,7 @@ class Feed:
         for kind in directory_changes.SUBJECTS:
             wanted = set(held[kind])
             after = 0
-            while found := await self._database.read(
+            while found := await self._database.read_first(
                 lambda c: directory_changes.subjects(c, kind, after=after, limit=LISTED_MAX)  # noqa: B023 - run before the next turn
             ):
                 wanted.update(found)
@@ -162,50 +194,47 @@ class Feed:
             for at in range(0, len(subjects), SUBJECTS_MAX):
                 await self._read(subjects[at : at + SUBJECTS_MAX])
 
-    async def _read(self, subjects: Collection[tuple[str, int]]) -> None:
+    async def _read(self, subjects: Collection[Subject]) -> None:
         wanted: dict[str, list[int]] = {}
         for kind, subject_seq in subjects:
             wanted.setdefault(kind, []).append(subject_seq)
-        of_endpoints = wanted.get("endpoints", ())
-        before = {seq: live.record for seq in of_endpoints if (live := self._directory.endpoints.get(seq)) is not None}
-        accounts_before = {seq: self._directory.accounts.get(seq) for seq in wanted.get("accounts", ())}
-        keys_before = {key.seq for key in self._directory.keys.values()} if "api_keys" in wanted else set()
-        types_before = {seq: self._directory.event_types_by_seq.get(seq) for seq in wanted.get("event_types", ())}
-        read = await self._database.read(lambda c: _read(c, wanted))
+        with self._directory.changes() as changed:
+            read = await self._database.read_first(lambda c: _read(c, wanted))
+        names = read.names()
+        sure = {subject for subject in subjects if names.get(subject, subject) not in changed}
+        self._unsure.difference_update(subjects)
+        self._unsure.update(set(subjects) - sure)
+        self._put(read.of(sure), gone=sure - names.keys())
+
+    def _put(self, read: _Read, gone: Collection[Subject]) -> None:
         # Accounts before what belongs to them, types before what subscribes to them.
-        self._put_accounts(accounts_before, read.accounts)
-        self._put_keys(keys_before, wanted.get("api_keys", ()), read.keys)
-        live_types, deleted_types = read.event_types
-        self._put_event_types(
-            [each for each in live_types if self._directory.event_types_by_seq.get(each.seq) is types_before[each.seq]],
-            deleted_types,
-        )
-        self._put_endpoints(of_endpoints, read.endpoints, before)
+        for account in read.accounts:
+            self._directory.put_account(account)
+        for kind, seq in gone:
+            if kind == "accounts":
+                self._drop_account(seq)
+        for key in read.keys:
+            self._directory.put_key(key)
+        self._drop_keys({seq for kind, seq in gone if kind == "api_keys"})
+        self._put_event_types(read.event_types, read.deleted_event_types)
+        for endpoint in read.endpoints:
+            self._put_endpoint(endpoint)
+        for kind, seq in gone:
+            if kind == "endpoints":
+                self._drop_endpoint(seq)
         for replay in read.replays:
             self._acting.replay_changed(replay)
 
-    def _put_accounts(self, before: Mapping[int, Account | None], found: Iterable[Account]) -> None:
-        there = {account.seq: account for account in found}
-        for seq, was in before.items():
-            account = there.get(seq)
-            if account is not None:
-                # Otherwise it was changed here while this was read, and is looked at once more.
-                if self._directory.accounts.get(seq) is was:
-                    self._directory.put_account(account)
-            elif seq in self._directory.accounts:
-                self._acting.relay.end_of_account(seq)
-                # They are told of, too, but maybe later; and nobody may find one without its account.
-                for endpoint in list(self._directory.endpoints_of(seq)):
-                    self._drop_endpoint(endpoint.seq)
-                self._directory.drop_account(seq)
+    def _drop_account(self, seq: int) -> None:
+        if seq not in self._directory.accounts:
+            return
+        self._acting.relay.end_of_account(seq)
+        # They are told of, too, but maybe later; and nobody may find one without its account.
+        for endpoint in list(self._directory.endpoints_of(seq)):
+            self._drop_endpoint(endpoint.seq)
+        self._directory.drop_account(seq)
 
-    def _put_keys(self, before: Collection[int], wanted: Iterable[int], found: Iterable[ApiKey]) -> None:
-        there = {key.seq: key for key in found}
-        for key in there.values():
-            # Otherwise it was revoked here while this was read, and must not come back.
-            if key.digest in self._directory.keys or key.seq not in before:
-                self._directory.put_key(key)
-        gone = {seq for seq in wanted if seq not in there}
+    def _drop_keys(self, gone: Collection[int]) -> None:
         # The one that stands in the settings has no number.
         for key in [key for key in self._directory.keys.values() if key.seq in gone and key.seq]:
             self._directory.drop_key(key.digest)
@@ -224,25 +253,16 @@ class Feed:
         for event_type in live:
             self._directory.put_event_type(event_type)
 
-    def _put_endpoints(self, wanted: Iterable[int], found: Iterable[Endpoint], before: dict[int, Endpoint]) -> None:
-        there = {endpoint.seq: endpoint for endpoint in found}
-        for seq in wanted:
-            record = there.get(seq)
-            live = self._directory.endpoints.get(seq)
-            if record is None:
-                if live is not None:
-                    self._drop_endpoint(seq)
-            elif (None if live is None else live.record) is before.get(seq):
-                self._put_endpoint(record, live)
-            # Otherwise it was changed or deleted here while this was read, and is looked at once more.
-
     def _drop_endpoint(self, seq: int) -> None:
+        if seq not in self._directory.endpoints:
+            return
         self._directory.drop_endpoint(seq)
         self._acting.forget(seq)
 
-    def _put_endpoint(self, record: Endpoint, live: LiveEndpoint | None) -> None:
+    def _put_endpoint(self, record: Endpoint) -> None:
         if record.account_seq not in self._directory.accounts:
             return
+        live = self._directory.endpoints.get(record.seq)
         was = None if live is None else live.record
         if was is None or _configuration(was) != _configuration(record):
             try:
@@ -264,19 +284,24 @@ class Feed:
     async def _follow_health(self, now: int) -> None:
         """Take over how endpoints fare that other processes attempt."""
         since = self._health_at - HEALTH_OVERLAP_MS if self._health_at else now - HEALTH_OVERLAP_MS
-        found = await self._database.read(lambda c: health.told_since(c, since))
+        found = await self._database.read_first(lambda c: health.told_since(c, since))
         self._health_at = now
         for seq, told in found.items():
             live = self._directory.endpoints.get(seq)
-            if live is not None and not live.owned:
+            if live is None:
+                continue
+            if not live.owned:
                 live.health = told
+            elif live.health != (well := live.health.with_success_of(told)):
+                live.health = well
+                self._acting.is_well_again(live)
 
 
 def _read(connection: Transaction, wanted: dict[str, list[int]]) -> _Read:
     return _Read(
         accounts.find(connection, wanted.get("accounts", ())),
         keys.find(connection, wanted.get("api_keys", ())),
-        event_types.find(connection, wanted.get("event_types", ())),
+        *event_types.find(connection, wanted.get("event_types", ())),
         endpoints.find(connection, wanted.get("endpoints", ())),
         replays.find(connection, wanted.get("replays", ())),
     )

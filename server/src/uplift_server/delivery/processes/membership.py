@@ -106,7 +106,7 @@ class Membership:
         return duty in self._duties and self._clock.now_ms() < self._duties_until
 
     async def join(self) -> None:
-        """Learn the database's time, and begin a life. Raises Unavailable."""
+        """Learn the database's time, and begin a life. Raises Unavailable, and UnknownSchema: see `admission.admit`."""
         await learn_time(self._line, self._time, self._database_now)
         host, pid = self._place, os.getpid()
 
@@ -158,7 +158,7 @@ class Membership:
             await self._clock.wait(self._burying, DEAD_AFTER_MS)
 
     async def beat(self) -> None:
-        """Be heard of once, and hear of the others. Raises Unavailable."""
+        """Be heard of once, and hear of the others. Raises Unavailable; UnknownSchema after it was taken for dead."""
         async with self._turn:
             began = self._clock.now_ms()
             wanted = list(Duty) if self.delivers else []

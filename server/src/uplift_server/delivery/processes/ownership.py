@@ -161,7 +161,7 @@ class Ownership:
         fresh = {}
         for at in range(0, len(endpoint_seqs), HEALTH_READ_MAX):
             some = endpoint_seqs[at : at + HEALTH_READ_MAX]
-            fresh.update(await self._database.read(lambda c: health.get(c, some)))  # noqa: B023 - run before the next turn
+            fresh.update(await self._database.read_first(lambda c: health.get(c, some)))  # noqa: B023 - run before the next turn
         leased = await self._foreign_leases()
         if workers != self._workers:
             return
@@ -177,4 +177,4 @@ class Ownership:
 
     async def _foreign_leases(self) -> dict[int, int]:
         own = self._membership.number
-        return dict(await self._database.read(lambda c: processes.foreign_leases(c, own)))
+        return dict(await self._database.read_first(lambda c: processes.foreign_leases(c, own)))

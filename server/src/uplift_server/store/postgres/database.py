@@ -55,8 +55,9 @@ _log = structlog.get_logger()
 UNKNOWN: Final = "it is not known yet what can be read: a transaction that writes has lasted for seconds"
 HOT_CONNECTIONS: Final = 4
 READERS: Final = 3
-CONNECTIONS_MAX: Final = HOT_CONNECTIONS + READERS + 2
-"""How many a process takes at most: beside these, one that writes, and one that hears what others tell."""
+CONNECTIONS_MAX: Final = HOT_CONNECTIONS + READERS + 3
+"""How many a process takes at most: beside these, one that writes, one that reads what has to be known in time, and one
+that hears what others tell."""
 READS_WAITING_MAX: Final = 256
 HOT_WAITING_MAX: Final = 256
 READ_MS_MAX: Final = 4000
@@ -81,6 +82,7 @@ class PostgresDatabase:
         hot_opener = Opener(url, settings=HOT_SETTINGS)
         self._hot_connections = Connections(hot_opener.pair, limit=HOT_CONNECTIONS, waiting_max=HOT_WAITING_MAX)
         self._readers = Connections(opener.pair, limit=READERS, waiting_max=READS_WAITING_MAX)
+        self._first_readers = Connections(opener.pair, limit=1, waiting_max=READS_WAITING_MAX)
         # One, for they are serial anyway.
         self._writers = Connections(opener.pair, limit=1, waiting_max=WRITES_WAITING_MAX)
         self._gathering = Gathering(self._store)
@@ -111,7 +113,7 @@ class PostgresDatabase:
         await self._gathering.finish()
         while self._under_way:
             await asyncio.wait(self._under_way)
-        for connections in (self._hot_connections, self._readers, self._writers):
+        for connections in (self._hot_connections, self._readers, self._first_readers, self._writers):
             await connections.close()
 
     def append(self, groups: Sequence[Sequence[NewEvent]]) -> Awaitable[list[list[Appended] | IdempotencyConflict]]:
@@ -129,10 +131,10 @@ class PostgresDatabase:
         )
 
     def settle(
-        self, settlements: Sequence[Settlement], health: Sequence[HealthRow] = ()
+        self, settlements: Sequence[Settlement], health: Sequence[HealthRow] = (), *, by: int = 0
     ) -> Awaitable[frozenset[tuple[int, int]]]:
         """See the contract."""
-        self._settling = self._hot(lambda pair: hot.settle(pair.raw, settlements, health))
+        self._settling = self._hot(lambda pair: hot.settle(pair.raw, settlements, health, by=by))
         return self._settling
 
     def release(self, leases: Sequence[tuple[int, int, int]], *, now: int) -> Awaitable[None]:
@@ -223,7 +225,13 @@ class PostgresDatabase:
 
     async def read(self, body: Callable[[Connection], R]) -> R:
         """See the contract."""
+        return await self._read(self._readers, body)
 
+    async def read_first(self, body: Callable[[Connection], R]) -> R:
+        """See the contract."""
+        return await self._read(self._first_readers, body)
+
+    async def _read(self, connections: Connections, body: Callable[[Connection], R]) -> R:
         async def read(pair: Pair) -> R:
             await pair.raw.execute(
                 f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {pair.settings}SET LOCAL statement_timeout ="
@@ -234,7 +242,7 @@ class PostgresDatabase:
             finally:
                 await _end(pair.raw)
 
-        reading = self._begun(self._repeated(self._readers, read, again_when_lost=True))
+        reading = self._begun(self._repeated(connections, read, again_when_lost=True))
         try:
             return await asyncio.shield(reading)
         except asyncio.CancelledError:

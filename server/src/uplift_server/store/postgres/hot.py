@@ -133,6 +133,8 @@ _COUNTED: Final = (
     f" count(*) FILTER (WHERE last_outcome IS DISTINCT FROM {int(Outcome.DELIVERED)}) AS failed"
     " FROM settled WHERE replay_seq IS NOT NULL GROUP BY replay_seq) s WHERE r.seq = s.replay_seq)"
 )
+_HEALTH_FIRST: Final = 1 + len(f"{_SETTLED}, {_ATTEMPT}".split(","))
+_TELLER: Final = _HEALTH_FIRST + len(_HEALTH.split(","))
 _FARES: Final = (
     ", health AS (UPDATE endpoints e SET consecutive_failures = s.consecutive_failures,"  # noqa: S608
     " failing_since = s.failing_since, last_success_at = s.last_success_at, last_failure_at = s.last_failure_at,"
@@ -140,7 +142,8 @@ _FARES: Final = (
     # While the same failing goes on it only grows, and another process may have just let it.
     " excused_ms = CASE WHEN e.failing_since = s.failing_since"
     " THEN greatest(e.excused_ms, s.excused_ms) ELSE s.excused_ms END"
-    f" FROM {_unnested(_HEALTH, first=1 + len(f'{_SETTLED}, {_ATTEMPT}'.split(',')))} WHERE e.seq = s.endpoint_seq)"
+    f" FROM {_unnested(_HEALTH, first=_HEALTH_FIRST)} WHERE e.seq = s.endpoint_seq"
+    f" AND (${_TELLER}::bigint = 0 OR EXISTS (SELECT FROM processes p WHERE p.seq = ${_TELLER})))"
 )
 # By whether replays count, and whether endpoints' health is written.
 _SETTLES: Final = {
@@ -152,7 +155,7 @@ _NO_ATTEMPT: Final = (None,) * (2 + _ATTEMPT_WIDTH)
 
 
 async def settle(
-    raw: Raw, settlements: Sequence[Settlement], health: Sequence[HealthRow]
+    raw: Raw, settlements: Sequence[Settlement], health: Sequence[HealthRow], *, by: int = 0
 ) -> frozenset[tuple[int, int]]:
     """See the contract.
 
@@ -167,7 +170,7 @@ async def settle(
         attempted[place] = storable_texts(attempted[place])
     columns = [*settled, replays, *attempted]
     replayed = any(column is not None for column in replays)
-    fares = _columns(sorted(health), len(HealthRow._fields)) if health else []
+    fares = [*_columns(sorted(health), len(HealthRow._fields)), by] if health else []
     places = await raw.fetchval(_SETTLES[replayed, bool(fares)], *map(_shortened, columns), *fares) or ()
     if len(places) == len(settlements):
         return frozenset()
@@ -203,7 +206,8 @@ _RECLAIM: Final = (
     " WHERE d.event_seq = ended.event_seq AND d.endpoint_seq = ended.endpoint_seq RETURNING 1)"
     " SELECT count(*) FROM reclaimed"
 )
-_RECLAIM_ENDED: Final = _RECLAIM.format(ended="due_at <= $1")
+# By the database's own clock, too: a process that still goes by what it was before a failover ends no other's leases.
+_RECLAIM_ENDED: Final = _RECLAIM.format(ended="due_at <= least($1, (extract(epoch FROM now()) * 1000)::bigint)")
 _RECLAIM_OWNED: Final = _RECLAIM.format(ended="lease_owner = $3")
 
 

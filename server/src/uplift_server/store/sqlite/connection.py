@@ -10,7 +10,7 @@ from typing import Final
 
 import sqlalchemy as sa
 
-from uplift_server.store.errors import InUse, Unavailable
+from uplift_server.store.errors import InUse, Misaddressed, Unavailable
 
 WRITER_CACHE_KIB: Final = 64 * 1024
 READER_CACHE_KIB: Final = 8 * 1024
@@ -20,6 +20,7 @@ WAL_BYTES_KEPT: Final = 64 * 1024 * 1024
 BUSY_MS: Final = 2000
 # The hot statements come in 64 sizes each.
 CACHED_STATEMENTS: Final = 512
+_REMEDY_LOCK: Final = "remove it while no server runs; the next start makes another"
 
 
 def connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
@@ -70,10 +71,12 @@ class FileLock:
         self._handle: int | None = None
 
     def acquire(self) -> None:
-        """Take the lock. Raises InUse, which names who has it, and Unavailable."""
+        """Take the lock. Raises InUse, which names who has it, Misaddressed where it is none of ours, Unavailable."""
         try:
             handle = self._open()
         except OSError as error:
+            if error.errno == errno.ELOOP:
+                raise Misaddressed(f"{self.path} is a link; {_REMEDY_LOCK}") from error
             raise unavailable(error) from error
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -94,7 +97,7 @@ class FileLock:
         try:
             handle = os.open(self.path, flags | os.O_CREAT | os.O_EXCL, 0o600)
         except FileExistsError:
-            return self._alone(os.open(self.path, flags))
+            return self._ours(os.open(self.path, flags))
         if os.geteuid() == 0:
             # A server that runs as the one whose database it is has to open it, too.
             database = self.path.with_suffix("")
@@ -103,11 +106,14 @@ class FileLock:
                 os.fchown(handle, owner.st_uid, owner.st_gid)
         return handle
 
-    def _alone(self, handle: int) -> int:
-        if os.fstat(handle).st_nlink > 1:
-            os.close(handle)
-            raise OSError(errno.EMLINK, "it has another name, too", str(self.path))
-        return handle
+    def _ours(self, handle: int) -> int:
+        # It may be another name of any file. Nobody is harmed whose own it is.
+        theirs = {path.stat().st_uid for path in (self.path.with_suffix(""), self.path.parent) if path.exists()}
+        whose = os.fstat(handle).st_uid
+        if whose in theirs or (whose == os.geteuid() != 0):
+            return handle
+        os.close(handle)
+        raise Misaddressed(f"{self.path} is a file of a user whose the database is not; {_REMEDY_LOCK}")
 
     def release(self) -> None:
         """Let the lock go; the file stays, since deleting it would let two processes lock two files."""

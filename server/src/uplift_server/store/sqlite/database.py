@@ -99,10 +99,14 @@ class SqliteDatabase:
         )
 
     def settle(
-        self, settlements: Sequence[Settlement], health: Sequence[HealthRow] = ()
+        self,
+        settlements: Sequence[Settlement],
+        health: Sequence[HealthRow] = (),
+        *,
+        by: int = 0,
     ) -> Awaitable[frozenset[tuple[int, int]]]:
         """See the contract."""
-        return self._writer.submit(lambda w: hot.settle(w.raw, settlements, health), weight=len(settlements))
+        return self._writer.submit(lambda w: hot.settle(w.raw, settlements, health, by=by), weight=len(settlements))
 
     def release(self, leases: Sequence[tuple[int, int, int]], *, now: int) -> Awaitable[None]:
         """See the contract."""
@@ -148,6 +152,10 @@ class SqliteDatabase:
     async def read(self, body: Callable[[Connection], R]) -> R:
         """See the contract."""
         return await self._readers.read(lambda _, sql: body(sql), name_of(body))
+
+    async def read_first(self, body: Callable[[Connection], R]) -> R:
+        """See the contract. Only where several processes share a database something has to be read in time."""
+        return await self.read(body)
 
     async def write(self, body: Callable[[Connection], R]) -> R:
         """See the contract."""

@@ -198,11 +198,12 @@ _HEALTH: Final = (
     "UPDATE endpoints SET consecutive_failures = ?1, failing_since = ?2, last_success_at = ?3, last_failure_at = ?4,"
     # While the same failing goes on it only grows, and somebody else may have just let it.
     " last_outcome = ?5, excused_ms = CASE WHEN failing_since = ?2 THEN max(excused_ms, ?6) ELSE ?6 END WHERE seq = ?7"
+    " AND (?8 = 0 OR EXISTS (SELECT 1 FROM processes WHERE seq = ?8))"
 )
 
 
 def settle(
-    connection: sqlite3.Connection, settlements: Sequence[Settlement], health: Sequence[HealthRow]
+    connection: sqlite3.Connection, settlements: Sequence[Settlement], health: Sequence[HealthRow], *, by: int = 0
 ) -> frozenset[tuple[int, int]]:
     """See the contract."""
     rows: list[tuple[int | None, ...]] = [
@@ -229,7 +230,7 @@ def settle(
         kept = [attempt for attempt in kept if (attempt.event_seq, attempt.endpoint_seq) not in lost]
     _ATTEMPTS.run(connection, kept)
     if health:
-        connection.executemany(_HEALTH, [(*h[1:], h.endpoint_seq) for h in health])
+        connection.executemany(_HEALTH, [(*h[1:], h.endpoint_seq, by) for h in health])
     if replayed:
         _count(connection, [s for s in replayed if (s.event_seq, s.endpoint_seq) not in lost])
     return frozenset(lost)

@@ -1,0 +1,50 @@
+"""Why the server cannot listen: what may be otherwise soon is to be tried again, and the rest is to be set right."""
+
+import errno
+import socket
+
+import pytest
+
+from uplift_server.cli.errors import CliError, ExitCode
+from uplift_server.cli.listening import more_exactly
+from uplift_server.config import ConfigError, ConfigProblem, load
+
+
+def why(error: OSError) -> ConfigError | CliError:
+    """What a start says that could not listen on port 80."""
+    failure = ConfigError(ConfigProblem("UPLIFT_HOST and UPLIFT_PORT", "cannot be listened on", ""))
+    failure.__cause__ = error
+    return more_exactly(load({"UPLIFT_HOST": "hooks.example", "UPLIFT_PORT": "80"}), failure)
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (OSError(errno.EADDRINUSE, "Address already in use"), "UPLIFT_HOST and UPLIFT_PORT cannot be listened on"),
+        (OSError(errno.EADDRNOTAVAIL, "Cannot assign requested address"), "UPLIFT_HOST is hooks.example"),
+        (socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution"), "UPLIFT_HOST is hooks.example"),
+    ],
+)
+def test_what_a_machine_that_boots_may_have_soon_is_to_be_tried_again(error: OSError, told: str) -> None:
+    failure = why(error)
+    assert isinstance(failure, CliError)
+    assert failure.code is ExitCode.TRY_LATER
+    assert failure.cause.startswith(told)
+
+
+@pytest.mark.parametrize(
+    ("error", "setting"),
+    [
+        (PermissionError(errno.EACCES, "Permission denied"), "UPLIFT_PORT"),
+        (socket.gaierror(socket.EAI_NONAME, "Name or service not known"), "UPLIFT_HOST"),
+    ],
+)
+def test_what_no_time_mends_is_to_be_set_right(error: OSError, setting: str) -> None:
+    failure = why(error)
+    assert isinstance(failure, ConfigError)
+    assert [each.name for each in failure.problems] == [setting]
+
+
+def test_another_failure_of_a_start_is_told_as_it_is() -> None:
+    failure = ConfigError(ConfigProblem("UPLIFT_SECRET_KEY", "is missing", ""))
+    assert more_exactly(load({}), failure) is failure
