@@ -143,7 +143,7 @@ class Fleet(World):
             self.settings,
             self.lines.extend,
             line=line,
-            time=DatabaseTime(),
+            time=DatabaseTime(lambda: self.clock.now * 1_000_000),
             role=role,
             read_time=lambda _connection: float(self.clock.now),
         )

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Collection
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from tests.engines import Place
@@ -27,6 +27,8 @@ from .test_engine import resend
 from .test_processes import away, fleet_with_endpoints
 from .test_replays import failed, replay, stored
 from .world import SECOND, World, answer
+
+R = TypeVar("R")
 
 
 def owner_and_other(fleet: Fleet, seq: int) -> tuple[Peer, Peer]:
@@ -114,6 +116,74 @@ async def test_a_success_on_its_way_when_its_endpoint_moves_ends_the_failing(pla
             (await fleet.database.read(lambda c: health.get(c, [seq])))[seq],
         ):
             assert (found.status, found.consecutive_failures) == ("healthy", 0)
+
+
+async def test_what_could_not_be_stored_before_a_process_was_taken_for_dead_is_not_stored_after(place: Place) -> None:
+    """It has another number then, by which it may tell how endpoints fare."""
+    async with Fleet(place, database=Refusing) as fleet:
+        [seq] = await fleet_with_endpoints(fleet, peers=2, hosts=1)
+        cut_off, _ = owner_and_other(fleet, seq)
+        fleet.at(cut_off)
+        fleet.sender.scripts["h0.test"] = lambda _: answer(500)
+        fleet.sender.latency_ms["h0.test"] = SECOND
+        await fleet.accept(1)
+        await fleet.run_for(SECOND // 2)
+        del fleet.sender.latency_ms["h0.test"], fleet.sender.scripts["h0.test"]
+        number = cut_off.engine.membership.number
+        fleet.database.refused = number
+        cut_off.line.cut = True
+        look, cut_off.engine._feed.look = cut_off.engine._feed.look, away  # type: ignore[method-assign]
+        await fleet.run_for(10 * SECOND)
+        assert fleet.database.refused_health
+        assert await fleet.statuses() == {Status.DELIVERED: 1}
+        cut_off.line.cut = False
+        await cut_off.engine.membership.beat()
+        cut_off.engine._feed.look = look  # type: ignore[method-assign]
+        fleet.database.refused = 0
+        await fleet.run_for(5 * SECOND)
+        assert cut_off.engine.membership.number != number
+        assert (await fleet.database.read(lambda c: health.get(c, [seq])))[seq].status == "healthy"
+
+
+class Refusing:
+    """A database that a process cannot reach with outcomes."""
+
+    refused = 0
+    """That process."""
+    refused_health = False
+
+    async def settle(self, settlements: Any, health: Any = (), *, by: int = 0) -> Any:
+        if by and by == self.refused:
+            self.refused_health = self.refused_health or bool(health)
+            raise Unavailable("the database is not seen")
+        return await super().settle(settlements, health, by=by)  # type: ignore[misc]
+
+
+async def test_nobody_is_buried_for_a_clock_that_a_failover_sets_forward(place: Place) -> None:
+    async with Fleet(place) as fleet:
+        await fleet_with_endpoints(fleet, peers=2, hosts=1)
+        lives = [(each.seq, each.started_at) for each in await fleet.database.read(processes.every)]
+        for peer in fleet.peers:
+            peer.line.cut = True
+        await fleet.run_for(5 * SECOND)
+        for peer in fleet.peers:
+            peer.line.cut = False
+        peer = fleet.peers[0]
+        time, write, learn = peer.engine.membership._time, peer.line.write, peer.engine.membership._time.learn
+
+        async def write_after_it_is_set(body: Callable[[Transaction], R]) -> R:
+            fleet.clock.now += 120 * SECOND
+            return await write(body)
+
+        peer.line.write = write_after_it_is_set  # type: ignore[method-assign]
+        time.learn = lambda reading: 120.0 * SECOND + learn(reading)  # type: ignore[method-assign]
+        beating = asyncio.create_task(peer.engine.membership.beat())
+        await asyncio.sleep(0)
+        peer.line.write = write  # type: ignore[method-assign]
+        await beating
+        time.learn = learn  # type: ignore[method-assign]
+        await fleet.run_for(30 * SECOND)
+        assert [(each.seq, each.started_at) for each in await fleet.database.read(processes.every)] == lives
 
 
 async def test_who_learns_that_it_was_taken_for_dead_sends_nothing_before_it_lives_again(place: Place) -> None:

@@ -211,13 +211,14 @@ async def test_a_read_that_finds_no_connection_in_time_is_refused(
 
 async def test_what_has_to_be_known_in_time_is_read_beside_whatever_callers_read(database: PostgresDatabase) -> None:
     def slow(connection: sa.Connection) -> None:
-        connection.exec_driver_sql("SELECT pg_sleep(0.2)")
+        connection.exec_driver_sql("SELECT pg_sleep(5)")
 
+    assert await database.read_first(stored) == 0
     reads = [asyncio.create_task(database.read(slow)) for _ in range(READERS + READS_WAITING_MAX)]
     await asyncio.sleep(0.05)
     with pytest.raises(Unavailable):
         await database.read(stored)
-    async with asyncio.timeout(0.15):
+    async with asyncio.timeout(2):
         assert await database.read_first(stored) == 0
     for each in reads:
         each.cancel()

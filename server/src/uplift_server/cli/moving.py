@@ -55,11 +55,11 @@ def _source(text: str) -> Path:
     path = Path(text.removeprefix(SQLITE))
     try:
         is_there = stat.S_ISREG(path.stat().st_mode)
-    except (FileNotFoundError, NotADirectoryError):
-        is_there = False
     except PermissionError as error:
         remedy = "run this as the user whose server had it"
         raise CliError(f"this user cannot look at {path.absolute()}", remedy, ExitCode.USAGE) from error
+    except OSError:
+        is_there = False
     if not is_there:
         raise CliError(f"there is no database at {path.absolute()}", "correct --from", ExitCode.NOT_FOUND)
     return path

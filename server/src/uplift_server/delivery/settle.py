@@ -76,6 +76,11 @@ class Settler:
         self.on_written: dict[tuple[int, int], Callable[[], None]] = {}
         """By event and endpoint: called once, when what became of that delivery is written, or was refused."""
 
+    def speak_as(self, by: int) -> None:
+        """Begin another life: what is not stored yet of how endpoints fare was of the life before."""
+        self.by = by
+        self._health.clear()
+
     def add(self, settlement: Settlement, line: AttemptLine | None = None) -> None:
         """Take what became of a delivery."""
         self._gathered.append(settlement)
@@ -158,8 +163,9 @@ class Settler:
         self._writing = True
         rows = [health_row(endpoint) for endpoint in health.values()]
         alongside, self._alongside = self._alongside, []
-        written = asyncio.ensure_future(self._database.settle(batch, rows, by=self.by))
-        written.add_done_callback(lambda future: self._written(batch, lines, health, future))
+        by = self.by
+        written = asyncio.ensure_future(self._database.settle(batch, rows, by=by))
+        written.add_done_callback(lambda future: self._written(batch, lines, health if by == self.by else {}, future))
         for write in alongside:
             write()
 

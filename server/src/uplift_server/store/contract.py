@@ -81,7 +81,6 @@ class Database(Protocol):
         `by` is the process that says so, where there are several: how endpoints fare is not written of one that was
         taken for dead, whose endpoints others attempt by now.
 
-
         A settlement counts while its delivery is pending or held under its fence, even if the lease has ended: then
         nobody has leased it since.
         Gives the (event, endpoint) pairs whose lease was lost, for which nothing was written.
@@ -95,6 +94,8 @@ class Database(Protocol):
 
     def reclaim(self, *, now: int, owner: int | None = None, limit: int = 1000) -> Awaitable[int]:
         """Make deliveries whose lease has ended by `now` due again; with `owner`, all of that owner's. How many.
+
+        Where others go by the database's clock, it has to have ended by that, too.
 
         As with `release` they come before what was due for their endpoint and not leased.
         """

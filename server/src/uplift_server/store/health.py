@@ -1,6 +1,6 @@
 """The health of endpoints, as it is stored apart from settlements, and what follows from it."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Final
 
 import sqlalchemy as sa
@@ -13,6 +13,8 @@ from uplift_server.store.endpoints import switch_off
 from uplift_server.store.hot_records import HealthRow
 from uplift_server.store.records import Attempt, DisabledReason, Endpoint, EndpointState
 from uplift_server.store.schema import endpoints
+
+BITE: Final = 1_000
 
 
 def save(connection: Connection, rows: Sequence[HealthRow]) -> None:
@@ -33,7 +35,10 @@ def save(connection: Connection, rows: Sequence[HealthRow]) -> None:
 
 def get(connection: Connection, endpoint_seqs: Collection[int]) -> dict[int, Health]:
     """How endpoints fare, those that exist."""
-    return _read(connection, endpoints.c.seq.in_(endpoint_seqs))
+    found: dict[int, Health] = {}
+    for some in _bites(endpoint_seqs):
+        found |= _read(connection, endpoints.c.seq.in_(some))
+    return found
 
 
 def told_since(connection: Connection, at: int) -> dict[int, Health]:
@@ -44,8 +49,9 @@ def told_since(connection: Connection, at: int) -> dict[int, Health]:
 def excuse(connection: Connection, endpoint_seqs: Collection[int], since: int, until: int) -> None:
     """Let a stretch of time (Unix ms) count for nobody of those that fail: as much of it as they failed in."""
     began = sa.case((endpoints.c.failing_since > since, endpoints.c.failing_since), else_=since)
-    change = sa.update(endpoints).where(endpoints.c.seq.in_(endpoint_seqs), endpoints.c.failing_since < until)
-    connection.execute(change.values(excused_ms=endpoints.c.excused_ms + until - began))
+    for some in _bites(endpoint_seqs):
+        change = sa.update(endpoints).where(endpoints.c.seq.in_(some), endpoints.c.failing_since < until)
+        connection.execute(change.values(excused_ms=endpoints.c.excused_ms + until - began))
 
 
 def note_success(connection: Connection, endpoint_seq: int, at: int) -> None:
@@ -62,6 +68,12 @@ def note_success(connection: Connection, endpoint_seq: int, at: int) -> None:
     )
     now_well = {"consecutive_failures": 0, "failing_since": None, "excused_ms": 0}
     connection.execute(change.values(**now_well, last_success_at=at, last_outcome=int(Outcome.DELIVERED)))
+
+
+def _bites(endpoint_seqs: Collection[int]) -> Iterator[list[int]]:
+    """In order, as others lock them; a statement takes no more than some ten thousand parameters."""
+    seqs = sorted(endpoint_seqs)
+    return (seqs[at : at + BITE] for at in range(0, len(seqs), BITE))
 
 
 def _read(connection: Connection, which: sa.ColumnElement[bool]) -> dict[int, Health]:

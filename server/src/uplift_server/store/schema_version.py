@@ -80,7 +80,8 @@ def upgrade(database: str | Path, *, now_ms: int) -> Path | None:
                 raise
             return copy
     except sa.exc.DBAPIError as error:
-        if not isinstance(error.orig, sqlite3.Error) or error.orig.sqlite_errorcode & 0xFF in _OF_STATEMENTS:
+        code = getattr(error.orig, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
+        if not isinstance(error.orig, Exception) or code & 0xFF in _OF_STATEMENTS:
             raise
         raise unavailable(error.orig) from error
     except (sqlite3.Error, OSError) as error:
@@ -140,9 +141,12 @@ def _copy_aside(raw: sqlite3.Connection, path: Path, revision: str, now_ms: int)
     try:
         copying.copy_into(raw, draft)
         draft.rename(copy)
+        copying.make_durable(copy.parent)
+    except BaseException:
+        copy.unlink(missing_ok=True)
+        raise
     finally:
         draft.unlink(missing_ok=True)
-    copying.make_durable(copy.parent)
     return copy
 
 

@@ -38,6 +38,7 @@ SEEN_WITHIN_MS: Final = 1_000
 """Within what time every process knows of a change."""
 LEAVE_WITHIN_S: Final = 2.0
 JUDGED_EVERY_MS: Final = 3_000
+UNAVAILABLE_WAIT_MS: Final = 500
 _log = structlog.get_logger()
 
 
@@ -92,6 +93,7 @@ class SharedEngine(Engine):
         self._attempts.on_well_elsewhere = self._note_success
         self._successes: dict[int, int] = {}
         """By endpoint that is another process's by now, when it was attempted well here (Unix ms): not stored yet."""
+        self._tells_successes = False
         self._tests_begun: dict[int, bool] = {}
         """By endpoint, whether the slot of a test that is still to be sent is another process's: endpoints may move."""
         self._elsewhere_tested: set[int] = set()
@@ -172,20 +174,31 @@ class SharedEngine(Engine):
 
     def _note_success(self, endpoint: LiveEndpoint, at: int) -> None:
         self._successes[endpoint.seq] = at
-        self._requests.begin(self._write_successes())
+        if not self._tells_successes:
+            self._tells_successes = True
+            self._requests.begin(self._tell_successes())
+
+    async def _tell_successes(self) -> None:
+        try:
+            while self._successes:
+                try:
+                    await self._write_successes()
+                except Unavailable:
+                    await self._clock.wait(self._stopping, UNAVAILABLE_WAIT_MS)
+        finally:
+            self._tells_successes = False
 
     async def _write_successes(self) -> None:
-        some = dict(self._successes)
+        # In the order in which settlements lock endpoints.
+        some = sorted(self._successes.items())
 
         def write(connection: Transaction) -> None:
-            for endpoint_seq, at in some.items():
+            for endpoint_seq, at in some:
                 health.note_success(connection, endpoint_seq, at)
 
         if some:
-            # What cannot be written now is with the next, or at the end.
-            with suppress(Unavailable):
-                await self._database.write(write)
-                self._successes = {seq: at for seq, at in self._successes.items() if some.get(seq) != at}
+            await self._database.write(write)
+            self._successes = {each: at for each, at in self._successes.items() if (each, at) not in some}
 
     def _see(self, living: Sequence[Process]) -> None:
         self._ownership.see(living)
@@ -200,7 +213,8 @@ class SharedEngine(Engine):
 
     def _speak_as(self, number: int) -> None:
         self.become(number)
-        self.settler.by = self._watch.transitions.by = self._watch.mass_failures.by = number
+        self.settler.speak_as(number)
+        self._watch.transitions.by = self._watch.mass_failures.by = number
 
     def _due_here(self, endpoint_seqs: Iterable[int]) -> None:
         """Another process has stored something for these."""

@@ -2,7 +2,7 @@
 
 Every change is looked at a second time, a while later: an answer to an older change that was given here may have been
 put into memory after it. What was changed here while it was read is left as it is, and read again with the next look:
-what was read may be older.
+what was read may be older. (Replays go by what is stored of them.)
 
 Who could not look for so long that changes are not noted any more reads everything again.
 """

@@ -29,6 +29,8 @@ from uplift_server.store.processes import Forgotten, Heartbeat, Process
 
 RECLAIM_BATCH: Final = 1000
 FAILED_WAIT_MS: Final = 200
+STEP_MS_MIN: Final = 1_000
+"""A clock that is set forward by less was only read more exactly; no process is taken for dead by so little."""
 FAILED_TOLD_EVERY_MS: Final = 10_000
 READINGS_FIRST: Final = 3
 NO_DUTIES: Final[frozenset[Duty]] = frozenset()
@@ -179,8 +181,11 @@ class Membership:
             except Forgotten:
                 await self._live_again()
                 return
-            self._time.learn(readings[-1])
-            if began >= self.trusted_until:
+            set_ms = self._time.learn(readings[-1])
+            if set_ms >= STEP_MS_MIN:
+                # When others were heard of last stands there by the clock as it was: they have to be heard of anew.
+                began, self._unbroken_since = began + int(set_ms), self._clock.now_ms()
+            elif began >= self.trusted_until:
                 self._unbroken_since = began
             self._heard_at, self.trusted_until = began, began + TRUSTED_MS
             self._duties, self._duties_until = found.duties, began + duty_rules.TRUSTED_MS

@@ -1,7 +1,6 @@
 """Connections to the file: their settings, the lock that keeps other processes out, and what their errors mean."""
 
 import contextlib
-import errno
 import fcntl
 import os
 import sqlite3
@@ -75,7 +74,7 @@ class FileLock:
         try:
             handle = self._open()
         except OSError as error:
-            if error.errno == errno.ELOOP:
+            if self.path.is_symlink():
                 raise Misaddressed(f"{self.path} is a link; {_REMEDY_LOCK}") from error
             raise unavailable(error) from error
         try:
@@ -107,13 +106,15 @@ class FileLock:
         return handle
 
     def _ours(self, handle: int) -> int:
-        # It may be another name of any file. Nobody is harmed whose own it is.
+        # It may be another name of any file. Nobody is harmed whose own it is, but for root, who has the most to lose.
         theirs = {path.stat().st_uid for path in (self.path.with_suffix(""), self.path.parent) if path.exists()}
-        whose = os.fstat(handle).st_uid
-        if whose in theirs or (whose == os.geteuid() != 0):
+        found, user = os.fstat(handle), os.geteuid()
+        is_ours = found.st_uid in theirs or found.st_uid == user != 0
+        if is_ours and not (found.st_uid == user == 0 and found.st_nlink > 1):
             return handle
         os.close(handle)
-        raise Misaddressed(f"{self.path} is a file of a user whose the database is not; {_REMEDY_LOCK}")
+        what = "has another name, too" if is_ours else "is a file of a user whose the database is not"
+        raise Misaddressed(f"{self.path} {what}; {_REMEDY_LOCK}")
 
     def release(self) -> None:
         """Let the lock go; the file stays, since deleting it would let two processes lock two files."""
