@@ -171,3 +171,18 @@ def test_a_page_of_endpoints_or_accounts_is_one_read(
         with pytest.raises(refused):
             server.run(asks)
     assert len(reads) == 2
+
+
+def test_a_page_with_an_endpoint_that_another_process_has_just_made_is_shown(mine: Owner, server: Any) -> None:
+    """This process is told of it a moment later."""
+    services = server.services
+    directory = services.means.directory
+    second = str(mine.client.post("/v1/endpoints", {"url": "https://example.com/b"}).json["id"])
+    live = directory.endpoints_by_id[parse("ep", second)]
+    directory.drop_endpoint(live.seq)
+    seq = directory.accounts_by_id[parse("acc", mine.id)].seq
+    reader = Caller(Principal.of_key(b"k" * 16, seq, frozenset([Scope.DELIVERIES_READ]), "test"), seq)
+    found: dict[str, Series] = server.run(lambda: services.statistics.of_endpoints(reader, [second, mine.endpoint]))
+    assert {name: each.totals.deliveries for name, each in found.items()} == {second: 0, mine.endpoint: 4}
+    assert mine.client.get(f"/v1/endpoints/{second}/deliveries").status == 200
+    assert mine.client.get("/v1/endpoints/ep_nonsense/deliveries").code == "not_found"

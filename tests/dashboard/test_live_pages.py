@@ -1,11 +1,16 @@
 """Pages that change while somebody is at them: they keep up, and take nothing away from whoever reads."""
 
-from playwright.sync_api import Page, expect
-from tests.dashboard.browsing import OpenPage
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+from tests.dashboard.browsing import Desk, OpenPage
 from tests.dashboard.visitors import bring, member
 from tests.e2e import receiving
-from tests.e2e.harness import TYPE, Server, settled, wait_for
+from tests.e2e.harness import TYPE, Server, serving, settled, wait_for
 from tests.e2e.receiving import Receiver
+from tests.engines import Engine
 
 
 def heard(page: Page) -> int:
@@ -59,3 +64,27 @@ def test_what_is_open_stays_open_and_the_page_catches_up_afterwards(
     expect(page.get_by_text("Delivered, 200")).to_have_count(0)
     request.locator("summary").click()
     expect(page.get_by_text("Delivered, 200")).to_be_visible()
+
+
+@pytest.fixture
+def own_server(engine: Engine, tmp_path: Path) -> Iterator[Server]:
+    """One that may be ended."""
+    with serving(tmp_path / "data") as server:
+        yield server
+
+
+def test_what_happened_while_the_server_was_away_is_there_when_it_is_back(own_server: Server, browser: Browser) -> None:
+    """The stream begins with what is there then, and nothing would change after it in a quiet account."""
+    account, api = own_server.account()
+    desk = Desk(browser, own_server.url, "away")
+    page = desk.open()
+    bring(page, member(own_server, account))
+    page.goto(f"/accounts/{account}/events")
+    first = api.send(1).json["id"]
+    expect(page.locator(f'#live a[href$="/events/{first}"]')).to_be_visible()
+    own_server.kill()
+    own_server.start()
+    # Sooner than the browser asks for the stream anew.
+    missed = own_server.api(account=account).send(2).json["id"]
+    expect(page.locator(f'#live a[href$="/events/{missed}"]')).to_be_visible(timeout=15_000)
+    desk.leave()

@@ -13,6 +13,8 @@ from uplift_server.store import listening
 from uplift_server.store.listening import ListenSession
 
 from .fleet import Fleet, Peer
+from .test_processes import away
+from .test_processes_interrupted import new_event_type
 from .test_relay import session_of, sessions
 from .world import SECOND
 
@@ -129,3 +131,37 @@ async def test_a_session_connected_to_through_another_process_streams_there_alon
         streaming.engine.relay.disconnect(first)
         await fleet.run_for(SECOND)
         assert [each.position for each in await sessions(fleet)] == [place]
+
+
+async def test_of_two_connections_the_one_that_began_later_stays_whichever_is_told_of_last(place: Place) -> None:
+    """A first one that nobody waits for any more, and whose notification is late, ends no other."""
+    async with Fleet(place) as fleet:
+        streaming, other = await two(fleet)
+        session = await session_of(fleet)
+        told: list[str] = []
+        tell = fleet.bus.tell
+        fleet.bus.tell = told.append  # type: ignore[method-assign]
+        first = await connected(fleet, streaming, session)
+        fleet.bus.tell = tell  # type: ignore[method-assign]
+        second = await connected(fleet, other, session)
+        for text in told:
+            fleet.bus.tell(text)
+        await fleet.run_for(SECOND)
+        assert (first.ending, second.ending) == (Ending.REPLACED, None)
+
+
+async def test_a_stream_hears_of_events_of_a_type_that_its_process_is_not_told_of_yet(place: Place) -> None:
+    async with Fleet(place) as fleet:
+        streaming, other = await two(fleet)
+        everything = Reading(fleet, await connected(fleet, streaming))
+        some = Reading(fleet, await connected(fleet, streaming, await session_of(fleet, wanted=("a.b",))))
+        streaming.engine._feed.look = away  # type: ignore[method-assign]
+        record = await fleet.database.write(new_event_type)
+        other.directory.put_event_type(record)
+        assert record.name not in streaming.directory.event_types
+        fleet.at(other)
+        await fleet.accept(1, event_type=record.name)
+        await fleet.accept(1)
+        await fleet.run_for(2 * LOOK_EVERY_MS)
+        assert [handed.type for _, handed in everything.came] == [record.name, "a.b"]
+        assert [handed.type for _, handed in some.came] == ["a.b"]

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import pytest
 from tests.engines import Place
 
+from uplift_server.core.clock_offset import Reading
 from uplift_server.core.deliveries import Status
 from uplift_server.core.health import HealthRule
 from uplift_server.core.processes import ProcessRole
@@ -169,19 +170,18 @@ async def test_nobody_is_buried_for_a_clock_that_a_failover_sets_forward(place: 
         for peer in fleet.peers:
             peer.line.cut = False
         peer = fleet.peers[0]
-        time, write, learn = peer.engine.membership._time, peer.line.write, peer.engine.membership._time.learn
+        membership, ahead_ms = peer.engine.membership, 120 * SECOND
+        read_time, learn = membership._database_now, membership._time.learn
 
-        async def write_after_it_is_set(body: Callable[[Transaction], R]) -> R:
-            fleet.clock.now += 120 * SECOND
-            return await write(body)
+        def set_forward(reading: Reading) -> None:
+            learn(reading)
+            fleet.clock.now += ahead_ms
 
-        peer.line.write = write_after_it_is_set  # type: ignore[method-assign]
-        time.learn = lambda reading: 120.0 * SECOND + learn(reading)  # type: ignore[method-assign]
-        beating = asyncio.create_task(peer.engine.membership.beat())
-        await asyncio.sleep(0)
-        peer.line.write = write  # type: ignore[method-assign]
-        await beating
-        time.learn = learn  # type: ignore[method-assign]
+        membership._database_now = lambda connection: read_time(connection) + ahead_ms
+        membership._time.learn = set_forward  # type: ignore[method-assign]
+        await membership.beat()
+        membership._database_now = read_time
+        membership._time.learn = learn  # type: ignore[method-assign]
         await fleet.run_for(30 * SECOND)
         assert [(each.seq, each.started_at) for each in await fleet.database.read(processes.every)] == lives
 

@@ -29,7 +29,7 @@ UNSTORABLE = 1 << 64
 """No number for any column."""
 
 
-async def session_of(world: World, account: Account | None = None) -> ListenSession:
+async def session_of(world: World, account: Account | None = None, *, wanted: tuple[str, ...] = ()) -> ListenSession:
     session_id, key_id = world.fresh_id(), world.fresh_id()
     owner, now = account or world.account, world.clock.now
 
@@ -40,7 +40,7 @@ async def session_of(world: World, account: Account | None = None) -> ListenSess
         )  # fmt: skip
         return listening.create(
             connection, session_id=session_id, account_seq=owner.seq, key_id=key_id, description="ana-laptop",
-            event_types=(), since=None, after_event=None, horizon=NO_HORIZON, now=now,
+            event_types=wanted, since=None, after_event=None, horizon=NO_HORIZON, now=now,
         )  # fmt: skip
 
     return await world.database.write(create)

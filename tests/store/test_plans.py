@@ -27,6 +27,7 @@ from uplift_server.store import (
     idempotency,
     instants,
     keys,
+    listening,
     members,
     notices,
     numbers,
@@ -52,6 +53,14 @@ from uplift_server.store.sqlite.writer import Writing
 
 Verb = Callable[[sa.Connection], Any]
 SPAN = {"created_after": 5, "created_before": 90_000_000}
+
+
+def fed(connection: sa.Connection, unwanted: list[int]) -> object:
+    return listening.feed(
+        connection, 1, unwanted, NO_HORIZON, after=0, limit=9, body_bytes_max=9999, now=9
+    )  # fmt: skip
+
+
 LIST_VERBS: dict[str, Verb] = {
     "accounts": lambda c: accounts.page(c, limit=50, before=(9,)),
     "accounts live": lambda c: accounts.live(c, after=3),
@@ -63,6 +72,8 @@ LIST_VERBS: dict[str, Verb] = {
     "what happened last in an account": lambda c: changes.newest(c, 1),
     "what was counted of it last": lambda c: changes.counted(c, 1),
     "who listens": lambda c: changes.listeners(c, 1),
+    "what a stream is fed": lambda c: fed(c, []),
+    "what a stream of few types is fed": lambda c: fed(c, list(range(2, 40))),
     "how far an account's replays are": lambda c: changes.replays_under_way(c, 1),
     "endpoints by their numbers": lambda c: endpoints.find(c, [1, 2]),
     "person": lambda c: people.find(c, "x"),

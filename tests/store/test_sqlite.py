@@ -116,6 +116,22 @@ def test_root_takes_no_file_of_somebody_else_for_the_lock(tmp_path: Path) -> Non
     (tmp_path / "copied").hardlink_to(lock.path)
     lock.acquire()
     lock.release()
+    # Of its own it writes to no other name, but for what is a lock by what stands in it.
+    lock.path.unlink()
+    root_s = tmp_path / "root_s"
+    root_s.write_text("127.0.0.1 localhost\n")
+    lock.path.hardlink_to(root_s)
+    os.chown(path.parent, 0, 0)
+    with pytest.raises(Misaddressed, match="has another name, too"):
+        lock.acquire()
+    assert root_s.read_text() == "127.0.0.1 localhost\n"
+    lock.path.unlink()
+    lock.acquire()
+    lock.release()
+    (tmp_path / "copied again").hardlink_to(lock.path)
+    lock.acquire()
+    lock.release()
+    os.chown(path.parent, 4321, 4322)
     # Root serves what is in another's directory: the first lock was made before the database.
     os.chown(path, 0, 0)
     lock.acquire()

@@ -42,6 +42,7 @@ class Page:
     door: Door
 
 
+NOT_SIGNED_IN: Final = "You are not signed in any more. Sign in, and repeat it."
 _ACCOUNT: Final = "/accounts/{account}"
 _STATUS: Final[dict[type[Exception], tuple[int, str]]] = {
     errors.NotFound: (404, "Not found"),
@@ -107,7 +108,7 @@ async def _serve(page: Page, visit: Visit) -> Response:
 def _to_sign_in(page: Page, visit: Visit) -> Response:
     """To the form, and from there to where the visitor wanted to go."""
     if page.method != "GET":
-        raise errors.Forbidden("You are not signed in any more. Sign in, and repeat it.")
+        raise errors.Forbidden(NOT_SIGNED_IN)
     return visit.leave(f"/sign-in?next={quote(visit.here, safe='')}")
 
 

@@ -73,12 +73,10 @@ class DatabaseTime:
         """What readings are made with."""
         return self._ticks_ns() / 1_000_000
 
-    def learn(self, reading: Reading) -> float:
-        """Take in a reading of the database's clock. Gives how far that sets this one forward, in ms."""
-        before_ns = self._offset_ns
+    def learn(self, reading: Reading) -> None:
+        """Take in a reading of the database's clock."""
         self._readings.append(reading)
         self._offset_ns = int(best(self._readings).offset_ms * 1_000_000)
-        return 0.0 if before_ns is None else (self._offset_ns - before_ns) / 1_000_000
 
     def now_ns(self) -> int:
         """Unix time in ns; until the first reading, as the machine has it."""

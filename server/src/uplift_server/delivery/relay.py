@@ -14,7 +14,7 @@ import structlog
 
 from uplift_server.core.listening import UNUSED_EXPIRES_AFTER_MS
 from uplift_server.delivery.clock import Clock
-from uplift_server.delivery.directory import Directory
+from uplift_server.delivery.directory import NEVER, Directory
 from uplift_server.delivery.streams import UNAVAILABLE_WAIT_MS, Ending, Stream
 from uplift_server.store.contract import Database
 from uplift_server.store.errors import Unavailable
@@ -48,8 +48,8 @@ class Relay:
         """By account, the streams to be told of its events."""
         self.on_listened: Callable[[], None] = lambda: None
         """Told when accounts have come to `listened`, or gone."""
-        self.on_ended: Callable[[bytes, Ending], None] = lambda _session_id, _why: None
-        """Told of a session whose streams are over, wherever they are."""
+        self.on_ended: Callable[[bytes, Ending, int], None] = lambda _session_id, _why, _at: None
+        """Told of a session whose streams are over, wherever they are, that began before an instant (Unix ms)."""
         self._streams: dict[bytes, Stream] = {}
         self._progressed: dict[Stream, None] = {}
         self._wake = asyncio.Event()
@@ -72,12 +72,16 @@ class Relay:
         # database tells. It tells those who remove what nobody uses that somebody does.
         now = self.clock.now_ms()
         try:
-            if not await self.database.write(lambda c: see(c, session, now=now)):
+            began_at = await self.database.write(lambda c: see(c, session, now=now))
+            if began_at is None:
                 raise SessionGone
         except BaseException:
             self.disconnect(stream)
             raise
-        self.on_ended(session.id, Ending.REPLACED)
+        stream.began_at = began_at
+        if self._streams.get(session.id) is stream and stream.replaced_at > began_at:
+            self.end_here(session.id, Ending.REPLACED, stream.replaced_at)
+        self.on_ended(session.id, Ending.REPLACED, began_at)
         return stream
 
     def _begin(self, session: ListenSession, place: int | None) -> Stream | None:
@@ -125,13 +129,18 @@ class Relay:
 
     def end(self, session_id: bytes) -> None:
         """A session was removed."""
-        self.end_here(session_id, Ending.REMOVED)
-        self.on_ended(session_id, Ending.REMOVED)
+        self.end_here(session_id, Ending.REMOVED, NEVER)
+        self.on_ended(session_id, Ending.REMOVED, NEVER)
 
-    def end_here(self, session_id: bytes, why: Ending) -> None:
-        """A session was removed, or connected to once more, through another process."""
+    def end_here(self, session_id: bytes, why: Ending, at: int) -> None:
+        """A session was removed, or connected to once more at an instant (Unix ms), through another process.
+
+        What is told of a connection may come after the next: of two the one that began later stays.
+        """
         stream = self._streams.get(session_id)
-        if stream is not None:
+        if stream is not None and why is Ending.REPLACED and (stream.began_at is None or stream.began_at >= at):
+            stream.replaced_at = max(stream.replaced_at, at)
+        elif stream is not None:
             # Where it is now that one knows.
             stream.superseded = why is Ending.REPLACED
             stream.end(why)

@@ -3,6 +3,7 @@
 import asyncio
 from dataclasses import dataclass
 from enum import Enum
+from itertools import chain
 from typing import Final, Protocol
 
 from uplift_server.core.catalog import WEBHOOK_CREATED
@@ -16,6 +17,7 @@ from uplift_server.core.listening import (
 from uplift_server.core.subscriptions import Subscription
 from uplift_server.delivery.clock import Clock
 from uplift_server.delivery.directory import Directory
+from uplift_server.store import event_types
 from uplift_server.store.contract import Database
 from uplift_server.store.errors import Unavailable
 from uplift_server.store.listening import Fed, ListenSession, StoredAnswer, feed, is_there
@@ -72,6 +74,10 @@ class Stream:
         self._relay = relay
         self._subscription = Subscription(session.event_types)
         self._read_through = place
+        self.began_at: int | None = None
+        """Of a session's streams, whichever process has them, the one that began last goes on; see `listening.see`."""
+        self.replaced_at = 0
+        """When another began, by what was told before it was known when this one did."""
         self._seen_at = relay.clock.now_ms()
         """When its session was there at the latest (Unix ms)."""
         self._more = True
@@ -170,12 +176,8 @@ class Stream:
         return [each for each in self._tests_to_send if each.place in awaited]
 
     async def _read(self) -> list[Handed]:
-        directory = self._relay.directory
-        wanted = {
-            each.seq: each.name
-            for each in directory.event_types_by_seq.values()
-            if each.name != WEBHOOK_CREATED and self._subscription.wants(each.name)
-        }
+        names = {each.seq: each.name for each in self._relay.directory.event_types_by_seq.values()}
+        unwanted = [type_seq for type_seq, name in names.items() if not self._wants(name)]
         now = self._relay.clock.now_ms()
         looks = now - self._seen_at >= LOOK_EVERY_MS
         # What is told while it is read may have been stored too late to be found.
@@ -191,7 +193,7 @@ class Stream:
                 lambda c: feed(
                     c,
                     self.session.account_seq,
-                    list(wanted),
+                    unwanted,
                     horizon,
                     after=self._read_through,
                     limit=UNANSWERED_EVENTS_MAX - len(self._unanswered),
@@ -199,17 +201,26 @@ class Stream:
                     now=now,
                 )
             )
+            unknown = {event.type_seq for event in stretch.items}.difference(names)
+            if unknown:
+                # Another process has just made them.
+                found = await self._relay.database.read(lambda c: event_types.find(c, unknown))
+                names.update((each.seq, each.name) for each in chain(*found))
         except BaseException:
             self._more = True
             raise
         self._more |= stretch.more
         self._read_through = stretch.key[0]
-        if not self._unanswered and not stretch.items:
+        wanted = [event for event in stretch.items if self._wants(names[event.type_seq])]
+        if not self._unanswered and not wanted:
             self.position = self._read_through
-        for event in stretch.items:
-            self._unanswered[event.seq] = _Sent(event.id, wanted[event.type_seq], len(event.body))
+        for event in wanted:
+            self._unanswered[event.seq] = _Sent(event.id, names[event.type_seq], len(event.body))
             self._unanswered_bytes += len(event.body)
-        return [_handed(event, wanted[event.type_seq]) for event in stretch.items]
+        return [_handed(event, names[event.type_seq]) for event in wanted]
+
+    def _wants(self, type_name: str) -> bool:
+        return type_name != WEBHOOK_CREATED and self._subscription.wants(type_name)
 
 
 class Streaming(Protocol):

@@ -13,7 +13,7 @@ from uplift_server.service.means import Listing, Means
 from uplift_server.service.principals import Caller
 from uplift_server.service.refusals import not_found, refusal, refuse
 from uplift_server.service.waits import ShownDelivery, shown, shown_page
-from uplift_server.store import audit, deliveries, waiting
+from uplift_server.store import audit, deliveries, endpoints, waiting
 from uplift_server.store.contract import Transaction
 from uplift_server.store.errors import Conflict, Missing, StoreError
 from uplift_server.store.hot_records import LeasedDelivery
@@ -53,9 +53,9 @@ class Deliveries:
     ) -> Page[ShownDelivery]:
         """The deliveries of one endpoint. Raises NotFound."""
         caller.require(Scope.DELIVERIES_READ)
-        endpoint_seq, wrong = self._endpoint_seq(caller, endpoint)
-        if wrong:
-            raise not_found("endpoint", endpoint)
+        endpoint_seq, _ = self._endpoint_seq(caller, endpoint)
+        if endpoint_seq is None:
+            endpoint_seq = await self._stored_endpoint_seq(caller, endpoint)
         return await self._page(caller, endpoint_seq, query, listing, problems)
 
     async def _page(
@@ -186,6 +186,15 @@ class Deliveries:
             if isinstance(error, Conflict):
                 raise refusal(error) from error
             raise
+
+    async def _stored_endpoint_seq(self, caller: Caller, text: str) -> int:
+        """Of one that another process may have just made. Raises NotFound."""
+        value = ids.parse_prefixed(ids.ENDPOINT, text)
+        if value is not None:
+            found = await self._means.database.read(lambda c: endpoints.get(c, caller.account_seq, value))
+            if found is not None:
+                return found.seq
+        raise not_found("endpoint", text)
 
     def _endpoint_seq(self, caller: Caller, text: str | None) -> tuple[int | None, list[Problem]]:
         if text is None:

@@ -41,10 +41,20 @@ class Statistics:
         return await self._one(scope, period)
 
     async def of_endpoints(self, caller: Caller, endpoints: Sequence[str]) -> dict[str, Series]:
-        """The last hours of a page's endpoints, hour by hour, by their ids: one read. Raises NotFound."""
+        """The last hours of a page's endpoints, hour by hour, by their ids: one read. Raises NotFound.
+
+        One that this process does not know, since it was made elsewhere or deleted just now, has none.
+        """
         caller.require(Scope.DELIVERIES_READ)
-        scopes = {endpoint: self._scope(caller, endpoint) for endpoint in endpoints}
-        return await self._several(scopes, Span(HOURS_OF_LISTED, HOUR_MS))
+        known = self._means.directory.endpoints_by_id
+        scopes = {
+            endpoint: self._scope(caller, endpoint)
+            for endpoint in endpoints
+            if (value := ids.parse_prefixed(ids.ENDPOINT, endpoint)) is None or value in known
+        }
+        span = Span(HOURS_OF_LISTED, HOUR_MS)
+        none = series(span, self._means.now(), [])
+        return dict.fromkeys(endpoints, none) | await self._several(scopes, span)
 
     async def of_accounts(self, caller: Caller, accounts: Sequence[str]) -> dict[str, Series]:
         """The same of accounts, for operators."""

@@ -188,23 +188,30 @@ def delete_unused(connection: Connection, session: ListenSession, *, before: int
     return connection.execute(still).first() is not None and delete(connection, session)
 
 
-def see(connection: Connection, session: ListenSession, *, now: int) -> bool:
-    """Note that somebody connects to a session at an instant (Unix ms); whether it is there.
+def see(connection: Connection, session: ListenSession, *, now: int) -> int | None:
+    """Note that somebody connects to a session at an instant (Unix ms), or a little later: after all who have before.
 
-    It is not where its key was revoked, or its account deleted.
+    Gives that instant; None where the session is not there, its key was revoked, or its account deleted.
     """
     own = sa.and_(listen_sessions.c.seq == session.seq, listen_sessions.c.id == session.id)
     # The operator's key that the settings give is not stored.
     revoked = sa.exists().where(api_keys.c.id == session.key_id, api_keys.c.revoked_at.is_not(None))
     account = sa.exists().where(accounts_table.c.seq == session.account_seq, accounts_table.c.deleted_at.is_(None))
-    seen = connection.execute(sa.update(listen_sessions).where(own, ~revoked, account).values(last_seen_at=now))
-    return bool(seen.rowcount)
+    seen = sa.update(listen_sessions).where(own, ~revoked, account).values(last_seen_at=_no_earlier(now, by=1))
+    instant: int | None = connection.scalar(seen.returning(listen_sessions.c.last_seen_at))
+    return instant
+
+
+def _no_earlier(now: int, *, by: int = 0) -> sa.ColumnElement[int]:
+    """An instant, or when somebody was connected last and so much (ms) later: processes' clocks are not quite alike."""
+    last = listen_sessions.c.last_seen_at + by
+    return sa.case((last > now, last), else_=now)
 
 
 def feed(
     connection: Connection,
     account_seq: int,
-    type_seqs: Sequence[int],
+    unwanted: Sequence[int],
     horizon: Horizon,
     *,
     after: int,
@@ -212,7 +219,7 @@ def feed(
     body_bytes_max: int,
     now: int,
 ) -> Stretch[Fed]:
-    """The account's next events of these types behind a number, in the order of acceptance and up to the horizon.
+    """The account's next events of all but these types behind a number, in the order of acceptance up to the horizon.
 
     Without those that have expired and the tests of endpoints, which are nobody else's. The last one's body may exceed
     the bytes.
@@ -235,7 +242,7 @@ def feed(
             events.c.account_seq == account_seq,
             events.c.seq > after,
             events.c.seq <= high,
-            events.c.type_seq.in_(list(type_seqs)),
+            events.c.type_seq.not_in(list(unwanted)),
             sa.or_(events.c.expires_at.is_(None), events.c.expires_at > now),
             ~tests,
         )
@@ -267,7 +274,7 @@ def save_progress(
         known = connection.execute(
             sa.update(listen_sessions)
             .where(listen_sessions.c.seq == session_seq, listen_sessions.c.id == session.id)
-            .values(last_seen_at=now, **({} if position is None else {"position": position}))
+            .values(last_seen_at=_no_earlier(now), **({} if position is None else {"position": position}))
         )
         if not answers or not known.rowcount:
             continue

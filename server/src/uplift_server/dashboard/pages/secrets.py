@@ -10,11 +10,11 @@ from uplift_server.core.scopes import Scope
 from uplift_server.core.signing import standard_form
 from uplift_server.dashboard.forms import Form, by_field, repeat_of
 from uplift_server.dashboard.pages.endpoint import tab
-from uplift_server.dashboard.routes import account_form, account_page
+from uplift_server.dashboard.routes import NOT_SIGNED_IN, account_form, account_page
 from uplift_server.dashboard.security import SESSION_COOKIE
 from uplift_server.dashboard.snippets import all_receivers, variable_line
 from uplift_server.dashboard.visit import Visit
-from uplift_server.service.errors import ConfirmationRequired, Invalid, RateLimited, Unauthorized
+from uplift_server.service.errors import ConfirmationRequired, Forbidden, Invalid, RateLimited, Unauthorized
 from uplift_server.service.secrets import RotationDraft
 
 _HOUR_S: Final = 3600
@@ -78,11 +78,13 @@ async def expire_old(visit: Visit) -> Response:
 
 
 async def _confirm(visit: Visit, password: str) -> None:
-    """Remember that the visitor gave the password now. Raises Unauthorized and RateLimited."""
+    """Remember that the visitor gave the password now. Raises Unauthorized, RateLimited and Forbidden."""
     sessions = visit.services.sessions
     assert visit.visitor is not None, "only those who are signed in come here"
     await sessions.confirm(visit.visitor, password, address=visit.address)
     visit.visitor = await sessions.visitor(visit.request.cookies.get(SESSION_COOKIE))
+    if visit.visitor is None:
+        raise Forbidden(NOT_SIGNED_IN)
     visit.enter(visit.parameter("account"))
 
 

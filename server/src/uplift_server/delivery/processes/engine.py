@@ -180,7 +180,7 @@ class SharedEngine(Engine):
 
     async def _tell_successes(self) -> None:
         try:
-            while self._successes:
+            while self._successes and not self._stopping.is_set():
                 try:
                     await self._write_successes()
                 except Unavailable:

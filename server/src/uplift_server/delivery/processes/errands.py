@@ -6,7 +6,7 @@ meanwhile, it is attempted once its lease is over.
 
 import asyncio
 import sys
-from collections.abc import Collection, Coroutine, Mapping
+from collections.abc import Collection, Container, Coroutine, Mapping
 from enum import StrEnum
 from typing import Any, Final, Protocol
 
@@ -122,7 +122,7 @@ class Errands:
         return DONE
 
     async def _begin_test(self, question: Question) -> Answer:
-        await self._known(question.endpoint_seq)
+        await self._told_of(question.endpoint_seq, self._directory.endpoints)
         busy = self._trials.begin(question.endpoint_seq)
         if busy is not None:
             return busy.value
@@ -131,10 +131,10 @@ class Errands:
         self._clock.call_at(until, lambda: self._lapse(question.endpoint_seq, until))
         return DONE
 
-    async def _known(self, endpoint_seq: int) -> None:
-        """Wait for an endpoint that may have been made so recently that this process is still to be told of it."""
+    async def _told_of(self, seq: int, known: Container[int]) -> None:
+        """Wait for what may have been made so recently that this process is still to be told of it."""
         until = self._clock.now_ms() + KNOWN_WITHIN_MS
-        while endpoint_seq not in self._directory.endpoints and self._clock.now_ms() < until:
+        while seq not in known and self._clock.now_ms() < until:
             self._doing.look_soon()
             await self._clock.wait(asyncio.Event(), KNOWN_EVERY_MS)
 
@@ -153,6 +153,7 @@ class Errands:
         if delivery is None:
             self._trials.abandon(question.endpoint_seq)
             return None
+        await self._told_of(delivery.type_seq, self._directory.event_types_by_seq)
         self._trials.send(delivery)
         await self._trials.wait(question.endpoint_seq, TEST_COMES_WITHIN_MS)
         return DONE

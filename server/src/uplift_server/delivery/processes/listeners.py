@@ -64,8 +64,8 @@ class Listeners:
         for account_seq in account_seqs:
             self._relay.note_accepted(account_seq)
 
-    def _ended(self, session_id: bytes, why: Ending) -> None:
-        self._post.tell_ended(session_id.hex(), why.value)
+    def _ended(self, session_id: bytes, why: Ending, at: int) -> None:
+        self._post.tell_ended(session_id.hex(), why.value, at)
 
-    def _ended_elsewhere(self, session_id: str, why: str) -> None:
-        self._relay.end_here(bytes.fromhex(session_id), Ending(why))
+    def _ended_elsewhere(self, session_id: str, why: str, at: int) -> None:
+        self._relay.end_here(bytes.fromhex(session_id), Ending(why), at)

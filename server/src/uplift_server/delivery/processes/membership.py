@@ -181,10 +181,12 @@ class Membership:
             except Forgotten:
                 await self._live_again()
                 return
-            set_ms = self._time.learn(readings[-1])
+            before = self._clock.now_ms()
+            self._time.learn(readings[-1])
+            set_ms = self._clock.now_ms() - before
             if set_ms >= STEP_MS_MIN:
                 # When others were heard of last stands there by the clock as it was: they have to be heard of anew.
-                began, self._unbroken_since = began + int(set_ms), self._clock.now_ms()
+                began, self._unbroken_since = began + set_ms, self._clock.now_ms()
             elif began >= self.trusted_until:
                 self._unbroken_since = began
             self._heard_at, self.trusted_until = began, began + TRUSTED_MS

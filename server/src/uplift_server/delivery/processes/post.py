@@ -77,8 +77,8 @@ class Post:
         """Told for which accounts another process streams to developers' machines: these, and no others."""
         self.on_stored: Callable[[Iterable[int]], None] = lambda _account_seqs: None
         """Told of accounts of which another process has stored events."""
-        self.on_ended: Callable[[str, str], None] = lambda _session, _why: None
-        """Told of a session whose streams here are over, and why."""
+        self.on_ended: Callable[[str, str, int], None] = lambda _session, _why, _at: None
+        """Told of a session whose streams here are over that began before an instant (Unix ms), and why."""
         self.answer: Callable[[Question], Coroutine[Any, Any, Answer] | None] = lambda _question: None
         """Gives what answers a question, or None where it is not this process's to answer."""
         self._due: dict[int, None] = {}
@@ -106,9 +106,9 @@ class Post:
             self._clock.call_at(self._clock.now_ms() + GATHER_STORED_MS, self._schedule)
         self._stored[account_seq] = None
 
-    def tell_ended(self, session_id: str, why: str) -> None:
-        """A session's streams in other processes are over."""
-        self._send(_ENDED, self.own, session_id, why)
+    def tell_ended(self, session_id: str, why: str, at: int) -> None:
+        """A session's streams in other processes are over, those that began before an instant (Unix ms)."""
+        self._send(_ENDED, self.own, session_id, why, at)
 
     def tell_moved(self) -> None:
         """This process has come or goes, or acts by others that have."""

@@ -1,8 +1,10 @@
 """Connections to the file: their settings, the lock that keeps other processes out, and what their errors mean."""
 
 import contextlib
+import errno
 import fcntl
 import os
+import re
 import sqlite3
 from pathlib import Path
 from typing import Final
@@ -19,6 +21,8 @@ WAL_BYTES_KEPT: Final = 64 * 1024 * 1024
 BUSY_MS: Final = 2000
 # The hot statements come in 64 sizes each.
 CACHED_STATEMENTS: Final = 512
+_LOCK: Final = re.compile(rb"\d{0,20}\n?")
+"""What stands in a lock: the process that has had it."""
 _REMEDY_LOCK: Final = "remove it while no server runs; the next start makes another"
 
 
@@ -74,7 +78,7 @@ class FileLock:
         try:
             handle = self._open()
         except OSError as error:
-            if self.path.is_symlink():
+            if error.errno == errno.ELOOP and self.path.is_symlink():
                 raise Misaddressed(f"{self.path} is a link; {_REMEDY_LOCK}") from error
             raise unavailable(error) from error
         try:
@@ -110,7 +114,8 @@ class FileLock:
         theirs = {path.stat().st_uid for path in (self.path.with_suffix(""), self.path.parent) if path.exists()}
         found, user = os.fstat(handle), os.geteuid()
         is_ours = found.st_uid in theirs or found.st_uid == user != 0
-        if is_ours and not (found.st_uid == user == 0 and found.st_nlink > 1):
+        has_others = found.st_uid == user == 0 and found.st_nlink > 1 and not _LOCK.fullmatch(os.pread(handle, 32, 0))
+        if is_ours and not has_others:
             return handle
         os.close(handle)
         what = "has another name, too" if is_ours else "is a file of a user whose the database is not"
