@@ -120,13 +120,13 @@
     missed = busy || selected || region.querySelector("details[open]:not(.menu)") !== null || document.hidden;
     if (missed) event.preventDefault();
   });
-  // What has happened while a stream was cut, nobody tells: it begins with what is there then. All pages that a server
-  // lost when it stopped come back together, and do not load all at once.
-  const streamed = new WeakSet();
-  document.addEventListener("htmx:sseOpen", (event) => {
+  // What happened before a stream began, nobody tells: one that was cut, or began long after the page was loaded. All
+  // pages that a server lost when it stopped come back together, and do not load all at once.
+  let streamed = false;
+  document.addEventListener("htmx:sseOpen", () => {
     const region = document.getElementById("live");
-    if (region && streamed.has(event.target)) setTimeout(() => htmx.trigger(region, "sse:change"), Math.random() * 2000);
-    streamed.add(event.target);
+    if (region && (streamed || performance.now() > 2000)) setTimeout(() => htmx.trigger(region, "sse:change"), Math.random() * 2000);
+    streamed = true;
   });
   const catchUp = () => {
     const region = document.getElementById("live");
