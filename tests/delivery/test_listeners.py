@@ -13,8 +13,8 @@ from uplift_server.store import listening
 from uplift_server.store.listening import ListenSession
 
 from .fleet import Fleet, Peer
+from .test_feed_interrupted import new_event_type
 from .test_processes import away
-from .test_processes_interrupted import new_event_type
 from .test_relay import session_of, sessions
 from .world import SECOND
 

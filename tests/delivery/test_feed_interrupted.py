@@ -1,0 +1,102 @@
+"""What is changed here while the feed reads it: it neither comes back nor is passed over."""
+
+from collections.abc import Callable
+
+import pytest
+from tests.engines import Place
+
+from uplift_server.delivery.processes import feed
+from uplift_server.store import endpoints, event_types, keys
+from uplift_server.store.contract import Transaction
+from uplift_server.store.records import ApiKey, EventType
+
+from .fleet import Fleet
+from .world import SECOND
+
+
+@pytest.mark.parametrize("is_known", [True, False], ids=["known here", "made elsewhere just now"])
+async def test_what_is_revoked_or_deleted_here_while_it_is_read_does_not_come_back(
+    place: Place, is_known: bool
+) -> None:
+    """Not even until that is read, too: whoever did it was answered that it is so."""
+    async with Fleet(place) as fleet:
+        peer = await fleet.start()
+        await fleet.run_for(10 * SECOND)
+        directory = peer.directory
+        account = await fleet.new_account()
+        key, event_type = await fleet.database.write(lambda c: (new_key(c, account.seq), new_event_type(c)))
+        endpoint = await fleet.endpoint("a.test", account=account)
+        if is_known:
+            directory.put_key(key)
+            directory.put_event_type(event_type)
+        else:
+            directory.drop_endpoint(endpoint.seq)
+        read = fleet.database.read_first
+        gone: list[int] = []
+
+        async def interrupted(body: Callable[..., object]) -> object:
+            found = await read(body)
+            if isinstance(found, feed._Read) and found.endpoints and not gone:
+                assert (len(found.keys), len(found.event_types)) == (1, 1)
+                gone.append(endpoint.seq)
+                await fleet.database.write(lambda c: keys.revoke(c, account.seq, key.id, now=1))
+                directory.drop_key(key.digest)
+                await fleet.database.write(lambda c: event_types.delete(c, event_type.name, now=1))
+                directory.drop_event_type(event_type.name)
+                await fleet.database.write(lambda c: endpoints.delete(c, account.seq, endpoint.record.id, now=1))
+                directory.drop_endpoint(endpoint.seq)
+            return found
+
+        fleet.database.read_first = interrupted
+        # By name: what it follows by itself meanwhile may have seen some of the changes already.
+        subjects = [("api_keys", key.seq), ("event_types", event_type.seq), ("endpoints", endpoint.seq)]
+        await peer.engine._feed._read(subjects)
+        for _ in range(2):
+            assert gone == [endpoint.seq]
+            assert key.digest not in directory.keys
+            assert event_type.name not in directory.event_types
+            assert endpoint.seq not in directory.endpoints
+            await peer.engine._feed.look()
+
+
+async def test_what_is_changed_here_while_it_is_read_is_read_again_with_the_next_look(place: Place) -> None:
+    """A type that was deleted elsewhere and is made again here is there, and one that was deleted last is not."""
+    async with Fleet(place) as fleet:
+        peer = await fleet.start()
+        await fleet.run_for(10 * SECOND)
+        directory = peer.directory
+        event_type = await fleet.database.write(new_event_type)
+        directory.put_event_type(event_type)
+        await fleet.database.write(lambda c: event_types.delete(c, event_type.name, now=1))
+        read = fleet.database.read_first
+        made: list[EventType] = []
+
+        async def interrupted(body: Callable[..., object]) -> object:
+            found = await read(body)
+            if isinstance(found, feed._Read) and found.deleted_event_types and not made:
+                made.append(await fleet.database.write(new_event_type))
+                directory.put_event_type(made[0])
+                await fleet.database.write(lambda c: event_types.delete(c, event_type.name, now=2))
+            return found
+
+        fleet.database.read_first = interrupted
+        await peer.engine._feed._read([("event_types", event_type.seq)])
+        assert made
+        assert event_type.name in directory.event_types
+        await peer.engine._feed.look()
+        assert event_type.name not in directory.event_types
+
+
+def new_key(connection: Transaction, account_seq: int) -> ApiKey:
+    return keys.create(
+        connection, key_id=b"k" * 16, account_seq=account_seq, name="", digest=b"d" * 32, ends_with="", now=0,
+        scopes=frozenset(),
+    )  # fmt: skip
+
+
+def new_event_type(connection: Transaction) -> EventType:
+    event_type, _ = event_types.put(
+        connection, name="new.type", group="new", description="", schema=None, example=None, api_version="",
+        archived=False, now=0,
+    )  # fmt: skip
+    return event_type
