@@ -156,7 +156,7 @@ def test_a_link_to_a_file_that_a_server_has_is_that_file(source: Path, target: s
         (["--from", "sqlite:///uplift.db", "--to", "sqlite:///other.db"], 2, "the target is no PostgreSQL URL"),
         (["--from", "sqlite:///uplift.db"], 2, "the target is no PostgreSQL URL"),
         (["--from", "sqlite:///uplift.db", "--to", "postgresql://a/b?pooler=transaction"], 2, "goes through a pooler"),
-        (["--from", "sqlite:///uplift.db", "--to", "postgresql://[x/b"], 2, "is no URL"),
+        (["--from", "sqlite:///uplift.db", "--to", "postgresql://[x/b"], 2, "not an IPv6 address"),
         (["--to", "postgresql://there/b"], 2, "not from where"),
     ],
 )

@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from pathlib import Path
 from typing import Final
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl
 
 from uplift_server.cli.errors import CliError, ExitCode
 from uplift_server.cli.output import Output
@@ -15,6 +15,7 @@ from uplift_server.cli.tables import Column
 from uplift_server.config import Config, ConfigError, ConfigProblem
 from uplift_server.config.kinds import POSTGRESQL, SQLITE, WrongValue, database_url
 from uplift_server.config.secret_key import NAME, read_key
+from uplift_server.core.postgres_urls import split_postgres_url
 from uplift_server.store.errors import InUse, Misaddressed
 from uplift_server.store.moving import CannotMove, Moved, Progress, move
 from uplift_server.store.sqlite.connection import FileLock
@@ -71,7 +72,7 @@ def _target(text: str) -> str:
         raise CliError("the target is no PostgreSQL URL", remedy, ExitCode.USAGE)
     try:
         url = database_url(text)
-        if "pooler" in dict(parse_qsl(urlsplit(url).query)):
+        if "pooler" in dict(parse_qsl(split_postgres_url(url).query)):
             raise WrongValue("goes through a pooler", "name the database's own address, and leave pooler out")
     except WrongValue as wrong:
         raise CliError(f"the target {wrong.reason}", wrong.remedy, ExitCode.USAGE) from wrong

@@ -8,15 +8,16 @@ import binascii
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from ipaddress import ip_address
+from ipaddress import IPv6Address, ip_address
 from pathlib import Path
 from typing import Final
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from uplift_server.core.accounts import check_email
 from uplift_server.core.durations import parse_duration
 from uplift_server.core.forwarding import parse_networks
 from uplift_server.core.mailing import parse_mail_server, parse_mailbox
+from uplift_server.core.postgres_urls import split_postgres_url
 from uplift_server.core.source_addresses import SourceAddress
 
 DELAYS_MAX: Final = 100
@@ -31,7 +32,7 @@ _SESSIONS: Final = ("any", "primary", "read-write")  # The others lead to server
 _SSLMODES: Final = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 _CODES: Final = "write signs such as @, / and # in user and password as %-codes (%40, %2F, %23)"
 
-_BRACKETED: Final = re.compile(r"\[[^]]*\]")
+_BRACKETED: Final = re.compile(r"\[([^]]*)\](:.*)?")
 _ORIGIN: Final = re.compile(r"https?://(\*\.)?[A-Za-z0-9.-]+(:[0-9]{1,5})?")
 SEALING_KEY_BYTES: Final = 32
 MAKE_KEY: Final = "make one with: head -c 32 /dev/urandom | base64"
@@ -138,15 +139,14 @@ def database_url(text: str) -> str:
 def _postgresql_url(text: str) -> str:
     remedy = "write postgresql://user:password@host:port/database?sslmode=verify-full, with %-codes for signs in names"
     try:
-        parts = urlsplit(text)
+        parts = split_postgres_url(text)
         listed = parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
     except ValueError:
         raise WrongValue("is no URL", remedy) from None
     if text.count("@") > 1:
         raise WrongValue("has more than one @", _CODES)
-    named = parts.netloc.rpartition("@")[2]
-    _check_hosts(named.split(","))
-    if parts.fragment or " " in text or not text.isascii():
+    _check_hosts(parts.hosts.split(","))
+    if parts.fragment or " " in text or not text.isascii() or not {"[", "]"}.isdisjoint(parts.userinfo or ""):
         raise WrongValue("is no URL", remedy)
     if not parts.path.strip("/"):
         raise WrongValue("names no database", remedy)
@@ -156,7 +156,7 @@ def _postgresql_url(text: str) -> str:
     if unknown := sorted(given.keys() - set(POSTGRESQL_PARAMETERS)):
         known = ", ".join(POSTGRESQL_PARAMETERS)
         raise WrongValue(f"has a parameter {unknown[0]!r}", f"leave it out; there are {known}")
-    _check_hosts_given(given, beside=named)
+    _check_hosts_given(given, beside=parts.hosts)
     if (wanted := given.get("target_session_attrs", "any")) not in _SESSIONS:
         raise WrongValue(f"has target_session_attrs={wanted}", f"write one of {', '.join(_SESSIONS)}, or leave it out")
     _check_encryption(given)
@@ -168,12 +168,28 @@ def _postgresql_url(text: str) -> str:
 def _check_hosts(hosts: Sequence[str]) -> None:
     _check_all_named(hosts)
     for host in hosts:
-        name, _, port = _BRACKETED.sub("", host).partition(":")
+        if "[" in host or "]" in host:
+            _check_bracketed(host)
+            continue
+        name, _, port = host.partition(":")
         _check_port(port)
         try:
             name.encode("idna")
         except UnicodeError:
             raise WrongValue(f"has the host {name!r}, which none can have", "correct it") from None
+
+
+def _check_bracketed(host: str) -> None:
+    found = _BRACKETED.fullmatch(host)
+    try:
+        if found is None:
+            raise ValueError
+        IPv6Address(unquote(found[1]))
+    except ValueError:
+        raise WrongValue(
+            f"has the host {host!r}, which is not an IPv6 address", "write one such as [2001:db8::1]"
+        ) from None
+    _check_port((found[2] or ":")[1:])
 
 
 def _check_hosts_given(given: Mapping[str, str], *, beside: str) -> None:

@@ -6,13 +6,14 @@ import re
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Final, TypeVar
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import parse_qsl, urlencode
 
 import asyncpg
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_dbapi
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
+from uplift_server.core.postgres_urls import split_postgres_url
 from uplift_server.store.errors import Refused, Unavailable
 from uplift_server.store.postgres import encryption
 from uplift_server.store.postgres.mistakes import mistake
@@ -175,7 +176,7 @@ class Opener:
                 more["ssl"] = await asyncio.to_thread(encryption.system_trust, self._url)
             return await self._places.first(
                 lambda place: asyncpg.connect(
-                    self._url,
+                    self._places.url,
                     timeout=CONNECT_SECONDS_MAX,
                     command_timeout=self._command_seconds,
                     server_settings={"application_name": name, **settings},
@@ -192,10 +193,10 @@ class Opener:
 
 def _parted(url: str) -> tuple[str, bool]:
     """The address that PostgreSQL's own programs know, and whether a pooler stands between."""
-    parts = urlsplit(url)
+    parts = split_postgres_url(url)
     given = dict(parse_qsl(parts.query, keep_blank_values=True))
     pooler = given.pop(POOLER, None)
-    return (url, False) if pooler is None else (parts._replace(query=urlencode(given)).geturl(), True)
+    return (url, False) if pooler is None else (str(parts._replace(query=urlencode(given))), True)
 
 
 class Silence:

@@ -9,8 +9,9 @@ import ssl
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl
 
+from uplift_server.core.postgres_urls import split_postgres_url
 from uplift_server.store.errors import Misaddressed
 from uplift_server.store.postgres.mistakes import unusable
 
@@ -63,7 +64,7 @@ def system_trust(url: str) -> ssl.SSLContext:
 
 
 def _parameters(url: str) -> Mapping[str, str]:
-    return dict(parse_qsl(urlsplit(url).query))
+    return dict(parse_qsl(split_postgres_url(url).query))
 
 
 def _given(given: Mapping[str, str], name: str, file: str | None = None) -> str | None:

@@ -8,10 +8,11 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any, Final
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote
 
 import asyncpg
 
+from uplift_server.core.postgres_urls import split_postgres_url
 from uplift_server.store.errors import Misaddressed
 from uplift_server.store.postgres.mistakes import mistake
 
@@ -45,6 +46,9 @@ class Places:
     def __init__(self, url: str) -> None:
         self.known = _places(url)
         """In the order in which they are asked: the place first that the last connection led to."""
+        # The driver splits the URL with urlsplit, and uses no host of it beside that of a place.
+        self.url = url if self.known == [{}] else str(split_postgres_url(url)._replace(hosts=""))
+        """The URL to pass to the driver with a place."""
 
     async def first(self, connect: Callable[[Place], Awaitable[asyncpg.Connection]]) -> asyncpg.Connection:
         """The first connection that one of them gives; the next is asked once the one before has failed, or is late.
@@ -109,11 +113,10 @@ def _weight(failure: BaseException) -> int:
 
 
 def _places(url: str) -> list[Place]:
-    parts = urlsplit(url)
+    parts = split_postgres_url(url)
     given = dict(parse_qsl(parts.query))
-    listed = parts.netloc.rpartition("@")[2]
-    hosts = (listed or given.get("host", "")).split(",")
-    ports = ("" if listed else given.get("port", "")).split(",")
+    hosts = (parts.hosts or given.get("host", "")).split(",")
+    ports = ("" if parts.hosts else given.get("port", "")).split(",")
     if len(ports) == 1:
         ports *= len(hosts)
     found = [_HOST.fullmatch(host) for host in hosts]

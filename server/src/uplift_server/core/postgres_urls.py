@@ -1,0 +1,47 @@
+"""The parts of a PostgreSQL URL, which may name several hosts.
+
+`urllib.parse.urlsplit` serves URLs with one host: patched Pythons reject an IPv6 address after the first host. The
+syntax is that of libpq: https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNSTRING-URIS
+"""
+
+import re
+from typing import Final, NamedTuple
+
+_URL: Final = re.compile(
+    r"(?P<scheme>[^:/?#]*)://(?:(?P<userinfo>[^/?#]*)@)?(?P<hosts>[^/?#@]*)"
+    r"(?P<path>[^?#]*)(?:\?(?P<query>[^#]*))?(?:#(?P<fragment>.*))?",
+    re.DOTALL,
+)
+
+
+class PostgresUrl(NamedTuple):
+    """Each part as written, with its %-codes; an absent part is empty, absent userinfo is None."""
+
+    scheme: str
+    userinfo: str | None
+    hosts: str
+    """Every `host[:port]`, separated by commas; empty if the query names the hosts."""
+    path: str
+    query: str
+    fragment: str
+
+    def __str__(self) -> str:
+        userinfo = "" if self.userinfo is None else f"{self.userinfo}@"
+        query = f"?{self.query}" if self.query else ""
+        fragment = f"#{self.fragment}" if self.fragment else ""
+        return f"{self.scheme}://{userinfo}{self.hosts}{self.path}{query}{fragment}"
+
+
+def split_postgres_url(text: str) -> PostgresUrl:
+    """Split a URL into its parts. Raises ValueError if it has no `scheme://`."""
+    found = _URL.fullmatch(text)
+    if found is None:
+        raise ValueError("not a URL")
+    return PostgresUrl(
+        found["scheme"],
+        found["userinfo"],
+        found["hosts"],
+        found["path"],
+        found["query"] or "",
+        found["fragment"] or "",
+    )
