@@ -61,7 +61,7 @@ async def test_a_caller_that_does_not_read_holds_nothing_up() -> None:
 
     began = time.monotonic()
     await cancelled(waiting, send)
-    assert time.monotonic() - began < LAST_ANSWER_SECONDS_MAX + 1
+    assert time.monotonic() - began < 10 * LAST_ANSWER_SECONDS_MAX
 
 
 async def test_what_was_cancelled_by_somebody_else_is_a_defect_and_no_stop() -> None:

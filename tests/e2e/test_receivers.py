@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 import urllib3
 from tests.receiver.toolchains import PROGRAMS as LANGUAGES
-from tests.receiver.toolchains import node_packages, tool
+from tests.receiver.toolchains import node_packages
+from tests.tools import tool
 
 from .harness import TYPE, Api, Server, wait_for
 

@@ -3,13 +3,13 @@
 import itertools
 import json
 import re
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.tools import tool
 
 from uplift_server.core.deliveries import Status
 from uplift_server.core.outcomes import Outcome
@@ -128,9 +128,6 @@ def test_every_alert_is_tested_and_its_remedy_is_in_the_monitoring_page() -> Non
 
 @pytest.mark.parametrize("command", [("check", "rules", "alerts.yml"), ("test", "rules", "alerts_test.yml")])
 def test_prometheus_takes_the_alerts(command: tuple[str, ...]) -> None:
-    promtool = shutil.which("promtool")
-    if promtool is None:
-        pytest.skip("promtool is not on this machine (Debian: apt install prometheus)")
-    ran = subprocess.run([promtool, *command], cwd=ALERTS.parent, capture_output=True, text=True, check=False)
+    ran = subprocess.run([tool("promtool"), *command], cwd=ALERTS.parent, capture_output=True, text=True, check=False)
 
     assert ran.returncode == 0, ran.stdout + ran.stderr

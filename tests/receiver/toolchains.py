@@ -14,8 +14,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import pytest
 from tests.node_packages import installed
+from tests.tools import missing, tool
 
 CHECKOUT = Path(__file__).parents[2]
 PROGRAMS = Path(__file__).parent / "languages"
@@ -62,16 +62,8 @@ def node_packages() -> Path:
     """The directory of the public npm packages; skips the test where they cannot be had."""
     found = installed(PROGRAMS / "node/package-lock.json")
     if isinstance(found, str):
-        pytest.skip(f"{found} (nor need it, in CI neither)")
+        missing(found)
     return found
-
-
-def tool(name: str) -> str:
-    """The path of a program that is on some machines only."""
-    path = shutil.which(name)
-    if path is None:
-        pytest.skip(f"{name} is not on this machine (nor need it, in CI neither)")
-    return path
 
 
 def _run(command: Sequence[str | Path], text: str = "", cwd: Path | None = None, **environ: str) -> str:
@@ -114,7 +106,7 @@ def _go(directory: Path) -> Built:
     go = tool("go")
     _snippet("go", directory / "webhook/verify.go")
     shutil.copy(PROGRAMS / "go/main.go", directory)
-    (directory / "go.mod").write_text("module verifiers\n\ngo 1.20\n")
+    (directory / "go.mod").write_text("module verifiers\n\ngo 1.19\n")
     _run(
         [go, "build", "-o", "verifiers", "."],
         cwd=directory,

@@ -1,0 +1,27 @@
+"""Programs that some tests need beside Python. `scripts/test` installs most of them on Debian."""
+
+import os
+import shutil
+from pathlib import Path
+from typing import Final, NoReturn
+
+import pytest
+
+BESIDE: Final = Path(__file__).parents[1] / ".tools"
+"""Where `scripts/test` puts a program that it does not install for the whole machine."""
+NOT_IN_DEBIAN: Final = frozenset({"dotnet"})
+
+
+def tool(name: str) -> str:
+    """The path of a program. Skips the test if it is missing; in CI, the test fails unless Debian has no package."""
+    path = shutil.which(name) or shutil.which(name, path=str(BESIDE))
+    if path is None:
+        missing(f"{name} is not installed", required=name not in NOT_IN_DEBIAN)
+    return path
+
+
+def missing(what: str, *, required: bool = True) -> NoReturn:
+    """Skip the test, and say what it lacks; in CI, fail it."""
+    if required and os.environ.get("CI"):
+        pytest.fail(what)
+    pytest.skip(what)
