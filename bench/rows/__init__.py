@@ -4,6 +4,7 @@ from typing import Final
 
 from bench.row import Row
 from bench.rows import (
+    attack,
     batch,
     end_to_end,
     half_load,
@@ -34,6 +35,7 @@ ROWS: Final[tuple[Row, ...]] = (
     sender.ROW,
     store.ROW,
     isolation.ROW,
+    attack.ROW,
     waiting.ROW,
     replay.ROW,
     pages.ROW,
