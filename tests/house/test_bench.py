@@ -26,7 +26,7 @@ def _run(*command: str | Path, within_s: float) -> subprocess.CompletedProcess[s
 
 @pytest.fixture(scope="module")
 def rows() -> list[str]:
-    listed = _run(ROOT / "bench" / "run", "--list", within_s=20)
+    listed = _run(ROOT / "bench" / "run", "--list", within_s=100)
     assert listed.returncode == 0, listed.stderr
     return [line.split()[0] for line in listed.stdout.splitlines()]
 
