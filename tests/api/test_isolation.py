@@ -69,6 +69,7 @@ OPERATORS = {
     ("DELETE", "/v1/accounts/{account}/invitations/{invitation}"),
     ("POST", "/v1/accounts/{account}/portal-links"),
     ("POST", "/v1/sign-in-links"),
+    ("POST", "/v1/retention/resume"),
     ("POST", "/v1/endpoints/{endpoint}/disable"),
     ("PUT", "/v1/event-types/{name}"),
     ("DELETE", "/v1/event-types/{name}"),

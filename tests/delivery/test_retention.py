@@ -15,7 +15,7 @@ from uplift_server.core.deliveries import Status
 from uplift_server.delivery.retention import BITE_PAUSE_MS, LOOK_AGAIN_EVERY_MS, ROUND_EVERY_MS, Retention
 from uplift_server.observe.measures import EngineMeasures
 from uplift_server.service import errors
-from uplift_server.store import accounts, audit, schema, schema_traces, trace_parents
+from uplift_server.store import accounts, audit, retention_clock, schema, schema_traces, trace_parents
 from uplift_server.store.errors import Unavailable
 from uplift_server.store.schema import attempts, audit_log, deliveries, events, idempotency_keys
 from uplift_server.store.upkeep import KEPT, Kept, remove
@@ -98,6 +98,29 @@ async def test_what_is_past_its_time_goes_with_the_first_round_after(place: Plac
         assert [await count(world, table) for table in kept] == [1, 1, 1, 1]
         stopping.set()
         await task
+
+
+async def test_after_the_clock_jumps_forward_nothing_is_deleted_until_it_is_confirmed(place: Place) -> None:
+    async with World(place, scan_every_ms=24 * HOUR) as world:
+        await world.endpoint("one.test")
+        await world.accept(3)
+        first, stopping = await running(world)
+        await world.run_for(2 * ROUND_EVERY_MS)
+        stopping.set()
+        await world.run_for(2 * ROUND_EVERY_MS)
+        await first
+        world.clock.now += KEEP_MS + HOUR
+
+        # As after a restart of the machine with a wrong clock.
+        second, stopping = await running(world)
+        await world.run_for(3 * ROUND_EVERY_MS)
+        assert await count(world, events) == 3
+
+        await world.database.write(lambda c: retention_clock.accept(c, now=world.clock.now))
+        await world.run_for(3 * ROUND_EVERY_MS)
+        assert await count(world, events) == 1
+        stopping.set()
+        await second
 
 
 async def test_what_is_still_owed_stays(place: Place) -> None:

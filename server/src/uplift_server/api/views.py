@@ -88,6 +88,12 @@ class LinkView(BaseModel):
     expires_at: InstantText
 
 
+class RetentionView(BaseModel):
+    """Retention that deletes again."""
+
+    resumed_at: InstantText = Field(description="The confirmed time.")
+
+
 class EventTypeView(BaseModel):
     """An entry of the catalog."""
 

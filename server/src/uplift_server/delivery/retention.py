@@ -8,9 +8,11 @@ from typing import Any, Final
 
 import structlog
 
+from uplift_server.core.instants import instant_text
 from uplift_server.core.partitions import PARTITIONS_A_RETENTION, lasts_ms
 from uplift_server.delivery.clock import Clock
 from uplift_server.observe.measures import EngineMeasures
+from uplift_server.store import retention_clock
 from uplift_server.store.contract import Database
 from uplift_server.store.errors import Unavailable
 from uplift_server.store.partitions import Partition, Partitions
@@ -48,6 +50,7 @@ class Retention:
         self._places: dict[str, tuple[Any, ...] | None] = {}
         """By table, behind what was old and stayed."""
         self._looked_again_at = 0
+        self._distrust_logged_at = 0
         self._thinned: dict[Partition, Key] = {}
         """How far the thinning of a partition has come that was broken off for everything else to have its turn."""
         self._in_the_middle = False
@@ -72,12 +75,30 @@ class Retention:
                 # Who never comes to the end is late, too.
                 self._measures.retention_round_at = self._clock.now_ms()
             try:
-                await self.prune_once(stopping)
+                if await self._clock_is_trusted():
+                    await self.prune_once(stopping)
             except Unavailable:
                 continue
             except Exception:
                 # What is too old can stay for a while: a defect in this stops nothing else.
                 _log.exception("a defect in retention; it goes on")
+
+    async def _clock_is_trusted(self) -> bool:
+        """Whether the clock can say what is old; otherwise an operator has to confirm it."""
+        if not self._retention_ms:
+            return True
+        now = self._clock.now_ms()
+        last_seen_at = await self._database.write(
+            lambda c: retention_clock.observe(c, now=now, retention_ms=self._retention_ms)
+        )
+        if last_seen_at is not None and now - self._distrust_logged_at >= LOOK_AGAIN_EVERY_MS:
+            self._distrust_logged_at = now
+            _log.error(
+                "retention stopped: the clock jumped forward",
+                last_seen_at=instant_text(last_seen_at),
+                fix="check the clock, then run `uplift-server retention resume`",
+            )
+        return last_seen_at is None
 
     async def prune_once(self, stopping: asyncio.Event) -> Counter[str]:
         """One pass over everything old; how many rows of which table went, not counting what goes with them.

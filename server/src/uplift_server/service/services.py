@@ -29,6 +29,7 @@ from uplift_server.service.passwords import Passwords
 from uplift_server.service.portal_links import PortalLinks
 from uplift_server.service.registration import Registrar, Resolve
 from uplift_server.service.replays import Replays
+from uplift_server.service.retention import Retention
 from uplift_server.service.roster import Roster
 from uplift_server.service.secrets import Secrets
 from uplift_server.service.sessions import Sessions
@@ -71,6 +72,7 @@ class Services:
     changes: Changes
     statistics: Statistics
     metrics: Metrics
+    retention: Retention
     source_ips: Sequence[SourceAddress]
     """The addresses that requests to endpoints come from."""
 
@@ -118,6 +120,7 @@ class Services:
             changes=Changes(means),
             statistics=Statistics(means),
             metrics=Metrics(means, authenticator, metrics or MetricsSettings()),
+            retention=Retention(means),
             source_ips=[SourceAddress.parse(each) for each in source_ips],
         )
 

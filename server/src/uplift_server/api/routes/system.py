@@ -1,12 +1,16 @@
-"""What the server says of itself. Public."""
+"""The server itself: what it says to everybody, and what operators can tell it."""
 
-from fastapi import APIRouter
+from typing import Annotated
+
+from fastapi import APIRouter, Depends
 from starlette.responses import PlainTextResponse
 
-from uplift_server.api.reading import ServicesOf
-from uplift_server.api.views import SourceIpsView
+from uplift_server.api.bodies import Nothing
+from uplift_server.api.reading import BodyReader, CallerOf, Sent, ServicesOf
+from uplift_server.api.views import RetentionView, SourceIpsView
 from uplift_server.core import source_addresses
 from uplift_server.core.instants import instant_text
+from uplift_server.service.refusals import refuse
 
 router = APIRouter(tags=["Server"])
 PUBLIC = frozenset(
@@ -31,6 +35,15 @@ async def get_source_ips(services: ServicesOf) -> SourceIpsView:
         current=source_addresses.current(services.source_ips, now),
         upcoming=[{"address": each.address, "from": instant_text(each.since or now)} for each in announced],
     )
+
+
+@router.post("/v1/retention/resume", summary="Resume retention")
+async def resume_retention(
+    services: ServicesOf, caller: CallerOf, sent: Annotated[Sent, Depends(BodyReader(Nothing, required=False))]
+) -> RetentionView:
+    """For operators. Confirms that the clock is right, after it moved on by more than half of `UPLIFT_RETENTION`."""
+    refuse(sent.problems)
+    return RetentionView(resumed_at=instant_text(await services.retention.resume(caller)))
 
 
 @router.head("/healthz", include_in_schema=False)

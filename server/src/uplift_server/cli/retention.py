@@ -1,0 +1,30 @@
+"""Retention: let it delete again after the clock moved on too far."""
+
+from typing import Final
+
+import typer
+
+from uplift_server.cli.help import Group
+from uplift_server.cli.reach import reach
+from uplift_server.cli.session import Session, command
+
+retention_app: Final = typer.Typer(cls=Group, help="Control the deletion of old events.", no_args_is_help=True)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module to the program."""
+    app.add_typer(retention_app, name="retention")
+
+
+@command(retention_app, "resume", examples=("uplift-server retention resume",))
+def resume(session: Session) -> None:
+    """Confirm that the clock is right, and let retention delete again.
+
+    Retention stops after the clock moved on by more than half of UPLIFT_RETENTION. Check the clock first.
+    """
+    with reach(session.config()) as client:
+        found = client.post("/v1/retention/resume")
+    if session.output.as_json:
+        session.output.json(found)
+    else:
+        session.output.line(f"Retention resumed at {found['resumed_at']}.")

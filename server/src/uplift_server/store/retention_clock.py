@@ -1,0 +1,24 @@
+"""The time that retention last saw, stored so that a clock set forward is noticed also over a restart."""
+
+from typing import Final
+
+from sqlalchemy import Connection
+
+from uplift_server.core.retention import clock_jumped
+from uplift_server.store import marks
+
+_MARK: Final = "retention clock"
+
+
+def observe(connection: Connection, *, now: int, retention_ms: int) -> int | None:
+    """Store the present time (Unix ms). If the clock jumped, store nothing and return the time last stored."""
+    last_seen_at = marks.get(connection, [_MARK]).get(_MARK)
+    if last_seen_at is not None and clock_jumped(last_seen_at, now, retention_ms):
+        return last_seen_at
+    accept(connection, now=now)
+    return None
+
+
+def accept(connection: Connection, *, now: int) -> None:
+    """Store the present time (Unix ms), whatever was stored before."""
+    marks.replace(connection, _MARK, {_MARK: now})

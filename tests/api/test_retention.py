@@ -1,0 +1,34 @@
+"""Operators confirm the clock over HTTP, so that retention deletes again."""
+
+from typing import Any
+
+from uplift_server.core.instants import instant_text
+from uplift_server.store import retention_clock
+
+DAY = 24 * 3600 * 1000
+
+
+def test_an_operator_confirms_the_clock(server: Any) -> None:
+    now = server.services.means.now()
+
+    def observed() -> int | None:
+        return server.run(
+            lambda: server.services.means.database.write(
+                lambda c: retention_clock.observe(c, now=now, retention_ms=30 * DAY)
+            )
+        )
+
+    server.run(lambda: server.services.means.database.write(lambda c: retention_clock.accept(c, now=now - 20 * DAY)))
+    assert observed() == now - 20 * DAY
+
+    answer = server.operator.post("/v1/retention/resume")
+
+    assert answer.status == 200
+    assert answer.json["resumed_at"] >= instant_text(now)
+    assert observed() is None
+    [entry] = server.operator.get("/v1/audit-log?action=retention.resumed").json["data"]
+    assert entry["actor"]["kind"] == "operator"
+
+
+def test_a_field_that_is_not_known_is_named(server: Any) -> None:
+    assert server.operator.post("/v1/retention/resume", {"force": True}).problems == {("force", "unknown_field")}
