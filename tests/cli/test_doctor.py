@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from uplift_server.cli import checks
 from uplift_server.cli.main import app
-from uplift_server.config import load, secret_key
+from uplift_server.config import load, publish_key, secret_key
 from uplift_server.core.instants import instant_text
 from uplift_server.service import examination
 from uplift_server.store import inspection, schema_version
@@ -46,6 +46,7 @@ def database(*, sealed_with: str | None = None) -> Path:
     config.database_path.parent.mkdir(exist_ok=True)
     key = secret_key(config)
     schema_version.upgrade(config.database_path, now_ms=0)
+    publish_key(config)
     sealed = Sealer(parse_key(sealed_with or key)).seal("a secret", b"e" * 16)
     raw = connect(config.database_path, read_only=False)
     raw.execute(
@@ -162,7 +163,7 @@ def test_a_damaged_database_is_found() -> None:
 def test_what_belongs_to_another_program_is_found() -> None:
     path = Path("uplift-data/uplift.db")
     path.parent.mkdir()
-    raw = connect(path, read_only=False)
+    raw = connect(path, read_only=False, create=True)
     raw.execute("CREATE TABLE theirs (x)")
     raw.close()
     assert examine()[1]["database"][0] == "fail"

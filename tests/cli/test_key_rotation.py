@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from uplift_server.cli.main import app
-from uplift_server.config import Config, ConfigError, load, secret_key
+from uplift_server.config import Config, ConfigError, load, publish_key, secret_key
 from uplift_server.store import inspection, schema_version
 from uplift_server.store.sealing import Sealer, WrongSecretKey, parse_key
 from uplift_server.store.sqlite.connection import FileLock, connect
@@ -78,6 +78,7 @@ def filled(config: Config, *, sealed_with: str | None = None) -> None:
     config.database_path.parent.mkdir(parents=True)
     sealer = Sealer(parse_key(sealed_with or secret_key(config)))
     schema_version.upgrade(config.database_path, now_ms=0)
+    publish_key(config)
     with closing(connect(config.database_path, read_only=False)) as raw:
         raw.execute("INSERT INTO accounts VALUES (1, x'01', 'a', '[]', 1, 1, NULL)")
         for number, secret in enumerate(SECRETS):

@@ -96,12 +96,12 @@ def test_a_lock_that_cannot_be_opened_is_no_server(
 ) -> None:
     """As where all is root's, and somebody else looks: it says that he may not, and not that a server runs."""
 
-    def refuse(_: FileLock) -> None:
+    def refuse(_: FileLock) -> bool:
         raise Unavailable("unable to open database file")
 
     config = replace(database_in(tmp_path), port=unused_tcp_port)
     FileLock(config.database_path).path.touch()
-    monkeypatch.setattr(FileLock, "acquire", refuse)
+    monkeypatch.setattr(FileLock, "is_held", refuse)
     assert not reach.server_runs(config)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from uplift_server.config import Config, ConfigError, load, secret_key
+from uplift_server.config import Config, ConfigError, check_database, load, publish_key, secret_key
 
 
 def config_in(directory: Path, **environ: str) -> Config:
@@ -24,6 +24,8 @@ def test_a_key_is_made_once_and_readable_by_its_owner_alone(tmp_path: Path) -> N
     first = secret_key(config)
     assert len(base64.b64decode(first)) == 32
     assert secret_key(config) == first
+    publish_key(config)
+    assert secret_key(config) == first
     assert config.secret_key_path.stat().st_mode & 0o777 == 0o600
     assert [path.name for path in config.secret_key_path.parent.iterdir()] == ["secret.key"]
     assert secret_key(config_in(tmp_path / "other")) != first
@@ -33,6 +35,7 @@ def test_no_new_key_is_made_for_a_database_that_was_sealed_with_another(tmp_path
     config = config_in(tmp_path)
     secret_key(config)
     config.database_path.write_bytes(b"SQLite format 3\0")
+    publish_key(config)
     config.secret_key_path.unlink()
     with pytest.raises(ConfigError, match=r"secret\.key is missing, but .* exists; put the key back"):
         secret_key(config)
@@ -65,4 +68,30 @@ def test_a_key_that_another_process_wrote_meanwhile_is_kept(tmp_path: Path, monk
 
     monkeypatch.setattr(os, "link", late)
     assert secret_key(config) == theirs.decode()
+    publish_key(config)
     assert [path.name for path in config.secret_key_path.parent.iterdir()] == ["secret.key"]
+
+
+@pytest.mark.parametrize("content", [None, b""])
+def test_a_key_without_its_database_stops_the_start_unless_a_new_one_is_asked_for(
+    tmp_path: Path, content: bytes | None
+) -> None:
+    config = config_in(tmp_path)
+    secret_key(config)
+    check_database(config)
+    publish_key(config)
+    if content is not None:
+        config.database_path.write_bytes(content)
+    with pytest.raises(ConfigError, match="--new-database"):
+        check_database(config)
+    check_database(config, new=True)
+
+
+def test_a_new_database_is_not_made_over_another(tmp_path: Path) -> None:
+    config = config_in(tmp_path)
+    secret_key(config)
+    config.database_path.write_bytes(b"SQLite format 3\0")
+    publish_key(config)
+    check_database(config)
+    with pytest.raises(ConfigError, match="--new-database"):
+        check_database(config, new=True)

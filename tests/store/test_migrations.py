@@ -47,7 +47,7 @@ def described(path: Path) -> dict[str, dict[str, object]]:
 
 def make(path: Path, revision: str) -> None:
     """A file as the release with this revision left it."""
-    with closing(connect(path, read_only=False)) as raw, bound(raw) as connection:
+    with closing(connect(path, read_only=False, create=True)) as raw, bound(raw) as connection:
         raw.execute("BEGIN")
         schema_version.run(connection, revision)
         raw.execute("COMMIT")

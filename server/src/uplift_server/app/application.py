@@ -17,7 +17,7 @@ from uplift_server.api.vital_signs import VitalSigns
 from uplift_server.app.http_server import HttpServer, http_server, listen
 from uplift_server.app.process import raise_file_limit, settle_memory
 from uplift_server.app.wiring import database, engine_settings, sender_settings
-from uplift_server.config import Config, ConfigError, ConfigProblem, secret_key
+from uplift_server.config import Config, ConfigError, ConfigProblem, check_database, publish_key, secret_key
 from uplift_server.core.addresses import AddressPolicy
 from uplift_server.core.cursors import Cursors
 from uplift_server.core.duties import Duty
@@ -43,17 +43,22 @@ from uplift_server.service.services import Services
 from uplift_server.service.system import System
 from uplift_server.service.traced_ingest import TracedIngest
 from uplift_server.store import schema_version
+from uplift_server.store.errors import Unavailable
 from uplift_server.store.schema_version import UnknownSchema
 from uplift_server.store.sealing import Sealer, derived_key, fingerprint, parse_key
 from uplift_server.store.sqlite import SqliteDatabase
+from uplift_server.store.sqlite.file_watch import WATCH_EVERY_SECONDS, DatabaseLost, FileChange
 
 if TYPE_CHECKING:
     from uplift_server.mail.outbox import Outbox
     from uplift_server.store.contract import Line
 
 CLOSE_SECONDS: Final = 0.9
+RESCUE_SECONDS_MAX: Final = 300.0
 OUTBOX_SECONDS: Final = 1.9
 """More than `mail.outbox.STOP_SECONDS`: a mail under way, and to write down what became of it."""
+
+REMEDY_LOST: Final = "restore the database from a backup, then start the server"
 
 
 class Application:
@@ -67,17 +72,20 @@ class Application:
         keep_key: Callable[[str], None] = lambda _: None,
         dispatch: bool = True,
         role: ProcessRole = ProcessRole.ALL,
+        new_database: bool = False,
     ) -> None:
         """`operator_key` stands in for the configured one; `keep_key` gets one that is made, before it is in force.
 
         Without `dispatch` nothing is sent: events are stored as due, for a server that does. Only with PostgreSQL can
         there be several processes, and so another `role` than that of one that does everything; raises ConfigError.
+        `new_database`: start with an empty SQLite database although the key of an earlier one is there.
         """
         if role is not ProcessRole.ALL and not config.on_postgresql:
             reason = f"is {role}, which needs a database that several processes can share"
             raise ConfigError(ConfigProblem("--role", reason, "leave it out, or set UPLIFT_DATABASE_URL to PostgreSQL"))
         self._config = config
         self._role = role
+        self._new_database = new_database
         self._dispatch = dispatch and role.delivers
         self._operator_key = operator_key or config.operator_key
         self._keep_key = keep_key
@@ -96,14 +104,16 @@ class Application:
         self._gate: gate.Gate
         self._server: HttpServer
         self._serving: asyncio.Task[None] | None = None
+        self._watching: asyncio.Task[None] | None = None
+        self._lost: FileChange | None = None
         self._attempt_log: AttemptLog
         self._started_at: int
         self.address: tuple[str, int] = (config.host, config.port)
         """Where it listens; the port is the real one once started."""
         self.failed = False
         """Whether a defect stopped it; the log says which."""
-        self.barred: UnknownSchema | None = None
-        """Why it may not go on, where the database has changed so that it stopped."""
+        self.barred: UnknownSchema | DatabaseLost | None = None
+        """Why the database does not let the server continue."""
         self.new_operator_key: str | None = None
         """The operator key this start made, to be shown once."""
 
@@ -118,6 +128,7 @@ class Application:
             if isinstance(self._database, SqliteDatabase):
                 self._make_directory()
                 self._database.lock()
+                check_database(self._config, new=self._new_database)
             undo.push_async_callback(self._database.close)
             listener = listen(self._config)
             undo.callback(listener.close)
@@ -142,6 +153,8 @@ class Application:
             undo.pop_all()
         settle_memory()
         self._serving.add_done_callback(lambda _: self._stopped.set())
+        if isinstance(self._database, SqliteDatabase):
+            self._watching = asyncio.create_task(self._watch(self._database), name="file watch")
 
     async def wait_stopped(self) -> None:
         """Until `request_stop`."""
@@ -162,6 +175,7 @@ class Application:
             await asyncio.wait([mails], timeout=OUTBOX_SECONDS)
             # The last answers go out while attempts in flight finish.
             await asyncio.gather(self._serving, self._engine.drain(), mails)
+        await self._rescue()
         for what, close in (
             ("traces", self._stop_traces),
             ("changes", self._means.finish),
@@ -175,6 +189,37 @@ class Application:
             except TimeoutError:
                 self._log.error("something did not close in time", what=what)
         self._stopped.set()
+
+    async def _watch(self, database: SqliteDatabase) -> None:
+        """Stop the server once its database file is not the one at its path."""
+        change = await database.change()
+        while change is None:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopped.wait(), WATCH_EVERY_SECONDS)
+            if self._stopped.is_set():
+                return
+            change = await database.change()
+        self._log.critical("database file lost", change=change.text)
+        self._lost = change
+        self.barred = DatabaseLost(f"{change.text} while the server used it; {REMEDY_LOST}")
+        self._engine.acceptor.close()
+        self.request_stop()
+
+    async def _rescue(self) -> None:
+        """Save what a lost file held: this process alone can still read it."""
+        if self._lost is None or not self._lost.is_readable or not isinstance(self._database, SqliteDatabase):
+            return
+        try:
+            async with asyncio.timeout(RESCUE_SECONDS_MAX):
+                saved = await self._database.rescue(self._clock.now_ms())
+        except (TimeoutError, Unavailable) as error:
+            self._log.critical("lost database could not be saved", cause=str(error) or "it took too long")
+            return
+        self._log.critical("lost database saved", file=str(saved))
+        self.barred = DatabaseLost(
+            f"{self._lost.text} while the server used it; everything in it is saved in {saved}: rename that file to the"
+            " database's name, then start the server"
+        )
 
     def _stop_for(self, error: BaseException | None) -> None:
         if isinstance(error, UnknownSchema):
@@ -218,6 +263,7 @@ class Application:
             await learn_time(self._line, self._time)
         else:
             copy = schema_version.upgrade(self._config.database_path, now_ms=self._clock.now_ms())
+            publish_key(self._config)
             if copy is not None:
                 self._log.info("the database was upgraded", revision=schema_version.HEAD, copy_of_the_old=str(copy))
         await self._database.open()

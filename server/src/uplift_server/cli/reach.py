@@ -22,7 +22,7 @@ from uplift_server.cli.errors import CliError, ExitCode
 from uplift_server.config import Config, ConfigError, ConfigProblem
 from uplift_server.core.processes import ProcessRole
 from uplift_server.observe.logs import set_up
-from uplift_server.store.errors import InUse, Unavailable
+from uplift_server.store.errors import Unavailable
 
 if TYPE_CHECKING:
     from uplift_server.app import Application
@@ -169,17 +169,10 @@ def server_runs(config: Config) -> bool:
     # The store takes half a second to load, which the help of every command should not have to wait for.
     from uplift_server.store.sqlite.connection import FileLock  # noqa: PLC0415
 
-    lock = FileLock(config.database_path)
-    if not _exists(lock.path):
-        return False
     try:
-        lock.acquire()
-    except InUse:
-        return True
+        return FileLock(config.database_path).is_held()
     except Unavailable:
         return _answers(config)
-    lock.release()
-    return False
 
 
 def database_is_used(config: Config) -> bool:

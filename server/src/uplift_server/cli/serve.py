@@ -43,8 +43,15 @@ Role = Annotated[
                  " take requests (api); deliver (worker)."),
 ]  # fmt: skip
 
+NewDatabase = Annotated[
+    bool,
+    typer.Option(
+        "--new-database", help="Start with an empty SQLite database although secret.key of an earlier one exists."
+    ),
+]
 
-def serve(session: Session, role: Role = ProcessRole.ALL) -> None:
+
+def serve(session: Session, role: Role = ProcessRole.ALL, new_database: NewDatabase = False) -> None:
     """Run the server until it is told to stop.
 
     SIGTERM or Ctrl-C stop it cleanly: no new work, and up to 20 s for the attempts in flight. A second one stops it at
@@ -53,15 +60,15 @@ def serve(session: Session, role: Role = ProcessRole.ALL) -> None:
     config = session.config()
     set_up(config.log_format)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(config, session.output, role))
+        runner.run(_serve(config, session.output, role, new_database=new_database))
 
 
-async def _serve(config: Config, output: Output, role: ProcessRole) -> None:
+async def _serve(config: Config, output: Output, role: ProcessRole, *, new_database: bool) -> None:
     from uplift_server.app import Application  # noqa: PLC0415 - commands that need no server start faster
 
     # Beside a database that several machines use there is no place to keep it.
     keep_key = (lambda _: None) if config.on_postgresql else lambda key: store_operator_key(config, key)
-    application = Application(config, keep_key=keep_key, role=role)
+    application = Application(config, keep_key=keep_key, role=role, new_database=new_database)
     # Before the start, which may take long: a signal must never meet a half-started server unprepared.
     stopper = Stopper(application, output)
     stopper.install()

@@ -75,8 +75,9 @@ def _failures(error: Exception) -> list[tuple[str, str, ExitCode]]:
     # These take long to load, and errors are rare.
     from uplift_server.store.schema_version import UnknownSchema  # noqa: PLC0415
     from uplift_server.store.sealing import WrongSecretKey  # noqa: PLC0415
+    from uplift_server.store.sqlite.file_watch import DatabaseLost  # noqa: PLC0415
 
-    if isinstance(error, UnknownSchema | Conflict | WrongSecretKey):
+    if isinstance(error, UnknownSchema | DatabaseLost | Conflict | WrongSecretKey):
         code = ExitCode.USAGE if isinstance(error, WrongSecretKey) else ExitCode.FAILED
         return [(cause, remedy or "see `uplift-server doctor`", code)]
     return [

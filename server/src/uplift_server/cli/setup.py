@@ -10,7 +10,15 @@ from uplift_server.cli.errors import CliError, ExitCode
 from uplift_server.cli.reach import server_runs
 from uplift_server.cli.session import Session, command
 from uplift_server.cli.tables import Column
-from uplift_server.config import Config, ConfigError, ConfigProblem, describe, secret_key
+from uplift_server.config import (
+    Config,
+    ConfigError,
+    ConfigProblem,
+    check_database,
+    describe,
+    publish_key,
+    secret_key,
+)
 
 _COLUMNS: Final = [Column("name", "NAME"), Column("value", "VALUE", folds=True), Column("source", "FROM", folds=True)]
 
@@ -87,12 +95,14 @@ def migrate(
     except OSError as error:
         reason = f"names a directory that cannot be made ({error.strerror})"
         raise ConfigError(ConfigProblem("UPLIFT_DATABASE_URL", reason, "choose another, or make it by hand")) from error
-    secret_key(found)
     lock = FileLock(path)
     lock.acquire()
     try:
+        check_database(found)
+        secret_key(found)
         before = schema_version.current(path)
         copy = schema_version.upgrade(path, now_ms=time.time_ns() // 1_000_000)
+        publish_key(found)
     finally:
         lock.release()
     session.output.fields(

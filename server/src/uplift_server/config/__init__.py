@@ -1,7 +1,7 @@
 """Every setting of the server, where its value is found, and what may be wrong with it."""
 
 from uplift_server.config.problems import ConfigError, ConfigProblem
-from uplift_server.config.secret_key import secret_key
+from uplift_server.config.secret_key import check_database, publish_key, secret_key
 from uplift_server.config.settings import OTHER_TOOLS, SETTINGS, Config, Setting
 from uplift_server.config.sources import FILE_NAME, Described, describe, find_file, load
 
@@ -14,6 +14,8 @@ __all__ = [
     "describe",
     "Described",
     "secret_key",
+    "publish_key",
+    "check_database",
     "ConfigError",
     "ConfigProblem",
     "FILE_NAME",

@@ -18,8 +18,8 @@ def secret_key(config: Config) -> str:
     """The sealing key as base64, made and stored at the first start unless it is given.
 
     To be called before the database is made: one that exists without its key was sealed with another, and a new key
-    would only hide that. Raises ConfigError, also while the key is being replaced: the database may be sealed with
-    either of the two.
+    would only hide that. A new key is in a draft until `publish_key`. Raises ConfigError, also while the key is being
+    replaced: the database may be sealed with either of the two.
     """
     if config.secret_key is not None:
         return config.secret_key
@@ -31,14 +31,61 @@ def secret_key(config: Config) -> str:
         if next_path.exists():
             reason = f"was being replaced when something stopped it: {next_path} is still there"
             raise ConfigError(ConfigProblem(NAME, reason, "finish it with `uplift-server secret-key rotate`"))
-        if not path.exists():
-            if database.exists() and database.stat().st_size > 0:
+        if path.exists():
+            return read_key(path)
+        draft = _draft(path)
+        if not draft.exists():
+            if not is_missing(database):
                 reason = f"is not set and {path} is missing, but {database} exists"
                 raise ConfigError(ConfigProblem(NAME, reason, f"put the key back into {path}, or set {NAME}"))
-            keep_key(path, new_key())
+            keep_key(draft, new_key())
     except OSError as error:
         raise cannot(f"be kept in {path}", error) from error
-    return read_key(path)
+    return read_key(draft)
+
+
+def publish_key(config: Config) -> None:
+    """Give a new key its name, once the database exists: from then on, a key without a database means a lost database.
+
+    Raises ConfigError.
+    """
+    path = config.secret_key_path
+    draft = _draft(path)
+    try:
+        if config.secret_key is None and draft.exists():
+            draft.replace(path)
+            make_durable(path.parent)
+    except OSError as error:
+        raise cannot(f"be kept in {path}", error) from error
+
+
+def check_database(config: Config, *, new: bool = False) -> None:
+    """Whether a SQLite database may be opened. Raises ConfigError if it was lost: its key is there, and it is not.
+
+    With `new`, an empty database is wanted; raises ConfigError if there is one already.
+    """
+    path = config.database_path
+    try:
+        missing = is_missing(path)
+        has_key = config.secret_key is None and config.secret_key_path.exists()
+    except OSError as error:
+        raise cannot(f"be looked for at {config.secret_key_path}", error) from error
+    if new and not missing:
+        reason = f"asks for an empty database, but {path} exists"
+        raise ConfigError(ConfigProblem("--new-database", reason, "leave it out, or move that file away"))
+    if missing and has_key and not new:
+        reason = f"names {path}, which is missing or empty, but its key {config.secret_key_path} exists"
+        remedy = "restore the database from a backup, or start with an empty one: uplift-server serve --new-database"
+        raise ConfigError(ConfigProblem("UPLIFT_DATABASE_URL", reason, remedy))
+
+
+def is_missing(database: Path) -> bool:
+    """Whether a SQLite file is missing or empty. Raises OSError."""
+    return not database.exists() or database.stat().st_size == 0
+
+
+def _draft(path: Path) -> Path:
+    return path.with_name(f"{path.name}.draft")
 
 
 def new_key() -> str:

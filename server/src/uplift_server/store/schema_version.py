@@ -62,7 +62,7 @@ def upgrade(database: str | Path, *, now_ms: int) -> Path | None:
     """
     path = _path(database)
     try:
-        with closing(connect(path, read_only=False)) as raw:
+        with closing(connect(path, read_only=False, create=True)) as raw:
             revision = _current(raw, path)
             if revision == HEAD:
                 return None

@@ -23,14 +23,19 @@ BUSY_MS: Final = 2000
 CACHED_STATEMENTS: Final = 512
 _LOCK: Final = re.compile(rb"\d{0,20}\n?")
 """What stands in a lock: the process that has had it."""
+_READ: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
 _REMEDY_LOCK: Final = "remove it while no server runs; the next start makes another"
 
 
-def connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
-    """A raw connection in autocommit mode, whose transactions we write out ourselves. Raises Unavailable."""
+def connect(path: Path, *, read_only: bool, create: bool = False) -> sqlite3.Connection:
+    """A raw connection in autocommit mode, whose transactions we write out ourselves. Raises Unavailable.
+
+    A missing file is made only with `create`: an empty one in the place of a lost one would hide the loss.
+    """
     try:
         connection = sqlite3.connect(
-            path,
+            f"{path.absolute().as_uri()}?mode={'rwc' if create else 'rw'}",
+            uri=True,
             isolation_level=None,
             check_same_thread=False,
             cached_statements=CACHED_STATEMENTS,
@@ -65,13 +70,19 @@ def unavailable(error: Exception) -> Unavailable:
 
 
 class FileLock:
-    """One server process a file: an advisory lock on a file beside it, which the system lifts when the process ends."""
+    """One server process a file: advisory locks, which the system releases when the process ends.
+
+    One is on a file beside the database, so that it holds before there is a database. One is on the database itself, so
+    that it holds if the database is reached by a hard link, or if the file beside it is removed.
+    """
 
     def __init__(self, path: Path) -> None:
         # Of the file itself, by whatever links it is reached. Links in a circle are not this one's to complain of.
         target = Path(os.path.realpath(path))
         self.path: Final = target.with_name(target.name + ".lock")
+        self._database = target
         self._handle: int | None = None
+        self._database_handle: int | None = None
 
     def acquire(self) -> None:
         """Take the lock. Raises InUse, which names who has it, Misaddressed where it is none of ours, Unavailable."""
@@ -86,13 +97,55 @@ class FileLock:
         except OSError as error:
             holder = os.read(handle, 32).decode("ascii", "replace").strip() or "unknown"
             os.close(handle)
-            raise InUse(
-                f"another server (process {holder}) uses {self.path.with_suffix('')}; stop it, or choose another"
-                " database with UPLIFT_DATABASE_URL"
-            ) from error
+            raise self._in_use(f"another server (process {holder})") from error
+        self._handle = handle
+        try:
+            self.hold_database()
+        except Unavailable:
+            self.release()
+            raise
         os.ftruncate(handle, 0)
         os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
-        self._handle = handle
+
+    def hold_database(self) -> None:
+        """Lock the database itself, if it exists by now. Raises InUse and Unavailable.
+
+        Its handle is closed only after every connection: closing any handle drops the locks that SQLite has on a file.
+        """
+        if self._database_handle is not None:
+            return
+        try:
+            handle = os.open(self._database, _READ)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise unavailable(error) from error
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(handle)
+            raise self._in_use("another server") from error
+        self._database_handle = handle
+
+    def is_held(self) -> bool:
+        """Whether a server has the database. Creates no file. Raises Unavailable if this user may not look."""
+        for path in (self.path, self._database):
+            try:
+                handle = os.open(path, _READ)
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            except OSError as error:
+                raise unavailable(error) from error
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+            finally:
+                os.close(handle)
+        return False
+
+    def _in_use(self, holder: str) -> InUse:
+        return InUse(f"{holder} uses {self._database}; stop it, or choose another database with UPLIFT_DATABASE_URL")
 
     def _open(self) -> int:
         # Whoever may write the directory can put a link there, and a command of root's would write to where it leads.
@@ -123,6 +176,7 @@ class FileLock:
 
     def release(self) -> None:
         """Let the lock go; the file stays, since deleting it would let two processes lock two files."""
-        if self._handle is not None:
-            os.close(self._handle)
-            self._handle = None
+        for handle in (self._database_handle, self._handle):
+            if handle is not None:
+                os.close(handle)
+        self._database_handle = self._handle = None

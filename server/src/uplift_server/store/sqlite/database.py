@@ -1,7 +1,9 @@
 """The SQLite engine: the contract on one file."""
 
 import asyncio
+import sqlite3
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
@@ -26,8 +28,9 @@ from uplift_server.store.hot_records import (
 )
 from uplift_server.store.partitions import Partitions
 from uplift_server.store.replays import Choice, Replay
-from uplift_server.store.sqlite import hot, replaying
-from uplift_server.store.sqlite.connection import FileLock
+from uplift_server.store.sqlite import copying, hot, replaying
+from uplift_server.store.sqlite.connection import FileLock, connect, unavailable
+from uplift_server.store.sqlite.file_watch import FileChange, FileWatch
 from uplift_server.store.sqlite.readers import Readers, name_of
 from uplift_server.store.sqlite.writer import Writer, Writing
 
@@ -42,6 +45,9 @@ class SqliteDatabase:
         self._lock = FileLock(path)
         self._writer_: Writer | None = None
         self._readers_: Readers | None = None
+        self._spare: sqlite3.Connection | None = None
+        self._watch: FileWatch
+        self._is_rescued = False
         self.measures = StoreMeasures()
         """See the contract."""
         self.partitions: Partitions | None = None
@@ -58,8 +64,13 @@ class SqliteDatabase:
 
     async def open(self) -> None:
         """See the contract."""
-        self._writer_ = Writer(self._path, asyncio.get_running_loop(), self.measures)
-        self._readers_ = Readers(self._path)
+        self._lock.hold_database()
+        # Opened now: a connection that is opened after the file was lost cannot read it.
+        self._spare = connect(self._path, read_only=True)
+        self._spare.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        self._watch = FileWatch(self._path)
+        self._writer_ = Writer(self._path, self._watch, asyncio.get_running_loop(), self.measures)
+        self._readers_ = Readers(self._path, self._watch)
 
     async def close(self) -> None:
         """See the contract."""
@@ -67,10 +78,32 @@ class SqliteDatabase:
         if self._readers_ is not None:
             await loop.run_in_executor(None, self._readers_.close)
             self._readers_ = None
+        if self._spare is not None:
+            self._spare.close()
+            self._spare = None
         if self._writer_ is not None:
             await loop.run_in_executor(None, self._writer_.close)
             self._writer_ = None
+        if self._is_rescued:
+            self._watch.remove_log()
         self._lock.release()
+
+    async def change(self) -> FileChange | None:
+        """What happened to the database file since it was opened; None if it is the same. Waits for the disk."""
+        return await asyncio.to_thread(self._watch.change)
+
+    async def rescue(self, now_ms: int) -> Path:
+        """Copy the open database beside its path, where its file is no longer. Raises Unavailable."""
+        assert self._spare is not None, "the database is not open"
+        instant = datetime.fromtimestamp(now_ms / 1000, UTC).strftime("%Y%m%dT%H%M%SZ")
+        target = self._path.with_name(f"{self._path.name}.rescued-{instant}")
+        try:
+            await asyncio.to_thread(copying.copy_into, self._spare, target)
+        except (sqlite3.Error, OSError) as error:
+            target.unlink(missing_ok=True)
+            raise unavailable(error) from error
+        self._is_rescued = True
+        return target
 
     @property
     def _writer(self) -> Writer:

@@ -15,6 +15,7 @@ import structlog
 
 from uplift_server.store.errors import Unavailable
 from uplift_server.store.sqlite.connection import bound, connect, unavailable
+from uplift_server.store.sqlite.file_watch import FileWatch
 
 R = TypeVar("R")
 
@@ -30,8 +31,9 @@ _log = structlog.get_logger()
 class Readers:
     """Runs verbs that only read. A verb that takes longer than READ_SECONDS_MAX is stopped."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, watch: FileWatch) -> None:
         self._path = path
+        self._watch = watch
         self._local = threading.local()
         self._pool = ThreadPoolExecutor(READERS, thread_name_prefix="store-reader")
         self._waiting = 0
@@ -87,6 +89,7 @@ class Readers:
     def _connection(self) -> tuple[sqlite3.Connection, sa.Connection]:
         pair: tuple[sqlite3.Connection, sa.Connection] | None = getattr(self._local, "pair", None)
         if pair is None:
+            self._watch.check()
             raw = connect(self._path, read_only=True)
             self._local.pair = pair = (raw, bound(raw))
             self._opened.append(pair)

@@ -17,6 +17,7 @@ from uplift_server.core.limits import COMMIT_ROWS_MAX, WRITES_WAITING_MAX
 from uplift_server.observe.measures import StoreMeasures
 from uplift_server.store.errors import StoreError, Unavailable
 from uplift_server.store.sqlite.connection import bound, connect, unavailable
+from uplift_server.store.sqlite.file_watch import FileWatch
 from uplift_server.store.sqlite.hot import Appender
 
 # After these the connection is as good as before. After any other failure SQLite promises nothing: it is opened anew.
@@ -86,8 +87,9 @@ class Job:
 class Writer:
     """Owns the writing connection. Jobs of one drain are committed together, at most COMMIT_ROWS_MAX rows or so."""
 
-    def __init__(self, path: Path, loop: asyncio.AbstractEventLoop, measures: StoreMeasures) -> None:
+    def __init__(self, path: Path, watch: FileWatch, loop: asyncio.AbstractEventLoop, measures: StoreMeasures) -> None:
         self._path = path
+        self._watch = watch
         self._measures = measures
         self._loop = loop
         self._queue: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
@@ -181,6 +183,7 @@ class Writer:
 
     def _transaction(self, jobs: list[Job]) -> None:
         if self._writing is None:
+            self._watch.check()
             self._writing = Writing(self._path)
         writing = self._writing
         raw = writing.raw

@@ -1,0 +1,81 @@
+"""Whether the open database file is still the one at its path.
+
+SQLite goes on writing to a file that was deleted or replaced, and each commit succeeds: what it stores is gone with the
+process.
+"""
+
+import os
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from uplift_server.store.errors import Unavailable
+
+WATCH_EVERY_SECONDS: Final = 1.0
+_LOG: Final = "-wal"
+_INDEX: Final = "-shm"
+
+
+class DatabaseLost(Exception):
+    """The database file was deleted, replaced or truncated while a server used it. The text says what to do."""
+
+
+class FileChange(NamedTuple):
+    """What happened to a database file."""
+
+    text: str
+    is_readable: bool
+    """Whether the connections that are open still read everything."""
+
+
+class FileWatch:
+    """Looks at an open database file and its write-ahead log."""
+
+    def __init__(self, path: Path) -> None:
+        target = Path(os.path.realpath(path))
+        self._path = target
+        self._log_path = target.with_name(target.name + _LOG)
+        self._file = _identity(target)
+        self._log = _identity(self._log_path)
+        self._size = 0
+
+    def change(self) -> FileChange | None:
+        """What happened to the files since the watch began; None if they are the same.
+
+        SQLite truncates its log and never its database, which the server never vacuums.
+        """
+        found, log = _identity(self._path), _identity(self._log_path)
+        if found is None:
+            return FileChange(f"{self._path} was deleted", True)
+        if found != self._file:
+            return FileChange(f"{self._path} was replaced by another file", True)
+        size = self._path.stat().st_size
+        if size < self._size:
+            return FileChange(f"{self._path} was truncated from {self._size:,} to {size:,} bytes", False)
+        self._size = size
+        if self._log is None:
+            self._log = log
+        elif log is None:
+            return FileChange(f"{self._log_path} was deleted", True)
+        elif log != self._log:
+            return FileChange(f"{self._log_path} was replaced by another file", True)
+        return None
+
+    def check(self) -> None:
+        """Raise Unavailable if the files changed: a new connection would spoil what the open ones still read."""
+        change = self.change()
+        if change is not None:
+            raise Unavailable(change.text)
+
+    def remove_log(self) -> None:
+        """Remove the log of a lost file, once its content is saved: SQLite would apply it to the next file there."""
+        if self._log is not None and _identity(self._log_path) == self._log:
+            for end in (_LOG, _INDEX):
+                self._path.with_name(self._path.name + end).unlink(missing_ok=True)
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino

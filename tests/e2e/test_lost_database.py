@@ -1,0 +1,163 @@
+"""A server whose database file is deleted, replaced or truncated stops, says so, and saves what it can."""
+
+import json
+import os
+import sqlite3
+import subprocess
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from .harness import PROGRAM, Server, serving, wait_for
+
+pytestmark = pytest.mark.sqlite(reason="PostgreSQL has no file of ours")
+EXIT_WITHIN_S = 30
+
+
+def _delete(database: Path) -> None:
+    database.unlink()
+
+
+def _delete_log(database: Path) -> None:
+    database.with_name(f"{database.name}-wal").unlink()
+
+
+def _replace(database: Path) -> None:
+    other = database.with_name("other.db")
+    other.write_bytes(b"")
+    other.replace(database)
+
+
+def _truncate(database: Path) -> None:
+    os.truncate(database, 4096)
+
+
+def _lose(server: Server, lose: Callable[[Path], None]) -> int:
+    """Lose the file, and wait for the server to end; its exit code."""
+    assert server.place.file is not None
+    assert server.process is not None
+    lose(server.place.file)
+    return server.process.wait(EXIT_WITHIN_S)
+
+
+def _events(database: Path) -> int:
+    with closing(sqlite3.connect(database)) as raw:
+        [(count,)] = raw.execute("SELECT count(*) FROM events")
+        return int(count)
+
+
+@pytest.mark.parametrize(
+    ("lose", "said"),
+    [(_delete, "was deleted"), (_replace, "was replaced"), (_delete_log, "-wal was deleted")],
+)
+def test_a_lost_file_ends_the_server_and_what_it_accepted_is_saved(
+    tmp_path: Path, lose: Callable[[Path], None], said: str
+) -> None:
+    with serving(tmp_path / "data") as server:
+        _, api = server.account()
+        accepted = [api.send(number).status for number in range(20)]
+        assert accepted == [202] * 20
+
+        assert _lose(server, lose) == 1
+
+        [error] = [json.loads(line)["error"] for line in server.log if line.startswith('{"error"')]
+        assert said in error["cause"]
+        [saved] = server.data.glob("uplift.db.rescued-*")
+        assert str(saved) in error["remedy"] + error["cause"]
+        assert _events(saved) == 20
+
+
+def test_the_saved_file_takes_the_place_of_the_lost_one(tmp_path: Path) -> None:
+    with serving(tmp_path / "data") as server:
+        account, api = server.account()
+        assert api.send(1).status == 202
+        assert _lose(server, _delete) == 1
+        [saved] = server.data.glob("uplift.db.rescued-*")
+        assert server.place.file is not None
+        # A log that is left behind would be applied to the file that takes the place.
+        assert not server.place.file.with_name("uplift.db-wal").exists()
+        saved.rename(server.place.file)
+
+        server.start()
+
+        assert len(server.api(account=account).everything("/v1/events")) == 1
+
+
+def test_a_truncated_file_ends_the_server(tmp_path: Path) -> None:
+    with serving(tmp_path / "data") as server:
+        server.account()
+        database = server.place.file
+        assert database is not None
+
+        def merged() -> bool:
+            with closing(sqlite3.connect(database)) as raw:
+                raw.execute("PRAGMA wal_checkpoint(PASSIVE)")
+            return database.stat().st_size > 4096
+
+        wait_for(merged, "the file is larger than a page")
+        # The server has to have seen its size.
+        wait_for(lambda: server.api().ok("GET", "/v1/accounts"), "it responds", every=2)
+
+        assert _lose(server, _truncate) == 1
+        [error] = [json.loads(line)["error"] for line in server.log if line.startswith('{"error"')]
+        assert "truncated" in error["cause"]
+
+
+def test_a_start_without_the_database_needs_a_word_of_the_operator(tmp_path: Path) -> None:
+    environ = {"UPLIFT_OPERATOR_KEY": "op_end-to-end-tests-know-this-one", "UPLIFT_LOG_FORMAT": "none"}
+    with serving(tmp_path / "data") as server:
+        server.environ.pop("UPLIFT_SECRET_KEY", None)
+        server.account()
+        server.stop()
+        database = server.place.file
+        assert database is not None
+        for empty in (False, True):
+            database.unlink()
+            if empty:
+                database.touch()
+
+            ended = subprocess.run(
+                [PROGRAM, "serve"], cwd=server.data, env=server.environ | environ, capture_output=True, text=True,
+                timeout=60, check=False,
+            )  # fmt: skip
+
+            assert ended.returncode == 2
+            assert "secret.key" in ended.stderr
+            assert "--new-database" in ended.stderr
+            assert not database.exists() or database.stat().st_size == 0
+            new = Server(server.data, "--new-database")
+            try:
+                new.start()
+                assert new.api().everything("/v1/accounts") == []
+                assert new.stop() == 0
+            finally:
+                new.end()
+        again = Server(server.data, "--new-database")
+        again.launch()
+        assert again.process is not None
+        assert again.process.wait(30) == 2
+        again.end()
+
+
+@pytest.mark.parametrize("removed", [False, True], ids=["hard link", "removed lock"])
+def test_a_second_server_is_kept_out(tmp_path: Path, removed: bool) -> None:
+    with serving(tmp_path / "data") as server:
+        assert server.place.file is not None
+        second = tmp_path / "second"
+        second.mkdir()
+        if removed:
+            server.place.file.with_name("uplift.db.lock").unlink()
+            second = server.data
+        else:
+            (second / "uplift.db").hardlink_to(server.place.file)
+            (second / "secret.key").write_bytes((server.data / "secret.key").read_bytes())
+        other = Server(second)
+        other.launch()
+        try:
+            assert other.process is not None
+            assert other.process.wait(30) == 75
+            wait_for(lambda: any("another server" in line for line in other.log), "it says why")
+        finally:
+            other.end()
