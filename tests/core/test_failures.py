@@ -44,8 +44,21 @@ def test_a_clock_that_was_set_back_locks_nobody_out() -> None:
     assert counts.wait_ms("a", 500) == 0
 
 
-def test_memory_is_bounded_and_the_first_is_forgotten_first() -> None:
-    counts = Failures(1, 1000, keys_max=3)
-    for number in range(5):
-        counts.note(str(number), number)
-    assert [counts.wait_ms(str(number), 5) > 0 for number in range(5)] == [False, False, True, True, True]
+def test_a_full_table_makes_new_keys_wait_until_the_oldest_expires() -> None:
+    counts = Failures(2, 1000, keys_max=3)
+    for now, key in enumerate("aabc"):
+        counts.note(key, now)
+    assert [counts.wait_ms(key, 10) for key in "abcd"] == [990, 0, 0, 991]
+    counts.note("b", 500)
+    assert counts.wait_ms("d", 1000) == 1
+    assert counts.wait_ms("d", 1001) == 0
+    counts.note("d", 1001)
+    assert [counts.wait_ms(key, 1001) > 0 for key in "abcde"] == [True, True, False, False, True]
+
+
+def test_forgiving_a_key_makes_room_for_another() -> None:
+    counts = Failures(2, 1000, keys_max=1)
+    counts.note("a", 0)
+    assert counts.wait_ms("b", 1) > 0
+    counts.forgive("a")
+    assert counts.wait_ms("b", 1) == 0

@@ -5,6 +5,7 @@ import base64
 import os
 import sys
 import threading
+from contextlib import suppress
 from dataclasses import replace
 
 import pytest
@@ -26,8 +27,9 @@ from uplift_server.service.errors import (
 from uplift_server.service.keys import KeyDraft
 from uplift_server.service.listening import ListenDraft
 from uplift_server.service.passwords import NICENESS, WAITING_MAX, Passwords
-from uplift_server.service.sign_ins import SignInLimits
+from uplift_server.service.sign_ins import FAILURES_MAX, SignInLimits
 from uplift_server.store import members, people
+from uplift_server.store.errors import Unavailable
 
 from .world import ADDRESS, PASSWORD, World, key_digest
 
@@ -92,7 +94,7 @@ async def test_a_refused_sign_in_is_in_the_log_and_names_nobody(world: World) ->
         ):
             with pytest.raises(Unauthorized):
                 await sign_in
-    assert [(each["event"], each["address"]) for each in logs] == [("a sign-in was refused", ADDRESS)] * 2
+    assert [(each["event"], each["address"]) for each in logs] == [("sign-in rejected", ADDRESS)] * 2
     assert "secret" not in str(logs)
     assert ANN not in str(logs)
 
@@ -178,6 +180,98 @@ async def test_a_proxy_that_nobody_told_us_of_is_not_taken_for_all_who_come_thro
         limits.begin(world.clock.now, email=None, address="8.8.8.8")
     with pytest.raises(RateLimited):
         limits.begin(world.clock.now, email=None, address="8.8.8.8")
+
+
+def network(number: int) -> str:
+    """An address in a network that no other number shares."""
+    return f"2001:{number:x}::1"
+
+
+@pytest.mark.parametrize(("begin", "most"), [("begin", 5), ("begin_reset", 3)])
+def test_a_flood_does_not_reset_the_count_of_an_email(world: World, begin: str, most: int) -> None:
+    limits, now = SignInLimits(), world.clock.now
+    start = getattr(limits, begin)
+    for number in range(most):
+        start(now, email=ANN, address=network(number))
+    for number in range(10_050):
+        with suppress(RateLimited):
+            start(now + 1, email=f"{number}@example.com", address=network(number))
+    with pytest.raises(RateLimited):
+        start(now + 2, email=ANN, address=None)
+
+
+@pytest.mark.parametrize(
+    ("address", "most"),
+    [
+        ("192.0.2.1", 30),
+        ("::ffff:192.0.2.1", 30),
+        ("192.0.2.{}", 120),
+        ("2001:db8:1:2::{:x}", 30),
+        ("2001:db8:1:ff{:02x}::1", 60),
+        ("2001:db8:1:{:x}00::1", 120),
+    ],
+)
+def test_the_failures_of_a_network_are_counted_together(world: World, address: str, most: int) -> None:
+    limits, now = SignInLimits(), world.clock.now
+    for number in range(most):
+        limits.begin(now, email=None, address=address.format(number))
+    with pytest.raises(RateLimited):
+        limits.begin(now, email=None, address=address.format(most))
+    for other in ("192.0.3.1", "2001:db8:2::1"):
+        limits.begin(now, email=None, address=other)
+
+
+def test_the_total_of_failures_is_limited_for_a_time(world: World) -> None:
+    limits, now = SignInLimits(), world.clock.now
+    for number in range(FAILURES_MAX):
+        limits.begin(now, email=f"{number}@example.com", address=network(number))
+    with capture_logs() as logs:
+        for number in range(3):
+            with pytest.raises(RateLimited):
+                limits.begin(now, email=None, address=network(FAILURES_MAX + number))
+    assert [each["log_level"] for each in logs] == ["warning"]
+    limits.begin_reset(now, email=ANN, address=None)
+    limits.begin(now + 15 * MINUTE, email=ANN, address=None)
+
+
+@pytest.mark.parametrize("error", [Busy("full"), Unavailable("no disk")])
+async def test_a_503_is_not_counted(world: World, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    await world.member(await world.account(), ANN)
+
+    async def fails(*_arguments: object) -> None:
+        raise error
+
+    with monkeypatch.context() as patched:
+        if isinstance(error, Busy):
+            patched.setattr(Passwords, "matches", fails)
+        else:
+            patched.setattr(world.database, "read", fails)
+        for _ in range(40):
+            with pytest.raises(type(error)):
+                await world.services.sessions.sign_in(ANN, PASSWORD, address=ADDRESS)
+            if isinstance(error, Unavailable):
+                with pytest.raises(Unavailable):
+                    await world.services.sessions.request_reset(ANN, address=ADDRESS)
+    await world.sign_in(ANN)
+    await world.services.sessions.request_reset(ANN, address=ADDRESS)
+
+
+async def test_attempts_at_the_sign_in_page_do_not_block_a_person_who_is_signed_in(world: World) -> None:
+    await world.member(await world.account(), ANN)
+    visitor = await world.sign_in(ANN)
+    operator = await world.visitor(await world.services.sessions.sign_in_operator(world.operator_key, address=ADDRESS))
+    for number in range(5):
+        with pytest.raises(Unauthorized):
+            await world.services.sessions.sign_in(ANN, "wrong", address=network(number))
+    with pytest.raises(RateLimited):
+        await world.services.sessions.sign_in(ANN, PASSWORD, address=ADDRESS)
+    await world.services.sessions.confirm(visitor, PASSWORD, address=ADDRESS)
+    for who in (visitor, operator):
+        for number in range(5):
+            with pytest.raises(Unauthorized):
+                await world.services.sessions.confirm(who, "wrong", address=network(number))
+        with pytest.raises(RateLimited):
+            await world.services.sessions.confirm(who, PASSWORD, address=network(6))
 
 
 async def test_who_signs_in_rightly_is_never_made_to_wait(world: World) -> None:

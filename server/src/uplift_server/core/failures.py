@@ -1,42 +1,54 @@
-"""How often somebody may be wrong: failures counted by key, such as a mail address, within a time."""
+"""Count failures by key, such as an email or a network, within a time."""
 
 from typing import Final
 
 KEYS_MAX: Final = 10_000
-"""So many keys are remembered; beyond, the one that began first is forgotten."""
+"""Keys that are remembered. While all of them have recent failures, other keys wait."""
 
 
 class Failures:
-    """Failures of the last `within_ms`, of which each key may have `most`. Bounded in memory, kept nowhere else."""
+    """Failures of the last `within_ms`, at most `most` of them for each key. Kept in memory only.
+
+    A key with a recent failure is never evicted, so a flood of other keys does not reset its count.
+    """
 
     def __init__(self, most: int, within_ms: int, *, keys_max: int = KEYS_MAX) -> None:
         self._most = most
         self._within_ms = within_ms
         self._keys_max = keys_max
-        self._instants: dict[str, list[int]] = {}
+        self._times: dict[str, list[int]] = {}
+        """By key, in the order of the latest failure."""
 
     def wait_ms(self, key: str, now_ms: int) -> int:
-        """How long a key has to wait before it may try again; 0: not at all."""
-        instants = self._recent(key, now_ms)
-        return 0 if len(instants) < self._most else instants[-self._most] + self._within_ms - now_ms
+        """Return the time until the key may try again; 0 if it may try now."""
+        recent = self._recent(key, now_ms)
+        if len(recent) >= self._most:
+            return recent[-self._most] + self._within_ms - now_ms
+        while len(self._times) >= self._keys_max and key not in self._times:
+            first = next(iter(self._times))
+            if self._recent(first, now_ms):
+                return self._times[first][-1] + self._within_ms - now_ms
+            del self._times[first]
+        return 0
 
     def note(self, key: str, now_ms: int) -> None:
-        """A key begins to try, which counts as failed until it is `forgiven`: many at once are no way around."""
-        instants = self._recent(key, now_ms)
-        self._instants.pop(key, None)
-        while len(self._instants) >= self._keys_max:
-            del self._instants[next(iter(self._instants))]
-        self._instants[key] = [*instants, now_ms]
+        """Count a try that begins, after `wait_ms` gave 0. It counts as failed until it is `forgiven`."""
+        recent = self._recent(key, now_ms)
+        self._times.pop(key, None)
+        self._times[key] = [*recent, now_ms]
 
     def forgive(self, key: str) -> None:
-        """The last try of a key was none."""
-        instants = self._instants.get(key)
-        if instants:
-            instants.pop()
+        """Uncount the latest try of a key."""
+        times = self._times.get(key)
+        if times is None:
+            return
+        times.pop()
+        if not times:
+            del self._times[key]
 
     def forget(self, key: str) -> None:
-        """A key was right: it begins anew."""
-        self._instants.pop(key, None)
+        """Reset the count of a key."""
+        self._times.pop(key, None)
 
     def _recent(self, key: str, now_ms: int) -> list[int]:
-        return [at for at in self._instants.get(key, ()) if 0 <= now_ms - at < self._within_ms]
+        return [at for at in self._times.get(key, ()) if 0 <= now_ms - at < self._within_ms]

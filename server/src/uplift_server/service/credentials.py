@@ -22,7 +22,7 @@ from uplift_server.core.rights import Role
 from uplift_server.service.admission import NewIds, accept, gives_own_password
 from uplift_server.service.authentication import digest_of
 from uplift_server.service.entrance import Entrance
-from uplift_server.service.errors import ConfirmationRequired, Forbidden, NotFound, Unauthorized
+from uplift_server.service.errors import Busy, ConfirmationRequired, Forbidden, NotFound, Unauthorized
 from uplift_server.service.means import Means
 from uplift_server.service.passwords import Passwords
 from uplift_server.service.refusals import refusal, refuse
@@ -30,7 +30,7 @@ from uplift_server.service.sign_ins import SignInLimits
 from uplift_server.service.visitors import Visitor
 from uplift_server.store import audit, invitations, notices, people, sessions
 from uplift_server.store.contract import Transaction
-from uplift_server.store.errors import Conflict
+from uplift_server.store.errors import Conflict, StoreError
 from uplift_server.store.records import Invitation, Member, Person, Session
 
 _log = structlog.get_logger()
@@ -105,8 +105,12 @@ class Credentials:
         Raises RateLimited.
         """
         email = normal_email(email)
-        self._limits.begin_reset(self._means.now(), email=email, address=address)
-        person = await self._means.database.read(lambda c: people.find(c, email))
+        attempt = self._limits.begin_reset(self._means.now(), email=email, address=address)
+        try:
+            person = await self._means.database.read(lambda c: people.find(c, email))
+        except StoreError:
+            attempt.cancel()
+            raise
         if person is None or person.password_hash is None or not self._entrance.mails:
             return
         now, notice_id = self._means.now(), self._means.new_id()
@@ -159,7 +163,7 @@ class Credentials:
             if not visitor.is_confirmed(self._means.now()):
                 raise ConfirmationRequired
         else:
-            person = await self._person(person.email, present, address)
+            person = await self._person(person.email, present, address, visitor=visitor)
         refuse(_problems(check_password(password, person.email)))
         renewed = replace(person, password_hash=await self._passwords.hash(password))
         await self._means.carry_out(self._renew(person, renewed, "change", address, but=visitor.session_id))
@@ -209,15 +213,29 @@ class Credentials:
         await self._means.carry_out(self._means.database.write(begin))
         return cookie
 
-    async def _person(self, email: str, password: str, address: str | None) -> Person:
-        """The person with this mail address and password. Raises Unauthorized, RateLimited and Busy."""
-        self._limits.begin(self._means.now(), email=email, address=address)
-        person = await self._means.database.read(lambda c: people.find(c, email))
-        if not await self._passwords.matches(None if person is None else person.password_hash, password):
-            _log.warning("a sign-in was refused", address=address, by="password")
-            raise Unauthorized(_WRONG)
-        assert person is not None, "nobody has no password"
-        self._limits.succeed(email=email, address=address)
+    async def _person(
+        self, email: str, password: str, address: str | None, *, visitor: Visitor | None = None, wrong: str = _WRONG
+    ) -> Person:
+        """Return the person with this email and password. `visitor` is the person, if signed in already.
+
+        Raises Unauthorized with the text `wrong`, RateLimited, and Busy.
+        """
+        now = self._means.now()
+        if visitor is None:
+            attempt = self._limits.begin(now, email=email, address=address)
+        else:
+            attempt = self._limits.begin_confirmation(now, session_id=visitor.session_id, address=address)
+        try:
+            person = await self._means.database.read(lambda c: people.find(c, email))
+            is_right = await self._passwords.matches(None if person is None else person.password_hash, password)
+        except (Busy, StoreError):
+            attempt.cancel()
+            raise
+        if not is_right:
+            _log.warning("sign-in rejected", address=address, by="password")
+            raise Unauthorized(wrong)
+        assert person is not None, "an unknown email has no password"
+        attempt.succeed()
         return person
 
     async def _invited(self, token: str) -> tuple[Invitation | None, Person | None]:

@@ -83,11 +83,11 @@ class Sessions(Credentials):
     async def confirm(self, visitor: Visitor, password: str, *, address: str | None) -> None:
         """Give the password again (an operator: the operator's key). Raises Unauthorized, RateLimited and Busy."""
         if visitor.person is None:
-            self._operator_key(password, address)
+            self._operator_key(password, address, visitor)
         elif visitor.person.email is None or visitor.person.password_hash is None:
             raise Unauthorized("You have no password here. Come again through a new link, and this is shown.")
         else:
-            await self._person(visitor.person.email, password, address)
+            await self._person(visitor.person.email, password, address, visitor=visitor)
         now = self._means.now()
         await self._means.database.write(lambda c: sessions.confirm(c, visitor.session_id, now=now))
 
@@ -111,14 +111,18 @@ class Sessions(Credentials):
 
         await self._means.database.write(end)
 
-    def _operator_key(self, key: str, address: str | None) -> ApiKey:
-        """The operator's key with this text. Raises Unauthorized and RateLimited."""
-        self._limits.begin(self._means.now(), email=None, address=address)
+    def _operator_key(self, key: str, address: str | None, visitor: Visitor | None = None) -> ApiKey:
+        """Return the operator key with this text. Raises Unauthorized and RateLimited."""
+        now = self._means.now()
+        if visitor is None:
+            attempt = self._limits.begin(now, email=None, address=address)
+        else:
+            attempt = self._limits.begin_confirmation(now, session_id=visitor.session_id, address=address)
         found = self._means.directory.keys.get(digest_of(key.strip()[:KEY_BYTES_MAX].encode("utf-8", "replace")))
         if found is None or found.account_seq is not None:
-            _log.warning("a sign-in was refused", address=address, by="operator's key")
+            _log.warning("sign-in rejected", address=address, by="operator key")
             raise Unauthorized(_WRONG_KEY)
-        self._limits.succeed(email=None, address=address)
+        attempt.succeed()
         return found
 
     async def _link(self, token: str) -> Link | None:

@@ -1,67 +1,122 @@
-"""How often a sign-in may go wrong: for a mail address, and for the address of a network it comes from."""
+"""Limits on failed sign-ins and on password reset emails: per email, per network, and in total."""
 
-from ipaddress import IPv6Address, IPv6Network, ip_address
+from dataclasses import dataclass
+from ipaddress import IPv6Address, ip_address, ip_network
 from typing import Final
+
+import structlog
 
 from uplift_server.core.failures import Failures
 from uplift_server.service.errors import RateLimited
 
 WITHIN_MS: Final = 15 * 60_000
 FAILURES_PER_EMAIL_MAX: Final = 5
-FAILURES_PER_ADDRESS_MAX: Final = 30
+FAILURES_PER_SESSION_MAX: Final = 5
+FAILURES_PER_NETWORK_MAX: Final = {4: {32: 30, 24: 120}, 6: {64: 30, 56: 60, 48: 120}}
+"""By IP version and prefix length. A site of IPv6 has a /64, a /56 or a /48, so one attacker has up to 65,536 /64s."""
+FAILURES_MAX: Final = 3_000
+"""In total. Each costs 60 ms of a processor, so a flood takes at most a fifth of one."""
 RESETS_PER_EMAIL_MAX: Final = 3
+RESETS_MAX: Final = 3_000
+
+_ALL: Final = "all"
+_log = structlog.get_logger()
+_Counts = list[tuple[Failures, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class SignInAttempt:
+    """An attempt that counts as failed until it succeeds or is cancelled."""
+
+    own: _Counts
+    """Of the email or the session, if there is one."""
+    shared: _Counts
+    """Of networks, and in total."""
+
+    def succeed(self) -> None:
+        """Reset the count of the email or session, and do not count this attempt elsewhere."""
+        for counts, key in self.own:
+            counts.forget(key)
+        for counts, key in self.shared:
+            counts.forgive(key)
+
+    def cancel(self) -> None:
+        """Do not count this attempt, because the server was unable to check it."""
+        for counts, key in [*self.own, *self.shared]:
+            counts.forgive(key)
 
 
 class SignInLimits:
-    """Kept in memory, for 15 minutes. What is begun counts as gone wrong until it went well.
+    """Counts of the last 15 minutes, in the memory of this process.
 
-    With `has_unknown_proxy` private addresses do not count: all the world comes from the proxy's, and one who guesses
-    would lock everybody out.
+    With `has_unknown_proxy`, private addresses are not counted: every request has the address of the proxy.
     """
 
     def __init__(self, *, has_unknown_proxy: bool = False) -> None:
         self._has_unknown_proxy = has_unknown_proxy
         self._by_email = Failures(FAILURES_PER_EMAIL_MAX, WITHIN_MS)
-        self._by_address = Failures(FAILURES_PER_ADDRESS_MAX, WITHIN_MS)
+        self._by_session = Failures(FAILURES_PER_SESSION_MAX, WITHIN_MS)
+        self._by_network = {
+            version: {prefix: Failures(most, WITHIN_MS) for prefix, most in of_version.items()}
+            for version, of_version in FAILURES_PER_NETWORK_MAX.items()
+        }
+        self._in_total = Failures(FAILURES_MAX, WITHIN_MS)
         self._resets = Failures(RESETS_PER_EMAIL_MAX, WITHIN_MS)
+        self._resets_in_total = Failures(RESETS_MAX, WITHIN_MS)
+        self._logged_at_ms = -WITHIN_MS
 
-    def begin(self, now_ms: int, *, email: str | None, address: str | None) -> None:
-        """Somebody tries to sign in. Raises RateLimited."""
-        counted = ((self._by_email, email), (self._by_address, self._whose(address)))
-        tried = [(counts, key) for counts, key in counted if key is not None]
-        wait_ms = max((counts.wait_ms(key, now_ms) for counts, key in tried), default=0)
+    def begin(self, now_ms: int, *, email: str | None, address: str | None) -> SignInAttempt:
+        """Begin to sign in. Raises RateLimited."""
+        own = [] if email is None else [(self._by_email, email)]
+        return self._begin(now_ms, own, [*self._networks(address), (self._in_total, _ALL)])
+
+    def begin_confirmation(self, now_ms: int, *, session_id: bytes, address: str | None) -> SignInAttempt:
+        """Begin to confirm a session. Raises RateLimited.
+
+        The session has its own count, so attempts at the sign-in page do not block a person who is signed in.
+        """
+        return self._begin(now_ms, [(self._by_session, session_id.hex())], self._networks(address))
+
+    def begin_reset(self, now_ms: int, *, email: str, address: str | None) -> SignInAttempt:
+        """Begin to request an email that resets a password. Raises RateLimited.
+
+        The totals of sign-ins and resets are separate: a reset is the way in while sign-ins are blocked.
+        """
+        return self._begin(now_ms, [(self._resets, email)], [*self._networks(address), (self._resets_in_total, _ALL)])
+
+    def _begin(self, now_ms: int, own: _Counts, shared: _Counts) -> SignInAttempt:
+        waits = [(counts.wait_ms(key, now_ms), counts) for counts, key in [*own, *shared]]
+        if any(wait_ms and counts in (self._in_total, self._resets_in_total) for wait_ms, counts in waits):
+            self._warn(now_ms)
+        wait_ms = max((wait_ms for wait_ms, _ in waits), default=0)
         if wait_ms:
             raise _too_many(wait_ms)
-        for counts, key in tried:
+        for counts, key in [*own, *shared]:
             counts.note(key, now_ms)
+        return SignInAttempt(own, shared)
 
-    def succeed(self, *, email: str | None, address: str | None) -> None:
-        """It went well: the mail address begins anew, and the other has gone wrong once less."""
-        if email is not None:
-            self._by_email.forget(email)
-        whose = self._whose(address)
-        if whose is not None:
-            self._by_address.forgive(whose)
+    def _warn(self, now_ms: int) -> None:
+        """Log that the total is reached, at most once in 15 minutes."""
+        if abs(now_ms - self._logged_at_ms) >= WITHIN_MS:
+            self._logged_at_ms = now_ms
+            _log.warning("sign-ins limited: too many failures in total")
 
-    def begin_reset(self, now_ms: int, *, email: str, address: str | None) -> None:
-        """Somebody asks for the mail that resets a password. Raises RateLimited."""
-        wait_ms = self._resets.wait_ms(email, now_ms)
-        if wait_ms:
-            raise _too_many(wait_ms)
-        self.begin(now_ms, email=None, address=address)
-        self._resets.note(email, now_ms)
-
-    def _whose(self, address: str | None) -> str | None:
-        """What one customer of a network has: of version 6, 64 bits of it. None for what tells nobody apart."""
+    def _networks(self, address: str | None) -> _Counts:
+        """The counts of the networks that contain an address; none for an address that many callers share."""
         if address is None:
-            return None
+            return []
         try:
             parsed = ip_address(address)
         except ValueError:
-            return address
+            return []
+        if isinstance(parsed, IPv6Address) and parsed.ipv4_mapped is not None:
+            parsed = parsed.ipv4_mapped
         if self._has_unknown_proxy and parsed.is_private:
-            return None
-        return str(IPv6Network((int(parsed), 64), strict=False)) if isinstance(parsed, IPv6Address) else address
+            return []
+        return [
+            (counts, str(ip_network((int(parsed), prefix), strict=False)))
+            for prefix, counts in self._by_network[parsed.version].items()
+        ]
 
 
 def _too_many(wait_ms: int) -> RateLimited:
