@@ -224,6 +224,20 @@ async def test_an_invitation_takes_the_place_of_an_earlier_one(world: World) -> 
     assert await silent.sessions.invitation((first.url or "").rpartition("/")[2]) is None
 
 
+async def test_replacing_an_invitation_requires_the_right_to_give_its_role(world: World) -> None:
+    account, members = await world.account(), world.services.members
+    admin, owner = await caller(world, account, Role.ADMIN), await caller(world, account, Role.OWNER)
+    made = await members.invite(owner, account, InvitationDraft(ANN, "owner"))
+    with pytest.raises(Forbidden, match="owner"):
+        await members.invite(admin, account, InvitationDraft(ANN.upper(), "member"))
+    assert (await members.invitations(owner, account, ALL)).items == [made.invitation]
+    world.clock.now += INVITATION_LASTS_MS
+    await members.invite(admin, account, InvitationDraft(ANN, "member"))
+    await members.invite(admin, account, InvitationDraft(ANN, "admin"))
+    await members.invite(owner, account, InvitationDraft(ANN, "owner"))
+    assert [each.role for each in (await members.invitations(owner, account, ALL)).items] == [Role.OWNER]
+
+
 async def test_a_repeat_makes_no_second_invitation(world: World) -> None:
     account = await world.account()
     repeat, draft = Repeat("once", b"digest"), InvitationDraft(ANN, "member")

@@ -95,10 +95,10 @@ class Members:
         repeat: Repeat | None = None,
         problems: Sequence[Problem] = (),
     ) -> ShownInvitation:
-        """Invite somebody by mail, or make the link to hand over where no mail is sent.
+        """Invite a person by email, or create the link to hand over if email is not configured.
 
-        It takes the place of an earlier invitation to the same address. Raises NotFound, Forbidden for a role above the
-        caller's, Conflict where there are too many, and RateLimited.
+        It replaces a pending invitation to the same email. Raises NotFound, Forbidden if the new or the replaced role
+        is above the caller's, Conflict if the account has too many invitations, and RateLimited.
         """
         owner = self._managed(caller, account)
         refuse([*problems, *draft.problems(), *check_repeat(repeat)])
@@ -222,6 +222,9 @@ class Members:
             if members.find(connection, owner.seq, email) is not None:
                 text = "Somebody with this mail address is a member already. Change the role there."
                 raise Invalid([Problem("email", "member_exists", text)])
+            replaced = invitations.remove(connection, owner.seq, email, now=now)
+            if replaced is not None:
+                _require_may_give(caller, replaced, "Replacing the pending invitation of this email")
             made = invitations.create(
                 connection,
                 invitation_id=invitation_id,
@@ -277,12 +280,12 @@ def _role(text: str) -> Role:
     return role
 
 
-def _require_may_give(caller: Caller, role: Role) -> None:
+def _require_may_give(caller: Caller, role: Role, what: str = "This") -> None:
     """Raise Forbidden if this role is above the caller's."""
     own = caller.principal.role
     if own is not None and not may_give(own, role):
-        text = f"Your role, {own.text}, does not reach to {role.text}: ask somebody of the account whose role does."
-        raise Forbidden(text)
+        text = f"{what} requires the role {role.text}, and your role is {own.text}."
+        raise Forbidden(f"{text} Ask a member with the role {role.text}.")
 
 
 def _require_other_owner(connection: Transaction, member: Member) -> None:

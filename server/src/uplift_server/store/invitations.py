@@ -26,14 +26,14 @@ def create(
     expires_at: int,
     now: int,
 ) -> Invitation:
-    """Store an invitation in the place of an earlier one to the same mail address.
+    """Store an invitation to an email that has none in this account.
 
-    Raises Conflict where the account was deleted, or has as many as it may.
+    Raises Conflict if the account is deleted or has too many pending invitations.
     """
     accounts.require(connection, account_seq)
-    own = invitations.c.account_seq == account_seq
-    connection.execute(sa.delete(invitations).where(own, invitations.c.email == email))
-    open_ones = sa.select(sa.func.count()).where(own, invitations.c.expires_at > now)
+    open_ones = sa.select(sa.func.count()).where(
+        invitations.c.account_seq == account_seq, invitations.c.expires_at > now
+    )
     if connection.scalars(open_ones).one() >= INVITATIONS_PER_ACCOUNT_MAX:
         text = f"{INVITATIONS_PER_ACCOUNT_MAX} invitations are open, which is as many as may be. Withdraw some."
         raise Conflict(text)
@@ -69,6 +69,14 @@ def take(connection: Connection, invitation_id: bytes, *, now: int) -> Invitatio
     if found is not None:
         connection.execute(sa.delete(invitations).where(invitations.c.seq == found.seq))
     return found
+
+
+def remove(connection: Connection, account_seq: int, email: str, *, now: int) -> Role | None:
+    """Delete the account's invitation to an email; return its role, or None if there was none or it had expired."""
+    own = sa.and_(invitations.c.account_seq == account_seq, invitations.c.email == email)
+    query = sa.delete(invitations).where(own).returning(invitations.c.role, invitations.c.expires_at)
+    row = connection.execute(query).first()
+    return None if row is None or row.expires_at <= now else Role(row.role)
 
 
 def _invitation(row: sa.Row[Any]) -> Invitation:
