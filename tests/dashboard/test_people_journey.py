@@ -76,6 +76,29 @@ def test_somebody_who_is_invited_joins_and_comes_again(server: Server, open_page
     assert answer.status == 404
 
 
+def test_an_invitation_page_does_not_show_whether_the_email_has_an_account(server: Server, page: Page) -> None:
+    one, two = server.account("One")[0], server.account("Two")[0]
+    known, new = email_of(one), email_of(two)
+    join(page, invitation(server, one, known))
+    page.get_by_role("button", name="Sign out").click()
+    link = invitation(server, two, known)
+    seen = [
+        (email, Guest(server.url).get(path)) for email, path in ((known, link), (new, invitation(server, two, new)))
+    ]
+    texts = {shown.text.replace(email, "") for email, shown in seen}
+    assert len(texts) == 1
+
+    page.goto(link)
+    page.get_by_label("Your name").fill("Ana Otter")
+    page.get_by_label("Password").fill("seven quiet otters sink")
+    page.get_by_role("button", name="Join").click()
+    expect(page.get_by_role("alert")).to_contain_text("password is not correct")
+    judge(page)
+    page.get_by_label("Password").fill(PASSWORD)
+    page.get_by_role("button", name="Join").click()
+    expect(page.get_by_text("Welcome to Two.")).to_be_visible()
+
+
 def test_signing_out_everywhere_reaches_the_other_computer(server: Server, open_page: OpenPage) -> None:
     account, _ = server.account()
     here, there = open_page(), open_page()

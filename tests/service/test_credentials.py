@@ -1,5 +1,7 @@
 """Passwords set, reset and changed; and that an invitation lets nobody take another's place."""
 
+from dataclasses import replace
+
 import pytest
 from structlog.testing import capture_logs
 
@@ -110,7 +112,7 @@ async def test_who_has_a_password_gives_it_and_keeps_it(world: World, mails: boo
     token = await invite(world, theirs, by=Role.ADMIN, mails=mails)
     shown = await world.services.sessions.invitation(token)
     assert shown is not None
-    assert shown.has_password
+    assert shown.has_password is (True if mails else None)
     with pytest.raises(Unauthorized):
         await accept(world, token, NEW)
     with pytest.raises(Unauthorized):
@@ -121,6 +123,33 @@ async def test_who_has_a_password_gives_it_and_keeps_it(world: World, mails: boo
     assert {each.account.name for each in visitor.memberships} == {"mine", "theirs"}
     assert visitor.name == ANN
     await world.sign_in(ANN, PASSWORD)
+
+
+@pytest.mark.parametrize("by", [None, Role.ADMIN])
+async def test_a_link_that_was_not_mailed_does_not_show_whether_an_email_has_an_account(
+    world: World, by: Role | None
+) -> None:
+    known, portal, new = "known@example.com", "portal@example.com", "new@example.com"
+    theirs, account, silent = await world.account(), await world.account(), world.build(mails=False)
+    await world.member(theirs, known)
+    await world.services.sessions.enter(await world.portal(theirs, email=portal), address=ADDRESS)
+    caller = world.operator
+    if by is not None:
+        await world.member(account, "inviter@example.com", by)
+        caller = (await world.sign_in("inviter@example.com")).caller(account, ADDRESS)
+    told = []
+    for email in (known, portal, new):
+        made = await silent.members.invite(caller, account, InvitationDraft(email, "member"))
+        token = (made.url or "").rpartition("/")[2]
+        shown = await silent.sessions.invitation(token)
+        assert shown is not None
+        problems = []
+        for name, password in (("", NEW), ("Ann", "short"), ("Ann", email), ("", "")):
+            with pytest.raises(Invalid) as refused:
+                await silent.sessions.accept_invitation(token, name, password, address=ADDRESS)
+            problems.append(refused.value.problems)
+        told.append((replace(shown, email=""), problems))
+    assert told == [told[0]] * 3
 
 
 async def test_guessing_at_an_invitation_is_limited_as_signing_in_is(world: World) -> None:
@@ -171,9 +200,7 @@ async def test_a_link_that_was_handed_over_gives_nobody_a_password_for_somebody_
         await world.services.sessions.enter(await world.portal(mine, email=ANN), address=ADDRESS)
     )
     token = await invite(world, theirs, by=Role.ADMIN, mails=False)
-    with pytest.raises(Conflict, match="links of the operator"):
-        await world.services.sessions.invitation(token)
-    with pytest.raises(Conflict, match="links of the operator"):
+    with pytest.raises(Unauthorized, match="links from the operator"):
         await accept(world, token)
 
     await world.services.sessions.change_password(portal, "", PASSWORD, address=ADDRESS)

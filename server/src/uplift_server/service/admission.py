@@ -7,18 +7,13 @@ there already.
 """
 
 from dataclasses import replace
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from uplift_server.core.people import GUEST_NAME
 from uplift_server.store import invitations, members, people, sessions
 from uplift_server.store.contract import Transaction
 from uplift_server.store.errors import Conflict
 from uplift_server.store.records import Invitation, Link, Member, Person
-
-_THROUGH_LINKS_ONLY: Final = (
-    "You come here through links of the operator, and have no password to join with. Open such a link first, and set "
-    "a password under Your sign-in; then open this invitation again."
-)
 
 
 class NewIds(NamedTuple):
@@ -50,12 +45,13 @@ def portal_member(connection: Transaction, link: Link, fresh: NewIds, now: int) 
 
 
 def gives_own_password(invitation: Invitation, person: Person | None) -> bool:
-    """Whether an invited person has a password to give, rather than a new one to set. Raises Conflict."""
-    if person is None or (invitation.proves and (person.password_hash is None or not person.proved)):
+    """Whether an invited person must enter their own password instead of choosing one.
+
+    A person without a password cannot accept an invitation that does not prove the email.
+    """
+    if person is None:
         return False
-    if person.password_hash is None:
-        raise Conflict(_THROUGH_LINKS_ONLY)
-    return True
+    return not invitation.proves or (person.password_hash is not None and person.proved)
 
 
 def accept(

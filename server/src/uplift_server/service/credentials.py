@@ -35,6 +35,10 @@ from uplift_server.store.records import Invitation, Member, Person, Session
 
 _log = structlog.get_logger()
 _WRONG: Final = "There is no such mail address with this password. Check both."
+_WRONG_FOR_INVITATION: Final = (
+    "The password is not correct. If you sign in through links from the operator, open one, set a password under Your"
+    " sign-in, then open this invitation again."
+)
 _NO_INVITATION: Final = "This invitation was accepted or withdrawn, or is over. Ask whoever invited you for a new one."
 _NO_RESET: Final = "This link was used before, or is over: it works once, for an hour. Ask for a new one."
 
@@ -47,8 +51,8 @@ class OpenInvitation:
     email: str
     role: Role
     invited_by: str
-    has_password: bool
-    """Whether the person gives the password they have, rather than a name and a new one."""
+    has_password: bool | None
+    """Whether the person has a password to enter instead of choosing one. None: told only after the password."""
 
 
 class Credentials:
@@ -72,30 +76,31 @@ class Credentials:
         return await self.begin(person, "password", address)
 
     async def invitation(self, token: str) -> OpenInvitation | None:
-        """What an invitation says; None for one that was accepted or withdrawn, or is over or none.
-
-        Raises Conflict where this person cannot accept it yet.
-        """
+        """Return an invitation; None if there is none, or it was accepted, withdrawn, or has expired."""
         invitation, person = await self._invited(token)
         account = None if invitation is None else self._means.directory.accounts.get(invitation.account_seq)
         if invitation is None or account is None:
             return None
-        own = _gives_own_password(invitation, person)
+        own = gives_own_password(invitation, person) if self._was_mailed(invitation) else None
         return OpenInvitation(account.name, invitation.email, invitation.role, invitation.invited_by, own)
 
     async def accept_invitation(self, token: str, name: str, password: str, *, address: str | None = None) -> str:
-        """Become a member; gives the cookie's text. Whoever has a password gives that one, others set one with a name.
+        """Become a member; return the session cookie.
+
+        A person with a password enters it. Others choose a name and a password. If the link was not mailed, invalid
+        input has the same response for both, so that the link does not show whether the email has an account.
 
         Raises NotFound, Invalid (`name`, `password`), Unauthorized, RateLimited, Busy and Conflict.
         """
         invitation, person = await self._invited(token)
         if invitation is None:
             raise NotFound(_NO_INVITATION)
-        password_hash = None
-        if _gives_own_password(invitation, person):
-            await self._person(invitation.email, password, address)
-        else:
+        own, password_hash = gives_own_password(invitation, person), None
+        if not (own and self._was_mailed(invitation)):
             refuse(_problems(check_name(name), check_password(password, invitation.email)))
+        if own:
+            await self._person(invitation.email, password, address, wrong=_WRONG_FOR_INVITATION)
+        else:
             password_hash = await self._passwords.hash(password)
         return await self._means.carry_out(self._accept(invitation, person, name, password_hash, address))
 
@@ -238,6 +243,10 @@ class Credentials:
         attempt.succeed()
         return person
 
+    def _was_mailed(self, invitation: Invitation) -> bool:
+        """Whether only the owner of the email has the link. Without email, others see the link, too."""
+        return invitation.proves and self._entrance.mails
+
     async def _invited(self, token: str) -> tuple[Invitation | None, Person | None]:
         """An invitation, and the person who has its mail address already."""
         invitation_id, now = self._entrance.invitation_of(token), self._means.now()
@@ -317,13 +326,6 @@ def note(connection: Transaction, member: Member, action: str, by: str, now: int
     actor = Actor(ActorKind.MEMBER, member.person.title, subject, address)
     details = {"by": by, "role": member.role.text} if action == "member.joined" else {"by": by}
     audit.add(connection, AuditEntry(member.account_seq, now, actor, action, subject, details))
-
-
-def _gives_own_password(invitation: Invitation, person: Person | None) -> bool:
-    try:
-        return gives_own_password(invitation, person)
-    except Conflict as error:
-        raise refusal(error) from error
 
 
 def _problems(*found: Problem | None) -> list[Problem]:

@@ -46,7 +46,9 @@ async def _invitation(visit: Visit) -> OpenInvitation:
 def _words(found: OpenInvitation, name: str = "") -> dict[str, Any]:
     text = f"{found.invited_by} invites you, {found.email}, to be {found.role.text} of this account."
     if found.has_password:
-        text += " You sign in here already: give the password you have."
+        text += " Enter the password that you have here."
+    elif found.has_password is None:
+        text += " If you already have a password here, enter it. Otherwise, choose one."
     return {
         "title": f"Join {found.account_name}",
         "button": "Join",
@@ -54,6 +56,7 @@ def _words(found: OpenInvitation, name: str = "") -> dict[str, Any]:
         "asks_name": not found.has_password,
         "minimum": PASSWORD_CHARACTERS_MIN,
         "sets": not found.has_password,
+        "autocomplete": "new-password" if found.has_password is False else "current-password",
         "name": name,
     }
 

@@ -19,6 +19,7 @@ _WORDS: Final[dict[str, Any]] = {
     "asks_name": False,
     "minimum": PASSWORD_CHARACTERS_MIN,
     "sets": True,
+    "autocomplete": "new-password",
     "name": "",
 }
 
