@@ -47,7 +47,8 @@ def test_cookies_are_for_this_site_and_for_tls_where_there_is_some() -> None:
         cookie(Safety(KEY, "http://127.0.0.1:8420"))
         == "uplift_session=value; Path=/; Max-Age=60; HttpOnly; SameSite=Lax"
     )
-    assert cookie(Safety(KEY, "https://hooks.example")).endswith("HttpOnly; Secure; SameSite=Lax")
+    secure = cookie(Safety(KEY, "https://hooks.example"))
+    assert secure == "__Host-uplift_session=value; Path=/; Max-Age=60; HttpOnly; Secure; SameSite=Lax"
     framed = cookie(Safety(KEY, "https://hooks.example", "https://app.example"))
     assert framed.endswith("HttpOnly; Secure; SameSite=None; Partitioned")
 

@@ -118,7 +118,7 @@ class DashboardApp:
         """That there is no such page, with the menu of whoever is signed in."""
         visit = Visit(request, self._dashboard)
         with suppress(StoreError):
-            visit.visitor = await self._dashboard.services.sessions.visitor(request.cookies.get(SESSION_COOKIE))
+            visit.visitor = await self._dashboard.services.sessions.visitor(visit.cookie(SESSION_COOKIE))
         return await written(refused(visit, NotFound("There is no such page. The link may be old, or cut.")))
 
 

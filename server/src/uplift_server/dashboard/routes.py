@@ -92,8 +92,7 @@ def route(page: Page, dashboard: Dashboard) -> Route:
 
 
 async def _serve(page: Page, visit: Visit) -> Response:
-    cookie = visit.request.cookies.get(SESSION_COOKIE)
-    visit.visitor = await visit.services.sessions.visitor(cookie)
+    visit.visitor = await visit.services.sessions.visitor(visit.cookie(SESSION_COOKIE))
     if page.door is not Door.ANYBODY and visit.visitor is None:
         return _to_sign_in(page, visit)
     if page.door is Door.ACCOUNT:

@@ -16,6 +16,8 @@ SESSION_COOKIE: Final = "uplift_session"
 FORM_COOKIE: Final = "uplift_form"
 """Stands for a session where there is none yet: what a form must repeat, sealed, so that no other site can send it."""
 NOTICE_COOKIE: Final = "uplift_notice"
+HOST_PREFIX: Final = "__Host-"
+"""Of cookie names over HTTPS. Browsers accept such a cookie only from this host itself, with `Secure` and `Path=/`."""
 NOTICE_SECONDS: Final = 30
 SESSION_SECONDS: Final = 30 * 86_400
 FORM_COOKIE_BYTES: Final = 16
@@ -57,13 +59,20 @@ class Safety:
             headers["cache-control"] = "no-store"
 
     def set_cookie(self, response: Response, name: str, value: str, *, seconds: int) -> None:
-        """Give the visitor a cookie that scripts cannot read. Within another site's frame it needs TLS."""
-        parts = [f"{name}={value}", "Path=/", f"Max-Age={seconds}", "HttpOnly"]
+        """Set a cookie that scripts cannot read. In a frame of another site it requires HTTPS."""
+        parts = [f"{self._cookie_name(name)}={value}", "Path=/", f"Max-Age={seconds}", "HttpOnly"]
         if self.secure:
             parts.append("Secure")
         framed = self.frame_ancestors is not None and self.secure
         parts += ["SameSite=None", "Partitioned"] if framed else ["SameSite=Lax"]
         response.headers.append("set-cookie", "; ".join(parts))
+
+    def cookie(self, request: Request, name: str) -> str | None:
+        """Return the value of a cookie that `set_cookie` has set."""
+        return request.cookies.get(self._cookie_name(name))
+
+    def _cookie_name(self, name: str) -> str:
+        return HOST_PREFIX + name if self.secure else name
 
     def form_token(self, cookie: str) -> str:
         """What a form without a session must send, for its cookie."""

@@ -125,9 +125,13 @@ class Visit:
         assert self.visitor is not None
         self._caller = self.visitor.operator(self.address)
 
+    def cookie(self, name: str) -> str | None:
+        """Return the value of one of our cookies."""
+        return self.dashboard.safety.cookie(self.request, name)
+
     async def is_still_let_in(self) -> bool:
         """Whether a visitor who was let in for this request would be again, now. Raises Unavailable."""
-        visitor = await self.services.sessions.visitor(self.request.cookies.get(SESSION_COOKIE))
+        visitor = await self.services.sessions.visitor(self.cookie(SESSION_COOKIE))
         if visitor is None:
             return False
         try:
@@ -176,13 +180,13 @@ class Visit:
         if self.visitor is not None:
             return self.visitor.csrf_token
         if self._form_cookie is None:
-            self._form_cookie = self.request.cookies.get(FORM_COOKIE) or new_form_cookie()
+            self._form_cookie = self.cookie(FORM_COOKIE) or new_form_cookie()
         return self.dashboard.safety.form_token(self._form_cookie)
 
     async def check_token(self) -> None:
         """Raise Forbidden unless the form is one of our own pages', made for this very session."""
         given = self.request.headers.get(CSRF_HEADER) or (await self.form()).text(CSRF_FIELD)
-        known = self.visitor is not None or FORM_COOKIE in self.request.cookies
+        known = self.visitor is not None or self.cookie(FORM_COOKIE) is not None
         if is_foreign(self.request, self.dashboard.public_url) or not known or not same(given, self.csrf_token):
             raise Forbidden(
                 "This form is not from a page of your present session. Go back, load the page again, and repeat it."
@@ -202,7 +206,7 @@ class Visit:
 
     async def write(self, template: str, context: Mapping[str, Any], status: int) -> Response:
         """The same, once its template is filled."""
-        notice = self.request.cookies.get(NOTICE_COOKIE)
+        notice = self.cookie(NOTICE_COOKIE)
         told = None if notice is None else self.dashboard.safety.read_notice(notice)
         given = {"visit": self, "notice": told, "problems": {}, "refusal": None, **context}
         async with self.dashboard.writing:
@@ -223,7 +227,7 @@ class Visit:
 
     def finish(self, response: Response) -> Response:
         """An answer with what all answers carry."""
-        if self._form_cookie is not None and self.request.cookies.get(FORM_COOKIE) != self._form_cookie:
+        if self._form_cookie is not None and self.cookie(FORM_COOKIE) != self._form_cookie:
             self._cookies.append((FORM_COOKIE, self._form_cookie, SESSION_SECONDS))
         for name, value, seconds in self._cookies:
             self.dashboard.safety.set_cookie(response, name, value, seconds=seconds)

@@ -82,7 +82,7 @@ async def _confirm(visit: Visit, password: str) -> None:
     sessions = visit.services.sessions
     assert visit.visitor is not None, "only those who are signed in come here"
     await sessions.confirm(visit.visitor, password, address=visit.address)
-    visit.visitor = await sessions.visitor(visit.request.cookies.get(SESSION_COOKIE))
+    visit.visitor = await sessions.visitor(visit.cookie(SESSION_COOKIE))
     if visit.visitor is None:
         raise Forbidden(NOT_SIGNED_IN)
     visit.enter(visit.parameter("account"))
