@@ -50,7 +50,10 @@ def test_events_are_narrowed_by_type_and_time_and_paged(server: Server) -> None:
     guest = member(server, account)
     path = f"/accounts/{account}/events"
     first = guest.get(f"{path}?type={TYPE}")
-    assert f"curl '{server.url}/v1/events?type={TYPE}' \\ -H \"Authorization: Bearer $UPLIFT_API_KEY\" " in first.text
+    assert (
+        f"curl --globoff '{server.url}/v1/events?type={TYPE}' \\ -H \"Authorization: Bearer $UPLIFT_API_KEY\" "
+        in first.text
+    )
     assert f'-H "Uplift-Account: {account}"' in operator(server).get(path).text
     assert [events[26] in first.html, events[2] in first.html, events[1] in first.html] == [True, True, False]
     older = next(each for each in links(first.html) if "cursor=" in each)

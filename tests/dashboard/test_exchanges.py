@@ -70,5 +70,6 @@ def test_what_came_over_the_wire_cannot_steer() -> None:
 
 def test_curl_repeats_the_headers_that_it_does_not_write_itself() -> None:
     assert curl(ATTEMPT, "https://a.example/hook?a=1&b", b"{}") == (
-        "curl 'https://a.example/hook?a=1&b' \\\n  -H 'x-team: it'\"'\"'s' \\\n  -H accept: \\\n  --data-binary '{}'"
+        "curl --globoff 'https://a.example/hook?a=1&b' \\\n"
+        "  -H 'x-team: it'\"'\"'s' \\\n  -H accept: \\\n  --data-binary '{}'"
     )
