@@ -77,6 +77,8 @@ def test_whose_delivery_went_before_its_event_was_owed_it_all_the_same(server: A
         never: "not_subscribed",
     }
     assert found[there]["hint"] is found[failing]["hint"] is None
+    owner.delete(f"/v1/endpoints/{there}")
+    assert explained(owner, event, f"?endpoint={there}") == {there: found[there]}
 
 
 def test_a_greeting_was_for_its_endpoint_alone(server: Any) -> None:
@@ -99,6 +101,24 @@ def test_an_endpoint_that_is_not_the_accounts_is_unknown(server: Any) -> None:
         answer = owner.get(f"/v1/events/{event}/explain?endpoint={endpoint}")
         assert answer.problems == {("endpoint", "endpoint_unknown")}
     assert explained(owner, event) == {}
+
+
+def test_an_endpoint_that_was_deleted_before_the_event_is_explained(server: Any) -> None:
+    account = server.account()
+    owner, stranger = server.owner(account), server.owner(server.account())
+    gone, theirs = register(owner), register(stranger)
+    owner.delete(f"/v1/endpoints/{gone}")
+    stranger.delete(f"/v1/endpoints/{theirs}")
+    event = server.event(account)
+
+    for client in (owner, server.operator):
+        found = explained(client, event, f"?endpoint={gone}")
+        assert {endpoint: each["reason"] for endpoint, each in found.items()} == {gone: "endpoint_deleted"}
+        assert found[gone]["delivery"] is None
+        assert found[gone]["hint"]
+    assert explained(owner, event) == {}
+    answer = owner.get(f"/v1/events/{event}/explain?endpoint={theirs}")
+    assert answer.problems == {("endpoint", "endpoint_unknown")}
 
 
 def test_a_failure_is_explained_while_the_schedule_goes_on(server: Any) -> None:

@@ -13,6 +13,7 @@ from uplift_server.core.explanations import (
     Why,
     why,
     why_listened,
+    why_never_owed_deleted,
     why_removed,
 )
 from uplift_server.core.outcomes import Explanation
@@ -209,6 +210,25 @@ def test_a_subscription_widened_since_did_not_want_it_then() -> None:
 
     assert found.reason is Reason.NOT_SUBSCRIBED
     assert "wants athlete.created today, and did not when" in found.text
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "event", "deleted_at", "reason"),
+    [
+        (ENDPOINT, EVENT, NOW - 2 * HOUR, Reason.ENDPOINT_DELETED),
+        (ENDPOINT, EVENT, NOW, Reason.ENDPOINT_DELETED),
+        (replace(ENDPOINT, patterns=("export.*",)), EVENT, NOW - 2 * HOUR, Reason.ENDPOINT_DELETED),
+        (replace(ENDPOINT, patterns=("export.*",)), EVENT, NOW, Reason.NOT_SUBSCRIBED),
+        (replace(ENDPOINT, created_at=NOW - 1), EVENT, NOW, Reason.ENDPOINT_NEWER),
+        (ENDPOINT, replace(EVENT, for_one=True), NOW, Reason.NOT_SUBSCRIBED),
+    ],
+)
+def test_a_deleted_endpoint_without_a_delivery_is_explained(
+    endpoint: TheEndpoint, event: TheEvent, deleted_at: int, reason: Reason
+) -> None:
+    found = why_never_owed_deleted(event, endpoint, deleted_at)
+    assert found.reason is reason
+    assert (found.hint is not None) == (reason is Reason.ENDPOINT_DELETED)
 
 
 def test_a_greeting_or_a_test_is_for_one_endpoint_only() -> None:

@@ -106,6 +106,21 @@ def why(
     return _held(endpoint) if delivery.status is Status.HELD else _cancelled(delivery)
 
 
+def why_never_owed_deleted(event: TheEvent, endpoint: TheEndpoint, deleted_at: int) -> Why:
+    """Why a deleted endpoint has no delivery of the event. `deleted_at` is in Unix ms."""
+    newer = endpoint.created_at > event.created_at
+    subscribed = Subscription(endpoint.patterns).wants(event.type)
+    if deleted_at > event.created_at and (event.for_one or newer or not subscribed):
+        found = _never_owed(event, endpoint)
+        return Why(found.reason, found.text)
+    return Why(
+        Reason.ENDPOINT_DELETED,
+        f"The endpoint was deleted at {instant_text(deleted_at)}. The event was accepted at"
+        f" {instant_text(event.created_at)}.",
+        "Register the URL again to receive future events.",
+    )
+
+
 def why_removed(*, delivered: bool) -> Why:
     """Why there is no delivery where attempts tell that there was one: what is old goes, the deliveries first."""
     what = "It was delivered" if delivered else "It was attempted, and not delivered"

@@ -6,18 +6,28 @@ from typing import Final, NamedTuple
 
 from uplift_server.core import ids
 from uplift_server.core.catalog import WEBHOOK_CREATED
-from uplift_server.core.explanations import TheDelivery, TheEndpoint, TheEvent, Why, why, why_listened, why_removed
+from uplift_server.core.explanations import (
+    TheDelivery,
+    TheEndpoint,
+    TheEvent,
+    Why,
+    why,
+    why_listened,
+    why_never_owed_deleted,
+    why_removed,
+)
 from uplift_server.core.limits import ENDPOINTS_PER_ACCOUNT_MAX
 from uplift_server.core.listening import SESSIONS_PER_ACCOUNT_MAX
 from uplift_server.core.outcomes import Explanation, Outcome, explain
 from uplift_server.core.problems import Problem
 from uplift_server.core.scopes import Scope
+from uplift_server.service.errors import Invalid
 from uplift_server.service.events import find_event
 from uplift_server.service.means import Listing, Means
 from uplift_server.service.principals import Caller
 from uplift_server.service.refusals import refuse
 from uplift_server.service.waits import ShownDelivery, shown
-from uplift_server.store import deliveries, listening, trials
+from uplift_server.store import deliveries, endpoints, listening, trials
 from uplift_server.store.contract import Transaction
 from uplift_server.store.listening import ListenSession
 from uplift_server.store.records import Attempt, Delivery, Endpoint, Event, Page
@@ -85,8 +95,7 @@ class Explanations:
             return explained
         one = [each for each in explained if each.endpoint == endpoint]
         if not one:
-            text = "The event's account has no such endpoint. List its endpoints."
-            refuse([Problem("endpoint", "endpoint_unknown", text)])
+            one = [await self._of_deleted(found, about, read, endpoint)]
         return one
 
     async def overview(self, caller: Caller, event: str, listing: Listing) -> Overview:
@@ -125,6 +134,21 @@ class Explanations:
         live = self._means.directory.endpoints.get(found.delivery.endpoint_seq)
         endpoint = None if live is None else _of_endpoint(live.record, found.next_probe_at)
         return self._answer(event, endpoint, _of_delivery(found, failure))
+
+    async def _of_deleted(self, event: Event, about: TheEvent, read: "_Read", endpoint: str) -> Explained:
+        """Explain a deleted endpoint without a delivery. Raises Invalid if the account had no such endpoint."""
+        endpoint_id = ids.parse_prefixed(ids.ENDPOINT, endpoint)
+        deleted = None
+        if endpoint_id is not None:
+            account_seq, key = event.account_seq, endpoint_id
+            deleted = await self._means.database.read(lambda c: endpoints.get_deleted(c, account_seq, key))
+        if deleted is None:
+            text = "The event's account has no such endpoint. List its endpoints."
+            raise Invalid([Problem("endpoint", "endpoint_unknown", text)])
+        record, deleted_at = deleted
+        if record.seq in read.attempted:
+            return self._without(about, record, read)
+        return Explained(endpoint, why_never_owed_deleted(about, _of_endpoint(record), deleted_at), None)
 
     def _without(self, event: TheEvent, endpoint: Endpoint, read: "_Read") -> Explained:
         """Why there is no delivery: it was never owed to the endpoint, or its delivery has gone before it."""

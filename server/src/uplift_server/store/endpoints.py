@@ -91,6 +91,13 @@ def get_even_deleted(connection: Connection, endpoint_id: bytes) -> Endpoint | N
     return None if row is None else _endpoint(row)
 
 
+def get_deleted(connection: Connection, account_seq: int, endpoint_id: bytes) -> tuple[Endpoint, int] | None:
+    """Return the account's deleted endpoint with this ID and its `deleted_at`, until retention removes it."""
+    own = (endpoints.c.id == endpoint_id, endpoints.c.account_seq == account_seq, endpoints.c.deleted_at.is_not(None))
+    row = connection.execute(sa.select(endpoints).where(*own)).first()
+    return None if row is None else (_endpoint(row), row.deleted_at)
+
+
 def page(
     connection: Connection,
     account_seq: int | None,
