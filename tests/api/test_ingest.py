@@ -198,6 +198,15 @@ def test_a_batch_is_taken_whole_or_not_at_all(port: int, operator: Client) -> No
     assert nobody.post("/v1/events/batch", {"events": [event()]}).json()["code"] == "account_required"
 
 
+@pytest.mark.parametrize(("path", "batch"), [("/v1/events", False), ("/v1/events/batch", True)])
+def test_too_many_deliveries_of_one_request_are_rejected(
+    operator: Client, monkeypatch: pytest.MonkeyPatch, path: str, batch: bool
+) -> None:
+    monkeypatch.setattr("uplift_server.delivery.accept.GROUP_ROWS_MAX", 0)
+    rejected = operator.post(path, {"events": [event()]} if batch else event())
+    assert (rejected.status, rejected.json()["code"]) == (413, "payload_too_large")
+
+
 def test_who_may(port: int, operator: Client) -> None:
     account = operator._headers["uplift-account"]
     everyone = Client(port, OPERATOR)

@@ -52,7 +52,7 @@ class Ingest:
         draft = self._draft(event, "", found)
         if draft is None or found:
             raise Invalid(found)
-        return self._acceptor.accept(account_seq, (draft,))
+        return self._accept([(account_seq, draft)])
 
     def batch(self, caller: Caller, events: Sequence[Incoming]) -> Answer:
         """Accept many events, each for the account it names or the caller's: all of them or none."""
@@ -67,12 +67,14 @@ class Ingest:
                 drafts.append((account_seq, draft))
         if problems:
             raise Invalid(problems)
+        return self._accept(drafts)
+
+    def _accept(self, drafts: Sequence[tuple[int, Draft]]) -> Answer:
         try:
             return self._acceptor.accept_for(drafts)
         except TooMuchOwed as error:
-            raise PayloadTooLarge(
-                f"This request would owe too much at once: {error}. Send fewer events at once."
-            ) from error
+            text = f"This request has too many deliveries: {error}."
+            raise PayloadTooLarge(f"{text} Send fewer events at once, or to fewer endpoints.") from error
 
     def _account(self, caller: Caller, event: Incoming, prefix: str, problems: list[Problem]) -> int | None:
         if event.account is None:
