@@ -1,5 +1,6 @@
 """A copy of a busy server's database, restored elsewhere: what was pending when it was made is delivered from there."""
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -61,6 +62,19 @@ def test_a_copy_made_amid_traffic_delivers_what_was_pending(tmp_path: Path, rece
 
         wait_for(none_pending, "all is delivered from the copy")
         assert not set(before) - set(receiver.numbers("/down"))
+
+
+def test_what_a_killed_backup_left_is_removed_by_the_next(tmp_path: Path) -> None:
+    ended = subprocess.Popen([PROGRAM, "--version"], stdout=subprocess.DEVNULL)
+    ended.wait(30)
+    left = tmp_path / f".uplift-backup-{ended.pid}"
+    left.write_bytes(b"half of a copy")
+    runs = tmp_path / f".uplift-backup-{os.getpid()}"
+    runs.write_bytes(b"a copy that is being made")
+    with serving(tmp_path / "data") as server:
+        assert backup(server, tmp_path / "copy.db").returncode == 0
+    assert not left.exists()
+    assert runs.exists()
 
 
 def test_where_there_is_nothing_to_copy_it_says_so(tmp_path: Path) -> None:

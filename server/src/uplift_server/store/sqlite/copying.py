@@ -5,8 +5,12 @@ import sqlite3
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from uplift_server.store.sqlite.connection import unavailable
+
+_DRAFT: Final = ".uplift-backup-"
+"""The number of the process that writes a draft follows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,10 +24,12 @@ class Copied:
 def copy(path: Path, target: Path) -> Copied:
     """Copy a database file to a path where nothing is; the name appears once all of it is on the disk.
 
-    Raises Unavailable, and FileExistsError; nothing of it is left then.
+    Also removes what a killed copy left in that directory. Raises Unavailable and FileExistsError; then no part of the
+    copy is left.
     """
-    draft = target.with_name(f"{target.name}.part-{os.getpid()}")
+    draft = target.with_name(f"{_DRAFT}{os.getpid()}")
     try:
+        _remove_abandoned(target.parent)
         with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as source:
             copy_into(source, draft)
         with closing(sqlite3.connect(draft)) as raw:
@@ -40,6 +46,24 @@ def copy(path: Path, target: Path) -> Copied:
         raise unavailable(error) from error
     finally:
         draft.unlink(missing_ok=True)
+
+
+def _remove_abandoned(directory: Path) -> None:
+    """Remove the drafts of processes that ended without removing them."""
+    for draft in directory.glob(f"{_DRAFT}*"):
+        process = draft.name.removeprefix(_DRAFT)
+        if process.isdecimal() and not _runs(int(process)):
+            draft.unlink(missing_ok=True)
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        pass
+    return True
 
 
 def copy_into(source: sqlite3.Connection, target: Path) -> None:
