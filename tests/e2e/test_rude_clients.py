@@ -5,6 +5,8 @@ import json
 import socket
 import time
 from collections.abc import Iterator
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import pytest
 
@@ -146,3 +148,44 @@ def test_callers_who_leave_before_the_answer_harm_nobody(server: Server) -> None
             assert part, answer
             answer += part
     assert not any("Traceback" in line for line in server.log)
+
+
+def test_garbage_behind_a_complete_request_does_not_cost_it_its_response(server: Server) -> None:
+    account, api = server.account()
+    before = len(api.everything("/v1/events"))
+    body = json.dumps({"type": TYPE, "data": {"number": 1}}).encode()
+    whole = f"{HEAD}Uplift-Account: {account}\r\n{JSON}Content-Length: {len(body)}\r\n\r\n".encode() + body
+    for garbage in (b"\x00\xff garbage\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n"):
+        for _ in range(10):
+            with clients(server, 1, whole + garbage) as [client]:
+                assert _everything(client).startswith(b"HTTP/1.1 202")
+    for _ in range(20):  # and gone before the response
+        with clients(server, 1, whole + b"\x00"):
+            pass
+    _serves(api)
+    assert len(api.everything("/v1/events")) >= before + 20
+    assert not any("Traceback" in line for line in server.log)
+
+
+def test_a_body_that_is_too_large_is_told_so_to_ordinary_clients(server: Server) -> None:
+    """`urllib` sends the whole body before it reads, and asks for the end of the connection."""
+    account, api = server.account()
+    headers = {"authorization": f"Bearer {OPERATOR_KEY}", "uplift-account": account, "content-type": "application/json"}
+    for path in ("/v1/events", "/v1/endpoints"):
+        for size in (2, 8):
+            for _ in range(5):
+                sent = Request(server.url + path, b" " * size * MIB, headers)
+                with pytest.raises(HTTPError) as caught:
+                    urlopen(sent, timeout=20)
+                assert caught.value.code == 413
+                assert json.load(caught.value)["code"] == "payload_too_large"
+    _serves(api)
+
+
+def _everything(client: socket.socket) -> bytes:
+    """What comes until the connection ends."""
+    client.settimeout(20)
+    received = b""
+    while part := client.recv(65_536):
+        received += part
+    return received

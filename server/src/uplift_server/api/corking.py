@@ -1,49 +1,60 @@
-"""One system call an answer: uvicorn writes an answer's head and body apart, and each write is a call of its own.
+"""One system call per response: uvicorn writes the head and the body of a response separately.
 
-Counted at full load: three writes an event before, two since; one takes 7 µs of the 130 an event takes from acceptance
-to its receiver, and a caller is woken once instead of twice.
+Measured at full load: one write takes 7 µs of the 130 µs of an event from acceptance to its receiver.
 """
 
 import asyncio
-from typing import Any, cast
-
-from uplift_server.api.heads import BoundedHeads
-
-
-class CorkedProtocol(BoundedHeads):
-    """uvicorn's protocol over a transport that gathers what is written within one turn of the event loop."""
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """See asyncio.Protocol."""
-        super().connection_made(cast(asyncio.Transport, _Corked(transport, self.loop)))
+from collections.abc import Callable
+from typing import Any
 
 
-class _Corked:
-    """The part of a transport that uvicorn uses; what is not defined here is the transport's own."""
+class CorkedTransport:
+    """The part of a transport that uvicorn uses. Joins everything that is written within one turn of the event loop.
 
-    __slots__ = ("_call_soon", "_parts", "_transport", "is_closing")
+    `linger` is asked when uvicorn closes the connection, after the last response was written. If it returns True, it
+    ends the connection itself.
+    """
 
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+    __slots__ = ("_call_soon", "_linger", "_parts", "_transport", "is_closing")
+
+    def __init__(
+        self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop, linger: Callable[[], bool]
+    ) -> None:
         self._transport = transport
         self._call_soon = loop.call_soon
+        self._linger = linger
         self._parts: list[bytes] = []
-        # Asked for every request.
+        # uvicorn calls this for every request.
         self.is_closing = transport.is_closing
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
 
     def write(self, data: bytes) -> None:
+        """Write at the end of this turn of the event loop."""
         if not self._parts:
             self._call_soon(self._flush)
         self._parts.append(data)
 
     def close(self) -> None:
+        """Close the connection, or let it linger."""
         self._flush()
-        self._transport.close()
+        if not self._linger():
+            self._transport.close()
+
+    def end_writing(self) -> None:
+        """Send the end of the stream and keep reading. Everything written from now on is dropped."""
+        self.is_closing = _is_closing
+        self._transport.write_eof()
 
     def _flush(self) -> None:
         if self._parts:
             data = b"".join(self._parts)
             self._parts.clear()
-            self._transport.write(data)
+            # The client may have gone since the write. A closed transport raises an error.
+            if not self.is_closing():
+                self._transport.write(data)
+
+
+def _is_closing() -> bool:
+    return True

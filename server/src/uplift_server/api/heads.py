@@ -1,14 +1,20 @@
-"""Bounds on requests that never end: uvicorn waits for ever, and holds as many headers as a client cares to send."""
+"""Bounds on requests that never end: uvicorn waits without a limit, and holds headers without a limit."""
 
 import asyncio
 from http import HTTPStatus
 from typing import Any, ClassVar, Final, cast
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from uplift_server.api.guard import Receive, Scope, Send, answer
+from uplift_server.api.corking import CorkedTransport
+from uplift_server.api.guard import ANSWER_SECONDS_MAX, Receive, Scope, Send, answer
 from uplift_server.api.problems import problem
-from uplift_server.core.limits import REQUEST_HEAD_BYTES_MAX
+from uplift_server.core.limits import (
+    DISCARDED_BODY_BYTES_MAX,
+    LINGER_SECONDS_MAX,
+    LINGERING_CONNECTIONS_MAX,
+    REQUEST_HEAD_BYTES_MAX,
+)
 
 
 def _answer(code: str, detail: str) -> bytes:
@@ -26,70 +32,117 @@ def _answer(code: str, detail: str) -> bytes:
 _TOO_LARGE: Final = _answer(
     "head_too_large", f"The request line and headers have more than {REQUEST_HEAD_BYTES_MAX} bytes. Send fewer headers."
 )
-_NO_HTTP: Final = _answer(
-    "malformed_request",
-    "What came is no valid HTTP/1.1 request. TLS, if you meant to speak it, ends before this server.",
-)
+_NO_HTTP_DETAIL: Final = "This is not a valid HTTP/1.1 request. Use `http://` unless a proxy in front ends TLS."
+_NO_HTTP: Final = _answer("malformed_request", _NO_HTTP_DETAIL)
 _TOO_SLOW: Final = _answer(
     "request_timeout", "The request did not come in time, so nothing was done. Send it faster, or less at once."
 )
+_CLOSE: Final = ((b"connection", b"close"),)
 
 
-async def _crowded(_scope: Scope, _receive: Receive, send: Send) -> None:
-    """Stands in for the application while there are more connections than it takes."""
+async def _reject_crowded(_scope: Scope, _receive: Receive, send: Send) -> None:
+    """Replaces the application for a request beyond the limit of connections."""
     detail = "The server has as many connections as it takes. Use fewer, and keep them open between requests."
-    await answer(send, problem("unavailable", detail, retry_after_s=1, headers=[(b"connection", b"close")]))
+    await answer(send, problem("unavailable", detail, retry_after_s=1, headers=_CLOSE))
+
+
+async def _reject_malformed(_scope: Scope, _receive: Receive, send: Send) -> None:
+    """Replaces the application for a request whose body cannot be parsed."""
+    await answer(send, problem("malformed_request", _NO_HTTP_DETAIL, headers=_CLOSE))
 
 
 class BoundedHeads(HttpToolsProtocol):
-    """uvicorn's protocol, which ends a connection whose request head, or whose request, has no end in sight."""
+    """uvicorn's protocol with bounds on the size and the duration of a request, and with complete endings.
+
+    A request whose body is not complete when its response is, is read on and discarded within bounds, so that clients
+    that send their whole body before they read see the response.
+    """
 
     request_seconds_max: ClassVar[float] = 30
-    """A request, or a connection's first, that is not complete after once to twice this time is given up."""
+    """A request, or the first one of a connection, is given up if it is not complete after once to twice this time."""
+    body_seconds_max: ClassVar[float] = ANSWER_SECONDS_MAX
+    """A request is given up if its body is not complete at this time after its head."""
     connections_max: ClassVar[int] = 10_000
-    """Beyond, requests are refused."""
+    """Beyond this number of connections, requests are rejected."""
+    lingering: ClassVar[set["BoundedHeads"]] = set()
+    """The connections of this process that are ended for us, and read to let the client see the response."""
 
     _in_head = False
     _head_bytes = 0
     _begun = 0
     _complete = 0
     _watch: asyncio.TimerHandle
+    _body_watch: asyncio.TimerHandle | None = None
+    _body_of = 0
+    """The number of the request whose unfinished body was noted last."""
+    _body_since = 0.0
+    _discards = False
+    """Nothing is parsed any longer: the input is malformed, or the connection lingers."""
+    _discarded_bytes = 0
+    _may_linger = True
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """See asyncio.Protocol."""
-        super().connection_made(transport)
-        # One timer a connection, not one a request: that would cost every event.
+        super().connection_made(cast(asyncio.Transport, CorkedTransport(transport, self.loop, self._linger)))
+        # One timer per connection: one per request would cost every event.
         self._watch = self.loop.call_later(self.request_seconds_max, self._give_up, 0)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See asyncio.Protocol."""
-        self._watch.cancel()
+        self._cancel_timers()
+        self.lingering.discard(self)
         super().connection_lost(exc)
 
     def handle_websocket_upgrade(self) -> None:
-        """See uvicorn: from now on the connection is a websocket's, which has its own bounds."""
-        self._watch.cancel()
+        """See uvicorn. From now on the connection belongs to a websocket, which has its own bounds."""
+        self._cancel_timers()
+        self._may_linger = False
         super().handle_websocket_upgrade()
+
+    def shutdown(self) -> None:
+        """See uvicorn. A connection that lingers does not delay the stop."""
+        self._may_linger = False
+        if self in self.lingering:
+            self.transport.abort()
+        else:
+            super().shutdown()
 
     def data_received(self, data: bytes) -> None:
         """See asyncio.Protocol."""
+        if self._discards:
+            self._discard(len(data))
+            return
         if self._in_head:
             self._head_bytes += len(data)
             if self._head_bytes > REQUEST_HEAD_BYTES_MAX:
-                # An answer that is still being made to an earlier request of this connection is lost with it.
+                # This drops the responses to earlier requests of this connection.
                 self.transport.write(_TOO_LARGE)
                 self.transport.close()
                 return
         if not self.transport.is_closing():
             super().data_received(data)
+            if self._complete < self._begun and not self._in_head:
+                self._note_unfinished_body(len(data))
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - the text of uvicorn
-        """See uvicorn, which answers plain text: what cannot be read is refused like everything else."""
-        self.transport.write(_NO_HTTP)
+        """Reject input that cannot be parsed, after the responses to the complete requests before it."""
+        self._discards = True
+        cycle = self._newest()
+        if cycle is None or cycle.response_complete:
+            self.transport.write(_NO_HTTP)
+        elif self._in_head or self._complete == self._begun:
+            # The newest request is complete. Its response is the last one, and closes the connection.
+            cycle.keep_alive = False
+            return
+        elif self.pipeline:
+            self.pipeline[0] = cycle, cast(Any, _reject_malformed)
+            return
+        elif not cycle.response_started:
+            self.transport.write(_NO_HTTP)
         self.transport.close()
 
     def on_message_begin(self) -> None:
-        """See httptools: a request line is about to come."""
+        """See httptools: the first byte of a request line."""
         self._in_head = True
         self._head_bytes = 0
         self._begun += 1
@@ -97,28 +150,101 @@ class BoundedHeads(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """See httptools: the head is complete."""
-        self._in_head = False
-        # uvicorn's own bound answers plain text, without a Retry-After.
+        # uvicorn's own bound answers in plain text, without a Retry-After.
         crowded = len(self.connections) > self.connections_max
-        self.app = cast(Any, _crowded) if crowded else self.config.loaded_app
+        self.app = cast(Any, _reject_crowded) if crowded else self.config.loaded_app
         super().on_headers_complete()
+        # Not if it raised: then the head cannot be parsed, and there is no such request.
+        self._in_head = False
 
     def on_message_complete(self) -> None:
         """See httptools: the body is complete."""
         self._complete = self._begun
         super().on_message_complete()
 
+    def on_response_complete(self) -> None:
+        """See uvicorn. A body that was not read must not stay in memory with an idle connection."""
+        cycle = self.cycle
+        if cycle.response_complete and cycle.body:
+            cycle.body = bytearray()
+        super().on_response_complete()
+
+    def _note_unfinished_body(self, count: int) -> None:
+        """Begin the time of a body that did not come with its head; count what comes after the response."""
+        if self._body_of != self._begun:
+            self._body_of, self._body_since, self._discarded_bytes = self._begun, self.loop.time(), 0
+            if self._body_watch is None:
+                self._body_watch = self.loop.call_later(self.body_seconds_max, self._end_body)
+        elif self.cycle.response_complete:
+            self._discard(count)
+
+    def _discard(self, count: int) -> None:
+        self._discarded_bytes += count
+        if self._discarded_bytes > DISCARDED_BODY_BYTES_MAX:
+            self.transport.abort()
+
+    def _end_body(self) -> None:
+        """Give up the present request if its body takes too long."""
+        self._body_watch = None
+        if self._complete == self._begun or self._in_head:
+            return
+        if self.pipeline:
+            # It waits for the response to an earlier one, and until then nothing is read.
+            self._body_since = self.loop.time()
+        seconds_left = self._body_since + self.body_seconds_max - self.loop.time()
+        if seconds_left > 0:
+            self._body_watch = self.loop.call_later(seconds_left, self._end_body)
+        else:
+            self._end_late()
+
     def _give_up(self, begun_before: int) -> None:
-        """Close the connection if the request that was coming then still is, or none ever came."""
+        """Give up the request if it was coming at the last call and still is, or the connection if none ever came."""
         if self._begun == begun_before and self._complete < max(self._begun, 1):
-            if self._may_be_told():
-                self.transport.write(_TOO_SLOW)
-            self.transport.close()
+            self._end_late()
         else:
             self._watch = self.loop.call_later(self.request_seconds_max, self._give_up, self._begun)
 
-    def _may_be_told(self) -> bool:
-        """Whether a request has begun, and no answer to it or to one before it is on its way."""
+    def _end_late(self) -> None:
+        """Close the connection; say why if that cannot be taken for the response to another request."""
         if self._in_head:
-            return self._begun == 1 or self.cycle.response_complete
-        return self._begun > 0 and not self.pipeline and not self.cycle.response_started
+            may_write = self._begun == 1 or self.cycle.response_complete
+        else:
+            may_write = self._begun > 0 and not self.pipeline and not self.cycle.response_started
+        if may_write:
+            self.transport.write(_TOO_SLOW)
+        self.transport.close()
+
+    def _linger(self) -> bool:
+        """Send the end of the stream, then discard the rest of the input within bounds; False if there is no rest.
+
+        A connection that is closed with unread input is reset, and the client may lose the response.
+        """
+        transport = self.transport
+        if (
+            not self._may_linger
+            or (self._complete == self._begun and not self._discards)
+            or transport.is_closing()
+            or len(self.lingering) >= LINGERING_CONNECTIONS_MAX
+        ):
+            return False
+        self._discards, self._may_linger, self._discarded_bytes = True, False, 0
+        self.lingering.add(self)
+        self._cancel_timers()
+        self._watch = self.loop.call_later(LINGER_SECONDS_MAX, transport.abort)
+        cast(CorkedTransport, transport).end_writing()
+        # The application must not wait for the rest, and must not keep what it has.
+        cycle = self._newest()
+        if cycle is not None and not cycle.response_complete:
+            cycle.disconnected = True
+            cycle.message_event.set()
+        self.flow.resume_reading()
+        return True
+
+    def _newest(self) -> RequestResponseCycle | None:
+        """The newest request whose head is complete."""
+        return cast(RequestResponseCycle | None, self.cycle)
+
+    def _cancel_timers(self) -> None:
+        self._watch.cancel()
+        if self._body_watch is not None:
+            self._body_watch.cancel()

@@ -8,7 +8,7 @@ from typing import Any, Final, cast
 import uvicorn
 
 from uplift_server.api import websockets
-from uplift_server.api.corking import CorkedProtocol
+from uplift_server.api.heads import BoundedHeads
 from uplift_server.api.last_answer import LastAnswer
 from uplift_server.config import Config, ConfigError, ConfigProblem
 
@@ -31,7 +31,7 @@ def http_server(app: Any) -> HttpServer:
     return HttpServer(
         uvicorn.Config(
             LastAnswer(app),
-            http=CorkedProtocol,
+            http=BoundedHeads,
             ws=cast(Any, websockets.websocket_protocol),
             ws_max_size=websockets.MESSAGE_BYTES_MAX,
             ws_ping_interval=websockets.PING_SECONDS,
