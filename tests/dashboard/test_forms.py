@@ -11,6 +11,7 @@ from starlette.requests import Request
 from uplift_server.core.problems import Problem
 from uplift_server.dashboard.forms import FORM_BYTES_MAX, FORM_FIELDS_MAX, Form, by_field, read_form
 from uplift_server.service.errors import Malformed, PayloadTooLarge
+from uplift_server.service.unfinished_bodies import UnfinishedBodies
 
 
 def request(*chunks: bytes, content_type: str = "application/x-www-form-urlencoded") -> Request:
@@ -22,7 +23,7 @@ def request(*chunks: bytes, content_type: str = "application/x-www-form-urlencod
 def read(given: Request) -> Form:
     """The form; in a thread of its own, since the browser's event loop runs in this one."""
     with ThreadPoolExecutor(1) as thread:
-        return thread.submit(lambda: asyncio.run(read_form(given))).result()
+        return thread.submit(lambda: asyncio.run(read_form(given, UnfinishedBodies().reservation(None)))).result()
 
 
 async def _messages(chunks: tuple[bytes, ...]) -> AsyncIterator[dict[str, Any]]:

@@ -4,6 +4,7 @@ import contextlib
 import json
 import socket
 import time
+from collections import Counter
 from collections.abc import Iterator
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
@@ -180,6 +181,48 @@ def test_a_body_that_is_too_large_is_told_so_to_ordinary_clients(server: Server)
                 assert caught.value.code == 413
                 assert json.load(caught.value)["code"] == "payload_too_large"
     _serves(api)
+
+
+def test_bodies_of_a_key_without_the_scope_are_not_read(server: Server) -> None:
+    account, api = server.account()
+    key = api.ok("POST", f"/v1/accounts/{account}/keys", {"name": "reads", "scopes": ["events:read"]})["key"]
+    before = server.resident_mib()
+    head = f"POST /v1/events HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\n{JSON}Content-Length: 270000\r\n\r\n"
+    with clients(server, 400, head.encode() + b" " * 200_000) as opened:
+        for client in opened:
+            assert client.recv(65_536).startswith(b"HTTP/1.1 403")
+        _serves(api)
+        assert server.resident_mib() - before < 40
+        # None of them keeps its connection by not sending the rest.
+        for client in opened:
+            client.settimeout(20)
+            with contextlib.suppress(ConnectionResetError):
+                assert _everything(client) is not None
+
+
+def test_unfinished_bodies_are_bounded_in_number_of_bytes_and_in_time(server: Server) -> None:
+    account, api = server.account()
+    key = api.ok("POST", f"/v1/accounts/{account}/keys", {"name": "writes", "scopes": ["events:write"]})["key"]
+    before = server.resident_mib()
+    head = f"POST /v1/events HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\n{JSON}"
+    announced = f"{head}Content-Length: 270000\r\n\r\n".encode()
+    chunked = f"{head}Transfer-Encoding: chunked\r\n\r\n40000\r\n".encode()
+    with (
+        clients(server, 100, announced + b" " * 200_000) as some,
+        clients(server, 100, chunked + b" " * 200_000) as more,
+    ):
+        _serves(api)
+        began = time.monotonic()
+        statuses = Counter(_everything(client)[9:12] for client in (*some, *more))
+        assert statuses.keys() == {b"408", b"429"}
+        assert time.monotonic() - began < 25
+        assert server.resident_mib() - before < 40
+    # What was reserved for them is free again.
+    assert Api(server.url, key)("POST", "/v1/events", {"type": TYPE, "data": {"number": 1}}).status == 202
+    body = json.dumps({"type": TYPE, "data": {"number": 1, "text": "x" * 200_000}}).encode()
+    with clients(server, 1, f"{head}Connection: close\r\nContent-Length: {len(body)}\r\n\r\n".encode()) as [client]:
+        client.sendall(body)
+        assert _everything(client).startswith(b"HTTP/1.1 202")
 
 
 def _everything(client: socket.socket) -> bytes:

@@ -31,6 +31,8 @@ from uplift_server.service.errors import (
     UnsupportedMediaType,
 )
 from uplift_server.service.ingest import Incoming, Ingest
+from uplift_server.service.principals import Caller
+from uplift_server.service.unfinished_bodies import UnfinishedBodies
 from uplift_server.store import hot_records
 
 Scope = MutableMapping[str, Any]
@@ -87,10 +89,13 @@ class _Accepted(NamedTuple):
 class IngestRoutes:
     """Serves the two routes and passes everything else on to `rest`."""
 
-    def __init__(self, rest: App, authenticator: Authenticator, ingest: Ingest) -> None:
+    def __init__(
+        self, rest: App, authenticator: Authenticator, ingest: Ingest, unfinished_bodies: UnfinishedBodies
+    ) -> None:
         self._rest = rest
         self._authenticator = authenticator
         self._ingest = ingest
+        self._unfinished_bodies = unfinished_bodies
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The ASGI application."""
@@ -115,7 +120,9 @@ class IngestRoutes:
 
     async def _one(self, headers: _Headers, receive: Receive) -> _Accepted:
         caller = self._authenticator.caller(headers.authorization, headers.account)
-        body = await _read(receive, headers, EVENT_BODY_BYTES_MAX)
+        # Before the body is read, which takes memory.
+        self._ingest.sender(caller)
+        body = await self._read(caller, receive, headers, EVENT_BODY_BYTES_MAX)
         event = _decode(_single, body, _problems_of_one)
         problems: list[Problem] = []
         key = event.idempotency_key
@@ -131,7 +138,7 @@ class IngestRoutes:
     async def _many(self, headers: _Headers, receive: Receive) -> _Accepted:
         caller = self._authenticator.caller(headers.authorization, headers.account)
         caller.require_operator()
-        body = await _read(receive, headers, BATCH_BODY_BYTES_MAX)
+        body = await self._read(caller, receive, headers, BATCH_BODY_BYTES_MAX)
         events = _decode(_batch, body, _problems_of_batch).events
         if not 1 <= len(events) <= BATCH_EVENTS_MAX:
             text = f"A batch has 1 to {BATCH_EVENTS_MAX} events, this one {len(events)}."
@@ -152,6 +159,28 @@ class IngestRoutes:
         return _Accepted(
             b'{"data":[' + b",".join(parts) + b"]}", replayed=all(appended.duplicate for appended in stored)
         )
+
+    async def _read(self, caller: Caller, receive: Receive, headers: _Headers, bytes_max: int) -> bytes:
+        """The complete body, at most `bytes_max`."""
+        _check_head(headers, bytes_max)
+        message = await receive()
+        if not message.get("more_body", False):
+            complete: bytes = message.get("body", b"")
+            return complete
+        with self._unfinished_bodies.reservation(caller.principal.account_seq) as reservation:
+            # At once if the size is known: otherwise several bodies could run out of room half way.
+            reservation.grow_to(headers.content_length or 0)
+            body = bytearray()
+            while True:
+                body += message.get("body", b"")
+                if len(body) > bytes_max:
+                    raise _too_large(bytes_max)
+                reservation.grow_to(len(body))
+                if not message.get("more_body", False):
+                    return bytes(body)
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise Malformed("The request ended before its body was complete.")
 
 
 def _key_of(batch_key: str | None, index: int) -> str | None:
@@ -175,8 +204,8 @@ def _headers(raw: Iterable[tuple[bytes, bytes]]) -> _Headers:
     return _Headers(authorization, account, key, content_type, length)
 
 
-async def _read(receive: Receive, headers: _Headers, bytes_max: int) -> bytes:
-    """The whole body, of which no more than `bytes_max` is ever held."""
+def _check_head(headers: _Headers, bytes_max: int) -> None:
+    """Raise UnsupportedMediaType or PayloadTooLarge for what the headers say of the body."""
     content_type = headers.content_type
     if content_type is not None and content_type.split(b";", 1)[0].strip().lower() != b"application/json":
         raise UnsupportedMediaType(
@@ -184,21 +213,6 @@ async def _read(receive: Receive, headers: _Headers, bytes_max: int) -> bytes:
         )
     if headers.content_length is not None and headers.content_length > bytes_max:
         raise _too_large(bytes_max)
-    message = await receive()
-    body: bytes = message.get("body", b"")
-    if not message.get("more_body", False):
-        return body
-    parts = [body]
-    size = len(body)
-    while message.get("more_body", False):
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise Malformed("The request ended before its body was complete.")
-        parts.append(message.get("body", b""))
-        size += len(parts[-1])
-        if size > bytes_max:
-            raise _too_large(bytes_max)
-    return b"".join(parts)
 
 
 def _too_large(bytes_max: int) -> PayloadTooLarge:

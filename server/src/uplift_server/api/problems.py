@@ -55,7 +55,7 @@ TITLES: Final = {
     "misdirected": "Another process serves this",
     "validation_failed": "Something is wrong with the request",
     "account_required": "Which account?",
-    "rate_limited": "Too soon after the last one",
+    "rate_limited": "Rate limit exceeded",
     "head_too_large": "Too many headers",
     "internal_error": "An error of ours",
     "unavailable": "Not possible now",

@@ -81,10 +81,9 @@ class BodyReader:
         self.model = model
         self.required = required
 
-    # Who asks is a parameter only so that it is known before anything is read.
-    async def __call__(self, request: Request, _caller: CallerOf) -> Sent:
-        """Read the body. Raises Malformed, PayloadTooLarge, UnsupportedMediaType."""
-        body = await _read(request)
+    async def __call__(self, request: Request, caller: CallerOf) -> Sent:
+        """Read the body. Raises Malformed, PayloadTooLarge, UnsupportedMediaType, RateLimited and Busy."""
+        body = await _read(request, caller)
         if not body and not self.required:
             return Sent({}, (), hashlib.sha256(body).digest())
         content_type = request.headers.get("content-type", "")
@@ -178,23 +177,26 @@ def _without(value: Any, name: str, details: Sequence[ErrorDetails]) -> Any:
     return value
 
 
-async def _read(request: Request) -> bytes:
-    """The whole body, of which no more than REQUEST_BODY_BYTES_MAX is ever held."""
+async def _read(request: Request, caller: Caller) -> bytes:
+    """The complete body, at most REQUEST_BODY_BYTES_MAX."""
     too_large = PayloadTooLarge(f"The request's body has more than {REQUEST_BODY_BYTES_MAX} bytes.")
     length = request.headers.get("content-length", "")
-    if length.isdigit() and int(length) > REQUEST_BODY_BYTES_MAX:
+    size = int(length) if length.isdigit() else 0
+    if size > REQUEST_BODY_BYTES_MAX:
         raise too_large
-    parts, size = [], 0
+    body = bytearray()
     try:
-        async for part in request.stream():
-            size += len(part)
-            if size > REQUEST_BODY_BYTES_MAX:
-                raise too_large
-            parts.append(part)
+        with services_of(request).unfinished_bodies.reservation(caller.principal.account_seq) as reservation:
+            reservation.grow_to(size)
+            async for part in request.stream():
+                body += part
+                if len(body) > REQUEST_BODY_BYTES_MAX:
+                    raise too_large
+                reservation.grow_to(len(body))
     except ClientDisconnect:
-        # Nobody reads the answer; it is no error of ours that the log should tell.
+        # The client does not read the response, and the log needs no line.
         raise Malformed("The request ended before its body was complete.") from None
-    return b"".join(parts)
+    return bytes(body)
 
 
 def _decoded(body: bytes) -> Any:

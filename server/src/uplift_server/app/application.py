@@ -319,11 +319,10 @@ class Application:
             ingest = TracedIngest(directory, self._engine.acceptor, self._clock, self._traces.note_event)
         api = create_api(services)
         self._gate = gate.Gate(api, lambda: self._dashboard(services, api))
-        self._server = http_server(
-            self._traced(IngestRoutes(self._behind_proxies(self._gate), services.authenticator, ingest))
-            if self._role.serves
-            else VitalSigns(api)
+        routes = IngestRoutes(
+            self._behind_proxies(self._gate), services.authenticator, ingest, services.unfinished_bodies
         )
+        self._server = http_server(self._traced(routes) if self._role.serves else VitalSigns(api))
 
     def _make_engine(self, directory: Directory, sender: Sender) -> Engine:
         settings, write = engine_settings(self._config), self._note_attempts

@@ -15,6 +15,10 @@ EVENT_BODY_BYTES_MAX = EVENT_DATA_BYTES_MAX + 16 * 1024
 REQUEST_BODY_BYTES_MAX = 1024 * 1024
 # Its line and headers, which arrive in reads of up to 256 KiB: the bound is on what is held from one read to the next.
 REQUEST_HEAD_BYTES_MAX = 64 * 1024
+# Bodies that are not complete yet: of all operators, of all accounts and of all visitors who are not signed in; and of
+# one account.
+UNFINISHED_BODIES_BYTES_MAX = 32 * 1024 * 1024
+UNFINISHED_BODIES_PER_ACCOUNT_BYTES_MAX = 4 * 1024 * 1024
 # The rest of a body whose response is complete is read and discarded, so that the client sees the response.
 DISCARDED_BODY_BYTES_MAX = 32 * 1024 * 1024
 # For this long after the server has ended its side of the connection, on at most so many connections.

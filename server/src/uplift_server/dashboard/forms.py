@@ -1,6 +1,5 @@
 """What forms send: read within bounds, and asked for by name."""
 
-import asyncio
 import hashlib
 import json
 import re
@@ -8,18 +7,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 from urllib.parse import parse_qsl
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from uplift_server.core.instants import parse_instant
 from uplift_server.core.problems import Problem
 from uplift_server.service.errors import Malformed, PayloadTooLarge
 from uplift_server.service.repeats import Repeat
+from uplift_server.service.unfinished_bodies import Reservation
 
 FORM_BYTES_MAX: Final = 512 * 1024
 STRANGERS_FORM_BYTES_MAX: Final = 16 * 1024
 """Of somebody who is not signed in: reading a large form takes some 50 ms."""
 FORM_FIELDS_MAX: Final = 500
-FORM_SECONDS_MAX: Final = 10
 ONCE_FIELD: Final = "once"
 ONCE_BYTES: Final = 16
 
@@ -88,22 +87,22 @@ class Form:
         return self._values
 
 
-async def read_form(request: Request, *, bytes_max: int = FORM_BYTES_MAX) -> Form:
-    """The form a request carries. Raises PayloadTooLarge and Malformed."""
+async def read_form(request: Request, reservation: Reservation, *, bytes_max: int = FORM_BYTES_MAX) -> Form:
+    """The form of a request. Raises PayloadTooLarge, Malformed, RateLimited and Busy."""
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if content_type not in {"application/x-www-form-urlencoded", ""}:
         raise Malformed("Forms are sent as application/x-www-form-urlencoded.")
     body = bytearray()
     try:
-        async with asyncio.timeout(FORM_SECONDS_MAX):
+        with reservation:
             async for chunk in request.stream():
                 body += chunk
                 if len(body) > bytes_max:
                     raise PayloadTooLarge(f"A form may have {bytes_max // 1024} KiB.")
-    except TimeoutError:
-        raise Malformed(
-            f"The form did not come within {FORM_SECONDS_MAX} s. Nothing was done; send it again."
-        ) from None
+                reservation.grow_to(len(body))
+    except ClientDisconnect:
+        # The client does not read the response, and the log needs no line.
+        raise Malformed("The request ended before its form was complete.") from None
     try:
         return Form(parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=FORM_FIELDS_MAX))
     except ValueError:

@@ -34,6 +34,7 @@ from uplift_server.service.principals import Caller
 from uplift_server.service.services import Services
 from uplift_server.service.sessions import Visitor
 from uplift_server.service.system import System
+from uplift_server.service.unfinished_bodies import STRANGER
 from uplift_server.store.records import Account
 
 if TYPE_CHECKING:
@@ -171,7 +172,9 @@ class Visit:
         """What the form sent. Raises PayloadTooLarge and Malformed."""
         if self._form is None:
             bytes_max = STRANGERS_FORM_BYTES_MAX if self.visitor is None else FORM_BYTES_MAX
-            self._form = await read_form(self.request, bytes_max=bytes_max)
+            sender = STRANGER if self._caller is None else self._caller.principal.account_seq
+            reservation = self.services.unfinished_bodies.reservation(sender)
+            self._form = await read_form(self.request, reservation, bytes_max=bytes_max)
         return self._form
 
     @property

@@ -39,15 +39,19 @@ class Ingest:
         self._acceptor = acceptor
         self._clock = clock
 
+    def sender(self, caller: Caller) -> int:
+        """The account whose events a caller may send. Raises Forbidden and AccountRequired."""
+        if not caller.principal.is_operator:
+            caller.require(Scope.EVENTS_WRITE)
+        return caller.one_account()
+
     def one(self, caller: Caller, event: Incoming, problems: Sequence[Problem] = ()) -> Answer:
         """Accept one event for the caller's account, unless its edge found problems with it already.
 
         The future gives its `Appended`, alone in a list, once it is durable. Raises Forbidden, AccountRequired,
         Invalid, PayloadTooLarge, and the store's Unavailable; the last one also through the future.
         """
-        if not caller.principal.is_operator:
-            caller.require(Scope.EVENTS_WRITE)
-        account_seq = caller.one_account()
+        account_seq = self.sender(caller)
         found = list(problems)
         draft = self._draft(event, "", found)
         if draft is None or found:

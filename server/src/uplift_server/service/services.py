@@ -38,6 +38,7 @@ from uplift_server.service.statistics import Statistics
 from uplift_server.service.traces import Traces
 from uplift_server.service.trials import Trials
 from uplift_server.service.troubles import TroubleFinder
+from uplift_server.service.unfinished_bodies import UnfinishedBodies
 from uplift_server.store import event_types
 from uplift_server.store.sealing import Sealer
 
@@ -48,6 +49,7 @@ class Services:
 
     means: Means
     authenticator: Authenticator
+    unfinished_bodies: UnfinishedBodies
     accounts: Accounts
     keys: Keys
     event_types: EventTypes
@@ -96,6 +98,7 @@ class Services:
         return cls(
             means=means,
             authenticator=authenticator,
+            unfinished_bodies=UnfinishedBodies(),
             accounts=Accounts(means),
             keys=Keys(means),
             event_types=EventTypes(means),

@@ -1,0 +1,68 @@
+"""Bounds on the memory of request bodies that are not complete yet."""
+
+from collections import Counter
+from typing import Final
+
+from uplift_server.core.limits import UNFINISHED_BODIES_BYTES_MAX, UNFINISHED_BODIES_PER_ACCOUNT_BYTES_MAX
+from uplift_server.service.errors import Busy, RateLimited
+
+STRANGER: Final = 0
+"""Stands for the account of all visitors who are not signed in. No account has this number."""
+_TRY_AGAIN: Final = "Send fewer at the same time, or try again after `Retry-After` seconds."
+
+
+class UnfinishedBodies:
+    """The bytes reserved for unfinished bodies, by sender: an account, None for operators, or STRANGER.
+
+    Operators, accounts and strangers have UNFINISHED_BODIES_BYTES_MAX each: no account takes room from the operators,
+    who send the events of all accounts.
+    """
+
+    def __init__(self) -> None:
+        self._bytes: Counter[int | None] = Counter()
+        self._of_accounts = 0
+
+    def reservation(self, sender: int | None) -> "Reservation":
+        """An empty reservation."""
+        return Reservation(self, sender)
+
+    def reserve(self, sender: int | None, size: int) -> None:
+        """Reserve bytes. Raises RateLimited for an account beyond its share, and Busy."""
+        if sender and self._bytes[sender] + size > UNFINISHED_BODIES_PER_ACCOUNT_BYTES_MAX:
+            kib = UNFINISHED_BODIES_PER_ACCOUNT_BYTES_MAX // 1024
+            raise RateLimited(f"The unfinished request bodies of this account exceed {kib} KiB. {_TRY_AGAIN}")
+        if (self._of_accounts if sender else self._bytes[sender]) + size > UNFINISHED_BODIES_BYTES_MAX:
+            raise Busy(f"The server has no room for more unfinished request bodies. {_TRY_AGAIN}")
+        self._add(sender, size)
+
+    def release(self, sender: int | None, size: int) -> None:
+        """Give reserved bytes back."""
+        self._add(sender, -size)
+
+    def _add(self, sender: int | None, size: int) -> None:
+        self._bytes[sender] += size
+        if sender:
+            self._of_accounts += size
+            if not self._bytes[sender]:
+                del self._bytes[sender]
+
+
+class Reservation:
+    """Bytes for one unfinished body, given back at the end of a `with` block."""
+
+    def __init__(self, bodies: UnfinishedBodies, sender: int | None) -> None:
+        self._bodies = bodies
+        self._sender = sender
+        self._size = 0
+
+    def grow_to(self, size: int) -> None:
+        """Reserve `size` bytes altogether, if it is less yet. Raises RateLimited and Busy."""
+        if size > self._size:
+            self._bodies.reserve(self._sender, size - self._size)
+            self._size = size
+
+    def __enter__(self) -> "Reservation":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bodies.release(self._sender, self._size)
