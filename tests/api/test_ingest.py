@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import http.client
 import json
 import threading
 from collections.abc import Iterator
@@ -220,3 +221,35 @@ def test_who_may(port: int, operator: Client) -> None:
     assert Client(port, "sk_none").post("/v1/events", event()).status == 401
     text = operator.post("/v1/events", event(), content_type="text/plain")
     assert (text.status, text.json()["code"]) == (415, "unsupported_media_type")
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/events", "/v1/events/batch", "/v1/endpoints", "/v1/listen-sessions/x/stream", "/"]
+)
+@pytest.mark.parametrize("header", ["Authorization", "Uplift-Account", "Host"])
+def test_a_repeated_header_that_decides_who_asks_is_rejected(
+    operator: Client, port: int, path: str, header: str
+) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection.putrequest("GET" if "stream" in path else "POST", path, skip_host=True)
+    values = {"Host": "x", "Authorization": f"Bearer {OPERATOR}", "Uplift-Account": "acc_x"}
+    for name, value in values.items():
+        connection.putheader(name, value)
+    connection.putheader(header.lower(), values[header])
+    if "stream" in path:
+        for name, value in (("Connection", "Upgrade"), ("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13")):
+            connection.putheader(name, value)
+        connection.putheader("Sec-WebSocket-Key", "dXBsaWZ0LWxpc3Rlbi0wMQ==")
+    connection.putheader("Content-Length", "0")
+    connection.endheaders()
+    response = connection.getresponse()
+    problem = json.load(response)
+    assert (response.status, problem["code"]) == (400, "duplicate_header")
+    assert header in problem["detail"]
+    connection.close()
+
+
+def test_other_headers_may_be_repeated(operator: Client) -> None:
+    assert operator.post("/v1/events", event(), x_forwarded_for="192.0.2.1, 192.0.2.2").status == 202
+    connection_headers = {"forwarded": "for=192.0.2.1", "x-twice": "1", "X-Twice": "2"}
+    assert operator.post("/v1/events", event(), **connection_headers).status == 202

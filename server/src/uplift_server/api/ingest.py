@@ -5,13 +5,14 @@ of an event's way to its receiver. Everything that is not one of the two routes 
 """
 
 import itertools
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any, Final, NamedTuple, TypeVar
 
 import msgspec
 
 from uplift_server.api import repeats
 from uplift_server.api.problems import refusal_of
+from uplift_server.api.single_headers import check_single
 from uplift_server.core.ids import uuid_text
 from uplift_server.core.instants import instant_text
 from uplift_server.core.limits import (
@@ -188,20 +189,19 @@ def _key_of(batch_key: str | None, index: int) -> str | None:
     return None if batch_key is None else f"{batch_key}/{index}"
 
 
-def _headers(raw: Iterable[tuple[bytes, bytes]]) -> _Headers:
-    authorization = account = key = content_type = length = None
-    for name, value in raw:
-        if name == b"authorization":
-            authorization = value
-        elif name == b"uplift-account":
-            account = value.decode("latin-1")
-        elif name == b"idempotency-key":
-            key = value.decode("latin-1")
-        elif name == b"content-type":
-            content_type = value
-        elif name == b"content-length":
-            length = int(value) if value.isdigit() else None
-    return _Headers(authorization, account, key, content_type, length)
+def _headers(raw: Sequence[tuple[bytes, bytes]]) -> _Headers:
+    found = dict(raw)
+    if len(found) < len(raw):
+        check_single(raw)
+    account, key = found.get(b"uplift-account"), found.get(b"idempotency-key")
+    length = found.get(b"content-length", b"")
+    return _Headers(
+        found.get(b"authorization"),
+        None if account is None else account.decode("latin-1"),
+        None if key is None else key.decode("latin-1"),
+        found.get(b"content-type"),
+        int(length) if length.isdigit() else None,
+    )
 
 
 def _check_head(headers: _Headers, bytes_max: int) -> None:

@@ -21,6 +21,7 @@ _log = structlog.get_logger("uplift.api")
 STATUS: Final = {
     "malformed_request": 400,
     "malformed_json": 400,
+    "duplicate_header": 400,
     "unauthorized": 401,
     "forbidden": 403,
     "not_found": 404,
@@ -43,6 +44,7 @@ STATUS: Final = {
 TITLES: Final = {
     "malformed_request": "Not HTTP",
     "malformed_json": "The body is not JSON",
+    "duplicate_header": "Repeated header",
     "unauthorized": "No valid key",
     "forbidden": "Not allowed",
     "not_found": "Not found",

@@ -12,6 +12,7 @@ from uplift_server import __version__
 from uplift_server.api.app import create_api
 from uplift_server.api.forwarded import Forwarded
 from uplift_server.api.ingest import IngestRoutes
+from uplift_server.api.single_headers import SingleHeaders
 from uplift_server.api.traceparents import Traceparents
 from uplift_server.api.vital_signs import VitalSigns
 from uplift_server.app.http_server import HttpServer, http_server, listen
@@ -320,9 +321,9 @@ class Application:
         api = create_api(services)
         self._gate = gate.Gate(api, lambda: self._dashboard(services, api))
         routes = IngestRoutes(
-            self._behind_proxies(self._gate), services.authenticator, ingest, services.unfinished_bodies
+            SingleHeaders(self._behind_proxies(self._gate)), services.authenticator, ingest, services.unfinished_bodies
         )
-        self._server = http_server(self._traced(routes) if self._role.serves else VitalSigns(api))
+        self._server = http_server(self._traced(routes) if self._role.serves else SingleHeaders(VitalSigns(api)))
 
     def _make_engine(self, directory: Directory, sender: Sender) -> Engine:
         settings, write = engine_settings(self._config), self._note_attempts

@@ -28,6 +28,12 @@ class Malformed(ServiceError):
     code = "malformed_json"
 
 
+class DuplicateHeader(ServiceError):
+    """A header that may be sent once was repeated."""
+
+    code = "duplicate_header"
+
+
 class Unauthorized(ServiceError):
     """Nobody known asks."""
 

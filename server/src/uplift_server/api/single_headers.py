@@ -1,0 +1,34 @@
+"""Headers that a request has at most once: with two, the server and a proxy in front could each believe another one."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from uplift_server.api.guard import App, Receive, Scope, Send, answer
+from uplift_server.api.problems import refusal_of
+from uplift_server.service.errors import DuplicateHeader
+
+_SINGLE: Final = {b"authorization": "Authorization", b"uplift-account": "Uplift-Account", b"host": "Host"}
+
+
+def check_single(headers: Sequence[tuple[bytes, bytes]]) -> None:
+    """Raise DuplicateHeader if one of the headers is repeated. Names are in lower case."""
+    names = [name for name, _ in headers]
+    for name, text in _SINGLE.items():
+        if names.count(name) > 1:
+            raise DuplicateHeader(f"The header {text} was sent more than once. Send it once.")
+
+
+class SingleHeaders:
+    """ASGI middleware that rejects requests with repeated headers."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The ASGI application."""
+        try:
+            check_single(scope["headers"])
+        except DuplicateHeader as error:
+            await answer(send, refusal_of(error), handshake=scope["type"] == "websocket")
+            return
+        await self._app(scope, receive, send)
