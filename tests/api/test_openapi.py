@@ -143,3 +143,11 @@ def test_the_guide_names_every_route_and_scope(document: Any) -> None:
         assert f"`{name}`" in guide, name
     sections = re.split(r"^### ", guide, flags=re.MULTILINE)[1:]
     assert all("curl" in section for section in sections)
+
+
+def test_the_document_has_an_etag(server: Any) -> None:
+    client = server.client(None)
+    first = client.get("/openapi.json")
+    again = client.get("/openapi.json", if_none_match=first.headers["etag"])
+    assert (first.headers["content-type"], again.status, again.body) == ("application/json", 304, b"")
+    assert client.get("/openapi.json", if_none_match='"other"').body == first.body

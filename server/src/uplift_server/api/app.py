@@ -76,8 +76,9 @@ def document() -> dict[str, Any]:
 
 
 def _framework() -> FastAPI:
-    # A redirect of a wrong path would make clients send their key twice; the framework's pages load foreign scripts.
-    api = FastAPI(title="Uplift Webhooks", version=__version__, redirect_slashes=False, docs_url=None, redoc_url=None)
+    # A redirect of a wrong path would make clients send their key twice; the framework's pages load foreign scripts,
+    # and its route for the document encodes it for every request.
+    api = FastAPI(title="Uplift Webhooks", version=__version__, redirect_slashes=False, openapi_url=None)
     for router in _ROUTERS:
         api.include_router(router)
     known: dict[str, Any] = {}

@@ -1,7 +1,10 @@
 """The documentation, for people. Public."""
 
 import asyncio
+import hashlib
+import json
 from collections.abc import Callable
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 from fastapi import APIRouter, Request
@@ -42,6 +45,13 @@ async def get_no_document(request: Request, rest: str) -> Response:
     return await _answer(request, f"{HOME}/{rest}")
 
 
+@router.get("/openapi.json", include_in_schema=False)
+async def get_openapi(request: Request) -> Response:
+    """Public. The OpenAPI document."""
+    body, etag = await asyncio.to_thread(_openapi, request.app.openapi)
+    return _cached(request, body, etag, "application/json")
+
+
 async def _answer(request: Request, path: str) -> Response:
     if path not in ADDRESSES:
         meant = path.rstrip("/")
@@ -51,10 +61,22 @@ async def _answer(request: Request, path: str) -> Response:
         return HTMLResponse(await asyncio.to_thread(_missing_page), 404, headers=_HEADERS)
     # Loading and making takes up to half a second, in which events want to be taken and sent.
     page = await asyncio.to_thread(_page, path, request.app.openapi)
-    headers = {**_HEADERS, "cache-control": _CACHE, "etag": page.etag}
-    if _known(request.headers.get("if-none-match", ""), page.etag):
+    return _cached(request, page.body, page.etag, page.media_type)
+
+
+def _cached(request: Request, body: bytes, etag: str, media_type: str) -> Response:
+    """A document that does not change while the process runs; 304 for a client that has it."""
+    headers = {**_HEADERS, "cache-control": _CACHE, "etag": etag}
+    if _known(request.headers.get("if-none-match", ""), etag):
         return Response(status_code=304, headers=headers)
-    return Response(page.body, headers=headers, media_type=page.media_type)
+    return Response(body, headers=headers, media_type=media_type)
+
+
+@cache
+def _openapi(openapi: Callable[[], dict[str, Any]]) -> tuple[bytes, str]:
+    """The OpenAPI document in JSON, and its ETag."""
+    body = json.dumps(openapi(), ensure_ascii=False, separators=(",", ":")).encode()
+    return body, f'"{hashlib.sha256(body).hexdigest()[:16]}"'
 
 
 def _page(path: str, openapi: Callable[[], dict[str, Any]]) -> "Page":
