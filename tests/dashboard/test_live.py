@@ -10,21 +10,32 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from tests.dashboard.visitors import Guest, member, operator
-from tests.e2e.harness import Server
+from tests.e2e.harness import Server, wait_for
 
-from uplift_server.dashboard.live import STREAMS_MAX, STREAMS_PER_ACCOUNT_MAX, TURN_SECONDS_MAX
+from uplift_server.core.limits import STREAMS_PER_ACCOUNT_CROWDED_MAX, STREAMS_PER_ACCOUNT_MAX
+from uplift_server.dashboard.live import TURN_SECONDS_MAX
 
 PAGES: Final = 8
 
 
-def opened(server: Server, guest: Guest, path: str) -> socket.socket:
-    """A stream, its head read."""
+def connected(server: Server) -> socket.socket:
+    """A connection."""
     parts = urlsplit(server.url)
-    connection = socket.create_connection((parts.hostname or "", parts.port or 0), timeout=20)
+    return socket.create_connection((parts.hostname or "", parts.port or 0), timeout=20)
+
+
+def ask(connection: socket.socket, guest: Guest, path: str) -> None:
+    """Ask for a stream."""
     cookie = f"uplift_session={guest.cookies['uplift_session']}"
     connection.sendall(
         f"GET {path} HTTP/1.1\r\nhost: x\r\naccept: text/event-stream\r\ncookie: {cookie}\r\n\r\n".encode()
     )
+
+
+def opened(server: Server, guest: Guest, path: str) -> socket.socket:
+    """A stream, its head read."""
+    connection = connected(server)
+    ask(connection, guest, path)
     told = b""
     while b"retry:" not in told:
         received = connection.recv(4096)
@@ -133,17 +144,38 @@ def test_nothing_more_is_told_to_whoever_signed_out_or_is_no_member_any_more(ser
         assert not ends(stays, 0.5)
 
 
-def test_there_is_an_end_to_how_many(server: Server) -> None:
-    accounts = [server.account()[0] for _ in range(STREAMS_MAX // STREAMS_PER_ACCOUNT_MAX + 1)]
-    guests = [member(server, account) for account in accounts]
-    paths = [f"/accounts/{account}/live" for account in accounts]
-    streams = []
-    try:
-        for guest, path in list(zip(guests, paths, strict=True))[:-1]:
-            for _ in range(STREAMS_PER_ACCOUNT_MAX):
-                streams.append(opened(server, guest, path))
-            assert guest.get(path).status == 503
-        assert guests[-1].get(paths[-1]).status == 503
-    finally:
-        for stream in streams:
-            stream.close()
+def test_an_account_has_its_share_and_others_still_get_theirs(server: Server) -> None:
+    greedy = [server.account()[0] for _ in range(8)]
+    other, _ = server.account()
+    guests = [member(server, account) for account in greedy]
+    with ExitStack() as stack:
+        opened_by = [
+            len(asked_at_once(stack, server, guest, f"/accounts/{account}/live", 2 * STREAMS_PER_ACCOUNT_MAX))
+            for guest, account in zip(guests, greedy, strict=True)
+        ]
+        # However many are asked for at once: the first six take three quarters, the others a few of the last one.
+        assert opened_by == [STREAMS_PER_ACCOUNT_MAX] * 6 + [STREAMS_PER_ACCOUNT_CROWDED_MAX] * 2
+        assert guests[0].get(f"/accounts/{greedy[0]}/live").status == 429
+        stack.enter_context(closing(opened(server, member(server, other), f"/accounts/{other}/live")))
+        stack.enter_context(closing(opened(server, operator(server), "/operator/live")))
+    wait_for(lambda: all_free(server, guests[0], f"/accounts/{greedy[0]}/live"), "what was counted is free again")
+
+
+def asked_at_once(stack: ExitStack, server: Server, guest: Guest, path: str, count: int) -> list[socket.socket]:
+    """The connections that were given a stream, of `count` that ask at the same time."""
+    connections = [stack.enter_context(closing(connected(server))) for _ in range(count)]
+    for connection in connections:
+        ask(connection, guest, path)
+    given = []
+    for connection in connections:
+        if connection.recv(65_536).startswith(b"HTTP/1.1 200"):
+            given.append(connection)
+        else:
+            connection.close()
+    return given
+
+
+def all_free(server: Server, guest: Guest, path: str) -> bool:
+    """Whether an account can open its whole share."""
+    with ExitStack() as stack:
+        return len(asked_at_once(stack, server, guest, path, STREAMS_PER_ACCOUNT_MAX)) == STREAMS_PER_ACCOUNT_MAX

@@ -1,11 +1,13 @@
 """Streams to developers' machines over simulated days: what is kept of them, and for how long."""
 
 import asyncio
+from contextlib import suppress
 from typing import Any
 
 import pytest
 from tests.engines import Place
 
+from uplift_server.core.limits import STREAMS_PER_ACCOUNT_CROWDED_MAX, STREAMS_PER_ACCOUNT_MAX
 from uplift_server.core.listening import (
     ANSWERS_KEPT_MAX,
     TESTS_AWAITED_MAX,
@@ -13,7 +15,7 @@ from uplift_server.core.listening import (
     UNANSWERED_EVENTS_MAX,
     Answer,
 )
-from uplift_server.delivery.relay import STREAMS_MAX, SessionGone
+from uplift_server.delivery.relay import SessionGone, TooManyStreams
 from uplift_server.delivery.streams import Ending, Handed, Stream
 from uplift_server.store import accounts, keys, listening
 from uplift_server.store.contract import Transaction
@@ -364,11 +366,28 @@ async def test_sessions_and_streams_are_bounded(place: Place) -> None:
             await session_of(world)
         with pytest.raises(Conflict, match="at most 50 listen sessions"):
             await session_of(world)
-        others = [await world.new_account() for _ in range(STREAMS_MAX // 50)]
+        relay, streams = world.engine.relay, []
+
+        async def connected(made: list[ListenSession]) -> int:
+            """How many of the sessions could be connected."""
+            before = len(streams)
+            with suppress(TooManyStreams):
+                for session in made:
+                    streams.append(await relay.connect(session, 0))
+            return len(streams) - before
+
         made = await sessions(world)
-        made += [await session_of(world, account) for account in others for _ in range(50)]
-        streams = [await world.engine.relay.connect(each, 0) for each in made[: STREAMS_MAX + 1]]
-        assert [stream is None for stream in streams] == [False] * STREAMS_MAX + [True]
+        assert await connected(made) == STREAMS_PER_ACCOUNT_MAX
+        # Connecting a session again takes no more room.
+        await relay.connect(made[0], 0)
+        counts = []
+        for _ in range(8):
+            account = await world.new_account()
+            counts.append(await connected([await session_of(world, account) for _ in range(30)]))
+        assert counts == [STREAMS_PER_ACCOUNT_MAX] * 5 + [STREAMS_PER_ACCOUNT_CROWDED_MAX] * 3
+        for stream in streams:
+            relay.disconnect(stream)
+        assert await connected(made) == STREAMS_PER_ACCOUNT_MAX
 
 
 async def test_an_answer_that_cannot_be_stored_is_lost_alone(place: Place) -> None:

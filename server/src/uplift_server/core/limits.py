@@ -73,6 +73,12 @@ REPLAYS_UNFINISHED_PER_ACCOUNT_MAX = 20
 # Of one replay, released and not settled yet; and no more than twice what its endpoint may have in flight.
 REPLAY_OUTSTANDING_MAX = 100
 
+# Of one process: listen streams, and as many live pages. While it is crowded, the second limit per account applies.
+STREAMS_MAX = 200
+STREAMS_PER_ACCOUNT_MAX = 25
+STREAMS_CROWDED_FROM = 150
+STREAMS_PER_ACCOUNT_CROWDED_MAX = 2
+
 # Lists
 PAGE_ITEMS_DEFAULT = 50
 PAGE_ITEMS_MAX = 500

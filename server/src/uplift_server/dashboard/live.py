@@ -4,16 +4,18 @@ All pages of an account share one watch, which looks while somebody looks.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Hashable
+from collections.abc import AsyncIterator, Callable, Hashable
 from contextlib import suppress
 from typing import Final
 
 from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
+from uplift_server.core.stream_shares import exceeded
 from uplift_server.dashboard.routes import account_page, operator_page
 from uplift_server.dashboard.visit import Visit
-from uplift_server.service.errors import Busy
 from uplift_server.service.principals import Caller
+from uplift_server.service.refusals import too_many_streams
 from uplift_server.store.errors import Unavailable
 
 LOOK_SECONDS: Final = 1.0
@@ -24,9 +26,6 @@ TURN_SECONDS_MAX: Final = 0.1
 """How far apart open pages load at most while the process has time for them."""
 STREAM_SECONDS_MAX: Final = 600.0
 """Then the browser asks anew, and is looked at anew."""
-STREAMS_MAX: Final = 200
-STREAMS_PER_ACCOUNT_MAX: Final = 50
-"""Of the operators together, too: nobody takes them all."""
 COMMENT_SECONDS: Final = 15.0
 """How long a stream may be silent: proxies end what seems dead."""
 RETRY_MS: Final = 3000
@@ -49,6 +48,20 @@ class _Watch:
         self.changed = asyncio.Event()
 
 
+class _Counted(StreamingResponse):
+    """A stream that is counted until it ends, even if it ends before its first line."""
+
+    def __init__(self, lines: AsyncIterator[bytes], end: Callable[[], None]) -> None:
+        super().__init__(lines, media_type="text/event-stream")
+        self._end = end
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._end()
+
+
 class Live:
     """Every stream of the dashboard."""
 
@@ -67,47 +80,53 @@ class Live:
             watch.tell()
 
     def stream(self, visit: Visit) -> Response:
-        """A stream for the caller of a page. Raises Busy when there are too many."""
-        watch = self._watches.get(visit.caller.account_seq)
-        if self._streams >= STREAMS_MAX or (watch is not None and watch.streams >= STREAMS_PER_ACCOUNT_MAX):
-            raise Busy("Too many pages are kept up to date at the moment. Load this one again to see what is new.")
-        response = StreamingResponse(self._told(visit), media_type="text/event-stream")
-        response.headers["x-accel-buffering"] = "no"
-        return visit.finish(response)
+        """A stream for the caller of a page. Raises RateLimited and Busy when there are too many.
 
-    async def _told(self, visit: Visit) -> AsyncIterator[bytes]:
-        caller = visit.caller
-        watch = self._watches.setdefault(caller.account_seq, _Watch())
+        The operators together have the share of one account.
+        """
+        account_seq = visit.caller.account_seq
+        watch = self._watches.get(account_seq) or _Watch()
+        limit = exceeded(self._streams, watch.streams)
+        if limit is not None:
+            raise too_many_streams(limit, "live pages", "Close one")
+        response = _Counted(self._told(visit, watch), lambda: self._end(account_seq, watch))
+        response.headers["x-accel-buffering"] = "no"
+        visit.finish(response)
+        # Here, in the same step as the check: the response itself begins later.
         self._streams += 1
         watch.streams += 1
         if watch.task is None:
-            watch.task = asyncio.create_task(self._look(visit, caller, watch), name="live pages")
-        try:
-            yield f"retry: {RETRY_MS}\n\n".encode()
-            loop = asyncio.get_running_loop()
-            end = loop.time() + STREAM_SECONDS_MAX
+            self._watches[account_seq] = watch
+            watch.task = asyncio.create_task(self._look(visit, visit.caller, watch), name="live pages")
+        return response
+
+    def _end(self, account_seq: int | None, watch: _Watch) -> None:
+        self._streams -= 1
+        watch.streams -= 1
+        if watch.streams == 0:
+            self._watches.pop(account_seq, None)
+            assert watch.task is not None
+            watch.task.cancel()
+
+    async def _told(self, visit: Visit, watch: _Watch) -> AsyncIterator[bytes]:
+        yield f"retry: {RETRY_MS}\n\n".encode()
+        loop = asyncio.get_running_loop()
+        end = loop.time() + STREAM_SECONDS_MAX
+        changed = watch.changed
+        while not self._closed.is_set() and loop.time() < end:
+            try:
+                async with asyncio.timeout(COMMENT_SECONDS):
+                    await changed.wait()
+            except TimeoutError:
+                told = _COMMENT
+            else:
+                await self._turn()
+                told = _CHANGE
+            # Whatever happens from here on is another change.
             changed = watch.changed
-            while not self._closed.is_set() and loop.time() < end:
-                try:
-                    async with asyncio.timeout(COMMENT_SECONDS):
-                        await changed.wait()
-                except TimeoutError:
-                    told = _COMMENT
-                else:
-                    await self._turn()
-                    told = _CHANGE
-                # Whatever happens from here on is another change.
-                changed = watch.changed
-                if self._closed.is_set() or not await _may_listen(visit):
-                    return
-                yield told
-        finally:
-            self._streams -= 1
-            watch.streams -= 1
-            if watch.streams == 0:
-                self._watches.pop(caller.account_seq, None)
-                assert watch.task is not None
-                watch.task.cancel()
+            if self._closed.is_set() or not await _may_listen(visit):
+                return
+            yield told
 
     async def _turn(self) -> None:
         """Open pages load one after the other; while the process is busy, over all the time until the next look.

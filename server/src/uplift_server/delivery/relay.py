@@ -13,6 +13,7 @@ from typing import Final
 import structlog
 
 from uplift_server.core.listening import UNUSED_EXPIRES_AFTER_MS
+from uplift_server.core.stream_shares import Exceeded, exceeded
 from uplift_server.delivery.clock import Clock
 from uplift_server.delivery.directory import NEVER, Directory
 from uplift_server.delivery.streams import UNAVAILABLE_WAIT_MS, Ending, Stream
@@ -25,12 +26,18 @@ _log = structlog.get_logger()
 SAVE_EVERY_MS: Final = 500
 CLEAN_EVERY_MS: Final = 3_600_000
 CLEAN_BITE: Final = 100
-STREAMS_MAX: Final = 200
-"""Streams at a time in this process."""
 
 
 class SessionGone(Exception):
     """The session was removed before its stream began, or its key revoked, or its account deleted."""
+
+
+class TooManyStreams(Exception):
+    """The stream would exceed a limit."""
+
+    def __init__(self, limit: Exceeded) -> None:
+        super().__init__(limit)
+        self.limit = limit
 
 
 _Progress = tuple[Stream, int | None, list[StoredAnswer]]
@@ -60,14 +67,12 @@ class Relay:
         for stream in self.listened.get(account_seq, ()):
             stream.wake()
 
-    async def connect(self, session: ListenSession, place: int | None) -> Stream | None:
-        """Begin a session's stream behind a number, or where it was; None where there are too many streams.
+    async def connect(self, session: ListenSession, place: int | None) -> Stream:
+        """Begin a session's stream behind a number, or at its last position.
 
-        Another stream of the same session ends. Raises SessionGone, and Unavailable.
+        Another stream of the same session ends. Raises TooManyStreams, SessionGone and Unavailable.
         """
         stream = self._begin(session, place)
-        if stream is None:
-            return None
         # Whoever removes the session from now on, or revokes its key, ends this stream; that nobody did so before, the
         # database tells. It tells those who remove what nobody uses that somebody does.
         now = self.clock.now_ms()
@@ -84,11 +89,13 @@ class Relay:
         self.on_ended(session.id, Ending.REPLACED, began_at)
         return stream
 
-    def _begin(self, session: ListenSession, place: int | None) -> Stream | None:
+    def _begin(self, session: ListenSession, place: int | None) -> Stream:
         earlier = self._streams.get(session.id)
-        if earlier is None and len(self._streams) >= STREAMS_MAX:
-            return None
-        if earlier is not None:
+        if earlier is None:
+            limit = exceeded(len(self._streams), len(self.listened.get(session.account_seq, ())))
+            if limit is not None:
+                raise TooManyStreams(limit)
+        else:
             self.disconnect(earlier)
             earlier.end(Ending.REPLACED)
         unwritten = [each for each in self._progressed if each.session.id == session.id and not each.superseded]

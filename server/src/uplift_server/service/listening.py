@@ -17,12 +17,12 @@ from uplift_server.core.listening import (
 from uplift_server.core.problems import Problem
 from uplift_server.core.scopes import Scope
 from uplift_server.core.subscriptions import Subscription, pattern_problems
-from uplift_server.delivery.relay import SessionGone
+from uplift_server.delivery.relay import SessionGone, TooManyStreams
 from uplift_server.delivery.streams import Handed, Stream
 from uplift_server.service import errors
 from uplift_server.service.means import Listing, Means
 from uplift_server.service.principals import Caller
-from uplift_server.service.refusals import not_found, parse_id, refusal, refuse
+from uplift_server.service.refusals import not_found, parse_id, refusal, refuse, too_many_streams
 from uplift_server.service.repeats import Repeat, check_repeat, request_of
 from uplift_server.store import audit, idempotency, listening
 from uplift_server.store.contract import Transaction
@@ -144,7 +144,8 @@ class Listening:
     async def connect(self, caller: Caller, session: str, after: str | None) -> Stream:
         """Begin a session's stream: behind a place it was at, or where it is known to have been.
 
-        Raises NotFound, Invalid for a place that is none, Forbidden for another key than its own, and Busy.
+        Raises NotFound, Invalid for a place that is none, Forbidden for another key than its own, RateLimited and
+        Busy.
         """
         caller.require(Scope.LISTEN)
         found = await self._find(caller, session)
@@ -152,12 +153,13 @@ class Listening:
             raise errors.Forbidden("A session is streamed with the key that made it. Make one of your own.")
         place = None if after is None else self._means.place(Listing(1, after), 1, name="after", remedy=_AFTER)
         try:
-            stream = await self._means.engine.relay.connect(found, None if place is None else place[0])
+            return await self._means.engine.relay.connect(found, None if place is None else place[0])
         except SessionGone:
             raise not_found(_WHAT, session) from None
-        if stream is None:
-            raise errors.Busy("The server has as many listen sessions connected as it can. Try again in a moment.")
-        return stream
+        except TooManyStreams as error:
+            raise too_many_streams(
+                error.limit, "connected listen sessions", "Stop one of its `uplift listen` commands"
+            ) from None
 
     def disconnect(self, stream: Stream) -> None:
         """A stream's connection is over."""

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from uplift_server.core import ids
 from uplift_server.core.problems import Problem
+from uplift_server.core.stream_shares import Exceeded
 from uplift_server.service import errors
 from uplift_server.store import idempotency
 from uplift_server.store.errors import Conflict
@@ -32,3 +33,10 @@ def parse_id(prefix: str, text: str, what: str) -> bytes:
 def not_found(what: str, text: str) -> errors.NotFound:
     """Says that there is no such thing, in one text for those of others too."""
     return errors.NotFound(f"There is no {what} {text[:100]} here.")
+
+
+def too_many_streams(limit: Exceeded, what: str, remedy: str) -> errors.ServiceError:
+    """The rejection of one more stream. `what` names the streams, `remedy` says how to make room."""
+    if limit is Exceeded.ACCOUNT:
+        return errors.RateLimited(f"This account has its share of the server's {what}. {remedy}, or try again later.")
+    return errors.Busy(f"The server has as many {what} as it can serve. Try again in a moment.")

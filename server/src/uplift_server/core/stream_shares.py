@@ -1,0 +1,29 @@
+"""Shares of the streams that a process serves at a time: of listen streams, and of live pages."""
+
+from enum import Enum, auto
+
+from uplift_server.core.limits import (
+    STREAMS_CROWDED_FROM,
+    STREAMS_MAX,
+    STREAMS_PER_ACCOUNT_CROWDED_MAX,
+    STREAMS_PER_ACCOUNT_MAX,
+)
+
+
+class Exceeded(Enum):
+    """The limit that one more stream would exceed."""
+
+    ALL = auto()
+    ACCOUNT = auto()
+
+
+def exceeded(of_all: int, of_account: int) -> Exceeded | None:
+    """The limit that one more stream of an account would exceed; None if there is room.
+
+    The last quarter is for accounts that have few: a few accounts with many streams cannot take all.
+    """
+    if of_all >= STREAMS_MAX:
+        return Exceeded.ALL
+    is_crowded = of_all >= STREAMS_CROWDED_FROM
+    share = STREAMS_PER_ACCOUNT_CROWDED_MAX if is_crowded else STREAMS_PER_ACCOUNT_MAX
+    return Exceeded.ACCOUNT if of_account >= share else None
