@@ -11,7 +11,7 @@ import pytest
 import uvicorn
 
 from uplift_server.api.heads import BoundedHeads
-from uplift_server.core.limits import DISCARDED_BODY_BYTES_MAX, REQUEST_HEAD_BYTES_MAX
+from uplift_server.core.limits import DISCARDED_BODY_BYTES_MAX, LINGER_SECONDS_MAX, REQUEST_HEAD_BYTES_MAX
 
 HEAD = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n"
 SLOW = HEAD.replace(b"/ ", b"/slow ")
@@ -228,3 +228,15 @@ async def test_few_connections_linger_and_none_for_long(monkeypatch: pytest.Monk
                 await asyncio.sleep(0.02)
         for _, writer in connections:
             writer.close()
+
+
+async def test_a_connection_that_lingers_does_not_delay_the_stop() -> None:
+    head = b"POST /rejected HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 100\r\n\r\n"
+    async with serving(BoundedHeads) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(head)
+        assert (await reader.read()).startswith(b"HTTP/1.1 413")
+        assert BoundedHeads.lingering
+        began = asyncio.get_running_loop().time()
+    assert asyncio.get_running_loop().time() - began < LINGER_SECONDS_MAX / 2
+    writer.close()
