@@ -42,6 +42,10 @@ FORBIDDEN = [
     "255.255.255.255",
     "::",
     "::2",
+    "64:ff9b:1::1",
+    "64:ff9b:1::808:808",
+    "64:ff9b:1:808:8:800::",
+    "64:ff9b:1:ffff:ffff:ffff:ffff:ffff",
     "100::1",
     "100:0:0:1::1",
     "1fff::1",
@@ -54,6 +58,8 @@ FORBIDDEN = [
     "2001:30::1",
     "2001:1ff:ffff::1",
     "2001:db8::1",
+    "2002:808:808::1",
+    "2002:808:808:ffff:2606:4700::1111",
     "2620:4f:8000::1",
     "3ffe::1",
     "3fff::1",
@@ -137,8 +143,6 @@ def embeddings(inner: ipaddress.IPv4Address) -> list[str]:
             0xFFFF << 32 | value,
             0xFFFF << 48 | value,
             0x0064_FF9B << 96 | value,
-            0x0064_FF9B_0001 << 80 | value,
-            0x2002 << 112 | value << 80 | 1,
             0x2001_0000 << 96 | 0x0808_0808 << 64 | value ^ 0xFFFF_FFFF,
             0x2001_0000 << 96 | value << 64 | 0x0808_0808 ^ 0xFFFF_FFFF,
             0x2606_4700 << 96 | 0x5EFE << 32 | value,
@@ -164,17 +168,19 @@ def test_ipv4_compatible_addresses_count_as_what_they_hold(inner: str) -> None:
     assert judgements(f"::{inner}") == judgements(inner)
 
 
-@pytest.mark.parametrize(
-    "address",
-    [
-        # 10.0.0.1 under a prefix of 48, 56 and 64 bits (RFC 6052, section 2.2), the rest made to look public.
-        "64:ff9b:1:a00:0:100:808:808",
-        "64:ff9b:1:a:0:1:808:808",
-        "64:ff9b:1:0:a:0:108:808",
-    ],
-)
-def test_a_local_translator_cannot_be_led_into_a_private_network(address: str) -> None:
-    assert STRICT.judge(address, encrypted=True) == REFUSED
+@given(IPV4)
+def test_6to4_and_local_use_nat64_are_forbidden_for_any_embedded_address(inner: ipaddress.IPv4Address) -> None:
+    value = int(inner)
+    for number in (
+        0x2002 << 112 | value << 80 | 1,
+        # Prefixes of 96, 64, 56 and 48 bits (RFC 6052, section 2.2).
+        0x0064_FF9B_0001 << 80 | value,
+        0x0064_FF9B_0001_0000 << 64 | value << 24,
+        0x0064_FF9B_0001 << 80 | (value >> 24) << 64 | (value & 0xFF_FFFF) << 32,
+        0x0064_FF9B_0001 << 80 | (value >> 16) << 64 | (value & 0xFFFF) << 40,
+    ):
+        address = str(ipaddress.IPv6Address(number))
+        assert judgements(address) == [REFUSED] * 4, address
 
 
 @given(IPV4)
@@ -239,6 +245,7 @@ def test_blocks_cover_everything_and_the_longest_comes_first() -> None:
             "Teredo (2001::/32, RFC 4380) of 127.0.0.1, loopback (127.0.0.0/8, RFC 1122)",
         ),
         ("2606:4700::5efe:7f00:1", "ISATAP (RFC 5214) of 127.0.0.1, loopback (127.0.0.0/8, RFC 1122)"),
+        ("2002:808:808::1", "6to4, deprecated (2002::/16, RFC 7526)"),
         ("nonsense", "no IP address"),
     ],
 )

@@ -118,6 +118,9 @@ _NOTATIONS: Final = {
 }  # fmt: skip
 
 _SPECIAL: Final = {
+    "6to4-private": "[2002:ac10:1::1]",
+    "6to4-public": "[2002:808:808::1]",
+    "nat64-local-public": "[64:ff9b:1::808:808]",
     "this-host": "0.0.0.0",
     "this-host-zero": "0",
     "this-host-hexadecimal": "0x0",
@@ -202,7 +205,6 @@ _PRIVATE_NETWORKS: Final = {
     "unique-local-fd": "[fd12:3456::1]",
     "rfc1918-mapped": "[::ffff:10.0.0.1]",
     "rfc1918-nat64": "[64:ff9b::192.168.0.1]",
-    "rfc1918-6to4": "[2002:ac10:1::1]",
 }
 
 # What one reader takes for a public host and another for something else. Nothing of it is read twice.

@@ -79,6 +79,8 @@ _FORBIDDEN: Final = _blocks(
     # IPv6 outside 2000::/3 is no public unicast, whatever it will be one day.
     ("::/0", "reserved", "RFC 4291"),
     ("::/128", "unspecified", "RFC 4291"),
+    # Each local network chooses what these embed, and at which bits.
+    ("64:ff9b:1::/48", "local-use NAT64", "RFC 8215"),
     ("100::/64", "discard only", "RFC 6666"),
     ("100:0:0:1::/64", "dummy prefix", "RFC 9780"),
     ("2001::/23", "IETF protocol assignments", "RFC 2928"),
@@ -92,6 +94,7 @@ _FORBIDDEN: Final = _blocks(
     ("2001:20::/28", "ORCHIDv2", "RFC 7343"),
     ("2001:30::/28", "drone remote identification", "RFC 9374"),
     ("2001:db8::/32", "documentation", "RFC 3849"),
+    ("2002::/16", "6to4, deprecated", "RFC 7526"),
     ("2620:4f:8000::/48", "AS112 name servers", "RFC 7534"),
     ("3ffe::/16", "6bone, returned", "RFC 3701"),
     ("3fff::/20", "documentation", "RFC 9637"),
@@ -114,9 +117,7 @@ _EMBEDDED: Final = _blocks(
     ("::ffff:0:0/96", "IPv4-mapped", "RFC 4291"),
     ("::ffff:0:0:0/96", "IPv4-translated", "RFC 2765"),
     ("64:ff9b::/96", "NAT64", "RFC 6052"),
-    ("64:ff9b:1::/48", "local NAT64", "RFC 8215"),
     ("2001::/32", "Teredo", "RFC 4380"),
-    ("2002::/16", "6to4", "RFC 3056"),
 )
 
 BLOCKS: Final = tuple(

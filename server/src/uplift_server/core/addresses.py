@@ -21,8 +21,6 @@ _IPV4_MASK: Final = 0xFFFF_FFFF
 # Interface identifiers by which ISATAP (RFC 5214) carries an IPv4 address in any /64.
 _ISATAP: Final = (0x0000_5EFE, 0x0200_5EFE)
 _MAPPED: Final = 0xFFFF
-_LOCAL_NAT64: Final = 0x0064_FF9B_0001
-_THIS_NETWORK_BITS: Final = 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,18 +167,9 @@ def _isatap(address: IPv4Address | IPv6Address) -> IPv4Address | None:
 
 
 def _embedded(address: IPv4Address | IPv6Address, block: Block) -> list[IPv4Address]:
-    """The IPv4 addresses inside an address; all must be allowed, since each may see the packet."""
+    """The IPv4 addresses inside an address. All must be allowed, because each can receive the packet."""
     value = int(address)
-    if block.name == "6to4":
-        return [IPv4Address((value >> 80) & _IPV4_MASK)]
     if block.name == "Teredo":
         # The relay's server, and the client, whose bits are inverted (RFC 4380, section 4).
         return [IPv4Address((value >> 64) & _IPV4_MASK), IPv4Address(~value & _IPV4_MASK)]
-    last = IPv4Address(value & _IPV4_MASK)
-    if value >> 80 != _LOCAL_NAT64:
-        return [last]
-    # A local translator may use a prefix of 48, 56, 64 or 96 bits (RFC 6052, section 2.2; bits 64 to 71 are skipped),
-    # and we cannot know which. A shorter reading that gives 0.x.x.x leads nowhere and does not count.
-    joined = (value >> 64 << 56) | (value & (1 << 56) - 1)
-    readings = [(joined >> shift) & _IPV4_MASK for shift in (40, 32, 24)]
-    return [last, *(IPv4Address(reading) for reading in readings if reading >> _THIS_NETWORK_BITS)]
+    return [IPv4Address(value & _IPV4_MASK)]
