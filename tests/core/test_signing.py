@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from uplift_server.core.signing import PREFIX, Signer, check_secret, generate_secret, keys_of, standard_form
 
+OTHER_PREFIXES = ("hwsec_", "whpk_", "whsk_", "sk_", "op_")
 GENERATED = st.binary(min_size=24, max_size=64).map(generate_secret)
 CHOSEN = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=16, max_size=256).filter(
-    lambda text: not text.startswith(PREFIX)
+    lambda text: not text.startswith((PREFIX, *OTHER_PREFIXES))
 )
 SECRETS = GENERATED | CHOSEN
 
@@ -122,6 +123,19 @@ def test_other_secrets_are_refused_with_the_remedy(text: str, words: str) -> Non
     assert (problem.field, problem.code) == ("secret", "secret_invalid")
     assert words in problem.message
     assert len(text) < 6 or text not in problem.message
+
+
+@pytest.mark.parametrize("prefix", OTHER_PREFIXES)
+def test_a_custom_token_cannot_begin_as_another_kind_of_key(prefix: str) -> None:
+    for text in (prefix + "a" * 32, prefix + base64.b64encode(bytes(32)).decode()):
+        problem = check_secret(text)
+
+        assert problem is not None
+        assert (problem.field, problem.code) == ("secret", "secret_invalid")
+        assert prefix in problem.message
+        # Endpoints that have one already continue to sign with it.
+        assert keys_of(text).standard == text.encode()
+    assert check_secret(f"a{prefix}" + "a" * 32) is None
 
 
 @given(st.text())

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 PREFIX: Final = "whsec_"
 """Marks a secret whose rest is the base64 of its key, as Standard Webhooks libraries expect it."""
+_OTHER_KEYS: Final = ("hwsec_", "whpk_", "whsk_", "sk_", "op_")
+"""Prefixes of keys that are not endpoint secrets: `whsec_` misspelled, Standard Webhooks key pairs, API keys."""
 
 _PRINTABLE = re.compile(r"[!-~]*")
 _BLOCK_BYTES: Final = 64
@@ -43,7 +45,7 @@ class Keys:
 
 
 def check_secret(text: str) -> Problem | None:
-    """What is wrong with a secret the customer chose, if anything (field `secret`)."""
+    """The problem with a custom secret, if any (field `secret`)."""
     if not SECRET_CHARACTERS_MIN <= len(text) <= SECRET_CHARACTERS_MAX:
         return _invalid(
             f"A secret has {SECRET_CHARACTERS_MIN} to {SECRET_CHARACTERS_MAX} characters, this one {len(text)}. "
@@ -54,6 +56,12 @@ def check_secret(text: str) -> Problem | None:
             "A secret consists of printable ASCII characters without spaces. "
             "Write random bytes in hexadecimal or base64, or leave it out and we make one."
         )
+    for prefix in _OTHER_KEYS:
+        if text.startswith(prefix):
+            return _invalid(
+                f"A custom token cannot begin with {prefix}, the prefix of another kind of key. "
+                "Use a random token, or omit the secret to let the server generate one."
+            )
     if text.startswith(PREFIX):
         key = _decoded(text)
         if key is None or not SECRET_KEY_BYTES_MIN <= len(key) <= SECRET_KEY_BYTES_MAX:
