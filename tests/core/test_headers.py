@@ -20,10 +20,9 @@ def test_ordinary_headers_are_taken() -> None:
             {
                 "Authorization": "Bearer abc",
                 "X-Team": "white sox",
-                "user-agent": "Lab/1",
-                "x-empty": "",
+                "x-short": "0",
                 "X-Latin": "caf\u00e9",
-                "!#$%&'*+.^_`|~": "\ttabs\tinside"[1:],
+                "!#$%&'*+.^_`|~-": "\ttabs\tinside"[1:],
                 "X-Content": "not content-",
             }
         )
@@ -35,6 +34,8 @@ def test_ordinary_headers_are_taken() -> None:
     "name",
     [
         "Host",
+        "User-Agent",
+        "user-agent",
         "content-type",
         "Content-Length",
         "content-encoding",
@@ -58,13 +59,16 @@ def test_what_belongs_to_the_connection_or_to_us_is_refused(name: str) -> None:
     assert codes({name: "x"}) == [(f"headers.{name}", "header_forbidden")]
 
 
-@pytest.mark.parametrize("name", ["", "a b", "a:", "a\n", "a\r\nb", "\u00e9", "(a)", "a" * 65, "a\x00"])
+@pytest.mark.parametrize(
+    "name",
+    ["", "-", "_", "-x", "_x", "-X-Team", "_team", "a b", "a:", "a\n", "a\r\nb", "\u00e9", "(a)", "a" * 65, "a\x00"],
+)
 def test_names_that_no_header_can_have(name: str) -> None:
     assert codes({name: "x"}) == [(f"headers.{name}", "header_invalid")]
 
 
 @pytest.mark.parametrize(
-    "value", ["a\nb", "a\r\nx: y", "a\x00", "a\x7f", "\u20ac", " a", "a ", "\ta", " ", "a\n", "\x85", "x" * 1025]
+    "value", ["", "a\nb", "a\r\nx: y", "a\x00", "a\x7f", "\u20ac", " a", "a ", "\ta", " ", "a\n", "\x85", "x" * 1025]
 )
 def test_values_that_no_header_can_have(value: str) -> None:
     assert codes({"X-Team": value}) == [("headers.X-Team", "header_invalid")]
@@ -79,8 +83,8 @@ def test_everything_wrong_is_told_at_once() -> None:
 
 
 def test_there_is_room_for_twenty() -> None:
-    assert codes({f"X-{number}": "" for number in range(20)}) == []
-    assert codes({f"X-{number}": "" for number in range(21)}) == [("headers", "headers_too_many")]
+    assert codes({f"X-{number}": "a" for number in range(20)}) == []
+    assert codes({f"X-{number}": "a" for number in range(21)}) == [("headers", "headers_too_many")]
 
 
 @given(st.dictionaries(st.text(max_size=10), st.text(max_size=10), max_size=4))
@@ -93,7 +97,7 @@ def test_whatever_passes_is_one_line_on_the_wire(headers: dict[str, str]) -> Non
             assert value == value.strip(" \t")
 
 
-@given(TOKENS, st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), max_size=30))
+@given(TOKENS, st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1, max_size=30))
 def test_values_of_printable_ascii_pass(name: str, value: str) -> None:
     assert all(problem.code == "header_forbidden" for problem in check_headers({name: value}))
 

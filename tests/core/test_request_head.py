@@ -109,8 +109,7 @@ def test_signatures_stand_as_the_signer_gives_them() -> None:
 
 
 @pytest.mark.parametrize("name", ["user-agent", "User-Agent", "USER-AGENT"])
-def test_an_endpoints_own_user_agent_takes_the_place_of_ours(name: str) -> None:
-    assert not check_headers({name: "Club/1"})
+def test_a_user_agent_that_an_earlier_release_accepted_replaces_ours(name: str) -> None:
     headers = Parsed(render(template({name: "Club/1"}))).headers
 
     assert [value for key, value in headers if key.lower() == b"user-agent"] == [b"Club/1"]
@@ -129,7 +128,7 @@ def test_without_headers_of_its_own_the_head_just_ends() -> None:
 
 
 NAMES = st.from_regex(r"x-[a-z0-9_!#$%&'*+.^`|~]{1,20}", fullmatch=True).filter(
-    lambda name: not check_headers({name: ""})
+    lambda name: not check_headers({name: "a"})
 )
 VALUES = st.text(st.characters(min_codepoint=0x20, max_codepoint=0xFF, exclude_categories=("Cc",)), max_size=40).filter(
     lambda value: not check_headers({"x": value})

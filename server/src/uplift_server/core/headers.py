@@ -14,9 +14,9 @@ from uplift_server.core.problems import Problem
 MASKED: Final = "********"
 """Shown instead of a value that looks secret; ASCII, since heads of requests are kept as bytes."""
 
-_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_TOKEN = re.compile(r"(?![-_])[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 # Visible Latin-1, with spaces and tabs inside only (RFC 9110, section 5.5): what any server takes without surprise.
-_VALUE = re.compile(r"(?:[\x21-\x7e\xa0-\xff](?:[\x20-\x7e\t\xa0-\xff]*[\x21-\x7e\xa0-\xff])?)?")
+_VALUE = re.compile(r"[\x21-\x7e\xa0-\xff](?:[\x20-\x7e\t\xa0-\xff]*[\x21-\x7e\xa0-\xff])?")
 # RFC 9110, section 7.6.1, and what older proxies treat likewise.
 _HOP_BY_HOP: Final = frozenset(
     {
@@ -32,6 +32,7 @@ _HOP_BY_HOP: Final = frozenset(
         "upgrade",
     }
 )
+_RESERVED: Final = frozenset({"host", "user-agent"})
 _OURS: Final = ("content-", "webhook-", "x-uplift-")
 _SECRET_WORDS: Final = ("auth", "cookie", "credential", "key", "pass", "pwd", "secret", "signature", "token")
 
@@ -78,12 +79,10 @@ def _check_name(name: str, seen: set[str]) -> Problem | None:
         return Problem(
             field,
             "header_invalid",
-            "A name consists of letters, digits and hyphens. Write it like X-Team, without colon or spaces.",
+            "A name consists of letters, digits and hyphens, and begins with a letter or digit. Write it like X-Team.",
         )
-    if lower == "host" or lower in _HOP_BY_HOP or lower.startswith(_OURS):
-        return Problem(
-            field, "header_forbidden", "This header belongs to the connection or is set by us. Choose another name."
-        )
+    if lower in _RESERVED or lower in _HOP_BY_HOP or lower.startswith(_OURS):
+        return Problem(field, "header_forbidden", "The server or the connection sets this header. Choose another name.")
     if lower in seen:
         return Problem(
             field, "header_duplicate", "The same name stands here twice; case does not tell names apart. Keep one."
@@ -99,6 +98,8 @@ def _check_value(name: str, value: str) -> Problem | None:
             "header_invalid",
             f"A value has at most {CUSTOM_HEADER_VALUE_CHARACTERS_MAX} characters, this one {len(value)}. Shorten it.",
         )
+    if not value:
+        return Problem(field, "header_invalid", "The value is empty. Enter a value, or remove the header.")
     if not _VALUE.fullmatch(value):
         return Problem(
             field,

@@ -68,7 +68,7 @@ def head_template(
 ) -> HeadTemplate:
     """Render what does not change. Arguments are trusted to be free of line breaks: they were checked when accepted.
 
-    An endpoint's own `user-agent` takes the place of ours.
+    A custom `user-agent`, which earlier releases accepted, replaces the server's own.
     """
     start = f"POST {path} HTTP/1.1\r\nhost: {host_header}\r\ncontent-type: application/json\r\n"
     if not any(name.lower() == "user-agent" for name in custom):
