@@ -189,6 +189,43 @@ def test_everything_wrong_with_an_endpoint_is_told_at_once(server: Any) -> None:
     assert owner.get("/v1/endpoints").json["data"] == []
 
 
+def test_an_endpoint_is_stored_without_duplicates_and_with_its_host_in_lower_case(server: Any) -> None:
+    owner = server.owner(server.account())
+    body = {
+        "url": "HTTPS://Hooks.Example.COM/Path",
+        "event_types": ["movement.*", "athlete.updated", "movement.*", "athlete.updated"],
+    }
+    made = owner.post("/v1/endpoints", body).json
+    assert (made["url"], made["event_types"]) == (
+        "https://hooks.example.com/Path",
+        ["movement.*", "athlete.updated"],
+    )
+    change = {"url": "https://EXAMPLE.com:8443/B", "event_types": ["athlete.updated", "movement.*"] * 2}
+    changed = owner.patch(f"/v1/endpoints/{made['id']}", change).json
+    assert (changed["url"], changed["event_types"]) == (
+        "https://example.com:8443/B",
+        ["athlete.updated", "movement.*"],
+    )
+    session = owner.post("/v1/listen-sessions", {"event_types": ["movement.*", "movement.*"]}).json
+    assert session["event_types"] == ["movement.*"]
+
+
+@pytest.mark.parametrize(
+    ("given", "field", "code"),
+    [
+        ({"secret": "sk_" + "a" * 32}, "secret", "secret_invalid"),
+        ({"secret": "whsk_" + "a" * 32}, "secret", "secret_invalid"),
+        ({"headers": {"X-Team": ""}}, "headers.X-Team", "header_invalid"),
+        ({"headers": {"_team": "a"}}, "headers._team", "header_invalid"),
+        ({"headers": {"-team": "a"}}, "headers.-team", "header_invalid"),
+        ({"headers": {"User-Agent": "a"}}, "headers.User-Agent", "header_forbidden"),
+    ],
+)
+def test_values_that_no_endpoint_can_have(server: Any, given: dict[str, Any], field: str, code: str) -> None:
+    owner = server.owner(server.account())
+    assert owner.post("/v1/endpoints", {"url": "https://example.com/", **given}).problems == {(field, code)}
+
+
 def test_a_change_takes_no_secret_and_no_masked_value(server: Any) -> None:
     """The secret has its own calls; what a mask hides would be lost if the mask were stored."""
     owner = server.owner(server.account())

@@ -1,6 +1,7 @@
 """Endpoint URLs."""
 
 import re
+from dataclasses import replace
 
 import idna
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from uplift_server.core.addresses import AddressPolicy
 from uplift_server.core.limits import URL_CHARACTERS_MAX
 from uplift_server.core.problems import Problem
-from uplift_server.core.urls import EndpointUrl, judge_resolved, parse_endpoint_url
+from uplift_server.core.urls import EndpointUrl, judge_resolved, parse_endpoint_url, with_lower_case_host
 
 STRICT = AddressPolicy(allow_private_networks=False)
 OPEN = AddressPolicy(allow_private_networks=True)
@@ -284,6 +285,31 @@ def test_reading_never_raises_and_what_is_read_is_fit_for_a_request(text: str, a
     assert "#" not in result.path
     assert 1 <= result.port <= 65535
     assert result.encrypted or allow
+
+
+@pytest.mark.parametrize(
+    ("text", "stored"),
+    [
+        ("HTTPS://Hooks.Example.COM/Path?Query=A", "https://hooks.example.com/Path?Query=A"),
+        ("https://EXAMPLE.com:8443", "https://example.com:8443"),
+        ("https://example.com/Path", "https://example.com/Path"),
+        ("https://[2606:4700::ABCD]/A", "https://[2606:4700::abcd]/A"),
+        ("https://B\u00dcCHER.Example/A", "https://b\u00dccher.example/A"),
+        ("No URL", "No URL"),
+        ("HTTPS:Example.com/A", "HTTPS:Example.com/A"),
+    ],
+)
+def test_scheme_and_host_get_lower_case(text: str, stored: str) -> None:
+    assert with_lower_case_host(text) == stored
+
+
+@given(URL_TEXTS)
+def test_lower_case_changes_nothing_that_is_sent(text: str) -> None:
+    first, stored = parse(text), parse(with_lower_case_host(text))
+    if isinstance(first, EndpointUrl) and isinstance(stored, EndpointUrl):
+        assert replace(stored, text=text) == first
+    else:
+        assert isinstance(first, Problem) == isinstance(stored, Problem)
 
 
 @given(URL_TEXTS)

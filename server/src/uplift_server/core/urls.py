@@ -8,6 +8,7 @@ are read as liberally as `inet_aton` and browsers do, so that no notation of an 
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from string import ascii_lowercase, ascii_uppercase
 from typing import Final
 from urllib.parse import quote
 
@@ -36,6 +37,8 @@ _NEVER = re.compile(r"[\x00-\x1f\x7f-\x9f\s\\\ud800-\udfff]")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
 _PARTS = re.compile(r"//(?P<authority>[^/?#]*)(?P<path>[^?#]*)(?P<query>[^#]*)(?P<fragment>.*)")
 _AUTHORITY = re.compile(r"(?P<host>\[[^\[\]]*\]|[^:\[\]]*)(?::(?P<port>[^:]*))?")
+# ASCII letters alone: UTS 46 does not map every other letter to its lower case.
+_TO_LOWER_CASE: Final = str.maketrans(ascii_uppercase, ascii_lowercase)
 _LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
 # What stays as written (WHATWG URL, path and special-query percent-encode sets).
 _PATH_SAFE: Final = "!$%&'()*+,/:;=@[]|~"
@@ -106,6 +109,16 @@ def judge_resolved(url: EndpointUrl, addresses: Iterable[str], policy: AddressPo
         kinds = dict.fromkeys(describe_found(address) for address in found)
         reason = f"{url.host} resolves to {' and '.join(kinds)}."
     return _https_required(reason) if HTTPS_REQUIRED in codes else _address_not_allowed(reason, policy)
+
+
+def with_lower_case_host(text: str) -> str:
+    """A URL with its scheme and host in lower case; text that is not a full URL stays unchanged."""
+    scheme = _SCHEME.match(text)
+    parts = scheme and _PARTS.fullmatch(text, scheme.end())
+    if not parts:
+        return text
+    end = parts.end("authority")
+    return text[:end].translate(_TO_LOWER_CASE) + text[end:]
 
 
 class _RefusedError(Exception):

@@ -13,6 +13,7 @@ from uplift_server.core.problems import Problem
 from uplift_server.core.scopes import Scope
 from uplift_server.core.signing import check_secret, generate_secret
 from uplift_server.core.subscriptions import pattern_problems
+from uplift_server.core.urls import with_lower_case_host
 from uplift_server.service.fields import UNSET, Unset, given, given_or, given_or_none
 from uplift_server.service.greeting import Greeter
 from uplift_server.service.means import Listing, Means
@@ -44,6 +45,16 @@ class EndpointDraft:
     headers: Mapping[str, str] | Unset | None = field(default=UNSET, repr=False)
     rate_limit_per_second: int | Unset | None = UNSET
     max_in_flight: int | Unset | None = UNSET
+
+    def normalized(self) -> "EndpointDraft":
+        """The draft with its host name in lower case and without duplicate event types."""
+        return replace(
+            self,
+            url=self.url if isinstance(self.url, Unset) else with_lower_case_host(self.url),
+            event_types=tuple(dict.fromkeys(self.event_types))
+            if isinstance(self.event_types, Sequence)
+            else self.event_types,
+        )
 
     def problems(self) -> list[Problem]:
         """What is wrong with it, as far as that can be seen from itself; its URL is the registrar's business."""
@@ -101,7 +112,7 @@ class Endpoints:
         caller.require(Scope.ENDPOINTS_WRITE)
         account_seq = caller.one_account()
         refuse([*problems, *await self._problems(draft), *check_repeat(repeat)])
-        return await self._means.carry_out(self._create(caller, account_seq, draft, repeat))
+        return await self._means.carry_out(self._create(caller, account_seq, draft.normalized(), repeat))
 
     async def page(
         self,
@@ -141,7 +152,7 @@ class Endpoints:
         caller.require(Scope.ENDPOINTS_WRITE)
         self.live(caller, endpoint)
         refuse([*problems, *await self._problems(draft)])
-        return await self.shown(await self._means.carry_out(self._update(caller, endpoint, draft)))
+        return await self.shown(await self._means.carry_out(self._update(caller, endpoint, draft.normalized())))
 
     async def delete(self, caller: Caller, endpoint: str) -> None:
         """Remove an endpoint; what is pending for it is cancelled. Raises NotFound."""

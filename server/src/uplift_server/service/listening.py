@@ -241,7 +241,7 @@ class Listening:
                 account_seq=account_seq,
                 key_id=caller.principal.holder_id,
                 description=draft.description or "",
-                event_types=tuple(draft.event_types or ()),
+                event_types=tuple(dict.fromkeys(draft.event_types or ())),
                 since=since,
                 after_event=after_event,
                 horizon=horizon,
