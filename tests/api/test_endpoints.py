@@ -33,7 +33,7 @@ def test_an_endpoint_from_registration_to_removal(server: Any) -> None:
             "url": "https://example.com/uplift?team=1",
             "description": "Pitching",
             "event_types": ["movement.*", "athlete.updated"],
-            "headers": {"X-Team": "blue", "Authorization": "Bearer abc"},
+            "headers": {"X-Jwt": "Bearer abc", "Accept": "text/plain"},
             "rate_limit_per_second": 5,
             "max_in_flight": 2,
         },
@@ -48,7 +48,7 @@ def test_an_endpoint_from_registration_to_removal(server: Any) -> None:
         "url": "https://example.com/uplift?team=1",
         "description": "Pitching",
         "event_types": ["movement.*", "athlete.updated"],
-        "headers": {"X-Team": "blue", "Authorization": "********"},
+        "headers": {"X-Jwt": "********", "Accept": "text/plain"},
         "rate_limit_per_second": 5,
         "max_in_flight": 2,
         "state": "enabled",
@@ -70,8 +70,8 @@ def test_an_endpoint_from_registration_to_removal(server: Any) -> None:
     assert (changed.json["max_in_flight"], changed.json["rate_limit_per_second"]) == (None, 5)
     assert changed.json["headers"] == endpoint["headers"]
     assert live.subscription.wants("export.completed")
-    assert b"Authorization: Bearer abc" in live.head.custom
-    assert owner.patch(path, {"headers": {"X-Team": "red"}}).json["headers"] == {"X-Team": "red"}
+    assert b"X-Jwt: Bearer abc" in live.head.custom
+    assert owner.patch(path, {"headers": {"Accept": "*/*"}}).json["headers"] == {"Accept": "*/*"}
     assert owner.patch(path, {"headers": {}, "description": None}).json["headers"] == {}
     assert owner.get(path).json["description"] == ""
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from uplift_server.core.headers import MASKED, check_headers
 from uplift_server.core.ids import delivery_id, uuid_text
-from uplift_server.core.request_head import HeadTemplate, head_template
+from uplift_server.core.request_head import HeadTemplate, head_template, mask_head
 from uplift_server.core.signing import Signer
 
 EVENT_ID = bytes.fromhex("0197f0c2aaaa7bbb8cccddddeeeeffff")
@@ -115,12 +115,22 @@ def test_a_user_agent_that_an_earlier_release_accepted_replaces_ours(name: str) 
     assert [value for key, value in headers if key.lower() == b"user-agent"] == [b"Club/1"]
 
 
-def test_values_that_look_secret_are_masked_in_what_is_kept_only() -> None:
-    head = template({"Authorization": "Bearer x", "X-Api-Key": "k", "X-Team": "first"})
+def test_custom_values_are_masked_in_the_stored_head_only() -> None:
+    head = template({"Authorization": "Bearer x", "X-Jwt": "k", "Accept": "text/plain"})
 
-    assert head.custom == b"Authorization: Bearer x\r\nX-Api-Key: k\r\nX-Team: first\r\n\r\n"
+    assert head.custom == b"Authorization: Bearer x\r\nX-Jwt: k\r\nAccept: text/plain\r\n\r\n"
     masked = MASKED.encode()
-    assert head.custom_masked == b"Authorization: %b\r\nX-Api-Key: %b\r\nX-Team: first\r\n\r\n" % (masked, masked)
+    assert head.custom_masked == b"Authorization: %b\r\nX-Jwt: %b\r\nAccept: text/plain\r\n\r\n" % (masked, masked)
+
+
+def test_a_head_that_was_stored_with_plain_custom_values_is_masked_when_it_is_read() -> None:
+    custom = {"X-Jwt": "eyJ: a", "X-Caf": "caf\u00e9", "accept": "a", "User-Agent": "Club/1", "x-empty": ""}
+    head = template(custom)
+    stored = render(head)
+
+    sent = stored.removesuffix(head.custom)
+    assert mask_head(stored) == sent + head.custom_masked
+    assert mask_head(sent + head.custom_masked) == sent + head.custom_masked
 
 
 def test_without_headers_of_its_own_the_head_just_ends() -> None:

@@ -32,7 +32,7 @@ def shown(guest: Guest, account: str, delivery: str) -> Seen:
 def test_a_failed_delivery_tells_every_attempt_with_cause_and_remedy(server: Server, receiver: Receiver) -> None:
     account, api = server.account()
     crash = receiving.answer(500, UNSAFE.encode() + b"x" * 9000, Server="nginx/1")
-    delivery = delivery_of(api, receiver.url("/crash", crash), headers={"X-Team": "blue", "X-Api-Key": "hush"})
+    delivery = delivery_of(api, receiver.url("/crash", crash), headers={"Accept": "blue", "X-Jwt": "hush"})
     assert settled(api, delivery)["status"] == "failed"
     page = shown(member(server, account), account, delivery)
     assert page.text.count("Server error, 500") == 5
@@ -40,9 +40,9 @@ def test_a_failed_delivery_tells_every_attempt_with_cause_and_remedy(server: Ser
     assert page.text.count("by the schedule") == 5
     assert "The schedule of attempts is spent." in page.text
     assert f"x-uplift-delivery: {delivery}" in page.text
-    assert "X-Team: blue" in page.text
+    assert "Accept: blue" in page.text
     assert "hush" not in page.html
-    assert "Values of your own headers that look secret are masked here" in page.text
+    assert "The values of your custom headers are masked here" in page.text
     assert "HTTP/1.1 500 Whatever" in page.text
     assert "its first 4 096 bytes are kept" in page.text
     assert f"127.0.0.1:{receiver.port}" in page.text

@@ -139,15 +139,13 @@ def test_deliveries_are_filtered_in_the_url_and_go_on_page_by_page(server: Serve
 
 
 def test_the_subscription_names_what_fits_and_masks_secrets(server: Server, receiver: Receiver) -> None:
-    owned = Owned(
-        server, receiver.url("/s"), event_types=["athlete.*"], headers={"X-Api-Key": "geheim", "X-Team": "<b>"}
-    )
+    owned = Owned(server, receiver.url("/s"), event_types=["athlete.*"], headers={"X-Jwt": "geheim", "Accept": "<b>"})
     seen = owned.get("subscription")
     assert "athlete.created" in seen.text
     assert "movement.analytics.created" not in seen.text
-    assert "X-Api-Key: ********" in seen.text
+    assert "X-Jwt: ********" in seen.text
     assert "geheim" not in seen.html
-    assert "X-Team: &lt;b&gt;" in seen.html
+    assert "Accept: &lt;b&gt;" in seen.html
 
 
 def test_the_activity_tells_who_did_what_to_those_who_may_know(server: Server, receiver: Receiver) -> None:

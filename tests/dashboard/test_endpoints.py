@@ -44,7 +44,7 @@ def test_registering_shows_the_secret_once_and_only_once(server: Server, account
     fields = {
         "event_types": ["movement.*", "movement.analytics.created", "test.numbered"],
         "description": "Ana's <laptop>",
-        "headers": "X-Team: data\r\nX-Token: geheim\r\n",
+        "headers": "Accept: data\r\nX-Jwt: geheim\r\n",
         "rate_limit_per_second": "20",
         "max_in_flight": "3",
     }
@@ -56,7 +56,7 @@ def test_registering_shows_the_secret_once_and_only_once(server: Server, account
     assert f"export UPLIFT_WEBHOOK_SECRET={secret}" in seen.text
     assert (made["url"], made["description"]) == (URL, "Ana's <laptop>")
     assert made["event_types"] == ["movement.*", "test.numbered"]
-    assert made["headers"] == {"X-Team": "data", "X-Token": "********"}
+    assert made["headers"] == {"Accept": "data", "X-Jwt": "********"}
     assert (made["rate_limit_per_second"], made["max_in_flight"]) == (20, 3)
 
     again = registered(guest, name, **fields)
@@ -139,14 +139,14 @@ def test_filters_stand_in_the_url(server: Server, account: tuple[str, Api]) -> N
 
 def test_a_change_keeps_what_is_masked(server: Server, account: tuple[str, Api]) -> None:
     name, api = account
-    made = api.endpoint(URL, headers={"X-Token": "geheim", "X-Team": "a"}, event_types=["movement.analytics.*"])
+    made = api.endpoint(URL, headers={"X-Jwt": "geheim", "Accept": "a"}, event_types=["movement.analytics.*"])
     guest, path = member(server, name), pages(name, made["id"], "edit")
     form = guest.get(path)
     assert "geheim" not in form.html
     assert re.search(r'value="movement.analytics.\*" checked', form.html)
 
     seen = guest.post(
-        path, url=URL, description="new", headers="X-Token: ********\nX-Team: b", event_types="movement.analytics.*"
+        path, url=URL, description="new", headers="X-Jwt: ********\nAccept: b", event_types="movement.analytics.*"
     )
     assert "The endpoint is changed" in seen.text
     [entry] = api.ok("GET", f"/v1/audit-log?subject={made['id']}&action=endpoint.changed")["data"]
@@ -156,7 +156,7 @@ def test_a_change_keeps_what_is_masked(server: Server, account: tuple[str, Api])
     assert refused.status == 422
     assert "X-New: This is how a value is shown" in refused.text
     changed = api.ok("GET", f"/v1/endpoints/{made['id']}")
-    assert changed["headers"] == {"X-Token": "********", "X-Team": "b"}
+    assert changed["headers"] == {"X-Jwt": "********", "Accept": "b"}
     assert (changed["description"], changed["event_types"]) == ("new", ["movement.analytics.*"])
 
 

@@ -6,6 +6,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from tests.engines import chosen
+
 from . import receiving
 from .harness import Api, Server, deliveries_of, serving, settled, wait_for
 from .receiving import Receiver, answer
@@ -39,7 +41,7 @@ def test_every_failure_has_its_outcome_is_retried_on_schedule_and_explained(tmp_
         }
         with serving(tmp_path / "data", **SETTINGS) as server:
             _, api = server.account()
-            endpoints = {api.endpoint(url, headers={"x-api-key": "s3cret-of-theirs"})["id"]: url for url in cases}
+            endpoints = {api.endpoint(url, headers={"x-jwt": "s3cret-of-theirs"})["id"]: url for url in cases}
             event = api.send(1).json["id"]
             deliveries = wait_for(
                 lambda: (found := deliveries_of(api, event)) and all(d["status"] != "pending" for d in found) and found,
@@ -60,6 +62,8 @@ def test_every_failure_has_its_outcome_is_retried_on_schedule_and_explained(tmp_
             health = next(e for e in api.everything("/v1/endpoints") if e["url"].endswith("/500"))["health"]
             assert (health["status"], health["last_outcome"]) == ("failing", "server_error")
             assert health["hint"]
+    # Neither do the stored attempts hold the value.
+    assert b"s3cret" not in chosen().place(tmp_path / "data").contents()
 
 
 def _check_attempts(attempts: list[Any], outcome: str, status: int | None) -> None:
@@ -76,7 +80,7 @@ def _check_attempts(attempts: list[Any], outcome: str, status: int | None) -> No
         headers = attempt["request"]["headers"]
         assert headers["x-uplift-attempt"] == str(attempt["number"])
         assert "s3cret" not in str(attempt), "a custom header is shown masked"
-        assert headers["x-api-key"]
+        assert headers["x-jwt"]
         if status is not None and outcome not in {"protocol_error", "timeout"}:
             assert attempt["timings"]["first_byte_ms"] is not None
             assert attempt["response"]["body"] == "ok"
@@ -94,7 +98,7 @@ def _check_requests(receiver: Receiver, path: str, event: str) -> None:
     assert len({request.body for request in seen}) == 1, "the same bytes on every attempt"
     assert {request.headers["webhook-id"] for request in seen} == {event}
     assert [request.headers["x-uplift-attempt"] for request in seen] == ["1", "2", "3", "4"]
-    assert {request.headers["x-api-key"] for request in seen} == {"s3cret-of-theirs"}
+    assert {request.headers["x-jwt"] for request in seen} == {"s3cret-of-theirs"}
     assert len({request.headers["webhook-signature"] for request in seen}) == len(
         {request.headers["webhook-timestamp"] for request in seen}
     )

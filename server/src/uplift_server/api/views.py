@@ -132,7 +132,7 @@ class EndpointView(BaseModel):
     url: str
     description: str
     event_types: list[str] = Field(description="Names and `group.*`; empty: all.")
-    headers: dict[str, str] = Field(description="Values that look secret are masked.")
+    headers: dict[str, str] = Field(description="Values are masked, except those of some standard headers.")
     rate_limit_per_second: int | None
     max_in_flight: int | None
     state: StateName

@@ -12,7 +12,7 @@ from uplift_server.core.limits import (
 from uplift_server.core.problems import Problem
 
 MASKED: Final = "********"
-"""Shown instead of a value that looks secret; ASCII, since heads of requests are kept as bytes."""
+"""Shown and stored instead of the value of a custom header. ASCII, because request heads are stored as bytes."""
 
 _TOKEN = re.compile(r"(?![-_])[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 # Visible Latin-1, with spaces and tabs inside only (RFC 9110, section 5.5): what any server takes without surprise.
@@ -34,7 +34,20 @@ _HOP_BY_HOP: Final = frozenset(
 )
 _RESERVED: Final = frozenset({"host", "user-agent"})
 _OURS: Final = ("content-", "webhook-", "x-uplift-")
-_SECRET_WORDS: Final = ("auth", "cookie", "credential", "key", "pass", "pwd", "secret", "signature", "token")
+# Standard headers (RFC 9110, 9111, 7240, 9218) whose meaning leaves no room for a secret. Any other name can hold one.
+_NOT_SECRET: Final = frozenset(
+    {
+        "accept",
+        "accept-charset",
+        "accept-encoding",
+        "accept-language",
+        "cache-control",
+        "pragma",
+        "prefer",
+        "priority",
+        "user-agent",
+    }
+)
 
 
 def check_headers(headers: Mapping[str, str]) -> list[Problem]:
@@ -58,12 +71,14 @@ def check_headers(headers: Mapping[str, str]) -> list[Problem]:
 
 
 def mask(name: str, value: str) -> str:
-    """The value of an owner's header as it may be shown: masked where its name speaks of a secret.
+    """The value of a custom header to show or store: MASKED, except for standard headers that hold no secrets."""
+    return value if name.lower() in _NOT_SECRET else MASKED
 
-    For the owner's headers only: our own signatures are shown (contract, section 2, *Attempt*).
-    """
+
+def is_reserved(name: str) -> bool:
+    """Whether the server or the connection sets this header, so that endpoints cannot."""
     lower = name.lower()
-    return MASKED if any(word in lower for word in _SECRET_WORDS) else value
+    return lower in _RESERVED or lower in _HOP_BY_HOP or lower.startswith(_OURS)
 
 
 def _check_name(name: str, seen: set[str]) -> Problem | None:
@@ -81,7 +96,7 @@ def _check_name(name: str, seen: set[str]) -> Problem | None:
             "header_invalid",
             "A name consists of letters, digits and hyphens, and begins with a letter or digit. Write it like X-Team.",
         )
-    if lower in _RESERVED or lower in _HOP_BY_HOP or lower.startswith(_OURS):
+    if is_reserved(name):
         return Problem(field, "header_forbidden", "The server or the connection sets this header. Choose another name.")
     if lower in seen:
         return Problem(

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from uplift_server.core.headers import mask
+from uplift_server.core.headers import is_reserved, mask
 
 _HEAD: Final = (
     b"%bcontent-length: %d\r\n"
@@ -29,7 +29,7 @@ class HeadTemplate:
     custom: bytes
     """The endpoint's own headers, and the empty line."""
     custom_masked: bytes
-    """The same with values that look secret masked: what is stored and shown."""
+    """The same with masked values, for storage."""
     delivery_tail: bytes
     """The end of every delivery id of this endpoint."""
 
@@ -81,3 +81,13 @@ def head_template(
         custom_masked=masked.encode("latin-1") + b"\r\n",
         delivery_tail=endpoint_id[-6:].hex().encode(),
     )
+
+
+def mask_head(head: bytes) -> bytes:
+    """A stored request head with custom header values masked; earlier releases stored some as plain text."""
+    return b"\r\n".join(_masked_line(line) for line in head.split(b"\r\n"))
+
+
+def _masked_line(line: bytes) -> bytes:
+    name, separator, value = line.decode("latin-1").partition(": ")
+    return line if not separator or is_reserved(name) else f"{name}: {mask(name, value)}".encode("latin-1")

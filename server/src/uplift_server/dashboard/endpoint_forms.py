@@ -70,7 +70,7 @@ class Filled:
 
 
 def filled_with(shown: Shown) -> Filled:
-    """An endpoint as it is; of its headers those are masked whose names speak of secrets."""
+    """The stored endpoint, with the values of its headers masked."""
     endpoint = shown.endpoint
     return Filled(
         url=endpoint.url,

@@ -62,7 +62,7 @@ class Told:
 
     @property
     def request_head(self) -> str:
-        """The request line and the headers as sent; values of the owner's own that look secret are masked."""
+        """The request line and the request headers, with the values of custom headers masked."""
         return _head(self.attempt.request_head)
 
     @property

@@ -8,6 +8,7 @@ from sqlalchemy import Connection
 
 from uplift_server.core.deliveries import FailedReason, Status, Trigger
 from uplift_server.core.outcomes import Outcome
+from uplift_server.core.request_head import mask_head
 from uplift_server.store import instants
 from uplift_server.store.errors import Conflict, Missing
 from uplift_server.store.hot_records import Lease, LeasedDelivery
@@ -372,7 +373,7 @@ def _attempt(row: sa.Row[Any]) -> Attempt:
         error=row.error,
         location=row.location,
         remote_address=row.remote_address,
-        request_head=row.request_head,
+        request_head=mask_head(row.request_head),
         response_head=row.response_head,
         response_body=row.response_body,
         body_truncated=row.body_truncated,
