@@ -47,7 +47,7 @@ def database(*, sealed_with: str | None = None) -> Path:
     key = secret_key(config)
     schema_version.upgrade(config.database_path, now_ms=0)
     publish_key(config)
-    sealed = Sealer(parse_key(sealed_with or key)).seal("a secret", b"e" * 16)
+    sealed = Sealer(parse_key(sealed_with or key)).seal("a secret", b"e" * 16, "secret")
     raw = connect(config.database_path, read_only=False)
     raw.execute(
         "INSERT INTO endpoints (id, account_seq, url, description, event_types, secret, secret_created_at, state,"
@@ -120,12 +120,14 @@ def test_every_sealed_value_is_tried() -> None:
     path = database()
     key = parse_key(secret_key(load({})))
     with closing(connect(path, read_only=False)) as raw:
-        raw.execute("UPDATE endpoints SET previous_secret = ?", (Sealer(b"x" * 32).seal("old", b"e" * 16),))
-        raw.execute("UPDATE endpoints SET headers = ?", (Sealer(key).seal("{}", b"another endpoint"),))
+        raw.execute(
+            "UPDATE endpoints SET previous_secret = ?", (Sealer(b"x" * 32).seal("old", b"e" * 16, "previous_secret"),)
+        )
+        raw.execute("UPDATE endpoints SET headers = ?", (Sealer(key).seal("{}", b"another endpoint", "headers"),))
         raw.execute(
             "INSERT INTO endpoints (id, account_seq, url, description, event_types, secret, secret_created_at, state,"
             " created_at, updated_at) VALUES (?, 1, '', '', '[]', ?, 0, 0, 0, 0)",
-            (b"n" * 16, Sealer(key).seal("a newer one", b"n" * 16)),
+            (b"n" * 16, Sealer(key).seal("a newer one", b"n" * 16, "secret")),
         )
     assert examine()[1]["secret key"] == ("fail", "it does not open 2 of 4 sealed secrets and headers")
 
@@ -206,7 +208,7 @@ def test_a_check_that_takes_too_long_says_so(monkeypatch: pytest.MonkeyPatch) ->
 def test_a_file_that_cannot_be_opened_is_unavailable(tmp_path: Path) -> None:
     for look in (
         lambda path: inspection.damages(path, seconds=1),
-        lambda path: list(inspection.sealed_values(path)),
+        lambda path: list(inspection.encrypted_values(path)),
     ):
         with pytest.raises(Unavailable):
             look(tmp_path / "missing.db")

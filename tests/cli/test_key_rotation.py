@@ -86,18 +86,25 @@ def filled(config: Config, *, sealed_with: str | None = None) -> None:
             raw.execute(
                 "INSERT INTO endpoints (id, account_seq, url, description, event_types, secret, secret_created_at,"
                 " state, created_at, updated_at) VALUES (?, 1, 'https://example.com/', '', '[]', ?, 0, 0, 0, 0)",
-                (owner, sealer.seal(secret, owner)),
+                (owner, sealer.seal(secret, owner, "secret")),
             )
         raw.execute(
             "UPDATE endpoints SET previous_secret = ?, previous_expires_at = 9, headers = ? WHERE id = ?",
-            (sealer.seal("the one before", owner), sealer.seal("{}", owner), owner),
+            (
+                sealer.seal("the one before", owner, "previous_secret"),
+                sealer.seal("{}", owner, "headers"),
+                owner,
+            ),
         )
 
 
 def opened(config: Config, key: str) -> list[str]:
     """Everything that is sealed, opened with a key."""
     sealer = Sealer(parse_key(key))
-    return sorted(sealer.open(sealed, owner) for owner, sealed in inspection.sealed_values(config.database_path))
+    return sorted(
+        sealer.open(each.value, each.endpoint_id, each.column)
+        for each in inspection.encrypted_values(config.database_path)
+    )
 
 
 ALL = sorted([*SECRETS, "the one before", "{}"])
@@ -133,7 +140,7 @@ def test_everything_is_sealed_with_a_new_key_and_the_old_one_is_kept(config: Con
     assert {"secret.key", kept.name} == {name for name in names if ".key" in name}
     assert old not in result.stdout
     assert new not in result.stdout
-    with pytest.raises(WrongSecretKey, match="the new one if it was replaced"):
+    with pytest.raises(WrongSecretKey, match="the new one after a rotation"):
         opened(config, old)
     assert "Back up the new key" in rotate().stderr
 
@@ -172,7 +179,8 @@ def test_with_a_key_from_the_environment_the_new_one_comes_from_a_file(config: C
     started = CliRunner().invoke(app, ["endpoints", "--json"], env={"UPLIFT_SECRET_KEY": old})
     assert started.exit_code == 2
     error = json.loads(started.stderr)["error"]
-    assert error["remedy"] == "start with the key it was sealed with, the new one if it was replaced"
+    assert "UPLIFT_SECRET_KEY" in error["cause"]
+    assert "the new one after a rotation" in error["remedy"]
     started = CliRunner().invoke(app, ["endpoints", "--json"], env={"UPLIFT_SECRET_KEY": new})
     assert len(started.stdout.splitlines()) == len(SECRETS)
 
@@ -241,11 +249,11 @@ def test_nothing_is_sealed_anew_where_something_opens_with_neither_key(config: C
         raw.execute(
             "INSERT INTO endpoints (id, account_seq, url, description, event_types, secret, secret_created_at,"
             " state, created_at, updated_at) VALUES (?, 1, '', '', '[]', ?, 0, 0, 0, 0)",
-            (owner, Sealer(b"?" * 32).seal("lost", owner)),
+            (owner, Sealer(b"?" * 32).seal("lost", owner, "secret")),
         )
     result = rotate()
     assert result.exit_code == 2
-    assert "does not open with this UPLIFT_SECRET_KEY" in result.stderr
+    assert "cannot be decrypted" in result.stderr
     with closing(connect(config.database_path, read_only=False)) as raw:
         raw.execute("DELETE FROM endpoints WHERE id = ?", (owner,))
     assert opened(config, old) == ALL

@@ -31,7 +31,7 @@ def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     with closing(connect(path, read_only=False)) as raw:
         raw.execute("UPDATE endpoints SET headers = NULL, previous_secret = NULL, deleted_at = NULL")
         for seq, owner in raw.execute("SELECT seq, id FROM endpoints").fetchall():
-            raw.execute("UPDATE endpoints SET secret = ? WHERE seq = ?", (sealer.seal("whsec", owner), seq))
+            raw.execute("UPDATE endpoints SET secret = ? WHERE seq = ?", (sealer.seal("whsec", owner, "secret"), seq))
     (tmp_path / "secret.key").write_text(KEY)
     (tmp_path / "operator.key").write_text("op_whatever")
     return path

@@ -84,8 +84,9 @@ def test_ending_the_previous_one_leaves_the_current_one_as_old_as_it_is() -> Non
 def test_another_form_changes_nothing_else() -> None:
     pair = SecretPair("a", START).rotated("b", START + 1, HOUR, header_new=True)
 
-    assert pair.mapped(str.upper) == SecretPair("B", START + 1, "A", START + 1 + HOUR, header_new=True)
-    assert pair.alone().mapped(str.upper) == SecretPair("B", START + 1)
+    mapped = pair.mapped(str.upper, str.title)
+    assert mapped == SecretPair("B", START + 1, "A", START + 1 + HOUR, header_new=True)
+    assert pair.alone().mapped(str.upper, str.title) == SecretPair("B", START + 1)
 
 
 def test_secrets_are_not_shown() -> None:

@@ -18,7 +18,7 @@ from uplift_server.delivery.directory import (
 )
 from uplift_server.delivery.sender.request import Target
 from uplift_server.store.records import Account, ApiKey, Endpoint, EndpointState, EventType
-from uplift_server.store.sealing import Sealer, WrongSecretKey
+from uplift_server.store.sealing import Column, Sealer, WrongSecretKey
 
 SEALER = Sealer(b"k" * 32)
 SECRET = "whsec_" + "A" * 43 + "="
@@ -44,7 +44,7 @@ def endpoint(seq: int = 1, **fields: Any) -> Endpoint:
         "account_seq": 1,
         "url": "https://one.test/hook",
         "event_types": (),
-        "secret": SEALER.seal(SECRET, bytes([seq]) * 16),
+        "secret": SEALER.seal(SECRET, bytes([seq]) * 16, "secret"),
         "headers": None,
         "rate_limit_per_second": None,
         "max_in_flight": None,
@@ -174,8 +174,8 @@ def test_a_change_takes_effect_on_the_endpoint_that_is_there(directory: Director
         endpoint(
             url="http://10.0.0.1:8080/other?x=1",
             event_types=("c",),
-            secret=SEALER.seal("another-secret-of-theirs", b"\x01" * 16),
-            headers=SEALER.seal(json.dumps({"X-Team": "first", "X-Key": "k"}), b"\x01" * 16),
+            secret=SEALER.seal("another-secret-of-theirs", b"\x01" * 16, "secret"),
+            headers=SEALER.seal(json.dumps({"X-Team": "first", "X-Key": "k"}), b"\x01" * 16, "headers"),
             state=EndpointState.PAUSED,
         )
     )
@@ -203,8 +203,8 @@ def test_a_new_endpoint_is_as_healthy_as_it_was_stored(directory: Directory) -> 
 
 
 @pytest.mark.parametrize("field", ["secret", "headers"])
-def test_another_secret_key_is_told_and_nothing_is_half_changed(directory: Directory, field: str) -> None:
-    wrong = {field: Sealer(b"x" * 32).seal("{}", b"\x01" * 16)}
+def test_another_secret_key_is_told_and_nothing_is_half_changed(directory: Directory, field: Column) -> None:
+    wrong = {field: Sealer(b"x" * 32).seal("{}", b"\x01" * 16, field)}
     with pytest.raises(WrongSecretKey, match="UPLIFT_SECRET_KEY"):
         directory.put_endpoint(endpoint(**wrong))
     assert not directory.endpoints

@@ -1,6 +1,7 @@
 """Two live secrets: what signs changes at the very instant the overlap ends, restarts or not; the old one is erased."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -25,13 +26,17 @@ async def rotate(
     world: World, live: LiveEndpoint, secret: str = NEW, overlap_ms: int = DAY, *, header_new: bool = False
 ) -> None:
     """Replace an endpoint's secret as the service does."""
-    sealed = Sealer(b"k" * 32).seal(secret, live.record.id)
+    sealer, endpoint_id = Sealer(b"k" * 32), live.record.id
+    sealed = sealer.seal(secret, endpoint_id, "secret")
     now = world.clock.now
 
     def write(connection: Any) -> Endpoint:
         stored = endpoints.get(connection, None, live.record.id)
         assert stored is not None
         pair = stored.secrets.at(now).rotated(sealed, now, overlap_ms, header_new=header_new)
+        if pair.previous is not None:
+            before = sealer.open(pair.previous, endpoint_id, "secret")
+            pair = replace(pair, previous=sealer.seal(before, endpoint_id, "previous_secret"))
         return endpoints.set_secrets(connection, stored, pair, now=now)
 
     world.directory.put_endpoint(await world.database.write(write))

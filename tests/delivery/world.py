@@ -341,7 +341,7 @@ class World:
                 account_seq=owner.seq,
                 url=f"https://{host}/hook",
                 description="",
-                secret=Sealer(b"k" * 32).seal(SECRET, endpoint_id),
+                secret=Sealer(b"k" * 32).seal(SECRET, endpoint_id, "secret"),
                 now=self.clock.now,
                 **values,
             )

@@ -244,7 +244,10 @@ def test_what_is_held_and_what_is_sealed_is_found(postgres_url: str) -> None:
     )
     assert asyncio.run(inspection.held(postgres_url, limit=100)) == inspection.Held(8, 3, 1002)
     assert asyncio.run(inspection.held(postgres_url, limit=2)) == inspection.Held(2, 2, 1003)
-    assert asyncio.run(inspection.sealed_values(postgres_url)) == [(b"a", b"s"), (b"a", b"p")]
+    assert asyncio.run(inspection.encrypted_values(postgres_url)) == [
+        (b"a", "secret", b"s"),
+        (b"a", "previous_secret", b"p"),
+    ]
 
 
 def test_nothing_held(postgres_url: str) -> None:

@@ -13,6 +13,7 @@ from alembic.script import ScriptDirectory
 
 from uplift_server.store import schema_version
 from uplift_server.store.errors import Unavailable
+from uplift_server.store.inspection import accepts_unbound
 from uplift_server.store.schema import metadata
 from uplift_server.store.schema_version import HEAD, UnknownSchema, current, upgrade
 from uplift_server.store.sqlite import copying
@@ -130,6 +131,14 @@ def test_an_upgrade_erases_what_deleted_endpoints_still_have_sealed(tmp_path: Pa
     with closing(sqlite3.connect(path)) as raw:
         rows = raw.execute("SELECT secret, previous_secret, headers FROM endpoints ORDER BY seq").fetchall()
     assert rows == [(b"\x01", b"\x02", b"\x03"), (b"", None, None)]
+
+
+def test_only_an_upgraded_file_accepts_values_that_are_not_bound_to_their_column(tmp_path: Path) -> None:
+    upgrade(tmp_path / "fresh.db", now_ms=NOW)
+    make(tmp_path / "earlier.db", "0010")
+    assert [accepts_unbound(tmp_path / name) for name in ("fresh.db", "earlier.db")] == [False, True]
+    upgrade(tmp_path / "earlier.db", now_ms=NOW)
+    assert accepts_unbound(tmp_path / "earlier.db")
 
 
 def test_a_failed_upgrade_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

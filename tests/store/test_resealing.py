@@ -1,16 +1,17 @@
 """Another key for everything that is sealed: whole or not at all, and as often as one likes."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
 from uplift_server.store import endpoints, resealing
-from uplift_server.store.resealing import SEALED, Resealed, reseal
+from uplift_server.store.resealing import Resealed, reseal
 from uplift_server.store.schema import accounts, metadata
 from uplift_server.store.schema import endpoints as table
-from uplift_server.store.sealing import Sealer, WrongSecretKey
+from uplift_server.store.sealing import COLUMNS, ERASED, Column, Sealer, WrongSecretKey
 
 OLD, NEW, OTHER = (Sealer(letter * 32) for letter in (b"o", b"n", b"x"))
 
@@ -33,27 +34,28 @@ def endpoint(connection: sa.Connection, number: int, sealer: Sealer = OLD) -> An
         url="https://example.com/",
         description="",
         event_types=(),
-        secret=sealer.seal(f"secret {number}", endpoint_id),
-        headers=sealer.seal(json.dumps({"x-team": str(number)}), endpoint_id) if number % 5 == 0 else None,
+        secret=sealer.seal(f"secret {number}", endpoint_id, "secret"),
+        headers=sealer.seal(json.dumps({"x-team": str(number)}), endpoint_id, "headers") if number % 5 == 0 else None,
         rate_limit_per_second=None,
         max_in_flight=None,
         now=1,
     )
     if number % 3 == 0:
-        pair = made.secrets.rotated(sealer.seal(f"new secret {number}", endpoint_id), 2, 1000)
+        pair = made.secrets.rotated(sealer.seal(f"new secret {number}", endpoint_id, "secret"), 2, 1000)
+        pair = replace(pair, previous=sealer.seal(f"secret {number}", endpoint_id, "previous_secret"))
         made = endpoints.set_secrets(connection, made, pair, now=2)
     return made
 
 
-def sealed(connection: sa.Connection) -> list[tuple[bytes, bytes]]:
-    """Every sealed value with its endpoint's id."""
-    rows = connection.execute(sa.select(table.c.id, *(table.c[name] for name in SEALED)).order_by(table.c.seq))
-    return [(row[0], each) for row in rows for each in row[1:] if each]
+def sealed(connection: sa.Connection) -> list[tuple[bytes, bytes, Column]]:
+    """Every encrypted value, with its endpoint's ID and its column."""
+    rows = connection.execute(sa.select(table.c.id, *(table.c[name] for name in COLUMNS)).order_by(table.c.seq))
+    return [(value, row[0], column) for row in rows for column, value in zip(COLUMNS, row[1:], strict=True) if value]
 
 
 def opened(connection: sa.Connection, sealer: Sealer) -> list[str]:
     """What every sealed value says."""
-    return [sealer.open(value, owner) for owner, value in sealed(connection)]
+    return [sealer.open(*each) for each in sealed(connection)]
 
 
 def test_everything_opens_with_the_new_key_and_nothing_with_the_old(
@@ -69,9 +71,9 @@ def test_everything_opens_with_the_new_key_and_nothing_with_the_old(
     assert len(before) == count + len(range(0, count, 3)) + len(range(0, count, 5)) - 3
     assert reseal(connection, OLD, NEW) == Resealed(len(before), len(before))
     assert opened(connection, NEW) == before
-    for owner, value in sealed(connection):
+    for each in sealed(connection):
         with pytest.raises(WrongSecretKey):
-            OLD.open(value, owner)
+            OLD.open(*each)
     # Nothing else was touched.
     found = endpoints.get(connection, 1, bytes(16))
     assert found is not None
@@ -107,4 +109,4 @@ def test_no_sealed_column_is_forgotten() -> None:
         for column in each.columns
         if (column.comment or "").startswith("sealed")
     }
-    assert found == {("endpoints", name) for name in SEALED}
+    assert found == {("endpoints", name) for name in COLUMNS} == {("endpoints", name) for name in ERASED}

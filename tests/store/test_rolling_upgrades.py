@@ -13,7 +13,7 @@ from tests.store.later_releases import ADDS, MIGRATIONS, NEEDS, TAKES
 
 from uplift_server import __version__
 from uplift_server.core.processes import DEAD_AFTER_MS, ProcessRole
-from uplift_server.store import admission, processes
+from uplift_server.store import admission, encryption_upgrade, processes
 from uplift_server.store.admission import SCHEMA_LOCK, leave_behind
 from uplift_server.store.errors import Unavailable
 from uplift_server.store.postgres import schema_version
@@ -81,6 +81,25 @@ async def test_a_server_that_was_held_up_meanwhile_does_not_go_on_with_what_take
     with pytest.raises(UnknownSchema, match=r"does not work with release 7\.1\.9 any more; start that which upgraded"):
         await serve(url, "7.1.9")
     await serve(url, NEEDS)
+
+
+async def test_the_encryption_upgrade_waits_for_earlier_servers_and_lets_none_return(url: str) -> None:
+    assert release_order(encryption_upgrade.FIRST_RELEASE) <= release_order(__version__), "it would bar this release"
+    await serve(url, "0.1.1")
+    await serve(url, __version__)
+    pair = await Opener(url).pair()
+
+    async def bar() -> bool:
+        async with pair.transaction():
+            return await pair.sql.run_sync(encryption_upgrade.bar_earlier_releases)
+
+    assert not await bar()
+    await pair.raw.execute("UPDATE processes SET seen_at = seen_at - 10000 WHERE version = '0.1.1'")
+    assert await bar()
+    await pair.close()
+    with pytest.raises(UnknownSchema, match=r"does not work with release 0\.1\.1 any more"):
+        await serve(url, "0.1.1")
+    await serve(url, __version__)
 
 
 async def test_whoever_begins_to_run_amid_an_upgrade_waits_for_it(url: str) -> None:

@@ -41,4 +41,4 @@ __all__ = [
     "SECRET_VARIABLE",
     "TOLERANCE_SECONDS",
 ]
-__version__ = "0.1.1"
+__version__ = "0.1.2"

@@ -43,7 +43,7 @@ from uplift_server.service.metrics import MetricsSettings
 from uplift_server.service.services import Services
 from uplift_server.service.system import System
 from uplift_server.service.traced_ingest import TracedIngest
-from uplift_server.store import schema_version
+from uplift_server.store import encryption_upgrade, schema_version
 from uplift_server.store.errors import Unavailable
 from uplift_server.store.schema_version import UnknownSchema
 from uplift_server.store.sealing import Sealer, derived_key, fingerprint, parse_key
@@ -134,12 +134,13 @@ class Application:
             listener = listen(self._config)
             undo.callback(listener.close)
             self.address = listener.getsockname()[:2]
-            sealer = Sealer(parse_key(secret_key(self._config)))
+            key = parse_key(secret_key(self._config))
             await self._open_database(undo)
+            sealer = await self._sealer(key)
             self._started_at = self._clock.now_ms()
             self._build(sealer, undo)
             await self._engine.join()
-            key_claim = KeyClaim(fingerprint(parse_key(secret_key(self._config))), self._engine.owner)
+            key_claim = KeyClaim(fingerprint(key), self._engine.owner)
             self.new_operator_key = await begin(self._means, key_claim, self._operator_key, self._keep_key)
             await self._engine.start(dispatch=self._dispatch)
             if self._traces is not None:
@@ -268,6 +269,15 @@ class Application:
             if copy is not None:
                 self._log.info("the database was upgraded", revision=schema_version.HEAD, copy_of_the_old=str(copy))
         await self._database.open()
+
+    async def _sealer(self, key: bytes) -> Sealer:
+        """The sealer for this database, whose values are bound to their columns if no other server can need them."""
+        sealer = Sealer(key, accepts_unbound=await self._database.read(encryption_upgrade.accepts_unbound))
+        if sealer.accepts_unbound and not self._config.on_postgresql:
+            await self._database.write(lambda c: encryption_upgrade.finish(c, sealer))
+            sealer.reject_unbound()
+            self._log.info("encrypted values bound to their columns")
+        return sealer
 
     def _build(self, sealer: Sealer, undo: contextlib.AsyncExitStack) -> None:
         config = self._config

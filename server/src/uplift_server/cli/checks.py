@@ -30,6 +30,7 @@ from uplift_server.service.examination import (
 )
 from uplift_server.store import inspection, schema_version
 from uplift_server.store.errors import Unavailable
+from uplift_server.store.inspection import EncryptedValue
 from uplift_server.store.sealing import Sealer, WrongSecretKey, parse_key
 from uplift_server.store.sqlite.connection import FileLock
 
@@ -133,7 +134,7 @@ def _postgresql(config: Config) -> Iterator[Finding]:
     """Whether the database can be had, what it says of itself, its schema and its key."""
     # Its driver takes memory and time that a look at a SQLite file need not.
     from uplift_server.service.postgres_examination import database_findings  # noqa: PLC0415
-    from uplift_server.store.postgres.inspection import sealed_values  # noqa: PLC0415
+    from uplift_server.store.postgres.inspection import accepts_unbound, encrypted_values  # noqa: PLC0415
     from uplift_server.store.postgres.schema_version import current  # noqa: PLC0415
 
     failed = False
@@ -146,7 +147,8 @@ def _postgresql(config: Config) -> Iterator[Finding]:
         # Where there are no tables yet, nothing is sealed or held.
         if asyncio.run(current(config.database_url)) is not None:
             remedy = "put the key of the other servers into UPLIFT_SECRET_KEY"
-            yield _opening(config, asyncio.run(sealed_values(config.database_url)), remedy)
+            unbound = asyncio.run(accepts_unbound(config.database_url))
+            yield _opening(config, asyncio.run(encrypted_values(config.database_url)), remedy, unbound=unbound)
             yield from held_findings(config)
     except Unavailable as error:
         remedy = "see in pg_stat_activity who holds its tables locked, or what else it is busy with"
@@ -187,7 +189,8 @@ def _key(config: Config, path: Path) -> Finding:
     remedy = f"put the key it was started with back, into UPLIFT_SECRET_KEY or {config.secret_key_path}"
     if config.secret_key is None and not config.secret_key_path.exists():
         return Finding("secret key", "fail", "the database exists and its key is missing", remedy)
-    found = _opening(config, inspection.sealed_values(path), remedy)
+    unbound = inspection.accepts_unbound(path)
+    found = _opening(config, inspection.encrypted_values(path), remedy, unbound=unbound)
     mode = config.secret_key_path.stat().st_mode & 0o077 if config.secret_key is None else 0
     if found.result == "ok" and mode:
         text = f"others may read {config.secret_key_path}"
@@ -195,14 +198,14 @@ def _key(config: Config, path: Path) -> Finding:
     return found
 
 
-def _opening(config: Config, values: Iterable[tuple[bytes, bytes]], remedy: str) -> Finding:
-    """Whether the key opens what is sealed."""
+def _opening(config: Config, values: Iterable[EncryptedValue], remedy: str, *, unbound: bool) -> Finding:
+    """Whether the key decrypts all values."""
     try:
-        sealer = Sealer(parse_key(secret_key(config)))
+        sealer = Sealer(parse_key(secret_key(config)), accepts_unbound=unbound)
     except ConfigError as error:
         [problem] = error.problems
         return Finding("secret key", "fail", f"{problem.name} {problem.reason}", problem.remedy)
-    opened = Counter(_opens(sealer, sealed, owner) for owner, sealed in values)
+    opened = Counter(_opens(sealer, each) for each in values)
     if opened[False]:
         text = f"it does not open {opened[False]} of {opened.total()} sealed secrets and headers"
         return Finding("secret key", "fail", text, remedy)
@@ -210,9 +213,9 @@ def _opening(config: Config, values: Iterable[tuple[bytes, bytes]], remedy: str)
     return Finding("secret key", "ok", text)
 
 
-def _opens(sealer: Sealer, sealed: bytes, owner: bytes) -> bool:
+def _opens(sealer: Sealer, found: EncryptedValue) -> bool:
     try:
-        sealer.open(sealed, owner)
+        sealer.open(found.value, found.endpoint_id, found.column)
     except WrongSecretKey:
         return False
     return True

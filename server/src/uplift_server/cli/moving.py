@@ -91,11 +91,12 @@ def _check_key(config: Config, path: Path) -> None:
     if config.secret_key is None and not kept.exists():
         reason = f"is not set, and {kept} is missing"
         raise ConfigError(ConfigProblem(NAME, reason, "set it to the key the file is sealed with"))
-    sealer = Sealer(parse_key(config.secret_key or read_key(kept)))
+    key = parse_key(config.secret_key or read_key(kept))
+    sealer = Sealer(key, accepts_unbound=inspection.accepts_unbound(path))
     opens: Counter[bool] = Counter()
-    for owner, sealed in inspection.sealed_values(path):
+    for endpoint_id, column, value in inspection.encrypted_values(path):
         try:
-            sealer.open(sealed, owner)
+            sealer.open(value, endpoint_id, column)
         except WrongSecretKey:
             opens[False] += 1
         else:

@@ -74,6 +74,7 @@ def rotate(
 
 async def _rotate(config: Config, new_key_file: Path | None) -> "tuple[Resealed, Path | None]":
     """What was sealed anew, and where the old key is kept."""
+    from uplift_server.store.encryption_upgrade import accepts_unbound  # noqa: PLC0415
     from uplift_server.store.postgres import PostgresDatabase  # noqa: PLC0415 - takes long to load
     from uplift_server.store.postgres.schema_version import upgrade  # noqa: PLC0415
     from uplift_server.store.resealing import reseal  # noqa: PLC0415
@@ -90,13 +91,14 @@ async def _rotate(config: Config, new_key_file: Path | None) -> "tuple[Resealed,
         database.lock()
     try:
         rotation = begin(config, new_key_file)
-        old, new = (Sealer(parse_key(key)) for key in (rotation.old, rotation.new))
         # Where it is older, bringing it up to date would wait for this to be finished, and this for that.
         if config.on_postgresql:
             await upgrade(config.database_url)
         else:
             upgrade_file(config.database_path, now_ms=now_ms)
         await database.open()
+        unbound = await database.read(accepts_unbound)
+        old, new = (Sealer(parse_key(key), accepts_unbound=unbound) for key in (rotation.old, rotation.new))
         resealed = await database.write(lambda connection: reseal(connection, old, new))
         return resealed, rotation.finish(now_ms)
     finally:

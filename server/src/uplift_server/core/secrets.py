@@ -63,12 +63,12 @@ class SecretPair(Generic[T]):
             return (self.current,)
         return (self.current, self.previous) if self.header_new else (self.previous, self.current)
 
-    def mapped(self, form: Callable[[T], U]) -> "SecretPair[U]":
-        """The same pair with its secrets in another form, such as opened."""
+    def mapped(self, current: Callable[[T], U], previous: Callable[[T], U]) -> "SecretPair[U]":
+        """The same pair with its secrets in another form, such as decrypted."""
         return SecretPair(
-            form(self.current),
+            current(self.current),
             self.created_at,
-            None if self.previous is None else form(self.previous),
+            None if self.previous is None else previous(self.previous),
             self.previous_expires_at,
             self.header_new,
         )

@@ -169,7 +169,7 @@ class Directory:
     """See the module. `user_agent` is sent with every request."""
 
     def __init__(self, sealer: Sealer, user_agent: str) -> None:
-        self._sealer = sealer
+        self.sealer = sealer
         self._user_agent = user_agent
         self.accounts: dict[int, Account] = {}
         self.accounts_by_id: dict[bytes, Account] = {}
@@ -279,8 +279,11 @@ class Directory:
             live.health = record.health
             live.health_saved_failing = record.failing_since is not None
             live.owned = self.owns(record.seq)
-        secrets = record.secrets.mapped(lambda sealed: self._sealer.open(sealed, record.id))
-        headers = {} if record.headers is None else json.loads(self._sealer.open(record.headers, record.id))
+        secrets = record.secrets.mapped(
+            lambda current: self.sealer.open(current, record.id, "secret"),
+            lambda previous: self.sealer.open(previous, record.id, "previous_secret"),
+        )
+        headers = {} if record.headers is None else json.loads(self.sealer.open(record.headers, record.id, "headers"))
         # Judged when it was registered, and again at every connect; here only its parts are wanted.
         url = parse_endpoint_url(record.url, AddressPolicy(allow_private_networks=True), to_ascii=to_ascii)
         if isinstance(url, Problem):

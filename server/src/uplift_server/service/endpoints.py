@@ -23,6 +23,7 @@ from uplift_server.service.registration import Registrar
 from uplift_server.service.repeats import Repeat, check_repeat, request_of
 from uplift_server.store import audit, endpoints, health, idempotency, waiting
 from uplift_server.store.contract import Transaction
+from uplift_server.store.encryption_upgrade import must_bind
 from uplift_server.store.errors import Conflict
 from uplift_server.store.hot_records import NewEvent
 from uplift_server.store.records import Attempt, Endpoint, EndpointFilter, EndpointState, Page
@@ -228,20 +229,20 @@ class Endpoints:
     def _headers(self, endpoint: Endpoint) -> dict[str, str]:
         if endpoint.headers is None:
             return {}
-        headers: dict[str, str] = json.loads(self._sealer.open(endpoint.headers, endpoint.id))
+        headers: dict[str, str] = json.loads(self._sealer.open(endpoint.headers, endpoint.id, "headers"))
         return headers
 
-    def _sealed(self, headers: Mapping[str, str] | None, endpoint_id: bytes) -> bytes | None:
-        return self._sealer.seal(json.dumps(dict(headers)), endpoint_id) if headers else None
+    def _sealed(self, headers: Mapping[str, str] | None, endpoint_id: bytes, *, bound: bool) -> bytes | None:
+        return self._sealer.seal(json.dumps(dict(headers)), endpoint_id, "headers", bound=bound) if headers else None
 
     async def _create(self, caller: Caller, account_seq: int, draft: EndpointDraft, repeat: Repeat | None) -> Shown:
         now, endpoint_id = self._means.now(), self._means.new_id()
         secret = given_or_none(draft.secret) or generate_secret(self._means.random_bytes(SECRET_KEY_BYTES_GENERATED))
-        sealed = self._sealer.seal(secret, endpoint_id)
         request = request_of(repeat, account_seq, _WHAT)
         greeting = self._greeter.prepare(account_seq)
 
         def create(connection: Transaction) -> Endpoint:
+            bound = must_bind(connection, self._sealer)
             endpoint = endpoints.create(
                 connection,
                 endpoint_id=endpoint_id,
@@ -249,8 +250,8 @@ class Endpoints:
                 url=given(draft.url),
                 description=given_or_none(draft.description) or "",
                 event_types=tuple(given_or_none(draft.event_types) or ()),
-                secret=sealed,
-                headers=self._sealed(given_or_none(draft.headers), endpoint_id),
+                secret=self._sealer.seal(secret, endpoint_id, "secret", bound=bound),
+                headers=self._sealed(given_or_none(draft.headers), endpoint_id, bound=bound),
                 rate_limit_per_second=given_or_none(draft.rate_limit_per_second),
                 max_in_flight=given_or_none(draft.max_in_flight),
                 now=now,
@@ -283,7 +284,7 @@ class Endpoints:
     async def _update(self, caller: Caller, endpoint: str, draft: EndpointDraft) -> Endpoint:
         now, endpoint_id = self._means.now(), parse_id(ids.ENDPOINT, endpoint, _WHAT)
 
-        def change(stored: Endpoint) -> Endpoint:
+        def change(stored: Endpoint, *, bound: bool) -> Endpoint:
             return replace(
                 stored,
                 url=given_or(draft.url, stored.url),
@@ -293,7 +294,7 @@ class Endpoints:
                 else tuple(draft.event_types or ()),
                 headers=stored.headers
                 if isinstance(draft.headers, Unset)
-                else self._sealed(draft.headers, endpoint_id),
+                else self._sealed(draft.headers, endpoint_id, bound=bound),
                 rate_limit_per_second=given_or(draft.rate_limit_per_second, stored.rate_limit_per_second),
                 max_in_flight=given_or(draft.max_in_flight, stored.max_in_flight),
                 updated_at=now,
@@ -301,9 +302,10 @@ class Endpoints:
 
         def update(connection: Transaction) -> Endpoint | None:
             details: dict[str, object] = {}
+            bound = must_bind(connection, self._sealer)
 
             def noted(stored: Endpoint) -> Endpoint:
-                changed = change(stored)
+                changed = change(stored, bound=bound)
                 details.update(difference(self._fields(stored), self._fields(changed), told=_TOLD))
                 return changed
 

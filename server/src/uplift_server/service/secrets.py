@@ -1,7 +1,7 @@
 """Secrets of endpoints: showing and replacing them. Every time one is shown or changed, the audit log says so."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hmac import compare_digest
 from types import MappingProxyType
 from typing import Final, TypeVar
@@ -21,6 +21,7 @@ from uplift_server.service.refusals import not_found, refusal, refuse
 from uplift_server.service.repeats import Repeat, check_repeat, request_of
 from uplift_server.store import audit, endpoints, idempotency
 from uplift_server.store.contract import Transaction
+from uplift_server.store.encryption_upgrade import must_bind
 from uplift_server.store.errors import Conflict
 from uplift_server.store.records import Endpoint
 from uplift_server.store.sealing import Sealer
@@ -135,14 +136,18 @@ class Secrets:
         now = self._means.now()
         chosen = given_or_none(draft.secret)
         secret = chosen or generate_secret(self._means.random_bytes(SECRET_KEY_BYTES_GENERATED))
-        sealed = self._sealer.seal(secret, live.id)
         request = request_of(repeat, live.account_seq, f"secret of {live.id.hex()}")
 
         def rotate(connection: Transaction) -> Endpoint:
+            bound = must_bind(connection, self._sealer)
             stored = self._stored(connection, live)
             if self._unchanged(draft, stored):
                 raise _Unchanged
+            sealed = self._sealer.seal(secret, live.id, "secret", bound=bound)
             pair = stored.secrets.at(now).rotated(sealed, now, draft.overlap_ms, header_new=draft.header_new)
+            if pair.previous is not None:
+                before = self._open(pair.previous, stored)
+                pair = replace(pair, previous=self._sealer.seal(before, live.id, "previous_secret", bound=bound))
             details = {
                 "chosen": chosen is not None,
                 "overlap_seconds": draft.overlap_ms // 1000,
@@ -171,6 +176,7 @@ class Secrets:
         now = self._means.now()
 
         def expire(connection: Transaction) -> Endpoint:
+            must_bind(connection, self._sealer)
             stored = self._stored(connection, live)
             if stored.secrets.at(now).previous is None:
                 return stored
@@ -218,7 +224,7 @@ class Secrets:
         audit.add(connection, self._means.entry(caller, action, subject, details, endpoint.account_seq))
 
     def _open(self, sealed: bytes, endpoint: Endpoint) -> str:
-        return self._sealer.open(sealed, endpoint.id)
+        return self._sealer.open(sealed, endpoint.id, "secret")
 
     def _shown(self, endpoint: Endpoint, secret: str | None = None, *, repeated: bool = False) -> ShownSecrets:
         return ShownSecrets(endpoint.secrets.at(self._means.now()), secret, repeated)

@@ -48,9 +48,15 @@ def admit(connection: Connection, release: str) -> None:
         )
 
 
+def try_lock_schema(connection: Connection) -> bool:
+    """Keep processes from starting until the transaction ends; False if another process changes the schema."""
+    return bool(connection.scalar(sa.text(f"SELECT pg_try_advisory_xact_lock({SCHEMA_LOCK})")))
+
+
 def leave_behind(connection: Connection, needed: str) -> None:
-    """Note that the schema needs a release, which lets none before it begin to run any more."""
-    marks.replace(connection, _NEEDED, {_NEEDED: _number(needed)})
+    """Keep releases before `needed` from starting on this database."""
+    number = max(_number(needed), marks.get(connection, [_NEEDED]).get(_NEEDED, 0))
+    marks.replace(connection, _NEEDED, {_NEEDED: number})
 
 
 def _number(release: str) -> int:

@@ -2,15 +2,22 @@
 
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
-from uplift_server.store.resealing import SEALED
+from uplift_server.store.encryption_upgrade import FIRST_REVISION, MARK
+from uplift_server.store.sealing import COLUMNS, Column
 from uplift_server.store.sqlite.connection import unavailable
 
+SELECT_ENCRYPTED: Final = f"SELECT id, {', '.join(COLUMNS)} FROM endpoints WHERE deleted_at IS NULL"  # noqa: S608
+"""Runs on either engine, like the next one."""
+SELECT_ACCEPTS_UNBOUND: Final = (
+    f"SELECT EXISTS (SELECT 1 FROM marks WHERE name = '{MARK}') OR (SELECT max(version_num) FROM alembic_version)"  # noqa: S608
+    f" < '{FIRST_REVISION}'"
+)
 _HELD: Final = "FROM deliveries INDEXED BY deliveries_held WHERE status = 3"
 _FIRST: Final = "AND endpoint_seq > ? ORDER BY endpoint_seq, event_seq LIMIT 1"
 _STEPS: Final = 100_000
@@ -33,13 +40,36 @@ def damages(path: Path, *, seconds: float) -> list[str] | None:
     return [] if found == ["ok"] else found
 
 
-def sealed_values(path: Path) -> Iterator[tuple[bytes, bytes]]:
-    """Every sealed value, after the id of its endpoint. Raises Unavailable."""
+class EncryptedValue(NamedTuple):
+    """A value of a column of an endpoint."""
+
+    endpoint_id: bytes
+    column: Column
+    value: bytes
+
+
+def encrypted_values(path: Path) -> Iterator[EncryptedValue]:
+    """Every encrypted value. Raises Unavailable."""
     try:
         with closing(_open(path)) as raw:
-            query = f"SELECT id, {', '.join(SEALED)} FROM endpoints WHERE deleted_at IS NULL"  # noqa: S608
-            for endpoint_id, *sealed in raw.execute(query):
-                yield from ((bytes(endpoint_id), bytes(each)) for each in sealed if each is not None)
+            yield from values_of(raw.execute(SELECT_ENCRYPTED))
+    except sqlite3.Error as error:
+        raise unavailable(error) from error
+
+
+def values_of(rows: Iterable[Sequence[bytes | None]]) -> Iterator[EncryptedValue]:
+    """The encrypted values in the rows of SELECT_ENCRYPTED."""
+    for endpoint_id, *values in rows:
+        for column, value in zip(COLUMNS, values, strict=True):
+            if endpoint_id is not None and value is not None:
+                yield EncryptedValue(bytes(endpoint_id), column, bytes(value))
+
+
+def accepts_unbound(path: Path) -> bool:
+    """Whether a file can have values that are not bound to their column. Raises Unavailable."""
+    try:
+        with closing(_open(path)) as raw:
+            return bool(raw.execute(SELECT_ACCEPTS_UNBOUND).fetchone()[0])
     except sqlite3.Error as error:
         raise unavailable(error) from error
 

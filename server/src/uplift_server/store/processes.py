@@ -8,11 +8,12 @@ from typing import Any, NamedTuple, TypeVar
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from uplift_server.core.processes import ProcessRole
+from uplift_server.core.processes import ProcessRole, is_dead
 from uplift_server.store import admission, duties
 from uplift_server.store.errors import Conflict, Unavailable
 from uplift_server.store.schema import deliveries
 from uplift_server.store.schema_processes import processes
+from uplift_server.store.schema_version import release_order
 
 R = TypeVar("R")
 
@@ -110,6 +111,20 @@ def unless_forgotten(seq: int, body: Callable[[Connection], R]) -> Callable[[Con
 def every(connection: Connection) -> list[Process]:
     """All processes that are known, dead ones too, by number."""
     return [_process(row) for row in connection.execute(sa.select(processes).order_by(processes.c.seq))]
+
+
+def living_before(connection: Connection, release: str) -> list[Process]:
+    """The running processes of releases before `release`.
+
+    Forgets those that are dead: if one was only suspended, it has to be admitted again.
+    """
+    now = int(database_now(connection))
+    earlier = [each for each in every(connection) if release_order(each.version) < release_order(release)]
+    return [
+        each
+        for each in earlier
+        if not (is_dead(each.seen_at, now) and forget(connection, each.seq, heard_at=each.seen_at))
+    ]
 
 
 def forget(connection: Connection, seq: int, *, heard_at: int | None = None) -> bool:

@@ -6,12 +6,11 @@ from typing import Final
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
+from uplift_server.store import encryption_upgrade
 from uplift_server.store.schema import endpoints
-from uplift_server.store.sealing import ERASED, Sealer, WrongSecretKey
+from uplift_server.store.sealing import COLUMNS, Column, Sealer, WrongSecretKey, is_unbound
 
 ROWS: Final = 300
-SEALED: Final = tuple(ERASED)
-"""The columns of endpoints that hold sealed values until they are deleted; nothing else is sealed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,15 +22,15 @@ class Resealed:
 
 
 def reseal(connection: Connection, old: Sealer, new: Sealer) -> Resealed:
-    """Seal everything with the new key, whole or not at all; what is so already stays.
+    """Encrypt every value with the new key in this transaction, unless that was done before.
 
-    Raises WrongSecretKey where a value opens with neither.
+    Raises WrongSecretKey if neither key decrypts a value.
     """
-    columns = [endpoints.c[name] for name in SEALED]
+    columns = [endpoints.c[name] for name in COLUMNS]
     change = (
         sa.update(endpoints)
         .where(endpoints.c.seq == sa.bindparam("at"))
-        .values({name: sa.bindparam(f"new_{name}") for name in SEALED})
+        .values({name: sa.bindparam(f"new_{name}") for name in COLUMNS})
     )
     values, changed, after = 0, 0, 0
     while True:
@@ -43,22 +42,29 @@ def reseal(connection: Connection, old: Sealer, new: Sealer) -> Resealed:
         ).all()
         changes = []
         for seq, endpoint_id, *sealed in rows:
-            anew = [None if each is None else _resealed(each, endpoint_id, old, new) for each in sealed]
+            anew = [
+                None if each is None else _resealed(each, endpoint_id, column, old, new)
+                for column, each in zip(COLUMNS, sealed, strict=True)
+            ]
             values += sum(each is not None for each in sealed)
             count = sum(was != now for was, now in zip(sealed, anew, strict=True))
             if count:
                 changed += count
-                changes.append({"at": seq} | {f"new_{name}": each for name, each in zip(SEALED, anew, strict=True)})
+                changes.append({"at": seq} | {f"new_{name}": each for name, each in zip(COLUMNS, anew, strict=True)})
         if changes:
             connection.execute(change, changes)
         if len(rows) < ROWS:
+            encryption_upgrade.end(connection)
             return Resealed(values, changed)
         after = rows[-1].seq
 
 
-def _resealed(sealed: bytes, endpoint_id: bytes, old: Sealer, new: Sealer) -> bytes:
+def _resealed(sealed: bytes, endpoint_id: bytes, column: Column, old: Sealer, new: Sealer) -> bytes:
     try:
-        new.open(sealed, endpoint_id)
+        text = new.open(sealed, endpoint_id, column)
     except WrongSecretKey:
-        return new.seal(old.open(sealed, endpoint_id), endpoint_id)
-    return sealed
+        text = old.open(sealed, endpoint_id, column)
+    else:
+        if not is_unbound(sealed):
+            return sealed
+    return new.seal(text, endpoint_id, column)

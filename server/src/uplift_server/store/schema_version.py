@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _MIGRATIONS: Final = "uplift_server.store:migrations"
 _SQLITE_URL: Final = "sqlite:///"
-HEAD: Final = "0010"
+HEAD: Final = "0011"
 """The revision this program works with."""
 _OF_STATEMENTS: Final = (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CONSTRAINT)
 """What a migration of ours is wrong about: trying again does not mend it."""

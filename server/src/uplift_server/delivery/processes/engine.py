@@ -17,6 +17,7 @@ from uplift_server.delivery.clock import Clock, DatabaseTime
 from uplift_server.delivery.directory import Directory, LiveEndpoint
 from uplift_server.delivery.engine import DRAIN_MS_MAX, Engine, EngineSettings, SenderLife
 from uplift_server.delivery.lanes import InMemory, Load
+from uplift_server.delivery.processes.encryption import EncryptionUpgrade
 from uplift_server.delivery.processes.errands import Errands, Requests
 from uplift_server.delivery.processes.feed import Feed
 from uplift_server.delivery.processes.forgetting import Forgetting
@@ -69,6 +70,7 @@ class SharedEngine(Engine):
         self._ownership = Ownership(database, directory, clock, self.membership, self._post, self)
         self._feed = Feed(database, directory, clock, self)
         self._forgetting = Forgetting(database, clock)
+        self._encryption = EncryptionUpgrade(database, directory.sealer, clock)
         self._requests = Requests(clock, self._post, self.give_back)
         self._errands = Errands(database, directory, clock, self._post, self, self._trials)
         self._listeners = Listeners(self.relay, self.acceptor, self._post, clock)
@@ -126,6 +128,8 @@ class SharedEngine(Engine):
         self._begin("burial", self.membership.end_leases(self._stopping))
         self._begin("ownership", self._ownership.run(self._stopping))
         self._begin("feed", self._feed.run(self._stopping))
+        if self._directory.sealer.accepts_unbound:
+            self._begin("encryption upgrade", self._encryption.run(self._stopping))
 
     async def drain(self, within_ms: int = DRAIN_MS_MAX) -> None:
         """See Engine. Its endpoints are others' at once; what it has in flight counts against their caps meanwhile."""

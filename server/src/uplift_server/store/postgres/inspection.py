@@ -8,9 +8,14 @@ from typing import Final, NamedTuple
 
 from uplift_server.core.clock_offset import Reading, best
 from uplift_server.core.processes import DEAD_AFTER_MS, ProcessRole
-from uplift_server.store.inspection import Held
+from uplift_server.store.inspection import (
+    SELECT_ACCEPTS_UNBOUND,
+    SELECT_ENCRYPTED,
+    EncryptedValue,
+    Held,
+    values_of,
+)
 from uplift_server.store.postgres.connection import APPLICATION_NAME, DRIVER_ERRORS, Opener, Pair, translated
-from uplift_server.store.resealing import SEALED
 
 READINGS: Final = 4
 _CLOCK: Final = "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::double precision"
@@ -129,12 +134,16 @@ async def processes(url: str) -> Living:
         return Living(*counts)
 
 
-async def sealed_values(url: str) -> list[tuple[bytes, bytes]]:
-    """Every sealed value, after the id of its endpoint. Raises Unavailable."""
-    query = f"SELECT id, {', '.join(SEALED)} FROM endpoints WHERE deleted_at IS NULL"  # noqa: S608 - of our own texts
+async def encrypted_values(url: str) -> list[EncryptedValue]:
+    """Every encrypted value. Raises Unavailable."""
     async with _connected(url) as pair:
-        rows = await pair.raw.fetch(query)
-        return [(owner, each) for owner, *sealed in rows for each in sealed if each is not None]
+        return list(values_of(tuple(row) for row in await pair.raw.fetch(SELECT_ENCRYPTED)))
+
+
+async def accepts_unbound(url: str) -> bool:
+    """Whether a database can have values that are not bound to their column. Raises Unavailable."""
+    async with _connected(url) as pair:
+        return bool(await pair.raw.fetchval(SELECT_ACCEPTS_UNBOUND))
 
 
 async def held(url: str, *, limit: int) -> Held:

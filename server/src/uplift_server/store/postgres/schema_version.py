@@ -11,14 +11,12 @@ import asyncpg
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from uplift_server.core.processes import is_dead
 from uplift_server.store import processes, schema_version
 from uplift_server.store.admission import BEING_FILLED, SCHEMA_LOCK, UNFINISHED_MOVE, leave_behind
 from uplift_server.store.errors import Misaddressed, Unavailable
 from uplift_server.store.postgres.connection import DRIVER_ERRORS, Opener, Pair, driver_error, translated
 from uplift_server.store.postgres.mistakes import UNTOLD_POOLER
-from uplift_server.store.processes import Process
-from uplift_server.store.schema_version import HEAD, UnknownSchema, release_order
+from uplift_server.store.schema_version import HEAD, UnknownSchema
 
 VERSION_MIN: Final = 15
 TABLE_WAIT_MS_MAX: Final = 3000
@@ -149,19 +147,11 @@ def _upgrade(connection: Connection) -> str | None:
 def _refuse_earlier_servers(connection: Connection, needed: str) -> None:
     if "processes" not in connection.scalars(_TABLES).all():
         return  # Nor were there several servers on one database then.
-    now = int(processes.database_now(connection))
     living = [
-        f"{each.version} on {each.host} (process {each.pid})"
-        for each in processes.every(connection)
-        if release_order(each.version) < release_order(needed) and not _is_forgotten(connection, each, now)
+        f"{each.version} on {each.host} (process {each.pid})" for each in processes.living_before(connection, needed)
     ]
     if living:
         raise Unavailable(
             f"servers run that would not work with the upgraded schema, which needs release {needed}:"
             f" {', '.join(living)}; bring them to that release or stop them, then run this again"
         )
-
-
-def _is_forgotten(connection: Connection, process: Process, now: int) -> bool:
-    """Forget a process that is dead. One that was only held up has to ask then whether it may go on."""
-    return is_dead(process.seen_at, now) and processes.forget(connection, process.seq, heard_at=process.seen_at)

@@ -1,0 +1,108 @@
+"""The upgrade of encrypted values to the form that is bound to their column (`store.sealing`, version 2).
+
+Migration 0011 sets a mark. While it is there, values bound to their endpoint only are accepted, and written, because
+servers of earlier releases can run beside this one (PostgreSQL only) and read no others. Once none runs and none can
+come back, all values are encrypted again and the mark is deleted. From then on only bound values are accepted.
+"""
+
+from typing import Final
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+
+from uplift_server.store import admission, marks, processes
+from uplift_server.store.schema import endpoints
+from uplift_server.store.schema import marks as marks_table
+from uplift_server.store.sealing import COLUMNS, UNBOUND, Column, Sealer
+
+FIRST_RELEASE: Final = "0.1.2"
+"""The first release that reads bound values."""
+ROWS: Final = 300
+"""How many endpoints are encrypted again at a time."""
+FIRST_REVISION: Final = "0011"
+"""The schema's first revision with bound values."""
+MARK: Final = "encryption.unbound"
+
+
+def accepts_unbound(connection: Connection) -> bool:
+    """Whether the database can hold values that are not bound to their column."""
+    return bool(marks.get(connection, [MARK]))
+
+
+def must_bind(connection: Connection, sealer: Sealer) -> bool:
+    """Whether this transaction must write bound values; it stays so until the transaction ends.
+
+    Call it before reading what the transaction writes back: the upgrade waits for the transaction, or comes before it.
+    """
+    if not sealer.accepts_unbound:
+        return True
+    mark = sa.select(marks_table.c.value).where(marks_table.c.name == MARK)
+    return connection.execute(mark.with_for_update(read=True)).first() is None
+
+
+def bar_earlier_releases(connection: Connection) -> bool:
+    """Keep servers that read only unbound values from starting; False while one runs, or the schema is changed."""
+    if connection.dialect.name == "sqlite":
+        return True  # One process has the file to itself.
+    if not admission.try_lock_schema(connection):
+        return False
+    if processes.living_before(connection, FIRST_RELEASE):
+        return False
+    admission.leave_behind(connection, FIRST_RELEASE)
+    return True
+
+
+def bind_some(connection: Connection, sealer: Sealer, after: int) -> int | None:
+    """Bind the values of the next ROWS endpoints; returns the last one's `seq`, or None if there are no more.
+
+    Raises WrongSecretKey.
+    """
+    unbound = sa.or_(*(_version(column) == UNBOUND for column in COLUMNS))
+    rows = connection.execute(
+        sa.select(endpoints.c.seq, endpoints.c.id, *(endpoints.c[column] for column in COLUMNS))
+        .where(endpoints.c.seq > after, endpoints.c.deleted_at.is_(None), unbound)
+        .order_by(endpoints.c.seq)
+        .limit(ROWS)
+        .with_for_update()
+    ).all()
+    if not rows:
+        return None
+    change = (
+        sa.update(endpoints)
+        .where(endpoints.c.seq == sa.bindparam("at"))
+        .values({column: sa.bindparam(f"new_{column}") for column in COLUMNS})
+    )
+    changes = []
+    for seq, endpoint_id, *values in rows:
+        changed: dict[str, object] = {"at": seq}
+        for column, value in zip(COLUMNS, values, strict=True):
+            text = None if value is None else sealer.open(value, endpoint_id, column)
+            changed[f"new_{column}"] = None if text is None else sealer.seal(text, endpoint_id, column)
+        changes.append(changed)
+    connection.execute(change, changes)
+    return int(rows[-1].seq)
+
+
+def finish(connection: Connection, sealer: Sealer) -> bool:
+    """Bind all values that are not, and accept no others from now on; False if that was done before.
+
+    Earlier releases must be barred. Raises WrongSecretKey.
+    """
+    mark = sa.select(marks_table.c.value).where(marks_table.c.name == MARK)
+    if connection.execute(mark.with_for_update()).first() is None:
+        return False
+    after: int | None = 0
+    while after is not None:
+        after = bind_some(connection, sealer, after)
+    end(connection)
+    return True
+
+
+def end(connection: Connection) -> None:
+    """Accept only bound values from now on, because all values are bound."""
+    admission.leave_behind(connection, FIRST_RELEASE)
+    connection.execute(sa.delete(marks_table).where(marks_table.c.name == MARK))
+
+
+def _version(column: Column) -> sa.ColumnElement[bytes]:
+    return sa.func.substr(endpoints.c[column], 1, 1, type_=sa.LargeBinary)

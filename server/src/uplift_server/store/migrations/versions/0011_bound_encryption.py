@@ -1,0 +1,17 @@
+"""Encrypted values bound to their column: until the server has encrypted them again, the earlier form is accepted."""
+
+from collections.abc import Sequence
+
+import sqlalchemy as sa
+from alembic import op
+
+revision: str = "0011"
+down_revision: str | Sequence[str] | None = "0010"
+branch_labels: str | Sequence[str] | None = None
+depends_on: str | Sequence[str] | None = None
+
+
+def upgrade() -> None:
+    """Set a mark; the migration does not have the key, so the server encrypts (`store.encryption_upgrade`)."""
+    marks = sa.table("marks", sa.column("name", sa.Text), sa.column("value", sa.BigInteger))
+    op.bulk_insert(marks, [{"name": "encryption.unbound", "value": 1}])

@@ -1,0 +1,165 @@
+"""A database of release 0.1.1 gets its encrypted values bound to their columns, alone or in a rolling upgrade."""
+
+import asyncio
+import base64
+import os
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+import sqlalchemy as sa
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from tests.engines import Place
+from tests.postgres import PostgresServer
+
+from uplift_server.core import ids
+from uplift_server.store.postgres import schema_version
+from uplift_server.store.schema import endpoints
+from uplift_server.store.schema_processes import processes
+from uplift_server.store.sealing import COLUMNS, Sealer
+from uplift_webhooks import Webhook
+
+from .harness import Api, Server, serving, wait_for
+from .receiving import Receiver
+
+KEY = b"seals what is stored, tests only"
+SETTINGS = {"UPLIFT_SECRET_KEY": base64.b64encode(KEY).decode()}
+
+
+def as_0_1_1_encrypts(value: str, endpoint_id: bytes) -> bytes:
+    """Encrypt as releases up to 0.1.1 do."""
+    nonce = os.urandom(12)
+    return b"\x01" + nonce + AESGCM(KEY).encrypt(nonce, value.encode(), endpoint_id)
+
+
+def as_0_1_1_decrypts(value: bytes, endpoint_id: bytes) -> str:
+    """Decrypt as releases up to 0.1.1 do."""
+    assert value[:1] == b"\x01"
+    return AESGCM(KEY).decrypt(value[1:13], value[13:], endpoint_id).decode()
+
+
+def encrypt_as_0_1_1(place: Place) -> None:
+    """Replace every encrypted value by what release 0.1.1 would have stored."""
+    sealer = Sealer(KEY)
+
+    def run(connection: sa.Connection) -> None:
+        columns = [endpoints.c[column] for column in COLUMNS]
+        for seq, endpoint_id, *values in connection.execute(sa.select(endpoints.c.seq, endpoints.c.id, *columns)).all():
+            new = {
+                column: None
+                if value is None
+                else as_0_1_1_encrypts(sealer.open(value, endpoint_id, column), endpoint_id)
+                for column, value in zip(COLUMNS, values, strict=True)
+            }
+            connection.execute(sa.update(endpoints).where(endpoints.c.seq == seq).values(new))
+
+    place.run(run)
+
+
+def make_earlier(place: Place) -> None:
+    """Make a database what release 0.1.1 would have left."""
+    encrypt_as_0_1_1(place)
+    place.run(lambda c: c.execute(sa.text("UPDATE alembic_version SET version_num = '0010'")))
+    place.run(lambda c: c.execute(sa.text("DELETE FROM marks WHERE name = 'schema.needs_release'")))
+
+
+def versions(place: Place) -> set[int]:
+    """The first bytes of all encrypted values."""
+    rows = place.look(f"SELECT {', '.join(COLUMNS)} FROM endpoints")
+    return {bytes(value)[0] for row in rows for value in row if value is not None}
+
+
+def secret_of(api: Api, endpoint: str) -> str:
+    return str(api.ok("GET", f"/v1/endpoints/{endpoint}/secret")["secret"])
+
+
+def check_delivery(api: Api, receiver: Receiver, path: str, secrets: list[str]) -> None:
+    """A request arrives with the custom header, signed with all secrets."""
+    before = len(receiver.on(path))
+    api.send(before)
+    receiver.wait(path, before + 1)
+    request = receiver.on(path)[-1]
+    assert request.headers["x-jwt"] == "hush"
+    for secret in secrets:
+        Webhook(secret).verify(request.body, request.headers)
+
+
+def test_a_database_of_0_1_1_is_upgraded_and_a_moved_value_is_not_shown(tmp_path: Path, receiver: Receiver) -> None:
+    data = tmp_path / "data"
+    with serving(data, **SETTINGS) as server:
+        account, api = server.account()
+        made = api.endpoint(receiver.url("/hook"), headers={"X-Jwt": "hush"})
+        rotated = api.ok("POST", f"/v1/endpoints/{made['id']}/secret/rotate", {})["secret"]
+        assert versions(server.place) == {2}
+        check_delivery(api, receiver, "/hook", [made["secret"], rotated])
+    make_earlier(server.place)
+    if (url := server.place.environ["UPLIFT_DATABASE_URL"]).startswith("postgresql"):
+        asyncio.run(schema_version.upgrade(url))
+
+    with serving(data, **SETTINGS) as server:
+        api = server.api(account=account)
+        wait_for(lambda: versions(server.place) == {2}, "all values are bound")
+        assert secret_of(api, made["id"]) == rotated
+        check_delivery(api, receiver, "/hook", [made["secret"], rotated])
+        server.place.run(lambda c: c.execute(sa.text("UPDATE endpoints SET secret = headers")))
+        answer = api("GET", f"/v1/endpoints/{made['id']}/secret")
+        assert answer.status == 500
+        assert "hush" not in str(answer)
+        server.stop()
+
+        again = Server(data, **SETTINGS)
+        again.launch()
+        assert again.process is not None
+        assert again.process.wait(20) == 2
+        again.end()
+        assert "cannot be decrypted" in "".join(again.log)
+
+
+def test_servers_of_both_releases_read_all_values_until_the_last_earlier_one_stops(
+    tmp_path: Path, receiver: Receiver, postgres_server: PostgresServer
+) -> None:
+    url = postgres_server.new_database(empty=True)
+    with serving(tmp_path, UPLIFT_DATABASE_URL=url, **SETTINGS) as first:
+        account, api = first.account()
+        made = api.endpoint(receiver.url("/hook"), headers={"X-Jwt": "hush"})
+    make_earlier(first.place)
+    asyncio.run(schema_version.upgrade(url))
+    # A server of 0.1.1, which is heard of for as long as it runs.
+    ahead = (time.time_ns() // 1_000_000) + 3_600_000
+    row = {"role": "all", "host": "a", "pid": 17, "version": "0.1.1", "started_at": 1, "seen_at": ahead, "view": 0}
+    first.place.run(lambda c: c.execute(sa.insert(processes).values(**row, delivers=False)))
+
+    with ExitStack() as stack:
+        servers = [stack.enter_context(serving(tmp_path, UPLIFT_DATABASE_URL=url, **SETTINGS)) for _ in range(2)]
+        apis = [server.api(account=account) for server in servers]
+        later = apis[0].endpoint(receiver.url("/later"), headers={"X-Jwt": "hush"})
+        rotated = apis[1].ok("POST", f"/v1/endpoints/{made['id']}/secret/rotate", {})["secret"]
+        apis[0].ok("PATCH", f"/v1/endpoints/{made['id']}", {"headers": {"X-Jwt": "hush", "X-New": "a"}})
+        found = {endpoint: as_0_1_1_secret(first.place, endpoint) for endpoint in (made["id"], later["id"])}
+        assert found == {made["id"]: rotated, later["id"]: later["secret"]}
+        assert versions(first.place) == {1}
+        for api in apis:
+            check_delivery(api, receiver, "/hook", [made["secret"], rotated])
+
+        first.place.run(lambda c: c.execute(sa.delete(processes).where(processes.c.version == "0.1.1")))
+        wait_for(lambda: versions(first.place) == {2}, "all values are bound")
+        for api in apis:
+            check_delivery(api, receiver, "/hook", [made["secret"], rotated])
+            assert secret_of(api, later["id"]) == later["secret"]
+        newest = apis[0].endpoint(receiver.url("/newest"), headers={"X-Jwt": "hush"})
+        wait_for(lambda: apis[1]("GET", f"/v1/endpoints/{newest['id']}").status == 200, "both know the endpoint")
+        assert secret_of(apis[1], newest["id"]) == newest["secret"]
+        assert versions(first.place) == {2}
+        # The earlier release cannot come back, and its values are rejected.
+        assert first.place.look("SELECT value FROM marks WHERE name = 'schema.needs_release'") == [(1002,)]
+        encrypt_as_0_1_1(first.place)
+        path = f"/v1/endpoints/{made['id']}/secret"
+        wait_for(lambda: {api("GET", path).status for api in apis} == {500}, "other values are rejected")
+
+
+def as_0_1_1_secret(place: Place, endpoint: str) -> str:
+    """The secret as a server of 0.1.1 reads it."""
+    endpoint_id = ids.parse_prefixed(ids.ENDPOINT, endpoint)
+    assert endpoint_id is not None
+    secret = place.run(lambda c: c.scalar(sa.select(endpoints.c.secret).where(endpoints.c.id == endpoint_id)))
+    return as_0_1_1_decrypts(secret, endpoint_id)
