@@ -9,10 +9,16 @@ OPEN = Breaker(failures=10, probe_at=NOW_MS + 1000, probe_wait_ms=1000)
 
 
 def lane_of(
-    lanes: Lanes[int], endpoint: int = 1, account: int = 1, *, in_flight_max: int = 1000, rate_gap_ms: float = 0.0
+    lanes: Lanes[int],
+    endpoint: int = 1,
+    account: int = 1,
+    *,
+    host: str = "",
+    in_flight_max: int = 1000,
+    rate_gap_ms: float = 0.0,
 ) -> Lane[int]:
-    """A lane with limits, whose receiver has proved itself."""
-    lane = lanes.lane(endpoint, account)
+    """A lane with limits, whose receiver has proved itself; it has a host of its own unless one is given."""
+    lane = lanes.lane(endpoint, account, host or f"{endpoint}.test")
     lane.proven, lane.window, lane.last_return_ms = True, 1_000_000, NOW_MS
     lanes.limit(lane, in_flight_max=in_flight_max, rate_gap_ms=rate_gap_ms)
     return lane
@@ -43,7 +49,7 @@ def answering(lanes: Lanes[int], lane: Lane[int], now_ms: int) -> int:
 
 def fresh_lane(lanes: Lanes[int], endpoint: int, account: int = 1, *, items: int = 10) -> Lane[int]:
     """The lane of an endpoint that never answered yet, with work."""
-    lane = lanes.lane(endpoint, account)
+    lane = lanes.lane(endpoint, account, f"{endpoint}.test")
     lanes.limit(lane, in_flight_max=16, rate_gap_ms=0.0)
     fill(lanes, lane, items)
     return lane

@@ -74,6 +74,6 @@ def test_an_entry_made_void_is_passed_over_when_its_instant_comes() -> None:
     fill(lanes, lane_of(lanes, 2), 4)
 
     for each in (1, 2):
-        lanes.lane(each, 1).last_return_ms = NOW_MS + 2000
+        lanes.lane(each, 1, f"{each}.test").last_return_ms = NOW_MS + 2000
     # Standing in the queue twice, it would be served twice as often.
     assert [endpoint for endpoint, _ in drain(lanes, NOW_MS + 2000)] == [1, 2] * 4

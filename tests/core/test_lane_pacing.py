@@ -56,11 +56,11 @@ def test_a_changed_rate_counts_from_the_last_start() -> None:
 def test_a_paced_lane_lends_a_person_one_start_at_a_time() -> None:
     lanes: Lanes[int] = Lanes(1000)
     lane = lane_of(lanes, rate_gap_ms=1000)
-    assert lanes.start_now(lane, NOW_MS)
-    assert lanes.start_now(lane, NOW_MS)
-    assert not lanes.start_now(lane, NOW_MS)
-    assert not lanes.start_now(lane, NOW_MS + 979)
-    assert lanes.start_now(lane, NOW_MS + 980)
+    assert lanes.start_now(lane, NOW_MS) is None
+    assert lanes.start_now(lane, NOW_MS) is None
+    assert lanes.start_now(lane, NOW_MS) is not None
+    assert lanes.start_now(lane, NOW_MS + 979) is not None
+    assert lanes.start_now(lane, NOW_MS + 980) is None
     # What was lent is missing from what the lane itself may send.
     fill(lanes, lane, 1)
     assert drain(lanes, NOW_MS + 2979) == []

@@ -136,7 +136,7 @@ def test_parked_endpoints_go_on_although_one_of_them_has_gone() -> None:
 
 def test_a_parked_endpoint_that_is_slowed_down_waits_for_its_slot_and_then_for_its_instant() -> None:
     lanes: Lanes[int] = Lanes(4)
-    one, two = fresh_lane(lanes, 1, items=3), lanes.lane(2, 1)
+    one, two = fresh_lane(lanes, 1, items=3), lanes.lane(2, 1, "2.test")
     lanes.limit(two, in_flight_max=16, rate_gap_ms=20)
     assert len(drain(lanes)) == 3
     two.next_start_ms = NOW_MS

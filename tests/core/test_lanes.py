@@ -4,9 +4,9 @@ from collections import Counter
 
 from uplift_server.core.breaker import Breaker
 from uplift_server.core.lane import Kind
-from uplift_server.core.lanes import Lanes
+from uplift_server.core.lanes import Lanes, NoSlot
 
-from .lanes import NOW_MS, OPEN, drain, fill, lane_of
+from .lanes import NOW_MS, OPEN, drain, fill, fresh_lane, lane_of
 
 # ---- turns
 
@@ -69,20 +69,20 @@ def test_an_attempt_a_person_asked_for_waits_for_no_turn_pace_or_breaker() -> No
     assert len(drain(lanes)) == 1
     lane.breaker = Breaker(failures=9, probe_at=NOW_MS + 60_000, probe_wait_ms=60_000)
 
-    assert lanes.start_now(lane, NOW_MS)
+    assert lanes.start_now(lane, NOW_MS) is None
     assert (lane.in_flight, lanes.in_flight) == (2, 2)
-    assert not lanes.start_now(lane, NOW_MS)
+    assert lanes.start_now(lane, NOW_MS) is not None
     other = lane_of(lanes, 2)
-    assert lanes.start_now(other, NOW_MS)
-    assert not lanes.start_now(other, NOW_MS)
+    assert lanes.start_now(other, NOW_MS) is None
+    assert lanes.start_now(other, NOW_MS) is not None
 
 
 def test_a_start_besides_what_a_lane_may_needs_only_a_slot_of_the_process() -> None:
     lanes: Lanes[int] = Lanes(3)
     lane = lane_of(lanes, in_flight_max=1)
-    assert lanes.start_now(lane, NOW_MS)
-    assert not lanes.start_now(lane, NOW_MS)
-    assert lanes.start_now(lane, NOW_MS, besides=True)
+    assert lanes.start_now(lane, NOW_MS) is None
+    assert lanes.start_now(lane, NOW_MS) is not None
+    assert lanes.start_now(lane, NOW_MS, beyond_limit=True) is None
     assert (lane.in_flight, lanes.in_flight) == (2, 2)
     # The lane's own work waits until it is below its cap again.
     fill(lanes, lane, 1)
@@ -91,9 +91,9 @@ def test_a_start_besides_what_a_lane_may_needs_only_a_slot_of_the_process() -> N
     lanes.returned(lane, NOW_MS, 1000)
     assert drain(lanes) == [(1, 0)]
     other = lane_of(lanes, 2, in_flight_max=2)
-    assert lanes.start_now(other, NOW_MS)
-    assert lanes.start_now(other, NOW_MS)
-    assert not lanes.start_now(lane, NOW_MS, besides=True)
+    assert lanes.start_now(other, NOW_MS) is None
+    assert lanes.start_now(other, NOW_MS) is None
+    assert lanes.start_now(lane, NOW_MS, beyond_limit=True) is not None
 
 
 def test_the_processs_cap_stops_everything_until_something_returns() -> None:
@@ -151,8 +151,8 @@ def test_a_lower_cap_waits_for_what_is_in_flight() -> None:
 def test_a_lane_is_made_once_and_found() -> None:
     lanes: Lanes[int] = Lanes(1000)
     assert lanes.find(1) is None
-    lane = lanes.lane(1, 1)
-    assert lanes.find(1) is lane is lanes.lane(1, 1)
+    lane = lanes.lane(1, 1, "1.test")
+    assert lanes.find(1) is lane is lanes.lane(1, 1, "1.test")
 
 
 def test_dropping_gives_back_what_waited() -> None:
@@ -205,3 +205,104 @@ def test_one_kind_is_taken_out_and_the_others_stay() -> None:
     assert lanes.empty(lane, (Kind.REPLAY,)) == []
     assert lane.waiting_count == 2
     assert len(drain(lanes)) == 2
+
+
+# ---- shares of an account
+
+
+def test_an_account_among_several_takes_half_of_the_slots() -> None:
+    lanes: Lanes[int] = Lanes(10)
+    alone = [lane_of(lanes, endpoint, account=1) for endpoint in (1, 2)]
+    for lane in alone:
+        fill(lanes, lane, 10)
+    assert len(drain(lanes)) == 10
+    fill(lanes, lane_of(lanes, 3, account=2), 10)
+
+    for _ in range(5):
+        lanes.returned(alone[0], NOW_MS, 1000, well=True)
+    assert [endpoint for endpoint, _ in drain(lanes)] == [3] * 5
+    lanes.returned(alone[1], NOW_MS, 1000, well=True)
+    assert [endpoint for endpoint, _ in drain(lanes)] == [1]
+
+
+def test_the_lanes_of_an_account_to_one_host_share_a_limit() -> None:
+    lanes: Lanes[int] = Lanes(100, 4)
+    one, two, three = (lane_of(lanes, endpoint, host="shared.test", in_flight_max=3) for endpoint in (1, 2, 3))
+    fill(lanes, lane_of(lanes, 4), 1)
+    for lane in (one, two, three):
+        fill(lanes, lane, 3)
+    assert Counter(endpoint for endpoint, _ in drain(lanes)) == {1: 2, 2: 1, 3: 1, 4: 1}
+    other_account = lane_of(lanes, 5, account=2, host="shared.test", in_flight_max=3)
+    fill(lanes, other_account, 3)
+    assert [endpoint for endpoint, _ in drain(lanes)] == [5, 5, 5]
+    assert lanes.start_now(three, NOW_MS) is NoSlot.ACCOUNT
+
+    lanes.returned(one, NOW_MS, 1000)
+    assert [endpoint for endpoint, _ in drain(lanes)] == [2]
+
+
+def test_a_slot_for_a_host_goes_to_the_next_lane_if_the_first_cannot_use_it() -> None:
+    lanes: Lanes[int] = Lanes(100, 2)
+    one, two, three = (lane_of(lanes, endpoint, host="shared.test", in_flight_max=2) for endpoint in (1, 2, 3))
+    fill(lanes, one, 2)
+    assert len(drain(lanes)) == 2
+    for lane in (two, three):
+        fill(lanes, lane, 1)
+    assert drain(lanes) == []
+    lanes.empty(two)
+
+    lanes.returned(one, NOW_MS, 1000)
+    assert drain(lanes) == [(3, 0)]
+
+
+def test_a_host_allows_as_many_attempts_as_its_endpoint_with_the_highest_limit() -> None:
+    lanes: Lanes[int] = Lanes(100, 2)
+    one, two = (lane_of(lanes, endpoint, host="shared.test", in_flight_max=2) for endpoint in (1, 2))
+    fill(lanes, one, 2)
+    fill(lanes, two, 2)
+    assert len(drain(lanes)) == 2
+
+    lanes.limit(one, in_flight_max=3, rate_gap_ms=0.0)
+    assert len(drain(lanes)) == 1
+
+
+def test_a_lane_that_moves_takes_its_attempts_in_flight_to_the_other_host() -> None:
+    lanes: Lanes[int] = Lanes(100, 2)
+    one, two = (lane_of(lanes, endpoint, host="shared.test", in_flight_max=2) for endpoint in (1, 2))
+    fill(lanes, one, 3)
+    fill(lanes, two, 2)
+    assert [endpoint for endpoint, _ in drain(lanes)] == [1, 2]
+    lanes.move(one, "shared.test")
+    assert drain(lanes) == []
+
+    lanes.move(one, "elsewhere.test")
+    assert sorted(endpoint for endpoint, _ in drain(lanes)) == [1, 2]
+    assert lanes.start_now(one, NOW_MS, beyond_limit=True) is NoSlot.ACCOUNT
+    lanes.returned(one, NOW_MS, 1000)
+    assert lanes.start_now(one, NOW_MS, beyond_limit=True) is None
+
+
+def test_attempts_a_person_asked_for_leave_the_last_quarter_to_proven_lanes() -> None:
+    lanes: Lanes[int] = Lanes(4)
+    for endpoint in (1, 2, 3):
+        assert lanes.start_now(fresh_lane(lanes, endpoint, endpoint), NOW_MS) is None
+    assert lanes.start_now(fresh_lane(lanes, 4, 4), NOW_MS) is NoSlot.SERVER
+    assert lanes.start_now(lane_of(lanes, 5, 5), NOW_MS) is None
+
+
+def test_a_proven_lane_whose_test_is_overdue_counts_as_unproven() -> None:
+    lanes: Lanes[int] = Lanes(100)
+    lane = lane_of(lanes)
+    assert lanes.start_now(lane, NOW_MS) is None
+    assert lanes.start_now(lane, NOW_MS + 1000) is None
+    assert not lane.proven
+
+
+def test_the_last_slots_are_for_tests_of_lanes_with_less_in_flight() -> None:
+    lanes: Lanes[int] = Lanes(100)
+    busy = lane_of(lanes, 1)
+    fill(lanes, busy, 100)
+    drain(lanes)
+    assert lanes.in_flight < 100
+    assert lanes.start_now(busy, NOW_MS) is NoSlot.SERVER
+    assert lanes.start_now(lane_of(lanes, 2), NOW_MS) is None

@@ -17,9 +17,13 @@ from .lanes import NOW_MS, fill, lane_of
 
 ENDPOINTS = {1: (1, 0.0), 2: (1, 40.0), 3: (1, 3.0), 4: (2, 0.0), 5: (2, 1000.0)}
 """Endpoint → account, and the least time between two starts at first."""
+HOSTS = {1: "shared.test", 2: "two.test", 3: "shared.test", 4: "shared.test", 5: "five.test"}
 RULE = BreakerRule(failures=2, probe_max_ms=8000)
 IN_FLIGHT_MAX = 8
 UNPROVEN_MAX = 6
+ACCOUNT_MAX = 4
+"""Of one account among several."""
+HOST_MAX = 2
 
 
 class LanesMachine(RuleBasedStateMachine):
@@ -27,7 +31,7 @@ class LanesMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.lanes: Lanes[int] = Lanes(IN_FLIGHT_MAX)
+        self.lanes: Lanes[int] = Lanes(IN_FLIGHT_MAX, HOST_MAX)
         self.now = NOW_MS
         self.numbers = count()
         self.kinds: dict[int, Kind] = {}
@@ -35,6 +39,9 @@ class LanesMachine(RuleBasedStateMachine):
         self.in_flight: list[tuple[Lane[int], int]] = []
         self.starts: dict[Lane[int], list[tuple[int, int]]] = defaultdict(list)
         """When each item began, under the lane's present limits."""
+        self.hosts: dict[Lane[int], str] = {}
+        self.accounts: set[int] = set()
+        self.host_max: dict[tuple[int, str], int] = defaultdict(lambda: HOST_MAX)
         self.passed_over: dict[object, set[object]] = defaultdict(set)
         """Who was served while somebody else was ready and was not."""
 
@@ -42,9 +49,11 @@ class LanesMachine(RuleBasedStateMachine):
         lane = self.lanes.find(endpoint)
         if lane is None:
             account, gap = ENDPOINTS[endpoint]
-            lane = self.lanes.lane(endpoint, account)
+            lane = self.lanes.lane(endpoint, account, HOSTS[endpoint])
             lane.proven = endpoint % 2 == 0
-            self.lanes.limit(lane, in_flight_max=6, rate_gap_ms=gap)
+            self.accounts.add(account)
+            self.hosts[lane] = HOSTS[endpoint]
+            self.lanes.limit(lane, in_flight_max=2, rate_gap_ms=gap)
             self.waiting[lane]
         return lane
 
@@ -52,9 +61,18 @@ class LanesMachine(RuleBasedStateMachine):
         return sum(each is lane for each, _ in self.in_flight)
 
     def may_start(self, lane: Lane[int]) -> bool:
-        """Whether a lane has work and a free slot, and is not waiting for an answer."""
+        """Whether a lane has work and a free slot, and is not waiting for a response."""
         slots = 1 if lane.breaker.probe_at is not None else min(lane.window, lane.in_flight_max)
-        return any(self.waiting[lane].values()) and self.flying(lane) < slots and not lane.stalled(self.now)
+        has_work = any(self.waiting[lane].values())
+        return has_work and self.flying(lane) < slots and not lane.stalled(self.now) and self.has_share(lane)
+
+    def has_share(self, lane: Lane[int]) -> bool:
+        """Whether the account may have one more attempt in flight, in all and to the lane's host."""
+        account_max = ACCOUNT_MAX if len(self.accounts) > 1 else IN_FLIGHT_MAX
+        of_account = [each for each, _ in self.in_flight if each.account == lane.account]
+        host = self.hosts[lane]
+        to_host = [each for each in of_account if self.hosts[each] == host]
+        return len(of_account) < account_max and len(to_host) < self.host_max[lane.account, host]
 
     def in_good_standing(self, lane: Lane[int]) -> bool:
         """Whether a lane is proven and stays so when it is looked at now."""
@@ -168,6 +186,25 @@ class LanesMachine(RuleBasedStateMachine):
     def change_cap(self, endpoint: int, cap: int) -> None:
         lane = self.lane(endpoint)
         self.lanes.limit(lane, in_flight_max=cap, rate_gap_ms=lane.rate_gap_ms)
+        self.note_host_max(lane)
+
+    def note_host_max(self, lane: Lane[int]) -> None:
+        key = lane.account, self.hosts[lane]
+        self.host_max[key] = max(self.host_max[key], lane.in_flight_max)
+
+    @rule(endpoint=st.sampled_from(sorted(ENDPOINTS)), host=st.sampled_from(sorted(set(HOSTS.values()))))
+    def move(self, endpoint: int, host: str) -> None:
+        lane = self.lane(endpoint)
+        self.lanes.move(lane, host)
+        self.hosts[lane] = host
+        self.forget_unused_hosts()
+        self.note_host_max(lane)
+
+    def forget_unused_hosts(self) -> None:
+        """The limit of a host ends with its last lane."""
+        used = {(lane.account, host) for lane, host in self.hosts.items()}
+        for key in set(self.host_max) - used:
+            del self.host_max[key]
 
     @rule(endpoint=st.sampled_from(sorted(ENDPOINTS)), gap=st.sampled_from([0.0, 3.0, 40.0, 1000.0]))
     def change_rate(self, endpoint: int, gap: float) -> None:

@@ -1,6 +1,7 @@
 """Whoever owns the endpoints of a world, and does with them what the services let owners do."""
 
 import asyncio
+from collections.abc import Sequence
 
 from uplift_server.core.addresses import AddressPolicy
 from uplift_server.core.cursors import Cursors
@@ -66,6 +67,14 @@ class Owner:
         await self._world.stepping(asyncio.wait([trial]))
         self._world.callers.remove(trial)
         return trial.result()
+
+    async def test_at_once(self, seqs: Sequence[int]) -> list[Trial | BaseException]:
+        """Test many endpoints at the same time; the outcome or the error of each."""
+        trials = [asyncio.ensure_future(self._trials.send(self.caller, self._endpoint(seq), None)) for seq in seqs]
+        self._world.callers.update(trials)
+        await self._world.stepping(asyncio.wait(trials))
+        self._world.callers.difference_update(trials)
+        return await asyncio.gather(*trials, return_exceptions=True)
 
     def delivery(self, event_id: bytes, seq: int) -> str:
         """The id of a delivery."""

@@ -5,7 +5,7 @@ import heapq
 import itertools
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import sqlalchemy as sa
@@ -437,6 +437,17 @@ class World:
         await self.database.write(lambda c: endpoints.delete(c, record.account_seq, record.id, now=self.clock.now))
         self.directory.drop_endpoint(seq)
         self.engine.forget(seq)
+
+    async def move(self, seq: int, host: str) -> None:
+        """Give an endpoint the URL of another host, as the service does."""
+        record = await self.database.write(
+            lambda c: endpoints.update(
+                c, None, self.directory.endpoints[seq].record.id, lambda old: replace(old, url=f"https://{host}/hook")
+            )
+        )
+        assert record is not None
+        self.directory.put_endpoint(record)
+        await self.settle()
 
     async def pause(self, seq: int) -> None:
         """Pause an endpoint, as the service does."""

@@ -1,4 +1,4 @@
-"""The lane of one endpoint: what waits for it in memory, what is in flight to it, and how much of each it may have.
+"""The lane of one endpoint: its waiting deliveries in memory, its attempts in flight, and the limits of both.
 
 Nothing here reads a clock: `now_ms` is an argument.
 """
@@ -8,7 +8,7 @@ from enum import IntEnum
 from typing import Final, Generic, TypeVar
 
 from uplift_server.core.breaker import CLOSED, Breaker
-from uplift_server.core.limits import LANE_WAITING_MAX
+from uplift_server.core.limits import HOST_IN_FLIGHT_MAX, LANE_WAITING_MAX
 
 T = TypeVar("T")
 
@@ -34,14 +34,40 @@ class Kind(IntEnum):
 _TURNS: Final = (Kind.FIRST, Kind.RETRY, Kind.FIRST, Kind.REPLAY, Kind.FIRST, Kind.RETRY)
 
 
+class AccountShare(Generic[T]):
+    """The attempts in flight of one account, and its lanes that may start another."""
+
+    __slots__ = ("in_flight", "lanes", "queued")
+
+    def __init__(self) -> None:
+        self.in_flight = 0
+        self.lanes: deque[Lane[T]] = deque()
+        self.queued = False
+        """Whether the account is in the queue of accounts that take turns."""
+
+
+class HostShare(Generic[T]):
+    """The attempts in flight of one account to one host, and its lanes that wait until there are fewer."""
+
+    __slots__ = ("__weakref__", "in_flight", "in_flight_max", "parked")
+
+    def __init__(self, in_flight_max: int = HOST_IN_FLIGHT_MAX) -> None:
+        self.in_flight = 0
+        self.in_flight_max = in_flight_max
+        self.parked: deque[Lane[T]] = deque()
+        """An entry is void if its lane is no longer `parked`."""
+
+
 class Lane(Generic[T]):
     """What waits for, and what is in flight to, one endpoint."""
 
     __slots__ = (
         "account",
+        "account_share",
         "breaker",
         "busy_since_ms",
         "endpoint",
+        "host_share",
         "in_flight",
         "in_flight_max",
         "last_return_ms",
@@ -61,9 +87,17 @@ class Lane(Generic[T]):
         "window",
     )
 
-    def __init__(self, endpoint: int, account: int) -> None:
+    def __init__(
+        self,
+        endpoint: int,
+        account: int,
+        account_share: AccountShare[T] | None = None,
+        host_share: HostShare[T] | None = None,
+    ) -> None:
         self.endpoint = endpoint
         self.account = account
+        self.account_share: AccountShare[T] = account_share or AccountShare()
+        self.host_share: HostShare[T] = host_share or HostShare()
         self.in_flight_max = 1
         self.rate_gap_ms = 0.0
         """The time between two starts (`core.pace`); 0 without a rate limit."""
@@ -87,7 +121,7 @@ class Lane(Generic[T]):
         self.next_start_ms = 0.0
         self.turn = 0
         self.queued = False
-        """Whether the lane stands in its account's queue, among the paced ones or among the parked ones."""
+        """Whether the lane is in its account's queue, paced or parked."""
         self.paced_number = 0
         """Its entry among the paced ones; 0: it is not one of them."""
         self.paced_at = 0.0

@@ -1,18 +1,21 @@
 """The order in which waiting deliveries go out: a lane for each endpoint, turns for accounts, endpoints and kinds.
 
-A lane holds what waits in memory for one endpoint and counts what is in flight to it. Whoever hangs fills only its own
-lane: nobody waits behind another endpoint unless the whole process is at its in-flight cap, and even then accounts take
-turns, within an account its endpoints, and within an endpoint first attempts, retries and replays.
+A lane holds the waiting deliveries of one endpoint and counts its attempts in flight. An endpoint that hangs fills only
+its own lane. If slots are scarce, accounts take turns, then the endpoints of an account, then first attempts, retries
+and replays of an endpoint. An account has limits of its own: a share of the slots, and a number of attempts per host.
 
 Nothing here reads a clock: `now_ms` is an argument.
 """
 
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from enum import Enum
 from heapq import heappop, heappush
 from typing import Final, Generic, TypeVar
+from weakref import WeakValueDictionary
 
-from uplift_server.core.lane import Kind, Lane
+from uplift_server.core.lane import AccountShare, HostShare, Kind, Lane
+from uplift_server.core.limits import HOST_IN_FLIGHT_MAX
 from uplift_server.core.pace import PACE_CREDIT_MS
 
 T = TypeVar("T")
@@ -28,27 +31,33 @@ SCARCE_SLOTS_MIN: Final = 64
 still free. So the more is taken the less each may take, and a few slots stay free for whoever has none (a dynamic
 threshold, as switches share their buffers). A process with fewer than SCARCE_SLOTS_MIN slots has them taken in turns
 alone."""
+ACCOUNT_SHARE: Final = 0.5
+"""The part of the slots that one account may take, unless it is the only account. It is below UNPROVEN_SHARE, so that
+unproven lanes of other accounts find slots, too."""
 
 
-class _Account(Generic[T]):
-    """The lanes of one account that could start an attempt."""
+class NoSlot(Enum):
+    """Which limit leaves no slot for an attempt."""
 
-    __slots__ = ("lanes", "queued")
-
-    def __init__(self) -> None:
-        self.lanes: deque[Lane[T]] = deque()
-        self.queued = False
+    SERVER = "server"
+    ACCOUNT = "account"
+    """The account's share, or its limit for the host."""
+    ENDPOINT = "endpoint"
 
 
 class Lanes(Generic[T]):
     """All lanes, and whose turn it is."""
 
-    def __init__(self, in_flight_max: int) -> None:
+    def __init__(self, in_flight_max: int, host_in_flight_max: int = HOST_IN_FLIGHT_MAX) -> None:
         self.in_flight_max = in_flight_max
+        self._host_in_flight_max = host_in_flight_max
         self.in_flight = 0
         self._lanes: dict[int, Lane[T]] = {}
-        self._accounts: dict[int, _Account[T]] = {}
-        self._turns: deque[_Account[T]] = deque()
+        self._accounts: dict[int, AccountShare[T]] = {}
+        self._account_max = in_flight_max
+        self._hosts: WeakValueDictionary[tuple[int, str], HostShare[T]] = WeakValueDictionary()
+        """By account and host. Its lanes keep a share alive."""
+        self._turns: deque[AccountShare[T]] = deque()
         self._paced: list[tuple[float, int, Lane[T]]] = []
         """Lanes with work that may not start yet, by the instant they may.
 
@@ -61,12 +70,36 @@ class Lanes(Generic[T]):
         self._parked: deque[Lane[T]] = deque()
         """Unproven lanes that wait until there are slots for such again; one that is not `parked` any more is void."""
 
-    def lane(self, endpoint: int, account: int) -> Lane[T]:
-        """The endpoint's lane, made on first use."""
+    def lane(self, endpoint: int, account: int, host: str) -> Lane[T]:
+        """The endpoint's lane, created on first use."""
         lane = self._lanes.get(endpoint)
         if lane is None:
-            lane = self._lanes[endpoint] = Lane(endpoint, account)
+            share = self._accounts.get(account)
+            if share is None:
+                share = self._accounts[account] = AccountShare()
+                if len(self._accounts) > 1:
+                    self._account_max = max(1, int(self.in_flight_max * ACCOUNT_SHARE))
+            lane = self._lanes[endpoint] = Lane(endpoint, account, share, self._host_share(account, host))
         return lane
+
+    def move(self, lane: Lane[T], host: str) -> None:
+        """Note that a lane's endpoint has moved to a host; its attempts in flight count there from now on."""
+        before, share = lane.host_share, self._host_share(lane.account, host)
+        if share is before:
+            return
+        before.in_flight -= lane.in_flight
+        share.in_flight += lane.in_flight
+        share.in_flight_max = max(share.in_flight_max, lane.in_flight_max)
+        lane.host_share = share
+        if lane.parked:
+            self._queue(lane)
+        self._unpark_host(before)
+
+    def _host_share(self, account: int, host: str) -> HostShare[T]:
+        share = self._hosts.get((account, host))
+        if share is None:
+            share = self._hosts[account, host] = HostShare(self._host_in_flight_max)
+        return share
 
     def find(self, endpoint: int) -> Lane[T] | None:
         """The endpoint's lane if it has one."""
@@ -112,6 +145,10 @@ class Lanes(Generic[T]):
         elif lane.rate_gap_ms:
             lane.next_start_ms += rate_gap_ms - lane.rate_gap_ms
         lane.rate_gap_ms = rate_gap_ms
+        share = lane.host_share
+        if in_flight_max > share.in_flight_max:
+            share.in_flight_max = in_flight_max
+            self._unpark_host(share)
         self._reconsider(lane)
 
     def push(self, lane: Lane[T], item: T, kind: Kind) -> None:
@@ -135,9 +172,17 @@ class Lanes(Generic[T]):
         turns = self._turns
         while self.in_flight < self.in_flight_max and (turns or self._unpark()):
             account = turns[0]
+            if account.in_flight >= self._account_max:
+                # It takes turns again when one of its attempts returns.
+                turns.popleft()
+                account.queued = False
+                continue
             lane = account.lanes.popleft()
             lane.queued = False
             if not self._may_start(lane, now_ms):
+                if lane.host_share.parked:
+                    # It may have been offered the slot that a parked lane can use.
+                    self._unpark_host(lane.host_share)
                 # The turn is not used up: it is the account's next lane's.
                 if not account.lanes:
                     self._next_turn(account)
@@ -154,28 +199,44 @@ class Lanes(Generic[T]):
             return lane, item
         return None
 
-    def start_now(self, lane: Lane[T], now_ms: int, *, besides: bool = False) -> bool:
-        """Take a slot for an attempt that a person asked for: no turn or breaker counts. False: none is free.
+    def start_now(self, lane: Lane[T], now_ms: int, *, beyond_limit: bool = False) -> NoSlot | None:
+        """Take a slot for an attempt that a person asked for, or say why there is none.
 
-        A paced lane lends one start at a time, and pays it back: what comes next waits a gap longer. With `besides` the
-        lane's own cap does not count.
+        Such an attempt waits for no turn and no breaker. A paced lane lends one start at a time, and the next start is
+        a gap later. With `beyond_limit` the lane's own limit does not count.
         """
-        if (lane.in_flight >= lane.in_flight_max and not besides) or self.in_flight >= self.in_flight_max:
-            return False
+        if lane.proven and lane.overdue(now_ms):
+            self._prove(lane, proven=False)
+        share = lane.host_share
+        if self.in_flight >= self.in_flight_max or self._is_crowded(lane):
+            return NoSlot.SERVER
+        if lane.account_share.in_flight >= self._account_max or share.in_flight >= share.in_flight_max:
+            return NoSlot.ACCOUNT
+        if not lane.proven and self._unproven_in_flight >= self._unproven_max:
+            return NoSlot.SERVER
+        if lane.in_flight >= lane.in_flight_max and not beyond_limit:
+            return NoSlot.ENDPOINT
         if lane.rate_gap_ms:
             if lane.next_start_ms - now_ms > lane.rate_gap_ms:
-                return False
+                return NoSlot.ENDPOINT
             lane.next_start_ms = max(lane.next_start_ms, now_ms - PACE_CREDIT_MS) + lane.rate_gap_ms
         self._take_slot(lane, now_ms)
-        return True
+        return None
 
     def _take_slot(self, lane: Lane[T], now_ms: int) -> None:
         if lane.in_flight == 0:
             lane.busy_since_ms = now_ms
         lane.in_flight += 1
+        lane.account_share.in_flight += 1
+        lane.host_share.in_flight += 1
         self.in_flight += 1
         if not lane.proven:
             self._unproven_in_flight += 1
+
+    def _is_crowded(self, lane: Lane[T]) -> bool:
+        """Whether the free slots are so few that they are for lanes with fewer attempts in flight."""
+        free = self.in_flight_max - self.in_flight
+        return free < self._scarce_below and lane.in_flight * SCARCE_FREE_PER_SLOT >= free
 
     def _may_start(self, lane: Lane[T], now_ms: int) -> bool:
         """Whether a lane may start an attempt now; one that may later is put where it will be found then."""
@@ -183,25 +244,34 @@ class Lanes(Generic[T]):
             self._prove(lane, proven=False)
         if not lane.waiting_count or not lane.has_slot or lane.stalled(now_ms):
             return False
-        free = self.in_flight_max - self.in_flight
-        if free < self._scarce_below and lane.in_flight * SCARCE_FREE_PER_SLOT >= free:
+        if self._is_crowded(lane):
             # It is looked at again when one of its own attempts returns.
             return False
         if lane.start_at() > now_ms:
             self._pace(lane)
             return False
+        share = lane.host_share
+        if share.in_flight >= share.in_flight_max:
+            self._park(lane, share.parked)
+            return False
         if not lane.proven and self._unproven_in_flight >= self._unproven_max:
-            lane.queued = lane.parked = True
-            self._parked.append(lane)
+            self._park(lane, self._parked)
             return False
         return True
+
+    def _park(self, lane: Lane[T], parked: deque[Lane[T]]) -> None:
+        lane.queued = lane.parked = True
+        parked.append(lane)
 
     def returned(self, lane: Lane[T], now_ms: int, duration_us: int, *, well: bool | None = None) -> None:
         """An attempt of the lane is over, after so long (0: it never began, and takes none of the lane's rate).
 
         `well`: it succeeded (True), or nothing came back in time (False).
         """
+        account, share = lane.account_share, lane.host_share
         lane.in_flight -= 1
+        account.in_flight -= 1
+        share.in_flight -= 1
         self.in_flight -= 1
         if not lane.proven:
             self._unproven_in_flight -= 1
@@ -217,9 +287,14 @@ class Lanes(Generic[T]):
                 lane.window = 1
         else:
             lane.next_start_ms -= lane.rate_gap_ms
+        # Before the lane itself, which otherwise took the slot it left again and again.
         if self._parked:
-            # Before the lane itself, which otherwise took the slot it left again and again.
             self._unpark()
+        if share.parked:
+            self._unpark_host(share)
+        if account.lanes and not account.queued:
+            account.queued = True
+            self._turns.append(account)
         if lane.waiting_count:
             self._reconsider(lane)
 
@@ -232,6 +307,15 @@ class Lanes(Generic[T]):
                 self._queue(lane)
                 free -= 1
         return bool(self._turns)
+
+    def _unpark_host(self, share: HostShare[T]) -> None:
+        """Queue as many lanes parked for a host as there are slots for it."""
+        free = share.in_flight_max - share.in_flight
+        while share.parked and free > 0:
+            lane = share.parked.popleft()
+            if lane.parked:
+                self._queue(lane)
+                free -= 1
 
     def _prove(self, lane: Lane[T], *, proven: bool) -> None:
         """Note whether a lane has proved itself; what it has in flight then counts as such."""
@@ -257,16 +341,14 @@ class Lanes(Generic[T]):
     def _queue(self, lane: Lane[T]) -> None:
         lane.paced_number = 0
         lane.parked = False
-        account = self._accounts.get(lane.account)
-        if account is None:
-            account = self._accounts[lane.account] = _Account()
+        account = lane.account_share
         lane.queued = True
         account.lanes.append(lane)
         if not account.queued:
             account.queued = True
             self._turns.append(account)
 
-    def _next_turn(self, account: _Account[T]) -> None:
+    def _next_turn(self, account: AccountShare[T]) -> None:
         """The account at the front had its turn."""
         if account.lanes:
             if len(self._turns) > 1:

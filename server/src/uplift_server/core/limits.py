@@ -46,6 +46,8 @@ CUSTOM_HEADER_NAME_CHARACTERS_MAX = 64
 CUSTOM_HEADER_VALUE_CHARACTERS_MAX = 1024
 ENDPOINTS_PER_ACCOUNT_MAX = 1_000
 ENDPOINT_IN_FLIGHT_MAX = 256
+# Of one account to one host over all its endpoints there: at least so many, or as many as one of them may have.
+HOST_IN_FLIGHT_MAX = 64
 # Of what is looked for in their URLs and descriptions.
 ENDPOINT_TEXT_CHARACTERS_MAX = 200
 RATE_LIMIT_PER_SECOND_MAX = 10_000

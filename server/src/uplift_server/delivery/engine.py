@@ -342,10 +342,8 @@ class Engine:
     def attempt_now(self, delivery: LeasedDelivery) -> None:
         """Attempt a delivery that was leased for a resend, before anything that waits."""
         endpoint = self._directory.endpoints.get(delivery.endpoint_seq)
-        if endpoint is None or self.lanes.stopped:
+        if endpoint is None or not self.lanes.start_now(self.lanes.of(endpoint), delivery):
             self.dispatcher.give_back(delivery)
-        else:
-            self.lanes.start_now(self.lanes.of(endpoint), delivery)
 
     async def drain(self, within_ms: int = DRAIN_MS_MAX) -> None:
         """Accept nothing more, let attempts in flight finish and settle, give the rest back to the database.

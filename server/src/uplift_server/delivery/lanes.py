@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from uplift_server.core.breaker import CLOSED, BreakerRule, restored
 from uplift_server.core.lane import Kind, Lane
-from uplift_server.core.lanes import Lanes
+from uplift_server.core.lanes import Lanes, NoSlot
 from uplift_server.core.limits import LANE_BODY_BYTES_MAX, LANES_BODY_BYTES_MAX
 from uplift_server.core.pace import gap_ms
 from uplift_server.core.replays import room_in
@@ -93,16 +93,11 @@ class DeliveryLanes:
         """How many attempts are in flight."""
         return self._lanes.in_flight
 
-    @property
-    def full(self) -> bool:
-        """Whether the process has as many attempts in flight as it may."""
-        return self._lanes.in_flight >= self._lanes.in_flight_max
-
     def of(self, endpoint: LiveEndpoint) -> Lane[LeasedDelivery]:
         """The lane of an endpoint, with the endpoint's present limits."""
         lane = self._lanes.find(endpoint.seq)
         if lane is None:
-            lane = self._lanes.lane(endpoint.seq, endpoint.record.account_seq)
+            lane = self._lanes.lane(endpoint.seq, endpoint.record.account_seq, endpoint.url.host)
             health = endpoint.health
             lane.breaker = restored(health, self._breaker)
             lane.proven = health.status == "healthy"
@@ -113,9 +108,10 @@ class DeliveryLanes:
         return lane
 
     def adjust(self, endpoint: LiveEndpoint) -> None:
-        """Let an endpoint's changed limits take effect."""
+        """Let an endpoint's changed limits and host take effect."""
         lane = self._lanes.find(endpoint.seq)
         if lane is not None:
+            self._lanes.move(lane, endpoint.url.host)
             self._limit(lane, endpoint)
             self.pump()
 
@@ -193,7 +189,7 @@ class DeliveryLanes:
 
     def take_over(self, endpoint: LiveEndpoint, elsewhere: int) -> None:
         """An endpoint has become this process's; others have so many of its deliveries leased still."""
-        lane = self._lanes.lane(endpoint.seq, endpoint.record.account_seq)
+        lane = self._lanes.lane(endpoint.seq, endpoint.record.account_seq, endpoint.url.host)
         health = endpoint.health
         lane.breaker = restored(health, self._breaker)
         if not lane.in_flight:
@@ -239,16 +235,22 @@ class DeliveryLanes:
         coming = [delivery for endpoint_seq in list(self._trickles) for delivery in self._coming(endpoint_seq)]
         return self._taken([*self._lanes.empty_all(), *coming])
 
-    def start_now(self, lane: Lane[LeasedDelivery], delivery: LeasedDelivery) -> None:
-        """Begin an attempt a person asked for; it waits only where no slot is free."""
-        if not self.stopped and self._lanes.start_now(lane, self._clock.now_ms()):
+    def start_now(self, lane: Lane[LeasedDelivery], delivery: LeasedDelivery) -> bool:
+        """Start an attempt that a person asked for, or let it wait in its lane. False: there is no room for either."""
+        now = self._clock.now_ms()
+        if self.stopped:
+            return False
+        if self._lanes.start_now(lane, now) is None:
             self.start(lane, delivery)
-        else:
+        elif self.room(lane, now) > 0:
             self.push(lane, delivery, Kind.FIRST)
+        else:
+            return False
+        return True
 
-    def take_slot(self, lane: Lane[LeasedDelivery]) -> bool:
-        """Take a slot for an attempt to come, beyond the lane's own cap if need be; whether there is one."""
-        return self._lanes.start_now(lane, self._clock.now_ms(), besides=True)
+    def take_slot(self, lane: Lane[LeasedDelivery]) -> NoSlot | None:
+        """Take a slot for a test, beyond the lane's own limit if need be, or say why there is none."""
+        return self._lanes.start_now(lane, self._clock.now_ms(), beyond_limit=True)
 
     def waiting_events(self, endpoint_seq: int) -> set[int]:
         """The numbers of the events that wait for an endpoint in memory."""

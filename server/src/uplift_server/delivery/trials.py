@@ -1,14 +1,15 @@
 """Tests of endpoints in flight: one at a time each, begun at once or not at all.
 
-A slot is taken before a test is stored, so that none is stored that would have to wait: neither a turn nor a breaker
-nor the endpoint's own cap holds it back, but a process at its cap does, and a rate limit that has lent a start already.
+A slot is taken before a test is stored, so that no stored test has to wait. A test waits for no turn and no breaker.
+The endpoint's own concurrency limit does not count. All limits of the process and the account and the rate limit do.
 """
 
 import asyncio
 from enum import Enum
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from uplift_server.core.lane import Lane
+from uplift_server.core.lanes import NoSlot
 from uplift_server.delivery.clock import Clock
 from uplift_server.delivery.directory import Directory
 from uplift_server.delivery.dispatch import Dispatcher
@@ -25,11 +26,16 @@ class Busy(Enum):
     IN_FLIGHT = "in_flight"
     """Another test of the endpoint is."""
     FULL = "full"
-    """The process has as many attempts in flight as it may."""
+    """The process has no slot for such an attempt."""
+    SHARE = "share"
+    """The account has as many attempts in flight as it may, in all or to the endpoint's host."""
     PACED = "paced"
     """The endpoint's rate limit leaves no room."""
     DELETED = "deleted"
     """The endpoint was, since it was asked for."""
+
+
+_BUSY: Final = {NoSlot.SERVER: Busy.FULL, NoSlot.ACCOUNT: Busy.SHARE, NoSlot.ENDPOINT: Busy.PACED}
 
 
 class _Trial(NamedTuple):
@@ -75,8 +81,9 @@ class Trials:
         if running is not None and now < running.until_ms:
             return Busy.IN_FLIGHT
         lane = self._lanes.of(endpoint)
-        if not self._lanes.take_slot(lane):
-            return Busy.FULL if self._lanes.full else Busy.PACED
+        no_slot = self._lanes.take_slot(lane)
+        if no_slot is not None:
+            return _BUSY[no_slot]
         self._trials[endpoint_seq] = _Trial(lane, now + self._lease_ms, asyncio.Event())
         return None
 

@@ -1,0 +1,136 @@
+"""One account's hanging receivers, however attempts to them start, delay no other account."""
+
+from collections.abc import Awaitable, Callable, Sequence
+
+import pytest
+from tests.engines import Place
+
+from uplift_server.core.deliveries import Status
+from uplift_server.core.limits import HOST_IN_FLIGHT_MAX, REPLAYS_UNFINISHED_PER_ACCOUNT_MAX
+from uplift_server.delivery.directory import LiveEndpoint
+from uplift_server.service import errors
+from uplift_server.store.hot_records import Appended
+
+from .owner import Owner
+from .test_replays import replay
+from .world import SECOND, World, answer
+
+IN_FLIGHT_MAX = 40
+HANGING = 60
+
+Flood = Callable[[World, Sequence[LiveEndpoint], Appended], Awaitable[object]]
+
+
+async def with_tests(world: World, hanging: Sequence[LiveEndpoint], _: Appended) -> None:
+    found = await Owner(world).test_at_once([endpoint.seq for endpoint in hanging])
+    rejected = [each for each in found if isinstance(each, errors.ServiceError)]
+    assert rejected
+    assert all(isinstance(each, errors.Busy | errors.RateLimited) for each in rejected)
+
+
+async def with_resends(world: World, hanging: Sequence[LiveEndpoint], event: Appended) -> None:
+    owner = Owner(world)
+    for endpoint in hanging:
+        await owner.resend(event.id, endpoint.seq)
+
+
+async def with_replays(world: World, hanging: Sequence[LiveEndpoint], _: Appended) -> None:
+    for endpoint in hanging[:REPLAYS_UNFINISHED_PER_ACCOUNT_MAX]:
+        await replay(world, endpoint, rate=1000, statuses=(Status.FAILED, Status.DELIVERED))
+    await world.run_for(SECOND)
+
+
+async def with_events(world: World, _hanging: Sequence[LiveEndpoint], _: Appended) -> None:
+    await world.accept(3)
+
+
+@pytest.mark.parametrize("flood", [with_tests, with_resends, with_replays, with_events])
+@pytest.mark.parametrize("code", [200, 500])
+async def test_one_accounts_hanging_receivers_leave_slots_for_another_account(
+    place: Place, flood: Flood, code: int
+) -> None:
+    """Whether they responded well before they began to hang, and whether the other's endpoint ever has."""
+    async with World(place, in_flight_max=IN_FLIGHT_MAX, delays_ms=()) as world:
+        other = await world.new_account()
+        await world.endpoint("known.test", account=other)
+        await world.accept(1, account=other)
+        hanging = [await world.endpoint(f"r{number}.test", lambda _: answer(code)) for number in range(HANGING)]
+        [event, *_] = await world.accept(5)
+        await world.run_for(SECOND)
+        for number in range(HANGING):
+            world.sender.scripts[f"r{number}.test"] = lambda _: None
+        await flood(world, hanging, event)
+        in_flight = sum(world.sender.in_flight.values())
+        assert IN_FLIGHT_MAX // 4 <= in_flight < IN_FLIGHT_MAX
+
+        await world.endpoint("new.test", account=other)
+        at = world.clock.now
+        await world.accept(1, account=other)
+
+        assert world.sender.times("known.test")[-1] == world.sender.times("new.test")[-1] == at
+
+
+async def test_resends_without_a_slot_take_no_memory_and_are_made_later(place: Place) -> None:
+    async with World(place, in_flight_max=8, endpoint_in_flight_max=4, delays_ms=()) as world:
+        endpoint = await world.endpoint("one.test", lambda _: answer(500))
+        stored = await world.accept(50)
+        await world.run_for(SECOND)
+        world.sender.scripts["one.test"] = lambda _: None
+        owner = Owner(world)
+        for event in stored:
+            await owner.resend(event.id, endpoint.seq)
+        assert world.engine.load().waiting <= 4
+        world.sender.scripts["one.test"] = lambda _: answer(200)
+        await world.run_for(60 * SECOND)
+        statuses = await world.statuses()
+        assert statuses[Status.DELIVERED] >= 45
+        assert sum(statuses.values()) == 50
+        assert set(statuses) <= {Status.DELIVERED, Status.FAILED}
+
+
+async def test_an_account_alone_on_a_server_may_use_every_slot(place: Place) -> None:
+    async with World(place, in_flight_max=10) as world:
+        for number in range(20):
+            await world.endpoint(f"r{number}.test")
+        await world.accept(1)
+        await world.run_for(SECOND)
+        for number in range(20):
+            world.sender.latency_ms[f"r{number}.test"] = SECOND
+        await world.accept(1)
+        assert world.engine.load().in_flight == 10
+
+
+async def test_all_endpoints_of_an_account_share_a_limit_for_each_host(place: Place) -> None:
+    async with World(place) as world:
+        other = await world.new_account()
+        for _ in range(100):
+            await world.endpoint("shared.test", lambda _: answer(200))
+        await world.endpoint("other.test")
+        theirs = await world.endpoint("shared.test", account=other)
+        world.sender.latency_ms["shared.test"] = SECOND
+        await world.accept(5)
+        assert world.sender.in_flight["shared.test"] == HOST_IN_FLIGHT_MAX
+        assert len(world.sender.times("other.test")) == 5
+        # Tests count, too, and the limit is the account's own.
+        mine = next(
+            e for e in world.directory.endpoints.values() if e.url.host == "shared.test" and e.seq != theirs.seq
+        )
+        [rejected] = await Owner(world).test_at_once([mine.seq])
+        assert isinstance(rejected, errors.RateLimited)
+        await world.accept(1, account=other)
+        assert world.sender.in_flight["shared.test"] == HOST_IN_FLIGHT_MAX + 1
+
+        await world.run_for(60 * SECOND)
+
+        assert world.sender.in_flight_most["shared.test"] == HOST_IN_FLIGHT_MAX + 1
+        assert await world.statuses() == {Status.DELIVERED: 506}
+
+
+async def test_an_endpoint_that_moves_to_another_host_no_longer_waits_for_the_first(place: Place) -> None:
+    async with World(place) as world:
+        seqs = [(await world.endpoint("shared.test", lambda _: None)).seq for _ in range(100)]
+        await world.accept(1)
+        assert world.sender.in_flight["shared.test"] == HOST_IN_FLIGHT_MAX
+        waiting = next(seq for seq in seqs if world.engine.waiting_events(seq))
+        await world.move(waiting, "elsewhere.test")
+        assert len(world.sender.times("elsewhere.test")) == 1
