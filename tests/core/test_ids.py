@@ -1,6 +1,7 @@
 """Identifiers sort by time, and their texts lead back to their bytes."""
 
 import uuid
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -49,6 +50,34 @@ def test_ids_sort_by_time_as_bytes_and_as_text(first: int, second: int, a: bytes
     assert one < two
     assert ids.uuid_text(one) < ids.uuid_text(two)
     assert ids.prefixed(ids.ENDPOINT, one) < ids.prefixed(ids.ENDPOINT, two)
+
+
+@given(st.lists(st.tuples(st.integers(-3, 3), RANDOM), min_size=2))
+def test_ids_of_a_sequence_strictly_increase_however_the_clock_moves(steps: list[tuple[int, bytes]]) -> None:
+    sequence, now_ms, made = ids.IdSequence(), 1_764_000_000_000, []
+    for step, random_bytes in steps:
+        now_ms += step
+        made.append(sequence.next(now_ms, random_bytes))
+
+    assert all(one < two for one, two in pairwise(made))
+    assert all(uuid.UUID(bytes=value).version == 7 for value in made)
+    assert all(uuid.UUID(bytes=value).variant == uuid.RFC_4122 for value in made)
+
+
+@given(INSTANTS, RANDOM)
+def test_the_first_id_of_a_millisecond_has_its_timestamp(now_ms: int, random_bytes: bytes) -> None:
+    value = uuid.UUID(bytes=ids.IdSequence().next(now_ms, random_bytes))
+
+    assert value.int >> 80 == now_ms
+    assert value.int & (1 << 62) - 1 == int.from_bytes(random_bytes[2:], "big") & (1 << 62) - 1
+
+
+def test_more_ids_than_fit_a_millisecond_run_ahead_of_the_clock() -> None:
+    sequence = ids.IdSequence()
+    made = [sequence.next(1000, b"\xff" * ids.RANDOM_BYTES) for _ in range(10_000)]
+
+    assert all(one < two for one, two in pairwise(made))
+    assert uuid.UUID(bytes=made[-1]).int >> 80 == 1002
 
 
 @given(IDS)

@@ -30,7 +30,8 @@ class Owner:
     """The services over a world as it is now: to be made anew after a restart."""
 
     def __init__(self, world: World) -> None:
-        means = Means(world.database, world.directory, world.clock, world.engine, Cursors(bytes(32)))
+        cursors, sequence = Cursors(bytes(32)), world.engine.acceptor.ids
+        means = Means(world.database, world.directory, world.clock, world.engine, cursors, id_sequence=sequence)
         registrar = Registrar(AddressPolicy(allow_private_networks=False), _nowhere)
         owned = Endpoints(means, Sealer(b"k" * 32), registrar, Greeter(means))
         self._world = world

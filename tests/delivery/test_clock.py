@@ -2,17 +2,23 @@
 
 import asyncio
 import time
+from itertools import pairwise
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 from tests.engines import Place
 
 from uplift_server.core.deliveries import Status
+from uplift_server.delivery.accept import Draft
 from uplift_server.delivery.clock import SystemClock
+from uplift_server.store.hot_records import Appended
+from uplift_server.store.schema import events
 
+from .owner import Owner
 from .world import SECOND, START, ScriptedSender, World, answer
 
 MINUTE = 60 * SECOND
@@ -42,6 +48,36 @@ class Machine:
         """Set the wall clock forward or back; the engine's time after it."""
         self.wall += ms * 1_000_000
         return self.clock.now_ms()
+
+
+async def test_events_are_ordered_by_created_and_id_although_the_clock_is_set_back(place: Place) -> None:
+    """Single events, those of one request, and tests."""
+    async with World(place) as world:
+        machine = Machine()
+        world.clock.now_ms = machine.clock.now_ms  # type: ignore[method-assign] - the world's time stands still
+        endpoint = await world.endpoint("one.test")
+        draft = Draft(world.directory.event_types["a.b"], b"{}")
+        stored = [await world.accept(100)]
+        stored.append(await in_one_request(world, draft))
+        await Owner(world).test(endpoint.seq)
+        stored.append([Appended(row.seq, row.id, row.created_at) for row in await newest(world)])
+        machine.set(-MINUTE)
+        stored.append(await world.accept(100))
+        stored.append(await in_one_request(world, draft))
+        order = [(event.created_at, event.id) for events in stored for event in events]
+        assert all(one < two for one, two in pairwise(order))
+        assert all(one < two for (_, one), (_, two) in pairwise(order))
+
+
+async def in_one_request(world: World, draft: Draft) -> list[Appended]:
+    stored = await world.engine.acceptor.accept(world.account.seq, [draft] * 1000)
+    assert isinstance(stored, list)
+    return stored
+
+
+async def newest(world: World) -> list[Any]:
+    query = sa.select(events).order_by(events.c.seq.desc()).limit(1)
+    return await world.database.read(lambda c: list(c.execute(query).all()))
 
 
 def test_it_is_the_machines_time() -> None:

@@ -305,6 +305,7 @@ class Application:
             self._clock,
             self._engine,
             Cursors(derived_key(parse_key(secret_key(config)), "cursors")),
+            id_sequence=self._engine.acceptor.ids,
         )
         services = Services.build(
             self._means,

@@ -1,6 +1,6 @@
 """Identifiers: UUID version 7 for events, a prefix and sortable text for everything else.
 
-Ids are made from an instant and random bits that the caller brings, so that tests can choose both.
+The caller passes the timestamp and the random bits, so that tests can choose both.
 """
 
 import re
@@ -30,13 +30,47 @@ _ENDPOINT_TAIL_BYTES: Final = 6
 _TEXTS_KEPT: Final = 2048
 """An event's id is written in its body, its answer, each request and each log line; its account's is read with each."""
 _MS_BITS_MASK: Final = (1 << 48) - 1
+_LOW_BYTES: Final = 8
+_VARIANT: Final = 0x8000_0000_0000_0000
+_COUNTER_BITS: Final = 12
+_COUNTER_START_MASK: Final = 0x7FF
+"""The lower half: at least 2,048 ids fit a millisecond."""
 
 
 def uuid7(now_ms: int, random_bytes: bytes) -> bytes:
     """A UUID version 7 (RFC 9562, section 5.7) as 16 bytes, from the Unix time in ms and 10 random bytes."""
-    high = ((now_ms & _MS_BITS_MASK) << 16) | 0x7000 | (int.from_bytes(random_bytes[:2], "big") & 0x0FFF)
-    low = (int.from_bytes(random_bytes[2:10], "big") & 0x3FFF_FFFF_FFFF_FFFF) | 0x8000_0000_0000_0000
-    return high.to_bytes(8, "big") + low.to_bytes(8, "big")
+    random = int.from_bytes(random_bytes, "big")
+    return _uuid7((now_ms & _MS_BITS_MASK) << _COUNTER_BITS | random >> _LOW_BYTES * 8 & 0xFFF, random)
+
+
+def _uuid7(high: int, random: int) -> bytes:
+    """A UUID of the 60 bits around the version, and the lowest 62 of random bits."""
+    return (
+        (high >> _COUNTER_BITS) << 80 | (0x7000 | high & 0xFFF) << 64 | _VARIANT | random & 0x3FFF_FFFF_FFFF_FFFF
+    ).to_bytes(16, "big")
+
+
+class IdSequence:
+    """UUIDs version 7 that strictly increase, also within a millisecond and after the clock was set back.
+
+    The 12 bits after the timestamp are a counter (RFC 9562, section 6.2, method 1). It starts at a random number in
+    each millisecond. If it is used up, the timestamp runs ahead. The other 62 bits are random.
+    """
+
+    __slots__ = ("_last",)
+
+    def __init__(self) -> None:
+        self._last = -1
+        """The timestamp and the counter of the last id."""
+
+    def next(self, now_ms: int, random_bytes: bytes) -> bytes:
+        """The next id as 16 bytes, from the Unix time in ms and RANDOM_BYTES random bytes."""
+        random = int.from_bytes(random_bytes, "big")
+        high = (now_ms & _MS_BITS_MASK) << _COUNTER_BITS | random >> _LOW_BYTES * 8 & _COUNTER_START_MASK
+        if high <= self._last:
+            high = self._last + 1
+        self._last = high
+        return _uuid7(high, random)
 
 
 def is_uuid7(value: bytes) -> bool:

@@ -14,7 +14,7 @@ import structlog
 
 from uplift_server.core import envelope
 from uplift_server.core.deliveries import Status, Trigger
-from uplift_server.core.ids import RANDOM_BYTES, uuid7, uuid_text
+from uplift_server.core.ids import RANDOM_BYTES, IdSequence, uuid_text
 from uplift_server.core.lane import Kind, Lane
 from uplift_server.core.limits import (
     ACCEPTS_BODY_BYTES_MAX,
@@ -107,6 +107,8 @@ class Acceptor:
         """Other processes' endpoints for which something was gathered."""
         self.on_foreign: Callable[[Iterable[int]], None] = lambda _endpoint_seqs: None
         """Told of other processes' endpoints for which something was stored."""
+        self.ids = IdSequence()
+        """The source of all ids of this process."""
         self._random = b""
         self._random_at = 0
 
@@ -176,7 +178,7 @@ class Acceptor:
 
     def _event(self, account_seq: int, draft: Draft, now: int, group: _Group) -> NewEvent:
         event_type = draft.event_type
-        event_id = draft.id or uuid7(now, self._random_bytes())
+        event_id = draft.id or self.ids.next(now, self._random_bytes())
         body = envelope.build(uuid_text(event_id), event_type.name, event_type.record.api_version, now, draft.data)
         deliveries = []
         for endpoint in self._directory.matches(account_seq, event_type.name):

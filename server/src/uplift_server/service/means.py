@@ -11,6 +11,7 @@ import structlog
 from uplift_server.core import ids
 from uplift_server.core.audit import AuditEntry
 from uplift_server.core.cursors import Cursors
+from uplift_server.core.ids import IdSequence
 from uplift_server.core.problems import Problem
 from uplift_server.delivery.clock import Clock
 from uplift_server.delivery.directory import Directory
@@ -44,6 +45,7 @@ class Means:
     engine: EngineLink
     cursors: Cursors
     random_bytes: Callable[[int], bytes] = os.urandom
+    id_sequence: IdSequence = field(default_factory=IdSequence)
     _changes: set[asyncio.Task[Any]] = field(default_factory=set)
 
     def now(self) -> int:
@@ -51,8 +53,8 @@ class Means:
         return self.clock.now_ms()
 
     def new_id(self) -> bytes:
-        """A new id of 16 bytes, which sorts by time."""
-        return ids.uuid7(self.now(), self.random_bytes(ids.RANDOM_BYTES))
+        """A new id of 16 bytes, greater than all before it."""
+        return self.id_sequence.next(self.now(), self.random_bytes(ids.RANDOM_BYTES))
 
     def place(
         self,
