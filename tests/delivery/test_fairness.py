@@ -1,5 +1,6 @@
 """One account's hanging receivers, however attempts to them start, delay no other account."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
@@ -7,11 +8,14 @@ from tests.engines import Place
 
 from uplift_server.core.deliveries import Status
 from uplift_server.core.limits import HOST_IN_FLIGHT_MAX, REPLAYS_UNFINISHED_PER_ACCOUNT_MAX
+from uplift_server.delivery.accept import Draft
 from uplift_server.delivery.directory import LiveEndpoint
 from uplift_server.service import errors
+from uplift_server.store.errors import Unavailable
 from uplift_server.store.hot_records import Appended
 
 from .owner import Owner
+from .test_engine import Silent
 from .test_replays import replay
 from .world import SECOND, World, answer
 
@@ -134,3 +138,57 @@ async def test_an_endpoint_that_moves_to_another_host_no_longer_waits_for_the_fi
         waiting = next(seq for seq in seqs if world.engine.waiting_events(seq))
         await world.move(waiting, "elsewhere.test")
         assert len(world.sender.times("elsewhere.test")) == 1
+
+
+async def test_one_accounts_many_rows_leave_other_accounts_their_turns_in_the_store(place: Place) -> None:
+    async with World(place) as world:
+        other = await world.new_account()
+        for number in range(300):
+            await world.endpoint(f"r{number}.test")
+        draft = Draft(world.directory.event_types["a.b"], b"{}")
+        acceptor = world.engine.acceptor
+        heavy = [acceptor.accept(world.account.seq, [draft]) for _ in range(60)]
+        light = acceptor.accept(other.seq, [draft])
+        await light
+        assert sum(each.done() for each in heavy) <= 30
+        stored = [await each for each in heavy]
+        seqs = [event.seq for each in stored if isinstance(each, list) for event in each]
+        assert len(set(seqs)) == 60
+        assert acceptor.waiting_events == 0
+
+
+async def test_requests_that_wait_too_long_for_their_turn_are_rejected_and_not_stored(place: Place) -> None:
+    async with World(place, database=Silent) as world:
+        for number in range(300):
+            await world.endpoint(f"r{number}.test")
+        draft = Draft(world.directory.event_types["a.b"], b"{}")
+        acceptor = world.engine.acceptor
+        answers = [acceptor.accept(world.account.seq, [draft]) for _ in range(60)]
+        await asyncio.sleep(0)
+        world.clock.now += 5 * SECOND
+        acceptor.give_up_waiting()
+        assert all(isinstance(each.exception(), Unavailable) for each in answers)
+        assert 0 < acceptor.waiting_events < 30
+        world.database.told.set()
+        await world.settle()
+        assert acceptor.waiting_events == 0
+        assert len(await world.event_ids()) < 30
+        assert isinstance(await acceptor.accept(world.account.seq, [draft]), list)
+
+
+async def test_one_account_cannot_fill_the_room_for_events_to_be_stored(place: Place) -> None:
+    async with World(place) as world:
+        other = await world.new_account()
+        for number in range(100):
+            await world.endpoint(f"r{number}.test")
+        draft = Draft(world.directory.event_types["a.b"], b"{}")
+        acceptor = world.engine.acceptor
+        # 1,010 rows each.
+        taken = [acceptor.accept(world.account.seq, [draft] * 10) for _ in range(70)]
+        with pytest.raises(Unavailable):
+            acceptor.accept(world.account.seq, [draft] * 100)
+        light = acceptor.accept(other.seq, [draft])
+        assert isinstance(await light, list)
+        await asyncio.gather(*taken)
+        assert acceptor.waiting_events == 0
+        assert isinstance(await acceptor.accept(world.account.seq, [draft]), list)

@@ -100,12 +100,17 @@ LANE_WAITING_MAX = 1024
 # The bodies of what waits in lanes, of all endpoints and of one: beyond, deliveries wait in the database.
 LANES_BODY_BYTES_MAX = 64 * 1024 * 1024
 LANE_BODY_BYTES_MAX = 8 * 1024 * 1024
-# What is being stored: beyond, events are refused for a moment.
+# Accepted events that are not stored yet, of all accounts and of one: beyond, events are rejected for a moment.
 ACCEPTS_BODY_BYTES_MAX = 64 * 1024 * 1024
 ACCEPTS_WAITING_MAX = 20_000
+ACCOUNT_ACCEPTS_BODY_BYTES_MAX = 48 * 1024 * 1024
+ACCOUNT_ACCEPTS_WAITING_MAX = 15_000
 # Events and deliveries that one request may bring, and that may wait: storing 10,000 rows takes some 200 ms.
 GROUP_ROWS_MAX = 50_000
 ACCEPTS_WAITING_ROWS_MAX = 100_000
+ACCOUNT_ACCEPTS_WAITING_ROWS_MAX = 75_000
+# Of these, a turn of one account: so many rows are in the database's queue, and the last request may exceed it.
+ACCEPTS_TURN_ROWS_MAX = 2 * COMMIT_ROWS_MAX
 LEASE_BATCH_MAX = 500
 LEASE_BATCH_BODY_BYTES_MAX = 8 * 1024 * 1024
 SETTLEMENTS_WAITING_MAX = 5_000

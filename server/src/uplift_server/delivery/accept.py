@@ -1,11 +1,13 @@
 """Accepting events: match, build the body once, store events and deliveries in one commit, hand over what is leased.
 
-Everything that arrives within one turn of the event loop goes to the store together, and the store commits whatever has
-come by the time it is free: the busier, the larger the commits.
+Requests that arrive within one turn of the event loop go to the store together, and the store commits the requests that
+have arrived when it is free: the busier, the larger the commits. Accounts take turns: an account has a bounded number
+of rows in the store's queue, and its other requests wait here until those are stored.
 """
 
 import asyncio
 import os
+from collections import deque
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
@@ -18,8 +20,12 @@ from uplift_server.core.ids import RANDOM_BYTES, IdSequence, uuid_text
 from uplift_server.core.lane import Kind, Lane
 from uplift_server.core.limits import (
     ACCEPTS_BODY_BYTES_MAX,
+    ACCEPTS_TURN_ROWS_MAX,
     ACCEPTS_WAITING_MAX,
     ACCEPTS_WAITING_ROWS_MAX,
+    ACCOUNT_ACCEPTS_BODY_BYTES_MAX,
+    ACCOUNT_ACCEPTS_WAITING_MAX,
+    ACCOUNT_ACCEPTS_WAITING_ROWS_MAX,
     GROUP_ROWS_MAX,
 )
 from uplift_server.delivery.clock import Clock
@@ -49,13 +55,52 @@ class Draft:
     expires_at: int | None = None
 
 
+class _Waiting:
+    """What is accepted and not stored yet."""
+
+    __slots__ = ("body_bytes", "events", "rows")
+
+    def __init__(self) -> None:
+        self.events = self.body_bytes = self.rows = 0
+
+    def add(self, group: "_Group") -> None:
+        """Count a request."""
+        self.events += len(group.events)
+        self.body_bytes += group.body_bytes
+        self.rows += group.rows
+
+    def remove(self, group: "_Group") -> None:
+        """Stop counting a request."""
+        self.events -= len(group.events)
+        self.body_bytes -= group.body_bytes
+        self.rows -= group.rows
+
+
+class _Account(_Waiting):
+    """The requests of one account that are not stored yet."""
+
+    __slots__ = ("queue", "seq", "storing_rows")
+
+    def __init__(self, seq: int) -> None:
+        super().__init__()
+        self.seq = seq
+        self.storing_rows = 0
+        """The rows in the store's queue."""
+        self.queue: deque[_Group] = deque()
+        """The requests that wait until there are fewer."""
+
+
 class _Group(NamedTuple):
     """Events of one request on their way into the store."""
 
+    account: _Account
     events: list[NewEvent]
     reserved: list[tuple[int, LiveEndpoint, Lane[LeasedDelivery], int]]
     """Deliveries born leased: the event's place in the group, endpoint, lane and the end of the lease."""
+    foreign: list[int]
+    """Other processes' endpoints that match an event."""
     answer: "asyncio.Future[list[Appended] | IdempotencyConflict]"
+    accepted_at: int
     body_bytes: int
     rows: int
     """Events and deliveries together."""
@@ -90,9 +135,10 @@ class Acceptor:
         self.owner = owner
         self._lease_ms = lease_ms
         self._gathered: list[_Group] = []
-        self._waiting_events = 0
-        self._waiting_bytes = 0
-        self._waiting_rows = 0
+        """What goes to the store in this turn of the event loop."""
+        self._waiting = _Waiting()
+        self._accounts: dict[int, _Account] = {}
+        """Those with requests that are not stored yet; 0 for requests with events of several."""
         self._being_stored: dict[int, tuple[int, list[_Group]]] = {}
         self._batches = 0
         self.answered = 0
@@ -103,8 +149,6 @@ class Acceptor:
         """Accounts somebody wants to be told of."""
         self.on_stored: Callable[[int], None] = lambda _account_seq: None
         """Told of each of those when events of it were stored."""
-        self._foreign: dict[int, None] = {}
-        """Other processes' endpoints for which something was gathered."""
         self.on_foreign: Callable[[Iterable[int]], None] = lambda _endpoint_seqs: None
         """Told of other processes' endpoints for which something was stored."""
         self.ids = IdSequence()
@@ -114,8 +158,8 @@ class Acceptor:
 
     @property
     def waiting_events(self) -> int:
-        """How many events are being stored now."""
-        return self._waiting_events
+        """How many events are accepted and not stored yet."""
+        return self._waiting.events
 
     def close(self) -> None:
         """Refuse everything from now on; what was taken is still stored and answered."""
@@ -134,43 +178,80 @@ class Acceptor:
         """The same for drafts that each name their account."""
         if self._closed:
             raise self._refused(len(drafts), Refusal.STOPPING, "the server is shutting down")
-        if self._waiting_events + len(drafts) > ACCEPTS_WAITING_MAX or self._waiting_bytes >= ACCEPTS_BODY_BYTES_MAX:
-            text = "more events are waiting to be stored than this server takes at once"
-            raise self._refused(len(drafts), Refusal.FULL, text)
-        rows, body_bytes = len(drafts), 0
+        seq, rows, body_bytes = drafts[0][0], len(drafts), 0
         for account_seq, draft in drafts:
             rows += len(self._directory.matches(account_seq, draft.event_type.name))
             body_bytes += len(draft.data)
+            if account_seq != seq:
+                seq = 0
         if rows > GROUP_ROWS_MAX:
             raise TooMuchOwed(rows)
-        if self._waiting_rows and self._waiting_rows + rows > ACCEPTS_WAITING_ROWS_MAX:
-            text = "more deliveries are waiting to be stored than this server takes at once"
-            raise self._refused(len(drafts), Refusal.FULL, text)
+        account = self._accounts.get(seq)
+        if account is None:
+            account = _Account(seq)
+        self._check_room(account, len(drafts), rows)
+        self._accounts[seq] = account
         now = self._clock.now_ms()
-        group = _Group([], [], asyncio.get_running_loop().create_future(), body_bytes, rows)
+        answer: asyncio.Future[list[Appended] | IdempotencyConflict] = asyncio.get_running_loop().create_future()
+        group = _Group(account, [], [], [], answer, now, body_bytes, rows)
         for account_seq, draft in drafts:
             group.events.append(self._event(account_seq, draft, now, group))
-        self._waiting_events += len(drafts)
-        self._waiting_bytes += group.body_bytes
-        self._waiting_rows += group.rows
+        self._waiting.add(group)
+        account.add(group)
+        if account.queue or account.storing_rows >= ACCEPTS_TURN_ROWS_MAX:
+            account.queue.append(group)
+        else:
+            self._gather(group)
+        return answer
+
+    def _check_room(self, account: _Account, events: int, rows: int) -> None:
+        """Raise Unavailable if too much waits to be stored, of all accounts or of this one."""
+        total = self._waiting
+        if (
+            total.events + events > ACCEPTS_WAITING_MAX
+            or total.body_bytes >= ACCEPTS_BODY_BYTES_MAX
+            or (total.rows and total.rows + rows > ACCEPTS_WAITING_ROWS_MAX)
+        ):
+            text = "more events and deliveries are waiting to be stored than this server takes at once"
+            raise self._refused(events, Refusal.FULL, text)
+        if (
+            account.events + events > ACCOUNT_ACCEPTS_WAITING_MAX
+            or account.body_bytes >= ACCOUNT_ACCEPTS_BODY_BYTES_MAX
+            or account.rows + rows > ACCOUNT_ACCEPTS_WAITING_ROWS_MAX
+        ):
+            text = "more events and deliveries of this account are waiting to be stored than this server takes at once"
+            raise self._refused(events, Refusal.FULL, text)
+
+    def _gather(self, group: _Group) -> None:
+        """Let a request go to the store with the others of this turn of the event loop."""
+        group.account.storing_rows += group.rows
         if not self._gathered:
             asyncio.get_running_loop().call_soon(self._flush)
         self._gathered.append(group)
-        return group.answer
 
     def give_up_waiting(self) -> None:
         """Tell callers who have waited ANSWER_WITHIN_MS that the store does not answer. Called every now and then.
 
-        Their events may become durable all the same; they were not promised to, and repeats find them by their key.
+        Events in the store's queue may become durable all the same; they were not promised to, and repeats find them by
+        their key.
         """
         oldest = self._clock.now_ms() - ANSWER_WITHIN_MS
         for started_at, groups in self._being_stored.values():
             if started_at > oldest:
                 break
             for group in groups:
-                if not group.answer.done():
-                    refusal = self._refused(len(group.events), Refusal.STORE, "the database does not answer")
-                    group.answer.set_exception(refusal)
+                self._give_up(group)
+        for account in list(self._accounts.values()):
+            while account.queue and account.queue[0].accepted_at <= oldest:
+                group = account.queue.popleft()
+                self._give_up(group)
+                self._hand_over(group, None)
+                self._forget(group)
+
+    def _give_up(self, group: _Group) -> None:
+        if not group.answer.done():
+            refusal = self._refused(len(group.events), Refusal.STORE, "the database does not answer")
+            group.answer.set_exception(refusal)
 
     def _refused(self, events: int, why: Refusal, text: str) -> Unavailable:
         self._measures.refused[why] += events
@@ -186,7 +267,7 @@ class Acceptor:
                 deliveries.append(NewDelivery(endpoint.seq, Status.HELD, None))
                 continue
             if not endpoint.owned:
-                self._foreign[endpoint.seq] = None
+                group.foreign.append(endpoint.seq)
                 deliveries.append(NewDelivery(endpoint.seq, Status.PENDING, now))
                 continue
             lane = self._lanes.of(endpoint)
@@ -220,20 +301,30 @@ class Acceptor:
         return self._random[at : at + RANDOM_BYTES]
 
     def _flush(self) -> None:
-        groups, self._gathered = self._gathered, []
-        foreign, self._foreign = self._foreign, {}
+        gathered, self._gathered = self._gathered, []
+        groups: list[_Group] = []
+        rows = 0
+        for group in gathered:
+            groups.append(group)
+            rows += group.rows
+            if rows >= ACCEPTS_TURN_ROWS_MAX:
+                self._store(groups)
+                groups, rows = [], 0
+        if groups:
+            self._store(groups)
+
+    def _store(self, groups: list[_Group]) -> None:
         self._batches += 1
         batch = self._batches
         self._being_stored[batch] = (self._clock.now_ms(), groups)
         began_us = self._clock.monotonic_us()
         stored = asyncio.ensure_future(self._database.append([group.events for group in groups]))
-        stored.add_done_callback(lambda future: self._stored(batch, groups, foreign, began_us, future))
+        stored.add_done_callback(lambda future: self._stored(batch, groups, began_us, future))
 
     def _stored(
         self,
         batch: int,
         groups: list[_Group],
-        foreign: dict[int, None],
         began_us: int,
         stored: "asyncio.Future[list[list[Appended] | IdempotencyConflict]]",
     ) -> None:
@@ -245,10 +336,9 @@ class Acceptor:
         if error is None:
             self._count(stored.result(), self._clock.monotonic_us() - began_us)
         for group, result in zip(groups, results, strict=True):
-            self._waiting_events -= len(group.events)
-            self._waiting_bytes -= group.body_bytes
-            self._waiting_rows -= group.rows
             self._hand_over(group, result)
+            group.account.storing_rows -= group.rows
+            self._forget(group)
             if group.answer.done():
                 continue
             if result is not None:
@@ -259,9 +349,20 @@ class Acceptor:
                 group.answer.set_exception(
                     error if isinstance(error, StoreError) else Unavailable("the events could not be stored")
                 )
+        foreign = {seq: None for group in groups for seq in group.foreign}
         if foreign and error is None:
             self.on_foreign(foreign)
         self._lanes.pump()
+
+    def _forget(self, group: _Group) -> None:
+        """Stop counting a request that is stored or rejected; the account's next requests have their turn."""
+        account = group.account
+        self._waiting.remove(group)
+        account.remove(group)
+        while account.queue and account.storing_rows < ACCEPTS_TURN_ROWS_MAX:
+            self._gather(account.queue.popleft())
+        if not account.events:
+            del self._accounts[account.seq]
 
     def _count(self, results: list[list[Appended] | IdempotencyConflict], took_us: int) -> None:
         repeated = [event.duplicate for stored in results if isinstance(stored, list) for event in stored]
