@@ -177,7 +177,7 @@ class ScriptedSender:
 
 VERBS = (
     "append", "lease_due", "settle", "release", "reclaim", "release_held", "release_replay", "look_ahead",
-    "due_endpoints", "horizon", "read", "write", "write_with_events", "append_then",
+    "due_endpoints", "next_due", "horizon", "read", "write", "write_with_events", "append_then",
 )  # fmt: skip
 """What the contract of the store has calls for."""
 

@@ -88,6 +88,11 @@ async def endpoints_with_waiting_deliveries_are_listed(bench: Bench) -> None:
     found = await bench.database.due_endpoints()
     assert found == [(3, NOW + 3), (5, NOW + 5), (9, NOW + 9)]
     assert await bench.database.due_endpoints(after=3, limit=1) == [(5, NOW + 5)]
+    assert sorted(await bench.database.next_due([9, 4, 3, 7])) == [(3, NOW + 3), (9, NOW + 9)]
+    (leased,) = await bench.lease(3, now=NOW + 3)
+    assert await bench.database.next_due([3]) == [(3, NOW + 100)]
+    await bench.database.release([(leased.event_seq, 3, leased.fence)], now=NOW + 4)
+    assert await bench.database.next_due([3]) == [(3, NOW + 4)]
 
 
 async def released_leases_are_due_again(bench: Bench) -> None:

@@ -187,6 +187,11 @@ class ListsLeasedEndpoints:
         return [DueEndpoint(4, 0), *await super().due_endpoints(after=after, limit=limit)]
 
 
+class ForgetsWhatIsDueLater:
+    async def next_due(self, endpoint_seqs: Sequence[int]) -> list[DueEndpoint]:  # type: ignore[override]
+        return [due for due in await super().next_due(endpoint_seqs) if due.endpoint_seq == 9]
+
+
 class KeepsHalfWrites:
     async def write(self, body: Callable[[sa.Connection], R]) -> R:
         failure: list[Exception] = []
@@ -320,6 +325,7 @@ DEFECTS = [
     ReclaimsEverybodys,
     MissesEndpoints,
     ListsLeasedEndpoints,
+    ForgetsWhatIsDueLater,
     KeepsHalfWrites,
     StoresEventsAlone,
     ForgetsTests,

@@ -209,6 +209,7 @@ VERBS: dict[str, tuple[Callable[[Raw], Awaitable[object]], set[str]]] = {
         _release_replay,
         {"deliveries_by_endpoint", "deliveries_replayed", "deliveries_pkey", "events_pkey"},
     ),
+    "next due": (lambda raw: hot.next_due(raw, [3, 51]), {"deliveries_due"}),
     "due endpoints": (lambda raw: hot.due_endpoints(raw, after=3, limit=10), {"deliveries_due"}),
 }
 

@@ -114,6 +114,8 @@ ACCEPTS_TURN_ROWS_MAX = 2 * COMMIT_ROWS_MAX
 LEASE_BATCH_MAX = 500
 LEASE_BATCH_BODY_BYTES_MAX = 8 * 1024 * 1024
 SETTLEMENTS_WAITING_MAX = 5_000
+# Due times are rounded up to a multiple of this.
+DUE_STEP_MS = 20
 # What must be left of a lease, beyond an attempt's own time, for the attempt to begin.
 LEASE_LEFT_MS_MIN = 1_000
 # Ordinary writes that wait for the writer.

@@ -1,4 +1,8 @@
-"""Dispatch: leases due deliveries that the memory does not hold (retries, restarts, overflow) into the lanes."""
+"""Dispatch: leases due deliveries that the memory does not hold (retries, restarts, overflow) into the lanes.
+
+The dispatcher knows the next due time of each endpoint and leases at that time. A scan of the database once a second
+finds the due times that it does not know: those of a process that ended, and of endpoints that were another process's.
+"""
 
 import asyncio
 from collections import Counter
@@ -6,6 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from uplift_server.core.deliveries import Trigger
+from uplift_server.core.due_times import DueTimes
 from uplift_server.core.lane import Kind
 from uplift_server.core.limits import LEASE_BATCH_BODY_BYTES_MAX, LEASE_BATCH_MAX
 from uplift_server.delivery.clock import Clock
@@ -43,7 +48,7 @@ class Dispatcher:
         self._scan_every_ms = scan_every_ms
         self._wake = asyncio.Event()
         self._stopping = False
-        self._next_due: int | None = 0
+        self._due = DueTimes()
         self._scanned_at = 0
         self._returned: list[tuple[int, int, int]] = []
         lanes.on_backlog = self._wake.set
@@ -52,11 +57,15 @@ class Dispatcher:
         self.on_foreign: Callable[[Iterable[int]], None] = lambda _endpoint_seqs: None
         """Told of other processes' endpoints to which something was given back."""
 
-    def note_due(self, due_at: int) -> None:
-        """Something falls due at an instant (Unix ms)."""
-        if self._next_due is None or due_at < self._next_due:
-            self._next_due = due_at
+    def note_due(self, endpoint_seq: int, due_at: int) -> None:
+        """Lease for an endpoint at a due time (Unix ms); 0: now."""
+        if self._due.note(endpoint_seq, due_at):
             self._wake.set()
+
+    def scan_soon(self) -> None:
+        """Find every endpoint with something due, without waiting for the next scan."""
+        self._scanned_at = 0
+        self._wake.set()
 
     def give_back(self, delivery: Lease | LeasedDelivery) -> None:
         """Take back a delivery that waited in memory too long to be sent under its lease."""
@@ -84,13 +93,14 @@ class Dispatcher:
     def _wait_ms(self) -> int:
         now = self._clock.now_ms()
         next_scan = self._scanned_at + self._scan_every_ms
-        return max(1, min(next_scan, next_scan if self._next_due is None else self._next_due) - now)
+        next_due = self._due.next_at
+        return max(1, min(next_scan, next_scan if next_due is None else next_due) - now)
 
     async def _round(self) -> bool:
         """Look and lease once; whether there may be more to lease at once."""
         await self.release_returned()
         now = self._clock.now_ms()
-        if now - self._scanned_at >= self._scan_every_ms or (self._next_due is not None and self._next_due <= now):
+        if now - self._scanned_at >= self._scan_every_ms:
             await self._scan(now)
         return await self._lease()
 
@@ -108,13 +118,11 @@ class Dispatcher:
                 self.on_foreign(foreign)
 
     async def _scan(self, now: int) -> None:
-        """End expired leases, and find every endpoint with something due."""
-        if now - self._scanned_at >= self._scan_every_ms:
-            # Timers do not know of a clock that was set forward: what has its turn now may have been set for later.
-            self._lanes.pump()
-            await self._database.reclaim(now=now)
+        """End expired leases, and find the next due time of every endpoint."""
+        # Timers do not know of a clock that was set forward: what has its turn now may have been set for later.
+        self._lanes.pump()
+        await self._database.reclaim(now=now)
         self._scanned_at = now
-        self._next_due = None
         after = 0
         while True:
             page = await self._database.due_endpoints(after=after, limit=SCAN_PAGE)
@@ -125,13 +133,18 @@ class Dispatcher:
                     self.on_off(endpoint_seq)
                 elif due_at <= now:
                     self._lanes.note_backlog(endpoint_seq)
-                elif self._next_due is None or due_at < self._next_due:
-                    self._next_due = due_at
+                else:
+                    self._due.note(endpoint_seq, due_at)
             if len(page) < SCAN_PAGE:
                 return
             after = page[-1].endpoint_seq
+            # Due retries do not wait for a long scan.
+            await self._lease()
 
     async def _lease(self) -> bool:
+        """Lease what is due for endpoints whose lane has room. Return whether there may be more."""
+        for endpoint_seq in self._due.take(self._clock.now_ms()):
+            self._lanes.note_backlog(endpoint_seq)
         wishes = self._wishes()
         if not wishes:
             return False
@@ -153,14 +166,19 @@ class Dispatcher:
         # The store stops early when the bodies grow large: then less than wished does not mean that no more is due.
         cut = sum(len(delivery.body) for delivery in leased) >= LEASE_BATCH_BODY_BYTES_MAX
         backlog = self._lanes.backlog
+        drained: list[int] = []
         for endpoint_seq, limit in wishes:
             if counts[endpoint_seq] < limit and not cut:
                 backlog.pop(endpoint_seq, None)
+                drained.append(endpoint_seq)
             elif counts[endpoint_seq] and endpoint_seq in backlog:
                 # Whoever was served waits behind those who were not.
                 del backlog[endpoint_seq]
                 backlog[endpoint_seq] = None
         self._lanes.pump()
+        if drained:
+            for endpoint_seq, due_at in await self._database.next_due(drained):
+                self._due.note(endpoint_seq, max(due_at, now + 1))
         return bool(leased)
 
     def _wishes(self) -> list[LeaseWish]:

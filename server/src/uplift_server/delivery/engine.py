@@ -214,8 +214,7 @@ class Engine:
 
     def note_due(self, endpoint_seq: int) -> None:
         """Something for an endpoint has become due in the database."""
-        self.lanes.note_backlog(endpoint_seq)
-        self.dispatcher.note_due(0)
+        self.dispatcher.note_due(endpoint_seq, 0)
 
     def forget(self, endpoint_seq: int) -> None:
         """Stop holding anything for a deleted endpoint; what it has in the database is cancelled."""

@@ -65,8 +65,8 @@ class Settler:
         """How many deliveries were settled so far."""
         self._idle = asyncio.Event()
         self._idle.set()
-        self.on_due: Callable[[int], None] = lambda _due_at: None
-        """Told of every instant at which something falls due."""
+        self.on_due: Callable[[int, int], None] = lambda _endpoint_seq, _due_at: None
+        """Called with an endpoint and the due time (Unix ms) of a delivery that was settled as pending."""
         self.on_counted: Callable[[int], None] = lambda _replay_seq: None
         """Told of every attempt that a replay has counted."""
         self.may_wait: Callable[[int], bool] = lambda _replay_seq: False
@@ -86,8 +86,6 @@ class Settler:
         self._gathered.append(settlement)
         if line is not None:
             self._lines.append(line)
-        if settlement.due_at is not None:
-            self.on_due(settlement.due_at)
         self._idle.clear()
         if len(self._gathered) >= SETTLEMENTS_WAITING_MAX:
             self._lanes.blocked = True
@@ -192,6 +190,8 @@ class Settler:
             ended = self._measures.ended
             for settlement in batch:
                 ended[settlement.status] += 1
+                if settlement.due_at is not None:
+                    self.on_due(settlement.endpoint_seq, settlement.due_at)
                 if settlement.replay_seq is not None:
                     self.on_counted(settlement.replay_seq)
         if self.on_written:

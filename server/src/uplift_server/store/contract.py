@@ -125,6 +125,9 @@ class Database(Protocol):
     async def due_endpoints(self, *, after: int = 0, limit: int = 1000) -> list[DueEndpoint]:
         """Endpoints with waiting deliveries, by number, each with its earliest due instant (which may be to come)."""
 
+    def next_due(self, endpoint_seqs: Sequence[int]) -> Awaitable[list[DueEndpoint]]:
+        """Return the earliest due time of each of these endpoints that has a waiting delivery."""
+
     async def horizon(self) -> Horizon:
         """Up to which numbers everything is there already for reads that begin after this. Raises Unavailable."""
 

@@ -80,7 +80,7 @@ class SharedEngine(Engine):
         self.membership.on_forgotten = self._trust_no_more
         self.membership.on_renumbered = self._begin_anew
         self.membership.on_beat = self._see
-        self._ownership.on_moved = lambda: self.dispatcher.note_due(0)
+        self._ownership.on_moved = self.dispatcher.scan_soon
         self.acceptor.on_foreign = self._post.tell_due
         self.dispatcher.on_foreign = self._post.tell_due
         for duty, loop in (

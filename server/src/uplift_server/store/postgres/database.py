@@ -179,6 +179,10 @@ class PostgresDatabase:
             only_reads=True,
         )
 
+    def next_due(self, endpoint_seqs: Sequence[int]) -> Awaitable[list[DueEndpoint]]:
+        """See the contract."""
+        return self._hot(lambda pair: hot.next_due(pair.raw, endpoint_seqs), only_reads=True)
+
     async def horizon(self) -> Horizon:
         """See the contract. What is being written just now is waited for a moment, so that it is told of, too.
 

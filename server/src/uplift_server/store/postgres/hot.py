@@ -280,3 +280,16 @@ FROM waiting WHERE endpoint_seq IS NOT NULL LIMIT $2
 async def due_endpoints(raw: Raw, *, after: int, limit: int) -> list[DueEndpoint]:
     """See the contract."""
     return [DueEndpoint(*row) for row in await raw.fetch(_DUE_ENDPOINTS, after, limit)]
+
+
+_NEXT_DUE: Final = """
+SELECT w.endpoint_seq, d.due_at FROM unnest($1::bigint[]) AS w(endpoint_seq) CROSS JOIN LATERAL (
+    SELECT d.due_at FROM deliveries d
+    WHERE d.endpoint_seq = w.endpoint_seq AND d.status = 0 AND d.lease_owner = 0 ORDER BY d.due_at LIMIT 1
+) d
+"""
+
+
+async def next_due(raw: Raw, endpoint_seqs: Sequence[int]) -> list[DueEndpoint]:
+    """See the contract."""
+    return [DueEndpoint(*row) for row in await raw.fetch(_NEXT_DUE, endpoint_seqs)]

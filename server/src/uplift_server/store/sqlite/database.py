@@ -178,6 +178,10 @@ class SqliteDatabase:
             lambda raw, _: hot.due_endpoints(raw, after=after, limit=limit), name_of(hot.due_endpoints)
         )
 
+    def next_due(self, endpoint_seqs: Sequence[int]) -> Awaitable[list[DueEndpoint]]:
+        """See the contract. The writer reads: retries must not wait for what callers read."""
+        return self._writer.submit(lambda w: hot.next_due(w.raw, endpoint_seqs))
+
     async def horizon(self) -> Horizon:
         """See the contract."""
         return NO_HORIZON

@@ -325,3 +325,14 @@ FROM waiting WHERE endpoint_seq IS NOT NULL
 def due_endpoints(connection: sqlite3.Connection, *, after: int, limit: int) -> list[DueEndpoint]:
     """See the contract."""
     return [DueEndpoint(*row) for row in connection.execute(_DUE_ENDPOINTS, (after, limit))]
+
+
+_NEXT_DUE: Final = (
+    "SELECT endpoint_seq, due_at FROM deliveries WHERE endpoint_seq = ? AND status = 0 AND lease_owner = 0"
+    " ORDER BY due_at LIMIT 1"
+)
+
+
+def next_due(connection: sqlite3.Connection, endpoint_seqs: Sequence[int]) -> list[DueEndpoint]:
+    """See the contract."""
+    return [DueEndpoint(*row) for seq in endpoint_seqs for row in connection.execute(_NEXT_DUE, (seq,))]
