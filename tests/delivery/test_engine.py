@@ -93,15 +93,15 @@ async def test_every_other_answer_is_retried(place: Place, status: int) -> None:
         assert await world.statuses() == {Status.DELIVERED: 1}
 
 
-async def test_retry_after_lengthens_a_wait_and_never_shortens_it(place: Place) -> None:
+@pytest.mark.parametrize("status", [301, 404, 429, 500, 502, 503])
+async def test_retry_after_lengthens_a_wait_and_never_shortens_it(place: Place, status: int) -> None:
     async with World(place) as world:
-        await world.endpoint("long.test", lambda _: answer(429, retry_after="60"))
-        await world.endpoint("short.test", lambda _: answer(503, retry_after="1"))
-        await world.endpoint("ignored.test", lambda _: answer(500, retry_after="60"))
+        await world.endpoint("long.test", lambda _: answer(status, retry_after="60"))
+        await world.endpoint("fraction.test", lambda _: answer(status, retry_after="7.25"))
+        await world.endpoint("short.test", lambda _: answer(status, retry_after="1"))
         await world.accept()
         waits = {row.endpoint_seq: row.due_at - START for row in await world.deliveries()}
-        assert waits[1] == 60 * SECOND
-        assert 4500 <= waits[2] <= 5500
+        assert (waits[1], waits[2]) == (60 * SECOND, 7250)
         assert 4500 <= waits[3] <= 5500
 
 

@@ -7,6 +7,7 @@ from itertools import pairwise
 import pytest
 from tests.engines import Place
 
+from uplift_server.core.catalog import WEBHOOK_CREATED
 from uplift_server.core.deliveries import Status
 from uplift_server.core.outcomes import Outcome
 from uplift_server.delivery.sender.request import Request
@@ -122,6 +123,48 @@ async def test_a_receiver_that_asks_for_a_wait_is_left_alone_by_all_deliveries(p
         rows = await world.deliveries()
         assert [row.attempts_made for row in rows] == [2] + [1] * 200
         assert {row.status for row in rows} == {Status.DELIVERED}
+
+
+async def test_a_retry_after_with_another_status_holds_its_own_delivery_alone(place: Place) -> None:
+    async with World(place, breaker_failures=10) as world:
+        turns = iter([answer(502, retry_after="120")])
+        await world.endpoint("one.test", lambda _: next(turns, answer(200)))
+        await world.accept(1)
+        await world.accept(3)
+        await world.run_for(119 * SECOND)
+        assert await world.statuses() == {Status.DELIVERED: 3, Status.PENDING: 1}
+        await world.run_for(2 * SECOND)
+        assert await world.statuses() == {Status.DELIVERED: 4}
+
+
+@pytest.mark.parametrize("status", [429, 503])
+async def test_the_registration_event_holds_the_endpoint_if_the_receiver_asks_for_a_wait(
+    place: Place, status: int
+) -> None:
+    async with World(place, breaker_failures=10) as world:
+        turns = iter([answer(status, retry_after="120")])
+        endpoint = await world.endpoint("one.test", lambda _: next(turns, answer(200)))
+        await world.add_event_type(WEBHOOK_CREATED)
+        await world.accept(1, event_type=WEBHOOK_CREATED)
+        await world.accept(30)
+        await world.run_for(119 * SECOND)
+        assert world.sender.times("one.test") == [START]
+        assert world.engine.next_probe_at(endpoint.seq) == START + 120 * SECOND
+        assert endpoint.health.status == "unknown"
+        await world.run_for(11 * SECOND)
+        assert await world.statuses() == {Status.DELIVERED: 31}
+        assert world.engine.next_probe_at(endpoint.seq) is None
+
+
+async def test_a_delivered_registration_event_ends_the_wait(place: Place) -> None:
+    async with World(place, breaker_failures=10) as world:
+        turns = iter([answer(429, retry_after="120")])
+        endpoint = await world.endpoint("one.test", lambda _: next(turns, answer(200)))
+        await world.add_event_type(WEBHOOK_CREATED)
+        await world.accept(1, event_type=WEBHOOK_CREATED)
+        await world.run_for(130 * SECOND)
+        assert await world.statuses() == {Status.DELIVERED: 1}
+        assert world.engine.next_probe_at(endpoint.seq) is None
 
 
 async def test_what_was_in_flight_does_not_end_the_wait(place: Place) -> None:

@@ -1,5 +1,6 @@
 """When the next attempt is due: the retry schedule, its jitter, and a receiver's `Retry-After`."""
 
+import re
 from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
@@ -9,6 +10,9 @@ from uplift_server.core.limits import RETRY_AFTER_MS_MAX
 
 JITTER: Final = 0.1
 """Each delay is spread evenly over ±10 %."""
+
+
+_SECONDS: Final = re.compile(r"([0-9]+)(\.[0-9]+)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,16 +39,17 @@ class RetrySchedule:
 
 
 def retry_after_ms(value: str | None, now_ms: int) -> int | None:
-    """The wait a Retry-After header asks for (RFC 9110, section 10.2.3): seconds or an HTTP date.
+    """The wait that a Retry-After header asks for (RFC 9110, section 10.2.3), at most 24 h.
 
-    None where there is no such header or it cannot be read; 0 for an instant that has passed; never more than 24 h.
+    The value is an HTTP date or seconds, also with a fraction, which the RFC does not have. None: no header, or it is
+    not valid. 0: a date that has passed.
     """
     if value is None:
         return None
     text = value.strip()
-    if text.isascii() and text.isdigit():
+    if (seconds := _SECONDS.fullmatch(text)) is not None:
         # A number with hundreds of digits is a long wait, not an error.
-        return RETRY_AFTER_MS_MAX if len(text) > 9 else min(int(text) * 1000, RETRY_AFTER_MS_MAX)
+        return RETRY_AFTER_MS_MAX if len(seconds[1]) > 9 else min(round(float(text) * 1000), RETRY_AFTER_MS_MAX)
     try:
         instant = parsedate_to_datetime(text)
     except (ValueError, TypeError, IndexError, OverflowError):

@@ -156,11 +156,14 @@ class Attempts:
             return
         outcome = classify(exchange)
         self._count(flight, outcome, exchange, now)
-        counts = delivery.trigger is not Trigger.TEST and flight.event_type.name != WEBHOOK_CREATED
-        if counts and _told_by(endpoint, exchange, now):
+        is_test = delivery.trigger is Trigger.TEST
+        counts = not is_test and flight.event_type.name != WEBHOOK_CREATED
+        if not is_test and _told_by(endpoint, exchange, now):
             if endpoint.owned:
-                self._note(flight, outcome, exchange, now)
-            elif outcome is _DELIVERED and endpoint.health.failing_since is not None:
+                if counts:
+                    self._note_health(flight, outcome, exchange, now)
+                self._note_breaker(lane, outcome, exchange, now, counts=counts)
+            elif counts and outcome is _DELIVERED and endpoint.health.failing_since is not None:
                 # The rest that process knows better by now.
                 self.on_well_elsewhere(endpoint, now)
         spent = delivery.trigger is Trigger.SCHEDULE and exchange.failure is not Failure.EGRESS
@@ -201,7 +204,7 @@ class Attempts:
     ) -> Verdict:
         if outcome is not Outcome.DELIVERED and (before := resumed(delivery)) is not None:
             return before
-        wait_ms = _asked_ms(exchange, now)
+        wait_ms = retry_after_ms(exchange.retry_after, now)
         if exchange.failure is Failure.EGRESS:
             # The schedule stands where it stood: its next wait, not yet spent, comes again.
             scheduled, wait_ms = max(1, min(scheduled, len(self._schedule.delays_ms))), OURS_WAIT_MS_MIN
@@ -215,9 +218,9 @@ class Attempts:
             draw=self._random.random(),
         )
 
-    def _note(self, flight: _InFlight, outcome: Outcome, exchange: Exchange, now: int) -> None:
-        """Let the lane's breaker and the endpoint's health know."""
-        lane, endpoint = flight.lane, flight.endpoint
+    def _note_health(self, flight: _InFlight, outcome: Outcome, exchange: Exchange, now: int) -> None:
+        """Update the endpoint's health."""
+        endpoint = flight.endpoint
         ours = is_ours(exchange)
         failed_before = endpoint.health.failing_since is not None
         health = endpoint.health = endpoint.health.after(outcome, now, ours=ours)
@@ -226,14 +229,21 @@ class Attempts:
             self._on_unwell(endpoint)
         if exchange.status_code == GONE:
             self._on_gone(endpoint)
-        if outcome is Outcome.DELIVERED:
+        if outcome is not _DELIVERED and not ours:
+            endpoint.failed_event = flight.delivery.event_seq
+
+    def _note_breaker(
+        self, lane: Lane[LeasedDelivery], outcome: Outcome, exchange: Exchange, now: int, *, counts: bool
+    ) -> None:
+        """Update the lane's circuit breaker; failures that do not count only hold it as long as the receiver asks."""
+        if outcome is _DELIVERED:
             if lane.breaker.failures:
                 lane.breaker = lane.breaker.succeeded(now - exchange.duration_us // 1000)
-        elif not ours:
-            endpoint.failed_event = flight.delivery.event_seq
-            asked_ms = _asked_ms(exchange, now) or 0
-            timed_out = outcome is Outcome.TIMEOUT
-            lane.breaker = lane.breaker.failed(now, timed_out=timed_out, rule=self._breaker, asked_ms=asked_ms)
+        elif not is_ours(exchange):
+            asked_ms = _endpoint_wait_ms(exchange, now)
+            if counts or asked_ms:
+                timed_out = outcome is Outcome.TIMEOUT
+                lane.breaker = lane.breaker.failed(now, timed_out=timed_out, rule=self._breaker, asked_ms=asked_ms)
 
 
 def unattempted(delivery: LeasedDelivery, verdict: Verdict, now: int) -> Settlement:
@@ -267,9 +277,9 @@ def _without_attempt(delivery: LeasedDelivery, endpoint: LiveEndpoint | None, no
     return None
 
 
-def _asked_ms(exchange: Exchange, now: int) -> int | None:
-    """How long the receiver asks us to wait, where what it says of that counts."""
-    return retry_after_ms(exchange.retry_after, now) if exchange.status_code in (429, 503) else None
+def _endpoint_wait_ms(exchange: Exchange, now: int) -> int:
+    """Return how long the receiver asks to hold all deliveries of the endpoint, and not this one alone."""
+    return retry_after_ms(exchange.retry_after, now) or 0 if exchange.status_code in (429, 503) else 0
 
 
 def _while_off(verdict: Verdict, endpoint: LiveEndpoint | None) -> Verdict:
