@@ -99,6 +99,21 @@ def close(_: Connection, __: Received) -> bool:
     return False
 
 
+def once_per_connection() -> Action:
+    """Respond to the first request of a connection; read the second one and close without an answer."""
+    seen: set[object] = set()
+    good = answer()
+
+    def act(connection: Connection, received: Received) -> bool:
+        peer = connection.sock.getpeername()
+        if peer in seen:
+            return False
+        seen.add(peer)
+        return good(connection, received)
+
+    return act
+
+
 def reset(connection: Connection, _: Received) -> bool:
     """Half an answer, then a reset."""
     connection.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nhalf")

@@ -146,6 +146,25 @@ def test_one_slow_success_within_the_deadline_is_delivered_once(server: Server, 
     assert len(receiver.on("/recovers")) == 3
 
 
+def test_every_request_a_receiver_read_is_an_attempt_or_a_counted_duplicate(
+    own_server: Server, receiver: Receiver
+) -> None:
+    _, api = own_server.account()
+    api.endpoint(receiver.url("/once", receiving.once_per_connection()))
+    attempts = []
+    for _ in range(5):
+        (delivery,) = deliveries_of(api, api.send(1).json["id"])
+        assert settled(api, delivery["id"])["status"] == "delivered"
+        attempts += api.ok("GET", f"/v1/deliveries/{delivery['id']}/attempts")["data"]
+    twice = [attempt for attempt in attempts if attempt["error"] is not None]
+    assert len(receiver.on("/once")) == len(attempts) + len(twice)
+    assert len(twice) >= 4
+    assert {attempt["outcome"] for attempt in twice} == {"delivered"}
+    text = own_server.api()("GET", "/metrics").body.decode()
+    (line,) = re.findall(r"^uplift_requests_repeated_total ([0-9.]+)$", text, re.MULTILINE)
+    assert float(line) == receiver.count("/once") - len(api.everything("/v1/deliveries"))
+
+
 def test_a_retry_after_lengthens_the_wait(server: Server, receiver: Receiver) -> None:
     _, api = server.account()
     api.endpoint(receiver.url("/busy", answer(503, retry_after="2")))

@@ -69,6 +69,9 @@ async def test_a_stale_connection_is_retried_once_on_a_fresh_one(listen: Listen,
     assert exchange.connect_ms is not None
     assert bodies == [b"one", b"two"]
     assert receiver.accepted == 2
+    # The receiver may have read both.
+    assert exchange.repeated
+    assert exchange.error
 
 
 async def test_the_retry_is_the_last(listen: Listen, client: Client) -> None:
@@ -81,6 +84,7 @@ async def test_the_retry_is_the_last(listen: Listen, client: Client) -> None:
     await client.post(receiver.target())
     exchange = await client.post(receiver.target())
     assert (exchange.failure, exchange.reused, exchange.bytes_sent) == (Failure.PROTOCOL, False, True)
+    assert exchange.repeated
     assert receiver.accepted == 2
 
 
@@ -138,7 +142,7 @@ async def test_the_retry_that_cannot_connect_still_says_that_bytes_were_sent(lis
     receiver = await listen(script)
     await client.post(receiver.target())
     exchange = await client.post(receiver.target())
-    assert (exchange.failure, exchange.bytes_sent) == (Failure.CONNECT, True)
+    assert (exchange.failure, exchange.bytes_sent, exchange.repeated) == (Failure.CONNECT, True, False)
     assert exchange.error == f"could not connect to 127.0.0.1:{receiver.port}: connection refused"
 
 

@@ -53,3 +53,6 @@ class Exchange(NamedTuple):
     """Whether any byte of the request may have reached the receiver."""
     reused: bool = False
     """Whether an open connection was used again."""
+    repeated: bool = False
+    """Whether the request was sent twice, because a reused connection ended without a response: the receiver may have
+    read both. `error` says so, also if the exchange succeeded."""

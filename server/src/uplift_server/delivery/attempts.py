@@ -198,6 +198,8 @@ class Attempts:
                 measures.delivery_delays.note(now - delivery.created_at)
         if exchange.failure is not None and is_ours(exchange):
             measures.failed_here += 1
+        if exchange.repeated:
+            measures.requests_repeated += 1
 
     def _verdict(
         self, delivery: LeasedDelivery, outcome: Outcome, exchange: Exchange, scheduled: int, now: int

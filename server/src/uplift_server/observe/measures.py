@@ -69,7 +69,7 @@ class EngineMeasures:
 
     __slots__ = (
         "accepted", "accepts", "attempt_durations", "attempts", "delivery_delays", "ended", "failed_here",
-        "first_attempt_delays", "refused", "removed", "repeated", "retention_round_at",
+        "first_attempt_delays", "refused", "removed", "repeated", "requests_repeated", "retention_round_at",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -84,6 +84,8 @@ class EngineMeasures:
         """By outcome."""
         self.failed_here = 0
         """Attempts that failed by no fault of the receiver."""
+        self.requests_repeated = 0
+        """Requests sent a second time within their attempt."""
         self.attempt_durations = Histogram(_ATTEMPT_BOUNDS_US, _US)
         self.first_attempt_delays = Histogram(_DELAY_BOUNDS_MS, _MS)
         """From acceptance to the beginning of the first attempt."""

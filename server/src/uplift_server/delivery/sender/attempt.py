@@ -25,7 +25,9 @@ class Opening:
 class Attempt:
     """A request between `send` and its Done. `started` is monotonic seconds."""
 
-    __slots__ = ("bytes_sent", "connection", "done", "opening", "request", "retried", "started", "started_at", "task")
+    __slots__ = (
+        "bytes_sent", "connection", "done", "opening", "repeated", "request", "retried", "started", "started_at", "task"
+    )  # fmt: skip
 
     def __init__(self, request: Request, done: Done, started_at: int, started: float) -> None:
         self.request = request
@@ -37,3 +39,4 @@ class Attempt:
         self.task: asyncio.Task[None] | None = None
         self.retried = False
         self.bytes_sent = False
+        self.repeated = False

@@ -11,7 +11,7 @@ from uplift_server.core.exchange import Exchange, Failure
 from uplift_server.delivery.sender.attempt import Attempt, Opening
 from uplift_server.delivery.sender.connection import BufferedConnection, Connection, Owner
 from uplift_server.delivery.sender.connector import Connector
-from uplift_server.delivery.sender.failures import AttemptFailed, one_line, seconds
+from uplift_server.delivery.sender.failures import AttemptFailed, one_line, seconds, sent_twice
 from uplift_server.delivery.sender.pool import Pool
 from uplift_server.delivery.sender.request import Done, Request, Target
 from uplift_server.delivery.sender.resolver import Resolver
@@ -216,6 +216,8 @@ class Sender(Owner):
 
     def _finish(self, attempt: Attempt, exchange: Exchange) -> None:
         del self._attempts[attempt]
+        if attempt.repeated:
+            exchange = exchange._replace(repeated=True, error=sent_twice(exchange.error))
         try:
             attempt.done(attempt.request, exchange)
         except Exception as error:

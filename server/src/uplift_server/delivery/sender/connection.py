@@ -124,6 +124,7 @@ class Connection(asyncio.Protocol):
         self._body_bytes = 0
         self._wire_bytes = 0
         self._complete = False
+        attempt.repeated = attempt.bytes_sent
         attempt.bytes_sent = True
         request = attempt.request
         if len(request.body) <= _JOINED_BYTES_MAX:

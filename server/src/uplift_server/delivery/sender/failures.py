@@ -12,6 +12,9 @@ OURS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno
 
 _UNPRINTABLE = re.compile(r"[^\x20-\x7e\xa0-\U0010ffff]+")
 
+# Outcomes are explained by patterns in errors: this text has none of their words.
+_SENT_TWICE = "the request was sent twice, because a reused connection ended without a response"
+
 
 class AttemptFailed(Exception):
     """Ends an attempt before its request was written."""
@@ -25,6 +28,11 @@ class AttemptFailed(Exception):
 def one_line(text: str) -> str:
     """`text` as it may stand in `Exchange.error`: one line, printable, bounded."""
     return _UNPRINTABLE.sub(" ", text).strip()[:ERROR_CHARACTERS_MAX]
+
+
+def sent_twice(error: str | None) -> str:
+    """Add to an attempt's error, if it has one, that its request was sent twice."""
+    return _SENT_TWICE if error is None else f"{error[: ERROR_CHARACTERS_MAX - len(_SENT_TWICE) - 2]}; {_SENT_TWICE}"
 
 
 def reason(error: OSError) -> str:
