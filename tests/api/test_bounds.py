@@ -34,6 +34,39 @@ def test_schemas_that_would_stop_the_server_are_refused(operator: Client) -> Non
     assert operator.get("/v1/event-types?limit=500")["data"]
 
 
+def choices(count: int) -> Any:
+    return {"properties": {"v": {"items": {"anyOf": [{"const": f"x{number}"} for number in range(count)]}}}}
+
+
+def test_data_that_does_not_match_alternatives_is_rejected_quickly(operator: Client) -> None:  # noqa: F811
+    """The details of every branch for every item would take minutes and gigabytes."""
+    assert operator.put("/v1/event-types/choice.made", {"description": "x", "schema": choices(1500)}).status in {
+        200,
+        201,
+    }
+    for items, code in ((2_600, "not_checkable"), (40, "schema_mismatch")):
+        began = time.monotonic()
+        refused = operator.post("/v1/events", {"type": "choice.made", "data": {"v": ["none"] * items}})
+        assert problems(refused) == {("data", code)}
+        assert time.monotonic() - began < 1
+
+
+def test_recursion_below_alternatives_is_rejected(operator: Client) -> None:  # noqa: F811
+    node = {"type": "object", "properties": {"a": {"$ref": "#/$defs/n"}}}
+    schema = {"$ref": "#/$defs/n", "$defs": {"n": {"oneOf": [node, node | {"required": ["b"]}]}}}
+    refused = operator.put("/v1/event-types/evil.three", {"description": "x", "schema": schema})
+    assert problems(refused) == {("schema", "schema_recursive")}
+
+
+def test_patterns_that_need_backtracking_are_rejected(operator: Client) -> None:  # noqa: F811
+    for pattern in (r"^(?=.*[0-9]).{8,}$", r"^(a|b)\1$", r"(?<!x)y"):
+        schema = {"properties": {"code": {"pattern": pattern}}}
+        refused = operator.put("/v1/event-types/evil.four", {"description": "x", "schema": schema})
+        assert problems(refused) == {("schema", "pattern_unsupported")}, pattern
+    schema = {"properties": {"code": {"pattern": r"^[A-Z]{2,5}-\d+$"}}}
+    assert operator.put("/v1/event-types/good.one", {"description": "x", "schema": schema}).status == 201
+
+
 def test_deep_data_is_an_answer_and_no_defect(operator: Client) -> None:  # noqa: F811
     deep = json.dumps({"object": nested(900)})
     answer = operator.post("/v1/events", b'{"type":"movement.analytics.created","data":%b}' % deep.encode())

@@ -70,24 +70,50 @@ def test_references_that_double_the_work_at_every_level_are_too_complex() -> Non
 @pytest.mark.parametrize(
     "schema",
     [
-        {"$ref": "#"},
         {"$defs": {"tree": {"properties": {"left": {"$ref": "#/$defs/tree"}}}}, "$ref": "#/$defs/tree"},
-        {"$ref": "#anchor", "items": {"$dynamicRef": "#anchor"}},
+        {"$ref": "#/$defs/a", "$defs": {"a": {"$anchor": "x", "items": {"$dynamicRef": "#x"}}}},
         {"$ref": "#/a~1b/0/~0", "a/b": [{"~": {"type": "string"}}]},
-        {"$ref": "#/a/9", "a": []},
-        {"$ref": "#/a/b/c", "a": {"b": 1}},
-        {"$ref": "https://example.com/schema"},
         {"$ref": 5},
+        {"allOf": [{"properties": {"children": {"items": {"$ref": "#"}}}}]},
+        {"oneOf": [{"$ref": "#/$defs/a"}, {"type": "null"}], "$defs": {"a": {"items": {"$ref": "#/$defs/a"}}}},
         True,
     ],
 )
-def test_recursions_and_odd_references_are_the_compilers_business(schema: Any) -> None:
+def test_recursions_outside_of_alternatives_are_accepted(schema: Any) -> None:
     assert code(schema) is None
+
+
+@pytest.mark.parametrize("keyword", ["oneOf", "anyOf", "not", "if", "then", "else"])
+def test_recursion_below_alternatives_is_rejected(keyword: str) -> None:
+    below = {"properties": {"child": {"$ref": "#/$defs/node"}}}
+    node = {keyword: [below, True] if keyword in {"oneOf", "anyOf"} else below}
+    problem = check_schema({"$ref": "#/$defs/node", "$defs": {"node": node}}, "")
+    assert problem is not None
+    assert problem.code == "schema_recursive"
+    assert f"`{keyword}`" in problem.message
+
+
+@pytest.mark.parametrize(
+    "reference",
+    ["#missing", "#/a/9", "#/a/b/c", "https://example.com/schema", "https://json-schema.org/draft/2020-12/schema"],
+)
+def test_references_to_other_documents_are_rejected(reference: str) -> None:
+    problem = check_schema({"items": {"$ref": reference}, "a": []}, "")
+    assert problem is not None
+    assert problem.code == "schema_invalid"
+    assert reference in problem.message
+
+
+def test_a_schema_whose_check_cannot_be_bounded_is_too_complex() -> None:
+    schema: Any = {"unevaluatedProperties": {"type": "integer"}}
+    for _ in range(16):
+        schema = {"allOf": [schema], "unevaluatedProperties": {"type": "integer"}}
+    assert code(schema) == "schema_too_complex"
 
 
 @given(JSON)
 def test_any_json_gets_an_answer(schema: Any) -> None:
-    assert code(schema) in {None, "schema_too_complex", "too_deep"}
+    assert code(schema) in {None, "schema_too_complex", "schema_invalid", "schema_recursive", "too_deep"}
 
 
 def test_the_bound_is_a_bound() -> None:

@@ -23,6 +23,7 @@ from uplift_server.core.addresses import AddressPolicy
 from uplift_server.core.cursors import Cursors
 from uplift_server.core.duties import Duty
 from uplift_server.core.forwarding import parse_networks
+from uplift_server.core.limits import EVENT_INTEGER_DIGITS_MAX
 from uplift_server.core.mailing import parse_mailbox
 from uplift_server.core.processes import ProcessRole
 from uplift_server.dashboard import gate
@@ -126,6 +127,7 @@ class Application:
         """
         async with contextlib.AsyncExitStack() as undo:
             raise_file_limit()
+            sys.set_int_max_str_digits(EVENT_INTEGER_DIGITS_MAX)
             if isinstance(self._database, SqliteDatabase):
                 self._make_directory()
                 self._database.lock()

@@ -5,6 +5,8 @@ What an operator may change stands in `config/`; these may only be changed with 
 
 # Events
 EVENT_DATA_BYTES_MAX = 256 * 1024
+# The least that Python can be told; reading and comparing integers takes the square of their digits.
+EVENT_INTEGER_DIGITS_MAX = 640
 BATCH_EVENTS_MAX = 1000
 BATCH_BODY_BYTES_MAX = 8 * 1024 * 1024
 EVENT_TYPE_NAME_CHARACTERS_MAX = 128
@@ -36,6 +38,15 @@ PROBLEMS_TOLD_MAX = 100
 JSON_DEPTH_MAX = 64
 SCHEMA_CHARACTERS_MAX = 64 * 1024
 SCHEMA_PLACES_MAX = 5_000
+# The analysis of a schema: places with different schemas, and schemas looked at for all of them.
+SCHEMA_STATES_MAX = 5_000
+SCHEMA_STEPS_MAX = 20_000
+# The estimated time of one check on the event loop, and of collecting the errors in data that does not match.
+SCHEMA_CHECK_NS_MAX = 25_000_000
+SCHEMA_DETAILS_BYTES_MAX = 16 * 1024
+SCHEMA_PROBLEMS_MAX = 20
+# Steps in which a stored pattern may backtrack; new patterns never do.
+PATTERN_BACKTRACKS_MAX = 1_000
 
 # Endpoints
 URL_CHARACTERS_MAX = 2048

@@ -1,14 +1,16 @@
-"""Bounds on the JSON an event type brings: a schema must be checkable in a time that nobody notices.
+"""Bounds on the schema and the example of an event type.
 
-A validator follows every reference it meets. A few levels that each refer twice to the next double the work with every
-level, so what counts is the number of places a schema unfolds to, not its size.
+A validator follows every reference. A few levels that each refer twice to the next level double the work with every
+level, so the number of places that a schema unfolds to is bounded, not only its size.
 """
 
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from uplift_server.core.limits import JSON_DEPTH_MAX, SCHEMA_CHARACTERS_MAX, SCHEMA_PLACES_MAX
+from uplift_server.core.limits import JSON_DEPTH_MAX, SCHEMA_CHARACTERS_MAX, SCHEMA_CHECK_NS_MAX, SCHEMA_PLACES_MAX
 from uplift_server.core.problems import Problem
+from uplift_server.core.schema_cost import SchemaCost
+from uplift_server.core.schema_graph import ALTERNATIVES, SchemaGraph
 
 _REFERENCES: Final = ("$ref", "$dynamicRef")
 
@@ -32,6 +34,24 @@ def check_schema(schema: Any, text: str, field: str = "schema") -> Problem | Non
         return deep
     if _places(schema, schema, {}) > SCHEMA_PLACES_MAX:
         text = f"With its references followed, this schema has more than {SCHEMA_PLACES_MAX} places. Simplify it."
+        return Problem(field, "schema_too_complex", text)
+    return _check_graph(SchemaGraph(schema), field)
+
+
+def _check_graph(graph: SchemaGraph, field: str) -> Problem | None:
+    if graph.unknown_references:
+        shown = graph.unknown_references[0][:200]
+        text = f"The reference {shown} leads to no schema in this document. Add the schema under `$defs`."
+        return Problem(field, "schema_invalid", text)
+    recursions = graph.recursions()
+    for key, edges in graph.in_place.items():
+        for keyword, target in edges:
+            if keyword in ALTERNATIVES and key in recursions and recursions.get(id(target)) == recursions[key]:
+                text = f"A schema refers to itself below `{keyword}`. Remove the recursion or the `{keyword}`."
+                return Problem(field, "schema_recursive", text)
+    cost = SchemaCost(graph)
+    if not cost.is_complete or cost.value_ns_max > SCHEMA_CHECK_NS_MAX:
+        text = "The check of one value against this schema can take too long. Use fewer alternatives, or `enum`."
         return Problem(field, "schema_too_complex", text)
     return None
 

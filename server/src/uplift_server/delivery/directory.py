@@ -5,18 +5,23 @@ Everything is read and changed on the event loop only.
 """
 
 import contextlib
+import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 import jsonschema_rs
 import msgspec
+import structlog
 
 from uplift_server.core.addresses import AddressPolicy
 from uplift_server.core.health import Health
 from uplift_server.core.ids import ACCOUNT, ENDPOINT, prefixed
+from uplift_server.core.limits import PATTERN_BACKTRACKS_MAX, SCHEMA_PROBLEMS_MAX
 from uplift_server.core.problems import Problem
 from uplift_server.core.request_head import HeadTemplate, head_template
+from uplift_server.core.schema_cost import SchemaCost
+from uplift_server.core.schema_graph import SchemaGraph
 from uplift_server.core.secrets import SecretPair
 from uplift_server.core.signing import Signer
 from uplift_server.core.subscriptions import Subscription
@@ -30,34 +35,46 @@ Named = tuple[str, int | str | bytes]
 """A table, and whose record: a key's digest, a type's name, the number of an account or endpoint."""
 NEVER: Final = 2**63 - 1
 """An instant after all others (Unix ms)."""
-SCHEMA_PROBLEMS_MAX: Final = 20
-SCHEMA_DETAILS_BYTES_MAX: Final = 16 * 1024
-"""Of larger data only the first problem is told: looking for all of them would hold up everybody."""
+
+_log = structlog.get_logger("uplift.directory")
 
 
 class LiveEventType:
     """An event type ready for use: its schema compiled, its name as bytes."""
 
-    __slots__ = ("_validator", "name", "name_bytes", "record", "seq")
+    __slots__ = ("_cost", "_validator", "name", "name_bytes", "record", "seq")
 
     def __init__(self, record: EventType) -> None:
         self.record = record
         self.seq = record.seq
         self.name = record.name
         self.name_bytes = record.name.encode()
-        self._validator = None if record.schema is None else compile_schema(record.schema)
+        self._validator: jsonschema_rs.Validator | None = None
+        if record.schema is not None:
+            self._validator, may_backtrack = _compile_stored(record.schema)
+            self._cost = SchemaCost(SchemaGraph(json.loads(record.schema)), may_backtrack=may_backtrack)
+            if may_backtrack:
+                _log.warning("schema pattern needs backtracking", event_type=record.name)
 
     @property
     def archived(self) -> bool:
-        """Whether new events of this type are refused."""
+        """Whether new events of this type are rejected."""
         return self.record.archived_at is not None
 
     def problems(self, data: bytes) -> list[Problem]:
-        """Where data (JSON) departs from the type's schema, at most SCHEMA_PROBLEMS_MAX places."""
+        """The differences between data (JSON) and the type's schema, at most SCHEMA_PROBLEMS_MAX.
+
+        Takes no longer than SCHEMA_CHECK_NS_MAX allows: larger checks are problems, too.
+        """
         if self._validator is None:
             return []
         try:
             value = msgspec.json.decode(data)
+            if not self._cost.is_affordable(data, value):
+                text = (
+                    f"This is too large to be checked against the schema of {self.name}. Send fewer or shorter values."
+                )
+                return [Problem("data", "not_checkable", text)]
             if self._validator.is_valid(value):
                 return []
         except (ValueError, RecursionError, OverflowError) as unchecked:
@@ -65,20 +82,23 @@ class LiveEventType:
                 f"This cannot be checked against the type's schema: {unchecked}. Send numbers that a double can hold."
             )
             return [Problem("data", "not_checkable", text)]
-        problems = []
-        for error in self._errors(value, len(data)):
+        found = []
+        for error in itertools.islice(self._errors(data, value), SCHEMA_PROBLEMS_MAX):
             path = ".".join(["data", *map(str, error.instance_path)])
-            problems.append(
-                Problem(path, "schema_mismatch", f"{error.message[:300]}. Compare it with the schema of {self.name}.")
-            )
-            if len(problems) == SCHEMA_PROBLEMS_MAX:
-                break
-        return problems
+            text = f"{error.message[:300]}. Compare it with the schema of {self.name}."
+            found.append(Problem(path, "schema_mismatch", text))
+        if found:
+            return found
+        text = f"The data does not match the schema of {self.name}. Compare it with the schema."
+        return [Problem("data", "schema_mismatch", text)]
 
-    def _errors(self, value: object, size: int) -> Iterable[jsonschema_rs.ValidationError]:
+    def _errors(self, data: bytes, value: object) -> Iterable[jsonschema_rs.ValidationError]:
+        """The errors in data that does not match; none if looking for them would take too long."""
         assert self._validator is not None
-        if size <= SCHEMA_DETAILS_BYTES_MAX:
+        if self._cost.is_explainable(data, value):
             return self._validator.iter_errors(value)
+        if self._cost.has_alternatives or self._cost.repeats_recursion:
+            return []
         try:
             self._validator.validate(value)
         except jsonschema_rs.ValidationError as first:
@@ -86,15 +106,30 @@ class LiveEventType:
         return []
 
 
-def compile_schema(schema: str) -> jsonschema_rs.Validator:
+def compile_schema(schema: str, *, may_backtrack: bool = False) -> jsonschema_rs.Validator:
     """A validator for a JSON Schema 2020-12 (as JSON text). ValueError if it is not one.
 
-    References are resolved within the schema only: nothing is fetched, whatever a schema names.
+    References are resolved within the schema only. Patterns run in linear time unless `may_backtrack` is set.
     """
+    patterns = (
+        jsonschema_rs.FancyRegexOptions(backtrack_limit=PATTERN_BACKTRACKS_MAX)
+        if may_backtrack
+        else jsonschema_rs.RegexOptions()
+    )
     try:
-        return jsonschema_rs.Draft202012Validator(json.loads(schema), validate_formats=False, offline=True)
+        return jsonschema_rs.Draft202012Validator(
+            json.loads(schema), validate_formats=False, offline=True, pattern_options=patterns
+        )
     except Exception as error:
         raise ValueError(str(error)) from error
+
+
+def _compile_stored(schema: str) -> tuple[jsonschema_rs.Validator, bool]:
+    """A validator, and whether its patterns backtrack: earlier releases stored such schemas."""
+    try:
+        return compile_schema(schema), False
+    except ValueError:
+        return compile_schema(schema, may_backtrack=True), True
 
 
 class LiveEndpoint:

@@ -1,5 +1,6 @@
 """The catalog: everybody reads it, operators write it."""
 
+import asyncio
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from uplift_server.core.audit import difference
 from uplift_server.core.event_types import check_name
 from uplift_server.core.problems import Problem
 from uplift_server.core.schemas import check_depth, check_schema
-from uplift_server.delivery.directory import LiveEventType
+from uplift_server.delivery.directory import LiveEventType, compile_schema
 from uplift_server.service.fields import UNSET, Unset, given_or, given_or_none
 from uplift_server.service.means import Listing, Means
 from uplift_server.service.principals import Caller
@@ -71,7 +72,9 @@ class EventTypes:
         caller.require_operator()
         wrong = check_name(name, "name")
         schema, example = _json_text(draft.schema), _json_text(draft.example)
-        refuse([*problems, *([] if wrong is None else [wrong]), *_check(name, schema, example)])
+        # The analysis of a large schema takes longer than the event loop may be held.
+        found = await asyncio.to_thread(_check, name, schema, example)
+        refuse([*problems, *([] if wrong is None else [wrong]), *found])
         return await self._means.carry_out(self._put(caller, name, draft, schema, example, expected))
 
     async def archive(self, caller: Caller, name: str, *, archived: bool) -> EventType:
@@ -231,12 +234,23 @@ def _check(name: str, schema: str | None, example: str | None) -> list[Problem]:
         archived_at=None,
     )
     try:
-        live = LiveEventType(record)
+        compile_schema(schema)
     except ValueError as error:
-        return [Problem("schema", "schema_invalid", f"This is no JSON Schema 2020-12: {str(error)[:300]}.")]
+        return [_not_compiled(schema, str(error).partition("\n")[0][:300])]
+    live = LiveEventType(record)
     if example is None:
         return []
     return [
         Problem("example" + problem.field.removeprefix("data"), problem.code, problem.message)
         for problem in live.problems(example.encode())
     ]
+
+
+def _not_compiled(schema: str, error: str) -> Problem:
+    """The problem of a schema that the validator rejects with patterns in linear time."""
+    try:
+        compile_schema(schema, may_backtrack=True)
+    except ValueError:
+        return Problem("schema", "schema_invalid", f"This is no JSON Schema 2020-12: {error}. Correct the schema.")
+    text = f"A pattern cannot be matched in linear time: {error}. Use no lookaround, backreference or large repetition."
+    return Problem("schema", "pattern_unsupported", text)

@@ -1,0 +1,171 @@
+"""Estimates of checks."""
+
+import json
+from typing import Any
+
+import pytest
+
+from uplift_server.core.limits import SCHEMA_CHECK_NS_MAX, SCHEMA_STATES_MAX
+from uplift_server.core.schema_cost import SchemaCost
+from uplift_server.core.schema_graph import SchemaGraph
+
+
+def cost_of(schema: Any, **options: bool) -> SchemaCost:
+    return SchemaCost(SchemaGraph(json.loads(json.dumps(schema))), **options)
+
+
+def ns(schema: Any, value: Any, **options: bool) -> int:
+    return cost_of(schema, **options).measure(value).ns
+
+
+def is_affordable(schema: Any, value: Any) -> bool:
+    return cost_of(schema).is_affordable(json.dumps(value, separators=(",", ":")).encode(), value)
+
+
+def choices(count: int) -> Any:
+    return {"items": {"anyOf": [{"const": number} for number in range(count)]}}
+
+
+def test_branches_times_items_decide() -> None:
+    assert is_affordable(choices(1500), [1])
+    assert is_affordable(choices(3), [1] * 1_000)
+    # Long texts are few values.
+    assert is_affordable({"items": {"minimum": 0.5}}, ["a" * 20_000])
+    assert not is_affordable(choices(1500), [1] * 8_000)
+
+
+def test_schemas_of_other_properties_cost_nothing() -> None:
+    schema = {"properties": {"wide": choices(1500), "numbers": {"items": {"type": "number"}}}}
+    assert is_affordable(schema, {"numbers": [1] * 20_000})
+    assert not is_affordable(schema, {"wide": [1] * 20_000})
+
+
+@pytest.mark.parametrize(
+    ("keywords", "value"),
+    [
+        ({"minimum": 0.5}, 1.5),
+        ({"maximum": 10**30}, 1),
+        ({"multipleOf": 0.1}, 1),
+        ({"multipleOf": 3}, 1.5),
+        ({"const": 1.5}, 1),
+        ({"enum": [1, "a", None, True, 2.5]}, 1.5),
+        ({"enum": ["a", "b"]}, "a"),
+        ({"enum": [{"a": [1, "b"]}, [2]]}, {"a": 1}),
+        ({"pattern": "a+b"}, "aaaa"),
+        ({"required": ["a", "b"]}, {}),
+        ({"dependentRequired": {"a": ["b"]}}, {}),
+        ({"dependentSchemas": {"a": {"minProperties": 1}}}, {}),
+        ({"propertyNames": {"pattern": "^a"}}, {"ab": 1}),
+        ({"patternProperties": {"^a": {"type": "string"}}}, {"ab": 1}),
+        ({"additionalProperties": {"minimum": 1}}, {"ab": 1}),
+        ({"unevaluatedProperties": {"minimum": 1}}, {"ab": 1}),
+        ({"$dynamicRef": "#x", "$defs": {"x": {"$dynamicAnchor": "x", "minimum": 1}}}, 1),
+        ({"uniqueItems": True}, [1, 2]),
+        ({"contains": {"minimum": 1}}, [1]),
+        ({"type": "integer"}, 10**600),
+    ],
+)
+def test_each_keyword_costs_something(keywords: Any, value: Any) -> None:
+    assert ns(keywords, value) > ns({"title": ""}, value)
+
+
+def test_a_keyword_that_is_no_such_keyword_is_ignored() -> None:
+    assert ns({"required": 1, "enum": 2, "pattern": 3, "uniqueItems": 4, "properties": 5}, {"a": 1}) > 0
+
+
+def test_each_property_has_its_own_schemas() -> None:
+    schema = {"properties": {"a": True, "b": {"type": "string"}}, "additionalProperties": {"minimum": 0.5}}
+    assert ns(schema, {"c": 1}) > ns(schema, {"b": 1}) > ns(schema, {"a": 1})
+
+
+def test_unique_items_within_each_other_cost_more_with_each_level() -> None:
+    schema = {"$ref": "#/$defs/u", "$defs": {"u": {"uniqueItems": True, "items": {"$ref": "#/$defs/u"}}}}
+    numbers: Any = list(range(20_000))
+    assert is_affordable(schema, numbers)
+    for _ in range(100):
+        numbers = [numbers, 1]
+    assert not is_affordable(schema, numbers)
+
+
+def test_large_integers_that_must_be_unique_cost_the_square_of_their_number() -> None:
+    schema = {"uniqueItems": True}
+    assert is_affordable(schema, [2**65 + number for number in range(50)])
+    assert not is_affordable(schema, [2**65 + number for number in range(1_000)])
+    assert is_affordable({"items": {"type": "number"}}, [2**65 + number for number in range(1_000)])
+
+
+def test_nested_unevaluated_properties_multiply() -> None:
+    def nested(levels: int) -> Any:
+        schema: Any = {"unevaluatedProperties": {"type": "integer"}}
+        for _ in range(levels):
+            schema = {"allOf": [schema], "unevaluatedProperties": {"type": "integer"}}
+        return schema
+
+    assert cost_of(nested(6)).value_ns_max > 50 * cost_of(nested(2)).value_ns_max
+    assert cost_of(nested(30)).value_ns_max > SCHEMA_CHECK_NS_MAX
+
+
+def test_a_schema_that_applies_twice_costs_twice() -> None:
+    shared = {"$ref": "#/$defs/x"}
+    definitions = {"x": {"properties": {"a": {"minimum": 0.5}}}}
+    once, twice = ({"allOf": [shared] * count, "$defs": definitions} for count in (1, 2))
+    assert ns(twice, {"a": 1}) > ns(once, {"a": 1}) + 5_000
+    assert not cost_of(twice).repeats_recursion
+
+
+def test_a_recursion_that_applies_twice_is_reported() -> None:
+    tree = {"properties": {"left": {"$ref": "#"}, "right": {"$ref": "#"}}}
+    assert not cost_of(tree).repeats_recursion
+    assert cost_of({"allOf": [tree, {"properties": {"left": {"$ref": "#"}}}]}).repeats_recursion
+    assert cost_of({"allOf": [{"$ref": "#"}]}).repeats_recursion
+
+
+def test_alternatives_are_reported() -> None:
+    assert cost_of({"items": {"oneOf": [True]}}).has_alternatives
+    assert not cost_of({"items": {"allOf": [True]}}).has_alternatives
+
+
+def is_explainable(schema: Any, value: Any) -> bool:
+    return cost_of(schema).is_explainable(json.dumps(value).encode(), value)
+
+
+def test_branches_times_items_decide_what_is_explained() -> None:
+    assert is_explainable(choices(100), [1])
+    assert not is_explainable(choices(100), [1] * 10)
+    numbers = {"items": {"type": "number"}}
+    assert is_explainable(numbers, ["a"] * 100)
+    assert not is_explainable(numbers, ["a" * 400] * 100)
+
+
+def test_a_recursion_that_applies_twice_is_not_explained() -> None:
+    tree = {"properties": {"left": {"$ref": "#"}}}
+    assert is_explainable(tree, {})
+    assert not is_explainable({"allOf": [tree, tree]}, {})
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"properties": {str(number): {"type": "null"} for number in range(SCHEMA_STATES_MAX + 1)}},
+        {"allOf": [{"properties": {str(n): True for n in range(300)}, "additionalProperties": {}}] * 100},
+        {"$defs": {str(n): {"allOf": [{"$ref": f"#/$defs/{n + 1}"}] * 2} for n in range(20)} | {"20": {}}}
+        | {"$ref": "#/$defs/0"},
+        {"items": {"$ref": "https://json-schema.org/draft/2020-12/schema"}},
+        {"$ref": "https://json-schema.org/draft/2020-12/schema", "unevaluatedItems": True},
+    ],
+)
+def test_a_schema_with_too_many_places_is_measured_as_if_all_of_it_applied_everywhere(schema: Any) -> None:
+    cost = cost_of(schema)
+    assert not cost.is_complete
+    assert cost.measure([{"a": [1, "x"]}] * 10_000).ns > SCHEMA_CHECK_NS_MAX
+    assert cost.repeats_recursion
+
+
+def test_true_accepts_everything_at_once() -> None:
+    assert is_affordable(True, [1] * 100_000)
+
+
+def test_patterns_that_backtrack_cost_more() -> None:
+    schema = {"pattern": "^a$", "patternProperties": {"^b$": True}}
+    for value in ("aaaa", {"bbbb": 1}):
+        assert ns(schema, value, may_backtrack=True) > 2 * ns(schema, value)
