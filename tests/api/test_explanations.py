@@ -98,8 +98,8 @@ def test_an_endpoint_that_is_not_the_accounts_is_unknown(server: Any) -> None:
     event = server.event(account)
     theirs = register(stranger)
     for endpoint in (theirs, "ep_nonsense", ""):
-        answer = owner.get(f"/v1/events/{event}/explain?endpoint={endpoint}")
-        assert answer.problems == {("endpoint", "endpoint_unknown")}
+        answer = owner.get(f"/v1/events/{event}/explain?endpoint={endpoint}&nope=1")
+        assert answer.problems == {("endpoint", "endpoint_unknown"), ("nope", "unknown_field")}
     assert explained(owner, event) == {}
 
 

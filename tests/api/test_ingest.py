@@ -147,6 +147,30 @@ def test_every_problem_is_told_at_once(operator: Client) -> None:
         ("data", "required"),
     }
     assert problems(operator.post("/v1/events", event(data={"object": 1}))) == {("data.object", "schema_mismatch")}
+    unknown = event(data={"object": 1}, id="x", expires_at=5, idempotency_key="a" * 300, kind=2)
+    assert problems(operator.post("/v1/events", unknown)) == {
+        ("kind", "unknown_field"),
+        ("data.object", "schema_mismatch"),
+        ("id", "id_invalid"),
+        ("expires_at", "type_text"),
+        ("idempotency_key", "idempotency_key_invalid"),
+    }
+    wrong = {"type": "no.such", "data": 5, "id": "x", "kind": 2, "expires_at": "yesterday"}
+    assert problems(operator.post("/v1/events", wrong, idempotency_key="a" * 300)) == {
+        ("kind", "unknown_field"),
+        ("type", "event_type_unknown"),
+        ("data", "type_object"),
+        ("id", "id_invalid"),
+        ("expires_at", "instant_invalid"),
+        ("idempotency_key", "idempotency_key_invalid"),
+    }
+    assert problems(operator.post("/v1/events", {"id": "x", "expires_at": "x"}, idempotency_key="a")) == {
+        ("type", "required"),
+        ("data", "required"),
+        ("id", "id_invalid"),
+        ("expires_at", "instant_invalid"),
+    }
+    assert problems(operator.post("/v1/events", b"[]")) == {("", "type_object")}
     past = event(expires_at="2020-01-01T00:00:00Z", idempotency_key="a")
     assert problems(operator.post("/v1/events", past, idempotency_key="b")) == {
         ("expires_at", "expires_at_past"),
@@ -194,7 +218,10 @@ def test_a_batch_is_taken_whole_or_not_at_all(port: int, operator: Client) -> No
         assert problems(operator.post("/v1/events/batch", {"events": [event()] * count})) == {
             ("events", "events_count")
         }
-    assert problems(operator.post("/v1/events/batch", {"evnts": []})) == {("events", "required")}
+    assert problems(operator.post("/v1/events/batch", {"evnts": []})) == {
+        ("evnts", "unknown_field"),
+        ("events", "required"),
+    }
     nobody = Client(port, OPERATOR)
     assert nobody.post("/v1/events/batch", {"events": [event()]}).json()["code"] == "account_required"
 
@@ -206,6 +233,40 @@ def test_too_many_deliveries_of_one_request_are_rejected(
     monkeypatch.setattr("uplift_server.delivery.accept.GROUP_ROWS_MAX", 0)
     rejected = operator.post(path, {"events": [event()]} if batch else event())
     assert (rejected.status, rejected.json()["code"]) == (413, "payload_too_large")
+
+
+def test_every_problem_of_a_batch_is_told_at_once(operator: Client) -> None:
+    batch = {
+        "more": 1,
+        "events": [
+            event(kind=1, data={"object": 1}, account="acc_x", expires_at="yesterday"),
+            5,
+            event(id=5, data=[], type="no.such"),
+            {"idempotency_key": "a" * 300},
+            event(),
+        ],
+    }
+    assert problems(operator.post("/v1/events/batch", batch)) == {
+        ("more", "unknown_field"),
+        ("events.0.kind", "unknown_field"),
+        ("events.0.data.object", "schema_mismatch"),
+        ("events.0.account", "account_unknown"),
+        ("events.0.expires_at", "instant_invalid"),
+        ("events.1", "type_object"),
+        ("events.2.id", "type_text"),
+        ("events.2.data", "type_object"),
+        ("events.2.type", "event_type_unknown"),
+        ("events.3.type", "required"),
+        ("events.3.data", "required"),
+        ("events.3.idempotency_key", "idempotency_key_invalid"),
+    }
+    for events in ([], [event()] * 1001):
+        assert problems(operator.post("/v1/events/batch", {"events": events, "more": 1})) == {
+            ("events", "events_count"),
+            ("more", "unknown_field"),
+        }
+    for body in ({"events": 5}, [event()]):
+        assert problems(operator.post("/v1/events/batch", body)) == {("events", "required")}
 
 
 def test_who_may(port: int, operator: Client) -> None:

@@ -171,6 +171,50 @@ def test_endless_lists_and_objects_are_not_looked_into(server: Any) -> None:
     assert server.operator.put("/v1/event-types/many.keys", {"description": "x", "example": example}).status == 201
 
 
+LONG = "x" * 300_000
+ROTATE = "/v1/endpoints/{endpoint}/secret/rotate"
+BODIES: list[tuple[str, str, dict[str, Any], set[str]]] = [
+    ("POST", "/v1/accounts", {"name": "", "contact_emails": ["x"]}, {"name", "contact_emails.0"}),
+    ("PATCH", "/v1/accounts/{account}", {"name": "", "contact_emails": 5}, {"name", "contact_emails"}),
+    ("POST", "/v1/accounts/{account}/keys", {"name": "", "scopes": ["x"]}, {"name", "scopes"}),
+    ("POST", "/v1/accounts/{account}/portal-links", {"email": "x", "role": "x"}, {"email", "role"}),
+    ("POST", "/v1/accounts/{account}/members", {"email": "x", "role": 5}, {"email", "role"}),
+    ("PUT", "/v1/event-types/X", {"schema": {"type": 5}, "description": 5}, {"name", "schema", "description"}),
+    ("PUT", "/v1/event-types/x", {"schema": {"$ref": "#x"}, "example": LONG, "description": ""}, {"schema", "example"}),
+    ("POST", "/v1/endpoints", {"url": "x", "headers": {"host": "x"}, "secret": "s"}, {"url", "headers.host", "secret"}),
+    ("PATCH", "/v1/endpoints/{endpoint}", {"url": "x", "max_in_flight": 0}, {"url", "max_in_flight"}),
+    ("POST", "/v1/endpoints/{endpoint}/enable", {"held": "x"}, {"held"}),
+    ("POST", "/v1/endpoints/{endpoint}/test", {"type": "no.such"}, {"type"}),
+    ("POST", ROTATE, {"secret": "s", "overlap_seconds": -1}, {"secret", "overlap_seconds"}),
+    ("POST", "/v1/replays", {"endpoint": "ep_x", "types": ["no.such"], "status": 5}, {"endpoint", "types", "status"}),
+    ("POST", "/v1/listen-sessions", {"event_types": ["no.such"], "since": "x"}, {"event_types", "since"}),
+]  # fmt: skip
+QUERIES: list[tuple[str, set[str]]] = [
+    ("/v1/events?type=no.such&created_after=x&cursor=x&limit=0", {"type", "created_after", "cursor", "limit"}),
+    ("/v1/deliveries?status=x&type=no.such&endpoint=ep_x&cursor=x", {"status", "type", "endpoint", "cursor"}),
+    ("/v1/endpoints?state=x&text=%00&cursor=x", {"state", "text", "cursor"}),
+    ("/v1/endpoints/{endpoint}/deliveries?type=no.such&limit=x&cursor=x", {"type", "limit", "cursor"}),
+    ("/v1/stats?period=x", {"period"}),
+    ("/v1/audit-log?action=x&created_before=x&cursor=x", {"action", "created_before", "cursor"}),
+]
+
+
+def test_every_problem_of_a_request_is_reported_at_once(server: Any) -> None:
+    """An unknown field or parameter hides no other problem, and no wrong field hides an unknown one."""
+    account = server.account()
+    caller = server.client(server.operator_key, account)
+    endpoint = caller.post("/v1/endpoints", {"url": "https://example.com/a"}).json["id"]
+    names = {"account": account, "endpoint": endpoint}
+    for method, path, body, fields in BODIES:
+        answer = caller.call(method, path.format(**names), {**body, "nope": 1}, idempotency_key="a" * 300)
+        creates = method == "POST" and not path.endswith("/enable")
+        found = {field for field, _ in answer.problems}
+        assert found == fields | {"nope"} | ({"Idempotency-Key"} if creates else set()), path
+    for path, fields in QUERIES:
+        answer = caller.get(path.format(**names) + "&nope=1")
+        assert {field for field, _ in answer.problems} == fields | {"nope"}, path
+
+
 def test_no_more_problems_are_told_than_anybody_reads(server: Any) -> None:
     """Of unknown fields, wrong entries and unknown parameters alike; the answer says that there are more."""
     owner = server.owner(server.account())

@@ -5,7 +5,7 @@ of an event's way to its receiver. Everything that is not one of the two routes 
 """
 
 import itertools
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
 from typing import Any, Final, NamedTuple, TypeVar
 
 import msgspec
@@ -20,7 +20,6 @@ from uplift_server.core.limits import (
     BATCH_EVENTS_MAX,
     EVENT_BODY_BYTES_MAX,
     PROBLEMS_TOLD_MAX,
-    REQUEST_CONTAINERS_MAX,
 )
 from uplift_server.core.problems import Problem
 from uplift_server.service.authentication import Authenticator
@@ -67,6 +66,13 @@ class _Batch(msgspec.Struct, forbid_unknown_fields=True):
 
 _single = msgspec.json.Decoder(_Event)
 _batch = msgspec.json.Decoder(_Batch)
+# For bodies of another shape: fields stay undecoded, so a large body costs little.
+_fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_list = msgspec.json.Decoder(list[msgspec.Raw])
+_text = msgspec.json.Decoder(str)
+_TEXT_FIELDS: Final = ("id", "idempotency_key", "expires_at", "account")
+_FIELDS: Final = frozenset({"type", "data", "id", "idempotency_key", "expires_at"})
+_BATCH_FIELDS: Final = _FIELDS | {"account"}
 
 
 class _Headers(NamedTuple):
@@ -124,30 +130,32 @@ class IngestRoutes:
         # Before the body is read, which takes memory.
         self._ingest.sender(caller)
         body = await self._read(caller, receive, headers, EVENT_BODY_BYTES_MAX)
-        event = _decode(_single, body, _problems_of_one)
+        event: _Event | Incoming | None = _decode(_single, body)
         problems: list[Problem] = []
+        if event is None:
+            event, problems = _readable_one(body)
         key = event.idempotency_key
         if headers.idempotency_key is not None:
             if key is not None and key != headers.idempotency_key:
                 text = "The header Idempotency-Key says something else. Send one of the two."
                 problems.append(Problem("idempotency_key", "idempotency_key_ambiguous", text))
             key = headers.idempotency_key
-        incoming = Incoming(event.type, bytes(event.data), event.id, key, event.expires_at)
+        data = None if event.data is None else bytes(event.data)
+        incoming = Incoming(event.type, data, event.id, key, event.expires_at)
         (stored,) = _stored(await self._ingest.one(caller, incoming, problems))
-        return _Accepted(_rendered(stored, event.type), replayed=stored.duplicate)
+        return _Accepted(_rendered(stored, incoming.type), replayed=stored.duplicate)
 
     async def _many(self, headers: _Headers, receive: Receive) -> _Accepted:
         caller = self._authenticator.caller(headers.authorization, headers.account)
         caller.require_operator()
         body = await self._read(caller, receive, headers, BATCH_BODY_BYTES_MAX)
-        events = _decode(_batch, body, _problems_of_batch).events
+        events, problems = _events_of(body)
         if not 1 <= len(events) <= BATCH_EVENTS_MAX:
-            text = f"A batch has 1 to {BATCH_EVENTS_MAX} events, this one {len(events)}."
-            raise Invalid([Problem("events", "events_count", text)])
+            raise Invalid([*problems, _wrong_count(len(events))])
         incoming = [
             Incoming(
                 event.type,
-                bytes(event.data),
+                None if event.data is None else bytes(event.data),
                 event.id,
                 event.idempotency_key or _key_of(headers.idempotency_key, index),
                 event.expires_at,
@@ -155,7 +163,7 @@ class IngestRoutes:
             )
             for index, event in enumerate(events)
         ]
-        stored = _stored(await self._ingest.batch(caller, incoming))
+        stored = _stored(await (await self._ingest.batch(caller, incoming, problems)))
         parts = [_rendered(appended, event.type) for appended, event in zip(stored, events, strict=True)]
         return _Accepted(
             b'{"data":[' + b",".join(parts) + b"]}", replayed=all(appended.duplicate for appended in stored)
@@ -219,72 +227,106 @@ def _too_large(bytes_max: int) -> PayloadTooLarge:
     return PayloadTooLarge(f"The request's body has more than {bytes_max} bytes. Send less at once.")
 
 
-def _decode(decoder: "msgspec.json.Decoder[T]", body: bytes, problems_of: Callable[[Any], list[Problem]]) -> T:
-    """The decoded body; where its shape is wrong, everything that is wrong with it at once."""
+def _decode(decoder: "msgspec.json.Decoder[T]", body: bytes) -> T | None:
+    """The decoded body; None if it is JSON of another shape. Raises Malformed."""
     try:
         # The decoder passes `data` on unread, so nothing else would notice bytes that are no text.
         body.decode()
         return decoder.decode(body)
-    except msgspec.ValidationError as error:
-        raise Invalid(_shape_problems(body, problems_of) or [Problem("", "invalid", str(error))]) from error
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise Malformed(f"The body is no valid JSON in UTF-8: {error}.") from error
-
-
-def _shape_problems(body: bytes, problems_of: Callable[[Any], list[Problem]]) -> list[Problem]:
-    """What is wrong with the shape of a body; nothing where a number inside is too large, or too much to be read.
-
-    The decoder stopped at the first wrong field, so what follows may still be no JSON: then raises Malformed.
-    """
-    if body.count(b"[") + body.count(b"{") > REQUEST_CONTAINERS_MAX:
-        return []
-    try:
-        return problems_of(msgspec.json.decode(body))
     except msgspec.ValidationError:
-        return []
+        return None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise _malformed(error) from error
+
+
+def _events_of(body: bytes) -> tuple[Sequence[_BatchEvent | Incoming], list[Problem]]:
+    """The events of a batch; with problems, those fields that could be read."""
+    batch = _decode(_batch, body)
+    return (batch.events, []) if batch is not None else _readable_batch(body)
+
+
+def _fields_of(body: bytes) -> dict[str, msgspec.Raw] | None:
+    """The undecoded fields of an object; None for any other JSON.
+
+    The decoder stopped at the first wrong field, so the rest may still be no JSON: then raises Malformed.
+    """
+    try:
+        return _fields.decode(body)
+    except msgspec.ValidationError:
+        return None
     except (msgspec.DecodeError, RecursionError) as error:
-        raise Malformed(f"The body is no valid JSON in UTF-8: {error}.") from error
+        raise _malformed(error) from error
 
 
-_TEXT_FIELDS: Final = ("id", "idempotency_key", "expires_at", "account")
+def _malformed(error: Exception) -> Malformed:
+    return Malformed(f"The body is no valid JSON in UTF-8: {error}.")
 
 
-def _problems_of_batch(value: Any) -> list[Problem]:
-    if not isinstance(value, dict) or not isinstance(value.get("events"), list):
-        return [Problem("events", "required", 'The body is an object with a list of events: {"events": […]}.')]
-    problems = _unknown_fields(value, "", {"events"})
-    for index, event in enumerate(value["events"][:BATCH_EVENTS_MAX]):
+def _readable_one(body: bytes) -> tuple[Incoming, list[Problem]]:
+    """The readable fields of an event of another shape, and the problems of the others."""
+    problems: list[Problem] = []
+    event = _readable(body, "", _FIELDS, problems)
+    if event is None:
+        raise Invalid(problems)
+    return event, problems
+
+
+def _readable_batch(body: bytes) -> tuple[list[Incoming], list[Problem]]:
+    """The readable fields of the events of a batch of another shape, and the problems of the others."""
+    fields = _fields_of(body)
+    try:
+        events = None if fields is None else _list.decode(fields["events"])
+    except (KeyError, msgspec.ValidationError):
+        events = None
+    if fields is None or events is None:
+        unknown = _unknown_fields(fields or {}, "", {"events"})
+        text = 'The body is an object with a list of events: {"events": […]}.'
+        raise Invalid([*unknown, Problem("events", "required", text)])
+    problems = _unknown_fields(fields, "", {"events"})
+    if not 1 <= len(events) <= BATCH_EVENTS_MAX:
+        raise Invalid([*problems, _wrong_count(len(events))])
+    found = []
+    for index, raw in enumerate(events):
         if len(problems) > PROBLEMS_TOLD_MAX:
-            break
-        problems.extend(_problems_of_event(event, f"events.{index}.", {"type", "data", *_TEXT_FIELDS}))
-    return problems
+            raise Invalid(problems)
+        event = _readable(bytes(raw), f"events.{index}.", _BATCH_FIELDS, problems)
+        found.append(Incoming(None, None) if event is None else event)
+    return found, problems
 
 
-def _problems_of_one(value: Any) -> list[Problem]:
-    return _problems_of_event(value, "", {"type", "data", "id", "idempotency_key", "expires_at"})
-
-
-def _problems_of_event(value: Any, prefix: str, known: set[str]) -> list[Problem]:
-    if not isinstance(value, dict):
-        return [Problem(prefix.rstrip("."), "type_object", "An event is a JSON object with `type` and `data`.")]
-    problems = _unknown_fields(value, prefix, known)
-    if "type" not in value:
+def _readable(body: bytes, prefix: str, known: frozenset[str], problems: list[Problem]) -> Incoming | None:
+    """The readable fields of one event; None if it is no object."""
+    fields = _fields_of(body)
+    if fields is None:
+        text = "An event is a JSON object with `type` and `data`."
+        problems.append(Problem(prefix.rstrip("."), "type_object", text))
+        return None
+    problems += _unknown_fields(fields, prefix, known)
+    texts: dict[str, str] = {}
+    for name in ("type", *(each for each in _TEXT_FIELDS if each in known)):
+        raw = fields.get(name)
+        if raw is None or (name != "type" and bytes(raw) == b"null"):
+            continue
+        try:
+            texts[name] = _text.decode(raw)
+        except msgspec.ValidationError:
+            text = "An event type is a text." if name == "type" else "This field is a text, or is left out."
+            problems.append(Problem(prefix + name, "type_text", text))
+    if "type" not in fields:
         problems.append(Problem(f"{prefix}type", "required", "Name the event's type. See GET /v1/event-types."))
-    elif not isinstance(value["type"], str):
-        problems.append(Problem(f"{prefix}type", "type_text", "An event type is a text."))
-    if "data" not in value:
+    data = fields.get("data")
+    if data is None:
         problems.append(Problem(f"{prefix}data", "required", "Give the event's data, a JSON object."))
-    problems.extend(
-        Problem(prefix + name, "type_text", "This field is a text, or is left out.")
-        for name in _TEXT_FIELDS
-        if name in known and not isinstance(value.get(name), str | None)
-    )
-    return problems
+    return Incoming(texts.pop("type", None), None if data is None else bytes(data), **texts)
 
 
-def _unknown_fields(value: dict[str, Any], prefix: str, known: set[str]) -> list[Problem]:
-    """A problem for each field there is none of; of very many, one more than are told."""
-    unknown = (prefix + name for name in value if name not in known)
+def _wrong_count(count: int) -> Problem:
+    return Problem("events", "events_count", f"A batch has 1 to {BATCH_EVENTS_MAX} events, this one {count}.")
+
+
+def _unknown_fields(fields: Iterable[str], prefix: str, known: frozenset[str] | set[str]) -> list[Problem]:
+    """A problem for each unknown field, at most one more than a response names."""
+    unknown = (prefix + name for name in fields if name not in known)
     text = "There is no such field. Check its spelling, or leave it out."
     return [Problem(name[:200], "unknown_field", text) for name in itertools.islice(unknown, PROBLEMS_TOLD_MAX + 1)]
 
@@ -298,7 +340,8 @@ def _stored(result: list[hot_records.Appended] | hot_records.IdempotencyConflict
     return result
 
 
-def _rendered(appended: hot_records.Appended, event_type: str) -> bytes:
+def _rendered(appended: hot_records.Appended, event_type: str | None) -> bytes:
+    assert event_type is not None
     return b'{"id":"%b","type":"%b","created_at":"%b","duplicate":%b}' % (
         uuid_text(appended.id).encode(),
         event_type.encode(),

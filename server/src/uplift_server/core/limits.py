@@ -9,6 +9,8 @@ EVENT_DATA_BYTES_MAX = 256 * 1024
 EVENT_INTEGER_DIGITS_MAX = 640
 BATCH_EVENTS_MAX = 1000
 BATCH_BODY_BYTES_MAX = 8 * 1024 * 1024
+# Of the checks of a batch, until other requests have a turn.
+BATCH_CHECK_SECONDS_MAX = 0.01
 EVENT_TYPE_NAME_CHARACTERS_MAX = 128
 IDEMPOTENCY_KEY_CHARACTERS_MAX = 255
 # A single event's request: its data, and room for the fields around it.
@@ -124,6 +126,8 @@ ACCOUNT_ACCEPTS_WAITING_ROWS_MAX = 75_000
 ACCEPTS_TURN_ROWS_MAX = 2 * COMMIT_ROWS_MAX
 LEASE_BATCH_MAX = 500
 LEASE_BATCH_BODY_BYTES_MAX = 8 * 1024 * 1024
+# Of the checks of a batch, until other requests have a turn.
+BATCH_CHECK_SECONDS_MAX = 0.01
 SETTLEMENTS_WAITING_MAX = 5_000
 # Due times are rounded up to a multiple of this.
 DUE_STEP_MS = 20

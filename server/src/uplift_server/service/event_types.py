@@ -200,25 +200,27 @@ def _json_text(value: Any) -> str | None:
     return None if value is UNSET or value is None else json.dumps(value, ensure_ascii=False)
 
 
-def _too_much(schema: str | None, example: str | None) -> list[Problem]:
-    """What would take too long to check."""
-    found = [
-        None if schema is None else check_schema(json.loads(schema), schema),
-        None if example is None else check_depth(json.loads(example), "example"),
-    ]
-    return [problem for problem in found if problem is not None]
+def _too_much(field: str, text: str) -> Problem | None:
+    """The problem of a schema or an example that would take too long to check."""
+    if len(text.encode()) > EVENT_TYPE_JSON_BYTES_MAX:
+        return Problem(field, "too_long", f"At most {EVENT_TYPE_JSON_BYTES_MAX} bytes are kept. Shorten it.")
+    value = json.loads(text)
+    return check_schema(value, text) if field == "schema" else check_depth(value, field)
 
 
 def _check(name: str, schema: str | None, example: str | None) -> list[Problem]:
-    """What is wrong with a schema and an example, each alone and together."""
-    problems = [
-        Problem(field, "too_long", f"At most {EVENT_TYPE_JSON_BYTES_MAX} bytes are kept. Shorten it.")
-        for field, text in (("schema", schema), ("example", example))
-        if text is not None and len(text.encode()) > EVENT_TYPE_JSON_BYTES_MAX
-    ]
-    if not problems:
-        problems.extend(_too_much(schema, example))
-    if problems or schema is None:
+    """The problems of a schema and an example, each alone and together."""
+    found = {
+        field: _too_much(field, text) for field, text in (("schema", schema), ("example", example)) if text is not None
+    }
+    problems = [problem for problem in found.values() if problem is not None]
+    if schema is None or found["schema"] is not None:
+        return problems
+    try:
+        compile_schema(schema)
+    except ValueError as error:
+        return [*problems, _not_compiled(schema, str(error).partition("\n")[0][:300])]
+    if example is None or problems:
         return problems
     record = EventType(
         seq=0,
@@ -233,13 +235,7 @@ def _check(name: str, schema: str | None, example: str | None) -> list[Problem]:
         updated_at=0,
         archived_at=None,
     )
-    try:
-        compile_schema(schema)
-    except ValueError as error:
-        return [_not_compiled(schema, str(error).partition("\n")[0][:300])]
     live = LiveEventType(record)
-    if example is None:
-        return []
     return [
         Problem("example" + problem.field.removeprefix("data"), problem.code, problem.message)
         for problem in live.problems(example.encode())

@@ -81,7 +81,6 @@ class Explanations:
         """For every endpoint of the event's account, or one; the newest first. Raises as `Events.get` does."""
         caller.require(Scope.DELIVERIES_READ)
         found = await find_event(self._means, caller, event)
-        refuse(problems)
         read = await self._means.database.read(lambda c: _read(c, found, limit=DELIVERIES_MAX))
         about = _about(found, is_trial=read.is_trial)
         by_endpoint = {each.shown.delivery.endpoint_seq: each for each in await self._owed(about, read)}
@@ -92,10 +91,12 @@ class Explanations:
         ]
         explained += [_of_session(session) for session in read.sessions]
         if endpoint is None:
+            refuse(problems)
             return explained
         one = [each for each in explained if each.endpoint == endpoint]
         if not one:
-            one = [await self._of_deleted(found, about, read, endpoint)]
+            one = [await self._of_deleted(found, about, read, endpoint, problems)]
+        refuse(problems)
         return one
 
     async def overview(self, caller: Caller, event: str, listing: Listing) -> Overview:
@@ -135,7 +136,9 @@ class Explanations:
         endpoint = None if live is None else _of_endpoint(live.record, found.next_probe_at)
         return self._answer(event, endpoint, _of_delivery(found, failure))
 
-    async def _of_deleted(self, event: Event, about: TheEvent, read: "_Read", endpoint: str) -> Explained:
+    async def _of_deleted(
+        self, event: Event, about: TheEvent, read: "_Read", endpoint: str, problems: Sequence[Problem]
+    ) -> Explained:
         """Explain a deleted endpoint without a delivery. Raises Invalid if the account had no such endpoint."""
         endpoint_id = ids.parse_prefixed(ids.ENDPOINT, endpoint)
         deleted = None
@@ -144,7 +147,7 @@ class Explanations:
             deleted = await self._means.database.read(lambda c: endpoints.get_deleted(c, account_seq, key))
         if deleted is None:
             text = "The event's account has no such endpoint. List its endpoints."
-            raise Invalid([Problem("endpoint", "endpoint_unknown", text)])
+            raise Invalid([*problems, Problem("endpoint", "endpoint_unknown", text)])
         record, deleted_at = deleted
         if record.seq in read.attempted:
             return self._without(about, record, read)

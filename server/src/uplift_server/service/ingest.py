@@ -1,13 +1,14 @@
 """Accepting events: who may, for which account, and what is wrong with what they sent."""
 
 import asyncio
+import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from uplift_server.core import ids
 from uplift_server.core.idempotency import check_key
 from uplift_server.core.instants import parse_instant
-from uplift_server.core.limits import EVENT_DATA_BYTES_MAX
+from uplift_server.core.limits import BATCH_CHECK_SECONDS_MAX, EVENT_DATA_BYTES_MAX, PROBLEMS_TOLD_MAX
 from uplift_server.core.problems import Problem
 from uplift_server.core.scopes import Scope
 from uplift_server.delivery.accept import Acceptor, Draft, TooMuchOwed
@@ -21,10 +22,10 @@ Answer = asyncio.Future[list[Appended] | IdempotencyConflict]
 
 
 class Incoming(NamedTuple):
-    """An event as it was sent: types right, values not looked at."""
+    """An event as it was sent: types checked, values not. A field that could not be read is None."""
 
-    type: str
-    data: bytes
+    type: str | None
+    data: bytes | None
     id: str | None = None
     idempotency_key: str | None = None
     expires_at: str | None = None
@@ -58,19 +59,28 @@ class Ingest:
             raise Invalid(found)
         return self._accept([(account_seq, draft)])
 
-    def batch(self, caller: Caller, events: Sequence[Incoming]) -> Answer:
-        """Accept many events, each for the account it names or the caller's: all of them or none."""
+    async def batch(self, caller: Caller, events: Sequence[Incoming], problems: Sequence[Problem] = ()) -> Answer:
+        """Accept many events, each for the account it names or the caller's: all of them or none.
+
+        `problems` are those that the API found already. Raises as `one` does; gives other requests a turn meanwhile.
+        """
         caller.require_operator()
-        problems: list[Problem] = []
+        found = list(problems)
         drafts: list[tuple[int, Draft]] = []
+        began = time.monotonic()
         for index, event in enumerate(events):
+            if time.monotonic() - began > BATCH_CHECK_SECONDS_MAX:
+                await asyncio.sleep(0)
+                began = time.monotonic()
+            if len(found) > PROBLEMS_TOLD_MAX:
+                break
             prefix = f"events.{index}."
-            account_seq = self._account(caller, event, prefix, problems)
-            draft = self._draft(event, prefix, problems)
+            account_seq = self._account(caller, event, prefix, found)
+            draft = self._draft(event, prefix, found)
             if draft is not None and account_seq is not None:
                 drafts.append((account_seq, draft))
-        if problems:
-            raise Invalid(problems)
+        if found:
+            raise Invalid(found)
         return self._accept(drafts)
 
     def _accept(self, drafts: Sequence[tuple[int, Draft]]) -> Answer:
@@ -101,13 +111,15 @@ class Ingest:
     def _draft(self, event: Incoming, prefix: str, problems: list[Problem]) -> Draft | None:
         """The checked event, or None with everything wrong about it added to `problems`."""
         count = len(problems)
-        if len(event.data) > EVENT_DATA_BYTES_MAX:
+        if event.data is not None and len(event.data) > EVENT_DATA_BYTES_MAX:
             raise PayloadTooLarge(
                 f"`{prefix}data` has {len(event.data)} bytes; at most {EVENT_DATA_BYTES_MAX} are taken. Send a link to"
                 " the rest."
             )
-        event_type = self._event_type(event.type, prefix, problems)
-        if event.data[:1] != b"{":
+        event_type = None if event.type is None else self._event_type(event.type, prefix, problems)
+        if event.data is None:
+            pass
+        elif event.data[:1] != b"{":
             problems.append(Problem(f"{prefix}data", "type_object", "An event's data is a JSON object."))
         elif event_type is not None:
             problems.extend(
@@ -119,7 +131,7 @@ class Ingest:
         if wrong is not None:
             problems.append(wrong)
         expires_at = None if event.expires_at is None else self._expires_at(event.expires_at, prefix, problems)
-        if len(problems) > count or event_type is None:
+        if len(problems) > count or event_type is None or event.data is None:
             return None
         return Draft(event_type, event.data, event_id, key, expires_at)
 

@@ -34,10 +34,10 @@ class TracedIngest(Ingest):
         began = self._now()
         return self._traced(super().one(caller, event, problems), caller, [event], began)
 
-    def batch(self, caller: Caller, events: Sequence[Incoming]) -> Answer:
+    async def batch(self, caller: Caller, events: Sequence[Incoming], problems: Sequence[Problem] = ()) -> Answer:
         """See Ingest."""
         began = self._now()
-        return self._traced(super().batch(caller, events), caller, events, began)
+        return self._traced(await super().batch(caller, events, problems), caller, events, began)
 
     def _now(self) -> tuple[int, int]:
         """Unix time in ns, to the ms, and a finer clock in ns that begins anywhere."""
@@ -69,5 +69,7 @@ class TracedIngest(Ingest):
         ended_at = began_at + self._clock.monotonic_us() * _NS_PER_US - since
         of_sender = None if traceparent is None else parse_traceparent(traceparent)
         for appended, event, account in zip(stored, events, accounts, strict=True):
-            traced = AcceptedEvent(appended.id, event.type, account, began_at, ended_at, of_sender, appended.duplicate)
+            traced = AcceptedEvent(
+                appended.id, event.type or "", account, began_at, ended_at, of_sender, appended.duplicate
+            )
             self._note(appended.seq, traced, traceparent)
