@@ -93,7 +93,7 @@ async def test_one_outcome_that_cannot_be_written_does_not_take_others_with_it(p
         world.database.poison = 2
         await world.accept(3)
         assert [row.status for row in await world.deliveries()] == [Status.DELIVERED, Status.PENDING, Status.DELIVERED]
-        world.database.poison = None
+        await world.restart()
         await world.run_for(40 * SECOND)
         assert await world.statuses() == {Status.DELIVERED: 3}
 

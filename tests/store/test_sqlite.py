@@ -14,7 +14,7 @@ import structlog
 
 from uplift_server.core.commit_pace import APART_MS_MAX, apart_ms
 from uplift_server.store import schema_version
-from uplift_server.store.errors import Misaddressed, Unavailable
+from uplift_server.store.errors import Misaddressed, Refused, Unavailable
 from uplift_server.store.schema import events
 from uplift_server.store.sqlite import SqliteDatabase, writer
 from uplift_server.store.sqlite.connection import FileLock
@@ -151,6 +151,25 @@ async def test_numbers_are_not_given_twice_after_a_failed_commit(bench: Bench) -
     await asyncio.gather(bench.append(bench.event()), bench.database.write(defective), return_exceptions=True)
     (third,) = await bench.append(bench.event())
     assert third.seq == first.seq + 2
+
+
+async def test_one_event_that_contradicts_a_row_fails_alone(bench: Bench) -> None:
+    (known,) = await bench.append(bench.event())
+    twin = bench.event()._replace(id=known.id)
+    failed, commits = bench.database.measures.failed, sum(bench.database.measures.commits.counts)
+    # A job that takes a while, so that the others are committed together.
+    slow = asyncio.ensure_future(bench.database.write(lambda _: time.sleep(0.2)))
+    await asyncio.sleep(0.05)
+    events_ = [bench.event() for _ in range(64)]
+    results = await asyncio.gather(
+        *(bench.database.append([[event]]) for event in [*events_[:40], twin, *events_[40:]]), return_exceptions=True
+    )
+    await slow
+    assert [n for n, each in enumerate(results) if isinstance(each, BaseException)] == [40]
+    assert isinstance(results[40], Refused)
+    assert await bench.count(events) == 65
+    assert bench.database.measures.failed == failed + 1
+    assert sum(bench.database.measures.commits.counts) - commits <= 3
 
 
 async def limited(bench: Bench, tmp_path: Path, pages: int) -> None:

@@ -131,6 +131,8 @@ BATCH_CHECK_SECONDS_MAX = 0.01
 SETTLEMENTS_WAITING_MAX = 5_000
 # Due times are rounded up to a multiple of this.
 DUE_STEP_MS = 20
+# Deliveries that are not attempted again before a restart because their outcome cannot be stored.
+PARKED_MAX = 10_000
 # What must be left of a lease, beyond an attempt's own time, for the attempt to begin.
 LEASE_LEFT_MS_MIN = 1_000
 # Ordinary writes that wait for the writer.

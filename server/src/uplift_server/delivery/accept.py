@@ -31,9 +31,9 @@ from uplift_server.core.limits import (
 from uplift_server.delivery.clock import Clock
 from uplift_server.delivery.directory import Directory, LiveEndpoint, LiveEventType
 from uplift_server.delivery.lanes import DeliveryLanes
-from uplift_server.observe.measures import EngineMeasures, Refusal
+from uplift_server.observe.measures import EngineMeasures, Refusal, SetAside
 from uplift_server.store.contract import Database
-from uplift_server.store.errors import StoreError, Unavailable
+from uplift_server.store.errors import Refused, StoreError, Unavailable
 from uplift_server.store.hot_records import Appended, IdempotencyConflict, LeasedDelivery, NewDelivery, NewEvent
 from uplift_server.store.records import EndpointState
 
@@ -41,6 +41,8 @@ _log = structlog.get_logger()
 
 ANSWER_WITHIN_MS: Final = 4000
 """A caller who has waited so long for the commit is told to try again, at the next tick: answers come within 5 s."""
+IDS_LOGGED_MAX: Final = 10
+"""How many events of one request a log line names."""
 _RANDOM_STOCK_BYTES: Final = 1000 * RANDOM_BYTES
 
 
@@ -329,9 +331,18 @@ class Acceptor:
         stored: "asyncio.Future[list[list[Appended] | IdempotencyConflict]]",
     ) -> None:
         del self._being_stored[batch]
-        self.answered += len(groups)
         error = stored.exception()
-        self._note(error)
+        if error is not None and not isinstance(error, StoreError):
+            if len(groups) > 1:
+                # Something in one of them cannot be stored. Halve them until it is alone: log2(n) more commits.
+                half = len(groups) // 2
+                self._store(groups[:half])
+                self._store(groups[half:])
+                return
+            self._set_aside(groups[0], error)
+        else:
+            self._note(error)
+        self.answered += len(groups)
         results = [None] * len(groups) if error is not None else stored.result()
         if error is None:
             self._count(stored.result(), self._clock.monotonic_us() - began_us)
@@ -371,11 +382,20 @@ class Acceptor:
         measures.repeated += repeated.count(True)
         measures.accepts.note_many(took_us, len(results))
 
+    def _set_aside(self, group: _Group, error: BaseException) -> None:
+        self._measures.set_aside[SetAside.EVENT] += len(group.events)
+        _log.error(
+            "row set aside: the database rejected it",
+            kind=SetAside.EVENT.text,
+            events=[uuid_text(event.id) for event in group.events[:IDS_LOGGED_MAX]],
+            count=len(group.events),
+            cause=str(error),
+            exc_info=None if isinstance(error, Refused) else error,
+        )
+
     def _note(self, error: BaseException | None) -> None:
-        """Tell the operator when storing begins to fail, and when it works again; every unforeseen error, too."""
-        if error is not None and not isinstance(error, StoreError):
-            _log.error("events could not be stored", exc_info=error)
-        elif error is not None and not self._refusing:
+        """Log when storing begins to fail, and when it works again."""
+        if error is not None and not self._refusing:
             _log.error("events are refused: the store cannot take them", cause=str(error))
         elif error is None and self._refusing:
             _log.warning("events are stored again")

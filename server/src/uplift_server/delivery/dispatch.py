@@ -158,6 +158,8 @@ class Dispatcher:
         )
         counts = Counter(delivery.endpoint_seq for delivery in leased)
         for delivery in leased:
+            if self._lanes.parked and (delivery.event_seq, delivery.endpoint_seq) in self._lanes.parked:
+                continue  # It stays leased, and is found again when the lease has ended.
             endpoint = self._directory.endpoints.get(delivery.endpoint_seq)
             if endpoint is None:
                 self._returned.append((delivery.event_seq, delivery.endpoint_seq, delivery.fence))

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from uplift_server.core.breaker import CLOSED, BreakerRule, restored
 from uplift_server.core.lane import Kind, Lane
 from uplift_server.core.lanes import Lanes, NoSlot
-from uplift_server.core.limits import LANE_BODY_BYTES_MAX, LANES_BODY_BYTES_MAX
+from uplift_server.core.limits import LANE_BODY_BYTES_MAX, LANES_BODY_BYTES_MAX, PARKED_MAX
 from uplift_server.core.pace import gap_ms
 from uplift_server.core.replays import room_in
 from uplift_server.core.waits import HeldUpBy
@@ -61,6 +61,8 @@ class DeliveryLanes:
         self.in_order: set[int] = set()
         """Endpoints that get what they held: to these retries go in one queue with first attempts, so that the order in
         which they are leased is kept."""
+        self.parked: dict[tuple[int, int], None] = {}
+        """Deliveries (event and endpoint) that are not attempted again before a restart: see `park`."""
         self._lanes: Lanes[LeasedDelivery] = Lanes(in_flight_max)
         self._trickles: dict[int, Trickle] = {}
         """By endpoint: what a replay has released and is still on its way."""
@@ -118,6 +120,12 @@ class DeliveryLanes:
     def find(self, endpoint_seq: int) -> Lane[LeasedDelivery] | None:
         """The lane of an endpoint if it has one."""
         return self._lanes.find(endpoint_seq)
+
+    def park(self, event_seq: int, endpoint_seq: int) -> None:
+        """Keep a delivery from being attempted again: its outcome cannot be stored, so it would be sent forever."""
+        if len(self.parked) >= PARKED_MAX:
+            del self.parked[next(iter(self.parked))]
+        self.parked[(event_seq, endpoint_seq)] = None
 
     def push(self, lane: Lane[LeasedDelivery], delivery: LeasedDelivery, kind: Kind) -> None:
         """Let a delivery wait; `pump` sends it."""

@@ -18,9 +18,9 @@ from uplift_server.delivery.clock import Clock, Handle
 from uplift_server.delivery.directory import LiveEndpoint
 from uplift_server.delivery.lanes import DeliveryLanes
 from uplift_server.observe.attempt_log import AttemptLine
-from uplift_server.observe.measures import EngineMeasures
+from uplift_server.observe.measures import EngineMeasures, SetAside
 from uplift_server.store.contract import Database
-from uplift_server.store.errors import Unavailable
+from uplift_server.store.errors import Refused, Unavailable
 from uplift_server.store.hot_records import HealthRow, Settlement
 
 _log = structlog.get_logger()
@@ -53,7 +53,8 @@ class Settler:
         """Whether something gathered is to be written as soon as that can be."""
         self._patience: Handle | None = None
         """Ends the wait of what may; there whenever something gathered and nothing presses."""
-        self._suspects: list[Settlement] = []
+        self._suspects: list[tuple[list[Settlement], dict[int, LiveEndpoint]]] = []
+        """Parts of a batch that the store rejected, to be written one after the other."""
         self._lines: list[AttemptLine] = []
         self._health: dict[int, LiveEndpoint] = {}
         self._writing = False
@@ -149,15 +150,15 @@ class Settler:
     def _write(self) -> None:
         self._scheduled = False
         if self._suspects:
-            batch = [self._suspects.pop()]
+            batch, health = self._suspects.pop()
         else:
             batch, self._gathered = self._gathered, []
+            health, self._health = self._health, {}
             self._pressing = False
             if self._patience is not None:
                 self._patience.cancel()
                 self._patience = None
         lines, self._lines = self._lines, []
-        health, self._health = self._health, {}
         self._writing = True
         rows = [health_row(endpoint) for endpoint in health.values()]
         alongside, self._alongside = self._alongside, []
@@ -183,7 +184,7 @@ class Settler:
             self._keep(batch, lines, health, error)
             return
         if error is not None:
-            self._suspect(batch, error)
+            self._isolate(batch, health, error)
         else:
             self.settled += len(batch)
             self._tell_lost(batch, written.result())
@@ -194,7 +195,6 @@ class Settler:
                     self.on_due(settlement.endpoint_seq, settlement.due_at)
                 if settlement.replay_seq is not None:
                     self.on_counted(settlement.replay_seq)
-        if self.on_written:
             self._tell_written(batch)
         if self._failing:
             _log.warning("outcomes are written again")
@@ -222,16 +222,36 @@ class Settler:
         self._lanes.blocked = True
         self._clock.call_at(self._clock.now_ms() + RETRY_MS, self._write)
 
-    def _suspect(self, batch: list[Settlement], error: BaseException) -> None:
-        """The store refused something in the batch that it should not: try each alone, so that only that one is lost.
+    def _isolate(self, batch: list[Settlement], health: dict[int, LiveEndpoint], error: BaseException) -> None:
+        """Halve what the store rejected until the cause is alone: log2(n) more writes for each. Set that aside.
 
-        Its lease ends, and it is attempted again.
+        An outcome is written without the record of its attempt if that helps. Otherwise its delivery is parked.
         """
-        _log.error("outcomes could not be written", count=len(batch), exc_info=error)
-        if len(batch) > 1:
-            self._suspects.extend(batch)
+        if len(batch) + bool(health) > 1:
+            half = len(batch) // 2
+            self._suspects += [(batch[half:], {}), (batch[:half], health)]
+        elif not batch:
+            self._set_aside(SetAside.HEALTH, error, endpoints=len(health))
+        elif batch[0].attempt is not None:
+            [rejected] = batch
+            self._set_aside(SetAside.ATTEMPT, error, **_named(rejected), number=rejected.attempts_made)
+            self._suspects.append(([rejected._replace(attempt=None, attempts_made=rejected.attempts_made - 1)], {}))
+        else:
+            [rejected] = batch
+            self._set_aside(SetAside.DELIVERY, error, **_named(rejected))
+            self._lanes.park(rejected.event_seq, rejected.endpoint_seq)
+            self._tell_written(batch)
+
+    def _set_aside(self, kind: SetAside, error: BaseException, **fields: int) -> None:
+        self._measures.set_aside[kind] += 1
+        defect = None if isinstance(error, Refused) else error
+        _log.error(
+            "row set aside: the database rejected it", kind=kind.text, **fields, cause=str(error), exc_info=defect
+        )
 
     def _tell_written(self, batch: list[Settlement]) -> None:
+        if not self.on_written:
+            return
         for settlement in batch:
             call = self.on_written.pop((settlement.event_seq, settlement.endpoint_seq), None)
             if call is not None:
@@ -244,6 +264,11 @@ class Settler:
             for settlement in batch:
                 if (settlement.event_seq, settlement.endpoint_seq) in lost:
                     self._measures.ended[settlement.status] -= 1
+
+
+def _named(settlement: Settlement) -> dict[str, int]:
+    """The key of the delivery, as rows have it."""
+    return {"event_seq": settlement.event_seq, "endpoint_seq": settlement.endpoint_seq}
 
 
 def health_row(endpoint: LiveEndpoint) -> HealthRow:

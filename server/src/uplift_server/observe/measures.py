@@ -40,6 +40,19 @@ class Refusal(Named):
     """The server was about to stop."""
 
 
+class SetAside(Named):
+    """What the database rejected, so that everything else could go on."""
+
+    EVENT = 0
+    """An event, which was not accepted."""
+    ATTEMPT = 1
+    """The record of an attempt. Its outcome was stored."""
+    DELIVERY = 2
+    """The outcome of a delivery. The delivery is not attempted again before a restart."""
+    HEALTH = 3
+    """The health of endpoints, which is stored again with its next change."""
+
+
 class Histogram:
     """How many values there were of which size, as whole numbers of a unit of which a second has `per_second`."""
 
@@ -69,7 +82,7 @@ class EngineMeasures:
 
     __slots__ = (
         "accepted", "accepts", "attempt_durations", "attempts", "delivery_delays", "ended", "failed_here",
-        "first_attempt_delays", "refused", "removed", "repeated", "requests_repeated", "retention_round_at",
+        "first_attempt_delays", "refused", "removed", "repeated", "requests_repeated", "retention_round_at", "set_aside",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -93,6 +106,8 @@ class EngineMeasures:
         """From acceptance to delivery, of what the schedule delivered."""
         self.ended = [0] * len(Status)
         """Deliveries by what they have become, also of what has not ended."""
+        self.set_aside = [0] * len(SetAside)
+        """By kind."""
         self.removed: Counter[str] = Counter()
         """Rows that retention removed, by table."""
         self.retention_round_at: int | None = None

@@ -9,7 +9,7 @@ from typing import Final, Literal
 
 from uplift_server.core.deliveries import Status
 from uplift_server.core.outcomes import Outcome
-from uplift_server.observe.measures import Histogram, Refusal
+from uplift_server.observe.measures import Histogram, Refusal, SetAside
 from uplift_server.observe.snapshot import Disk, Snapshot, Stored
 
 PREFIX: Final = "uplift_"
@@ -80,6 +80,11 @@ METRICS: Final[tuple[Metric, ...]] = (
            "From acceptance to delivery, of what was delivered by the schedule", lambda s: s.engine.delivery_delays),
     Metric("uplift_deliveries_ended_total", "counter", "Deliveries by what they ended as",
            lambda s: {each.text: s.engine.ended[each] for each in _ENDED}, "status"),
+    Metric("uplift_rows_set_aside_total", "counter",
+           "Rows that the database rejected because they contradict stored rows: an event that was not accepted"
+           " (event), the record of an attempt whose outcome was stored (attempt), an outcome (delivery), the health of"
+           " endpoints (health)",
+           lambda s: {each.text: s.engine.set_aside[each] for each in SetAside}, "kind"),
     Metric("uplift_attempts_in_flight", "gauge", "Attempts in flight", lambda s: s.in_flight),
     Metric("uplift_attempts_in_flight_max", "gauge", "How many may be (UPLIFT_MAX_IN_FLIGHT)",
            lambda s: s.in_flight_max),

@@ -57,6 +57,8 @@ class FleetState:
     accounts: int
     endpoints: Mapping[str, int]
     """How many endpoints are in each state; enabled ones by their health."""
+    set_aside: int
+    """How many rows the database has rejected since this process started."""
 
 
 class Fleet:
@@ -87,6 +89,7 @@ class Fleet:
             self._means.engine.unheard_ms(),
             len(directory.accounts),
             states,
+            sum(self._means.engine.measures.set_aside),
         )
 
     async def _oldest_due(self, probes: Mapping[int, int], now: int) -> int | None:

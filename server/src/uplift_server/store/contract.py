@@ -63,6 +63,7 @@ class Database(Protocol):
 
         A group is stored whole or, where one of its events contradicts an earlier one of the same account with the same
         idempotency key or chosen id, not at all. A repeat with the same content gives the stored event.
+        Raises Refused if a row can never be stored; the caller divides the groups to find it.
         """
 
     def lease_due(
@@ -84,6 +85,7 @@ class Database(Protocol):
         A settlement counts while its delivery is pending or held under its fence, even if the lease has ended: then
         nobody has leased it since.
         Gives the (event, endpoint) pairs whose lease was lost, for which nothing was written.
+        Raises Refused if a row can never be stored; the caller divides the settlements to find it.
         """
 
     def release(self, leases: Sequence[tuple[int, int, int]], *, now: int) -> Awaitable[None]:

@@ -65,13 +65,14 @@ class Gathering:
         self._begin()
 
     async def _commit(self, part: Sequence[_Waiting]) -> None:
-        """Store it together; where that breaks and it is not the database's fault, each call's by itself."""
+        """Store it together. A call that breaks the transaction through no fault of the database fails alone."""
         try:
             results = await self._store([group for waiting in part for group in waiting.groups])
         except Exception as error:
             if len(part) > 1 and not isinstance(error, Unavailable):
-                for waiting in part:
-                    await self._commit([waiting])
+                half = len(part) // 2
+                await self._commit(part[:half])
+                await self._commit(part[half:])
                 return
             for waiting in part:
                 if not waiting.answer.done():

@@ -118,7 +118,7 @@ class SqliteDatabase:
     def append(self, groups: Sequence[Sequence[NewEvent]]) -> Awaitable[list[list[Appended] | IdempotencyConflict]]:
         """See the contract."""
         rows = sum(1 + len(event.deliveries) for group in groups for event in group)
-        return self._writer.submit(lambda w: w.appender.append(groups), weight=rows)
+        return self._writer.submit(lambda w: w.appender.append(groups), weight=rows, divisible=True)
 
     def lease_due(
         self, wishes: Sequence[LeaseWish], *, now: int, lease_until: int, owner: int, body_bytes_max: int
@@ -139,7 +139,9 @@ class SqliteDatabase:
         by: int = 0,
     ) -> Awaitable[frozenset[tuple[int, int]]]:
         """See the contract."""
-        return self._writer.submit(lambda w: hot.settle(w.raw, settlements, health, by=by), weight=len(settlements))
+        return self._writer.submit(
+            lambda w: hot.settle(w.raw, settlements, health, by=by), weight=len(settlements), divisible=True
+        )
 
     def release(self, leases: Sequence[tuple[int, int, int]], *, now: int) -> Awaitable[None]:
         """See the contract."""

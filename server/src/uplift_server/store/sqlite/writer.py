@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from uplift_server.core.commit_pace import apart_ms
 from uplift_server.core.limits import COMMIT_ROWS_MAX, WRITES_WAITING_MAX
 from uplift_server.observe.measures import StoreMeasures
-from uplift_server.store.errors import StoreError, Unavailable
+from uplift_server.store.errors import Refused, StoreError, Unavailable
 from uplift_server.store.sqlite.connection import bound, connect, unavailable
 from uplift_server.store.sqlite.file_watch import FileWatch
 from uplift_server.store.sqlite.hot import Appender
@@ -70,16 +70,25 @@ class Job:
     """One verb to run in the writer's next transaction, and the future that waits for it.
 
     `weight` is how many rows it is about; `guarded` jobs get a savepoint, since an exception of theirs is an answer and
-    must undo them alone.
+    must undo them alone. The caller of a `divisible` job divides what the database rejects: it gets Refused.
     """
 
-    __slots__ = ("body", "error", "future", "guarded", "result", "weight")
+    __slots__ = ("body", "divisible", "error", "future", "guarded", "result", "weight")
 
-    def __init__(self, body: Callable[[Writing], Any], future: asyncio.Future[Any], weight: int, *, guarded: bool):
+    def __init__(
+        self,
+        body: Callable[[Writing], Any],
+        future: asyncio.Future[Any],
+        weight: int,
+        *,
+        guarded: bool,
+        divisible: bool,
+    ) -> None:
         self.body = body
         self.future = future
         self.weight = weight
         self.guarded = guarded
+        self.divisible = divisible
         self.result: Any = None
         self.error: BaseException | None = None
 
@@ -98,7 +107,9 @@ class Writer:
         self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
         self._thread.start()
 
-    def submit(self, body: Callable[[Writing], Any], *, weight: int = 1, guarded: bool = False) -> asyncio.Future[Any]:
+    def submit(
+        self, body: Callable[[Writing], Any], *, weight: int = 1, guarded: bool = False, divisible: bool = False
+    ) -> asyncio.Future[Any]:
         """Queue a verb; the future resolves on the event loop once its transaction is durable, or failed.
 
         Raises Unavailable where too many guarded ones wait; whoever submits the others bounds them.
@@ -109,7 +120,7 @@ class Writer:
                 raise Unavailable("too many writes wait for the database")
             self._guarded_waiting += 1
             future.add_done_callback(self._guarded_done)
-        self._queue.put(Job(body, future, weight, guarded=guarded))
+        self._queue.put(Job(body, future, weight, guarded=guarded, divisible=divisible))
         return future
 
     def _guarded_done(self, _future: asyncio.Future[Any]) -> None:
@@ -152,23 +163,32 @@ class Writer:
             self._writing.close()
 
     def _commit(self, jobs: list[Job]) -> None:
-        """Run the jobs in one transaction; if a job breaks it that is not the database's fault, each in its own."""
+        """Run the jobs in one transaction. A job that breaks it through no fault of the database fails alone."""
         try:
             self._transaction(jobs)
-        except (Unavailable, sqlite3.OperationalError, sqlite3.DatabaseError, MemoryError) as error:
-            if isinstance(error, sqlite3.IntegrityError) and len(jobs) > 1:
-                self._one_by_one(jobs)
-                return
+        except (sqlite3.IntegrityError, sqlite3.DataError) as error:
+            self._isolate(jobs, error)
+        except (Unavailable, sqlite3.DatabaseError, MemoryError) as error:
             self._fail(jobs, error)
         except Exception as error:
-            if len(jobs) > 1:
-                self._one_by_one(jobs)
-            else:
-                jobs[0].error = error
+            self._isolate(jobs, error)
 
-    def _one_by_one(self, jobs: list[Job]) -> None:
-        for job in jobs:
-            self._commit([job])
+    def _isolate(self, jobs: list[Job], error: Exception) -> None:
+        """Halve the jobs until the one that breaks the transaction is alone: log2(n) more commits for each such job."""
+        if len(jobs) > 1:
+            half = len(jobs) // 2
+            self._commit(jobs[:half])
+            self._commit(jobs[half:])
+            return
+        self._measures.failed += 1
+        [job] = jobs
+        if not isinstance(error, sqlite3.Error):
+            job.error = error
+            return
+        job.error = Refused(f"the database rejects this: {error}") if job.divisible else unavailable(error)
+        if self._writing is not None:
+            # A leftover row may have the number of a new event. Without a gap every later event would meet it, too.
+            self._writing.appender.next_seq += job.weight
 
     def _fail(self, jobs: list[Job], error: Exception) -> None:
         self._measures.failed += 1

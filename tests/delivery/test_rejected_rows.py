@@ -1,0 +1,177 @@
+"""A row that contradicts stored rows is set aside; everything else is stored and sent."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from structlog.testing import capture_logs
+from tests.engines import Place
+
+from uplift_server.core.deliveries import Status
+from uplift_server.core.outcomes import Outcome
+from uplift_server.delivery.accept import Draft
+from uplift_server.observe.measures import SetAside
+from uplift_server.store.errors import Refused, Unavailable
+from uplift_server.store.hot_records import HealthRow, NewEvent, Settlement
+from uplift_server.store.schema import attempts, deliveries
+
+from .world import SECOND, World, answer
+
+SET_ASIDE = "row set aside: the database rejected it"
+
+
+def an_attempt_is_there_already(place: Place, event_seq: int, endpoint_seq: int, number: int = 1) -> None:
+    """Store the record of an attempt that the server has not made yet."""
+    place.run(
+        lambda c: c.execute(
+            sa.insert(attempts).values(
+                event_seq=event_seq, endpoint_seq=endpoint_seq, number=number, trigger=0, started_at=1, duration_us=1,
+                outcome=Outcome.TIMEOUT, request_head=b"", body_truncated=False,
+            )
+        )
+    )  # fmt: skip
+
+
+def told(logs: Sequence[Any], kind: SetAside) -> list[Any]:
+    return [line for line in logs if line["event"] == SET_ASIDE and line["kind"] == kind.text]
+
+
+async def test_an_outcome_is_stored_without_the_record_that_is_rejected(place: Place) -> None:
+    async with World(place) as world:
+        other = await world.new_account()
+        first = await world.endpoint("one.test")
+        await world.endpoint("two.test", account=other)
+        world.sender.latency_ms["one.test"] = world.sender.latency_ms["two.test"] = SECOND
+        stored = await world.accept(40) + await world.accept(40, account=other)
+        an_attempt_is_there_already(place, stored[7].seq, first.seq)
+        before = sum(world.database.measures.commits.counts)
+        with capture_logs() as logs:
+            await world.run_for(10 * SECOND)
+        commits = sum(world.database.measures.commits.counts) - before
+        assert await world.statuses() == {Status.DELIVERED: 80}
+        assert len(world.sender.sent) == 80
+        [line] = told(logs, SetAside.ATTEMPT)
+        assert (line["event_seq"], line["endpoint_seq"], line["number"]) == (stored[7].seq, first.seq, 1)
+        assert world.engine.measures.set_aside == [0, 1, 0, 0]
+        assert len(await world.attempts()) == 80
+        # One after the other it would be one commit for each.
+        assert commits < 60, commits
+        await world.accept(1, account=other)
+        await world.run_for(2 * SECOND)
+        assert (await world.statuses())[Status.DELIVERED] == 81
+
+
+async def test_a_retry_comes_by_the_schedule_though_no_attempt_can_be_recorded(place: Place) -> None:
+    async with World(place, delays_ms=(5 * SECOND, 5 * SECOND)) as world:
+        endpoint = await world.endpoint("hooks.test", lambda _: answer(500))
+        world.sender.latency_ms["hooks.test"] = SECOND
+        [event] = await world.accept(1)
+        an_attempt_is_there_already(place, event.seq, endpoint.seq)
+        await world.run_for(60 * SECOND)
+        assert await world.statuses() == {Status.FAILED: 1}
+        assert len(world.sender.sent) == 3
+
+
+class RejectsOne:
+    """A layer over an engine: the outcome of one event cannot be stored in any form."""
+
+    rejected: int | None = None
+    settles = 0
+
+    def settle(self, settlements: Sequence[Settlement], health: Sequence[HealthRow] = (), *, by: int = 0) -> Any:
+        if any(each.event_seq == self.rejected for each in settlements):
+            self.settles += 1
+            failed: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+            failed.set_exception(Refused("a row contradicts another"))
+            return failed
+        return super().settle(settlements, health, by=by)  # type: ignore[misc]
+
+
+async def test_a_delivery_whose_outcome_is_rejected_is_sent_once_until_a_restart(place: Place) -> None:
+    async with World(place, database=RejectsOne) as world:
+        await world.endpoint("hooks.test")
+        world.sender.latency_ms["hooks.test"] = SECOND
+        stored = await world.accept(40)
+        world.database.rejected = stored[20].seq
+        with capture_logs() as logs:
+            await world.run_for(300 * SECOND)
+        assert await world.statuses() == {Status.DELIVERED: 39, Status.PENDING: 1}
+        assert len(world.sender.sent) == 40
+        assert [line["event_seq"] for line in told(logs, SetAside.DELIVERY)] == [stored[20].seq]
+        assert world.engine.measures.set_aside == [0, 1, 1, 0]
+        assert world.database.settles < 15
+        await world.accept(5)
+        await world.run_for(10 * SECOND)
+        assert (await world.statuses())[Status.DELIVERED] == 44
+        await world.restart()
+        await world.run_for(60 * SECOND)
+        assert await world.statuses() == {Status.DELIVERED: 45}
+        assert len(world.sender.sent) == 46
+
+
+async def test_the_health_of_endpoints_survives_a_rejected_outcome(place: Place) -> None:
+    async with World(place, delays_ms=(600 * SECOND,)) as world:
+        endpoint = await world.endpoint("hooks.test", lambda _: answer(500))
+        world.sender.latency_ms["hooks.test"] = SECOND
+        stored = await world.accept(2)
+        an_attempt_is_there_already(place, stored[0].seq, endpoint.seq)
+        await world.run_for(5 * SECOND)
+        [(failures,)] = place.look("SELECT consecutive_failures FROM endpoints")
+        assert failures == 2
+
+
+async def accepted(world: World, count: int) -> list[Any]:
+    """Accept events that come in one turn of the loop; the response or the error of each."""
+    live = world.directory.event_types["a.b"]
+    drafts = [Draft(live, b'{"n":%d}' % n) for n in range(count)]
+    answers = [world.engine.acceptor.accept(world.account.seq, [draft]) for draft in drafts]
+    found = await asyncio.gather(*answers, return_exceptions=True)
+    await world.settle()
+    return found
+
+
+async def test_a_leftover_row_with_the_number_of_a_new_event_stops_no_event(place: Place) -> None:
+    async with World(place) as world:
+        endpoint = await world.endpoint("hooks.test")
+        [known] = await world.accept(1)
+        place.run(
+            lambda c: c.execute(
+                sa.insert(deliveries).values(
+                    event_seq=known.seq + 3, endpoint_seq=endpoint.seq, account_seq=world.account.seq,
+                    status=Status.CANCELLED, due_at=None, lease_owner=0, fence=0,
+                )
+            )
+        )  # fmt: skip
+        for _ in range(3):
+            await accepted(world, 1)
+        results = await accepted(world, 16) + await accepted(world, 1)
+        assert [each for each in results if isinstance(each, BaseException)] == []
+
+
+class RejectsNumberSeven:
+    """A layer over an engine: one event cannot be stored."""
+
+    appends = 0
+
+    def append(self, groups: Sequence[Sequence[NewEvent]]) -> Any:
+        if any(event.data == b'{"n":7}' for group in groups for event in group):
+            self.appends += 1
+            failed: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+            failed.set_exception(Refused("a row contradicts another"))
+            return failed
+        return super().append(groups)  # type: ignore[misc]
+
+
+async def test_one_event_that_cannot_be_stored_fails_alone(place: Place) -> None:
+    async with World(place, database=RejectsNumberSeven) as world:
+        await world.endpoint("hooks.test")
+        with capture_logs() as logs:
+            results = await accepted(world, 64)
+        assert [n for n, each in enumerate(results) if isinstance(each, BaseException)] == [7]
+        assert isinstance(results[7], Unavailable)
+        assert len(told(logs, SetAside.EVENT)) == 1
+        assert world.engine.measures.set_aside == [1, 0, 0, 0]
+        assert world.database.appends == 7
+        await world.run_for(5 * SECOND)
+        assert await world.statuses() == {Status.DELIVERED: 63}
