@@ -82,7 +82,8 @@ class EngineMeasures:
 
     __slots__ = (
         "accepted", "accepts", "attempt_durations", "attempts", "delivery_delays", "ended", "failed_here",
-        "first_attempt_delays", "refused", "removed", "repeated", "requests_repeated", "retention_round_at", "set_aside",
+        "first_attempt_delays", "refused", "removed", "repeated", "requests_repeated", "retention_round_at",
+        "set_aside",
     )  # fmt: skip
 
     def __init__(self) -> None:

@@ -126,7 +126,7 @@ METRICS: Final[tuple[Metric, ...]] = (
            "1 while so many endpoints fail at once that nobody is warned or disabled", lambda s: int(s.mass_failure),
            several="max"),
     # ---- the database
-    Metric("uplift_store_up", "gauge", "1 if the database answered when it was asked last",
+    Metric("uplift_store_up", "gauge", "1 if the latest reads and writes of the database succeeded in time",
            lambda s: int(s.store_answers), several="each"),
     Metric("uplift_store_reading_age_seconds", "gauge", "How old what was read from the database for metrics is",
            _stored(lambda r, s: _age_s(r.read_at, s)), several="each"),

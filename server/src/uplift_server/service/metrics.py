@@ -15,6 +15,7 @@ from uplift_server.core.processes import ProcessRole
 from uplift_server.observe.snapshot import Disk, Snapshot
 from uplift_server.service.authentication import Authenticator
 from uplift_server.service.means import Means
+from uplift_server.service.readiness import Readiness
 from uplift_server.service.readings import Readings
 from uplift_server.service.system import database_bytes
 from uplift_server.store import schema_version
@@ -40,11 +41,14 @@ class MetricsSettings:
 class Metrics:
     """The numbers at one moment."""
 
-    def __init__(self, means: Means, authenticator: Authenticator, settings: MetricsSettings) -> None:
+    def __init__(
+        self, means: Means, authenticator: Authenticator, readiness: Readiness, settings: MetricsSettings
+    ) -> None:
         self._means = means
         self._authenticator = authenticator
         self._settings = settings
-        self._readings = Readings(means)
+        self._readiness = readiness
+        self._readings = Readings(means, readiness)
 
     def require_reader(self, authorization: bytes | None) -> None:
         """Raise Unauthorized or Forbidden unless this `Authorization` header lets its sender read them.
@@ -79,7 +83,7 @@ class Metrics:
             log_lines_dropped=self._settings.log_lines_dropped(),
             disk=None if self._settings.database is None else await asyncio.to_thread(_disk, self._settings.database),
             stored=stored,
-            store_answers=self._readings.answers,
+            store_answers=self._readings.answers and self._readiness.trouble() is None,
         )
 
     async def _endpoints(self) -> dict[str, int]:

@@ -7,6 +7,7 @@ from typing import Final
 from uplift_server.core.waits import HeldUpBy
 from uplift_server.observe.snapshot import Stored
 from uplift_server.service.means import Means
+from uplift_server.service.readiness import Readiness
 from uplift_server.store import standing
 from uplift_server.store.errors import StoreError
 
@@ -18,6 +19,8 @@ FRESH_MS: Final = 2_000
 """How old a reading may be before there is another one."""
 REST_PER_READING: Final = 20
 """How many times as long as a reading took there is none after it: however much waits, they cost little."""
+STALLED_MS: Final = 10_000
+"""A reading that takes longer is none: the database does not answer."""
 STALE_MS: Final = 60_000
 """How old a reading may be and still be told."""
 WAIT_SECONDS: Final = 0.02
@@ -36,13 +39,19 @@ class _Reading:
 class Readings:
     """Reads when somebody asks, one at a time."""
 
-    def __init__(self, means: Means) -> None:
+    def __init__(self, means: Means, readiness: Readiness) -> None:
         self._means = means
+        self._readiness = readiness
         self._last: _Reading | None = None
         self._done: asyncio.Event | None = None
         """Set at the end of the reading that goes on."""
-        self.answers = True
-        """Whether the database answered the last one."""
+        self._began_at = 0
+        self._answered = True
+
+    @property
+    def answers(self) -> bool:
+        """Whether the database answered the last one, and has not kept the present one waiting for long."""
+        return self._answered and (self._done is None or self._means.now() - self._began_at < STALLED_MS)
 
     async def latest(self) -> Stored | None:
         """What was read last, now if that is soon done; None where the database has not answered lately."""
@@ -59,8 +68,9 @@ class Readings:
         return None if last is None or self._means.now() - last.stored.read_at > STALE_MS else last.stored
 
     async def _read(self, done: asyncio.Event) -> None:
-        began = self._means.now()
+        began = self._began_at = self._means.now()
         try:
+            await self._readiness.probe()
             found = await self._means.database.read(lambda c: standing.read(c, now=began, limit=COUNTED_MAX))
             oldest = await self._oldest_due(began)
             ended = self._means.now()
@@ -78,9 +88,9 @@ class Readings:
                 ),
                 next_at=ended + max(FRESH_MS, (ended - began) * REST_PER_READING),
             )
-            self.answers = True
+            self._answered = True
         except StoreError:
-            self.answers = False
+            self._answered = False
         finally:
             self._done = None
             done.set()

@@ -13,7 +13,6 @@ from uplift_server.service.deliveries import Deliveries
 from uplift_server.service.endpoint_states import EndpointStates
 from uplift_server.service.endpoints import Endpoints
 from uplift_server.service.entrance import Entrance
-from uplift_server.service.errors import NotReady
 from uplift_server.service.event_types import EventTypes
 from uplift_server.service.events import Events
 from uplift_server.service.explanations import Explanations
@@ -27,6 +26,7 @@ from uplift_server.service.metrics import Metrics, MetricsSettings
 from uplift_server.service.notices import Notices
 from uplift_server.service.passwords import Passwords
 from uplift_server.service.portal_links import PortalLinks
+from uplift_server.service.readiness import Readiness
 from uplift_server.service.registration import Registrar, Resolve
 from uplift_server.service.replays import Replays
 from uplift_server.service.retention import Retention
@@ -39,7 +39,6 @@ from uplift_server.service.traces import Traces
 from uplift_server.service.trials import Trials
 from uplift_server.service.troubles import TroubleFinder
 from uplift_server.service.unfinished_bodies import UnfinishedBodies
-from uplift_server.store import event_types
 from uplift_server.store.sealing import Sealer
 
 
@@ -74,6 +73,7 @@ class Services:
     changes: Changes
     statistics: Statistics
     metrics: Metrics
+    readiness: Readiness
     retention: Retention
     source_ips: Sequence[SourceAddress]
     """The addresses that requests to endpoints come from."""
@@ -94,7 +94,7 @@ class Services:
         """All of them over the same means."""
         owned = Endpoints(means, sealer, Registrar(policy, resolve), Greeter(means))
         explanations, replays = Explanations(means), Replays(means)
-        authenticator = Authenticator(means.directory)
+        authenticator, readiness = Authenticator(means.directory), Readiness(means)
         return cls(
             means=means,
             authenticator=authenticator,
@@ -122,17 +122,8 @@ class Services:
             portal_links=PortalLinks(means, entrance),
             changes=Changes(means),
             statistics=Statistics(means),
-            metrics=Metrics(means, authenticator, metrics or MetricsSettings()),
+            metrics=Metrics(means, authenticator, readiness, metrics or MetricsSettings()),
+            readiness=readiness,
             retention=Retention(means),
             source_ips=[SourceAddress.parse(each) for each in source_ips],
         )
-
-    async def check_ready(self) -> None:
-        """Ask the database for something small. Raises the store's Unavailable, and NotReady."""
-        unheard_ms = self.means.engine.unheard_ms()
-        if unheard_ms is not None:
-            raise NotReady(
-                f"The database has not heard of this process for {unheard_ms // 1000} s, so others do without it."
-                " It comes back by itself: see whether it can reach the database."
-            )
-        await self.means.database.read(lambda c: event_types.get(c, ""))

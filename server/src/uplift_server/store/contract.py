@@ -14,6 +14,7 @@ from typing import Final, Protocol, TypeVar
 from sqlalchemy import Connection
 
 from uplift_server.observe.measures import StoreMeasures
+from uplift_server.observe.store_health import StoreHealth
 from uplift_server.store.horizon import Horizon
 from uplift_server.store.hot_records import (
     Ahead,
@@ -45,6 +46,8 @@ class Database(Protocol):
 
     measures: StoreMeasures
     """What has become of this process's transactions."""
+    health: StoreHealth
+    """Whether reads and writes of this process succeed."""
     partitions: Partitions | None
     """Where events are in partitions by time."""
 

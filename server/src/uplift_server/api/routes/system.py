@@ -56,6 +56,6 @@ async def get_health() -> PlainTextResponse:
 @router.head("/readyz", include_in_schema=False)
 @router.get("/readyz", summary="Whether the server can work", response_class=PlainTextResponse)
 async def get_readiness(services: ServicesOf) -> PlainTextResponse:
-    """Public. 503 while the database does not answer."""
-    await services.check_ready()
+    """Public. 503 while reads or writes of the database fail or do not finish; `detail` says why."""
+    await services.readiness.check()
     return PlainTextResponse("ready\n")

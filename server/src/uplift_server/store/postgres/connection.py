@@ -14,6 +14,7 @@ from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_dbapi
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from uplift_server.core.postgres_urls import split_postgres_url
+from uplift_server.observe.store_health import Trouble
 from uplift_server.store.errors import Refused, Unavailable
 from uplift_server.store.postgres import encryption
 from uplift_server.store.postgres.mistakes import mistake
@@ -78,6 +79,17 @@ _LOST: Final = ("08", "57P")
 _REFUSED: Final = ("22", "23", "42")
 _ONLY_READS: Final = "25006"
 
+_DAMAGED: Final = Trouble("its data is damaged", "Check the log of PostgreSQL, and restore a copy.")
+_SILENT: Final = Trouble("it does not respond", "Check that PostgreSQL runs and can be reached.")
+_TROUBLES: Final = (
+    ("53100", Trouble("its disk is full", "Free space on the disk of PostgreSQL.")),
+    ("53", Trouble("it has too few resources", "Check the connections and the memory of PostgreSQL.")),
+    ("58", Trouble("its disk reports errors", "Check the disk of PostgreSQL, and its log.")),
+    ("XX001", _DAMAGED),
+    ("XX002", _DAMAGED),
+    (_ONLY_READS, Trouble("it is read-only", "Check that UPLIFT_DATABASE_URL leads to the primary.")),
+)
+"""By the beginning of SQLSTATE, the first that matches. All others are the fault of a statement."""
 Raw = asyncpg.Connection
 """A connection of the driver. Outside a transaction every statement is one of its own."""
 
@@ -334,6 +346,15 @@ def is_lost(error: BaseException) -> bool:
     return _state(said).startswith(_LOST) or isinstance(
         said, asyncpg.InterfaceError | asyncpg.InternalClientError | OSError
     )
+
+
+def trouble_of(error: BaseException) -> Trouble | None:
+    """What is wrong with the database; None: the statement is at fault."""
+    said = driver_error(error)
+    if isinstance(said, TimeoutError) or is_lost(error):
+        return _SILENT
+    state = _state(said)
+    return next((trouble for start, trouble in _TROUBLES if state.startswith(start)), None)
 
 
 def translated(error: BaseException) -> Unavailable | Refused:

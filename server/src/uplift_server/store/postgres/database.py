@@ -13,7 +13,8 @@ from sqlalchemy import Connection
 
 from uplift_server.core.limits import WRITES_WAITING_MAX
 from uplift_server.observe.measures import StoreMeasures
-from uplift_server.store.errors import Unavailable
+from uplift_server.observe.store_health import StoreHealth, name_of
+from uplift_server.store.errors import Refused, Unavailable
 from uplift_server.store.horizon import Horizon
 from uplift_server.store.hot_records import (
     Ahead,
@@ -42,6 +43,7 @@ from uplift_server.store.postgres.connection import (
     is_lost,
     is_repeatable,
     translated,
+    trouble_of,
 )
 from uplift_server.store.postgres.gathering import Gathering, Groups, Results
 from uplift_server.store.postgres.lookout import LOOK, Lookout
@@ -95,6 +97,8 @@ class PostgresDatabase:
         self._settling: asyncio.Task[frozenset[tuple[int, int]]] | None = None
         """The latest settlement."""
         self.measures = StoreMeasures()
+        """See the contract."""
+        self.health = StoreHealth()
         """See the contract."""
         self.partitions: Partitions | None = PostgresPartitions(self._written, self._transacted, self._looked)
         """See the contract."""
@@ -246,7 +250,18 @@ class PostgresDatabase:
             finally:
                 await _end(pair.raw)
 
-        reading = self._begun(self._repeated(connections, read, again_when_lost=True))
+        name = name_of(body)
+
+        async def noted() -> R:
+            try:
+                result = await self._repeated(connections, read, again_when_lost=True)
+            except (Unavailable, Refused) as error:
+                self.health.note_failed_read(name, trouble_of(error.__cause__ or error), error)
+                raise
+            self.health.note_read(name)
+            return result
+
+        reading = self._begun(noted())
         try:
             return await asyncio.shield(reading)
         except asyncio.CancelledError:
@@ -284,7 +299,9 @@ class PostgresDatabase:
     def _hot(self, body: Callable[[Pair], Awaitable[R]], *, only_reads: bool = False) -> "asyncio.Task[R]":
         """Begin a hot verb at once, and end it whatever becomes of who waits for it."""
         alone = _alone(body)
-        return self._begun(self._repeated(self._hot_connections, alone if only_reads else self._measured(alone)))
+        return self._begun(
+            self._repeated(self._hot_connections, alone if only_reads else self._measured(alone, changes=False))
+        )
 
     async def _written(self, body: Callable[[Pair], Awaitable[R]]) -> R:
         """Run a verb in a transaction in which no other ordinary write of any process is under way."""
@@ -309,16 +326,23 @@ class PostgresDatabase:
         """Run statements that only read, each for itself."""
         return self._repeated(self._readers, _alone(body), again_when_lost=True)
 
-    def _measured(self, body: Callable[[Pair], Awaitable[R]]) -> Callable[[Pair], Awaitable[R]]:
-        """A verb that writes, which is noted among the transactions."""
+    def _measured(
+        self, body: Callable[[Pair], Awaitable[R]], *, changes: bool = True
+    ) -> Callable[[Pair], Awaitable[R]]:
+        """A verb that writes, which is noted among the transactions. Without `changes` it may have changed nothing."""
 
         async def measured(pair: Pair) -> R:
             began = time.monotonic_ns()
             try:
                 result = await body(pair)
-            except DRIVER_ERRORS:
+            except DRIVER_ERRORS as error:
                 self.measures.failed += 1
+                trouble = trouble_of(error)
+                if trouble is not None:
+                    self.health.note_failed_write(trouble, error)
                 raise
+            if changes:
+                self.health.note_write()
             self.measures.commits.note((time.monotonic_ns() - began) // 1000)
             self.measures.writes += 1
             return result

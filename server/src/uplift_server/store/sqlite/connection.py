@@ -11,6 +11,7 @@ from typing import Final
 
 import sqlalchemy as sa
 
+from uplift_server.observe.store_health import Trouble
 from uplift_server.store.errors import InUse, Misaddressed, Unavailable
 
 WRITER_CACHE_KIB: Final = 64 * 1024
@@ -21,6 +22,26 @@ WAL_BYTES_KEPT: Final = 64 * 1024 * 1024
 BUSY_MS: Final = 2000
 # The hot statements come in 64 sizes each.
 CACHED_STATEMENTS: Final = 512
+_UNWRITABLE: Final = Trouble(
+    "the database file cannot be opened or written", "Check the permissions of the file and of its directory."
+)
+_LOCKED: Final = Trouble("another program has locked it", "End that program; `fuser` with the file's path names it.")
+_DAMAGED: Final = Trouble(
+    "the database file is damaged", "Stop the server, run `uplift-server doctor`, and restore a copy."
+)
+_TROUBLES: Final = {
+    sqlite3.SQLITE_FULL: Trouble("the disk is full", "Free space on the disk of the database."),
+    sqlite3.SQLITE_IOERR: Trouble("the disk reports I/O errors", "Check the disk of the database."),
+    sqlite3.SQLITE_NOMEM: Trouble("the server has too little memory", "Give the server more memory."),
+    sqlite3.SQLITE_BUSY: _LOCKED,
+    sqlite3.SQLITE_LOCKED: _LOCKED,
+    sqlite3.SQLITE_READONLY: _UNWRITABLE,
+    sqlite3.SQLITE_PERM: _UNWRITABLE,
+    sqlite3.SQLITE_CANTOPEN: _UNWRITABLE,
+    sqlite3.SQLITE_CORRUPT: _DAMAGED,
+    sqlite3.SQLITE_NOTADB: _DAMAGED,
+}
+"""By primary result code. All others are the fault of a statement, and a caller may provoke them."""
 _LOCK: Final = re.compile(rb"\d{0,20}\n?")
 """What stands in a lock: the process that has had it."""
 _READ: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
@@ -67,6 +88,16 @@ def bound(connection: sqlite3.Connection) -> sa.Connection:
 def unavailable(error: Exception) -> Unavailable:
     """What the driver said, as the store's error."""
     return Unavailable(f"the database cannot do this now: {error}")
+
+
+def trouble_of(error: BaseException | None) -> Trouble | None:
+    """What is wrong with the database; None: the statement is at fault."""
+    while error is not None:
+        code = getattr(error, "sqlite_errorcode", None)
+        if code is not None:
+            return _TROUBLES.get(code & 0xFF)
+        error = getattr(error, "orig", None) or error.__cause__
+    return None
 
 
 class FileLock:

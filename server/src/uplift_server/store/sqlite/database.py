@@ -10,6 +10,7 @@ from typing import TypeVar
 from sqlalchemy import Connection
 
 from uplift_server.observe.measures import StoreMeasures
+from uplift_server.observe.store_health import StoreHealth, name_of
 from uplift_server.store.horizon import NO_HORIZON, Horizon
 from uplift_server.store.hot_records import (
     Ahead,
@@ -31,7 +32,7 @@ from uplift_server.store.replays import Choice, Replay
 from uplift_server.store.sqlite import copying, hot, replaying
 from uplift_server.store.sqlite.connection import FileLock, connect, unavailable
 from uplift_server.store.sqlite.file_watch import FileChange, FileWatch
-from uplift_server.store.sqlite.readers import Readers, name_of
+from uplift_server.store.sqlite.readers import Readers
 from uplift_server.store.sqlite.writer import Writer, Writing
 
 R = TypeVar("R")
@@ -49,6 +50,8 @@ class SqliteDatabase:
         self._watch: FileWatch
         self._is_rescued = False
         self.measures = StoreMeasures()
+        """See the contract."""
+        self.health = StoreHealth()
         """See the contract."""
         self.partitions: Partitions | None = None
         """See the contract."""
@@ -69,8 +72,8 @@ class SqliteDatabase:
         self._spare = connect(self._path, read_only=True)
         self._spare.execute("SELECT count(*) FROM sqlite_master").fetchone()
         self._watch = FileWatch(self._path)
-        self._writer_ = Writer(self._path, self._watch, asyncio.get_running_loop(), self.measures)
-        self._readers_ = Readers(self._path, self._watch)
+        self._writer_ = Writer(self._path, self._watch, asyncio.get_running_loop(), self.measures, self.health)
+        self._readers_ = Readers(self._path, self._watch, self.health)
 
     async def close(self) -> None:
         """See the contract."""

@@ -13,8 +13,9 @@ from typing import Final, TypeVar
 import sqlalchemy as sa
 import structlog
 
+from uplift_server.observe.store_health import StoreHealth
 from uplift_server.store.errors import Unavailable
-from uplift_server.store.sqlite.connection import bound, connect, unavailable
+from uplift_server.store.sqlite.connection import bound, connect, trouble_of, unavailable
 from uplift_server.store.sqlite.file_watch import FileWatch
 
 R = TypeVar("R")
@@ -31,9 +32,10 @@ _log = structlog.get_logger()
 class Readers:
     """Runs verbs that only read. A verb that takes longer than READ_SECONDS_MAX is stopped."""
 
-    def __init__(self, path: Path, watch: FileWatch) -> None:
+    def __init__(self, path: Path, watch: FileWatch, health: StoreHealth) -> None:
         self._path = path
         self._watch = watch
+        self._health = health
         self._local = threading.local()
         self._pool = ThreadPoolExecutor(READERS, thread_name_prefix="store-reader")
         self._waiting = 0
@@ -66,14 +68,19 @@ class Readers:
             raw.set_progress_handler(lambda: time.monotonic() > stop_at, _INSTRUCTIONS_BETWEEN_CHECKS)
             raw.execute("BEGIN")
             try:
-                return body(raw, sql)
+                result = body(raw, sql)
             finally:
                 with contextlib.suppress(sqlite3.Error):
                     raw.execute("COMMIT")
                 took_ms = round((time.monotonic() - began) * 1000)
                 if took_ms >= LONG_READ_MS:
                     _log.info("a read took long", read=name, duration_ms=took_ms)
-        except (sqlite3.Error, sa.exc.DBAPIError) as error:
+            self._health.note_read(name)
+            return result
+        except (sqlite3.Error, sa.exc.DBAPIError, Unavailable) as error:
+            self._health.note_failed_read(name, trouble_of(error), error)
+            if isinstance(error, Unavailable):
+                raise
             if getattr(getattr(error, "orig", error), "sqlite_errorcode", 0) != sqlite3.SQLITE_INTERRUPT:
                 self._forget()
             raise unavailable(error) from error
@@ -94,11 +101,6 @@ class Readers:
             self._local.pair = pair = (raw, bound(raw))
             self._opened.append(pair)
         return pair
-
-
-def name_of(verb: Callable[..., object]) -> str:
-    """What the log calls a verb: the function, or where the one that has no name is written."""
-    return f"{verb.__module__.removeprefix('uplift_server.')}.{verb.__qualname__.partition('.<locals>')[0]}"
 
 
 def _close(pair: tuple[sqlite3.Connection, sa.Connection]) -> None:

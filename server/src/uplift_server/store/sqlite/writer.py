@@ -15,8 +15,9 @@ import sqlalchemy as sa
 from uplift_server.core.commit_pace import apart_ms
 from uplift_server.core.limits import COMMIT_ROWS_MAX, WRITES_WAITING_MAX
 from uplift_server.observe.measures import StoreMeasures
+from uplift_server.observe.store_health import StoreHealth
 from uplift_server.store.errors import Refused, StoreError, Unavailable
-from uplift_server.store.sqlite.connection import bound, connect, unavailable
+from uplift_server.store.sqlite.connection import bound, connect, trouble_of, unavailable
 from uplift_server.store.sqlite.file_watch import FileWatch
 from uplift_server.store.sqlite.hot import Appender
 
@@ -96,14 +97,22 @@ class Job:
 class Writer:
     """Owns the writing connection. Jobs of one drain are committed together, at most COMMIT_ROWS_MAX rows or so."""
 
-    def __init__(self, path: Path, watch: FileWatch, loop: asyncio.AbstractEventLoop, measures: StoreMeasures) -> None:
+    def __init__(
+        self,
+        path: Path,
+        watch: FileWatch,
+        loop: asyncio.AbstractEventLoop,
+        measures: StoreMeasures,
+        health: StoreHealth,
+    ) -> None:
         self._path = path
         self._watch = watch
         self._measures = measures
+        self._health = health
         self._loop = loop
-        self._queue: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._guarded_waiting = 0
         self._writing: Writing | None = Writing(path)
+        self._queue: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
         self._thread.start()
 
@@ -155,7 +164,9 @@ class Writer:
                     jobs.append(job)
                     weight += job.weight
             began = time.monotonic_ns()
+            self._health.writing_since = time.monotonic()
             self._commit(jobs)
+            self._health.writing_since = None
             self._measures.commits.note((time.monotonic_ns() - began) // 1000)
             self._measures.writes += len(jobs)
             self._loop.call_soon_threadsafe(_resolve, jobs)
@@ -192,6 +203,9 @@ class Writer:
 
     def _fail(self, jobs: list[Job], error: Exception) -> None:
         self._measures.failed += 1
+        trouble = trouble_of(error)
+        if trouble is not None:
+            self._health.note_failed_write(trouble, error)
         refusal = error if isinstance(error, StoreError) else unavailable(error)
         for job in jobs:
             job.error = refusal
@@ -207,7 +221,7 @@ class Writer:
             self._writing = Writing(self._path)
         writing = self._writing
         raw = writing.raw
-        next_seq = writing.appender.next_seq
+        next_seq, changes = writing.appender.next_seq, raw.total_changes
         raw.execute("BEGIN IMMEDIATE")
         try:
             for job in jobs:
@@ -217,6 +231,9 @@ class Writer:
                 else:
                     job.result = job.body(writing)
             raw.execute("COMMIT")
+            # A transaction without changes touches no disk.
+            if raw.total_changes != changes:
+                self._health.note_write()
         except BaseException:
             writing.appender.next_seq = next_seq
             with contextlib.suppress(sqlite3.Error):

@@ -1,0 +1,80 @@
+"""Whether the server can work now: whether its database takes reads and writes."""
+
+import asyncio
+import time
+from typing import Final
+
+from uplift_server.service.errors import NotReady
+from uplift_server.service.means import Means
+from uplift_server.store import event_types, marks
+from uplift_server.store.errors import StoreError, Unavailable
+
+PROBE_AFTER_S: Final = 5.0
+"""A write so recent makes a probe unnecessary."""
+PROBE_EVERY_S: Final = 1.0
+PROBE_WAIT_S: Final = 2.5
+"""How long a request waits for the probe. A SQLite connection waits 2 s for a lock of another program."""
+_MARK: Final = "readiness.probed_at"
+
+
+class Readiness:
+    """Judges by real traffic, and by a tiny write when there is none."""
+
+    def __init__(self, means: Means) -> None:
+        self._means = means
+        self._probed_at = float("-inf")
+        self._probing: asyncio.Event | None = None
+        """Set at the end of the present probe."""
+        self._probe_error: str | None = None
+
+    async def check(self) -> None:
+        """Return if the server is ready. Raises NotReady, and the store's Unavailable if a read fails."""
+        unheard_ms = self._means.engine.unheard_ms()
+        if unheard_ms is not None:
+            raise NotReady(
+                f"The database has not heard of this process for {unheard_ms // 1000} s, so others do without it."
+                " It comes back by itself: see whether it can reach the database."
+            )
+        await self.probe()
+        self._raise_trouble()
+        try:
+            await self._means.database.read(lambda c: event_types.get(c, ""))
+        except Unavailable:
+            self._raise_trouble()
+            raise
+
+    def trouble(self) -> str | None:
+        """What is wrong, as far as it is known without a look; None: nothing."""
+        return self._means.database.health.trouble() or self._probe_error
+
+    async def probe(self) -> None:
+        """Write something tiny unless a write succeeded lately, at most once every PROBE_EVERY_S for all who ask."""
+        if self._means.database.health.has_written_within(PROBE_AFTER_S):
+            self._probe_error = None
+            return
+        if self._probing is None and time.monotonic() - self._probed_at >= PROBE_EVERY_S:
+            self._probing = asyncio.Event()
+            self._means.carry_on(self._write(self._probing))
+        if self._probing is not None:
+            try:
+                async with asyncio.timeout(PROBE_WAIT_S):
+                    await self._probing.wait()
+            except TimeoutError:
+                self._probe_error = "A write to the database does not finish. Check its disk."
+
+    def _raise_trouble(self) -> None:
+        trouble = self.trouble()
+        if trouble is not None:
+            raise NotReady(trouble)
+
+    async def _write(self, done: asyncio.Event) -> None:
+        try:
+            now = self._means.now()
+            await self._means.database.write(lambda c: marks.replace(c, _MARK, {_MARK: now}))
+            self._probe_error = None
+        except StoreError:
+            self._probe_error = "The database rejects writes. The log names the cause."
+        finally:
+            self._probed_at = time.monotonic()
+            self._probing = None
+            done.set()

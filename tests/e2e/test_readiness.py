@@ -1,0 +1,168 @@
+"""`/readyz`, `uplift_store_up` and `doctor` say what is wrong while reads or writes fail, and recover by themselves."""
+
+import json
+import re
+import sqlite3
+import subprocess
+import threading
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from .faults import serving_with_faults
+from .harness import PROGRAM, Answer, Server, serving, wait_for
+from .receiving import Receiver, answer
+from .storage import WAYS, small_storage
+
+OF_A_FILE = pytest.mark.sqlite(reason="the database of PostgreSQL is no file of the server")
+
+
+def asked(server: Server) -> Answer:
+    return server.api()("GET", "/readyz")
+
+
+def store_up(server: Server) -> int:
+    found = re.search(r"^uplift_store_up (\d)", server.api()("GET", "/metrics").body.decode(), re.MULTILINE)
+    assert found
+    return int(found[1])
+
+
+def doctor(server: Server) -> dict[str, Any]:
+    """What `doctor` finds of the server that runs."""
+    done = subprocess.run(
+        [PROGRAM, "doctor", "--json"],
+        env=server.environ, cwd=server.data, check=False, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    findings = [json.loads(line) for line in done.stdout.splitlines()]
+    return next(each for each in findings if each["check"] == "server") | {"exit_code": done.returncode}
+
+
+def check_trouble(server: Server, cause: str) -> None:
+    """Wait until all three name the cause."""
+    wait_for(lambda: cause in asked(server).body.decode(), f"/readyz names it: {cause}", every=0.1)
+    unready = asked(server)
+    assert (unready.status, unready.json["code"]) == (503, "unavailable")
+    assert unready.seconds < 5
+    wait_for(lambda: store_up(server) == 0, "metrics show it", every=0.1)
+    found = doctor(server)
+    assert (found["result"], found["exit_code"]) == ("fail", 1)
+    assert cause in str(found)
+
+
+def check_recovery(server: Server) -> None:
+    wait_for(lambda: asked(server).status == 200, "it is ready again", every=0.1)
+    wait_for(lambda: store_up(server) == 1, "metrics show it", every=0.1)
+
+
+@OF_A_FILE
+@pytest.mark.parametrize("way", WAYS)
+def test_a_full_disk(tmp_path: Path, way: str) -> None:
+    with small_storage(way, tmp_path / "data") as storage, serving(storage.data) as server:
+        _, api = server.account()
+        storage.fill(server)
+        stop = threading.Event()
+
+        def send() -> None:
+            number = 0
+            while not stop.wait(0.01):
+                api.send(number, data={"number": number, "padding": "x" * 2000})
+                number += 1
+
+        # What little room is left is used up.
+        sender = threading.Thread(target=send)
+        sender.start()
+        try:
+            check_trouble(server, "the disk is full" if way == "small disk" else "the disk")
+        finally:
+            stop.set()
+            sender.join(10)
+        storage.free(server)
+        check_recovery(server)
+        assert [line for line in server.log if "database write failed" in line]
+
+
+@OF_A_FILE
+def test_a_disk_that_is_full_while_nothing_is_sent(tmp_path: Path) -> None:
+    with small_storage("no write at all", tmp_path / "data") as storage, serving(storage.data) as server:
+        check_recovery(server)
+        storage.fill(server)
+        check_trouble(server, "the disk")
+        storage.free(server)
+        check_recovery(server)
+
+
+@OF_A_FILE
+def test_a_lock_of_another_program(tmp_path: Path) -> None:
+    with serving(tmp_path / "data") as server:
+        with closing(sqlite3.connect(server.data / "uplift.db", isolation_level=None)) as other:
+            other.execute("BEGIN EXCLUSIVE")
+            check_trouble(server, "locked")
+            other.execute("ROLLBACK")
+        check_recovery(server)
+
+
+@OF_A_FILE
+def test_a_write_that_does_not_finish(tmp_path: Path) -> None:
+    fault, environ = serving_with_faults(tmp_path)
+    with serving(tmp_path / "data", **environ) as server:
+        _, api = server.account()
+        fault.write_text("stall")
+        assert api.send(1).status == 503
+        check_trouble(server, "has not finished")
+        fault.unlink()
+        check_recovery(server)
+
+
+@OF_A_FILE
+def test_an_index_that_is_damaged(tmp_path: Path, receiver: Receiver) -> None:
+    """Due deliveries cannot be found."""
+    with serving(tmp_path / "data", UPLIFT_RETRY_SCHEDULE="1h") as server:
+        _, api = server.account()
+        api.endpoint(receiver.url("/hook", answer(500)))
+        api.send(1)
+        receiver.wait("/hook", 1)
+        server.stop()
+        file = server.data / "uplift.db"
+        with closing(sqlite3.connect(file)) as database:
+            [root] = database.execute("SELECT rootpage FROM sqlite_master WHERE name = 'deliveries_due'").fetchone()
+            [size] = database.execute("PRAGMA page_size").fetchone()
+            database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        with file.open("r+b") as opened:
+            opened.seek((root - 1) * size)
+            opened.write(b"\xff" * size)
+        server.launch()
+        wait_for(lambda: server.api()("GET", "/healthz").status == 200, "it lives")
+        check_trouble(server, "damaged")
+        lines = [line for line in server.log if "database read failed" in line]
+        assert len(lines) >= 1
+        # One line for each kind of read, however often it is repeated.
+        time.sleep(2)
+        assert len([line for line in server.log if "database read failed" in line]) < 6
+
+
+@pytest.mark.skipif("config.getoption('--engine', 'sqlite') == 'sqlite'", reason="locks tables of PostgreSQL")
+def test_a_table_that_another_session_has_locked(tmp_path: Path) -> None:
+    with serving(tmp_path / "data") as server:
+        release, locked = threading.Event(), threading.Event()
+
+        def lock(connection: sa.Connection) -> None:
+            connection.exec_driver_sql("LOCK TABLE marks IN EXCLUSIVE MODE")
+            locked.set()
+            # PostgreSQL ends a transaction in which nothing happens.
+            while not release.wait(0.5):
+                connection.exec_driver_sql("SELECT 1")
+
+        holder = threading.Thread(target=lambda: server.place.run(lock))
+        holder.start()
+        try:
+            assert locked.wait(10)
+            wait_for(lambda: asked(server).status == 503, "it is not ready", every=0.1)
+            wait_for(lambda: store_up(server) == 0, "metrics show it", every=0.1)
+        finally:
+            release.set()
+            holder.join(10)
+        check_recovery(server)
