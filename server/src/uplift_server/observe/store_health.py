@@ -35,6 +35,8 @@ class StoreHealth:
         """When the latest transaction that changed something was committed (monotonic, s)."""
         self.writing_since: float | None = None
         """Since when the present transaction runs (monotonic, s)."""
+        self.writer_ended = False
+        """Whether there is no thread that writes at present."""
         self._write: tuple[float, Trouble] | None = None
         """The latest failed write, until another one succeeds."""
         self._reads: dict[str, tuple[float, Trouble]] = {}
@@ -76,6 +78,8 @@ class StoreHealth:
         """What is wrong and how to fix it, as far as it is known; None: nothing."""
         now = time.monotonic()
         since = self.writing_since
+        if self.writer_ended:
+            return "The thread that writes to the database ended. It restarts by itself; the log names the cause."
         if since is not None and now - since > WRITE_STALLED_S:
             return f"A write to the database has not finished for {now - since:.0f} s. Check its disk."
         failed = self._write

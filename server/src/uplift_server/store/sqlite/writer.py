@@ -1,4 +1,7 @@
-"""The one writer: a thread that commits whatever has queued as one transaction, the more the busier the process is."""
+"""The one writer: a thread that commits whatever has queued as one transaction, the more the busier the process is.
+
+The event loop supervises the thread: if it ends by an error, every waiting job fails and a new thread starts.
+"""
 
 import asyncio
 import contextlib
@@ -11,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import sqlalchemy as sa
+import structlog
 
 from uplift_server.core.commit_pace import apart_ms
 from uplift_server.core.limits import COMMIT_ROWS_MAX, WRITES_WAITING_MAX
@@ -21,10 +25,14 @@ from uplift_server.store.sqlite.connection import bound, connect, trouble_of, un
 from uplift_server.store.sqlite.file_watch import FileWatch
 from uplift_server.store.sqlite.hot import Appender
 
+_log = structlog.get_logger()
+
 # After these the connection is as good as before. After any other failure SQLite promises nothing: it is opened anew.
 _GOES_ON: Final = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_CONSTRAINT}
 
 
+RESTART_WAIT_S: Final = 0.5
+"""How long after its end the thread is started again."""
 LOOK_EVERY_S: Final = 0.1
 """How often it is looked how busy the process is."""
 
@@ -111,9 +119,11 @@ class Writer:
         self._health = health
         self._loop = loop
         self._guarded_waiting = 0
+        self._unresolved: set[asyncio.Future[Any]] = set()
+        self._closing = False
         self._writing: Writing | None = Writing(path)
         self._queue: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
+        self._thread = self._new_thread()
         self._thread.start()
 
     def submit(
@@ -124,6 +134,8 @@ class Writer:
         Raises Unavailable where too many guarded ones wait; whoever submits the others bounds them.
         """
         future: asyncio.Future[Any] = self._loop.create_future()
+        self._unresolved.add(future)
+        future.add_done_callback(self._unresolved.discard)
         if guarded:
             if self._guarded_waiting >= WRITES_WAITING_MAX:
                 raise Unavailable("too many writes wait for the database")
@@ -142,8 +154,46 @@ class Writer:
 
     def close(self) -> None:
         """Commit what is queued and end the thread. Blocks."""
+        self._closing = True
         self._queue.put(None)
         self._thread.join()
+
+    def _new_thread(self) -> threading.Thread:
+        return threading.Thread(target=self._supervised, name="store-writer", daemon=True)
+
+    def _supervised(self) -> None:
+        try:
+            self._run()
+        except BaseException as error:
+            with contextlib.suppress(RuntimeError):  # the loop is closed
+                self._loop.call_soon_threadsafe(self._recover, error)
+
+    def _recover(self, error: BaseException) -> None:
+        """Fail every job of a thread that has ended, since some may be lost, and start another on a new connection."""
+        _log.critical("database writer ended", waiting=len(self._unresolved), exc_info=error)
+        self._health.writer_ended, self._health.writing_since = True, None
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            with contextlib.suppress(Exception):
+                writing.close()
+        self._queue = queue.SimpleQueue()
+        for future in list(self._unresolved):
+            if not future.done():
+                future.set_exception(Unavailable("the thread that writes to the database ended"))
+        self._loop.call_later(RESTART_WAIT_S, self._restart)
+
+    def _restart(self) -> None:
+        if self._closing:
+            return
+        thread = self._new_thread()
+        try:
+            thread.start()
+        except RuntimeError as error:  # the system allows no more threads
+            _log.critical("database writer not started", cause=str(error))
+            self._loop.call_later(RESTART_WAIT_S, self._restart)
+        else:
+            self._thread = thread
+            self._health.writer_ended = False
 
     def _run(self) -> None:
         closing = False

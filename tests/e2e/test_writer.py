@@ -1,0 +1,38 @@
+"""The thread that writes ends by an error: nothing waits for it, nothing accepted is lost, and another one starts."""
+
+from pathlib import Path
+
+import pytest
+
+from .faults import serving_with_faults
+from .harness import Server, serving, wait_for
+from .receiving import Receiver
+
+pytestmark = pytest.mark.sqlite(reason="PostgreSQL has no such thread")
+
+
+def ready(server: Server) -> int:
+    return server.api()("GET", "/readyz").status
+
+
+@pytest.mark.parametrize("kind", ["exit", "close"])
+def test_a_thread_that_ends_is_started_again(tmp_path: Path, receiver: Receiver, kind: str) -> None:
+    fault, environ = serving_with_faults(tmp_path)
+    with serving(tmp_path / "data", **environ) as server:
+        _, api = server.account()
+        api.endpoint(receiver.url("/hook"))
+        assert api.send(1).status == 202
+        receiver.wait("/hook", 1)
+        fault.write_text(kind)
+        for number in (2, 3):
+            refused = api.send(number)
+            assert (refused.status, refused.json["code"]) == (503, "unavailable")
+            assert refused.seconds < 5
+        wait_for(lambda: ready(server) == 503, "it says that it is not ready")
+        fault.unlink()
+        wait_for(lambda: api.send(4).status == 202, "it accepts again")
+        wait_for(lambda: receiver.numbers("/hook")[4] == 1, "it sends again")
+        wait_for(lambda: ready(server) == 200, "it is ready again")
+        assert any("database writer ended" in line for line in server.log)
+        assert receiver.numbers("/hook")[1] == 1
+        assert server.stop() == 0
