@@ -192,3 +192,39 @@ def test_a_defect_that_ends_the_server_is_a_failure(
     errors = capsys.readouterr().err
     assert "Error: a defect stopped the server\nRemedy: look at the log" in errors
     assert "Stopped." not in errors
+
+
+@pytest.fixture
+def database(place: Place) -> Path:
+    """The file of a server that ran once."""
+    result = run(place, "account", "create", "Rapids", "--email", "a@b.example")
+    assert result.returncode == 0, result.stderr
+    return place[0] / "uplift-data/uplift.db"
+
+
+@pytest.mark.parametrize("first_byte", [0, 100, 4096], ids=["header", "schema", "tables"])
+def test_a_damaged_database_ends_it_with_1(place: Place, database: Path, first_byte: int) -> None:
+    content = bytearray(database.read_bytes())
+    content[first_byte : first_byte + 40_000] = os.urandom(len(content[first_byte : first_byte + 40_000]))
+    database.write_bytes(content)
+
+    ended = run(place, "serve")
+
+    assert ended.returncode == 1
+    assert "damaged" in ended.stderr
+
+
+@pytest.mark.parametrize("what", ["file", "directory"])
+def test_a_place_that_cannot_be_written_ends_it_with_2(place: Place, database: Path, what: str) -> None:
+    closed = database if what == "file" else database.parent
+    closed.chmod(0o444 if what == "file" else 0o555)
+    # Root may write everything, unless it gives up that right.
+    less = ["setpriv", "--bounding-set", "-all", "--inh-caps", "-all"] if os.geteuid() == 0 else []
+
+    ended = subprocess.run(
+        [*less, PROGRAM, "serve"], cwd=place[0], env=place[1], capture_output=True, text=True, timeout=60, check=False
+    )
+
+    closed.chmod(0o755)
+    assert ended.returncode == 2, ended.stderr
+    assert "cannot be written" in ended.stderr

@@ -67,7 +67,10 @@ class Writing:
     def __init__(self, path: Path) -> None:
         self.raw = connect(path, read_only=False)
         self.sql: sa.Connection = bound(self.raw)
-        self.appender = Appender(self.raw)
+        try:
+            self.appender = Appender(self.raw)
+        except sqlite3.Error as error:
+            raise unavailable(error) from error
 
     def close(self) -> None:
         """Let go of the connection."""
@@ -133,12 +136,12 @@ class Writer:
 
         Raises Unavailable where too many guarded ones wait; whoever submits the others bounds them.
         """
+        if guarded and self._guarded_waiting >= WRITES_WAITING_MAX:
+            raise Unavailable("too many writes wait for the database")
         future: asyncio.Future[Any] = self._loop.create_future()
         self._unresolved.add(future)
         future.add_done_callback(self._unresolved.discard)
         if guarded:
-            if self._guarded_waiting >= WRITES_WAITING_MAX:
-                raise Unavailable("too many writes wait for the database")
             self._guarded_waiting += 1
             future.add_done_callback(self._guarded_done)
         self._queue.put(Job(body, future, weight, guarded=guarded, divisible=divisible))
@@ -256,7 +259,11 @@ class Writer:
         trouble = trouble_of(error)
         if trouble is not None:
             self._health.note_failed_write(trouble, error)
-        refusal = error if isinstance(error, StoreError) else unavailable(error)
+        refusal = error
+        if not isinstance(error, StoreError):
+            refusal = unavailable(error)
+            # Commands tell by it what to do, and whether trying again helps.
+            refusal.__cause__ = error
         for job in jobs:
             job.error = refusal
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
