@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -192,6 +192,23 @@ def test_a_defect_that_ends_the_server_is_a_failure(
     errors = capsys.readouterr().err
     assert "Error: a defect stopped the server\nRemedy: look at the log" in errors
     assert "Stopped." not in errors
+
+
+def test_doctor_finds_that_the_server_at_the_address_uses_another_database(
+    tmp_path: Path, unused_tcp_port_factory: Callable[[], int]
+) -> None:
+    places = []
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        places.append((tmp_path / name, {**os.environ, "UPLIFT_PORT": str(unused_tcp_port_factory())}))
+    one, two = places
+    with serving(one), serving(two):
+        mixed = (one[0], two[1])
+        for asked, result in ((one, "ok"), (mixed, "fail")):
+            lines = map(json.loads, run(asked, "doctor", "--json").stdout.splitlines())
+            [server] = [line for line in lines if line["check"] == "server"]
+            assert server["result"] == result
+        assert "another database" in server["text"]
 
 
 @pytest.fixture

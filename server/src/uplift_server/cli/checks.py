@@ -51,11 +51,11 @@ def examine(session: Session) -> Iterator[Finding]:
         "settings", "ok", f"{len(config.given)} given, the rest by default, as found here; a running server has its own"
     )
     if config.on_postgresql:
-        yield _answers(config, "") if server_runs(config) else _port(config)
+        yield _answers(config) if server_runs(config) else _port(config)
         yield from _postgresql(config)
     elif server_runs(config):
         yield disk_finding(config)
-        yield _answers(config, "; its database is looked at when it is stopped")
+        yield _answers(config)
         yield from held_findings(config)
     else:
         yield disk_finding(config)
@@ -80,14 +80,30 @@ def _traces(config: Config) -> Iterator[Finding]:
         yield Finding("traces", "ok", f"are made, by {config.traces_by}; whether anybody takes them is not tried")
 
 
-def _answers(config: Config, more: str) -> Finding:
+def _answers(config: Config) -> Finding:
+    """Whether the server at the configured address is ready, and uses the configured database."""
     url = local_url(config)
     try:
         with closing(ApiClient(url, None, timeout_seconds=6)) as client:
-            client.check_ready()
+            found = client.check_ready()
+        expected = _database_id(config)
     except CliError as error:
         return Finding("server", "fail", f"running on {url}, but not ready: {error.cause}", error.remedy)
+    except Unavailable:
+        expected = None
+    if found and expected and found != expected:
+        remedy = "correct UPLIFT_HOST and UPLIFT_PORT, or UPLIFT_DATABASE_URL"
+        return Finding("server", "fail", f"the server on {url} uses another database than this configuration", remedy)
+    more = "" if config.on_postgresql else "; its database is looked at when it is stopped"
     return Finding("server", "ok", f"running and ready on {url}{more}")
+
+
+def _database_id(config: Config) -> str | None:
+    if not config.on_postgresql:
+        return inspection.database_id(config.database_path)
+    from uplift_server.store.postgres.inspection import database_id  # noqa: PLC0415 - not beside SQLite
+
+    return asyncio.run(database_id(config.database_url))
 
 
 def _port(config: Config) -> Finding:

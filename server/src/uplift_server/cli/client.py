@@ -5,6 +5,7 @@ import json
 import re
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
+from email.message import Message
 from typing import Any, Final
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -107,13 +108,14 @@ class ApiClient:
         """Delete something."""
         self.call("DELETE", path, account=account)
 
-    def check_ready(self) -> None:
-        """Return if the server is ready to work. Raises CliError."""
-        status, retry_after, answer = self._exchange("GET", f"{self._path}/readyz", None, {})
+    def check_ready(self) -> str | None:
+        """The ID of the server's database, if the server is ready. Raises CliError."""
+        status, headers, answer = self._exchange("GET", f"{self._path}/readyz", None, {})
         if status != 200:
-            raise self._refused(status, retry_after, answer)
+            raise self._refused(status, headers.get("retry-after"), answer)
         if answer != b"ready\n":
             raise self._no_server_of_ours()
+        return headers.get("uplift-database")
 
     def lives(self) -> bool:
         """Whether a server of ours is there, whatever it can do now. Raises CliError where nobody answers."""
@@ -155,20 +157,20 @@ class ApiClient:
         if method == "POST":
             # A kept connection may have been closed under us; with a key, asking again does nothing twice.
             headers["idempotency-key"] = idempotency_key or uuid.uuid4().hex
-        status, retry_after, answer = self._exchange(method, self._path + path, content, headers)
+        status, found, answer = self._exchange(method, self._path + path, content, headers)
         if not 200 <= status < 300:
-            raise self._refused(status, retry_after, answer)
+            raise self._refused(status, found.get("retry-after"), answer)
         return self._decoded(answer)
 
     def _exchange(
         self, method: str, path: str, content: bytes | None, headers: dict[str, str]
-    ) -> tuple[int, str | None, bytes]:
+    ) -> tuple[int, Message, bytes]:
         again = self._connection.sock is not None
         while True:
             try:
                 self._connection.request(method, path, content, headers)
                 response = self._connection.getresponse()
-                return response.status, response.getheader("retry-after"), response.read()
+                return response.status, response.headers, response.read()
             except (http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError) as error:
                 self._connection.close()
                 if not again:

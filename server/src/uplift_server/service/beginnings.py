@@ -11,7 +11,7 @@ from uplift_server.core.processes import is_dead
 from uplift_server.service.authentication import OPERATOR_PREFIX, digest_of, ending_of
 from uplift_server.service.keys import KEY_RANDOM_BYTES, new_key_text
 from uplift_server.service.means import Means
-from uplift_server.store import accounts, audit, endpoints, event_types, keys, marks, processes
+from uplift_server.store import accounts, audit, database_identity, endpoints, event_types, keys, marks, processes
 from uplift_server.store.contract import Transaction
 from uplift_server.store.records import ApiKey
 from uplift_server.store.sealing import WrongSecretKey
@@ -52,6 +52,8 @@ async def begin(
     the store's Unavailable.
     """
     await _seed_catalog(means)
+    if await means.database.read(database_identity.get) is None:
+        await means.database.write(database_identity.ensure)
     await _load(means)
     # First: a start that is refused may not have made the one key that all others go by.
     await _claim_key(means, key_claim)

@@ -6,7 +6,7 @@ from typing import Final
 
 from uplift_server.service.errors import NotReady
 from uplift_server.service.means import Means
-from uplift_server.store import event_types, marks
+from uplift_server.store import database_identity, marks
 from uplift_server.store.errors import StoreError, Unavailable
 
 PROBE_AFTER_S: Final = 5.0
@@ -27,8 +27,8 @@ class Readiness:
         """Set at the end of the present probe."""
         self._probe_error: str | None = None
 
-    async def check(self) -> None:
-        """Return if the server is ready. Raises NotReady, and the store's Unavailable if a read fails."""
+    async def check(self) -> str:
+        """The ID of the database. Raises NotReady, and the store's Unavailable if a read fails."""
         unheard_ms = self._means.engine.unheard_ms()
         if unheard_ms is not None:
             raise NotReady(
@@ -38,7 +38,7 @@ class Readiness:
         await self.probe()
         self._raise_trouble()
         try:
-            await self._means.database.read(lambda c: event_types.get(c, ""))
+            return await self._means.database.read(database_identity.get) or ""
         except Unavailable:
             self._raise_trouble()
             raise

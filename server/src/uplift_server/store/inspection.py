@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from uplift_server.store import database_identity
 from uplift_server.store.encryption_upgrade import FIRST_REVISION, MARK
 from uplift_server.store.sealing import COLUMNS, Column
 from uplift_server.store.sqlite.connection import unavailable
@@ -98,6 +99,16 @@ def held(path: Path, *, limit: int) -> Held:
                 return Held(0, 0, None)
             accepted = raw.execute("SELECT created_at FROM events WHERE seq = ?", (min(oldest),)).fetchone()
             return Held(count, len(oldest), None if accepted is None else accepted[0])
+    except sqlite3.Error as error:
+        raise unavailable(error) from error
+
+
+def database_id(path: Path) -> str | None:
+    """The database's ID, if it has one. Also beside a server. Raises Unavailable."""
+    try:
+        with closing(_open(path)) as raw:
+            row = raw.execute("SELECT value FROM marks WHERE name = ?", (database_identity.MARK,)).fetchone()
+            return None if row is None else database_identity.text(row[0])
     except sqlite3.Error as error:
         raise unavailable(error) from error
 

@@ -57,5 +57,4 @@ async def get_health() -> PlainTextResponse:
 @router.get("/readyz", summary="Whether the server can work", response_class=PlainTextResponse)
 async def get_readiness(services: ServicesOf) -> PlainTextResponse:
     """Public. 503 while reads or writes of the database fail or do not finish; `detail` says why."""
-    await services.readiness.check()
-    return PlainTextResponse("ready\n")
+    return PlainTextResponse("ready\n", headers={"uplift-database": await services.readiness.check()})

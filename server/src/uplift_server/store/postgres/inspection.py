@@ -8,6 +8,7 @@ from typing import Final, NamedTuple
 
 from uplift_server.core.clock_offset import Reading, best
 from uplift_server.core.processes import DEAD_AFTER_MS, ProcessRole
+from uplift_server.store import database_identity
 from uplift_server.store.inspection import (
     SELECT_ACCEPTS_UNBOUND,
     SELECT_ENCRYPTED,
@@ -112,6 +113,15 @@ async def servers(url: str) -> int:
         if await pair.raw.fetchval("SELECT to_regclass('processes')") is not None:
             count += await pair.raw.fetchval(heard_of, DEAD_AFTER_MS)
         return count
+
+
+async def database_id(url: str) -> str | None:
+    """The database's ID, if it has one. Raises Unavailable."""
+    async with _connected(url) as pair:
+        if await pair.raw.fetchval("SELECT to_regclass('marks')") is None:
+            return None
+        value = await pair.raw.fetchval("SELECT value FROM marks WHERE name = $1", database_identity.MARK)
+        return None if value is None else database_identity.text(value)
 
 
 class Living(NamedTuple):
