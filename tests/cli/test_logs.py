@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 import structlog
 
-from uplift_server.observe import attempt_log, logs
+from uplift_server.observe import log_writer, logs
 from uplift_server.observe.attempt_log import AttemptLine, AttemptLog, encode_lines, readable_lines
+from uplift_server.observe.log_writer import LogWriter, QueuedStream
 
 AT = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"
 
@@ -86,22 +87,24 @@ def test_a_line_for_people_says_what_comes_next_and_cannot_steer_the_terminal() 
 
 
 @pytest.mark.parametrize("log_format", ["json", "console"])
-def test_what_was_handed_over_is_written_before_close_returns(log_format: str) -> None:
+def test_queued_lines_are_written_before_close_returns(log_format: str) -> None:
     stream = io.BytesIO()
-    log = AttemptLog(stream, log_format)  # type: ignore[arg-type]
+    writer = LogWriter(stream)
+    log = AttemptLog(writer, log_format)  # type: ignore[arg-type]
     for _ in range(50):
         log.write([line(), failed()])
-    log.close()
+    assert writer.close()
     assert stream.getvalue().count(b"\n") == 100
-    assert log.dropped == 0
+    assert writer.dropped == 0
 
 
-def test_where_no_lines_are_wanted_warnings_still_come() -> None:
+def test_the_form_none_ignores_attempts_and_writes_warnings() -> None:
     stream, ordinary = io.BytesIO(), io.StringIO()
-    log = AttemptLog(stream, "none")
+    writer = LogWriter(stream)
+    log = AttemptLog(writer, "none")
     log.write([line()])
-    log.close()
-    assert (stream.getvalue(), log.dropped) == (b"", 0)
+    writer.close()
+    assert (stream.getvalue(), writer.dropped) == (b"", 0)
     logs.set_up("none", ordinary)
     structlog.get_logger().info("not shown")
     structlog.get_logger().warning("shown")
@@ -110,7 +113,7 @@ def test_where_no_lines_are_wanted_warnings_still_come() -> None:
 
 
 class StuckStream(io.BytesIO):
-    """A pipe nobody reads."""
+    """A pipe without a reader."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -123,27 +126,33 @@ class StuckStream(io.BytesIO):
         return super().write(content)  # type: ignore[arg-type]
 
 
-def test_a_stuck_stream_holds_nobody_up_and_costs_lines_that_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attempt_log, "LINES_WAITING_MAX", 10)
+def test_a_full_queue_drops_lines_and_keeps_the_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log_writer, "LINES_WAITING_MAX", 10)
     stream = StuckStream()
-    log = AttemptLog(stream, "json")
-    log.write([line()] * 6)
+    writer = LogWriter(stream)
+    log = AttemptLog(writer, "json")
+    logs.set_up("json", QueuedStream(io.StringIO(), writer))
+    log.write([line(attempt=number) for number in range(6)])
     assert stream.entered.wait(10)
-    log.write([line()] * 4)
+    structlog.get_logger().info("ordinary")
+    log.write([line(attempt=number) for number in range(6, 9)])
     log.write([line()] * 3)
-    assert log.dropped == 3
+    writer.put(b"x" * (log_writer.TEXT_BYTES_PER_LINE * 12))
+    assert writer.dropped == 4
     stream.free.set()
-    log.close()
-    assert stream.getvalue().count(b"\n") == 10
+    assert writer.flush(10)
+    written = [json.loads(each) for each in stream.getvalue().splitlines()]
+    assert [each.get("attempt") for each in written[:10]] == [0, 1, 2, 3, 4, 5, None, 6, 7, 8]
 
 
-def test_a_stream_that_refuses_costs_lines_too() -> None:
+def test_lines_that_the_stream_rejects_are_counted() -> None:
     stream = io.BytesIO()
     stream.close()
-    log = AttemptLog(stream, "json")
+    writer = LogWriter(stream)
+    log = AttemptLog(writer, "json")
     log.write([line(), line()])
-    log.close()
-    assert log.dropped == 2
+    assert writer.close()
+    assert writer.dropped == 2
 
 
 def test_ordinary_lines_are_json_and_mask_what_sounds_secret() -> None:

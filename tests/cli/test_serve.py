@@ -14,9 +14,6 @@ from typing import Any
 
 import pytest
 
-from uplift_server.app import Application
-from uplift_server.cli.main import app
-
 PROGRAM = str(Path(sys.executable).with_name("uplift-server"))
 
 
@@ -177,23 +174,6 @@ def test_without_a_server_a_command_does_its_work_all_the_same(place: Place) -> 
     assert {row["check"] for row in map(json.loads, doctor.stdout.splitlines()) if row["result"] == "fail"} == set()
 
 
-def test_a_defect_that_ends_the_server_is_a_failure(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    async def broken(application: Application) -> None:
-        application.failed = True
-
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("UPLIFT_PORT", "0")
-    monkeypatch.setattr(Application, "wait_stopped", broken)
-    with pytest.raises(SystemExit) as ended:
-        app(["serve"], standalone_mode=True, prog_name="uplift-server")
-    assert ended.value.code == 1
-    errors = capsys.readouterr().err
-    assert "Error: a defect stopped the server\nRemedy: look at the log" in errors
-    assert "Stopped." not in errors
-
-
 def test_doctor_finds_that_the_server_at_the_address_uses_another_database(
     tmp_path: Path, unused_tcp_port_factory: Callable[[], int]
 ) -> None:
@@ -245,3 +225,19 @@ def test_a_place_that_cannot_be_written_ends_it_with_2(place: Place, database: P
     closed.chmod(0o755)
     assert ended.returncode == 2, ended.stderr
     assert "cannot be written" in ended.stderr
+
+
+def test_a_defect_that_ends_the_server_is_a_failure(place: Place) -> None:
+    directory, environ = place
+    program = (
+        "from uplift_server.app import Application\n"
+        "async def broken(application): application.failed = True\n"
+        "Application.wait_stopped = broken\n"
+        "from uplift_server.cli.main import run\n"
+        "run()"
+    )
+    command = [sys.executable, "-c", program, "serve"]
+    ended = subprocess.run(command, cwd=directory, env=environ, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 1
+    assert "Error: a defect stopped the server\nRemedy: look at the log" in ended.stderr
+    assert "Stopped." not in ended.stderr

@@ -34,6 +34,7 @@ from uplift_server.delivery.sender.client import Sender
 from uplift_server.delivery.sender.resolver import ResolutionFailed, Resolver
 from uplift_server.delivery.traces import Traces
 from uplift_server.observe.attempt_log import AttemptLine, AttemptLog
+from uplift_server.observe.log_writer import LogWriter, raw_stream
 from uplift_server.observe.logs import colourful
 from uplift_server.observe.traced import REMEDY_WITHOUT_PACKAGES
 from uplift_server.service.beginnings import KeyClaim, begin
@@ -75,10 +76,12 @@ class Application:
         dispatch: bool = True,
         role: ProcessRole = ProcessRole.ALL,
         new_database: bool = False,
+        log_writer: LogWriter | None = None,
     ) -> None:
         """`operator_key` stands in for the configured one; `keep_key` gets one that is made, before it is in force.
 
-        Without `dispatch` nothing is sent: events are stored as due, for a server that does. Only with PostgreSQL can
+        Without `dispatch` nothing is sent: events are stored as due, for a server that does. `log_writer` writes the
+        lines of attempts and is closed by the caller; the default writes to standard error. Only with PostgreSQL can
         there be several processes, and so another `role` than that of one that does everything; raises ConfigError.
         `new_database`: start with an empty SQLite database although the key of an earlier one is there.
         """
@@ -108,6 +111,8 @@ class Application:
         self._serving: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
         self._lost: FileChange | None = None
+        self._given_writer = log_writer
+        self._log_writer: LogWriter
         self._attempt_log: AttemptLog
         self._started_at: int
         self.address: tuple[str, int] = (config.host, config.port)
@@ -185,7 +190,7 @@ class Application:
             ("changes", self._means.finish),
             ("resolver", self._resolver.close),
             ("database", self._database.close),
-            ("attempt log", self._close_log),
+            ("log", self._close_log),
         ):
             try:
                 async with asyncio.timeout(CLOSE_SECONDS):
@@ -233,7 +238,8 @@ class Application:
         self.request_stop()
 
     async def _close_log(self) -> None:
-        await asyncio.get_running_loop().run_in_executor(None, self._attempt_log.close)
+        if self._given_writer is None:
+            await asyncio.get_running_loop().run_in_executor(None, self._log_writer.close)
 
     def _public_url(self) -> str:
         """The configured one; where the port was left to the system, with the real port."""
@@ -295,8 +301,12 @@ class Application:
         except ValueError as error:
             raise ConfigError(ConfigProblem("UPLIFT_EGRESS_…", str(error), "correct it, or leave it out")) from error
         directory = Directory(sealer, f"Uplift-Webhooks/{__version__} (+{self._public_url()}/docs)")
-        self._attempt_log = AttemptLog(sys.stderr.buffer, config.log_format, colours=colourful(sys.stderr))
-        undo.callback(self._attempt_log.close)
+        if self._given_writer is None:
+            self._log_writer = LogWriter(raw_stream(sys.stderr))
+            undo.callback(self._log_writer.close)
+        else:
+            self._log_writer = self._given_writer
+        self._attempt_log = AttemptLog(self._log_writer, config.log_format, colours=colourful(sys.stderr))
         self._traces = self._make_traces(undo)
         self._engine = self._make_engine(directory, sender)
         self._engine.on_end = self._stop_for
@@ -325,7 +335,7 @@ class Application:
             metrics=MetricsSettings(
                 config.metrics_token,
                 None if config.on_postgresql else config.database_path,
-                lambda: self._attempt_log.dropped,
+                lambda: self._log_writer.dropped,
             ),
         )
         ingest = Ingest(directory, self._engine.acceptor, self._clock)

@@ -1,9 +1,11 @@
 """Running the server."""
 
 import asyncio
+import atexit
 import os
 import signal
 import socket
+import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -19,12 +21,15 @@ from uplift_server.cli.session import Session, command
 from uplift_server.config import Config, ConfigError
 from uplift_server.core.durations import format_duration
 from uplift_server.core.processes import ProcessRole
+from uplift_server.observe.log_writer import LogWriter, QueuedStream, raw_stream
 from uplift_server.observe.logs import set_up
 
 if TYPE_CHECKING:
     from uplift_server.app import Application
 
 SECOND_SIGNAL: Final = 128 + signal.SIGINT
+OUTPUT_SECONDS: Final = 0.5
+"""How long the start waits for each line on standard output."""
 
 
 def register(app: typer.Typer) -> None:
@@ -58,17 +63,40 @@ def serve(session: Session, role: Role = ProcessRole.ALL, new_database: NewDatab
     once; what was in flight is then attempted again after the next start.
     """
     config = session.config()
+    log_writer = _queue_streams()
     set_up(config.log_format)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(config, session.output, role, new_database=new_database))
+        runner.run(_serve(config, session.output, role, log_writer, new_database=new_database))
 
 
-async def _serve(config: Config, output: Output, role: ProcessRole, *, new_database: bool) -> None:
+def _queue_streams() -> LogWriter:
+    """Write standard output and standard error from threads until the process ends; gives the writer of the log.
+
+    Either may be a pipe whose reader is stalled, and everything in this process writes to them: the log, libraries,
+    tracebacks.
+    """
+    streams = sys.stdout, sys.stderr
+    writers = [LogWriter(raw_stream(each)) for each in streams]
+
+    def restore() -> None:
+        closed = [writer.close() for writer in writers]
+        if all(closed):
+            sys.stdout, sys.stderr = streams
+
+    sys.stdout = QueuedStream(sys.stdout, writers[0], OUTPUT_SECONDS)
+    sys.stderr = QueuedStream(sys.stderr, writers[1])
+    atexit.register(restore)
+    return writers[1]
+
+
+async def _serve(
+    config: Config, output: Output, role: ProcessRole, log_writer: LogWriter, *, new_database: bool
+) -> None:
     from uplift_server.app import Application  # noqa: PLC0415 - commands that need no server start faster
 
     # Beside a database that several machines use there is no place to keep it.
     keep_key = (lambda _: None) if config.on_postgresql else lambda key: store_operator_key(config, key)
-    application = Application(config, keep_key=keep_key, role=role, new_database=new_database)
+    application = Application(config, keep_key=keep_key, role=role, new_database=new_database, log_writer=log_writer)
     # Before the start, which may take long: a signal must never meet a half-started server unprepared.
     stopper = Stopper(application, output)
     stopper.install()

@@ -159,7 +159,7 @@ METRICS: Final[tuple[Metric, ...]] = (
            _stored(lambda r, _: r.mails), several="max"),
     Metric("uplift_oldest_mail_age_seconds", "gauge", "For how long the oldest of them has waited; 0: none does",
            _stored(lambda r, s: _age_s(r.oldest_mail_at, s)), several="max"),
-    Metric("uplift_log_lines_dropped_total", "counter", "Lines of attempts that were not written to the log",
+    Metric("uplift_log_lines_dropped_total", "counter", "Log lines that were not written",
            lambda s: s.log_lines_dropped),
 )  # fmt: skip
 

@@ -1,0 +1,165 @@
+"""The thread that writes the log, behind a bounded queue: the event loop never waits for the reader of the log."""
+
+import contextlib
+import io
+import queue
+import select
+import threading
+import time
+from collections.abc import Callable
+from typing import BinaryIO, Final, TextIO, cast
+
+import structlog
+
+LINES_WAITING_MAX: Final = 20_000
+"""Lines in the queue, about 15 MiB. Further lines are dropped and counted."""
+TEXT_BYTES_PER_LINE: Final = 1024
+"""A longer text counts as several lines, so that LINES_WAITING_MAX bounds the bytes too."""
+GATHER_SECONDS: Final = 0.025
+"""How long the thread gathers lines after it wakes: it must not compete with the loop for every single line."""
+CLOSE_SECONDS: Final = 2.0
+"""How long `close` waits for the lines in the queue."""
+_POLL_SECONDS: Final = 0.005
+
+Payload = bytes | Callable[[], bytes]
+_log = structlog.get_logger()
+
+
+class LogWriter:
+    """Writes lines to a stream in the order in which they were queued. Every thread may use it."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self._queue: queue.SimpleQueue[tuple[int, int, Payload] | None] = queue.SimpleQueue()
+        # Reentrant: the garbage collector may warn through this very writer at any moment.
+        self._lock = threading.RLock()
+        self._queued = 0
+        self._done = 0
+        self._reported = 0
+        self._hurry = threading.Event()
+        self._closed = False
+        self.dropped = 0
+        """Lines that were not written: the queue was full, or the stream failed."""
+        self.error: OSError | None = None
+        """The last failure of the stream."""
+        self._thread = threading.Thread(target=self._run, name="log-writer", daemon=True)
+        self._thread.start()
+
+    def put(self, payload: Payload, lines: int = 1) -> None:
+        """Queue lines, as bytes or as a function that the thread calls for them. Never waits."""
+        weight = lines + (len(payload) // TEXT_BYTES_PER_LINE if isinstance(payload, bytes) else 0)
+        with self._lock:
+            if self._closed or self._queued - self._done + weight > LINES_WAITING_MAX:
+                self.dropped += lines
+                return
+            self._queued += weight
+            self._queue.put((lines, weight, payload))
+
+    def flush(self, within_s: float) -> bool:
+        """Wait until the thread is done with everything queued so far; False if that takes longer. Blocks."""
+        until, queued = time.monotonic() + within_s, self._queued
+        self._hurry.set()
+        while self._done < queued and time.monotonic() < until:
+            time.sleep(_POLL_SECONDS)
+        self._hurry.clear()
+        return self._done >= queued
+
+    def close(self) -> bool:
+        """Write what is queued, for CLOSE_SECONDS at most, and stop; False if it is stuck. Later lines are dropped."""
+        with self._lock:
+            if not self._closed:
+                self._queue.put(None)
+            self._closed = True
+        self._hurry.set()
+        self._thread.join(CLOSE_SECONDS)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        closing = False
+        while not closing:
+            entries = [self._queue.get()]
+            self._hurry.wait(GATHER_SECONDS)
+            with contextlib.suppress(queue.Empty):
+                while True:
+                    entries.append(self._queue.get_nowait())
+            closing = None in entries
+            batch = [entry for entry in entries if entry is not None]
+            weight = sum(entry[1] for entry in batch)
+            try:
+                self._write(b"".join(each if isinstance(each, bytes) else each() for _, _, each in batch))
+            except Exception as error:
+                # A closed pipe, a full disk, a line that cannot be encoded: the server continues without these lines.
+                self.error = error if isinstance(error, OSError) else self.error
+                with self._lock:
+                    self.dropped += sum(entry[0] for entry in batch)
+                    self._done += weight
+            else:
+                with self._lock:
+                    self._done += weight
+                    missing, self._reported = self.dropped - self._reported, self.dropped
+                if missing:
+                    _log.warning("log lines dropped", count=missing)
+
+    def _write(self, content: bytes) -> None:
+        rest = memoryview(content)
+        while rest:
+            # A raw stream writes a part only, or nothing if it is a full pipe in non-blocking mode.
+            written: int | None = self._stream.write(rest)
+            if written is None:
+                self._until_writable()
+            else:
+                rest = rest[written:]
+        self._stream.flush()
+
+    def _until_writable(self) -> None:
+        poll = select.poll()
+        poll.register(self._stream.fileno(), select.POLLOUT)
+        poll.poll()
+
+
+class QueuedStream(io.TextIOBase):
+    """A text stream such as `sys.stderr` whose lines a LogWriter writes. Only `flush` waits, for a bounded time."""
+
+    def __init__(self, stream: TextIO, writer: LogWriter, flush_seconds: float = 0) -> None:
+        self._stream = stream
+        self._writer = writer
+        self._flush_seconds = flush_seconds
+        self._encoding = stream.encoding or "utf-8"
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        """The encoding of the stream."""
+        return self._encoding
+
+    def fileno(self) -> int:
+        """The descriptor of the stream."""
+        return self._stream.fileno()
+
+    def isatty(self) -> bool:
+        """Whether the stream is a terminal."""
+        return self._stream.isatty()
+
+    def writable(self) -> bool:
+        """Always."""
+        return True
+
+    def write(self, text: str) -> int:
+        """Queue a text."""
+        self._writer.put(text.encode(self._encoding, "backslashreplace"))
+        return len(text)
+
+    def flush(self) -> None:
+        """Wait for the thread, if this stream shall. Raises the OSError of the stream."""
+        if self._flush_seconds:
+            if not self._writer.flush(self._flush_seconds):
+                _log.warning("output stalled: its reader does not read", stream=getattr(self._stream, "name", None))
+            if self._writer.error is not None:
+                raise self._writer.error
+
+
+def raw_stream(stream: TextIO) -> BinaryIO:
+    """The descriptor of a text stream without a buffer: a thread stuck in a write must not hold its lock at the end."""
+    try:
+        return cast(BinaryIO, open(stream.fileno(), "wb", buffering=0, closefd=False))
+    except (OSError, ValueError):
+        return stream.buffer
