@@ -6,14 +6,16 @@ import os
 import signal
 import socket
 import sys
+import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Final
 
+import structlog
 import typer
 import uvloop
 
 from uplift_server import __version__
-from uplift_server.cli.errors import CliError
+from uplift_server.cli.errors import CliError, ExitCode
 from uplift_server.cli.listening import more_exactly
 from uplift_server.cli.output import Output
 from uplift_server.cli.reach import local_url, operator_key_path, store_operator_key
@@ -28,8 +30,11 @@ if TYPE_CHECKING:
     from uplift_server.app import Application
 
 SECOND_SIGNAL: Final = 128 + signal.SIGINT
+STOP_SECONDS_MAX: Final = 19.0
+"""After which a stop ends the process as it is."""
 OUTPUT_SECONDS: Final = 0.5
 """How long the start waits for each line on standard output."""
+_log = structlog.get_logger()
 
 
 def register(app: typer.Typer) -> None:
@@ -59,14 +64,18 @@ NewDatabase = Annotated[
 def serve(session: Session, role: Role = ProcessRole.ALL, new_database: NewDatabase = False) -> None:
     """Run the server until it is told to stop.
 
-    SIGTERM or Ctrl-C stop it cleanly: no new work, and up to 20 s for the attempts in flight. A second one stops it at
-    once; what was in flight is then attempted again after the next start.
+    SIGTERM, SIGHUP or Ctrl-C stop it cleanly: no new work, and up to 20 s for the attempts in flight. A second SIGTERM
+    or Ctrl-C stops it at once; the attempts in flight are then repeated after the next start.
     """
     config = session.config()
     log_writer = _queue_streams()
     set_up(config.log_format)
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(config, session.output, role, log_writer, new_database=new_database))
+    stop_limit = StopLimit(log_writer)
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_serve(config, session.output, role, log_writer, stop_limit, new_database=new_database))
+    finally:
+        stop_limit.cancel()
 
 
 def _queue_streams() -> LogWriter:
@@ -90,7 +99,13 @@ def _queue_streams() -> LogWriter:
 
 
 async def _serve(
-    config: Config, output: Output, role: ProcessRole, log_writer: LogWriter, *, new_database: bool
+    config: Config,
+    output: Output,
+    role: ProcessRole,
+    log_writer: LogWriter,
+    stop_limit: "StopLimit",
+    *,
+    new_database: bool,
 ) -> None:
     from uplift_server.app import Application  # noqa: PLC0415 - commands that need no server start faster
 
@@ -98,7 +113,7 @@ async def _serve(
     keep_key = (lambda _: None) if config.on_postgresql else lambda key: store_operator_key(config, key)
     application = Application(config, keep_key=keep_key, role=role, new_database=new_database, log_writer=log_writer)
     # Before the start, which may take long: a signal must never meet a half-started server unprepared.
-    stopper = Stopper(application, output)
+    stopper = Stopper(application, output, stop_limit)
     stopper.install()
     try:
         await application.start()
@@ -109,6 +124,7 @@ async def _serve(
         _notify()
         await application.wait_stopped()
     finally:
+        stop_limit.start()
         await application.stop()
     if application.barred is not None:
         raise application.barred
@@ -145,19 +161,51 @@ def listening_url(config: Config, address: tuple[str, int]) -> str:
     return local_url(config).rpartition(":")[0] + f":{address[1]}"
 
 
-class Stopper:
-    """Turns signals into a clean stop, and a second one into an immediate end."""
+class StopLimit:
+    """Ends the process if a stop takes too long: a thread in a call to a hung disk would keep it for ever."""
 
-    def __init__(self, application: "Application", output: Output) -> None:
+    def __init__(self, log_writer: LogWriter) -> None:
+        self._log_writer = log_writer
+        self._timer = threading.Timer(STOP_SECONDS_MAX, self._end)
+        self._timer.daemon = True
+
+    def start(self) -> None:
+        """Begin to count; does nothing the second time."""
+        if not self._timer.is_alive():
+            self._timer.start()
+
+    def cancel(self) -> None:
+        """The stop is complete."""
+        self._timer.cancel()
+
+    def _end(self) -> None:
+        _log.critical("stop timed out", cause="the database does not finish what it has begun, as on a hung disk")
+        self._log_writer.flush(OUTPUT_SECONDS)
+        os._exit(ExitCode.TRY_LATER)
+
+
+class Stopper:
+    """Turns signals into a clean stop, and a second SIGTERM or SIGINT into an immediate end."""
+
+    def __init__(self, application: "Application", output: Output, stop_limit: StopLimit) -> None:
         self._application = application
         self._output = output
+        self._stop_limit = stop_limit
         self._asked = False
 
     def install(self) -> None:
-        """Listen to SIGTERM and SIGINT from now on."""
+        """Listen to SIGTERM, SIGINT and SIGHUP from now on."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._signalled)
+        # Under nohup the server outlives its terminal.
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            loop.add_signal_handler(signal.SIGHUP, self._hung_up)
+
+    def _hung_up(self) -> None:
+        # A terminal that closes sends it more than once, and some supervisors send it after SIGTERM.
+        if not self._asked:
+            self._signalled()
 
     def _signalled(self) -> None:
         if self._asked:
@@ -165,5 +213,6 @@ class Stopper:
             # first unwind what is being awaited, and so wait after all.
             os._exit(SECOND_SIGNAL)
         self._asked = True
+        self._stop_limit.start()
         self._output.note(f"Stopping; attempts in flight have {format_duration(20_000)}. Again to stop at once.")
         self._application.request_stop()
