@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -25,6 +26,7 @@ from uplift_server.core.duties import Duty
 from uplift_server.core.forwarding import parse_networks
 from uplift_server.core.limits import EVENT_INTEGER_DIGITS_MAX
 from uplift_server.core.mailing import parse_mailbox
+from uplift_server.core.open_files import FILES_LEAST, divide_files, files_needed
 from uplift_server.core.processes import ProcessRole
 from uplift_server.dashboard import gate
 from uplift_server.delivery.clock import DatabaseTime, SystemClock
@@ -115,6 +117,7 @@ class Application:
         self._log_writer: LogWriter
         self._attempt_log: AttemptLog
         self._started_at: int
+        self._callers_max: int
         self.address: tuple[str, int] = (config.host, config.port)
         """Where it listens; the port is the real one once started."""
         self.failed = False
@@ -131,7 +134,7 @@ class Application:
         WrongSecretKey; nothing runs then.
         """
         async with contextlib.AsyncExitStack() as undo:
-            raise_file_limit()
+            self._share_files()
             sys.set_int_max_str_digits(EVENT_INTEGER_DIGITS_MAX)
             if isinstance(self._database, SqliteDatabase):
                 self._make_directory()
@@ -241,6 +244,28 @@ class Application:
         if self._given_writer is None:
             await asyncio.get_running_loop().run_in_executor(None, self._log_writer.close)
 
+    def _share_files(self) -> None:
+        """Divide the file descriptors between callers and receivers. Raises ConfigError if they are too few."""
+        wanted, idle = self._config.max_in_flight, self._settings.idle_connections_max
+        needed = files_needed(wanted, idle)
+        limit = raise_file_limit(needed)
+        remedy = f"raise the limit to {needed} (LimitNOFILE of systemd, ulimit -n), or lower UPLIFT_MAX_IN_FLIGHT"
+        if limit < FILES_LEAST:
+            raise ConfigError(ConfigProblem("the limit of open files", f"is {limit}, below {FILES_LEAST}", remedy))
+        shares = divide_files(limit, wanted, idle)
+        self._callers_max = shares.callers
+        self._config = replace(self._config, max_in_flight=shares.in_flight)
+        self._settings = replace(self._settings, connections_max=shares.receivers)
+        if limit < needed:
+            self._log.warning(
+                "file descriptor limit too low for the settings",
+                limit=limit,
+                needed=needed,
+                in_flight_max=shares.in_flight,
+                connections_max=shares.callers,
+                remedy=remedy,
+            )
+
     def _public_url(self) -> str:
         """The configured one; where the port was left to the system, with the real port."""
         url = self._config.public_url
@@ -346,7 +371,9 @@ class Application:
         routes = IngestRoutes(
             SingleHeaders(self._behind_proxies(self._gate)), services.authenticator, ingest, services.unfinished_bodies
         )
-        self._server = http_server(self._traced(routes) if self._role.serves else SingleHeaders(VitalSigns(api)))
+        self._server = http_server(
+            self._traced(routes) if self._role.serves else SingleHeaders(VitalSigns(api)), self._callers_max
+        )
 
     def _make_engine(self, directory: Directory, sender: Sender) -> Engine:
         settings, write = engine_settings(self._config), self._note_attempts

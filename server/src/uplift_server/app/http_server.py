@@ -1,9 +1,10 @@
 """The HTTP server, and the socket it listens on."""
 
+import asyncio
 import contextlib
 import socket
 from collections.abc import Iterator
-from typing import Any, Final, cast
+from typing import Any, ClassVar, Final, cast
 
 import uvicorn
 
@@ -26,12 +27,25 @@ class HttpServer(uvicorn.Server):
         yield
 
 
-def http_server(app: Any) -> HttpServer:
-    """A server for an ASGI application."""
+class _LimitedProtocol(BoundedHeads):
+    """The protocol of the API, which closes new connections beyond its share of file descriptors at once."""
+
+    files_max: ClassVar[int]
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """See asyncio.Protocol."""
+        super().connection_made(transport)
+        if len(self.connections) > self.files_max:
+            transport.abort()
+
+
+def http_server(app: Any, connections_max: int) -> HttpServer:
+    """A server for an ASGI application. The last eighth of the connections gets 503, further ones are closed."""
+    limits = {"connections_max": connections_max - connections_max // 8, "files_max": connections_max}
     return HttpServer(
         uvicorn.Config(
             LastAnswer(app),
-            http=BoundedHeads,
+            http=type("LimitedProtocol", (_LimitedProtocol,), limits),
             ws=cast(Any, websockets.websocket_protocol),
             ws_max_size=websockets.MESSAGE_BYTES_MAX,
             ws_ping_interval=websockets.PING_SECONDS,

@@ -3,6 +3,7 @@
 import ctypes
 import gc
 import resource
+import sys
 from typing import Final
 
 FILES_WANTED: Final = 16_384
@@ -12,12 +13,17 @@ several hundred are in flight at a time: looking after every 700, as usual, foun
 """
 
 
-def raise_file_limit() -> None:
-    """A thousand attempts in flight, as many idle connections and all callers need more files than shells allow."""
+def raise_file_limit(needed: int) -> int:
+    """Raise the soft limit of file descriptors, as far as the hard limit allows; gives the limit then in force."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = FILES_WANTED if hard == resource.RLIM_INFINITY else min(FILES_WANTED, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
+    if soft == resource.RLIM_INFINITY:
+        return sys.maxsize
+    wanted = max(FILES_WANTED, needed)
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    if soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    return max(soft, wanted)
 
 
 def settle_memory() -> None:

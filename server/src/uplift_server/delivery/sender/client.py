@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable
 
+import structlog
 import uvloop
 
 from uplift_server.core.addresses import AddressPolicy
@@ -11,7 +12,7 @@ from uplift_server.core.exchange import Exchange, Failure
 from uplift_server.delivery.sender.attempt import Attempt, Opening
 from uplift_server.delivery.sender.connection import BufferedConnection, Connection, Owner
 from uplift_server.delivery.sender.connector import Connector
-from uplift_server.delivery.sender.failures import AttemptFailed, one_line, seconds, sent_twice
+from uplift_server.delivery.sender.failures import AttemptFailed, FilesExhausted, one_line, seconds, sent_twice
 from uplift_server.delivery.sender.pool import Pool
 from uplift_server.delivery.sender.request import Done, Request, Target
 from uplift_server.delivery.sender.resolver import Resolver
@@ -19,6 +20,13 @@ from uplift_server.delivery.sender.settings import SenderSettings
 
 _SWEEP_SECONDS_MAX = 0.05
 _SWEEP_SECONDS_MIN = 0.005
+_FILES_WAIT_SECONDS = 0.1
+_FILES_SECONDS_MAX = 5.0
+"""How long an attempt waits for a file descriptor."""
+_FILES_LOG_SECONDS = 60.0
+_CLOSED_FOR_FILES = 16
+"""Idle connections that are closed at a time when no descriptor is left."""
+_log = structlog.get_logger()
 
 
 def _unix_ms() -> int:
@@ -61,6 +69,8 @@ class Sender(Owner):
         self._connection_type: type[Connection] = Connection
         self._loop: asyncio.AbstractEventLoop | None = None
         self._sweep: asyncio.TimerHandle | None = None
+        self._opening = 0
+        self._files_logged_at = -_FILES_LOG_SECONDS
         self._closing = False
         self._all_gone: asyncio.Event | None = None
 
@@ -147,9 +157,18 @@ class Sender(Owner):
         return self._connection_type(self, target, opening, retire_at, self._monotonic)
 
     async def _open(self, attempt: Attempt) -> None:
+        self._opening += 1
+        try:
+            if self._opening + len(self._connections) > self._settings.connections_max:
+                self._pool.close_oldest(1)
+            await self._open_within_limit(attempt)
+        finally:
+            self._opening -= 1
+
+    async def _open_within_limit(self, attempt: Attempt) -> None:
         opening = attempt.opening = Opening()
         try:
-            connection = await self._connector.open(attempt.request.target, opening)
+            connection = await self._connected(attempt, opening)
         except AttemptFailed as failed:
             self._fail(attempt, failed.failure, failed.text)
             return
@@ -164,6 +183,26 @@ class Sender(Owner):
             return
         attempt.connection = connection
         connection.start(attempt, reused=False)
+
+    async def _connected(self, attempt: Attempt, opening: Opening) -> Connection:
+        """A connection for an attempt. While no file descriptor is left, idle ones are closed and it begins again."""
+        give_up_at = self._monotonic() + _FILES_SECONDS_MAX
+        while True:
+            try:
+                return await self._connector.open(attempt.request.target, opening)
+            except FilesExhausted:
+                now = self._monotonic()
+                closed = self._pool.close_oldest(_CLOSED_FOR_FILES)
+                if now >= self._files_logged_at + _FILES_LOG_SECONDS:
+                    self._files_logged_at = now
+                    _log.warning("out of file descriptors", idle_connections_closed=closed, in_flight=self.in_flight)
+                if now >= give_up_at:
+                    raise
+            await asyncio.sleep(_FILES_WAIT_SECONDS)
+            # The wait is not the receiver's: the attempt has its whole timeout from here.
+            del self._attempts[attempt]
+            attempt.started, attempt.started_at = self._monotonic(), self._clock_ms()
+            self._attempts[attempt] = None
 
     # Endings
 

@@ -13,7 +13,15 @@ from uplift_server.core.addresses import HTTPS_REQUIRED, AddressPolicy, describe
 from uplift_server.core.exchange import Failure
 from uplift_server.delivery.sender.attempt import Opening
 from uplift_server.delivery.sender.connection import Connection
-from uplift_server.delivery.sender.failures import OURS, AttemptFailed, reason, seconds, socket_name
+from uplift_server.delivery.sender.failures import (
+    OURS,
+    OUT_OF_FILES,
+    AttemptFailed,
+    FilesExhausted,
+    reason,
+    seconds,
+    socket_name,
+)
 from uplift_server.delivery.sender.proxy import Proxy
 from uplift_server.delivery.sender.request import Target
 from uplift_server.delivery.sender.resolver import ResolutionFailed, Resolver
@@ -92,6 +100,8 @@ class Connector:
             try:
                 found = await self._resolver.resolve(host)
             except ResolutionFailed as error:
+                if error.out_of_files:
+                    raise FilesExhausted(f"could not look up {host}") from None
                 raise AttemptFailed(Failure.DNS, error.text) from None
             finally:
                 opening.dns_ms = _ms(self._monotonic() - before)
@@ -132,6 +142,8 @@ class Connector:
                 limit = seconds(self._settings.connect_timeout_ms)
                 last = AttemptFailed(Failure.TIMEOUT, f"{name} did not accept a connection within {limit}")
             except OSError as error:
+                if error.errno in OUT_OF_FILES:
+                    raise FilesExhausted(f"could not connect to {name}") from None
                 ours = error.errno in OURS
                 text = f"could not connect to {name}: {reason(error)}"
                 last = AttemptFailed(Failure.EGRESS if ours else Failure.CONNECT, text)
@@ -205,6 +217,8 @@ class Connector:
             literal = parse_literal(proxy.host)
             found = list(await self._resolver.resolve(proxy.host)) if literal is None else [literal]
             return await self._reach(found, proxy.port, Opening(), until)
+        except FilesExhausted:
+            raise
         except (ResolutionFailed, ValueError, AttemptFailed) as error:
             raise AttemptFailed(Failure.EGRESS, f"the egress proxy cannot be used: {error}") from None
 

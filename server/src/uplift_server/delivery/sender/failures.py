@@ -9,6 +9,7 @@ from uplift_server.core.limits import ERROR_CHARACTERS_MAX
 
 # What the kernel says when the fault is on this side of the wire.
 OURS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL, errno.EADDRINUSE})
+OUT_OF_FILES = frozenset({errno.EMFILE, errno.ENFILE})
 
 _UNPRINTABLE = re.compile(r"[^\x20-\x7e\xa0-\U0010ffff]+")
 
@@ -23,6 +24,22 @@ class AttemptFailed(Exception):
         super().__init__(text)
         self.failure = failure
         self.text = text
+
+
+class FilesExhausted(AttemptFailed):
+    """No file descriptor is left for the attempt: none of the receiver's faults, and soon over."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(Failure.EGRESS, f"{what}: too many open files")
+
+
+def files_exhausted() -> bool:
+    """Whether no further file descriptor can be opened now."""
+    try:
+        os.close(os.open(os.devnull, os.O_RDONLY))
+    except OSError as error:
+        return error.errno in OUT_OF_FILES
+    return False
 
 
 def one_line(text: str) -> str:

@@ -1,5 +1,7 @@
 """Open connections that wait for their next request."""
 
+from itertools import islice
+
 from uplift_server.delivery.sender.connection import Connection
 from uplift_server.delivery.sender.request import Target
 from uplift_server.delivery.sender.settings import SenderSettings
@@ -55,6 +57,13 @@ class Pool:
         if connection in self._by_age:
             del self._by_age[connection]
             del self._by_target[connection.target][connection]
+
+    def close_oldest(self, count: int) -> int:
+        """Close up to so many connections, those that have waited longest; gives their number."""
+        oldest = list(islice(self._by_age, count))
+        for connection in oldest:
+            self._retire(connection)
+        return len(oldest)
 
     def expire(self, now: float) -> None:
         """Close what has waited too long and forget targets without connections."""

@@ -8,7 +8,7 @@ from typing import Final
 import aiodns
 import pycares
 
-from uplift_server.delivery.sender.failures import seconds
+from uplift_server.delivery.sender.failures import files_exhausted, seconds
 from uplift_server.delivery.sender.settings import SenderSettings
 
 _LOOPBACK: Final = ("127.0.0.1", "::1")
@@ -28,11 +28,15 @@ _FAULTS: Final[dict[object, str]] = {
 
 
 class ResolutionFailed(Exception):
-    """The name has no address, or none could be learned in time. `text` says which, for people."""
+    """The name has no address, or none could be learned in time. `text` says which, for people.
 
-    def __init__(self, text: str) -> None:
+    `out_of_files`: this process had no file descriptor left to ask with.
+    """
+
+    def __init__(self, text: str, *, out_of_files: bool = False) -> None:
         super().__init__(text)
         self.text = text
+        self.out_of_files = out_of_files
 
 
 class _Entry:
@@ -139,6 +143,10 @@ class Resolver:
                 ttl_ms = max(settings.dns_ttl_ms_min, min(ttl_ms, settings.dns_ttl_ms_max))
             else:
                 failure = f"{name} has no address"
+        if failure is not None and files_exhausted():
+            # What c-ares makes of it is no answer, and a channel made without its files knows no name servers.
+            self._channel = None
+            raise ResolutionFailed(f"too many open files to look up {name}", out_of_files=True)
         return _Entry(addresses, failure, self._monotonic() + ttl_ms / 1000)
 
     def _current_channel(self) -> aiodns.DNSResolver:

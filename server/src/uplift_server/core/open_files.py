@@ -1,0 +1,34 @@
+"""How the file descriptors of a process are divided between callers, receivers and the process itself."""
+
+from typing import Final, NamedTuple
+
+OWN_FILES: Final = 128
+"""For the database, the log, name servers, mail and everything else that is no caller or receiver."""
+CALLERS_LEAST: Final = 256
+CALLERS_MOST: Final = 10_000
+FILES_LEAST: Final = 256
+"""With fewer the server does not start."""
+
+
+class FileShares(NamedTuple):
+    """Descriptors by use."""
+
+    callers: int
+    """Connections to the API and the dashboard."""
+    receivers: int
+    """Connections to receivers, idle ones included."""
+    in_flight: int
+    """Attempts at a time; each needs one connection."""
+
+
+def files_needed(in_flight: int, idle: int) -> int:
+    """Descriptors that these many attempts in flight and idle connections need, with callers and everything else."""
+    return OWN_FILES + CALLERS_LEAST + in_flight + idle
+
+
+def divide_files(limit: int, in_flight: int, idle: int) -> FileShares:
+    """The shares under a limit of at least FILES_LEAST. Callers keep a quarter, so that the API stays reachable."""
+    free = limit - OWN_FILES
+    callers = min(CALLERS_MOST, max(free // 4, free - in_flight - idle))
+    receivers = min(free - callers, in_flight + idle)
+    return FileShares(callers, receivers, min(in_flight, receivers))
