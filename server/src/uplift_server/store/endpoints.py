@@ -2,8 +2,9 @@
 
 import json
 from collections.abc import Callable, Collection
-from dataclasses import replace
-from typing import Any
+from dataclasses import fields, replace
+from functools import lru_cache
+from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
@@ -136,8 +137,8 @@ def _fitting(wanted: EndpointFilter) -> list[sa.ColumnElement[bool]]:
 
 def live(connection: Connection, *, after: int = 0, limit: int = 1000) -> list[Endpoint]:
     """Endpoints that exist, oldest first: to be held in memory. `after` is the last one's `seq`."""
-    query = sa.select(endpoints).where(_LIVE, endpoints.c.seq > after).order_by(endpoints.c.seq).limit(limit)
-    return [_endpoint(row) for row in connection.execute(query)]
+    query = sa.select(*_IN_ORDER).where(_LIVE, endpoints.c.seq > after).order_by(endpoints.c.seq).limit(limit)
+    return [_endpoint_in_order(row) for row in connection.execute(query)]
 
 
 def update(
@@ -270,6 +271,35 @@ def _changed(connection: Connection, endpoint_seq: int, **values: Any) -> Endpoi
     return None if row is None else _endpoint(row)
 
 
+_NAMES: Final = tuple(field.name for field in fields(Endpoint))
+_IN_ORDER: Final = [endpoints.c[name] for name in _NAMES]
+_EVENT_TYPES: Final = _NAMES.index("event_types")
+_CODED: Final = [
+    (_NAMES.index(name), {int(each): each for each in kind})
+    for name, kind in (
+        ("state", EndpointState),
+        ("disabled_reason", DisabledReason),
+        ("last_outcome", Outcome),
+        ("held_action", HeldAction),
+    )
+]
+
+
+def _endpoint_in_order(row: sa.Row[Any]) -> Endpoint:
+    """An endpoint of a row of `_IN_ORDER`: twice as fast as by name, for 100,000 at a start."""
+    values = list(row)
+    values[_EVENT_TYPES] = _event_types(values[_EVENT_TYPES])
+    for place, kinds in _CODED:
+        if values[place] is not None:
+            values[place] = kinds[values[place]]
+    return Endpoint(*values)
+
+
+@lru_cache(1000)
+def _event_types(text: str) -> tuple[str, ...]:
+    return tuple(json.loads(text))
+
+
 def _endpoint(row: sa.Row[Any]) -> Endpoint:
     return Endpoint(
         seq=row.seq,
@@ -277,7 +307,7 @@ def _endpoint(row: sa.Row[Any]) -> Endpoint:
         account_seq=row.account_seq,
         url=row.url,
         description=row.description,
-        event_types=tuple(json.loads(row.event_types)),
+        event_types=_event_types(row.event_types),
         secret=row.secret,
         secret_created_at=row.secret_created_at,
         headers=row.headers,
