@@ -323,3 +323,10 @@ def test_a_load_with_another_key_fails_at_once() -> None:
     directory = Directory(Sealer(b"x" * 32), "test")
     with pytest.raises(WrongSecretKey):
         directory.load([account()], [], [], [endpoint()])
+
+
+def test_a_stored_url_that_is_not_allowed_any_more_does_not_stop_the_server(directory: Directory) -> None:
+    directory.load([account(1)], [], [], [endpoint(1, url="https://[2002:5db8:d822::1]/hook")])
+
+    # Its attempts are blocked when they connect.
+    assert directory.endpoints[1].target == Target("2002:5db8:d822::1", 443, True, 1)
