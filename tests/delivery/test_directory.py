@@ -301,7 +301,9 @@ def test_references_within_a_schema_work() -> None:
 
 
 def test_a_loaded_endpoint_is_made_ready_when_it_is_first_used() -> None:
-    records = [endpoint(seq, headers=SEALER.seal('{"X-A": "b"}', bytes([seq]) * 16)) for seq in range(1, 200)]
+    records = [
+        endpoint(seq, headers=SEALER.seal('{"X-A": "b"}', bytes([seq]) * 16, "headers")) for seq in range(1, 200)
+    ]
     loaded, put = Directory(SEALER, "test"), Directory(SEALER, "test")
     put.put_account(account())
     began = time.process_time()
