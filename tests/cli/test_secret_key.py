@@ -95,3 +95,15 @@ def test_a_new_database_is_not_made_over_another(tmp_path: Path) -> None:
     check_database(config)
     with pytest.raises(ConfigError, match="--new-database"):
         check_database(config, new=True)
+
+
+def test_a_restored_key_is_not_replaced_by_that_of_a_start_that_failed(tmp_path: Path) -> None:
+    config = config_in(tmp_path)
+    secret_key(config)  # ... and the database was not created.
+    restored = base64.b64encode(b"r" * 32).decode()
+    config.secret_key_path.write_text(restored)
+    config.database_path.write_bytes(b"SQLite format 3\0")
+    assert secret_key(config) == restored
+    publish_key(config)
+    assert secret_key(config) == restored
+    assert sorted(path.name for path in config.secret_key_path.parent.iterdir()) == ["secret.key", "uplift.db"]

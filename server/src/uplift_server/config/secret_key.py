@@ -47,13 +47,15 @@ def secret_key(config: Config) -> str:
 def publish_key(config: Config) -> None:
     """Give a new key its name, once the database exists: from then on, a key without a database means a lost database.
 
-    Raises ConfigError.
+    A key that has the name already is kept: an operator put it there after a start that failed. Raises ConfigError.
     """
     path = config.secret_key_path
     draft = _draft(path)
     try:
         if config.secret_key is None and draft.exists():
-            draft.replace(path)
+            with contextlib.suppress(FileExistsError):
+                os.link(draft, path)
+            draft.unlink()
             make_durable(path.parent)
     except OSError as error:
         raise cannot(f"be kept in {path}", error) from error
