@@ -176,6 +176,27 @@ async def test_requests_that_wait_too_long_for_their_turn_are_rejected_and_not_s
         assert isinstance(await acceptor.accept(world.account.seq, [draft]), list)
 
 
+async def test_the_time_that_a_request_waits_for_its_turn_counts_towards_its_response(place: Place) -> None:
+    async with World(place, database=Silent) as world:
+        for number in range(300):
+            await world.endpoint(f"r{number}.test")
+        draft = Draft(world.directory.event_types["a.b"], b"{}")
+        acceptor = world.engine.acceptor
+        answers = [acceptor.accept(world.account.seq, [draft]) for _ in range(10)]
+        await asyncio.sleep(0)
+        world.clock.now += 3 * SECOND
+        # The first turn is over, and the next one is not.
+        world.database.told.set()
+        await answers[0]
+        world.database.told.clear()
+        assert not answers[-1].done()
+        world.clock.now += 2 * SECOND
+        acceptor.give_up_waiting()
+        assert isinstance(answers[-1].exception(), Unavailable)
+        world.database.told.set()
+        await world.settle()
+
+
 async def test_one_account_cannot_fill_the_room_for_events_to_be_stored(place: Place) -> None:
     async with World(place) as world:
         other = await world.new_account()

@@ -141,7 +141,7 @@ class Acceptor:
         self._waiting = _Waiting()
         self._accounts: dict[int, _Account] = {}
         """Those with requests that are not stored yet; 0 for requests with events of several."""
-        self._being_stored: dict[int, tuple[int, list[_Group]]] = {}
+        self._being_stored: dict[int, list[_Group]] = {}
         self._batches = 0
         self.answered = 0
         """How many requests were answered so far."""
@@ -238,11 +238,11 @@ class Acceptor:
         their key.
         """
         oldest = self._clock.now_ms() - ANSWER_WITHIN_MS
-        for started_at, groups in self._being_stored.values():
-            if started_at > oldest:
-                break
+        for groups in self._being_stored.values():
             for group in groups:
-                self._give_up(group)
+                # By its own time: it may have waited for its turn, or be stored again after a rejected row.
+                if group.accepted_at <= oldest:
+                    self._give_up(group)
         for account in list(self._accounts.values()):
             while account.queue and account.queue[0].accepted_at <= oldest:
                 group = account.queue.popleft()
@@ -318,7 +318,7 @@ class Acceptor:
     def _store(self, groups: list[_Group]) -> None:
         self._batches += 1
         batch = self._batches
-        self._being_stored[batch] = (self._clock.now_ms(), groups)
+        self._being_stored[batch] = groups
         began_us = self._clock.monotonic_us()
         stored = asyncio.ensure_future(self._database.append([group.events for group in groups]))
         stored.add_done_callback(lambda future: self._stored(batch, groups, began_us, future))
