@@ -113,6 +113,7 @@ class Application:
         self._serving: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
         self._lost: FileChange | None = None
+        self._is_unwatched = False
         self._given_writer = log_writer
         self._log_writer: LogWriter
         self._attempt_log: AttemptLog
@@ -205,18 +206,28 @@ class Application:
 
     async def _watch(self, database: SqliteDatabase) -> None:
         """Stop the server once its database file is not the one at its path."""
-        change = await database.change()
-        while change is None:
+        while (change := await self._change(database)) is None:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopped.wait(), WATCH_EVERY_SECONDS)
             if self._stopped.is_set():
                 return
-            change = await database.change()
         self._log.critical("database file lost", change=change.text)
         self._lost = change
         self.barred = DatabaseLost(f"{change.text} while the server used it; {REMEDY_LOST}")
         self._engine.acceptor.close()
         self.request_stop()
+
+    async def _change(self, database: SqliteDatabase) -> FileChange | None:
+        """What happened to the database file; None also while the system does not let it be examined."""
+        try:
+            change = await database.change()
+        except OSError as error:
+            if not self._is_unwatched:
+                self._log.error("database file cannot be examined", cause=str(error))
+            self._is_unwatched = True
+            return None
+        self._is_unwatched = False
+        return change
 
     async def _rescue(self) -> None:
         """Save what a lost file held: this process alone can still read it."""

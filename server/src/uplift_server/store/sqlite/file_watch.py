@@ -28,30 +28,31 @@ class FileChange(NamedTuple):
 
 
 class FileWatch:
-    """Looks at an open database file and its write-ahead log."""
+    """Looks at an open database file and its write-ahead log. Every thread may use it."""
 
     def __init__(self, path: Path) -> None:
         target = Path(os.path.realpath(path))
         self._path = target
         self._log_path = target.with_name(target.name + _LOG)
-        self._file = _identity(target)
-        self._log = _identity(self._log_path)
+        self._file = _identity(_found(target))
+        self._log = _identity(_found(self._log_path))
         self._size = 0
 
     def change(self) -> FileChange | None:
-        """What happened to the files since the watch began; None if they are the same.
+        """What happened to the files since the watch began; None if they are the same. Raises OSError.
 
         SQLite truncates its log and never its database, which the server never vacuums.
         """
-        found, log = _identity(self._path), _identity(self._log_path)
+        # Before the look: meanwhile the file may grow, and another thread note its size.
+        size_before = self._size
+        found, log = _found(self._path), _identity(_found(self._log_path))
         if found is None:
             return FileChange(f"{self._path} was deleted", True)
-        if found != self._file:
+        if _identity(found) != self._file:
             return FileChange(f"{self._path} was replaced by another file", True)
-        size = self._path.stat().st_size
-        if size < self._size:
-            return FileChange(f"{self._path} was truncated from {self._size:,} to {size:,} bytes", False)
-        self._size = size
+        if found.st_size < size_before:
+            return FileChange(f"{self._path} was truncated from {size_before:,} to {found.st_size:,} bytes", False)
+        self._size = found.st_size
         if self._log is None:
             self._log = log
         elif log is None:
@@ -62,20 +63,26 @@ class FileWatch:
 
     def check(self) -> None:
         """Raise Unavailable if the files changed: a new connection would spoil what the open ones still read."""
-        change = self.change()
+        try:
+            change = self.change()
+        except OSError as error:
+            raise Unavailable(f"the database file cannot be examined: {error}") from error
         if change is not None:
             raise Unavailable(change.text)
 
     def remove_log(self) -> None:
         """Remove the log of a lost file, once its content is saved: SQLite would apply it to the next file there."""
-        if self._log is not None and _identity(self._log_path) == self._log:
+        if self._log is not None and _identity(_found(self._log_path)) == self._log:
             for end in (_LOG, _INDEX):
                 self._path.with_name(self._path.name + end).unlink(missing_ok=True)
 
 
-def _identity(path: Path) -> tuple[int, int] | None:
+def _found(path: Path) -> os.stat_result | None:
     try:
-        found = path.stat()
-    except FileNotFoundError:
+        return path.stat()
+    except (FileNotFoundError, NotADirectoryError):
         return None
-    return found.st_dev, found.st_ino
+
+
+def _identity(found: os.stat_result | None) -> tuple[int, int] | None:
+    return None if found is None else (found.st_dev, found.st_ino)
