@@ -125,12 +125,14 @@ class Api:
 class Server:
     """One `uplift-server serve` and its data directory."""
 
-    def __init__(self, data: Path, *arguments: str, **environ: str) -> None:
+    def __init__(self, data: Path, *arguments: str, program: str | None = None, **environ: str) -> None:
+        """`program`: Python that stands for the command."""
         self.data = data
         elsewhere = environ.get("UPLIFT_DATABASE_URL")
         self.place = engines.chosen().place(data) if elsewhere is None else PostgresPlace(elsewhere, elsewhere)
         """Where its database is."""
-        self._command = [PROGRAM, "serve", "--json", *arguments]
+        command = [PROGRAM] if program is None else [sys.executable, "-c", program]
+        self._command = [*command, "serve", "--json", *arguments]
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.process: subprocess.Popen[str] | None = None

@@ -85,6 +85,55 @@ def test_the_saved_file_takes_the_place_of_the_lost_one(tmp_path: Path) -> None:
         assert len(server.api(account=account).everything("/v1/events")) == 1
 
 
+# Saving takes longer than any other stop may.
+LARGE = """
+import time
+from uplift_server.store.sqlite import copying
+
+copy_into = copying.copy_into
+
+def slow(source, target):
+    copy_into(source, target)
+    time.sleep(6)
+
+copying.copy_into = slow
+from uplift_server.cli import serve
+from uplift_server.cli.main import run
+serve.STOP_SECONDS_MAX = 1
+run()
+"""
+
+
+def test_a_large_lost_file_is_saved_as_a_whole(tmp_path: Path) -> None:
+    server = Server(tmp_path, program=LARGE)
+    try:
+        server.start()
+        _, api = server.account()
+        assert api.send(1).status == 202
+        assert server.place.file is not None
+        assert server.process is not None
+        server.place.file.unlink()
+        begun = wait_for(lambda: list(tmp_path.glob("uplift.db.rescued-*")), "it is being saved")
+        assert all(".partial" in each.name for each in begun), "an incomplete file must not look like a database"
+        assert server.process.wait(EXIT_WITHIN_S) == 1
+        [saved] = tmp_path.glob("uplift.db.rescued-*")
+        assert ".partial" not in saved.name
+        assert _events(saved) == 1
+    finally:
+        server.end()
+
+
+def test_a_file_that_is_lost_just_before_a_stop_is_saved(tmp_path: Path) -> None:
+    with serving(tmp_path / "data") as server:
+        _, api = server.account()
+        assert api.send(1).status == 202
+        assert server.place.file is not None
+        server.place.file.unlink()
+        assert server.stop() == 1
+        [saved] = server.data.glob("uplift.db.rescued-*")
+        assert _events(saved) == 1
+
+
 def test_a_truncated_file_ends_the_server(tmp_path: Path) -> None:
     with serving(tmp_path / "data") as server:
         server.account()

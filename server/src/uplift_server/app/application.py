@@ -178,6 +178,11 @@ class Application:
         """Let `wait_stopped` return."""
         self._stopped.set()
 
+    @property
+    def rescue_seconds_max(self) -> float:
+        """How much longer `stop` may take because it saves a lost database."""
+        return RESCUE_SECONDS_MAX if self._lost is not None and self._lost.is_readable else 0
+
     async def stop(self) -> None:
         """Drain: accept nothing more, finish or give back what is in flight, close the database. Within 20 s."""
         self._engine.acceptor.close()
@@ -211,11 +216,14 @@ class Application:
                 await asyncio.wait_for(self._stopped.wait(), WATCH_EVERY_SECONDS)
             if self._stopped.is_set():
                 return
+        self._note_lost(change)
+        self._engine.acceptor.close()
+        self.request_stop()
+
+    def _note_lost(self, change: FileChange) -> None:
         self._log.critical("database file lost", change=change.text)
         self._lost = change
         self.barred = DatabaseLost(f"{change.text} while the server used it; {REMEDY_LOST}")
-        self._engine.acceptor.close()
-        self.request_stop()
 
     async def _change(self, database: SqliteDatabase) -> FileChange | None:
         """What happened to the database file; None also while the system does not let it be examined."""
@@ -231,7 +239,15 @@ class Application:
 
     async def _rescue(self) -> None:
         """Save what a lost file held: this process alone can still read it."""
-        if self._lost is None or not self._lost.is_readable or not isinstance(self._database, SqliteDatabase):
+        if not isinstance(self._database, SqliteDatabase):
+            return
+        if self._lost is None:
+            # It may have happened since the watch looked last.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(CLOSE_SECONDS):
+                    if (change := await self._change(self._database)) is not None:
+                        self._note_lost(change)
+        if self._lost is None or not self._lost.is_readable:
             return
         try:
             async with asyncio.timeout(RESCUE_SECONDS_MAX):

@@ -124,7 +124,7 @@ async def _serve(
         _notify()
         await application.wait_stopped()
     finally:
-        stop_limit.start()
+        stop_limit.start(STOP_SECONDS_MAX + application.rescue_seconds_max)
         await application.stop()
     if application.barred is not None:
         raise application.barred
@@ -166,17 +166,19 @@ class StopLimit:
 
     def __init__(self, log_writer: LogWriter) -> None:
         self._log_writer = log_writer
-        self._timer = threading.Timer(STOP_SECONDS_MAX, self._end)
-        self._timer.daemon = True
+        self._timer: threading.Timer | None = None
 
-    def start(self) -> None:
+    def start(self, seconds: float) -> None:
         """Begin to count; does nothing the second time."""
-        if not self._timer.is_alive():
+        if self._timer is None:
+            self._timer = threading.Timer(seconds, self._end)
+            self._timer.daemon = True
             self._timer.start()
 
     def cancel(self) -> None:
         """The stop is complete."""
-        self._timer.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
 
     def _end(self) -> None:
         _log.critical("stop timed out", cause="the database does not finish what it has begun, as on a hung disk")
@@ -213,6 +215,6 @@ class Stopper:
             # first unwind what is being awaited, and so wait after all.
             os._exit(SECOND_SIGNAL)
         self._asked = True
-        self._stop_limit.start()
+        self._stop_limit.start(STOP_SECONDS_MAX + self._application.rescue_seconds_max)
         self._output.note(f"Stopping; attempts in flight have {format_duration(20_000)}. Again to stop at once.")
         self._application.request_stop()

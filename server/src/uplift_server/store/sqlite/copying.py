@@ -66,6 +66,17 @@ def _runs(process: int) -> bool:
     return True
 
 
+def save(source: sqlite3.Connection, target: Path) -> None:
+    """Copy an open database to a path; the name appears once all of it is on the disk. Raises OSError."""
+    draft = target.with_name(f"{target.name}.partial")
+    try:
+        copy_into(source, draft)
+        draft.replace(target)
+        make_durable(target.parent)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
 def copy_into(source: sqlite3.Connection, target: Path) -> None:
     """Copy a whole database into a new file that its owner alone may read, and which is on the disk then.
 

@@ -101,9 +101,8 @@ class SqliteDatabase:
         instant = datetime.fromtimestamp(now_ms / 1000, UTC).strftime("%Y%m%dT%H%M%SZ")
         target = self._path.with_name(f"{self._path.name}.rescued-{instant}")
         try:
-            await asyncio.to_thread(copying.copy_into, self._spare, target)
+            await asyncio.to_thread(copying.save, self._spare, target)
         except (sqlite3.Error, OSError) as error:
-            target.unlink(missing_ok=True)
             raise unavailable(error) from error
         self._is_rescued = True
         return target
