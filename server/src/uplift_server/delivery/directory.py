@@ -29,7 +29,7 @@ from uplift_server.core.urls import EndpointUrl, parse_endpoint_url
 from uplift_server.delivery.hostnames import to_ascii
 from uplift_server.delivery.sender.request import Target
 from uplift_server.store.records import Account, ApiKey, Endpoint, EndpointState, EventType
-from uplift_server.store.sealing import Sealer
+from uplift_server.store.sealing import Sealer, is_unbound
 
 Named = tuple[str, int | str | bytes]
 """A table, and whose record: a key's digest, a type's name, the number of an account or endpoint."""
@@ -366,6 +366,14 @@ class Directory:
         )
         headers = None if record.headers is None else self.sealer.open(record.headers, record.id, "headers")
         return secrets, {} if headers is None else json.loads(headers)
+
+    def make_unbound_ready(self) -> Iterator[None]:
+        """Make endpoints ready whose values are not bound to their column, one by one: soon these are rejected."""
+        for live in list(self.endpoints.values()):
+            record = live.record
+            if any(each and is_unbound(each) for each in (record.secret, record.previous_secret, record.headers)):
+                self._make_ready(live)
+                yield
 
     def _make_ready(self, live: LiveEndpoint) -> None:
         """Make what attempts need of an endpoint's record."""

@@ -7,10 +7,11 @@ from typing import Final
 import structlog
 
 from uplift_server.delivery.clock import Clock
+from uplift_server.delivery.directory import Directory
 from uplift_server.store import encryption_upgrade
 from uplift_server.store.contract import Database
 from uplift_server.store.errors import Unavailable
-from uplift_server.store.sealing import Sealer, WrongSecretKey
+from uplift_server.store.sealing import WrongSecretKey
 
 CHECK_EVERY_MS: Final = 5_000
 SEEN_WITHIN_MS: Final = 5_000
@@ -24,9 +25,10 @@ class EncryptionUpgrade:
     Every process does this. Transactions of several processes lock the rows that they change.
     """
 
-    def __init__(self, database: Database, sealer: Sealer, clock: Clock) -> None:
+    def __init__(self, database: Database, directory: Directory, clock: Clock) -> None:
         self._database = database
-        self._sealer = sealer
+        self._directory = directory
+        self._sealer = directory.sealer
         self._clock = clock
 
     async def run(self, stopping: asyncio.Event) -> None:
@@ -34,6 +36,9 @@ class EncryptionUpgrade:
         while not stopping.is_set() and not await self._is_finished():
             await self._clock.wait(stopping, CHECK_EVERY_MS)
         await self._clock.wait(stopping, SEEN_WITHIN_MS)
+        # Records that are not replaced by now: attempts would decrypt them later.
+        for _ in self._directory.make_unbound_ready():
+            await asyncio.sleep(0)
         self._sealer.reject_unbound()
         _log.info("encrypted values bound to their columns")
         await stopping.wait()

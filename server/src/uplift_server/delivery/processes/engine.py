@@ -70,7 +70,7 @@ class SharedEngine(Engine):
         self._ownership = Ownership(database, directory, clock, self.membership, self._post, self)
         self._feed = Feed(database, directory, clock, self)
         self._forgetting = Forgetting(database, clock)
-        self._encryption = EncryptionUpgrade(database, directory.sealer, clock)
+        self._encryption = EncryptionUpgrade(database, directory, clock)
         self._requests = Requests(clock, self._post, self.give_back)
         self._errands = Errands(database, directory, clock, self._post, self, self._trials)
         self._listeners = Listeners(self.relay, self.acceptor, self._post, clock)

@@ -1,0 +1,36 @@
+"""The encryption upgrade of a shared database, beside endpoints that no attempt has used yet."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, cast
+
+from uplift_server.delivery.directory import Directory
+from uplift_server.delivery.processes.encryption import EncryptionUpgrade
+from uplift_server.store.contract import Database
+from uplift_server.store.sealing import Sealer
+
+from .test_directory import SEALER, SECRET, account, endpoint
+from .world import VirtualClock
+
+
+class Upgraded:
+    """A database whose values another process has bound."""
+
+    async def read(self, _body: Callable[..., Any]) -> bool:
+        return False
+
+
+async def test_an_endpoint_that_no_attempt_has_used_is_signed_for_after_unbound_values_are_rejected() -> None:
+    sealer = Sealer(b"k" * 32, accepts_unbound=True)
+    directory = Directory(sealer, "Uplift-Webhooks/test")
+    earlier = endpoint(secret=SEALER.seal(SECRET, bytes([1]) * 16, "secret", bound=False))
+    directory.load([account()], [], [], [earlier])
+    clock, stopping = VirtualClock(), asyncio.Event()
+    running = asyncio.create_task(EncryptionUpgrade(cast(Database, Upgraded()), directory, clock).run(stopping))
+    while sealer.accepts_unbound:
+        await asyncio.sleep(0)
+        if clock.next_at() is not None:
+            clock.fire()
+    assert directory.endpoints[1].signer.sign(b"id", b"1", b"{}")
+    stopping.set()
+    await running
