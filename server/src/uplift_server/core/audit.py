@@ -44,7 +44,7 @@ ACTIONS: Final = {
     "replay.cancelled": "A replay was cancelled.",
     "listen_session.created": "A developer began to listen.",
     "listen_session.ended": "A listen session was ended.",
-    "retention.resumed": "Retention deletes again: an operator confirmed the clock.",
+    "retention.resumed": "An operator confirmed the clock, and retention resumed.",
     "mass_failure.began": "Many endpoints began to fail at once: nobody is warned or disabled until it ends.",
     "mass_failure.ended": "Enough of them answer again: the clocks go on.",
 }
