@@ -81,7 +81,7 @@ def test_a_process_that_is_not_heard_of_is_not_ready_and_says_why(server: Any, m
     monkeypatch.setattr(server.services.means.engine, "unheard", 7_300)
     answer = server.client(None).get("/readyz")
     assert (answer.status, answer.json["code"], answer.headers["retry-after"]) == (503, "unavailable", "1")
-    assert answer.json["detail"].startswith("The database has not heard of this process for 7 s")
+    assert answer.json["detail"].startswith("The last heartbeat of this process in the database is 7 s old")
     assert server.client(None).get("/healthz").status == 200
 
 

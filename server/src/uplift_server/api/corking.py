@@ -11,8 +11,8 @@ from typing import Any
 class CorkedTransport:
     """The part of a transport that uvicorn uses. Joins everything that is written within one turn of the event loop.
 
-    `linger` is asked when uvicorn closes the connection, after the last response was written. If it returns True, it
-    ends the connection itself.
+    `linger` is called when uvicorn closes the connection, after the last response was written. If it returns True, it
+    closes the connection itself.
     """
 
     __slots__ = ("_call_soon", "_linger", "_parts", "_transport", "is_closing")
@@ -43,7 +43,7 @@ class CorkedTransport:
             self._transport.close()
 
     def end_writing(self) -> None:
-        """Send the end of the stream and keep reading. Everything written from now on is dropped."""
+        """Send the end of the stream and keep reading. Further writes are dropped."""
         self.is_closing = _is_closing
         self._transport.write_eof()
 

@@ -32,7 +32,7 @@ def _answer(code: str, detail: str) -> bytes:
 _TOO_LARGE: Final = _answer(
     "head_too_large", f"The request line and headers have more than {REQUEST_HEAD_BYTES_MAX} bytes. Send fewer headers."
 )
-_NO_HTTP_DETAIL: Final = "This is not a valid HTTP/1.1 request. Use `http://` unless a proxy in front ends TLS."
+_NO_HTTP_DETAIL: Final = "This is not a valid HTTP/1.1 request. Use `http://` unless a proxy in front terminates TLS."
 _NO_HTTP: Final = _answer("malformed_request", _NO_HTTP_DETAIL)
 _TOO_SLOW: Final = _answer(
     "request_timeout", "The request did not come in time, so nothing was done. Send it faster, or less at once."
@@ -54,18 +54,18 @@ async def _reject_malformed(_scope: Scope, _receive: Receive, send: Send) -> Non
 class BoundedHeads(HttpToolsProtocol):
     """uvicorn's protocol with bounds on the size and the duration of a request, and with complete endings.
 
-    A request whose body is not complete when its response is, is read on and discarded within bounds, so that clients
-    that send their whole body before they read see the response.
+    If a response is complete before the body of its request, the rest of the body is read and discarded within bounds.
+    Clients that send their whole body before they read then get the response.
     """
 
     request_seconds_max: ClassVar[float] = 30
-    """A request, or the first one of a connection, is given up if it is not complete after once to twice this time."""
+    """Time limit of a request, and of the first request of a connection: ends after once to twice this time."""
     body_seconds_max: ClassVar[float] = ANSWER_SECONDS_MAX
-    """A request is given up if its body is not complete at this time after its head."""
+    """Time limit of a body, counted from the end of its head."""
     connections_max: ClassVar[int] = 10_000
     """Beyond this number of connections, requests are rejected."""
     lingering: ClassVar[set["BoundedHeads"]] = set()
-    """The connections of this process that are ended for us, and read to let the client see the response."""
+    """The connections that this process has closed for writing and still reads, so that clients get their responses."""
 
     _in_head = False
     _head_bytes = 0
@@ -77,7 +77,7 @@ class BoundedHeads(HttpToolsProtocol):
     """The number of the request whose unfinished body was noted last."""
     _body_since = 0.0
     _discards = False
-    """Nothing is parsed any longer: the input is malformed, or the connection lingers."""
+    """Input is no longer parsed: it is malformed, or the connection lingers."""
     _discarded_bytes = 0
     _may_linger = True
 
@@ -170,7 +170,7 @@ class BoundedHeads(HttpToolsProtocol):
         super().on_response_complete()
 
     def _note_unfinished_body(self, count: int) -> None:
-        """Begin the time of a body that did not come with its head; count what comes after the response."""
+        """Start the time limit of a body that did not arrive with its head; count its bytes after the response."""
         if self._body_of != self._begun:
             self._body_of, self._body_since, self._discarded_bytes = self._begun, self.loop.time(), 0
             if self._body_watch is None:
@@ -184,12 +184,12 @@ class BoundedHeads(HttpToolsProtocol):
             self.transport.abort()
 
     def _end_body(self) -> None:
-        """Give up the present request if its body takes too long."""
+        """Give up the current request if its body takes too long."""
         self._body_watch = None
         if self._complete == self._begun or self._in_head:
             return
         if self.pipeline:
-            # It waits for the response to an earlier one, and until then nothing is read.
+            # The request waits for the response to an earlier one. Until then, nothing is read.
             self._body_since = self.loop.time()
         seconds_left = self._body_since + self.body_seconds_max - self.loop.time()
         if seconds_left > 0:
@@ -198,14 +198,14 @@ class BoundedHeads(HttpToolsProtocol):
             self._end_late()
 
     def _give_up(self, begun_before: int) -> None:
-        """Give up the request if it was coming at the last call and still is, or the connection if none ever came."""
+        """Give up a request that was incomplete at the last call and still is, or a connection without any request."""
         if self._begun == begun_before and self._complete < max(self._begun, 1):
             self._end_late()
         else:
             self._watch = self.loop.call_later(self.request_seconds_max, self._give_up, self._begun)
 
     def _end_late(self) -> None:
-        """Close the connection; say why if that cannot be taken for the response to another request."""
+        """Close the connection. Respond first, unless the response could be mistaken for that to another request."""
         if self._in_head:
             may_write = self._begun == 1 or self.cycle.response_complete
         else:
@@ -232,7 +232,7 @@ class BoundedHeads(HttpToolsProtocol):
         self._cancel_timers()
         self._watch = self.loop.call_later(LINGER_SECONDS_MAX, transport.abort)
         cast(CorkedTransport, transport).end_writing()
-        # The application must not wait for the rest, and must not keep what it has.
+        # The application must neither wait for the rest of the body nor keep the part that it has.
         cycle = self._newest()
         if cycle is not None and not cycle.response_complete:
             cycle.disconnected = True

@@ -127,7 +127,7 @@ class IngestRoutes:
 
     async def _one(self, headers: _Headers, receive: Receive) -> _Accepted:
         caller = self._authenticator.caller(headers.authorization, headers.account)
-        # Before the body is read, which takes memory.
+        # Checked before the body is read, because the body takes memory.
         self._ingest.sender(caller)
         body = await self._read(caller, receive, headers, EVENT_BODY_BYTES_MAX)
         event: _Event | Incoming | None = _decode(_single, body)
@@ -177,7 +177,7 @@ class IngestRoutes:
             complete: bytes = message.get("body", b"")
             return complete
         with self._unfinished_bodies.reservation(caller.principal.account_seq) as reservation:
-            # At once if the size is known: otherwise several bodies could run out of room half way.
+            # A known size is reserved at once. Otherwise, several bodies could exceed the limit half way.
             reservation.grow_to(headers.content_length or 0)
             body = bytearray()
             while True:
@@ -213,7 +213,7 @@ def _headers(raw: Sequence[tuple[bytes, bytes]]) -> _Headers:
 
 
 def _check_head(headers: _Headers, bytes_max: int) -> None:
-    """Raise UnsupportedMediaType or PayloadTooLarge for what the headers say of the body."""
+    """Raise UnsupportedMediaType or PayloadTooLarge if the headers show that the body is not acceptable."""
     content_type = headers.content_type
     if content_type is not None and content_type.split(b";", 1)[0].strip().lower() != b"application/json":
         raise UnsupportedMediaType(
@@ -240,7 +240,7 @@ def _decode(decoder: "msgspec.json.Decoder[T]", body: bytes) -> T | None:
 
 
 def _events_of(body: bytes) -> tuple[Sequence[_BatchEvent | Incoming], list[Problem]]:
-    """The events of a batch; with problems, those fields that could be read."""
+    """The events of a batch. If it has another shape: its readable fields, and its problems."""
     batch = _decode(_batch, body)
     return (batch.events, []) if batch is not None else _readable_batch(body)
 
@@ -248,7 +248,7 @@ def _events_of(body: bytes) -> tuple[Sequence[_BatchEvent | Incoming], list[Prob
 def _fields_of(body: bytes) -> dict[str, msgspec.Raw] | None:
     """The undecoded fields of an object; None for any other JSON.
 
-    The decoder stopped at the first wrong field, so the rest may still be no JSON: then raises Malformed.
+    The first decoder stopped at a wrong field. Raises Malformed if the rest is not JSON.
     """
     try:
         return _fields.decode(body)
@@ -259,7 +259,7 @@ def _fields_of(body: bytes) -> dict[str, msgspec.Raw] | None:
 
 
 def _malformed(error: Exception) -> Malformed:
-    return Malformed(f"The body is no valid JSON in UTF-8: {error}.")
+    return Malformed(f"The body is not valid JSON in UTF-8: {error}.")
 
 
 def _readable_one(body: bytes) -> tuple[Incoming, list[Problem]]:
@@ -280,7 +280,7 @@ def _readable_batch(body: bytes) -> tuple[list[Incoming], list[Problem]]:
         events = None
     if fields is None or events is None:
         unknown = _unknown_fields(fields or {}, "", {"events"})
-        text = 'The body is an object with a list of events: {"events": […]}.'
+        text = 'The body is not an object with a list of events. Send {"events": […]}.'
         raise Invalid([*unknown, Problem("events", "required", text)])
     problems = _unknown_fields(fields, "", {"events"})
     if not 1 <= len(events) <= BATCH_EVENTS_MAX:
@@ -295,10 +295,10 @@ def _readable_batch(body: bytes) -> tuple[list[Incoming], list[Problem]]:
 
 
 def _readable(body: bytes, prefix: str, known: frozenset[str], problems: list[Problem]) -> Incoming | None:
-    """The readable fields of one event; None if it is no object."""
+    """The readable fields of one event; None if it is not an object."""
     fields = _fields_of(body)
     if fields is None:
-        text = "An event is a JSON object with `type` and `data`."
+        text = "An event must be a JSON object with `type` and `data`."
         problems.append(Problem(prefix.rstrip("."), "type_object", text))
         return None
     problems += _unknown_fields(fields, prefix, known)
@@ -310,7 +310,11 @@ def _readable(body: bytes, prefix: str, known: frozenset[str], problems: list[Pr
         try:
             texts[name] = _text.decode(raw)
         except msgspec.ValidationError:
-            text = "An event type is a text." if name == "type" else "This field is a text, or is left out."
+            text = (
+                "An event type must be a string."
+                if name == "type"
+                else "This field must be a string. Correct or omit it."
+            )
             problems.append(Problem(prefix + name, "type_text", text))
     if "type" not in fields:
         problems.append(Problem(f"{prefix}type", "required", "Name the event's type. See GET /v1/event-types."))
@@ -321,7 +325,7 @@ def _readable(body: bytes, prefix: str, known: frozenset[str], problems: list[Pr
 
 
 def _wrong_count(count: int) -> Problem:
-    return Problem("events", "events_count", f"A batch has 1 to {BATCH_EVENTS_MAX} events, this one {count}.")
+    return Problem("events", "events_count", f"A batch must have 1 to {BATCH_EVENTS_MAX} events. This one has {count}.")
 
 
 def _unknown_fields(fields: Iterable[str], prefix: str, known: frozenset[str] | set[str]) -> list[Problem]:

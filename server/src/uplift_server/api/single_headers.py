@@ -1,4 +1,4 @@
-"""Headers that a request has at most once: with two, the server and a proxy in front could each believe another one."""
+"""Headers that a request has at most once. With two, the server and a proxy could each use a different one."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -15,7 +15,7 @@ def check_single(headers: Sequence[tuple[bytes, bytes]]) -> None:
     names = [name for name, _ in headers]
     for name, text in _SINGLE.items():
         if names.count(name) > 1:
-            raise DuplicateHeader(f"The header {text} was sent more than once. Send it once.")
+            raise DuplicateHeader(f"The request has more than one header {text}. Send it once.")
 
 
 class SingleHeaders:

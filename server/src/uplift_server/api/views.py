@@ -89,7 +89,7 @@ class LinkView(BaseModel):
 
 
 class RetentionView(BaseModel):
-    """Retention that deletes again."""
+    """Resumed retention."""
 
     resumed_at: InstantText = Field(description="The confirmed time.")
 

@@ -85,7 +85,7 @@ class Application:
         Without `dispatch` nothing is sent: events are stored as due, for a server that does. `log_writer` writes the
         lines of attempts and is closed by the caller; the default writes to standard error. Only with PostgreSQL can
         there be several processes, and so another `role` than that of one that does everything; raises ConfigError.
-        `new_database`: start with an empty SQLite database although the key of an earlier one is there.
+        `new_database`: start with an empty SQLite database although the key of an earlier one exists.
         """
         if role is not ProcessRole.ALL and not config.on_postgresql:
             reason = f"is {role}, which needs a database that several processes can share"
@@ -210,7 +210,7 @@ class Application:
         self._stopped.set()
 
     async def _watch(self, database: SqliteDatabase) -> None:
-        """Stop the server once its database file is not the one at its path."""
+        """Stop the server when the file at the database's path is another one, or none."""
         while (change := await self._change(database)) is None:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopped.wait(), WATCH_EVERY_SECONDS)
@@ -238,7 +238,7 @@ class Application:
         return change
 
     async def _rescue(self) -> None:
-        """Save what a lost file held: this process alone can still read it."""
+        """Save the content of a lost file, which only this process can still read."""
         if not isinstance(self._database, SqliteDatabase):
             return
         if self._lost is None:
@@ -253,12 +253,12 @@ class Application:
             async with asyncio.timeout(RESCUE_SECONDS_MAX):
                 saved = await self._database.rescue(self._clock.now_ms())
         except (TimeoutError, Unavailable) as error:
-            self._log.critical("lost database could not be saved", cause=str(error) or "it took too long")
+            self._log.critical("lost database could not be saved", cause=str(error) or "the copy took too long")
             return
         self._log.critical("lost database saved", file=str(saved))
         self.barred = DatabaseLost(
-            f"{self._lost.text} while the server used it; everything in it is saved in {saved}: rename that file to the"
-            " database's name, then start the server"
+            f"{self._lost.text} while the server used it; the server saved everything in {saved}: rename that file to"
+            " the database's name, then start the server"
         )
 
     def _stop_for(self, error: BaseException | None) -> None:
@@ -273,7 +273,7 @@ class Application:
             await asyncio.get_running_loop().run_in_executor(None, self._log_writer.close)
 
     def _share_files(self) -> None:
-        """Divide the file descriptors between callers and receivers. Raises ConfigError if they are too few."""
+        """Divide the file descriptors between callers and receivers. Raises ConfigError if there are too few."""
         wanted, idle = self._config.max_in_flight, self._settings.idle_connections_max
         needed = files_needed(wanted, idle)
         limit = raise_file_limit(needed)
@@ -332,7 +332,7 @@ class Application:
         await self._database.open()
 
     async def _sealer(self, key: bytes) -> Sealer:
-        """The sealer for this database, whose values are bound to their columns if no other server can need them."""
+        """The sealer for this database. On SQLite, binds all encrypted values to their columns first."""
         sealer = Sealer(key, accepts_unbound=await self._database.read(encryption_upgrade.accepts_unbound))
         if sealer.accepts_unbound and not self._config.on_postgresql:
             await self._database.write(lambda c: encryption_upgrade.finish(c, sealer))

@@ -28,7 +28,7 @@ class HttpServer(uvicorn.Server):
 
 
 class _LimitedProtocol(BoundedHeads):
-    """The protocol of the API, which closes new connections beyond its share of file descriptors at once."""
+    """The protocol of the API. Closes new connections at once that exceed the API's share of file descriptors."""
 
     files_max: ClassVar[int]
 
@@ -40,7 +40,7 @@ class _LimitedProtocol(BoundedHeads):
 
 
 def http_server(app: Any, connections_max: int) -> HttpServer:
-    """A server for an ASGI application. The last eighth of the connections gets 503, further ones are closed."""
+    """A server for an ASGI application. The last eighth of the connections gets 503; further ones are closed."""
     limits = {"connections_max": connections_max - connections_max // 8, "files_max": connections_max}
     return HttpServer(
         uvicorn.Config(

@@ -81,7 +81,7 @@ def _traces(config: Config) -> Iterator[Finding]:
 
 
 def _answers(config: Config) -> Finding:
-    """Whether the server at the configured address is ready, and uses the configured database."""
+    """Whether the server at the configured address is ready and uses the configured database."""
     url = local_url(config)
     try:
         with closing(ApiClient(url, None, timeout_seconds=6)) as client:

@@ -1,4 +1,4 @@
-"""Retention: let it delete again after the clock moved on too far."""
+"""Commands that control retention."""
 
 from typing import Final
 
@@ -18,9 +18,9 @@ def register(app: typer.Typer) -> None:
 
 @command(retention_app, "resume", examples=("uplift-server retention resume",))
 def resume(session: Session) -> None:
-    """Confirm that the clock is right, and let retention delete again.
+    """Resume retention after the clock jumped forward.
 
-    Retention stops after the clock moved on by more than half of UPLIFT_RETENTION. Check the clock first.
+    Retention stops if the clock jumps forward by more than half of UPLIFT_RETENTION. Check the clock first.
     """
     with reach(session.config()) as client:
         found = client.post("/v1/retention/resume")

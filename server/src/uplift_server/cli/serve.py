@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 SECOND_SIGNAL: Final = 128 + signal.SIGINT
 STOP_SECONDS_MAX: Final = 19.0
-"""After which a stop ends the process as it is."""
+"""Time limit of a stop. Beyond it, the process ends at once."""
 OUTPUT_SECONDS: Final = 0.5
 """How long the start waits for each line on standard output."""
 _log = structlog.get_logger()
@@ -64,8 +64,8 @@ NewDatabase = Annotated[
 def serve(session: Session, role: Role = ProcessRole.ALL, new_database: NewDatabase = False) -> None:
     """Run the server until it is told to stop.
 
-    SIGTERM, SIGHUP or Ctrl-C stop it cleanly: no new work, and up to 20 s for the attempts in flight. A second SIGTERM
-    or Ctrl-C stops it at once; the attempts in flight are then repeated after the next start.
+    SIGTERM, SIGHUP or Ctrl-C stop it cleanly: no new work, and up to 16 s for the attempts in flight. A second SIGTERM
+    or Ctrl-C stops it at once; the next start then repeats the attempts in flight.
     """
     config = session.config()
     log_writer = _queue_streams()
@@ -79,10 +79,9 @@ def serve(session: Session, role: Role = ProcessRole.ALL, new_database: NewDatab
 
 
 def _queue_streams() -> LogWriter:
-    """Write standard output and standard error from threads until the process ends; gives the writer of the log.
+    """Write standard output and standard error from threads until the process ends. Returns the writer of the log.
 
-    Either may be a pipe whose reader is stalled, and everything in this process writes to them: the log, libraries,
-    tracebacks.
+    The reader of either can stall, and everything in this process writes to them: the log, libraries, tracebacks.
     """
     streams = sys.stdout, sys.stderr
     writers = [LogWriter(raw_stream(each)) for each in streams]
@@ -162,32 +161,32 @@ def listening_url(config: Config, address: tuple[str, int]) -> str:
 
 
 class StopLimit:
-    """Ends the process if a stop takes too long: a thread in a call to a hung disk would keep it for ever."""
+    """Ends the process if a stop takes too long. A thread in a call to a hung disk would keep it forever."""
 
     def __init__(self, log_writer: LogWriter) -> None:
         self._log_writer = log_writer
         self._timer: threading.Timer | None = None
 
     def start(self, seconds: float) -> None:
-        """Begin to count; does nothing the second time."""
+        """Start the timer, unless it runs."""
         if self._timer is None:
             self._timer = threading.Timer(seconds, self._end)
             self._timer.daemon = True
             self._timer.start()
 
     def cancel(self) -> None:
-        """The stop is complete."""
+        """Stop the timer, because the stop is complete."""
         if self._timer is not None:
             self._timer.cancel()
 
     def _end(self) -> None:
-        _log.critical("stop timed out", cause="the database does not finish what it has begun, as on a hung disk")
+        _log.critical("stop timed out", cause="the database did not finish in time; check whether its disk hangs")
         self._log_writer.flush(OUTPUT_SECONDS)
         os._exit(ExitCode.TRY_LATER)
 
 
 class Stopper:
-    """Turns signals into a clean stop, and a second SIGTERM or SIGINT into an immediate end."""
+    """Turns a signal into a clean stop, and a second SIGTERM or SIGINT into an immediate end."""
 
     def __init__(self, application: "Application", output: Output, stop_limit: StopLimit) -> None:
         self._application = application
@@ -205,7 +204,7 @@ class Stopper:
             loop.add_signal_handler(signal.SIGHUP, self._hung_up)
 
     def _hung_up(self) -> None:
-        # A terminal that closes sends it more than once, and some supervisors send it after SIGTERM.
+        # A closing terminal sends SIGHUP more than once, and some supervisors send it after SIGTERM.
         if not self._asked:
             self._signalled()
 

@@ -45,7 +45,7 @@ def secret_key(config: Config) -> str:
 
 
 def publish_key(config: Config) -> None:
-    """Give a new key its name, once the database exists: from then on, a key without a database means a lost database.
+    """Give a new key its final name, because the database exists now. A key without a database means a lost database.
 
     A key that has the name already is kept: an operator put it there after a start that failed. Raises ConfigError.
     """
@@ -62,9 +62,9 @@ def publish_key(config: Config) -> None:
 
 
 def check_database(config: Config, *, new: bool = False) -> None:
-    """Whether a SQLite database may be opened. Raises ConfigError if it was lost: its key is there, and it is not.
+    """Raise ConfigError if the SQLite database was lost: its key exists, and the database does not.
 
-    With `new`, an empty database is wanted; raises ConfigError if there is one already.
+    With `new`, raise ConfigError if a database exists, and accept that it is missing.
     """
     path = config.database_path
     try:

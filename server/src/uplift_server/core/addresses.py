@@ -167,7 +167,7 @@ def _isatap(address: IPv4Address | IPv6Address) -> IPv4Address | None:
 
 
 def _embedded(address: IPv4Address | IPv6Address, block: Block) -> list[IPv4Address]:
-    """The IPv4 addresses inside an address. All must be allowed, because each can receive the packet."""
+    """The IPv4 addresses inside an address. All must be allowed, because each can receive the packets."""
     value = int(address)
     if block.name == "Teredo":
         # The relay's server, and the client, whose bits are inverted (RFC 4380, section 4).

@@ -54,5 +54,7 @@ class Exchange(NamedTuple):
     reused: bool = False
     """Whether an open connection was used again."""
     repeated: bool = False
-    """Whether the request was sent twice, because a reused connection ended without a response: the receiver may have
-    read both. `error` says so, also if the exchange succeeded."""
+    """Whether the request was sent twice, because a reused connection ended without a response.
+
+    The receiver may have read both. `error` says so, even if the exchange succeeded.
+    """

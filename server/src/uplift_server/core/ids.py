@@ -34,7 +34,7 @@ _LOW_BYTES: Final = 8
 _VARIANT: Final = 0x8000_0000_0000_0000
 _COUNTER_BITS: Final = 12
 _COUNTER_START_MASK: Final = 0x7FF
-"""The lower half: at least 2,048 ids fit a millisecond."""
+"""The lower half: at least 2,048 IDs fit in a millisecond."""
 
 
 def uuid7(now_ms: int, random_bytes: bytes) -> bytes:
@@ -44,14 +44,14 @@ def uuid7(now_ms: int, random_bytes: bytes) -> bytes:
 
 
 def _uuid7(high: int, random: int) -> bytes:
-    """A UUID of the 60 bits around the version, and the lowest 62 of random bits."""
+    """A UUID from the 60 bits around the version and the lowest 62 bits of a random number."""
     return (
         (high >> _COUNTER_BITS) << 80 | (0x7000 | high & 0xFFF) << 64 | _VARIANT | random & 0x3FFF_FFFF_FFFF_FFFF
     ).to_bytes(16, "big")
 
 
 class IdSequence:
-    """UUIDs version 7 that strictly increase, also within a millisecond and after the clock was set back.
+    """Version 7 UUIDs that strictly increase, also within a millisecond and after the clock was set back.
 
     The 12 bits after the timestamp are a counter (RFC 9562, section 6.2, method 1). It starts at a random number in
     each millisecond. If it is used up, the timestamp runs ahead. The other 62 bits are random.
@@ -61,10 +61,10 @@ class IdSequence:
 
     def __init__(self) -> None:
         self._last = -1
-        """The timestamp and the counter of the last id."""
+        """The timestamp and the counter of the last ID."""
 
     def next(self, now_ms: int, random_bytes: bytes) -> bytes:
-        """The next id as 16 bytes, from the Unix time in ms and RANDOM_BYTES random bytes."""
+        """The next ID as 16 bytes, from the Unix time in ms and RANDOM_BYTES random bytes."""
         random = int.from_bytes(random_bytes, "big")
         high = (now_ms & _MS_BITS_MASK) << _COUNTER_BITS | random >> _LOW_BYTES * 8 & _COUNTER_START_MASK
         if high <= self._last:

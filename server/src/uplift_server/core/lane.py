@@ -47,7 +47,7 @@ class AccountShare(Generic[T]):
 
 
 class HostShare(Generic[T]):
-    """The attempts in flight of one account to one host, and its lanes that wait until there are fewer."""
+    """The attempts in flight of one account to one host, and the lanes that wait for a slot."""
 
     __slots__ = ("__weakref__", "in_flight", "in_flight_max", "parked")
 

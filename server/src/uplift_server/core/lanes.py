@@ -33,7 +33,7 @@ threshold, as switches share their buffers). A process with fewer than SCARCE_SL
 alone."""
 ACCOUNT_SHARE: Final = 0.5
 """The part of the slots that one account may take, unless it is the only account. It is below UNPROVEN_SHARE, so that
-unproven lanes of other accounts find slots, too."""
+unproven lanes of other accounts find slots."""
 
 
 class NoSlot(Enum):
@@ -83,7 +83,7 @@ class Lanes(Generic[T]):
         return lane
 
     def move(self, lane: Lane[T], host: str) -> None:
-        """Note that a lane's endpoint has moved to a host; its attempts in flight count there from now on."""
+        """Note that a lane's endpoint has moved to a host. Its attempts in flight count there from now on."""
         before, share = lane.host_share, self._host_share(lane.account, host)
         if share is before:
             return
@@ -181,7 +181,7 @@ class Lanes(Generic[T]):
             lane.queued = False
             if not self._may_start(lane, now_ms):
                 if lane.host_share.parked:
-                    # It may have been offered the slot that a parked lane can use.
+                    # A parked lane can use the slot that this lane did not take.
                     self._unpark_host(lane.host_share)
                 # The turn is not used up: it is the account's next lane's.
                 if not account.lanes:
@@ -200,10 +200,10 @@ class Lanes(Generic[T]):
         return None
 
     def start_now(self, lane: Lane[T], now_ms: int, *, beyond_limit: bool = False) -> NoSlot | None:
-        """Take a slot for an attempt that a person asked for, or say why there is none.
+        """Take a slot for an attempt that a person requested, or return the limit that leaves none.
 
-        Such an attempt waits for no turn and no breaker. A paced lane lends one start at a time, and the next start is
-        a gap later. With `beyond_limit` the lane's own limit does not count.
+        Such an attempt waits for no turn and no circuit breaker. A paced lane lends one start at a time, and the next
+        start is a gap later. With `beyond_limit` the lane's own limit does not count.
         """
         if lane.proven and lane.overdue(now_ms):
             self._prove(lane, proven=False)
@@ -234,7 +234,7 @@ class Lanes(Generic[T]):
             self._unproven_in_flight += 1
 
     def _is_crowded(self, lane: Lane[T]) -> bool:
-        """Whether the free slots are so few that they are for lanes with fewer attempts in flight."""
+        """Whether the few free slots are reserved for lanes with fewer attempts in flight."""
         free = self.in_flight_max - self.in_flight
         return free < self._scarce_below and lane.in_flight * SCARCE_FREE_PER_SLOT >= free
 

@@ -5,11 +5,11 @@ What an operator may change stands in `config/`; these may only be changed with 
 
 # Events
 EVENT_DATA_BYTES_MAX = 256 * 1024
-# The least that Python can be told; reading and comparing integers takes the square of their digits.
+# The lowest limit that Python allows. The time to read and compare integers grows with the square of their digits.
 EVENT_INTEGER_DIGITS_MAX = 640
 BATCH_EVENTS_MAX = 1000
 BATCH_BODY_BYTES_MAX = 8 * 1024 * 1024
-# Of the checks of a batch, until other requests have a turn.
+# How long the checks of a batch run before other requests have a turn.
 BATCH_CHECK_SECONDS_MAX = 0.01
 EVENT_TYPE_NAME_CHARACTERS_MAX = 128
 IDEMPOTENCY_KEY_CHARACTERS_MAX = 255
@@ -19,13 +19,13 @@ EVENT_BODY_BYTES_MAX = EVENT_DATA_BYTES_MAX + 16 * 1024
 REQUEST_BODY_BYTES_MAX = 1024 * 1024
 # Its line and headers, which arrive in reads of up to 256 KiB: the bound is on what is held from one read to the next.
 REQUEST_HEAD_BYTES_MAX = 64 * 1024
-# Bodies that are not complete yet: of all operators, of all accounts and of all visitors who are not signed in; and of
-# one account.
+# Bodies that are not complete yet: of all operators, of all accounts, and of all visitors who are not signed in. The
+# second limit is for one account.
 UNFINISHED_BODIES_BYTES_MAX = 32 * 1024 * 1024
 UNFINISHED_BODIES_PER_ACCOUNT_BYTES_MAX = 4 * 1024 * 1024
 # The rest of a body whose response is complete is read and discarded, so that the client sees the response.
 DISCARDED_BODY_BYTES_MAX = 32 * 1024 * 1024
-# For this long after the server has ended its side of the connection, on at most so many connections.
+# The time limit starts when the server has closed its side of the connection.
 LINGER_SECONDS_MAX = 5
 LINGERING_CONNECTIONS_MAX = 200
 
@@ -40,7 +40,7 @@ PROBLEMS_TOLD_MAX = 100
 JSON_DEPTH_MAX = 64
 SCHEMA_CHARACTERS_MAX = 64 * 1024
 SCHEMA_PLACES_MAX = 5_000
-# The analysis of a schema: places with different schemas, and schemas looked at for all of them.
+# The analysis of a schema: places with different schemas, and steps to find them.
 SCHEMA_STATES_MAX = 5_000
 SCHEMA_STEPS_MAX = 20_000
 # The estimated time of one check on the event loop, and of collecting the errors in data that does not match.
@@ -59,7 +59,7 @@ CUSTOM_HEADER_NAME_CHARACTERS_MAX = 64
 CUSTOM_HEADER_VALUE_CHARACTERS_MAX = 1024
 ENDPOINTS_PER_ACCOUNT_MAX = 1_000
 ENDPOINT_IN_FLIGHT_MAX = 256
-# Of one account to one host over all its endpoints there: at least so many, or as many as one of them may have.
+# The attempts in flight of one account to one host. An endpoint there with a higher limit raises this one.
 HOST_IN_FLIGHT_MAX = 64
 # Of what is looked for in their URLs and descriptions.
 ENDPOINT_TEXT_CHARACTERS_MAX = 200
@@ -88,7 +88,8 @@ REPLAYS_UNFINISHED_PER_ACCOUNT_MAX = 20
 # Of one replay, released and not settled yet; and no more than twice what its endpoint may have in flight.
 REPLAY_OUTSTANDING_MAX = 100
 
-# Of one process: listen streams, and as many live pages. While it is crowded, the second limit per account applies.
+# Of one process: listen streams, and the same number of live pages. From STREAMS_CROWDED_FROM on, the second limit per
+# account applies.
 STREAMS_MAX = 200
 STREAMS_PER_ACCOUNT_MAX = 25
 STREAMS_CROWDED_FROM = 150
@@ -113,7 +114,7 @@ LANE_WAITING_MAX = 1024
 # The bodies of what waits in lanes, of all endpoints and of one: beyond, deliveries wait in the database.
 LANES_BODY_BYTES_MAX = 64 * 1024 * 1024
 LANE_BODY_BYTES_MAX = 8 * 1024 * 1024
-# Accepted events that are not stored yet, of all accounts and of one: beyond, events are rejected for a moment.
+# Accepted events that are not stored yet, of all accounts and of one: beyond, the server rejects events with 503.
 ACCEPTS_BODY_BYTES_MAX = 64 * 1024 * 1024
 ACCEPTS_WAITING_MAX = 20_000
 ACCOUNT_ACCEPTS_BODY_BYTES_MAX = 48 * 1024 * 1024
@@ -122,12 +123,10 @@ ACCOUNT_ACCEPTS_WAITING_MAX = 15_000
 GROUP_ROWS_MAX = 50_000
 ACCEPTS_WAITING_ROWS_MAX = 100_000
 ACCOUNT_ACCEPTS_WAITING_ROWS_MAX = 75_000
-# Of these, a turn of one account: so many rows are in the database's queue, and the last request may exceed it.
+# The rows of one account in the database's queue. The last request may exceed this limit.
 ACCEPTS_TURN_ROWS_MAX = 2 * COMMIT_ROWS_MAX
 LEASE_BATCH_MAX = 500
 LEASE_BATCH_BODY_BYTES_MAX = 8 * 1024 * 1024
-# Of the checks of a batch, until other requests have a turn.
-BATCH_CHECK_SECONDS_MAX = 0.01
 SETTLEMENTS_WAITING_MAX = 5_000
 # Due times are rounded up to a multiple of this.
 DUE_STEP_MS = 20

@@ -3,7 +3,7 @@
 from typing import Final, NamedTuple
 
 OWN_FILES: Final = 128
-"""For the database, the log, name servers, mail and everything else that is no caller or receiver."""
+"""For the database, the log, name servers, email, and everything else except callers and receivers."""
 CALLERS_LEAST: Final = 256
 CALLERS_MOST: Final = 10_000
 FILES_LEAST: Final = 256
@@ -18,11 +18,11 @@ class FileShares(NamedTuple):
     receivers: int
     """Connections to receivers, idle ones included."""
     in_flight: int
-    """Attempts at a time; each needs one connection."""
+    """Attempts in flight; each needs one connection."""
 
 
 def files_needed(in_flight: int, idle: int) -> int:
-    """Descriptors that these many attempts in flight and idle connections need, with callers and everything else."""
+    """Descriptors for these attempts in flight and idle connections, for callers, and for everything else."""
     return OWN_FILES + CALLERS_LEAST + in_flight + idle
 
 

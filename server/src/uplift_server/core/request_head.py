@@ -84,7 +84,7 @@ def head_template(
 
 
 def mask_head(head: bytes) -> bytes:
-    """A stored request head with custom header values masked; earlier releases stored some as plain text."""
+    """A stored request head with masked custom values. Earlier releases stored some as plain text."""
     return b"\r\n".join(_masked_line(line) for line in head.split(b"\r\n"))
 
 

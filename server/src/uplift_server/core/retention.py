@@ -1,4 +1,4 @@
-"""When the clock cannot be trusted to say what is too old."""
+"""Detection of clock jumps that would make retention delete too much."""
 
 from typing import Final
 
@@ -6,9 +6,9 @@ GAP_MS_MIN: Final = 3_600_000
 
 
 def clock_jumped(last_seen_at: int, now: int, retention_ms: int) -> bool:
-    """Whether the clock (Unix ms) moved on by more than half the retention since a server last looked at it.
+    """Whether the clock (Unix ms) jumped forward by more than half the retention since a server last read it.
 
-    A running server looks once a minute. So either the clock was set forward, and retention would delete events that
+    A running server reads it once a minute. Either the clock was set forward, and retention would delete events that
     are not old, or no server ran for that long.
     """
     return now - last_seen_at > max(GAP_MS_MIN, retention_ms // 2)

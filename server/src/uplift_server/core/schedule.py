@@ -41,8 +41,8 @@ class RetrySchedule:
 def retry_after_ms(value: str | None, now_ms: int) -> int | None:
     """The wait that a Retry-After header asks for (RFC 9110, section 10.2.3), at most 24 h.
 
-    The value is an HTTP date or seconds, also with a fraction, which the RFC does not have. None: no header, or it is
-    not valid. 0: a date that has passed.
+    The value is an HTTP date or seconds, also with a fraction, which the RFC does not allow. None: no header, or an
+    invalid one. 0: a date that has passed.
     """
     if value is None:
         return None

@@ -1,7 +1,7 @@
 """The time that a check of data against a JSON Schema can take, estimated before the check.
 
-The validator cannot be interrupted and holds the interpreter. So the event loop calls it only with data whose estimate
-is affordable. Costs are upper bounds of what jsonschema-rs 0.61 took for each keyword, with both cores busy.
+The validator cannot be interrupted and holds the interpreter. The event loop therefore calls it only with data whose
+estimate is affordable. Costs are upper bounds of the times of jsonschema-rs 0.61 for each keyword, with busy cores.
 """
 
 from collections import Counter
@@ -57,15 +57,15 @@ _UNEVALUATED: Final = ("unevaluatedProperties", "unevaluatedItems")
 
 
 class Measure(NamedTuple):
-    """What a check of one value can take."""
+    """The estimated cost of a check of one value."""
 
     ns: int
     errors: int
-    """How many errors the validator can find, those within alternatives included."""
+    """Errors that the validator can find, including those within alternatives."""
 
 
 class _Costs:
-    """What the schemas that apply at one place cost for each value there."""
+    """Costs of the schemas that apply at one place, for each value there."""
 
     __slots__ = ("by_type", "character_ns", "deep_ns", "errors", "name_character_ns", "name_ns", "numeric")
 
@@ -91,7 +91,7 @@ class _Costs:
 
     @property
     def value_ns_max(self) -> int:
-        """For one value with its name, whatever its type; characters not included."""
+        """For one value of any type with its name, without its characters."""
         return max(self.by_type.values()) + self.name_ns + _WALK_NS
 
     @property
@@ -127,7 +127,7 @@ class _Place(_Costs):
 
 
 class SchemaCost:
-    """What a schema's checks cost."""
+    """Costs of the checks of a schema."""
 
     def __init__(self, graph: SchemaGraph, *, may_backtrack: bool = False) -> None:
         self._graph = graph
@@ -164,11 +164,11 @@ class SchemaCost:
         """Whether every error in `value`, decoded from `data`, can be collected within SCHEMA_CHECK_NS_MAX."""
         if self.repeats_recursion or len(data) > SCHEMA_DETAILS_BYTES_MAX:
             return False
-        # Each error renders the value that it is about, and all errors within alternatives are made.
+        # Each error renders its value, and the validator creates all errors within alternatives.
         return self.measure(value).errors * (_ERROR_NS + len(data) * _RENDERING_NS) <= SCHEMA_CHECK_NS_MAX
 
     def measure(self, value: Any) -> Measure:
-        """What a check of `value` can take; stops soon after SCHEMA_CHECK_NS_MAX."""
+        """The cost of a check of `value`. The measurement stops soon after SCHEMA_CHECK_NS_MAX."""
         ns: float = 0
         errors = large = 0
         left: list[tuple[list[Any], _Place, int]] = [([value], self._root, 0)]
@@ -202,7 +202,7 @@ class SchemaCost:
         return Measure(int(ns), errors)
 
     def _build(self) -> bool:
-        """Make every place; False if there are too many."""
+        """Create every place; False if there are too many."""
         left: list[tuple[_Place, Applied]] = []
         if isinstance(self._graph.root, dict):
             self._root = self._place({id(self._graph.root): (self._graph.root, 1)}, left)
@@ -242,7 +242,7 @@ class SchemaCost:
         return applied
 
     def _merge(self, applied: Applied, schema: Schema, factor: int) -> bool:
-        """Add a schema to those that apply; whether it is not a recursive one that was there already."""
+        """Add a schema to those that apply. Return False for a recursive schema that applied before."""
         before = applied.get(id(schema))
         if before is None:
             applied[id(schema)] = schema, min(factor, _FACTOR_MAX)
@@ -305,7 +305,7 @@ class SchemaCost:
         return place
 
     def _own_costs(self, schema: Schema) -> _Costs:
-        """What a schema costs without the schemas that it applies."""
+        """Costs of a schema without the schemas that it applies."""
         costs = self._own.get(id(schema))
         if costs is None:
             costs = self._own[id(schema)] = _Costs()
@@ -323,7 +323,7 @@ class SchemaCost:
 
 
 def _charge(costs: _Costs, keyword: str, value: Any) -> None:
-    """Add what one keyword costs beyond _KEYWORD_NS."""
+    """Add the costs of one keyword beyond _KEYWORD_NS."""
     if keyword == "type":
         costs.numeric += 1
     elif keyword in _LIMITS:

@@ -1,4 +1,4 @@
-"""Which schema applies which other schemas: keywords and references of JSON Schema, as a graph.
+"""The schemas of a document as a graph: keywords and references of JSON Schema.
 
 Covers 2020-12 and the keywords that it replaced, because validators still apply those under an older `$schema`.
 """
@@ -147,7 +147,7 @@ def _entries(value: Any, *, is_map: bool) -> list[Schema]:
 
 
 def _components(order: list[int], edges: dict[int, list[int]]) -> dict[int, int]:
-    """Kosaraju's second pass: strongly connected components that hold a cycle."""
+    """Kosaraju's second pass: strongly connected components with a cycle."""
     back: dict[int, list[int]] = {key: [] for key in edges}
     for key, targets in edges.items():
         for target in targets:

@@ -1,4 +1,4 @@
-"""The part of a regular expression's size that decides how long a match in linear time takes."""
+"""The positions of a regular expression that decide how long a match in linear time takes."""
 
 import re
 from typing import Final

@@ -41,7 +41,7 @@ def check_schema(schema: Any, text: str, field: str = "schema") -> Problem | Non
 def _check_graph(graph: SchemaGraph, field: str) -> Problem | None:
     if graph.unknown_references:
         shown = graph.unknown_references[0][:200]
-        text = f"The reference {shown} leads to no schema in this document. Add the schema under `$defs`."
+        text = f"The reference {shown} does not lead to a schema in this document. Add the schema under `$defs`."
         return Problem(field, "schema_invalid", text)
     recursions = graph.recursions()
     for key, edges in graph.in_place.items():

@@ -59,7 +59,7 @@ def check_secret(text: str) -> Problem | None:
     for prefix in _OTHER_KEYS:
         if text.startswith(prefix):
             return _invalid(
-                f"A custom token cannot begin with {prefix}, the prefix of another kind of key. "
+                f"A custom token must not begin with {prefix}, the prefix of another kind of key. "
                 "Use a random token, or omit the secret to let the server generate one."
             )
     if text.startswith(PREFIX):

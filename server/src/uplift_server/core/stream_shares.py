@@ -1,4 +1,4 @@
-"""Shares of the streams that a process serves at a time: of listen streams, and of live pages."""
+"""Limits on the listen streams and the live pages that a process serves."""
 
 from enum import Enum, auto
 
@@ -20,7 +20,7 @@ class Exceeded(Enum):
 def exceeded(of_all: int, of_account: int) -> Exceeded | None:
     """The limit that one more stream of an account would exceed; None if there is room.
 
-    The last quarter is for accounts that have few: a few accounts with many streams cannot take all.
+    The last quarter is for accounts with few streams, so that a few accounts cannot take all.
     """
     if of_all >= STREAMS_MAX:
         return Exceeded.ALL

@@ -37,7 +37,7 @@ _NEVER = re.compile(r"[\x00-\x1f\x7f-\x9f\s\\\ud800-\udfff]")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
 _PARTS = re.compile(r"//(?P<authority>[^/?#]*)(?P<path>[^?#]*)(?P<query>[^#]*)(?P<fragment>.*)")
 _AUTHORITY = re.compile(r"(?P<host>\[[^\[\]]*\]|[^:\[\]]*)(?::(?P<port>[^:]*))?")
-# ASCII letters alone: UTS 46 does not map every other letter to its lower case.
+# Only ASCII letters: UTS 46 does not map every other letter to its lower case.
 _TO_LOWER_CASE: Final = str.maketrans(ascii_uppercase, ascii_lowercase)
 _LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
 # What stays as written (WHATWG URL, path and special-query percent-encode sets).
@@ -79,7 +79,7 @@ class EndpointUrl:
 def parse_endpoint_url(
     text: str, policy: AddressPolicy | None, *, to_ascii: Callable[[str], str]
 ) -> EndpointUrl | Problem:
-    """Read a URL, and judge it as far as that needs no resolving; `judge_resolved` does the rest. None: judge nothing.
+    """Parse a URL, and check it without DNS; `judge_resolved` does the rest. Without a policy, only parse it.
 
     `to_ascii` gives the ASCII form of an international host name (UTS 46) and raises ValueError if there is none; it is
     asked only about names that are not ASCII. Problems stand at the field `url`; the first one found is given.

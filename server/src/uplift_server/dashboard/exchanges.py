@@ -101,7 +101,7 @@ def curl(attempt: Attempt, url: str, body: bytes) -> str:
     ]
     data = shlex.quote(body.decode())
     piped = len(data.encode()) > ARGUMENT_BYTES_MAX
-    # A URL may have braces and brackets, which curl would expand. It would also add a header of its own.
+    # Without these options, curl expands braces and brackets in a URL, and adds an `accept` header.
     parts = [f"curl --globoff {shlex.quote(url)}", *headers, "-H accept:", f"--data-binary {'@-' if piped else data}"]
     command = " \\\n  ".join(parts)
     return f"printf %s {data} | {command}" if piped else command

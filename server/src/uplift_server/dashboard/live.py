@@ -80,7 +80,7 @@ class Live:
             watch.tell()
 
     def stream(self, visit: Visit) -> Response:
-        """A stream for the caller of a page. Raises RateLimited and Busy when there are too many.
+        """A stream for the caller of a page. Raises RateLimited and Busy if there are too many.
 
         The operators together have the share of one account.
         """
@@ -88,11 +88,11 @@ class Live:
         watch = self._watches.get(account_seq) or _Watch()
         limit = exceeded(self._streams, watch.streams)
         if limit is not None:
-            raise too_many_streams(limit, "live pages", "Close one")
+            raise too_many_streams(limit, "live pages", "Close a page")
         response = _Counted(self._told(visit, watch), lambda: self._end(account_seq, watch))
         response.headers["x-accel-buffering"] = "no"
         visit.finish(response)
-        # Here, in the same step as the check: the response itself begins later.
+        # Counted in the same step as the check, because the response itself starts later.
         self._streams += 1
         watch.streams += 1
         if watch.task is None:
@@ -122,7 +122,7 @@ class Live:
             else:
                 await self._turn()
                 told = _CHANGE
-            # Whatever happens from here on is another change.
+            # Events from here on are another change.
             changed = watch.changed
             if self._closed.is_set() or not await _may_listen(visit):
                 return

@@ -17,7 +17,7 @@ FORM_COOKIE: Final = "uplift_form"
 """Stands for a session where there is none yet: what a form must repeat, sealed, so that no other site can send it."""
 NOTICE_COOKIE: Final = "uplift_notice"
 HOST_PREFIX: Final = "__Host-"
-"""Of cookie names over HTTPS. Browsers accept such a cookie only from this host itself, with `Secure` and `Path=/`."""
+"""Prefix of cookie names over HTTPS. Browsers accept such a cookie only from this host, with `Secure` and `Path=/`."""
 NOTICE_SECONDS: Final = 30
 SESSION_SECONDS: Final = 30 * 86_400
 FORM_COOKIE_BYTES: Final = 16

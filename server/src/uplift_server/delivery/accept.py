@@ -1,8 +1,8 @@
 """Accepting events: match, build the body once, store events and deliveries in one commit, hand over what is leased.
 
-Requests that arrive within one turn of the event loop go to the store together, and the store commits the requests that
-have arrived when it is free: the busier, the larger the commits. Accounts take turns: an account has a bounded number
-of rows in the store's queue, and its other requests wait here until those are stored.
+Requests that arrive within one turn of the event loop go to the store together. When the store is free, it commits the
+requests in its queue, so a higher load means larger commits. Accounts take turns: an account has a bounded number of
+rows in the store's queue, and its other requests wait here until those are stored.
 """
 
 import asyncio
@@ -89,7 +89,7 @@ class _Account(_Waiting):
         self.storing_rows = 0
         """The rows in the store's queue."""
         self.queue: deque[_Group] = deque()
-        """The requests that wait until there are fewer."""
+        """The requests that wait until the store's queue has fewer rows."""
 
 
 class _Group(NamedTuple):
@@ -140,7 +140,7 @@ class Acceptor:
         """What goes to the store in this turn of the event loop."""
         self._waiting = _Waiting()
         self._accounts: dict[int, _Account] = {}
-        """Those with requests that are not stored yet; 0 for requests with events of several."""
+        """Accounts with requests that are not stored yet; 0 for requests with events of several accounts."""
         self._being_stored: dict[int, list[_Group]] = {}
         self._batches = 0
         self.answered = 0
@@ -154,7 +154,7 @@ class Acceptor:
         self.on_foreign: Callable[[Iterable[int]], None] = lambda _endpoint_seqs: None
         """Told of other processes' endpoints for which something was stored."""
         self.ids = IdSequence()
-        """The source of all ids of this process."""
+        """The source of all IDs of this process."""
         self._random = b""
         self._random_at = 0
 
@@ -207,7 +207,7 @@ class Acceptor:
         return answer
 
     def _check_room(self, account: _Account, events: int, rows: int) -> None:
-        """Raise Unavailable if too much waits to be stored, of all accounts or of this one."""
+        """Raise Unavailable if the backlog of all accounts or of this one is too large."""
         total = self._waiting
         if (
             total.events + events > ACCEPTS_WAITING_MAX
@@ -234,8 +234,8 @@ class Acceptor:
     def give_up_waiting(self) -> None:
         """Tell callers who have waited ANSWER_WITHIN_MS that the store does not answer. Called every now and then.
 
-        Events in the store's queue may become durable all the same; they were not promised to, and repeats find them by
-        their key.
+        The store may still commit events in its queue. The server did not accept them, and repeated requests find them
+        by their key.
         """
         oldest = self._clock.now_ms() - ANSWER_WITHIN_MS
         for groups in self._being_stored.values():
@@ -334,7 +334,7 @@ class Acceptor:
         error = stored.exception()
         if error is not None and not isinstance(error, StoreError):
             if len(groups) > 1:
-                # Something in one of them cannot be stored. Halve them until it is alone: log2(n) more commits.
+                # One of the groups cannot be stored. Halve them until it is alone: log2(n) more commits.
                 half = len(groups) // 2
                 self._store(groups[:half])
                 self._store(groups[half:])
@@ -366,7 +366,7 @@ class Acceptor:
         self._lanes.pump()
 
     def _forget(self, group: _Group) -> None:
-        """Stop counting a request that is stored or rejected; the account's next requests have their turn."""
+        """Stop counting a request that is stored or rejected, and gather the account's next requests."""
         account = group.account
         self._waiting.remove(group)
         account.remove(group)
@@ -394,7 +394,7 @@ class Acceptor:
         )
 
     def _note(self, error: BaseException | None) -> None:
-        """Log when storing begins to fail, and when it works again."""
+        """Log when storing starts to fail, and when it recovers."""
         if error is not None and not self._refusing:
             _log.error("events are refused: the store cannot take them", cause=str(error))
         elif error is None and self._refusing:

@@ -237,7 +237,7 @@ class Attempts:
     def _note_breaker(
         self, lane: Lane[LeasedDelivery], outcome: Outcome, exchange: Exchange, now: int, *, counts: bool
     ) -> None:
-        """Update the lane's circuit breaker; failures that do not count only hold it as long as the receiver asks."""
+        """Update the lane's circuit breaker. Failures that do not count only open it for the wait in `Retry-After`."""
         if outcome is _DELIVERED:
             if lane.breaker.failures:
                 lane.breaker = lane.breaker.succeeded(now - exchange.duration_us // 1000)
@@ -280,7 +280,7 @@ def _without_attempt(delivery: LeasedDelivery, endpoint: LiveEndpoint | None, no
 
 
 def _endpoint_wait_ms(exchange: Exchange, now: int) -> int:
-    """Return how long the receiver asks to hold all deliveries of the endpoint, and not this one alone."""
+    """Return how long the receiver asks to delay all deliveries to the endpoint, not only this one."""
     return retry_after_ms(exchange.retry_after, now) or 0 if exchange.status_code in (429, 503) else 0
 
 

@@ -36,7 +36,7 @@ Named = tuple[str, int | str | bytes]
 NEVER: Final = 2**63 - 1
 """An instant after all others (Unix ms)."""
 SUBSCRIPTIONS_KEPT_MAX: Final = 1_000
-"""Different subscriptions that endpoints share."""
+"""Subscriptions in the cache, which endpoints share."""
 
 _log = structlog.get_logger("uplift.directory")
 
@@ -66,16 +66,14 @@ class LiveEventType:
     def problems(self, data: bytes) -> list[Problem]:
         """The differences between data (JSON) and the type's schema, at most SCHEMA_PROBLEMS_MAX.
 
-        Takes no longer than SCHEMA_CHECK_NS_MAX allows: larger checks are problems, too.
+        A check that would take longer than SCHEMA_CHECK_NS_MAX is a problem, too.
         """
         if self._validator is None:
             return []
         try:
             value = msgspec.json.decode(data)
             if not self._cost.is_affordable(data, value):
-                text = (
-                    f"This is too large to be checked against the schema of {self.name}. Send fewer or shorter values."
-                )
+                text = f"The data is too large for a check against {self.name}'s schema. Send fewer or shorter values."
                 return [Problem("data", "not_checkable", text)]
             if self._validator.is_valid(value):
                 return []
@@ -95,7 +93,7 @@ class LiveEventType:
         return [Problem("data", "schema_mismatch", text)]
 
     def _errors(self, data: bytes, value: object) -> Iterable[jsonschema_rs.ValidationError]:
-        """The errors in data that does not match; none if looking for them would take too long."""
+        """The errors in data that does not match; none if the search for them would take too long."""
         assert self._validator is not None
         if self._cost.is_explainable(data, value):
             return self._validator.iter_errors(value)
@@ -137,8 +135,8 @@ def _compile_stored(schema: str) -> tuple[jsonschema_rs.Validator, bool]:
 class LiveEndpoint:
     """An endpoint ready for use: its subscription parsed, its secrets opened, its request's fixed parts rendered.
 
-    It stays the same object over changes of the record, so that waiting deliveries follow them. What only attempts need
-    is made when it is first read: for 100,000 endpoints it takes seconds, and most have nothing due at a start.
+    It stays the same object over changes of the record, so that waiting deliveries follow them. Attributes that only
+    attempts need are set on first use. For 100,000 endpoints this takes seconds, and few are due at a start.
     """
 
     __slots__ = (
@@ -190,7 +188,7 @@ class LiveEndpoint:
     if not TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> Any:
-            # Python calls this for slots that are not set yet, and for them alone: attempts pay nothing for it.
+            # Python calls this only for slots that are not set yet, so it costs attempts nothing.
             if name not in _FOR_ATTEMPTS:
                 raise AttributeError(name)
             self._make_ready(self)
@@ -343,7 +341,7 @@ class Directory:
         self._enter(live)
 
     def _load_endpoint(self, record: Endpoint) -> None:
-        """Add an endpoint that is made ready for attempts later. Raises WrongSecretKey."""
+        """Add an endpoint, to be made ready for attempts later. Raises WrongSecretKey."""
         live = self._new_endpoint(record)
         live.record = record
         # A start with another key must fail as a whole.
@@ -376,7 +374,7 @@ class Directory:
                 yield
 
     def _make_ready(self, live: LiveEndpoint) -> None:
-        """Make what attempts need of an endpoint's record."""
+        """Set the attributes that attempts need, from the endpoint's record."""
         record = live.record
         secrets, headers = self._open_secrets(record)
         # Judged when it was registered, and again at every connect; here only its parts are wanted.

@@ -1,7 +1,7 @@
-"""Dispatch: leases due deliveries that the memory does not hold (retries, restarts, overflow) into the lanes.
+"""Dispatch: leases due deliveries that are not in memory (retries, restarts, overflow) into the lanes.
 
 The dispatcher knows the next due time of each endpoint and leases at that time. A scan of the database once a second
-finds the due times that it does not know: those of a process that ended, and of endpoints that were another process's.
+finds unknown due times: those of a process that ended, and of endpoints that another process handled.
 """
 
 import asyncio
@@ -118,8 +118,8 @@ class Dispatcher:
                 self.on_foreign(foreign)
 
     async def _scan(self, now: int) -> None:
-        """End expired leases, and find the next due time of every endpoint."""
-        # Timers do not know of a clock that was set forward: what has its turn now may have been set for later.
+        """End expired leases and find the next due time of every endpoint."""
+        # A timer ignores a clock that was set forward, so lanes may have a turn before their timer.
         self._lanes.pump()
         await self._database.reclaim(now=now)
         self._scanned_at = now
@@ -138,7 +138,7 @@ class Dispatcher:
             if len(page) < SCAN_PAGE:
                 return
             after = page[-1].endpoint_seq
-            # Due retries do not wait for a long scan.
+            # Due retries must not wait for a long scan.
             await self._lease()
 
     async def _lease(self) -> bool:
@@ -159,7 +159,7 @@ class Dispatcher:
         counts = Counter(delivery.endpoint_seq for delivery in leased)
         for delivery in leased:
             if self._lanes.parked and (delivery.event_seq, delivery.endpoint_seq) in self._lanes.parked:
-                continue  # It stays leased, and is found again when the lease has ended.
+                continue  # It stays leased. A later scan finds it when the lease has ended.
             endpoint = self._directory.endpoints.get(delivery.endpoint_seq)
             if endpoint is None:
                 self._returned.append((delivery.event_seq, delivery.endpoint_seq, delivery.fence))

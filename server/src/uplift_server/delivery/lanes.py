@@ -62,7 +62,7 @@ class DeliveryLanes:
         """Endpoints that get what they held: to these retries go in one queue with first attempts, so that the order in
         which they are leased is kept."""
         self.parked: dict[tuple[int, int], None] = {}
-        """Deliveries (event and endpoint) that are not attempted again before a restart: see `park`."""
+        """Deliveries (event and endpoint) without further attempts before a restart: see `park`."""
         self._lanes: Lanes[LeasedDelivery] = Lanes(in_flight_max)
         self._trickles: dict[int, Trickle] = {}
         """By endpoint: what a replay has released and is still on its way."""
@@ -122,7 +122,7 @@ class DeliveryLanes:
         return self._lanes.find(endpoint_seq)
 
     def park(self, event_seq: int, endpoint_seq: int) -> None:
-        """Keep a delivery from being attempted again: its outcome cannot be stored, so it would be sent forever."""
+        """Prevent further attempts of a delivery: its outcome cannot be stored, so it would be sent forever."""
         if len(self.parked) >= PARKED_MAX:
             del self.parked[next(iter(self.parked))]
         self.parked[(event_seq, endpoint_seq)] = None
@@ -244,7 +244,7 @@ class DeliveryLanes:
         return self._taken([*self._lanes.empty_all(), *coming])
 
     def start_now(self, lane: Lane[LeasedDelivery], delivery: LeasedDelivery) -> bool:
-        """Start an attempt that a person asked for, or let it wait in its lane. False: there is no room for either."""
+        """Start an attempt that a person requested, or queue it in its lane. False if there is no room for either."""
         now = self._clock.now_ms()
         if self.stopped:
             return False
@@ -257,7 +257,7 @@ class DeliveryLanes:
         return True
 
     def take_slot(self, lane: Lane[LeasedDelivery]) -> NoSlot | None:
-        """Take a slot for a test, beyond the lane's own limit if need be, or say why there is none."""
+        """Take a slot for a test, even beyond the lane's own limit, or return the limit that leaves none."""
         return self._lanes.start_now(lane, self._clock.now_ms(), beyond_limit=True)
 
     def waiting_events(self, endpoint_seq: int) -> set[int]:

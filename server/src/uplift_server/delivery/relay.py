@@ -68,7 +68,7 @@ class Relay:
             stream.wake()
 
     async def connect(self, session: ListenSession, place: int | None) -> Stream:
-        """Begin a session's stream behind a number, or at its last position.
+        """Start a session's stream after a position, or at its last position.
 
         Another stream of the same session ends. Raises TooManyStreams, SessionGone and Unavailable.
         """

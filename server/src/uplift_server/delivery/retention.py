@@ -84,7 +84,7 @@ class Retention:
                 _log.exception("a defect in retention; it goes on")
 
     async def _clock_is_trusted(self) -> bool:
-        """Whether the clock can say what is old; otherwise an operator has to confirm it."""
+        """Whether retention can trust the clock. Otherwise, an operator has to confirm it."""
         if not self._retention_ms:
             return True
         now = self._clock.now_ms()
@@ -96,7 +96,7 @@ class Retention:
             _log.error(
                 "retention stopped: the clock jumped forward",
                 last_seen_at=instant_text(last_seen_at),
-                fix="check the clock, then run `uplift-server retention resume`",
+                remedy="check the clock, then run `uplift-server retention resume`",
             )
         return last_seen_at is None
 

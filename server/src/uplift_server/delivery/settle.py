@@ -54,7 +54,7 @@ class Settler:
         self._patience: Handle | None = None
         """Ends the wait of what may; there whenever something gathered and nothing presses."""
         self._suspects: list[tuple[list[Settlement], dict[int, LiveEndpoint]]] = []
-        """Parts of a batch that the store rejected, to be written one after the other."""
+        """Parts of a rejected batch, to be written one after the other."""
         self._lines: list[AttemptLine] = []
         self._health: dict[int, LiveEndpoint] = {}
         self._writing = False
@@ -223,9 +223,9 @@ class Settler:
         self._clock.call_at(self._clock.now_ms() + RETRY_MS, self._write)
 
     def _isolate(self, batch: list[Settlement], health: dict[int, LiveEndpoint], error: BaseException) -> None:
-        """Halve what the store rejected until the cause is alone: log2(n) more writes for each. Set that aside.
+        """Halve a rejected batch until the cause is alone, and set that aside: log2(n) more writes for each cause.
 
-        An outcome is written without the record of its attempt if that helps. Otherwise its delivery is parked.
+        If an outcome can be written without the record of its attempt, it is. Otherwise, its delivery is parked.
         """
         if len(batch) + bool(health) > 1:
             half = len(batch) // 2
@@ -267,7 +267,7 @@ class Settler:
 
 
 def _named(settlement: Settlement) -> dict[str, int]:
-    """The key of the delivery, as rows have it."""
+    """The key of the delivery in its row."""
     return {"event_seq": settlement.event_seq, "endpoint_seq": settlement.endpoint_seq}
 
 

@@ -1,7 +1,7 @@
 """Tests of endpoints in flight: one at a time each, begun at once or not at all.
 
-A slot is taken before a test is stored, so that no stored test has to wait. A test waits for no turn and no breaker.
-The endpoint's own concurrency limit does not count. All limits of the process and the account and the rate limit do.
+A test takes a slot before it is stored, so that no stored test has to wait. It waits for no turn and no breaker. The
+endpoint's own concurrency limit does not apply. The limits of the process and the account, and the rate limit, do.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ class Busy(Enum):
     FULL = "full"
     """The process has no slot for such an attempt."""
     SHARE = "share"
-    """The account has as many attempts in flight as it may, in all or to the endpoint's host."""
+    """The account has reached its limit of attempts in flight, in total or to the endpoint's host."""
     PACED = "paced"
     """The endpoint's rate limit leaves no room."""
     DELETED = "deleted"

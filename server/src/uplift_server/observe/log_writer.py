@@ -14,9 +14,9 @@ import structlog
 LINES_WAITING_MAX: Final = 20_000
 """Lines in the queue, about 15 MiB. Further lines are dropped and counted."""
 TEXT_BYTES_PER_LINE: Final = 1024
-"""A longer text counts as several lines, so that LINES_WAITING_MAX bounds the bytes too."""
+"""A longer text counts as several lines, so that LINES_WAITING_MAX also bounds the bytes."""
 GATHER_SECONDS: Final = 0.025
-"""How long the thread gathers lines after it wakes: it must not compete with the loop for every single line."""
+"""How long the thread gathers lines after it wakes, so that it does not compete with the loop for each line."""
 CLOSE_SECONDS: Final = 2.0
 """How long `close` waits for the lines in the queue."""
 _POLL_SECONDS: Final = 0.005
@@ -31,7 +31,7 @@ class LogWriter:
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
         self._queue: queue.SimpleQueue[tuple[int, int, Payload] | None] = queue.SimpleQueue()
-        # Reentrant: the garbage collector may warn through this very writer at any moment.
+        # Reentrant: the garbage collector may emit a warning through this writer at any time.
         self._lock = threading.RLock()
         self._queued = 0
         self._done = 0
@@ -46,7 +46,7 @@ class LogWriter:
         self._thread.start()
 
     def put(self, payload: Payload, lines: int = 1) -> None:
-        """Queue lines, as bytes or as a function that the thread calls for them. Never waits."""
+        """Queue lines, as bytes or as a function that returns them in the thread. Never waits."""
         weight = lines + (len(payload) // TEXT_BYTES_PER_LINE if isinstance(payload, bytes) else 0)
         with self._lock:
             if self._closed or self._queued - self._done + weight > LINES_WAITING_MAX:
@@ -56,7 +56,7 @@ class LogWriter:
             self._queue.put((lines, weight, payload))
 
     def flush(self, within_s: float) -> bool:
-        """Wait until the thread is done with everything queued so far; False if that takes longer. Blocks."""
+        """Block until the thread is done with all lines queued so far; False if that takes longer than `within_s`."""
         until, queued = time.monotonic() + within_s, self._queued
         self._hurry.set()
         while self._done < queued and time.monotonic() < until:
@@ -65,7 +65,7 @@ class LogWriter:
         return self._done >= queued
 
     def close(self) -> bool:
-        """Write what is queued, for CLOSE_SECONDS at most, and stop; False if it is stuck. Later lines are dropped."""
+        """Write queued lines for at most CLOSE_SECONDS, and stop; False if the thread is stuck. Drops later lines."""
         with self._lock:
             if not self._closed:
                 self._queue.put(None)
@@ -103,7 +103,7 @@ class LogWriter:
     def _write(self, content: bytes) -> None:
         rest = memoryview(content)
         while rest:
-            # A raw stream writes a part only, or nothing if it is a full pipe in non-blocking mode.
+            # A raw stream may write a part only, or nothing if it is a full pipe in non-blocking mode.
             written: int | None = self._stream.write(rest)
             if written is None:
                 self._until_writable()
@@ -149,16 +149,16 @@ class QueuedStream(io.TextIOBase):
         return len(text)
 
     def flush(self) -> None:
-        """Wait for the thread, if this stream shall. Raises the OSError of the stream."""
+        """Wait for the thread for at most `flush_seconds`. Raises the OSError of the stream."""
         if self._flush_seconds:
             if not self._writer.flush(self._flush_seconds):
-                _log.warning("output stalled: its reader does not read", stream=getattr(self._stream, "name", None))
+                _log.warning("output stalled", stream=getattr(self._stream, "name", None))
             if self._writer.error is not None:
                 raise self._writer.error
 
 
 def raw_stream(stream: TextIO) -> BinaryIO:
-    """The descriptor of a text stream without a buffer: a thread stuck in a write must not hold its lock at the end."""
+    """The descriptor of a text stream without a buffer, whose lock a stuck thread would hold when the process ends."""
     try:
         return cast(BinaryIO, open(stream.fileno(), "wb", buffering=0, closefd=False))
     except (OSError, ValueError):

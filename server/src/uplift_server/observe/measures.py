@@ -41,16 +41,16 @@ class Refusal(Named):
 
 
 class SetAside(Named):
-    """What the database rejected, so that everything else could go on."""
+    """Kinds of rows that the database rejected and the server set aside."""
 
     EVENT = 0
     """An event, which was not accepted."""
     ATTEMPT = 1
     """The record of an attempt. Its outcome was stored."""
     DELIVERY = 2
-    """The outcome of a delivery. The delivery is not attempted again before a restart."""
+    """The outcome of a delivery. The server does not attempt the delivery again before a restart."""
     HEALTH = 3
-    """The health of endpoints, which is stored again with its next change."""
+    """The health of endpoints. The server stores it again with its next change."""
 
 
 class Histogram:

@@ -36,7 +36,7 @@ from uplift_server.store.records import Invitation, Member, Person, Session
 _log = structlog.get_logger()
 _WRONG: Final = "There is no such mail address with this password. Check both."
 _WRONG_FOR_INVITATION: Final = (
-    "The password is not correct. If you sign in through links from the operator, open one, set a password under Your"
+    "The password is not correct. If you sign in with links from the operator, use one to set a password under Your"
     " sign-in, then open this invitation again."
 )
 _NO_INVITATION: Final = "This invitation was accepted or withdrawn, or is over. Ask whoever invited you for a new one."
@@ -52,7 +52,7 @@ class OpenInvitation:
     role: Role
     invited_by: str
     has_password: bool | None
-    """Whether the person has a password to enter instead of choosing one. None: told only after the password."""
+    """Whether the person has a password to enter instead of choosing one. None: shown only after the password."""
 
 
 class Credentials:

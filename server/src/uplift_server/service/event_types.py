@@ -72,7 +72,7 @@ class EventTypes:
         caller.require_operator()
         wrong = check_name(name, "name")
         schema, example = _json_text(draft.schema), _json_text(draft.example)
-        # The analysis of a large schema takes longer than the event loop may be held.
+        # The analysis of a large schema would block the event loop for too long.
         found = await asyncio.to_thread(_check, name, schema, example)
         refuse([*problems, *([] if wrong is None else [wrong]), *found])
         return await self._means.carry_out(self._put(caller, name, draft, schema, example, expected))
@@ -201,9 +201,9 @@ def _json_text(value: Any) -> str | None:
 
 
 def _too_much(field: str, text: str) -> Problem | None:
-    """The problem of a schema or an example that would take too long to check."""
+    """The problem of a schema or an example that is too large or too complex."""
     if len(text.encode()) > EVENT_TYPE_JSON_BYTES_MAX:
-        return Problem(field, "too_long", f"At most {EVENT_TYPE_JSON_BYTES_MAX} bytes are kept. Shorten it.")
+        return Problem(field, "too_long", f"This has more than {EVENT_TYPE_JSON_BYTES_MAX} bytes. Shorten it.")
     value = json.loads(text)
     return check_schema(value, text) if field == "schema" else check_depth(value, field)
 
@@ -247,6 +247,8 @@ def _not_compiled(schema: str, error: str) -> Problem:
     try:
         compile_schema(schema, may_backtrack=True)
     except ValueError:
-        return Problem("schema", "schema_invalid", f"This is no JSON Schema 2020-12: {error}. Correct the schema.")
+        return Problem(
+            "schema", "schema_invalid", f"This is not a valid JSON Schema 2020-12: {error}. Correct the schema."
+        )
     text = f"A pattern cannot be matched in linear time: {error}. Use no lookaround, backreference or large repetition."
     return Problem("schema", "pattern_unsupported", text)

@@ -146,7 +146,7 @@ class Explanations:
             account_seq, key = event.account_seq, endpoint_id
             deleted = await self._means.database.read(lambda c: endpoints.get_deleted(c, account_seq, key))
         if deleted is None:
-            text = "The event's account has no such endpoint. List its endpoints."
+            text = "The event's account has no such endpoint. Use an ID from GET /v1/endpoints."
             raise Invalid([*problems, Problem("endpoint", "endpoint_unknown", text)])
         record, deleted_at = deleted
         if record.seq in read.attempted:

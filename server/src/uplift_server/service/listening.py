@@ -144,7 +144,7 @@ class Listening:
     async def connect(self, caller: Caller, session: str, after: str | None) -> Stream:
         """Begin a session's stream: behind a place it was at, or where it is known to have been.
 
-        Raises NotFound, Invalid for a place that is none, Forbidden for another key than its own, RateLimited and
+        Raises NotFound, Invalid for an invalid position, Forbidden for a key other than the session's, RateLimited and
         Busy.
         """
         caller.require(Scope.LISTEN)

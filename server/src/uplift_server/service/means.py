@@ -53,7 +53,7 @@ class Means:
         return self.clock.now_ms()
 
     def new_id(self) -> bytes:
-        """A new id of 16 bytes, greater than all before it."""
+        """A new ID of 16 bytes, greater than all earlier ones."""
         return self.id_sequence.next(self.now(), self.random_bytes(ids.RANDOM_BYTES))
 
     def place(

@@ -1,4 +1,4 @@
-"""Whether the server can work now: whether its database takes reads and writes."""
+"""Whether the server is ready: reads and writes of its database succeed."""
 
 import asyncio
 import time
@@ -10,7 +10,7 @@ from uplift_server.store import database_identity, marks
 from uplift_server.store.errors import StoreError, Unavailable
 
 PROBE_AFTER_S: Final = 5.0
-"""A write so recent makes a probe unnecessary."""
+"""A more recent write makes a probe unnecessary."""
 PROBE_EVERY_S: Final = 1.0
 PROBE_WAIT_S: Final = 2.5
 """How long a request waits for the probe. A SQLite connection waits 2 s for a lock of another program."""
@@ -18,13 +18,13 @@ _MARK: Final = "readiness.probed_at"
 
 
 class Readiness:
-    """Judges by real traffic, and by a tiny write when there is none."""
+    """Uses the results of real traffic, and of a tiny write if there is none."""
 
     def __init__(self, means: Means) -> None:
         self._means = means
         self._probed_at = float("-inf")
         self._probing: asyncio.Event | None = None
-        """Set at the end of the present probe."""
+        """Set at the end of the current probe."""
         self._probe_error: str | None = None
 
     async def check(self) -> str:
@@ -32,8 +32,8 @@ class Readiness:
         unheard_ms = self._means.engine.unheard_ms()
         if unheard_ms is not None:
             raise NotReady(
-                f"The database has not heard of this process for {unheard_ms // 1000} s, so others do without it."
-                " It comes back by itself: see whether it can reach the database."
+                f"The last heartbeat of this process in the database is {unheard_ms // 1000} s old. Check its"
+                " connection to the database; the process then rejoins by itself."
             )
         await self.probe()
         self._raise_trouble()
@@ -44,11 +44,11 @@ class Readiness:
             raise
 
     def trouble(self) -> str | None:
-        """What is wrong, as far as it is known without a look; None: nothing."""
+        """The cause of failures, as far as it is known without a probe; None if there is none."""
         return self._means.database.health.trouble() or self._probe_error
 
     async def probe(self) -> None:
-        """Write something tiny unless a write succeeded lately, at most once every PROBE_EVERY_S for all who ask."""
+        """Write one small row unless a write succeeded recently, at most once every PROBE_EVERY_S for all callers."""
         if self._means.database.health.has_written_within(PROBE_AFTER_S):
             self._probe_error = None
             return

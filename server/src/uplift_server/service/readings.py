@@ -20,7 +20,7 @@ FRESH_MS: Final = 2_000
 REST_PER_READING: Final = 20
 """How many times as long as a reading took there is none after it: however much waits, they cost little."""
 STALLED_MS: Final = 10_000
-"""A reading that takes longer is none: the database does not answer."""
+"""Time limit of a reading. Beyond it, the database counts as not responding."""
 STALE_MS: Final = 60_000
 """How old a reading may be and still be told."""
 WAIT_SECONDS: Final = 0.02
@@ -50,7 +50,7 @@ class Readings:
 
     @property
     def answers(self) -> bool:
-        """Whether the database answered the last one, and has not kept the present one waiting for long."""
+        """Whether the last reading succeeded, and the current one has not stalled."""
         return self._answered and (self._done is None or self._means.now() - self._began_at < STALLED_MS)
 
     async def latest(self) -> Stored | None:

@@ -36,7 +36,7 @@ def not_found(what: str, text: str) -> errors.NotFound:
 
 
 def too_many_streams(limit: Exceeded, what: str, remedy: str) -> errors.ServiceError:
-    """The rejection of one more stream. `what` names the streams, `remedy` says how to make room."""
+    """The rejection of one more stream. `what` names the streams; `remedy` is an instruction that makes room."""
     if limit is Exceeded.ACCOUNT:
-        return errors.RateLimited(f"This account has its share of the server's {what}. {remedy}, or try again later.")
-    return errors.Busy(f"The server has as many {what} as it can serve. Try again in a moment.")
+        return errors.RateLimited(f"This account has reached its limit of {what}. {remedy}, or try again later.")
+    return errors.Busy(f"The server has reached its limit of {what}. Try again in a moment.")

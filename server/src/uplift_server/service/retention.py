@@ -1,4 +1,4 @@
-"""Retention, as far as operators decide about it."""
+"""Operations of operators on retention."""
 
 from uplift_server.service.means import Means
 from uplift_server.service.principals import Caller
@@ -7,13 +7,13 @@ from uplift_server.store.contract import Transaction
 
 
 class Retention:
-    """What an operator may do about retention."""
+    """Resumes retention after a clock jump."""
 
     def __init__(self, means: Means) -> None:
         self._means = means
 
     async def resume(self, caller: Caller) -> int:
-        """Confirm that the clock is right, so that retention deletes again; the confirmed time (Unix ms)."""
+        """Confirm that the clock is right, and resume retention. Return the confirmed time (Unix ms)."""
         caller.require_operator()
         now = self._means.now()
 

@@ -35,7 +35,7 @@ _REFUSALS: Final[dict[Busy, tuple[type[errors.ServiceError], str]]] = {
     Busy.FULL: (errors.Busy, "The server has as many attempts in flight as it may. Try again in a moment."),
     Busy.SHARE: (
         errors.RateLimited,
-        "The account has too many attempts in flight, in all or to this endpoint's host. Try again in a moment.",
+        "The account has too many attempts in flight, in total or to this endpoint's host. Try again in a moment.",
     ),
     Busy.PACED: (errors.RateLimited, "The endpoint's rate_limit_per_second leaves no room. Try again in a moment."),
     Busy.DELETED: (errors.Conflict, _DELETED),

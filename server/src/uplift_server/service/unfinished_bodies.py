@@ -7,15 +7,15 @@ from uplift_server.core.limits import UNFINISHED_BODIES_BYTES_MAX, UNFINISHED_BO
 from uplift_server.service.errors import Busy, RateLimited
 
 STRANGER: Final = 0
-"""Stands for the account of all visitors who are not signed in. No account has this number."""
+"""The sender of all visitors who are not signed in. No account has this number."""
 _TRY_AGAIN: Final = "Send fewer at the same time, or try again after `Retry-After` seconds."
 
 
 class UnfinishedBodies:
     """The bytes reserved for unfinished bodies, by sender: an account, None for operators, or STRANGER.
 
-    Operators, accounts and strangers have UNFINISHED_BODIES_BYTES_MAX each: no account takes room from the operators,
-    who send the events of all accounts.
+    Operators, accounts and strangers have UNFINISHED_BODIES_BYTES_MAX each. Accounts therefore take no room from the
+    operators, who send the events of all accounts.
     """
 
     def __init__(self) -> None:
@@ -32,11 +32,11 @@ class UnfinishedBodies:
             kib = UNFINISHED_BODIES_PER_ACCOUNT_BYTES_MAX // 1024
             raise RateLimited(f"The unfinished request bodies of this account exceed {kib} KiB. {_TRY_AGAIN}")
         if (self._of_accounts if sender else self._bytes[sender]) + size > UNFINISHED_BODIES_BYTES_MAX:
-            raise Busy(f"The server has no room for more unfinished request bodies. {_TRY_AGAIN}")
+            raise Busy(f"The unfinished request bodies of all callers exceed the server's limit. {_TRY_AGAIN}")
         self._add(sender, size)
 
     def release(self, sender: int | None, size: int) -> None:
-        """Give reserved bytes back."""
+        """Release reserved bytes."""
         self._add(sender, -size)
 
     def _add(self, sender: int | None, size: int) -> None:
@@ -48,7 +48,7 @@ class UnfinishedBodies:
 
 
 class Reservation:
-    """Bytes for one unfinished body, given back at the end of a `with` block."""
+    """Bytes for one unfinished body, released at the end of a `with` block."""
 
     def __init__(self, bodies: UnfinishedBodies, sender: int | None) -> None:
         self._bodies = bodies
@@ -56,7 +56,7 @@ class Reservation:
         self._size = 0
 
     def grow_to(self, size: int) -> None:
-        """Reserve `size` bytes altogether, if it is less yet. Raises RateLimited and Busy."""
+        """Increase the reservation to `size` bytes in total, if it is smaller. Raises RateLimited and Busy."""
         if size > self._size:
             self._bodies.reserve(self._sender, size - self._size)
             self._size = size

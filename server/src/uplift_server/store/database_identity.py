@@ -1,4 +1,4 @@
-"""A number that tells one database from another, whatever the address it is reached by."""
+"""A random ID that identifies a database at any address."""
 
 import secrets
 from typing import Final

@@ -1,8 +1,8 @@
 """The upgrade of encrypted values to the form that is bound to their column (`store.sealing`, version 2).
 
-Migration 0011 sets a mark. While it is there, values bound to their endpoint only are accepted, and written, because
-servers of earlier releases can run beside this one (PostgreSQL only) and read no others. Once none runs and none can
-come back, all values are encrypted again and the mark is deleted. From then on only bound values are accepted.
+Migration 0011 sets a mark. While the mark exists, the server reads and writes values that are bound to their endpoint
+only. On PostgreSQL, servers of earlier releases can run beside this one, and read no others. When none runs and none
+can start, the server encrypts all values again and deletes the mark. From then on, it accepts only bound values.
 """
 
 from typing import Final
@@ -30,9 +30,9 @@ def accepts_unbound(connection: Connection) -> bool:
 
 
 def must_bind(connection: Connection, sealer: Sealer) -> bool:
-    """Whether this transaction must write bound values; it stays so until the transaction ends.
+    """Whether this transaction must write bound values. The result is valid until the transaction ends.
 
-    Call it before reading what the transaction writes back: the upgrade waits for the transaction, or comes before it.
+    Call it before the transaction reads values to write back: the upgrade then runs before or after the transaction.
     """
     if not sealer.accepts_unbound:
         return True
@@ -41,7 +41,7 @@ def must_bind(connection: Connection, sealer: Sealer) -> bool:
 
 
 def bar_earlier_releases(connection: Connection) -> bool:
-    """Keep servers that read only unbound values from starting; False while one runs, or the schema is changed."""
+    """Prevent starts of servers that read only unbound values; False while one runs, or while the schema changes."""
     if connection.dialect.name == "sqlite":
         return True  # One process has the file to itself.
     if not admission.try_lock_schema(connection):
@@ -53,7 +53,7 @@ def bar_earlier_releases(connection: Connection) -> bool:
 
 
 def bind_some(connection: Connection, sealer: Sealer, after: int) -> int | None:
-    """Bind the values of the next ROWS endpoints; returns the last one's `seq`, or None if there are no more.
+    """Bind the values of the next ROWS endpoints. Return the last one's `seq`, or None if there are no more.
 
     Raises WrongSecretKey.
     """
@@ -84,7 +84,7 @@ def bind_some(connection: Connection, sealer: Sealer, after: int) -> int | None:
 
 
 def finish(connection: Connection, sealer: Sealer) -> bool:
-    """Bind all values that are not, and accept no others from now on; False if that was done before.
+    """Bind all remaining values, and accept no others from now on; False if this was done before.
 
     Earlier releases must be barred. Raises WrongSecretKey.
     """

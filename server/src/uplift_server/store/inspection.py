@@ -14,7 +14,7 @@ from uplift_server.store.sealing import COLUMNS, Column
 from uplift_server.store.sqlite.connection import unavailable
 
 SELECT_ENCRYPTED: Final = f"SELECT id, {', '.join(COLUMNS)} FROM endpoints WHERE deleted_at IS NULL"  # noqa: S608
-"""Runs on either engine, like the next one."""
+"""Runs on both engines, like SELECT_ACCEPTS_UNBOUND."""
 SELECT_ACCEPTS_UNBOUND: Final = (
     f"SELECT EXISTS (SELECT 1 FROM marks WHERE name = '{MARK}') OR (SELECT max(version_num) FROM alembic_version)"  # noqa: S608
     f" < '{FIRST_REVISION}'"
@@ -104,7 +104,7 @@ def held(path: Path, *, limit: int) -> Held:
 
 
 def database_id(path: Path) -> str | None:
-    """The database's ID, if it has one. Also beside a server. Raises Unavailable."""
+    """The database's ID, if it has one. Works beside a running server. Raises Unavailable."""
     try:
         with closing(_open(path)) as raw:
             row = raw.execute("SELECT value FROM marks WHERE name = ?", (database_identity.MARK,)).fetchone()

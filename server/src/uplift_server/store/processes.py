@@ -116,7 +116,7 @@ def every(connection: Connection) -> list[Process]:
 def living_before(connection: Connection, release: str) -> list[Process]:
     """The running processes of releases before `release`.
 
-    Forgets those that are dead: if one was only suspended, it has to be admitted again.
+    Evicts dead processes: one that was only suspended has to rejoin.
     """
     now = int(database_now(connection))
     earlier = [each for each in every(connection) if release_order(each.version) < release_order(release)]

@@ -22,7 +22,7 @@ class Resealed:
 
 
 def reseal(connection: Connection, old: Sealer, new: Sealer) -> Resealed:
-    """Encrypt every value with the new key in this transaction, unless that was done before.
+    """Encrypt every value with the new key in this transaction, unless this was done before.
 
     Raises WrongSecretKey if neither key decrypts a value.
     """

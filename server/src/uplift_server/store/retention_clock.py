@@ -1,4 +1,4 @@
-"""The time that retention last saw, stored so that a clock set forward is noticed also over a restart."""
+"""The last time that retention read, stored to detect clock jumps over restarts."""
 
 from typing import Final
 
@@ -11,7 +11,7 @@ _MARK: Final = "retention clock"
 
 
 def observe(connection: Connection, *, now: int, retention_ms: int) -> int | None:
-    """Store the present time (Unix ms). If the clock jumped, store nothing and return the time last stored."""
+    """Store the current time (Unix ms). If the clock jumped, store nothing and return the stored time."""
     last_seen_at = marks.get(connection, [_MARK]).get(_MARK)
     if last_seen_at is not None and clock_jumped(last_seen_at, now, retention_ms):
         return last_seen_at
@@ -20,5 +20,5 @@ def observe(connection: Connection, *, now: int, retention_ms: int) -> int | Non
 
 
 def accept(connection: Connection, *, now: int) -> None:
-    """Store the present time (Unix ms), whatever was stored before."""
+    """Store the current time (Unix ms) without a check."""
     marks.replace(connection, _MARK, {_MARK: now})

@@ -1,8 +1,8 @@
-"""Secrets at rest: encrypted with AES-256-GCM under the operator's key, and bound to the place where they are stored.
+"""Encryption of secrets at rest with AES-256-GCM, bound to the place where they are stored.
 
 The key never reaches the database. Encrypted form: one version byte, a 12-byte random nonce, the ciphertext with its
-tag. The version says what the associated data is: 1, which releases up to 0.1.1 wrote, the endpoint's ID; 2, the column
-and the endpoint's ID. A value of version 2 that was copied to another column or endpoint cannot be decrypted.
+tag. The associated data of version 1, which releases up to 0.1.1 wrote, is the endpoint's ID. That of version 2 is the
+column and the endpoint's ID, so a value that was copied to another column or endpoint cannot be decrypted.
 """
 
 import base64
@@ -28,7 +28,7 @@ UNBOUND: Final = b"\x01"
 _BOUND: Final = b"\x02"
 _NONCE_BYTES: Final = 12
 _PLACES: Final = {column: f"endpoints.{column}\0".encode() for column in COLUMNS}
-"""Where a value is stored, ended by a byte that no name contains; the endpoint's ID follows in the associated data."""
+"""The place of a value, ended by a byte that no name contains. The endpoint's ID follows in the associated data."""
 
 
 class WrongSecretKey(Exception):
@@ -56,7 +56,7 @@ class Sealer:
     def seal(self, value: str, endpoint_id: bytes, column: Column, *, bound: bool = True) -> bytes:
         """Encrypt a value for a column of an endpoint.
 
-        Without `bound` the result is what releases up to 0.1.1 can decrypt.
+        Without `bound`, releases up to 0.1.1 can decrypt the result.
         """
         nonce = os.urandom(_NONCE_BYTES)
         version, context = (_BOUND, _context(endpoint_id, column)) if bound else (UNBOUND, endpoint_id)

@@ -1,4 +1,4 @@
-"""The server itself: what it says to everybody, and what operators can tell it."""
+"""Routes about the server itself: health, documents about it, and retention."""
 
 from typing import Annotated
 
@@ -41,7 +41,7 @@ async def get_source_ips(services: ServicesOf) -> SourceIpsView:
 async def resume_retention(
     services: ServicesOf, caller: CallerOf, sent: Annotated[Sent, Depends(BodyReader(Nothing, required=False))]
 ) -> RetentionView:
-    """For operators. Confirms that the clock is right, after it moved on by more than half of `UPLIFT_RETENTION`."""
+    """For operators. Resumes retention after the clock jumped forward by more than half of `UPLIFT_RETENTION`."""
     refuse(sent.problems)
     return RetentionView(resumed_at=instant_text(await services.retention.resume(caller)))
 
@@ -56,5 +56,5 @@ async def get_health() -> PlainTextResponse:
 @router.head("/readyz", include_in_schema=False)
 @router.get("/readyz", summary="Whether the server can work", response_class=PlainTextResponse)
 async def get_readiness(services: ServicesOf) -> PlainTextResponse:
-    """Public. 503 while reads or writes of the database fail or do not finish; `detail` says why."""
+    """Public. 503 while reads or writes of the database fail or do not finish; `detail` names the cause."""
     return PlainTextResponse("ready\n", headers={"uplift-database": await services.readiness.check()})

@@ -15,14 +15,14 @@ from uplift_server.store.sealing import WrongSecretKey
 
 CHECK_EVERY_MS: Final = 5_000
 SEEN_WITHIN_MS: Final = 5_000
-"""How long the change feed has to replace the records in memory."""
+"""How long the change log may take to replace the records in memory."""
 _log = structlog.get_logger()
 
 
 class EncryptionUpgrade:
     """Binds all encrypted values to their columns, then rejects other values in this process.
 
-    Every process does this. Transactions of several processes lock the rows that they change.
+    Every process runs this upgrade. Transactions lock the rows that they change.
     """
 
     def __init__(self, database: Database, directory: Directory, clock: Clock) -> None:
@@ -32,7 +32,7 @@ class EncryptionUpgrade:
         self._clock = clock
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Upgrade as soon as possible; then wait for the stop."""
+        """Upgrade as soon as possible, then wait for the stop."""
         while not stopping.is_set() and not await self._is_finished():
             await self._clock.wait(stopping, CHECK_EVERY_MS)
         await self._clock.wait(stopping, SEEN_WITHIN_MS)

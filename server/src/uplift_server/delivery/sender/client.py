@@ -25,7 +25,7 @@ _FILES_SECONDS_MAX = 5.0
 """How long an attempt waits for a file descriptor."""
 _FILES_LOG_SECONDS = 60.0
 _CLOSED_FOR_FILES = 16
-"""Idle connections that are closed at a time when no descriptor is left."""
+"""Idle connections to close at a time while no descriptor is left."""
 _log = structlog.get_logger()
 
 
@@ -185,7 +185,7 @@ class Sender(Owner):
         connection.start(attempt, reused=False)
 
     async def _connected(self, attempt: Attempt, opening: Opening) -> Connection:
-        """A connection for an attempt. While no file descriptor is left, idle ones are closed and it begins again."""
+        """A connection for an attempt. While no file descriptor is left, closes idle connections and tries again."""
         give_up_at = self._monotonic() + _FILES_SECONDS_MAX
         while True:
             try:
@@ -199,7 +199,7 @@ class Sender(Owner):
                 if now >= give_up_at:
                     raise
             await asyncio.sleep(_FILES_WAIT_SECONDS)
-            # The wait is not the receiver's: the attempt has its whole timeout from here.
+            # The receiver did not cause the wait, so the timeout of the attempt starts again.
             del self._attempts[attempt]
             attempt.started, attempt.started_at = self._monotonic(), self._clock_ms()
             self._attempts[attempt] = None

@@ -13,7 +13,7 @@ OUT_OF_FILES = frozenset({errno.EMFILE, errno.ENFILE})
 
 _UNPRINTABLE = re.compile(r"[^\x20-\x7e\xa0-\U0010ffff]+")
 
-# Outcomes are explained by patterns in errors: this text has none of their words.
+# Patterns in errors explain outcomes. This text must match none of them.
 _SENT_TWICE = "the request was sent twice, because a reused connection ended without a response"
 
 
@@ -27,7 +27,7 @@ class AttemptFailed(Exception):
 
 
 class FilesExhausted(AttemptFailed):
-    """No file descriptor is left for the attempt: none of the receiver's faults, and soon over."""
+    """No file descriptor is left for the attempt. This is not the receiver's fault."""
 
     def __init__(self, what: str) -> None:
         super().__init__(Failure.EGRESS, f"{what}: too many open files")
@@ -48,7 +48,7 @@ def one_line(text: str) -> str:
 
 
 def sent_twice(error: str | None) -> str:
-    """Add to an attempt's error, if it has one, that its request was sent twice."""
+    """An attempt's error with the note that its request was sent twice."""
     return _SENT_TWICE if error is None else f"{error[: ERROR_CHARACTERS_MAX - len(_SENT_TWICE) - 2]}; {_SENT_TWICE}"
 
 

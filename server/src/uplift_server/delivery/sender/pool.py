@@ -59,7 +59,7 @@ class Pool:
             del self._by_target[connection.target][connection]
 
     def close_oldest(self, count: int) -> int:
-        """Close up to so many connections, those that have waited longest; gives their number."""
+        """Close up to `count` connections, the longest idle first. Return their number."""
         oldest = list(islice(self._by_age, count))
         for connection in oldest:
             self._retire(connection)

@@ -30,7 +30,7 @@ _FAULTS: Final[dict[object, str]] = {
 class ResolutionFailed(Exception):
     """The name has no address, or none could be learned in time. `text` says which, for people.
 
-    `out_of_files`: this process had no file descriptor left to ask with.
+    `out_of_files`: this process had no file descriptor left for the look-up.
     """
 
     def __init__(self, text: str, *, out_of_files: bool = False) -> None:
@@ -144,7 +144,7 @@ class Resolver:
             else:
                 failure = f"{name} has no address"
         if failure is not None and files_exhausted():
-            # What c-ares makes of it is no answer, and a channel made without its files knows no name servers.
+            # The result of c-ares is not valid, and a channel that was created without files has no name servers.
             self._channel = None
             raise ResolutionFailed(f"too many open files to look up {name}", out_of_files=True)
         return _Entry(addresses, failure, self._monotonic() + ttl_ms / 1000)

@@ -19,7 +19,7 @@ class SenderSettings:
     idle_connections_per_target_max: int = 256
     idle_connections_max: int = 1_000
     connections_max: int = 100_000
-    """Connections in all. Idle ones are closed beyond; it must be at least the number of attempts in flight."""
+    """Limit of connections. Beyond it, idle ones are closed. At least the limit of attempts in flight."""
 
     egress_addresses: tuple[str, ...] = ()
     """Local addresses to send from, at most one per family; empty = the kernel chooses."""

@@ -89,7 +89,7 @@ _TROUBLES: Final = (
     ("XX002", _DAMAGED),
     (_ONLY_READS, Trouble("it is read-only", "Check that UPLIFT_DATABASE_URL leads to the primary.")),
 )
-"""By the beginning of SQLSTATE, the first that matches. All others are the fault of a statement."""
+"""By prefix of SQLSTATE; the first match applies. All other errors are the fault of a statement."""
 Raw = asyncpg.Connection
 """A connection of the driver. Outside a transaction every statement is one of its own."""
 
@@ -349,7 +349,7 @@ def is_lost(error: BaseException) -> bool:
 
 
 def trouble_of(error: BaseException) -> Trouble | None:
-    """What is wrong with the database; None: the statement is at fault."""
+    """The trouble of the database; None if the statement is at fault."""
     said = driver_error(error)
     if isinstance(said, TimeoutError) or is_lost(error):
         return _SILENT

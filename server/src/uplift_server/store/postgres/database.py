@@ -329,7 +329,7 @@ class PostgresDatabase:
     def _measured(
         self, body: Callable[[Pair], Awaitable[R]], *, changes: bool = True
     ) -> Callable[[Pair], Awaitable[R]]:
-        """A verb that writes, which is noted among the transactions. Without `changes` it may have changed nothing."""
+        """A verb that writes, with its transactions noted. Without `changes`, it may have changed nothing."""
 
         async def measured(pair: Pair) -> R:
             began = time.monotonic_ns()

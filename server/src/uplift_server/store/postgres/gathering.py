@@ -65,7 +65,7 @@ class Gathering:
         self._begin()
 
     async def _commit(self, part: Sequence[_Waiting]) -> None:
-        """Store it together. A call that breaks the transaction through no fault of the database fails alone."""
+        """Store a part in one transaction. A call that the database rejects fails alone."""
         try:
             results = await self._store([group for waiting in part for group in waiting.groups])
         except Exception as error:

@@ -46,7 +46,7 @@ class Places:
     def __init__(self, url: str) -> None:
         self.known = _places(url)
         """In the order in which they are asked: the place first that the last connection led to."""
-        # The driver splits the URL with urlsplit, and uses no host of it beside that of a place.
+        # The driver splits the URL with urlsplit, and ignores its hosts if a place has one.
         self.url = url if self.known == [{}] else str(split_postgres_url(url)._replace(hosts=""))
         """The URL to pass to the driver with a place."""
 

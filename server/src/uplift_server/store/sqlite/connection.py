@@ -41,7 +41,7 @@ _TROUBLES: Final = {
     sqlite3.SQLITE_CORRUPT: _DAMAGED,
     sqlite3.SQLITE_NOTADB: _DAMAGED,
 }
-"""By primary result code. All others are the fault of a statement, and a caller may provoke them."""
+"""By primary result code. All others are the fault of a statement, which a caller may cause."""
 _LOCK: Final = re.compile(rb"\d{0,20}\n?")
 """What stands in a lock: the process that has had it."""
 _READ: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
@@ -49,9 +49,9 @@ _REMEDY_LOCK: Final = "remove it while no server runs; the next start makes anot
 
 
 def connect(path: Path, *, read_only: bool, create: bool = False) -> sqlite3.Connection:
-    """A raw connection in autocommit mode, whose transactions we write out ourselves. Raises Unavailable.
+    """A raw connection in autocommit mode, for explicit transactions. Raises Unavailable.
 
-    A missing file is made only with `create`: an empty one in the place of a lost one would hide the loss.
+    Only with `create` it creates a missing file, because an empty file would hide the loss of a database.
     """
     try:
         connection = sqlite3.connect(
@@ -91,7 +91,7 @@ def unavailable(error: Exception) -> Unavailable:
 
 
 def trouble_of(error: BaseException | None) -> Trouble | None:
-    """What is wrong with the database; None: the statement is at fault."""
+    """The trouble of the database; None if the statement is at fault."""
     while error is not None:
         code = getattr(error, "sqlite_errorcode", None)
         if code is not None:
@@ -139,9 +139,9 @@ class FileLock:
         os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
 
     def hold_database(self) -> None:
-        """Lock the database itself, if it exists by now. Raises InUse and Unavailable.
+        """Lock the database itself, if it exists. Raises InUse and Unavailable.
 
-        Its handle is closed only after every connection: closing any handle drops the locks that SQLite has on a file.
+        Close its handle only after every connection: closing any handle drops SQLite's locks on the file.
         """
         if self._database_handle is not None:
             return

@@ -24,8 +24,8 @@ class Copied:
 def copy(path: Path, target: Path) -> Copied:
     """Copy a database file to a path where nothing is; the name appears once all of it is on the disk.
 
-    Also removes what a killed copy left in that directory. Raises Unavailable and FileExistsError; then no part of the
-    copy is left.
+    Also deletes the drafts of killed copies in that directory. Raises Unavailable and FileExistsError, and then leaves
+    no part of the copy.
     """
     draft = target.with_name(f"{_DRAFT}{os.getpid()}")
     try:
@@ -49,7 +49,7 @@ def copy(path: Path, target: Path) -> Copied:
 
 
 def _remove_abandoned(directory: Path) -> None:
-    """Remove the drafts of processes that ended without removing them."""
+    """Delete the drafts of killed processes."""
     for draft in directory.glob(f"{_DRAFT}*"):
         process = draft.name.removeprefix(_DRAFT)
         if process.isdecimal() and not _runs(int(process)):

@@ -68,7 +68,7 @@ class SqliteDatabase:
     async def open(self) -> None:
         """See the contract."""
         self._lock.hold_database()
-        # Opened now: a connection that is opened after the file was lost cannot read it.
+        # A connection that is opened after the loss of the file cannot read it.
         self._spare = connect(self._path, read_only=True)
         self._spare.execute("SELECT count(*) FROM sqlite_master").fetchone()
         self._watch = FileWatch(self._path)
@@ -92,11 +92,11 @@ class SqliteDatabase:
         self._lock.release()
 
     async def change(self) -> FileChange | None:
-        """What happened to the database file since it was opened; None if it is the same. Waits for the disk."""
+        """The change of the database file since it was opened; None if it is the same. Waits for the disk."""
         return await asyncio.to_thread(self._watch.change)
 
     async def rescue(self, now_ms: int) -> Path:
-        """Copy the open database beside its path, where its file is no longer. Raises Unavailable."""
+        """Copy the open database, whose file is lost, into the directory of its path. Raises Unavailable."""
         assert self._spare is not None, "the database is not open"
         instant = datetime.fromtimestamp(now_ms / 1000, UTC).strftime("%Y%m%dT%H%M%SZ")
         target = self._path.with_name(f"{self._path.name}.rescued-{instant}")

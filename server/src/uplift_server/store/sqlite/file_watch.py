@@ -1,7 +1,7 @@
 """Whether the open database file is still the one at its path.
 
-SQLite goes on writing to a file that was deleted or replaced, and each commit succeeds: what it stores is gone with the
-process.
+SQLite continues to write to a file that was deleted or replaced, and each commit succeeds. The data is lost when the
+process ends.
 """
 
 import os
@@ -16,15 +16,15 @@ _INDEX: Final = "-shm"
 
 
 class DatabaseLost(Exception):
-    """The database file was deleted, replaced or truncated while a server used it. The text says what to do."""
+    """The database file was deleted, replaced or truncated while a server used it. The text says how to fix it."""
 
 
 class FileChange(NamedTuple):
-    """What happened to a database file."""
+    """A change of a database file."""
 
     text: str
     is_readable: bool
-    """Whether the connections that are open still read everything."""
+    """Whether open connections can still read everything."""
 
 
 class FileWatch:
@@ -39,7 +39,7 @@ class FileWatch:
         self._size = 0
 
     def change(self) -> FileChange | None:
-        """What happened to the files since the watch began; None if they are the same. Raises OSError.
+        """The change of the files since the watch began; None if they are the same. Raises OSError.
 
         SQLite truncates its log and never its database, which the server never vacuums.
         """
@@ -62,7 +62,7 @@ class FileWatch:
         return None
 
     def check(self) -> None:
-        """Raise Unavailable if the files changed: a new connection would spoil what the open ones still read."""
+        """Raise Unavailable if the files changed: a new connection would damage what open ones can still read."""
         try:
             change = self.change()
         except OSError as error:
@@ -71,7 +71,7 @@ class FileWatch:
             raise Unavailable(change.text)
 
     def remove_log(self) -> None:
-        """Remove the log of a lost file, once its content is saved: SQLite would apply it to the next file there."""
+        """Delete the log of a lost file that was saved. SQLite would apply it to the next file at this path."""
         if self._log is not None and _identity(_found(self._log_path)) == self._log:
             for end in (_LOG, _INDEX):
                 self._path.with_name(self._path.name + end).unlink(missing_ok=True)

@@ -1,6 +1,6 @@
-"""The one writer: a thread that commits whatever has queued as one transaction, the more the busier the process is.
+"""The writer: a thread that commits all queued jobs as one transaction. A higher load means larger transactions.
 
-The event loop supervises the thread: if it ends by an error, every waiting job fails and a new thread starts.
+The event loop supervises the thread. If it fails, every waiting job fails and a new thread starts.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ _GOES_ON: Final = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_CONS
 
 
 RESTART_WAIT_S: Final = 0.5
-"""How long after its end the thread is started again."""
+"""The wait before a failed thread is restarted."""
 LOOK_EVERY_S: Final = 0.1
 """How often it is looked how busy the process is."""
 
@@ -82,7 +82,7 @@ class Job:
     """One verb to run in the writer's next transaction, and the future that waits for it.
 
     `weight` is how many rows it is about; `guarded` jobs get a savepoint, since an exception of theirs is an answer and
-    must undo them alone. The caller of a `divisible` job divides what the database rejects: it gets Refused.
+    must undo them alone. If the database rejects a `divisible` job, its caller gets Refused and divides it.
     """
 
     __slots__ = ("body", "divisible", "error", "future", "guarded", "result", "weight")
@@ -172,7 +172,7 @@ class Writer:
                 self._loop.call_soon_threadsafe(self._recover, error)
 
     def _recover(self, error: BaseException) -> None:
-        """Fail every job of a thread that has ended, since some may be lost, and start another on a new connection."""
+        """Fail every job of a failed thread, because some may be lost, and start another on a new connection."""
         _log.critical("database writer ended", waiting=len(self._unresolved), exc_info=error)
         self._health.writer_ended, self._health.writing_since = True, None
         writing, self._writing = self._writing, None
@@ -182,7 +182,7 @@ class Writer:
         self._queue = queue.SimpleQueue()
         for future in list(self._unresolved):
             if not future.done():
-                future.set_exception(Unavailable("the thread that writes to the database ended"))
+                future.set_exception(Unavailable("the thread that writes to the database failed"))
         self._loop.call_later(RESTART_WAIT_S, self._restart)
 
     def _restart(self) -> None:
@@ -227,7 +227,7 @@ class Writer:
             self._writing.close()
 
     def _commit(self, jobs: list[Job]) -> None:
-        """Run the jobs in one transaction. A job that breaks it through no fault of the database fails alone."""
+        """Run the jobs in one transaction. A job that the database rejects fails alone."""
         try:
             self._transaction(jobs)
         except (sqlite3.IntegrityError, sqlite3.DataError) as error:
@@ -251,7 +251,7 @@ class Writer:
             return
         job.error = Refused(f"the database rejects this: {error}") if job.divisible else unavailable(error)
         if self._writing is not None:
-            # A leftover row may have the number of a new event. Without a gap every later event would meet it, too.
+            # A leftover row may have the number of a new event. The gap keeps later events from the same conflict.
             self._writing.appender.next_seq += job.weight
 
     def _fail(self, jobs: list[Job], error: Exception) -> None:
@@ -262,7 +262,7 @@ class Writer:
         refusal = error
         if not isinstance(error, StoreError):
             refusal = unavailable(error)
-            # Commands tell by it what to do, and whether trying again helps.
+            # Commands derive their advice and exit code from it.
             refusal.__cause__ = error
         for job in jobs:
             job.error = refusal

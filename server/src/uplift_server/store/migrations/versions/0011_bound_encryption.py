@@ -1,4 +1,4 @@
-"""Encrypted values bound to their column: until the server has encrypted them again, the earlier form is accepted."""
+"""Mark encrypted values as not bound to their column, until the server has encrypted them again."""
 
 from collections.abc import Sequence
 
