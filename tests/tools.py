@@ -21,7 +21,7 @@ def tool(name: str) -> str:
 
 
 def missing(what: str, *, required: bool = True) -> NoReturn:
-    """Skip the test, and say what it lacks; in CI, fail it."""
+    """Skip the test with the name of the missing tool; in CI, fail it."""
     if required and os.environ.get("CI"):
         pytest.fail(what)
     pytest.skip(what)

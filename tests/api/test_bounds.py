@@ -94,7 +94,7 @@ def test_events_with_very_many_unknown_fields_are_refused_quickly(operator: Clie
         assert {each["code"] for each in refused["errors"]} == {"unknown_field"}
 
 
-def test_the_problems_of_a_body_with_very_many_lists_are_told_quickly(operator: Client) -> None:  # noqa: F811
+def test_the_problems_of_a_body_with_very_many_lists_are_reported_quickly(operator: Client) -> None:  # noqa: F811
     body = b'{"type":5,"data":{},"x":[%b1]}' % (b"[]," * 80_000)
     began = time.monotonic()
     assert problems(operator.post("/v1/events", body)) == {("type", "type_text"), ("x", "unknown_field")}

@@ -52,7 +52,7 @@ async def serving(protocol: type[BoundedHeads]) -> AsyncIterator[int]:
 
 
 async def exchange(protocol: type[BoundedHeads], *parts: bytes, pause: float = 0.0) -> tuple[bytes, float]:
-    """What comes back for the parts, sent with a pause before each, and after how long the connection ended."""
+    """Send the parts with a pause before each. The responses, and the seconds until the connection ended."""
     async with serving(protocol) as port, asyncio.timeout(20):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         began = asyncio.get_running_loop().time()
@@ -168,7 +168,7 @@ async def test_a_malformed_body_is_rejected_once() -> None:
         assert problem_in(answer)["code"] == "malformed_request"
 
 
-async def test_a_body_that_takes_too_long_is_told_so() -> None:
+async def test_a_body_that_takes_too_long_gets_408() -> None:
     class Brisk(BoundedHeads):
         body_seconds_max = 0.2
 

@@ -235,7 +235,7 @@ def test_too_many_deliveries_of_one_request_are_rejected(
     assert (rejected.status, rejected.json()["code"]) == (413, "payload_too_large")
 
 
-def test_every_problem_of_a_batch_is_told_at_once(operator: Client) -> None:
+def test_every_problem_of_a_batch_is_reported_at_once(operator: Client) -> None:
     batch = {
         "more": 1,
         "events": [
@@ -288,7 +288,7 @@ def test_who_may(port: int, operator: Client) -> None:
     "path", ["/v1/events", "/v1/events/batch", "/v1/endpoints", "/v1/listen-sessions/x/stream", "/"]
 )
 @pytest.mark.parametrize("header", ["Authorization", "Uplift-Account", "Host"])
-def test_a_repeated_header_that_decides_who_asks_is_rejected(
+def test_a_repeated_header_that_identifies_the_caller_is_rejected(
     operator: Client, port: int, path: str, header: str
 ) -> None:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)

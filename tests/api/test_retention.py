@@ -1,4 +1,4 @@
-"""Operators confirm the clock over HTTP, so that retention deletes again."""
+"""Operators confirm the clock over HTTP, and retention resumes."""
 
 from typing import Any
 

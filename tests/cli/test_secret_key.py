@@ -73,7 +73,7 @@ def test_a_key_that_another_process_wrote_meanwhile_is_kept(tmp_path: Path, monk
 
 
 @pytest.mark.parametrize("content", [None, b""])
-def test_a_key_without_its_database_stops_the_start_unless_a_new_one_is_asked_for(
+def test_a_key_without_its_database_stops_the_start_unless_a_new_one_is_requested(
     tmp_path: Path, content: bytes | None
 ) -> None:
     config = config_in(tmp_path)
@@ -87,7 +87,7 @@ def test_a_key_without_its_database_stops_the_start_unless_a_new_one_is_asked_fo
     check_database(config, new=True)
 
 
-def test_a_new_database_is_not_made_over_another(tmp_path: Path) -> None:
+def test_a_new_database_is_not_created_over_another(tmp_path: Path) -> None:
     config = config_in(tmp_path)
     secret_key(config)
     config.database_path.write_bytes(b"SQLite format 3\0")

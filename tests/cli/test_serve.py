@@ -121,7 +121,7 @@ def test_a_part_alone_is_refused_on_sqlite_which_no_other_process_could_share(pl
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP], ids=lambda number: number.name)
-def test_people_are_told_where_it_is_and_a_signal_stops_it(place: Place, number: signal.Signals) -> None:
+def test_the_ready_line_shows_the_url_and_a_signal_stops_the_server(place: Place, number: signal.Signals) -> None:
     with serving(place) as (process, line):
         assert line.startswith("Uplift Webhooks ")
         assert line.endswith(f" ready on http://127.0.0.1:{place[1]['UPLIFT_PORT']}\n")
@@ -201,7 +201,7 @@ def database(place: Place) -> Path:
 
 
 @pytest.mark.parametrize("first_byte", [0, 100, 4096], ids=["header", "schema", "tables"])
-def test_a_damaged_database_ends_it_with_1(place: Place, database: Path, first_byte: int) -> None:
+def test_a_damaged_database_ends_the_server_with_1(place: Place, database: Path, first_byte: int) -> None:
     content = bytearray(database.read_bytes())
     content[first_byte : first_byte + 40_000] = os.urandom(len(content[first_byte : first_byte + 40_000]))
     database.write_bytes(content)
@@ -213,10 +213,10 @@ def test_a_damaged_database_ends_it_with_1(place: Place, database: Path, first_b
 
 
 @pytest.mark.parametrize("what", ["file", "directory"])
-def test_a_place_that_cannot_be_written_ends_it_with_2(place: Place, database: Path, what: str) -> None:
+def test_a_place_that_cannot_be_written_ends_the_server_with_2(place: Place, database: Path, what: str) -> None:
     closed = database if what == "file" else database.parent
     closed.chmod(0o444 if what == "file" else 0o555)
-    # Root may write everything, unless it gives up that right.
+    # Root can write everything unless it drops that capability.
     less = ["setpriv", "--bounding-set", "-all", "--inh-caps", "-all"] if os.geteuid() == 0 else []
 
     ended = subprocess.run(

@@ -9,7 +9,7 @@ COUNTS = st.integers(1, 100_000)
 
 
 @given(limit=st.integers(FILES_LEAST, 200_000), in_flight=COUNTS, idle=st.integers(0, 2000))
-def test_the_shares_fit_into_the_limit_and_everybody_has_one(limit: int, in_flight: int, idle: int) -> None:
+def test_the_shares_fit_into_the_limit_and_each_use_has_one(limit: int, in_flight: int, idle: int) -> None:
     shares = divide_files(limit, in_flight, idle)
     assert OWN_FILES + shares.callers + shares.receivers <= limit
     assert shares.callers >= min(CALLERS_MOST, (limit - OWN_FILES) // 4)
@@ -17,7 +17,7 @@ def test_the_shares_fit_into_the_limit_and_everybody_has_one(limit: int, in_flig
 
 
 @given(in_flight=COUNTS, idle=st.integers(0, 2000))
-def test_a_limit_that_suffices_takes_nothing_from_the_settings(in_flight: int, idle: int) -> None:
+def test_a_sufficient_limit_does_not_reduce_the_settings(in_flight: int, idle: int) -> None:
     limit = max(FILES_LEAST, 2 * files_needed(in_flight, idle))
     shares = divide_files(limit, in_flight, idle)
     assert (shares.in_flight, shares.receivers) == (in_flight, in_flight + idle)

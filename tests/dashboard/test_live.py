@@ -153,7 +153,7 @@ def test_an_account_has_its_share_and_others_still_get_theirs(server: Server) ->
             len(asked_at_once(stack, server, guest, f"/accounts/{account}/live", 2 * STREAMS_PER_ACCOUNT_MAX))
             for guest, account in zip(guests, greedy, strict=True)
         ]
-        # However many are asked for at once: the first six take three quarters, the others a few of the last one.
+        # The first six accounts take three quarters of the streams, and the others a few of the last quarter.
         assert opened_by == [STREAMS_PER_ACCOUNT_MAX] * 6 + [STREAMS_PER_ACCOUNT_CROWDED_MAX] * 2
         assert guests[0].get(f"/accounts/{greedy[0]}/live").status == 429
         stack.enter_context(closing(opened(server, member(server, other), f"/accounts/{other}/live")))

@@ -204,7 +204,7 @@ def test_a_new_endpoint_is_as_healthy_as_it_was_stored(directory: Directory) -> 
 
 
 @pytest.mark.parametrize("field", ["secret", "headers"])
-def test_another_secret_key_is_told_and_nothing_is_half_changed(directory: Directory, field: Column) -> None:
+def test_another_secret_key_is_reported_and_nothing_is_half_changed(directory: Directory, field: Column) -> None:
     wrong = {field: Sealer(b"x" * 32).seal("{}", b"\x01" * 16, field)}
     with pytest.raises(WrongSecretKey, match="UPLIFT_SECRET_KEY"):
         directory.put_endpoint(endpoint(**wrong))
@@ -327,7 +327,7 @@ def test_a_load_with_another_key_fails_at_once() -> None:
         directory.load([account()], [], [], [endpoint()])
 
 
-def test_a_stored_url_that_is_not_allowed_any_more_does_not_stop_the_server(directory: Directory) -> None:
+def test_a_stored_url_that_is_no_longer_allowed_does_not_stop_the_server(directory: Directory) -> None:
     directory.load([account(1)], [], [], [endpoint(1, url="https://[2002:5db8:d822::1]/hook")])
 
     # Its attempts are blocked when they connect.

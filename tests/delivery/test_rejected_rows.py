@@ -33,7 +33,7 @@ def an_attempt_is_there_already(place: Place, event_seq: int, endpoint_seq: int,
     )  # fmt: skip
 
 
-def told(logs: Sequence[Any], kind: SetAside) -> list[Any]:
+def set_aside_lines(logs: Sequence[Any], kind: SetAside) -> list[Any]:
     return [line for line in logs if line["event"] == SET_ASIDE and line["kind"] == kind.text]
 
 
@@ -51,7 +51,7 @@ async def test_an_outcome_is_stored_without_the_record_that_is_rejected(place: P
         commits = sum(world.database.measures.commits.counts) - before
         assert await world.statuses() == {Status.DELIVERED: 80}
         assert len(world.sender.sent) == 80
-        [line] = told(logs, SetAside.ATTEMPT)
+        [line] = set_aside_lines(logs, SetAside.ATTEMPT)
         assert (line["event_seq"], line["endpoint_seq"], line["number"]) == (stored[7].seq, first.seq, 1)
         assert world.engine.measures.set_aside == [0, 1, 0, 0]
         assert len(await world.attempts()) == 80
@@ -98,7 +98,7 @@ async def test_a_delivery_whose_outcome_is_rejected_is_sent_once_until_a_restart
             await world.run_for(300 * SECOND)
         assert await world.statuses() == {Status.DELIVERED: 39, Status.PENDING: 1}
         assert len(world.sender.sent) == 40
-        assert [line["event_seq"] for line in told(logs, SetAside.DELIVERY)] == [stored[20].seq]
+        assert [line["event_seq"] for line in set_aside_lines(logs, SetAside.DELIVERY)] == [stored[20].seq]
         assert world.engine.measures.set_aside == [0, 1, 1, 0]
         assert world.database.settles < 15
         await world.accept(5)
@@ -170,7 +170,7 @@ async def test_one_event_that_cannot_be_stored_fails_alone(place: Place) -> None
             results = await accepted(world, 64)
         assert [n for n, each in enumerate(results) if isinstance(each, BaseException)] == [7]
         assert isinstance(results[7], Unavailable)
-        assert len(told(logs, SetAside.EVENT)) == 1
+        assert len(set_aside_lines(logs, SetAside.EVENT)) == 1
         assert world.engine.measures.set_aside == [1, 0, 0, 0]
         assert world.database.appends == 7
         await world.run_for(5 * SECOND)

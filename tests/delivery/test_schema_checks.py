@@ -1,4 +1,4 @@
-"""No schema and no data hold the event loop: checks and details are bounded, for stored schemas too."""
+"""No schema and no data block the event loop: checks and details are bounded, also for stored schemas."""
 
 import gc
 import json
@@ -185,7 +185,7 @@ def _large(value: Any, repeats: int, levels: int) -> Any:
 
 @settings(max_examples=150, deadline=None)
 @given(SCHEMAS, VALUES, st.integers(0, 20_000), st.integers(0, 30))
-def test_no_schema_holds_the_event_loop(schema: Any, value: Any, repeats: int, levels: int) -> None:
+def test_no_schema_blocks_the_event_loop(schema: Any, value: Any, repeats: int, levels: int) -> None:
     """Whether the schema would be accepted today or not: earlier releases accepted more."""
     try:
         compile_schema(json.dumps(schema))
@@ -194,7 +194,7 @@ def test_no_schema_holds_the_event_loop(schema: Any, value: Any, repeats: int, l
     assert len(check(schema, _large(value, repeats, levels))) <= SCHEMA_PROBLEMS_MAX
 
 
-def test_details_are_left_out_where_they_would_take_long() -> None:
+def test_details_are_left_out_if_they_would_take_long() -> None:
     schema = values_of({"anyOf": [{"const": f"x{number}"} for number in range(200)]})
     (few,) = check(schema, {"v": ["y"]})
     assert few.field == "data.v.0"

@@ -100,7 +100,7 @@ def close(_: Connection, __: Received) -> bool:
 
 
 def once_per_connection() -> Action:
-    """Respond to the first request of a connection; read the second one and close without an answer."""
+    """Respond to the first request of a connection; read the second one and close without a response."""
     seen: set[object] = set()
     good = answer()
 

@@ -64,7 +64,7 @@ def test_a_copy_made_amid_traffic_delivers_what_was_pending(tmp_path: Path, rece
         assert not set(before) - set(receiver.numbers("/down"))
 
 
-def test_what_a_killed_backup_left_is_removed_by_the_next(tmp_path: Path) -> None:
+def test_a_backup_removes_the_draft_of_a_killed_one(tmp_path: Path) -> None:
     ended = subprocess.Popen([PROGRAM, "--version"], stdout=subprocess.DEVNULL)
     ended.wait(30)
     left = tmp_path / f".uplift-backup-{ended.pid}"

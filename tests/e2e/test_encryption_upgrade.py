@@ -124,7 +124,7 @@ def test_servers_of_both_releases_read_all_values_until_the_last_earlier_one_sto
         made = api.endpoint(receiver.url("/hook"), headers={"X-Jwt": "hush"})
     make_earlier(first.place)
     asyncio.run(schema_version.upgrade(url))
-    # A server of 0.1.1, which is heard of for as long as it runs.
+    # A server of 0.1.1, which sends heartbeats while it runs.
     ahead = (time.time_ns() // 1_000_000) + 3_600_000
     row = {"role": "all", "host": "a", "pid": 17, "version": "0.1.1", "started_at": 1, "seen_at": ahead, "view": 0}
     first.place.run(lambda c: c.execute(sa.insert(processes).values(**row, delivers=False)))

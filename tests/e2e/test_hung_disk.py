@@ -1,4 +1,4 @@
-"""The disk hangs: a stop ends all the same, in time and with its own exit code."""
+"""A stop ends in time, with its own exit code, even if the disk hangs."""
 
 import sys
 import time
@@ -12,7 +12,7 @@ from .receiving import Receiver
 pytestmark = pytest.mark.sqlite(reason="PostgreSQL has its disk elsewhere")
 
 TRY_LATER = 75
-# From a file's appearance on, whatever the driver is asked to commit never returns.
+# After a file appears, no commit of the driver returns.
 HANGING = """
 import sqlite3, sys, time
 from pathlib import Path

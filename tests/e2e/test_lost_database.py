@@ -154,7 +154,7 @@ def test_a_truncated_file_ends_the_server(tmp_path: Path) -> None:
         assert "truncated" in error["cause"]
 
 
-def test_a_start_without_the_database_needs_a_word_of_the_operator(tmp_path: Path) -> None:
+def test_a_start_without_the_database_needs_the_option_new_database(tmp_path: Path) -> None:
     environ = {"UPLIFT_OPERATOR_KEY": "op_end-to-end-tests-know-this-one", "UPLIFT_LOG_FORMAT": "none"}
     with serving(tmp_path / "data") as server:
         server.environ.pop("UPLIFT_SECRET_KEY", None)
@@ -191,7 +191,7 @@ def test_a_start_without_the_database_needs_a_word_of_the_operator(tmp_path: Pat
 
 
 @pytest.mark.parametrize("removed", [False, True], ids=["hard link", "removed lock"])
-def test_a_second_server_is_kept_out(tmp_path: Path, removed: bool) -> None:
+def test_a_second_server_is_rejected(tmp_path: Path, removed: bool) -> None:
     with serving(tmp_path / "data") as server:
         assert server.place.file is not None
         second = tmp_path / "second"

@@ -1,4 +1,4 @@
-"""Too few file descriptors: the server says so, the API stays reachable, and no delivery pays for it."""
+"""Too few file descriptors: the server logs it, the API stays reachable, and no delivery loses an attempt."""
 
 import json
 import resource

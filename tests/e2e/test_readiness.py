@@ -1,4 +1,4 @@
-"""`/readyz`, `uplift_store_up` and `doctor` say what is wrong while reads or writes fail, and recover by themselves."""
+"""`/readyz`, `uplift_store_up` and `doctor` report the cause while reads or writes fail, and then recover."""
 
 import json
 import re
@@ -32,7 +32,7 @@ def store_up(server: Server) -> int:
 
 
 def doctor(server: Server) -> dict[str, Any]:
-    """What `doctor` finds of the server that runs."""
+    """The result of `doctor` for the running server."""
     done = subprocess.run(
         [PROGRAM, "doctor", "--json"],
         env=server.environ, cwd=server.data, check=False, capture_output=True, text=True, timeout=60,
@@ -72,7 +72,7 @@ def test_a_full_disk(tmp_path: Path, way: str) -> None:
                 api.send(number, data={"number": number, "padding": "x" * 2000})
                 number += 1
 
-        # What little room is left is used up.
+        # Use up the remaining space.
         sender = threading.Thread(target=send)
         sender.start()
         try:

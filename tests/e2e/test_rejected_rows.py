@@ -1,4 +1,4 @@
-"""A row that contradicts stored rows, in a database that a server uses: one delivery, and nothing else, notices."""
+"""A row that contradicts stored rows, in a database that a server uses, affects one delivery and nothing else."""
 
 import re
 import threading
@@ -21,7 +21,7 @@ def set_aside(api: Api, kind: str) -> int:
     return int(found[1])
 
 
-def test_one_attempt_that_cannot_be_recorded_stops_nobody(tmp_path: Path, receiver: Receiver) -> None:
+def test_one_attempt_that_cannot_be_recorded_stops_no_other_delivery(tmp_path: Path, receiver: Receiver) -> None:
     may_answer = threading.Event()
 
     def slow(connection: Connection, received: Received) -> bool:

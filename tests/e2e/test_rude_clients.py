@@ -168,7 +168,7 @@ def test_garbage_behind_a_complete_request_does_not_cost_it_its_response(server:
     assert not any("Traceback" in line for line in server.log)
 
 
-def test_a_body_that_is_too_large_is_told_so_to_ordinary_clients(server: Server) -> None:
+def test_ordinary_clients_get_413_for_a_body_that_is_too_large(server: Server) -> None:
     """`urllib` sends the whole body before it reads, and asks for the end of the connection."""
     account, api = server.account()
     headers = {"authorization": f"Bearer {OPERATOR_KEY}", "uplift-account": account, "content-type": "application/json"}
@@ -217,7 +217,7 @@ def test_unfinished_bodies_are_bounded_in_number_of_bytes_and_in_time(server: Se
         assert statuses.keys() == {b"408", b"429"}
         assert time.monotonic() - began < 25
         assert server.resident_mib() - before < 40
-    # What was reserved for them is free again.
+    # Their reservations are released.
     assert Api(server.url, key)("POST", "/v1/events", {"type": TYPE, "data": {"number": 1}}).status == 202
     body = json.dumps({"type": TYPE, "data": {"number": 1, "text": "x" * 200_000}}).encode()
     with clients(server, 1, f"{head}Connection: close\r\nContent-Length: {len(body)}\r\n\r\n".encode()) as [client]:

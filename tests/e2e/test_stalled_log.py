@@ -26,7 +26,7 @@ SMALL_QUEUE = (
 
 
 class Stalled(Server):
-    """A server whose log goes into a pipe that is full from the start, its standard output too if so wished."""
+    """A server whose log goes into a pipe that is full from the start, with `output_too` also its standard output."""
 
     def __init__(self, data: Path, *, output_too: bool, program: str | None = None) -> None:
         super().__init__(data, UPLIFT_LOG_FORMAT="json")
@@ -59,7 +59,7 @@ class Stalled(Server):
             self.log.extend(line for line in lines if line != "\n")
 
     def garbage(self) -> None:
-        """A request that is none: the server's HTTP library warns in the log."""
+        """Send a malformed request, about which the HTTP library logs a warning."""
         with socket.create_connection(("127.0.0.1", self.port), 5) as caller:
             caller.sendall(b"\x16\x03\x01 nonsense\r\n\r\n")
             caller.settimeout(10)

@@ -1,4 +1,4 @@
-"""The thread that writes ends by an error: nothing waits for it, nothing accepted is lost, and another one starts."""
+"""The writer thread fails: no request waits for it, no accepted event is lost, and another thread starts."""
 
 from pathlib import Path
 

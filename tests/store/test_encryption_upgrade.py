@@ -115,7 +115,7 @@ def test_after_the_upgrade_a_value_that_was_moved_is_rejected(connection: sa.Con
             sealer.open(stored(connection, "secret")[endpoint_id], endpoint_id, "secret")
 
 
-def test_the_upgrade_goes_on_where_it_was_cut_off(connection: sa.Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_upgrade_resumes_after_an_interruption(connection: sa.Connection, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(encryption_upgrade, "ROWS", 3)
     sealer = Sealer(KEY, accepts_unbound=True)
     for number in range(10):
@@ -150,7 +150,7 @@ def test_a_value_that_cannot_be_decrypted_stops_the_upgrade(connection: sa.Conne
 
 
 def test_a_new_key_finishes_the_upgrade(connection: sa.Connection) -> None:
-    """Also after a rotation by the earlier release that changed some values and then was cut off."""
+    """Also after a rotation by the earlier release that changed some values and was then interrupted."""
     endpoint(connection, 1)
     endpoint(connection, 2, NEW_KEY)
     old, new = (Sealer(key, accepts_unbound=True) for key in (KEY, NEW_KEY))
