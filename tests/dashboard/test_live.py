@@ -33,7 +33,7 @@ def ask(connection: socket.socket, guest: Guest, path: str) -> None:
 
 
 def opened(server: Server, guest: Guest, path: str) -> socket.socket:
-    """A stream, its head read."""
+    """A stream after its response headers."""
     connection = connected(server)
     ask(connection, guest, path)
     told = b""

@@ -169,7 +169,7 @@ def test_garbage_behind_a_complete_request_does_not_cost_it_its_response(server:
 
 
 def test_ordinary_clients_get_413_for_a_body_that_is_too_large(server: Server) -> None:
-    """`urllib` sends the whole body before it reads, and asks for the end of the connection."""
+    """`urllib` sends the whole body before it reads, and requests `Connection: close`."""
     account, api = server.account()
     headers = {"authorization": f"Bearer {OPERATOR_KEY}", "uplift-account": account, "content-type": "application/json"}
     for path in ("/v1/events", "/v1/endpoints"):

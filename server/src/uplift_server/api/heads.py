@@ -150,11 +150,11 @@ class BoundedHeads(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """See httptools: the head is complete."""
-        # uvicorn's own bound answers in plain text, without a Retry-After.
+        # uvicorn's own limit responds in plain text, without a Retry-After.
         crowded = len(self.connections) > self.connections_max
         self.app = cast(Any, _reject_crowded) if crowded else self.config.loaded_app
         super().on_headers_complete()
-        # Not if it raised: then the head cannot be parsed, and there is no such request.
+        # Not reached if uvicorn raised: the head is then malformed, and there is no such request.
         self._in_head = False
 
     def on_message_complete(self) -> None:

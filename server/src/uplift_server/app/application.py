@@ -279,7 +279,7 @@ class Application:
         limit = raise_file_limit(needed)
         remedy = f"raise the limit to {needed} (LimitNOFILE of systemd, ulimit -n), or lower UPLIFT_MAX_IN_FLIGHT"
         if limit < FILES_LEAST:
-            raise ConfigError(ConfigProblem("the limit of open files", f"is {limit}, below {FILES_LEAST}", remedy))
+            raise ConfigError(ConfigProblem("the file descriptor limit", f"is {limit}, below {FILES_LEAST}", remedy))
         shares = divide_files(limit, wanted, idle)
         self._callers_max = shares.callers
         self._config = replace(self._config, max_in_flight=shares.in_flight)

@@ -214,14 +214,14 @@ class Acceptor:
             or total.body_bytes >= ACCEPTS_BODY_BYTES_MAX
             or (total.rows and total.rows + rows > ACCEPTS_WAITING_ROWS_MAX)
         ):
-            text = "more events and deliveries are waiting to be stored than this server takes at once"
+            text = "the server's queue of events and deliveries to store is full"
             raise self._refused(events, Refusal.FULL, text)
         if (
             account.events + events > ACCOUNT_ACCEPTS_WAITING_MAX
             or account.body_bytes >= ACCOUNT_ACCEPTS_BODY_BYTES_MAX
             or account.rows + rows > ACCOUNT_ACCEPTS_WAITING_ROWS_MAX
         ):
-            text = "more events and deliveries of this account are waiting to be stored than this server takes at once"
+            text = "the account's share of the queue of events and deliveries to store is full"
             raise self._refused(events, Refusal.FULL, text)
 
     def _gather(self, group: _Group) -> None:
