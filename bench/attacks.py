@@ -1,4 +1,4 @@
-"""Accounts that misuse the server in every way that it must withstand, all at once: a process of its own.
+"""Simultaneous attacks of several accounts on the server, in a separate process.
 
     python -m bench.attacks PLAN.json       prints a line once the attacks are prepared; begins when a line is read,
                                             ends on SIGTERM with one line of JSON: responses by attack and status
@@ -30,7 +30,7 @@ _SIGN_IN_CONNECTIONS: Final = 4
 _LISTENERS: Final = 250
 _PAUSE_S: Final = 0.005
 _TYPE: Final = "movement.analytics.created"
-# Two schemas whose error details explode, though the answer yes or no is fast.
+# Two schemas whose validation is fast, and whose error details explode.
 _SCHEMAS: Final[dict[str, Any]] = {
     "attack.recursive": {
         "$ref": "#/$defs/node",
@@ -45,14 +45,14 @@ _DATA: Final = {"attack.recursive": [[[[["x"] * 12] * 3] * 3] * 3], "attack.cons
 
 @dataclass(frozen=True)
 class Plan:
-    """What to attack."""
+    """The target of the attacks."""
 
     port: int
     key: str
-    """An operator's, to prepare the attackers' accounts."""
+    """An operator key, to create the attackers' accounts."""
     receiver_port: int
     scale: float = 1.0
-    """Of the numbers of connections and endpoints."""
+    """Factor for the numbers of connections and endpoints."""
 
 
 class Peer:
@@ -101,7 +101,7 @@ def _head(method: str, path: str, headers: dict[str, str]) -> bytes:
 
 
 class Attacks:
-    """The attackers' accounts, and what each does until it is stopped."""
+    """The attackers' accounts, and their attacks."""
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
@@ -112,7 +112,7 @@ class Attacks:
         return max(1, round(most * self._plan.scale))
 
     async def prepare(self) -> list[Callable[[], Awaitable[None]]]:
-        """Create what the attacks need; the attacks."""
+        """Create the accounts and endpoints of the attacks. Return the attacks."""
         types = [name for name, schema in _SCHEMAS.items() if await self._put_type(name, schema)]
         schema_key = await self._account("Schemas", ["events:write"])
         fanout_key = await self._account("Fan-out", ["events:write", "endpoints:write"])
@@ -201,7 +201,7 @@ class Attacks:
             await asyncio.sleep(1)
 
     async def _sign_in(self) -> None:
-        """Guess passwords of people who are not there."""
+        """Guess passwords of unknown emails."""
         peer = Peer(self._plan.port)
         cookie, token = "", ""
         while True:
@@ -255,7 +255,7 @@ async def _main(plan: Plan) -> dict[str, dict[str, int]]:
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     running = [asyncio.ensure_future(attack()) for attack in prepared]
     waiting = asyncio.ensure_future(stop.wait())
-    # An attack ends only by a defect of its own, which is to be seen.
+    # An attack ends only by a defect of its own, which `result` raises.
     done, _ = await asyncio.wait([waiting, *running], return_when=asyncio.FIRST_COMPLETED)
     for task in running:
         task.cancel()

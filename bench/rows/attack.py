@@ -1,4 +1,4 @@
-"""What accounts that misuse the server in every known way at once do to another account."""
+"""The latency of other accounts while some accounts attack the server."""
 
 import json
 import subprocess
@@ -20,7 +20,7 @@ _USUAL_S: Final = 30.0
 _RATE: Final = 50.0
 _ENDPOINTS: Final = 20
 _BEGIN_S: Final = 5.0
-"""How long the attacks run before anything is measured."""
+"""How long the attacks run before the measurement."""
 _SMOKE_SCALE: Final = 0.02
 
 
@@ -69,4 +69,4 @@ def _measure(row: Row, options: Options) -> Report:
     )
 
 
-ROW: Final = Row("attack", "other accounts while some misuse the server in every known way at once", _measure, 90)
+ROW: Final = Row("attack", "other accounts while some attack the server", _measure, 90)
