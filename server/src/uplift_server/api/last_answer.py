@@ -30,6 +30,7 @@ class LastAnswer:
             detail = "The server stops, and does not know whether this is done. Ask again in a moment."
             refusal = problem("unavailable", detail, retry_after_s=1, headers=_CLOSE)
             # Where an answer has begun, uvicorn takes no second one. It ends the connection then.
+            sending = answer(send, refusal, handshake=scope["type"] == "websocket")
             with suppress(RuntimeError, TimeoutError):
-                async with asyncio.timeout(LAST_ANSWER_SECONDS_MAX):
-                    await answer(send, refusal, handshake=scope["type"] == "websocket")
+                # asyncio.timeout does not end in a cancelled task before Python 3.11.3.
+                await asyncio.wait_for(sending, LAST_ANSWER_SECONDS_MAX)
