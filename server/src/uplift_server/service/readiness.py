@@ -6,7 +6,8 @@ from typing import Final
 
 from uplift_server.service.errors import NotReady
 from uplift_server.service.means import Means
-from uplift_server.store import database_identity, marks
+from uplift_server.store import database_identity, event_types, marks
+from uplift_server.store.contract import Transaction
 from uplift_server.store.errors import StoreError, Unavailable
 
 PROBE_AFTER_S: Final = 5.0
@@ -15,6 +16,12 @@ PROBE_EVERY_S: Final = 1.0
 PROBE_WAIT_S: Final = 2.5
 """How long a request waits for the probe. A SQLite connection waits 2 s for a lock of another program."""
 _MARK: Final = "readiness.probed_at"
+
+
+def _look(connection: Transaction) -> str:
+    """Read what requests need, and the database's ID."""
+    event_types.get(connection, "")
+    return database_identity.get(connection) or ""
 
 
 class Readiness:
@@ -38,7 +45,7 @@ class Readiness:
         await self.probe()
         self._raise_trouble()
         try:
-            return await self._means.database.read(database_identity.get) or ""
+            return await self._means.database.read(_look)
         except Unavailable:
             self._raise_trouble()
             raise
