@@ -133,6 +133,15 @@ class Links(Noun[Way]):
         return post("/v1/sign-in-links", {}, idempotency_key=idempotency_key)
 
 
+class Retention(Noun[Way]):
+    """The deletion of old events, for operators."""
+
+    @verb
+    def resume(self) -> Call[JsonObject]:
+        """Confirm that the server's clock is right, so that retention deletes again: `resumed_at`."""
+        return post("/v1/retention/resume", {})
+
+
 class EventTypes(Noun[Way]):
     """`/v1/event-types`: the catalog. Everybody reads it, operators change it."""
 

@@ -1,6 +1,15 @@
 """Every noun of the API, for the clients."""
 
-from uplift_webhooks.api.administration import Accounts, AuditLog, EventTypes, Invitations, Keys, Links, Members
+from uplift_webhooks.api.administration import (
+    Accounts,
+    AuditLog,
+    EventTypes,
+    Invitations,
+    Keys,
+    Links,
+    Members,
+    Retention,
+)
 from uplift_webhooks.api.calls import Call, Noun, Way, get, verb
 from uplift_webhooks.api.nouns import Deliveries, Endpoints, Events, ListenSessions, Period, Replays
 from uplift_webhooks.api.pages import JsonObject, Request
@@ -24,6 +33,7 @@ class Everything(Noun[Way]):
         self.members = Members(request, way)
         self.invitations = Invitations(request, way)
         self.links = Links(request, way)
+        self.retention = Retention(request, way)
 
     @verb
     def source_ips(self) -> Call[JsonObject]:
