@@ -34,6 +34,15 @@ def run(*arguments: str, **environ: str) -> Result:
     return CliRunner().invoke(app, list(arguments), env=environ)
 
 
+def served(**environ: str) -> tuple[int, str]:
+    """The exit code and the errors of `serve`, which writes to the streams of its process."""
+    program = Path(sys.executable).with_name("uplift-server")
+    ended = subprocess.run(
+        [program, "serve"], env={**os.environ, **environ}, capture_output=True, text=True, timeout=60, check=False
+    )
+    return ended.returncode, ended.stderr
+
+
 def leaves(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
     inner = getattr(group, "commands", None)
     if inner is None:
@@ -236,29 +245,38 @@ def damaged(tmp_path: Path) -> None:
     (tmp_path / "uplift-data" / "uplift.db").write_bytes(b"no database at all" * 1000)
 
 
+def ended(command: str, **environ: str) -> tuple[int, str]:
+    """The exit code and the errors of a command."""
+    if command == "serve":
+        return served(**environ)
+    result = run(command, **environ)
+    return result.exit_code, result.stderr
+
+
 @pytest.mark.parametrize("command", ["accounts", "migrate", "serve"])
 def test_a_damaged_database_is_nothing_to_try_again(tmp_path: Path, command: str) -> None:
     damaged(tmp_path)
-    result = run(command, UPLIFT_PORT="0")
-    assert result.exit_code == 1
-    assert "is damaged, or is none" in result.stderr
-    assert "Remedy: restore it from a copy; `uplift-server doctor`" in result.stderr
+    code, errors = ended(command, UPLIFT_PORT="0")
+    assert code == 1
+    assert "is damaged, or is none" in errors
+    assert "Remedy: restore it from a copy; `uplift-server doctor`" in errors
 
 
 @pytest.mark.parametrize("command", ["migrate", "serve"])
 def test_a_place_that_cannot_be_written_is_a_matter_of_settings(tmp_path: Path, command: str) -> None:
     (tmp_path / "uplift-data").write_text("no directory")
-    result = run(command, UPLIFT_PORT="0")
-    assert result.exit_code == 2
-    assert "UPLIFT_DATABASE_URL" in result.stderr
+    code, errors = ended(command, UPLIFT_PORT="0")
+    assert code == 2
+    assert "UPLIFT_DATABASE_URL" in errors
 
 
 def test_an_address_of_another_machine_is_told_from_a_port_in_use() -> None:
-    for command, code in (("serve", 75), ("doctor", 1)):
-        result = run(command, UPLIFT_HOST="192.0.2.1", UPLIFT_PORT="0")
-        assert result.exit_code == code
-        assert "UPLIFT_HOST is 192.0.2.1, which is no address of this machine" in " ".join(result.output.split())
-    assert "set it to one, such as 127.0.0.1" in run("serve", UPLIFT_HOST="192.0.2.1").stderr
+    code, errors = served(UPLIFT_HOST="192.0.2.1", UPLIFT_PORT="0")
+    examined = run("doctor", UPLIFT_HOST="192.0.2.1", UPLIFT_PORT="0")
+    assert (code, examined.exit_code) == (75, 1)
+    for said in (errors, examined.output):
+        assert "UPLIFT_HOST is 192.0.2.1, which is no address of this machine" in " ".join(said.split())
+    assert "set it to one, such as 127.0.0.1" in errors
 
 
 @pytest.mark.parametrize(

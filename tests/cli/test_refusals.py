@@ -23,6 +23,7 @@ FIELDLESS = {
     ("endpoint", "pause"), ("endpoint", "disable"), ("endpoint", "delete"), ("endpoint", "secret", "show"),
     ("endpoint", "secret", "expire-old"), ("delivery", "resend"), ("delivery", "cancel"), ("members",),
     ("member", "invitations"), ("member", "withdraw"), ("member", "remove"), ("member", "reset-password"),
+    ("retention", "resume"),
 }  # fmt: skip
 """Commands that send no fields: only names of what they are about."""
 REFUSABLE = {
@@ -85,7 +86,8 @@ def test_a_command_without_fields_sends_none(path: tuple[str, ...], api: FakeApi
     names = {"accounts": [], "keys": ["--account", "acc_0a11"], "key": ["key_0b11", "--account", "acc_0a11"],
              "account": ["acc_0a11", "--yes"], "replay": [] if path[-1] == "list" else ["rpl_0c11"],
              "members": ["--account", "acc_0a11"],
-             "delivery": ["dlv_0d11"], "endpoint": ["ep_0e11"], "endpoints": [], "event-types": []}  # fmt: skip
+             "delivery": ["dlv_0d11"], "endpoint": ["ep_0e11"], "endpoints": [], "event-types": [],
+             "retention": []}  # fmt: skip
     if path[0] == "member":
         name = {"invitations": [], "withdraw": ["inv_0f11"]}.get(path[-1], ["mem_0f11"])
         names["member"] = [*name, "--account", "acc_0a11"]

@@ -119,7 +119,7 @@ def test_members_read_and_change_nothing(server: Server, receiver: Receiver) -> 
 def test_the_curl_command_sends_the_same_request(server: Server, receiver: Receiver, padding: str) -> None:
     account, api = server.account()
     url = receiver.url("/hook?a=1&b=$HOME")
-    api.endpoint(url, event_types=[TYPE], headers={"X-Quoted": 'it\'s "so" $HOME'})
+    api.endpoint(url, event_types=[TYPE], headers={"Prefer": 'it\'s "so" $HOME'})
     event = api.ok("POST", "/v1/events", {"type": TYPE, "data": {"number": 1, "text": padding, "unit": "m·s⁻¹"}})["id"]
     [delivery] = api.ok("GET", f"/v1/events/{event}/deliveries")["data"]
     assert settled(api, delivery["id"])["status"] == "delivered"

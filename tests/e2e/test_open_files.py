@@ -18,7 +18,7 @@ def test_a_low_limit_leaves_the_api_reachable_and_delivers_everything(tmp_path: 
         account, api = server.account()
         paths = [f"/slow/{number}" for number in range(6)]
         for path in paths:
-            api.endpoint(receiver.url(path, answer(after=1)), max_in_flight=64)
+            api.endpoint(receiver.url(path, answer(after=1)), max_in_flight=256)
         events = [api.send(number) for number in range(80)]
         assert all(each.status == 202 for each in events)
         most = 0

@@ -67,7 +67,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
             "after which the deliveries of a process that died are attempted again; 5s or more above the attempt"
             " timeout", derived="attempt timeout + 15s"),
     Setting("UPLIFT_MAX_IN_FLIGHT", "max_in_flight", "1 to 100000", kinds.count(1, 100_000), "1000",
-            "attempts in flight at the same time"),
+            "attempts in flight. If several accounts use the server, one account takes at most half"),
     Setting("UPLIFT_MAX_IN_FLIGHT_PER_ENDPOINT", "max_in_flight_per_endpoint", f"1 to {ENDPOINT_IN_FLIGHT_MAX}",
             kinds.count(1, ENDPOINT_IN_FLIGHT_MAX), "16", "the same for each endpoint that does not set its own"),
     Setting("UPLIFT_BREAKER_FAILURES", "breaker_failures", "0 to 10000", kinds.count(0, 10_000), "10",
