@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from uplift_server.core.ids import ACCOUNT, ENDPOINT, prefixed
 from uplift_server.core.limits import SCHEMA_PROBLEMS_MAX
@@ -224,9 +225,11 @@ def test_a_secret_sealed_for_another_endpoint_does_not_open(directory: Directory
         directory.put_endpoint(endpoint(1, secret=endpoint(2).secret))
 
 
-def test_a_stored_url_that_is_none_is_a_fault_of_ours(directory: Directory) -> None:
-    with pytest.raises(TypeError, match="endpoint 1: stored URL is invalid"):
-        directory.put_endpoint(endpoint(url="ftp://x"))
+def test_a_stored_url_that_cannot_be_read_concerns_its_endpoint_alone(directory: Directory) -> None:
+    with capture_logs() as logs:
+        directory.put_endpoint(endpoint(1, url="no url"))
+    assert directory.endpoints[1].target.host.endswith(".invalid")
+    assert [each["event"] for each in logs] == ["stored endpoint url is invalid"]
 
 
 # ---- event types

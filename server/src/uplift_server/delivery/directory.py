@@ -38,6 +38,12 @@ NEVER: Final = 2**63 - 1
 SUBSCRIPTIONS_KEPT_MAX: Final = 1_000
 """Subscriptions in the cache, which endpoints share."""
 
+_UNREACHABLE: Final = EndpointUrl(
+    "https://unreachable.invalid/", "https", "unreachable.invalid", 443, "/", "unreachable.invalid", False
+)
+"""For a stored URL that cannot be read: its attempts fail and all others continue. No name below `.invalid` resolves
+(RFC 2606)."""
+
 _log = structlog.get_logger("uplift.directory")
 
 
@@ -380,7 +386,8 @@ class Directory:
         # Judged when it was registered, and again at every connect; here only its parts are wanted.
         url = parse_endpoint_url(record.url, None, to_ascii=to_ascii)
         if isinstance(url, Problem):
-            raise TypeError(f"endpoint {record.seq}: stored URL is invalid: {url.message}")
+            _log.error("stored endpoint url is invalid", endpoint=live.id_text, cause=url.message)
+            url = _UNREACHABLE
         live.url = url
         live.sign_with(secrets)
         live.target = Target(url.host, url.port, url.encrypted, record.account_seq)

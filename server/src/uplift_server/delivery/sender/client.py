@@ -21,8 +21,8 @@ from uplift_server.delivery.sender.settings import SenderSettings
 _SWEEP_SECONDS_MAX = 0.05
 _SWEEP_SECONDS_MIN = 0.005
 _FILES_WAIT_SECONDS = 0.1
-_FILES_SECONDS_MAX = 5.0
-"""How long an attempt waits for a file descriptor."""
+_FILES_SECONDS_MAX = 1.0
+"""How long an attempt waits for a file descriptor. A lease leaves room for it (`LEASE_LEFT_MS_MIN`)."""
 _FILES_LOG_SECONDS = 60.0
 _CLOSED_FOR_FILES = 16
 """Idle connections to close at a time while no descriptor is left."""

@@ -70,6 +70,7 @@ class Writing:
         try:
             self.appender = Appender(self.raw)
         except sqlite3.Error as error:
+            self.close()
             raise unavailable(error) from error
 
     def close(self) -> None:
