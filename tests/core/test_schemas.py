@@ -83,10 +83,36 @@ def test_recursions_outside_of_alternatives_are_accepted(schema: Any) -> None:
     assert code(schema) is None
 
 
+NODE: Any = {"$ref": "#/$defs/node"}
+
+
+@pytest.mark.parametrize("keyword", ["anyOf", "oneOf"])
+@pytest.mark.parametrize("other", [{"type": "null"}, {"const": 1}, {"enum": ["a"]}, True])
+def test_an_optional_reference_to_itself_is_accepted(keyword: str, other: Any) -> None:
+    node = {"properties": {"parent": {keyword: [NODE, other], "default": None, "description": "The parent."}}}
+    assert code({**NODE, "$defs": {"node": node}}) is None
+    assert code({"properties": {"child": {keyword: [{"items": NODE}, other]}}, "$defs": {"node": node}}) is None
+
+
+@pytest.mark.parametrize(
+    "node",
+    [
+        {"properties": {"parent": {"anyOf": [NODE, {"properties": {"a": True}, "items": {"type": "null"}}]}}},
+        {"properties": {"parent": {"anyOf": [NODE, {"$ref": "#/$defs/other"}]}}},
+        {"properties": {"parent": {"anyOf": [NODE, {"type": "null"}], "unevaluatedProperties": False}}},
+        {"anyOf": [NODE, {"type": "null"}]},
+        {"anyOf": [{"allOf": [NODE, NODE]}, {"type": "null"}]},
+    ],
+)
+def test_a_recursion_that_may_repeat_work_is_rejected(node: Any) -> None:
+    assert code({**NODE, "$defs": {"node": node, "other": {"items": {"type": "string"}}}}) == "schema_recursive"
+
+
 @pytest.mark.parametrize("keyword", ["oneOf", "anyOf", "not", "if", "then", "else"])
 def test_recursion_below_alternatives_is_rejected(keyword: str) -> None:
     below = {"properties": {"child": {"$ref": "#/$defs/node"}}}
-    node = {keyword: [below, True] if keyword in {"oneOf", "anyOf"} else below}
+    other = {"items": {"type": "null"}}
+    node = {keyword: [below, other] if keyword in {"oneOf", "anyOf"} else below}
     problem = check_schema({"$ref": "#/$defs/node", "$defs": {"node": node}}, "")
     assert problem is not None
     assert problem.code == "schema_recursive"

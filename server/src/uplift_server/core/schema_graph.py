@@ -10,6 +10,7 @@ from urllib.parse import unquote, urldefrag, urljoin
 ALTERNATIVES: Final = frozenset({"anyOf", "oneOf", "not", "if", "then", "else"})
 REFERENCES: Final = frozenset({"$ref", "$dynamicRef", "$recursiveRef"})
 ITEMS: Final = frozenset({"items", "prefixItems", "additionalItems", "contains", "unevaluatedItems"})
+UNEVALUATED: Final = ("unevaluatedProperties", "unevaluatedItems")
 _IN_PLACE: Final = ALTERNATIVES | {"allOf"}
 _IN_PLACE_MAPS: Final = frozenset({"dependentSchemas", "dependencies"})
 _BELOW: Final = ITEMS | {"additionalProperties", "unevaluatedProperties", "propertyNames"}

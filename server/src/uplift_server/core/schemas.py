@@ -10,7 +10,7 @@ from typing import Any, Final
 from uplift_server.core.limits import JSON_DEPTH_MAX, SCHEMA_CHARACTERS_MAX, SCHEMA_CHECK_NS_MAX, SCHEMA_PLACES_MAX
 from uplift_server.core.problems import Problem
 from uplift_server.core.schema_cost import SchemaCost
-from uplift_server.core.schema_graph import ALTERNATIVES, SchemaGraph
+from uplift_server.core.schema_graph import ALTERNATIVES, UNEVALUATED, Edge, SchemaGraph
 
 _REFERENCES: Final = ("$ref", "$dynamicRef")
 
@@ -45,15 +45,39 @@ def _check_graph(graph: SchemaGraph, field: str) -> Problem | None:
         return Problem(field, "schema_invalid", text)
     recursions = graph.recursions()
     for key, edges in graph.in_place.items():
-        for keyword, target in edges:
-            if keyword in ALTERNATIVES and key in recursions and recursions.get(id(target)) == recursions[key]:
-                text = f"A schema refers to itself below `{keyword}`. Remove the recursion or the `{keyword}`."
+        for edge in edges:
+            is_recursive = key in recursions and recursions.get(id(edge.target)) == recursions[key]
+            if edge.keyword in ALTERNATIVES and is_recursive and not _is_optional(graph, key, edge):
+                text = (
+                    f"A schema refers to itself below `{edge.keyword}`. Remove the recursion, or use `anyOf` with the "
+                    'reference and only alternatives like `{"type": "null"}`.'
+                )
                 return Problem(field, "schema_recursive", text)
     cost = SchemaCost(graph)
     if not cost.is_complete or cost.value_ns_max > SCHEMA_CHECK_NS_MAX:
         text = "The check of one value against this schema can take too long. Use fewer alternatives, or `enum`."
         return Problem(field, "schema_too_complex", text)
     return None
+
+
+def _is_optional(graph: SchemaGraph, key: int, recursive: Edge) -> bool:
+    """Whether a recursive alternative is the only one that applies a schema, so that the work never doubles."""
+    if recursive.keyword not in {"anyOf", "oneOf"} or any(name in graph.schemas[key] for name in UNEVALUATED):
+        return False
+    others = [
+        edge.target for edge in graph.in_place[key] if edge is not recursive and edge.keyword == recursive.keyword
+    ]
+    if any(graph.in_place[id(each)] or graph.below[id(each)] for each in others):
+        return False
+    # The validator must reach another value before the schema applies again.
+    seen: set[int] = set()
+    left = [recursive.target]
+    while left:
+        schema = left.pop()
+        if id(schema) not in seen:
+            seen.add(id(schema))
+            left += [edge.target for edge in graph.in_place[id(schema)]]
+    return key not in seen
 
 
 def _below(value: Any) -> Iterator[Any]:
