@@ -44,7 +44,8 @@ SCHEMA_PLACES_MAX = 5_000
 SCHEMA_STATES_MAX = 5_000
 SCHEMA_STEPS_MAX = 20_000
 # The estimated time of one check on the event loop, and of collecting the errors in data that does not match.
-SCHEMA_CHECK_NS_MAX = 25_000_000
+SCHEMA_CHECK_NS_MAX = 50_000_000
+SCHEMA_DETAILS_NS_MAX = 25_000_000
 SCHEMA_DETAILS_BYTES_MAX = 16 * 1024
 SCHEMA_PROBLEMS_MAX = 20
 # Steps in which a stored pattern may backtrack; new patterns never do.

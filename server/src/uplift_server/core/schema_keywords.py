@@ -1,0 +1,183 @@
+"""The time that a validator takes for each keyword of a JSON Schema.
+
+Costs are measured times of jsonschema-rs 0.61. They are close to the truth, because too high an estimate rejects an
+ordinary event.
+"""
+
+from typing import Any, Final
+
+from uplift_server.core.limits import EVENT_INTEGER_DIGITS_MAX
+from uplift_server.core.schema_graph import Schema
+from uplift_server.core.schema_patterns import active_positions
+
+TYPES: Final = (dict, list, str, int, float, bool, type(None))
+WALK_NS: Final = 15
+_KEYWORD_NS: Final = 8
+_INTEGER_NS: Final = 150
+"""A comparison of an integer with `const`."""
+_INTEGER_OPTION_NS: Final = 3
+"""For each integer of an `enum`, which the validator looks up by hash."""
+_FRACTION_OPTION_NS: Final = 1_300
+"""A comparison with `const` or `enum` if one of the two numbers has a fraction: the validator computes it exactly."""
+EXTREME_NS: Final = 25_000
+"""The same with a number of many digits, like 1e-300."""
+DIGITS_NS: Final = 0.2
+"""A comparison with an integer of more than 64 bits, times the square of its digits."""
+LARGE_NS: Final = 2_000
+_PATTERN_NS: Final = 40
+_BACKTRACKING_NS: Final = 2_000
+"""For each character, with PATTERN_BACKTRACKS_MAX."""
+_POSITION_NS: Final = 8
+"""For each character and each position of a pattern that may be active at once."""
+_UNIQUE_NS: Final = 100
+_REFERENCE_NS: Final = {"$ref": 30, "$dynamicRef": 100, "$recursiveRef": 100}
+_LIMITS: Final = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
+_NAME_NS: Final = {
+    "additionalProperties": 15,
+    "patternProperties": 15,
+    "properties": 15,
+    "propertyNames": 35,
+    "unevaluatedProperties": 30,
+}
+_LISTED_NAME_NS: Final = {"dependencies": 45, "dependentRequired": 45, "dependentSchemas": 30, "required": 25}
+
+
+class Costs:
+    """Costs of the schemas that apply at one place, for each value there."""
+
+    __slots__ = ("by_type", "character_ns", "deep_ns", "errors", "exact", "name_character_ns", "name_ns", "numeric")
+
+    def __init__(self) -> None:
+        self.by_type = dict.fromkeys(TYPES, 0)
+        self.character_ns = 0
+        self.name_ns = self.name_character_ns = 0
+        self.deep_ns = 0
+        """For each value below an array."""
+        self.errors = 0
+        self.numeric = self.exact = 0
+        """Comparisons of a number, and those that take long with many digits."""
+
+    def add(self, other: "Costs", factor: int) -> None:
+        """Add the costs of another schema that applies `factor` times."""
+        for kind, ns in other.by_type.items():
+            self.by_type[kind] += ns * factor
+        self.character_ns += other.character_ns * factor
+        self.name_ns += other.name_ns * factor
+        self.name_character_ns += other.name_character_ns * factor
+        self.deep_ns += other.deep_ns * factor
+        self.errors += other.errors * factor
+        self.numeric += other.numeric * factor
+        self.exact += other.exact * factor
+
+    @property
+    def value_ns_max(self) -> int:
+        """For one value of any type with its name, without its characters."""
+        return max(self.by_type.values()) + self.name_ns + WALK_NS
+
+    @property
+    def byte_ns_max(self) -> int:
+        """For one byte of a text, a name or a long integer."""
+        integer_ns = self.numeric * (EVENT_INTEGER_DIGITS_MAX * DIGITS_NS + LARGE_NS / 20)
+        # Extreme numbers have at least 5 bytes. Arrays of unique items within each other add up with each level.
+        fraction_ns = self.exact * EXTREME_NS // 5 + 250 * self.deep_ns
+        return self.character_ns + self.name_character_ns + int(integer_ns) + fraction_ns
+
+
+def costs_of(schema: Schema, *, may_backtrack: bool) -> Costs:
+    """Costs of a schema without the schemas that it applies."""
+    costs = Costs()
+    costs.errors = len(schema)
+    any_ns = _KEYWORD_NS * (2 + len(schema))
+    for keyword, value in schema.items():
+        any_ns += _REFERENCE_NS.get(keyword, 0)
+        _charge(costs, keyword, value)
+    for kind in TYPES:
+        costs.by_type[kind] += any_ns
+    if may_backtrack:
+        costs.character_ns += _BACKTRACKING_NS if "pattern" in schema else 0
+        costs.name_character_ns += _BACKTRACKING_NS * len(object_or_empty(schema.get("patternProperties")))
+    return costs
+
+
+def _charge(costs: Costs, keyword: str, value: Any) -> None:
+    """Add the costs of one keyword beyond _KEYWORD_NS."""
+    if keyword == "type":
+        costs.numeric += 1
+    elif keyword in _LIMITS:
+        _charge_numbers(costs, *((10, 30) if _is_small(value) else (400, 1_400)))
+    elif keyword == "multipleOf":
+        _charge_numbers(costs, *((20, 350) if _is_small(value) else (900, 1_600)))
+        costs.exact += 0 if _is_small(value) else 1
+    elif keyword == "pattern" and isinstance(value, str):
+        costs.by_type[str] += _PATTERN_NS
+        costs.character_ns += _POSITION_NS * active_positions(value)
+    elif keyword == "const":
+        _charge_option(costs, value)
+    elif keyword == "enum" and isinstance(value, list):
+        if all(isinstance(option, str) for option in value):
+            # The validator looks these up by hash.
+            costs.by_type[str] += _INTEGER_NS
+            costs.errors += len(value)
+        else:
+            for option in value:
+                _charge_option(costs, option, _INTEGER_OPTION_NS)
+    elif keyword == "uniqueItems" and value is True:
+        costs.deep_ns += _UNIQUE_NS
+    else:
+        _charge_names(costs, keyword, value)
+
+
+def _charge_names(costs: Costs, keyword: str, value: Any) -> None:
+    costs.name_ns += _NAME_NS.get(keyword, 0)
+    if keyword == "patternProperties":
+        for pattern in object_or_empty(value):
+            costs.name_ns += _PATTERN_NS
+            costs.name_character_ns += _POSITION_NS * active_positions(pattern)
+    elif keyword in _LISTED_NAME_NS and isinstance(value, dict | list):
+        listed = value if isinstance(value, list) else value.values()
+        names = len(listed) + sum(len(each) for each in listed if isinstance(each, list))
+        costs.by_type[dict] += _LISTED_NAME_NS[keyword] * names
+        costs.errors += names
+
+
+def _charge_numbers(costs: Costs, integer_ns: int, fraction_ns: int) -> None:
+    costs.by_type[int] += integer_ns
+    costs.by_type[float] += fraction_ns
+    costs.numeric += 1
+
+
+def _charge_option(costs: Costs, option: Any, integer_ns: int = _INTEGER_NS) -> None:
+    costs.errors += 1
+    if isinstance(option, dict | list):
+        costs.by_type[type(option)] += _nested_ns(option)
+    elif _is_number(option):
+        _charge_numbers(costs, integer_ns if _is_small(option) else 700, _FRACTION_OPTION_NS)
+        costs.exact += 1
+    else:
+        costs.by_type[type(option)] += 15
+
+
+def _nested_ns(option: Any) -> int:
+    ns = 0
+    left: list[Any] = [option]
+    while left:
+        value = left.pop()
+        ns += _FRACTION_OPTION_NS if _is_number(value) else 50
+        if isinstance(value, dict):
+            left += value.values()
+        elif isinstance(value, list):
+            left += value
+    return ns
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_small(limit: Any) -> bool:
+    return isinstance(limit, int) and limit.bit_length() <= 64
+
+
+def object_or_empty(value: Any) -> dict[str, Any]:
+    """`value` if it is an object, otherwise an empty one."""
+    return value if isinstance(value, dict) else {}
