@@ -15,8 +15,9 @@ import resource
 import signal
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlencode
@@ -29,6 +30,7 @@ _UNFINISHED_CONNECTIONS: Final = 2_000
 _SIGN_IN_CONNECTIONS: Final = 4
 _LISTENERS: Final = 250
 _PAUSE_S: Final = 0.005
+_UNFINISHED_PAUSE_S: Final = 10.0
 _TYPE: Final = "movement.analytics.created"
 # Two schemas whose validation is fast, and whose error details explode.
 _SCHEMAS: Final[dict[str, Any]] = {
@@ -41,6 +43,8 @@ _SCHEMAS: Final[dict[str, Any]] = {
     },
 }
 _DATA: Final = {"attack.recursive": [[[[["x"] * 12] * 3] * 3] * 3], "attack.constants": {"a": ["x"] * 4_000}}
+
+Attack = Callable[[], Coroutine[Any, Any, None]]
 
 
 @dataclass(frozen=True)
@@ -111,7 +115,7 @@ class Attacks:
     def _count(self, most: int) -> int:
         return max(1, round(most * self._plan.scale))
 
-    async def prepare(self) -> list[Callable[[], Awaitable[None]]]:
+    async def prepare(self) -> list[Attack]:
         """Create the accounts and endpoints of the attacks. Return the attacks."""
         types = [name for name, schema in _SCHEMAS.items() if await self._put_type(name, schema)]
         schema_key = await self._account("Schemas", ["events:write"])
@@ -123,23 +127,27 @@ class Attacks:
         listen_keys = [await self._account(f"Listener {n}", ["listen"]) for n in range(4)]
         event = {"type": _TYPE, "data": {"object": {"name": "x" * 200}}}
         bad = [{"type": name, "data": _DATA[name]} for name in types] or [event]
-        attacks: list[Callable[[], Awaitable[None]]] = [
-            lambda: self._post("schemas", schema_key, [("/v1/events", each) for each in bad]),
-            lambda: self._post("hanging events", hang_key, [("/v1/events", event)]),
-        ]
-        attacks += [lambda: self._post("fan-out", fanout_key, [("/v1/events", event)])] * self._count(
-            _FANOUT_CONNECTIONS
-        )
         tests: list[tuple[str, object]] = [(f"/v1/endpoints/{each}/test", {}) for each in hanging]
-        connections = self._count(_TEST_CONNECTIONS)
-        for first in range(connections):
-            mine = tests[first::connections] or tests
-            attacks.append(lambda mine=mine: self._post("tests", hang_key, mine))  # type: ignore[misc]
-        attacks += [lambda: self._unfinished(read_key)] * self._count(_UNFINISHED_CONNECTIONS)
-        attacks += [self._sign_in] * self._count(_SIGN_IN_CONNECTIONS)
-        for number in range(self._count(_LISTENERS)):
-            attacks.append(lambda key=listen_keys[number % 4]: self._listen(key))  # type: ignore[misc]
-        return attacks
+        testers = self._count(_TEST_CONNECTIONS)
+        posts = [("/v1/events", event)]
+        by_name: dict[str, list[Attack]] = {
+            "schemas": [partial(self._post, "schemas", schema_key, [("/v1/events", each) for each in bad])],
+            "hanging events": [partial(self._post, "hanging events", hang_key, posts)],
+            "fan-out": [partial(self._post, "fan-out", fanout_key, posts)] * self._count(_FANOUT_CONNECTIONS),
+            "tests": [
+                partial(self._post, "tests", hang_key, tests[first::testers] or tests) for first in range(testers)
+            ],
+            "unfinished bodies": [partial(self._unfinished, read_key)] * self._count(_UNFINISHED_CONNECTIONS),
+            "sign-ins": [self._sign_in] * self._count(_SIGN_IN_CONNECTIONS),
+            "listen streams": [
+                partial(self._listen, listen_keys[number % len(listen_keys)])
+                for number in range(self._count(_LISTENERS))
+            ],
+        }
+        only = os.environ.get("ATTACKS")
+        return [
+            each for name, attacks in by_name.items() for each in attacks if only is None or name in only.split(",")
+        ]
 
     async def _operator(self, method: str, path: str, value: object, **headers: str) -> tuple[int, Any]:
         status, _, body = await self._peer.call(
@@ -187,7 +195,7 @@ class Attacks:
                     counts[str(status)] += 1
 
     async def _unfinished(self, key: str) -> None:
-        """Send most of a body, and wait."""
+        """Send most of a body, and wait for the end of the connection."""
         headers = {"authorization": f"Bearer {key}", "content_type": "application/json", "content_length": "270000"}
         while True:
             async with self._noting("unfinished bodies") as counts:
@@ -196,9 +204,10 @@ class Attacks:
                     writer.write(_head("POST", "/v1/events", headers) + b"x" * 260_000)
                     status = (await reader.readline()).split()
                     counts[status[1].decode() if status else "connection closed"] += 1
+                    await reader.read()
                 finally:
                     writer.close()
-            await asyncio.sleep(1)
+            await asyncio.sleep(_UNFINISHED_PAUSE_S)
 
     async def _sign_in(self) -> None:
         """Guess passwords of unknown emails."""
