@@ -126,6 +126,8 @@ ACCEPTS_WAITING_ROWS_MAX = 100_000
 ACCOUNT_ACCEPTS_WAITING_ROWS_MAX = 75_000
 # The rows of one account in the database's queue. The last request may exceed this limit.
 ACCEPTS_TURN_ROWS_MAX = 500
+# The same for batches with events of several accounts, which only operators send.
+BATCHES_TURN_ROWS_MAX = 2 * COMMIT_ROWS_MAX
 LEASE_BATCH_MAX = 500
 LEASE_BATCH_BODY_BYTES_MAX = 8 * 1024 * 1024
 SETTLEMENTS_WAITING_MAX = 5_000

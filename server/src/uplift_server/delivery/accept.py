@@ -26,6 +26,7 @@ from uplift_server.core.limits import (
     ACCOUNT_ACCEPTS_BODY_BYTES_MAX,
     ACCOUNT_ACCEPTS_WAITING_MAX,
     ACCOUNT_ACCEPTS_WAITING_ROWS_MAX,
+    BATCHES_TURN_ROWS_MAX,
     GROUP_ROWS_MAX,
 )
 from uplift_server.delivery.clock import Clock
@@ -81,11 +82,12 @@ class _Waiting:
 class _Account(_Waiting):
     """The requests of one account that are not stored yet."""
 
-    __slots__ = ("queue", "seq", "storing_rows")
+    __slots__ = ("queue", "seq", "storing_rows", "turn_rows")
 
     def __init__(self, seq: int) -> None:
         super().__init__()
         self.seq = seq
+        self.turn_rows = ACCEPTS_TURN_ROWS_MAX if seq else BATCHES_TURN_ROWS_MAX
         self.storing_rows = 0
         """The rows in the store's queue."""
         self.queue: deque[_Group] = deque()
@@ -101,6 +103,8 @@ class _Group(NamedTuple):
     """Deliveries born leased: the event's place in the group, endpoint, lane and the end of the lease."""
     foreign: list[int]
     """Other processes' endpoints that match an event."""
+    overflow: list[LiveEndpoint]
+    """Endpoints whose lane had no room for an event."""
     answer: "asyncio.Future[list[Appended] | IdempotencyConflict]"
     accepted_at: int
     body_bytes: int
@@ -195,12 +199,12 @@ class Acceptor:
         self._accounts[seq] = account
         now = self._clock.now_ms()
         answer: asyncio.Future[list[Appended] | IdempotencyConflict] = asyncio.get_running_loop().create_future()
-        group = _Group(account, [], [], [], answer, now, body_bytes, rows)
+        group = _Group(account, [], [], [], [], answer, now, body_bytes, rows)
         for account_seq, draft in drafts:
             group.events.append(self._event(account_seq, draft, now, group))
         self._waiting.add(group)
         account.add(group)
-        if account.queue or account.storing_rows >= ACCEPTS_TURN_ROWS_MAX:
+        if account.queue or account.storing_rows >= account.turn_rows:
             account.queue.append(group)
         else:
             self._gather(group)
@@ -279,7 +283,7 @@ class Acceptor:
                 deliveries.append(NewDelivery(endpoint.seq, Status.PENDING, lease_until, self.owner))
                 group.reserved.append((len(group.events), endpoint, lane, lease_until))
             else:
-                self._lanes.note_backlog(endpoint.seq)
+                group.overflow.append(endpoint)
                 deliveries.append(NewDelivery(endpoint.seq, Status.PENDING, now))
         return NewEvent(
             event_id,
@@ -363,14 +367,26 @@ class Acceptor:
         foreign = {seq: None for group in groups for seq in group.foreign}
         if foreign and error is None:
             self.on_foreign(foreign)
+        if error is None:
+            self._note_overflow(groups)
         self._lanes.pump()
+
+    def _note_overflow(self, groups: list[_Group]) -> None:
+        """Let the dispatcher lease what the lanes had no room for, now that the database has it."""
+        now = self._clock.now_ms()
+        has_room = False
+        for endpoint in {each.seq: each for group in groups for each in group.overflow}.values():
+            self._lanes.note_backlog(endpoint.seq)
+            has_room = has_room or self._lanes.room(self._lanes.of(endpoint), now) > 0
+        if has_room:
+            self._lanes.on_backlog()
 
     def _forget(self, group: _Group) -> None:
         """Stop counting a request that is stored or rejected, and gather the account's next requests."""
         account = group.account
         self._waiting.remove(group)
         account.remove(group)
-        while account.queue and account.storing_rows < ACCEPTS_TURN_ROWS_MAX:
+        while account.queue and account.storing_rows < account.turn_rows:
             self._gather(account.queue.popleft())
         if not account.events:
             del self._accounts[account.seq]
