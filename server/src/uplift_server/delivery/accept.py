@@ -68,13 +68,13 @@ class _Waiting:
 
     def add(self, group: "_Group") -> None:
         """Count a request."""
-        self.events += len(group.events)
+        self.events += len(group.drafts)
         self.body_bytes += group.body_bytes
         self.rows += group.rows
 
     def remove(self, group: "_Group") -> None:
         """Stop counting a request."""
-        self.events -= len(group.events)
+        self.events -= len(group.drafts)
         self.body_bytes -= group.body_bytes
         self.rows -= group.rows
 
@@ -98,7 +98,9 @@ class _Group(NamedTuple):
     """Events of one request on their way into the store."""
 
     account: _Account
+    drafts: Sequence[tuple[int, Draft]]
     events: list[NewEvent]
+    """Made of the drafts when the account has its turn."""
     reserved: list[tuple[int, LiveEndpoint, Lane[LeasedDelivery], int]]
     """Deliveries born leased: the event's place in the group, endpoint, lane and the end of the lease."""
     foreign: list[int]
@@ -197,11 +199,8 @@ class Acceptor:
             account = _Account(seq)
         self._check_room(account, len(drafts), rows)
         self._accounts[seq] = account
-        now = self._clock.now_ms()
         answer: asyncio.Future[list[Appended] | IdempotencyConflict] = asyncio.get_running_loop().create_future()
-        group = _Group(account, [], [], [], [], answer, now, body_bytes, rows)
-        for account_seq, draft in drafts:
-            group.events.append(self._event(account_seq, draft, now, group))
+        group = _Group(account, drafts, [], [], [], [], answer, self._clock.now_ms(), body_bytes, rows)
         self._waiting.add(group)
         account.add(group)
         if account.queue or account.storing_rows >= account.turn_rows:
@@ -229,7 +228,10 @@ class Acceptor:
             raise self._refused(events, Refusal.FULL, text)
 
     def _gather(self, group: _Group) -> None:
-        """Let a request go to the store with the others of this turn of the event loop."""
+        """Make the events of a request, and let them go to the store with others of this turn of the event loop."""
+        now = self._clock.now_ms()
+        for account_seq, draft in group.drafts:
+            group.events.append(self._event(account_seq, draft, now, group))
         group.account.storing_rows += group.rows
         if not self._gathered:
             asyncio.get_running_loop().call_soon(self._flush)
@@ -251,12 +253,11 @@ class Acceptor:
             while account.queue and account.queue[0].accepted_at <= oldest:
                 group = account.queue.popleft()
                 self._give_up(group)
-                self._hand_over(group, None)
                 self._forget(group)
 
     def _give_up(self, group: _Group) -> None:
         if not group.answer.done():
-            refusal = self._refused(len(group.events), Refusal.STORE, "the database does not answer")
+            refusal = self._refused(len(group.drafts), Refusal.STORE, "the database does not answer")
             group.answer.set_exception(refusal)
 
     def _refused(self, events: int, why: Refusal, text: str) -> Unavailable:
