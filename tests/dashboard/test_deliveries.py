@@ -68,9 +68,14 @@ def test_what_failed_can_be_resent(server: Server, receiver: Receiver) -> None:
 
 def test_a_pending_delivery_says_what_it_waits_for_and_can_be_cancelled(server: Server, receiver: Receiver) -> None:
     account, api = server.account()
-    # It asks to be left alone for an hour.
-    busy = receiving.answer(503, Retry_After="3600")
-    delivery = delivery_of(api, receiver.url("/busy", busy))
+    url = receiver.url("/busy")
+    api.endpoint(url)
+    wait_for(lambda: receiver.count("/busy") == 1, "the registration event")
+    # From now on it asks to be left alone for an hour.
+    receiver.url("/busy", receiving.answer(503, Retry_After="3600"))
+    event = api.send(1).json["id"]
+    [sent] = api.ok("GET", f"/v1/events/{event}/deliveries")["data"]
+    delivery = sent["id"]
     wait_for(lambda: api.ok("GET", f"/v1/deliveries/{delivery}")["waiting_for"] == "schedule", "it waits")
     guest = member(server, account)
     page = shown(guest, account, delivery)
