@@ -3,10 +3,11 @@
 Statements stay portable in meaning; only their batching is SQLite's.
 """
 
+import json
 import sqlite3
 from collections import Counter
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Collection, Sequence
+from typing import Final, NamedTuple
 
 from uplift_server.core.deliveries import FailedReason, Status, Trigger
 from uplift_server.core.outcomes import Outcome
@@ -115,13 +116,30 @@ class _Batch:
         _KEYS.run(self._connection, self._keys)
 
 
-_DUE: Final = (
-    "SELECT d.event_seq, d.fence, d.attempts_made, d.scheduled_attempts, d.trigger, d.resume_status, d.resume_due_at,"
-    " d.replay_seq, e.id, e.type_seq, e.created_at, e.expires_at, e.body"
-    " FROM (SELECT * FROM deliveries WHERE endpoint_seq = ? AND status = 0 AND lease_owner = 0 AND due_at <= ?"
-    " ORDER BY due_at, event_seq LIMIT ?) d JOIN events e ON e.seq = d.event_seq ORDER BY d.due_at, d.event_seq"
+# Statements that read many rows return them as one value: the driver takes and releases the interpreter lock for every
+# row, and beside a busy event loop each time costs the writer a wait.
+_DUE: Final = """
+SELECT json_group_array(json((
+    SELECT json_group_array(json_array(
+        d.due_at, d.event_seq, d.endpoint_seq, d.fence, d.attempts_made, d.scheduled_attempts, d.trigger,
+        d.resume_status, d.resume_due_at, d.replay_seq, hex(e.id), e.type_seq, e.created_at, e.expires_at,
+        length(e.body)))
+    FROM (SELECT * FROM deliveries
+          WHERE endpoint_seq = wish.value AND status = 0 AND lease_owner = 0 AND due_at <= ?
+          ORDER BY due_at, event_seq LIMIT ?) d
+    JOIN events e ON e.seq = d.event_seq
+)))
+FROM json_each(?) wish
+"""
+_BODIES: Final = (
+    "SELECT json_group_array(json_array(seq, length(body))), CAST(group_concat(body, '') AS BLOB)"
+    " FROM events WHERE seq IN (SELECT value FROM json_each(?))"
 )
-_LEASE: Final = "UPDATE deliveries SET lease_owner = ?, due_at = ?, fence = ? WHERE event_seq = ? AND endpoint_seq = ?"
+_LEASE: Final = ManyRows(
+    "UPDATE deliveries SET lease_owner = l.column1, due_at = l.column2, fence = l.column3 FROM ({rows}) l"
+    " WHERE deliveries.event_seq = l.column4 AND deliveries.endpoint_seq = l.column5",
+    5,
+)
 
 
 def lease_due(
@@ -134,38 +152,76 @@ def lease_due(
     body_bytes_max: int,
 ) -> list[LeasedDelivery]:
     """See the contract."""
-    leased: list[LeasedDelivery] = []
-    body_bytes = 0
-    for endpoint, limit in wishes:
-        for row in connection.execute(_DUE, (endpoint, now, limit)):
-            event, fence, made, scheduled, trigger, resume_status, resume_due_at, replay_seq, *rest = row
-            event_id, type_seq, created_at, expires_at, body = rest
-            leased.append(
-                LeasedDelivery(
-                    event_seq=event,
-                    endpoint_seq=endpoint,
-                    fence=fence + 1,
-                    lease_until=lease_until,
-                    attempts_made=made,
-                    scheduled_attempts=scheduled,
-                    trigger=Trigger(trigger),
-                    event_id=event_id,
-                    type_seq=type_seq,
-                    created_at=created_at,
-                    expires_at=expires_at,
-                    body=body,
-                    resume_status=None if resume_status is None else Status(resume_status),
-                    resume_due_at=resume_due_at,
-                    replay_seq=replay_seq,
-                )
-            )
-            body_bytes += len(body)
-            if body_bytes > body_bytes_max:
-                break
-        if body_bytes > body_bytes_max:
-            break
-    connection.executemany(_LEASE, [(owner, lease_until, d.fence, d.event_seq, d.endpoint_seq) for d in leased])
+    found = _due(connection, wishes, now)
+    taken, body_bytes = 0, 0
+    while taken < len(found) and body_bytes <= body_bytes_max:
+        body_bytes += found[taken].body_bytes
+        taken += 1
+    bodies = _bodies(connection, {due.event_seq for due in found[:taken]})
+    leased = [
+        LeasedDelivery(
+            event_seq=due.event_seq,
+            endpoint_seq=due.endpoint_seq,
+            fence=due.fence + 1,
+            lease_until=lease_until,
+            attempts_made=due.attempts_made,
+            scheduled_attempts=due.scheduled_attempts,
+            trigger=Trigger(due.trigger),
+            event_id=bytes.fromhex(due.event_id_hex),
+            type_seq=due.type_seq,
+            created_at=due.created_at,
+            expires_at=due.expires_at,
+            body=bodies[due.event_seq],
+            resume_status=None if due.resume_status is None else Status(due.resume_status),
+            resume_due_at=due.resume_due_at,
+            replay_seq=due.replay_seq,
+        )
+        for due in found[:taken]
+    ]
+    _LEASE.run(connection, [(owner, lease_until, d.fence, d.event_seq, d.endpoint_seq) for d in leased])
     return leased
+
+
+class _Due(NamedTuple):
+    """A due delivery without its body."""
+
+    due_at: int
+    event_seq: int
+    endpoint_seq: int
+    fence: int
+    attempts_made: int
+    scheduled_attempts: int
+    trigger: int
+    resume_status: int | None
+    resume_due_at: int | None
+    replay_seq: int | None
+    event_id_hex: str
+    type_seq: int
+    created_at: int
+    expires_at: int | None
+    body_bytes: int
+
+
+def _due(connection: sqlite3.Connection, wishes: Sequence[LeaseWish], now: int) -> list[_Due]:
+    """Return what is due for endpoints, each endpoint's longest due first."""
+    limits = [wish.limit for wish in wishes]
+    row = connection.execute(_DUE, (now, max(limits, default=0), json.dumps([wish.endpoint_seq for wish in wishes])))
+    (text,) = row.fetchone()
+    return [
+        due
+        for limit, one in zip(limits, json.loads(text), strict=True)
+        for due in sorted(_Due(*columns) for columns in one)[:limit]
+    ]
+
+
+def _bodies(connection: sqlite3.Connection, event_seqs: Collection[int]) -> dict[int, bytes]:
+    """Return the bodies of events by number."""
+    sizes, joined = connection.execute(_BODIES, (json.dumps(list(event_seqs)),)).fetchone()
+    bodies, at = {}, 0
+    for seq, size in json.loads(sizes):
+        bodies[seq] = joined[at : at + size]
+        at += size
+    return bodies
 
 
 # The driver counts changed rows only for statements that begin with UPDATE, so the rows are no WITH clause.
@@ -194,11 +250,14 @@ _ATTEMPTS: Final = ManyRows(
     " response_body, body_truncated) {rows}",
     19,
 )
-_HEALTH: Final = (
-    "UPDATE endpoints SET consecutive_failures = ?1, failing_since = ?2, last_success_at = ?3, last_failure_at = ?4,"
+_HEALTH: Final = ManyRows(
+    "UPDATE endpoints SET consecutive_failures = h.column1, failing_since = h.column2, last_success_at = h.column3,"
+    " last_failure_at = h.column4, last_outcome = h.column5,"
     # While the same failing goes on it only grows, and somebody else may have just let it.
-    " last_outcome = ?5, excused_ms = CASE WHEN failing_since = ?2 THEN max(excused_ms, ?6) ELSE ?6 END WHERE seq = ?7"
-    " AND (?8 = 0 OR EXISTS (SELECT 1 FROM processes WHERE seq = ?8))"
+    " excused_ms = CASE WHEN failing_since = h.column2 THEN max(excused_ms, h.column6) ELSE h.column6 END"
+    " FROM ({rows}) h WHERE endpoints.seq = h.column7"
+    " AND (h.column8 = 0 OR EXISTS (SELECT 1 FROM processes WHERE processes.seq = h.column8))",
+    8,
 )
 
 
@@ -229,8 +288,7 @@ def settle(
     if lost:
         kept = [attempt for attempt in kept if (attempt.event_seq, attempt.endpoint_seq) not in lost]
     _ATTEMPTS.run(connection, kept)
-    if health:
-        connection.executemany(_HEALTH, [(*h[1:], h.endpoint_seq, by) for h in health])
+    _HEALTH.run(connection, [(*h[1:], h.endpoint_seq, by) for h in health])
     if replayed:
         _count(connection, [s for s in replayed if (s.event_seq, s.endpoint_seq) not in lost])
     return frozenset(lost)
@@ -254,13 +312,18 @@ _NOT_AFTER_OTHERS: Final = (
 )
 
 
+_RELEASE: Final = ManyRows(
+    f"UPDATE deliveries SET lease_owner = 0, due_at = min(r.column1, {_NOT_AFTER_OTHERS})"  # noqa: S608
+    " FROM ({rows}) r"
+    " WHERE deliveries.event_seq = r.column2 AND deliveries.endpoint_seq = r.column3 AND deliveries.fence = r.column4"
+    " AND deliveries.status = 0 AND deliveries.lease_owner <> 0",
+    4,
+)
+
+
 def release(connection: sqlite3.Connection, leases: Sequence[tuple[int, int, int]], *, now: int) -> None:
     """See the contract."""
-    connection.executemany(
-        f"UPDATE deliveries SET lease_owner = 0, due_at = min(?, {_NOT_AFTER_OTHERS})"  # noqa: S608
-        " WHERE event_seq = ? AND endpoint_seq = ? AND fence = ? AND status = 0 AND lease_owner <> 0",
-        [(now, *lease) for lease in leases],
-    )
+    _RELEASE.run(connection, [(now, *lease) for lease in leases])
 
 
 def reclaim(connection: sqlite3.Connection, *, now: int, owner: int | None, limit: int) -> int:
@@ -316,23 +379,28 @@ WITH RECURSIVE waiting(endpoint_seq) AS (
     FROM waiting WHERE waiting.endpoint_seq IS NOT NULL
     LIMIT ?
 )
-SELECT endpoint_seq, (SELECT min(d.due_at) FROM deliveries d
-                      WHERE d.status = 0 AND d.lease_owner = 0 AND d.endpoint_seq = waiting.endpoint_seq)
+SELECT json_group_array(json_array(
+    endpoint_seq,
+    (SELECT min(d.due_at) FROM deliveries d
+     WHERE d.status = 0 AND d.lease_owner = 0 AND d.endpoint_seq = waiting.endpoint_seq)))
 FROM waiting WHERE endpoint_seq IS NOT NULL
 """
 
 
 def due_endpoints(connection: sqlite3.Connection, *, after: int, limit: int) -> list[DueEndpoint]:
     """See the contract."""
-    return [DueEndpoint(*row) for row in connection.execute(_DUE_ENDPOINTS, (after, limit))]
+    (text,) = connection.execute(_DUE_ENDPOINTS, (after, limit)).fetchone()
+    return [DueEndpoint(*row) for row in json.loads(text)]
 
 
-_NEXT_DUE: Final = (
-    "SELECT endpoint_seq, due_at FROM deliveries WHERE endpoint_seq = ? AND status = 0 AND lease_owner = 0"
-    " ORDER BY due_at LIMIT 1"
-)
+_NEXT_DUE: Final = """
+SELECT json_group_array(json_array(wish.value, (
+    SELECT min(due_at) FROM deliveries WHERE endpoint_seq = wish.value AND status = 0 AND lease_owner = 0)))
+FROM json_each(?) wish
+"""
 
 
 def next_due(connection: sqlite3.Connection, endpoint_seqs: Sequence[int]) -> list[DueEndpoint]:
     """See the contract."""
-    return [DueEndpoint(*row) for seq in endpoint_seqs for row in connection.execute(_NEXT_DUE, (seq,))]
+    (text,) = connection.execute(_NEXT_DUE, (json.dumps(list(endpoint_seqs)),)).fetchone()
+    return [DueEndpoint(endpoint, due_at) for endpoint, due_at in json.loads(text) if due_at is not None]
