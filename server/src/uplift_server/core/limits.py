@@ -110,10 +110,17 @@ RETRY_AFTER_MS_MAX = 24 * 3600 * 1000
 
 # The engine
 COMMIT_ROWS_MAX = 1000
+# Between two commits with larger jobs, jobs of so many rows have a commit of their own.
+SMALL_JOB_ROWS_MAX = 250
+# Changes through the API in one commit. Each takes as long as some 100 rows.
+COMMIT_WRITES_MAX = 8
 # In memory, for an endpoint that answers well; others hold no more than they have in flight.
 LANE_WAITING_MAX = 1024
-# The bodies of what waits in lanes, of all endpoints and of one: beyond, deliveries wait in the database.
+# The bodies of what waits in lanes, of all accounts, of one, and of one endpoint: beyond, deliveries wait in the
+# database. An account with less than the minimum has room whatever the others hold.
 LANES_BODY_BYTES_MAX = 64 * 1024 * 1024
+ACCOUNT_LANES_BODY_BYTES_MAX = 16 * 1024 * 1024
+ACCOUNT_LANES_BODY_BYTES_MIN = 256 * 1024
 LANE_BODY_BYTES_MAX = 8 * 1024 * 1024
 # Accepted events that are not stored yet, of all accounts and of one: beyond, the server rejects events with 503.
 ACCEPTS_BODY_BYTES_MAX = 64 * 1024 * 1024
@@ -130,6 +137,8 @@ ACCEPTS_TURN_ROWS_MAX = 500
 BATCHES_TURN_ROWS_MAX = 2 * COMMIT_ROWS_MAX
 LEASE_BATCH_MAX = 500
 LEASE_BATCH_BODY_BYTES_MAX = 8 * 1024 * 1024
+RELEASE_BATCH_MAX = 1_000
+SETTLE_BATCH_MAX = 1_000
 SETTLEMENTS_WAITING_MAX = 5_000
 # Due times are rounded up to a multiple of this.
 DUE_STEP_MS = 20

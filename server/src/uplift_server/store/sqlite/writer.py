@@ -1,4 +1,7 @@
-"""The writer: a thread that commits all queued jobs as one transaction. A higher load means larger transactions.
+"""The writer: a thread that commits queued jobs as one transaction. A higher load means larger transactions.
+
+A transaction has the oldest job and others that fit: large jobs do not hold up small ones, and changes through the API
+do not hold up events and deliveries.
 
 The event loop supervises the thread. If it fails, every waiting job fails and a new thread starts.
 """
@@ -9,6 +12,7 @@ import queue
 import sqlite3
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -17,7 +21,7 @@ import sqlalchemy as sa
 import structlog
 
 from uplift_server.core.commit_pace import apart_ms
-from uplift_server.core.limits import COMMIT_ROWS_MAX, WRITES_WAITING_MAX
+from uplift_server.core.limits import COMMIT_ROWS_MAX, COMMIT_WRITES_MAX, SMALL_JOB_ROWS_MAX, WRITES_WAITING_MAX
 from uplift_server.observe.measures import StoreMeasures
 from uplift_server.observe.store_health import StoreHealth
 from uplift_server.store.errors import Refused, StoreError, Unavailable
@@ -107,7 +111,7 @@ class Job:
 
 
 class Writer:
-    """Owns the writing connection. Jobs of one drain are committed together, at most COMMIT_ROWS_MAX rows or so."""
+    """Owns the writing connection."""
 
     def __init__(
         self,
@@ -127,6 +131,10 @@ class Writer:
         self._closing = False
         self._writing: Writing | None = Writing(path)
         self._queue: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._backlog: deque[Job] = deque()
+        """Taken from the queue, oldest first. Only the thread uses it."""
+        self._was_large = False
+        """Whether the last transaction had a large job."""
         self._thread = self._new_thread()
         self._thread.start()
 
@@ -154,7 +162,7 @@ class Writer:
     @property
     def waiting(self) -> int:
         """How many verbs are queued."""
-        return self._queue.qsize()
+        return self._queue.qsize() + len(self._backlog)
 
     def close(self) -> None:
         """Commit what is queued and end the thread. Blocks."""
@@ -180,7 +188,7 @@ class Writer:
         if writing is not None:
             with contextlib.suppress(Exception):
                 writing.close()
-        self._queue = queue.SimpleQueue()
+        self._queue, self._backlog = queue.SimpleQueue(), deque()
         for future in list(self._unresolved):
             if not future.done():
                 future.set_exception(Unavailable("the thread that writes to the database failed"))
@@ -200,23 +208,23 @@ class Writer:
             self._health.writer_ended = False
 
     def _run(self) -> None:
-        closing = False
         pace = _Pace()
-        while not closing:
-            job = self._queue.get()
-            if job is None:
-                break
+        closing = False
+        while not closing or self._backlog:
+            if not self._backlog:
+                job = self._queue.get()
+                if job is None:
+                    break
+                self._backlog.append(job)
             pace.keep()
-            jobs = [job]
-            weight = job.weight
             with contextlib.suppress(queue.Empty):
-                while weight < COMMIT_ROWS_MAX:
+                while not closing:
                     job = self._queue.get_nowait()
                     if job is None:
                         closing = True
-                        break
-                    jobs.append(job)
-                    weight += job.weight
+                    else:
+                        self._backlog.append(job)
+            jobs = self._take()
             began = time.monotonic_ns()
             self._health.writing_since = time.monotonic()
             self._commit(jobs)
@@ -226,6 +234,31 @@ class Writer:
             self._loop.call_soon_threadsafe(_resolve, jobs)
         if self._writing is not None:
             self._writing.close()
+
+    def _take(self) -> list[Job]:
+        """Take the jobs of the next transaction from the backlog: the oldest, and others that fit.
+
+        After a transaction with a large job, all small ones have their turn.
+        """
+        jobs: list[Job] = []
+        left: list[Job] = []
+        small_only = self._was_large and any(job.weight <= SMALL_JOB_ROWS_MAX for job in self._backlog)
+        rows = writes = 0
+        while self._backlog and rows < COMMIT_ROWS_MAX:
+            job = self._backlog.popleft()
+            if (
+                (small_only and job.weight > SMALL_JOB_ROWS_MAX)
+                or (jobs and rows + job.weight > COMMIT_ROWS_MAX)
+                or (job.guarded and writes >= COMMIT_WRITES_MAX)
+            ):
+                left.append(job)
+                continue
+            jobs.append(job)
+            rows += job.weight
+            writes += job.guarded
+        self._backlog.extendleft(reversed(left))
+        self._was_large = any(job.weight > SMALL_JOB_ROWS_MAX for job in jobs)
+        return jobs
 
     def _commit(self, jobs: list[Job]) -> None:
         """Run the jobs in one transaction. A job that the database rejects fails alone."""
