@@ -35,15 +35,17 @@ _TURNS: Final = (Kind.FIRST, Kind.RETRY, Kind.FIRST, Kind.REPLAY, Kind.FIRST, Ki
 
 
 class AccountShare(Generic[T]):
-    """The attempts in flight of one account, and its lanes that may start another."""
+    """What one account has in flight and waiting, and its lanes that may start another attempt."""
 
-    __slots__ = ("in_flight", "lanes", "queued")
+    __slots__ = ("in_flight", "lanes", "queued", "waiting_bytes")
 
     def __init__(self) -> None:
         self.in_flight = 0
         self.lanes: deque[Lane[T]] = deque()
         self.queued = False
         """Whether the account is in the queue of accounts that take turns."""
+        self.waiting_bytes = 0
+        """The size of what waits in its lanes, kept by whoever pushes and pops."""
 
 
 class HostShare(Generic[T]):

@@ -12,7 +12,7 @@ from typing import Final
 from uplift_server.core.deliveries import Trigger
 from uplift_server.core.due_times import DueTimes
 from uplift_server.core.lane import Kind
-from uplift_server.core.limits import LEASE_BATCH_BODY_BYTES_MAX, LEASE_BATCH_MAX
+from uplift_server.core.limits import LEASE_BATCH_BODY_BYTES_MAX, LEASE_BATCH_MAX, RELEASE_BATCH_MAX
 from uplift_server.delivery.clock import Clock
 from uplift_server.delivery.directory import Directory
 from uplift_server.delivery.lanes import DeliveryLanes
@@ -98,24 +98,29 @@ class Dispatcher:
 
     async def _round(self) -> bool:
         """Look and lease once; whether there may be more to lease at once."""
-        await self.release_returned()
+        await self._release_batch()
         now = self._clock.now_ms()
         if now - self._scanned_at >= self._scan_every_ms:
             await self._scan(now)
-        return await self._lease()
+        return await self._lease() or bool(self._returned)
 
     async def release_returned(self) -> None:
-        """Give leases back that were not used. Raises Unavailable; they are kept then."""
-        if self._returned:
-            returned, self._returned = self._returned, []
-            try:
-                await self._database.release(returned, now=self._clock.now_ms())
-            except (Unavailable, asyncio.CancelledError):
-                # Given back twice it is given back once: by then it has another fence.
-                self._returned = returned + self._returned
-                raise
-            if foreign := {seq for _, seq, _ in returned if not self._directory.owns(seq)}:
-                self.on_foreign(foreign)
+        """Give back all leases that were not used. Raises Unavailable; they are kept then."""
+        while self._returned:
+            await self._release_batch()
+
+    async def _release_batch(self) -> None:
+        returned, self._returned = self._returned[:RELEASE_BATCH_MAX], self._returned[RELEASE_BATCH_MAX:]
+        if not returned:
+            return
+        try:
+            await self._database.release(returned, now=self._clock.now_ms())
+        except (Unavailable, asyncio.CancelledError):
+            # Given back twice it is given back once: by then it has another fence.
+            self._returned = returned + self._returned
+            raise
+        if foreign := {seq for _, seq, _ in returned if not self._directory.owns(seq)}:
+            self.on_foreign(foreign)
 
     async def _scan(self, now: int) -> None:
         """End expired leases and find the next due time of every endpoint."""

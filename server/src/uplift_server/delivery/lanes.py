@@ -1,14 +1,21 @@
 """The lanes of the engine: `core.lanes` filled with leased deliveries, bounded in bytes, and emptied by `pump`."""
 
+import asyncio
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from uplift_server.core.breaker import CLOSED, BreakerRule, restored
 from uplift_server.core.lane import Kind, Lane
 from uplift_server.core.lanes import Lanes, NoSlot
-from uplift_server.core.limits import LANE_BODY_BYTES_MAX, LANES_BODY_BYTES_MAX, PARKED_MAX
+from uplift_server.core.limits import (
+    ACCOUNT_LANES_BODY_BYTES_MAX,
+    ACCOUNT_LANES_BODY_BYTES_MIN,
+    LANE_BODY_BYTES_MAX,
+    LANES_BODY_BYTES_MAX,
+    PARKED_MAX,
+)
 from uplift_server.core.pace import gap_ms
 from uplift_server.core.replays import room_in
 from uplift_server.core.waits import HeldUpBy
@@ -16,6 +23,9 @@ from uplift_server.delivery.clock import Clock, Handle
 from uplift_server.delivery.directory import NEVER, LiveEndpoint
 from uplift_server.delivery.trickle import Trickle
 from uplift_server.store.hot_records import LeasedDelivery
+
+STARTS_MAX: Final = 16
+"""The attempts that begin in one turn of the event loop. More would make requests wait and send nothing sooner."""
 
 
 class Load(NamedTuple):
@@ -72,6 +82,8 @@ class DeliveryLanes:
         self._breaker = breaker
         self._timer: Handle | None = None
         self._timer_at: float | None = None
+        self._starts = 0
+        """The attempts that began in this turn of the event loop."""
         self.start: Callable[[Lane[LeasedDelivery], LeasedDelivery], None] = _not_wired
         """Begins an attempt; set by the engine."""
         self.on_backlog: Callable[[], None] = lambda: None
@@ -129,9 +141,7 @@ class DeliveryLanes:
 
     def push(self, lane: Lane[LeasedDelivery], delivery: LeasedDelivery, kind: Kind) -> None:
         """Let a delivery wait; `pump` sends it."""
-        size = len(delivery.body)
-        self.bytes_held += size
-        lane.waiting_bytes += size
+        self._hold(lane, len(delivery.body))
         self._lanes.push(lane, delivery, kind)
 
     def trickle(self, lane: Lane[LeasedDelivery], deliveries: Sequence[LeasedDelivery], within_ms: int) -> None:
@@ -142,23 +152,31 @@ class DeliveryLanes:
         trickle = self._trickles.get(lane.endpoint)
         if trickle is None:
             trickle = self._trickles[lane.endpoint] = Trickle(self._clock, partial(self._arrived, lane))
-        size = sum(len(delivery.body) for delivery in deliveries)
-        self.bytes_held += size
-        lane.waiting_bytes += size
+        self._hold(lane, sum(len(delivery.body) for delivery in deliveries))
         lane.reserved += len(deliveries)
         trickle.add(deliveries, within_ms)
 
     def room(self, lane: Lane[LeasedDelivery], now_ms: int) -> int:
         """How many more deliveries may wait in a lane: by its own measure, and by what their bodies take."""
-        if self.draining or self.bytes_held >= LANES_BODY_BYTES_MAX or lane.waiting_bytes >= LANE_BODY_BYTES_MAX:
-            return 0
-        return lane.room(now_ms)
+        return 0 if self.draining or self._is_full(lane) else lane.room(now_ms)
 
     def replay_room(self, lane: Lane[LeasedDelivery], now_ms: int) -> int:
         """How many more deliveries of a replay may wait in a lane. See `core.replays.room_in`."""
-        if self.stopped or self.bytes_held >= LANES_BODY_BYTES_MAX or lane.waiting_bytes >= LANE_BODY_BYTES_MAX:
-            return 0
-        return room_in(lane, now_ms)
+        return 0 if self.stopped or self._is_full(lane) else room_in(lane, now_ms)
+
+    def _is_full(self, lane: Lane[LeasedDelivery]) -> bool:
+        """Whether the bodies that wait for an endpoint, its account or all accounts take as much as they may."""
+        account_bytes = lane.account_share.waiting_bytes
+        return (
+            lane.waiting_bytes >= LANE_BODY_BYTES_MAX
+            or account_bytes >= ACCOUNT_LANES_BODY_BYTES_MAX
+            or (self.bytes_held >= LANES_BODY_BYTES_MAX and account_bytes >= ACCOUNT_LANES_BODY_BYTES_MIN)
+        )
+
+    def _hold(self, lane: Lane[LeasedDelivery], size: int) -> None:
+        self.bytes_held += size
+        lane.waiting_bytes += size
+        lane.account_share.waiting_bytes += size
 
     def note_backlog(self, endpoint_seq: int) -> None:
         """Remember that an endpoint has due deliveries in the database."""
@@ -175,14 +193,17 @@ class DeliveryLanes:
     def drop(self, endpoint_seq: int) -> list[LeasedDelivery]:
         """Forget a deleted endpoint; what waited for it comes back."""
         self.backlog.pop(endpoint_seq, None)
+        lane = self._lanes.find(endpoint_seq)
+        if lane is None:
+            return []
         coming = self._coming(endpoint_seq)
-        return self._taken([*self._lanes.drop(endpoint_seq), *coming])
+        return self._taken(lane, [*self._lanes.drop(endpoint_seq), *coming])
 
     def empty(self, endpoint_seq: int) -> list[LeasedDelivery]:
         """Take out everything that waits for an endpoint."""
         self.backlog.pop(endpoint_seq, None)
         lane = self._lanes.find(endpoint_seq)
-        return [] if lane is None else self._taken([*self._lanes.empty(lane), *self._coming(endpoint_seq)])
+        return [] if lane is None else self._taken(lane, [*self._lanes.empty(lane), *self._coming(endpoint_seq)])
 
     def withdraw(self, endpoint_seq: int, event_seq: int) -> LeasedDelivery | None:
         """Take one delivery out of its lane, if it waits there or is on its way."""
@@ -193,7 +214,7 @@ class DeliveryLanes:
         trickle = self._trickles.get(endpoint_seq)
         if found is None and trickle is not None and (found := trickle.withdraw(event_seq)) is not None:
             lane.reserved -= 1
-        return None if found is None else self._taken([found])[0]
+        return None if found is None else self._taken(lane, [found])[0]
 
     def take_over(self, endpoint: LiveEndpoint, elsewhere: int) -> None:
         """An endpoint has become this process's; others have so many of its deliveries leased still."""
@@ -236,12 +257,11 @@ class DeliveryLanes:
         lane = self._lanes.find(endpoint_seq)
         if lane is None:
             return []
-        return self._taken([*self._lanes.empty(lane, (Kind.REPLAY,)), *self._coming(endpoint_seq)])
+        return self._taken(lane, [*self._lanes.empty(lane, (Kind.REPLAY,)), *self._coming(endpoint_seq)])
 
     def empty_all(self) -> list[LeasedDelivery]:
         """Take out everything that waits."""
-        coming = [delivery for endpoint_seq in list(self._trickles) for delivery in self._coming(endpoint_seq)]
-        return self._taken([*self._lanes.empty_all(), *coming])
+        return [delivery for lane in list(self._lanes.all()) for delivery in self.empty(lane.endpoint)]
 
     def start_now(self, lane: Lane[LeasedDelivery], delivery: LeasedDelivery) -> bool:
         """Start an attempt that a person requested, or queue it in its lane. False if there is no room for either."""
@@ -292,17 +312,24 @@ class DeliveryLanes:
         return Load(self._lanes.in_flight, self._lanes.in_flight_max, waiting, probes, self.stopped)
 
     def pump(self) -> None:
-        """Begin every attempt that may begin now."""
+        """Begin every attempt that may begin now, up to STARTS_MAX in one turn of the event loop."""
         now = self._clock.now_ms()
         if self.blocked or self.draining or now >= self.trusted_until:
             return
-        while (item := self._lanes.pop(now)) is not None:
+        while self._starts < STARTS_MAX and (item := self._lanes.pop(now)) is not None:
             lane, delivery = item
-            size = len(delivery.body)
-            self.bytes_held -= size
-            lane.waiting_bytes -= size
+            if not self._starts:
+                asyncio.get_running_loop().call_soon(self._next_turn)
+            self._starts += 1
+            self._hold(lane, -len(delivery.body))
             self.start(lane, delivery)
         self._set_timer()
+
+    def _next_turn(self) -> None:
+        """Begin what the turn of the event loop before left."""
+        full, self._starts = self._starts >= STARTS_MAX, 0
+        if full:
+            self.pump()
 
     def _arrived(self, lane: Lane[LeasedDelivery], deliveries: Sequence[LeasedDelivery]) -> None:
         lane.reserved -= len(deliveries)
@@ -333,13 +360,8 @@ class DeliveryLanes:
             rate_gap_ms=gap_ms(rate) if rate else 0.0,
         )
 
-    def _taken(self, deliveries: list[LeasedDelivery]) -> list[LeasedDelivery]:
-        for delivery in deliveries:
-            size = len(delivery.body)
-            self.bytes_held -= size
-            lane = self._lanes.find(delivery.endpoint_seq)
-            if lane is not None:
-                lane.waiting_bytes -= size
+    def _taken(self, lane: Lane[LeasedDelivery], deliveries: list[LeasedDelivery]) -> list[LeasedDelivery]:
+        self._hold(lane, -sum(len(delivery.body) for delivery in deliveries))
         return deliveries
 
     def _set_timer(self) -> None:

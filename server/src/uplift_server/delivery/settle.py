@@ -13,7 +13,7 @@ from typing import Final
 
 import structlog
 
-from uplift_server.core.limits import SETTLEMENTS_WAITING_MAX
+from uplift_server.core.limits import SETTLE_BATCH_MAX, SETTLEMENTS_WAITING_MAX
 from uplift_server.delivery.clock import Clock, Handle
 from uplift_server.delivery.directory import LiveEndpoint
 from uplift_server.delivery.lanes import DeliveryLanes
@@ -152,9 +152,9 @@ class Settler:
         if self._suspects:
             batch, health = self._suspects.pop()
         else:
-            batch, self._gathered = self._gathered, []
+            batch, self._gathered = self._gathered[:SETTLE_BATCH_MAX], self._gathered[SETTLE_BATCH_MAX:]
             health, self._health = self._health, {}
-            self._pressing = False
+            self._pressing = bool(self._gathered)
             if self._patience is not None:
                 self._patience.cancel()
                 self._patience = None

@@ -1,0 +1,128 @@
+"""The shares of an account in memory, and the amount of work in one turn of the event loop or one call of the store."""
+
+import asyncio
+from collections.abc import Awaitable, Sequence
+from typing import Any
+
+import pytest
+from tests.engines import Place
+
+from uplift_server.core.limits import RELEASE_BATCH_MAX, SETTLE_BATCH_MAX
+from uplift_server.delivery import lanes
+from uplift_server.delivery.dispatch import Dispatcher
+from uplift_server.store.hot_records import HealthRow, Settlement
+
+from .world import SECOND, World, answer
+
+
+async def test_what_waits_for_others_leaves_memory_for_an_account(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise its deliveries would wait in the database until those of the others time out."""
+    monkeypatch.setattr(lanes, "LANES_BODY_BYTES_MAX", 400_000)
+    monkeypatch.setattr(lanes, "ACCOUNT_LANES_BODY_BYTES_MAX", 100_000)
+    monkeypatch.setattr(lanes, "ACCOUNT_LANES_BODY_BYTES_MIN", 10_000)
+    async with World(place, in_flight_max=100, endpoint_in_flight_max=4) as world:
+        other = await world.new_account()
+        await world.endpoint("well.test", account=other)
+        for number in range(5):
+            hanging = await world.new_account()
+            hosts = [f"hangs{number}-{each}.test" for each in range(4)]
+            for host in hosts:
+                await world.endpoint(host, account=hanging)
+            await world.accept(5, account=hanging)
+            for host in hosts:
+                world.sender.scripts[host] = lambda _: None
+            for _ in range(12):
+                await world.accept(5, account=hanging, pad=1000)
+        assert world.engine.lanes.bytes_held > 400_000
+        await world.accept(5, account=other, pad=1000)
+        assert len(world.sender.times("well.test")) == 5
+
+
+async def test_an_account_gets_its_share_of_memory_back(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lanes, "ACCOUNT_LANES_BODY_BYTES_MAX", 100_000)
+    async with World(place, endpoint_in_flight_max=1) as world:
+        kept, deleted, paused = [await world.endpoint(f"{name}.test") for name in ("kept", "deleted", "paused")]
+        await world.accept(5)
+        for name in ("kept", "deleted", "paused"):
+            world.sender.scripts[f"{name}.test"] = lambda _: None
+        await world.accept(20, pad=1000)
+        assert world.engine.lanes.bytes_held > 50_000
+        await world.delete_endpoint(deleted.seq)
+        await world.pause(paused.seq)
+        await world.settle()
+        world.sender.scripts["kept.test"] = lambda _: answer(200)
+        await world.run_for(60 * SECOND)
+        lane = world.engine.lanes.find(kept.seq)
+        assert lane is not None
+        assert len(world.sender.times("kept.test")) >= 20
+        assert lane.account_share.waiting_bytes == world.engine.lanes.bytes_held == 0
+
+
+async def test_few_attempts_begin_in_one_turn_of_the_event_loop(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Requests have their turn between them, and every attempt begins at its time."""
+    async with World(place) as world:
+        for number in range(100):
+            await world.endpoint(f"r{number}.test")
+        turns: list[int] = []
+        start = world.engine.lanes.start
+
+        def counted(lane: Any, delivery: Any) -> None:
+            if not turns or turns[-1] == 0:
+                turns.append(0)
+                asyncio.get_running_loop().call_soon(turns.append, 0)
+            turns[-1] += 1
+            start(lane, delivery)
+
+        monkeypatch.setattr(world.engine.lanes, "start", counted)
+        at = world.clock.now
+        await world.accept(1)
+        assert sum(turns) == 100
+        assert max(turns) <= 2 * lanes.STARTS_MAX
+        assert {sent_at for sent_at, _, _ in world.sender.sent} == {at}
+
+
+class Recorded:
+    """A database that notes how much it is given at once."""
+
+    released: list[int]
+    settled: list[int]
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.released, self.settled = [], []
+
+    async def release(self, leases: Sequence[tuple[int, int, int]], *, now: int) -> None:
+        self.released.append(len(leases))
+        await super().release(leases, now=now)  # type: ignore[misc]
+
+    def settle(
+        self, settlements: Sequence[Settlement], health: Sequence[HealthRow] = (), *, by: int = 0
+    ) -> Awaitable[frozenset[tuple[int, int]]]:
+        self.settled.append(len(settlements))
+        result: Awaitable[frozenset[tuple[int, int]]] = super().settle(settlements, health, by=by)  # type: ignore[misc]
+        return result
+
+
+async def test_leases_and_outcomes_go_to_the_store_in_batches(place: Place) -> None:
+    """A single write of all of them would hold up the events of everybody."""
+    async with World(place, database=Recorded, endpoint_in_flight_max=1, in_flight_max=10_000) as world:
+        for number in range(6):
+            await world.endpoint(f"hangs{number}.test")
+        await world.accept(5)
+        for number in range(6):
+            world.sender.scripts[f"hangs{number}.test"] = lambda _: None
+        await world.accept(500)
+        dispatcher: Dispatcher = world.engine.dispatcher
+        given_back = world.engine.lanes.empty_all()
+        for delivery in given_back:
+            dispatcher.give_back(delivery)
+        await world.settle()
+        assert len(given_back) > 2 * RELEASE_BATCH_MAX
+        assert sum(world.database.released) >= len(given_back)
+        assert max(world.database.released) <= RELEASE_BATCH_MAX
+        for number in range(6):
+            world.sender.scripts[f"hangs{number}.test"] = lambda _: answer(200)
+        await world.run_for(120 * SECOND)
+        assert max(world.database.settled) <= SETTLE_BATCH_MAX
