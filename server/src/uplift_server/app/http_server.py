@@ -13,7 +13,12 @@ from uplift_server.api.heads import BoundedHeads
 from uplift_server.api.last_answer import LastAnswer
 from uplift_server.config import Config, ConfigError, ConfigProblem
 
-BACKLOG: Final = 2048
+BACKLOG: Final = 65535
+"""Connections that wait to be accepted. The system may lower it (`net.core.somaxconn`, 4096 by default). A client that
+finds the queue full tries again after one and three seconds."""
+ACCEPTS_PER_TURN: Final = 10
+"""uvloop accepts one connection for each listening socket in a turn of the event loop. With a single socket, clients of
+a busy server would wait seconds for their connection."""
 KEEP_ALIVE_SECONDS: Final = 65
 REQUESTS_FINISH_SECONDS: Final = 2
 
@@ -86,3 +91,8 @@ def listen(config: Config) -> socket.socket:
             )
         ) from error
     return listener
+
+
+def duplicates(listener: socket.socket) -> list[socket.socket]:
+    """The listening socket and ACCEPTS_PER_TURN - 1 duplicates, to serve on."""
+    return [listener, *(listener.dup() for _ in range(ACCEPTS_PER_TURN - 1))]
