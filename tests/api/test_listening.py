@@ -8,7 +8,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
-from uplift_server.core.listening import TESTS_AWAITED_MAX
+from uplift_server.core.listening import SESSIONS_PER_ACCOUNT_MAX, TESTS_AWAITED_MAX
 
 
 def connected(server: Any, owner: Any, session: str) -> ClientConnection:
@@ -74,3 +74,13 @@ def test_tests_too_many_at_once_are_refused_in_words(server: Any) -> None:
     assert (refused.code, "uplift listen" in refused.json["detail"]) == ("conflict", True)
     assert owner.post(f"/v1/listen-sessions/{session}/test").status == 200
     socket.close()
+
+
+def test_rejected_sessions_do_not_occupy_the_writer(server: Any) -> None:
+    owner = server.owner(server.account())
+    for _ in range(SESSIONS_PER_ACCOUNT_MAX):
+        assert owner.post("/v1/listen-sessions").status == 201
+    writes = server.database.measures.writes
+    rejected = [owner.post("/v1/listen-sessions") for _ in range(20)]
+    assert {each.status for each in rejected} == {409}
+    assert server.database.measures.writes - writes < len(rejected)

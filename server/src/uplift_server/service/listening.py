@@ -253,6 +253,9 @@ class Listening:
             return session
 
         try:
+            if repeat is None:
+                # The writer is everybody's: what it would refuse does not reach it.
+                await self._means.database.read(lambda c: listening.check_room(c, account_seq))
             return await self._means.database.write(
                 lambda c: idempotency.once(
                     c,

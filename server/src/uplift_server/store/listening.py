@@ -88,12 +88,7 @@ def create(
     was deleted or has as many sessions as it may have, and UnknownEvent.
     """
     accounts.require(connection, account_seq)
-    own = sa.select(sa.func.count()).where(listen_sessions.c.account_seq == account_seq)
-    if connection.scalars(own).one() >= SESSIONS_PER_ACCOUNT_MAX:
-        raise Conflict(
-            f"An account has at most {SESSIONS_PER_ACCOUNT_MAX} listen sessions. End one; those that nobody uses are"
-            " removed after a day."
-        )
+    check_room(connection, account_seq)
     connection.execute(
         sa.insert(listen_sessions).values(
             id=session_id,
@@ -109,6 +104,16 @@ def create(
     created = get(connection, account_seq, session_id)
     assert created is not None, "it was stored in this transaction"
     return created
+
+
+def check_room(connection: Connection, account_seq: int) -> None:
+    """Raise Conflict if the account has as many sessions as it may have."""
+    own = sa.select(sa.func.count()).where(listen_sessions.c.account_seq == account_seq)
+    if connection.scalars(own).one() >= SESSIONS_PER_ACCOUNT_MAX:
+        raise Conflict(
+            f"An account has at most {SESSIONS_PER_ACCOUNT_MAX} listen sessions. End one; those that nobody uses are"
+            " removed after a day."
+        )
 
 
 class UnknownEvent(Conflict):
