@@ -137,7 +137,10 @@ class Attacks:
             "tests": [
                 partial(self._post, "tests", hang_key, tests[first::testers] or tests) for first in range(testers)
             ],
-            "unfinished bodies": [partial(self._unfinished, read_key)] * self._count(_UNFINISHED_CONNECTIONS),
+            "unfinished bodies": [
+                partial(self._unfinished, read_key, _UNFINISHED_PAUSE_S * number / _UNFINISHED_CONNECTIONS)
+                for number in range(self._count(_UNFINISHED_CONNECTIONS))
+            ],
             "sign-ins": [self._sign_in] * self._count(_SIGN_IN_CONNECTIONS),
             "listen streams": [
                 partial(self._listen, listen_keys[number % len(listen_keys)])
@@ -194,8 +197,12 @@ class Attacks:
                     status, _, _ = await peer.call("POST", path, value, authorization=f"Bearer {key}")
                     counts[str(status)] += 1
 
-    async def _unfinished(self, key: str) -> None:
-        """Send most of a body, and wait for the end of the connection."""
+    async def _unfinished(self, key: str, delay_s: float) -> None:
+        """Send most of a body, and wait for the end of the connection.
+
+        The delay spreads the connections: all together they send 50 MB/s, about half of a gigabit network.
+        """
+        await asyncio.sleep(delay_s)
         headers = {"authorization": f"Bearer {key}", "content_type": "application/json", "content_length": "270000"}
         while True:
             async with self._noting("unfinished bodies") as counts:
