@@ -121,6 +121,34 @@ async def test_the_health_of_endpoints_survives_a_rejected_outcome(place: Place)
         assert failures == 2
 
 
+class RejectsHealth:
+    """A layer over an engine: the health of one endpoint cannot be stored."""
+
+    rejected: int | None = None
+
+    def settle(self, settlements: Sequence[Settlement], health: Sequence[HealthRow] = (), *, by: int = 0) -> Any:
+        if any(each.endpoint_seq == self.rejected for each in health):
+            failed: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+            failed.set_exception(Refused("a row contradicts another"))
+            return failed
+        return super().settle(settlements, health, by=by)  # type: ignore[misc]
+
+
+async def test_the_health_of_one_endpoint_is_set_aside_alone(place: Place) -> None:
+    async with World(place, database=RejectsHealth, delays_ms=(600 * SECOND,)) as world:
+        found = [await world.endpoint(f"r{number}.test", lambda _: answer(500)) for number in range(9)]
+        world.database.rejected = found[4].seq
+        with capture_logs() as logs:
+            await world.accept(2)
+            await world.run_for(5 * SECOND)
+        stored = place.look("SELECT seq, consecutive_failures FROM endpoints ORDER BY seq")
+        assert [tuple(row) for row in stored] == [
+            (endpoint.seq, 0 if endpoint is found[4] else 2) for endpoint in found
+        ]
+        assert {line["endpoint_seq"] for line in set_aside_lines(logs, SetAside.HEALTH)} == {found[4].seq}
+        assert len(await world.attempts()) == 18
+
+
 async def accepted(world: World, count: int) -> list[Any]:
     """Accept events that come in one turn of the loop; the response or the error of each."""
     live = world.directory.event_types["a.b"]

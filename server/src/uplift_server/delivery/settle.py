@@ -223,15 +223,22 @@ class Settler:
         self._clock.call_at(self._clock.now_ms() + RETRY_MS, self._write)
 
     def _isolate(self, batch: list[Settlement], health: dict[int, LiveEndpoint], error: BaseException) -> None:
-        """Halve a rejected batch until the cause is alone, and set that aside: log2(n) more writes for each cause.
+        """Divide a rejected batch until the cause is alone, and set that aside: log2(n) more writes for each cause.
 
         If an outcome can be written without the record of its attempt, it is. Otherwise, its delivery is parked.
         """
-        if len(batch) + bool(health) > 1:
+        if batch and health:
+            self._suspects += [(batch, {}), ([], health)]
+        elif len(batch) > 1:
             half = len(batch) // 2
-            self._suspects += [(batch[half:], {}), (batch[:half], health)]
-        elif not batch:
-            self._set_aside(SetAside.HEALTH, error, endpoints=len(health))
+            self._suspects += [(batch[half:], {}), (batch[:half], {})]
+        elif len(health) > 1:
+            items = list(health.items())
+            half = len(items) // 2
+            self._suspects += [([], dict(items[half:])), ([], dict(items[:half]))]
+        elif health:
+            [seq] = health
+            self._set_aside(SetAside.HEALTH, error, endpoint_seq=seq)
         elif batch[0].attempt is not None:
             [rejected] = batch
             self._set_aside(SetAside.ATTEMPT, error, **_named(rejected), number=rejected.attempts_made)
