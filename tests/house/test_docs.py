@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+import uplift_server
+import uplift_webhooks
 from uplift_server.config import OTHER_TOOLS, SETTINGS
 from uplift_server.core.address_ranges import BLOCKS, Reach
 from uplift_server.core.audit import ACTIONS
@@ -200,9 +202,9 @@ def test_what_readers_are_told_to_install_is_there(root: Path) -> None:
         name: tomllib.loads((root / name / "pyproject.toml").read_text(encoding="utf-8"))["project"]
         for name in ("receiver", "server")
     }
-    [version] = {project["version"] for project in projects.values()}
-    wheel = f"./dist/uplift_webhooks-{version}-py3-none-any.whl"
+    wheel = f"./dist/uplift_webhooks-{uplift_webhooks.__version__}-py3-none-any.whl"
 
+    assert uplift_server.__version__ == uplift_webhooks.__version__
     assert len(told) > 5
     for page, argument in told:
         found = re.fullmatch(r"(\./[\w./-]+?)(?:\[([a-z,]+)\])?", argument)
