@@ -1,4 +1,4 @@
-"""The turns of jobs in the writer's queue, and the number of statements of a job."""
+"""The order of jobs in the writer's queue, and the number of statements of a job."""
 
 import asyncio
 import threading
@@ -54,7 +54,7 @@ def large(bench: Bench) -> NewEvent:
     return bench.event(*(due(endpoint) for endpoint in range(1, COMMIT_ROWS_MAX)))
 
 
-async def test_a_small_event_waits_for_one_large_event_at_most(bench: Bench) -> None:
+async def test_a_small_event_waits_for_at_most_one_large_event(bench: Bench) -> None:
     stored: list[str] = []
 
     async def append(name: str, event: NewEvent) -> None:
@@ -113,12 +113,12 @@ class Statements:
 
     @property
     def hot(self) -> set[str]:
-        """What was run on deliveries, events and endpoints, with its values. The driver repeats it for triggers."""
+        """The different statements on deliveries, events and endpoints. The driver repeats one for each trigger."""
         return {text for text in self.texts if any(name in text for name in ("deliveries", "events", "endpoints"))}
 
 
 async def test_many_endpoints_are_leased_by_few_statements(bench: Bench) -> None:
-    # The driver gives up the interpreter lock for each row, and a busy event loop gives it back after 5 ms.
+    # The driver releases the interpreter lock for each row, and takes up to 5 ms to get it back from a busy event loop.
     await bench.append(*(bench.event(due(endpoint), due(endpoint + MANY)) for endpoint in range(1, MANY + 1)))
     wishes = [LeaseWish(endpoint, 1) for endpoint in range(1, 2 * MANY + 1)]
     async with Statements(bench) as statements:
@@ -129,7 +129,7 @@ async def test_many_endpoints_are_leased_by_few_statements(bench: Bench) -> None
     assert len(statements.hot) <= 10
 
 
-async def test_the_body_of_an_event_is_as_it_was_accepted(bench: Bench) -> None:
+async def test_a_leased_body_has_the_bytes_of_the_accepted_event(bench: Bench) -> None:
     data = ['{"n":"\\u0000\\ud800"}', '{"n":"é😀\u2028"}', '{"n":"' + "x" * 200_000 + '"}', "{}"]
     events = [bench.event(due(1), data=text.encode()) for text in data]
     await bench.append(*events)

@@ -116,8 +116,8 @@ class _Batch:
         _KEYS.run(self._connection, self._keys)
 
 
-# Statements that read many rows return them as one value: the driver takes and releases the interpreter lock for every
-# row, and beside a busy event loop each time costs the writer a wait.
+# A statement that reads many rows returns them as one JSON value. Otherwise, the writer would wait for the interpreter
+# lock for every row: see ManyRows.
 _DUE: Final = """
 SELECT json_group_array(json((
     SELECT json_group_array(json_array(
@@ -203,19 +203,19 @@ class _Due(NamedTuple):
 
 
 def _due(connection: sqlite3.Connection, wishes: Sequence[LeaseWish], now: int) -> list[_Due]:
-    """Return what is due for endpoints, each endpoint's longest due first."""
+    """Return the due deliveries of each endpoint up to its limit, earliest due time first."""
     limits = [wish.limit for wish in wishes]
-    row = connection.execute(_DUE, (now, max(limits, default=0), json.dumps([wish.endpoint_seq for wish in wishes])))
-    (text,) = row.fetchone()
+    cursor = connection.execute(_DUE, (now, max(limits, default=0), json.dumps([wish.endpoint_seq for wish in wishes])))
+    (text,) = cursor.fetchone()
     return [
         due
-        for limit, one in zip(limits, json.loads(text), strict=True)
-        for due in sorted(_Due(*columns) for columns in one)[:limit]
+        for limit, rows in zip(limits, json.loads(text), strict=True)
+        for due in sorted(_Due(*columns) for columns in rows)[:limit]
     ]
 
 
 def _bodies(connection: sqlite3.Connection, event_seqs: Collection[int]) -> dict[int, bytes]:
-    """Return the bodies of events by number."""
+    """Return the bodies of events by sequence number."""
     sizes, joined = connection.execute(_BODIES, (json.dumps(list(event_seqs)),)).fetchone()
     bodies, at = {}, 0
     for seq, size in json.loads(sizes):
@@ -253,7 +253,7 @@ _ATTEMPTS: Final = ManyRows(
 _HEALTH: Final = ManyRows(
     "UPDATE endpoints SET consecutive_failures = h.column1, failing_since = h.column2, last_success_at = h.column3,"
     " last_failure_at = h.column4, last_outcome = h.column5,"
-    # While the same failing goes on it only grows, and somebody else may have just let it.
+    # It only grows until `failing_since` changes, because another process may have just raised it.
     " excused_ms = CASE WHEN failing_since = h.column2 THEN max(excused_ms, h.column6) ELSE h.column6 END"
     " FROM ({rows}) h WHERE endpoints.seq = h.column7"
     " AND (h.column8 = 0 OR EXISTS (SELECT 1 FROM processes WHERE processes.seq = h.column8))",

@@ -1,7 +1,7 @@
-"""The writer: a thread that commits queued jobs as one transaction. A higher load means larger transactions.
+"""The writer: a thread that commits queued jobs together. A higher load means larger transactions.
 
-A transaction has the oldest job and others that fit: large jobs do not hold up small ones, and changes through the API
-do not hold up events and deliveries.
+After a transaction with a large job, the small jobs in the queue come first. A transaction takes only a few changes
+through the API, so that they do not delay events and deliveries.
 
 The event loop supervises the thread. If it fails, every waiting job fails and a new thread starts.
 """
@@ -132,7 +132,7 @@ class Writer:
         self._writing: Writing | None = Writing(path)
         self._queue: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._backlog: deque[Job] = deque()
-        """Taken from the queue, oldest first. Only the thread uses it."""
+        """Jobs that the thread has taken from the queue, oldest first."""
         self._was_large = False
         """Whether the last transaction had a large job."""
         self._thread = self._new_thread()
@@ -236,9 +236,9 @@ class Writer:
             self._writing.close()
 
     def _take(self) -> list[Job]:
-        """Take the jobs of the next transaction from the backlog: the oldest, and others that fit.
+        """Take the jobs of the next transaction from the backlog: the oldest first, without those that exceed a limit.
 
-        After a transaction with a large job, all small ones have their turn.
+        After a transaction with a large job, it takes only small jobs if there are any.
         """
         jobs: list[Job] = []
         left: list[Job] = []
