@@ -1,4 +1,4 @@
-"""The shares of an account in memory, and the amount of work in one turn of the event loop or one call of the store."""
+"""The share of an account in memory, and the work in one turn of the event loop and in one write to the database."""
 
 import asyncio
 from collections.abc import Awaitable, Sequence
@@ -15,10 +15,10 @@ from uplift_server.store.hot_records import HealthRow, Settlement
 from .world import SECOND, World, answer
 
 
-async def test_what_waits_for_others_leaves_memory_for_an_account(
+async def test_waiting_deliveries_of_others_leave_memory_for_an_account(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Otherwise its deliveries would wait in the database until those of the others time out."""
+    """Otherwise its deliveries would wait in the database until attempts of the others time out."""
     monkeypatch.setattr(lanes, "LANES_BODY_BYTES_MAX", 400_000)
     monkeypatch.setattr(lanes, "ACCOUNT_LANES_BODY_BYTES_MAX", 100_000)
     monkeypatch.setattr(lanes, "ACCOUNT_LANES_BODY_BYTES_MIN", 10_000)
@@ -61,7 +61,7 @@ async def test_an_account_gets_its_share_of_memory_back(place: Place, monkeypatc
 
 
 async def test_few_attempts_begin_in_one_turn_of_the_event_loop(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Requests have their turn between them, and every attempt begins at its time."""
+    """Requests run between them, and every attempt still begins at its time."""
     async with World(place) as world:
         for number in range(100):
             await world.endpoint(f"r{number}.test")
@@ -84,7 +84,7 @@ async def test_few_attempts_begin_in_one_turn_of_the_event_loop(place: Place, mo
 
 
 class Recorded:
-    """A database that notes how much it is given at once."""
+    """A database that records the size of each batch."""
 
     released: list[int]
     settled: list[int]
@@ -105,8 +105,8 @@ class Recorded:
         return result
 
 
-async def test_leases_and_outcomes_go_to_the_store_in_batches(place: Place) -> None:
-    """A single write of all of them would hold up the events of everybody."""
+async def test_releases_and_outcomes_are_written_in_batches(place: Place) -> None:
+    """One write of all of them would delay the events of every account."""
     async with World(place, database=Recorded, endpoint_in_flight_max=1, in_flight_max=10_000) as world:
         for number in range(6):
             await world.endpoint(f"hangs{number}.test")

@@ -35,7 +35,7 @@ _TURNS: Final = (Kind.FIRST, Kind.RETRY, Kind.FIRST, Kind.REPLAY, Kind.FIRST, Ki
 
 
 class AccountShare(Generic[T]):
-    """What one account has in flight and waiting, and its lanes that may start another attempt."""
+    """One account: its attempts in flight, its waiting bytes, and its lanes that may start another attempt."""
 
     __slots__ = ("in_flight", "lanes", "queued", "waiting_bytes")
 
@@ -45,7 +45,7 @@ class AccountShare(Generic[T]):
         self.queued = False
         """Whether the account is in the queue of accounts that take turns."""
         self.waiting_bytes = 0
-        """The size of what waits in its lanes, kept by whoever pushes and pops."""
+        """The size of the deliveries that wait in its lanes. The caller that pushes and pops keeps it."""
 
 
 class HostShare(Generic[T]):
@@ -107,7 +107,7 @@ class Lane(Generic[T]):
         self.waiting: tuple[deque[T], deque[T], deque[T]] = (deque(), deque(), deque())
         self.waiting_count = 0
         self.waiting_bytes = 0
-        """The size of what waits, kept by whoever pushes and pops."""
+        """The size of the deliveries that wait. The caller that pushes and pops keeps it."""
         self.reserved = 0
         """Deliveries on their way into the lane: being stored now, already leased."""
         self.in_flight = 0

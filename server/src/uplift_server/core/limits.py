@@ -110,14 +110,14 @@ RETRY_AFTER_MS_MAX = 24 * 3600 * 1000
 
 # The engine
 COMMIT_ROWS_MAX = 1000
-# Between two commits with larger jobs, jobs of so many rows have a commit of their own.
+# A small job has at most this many rows. After a commit with a larger job, small jobs have a commit of their own.
 SMALL_JOB_ROWS_MAX = 250
-# Changes through the API in one commit. Each takes as long as some 100 rows.
+# Changes through the API in one commit. Each takes about as long as 100 rows.
 COMMIT_WRITES_MAX = 8
 # In memory, for an endpoint that answers well; others hold no more than they have in flight.
 LANE_WAITING_MAX = 1024
-# The bodies of what waits in lanes, of all accounts, of one, and of one endpoint: beyond, deliveries wait in the
-# database. An account with less than the minimum has room whatever the others hold.
+# The bodies of deliveries that wait in lanes: of all accounts, of one account, and of one endpoint. Further deliveries
+# wait in the database. An account below the minimum has room even if the memory of all accounts is full.
 LANES_BODY_BYTES_MAX = 64 * 1024 * 1024
 ACCOUNT_LANES_BODY_BYTES_MAX = 16 * 1024 * 1024
 ACCOUNT_LANES_BODY_BYTES_MIN = 256 * 1024

@@ -97,7 +97,7 @@ class Dispatcher:
         return max(1, min(next_scan, next_scan if next_due is None else next_due) - now)
 
     async def _round(self) -> bool:
-        """Look and lease once; whether there may be more to lease at once."""
+        """Release, scan and lease once. Return whether there may be more to release or lease at once."""
         await self._release_batch()
         now = self._clock.now_ms()
         if now - self._scanned_at >= self._scan_every_ms:
@@ -105,7 +105,7 @@ class Dispatcher:
         return await self._lease() or bool(self._returned)
 
     async def release_returned(self) -> None:
-        """Give back all leases that were not used. Raises Unavailable; they are kept then."""
+        """Release all unused leases. Raises Unavailable, and keeps the rest for the next call."""
         while self._returned:
             await self._release_batch()
 
@@ -116,7 +116,7 @@ class Dispatcher:
         try:
             await self._database.release(returned, now=self._clock.now_ms())
         except (Unavailable, asyncio.CancelledError):
-            # Given back twice it is given back once: by then it has another fence.
+            # The database may have released them. Then a repeat changes nothing: the lease is gone or has a new fence.
             self._returned = returned + self._returned
             raise
         if foreign := {seq for _, seq, _ in returned if not self._directory.owns(seq)}:
@@ -179,7 +179,7 @@ class Dispatcher:
                 backlog.pop(endpoint_seq, None)
                 drained.append(endpoint_seq)
             elif counts[endpoint_seq] and endpoint_seq in backlog:
-                # Whoever was served waits behind those who were not.
+                # The next round starts with the endpoints that got nothing.
                 del backlog[endpoint_seq]
                 backlog[endpoint_seq] = None
         self._lanes.pump()

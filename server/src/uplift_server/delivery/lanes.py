@@ -25,7 +25,7 @@ from uplift_server.delivery.trickle import Trickle
 from uplift_server.store.hot_records import LeasedDelivery
 
 STARTS_MAX: Final = 16
-"""The attempts that begin in one turn of the event loop. More would make requests wait and send nothing sooner."""
+"""The attempts that begin in one turn of the event loop. With more, requests wait longer and nothing is sent sooner."""
 
 
 class Load(NamedTuple):
@@ -83,7 +83,7 @@ class DeliveryLanes:
         self._timer: Handle | None = None
         self._timer_at: float | None = None
         self._starts = 0
-        """The attempts that began in this turn of the event loop."""
+        """The number of attempts that began in this turn of the event loop."""
         self.start: Callable[[Lane[LeasedDelivery], LeasedDelivery], None] = _not_wired
         """Begins an attempt; set by the engine."""
         self.on_backlog: Callable[[], None] = lambda: None
@@ -165,7 +165,7 @@ class DeliveryLanes:
         return 0 if self.stopped or self._is_full(lane) else room_in(lane, now_ms)
 
     def _is_full(self, lane: Lane[LeasedDelivery]) -> bool:
-        """Whether the bodies that wait for an endpoint, its account or all accounts take as much as they may."""
+        """Whether the waiting bodies of an endpoint, of its account or of all accounts have reached their limit."""
         account_bytes = lane.account_share.waiting_bytes
         return (
             lane.waiting_bytes >= LANE_BODY_BYTES_MAX
@@ -326,9 +326,9 @@ class DeliveryLanes:
         self._set_timer()
 
     def _next_turn(self) -> None:
-        """Begin what the turn of the event loop before left."""
-        full, self._starts = self._starts >= STARTS_MAX, 0
-        if full:
+        """Begin the attempts for which the last turn of the event loop had no room."""
+        was_full, self._starts = self._starts >= STARTS_MAX, 0
+        if was_full:
             self.pump()
 
     def _arrived(self, lane: Lane[LeasedDelivery], deliveries: Sequence[LeasedDelivery]) -> None:
