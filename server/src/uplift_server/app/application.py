@@ -16,7 +16,7 @@ from uplift_server.api.ingest import IngestRoutes
 from uplift_server.api.single_headers import SingleHeaders
 from uplift_server.api.traceparents import Traceparents
 from uplift_server.api.vital_signs import VitalSigns
-from uplift_server.app.http_server import HttpServer, duplicates, http_server, listen
+from uplift_server.app.http_server import HttpServer, duplicate_listener, http_server, listen
 from uplift_server.app.process import collector_paused, raise_file_limit, settle_memory
 from uplift_server.app.wiring import database, engine_settings, sender_settings
 from uplift_server.config import Config, ConfigError, ConfigProblem, check_database, publish_key, secret_key
@@ -159,7 +159,7 @@ class Application:
                 self._traces.start()
             if self._dispatch:
                 self._start_outbox(undo)
-            self._serving = asyncio.create_task(self._server.serve(sockets=duplicates(listener)), name="http")
+            self._serving = asyncio.create_task(self._server.serve(sockets=duplicate_listener(listener)), name="http")
             while not self._server.started:
                 if self._serving.done():
                     self._serving.result()

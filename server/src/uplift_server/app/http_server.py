@@ -14,11 +14,11 @@ from uplift_server.api.last_answer import LastAnswer
 from uplift_server.config import Config, ConfigError, ConfigProblem
 
 BACKLOG: Final = 65535
-"""Connections that wait to be accepted. The system may lower it (`net.core.somaxconn`, 4096 by default). A client that
-finds the queue full tries again after one and three seconds."""
+"""The connections that wait to be accepted. The system lowers it to `net.core.somaxconn` (4096 by default). If the
+queue is full, a client retries 1 s and 3 s later."""
 ACCEPTS_PER_TURN: Final = 10
-"""uvloop accepts one connection for each listening socket in a turn of the event loop. With a single socket, clients of
-a busy server would wait seconds for their connection."""
+"""The number of listening sockets. uvloop accepts one connection per listening socket in a turn of the event loop. With
+a single socket, clients of a busy server would wait seconds for their connection."""
 KEEP_ALIVE_SECONDS: Final = 65
 REQUESTS_FINISH_SECONDS: Final = 2
 
@@ -93,6 +93,6 @@ def listen(config: Config) -> socket.socket:
     return listener
 
 
-def duplicates(listener: socket.socket) -> list[socket.socket]:
-    """The listening socket and ACCEPTS_PER_TURN - 1 duplicates, to serve on."""
+def duplicate_listener(listener: socket.socket) -> list[socket.socket]:
+    """Return ACCEPTS_PER_TURN sockets for `serve`: the listening socket and duplicates of it."""
     return [listener, *(listener.dup() for _ in range(ACCEPTS_PER_TURN - 1))]
