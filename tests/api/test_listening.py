@@ -76,7 +76,7 @@ def test_tests_too_many_at_once_are_refused_in_words(server: Any) -> None:
     socket.close()
 
 
-def test_rejected_sessions_do_not_occupy_the_writer(server: Any) -> None:
+def test_surplus_sessions_are_rejected_without_the_writer(server: Any) -> None:
     owner = server.owner(server.account())
     for _ in range(SESSIONS_PER_ACCOUNT_MAX):
         assert owner.post("/v1/listen-sessions").status == 201

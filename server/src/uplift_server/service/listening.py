@@ -254,7 +254,7 @@ class Listening:
 
         try:
             if repeat is None:
-                # The writer is everybody's: what it would refuse does not reach it.
+                # All accounts share the writer, so it does not get sessions that it would reject.
                 await self._means.database.read(lambda c: listening.check_room(c, account_seq))
             return await self._means.database.write(
                 lambda c: idempotency.once(

@@ -111,8 +111,8 @@ def check_room(connection: Connection, account_seq: int) -> None:
     own = sa.select(sa.func.count()).where(listen_sessions.c.account_seq == account_seq)
     if connection.scalars(own).one() >= SESSIONS_PER_ACCOUNT_MAX:
         raise Conflict(
-            f"An account has at most {SESSIONS_PER_ACCOUNT_MAX} listen sessions. End one; those that nobody uses are"
-            " removed after a day."
+            f"An account has at most {SESSIONS_PER_ACCOUNT_MAX} listen sessions. End one. The server removes sessions"
+            " without a connection after a day."
         )
 
 
