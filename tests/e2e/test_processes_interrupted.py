@@ -124,7 +124,7 @@ def test_a_worker_that_was_held_up_over_an_upgrade_it_does_not_fit_ends_and_says
         assert worker.process.wait(25) == 1
         worker.end()
         [said] = [line for line in worker.log if line.startswith("{") and "error" in json.loads(line)]
-        assert "does not work with release" in json.loads(said)["error"]["cause"]
+        assert "no longer works with release" in json.loads(said)["error"]["cause"]
         [delivery] = api.ok("GET", f"/v1/events/{event}/deliveries")["data"]
         assert (delivery["status"], delivery["attempts_made"]) == ("delivered", 1)
         assert len(receiver.on("/hook")) == 1

@@ -43,8 +43,8 @@ def admit(connection: Connection, release: str) -> None:
     needed = marks.get(connection, [_NEEDED]).get(_NEEDED, 0)
     if _number(release) < needed:
         raise UnknownSchema(
-            f"the schema of the PostgreSQL database was upgraded, and does not work with release {release} any more;"
-            " start that which upgraded it, or a later one"
+            f"the schema of the PostgreSQL database was upgraded and no longer works with release {release};"
+            " start the release that upgraded it, or a later one"
         )
 
 
