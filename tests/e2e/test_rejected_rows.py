@@ -43,7 +43,7 @@ def test_one_attempt_that_cannot_be_recorded_stops_no_other_delivery(tmp_path: P
         server.place.run(lambda c: c.execute(sa.insert(attempts).values(**row)))
         may_answer.set()
         receiver.url("/hook", answer())
-        _, others = server.account("Somebody else")
+        _, others = server.account("Other")
         others.endpoint(receiver.url("/other", answer()))
         for number in range(10, 30):
             assert others.send(number).status == api.send(number).status == 202

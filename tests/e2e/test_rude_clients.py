@@ -226,7 +226,7 @@ def test_unfinished_bodies_are_bounded_in_number_of_bytes_and_in_time(server: Se
 
 
 def _everything(client: socket.socket) -> bytes:
-    """What comes until the connection ends."""
+    """Return all bytes until the connection ends."""
     client.settimeout(20)
     received = b""
     while part := client.recv(65_536):

@@ -263,7 +263,7 @@ class SchemaCost:
         return applied, repeated
 
     def _merge(self, applied: Applied, schema: Schema, factor: int) -> bool:
-        """Add a schema to those that apply. Return False for a recursive schema that applied before."""
+        """Add a schema to the applied schemas. Return False if it is recursive and was applied before."""
         before = applied.get(id(schema))
         if before is None:
             applied[id(schema)] = schema, min(factor, _FACTOR_MAX)

@@ -55,7 +55,7 @@ class Costs:
         """For each value below an array."""
         self.errors = 0
         self.numeric = self.exact = 0
-        """Comparisons of a number, and those that take long with many digits."""
+        """The comparisons of one number: all of them, and the exact ones, which take long for extreme numbers."""
 
     def add(self, other: "Costs", factor: int) -> None:
         """Add the costs of another schema that applies `factor` times."""

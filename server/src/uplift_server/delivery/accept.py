@@ -143,7 +143,7 @@ class Acceptor:
         self.owner = owner
         self._lease_ms = lease_ms
         self._gathered: list[_Group] = []
-        """What goes to the store in this turn of the event loop."""
+        """Requests that go to the store at the end of this turn of the event loop."""
         self._waiting = _Waiting()
         self._accounts: dict[int, _Account] = {}
         """Accounts with requests that are not stored yet; 0 for requests with events of several accounts."""
@@ -228,7 +228,7 @@ class Acceptor:
             raise self._refused(events, Refusal.FULL, text)
 
     def _gather(self, group: _Group) -> None:
-        """Make the events of a request, and let them go to the store with others of this turn of the event loop."""
+        """Create the events of a request and add them to those that go to the store in this turn of the event loop."""
         now = self._clock.now_ms()
         for account_seq, draft in group.drafts:
             group.events.append(self._event(account_seq, draft, now, group))

@@ -62,7 +62,7 @@ class Ingest:
     async def batch(self, caller: Caller, events: Sequence[Incoming], problems: Sequence[Problem] = ()) -> Answer:
         """Accept many events, each for the account it names or the caller's: all of them or none.
 
-        `problems` are those that the API found. Raises the errors of `one`. Gives other requests a turn between checks.
+        `problems` are the problems that the API found. Raises the errors of `one`. Other requests run between checks.
         """
         caller.require_operator()
         found = list(problems)
