@@ -3,7 +3,7 @@
 Covers 2020-12 and the keywords that it replaced, because validators still apply those under an older `$schema`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Final, NamedTuple
 from urllib.parse import unquote, urldefrag, urljoin
 
@@ -19,6 +19,19 @@ _MAPS: Final = _IN_PLACE_MAPS | _BELOW_MAPS | {"$defs", "definitions"}
 _DATA: Final = frozenset({"const", "enum", "default", "examples", "example"})
 
 Schema = dict[str, Any]
+
+
+def follow_pointer(value: Any, pointer: str) -> Any:
+    """Return the value at a JSON pointer (RFC 6901), or None if there is none."""
+    for part in pointer.split("/")[1:]:
+        key = part.replace("~1", "/").replace("~0", "~")
+        if isinstance(value, Mapping):
+            value = value.get(key)
+        elif isinstance(value, list) and key.isdigit() and int(key) < len(value):
+            value = value[int(key)]
+        else:
+            return None
+    return value
 
 
 class Edge(NamedTuple):
@@ -104,16 +117,7 @@ class SchemaGraph:
         fragment = unquote(fragment)
         if fragment and not fragment.startswith("/"):
             return self._anchors.get((uri, fragment))
-        found = self._resources.get(uri)
-        for part in fragment.split("/")[1:]:
-            key = part.replace("~1", "/").replace("~0", "~")
-            if isinstance(found, dict):
-                found = found.get(key)
-            elif isinstance(found, list) and key.isdigit() and int(key) < len(found):
-                found = found[int(key)]
-            else:
-                return None
-        return found
+        return follow_pointer(self._resources.get(uri), fragment)
 
     def _index(self, value: Any, base: str) -> None:
         if isinstance(value, list):

@@ -10,7 +10,7 @@ from typing import Any, Final
 from uplift_server.core.limits import JSON_DEPTH_MAX, SCHEMA_CHARACTERS_MAX, SCHEMA_CHECK_NS_MAX, SCHEMA_PLACES_MAX
 from uplift_server.core.problems import Problem
 from uplift_server.core.schema_cost import SchemaCost
-from uplift_server.core.schema_graph import ALTERNATIVES, UNEVALUATED, Edge, SchemaGraph
+from uplift_server.core.schema_graph import ALTERNATIVES, UNEVALUATED, Edge, SchemaGraph, follow_pointer
 
 _REFERENCES: Final = ("$ref", "$dynamicRef")
 
@@ -108,13 +108,4 @@ def _referred(root: Any, reference: Any) -> Any:
     if not reference.startswith("#/"):
         # The whole schema, or an anchor: where that stands does not matter for an upper bound.
         return root
-    found = root
-    for part in reference[2:].split("/"):
-        key = part.replace("~1", "/").replace("~0", "~")
-        if isinstance(found, Mapping):
-            found = found.get(key)
-        elif isinstance(found, list) and key.isdigit() and int(key) < len(found):
-            found = found[int(key)]
-        else:
-            return None
-    return found
+    return follow_pointer(root, reference[1:])
