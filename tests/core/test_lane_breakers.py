@@ -57,7 +57,7 @@ def test_what_comes_after_the_breaker_closed_does_not_wait_for_its_probe() -> No
     for _ in range(2):
         lanes.returned(lane, NOW_MS, 1000)
     assert drain(lanes) == []
-    assert lanes.empty_all() == [0]
+    assert lanes.empty(lane) == [0]
     lane.breaker = lane.breaker.succeeded(NOW_MS)
 
     fill(lanes, lane, 1)

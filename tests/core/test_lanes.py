@@ -189,7 +189,8 @@ def test_emptying_takes_all_kinds_of_all_lanes() -> None:
     assert lanes.pop(NOW_MS) is not None
     assert len(drain(lanes)) == 2
 
-    assert lanes.empty_all() == [1]
+    assert lanes.empty(one) == []
+    assert lanes.empty(two) == [1]
     assert drain(lanes, NOW_MS + 5000) == []
     fill(lanes, two, 1)
     assert drain(lanes, NOW_MS + 5000) == [(2, 0)]

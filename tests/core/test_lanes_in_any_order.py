@@ -224,7 +224,7 @@ class LanesMachine(RuleBasedStateMachine):
 
     @rule()
     def empty_all(self) -> None:
-        taken = self.lanes.empty_all()
+        taken = [item for lane in self.lanes.all() for item in self.lanes.empty(lane)]
         assert sorted(taken) == sorted(
             item for kinds in self.waiting.values() for each in kinds.values() for item in each
         )

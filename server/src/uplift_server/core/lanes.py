@@ -132,10 +132,6 @@ class Lanes(Generic[T]):
                     return item
         return None
 
-    def empty_all(self) -> list[T]:
-        """Take everything that waits out of every lane."""
-        return [item for lane in self._lanes.values() for item in self.empty(lane)]
-
     def limit(self, lane: Lane[T], *, in_flight_max: int, rate_gap_ms: float) -> None:
         """Set a lane's limits: what they allow may go out at the next `pop`."""
         lane.in_flight_max = in_flight_max
