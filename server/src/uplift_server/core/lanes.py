@@ -296,22 +296,19 @@ class Lanes(Generic[T]):
 
     def _unpark(self) -> bool:
         """Queue as many parked lanes as there are slots for; whether anything is queued now."""
-        free = self._unproven_max - self._unproven_in_flight
-        while self._parked and free > 0:
-            lane = self._parked.popleft()
-            if lane.parked:
-                self._queue(lane)
-                free -= 1
+        self._queue_parked(self._parked, self._unproven_max - self._unproven_in_flight)
         return bool(self._turns)
 
     def _unpark_host(self, share: HostShare[T]) -> None:
         """Queue as many lanes parked for a host as there are slots for it."""
-        free = share.in_flight_max - share.in_flight
-        while share.parked and free > 0:
-            lane = share.parked.popleft()
+        self._queue_parked(share.parked, share.in_flight_max - share.in_flight)
+
+    def _queue_parked(self, parked: deque[Lane[T]], slots: float) -> None:
+        while parked and slots > 0:
+            lane = parked.popleft()
             if lane.parked:
                 self._queue(lane)
-                free -= 1
+                slots -= 1
 
     def _prove(self, lane: Lane[T], *, proven: bool) -> None:
         """Note whether a lane has proved itself; what it has in flight then counts as such."""
