@@ -31,7 +31,9 @@ def test_pointers_lead_through_lists_and_to_true(reference: str) -> None:
     assert graph_of({"$ref": reference, "a": [{}], "b": True}).unknown_references == []
 
 
-@pytest.mark.parametrize("reference", ["#/a/1", "#/a/x", "#/c", "#/b/d", "#nowhere", "elsewhere"])
+@pytest.mark.parametrize(
+    "reference", ["#/a/1", "#/a/x", "#/a/²", "#/a/" + "9" * 5000, "#/c", "#/b/d", "#nowhere", "elsewhere"]
+)
 def test_an_unknown_reference_is_listed(reference: str) -> None:
     assert graph_of({"$ref": reference, "a": [{}], "b": 5}).unknown_references == [reference]
 

@@ -3,6 +3,7 @@
 Covers 2020-12 and the keywords that it replaced, because validators still apply those under an older `$schema`.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, NamedTuple
 from urllib.parse import unquote, urldefrag, urljoin
@@ -21,13 +22,16 @@ _DATA: Final = frozenset({"const", "enum", "default", "examples", "example"})
 Schema = dict[str, Any]
 
 
+_INDEX: Final = re.compile("[0-9]{1,9}")
+
+
 def follow_pointer(value: Any, pointer: str) -> Any:
     """Return the value at a JSON pointer (RFC 6901), or None if there is none."""
     for part in pointer.split("/")[1:]:
         key = part.replace("~1", "/").replace("~0", "~")
         if isinstance(value, Mapping):
             value = value.get(key)
-        elif isinstance(value, list) and key.isdigit() and int(key) < len(value):
+        elif isinstance(value, list) and _INDEX.fullmatch(key) and int(key) < len(value):
             value = value[int(key)]
         else:
             return None
