@@ -204,14 +204,13 @@ class _Due(NamedTuple):
 
 def _due(connection: sqlite3.Connection, wishes: Sequence[LeaseWish], now: int) -> list[_Due]:
     """Return the due deliveries of each endpoint up to its limit, earliest due time first."""
-    limits = [wish.limit for wish in wishes]
-    cursor = connection.execute(_DUE, (now, max(limits, default=0), json.dumps([wish.endpoint_seq for wish in wishes])))
-    (text,) = cursor.fetchone()
-    return [
-        due
-        for limit, rows in zip(limits, json.loads(text), strict=True)
-        for due in sorted(_Due(*columns) for columns in rows)[:limit]
-    ]
+    found: dict[int, list[_Due]] = {}
+    for limit in {wish.limit for wish in wishes}:
+        endpoints = [wish.endpoint_seq for wish in wishes if wish.limit == limit]
+        (text,) = connection.execute(_DUE, (now, limit, json.dumps(endpoints))).fetchone()
+        for endpoint, rows in zip(endpoints, json.loads(text), strict=True):
+            found[endpoint] = sorted(_Due(*row) for row in rows)
+    return [due for wish in wishes for due in found[wish.endpoint_seq]]
 
 
 def _bodies(connection: sqlite3.Connection, event_seqs: Collection[int]) -> dict[int, bytes]:
