@@ -19,9 +19,10 @@ async def test_waiting_deliveries_of_others_leave_memory_for_an_account(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Otherwise its deliveries would wait in the database until attempts of the others time out."""
-    monkeypatch.setattr(lanes, "LANES_BODY_BYTES_MAX", 400_000)
+    monkeypatch.setattr(lanes, "LANES_SHARED_BODY_BYTES_MAX", 400_000)
+    monkeypatch.setattr(lanes, "LANES_BODY_BYTES_MAX", 500_000)
     monkeypatch.setattr(lanes, "ACCOUNT_LANES_BODY_BYTES_MAX", 100_000)
-    monkeypatch.setattr(lanes, "ACCOUNT_LANES_BODY_BYTES_MIN", 10_000)
+    monkeypatch.setattr(lanes, "ACCOUNT_LITTLE_BODY_BYTES_MAX", 10_000)
     async with World(place, in_flight_max=100, endpoint_in_flight_max=4) as world:
         other = await world.new_account()
         await world.endpoint("well.test", account=other)

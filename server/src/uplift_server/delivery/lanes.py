@@ -11,9 +11,10 @@ from uplift_server.core.lane import Kind, Lane
 from uplift_server.core.lanes import Lanes, NoSlot
 from uplift_server.core.limits import (
     ACCOUNT_LANES_BODY_BYTES_MAX,
-    ACCOUNT_LANES_BODY_BYTES_MIN,
+    ACCOUNT_LITTLE_BODY_BYTES_MAX,
     LANE_BODY_BYTES_MAX,
     LANES_BODY_BYTES_MAX,
+    LANES_SHARED_BODY_BYTES_MAX,
     PARKED_MAX,
 )
 from uplift_server.core.pace import gap_ms
@@ -167,10 +168,11 @@ class DeliveryLanes:
     def _is_full(self, lane: Lane[LeasedDelivery]) -> bool:
         """Whether the waiting bodies of an endpoint, of its account or of all accounts have reached their limit."""
         account_bytes = lane.account_share.waiting_bytes
+        holds_little = account_bytes < ACCOUNT_LITTLE_BODY_BYTES_MAX
         return (
             lane.waiting_bytes >= LANE_BODY_BYTES_MAX
             or account_bytes >= ACCOUNT_LANES_BODY_BYTES_MAX
-            or (self.bytes_held >= LANES_BODY_BYTES_MAX and account_bytes >= ACCOUNT_LANES_BODY_BYTES_MIN)
+            or self.bytes_held >= (LANES_BODY_BYTES_MAX if holds_little else LANES_SHARED_BODY_BYTES_MAX)
         )
 
     def _hold(self, lane: Lane[LeasedDelivery], size: int) -> None:
