@@ -307,7 +307,7 @@ class Replays:
         if len(job.ahead.candidates) < limit and job.ahead.through < job.replay.last_event_seq:
             await self._look_ahead(job)
         began_at, replay = self._clock.now_ms(), job.replay
-        # What the last ones came to goes in the same commit, and makes room.
+        # The outcomes of the last attempts make room. Mostly they are in the same commit.
         now, released = await self._alongside(job, limit, outstanding_max)
         self._together.take(now, len(released.leased) - limit)
         job.outstanding = released.outstanding

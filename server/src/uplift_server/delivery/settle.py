@@ -158,7 +158,9 @@ class Settler:
             if self._patience is not None:
                 self._patience.cancel()
                 self._patience = None
-        lines, self._lines = self._lines, []
+        # Lines of later outcomes wait for these. An outcome has at most one line.
+        lines_max = len(batch) if self._gathered else len(self._lines)
+        lines, self._lines = self._lines[:lines_max], self._lines[lines_max:]
         self._writing = True
         rows = [health_row(endpoint) for endpoint in health.values()]
         alongside, self._alongside = self._alongside, []
