@@ -240,7 +240,7 @@ def server(
     thread.start()
     assert started.wait(10)
     port, loop, services, database, key, names, due, forgotten = ready
-    pool = urllib3.HTTPConnectionPool("127.0.0.1", port, timeout=10, maxsize=8)
+    pool = urllib3.HTTPConnectionPool("127.0.0.1", port, timeout=60, maxsize=8)
     yield Server(pool, loop, services, place, database, key, names, due, forgotten)
     pool.close()
     stop.set()
