@@ -200,6 +200,20 @@ def database(place: Place) -> Path:
     return place[0] / "uplift-data/uplift.db"
 
 
+@pytest.mark.parametrize("lost", [Path.unlink, lambda path: path.write_bytes(b"")])
+def test_doctor_finds_that_the_database_was_lost(place: Place, database: Path, lost: Callable[[Path], object]) -> None:
+    """As `serve` does, with the same remedy."""
+    lost(database)
+    rescued = database.with_name("uplift.db.rescued-2026-11-29T00-00-00Z")
+    rescued.touch()
+    result = run(place, "doctor", "--json")
+    [found] = [row for row in map(json.loads, result.stdout.splitlines()) if row["check"] == "database"]
+    assert (result.returncode, found["result"]) == (1, "fail")
+    for text in (found["remedy"], run(place, "serve").stderr):
+        assert "--new-database" in text
+        assert rescued.name in text
+
+
 @pytest.mark.parametrize("first_byte", [0, 100, 4096], ids=["header", "schema", "tables"])
 def test_a_damaged_database_ends_the_server_with_1(place: Place, database: Path, first_byte: int) -> None:
     content = bytearray(database.read_bytes())

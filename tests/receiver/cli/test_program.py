@@ -213,7 +213,10 @@ def test_a_proxy_that_cannot_be_used_is_named_too() -> None:
     assert "HTTPS_PROXY" in run("events", **environ).stderr.splitlines()[1]
 
 
-@pytest.mark.parametrize("answer", [(404, b"<html>", {}), (200, b"<html>", {}), (405, {"error": "no"}, {})])
+@pytest.mark.parametrize(
+    "answer",
+    [(404, b"<html>", {}), (200, b"<html>", {}), (405, {"error": "no"}, {}), (501, b"<html>", {})],
+)
 def test_another_server_is_told_from_a_refusal(answer: Any) -> None:
     with fake_api() as api:
         api.answers["GET /v1/events"] = answer
@@ -222,6 +225,15 @@ def test_another_server_is_told_from_a_refusal(answer: Any) -> None:
     cause, remedy = result.stderr.splitlines()
     assert f"what answers at {api.url} is no Uplift Webhooks server" in cause
     assert remedy == "Remedy: correct --api-url"
+
+
+def test_an_empty_response_is_told_from_a_session() -> None:
+    """A receiver of webhooks responds so to every POST."""
+    with fake_api() as api:
+        api.answers["POST /v1/listen-sessions"] = (200, b"", {})
+        result = run("listen", "--api-url", api.url, UPLIFT_API_KEY="sk_1")
+    assert result.exit_code == 2
+    assert f"what answers at {api.url} is no Uplift Webhooks server" in result.stderr
 
 
 def test_https_on_an_http_port_is_called_so() -> None:

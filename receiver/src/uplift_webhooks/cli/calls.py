@@ -137,7 +137,10 @@ class Calls:
 
     def _call(self, method: str, path: str, **what: Any) -> Any:
         with _told(self.access):
-            return self._client.request(method, path, **what)
+            found = self._client.request(method, path, **what)
+        if found is None and method != "DELETE":
+            raise _misaddressed(self.access, "an empty response")
+        return found
 
 
 @contextmanager
@@ -151,11 +154,16 @@ def _told(access: Access) -> Iterator[None]:
         remedy = f"check {access.url_origin}, and that the server runs"
         raise CliError(_lower(str(error)), remedy, ExitCode.TRY_LATER) from error
     except ApiError as error:
-        # All refusals of ours have a code; and proxies speak of their own troubles with 429 and 5xx.
-        if not error.code and error.status < 500 and error.status != 429:
-            cause = f"what answers at {access.api_url} is no Uplift Webhooks server: it answered {error.status}"
-            raise CliError(cause, f"correct {access.url_origin}", ExitCode.USAGE) from error
+        # All errors of the server have a code. Proxies have their own 429 and 5xx, but not 501.
+        if not error.code and (error.status < 500 or error.status == 501) and error.status != 429:
+            raise _misaddressed(access, str(error.status)) from error
         raise _refused(error) from error
+
+
+def _misaddressed(access: Access, answer: str) -> CliError:
+    """The error for an address where no Uplift Webhooks server responds."""
+    cause = f"what answers at {access.api_url} is no Uplift Webhooks server: it answered {answer}"
+    return CliError(cause, f"correct {access.url_origin}", ExitCode.USAGE)
 
 
 def _at_fault(problem: str, access: Access) -> str:

@@ -16,7 +16,7 @@ from uplift_server.cli.errors import CliError
 from uplift_server.cli.listening import cannot_listen
 from uplift_server.cli.reach import local_url, server_runs
 from uplift_server.cli.session import Session
-from uplift_server.config import Config, ConfigError, secret_key
+from uplift_server.config import Config, ConfigError, check_database, secret_key
 from uplift_server.core.findings import Finding
 from uplift_server.observe.traced import REMEDY_WITHOUT_PACKAGES
 from uplift_server.service.examination import (
@@ -126,6 +126,12 @@ def _database(config: Config) -> Iterator[Finding]:
     if not writable:
         remedy = "let the server's user write there, or set UPLIFT_DATABASE_URL"
         yield Finding("database", "fail", f"{path} cannot be written", remedy)
+        return
+    try:
+        check_database(config)
+    except ConfigError as error:
+        [problem] = error.problems
+        yield Finding("database", "fail", f"{problem.name} {problem.reason}", problem.remedy)
         return
     if not path.exists():
         yield Finding("database", "ok", f"{path} is made by the first start")

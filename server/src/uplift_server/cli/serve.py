@@ -22,6 +22,7 @@ from uplift_server.cli.reach import local_url, operator_key_path, store_operator
 from uplift_server.cli.session import Session, command
 from uplift_server.config import Config, ConfigError
 from uplift_server.core.durations import format_duration
+from uplift_server.core.limits import DRAIN_MS_MAX
 from uplift_server.core.processes import ProcessRole
 from uplift_server.observe.log_writer import LogWriter, QueuedStream, raw_stream
 from uplift_server.observe.logs import set_up
@@ -215,5 +216,5 @@ class Stopper:
             os._exit(SECOND_SIGNAL)
         self._asked = True
         self._stop_limit.start(STOP_SECONDS_MAX + self._application.rescue_seconds_max)
-        self._output.note(f"Stopping; attempts in flight have {format_duration(20_000)}. Again to stop at once.")
+        self._output.note(f"Stopping; attempts in flight have {format_duration(DRAIN_MS_MAX)}. Again to stop at once.")
         self._application.request_stop()

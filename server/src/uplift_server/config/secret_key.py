@@ -77,7 +77,8 @@ def check_database(config: Config, *, new: bool = False) -> None:
         raise ConfigError(ConfigProblem("--new-database", reason, "leave it out, or move that file away"))
     if missing and has_key and not new:
         reason = f"names {path}, which is missing or empty, but its key {config.secret_key_path} exists"
-        remedy = "restore the database from a backup, or start with an empty one: uplift-server serve --new-database"
+        rescued = max(path.parent.glob(f"{path.name}.rescued-*"), default="a backup", key=str)
+        remedy = f"restore the database from {rescued}, or start with an empty one: uplift-server serve --new-database"
         raise ConfigError(ConfigProblem("UPLIFT_DATABASE_URL", reason, remedy))
 
 

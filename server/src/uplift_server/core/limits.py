@@ -109,6 +109,8 @@ ERROR_CHARACTERS_MAX = 300
 RETRY_AFTER_MS_MAX = 24 * 3600 * 1000
 
 # The engine
+# A stop waits so long for attempts in flight: one attempt timeout and a little. The whole stop takes at most 20 s.
+DRAIN_MS_MAX = 16_000
 COMMIT_ROWS_MAX = 1000
 # A small job has at most this many rows. After a commit with a larger job, small jobs have a commit of their own.
 SMALL_JOB_ROWS_MAX = 250

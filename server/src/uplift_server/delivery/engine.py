@@ -9,6 +9,7 @@ import structlog
 
 from uplift_server.core.breaker import BreakerRule
 from uplift_server.core.duties import Duty
+from uplift_server.core.limits import DRAIN_MS_MAX
 from uplift_server.core.schedule import RetrySchedule
 from uplift_server.core.waits import HeldUpBy
 from uplift_server.delivery.accept import Acceptor
@@ -40,8 +41,6 @@ from uplift_server.store.schema_version import UnknownSchema
 RECLAIM_BATCH: Final = 1000
 LOOK_EVERY_SCANS: Final = 5
 """How many times as often due deliveries are searched for as endpoints that hold what they should not."""
-DRAIN_MS_MAX: Final = 16_000
-"""How long a stop waits for attempts in flight: an attempt's deadline and a little, within the 20 s a stop may take."""
 STORE_SECONDS: Final = 2.5
 """How long a stop waits for each answer of the store: more than it waits for a foreign lock."""
 _log = structlog.get_logger()

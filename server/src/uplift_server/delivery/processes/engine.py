@@ -12,10 +12,11 @@ import structlog
 
 from uplift_server.core.breaker import restored
 from uplift_server.core.duties import Duty
+from uplift_server.core.limits import DRAIN_MS_MAX
 from uplift_server.core.processes import ProcessRole
 from uplift_server.delivery.clock import Clock, DatabaseTime
 from uplift_server.delivery.directory import Directory, LiveEndpoint
-from uplift_server.delivery.engine import DRAIN_MS_MAX, Engine, EngineSettings, SenderLife
+from uplift_server.delivery.engine import Engine, EngineSettings, SenderLife
 from uplift_server.delivery.lanes import InMemory, Load
 from uplift_server.delivery.processes.encryption import EncryptionUpgrade
 from uplift_server.delivery.processes.errands import Errands, Requests
