@@ -72,7 +72,8 @@ async def test_a_small_event_waits_for_at_most_one_large_event(bench: Bench) -> 
     assert stored[6:] == ["large 1", "large 2"]
 
 
-async def test_an_event_does_not_wait_for_all_changes(bench: Bench) -> None:
+@pytest.mark.parametrize("rows", [1, COMMIT_ROWS_MAX])
+async def test_an_event_does_not_wait_for_all_changes(bench: Bench, rows: int) -> None:
     done: list[int] = []
 
     async def change(number: int) -> None:
@@ -82,7 +83,8 @@ async def test_an_event_does_not_wait_for_all_changes(bench: Bench) -> None:
     async with Busy(bench):
         changes = [asyncio.ensure_future(change(number)) for number in range(100)]
         await asyncio.sleep(0.05)
-        append = asyncio.ensure_future(bench.append(bench.event(due(1))))
+        event = bench.event(*(due(endpoint) for endpoint in range(1, rows)))
+        append = asyncio.ensure_future(bench.append(event))
         await asyncio.sleep(0.05)
     await append
     assert len(done) <= 2 * COMMIT_WRITES_MAX

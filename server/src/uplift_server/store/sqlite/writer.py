@@ -248,7 +248,8 @@ class Writer:
             job = self._backlog.popleft()
             if (
                 (small_only and job.weight > SMALL_JOB_ROWS_MAX)
-                or (jobs and rows + job.weight > COMMIT_ROWS_MAX)
+                # Changes do not take the room of a job that fills a transaction.
+                or (jobs and rows + job.weight > COMMIT_ROWS_MAX + writes)
                 or (job.guarded and writes >= COMMIT_WRITES_MAX)
             ):
                 left.append(job)
