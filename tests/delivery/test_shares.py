@@ -41,6 +41,54 @@ async def test_waiting_deliveries_of_others_leave_memory_for_an_account(
         assert len(world.sender.times("well.test")) == 5
 
 
+async def test_what_accounts_may_always_hold_is_small(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a restart everything is due at once, and the process would hold a large batch of each account."""
+    monkeypatch.setattr(lanes, "LANES_SHARED_BODY_BYTES_MAX", 75_000)
+    monkeypatch.setattr(lanes, "LANES_BODY_BYTES_MAX", 100_000)
+    monkeypatch.setattr(lanes, "LEASE_BATCH_BODY_BYTES_MAX", 50_000)
+    monkeypatch.setattr(lanes, "ACCOUNT_LITTLE_BODY_BYTES_MAX", 2_000)
+    async with World(place, endpoint_in_flight_max=4) as world:
+        world.engine.lanes.draining = True
+        for number in range(30):
+            account = await world.new_account()
+            await world.endpoint(f"hangs{number}.test", lambda _: None, account=account)
+            await world.accept(20, account=account, pad=1000)
+        await world.kill()
+        assert 70_000 <= world.engine.lanes.bytes_held <= 150_000
+
+
+async def test_events_accepted_together_do_not_exceed_the_memory(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bodies count from the moment that a lane has room for them, not only when they are stored."""
+    monkeypatch.setattr(lanes, "LANES_SHARED_BODY_BYTES_MAX", 75_000)
+    monkeypatch.setattr(lanes, "LANES_BODY_BYTES_MAX", 100_000)
+    monkeypatch.setattr(lanes, "ACCOUNT_LITTLE_BODY_BYTES_MAX", 2_000)
+    async with World(place, endpoint_in_flight_max=4) as world:
+        for number in range(30):
+            account = await world.new_account()
+            await world.endpoint(f"hangs{number}.test", lambda _: None, account=account)
+            await world.accept(20, account=account, pad=1000)
+        assert 70_000 <= world.engine.lanes.bytes_held <= 150_000
+
+
+async def test_what_waits_for_others_leaves_memory_for_an_endpoint(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise three hanging endpoints would stop all endpoints of their account."""
+    monkeypatch.setattr(lanes, "ACCOUNT_LANES_BODY_BYTES_MAX", 50_000)
+    monkeypatch.setattr(lanes, "LANE_LITTLE_BODY_BYTES_MAX", 10_000)
+    async with World(place) as world:
+        hosts = [f"hangs{each}.test" for each in range(5)]
+        for host in ("well.test", *hosts):
+            await world.endpoint(host)
+        await world.accept(5)
+        for host in hosts:
+            world.sender.scripts[host] = lambda _: None
+        for _ in range(12):
+            await world.accept(5, pad=1000)
+        assert world.engine.lanes.bytes_held >= 49_000
+        assert len(world.sender.times("well.test")) == 13 * 5
+
+
 async def test_an_account_gets_its_share_of_memory_back(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lanes, "ACCOUNT_LANES_BODY_BYTES_MAX", 100_000)
     async with World(place, endpoint_in_flight_max=1) as world:

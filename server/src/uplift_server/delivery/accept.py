@@ -279,7 +279,7 @@ class Acceptor:
                 continue
             lane = self._lanes.of(endpoint)
             if self._lanes.room(lane, now) > 0:
-                lane.reserved += 1
+                self._lanes.reserve(lane, len(body))
                 lease_until = now + self._lease_ms
                 deliveries.append(NewDelivery(endpoint.seq, Status.PENDING, lease_until, self.owner))
                 group.reserved.append((len(group.events), endpoint, lane, lease_until))
@@ -426,10 +426,11 @@ class Acceptor:
                 if account_seq in self.listened:
                     self.on_stored(account_seq)
         for place, endpoint, lane, lease_until in group.reserved:
-            lane.reserved -= 1
+            event = group.events[place]
+            self._lanes.end_reservation(lane, len(event.body))
             if stored is None or stored[place].duplicate:
                 continue
-            event, seq = group.events[place], stored[place].seq
+            seq = stored[place].seq
             leased = LeasedDelivery(
                 seq,
                 endpoint.seq,

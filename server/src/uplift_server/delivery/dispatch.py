@@ -12,7 +12,7 @@ from typing import Final
 from uplift_server.core.deliveries import Trigger
 from uplift_server.core.due_times import DueTimes
 from uplift_server.core.lane import Kind
-from uplift_server.core.limits import LEASE_BATCH_BODY_BYTES_MAX, LEASE_BATCH_MAX, RELEASE_BATCH_MAX
+from uplift_server.core.limits import LEASE_BATCH_MAX, RELEASE_BATCH_MAX
 from uplift_server.delivery.clock import Clock
 from uplift_server.delivery.directory import Directory
 from uplift_server.delivery.lanes import DeliveryLanes
@@ -154,12 +154,13 @@ class Dispatcher:
         if not wishes:
             return False
         now = self._clock.now_ms()
+        body_bytes_max = self._lanes.batch_bytes_max
         leased = await self._database.lease_due(
             wishes,
             now=now,
             lease_until=now + self._lease_ms,
             owner=self.owner,
-            body_bytes_max=LEASE_BATCH_BODY_BYTES_MAX,
+            body_bytes_max=body_bytes_max,
         )
         counts = Counter(delivery.endpoint_seq for delivery in leased)
         for delivery in leased:
@@ -171,7 +172,7 @@ class Dispatcher:
                 continue
             self._lanes.push(self._lanes.of(endpoint), delivery, self._kind(delivery))
         # The store stops early when the bodies grow large: then less than wished does not mean that no more is due.
-        cut = sum(len(delivery.body) for delivery in leased) >= LEASE_BATCH_BODY_BYTES_MAX
+        cut = sum(len(delivery.body) for delivery in leased) >= body_bytes_max
         backlog = self._lanes.backlog
         drained: list[int] = []
         for endpoint_seq, limit in wishes:

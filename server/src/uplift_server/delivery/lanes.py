@@ -13,8 +13,10 @@ from uplift_server.core.limits import (
     ACCOUNT_LANES_BODY_BYTES_MAX,
     ACCOUNT_LITTLE_BODY_BYTES_MAX,
     LANE_BODY_BYTES_MAX,
+    LANE_LITTLE_BODY_BYTES_MAX,
     LANES_BODY_BYTES_MAX,
     LANES_SHARED_BODY_BYTES_MAX,
+    LEASE_BATCH_BODY_BYTES_MAX,
     PARKED_MAX,
 )
 from uplift_server.core.pace import gap_ms
@@ -140,6 +142,16 @@ class DeliveryLanes:
             del self.parked[next(iter(self.parked))]
         self.parked[(event_seq, endpoint_seq)] = None
 
+    def reserve(self, lane: Lane[LeasedDelivery], body_bytes: int) -> None:
+        """Keep room for a delivery that is being stored."""
+        lane.reserved += 1
+        self._hold(lane, body_bytes)
+
+    def end_reservation(self, lane: Lane[LeasedDelivery], body_bytes: int) -> None:
+        """Give the room back: the delivery is pushed next, or was not stored."""
+        lane.reserved -= 1
+        self._hold(lane, -body_bytes)
+
     def push(self, lane: Lane[LeasedDelivery], delivery: LeasedDelivery, kind: Kind) -> None:
         """Let a delivery wait; `pump` sends it."""
         self._hold(lane, len(delivery.body))
@@ -165,13 +177,19 @@ class DeliveryLanes:
         """How many more deliveries of a replay may wait in a lane. See `core.replays.room_in`."""
         return 0 if self.stopped or self._is_full(lane) else room_in(lane, now_ms)
 
+    @property
+    def batch_bytes_max(self) -> int:
+        """The bodies of one lease: few once only accounts that hold little have room."""
+        is_scarce = self.bytes_held >= LANES_SHARED_BODY_BYTES_MAX
+        return ACCOUNT_LITTLE_BODY_BYTES_MAX if is_scarce else LEASE_BATCH_BODY_BYTES_MAX
+
     def _is_full(self, lane: Lane[LeasedDelivery]) -> bool:
         """Whether the waiting bodies of an endpoint, of its account or of all accounts have reached their limit."""
         account_bytes = lane.account_share.waiting_bytes
         holds_little = account_bytes < ACCOUNT_LITTLE_BODY_BYTES_MAX
         return (
             lane.waiting_bytes >= LANE_BODY_BYTES_MAX
-            or account_bytes >= ACCOUNT_LANES_BODY_BYTES_MAX
+            or (account_bytes >= ACCOUNT_LANES_BODY_BYTES_MAX and lane.waiting_bytes >= LANE_LITTLE_BODY_BYTES_MAX)
             or self.bytes_held >= (LANES_BODY_BYTES_MAX if holds_little else LANES_SHARED_BODY_BYTES_MAX)
         )
 
