@@ -119,8 +119,8 @@ COMMIT_WRITES_MAX = 8
 # In memory, for an endpoint that answers well; others hold no more than they have in flight.
 LANE_WAITING_MAX = 1024
 # The bodies of deliveries that wait in lanes: of all accounts, of one account, and of one endpoint. Further deliveries
-# wait in the database. The last quarter of the memory is for accounts that hold little. An endpoint that holds little has
-# room even if its account has reached its limit.
+# wait in the database. The last quarter of the memory is for accounts that hold little. An endpoint that holds little
+# has room even if its account has reached its limit.
 LANES_BODY_BYTES_MAX = 64 * 1024 * 1024
 LANES_SHARED_BODY_BYTES_MAX = 48 * 1024 * 1024
 ACCOUNT_LANES_BODY_BYTES_MAX = 16 * 1024 * 1024

@@ -205,11 +205,15 @@ class _Due(NamedTuple):
 def _due(connection: sqlite3.Connection, wishes: Sequence[LeaseWish], now: int) -> list[_Due]:
     """Return the due deliveries of each endpoint up to its limit, earliest due time first."""
     found: dict[int, list[_Due]] = {}
-    for limit in {wish.limit for wish in wishes}:
-        endpoints = [wish.endpoint_seq for wish in wishes if wish.limit == limit]
-        (text,) = connection.execute(_DUE, (now, limit, json.dumps(endpoints))).fetchone()
-        for endpoint, rows in zip(endpoints, json.loads(text), strict=True):
-            found[endpoint] = sorted(_Due(*row) for row in rows)
+    # Endpoints with similar limits share a statement, which reads as many rows for each as the highest limit.
+    by_size: dict[int, list[LeaseWish]] = {}
+    for wish in wishes:
+        by_size.setdefault(wish.limit.bit_length(), []).append(wish)
+    for some in by_size.values():
+        endpoints = json.dumps([wish.endpoint_seq for wish in some])
+        (text,) = connection.execute(_DUE, (now, max(wish.limit for wish in some), endpoints)).fetchone()
+        for wish, rows in zip(some, json.loads(text), strict=True):
+            found[wish.endpoint_seq] = sorted(_Due(*row) for row in rows)[: wish.limit]
     return [due for wish in wishes for due in found[wish.endpoint_seq]]
 
 
