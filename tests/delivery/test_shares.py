@@ -1,6 +1,7 @@
 """The share of an account in memory, and the work in one turn of the event loop and in one write to the database."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Sequence
 from typing import Any
 
@@ -8,8 +9,10 @@ import pytest
 from tests.engines import Place
 
 from uplift_server.core.limits import RELEASE_BATCH_MAX, SETTLE_BATCH_MAX
+from uplift_server.core.outcomes import Outcome
 from uplift_server.delivery import lanes
 from uplift_server.delivery.dispatch import Dispatcher
+from uplift_server.store import endpoints
 from uplift_server.store.hot_records import HealthRow, Settlement
 
 from .world import SECOND, World, answer
@@ -137,10 +140,15 @@ class Recorded:
 
     released: list[int]
     settled: list[int]
+    failures: Counter[int]
+    """The failed attempts by endpoint."""
+    premature: list[HealthRow]
+    """Health that counts failures whose outcomes are not stored yet."""
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         self.released, self.settled = [], []
+        self.failures, self.premature = Counter(), []
 
     async def release(self, leases: Sequence[tuple[int, int, int]], *, now: int) -> None:
         self.released.append(len(leases))
@@ -150,6 +158,8 @@ class Recorded:
         self, settlements: Sequence[Settlement], health: Sequence[HealthRow] = (), *, by: int = 0
     ) -> Awaitable[frozenset[tuple[int, int]]]:
         self.settled.append(len(settlements))
+        self.failures.update(each.endpoint_seq for each in settlements if each.last_outcome != Outcome.DELIVERED)
+        self.premature += [row for row in health if row.consecutive_failures > self.failures[row.endpoint_seq]]
         result: Awaitable[frozenset[tuple[int, int]]] = super().settle(settlements, health, by=by)  # type: ignore[misc]
         return result
 
@@ -175,3 +185,21 @@ async def test_releases_and_outcomes_are_written_in_batches(place: Place) -> Non
             world.sender.scripts[f"hangs{number}.test"] = lambda _: answer(200)
         await world.run_for(120 * SECOND)
         assert max(world.database.settled) <= SETTLE_BATCH_MAX
+
+
+async def test_health_is_stored_with_the_last_outcome_that_it_counts(place: Place) -> None:
+    """If the process ends between two batches, the outcomes of the second are not counted twice."""
+    async with World(place, database=Recorded, endpoint_in_flight_max=1000, in_flight_max=10_000) as world:
+        failing = [await world.endpoint(f"fails{number}.test") for number in range(3)]
+        for _ in range(100):
+            await world.accept(10)
+        for number in range(3):
+            world.sender.scripts[f"fails{number}.test"] = lambda _: None
+        await world.accept(900)
+        world.database.settled.clear()
+        await world.run_for(16 * SECOND)
+        assert max(world.database.settled) == SETTLE_BATCH_MAX
+        assert not world.database.premature
+        assert [endpoint.health.consecutive_failures for endpoint in failing] == [900] * 3
+        stored = await world.database.read(endpoints.live)
+        assert [record.health.consecutive_failures for record in stored] == [900] * 3

@@ -154,6 +154,11 @@ class Settler:
         else:
             batch, self._gathered = self._gathered[:SETTLE_BATCH_MAX], self._gathered[SETTLE_BATCH_MAX:]
             health, self._health = self._health, {}
+            if self._gathered:
+                # Health counts all outcomes: it is stored with the last, or a restart would count the rest twice.
+                later = {settlement.endpoint_seq for settlement in self._gathered}
+                self._health = {seq: endpoint for seq, endpoint in health.items() if seq in later}
+                health = {seq: endpoint for seq, endpoint in health.items() if seq not in later}
             self._pressing = bool(self._gathered)
             if self._patience is not None:
                 self._patience.cancel()
