@@ -113,7 +113,7 @@ RETRY_AFTER_MS_MAX = 24 * 3600 * 1000
 DRAIN_MS_MAX = 16_000
 COMMIT_ROWS_MAX = 1000
 # A small job has at most this many rows. After a commit with a larger job, small jobs have a commit of their own.
-SMALL_JOB_ROWS_MAX = 250
+SMALL_JOB_ROWS_MAX = 500
 # Changes through the API in one commit. Each takes about as long as 100 rows.
 COMMIT_WRITES_MAX = 8
 # In memory, for an endpoint that answers well; others hold no more than they have in flight.

@@ -27,7 +27,7 @@ from uplift_server.delivery.directory import NEVER, LiveEndpoint
 from uplift_server.delivery.trickle import Trickle
 from uplift_server.store.hot_records import LeasedDelivery
 
-STARTS_MAX: Final = 16
+STARTS_MAX: Final = 32
 """The attempts that begin in one turn of the event loop. With more, requests wait longer and nothing is sent sooner."""
 
 
