@@ -159,7 +159,12 @@ def test_a_large_ordinary_event_is_accepted(name: str) -> None:
     event = json.dumps(data, separators=(",", ":")).encode()
     assert 100_000 < len(event) <= EVENT_DATA_BYTES_MAX
     live = LiveEventType(event_type(schema=text))
+    # The garbage collector may run during one of them.
+    assert min(_check_seconds(live, event) for _ in range(3)) < CHECK_SECONDS_MAX * SLACK
+    jsonschema_rs.Draft202012Validator(schema).validate(data)
+
+
+def _check_seconds(live: LiveEventType, event: bytes) -> float:
     began = time.thread_time()
     assert live.problems(event) == []
-    assert time.thread_time() - began < CHECK_SECONDS_MAX * SLACK
-    jsonschema_rs.Draft202012Validator(schema).validate(data)
+    return time.thread_time() - began
