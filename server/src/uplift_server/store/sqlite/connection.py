@@ -20,8 +20,8 @@ READER_CACHE_KIB: Final = 8 * 1024
 CHECKPOINT_PAGES: Final = 4000
 WAL_BYTES_KEPT: Final = 64 * 1024 * 1024
 BUSY_MS: Final = 2000
-# More than the hot statements (`ManyRows`) with their 67 sizes each (`rows.SIZES`).
-CACHED_STATEMENTS: Final = 640
+# More than the 11 hot statements (`ManyRows`) with their 67 sizes each (`rows.SIZES`).
+CACHED_STATEMENTS: Final = 1024
 _UNWRITABLE: Final = Trouble(
     "the database file cannot be opened or written", "Check the permissions of the file and of its directory."
 )
