@@ -228,7 +228,7 @@ class Acceptor:
             raise self._refused(events, Refusal.FULL, text)
 
     def _gather(self, group: _Group) -> None:
-        """Create the events of a request and add them to those that go to the store in this turn of the event loop."""
+        """Create the events of a request and queue them. The next turn of the event loop stores the queue."""
         now = self._clock.now_ms()
         for account_seq, draft in group.drafts:
             group.events.append(self._event(account_seq, draft, now, group))

@@ -236,7 +236,7 @@ class Writer:
             self._writing.close()
 
     def _take(self) -> list[Job]:
-        """Take the jobs of the next transaction from the backlog: the oldest first, without those that exceed a limit.
+        """Take the jobs of the next transaction from the backlog, oldest first. Skip jobs that exceed a limit.
 
         After a transaction with a large job, it takes only small jobs if there are any.
         """
