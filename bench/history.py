@@ -10,9 +10,9 @@ from typing import Any, Final
 
 from bench.load import TYPE
 from bench.progress import bar
-from uplift_server.core.deliveries import FailedReason, Status, Trigger
+from uplift_server.core.deliveries.outcomes import Outcome
 from uplift_server.core.ids import uuid7
-from uplift_server.core.outcomes import Outcome
+from uplift_server.core.lifecycle import FailedReason, Status, Trigger
 
 _CHUNK: Final = 20_000
 _SPAN_MS: Final = 29 * 86_400_000

@@ -8,8 +8,8 @@ import asyncpg
 
 from bench.load import TYPE
 from bench.progress import Step, bar
-from uplift_server.core.deliveries import FailedReason, Status
-from uplift_server.core.outcomes import Outcome
+from uplift_server.core.deliveries.outcomes import Outcome
+from uplift_server.core.lifecycle import FailedReason, Status
 from uplift_server.store.schema_partitions import NUMBERS, table_name
 
 PARTITIONS: Final = 28

@@ -11,9 +11,9 @@ from typing import Final
 
 from bench.load import TYPE
 from bench.progress import bar
-from uplift_server.core.deliveries import FailedReason, Status, Trigger
+from uplift_server.core.deliveries.outcomes import Outcome
 from uplift_server.core.ids import uuid7
-from uplift_server.core.outcomes import Outcome
+from uplift_server.core.lifecycle import FailedReason, Status, Trigger
 from uplift_server.store.hot_records import Appended, AttemptRow, NewDelivery, NewEvent, Settlement
 from uplift_server.store.sqlite.database import SqliteDatabase
 

@@ -16,10 +16,10 @@ from collections.abc import Callable
 import uvloop
 
 from bench.clients.request import EVENT_ID, body, raw
-from uplift_server.core.addresses import AddressPolicy
-from uplift_server.core.exchange import Exchange
-from uplift_server.core.request_head import head_template
-from uplift_server.core.signing import Signer
+from uplift_server.core.http.addresses import AddressPolicy
+from uplift_server.core.http.exchange import Exchange
+from uplift_server.core.http.request_headers import head_template
+from uplift_server.core.security.signing import Signer
 from uplift_server.delivery.sender import Request, Resolver, Sender, SenderSettings, Target
 
 _WARM_UP_S = 0.5

@@ -23,7 +23,7 @@ from bench.rows.postgres import DURABLE, SECRET_KEY
 from bench.scene import Measurement, Scene, conditions
 from bench.server import Server, ServerFailed
 from bench.visitor import Visitor
-from uplift_server.core.deliveries import Status
+from uplift_server.core.lifecycle import Status
 
 _EVENTS: Final = 5_000_000
 _SMOKE_EVENTS: Final = 2_800

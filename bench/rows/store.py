@@ -15,8 +15,8 @@ from bench.progress import Step, bar
 from bench.report import Figure, Report
 from bench.row import Row
 from bench.scene import BODY_BYTES, workspace
-from uplift_server.core.deliveries import Status
-from uplift_server.core.outcomes import Outcome
+from uplift_server.core.deliveries.outcomes import Outcome
+from uplift_server.core.lifecycle import Status
 from uplift_server.store import schema_version
 from uplift_server.store.contract import Database
 from uplift_server.store.hot_records import AttemptRow, NewDelivery, NewEvent, Settlement

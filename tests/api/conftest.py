@@ -14,12 +14,13 @@ from tests.engines import Engine, Place
 
 from uplift_server.api.app import create_api
 from uplift_server.api.guard import ANSWER_SECONDS_MAX
-from uplift_server.core import envelope, ids
-from uplift_server.core.addresses import AddressPolicy
+from uplift_server.core import ids
 from uplift_server.core.cursors import Cursors
-from uplift_server.core.deliveries import FailedReason, Status
-from uplift_server.core.outcomes import Outcome
-from uplift_server.core.waits import HeldUpBy
+from uplift_server.core.deliveries.outcomes import Outcome
+from uplift_server.core.events import envelope
+from uplift_server.core.http.addresses import AddressPolicy
+from uplift_server.core.lifecycle import FailedReason, Status
+from uplift_server.core.scheduling.waiting import HeldUpBy
 from uplift_server.delivery.clock import SystemClock
 from uplift_server.delivery.directory import Directory
 from uplift_server.delivery.lanes import InMemory, Load

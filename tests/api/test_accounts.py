@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from uplift_server.core import ids
-from uplift_server.core.scopes import DEFAULT_SCOPES
+from uplift_server.core.security.scopes import DEFAULT_SCOPES
 
 from .conftest import KEY_CLAIM
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from uplift_server.core.audit import ACTIONS
-from uplift_server.core.deliveries import Status
-from uplift_server.core.outcomes import Outcome
+from uplift_server.core.deliveries.outcomes import Outcome
+from uplift_server.core.lifecycle import Status
+from uplift_server.core.people.audit import ACTIONS
 from uplift_server.store import audit
 from uplift_server.store.errors import Unavailable
 

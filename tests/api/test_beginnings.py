@@ -3,8 +3,8 @@
 import pytest
 from tests.engines import Place
 
-from uplift_server.core.catalog import EVENT_TYPES
 from uplift_server.core.cursors import Cursors
+from uplift_server.core.events.catalog import EVENT_TYPES
 from uplift_server.delivery.clock import SystemClock
 from uplift_server.delivery.directory import Directory
 from uplift_server.delivery.relay import Relay

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from uplift_server.core.deliveries import Status
-from uplift_server.core.notices import NoticeKind, NoticeState
-from uplift_server.core.outcomes import Outcome
+from uplift_server.core.deliveries.outcomes import Outcome
+from uplift_server.core.lifecycle import Status
+from uplift_server.core.people.notifications import NoticeKind, NoticeState
 from uplift_server.delivery.mass_failures import MassFailure
 from uplift_server.service import traces
 from uplift_server.service.errors import Forbidden, Invalid

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from uplift_server.core.deliveries import Status, Trigger
-from uplift_server.core.instants import instant_text
-from uplift_server.core.outcomes import Outcome
+from uplift_server.core.deliveries.outcomes import Outcome
+from uplift_server.core.lifecycle import Status, Trigger
+from uplift_server.core.timestamps import instant_text
 from uplift_server.store import audit
 from uplift_server.store.errors import Unavailable
 

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from uplift_server.core.deliveries import Status
+from uplift_server.core.deliveries.outcomes import Outcome
+from uplift_server.core.lifecycle import Status
 from uplift_server.core.limits import HELD_COUNTED_MAX
-from uplift_server.core.outcomes import Outcome
 from uplift_server.store import audit
 from uplift_server.store.errors import Unavailable
 from uplift_server.store.records import HeldAction

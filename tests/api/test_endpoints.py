@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from uplift_server.core import ids
-from uplift_server.core.deliveries import Status
-from uplift_server.core.outcomes import Outcome
+from uplift_server.core.deliveries.outcomes import Outcome
+from uplift_server.core.lifecycle import Status
 from uplift_server.store.hot_records import HealthRow
 
 HEALTH = {

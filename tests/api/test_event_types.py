@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from uplift_server.core.catalog import EVENT_TYPES
+from uplift_server.core.events.catalog import EVENT_TYPES
 
 
 def test_a_fresh_server_has_the_built_in_types(server: Any) -> None:

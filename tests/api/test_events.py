@@ -9,7 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from uplift_server.core import ids
-from uplift_server.core.deliveries import Status
+from uplift_server.core.lifecycle import Status
 from uplift_server.store import events, upkeep
 from uplift_server.store.schema import events as table
 

@@ -4,8 +4,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from uplift_server.core.deliveries import Status
-from uplift_server.core.outcomes import Outcome
+from uplift_server.core.deliveries.outcomes import Outcome
+from uplift_server.core.lifecycle import Status
 from uplift_server.store.schema import deliveries
 
 

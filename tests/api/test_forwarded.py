@@ -5,7 +5,7 @@ from typing import Any
 
 from uplift_server.api.app import create_api
 from uplift_server.api.forwarded import Forwarded
-from uplift_server.core.forwarding import parse_networks
+from uplift_server.core.http.forwarding import parse_networks
 
 
 def address_told(server: Any, trusted: str, *headers: tuple[bytes, bytes]) -> str | None:

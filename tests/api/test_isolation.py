@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from uplift_server.core.deliveries import Status
-from uplift_server.core.outcomes import Outcome
-from uplift_server.core.scopes import Scope
+from uplift_server.core.deliveries.outcomes import Outcome
+from uplift_server.core.lifecycle import Status
+from uplift_server.core.security.scopes import Scope
 
 READ, WRITE = "read", "write"
 # Every route that an account's key may call, with the scope it needs.

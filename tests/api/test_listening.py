@@ -8,7 +8,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
-from uplift_server.core.listening import SESSIONS_PER_ACCOUNT_MAX, TESTS_AWAITED_MAX
+from uplift_server.core.deliveries.listening import SESSIONS_PER_ACCOUNT_MAX, TESTS_AWAITED_MAX
 
 
 def connected(server: Any, owner: Any, session: str) -> ClientConnection:

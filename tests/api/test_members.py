@@ -6,7 +6,7 @@ import pytest
 from tests.service.world import PASSWORD
 
 from uplift_server.core import ids
-from uplift_server.core.rights import Role
+from uplift_server.core.security.rights import Role
 from uplift_server.store import members, people
 
 ANN = "ann@example.com"

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families as parse
 
-from uplift_server.core.deliveries import Status
-from uplift_server.core.processes import ProcessRole
-from uplift_server.core.waits import HeldUpBy
+from uplift_server.core.lifecycle import Status
+from uplift_server.core.operations.cluster import ProcessRole
+from uplift_server.core.scheduling.waiting import HeldUpBy
 from uplift_server.service import readings
 from uplift_server.service.readings import Readings
 from uplift_server.store.errors import Unavailable

@@ -10,8 +10,8 @@ import jsonschema_rs
 import pytest
 
 from uplift_server.api import routes as routes_room
-from uplift_server.core.deliveries import Status
-from uplift_server.core.outcomes import Outcome
+from uplift_server.core.deliveries.outcomes import Outcome
+from uplift_server.core.lifecycle import Status
 
 ROOT = Path(__file__).parents[2]
 
@@ -134,7 +134,7 @@ def test_the_reference_lists_every_route_field_and_object(server: Any, document:
 
 def test_the_guide_names_every_route_and_scope(document: Any) -> None:
     """docs/api.md, with an example of each route."""
-    from uplift_server.core.scopes import Scope
+    from uplift_server.core.security.scopes import Scope
 
     guide = (ROOT / "docs" / "api.md").read_text()
     for method, path, _ in operations(document):

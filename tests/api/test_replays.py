@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from uplift_server.core.deliveries import Status
-from uplift_server.core.instants import instant_text
-from uplift_server.core.outcomes import Outcome
+from uplift_server.core.deliveries.outcomes import Outcome
+from uplift_server.core.lifecycle import Status
+from uplift_server.core.timestamps import instant_text
 from uplift_server.service import replays as service
 from uplift_server.store.schema import audit_log
 

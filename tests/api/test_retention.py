@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from uplift_server.core.instants import instant_text
+from uplift_server.core.timestamps import instant_text
 from uplift_server.store import retention_clock
 
 DAY = 24 * 3600 * 1000

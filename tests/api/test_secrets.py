@@ -11,9 +11,9 @@ import pytest
 import sqlalchemy as sa
 
 from uplift_server.core import ids
-from uplift_server.core.instants import parse_instant
-from uplift_server.core.scopes import Scope
-from uplift_server.core.signing import keys_of
+from uplift_server.core.security.scopes import Scope
+from uplift_server.core.security.signing import keys_of
+from uplift_server.core.timestamps import parse_instant
 from uplift_server.store import audit, endpoints
 from uplift_server.store.errors import Unavailable
 

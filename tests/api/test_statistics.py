@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from uplift_server.core.deliveries import Status
-from uplift_server.core.instants import instant_text
-from uplift_server.core.numbers import HOUR_MS, Series
-from uplift_server.core.outcomes import Outcome
-from uplift_server.core.scopes import Scope
+from uplift_server.core.deliveries.outcomes import Outcome
+from uplift_server.core.lifecycle import Status
+from uplift_server.core.operations.statistics import HOUR_MS, Series
+from uplift_server.core.security.scopes import Scope
+from uplift_server.core.timestamps import instant_text
 from uplift_server.delivery.numbers import Numbers
 from uplift_server.service.errors import Forbidden, NotFound
 from uplift_server.service.principals import Caller, Principal

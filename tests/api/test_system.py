@@ -8,7 +8,7 @@ import pytest
 
 from uplift_server import __version__
 from uplift_server.config import Config, load
-from uplift_server.core.findings import Finding
+from uplift_server.core.operations.findings import Finding
 from uplift_server.service import system
 from uplift_server.service.errors import Busy, Forbidden
 from uplift_server.service.principals import Caller, Principal

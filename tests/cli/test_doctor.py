@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from uplift_server.cli import checks
 from uplift_server.cli.main import app
 from uplift_server.config import load, publish_key, secret_key
-from uplift_server.core.instants import instant_text
+from uplift_server.core.timestamps import instant_text
 from uplift_server.service import examination
 from uplift_server.store import inspection, schema_version
 from uplift_server.store.errors import Unavailable

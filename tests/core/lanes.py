@@ -1,8 +1,8 @@
 """Lanes as their tests make, fill and empty them."""
 
-from uplift_server.core.breaker import Breaker
-from uplift_server.core.lane import Kind, Lane
-from uplift_server.core.lanes import Lanes
+from uplift_server.core.scheduling.circuit_breaker import Breaker
+from uplift_server.core.scheduling.lane import Kind, Lane
+from uplift_server.core.scheduling.lanes import Lanes
 
 NOW_MS = 1_764_000_000_000
 OPEN = Breaker(failures=10, probe_at=NOW_MS + 1000, probe_wait_ms=1000)

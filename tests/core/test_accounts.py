@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uplift_server.core.accounts import check_email, check_name
+from uplift_server.core.people.accounts import check_email, check_name
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uplift_server.core.address_ranges import BLOCKS, Reach
-from uplift_server.core.addresses import AddressPolicy, describe, describe_found, parse_literal
+from uplift_server.core.http.address_ranges import BLOCKS, Reach
+from uplift_server.core.http.addresses import AddressPolicy, describe, describe_found, parse_literal
 
 STRICT = AddressPolicy(allow_private_networks=False)
 OPEN = AddressPolicy(allow_private_networks=True)

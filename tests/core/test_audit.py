@@ -2,7 +2,7 @@
 
 import re
 
-from uplift_server.core.audit import ACTIONS, SYSTEM, ActorKind, difference, without_query
+from uplift_server.core.people.audit import ACTIONS, SYSTEM, ActorKind, difference, without_query
 
 
 def test_every_action_is_named_for_its_subject_and_has_a_sentence() -> None:

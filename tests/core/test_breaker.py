@@ -4,8 +4,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uplift_server.core.breaker import CLOSED, PROBE_FIRST_MS, TIMEOUTS_ONLY_MS, Breaker, BreakerRule, restored
-from uplift_server.core.health import Health
+from uplift_server.core.deliveries.health import Health
+from uplift_server.core.scheduling.circuit_breaker import (
+    CLOSED,
+    PROBE_FIRST_MS,
+    TIMEOUTS_ONLY_MS,
+    Breaker,
+    BreakerRule,
+    restored,
+)
 
 NOW_MS = 1_764_000_000_000
 RULE = BreakerRule(failures=3, probe_max_ms=300_000)

@@ -5,14 +5,14 @@ import json
 import jsonschema_rs
 import pytest
 
-from uplift_server.core.catalog import (
+from uplift_server.core.events.catalog import (
     EVENT_TYPES,
     EXTENSION_NOTE,
     MOVEMENT_ANALYTICS_CREATED,
     WEBHOOK_CREATED,
     EventType,
 )
-from uplift_server.core.event_types import check_name
+from uplift_server.core.events.event_types import check_name
 
 NAMES = [event_type.name for event_type in EVENT_TYPES]
 DOCUMENTED = [event_type for event_type in EVENT_TYPES if event_type.documented]

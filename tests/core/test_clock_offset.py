@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uplift_server.core.clock_offset import Reading, best
+from uplift_server.core.operations.clock_offset import Reading, best
 
 NOW = 1_764_000_000_000
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from uplift_server.core.commit_pace import APART_MS_MAX, CORES_BUSY, CORES_FREE, apart_ms
+from uplift_server.core.scheduling.commit_interval import APART_MS_MAX, CORES_BUSY, CORES_FREE, apart_ms
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,9 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uplift_server.core.deliveries import FailedReason, Status, Trigger, Verdict, judge
-from uplift_server.core.outcomes import Outcome
-from uplift_server.core.schedule import RetrySchedule
+from uplift_server.core.deliveries.outcomes import Outcome
+from uplift_server.core.lifecycle import FailedReason, Status, Trigger, Verdict, judge
+from uplift_server.core.scheduling.retry_schedule import RetrySchedule
 
 NOW_MS = 1_764_000_000_000
 SCHEDULE = RetrySchedule((5000, 300_000))

@@ -3,8 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uplift_server.core.due_times import DueTimes
 from uplift_server.core.limits import DUE_STEP_MS
+from uplift_server.core.scheduling.due_times import DueTimes
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 500), st.booleans()), max_size=50))

@@ -1,6 +1,6 @@
 import pytest
 
-from uplift_server.core.duties import may_take
+from uplift_server.core.operations.singleton_jobs import may_take
 
 NOW = 1_764_000_000_000
 

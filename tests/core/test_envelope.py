@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uplift_server.core.envelope import API_VERSION_DEFAULT, api_version_of, build, data_of
+from uplift_server.core.events.envelope import API_VERSION_DEFAULT, api_version_of, build, data_of
 
 EVENT_ID = "0197f0c2-0000-7000-8000-000000000000"
 JSON_VALUES = st.recursive(

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uplift_server.core.event_types import check_name, check_pattern
+from uplift_server.core.events.event_types import check_name, check_pattern
 
 
 @pytest.mark.parametrize("name", ["a", "webhook.created", "movement.analytics.created", "a_1.b2", "_", "9", "a" * 128])

@@ -2,7 +2,7 @@
 
 import pytest
 
-from uplift_server.core.exchange import Exchange, Failure
+from uplift_server.core.http.exchange import Exchange, Failure
 
 
 def test_an_exchange_cannot_be_changed() -> None:

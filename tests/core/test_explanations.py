@@ -4,8 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from uplift_server.core.deliveries import FailedReason, Status
-from uplift_server.core.explanations import (
+from uplift_server.core.deliveries.explanations import (
     Reason,
     TheDelivery,
     TheEndpoint,
@@ -16,8 +15,9 @@ from uplift_server.core.explanations import (
     why_never_owed_deleted,
     why_removed,
 )
-from uplift_server.core.outcomes import Explanation
-from uplift_server.core.waits import Waiting, WaitingFor
+from uplift_server.core.deliveries.outcomes import Explanation
+from uplift_server.core.lifecycle import FailedReason, Status
+from uplift_server.core.scheduling.waiting import Waiting, WaitingFor
 
 NOW = 1_764_000_000_000
 HOUR = 3_600_000

@@ -1,6 +1,6 @@
 """Failures are counted for a time, each for itself, and in bounded memory."""
 
-from uplift_server.core.failures import Failures
+from uplift_server.core.security.failed_attempts import Failures
 
 
 def test_a_key_waits_once_it_failed_too_often_until_the_oldest_is_forgotten() -> None:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uplift_server.core.forwarding import HOPS_MAX, origin, parse_networks
+from uplift_server.core.http.forwarding import HOPS_MAX, origin, parse_networks
 
 TRUSTED = parse_networks("127.0.0.1, 10.0.0.0/8,2001:db8::/32")
 CLIENT, OTHER = "203.0.113.7", "198.51.100.9"

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uplift_server.core.headers import MASKED, check_headers, mask
+from uplift_server.core.http.headers import MASKED, check_headers, mask
 
 TOKENS = st.from_regex(r"[A-Za-z][A-Za-z0-9-]{0,20}", fullmatch=True)
 

@@ -5,8 +5,8 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uplift_server.core.health import FAILURES_MIN, Health, HealthRule, Step
-from uplift_server.core.outcomes import Outcome
+from uplift_server.core.deliveries.health import FAILURES_MIN, Health, HealthRule, Step
+from uplift_server.core.deliveries.outcomes import Outcome
 
 NOW_MS = 1_764_000_000_000
 FAILURES = [outcome for outcome in Outcome if outcome is not Outcome.DELIVERED]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from uplift_server.core.idempotency import check_key
+from uplift_server.core.events.idempotency import check_key
 
 
 @pytest.mark.parametrize("text", ["a", "0197f0c2-5b1e-7c3a-9d5e-2f6a8b0c4d1e", "with spaces", "Größe 7", "x" * 255])

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uplift_server.core.instants import instant_text, optional_instant_text, parse_instant
+from uplift_server.core.timestamps import instant_text, optional_instant_text, parse_instant
 
 NOON = 1_769_860_800_000
 

@@ -4,9 +4,9 @@ from collections import Counter
 
 import pytest
 
-from uplift_server.core.breaker import Breaker
-from uplift_server.core.lane import HORIZON_MS, STALLED_MS_MIN, WINDOW_START, Kind, Lane
 from uplift_server.core.limits import LANE_WAITING_MAX
+from uplift_server.core.scheduling.circuit_breaker import Breaker
+from uplift_server.core.scheduling.lane import HORIZON_MS, STALLED_MS_MIN, WINDOW_START, Kind, Lane
 
 NOW_MS = 1_764_000_000_000
 

@@ -1,7 +1,7 @@
 """Lanes whose breaker is open: one probe when it is time, and what waits for it."""
 
-from uplift_server.core.breaker import Breaker
-from uplift_server.core.lanes import Lanes
+from uplift_server.core.scheduling.circuit_breaker import Breaker
+from uplift_server.core.scheduling.lanes import Lanes
 
 from .lanes import NOW_MS, OPEN, drain, fill, lane_of
 

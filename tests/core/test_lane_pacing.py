@@ -4,8 +4,8 @@ from itertools import pairwise
 
 import pytest
 
-from uplift_server.core.lanes import Lanes
-from uplift_server.core.pace import PACE_CREDIT_MS, gap_ms
+from uplift_server.core.scheduling.lanes import Lanes
+from uplift_server.core.scheduling.rate_limit import PACE_CREDIT_MS, gap_ms
 
 from .lanes import NOW_MS, answering, drain, fill, lane_of
 

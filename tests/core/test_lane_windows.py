@@ -2,8 +2,8 @@
 
 from collections import Counter
 
-from uplift_server.core.lane import STALLED_MEANS, WINDOW_START
-from uplift_server.core.lanes import Lanes
+from uplift_server.core.scheduling.lane import STALLED_MEANS, WINDOW_START
+from uplift_server.core.scheduling.lanes import Lanes
 
 from .lanes import NOW_MS, drain, fill, fresh_lane, lane_of
 

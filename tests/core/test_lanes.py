@@ -2,9 +2,9 @@
 
 from collections import Counter
 
-from uplift_server.core.breaker import Breaker
-from uplift_server.core.lane import Kind
-from uplift_server.core.lanes import Lanes, NoSlot
+from uplift_server.core.scheduling.circuit_breaker import Breaker
+from uplift_server.core.scheduling.lane import Kind
+from uplift_server.core.scheduling.lanes import Lanes, NoSlot
 
 from .lanes import NOW_MS, OPEN, drain, fill, fresh_lane, lane_of
 

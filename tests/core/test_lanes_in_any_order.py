@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from uplift_server.core.breaker import BreakerRule
-from uplift_server.core.lane import Kind, Lane
-from uplift_server.core.lanes import Lanes
-from uplift_server.core.pace import PACE_CREDIT_MS
+from uplift_server.core.scheduling.circuit_breaker import BreakerRule
+from uplift_server.core.scheduling.lane import Kind, Lane
+from uplift_server.core.scheduling.lanes import Lanes
+from uplift_server.core.scheduling.rate_limit import PACE_CREDIT_MS
 
 from .lanes import NOW_MS, fill, lane_of
 

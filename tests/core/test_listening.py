@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uplift_server.core.listening import (
+from uplift_server.core.deliveries.listening import (
     ANSWER_BODY_BYTES_MAX,
     ANSWER_ERROR_CHARACTERS_MAX,
     DESCRIPTION_CHARACTERS_MAX,
@@ -16,7 +16,7 @@ from uplift_server.core.listening import (
     read_answer,
     secret_of,
 )
-from uplift_server.core.signing import check_secret
+from uplift_server.core.security.signing import check_secret
 
 KEY = bytes(range(32))
 ANSWER: dict[str, Any] = {"kind": "answer", "place": "x", "status_code": 200, "duration_ms": 3}

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uplift_server.core.mailing import Mailbox, MailServer, parse_mail_server, parse_mailbox
+from uplift_server.core.people.mail_settings import Mailbox, MailServer, parse_mail_server, parse_mailbox
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uplift_server.core.mass_failure import ENDPOINTS_MIN, WITHIN_MS, Group, largest_group
+from uplift_server.core.deliveries.outage_guard import ENDPOINTS_MIN, WITHIN_MS, Group, largest_group
 
 NOW = 1_764_000_000_000
 _INSTANTS = st.lists(st.integers(0, 20 * WITHIN_MS), max_size=40)

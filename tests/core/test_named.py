@@ -1,6 +1,6 @@
 """Members know their number and their name."""
 
-from uplift_server.core.named import Named
+from uplift_server.core.named_codes import Named
 
 
 class Colour(Named):

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uplift_server.core.notices import FACTS, GIVE_UP_AFTER_MS, LASTS_MS, NoticeKind, retry_at
+from uplift_server.core.people.notifications import FACTS, GIVE_UP_AFTER_MS, LASTS_MS, NoticeKind, retry_at
 
 MINUTE = 60_000
 

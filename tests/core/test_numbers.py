@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uplift_server.core.numbers import (
+from uplift_server.core.deliveries.outcomes import Outcome
+from uplift_server.core.operations.statistics import (
     COUNTS,
     DURATION_BOUNDS_US,
     HOUR_MS,
@@ -20,7 +21,6 @@ from uplift_server.core.numbers import (
     sparse_text,
     total,
 )
-from uplift_server.core.outcomes import Outcome
 
 NOON = 1_764_000_000_000 - 1_764_000_000_000 % (24 * HOUR_MS) + 12 * HOUR_MS
 DAY_MS = 24 * HOUR_MS

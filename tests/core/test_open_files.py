@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uplift_server.core.open_files import CALLERS_MOST, FILES_LEAST, OWN_FILES, divide_files, files_needed
+from uplift_server.core.operations.open_files import CALLERS_MOST, FILES_LEAST, OWN_FILES, divide_files, files_needed
 
 COUNTS = st.integers(1, 100_000)
 

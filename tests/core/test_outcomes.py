@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uplift_server.core.exchange import Exchange, Failure
-from uplift_server.core.outcomes import Outcome, classify, explain, is_ours
+from uplift_server.core.deliveries.outcomes import Outcome, classify, explain, is_ours
+from uplift_server.core.http.exchange import Exchange, Failure
 
 CONTRACT_NAMES = (
     "delivered redirect client_error server_error throttled timeout "

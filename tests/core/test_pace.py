@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uplift_server.core.pace import PACE_CREDIT_MS, gap_ms
+from uplift_server.core.scheduling.rate_limit import PACE_CREDIT_MS, gap_ms
 
 
 @given(st.integers(1, 10_000))

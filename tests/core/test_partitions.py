@@ -2,7 +2,13 @@
 
 import pytest
 
-from uplift_server.core.partitions import LASTS_MS_FOREVER, PARTITIONS_MAX, RETENTION_MS_MIN, is_over, lasts_ms
+from uplift_server.core.operations.partitions import (
+    LASTS_MS_FOREVER,
+    PARTITIONS_MAX,
+    RETENTION_MS_MIN,
+    is_over,
+    lasts_ms,
+)
 
 DAY = 86_400_000
 

@@ -1,6 +1,6 @@
 """What people bring along, and how long what lets them in does so."""
 
-from uplift_server.core.people import (
+from uplift_server.core.people.people import (
     CONFIRMED_FOR_MS,
     PASSWORD_CHARACTERS_MAX,
     PASSWORD_CHARACTERS_MIN,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from uplift_server.core.postgres_urls import PostgresUrl, split_postgres_url
+from uplift_server.core.operations.postgres_urls import PostgresUrl, split_postgres_url
 
 SEVERAL = "postgresql://u:p%40@one:1,[2001:db8::1]:2,[::1]/db?sslmode=require"
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uplift_server.core.processes import DEAD_AFTER_MS, ProcessRole, is_dead, view_of, worker_of
+from uplift_server.core.operations.cluster import DEAD_AFTER_MS, ProcessRole, is_dead, view_of, worker_of
 
 _WORKERS = st.lists(st.integers(1, 2**40), min_size=1, max_size=8, unique=True)
 _ENDPOINTS = st.integers(1, 2**40)

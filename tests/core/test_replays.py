@@ -4,10 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uplift_server.core.breaker import Breaker
-from uplift_server.core.deliveries import Status
-from uplift_server.core.lane import Kind, Lane
-from uplift_server.core.replays import (
+from uplift_server.core.deliveries.replays import (
     BURST_MS,
     BUSY_PER_SECOND,
     CORES_BUSY,
@@ -19,6 +16,9 @@ from uplift_server.core.replays import (
     room_in,
     together_per_second,
 )
+from uplift_server.core.lifecycle import Status
+from uplift_server.core.scheduling.circuit_breaker import Breaker
+from uplift_server.core.scheduling.lane import Kind, Lane
 
 RUNNING, PAUSED, COMPLETED, CANCELLED = ReplayState
 

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uplift_server.core.headers import MASKED, check_headers
+from uplift_server.core.http.headers import MASKED, check_headers
+from uplift_server.core.http.request_headers import HeadTemplate, head_template, mask_head
 from uplift_server.core.ids import delivery_id, uuid_text
-from uplift_server.core.request_head import HeadTemplate, head_template, mask_head
-from uplift_server.core.signing import Signer
+from uplift_server.core.security.signing import Signer
 
 EVENT_ID = bytes.fromhex("0197f0c2aaaa7bbb8cccddddeeeeffff")
 ENDPOINT_ID = bytes(range(16))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from uplift_server.core.retention import GAP_MS_MIN, clock_jumped
+from uplift_server.core.operations.retention import GAP_MS_MIN, clock_jumped
 
 DAY = 24 * 3600 * 1000
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from uplift_server.core.rights import (
+from uplift_server.core.security.rights import (
     GUEST_ROLE_MAX,
     RIGHTS_OF_ROLE,
     RIGHTS_OF_SCOPE,
@@ -13,7 +13,7 @@ from uplift_server.core.rights import (
     may_give,
     parse_role,
 )
-from uplift_server.core.scopes import Scope
+from uplift_server.core.security.scopes import Scope
 
 YES, NO = True, False
 TABLE = {

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uplift_server.core.catalog import EVENT_TYPES, MOVEMENT_ANALYTICS_CREATED
-from uplift_server.core.samples import LINK_LIFETIME_MS, sample_data
+from uplift_server.core.events.catalog import EVENT_TYPES, MOVEMENT_ANALYTICS_CREATED
+from uplift_server.core.events.samples import LINK_LIFETIME_MS, sample_data
 
 NOW_MS = 1_764_000_000_000
 VALIDATORS = {

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from uplift_server.core.limits import RETRY_AFTER_MS_MAX
-from uplift_server.core.schedule import JITTER, RetrySchedule, retry_after_ms
+from uplift_server.core.scheduling.retry_schedule import JITTER, RetrySchedule, retry_after_ms
 
 NOW_MS = 1_764_000_000_000
 DRAWS = st.floats(0, 1, exclude_max=True)

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
+from uplift_server.core.events.schema_cost import SchemaCost
+from uplift_server.core.events.schema_graph import SchemaGraph
 from uplift_server.core.limits import SCHEMA_CHECK_NS_MAX, SCHEMA_STATES_MAX
-from uplift_server.core.schema_cost import SchemaCost
-from uplift_server.core.schema_graph import SchemaGraph
 
 
 def cost_of(schema: Any, **options: bool) -> SchemaCost:

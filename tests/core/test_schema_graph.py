@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from uplift_server.core.schema_graph import SchemaGraph
+from uplift_server.core.events.schema_graph import SchemaGraph
 
 
 def graph_of(schema: Any) -> SchemaGraph:

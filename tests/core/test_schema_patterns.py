@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uplift_server.core.schema_patterns import active_positions
+from uplift_server.core.events.schema_patterns import active_positions
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uplift_server.core.catalog import EVENT_TYPES
+from uplift_server.core.events.catalog import EVENT_TYPES
+from uplift_server.core.events.schemas import check_depth, check_schema
 from uplift_server.core.limits import JSON_DEPTH_MAX, SCHEMA_CHARACTERS_MAX, SCHEMA_PLACES_MAX
-from uplift_server.core.schemas import check_depth, check_schema
 
 JSON = st.recursive(
     st.none()

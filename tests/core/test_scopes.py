@@ -1,6 +1,6 @@
 """What keys may do."""
 
-from uplift_server.core.scopes import DEFAULT_SCOPES, Scope, check_scopes
+from uplift_server.core.security.scopes import DEFAULT_SCOPES, Scope, check_scopes
 
 
 def test_the_scopes_of_the_contract() -> None:

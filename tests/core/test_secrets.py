@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uplift_server.core.secrets import SecretPair
+from uplift_server.core.security.secrets import SecretPair
 
 HOUR = 3_600_000
 START = 1_764_000_000_000

@@ -10,7 +10,7 @@ import standardwebhooks
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uplift_server.core.signing import PREFIX, Signer, check_secret, generate_secret, keys_of, standard_form
+from uplift_server.core.security.signing import PREFIX, Signer, check_secret, generate_secret, keys_of, standard_form
 
 OTHER_PREFIXES = ("hwsec_", "whpk_", "whsk_", "sk_", "op_")
 GENERATED = st.binary(min_size=24, max_size=64).map(generate_secret)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from uplift_server.core.source_addresses import SourceAddress, current, upcoming
+from uplift_server.core.http.source_addresses import SourceAddress, current, upcoming
 
 NOW = 1_764_000_000_000
 OLD = SourceAddress("192.0.2.1")

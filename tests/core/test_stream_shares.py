@@ -5,8 +5,8 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
+from uplift_server.core.deliveries.stream_limits import Exceeded, exceeded
 from uplift_server.core.limits import STREAMS_CROWDED_FROM, STREAMS_MAX, STREAMS_PER_ACCOUNT_MAX
-from uplift_server.core.stream_shares import Exceeded, exceeded
 
 
 def test_an_account_has_a_share_and_all_have_a_limit() -> None:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uplift_server.core.subscriptions import Subscription, pattern_problems, unknown_patterns
+from uplift_server.core.events.subscriptions import Subscription, pattern_problems, unknown_patterns
 
 NAMES = st.lists(st.sampled_from(["a", "ab", "b", "c1", "_"]), min_size=1, max_size=4).map(".".join)
 PATTERNS = NAMES | NAMES.map("{}.*".format)

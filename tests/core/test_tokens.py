@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uplift_server.core.tokens import Purpose, is_reset, object_of, password_mark, reset_of, reset_token, token
+from uplift_server.core.security.tokens import Purpose, is_reset, object_of, password_mark, reset_of, reset_token, token
 
 KEY, OTHER = b"k" * 32, b"o" * 32
 ID = bytes(range(16))

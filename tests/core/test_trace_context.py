@@ -2,7 +2,7 @@
 
 import pytest
 
-from uplift_server.core.trace_context import TraceContext, event_span, parse_traceparent
+from uplift_server.core.http.trace_context import TraceContext, event_span, parse_traceparent
 
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 IDS = (int(TRACE, 16), int(SPAN, 16))

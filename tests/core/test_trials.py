@@ -2,8 +2,8 @@
 
 import pytest
 
-from uplift_server.core.subscriptions import Subscription
-from uplift_server.core.trials import DATA_WITHOUT_EXAMPLE, data_of, type_of_choice
+from uplift_server.core.deliveries.test_events import DATA_WITHOUT_EXAMPLE, data_of, type_of_choice
+from uplift_server.core.events.subscriptions import Subscription
 
 CATALOG = {"webhook.created", "movement.analytics.created", "athlete.created", "export.completed"}
 

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uplift_server.core.addresses import AddressPolicy
+from uplift_server.core.http.addresses import AddressPolicy
+from uplift_server.core.http.urls import EndpointUrl, judge_resolved, parse_endpoint_url, with_lower_case_host
 from uplift_server.core.limits import URL_CHARACTERS_MAX
 from uplift_server.core.problems import Problem
-from uplift_server.core.urls import EndpointUrl, judge_resolved, parse_endpoint_url, with_lower_case_host
 
 STRICT = AddressPolicy(allow_private_networks=False)
 OPEN = AddressPolicy(allow_private_networks=True)

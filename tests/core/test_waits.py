@@ -2,7 +2,7 @@
 
 import pytest
 
-from uplift_server.core.waits import Waiting, WaitingFor, waiting_for
+from uplift_server.core.scheduling.waiting import Waiting, WaitingFor, waiting_for
 
 NOW = 1_764_000_000_000
 

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
+from uplift_server.core.deliveries.outcomes import Outcome
 from uplift_server.core.limits import HELD_COUNTED_MAX
-from uplift_server.core.outcomes import Outcome
 from uplift_server.dashboard.audit_words import details_words
 from uplift_server.dashboard.endpoint_forms import draft_of, groups
 from uplift_server.dashboard.endpoint_states import StateCard, state_card, summary

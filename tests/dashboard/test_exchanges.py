@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from uplift_server.core.deliveries import Trigger
-from uplift_server.core.outcomes import Outcome
+from uplift_server.core.deliveries.outcomes import Outcome
+from uplift_server.core.lifecycle import Trigger
 from uplift_server.dashboard.exchanges import curl, told
 from uplift_server.store.records import Attempt
 

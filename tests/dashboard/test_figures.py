@@ -1,7 +1,7 @@
 """From what was counted to charts and words."""
 
-from uplift_server.core.numbers import HOUR_MS, Bucket, Numbers, Period, Series
-from uplift_server.core.outcomes import Outcome
+from uplift_server.core.deliveries.outcomes import Outcome
+from uplift_server.core.operations.statistics import HOUR_MS, Bucket, Numbers, Period, Series
 from uplift_server.dashboard import figures
 
 BUSY = Numbers(

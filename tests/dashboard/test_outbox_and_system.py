@@ -13,7 +13,7 @@ from tests.mail.facts import example
 
 from uplift_server import __version__
 from uplift_server.core.ids import uuid7
-from uplift_server.core.notices import NoticeKind
+from uplift_server.core.people.notifications import NoticeKind
 from uplift_server.store import notices, schema_version
 from uplift_server.store.notices import NoticeResult
 

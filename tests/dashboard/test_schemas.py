@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uplift_server.core.catalog import EVENT_TYPES
+from uplift_server.core.events.catalog import EVENT_TYPES
 from uplift_server.dashboard.schemas import DEPTH_MAX, NODES_MAX, Node, tree
 
 

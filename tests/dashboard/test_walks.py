@@ -15,8 +15,8 @@ from tests.dashboard.visitors import Guest, Seen
 from tests.e2e.harness import Server
 from tests.e2e.receiving import Receiver
 
-from uplift_server.core.rights import RIGHTS_OF_ROLE, SCOPES_OF_ROLE, Right, Role
-from uplift_server.core.scopes import Scope
+from uplift_server.core.security.rights import RIGHTS_OF_ROLE, SCOPES_OF_ROLE, Right, Role
+from uplift_server.core.security.scopes import Scope
 from uplift_server.dashboard.app import PAGES
 from uplift_server.dashboard.routes import Door, Page
 from uplift_server.dashboard.security import CSRF_FIELD

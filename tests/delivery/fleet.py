@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 from tests.delivery.world import START, ScriptedSender, World
 from tests.engines import Place
 
-from uplift_server.core.processes import ProcessRole
+from uplift_server.core.operations.cluster import ProcessRole
 from uplift_server.delivery.clock import DatabaseTime
 from uplift_server.delivery.directory import Directory
 from uplift_server.delivery.processes.engine import SharedEngine

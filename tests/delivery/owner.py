@@ -3,10 +3,10 @@
 import asyncio
 from collections.abc import Sequence
 
-from uplift_server.core.addresses import AddressPolicy
 from uplift_server.core.cursors import Cursors
+from uplift_server.core.http.addresses import AddressPolicy
 from uplift_server.core.ids import delivery_id, prefixed
-from uplift_server.core.scopes import Scope
+from uplift_server.core.security.scopes import Scope
 from uplift_server.service.deliveries import Deliveries
 from uplift_server.service.endpoint_states import EndpointStates
 from uplift_server.service.endpoints import Endpoints

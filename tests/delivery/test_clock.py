@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 from tests.engines import Place
 
-from uplift_server.core.deliveries import Status
+from uplift_server.core.lifecycle import Status
 from uplift_server.delivery.accept import Draft
 from uplift_server.delivery.clock import SystemClock
 from uplift_server.store.hot_records import Appended

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from tests.engines import Place
 
-from uplift_server.core.catalog import WEBHOOK_CREATED
-from uplift_server.core.deliveries import Status
-from uplift_server.core.exchange import Exchange, Failure
+from uplift_server.core.deliveries.outcomes import Outcome
+from uplift_server.core.events.catalog import WEBHOOK_CREATED
+from uplift_server.core.http.exchange import Exchange, Failure
+from uplift_server.core.lifecycle import Status
 from uplift_server.core.limits import LANE_BODY_BYTES_MAX
-from uplift_server.core.outcomes import Outcome
 from uplift_server.delivery.accept import Draft, TooMuchOwed
 from uplift_server.store.hot_records import HealthRow, LeasedDelivery, LeaseWish, Settlement
 

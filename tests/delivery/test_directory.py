@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from uplift_server.core.deliveries.outcomes import Outcome
 from uplift_server.core.ids import ACCOUNT, ENDPOINT, prefixed
 from uplift_server.core.limits import SCHEMA_PROBLEMS_MAX
-from uplift_server.core.outcomes import Outcome
 from uplift_server.delivery.directory import (
     Directory,
     LiveEndpoint,

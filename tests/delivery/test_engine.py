@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from tests.engines import Place
 
-from uplift_server.core.deliveries import FailedReason, Status, Trigger
-from uplift_server.core.outcomes import Outcome
+from uplift_server.core.deliveries.outcomes import Outcome
+from uplift_server.core.lifecycle import FailedReason, Status, Trigger
 from uplift_server.delivery.sender.request import Request
 from uplift_server.store.deliveries import start_resend
 from uplift_server.store.errors import Unavailable

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 import pytest
 from tests.engines import Place
 
-from uplift_server.core.deliveries import Status
+from uplift_server.core.lifecycle import Status
 from uplift_server.core.limits import HOST_IN_FLIGHT_MAX, REPLAYS_UNFINISHED_PER_ACCOUNT_MAX
 from uplift_server.delivery.accept import Draft
 from uplift_server.delivery.directory import LiveEndpoint

@@ -5,8 +5,8 @@ import asyncio
 import pytest
 from tests.engines import Place
 
-from uplift_server.core.listening import Answer
-from uplift_server.core.processes import ProcessRole
+from uplift_server.core.deliveries.listening import Answer
+from uplift_server.core.operations.cluster import ProcessRole
 from uplift_server.delivery.processes.listeners import HEARD_FOR_MS
 from uplift_server.delivery.streams import LOOK_EVERY_MS, Ending, Handed, Stream
 from uplift_server.store import listening

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from tests.engines import Place
 
-from uplift_server.core.deliveries import Status
-from uplift_server.core.outcomes import Outcome
-from uplift_server.core.waits import HeldUpBy
+from uplift_server.core.deliveries.outcomes import Outcome
+from uplift_server.core.lifecycle import Status
+from uplift_server.core.scheduling.waiting import HeldUpBy
 from uplift_server.delivery.accept import Draft
 from uplift_server.observe.measures import EngineMeasures, Histogram, Refusal
 from uplift_server.store.errors import Unavailable

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 from tests.engines import Place
 
-from uplift_server.core.deliveries import Status
-from uplift_server.core.numbers import Numbers as Counted
-from uplift_server.core.numbers import total
-from uplift_server.core.outcomes import Outcome
+from uplift_server.core.deliveries.outcomes import Outcome
+from uplift_server.core.lifecycle import Status
+from uplift_server.core.operations.statistics import Numbers as Counted
+from uplift_server.core.operations.statistics import total
 from uplift_server.delivery import numbers as loop
 from uplift_server.delivery.numbers import BUSY_TURNS, UNAVAILABLE_WAIT_MS, Numbers
 from uplift_server.store import numbers

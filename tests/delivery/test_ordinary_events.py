@@ -7,8 +7,8 @@ from typing import Any
 import jsonschema_rs
 import pytest
 
+from uplift_server.core.events.schemas import check_schema
 from uplift_server.core.limits import EVENT_DATA_BYTES_MAX
-from uplift_server.core.schemas import check_schema
 from uplift_server.delivery.directory import LiveEventType
 
 from .test_directory import event_type

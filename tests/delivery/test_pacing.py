@@ -7,9 +7,9 @@ from itertools import pairwise
 import pytest
 from tests.engines import Place
 
-from uplift_server.core.catalog import WEBHOOK_CREATED
-from uplift_server.core.deliveries import Status
-from uplift_server.core.outcomes import Outcome
+from uplift_server.core.deliveries.outcomes import Outcome
+from uplift_server.core.events.catalog import WEBHOOK_CREATED
+from uplift_server.core.lifecycle import Status
 from uplift_server.delivery.sender.request import Request
 
 from .test_engine import resend

@@ -11,11 +11,11 @@ from tests.delivery.watching import kinds
 from tests.delivery.world import HOUR, SECOND, answer
 from tests.engines import Place
 
-from uplift_server.core.deliveries import Status
-from uplift_server.core.duties import Duty
-from uplift_server.core.health import HealthRule
-from uplift_server.core.notices import NoticeKind
-from uplift_server.core.processes import ProcessRole
+from uplift_server.core.deliveries.health import HealthRule
+from uplift_server.core.lifecycle import Status
+from uplift_server.core.operations.cluster import ProcessRole
+from uplift_server.core.operations.singleton_jobs import Duty
+from uplift_server.core.people.notifications import NoticeKind
 from uplift_server.delivery.lanes import InMemory
 from uplift_server.delivery.processes.errands import TELL_WITHIN_MS
 from uplift_server.delivery.processes.forgetting import LOOK_EVERY_MS

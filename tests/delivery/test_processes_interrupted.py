@@ -7,11 +7,11 @@ from typing import Any, TypeVar
 import pytest
 from tests.engines import Place
 
-from uplift_server.core.clock_offset import Reading
-from uplift_server.core.deliveries import Status
-from uplift_server.core.health import HealthRule
-from uplift_server.core.processes import ProcessRole
-from uplift_server.core.replays import ReplayState
+from uplift_server.core.deliveries.health import HealthRule
+from uplift_server.core.deliveries.replays import ReplayState
+from uplift_server.core.lifecycle import Status
+from uplift_server.core.operations.clock_offset import Reading
+from uplift_server.core.operations.cluster import ProcessRole
 from uplift_server.delivery.directory import LiveEndpoint
 from uplift_server.delivery.processes.engine import SharedEngine
 from uplift_server.delivery.trials import Busy

@@ -8,8 +8,8 @@ import sqlalchemy as sa
 from structlog.testing import capture_logs
 from tests.engines import Place
 
-from uplift_server.core.deliveries import Status
-from uplift_server.core.outcomes import Outcome
+from uplift_server.core.deliveries.outcomes import Outcome
+from uplift_server.core.lifecycle import Status
 from uplift_server.delivery.accept import Draft
 from uplift_server.observe.measures import SetAside
 from uplift_server.store.errors import Refused, Unavailable

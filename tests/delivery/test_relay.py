@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 from tests.engines import Place
 
-from uplift_server.core.limits import STREAMS_PER_ACCOUNT_CROWDED_MAX, STREAMS_PER_ACCOUNT_MAX
-from uplift_server.core.listening import (
+from uplift_server.core.deliveries.listening import (
     ANSWERS_KEPT_MAX,
     TESTS_AWAITED_MAX,
     UNANSWERED_BYTES_MAX,
     UNANSWERED_EVENTS_MAX,
     Answer,
 )
+from uplift_server.core.limits import STREAMS_PER_ACCOUNT_CROWDED_MAX, STREAMS_PER_ACCOUNT_MAX
 from uplift_server.delivery.relay import SessionGone, TooManyStreams
 from uplift_server.delivery.streams import Ending, Handed, Stream
 from uplift_server.store import accounts, keys, listening

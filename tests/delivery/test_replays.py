@@ -9,9 +9,9 @@ import pytest
 import sqlalchemy as sa
 from tests.engines import Place
 
-from uplift_server.core.deliveries import FailedReason, Status, Trigger
-from uplift_server.core.outcomes import Outcome
-from uplift_server.core.replays import BUSY_PER_SECOND, ReplayState
+from uplift_server.core.deliveries.outcomes import Outcome
+from uplift_server.core.deliveries.replays import BUSY_PER_SECOND, ReplayState
+from uplift_server.core.lifecycle import FailedReason, Status, Trigger
 from uplift_server.delivery import replays as loop
 from uplift_server.delivery.directory import LiveEndpoint
 from uplift_server.store import replays, upkeep

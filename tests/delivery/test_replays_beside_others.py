@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from tests.engines import Place
 
-from uplift_server.core.deliveries import Status
-from uplift_server.core.replays import ReplayState
+from uplift_server.core.deliveries.replays import ReplayState
+from uplift_server.core.lifecycle import Status
 from uplift_server.delivery import settle
 from uplift_server.delivery.directory import LiveEndpoint
 from uplift_server.delivery.replays import ALONGSIDE_MS, RELEASE_EVERY_MS

@@ -10,8 +10,8 @@ import pytest
 import sqlalchemy as sa
 from tests.engines import Place
 
-from uplift_server.core.audit import SYSTEM, AuditEntry
-from uplift_server.core.deliveries import Status
+from uplift_server.core.lifecycle import Status
+from uplift_server.core.people.audit import SYSTEM, AuditEntry
 from uplift_server.delivery.retention import BITE_PAUSE_MS, LOOK_AGAIN_EVERY_MS, ROUND_EVERY_MS, Retention
 from uplift_server.observe.measures import EngineMeasures
 from uplift_server.service import errors

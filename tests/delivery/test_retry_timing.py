@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from tests.engines import Place
 
-from uplift_server.core.deliveries import Status
+from uplift_server.core.lifecycle import Status
 from uplift_server.store.errors import Unavailable
 
 from .fleet import Fleet

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from tests.engines import Place
 
+from uplift_server.core.deliveries.outcomes import Outcome
 from uplift_server.core.limits import RELEASE_BATCH_MAX, SETTLE_BATCH_MAX
-from uplift_server.core.outcomes import Outcome
 from uplift_server.delivery import lanes
 from uplift_server.delivery.dispatch import Dispatcher
 from uplift_server.store import endpoints

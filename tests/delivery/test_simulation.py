@@ -13,10 +13,10 @@ from itertools import pairwise
 import pytest
 from tests.engines import Place
 
-from uplift_server.core.deliveries import FailedReason, Status, Trigger
-from uplift_server.core.exchange import Exchange, Failure
-from uplift_server.core.numbers import total
-from uplift_server.core.trials import DATA_WITHOUT_EXAMPLE
+from uplift_server.core.deliveries.test_events import DATA_WITHOUT_EXAMPLE
+from uplift_server.core.http.exchange import Exchange, Failure
+from uplift_server.core.lifecycle import FailedReason, Status, Trigger
+from uplift_server.core.operations.statistics import total
 from uplift_server.delivery.sender.request import Request
 from uplift_server.service import errors
 from uplift_server.store.errors import Unavailable

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from tests.engines import Place
 
-from uplift_server.core.deliveries import FailedReason, Status
-from uplift_server.core.health import Health
+from uplift_server.core.deliveries.health import Health
+from uplift_server.core.lifecycle import FailedReason, Status
 from uplift_server.store.endpoints import treat_held
 from uplift_server.store.records import DisabledReason, EndpointState, HeldAction
 

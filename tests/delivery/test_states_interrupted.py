@@ -8,8 +8,8 @@ import pytest
 from tests.delivery.fleet import Fleet
 from tests.engines import Place
 
-from uplift_server.core.deliveries import Status, Trigger
-from uplift_server.core.processes import ProcessRole
+from uplift_server.core.lifecycle import Status, Trigger
+from uplift_server.core.operations.cluster import ProcessRole
 from uplift_server.service.errors import Busy
 from uplift_server.store import endpoints, waiting
 from uplift_server.store.contract import Transaction

@@ -9,7 +9,7 @@ import pytest
 from structlog.testing import capture_logs
 from tests.engines import Place
 
-from uplift_server.core.trace_context import TraceContext, parse_traceparent
+from uplift_server.core.http.trace_context import TraceContext, parse_traceparent
 from uplift_server.delivery import traces
 from uplift_server.delivery.traces import Traces
 from uplift_server.observe.traced import AcceptedEvent, EndedAttempt

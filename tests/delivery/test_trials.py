@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 from tests.engines import Place
 
-from uplift_server.core.deliveries import FailedReason, Status, Trigger
-from uplift_server.core.health import Health
-from uplift_server.core.outcomes import Outcome
-from uplift_server.core.replays import ReplayState
+from uplift_server.core.deliveries.health import Health
+from uplift_server.core.deliveries.outcomes import Outcome
+from uplift_server.core.deliveries.replays import ReplayState
+from uplift_server.core.lifecycle import FailedReason, Status, Trigger
 from uplift_server.service import errors
 from uplift_server.store import health, trials
 from uplift_server.store.errors import Unavailable

@@ -7,9 +7,9 @@ from typing import Any
 import sqlalchemy as sa
 from tests.engines import Place
 
-from uplift_server.core.exchange import Exchange
-from uplift_server.core.health import HealthRule
-from uplift_server.core.notices import FACTS, NoticeKind
+from uplift_server.core.deliveries.health import HealthRule
+from uplift_server.core.http.exchange import Exchange
+from uplift_server.core.people.notifications import FACTS, NoticeKind
 from uplift_server.delivery.directory import LiveEndpoint
 from uplift_server.delivery.sender.request import Request
 from uplift_server.store import audit

@@ -11,12 +11,12 @@ from typing import Any
 import sqlalchemy as sa
 from tests.engines import Place
 
-from uplift_server.core.breaker import BreakerRule
-from uplift_server.core.deliveries import Status
-from uplift_server.core.exchange import Exchange, Failure
-from uplift_server.core.health import HealthRule
+from uplift_server.core.deliveries.health import HealthRule
+from uplift_server.core.http.exchange import Exchange, Failure
 from uplift_server.core.ids import uuid7
-from uplift_server.core.schedule import RetrySchedule
+from uplift_server.core.lifecycle import Status
+from uplift_server.core.scheduling.circuit_breaker import BreakerRule
+from uplift_server.core.scheduling.retry_schedule import RetrySchedule
 from uplift_server.delivery.accept import Draft
 from uplift_server.delivery.clock import Callback
 from uplift_server.delivery.directory import Directory, LiveEndpoint

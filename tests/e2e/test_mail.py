@@ -13,7 +13,7 @@ from tests.mail.facts import example
 from tests.mail.postbox import Postbox
 
 from uplift_server.core.ids import uuid7
-from uplift_server.core.notices import NoticeKind
+from uplift_server.core.people.notifications import NoticeKind
 from uplift_server.store import notices
 
 from .fleet import Fleet

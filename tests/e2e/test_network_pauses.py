@@ -12,7 +12,7 @@ import pytest
 from tests.between import Between
 
 from uplift_server.core import ids
-from uplift_server.core.processes import DEAD_AFTER_MS, TRUSTED_MS
+from uplift_server.core.operations.cluster import DEAD_AFTER_MS, TRUSTED_MS
 
 from .fleet import Fleet, account_of, known_everywhere
 from .harness import OPERATOR_KEY, Answer, settled, wait_for

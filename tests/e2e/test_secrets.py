@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from uplift_server.core.instants import parse_instant
+from uplift_server.core.timestamps import parse_instant
 from uplift_webhooks import Webhook, WebhookVerificationError
 
 from .harness import Api, Server, serving, wait_for

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from uplift_server.core.trace_context import event_span
+from uplift_server.core.http.trace_context import event_span
 
 from .collector import Collector, Span, collector
 from .harness import Api, deliveries_of, serving, settled, wait_for

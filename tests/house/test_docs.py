@@ -14,10 +14,10 @@ import pytest
 import uplift_server
 import uplift_webhooks
 from uplift_server.config import OTHER_TOOLS, SETTINGS
-from uplift_server.core.address_ranges import BLOCKS, Reach
-from uplift_server.core.audit import ACTIONS
-from uplift_server.core.catalog import EVENT_TYPES
-from uplift_server.core.outcomes import Outcome
+from uplift_server.core.deliveries.outcomes import Outcome
+from uplift_server.core.events.catalog import EVENT_TYPES
+from uplift_server.core.http.address_ranges import BLOCKS, Reach
+from uplift_server.core.people.audit import ACTIONS
 from uplift_server.observe.metrics import METRICS, PREFIX
 
 
@@ -83,7 +83,7 @@ def test_every_outcome_is_in_the_outcomes_page(root: Path) -> None:
 
 def test_the_outcomes_page_says_what_the_product_says(root: Path) -> None:
     text = " ".join(_document(root, "outcomes.md").split())
-    source = (root / "server/src/uplift_server/core/outcomes.py").read_text(encoding="utf-8")
+    source = (root / "server/src/uplift_server/core/deliveries/outcomes.py").read_text(encoding="utf-8")
     calls = [
         node
         for node in ast.walk(ast.parse(source))
@@ -146,7 +146,7 @@ def test_every_block_of_addresses_is_in_the_addresses_page(root: Path) -> None:
 
 def test_every_refusal_of_a_url_is_in_the_addresses_page(root: Path) -> None:
     text = _document(root, "addresses.md")
-    sources = [(root / f"server/src/uplift_server/core/{name}.py").read_text() for name in ("urls", "addresses")]
+    sources = [(root / f"server/src/uplift_server/core/http/{name}.py").read_text() for name in ("urls", "addresses")]
     codes = set(re.findall(r'"(url_[a-z]+|https_required|address_not_allowed)"', "".join(sources)))
 
     assert len(codes) == 8

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from tests.tools import tool
 
-from uplift_server.core.deliveries import Status
-from uplift_server.core.outcomes import Outcome
-from uplift_server.core.processes import ProcessRole
-from uplift_server.core.waits import HeldUpBy
+from uplift_server.core.deliveries.outcomes import Outcome
+from uplift_server.core.lifecycle import Status
+from uplift_server.core.operations.cluster import ProcessRole
+from uplift_server.core.scheduling.waiting import HeldUpBy
 from uplift_server.observe.measures import Refusal
 from uplift_server.observe.metrics import METRICS, samples_of
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from uplift_server.core.notices import FACTS, Notice, NoticeKind
+from uplift_server.core.people.notifications import FACTS, Notice, NoticeKind
 
 AT = 1_764_000_000_000
 """24 November 2025, 16:00 UTC."""

@@ -3,8 +3,8 @@
 import pytest
 from tests.mail.facts import AT, DAY, ENDPOINT_ID, LINK_KEY, PUBLIC_URL, example
 
-from uplift_server.core.notices import FACTS, NoticeKind
-from uplift_server.core.tokens import Purpose, is_reset, reset_of, token
+from uplift_server.core.people.notifications import FACTS, NoticeKind
+from uplift_server.core.security.tokens import Purpose, is_reset, reset_of, token
 from uplift_server.mail.letters import Letter, letter, trial
 from uplift_server.mail.messages import html, plain
 

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.mail.facts import AT, LINK_KEY, PUBLIC_URL, example
 
-from uplift_server.core.mailing import Mailbox
-from uplift_server.core.notices import NoticeKind
+from uplift_server.core.people.mail_settings import Mailbox
+from uplift_server.core.people.notifications import NoticeKind
 from uplift_server.mail.letters import letter
 from uplift_server.mail.messages import message
 

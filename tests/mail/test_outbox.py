@@ -15,8 +15,8 @@ from tests.engines import Place
 from tests.mail.facts import LINK_KEY, PUBLIC_URL, example
 from tests.mail.postbox import Postbox, silence
 
-from uplift_server.core.mailing import Mailbox, parse_mail_server
-from uplift_server.core.notices import NoticeKind
+from uplift_server.core.people.mail_settings import Mailbox, parse_mail_server
+from uplift_server.core.people.notifications import NoticeKind
 from uplift_server.mail.outbox import BITE, LOOK_EVERY_MS, Outbox
 from uplift_server.mail.smtp import Relay
 from uplift_server.store import notices

@@ -12,7 +12,7 @@ import pytest
 from tests.mail.conftest import Authority
 from tests.mail.postbox import PASSWORD, USER, Postbox, silence
 
-from uplift_server.core.mailing import parse_mail_server
+from uplift_server.core.people.mail_settings import parse_mail_server
 from uplift_server.mail.failures import MailNotSent
 from uplift_server.mail.smtp import Relay
 

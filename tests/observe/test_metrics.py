@@ -9,7 +9,7 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from uplift_server.core.outcomes import Outcome
+from uplift_server.core.deliveries.outcomes import Outcome
 from uplift_server.observe.exposition import render
 from uplift_server.observe.measures import EngineMeasures, Histogram, Refusal, StoreMeasures
 from uplift_server.observe.metrics import METRICS, PREFIX

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import uplift_webhooks
-from uplift_server.core.catalog import EVENT_TYPES
+from uplift_server.core.events.catalog import EVENT_TYPES
 from uplift_webhooks import (
     AnyEvent,
     AthleteUpdated,

@@ -18,7 +18,7 @@ import urllib3
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from uplift_server.core.signing import Signer, check_secret, standard_form
+from uplift_server.core.security.signing import Signer, check_secret, standard_form
 from uplift_webhooks import Webhook
 from uplift_webhooks.testing import sign
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from uplift_server.core.signing import standard_form
+from uplift_server.core.security.signing import standard_form
 from uplift_webhooks import Webhook
 from uplift_webhooks.testing import sign
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from uplift_server.core import envelope
-from uplift_server.core.catalog import EVENT_TYPES
+from uplift_server.core.events import envelope
+from uplift_server.core.events.catalog import EVENT_TYPES
 from uplift_webhooks import AnyEvent, testing
 from uplift_webhooks.testing import Sender, make_event
 from uplift_webhooks.testing.events import API_VERSION

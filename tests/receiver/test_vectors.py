@@ -14,7 +14,7 @@ import pytest
 import standardwebhooks
 import svix.webhooks
 
-from uplift_server.core.signing import Signer, check_secret, standard_form
+from uplift_server.core.security.signing import Signer, check_secret, standard_form
 from uplift_webhooks import Webhook, WebhookVerificationError
 from uplift_webhooks.testing import sign
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import uvloop
 
-from uplift_server.core.addresses import AddressPolicy
+from uplift_server.core.http.addresses import AddressPolicy
 from uplift_server.delivery.sender import Resolver, Sender, SenderSettings
 
 from .scripted import Client, Clock, Connect, Listen, NameServer, Receiver, Script

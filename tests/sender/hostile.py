@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from uplift_server.core.addresses import AddressPolicy
+from uplift_server.core.http.addresses import AddressPolicy
 
 from .hostile_names import BROKEN, NO_SUCH_NAME, SILENCE, Families, Record, Reply, Zone, chain, found
 from .scripted import AAAA

@@ -8,7 +8,7 @@ from contextlib import suppress
 from ipaddress import ip_address
 from typing import Any
 
-from uplift_server.core.exchange import Exchange
+from uplift_server.core.http.exchange import Exchange
 from uplift_server.delivery.sender import Request, Resolver, Sender, Target
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"

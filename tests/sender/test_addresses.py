@@ -5,8 +5,8 @@ import socket
 
 import pytest
 
-from uplift_server.core.addresses import AddressPolicy
-from uplift_server.core.exchange import Failure
+from uplift_server.core.http.addresses import AddressPolicy
+from uplift_server.core.http.exchange import Failure
 from uplift_server.delivery.sender import Target
 
 from .scripted import Connect, Listen, NameServer, Peer, serve_ok

@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-from uplift_server.core.exchange import Failure
+from uplift_server.core.http.exchange import Failure
 
 from .scripted import OK, Client, Connect, Listen, Peer, serve_ok, until
 

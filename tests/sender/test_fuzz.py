@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uplift_server.core.exchange import Exchange, Failure
-from uplift_server.core.outcomes import Outcome, classify
+from uplift_server.core.deliveries.outcomes import Outcome, classify
+from uplift_server.core.http.exchange import Exchange, Failure
 from uplift_server.delivery.sender import Request, Target
 from uplift_server.delivery.sender.attempt import Attempt, Opening
 from uplift_server.delivery.sender.connection import BufferedConnection, Connection, Owner

@@ -13,11 +13,11 @@ from urllib.parse import urlsplit
 import pytest
 import trustme
 
-from uplift_server.core.addresses import AddressPolicy
-from uplift_server.core.exchange import Exchange, Failure
-from uplift_server.core.outcomes import classify, is_ours
+from uplift_server.core.deliveries.outcomes import classify, is_ours
+from uplift_server.core.http.addresses import AddressPolicy
+from uplift_server.core.http.exchange import Exchange, Failure
+from uplift_server.core.http.urls import parse_endpoint_url
 from uplift_server.core.problems import Problem
-from uplift_server.core.urls import parse_endpoint_url
 from uplift_server.delivery.hostnames import to_ascii
 from uplift_server.delivery.sender import Target
 from uplift_server.service.registration import Registrar

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from uplift_server.core.exchange import Failure
+from uplift_server.core.http.exchange import Failure
 from uplift_server.delivery.sender import Target
 
 from .scripted import OK, Connect, Listen, Peer, request_to, serve_ok

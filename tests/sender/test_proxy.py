@@ -5,7 +5,7 @@ import base64
 
 import pytest
 
-from uplift_server.core.exchange import Failure
+from uplift_server.core.http.exchange import Failure
 from uplift_server.delivery.sender import Target
 from uplift_server.delivery.sender.proxy import Proxy
 

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from uplift_server.core.exchange import Failure
+from uplift_server.core.http.exchange import Failure
 
 from .scripted import OK, Client, Listen, Peer, Receiver, serve_ok
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import trustme
 
-from uplift_server.core.addresses import AddressPolicy
-from uplift_server.core.exchange import Failure
+from uplift_server.core.http.addresses import AddressPolicy
+from uplift_server.core.http.exchange import Failure
 from uplift_server.delivery.sender import Resolver, Sender, SenderSettings, Target
 
 from .scripted import Client, Clock, Connect, Listen, NameServer, Peer, serve_ok

@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 from structlog.testing import capture_logs
 
-from uplift_server.core.notices import NoticeKind
-from uplift_server.core.people import INVITATION_LASTS_MS, RESET_LASTS_MS
-from uplift_server.core.rights import Role
+from uplift_server.core.people.notifications import NoticeKind
+from uplift_server.core.people.people import INVITATION_LASTS_MS, RESET_LASTS_MS
+from uplift_server.core.security.rights import Role
 from uplift_server.service.errors import (
     ConfirmationRequired,
     Conflict,

@@ -7,9 +7,9 @@ import re
 import pytest
 
 from uplift_server.core import ids
-from uplift_server.core.notices import NoticeKind
-from uplift_server.core.people import INVITATION_LASTS_MS
-from uplift_server.core.rights import Role
+from uplift_server.core.people.notifications import NoticeKind
+from uplift_server.core.people.people import INVITATION_LASTS_MS
+from uplift_server.core.security.rights import Role
 from uplift_server.service.errors import Conflict, Forbidden, IdempotencyConflict, Invalid, NotFound, RateLimited
 from uplift_server.service.means import Listing
 from uplift_server.service.members import INVITATIONS_PER_HOUR_MAX, InvitationDraft

@@ -3,9 +3,9 @@
 import pytest
 
 from uplift_server.core.limits import CONTACT_EMAILS_MAX
-from uplift_server.core.people import CONFIRMED_FOR_MS
-from uplift_server.core.rights import SCOPES_OF_ROLE, Right, Role
-from uplift_server.core.scopes import Scope
+from uplift_server.core.people.people import CONFIRMED_FOR_MS
+from uplift_server.core.security.rights import SCOPES_OF_ROLE, Right, Role
+from uplift_server.core.security.scopes import Scope
 from uplift_server.service.accounts import AccountDraft
 from uplift_server.service.errors import ConfirmationRequired, Forbidden, Invalid, NotFound
 from uplift_server.service.keys import KeyDraft

@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from uplift_server.core.people import GUEST_NAME, LINK_LASTS_MS, PORTAL_SESSION_LASTS_MS
-from uplift_server.core.rights import Role
+from uplift_server.core.people.people import GUEST_NAME, LINK_LASTS_MS, PORTAL_SESSION_LASTS_MS
+from uplift_server.core.security.rights import Role
 from uplift_server.service.errors import Forbidden, Invalid, NotFound, Unauthorized
 from uplift_server.service.portal_links import LinkDraft
 from uplift_server.store import members, people, sessions

@@ -9,8 +9,8 @@ import asyncpg
 import pytest
 from tests.postgres import PostgresServer, name_of
 
-from uplift_server.core.clock_offset import Reading
-from uplift_server.core.findings import Finding
+from uplift_server.core.operations.clock_offset import Reading
+from uplift_server.core.operations.findings import Finding
 from uplift_server.service import postgres_examination
 from uplift_server.store.errors import Misaddressed
 from uplift_server.store.postgres import inspection, schema_version

@@ -11,10 +11,10 @@ from dataclasses import replace
 import pytest
 from structlog.testing import capture_logs
 
-from uplift_server.core.audit import ActorKind
-from uplift_server.core.people import SESSION_LASTS_MS, csrf_token
-from uplift_server.core.rights import Right, Role
-from uplift_server.core.scopes import Scope
+from uplift_server.core.people.audit import ActorKind
+from uplift_server.core.people.people import SESSION_LASTS_MS, csrf_token
+from uplift_server.core.security.rights import Right, Role
+from uplift_server.core.security.scopes import Scope
 from uplift_server.service.accounts import AccountDraft
 from uplift_server.service.errors import (
     Busy,

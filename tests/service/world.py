@@ -7,10 +7,10 @@ from tests.delivery.world import VirtualClock
 from tests.engines import Place
 
 from uplift_server.core import ids
-from uplift_server.core.addresses import AddressPolicy
-from uplift_server.core.audit import AuditEntry
 from uplift_server.core.cursors import Cursors
-from uplift_server.core.rights import Role
+from uplift_server.core.http.addresses import AddressPolicy
+from uplift_server.core.people.audit import AuditEntry
+from uplift_server.core.security.rights import Role
 from uplift_server.delivery.directory import Directory
 from uplift_server.delivery.relay import Relay
 from uplift_server.service.accounts import AccountDraft

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 
-from uplift_server.core.deliveries import Status
+from uplift_server.core.lifecycle import Status
 from uplift_server.store.hot_records import IdempotencyConflict, NewDelivery
 from uplift_server.store.schema import deliveries, events
 

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from uplift_server.core import envelope
-from uplift_server.core.deliveries import FailedReason, Status, Trigger
+from uplift_server.core.deliveries.outcomes import Outcome
+from uplift_server.core.events import envelope
 from uplift_server.core.ids import uuid7, uuid_text
-from uplift_server.core.outcomes import Outcome
+from uplift_server.core.lifecycle import FailedReason, Status, Trigger
 from uplift_server.store.contract import Database
 from uplift_server.store.hot_records import (
     Appended,

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import pytest
 import sqlalchemy as sa
 
-from uplift_server.core.deliveries import Status, Trigger
+from uplift_server.core.lifecycle import Status, Trigger
 from uplift_server.store import trials
 from uplift_server.store.errors import Conflict
 from uplift_server.store.hot_records import NewEvent

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from uplift_server.core.deliveries import FailedReason, Status, Trigger
+from uplift_server.core.lifecycle import FailedReason, Status, Trigger
 from uplift_server.store.hot_records import HeldWish, LeasedDelivery, LeaseWish, NewDelivery, Released
 from uplift_server.store.schema import deliveries
 

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import sqlalchemy as sa
 
-from uplift_server.core.deliveries import Status, Trigger
-from uplift_server.core.replays import ReplayState
+from uplift_server.core.deliveries.replays import ReplayState
+from uplift_server.core.lifecycle import Status, Trigger
 from uplift_server.store import releases, replays
 from uplift_server.store.hot_records import Ahead, Candidate, LeasedDelivery, ReplayLease, ReplayRelease, Settlement
 from uplift_server.store.replays import Choice, NewReplay, Replay

@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import sqlalchemy as sa
 
-from uplift_server.core.deliveries import FailedReason, Status, Trigger
-from uplift_server.core.outcomes import Outcome
-from uplift_server.core.processes import ProcessRole
+from uplift_server.core.deliveries.outcomes import Outcome
+from uplift_server.core.lifecycle import FailedReason, Status, Trigger
+from uplift_server.core.operations.cluster import ProcessRole
 from uplift_server.store import health, processes, waiting
 from uplift_server.store.hot_records import HealthRow, LeasedDelivery
 from uplift_server.store.schema import attempts, deliveries, endpoints

@@ -3,7 +3,7 @@
 import pytest
 import sqlalchemy as sa
 
-from uplift_server.core.audit import SYSTEM, Actor, ActorKind, AuditEntry
+from uplift_server.core.people.audit import SYSTEM, Actor, ActorKind, AuditEntry
 from uplift_server.store import accounts, audit
 from uplift_server.store.audit import AuditFilter
 from uplift_server.store.instants import DISORDER_MS

@@ -2,9 +2,9 @@
 
 import sqlalchemy as sa
 
-from uplift_server.core.health import Health
-from uplift_server.core.notices import NoticeKind
-from uplift_server.core.outcomes import Outcome
+from uplift_server.core.deliveries.health import Health
+from uplift_server.core.deliveries.outcomes import Outcome
+from uplift_server.core.people.notifications import NoticeKind
 from uplift_server.store import endpoints, health, marks, notices
 from uplift_server.store.hot_records import HealthRow
 from uplift_server.store.notices import NoticeResult

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from uplift_server.core.deliveries import Status, Trigger
-from uplift_server.core.numbers import Numbers, total
+from uplift_server.core.lifecycle import Status, Trigger
+from uplift_server.core.operations.statistics import Numbers, total
 from uplift_server.store import changes, listening, numbers, waiting
 from uplift_server.store import deliveries as delivery_verbs
 from uplift_server.store import events as event_verbs

@@ -13,7 +13,7 @@ import pytest
 from tests.postgres import PostgresServer
 from tests.store.moved_file import ROWS, TABLES, TEXTS, filled, in_postgres, in_sqlite
 
-from uplift_server.core.processes import ProcessRole
+from uplift_server.core.operations.cluster import ProcessRole
 from uplift_server.store import moved_tables, processes, schema_version
 from uplift_server.store.errors import Unavailable
 from uplift_server.store.moving import CannotMove, Moved, Progress, move

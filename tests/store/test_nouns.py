@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from uplift_server.core.deliveries import Status
-from uplift_server.core.notices import NoticeKind
-from uplift_server.core.numbers import COUNTS, HOUR_MS
-from uplift_server.core.replays import ReplayState
+from uplift_server.core.deliveries.replays import ReplayState
+from uplift_server.core.lifecycle import Status
+from uplift_server.core.operations.statistics import COUNTS, HOUR_MS
+from uplift_server.core.people.notifications import NoticeKind
 from uplift_server.store import (
     accounts,
     backlog,

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from uplift_server.core.deliveries import FailedReason, Status, Trigger
-from uplift_server.core.numbers import DURATION_BOUNDS_US, HOUR_MS, Numbers, total
-from uplift_server.core.outcomes import Outcome
-from uplift_server.core.replays import ReplayState
+from uplift_server.core.deliveries.outcomes import Outcome
+from uplift_server.core.deliveries.replays import ReplayState
+from uplift_server.core.lifecycle import FailedReason, Status, Trigger
+from uplift_server.core.operations.statistics import DURATION_BOUNDS_US, HOUR_MS, Numbers, total
 from uplift_server.delivery.attempts import resumed
 from uplift_server.store import deliveries as delivery_verbs
 from uplift_server.store import endpoints as endpoint_verbs

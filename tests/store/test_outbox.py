@@ -3,7 +3,7 @@
 import pytest
 import sqlalchemy as sa
 
-from uplift_server.core.notices import Notice, NoticeKind, NoticeState
+from uplift_server.core.people.notifications import Notice, NoticeKind, NoticeState
 from uplift_server.store import notices
 from uplift_server.store.notices import NoticeResult
 from uplift_server.store.schema import notices as table

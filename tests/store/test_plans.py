@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from uplift_server.core.deliveries import Status
-from uplift_server.core.notices import NoticeState
-from uplift_server.core.rights import Role
+from uplift_server.core.lifecycle import Status
+from uplift_server.core.people.notifications import NoticeState
+from uplift_server.core.security.rights import Role
 from uplift_server.store import (
     accounts,
     audit,

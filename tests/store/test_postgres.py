@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from tests.pooler import Pooler
 from tests.postgres import PostgresServer, name_of
 
-from uplift_server.core.processes import DEAD_AFTER_MS, ProcessRole
+from uplift_server.core.operations.cluster import DEAD_AFTER_MS, ProcessRole
 from uplift_server.store import marks, processes, standing, waiting
 from uplift_server.store.errors import Misaddressed, Refused, Unavailable
 from uplift_server.store.hot_records import LeaseWish

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 import pytest
 from tests.postgres import ONE_ROW, PostgresServer, name_of
 
-from uplift_server.core.deliveries import Status
+from uplift_server.core.lifecycle import Status
 from uplift_server.store.postgres import PostgresDatabase
 from uplift_server.store.schema import attempts
 

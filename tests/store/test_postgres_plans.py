@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from tests.postgres import ONE_ROW, PostgresServer, name_of
 
-from uplift_server.core.deliveries import Status, Trigger
+from uplift_server.core.deliveries.replays import ReplayState
 from uplift_server.core.ids import uuid7
-from uplift_server.core.replays import ReplayState
+from uplift_server.core.lifecycle import Status, Trigger
 from uplift_server.store import numbers
 from uplift_server.store.horizon import NO_HORIZON
 from uplift_server.store.hot_records import Ahead, HealthRow, HeldWish, LeaseWish, ReplayLease

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from uplift_server.core.deliveries import Status
-from uplift_server.core.duties import LASTS_MS, Duty
+from uplift_server.core.lifecycle import Status
+from uplift_server.core.operations.singleton_jobs import LASTS_MS, Duty
 from uplift_server.store import duties
 from uplift_server.store.hot_records import (
     Appended,

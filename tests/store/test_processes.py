@@ -3,8 +3,8 @@
 import pytest
 import sqlalchemy as sa
 
-from uplift_server.core.duties import LASTS_MS, Duty
-from uplift_server.core.processes import ProcessRole
+from uplift_server.core.operations.cluster import ProcessRole
+from uplift_server.core.operations.singleton_jobs import LASTS_MS, Duty
 from uplift_server.store import directory_changes, duties, processes
 from uplift_server.store.deliveries import hand_over, take_over
 from uplift_server.store.directory_changes import Change

@@ -12,7 +12,7 @@ from tests.store import later_releases
 from tests.store.later_releases import ADDS, MIGRATIONS, NEEDS, TAKES
 
 from uplift_server import __version__
-from uplift_server.core.processes import DEAD_AFTER_MS, ProcessRole
+from uplift_server.core.operations.cluster import DEAD_AFTER_MS, ProcessRole
 from uplift_server.store import admission, encryption_upgrade, processes
 from uplift_server.store.admission import SCHEMA_LOCK, leave_behind
 from uplift_server.store.errors import Unavailable

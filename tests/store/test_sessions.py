@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import sqlalchemy as sa
 
-from uplift_server.core.rights import Role
+from uplift_server.core.security.rights import Role
 from uplift_server.store import accounts, sessions
 from uplift_server.store.errors import Conflict
 from uplift_server.store.records import Link, Session

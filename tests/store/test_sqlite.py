@@ -12,7 +12,7 @@ import pytest
 import sqlalchemy as sa
 import structlog
 
-from uplift_server.core.commit_pace import APART_MS_MAX, apart_ms
+from uplift_server.core.scheduling.commit_interval import APART_MS_MAX, apart_ms
 from uplift_server.store import schema_version
 from uplift_server.store.errors import Misaddressed, Refused, Unavailable
 from uplift_server.store.schema import events

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from uplift_server.core.deliveries import Status
+from uplift_server.core.deliveries.outcomes import Outcome
+from uplift_server.core.lifecycle import Status
 from uplift_server.core.limits import COMMIT_ROWS_MAX, COMMIT_WRITES_MAX
-from uplift_server.core.outcomes import Outcome
 from uplift_server.store.hot_records import HealthRow, LeaseWish, NewEvent
 from uplift_server.store.schema import deliveries
 from uplift_server.store.sqlite import SqliteDatabase

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from uplift_server.core.deliveries import Status
-from uplift_server.core.numbers import HOUR_MS
+from uplift_server.core.lifecycle import Status
+from uplift_server.core.operations.statistics import HOUR_MS
 from uplift_server.store.numbers import ATTEMPTS_MARK, EVENTS_MARK
 from uplift_server.store.schema import (
     accounts,

@@ -6,7 +6,7 @@ from collections import Counter
 import sqlalchemy as sa
 from tests.store.bench import NOW, Bench, due, settled
 
-from uplift_server.core.deliveries import Status
+from uplift_server.core.lifecycle import Status
 from uplift_server.delivery.retention import Retention
 from uplift_server.observe.measures import EngineMeasures
 from uplift_server.store import numbers

@@ -10,9 +10,9 @@ from tests.postgres import PostgresServer
 from tests.store.bench import NOW, Bench, due, settled
 
 from uplift_server import __version__
-from uplift_server.core.deliveries import Status
 from uplift_server.core.ids import uuid7
-from uplift_server.core.processes import ProcessRole
+from uplift_server.core.lifecycle import Status
+from uplift_server.core.operations.cluster import ProcessRole
 from uplift_server.store import numbers, processes
 from uplift_server.store import schema_version as history
 from uplift_server.store.errors import Unavailable

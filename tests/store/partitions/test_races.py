@@ -9,8 +9,8 @@ import sqlalchemy as sa
 from structlog.testing import capture_logs
 from tests.store.bench import NOW, Bench, due, settled
 
-from uplift_server.core.deliveries import Status
 from uplift_server.core.ids import uuid7
+from uplift_server.core.lifecycle import Status
 from uplift_server.store.errors import Unavailable
 from uplift_server.store.partitions import Partition
 from uplift_server.store.postgres.partitions import ASIDE_LOCK, PostgresPartitions, _put_aside

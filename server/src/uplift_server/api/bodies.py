@@ -9,7 +9,6 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSche
 from pydantic_core import PydanticKnownError
 
 from uplift_server.api.views import PeriodName
-from uplift_server.core.instants import parse_instant
 from uplift_server.core.limits import (
     CONTACT_EMAILS_MAX,
     DESCRIPTION_CHARACTERS_MAX,
@@ -24,8 +23,9 @@ from uplift_server.core.limits import (
     SECRET_OVERLAP_SECONDS_MAX,
     SUBSCRIPTION_PATTERNS_MAX,
 )
-from uplift_server.core.rights import roles_text
-from uplift_server.core.scopes import Scope
+from uplift_server.core.security.rights import roles_text
+from uplift_server.core.security.scopes import Scope
+from uplift_server.core.timestamps import parse_instant
 from uplift_server.service.means import Listing
 from uplift_server.store.records import EndpointFilter
 

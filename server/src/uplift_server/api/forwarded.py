@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any
 
-from uplift_server.core.forwarding import Network, origin
+from uplift_server.core.http.forwarding import Network, origin
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]

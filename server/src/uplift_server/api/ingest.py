@@ -14,7 +14,6 @@ from uplift_server.api import repeats
 from uplift_server.api.problems import refusal_of
 from uplift_server.api.single_headers import check_single
 from uplift_server.core.ids import uuid_text
-from uplift_server.core.instants import instant_text
 from uplift_server.core.limits import (
     BATCH_BODY_BYTES_MAX,
     BATCH_EVENTS_MAX,
@@ -22,6 +21,7 @@ from uplift_server.core.limits import (
     PROBLEMS_TOLD_MAX,
 )
 from uplift_server.core.problems import Problem
+from uplift_server.core.timestamps import instant_text
 from uplift_server.service.authentication import Authenticator
 from uplift_server.service.errors import (
     IdempotencyConflict,

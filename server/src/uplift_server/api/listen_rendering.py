@@ -3,7 +3,7 @@
 from uplift_server.api.rendering import account_field
 from uplift_server.api.views import ListenAnswerView, ListenSessionView, ListenTestView
 from uplift_server.core import ids
-from uplift_server.core.instants import instant_text, optional_instant_text
+from uplift_server.core.timestamps import instant_text, optional_instant_text
 from uplift_server.service.listening import ShownSession, Tested
 from uplift_server.store.listening import StoredAnswer
 

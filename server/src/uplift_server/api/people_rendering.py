@@ -4,8 +4,8 @@ from typing import Final
 
 from uplift_server.api.views import InvitationView, LinkView, MemberView, RoleName
 from uplift_server.core import ids
-from uplift_server.core.instants import instant_text
-from uplift_server.core.rights import Role
+from uplift_server.core.security.rights import Role
+from uplift_server.core.timestamps import instant_text
 from uplift_server.service.portal_links import ShownLink
 from uplift_server.store.records import Invitation, Member
 

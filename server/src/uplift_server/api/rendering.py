@@ -31,14 +31,14 @@ from uplift_server.api.views import (
     TriggerName,
 )
 from uplift_server.core import ids
-from uplift_server.core.audit import ActorKind, AuditEntry
 from uplift_server.core.cursors import Cursors
-from uplift_server.core.deliveries import Status, Trigger
-from uplift_server.core.headers import mask
-from uplift_server.core.instants import instant_text, optional_instant_text
-from uplift_server.core.outcomes import Explanation, Outcome, explain
-from uplift_server.core.replays import ReplayState
-from uplift_server.core.signing import standard_form
+from uplift_server.core.deliveries.outcomes import Explanation, Outcome, explain
+from uplift_server.core.deliveries.replays import ReplayState
+from uplift_server.core.http.headers import mask
+from uplift_server.core.lifecycle import Status, Trigger
+from uplift_server.core.people.audit import ActorKind, AuditEntry
+from uplift_server.core.security.signing import standard_form
+from uplift_server.core.timestamps import instant_text, optional_instant_text
 from uplift_server.service.endpoints import Shown
 from uplift_server.service.explanations import Explained
 from uplift_server.service.replays import Preview, ShownReplay

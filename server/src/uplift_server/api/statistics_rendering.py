@@ -3,8 +3,8 @@
 from typing import Any
 
 from uplift_server.api.views import BucketView, NumbersView, PeriodName, StatsView
-from uplift_server.core.instants import instant_text
-from uplift_server.core.numbers import Numbers, Series
+from uplift_server.core.operations.statistics import Numbers, Series
+from uplift_server.core.timestamps import instant_text
 
 
 def stats_view(period: PeriodName, series: Series) -> StatsView:

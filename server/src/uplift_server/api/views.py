@@ -4,10 +4,10 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, Field, WithJsonSchema
 
-from uplift_server.core.explanations import Reason
+from uplift_server.core.deliveries.explanations import Reason
+from uplift_server.core.deliveries.replays import Wait
 from uplift_server.core.limits import HELD_COUNTED_MAX
-from uplift_server.core.replays import Wait
-from uplift_server.core.waits import WaitingFor
+from uplift_server.core.scheduling.waiting import WaitingFor
 
 V = TypeVar("V")
 

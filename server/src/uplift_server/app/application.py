@@ -20,14 +20,14 @@ from uplift_server.app.http_server import HttpServer, duplicate_listener, http_s
 from uplift_server.app.process import collector_paused, raise_file_limit, settle_memory
 from uplift_server.app.wiring import database, engine_settings, sender_settings
 from uplift_server.config import Config, ConfigError, ConfigProblem, check_database, publish_key, secret_key
-from uplift_server.core.addresses import AddressPolicy
 from uplift_server.core.cursors import Cursors
-from uplift_server.core.duties import Duty
-from uplift_server.core.forwarding import parse_networks
+from uplift_server.core.http.addresses import AddressPolicy
+from uplift_server.core.http.forwarding import parse_networks
 from uplift_server.core.limits import EVENT_INTEGER_DIGITS_MAX
-from uplift_server.core.mailing import parse_mailbox
-from uplift_server.core.open_files import FILES_LEAST, divide_files, files_needed
-from uplift_server.core.processes import ProcessRole
+from uplift_server.core.operations.cluster import ProcessRole
+from uplift_server.core.operations.open_files import FILES_LEAST, divide_files, files_needed
+from uplift_server.core.operations.singleton_jobs import Duty
+from uplift_server.core.people.mail_settings import parse_mailbox
 from uplift_server.dashboard import gate
 from uplift_server.delivery.clock import DatabaseTime, SystemClock
 from uplift_server.delivery.directory import Directory

@@ -1,9 +1,9 @@
 """From the configuration to what the parts are made with."""
 
 from uplift_server.config import Config
-from uplift_server.core.breaker import BreakerRule
-from uplift_server.core.health import HealthRule
-from uplift_server.core.schedule import RetrySchedule
+from uplift_server.core.deliveries.health import HealthRule
+from uplift_server.core.scheduling.circuit_breaker import BreakerRule
+from uplift_server.core.scheduling.retry_schedule import RetrySchedule
 from uplift_server.delivery.engine import EngineSettings
 from uplift_server.delivery.sender.settings import SenderSettings
 from uplift_server.delivery.watch import WatchSettings

@@ -13,7 +13,7 @@ from uplift_server.cli.reach import reach
 from uplift_server.cli.refusals import options
 from uplift_server.cli.session import Session, command
 from uplift_server.cli.tables import Column
-from uplift_server.core.audit import ACTIONS
+from uplift_server.core.people.audit import ACTIONS
 
 _COLUMNS: Final = [
     Column("at", "WHEN", "instant"),

@@ -17,7 +17,7 @@ from uplift_server.cli.listening import cannot_listen
 from uplift_server.cli.reach import local_url, server_runs
 from uplift_server.cli.session import Session
 from uplift_server.config import Config, ConfigError, check_database, secret_key
-from uplift_server.core.findings import Finding
+from uplift_server.core.operations.findings import Finding
 from uplift_server.observe.traced import REMEDY_WITHOUT_PACKAGES
 from uplift_server.service.examination import (
     clock_finding,

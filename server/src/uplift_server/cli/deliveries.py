@@ -18,10 +18,10 @@ from uplift_server.cli.reach import reach, when_sent
 from uplift_server.cli.refusals import options
 from uplift_server.cli.session import Session, command
 from uplift_server.cli.tables import Column, distance
-from uplift_server.core.deliveries import Status
+from uplift_server.core.deliveries.outcomes import Outcome
+from uplift_server.core.lifecycle import Status
 from uplift_server.core.limits import EVENT_DATA_BYTES_MAX
-from uplift_server.core.outcomes import Outcome
-from uplift_server.core.waits import WaitingFor
+from uplift_server.core.scheduling.waiting import WaitingFor
 
 _COLUMNS: Final = [
     Column("id", "DELIVERY", "id"),

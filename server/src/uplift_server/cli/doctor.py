@@ -9,7 +9,7 @@ from rich.text import Text
 from uplift_server.cli.errors import CliError
 from uplift_server.cli.output import Output, printable
 from uplift_server.cli.session import Session, command
-from uplift_server.core.findings import Finding
+from uplift_server.core.operations.findings import Finding
 
 _STYLES: Final = {"ok": "green", "warn": "yellow", "fail": "red"}
 

@@ -14,8 +14,8 @@ from uplift_server.cli.reach import reach, remedy_to_send
 from uplift_server.cli.refusals import options
 from uplift_server.cli.session import Session, command
 from uplift_server.cli.tables import Column
-from uplift_server.core.deliveries import Status
-from uplift_server.core.outcomes import Outcome
+from uplift_server.core.deliveries.outcomes import Outcome
+from uplift_server.core.lifecycle import Status
 
 LOOK_SECONDS: Final = 0.5
 """How often a test that takes longer is looked at."""

@@ -15,7 +15,7 @@ from uplift_server.cli.tables import Column
 from uplift_server.config import Config, ConfigError, ConfigProblem
 from uplift_server.config.kinds import POSTGRESQL, SQLITE, WrongValue, database_url
 from uplift_server.config.secret_key import NAME, read_key
-from uplift_server.core.postgres_urls import split_postgres_url
+from uplift_server.core.operations.postgres_urls import split_postgres_url
 from uplift_server.store.errors import InUse, Misaddressed
 from uplift_server.store.moving import CannotMove, Moved, Progress, move
 from uplift_server.store.sqlite.connection import FileLock

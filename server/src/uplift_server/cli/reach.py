@@ -20,7 +20,7 @@ import uvloop
 from uplift_server.cli.client import REMEDY_WITHOUT_KEY, ApiClient, ApiError
 from uplift_server.cli.errors import CliError, ExitCode
 from uplift_server.config import Config, ConfigError, ConfigProblem
-from uplift_server.core.processes import ProcessRole
+from uplift_server.core.operations.cluster import ProcessRole
 from uplift_server.observe.logs import set_up
 from uplift_server.store.errors import Unavailable
 

@@ -16,7 +16,7 @@ from uplift_server.cli.reach import reach, remedy_to_send, when_sent
 from uplift_server.cli.refusals import options
 from uplift_server.cli.session import Session, command
 from uplift_server.cli.tables import Column
-from uplift_server.core.replays import ReplayState
+from uplift_server.core.deliveries.replays import ReplayState
 
 LOOK_SECONDS: Final = 0.5
 """How often a replay that is waited for is looked at."""

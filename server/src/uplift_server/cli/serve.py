@@ -23,7 +23,7 @@ from uplift_server.cli.session import Session, command
 from uplift_server.config import Config, ConfigError
 from uplift_server.core.durations import format_duration
 from uplift_server.core.limits import DRAIN_MS_MAX
-from uplift_server.core.processes import ProcessRole
+from uplift_server.core.operations.cluster import ProcessRole
 from uplift_server.observe.log_writer import LogWriter, QueuedStream, raw_stream
 from uplift_server.observe.logs import set_up
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from uplift_server.core.instants import parse_instant
+from uplift_server.core.timestamps import parse_instant
 
 BEGINNING: Final = 12
 """How many characters of an id are shown at least, its prefix not counted: those that tell its millisecond."""

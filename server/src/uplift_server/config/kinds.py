@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from uplift_server.core.accounts import check_email
 from uplift_server.core.durations import parse_duration
-from uplift_server.core.forwarding import parse_networks
-from uplift_server.core.mailing import parse_mail_server, parse_mailbox
-from uplift_server.core.postgres_urls import split_postgres_url
-from uplift_server.core.source_addresses import SourceAddress
+from uplift_server.core.http.forwarding import parse_networks
+from uplift_server.core.http.source_addresses import SourceAddress
+from uplift_server.core.operations.postgres_urls import split_postgres_url
+from uplift_server.core.people.accounts import check_email
+from uplift_server.core.people.mail_settings import parse_mail_server, parse_mailbox
 
 DELAYS_MAX: Final = 100
 SQLITE: Final = "sqlite:///"

@@ -1,6 +1,6 @@
 """How an account fares, in one sentence."""
 
-from uplift_server.core.numbers import Numbers
+from uplift_server.core.operations.statistics import Numbers
 from uplift_server.dashboard import words
 from uplift_server.service.troubles import Troubles
 

@@ -4,9 +4,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from uplift_server.core.catalog import WEBHOOK_CREATED
-from uplift_server.core.event_types import GROUP_SUFFIX
-from uplift_server.core.headers import MASKED, mask
+from uplift_server.core.events.catalog import WEBHOOK_CREATED
+from uplift_server.core.events.event_types import GROUP_SUFFIX
+from uplift_server.core.http.headers import MASKED, mask
 from uplift_server.core.limits import (
     CUSTOM_HEADERS_MAX,
     DESCRIPTION_CHARACTERS_MAX,

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import Final
 
-from uplift_server.core.health import FAILURES_MIN
+from uplift_server.core.deliveries.health import FAILURES_MIN
+from uplift_server.core.deliveries.outcomes import Explanation, explain
 from uplift_server.core.limits import HELD_COUNTED_MAX
-from uplift_server.core.outcomes import Explanation, explain
 from uplift_server.dashboard.words import count
 from uplift_server.service.endpoints import Shown
 from uplift_server.store.records import DisabledReason, EndpointState, HeldAction

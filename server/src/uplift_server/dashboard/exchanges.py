@@ -4,8 +4,8 @@ import shlex
 from dataclasses import dataclass
 from typing import Final
 
-from uplift_server.core.headers import MASKED
-from uplift_server.core.outcomes import Explanation, Outcome, explain
+from uplift_server.core.deliveries.outcomes import Explanation, Outcome, explain
+from uplift_server.core.http.headers import MASKED
 from uplift_server.core.texts import printable
 from uplift_server.dashboard import words
 from uplift_server.dashboard.charts import Part

@@ -3,8 +3,8 @@
 from datetime import UTC, datetime
 from typing import Final
 
-from uplift_server.core.numbers import HOUR_MS, Bucket, Numbers, Period, Series
-from uplift_server.core.outcomes import Outcome
+from uplift_server.core.deliveries.outcomes import Outcome
+from uplift_server.core.operations.statistics import HOUR_MS, Bucket, Numbers, Period, Series
 from uplift_server.dashboard import words
 from uplift_server.dashboard.charts import Column, Line, Part
 from uplift_server.dashboard.words import OUTCOMES

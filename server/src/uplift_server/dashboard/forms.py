@@ -9,8 +9,8 @@ from urllib.parse import parse_qsl
 
 from starlette.requests import ClientDisconnect, Request
 
-from uplift_server.core.instants import parse_instant
 from uplift_server.core.problems import Problem
+from uplift_server.core.timestamps import parse_instant
 from uplift_server.service.errors import Malformed, PayloadTooLarge
 from uplift_server.service.repeats import Repeat
 from uplift_server.service.unfinished_bodies import Reservation

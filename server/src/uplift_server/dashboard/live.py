@@ -11,7 +11,7 @@ from typing import Final
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from uplift_server.core.stream_shares import exceeded
+from uplift_server.core.deliveries.stream_limits import exceeded
 from uplift_server.dashboard.routes import account_page, operator_page
 from uplift_server.dashboard.visit import Visit
 from uplift_server.service.principals import Caller

@@ -17,9 +17,9 @@ from markupsafe import Markup, escape
 
 from uplift_server import __version__
 from uplift_server.core import ids
-from uplift_server.core.audit import without_query
-from uplift_server.core.instants import instant_text, parse_instant
+from uplift_server.core.people.audit import without_query
 from uplift_server.core.texts import printable
+from uplift_server.core.timestamps import instant_text, parse_instant
 from uplift_server.dashboard import charts
 from uplift_server.dashboard.assets import url_of
 from uplift_server.dashboard.forms import ONCE_BYTES, ONCE_FIELD

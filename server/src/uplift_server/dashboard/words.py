@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from typing import Final
 
-from uplift_server.core.deliveries import Trigger
-from uplift_server.core.explanations import Reason
-from uplift_server.core.outcomes import Outcome
-from uplift_server.core.replays import Wait
-from uplift_server.core.waits import WaitingFor
+from uplift_server.core.deliveries.explanations import Reason
+from uplift_server.core.deliveries.outcomes import Outcome
+from uplift_server.core.deliveries.replays import Wait
+from uplift_server.core.lifecycle import Trigger
+from uplift_server.core.scheduling.waiting import WaitingFor
 
 OUTCOMES: Final[Mapping[Outcome, str]] = {
     Outcome.DELIVERED: "Delivered",

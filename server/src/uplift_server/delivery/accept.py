@@ -14,10 +14,9 @@ from typing import Final, NamedTuple
 
 import structlog
 
-from uplift_server.core import envelope
-from uplift_server.core.deliveries import Status, Trigger
+from uplift_server.core.events import envelope
 from uplift_server.core.ids import RANDOM_BYTES, IdSequence, uuid_text
-from uplift_server.core.lane import Kind, Lane
+from uplift_server.core.lifecycle import Status, Trigger
 from uplift_server.core.limits import (
     ACCEPTS_BODY_BYTES_MAX,
     ACCEPTS_TURN_ROWS_MAX,
@@ -29,6 +28,7 @@ from uplift_server.core.limits import (
     BATCHES_TURN_ROWS_MAX,
     GROUP_ROWS_MAX,
 )
+from uplift_server.core.scheduling.lane import Kind, Lane
 from uplift_server.delivery.clock import Clock
 from uplift_server.delivery.directory import Directory, LiveEndpoint, LiveEventType
 from uplift_server.delivery.lanes import DeliveryLanes

@@ -4,15 +4,15 @@ import random
 from collections.abc import Callable
 from typing import Final, NamedTuple, Protocol
 
-from uplift_server.core.breaker import BreakerRule
-from uplift_server.core.catalog import WEBHOOK_CREATED
-from uplift_server.core.deliveries import FailedReason, Status, Trigger, Verdict, judge
-from uplift_server.core.exchange import Exchange, Failure
+from uplift_server.core.deliveries.outcomes import Outcome, classify, is_ours
+from uplift_server.core.events.catalog import WEBHOOK_CREATED
+from uplift_server.core.http.exchange import Exchange, Failure
 from uplift_server.core.ids import delivery_id, uuid_text
-from uplift_server.core.lane import Lane
+from uplift_server.core.lifecycle import FailedReason, Status, Trigger, Verdict, judge
 from uplift_server.core.limits import LEASE_LEFT_MS_MIN
-from uplift_server.core.outcomes import Outcome, classify, is_ours
-from uplift_server.core.schedule import RetrySchedule, retry_after_ms
+from uplift_server.core.scheduling.circuit_breaker import BreakerRule
+from uplift_server.core.scheduling.lane import Lane
+from uplift_server.core.scheduling.retry_schedule import RetrySchedule, retry_after_ms
 from uplift_server.delivery.clock import Clock
 from uplift_server.delivery.directory import Directory, LiveEndpoint, LiveEventType
 from uplift_server.delivery.lanes import DeliveryLanes

@@ -8,7 +8,7 @@ from typing import Final, Protocol
 
 import structlog
 
-from uplift_server.core.clock_offset import READINGS_KEPT, Reading, best
+from uplift_server.core.operations.clock_offset import READINGS_KEPT, Reading, best
 
 SLEW_DIVISOR: Final = 10
 """While the machine's clock is behind ours, ours runs a tenth slower until both agree."""

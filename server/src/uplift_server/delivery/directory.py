@@ -15,17 +15,17 @@ import jsonschema_rs
 import msgspec
 import structlog
 
-from uplift_server.core.health import Health
+from uplift_server.core.deliveries.health import Health
+from uplift_server.core.events.schema_cost import SchemaCost
+from uplift_server.core.events.schema_graph import SchemaGraph
+from uplift_server.core.events.subscriptions import Subscription
+from uplift_server.core.http.request_headers import HeadTemplate, head_template
+from uplift_server.core.http.urls import EndpointUrl, parse_endpoint_url
 from uplift_server.core.ids import ACCOUNT, ENDPOINT, prefixed
 from uplift_server.core.limits import PATTERN_BACKTRACKS_MAX, SCHEMA_PROBLEMS_MAX
 from uplift_server.core.problems import Problem
-from uplift_server.core.request_head import HeadTemplate, head_template
-from uplift_server.core.schema_cost import SchemaCost
-from uplift_server.core.schema_graph import SchemaGraph
-from uplift_server.core.secrets import SecretPair
-from uplift_server.core.signing import Signer
-from uplift_server.core.subscriptions import Subscription
-from uplift_server.core.urls import EndpointUrl, parse_endpoint_url
+from uplift_server.core.security.secrets import SecretPair
+from uplift_server.core.security.signing import Signer
 from uplift_server.delivery.hostnames import to_ascii
 from uplift_server.delivery.sender.request import Target
 from uplift_server.store.records import Account, ApiKey, Endpoint, EndpointState, EventType

@@ -9,10 +9,10 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from uplift_server.core.deliveries import Trigger
-from uplift_server.core.due_times import DueTimes
-from uplift_server.core.lane import Kind
+from uplift_server.core.lifecycle import Trigger
 from uplift_server.core.limits import LEASE_BATCH_MAX, RELEASE_BATCH_MAX
+from uplift_server.core.scheduling.due_times import DueTimes
+from uplift_server.core.scheduling.lane import Kind
 from uplift_server.delivery.clock import Clock
 from uplift_server.delivery.directory import Directory
 from uplift_server.delivery.lanes import DeliveryLanes

@@ -7,11 +7,11 @@ from typing import Any, Final, Protocol
 
 import structlog
 
-from uplift_server.core.breaker import BreakerRule
-from uplift_server.core.duties import Duty
 from uplift_server.core.limits import DRAIN_MS_MAX
-from uplift_server.core.schedule import RetrySchedule
-from uplift_server.core.waits import HeldUpBy
+from uplift_server.core.operations.singleton_jobs import Duty
+from uplift_server.core.scheduling.circuit_breaker import BreakerRule
+from uplift_server.core.scheduling.retry_schedule import RetrySchedule
+from uplift_server.core.scheduling.waiting import HeldUpBy
 from uplift_server.delivery.accept import Acceptor
 from uplift_server.delivery.attempts import Attempts, Sending
 from uplift_server.delivery.clock import Clock

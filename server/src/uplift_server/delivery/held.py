@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
-from uplift_server.core.deliveries import Status
+from uplift_server.core.lifecycle import Status
 from uplift_server.delivery.clock import Clock
 from uplift_server.delivery.directory import Directory, LiveEndpoint
 from uplift_server.delivery.lanes import DeliveryLanes

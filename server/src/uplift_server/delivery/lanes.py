@@ -6,9 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Final, NamedTuple
 
-from uplift_server.core.breaker import CLOSED, BreakerRule, restored
-from uplift_server.core.lane import Kind, Lane
-from uplift_server.core.lanes import Lanes, NoSlot
+from uplift_server.core.deliveries.replays import room_in
 from uplift_server.core.limits import (
     ACCOUNT_LANES_BODY_BYTES_MAX,
     ACCOUNT_LITTLE_BODY_BYTES_MAX,
@@ -19,9 +17,11 @@ from uplift_server.core.limits import (
     LEASE_BATCH_BODY_BYTES_MAX,
     PARKED_MAX,
 )
-from uplift_server.core.pace import gap_ms
-from uplift_server.core.replays import room_in
-from uplift_server.core.waits import HeldUpBy
+from uplift_server.core.scheduling.circuit_breaker import CLOSED, BreakerRule, restored
+from uplift_server.core.scheduling.lane import Kind, Lane
+from uplift_server.core.scheduling.lanes import Lanes, NoSlot
+from uplift_server.core.scheduling.rate_limit import gap_ms
+from uplift_server.core.scheduling.waiting import HeldUpBy
 from uplift_server.delivery.clock import Clock, Handle
 from uplift_server.delivery.directory import NEVER, LiveEndpoint
 from uplift_server.delivery.trickle import Trickle

@@ -13,11 +13,11 @@ from typing import Final
 import structlog
 
 from uplift_server.core import ids
-from uplift_server.core.audit import SYSTEM, AuditEntry
-from uplift_server.core.health import Health
-from uplift_server.core.instants import instant_text
-from uplift_server.core.mass_failure import ATTEMPTED_WITHIN_MS, WITHIN_MS, largest_group
-from uplift_server.core.notices import NoticeKind
+from uplift_server.core.deliveries.health import Health
+from uplift_server.core.deliveries.outage_guard import ATTEMPTED_WITHIN_MS, WITHIN_MS, largest_group
+from uplift_server.core.people.audit import SYSTEM, AuditEntry
+from uplift_server.core.people.notifications import NoticeKind
+from uplift_server.core.timestamps import instant_text
 from uplift_server.delivery.clock import Clock
 from uplift_server.delivery.directory import Directory, LiveEndpoint
 from uplift_server.store import audit, health, marks, notices, processes

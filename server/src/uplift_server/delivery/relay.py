@@ -12,8 +12,8 @@ from typing import Final
 
 import structlog
 
-from uplift_server.core.listening import UNUSED_EXPIRES_AFTER_MS
-from uplift_server.core.stream_shares import Exceeded, exceeded
+from uplift_server.core.deliveries.listening import UNUSED_EXPIRES_AFTER_MS
+from uplift_server.core.deliveries.stream_limits import Exceeded, exceeded
 from uplift_server.delivery.clock import Clock
 from uplift_server.delivery.directory import NEVER, Directory
 from uplift_server.delivery.streams import UNAVAILABLE_WAIT_MS, Ending, Stream

@@ -10,10 +10,10 @@ from collections.abc import Collection, Container, Sequence
 from dataclasses import replace
 from typing import Final
 
-from uplift_server.core.audit import SYSTEM, AuditEntry
+from uplift_server.core.deliveries.replays import BURST_MS, Pace, ReplayState
 from uplift_server.core.ids import REPLAY, prefixed
 from uplift_server.core.limits import LEASE_BATCH_BODY_BYTES_MAX, REPLAY_OUTSTANDING_MAX
-from uplift_server.core.replays import BURST_MS, Pace, ReplayState
+from uplift_server.core.people.audit import SYSTEM, AuditEntry
 from uplift_server.delivery.attempts import resumed, unattempted
 from uplift_server.delivery.clock import Clock
 from uplift_server.delivery.directory import Directory, LiveEndpoint

@@ -8,8 +8,8 @@ from typing import Any, Final
 
 import structlog
 
-from uplift_server.core.instants import instant_text
-from uplift_server.core.partitions import PARTITIONS_A_RETENTION, lasts_ms
+from uplift_server.core.operations.partitions import PARTITIONS_A_RETENTION, lasts_ms
+from uplift_server.core.timestamps import instant_text
 from uplift_server.delivery.clock import Clock
 from uplift_server.observe.measures import EngineMeasures
 from uplift_server.store import retention_clock

@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from typing import Final
 
+from uplift_server.core.deliveries.replays import Pace, together_per_second
 from uplift_server.core.limits import REPLAY_RATE_PER_SECOND_MAX
-from uplift_server.core.replays import Pace, together_per_second
 from uplift_server.delivery.clock import Clock
 
 LOOK_MS: Final = 1000

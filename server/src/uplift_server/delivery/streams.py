@@ -6,15 +6,15 @@ from enum import Enum
 from itertools import chain
 from typing import Final, Protocol
 
-from uplift_server.core.catalog import WEBHOOK_CREATED
-from uplift_server.core.listening import (
+from uplift_server.core.deliveries.listening import (
     TESTS_AWAITED_MAX,
     TESTS_REMEMBERED_MAX,
     UNANSWERED_BYTES_MAX,
     UNANSWERED_EVENTS_MAX,
     Answer,
 )
-from uplift_server.core.subscriptions import Subscription
+from uplift_server.core.events.catalog import WEBHOOK_CREATED
+from uplift_server.core.events.subscriptions import Subscription
 from uplift_server.delivery.clock import Clock
 from uplift_server.delivery.directory import Directory
 from uplift_server.store import event_types

@@ -12,7 +12,7 @@ from typing import Final
 
 import structlog
 
-from uplift_server.core.trace_context import TraceContext, parse_traceparent
+from uplift_server.core.http.trace_context import TraceContext, parse_traceparent
 from uplift_server.delivery.clock import Clock
 from uplift_server.observe.attempt_log import AttemptLine
 from uplift_server.observe.traced import AcceptedEvent, EndedAttempt, Tracer

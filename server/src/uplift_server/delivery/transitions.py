@@ -12,11 +12,11 @@ from typing import NamedTuple, TypeVar
 import structlog
 
 from uplift_server.core import ids
-from uplift_server.core.audit import SYSTEM, AuditEntry
-from uplift_server.core.health import HealthRule
-from uplift_server.core.instants import optional_instant_text
-from uplift_server.core.notices import NoticeKind
-from uplift_server.core.outcomes import explain
+from uplift_server.core.deliveries.health import HealthRule
+from uplift_server.core.deliveries.outcomes import explain
+from uplift_server.core.people.audit import SYSTEM, AuditEntry
+from uplift_server.core.people.notifications import NoticeKind
+from uplift_server.core.timestamps import optional_instant_text
 from uplift_server.delivery.clock import Clock
 from uplift_server.delivery.directory import Directory, LiveEndpoint
 from uplift_server.delivery.settle import health_row

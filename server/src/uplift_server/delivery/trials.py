@@ -8,8 +8,8 @@ import asyncio
 from enum import Enum
 from typing import Final, NamedTuple
 
-from uplift_server.core.lane import Lane
-from uplift_server.core.lanes import NoSlot
+from uplift_server.core.scheduling.lane import Lane
+from uplift_server.core.scheduling.lanes import NoSlot
 from uplift_server.delivery.clock import Clock
 from uplift_server.delivery.directory import Directory
 from uplift_server.delivery.dispatch import Dispatcher

@@ -8,8 +8,8 @@ import asyncio
 from dataclasses import dataclass
 from typing import Final
 
-from uplift_server.core.health import FAILURES_MIN, HealthRule, Step
-from uplift_server.core.mass_failure import ENDPOINTS_MIN
+from uplift_server.core.deliveries.health import FAILURES_MIN, HealthRule, Step
+from uplift_server.core.deliveries.outage_guard import ENDPOINTS_MIN
 from uplift_server.delivery.clock import Clock
 from uplift_server.delivery.directory import NEVER, Directory, LiveEndpoint
 from uplift_server.delivery.mass_failures import MassFailure, MassFailures

@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 from typing import Final
 from urllib.parse import urlsplit
 
+from uplift_server.core.security.tokens import Purpose, reset_token, token
 from uplift_server.core.texts import printable
-from uplift_server.core.tokens import Purpose, reset_token, token
 
 HOST_CHARACTERS_SHOWN_MAX: Final = 80
 URL_CHARACTERS_SHOWN_MAX: Final = 300

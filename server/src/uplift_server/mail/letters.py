@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from uplift_server.core.notices import Notice, NoticeKind
+from uplift_server.core.people.notifications import Notice, NoticeKind
 from uplift_server.mail.facts import Facts, counted
 
 

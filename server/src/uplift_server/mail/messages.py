@@ -12,7 +12,7 @@ from email.utils import format_datetime
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
-from uplift_server.core.mailing import Mailbox
+from uplift_server.core.people.mail_settings import Mailbox
 from uplift_server.mail.letters import Letter
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from typing import Final, Protocol
 
 import structlog
 
-from uplift_server.core.mailing import Mailbox
-from uplift_server.core.notices import GIVE_UP_AFTER_MS, LASTS_MS, Notice, retry_at
+from uplift_server.core.people.mail_settings import Mailbox
+from uplift_server.core.people.notifications import GIVE_UP_AFTER_MS, LASTS_MS, Notice, retry_at
 from uplift_server.mail.failures import MailNotSent
 from uplift_server.mail.letters import letter
 from uplift_server.mail.messages import message

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, Self, cast
 from urllib.parse import urlsplit
 
 from uplift_server.config import Config
-from uplift_server.core.mailing import MailServer, parse_mail_server
+from uplift_server.core.people.mail_settings import MailServer, parse_mail_server
 from uplift_server.mail.failures import MailNotSent, Step, answer, refused, unreachable
 
 if TYPE_CHECKING:

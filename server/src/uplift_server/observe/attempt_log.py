@@ -9,8 +9,8 @@ from functools import partial
 
 import msgspec
 
-from uplift_server.core.instants import instant_text
 from uplift_server.core.texts import printable
+from uplift_server.core.timestamps import instant_text
 from uplift_server.observe.log_writer import LogWriter
 from uplift_server.observe.logs import LogFormat
 

@@ -20,7 +20,7 @@ from typing import Any, Final, Literal, TextIO, cast
 import msgspec
 import structlog
 
-from uplift_server.core.instants import instant_text
+from uplift_server.core.timestamps import instant_text
 
 MASKED_NAMES: Final = ("secret", "authorization", "password", "token", "operator_key", "api_key", "body", "signature")
 MASK: Final = "[masked]"

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Final, NamedTuple, Protocol
 
-from uplift_server.core.trace_context import TraceContext
+from uplift_server.core.http.trace_context import TraceContext
 from uplift_server.observe.attempt_log import AttemptLine
 
 REMEDY_WITHOUT_PACKAGES: Final = "install the server with its extra `otel` (uplift-webhooks-server[otel]), or remove it"

@@ -29,10 +29,10 @@ from opentelemetry.trace import (
 from opentelemetry.util.types import AttributeValue
 
 from uplift_server import __version__
-from uplift_server.core.catalog import WEBHOOK_CREATED
-from uplift_server.core.deliveries import Trigger
-from uplift_server.core.outcomes import Outcome
-from uplift_server.core.trace_context import TraceContext, event_span
+from uplift_server.core.deliveries.outcomes import Outcome
+from uplift_server.core.events.catalog import WEBHOOK_CREATED
+from uplift_server.core.http.trace_context import TraceContext, event_span
+from uplift_server.core.lifecycle import Trigger
 from uplift_server.observe.attempt_log import AttemptLine
 from uplift_server.observe.traced import AcceptedEvent, EndedAttempt
 

@@ -5,11 +5,11 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from uplift_server.core import ids
-from uplift_server.core.accounts import check_email, check_name
-from uplift_server.core.audit import difference
 from uplift_server.core.limits import CONTACT_EMAILS_MAX
+from uplift_server.core.people.accounts import check_email, check_name
+from uplift_server.core.people.audit import difference
 from uplift_server.core.problems import Problem
-from uplift_server.core.rights import Right
+from uplift_server.core.security.rights import Right
 from uplift_server.service.fields import UNSET, Unset, given, given_or
 from uplift_server.service.means import Listing, Means
 from uplift_server.service.principals import Caller

@@ -9,7 +9,7 @@ there already.
 from dataclasses import replace
 from typing import NamedTuple
 
-from uplift_server.core.people import GUEST_NAME
+from uplift_server.core.people.people import GUEST_NAME
 from uplift_server.store import invitations, members, people, sessions
 from uplift_server.store.contract import Transaction
 from uplift_server.store.errors import Conflict

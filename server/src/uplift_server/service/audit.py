@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
-from uplift_server.core.audit import ACTIONS, ActorKind, AuditEntry
+from uplift_server.core.people.audit import ACTIONS, ActorKind, AuditEntry
 from uplift_server.core.problems import Problem
-from uplift_server.core.rights import Right
+from uplift_server.core.security.rights import Right
 from uplift_server.service.means import Listing, Means
 from uplift_server.service.principals import Caller
 from uplift_server.store import audit

@@ -5,9 +5,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, NamedTuple, Protocol, TypeVar
 
 from uplift_server.core import ids
-from uplift_server.core.audit import SYSTEM, AuditEntry
-from uplift_server.core.catalog import EVENT_TYPES
-from uplift_server.core.processes import is_dead
+from uplift_server.core.events.catalog import EVENT_TYPES
+from uplift_server.core.operations.cluster import is_dead
+from uplift_server.core.people.audit import SYSTEM, AuditEntry
 from uplift_server.service.authentication import OPERATOR_PREFIX, digest_of, ending_of
 from uplift_server.service.keys import KEY_RANDOM_BYTES, new_key_text
 from uplift_server.service.means import Means

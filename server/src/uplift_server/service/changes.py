@@ -2,7 +2,7 @@
 
 from collections.abc import Hashable
 
-from uplift_server.core.scopes import Scope
+from uplift_server.core.security.scopes import Scope
 from uplift_server.service.means import Means
 from uplift_server.service.principals import Caller
 from uplift_server.store import changes

@@ -6,11 +6,11 @@ from typing import Final
 
 import structlog
 
-from uplift_server.core import ids, tokens
-from uplift_server.core.accounts import check_name
-from uplift_server.core.audit import Actor, ActorKind, AuditEntry
-from uplift_server.core.notices import NoticeKind
-from uplift_server.core.people import (
+from uplift_server.core import ids
+from uplift_server.core.people.accounts import check_name
+from uplift_server.core.people.audit import Actor, ActorKind, AuditEntry
+from uplift_server.core.people.notifications import NoticeKind
+from uplift_server.core.people.people import (
     RESET_LASTS_MS,
     SESSION_LASTS_MS,
     SESSION_RANDOM_BYTES,
@@ -18,7 +18,8 @@ from uplift_server.core.people import (
     normal_email,
 )
 from uplift_server.core.problems import Problem
-from uplift_server.core.rights import Role
+from uplift_server.core.security import tokens
+from uplift_server.core.security.rights import Role
 from uplift_server.service.admission import NewIds, accept, gives_own_password
 from uplift_server.service.authentication import digest_of
 from uplift_server.service.entrance import Entrance

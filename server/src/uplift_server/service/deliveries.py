@@ -4,9 +4,9 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeVar
 
 from uplift_server.core import ids
-from uplift_server.core.deliveries import Status
+from uplift_server.core.lifecycle import Status
 from uplift_server.core.problems import Problem
-from uplift_server.core.scopes import Scope
+from uplift_server.core.security.scopes import Scope
 from uplift_server.service import errors
 from uplift_server.service.events import type_seq_of
 from uplift_server.service.means import Listing, Means

@@ -5,7 +5,7 @@ from typing import Any, Final, NamedTuple
 
 from uplift_server.core import ids
 from uplift_server.core.problems import Problem
-from uplift_server.core.scopes import Scope
+from uplift_server.core.security.scopes import Scope
 from uplift_server.service import errors
 from uplift_server.service.endpoints import Endpoints, Shown
 from uplift_server.service.means import Means

@@ -6,14 +6,14 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from uplift_server.core import ids
-from uplift_server.core.audit import difference, without_query
-from uplift_server.core.headers import MASKED, check_headers
+from uplift_server.core.events.subscriptions import pattern_problems
+from uplift_server.core.http.headers import MASKED, check_headers
+from uplift_server.core.http.urls import with_lower_case_host
 from uplift_server.core.limits import HELD_COUNTED_MAX, SECRET_KEY_BYTES_GENERATED
+from uplift_server.core.people.audit import difference, without_query
 from uplift_server.core.problems import Problem
-from uplift_server.core.scopes import Scope
-from uplift_server.core.signing import check_secret, generate_secret
-from uplift_server.core.subscriptions import pattern_problems
-from uplift_server.core.urls import with_lower_case_host
+from uplift_server.core.security.scopes import Scope
+from uplift_server.core.security.signing import check_secret, generate_secret
 from uplift_server.service.fields import UNSET, Unset, given, given_or, given_or_none
 from uplift_server.service.greeting import Greeter
 from uplift_server.service.means import Listing, Means

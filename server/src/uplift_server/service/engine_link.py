@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from uplift_server.core.waits import HeldUpBy
+from uplift_server.core.scheduling.waiting import HeldUpBy
 from uplift_server.delivery.lanes import InMemory, Load
 from uplift_server.delivery.mass_failures import MassFailure
 from uplift_server.delivery.relay import Relay

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from uplift_server.core.tokens import Purpose, is_reset, object_of, password_mark, reset_token, token
+from uplift_server.core.security.tokens import Purpose, is_reset, object_of, password_mark, reset_token, token
 
 
 @dataclass(frozen=True, slots=True)

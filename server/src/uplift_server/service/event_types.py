@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final
 
-from uplift_server.core import envelope
-from uplift_server.core.audit import difference
-from uplift_server.core.event_types import check_name
+from uplift_server.core.events import envelope
+from uplift_server.core.events.event_types import check_name
+from uplift_server.core.events.schemas import check_depth, check_schema
+from uplift_server.core.people.audit import difference
 from uplift_server.core.problems import Problem
-from uplift_server.core.schemas import check_depth, check_schema
 from uplift_server.delivery.directory import LiveEventType, compile_schema
 from uplift_server.service.fields import UNSET, Unset, given_or, given_or_none
 from uplift_server.service.means import Listing, Means

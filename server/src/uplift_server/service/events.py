@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from uplift_server.core import ids
 from uplift_server.core.problems import Problem
-from uplift_server.core.scopes import Scope
+from uplift_server.core.security.scopes import Scope
 from uplift_server.delivery.directory import Directory
 from uplift_server.service.errors import AccountRequired
 from uplift_server.service.means import Listing, Means

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from uplift_server.core import ids
-from uplift_server.core.catalog import WEBHOOK_CREATED
-from uplift_server.core.explanations import (
+from uplift_server.core.deliveries.explanations import (
     TheDelivery,
     TheEndpoint,
     TheEvent,
@@ -16,11 +15,12 @@ from uplift_server.core.explanations import (
     why_never_owed_deleted,
     why_removed,
 )
+from uplift_server.core.deliveries.listening import SESSIONS_PER_ACCOUNT_MAX
+from uplift_server.core.deliveries.outcomes import Explanation, Outcome, explain
+from uplift_server.core.events.catalog import WEBHOOK_CREATED
 from uplift_server.core.limits import ENDPOINTS_PER_ACCOUNT_MAX
-from uplift_server.core.listening import SESSIONS_PER_ACCOUNT_MAX
-from uplift_server.core.outcomes import Explanation, Outcome, explain
 from uplift_server.core.problems import Problem
-from uplift_server.core.scopes import Scope
+from uplift_server.core.security.scopes import Scope
 from uplift_server.service.errors import Invalid
 from uplift_server.service.events import find_event
 from uplift_server.service.means import Listing, Means

@@ -3,9 +3,10 @@
 import json
 from collections.abc import Callable
 
-from uplift_server.core import envelope, ids
-from uplift_server.core.catalog import WEBHOOK_CREATED
-from uplift_server.core.deliveries import Status
+from uplift_server.core import ids
+from uplift_server.core.events import envelope
+from uplift_server.core.events.catalog import WEBHOOK_CREATED
+from uplift_server.core.lifecycle import Status
 from uplift_server.service.means import Means
 from uplift_server.store.hot_records import NewDelivery, NewEvent
 from uplift_server.store.records import Account, Endpoint

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from uplift_server.core import ids
-from uplift_server.core.idempotency import check_key
-from uplift_server.core.instants import parse_instant
+from uplift_server.core.events.idempotency import check_key
 from uplift_server.core.limits import BATCH_CHECK_SECONDS_MAX, EVENT_DATA_BYTES_MAX, PROBLEMS_TOLD_MAX
 from uplift_server.core.problems import Problem
-from uplift_server.core.scopes import Scope
+from uplift_server.core.security.scopes import Scope
+from uplift_server.core.timestamps import parse_instant
 from uplift_server.delivery.accept import Acceptor, Draft, TooMuchOwed
 from uplift_server.delivery.clock import Clock
 from uplift_server.delivery.directory import Directory, LiveEventType

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from uplift_server.core import ids
-from uplift_server.core.accounts import check_name
+from uplift_server.core.people.accounts import check_name
 from uplift_server.core.problems import Problem
-from uplift_server.core.rights import Right
-from uplift_server.core.scopes import DEFAULT_SCOPES, Scope, check_scopes
+from uplift_server.core.security.rights import Right
+from uplift_server.core.security.scopes import DEFAULT_SCOPES, Scope, check_scopes
 from uplift_server.service.authentication import ACCOUNT_PREFIX, digest_of, ending_of
 from uplift_server.service.fields import UNSET, Unset, given
 from uplift_server.service.means import Listing, Means

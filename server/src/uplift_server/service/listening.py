@@ -5,18 +5,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from uplift_server.core import envelope, ids, trials
-from uplift_server.core.instants import parse_instant
-from uplift_server.core.listening import (
+from uplift_server.core import ids
+from uplift_server.core.deliveries import test_events
+from uplift_server.core.deliveries.listening import (
     TESTS_AWAITED_MAX,
     UNUSED_EXPIRES_AFTER_MS,
     Answer,
     check_description,
     secret_of,
 )
+from uplift_server.core.events import envelope
+from uplift_server.core.events.subscriptions import Subscription, pattern_problems
 from uplift_server.core.problems import Problem
-from uplift_server.core.scopes import Scope
-from uplift_server.core.subscriptions import Subscription, pattern_problems
+from uplift_server.core.security.scopes import Scope
+from uplift_server.core.timestamps import parse_instant
 from uplift_server.delivery.relay import SessionGone, TooManyStreams
 from uplift_server.delivery.streams import Handed, Stream
 from uplift_server.service import errors
@@ -191,7 +193,7 @@ class Listening:
         found = await self._find(caller, session)
         known = self._means.directory.event_types
         usable = [each.name for each in known.values() if not each.archived]
-        name = trials.type_of_choice(Subscription(found.event_types), usable) if type_name is None else type_name
+        name = test_events.type_of_choice(Subscription(found.event_types), usable) if type_name is None else type_name
         event_type = None if name is None else known.get(name)
         wrong = []
         if event_type is None or event_type.archived:
@@ -203,7 +205,7 @@ class Listening:
         if stream is None:
             raise errors.Conflict("Nobody is connected to this session. Start `uplift listen`, then try again.")
         event_id, now = self._means.new_id(), self._means.now()
-        data = trials.data_of(event_type.record.example)
+        data = test_events.data_of(event_type.record.example)
         body = envelope.build(ids.uuid_text(event_id), event_type.name, event_type.record.api_version, now, data)
         answered = stream.hand_test(event_id, event_type.name, now, body)
         if answered is None:

@@ -9,9 +9,9 @@ from typing import Any, Final, NamedTuple, TypeVar
 import structlog
 
 from uplift_server.core import ids
-from uplift_server.core.audit import AuditEntry
 from uplift_server.core.cursors import Cursors
 from uplift_server.core.ids import IdSequence
+from uplift_server.core.people.audit import AuditEntry
 from uplift_server.core.problems import Problem
 from uplift_server.delivery.clock import Clock
 from uplift_server.delivery.directory import Directory

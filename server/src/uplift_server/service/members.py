@@ -5,12 +5,12 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from uplift_server.core import ids
-from uplift_server.core.accounts import check_email
-from uplift_server.core.failures import Failures
-from uplift_server.core.notices import NoticeKind
-from uplift_server.core.people import INVITATION_LASTS_MS, RESET_LASTS_MS, normal_email
+from uplift_server.core.people.accounts import check_email
+from uplift_server.core.people.notifications import NoticeKind
+from uplift_server.core.people.people import INVITATION_LASTS_MS, RESET_LASTS_MS, normal_email
 from uplift_server.core.problems import Problem
-from uplift_server.core.rights import GUEST_ROLE_MAX, Right, Role, check_role, may_give, parse_role
+from uplift_server.core.security.failed_attempts import Failures
+from uplift_server.core.security.rights import GUEST_ROLE_MAX, Right, Role, check_role, may_give, parse_role
 from uplift_server.service.entrance import Entrance
 from uplift_server.service.errors import Conflict, Forbidden, Invalid, RateLimited
 from uplift_server.service.fields import UNSET, Unset, given

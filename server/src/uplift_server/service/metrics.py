@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from uplift_server import __version__
-from uplift_server.core.processes import ProcessRole
+from uplift_server.core.operations.cluster import ProcessRole
 from uplift_server.observe.snapshot import Disk, Snapshot
 from uplift_server.service.authentication import Authenticator
 from uplift_server.service.means import Means

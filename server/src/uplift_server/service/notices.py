@@ -1,6 +1,6 @@
 """The outbox of mails, for operators: what was sent, what waits, and what went wrong."""
 
-from uplift_server.core.notices import NoticeState
+from uplift_server.core.people.notifications import NoticeState
 from uplift_server.service.means import Listing, Means
 from uplift_server.service.principals import Caller
 from uplift_server.store import notices

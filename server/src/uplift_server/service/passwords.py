@@ -10,7 +10,7 @@ from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING, Final, TypeVar, TypeVarTuple, Unpack
 
-from uplift_server.core.people import PASSWORD_CHARACTERS_MAX, normal_password
+from uplift_server.core.people.people import PASSWORD_CHARACTERS_MAX, normal_password
 from uplift_server.service.errors import Busy
 
 if TYPE_CHECKING:

@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from uplift_server.core import ids
-from uplift_server.core.accounts import check_email
-from uplift_server.core.people import LINK_LASTS_MS, normal_email
+from uplift_server.core.people.accounts import check_email
+from uplift_server.core.people.people import LINK_LASTS_MS, normal_email
 from uplift_server.core.problems import Problem
-from uplift_server.core.rights import GUEST_ROLE_MAX, Role, check_role, parse_role
+from uplift_server.core.security.rights import GUEST_ROLE_MAX, Role, check_role, parse_role
 from uplift_server.service.entrance import Entrance
 from uplift_server.service.fields import UNSET, Unset, given_or_none
 from uplift_server.service.means import Means

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Iterator
 from typing import Final
 
-from uplift_server.core.findings import Finding
+from uplift_server.core.operations.findings import Finding
 from uplift_server.store.errors import Refused, Unavailable
 from uplift_server.store.postgres import inspection, schema_version
 from uplift_server.store.postgres.database import CONNECTIONS_MAX

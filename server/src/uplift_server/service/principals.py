@@ -6,10 +6,10 @@ from functools import lru_cache
 from typing import Final
 
 from uplift_server.core import ids
-from uplift_server.core.audit import Actor, ActorKind
-from uplift_server.core.people import is_confirmed
-from uplift_server.core.rights import RIGHTS_OF_ROLE, RIGHTS_OF_SCOPE, SCOPES_OF_ROLE, Right, Role
-from uplift_server.core.scopes import Scope
+from uplift_server.core.people.audit import Actor, ActorKind
+from uplift_server.core.people.people import is_confirmed
+from uplift_server.core.security.rights import RIGHTS_OF_ROLE, RIGHTS_OF_SCOPE, SCOPES_OF_ROLE, Right, Role
+from uplift_server.core.security.scopes import Scope
 from uplift_server.service.errors import AccountRequired, ConfirmationRequired, Forbidden
 
 

@@ -4,7 +4,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import Final
 
-from uplift_server.core.waits import HeldUpBy
+from uplift_server.core.scheduling.waiting import HeldUpBy
 from uplift_server.observe.snapshot import Stored
 from uplift_server.service.means import Means
 from uplift_server.service.readiness import Readiness

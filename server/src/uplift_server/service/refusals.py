@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from uplift_server.core import ids
+from uplift_server.core.deliveries.stream_limits import Exceeded
 from uplift_server.core.problems import Problem
-from uplift_server.core.stream_shares import Exceeded
 from uplift_server.service import errors
 from uplift_server.store import idempotency
 from uplift_server.store.errors import Conflict

@@ -4,9 +4,9 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Final
 
-from uplift_server.core.addresses import AddressPolicy
+from uplift_server.core.http.addresses import AddressPolicy
+from uplift_server.core.http.urls import judge_resolved, parse_endpoint_url
 from uplift_server.core.problems import Problem
-from uplift_server.core.urls import judge_resolved, parse_endpoint_url
 from uplift_server.delivery.hostnames import to_ascii
 
 RESOLVE_SECONDS_MAX: Final = 2.0

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from uplift_server.core.idempotency import check_key
+from uplift_server.core.events.idempotency import check_key
 from uplift_server.core.problems import Problem
 from uplift_server.store import idempotency
 

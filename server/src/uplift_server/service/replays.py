@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from typing import Final
 
 from uplift_server.core import ids
-from uplift_server.core.deliveries import Status
+from uplift_server.core.deliveries.replays import STATUSES_DEFAULT, ReplayState, Wait, read_statuses
+from uplift_server.core.events.subscriptions import Subscription, pattern_problems
+from uplift_server.core.lifecycle import Status
 from uplift_server.core.limits import REPLAY_RATE_PER_SECOND_DEFAULT
 from uplift_server.core.problems import Problem
-from uplift_server.core.replays import STATUSES_DEFAULT, ReplayState, Wait, read_statuses
-from uplift_server.core.scopes import Scope
-from uplift_server.core.subscriptions import Subscription, pattern_problems
+from uplift_server.core.security.scopes import Scope
 from uplift_server.delivery.directory import LiveEndpoint
 from uplift_server.delivery.replays import COUNT_ROWS
 from uplift_server.service import errors

@@ -9,9 +9,9 @@ from typing import Final, TypeVar
 from uplift_server.core import ids
 from uplift_server.core.limits import SECRET_KEY_BYTES_GENERATED, SECRET_OVERLAP_SECONDS_DEFAULT
 from uplift_server.core.problems import Problem
-from uplift_server.core.scopes import Scope
-from uplift_server.core.secrets import SecretPair
-from uplift_server.core.signing import check_secret, generate_secret
+from uplift_server.core.security.scopes import Scope
+from uplift_server.core.security.secrets import SecretPair
+from uplift_server.core.security.signing import check_secret, generate_secret
 from uplift_server.service.endpoints import Endpoints
 from uplift_server.service.errors import Invalid
 from uplift_server.service.fields import UNSET, Unset, given_or_none

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from uplift_server.core.addresses import AddressPolicy
-from uplift_server.core.source_addresses import SourceAddress
+from uplift_server.core.http.addresses import AddressPolicy
+from uplift_server.core.http.source_addresses import SourceAddress
 from uplift_server.service.accounts import Accounts
 from uplift_server.service.audit import AuditLog
 from uplift_server.service.authentication import Authenticator

@@ -9,8 +9,8 @@ from typing import Final, NamedTuple
 import structlog
 
 from uplift_server.core import ids
-from uplift_server.core.audit import Actor, ActorKind, AuditEntry
-from uplift_server.core.people import (
+from uplift_server.core.people.audit import Actor, ActorKind, AuditEntry
+from uplift_server.core.people.people import (
     PORTAL_SESSION_LASTS_MS,
     SESSION_LASTS_MS,
     SESSION_SEEN_EVERY_MS,

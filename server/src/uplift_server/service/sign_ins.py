@@ -6,7 +6,7 @@ from typing import Final
 
 import structlog
 
-from uplift_server.core.failures import Failures
+from uplift_server.core.security.failed_attempts import Failures
 from uplift_server.service.errors import RateLimited
 
 WITHIN_MS: Final = 15 * 60_000

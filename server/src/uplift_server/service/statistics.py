@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from typing import Final
 
 from uplift_server.core import ids
-from uplift_server.core.numbers import HOUR_MS, Period, Series, Span, series
+from uplift_server.core.operations.statistics import HOUR_MS, Period, Series, Span, series
 from uplift_server.core.problems import Problem
-from uplift_server.core.scopes import Scope
+from uplift_server.core.security.scopes import Scope
 from uplift_server.service.means import Means
 from uplift_server.service.principals import Caller
 from uplift_server.service.refusals import not_found, refuse

@@ -6,8 +6,8 @@ from functools import partial
 from typing import Final
 
 from uplift_server.core import ids
+from uplift_server.core.http.trace_context import parse_traceparent
 from uplift_server.core.problems import Problem
-from uplift_server.core.trace_context import parse_traceparent
 from uplift_server.delivery.accept import Acceptor
 from uplift_server.delivery.clock import Clock
 from uplift_server.delivery.directory import Directory

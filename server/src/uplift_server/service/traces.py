@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from uplift_server.core import ids
-from uplift_server.core.explanations import Why
+from uplift_server.core.deliveries.explanations import Why
 from uplift_server.core.limits import IDEMPOTENCY_KEY_CHARACTERS_MAX
 from uplift_server.delivery.directory import LiveEndpoint
 from uplift_server.service.explanations import Explained, Explanations, Owed

@@ -4,10 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from uplift_server.core import envelope, ids, trials
-from uplift_server.core.audit import AuditEntry
+from uplift_server.core import ids
+from uplift_server.core.deliveries import test_events
+from uplift_server.core.events import envelope
+from uplift_server.core.people.audit import AuditEntry
 from uplift_server.core.problems import Problem
-from uplift_server.core.rights import Right
+from uplift_server.core.security.rights import Right
 from uplift_server.delivery.directory import LiveEventType
 from uplift_server.delivery.trials import Busy
 from uplift_server.service import errors
@@ -150,7 +152,7 @@ class Trials:
 
     def _event(self, endpoint: Endpoint, event_type: LiveEventType) -> NewEvent:
         now, event_id = self._means.now(), self._means.new_id()
-        data = trials.data_of(event_type.record.example)
+        data = test_events.data_of(event_type.record.example)
         return NewEvent(
             id=event_id,
             account_seq=endpoint.account_seq,
@@ -176,7 +178,7 @@ class Trials:
         if name is None:
             live = self._means.directory.endpoints[endpoint.seq]
             usable = [each.name for each in known.values() if not each.archived]
-            name = trials.type_of_choice(live.subscription, usable)
+            name = test_events.type_of_choice(live.subscription, usable)
             if name is None:
                 return None, [Problem("type", "event_type_unknown", "The catalog has no event types. Add one.")]
         event_type = known.get(name)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from uplift_server.core.scopes import Scope
+from uplift_server.core.security.scopes import Scope
 from uplift_server.delivery.directory import LiveEndpoint
 from uplift_server.service.endpoints import Endpoints, Shown
 from uplift_server.service.means import Means

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from uplift_server.core import ids
-from uplift_server.core.people import is_confirmed
-from uplift_server.core.rights import Role
+from uplift_server.core.people.people import is_confirmed
+from uplift_server.core.security.rights import Role
 from uplift_server.service.errors import NotFound
 from uplift_server.service.principals import Caller, Principal
 from uplift_server.service.refusals import not_found, parse_id

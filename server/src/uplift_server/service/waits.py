@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from uplift_server.core.deliveries import Status
-from uplift_server.core.waits import Waiting, WaitingFor, waiting_for
+from uplift_server.core.lifecycle import Status
+from uplift_server.core.scheduling.waiting import Waiting, WaitingFor, waiting_for
 from uplift_server.service.means import Means
 from uplift_server.store.records import Delivery, Page
 

@@ -5,8 +5,8 @@ from typing import Final
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
+from uplift_server.core.deliveries.listening import SESSIONS_PER_ACCOUNT_MAX
 from uplift_server.core.limits import REPLAYS_UNFINISHED_PER_ACCOUNT_MAX
-from uplift_server.core.listening import SESSIONS_PER_ACCOUNT_MAX
 from uplift_server.store.schema import audit_log, deliveries, events, listen_sessions, replays
 from uplift_server.store.schema_numbers import rollups
 

@@ -6,9 +6,9 @@ from typing import Any, Final, NamedTuple
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from uplift_server.core.deliveries import FailedReason, Status, Trigger
-from uplift_server.core.outcomes import Outcome
-from uplift_server.core.request_head import mask_head
+from uplift_server.core.deliveries.outcomes import Outcome
+from uplift_server.core.http.request_headers import mask_head
+from uplift_server.core.lifecycle import FailedReason, Status, Trigger
 from uplift_server.store import instants
 from uplift_server.store.errors import Conflict, Missing
 from uplift_server.store.hot_records import Lease, LeasedDelivery

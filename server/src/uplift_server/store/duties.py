@@ -5,7 +5,7 @@ from collections.abc import Collection
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from uplift_server.core.duties import LASTS_MS, Duty, may_take
+from uplift_server.core.operations.singleton_jobs import LASTS_MS, Duty, may_take
 from uplift_server.store.schema_processes import duties
 
 # Of several that begin on a new database at the same time one stores it, and the others wait for that.

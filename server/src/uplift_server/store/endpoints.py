@@ -9,9 +9,9 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
+from uplift_server.core.deliveries.outcomes import Outcome
 from uplift_server.core.limits import ENDPOINTS_PER_ACCOUNT_MAX
-from uplift_server.core.outcomes import Outcome
-from uplift_server.core.secrets import SecretPair
+from uplift_server.core.security.secrets import SecretPair
 from uplift_server.store import accounts
 from uplift_server.store.errors import Conflict
 from uplift_server.store.pages import page_of

@@ -7,8 +7,8 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from uplift_server.core import envelope
-from uplift_server.core.deliveries import Status
+from uplift_server.core.events import envelope
+from uplift_server.core.lifecycle import Status
 from uplift_server.store import instants
 from uplift_server.store.horizon import Horizon
 from uplift_server.store.records import Event, EventFilter, Page, Stretch

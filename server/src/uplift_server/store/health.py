@@ -6,8 +6,8 @@ from typing import Final
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from uplift_server.core.health import Health
-from uplift_server.core.outcomes import Outcome
+from uplift_server.core.deliveries.health import Health
+from uplift_server.core.deliveries.outcomes import Outcome
 from uplift_server.store import deliveries, waiting
 from uplift_server.store.endpoints import switch_off
 from uplift_server.store.hot_records import HealthRow

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from uplift_server.core.deliveries import Status, Trigger
-from uplift_server.core.replays import ReplayState
+from uplift_server.core.deliveries.replays import ReplayState
+from uplift_server.core.lifecycle import Status, Trigger
 
 
 class NewDelivery(NamedTuple):

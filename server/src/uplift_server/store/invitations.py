@@ -5,8 +5,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from uplift_server.core.people import INVITATIONS_PER_ACCOUNT_MAX
-from uplift_server.core.rights import Role
+from uplift_server.core.people.people import INVITATIONS_PER_ACCOUNT_MAX
+from uplift_server.core.security.rights import Role
 from uplift_server.store import accounts
 from uplift_server.store.errors import Conflict
 from uplift_server.store.pages import page_of

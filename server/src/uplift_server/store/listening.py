@@ -8,8 +8,8 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from uplift_server.core.deliveries import Trigger
-from uplift_server.core.listening import ANSWERS_KEPT_MAX, SESSIONS_PER_ACCOUNT_MAX
+from uplift_server.core.deliveries.listening import ANSWERS_KEPT_MAX, SESSIONS_PER_ACCOUNT_MAX
+from uplift_server.core.lifecycle import Trigger
 from uplift_server.store import accounts, instants
 from uplift_server.store.errors import Conflict
 from uplift_server.store.horizon import Horizon

@@ -8,7 +8,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from uplift_server.core.notices import Notice, NoticeKind, NoticeState
+from uplift_server.core.people.notifications import Notice, NoticeKind, NoticeState
 from uplift_server.store.pages import page_of
 from uplift_server.store.records import Page
 from uplift_server.store.schema import accounts, endpoints, notices

@@ -20,9 +20,16 @@ from typing import Any, Final, NamedTuple
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from uplift_server.core.deliveries import Status
-from uplift_server.core.numbers import COUNTS, DURATION_BOUNDS_US, HOUR_MS, Numbers, parse_sparse, sparse_text
-from uplift_server.core.outcomes import Outcome
+from uplift_server.core.deliveries.outcomes import Outcome
+from uplift_server.core.lifecycle import Status
+from uplift_server.core.operations.statistics import (
+    COUNTS,
+    DURATION_BOUNDS_US,
+    HOUR_MS,
+    Numbers,
+    parse_sparse,
+    sparse_text,
+)
 from uplift_server.store import marks
 from uplift_server.store.horizon import NO_HORIZON, Horizon
 from uplift_server.store.schema import attempts, deliveries, events

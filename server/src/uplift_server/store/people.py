@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from uplift_server.core.people import PLACES_PER_PERSON_MAX
-from uplift_server.core.rights import Role
+from uplift_server.core.people.people import PLACES_PER_PERSON_MAX
+from uplift_server.core.security.rights import Role
 from uplift_server.store.records import Person
 from uplift_server.store.schema_people import invitations, links, members, people, sessions
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypeVar
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from uplift_server.core.processes import ProcessRole, is_dead
+from uplift_server.core.operations.cluster import ProcessRole, is_dead
 from uplift_server.store import admission, duties
 from uplift_server.store.errors import Conflict, Unavailable
 from uplift_server.store.schema import deliveries

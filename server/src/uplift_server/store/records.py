@@ -3,12 +3,12 @@
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from uplift_server.core.deliveries import FailedReason, Status, Trigger
-from uplift_server.core.health import Health
-from uplift_server.core.named import Named
-from uplift_server.core.outcomes import Outcome
-from uplift_server.core.rights import Role
-from uplift_server.core.secrets import SecretPair
+from uplift_server.core.deliveries.health import Health
+from uplift_server.core.deliveries.outcomes import Outcome
+from uplift_server.core.lifecycle import FailedReason, Status, Trigger
+from uplift_server.core.named_codes import Named
+from uplift_server.core.security.rights import Role
+from uplift_server.core.security.secrets import SecretPair
 
 
 class EndpointState(Named):

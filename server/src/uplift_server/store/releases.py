@@ -7,8 +7,8 @@ from typing import Any, Final, NamedTuple
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from uplift_server.core.deliveries import Status, Trigger
-from uplift_server.core.replays import ReplayState
+from uplift_server.core.deliveries.replays import ReplayState
+from uplift_server.core.lifecycle import Status, Trigger
 from uplift_server.store.hot_records import Ahead, Candidate, LeasedDelivery
 from uplift_server.store.replays import Choice, Replay, one
 from uplift_server.store.schema import deliveries, events, replays

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from uplift_server.core import envelope
+from uplift_server.core.events import envelope
 from uplift_server.store.hot_records import Appended, IdempotencyConflict, NewEvent
 
 

@@ -13,9 +13,9 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from uplift_server.core.deliveries import Status, Trigger
+from uplift_server.core.deliveries.replays import ReplayState, may_become
+from uplift_server.core.lifecycle import Status, Trigger
 from uplift_server.core.limits import REPLAYS_UNFINISHED_PER_ACCOUNT_MAX
-from uplift_server.core.replays import ReplayState, may_become
 from uplift_server.store.errors import Conflict
 from uplift_server.store.pages import page_of
 from uplift_server.store.records import Page

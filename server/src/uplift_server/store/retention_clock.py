@@ -4,7 +4,7 @@ from typing import Final
 
 from sqlalchemy import Connection
 
-from uplift_server.core.retention import clock_jumped
+from uplift_server.core.operations.retention import clock_jumped
 from uplift_server.store import marks
 
 _MARK: Final = "retention clock"

@@ -6,8 +6,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from uplift_server.core.people import SESSIONS_PER_PERSON_MAX
-from uplift_server.core.rights import Role
+from uplift_server.core.people.people import SESSIONS_PER_PERSON_MAX
+from uplift_server.core.security.rights import Role
 from uplift_server.store import accounts
 from uplift_server.store.records import Link, Session
 from uplift_server.store.schema_people import links, sessions

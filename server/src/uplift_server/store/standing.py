@@ -7,7 +7,7 @@ from typing import Final
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from uplift_server.core.replays import ReplayState
+from uplift_server.core.deliveries.replays import ReplayState
 from uplift_server.store import backlog
 from uplift_server.store.backlog import Backlog
 from uplift_server.store.schema import events, notices, replays

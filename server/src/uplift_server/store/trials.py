@@ -7,7 +7,7 @@ leased as if it were resent: whatever keeps the attempt from being made leads ba
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from uplift_server.core.deliveries import Status, Trigger
+from uplift_server.core.lifecycle import Status, Trigger
 from uplift_server.store.deliveries import find, page_of_attempts
 from uplift_server.store.hot_records import LeasedDelivery, NewDelivery, NewEvent
 from uplift_server.store.records import Attempt, Delivery

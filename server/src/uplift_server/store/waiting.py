@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from uplift_server.core.deliveries import FailedReason, Status, Trigger
+from uplift_server.core.lifecycle import FailedReason, Status, Trigger
 from uplift_server.store.deliveries import IN_FLIGHT
 from uplift_server.store.endpoints import is_there
 from uplift_server.store.errors import Conflict, Missing

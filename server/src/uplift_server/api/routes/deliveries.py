@@ -8,7 +8,7 @@ from uplift_server.api.bodies import DeliveriesAsked, EndpointDeliveriesAsked, N
 from uplift_server.api.reading import Asked, BodyReader, CallerOf, QueryReader, Sent, ServicesOf
 from uplift_server.api.rendering import attempt_view, delivery_view, listed
 from uplift_server.api.views import AttemptView, DeliveryView, Listed
-from uplift_server.core.deliveries import Status
+from uplift_server.core.lifecycle import Status
 from uplift_server.service.deliveries import DeliveryQuery
 
 router = APIRouter(tags=["Deliveries"])

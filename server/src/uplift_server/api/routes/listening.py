@@ -17,8 +17,8 @@ from uplift_server.api.rendering import listed
 from uplift_server.api.repeats import mark_repeated
 from uplift_server.api.views import Listed, ListenAnswerView, ListenSessionView, ListenTestView
 from uplift_server.core import ids
-from uplift_server.core.instants import instant_text
-from uplift_server.core.listening import event_frame, read_answer
+from uplift_server.core.deliveries.listening import event_frame, read_answer
+from uplift_server.core.timestamps import instant_text
 from uplift_server.delivery.streams import Ending, Handed, Stream
 from uplift_server.service.errors import ServiceError
 from uplift_server.service.listening import ListenDraft, Listening

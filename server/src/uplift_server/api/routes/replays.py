@@ -9,8 +9,8 @@ from uplift_server.api.reading import Asked, BodyReader, CallerOf, QueryReader, 
 from uplift_server.api.rendering import listed, replay_preview, replay_view
 from uplift_server.api.repeats import mark_repeated
 from uplift_server.api.views import Listed, ReplayPreview, ReplayView
-from uplift_server.core.instants import parse_instant
-from uplift_server.core.replays import ReplayState
+from uplift_server.core.deliveries.replays import ReplayState
+from uplift_server.core.timestamps import parse_instant
 from uplift_server.service.principals import Caller
 from uplift_server.service.replays import ReplayDraft
 from uplift_server.service.services import Services

@@ -8,7 +8,7 @@ from uplift_server.api.bodies import StatsAsked
 from uplift_server.api.reading import Asked, CallerOf, QueryReader, ServicesOf
 from uplift_server.api.statistics_rendering import stats_view
 from uplift_server.api.views import StatsView
-from uplift_server.core.numbers import Period
+from uplift_server.core.operations.statistics import Period
 
 router = APIRouter(tags=["Statistics"])
 Wanted = Annotated[Asked, Depends(QueryReader(StatsAsked))]

@@ -8,8 +8,8 @@ from starlette.responses import PlainTextResponse
 from uplift_server.api.bodies import Nothing
 from uplift_server.api.reading import BodyReader, CallerOf, Sent, ServicesOf
 from uplift_server.api.views import RetentionView, SourceIpsView
-from uplift_server.core import source_addresses
-from uplift_server.core.instants import instant_text
+from uplift_server.core.http import source_addresses
+from uplift_server.core.timestamps import instant_text
 from uplift_server.service.refusals import refuse
 
 router = APIRouter(tags=["Server"])

@@ -23,8 +23,8 @@ from uplift_server.cli.demo.screen import Screen
 from uplift_server.cli.demo.tally import Summary, Tally
 from uplift_server.cli.reach import new_operator_key
 from uplift_server.config import Config, load
+from uplift_server.core.events.samples import sample_data
 from uplift_server.core.ids import RANDOM_BYTES, uuid7, uuid_text
-from uplift_server.core.samples import sample_data
 from uplift_server.observe.logs import set_up
 
 RETRY_SCHEDULE: Final = "700ms,1s,2s,4s,8s"

@@ -7,7 +7,7 @@ from starlette.responses import Response
 
 from uplift_server.core import ids
 from uplift_server.core.problems import Problem
-from uplift_server.core.rights import Right
+from uplift_server.core.security.rights import Right
 from uplift_server.dashboard import words
 from uplift_server.dashboard.forms import by_field
 from uplift_server.dashboard.routes import account_form, account_page

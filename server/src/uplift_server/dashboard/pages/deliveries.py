@@ -5,8 +5,8 @@ from typing import Final
 from starlette.responses import Response
 
 from uplift_server.core import ids
-from uplift_server.core.deliveries import Status, Trigger
-from uplift_server.core.scopes import Scope
+from uplift_server.core.lifecycle import Status, Trigger
+from uplift_server.core.security.scopes import Scope
 from uplift_server.dashboard import words
 from uplift_server.dashboard.exchanges import Told, curl, told
 from uplift_server.dashboard.routes import account_form, account_page

@@ -6,10 +6,10 @@ from typing import Any, Final
 from starlette.responses import Response
 
 from uplift_server.core import ids
-from uplift_server.core.listening import SESSIONS_PER_ACCOUNT_MAX
-from uplift_server.core.rights import Right
-from uplift_server.core.scopes import DEFAULT_SCOPES, Scope
-from uplift_server.core.source_addresses import current, upcoming
+from uplift_server.core.deliveries.listening import SESSIONS_PER_ACCOUNT_MAX
+from uplift_server.core.http.source_addresses import current, upcoming
+from uplift_server.core.security.rights import Right
+from uplift_server.core.security.scopes import DEFAULT_SCOPES, Scope
 from uplift_server.dashboard.forms import repeat_of
 from uplift_server.dashboard.routes import account_form, account_page
 from uplift_server.dashboard.visit import Visit

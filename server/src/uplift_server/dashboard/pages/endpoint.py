@@ -5,13 +5,13 @@ from typing import Any, Final
 
 from starlette.responses import Response
 
-from uplift_server.core.audit import ACTIONS
-from uplift_server.core.deliveries import Status
-from uplift_server.core.headers import mask
+from uplift_server.core.events.subscriptions import Subscription
+from uplift_server.core.http.headers import mask
+from uplift_server.core.lifecycle import Status
+from uplift_server.core.people.audit import ACTIONS
 from uplift_server.core.problems import Problem
-from uplift_server.core.rights import Right
-from uplift_server.core.scopes import Scope
-from uplift_server.core.subscriptions import Subscription
+from uplift_server.core.security.rights import Right
+from uplift_server.core.security.scopes import Scope
 from uplift_server.dashboard.audit_words import details_words
 from uplift_server.dashboard.endpoint_states import held_text, state_card
 from uplift_server.dashboard.figures import (

@@ -8,10 +8,10 @@ from starlette.responses import Response
 
 from uplift_server.core import ids
 from uplift_server.core.limits import ENDPOINT_TEXT_CHARACTERS_MAX
-from uplift_server.core.numbers import Series
+from uplift_server.core.operations.statistics import Series
 from uplift_server.core.problems import Problem
-from uplift_server.core.scopes import Scope
-from uplift_server.core.signing import standard_form
+from uplift_server.core.security.scopes import Scope
+from uplift_server.core.security.signing import standard_form
 from uplift_server.dashboard.charts import Column
 from uplift_server.dashboard.endpoint_forms import (
     Filled,

@@ -6,9 +6,9 @@ from typing import Any, Final
 from starlette.responses import Response
 
 from uplift_server.core import ids
-from uplift_server.core.deliveries import Status
-from uplift_server.core.outcomes import Explanation, Outcome, explain
-from uplift_server.core.scopes import Scope
+from uplift_server.core.deliveries.outcomes import Explanation, Outcome, explain
+from uplift_server.core.lifecycle import Status
+from uplift_server.core.security.scopes import Scope
 from uplift_server.dashboard.forms import repeat_of
 from uplift_server.dashboard.routes import account_form, account_page
 from uplift_server.dashboard.snippets import FRAMEWORKS, receiver, variable_line

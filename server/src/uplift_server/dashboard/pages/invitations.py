@@ -4,7 +4,7 @@ from typing import Any, Final
 
 from starlette.responses import Response
 
-from uplift_server.core.people import PASSWORD_CHARACTERS_MIN
+from uplift_server.core.people.people import PASSWORD_CHARACTERS_MIN
 from uplift_server.dashboard.routes import Door, Page
 from uplift_server.dashboard.visit import Visit
 from uplift_server.service.credentials import OpenInvitation

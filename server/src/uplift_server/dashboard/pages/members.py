@@ -5,8 +5,8 @@ from typing import Any, Final
 from starlette.responses import Response
 
 from uplift_server.core import ids
-from uplift_server.core.people import INVITATIONS_PER_ACCOUNT_MAX
-from uplift_server.core.rights import GUEST_ROLE_MAX, Right, Role, may_give
+from uplift_server.core.people.people import INVITATIONS_PER_ACCOUNT_MAX
+from uplift_server.core.security.rights import GUEST_ROLE_MAX, Right, Role, may_give
 from uplift_server.dashboard.forms import repeat_of
 from uplift_server.dashboard.routes import account_form, account_page
 from uplift_server.dashboard.visit import Visit

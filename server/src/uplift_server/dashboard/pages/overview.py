@@ -5,8 +5,8 @@ from typing import Final
 from starlette.responses import Response
 
 from uplift_server.core import ids
-from uplift_server.core.deliveries import Status
-from uplift_server.core.numbers import Numbers, Period
+from uplift_server.core.lifecycle import Status
+from uplift_server.core.operations.statistics import Numbers, Period
 from uplift_server.dashboard.account_states import account_sentence
 from uplift_server.dashboard.endpoint_states import StateCard, state_card, summary
 from uplift_server.dashboard.figures import status_columns, status_words

@@ -10,11 +10,11 @@ from typing import Any, Final
 from starlette.responses import Response
 
 from uplift_server.core import ids
-from uplift_server.core.instants import optional_instant_text
+from uplift_server.core.deliveries.replays import STATUSES_DEFAULT, ReplayState
 from uplift_server.core.limits import REPLAY_RATE_PER_SECOND_DEFAULT, REPLAY_RATE_PER_SECOND_MAX
 from uplift_server.core.problems import Problem
-from uplift_server.core.replays import STATUSES_DEFAULT, ReplayState
-from uplift_server.core.scopes import Scope
+from uplift_server.core.security.scopes import Scope
+from uplift_server.core.timestamps import optional_instant_text
 from uplift_server.dashboard import words
 from uplift_server.dashboard.forms import Form, repeat_of
 from uplift_server.dashboard.routes import account_form, account_page

@@ -6,8 +6,8 @@ from starlette.responses import Response
 
 from uplift_server.core.limits import SECRET_OVERLAP_SECONDS_DEFAULT, SECRET_OVERLAP_SECONDS_MAX
 from uplift_server.core.problems import Problem
-from uplift_server.core.scopes import Scope
-from uplift_server.core.signing import standard_form
+from uplift_server.core.security.scopes import Scope
+from uplift_server.core.security.signing import standard_form
 from uplift_server.dashboard.forms import Form, by_field, repeat_of
 from uplift_server.dashboard.pages.endpoint import tab
 from uplift_server.dashboard.routes import NOT_SIGNED_IN, account_form, account_page

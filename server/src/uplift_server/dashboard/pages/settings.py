@@ -5,10 +5,10 @@ from typing import Any, Final
 from starlette.responses import Response
 
 from uplift_server.core import ids
-from uplift_server.core.audit import ACTIONS, ActorKind, AuditEntry
 from uplift_server.core.limits import CONTACT_EMAILS_MAX
+from uplift_server.core.people.audit import ACTIONS, ActorKind, AuditEntry
 from uplift_server.core.problems import Problem
-from uplift_server.core.rights import Right
+from uplift_server.core.security.rights import Right
 from uplift_server.dashboard.audit_words import details_words
 from uplift_server.dashboard.routes import account_form, account_page
 from uplift_server.dashboard.visit import Visit

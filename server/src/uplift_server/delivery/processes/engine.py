@@ -10,10 +10,10 @@ from typing import Any, Final
 
 import structlog
 
-from uplift_server.core.breaker import restored
-from uplift_server.core.duties import Duty
 from uplift_server.core.limits import DRAIN_MS_MAX
-from uplift_server.core.processes import ProcessRole
+from uplift_server.core.operations.cluster import ProcessRole
+from uplift_server.core.operations.singleton_jobs import Duty
+from uplift_server.core.scheduling.circuit_breaker import restored
 from uplift_server.delivery.clock import Clock, DatabaseTime
 from uplift_server.delivery.directory import Directory, LiveEndpoint
 from uplift_server.delivery.engine import Engine, EngineSettings, SenderLife

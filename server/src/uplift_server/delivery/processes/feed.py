@@ -14,7 +14,7 @@ from typing import Final, NamedTuple, Protocol
 
 import structlog
 
-from uplift_server.core.health import Health
+from uplift_server.core.deliveries.health import Health
 from uplift_server.delivery.clock import Clock
 from uplift_server.delivery.directory import Directory, LiveEndpoint, Named
 from uplift_server.delivery.relay import Relay

@@ -15,10 +15,10 @@ from typing import Final, NamedTuple
 import structlog
 
 from uplift_server import __version__
-from uplift_server.core import duties as duty_rules
-from uplift_server.core.clock_offset import Reading
-from uplift_server.core.duties import Duty
-from uplift_server.core.processes import DEAD_AFTER_MS, HEARTBEAT_EVERY_MS, TRUSTED_MS, ProcessRole, is_dead
+from uplift_server.core.operations import singleton_jobs as duty_rules
+from uplift_server.core.operations.clock_offset import Reading
+from uplift_server.core.operations.cluster import DEAD_AFTER_MS, HEARTBEAT_EVERY_MS, TRUSTED_MS, ProcessRole, is_dead
+from uplift_server.core.operations.singleton_jobs import Duty
 from uplift_server.delivery.clock import Clock, DatabaseTime
 from uplift_server.delivery.lanes import Load
 from uplift_server.delivery.processes.post import Post

@@ -14,7 +14,7 @@ from typing import Final, Protocol
 
 import structlog
 
-from uplift_server.core.processes import HEARTBEAT_EVERY_MS, view_of, worker_of
+from uplift_server.core.operations.cluster import HEARTBEAT_EVERY_MS, view_of, worker_of
 from uplift_server.delivery.clock import Clock
 from uplift_server.delivery.directory import Directory, LiveEndpoint
 from uplift_server.delivery.lanes import DeliveryLanes

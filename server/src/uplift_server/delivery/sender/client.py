@@ -7,8 +7,8 @@ from collections.abc import Callable
 import structlog
 import uvloop
 
-from uplift_server.core.addresses import AddressPolicy
-from uplift_server.core.exchange import Exchange, Failure
+from uplift_server.core.http.addresses import AddressPolicy
+from uplift_server.core.http.exchange import Exchange, Failure
 from uplift_server.delivery.sender.attempt import Attempt, Opening
 from uplift_server.delivery.sender.connection import BufferedConnection, Connection, Owner
 from uplift_server.delivery.sender.connector import Connector

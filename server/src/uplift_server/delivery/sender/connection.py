@@ -12,7 +12,7 @@ from typing import Protocol, cast
 
 import httptools
 
-from uplift_server.core.exchange import Exchange, Failure
+from uplift_server.core.http.exchange import Exchange, Failure
 from uplift_server.core.limits import (
     RESPONSE_BODY_BYTES_READ_MAX,
     RESPONSE_BODY_BYTES_STORED_MAX,

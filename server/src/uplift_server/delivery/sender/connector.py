@@ -9,8 +9,8 @@ import socket
 from collections.abc import Callable
 from typing import Final
 
-from uplift_server.core.addresses import HTTPS_REQUIRED, AddressPolicy, describe, describe_found, parse_literal
-from uplift_server.core.exchange import Failure
+from uplift_server.core.http.addresses import HTTPS_REQUIRED, AddressPolicy, describe, describe_found, parse_literal
+from uplift_server.core.http.exchange import Failure
 from uplift_server.delivery.sender.attempt import Opening
 from uplift_server.delivery.sender.connection import Connection
 from uplift_server.delivery.sender.failures import (

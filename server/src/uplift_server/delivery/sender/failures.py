@@ -4,7 +4,7 @@ import errno
 import os
 import re
 
-from uplift_server.core.exchange import Failure
+from uplift_server.core.http.exchange import Failure
 from uplift_server.core.limits import ERROR_CHARACTERS_MAX
 
 # What the kernel says when the fault is on this side of the wire.

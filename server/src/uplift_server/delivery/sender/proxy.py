@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
-from uplift_server.core.exchange import Failure
+from uplift_server.core.http.exchange import Failure
 from uplift_server.delivery.sender.failures import AttemptFailed, reason, socket_name
 
 _ANSWER_BYTES_MAX: Final = 16 * 1024

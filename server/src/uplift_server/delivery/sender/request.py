@@ -6,7 +6,7 @@ Nothing else passes the seam, so the sending side can live in a process of its o
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from uplift_server.core.exchange import Exchange
+from uplift_server.core.http.exchange import Exchange
 
 
 class Target(NamedTuple):

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_dbapi
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
-from uplift_server.core.postgres_urls import split_postgres_url
+from uplift_server.core.operations.postgres_urls import split_postgres_url
 from uplift_server.observe.store_health import Trouble
 from uplift_server.store.errors import Refused, Unavailable
 from uplift_server.store.postgres import encryption

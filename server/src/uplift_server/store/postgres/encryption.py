@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import parse_qsl
 
-from uplift_server.core.postgres_urls import split_postgres_url
+from uplift_server.core.operations.postgres_urls import split_postgres_url
 from uplift_server.store.errors import Misaddressed
 from uplift_server.store.postgres.mistakes import unusable
 

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Sequence
 from operator import itemgetter
 from typing import Any, Final
 
-from uplift_server.core.deliveries import FailedReason, Status, Trigger
-from uplift_server.core.outcomes import Outcome
+from uplift_server.core.deliveries.outcomes import Outcome
+from uplift_server.core.lifecycle import FailedReason, Status, Trigger
 from uplift_server.store.hot_records import (
     DueEndpoint,
     HealthRow,

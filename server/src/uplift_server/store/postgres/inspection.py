@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from uplift_server.core.clock_offset import Reading, best
-from uplift_server.core.processes import DEAD_AFTER_MS, ProcessRole
+from uplift_server.core.operations.clock_offset import Reading, best
+from uplift_server.core.operations.cluster import DEAD_AFTER_MS, ProcessRole
 from uplift_server.store import database_identity
 from uplift_server.store.inspection import (
     SELECT_ACCEPTS_UNBOUND,

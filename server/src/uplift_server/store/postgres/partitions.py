@@ -15,8 +15,8 @@ from typing import Final, Protocol, TypeVar
 import asyncpg
 import structlog
 
-from uplift_server.core import partitions as rules
-from uplift_server.core.deliveries import Status
+from uplift_server.core.lifecycle import Status
+from uplift_server.core.operations import partitions as rules
 from uplift_server.store.instants import DISORDER_MS
 from uplift_server.store.numbers import ATTEMPTS_MARK, EVENTS_MARK, TURN_MARK
 from uplift_server.store.partitions import Bite, Partition

@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl, unquote
 
 import asyncpg
 
-from uplift_server.core.postgres_urls import split_postgres_url
+from uplift_server.core.operations.postgres_urls import split_postgres_url
 from uplift_server.store.errors import Misaddressed
 from uplift_server.store.postgres.mistakes import mistake
 

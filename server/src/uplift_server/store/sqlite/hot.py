@@ -9,8 +9,8 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from typing import Final, NamedTuple
 
-from uplift_server.core.deliveries import FailedReason, Status, Trigger
-from uplift_server.core.outcomes import Outcome
+from uplift_server.core.deliveries.outcomes import Outcome
+from uplift_server.core.lifecycle import FailedReason, Status, Trigger
 from uplift_server.store import repeats
 from uplift_server.store.hot_records import (
     Appended,

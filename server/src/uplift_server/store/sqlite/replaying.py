@@ -9,8 +9,8 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Any, Final
 
-from uplift_server.core.deliveries import Status, Trigger
-from uplift_server.core.replays import ReplayState
+from uplift_server.core.deliveries.replays import ReplayState
+from uplift_server.core.lifecycle import Status, Trigger
 from uplift_server.store import releases
 from uplift_server.store.hot_records import Ahead, Candidate, LeasedDelivery, ReplayLease, ReplayRelease
 from uplift_server.store.replays import Choice, Replay

@@ -20,8 +20,8 @@ from typing import Any, Final
 import sqlalchemy as sa
 import structlog
 
-from uplift_server.core.commit_pace import apart_ms
 from uplift_server.core.limits import COMMIT_ROWS_MAX, COMMIT_WRITES_MAX, SMALL_JOB_ROWS_MAX, WRITES_WAITING_MAX
+from uplift_server.core.scheduling.commit_interval import apart_ms
 from uplift_server.observe.measures import StoreMeasures
 from uplift_server.observe.store_health import StoreHealth
 from uplift_server.store.errors import Refused, StoreError, Unavailable

@@ -7,7 +7,7 @@ from starlette.responses import Response
 
 from uplift_server.core import ids
 from uplift_server.core.problems import Problem
-from uplift_server.core.rights import Role
+from uplift_server.core.security.rights import Role
 from uplift_server.dashboard.forms import Form, repeat_of
 from uplift_server.dashboard.pages.operator.volumes import volume
 from uplift_server.dashboard.routes import operator_form, operator_page

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from starlette.responses import Response
 
-from uplift_server.core import envelope
+from uplift_server.core.events import envelope
 from uplift_server.core.problems import Problem
 from uplift_server.dashboard.forms import Form
 from uplift_server.dashboard.rendering import pretty

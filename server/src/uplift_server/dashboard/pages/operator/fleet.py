@@ -6,7 +6,7 @@ from typing import Final
 from starlette.responses import Response
 
 from uplift_server.core import ids
-from uplift_server.core.numbers import HOUR_MS, Series
+from uplift_server.core.operations.statistics import HOUR_MS, Series
 from uplift_server.dashboard import words
 from uplift_server.dashboard.figures import (
     PERIODS,

@@ -4,7 +4,7 @@ from typing import Final
 
 from starlette.responses import Response
 
-from uplift_server.core.notices import NoticeState
+from uplift_server.core.people.notifications import NoticeState
 from uplift_server.dashboard.routes import operator_page
 from uplift_server.dashboard.visit import Visit, link
 

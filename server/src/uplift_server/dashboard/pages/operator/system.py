@@ -4,7 +4,7 @@ from typing import Final
 
 from starlette.responses import Response
 
-from uplift_server.core.findings import Finding
+from uplift_server.core.operations.findings import Finding
 from uplift_server.dashboard.routes import operator_page
 from uplift_server.dashboard.visit import Visit
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from uplift_server.core.numbers import Numbers, Series
+from uplift_server.core.operations.statistics import Numbers, Series
 from uplift_server.dashboard.charts import Column
 from uplift_server.dashboard.figures import status_columns, status_words, success_share
 

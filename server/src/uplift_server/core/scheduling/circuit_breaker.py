@@ -7,7 +7,7 @@ a receiver asks for by `Retry-After`, whatever came before.
 from dataclasses import dataclass
 from typing import Final
 
-from uplift_server.core.health import Health
+from uplift_server.core.deliveries.health import Health
 
 PROBE_FIRST_MS: Final = 1000
 TIMEOUTS_ONLY_MS: Final = 60_000

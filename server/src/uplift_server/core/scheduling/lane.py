@@ -7,8 +7,8 @@ from collections import deque
 from enum import IntEnum
 from typing import Final, Generic, TypeVar
 
-from uplift_server.core.breaker import CLOSED, Breaker
 from uplift_server.core.limits import HOST_IN_FLIGHT_MAX, LANE_WAITING_MAX
+from uplift_server.core.scheduling.circuit_breaker import CLOSED, Breaker
 
 T = TypeVar("T")
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from uplift_server.core.headers import is_reserved, mask
+from uplift_server.core.http.headers import is_reserved, mask
 
 _HEAD: Final = (
     b"%bcontent-length: %d\r\n"

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from uplift_server.core.deliveries import Status
-from uplift_server.core.lane import Kind, Lane
+from uplift_server.core.lifecycle import Status
 from uplift_server.core.limits import REPLAY_RATE_PER_SECOND_MAX
-from uplift_server.core.named import Named
+from uplift_server.core.named_codes import Named
 from uplift_server.core.problems import Problem
+from uplift_server.core.scheduling.lane import Kind, Lane
 
 
 class ReplayState(Named):

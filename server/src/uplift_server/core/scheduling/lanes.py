@@ -14,9 +14,9 @@ from heapq import heappop, heappush
 from typing import Final, Generic, TypeVar
 from weakref import WeakValueDictionary
 
-from uplift_server.core.lane import AccountShare, HostShare, Kind, Lane
 from uplift_server.core.limits import HOST_IN_FLIGHT_MAX
-from uplift_server.core.pace import PACE_CREDIT_MS
+from uplift_server.core.scheduling.lane import AccountShare, HostShare, Kind, Lane
+from uplift_server.core.scheduling.rate_limit import PACE_CREDIT_MS
 
 T = TypeVar("T")
 

@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from uplift_server.core.named import Named
+from uplift_server.core.named_codes import Named
 
 ACTIONS: Final = {
     "account.created": "An account was made.",

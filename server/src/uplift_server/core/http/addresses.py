@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final
 
-from uplift_server.core.address_ranges import BLOCKS, Block, Reach
+from uplift_server.core.http.address_ranges import BLOCKS, Block, Reach
 
 ADDRESS_NOT_ALLOWED: Final = "address_not_allowed"
 HTTPS_REQUIRED: Final = "https_required"

@@ -6,9 +6,9 @@ ordinary event.
 
 from typing import Any, Final
 
+from uplift_server.core.events.schema_graph import Schema
+from uplift_server.core.events.schema_patterns import active_positions
 from uplift_server.core.limits import EVENT_INTEGER_DIGITS_MAX
-from uplift_server.core.schema_graph import Schema
-from uplift_server.core.schema_patterns import active_positions
 
 TYPES: Final = (dict, list, str, int, float, bool, type(None))
 WALK_NS: Final = 15

@@ -7,10 +7,10 @@ level, so the number of places that a schema unfolds to is bounded, not only its
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
+from uplift_server.core.events.schema_cost import SchemaCost
+from uplift_server.core.events.schema_graph import ALTERNATIVES, UNEVALUATED, Edge, SchemaGraph, follow_pointer
 from uplift_server.core.limits import JSON_DEPTH_MAX, SCHEMA_CHARACTERS_MAX, SCHEMA_CHECK_NS_MAX, SCHEMA_PLACES_MAX
 from uplift_server.core.problems import Problem
-from uplift_server.core.schema_cost import SchemaCost
-from uplift_server.core.schema_graph import ALTERNATIVES, UNEVALUATED, Edge, SchemaGraph, follow_pointer
 
 _REFERENCES: Final = ("$ref", "$dynamicRef")
 

@@ -12,7 +12,7 @@ from string import ascii_lowercase, ascii_uppercase
 from typing import Final
 from urllib.parse import quote
 
-from uplift_server.core.addresses import (
+from uplift_server.core.http.addresses import (
     ADDRESS_NOT_ALLOWED,
     HTTPS_REQUIRED,
     AddressPolicy,

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from uplift_server.core.problems import Problem
-from uplift_server.core.signing import PREFIX
+from uplift_server.core.security.signing import PREFIX
 
 SESSIONS_PER_ACCOUNT_MAX: Final = 50
 UNUSED_EXPIRES_AFTER_MS: Final = 24 * 3_600_000

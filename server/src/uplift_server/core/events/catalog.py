@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from uplift_server.core.envelope import API_VERSION_DEFAULT
-from uplift_server.core.samples import sample_data
+from uplift_server.core.events.envelope import API_VERSION_DEFAULT
+from uplift_server.core.events.samples import sample_data
 
 MOVEMENT_ANALYTICS_CREATED: Final = "movement.analytics.created"
 WEBHOOK_CREATED: Final = "webhook.created"

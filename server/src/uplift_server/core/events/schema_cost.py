@@ -8,15 +8,8 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any, Final, NamedTuple
 
-from uplift_server.core.limits import (
-    SCHEMA_CHECK_NS_MAX,
-    SCHEMA_DETAILS_BYTES_MAX,
-    SCHEMA_DETAILS_NS_MAX,
-    SCHEMA_STATES_MAX,
-    SCHEMA_STEPS_MAX,
-)
-from uplift_server.core.schema_graph import ITEMS, REFERENCES, UNEVALUATED, Edge, Schema, SchemaGraph
-from uplift_server.core.schema_keywords import (
+from uplift_server.core.events.schema_graph import ITEMS, REFERENCES, UNEVALUATED, Edge, Schema, SchemaGraph
+from uplift_server.core.events.schema_keywords import (
     DIGITS_NS,
     EXTREME_NS,
     LARGE_NS,
@@ -25,6 +18,13 @@ from uplift_server.core.schema_keywords import (
     Costs,
     costs_of,
     object_or_empty,
+)
+from uplift_server.core.limits import (
+    SCHEMA_CHECK_NS_MAX,
+    SCHEMA_DETAILS_BYTES_MAX,
+    SCHEMA_DETAILS_NS_MAX,
+    SCHEMA_STATES_MAX,
+    SCHEMA_STEPS_MAX,
 )
 
 Applied = dict[int, tuple[Schema, int]]

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import Final
 
-from uplift_server.core.named import Named
-from uplift_server.core.outcomes import Outcome
-from uplift_server.core.schedule import RetrySchedule
+from uplift_server.core.deliveries.outcomes import Outcome
+from uplift_server.core.named_codes import Named
+from uplift_server.core.scheduling.retry_schedule import RetrySchedule
 
 
 class Status(Named):

@@ -8,9 +8,9 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
 
-from uplift_server.core.named import Named
+from uplift_server.core.named_codes import Named
 from uplift_server.core.problems import Problem
-from uplift_server.core.scopes import Scope
+from uplift_server.core.security.scopes import Scope
 
 
 class Role(Named):

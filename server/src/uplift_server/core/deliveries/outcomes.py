@@ -7,8 +7,8 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from uplift_server.core.exchange import Exchange, Failure
-from uplift_server.core.named import Named
+from uplift_server.core.http.exchange import Exchange, Failure
+from uplift_server.core.named_codes import Named
 
 
 class Outcome(Named):

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Final, TypeVar
 
 from uplift_server.core.ids import uuid_text
-from uplift_server.core.instants import instant_text
+from uplift_server.core.timestamps import instant_text
 
 LINK_LIFETIME_MS: Final = 7 * 86_400_000
 """How long the link to a capture's data can be followed, as in Uplift's published example."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Final
 
-from uplift_server.core.instants import instant_text, parse_instant
+from uplift_server.core.timestamps import instant_text, parse_instant
 
 _SEPARATOR: Final = "@"
 

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from uplift_server.core.event_types import GROUP_SUFFIX, check_pattern
+from uplift_server.core.events.event_types import GROUP_SUFFIX, check_pattern
 from uplift_server.core.limits import SUBSCRIPTION_PATTERNS_MAX
 from uplift_server.core.problems import Problem
 

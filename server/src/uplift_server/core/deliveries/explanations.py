@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from uplift_server.core.deliveries import FailedReason, Status
-from uplift_server.core.instants import instant_text
-from uplift_server.core.outcomes import Explanation
-from uplift_server.core.subscriptions import Subscription
-from uplift_server.core.waits import Waiting, WaitingFor
+from uplift_server.core.deliveries.outcomes import Explanation
+from uplift_server.core.events.subscriptions import Subscription
+from uplift_server.core.lifecycle import FailedReason, Status
+from uplift_server.core.scheduling.waiting import Waiting, WaitingFor
+from uplift_server.core.timestamps import instant_text
 
 _PATTERNS_SHOWN_MAX: Final = 5
 _ENDED: Final = frozenset({Status.DELIVERED, Status.FAILED})

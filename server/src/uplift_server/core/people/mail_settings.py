@@ -6,7 +6,7 @@ from ipaddress import ip_address
 from typing import Final
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from uplift_server.core.accounts import check_email, check_name
+from uplift_server.core.people.accounts import check_email, check_name
 
 RELAY_PORT: Final = 25
 SUBMISSION_PORT: Final = 587

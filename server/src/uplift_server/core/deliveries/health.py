@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Final, Literal
 
-from uplift_server.core.outcomes import Outcome
+from uplift_server.core.deliveries.outcomes import Outcome
 
 FAILURES_MIN: Final = 5
 """Nobody is warned of fewer failed attempts than these, however long ago the first was."""

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from uplift_server.core.named import Named
-from uplift_server.core.people import RESET_LASTS_MS
+from uplift_server.core.named_codes import Named
+from uplift_server.core.people.people import RESET_LASTS_MS
 
 
 class NoticeKind(Named):

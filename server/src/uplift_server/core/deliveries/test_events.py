@@ -6,8 +6,8 @@ In code a test is a trial: the word test is taken, by our own.
 from collections.abc import Collection
 from typing import Final
 
-from uplift_server.core.catalog import MOVEMENT_ANALYTICS_CREATED, WEBHOOK_CREATED
-from uplift_server.core.subscriptions import Subscription
+from uplift_server.core.events.catalog import MOVEMENT_ANALYTICS_CREATED, WEBHOOK_CREATED
+from uplift_server.core.events.subscriptions import Subscription
 
 DATA_WITHOUT_EXAMPLE: Final = b'{"object":{}}'
 """The data of a test of a type of which the catalog has no example that could be an event's data."""

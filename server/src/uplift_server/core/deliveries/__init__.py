@@ -1,0 +1,1 @@
+"""Rules of deliveries after the first attempt: outcomes, health, replays, tests."""

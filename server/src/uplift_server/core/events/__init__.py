@@ -1,0 +1,1 @@
+"""Rules of event types, their schemas and the events themselves."""

@@ -1,0 +1,1 @@
+"""Rules of operation: processes, partitions, retention, statistics."""

@@ -1,0 +1,1 @@
+"""Rules of accounts, members and their email."""

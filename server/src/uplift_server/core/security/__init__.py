@@ -1,0 +1,1 @@
+"""Rules of keys, permissions and signatures."""
