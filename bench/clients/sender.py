@@ -20,7 +20,7 @@ from uplift_server.core.http.addresses import AddressPolicy
 from uplift_server.core.http.exchange import Exchange
 from uplift_server.core.http.request_headers import head_template
 from uplift_server.core.security.signing import Signer
-from uplift_server.delivery.sender import Request, Resolver, Sender, SenderSettings, Target
+from uplift_server.delivery.sending.http import Request, Resolver, Sender, SenderSettings, Target
 
 _WARM_UP_S = 0.5
 

@@ -22,11 +22,11 @@ from uplift_server.core.http.addresses import AddressPolicy
 from uplift_server.core.lifecycle import FailedReason, Status
 from uplift_server.core.scheduling.waiting import HeldUpBy
 from uplift_server.delivery.clock import SystemClock
-from uplift_server.delivery.directory import Directory
-from uplift_server.delivery.lanes import InMemory, Load
-from uplift_server.delivery.mass_failures import MassFailure
-from uplift_server.delivery.relay import Relay
-from uplift_server.delivery.trials import Busy
+from uplift_server.delivery.endpoint_cache import Directory
+from uplift_server.delivery.health.outage_guard import MassFailure
+from uplift_server.delivery.listening.relay import Relay
+from uplift_server.delivery.scheduling.lanes import InMemory, Load
+from uplift_server.delivery.sending.test_deliveries import Busy
 from uplift_server.observe.measures import EngineMeasures
 from uplift_server.service.beginnings import KeyClaim, begin
 from uplift_server.service.entrance import Entrance

@@ -116,7 +116,7 @@ def test_ids_that_are_none_are_not_found(server: Any, account: str) -> None:
 
 def test_a_restart_knows_what_was_stored(server: Any) -> None:
     """A second directory filled from the same database has the same keys, accounts, types and endpoints."""
-    from uplift_server.delivery.directory import Directory
+    from uplift_server.delivery.endpoint_cache import Directory
     from uplift_server.service.beginnings import begin
     from uplift_server.store.sealing import Sealer
 

@@ -6,8 +6,8 @@ from tests.engines import Place
 from uplift_server.core.cursors import Cursors
 from uplift_server.core.events.catalog import EVENT_TYPES
 from uplift_server.delivery.clock import SystemClock
-from uplift_server.delivery.directory import Directory
-from uplift_server.delivery.relay import Relay
+from uplift_server.delivery.endpoint_cache import Directory
+from uplift_server.delivery.listening.relay import Relay
 from uplift_server.service.authentication import Authenticator
 from uplift_server.service.beginnings import begin
 from uplift_server.service.means import Means

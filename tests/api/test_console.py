@@ -8,7 +8,7 @@ import pytest
 from uplift_server.core.deliveries.outcomes import Outcome
 from uplift_server.core.lifecycle import Status
 from uplift_server.core.people.notifications import NoticeKind, NoticeState
-from uplift_server.delivery.mass_failures import MassFailure
+from uplift_server.delivery.health.outage_guard import MassFailure
 from uplift_server.service import traces
 from uplift_server.service.errors import Forbidden, Invalid
 from uplift_server.service.fleet import FleetState

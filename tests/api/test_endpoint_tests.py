@@ -9,7 +9,7 @@ import pytest
 from uplift_server.core.deliveries.outcomes import Outcome
 from uplift_server.core.events import envelope
 from uplift_server.core.lifecycle import Status, Trigger
-from uplift_server.delivery.trials import Busy
+from uplift_server.delivery.sending.test_deliveries import Busy
 from uplift_server.store import audit
 from uplift_server.store.errors import Unavailable
 

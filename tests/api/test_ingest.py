@@ -230,7 +230,7 @@ def test_a_batch_is_taken_whole_or_not_at_all(port: int, operator: Client) -> No
 def test_too_many_deliveries_of_one_request_are_rejected(
     operator: Client, monkeypatch: pytest.MonkeyPatch, path: str, batch: bool
 ) -> None:
-    monkeypatch.setattr("uplift_server.delivery.accept.GROUP_ROWS_MAX", 0)
+    monkeypatch.setattr("uplift_server.delivery.ingest.GROUP_ROWS_MAX", 0)
     rejected = operator.post(path, {"events": [event()]} if batch else event())
     assert (rejected.status, rejected.json()["code"]) == (413, "payload_too_large")
 

@@ -10,7 +10,7 @@ from uplift_server.core.lifecycle import Status
 from uplift_server.core.operations.statistics import HOUR_MS, Series
 from uplift_server.core.security.scopes import Scope
 from uplift_server.core.timestamps import instant_text
-from uplift_server.delivery.numbers import Numbers
+from uplift_server.delivery.maintenance.statistics import Numbers
 from uplift_server.service.errors import Forbidden, NotFound
 from uplift_server.service.principals import Caller, Principal
 

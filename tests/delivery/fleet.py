@@ -14,9 +14,9 @@ from tests.engines import Place
 
 from uplift_server.core.operations.cluster import ProcessRole
 from uplift_server.delivery.clock import DatabaseTime
-from uplift_server.delivery.directory import Directory
-from uplift_server.delivery.processes.engine import SharedEngine
-from uplift_server.delivery.sender.request import Done, Request
+from uplift_server.delivery.cluster.engine import SharedEngine
+from uplift_server.delivery.endpoint_cache import Directory
+from uplift_server.delivery.sending.http.request import Done, Request
 from uplift_server.store import accounts, endpoints, event_types
 from uplift_server.store.contract import Database
 from uplift_server.store.errors import Unavailable

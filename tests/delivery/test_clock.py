@@ -13,8 +13,8 @@ from structlog.testing import capture_logs
 from tests.engines import Place
 
 from uplift_server.core.lifecycle import Status
-from uplift_server.delivery.accept import Draft
 from uplift_server.delivery.clock import SystemClock
+from uplift_server.delivery.ingest import Draft
 from uplift_server.store.hot_records import Appended
 from uplift_server.store.schema import events
 

@@ -12,7 +12,7 @@ from uplift_server.core.events.catalog import WEBHOOK_CREATED
 from uplift_server.core.http.exchange import Exchange, Failure
 from uplift_server.core.lifecycle import Status
 from uplift_server.core.limits import LANE_BODY_BYTES_MAX
-from uplift_server.delivery.accept import Draft, TooMuchOwed
+from uplift_server.delivery.ingest import Draft, TooMuchOwed
 from uplift_server.store.hot_records import HealthRow, LeasedDelivery, LeaseWish, Settlement
 
 from .test_engine import Failing, resend

@@ -12,13 +12,13 @@ from structlog.testing import capture_logs
 from uplift_server.core.deliveries.outcomes import Outcome
 from uplift_server.core.ids import ACCOUNT, ENDPOINT, prefixed
 from uplift_server.core.limits import SCHEMA_PROBLEMS_MAX
-from uplift_server.delivery.directory import (
+from uplift_server.delivery.endpoint_cache import (
     Directory,
     LiveEndpoint,
     LiveEventType,
     compile_schema,
 )
-from uplift_server.delivery.sender.request import Target
+from uplift_server.delivery.sending.http.request import Target
 from uplift_server.store.records import Account, ApiKey, Endpoint, EndpointState, EventType
 from uplift_server.store.sealing import Column, Sealer, WrongSecretKey
 

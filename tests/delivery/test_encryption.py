@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, cast
 
-from uplift_server.delivery.directory import Directory
-from uplift_server.delivery.processes.encryption import EncryptionUpgrade
+from uplift_server.delivery.cluster.encryption_upgrade import EncryptionUpgrade
+from uplift_server.delivery.endpoint_cache import Directory
 from uplift_server.store.contract import Database
 from uplift_server.store.sealing import Sealer
 

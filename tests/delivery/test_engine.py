@@ -12,7 +12,7 @@ from tests.engines import Place
 
 from uplift_server.core.deliveries.outcomes import Outcome
 from uplift_server.core.lifecycle import FailedReason, Status, Trigger
-from uplift_server.delivery.sender.request import Request
+from uplift_server.delivery.sending.http.request import Request
 from uplift_server.store.deliveries import start_resend
 from uplift_server.store.errors import Unavailable
 

@@ -3,8 +3,8 @@
 from types import SimpleNamespace
 from typing import Any
 
-from uplift_server.delivery.processes.errands import TEST_COMES_WITHIN_MS, Errand, Errands
-from uplift_server.delivery.processes.post import Question
+from uplift_server.delivery.cluster.notifier import Question
+from uplift_server.delivery.cluster.remote_requests import TEST_COMES_WITHIN_MS, Errand, Errands
 
 from .world import VirtualClock
 

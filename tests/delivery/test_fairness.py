@@ -8,8 +8,8 @@ from tests.engines import Place
 
 from uplift_server.core.lifecycle import Status
 from uplift_server.core.limits import HOST_IN_FLIGHT_MAX, REPLAYS_UNFINISHED_PER_ACCOUNT_MAX
-from uplift_server.delivery.accept import Draft
-from uplift_server.delivery.directory import LiveEndpoint
+from uplift_server.delivery.endpoint_cache import LiveEndpoint
+from uplift_server.delivery.ingest import Draft
 from uplift_server.service import errors
 from uplift_server.store.errors import Unavailable
 from uplift_server.store.hot_records import Appended

@@ -6,7 +6,7 @@ from tests.engines import Place
 from uplift_server.core.deliveries.outcomes import Outcome, explain
 from uplift_server.core.http.exchange import Exchange, Failure
 from uplift_server.core.lifecycle import FailedReason, Status
-from uplift_server.delivery.attempts import OURS_WAIT_MS_MIN
+from uplift_server.delivery.sending.attempts import OURS_WAIT_MS_MIN
 
 from .world import SECOND, World, answer
 

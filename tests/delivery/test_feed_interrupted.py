@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 from tests.engines import Place
 
-from uplift_server.delivery.processes import feed
+from uplift_server.delivery.cluster import cache_sync
 from uplift_server.store import endpoints, event_types, keys
 from uplift_server.store.contract import Transaction
 from uplift_server.store.records import ApiKey, EventType
@@ -36,7 +36,7 @@ async def test_what_is_revoked_or_deleted_here_while_it_is_read_does_not_come_ba
 
         async def interrupted(body: Callable[..., object]) -> object:
             found = await read(body)
-            if isinstance(found, feed._Read) and found.endpoints and not gone:
+            if isinstance(found, cache_sync._Read) and found.endpoints and not gone:
                 assert (len(found.keys), len(found.event_types)) == (1, 1)
                 gone.append(endpoint.seq)
                 await fleet.database.write(lambda c: keys.revoke(c, account.seq, key.id, now=1))
@@ -73,7 +73,7 @@ async def test_what_is_changed_here_while_it_is_read_is_read_again_with_the_next
 
         async def interrupted(body: Callable[..., object]) -> object:
             found = await read(body)
-            if isinstance(found, feed._Read) and found.deleted_event_types and not made:
+            if isinstance(found, cache_sync._Read) and found.deleted_event_types and not made:
                 made.append(await fleet.database.write(new_event_type))
                 directory.put_event_type(made[0])
                 await fleet.database.write(lambda c: event_types.delete(c, event_type.name, now=2))

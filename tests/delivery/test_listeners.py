@@ -7,8 +7,8 @@ from tests.engines import Place
 
 from uplift_server.core.deliveries.listening import Answer
 from uplift_server.core.operations.cluster import ProcessRole
-from uplift_server.delivery.processes.listeners import HEARD_FOR_MS
-from uplift_server.delivery.streams import LOOK_EVERY_MS, Ending, Handed, Stream
+from uplift_server.delivery.cluster.listeners import HEARD_FOR_MS
+from uplift_server.delivery.listening.streams import LOOK_EVERY_MS, Ending, Handed, Stream
 from uplift_server.store import listening
 from uplift_server.store.listening import ListenSession
 

@@ -6,7 +6,7 @@ import pytest
 from tests.engines import Place
 
 from uplift_server.core.people.notifications import NoticeKind
-from uplift_server.delivery.watch import WatchSettings
+from uplift_server.delivery.health.monitor import WatchSettings
 from uplift_server.store.errors import Unavailable
 from uplift_server.store.records import EndpointState
 

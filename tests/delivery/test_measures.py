@@ -9,7 +9,7 @@ from tests.engines import Place
 from uplift_server.core.deliveries.outcomes import Outcome
 from uplift_server.core.lifecycle import Status
 from uplift_server.core.scheduling.waiting import HeldUpBy
-from uplift_server.delivery.accept import Draft
+from uplift_server.delivery.ingest import Draft
 from uplift_server.observe.measures import EngineMeasures, Histogram, Refusal
 from uplift_server.store.errors import Unavailable
 from uplift_server.store.records import HeldAction

@@ -10,8 +10,8 @@ from uplift_server.core.deliveries.outcomes import Outcome
 from uplift_server.core.lifecycle import Status
 from uplift_server.core.operations.statistics import Numbers as Counted
 from uplift_server.core.operations.statistics import total
-from uplift_server.delivery import numbers as loop
-from uplift_server.delivery.numbers import BUSY_TURNS, UNAVAILABLE_WAIT_MS, Numbers
+from uplift_server.delivery.maintenance import statistics as loop
+from uplift_server.delivery.maintenance.statistics import BUSY_TURNS, UNAVAILABLE_WAIT_MS, Numbers
 from uplift_server.store import numbers
 from uplift_server.store.errors import Unavailable
 from uplift_server.store.numbers import FLEET, Scope

@@ -9,7 +9,7 @@ import pytest
 
 from uplift_server.core.events.schemas import check_schema
 from uplift_server.core.limits import EVENT_DATA_BYTES_MAX
-from uplift_server.delivery.directory import LiveEventType
+from uplift_server.delivery.endpoint_cache import LiveEventType
 
 from .test_directory import event_type
 

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from tests.engines import Place
 
-from uplift_server.delivery.directory import LiveEndpoint
-from uplift_server.delivery.overlaps import BITE, UNAVAILABLE_WAIT_MS
-from uplift_server.delivery.sender.request import Request
+from uplift_server.delivery.endpoint_cache import LiveEndpoint
+from uplift_server.delivery.maintenance.secret_expiry import BITE, UNAVAILABLE_WAIT_MS
+from uplift_server.delivery.sending.http.request import Request
 from uplift_server.store import endpoints
 from uplift_server.store.errors import Unavailable
 from uplift_server.store.records import Endpoint
@@ -203,7 +203,7 @@ async def test_many_that_end_at_once_are_erased_bite_by_bite(place: Place, monke
             bites.append(len(seqs))
             return erase(connection, seqs, now=now)
 
-        monkeypatch.setattr("uplift_server.delivery.overlaps.erase_previous_secrets", noting)
+        monkeypatch.setattr("uplift_server.delivery.maintenance.secret_expiry.erase_previous_secrets", noting)
         await world.run_for(DAY)
         assert bites == [BITE, 1]
         assert not any(live.record.previous_secret for live in world.directory.endpoints.values())

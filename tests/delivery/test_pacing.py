@@ -10,7 +10,7 @@ from tests.engines import Place
 from uplift_server.core.deliveries.outcomes import Outcome
 from uplift_server.core.events.catalog import WEBHOOK_CREATED
 from uplift_server.core.lifecycle import Status
-from uplift_server.delivery.sender.request import Request
+from uplift_server.delivery.sending.http.request import Request
 
 from .test_engine import resend
 from .world import SECOND, START, World, answer

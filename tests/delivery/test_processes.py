@@ -16,10 +16,10 @@ from uplift_server.core.lifecycle import Status
 from uplift_server.core.operations.cluster import ProcessRole
 from uplift_server.core.operations.singleton_jobs import Duty
 from uplift_server.core.people.notifications import NoticeKind
-from uplift_server.delivery.lanes import InMemory
-from uplift_server.delivery.processes.errands import TELL_WITHIN_MS
-from uplift_server.delivery.processes.forgetting import LOOK_EVERY_MS
-from uplift_server.delivery.watch import WatchSettings
+from uplift_server.delivery.cluster.change_log import LOOK_EVERY_MS
+from uplift_server.delivery.cluster.remote_requests import TELL_WITHIN_MS
+from uplift_server.delivery.health.monitor import WatchSettings
+from uplift_server.delivery.scheduling.lanes import InMemory
 from uplift_server.store import directory_changes, endpoints
 from uplift_server.store.errors import Unavailable
 from uplift_server.store.records import EndpointState
@@ -265,7 +265,7 @@ async def test_changes_are_forgotten_and_who_has_missed_them_reads_everything(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept_ms = 2 * LOOK_EVERY_MS
-    monkeypatch.setattr("uplift_server.delivery.processes.forgetting.KEPT_MS", kept_ms)
+    monkeypatch.setattr("uplift_server.delivery.cluster.change_log.KEPT_MS", kept_ms)
     async with Fleet(place) as fleet:
         [deleted, changed] = await fleet_with_endpoints(fleet, peers=2, hosts=2)
         [on_duty] = [peer for peer in fleet.peers if peer.engine.membership.has_duty(Duty.RETENTION)]

@@ -12,10 +12,10 @@ from uplift_server.core.deliveries.replays import ReplayState
 from uplift_server.core.lifecycle import Status
 from uplift_server.core.operations.clock_offset import Reading
 from uplift_server.core.operations.cluster import ProcessRole
-from uplift_server.delivery.directory import LiveEndpoint
-from uplift_server.delivery.processes.engine import SharedEngine
-from uplift_server.delivery.trials import Busy
-from uplift_server.delivery.watch import WatchSettings
+from uplift_server.delivery.cluster.engine import SharedEngine
+from uplift_server.delivery.endpoint_cache import LiveEndpoint
+from uplift_server.delivery.health.monitor import WatchSettings
+from uplift_server.delivery.sending.test_deliveries import Busy
 from uplift_server.store import accounts, endpoints, health, processes
 from uplift_server.store.errors import Refused, Unavailable
 from uplift_server.store.processes import Process
@@ -353,7 +353,7 @@ async def test_an_account_deleted_elsewhere_takes_its_endpoints_along(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is read of them comes later, and nobody may find one without its account."""
-    monkeypatch.setattr("uplift_server.delivery.processes.feed.SUBJECTS_MAX", 1)
+    monkeypatch.setattr("uplift_server.delivery.cluster.cache_sync.SUBJECTS_MAX", 1)
     async with Fleet(place) as fleet:
         await fleet_with_endpoints(fleet, peers=2, hosts=0)
         account = await fleet.new_account()

@@ -10,7 +10,7 @@ from tests.engines import Place
 
 from uplift_server.core.deliveries.outcomes import Outcome
 from uplift_server.core.lifecycle import Status
-from uplift_server.delivery.accept import Draft
+from uplift_server.delivery.ingest import Draft
 from uplift_server.observe.measures import SetAside
 from uplift_server.store.errors import Refused, Unavailable
 from uplift_server.store.hot_records import HealthRow, NewEvent, Settlement

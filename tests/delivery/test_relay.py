@@ -15,8 +15,8 @@ from uplift_server.core.deliveries.listening import (
     Answer,
 )
 from uplift_server.core.limits import STREAMS_PER_ACCOUNT_CROWDED_MAX, STREAMS_PER_ACCOUNT_MAX
-from uplift_server.delivery.relay import SessionGone, TooManyStreams
-from uplift_server.delivery.streams import Ending, Handed, Stream
+from uplift_server.delivery.listening.relay import SessionGone, TooManyStreams
+from uplift_server.delivery.listening.streams import Ending, Handed, Stream
 from uplift_server.store import accounts, keys, listening
 from uplift_server.store.contract import Transaction
 from uplift_server.store.errors import Conflict, Unavailable

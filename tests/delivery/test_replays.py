@@ -12,8 +12,8 @@ from tests.engines import Place
 from uplift_server.core.deliveries.outcomes import Outcome
 from uplift_server.core.deliveries.replays import BUSY_PER_SECOND, ReplayState
 from uplift_server.core.lifecycle import FailedReason, Status, Trigger
-from uplift_server.delivery import replays as loop
-from uplift_server.delivery.directory import LiveEndpoint
+from uplift_server.delivery.endpoint_cache import LiveEndpoint
+from uplift_server.delivery.replays import jobs as loop
 from uplift_server.store import replays, upkeep
 from uplift_server.store.deliveries import start_resend
 from uplift_server.store.records import DisabledReason, EndpointState, HeldAction

@@ -8,10 +8,10 @@ from tests.engines import Place
 
 from uplift_server.core.deliveries.replays import ReplayState
 from uplift_server.core.lifecycle import Status
-from uplift_server.delivery import settle
-from uplift_server.delivery.directory import LiveEndpoint
-from uplift_server.delivery.replays import ALONGSIDE_MS, RELEASE_EVERY_MS
-from uplift_server.delivery.settle import PATIENCE_MS
+from uplift_server.delivery.endpoint_cache import LiveEndpoint
+from uplift_server.delivery.replays.jobs import ALONGSIDE_MS, RELEASE_EVERY_MS
+from uplift_server.delivery.sending import settler
+from uplift_server.delivery.sending.settler import PATIENCE_MS
 from uplift_server.store.records import DisabledReason, EndpointState, HeldAction
 from uplift_server.store.replays import Replay
 
@@ -268,7 +268,7 @@ async def test_a_test_and_a_resend_of_the_same_endpoint_are_written_at_once(plac
 
 
 async def test_no_more_wait_to_be_written_than_may(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(settle, "SETTLEMENTS_WAITING_MAX", 3)
+    monkeypatch.setattr(settler, "SETTLEMENTS_WAITING_MAX", 3)
     async with World(place, delays_ms=(), database=Counting) as world:
         endpoint = await failed(world, 2 * RATE)
         job = await replay(world, endpoint, rate=RATE)

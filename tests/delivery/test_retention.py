@@ -12,7 +12,7 @@ from tests.engines import Place
 
 from uplift_server.core.lifecycle import Status
 from uplift_server.core.people.audit import SYSTEM, AuditEntry
-from uplift_server.delivery.retention import BITE_PAUSE_MS, LOOK_AGAIN_EVERY_MS, ROUND_EVERY_MS, Retention
+from uplift_server.delivery.maintenance.retention import BITE_PAUSE_MS, LOOK_AGAIN_EVERY_MS, ROUND_EVERY_MS, Retention
 from uplift_server.observe.measures import EngineMeasures
 from uplift_server.service import errors
 from uplift_server.store import accounts, audit, retention_clock, schema, schema_traces, trace_parents
@@ -164,7 +164,7 @@ def cut_off_at(patch: pytest.MonkeyPatch, table: str) -> None:
             raise Unavailable("cut off")
         return remove(connection, kept, keys, **options)
 
-    patch.setattr("uplift_server.delivery.retention.remove", cut_off)
+    patch.setattr("uplift_server.delivery.maintenance.retention.remove", cut_off)
 
 
 @pytest.mark.parametrize("table", ["idempotency_keys", "events"])

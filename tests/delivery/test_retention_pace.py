@@ -7,7 +7,7 @@ import pytest
 from structlog.testing import capture_logs
 from tests.engines import Place
 
-from uplift_server.delivery.retention import (
+from uplift_server.delivery.maintenance.retention import (
     BEHIND_PARTITIONS,
     PAUSES_AS_LONG,
     ROUND_EVERY_MS,

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from uplift_server.core.limits import EVENT_INTEGER_DIGITS_MAX, SCHEMA_PROBLEMS_MAX
 from uplift_server.core.problems import Problem
-from uplift_server.delivery.directory import LiveEventType, compile_schema
+from uplift_server.delivery.endpoint_cache import LiveEventType, compile_schema
 
 from .test_directory import event_type
 

@@ -10,8 +10,8 @@ from tests.engines import Place
 
 from uplift_server.core.deliveries.outcomes import Outcome
 from uplift_server.core.limits import RELEASE_BATCH_MAX, SETTLE_BATCH_MAX
-from uplift_server.delivery import lanes
-from uplift_server.delivery.dispatch import Dispatcher
+from uplift_server.delivery.scheduling import lanes
+from uplift_server.delivery.scheduling.dispatcher import Dispatcher
 from uplift_server.store import endpoints
 from uplift_server.store.hot_records import HealthRow, Settlement
 

@@ -17,7 +17,7 @@ from uplift_server.core.deliveries.test_events import DATA_WITHOUT_EXAMPLE
 from uplift_server.core.http.exchange import Exchange, Failure
 from uplift_server.core.lifecycle import FailedReason, Status, Trigger
 from uplift_server.core.operations.statistics import total
-from uplift_server.delivery.sender.request import Request
+from uplift_server.delivery.sending.http.request import Request
 from uplift_server.service import errors
 from uplift_server.store.errors import Unavailable
 from uplift_server.store.numbers import FLEET, by_hour

@@ -10,8 +10,8 @@ from structlog.testing import capture_logs
 from tests.engines import Place
 
 from uplift_server.core.http.trace_context import TraceContext, parse_traceparent
-from uplift_server.delivery import traces
-from uplift_server.delivery.traces import Traces
+from uplift_server.delivery import tracing
+from uplift_server.delivery.tracing import Traces
 from uplift_server.observe.traced import AcceptedEvent, EndedAttempt
 from uplift_server.store import trace_parents
 from uplift_server.store.errors import Unavailable
@@ -135,7 +135,7 @@ async def test_attempts_wait_until_whoever_accepted_their_event_has_stored_its_t
         await sending.hand_over()
         accepting.note_event(stored.seq, accepted(stored), SENT)
         await accepting.hand_over()
-        world.clock.now += traces.LOOK_AFTER_MS - 1
+        world.clock.now += tracing.LOOK_AFTER_MS - 1
         await sending.hand_over()
         assert tracer.attempts == []
         world.clock.now += 1
@@ -145,8 +145,8 @@ async def test_attempts_wait_until_whoever_accepted_their_event_has_stored_its_t
 
 
 async def test_what_waits_and_what_is_known_is_bounded(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(traces, "WAITING_MAX", 3)
-    monkeypatch.setattr(traces, "KNOWN_MAX", 2)
+    monkeypatch.setattr(tracing, "WAITING_MAX", 3)
+    monkeypatch.setattr(tracing, "KNOWN_MAX", 2)
     async with World(place) as world:
         tracer = Recorder()
         gathered = Traces(world.database, world.clock, tracer)
@@ -161,7 +161,7 @@ async def test_what_waits_and_what_is_known_is_bounded(place: Place, monkeypatch
 async def test_of_events_and_of_attempts_it_is_told_once_that_they_are_dropped(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(traces, "WAITING_MAX", 1)
+    monkeypatch.setattr(tracing, "WAITING_MAX", 1)
     async with World(place) as world:
         await world.endpoint("one.test")
         gathered = Traces(world.database, world.clock, Recorder())
@@ -179,7 +179,7 @@ async def test_of_events_and_of_attempts_it_is_told_once_that_they_are_dropped(
 async def test_looking_up_old_events_forgets_none_that_comes_with_them(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(traces, "KNOWN_MAX", 1)
+    monkeypatch.setattr(tracing, "KNOWN_MAX", 1)
     async with World(place) as world:
         await world.endpoint("one.test")
         tracer = Recorder()
@@ -243,7 +243,7 @@ async def test_a_defect_in_the_making_of_traces_does_not_end_it(place: Place) ->
             for stored in await world.accept(2):
                 gathered.note_event(stored.seq, accepted(stored), SENT)
                 calls = tracer.calls
-                await world.run_for(traces.EVERY_MS)
+                await world.run_for(tracing.EVERY_MS)
                 async with asyncio.timeout(10):
                     while tracer.calls == calls:
                         await asyncio.sleep(0.01)

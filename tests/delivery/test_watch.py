@@ -5,7 +5,7 @@ from tests.engines import Place
 
 from uplift_server.core.http.exchange import Exchange, Failure
 from uplift_server.core.lifecycle import Status
-from uplift_server.delivery.watch import WatchSettings
+from uplift_server.delivery.health.monitor import WatchSettings
 from uplift_server.store import health
 from uplift_server.store.records import DisabledReason, EndpointState
 

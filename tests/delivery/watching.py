@@ -10,8 +10,8 @@ from tests.engines import Place
 from uplift_server.core.deliveries.health import HealthRule
 from uplift_server.core.http.exchange import Exchange
 from uplift_server.core.people.notifications import FACTS, NoticeKind
-from uplift_server.delivery.directory import LiveEndpoint
-from uplift_server.delivery.sender.request import Request
+from uplift_server.delivery.endpoint_cache import LiveEndpoint
+from uplift_server.delivery.sending.http.request import Request
 from uplift_server.store import audit
 from uplift_server.store.audit import AuditFilter
 from uplift_server.store.notices import NoticeResult, settle

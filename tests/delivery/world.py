@@ -17,12 +17,12 @@ from uplift_server.core.ids import uuid7
 from uplift_server.core.lifecycle import Status
 from uplift_server.core.scheduling.circuit_breaker import BreakerRule
 from uplift_server.core.scheduling.retry_schedule import RetrySchedule
-from uplift_server.delivery.accept import Draft
 from uplift_server.delivery.clock import Callback
-from uplift_server.delivery.directory import Directory, LiveEndpoint
+from uplift_server.delivery.endpoint_cache import Directory, LiveEndpoint
 from uplift_server.delivery.engine import Engine, EngineSettings
-from uplift_server.delivery.sender.request import Done, Request
-from uplift_server.delivery.watch import WatchSettings
+from uplift_server.delivery.health.monitor import WatchSettings
+from uplift_server.delivery.ingest import Draft
+from uplift_server.delivery.sending.http.request import Done, Request
 from uplift_server.observe.attempt_log import AttemptLine
 from uplift_server.store import accounts, endpoints, event_types
 from uplift_server.store.hot_records import Appended, IdempotencyConflict

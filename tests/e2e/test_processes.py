@@ -19,7 +19,7 @@ from tests.engines import PostgresPlace
 from tests.postgres import PostgresServer
 from websockets.exceptions import ConnectionClosed
 
-from uplift_server.delivery.processes.errands import ANSWER_WITHIN_MS
+from uplift_server.delivery.cluster.remote_requests import ANSWER_WITHIN_MS
 
 from .fleet import Counting, Fleet, account_of, known_everywhere, running, send_all
 from .harness import OPERATOR_KEY, PROGRAM, TYPE, Api, Server, free_port, settled, wait_for

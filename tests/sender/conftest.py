@@ -9,7 +9,7 @@ import pytest
 import uvloop
 
 from uplift_server.core.http.addresses import AddressPolicy
-from uplift_server.delivery.sender import Resolver, Sender, SenderSettings
+from uplift_server.delivery.sending.http import Resolver, Sender, SenderSettings
 
 from .scripted import Client, Clock, Connect, Listen, NameServer, Receiver, Script
 

@@ -9,7 +9,7 @@ from ipaddress import ip_address
 from typing import Any
 
 from uplift_server.core.http.exchange import Exchange
-from uplift_server.delivery.sender import Request, Resolver, Sender, Target
+from uplift_server.delivery.sending.http import Request, Resolver, Sender, Target
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 

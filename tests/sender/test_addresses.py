@@ -7,7 +7,7 @@ import pytest
 
 from uplift_server.core.http.addresses import AddressPolicy
 from uplift_server.core.http.exchange import Failure
-from uplift_server.delivery.sender import Target
+from uplift_server.delivery.sending.http import Target
 
 from .scripted import Connect, Listen, NameServer, Peer, serve_ok
 

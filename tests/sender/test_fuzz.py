@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from uplift_server.core.deliveries.outcomes import Outcome, classify
 from uplift_server.core.http.exchange import Exchange, Failure
-from uplift_server.delivery.sender import Request, Target
-from uplift_server.delivery.sender.attempt import Attempt, Opening
-from uplift_server.delivery.sender.connection import BufferedConnection, Connection, Owner
+from uplift_server.delivery.sending.http import Request, Target
+from uplift_server.delivery.sending.http.attempt import Attempt, Opening
+from uplift_server.delivery.sending.http.connection import BufferedConnection, Connection, Owner
 
 TARGET = Target("127.0.0.1", 80, False)
 

@@ -18,8 +18,8 @@ from uplift_server.core.http.addresses import AddressPolicy
 from uplift_server.core.http.exchange import Exchange, Failure
 from uplift_server.core.http.urls import parse_endpoint_url
 from uplift_server.core.problems import Problem
-from uplift_server.delivery.hostnames import to_ascii
-from uplift_server.delivery.sender import Target
+from uplift_server.delivery.sending.http import Target
+from uplift_server.delivery.sending.http.hostnames import to_ascii
 from uplift_server.service.registration import Registrar
 
 from .hostile import BLOCKED, CASES, GOOD, INSIDE, LOST, REACHED, BenchPolicy, Case

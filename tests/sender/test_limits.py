@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from uplift_server.core.http.exchange import Failure
-from uplift_server.delivery.sender import Target
+from uplift_server.delivery.sending.http import Target
 
 from .scripted import OK, Connect, Listen, Peer, request_to, serve_ok
 
@@ -232,7 +232,7 @@ async def test_no_descriptor_left_is_no_fault_of_the_receiver(
     def exhausted(*_: object) -> None:
         raise OSError(errno.EMFILE, "too many")
 
-    monkeypatch.setattr("uplift_server.delivery.sender.connector.socket.socket", exhausted)
+    monkeypatch.setattr("uplift_server.delivery.sending.http.connector.socket.socket", exhausted)
     exchange = await client.post(receiver.target())
     monkeypatch.undo()
     assert exchange.failure is Failure.EGRESS

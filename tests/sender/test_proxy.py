@@ -6,8 +6,8 @@ import base64
 import pytest
 
 from uplift_server.core.http.exchange import Failure
-from uplift_server.delivery.sender import Target
-from uplift_server.delivery.sender.proxy import Proxy
+from uplift_server.delivery.sending.http import Target
+from uplift_server.delivery.sending.http.proxy import Proxy
 
 from .scripted import OK, Connect, Listen, NameServer, Peer, Receiver, serve_ok, until
 

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from uplift_server.core.http.exchange import Failure
-from uplift_server.delivery.sender import ResolutionFailed, Resolver, SenderSettings, Target
+from uplift_server.delivery.sending.http import ResolutionFailed, Resolver, SenderSettings, Target
 
 from .scripted import AAAA, A, Clock, Connect, Listen, NameServer, serve_ok
 

@@ -13,7 +13,7 @@ import trustme
 
 from uplift_server.core.http.addresses import AddressPolicy
 from uplift_server.core.http.exchange import Failure
-from uplift_server.delivery.sender import Resolver, Sender, SenderSettings, Target
+from uplift_server.delivery.sending.http import Resolver, Sender, SenderSettings, Target
 
 from .scripted import Client, Clock, Connect, Listen, NameServer, Peer, serve_ok
 
@@ -282,7 +282,7 @@ async def test_sessions_are_resumed_for_a_while(
 async def test_the_number_of_sessions_is_bounded(
     listen: Listen, connect: Connect, names: NameServer, authority: trustme.CA, ca_file: str, monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr("uplift_server.delivery.sender.tls._SESSIONS_MAX", 2)
+    monkeypatch.setattr("uplift_server.delivery.sending.http.tls._SESSIONS_MAX", 2)
     hosts = [f"h{number}.example.com" for number in range(3)]
     names.zone.update({host: ["127.0.0.1"] for host in hosts})
     client = await connect(ca_file=ca_file, nameservers=[names.address], idle_connections_max=0)

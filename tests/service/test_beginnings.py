@@ -6,7 +6,7 @@ from typing import Any
 
 from tests.engines import Place
 
-from uplift_server.delivery.processes.feed import Feed
+from uplift_server.delivery.cluster.cache_sync import Feed
 from uplift_server.service.authentication import OPERATOR_PREFIX
 from uplift_server.service.beginnings import begin
 from uplift_server.service.errors import Unauthorized

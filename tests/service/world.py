@@ -11,8 +11,8 @@ from uplift_server.core.cursors import Cursors
 from uplift_server.core.http.addresses import AddressPolicy
 from uplift_server.core.people.audit import AuditEntry
 from uplift_server.core.security.rights import Role
-from uplift_server.delivery.directory import Directory
-from uplift_server.delivery.relay import Relay
+from uplift_server.delivery.endpoint_cache import Directory
+from uplift_server.delivery.listening.relay import Relay
 from uplift_server.service.accounts import AccountDraft
 from uplift_server.service.authentication import digest_of
 from uplift_server.service.beginnings import KeyClaim

@@ -16,7 +16,7 @@ from uplift_server.core.deliveries.outcomes import Outcome
 from uplift_server.core.deliveries.replays import ReplayState
 from uplift_server.core.lifecycle import FailedReason, Status, Trigger
 from uplift_server.core.operations.statistics import DURATION_BOUNDS_US, HOUR_MS, Numbers, total
-from uplift_server.delivery.attempts import resumed
+from uplift_server.delivery.sending.attempts import resumed
 from uplift_server.store import deliveries as delivery_verbs
 from uplift_server.store import endpoints as endpoint_verbs
 from uplift_server.store import numbers, replays, trials, upkeep, waiting

@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from tests.store.bench import NOW, Bench, due, settled
 
 from uplift_server.core.lifecycle import Status
-from uplift_server.delivery.retention import Retention
+from uplift_server.delivery.maintenance.retention import Retention
 from uplift_server.observe.measures import EngineMeasures
 from uplift_server.store import numbers
 from uplift_server.store.partitions import Partition, Partitions

@@ -30,11 +30,11 @@ from uplift_server.core.operations.singleton_jobs import Duty
 from uplift_server.core.people.mail_settings import parse_mailbox
 from uplift_server.dashboard import gate
 from uplift_server.delivery.clock import DatabaseTime, SystemClock
-from uplift_server.delivery.directory import Directory
+from uplift_server.delivery.endpoint_cache import Directory
 from uplift_server.delivery.engine import Engine
-from uplift_server.delivery.sender.client import Sender
-from uplift_server.delivery.sender.resolver import ResolutionFailed, Resolver
-from uplift_server.delivery.traces import Traces
+from uplift_server.delivery.sending.http.client import Sender
+from uplift_server.delivery.sending.http.resolver import ResolutionFailed, Resolver
+from uplift_server.delivery.tracing import Traces
 from uplift_server.observe.attempt_log import AttemptLine, AttemptLog
 from uplift_server.observe.log_writer import LogWriter, raw_stream
 from uplift_server.observe.logs import colourful
@@ -316,7 +316,7 @@ class Application:
 
     async def _open_database(self, undo: contextlib.AsyncExitStack) -> None:
         if self._config.on_postgresql:
-            from uplift_server.delivery.processes.membership import learn_time  # noqa: PLC0415 - see `database`
+            from uplift_server.delivery.cluster.membership import learn_time  # noqa: PLC0415 - see `database`
             from uplift_server.store.postgres.line import line_to  # noqa: PLC0415
             from uplift_server.store.postgres.schema_version import prepare  # noqa: PLC0415
 
@@ -407,7 +407,7 @@ class Application:
         settings, write = engine_settings(self._config), self._note_attempts
         if self._line is None:
             return Engine(self._database, directory, sender, self._clock, settings, write)
-        from uplift_server.delivery.processes.engine import SharedEngine  # noqa: PLC0415 - see `database`
+        from uplift_server.delivery.cluster.engine import SharedEngine  # noqa: PLC0415 - see `database`
 
         return SharedEngine(
             self._database,

@@ -5,8 +5,8 @@ from uplift_server.core.deliveries.health import HealthRule
 from uplift_server.core.scheduling.circuit_breaker import BreakerRule
 from uplift_server.core.scheduling.retry_schedule import RetrySchedule
 from uplift_server.delivery.engine import EngineSettings
-from uplift_server.delivery.sender.settings import SenderSettings
-from uplift_server.delivery.watch import WatchSettings
+from uplift_server.delivery.health.monitor import WatchSettings
+from uplift_server.delivery.sending.http.settings import SenderSettings
 from uplift_server.store.contract import Database
 from uplift_server.store.sqlite import SqliteDatabase
 

@@ -27,7 +27,7 @@ from uplift_server.dashboard.security import (
     new_form_cookie,
     same,
 )
-from uplift_server.delivery.mass_failures import MassFailure
+from uplift_server.delivery.health.outage_guard import MassFailure
 from uplift_server.service.errors import Forbidden, NotFound
 from uplift_server.service.means import Listing
 from uplift_server.service.principals import Caller

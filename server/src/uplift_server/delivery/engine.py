@@ -12,23 +12,23 @@ from uplift_server.core.operations.singleton_jobs import Duty
 from uplift_server.core.scheduling.circuit_breaker import BreakerRule
 from uplift_server.core.scheduling.retry_schedule import RetrySchedule
 from uplift_server.core.scheduling.waiting import HeldUpBy
-from uplift_server.delivery.accept import Acceptor
-from uplift_server.delivery.attempts import Attempts, Sending
 from uplift_server.delivery.clock import Clock
-from uplift_server.delivery.directory import Directory
-from uplift_server.delivery.dispatch import Dispatcher
-from uplift_server.delivery.held import Held
-from uplift_server.delivery.lanes import DeliveryLanes, InMemory, Load
-from uplift_server.delivery.mass_failures import MassFailure
-from uplift_server.delivery.numbers import Numbers
-from uplift_server.delivery.overlaps import Overlaps
-from uplift_server.delivery.relay import Relay
-from uplift_server.delivery.replays import Replays
-from uplift_server.delivery.retention import Retention
-from uplift_server.delivery.settle import Settler
-from uplift_server.delivery.shared_pace import SharedPace
-from uplift_server.delivery.trials import Busy, Trials
-from uplift_server.delivery.watch import Watch, WatchSettings
+from uplift_server.delivery.endpoint_cache import Directory
+from uplift_server.delivery.health.monitor import Watch, WatchSettings
+from uplift_server.delivery.health.outage_guard import MassFailure
+from uplift_server.delivery.ingest import Acceptor
+from uplift_server.delivery.listening.relay import Relay
+from uplift_server.delivery.maintenance.retention import Retention
+from uplift_server.delivery.maintenance.secret_expiry import Overlaps
+from uplift_server.delivery.maintenance.statistics import Numbers
+from uplift_server.delivery.replays.jobs import Replays
+from uplift_server.delivery.replays.throttle import SharedPace
+from uplift_server.delivery.scheduling.dispatcher import Dispatcher
+from uplift_server.delivery.scheduling.held import Held
+from uplift_server.delivery.scheduling.lanes import DeliveryLanes, InMemory, Load
+from uplift_server.delivery.sending.attempts import Attempts, Sending
+from uplift_server.delivery.sending.settler import Settler
+from uplift_server.delivery.sending.test_deliveries import Busy, Trials
 from uplift_server.observe.attempt_log import AttemptLine
 from uplift_server.observe.measures import EngineMeasures
 from uplift_server.store.contract import Database

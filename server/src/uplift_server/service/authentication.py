@@ -4,7 +4,7 @@ import hashlib
 from typing import Final
 
 from uplift_server.core import ids
-from uplift_server.delivery.directory import Directory
+from uplift_server.delivery.endpoint_cache import Directory
 from uplift_server.service.errors import NotFound, Unauthorized
 from uplift_server.service.principals import Caller, Principal
 

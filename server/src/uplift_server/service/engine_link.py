@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from uplift_server.core.scheduling.waiting import HeldUpBy
-from uplift_server.delivery.lanes import InMemory, Load
-from uplift_server.delivery.mass_failures import MassFailure
-from uplift_server.delivery.relay import Relay
-from uplift_server.delivery.trials import Busy
+from uplift_server.delivery.health.outage_guard import MassFailure
+from uplift_server.delivery.listening.relay import Relay
+from uplift_server.delivery.scheduling.lanes import InMemory, Load
+from uplift_server.delivery.sending.test_deliveries import Busy
 from uplift_server.observe.measures import EngineMeasures
 from uplift_server.store.hot_records import Lease, LeasedDelivery
 from uplift_server.store.processes import Process

@@ -12,7 +12,7 @@ from uplift_server.core.events.event_types import check_name
 from uplift_server.core.events.schemas import check_depth, check_schema
 from uplift_server.core.people.audit import difference
 from uplift_server.core.problems import Problem
-from uplift_server.delivery.directory import LiveEventType, compile_schema
+from uplift_server.delivery.endpoint_cache import LiveEventType, compile_schema
 from uplift_server.service.fields import UNSET, Unset, given_or, given_or_none
 from uplift_server.service.means import Listing, Means
 from uplift_server.service.principals import Caller

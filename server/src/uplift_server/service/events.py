@@ -6,7 +6,7 @@ from typing import NamedTuple
 from uplift_server.core import ids
 from uplift_server.core.problems import Problem
 from uplift_server.core.security.scopes import Scope
-from uplift_server.delivery.directory import Directory
+from uplift_server.delivery.endpoint_cache import Directory
 from uplift_server.service.errors import AccountRequired
 from uplift_server.service.means import Listing, Means
 from uplift_server.service.principals import Caller

@@ -18,7 +18,7 @@ from uplift_server.config import Config
 from uplift_server.core.http.source_addresses import SourceAddress, current
 from uplift_server.core.operations.findings import Finding
 from uplift_server.core.timestamps import instant_text
-from uplift_server.delivery.sender.proxy import Proxy
+from uplift_server.delivery.sending.http.proxy import Proxy
 from uplift_server.store import inspection
 from uplift_server.store.errors import Unavailable
 

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from uplift_server.delivery.directory import LiveEndpoint
-from uplift_server.delivery.lanes import Load
-from uplift_server.delivery.mass_failures import MassFailure
+from uplift_server.delivery.endpoint_cache import LiveEndpoint
+from uplift_server.delivery.health.outage_guard import MassFailure
+from uplift_server.delivery.scheduling.lanes import Load
 from uplift_server.service.means import Means
 from uplift_server.service.principals import Caller
 from uplift_server.service.replays import Replays, ShownReplay

@@ -19,8 +19,8 @@ from uplift_server.core.events.subscriptions import Subscription, pattern_proble
 from uplift_server.core.problems import Problem
 from uplift_server.core.security.scopes import Scope
 from uplift_server.core.timestamps import parse_instant
-from uplift_server.delivery.relay import SessionGone, TooManyStreams
-from uplift_server.delivery.streams import Handed, Stream
+from uplift_server.delivery.listening.relay import SessionGone, TooManyStreams
+from uplift_server.delivery.listening.streams import Handed, Stream
 from uplift_server.service import errors
 from uplift_server.service.means import Listing, Means
 from uplift_server.service.principals import Caller

@@ -14,7 +14,7 @@ from uplift_server.core.ids import IdSequence
 from uplift_server.core.people.audit import AuditEntry
 from uplift_server.core.problems import Problem
 from uplift_server.delivery.clock import Clock
-from uplift_server.delivery.directory import Directory
+from uplift_server.delivery.endpoint_cache import Directory
 from uplift_server.service import errors
 from uplift_server.service.engine_link import EngineLink
 from uplift_server.service.principals import Caller

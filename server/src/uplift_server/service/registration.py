@@ -7,7 +7,7 @@ from typing import Final
 from uplift_server.core.http.addresses import AddressPolicy
 from uplift_server.core.http.urls import judge_resolved, parse_endpoint_url
 from uplift_server.core.problems import Problem
-from uplift_server.delivery.hostnames import to_ascii
+from uplift_server.delivery.sending.http.hostnames import to_ascii
 
 RESOLVE_SECONDS_MAX: Final = 2.0
 

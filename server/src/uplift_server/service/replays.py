@@ -11,8 +11,8 @@ from uplift_server.core.lifecycle import Status
 from uplift_server.core.limits import REPLAY_RATE_PER_SECOND_DEFAULT
 from uplift_server.core.problems import Problem
 from uplift_server.core.security.scopes import Scope
-from uplift_server.delivery.directory import LiveEndpoint
-from uplift_server.delivery.replays import COUNT_ROWS
+from uplift_server.delivery.endpoint_cache import LiveEndpoint
+from uplift_server.delivery.replays.jobs import COUNT_ROWS
 from uplift_server.service import errors
 from uplift_server.service.means import Listing, Means
 from uplift_server.service.principals import Caller

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple, Protocol, TypeVar
 from uplift_server.core import ids
 from uplift_server.core.deliveries.health import Health
 from uplift_server.core.limits import HELD_COUNTED_MAX
-from uplift_server.delivery.directory import LiveEndpoint
+from uplift_server.delivery.endpoint_cache import LiveEndpoint
 from uplift_server.service.means import Listing, Means
 from uplift_server.service.principals import Caller
 from uplift_server.store import waiting

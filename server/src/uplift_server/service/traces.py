@@ -7,7 +7,7 @@ from typing import Final
 from uplift_server.core import ids
 from uplift_server.core.deliveries.explanations import Why
 from uplift_server.core.limits import IDEMPOTENCY_KEY_CHARACTERS_MAX
-from uplift_server.delivery.directory import LiveEndpoint
+from uplift_server.delivery.endpoint_cache import LiveEndpoint
 from uplift_server.service.explanations import Explained, Explanations, Owed
 from uplift_server.service.means import Listing, Means
 from uplift_server.service.principals import Caller

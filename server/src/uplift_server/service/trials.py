@@ -10,8 +10,8 @@ from uplift_server.core.events import envelope
 from uplift_server.core.people.audit import AuditEntry
 from uplift_server.core.problems import Problem
 from uplift_server.core.security.rights import Right
-from uplift_server.delivery.directory import LiveEventType
-from uplift_server.delivery.trials import Busy
+from uplift_server.delivery.endpoint_cache import LiveEventType
+from uplift_server.delivery.sending.test_deliveries import Busy
 from uplift_server.service import errors
 from uplift_server.service.endpoints import Endpoints
 from uplift_server.service.means import Means

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from uplift_server.core.security.scopes import Scope
-from uplift_server.delivery.directory import LiveEndpoint
+from uplift_server.delivery.endpoint_cache import LiveEndpoint
 from uplift_server.service.endpoints import Endpoints, Shown
 from uplift_server.service.means import Means
 from uplift_server.service.principals import Caller

@@ -19,7 +19,7 @@ from uplift_server.api.views import Listed, ListenAnswerView, ListenSessionView,
 from uplift_server.core import ids
 from uplift_server.core.deliveries.listening import event_frame, read_answer
 from uplift_server.core.timestamps import instant_text
-from uplift_server.delivery.streams import Ending, Handed, Stream
+from uplift_server.delivery.listening.streams import Ending, Handed, Stream
 from uplift_server.service.errors import ServiceError
 from uplift_server.service.listening import ListenDraft, Listening
 from uplift_server.service.services import Services

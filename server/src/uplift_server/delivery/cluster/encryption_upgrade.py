@@ -1,0 +1,66 @@
+"""The encryption upgrade of a PostgreSQL database: starts once no server of an earlier release runs."""
+
+import asyncio
+from functools import partial
+from typing import Final
+
+import structlog
+
+from uplift_server.delivery.clock import Clock
+from uplift_server.delivery.endpoint_cache import Directory
+from uplift_server.store import encryption_upgrade
+from uplift_server.store.contract import Database
+from uplift_server.store.errors import Unavailable
+from uplift_server.store.sealing import WrongSecretKey
+
+CHECK_EVERY_MS: Final = 5_000
+SEEN_WITHIN_MS: Final = 5_000
+"""How long the change log may take to replace the records in memory."""
+_log = structlog.get_logger()
+
+
+class EncryptionUpgrade:
+    """Binds all encrypted values to their columns, then rejects other values in this process.
+
+    Every process runs this upgrade. Transactions lock the rows that they change.
+    """
+
+    def __init__(self, database: Database, directory: Directory, clock: Clock) -> None:
+        self._database = database
+        self._directory = directory
+        self._sealer = directory.sealer
+        self._clock = clock
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Upgrade as soon as possible, then wait for the stop."""
+        while not stopping.is_set() and not await self._is_finished():
+            await self._clock.wait(stopping, CHECK_EVERY_MS)
+        await self._clock.wait(stopping, SEEN_WITHIN_MS)
+        # Records that are not replaced by now: attempts would decrypt them later.
+        for _ in self._directory.make_unbound_ready():
+            await asyncio.sleep(0)
+        self._sealer.reject_unbound()
+        _log.info("encrypted values bound to their columns")
+        await stopping.wait()
+
+    async def _is_finished(self) -> bool:
+        try:
+            if await self._database.read(encryption_upgrade.accepts_unbound):
+                return await self._upgrade()
+        except Unavailable as error:
+            _log.warning("encryption upgrade delayed", cause=str(error))
+        except WrongSecretKey as error:
+            _log.error("encryption upgrade failed", cause=str(error))
+        else:
+            return True
+        return False
+
+    async def _upgrade(self) -> bool:
+        """Bind all values, unless a server of an earlier release runs."""
+        if not await self._database.write(encryption_upgrade.bar_earlier_releases):
+            return False
+        last: int | None = 0
+        while last is not None:
+            last = await self._database.write(partial(encryption_upgrade.bind_some, sealer=self._sealer, after=last))
+        await self._database.write(partial(encryption_upgrade.finish, sealer=self._sealer))
+        return True

@@ -1,0 +1,451 @@
+"""What the engine must know at once, held in memory: endpoints, event types, accounts and keys.
+
+The store has the truth; whoever changes it there puts the new record here before answering, so changes act at once.
+Everything is read and changed on the event loop only.
+"""
+
+import contextlib
+import itertools
+import json
+from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Final
+
+import jsonschema_rs
+import msgspec
+import structlog
+
+from uplift_server.core.deliveries.health import Health
+from uplift_server.core.events.schema_cost import SchemaCost
+from uplift_server.core.events.schema_graph import SchemaGraph
+from uplift_server.core.events.subscriptions import Subscription
+from uplift_server.core.http.request_headers import HeadTemplate, head_template
+from uplift_server.core.http.urls import EndpointUrl, parse_endpoint_url
+from uplift_server.core.ids import ACCOUNT, ENDPOINT, prefixed
+from uplift_server.core.limits import PATTERN_BACKTRACKS_MAX, SCHEMA_PROBLEMS_MAX
+from uplift_server.core.problems import Problem
+from uplift_server.core.security.secrets import SecretPair
+from uplift_server.core.security.signing import Signer
+from uplift_server.delivery.sending.http.hostnames import to_ascii
+from uplift_server.delivery.sending.http.request import Target
+from uplift_server.store.records import Account, ApiKey, Endpoint, EndpointState, EventType
+from uplift_server.store.sealing import Sealer, is_unbound
+
+Named = tuple[str, int | str | bytes]
+"""A table, and whose record: a key's digest, a type's name, the number of an account or endpoint."""
+NEVER: Final = 2**63 - 1
+"""An instant after all others (Unix ms)."""
+SUBSCRIPTIONS_KEPT_MAX: Final = 1_000
+"""Subscriptions in the cache, which endpoints share."""
+
+_UNREACHABLE: Final = EndpointUrl(
+    "https://unreachable.invalid/", "https", "unreachable.invalid", 443, "/", "unreachable.invalid", False
+)
+"""For a stored URL that cannot be read: its attempts fail and all others continue. No name below `.invalid` resolves
+(RFC 2606)."""
+
+_log = structlog.get_logger("uplift.directory")
+
+
+class LiveEventType:
+    """An event type ready for use: its schema compiled, its name as bytes."""
+
+    __slots__ = ("_cost", "_validator", "name", "name_bytes", "record", "seq")
+
+    def __init__(self, record: EventType) -> None:
+        self.record = record
+        self.seq = record.seq
+        self.name = record.name
+        self.name_bytes = record.name.encode()
+        self._validator: jsonschema_rs.Validator | None = None
+        if record.schema is not None:
+            self._validator, may_backtrack = _compile_stored(record.schema)
+            self._cost = SchemaCost(SchemaGraph(json.loads(record.schema)), may_backtrack=may_backtrack)
+            if may_backtrack:
+                _log.warning("schema pattern needs backtracking", event_type=record.name)
+
+    @property
+    def archived(self) -> bool:
+        """Whether new events of this type are rejected."""
+        return self.record.archived_at is not None
+
+    def problems(self, data: bytes) -> list[Problem]:
+        """The differences between data (JSON) and the type's schema, at most SCHEMA_PROBLEMS_MAX.
+
+        A check that would take longer than SCHEMA_CHECK_NS_MAX is a problem, too.
+        """
+        if self._validator is None:
+            return []
+        try:
+            value = msgspec.json.decode(data)
+            if not self._cost.is_affordable(data, value):
+                text = f"The data is too large for a check against {self.name}'s schema. Send fewer or shorter values."
+                return [Problem("data", "not_checkable", text)]
+            if self._validator.is_valid(value):
+                return []
+        except (ValueError, RecursionError, OverflowError) as unchecked:
+            text = (
+                f"This cannot be checked against the type's schema: {unchecked}. Send numbers that a double can hold."
+            )
+            return [Problem("data", "not_checkable", text)]
+        found = []
+        for error in itertools.islice(self._errors(data, value), SCHEMA_PROBLEMS_MAX):
+            path = ".".join(["data", *map(str, error.instance_path)])
+            text = f"{error.message[:300]}. Compare it with the schema of {self.name}."
+            found.append(Problem(path, "schema_mismatch", text))
+        if found:
+            return found
+        text = f"The data does not match the schema of {self.name}. Compare it with the schema."
+        return [Problem("data", "schema_mismatch", text)]
+
+    def _errors(self, data: bytes, value: object) -> Iterable[jsonschema_rs.ValidationError]:
+        """The errors in data that does not match; none if the search for them would take too long."""
+        assert self._validator is not None
+        if self._cost.is_explainable(data, value):
+            return self._validator.iter_errors(value)
+        if self._cost.has_alternatives or self._cost.repeats_recursion:
+            return []
+        try:
+            self._validator.validate(value)
+        except jsonschema_rs.ValidationError as first:
+            return [first]
+        return []
+
+
+def compile_schema(schema: str, *, may_backtrack: bool = False) -> jsonschema_rs.Validator:
+    """A validator for a JSON Schema 2020-12 (as JSON text). ValueError if it is not one.
+
+    References are resolved within the schema only. Patterns run in linear time unless `may_backtrack` is set.
+    """
+    patterns = (
+        jsonschema_rs.FancyRegexOptions(backtrack_limit=PATTERN_BACKTRACKS_MAX)
+        if may_backtrack
+        else jsonschema_rs.RegexOptions()
+    )
+    try:
+        return jsonschema_rs.Draft202012Validator(
+            json.loads(schema), validate_formats=False, offline=True, pattern_options=patterns
+        )
+    except Exception as error:
+        raise ValueError(str(error)) from error
+
+
+def _compile_stored(schema: str) -> tuple[jsonschema_rs.Validator, bool]:
+    """A validator, and whether its patterns backtrack: earlier releases stored such schemas."""
+    try:
+        return compile_schema(schema), False
+    except ValueError:
+        return compile_schema(schema, may_backtrack=True), True
+
+
+class LiveEndpoint:
+    """An endpoint ready for use: its subscription parsed, its secrets opened, its request's fixed parts rendered.
+
+    It stays the same object over changes of the record, so that waiting deliveries follow them. Attributes that only
+    attempts need are set on first use. For 100,000 endpoints this takes seconds, and few are due at a start.
+    """
+
+    __slots__ = (
+        "_make_ready",
+        "_signer_afterwards",
+        "account_text",
+        "deleted",
+        "failed_event",
+        "head",
+        "health",
+        "health_saved_at",
+        "health_saved_failing",
+        "id_text",
+        "owned",
+        "record",
+        "seq",
+        "signer",
+        "signer_until",
+        "subscription",
+        "target",
+        "url",
+    )
+
+    id_text: str
+    account_text: str
+    health: Health
+    """As of the last attempt; the record's columns follow it."""
+    record: Endpoint
+    subscription: Subscription
+    signer: Signer
+    signer_until: int
+    """From this instant on (Unix ms) only its current secret signs: `end_overlap` is to be called first."""
+    head: HeadTemplate
+    target: Target
+    url: EndpointUrl
+
+    def __init__(self, seq: int, make_ready: Callable[["LiveEndpoint"], None]) -> None:
+        """`make_ready` sets the attributes that only attempts need."""
+        self.seq = seq
+        self._make_ready = make_ready
+        self.deleted = False
+        self.owned = True
+        """Whether it is this process that attempts its deliveries."""
+        self.failed_event: int | None = None
+        """The event whose attempt failed last, as far as this process knows: it tells why the endpoint fails."""
+        self.health_saved_at = 0
+        self.health_saved_failing = False
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            # Python calls this only for slots that are not set yet, so it costs attempts nothing.
+            if name not in _FOR_ATTEMPTS:
+                raise AttributeError(name)
+            self._make_ready(self)
+            return object.__getattribute__(self, name)
+
+    def sign_with(self, secrets: SecretPair[str]) -> None:
+        """Sign with an endpoint's opened secrets from now on."""
+        self.signer = Signer(secrets.live, secrets.uplift)
+        self.signer_until = NEVER if secrets.previous_expires_at is None else secrets.previous_expires_at
+        # Made beforehand, so that no text of a secret need be kept until then.
+        self._signer_afterwards = (
+            self.signer if secrets.previous is None else Signer((secrets.current,), secrets.current)
+        )
+
+    def end_overlap(self) -> None:
+        """Sign with the current secret alone."""
+        self.signer, self.signer_until = self._signer_afterwards, NEVER
+
+    @property
+    def takes_deliveries(self) -> bool:
+        """Whether new deliveries may be attempted, not only kept."""
+        return self.record.state is EndpointState.ENABLED and not self.deleted
+
+
+_FOR_ATTEMPTS: Final = frozenset({"_signer_afterwards", "head", "signer", "signer_until", "target", "url"})
+
+
+@lru_cache(SUBSCRIPTIONS_KEPT_MAX)
+def _subscription(patterns: tuple[str, ...]) -> Subscription:
+    return Subscription(patterns)
+
+
+class Directory:
+    """See the module. `user_agent` is sent with every request."""
+
+    def __init__(self, sealer: Sealer, user_agent: str) -> None:
+        self.sealer = sealer
+        self._user_agent = user_agent
+        self.accounts: dict[int, Account] = {}
+        self.accounts_by_id: dict[bytes, Account] = {}
+        self.keys: dict[bytes, ApiKey] = {}
+        self._has_set_operator_key = False
+        self.event_types: dict[str, LiveEventType] = {}
+        self.event_types_by_seq: dict[int, LiveEventType] = {}
+        self.endpoints: dict[int, LiveEndpoint] = {}
+        self.endpoints_by_id: dict[bytes, LiveEndpoint] = {}
+        self._by_account: dict[int, dict[int, LiveEndpoint]] = {}
+        self._matches: dict[tuple[int, str], tuple[LiveEndpoint, ...]] = {}
+        self.on_endpoint_changed: Callable[[LiveEndpoint], None] = _ignore
+        """Told of every endpoint that was added or changed."""
+        self.overlaps: dict[int, int] = {}
+        """By endpoint, until when its previous secret is live (Unix ms): those that have one stored."""
+        self.on_overlap: Callable[[], None] = lambda: None
+        """Told when one is added."""
+        self.owns: Callable[[int], bool] = _everything
+        """Whether an endpoint, also one that is not known, is this process's to deliver to."""
+        self._changed: list[set[Named]] = []
+        """What was changed since it was begun to be noted; one for each who wants to know."""
+
+    def load(
+        self,
+        accounts: Iterable[Account],
+        keys: Iterable[ApiKey],
+        event_types: Iterable[EventType],
+        endpoints: Iterable[Endpoint],
+    ) -> None:
+        """Take over what the store holds. Raises WrongSecretKey where a secret does not open.
+
+        An endpoint that another process made after the accounts were read, with its account, is told of later.
+        """
+        for account in accounts:
+            self.put_account(account)
+        for key in keys:
+            self.put_key(key)
+        for event_type in event_types:
+            self.put_event_type(event_type)
+        for endpoint in endpoints:
+            if endpoint.account_seq in self.accounts:
+                self._load_endpoint(endpoint)
+
+    @contextlib.contextmanager
+    def changes(self) -> Iterator[set[Named]]:
+        """What is put here or dropped within the block, whether it was known here or not."""
+        changed: set[Named] = set()
+        self._changed.append(changed)
+        try:
+            yield changed
+        finally:
+            self._changed = [each for each in self._changed if each is not changed]
+
+    def _note(self, table: str, subject: int | str | bytes) -> None:
+        for changed in self._changed:
+            changed.add((table, subject))
+
+    def put_account(self, account: Account) -> None:
+        """Add or replace an account."""
+        self._note("accounts", account.seq)
+        self.accounts[account.seq] = account
+        self.accounts_by_id[account.id] = account
+
+    def drop_account(self, seq: int) -> None:
+        """Forget an account; its keys and endpoints are dropped on their own."""
+        self._note("accounts", seq)
+        account = self.accounts.pop(seq, None)
+        if account is not None:
+            del self.accounts_by_id[account.id]
+
+    def put_key(self, key: ApiKey) -> None:
+        """Add an API key; but an operator's that is stored is worthless while one stands in the settings."""
+        self._note("api_keys", key.digest)
+        if key.account_seq is not None or not self._has_set_operator_key:
+            self.keys[key.digest] = key
+
+    def set_operator_key(self, key: ApiKey) -> None:
+        """Let the operator key of the settings in, and no other."""
+        self.keys = {digest: each for digest, each in self.keys.items() if each.account_seq is not None}
+        self.keys[key.digest] = key
+        self._has_set_operator_key = True
+
+    def drop_key(self, digest: bytes) -> None:
+        """Forget a revoked key: it is refused from now on."""
+        self._note("api_keys", digest)
+        self.keys.pop(digest, None)
+
+    def put_event_type(self, record: EventType) -> None:
+        """Add or replace an event type."""
+        self._note("event_types", record.name)
+        live = LiveEventType(record)
+        self.event_types[record.name] = live
+        self.event_types_by_seq[record.seq] = live
+
+    def drop_event_type(self, name: str) -> None:
+        """Take a type out of the catalog; events of it keep their name."""
+        self._note("event_types", name)
+        self.event_types.pop(name, None)
+
+    def put_endpoint(self, record: Endpoint) -> None:
+        """Add an endpoint or let a changed record take effect. Raises WrongSecretKey."""
+        live = self.endpoints.get(record.seq)
+        if live is None:
+            live = self._new_endpoint(record)
+        before = getattr(live, "record", None)
+        live.record = record
+        try:
+            self._make_ready(live)
+        except BaseException:
+            if before is not None:
+                live.record = before
+            raise
+        self._enter(live)
+
+    def _load_endpoint(self, record: Endpoint) -> None:
+        """Add an endpoint, to be made ready for attempts later. Raises WrongSecretKey."""
+        live = self._new_endpoint(record)
+        live.record = record
+        # A start with another key must fail as a whole.
+        self._open_secrets(record)
+        self._enter(live)
+
+    def _new_endpoint(self, record: Endpoint) -> LiveEndpoint:
+        live = LiveEndpoint(record.seq, self._make_ready)
+        live.id_text = prefixed(ENDPOINT, record.id)
+        live.account_text = prefixed(ACCOUNT, self.accounts[record.account_seq].id)
+        live.health = record.health
+        live.health_saved_failing = record.failing_since is not None
+        live.owned = self.owns(record.seq)
+        return live
+
+    def _open_secrets(self, record: Endpoint) -> tuple[SecretPair[str], dict[str, str]]:
+        secrets = record.secrets.mapped(
+            lambda current: self.sealer.open(current, record.id, "secret"),
+            lambda previous: self.sealer.open(previous, record.id, "previous_secret"),
+        )
+        headers = None if record.headers is None else self.sealer.open(record.headers, record.id, "headers")
+        return secrets, {} if headers is None else json.loads(headers)
+
+    def make_unbound_ready(self) -> Iterator[None]:
+        """Make endpoints ready whose values are not bound to their column, one by one: soon these are rejected."""
+        for live in list(self.endpoints.values()):
+            record = live.record
+            if any(each and is_unbound(each) for each in (record.secret, record.previous_secret, record.headers)):
+                self._make_ready(live)
+                yield
+
+    def _make_ready(self, live: LiveEndpoint) -> None:
+        """Set the attributes that attempts need, from the endpoint's record."""
+        record = live.record
+        secrets, headers = self._open_secrets(record)
+        # Judged when it was registered, and again at every connect; here only its parts are wanted.
+        url = parse_endpoint_url(record.url, None, to_ascii=to_ascii)
+        if isinstance(url, Problem):
+            _log.error("stored endpoint url is invalid", endpoint=live.id_text, cause=url.message)
+            url = _UNREACHABLE
+        live.url = url
+        live.sign_with(secrets)
+        live.target = Target(url.host, url.port, url.encrypted, record.account_seq)
+        live.head = head_template(
+            path=url.path,
+            host_header=url.host_header,
+            user_agent=self._user_agent,
+            custom=headers,
+            endpoint_id=record.id,
+        )
+
+    def _enter(self, live: LiveEndpoint) -> None:
+        record = live.record
+        self._note("endpoints", record.seq)
+        live.subscription = _subscription(record.event_types)
+        self.endpoints[record.seq] = live
+        self.endpoints_by_id[record.id] = live
+        self._by_account.setdefault(record.account_seq, {})[record.seq] = live
+        self._matches.clear()
+        self._note_overlap(record)
+        self.on_endpoint_changed(live)
+
+    def drop_endpoint(self, seq: int) -> None:
+        """Forget a deleted endpoint; what waits for it in memory finds it marked."""
+        self._note("endpoints", seq)
+        live = self.endpoints.pop(seq, None)
+        if live is not None:
+            live.deleted = True
+            self.overlaps.pop(seq, None)
+            del self.endpoints_by_id[live.record.id]
+            del self._by_account[live.record.account_seq][seq]
+            self._matches.clear()
+
+    def _note_overlap(self, record: Endpoint) -> None:
+        if record.previous_expires_at is None:
+            self.overlaps.pop(record.seq, None)
+        else:
+            self.overlaps[record.seq] = record.previous_expires_at
+            self.on_overlap()
+
+    def endpoints_of(self, account_seq: int) -> Iterable[LiveEndpoint]:
+        """The endpoints of an account."""
+        return self._by_account.get(account_seq, {}).values()
+
+    def matches(self, account_seq: int, event_type: str) -> tuple[LiveEndpoint, ...]:
+        """The endpoints of an account that want an event type."""
+        key = (account_seq, event_type)
+        found = self._matches.get(key)
+        if found is None:
+            found = self._matches[key] = tuple(
+                endpoint for endpoint in self.endpoints_of(account_seq) if endpoint.subscription.wants(event_type)
+            )
+        return found
+
+
+def _ignore(_endpoint: LiveEndpoint) -> None:
+    pass
+
+
+def _everything(_endpoint_seq: int) -> bool:
+    return True

@@ -1,0 +1,1 @@
+"""Monitors endpoints: warns, disables and recovers them."""

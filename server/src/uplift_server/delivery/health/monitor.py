@@ -1,0 +1,216 @@
+"""The watch over endpoints' health: warns, disables and tells of recoveries when their time has come.
+
+What it knows follows from the endpoints as they stand in memory, which follow the store; a step that could not be
+taken is taken at the next look.
+"""
+
+import asyncio
+from dataclasses import dataclass
+from typing import Final
+
+from uplift_server.core.deliveries.health import FAILURES_MIN, HealthRule, Step
+from uplift_server.core.deliveries.outage_guard import ENDPOINTS_MIN
+from uplift_server.delivery.clock import Clock
+from uplift_server.delivery.endpoint_cache import NEVER, Directory, LiveEndpoint
+from uplift_server.delivery.health.outage_guard import MassFailure, MassFailures
+from uplift_server.delivery.health.transitions import Transitions
+from uplift_server.store.contract import Database
+from uplift_server.store.errors import Unavailable
+from uplift_server.store.records import DisabledReason
+
+BEGIN_AFTER_MS: Final = 2_000
+"""After a start what is due is attempted first: an endpoint may have come back while nobody looked."""
+LOOK_EVERY_MS_MIN: Final = 1_000
+"""However much happens, endpoints that fail are gone through no more often."""
+MASS_LOOK_EVERY_MS: Final = 300_000
+"""Whether many endpoints fail at once changes by time alone, as others are attempted or no longer are."""
+SHARED_LOOK_EVERY_MS: Final = 3_000
+"""How often endpoints are looked at that other processes attempt."""
+MAIL_WAIT_MS: Final = 60_000
+"""How long a disable waits at a time for the mail that warned of it."""
+UNAVAILABLE_WAIT_MS: Final = 1_000
+SLICE: Final = 1_000
+"""So many endpoints are looked at in one turn of the loop."""
+_DAY_MS: Final = 86_400_000
+
+
+@dataclass(frozen=True, slots=True)
+class WatchSettings:
+    """What an operator may choose."""
+
+    rule: HealthRule
+    gone_disables: bool = False
+    """Whether an endpoint that answers 410 is disabled at once."""
+    mails: bool = False
+    """Whether people are told by mail."""
+    operator_email: str | None = None
+
+
+class Watch:
+    """Runs until stopped; sleeps while every endpoint is well, and until the next instant at which one is not."""
+
+    def __init__(self, database: Database, directory: Directory, clock: Clock, settings: WatchSettings) -> None:
+        self._directory = directory
+        self._clock = clock
+        self._rule = settings.rule
+        self._gone_disables = settings.gone_disables
+        self.transitions = Transitions(database, directory, clock, rule=settings.rule, mails=settings.mails)
+        self._mass = MassFailures(
+            database, directory, clock, recipient=settings.operator_email if settings.mails else None
+        )
+        self._unwell: dict[int, int | None] = {}
+        """Endpoints that fail, or whose owners were warned; since when, where that is known of the latest failing."""
+        self._gone: dict[int, None] = {}
+        self._wait_until: dict[int, int] = {}
+        """Endpoints whose disabling waits for a mail."""
+        self._wake = asyncio.Event()
+        self.shares = False
+        """Whether other processes attempt endpoints, too: how those fare is not told by anything here."""
+
+    async def load(self) -> None:
+        """Take over how things stood. Raises Unavailable."""
+        await self._mass.load()
+        for endpoint in self._directory.endpoints.values():
+            if endpoint.owned:
+                self.take_up(endpoint)
+
+    def note(self, endpoint: LiveEndpoint) -> None:
+        """An attempt has failed, or one has succeeded after failures."""
+        health = endpoint.health
+        known = self._unwell.get(endpoint.seq)
+        told = health.warned_at is not None and not health.warned
+        self._unwell[endpoint.seq] = known if told or health.failing_since is None else health.failing_since
+        if health.failing_since is None or health.consecutive_failures in (1, FAILURES_MIN):
+            self._wake.set()
+
+    def take_up(self, endpoint: LiveEndpoint) -> None:
+        """An endpoint has become this process's: it is looked after as it stands."""
+        health = endpoint.health
+        if endpoint.takes_deliveries and (health.failing_since is not None or health.warned_at is not None):
+            self.note(endpoint)
+            self._wake.set()
+
+    def note_gone(self, endpoint: LiveEndpoint) -> None:
+        """An endpoint has answered that it is gone for good."""
+        if self._gone_disables:
+            self._gone[endpoint.seq] = None
+            self._wake.set()
+
+    def disable_at(self, endpoint_seq: int) -> int | None:
+        """When an endpoint that fails will be disabled (Unix ms); None while that cannot be said."""
+        endpoint = self._directory.endpoints.get(endpoint_seq)
+        if endpoint is None or not endpoint.takes_deliveries or self._mass.present is not None:
+            return None
+        return endpoint.health.disable_at(self._rule)
+
+    @property
+    def mass_failures(self) -> MassFailures:
+        """Who judges whether most endpoints fail at once."""
+        return self._mass
+
+    @property
+    def mass_failure(self) -> MassFailure | None:
+        """The mass failure that is under way."""
+        return self._mass.present
+
+    def warn_at(self, endpoint_seq: int) -> int | None:
+        """When the contacts of an endpoint that fails are told (Unix ms); None while that cannot be said."""
+        endpoint = self._directory.endpoints.get(endpoint_seq)
+        if endpoint is None or not endpoint.takes_deliveries or self._mass.present is not None:
+            return None
+        return endpoint.health.warn_at(self._rule)
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Watch until stopped; whoever stops it cancels the wait."""
+        await self._clock.wait(stopping, BEGIN_AFTER_MS)
+        while not stopping.is_set():
+            self._wake.clear()
+            try:
+                next_at = await self._look()
+            except Unavailable:
+                await self._clock.wait(stopping, UNAVAILABLE_WAIT_MS)
+                continue
+            await self._clock.wait(stopping, LOOK_EVERY_MS_MIN)
+            left_ms = next_at - self._clock.now_ms()
+            if left_ms > 0:
+                await self._clock.wait(self._wake, min(left_ms, SHARED_LOOK_EVERY_MS if self.shares else _DAY_MS))
+
+    async def _look(self) -> int:
+        """Do what is to be done now; gives the next instant at which something may be (Unix ms)."""
+        unwell = self._weeded()
+        failing = [endpoint for endpoint in unwell if endpoint.health.failing_since is not None]
+        await self._mass.judge(self._failing_anywhere() if self.shares else failing)
+        await self._disable_gone()
+        for number, endpoint in enumerate(unwell, 1):
+            await self._step(endpoint)
+            if number % SLICE == 0:
+                await asyncio.sleep(0)
+        next_at = self._clock.now_ms() + MASS_LOOK_EVERY_MS if len(failing) >= ENDPOINTS_MIN else NEVER
+        if self._mass.present is None:
+            next_at = min([next_at, *(self._next_at(endpoint) for endpoint in failing)])
+        return next_at
+
+    def _failing_anywhere(self) -> list[LiveEndpoint]:
+        """The endpoints that fail, whichever process attempts them."""
+        return [
+            endpoint
+            for endpoint in self._directory.endpoints.values()
+            if endpoint.health.failing_since is not None and endpoint.takes_deliveries
+        ]
+
+    def _weeded(self) -> list[LiveEndpoint]:
+        """The endpoints to look after; those that are well again, off or deleted are forgotten."""
+        unwell = []
+        for seq in list(self._unwell):
+            endpoint = self._directory.endpoints.get(seq)
+            if (
+                endpoint is not None
+                and endpoint.owned
+                and endpoint.takes_deliveries
+                and (endpoint.health.failing_since is not None or endpoint.health.warned_at is not None)
+            ):
+                unwell.append(endpoint)
+            else:
+                del self._unwell[seq]
+                self._wait_until.pop(seq, None)
+        return unwell
+
+    async def _step(self, endpoint: LiveEndpoint) -> None:
+        now = self._clock.now_ms()
+        step = endpoint.health.step(now, self._rule)
+        # It may have become another process's since it was found.
+        if step is None or not endpoint.takes_deliveries or not endpoint.owned:
+            return
+        if step is Step.RECOVER:
+            await self.transitions.recover(endpoint, self._unwell.get(endpoint.seq))
+        elif self._mass.present is not None:
+            return
+        elif step is Step.WARN:
+            await self.transitions.warn(endpoint)
+        elif self._wait_until.get(endpoint.seq, 0) <= now and not await self.transitions.disable(
+            endpoint, DisabledReason.FAILING
+        ):
+            self._wait_until[endpoint.seq] = now + MAIL_WAIT_MS
+
+    async def _disable_gone(self) -> None:
+        """Disable those that said they are gone; not while so many fail that something else may speak for them."""
+        while self._gone and self._mass.present is None:
+            seq = next(iter(self._gone))
+            endpoint = self._directory.endpoints.get(seq)
+            if (
+                endpoint is not None
+                and endpoint.owned
+                and endpoint.takes_deliveries
+                and endpoint.health.failing_since is not None
+            ):
+                await self.transitions.disable(endpoint, DisabledReason.GONE)
+            del self._gone[seq]
+
+    def _next_at(self, endpoint: LiveEndpoint) -> int:
+        """When something is to be done about an endpoint that fails, unless an attempt changes that (Unix ms)."""
+        health = endpoint.health
+        if health.warned:
+            at = health.disable_at(self._rule)
+        else:
+            at = health.warn_at(self._rule) if health.consecutive_failures >= FAILURES_MIN else None
+        return NEVER if at is None else max(at, self._wait_until.get(endpoint.seq, 0))

@@ -1,0 +1,207 @@
+"""The turns in an endpoint's life that follow from its health: warned, disabled, recovered.
+
+Each is one transaction: what is remembered of the endpoint, its entry in the audit log, and a mail to each contact of
+its account. So each is told once, wherever the process is killed.
+"""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import NamedTuple, TypeVar
+
+import structlog
+
+from uplift_server.core import ids
+from uplift_server.core.deliveries.health import HealthRule
+from uplift_server.core.deliveries.outcomes import explain
+from uplift_server.core.people.audit import SYSTEM, AuditEntry
+from uplift_server.core.people.notifications import NoticeKind
+from uplift_server.core.timestamps import optional_instant_text
+from uplift_server.delivery.clock import Clock
+from uplift_server.delivery.endpoint_cache import Directory, LiveEndpoint
+from uplift_server.delivery.sending.settler import health_row
+from uplift_server.store import audit, health, notices, processes
+from uplift_server.store.contract import Database, Transaction
+from uplift_server.store.records import Account, DisabledReason, Endpoint
+
+R = TypeVar("R")
+
+_log = structlog.get_logger()
+
+
+class _Subject(NamedTuple):
+    """An endpoint as it stands before a transaction, which runs on another thread than what changes it."""
+
+    endpoint_seq: int
+    endpoint: str
+    """Its public id."""
+    account: Account
+    facts: dict[str, object]
+    """What every notice tells of it."""
+    failed_event: int | None
+    """The event whose attempt failed last, if that is known."""
+
+
+class Transitions:
+    """Writes them down and lets them take effect. All raise Unavailable, having done nothing then."""
+
+    def __init__(
+        self,
+        database: Database,
+        directory: Directory,
+        clock: Clock,
+        *,
+        rule: HealthRule,
+        mails: bool,
+        random_bytes: Callable[[int], bytes] = os.urandom,
+    ) -> None:
+        self._database = database
+        self._directory = directory
+        self._clock = clock
+        self._rule = rule
+        self._mails = mails
+        self._random_bytes = random_bytes
+        self.by = 0
+        """This process among several: what one that was taken for dead still knows has no consequences."""
+        self.on_switched_off: Callable[[int], None] = lambda _endpoint_seq: None
+        """Told of every endpoint that was disabled, in store and directory."""
+
+    async def warn(self, endpoint: LiveEndpoint) -> None:
+        """Warn an endpoint's owner that it will be disabled."""
+        now, subject = self._clock.now_ms(), self._subject(endpoint)
+        row = health_row(endpoint)
+        failing_since = endpoint.health.failing_since
+        disable_at = replace(endpoint.health, warned_at=now).disable_at(self._rule)
+        details = {
+            "failing_since": optional_instant_text(failing_since),
+            "disable_at": optional_instant_text(disable_at),
+        }
+
+        def warn(connection: Transaction) -> int | None:
+            # The answer to an earlier try may have been lost.
+            told_at = health.warned_at(connection, subject.endpoint_seq)
+            if told_at is not None and failing_since is not None and told_at >= failing_since:
+                return told_at
+            if not health.set_warned(connection, subject.endpoint_seq, now):
+                return None
+            health.save(connection, [row])
+            self._note(connection, subject, "endpoint.warned", details, now)
+            facts = self._failing_facts(connection, subject, row.consecutive_failures, failing_since)
+            self._owe(connection, subject, NoticeKind.ENDPOINT_WARNED, {**facts, "disable_at": disable_at}, now)
+            return now
+
+        warned_at = await self._write(warn)
+        if warned_at is not None:
+            endpoint.health = replace(endpoint.health, warned_at=warned_at)
+            self._log(endpoint, "an endpoint fails, and its owner is warned", details)
+
+    async def disable(self, endpoint: LiveEndpoint, reason: DisabledReason) -> bool:
+        """Switch an endpoint off and tell its owner why.
+
+        False where it has to wait: a mail that warned of it is still on its way.
+        """
+        now, subject = self._clock.now_ms(), self._subject(endpoint)
+        row = health_row(endpoint)
+        failing_since, warned_at = endpoint.health.failing_since, endpoint.health.warned_at
+        details = {"reason": reason.text, "failing_since": optional_instant_text(failing_since)}
+
+        def disable(connection: Transaction) -> Endpoint | bool:
+            if self._mails and warned_at is not None and reason is DisabledReason.FAILING:
+                kind = NoticeKind.ENDPOINT_WARNED
+                if notices.none_sent_yet(connection, subject.endpoint_seq, kind, since=warned_at):
+                    return False
+            record = health.disable(connection, subject.endpoint_seq, reason, now=now)
+            if record is None:
+                return True
+            health.save(connection, [row])
+            self._note(connection, subject, "endpoint.disabled", details, now)
+            facts = self._failing_facts(connection, subject, row.consecutive_failures, failing_since)
+            self._owe(connection, subject, NoticeKind.ENDPOINT_DISABLED, {**facts, "reason": reason.text}, now)
+            return record
+
+        done = await self._write(disable)
+        if isinstance(done, Endpoint):
+            if done.seq in self._directory.endpoints:
+                self._directory.put_endpoint(done)
+                self.on_switched_off(done.seq)
+            self._log(endpoint, "an endpoint was disabled; its deliveries are held", details)
+        return done is not False
+
+    async def recover(self, endpoint: LiveEndpoint, failed_since: int | None) -> None:
+        """Tell the owner of a warned endpoint that it answers again (it failed since then, in Unix ms)."""
+        now, subject = self._clock.now_ms(), self._subject(endpoint)
+        row = health_row(endpoint)
+        recovered_at = endpoint.health.last_success_at
+        details = {
+            "failed_since": optional_instant_text(failed_since),
+            "recovered_at": optional_instant_text(recovered_at),
+        }
+
+        def recover(connection: Transaction) -> bool:
+            if health.warned_at(connection, subject.endpoint_seq) is None:
+                return True  # It was told before, and the answer was lost.
+            if not health.set_warned(connection, subject.endpoint_seq, None):
+                return False
+            health.save(connection, [row])
+            self._note(connection, subject, "endpoint.recovered", details, now)
+            facts = subject.facts | {"failed_since": failed_since, "recovered_at": recovered_at}
+            self._owe(connection, subject, NoticeKind.ENDPOINT_RECOVERED, facts, now)
+            return True
+
+        if await self._write(recover):
+            endpoint.health = replace(endpoint.health, warned_at=None)
+            self._log(endpoint, "an endpoint answers again", details)
+
+    async def _write(self, body: Callable[[Transaction], R]) -> R:
+        return await self._database.write(processes.unless_forgotten(self.by, body))
+
+    def _subject(self, endpoint: LiveEndpoint) -> _Subject:
+        record = endpoint.record
+        account = self._directory.accounts[record.account_seq]
+        facts: dict[str, object] = {
+            "endpoint": endpoint.id_text,
+            "url": record.url,
+            "description": record.description,
+            "account": account.name,
+        }
+        return _Subject(endpoint.seq, endpoint.id_text, account, facts, endpoint.failed_event)
+
+    def _failing_facts(
+        self, connection: Transaction, subject: _Subject, failures: int, failing_since: int | None
+    ) -> dict[str, object]:
+        failed = health.last_failure(connection, subject.endpoint_seq, subject.failed_event)
+        words = failed and explain(
+            failed.outcome, status_code=failed.status_code, error=failed.error, location=failed.location
+        )
+        return subject.facts | {
+            "failing_since": failing_since,
+            "failed_attempts": failures,
+            "cause": words.cause if words else "",
+            "remedy": words.remedy if words else "",
+        }
+
+    def _note(
+        self, connection: Transaction, subject: _Subject, action: str, details: Mapping[str, object], now: int
+    ) -> None:
+        audit.add(connection, AuditEntry(subject.account.seq, now, SYSTEM, action, subject.endpoint, details))
+
+    def _owe(
+        self, connection: Transaction, subject: _Subject, kind: NoticeKind, facts: Mapping[str, object], now: int
+    ) -> None:
+        if not self._mails:
+            return
+        notices.add(
+            connection,
+            kind,
+            account_seq=subject.account.seq,
+            endpoint_seq=subject.endpoint_seq,
+            recipients=[(self._new_id(now), contact) for contact in subject.account.contact_emails],
+            facts=facts,
+            now=now,
+        )
+
+    def _new_id(self, now: int) -> bytes:
+        return ids.uuid7(now, self._random_bytes(ids.RANDOM_BYTES))
+
+    def _log(self, endpoint: LiveEndpoint, text: str, details: Mapping[str, object]) -> None:
+        _log.warning(text, endpoint=endpoint.id_text, account=endpoint.account_text, **details)

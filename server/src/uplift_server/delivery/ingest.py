@@ -1,0 +1,448 @@
+"""Accepting events: match, build the body once, store events and deliveries in one commit, hand over what is leased.
+
+Requests that arrive within one turn of the event loop go to the store together. When the store is free, it commits the
+requests in its queue, so a higher load means larger commits. Accounts take turns: an account has a bounded number of
+rows in the store's queue, and its other requests wait here until those are stored.
+"""
+
+import asyncio
+import os
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+import structlog
+
+from uplift_server.core.events import envelope
+from uplift_server.core.ids import RANDOM_BYTES, IdSequence, uuid_text
+from uplift_server.core.lifecycle import Status, Trigger
+from uplift_server.core.limits import (
+    ACCEPTS_BODY_BYTES_MAX,
+    ACCEPTS_TURN_ROWS_MAX,
+    ACCEPTS_WAITING_MAX,
+    ACCEPTS_WAITING_ROWS_MAX,
+    ACCOUNT_ACCEPTS_BODY_BYTES_MAX,
+    ACCOUNT_ACCEPTS_WAITING_MAX,
+    ACCOUNT_ACCEPTS_WAITING_ROWS_MAX,
+    BATCHES_TURN_ROWS_MAX,
+    GROUP_ROWS_MAX,
+)
+from uplift_server.core.scheduling.lane import Kind, Lane
+from uplift_server.delivery.clock import Clock
+from uplift_server.delivery.endpoint_cache import Directory, LiveEndpoint, LiveEventType
+from uplift_server.delivery.scheduling.lanes import DeliveryLanes
+from uplift_server.observe.measures import EngineMeasures, Refusal, SetAside
+from uplift_server.store.contract import Database
+from uplift_server.store.errors import Refused, StoreError, Unavailable
+from uplift_server.store.hot_records import Appended, IdempotencyConflict, LeasedDelivery, NewDelivery, NewEvent
+from uplift_server.store.records import EndpointState
+
+_log = structlog.get_logger()
+
+ANSWER_WITHIN_MS: Final = 4000
+"""A caller who has waited so long for the commit is told to try again, at the next tick: answers come within 5 s."""
+IDS_LOGGED_MAX: Final = 10
+"""How many events of one request a log line names."""
+_RANDOM_STOCK_BYTES: Final = 1000 * RANDOM_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """An event as the caller gave it, checked: its type is live, its data fits the type's schema."""
+
+    event_type: LiveEventType
+    data: bytes
+    id: bytes | None = None
+    idempotency_key: str | None = None
+    expires_at: int | None = None
+
+
+class _Waiting:
+    """What is accepted and not stored yet."""
+
+    __slots__ = ("body_bytes", "events", "rows")
+
+    def __init__(self) -> None:
+        self.events = self.body_bytes = self.rows = 0
+
+    def add(self, group: "_Group") -> None:
+        """Count a request."""
+        self.events += len(group.drafts)
+        self.body_bytes += group.body_bytes
+        self.rows += group.rows
+
+    def remove(self, group: "_Group") -> None:
+        """Stop counting a request."""
+        self.events -= len(group.drafts)
+        self.body_bytes -= group.body_bytes
+        self.rows -= group.rows
+
+
+class _Account(_Waiting):
+    """The requests of one account that are not stored yet."""
+
+    __slots__ = ("queue", "seq", "storing_rows", "turn_rows")
+
+    def __init__(self, seq: int) -> None:
+        super().__init__()
+        self.seq = seq
+        self.turn_rows = ACCEPTS_TURN_ROWS_MAX if seq else BATCHES_TURN_ROWS_MAX
+        self.storing_rows = 0
+        """The rows in the store's queue."""
+        self.queue: deque[_Group] = deque()
+        """The requests that wait until the store's queue has fewer rows."""
+
+
+class _Group(NamedTuple):
+    """Events of one request on their way into the store."""
+
+    account: _Account
+    drafts: Sequence[tuple[int, Draft]]
+    events: list[NewEvent]
+    """Made of the drafts when the account has its turn."""
+    reserved: list[tuple[int, LiveEndpoint, Lane[LeasedDelivery], int]]
+    """Deliveries born leased: the event's place in the group, endpoint, lane and the end of the lease."""
+    foreign: list[int]
+    """Other processes' endpoints that match an event."""
+    overflow: list[LiveEndpoint]
+    """Endpoints whose lane had no room for an event."""
+    answer: "asyncio.Future[list[Appended] | IdempotencyConflict]"
+    accepted_at: int
+    body_bytes: int
+    rows: int
+    """Events and deliveries together."""
+
+
+class TooMuchOwed(Exception):
+    """The events of one request are wanted by so many endpoints that storing them would hold up everybody."""
+
+    def __init__(self, rows: int) -> None:
+        super().__init__(f"{rows} events and deliveries in one request, more than {GROUP_ROWS_MAX}")
+
+
+class Acceptor:
+    """Takes events; what it answered without an error is durable."""
+
+    def __init__(
+        self,
+        database: Database,
+        directory: Directory,
+        lanes: DeliveryLanes,
+        clock: Clock,
+        measures: EngineMeasures,
+        *,
+        owner: int,
+        lease_ms: int,
+    ) -> None:
+        self._database = database
+        self._directory = directory
+        self._lanes = lanes
+        self._clock = clock
+        self._measures = measures
+        self.owner = owner
+        self._lease_ms = lease_ms
+        self._gathered: list[_Group] = []
+        """Requests that go to the store at the end of this turn of the event loop."""
+        self._waiting = _Waiting()
+        self._accounts: dict[int, _Account] = {}
+        """Accounts with requests that are not stored yet; 0 for requests with events of several accounts."""
+        self._being_stored: dict[int, list[_Group]] = {}
+        self._batches = 0
+        self.answered = 0
+        """How many requests were answered so far."""
+        self._closed = False
+        self._refusing = False
+        self.listened: Collection[int] = ()
+        """Accounts somebody wants to be told of."""
+        self.on_stored: Callable[[int], None] = lambda _account_seq: None
+        """Told of each of those when events of it were stored."""
+        self.on_foreign: Callable[[Iterable[int]], None] = lambda _endpoint_seqs: None
+        """Told of other processes' endpoints for which something was stored."""
+        self.ids = IdSequence()
+        """The source of all IDs of this process."""
+        self._random = b""
+        self._random_at = 0
+
+    @property
+    def waiting_events(self) -> int:
+        """How many events are accepted and not stored yet."""
+        return self._waiting.events
+
+    def close(self) -> None:
+        """Refuse everything from now on; what was taken is still stored and answered."""
+        self._closed = True
+
+    def accept(
+        self, account_seq: int, drafts: Sequence[Draft]
+    ) -> "asyncio.Future[list[Appended] | IdempotencyConflict]":
+        """Store the drafts of one request, all or none; the future resolves once they are durable.
+
+        Raises Unavailable at once when too much waits already, and through the future when the store cannot.
+        """
+        return self.accept_for([(account_seq, draft) for draft in drafts])
+
+    def accept_for(self, drafts: Sequence[tuple[int, Draft]]) -> "asyncio.Future[list[Appended] | IdempotencyConflict]":
+        """The same for drafts that each name their account."""
+        if self._closed:
+            raise self._refused(len(drafts), Refusal.STOPPING, "the server is shutting down")
+        seq, rows, body_bytes = drafts[0][0], len(drafts), 0
+        for account_seq, draft in drafts:
+            rows += len(self._directory.matches(account_seq, draft.event_type.name))
+            body_bytes += len(draft.data)
+            if account_seq != seq:
+                seq = 0
+        if rows > GROUP_ROWS_MAX:
+            raise TooMuchOwed(rows)
+        account = self._accounts.get(seq)
+        if account is None:
+            account = _Account(seq)
+        self._check_room(account, len(drafts), rows)
+        self._accounts[seq] = account
+        answer: asyncio.Future[list[Appended] | IdempotencyConflict] = asyncio.get_running_loop().create_future()
+        group = _Group(account, drafts, [], [], [], [], answer, self._clock.now_ms(), body_bytes, rows)
+        self._waiting.add(group)
+        account.add(group)
+        if account.queue or account.storing_rows >= account.turn_rows:
+            account.queue.append(group)
+        else:
+            self._gather(group)
+        return answer
+
+    def _check_room(self, account: _Account, events: int, rows: int) -> None:
+        """Raise Unavailable if the backlog of all accounts or of this one is too large."""
+        total = self._waiting
+        if (
+            total.events + events > ACCEPTS_WAITING_MAX
+            or total.body_bytes >= ACCEPTS_BODY_BYTES_MAX
+            or (total.rows and total.rows + rows > ACCEPTS_WAITING_ROWS_MAX)
+        ):
+            text = "the server's queue of events and deliveries to store is full"
+            raise self._refused(events, Refusal.FULL, text)
+        if (
+            account.events + events > ACCOUNT_ACCEPTS_WAITING_MAX
+            or account.body_bytes >= ACCOUNT_ACCEPTS_BODY_BYTES_MAX
+            or account.rows + rows > ACCOUNT_ACCEPTS_WAITING_ROWS_MAX
+        ):
+            text = "the account's share of the queue of events and deliveries to store is full"
+            raise self._refused(events, Refusal.FULL, text)
+
+    def _gather(self, group: _Group) -> None:
+        """Create the events of a request and queue them. The next turn of the event loop stores the queue."""
+        now = self._clock.now_ms()
+        for account_seq, draft in group.drafts:
+            group.events.append(self._event(account_seq, draft, now, group))
+        group.account.storing_rows += group.rows
+        if not self._gathered:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._gathered.append(group)
+
+    def give_up_waiting(self) -> None:
+        """Tell callers who have waited ANSWER_WITHIN_MS that the store does not answer. Called every now and then.
+
+        The store may still commit events in its queue. The server did not accept them, and repeated requests find them
+        by their key.
+        """
+        oldest = self._clock.now_ms() - ANSWER_WITHIN_MS
+        for groups in self._being_stored.values():
+            for group in groups:
+                # By its own time: it may have waited for its turn, or be stored again after a rejected row.
+                if group.accepted_at <= oldest:
+                    self._give_up(group)
+        for account in list(self._accounts.values()):
+            while account.queue and account.queue[0].accepted_at <= oldest:
+                group = account.queue.popleft()
+                self._give_up(group)
+                self._forget(group)
+
+    def _give_up(self, group: _Group) -> None:
+        if not group.answer.done():
+            refusal = self._refused(len(group.drafts), Refusal.STORE, "the database does not answer")
+            group.answer.set_exception(refusal)
+
+    def _refused(self, events: int, why: Refusal, text: str) -> Unavailable:
+        self._measures.refused[why] += events
+        return Unavailable(text)
+
+    def _event(self, account_seq: int, draft: Draft, now: int, group: _Group) -> NewEvent:
+        event_type = draft.event_type
+        event_id = draft.id or self.ids.next(now, self._random_bytes())
+        body = envelope.build(uuid_text(event_id), event_type.name, event_type.record.api_version, now, draft.data)
+        deliveries = []
+        for endpoint in self._directory.matches(account_seq, event_type.name):
+            if endpoint.record.state is not EndpointState.ENABLED:
+                deliveries.append(NewDelivery(endpoint.seq, Status.HELD, None))
+                continue
+            if not endpoint.owned:
+                group.foreign.append(endpoint.seq)
+                deliveries.append(NewDelivery(endpoint.seq, Status.PENDING, now))
+                continue
+            lane = self._lanes.of(endpoint)
+            if self._lanes.room(lane, now) > 0:
+                self._lanes.reserve(lane, len(body))
+                lease_until = now + self._lease_ms
+                deliveries.append(NewDelivery(endpoint.seq, Status.PENDING, lease_until, self.owner))
+                group.reserved.append((len(group.events), endpoint, lane, lease_until))
+            else:
+                group.overflow.append(endpoint)
+                deliveries.append(NewDelivery(endpoint.seq, Status.PENDING, now))
+        return NewEvent(
+            event_id,
+            account_seq,
+            event_type.seq,
+            now,
+            draft.expires_at,
+            body,
+            deliveries,
+            draft.idempotency_key,
+            draft.id is not None,
+            draft.data,
+        )
+
+    def _random_bytes(self) -> bytes:
+        at = self._random_at
+        if at >= len(self._random):
+            self._random = os.urandom(_RANDOM_STOCK_BYTES)
+            at = 0
+        self._random_at = at + RANDOM_BYTES
+        return self._random[at : at + RANDOM_BYTES]
+
+    def _flush(self) -> None:
+        gathered, self._gathered = self._gathered, []
+        groups: list[_Group] = []
+        rows = 0
+        for group in gathered:
+            groups.append(group)
+            rows += group.rows
+            if rows >= ACCEPTS_TURN_ROWS_MAX:
+                self._store(groups)
+                groups, rows = [], 0
+        if groups:
+            self._store(groups)
+
+    def _store(self, groups: list[_Group]) -> None:
+        self._batches += 1
+        batch = self._batches
+        self._being_stored[batch] = groups
+        began_us = self._clock.monotonic_us()
+        stored = asyncio.ensure_future(self._database.append([group.events for group in groups]))
+        stored.add_done_callback(lambda future: self._stored(batch, groups, began_us, future))
+
+    def _stored(
+        self,
+        batch: int,
+        groups: list[_Group],
+        began_us: int,
+        stored: "asyncio.Future[list[list[Appended] | IdempotencyConflict]]",
+    ) -> None:
+        del self._being_stored[batch]
+        error = stored.exception()
+        if error is not None and not isinstance(error, StoreError):
+            if len(groups) > 1:
+                # One of the groups cannot be stored. Halve them until it is alone: log2(n) more commits.
+                half = len(groups) // 2
+                self._store(groups[:half])
+                self._store(groups[half:])
+                return
+            self._set_aside(groups[0], error)
+        else:
+            self._note(error)
+        self.answered += len(groups)
+        results = [None] * len(groups) if error is not None else stored.result()
+        if error is None:
+            self._count(stored.result(), self._clock.monotonic_us() - began_us)
+        for group, result in zip(groups, results, strict=True):
+            self._hand_over(group, result)
+            group.account.storing_rows -= group.rows
+            self._forget(group)
+            if group.answer.done():
+                continue
+            if result is not None:
+                group.answer.set_result(result)
+            else:
+                assert error is not None
+                self._measures.refused[Refusal.STORE] += len(group.events)
+                group.answer.set_exception(
+                    error if isinstance(error, StoreError) else Unavailable("the events could not be stored")
+                )
+        foreign = {seq: None for group in groups for seq in group.foreign}
+        if foreign and error is None:
+            self.on_foreign(foreign)
+        if error is None:
+            self._note_overflow(groups)
+        self._lanes.pump()
+
+    def _note_overflow(self, groups: list[_Group]) -> None:
+        """Let the dispatcher lease what the lanes had no room for, now that the database has it."""
+        now = self._clock.now_ms()
+        has_room = False
+        for endpoint in {each.seq: each for group in groups for each in group.overflow}.values():
+            self._lanes.note_backlog(endpoint.seq)
+            has_room = has_room or self._lanes.room(self._lanes.of(endpoint), now) > 0
+        if has_room:
+            self._lanes.on_backlog()
+
+    def _forget(self, group: _Group) -> None:
+        """Stop counting a request that is stored or rejected, and gather the account's next requests."""
+        account = group.account
+        self._waiting.remove(group)
+        account.remove(group)
+        while account.queue and account.storing_rows < account.turn_rows:
+            self._gather(account.queue.popleft())
+        if not account.events:
+            del self._accounts[account.seq]
+
+    def _count(self, results: list[list[Appended] | IdempotencyConflict], took_us: int) -> None:
+        repeated = [event.duplicate for stored in results if isinstance(stored, list) for event in stored]
+        measures = self._measures
+        measures.accepted += repeated.count(False)
+        measures.repeated += repeated.count(True)
+        measures.accepts.note_many(took_us, len(results))
+
+    def _set_aside(self, group: _Group, error: BaseException) -> None:
+        self._measures.set_aside[SetAside.EVENT] += len(group.events)
+        _log.error(
+            "row set aside: the database rejected it",
+            kind=SetAside.EVENT.text,
+            events=[uuid_text(event.id) for event in group.events[:IDS_LOGGED_MAX]],
+            count=len(group.events),
+            cause=str(error),
+            exc_info=None if isinstance(error, Refused) else error,
+        )
+
+    def _note(self, error: BaseException | None) -> None:
+        """Log when storing starts to fail, and when it recovers."""
+        if error is not None and not self._refusing:
+            _log.error("events are refused: the store cannot take them", cause=str(error))
+        elif error is None and self._refusing:
+            _log.warning("events are stored again")
+        self._refusing = error is not None
+
+    def _hand_over(self, group: _Group, result: list[Appended] | IdempotencyConflict | None) -> None:
+        """Put what was born leased into its lane; give the room back where nothing was stored."""
+        stored = result if isinstance(result, list) else None
+        if self.listened and stored is not None:
+            for account_seq in {event.account_seq for event in group.events}:
+                if account_seq in self.listened:
+                    self.on_stored(account_seq)
+        for place, endpoint, lane, lease_until in group.reserved:
+            event = group.events[place]
+            self._lanes.end_reservation(lane, len(event.body))
+            if stored is None or stored[place].duplicate:
+                continue
+            seq = stored[place].seq
+            leased = LeasedDelivery(
+                seq,
+                endpoint.seq,
+                1,
+                lease_until,
+                0,
+                0,
+                Trigger.SCHEDULE,
+                event.id,
+                event.type_seq,
+                event.created_at,
+                event.expires_at,
+                event.body,
+            )
+            self._lanes.push(lane, leased, Kind.FIRST)

@@ -1,0 +1,1 @@
+"""Live streams to developers and to pages."""

@@ -1,0 +1,1 @@
+"""Periodic work: retention, statistics, expiry of old secrets."""

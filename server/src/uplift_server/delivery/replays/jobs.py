@@ -1,0 +1,391 @@
+"""Replays under way: each releases its next deliveries at its own pace, a few at a time, into its endpoint's lane.
+
+There they arrive one after the other until the next are released, and wait for the replays' share of the lane's turns.
+The database knows what each job has in hand; what is held here of it only saves asking.
+"""
+
+import asyncio
+import math
+from collections.abc import Collection, Container, Sequence
+from dataclasses import replace
+from typing import Final
+
+from uplift_server.core.deliveries.replays import BURST_MS, Pace, ReplayState
+from uplift_server.core.ids import REPLAY, prefixed
+from uplift_server.core.limits import LEASE_BATCH_BODY_BYTES_MAX, REPLAY_OUTSTANDING_MAX
+from uplift_server.core.people.audit import SYSTEM, AuditEntry
+from uplift_server.delivery.clock import Clock
+from uplift_server.delivery.endpoint_cache import Directory, LiveEndpoint
+from uplift_server.delivery.replays.throttle import SharedPace
+from uplift_server.delivery.scheduling.dispatcher import Dispatcher
+from uplift_server.delivery.scheduling.lanes import DeliveryLanes
+from uplift_server.delivery.sending.attempts import resumed, unattempted
+from uplift_server.delivery.sending.settler import Settler
+from uplift_server.store import audit, endpoints, releases, replays
+from uplift_server.store.contract import Database, Transaction
+from uplift_server.store.errors import Conflict, Unavailable
+from uplift_server.store.hot_records import Ahead, LeasedDelivery, ReplayLease, ReplayRelease
+from uplift_server.store.replays import Replay
+
+LOAD_PAGE: Final = 500
+COUNT_ROWS: Final = 20_000
+"""How many deliveries one read counts."""
+AHEAD_ROWS: Final = 20_000
+"""How many of an endpoint's deliveries one read looks at for the next to replay."""
+AHEAD_MIN: Final = 16
+AHEAD_MS: Final = 100
+AHEAD_BODY_BYTES_MAX: Final = 256 * 1024
+"""How many one read gives: what goes within that time or so, as far as their bodies fit. They are kept in memory."""
+BITE_PAUSE_MS: Final = 5
+RELEASE_EVERY_MS: Final = 25
+"""The least time between two releases of a job: what has become due meanwhile goes in one commit, and is sent evenly
+until the next."""
+ALONGSIDE_MS: Final = 10
+"""How long a release waits for outcomes to be written, whose commit it shares: a commit of its own is one more that
+fresh events have to wait for."""
+BUSY_EVERY_MS: Final = BURST_MS
+"""The same while everything else leaves them little: what could have been released meanwhile is not lost."""
+FULL_WAIT_MS: Final = 50
+LOOK_MS: Final = 1000
+"""How long a job that waits for something goes without looking whether it still has to."""
+STEPS_MAX: Final = 50
+"""How many jobs write in one round."""
+UNAVAILABLE_WAIT_MS: Final = 500
+IDLE_MS: Final = 3_600_000
+"""The longest wait for somebody to make or change a replay."""
+
+
+class _Job:
+    """One replay, and what is known ahead of the database."""
+
+    __slots__ = ("ahead", "asked_at", "next_at", "outstanding", "pace", "replay", "seen_through")
+
+    def __init__(self, replay: Replay, now: int) -> None:
+        self.replay = replay
+        self.pace = Pace(replay.rate_per_second, now)
+        self.next_at: float = now
+        """When there is something to do or to look at (Unix ms)."""
+        self.asked_at = 0
+        """When the database last told what is outstanding."""
+        self.outstanding = 0
+        """At most so many are: some may have been counted since."""
+        self.ahead = Ahead((), replay.next_event_seq - 1)
+        """What comes next."""
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether nothing lies ahead that is not in hand."""
+        return not self.ahead.candidates and self.ahead.through >= self.replay.last_event_seq
+
+
+def _turn(job: _Job) -> tuple[float, int]:
+    """Whoever has waited longest comes first: what everything else leaves them may not be enough for all."""
+    return job.next_at, job.asked_at
+
+
+class Replays:
+    """All replays for which something is left to do."""
+
+    def __init__(
+        self,
+        database: Database,
+        directory: Directory,
+        lanes: DeliveryLanes,
+        settler: Settler,
+        dispatcher: Dispatcher,
+        clock: Clock,
+        together: SharedPace,
+        *,
+        owner: int,
+        lease_ms: int,
+    ) -> None:
+        self._database = database
+        self._directory = directory
+        self._lanes = lanes
+        self._settler = settler
+        self._give_back = dispatcher.give_back
+        self._clock = clock
+        self._together = together
+        self.owner = owner
+        self._lease_ms = lease_ms
+        self._jobs: dict[int, _Job] = {}
+        self._wake = asyncio.Event()
+        self._stopping = False
+        self.stepping = 0
+        """How many jobs are being worked on now."""
+        settler.on_counted = self._counted
+        settler.may_wait = self._goes_on
+
+    @property
+    def known(self) -> Collection[int]:
+        """The numbers of those that are held in memory."""
+        return self._jobs.keys()
+
+    async def load(self) -> None:
+        """Learn of every job that is not done with. Raises Unavailable."""
+        for replay in await self._unfinished():
+            self.put(replay)
+
+    async def take_over(self, endpoint_seqs: Container[int]) -> None:
+        """Go on with the jobs of endpoints that become this process's, knowing of them only what is stored.
+
+        Raises Unavailable.
+        """
+        for replay in await self._unfinished():
+            if replay.choice.endpoint_seq in endpoint_seqs:
+                self._jobs.pop(replay.seq, None)
+                self.put(replay)
+
+    async def _unfinished(self) -> list[Replay]:
+        found: list[Replay] = []
+        while True:
+            after = (found[-1].account_seq, found[-1].seq) if found else (0, 0)
+            page = await self._database.read(lambda c: replays.unfinished(c, after=after, limit=LOAD_PAGE))  # noqa: B023 - run before the next turn
+            found += page
+            if len(page) < LOAD_PAGE:
+                return found
+
+    def put(self, replay: Replay) -> None:
+        """Go on with a replay that is new or changed. What waits in its lane goes back if it does not run."""
+        now = self._clock.now_ms()
+        job = self._jobs.get(replay.seq)
+        if replay.completed_at is not None:
+            self._jobs.pop(replay.seq, None)
+        elif job is None:
+            self._jobs[replay.seq] = _Job(replay, now)
+        else:
+            job.replay = replay
+            job.next_at = now
+        if replay.state is not ReplayState.RUNNING:
+            for delivery in self._lanes.take_replays(replay.choice.endpoint_seq):
+                self._return(delivery, now)
+            self._settler.hurry()
+        self._wake.set()
+
+    def runs(self, replay_seq: int) -> bool:
+        """Whether deliveries of a replay may be sent."""
+        job = self._jobs.get(replay_seq)
+        return job is not None and job.replay.state is ReplayState.RUNNING
+
+    def _goes_on(self, replay_seq: int) -> bool:
+        """Whether more of a replay is to come: then nobody waits for the outcome of one attempt."""
+        job = self._jobs.get(replay_seq)
+        running = job is not None and job.replay.state is ReplayState.RUNNING and not job.exhausted
+        return running and not self._stopping
+
+    @property
+    def _every_ms(self) -> int:
+        return BUSY_EVERY_MS if self._together.slowed else RELEASE_EVERY_MS
+
+    def _next_ms(self, now: int) -> int:
+        """When a job that has had its turn has the next. Those that share what is left have it at the same instants.
+
+        Else whoever comes a little before the others would take what came together since they were there.
+        """
+        return (now // BUSY_EVERY_MS + 1) * BUSY_EVERY_MS if self._together.slowed else now + RELEASE_EVERY_MS
+
+    def look_at(self, endpoint_seq: int) -> None:
+        """An endpoint was enabled, or is gone, which cancels its replays."""
+        for job in self._jobs.values():
+            if job.replay.choice.endpoint_seq == endpoint_seq:
+                job.next_at = 0
+                self._wake.set()
+
+    def stop(self) -> None:
+        """Release nothing more; `run` ends soon."""
+        self._stopping = True
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Work on every job whose time has come, until stopped."""
+        while not self._stopping:
+            self._wake.clear()
+            now = self._clock.now_ms()
+            due = sorted((job for job in self._jobs.values() if job.next_at <= now), key=_turn)[:STEPS_MAX]
+            if due:
+                self.stepping = len(due)
+                await asyncio.gather(*map(self._step, due))
+                self.stepping = 0
+            else:
+                next_at = min((job.next_at for job in self._jobs.values()), default=math.inf)
+                await self._clock.wait(self._wake, min(max(1, next_at - now), IDLE_MS))
+
+    async def _step(self, job: _Job) -> None:
+        now = self._clock.now_ms()
+        if not self._directory.owns(job.replay.choice.endpoint_seq):
+            # A deleted endpoint moves no more: it may be this process's before anybody tells of it.
+            known = job.replay.choice.endpoint_seq in self._directory.endpoints
+            job.next_at = math.inf if known else now + LOOK_MS
+            return
+        try:
+            endpoint = self._directory.endpoints.get(job.replay.choice.endpoint_seq)
+            if endpoint is None and job.replay.state is not ReplayState.CANCELLED:
+                await self._cancel(job)
+            elif job.replay.state is ReplayState.RUNNING and endpoint is not None:
+                await self._advance(job, endpoint, now)
+            else:
+                await self._look_after(job, now)
+        except Unavailable:
+            job.next_at = now + UNAVAILABLE_WAIT_MS
+
+    async def _cancel(self, job: _Job) -> None:
+        """The endpoint was deleted, or this process was told of the replay before it was of the endpoint."""
+        now, replay = self._clock.now_ms(), job.replay
+
+        def cancel(connection: Transaction) -> Replay | None:
+            if endpoints.is_there(connection, replay.choice.endpoint_seq):
+                return None
+            cancelled = replays.put_into(connection, None, replay.id, ReplayState.CANCELLED, now=now)
+            assert cancelled is not None, "replays that are not done with are kept"
+            subject, details = prefixed(REPLAY, replay.id), {"because": "endpoint_deleted"}
+            audit.add(connection, AuditEntry(replay.account_seq, now, SYSTEM, "replay.cancelled", subject, details))
+            return cancelled[0]
+
+        try:
+            cancelled = await self._database.write(cancel)
+            if cancelled is None:
+                job.next_at = now + LOOK_MS
+            else:
+                self.put(cancelled)
+        except Conflict:
+            # It has completed meanwhile.
+            self._jobs.pop(replay.seq, None)
+
+    async def _look_after(self, job: _Job, now: int) -> None:
+        """What does not run keeps nothing waiting: neither what a restart left behind, nor what came back late."""
+        seq = job.replay.seq
+        job.next_at = now + LOOK_MS
+        if job.replay.state is ReplayState.PAUSED:
+            leased = await self._database.write(lambda c: replays.give_back(c, seq))
+            if not leased and job.replay.state is ReplayState.PAUSED:
+                job.next_at = math.inf
+            return
+        replay = await self._database.write(lambda c: replays.end_cancelled(c, seq, now=now))
+        if replay.completed_at is not None:
+            self._jobs.pop(seq, None)
+
+    async def _advance(self, job: _Job, endpoint: LiveEndpoint, now: int) -> None:
+        """Count on, or release what may go now."""
+        if not job.replay.is_counted:
+            await self._count(job, now)
+            return
+        if job.exhausted and job.outstanding and now < job.asked_at + LOOK_MS:
+            job.next_at = job.asked_at + LOOK_MS
+            return
+        if (due := job.pace.due(now)) == 0:
+            job.next_at = job.pace.next_ms
+            return
+        lane = self._lanes.of(endpoint)
+        outstanding_max = min(2 * lane.in_flight_max, REPLAY_OUTSTANDING_MAX)
+        if job.outstanding >= outstanding_max and now < job.asked_at + LOOK_MS:
+            job.next_at = job.asked_at + LOOK_MS
+            return
+        if (due := min(due, self._together.due(now))) == 0:
+            job.next_at = self._next_ms(now)
+            return
+        limit = min(due, self._lanes.replay_room(lane, now)) if endpoint.takes_deliveries else 0
+        if limit or (job.exhausted and now >= job.asked_at + LOOK_MS):
+            self._together.take(now, limit)
+            await self._release(job, limit, outstanding_max)
+        else:
+            wait_ms = FULL_WAIT_MS if endpoint.takes_deliveries else LOOK_MS
+            job.next_at = max(now + wait_ms, lane.breaker.probe_at or 0)
+
+    async def _count(self, job: _Job, now: int) -> None:
+        replay = job.replay
+        first = replay.counted_through + 1
+        counted = await self._database.read(
+            lambda c: releases.count(c, replay.choice, first=first, last=replay.last_event_seq, rows=COUNT_ROWS)
+        )
+        noted = await self._database.write(
+            lambda c: releases.note_counted(c, replay.seq, counted, first=first, now=now)
+        )
+        self._learn(job, noted)
+        job.next_at = now + BITE_PAUSE_MS
+
+    async def _release(self, job: _Job, limit: int, outstanding_max: int) -> None:
+        if len(job.ahead.candidates) < limit and job.ahead.through < job.replay.last_event_seq:
+            await self._look_ahead(job)
+        began_at, replay = self._clock.now_ms(), job.replay
+        # The outcomes of the last attempts make room. Mostly they are in the same commit.
+        now, released = await self._alongside(job, limit, outstanding_max)
+        self._together.take(now, len(released.leased) - limit)
+        job.outstanding = released.outstanding
+        job.asked_at = now
+        job.pace = job.pace.after(now, len(released.leased))
+        job.next_at = max(job.pace.next_ms, self._next_ms(began_at))
+        stands = replace(job.replay, state=released.state, next_event_seq=released.next_event_seq, updated_at=now)
+        self._learn(job, stands)
+        job.ahead = job.ahead.after(released.next_event_seq - 1)
+        self._hand_over(job, released.leased)
+        if released.state is ReplayState.COMPLETED:
+            self._jobs.pop(replay.seq, None)
+
+    async def _alongside(self, job: _Job, limit: int, outstanding_max: int) -> tuple[int, ReplayRelease]:
+        """Release in the commit that writes outcomes next, and at which instant (Unix ms)."""
+        answer: asyncio.Future[ReplayRelease] = asyncio.get_running_loop().create_future()
+        begun = asyncio.Event()
+        begun_at = 0
+
+        def release() -> None:
+            nonlocal answer, begun_at
+            begun_at = self._clock.now_ms()
+            until = begun_at + self._lease_ms
+            lease = ReplayLease(begun_at, until, self.owner, limit, outstanding_max, LEASE_BATCH_BODY_BYTES_MAX)
+            begun.set()
+            try:
+                answer = asyncio.ensure_future(
+                    self._database.release_replay(job.replay.seq, job.replay.choice, job.ahead, lease)
+                )
+            except Unavailable as error:
+                answer.set_exception(error)
+
+        self._settler.alongside(release)
+        if not job.exhausted:
+            await self._clock.wait(begun, ALONGSIDE_MS)
+        if not begun.is_set():
+            self._settler.hurry()
+            await begun.wait()
+        released = await answer
+        return begun_at, released
+
+    async def _look_ahead(self, job: _Job) -> None:
+        replay = job.replay
+        first = max(job.ahead.through + 1, replay.next_event_seq)
+        limit = max(AHEAD_MIN, replay.rate_per_second * AHEAD_MS // 1000)
+        more = await self._database.look_ahead(
+            replay, first=first, rows=AHEAD_ROWS, limit=limit, body_bytes_max=AHEAD_BODY_BYTES_MAX
+        )
+        job.ahead = Ahead([*job.ahead.candidates, *more.candidates], more.through)
+
+    def _learn(self, job: _Job, replay: Replay) -> None:
+        """Keep what a write told, unless somebody has changed the replay while its answer was on the way."""
+        if replay.updated_at >= job.replay.updated_at and job.replay.state is ReplayState.RUNNING:
+            job.replay = replay
+
+    def _hand_over(self, job: _Job, leased: Sequence[LeasedDelivery]) -> None:
+        now = self._clock.now_ms()
+        endpoint = self._directory.endpoints.get(job.replay.choice.endpoint_seq)
+        if endpoint is None or self._lanes.draining:
+            for delivery in leased:
+                self._give_back(delivery)
+        elif not self.runs(job.replay.seq):
+            for delivery in leased:
+                self._return(delivery, now)
+        else:
+            self._lanes.trickle(self._lanes.of(endpoint), leased, self._every_ms)
+
+    def _return(self, delivery: LeasedDelivery, now: int) -> None:
+        """Let a delivery be again what it was; nothing counts."""
+        before = resumed(delivery)
+        assert before is not None, "what a replay releases knows what it was"
+        self._settler.add(unattempted(delivery, before, now))
+
+    def _counted(self, replay_seq: int) -> None:
+        """An attempt of a replay has been counted: there may be room for the next."""
+        self._together.replayed += 1
+        job = self._jobs.get(replay_seq)
+        if job is not None:
+            job.outstanding -= 1
+            job.next_at = min(job.next_at, job.asked_at + self._every_ms)
+            self._wake.set()

@@ -1,0 +1,1 @@
+"""Decides which delivery is sent next: dispatcher, lanes, held deliveries."""

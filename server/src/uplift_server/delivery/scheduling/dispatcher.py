@@ -1,0 +1,222 @@
+"""Dispatch: leases due deliveries that are not in memory (retries, restarts, overflow) into the lanes.
+
+The dispatcher knows the next due time of each endpoint and leases at that time. A scan of the database once a second
+finds unknown due times: those of a process that ended, and of endpoints that another process handled.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from uplift_server.core.lifecycle import Trigger
+from uplift_server.core.limits import LEASE_BATCH_MAX, RELEASE_BATCH_MAX
+from uplift_server.core.scheduling.due_times import DueTimes
+from uplift_server.core.scheduling.lane import Kind
+from uplift_server.delivery.clock import Clock
+from uplift_server.delivery.endpoint_cache import Directory
+from uplift_server.delivery.scheduling.lanes import DeliveryLanes
+from uplift_server.store.contract import Database
+from uplift_server.store.errors import Unavailable
+from uplift_server.store.hot_records import Lease, LeasedDelivery, LeaseWish
+
+SCAN_PAGE: Final = 1000
+ENDPOINT_WISH_MIN: Final = 16
+UNAVAILABLE_WAIT_MS: Final = 500
+
+
+class Dispatcher:
+    """Runs until stopped; the database is asked only for endpoints whose lane has room."""
+
+    def __init__(
+        self,
+        database: Database,
+        directory: Directory,
+        lanes: DeliveryLanes,
+        clock: Clock,
+        *,
+        owner: int,
+        lease_ms: int,
+        scan_every_ms: int,
+    ) -> None:
+        self._database = database
+        self._directory = directory
+        self._lanes = lanes
+        self._clock = clock
+        self.owner = owner
+        self._lease_ms = lease_ms
+        self._scan_every_ms = scan_every_ms
+        self._wake = asyncio.Event()
+        self._stopping = False
+        self._due = DueTimes()
+        self._scanned_at = 0
+        self._returned: list[tuple[int, int, int]] = []
+        lanes.on_backlog = self._wake.set
+        self.on_off: Callable[[int], None] = lambda _endpoint_seq: None
+        """Told of every endpoint that is off, or deleted, and has something waiting."""
+        self.on_foreign: Callable[[Iterable[int]], None] = lambda _endpoint_seqs: None
+        """Told of other processes' endpoints to which something was given back."""
+
+    def note_due(self, endpoint_seq: int, due_at: int) -> None:
+        """Lease for an endpoint at a due time (Unix ms); 0: now."""
+        if self._due.note(endpoint_seq, due_at):
+            self._wake.set()
+
+    def scan_soon(self) -> None:
+        """Find every endpoint with something due, without waiting for the next scan."""
+        self._scanned_at = 0
+        self._wake.set()
+
+    def give_back(self, delivery: Lease | LeasedDelivery) -> None:
+        """Take back a delivery that waited in memory too long to be sent under its lease."""
+        self._returned.append((delivery.event_seq, delivery.endpoint_seq, delivery.fence))
+        self._lanes.note_backlog(delivery.endpoint_seq)
+        self._wake.set()
+
+    def stop(self) -> None:
+        """Lease nothing more; `run` ends soon."""
+        self._stopping = True
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Lease what is due until stopped."""
+        while not self._stopping:
+            self._wake.clear()
+            try:
+                more = await self._round()
+            except Unavailable:
+                await self._clock.wait(asyncio.Event(), UNAVAILABLE_WAIT_MS)
+                continue
+            if not more and not self._stopping:
+                await self._clock.wait(self._wake, self._wait_ms())
+
+    def _wait_ms(self) -> int:
+        now = self._clock.now_ms()
+        next_scan = self._scanned_at + self._scan_every_ms
+        next_due = self._due.next_at
+        return max(1, min(next_scan, next_scan if next_due is None else next_due) - now)
+
+    async def _round(self) -> bool:
+        """Release, scan and lease once. Return whether there may be more to release or lease at once."""
+        await self._release_batch()
+        now = self._clock.now_ms()
+        if now - self._scanned_at >= self._scan_every_ms:
+            await self._scan(now)
+        return await self._lease() or bool(self._returned)
+
+    async def release_returned(self) -> None:
+        """Release all unused leases. Raises Unavailable, and keeps the rest for the next call."""
+        while self._returned:
+            await self._release_batch()
+
+    async def _release_batch(self) -> None:
+        returned, self._returned = self._returned[:RELEASE_BATCH_MAX], self._returned[RELEASE_BATCH_MAX:]
+        if not returned:
+            return
+        try:
+            await self._database.release(returned, now=self._clock.now_ms())
+        except (Unavailable, asyncio.CancelledError):
+            # The database may have released them. Then a repeat changes nothing: the lease is gone or has a new fence.
+            self._returned = returned + self._returned
+            raise
+        if foreign := {seq for _, seq, _ in returned if not self._directory.owns(seq)}:
+            self.on_foreign(foreign)
+
+    async def _scan(self, now: int) -> None:
+        """End expired leases and find the next due time of every endpoint."""
+        # A timer ignores a clock that was set forward, so lanes may have a turn before their timer.
+        self._lanes.pump()
+        await self._database.reclaim(now=now)
+        self._scanned_at = now
+        after = 0
+        while True:
+            page = await self._database.due_endpoints(after=after, limit=SCAN_PAGE)
+            for endpoint_seq, due_at in page:
+                if not self._directory.owns(endpoint_seq):
+                    continue
+                if not self._is_on(endpoint_seq):
+                    self.on_off(endpoint_seq)
+                elif due_at <= now:
+                    self._lanes.note_backlog(endpoint_seq)
+                else:
+                    self._due.note(endpoint_seq, due_at)
+            if len(page) < SCAN_PAGE:
+                return
+            after = page[-1].endpoint_seq
+            # Due retries must not wait for a long scan.
+            await self._lease()
+
+    async def _lease(self) -> bool:
+        """Lease what is due for endpoints whose lane has room. Return whether there may be more."""
+        for endpoint_seq in self._due.take(self._clock.now_ms()):
+            self._lanes.note_backlog(endpoint_seq)
+        wishes = self._wishes()
+        if not wishes:
+            return False
+        now = self._clock.now_ms()
+        body_bytes_max = self._lanes.batch_bytes_max
+        leased = await self._database.lease_due(
+            wishes,
+            now=now,
+            lease_until=now + self._lease_ms,
+            owner=self.owner,
+            body_bytes_max=body_bytes_max,
+        )
+        counts = Counter(delivery.endpoint_seq for delivery in leased)
+        for delivery in leased:
+            if self._lanes.parked and (delivery.event_seq, delivery.endpoint_seq) in self._lanes.parked:
+                continue  # It stays leased. A later scan finds it when the lease has ended.
+            endpoint = self._directory.endpoints.get(delivery.endpoint_seq)
+            if endpoint is None:
+                self._returned.append((delivery.event_seq, delivery.endpoint_seq, delivery.fence))
+                continue
+            self._lanes.push(self._lanes.of(endpoint), delivery, self._kind(delivery))
+        # The store stops early when the bodies grow large: then less than wished does not mean that no more is due.
+        cut = sum(len(delivery.body) for delivery in leased) >= body_bytes_max
+        backlog = self._lanes.backlog
+        drained: list[int] = []
+        for endpoint_seq, limit in wishes:
+            if counts[endpoint_seq] < limit and not cut:
+                backlog.pop(endpoint_seq, None)
+                drained.append(endpoint_seq)
+            elif counts[endpoint_seq] and endpoint_seq in backlog:
+                # The next round starts with the endpoints that got nothing.
+                del backlog[endpoint_seq]
+                backlog[endpoint_seq] = None
+        self._lanes.pump()
+        if drained:
+            for endpoint_seq, due_at in await self._database.next_due(drained):
+                self._due.note(endpoint_seq, max(due_at, now + 1))
+        return bool(leased)
+
+    def _wishes(self) -> list[LeaseWish]:
+        """What to lease now: every endpoint with backlog gets a share of one batch, as far as its lane has room."""
+        now = self._clock.now_ms()
+        wishes: list[LeaseWish] = []
+        if self._lanes.stopped:
+            return wishes
+        share = max(ENDPOINT_WISH_MIN, LEASE_BATCH_MAX // max(1, len(self._lanes.backlog)))
+        left = LEASE_BATCH_MAX
+        for endpoint_seq in list(self._lanes.backlog):
+            endpoint = self._directory.endpoints.get(endpoint_seq)
+            if endpoint is None or not endpoint.owned or not endpoint.takes_deliveries:
+                del self._lanes.backlog[endpoint_seq]
+                self.on_off(endpoint_seq)
+                continue
+            limit = min(self._lanes.room(self._lanes.of(endpoint), now), share, left)
+            if limit > 0:
+                wishes.append(LeaseWish(endpoint_seq, limit))
+                left -= limit
+            if left == 0:
+                break
+        return wishes
+
+    def _is_on(self, endpoint_seq: int) -> bool:
+        endpoint = self._directory.endpoints.get(endpoint_seq)
+        return endpoint is not None and endpoint.takes_deliveries
+
+    def _kind(self, delivery: LeasedDelivery) -> Kind:
+        if delivery.trigger is Trigger.REPLAY:
+            return Kind.REPLAY
+        first = delivery.attempts_made == 0 or delivery.trigger is Trigger.RESEND
+        return Kind.FIRST if first or delivery.endpoint_seq in self._lanes.in_order else Kind.RETRY

@@ -1,0 +1,249 @@
+"""What waits for endpoints that are off is held; what enabled ones hold is let go, in order and at a bounded rate.
+
+Nothing is remembered but what stands in the database: an endpoint's state says what is to become of what waits for it
+and of what it holds, so every bite can be the last before a crash. Whoever changes a state says so here, dispatch tells
+of what it finds waiting for endpoints that are off, and every now and then all endpoints that hold anything are gone
+through.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Final
+
+from uplift_server.core.lifecycle import Status
+from uplift_server.delivery.clock import Clock
+from uplift_server.delivery.endpoint_cache import Directory, LiveEndpoint
+from uplift_server.delivery.scheduling.lanes import DeliveryLanes
+from uplift_server.observe.measures import EngineMeasures
+from uplift_server.store.contract import Database
+from uplift_server.store.errors import Unavailable
+from uplift_server.store.hot_records import HeldWish
+from uplift_server.store.records import HeldAction
+from uplift_server.store.waiting import cancel_waiting, drop_held, hold_waiting, holding_endpoints
+
+TICK_MS: Final = 100
+"""How long lies between two bites of the same endpoint's."""
+BLOCKED_MS: Final = 500
+"""After how long an endpoint that takes things more slowly than they could be let go is looked at again."""
+BITE: Final = 300
+ROUND_ROWS: Final = 1200
+"""How many rows are changed between two pauses, whoever's they are."""
+LOOK_PAGE: Final = 1000
+UNAVAILABLE_WAIT_MS: Final = 500
+
+
+class _Pace:
+    """How many held deliveries may go to one endpoint by now: what a late tick missed is made up for, idle time not."""
+
+    def __init__(self, rate_per_second: int, now_ms: int) -> None:
+        self._per_ms = rate_per_second / 1000
+        self._most = max(1.0, self._per_ms * TICK_MS * 2)
+        self._credit = max(1.0, self._per_ms * TICK_MS)
+        self._at = now_ms
+        self._paused_until = 0
+
+    def allowed(self, now_ms: int) -> int:
+        """How many may go now."""
+        if now_ms < self._paused_until:
+            return 0
+        self._credit = min(self._most, self._credit + (now_ms - self._at) * self._per_ms)
+        self._at = now_ms
+        return int(self._credit)
+
+    def spend(self, count: int) -> None:
+        """So many went."""
+        self._credit -= count
+
+    def pause_until(self, at_ms: int) -> None:
+        """Let none go until an instant (Unix ms)."""
+        self._paused_until = at_ms
+
+
+class Held:
+    """Runs until stopped; sleeps while there is nothing to be done."""
+
+    def __init__(
+        self,
+        database: Database,
+        directory: Directory,
+        lanes: DeliveryLanes,
+        clock: Clock,
+        measures: EngineMeasures,
+        *,
+        rate_per_second: int,
+        look_every_ms: int,
+        note_due: Callable[[int], None],
+    ) -> None:
+        self._database = database
+        self._directory = directory
+        self._lanes = lanes
+        self._clock = clock
+        self._measures = measures
+        self._rate_per_second = rate_per_second
+        self._look_every_ms = look_every_ms
+        self._note_due = note_due
+        self._work: dict[int, None] = {}
+        """Endpoints for which something may be to be done; whose turn it is comes first."""
+        self._paces: dict[int, _Pace] = {}
+        self._looked_at = 0
+        self._wake = asyncio.Event()
+
+    def look_at(self, endpoint_seq: int) -> None:
+        """An endpoint's state has changed, or something waits for one that is off or deleted."""
+        if not self._directory.owns(endpoint_seq):
+            return
+        self._work[endpoint_seq] = None
+        self._wake.set()
+
+    async def finish(self, endpoint_seq: int, until_ms: int) -> bool:
+        """Have all done for an endpoint that is off, before it is switched on: all that was pending is held.
+
+        False where it could not be done by an instant (Unix ms). Raises Unavailable.
+        """
+        while self._clock.now_ms() < until_ms:
+            endpoint = self._directory.endpoints.get(endpoint_seq)
+            if endpoint is None or endpoint.takes_deliveries or not await self._bite(endpoint_seq, endpoint):
+                return True
+        return False
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Hold, let go, drop and cancel until stopped."""
+        while not stopping.is_set():
+            self._wake.clear()
+            try:
+                await self._look_around()
+                await self._round()
+            except Unavailable:
+                await self._clock.wait(stopping, UNAVAILABLE_WAIT_MS)
+                continue
+            if self._work:
+                await self._clock.wait(stopping, TICK_MS)
+            else:
+                await self._clock.wait(self._wake, max(1, self._looked_at + self._look_every_ms - self._clock.now_ms()))
+
+    async def _look_around(self) -> None:
+        """Find what endpoints hold that is to go or to be dropped: after a start, or since a change came between.
+
+        An event may have been on its way into the database as held while its endpoint was enabled.
+        """
+        now = self._clock.now_ms()
+        if now - self._looked_at < self._look_every_ms:
+            return
+        after = 0
+        while True:
+            at = after
+            found = await self._database.read(lambda c: holding_endpoints(c, after=at, limit=LOOK_PAGE))  # noqa: B023 - run before the next turn
+            for endpoint_seq in found:
+                endpoint = self._directory.endpoints.get(endpoint_seq)
+                if self._directory.owns(endpoint_seq) and (endpoint is None or _is_to_act(endpoint)):
+                    self._work[endpoint_seq] = None
+            if len(found) < LOOK_PAGE:
+                break
+            after = found[-1]
+        self._looked_at = now
+
+    async def _round(self) -> None:
+        """One bite for every endpoint, or for as many as there is time for."""
+        rows = 0
+        wishes: list[HeldWish] = []
+        for endpoint_seq in list(self._work):
+            if rows >= ROUND_ROWS:
+                break
+            # Taken out before anything is waited for: what is told of it meanwhile is not lost.
+            del self._work[endpoint_seq]
+            if not self._directory.owns(endpoint_seq):
+                self._stop_releasing(endpoint_seq)
+                continue
+            endpoint = self._directory.endpoints.get(endpoint_seq)
+            try:
+                bitten = await self._bite(endpoint_seq, endpoint)
+            except Unavailable:
+                self._work.update(dict.fromkeys([endpoint_seq, *(wish.endpoint_seq for wish in wishes)]))
+                raise
+            rows += bitten
+            if bitten:
+                self._work[endpoint_seq] = None
+            elif endpoint is not None and endpoint.takes_deliveries:
+                wish = self._wish(endpoint)
+                if wish.limit:
+                    wishes.append(wish)
+                else:
+                    self._work[endpoint_seq] = None
+                rows += wish.limit
+        if wishes:
+            await self._release(wishes)
+
+    async def _bite(self, endpoint_seq: int, endpoint: LiveEndpoint | None) -> int:
+        """Cancel, hold or drop some of what waits, as the endpoint's state demands; how much, 0 after the last."""
+        now = self._clock.now_ms()
+        if endpoint is None or not endpoint.takes_deliveries:
+            self._stop_releasing(endpoint_seq)
+        if endpoint is None:
+            return self._cancelled(
+                await self._database.write(lambda c: cancel_waiting(c, endpoint_seq, now=now, limit=BITE))
+            )
+        # Before anything else is held: the word to drop goes for what was held when it was said, and is over with that.
+        if endpoint.record.held_action is HeldAction.DROP and (dropped := await self._drop(endpoint, now)):
+            return dropped
+        if not endpoint.takes_deliveries:
+            return await self._database.write(lambda c: hold_waiting(c, endpoint_seq, now=now, limit=BITE))
+        return 0
+
+    async def _drop(self, endpoint: LiveEndpoint, now: int) -> int:
+        """Cancel some of what an endpoint is to drop; how much, at least 1 while that is not all of it.
+
+        After the last of it nothing is to be dropped.
+        """
+        dropped = await self._database.write(lambda c: drop_held(c, endpoint.seq, now=now, limit=BITE))
+        record = endpoint.record
+        if (record.held_action, record.held_through) == (HeldAction.DROP, dropped.over_through):
+            endpoint.record = replace(record, held_action=None, held_through=None)
+        return max(self._cancelled(dropped.rows), int(dropped.goes_on))
+
+    def _cancelled(self, count: int) -> int:
+        self._measures.ended[Status.CANCELLED] += count
+        return count
+
+    def _wish(self, endpoint: LiveEndpoint) -> HeldWish:
+        """What may go to an enabled endpoint now: all that it holds, but for what it is to keep."""
+        now = self._clock.now_ms()
+        pace = self._paces.get(endpoint.seq)
+        if pace is None:
+            pace = self._paces[endpoint.seq] = _Pace(self._rate_per_second, now)
+            self._lanes.in_order.add(endpoint.seq)
+        kept = endpoint.record.held_action is HeldAction.KEEP
+        return HeldWish(endpoint.seq, (endpoint.record.held_through or 0) if kept else 0, pace.allowed(now))
+
+    async def _release(self, wishes: list[HeldWish]) -> None:
+        now = self._clock.now_ms()
+        try:
+            results = await self._database.release_held(wishes, now=now)
+        except Unavailable:
+            self._work.update(dict.fromkeys(wish.endpoint_seq for wish in wishes))
+            raise
+        for wish, result in zip(wishes, results, strict=True):
+            gone = result.released + result.expired
+            self._measures.ended[Status.FAILED] += result.expired
+            if not gone and not result.waits:
+                self._stop_releasing(wish.endpoint_seq)
+                continue
+            self._work[wish.endpoint_seq] = None
+            if result.released:
+                self._note_due(wish.endpoint_seq)
+            pace = self._paces.get(wish.endpoint_seq)
+            if pace is None:
+                continue  # It was switched off meanwhile, and what it got is about to be held again.
+            if result.waits:
+                pace.pause_until(now + BLOCKED_MS)
+            else:
+                pace.spend(gone)
+
+    def _stop_releasing(self, endpoint_seq: int) -> None:
+        self._paces.pop(endpoint_seq, None)
+        self._lanes.in_order.discard(endpoint_seq)
+
+
+def _is_to_act(endpoint: LiveEndpoint) -> bool:
+    """Whether an endpoint that holds something may have to let it go, or to drop it."""
+    return endpoint.takes_deliveries or endpoint.record.held_action is HeldAction.DROP

@@ -1,0 +1,404 @@
+"""The lanes of the engine: `core.lanes` filled with leased deliveries, bounded in bytes, and emptied by `pump`."""
+
+import asyncio
+import sys
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
+from typing import Final, NamedTuple
+
+from uplift_server.core.deliveries.replays import room_in
+from uplift_server.core.limits import (
+    ACCOUNT_LANES_BODY_BYTES_MAX,
+    ACCOUNT_LITTLE_BODY_BYTES_MAX,
+    LANE_BODY_BYTES_MAX,
+    LANE_LITTLE_BODY_BYTES_MAX,
+    LANES_BODY_BYTES_MAX,
+    LANES_SHARED_BODY_BYTES_MAX,
+    LEASE_BATCH_BODY_BYTES_MAX,
+    PARKED_MAX,
+)
+from uplift_server.core.scheduling.circuit_breaker import CLOSED, BreakerRule, restored
+from uplift_server.core.scheduling.lane import Kind, Lane
+from uplift_server.core.scheduling.lanes import Lanes, NoSlot
+from uplift_server.core.scheduling.rate_limit import gap_ms
+from uplift_server.core.scheduling.waiting import HeldUpBy
+from uplift_server.delivery.clock import Clock, Handle
+from uplift_server.delivery.endpoint_cache import NEVER, LiveEndpoint
+from uplift_server.delivery.scheduling.spreader import Trickle
+from uplift_server.store.hot_records import LeasedDelivery
+
+STARTS_MAX: Final = 32
+"""The attempts that begin in one turn of the event loop. With more, requests wait longer and nothing is sent sooner."""
+
+
+class Load(NamedTuple):
+    """How much this process has in hand now."""
+
+    in_flight: int
+    in_flight_max: int
+    waiting: int
+    """Leased, in a lane or on its way there, and not in flight."""
+    probes: Mapping[int, int]
+    """By endpoint, when those are tried next that are only probed (Unix ms)."""
+    stopped: bool
+    """Whether nothing may be sent now: outcomes cannot be written, or the process is about to stop."""
+
+
+class InMemory(NamedTuple):
+    """How the deliveries of an endpoint stand that its process has leased."""
+
+    waiting: Collection[int]
+    """The numbers of the events whose deliveries wait; those of others are in flight."""
+    next_probe_at: int | None
+    """When the endpoint is tried next while its breaker is open (Unix ms)."""
+    through: int = sys.maxsize
+    """Up to which number it tells of events."""
+
+
+class _Elsewhere(NamedTuple):
+    """An endpoint that another process has just lost to this one, and how many of its deliveries are leased there."""
+
+    endpoint: LiveEndpoint
+    leased: int
+
+
+class DeliveryLanes:
+    """What waits in memory, who goes next, and which endpoints have more in the database."""
+
+    def __init__(self, clock: Clock, *, in_flight_max: int, endpoint_in_flight_max: int, breaker: BreakerRule) -> None:
+        self.bytes_held = 0
+        """The bodies of everything that waits in a lane, or is on its way there."""
+        self.backlog: dict[int, None] = {}
+        """Endpoints known to have due deliveries in the database that the memory had no room for; whose turn it is to
+        be leased comes first."""
+        self.in_order: set[int] = set()
+        """Endpoints that get what they held: to these retries go in one queue with first attempts, so that the order in
+        which they are leased is kept."""
+        self.parked: dict[tuple[int, int], None] = {}
+        """Deliveries (event and endpoint) without further attempts before a restart: see `park`."""
+        self._lanes: Lanes[LeasedDelivery] = Lanes(in_flight_max)
+        self._trickles: dict[int, Trickle] = {}
+        """By endpoint: what a replay has released and is still on its way."""
+        self._clock = clock
+        self._began_at = clock.now_ms()
+        self._endpoint_in_flight_max = endpoint_in_flight_max
+        self._breaker = breaker
+        self._timer: Handle | None = None
+        self._timer_at: float | None = None
+        self._starts = 0
+        """The number of attempts that began in this turn of the event loop."""
+        self.start: Callable[[Lane[LeasedDelivery], LeasedDelivery], None] = _not_wired
+        """Begins an attempt; set by the engine."""
+        self.on_backlog: Callable[[], None] = lambda: None
+        """Called when an endpoint with backlog has room again."""
+        self.blocked = False
+        """Whether outcomes cannot be written: nothing is sent meanwhile."""
+        self.draining = False
+        """Whether the process is about to stop: nothing is sent any more."""
+        self.trusted_until = NEVER
+        """Until when this process may rely on its endpoints being its own (Unix ms): nothing is sent after that."""
+        self._elsewhere: dict[int, _Elsewhere] = {}
+        """By endpoint, what other processes still have leased, which counts against its cap."""
+
+    @property
+    def stopped(self) -> bool:
+        """Whether nothing may be sent now."""
+        return self.blocked or self.draining or self._clock.now_ms() >= self.trusted_until
+
+    @property
+    def in_flight(self) -> int:
+        """How many attempts are in flight."""
+        return self._lanes.in_flight
+
+    def of(self, endpoint: LiveEndpoint) -> Lane[LeasedDelivery]:
+        """The lane of an endpoint, with the endpoint's present limits."""
+        lane = self._lanes.find(endpoint.seq)
+        if lane is None:
+            lane = self._lanes.lane(endpoint.seq, endpoint.record.account_seq, endpoint.url.host)
+            health = endpoint.health
+            lane.breaker = restored(health, self._breaker)
+            lane.proven = health.status == "healthy"
+            self._limit(lane, endpoint)
+            if lane.rate_gap_ms:
+                # An earlier life of this process may have started an attempt just before it ended.
+                lane.next_start_ms = self._began_at + lane.rate_gap_ms
+        return lane
+
+    def adjust(self, endpoint: LiveEndpoint) -> None:
+        """Let an endpoint's changed limits and host take effect."""
+        lane = self._lanes.find(endpoint.seq)
+        if lane is not None:
+            self._lanes.move(lane, endpoint.url.host)
+            self._limit(lane, endpoint)
+            self.pump()
+
+    def find(self, endpoint_seq: int) -> Lane[LeasedDelivery] | None:
+        """The lane of an endpoint if it has one."""
+        return self._lanes.find(endpoint_seq)
+
+    def park(self, event_seq: int, endpoint_seq: int) -> None:
+        """Prevent further attempts of a delivery: its outcome cannot be stored, so it would be sent forever."""
+        if len(self.parked) >= PARKED_MAX:
+            del self.parked[next(iter(self.parked))]
+        self.parked[(event_seq, endpoint_seq)] = None
+
+    def reserve(self, lane: Lane[LeasedDelivery], body_bytes: int) -> None:
+        """Keep room for a delivery that is being stored."""
+        lane.reserved += 1
+        self._hold(lane, body_bytes)
+
+    def end_reservation(self, lane: Lane[LeasedDelivery], body_bytes: int) -> None:
+        """Give the room back: the delivery is pushed next, or was not stored."""
+        lane.reserved -= 1
+        self._hold(lane, -body_bytes)
+
+    def push(self, lane: Lane[LeasedDelivery], delivery: LeasedDelivery, kind: Kind) -> None:
+        """Let a delivery wait; `pump` sends it."""
+        self._hold(lane, len(delivery.body))
+        self._lanes.push(lane, delivery, kind)
+
+    def trickle(self, lane: Lane[LeasedDelivery], deliveries: Sequence[LeasedDelivery], within_ms: int) -> None:
+        """Let deliveries of a replay come to wait one after the other, the last before so much time is over.
+
+        Until then they have their room, and are taken out with what waits.
+        """
+        trickle = self._trickles.get(lane.endpoint)
+        if trickle is None:
+            trickle = self._trickles[lane.endpoint] = Trickle(self._clock, partial(self._arrived, lane))
+        self._hold(lane, sum(len(delivery.body) for delivery in deliveries))
+        lane.reserved += len(deliveries)
+        trickle.add(deliveries, within_ms)
+
+    def room(self, lane: Lane[LeasedDelivery], now_ms: int) -> int:
+        """How many more deliveries may wait in a lane: by its own measure, and by what their bodies take."""
+        return 0 if self.draining or self._is_full(lane) else lane.room(now_ms)
+
+    def replay_room(self, lane: Lane[LeasedDelivery], now_ms: int) -> int:
+        """How many more deliveries of a replay may wait in a lane. See `core.replays.room_in`."""
+        return 0 if self.stopped or self._is_full(lane) else room_in(lane, now_ms)
+
+    @property
+    def batch_bytes_max(self) -> int:
+        """The bodies of one lease: few once only accounts that hold little have room."""
+        is_scarce = self.bytes_held >= LANES_SHARED_BODY_BYTES_MAX
+        return ACCOUNT_LITTLE_BODY_BYTES_MAX if is_scarce else LEASE_BATCH_BODY_BYTES_MAX
+
+    def _is_full(self, lane: Lane[LeasedDelivery]) -> bool:
+        """Whether the waiting bodies of an endpoint, of its account or of all accounts have reached their limit."""
+        account_bytes = lane.account_share.waiting_bytes
+        holds_little = account_bytes < ACCOUNT_LITTLE_BODY_BYTES_MAX
+        return (
+            lane.waiting_bytes >= LANE_BODY_BYTES_MAX
+            or (account_bytes >= ACCOUNT_LANES_BODY_BYTES_MAX and lane.waiting_bytes >= LANE_LITTLE_BODY_BYTES_MAX)
+            or self.bytes_held >= (LANES_BODY_BYTES_MAX if holds_little else LANES_SHARED_BODY_BYTES_MAX)
+        )
+
+    def _hold(self, lane: Lane[LeasedDelivery], size: int) -> None:
+        self.bytes_held += size
+        lane.waiting_bytes += size
+        lane.account_share.waiting_bytes += size
+
+    def note_backlog(self, endpoint_seq: int) -> None:
+        """Remember that an endpoint has due deliveries in the database."""
+        self.backlog[endpoint_seq] = None
+
+    def returned(
+        self, lane: Lane[LeasedDelivery], now_ms: int, duration_us: int = 0, *, well: bool | None = None
+    ) -> None:
+        """An attempt is over, after so long: its slot is free. See `Lanes.returned`."""
+        self._lanes.returned(lane, now_ms, duration_us, well=well)
+        if lane.endpoint in self.backlog and lane.waiting_count * 2 <= lane.in_flight_max:
+            self.on_backlog()
+
+    def drop(self, endpoint_seq: int) -> list[LeasedDelivery]:
+        """Forget a deleted endpoint; what waited for it comes back."""
+        self.backlog.pop(endpoint_seq, None)
+        lane = self._lanes.find(endpoint_seq)
+        if lane is None:
+            return []
+        coming = self._coming(endpoint_seq)
+        return self._taken(lane, [*self._lanes.drop(endpoint_seq), *coming])
+
+    def empty(self, endpoint_seq: int) -> list[LeasedDelivery]:
+        """Take out everything that waits for an endpoint."""
+        self.backlog.pop(endpoint_seq, None)
+        lane = self._lanes.find(endpoint_seq)
+        return [] if lane is None else self._taken(lane, [*self._lanes.empty(lane), *self._coming(endpoint_seq)])
+
+    def withdraw(self, endpoint_seq: int, event_seq: int) -> LeasedDelivery | None:
+        """Take one delivery out of its lane, if it waits there or is on its way."""
+        lane = self._lanes.find(endpoint_seq)
+        if lane is None:
+            return None
+        found = self._lanes.withdraw(lane, lambda delivery: delivery.event_seq == event_seq)
+        trickle = self._trickles.get(endpoint_seq)
+        if found is None and trickle is not None and (found := trickle.withdraw(event_seq)) is not None:
+            lane.reserved -= 1
+        return None if found is None else self._taken(lane, [found])[0]
+
+    def take_over(self, endpoint: LiveEndpoint, elsewhere: int) -> None:
+        """An endpoint has become this process's; others have so many of its deliveries leased still."""
+        lane = self._lanes.lane(endpoint.seq, endpoint.record.account_seq, endpoint.url.host)
+        health = endpoint.health
+        lane.breaker = restored(health, self._breaker)
+        if not lane.in_flight:
+            lane.proven = health.status == "healthy"
+        if elsewhere:
+            self._elsewhere[endpoint.seq] = _Elsewhere(endpoint, elsewhere)
+        self._limit(lane, endpoint)
+        # Another process may have started an attempt just before.
+        lane.next_start_ms = max(lane.next_start_ms, self._clock.now_ms() + lane.rate_gap_ms)
+
+    def note_elsewhere(self, leased: Mapping[int, int]) -> bool:
+        """Tell how many of endpoints' deliveries others have leased; whether there are any of those taken over."""
+        for seq, (endpoint, before) in list(self._elsewhere.items()):
+            now = leased.get(seq, 0) if endpoint.owned else 0
+            if now:
+                self._elsewhere[seq] = _Elsewhere(endpoint, now)
+            else:
+                del self._elsewhere[seq]
+            lane = self._lanes.find(seq)
+            if lane is not None and now < before:
+                self._limit(lane, endpoint)
+                if seq in self.backlog:
+                    self.on_backlog()
+        self.pump()
+        return bool(self._elsewhere)
+
+    def start_afresh(self, endpoint: LiveEndpoint) -> None:
+        """Know nothing any more of how an endpoint's attempts went."""
+        lane = self._lanes.find(endpoint.seq)
+        if lane is not None:
+            lane.breaker = CLOSED
+            self._limit(lane, endpoint)
+
+    def take_replays(self, endpoint_seq: int) -> list[LeasedDelivery]:
+        """Take out what waits for an attempt by a replay; an endpoint has one at a time."""
+        lane = self._lanes.find(endpoint_seq)
+        if lane is None:
+            return []
+        return self._taken(lane, [*self._lanes.empty(lane, (Kind.REPLAY,)), *self._coming(endpoint_seq)])
+
+    def empty_all(self) -> list[LeasedDelivery]:
+        """Take out everything that waits."""
+        return [delivery for lane in list(self._lanes.all()) for delivery in self.empty(lane.endpoint)]
+
+    def start_now(self, lane: Lane[LeasedDelivery], delivery: LeasedDelivery) -> bool:
+        """Start an attempt that a person requested, or queue it in its lane. False if there is no room for either."""
+        now = self._clock.now_ms()
+        if self.stopped:
+            return False
+        if self._lanes.start_now(lane, now) is None:
+            self.start(lane, delivery)
+        elif self.room(lane, now) > 0:
+            self.push(lane, delivery, Kind.FIRST)
+        else:
+            return False
+        return True
+
+    def take_slot(self, lane: Lane[LeasedDelivery]) -> NoSlot | None:
+        """Take a slot for a test, even beyond the lane's own limit, or return the limit that leaves none."""
+        return self._lanes.start_now(lane, self._clock.now_ms(), beyond_limit=True)
+
+    def waiting_events(self, endpoint_seq: int) -> set[int]:
+        """The numbers of the events that wait for an endpoint in memory."""
+        lane = self._lanes.find(endpoint_seq)
+        waiting = set() if lane is None else {delivery.event_seq for queue in lane.waiting for delivery in queue}
+        trickle = self._trickles.get(endpoint_seq)
+        return waiting if trickle is None else waiting | trickle.event_seqs
+
+    def next_probe_at(self, endpoint_seq: int) -> int | None:
+        """When an endpoint whose breaker is open is tried next (Unix ms)."""
+        lane = self._lanes.find(endpoint_seq)
+        return None if lane is None else lane.breaker.probe_at
+
+    def held_up_by(self, endpoint_seq: int) -> HeldUpBy:
+        """What keeps what is due for an endpoint, if anything is, from being attempted."""
+        lane = self._lanes.find(endpoint_seq)
+        if lane is None:
+            return HeldUpBy.SERVER
+        if lane.breaker.probe_at is not None:
+            return HeldUpBy.PROBE
+        free = lane.has_slot and lane.start_at() <= self._clock.now_ms()
+        return HeldUpBy.SERVER if free else HeldUpBy.ENDPOINT
+
+    def load(self) -> Load:
+        """How much there is to do, counted over all lanes."""
+        waiting, probes = sum(map(len, self._trickles.values())), {}
+        for lane in self._lanes.all():
+            waiting += lane.waiting_count
+            if lane.breaker.probe_at is not None:
+                probes[lane.endpoint] = lane.breaker.probe_at
+        return Load(self._lanes.in_flight, self._lanes.in_flight_max, waiting, probes, self.stopped)
+
+    def pump(self) -> None:
+        """Begin every attempt that may begin now, up to STARTS_MAX in one turn of the event loop."""
+        now = self._clock.now_ms()
+        if self.blocked or self.draining or now >= self.trusted_until:
+            return
+        while self._starts < STARTS_MAX and (item := self._lanes.pop(now)) is not None:
+            lane, delivery = item
+            if not self._starts:
+                asyncio.get_running_loop().call_soon(self._next_turn)
+            self._starts += 1
+            self._hold(lane, -len(delivery.body))
+            self.start(lane, delivery)
+        self._set_timer()
+
+    def _next_turn(self) -> None:
+        """Begin the attempts for which the last turn of the event loop had no room."""
+        was_full, self._starts = self._starts >= STARTS_MAX, 0
+        if was_full:
+            self.pump()
+
+    def _arrived(self, lane: Lane[LeasedDelivery], deliveries: Sequence[LeasedDelivery]) -> None:
+        lane.reserved -= len(deliveries)
+        for delivery in deliveries:
+            self._lanes.push(lane, delivery, Kind.REPLAY)
+        self.pump()
+
+    def _coming(self, endpoint_seq: int) -> list[LeasedDelivery]:
+        """Take out what is on its way into a lane."""
+        trickle = self._trickles.pop(endpoint_seq, None)
+        if trickle is None:
+            return []
+        taken = trickle.take()
+        lane = self._lanes.find(endpoint_seq)
+        assert lane is not None, "a lane is not dropped before what comes into it"
+        lane.reserved -= len(taken)
+        return taken
+
+    def _limit(self, lane: Lane[LeasedDelivery], endpoint: LiveEndpoint) -> None:
+        rate = endpoint.record.rate_limit_per_second
+        in_flight_max = endpoint.record.max_in_flight or self._endpoint_in_flight_max
+        if self._elsewhere:
+            _, elsewhere = self._elsewhere.get(endpoint.seq, (endpoint, 0))
+            in_flight_max = max(0, in_flight_max - elsewhere)
+        self._lanes.limit(
+            lane,
+            in_flight_max=in_flight_max,
+            rate_gap_ms=gap_ms(rate) if rate else 0.0,
+        )
+
+    def _taken(self, lane: Lane[LeasedDelivery], deliveries: list[LeasedDelivery]) -> list[LeasedDelivery]:
+        self._hold(lane, -sum(len(delivery.body) for delivery in deliveries))
+        return deliveries
+
+    def _set_timer(self) -> None:
+        """Pump again when the first paced lane may start something."""
+        wake_at = self._lanes.wake_at()
+        if wake_at is None or (self._timer_at is not None and self._timer_at <= wake_at):
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at = wake_at
+        self._timer = self._clock.call_at(wake_at, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self._timer_at = None
+        self.pump()
+
+
+def _not_wired(_lane: Lane[LeasedDelivery], _delivery: LeasedDelivery) -> None:
+    raise AssertionError("the engine sets `start` before anything waits")

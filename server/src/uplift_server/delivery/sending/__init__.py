@@ -1,0 +1,1 @@
+"""Sends deliveries and stores the outcomes of their attempts."""

@@ -1,0 +1,364 @@
+"""One attempt: from a leased delivery to a signed request, and from the exchange to what is settled."""
+
+import random
+from collections.abc import Callable
+from typing import Final, NamedTuple, Protocol
+
+from uplift_server.core.deliveries.outcomes import Outcome, classify, is_ours
+from uplift_server.core.events.catalog import WEBHOOK_CREATED
+from uplift_server.core.http.exchange import Exchange, Failure
+from uplift_server.core.ids import delivery_id, uuid_text
+from uplift_server.core.lifecycle import FailedReason, Status, Trigger, Verdict, judge
+from uplift_server.core.limits import LEASE_LEFT_MS_MIN
+from uplift_server.core.scheduling.circuit_breaker import BreakerRule
+from uplift_server.core.scheduling.lane import Lane
+from uplift_server.core.scheduling.retry_schedule import RetrySchedule, retry_after_ms
+from uplift_server.delivery.clock import Clock
+from uplift_server.delivery.endpoint_cache import Directory, LiveEndpoint, LiveEventType
+from uplift_server.delivery.scheduling.lanes import DeliveryLanes
+from uplift_server.delivery.sending.http.request import Done, Request
+from uplift_server.delivery.sending.settler import Settler
+from uplift_server.observe.attempt_log import AttemptLine
+from uplift_server.observe.measures import EngineMeasures
+from uplift_server.store.hot_records import AttemptRow, LeasedDelivery, Settlement
+from uplift_server.store.records import EndpointState, HeldAction
+
+OURS_WAIT_MS_MIN: Final = 60_000
+"""The least wait after a failure of our own way out, which the schedule does not count."""
+GONE: Final = 410
+_HELD: Final = Verdict(Status.HELD)
+# Looked up once: on an enumeration that takes longer than all else of counting an attempt.
+_SCHEDULE: Final = Trigger.SCHEDULE
+_DELIVERED: Final = Outcome.DELIVERED
+_OPEN: Final = (Status.PENDING, Status.HELD)
+# Any other outcome tells that the receiver answers, if not well: the lane's window stays as it is.
+_WELL = {Outcome.DELIVERED: True, Outcome.TIMEOUT: False}
+
+
+class Sending(Protocol):
+    """What the engine needs of a sender."""
+
+    def send(self, request: Request, done: Done) -> None:
+        """See `sender.Sender`."""
+
+
+class _InFlight(NamedTuple):
+    """What must be known again when the exchange is over."""
+
+    lane: Lane[LeasedDelivery]
+    delivery: LeasedDelivery
+    endpoint: LiveEndpoint
+    event_type: LiveEventType
+    number: int
+    head: bytes
+
+
+class Attempts:
+    """Begins attempts and settles them."""
+
+    def __init__(
+        self,
+        directory: Directory,
+        lanes: DeliveryLanes,
+        sender: Sending,
+        settler: Settler,
+        clock: Clock,
+        measures: EngineMeasures,
+        *,
+        schedule: RetrySchedule,
+        breaker: BreakerRule,
+        attempt_timeout_ms: int,
+        give_back: Callable[[LeasedDelivery], None],
+        replay_runs: Callable[[int], bool],
+        on_unwell: Callable[[LiveEndpoint], None],
+        on_gone: Callable[[LiveEndpoint], None],
+    ) -> None:
+        self._directory = directory
+        self._lanes = lanes
+        self._sender = sender
+        self._settler = settler
+        self._clock = clock
+        self._measures = measures
+        self._schedule = schedule
+        self._breaker = breaker
+        self._lease_needed_ms = attempt_timeout_ms + LEASE_LEFT_MS_MIN
+        self._give_back = give_back
+        self._replay_runs = replay_runs
+        self._on_unwell = on_unwell
+        self._on_gone = on_gone
+        self.aborting = False
+        """Whether the sender is being closed: what it cuts off is given back, not settled as a failure."""
+        self.on_well_elsewhere: Callable[[LiveEndpoint, int], None] = lambda _endpoint, _now_ms: None
+        """Told of a success, and when it was (Unix ms), of a failing endpoint that is another process's by now."""
+        self._random = random.Random()  # noqa: S311 - jitter needs no secrecy
+
+    def start(self, lane: Lane[LeasedDelivery], delivery: LeasedDelivery) -> None:
+        """Send the delivery, or settle at once what must not be sent."""
+        now = self._clock.now_ms()
+        endpoint = self._directory.endpoints.get(delivery.endpoint_seq)
+        if delivery.lease_until - now < self._lease_needed_ms:
+            # It waited too long in memory. Another process might take it while we send. What waits behind it goes back,
+            # too, so that none overtakes it.
+            for late in (delivery, *self._lanes.empty(delivery.endpoint_seq)):
+                self._give_back(late)
+            self._lanes.returned(lane, now)
+            return
+        if endpoint is not None and not endpoint.owned:
+            # It came to wait here just when the endpoint became another process's.
+            self._give_back(delivery)
+            self._lanes.returned(lane, now)
+            return
+        verdict = _without_attempt(delivery, endpoint, now)
+        replay = delivery.replay_seq
+        if verdict is not None or endpoint is None or (replay is not None and not self._replay_runs(replay)):
+            verdict = resumed(delivery) or verdict or Verdict(Status.CANCELLED)
+            self._settler.add(unattempted(delivery, _while_off(verdict, endpoint), now))
+            self._lanes.returned(lane, now)
+            return
+        event_type = self._directory.event_types_by_seq.get(delivery.type_seq)
+        if event_type is None:
+            # Another process has just made it: this one will know of it in a moment.
+            self._give_back(delivery)
+            self._lanes.returned(lane, now)
+            return
+        body = delivery.body
+        event_id = body[7:43]  # the UUID's text, first in every envelope
+        timestamp = b"%d" % (self._clock.wall_ms() // 1000)
+        number = delivery.attempts_made + 1
+        if now >= endpoint.signer_until:
+            endpoint.end_overlap()
+        head = endpoint.head.render(
+            event_id=event_id,
+            event_hex=delivery.event_id.hex().encode(),
+            event_type=event_type.name_bytes,
+            number=number,
+            timestamp=timestamp,
+            signatures=endpoint.signer.sign(event_id, timestamp, body),
+            body_bytes=len(body),
+        )
+        self._sender.send(
+            Request(
+                endpoint.target,
+                head + endpoint.head.custom,
+                body,
+                _InFlight(lane, delivery, endpoint, event_type, number, head),
+            ),
+            self._done,
+        )
+
+    def _done(self, request: Request, exchange: Exchange) -> None:
+        flight: _InFlight = request.context
+        lane, delivery, endpoint, _, number, _ = flight
+        now = self._clock.now_ms()
+        if self.aborting and exchange.failure is not None:
+            self._give_back(delivery)
+            self._lanes.returned(lane, now)
+            return
+        outcome = classify(exchange)
+        self._count(flight, outcome, exchange, now)
+        is_test = delivery.trigger is Trigger.TEST
+        counts = not is_test and flight.event_type.name != WEBHOOK_CREATED
+        if not is_test and _told_by(endpoint, exchange, now):
+            if endpoint.owned:
+                if counts:
+                    self._note_health(flight, outcome, exchange, now)
+                self._note_breaker(lane, outcome, exchange, now, counts=counts)
+            elif counts and outcome is _DELIVERED and endpoint.health.failing_since is not None:
+                # The rest that process knows better by now.
+                self.on_well_elsewhere(endpoint, now)
+        spent = delivery.trigger is Trigger.SCHEDULE and exchange.failure is not Failure.EGRESS
+        scheduled = delivery.scheduled_attempts + spent
+        verdict = _while_off(self._verdict(delivery, outcome, exchange, scheduled, now), endpoint)
+        settlement = Settlement(
+            delivery.event_seq,
+            delivery.endpoint_seq,
+            delivery.fence,
+            verdict.status,
+            verdict.due_at,
+            number,
+            scheduled,
+            outcome,
+            verdict.failed_reason,
+            None if verdict.status in _OPEN else now,
+            _row(flight, outcome, exchange),
+            delivery.replay_seq,
+        )
+        self._settler.add(settlement, _line(flight, outcome, exchange, verdict))
+        self._lanes.returned(lane, now, exchange.duration_us, well=_WELL.get(outcome) if counts else None)
+        self._lanes.pump()
+
+    def _count(self, flight: _InFlight, outcome: Outcome, exchange: Exchange, now: int) -> None:
+        measures, delivery = self._measures, flight.delivery
+        measures.attempts[outcome] += 1
+        measures.attempt_durations.note(exchange.duration_us)
+        if delivery.trigger is _SCHEDULE:
+            if flight.number == 1:
+                measures.first_attempt_delays.note(exchange.started_at - delivery.created_at)
+            if outcome is _DELIVERED:
+                measures.delivery_delays.note(now - delivery.created_at)
+        if exchange.failure is not None and is_ours(exchange):
+            measures.failed_here += 1
+        if exchange.repeated:
+            measures.requests_repeated += 1
+
+    def _verdict(
+        self, delivery: LeasedDelivery, outcome: Outcome, exchange: Exchange, scheduled: int, now: int
+    ) -> Verdict:
+        if outcome is not Outcome.DELIVERED and (before := resumed(delivery)) is not None:
+            return before
+        wait_ms = retry_after_ms(exchange.retry_after, now)
+        if exchange.failure is Failure.EGRESS:
+            # The schedule stands where it stood: its next wait, not yet spent, comes again.
+            scheduled, wait_ms = max(1, min(scheduled, len(self._schedule.delays_ms))), OURS_WAIT_MS_MIN
+        return judge(
+            outcome=outcome,
+            scheduled_attempts=scheduled,
+            schedule=self._schedule,
+            now_ms=now,
+            expires_at=delivery.expires_at,
+            retry_after_ms=wait_ms,
+            draw=self._random.random(),
+        )
+
+    def _note_health(self, flight: _InFlight, outcome: Outcome, exchange: Exchange, now: int) -> None:
+        """Update the endpoint's health."""
+        endpoint = flight.endpoint
+        ours = is_ours(exchange)
+        failed_before = endpoint.health.failing_since is not None
+        health = endpoint.health = endpoint.health.after(outcome, now, ours=ours)
+        self._settler.note_health(endpoint, now)
+        if failed_before or health.failing_since is not None:
+            self._on_unwell(endpoint)
+        if exchange.status_code == GONE:
+            self._on_gone(endpoint)
+        if outcome is not _DELIVERED and not ours:
+            endpoint.failed_event = flight.delivery.event_seq
+
+    def _note_breaker(
+        self, lane: Lane[LeasedDelivery], outcome: Outcome, exchange: Exchange, now: int, *, counts: bool
+    ) -> None:
+        """Update the lane's circuit breaker. Failures that do not count only open it for the wait in `Retry-After`."""
+        if outcome is _DELIVERED:
+            if lane.breaker.failures:
+                lane.breaker = lane.breaker.succeeded(now - exchange.duration_us // 1000)
+        elif not is_ours(exchange):
+            asked_ms = _endpoint_wait_ms(exchange, now)
+            if counts or asked_ms:
+                timed_out = outcome is Outcome.TIMEOUT
+                lane.breaker = lane.breaker.failed(now, timed_out=timed_out, rule=self._breaker, asked_ms=asked_ms)
+
+
+def unattempted(delivery: LeasedDelivery, verdict: Verdict, now: int) -> Settlement:
+    """What is written of a delivery that ends, or waits on, without an attempt."""
+    return Settlement(
+        delivery.event_seq,
+        delivery.endpoint_seq,
+        delivery.fence,
+        verdict.status,
+        verdict.due_at,
+        delivery.attempts_made,
+        delivery.scheduled_attempts,
+        None,
+        verdict.failed_reason,
+        now if verdict.status in (Status.FAILED, Status.CANCELLED) else None,
+        None,
+    )
+
+
+def _without_attempt(delivery: LeasedDelivery, endpoint: LiveEndpoint | None, now: int) -> Verdict | None:
+    """What becomes of a delivery that must not be sent now, but for `_while_off`; None if it may be."""
+    if endpoint is None or endpoint.deleted:
+        return Verdict(Status.CANCELLED)
+    if delivery.trigger is Trigger.TEST:
+        # It is attempted at once, whatever the endpoint's state. Leased again it has come too late.
+        return Verdict(Status.FAILED) if delivery.fence > 1 else None
+    if delivery.expires_at is not None and delivery.expires_at <= now:
+        return Verdict(Status.FAILED, failed_reason=FailedReason.EXPIRED)
+    if endpoint.record.state is not EndpointState.ENABLED:
+        return Verdict(Status.PENDING, now)
+    return None
+
+
+def _endpoint_wait_ms(exchange: Exchange, now: int) -> int:
+    """Return how long the receiver asks to delay all deliveries to the endpoint, not only this one."""
+    return retry_after_ms(exchange.retry_after, now) or 0 if exchange.status_code in (429, 503) else 0
+
+
+def _while_off(verdict: Verdict, endpoint: LiveEndpoint | None) -> Verdict:
+    """The verdict, except that for an endpoint that is off nothing waits: it is held.
+
+    As long as the endpoint drops what it held, that would go with it: it is held after that (see `Held`).
+    """
+    if verdict.status is not Status.PENDING or endpoint is None or endpoint.record.state is EndpointState.ENABLED:
+        return verdict
+    return verdict if endpoint.record.held_action is HeldAction.DROP else _HELD
+
+
+def _told_by(endpoint: LiveEndpoint, exchange: Exchange, now: int) -> bool:
+    """Whether an exchange tells how an endpoint fares: one that is on, and was not switched meanwhile."""
+    record = endpoint.record
+    since = record.state_since or 0
+    # An instant that is still to come was written before the machine's clock was set back and the process started anew.
+    return record.state is EndpointState.ENABLED and (exchange.started_at >= since or since > now)
+
+
+def resumed(delivery: LeasedDelivery) -> Verdict | None:
+    """Where a resend or replay that did not succeed leads back to: where the delivery was. None: it is neither."""
+    status = delivery.resume_status
+    if status is None:
+        return None
+    if status is Status.PENDING:
+        return Verdict(Status.PENDING, due_at=delivery.resume_due_at or delivery.lease_until)
+    return Verdict(status, failed_reason=FailedReason.EXHAUSTED if status is Status.FAILED else None)
+
+
+def _row(flight: _InFlight, outcome: Outcome, exchange: Exchange) -> AttemptRow:
+    delivery = flight.delivery
+    return AttemptRow(
+        delivery.event_seq,
+        delivery.endpoint_seq,
+        flight.number,
+        delivery.trigger,
+        exchange.started_at,
+        exchange.duration_us,
+        exchange.dns_ms,
+        exchange.connect_ms,
+        exchange.tls_ms,
+        exchange.first_byte_ms,
+        exchange.status_code,
+        outcome,
+        exchange.error,
+        exchange.location,
+        exchange.remote_address,
+        flight.head + flight.endpoint.head.custom_masked,
+        exchange.response_head,
+        exchange.response_body,
+        exchange.body_truncated,
+    )
+
+
+def _line(flight: _InFlight, outcome: Outcome, exchange: Exchange, verdict: Verdict) -> AttemptLine:
+    delivery = flight.delivery
+    endpoint = flight.endpoint
+    return AttemptLine(
+        at=exchange.started_at,
+        event=uuid_text(delivery.event_id),
+        delivery=delivery_id(delivery.event_id, endpoint.record.id),
+        endpoint=endpoint.id_text,
+        account=endpoint.account_text,
+        type=flight.event_type.name,
+        attempt=flight.number,
+        trigger=delivery.trigger.text,
+        outcome=outcome.text,
+        status_code=exchange.status_code,
+        duration_ms=exchange.duration_us / 1000,
+        dns_ms=exchange.dns_ms,
+        connect_ms=exchange.connect_ms,
+        tls_ms=exchange.tls_ms,
+        first_byte_ms=exchange.first_byte_ms,
+        remote_address=exchange.remote_address,
+        reused=exchange.reused,
+        next_attempt_at=verdict.due_at,
+        delivery_status=verdict.status.text,
+        error=exchange.error,
+    )

@@ -1,0 +1,8 @@
+"""The sender: an HTTP/1.1 client made for one job, posting signed bodies to addresses that were vetted."""
+
+from uplift_server.delivery.sending.http.client import Sender
+from uplift_server.delivery.sending.http.request import Done, Request, Target
+from uplift_server.delivery.sending.http.resolver import ResolutionFailed, Resolver
+from uplift_server.delivery.sending.http.settings import SenderSettings
+
+__all__ = ["Sender", "SenderSettings", "Resolver", "ResolutionFailed", "Request", "Target", "Done"]

@@ -1,0 +1,267 @@
+"""The client: takes requests, finds or opens a connection for each, keeps every deadline."""
+
+import asyncio
+import time
+from collections.abc import Callable
+
+import structlog
+import uvloop
+
+from uplift_server.core.http.addresses import AddressPolicy
+from uplift_server.core.http.exchange import Exchange, Failure
+from uplift_server.delivery.sending.http.attempt import Attempt, Opening
+from uplift_server.delivery.sending.http.connection import BufferedConnection, Connection, Owner
+from uplift_server.delivery.sending.http.connector import Connector
+from uplift_server.delivery.sending.http.failures import AttemptFailed, FilesExhausted, one_line, seconds, sent_twice
+from uplift_server.delivery.sending.http.pool import Pool
+from uplift_server.delivery.sending.http.request import Done, Request, Target
+from uplift_server.delivery.sending.http.resolver import Resolver
+from uplift_server.delivery.sending.http.settings import SenderSettings
+
+_SWEEP_SECONDS_MAX = 0.05
+_SWEEP_SECONDS_MIN = 0.005
+_FILES_WAIT_SECONDS = 0.1
+_FILES_SECONDS_MAX = 1.0
+"""How long an attempt waits for a file descriptor. A lease leaves room for it (`LEASE_LEFT_MS_MIN`)."""
+_FILES_LOG_SECONDS = 60.0
+_CLOSED_FOR_FILES = 16
+"""Idle connections to close at a time while no descriptor is left."""
+_log = structlog.get_logger()
+
+
+def _unix_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+class Sender(Owner):
+    """Sends requests over kept-alive connections, on the event loop it was started on.
+
+    A request over an open connection costs no task, future or timer: one sweep looks after all deadlines. They are
+    kept to within a sweep, at most 50 ms late.
+    """
+
+    def __init__(
+        self,
+        settings: SenderSettings,
+        policy: AddressPolicy,
+        resolver: Resolver,
+        *,
+        clock_ms: Callable[[], int] = _unix_ms,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`clock_ms` gives Unix milliseconds and serves `Exchange.started_at` alone.
+
+        Raises ValueError for an egress proxy or address that cannot be read, OSError for such a `ca_file`. The
+        resolver stays the caller's to close.
+        """
+        self._settings = settings
+        self._clock_ms = clock_ms
+        self._monotonic = monotonic
+        self._attempt_timeout = settings.attempt_timeout_ms / 1000
+        self._connection_age_max = settings.connection_age_ms_max / 1000
+        shortest_ms = min(settings.attempt_timeout_ms, settings.keep_alive_ms)
+        self._sweep_seconds = max(_SWEEP_SECONDS_MIN, min(_SWEEP_SECONDS_MAX, shortest_ms / 1000 / 10))
+        self._connector = Connector(settings, policy, resolver, self._make_connection, monotonic)
+        self._pool = Pool(settings)
+        # In the order of their start, which is that of their deadlines too.
+        self._attempts: dict[Attempt, None] = {}
+        self._connections: set[Connection] = set()
+        self._connection_type: type[Connection] = Connection
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._sweep: asyncio.TimerHandle | None = None
+        self._opening = 0
+        self._files_logged_at = -_FILES_LOG_SECONDS
+        self._closing = False
+        self._all_gone: asyncio.Event | None = None
+
+    @property
+    def in_flight(self) -> int:
+        """Requests whose Done has not been called yet."""
+        return len(self._attempts)
+
+    @property
+    def idle_connections(self) -> int:
+        """Open connections that wait for a request."""
+        return len(self._pool)
+
+    async def start(self) -> None:
+        """Bind to the running event loop. Nothing is connected yet."""
+        self._loop = asyncio.get_running_loop()
+        self._connection_type = Connection if isinstance(self._loop, uvloop.Loop) else BufferedConnection
+
+    async def close(self) -> None:
+        """End everything in flight with a failure of our own (EGRESS), and close all connections."""
+        self._closing = True
+        if self._sweep is not None:
+            self._sweep.cancel()
+            self._sweep = None
+        tasks = [attempt.task for attempt in self._attempts if attempt.task is not None]
+        for attempt in list(self._attempts):
+            self._give_up(attempt, Failure.EGRESS, "the sender was closed")
+        for connection in list(self._connections):
+            connection.abort()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._connections:
+            self._all_gone = asyncio.Event()
+            await self._all_gone.wait()
+
+    def send(self, request: Request, done: Done) -> None:
+        """Send `request`; `done` is called with its exchange exactly once, later on the loop.
+
+        The head must ask for a response to a POST over HTTP/1.1. Raises RuntimeError before `start` and after `close`.
+        """
+        if self._loop is None or self._closing:
+            raise RuntimeError("the sender is not running")
+        now = self._monotonic()
+        attempt = Attempt(request, done, self._clock_ms(), now)
+        self._attempts[attempt] = None
+        connection = self._pool.take(request.target, now)
+        if connection is None:
+            attempt.task = self._loop.create_task(self._open(attempt))
+        else:
+            attempt.connection = connection
+            connection.start(attempt, reused=True)
+        if self._sweep is None:
+            self._arm_sweep()
+
+    # What connections tell (Owner)
+
+    def made(self, connection: Connection) -> None:
+        self._connections.add(connection)
+
+    def finished(self, connection: Connection, attempt: Attempt, exchange: Exchange, now: float) -> None:
+        if exchange.tls_ms is not None and exchange.failure is None:
+            self._connector.opened_well(connection)
+        if connection.is_open:
+            self._pool.put(connection, now)
+        self._finish(attempt, exchange)
+
+    def stale(self, attempt: Attempt) -> None:
+        attempt.connection = None
+        attempt.retried = True
+        assert self._loop is not None
+        attempt.task = self._loop.create_task(self._open(attempt))
+
+    def ended(self, connection: Connection) -> None:
+        self._pool.discard(connection)
+
+    def gone(self, connection: Connection) -> None:
+        self._connections.discard(connection)
+        if self._all_gone is not None and not self._connections:
+            self._all_gone.set()
+
+    # Opening
+
+    def _make_connection(self, target: Target, opening: Opening) -> Connection:
+        retire_at = self._monotonic() + self._connection_age_max
+        return self._connection_type(self, target, opening, retire_at, self._monotonic)
+
+    async def _open(self, attempt: Attempt) -> None:
+        self._opening += 1
+        try:
+            if self._opening + len(self._connections) > self._settings.connections_max:
+                self._pool.close_oldest(1)
+            await self._open_within_limit(attempt)
+        finally:
+            self._opening -= 1
+
+    async def _open_within_limit(self, attempt: Attempt) -> None:
+        opening = attempt.opening = Opening()
+        try:
+            connection = await self._connected(attempt, opening)
+        except AttemptFailed as failed:
+            self._fail(attempt, failed.failure, failed.text)
+            return
+        except Exception as error:
+            # A fault of this code must not leave an attempt without its Done, nor count against the receiver.
+            self._complain("could not open a connection", error)
+            self._fail(attempt, Failure.EGRESS, f"internal error: {type(error).__name__}")
+            return
+        attempt.task = None
+        if not connection.is_open:
+            self._fail(attempt, Failure.PROTOCOL, "the receiver ended the connection before the request")
+            return
+        attempt.connection = connection
+        connection.start(attempt, reused=False)
+
+    async def _connected(self, attempt: Attempt, opening: Opening) -> Connection:
+        """A connection for an attempt. While no file descriptor is left, closes idle connections and tries again."""
+        give_up_at = self._monotonic() + _FILES_SECONDS_MAX
+        while True:
+            try:
+                return await self._connector.open(attempt.request.target, opening)
+            except FilesExhausted:
+                now = self._monotonic()
+                closed = self._pool.close_oldest(_CLOSED_FOR_FILES)
+                if now >= self._files_logged_at + _FILES_LOG_SECONDS:
+                    self._files_logged_at = now
+                    _log.warning("out of file descriptors", idle_connections_closed=closed, in_flight=self.in_flight)
+                if now >= give_up_at:
+                    raise
+            await asyncio.sleep(_FILES_WAIT_SECONDS)
+            # The receiver did not cause the wait, so the timeout of the attempt starts again.
+            del self._attempts[attempt]
+            attempt.started, attempt.started_at = self._monotonic(), self._clock_ms()
+            self._attempts[attempt] = None
+
+    # Endings
+
+    def _arm_sweep(self) -> None:
+        assert self._loop is not None
+        self._sweep = self._loop.call_later(self._sweep_seconds, self._on_sweep)
+
+    def _on_sweep(self) -> None:
+        now = self._monotonic()
+        started_last = now - self._attempt_timeout
+        while self._attempts:
+            attempt = next(iter(self._attempts))
+            if attempt.started > started_last:
+                break
+            self._give_up(attempt, Failure.TIMEOUT, None)
+        self._pool.expire(now)
+        if self._closing:
+            return
+        self._sweep = None
+        if self._attempts or len(self._pool):
+            self._arm_sweep()
+
+    def _give_up(self, attempt: Attempt, failure: Failure, text: str | None) -> None:
+        connection = attempt.connection
+        if connection is not None:
+            connection.fail(failure, text or self._late(connection.stage()))
+            return
+        opening, task = attempt.opening, attempt.task
+        if task is not None:
+            task.cancel()
+        self._fail(attempt, failure, text or self._late(opening.stage if opening else "waiting to start"))
+
+    def _late(self, stage: str) -> str:
+        return f"no complete response within {seconds(self._settings.attempt_timeout_ms)}: still {stage}"
+
+    def _fail(self, attempt: Attempt, failure: Failure, text: str) -> None:
+        opening = attempt.opening or Opening()
+        exchange = Exchange(
+            attempt.started_at,
+            int((self._monotonic() - attempt.started) * 1e6),
+            failure=failure,
+            error=one_line(text),
+            remote_address=opening.remote_address,
+            dns_ms=opening.dns_ms,
+            connect_ms=opening.connect_ms,
+            tls_ms=opening.tls_ms,
+            bytes_sent=attempt.bytes_sent,
+        )
+        self._finish(attempt, exchange)
+
+    def _finish(self, attempt: Attempt, exchange: Exchange) -> None:
+        del self._attempts[attempt]
+        if attempt.repeated:
+            exchange = exchange._replace(repeated=True, error=sent_twice(exchange.error))
+        try:
+            attempt.done(attempt.request, exchange)
+        except Exception as error:
+            self._complain("a request's Done failed", error)
+
+    def _complain(self, message: str, error: Exception) -> None:
+        assert self._loop is not None
+        self._loop.call_exception_handler({"message": message, "exception": error})

@@ -1,0 +1,327 @@
+"""One open connection to a receiver: writes a request, reads its response.
+
+httptools parses; four things it leaves to its caller are done here: interim responses are skipped, bodies without a
+length end with the connection, bytes nobody asked for end the connection, and the head is bounded. No callback for
+single headers is registered: most responses need none of them, and each would cost two allocations and a call.
+"""
+
+import asyncio
+import ssl
+from collections.abc import Callable
+from typing import Protocol, cast
+
+import httptools
+
+from uplift_server.core.http.exchange import Exchange, Failure
+from uplift_server.core.limits import (
+    RESPONSE_BODY_BYTES_READ_MAX,
+    RESPONSE_BODY_BYTES_STORED_MAX,
+    RESPONSE_HEAD_BYTES_MAX,
+    RESPONSE_HEAD_BYTES_STORED_MAX,
+)
+from uplift_server.delivery.sending.http.attempt import Attempt, Opening
+from uplift_server.delivery.sending.http.failures import one_line, reason
+from uplift_server.delivery.sending.http.request import Target
+from uplift_server.delivery.sending.http.response import (
+    RESPONSE_WIRE_BYTES_MAX,
+    ends_with_connection,
+    final_head,
+    location,
+    retry_after,
+    status_of,
+)
+from uplift_server.delivery.sending.http.tls import in_words
+
+# Joining two small byte strings costs less than handing the kernel two buffers.
+_JOINED_BYTES_MAX = 64 * 1024
+_READ_BYTES_MAX = 64 * 1024
+_HEAD_TOO_LONG = f"its head is longer than {RESPONSE_HEAD_BYTES_MAX} bytes"
+
+
+class Owner(Protocol):
+    """What a connection tells the client that opened it."""
+
+    def made(self, connection: "Connection") -> None:
+        """The connection is open."""
+
+    def finished(self, connection: "Connection", attempt: Attempt, exchange: Exchange, now: float) -> None:
+        """The exchange is over. If the connection is still open, it is free for another."""
+
+    def stale(self, attempt: Attempt) -> None:
+        """A connection used again turned out to have ended before any byte of the response."""
+
+    def ended(self, connection: "Connection") -> None:
+        """The connection has closed or was told to: it takes no further request."""
+
+    def gone(self, connection: "Connection") -> None:
+        """The operating system's side of the connection is gone too."""
+
+
+class Connection(asyncio.Protocol):
+    """A connection, and the response it is reading for the attempt it was started with.
+
+    `opening` tells how it was opened, `retire_at` and `idle_since` are monotonic seconds.
+    """
+
+    __slots__ = (
+        "_attempt",
+        "_body",
+        "_body_bytes",
+        "_complete",
+        "_first_byte_at",
+        "_interim",
+        "_keep",
+        "_monotonic",
+        "_owner",
+        "_parser",
+        "_raw",
+        "_reused",
+        "_status",
+        "_transport",
+        "_wire_bytes",
+        "idle_since",
+        "is_open",
+        "opening",
+        "retire_at",
+        "target",
+    )
+
+    _transport: asyncio.Transport
+
+    def __init__(
+        self, owner: Owner, target: Target, opening: Opening, retire_at: float, monotonic: Callable[[], float]
+    ) -> None:
+        self.target = target
+        self.opening = opening
+        self.retire_at = retire_at
+        self.idle_since = 0.0
+        self.is_open = False
+        self._owner = owner
+        self._monotonic = monotonic
+        # The parser is kept over responses: llhttp starts afresh after each message, and a connection whose response
+        # ended in any other way than complete is not used again.
+        self._parser: httptools.HttpResponseParser | None = None
+        self._attempt: Attempt | None = None
+        self._reused = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        self._parser = httptools.HttpResponseParser(self)
+        self.is_open = True
+        self._owner.made(self)
+
+    # The way of a request
+
+    def start(self, attempt: Attempt, *, reused: bool) -> None:
+        """Write the attempt's request and read the response to it."""
+        self._attempt = attempt
+        self._reused = reused
+        self._raw = b""
+        self._interim = 0
+        self._status = 0
+        self._keep = False
+        self._body = b""
+        self._body_bytes = 0
+        self._wire_bytes = 0
+        self._complete = False
+        attempt.repeated = attempt.bytes_sent
+        attempt.bytes_sent = True
+        request = attempt.request
+        if len(request.body) <= _JOINED_BYTES_MAX:
+            self._transport.write(request.head + request.body)
+        else:
+            self._transport.writelines((request.head, request.body))
+
+    def data_received(self, data: bytes) -> None:
+        parser = self._parser
+        if self._attempt is None or parser is None:
+            # Nobody asked for these bytes; were they kept, they would become the answer to the next request.
+            self.abort()
+            return
+        if not self._raw:
+            self._raw = data
+            self._first_byte_at = self._monotonic()
+        elif self._status == 0:
+            self._raw += data
+        self._wire_bytes += len(data)
+        try:
+            parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            if not self._complete:
+                # What a callback below raised is the context of what the parser makes of it.
+                self._fail(Failure.PROTOCOL, f"the response is not valid HTTP/1.1: {error.__context__ or error}")
+                return
+            self._keep = False
+        if self._complete:
+            self._finish()
+        elif self._status == 0:
+            if len(self._raw) > RESPONSE_HEAD_BYTES_MAX:
+                self._fail(Failure.PROTOCOL, f"the response is not valid HTTP/1.1: {_HEAD_TOO_LONG}")
+        elif self._body_bytes > RESPONSE_BODY_BYTES_READ_MAX or self._wire_bytes > RESPONSE_WIRE_BYTES_MAX:
+            self._keep = False
+            self._finish()
+
+    def on_message_begin(self) -> None:
+        """Called by the parser; a message after the response means bytes that nobody asked for."""
+        if self._complete:
+            self._keep = False
+
+    def on_headers_complete(self) -> None:
+        """Called by the parser, for interim responses too."""
+        parser = self._parser
+        if self._complete or parser is None:
+            return
+        status = parser.get_status_code()
+        if status < 200:
+            if status < 100 or status == 101:
+                raise ValueError(f"unexpected status {status}")
+            self._interim += 1
+            return
+        if len(self._raw) > RESPONSE_HEAD_BYTES_MAX < len(final_head(self._raw, self._interim)):
+            raise ValueError(_HEAD_TOO_LONG)
+        self._status = status
+        # The parser forgets this when the message is complete.
+        self._keep = parser.should_keep_alive()
+
+    def on_body(self, data: bytes) -> None:
+        """Called by the parser with a piece of the body, its transfer coding removed."""
+        if self._complete:
+            return
+        if self._body_bytes < RESPONSE_BODY_BYTES_STORED_MAX:
+            self._body += data
+        self._body_bytes += len(data)
+
+    def on_message_complete(self) -> None:
+        """Called by the parser, for interim responses too."""
+        if self._status:
+            self._complete = True
+
+    def eof_received(self) -> None:
+        # Left to itself, the transport would first try to write what is left of the request.
+        self._end(None)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._end(exc)
+        self._parser = None  # the two refer to each other
+        self._owner.gone(self)
+
+    # Endings
+
+    def fail(self, failure: Failure, text: str) -> None:
+        """End the attempt in flight with a failure, and the connection with it."""
+        if self._attempt is not None:
+            self._fail(failure, text)
+
+    def retire(self) -> None:
+        """Close an idle connection in the orderly way."""
+        if self.is_open:
+            self.is_open = False
+            self._transport.close()
+            self._owner.ended(self)
+
+    def abort(self) -> None:
+        """Close the connection now, whatever it is doing; also one that is still saying goodbye in TLS."""
+        was_open, self.is_open = self.is_open, False
+        self._transport.abort()
+        if was_open:
+            self._owner.ended(self)
+
+    def encryption(self) -> ssl.SSLObject | None:
+        """The TLS of the connection, if it has any."""
+        return cast("ssl.SSLObject | None", self._transport.get_extra_info("ssl_object"))
+
+    def stage(self) -> str:
+        """What the attempt in flight is waiting for, in words."""
+        if self._status:
+            return "receiving the response's body"
+        return "receiving the response's head" if self._raw else "waiting for the response"
+
+    def _end(self, error: Exception | None) -> None:
+        attempt = self._attempt
+        if attempt is None:
+            self.abort()
+            return
+        if not self._raw and self._reused and not attempt.retried:
+            self._attempt = None
+            self.abort()
+            self._owner.stale(attempt)
+        elif error is None and self._status and ends_with_connection(final_head(self._raw, self._interim)):
+            self._complete = True
+            self._keep = False
+            self._finish()
+        elif isinstance(error, ssl.SSLError):
+            self._fail(Failure.TLS, f"the TLS connection broke: {in_words(error)}")
+        else:
+            how = "closed the connection" if error is None else "broke the connection"
+            when = "in the middle of the response" if self._raw else "without answering"
+            why = f" ({reason(error)})" if isinstance(error, OSError) else ""
+            self._fail(Failure.PROTOCOL, f"the receiver {how} {when}{why}")
+
+    def _finish(self) -> None:
+        head = final_head(self._raw, self._interim)
+        if not head.startswith(b"HTTP/1."):
+            self._fail(Failure.PROTOCOL, "the response is not valid HTTP/1.1: it does not begin with HTTP/1")
+        else:
+            self._report(head, None, None)
+
+    def _fail(self, failure: Failure, text: str) -> None:
+        self._keep = False
+        self._report(final_head(self._raw, self._interim), failure, one_line(text))
+
+    def _report(self, head: bytes, failure: Failure | None, error: str | None) -> None:
+        attempt = self._attempt
+        assert attempt is not None
+        self._attempt = None
+        now = self._monotonic()
+        # A connection that has not written its request yet has more to write than the response cares about.
+        if not self._keep or self._transport.get_write_buffer_size():
+            self.abort()
+        status = self._status or status_of(head)
+        body = self._body
+        opening = self.opening
+        reused = self._reused
+        started = attempt.started
+        unusual = status is None or status >= 300
+        self._owner.finished(
+            self,
+            attempt,
+            Exchange(
+                attempt.started_at,
+                int((now - started) * 1e6),
+                status,
+                failure,
+                error,
+                opening.remote_address,
+                None if reused else opening.dns_ms,
+                None if reused else opening.connect_ms,
+                None if reused else opening.tls_ms,
+                int((self._first_byte_at - started) * 1e3) if self._raw else None,
+                head[:RESPONSE_HEAD_BYTES_STORED_MAX],
+                body[:RESPONSE_BODY_BYTES_STORED_MAX],
+                self._body_bytes > RESPONSE_BODY_BYTES_STORED_MAX or (failure is None and not self._complete),
+                retry_after(head) if unusual else None,
+                location(head) if unusual else None,
+                attempt.bytes_sent,
+                reused,
+            ),
+            now,
+        )
+
+
+class BufferedConnection(Connection, asyncio.BufferedProtocol):
+    """The same for the standard library's event loop, reading into one buffer that all connections share.
+
+    Its `recv` of 256 KiB may map and unmap memory on every read (python/cpython#85451), which doubles the cost of a
+    request; uvloop does not, and there a buffer of one's own costs more than it saves.
+    """
+
+    __slots__ = ()
+
+    # Between get_buffer and buffer_updated the loop runs nothing else, so one buffer serves every connection.
+    _shared = memoryview(bytearray(_READ_BYTES_MAX))
+
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002
+        return self._shared
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self.data_received(bytes(self._shared[:nbytes]))

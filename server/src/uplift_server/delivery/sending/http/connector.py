@@ -1,0 +1,266 @@
+"""Opens connections: resolves, vets every address, and connects to one that passed.
+
+The socket is opened here to the very address that was vetted, so nothing can resolve the name a second time.
+"""
+
+import asyncio
+import errno
+import socket
+from collections.abc import Callable
+from typing import Final
+
+from uplift_server.core.http.addresses import HTTPS_REQUIRED, AddressPolicy, describe, describe_found, parse_literal
+from uplift_server.core.http.exchange import Failure
+from uplift_server.delivery.sending.http.attempt import Opening
+from uplift_server.delivery.sending.http.connection import Connection
+from uplift_server.delivery.sending.http.failures import (
+    OURS,
+    OUT_OF_FILES,
+    AttemptFailed,
+    FilesExhausted,
+    reason,
+    seconds,
+    socket_name,
+)
+from uplift_server.delivery.sending.http.proxy import Proxy
+from uplift_server.delivery.sending.http.request import Target
+from uplift_server.delivery.sending.http.resolver import ResolutionFailed, Resolver
+from uplift_server.delivery.sending.http.settings import SenderSettings
+from uplift_server.delivery.sending.http.tls import TlsContext, explain
+
+# More addresses of one name than this share too little time to be worth trying.
+_ADDRESSES_TRIED_MAX: Final = 6
+_TLS_CLOSE_SECONDS: Final = 1.0
+# linux/in.h. Without it a bound source address takes a local port for itself, and all connections to all receivers
+# share the 28,000 there are.
+_IP_BIND_ADDRESS_NO_PORT: Final = 24
+
+ConnectionFactory = Callable[[Target, Opening], Connection]
+
+
+class Connector:
+    """The way from a target to an open connection."""
+
+    def __init__(
+        self,
+        settings: SenderSettings,
+        policy: AddressPolicy,
+        resolver: Resolver,
+        make: ConnectionFactory,
+        monotonic: Callable[[], float],
+    ) -> None:
+        """Raises ValueError for a proxy or source address that cannot be read, OSError for such a `ca_file`."""
+        self._settings = settings
+        self._policy = policy
+        self._resolver = resolver
+        self._make = make
+        self._monotonic = monotonic
+        self._proxy = Proxy.parse(settings.egress_proxy) if settings.egress_proxy else None
+        self._proxy_answered_at = 0.0
+        self._sources = {_family(address): address for address in settings.egress_addresses}
+        self._tls = TlsContext.make(settings.ca_file, monotonic)
+
+    async def open(self, target: Target, opening: Opening) -> Connection:
+        """A connection to `target`, ready for its first request; `opening` tells how far it came at any time.
+
+        Raises AttemptFailed.
+        """
+        addresses = await self._vetted(target, opening)
+        before = self._monotonic()
+        until = before + self._settings.connect_timeout_ms / 1000
+        if self._proxy is None:
+            sock = await self._reach(addresses, target.port, opening, until)
+        else:
+            sock = await self._through(self._proxy, addresses, target.port, opening, until)
+        connected = self._monotonic()
+        opening.connect_ms = _ms(connected - before)
+        if not target.encrypted:
+            return await self._plain(sock, target, opening)
+        connection = await self._encrypted(sock, target, opening, until)
+        opening.tls_ms = _ms(self._monotonic() - connected)
+        return connection
+
+    def opened_well(self, connection: Connection) -> None:
+        """Learn from a connection that brought its first response."""
+        encrypted = connection.encryption()
+        if encrypted is not None:
+            self._tls.remember(_certificate_name(connection.target.host), encrypted)
+
+    async def _vetted(self, target: Target, opening: Opening) -> list[str]:
+        host = target.host
+        try:
+            literal = parse_literal(host)
+        except ValueError as error:
+            raise AttemptFailed(Failure.DNS, f"{host} is not a valid address: {error}") from None
+        if literal is not None:
+            found: tuple[str, ...] = (literal,)
+        else:
+            opening.stage = f"resolving {host}"
+            before = self._monotonic()
+            try:
+                found = await self._resolver.resolve(host)
+            except ResolutionFailed as error:
+                if error.out_of_files:
+                    raise FilesExhausted(f"could not look up {host}") from None
+                raise AttemptFailed(Failure.DNS, error.text) from None
+            finally:
+                opening.dns_ms = _ms(self._monotonic() - before)
+        allowed = [address for address in found if self._policy.judge(address, encrypted=target.encrypted) is None]
+        if not allowed:
+            raise AttemptFailed(Failure.BLOCKED, self._refusal(target, found, literal=literal is not None))
+        return allowed
+
+    def _refusal(self, target: Target, addresses: tuple[str, ...], *, literal: bool) -> str:
+        words = describe if literal else describe_found
+        kinds = " and ".join(dict.fromkeys(words(address) for address in addresses[:_ADDRESSES_TRIED_MAX]))
+        text = f"{target.host} is not allowed as a receiver: {kinds}"
+        codes = [self._policy.judge(address, encrypted=target.encrypted) for address in addresses]
+        if HTTPS_REQUIRED in codes:
+            return f"{text}. Plain http is for private addresses only; use https"
+        open_policy = AddressPolicy(allow_private_networks=True)
+        if any(open_policy.judge(address, encrypted=target.encrypted) is None for address in addresses):
+            return f"{text}. UPLIFT_ALLOW_PRIVATE_NETWORKS=true allows private networks"
+        return f"{text}. No setting allows it"
+
+    async def _reach(self, addresses: list[str], port: int, opening: Opening, until: float) -> socket.socket:
+        """Connect to the first address that answers; each may take its even share of the time that is left."""
+        # What we cannot even try says nothing of the receiver, so it must not have the last word.
+        usable = [address for address in addresses if not self._sources or _family(address) in self._sources]
+        if not usable:
+            kind = "IPv6" if ":" in addresses[0] else "IPv4"
+            raise AttemptFailed(Failure.BLOCKED, f"there is no egress address for {kind}")
+        usable = usable[:_ADDRESSES_TRIED_MAX]
+        last: AttemptFailed | None = None
+        for position, address in enumerate(usable):
+            opening.remote_address = name = socket_name(address, port)
+            opening.stage = f"connecting to {name}"
+            share = (until - self._monotonic()) / (len(usable) - position)
+            try:
+                async with asyncio.timeout(share):
+                    return await self._connect(address, port)
+            except TimeoutError:
+                limit = seconds(self._settings.connect_timeout_ms)
+                last = AttemptFailed(Failure.TIMEOUT, f"{name} did not accept a connection within {limit}")
+            except OSError as error:
+                if error.errno in OUT_OF_FILES:
+                    raise FilesExhausted(f"could not connect to {name}") from None
+                ours = error.errno in OURS
+                text = f"could not connect to {name}: {reason(error)}"
+                last = AttemptFailed(Failure.EGRESS if ours else Failure.CONNECT, text)
+            except AttemptFailed as failed:
+                last = failed
+        assert last is not None
+        raise last
+
+    async def _connect(self, address: str, port: int) -> socket.socket:
+        family = _family(address)
+        sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        try:
+            if self._sources:
+                self._bind(sock, family)
+            await asyncio.get_running_loop().sock_connect(sock, (address, port))
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+
+    def _bind(self, sock: socket.socket, family: socket.AddressFamily) -> None:
+        source = self._sources[family]
+        try:
+            sock.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
+        except OSError as error:
+            if error.errno not in (errno.ENOPROTOOPT, errno.EINVAL):
+                raise
+        try:
+            sock.bind((source, 0))
+        except OSError as error:
+            text = f"could not send from the egress address {source}: {reason(error)}"
+            raise AttemptFailed(Failure.EGRESS, text) from None
+
+    async def _through(
+        self, proxy: Proxy, addresses: list[str], port: int, opening: Opening, until: float
+    ) -> socket.socket:
+        addresses = addresses[:_ADDRESSES_TRIED_MAX]
+        last: AttemptFailed | None = None
+        for position, address in enumerate(addresses):
+            name = socket_name(address, port)
+            before = self._monotonic()
+            share = (until - before) / (len(addresses) - position)
+            try:
+                async with asyncio.timeout(share):
+                    sock = await self._reach_proxy(proxy, opening, before + share)
+                    opening.remote_address = name
+                    opening.stage = f"waiting for the egress proxy to reach {name}"
+                    try:
+                        await proxy.tunnel(sock, address, port)
+                    except BaseException:
+                        sock.close()
+                        raise
+                self._proxy_answered_at = self._monotonic()
+                return sock
+            except TimeoutError:
+                # A proxy that answered others meanwhile is well, so the silence is the receiver's.
+                failure = Failure.TIMEOUT if self._proxy_answered_at > before else Failure.EGRESS
+                limit = seconds(self._settings.connect_timeout_ms)
+                last = AttemptFailed(failure, f"the egress proxy opened no tunnel to {name} within {limit}")
+            except AttemptFailed as failed:
+                if failed.failure is not Failure.CONNECT:
+                    raise
+                self._proxy_answered_at = self._monotonic()
+                last = failed
+        assert last is not None
+        raise last
+
+    async def _reach_proxy(self, proxy: Proxy, opening: Opening, until: float) -> socket.socket:
+        opening.stage = "connecting to the egress proxy"
+        try:
+            literal = parse_literal(proxy.host)
+            found = list(await self._resolver.resolve(proxy.host)) if literal is None else [literal]
+            return await self._reach(found, proxy.port, Opening(), until)
+        except FilesExhausted:
+            raise
+        except (ResolutionFailed, ValueError, AttemptFailed) as error:
+            raise AttemptFailed(Failure.EGRESS, f"the egress proxy cannot be used: {error}") from None
+
+    async def _plain(self, sock: socket.socket, target: Target, opening: Opening) -> Connection:
+        loop = asyncio.get_running_loop()
+        try:
+            _, connection = await loop.create_connection(lambda: self._make(target, opening), sock=sock)
+        except OSError as error:
+            sock.close()
+            text = f"{opening.remote_address} closed the connection at once: {reason(error)}"
+            raise AttemptFailed(Failure.CONNECT, text) from None
+        return connection
+
+    async def _encrypted(self, sock: socket.socket, target: Target, opening: Opening, until: float) -> Connection:
+        opening.stage = f"the TLS handshake with {opening.remote_address}"
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(until - self._monotonic()):
+                _, connection = await loop.create_connection(
+                    lambda: self._make(target, opening),
+                    sock=sock,
+                    ssl=self._tls,
+                    server_hostname=_certificate_name(target.host),
+                    ssl_shutdown_timeout=_TLS_CLOSE_SECONDS,
+                )
+        except TimeoutError:
+            limit = seconds(self._settings.connect_timeout_ms)
+            text = f"the TLS handshake with {opening.remote_address} took longer than the {limit} allowed to connect"
+            raise AttemptFailed(Failure.TIMEOUT, text) from None
+        except OSError as error:
+            self._tls.forget(_certificate_name(target.host))
+            raise AttemptFailed(Failure.TLS, explain(error, target.host)) from None
+        return connection
+
+
+def _certificate_name(host: str) -> str:
+    return parse_literal(host) or host.removesuffix(".")
+
+
+def _family(address: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
+
+
+def _ms(duration: float) -> int:
+    return int(duration * 1000)

@@ -1,0 +1,81 @@
+"""Open connections that wait for their next request."""
+
+from itertools import islice
+
+from uplift_server.delivery.sending.http.connection import Connection
+from uplift_server.delivery.sending.http.request import Target
+from uplift_server.delivery.sending.http.settings import SenderSettings
+
+
+class Pool:
+    """Idle connections by target, the most recently used one first; all instants are monotonic seconds.
+
+    A connection was vetted for its target when it was opened and keeps that address for life. Dicts serve as ordered
+    sets here: taking the newest, dropping the oldest and removing any one are all O(1).
+    """
+
+    def __init__(self, settings: SenderSettings) -> None:
+        self._keep_alive = settings.keep_alive_ms / 1000
+        self._per_target_max = settings.idle_connections_per_target_max
+        self._max = settings.idle_connections_max
+        self._by_target: dict[Target, dict[Connection, None]] = {}
+        self._by_age: dict[Connection, None] = {}
+
+    def __len__(self) -> int:
+        return len(self._by_age)
+
+    def take(self, target: Target, now: float) -> Connection | None:
+        """An open connection to `target`, which then belongs to the caller."""
+        idle = self._by_target.get(target)
+        while idle:
+            connection, _ = idle.popitem()
+            del self._by_age[connection]
+            if now < connection.retire_at:
+                return connection
+            connection.retire()
+        return None
+
+    def put(self, connection: Connection, now: float) -> None:
+        """Keep `connection` for later, or close it if it is old or one too many."""
+        if now >= connection.retire_at:
+            connection.retire()
+            return
+        idle = self._by_target.get(connection.target)
+        if idle is None:
+            idle = self._by_target[connection.target] = {}
+        if len(idle) >= self._per_target_max or self._max == 0:
+            connection.retire()
+            return
+        if len(self._by_age) >= self._max:
+            self._retire(next(iter(self._by_age)))
+        connection.idle_since = now
+        idle[connection] = None
+        self._by_age[connection] = None
+
+    def discard(self, connection: Connection) -> None:
+        """Forget a connection that ended, if it was idle."""
+        if connection in self._by_age:
+            del self._by_age[connection]
+            del self._by_target[connection.target][connection]
+
+    def close_oldest(self, count: int) -> int:
+        """Close up to `count` connections, the longest idle first. Return their number."""
+        oldest = list(islice(self._by_age, count))
+        for connection in oldest:
+            self._retire(connection)
+        return len(oldest)
+
+    def expire(self, now: float) -> None:
+        """Close what has waited too long and forget targets without connections."""
+        oldest_allowed = now - self._keep_alive
+        while self._by_age:
+            connection = next(iter(self._by_age))
+            if connection.idle_since > oldest_allowed:
+                break
+            self._retire(connection)
+        for target in [target for target, idle in self._by_target.items() if not idle]:
+            del self._by_target[target]
+
+    def _retire(self, connection: Connection) -> None:
+        self.discard(connection)
+        connection.retire()

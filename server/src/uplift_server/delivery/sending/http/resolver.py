@@ -1,0 +1,174 @@
+"""Names to addresses: look-ups on the event loop, without the thread pool that `getaddrinfo` would block."""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import aiodns
+import pycares
+
+from uplift_server.delivery.sending.http.failures import files_exhausted, seconds
+from uplift_server.delivery.sending.http.settings import SenderSettings
+
+_LOOPBACK: Final = ("127.0.0.1", "::1")
+# c-ares waits twice as long after each try, and begins with as little as 250 ms once it knows a server to be quick.
+# With fewer tries it would give up on a slow authority long before our own time-out, which is what ends a look-up.
+_TRIES: Final = 5
+_FIRST_TRY_SHARE: Final = 1 / 8
+_FAULTS: Final[dict[object, str]] = {
+    pycares.errno.ARES_ENOTFOUND: "there is no such name as {name}",
+    pycares.errno.ARES_ENODATA: "{name} has no address",
+    pycares.errno.ARES_ESERVFAIL: "the name servers could not answer for {name}",
+    pycares.errno.ARES_EREFUSED: "the name servers refused to answer for {name}",
+    pycares.errno.ARES_ETIMEOUT: "no name server answered for {name}",
+    pycares.errno.ARES_ECONNREFUSED: "no name server could be reached to ask for {name}",
+    pycares.errno.ARES_EBADNAME: "{name} is not a valid name",
+}
+
+
+class ResolutionFailed(Exception):
+    """The name has no address, or none could be learned in time. `text` says which, for people.
+
+    `out_of_files`: this process had no file descriptor left for the look-up.
+    """
+
+    def __init__(self, text: str, *, out_of_files: bool = False) -> None:
+        super().__init__(text)
+        self.text = text
+        self.out_of_files = out_of_files
+
+
+class _Entry:
+    """What is known of a name until `expires_at`, in monotonic seconds."""
+
+    __slots__ = ("addresses", "expires_at", "failure")
+
+    def __init__(self, addresses: tuple[str, ...], failure: str | None, expires_at: float) -> None:
+        self.addresses = addresses
+        self.failure = failure
+        self.expires_at = expires_at
+
+
+class Resolver:
+    """Resolves names as this machine would (`/etc/hosts`, then the name servers) and remembers answers for a while.
+
+    Answers are kept for their time to live, within the bounds of the settings. Concurrent look-ups of one name share
+    one question. It belongs to the event loop of its first use; whoever made it closes it.
+    """
+
+    def __init__(
+        self,
+        settings: SenderSettings,
+        *,
+        nameservers: Sequence[str] | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`nameservers`: `address` or `address:port`; None = the machine's."""
+        self._settings = settings
+        self._nameservers = nameservers
+        self._monotonic = monotonic
+        self._entries: dict[str, _Entry] = {}
+        self._pending: dict[str, asyncio.Task[_Entry]] = {}
+        self._channel: aiodns.DNSResolver | None = None
+        self._channel_born = 0.0
+        self._closed = False
+
+    async def resolve(self, host: str) -> tuple[str, ...]:
+        """The addresses of a name, IPv4 and IPv6 in the order to try them; never empty.
+
+        Raises ResolutionFailed. Nothing is judged here: any address may come back.
+        """
+        name = host.lower().removesuffix(".")
+        if name == "localhost" or name.endswith(".localhost"):
+            return _LOOPBACK
+        entry = self._entries.get(name)
+        if entry is None or entry.expires_at <= self._monotonic():
+            entry = await self._shared_lookup(name)
+        if entry.failure is not None:
+            raise ResolutionFailed(entry.failure)
+        return entry.addresses
+
+    async def close(self) -> None:
+        """End all look-ups; those who wait for one get ResolutionFailed."""
+        self._closed = True
+        for task in self._pending.values():
+            task.cancel()
+        if self._channel is not None:
+            await self._channel.close()
+            self._channel = None
+
+    async def _shared_lookup(self, name: str) -> _Entry:
+        if self._closed:
+            raise ResolutionFailed("the resolver is closed")
+        task = self._pending.get(name)
+        if task is None:
+            task = self._pending[name] = asyncio.get_running_loop().create_task(self._lookup(name))
+        try:
+            # One caller's deadline must not end the look-up for the others.
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if task.cancelled():
+                raise ResolutionFailed("the resolver was closed") from None
+            raise
+
+    async def _lookup(self, name: str) -> _Entry:
+        try:
+            entry = await self._ask(name)
+        finally:
+            del self._pending[name]
+        while len(self._entries) >= max(1, self._settings.dns_entries_max):
+            del self._entries[next(iter(self._entries))]
+        self._entries.pop(name, None)
+        self._entries[name] = entry
+        return entry
+
+    async def _ask(self, name: str) -> _Entry:
+        settings = self._settings
+        channel = self._current_channel()
+        ttl_ms = settings.dns_negative_ttl_ms
+        addresses: tuple[str, ...] = ()
+        failure: str | None = None
+        try:
+            async with asyncio.timeout(settings.dns_timeout_ms / 1000):
+                found = await channel.getaddrinfo(name)
+        except TimeoutError:
+            failure = f"no name server answered for {name} within {seconds(settings.dns_timeout_ms)}"
+        except (aiodns.error.DNSError, UnicodeError) as error:
+            failure = _explain(error, name)
+        else:
+            addresses = tuple(dict.fromkeys(_text(node.addr[0]) for node in found.nodes))
+            if addresses:
+                ttl_ms = min(node.ttl for node in found.nodes) * 1000
+                ttl_ms = max(settings.dns_ttl_ms_min, min(ttl_ms, settings.dns_ttl_ms_max))
+            else:
+                failure = f"{name} has no address"
+        if failure is not None and files_exhausted():
+            # The result of c-ares is not valid, and a channel that was created without files has no name servers.
+            self._channel = None
+            raise ResolutionFailed(f"too many open files to look up {name}", out_of_files=True)
+        return _Entry(addresses, failure, self._monotonic() + ttl_ms / 1000)
+
+    def _current_channel(self) -> aiodns.DNSResolver:
+        # c-ares keeps answers of its own for up to their full time to live and offers no way to switch that off here;
+        # a channel that is younger than our bound cannot hold an older answer. The one before ends when its last
+        # look-up lets go of it.
+        now = self._monotonic()
+        if self._channel is None or now - self._channel_born >= self._settings.dns_ttl_ms_max / 1000:
+            self._channel = aiodns.DNSResolver(
+                nameservers=self._nameservers,
+                timeout=self._settings.dns_timeout_ms / 1000 * _FIRST_TRY_SHARE,
+                tries=_TRIES,
+            )
+            self._channel_born = now
+        return self._channel
+
+
+def _text(address: bytes | str) -> str:
+    return address.decode("ascii") if isinstance(address, bytes) else address
+
+
+def _explain(error: Exception, name: str) -> str:
+    code = error.args[0] if error.args else None
+    fault = "{name} is not a valid name" if isinstance(error, UnicodeError) else _FAULTS.get(code)
+    return fault.format(name=name) if fault else f"the look-up of {name} failed: {error.args[-1]}"

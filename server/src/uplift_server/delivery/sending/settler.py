@@ -1,0 +1,299 @@
+"""Settling: what attempts decided goes to the store in batches, one batch at a time.
+
+While one batch commits the next gathers, so batches grow with the load. What a replay's attempts decided waits a little
+for others that are to be written anyway: what comes in meanwhile would have to wait for a commit of its own.
+
+What cannot be written is kept and tried again, and meanwhile nothing more is sent: an attempt whose outcome cannot be
+remembered would be made again.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import structlog
+
+from uplift_server.core.limits import SETTLE_BATCH_MAX, SETTLEMENTS_WAITING_MAX
+from uplift_server.delivery.clock import Clock, Handle
+from uplift_server.delivery.endpoint_cache import LiveEndpoint
+from uplift_server.delivery.scheduling.lanes import DeliveryLanes
+from uplift_server.observe.attempt_log import AttemptLine
+from uplift_server.observe.measures import EngineMeasures, SetAside
+from uplift_server.store.contract import Database
+from uplift_server.store.errors import Refused, Unavailable
+from uplift_server.store.hot_records import HealthRow, Settlement
+
+_log = structlog.get_logger()
+
+RETRY_MS: Final = 250
+PATIENCE_MS: Final = 20
+"""How long an outcome that may wait for others to be written with does."""
+HEALTH_SAVED_EVERY_MS: Final = 2000
+"""How old a stored `last_success_at` may be while an endpoint does well."""
+
+
+class Settler:
+    """Gathers settlements and writes them."""
+
+    def __init__(
+        self,
+        database: Database,
+        lanes: DeliveryLanes,
+        clock: Clock,
+        measures: EngineMeasures,
+        on_lines: Callable[[Sequence[AttemptLine]], None],
+    ) -> None:
+        self._database = database
+        self._lanes = lanes
+        self._clock = clock
+        self._measures = measures
+        self._on_lines = on_lines
+        self._gathered: list[Settlement] = []
+        self._pressing = False
+        """Whether something gathered is to be written as soon as that can be."""
+        self._patience: Handle | None = None
+        """Ends the wait of what may; there whenever something gathered and nothing presses."""
+        self._suspects: list[tuple[list[Settlement], dict[int, LiveEndpoint]]] = []
+        """Parts of a rejected batch, to be written one after the other."""
+        self._lines: list[AttemptLine] = []
+        self._health: dict[int, LiveEndpoint] = {}
+        self._writing = False
+        self._failing = False
+        self._scheduled = False
+        self.by = 0
+        """This process among several: see `Database.settle`."""
+        self.settled = 0
+        """How many deliveries were settled so far."""
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self.on_due: Callable[[int, int], None] = lambda _endpoint_seq, _due_at: None
+        """Called with an endpoint and the due time (Unix ms) of a delivery that was settled as pending."""
+        self.on_counted: Callable[[int], None] = lambda _replay_seq: None
+        """Told of every attempt that a replay has counted."""
+        self.may_wait: Callable[[int], bool] = lambda _replay_seq: False
+        """Whether the outcome of a replay's attempt may."""
+        self._alongside: list[Callable[[], None]] = []
+        """Called with the next write."""
+        self.on_written: dict[tuple[int, int], Callable[[], None]] = {}
+        """By event and endpoint: called once, when what became of that delivery is written, or was refused."""
+
+    def speak_as(self, by: int) -> None:
+        """Begin another life: what is not stored yet of how endpoints fare was of the life before."""
+        self.by = by
+        self._health.clear()
+
+    def add(self, settlement: Settlement, line: AttemptLine | None = None) -> None:
+        """Take what became of a delivery."""
+        self._gathered.append(settlement)
+        if line is not None:
+            self._lines.append(line)
+        self._idle.clear()
+        if len(self._gathered) >= SETTLEMENTS_WAITING_MAX:
+            self._lanes.blocked = True
+        elif settlement.replay_seq is not None and self.may_wait(settlement.replay_seq):
+            if self._patience is None and not self._pressing:
+                self._patience = self._clock.call_at(self._clock.now_ms() + PATIENCE_MS, self._end_patience)
+            return
+        self._pressing = True
+        self._schedule()
+
+    def hurry(self) -> None:
+        """Let nothing wait for others: write it now, or after what is being written."""
+        if self._gathered or self._alongside:
+            self._pressing = True
+            if self._may_write:
+                self._write()
+
+    def alongside(self, write: Callable[[], None]) -> None:
+        """Call what writes something that may wait a little, at once after outcomes were handed to the store.
+
+        So both are in one commit, instead of one more that others would have to wait for. Whoever has waited long
+        enough for outcomes may `hurry`.
+        """
+        self._alongside.append(write)
+
+    def note_health(self, endpoint: LiveEndpoint, now_ms: int) -> None:
+        """Let an endpoint's health be stored: at once when it turned or failed, else now and then."""
+        health = endpoint.health
+        if (
+            health.failing_since is not None
+            or endpoint.health_saved_failing
+            or now_ms - endpoint.health_saved_at >= HEALTH_SAVED_EVERY_MS
+        ):
+            endpoint.health_saved_at = now_ms
+            self.keep_health(endpoint)
+
+    def keep_health(self, endpoint: LiveEndpoint) -> None:
+        """Let an endpoint's health, as it will be then, be stored with the next batch."""
+        endpoint.health_saved_failing = endpoint.health.failing_since is not None
+        self._health[endpoint.seq] = endpoint
+
+    async def drain(self) -> None:
+        """Until everything gathered is written, which nothing waits for any longer."""
+        self.hurry()
+        await self._idle.wait()
+
+    def _end_patience(self) -> None:
+        self._patience = None
+        self._pressing = True
+        self._schedule()
+
+    @property
+    def _may_write(self) -> bool:
+        return not self._scheduled and not self._writing and not self._failing
+
+    def _schedule(self) -> None:
+        if self._may_write:
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self._write)
+
+    def _write(self) -> None:
+        self._scheduled = False
+        if self._suspects:
+            batch, health = self._suspects.pop()
+        else:
+            batch, self._gathered = self._gathered[:SETTLE_BATCH_MAX], self._gathered[SETTLE_BATCH_MAX:]
+            health, self._health = self._health, {}
+            if self._gathered:
+                # Health counts all outcomes: it is stored with the last, or a restart would count the rest twice.
+                later = {settlement.endpoint_seq for settlement in self._gathered}
+                self._health = {seq: endpoint for seq, endpoint in health.items() if seq in later}
+                health = {seq: endpoint for seq, endpoint in health.items() if seq not in later}
+            self._pressing = bool(self._gathered)
+            if self._patience is not None:
+                self._patience.cancel()
+                self._patience = None
+        # Lines of later outcomes wait for these. An outcome has at most one line.
+        lines_max = len(batch) if self._gathered else len(self._lines)
+        lines, self._lines = self._lines[:lines_max], self._lines[lines_max:]
+        self._writing = True
+        rows = [health_row(endpoint) for endpoint in health.values()]
+        alongside, self._alongside = self._alongside, []
+        by = self.by
+        written = asyncio.ensure_future(self._database.settle(batch, rows, by=by))
+        written.add_done_callback(lambda future: self._written(batch, lines, health if by == self.by else {}, future))
+        for write in alongside:
+            write()
+
+    def _written(
+        self,
+        batch: list[Settlement],
+        lines: list[AttemptLine],
+        health: dict[int, LiveEndpoint],
+        written: "asyncio.Future[frozenset[tuple[int, int]]]",
+    ) -> None:
+        self._writing = False
+        if written.cancelled():
+            # The process ends, and the database has not answered in time.
+            return
+        error = written.exception()
+        if isinstance(error, Unavailable):
+            self._keep(batch, lines, health, error)
+            return
+        if error is not None:
+            self._isolate(batch, health, error)
+        else:
+            self.settled += len(batch)
+            self._tell_lost(batch, written.result())
+            ended = self._measures.ended
+            for settlement in batch:
+                ended[settlement.status] += 1
+                if settlement.due_at is not None:
+                    self.on_due(settlement.endpoint_seq, settlement.due_at)
+                if settlement.replay_seq is not None:
+                    self.on_counted(settlement.replay_seq)
+            self._tell_written(batch)
+        if self._failing:
+            _log.warning("outcomes are written again")
+            self._failing = False
+        self._on_lines(lines)
+        if self._pressing or self._suspects:
+            self._schedule()
+        elif not self._gathered:
+            self._idle.set()
+        if self._lanes.blocked and len(self._gathered) < SETTLEMENTS_WAITING_MAX // 2:
+            self._lanes.blocked = False
+            self._lanes.pump()
+
+    def _keep(
+        self, batch: list[Settlement], lines: list[AttemptLine], health: dict[int, LiveEndpoint], error: Unavailable
+    ) -> None:
+        """The store could not write: nothing is lost, and nothing more is sent until it can."""
+        self._gathered = batch + self._gathered
+        self._pressing = True
+        self._lines = lines + self._lines
+        self._health = health | self._health
+        if not self._failing:
+            _log.error("outcomes cannot be written; nothing is sent until they can", cause=str(error))
+        self._failing = True
+        self._lanes.blocked = True
+        self._clock.call_at(self._clock.now_ms() + RETRY_MS, self._write)
+
+    def _isolate(self, batch: list[Settlement], health: dict[int, LiveEndpoint], error: BaseException) -> None:
+        """Divide a rejected batch until the cause is alone, and set that aside: log2(n) more writes for each cause.
+
+        If an outcome can be written without the record of its attempt, it is. Otherwise, its delivery is parked.
+        """
+        if batch and health:
+            self._suspects += [(batch, {}), ([], health)]
+        elif len(batch) > 1:
+            half = len(batch) // 2
+            self._suspects += [(batch[half:], {}), (batch[:half], {})]
+        elif len(health) > 1:
+            items = list(health.items())
+            half = len(items) // 2
+            self._suspects += [([], dict(items[half:])), ([], dict(items[:half]))]
+        elif health:
+            [seq] = health
+            self._set_aside(SetAside.HEALTH, error, endpoint_seq=seq)
+        elif batch[0].attempt is not None:
+            [rejected] = batch
+            self._set_aside(SetAside.ATTEMPT, error, **_named(rejected), number=rejected.attempts_made)
+            self._suspects.append(([rejected._replace(attempt=None, attempts_made=rejected.attempts_made - 1)], {}))
+        else:
+            [rejected] = batch
+            self._set_aside(SetAside.DELIVERY, error, **_named(rejected))
+            self._lanes.park(rejected.event_seq, rejected.endpoint_seq)
+            self._tell_written(batch)
+
+    def _set_aside(self, kind: SetAside, error: BaseException, **fields: int) -> None:
+        self._measures.set_aside[kind] += 1
+        defect = None if isinstance(error, Refused) else error
+        _log.error(
+            "row set aside: the database rejected it", kind=kind.text, **fields, cause=str(error), exc_info=defect
+        )
+
+    def _tell_written(self, batch: list[Settlement]) -> None:
+        if not self.on_written:
+            return
+        for settlement in batch:
+            call = self.on_written.pop((settlement.event_seq, settlement.endpoint_seq), None)
+            if call is not None:
+                call()
+
+    def _tell_lost(self, batch: list[Settlement], lost: frozenset[tuple[int, int]]) -> None:
+        if lost:
+            # Cancelled meanwhile, or the lease ended and somebody else attempted it: their word counts.
+            _log.warning("outcomes came too late and were dropped", count=len(lost), of=len(batch))
+            for settlement in batch:
+                if (settlement.event_seq, settlement.endpoint_seq) in lost:
+                    self._measures.ended[settlement.status] -= 1
+
+
+def _named(settlement: Settlement) -> dict[str, int]:
+    """The key of the delivery in its row."""
+    return {"event_seq": settlement.event_seq, "endpoint_seq": settlement.endpoint_seq}
+
+
+def health_row(endpoint: LiveEndpoint) -> HealthRow:
+    """An endpoint's health as the store keeps it."""
+    health = endpoint.health
+    return HealthRow(
+        endpoint.seq,
+        health.consecutive_failures,
+        health.failing_since,
+        health.last_success_at,
+        health.last_failure_at,
+        health.last_outcome,
+        health.excused_ms,
+    )
