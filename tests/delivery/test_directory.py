@@ -167,7 +167,7 @@ def test_whoever_holds_a_dropped_endpoint_sees_that_it_is_gone(directory: Direct
 def test_a_change_takes_effect_on_the_endpoint_that_is_there(directory: Directory) -> None:
     directory.put_endpoint(endpoint())
     live = directory.endpoints[1]
-    signed = live.signer.sign(b"id", b"1", b"{}")
+    signed = live.parts.signer.sign(b"id", b"1", b"{}")
     live.health = live.health.after(Outcome.TIMEOUT, 5, ours=False)
     told: list[LiveEndpoint] = []
     directory.on_endpoint_changed = told.append
@@ -184,10 +184,10 @@ def test_a_change_takes_effect_on_the_endpoint_that_is_there(directory: Director
 
     assert directory.endpoints[1] is live
     assert told == [live]
-    assert live.target == Target("10.0.0.1", 8080, False, account=1)
-    assert live.head.start.startswith(b"POST /other?x=1 HTTP/1.1\r\nhost: 10.0.0.1:8080\r\n")
-    assert live.head.custom == b"X-Team: first\r\nX-Key: k\r\n\r\n"
-    assert live.signer.sign(b"id", b"1", b"{}") != signed
+    assert live.parts.target == Target("10.0.0.1", 8080, False, account=1)
+    assert live.parts.head.start.startswith(b"POST /other?x=1 HTTP/1.1\r\nhost: 10.0.0.1:8080\r\n")
+    assert live.parts.head.custom == b"X-Team: first\r\nX-Key: k\r\n\r\n"
+    assert live.parts.signer.sign(b"id", b"1", b"{}") != signed
     assert not live.takes_deliveries
     # Its health is the engine's: a record read before the last attempt does not set it back.
     assert live.health.consecutive_failures == 1
@@ -214,10 +214,10 @@ def test_another_secret_key_is_reported_and_nothing_is_half_changed(directory: D
 
     directory.put_endpoint(endpoint())
     live = directory.endpoints[1]
-    before = (live.record, live.head, live.target)
+    before = (live.record, live.parts.head, live.parts.target)
     with pytest.raises(WrongSecretKey):
         directory.put_endpoint(endpoint(url="https://two.test/", **wrong))
-    assert (live.record, live.head, live.target) == before
+    assert (live.record, live.parts.head, live.parts.target) == before
 
 
 def test_a_secret_sealed_for_another_endpoint_does_not_open(directory: Directory) -> None:
@@ -228,7 +228,7 @@ def test_a_secret_sealed_for_another_endpoint_does_not_open(directory: Directory
 def test_a_stored_url_that_cannot_be_read_concerns_its_endpoint_alone(directory: Directory) -> None:
     with capture_logs() as logs:
         directory.put_endpoint(endpoint(1, url="no url"))
-    assert directory.endpoints[1].target.host.endswith(".invalid")
+    assert directory.endpoints[1].parts.target.host.endswith(".invalid")
     assert [each["event"] for each in logs] == ["stored endpoint url is invalid"]
 
 
@@ -334,4 +334,4 @@ def test_a_stored_url_that_is_no_longer_allowed_does_not_stop_the_server(directo
     directory.load([account(1)], [], [], [endpoint(1, url="https://[2002:5db8:d822::1]/hook")])
 
     # Its attempts are blocked when they connect.
-    assert directory.endpoints[1].target == Target("2002:5db8:d822::1", 443, True, 1)
+    assert directory.endpoints[1].parts.target == Target("2002:5db8:d822::1", 443, True, 1)

@@ -31,6 +31,6 @@ async def test_an_endpoint_that_no_attempt_has_used_is_signed_for_after_unbound_
         await asyncio.sleep(0)
         if clock.next_at() is not None:
             clock.fire()
-    assert directory.endpoints[1].signer.sign(b"id", b"1", b"{}")
+    assert directory.endpoints[1].parts.signer.sign(b"id", b"1", b"{}")
     stopping.set()
     await running

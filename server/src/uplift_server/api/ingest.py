@@ -128,7 +128,7 @@ class IngestRoutes:
     async def _one(self, headers: _Headers, receive: Receive) -> _Accepted:
         caller = self._authenticator.caller(headers.authorization, headers.account)
         # Checked before the body is read, because the body takes memory.
-        self._ingest.sender(caller)
+        account_seq = self._ingest.sender(caller)
         body = await self._read(caller, receive, headers, EVENT_BODY_BYTES_MAX)
         event: _Event | Incoming | None = _decode(_single, body)
         problems: list[Problem] = []
@@ -142,7 +142,7 @@ class IngestRoutes:
             key = headers.idempotency_key
         data = None if event.data is None else bytes(event.data)
         incoming = Incoming(event.type, data, event.id, key, event.expires_at)
-        (stored,) = _stored(await self._ingest.one(caller, incoming, problems))
+        (stored,) = _stored(await self._ingest.one(account_seq, incoming, problems))
         return _Accepted(_rendered(stored, incoming.type), replayed=stored.duplicate)
 
     async def _many(self, headers: _Headers, receive: Receive) -> _Accepted:
@@ -171,7 +171,8 @@ class IngestRoutes:
 
     async def _read(self, caller: Caller, receive: Receive, headers: _Headers, bytes_max: int) -> bytes:
         """The complete body, at most `bytes_max`."""
-        _check_head(headers, bytes_max)
+        if headers.content_type != b"application/json" or (headers.content_length or 0) > bytes_max:
+            _check_head(headers, bytes_max)
         message = await receive()
         if not message.get("more_body", False):
             complete: bytes = message.get("body", b"")

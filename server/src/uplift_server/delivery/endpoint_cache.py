@@ -9,7 +9,7 @@ import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final
+from typing import Final
 
 import jsonschema_rs
 import msgspec
@@ -138,72 +138,19 @@ def _compile_stored(schema: str) -> tuple[jsonschema_rs.Validator, bool]:
         return compile_schema(schema, may_backtrack=True), True
 
 
-class LiveEndpoint:
-    """An endpoint ready for use: its subscription parsed, its secrets opened, its request's fixed parts rendered.
+class RequestParts:
+    """The parts of an endpoint's requests that its record fixes: target, request headers, signatures."""
 
-    It stays the same object over changes of the record, so that waiting deliveries follow them. Attributes that only
-    attempts need are set on first use. For 100,000 endpoints this takes seconds, and few are due at a start.
-    """
+    __slots__ = ("_signer_afterwards", "head", "signer", "signer_until", "target", "url")
 
-    __slots__ = (
-        "_make_ready",
-        "_signer_afterwards",
-        "account_text",
-        "deleted",
-        "failed_event",
-        "head",
-        "health",
-        "health_saved_at",
-        "health_saved_failing",
-        "id_text",
-        "owned",
-        "record",
-        "seq",
-        "signer",
-        "signer_until",
-        "subscription",
-        "target",
-        "url",
-    )
-
-    id_text: str
-    account_text: str
-    health: Health
-    """As of the last attempt; the record's columns follow it."""
-    record: Endpoint
-    subscription: Subscription
-    signer: Signer
-    signer_until: int
-    """From this instant on (Unix ms) only its current secret signs: `end_overlap` is to be called first."""
-    head: HeadTemplate
-    target: Target
-    url: EndpointUrl
-
-    def __init__(self, seq: int, make_ready: Callable[["LiveEndpoint"], None]) -> None:
-        """`make_ready` sets the attributes that only attempts need."""
-        self.seq = seq
-        self._make_ready = make_ready
-        self.deleted = False
-        self.owned = True
-        """Whether it is this process that attempts its deliveries."""
-        self.failed_event: int | None = None
-        """The event whose attempt failed last, as far as this process knows: it tells why the endpoint fails."""
-        self.health_saved_at = 0
-        self.health_saved_failing = False
-
-    if not TYPE_CHECKING:
-
-        def __getattr__(self, name: str) -> Any:
-            # Python calls this only for slots that are not set yet, so it costs attempts nothing.
-            if name not in _FOR_ATTEMPTS:
-                raise AttributeError(name)
-            self._make_ready(self)
-            return object.__getattribute__(self, name)
-
-    def sign_with(self, secrets: SecretPair[str]) -> None:
-        """Sign with an endpoint's opened secrets from now on."""
+    def __init__(self, url: EndpointUrl, account_seq: int, head: HeadTemplate, secrets: SecretPair[str]) -> None:
+        """`secrets` are decrypted."""
+        self.url = url
+        self.target = Target(url.host, url.port, url.encrypted, account_seq)
+        self.head = head
         self.signer = Signer(secrets.live, secrets.uplift)
         self.signer_until = NEVER if secrets.previous_expires_at is None else secrets.previous_expires_at
+        """From this time on (Unix ms) only the current secret signs: call `end_overlap` first."""
         # Made beforehand, so that no text of a secret need be kept until then.
         self._signer_afterwards = (
             self.signer if secrets.previous is None else Signer((secrets.current,), secrets.current)
@@ -213,13 +160,60 @@ class LiveEndpoint:
         """Sign with the current secret alone."""
         self.signer, self.signer_until = self._signer_afterwards, NEVER
 
+
+class LiveEndpoint:
+    """An endpoint in memory. It stays the same object over changes of the record: waiting deliveries follow them."""
+
+    __slots__ = (
+        "_make_parts",
+        "_parts",
+        "account_text",
+        "deleted",
+        "failed_event",
+        "health",
+        "health_saved_at",
+        "health_saved_failing",
+        "id_text",
+        "owned",
+        "record",
+        "seq",
+        "subscription",
+    )
+
+    id_text: str
+    account_text: str
+    health: Health
+    """As of the last attempt; the record's columns follow it."""
+    record: Endpoint
+    subscription: Subscription
+
+    def __init__(self, seq: int, make_parts: Callable[[Endpoint], RequestParts]) -> None:
+        self.seq = seq
+        self._make_parts = make_parts
+        self._parts: RequestParts | None = None
+        self.deleted = False
+        self.owned = True
+        """Whether it is this process that attempts its deliveries."""
+        self.failed_event: int | None = None
+        """The event whose attempt failed last, as far as this process knows: it tells why the endpoint fails."""
+        self.health_saved_at = 0
+        self.health_saved_failing = False
+
+    @property
+    def parts(self) -> RequestParts:
+        """The parts of its requests, made on first use: for 100,000 endpoints that takes seconds at a start."""
+        if self._parts is None:
+            self._parts = self._make_parts(self.record)
+        return self._parts
+
+    def put(self, record: Endpoint, parts: RequestParts | None = None) -> None:
+        """Replace the record, and with it the parts of further requests."""
+        self.record, self._parts = record, parts
+
     @property
     def takes_deliveries(self) -> bool:
         """Whether new deliveries may be attempted, not only kept."""
         return self.record.state is EndpointState.ENABLED and not self.deleted
-
-
-_FOR_ATTEMPTS: Final = frozenset({"_signer_afterwards", "head", "signer", "signer_until", "target", "url"})
 
 
 @lru_cache(SUBSCRIPTIONS_KEPT_MAX)
@@ -333,29 +327,23 @@ class Directory:
 
     def put_endpoint(self, record: Endpoint) -> None:
         """Add an endpoint or let a changed record take effect. Raises WrongSecretKey."""
+        parts = self._make_parts(record)
         live = self.endpoints.get(record.seq)
         if live is None:
             live = self._new_endpoint(record)
-        before = getattr(live, "record", None)
-        live.record = record
-        try:
-            self._make_ready(live)
-        except BaseException:
-            if before is not None:
-                live.record = before
-            raise
+        live.put(record, parts)
         self._enter(live)
 
     def _load_endpoint(self, record: Endpoint) -> None:
-        """Add an endpoint, to be made ready for attempts later. Raises WrongSecretKey."""
-        live = self._new_endpoint(record)
-        live.record = record
+        """Add an endpoint whose request parts are made later. Raises WrongSecretKey."""
         # A start with another key must fail as a whole.
         self._open_secrets(record)
+        live = self._new_endpoint(record)
+        live.put(record)
         self._enter(live)
 
     def _new_endpoint(self, record: Endpoint) -> LiveEndpoint:
-        live = LiveEndpoint(record.seq, self._make_ready)
+        live = LiveEndpoint(record.seq, self._make_parts)
         live.id_text = prefixed(ENDPOINT, record.id)
         live.account_text = prefixed(ACCOUNT, self.accounts[record.account_seq].id)
         live.health = record.health
@@ -372,32 +360,32 @@ class Directory:
         return secrets, {} if headers is None else json.loads(headers)
 
     def make_unbound_ready(self) -> Iterator[None]:
-        """Make endpoints ready whose values are not bound to their column, one by one: soon these are rejected."""
+        """Make the request parts of endpoints with values that are not bound to their column, one by one.
+
+        Soon such values are rejected.
+        """
         for live in list(self.endpoints.values()):
             record = live.record
             if any(each and is_unbound(each) for each in (record.secret, record.previous_secret, record.headers)):
-                self._make_ready(live)
+                live.put(record, self._make_parts(record))
                 yield
 
-    def _make_ready(self, live: LiveEndpoint) -> None:
-        """Set the attributes that attempts need, from the endpoint's record."""
-        record = live.record
+    def _make_parts(self, record: Endpoint) -> RequestParts:
         secrets, headers = self._open_secrets(record)
         # Judged when it was registered, and again at every connect; here only its parts are wanted.
         url = parse_endpoint_url(record.url, None, to_ascii=to_ascii)
         if isinstance(url, Problem):
-            _log.error("stored endpoint url is invalid", endpoint=live.id_text, cause=url.message)
+            endpoint = prefixed(ENDPOINT, record.id)
+            _log.error("stored endpoint url is invalid", endpoint=endpoint, cause=url.message)
             url = _UNREACHABLE
-        live.url = url
-        live.sign_with(secrets)
-        live.target = Target(url.host, url.port, url.encrypted, record.account_seq)
-        live.head = head_template(
+        head = head_template(
             path=url.path,
             host_header=url.host_header,
             user_agent=self._user_agent,
             custom=headers,
             endpoint_id=record.id,
         )
+        return RequestParts(url, record.account_seq, head, secrets)
 
     def _enter(self, live: LiveEndpoint) -> None:
         record = live.record

@@ -66,18 +66,6 @@ class _Waiting:
     def __init__(self) -> None:
         self.events = self.body_bytes = self.rows = 0
 
-    def add(self, group: "_Group") -> None:
-        """Count a request."""
-        self.events += len(group.drafts)
-        self.body_bytes += group.body_bytes
-        self.rows += group.rows
-
-    def remove(self, group: "_Group") -> None:
-        """Stop counting a request."""
-        self.events -= len(group.drafts)
-        self.body_bytes -= group.body_bytes
-        self.rows -= group.rows
-
 
 class _Account(_Waiting):
     """The requests of one account that are not stored yet."""
@@ -197,16 +185,20 @@ class Acceptor:
         account = self._accounts.get(seq)
         if account is None:
             account = _Account(seq)
-        self._check_room(account, len(drafts), rows)
+        events = len(drafts)
+        self._check_room(account, events, rows)
         self._accounts[seq] = account
         answer: asyncio.Future[list[Appended] | IdempotencyConflict] = asyncio.get_running_loop().create_future()
-        group = _Group(account, drafts, [], [], [], [], answer, self._clock.now_ms(), body_bytes, rows)
-        self._waiting.add(group)
-        account.add(group)
+        now = self._clock.now_ms()
+        group = _Group(account, drafts, [], [], [], [], answer, now, body_bytes, rows)
+        for waiting in (self._waiting, account):
+            waiting.events += events
+            waiting.body_bytes += body_bytes
+            waiting.rows += rows
         if account.queue or account.storing_rows >= account.turn_rows:
             account.queue.append(group)
         else:
-            self._gather(group)
+            self._gather(group, now)
         return answer
 
     def _check_room(self, account: _Account, events: int, rows: int) -> None:
@@ -227,9 +219,8 @@ class Acceptor:
             text = "the account's share of the queue of events and deliveries to store is full"
             raise self._refused(events, Refusal.FULL, text)
 
-    def _gather(self, group: _Group) -> None:
+    def _gather(self, group: _Group, now: int) -> None:
         """Create the events of a request and queue them. The next turn of the event loop stores the queue."""
-        now = self._clock.now_ms()
         for account_seq, draft in group.drafts:
             group.events.append(self._event(account_seq, draft, now, group))
         group.account.storing_rows += group.rows
@@ -384,11 +375,13 @@ class Acceptor:
 
     def _forget(self, group: _Group) -> None:
         """Stop counting a request that is stored or rejected, and gather the account's next requests."""
-        account = group.account
-        self._waiting.remove(group)
-        account.remove(group)
+        account, events = group.account, len(group.drafts)
+        for waiting in (self._waiting, account):
+            waiting.events -= events
+            waiting.body_bytes -= group.body_bytes
+            waiting.rows -= group.rows
         while account.queue and account.storing_rows < account.turn_rows:
-            self._gather(account.queue.popleft())
+            self._gather(account.queue.popleft(), self._clock.now_ms())
         if not account.events:
             del self._accounts[account.seq]
 
@@ -427,8 +420,8 @@ class Acceptor:
                     self.on_stored(account_seq)
         for place, endpoint, lane, lease_until in group.reserved:
             event = group.events[place]
-            self._lanes.end_reservation(lane, len(event.body))
             if stored is None or stored[place].duplicate:
+                self._lanes.end_reservation(lane, len(event.body))
                 continue
             seq = stored[place].seq
             leased = LeasedDelivery(
@@ -445,4 +438,4 @@ class Acceptor:
                 event.expires_at,
                 event.body,
             )
-            self._lanes.push(lane, leased, Kind.FIRST)
+            self._lanes.push_reserved(lane, leased, Kind.FIRST)

@@ -46,13 +46,12 @@ class Ingest:
             caller.require(Scope.EVENTS_WRITE)
         return caller.one_account()
 
-    def one(self, caller: Caller, event: Incoming, problems: Sequence[Problem] = ()) -> Answer:
-        """Accept one event for the caller's account, unless its edge found problems with it already.
+    def one(self, account_seq: int, event: Incoming, problems: Sequence[Problem] = ()) -> Answer:
+        """Accept one event for an account that `sender` returned. `problems` are the problems that the API found.
 
-        The future gives its `Appended`, alone in a list, once it is durable. Raises Forbidden, AccountRequired,
-        Invalid, PayloadTooLarge, and the store's Unavailable; the last one also through the future.
+        The future gives its `Appended`, alone in a list, once it is durable. Raises Invalid, PayloadTooLarge, and the
+        store's Unavailable; the last one also through the future.
         """
-        account_seq = self.sender(caller)
         found = list(problems)
         draft = self._draft(event, "", found)
         if draft is None or found:
@@ -62,7 +61,8 @@ class Ingest:
     async def batch(self, caller: Caller, events: Sequence[Incoming], problems: Sequence[Problem] = ()) -> Answer:
         """Accept many events, each for the account it names or the caller's: all of them or none.
 
-        `problems` are the problems that the API found. Raises the errors of `one`. Other requests run between checks.
+        `problems` are the problems that the API found. Raises Forbidden, AccountRequired
+        and the errors of `one`. Other requests run between checks.
         """
         caller.require_operator()
         found = list(problems)

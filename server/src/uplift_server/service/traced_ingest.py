@@ -29,27 +29,29 @@ class TracedIngest(Ingest):
         super().__init__(directory, acceptor, clock)
         self._note = note
 
-    def one(self, caller: Caller, event: Incoming, problems: Sequence[Problem] = ()) -> Answer:
+    def one(self, account_seq: int, event: Incoming, problems: Sequence[Problem] = ()) -> Answer:
         """See Ingest."""
         began = self._now()
-        return self._traced(super().one(caller, event, problems), caller, [event], began)
+        return self._traced(super().one(account_seq, event, problems), account_seq, [event], began)
 
     async def batch(self, caller: Caller, events: Sequence[Incoming], problems: Sequence[Problem] = ()) -> Answer:
         """See Ingest."""
         began = self._now()
-        return self._traced(await super().batch(caller, events, problems), caller, events, began)
+        return self._traced(await super().batch(caller, events, problems), caller.account_seq, events, began)
 
     def _now(self) -> tuple[int, int]:
         """Unix time in ns, to the ms, and a finer clock in ns that begins anywhere."""
         return self._clock.wall_ms() * _NS_PER_MS, self._clock.monotonic_us() * _NS_PER_US
 
-    def _traced(self, answer: Answer, caller: Caller, events: Sequence[Incoming], began: tuple[int, int]) -> Answer:
-        accounts = [event.account or self._account_text(caller) for event in events]
+    def _traced(
+        self, answer: Answer, account_seq: int | None, events: Sequence[Incoming], began: tuple[int, int]
+    ) -> Answer:
+        accounts = [event.account or self._account_text(account_seq) for event in events]
         answer.add_done_callback(partial(self._stored, events, accounts, began, TRACEPARENT.get()))
         return answer
 
-    def _account_text(self, caller: Caller) -> str:
-        account = self._directory.accounts.get(caller.account_seq or 0)
+    def _account_text(self, account_seq: int | None) -> str:
+        account = self._directory.accounts.get(account_seq or 0)
         return "" if account is None else ids.prefixed(ids.ACCOUNT, account.id)
 
     def _stored(

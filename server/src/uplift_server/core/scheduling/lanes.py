@@ -166,7 +166,7 @@ class Lanes(Generic[T]):
             if lane.waiting_count and lane.has_slot:
                 self._queue(lane)
         turns = self._turns
-        while self.in_flight < self.in_flight_max and (turns or self._unpark()):
+        while self.in_flight < self.in_flight_max and (turns or (self._parked and self._unpark())):
             account = turns[0]
             if account.in_flight >= self._account_max:
                 # It takes turns again when one of its attempts returns.
@@ -240,7 +240,7 @@ class Lanes(Generic[T]):
             self._prove(lane, proven=False)
         if not lane.waiting_count or not lane.has_slot or lane.stalled(now_ms):
             return False
-        if self._is_crowded(lane):
+        if self.in_flight_max - self.in_flight < self._scarce_below and self._is_crowded(lane):
             # It is looked at again when one of its own attempts returns.
             return False
         if lane.start_at() > now_ms:

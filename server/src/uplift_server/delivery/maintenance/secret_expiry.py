@@ -1,6 +1,6 @@
 """The end of overlaps: erases previous secrets from the store once their time is over.
 
-What signs does not wait for this: an attempt looks at the instant itself (`LiveEndpoint.signer_until`).
+What signs does not wait for this: an attempt looks at the instant itself (`RequestParts.signer_until`).
 """
 
 import asyncio

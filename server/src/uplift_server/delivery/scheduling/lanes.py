@@ -27,7 +27,7 @@ from uplift_server.delivery.endpoint_cache import NEVER, LiveEndpoint
 from uplift_server.delivery.scheduling.spreader import Trickle
 from uplift_server.store.hot_records import LeasedDelivery
 
-STARTS_MAX: Final = 32
+STARTS_MAX: Final = 64
 """The attempts that begin in one turn of the event loop. With more, requests wait longer and nothing is sent sooner."""
 
 
@@ -114,7 +114,7 @@ class DeliveryLanes:
         """The lane of an endpoint, with the endpoint's present limits."""
         lane = self._lanes.find(endpoint.seq)
         if lane is None:
-            lane = self._lanes.lane(endpoint.seq, endpoint.record.account_seq, endpoint.url.host)
+            lane = self._lanes.lane(endpoint.seq, endpoint.record.account_seq, endpoint.parts.url.host)
             health = endpoint.health
             lane.breaker = restored(health, self._breaker)
             lane.proven = health.status == "healthy"
@@ -128,7 +128,7 @@ class DeliveryLanes:
         """Let an endpoint's changed limits and host take effect."""
         lane = self._lanes.find(endpoint.seq)
         if lane is not None:
-            self._lanes.move(lane, endpoint.url.host)
+            self._lanes.move(lane, endpoint.parts.url.host)
             self._limit(lane, endpoint)
             self.pump()
 
@@ -145,15 +145,23 @@ class DeliveryLanes:
     def reserve(self, lane: Lane[LeasedDelivery], body_bytes: int) -> None:
         """Keep room for a delivery that is being stored."""
         lane.reserved += 1
-        self._hold(lane, body_bytes)
+        # As `_hold`, which would be called for every event.
+        self.bytes_held += body_bytes
+        lane.waiting_bytes += body_bytes
+        lane.account_share.waiting_bytes += body_bytes
 
     def end_reservation(self, lane: Lane[LeasedDelivery], body_bytes: int) -> None:
-        """Give the room back: the delivery is pushed next, or was not stored."""
+        """Give the room back: the delivery was not stored."""
         lane.reserved -= 1
         self._hold(lane, -body_bytes)
 
+    def push_reserved(self, lane: Lane[LeasedDelivery], delivery: LeasedDelivery, kind: Kind) -> None:
+        """Queue a delivery that has a reservation; `pump` sends it."""
+        lane.reserved -= 1
+        self._lanes.push(lane, delivery, kind)
+
     def push(self, lane: Lane[LeasedDelivery], delivery: LeasedDelivery, kind: Kind) -> None:
-        """Let a delivery wait; `pump` sends it."""
+        """Queue a delivery without a reservation; `pump` sends it."""
         self._hold(lane, len(delivery.body))
         self._lanes.push(lane, delivery, kind)
 
@@ -171,7 +179,9 @@ class DeliveryLanes:
 
     def room(self, lane: Lane[LeasedDelivery], now_ms: int) -> int:
         """How many more deliveries may wait in a lane: by its own measure, and by what their bodies take."""
-        return 0 if self.draining or self._is_full(lane) else lane.room(now_ms)
+        if self.draining or (self.bytes_held >= LANE_LITTLE_BODY_BYTES_MAX and self._is_full(lane)):
+            return 0
+        return lane.room(now_ms)
 
     def replay_room(self, lane: Lane[LeasedDelivery], now_ms: int) -> int:
         """How many more deliveries of a replay may wait in a lane. See `core.replays.room_in`."""
@@ -238,7 +248,7 @@ class DeliveryLanes:
 
     def take_over(self, endpoint: LiveEndpoint, elsewhere: int) -> None:
         """An endpoint has become this process's; others have so many of its deliveries leased still."""
-        lane = self._lanes.lane(endpoint.seq, endpoint.record.account_seq, endpoint.url.host)
+        lane = self._lanes.lane(endpoint.seq, endpoint.record.account_seq, endpoint.parts.url.host)
         health = endpoint.health
         lane.breaker = restored(health, self._breaker)
         if not lane.in_flight:

@@ -51,6 +51,7 @@ class _InFlight(NamedTuple):
     event_type: LiveEventType
     number: int
     head: bytes
+    """The request line and headers, with the values of custom headers masked."""
 
 
 class Attempts:
@@ -125,23 +126,24 @@ class Attempts:
         event_id = body[7:43]  # the UUID's text, first in every envelope
         timestamp = b"%d" % (self._clock.wall_ms() // 1000)
         number = delivery.attempts_made + 1
-        if now >= endpoint.signer_until:
-            endpoint.end_overlap()
-        head = endpoint.head.render(
+        parts = endpoint.parts
+        if now >= parts.signer_until:
+            parts.end_overlap()
+        head = parts.head.render(
             event_id=event_id,
             event_hex=delivery.event_id.hex().encode(),
             event_type=event_type.name_bytes,
             number=number,
             timestamp=timestamp,
-            signatures=endpoint.signer.sign(event_id, timestamp, body),
+            signatures=parts.signer.sign(event_id, timestamp, body),
             body_bytes=len(body),
         )
         self._sender.send(
             Request(
-                endpoint.target,
-                head + endpoint.head.custom,
+                parts.target,
+                head + parts.head.custom,
                 body,
-                _InFlight(lane, delivery, endpoint, event_type, number, head),
+                _InFlight(lane, delivery, endpoint, event_type, number, head + parts.head.custom_masked),
             ),
             self._done,
         )
@@ -162,7 +164,8 @@ class Attempts:
             if endpoint.owned:
                 if counts:
                     self._note_health(flight, outcome, exchange, now)
-                self._note_breaker(lane, outcome, exchange, now, counts=counts)
+                if outcome is not _DELIVERED or lane.breaker.failures:
+                    self._note_breaker(lane, outcome, exchange, now, counts=counts)
             elif counts and outcome is _DELIVERED and endpoint.health.failing_since is not None:
                 # The rest that process knows better by now.
                 self.on_well_elsewhere(endpoint, now)
@@ -206,7 +209,7 @@ class Attempts:
     ) -> Verdict:
         if outcome is not Outcome.DELIVERED and (before := resumed(delivery)) is not None:
             return before
-        wait_ms = retry_after_ms(exchange.retry_after, now)
+        wait_ms = None if exchange.retry_after is None else retry_after_ms(exchange.retry_after, now)
         if exchange.failure is Failure.EGRESS:
             # The schedule stands where it stood: its next wait, not yet spent, comes again.
             scheduled, wait_ms = max(1, min(scheduled, len(self._schedule.delays_ms))), OURS_WAIT_MS_MIN
@@ -239,8 +242,7 @@ class Attempts:
     ) -> None:
         """Update the lane's circuit breaker. Failures that do not count only open it for the wait in `Retry-After`."""
         if outcome is _DELIVERED:
-            if lane.breaker.failures:
-                lane.breaker = lane.breaker.succeeded(now - exchange.duration_us // 1000)
+            lane.breaker = lane.breaker.succeeded(now - exchange.duration_us // 1000)
         elif not is_ours(exchange):
             asked_ms = _endpoint_wait_ms(exchange, now)
             if counts or asked_ms:
@@ -330,7 +332,7 @@ def _row(flight: _InFlight, outcome: Outcome, exchange: Exchange) -> AttemptRow:
         exchange.error,
         exchange.location,
         exchange.remote_address,
-        flight.head + flight.endpoint.head.custom_masked,
+        flight.head,
         exchange.response_head,
         exchange.response_body,
         exchange.body_truncated,
