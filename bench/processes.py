@@ -30,10 +30,12 @@ def start(
     stdin: int = subprocess.DEVNULL,
     stdout: int | IO[bytes] = subprocess.PIPE,
     stderr: int | IO[bytes] | None = None,
+    niceness: int = 0,
 ) -> subprocess.Popen[bytes]:
     """Start a process in a session of its own, so that Ctrl-C reaches only us and we end it."""
+    nice = ["nice", "-n", str(niceness)] if niceness else []
     return subprocess.Popen(
-        [*_GUARD, *(str(part) for part in command)],
+        [*_GUARD, *nice, *(str(part) for part in command)],
         env=environment() | dict(env or {}),
         cwd=cwd or ROOT,
         stdin=stdin,

@@ -14,8 +14,11 @@ from bench.processes import start, stop
 class Receiver(AbstractContextManager["Receiver"]):
     """Runs the receiver for as long as the block does."""
 
+    def __init__(self, niceness: int = 0) -> None:
+        self._niceness = niceness
+
     def __enter__(self) -> "Receiver":
-        self._process = start([sys.executable, "-m", "bench.receiver"], stdin=subprocess.PIPE)
+        self._process = start([sys.executable, "-m", "bench.receiver"], stdin=subprocess.PIPE, niceness=self._niceness)
         assert self._process.stdout is not None
         self.port, self._control = json.loads(self._process.stdout.readline())
         return self

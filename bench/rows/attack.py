@@ -22,17 +22,19 @@ _ENDPOINTS: Final = 20
 _BEGIN_S: Final = 5.0
 """How long the attacks run before the measurement."""
 _SMOKE_SCALE: Final = 0.02
+_NICENESS: Final = 10
+"""Of the attackers and their receiver. They stand for other machines, and must not take the server's processor time."""
 
 
 def _measure(row: Row, options: Options) -> Report:
     secs = options.duration(_USUAL_S)
-    with Scene(options) as scene, Receiver() as attacked:
+    with Scene(options) as scene, Receiver(_NICENESS) as attacked:
         scene.server.start()
         scene.add([f"ok/{number}" for number in range(_ENDPOINTS)])
         plan = Plan(scene.server.port, KEY, attacked.port, _SMOKE_SCALE if options.smoke else 1.0)
         file = scene.directory / "attacks.json"
         file.write_text(json.dumps(asdict(plan)))
-        attacks = start([sys.executable, "-m", "bench.attacks", file], stdin=subprocess.PIPE)
+        attacks = start([sys.executable, "-m", "bench.attacks", file], stdin=subprocess.PIPE, niceness=_NICENESS)
         try:
             assert attacks.stdout is not None
             assert attacks.stdin is not None
