@@ -317,11 +317,11 @@ def test_a_loaded_endpoint_is_made_ready_when_it_is_first_used() -> None:
         put.put_endpoint(record)
     assert loading * 1.2 < time.process_time() - began, "most of the work is left until it is needed"
     one, other = loaded.endpoints[7], put.endpoints[7]
-    assert (one.target, one.url, one.head.custom) == (other.target, other.url, other.head.custom)
-    assert one.signer.sign(b"id", b"1", b"{}") == other.signer.sign(b"id", b"1", b"{}")
-    assert one.signer_until == other.signer_until
+    assert (one.parts.target, one.parts.url, one.parts.head.custom) == (other.parts.target, other.parts.url, other.parts.head.custom)
+    assert one.parts.signer.sign(b"id", b"1", b"{}") == other.parts.signer.sign(b"id", b"1", b"{}")
+    assert one.parts.signer_until == other.parts.signer_until
     loaded.put_endpoint(replace(records[6], url="https://two.test/hook"))
-    assert one.target.host == "two.test"
+    assert one.parts.target.host == "two.test"
 
 
 def test_a_load_with_another_key_fails_at_once() -> None:
