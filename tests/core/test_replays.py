@@ -6,15 +6,11 @@ from hypothesis import strategies as st
 
 from uplift_server.core.deliveries.replays import (
     BURST_MS,
-    BUSY_PER_SECOND,
-    CORES_BUSY,
-    CORES_FREE,
     Pace,
     ReplayState,
     may_become,
     read_statuses,
     room_in,
-    together_per_second,
 )
 from uplift_server.core.lifecycle import Status
 from uplift_server.core.scheduling.circuit_breaker import Breaker
@@ -95,14 +91,6 @@ def test_no_stretch_of_time_sees_more_than_its_share(rate: int, waits: list[int]
         released += count
         pace = pace.after(now, count)
     assert released <= 1 + now * rate / 1000 + 1e-6
-
-
-def test_replays_go_slower_the_more_of_a_core_everything_else_takes() -> None:
-    assert together_per_second(0.0) is None
-    assert together_per_second(CORES_FREE) is None
-    between = [together_per_second(CORES_FREE + share * (CORES_BUSY - CORES_FREE)) for share in (0.1, 0.5)]
-    assert between == [905, 525]
-    assert together_per_second(CORES_BUSY) == together_per_second(4.0) == BUSY_PER_SECOND
 
 
 def full_lane() -> Lane[int]:

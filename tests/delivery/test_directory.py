@@ -317,7 +317,8 @@ def test_a_loaded_endpoint_is_made_ready_when_it_is_first_used() -> None:
         put.put_endpoint(record)
     assert loading * 1.2 < time.process_time() - began, "most of the work is left until it is needed"
     one, other = loaded.endpoints[7], put.endpoints[7]
-    assert (one.parts.target, one.parts.url, one.parts.head.custom) == (other.parts.target, other.parts.url, other.parts.head.custom)
+    assert one.parts.target == other.parts.target
+    assert (one.parts.url, one.parts.head.custom) == (other.parts.url, other.parts.head.custom)
     assert one.parts.signer.sign(b"id", b"1", b"{}") == other.parts.signer.sign(b"id", b"1", b"{}")
     assert one.parts.signer_until == other.parts.signer_until
     loaded.put_endpoint(replace(records[6], url="https://two.test/hook"))

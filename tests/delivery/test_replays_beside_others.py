@@ -9,7 +9,7 @@ from tests.engines import Place
 from uplift_server.core.deliveries.replays import ReplayState
 from uplift_server.core.lifecycle import Status
 from uplift_server.delivery.endpoint_cache import LiveEndpoint
-from uplift_server.delivery.replays.jobs import ALONGSIDE_MS, RELEASE_EVERY_MS
+from uplift_server.delivery.replays.jobs import LOOK_MS
 from uplift_server.delivery.sending import settler
 from uplift_server.delivery.sending.settler import PATIENCE_MS
 from uplift_server.store.records import DisabledReason, EndpointState, HeldAction
@@ -21,7 +21,7 @@ from .test_replays import HOST, counts, failed, in_hand, put_into, replay, sent_
 from .world import SECOND, World
 
 RATE = 400
-"""Ten a release."""
+"""Deliveries a second: 40 in a release."""
 
 
 class Counting:
@@ -40,7 +40,7 @@ async def in_the_middle(world: World, count: int) -> tuple[LiveEndpoint, int]:
     """A replay that has released some that it has not sent yet, and sent some whose outcome is not written yet."""
     endpoint = await failed(world, count)
     job = await replay(world, endpoint, rate=RATE)
-    while len(on_their_way(world, endpoint)) != 4:
+    while len(on_their_way(world, endpoint)) != 20:
         await world.run_for(1)
     assert await unwritten(world, job) > 0
     return endpoint, job
@@ -192,21 +192,7 @@ async def test_a_replay_alone_asks_for_few_commits(place: Place) -> None:
         batches.clear()
         await world.run_for(SECOND)
         assert sum(batches) == pytest.approx(RATE, rel=0.1)
-        assert len(batches) <= 2 * SECOND / RELEASE_EVERY_MS
-
-
-async def test_what_is_released_shares_the_commits_of_other_outcomes(place: Place) -> None:
-    async with World(place, delays_ms=(), database=Counting) as world:
-        endpoint = await failed(world, RATE)
-        await replay(world, endpoint, rate=RATE)
-        database = world.database
-        assert isinstance(database, Counting)
-        database.batches.clear()
-        for _ in range(SECOND // ALONGSIDE_MS):
-            await world.accept(1)
-            await world.run_for(ALONGSIDE_MS)
-        assert len(world.sender.times(HOST)) > RATE
-        assert len(database.batches) <= 1.1 * SECOND / ALONGSIDE_MS
+        assert len(batches) <= 2 * SECOND / PATIENCE_MS
 
 
 async def test_what_became_of_others_takes_along_what_waits(place: Place) -> None:
@@ -249,7 +235,7 @@ async def test_a_replay_ends_as_soon_as_its_last_is_sent(place: Place) -> None:
         await world.run_for(SECOND)
         ended = await done(world, job)
         assert ended.completed_at is not None
-        assert ended.completed_at - world.sender.times(HOST)[-1] <= PATIENCE_MS / 2
+        assert ended.completed_at - world.sender.times(HOST)[-1] <= LOOK_MS + PATIENCE_MS
 
 
 async def test_a_test_and_a_resend_of_the_same_endpoint_are_written_at_once(place: Place) -> None:
@@ -292,8 +278,3 @@ async def test_what_waits_is_kept_while_it_cannot_be_written(place: Place) -> No
         await world.run_for(5 * SECOND)
         assert once_each(world, 200)
         assert counts(await done(world, job)) == (200, 200, 0, 0)
-
-
-def test_an_outcome_may_wait_less_than_the_time_between_two_releases() -> None:
-    """Otherwise one that fills what a replay may have in hand would hold the next release up."""
-    assert PATIENCE_MS < RELEASE_EVERY_MS

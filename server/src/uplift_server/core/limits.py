@@ -87,7 +87,7 @@ REPLAY_RATE_PER_SECOND_DEFAULT = 50
 REPLAY_RATE_PER_SECOND_MAX = 1_000
 REPLAYS_UNFINISHED_PER_ACCOUNT_MAX = 20
 # Of one replay, released and not settled yet; and no more than twice what its endpoint may have in flight.
-REPLAY_OUTSTANDING_MAX = 100
+REPLAY_OUTSTANDING_MAX = 200
 
 # Of one process: listen streams, and the same number of live pages. From STREAMS_CROWDED_FROM on, the second limit per
 # account applies.

@@ -22,7 +22,6 @@ from uplift_server.delivery.maintenance.retention import Retention
 from uplift_server.delivery.maintenance.secret_expiry import Overlaps
 from uplift_server.delivery.maintenance.statistics import Numbers
 from uplift_server.delivery.replays.jobs import Replays
-from uplift_server.delivery.replays.throttle import SharedPace
 from uplift_server.delivery.scheduling.dispatcher import Dispatcher
 from uplift_server.delivery.scheduling.held import Held
 from uplift_server.delivery.scheduling.lanes import DeliveryLanes, InMemory, Load
@@ -136,7 +135,6 @@ class Engine:
             self.settler,
             self.dispatcher,
             clock,
-            SharedPace(clock, lambda: self.acceptor.answered + self.settler.settled),
             owner=settings.owner,
             lease_ms=settings.lease_ms,
         )

@@ -137,8 +137,6 @@ class Acceptor:
         """Accounts with requests that are not stored yet; 0 for requests with events of several accounts."""
         self._being_stored: dict[int, list[_Group]] = {}
         self._batches = 0
-        self.answered = 0
-        """How many requests were answered so far."""
         self._closed = False
         self._refusing = False
         self.listened: Collection[int] = ()
@@ -338,7 +336,6 @@ class Acceptor:
             self._set_aside(groups[0], error)
         else:
             self._note(error)
-        self.answered += len(groups)
         results = [None] * len(groups) if error is not None else stored.result()
         if error is None:
             self._count(stored.result(), self._clock.monotonic_us() - began_us)

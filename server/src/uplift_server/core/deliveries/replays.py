@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from uplift_server.core.lifecycle import Status
-from uplift_server.core.limits import REPLAY_RATE_PER_SECOND_MAX
 from uplift_server.core.named_codes import Named
 from uplift_server.core.problems import Problem
 from uplift_server.core.scheduling.lane import Kind, Lane
@@ -77,28 +76,6 @@ class Pace:
 
     def _since(self, now_ms: int) -> float:
         return max(self.next_ms, now_ms - BURST_MS)
-
-
-CORES_FREE: Final = 0.3
-CORES_BUSY: Final = 0.6
-"""Below so much of a processor core taken by everything else replays are not slowed; above, they go at their slowest.
-
-One process uses at most one core or little more. Measured, with events alone: 0.2 at 300 a second, 0.5 at 700, 0.8 at
-1,400 and 0.9 at 2,800, half of what it can take, where it commits in small groups. There 500 replayed deliveries a
-second raised the p90 of fresh ones by 60 %, and 50 by nothing to be seen.
-"""
-BUSY_PER_SECOND: Final = 50
-
-
-def together_per_second(cores: float) -> int | None:
-    """How many deliveries all replays of a process may release, where everything else takes so much of a core.
-
-    None: as many as they want.
-    """
-    free = (CORES_BUSY - cores) / (CORES_BUSY - CORES_FREE)
-    if free >= 1:
-        return None
-    return BUSY_PER_SECOND + int((REPLAY_RATE_PER_SECOND_MAX - BUSY_PER_SECOND) * max(0.0, free))
 
 
 def room_in(lane: Lane[Any], now_ms: int) -> int:

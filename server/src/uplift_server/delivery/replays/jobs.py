@@ -1,7 +1,7 @@
-"""Replays under way: each releases its next deliveries at its own pace, a few at a time, into its endpoint's lane.
+"""Replay jobs: each releases its next deliveries at its rate, a batch at a time, into its endpoint's lane.
 
-There they arrive one after the other until the next are released, and wait for the replays' share of the lane's turns.
-The database knows what each job has in hand; what is held here of it only saves asking.
+A batch arrives evenly spread until the next one, so that it is no burst. The database counts the deliveries that a job
+has released and that have no outcome yet.
 """
 
 import asyncio
@@ -14,9 +14,9 @@ from uplift_server.core.deliveries.replays import BURST_MS, Pace, ReplayState
 from uplift_server.core.ids import REPLAY, prefixed
 from uplift_server.core.limits import LEASE_BATCH_BODY_BYTES_MAX, REPLAY_OUTSTANDING_MAX
 from uplift_server.core.people.audit import SYSTEM, AuditEntry
+from uplift_server.core.scheduling.lane import Lane
 from uplift_server.delivery.clock import Clock
 from uplift_server.delivery.endpoint_cache import Directory, LiveEndpoint
-from uplift_server.delivery.replays.throttle import SharedPace
 from uplift_server.delivery.scheduling.dispatcher import Dispatcher
 from uplift_server.delivery.scheduling.lanes import DeliveryLanes
 from uplift_server.delivery.sending.attempts import resumed, unattempted
@@ -24,7 +24,7 @@ from uplift_server.delivery.sending.settler import Settler
 from uplift_server.store import audit, endpoints, releases, replays
 from uplift_server.store.contract import Database, Transaction
 from uplift_server.store.errors import Conflict, Unavailable
-from uplift_server.store.hot_records import Ahead, LeasedDelivery, ReplayLease, ReplayRelease
+from uplift_server.store.hot_records import Ahead, LeasedDelivery, ReplayLease
 from uplift_server.store.replays import Replay
 
 LOAD_PAGE: Final = 500
@@ -37,17 +37,11 @@ AHEAD_MS: Final = 100
 AHEAD_BODY_BYTES_MAX: Final = 256 * 1024
 """How many one read gives: what goes within that time or so, as far as their bodies fit. They are kept in memory."""
 BITE_PAUSE_MS: Final = 5
-RELEASE_EVERY_MS: Final = 25
-"""The least time between two releases of a job: what has become due meanwhile goes in one commit, and is sent evenly
-until the next."""
-ALONGSIDE_MS: Final = 10
-"""How long a release waits for outcomes to be written, whose commit it shares: a commit of its own is one more that
-fresh events have to wait for."""
-BUSY_EVERY_MS: Final = BURST_MS
-"""The same while everything else leaves them little: what could have been released meanwhile is not lost."""
+RELEASE_EVERY_MS: Final = BURST_MS
+"""The time between two releases of a job. Each is a commit of its own, which fresh events wait for."""
 FULL_WAIT_MS: Final = 50
-LOOK_MS: Final = 1000
-"""How long a job that waits for something goes without looking whether it still has to."""
+LOOK_MS: Final = 250
+"""The time between two looks at a job that waits for its last outcomes, or for its endpoint."""
 STEPS_MAX: Final = 50
 """How many jobs write in one round."""
 UNAVAILABLE_WAIT_MS: Final = 500
@@ -58,17 +52,13 @@ IDLE_MS: Final = 3_600_000
 class _Job:
     """One replay, and what is known ahead of the database."""
 
-    __slots__ = ("ahead", "asked_at", "next_at", "outstanding", "pace", "replay", "seen_through")
+    __slots__ = ("ahead", "next_at", "pace", "replay")
 
     def __init__(self, replay: Replay, now: int) -> None:
         self.replay = replay
         self.pace = Pace(replay.rate_per_second, now)
         self.next_at: float = now
         """When there is something to do or to look at (Unix ms)."""
-        self.asked_at = 0
-        """When the database last told what is outstanding."""
-        self.outstanding = 0
-        """At most so many are: some may have been counted since."""
         self.ahead = Ahead((), replay.next_event_seq - 1)
         """What comes next."""
 
@@ -76,11 +66,6 @@ class _Job:
     def exhausted(self) -> bool:
         """Whether nothing lies ahead that is not in hand."""
         return not self.ahead.candidates and self.ahead.through >= self.replay.last_event_seq
-
-
-def _turn(job: _Job) -> tuple[float, int]:
-    """Whoever has waited longest comes first: what everything else leaves them may not be enough for all."""
-    return job.next_at, job.asked_at
 
 
 class Replays:
@@ -94,7 +79,6 @@ class Replays:
         settler: Settler,
         dispatcher: Dispatcher,
         clock: Clock,
-        together: SharedPace,
         *,
         owner: int,
         lease_ms: int,
@@ -105,7 +89,6 @@ class Replays:
         self._settler = settler
         self._give_back = dispatcher.give_back
         self._clock = clock
-        self._together = together
         self.owner = owner
         self._lease_ms = lease_ms
         self._jobs: dict[int, _Job] = {}
@@ -113,8 +96,6 @@ class Replays:
         self._stopping = False
         self.stepping = 0
         """How many jobs are being worked on now."""
-        settler.on_counted = self._counted
-        settler.may_wait = self._goes_on
 
     @property
     def known(self) -> Collection[int]:
@@ -167,23 +148,6 @@ class Replays:
         job = self._jobs.get(replay_seq)
         return job is not None and job.replay.state is ReplayState.RUNNING
 
-    def _goes_on(self, replay_seq: int) -> bool:
-        """Whether more of a replay is to come: then nobody waits for the outcome of one attempt."""
-        job = self._jobs.get(replay_seq)
-        running = job is not None and job.replay.state is ReplayState.RUNNING and not job.exhausted
-        return running and not self._stopping
-
-    @property
-    def _every_ms(self) -> int:
-        return BUSY_EVERY_MS if self._together.slowed else RELEASE_EVERY_MS
-
-    def _next_ms(self, now: int) -> int:
-        """When a job that has had its turn has the next. Those that share what is left have it at the same instants.
-
-        Else whoever comes a little before the others would take what came together since they were there.
-        """
-        return (now // BUSY_EVERY_MS + 1) * BUSY_EVERY_MS if self._together.slowed else now + RELEASE_EVERY_MS
-
     def look_at(self, endpoint_seq: int) -> None:
         """An endpoint was enabled, or is gone, which cancels its replays."""
         for job in self._jobs.values():
@@ -201,7 +165,7 @@ class Replays:
         while not self._stopping:
             self._wake.clear()
             now = self._clock.now_ms()
-            due = sorted((job for job in self._jobs.values() if job.next_at <= now), key=_turn)[:STEPS_MAX]
+            due = sorted((job for job in self._jobs.values() if job.next_at <= now), key=_next_at)[:STEPS_MAX]
             if due:
                 self.stepping = len(due)
                 await asyncio.gather(*map(self._step, due))
@@ -269,27 +233,16 @@ class Replays:
         if not job.replay.is_counted:
             await self._count(job, now)
             return
-        if job.exhausted and job.outstanding and now < job.asked_at + LOOK_MS:
-            job.next_at = job.asked_at + LOOK_MS
-            return
-        if (due := job.pace.due(now)) == 0:
-            job.next_at = job.pace.next_ms
-            return
         lane = self._lanes.of(endpoint)
-        outstanding_max = min(2 * lane.in_flight_max, REPLAY_OUTSTANDING_MAX)
-        if job.outstanding >= outstanding_max and now < job.asked_at + LOOK_MS:
-            job.next_at = job.asked_at + LOOK_MS
-            return
-        if (due := min(due, self._together.due(now))) == 0:
-            job.next_at = self._next_ms(now)
-            return
+        due = job.pace.due(now)
         limit = min(due, self._lanes.replay_room(lane, now)) if endpoint.takes_deliveries else 0
-        if limit or (job.exhausted and now >= job.asked_at + LOOK_MS):
-            self._together.take(now, limit)
-            await self._release(job, limit, outstanding_max)
-        else:
+        if limit or job.exhausted:
+            await self._release(job, lane, limit)
+        elif due:
             wait_ms = FULL_WAIT_MS if endpoint.takes_deliveries else LOOK_MS
             job.next_at = max(now + wait_ms, lane.breaker.probe_at or 0)
+        else:
+            job.next_at = job.pace.next_ms
 
     async def _count(self, job: _Job, now: int) -> None:
         replay = job.replay
@@ -303,51 +256,24 @@ class Replays:
         self._learn(job, noted)
         job.next_at = now + BITE_PAUSE_MS
 
-    async def _release(self, job: _Job, limit: int, outstanding_max: int) -> None:
+    async def _release(self, job: _Job, lane: Lane[LeasedDelivery], limit: int) -> None:
+        """Release up to `limit` deliveries. With 0, only learn whether the job is complete."""
         if len(job.ahead.candidates) < limit and job.ahead.through < job.replay.last_event_seq:
             await self._look_ahead(job)
-        began_at, replay = self._clock.now_ms(), job.replay
-        # The outcomes of the last attempts make room. Mostly they are in the same commit.
-        now, released = await self._alongside(job, limit, outstanding_max)
-        self._together.take(now, len(released.leased) - limit)
-        job.outstanding = released.outstanding
-        job.asked_at = now
+        now, replay = self._clock.now_ms(), job.replay
+        # In two intervals, as much as the rate asks for may wait for its outcome.
+        rate_max = 2 * replay.rate_per_second * RELEASE_EVERY_MS // 1000
+        outstanding_max = min(max(2 * lane.in_flight_max, rate_max), REPLAY_OUTSTANDING_MAX)
+        lease = ReplayLease(now, now + self._lease_ms, self.owner, limit, outstanding_max, LEASE_BATCH_BODY_BYTES_MAX)
+        released = await self._database.release_replay(replay.seq, replay.choice, job.ahead, lease)
         job.pace = job.pace.after(now, len(released.leased))
-        job.next_at = max(job.pace.next_ms, self._next_ms(began_at))
+        job.next_at = max(job.pace.next_ms, now + (RELEASE_EVERY_MS if released.leased else LOOK_MS))
         stands = replace(job.replay, state=released.state, next_event_seq=released.next_event_seq, updated_at=now)
         self._learn(job, stands)
         job.ahead = job.ahead.after(released.next_event_seq - 1)
         self._hand_over(job, released.leased)
         if released.state is ReplayState.COMPLETED:
             self._jobs.pop(replay.seq, None)
-
-    async def _alongside(self, job: _Job, limit: int, outstanding_max: int) -> tuple[int, ReplayRelease]:
-        """Release in the commit that writes outcomes next, and at which instant (Unix ms)."""
-        answer: asyncio.Future[ReplayRelease] = asyncio.get_running_loop().create_future()
-        begun = asyncio.Event()
-        begun_at = 0
-
-        def release() -> None:
-            nonlocal answer, begun_at
-            begun_at = self._clock.now_ms()
-            until = begun_at + self._lease_ms
-            lease = ReplayLease(begun_at, until, self.owner, limit, outstanding_max, LEASE_BATCH_BODY_BYTES_MAX)
-            begun.set()
-            try:
-                answer = asyncio.ensure_future(
-                    self._database.release_replay(job.replay.seq, job.replay.choice, job.ahead, lease)
-                )
-            except Unavailable as error:
-                answer.set_exception(error)
-
-        self._settler.alongside(release)
-        if not job.exhausted:
-            await self._clock.wait(begun, ALONGSIDE_MS)
-        if not begun.is_set():
-            self._settler.hurry()
-            await begun.wait()
-        released = await answer
-        return begun_at, released
 
     async def _look_ahead(self, job: _Job) -> None:
         replay = job.replay
@@ -373,7 +299,7 @@ class Replays:
             for delivery in leased:
                 self._return(delivery, now)
         else:
-            self._lanes.trickle(self._lanes.of(endpoint), leased, self._every_ms)
+            self._lanes.spread(self._lanes.of(endpoint), leased, RELEASE_EVERY_MS)
 
     def _return(self, delivery: LeasedDelivery, now: int) -> None:
         """Let a delivery be again what it was; nothing counts."""
@@ -381,11 +307,6 @@ class Replays:
         assert before is not None, "what a replay releases knows what it was"
         self._settler.add(unattempted(delivery, before, now))
 
-    def _counted(self, replay_seq: int) -> None:
-        """An attempt of a replay has been counted: there may be room for the next."""
-        self._together.replayed += 1
-        job = self._jobs.get(replay_seq)
-        if job is not None:
-            job.outstanding -= 1
-            job.next_at = min(job.next_at, job.asked_at + self._every_ms)
-            self._wake.set()
+
+def _next_at(job: _Job) -> float:
+    return job.next_at

@@ -24,7 +24,7 @@ from uplift_server.core.scheduling.rate_limit import gap_ms
 from uplift_server.core.scheduling.waiting import HeldUpBy
 from uplift_server.delivery.clock import Clock, Handle
 from uplift_server.delivery.endpoint_cache import NEVER, LiveEndpoint
-from uplift_server.delivery.scheduling.spreader import Trickle
+from uplift_server.delivery.scheduling.spreader import Spreader
 from uplift_server.store.hot_records import LeasedDelivery
 
 STARTS_MAX: Final = 64
@@ -77,7 +77,7 @@ class DeliveryLanes:
         self.parked: dict[tuple[int, int], None] = {}
         """Deliveries (event and endpoint) without further attempts before a restart: see `park`."""
         self._lanes: Lanes[LeasedDelivery] = Lanes(in_flight_max)
-        self._trickles: dict[int, Trickle] = {}
+        self._spreaders: dict[int, Spreader] = {}
         """By endpoint: what a replay has released and is still on its way."""
         self._clock = clock
         self._began_at = clock.now_ms()
@@ -165,17 +165,17 @@ class DeliveryLanes:
         self._hold(lane, len(delivery.body))
         self._lanes.push(lane, delivery, kind)
 
-    def trickle(self, lane: Lane[LeasedDelivery], deliveries: Sequence[LeasedDelivery], within_ms: int) -> None:
+    def spread(self, lane: Lane[LeasedDelivery], deliveries: Sequence[LeasedDelivery], within_ms: int) -> None:
         """Let deliveries of a replay come to wait one after the other, the last before so much time is over.
 
         Until then they have their room, and are taken out with what waits.
         """
-        trickle = self._trickles.get(lane.endpoint)
-        if trickle is None:
-            trickle = self._trickles[lane.endpoint] = Trickle(self._clock, partial(self._arrived, lane))
+        spreader = self._spreaders.get(lane.endpoint)
+        if spreader is None:
+            spreader = self._spreaders[lane.endpoint] = Spreader(self._clock, partial(self._arrived, lane))
         self._hold(lane, sum(len(delivery.body) for delivery in deliveries))
         lane.reserved += len(deliveries)
-        trickle.add(deliveries, within_ms)
+        spreader.add(deliveries, within_ms)
 
     def room(self, lane: Lane[LeasedDelivery], now_ms: int) -> int:
         """How many more deliveries may wait in a lane: by its own measure, and by what their bodies take."""
@@ -241,8 +241,8 @@ class DeliveryLanes:
         if lane is None:
             return None
         found = self._lanes.withdraw(lane, lambda delivery: delivery.event_seq == event_seq)
-        trickle = self._trickles.get(endpoint_seq)
-        if found is None and trickle is not None and (found := trickle.withdraw(event_seq)) is not None:
+        spreader = self._spreaders.get(endpoint_seq)
+        if found is None and spreader is not None and (found := spreader.withdraw(event_seq)) is not None:
             lane.reserved -= 1
         return None if found is None else self._taken(lane, [found])[0]
 
@@ -314,8 +314,8 @@ class DeliveryLanes:
         """The numbers of the events that wait for an endpoint in memory."""
         lane = self._lanes.find(endpoint_seq)
         waiting = set() if lane is None else {delivery.event_seq for queue in lane.waiting for delivery in queue}
-        trickle = self._trickles.get(endpoint_seq)
-        return waiting if trickle is None else waiting | trickle.event_seqs
+        spreader = self._spreaders.get(endpoint_seq)
+        return waiting if spreader is None else waiting | spreader.event_seqs
 
     def next_probe_at(self, endpoint_seq: int) -> int | None:
         """When an endpoint whose breaker is open is tried next (Unix ms)."""
@@ -334,7 +334,7 @@ class DeliveryLanes:
 
     def load(self) -> Load:
         """How much there is to do, counted over all lanes."""
-        waiting, probes = sum(map(len, self._trickles.values())), {}
+        waiting, probes = sum(map(len, self._spreaders.values())), {}
         for lane in self._lanes.all():
             waiting += lane.waiting_count
             if lane.breaker.probe_at is not None:
@@ -369,10 +369,10 @@ class DeliveryLanes:
 
     def _coming(self, endpoint_seq: int) -> list[LeasedDelivery]:
         """Take out what is on its way into a lane."""
-        trickle = self._trickles.pop(endpoint_seq, None)
-        if trickle is None:
+        spreader = self._spreaders.pop(endpoint_seq, None)
+        if spreader is None:
             return []
-        taken = trickle.take()
+        taken = spreader.take()
         lane = self._lanes.find(endpoint_seq)
         assert lane is not None, "a lane is not dropped before what comes into it"
         lane.reserved -= len(taken)

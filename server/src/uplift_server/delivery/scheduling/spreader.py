@@ -1,4 +1,4 @@
-"""A trickle: deliveries of a replay on their way into a lane, one after the other.
+"""A spreader: deliveries of a replay on their way into a lane, one after the other.
 
 A replay leases a few at a time. Sent all at once they would be a burst, and what comes in meanwhile would wait for it.
 """
@@ -12,13 +12,13 @@ from uplift_server.store.hot_records import LeasedDelivery
 
 
 class Arrive(Protocol):
-    """What a trickle calls with those whose time has come."""
+    """What a spreader calls with those whose time has come."""
 
     def __call__(self, deliveries: Sequence[LeasedDelivery], /) -> None:
         """Let them wait in the lane."""
 
 
-class Trickle:
+class Spreader:
     """Lets what it is given arrive evenly over a time."""
 
     __slots__ = ("_arrive", "_clock", "_gap_ms", "_next_ms", "_timer", "_waiting")

@@ -62,18 +62,10 @@ class Settler:
         self._scheduled = False
         self.by = 0
         """This process among several: see `Database.settle`."""
-        self.settled = 0
-        """How many deliveries were settled so far."""
         self._idle = asyncio.Event()
         self._idle.set()
         self.on_due: Callable[[int, int], None] = lambda _endpoint_seq, _due_at: None
         """Called with an endpoint and the due time (Unix ms) of a delivery that was settled as pending."""
-        self.on_counted: Callable[[int], None] = lambda _replay_seq: None
-        """Told of every attempt that a replay has counted."""
-        self.may_wait: Callable[[int], bool] = lambda _replay_seq: False
-        """Whether the outcome of a replay's attempt may."""
-        self._alongside: list[Callable[[], None]] = []
-        """Called with the next write."""
         self.on_written: dict[tuple[int, int], Callable[[], None]] = {}
         """By event and endpoint: called once, when what became of that delivery is written, or was refused."""
 
@@ -90,7 +82,7 @@ class Settler:
         self._idle.clear()
         if len(self._gathered) >= SETTLEMENTS_WAITING_MAX:
             self._lanes.blocked = True
-        elif settlement.replay_seq is not None and self.may_wait(settlement.replay_seq):
+        elif settlement.replay_seq is not None:
             if self._patience is None and not self._pressing:
                 self._patience = self._clock.call_at(self._clock.now_ms() + PATIENCE_MS, self._end_patience)
             return
@@ -99,18 +91,10 @@ class Settler:
 
     def hurry(self) -> None:
         """Let nothing wait for others: write it now, or after what is being written."""
-        if self._gathered or self._alongside:
+        if self._gathered:
             self._pressing = True
             if self._may_write:
                 self._write()
-
-    def alongside(self, write: Callable[[], None]) -> None:
-        """Call what writes something that may wait a little, at once after outcomes were handed to the store.
-
-        So both are in one commit, instead of one more that others would have to wait for. Whoever has waited long
-        enough for outcomes may `hurry`.
-        """
-        self._alongside.append(write)
 
     def note_health(self, endpoint: LiveEndpoint, now_ms: int) -> None:
         """Let an endpoint's health be stored: at once when it turned or failed, else now and then."""
@@ -168,12 +152,9 @@ class Settler:
         lines, self._lines = self._lines[:lines_max], self._lines[lines_max:]
         self._writing = True
         rows = [health_row(endpoint) for endpoint in health.values()]
-        alongside, self._alongside = self._alongside, []
         by = self.by
         written = asyncio.ensure_future(self._database.settle(batch, rows, by=by))
         written.add_done_callback(lambda future: self._written(batch, lines, health if by == self.by else {}, future))
-        for write in alongside:
-            write()
 
     def _written(
         self,
@@ -193,15 +174,12 @@ class Settler:
         if error is not None:
             self._isolate(batch, health, error)
         else:
-            self.settled += len(batch)
             self._tell_lost(batch, written.result())
             ended = self._measures.ended
             for settlement in batch:
                 ended[settlement.status] += 1
                 if settlement.due_at is not None:
                     self.on_due(settlement.endpoint_seq, settlement.due_at)
-                if settlement.replay_seq is not None:
-                    self.on_counted(settlement.replay_seq)
             self._tell_written(batch)
         if self._failing:
             _log.warning("outcomes are written again")
