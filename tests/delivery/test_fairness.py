@@ -117,7 +117,7 @@ async def test_all_endpoints_of_an_account_share_a_limit_for_each_host(place: Pl
         assert len(world.sender.times("other.test")) == 5
         # Tests count, too, and the limit is the account's own.
         mine = next(
-            e for e in world.directory.endpoints.values() if e.url.host == "shared.test" and e.seq != theirs.seq
+            e for e in world.directory.endpoints.values() if e.parts.url.host == "shared.test" and e.seq != theirs.seq
         )
         [rejected] = await Owner(world).test_at_once([mine.seq])
         assert isinstance(rejected, errors.RateLimited)

@@ -118,16 +118,16 @@ async def test_few_attempts_begin_in_one_turn_of_the_event_loop(place: Place, mo
         for number in range(100):
             await world.endpoint(f"r{number}.test")
         turns: list[int] = []
-        start = world.engine.lanes.start
+        send = world.sender.send
 
-        def counted(lane: Any, delivery: Any) -> None:
+        def counted(request: Any, done: Any) -> None:
             if not turns or turns[-1] == 0:
                 turns.append(0)
                 asyncio.get_running_loop().call_soon(turns.append, 0)
             turns[-1] += 1
-            start(lane, delivery)
+            send(request, done)
 
-        monkeypatch.setattr(world.engine.lanes, "start", counted)
+        monkeypatch.setattr(world.sender, "send", counted)
         at = world.clock.now
         await world.accept(1)
         assert sum(turns) == 100

@@ -23,6 +23,7 @@ from uplift_server.delivery.maintenance.secret_expiry import Overlaps
 from uplift_server.delivery.maintenance.statistics import Numbers
 from uplift_server.delivery.replays.jobs import Replays
 from uplift_server.delivery.scheduling.dispatcher import Dispatcher
+from uplift_server.delivery.scheduling.due import DueEndpoints
 from uplift_server.delivery.scheduling.held import Held
 from uplift_server.delivery.scheduling.lanes import DeliveryLanes, InMemory, Load
 from uplift_server.delivery.sending.attempts import Attempts, Sending
@@ -98,36 +99,46 @@ class Engine:
         self._settings = settings
         self.measures = EngineMeasures()
         self.owner = settings.owner
+        self.due = DueEndpoints()
         self.lanes = DeliveryLanes(
             clock,
+            self.due,
             in_flight_max=settings.in_flight_max,
             endpoint_in_flight_max=settings.endpoint_in_flight_max,
             breaker=settings.breaker,
         )
         self.acceptor = Acceptor(
-            database, directory, self.lanes, clock, self.measures, owner=settings.owner, lease_ms=settings.lease_ms
+            database,
+            directory,
+            self.lanes,
+            self.due,
+            clock,
+            self.measures,
+            owner=settings.owner,
+            lease_ms=settings.lease_ms,
         )
-        self.settler = Settler(database, self.lanes, clock, self.measures, on_lines)
+        self.settler = Settler(database, self.lanes, self.due, clock, self.measures, on_lines)
+        self._held = Held(
+            database,
+            directory,
+            self.lanes,
+            self.due,
+            clock,
+            self.measures,
+            rate_per_second=settings.release_rate_per_second,
+            look_every_ms=settings.scan_every_ms * LOOK_EVERY_SCANS,
+        )
         self.dispatcher = Dispatcher(
             database,
             directory,
             self.lanes,
+            self.due,
+            self._held,
             clock,
             owner=settings.owner,
             lease_ms=settings.lease_ms,
             scan_every_ms=settings.scan_every_ms,
         )
-        self._held = Held(
-            database,
-            directory,
-            self.lanes,
-            clock,
-            self.measures,
-            rate_per_second=settings.release_rate_per_second,
-            look_every_ms=settings.scan_every_ms * LOOK_EVERY_SCANS,
-            note_due=self.note_due,
-        )
-        self.dispatcher.on_off = self._held.look_at
         self.replays = Replays(
             database,
             directory,
@@ -163,8 +174,6 @@ class Engine:
         self.numbers = Numbers(database, clock, every_ms=settings.numbers_every_ms)
         self._retention = Retention(database, clock, self.measures, retention_ms=settings.retention_ms)
         directory.on_endpoint_changed = self.lanes.adjust
-        self.lanes.start = self._attempts.start
-        self.settler.on_due = self.dispatcher.note_due
         self._tasks: list[asyncio.Task[None]] = []
         self.ending = False
         """Whether its loops may end."""
@@ -188,6 +197,7 @@ class Engine:
         while await self._database.reclaim(now=now, owner=self.owner, limit=RECLAIM_BATCH) == RECLAIM_BATCH:
             pass
         await self._sender.start()
+        self.lanes.open(self._attempts)
         self._begin("tick", self._tick())
         if not dispatch:
             self.lanes.draining = True
@@ -211,7 +221,7 @@ class Engine:
 
     def note_due(self, endpoint_seq: int) -> None:
         """Something for an endpoint has become due in the database."""
-        self.dispatcher.note_due(endpoint_seq, 0)
+        self.due.note_due(endpoint_seq)
 
     def forget(self, endpoint_seq: int) -> None:
         """Stop holding anything for a deleted endpoint; what it has in the database is cancelled."""

@@ -31,6 +31,7 @@ from uplift_server.core.limits import (
 from uplift_server.core.scheduling.lane import Kind, Lane
 from uplift_server.delivery.clock import Clock
 from uplift_server.delivery.endpoint_cache import Directory, LiveEndpoint, LiveEventType
+from uplift_server.delivery.scheduling.due import DueEndpoints
 from uplift_server.delivery.scheduling.lanes import DeliveryLanes
 from uplift_server.observe.measures import EngineMeasures, Refusal, SetAside
 from uplift_server.store.contract import Database
@@ -117,6 +118,7 @@ class Acceptor:
         database: Database,
         directory: Directory,
         lanes: DeliveryLanes,
+        due: DueEndpoints,
         clock: Clock,
         measures: EngineMeasures,
         *,
@@ -126,6 +128,7 @@ class Acceptor:
         self._database = database
         self._directory = directory
         self._lanes = lanes
+        self._due = due
         self._clock = clock
         self._measures = measures
         self.owner = owner
@@ -365,10 +368,10 @@ class Acceptor:
         now = self._clock.now_ms()
         has_room = False
         for endpoint in {each.seq: each for group in groups for each in group.overflow}.values():
-            self._lanes.note_backlog(endpoint.seq)
+            self._due.note_backlog(endpoint.seq)
             has_room = has_room or self._lanes.room(self._lanes.of(endpoint), now) > 0
         if has_room:
-            self._lanes.on_backlog()
+            self._due.look()
 
     def _forget(self, group: _Group) -> None:
         """Stop counting a request that is stored or rejected, and gather the account's next requests."""

@@ -81,7 +81,7 @@ class SharedEngine(Engine):
         self.membership.on_forgotten = self._trust_no_more
         self.membership.on_renumbered = self._begin_anew
         self.membership.on_beat = self._see
-        self._ownership.on_moved = self.dispatcher.scan_soon
+        self._ownership.on_moved = self.due.scan
         self.acceptor.on_foreign = self._post.tell_due
         self.dispatcher.on_foreign = self._post.tell_due
         for duty, loop in (
@@ -167,7 +167,7 @@ class SharedEngine(Engine):
     def take_up(self, endpoint: LiveEndpoint, elsewhere: int) -> None:
         """See `ownership.Keeping`."""
         self.lanes.take_over(endpoint, elsewhere)
-        self.lanes.note_backlog(endpoint.seq)
+        self.due.note_backlog(endpoint.seq)
         self.replays.look_at(endpoint.seq)
         self._held.look_at(endpoint.seq)
         self._watch.take_up(endpoint)

@@ -11,10 +11,11 @@ from typing import Final
 
 from uplift_server.core.lifecycle import Trigger
 from uplift_server.core.limits import LEASE_BATCH_MAX, RELEASE_BATCH_MAX
-from uplift_server.core.scheduling.due_times import DueTimes
 from uplift_server.core.scheduling.lane import Kind
 from uplift_server.delivery.clock import Clock
 from uplift_server.delivery.endpoint_cache import Directory
+from uplift_server.delivery.scheduling.due import DueEndpoints
+from uplift_server.delivery.scheduling.held import Held
 from uplift_server.delivery.scheduling.lanes import DeliveryLanes
 from uplift_server.store.contract import Database
 from uplift_server.store.errors import Unavailable
@@ -33,6 +34,8 @@ class Dispatcher:
         database: Database,
         directory: Directory,
         lanes: DeliveryLanes,
+        due: DueEndpoints,
+        held: Held,
         clock: Clock,
         *,
         owner: int,
@@ -46,49 +49,36 @@ class Dispatcher:
         self.owner = owner
         self._lease_ms = lease_ms
         self._scan_every_ms = scan_every_ms
-        self._wake = asyncio.Event()
+        self._due = due
+        self._held = held
         self._stopping = False
-        self._due = DueTimes()
         self._scanned_at = 0
         self._returned: list[tuple[int, int, int]] = []
-        lanes.on_backlog = self._wake.set
-        self.on_off: Callable[[int], None] = lambda _endpoint_seq: None
-        """Told of every endpoint that is off, or deleted, and has something waiting."""
         self.on_foreign: Callable[[Iterable[int]], None] = lambda _endpoint_seqs: None
         """Told of other processes' endpoints to which something was given back."""
-
-    def note_due(self, endpoint_seq: int, due_at: int) -> None:
-        """Lease for an endpoint at a due time (Unix ms); 0: now."""
-        if self._due.note(endpoint_seq, due_at):
-            self._wake.set()
-
-    def scan_soon(self) -> None:
-        """Find every endpoint with something due, without waiting for the next scan."""
-        self._scanned_at = 0
-        self._wake.set()
 
     def give_back(self, delivery: Lease | LeasedDelivery) -> None:
         """Take back a delivery that waited in memory too long to be sent under its lease."""
         self._returned.append((delivery.event_seq, delivery.endpoint_seq, delivery.fence))
-        self._lanes.note_backlog(delivery.endpoint_seq)
-        self._wake.set()
+        self._due.note_backlog(delivery.endpoint_seq)
+        self._due.look()
 
     def stop(self) -> None:
         """Lease nothing more; `run` ends soon."""
         self._stopping = True
-        self._wake.set()
+        self._due.look()
 
     async def run(self) -> None:
         """Lease what is due until stopped."""
         while not self._stopping:
-            self._wake.clear()
+            self._due.changed.clear()
             try:
                 more = await self._round()
             except Unavailable:
                 await self._clock.wait(asyncio.Event(), UNAVAILABLE_WAIT_MS)
                 continue
             if not more and not self._stopping:
-                await self._clock.wait(self._wake, self._wait_ms())
+                await self._clock.wait(self._due.changed, self._wait_ms())
 
     def _wait_ms(self) -> int:
         now = self._clock.now_ms()
@@ -100,7 +90,7 @@ class Dispatcher:
         """Release, scan and lease once. Return whether there may be more to release or lease at once."""
         await self._release_batch()
         now = self._clock.now_ms()
-        if now - self._scanned_at >= self._scan_every_ms:
+        if self._due.needs_scan or now - self._scanned_at >= self._scan_every_ms:
             await self._scan(now)
         return await self._lease() or bool(self._returned)
 
@@ -127,7 +117,7 @@ class Dispatcher:
         # A timer ignores a clock that was set forward, so lanes may have a turn before their timer.
         self._lanes.pump()
         await self._database.reclaim(now=now)
-        self._scanned_at = now
+        self._scanned_at, self._due.needs_scan = now, False
         after = 0
         while True:
             page = await self._database.due_endpoints(after=after, limit=SCAN_PAGE)
@@ -135,11 +125,11 @@ class Dispatcher:
                 if not self._directory.owns(endpoint_seq):
                     continue
                 if not self._is_on(endpoint_seq):
-                    self.on_off(endpoint_seq)
+                    self._held.look_at(endpoint_seq)
                 elif due_at <= now:
-                    self._lanes.note_backlog(endpoint_seq)
+                    self._due.note_backlog(endpoint_seq)
                 else:
-                    self._due.note(endpoint_seq, due_at)
+                    self._due.note_due(endpoint_seq, due_at)
             if len(page) < SCAN_PAGE:
                 return
             after = page[-1].endpoint_seq
@@ -148,8 +138,7 @@ class Dispatcher:
 
     async def _lease(self) -> bool:
         """Lease what is due for endpoints whose lane has room. Return whether there may be more."""
-        for endpoint_seq in self._due.take(self._clock.now_ms()):
-            self._lanes.note_backlog(endpoint_seq)
+        self._due.take(self._clock.now_ms())
         wishes = self._wishes()
         if not wishes:
             return False
@@ -173,7 +162,7 @@ class Dispatcher:
             self._lanes.push(self._lanes.of(endpoint), delivery, self._kind(delivery))
         # The store stops early when the bodies grow large: then less than wished does not mean that no more is due.
         cut = sum(len(delivery.body) for delivery in leased) >= body_bytes_max
-        backlog = self._lanes.backlog
+        backlog = self._due.backlog
         drained: list[int] = []
         for endpoint_seq, limit in wishes:
             if counts[endpoint_seq] < limit and not cut:
@@ -186,7 +175,7 @@ class Dispatcher:
         self._lanes.pump()
         if drained:
             for endpoint_seq, due_at in await self._database.next_due(drained):
-                self._due.note(endpoint_seq, max(due_at, now + 1))
+                self._due.note_due(endpoint_seq, max(due_at, now + 1))
         return bool(leased)
 
     def _wishes(self) -> list[LeaseWish]:
@@ -195,13 +184,13 @@ class Dispatcher:
         wishes: list[LeaseWish] = []
         if self._lanes.stopped:
             return wishes
-        share = max(ENDPOINT_WISH_MIN, LEASE_BATCH_MAX // max(1, len(self._lanes.backlog)))
+        share = max(ENDPOINT_WISH_MIN, LEASE_BATCH_MAX // max(1, len(self._due.backlog)))
         left = LEASE_BATCH_MAX
-        for endpoint_seq in list(self._lanes.backlog):
+        for endpoint_seq in list(self._due.backlog):
             endpoint = self._directory.endpoints.get(endpoint_seq)
             if endpoint is None or not endpoint.owned or not endpoint.takes_deliveries:
-                del self._lanes.backlog[endpoint_seq]
-                self.on_off(endpoint_seq)
+                del self._due.backlog[endpoint_seq]
+                self._held.look_at(endpoint_seq)
                 continue
             limit = min(self._lanes.room(self._lanes.of(endpoint), now), share, left)
             if limit > 0:

@@ -7,13 +7,13 @@ through.
 """
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
 from uplift_server.core.lifecycle import Status
 from uplift_server.delivery.clock import Clock
 from uplift_server.delivery.endpoint_cache import Directory, LiveEndpoint
+from uplift_server.delivery.scheduling.due import DueEndpoints
 from uplift_server.delivery.scheduling.lanes import DeliveryLanes
 from uplift_server.observe.measures import EngineMeasures
 from uplift_server.store.contract import Database
@@ -68,21 +68,21 @@ class Held:
         database: Database,
         directory: Directory,
         lanes: DeliveryLanes,
+        due: DueEndpoints,
         clock: Clock,
         measures: EngineMeasures,
         *,
         rate_per_second: int,
         look_every_ms: int,
-        note_due: Callable[[int], None],
     ) -> None:
         self._database = database
         self._directory = directory
         self._lanes = lanes
+        self._due = due
         self._clock = clock
         self._measures = measures
         self._rate_per_second = rate_per_second
         self._look_every_ms = look_every_ms
-        self._note_due = note_due
         self._work: dict[int, None] = {}
         """Endpoints for which something may be to be done; whose turn it is comes first."""
         self._paces: dict[int, _Pace] = {}
@@ -230,7 +230,7 @@ class Held:
                 continue
             self._work[wish.endpoint_seq] = None
             if result.released:
-                self._note_due(wish.endpoint_seq)
+                self._due.note_due(wish.endpoint_seq)
             pace = self._paces.get(wish.endpoint_seq)
             if pace is None:
                 continue  # It was switched off meanwhile, and what it got is about to be held again.

@@ -2,9 +2,9 @@
 
 import asyncio
 import sys
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 from uplift_server.core.deliveries.replays import room_in
 from uplift_server.core.limits import (
@@ -24,6 +24,7 @@ from uplift_server.core.scheduling.rate_limit import gap_ms
 from uplift_server.core.scheduling.waiting import HeldUpBy
 from uplift_server.delivery.clock import Clock, Handle
 from uplift_server.delivery.endpoint_cache import NEVER, LiveEndpoint
+from uplift_server.delivery.scheduling.due import DueEndpoints
 from uplift_server.delivery.scheduling.spreader import Spreader
 from uplift_server.store.hot_records import LeasedDelivery
 
@@ -55,6 +56,13 @@ class InMemory(NamedTuple):
     """Up to which number it tells of events."""
 
 
+class Starter(Protocol):
+    """Begins attempts."""
+
+    def start(self, lane: Lane[LeasedDelivery], delivery: LeasedDelivery, /) -> None:
+        """Begin an attempt, whose slot is taken."""
+
+
 class _Elsewhere(NamedTuple):
     """An endpoint that another process has just lost to this one, and how many of its deliveries are leased there."""
 
@@ -65,12 +73,12 @@ class _Elsewhere(NamedTuple):
 class DeliveryLanes:
     """What waits in memory, who goes next, and which endpoints have more in the database."""
 
-    def __init__(self, clock: Clock, *, in_flight_max: int, endpoint_in_flight_max: int, breaker: BreakerRule) -> None:
+    def __init__(
+        self, clock: Clock, due: DueEndpoints, *, in_flight_max: int, endpoint_in_flight_max: int, breaker: BreakerRule
+    ) -> None:
         self.bytes_held = 0
         """The bodies of everything that waits in a lane, or is on its way there."""
-        self.backlog: dict[int, None] = {}
-        """Endpoints known to have due deliveries in the database that the memory had no room for; whose turn it is to
-        be leased comes first."""
+        self._due = due
         self.in_order: set[int] = set()
         """Endpoints that get what they held: to these retries go in one queue with first attempts, so that the order in
         which they are leased is kept."""
@@ -87,10 +95,7 @@ class DeliveryLanes:
         self._timer_at: float | None = None
         self._starts = 0
         """The number of attempts that began in this turn of the event loop."""
-        self.start: Callable[[Lane[LeasedDelivery], LeasedDelivery], None] = _not_wired
-        """Begins an attempt; set by the engine."""
-        self.on_backlog: Callable[[], None] = lambda: None
-        """Called when an endpoint with backlog has room again."""
+        self._starter: Starter | None = None
         self.blocked = False
         """Whether outcomes cannot be written: nothing is sent meanwhile."""
         self.draining = False
@@ -99,6 +104,10 @@ class DeliveryLanes:
         """Until when this process may rely on its endpoints being its own (Unix ms): nothing is sent after that."""
         self._elsewhere: dict[int, _Elsewhere] = {}
         """By endpoint, what other processes still have leased, which counts against its cap."""
+
+    def open(self, starter: Starter) -> None:
+        """Let attempts begin from now on."""
+        self._starter = starter
 
     @property
     def stopped(self) -> bool:
@@ -208,21 +217,17 @@ class DeliveryLanes:
         lane.waiting_bytes += size
         lane.account_share.waiting_bytes += size
 
-    def note_backlog(self, endpoint_seq: int) -> None:
-        """Remember that an endpoint has due deliveries in the database."""
-        self.backlog[endpoint_seq] = None
-
     def returned(
         self, lane: Lane[LeasedDelivery], now_ms: int, duration_us: int = 0, *, well: bool | None = None
     ) -> None:
         """An attempt is over, after so long: its slot is free. See `Lanes.returned`."""
         self._lanes.returned(lane, now_ms, duration_us, well=well)
-        if lane.endpoint in self.backlog and lane.waiting_count * 2 <= lane.in_flight_max:
-            self.on_backlog()
+        if lane.endpoint in self._due.backlog and lane.waiting_count * 2 <= lane.in_flight_max:
+            self._due.look()
 
     def drop(self, endpoint_seq: int) -> list[LeasedDelivery]:
         """Forget a deleted endpoint; what waited for it comes back."""
-        self.backlog.pop(endpoint_seq, None)
+        self._due.backlog.pop(endpoint_seq, None)
         lane = self._lanes.find(endpoint_seq)
         if lane is None:
             return []
@@ -231,7 +236,7 @@ class DeliveryLanes:
 
     def empty(self, endpoint_seq: int) -> list[LeasedDelivery]:
         """Take out everything that waits for an endpoint."""
-        self.backlog.pop(endpoint_seq, None)
+        self._due.backlog.pop(endpoint_seq, None)
         lane = self._lanes.find(endpoint_seq)
         return [] if lane is None else self._taken(lane, [*self._lanes.empty(lane), *self._coming(endpoint_seq)])
 
@@ -270,8 +275,8 @@ class DeliveryLanes:
             lane = self._lanes.find(seq)
             if lane is not None and now < before:
                 self._limit(lane, endpoint)
-                if seq in self.backlog:
-                    self.on_backlog()
+                if seq in self._due.backlog:
+                    self._due.look()
         self.pump()
         return bool(self._elsewhere)
 
@@ -305,6 +310,11 @@ class DeliveryLanes:
         else:
             return False
         return True
+
+    def start(self, lane: Lane[LeasedDelivery], delivery: LeasedDelivery) -> None:
+        """Begin an attempt whose slot is taken."""
+        assert self._starter is not None, "the engine has started"
+        self._starter.start(lane, delivery)
 
     def take_slot(self, lane: Lane[LeasedDelivery]) -> NoSlot | None:
         """Take a slot for a test, even beyond the lane's own limit, or return the limit that leaves none."""
@@ -343,8 +353,8 @@ class DeliveryLanes:
 
     def pump(self) -> None:
         """Begin every attempt that may begin now, up to STARTS_MAX in one turn of the event loop."""
-        now = self._clock.now_ms()
-        if self.blocked or self.draining or now >= self.trusted_until:
+        now, starter = self._clock.now_ms(), self._starter
+        if starter is None or self.blocked or self.draining or now >= self.trusted_until:
             return
         while self._starts < STARTS_MAX and (item := self._lanes.pop(now)) is not None:
             lane, delivery = item
@@ -352,7 +362,7 @@ class DeliveryLanes:
                 asyncio.get_running_loop().call_soon(self._next_turn)
             self._starts += 1
             self._hold(lane, -len(delivery.body))
-            self.start(lane, delivery)
+            starter.start(lane, delivery)
         self._set_timer()
 
     def _next_turn(self) -> None:
@@ -408,7 +418,3 @@ class DeliveryLanes:
         self._timer = None
         self._timer_at = None
         self.pump()
-
-
-def _not_wired(_lane: Lane[LeasedDelivery], _delivery: LeasedDelivery) -> None:
-    raise AssertionError("the engine sets `start` before anything waits")

@@ -16,6 +16,7 @@ import structlog
 from uplift_server.core.limits import SETTLE_BATCH_MAX, SETTLEMENTS_WAITING_MAX
 from uplift_server.delivery.clock import Clock, Handle
 from uplift_server.delivery.endpoint_cache import LiveEndpoint
+from uplift_server.delivery.scheduling.due import DueEndpoints
 from uplift_server.delivery.scheduling.lanes import DeliveryLanes
 from uplift_server.observe.attempt_log import AttemptLine
 from uplift_server.observe.measures import EngineMeasures, SetAside
@@ -39,12 +40,14 @@ class Settler:
         self,
         database: Database,
         lanes: DeliveryLanes,
+        due: DueEndpoints,
         clock: Clock,
         measures: EngineMeasures,
         on_lines: Callable[[Sequence[AttemptLine]], None],
     ) -> None:
         self._database = database
         self._lanes = lanes
+        self._due = due
         self._clock = clock
         self._measures = measures
         self._on_lines = on_lines
@@ -64,8 +67,6 @@ class Settler:
         """This process among several: see `Database.settle`."""
         self._idle = asyncio.Event()
         self._idle.set()
-        self.on_due: Callable[[int, int], None] = lambda _endpoint_seq, _due_at: None
-        """Called with an endpoint and the due time (Unix ms) of a delivery that was settled as pending."""
         self.on_written: dict[tuple[int, int], Callable[[], None]] = {}
         """By event and endpoint: called once, when what became of that delivery is written, or was refused."""
 
@@ -179,7 +180,7 @@ class Settler:
             for settlement in batch:
                 ended[settlement.status] += 1
                 if settlement.due_at is not None:
-                    self.on_due(settlement.endpoint_seq, settlement.due_at)
+                    self._due.note_due(settlement.endpoint_seq, settlement.due_at)
             self._tell_written(batch)
         if self._failing:
             _log.warning("outcomes are written again")

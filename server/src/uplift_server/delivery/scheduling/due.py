@@ -1,0 +1,46 @@
+"""The endpoints with due deliveries in the database, for the dispatcher."""
+
+import asyncio
+
+from uplift_server.core.scheduling.due_times import DueTimes
+
+
+class DueEndpoints:
+    """Endpoints with something due now (`backlog`) or at a known time. Other parts add to it; the dispatcher leases."""
+
+    def __init__(self) -> None:
+        self.backlog: dict[int, None] = {}
+        """Endpoints with due deliveries that memory had no room for. The dispatcher begins with the first."""
+        self.changed = asyncio.Event()
+        """Whether the dispatcher should look again."""
+        self.needs_scan = True
+        """Whether due times may be unknown, so that the database must be scanned."""
+        self._times = DueTimes()
+
+    def note_due(self, endpoint_seq: int, due_at: int = 0) -> None:
+        """Lease for an endpoint at a due time (Unix ms); 0: now."""
+        if self._times.note(endpoint_seq, due_at):
+            self.changed.set()
+
+    def note_backlog(self, endpoint_seq: int) -> None:
+        """Remember that an endpoint has due deliveries, to be leased when its lane has room."""
+        self.backlog[endpoint_seq] = None
+
+    def look(self) -> None:
+        """Let the dispatcher look: an endpoint of the backlog has room."""
+        self.changed.set()
+
+    def scan(self) -> None:
+        """Let the dispatcher find every endpoint with something due, without waiting for the next scan."""
+        self.needs_scan = True
+        self.changed.set()
+
+    def take(self, now_ms: int) -> None:
+        """Move the endpoints whose due time has come into the backlog."""
+        for endpoint_seq in self._times.take(now_ms):
+            self.note_backlog(endpoint_seq)
+
+    @property
+    def next_at(self) -> int | None:
+        """The next due time (Unix ms)."""
+        return self._times.next_at
