@@ -50,6 +50,7 @@ async def test_what_accounts_may_always_hold_is_small(place: Place, monkeypatch:
     monkeypatch.setattr(lanes, "LANES_BODY_BYTES_MAX", 100_000)
     monkeypatch.setattr(lanes, "LEASE_BATCH_BODY_BYTES_MAX", 50_000)
     monkeypatch.setattr(lanes, "ACCOUNT_LITTLE_BODY_BYTES_MAX", 2_000)
+    monkeypatch.setattr(lanes, "LANE_LITTLE_BODY_BYTES_MAX", 2_000)
     async with World(place, endpoint_in_flight_max=4) as world:
         world.engine.lanes.draining = True
         for number in range(30):
@@ -65,6 +66,7 @@ async def test_events_accepted_together_do_not_exceed_the_memory(place: Place, m
     monkeypatch.setattr(lanes, "LANES_SHARED_BODY_BYTES_MAX", 75_000)
     monkeypatch.setattr(lanes, "LANES_BODY_BYTES_MAX", 100_000)
     monkeypatch.setattr(lanes, "ACCOUNT_LITTLE_BODY_BYTES_MAX", 2_000)
+    monkeypatch.setattr(lanes, "LANE_LITTLE_BODY_BYTES_MAX", 2_000)
     async with World(place, endpoint_in_flight_max=4) as world:
         for number in range(30):
             account = await world.new_account()
