@@ -8,7 +8,7 @@ from tests.cli.fake_api import Asked, FakeApi, fake_api
 
 from uplift_server.cli import lookup
 from uplift_server.cli.client import ApiClient, ApiError
-from uplift_server.cli.errors import CliError, ExitCode
+from uplift_webhooks.cli.kit.errors import CliError, ExitCode
 
 
 @pytest.fixture

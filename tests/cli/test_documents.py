@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from uplift_server.cli.errors import ExitCode
 from uplift_server.config import SETTINGS, load
+from uplift_webhooks.cli.kit.errors import ExitCode
 
 DOCS = Path(__file__).parents[2] / "docs"
 

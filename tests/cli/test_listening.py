@@ -5,9 +5,9 @@ import socket
 
 import pytest
 
-from uplift_server.cli.errors import CliError, ExitCode
 from uplift_server.cli.listening import more_exactly
 from uplift_server.config import ConfigError, ConfigProblem, load
+from uplift_webhooks.cli.kit.errors import CliError, ExitCode
 
 
 def why(error: OSError) -> ConfigError | CliError:

@@ -10,8 +10,8 @@ from rich.console import Console
 from uplift_server.cli.demo.receiver import SHAKY, STEADY, Arrival
 from uplift_server.cli.demo.screen import Screen
 from uplift_server.cli.demo.tally import Tally
-from uplift_server.cli.output import Output, printable
-from uplift_server.cli.tables import Column
+from uplift_webhooks.cli.kit.output import Output, printable
+from uplift_webhooks.cli.kit.tables import Column
 
 
 def terminal(width: int = 100) -> tuple[Output, io.StringIO]:
@@ -90,7 +90,7 @@ def test_no_color_leaves_no_escapes_at_all(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("FORCE_COLOR", "1")
     output = Output(as_json=False)
     with output.results.capture() as captured:
-        output.line("bold", "bold")
+        output.line(("bold", "bold"))
         output.rows([ITEM], COLUMNS, empty="")
     assert "\x1b" not in captured.get()
 

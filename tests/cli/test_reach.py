@@ -11,10 +11,10 @@ import pytest
 from tests.cli.fake_api import fake_api
 
 from uplift_server.cli import reach
-from uplift_server.cli.errors import CliError, ExitCode
 from uplift_server.config import Config, load
 from uplift_server.store.errors import Unavailable
 from uplift_server.store.sqlite.connection import FileLock
+from uplift_webhooks.cli.kit.errors import CliError, ExitCode
 
 
 def config_in(directory: Path) -> Config:

@@ -9,8 +9,8 @@ from tests.cli.fake_api import Asked, FakeApi
 from tests.cli.test_program import COMMANDS
 
 from uplift_server.cli.client import ApiError
-from uplift_server.cli.errors import ExitCode
 from uplift_server.cli.refusals import Duration, options
+from uplift_webhooks.cli.kit.errors import ExitCode
 
 LOCAL = {
     ("serve",), ("demo",), ("migrate",), ("backup",), ("doctor",), ("config",), ("secret-key", "rotate"),

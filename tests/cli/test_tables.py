@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from uplift_server.cli import lookup
-from uplift_server.cli.tables import BEGINNING, BETWEEN, distance, short_ids
 from uplift_server.core import ids
+from uplift_webhooks.cli.kit.tables import BEGINNING, BETWEEN, distance, short_ids
 
 NOW = 1_764_000_000_000
 events = st.builds(ids.uuid7, st.integers(NOW, NOW + 3), st.binary(min_size=10, max_size=10))

@@ -10,7 +10,7 @@ import pytest
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.http11 import Request, Response
 
-from uplift_webhooks.cli.errors import ExitCode
+from uplift_webhooks.cli.kit.errors import ExitCode
 from uplift_webhooks.cli.listening.frames import Answer, EventFrame
 from uplift_webhooks.cli.listening.handover import Handing
 from uplift_webhooks.cli.listening.listener import Expired, Listener, Timing

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from uplift_webhooks.cli.errors import CliError, ExitCode
+from uplift_webhooks.cli.kit.errors import CliError, ExitCode
 from uplift_webhooks.cli.profiles import Asked, find_access
 
 FILE = """

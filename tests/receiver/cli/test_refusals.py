@@ -9,7 +9,7 @@ from tests.cli.fake_api import Asked, fake_api
 from tests.receiver.cli.test_program import COMMANDS, SERVERLESS, run
 
 from uplift_webhooks.cli.calls import CallRefused, options
-from uplift_webhooks.cli.errors import ExitCode
+from uplift_webhooks.cli.kit.errors import ExitCode
 
 FIELDLESS = {
     ("events", "show"), ("deliveries", "show"), ("deliveries", "resend"), ("endpoints", "show"), ("endpoints", "pause"),

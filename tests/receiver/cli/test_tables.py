@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from uplift_webhooks.cli import deliveries, endpoints, events
-from uplift_webhooks.cli.tables import Column, draw
+from uplift_webhooks.cli.kit.tables import Column, draw
 
 DELIVERY = {
     "id": "dlv_0197f0c200007000800000000001a2134f0000000001",

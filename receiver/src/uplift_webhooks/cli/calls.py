@@ -11,7 +11,7 @@ from uplift_webhooks.api import ApiError, ApiUnreachable, Client
 from uplift_webhooks.api.failures import ApiMisaddressed
 from uplift_webhooks.api.pages import PAGE_ITEMS, items, pages
 from uplift_webhooks.api.pages import segment as part_of_path
-from uplift_webhooks.cli.errors import CliError, ExitCode
+from uplift_webhooks.cli.kit.errors import CliError, ExitCode
 from uplift_webhooks.cli.profiles import Access
 
 TIMEOUT_SECONDS: Final = 20.0

@@ -6,9 +6,9 @@ import typer
 
 from uplift_webhooks.cli.calls import options, segment
 from uplift_webhooks.cli.events import check_type
+from uplift_webhooks.cli.kit.tables import Column
 from uplift_webhooks.cli.nouns import EventType, Limit, noun
 from uplift_webhooks.cli.session import Session, command
-from uplift_webhooks.cli.tables import Column
 
 _COLUMNS: Final = [
     Column("id", "DELIVERY"),

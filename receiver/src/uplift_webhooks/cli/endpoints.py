@@ -6,11 +6,11 @@ from typing import Annotated, Any, Final
 import typer
 
 from uplift_webhooks.cli.calls import Calls, options, segment
-from uplift_webhooks.cli.errors import CliError
 from uplift_webhooks.cli.events import unknown_type
+from uplift_webhooks.cli.kit.errors import CliError
+from uplift_webhooks.cli.kit.tables import Column
 from uplift_webhooks.cli.nouns import Limit, noun
 from uplift_webhooks.cli.session import Session, command
-from uplift_webhooks.cli.tables import Column
 
 LOOK_SECONDS: Final = 0.5
 """How often a test that takes longer is looked at."""

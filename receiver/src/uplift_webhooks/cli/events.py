@@ -7,10 +7,10 @@ from typing import Annotated, Any, Final
 import typer
 
 from uplift_webhooks.cli.calls import Calls, options, segment
-from uplift_webhooks.cli.errors import CliError, ExitCode
+from uplift_webhooks.cli.kit.errors import CliError, ExitCode
+from uplift_webhooks.cli.kit.tables import Column
 from uplift_webhooks.cli.nouns import EventType, Limit, noun
 from uplift_webhooks.cli.session import Session, command
-from uplift_webhooks.cli.tables import Column
 
 _BETWEEN: Final = re.compile(r"[\s,:]*")
 _COLUMNS: Final = [

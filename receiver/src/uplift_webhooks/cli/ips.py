@@ -2,8 +2,8 @@
 
 import typer
 
+from uplift_webhooks.cli.kit.tables import Column
 from uplift_webhooks.cli.session import Session, command
-from uplift_webhooks.cli.tables import Column
 
 
 def register(app: typer.Typer) -> None:

@@ -11,8 +11,8 @@ from typing import Annotated, Any, Final
 import typer
 
 from uplift_webhooks.cli.calls import CallRefused, Calls, options, segment
-from uplift_webhooks.cli.errors import CliError, ExitCode
 from uplift_webhooks.cli.events import unknown_type
+from uplift_webhooks.cli.kit.errors import CliError, ExitCode
 from uplift_webhooks.cli.listening.handover import Handover, Printed
 from uplift_webhooks.cli.listening.listener import Expired, Listener, Timing
 from uplift_webhooks.cli.listening.local_server import LocalServer

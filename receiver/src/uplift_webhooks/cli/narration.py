@@ -4,9 +4,9 @@ import json
 import time
 from typing import Any, Final
 
+from uplift_webhooks.cli.kit.output import Output
 from uplift_webhooks.cli.listening.frames import Answer, EventFrame
 from uplift_webhooks.cli.listening.target import Target
-from uplift_webhooks.cli.output import Output
 
 SECRET_DOUBTED: Final = frozenset({400, 401})
 """Answers of a local server that may have been given another secret."""

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from uplift_webhooks.api import KEY_VARIABLE, URL_VARIABLE
 from uplift_webhooks.api.connections import without_version
-from uplift_webhooks.cli.errors import CliError, ExitCode
+from uplift_webhooks.cli.kit.errors import CliError, ExitCode
 
 if sys.version_info >= (3, 11):
     import tomllib

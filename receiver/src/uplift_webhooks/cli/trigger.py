@@ -7,8 +7,8 @@ import typer
 
 from uplift_webhooks.cli.calls import CallRefused, Calls, options, segment
 from uplift_webhooks.cli.endpoints import LOOK_SECONDS, TEST_SECONDS_MAX, send_test
-from uplift_webhooks.cli.errors import CliError, ExitCode
 from uplift_webhooks.cli.events import unknown_type
+from uplift_webhooks.cli.kit.errors import CliError, ExitCode
 from uplift_webhooks.cli.listening.handover import ONLY_PRINTED
 from uplift_webhooks.cli.listening.machine import machine_name
 from uplift_webhooks.cli.narration import DOUBT_HINT, SECRET_DOUBTED

@@ -12,7 +12,7 @@ import typer
 
 from uplift_webhooks import SECRET_VARIABLE, Webhook, WebhookVerificationError
 from uplift_webhooks import testing as signing
-from uplift_webhooks.cli.errors import CliError, ExitCode
+from uplift_webhooks.cli.kit.errors import CliError, ExitCode
 from uplift_webhooks.cli.session import Session, command
 from uplift_webhooks.webhook import TOLERANCE_SECONDS
 

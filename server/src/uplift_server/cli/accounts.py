@@ -6,12 +6,12 @@ import typer
 
 from uplift_server.cli import lookup
 from uplift_server.cli.client import segment
-from uplift_server.cli.errors import CliError, ExitCode
-from uplift_server.cli.help import Group
 from uplift_server.cli.reach import new_operator_key, reach
 from uplift_server.cli.refusals import options
 from uplift_server.cli.session import Session, command
-from uplift_server.cli.tables import Column
+from uplift_webhooks.cli.kit.errors import CliError, ExitCode
+from uplift_webhooks.cli.kit.program import Group
+from uplift_webhooks.cli.kit.tables import Column
 
 account_app: Final = typer.Typer(
     cls=Group, help="Create and delete accounts; `uplift-server accounts` lists them.", no_args_is_help=True

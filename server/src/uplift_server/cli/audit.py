@@ -8,12 +8,12 @@ import typer
 
 from uplift_server.cli import lookup
 from uplift_server.cli.accounts import AnyAccount, Limit, Wide
-from uplift_server.cli.errors import CliError, ExitCode
 from uplift_server.cli.reach import reach
 from uplift_server.cli.refusals import options
 from uplift_server.cli.session import Session, command
-from uplift_server.cli.tables import Column
 from uplift_server.core.people.audit import ACTIONS
+from uplift_webhooks.cli.kit.errors import CliError, ExitCode
+from uplift_webhooks.cli.kit.tables import Column
 
 _COLUMNS: Final = [
     Column("at", "WHEN", "instant"),

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from uplift_server.cli.errors import CliError, ExitCode
 from uplift_server.cli.session import Session, command
+from uplift_webhooks.cli.kit.errors import CliError, ExitCode
 
 
 def register(app: typer.Typer) -> None:

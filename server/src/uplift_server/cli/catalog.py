@@ -9,7 +9,7 @@ from uplift_server.cli import lookup
 from uplift_server.cli.accounts import Limit, Wide
 from uplift_server.cli.reach import reach
 from uplift_server.cli.session import Session, command
-from uplift_server.cli.tables import Column
+from uplift_webhooks.cli.kit.tables import Column
 
 
 def register(app: typer.Typer) -> None:
@@ -46,5 +46,5 @@ def _show(session: Session, event_type: dict[str, Any]) -> None:
     session.output.fields({name: value for name, value in event_type.items() if name not in documents})
     for name in documents:
         session.output.line("")
-        session.output.line(name, "bold")
+        session.output.line((name, "bold"))
         session.output.line(json.dumps(event_type.get(name), indent=2, ensure_ascii=False))

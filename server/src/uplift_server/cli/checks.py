@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Final
 
 from uplift_server.cli.client import ApiClient
-from uplift_server.cli.errors import CliError
 from uplift_server.cli.listening import cannot_listen
 from uplift_server.cli.reach import local_url, server_runs
 from uplift_server.cli.session import Session
@@ -33,6 +32,7 @@ from uplift_server.store.errors import Unavailable
 from uplift_server.store.inspection import EncryptedValue
 from uplift_server.store.sealing import Sealer, WrongSecretKey, parse_key
 from uplift_server.store.sqlite.connection import FileLock
+from uplift_webhooks.cli.kit.errors import CliError
 
 INTEGRITY_SECONDS: Final = 10.0
 

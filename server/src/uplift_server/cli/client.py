@@ -10,7 +10,7 @@ from typing import Any, Final
 from urllib.parse import quote, urlencode, urlsplit
 
 from uplift_server import __version__
-from uplift_server.cli.errors import CliError, ExitCode
+from uplift_webhooks.cli.kit.errors import CliError, ExitCode
 
 TIMEOUT_SECONDS: Final = 20.0
 """More than the 5 s in which the server answers everything."""

@@ -12,16 +12,16 @@ import typer
 from uplift_server.cli import lookup
 from uplift_server.cli.accounts import Account, AnyAccount, Limit, Wide
 from uplift_server.cli.client import ApiClient, ApiError, segment
-from uplift_server.cli.errors import CliError, ExitCode
-from uplift_server.cli.help import Group
 from uplift_server.cli.reach import reach, when_sent
 from uplift_server.cli.refusals import options
 from uplift_server.cli.session import Session, command
-from uplift_server.cli.tables import Column, distance
 from uplift_server.core.deliveries.outcomes import Outcome
 from uplift_server.core.lifecycle import Status
 from uplift_server.core.limits import EVENT_DATA_BYTES_MAX
 from uplift_server.core.scheduling.waiting import WaitingFor
+from uplift_webhooks.cli.kit.errors import CliError, ExitCode
+from uplift_webhooks.cli.kit.program import Group
+from uplift_webhooks.cli.kit.tables import Column, distance
 
 _COLUMNS: Final = [
     Column("id", "DELIVERY", "id"),

@@ -6,10 +6,10 @@ from typing import Final
 import typer
 from rich.text import Text
 
-from uplift_server.cli.errors import CliError
-from uplift_server.cli.output import Output, printable
 from uplift_server.cli.session import Session, command
 from uplift_server.core.operations.findings import Finding
+from uplift_webhooks.cli.kit.errors import CliError
+from uplift_webhooks.cli.kit.output import Output, printable
 
 _STYLES: Final = {"ok": "green", "warn": "yellow", "fail": "red"}
 

@@ -8,14 +8,14 @@ import typer
 from uplift_server.cli import lookup
 from uplift_server.cli.accounts import Account, AnyAccount, Limit, Wide
 from uplift_server.cli.client import ApiClient, segment
-from uplift_server.cli.errors import CliError, ExitCode
-from uplift_server.cli.help import Group
 from uplift_server.cli.reach import reach, remedy_to_send
 from uplift_server.cli.refusals import options
 from uplift_server.cli.session import Session, command
-from uplift_server.cli.tables import Column
 from uplift_server.core.deliveries.outcomes import Outcome
 from uplift_server.core.lifecycle import Status
+from uplift_webhooks.cli.kit.errors import CliError, ExitCode
+from uplift_webhooks.cli.kit.program import Group
+from uplift_webhooks.cli.kit.tables import Column
 
 LOOK_SECONDS: Final = 0.5
 """How often a test that takes longer is looked at."""

@@ -4,8 +4,8 @@ import errno
 import socket
 from typing import Final
 
-from uplift_server.cli.errors import CliError, ExitCode
 from uplift_server.config import Config, ConfigError, ConfigProblem
+from uplift_webhooks.cli.kit.errors import CliError, ExitCode
 
 _UNPRIVILEGED: Final = 1024
 _PASSING: Final = (errno.EADDRINUSE, errno.EADDRNOTAVAIL, socket.EAI_AGAIN)

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from uplift_server.cli.client import ApiClient, ApiError, segment
-from uplift_server.cli.errors import CliError, ExitCode
-from uplift_server.cli.tables import BETWEEN
+from uplift_webhooks.cli.kit.errors import CliError, ExitCode
+from uplift_webhooks.cli.kit.tables import BETWEEN
 
 SEARCHED_MAX: Final = 5000
 """How many of the newest items a beginning is looked for in."""

@@ -7,12 +7,12 @@ from typing import Annotated, Final
 
 import typer
 
-from uplift_server.cli.errors import CliError, ExitCode
-from uplift_server.cli.help import Group
 from uplift_server.cli.session import Session, command
 from uplift_server.config import Config
 from uplift_server.core.people.accounts import check_email
 from uplift_server.core.people.mail_settings import parse_mailbox
+from uplift_webhooks.cli.kit.errors import CliError, ExitCode
+from uplift_webhooks.cli.kit.program import Group
 
 mail_app: Final = typer.Typer(
     cls=Group, help="Try the mail server; `uplift-server doctor` checks it without sending.", no_args_is_help=True

@@ -8,10 +8,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import parse_qsl
 
-from uplift_server.cli.errors import CliError, ExitCode
-from uplift_server.cli.output import Output
 from uplift_server.cli.session import Session
-from uplift_server.cli.tables import Column
 from uplift_server.config import Config, ConfigError, ConfigProblem
 from uplift_server.config.kinds import POSTGRESQL, SQLITE, WrongValue, database_url
 from uplift_server.config.secret_key import NAME, read_key
@@ -19,6 +16,9 @@ from uplift_server.core.operations.postgres_urls import split_postgres_url
 from uplift_server.store.errors import InUse, Misaddressed
 from uplift_server.store.moving import CannotMove, Moved, Progress, move
 from uplift_server.store.sqlite.connection import FileLock
+from uplift_webhooks.cli.kit.errors import CliError, ExitCode
+from uplift_webhooks.cli.kit.output import Output
+from uplift_webhooks.cli.kit.tables import Column
 
 TOLD_EVERY_SECONDS: Final = 2.0
 _COLUMNS: Final = [Column("table", "TABLE"), Column("rows", "ROWS"), Column("checksum", "CHECKSUM")]

@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Final
 import uvloop
 
 from uplift_server.cli.client import REMEDY_WITHOUT_KEY, ApiClient, ApiError
-from uplift_server.cli.errors import CliError, ExitCode
 from uplift_server.config import Config, ConfigError, ConfigProblem
 from uplift_server.core.operations.cluster import ProcessRole
 from uplift_server.observe.logs import set_up
 from uplift_server.store.errors import Unavailable
+from uplift_webhooks.cli.kit.errors import CliError, ExitCode
 
 if TYPE_CHECKING:
     from uplift_server.app import Application

@@ -9,14 +9,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from uplift_server.cli import lookup
 from uplift_server.cli.accounts import AnyAccount, Limit, Wide
 from uplift_server.cli.client import ApiClient, segment
-from uplift_server.cli.errors import CliError, ExitCode
-from uplift_server.cli.help import Group
-from uplift_server.cli.output import Output
 from uplift_server.cli.reach import reach, remedy_to_send, when_sent
 from uplift_server.cli.refusals import options
 from uplift_server.cli.session import Session, command
-from uplift_server.cli.tables import Column
 from uplift_server.core.deliveries.replays import ReplayState
+from uplift_webhooks.cli.kit.errors import CliError, ExitCode
+from uplift_webhooks.cli.kit.output import Output
+from uplift_webhooks.cli.kit.program import Group
+from uplift_webhooks.cli.kit.tables import Column
 
 LOOK_SECONDS: Final = 0.5
 """How often a replay that is waited for is looked at."""

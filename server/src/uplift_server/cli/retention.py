@@ -4,9 +4,9 @@ from typing import Final
 
 import typer
 
-from uplift_server.cli.help import Group
 from uplift_server.cli.reach import reach
 from uplift_server.cli.session import Session, command
+from uplift_webhooks.cli.kit.program import Group
 
 retention_app: Final = typer.Typer(cls=Group, help="Control the deletion of old events.", no_args_is_help=True)
 

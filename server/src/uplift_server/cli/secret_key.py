@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from uplift_server.cli.errors import CliError, ExitCode
-from uplift_server.cli.help import Group
 from uplift_server.cli.reach import database_exists, database_is_used, no_database
 from uplift_server.cli.session import Session, command
 from uplift_server.config import Config
 from uplift_server.config.key_rotation import begin
+from uplift_webhooks.cli.kit.errors import CliError, ExitCode
+from uplift_webhooks.cli.kit.program import Group
 
 if TYPE_CHECKING:
     from uplift_server.store.resealing import Resealed

@@ -9,13 +9,13 @@ import typer
 from uplift_server.cli.accounts import AnyAccount
 from uplift_server.cli.client import ApiClient
 from uplift_server.cli.endpoints import Endpoint, endpoint_app, place
-from uplift_server.cli.errors import CliError, ExitCode
-from uplift_server.cli.help import Group
 from uplift_server.cli.reach import reach
 from uplift_server.cli.refusals import Duration, Name, options
 from uplift_server.cli.session import Session, command
 from uplift_server.core.durations import parse_duration
 from uplift_server.core.limits import SECRET_CHARACTERS_MAX
+from uplift_webhooks.cli.kit.errors import CliError, ExitCode
+from uplift_webhooks.cli.kit.program import Group
 
 _OPTIONS: Final[dict[str, Name]] = {
     "secret": "the secret in --secret-file",

@@ -15,9 +15,7 @@ import typer
 import uvloop
 
 from uplift_server import __version__
-from uplift_server.cli.errors import CliError, ExitCode
 from uplift_server.cli.listening import more_exactly
-from uplift_server.cli.output import Output
 from uplift_server.cli.reach import local_url, operator_key_path, store_operator_key
 from uplift_server.cli.session import Session, command
 from uplift_server.config import Config, ConfigError
@@ -26,6 +24,8 @@ from uplift_server.core.limits import DRAIN_MS_MAX
 from uplift_server.core.operations.cluster import ProcessRole
 from uplift_server.observe.log_writer import LogWriter, QueuedStream, raw_stream
 from uplift_server.observe.logs import set_up
+from uplift_webhooks.cli.kit.errors import CliError, ExitCode
+from uplift_webhooks.cli.kit.output import Output
 
 if TYPE_CHECKING:
     from uplift_server.app import Application

@@ -6,10 +6,8 @@ from typing import Annotated, Final
 
 import typer
 
-from uplift_server.cli.errors import CliError, ExitCode
 from uplift_server.cli.reach import server_runs
 from uplift_server.cli.session import Session, command
-from uplift_server.cli.tables import Column
 from uplift_server.config import (
     Config,
     ConfigError,
@@ -19,6 +17,8 @@ from uplift_server.config import (
     publish_key,
     secret_key,
 )
+from uplift_webhooks.cli.kit.errors import CliError, ExitCode
+from uplift_webhooks.cli.kit.tables import Column
 
 _COLUMNS: Final = [Column("name", "NAME"), Column("value", "VALUE", folds=True), Column("source", "FROM", folds=True)]
 

@@ -16,7 +16,7 @@ from typing import Any, Final, Protocol
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
-from uplift_webhooks.cli.errors import ExitCode
+from uplift_webhooks.cli.kit.errors import ExitCode
 from uplift_webhooks.cli.listening import mischief as mischief_of
 from uplift_webhooks.cli.listening.frames import Answer, EventFrame, NotAFrame, answer_frame, is_ready, read_event
 from uplift_webhooks.cli.listening.handover import Handing, Taker

@@ -10,7 +10,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidProxy, InvalidStatus, InvalidURI
 
 from uplift_webhooks.api.connections import proxy_to
-from uplift_webhooks.cli.errors import ExitCode
+from uplift_webhooks.cli.kit.errors import ExitCode
 
 OPEN_SECONDS: Final = 10.0
 CLOSE_SECONDS: Final = 1.0

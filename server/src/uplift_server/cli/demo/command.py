@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 import uvloop
 
-from uplift_server.cli.errors import CliError, ExitCode
 from uplift_server.cli.session import Session, command
+from uplift_webhooks.cli.kit.errors import CliError, ExitCode
 
 if TYPE_CHECKING:
     from uplift_server.cli.demo.tally import Summary

@@ -8,7 +8,7 @@ from rich.text import Text
 
 from uplift_server.cli.demo.receiver import Arrival
 from uplift_server.cli.demo.tally import Summary
-from uplift_server.cli.output import Output, printable
+from uplift_webhooks.cli.kit.output import Output, printable
 
 _MEANINGS: Final = {204: "accepted", 302: "sent to a login page", 400: "refused", 500: "crashed"}
 
@@ -46,7 +46,7 @@ class Screen:
     def say(self, text: str, style: str = "") -> None:
         """A line about what goes on."""
         if not self._output.as_json:
-            self._output.line(text, style)
+            self._output.line((text, style))
 
     def delivered(self, count: int) -> None:
         """How many deliveries are through."""
@@ -101,7 +101,7 @@ class Screen:
         if self._output.as_json:
             self._output.json(summary.as_json())
             return
-        say = self._output.line
+        say = self.say
         say("")
         say(
             f"{summary.steady_verified} of {summary.sent} events delivered and verified at the steady receiver, "

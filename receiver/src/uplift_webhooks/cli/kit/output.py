@@ -1,4 +1,4 @@
-"""What commands print: results on standard output, everything else on standard error; JSON where it was asked for."""
+"""Output of commands: results on standard output, everything else on standard error, as text or JSON."""
 
 import json
 import os
@@ -10,58 +10,62 @@ from typing import Any, Final, Literal
 from rich.console import Console
 from rich.text import Text
 
-from uplift_webhooks.cli.tables import Column, draw
+from uplift_webhooks.cli.kit.tables import Column, draw
 
 _STYLES: Final = {
     "delivered": "green",
     "enabled": "green",
     "healthy": "green",
+    "ok": "green",
     "failed": "red",
+    "fail": "red",
     "disabled": "red",
     "pending": "yellow",
     "held": "yellow",
     "paused": "yellow",
+    "warn": "yellow",
 }
-_STYLED: Final = frozenset({"status", "state", "outcome", "last_outcome", "health"})
+_STYLED: Final = frozenset({"status", "state", "outcome", "last_outcome", "health", "result"})
+_UNLIMITED: Final = 1 << 20
+"""Columns of a table that need not fit the terminal."""
 
 
 def printable(value: object) -> str:
-    """A value as text that cannot steer a terminal, whoever wrote it."""
+    """A value as text without control characters."""
     return "" if value is None else "".join(c if c.isprintable() or c == "\n" else "?" for c in str(value))
 
 
 class OutputLost(Exception):
-    """What was to be printed could not be. `seen_enough`: its reader went away, as `head`, and nothing is lost."""
+    """Output could not be written. `seen_enough`: the reader of a list closed the pipe, as `head` does."""
 
     def __init__(self, error: OSError, *, seen_enough: bool) -> None:
-        """Keep what the system said."""
         super().__init__(error.strerror or str(error))
         self.seen_enough = seen_enough
 
 
 class _Console(Console):
     def on_broken_pipe(self) -> None:
-        """Leave it to the caller: rich would end the program without a word."""
+        """Raise the error: rich would exit silently."""
         error = sys.exc_info()[1]
         assert error is not None, "rich calls this while it handles one"
         raise error
 
 
 class Output:
-    """The two streams of a command. Colours and widths follow the terminal, and `NO_COLOR`."""
+    """The two streams of a command. Colors and width follow the terminal, and `NO_COLOR`."""
 
     def __init__(self, *, as_json: bool) -> None:
         self.as_json = as_json
         # What NO_COLOR asks for is text without any escapes; rich would still write bold.
-        colours: Literal["auto"] | None = None if os.environ.get("NO_COLOR") else "auto"
-        self.results: Console = _Console(highlight=False, soft_wrap=not sys.stdout.isatty(), color_system=colours)
-        self.notes: Console = _Console(stderr=True, highlight=False, soft_wrap=True, color_system=colours)
+        colors: Literal["auto"] | None = None if os.environ.get("NO_COLOR") else "auto"
+        self.results: Console = _Console(highlight=False, soft_wrap=not sys.stdout.isatty(), color_system=colors)
+        self.notes: Console = _Console(stderr=True, highlight=False, soft_wrap=True, color_system=colors)
         self.streams = False
-        """Whether a reader may have seen enough of what is printed: all but what is shown once, such as a secret."""
+        """Whether the reader may close the pipe early. False for results that are shown only once, such as a secret."""
 
     @property
     def is_seen_only(self) -> bool:
-        """Whether notes go to a person at a terminal and nowhere else; what CI runs is logged, on terminals too."""
+        """Whether only a person at a terminal sees notes. CI keeps what its terminals show."""
         return self.notes.is_terminal and not os.environ.get("CI")
 
     def json(self, value: Any) -> None:
@@ -69,23 +73,27 @@ class Output:
         with self._printing():
             print(json.dumps(value, ensure_ascii=False), flush=True)
 
+    def print(self, *values: Any, **options: Any) -> None:
+        """Print anything that rich can draw as a result."""
+        with self._printing():
+            self.results.print(*values, **options)
+            sys.stdout.flush()
+
     def line(self, *parts: str | tuple[str, str]) -> None:
         """One line of a result; a part may be a text and its style."""
         texts = [(printable(part), "") if isinstance(part, str) else (printable(part[0]), part[1]) for part in parts]
-        with self._printing():
-            # Wrapped by the terminal alone, a long line can still be copied.
-            self.results.print(Text.assemble(*texts), soft_wrap=True)
-            sys.stdout.flush()
+        # Wrapped by the terminal alone, a long line can still be copied.
+        self.print(Text.assemble(*texts), soft_wrap=True)
 
     def exactly(self, content: bytes) -> None:
-        """Bytes as they are, with nothing around them."""
+        """Unchanged bytes as a result."""
         with self._printing():
             sys.stdout.flush()
             sys.stdout.buffer.write(content)
             sys.stdout.buffer.flush()
 
     def flush(self) -> None:
-        """Hand over everything that was printed."""
+        """Flush the results."""
         with self._printing():
             sys.stdout.flush()
 
@@ -97,12 +105,12 @@ class Output:
             raise OutputLost(error, seen_enough=self.streams and isinstance(error, BrokenPipeError)) from error
 
     def note(self, text: str) -> None:
-        """A line that is no result: progress, advice."""
+        """A line of progress or advice. JSON output omits it."""
         if not self.as_json:
             self.state(text)
 
     def state(self, text: str, style: str = "") -> None:
-        """A line about what is going on, which also programs may wait for."""
+        """A line on standard error about the state of the command, with JSON output too."""
         self.notes.print(Text(printable(text), style=style))
 
     def failure(self, cause: str, remedy: str, code: int) -> None:
@@ -114,8 +122,13 @@ class Output:
         if remedy:
             self.notes.print(Text.assemble(("Remedy: ", "bold"), printable(remedy)))
 
-    def rows(self, items: Iterable[Mapping[str, Any]], columns: Sequence[Column], *, empty: str) -> None:
-        """A list: one JSON object a line; a table, where a terminal shows it; or columns with tabs between them."""
+    def rows(
+        self, items: Iterable[Mapping[str, Any]], columns: Sequence[Column], *, empty: str, wide: bool = False
+    ) -> None:
+        """A list: one JSON object a line, a table on a terminal, or else columns separated by tabs.
+
+        `wide` shows everything in full, even if the table does not fit the terminal.
+        """
         self.streams = True
         found = list(items)
         if self.as_json:
@@ -124,26 +137,28 @@ class Output:
         elif not found:
             self.note(empty)
         elif self.results.is_terminal:
-            self._table(found, columns)
+            self._table(found, columns, wide=wide)
         else:
             with self._printing():
                 print("\t".join(each.heading for each in columns))
                 for item in found:
                     print("\t".join(cell(item.get(each.name)).replace("\n", " ") or "-" for each in columns))
 
-    def _table(self, items: Sequence[Mapping[str, Any]], columns: Sequence[Column]) -> None:
+    def _table(self, items: Sequence[Mapping[str, Any]], columns: Sequence[Column], *, wide: bool) -> None:
+        texts = {each.name: [cell(item.get(each.name)) for item in items] for each in columns}
+        if not wide:
+            texts = {each.name: each.shorten(texts[each.name]) for each in columns}
         rows = [
-            {each.name: Text(cell(item.get(each.name)), style=_style(each.name, item)) for each in columns}
-            for item in items
+            {each.name: Text(texts[each.name][number], style=_style(each.name, item)) for each in columns}
+            for number, item in enumerate(items)
         ]
-        table, width = draw(rows, columns, self.results.width)
-        # What is wider is wrapped by the terminal alone, and can still be copied.
+        table, width = draw(rows, columns, _UNLIMITED if wide else self.results.width)
+        # The terminal alone wraps what is wider, so that it can still be copied.
         self.results.width = max(self.results.width, width)
-        with self._printing():
-            self.results.print(table)
+        self.print(table)
 
     def fields(self, item: Mapping[str, Any], *, indent: str = "") -> None:
-        """One object: as JSON, or a line for each of its fields that has a value; those of an inner one stand below."""
+        """One object: as JSON, or a line for each field that has a value, with nested objects indented."""
         if self.as_json:
             self.json(item)
             return
@@ -158,7 +173,7 @@ class Output:
 
 
 def failure_json(cause: str, remedy: str, code: int) -> str:
-    """An error for programs, in one line."""
+    """An error as one line of JSON."""
     return json.dumps({"error": {"cause": cause, "remedy": remedy, "exit_code": code}}, ensure_ascii=False)
 
 

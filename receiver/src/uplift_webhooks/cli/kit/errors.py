@@ -1,10 +1,10 @@
-"""How a command fails: one line of cause, one of remedy, and an exit code that scripts can rely on."""
+"""How a command fails: a cause, a remedy, and an exit code that scripts can rely on."""
 
 from enum import IntEnum
 
 
 class ExitCode(IntEnum):
-    """What a command's exit code says. Never changes."""
+    """Exit codes of both programs. They never change."""
 
     OK = 0
     FAILED = 1
@@ -16,10 +16,9 @@ class ExitCode(IntEnum):
 
 
 class CliError(Exception):
-    """Why a command could not do what it was asked for."""
+    """A command failed. `cause` and `remedy` are for people and hold no secret."""
 
     def __init__(self, cause: str, remedy: str, code: ExitCode = ExitCode.FAILED) -> None:
-        """Both sentences are for people and hold no secret."""
         super().__init__(cause)
         self.cause = cause
         self.remedy = remedy

@@ -1,0 +1,137 @@
+"""Programs built on typer. Everything that depends on typer's private parts is here."""
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any, Final
+
+import typer
+from typer._completion_shared import get_completion_script, install
+from typer.core import TyperCommand, TyperGroup
+from typer.exceptions import TyperException
+
+from uplift_webhooks.cli.kit.errors import ExitCode
+from uplift_webhooks.cli.kit.output import failure_json
+
+_EXIT_CODES: Final = (
+    "Exit codes: 0 ok, 1 failed, 2 usage, 3 not allowed, 4 not found, 75 try again later, 130 stopped by Ctrl-C."
+)
+_SHELLS: Final = frozenset({"bash", "zsh", "fish", "powershell", "pwsh"})
+_HELP: Final = frozenset({"-h", "--help"})
+
+
+class Command(TyperCommand):
+    """A command whose help shows flags without a type."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """All parameters."""
+        return _untyped(super().get_params(ctx))
+
+
+class Group(TyperGroup):
+    """A group of commands whose help shows flags without a type."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """All parameters."""
+        return _untyped(super().get_params(ctx))
+
+
+class Noun(Group):
+    """A group that runs `list` without arguments, and `show` if the first argument is not a command."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Insert the command that was left out."""
+        if not args or (args[0].startswith("-") and args[0] not in _HELP):
+            args = ["list", *args]
+        elif args[0] not in self.commands and args[0] not in _HELP:
+            args = ["show", *args]
+        return super().parse_args(ctx, args)
+
+
+class _Program(Group):
+    """The outermost group, which also reports wrong usage as JSON."""
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        windows_expand_args: bool = True,
+        **extra: Any,
+    ) -> Any:
+        name = str(self.name)
+        given = list(sys.argv[1:] if args is None else args)
+        _complete(given, name)
+        options = given[: given.index("--")] if "--" in given else given
+        if not standalone_mode or "--json" not in options:
+            return super().main(given, prog_name, complete_var, standalone_mode, windows_expand_args, **extra)
+        try:
+            code = super().main(given, prog_name, complete_var, False, windows_expand_args, **extra)
+        except TyperException as error:
+            place = getattr(getattr(error, "ctx", None), "command_path", name)
+            cause = " ".join(error.format_message().split()).rstrip(".")
+            print(failure_json(cause, f"see `{place} --help`", error.exit_code), file=sys.stderr)
+            code = error.exit_code
+        return sys.exit(code if isinstance(code, int) else ExitCode.OK)
+
+
+def program(name: str, version: str, about: str, *, epilog: str = "") -> typer.Typer:
+    """A program without commands, with `--version` and the completion of shells."""
+    app = typer.Typer(
+        name=name,
+        help=about,
+        epilog="\n\n".join(filter(None, (epilog, _EXIT_CODES))),
+        cls=_Program,
+        no_args_is_help=True,
+        # Its own traceback rendering would show local variables, and with them keys and secrets.
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+
+    def show_version(wanted: bool) -> None:
+        if wanted:
+            print(f"{name} {version}")
+            raise typer.Exit
+
+    @app.callback(help=about)
+    def shared(
+        version: Annotated[
+            bool, typer.Option("--version", callback=show_version, is_eager=True, help="Show the version.")
+        ] = False,
+    ) -> None:
+        pass
+
+    return app
+
+
+def require_standard_output() -> None:
+    """Exit with an error if standard output is closed."""
+    if sys.stdout is None:
+        print("Error: standard output is closed\nRemedy: send it to a file, or to /dev/null", file=sys.stderr)
+        sys.exit(ExitCode.FAILED)
+
+
+def _complete(arguments: Sequence[str], program_name: str) -> None:
+    """Print or install the completion of the named shell and exit. Returns if the arguments ask for neither.
+
+    Typer's own options detect the shell that they run in, and do not accept its name.
+    """
+    if len(arguments) != 2 or arguments[1] not in _SHELLS:
+        return
+    option, shell = arguments
+    if option == "--show-completion":
+        variable = f"_{program_name.replace('-', '_').upper()}_COMPLETE"
+        print(get_completion_script(prog_name=program_name, complete_var=variable, shell=shell))
+        sys.exit(0)
+    if option == "--install-completion":
+        _, path = install(shell=shell, prog_name=program_name)
+        print(f"Completion for {shell} is installed in {path}. Start a new shell to use it.")
+        sys.exit(0)
+
+
+def _untyped(params: list[Any]) -> list[Any]:
+    """Parameters whose flags show no `<bool>`."""
+    for each in params:
+        if getattr(each, "is_flag", False) and each.metavar is None:
+            each.metavar = ""
+    return params

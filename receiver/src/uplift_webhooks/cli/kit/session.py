@@ -1,0 +1,105 @@
+"""A run of a command: its options, its output, and its failures."""
+
+import inspect
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Final
+
+import typer
+
+from uplift_webhooks.cli.kit.errors import CliError, ExitCode
+from uplift_webhooks.cli.kit.output import Output, OutputLost
+from uplift_webhooks.cli.kit.program import Command
+
+Options = Mapping[str, tuple[Any, Any]]
+"""Annotation and default of each option, by the session's attribute."""
+_SHARED: Final[Options] = {
+    "as_json": (Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")], False),
+    "debug": (Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")], False),
+}
+
+
+@dataclass
+class Session:
+    """One run of a command. Each program adds its own options and errors."""
+
+    output: Output
+    debug: bool = False
+    resources: ExitStack = field(default_factory=ExitStack)
+    """Closed when the command ends."""
+
+    def failures(self, error: Exception) -> list[CliError]:
+        """The failures to report for an error; the last one has the exit code."""
+        if isinstance(error, CliError):
+            return [error]
+        return [
+            CliError(
+                f"this should not happen: {type(error).__name__}: {error}",
+                "run the command again with --debug, and report what it shows",
+            )
+        ]
+
+    @contextmanager
+    def reporting(self) -> Iterator[None]:
+        """Report every error as a cause, a remedy and an exit code; `--debug` adds the traceback."""
+        try:
+            yield
+            self.output.flush()
+        except (typer.Exit, typer.Abort):
+            raise
+        except KeyboardInterrupt:
+            self.output.note("Stopped.")
+            raise typer.Exit(ExitCode.INTERRUPTED) from None
+        except OutputLost as lost:
+            # Keep the interpreter from flushing into it once more.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            if lost.seen_enough:
+                raise typer.Exit(ExitCode.OK) from None
+            remedy = "look at the state before you repeat the command: it may have done its work"
+            self.output.failure(f"the output cannot be written: {lost}", remedy, ExitCode.FAILED)
+            raise typer.Exit(ExitCode.FAILED) from None
+        except Exception as error:
+            if self.debug:
+                traceback.print_exc()
+            failures = self.failures(error)
+            for each in failures:
+                self.output.failure(each.cause, each.remedy, each.code)
+            raise typer.Exit(failures[-1].code) from None
+        finally:
+            self.resources.close()
+
+
+def command(
+    app: typer.Typer, name: str, session: type[Session], options: Options, *, examples: tuple[str, ...]
+) -> Callable[[Callable[..., None]], None]:
+    """Register a function as a command: it receives a session, then its own arguments and options.
+
+    The command also has `options`, which become attributes of the session, `--json` and `--debug`.
+    """
+
+    def register(body: Callable[..., None]) -> None:
+        _, *own = inspect.signature(body, eval_str=True).parameters.values()
+        shared = [
+            inspect.Parameter(each, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+            for each, (annotation, default) in {**options, **_SHARED}.items()
+        ]
+
+        def run(**values: Any) -> None:
+            output = Output(as_json=values.pop("as_json"))
+            attributes = {each: values.pop(each) for each in ("debug", *options)}
+            current = session(output, **attributes)
+            with current.reporting():
+                body(current, **values)
+
+        parameters = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in own] + shared
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {each.name: each.annotation for each in parameters}
+        run.__name__ = body.__name__
+        run.__doc__ = body.__doc__
+        app.command(name, epilog="\n\n".join(("Examples:", *examples)), no_args_is_help=False, cls=Command)(run)
+
+    return register
