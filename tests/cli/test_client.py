@@ -1,4 +1,4 @@
-"""The client of the HTTP API: what it sends, and what it makes of every kind of answer."""
+"""Calls of the API by commands: what they send, and the error for each kind of response."""
 
 import socket
 from collections.abc import Iterator
@@ -7,7 +7,8 @@ import pytest
 from tests.cli.fake_api import Asked, FakeApi, fake_api
 
 from uplift_server.cli import lookup
-from uplift_server.cli.client import ApiClient, ApiError
+from uplift_server.cli.advice import ADVICE
+from uplift_webhooks.cli.kit.calls import CallRejected, Calls
 from uplift_webhooks.cli.kit.errors import CliError, ExitCode
 
 
@@ -18,13 +19,13 @@ def api() -> Iterator[FakeApi]:
 
 
 @pytest.fixture
-def client(api: FakeApi) -> Iterator[ApiClient]:
-    found = ApiClient(f"{api.url}/prefix/", "op_key", timeout_seconds=5)
+def client(api: FakeApi) -> Iterator[Calls]:
+    found = Calls(f"{api.url}/prefix/", "op_key", ADVICE, timeout_seconds=5)
     yield found
     found.close()
 
 
-def test_a_call_carries_the_key_the_account_and_on_a_post_an_idempotency_key(api: FakeApi, client: ApiClient) -> None:
+def test_a_call_carries_the_key_the_account_and_on_a_post_an_idempotency_key(api: FakeApi, client: Calls) -> None:
     api.answers = {"POST /prefix/v1/events": (202, {"id": "e"}, {}), "DELETE /prefix/v1/x": (204, None, {})}
     assert client.post("/v1/events", {"type": "t"}, account="acc_1") == {"id": "e"}
     assert client.post("/v1/events", {"type": "t"}, idempotency_key="mine") == {"id": "e"}
@@ -48,37 +49,41 @@ def test_a_call_carries_the_key_the_account_and_on_a_post_an_idempotency_key(api
             ExitCode.NOT_ALLOWED,
             "This key is not known.",
         ),
-        (403, {"detail": "No scope."}, ExitCode.NOT_ALLOWED, "No scope."),
-        (404, {"title": "Not found"}, ExitCode.NOT_FOUND, "Not found"),
+        (403, {"code": "forbidden", "detail": "No scope."}, ExitCode.NOT_ALLOWED, "No scope."),
+        (404, {"code": "not_found", "title": "Not found"}, ExitCode.NOT_FOUND, "Not found"),
         (409, {"code": "conflict", "detail": "In flight."}, ExitCode.FAILED, "In flight."),
         (
             422,
-            {"detail": "d", "errors": [{"field": "url", "message": "m"}, {"field": "secret", "message": "n"}]},
+            {
+                "code": "validation_failed",
+                "detail": "d",
+                "errors": [{"field": "url", "message": "m"}, {"field": "secret", "message": "n"}],
+            },
             ExitCode.USAGE,
             "url: m; secret: n",
         ),
-        (500, b"<html>", ExitCode.FAILED, "the server answered 500"),
-        (503, [], ExitCode.TRY_LATER, "the server answered 503"),
+        (500, b"<html>", ExitCode.FAILED, "The server answered 500."),
+        (503, [], ExitCode.TRY_LATER, "The server answered 503."),
     ],
 )
 def test_a_refusal_is_one_cause_one_remedy_and_a_code(
-    api: FakeApi, client: ApiClient, status: int, problem: object, code: ExitCode, cause: str
+    api: FakeApi, client: Calls, status: int, problem: object, code: ExitCode, cause: str
 ) -> None:
     api.answers = {"GET /prefix/v1/x": (status, problem, {})}
-    with pytest.raises(ApiError) as caught:
+    with pytest.raises(CallRejected) as caught:
         client.get("/v1/x")
     assert (caught.value.cause, caught.value.code, caught.value.status) == (cause, code, status)
     assert caught.value.remedy
 
 
-def test_the_wait_a_server_asks_for_is_passed_on(api: FakeApi, client: ApiClient) -> None:
+def test_the_wait_a_server_asks_for_is_passed_on(api: FakeApi, client: Calls) -> None:
     api.answers = {"GET /prefix/v1/x": (503, {}, {"retry-after": "7"})}
-    with pytest.raises(ApiError) as caught:
+    with pytest.raises(CallRejected) as caught:
         client.get("/v1/x")
     assert caught.value.remedy == "try again in 7 s"
 
 
-def test_a_connection_that_was_closed_meanwhile_is_made_anew_once(api: FakeApi, client: ApiClient) -> None:
+def test_a_connection_that_was_closed_meanwhile_is_made_anew_once(api: FakeApi, client: Calls) -> None:
     answers = iter([{"n": 1}, "hang up", {"n": 2}])
     api.answers = {"POST /prefix/v1/x": lambda _: next(answers)}
     assert [client.post("/v1/x")["n"], client.post("/v1/x")["n"]] == [1, 2]
@@ -86,18 +91,18 @@ def test_a_connection_that_was_closed_meanwhile_is_made_anew_once(api: FakeApi, 
     assert lost.headers["idempotency-key"] == repeated.headers["idempotency-key"]
 
 
-def test_no_server_and_no_such_server_are_told_apart(api: FakeApi, client: ApiClient) -> None:
+def test_no_server_and_no_such_server_are_told_apart(api: FakeApi, client: Calls) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
-        nobody = ApiClient(f"http://127.0.0.1:{taken.getsockname()[1]}", None, timeout_seconds=5)
-        with pytest.raises(CliError, match="no server answers at") as caught:
+        nobody = Calls(f"http://127.0.0.1:{taken.getsockname()[1]}", "", ADVICE, timeout_seconds=5)
+        with pytest.raises(CliError, match="does not answer") as caught:
             nobody.get("/v1/x")
     assert caught.value.code == ExitCode.TRY_LATER
     api.answers = {"GET /prefix/v1/x": (200, b"<html>", {}), "GET /prefix/v1/y": "hang up"}
     with pytest.raises(CliError, match="no Uplift Webhooks server"):
         client.get("/v1/x")
-    other = ApiClient(f"{api.url}/prefix", None, timeout_seconds=5)
-    with pytest.raises(CliError, match="no server answers at"):
+    other = Calls(f"{api.url}/prefix", "", ADVICE, timeout_seconds=5)
+    with pytest.raises(CliError, match="does not answer"):
         other.get("/v1/y")
 
 
@@ -113,20 +118,20 @@ def pages(*sizes: int) -> object:
     return answer
 
 
-def test_a_list_is_read_over_its_pages_up_to_the_limit(api: FakeApi, client: ApiClient) -> None:
+def test_a_list_is_read_over_its_pages_up_to_the_limit(api: FakeApi, client: Calls) -> None:
     api.answers = {"GET /prefix/v1/accounts": pages(3, 3, 2)}
     assert len(list(client.items("/v1/accounts", limit=100, status=None))) == 8
     assert "status" not in api.asked[0].query
     assert len(list(client.items("/v1/accounts", limit=4))) == 4
-    assert api.asked[-1].query == {"limit": "1", "cursor": "1"}
+    assert api.asked[-1].query == {"limit": "4", "cursor": "1"}
 
 
-def test_a_list_goes_on_behind_an_empty_page(api: FakeApi, client: ApiClient) -> None:
+def test_a_list_goes_on_behind_an_empty_page(api: FakeApi, client: Calls) -> None:
     api.answers = {"GET /prefix/v1/accounts": pages(0, 2)}
     assert len(list(client.items("/v1/accounts", limit=100))) == 2
 
 
-def test_a_thing_is_found_by_its_id_a_beginning_or_its_name(api: FakeApi, client: ApiClient) -> None:
+def test_a_thing_is_found_by_its_id_a_beginning_or_its_name(api: FakeApi, client: Calls) -> None:
     data = [{"id": "acc_0a11", "name": "Rapids"}, {"id": "acc_0a22", "name": "Ridge"}, {"id": "acc_0b33", "name": "0a"}]
     api.answers = {
         "GET /prefix/v1/accounts": {"data": data, "next_cursor": None},
@@ -151,7 +156,7 @@ def test_a_thing_is_found_by_its_id_a_beginning_or_its_name(api: FakeApi, client
     assert api.asked[-2].path == "/prefix/v1/accounts/..%2Fx"
 
 
-def test_looking_for_a_thing_passes_other_errors_on(api: FakeApi, client: ApiClient) -> None:
+def test_looking_for_a_thing_passes_other_errors_on(api: FakeApi, client: Calls) -> None:
     api.answers = {"GET /prefix/v1/endpoints/ep_1": (503, {}, {})}
     with pytest.raises(CliError) as caught:
         lookup.endpoint(client, "ep_1")

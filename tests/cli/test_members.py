@@ -30,7 +30,7 @@ def test_a_member_is_named_by_id_beginning_or_address(api: FakeApi) -> None:
         assert output("member", "reset-password", name, "--account", "acc_0a11") == LINK
     result = run("member", "remove", "eve@b.example", "--account", "acc_0a11")
     assert result.exit_code == 4
-    assert "or the whole mail address; `uplift-server members --account ACCOUNT` lists them" in result.stderr
+    assert "or the whole email address; `uplift-server members --account ACCOUNT` lists them" in result.stderr
 
 
 def test_invitations_are_listed_and_withdrawn(api: FakeApi) -> None:

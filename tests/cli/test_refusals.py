@@ -8,9 +8,10 @@ from tests.cli.commands import run
 from tests.cli.fake_api import Asked, FakeApi
 from tests.cli.test_program import COMMANDS
 
-from uplift_server.cli.client import ApiError
-from uplift_server.cli.refusals import Duration, options
+from uplift_server.core.durations import format_duration
+from uplift_webhooks.cli.kit.calls import CallRejected
 from uplift_webhooks.cli.kit.errors import ExitCode
+from uplift_webhooks.cli.kit.rejections import Converted, options
 
 LOCAL = {
     ("serve",), ("demo",), ("migrate",), ("backup",), ("doctor",), ("config",), ("secret-key", "rotate"),
@@ -96,14 +97,19 @@ def test_a_command_without_fields_sends_none(path: tuple[str, ...], api: FakeApi
     assert refused == []
 
 
-def told(field: str, message: str, **names: Any) -> ApiError:
-    with pytest.raises(ApiError) as caught, options(**names):
-        raise ApiError("c", "r", ExitCode.USAGE, 422, "", {field: "wrong"}, [(field, message)])
+def told(field: str, message: str, **names: Any) -> CallRejected:
+    with pytest.raises(CallRejected) as caught, options(**names):
+        raise CallRejected("c", "r", ExitCode.USAGE, 422, {field: "wrong"}, [(field, message)])
     return caught.value
 
 
 def test_durations_are_told_as_durations() -> None:
-    found = told("overlap_seconds", "The most is 604800.", overlap_seconds=Duration("--overlap"))
+    overlap = Converted("--overlap", lambda number: format_duration(number * 1000))
+    found = told(
+        "overlap_seconds",
+        "The most is 604800.",
+        overlap_seconds=overlap,
+    )
     assert (found.cause, found.remedy) == ("--overlap: The most is 7d.", "correct --overlap")
 
 
@@ -114,9 +120,7 @@ def test_a_part_of_a_value_is_told_by_its_name_and_one_of_a_list_by_its_option()
 
 
 def test_a_refusal_without_fields_speaks_of_options_too() -> None:
-    with pytest.raises(ApiError) as caught, options(held="--held"):
-        raise ApiError(
-            "With `held` = `keep`; `state` = `paused`. See `held`.", "r", ExitCode.FAILED, 409, "conflict", {}
-        )
+    with pytest.raises(CallRejected) as caught, options(held="--held"):
+        raise CallRejected("With `held` = `keep`; `state` = `paused`. See `held`.", "r", ExitCode.FAILED, 409, {})
     assert caught.value.cause == "With --held keep; `state` = `paused`. See --held."
     assert caught.value.remedy == "r"

@@ -6,6 +6,8 @@ from hypothesis import strategies as st
 
 from uplift_server.cli import lookup
 from uplift_server.core import ids
+from uplift_webhooks.cli.kit.calls import CallRejected
+from uplift_webhooks.cli.kit.errors import ExitCode
 from uplift_webhooks.cli.kit.tables import BEGINNING, BETWEEN, distance, short_ids
 
 NOW = 1_764_000_000_000
@@ -19,7 +21,7 @@ class Listing:
         self._found = found
 
     def get(self, path: str, **_: object) -> object:
-        raise lookup.ApiError("", "", lookup.ExitCode.NOT_FOUND, 404, "not_found", {})
+        raise CallRejected("", "", ExitCode.NOT_FOUND, 404, {})
 
     def items(self, path: str, **_: object) -> list[dict[str, str]]:
         return [{"id": each} for each in self._found]

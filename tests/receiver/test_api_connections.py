@@ -294,6 +294,16 @@ def test_a_name_can_be_excepted(api: ScriptedApi, monkeypatch: pytest.MonkeyPatc
     assert api.asked == []
 
 
+def test_a_client_can_ignore_the_proxy(api: ScriptedApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", api.url)
+    with (
+        Client("http://api.invalid", retries=0, use_proxy=False) as client,
+        pytest.raises(ApiUnreachable, match="does not answer"),
+    ):
+        client.request("GET", "/v1/x")
+    assert api.asked == []
+
+
 @pytest.mark.parametrize("proxy", ["socks5://user:hidden@proxy.example", "https://proxy.example", "http://[::1:hidden"])
 def test_a_proxy_that_cannot_be_used_is_refused(monkeypatch: pytest.MonkeyPatch, proxy: str) -> None:
     monkeypatch.setenv("ALL_PROXY", proxy)

@@ -8,9 +8,6 @@ import pytest
 from tests.cli.fake_api import Asked, fake_api
 from tests.receiver.cli.test_program import COMMANDS, SERVERLESS, run
 
-from uplift_webhooks.cli.calls import CallRefused, options
-from uplift_webhooks.cli.kit.errors import ExitCode
-
 FIELDLESS = {
     ("events", "show"), ("deliveries", "show"), ("deliveries", "resend"), ("endpoints", "show"), ("endpoints", "pause"),
     ("ips",),
@@ -64,13 +61,3 @@ def test_a_refusal_names_the_commands_own_options(path: tuple[str, ...], refused
     for field in fields - ({"description"} if path == ("listen",) else set()):
         assert f"`{field}`" not in cause
         assert not re.search(rf"(?:Error:|;) {field}\b", cause)
-
-
-def test_parts_of_values_and_refusals_without_fields_are_told_so_too() -> None:
-    def told(detail: str, *problems: tuple[str, str]) -> str:
-        with pytest.raises(CallRefused) as caught, options(held="--held", event_types="--type"):
-            raise CallRefused(detail, "r", ExitCode.USAGE, 422, {}, problems)
-        return caught.value.cause
-
-    assert told("d", ("event_types.3", "No."), ("held.a", "No.")) == "--type: No.; --held at a: No."
-    assert told("With `held` = `keep`; `state` = `paused`.") == "With --held keep; `state` = `paused`."

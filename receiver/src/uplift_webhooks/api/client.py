@@ -44,6 +44,7 @@ class Client(Everything[Blocking]):
         account: str | None = None,
         timeout_seconds: float = TIMEOUT_SECONDS,
         retries: int = RETRIES,
+        use_proxy: bool = True,
     ) -> None:
         """Take the server's address and the key; None reads `UPLIFT_API_URL` and `UPLIFT_API_KEY`.
 
@@ -54,8 +55,8 @@ class Client(Everything[Blocking]):
         came; whatever it is, where the server answers 429 or 503 and says after how long to ask again (if that is no
         longer than 30 s). Every POST carries an `Idempotency-Key`, so that none of this creates anything twice.
 
-        Proxies are those of the environment (`HTTPS_PROXY`, `NO_PROXY`); certificates are checked against the system's
-        authorities (or `SSL_CERT_FILE`).
+        Unless `use_proxy` is false, connections use the proxy of the environment (`HTTPS_PROXY`, `NO_PROXY`).
+        Certificates are checked against the system's authorities (or `SSL_CERT_FILE`).
 
         Raises:
             ValueError: an argument, or what the environment has in its place, cannot be used. The key is not quoted.
@@ -75,7 +76,10 @@ class Client(Everything[Blocking]):
             self._headers["uplift-account"] = _for_header(account, "account")
         self._retries: Final = retries
         self._connections: Final = Connections(
-            url, timeout_seconds, called=URL_VARIABLE if api_url is None else "The API's address"
+            url,
+            timeout_seconds,
+            called=URL_VARIABLE if api_url is None else "The API's address",
+            use_proxy=use_proxy,
         )
         super().__init__(self.request, Blocking)
 
@@ -170,21 +174,24 @@ class Client(Everything[Blocking]):
 
     def _read(self, answer: Answer) -> Any:
         """The answer's JSON. Raises ApiFailure."""
-        try:
-            value = json.loads(answer.content) if answer.content else None
-        except (ValueError, RecursionError):
-            value = None
-            if 200 <= answer.status < 300:
-                raise ApiMisaddressed(
-                    f"What answers at {self._connections.url} is no Uplift Webhooks server: it does not speak JSON."
-                ) from None
         if not 200 <= answer.status < 300:
-            raise _refusal(answer, value if isinstance(value, dict) else {})
-        return value
+            raise api_error(answer)
+        try:
+            return json.loads(answer.content) if answer.content else None
+        except (ValueError, RecursionError):
+            raise ApiMisaddressed(
+                f"What answers at {self._connections.url} is no Uplift Webhooks server: it does not speak JSON."
+            ) from None
 
 
-def _refusal(answer: Answer, problem: Mapping[str, Any]) -> ApiError:
-    """What an answer of RFC 9457 says; or, where something else answered, its status."""
+def api_error(answer: Answer) -> ApiError:
+    """The error in a response that is not 2xx: its RFC 9457 problem, or its status alone."""
+    try:
+        problem = json.loads(answer.content)
+    except (ValueError, RecursionError):
+        problem = None
+    if not isinstance(problem, dict):
+        problem = {}
     detail = problem.get("detail") or problem.get("title")
     if not detail:
         detail = f"The server answered {answer.status}"
@@ -195,7 +202,7 @@ def _refusal(answer: Answer, problem: Mapping[str, Any]) -> ApiError:
         for each in (listed if isinstance(listed, list) else [])
         if isinstance(each, dict)
     ]
-    after = answer.retry_after or ""
+    after = answer.headers.get("retry-after", "")
     seconds = float(after) if after.isascii() and after.isdigit() else None
     return ApiError(answer.status, str(problem.get("code") or ""), str(detail), errors, seconds)
 

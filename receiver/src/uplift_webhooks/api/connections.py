@@ -11,6 +11,7 @@ import time
 import urllib.request
 from contextlib import suppress
 from dataclasses import dataclass, field
+from email.message import Message
 from functools import partial
 from ipaddress import ip_address
 from typing import Any, Final
@@ -34,17 +35,19 @@ class Answer:
     """What came back."""
 
     status: int
-    retry_after: str | None
+    headers: Message
     content: bytes = field(repr=False)
 
 
 class Connections:
     """A few connections to one server. May be shared between threads: a connection serves one exchange at a time."""
 
-    def __init__(self, url: str, timeout_seconds: float, *, called: str = "The API's address") -> None:
+    def __init__(
+        self, url: str, timeout_seconds: float, *, called: str = "The API's address", use_proxy: bool = True
+    ) -> None:
         """Read where to connect to, and through which proxy (`HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`, `NO_PROXY`).
 
-        `called` names the address in errors.
+        `called` names the address in errors. Without `use_proxy`, connections are direct.
 
         Raises:
             ValueError: `url` is not an http or https address, or the proxy's is not an http one. Neither is quoted, as
@@ -61,7 +64,7 @@ class Connections:
         self._port: Final = parts.port or (443 if parts.scheme == "https" else 80)
         self._timeout_seconds: Final = timeout_seconds
         self._tls: Final = ssl.create_default_context() if parts.scheme == "https" else None
-        self._proxy: Final = proxy_to(parts)
+        self._proxy: Final = proxy_to(parts) if use_proxy else None
         # A proxy is told whole addresses, except through a tunnel.
         self._prefix: Final = self.url if self._proxy and self._tls is None else parts.path.rstrip("/")
         self._idle: Final[list[http.client.HTTPConnection]] = []
@@ -130,7 +133,7 @@ class Connections:
             # Reading by pieces ends quietly where the connection does.
             if response.length:
                 raise http.client.IncompleteRead(b"", response.length)
-        return Answer(response.status, response.getheader("retry-after"), b"".join(pieces))
+        return Answer(response.status, response.headers, b"".join(pieces))
 
     def _take(self) -> http.client.HTTPConnection:
         """A kept connection that is still open, or a new one, which connects when it is used."""

@@ -4,8 +4,10 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from uplift_webhooks.cli.calls import options, segment
-from uplift_webhooks.cli.events import check_type
+from uplift_webhooks.cli.kit.calls import segment
+from uplift_webhooks.cli.kit.lookup import event_type as find_type
+from uplift_webhooks.cli.kit.lookup import find
+from uplift_webhooks.cli.kit.rejections import options
 from uplift_webhooks.cli.kit.tables import Column
 from uplift_webhooks.cli.nouns import EventType, Limit, noun
 from uplift_webhooks.cli.session import Session, command
@@ -66,10 +68,10 @@ def list_deliveries(
 ) -> None:
     """List deliveries."""
     calls = session.calls()
-    chosen = None if endpoint is None else calls.one("/v1/endpoints", "endpoint", "ep_", endpoint)["id"]
+    chosen = None if endpoint is None else find(calls, "/v1/endpoints", "endpoint", "ep_", endpoint)["id"]
     with options(status="--status", endpoint="--endpoint", type="--type"):
         if event_type is not None:
-            check_type(calls, event_type)
+            find_type(calls, event_type)
         found = calls.items(_PATH, limit=limit, status=status, endpoint=chosen, type=event_type)
         shown = found if session.output.as_json else map(_for_people, found)
         session.output.rows(shown, _COLUMNS, empty="No deliveries like that. Send an event: uplift trigger --endpoint")
@@ -78,7 +80,7 @@ def list_deliveries(
 def show(session: Session, delivery: Delivery) -> None:
     """Show a delivery with its attempts: what was answered, why it failed and what to do."""
     calls = session.calls()
-    found = calls.one(_PATH, "delivery", "dlv_", delivery)
+    found = find(calls, _PATH, "delivery", "dlv_", delivery)
     session.output.streams = True
     attempts = list(calls.items(f"{_PATH}/{segment(found['id'])}/attempts", limit=1000))
     if session.output.as_json:
@@ -101,6 +103,6 @@ def _for_people(delivery: dict[str, Any]) -> dict[str, Any]:
 def resend(session: Session, delivery: Delivery) -> None:
     """Attempt a delivery once more, now, whatever its status."""
     calls = session.calls()
-    found = calls.one(_PATH, "delivery", "dlv_", delivery)
+    found = find(calls, _PATH, "delivery", "dlv_", delivery)
     session.output.fields(calls.post(f"{_PATH}/{segment(found['id'])}/resend"))
     session.output.note(f"See what comes of it: uplift deliveries {found['id']}")

@@ -5,9 +5,10 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from uplift_webhooks.cli.calls import Calls, options, segment
-from uplift_webhooks.cli.events import unknown_type
+from uplift_webhooks.cli.kit.calls import Calls, segment
 from uplift_webhooks.cli.kit.errors import CliError
+from uplift_webhooks.cli.kit.lookup import find, known_type
+from uplift_webhooks.cli.kit.rejections import options
 from uplift_webhooks.cli.kit.tables import Column
 from uplift_webhooks.cli.nouns import Limit, noun
 from uplift_webhooks.cli.session import Session, command
@@ -78,7 +79,7 @@ def list_endpoints(
 def show(session: Session, endpoint: Endpoint) -> None:
     """Show an endpoint and its health."""
     session.output.streams = True
-    _print(session, session.calls().one(_PATH, "endpoint", "ep_", endpoint))
+    _print(session, find(session.calls(), _PATH, "endpoint", "ep_", endpoint))
 
 
 def create(
@@ -133,23 +134,14 @@ def try_out(session: Session, endpoint: Endpoint, event_type: TriedType = None) 
 def send_test(session: Session, calls: Calls, endpoint: str, event_type: str | None) -> None:
     """Test an endpoint, and print the attempt. Raises CliError where it failed."""
     path = _place(calls, endpoint)
-    try:
-        with options(type="the event type"):
-            answer = calls.post(f"{path}/test", {} if event_type is None else {"type": event_type})
-    except CliError as error:
-        raise _about_type(calls, error, event_type) from error
+    with known_type(calls, event_type), options(type="the event type"):
+        answer = calls.post(f"{path}/test", {} if event_type is None else {"type": event_type})
     attempt = _attempt(calls, answer)
     session.output.streams = True
     session.output.fields(attempt)
     if attempt["outcome"] != "delivered":
         hint = attempt.get("hint") or "look at the endpoint's deliveries"
         raise CliError(f"the endpoint did not take it: {attempt['outcome']}", hint)
-
-
-def _about_type(calls: Calls, error: CliError, event_type: str | None) -> CliError:
-    """The refusal of a test, with the nearest type where there is no such one."""
-    unknown = getattr(error, "fields", {}).get("type") == "event_type_unknown"
-    return unknown_type(calls, event_type) if unknown and event_type is not None else error
 
 
 def _attempt(calls: Calls, answer: dict[str, Any]) -> dict[str, Any]:
@@ -167,7 +159,7 @@ def _attempt(calls: Calls, answer: dict[str, Any]) -> dict[str, Any]:
 
 def _place(calls: Calls, endpoint: str) -> str:
     """The path of the endpoint a person means."""
-    return f"{_PATH}/{segment(calls.one(_PATH, 'endpoint', 'ep_', endpoint)['id'])}"
+    return f"{_PATH}/{segment(find(calls, _PATH, 'endpoint', 'ep_', endpoint)['id'])}"
 
 
 def _row(endpoint: dict[str, Any]) -> dict[str, Any]:

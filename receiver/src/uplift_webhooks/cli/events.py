@@ -6,8 +6,10 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from uplift_webhooks.cli.calls import Calls, options, segment
-from uplift_webhooks.cli.kit.errors import CliError, ExitCode
+from uplift_webhooks.cli.kit.calls import segment
+from uplift_webhooks.cli.kit.lookup import event_type as find_type
+from uplift_webhooks.cli.kit.lookup import find
+from uplift_webhooks.cli.kit.rejections import options
 from uplift_webhooks.cli.kit.tables import Column
 from uplift_webhooks.cli.nouns import EventType, Limit, noun
 from uplift_webhooks.cli.session import Session, command
@@ -45,7 +47,7 @@ def list_events(session: Session, event_type: EventType = None, limit: Limit = 5
     calls = session.calls()
     with options(type="--type"):
         if event_type is not None:
-            check_type(calls, event_type)
+            find_type(calls, event_type)
         found = calls.items("/v1/events", limit=limit, type=event_type)
         shown = found if session.output.as_json else map(_for_people, found)
         session.output.rows(shown, _COLUMNS, empty="No events yet. Try one: uplift trigger")
@@ -61,11 +63,13 @@ def show(
 ) -> None:
     """Show an event: what is in its body, and why it did or did not reach each endpoint."""
     calls = session.calls()
-    found = calls.one("/v1/events", "event", "", event)
+    found = find(calls, "/v1/events", "event", "", event)
     session.output.streams = True
     if body_alone:
         session.output.exactly(_member(calls.content(f"/v1/events/{segment(found['id'])}"), "body"))
         return
+    if "body" not in found:
+        found = calls.get(f"/v1/events/{segment(found['id'])}")
     reasons = calls.get(f"/v1/events/{segment(found['id'])}/explain")["data"]
     if session.output.as_json:
         session.output.json({**found, "endpoints": reasons})
@@ -97,20 +101,3 @@ def _after(text: str, position: int) -> int:
 def _for_people(event: dict[str, Any]) -> dict[str, Any]:
     """An event with the statuses that deliveries are in, and no others."""
     return {**event, "deliveries": {status: count for status, count in event["deliveries"].items() if count} or "none"}
-
-
-def check_type(calls: Calls, name: str) -> None:
-    """Raise CliError, with the nearest name there is, for a type the catalog does not have."""
-    try:
-        calls.get(f"/v1/event-types/{segment(name)}")
-    except CliError as error:
-        if error.code is not ExitCode.NOT_FOUND:
-            raise
-        raise unknown_type(calls, name) from error
-
-
-def unknown_type(calls: Calls, name: str, *, groups_too: bool = False) -> CliError:
-    """That there is no such event type, and which is the nearest; `groups_too`: a group would do, too."""
-    nearest = calls.suggestion(name, groups_too=groups_too)
-    remedy = f"did you mean {nearest}?" if nearest else "give a type of the catalog: GET /v1/event-types lists them"
-    return CliError(f"there is no event type {name}", remedy, ExitCode.NOT_FOUND)

@@ -10,9 +10,10 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from uplift_webhooks.cli.calls import CallRefused, Calls, options, segment
-from uplift_webhooks.cli.events import unknown_type
+from uplift_webhooks.cli.kit.calls import CallRejected, Calls, segment
 from uplift_webhooks.cli.kit.errors import CliError, ExitCode
+from uplift_webhooks.cli.kit.lookup import unknown_type
+from uplift_webhooks.cli.kit.rejections import options
 from uplift_webhooks.cli.listening.handover import Handover, Printed
 from uplift_webhooks.cli.listening.listener import Expired, Listener, Timing
 from uplift_webhooks.cli.listening.local_server import LocalServer
@@ -128,15 +129,14 @@ async def _listen(
     begun: Mapping[str, int],
 ) -> Expired | None:
     """Listen until a signal comes, or the session is to be replaced. Raises Ended."""
-    access = calls.access
-    address = Address(access.api_url, made["id"], {"authorization": f"Bearer {access.api_key}"})
+    address = Address(calls.api_url, made["id"], {"authorization": f"Bearer {calls.api_key}"})
     taker: Handover | Printed = Printed()
     if target is not None:
         taker = Handover(
             LocalServer(target, timeout_seconds=LOCAL_TIMEOUT_SECONDS),
             made["secret"],
             narration,
-            docs_url=f"{access.api_url.rstrip('/')}/docs",
+            docs_url=f"{calls.api_url}/docs",
             patience_seconds=PATIENCE_SECONDS,
         )
         await taker.probe()
@@ -195,7 +195,7 @@ def _session(calls: Calls, types: list[str], start: str | None) -> dict[str, Any
     try:
         with options(event_types="--events", since="--since"):
             made: dict[str, Any] = calls.post(_SESSIONS, body)
-    except CallRefused as error:
+    except CallRejected as error:
         if error.fields.get("event_types") == "event_type_unknown":
             raise unknown_type(calls, _written(types, error), groups_too=True) from error
         if "since" in error.fields:
@@ -204,7 +204,7 @@ def _session(calls: Calls, types: list[str], start: str | None) -> dict[str, Any
     return made
 
 
-def _written(types: list[str], error: CallRefused) -> str:
+def _written(types: list[str], error: CallRejected) -> str:
     """The type that the server does not know, as it was written."""
     return next((each for each in types if f" {each}." in error.cause), types[0])
 
@@ -214,7 +214,7 @@ def _explained(calls: Calls, made: dict[str, Any], ended: Ended) -> CliError:
     if ended.unknown:
         try:
             calls.get(f"{_SESSIONS}/{segment(made['id'])}")
-        except CallRefused as error:
+        except CallRejected as error:
             if error.code is ExitCode.NOT_ALLOWED:
                 return error
         except CliError:
@@ -224,7 +224,7 @@ def _explained(calls: Calls, made: dict[str, Any], ended: Ended) -> CliError:
 
 def _end(calls: Calls, made: dict[str, Any]) -> None:
     """End the session. One that stays because the server is away is removed by it within a day."""
-    with suppress(CliError), closing(Calls(calls.access, timeout_seconds=3)) as hasty:
+    with suppress(CliError), closing(Calls(calls.api_url, calls.api_key, calls.advice, timeout_seconds=3)) as hasty:
         hasty.delete(f"{_SESSIONS}/{segment(made['id'])}")
 
 

@@ -6,10 +6,10 @@ from typing import Annotated, Final
 
 import typer
 
-from uplift_webhooks.cli.calls import Calls
 from uplift_webhooks.cli.kit import session as kit
+from uplift_webhooks.cli.kit.calls import Advice, Calls
 from uplift_webhooks.cli.kit.errors import CliError, ExitCode
-from uplift_webhooks.cli.profiles import Asked, find_access
+from uplift_webhooks.cli.profiles import Access, Asked, find_access
 from uplift_webhooks.errors import WebhookVerificationError
 
 
@@ -26,7 +26,7 @@ class Session(kit.Session):
         access = find_access(Asked(self.api_url, self.api_key, self.profile), keyless=keyless)
         if access.warning:
             self.output.note(f"Warning: {access.warning}")
-        calls = Calls(access)
+        calls = Calls(access.api_url, access.api_key, _advice(access))
         self.resources.callback(calls.close)
         return calls
 
@@ -35,6 +35,25 @@ class Session(kit.Session):
         if isinstance(error, WebhookVerificationError) and error.reason in {"secret_missing", "secret_invalid"}:
             return [CliError(error.cause, error.hint, ExitCode.USAGE)]
         return super().failures(error)
+
+
+def _advice(access: Access) -> Advice:
+    return Advice(
+        address=access.url_origin,
+        key=access.key_origin,
+        unreachable=f"check {access.url_origin}, and that the server runs",
+        server_error="try again, or tell its operators",
+        remedies={
+            "account_required": "use a key of one account (sk_…)",
+            401: "check the key: --api-key, UPLIFT_API_KEY or the profile",
+            403: "use a key with the scope that is named",
+            404: "list what there is with `uplift endpoints`, `uplift events` or `uplift deliveries`",
+            409: "look at its present state, then decide",
+            429: "try again in a moment",
+            503: "try again in a moment",
+        },
+        lists={"endpoint": "`uplift endpoints`", "event": "`uplift events`", "delivery": "`uplift deliveries`"},
+    )
 
 
 _SERVER: Final[kit.Options] = {

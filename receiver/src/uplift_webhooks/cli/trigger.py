@@ -5,10 +5,11 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from uplift_webhooks.cli.calls import CallRefused, Calls, options, segment
 from uplift_webhooks.cli.endpoints import LOOK_SECONDS, TEST_SECONDS_MAX, send_test
-from uplift_webhooks.cli.events import unknown_type
+from uplift_webhooks.cli.kit.calls import Calls, segment
 from uplift_webhooks.cli.kit.errors import CliError, ExitCode
+from uplift_webhooks.cli.kit.lookup import find, known_type
+from uplift_webhooks.cli.kit.rejections import options
 from uplift_webhooks.cli.listening.handover import ONLY_PRINTED
 from uplift_webhooks.cli.listening.machine import machine_name
 from uplift_webhooks.cli.narration import DOUBT_HINT, SECRET_DOUBTED
@@ -56,14 +57,9 @@ def trigger(
         send_test(session, calls, endpoint, event_type)
         return
     chosen = _session(calls, listen_session)
-    try:
-        with options(type="TYPE"):
-            path = f"{_PATH}/{segment(chosen['id'])}/test"
-            tested = calls.post(path, {} if event_type is None else {"type": event_type})
-    except CallRefused as error:
-        if error.fields.get("type") == "event_type_unknown" and event_type is not None:
-            raise unknown_type(calls, event_type) from error
-        raise
+    with known_type(calls, event_type), options(type="TYPE"):
+        path = f"{_PATH}/{segment(chosen['id'])}/test"
+        tested = calls.post(path, {} if event_type is None else {"type": event_type})
     if tested.get("answer") is None:
         session.output.note(f"No answer yet: waiting for up to {TEST_SECONDS_MAX:.0f} s")
         tested = {**tested, "answer": _answer(calls, chosen["id"], tested["event"])}
@@ -75,7 +71,7 @@ def trigger(
 def _session(calls: Calls, text: str | None) -> dict[str, Any]:
     """The session a person means; the newest that is connected, those of this machine first. Raises CliError."""
     if text is not None:
-        return calls.one(_PATH, "listen session", "lsn_", text)
+        return find(calls, _PATH, "listen session", "lsn_", text)
     found = [each for each in calls.items(_PATH, limit=_SESSIONS_SEARCHED) if each.get("connected")]
     if not found:
         remedy = "start `uplift listen`, or name an endpoint with --endpoint"

@@ -5,12 +5,12 @@ from typing import Annotated, Final
 import typer
 
 from uplift_server.cli import lookup
-from uplift_server.cli.client import segment
 from uplift_server.cli.reach import new_operator_key, reach
-from uplift_server.cli.refusals import options
 from uplift_server.cli.session import Session, command
+from uplift_webhooks.cli.kit.calls import segment
 from uplift_webhooks.cli.kit.errors import CliError, ExitCode
 from uplift_webhooks.cli.kit.program import Group
+from uplift_webhooks.cli.kit.rejections import options
 from uplift_webhooks.cli.kit.tables import Column
 
 account_app: Final = typer.Typer(

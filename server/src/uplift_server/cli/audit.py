@@ -9,10 +9,10 @@ import typer
 from uplift_server.cli import lookup
 from uplift_server.cli.accounts import AnyAccount, Limit, Wide
 from uplift_server.cli.reach import reach
-from uplift_server.cli.refusals import options
 from uplift_server.cli.session import Session, command
 from uplift_server.core.people.audit import ACTIONS
 from uplift_webhooks.cli.kit.errors import CliError, ExitCode
+from uplift_webhooks.cli.kit.rejections import options
 from uplift_webhooks.cli.kit.tables import Column
 
 _COLUMNS: Final = [
@@ -70,7 +70,7 @@ def audit_log(
         raise CliError(f"{action!r} is no action of the audit log", f"choose one of {known}", ExitCode.USAGE)
     filters = {"actor": actor, "action": action, "subject": subject, "created_after": after, "created_before": before}
     with reach(session.config()) as client, options(**_NAMES):
-        owner = None if account is None else lookup.account(client, account)["id"]
+        owner = lookup.owner(client, account)
         found = client.items("/v1/audit-log", limit=limit, account=owner, **filters)
         session.output.rows(
             found if session.output.as_json else _for_people(found),

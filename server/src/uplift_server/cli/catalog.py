@@ -5,10 +5,10 @@ from typing import Annotated, Any
 
 import typer
 
-from uplift_server.cli import lookup
 from uplift_server.cli.accounts import Limit, Wide
 from uplift_server.cli.reach import reach
 from uplift_server.cli.session import Session, command
+from uplift_webhooks.cli.kit.lookup import SEARCHED_MAX, event_type
 from uplift_webhooks.cli.kit.tables import Column
 
 
@@ -22,13 +22,13 @@ def register(app: typer.Typer) -> None:
 def event_types(
     session: Session,
     name: Annotated[str | None, typer.Argument(help="Show this one, with its schema and an example.")] = None,
-    limit: Limit = lookup.SEARCHED_MAX,
+    limit: Limit = SEARCHED_MAX,
     wide: Wide = False,
 ) -> None:
     """List the types of events there are, which `send` and `--type` take, or show one."""
     with reach(session.config()) as client:
         if name is not None:
-            _show(session, lookup.event_type(client, name))
+            _show(session, event_type(client, name))
             return
         session.output.rows(
             client.items("/v1/event-types", limit=limit),
@@ -38,13 +38,13 @@ def event_types(
         )
 
 
-def _show(session: Session, event_type: dict[str, Any]) -> None:
+def _show(session: Session, found: dict[str, Any]) -> None:
     if session.output.as_json:
-        session.output.json(event_type)
+        session.output.json(found)
         return
     documents = ("schema", "example")
-    session.output.fields({name: value for name, value in event_type.items() if name not in documents})
+    session.output.fields({name: value for name, value in found.items() if name not in documents})
     for name in documents:
         session.output.line("")
         session.output.line((name, "bold"))
-        session.output.line(json.dumps(event_type.get(name), indent=2, ensure_ascii=False))
+        session.output.line(json.dumps(found.get(name), indent=2, ensure_ascii=False))

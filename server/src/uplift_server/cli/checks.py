@@ -11,9 +11,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Final
 
-from uplift_server.cli.client import ApiClient
 from uplift_server.cli.listening import cannot_listen
-from uplift_server.cli.reach import local_url, server_runs
+from uplift_server.cli.reach import check_ready, local_url, server_runs
 from uplift_server.cli.session import Session
 from uplift_server.config import Config, ConfigError, check_database, secret_key
 from uplift_server.core.operations.findings import Finding
@@ -35,6 +34,8 @@ from uplift_server.store.sqlite.connection import FileLock
 from uplift_webhooks.cli.kit.errors import CliError
 
 INTEGRITY_SECONDS: Final = 10.0
+READY_SECONDS: Final = 6.0
+"""More than the 5 s within which the server responds to every request."""
 
 
 def examine(session: Session) -> Iterator[Finding]:
@@ -84,8 +85,7 @@ def _answers(config: Config) -> Finding:
     """Whether the server at the configured address is ready and uses the configured database."""
     url = local_url(config)
     try:
-        with closing(ApiClient(url, None, timeout_seconds=6)) as client:
-            found = client.check_ready()
+        found = check_ready(config, READY_SECONDS)
         expected = _database_id(config)
     except CliError as error:
         return Finding("server", "fail", f"running on {url}, but not ready: {error.cause}", error.remedy)

@@ -3,7 +3,6 @@
 import json
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -11,16 +10,18 @@ import typer
 
 from uplift_server.cli import lookup
 from uplift_server.cli.accounts import Account, AnyAccount, Limit, Wide
-from uplift_server.cli.client import ApiClient, ApiError, segment
 from uplift_server.cli.reach import reach, when_sent
-from uplift_server.cli.refusals import options
 from uplift_server.cli.session import Session, command
 from uplift_server.core.deliveries.outcomes import Outcome
 from uplift_server.core.lifecycle import Status
 from uplift_server.core.limits import EVENT_DATA_BYTES_MAX
 from uplift_server.core.scheduling.waiting import WaitingFor
+from uplift_webhooks.cli.kit.calls import Calls, segment
 from uplift_webhooks.cli.kit.errors import CliError, ExitCode
+from uplift_webhooks.cli.kit.lookup import event_type as find_type
+from uplift_webhooks.cli.kit.lookup import known_type
 from uplift_webhooks.cli.kit.program import Group
+from uplift_webhooks.cli.kit.rejections import options
 from uplift_webhooks.cli.kit.tables import Column, distance
 
 _COLUMNS: Final = [
@@ -117,7 +118,7 @@ def explain(
 ) -> None:
     """Say why an event did or did not reach each endpoint of its account, and what to do."""
     with reach(session.config()) as client:
-        owner = None if account is None else lookup.account(client, account)["id"]
+        owner = lookup.owner(client, account)
         found = lookup.event(client, event, owner)
         owner = owner or found.get("account")
         # A deleted endpoint is on no list, but can be asked about by its whole id.
@@ -152,7 +153,7 @@ def send(
             content = _example(client, event_type)
         body = {"type": event_type, "data": content}
         with (
-            _known_type(client, event_type),
+            known_type(client, event_type),
             options(type="TYPE", data="the data in --data", idempotency_key="--idempotency-key"),
         ):
             sent = client.post("/v1/events", body, account=owner, idempotency_key=idempotency_key)
@@ -167,7 +168,7 @@ def send(
             session.output.note(f"It is stored; it is sent {when_sent(session.config())}")
 
 
-def _deliveries_owed(client: ApiClient, event_id: str, owner: str) -> int | None:
+def _deliveries_owed(client: Calls, event_id: str, owner: str) -> int | None:
     """How many deliveries an event has; None where that is not told: the event is stored all the same."""
     try:
         counts: dict[str, int] = client.get(f"/v1/events/{segment(event_id)}", account=owner)["deliveries"]
@@ -176,19 +177,8 @@ def _deliveries_owed(client: ApiClient, event_id: str, owner: str) -> int | None
     return sum(counts.values())
 
 
-@contextmanager
-def _known_type(client: ApiClient, event_type: str | None) -> Iterator[None]:
-    """Say of an event type that is not in the catalog which one may be meant."""
-    try:
-        yield
-    except ApiError as error:
-        if event_type is None or "event_type_unknown" not in error.fields.values():
-            raise
-        raise lookup.unknown_type(client, event_type) from error
-
-
-def _example(client: ApiClient, event_type: str) -> object:
-    example = lookup.event_type(client, event_type).get("example")
+def _example(client: Calls, event_type: str) -> object:
+    example = find_type(client, event_type).get("example")
     if example is None:
         raise CliError(f"the catalog has no example of {event_type}", "give the data with --data FILE", ExitCode.USAGE)
     found: object = example
@@ -230,7 +220,7 @@ def deliveries(
         known = ", ".join(each.text for each in Status)
         raise CliError(f"{status!r} is no status of a delivery", f"choose one of {known}", ExitCode.USAGE)
     with reach(session.config()) as client:
-        owner = None if account is None else lookup.account(client, account)["id"]
+        owner = lookup.owner(client, account)
         if delivery is not None:
             _show(session, client, lookup.delivery(client, delivery, owner), owner)
             return
@@ -243,7 +233,7 @@ def deliveries(
         if event is not None:
             found = _filtered(found, filters)
         for_people = session.output.results.is_terminal and not session.output.as_json
-        with _known_type(client, event_type), options(status="--status", endpoint="--endpoint", type="--type"):
+        with known_type(client, event_type), options(status="--status", endpoint="--endpoint", type="--type"):
             session.output.rows(
                 map(_for_people, found) if for_people else found,
                 _TERMINAL_COLUMNS if for_people else _COLUMNS,
@@ -269,7 +259,7 @@ def cancel_delivery(session: Session, delivery: Delivery, account: AnyAccount = 
 def _change(session: Session, delivery: str, account: str | None, verb: str) -> bool:
     """Do something with a delivery; whether a server runs that sends what is to be sent."""
     with reach(session.config()) as client:
-        owner = None if account is None else lookup.account(client, account)["id"]
+        owner = lookup.owner(client, account)
         found = lookup.delivery(client, delivery, owner)
         path = f"/v1/deliveries/{segment(found['id'])}/{verb}"
         session.output.fields(client.post(path, account=owner or found.get("account")))
@@ -303,7 +293,7 @@ def _filtered(items: Iterator[dict[str, Any]], filters: dict[str, str | None]) -
     return (each for each in items if all(each.get(name) == value for name, value in wanted.items()))
 
 
-def _show(session: Session, client: ApiClient, delivery: dict[str, Any], owner: str | None) -> None:
+def _show(session: Session, client: Calls, delivery: dict[str, Any], owner: str | None) -> None:
     account = owner or delivery.get("account")
     path = f"/v1/deliveries/{segment(delivery['id'])}/attempts"
     attempts = list(client.items(path, limit=1000, account=account))

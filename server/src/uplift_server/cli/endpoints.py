@@ -7,14 +7,14 @@ import typer
 
 from uplift_server.cli import lookup
 from uplift_server.cli.accounts import Account, AnyAccount, Limit, Wide
-from uplift_server.cli.client import ApiClient, segment
 from uplift_server.cli.reach import reach, remedy_to_send
-from uplift_server.cli.refusals import options
 from uplift_server.cli.session import Session, command
 from uplift_server.core.deliveries.outcomes import Outcome
 from uplift_server.core.lifecycle import Status
+from uplift_webhooks.cli.kit.calls import Calls, segment
 from uplift_webhooks.cli.kit.errors import CliError, ExitCode
 from uplift_webhooks.cli.kit.program import Group
+from uplift_webhooks.cli.kit.rejections import options
 from uplift_webhooks.cli.kit.tables import Column
 
 LOOK_SECONDS: Final = 0.5
@@ -63,7 +63,7 @@ def endpoints(
 ) -> None:
     """List endpoints, or show one."""
     with reach(session.config()) as client, options(state="--state", text="--text"):
-        owner = None if account is None else lookup.account(client, account)["id"]
+        owner = lookup.owner(client, account)
         if endpoint is not None:
             _show(session, lookup.endpoint(client, endpoint, owner))
             return
@@ -199,7 +199,7 @@ def send_test(
             raise CliError(f"the endpoint did not take it: {attempt['outcome']}", hint)
 
 
-def _attempt(client: ApiClient, answer: dict[str, Any], owner: str | None) -> dict[str, Any]:
+def _attempt(client: Calls, answer: dict[str, Any], owner: str | None) -> dict[str, Any]:
     """The attempt of a test; where that takes longer than an answer, the delivery is looked at until it is over."""
     if "outcome" in answer:
         return answer
@@ -224,9 +224,9 @@ def _change(
             _show(session, client.post(f"{path}/{verb}", body, account=owner))
 
 
-def place(client: ApiClient, endpoint: str, account: str | None) -> tuple[str, str | None]:
+def place(client: Calls, endpoint: str, account: str | None) -> tuple[str, str | None]:
     """The path of the endpoint a person means, and the account to act for."""
-    owner = None if account is None else lookup.account(client, account)["id"]
+    owner = lookup.owner(client, account)
     found = lookup.endpoint(client, endpoint, owner)
     return f"/v1/endpoints/{segment(found['id'])}", owner or found.get("account")
 
@@ -235,7 +235,7 @@ def place(client: ApiClient, endpoint: str, account: str | None) -> tuple[str, s
 def delete_endpoint(session: Session, endpoint: Endpoint, account: AnyAccount = None) -> None:
     """Delete an endpoint; its pending deliveries are cancelled."""
     with reach(session.config()) as client:
-        owner = None if account is None else lookup.account(client, account)["id"]
+        owner = lookup.owner(client, account)
         found = lookup.endpoint(client, endpoint, owner)
         client.delete(f"/v1/endpoints/{segment(found['id'])}", account=owner or found.get("account"))
         session.output.fields({"id": found["id"], "deleted": True})

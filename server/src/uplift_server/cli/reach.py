@@ -17,19 +17,24 @@ from typing import TYPE_CHECKING, Final
 
 import uvloop
 
-from uplift_server.cli.client import REMEDY_WITHOUT_KEY, ApiClient, ApiError
+from uplift_server.cli.advice import ADVICE, REMEDY_WITHOUT_KEY
 from uplift_server.config import Config, ConfigError, ConfigProblem
 from uplift_server.core.operations.cluster import ProcessRole
 from uplift_server.observe.logs import set_up
 from uplift_server.store.errors import Unavailable
+from uplift_webhooks.api import ApiFailure
+from uplift_webhooks.api.client import api_error
+from uplift_webhooks.api.connections import Answer, Connections
+from uplift_webhooks.cli.kit.calls import Calls, call_failure, misaddressed
 from uplift_webhooks.cli.kit.errors import CliError, ExitCode
 
 if TYPE_CHECKING:
     from uplift_server.app import Application
 
 LOOK_SECONDS: Final = 2.0
+_READY: Final = b"ready\n"
 _NOT_READY: Final = (503, "unavailable")
-"""What `/readyz` answers instead of 200: status and code of the problem."""
+"""Status and problem code of `/readyz` if the server is not ready."""
 _OF_WORKERS: Final = (421, 404)
 """What a process answers that serves no API; the second, one of a release before."""
 START_SECONDS: Final = 30.0
@@ -38,7 +43,7 @@ _EVERYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compa
 
 
 @contextmanager
-def reach(config: Config, *, create: bool = False) -> Iterator[ApiClient]:
+def reach(config: Config, *, create: bool = False) -> Iterator[Calls]:
     """A client with an operator's rights. Raises CliError, ConfigError or what a start raises.
 
     A database is made only for a command that may `create` one: for all others there would be nothing in it.
@@ -131,7 +136,7 @@ def no_database(config: Config) -> CliError:
     )
 
 
-def _own_client(config: Config, ending: contextlib.ExitStack) -> ApiClient | None:
+def _own_client(config: Config, ending: contextlib.ExitStack) -> Calls | None:
     """A client of a server made for the moment; None if somebody started one since we looked, which is to be asked."""
     try:
         return ending.enter_context(_momentary(config))
@@ -142,7 +147,7 @@ def _own_client(config: Config, ending: contextlib.ExitStack) -> ApiClient | Non
         return None
 
 
-def _client_of_the_running(config: Config) -> ApiClient:
+def _client_of_the_running(config: Config) -> Calls:
     key = config.operator_key or stored_operator_key(config)
     if key is None:
         raise CliError(
@@ -150,7 +155,7 @@ def _client_of_the_running(config: Config) -> ApiClient:
             REMEDY_WITHOUT_KEY,
             ExitCode.NOT_ALLOWED,
         )
-    return ApiClient(local_url(config), key)
+    return Calls(local_url(config), key, ADVICE, use_proxy=False)
 
 
 def local_url(config: Config) -> str:
@@ -184,37 +189,50 @@ def database_is_used(config: Config) -> bool:
     return asyncio.run(inspection.servers(config.database_url)) > 0
 
 
-def _answers(config: Config) -> bool:
+def _look(config: Config, path: str, seconds: float = LOOK_SECONDS) -> Answer:
+    """The response of the server at the configured address to a GET. Raises ApiFailure.
+
+    It never carries the key: any program may listen there.
+    """
+    with contextlib.closing(Connections(local_url(config), seconds, use_proxy=False)) as connections:
+        return connections.exchange("GET", path, None, {})
+
+
+def check_ready(config: Config, seconds: float) -> str | None:
+    """The ID of the database of the server at the configured address. Raises CliError if it is not ready."""
+    url = local_url(config)
     try:
-        with contextlib.closing(ApiClient(local_url(config), None, timeout_seconds=LOOK_SECONDS)) as client:
-            return _is_ours(client)
-    except CliError:
-        return False
+        answer = _look(config, "/readyz", seconds)
+        if answer.status != 200:
+            raise api_error(answer)
+    except ApiFailure as error:
+        raise call_failure(error, url, ADVICE) from error
+    if answer.content != _READY:
+        raise misaddressed(url, "its /readyz is another", ADVICE)
+    return answer.headers.get("uplift-database")
+
+
+def _answers(config: Config) -> bool:
+    """Whether a server of ours responds at the configured address, ready or not."""
+    with contextlib.suppress(ApiFailure):
+        ready = _look(config, "/readyz")
+        if ready.status != 200:
+            return (ready.status, api_error(ready).code) == _NOT_READY
+        if ready.content == _READY:
+            return True
+    # While its database is silent, /readyz takes longer than we wait.
+    with contextlib.suppress(ApiFailure):
+        health = _look(config, "/healthz")
+        return (health.status, health.content) == (200, b"ok\n")
+    return False
 
 
 def serves_api(config: Config) -> bool:
-    """Whether the server that runs takes requests; a worker answers here that it does not."""
+    """Whether the server at the configured address serves the API. A worker does not."""
     try:
-        # Without the key: it may be anybody's port.
-        with contextlib.closing(ApiClient(local_url(config), None, timeout_seconds=LOOK_SECONDS)) as client:
-            client.get("/v1/accounts", limit=1)
-    except ApiError as error:
-        return error.status not in _OF_WORKERS
-    except CliError:
+        return _look(config, "/v1/accounts?limit=1").status not in _OF_WORKERS
+    except ApiFailure:
         return True
-    return True
-
-
-def _is_ours(client: ApiClient) -> bool:
-    try:
-        client.check_ready()
-    except ApiError as error:
-        # A server of ours that cannot work now says so in its own words.
-        return (error.status, error.problem) == _NOT_READY
-    except CliError:
-        # While its database is silent, that takes it longer than we wait.
-        return client.lives()
-    return True
 
 
 def operator_key_path(config: Config) -> Path:
@@ -248,7 +266,7 @@ def new_operator_key() -> str:
 
 
 @contextmanager
-def _momentary(config: Config) -> Iterator[ApiClient]:
+def _momentary(config: Config) -> Iterator[Calls]:
     """A server of our own on a free loopback port, with a key nobody else has, for as long as the command runs.
 
     It sends nothing: this shell's settings may be others than those of the server whose deliveries these are.
@@ -260,8 +278,7 @@ def _momentary(config: Config) -> Iterator[ApiClient]:
     server = _Momentary(own, key)
     host, port = server.start()
     try:
-        with contextlib.closing(ApiClient(f"http://{host}:{port}", key)) as client:
-            client.sends = False
+        with contextlib.closing(Calls(f"http://{host}:{port}", key, ADVICE, sends=False)) as client:
             yield client
     finally:
         server.stop()

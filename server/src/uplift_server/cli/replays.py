@@ -8,14 +8,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from uplift_server.cli import lookup
 from uplift_server.cli.accounts import AnyAccount, Limit, Wide
-from uplift_server.cli.client import ApiClient, segment
 from uplift_server.cli.reach import reach, remedy_to_send, when_sent
-from uplift_server.cli.refusals import options
 from uplift_server.cli.session import Session, command
 from uplift_server.core.deliveries.replays import ReplayState
+from uplift_webhooks.cli.kit.calls import Calls, segment
 from uplift_webhooks.cli.kit.errors import CliError, ExitCode
 from uplift_webhooks.cli.kit.output import Output
 from uplift_webhooks.cli.kit.program import Group
+from uplift_webhooks.cli.kit.rejections import options
 from uplift_webhooks.cli.kit.tables import Column
 
 LOOK_SECONDS: Final = 0.5
@@ -79,7 +79,7 @@ def create_replay(
         "rate_per_second": "--rate",
     }
     with reach(session.config()) as client:
-        owner = None if account is None else lookup.account(client, account)["id"]
+        owner = lookup.owner(client, account)
         given = {
             "endpoint": lookup.endpoint(client, endpoint, owner)["id"],
             "status": status,
@@ -101,7 +101,7 @@ def create_replay(
 def list_replays(session: Session, account: AnyAccount = None, limit: Limit = 50, wide: Wide = False) -> None:
     """List replays, the newest first."""
     with reach(session.config()) as client:
-        owner = None if account is None else lookup.account(client, account)["id"]
+        owner = lookup.owner(client, account)
         session.output.rows(
             client.items("/v1/replays", limit=limit, account=owner),
             [
@@ -123,7 +123,7 @@ def list_replays(session: Session, account: AnyAccount = None, limit: Limit = 50
 def show_replay(session: Session, replay: Chosen, account: AnyAccount = None, wait: Wait = False) -> None:
     """Show how far a replay is."""
     with reach(session.config()) as client:
-        owner = None if account is None else lookup.account(client, account)["id"]
+        owner = lookup.owner(client, account)
         _show(session, client, lookup.replay(client, replay, owner), owner, wait=wait)
 
 
@@ -147,12 +147,12 @@ def cancel_replay(session: Session, replay: Chosen, account: AnyAccount = None) 
 
 def _change(session: Session, replay: str, account: str | None, verb: str) -> None:
     with reach(session.config()) as client:
-        owner = None if account is None else lookup.account(client, account)["id"]
+        owner = lookup.owner(client, account)
         found = lookup.replay(client, replay, owner)
         session.output.fields(client.post(f"/v1/replays/{segment(found['id'])}/{verb}", account=owner))
 
 
-def _show(session: Session, client: ApiClient, replay: dict[str, Any], owner: str | None, *, wait: bool) -> None:
+def _show(session: Session, client: Calls, replay: dict[str, Any], owner: str | None, *, wait: bool) -> None:
     """A replay now, or once it has ended. One that is paused is not waited for: only a person lets it go on."""
     if wait and not client.sends:
         remedy = remedy_to_send(session.config())

@@ -7,19 +7,19 @@ from typing import Annotated, Final
 import typer
 
 from uplift_server.cli.accounts import AnyAccount
-from uplift_server.cli.client import ApiClient
 from uplift_server.cli.endpoints import Endpoint, endpoint_app, place
 from uplift_server.cli.reach import reach
-from uplift_server.cli.refusals import Duration, Name, options
 from uplift_server.cli.session import Session, command
-from uplift_server.core.durations import parse_duration
+from uplift_server.core.durations import format_duration, parse_duration
 from uplift_server.core.limits import SECRET_CHARACTERS_MAX
+from uplift_webhooks.cli.kit.calls import Calls
 from uplift_webhooks.cli.kit.errors import CliError, ExitCode
 from uplift_webhooks.cli.kit.program import Group
+from uplift_webhooks.cli.kit.rejections import Converted, Name, options
 
 _OPTIONS: Final[dict[str, Name]] = {
     "secret": "the secret in --secret-file",
-    "overlap_seconds": Duration("--overlap"),
+    "overlap_seconds": Converted("--overlap", lambda seconds: format_duration(seconds * 1000)),
     "uplift_header": "--uplift-header",
 }
 
@@ -89,7 +89,7 @@ def expire_old_secret(session: Session, endpoint: Endpoint, account: AnyAccount 
         session.output.fields(client.post(f"{path}/expire-old", account=owner))
 
 
-def _place(client: ApiClient, endpoint: str, account: str | None) -> tuple[str, str | None]:
+def _place(client: Calls, endpoint: str, account: str | None) -> tuple[str, str | None]:
     """The path of an endpoint's secret, and the account to act for."""
     path, owner = place(client, endpoint, account)
     return f"{path}/secret", owner

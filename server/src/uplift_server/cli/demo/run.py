@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from uplift_server.app import Application
-from uplift_server.cli.client import ApiClient
+from uplift_server.cli.advice import ADVICE
 from uplift_server.cli.demo.receiver import SHAKY, STEADY, Arrival, Receivers
 from uplift_server.cli.demo.screen import Screen
 from uplift_server.cli.demo.tally import Summary, Tally
@@ -26,6 +26,7 @@ from uplift_server.config import Config, load
 from uplift_server.core.events.samples import sample_data
 from uplift_server.core.ids import RANDOM_BYTES, uuid7, uuid_text
 from uplift_server.observe.logs import set_up
+from uplift_webhooks.cli.kit.calls import Calls
 
 RETRY_SCHEDULE: Final = "700ms,1s,2s,4s,8s"
 """Days in seconds: what a receiver in trouble sees over three days, fast enough to watch."""
@@ -119,7 +120,7 @@ class Demo:
             await receivers.stop()
 
     async def _with_client(self, receivers: Receivers, tokens: dict[str, str], port: int, operator_key: str) -> Summary:
-        client = ApiClient(f"http://127.0.0.1:{port}", operator_key)
+        client = Calls(f"http://127.0.0.1:{port}", operator_key, ADVICE)
         try:
             account = await self._call(lambda: self._prepare(client, receivers, tokens))
             return await self._flow(client, account)
@@ -133,13 +134,13 @@ class Demo:
     async def _call(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._pool, work)
 
-    def _prepare(self, client: ApiClient, receivers: Receivers, tokens: dict[str, str]) -> str:
+    def _prepare(self, client: Calls, receivers: Receivers, tokens: dict[str, str]) -> str:
         """An account with two endpoints, as its owner would make them. Gives the account's id."""
         body = {"name": "Rapids Academy", "contact_emails": ["data@rapids.example"]}
         account = str(client.post("/v1/accounts", body)["id"])
         key = client.post(f"/v1/accounts/{account}/keys", {"name": "demo"})["key"]
         # All of this before there is an endpoint: its greeting arrives at once.
-        self._screen.say(f"A server runs on {client.base_url}, with its data in {self._plan.directory}", "bold")
+        self._screen.say(f"A server runs on {client.api_url}, with its data in {self._plan.directory}", "bold")
         self._screen.say(f"Account {account} has two endpoints: {receivers.url(STEADY)} and {receivers.url(SHAKY)}")
         owner = {"email": "data@rapids.example", "role": "owner"}
         self._screen.say("The dashboard, signed in; each link works once, within five minutes:")
@@ -148,10 +149,12 @@ class Demo:
         )
         self._screen.say(f"  as the operator         {client.post('/v1/sign-in-links')['url']}")
         if self._plan.events is None:
-            self._screen.say(f"  later                   {client.base_url}/sign-in/operator with the key {client.key}")
+            self._screen.say(
+                f"  later                   {client.api_url}/sign-in/operator with the key {client.api_key}"
+            )
             self._screen.say("Look at it from another terminal, and stop with Ctrl-C:")
             for path in ("deliveries?limit=5", "deliveries?status=pending", "endpoints", "event-types"):
-                self._screen.say(f"  curl -H 'Authorization: Bearer {key}' '{client.base_url}/v1/{path}'")
+                self._screen.say(f"  curl -H 'Authorization: Bearer {key}' '{client.api_url}/v1/{path}'")
         self._screen.say("")
         self._screen.heading()
         for name, description in ((STEADY, "Answers at once"), (SHAKY, "In trouble at first")):
@@ -159,7 +162,7 @@ class Demo:
             client.post("/v1/endpoints", endpoint, account=account)
         return account
 
-    async def _flow(self, client: ApiClient, account: str) -> Summary:
+    async def _flow(self, client: Calls, account: str) -> Summary:
         """Send, wait for what is still on its way, and count."""
         began = time.perf_counter()
         await self._send(client, account)
@@ -169,7 +172,7 @@ class Demo:
         unfinished = await self._unfinished(client, account)
         return self._tally.summary(unfinished=unfinished, seconds=seconds)
 
-    async def _send(self, client: ApiClient, account: str) -> None:
+    async def _send(self, client: Calls, account: str) -> None:
         began = time.perf_counter()
         types = cycle(EVENT_TYPES)
         for number in count() if self._plan.events is None else range(self._plan.events):
@@ -203,7 +206,7 @@ class Demo:
             except TimeoutError:
                 return
 
-    async def _unfinished(self, client: ApiClient, account: str) -> int:
+    async def _unfinished(self, client: Calls, account: str) -> int:
         """How many deliveries the server does not call delivered; the last ones need a moment to be written."""
         deadline = time.perf_counter() + SETTLING_SECONDS
         while True:
@@ -220,7 +223,7 @@ class Demo:
         self._changed.set()
 
 
-def _not_delivered(client: ApiClient, account: str) -> int:
+def _not_delivered(client: Calls, account: str) -> int:
     return sum(
         1
         for status in ("pending", "failed", "held", "cancelled")

@@ -1,0 +1,110 @@
+"""Objects by a whole id, a unique beginning of one, or a name."""
+
+import difflib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+from uplift_webhooks.cli.kit.calls import CallRejected, Calls, segment
+from uplift_webhooks.cli.kit.errors import CliError, ExitCode
+from uplift_webhooks.cli.kit.tables import BETWEEN
+
+SEARCHED_MAX: Final = 5000
+"""How many of the newest items are searched."""
+_SHOWN_MAX: Final = 5
+_SIMILARITY_LEAST: Final = 0.5
+
+
+def find(
+    calls: Calls,
+    path: str,
+    noun: str,
+    prefix: str,
+    text: str,
+    account: str | None = None,
+    *,
+    also: Callable[[dict[str, Any]], bool] = lambda _: False,
+    how: str = "give its id, or a unique beginning of it",
+) -> dict[str, Any]:
+    """The item of a list with this id, beginning of an id or short form of one, or that `also` matches.
+
+    Raises CliError; `how` names the accepted forms.
+    """
+    try:
+        found: dict[str, Any] = calls.get(f"{path}/{segment(text)}", account=account)
+    except CallRejected as error:
+        # It is not a whole id, or its account is not known yet.
+        if error.status not in (404, 405, 422):
+            raise
+    else:
+        return found
+    beginning, _, ending = text.partition(BETWEEN)
+    beginning = beginning if beginning.startswith(prefix) else prefix + beginning
+    matches = [
+        each
+        for each in calls.items(path, limit=SEARCHED_MAX, account=account)
+        if (each["id"].startswith(beginning) and each["id"].endswith(ending)) or also(each)
+    ]
+    if not matches:
+        listing = calls.advice.lists.get(noun, f"GET {path}")
+        raise CliError(f"there is no {noun} {text!r}", f"{how}; {listing} lists them", ExitCode.NOT_FOUND)
+    if len(matches) > 1:
+        raise _ambiguous(noun, text, matches, named=all(map(also, matches)))
+    return matches[0]
+
+
+def _ambiguous(noun: str, text: str, matches: list[dict[str, Any]], *, named: bool) -> CliError:
+    ids = ", ".join(each["id"] for each in matches[:_SHOWN_MAX])
+    more = len(matches) - _SHOWN_MAX
+    if more > 0:
+        ids += f" and {more} more"
+    if named:
+        return CliError(f"{len(matches)} {noun}s have the name {text!r}", f"give the id of one: {ids}", ExitCode.USAGE)
+    match = "stands for" if BETWEEN in text else "is the beginning of"
+    return CliError(f"{text!r} {match} {len(matches)} ids", f"give more of one: {ids}", ExitCode.USAGE)
+
+
+def event_type(calls: Calls, name: str) -> dict[str, Any]:
+    """The event type with this name. Raises CliError, with the nearest name if there is none."""
+    try:
+        found: dict[str, Any] = calls.get(f"/v1/event-types/{segment(name)}")
+    except CliError as error:
+        if error.code is not ExitCode.NOT_FOUND:
+            raise
+        raise unknown_type(calls, name) from error
+    return found
+
+
+@contextmanager
+def known_type(calls: Calls, name: str | None) -> Iterator[None]:
+    """Name the nearest event type if a call is rejected because the catalog does not have this one."""
+    try:
+        yield
+    except CallRejected as error:
+        if name is None or "event_type_unknown" not in error.fields.values():
+            raise
+        raise unknown_type(calls, name) from error
+
+
+def unknown_type(calls: Calls, name: str, *, groups_too: bool = False) -> CliError:
+    """The error for an event type that does not exist; `groups_too`: a group is accepted too."""
+    nearest = _nearest_type(calls, name, groups_too=groups_too)
+    listing = calls.advice.lists.get("event type", "" if nearest else "GET /v1/event-types")
+    parts = (f"did you mean {nearest}?" if nearest else "", f"{listing} lists them all" if listing else "")
+    return CliError(f"there is no event type {name}", " ".join(filter(None, parts)), ExitCode.NOT_FOUND)
+
+
+def _nearest_type(calls: Calls, name: str, *, groups_too: bool) -> str:
+    """The most similar event type that can be sent, or group if accepted; else empty."""
+    types = calls.items("/v1/event-types", limit=SEARCHED_MAX)
+    names = [str(each["name"]) for each in types if not each.get("archived")]
+    if groups_too:
+        names += sorted(
+            {f"{each.rsplit('.', count)[0]}.*" for each in names for count in range(1, each.count(".") + 1)}
+        )
+    elif name.endswith(".*"):
+        # A group means one of its types here.
+        inside = [each for each in names if each.startswith(name[:-1])]
+        if inside:
+            return inside[0]
+    return next(iter(difflib.get_close_matches(name, names, n=1, cutoff=_SIMILARITY_LEAST)), "")

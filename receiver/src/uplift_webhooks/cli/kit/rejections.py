@@ -1,0 +1,67 @@
+"""Rejected calls in the words of a command: its own arguments and options, and their units."""
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final
+
+from uplift_webhooks.cli.kit.calls import CallRejected
+
+_ASSIGNMENT: Final = re.compile(r"`([a-z_]+)` = `([^`]+)`")
+_FIELD: Final = re.compile(r"`([a-z_]+)`")
+_NUMBER: Final = re.compile(r"(?<![\w.])\d+(?![\w.]*\w)")
+
+
+@dataclass(frozen=True, slots=True)
+class Converted:
+    """An option whose unit is not that of the API's field. `write` converts a number of the API."""
+
+    name: str
+    write: Callable[[int], str]
+
+
+Name = str | Converted
+"""What a command calls a field of the API: an option, an argument, or where its value comes from.
+
+Only the remedy shows the text in brackets at its end.
+"""
+
+
+@contextmanager
+def options(**names: Name) -> Iterator[None]:
+    """Name the arguments and options of a rejected call, by the fields of its body or query."""
+    try:
+        yield
+    except CallRejected as error:
+        causes = [f"{_place(field, names)}: {_words(message, field, names)}" for field, message in error.problems]
+        error.cause = "; ".join(causes) or _words(error.cause, "", names)
+        wrong = dict.fromkeys(_name(field, names) for field, _ in error.problems)
+        if wrong:
+            error.remedy = f"correct {' and '.join(wrong)}"
+        raise
+
+
+def _name(field: str, names: dict[str, Name]) -> str:
+    found = names.get(field.partition(".")[0], field)
+    return found.name if isinstance(found, Converted) else found
+
+
+def _place(field: str, names: dict[str, Name]) -> str:
+    """The option with the error, and the part of its value if that has named parts."""
+    top, _, rest = field.partition(".")
+    return f"{_name(top, names).partition(' (')[0]}{f' at {rest}' if rest and not rest.isdigit() else ''}"
+
+
+def _words(message: str, field: str, names: dict[str, Name]) -> str:
+    """A message of the API with the names of options instead of fields."""
+
+    def assigned(found: re.Match[str]) -> str:
+        return f"{_name(found[1], names)} {found[2]}" if found[1] in names else found[0]
+
+    text = _ASSIGNMENT.sub(assigned, message)
+    text = _FIELD.sub(lambda found: _name(found[1], names) if found[1] in names else found[0], text)
+    option = names.get(field)
+    if isinstance(option, Converted):
+        text = _NUMBER.sub(lambda found: option.write(int(found[0])), text)
+    return text
