@@ -6,7 +6,7 @@ import pytest
 from tests.cli.commands import DELIVERY, ENDPOINT, listed, output, run
 from tests.cli.fake_api import FakeApi
 
-from uplift_server.cli import endpoints
+from uplift_webhooks.cli.kit import views
 
 
 def test_endpoints(api: FakeApi) -> None:
@@ -97,7 +97,7 @@ def test_an_endpoint_is_tested(api: FakeApi) -> None:
 
 
 def test_a_test_that_takes_longer_is_looked_at_until_it_is_over(api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(endpoints, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(views, "LOOK_SECONDS", 0.01)
     attempt = {"id": "att_1", "outcome": "delivered", "hint": None}
     states = iter(["pending", "pending", "delivered"])
     api.answers["POST /v1/endpoints/ep_0e11/test"] = (202, {**DELIVERY, "id": "dlv_0f11"}, {})
@@ -109,6 +109,6 @@ def test_a_test_that_takes_longer_is_looked_at_until_it_is_over(api: FakeApi, mo
     cut_off = run("endpoint", "test", "ep_0e")
     assert cut_off.exit_code == 1
     assert "uplift-server deliveries dlv_0f11" in cut_off.stderr
-    monkeypatch.setattr(endpoints, "TEST_SECONDS_MAX", 0.0)
+    monkeypatch.setattr(views, "TEST_SECONDS_MAX", 0.0)
     api.answers["GET /v1/deliveries/dlv_0f11"] = {**DELIVERY, "status": "pending"}
     assert "has not ended" in run("endpoint", "test", "ep_0e").stderr

@@ -1,15 +1,17 @@
 """`uplift deliveries`: what was sent to endpoints, and what came of it."""
 
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import typer
 
 from uplift_webhooks.cli.kit.calls import segment
+from uplift_webhooks.cli.kit.inputs import Limit
 from uplift_webhooks.cli.kit.lookup import event_type as find_type
 from uplift_webhooks.cli.kit.lookup import find
 from uplift_webhooks.cli.kit.rejections import options
 from uplift_webhooks.cli.kit.tables import Column
-from uplift_webhooks.cli.nouns import EventType, Limit, noun
+from uplift_webhooks.cli.kit.views import explain_wait, show_delivery
+from uplift_webhooks.cli.nouns import EventType, noun
 from uplift_webhooks.cli.session import Session, command
 
 _COLUMNS: Final = [
@@ -23,13 +25,6 @@ _COLUMNS: Final = [
     Column("created_at", "CREATED", dropped=6),
     Column("waiting_for", "WAITING FOR", dropped=7),
 ]
-_WAITS: Final = {
-    "schedule": "the instant at which it is due",
-    "probe": "the endpoint, which fails so often that it is only probed",
-    "turn": "its turn",
-    "worker": "its worker, which does not say whether an attempt is in flight",
-    None: "nothing: an attempt is in flight",
-}
 _ATTEMPT_COLUMNS: Final = [
     Column("number", "ATTEMPT"),
     Column("started_at", "STARTED", dropped=1),
@@ -73,7 +68,7 @@ def list_deliveries(
         if event_type is not None:
             find_type(calls, event_type)
         found = calls.items(_PATH, limit=limit, status=status, endpoint=chosen, type=event_type)
-        shown = found if session.output.as_json else map(_for_people, found)
+        shown = found if session.output.as_json else map(explain_wait, found)
         session.output.rows(shown, _COLUMNS, empty="No deliveries like that. Send an event: uplift trigger --endpoint")
 
 
@@ -82,22 +77,7 @@ def show(session: Session, delivery: Delivery) -> None:
     calls = session.calls()
     found = find(calls, _PATH, "delivery", "dlv_", delivery)
     session.output.streams = True
-    attempts = list(calls.items(f"{_PATH}/{segment(found['id'])}/attempts", limit=1000))
-    if session.output.as_json:
-        session.output.json({**found, "attempts": attempts})
-        return
-    session.output.fields(_for_people(found))
-    session.output.line("")
-    attempts.sort(key=lambda each: int(each["number"]))
-    session.output.rows(attempts, _ATTEMPT_COLUMNS, empty="No attempt was made yet.")
-
-
-def _for_people(delivery: dict[str, Any]) -> dict[str, Any]:
-    """A delivery with what it waits for in words."""
-    if delivery["status"] != "pending":
-        return delivery
-    waiting_for = delivery.get("waiting_for")
-    return {**delivery, "waiting_for": _WAITS.get(waiting_for, waiting_for)}
+    show_delivery(session.output, calls, found, _ATTEMPT_COLUMNS)
 
 
 def resend(session: Session, delivery: Delivery) -> None:

@@ -1,22 +1,18 @@
 """`uplift endpoints`: where events go."""
 
-import time
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import typer
 
 from uplift_webhooks.cli.kit.calls import Calls, segment
-from uplift_webhooks.cli.kit.errors import CliError
+from uplift_webhooks.cli.kit.inputs import Description, Held, Limit, State, Text
 from uplift_webhooks.cli.kit.lookup import find, known_type
 from uplift_webhooks.cli.kit.rejections import options
 from uplift_webhooks.cli.kit.tables import Column
-from uplift_webhooks.cli.nouns import Limit, noun
+from uplift_webhooks.cli.kit.views import endpoint_row, show_endpoint, show_test
+from uplift_webhooks.cli.nouns import noun
 from uplift_webhooks.cli.session import Session, command
 
-LOOK_SECONDS: Final = 0.5
-"""How often a test that takes longer is looked at."""
-TEST_SECONDS_MAX: Final = 60.0
-"""How long it is waited for: four times what an attempt may take by default."""
 _PATH: Final = "/v1/endpoints"
 _COLUMNS: Final = [
     Column("id", "ENDPOINT"),
@@ -53,22 +49,15 @@ def register(app: typer.Typer) -> None:
 
 def list_endpoints(
     session: Session,
-    state: Annotated[
-        str | None,
-        typer.Option(
-            "--state",
-            metavar="enabled|paused|disabled|failing",
-            help="Only those in this state; failing: enabled ones whose last attempt failed.",
-        ),
-    ] = None,
-    text: Annotated[str | None, typer.Option("--text", help="Only those with this in URL or description.")] = None,
+    state: State = None,
+    text: Text = None,
     limit: Limit = 50,
 ) -> None:
     """List endpoints."""
     with options(state="--state", text="--text"):
         found = session.calls().items(_PATH, limit=limit, state=state, text=text)
         session.output.rows(
-            found if session.output.as_json else map(_row, found),
+            found if session.output.as_json else map(endpoint_row, found),
             _COLUMNS,
             empty="No endpoints like that. All there are: uplift endpoints"
             if state or text
@@ -79,7 +68,7 @@ def list_endpoints(
 def show(session: Session, endpoint: Endpoint) -> None:
     """Show an endpoint and its health."""
     session.output.streams = True
-    _print(session, find(session.calls(), _PATH, "endpoint", "ep_", endpoint))
+    show_endpoint(session.output, find(session.calls(), _PATH, "endpoint", "ep_", endpoint))
 
 
 def create(
@@ -88,7 +77,7 @@ def create(
     event_types: Annotated[
         list[str] | None, typer.Option("--type", help="Event type or group.*; repeatable. Without it, all.")
     ] = None,
-    description: Annotated[str, typer.Option("--description", help="What people should know about it.")] = "",
+    description: Description = "",
 ) -> None:
     """Create an endpoint, and print its secret once."""
     calls = session.calls()
@@ -96,7 +85,7 @@ def create(
     if description:
         body["description"] = description
     with options(url="the URL", event_types="--type", description="--description"):
-        _print(session, calls.post(_PATH, body))
+        show_endpoint(session.output, calls.post(_PATH, body))
     session.output.note("Give the secret to your server, as UPLIFT_WEBHOOK_SECRET; it is not shown again here.")
 
 
@@ -105,25 +94,18 @@ def pause(session: Session, endpoint: Endpoint) -> None:
     calls = session.calls()
     # A refusal to pause says how to enable.
     with options(held="--held"):
-        _print(session, calls.post(f"{_place(calls, endpoint)}/pause"))
+        show_endpoint(session.output, calls.post(f"{_place(calls, endpoint)}/pause"))
 
 
 def enable(
     session: Session,
     endpoint: Endpoint,
-    held: Annotated[
-        str,
-        typer.Option(
-            "--held",
-            metavar="send|drop|keep",
-            help="What becomes of what it holds: sent in order, cancelled, or held on.",
-        ),
-    ] = "send",
+    held: Held = "send",
 ) -> None:
     """Let an endpoint get deliveries again, and say what becomes of what it holds."""
     calls = session.calls()
     with options(held="--held"):
-        _print(session, calls.post(f"{_place(calls, endpoint)}/enable", {"held": held}))
+        show_endpoint(session.output, calls.post(f"{_place(calls, endpoint)}/enable", {"held": held}))
 
 
 def try_out(session: Session, endpoint: Endpoint, event_type: TriedType = None) -> None:
@@ -136,44 +118,10 @@ def send_test(session: Session, calls: Calls, endpoint: str, event_type: str | N
     path = _place(calls, endpoint)
     with known_type(calls, event_type), options(type="the event type"):
         answer = calls.post(f"{path}/test", {} if event_type is None else {"type": event_type})
-    attempt = _attempt(calls, answer)
     session.output.streams = True
-    session.output.fields(attempt)
-    if attempt["outcome"] != "delivered":
-        hint = attempt.get("hint") or "look at the endpoint's deliveries"
-        raise CliError(f"the endpoint did not take it: {attempt['outcome']}", hint)
-
-
-def _attempt(calls: Calls, answer: dict[str, Any]) -> dict[str, Any]:
-    """The attempt of a test; where that takes longer than an answer, the delivery is looked at until it is over."""
-    if "outcome" in answer:
-        return answer
-    path = f"/v1/deliveries/{segment(answer['id'])}"
-    until = time.monotonic() + TEST_SECONDS_MAX
-    while calls.get(path)["status"] == "pending" and time.monotonic() < until:
-        time.sleep(LOOK_SECONDS)
-    for attempt in calls.items(f"{path}/attempts", limit=1):
-        return attempt
-    raise CliError("the attempt has not ended, or was cut off", f"look later: uplift deliveries {answer['id']}")
+    show_test(session.output, calls, answer, "uplift")
 
 
 def _place(calls: Calls, endpoint: str) -> str:
     """The path of the endpoint a person means."""
     return f"{_PATH}/{segment(find(calls, _PATH, 'endpoint', 'ep_', endpoint)['id'])}"
-
-
-def _row(endpoint: dict[str, Any]) -> dict[str, Any]:
-    """An endpoint as a line of a table."""
-    health = endpoint.get("health")
-    status = health.get("status") if isinstance(health, dict) else None
-    return {**endpoint, "health": status, "event_types": endpoint.get("event_types") or "all"}
-
-
-def _print(session: Session, endpoint: dict[str, Any]) -> None:
-    """One endpoint in full; for people its health in a block of its own, at the end."""
-    if session.output.as_json:
-        session.output.json(endpoint)
-        return
-    shown = {name: value for name, value in endpoint.items() if name != "health"}
-    session.output.fields({**shown, "event_types": endpoint.get("event_types") or "all"})
-    session.output.fields({"health": endpoint.get("health")})

@@ -6,7 +6,6 @@ import typer
 
 from uplift_webhooks.cli.kit.program import Noun
 
-Limit = Annotated[int, typer.Option("--limit", min=1, max=10_000, help="At most this many, the newest first.")]
 EventType = Annotated[str | None, typer.Option("--type", help="Only those of this event type.")]
 
 

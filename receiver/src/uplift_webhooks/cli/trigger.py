@@ -5,11 +5,12 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from uplift_webhooks.cli.endpoints import LOOK_SECONDS, TEST_SECONDS_MAX, send_test
+from uplift_webhooks.cli.endpoints import send_test
 from uplift_webhooks.cli.kit.calls import Calls, segment
 from uplift_webhooks.cli.kit.errors import CliError, ExitCode
 from uplift_webhooks.cli.kit.lookup import find, known_type
 from uplift_webhooks.cli.kit.rejections import options
+from uplift_webhooks.cli.kit.views import LOOK_SECONDS, TEST_SECONDS_MAX
 from uplift_webhooks.cli.listening.handover import ONLY_PRINTED
 from uplift_webhooks.cli.listening.machine import machine_name
 from uplift_webhooks.cli.narration import DOUBT_HINT, SECRET_DOUBTED

@@ -3,9 +3,7 @@
 import json
 import math
 import os
-import sys
 import time
-from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
@@ -13,10 +11,12 @@ import typer
 from uplift_webhooks import SECRET_VARIABLE, Webhook, WebhookVerificationError
 from uplift_webhooks import testing as signing
 from uplift_webhooks.cli.kit.errors import CliError, ExitCode
+from uplift_webhooks.cli.kit.inputs import read_input
 from uplift_webhooks.cli.session import Session, command
 from uplift_webhooks.webhook import TOLERANCE_SECONDS
 
 BODY_BYTES_MAX: Final = 16 * 1024 * 1024
+_REMEDY: Final = "name a file that can"
 
 Body = Annotated[str, typer.Argument(metavar="BODY", help="The file with the body's exact bytes; - is standard input.")]
 Secret = Annotated[
@@ -67,8 +67,10 @@ def verify(
     ] = False,
 ) -> None:
     """Verify a request as the library does, and say why it fails."""
-    content = _read(body)
-    found = [_pair(each) for each in header or ()] + ([] if headers is None else _pairs(_read(headers)))
+    content = read_input(body, BODY_BYTES_MAX, _REMEDY)
+    found = [_pair(each) for each in header or ()] + (
+        [] if headers is None else _pairs(read_input(headers, BODY_BYTES_MAX, _REMEDY))
+    )
     if not found:
         raise CliError("there are no headers", "give them with -H or --headers", ExitCode.USAGE)
     webhook = Webhook(
@@ -101,7 +103,7 @@ def sign(
     ] = None,
 ) -> None:
     """Print the headers with which Uplift would send a body."""
-    content = _read(body)
+    content = read_input(body, BODY_BYTES_MAX, _REMEDY)
     signed_at = int(time.time()) if timestamp is None else timestamp
     made = signing.sign(content, _secrets(secret), message_id=message_id, timestamp=signed_at)
     if session.output.as_json:
@@ -117,17 +119,6 @@ def _secrets(given: list[str] | None) -> list[str]:
     if not found:
         raise CliError("there is no secret", f"set {SECRET_VARIABLE}, or give --secret", ExitCode.USAGE)
     return found
-
-
-def _read(file: str) -> bytes:
-    """A file's bytes, as they are. Raises CliError."""
-    try:
-        if file == "-":
-            return sys.stdin.buffer.read(BODY_BYTES_MAX)
-        with Path(file).open("rb") as opened:
-            return opened.read(BODY_BYTES_MAX)
-    except OSError as error:
-        raise CliError(f"{file} cannot be read: {error.strerror}", "name a file that can", ExitCode.USAGE) from error
 
 
 def _pairs(content: bytes) -> list[tuple[str, str]]:

@@ -9,6 +9,7 @@ from uplift_server.cli.reach import new_operator_key, reach
 from uplift_server.cli.session import Session, command
 from uplift_webhooks.cli.kit.calls import segment
 from uplift_webhooks.cli.kit.errors import CliError, ExitCode
+from uplift_webhooks.cli.kit.inputs import Limit
 from uplift_webhooks.cli.kit.program import Group
 from uplift_webhooks.cli.kit.rejections import options
 from uplift_webhooks.cli.kit.tables import Column
@@ -29,7 +30,6 @@ AnyAccount = Annotated[
 Wide = Annotated[
     bool, typer.Option("--wide", "--full", help="Show ids and times in full, even if the table does not fit.")
 ]
-Limit = Annotated[int, typer.Option("--limit", min=1, max=10_000, help="At most this many, the newest first.")]
 
 
 def register(app: typer.Typer) -> None:

@@ -7,11 +7,12 @@ from typing import Annotated, Any, Final
 import typer
 
 from uplift_server.cli import lookup
-from uplift_server.cli.accounts import AnyAccount, Limit, Wide
+from uplift_server.cli.accounts import AnyAccount, Wide
 from uplift_server.cli.reach import reach
 from uplift_server.cli.session import Session, command
 from uplift_server.core.people.audit import ACTIONS
 from uplift_webhooks.cli.kit.errors import CliError, ExitCode
+from uplift_webhooks.cli.kit.inputs import Limit
 from uplift_webhooks.cli.kit.rejections import options
 from uplift_webhooks.cli.kit.tables import Column
 

@@ -5,9 +5,10 @@ from typing import Annotated, Any
 
 import typer
 
-from uplift_server.cli.accounts import Limit, Wide
+from uplift_server.cli.accounts import Wide
 from uplift_server.cli.reach import reach
 from uplift_server.cli.session import Session, command
+from uplift_webhooks.cli.kit.inputs import Limit
 from uplift_webhooks.cli.kit.lookup import SEARCHED_MAX, event_type
 from uplift_webhooks.cli.kit.tables import Column
 

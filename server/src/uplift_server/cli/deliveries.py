@@ -1,15 +1,13 @@
 """Events and their deliveries: sending one, and seeing what became of it."""
 
 import json
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
 
 from uplift_server.cli import lookup
-from uplift_server.cli.accounts import Account, AnyAccount, Limit, Wide
+from uplift_server.cli.accounts import Account, AnyAccount, Wide
 from uplift_server.cli.reach import reach, when_sent
 from uplift_server.cli.session import Session, command
 from uplift_server.core.deliveries.outcomes import Outcome
@@ -18,11 +16,13 @@ from uplift_server.core.limits import EVENT_DATA_BYTES_MAX
 from uplift_server.core.scheduling.waiting import WaitingFor
 from uplift_webhooks.cli.kit.calls import Calls, segment
 from uplift_webhooks.cli.kit.errors import CliError, ExitCode
+from uplift_webhooks.cli.kit.inputs import Limit, input_name, read_input
 from uplift_webhooks.cli.kit.lookup import event_type as find_type
 from uplift_webhooks.cli.kit.lookup import known_type
 from uplift_webhooks.cli.kit.program import Group
 from uplift_webhooks.cli.kit.rejections import options
 from uplift_webhooks.cli.kit.tables import Column, distance
+from uplift_webhooks.cli.kit.views import show_delivery
 
 _COLUMNS: Final = [
     Column("id", "DELIVERY", "id"),
@@ -57,13 +57,6 @@ delivery_app: Final = typer.Typer(
 )
 
 Delivery = Annotated[str, typer.Argument(help="Id or unique beginning of it.")]
-_WAITS: Final = {
-    WaitingFor.SCHEDULE.value: "the instant at which it is due",
-    WaitingFor.PROBE.value: "the endpoint, which fails so often that it is only probed",
-    WaitingFor.TURN.value: "its turn",
-    WaitingFor.WORKER.value: "its worker, which does not say whether an attempt is in flight",
-    None: "nothing: an attempt is in flight",
-}
 _ENDPOINT_ID_CHARACTERS: Final = len("ep_") + 32
 _ATTEMPT_COLUMNS: Final = [
     Column("number", "ATTEMPT"),
@@ -186,19 +179,12 @@ def _example(client: Calls, event_type: str) -> object:
 
 
 def _read_json(source: str) -> object:
-    """What a file or standard input holds. Raises CliError."""
-    name = "standard input" if source == "-" else source
+    """The JSON in a file or standard input. Raises CliError."""
+    raw = read_input(source, EVENT_DATA_BYTES_MAX * 2, "name a file with JSON")
     try:
-        if source == "-":
-            raw = sys.stdin.buffer.read(EVENT_DATA_BYTES_MAX * 2)
-        else:
-            with Path(source).open("rb") as file:
-                raw = file.read(EVENT_DATA_BYTES_MAX * 2)
         content: object = json.loads(raw)
-    except OSError as error:
-        raise CliError(f"{name} cannot be read: {error.strerror}", "name a file with JSON", ExitCode.USAGE) from error
     except (ValueError, RecursionError) as error:
-        raise CliError(f"{name} is not JSON: {error}", "correct it", ExitCode.USAGE) from error
+        raise CliError(f"{input_name(source)} is not JSON: {error}", "correct it", ExitCode.USAGE) from error
     return content
 
 
@@ -222,7 +208,8 @@ def deliveries(
     with reach(session.config()) as client:
         owner = lookup.owner(client, account)
         if delivery is not None:
-            _show(session, client, lookup.delivery(client, delivery, owner), owner)
+            found_one = lookup.delivery(client, delivery, owner)
+            show_delivery(session.output, client, found_one, _ATTEMPT_COLUMNS, owner or found_one.get("account"))
             return
         path = "/v1/deliveries"
         if event is not None:
@@ -291,18 +278,3 @@ def _filtered(items: Iterator[dict[str, Any]], filters: dict[str, str | None]) -
     """An event has few deliveries, and their list takes no filters."""
     wanted = {name: value for name, value in filters.items() if value is not None}
     return (each for each in items if all(each.get(name) == value for name, value in wanted.items()))
-
-
-def _show(session: Session, client: Calls, delivery: dict[str, Any], owner: str | None) -> None:
-    account = owner or delivery.get("account")
-    path = f"/v1/deliveries/{segment(delivery['id'])}/attempts"
-    attempts = list(client.items(path, limit=1000, account=account))
-    if session.output.as_json:
-        session.output.json({**delivery, "attempts": attempts})
-        return
-    pending = delivery["status"] == Status.PENDING.text
-    session.output.fields({**delivery, "waiting_for": _WAITS[delivery.get("waiting_for")]} if pending else delivery)
-    session.output.line("")
-    session.output.rows(
-        sorted(attempts, key=lambda each: int(each["number"])), _ATTEMPT_COLUMNS, empty="No attempt was made yet."
-    )

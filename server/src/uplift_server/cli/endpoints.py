@@ -1,26 +1,20 @@
 """Endpoints: where events go."""
 
-import time
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import typer
 
 from uplift_server.cli import lookup
-from uplift_server.cli.accounts import Account, AnyAccount, Limit, Wide
+from uplift_server.cli.accounts import Account, AnyAccount, Wide
 from uplift_server.cli.reach import reach, remedy_to_send
 from uplift_server.cli.session import Session, command
-from uplift_server.core.deliveries.outcomes import Outcome
-from uplift_server.core.lifecycle import Status
 from uplift_webhooks.cli.kit.calls import Calls, segment
 from uplift_webhooks.cli.kit.errors import CliError, ExitCode
+from uplift_webhooks.cli.kit.inputs import Description, Held, Limit, State, Text
 from uplift_webhooks.cli.kit.program import Group
 from uplift_webhooks.cli.kit.rejections import options
 from uplift_webhooks.cli.kit.tables import Column
-
-LOOK_SECONDS: Final = 0.5
-"""How often a test that takes longer is looked at."""
-TEST_SECONDS_MAX: Final = 60.0
-"""How long it is waited for: four times what an attempt may take by default."""
+from uplift_webhooks.cli.kit.views import endpoint_row, show_endpoint, show_test
 
 endpoint_app: Final = typer.Typer(
     cls=Group,
@@ -48,15 +42,8 @@ def register(app: typer.Typer) -> None:
 def endpoints(
     session: Session,
     endpoint: Annotated[str | None, typer.Argument(help="Show this one: id or unique beginning of it.")] = None,
-    state: Annotated[
-        str | None,
-        typer.Option(
-            "--state",
-            metavar="enabled|paused|disabled|failing",
-            help="Only those in this state; failing: enabled ones whose last attempt failed.",
-        ),
-    ] = None,
-    text: Annotated[str | None, typer.Option("--text", help="Only those with this in URL or description.")] = None,
+    state: State = None,
+    text: Text = None,
     account: AnyAccount = None,
     limit: Limit = 50,
     wide: Wide = False,
@@ -65,17 +52,17 @@ def endpoints(
     with reach(session.config()) as client, options(state="--state", text="--text"):
         owner = lookup.owner(client, account)
         if endpoint is not None:
-            _show(session, lookup.endpoint(client, endpoint, owner))
+            show_endpoint(session.output, lookup.endpoint(client, endpoint, owner))
             return
         found = client.items("/v1/endpoints", limit=limit, account=owner, state=state, text=text)
         filtered = "No endpoints like that. All there are: uplift-server endpoints"
         session.output.rows(
-            found if session.output.as_json else map(_row, found),
+            found if session.output.as_json else map(endpoint_row, found),
             [
                 Column("id", "ENDPOINT", "id"),
                 Column("url", "URL", gives=True),
                 Column("state", "STATE"),
-                Column("status", "HEALTH"),
+                Column("health", "HEALTH"),
                 Column("event_types", "TYPES", folds=True),
             ],
             empty=filtered
@@ -83,23 +70,6 @@ def endpoints(
             else "No endpoints yet. Create one: uplift-server endpoint create URL --account ACCOUNT",
             wide=wide,
         )
-
-
-def _row(endpoint: dict[str, Any]) -> dict[str, Any]:
-    """An endpoint as a line of a table."""
-    health = endpoint.get("health")
-    status = health.get("status") if isinstance(health, dict) else None
-    return {**endpoint, "status": status, "event_types": endpoint.get("event_types") or "all"}
-
-
-def _show(session: Session, endpoint: dict[str, Any]) -> None:
-    """One endpoint in full; for people its health in a block of its own, at the end."""
-    if session.output.as_json:
-        session.output.json(endpoint)
-        return
-    shown = {name: value for name, value in endpoint.items() if name != "health"}
-    session.output.fields({**shown, "event_types": endpoint.get("event_types") or "all"})
-    session.output.fields({"health": endpoint.get("health")})
 
 
 @command(
@@ -117,7 +87,7 @@ def create_endpoint(
     event_types: Annotated[
         list[str] | None, typer.Option("--type", help="Event type or pattern such as movement.*; repeatable.")
     ] = None,
-    description: Annotated[str, typer.Option("--description", help="What people should know about it.")] = "",
+    description: Description = "",
 ) -> None:
     """Create an endpoint, and print its secret once."""
     body: dict[str, object] = {"url": url, "event_types": event_types or []}
@@ -130,7 +100,7 @@ def create_endpoint(
         ),
     ):
         owner = lookup.account(client, account)["id"]
-        _show(session, client.post("/v1/endpoints", body, account=owner))
+        show_endpoint(session.output, client.post("/v1/endpoints", body, account=owner))
     session.output.note("Give the secret to the receiver; `uplift-server endpoint secret show` shows it again.")
 
 
@@ -148,14 +118,7 @@ def pause_endpoint(session: Session, endpoint: Endpoint, account: AnyAccount = N
 def enable_endpoint(
     session: Session,
     endpoint: Endpoint,
-    held: Annotated[
-        str,
-        typer.Option(
-            "--held",
-            metavar="send|drop|keep",
-            help="What becomes of what it holds: sent in order, cancelled, or held on.",
-        ),
-    ] = "send",
+    held: Held = "send",
     account: AnyAccount = None,
 ) -> None:
     """Let an endpoint get deliveries again, and say what becomes of what it holds."""
@@ -192,26 +155,7 @@ def send_test(
         path, owner = place(client, endpoint, account)
         with options(type="--type (`uplift-server event-types` lists them)"):
             answer = client.post(f"{path}/test", {} if event_type is None else {"type": event_type}, account=owner)
-        attempt = _attempt(client, answer, owner)
-        session.output.fields(attempt)
-        if attempt["outcome"] != Outcome.DELIVERED.text:
-            hint = attempt.get("hint") or "look at the endpoint's deliveries"
-            raise CliError(f"the endpoint did not take it: {attempt['outcome']}", hint)
-
-
-def _attempt(client: Calls, answer: dict[str, Any], owner: str | None) -> dict[str, Any]:
-    """The attempt of a test; where that takes longer than an answer, the delivery is looked at until it is over."""
-    if "outcome" in answer:
-        return answer
-    path = f"/v1/deliveries/{segment(answer['id'])}"
-    until = time.monotonic() + TEST_SECONDS_MAX
-    while client.get(path, account=owner)["status"] == Status.PENDING.text:
-        if time.monotonic() > until:
-            break
-        time.sleep(LOOK_SECONDS)
-    for attempt in client.items(f"{path}/attempts", limit=1, account=owner):
-        return attempt
-    raise CliError("the attempt has not ended, or was cut off", f"look later: uplift-server deliveries {answer['id']}")
+        show_test(session.output, client, answer, "uplift-server", owner)
 
 
 def _change(
@@ -221,7 +165,7 @@ def _change(
         path, owner = place(client, endpoint, account)
         # A refusal to pause, too, says how to enable.
         with options(held="--held"):
-            _show(session, client.post(f"{path}/{verb}", body, account=owner))
+            show_endpoint(session.output, client.post(f"{path}/{verb}", body, account=owner))
 
 
 def place(client: Calls, endpoint: str, account: str | None) -> tuple[str, str | None]:

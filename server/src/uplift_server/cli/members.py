@@ -5,13 +5,14 @@ from typing import Annotated, Final
 import typer
 
 from uplift_server.cli import lookup
-from uplift_server.cli.accounts import Account, Limit, Wide
+from uplift_server.cli.accounts import Account, Wide
 from uplift_server.cli.advice import REMEDY_WITHOUT_KEY
 from uplift_server.cli.reach import reach, remedy_beside_worker, server_runs, serves_api
 from uplift_server.cli.session import Session, command
 from uplift_server.config import Config
 from uplift_webhooks.cli.kit.calls import segment
 from uplift_webhooks.cli.kit.errors import CliError, ExitCode
+from uplift_webhooks.cli.kit.inputs import Limit
 from uplift_webhooks.cli.kit.program import Group
 from uplift_webhooks.cli.kit.rejections import options
 from uplift_webhooks.cli.kit.tables import Column

@@ -7,12 +7,13 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from uplift_server.cli import lookup
-from uplift_server.cli.accounts import AnyAccount, Limit, Wide
+from uplift_server.cli.accounts import AnyAccount, Wide
 from uplift_server.cli.reach import reach, remedy_to_send, when_sent
 from uplift_server.cli.session import Session, command
 from uplift_server.core.deliveries.replays import ReplayState
 from uplift_webhooks.cli.kit.calls import Calls, segment
 from uplift_webhooks.cli.kit.errors import CliError, ExitCode
+from uplift_webhooks.cli.kit.inputs import Limit
 from uplift_webhooks.cli.kit.output import Output
 from uplift_webhooks.cli.kit.program import Group
 from uplift_webhooks.cli.kit.rejections import options

@@ -1,7 +1,5 @@
 """Secrets of endpoints. None is ever an argument: other users of the machine can see those."""
 
-import sys
-from pathlib import Path
 from typing import Annotated, Final
 
 import typer
@@ -14,6 +12,7 @@ from uplift_server.core.durations import format_duration, parse_duration
 from uplift_server.core.limits import SECRET_CHARACTERS_MAX
 from uplift_webhooks.cli.kit.calls import Calls
 from uplift_webhooks.cli.kit.errors import CliError, ExitCode
+from uplift_webhooks.cli.kit.inputs import input_name, read_input
 from uplift_webhooks.cli.kit.program import Group
 from uplift_webhooks.cli.kit.rejections import Converted, Name, options
 
@@ -97,21 +96,11 @@ def _place(client: Calls, endpoint: str, account: str | None) -> tuple[str, str 
 
 def _read(source: str) -> str:
     """The secret in a file or on standard input, without the end of its line. Raises CliError."""
-    name = "standard input" if source == "-" else source
-    most = SECRET_CHARACTERS_MAX + 2
+    remedy = "name a file with the secret"
     try:
-        if source == "-":
-            raw = sys.stdin.buffer.read(most)
-        else:
-            with Path(source).open("rb") as file:
-                raw = file.read(most)
-        return raw.decode().removesuffix("\n").removesuffix("\r")
-    except OSError as error:
-        raise CliError(
-            f"{name} cannot be read: {error.strerror}", "name a file with the secret", ExitCode.USAGE
-        ) from error
+        return read_input(source, SECRET_CHARACTERS_MAX + 2, remedy).decode().removesuffix("\n").removesuffix("\r")
     except UnicodeDecodeError as error:
-        raise CliError(f"{name} holds no text", "name a file with the secret", ExitCode.USAGE) from error
+        raise CliError(f"{input_name(source)} holds no text", remedy, ExitCode.USAGE) from error
 
 
 def _seconds(text: str) -> int:

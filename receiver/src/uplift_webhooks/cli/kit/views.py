@@ -1,0 +1,83 @@
+"""Endpoints, deliveries and tests as both programs show them."""
+
+import time
+from collections.abc import Sequence
+from typing import Any, Final
+
+from uplift_webhooks.cli.kit.calls import Calls, segment
+from uplift_webhooks.cli.kit.errors import CliError
+from uplift_webhooks.cli.kit.output import Output
+from uplift_webhooks.cli.kit.tables import Column
+
+LOOK_SECONDS: Final = 0.5
+"""The interval between two looks at a test that has not ended."""
+TEST_SECONDS_MAX: Final = 60.0
+"""The time limit of a test: four times the default timeout of an attempt."""
+_WAITS: Final = {
+    "schedule": "the instant at which it is due",
+    "probe": "the endpoint, which fails so often that it is only probed",
+    "turn": "its turn",
+    "worker": "its worker, which does not say whether an attempt is in flight",
+    None: "nothing: an attempt is in flight",
+}
+
+
+def endpoint_row(endpoint: dict[str, Any]) -> dict[str, Any]:
+    """An endpoint as a row of a table."""
+    health = endpoint.get("health")
+    status = health.get("status") if isinstance(health, dict) else None
+    return {**endpoint, "health": status, "event_types": endpoint.get("event_types") or "all"}
+
+
+def show_endpoint(output: Output, endpoint: dict[str, Any]) -> None:
+    """One endpoint in full. The text output ends with a block for its health."""
+    if output.as_json:
+        output.json(endpoint)
+        return
+    shown = {name: value for name, value in endpoint.items() if name != "health"}
+    output.fields({**shown, "event_types": endpoint.get("event_types") or "all"})
+    output.fields({"health": endpoint.get("health")})
+
+
+def show_test(output: Output, calls: Calls, test: dict[str, Any], program: str, account: str | None = None) -> None:
+    """Show the attempt of a test, as soon as it has ended. Raises CliError if it failed."""
+    attempt = _attempt(calls, test, program, account)
+    output.fields(attempt)
+    if attempt["outcome"] != "delivered":
+        hint = attempt.get("hint") or "look at the endpoint's deliveries"
+        raise CliError(f"the endpoint did not take it: {attempt['outcome']}", hint)
+
+
+def _attempt(calls: Calls, test: dict[str, Any], program: str, account: str | None) -> dict[str, Any]:
+    """The attempt of a test, which may take longer than the API waits for it."""
+    if "outcome" in test:
+        return test
+    path = f"/v1/deliveries/{segment(test['id'])}"
+    until = time.monotonic() + TEST_SECONDS_MAX
+    while calls.get(path, account=account)["status"] == "pending" and time.monotonic() < until:
+        time.sleep(LOOK_SECONDS)
+    for attempt in calls.items(f"{path}/attempts", limit=1, account=account):
+        return attempt
+    raise CliError("the attempt has not ended, or was cut off", f"look later: {program} deliveries {test['id']}")
+
+
+def explain_wait(delivery: dict[str, Any]) -> dict[str, Any]:
+    """A delivery with the reason why it is pending in words."""
+    if delivery["status"] != "pending":
+        return delivery
+    waiting_for = delivery.get("waiting_for")
+    return {**delivery, "waiting_for": _WAITS.get(waiting_for, waiting_for)}
+
+
+def show_delivery(
+    output: Output, calls: Calls, delivery: dict[str, Any], columns: Sequence[Column], account: str | None = None
+) -> None:
+    """One delivery in full, with its attempts."""
+    attempts = list(calls.items(f"/v1/deliveries/{segment(delivery['id'])}/attempts", limit=1000, account=account))
+    if output.as_json:
+        output.json({**delivery, "attempts": attempts})
+        return
+    output.fields(explain_wait(delivery))
+    output.line("")
+    attempts.sort(key=lambda each: int(each["number"]))
+    output.rows(attempts, columns, empty="No attempt was made yet.")
