@@ -47,8 +47,8 @@ from uplift_server.store.horizon import NO_HORIZON
 from uplift_server.store.hot_records import Ahead, ReplayLease
 from uplift_server.store.records import DeliveryFilter, EndpointFilter, EventFilter
 from uplift_server.store.replays import Choice
-from uplift_server.store.sqlite import replaying
 from uplift_server.store.sqlite.connection import bound
+from uplift_server.store.sqlite.replay import look_ahead, release_replay
 from uplift_server.store.sqlite.writer import Writing
 
 Verb = Callable[[sa.Connection], Any]
@@ -130,7 +130,6 @@ LIST_VERBS: dict[str, Verb] = {
     "replays unfinished": lambda c: replays.unfinished(c, after=(1, 0)),
     "replay, counted": lambda c: releases.count(c, CHOICE, first=2, last=8, rows=3),
     "replay, of types": lambda c: releases.count(c, replace(CHOICE, type_seqs=(1,), **SPAN), first=2, last=8, rows=3),
-    "replay, again": lambda c: releases.again(c, CHOICE, [3, 4], body_bytes_max=1000),
     "replay, given back": lambda c: replays.give_back(c, 1),
     "repeat": lambda c: idempotency.once(
         c, idempotency.Request(1, "k", "x", b""), object_id=b"", now=1, create=lambda: 1, load=lambda _: 1
@@ -214,7 +213,7 @@ def test_what_a_replay_has_in_hand_is_found_by_its_own_index(raw: sqlite3.Connec
         statements: list[str] = []
         writing.raw.set_trace_callback(statements.append)
         lease = ReplayLease(now=9, until=99, owner=1, limit=10, outstanding_max=32, body_bytes_max=1000)
-        replaying.release(writing, 1, CHOICE, Ahead([], 0), lease)
+        release_replay(writing.raw, 1, CHOICE, Ahead([], 0), lease)
         writing.raw.set_trace_callback(None)
     plans = [row[3] for statement in statements for row in raw.execute(f"EXPLAIN QUERY PLAN {statement}")]
     assert sum("INDEX deliveries_replayed" in plan for plan in plans) == 2, plans
@@ -227,7 +226,7 @@ def test_what_lies_ahead_of_a_replay_is_read_in_order_and_not_sorted(raw: sqlite
     assert job is not None
     statements: list[str] = []
     raw.set_trace_callback(statements.append)
-    replaying.look_ahead(raw, job, first=2, rows=9, limit=5, body_bytes_max=1000)
+    look_ahead(raw, job, first=2, rows=9, limit=5, body_bytes_max=1000)
     raw.set_trace_callback(None)
     plans = [row[3] for statement in statements for row in raw.execute(f"EXPLAIN QUERY PLAN {statement}")]
     assert sum("INDEX deliveries_by_endpoint (endpoint_seq=? AND event_seq>? AND event_seq<?)" in p for p in plans) == 2

@@ -1,29 +1,17 @@
-"""What a running replay reads beside what lies ahead: how much there is, in bites, and what it was given back."""
+"""The parts of a running replay that both engines share: counting in batches, candidates and progress."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from uplift_server.core.deliveries.replays import ReplayState
 from uplift_server.core.lifecycle import Status, Trigger
-from uplift_server.store.hot_records import Ahead, Candidate, LeasedDelivery
+from uplift_server.store.hot_records import Ahead, Candidate, LeasedDelivery, ReplayLease
 from uplift_server.store.replays import Choice, Replay, one
 from uplift_server.store.schema import deliveries, events, replays
-
-# In the order in which `candidates` takes them.
-_OF_DELIVERY: Final = (
-    deliveries.c.event_seq,
-    deliveries.c.endpoint_seq,
-    deliveries.c.fence,
-    deliveries.c.attempts_made,
-    deliveries.c.scheduled_attempts,
-    deliveries.c.status,
-    deliveries.c.completed_at,
-)
-_OF_EVENT: Final = (events.c.id, events.c.type_seq, events.c.created_at, events.c.expires_at, events.c.body)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,56 +51,53 @@ def note_counted(connection: Connection, replay_seq: int, counted: Counted, *, f
     return one(connection, replays.c.seq == replay_seq)
 
 
-def again(
-    connection: Connection, choice: Choice, event_seqs: Sequence[int], *, body_bytes_max: int
-) -> tuple[list[Candidate], int]:
-    """Those of the deliveries that are still to be replayed, as far as their bodies fit, and up to which it looked."""
-    query = (
-        sa.select(*_OF_DELIVERY, *_OF_EVENT)
-        .join_from(deliveries, events, events.c.seq == deliveries.c.event_seq)
-        .where(*_chosen(choice, event_seqs[0], event_seqs[-1]), deliveries.c.event_seq.in_(event_seqs))
-        .order_by(deliveries.c.event_seq)
-    )
-    found, cut = candidates(connection.execute(query), body_bytes_max)
-    return found, found[-1].delivery.event_seq if cut else event_seqs[-1]
+class CandidateRow(NamedTuple):
+    """A delivery that a replay may lease, in the order of the columns of both engines' statements."""
+
+    event_seq: int
+    endpoint_seq: int
+    fence: int
+    attempts_made: int
+    scheduled_attempts: int
+    status: int
+    completed_at: int
+    event_id: bytes
+    type_seq: int
+    created_at: int
+    expires_at: int | None
+    body: bytes
 
 
-def candidates(rows: Iterable[Iterable[Any]], body_bytes_max: int) -> tuple[list[Candidate], bool]:
-    """The first of what was read, up to the one whose body exceeds the bytes, and whether one does.
-
-    A row is an event, endpoint, fence, attempts made, scheduled ones, status and instant of completion, then the
-    event's id, type, instants of creation and expiry, and body.
-    """
+def candidates(rows: Iterable[CandidateRow], body_bytes_max: int) -> tuple[list[Candidate], bool]:
+    """Return the candidates up to the one whose body exceeds the limit, and whether there is one."""
     found: list[Candidate] = []
     body_bytes = 0
     for row in rows:
-        event, endpoint, fence, made, scheduled, status, completed_at, *of_event = row
-        event_id, type_seq, created_at, expires_at, body = of_event
         delivery = LeasedDelivery(
-            event_seq=event,
-            endpoint_seq=endpoint,
-            # Whatever an attempt of an ended lease still has to say came before this.
-            fence=fence + 1,
+            event_seq=row.event_seq,
+            endpoint_seq=row.endpoint_seq,
+            # An outcome that arrives later for the lease before this one is outdated.
+            fence=row.fence + 1,
             lease_until=0,
-            attempts_made=made,
-            scheduled_attempts=scheduled,
+            attempts_made=row.attempts_made,
+            scheduled_attempts=row.scheduled_attempts,
             trigger=Trigger.REPLAY,
-            event_id=event_id,
-            type_seq=type_seq,
-            created_at=created_at,
-            expires_at=expires_at,
-            body=body,
-            resume_status=Status(status),
+            event_id=row.event_id,
+            type_seq=row.type_seq,
+            created_at=row.created_at,
+            expires_at=row.expires_at,
+            body=row.body,
+            resume_status=Status(row.status),
         )
-        found.append(Candidate(delivery, completed_at))
-        body_bytes += len(body)
+        found.append(Candidate(delivery, row.completed_at))
+        body_bytes += len(row.body)
         if body_bytes > body_bytes_max:
             return found, True
     return found, False
 
 
-class Standing(NamedTuple):
-    """How a running replay stands, whatever database it is in."""
+class ReplayProgress(NamedTuple):
+    """The progress of a running replay."""
 
     state: int
     total: int
@@ -123,10 +108,10 @@ class Standing(NamedTuple):
     skipped: int
     outstanding: int
     given_back: Sequence[int]
-    """The events of what it released once and has back, in their order."""
+    """The events of deliveries that it released and that were given back, in order."""
 
-    def after(self, ahead: Ahead, *, again: int, fresh: int, leased: int) -> "Standing":
-        """How it stands once so many of what was given back, and of what lies ahead, were looked at and leased."""
+    def after(self, ahead: Ahead, *, again: int, fresh: int, leased: int) -> "ReplayProgress":
+        """Return the progress after `again` given-back and `fresh` new deliveries, of which some are leased."""
         outstanding = self.outstanding + leased
         next_event_seq = self.next_event_seq
         if fresh == len(ahead.candidates):
@@ -135,11 +120,11 @@ class Standing(NamedTuple):
             next_event_seq = max(next_event_seq, ahead.candidates[fresh - 1].delivery.event_seq + 1)
         state, skipped = self.state, self.skipped + again + fresh - leased
         in_hand = outstanding + len(self.given_back) - again
-        # One that was still being written when they were counted may have come since.
+        # A delivery that was not committed when they were counted may have appeared since.
         total = max(self.total, self.delivered + self.failed + skipped + in_hand)
         if next_event_seq > self.last_event_seq and in_hand == 0:
             state = ReplayState.COMPLETED
-            # What was counted and never came ahead has been pruned, or was resent.
+            # Counted deliveries that did not come ahead were pruned or resent.
             skipped = total - self.delivered - self.failed
         return self._replace(
             state=state, total=total, next_event_seq=next_event_seq, skipped=skipped, outstanding=outstanding
@@ -147,8 +132,18 @@ class Standing(NamedTuple):
 
 
 def unexpired(candidates: Iterable[Candidate], now: int) -> list[Candidate]:
-    """Those that may still be sent at an instant (Unix ms)."""
+    """Return the candidates whose event has not expired (`now` in Unix ms)."""
     return [each for each in candidates if each.delivery.expires_at is None or each.delivery.expires_at > now]
+
+
+def leased(candidates: Iterable[Candidate], replay_seq: int, lease: ReplayLease) -> list[LeasedDelivery]:
+    """Return the deliveries of candidates that a replay has leased."""
+    deliveries_leased = []
+    for delivery, _ in candidates:
+        delivery.lease_until = lease.until
+        delivery.replay_seq = replay_seq
+        deliveries_leased.append(delivery)
+    return deliveries_leased
 
 
 def _chosen(choice: Choice, first: int, last: int) -> list[sa.ColumnElement[bool]]:

@@ -11,6 +11,7 @@ from uplift_server.core.lifecycle import Status, Trigger
 from uplift_server.store import releases
 from uplift_server.store.hot_records import Ahead, Candidate, LeasedDelivery, ReplayLease, ReplayRelease
 from uplift_server.store.postgres.connection import Raw
+from uplift_server.store.releases import CandidateRow, ReplayProgress
 from uplift_server.store.replays import Choice, Replay
 
 # What counts as chosen stands in `store.releases`, too, which counts them. No more is read than the first whose body
@@ -83,7 +84,7 @@ async def _ahead(raw: Raw, replay: Replay, first: int, rows: int, limit: int, bo
     at = await raw.fetchval(_AT, choice.endpoint_seq, first, last, rows - 1)
     through: int = last if at is None else at
     rows_ahead = await raw.fetch(_AHEAD, *_wanted(choice), body_bytes_max, limit, first, through)
-    found, cut = releases.candidates(rows_ahead, body_bytes_max)
+    found, cut = releases.candidates(map(CandidateRow._make, rows_ahead), body_bytes_max)
     return Ahead(found, found[-1].delivery.event_seq if cut or len(found) == limit else through)
 
 
@@ -97,7 +98,7 @@ async def release(raw: Raw, replay_seq: int, choice: Choice, ahead: Ahead, lease
 async def _release(raw: Raw, replay_seq: int, choice: Choice, ahead: Ahead, lease: ReplayLease) -> ReplayRelease:
     endpoint = choice.endpoint_seq
     [row] = await raw.fetch(_STANDS, replay_seq)
-    stands = releases.Standing(*row)
+    stands = ReplayProgress(*row)
     if stands.state != ReplayState.RUNNING:
         return ReplayRelease(ReplayState(stands.state), [], stands.outstanding, stands.next_event_seq)
     # A repeat finds that it has come further.
@@ -144,10 +145,7 @@ async def _leased(
         if found:
             await _lease(raw, replay_seq, found, lease)
         fit = sorted([*fit, *found], key=lambda each: each.delivery.event_seq)
-    for each in fit:
-        each.delivery.lease_until = lease.until
-        each.delivery.replay_seq = replay_seq
-    return [each.delivery for each in fit]
+    return releases.leased(fit, replay_seq, lease)
 
 
 async def _lease(raw: Raw, replay_seq: int, candidates: Sequence[Candidate], lease: ReplayLease) -> set[int]:
@@ -162,7 +160,7 @@ async def _again(
 ) -> tuple[list[Candidate], int]:
     """Those of the deliveries that are still to be replayed, as far as their bodies fit, and up to which it looked."""
     rows = await raw.fetch(_AGAIN, *_wanted(choice), lease.body_bytes_max, len(event_seqs), event_seqs)
-    found, cut = releases.candidates(rows, lease.body_bytes_max)
+    found, cut = releases.candidates(map(CandidateRow._make, rows), lease.body_bytes_max)
     return found, found[-1].delivery.event_seq if cut else event_seqs[-1]
 
 

@@ -29,10 +29,14 @@ from uplift_server.store.hot_records import (
 )
 from uplift_server.store.partitions import Partitions
 from uplift_server.store.replays import Choice, Replay
-from uplift_server.store.sqlite import copying, hot, replaying
+from uplift_server.store.sqlite import copying
 from uplift_server.store.sqlite.connection import FileLock, connect, unavailable
 from uplift_server.store.sqlite.file_watch import FileChange, FileWatch
+from uplift_server.store.sqlite.held import release_held
+from uplift_server.store.sqlite.lease import due_endpoints, lease_due, next_due, reclaim, release
 from uplift_server.store.sqlite.readers import Readers
+from uplift_server.store.sqlite.replay import look_ahead, release_replay
+from uplift_server.store.sqlite.settle import settle
 from uplift_server.store.sqlite.writer import Writer, Writing
 
 R = TypeVar("R")
@@ -127,7 +131,7 @@ class SqliteDatabase:
     ) -> Awaitable[list[LeasedDelivery]]:
         """See the contract."""
         return self._writer.submit(
-            lambda w: hot.lease_due(
+            lambda w: lease_due(
                 w.raw, wishes, now=now, lease_until=lease_until, owner=owner, body_bytes_max=body_bytes_max
             ),
             weight=sum(wish.limit for wish in wishes),
@@ -142,21 +146,21 @@ class SqliteDatabase:
     ) -> Awaitable[frozenset[tuple[int, int]]]:
         """See the contract."""
         return self._writer.submit(
-            lambda w: hot.settle(w.raw, settlements, health, by=by), weight=len(settlements), divisible=True
+            lambda w: settle(w.raw, settlements, health, by=by), weight=len(settlements), divisible=True
         )
 
     def release(self, leases: Sequence[tuple[int, int, int]], *, now: int) -> Awaitable[None]:
         """See the contract."""
-        return self._writer.submit(lambda w: hot.release(w.raw, leases, now=now), weight=len(leases))
+        return self._writer.submit(lambda w: release(w.raw, leases, now=now), weight=len(leases))
 
     def reclaim(self, *, now: int, owner: int | None = None, limit: int = 1000) -> Awaitable[int]:
         """See the contract."""
-        return self._writer.submit(lambda w: hot.reclaim(w.raw, now=now, owner=owner, limit=limit))
+        return self._writer.submit(lambda w: reclaim(w.raw, now=now, owner=owner, limit=limit))
 
     def release_held(self, wishes: Sequence[HeldWish], *, now: int) -> Awaitable[list[Released]]:
         """See the contract."""
         return self._writer.submit(
-            lambda w: hot.release_held(w.raw, wishes, now=now), weight=sum(wish.limit for wish in wishes)
+            lambda w: release_held(w.raw, wishes, now=now), weight=sum(wish.limit for wish in wishes)
         )
 
     def release_replay(
@@ -164,27 +168,25 @@ class SqliteDatabase:
     ) -> Awaitable[ReplayRelease]:
         """See the contract."""
         return self._writer.submit(
-            lambda w: replaying.release(w, replay_seq, choice, ahead, lease), weight=lease.limit, guarded=True
+            lambda w: release_replay(w.raw, replay_seq, choice, ahead, lease), weight=lease.limit, guarded=True
         )
 
     async def look_ahead(self, replay: Replay, *, first: int, rows: int, limit: int, body_bytes_max: int) -> Ahead:
         """See the contract."""
         return await self._readers.read(
-            lambda raw, _: replaying.look_ahead(
-                raw, replay, first=first, rows=rows, limit=limit, body_bytes_max=body_bytes_max
-            ),
-            name_of(replaying.look_ahead),
+            lambda raw, _: look_ahead(raw, replay, first=first, rows=rows, limit=limit, body_bytes_max=body_bytes_max),
+            name_of(look_ahead),
         )
 
     async def due_endpoints(self, *, after: int = 0, limit: int = 1000) -> list[DueEndpoint]:
         """See the contract."""
         return await self._readers.read(
-            lambda raw, _: hot.due_endpoints(raw, after=after, limit=limit), name_of(hot.due_endpoints)
+            lambda raw, _: due_endpoints(raw, after=after, limit=limit), name_of(due_endpoints)
         )
 
     def next_due(self, endpoint_seqs: Sequence[int]) -> Awaitable[list[DueEndpoint]]:
         """See the contract. The writer reads: retries must not wait for what callers read."""
-        return self._writer.submit(lambda w: hot.next_due(w.raw, endpoint_seqs))
+        return self._writer.submit(lambda w: next_due(w.raw, endpoint_seqs))
 
     async def horizon(self) -> Horizon:
         """See the contract."""

@@ -25,9 +25,9 @@ from uplift_server.core.scheduling.commit_interval import apart_ms
 from uplift_server.observe.measures import StoreMeasures
 from uplift_server.observe.store_health import StoreHealth
 from uplift_server.store.errors import Refused, StoreError, Unavailable
+from uplift_server.store.sqlite.append import Appender
 from uplift_server.store.sqlite.connection import bound, connect, trouble_of, unavailable
 from uplift_server.store.sqlite.file_watch import FileWatch
-from uplift_server.store.sqlite.hot import Appender
 
 _log = structlog.get_logger()
 

@@ -4,25 +4,36 @@ import sqlite3
 from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import chain
-from typing import Any, Final
+from typing import Any, Final, Generic, TypeVar, cast
+
+Row = TypeVar("Row", bound=tuple[Any, ...])
 
 SIZES: Final = (*range(1, 65), 128, 256, 512)
 """The numbers of rows for which there is a statement: few, so that the driver keeps all of them prepared."""
 
 
-class ManyRows:
+class ManyRows(Generic[Row]):
     """One statement for many rows of values, run once for every block of rows.
 
     `executemany` releases and takes the interpreter lock for every row. While the event loop is busy, the writer waits
     for the lock each time. One statement over many rows runs without the lock from its first row to its last.
     """
 
-    def __init__(self, statement: str, columns: int) -> None:
-        """`{rows}` in the statement stands for the VALUES."""
-        row = f"({', '.join('?' * columns)})"
-        self._statements = {size: statement.format(rows="VALUES " + ", ".join([row] * size)) for size in SIZES}
+    def __init__(self, statement: str, row: type[Row]) -> None:
+        """Prepare the texts of a statement whose parameters are rows of a NamedTuple.
 
-    def run(self, connection: sqlite3.Connection, rows: Sequence[Sequence[Any]]) -> int:
+        `:values` stands for VALUES with the fields in their order, `:rows` for a query with columns named after them.
+        """
+        fields = cast("Any", row)._fields
+        marks = f"({', '.join('?' * len(fields))})"
+        names = ", ".join(f"column{number} AS {field}" for number, field in enumerate(fields, 1))
+        self._statements = {}
+        for size in SIZES:
+            values = "VALUES " + ", ".join([marks] * size)
+            rows = f"SELECT {names} FROM ({values})"  # noqa: S608 - names of fields
+            self._statements[size] = statement.replace(":values", values).replace(":rows", rows)
+
+    def run(self, connection: sqlite3.Connection, rows: Sequence[Row]) -> int:
         """Run the statement over all rows. Return the number of rows that it changed."""
         changed = at = 0
         while at < len(rows):

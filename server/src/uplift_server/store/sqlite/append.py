@@ -1,0 +1,91 @@
+"""Store events with their deliveries on SQLite."""
+
+import sqlite3
+from collections.abc import Sequence
+
+from uplift_server.store import repeats
+from uplift_server.store.hot_records import Appended, IdempotencyConflict, NewEvent
+from uplift_server.store.repeats import Known, Match, Stored
+from uplift_server.store.sqlite import statements
+from uplift_server.store.sqlite.statements import DeliveryRow, EventRow, IdempotencyKeyRow
+
+
+class Appender:
+    """Stores groups of events and numbers them. Only the writer thread uses it."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        # Retention never deletes the newest event, so numbers are not given twice.
+        (highest,) = connection.execute(statements.HIGHEST_EVENT).fetchone()
+        self.next_seq: int = highest + 1
+
+    def append(self, groups: Sequence[Sequence[NewEvent]]) -> list[list[Appended] | IdempotencyConflict]:
+        """See the contract."""
+        batch = _Batch(self._connection)
+        seq = self.next_seq
+        results: list[list[Appended] | IdempotencyConflict] = []
+        for group in groups:
+            if repeats.is_checked(group):
+                # Every event of a group is looked up before any of them is stored.
+                checked = repeats.check(group, range(seq, seq + len(group)), batch.known.find, batch.find)
+                if isinstance(checked, IdempotencyConflict):
+                    results.append(checked)
+                    continue
+                appended, fresh = checked
+                for event, number in fresh:
+                    batch.add(event, number)
+                seq += len(fresh)
+            else:
+                appended = []
+                for event in group:
+                    batch.add(event, seq)
+                    appended.append(Appended(seq, event.id, event.created_at))
+                    seq += 1
+            results.append(appended)
+        batch.write()
+        self.next_seq = seq
+        return results
+
+
+class _Batch:
+    """Rows to insert in one transaction."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self._events: list[EventRow] = []
+        self._deliveries: list[DeliveryRow] = []
+        self._keys: list[IdempotencyKeyRow] = []
+        self.known = Known()
+
+    def add(self, event: NewEvent, seq: int) -> None:
+        """Add an event's rows."""
+        account = event.account_seq
+        self._events.append(
+            EventRow(seq, event.id, account, event.type_seq, event.created_at, event.expires_at, event.body)
+        )
+        for endpoint, status, due_at, owner in event.deliveries:
+            self._deliveries.append(DeliveryRow(seq, endpoint, account, status, due_at, owner, 1 if owner else 0))
+        if event.idempotency_key is not None:
+            self._keys.append(IdempotencyKeyRow(account, event.idempotency_key, seq, event.created_at))
+        if event.idempotency_key is not None or event.caller_chose_id:
+            self.known.remember(event, seq)
+
+    def find(self, event: NewEvent) -> Match | None:
+        """Find the stored event with the same idempotency key or chosen ID."""
+        if event.idempotency_key is not None:
+            by_key = {"account_seq": event.account_seq, "key": event.idempotency_key}
+            row = self._connection.execute(statements.EVENT_BY_KEY, by_key).fetchone()
+            if row is not None:
+                return Match("idempotency_key", Stored(*row))
+        if event.caller_chose_id:
+            by_id = {"account_seq": event.account_seq, "id": event.id}
+            row = self._connection.execute(statements.EVENT_BY_ID, by_id).fetchone()
+            if row is not None:
+                return Match("id", Stored(*row))
+        return None
+
+    def write(self) -> None:
+        """Insert all rows."""
+        statements.INSERT_EVENTS.run(self._connection, self._events)
+        statements.INSERT_DELIVERIES.run(self._connection, self._deliveries)
+        statements.INSERT_IDEMPOTENCY_KEYS.run(self._connection, self._keys)

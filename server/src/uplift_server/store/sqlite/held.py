@@ -1,0 +1,27 @@
+"""Release held deliveries on SQLite."""
+
+import json
+import sqlite3
+from collections.abc import Sequence
+
+from uplift_server.store.hot_records import HeldWish, Released
+from uplift_server.store.sqlite import statements
+
+
+def release_held(connection: sqlite3.Connection, wishes: Sequence[HeldWish], *, now: int) -> list[Released]:
+    """See the contract."""
+    results = []
+    for endpoint, after, limit in wishes:
+        of_endpoint = {"endpoint_seq": endpoint, "now": now}
+        if connection.execute(statements.IS_WAITING, of_endpoint).fetchone() is not None:
+            results.append(Released(0, 0, waits=True))
+            continue
+        oldest = {**of_endpoint, "after": after, "limit": limit}
+        rows = connection.execute(statements.OLDEST_HELD, oldest).fetchall()
+        due = [event_seq for event_seq, is_expired in rows if not is_expired]
+        expired = [event_seq for event_seq, is_expired in rows if is_expired]
+        for statement, event_seqs in ((statements.RELEASE_HELD, due), (statements.EXPIRE_HELD, expired)):
+            if event_seqs:
+                connection.execute(statement, {**of_endpoint, "event_seqs": json.dumps(event_seqs)})
+        results.append(Released(len(due), len(expired), waits=False))
+    return results

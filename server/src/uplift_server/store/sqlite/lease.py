@@ -1,0 +1,109 @@
+"""Lease due deliveries on SQLite, release and reclaim leases, and look up what is due."""
+
+import json
+import sqlite3
+from collections.abc import Collection, Sequence
+
+from uplift_server.core.lifecycle import Status, Trigger
+from uplift_server.store.hot_records import DueEndpoint, LeasedDelivery, LeaseWish
+from uplift_server.store.sqlite import statements
+from uplift_server.store.sqlite.statements import DueRow, LeasedRow, ReleasedRow
+
+
+def lease_due(
+    connection: sqlite3.Connection,
+    wishes: Sequence[LeaseWish],
+    *,
+    now: int,
+    lease_until: int,
+    owner: int,
+    body_bytes_max: int,
+) -> list[LeasedDelivery]:
+    """See the contract."""
+    due = _due(connection, wishes, now)
+    taken, body_bytes = 0, 0
+    while taken < len(due) and body_bytes <= body_bytes_max:
+        body_bytes += due[taken].body_bytes
+        taken += 1
+    bodies = _bodies(connection, {row.event_seq for row in due[:taken]})
+    leased = [
+        LeasedDelivery(
+            event_seq=row.event_seq,
+            endpoint_seq=row.endpoint_seq,
+            fence=row.fence + 1,
+            lease_until=lease_until,
+            attempts_made=row.attempts_made,
+            scheduled_attempts=row.scheduled_attempts,
+            trigger=Trigger(row.trigger),
+            event_id=bytes.fromhex(row.event_id_hex),
+            type_seq=row.type_seq,
+            created_at=row.created_at,
+            expires_at=row.expires_at,
+            body=bodies[row.event_seq],
+            resume_status=None if row.resume_status is None else Status(row.resume_status),
+            resume_due_at=row.resume_due_at,
+            replay_seq=row.replay_seq,
+        )
+        for row in due[:taken]
+    ]
+    statements.LEASE.run(
+        connection, [LeasedRow(owner, lease_until, d.fence, d.event_seq, d.endpoint_seq) for d in leased]
+    )
+    return leased
+
+
+def _due(connection: sqlite3.Connection, wishes: Sequence[LeaseWish], now: int) -> list[DueRow]:
+    """Return the due deliveries of each endpoint up to its limit, earliest due time first."""
+    found: dict[int, list[DueRow]] = {}
+    # Endpoints with similar limits share a statement, which reads as many rows for each as the highest limit.
+    by_size: dict[int, list[LeaseWish]] = {}
+    for wish in wishes:
+        by_size.setdefault(wish.limit.bit_length(), []).append(wish)
+    for some in by_size.values():
+        parameters = {
+            "now": now,
+            "limit": max(wish.limit for wish in some),
+            "endpoint_seqs": json.dumps([wish.endpoint_seq for wish in some]),
+        }
+        (text,) = connection.execute(statements.DUE_DELIVERIES, parameters).fetchone()
+        for wish, rows in zip(some, json.loads(text), strict=True):
+            # The rows of the inner query come in no promised order.
+            found[wish.endpoint_seq] = sorted(DueRow(*row) for row in rows)[: wish.limit]
+    return [due for wish in wishes for due in found[wish.endpoint_seq]]
+
+
+def _bodies(connection: sqlite3.Connection, event_seqs: Collection[int]) -> dict[int, bytes]:
+    """Return the bodies of events by sequence number."""
+    parameters = {"event_seqs": json.dumps(list(event_seqs))}
+    sizes, joined = connection.execute(statements.BODIES, parameters).fetchone()
+    bodies, start = {}, 0
+    for seq, size in json.loads(sizes):
+        bodies[seq] = joined[start : start + size]
+        start += size
+    return bodies
+
+
+def release(connection: sqlite3.Connection, leases: Sequence[tuple[int, int, int]], *, now: int) -> None:
+    """See the contract."""
+    rows = [ReleasedRow(now, event, endpoint, fence) for event, endpoint, fence in leases]
+    statements.RELEASE.run(connection, rows)
+
+
+def reclaim(connection: sqlite3.Connection, *, now: int, owner: int | None, limit: int) -> int:
+    """See the contract."""
+    if owner is None:
+        return connection.execute(statements.RECLAIM_EXPIRED, {"now": now, "limit": limit}).rowcount
+    return connection.execute(statements.RECLAIM_OWNED, {"now": now, "owner": owner, "limit": limit}).rowcount
+
+
+def due_endpoints(connection: sqlite3.Connection, *, after: int, limit: int) -> list[DueEndpoint]:
+    """See the contract."""
+    (text,) = connection.execute(statements.DUE_ENDPOINTS, {"after": after, "limit": limit}).fetchone()
+    return [DueEndpoint(*row) for row in json.loads(text)]
+
+
+def next_due(connection: sqlite3.Connection, endpoint_seqs: Sequence[int]) -> list[DueEndpoint]:
+    """See the contract."""
+    parameters = {"endpoint_seqs": json.dumps(list(endpoint_seqs))}
+    (text,) = connection.execute(statements.NEXT_DUE, parameters).fetchone()
+    return [DueEndpoint(endpoint, due_at) for endpoint, due_at in json.loads(text) if due_at is not None]

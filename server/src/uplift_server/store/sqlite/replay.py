@@ -1,0 +1,139 @@
+"""Look ahead for a running replay on SQLite, and lease its next deliveries.
+
+Few statements read few rows: between two rows or statements the driver releases the interpreter lock, and the whole
+transaction waits until a busy event loop gives it back.
+"""
+
+import json
+import sqlite3
+from collections.abc import Sequence
+from typing import Any
+
+from uplift_server.core.deliveries.replays import ReplayState
+from uplift_server.store import releases
+from uplift_server.store.hot_records import Ahead, Candidate, LeasedDelivery, ReplayLease, ReplayRelease
+from uplift_server.store.releases import CandidateRow, ReplayProgress
+from uplift_server.store.replays import Choice, Replay
+from uplift_server.store.sqlite import replay_statements as statements
+from uplift_server.store.sqlite.replay_statements import DeliveryKey, ReplayedRow
+
+
+def look_ahead(
+    raw: sqlite3.Connection, replay: Replay, *, first: int, rows: int, limit: int, body_bytes_max: int
+) -> Ahead:
+    """See the contract."""
+    ahead = _ahead(raw, replay, first, min(rows, limit), limit, body_bytes_max)
+    if 2 * len(ahead.candidates) < limit and ahead.through < replay.last_event_seq and rows > limit:
+        # Most of the next deliveries are not part of the replay. Only then look at many, which is expensive.
+        ahead = _ahead(raw, replay, first, rows, limit, body_bytes_max)
+    return ahead
+
+
+def _ahead(raw: sqlite3.Connection, replay: Replay, first: int, rows: int, limit: int, body_bytes_max: int) -> Ahead:
+    """Return the deliveries to replay among the endpoint's next `rows` deliveries."""
+    choice, last = replay.choice, replay.last_event_seq
+    nth = {"endpoint_seq": choice.endpoint_seq, "first": first, "last": last, "skipped": rows - 1}
+    end = raw.execute(statements.NTH_DELIVERY, nth).fetchone()
+    (through,) = (last,) if end is None else end
+    wanted = {**_parameters(choice, limit), "first": first, "through": through}
+    found, cut = _candidates(raw, statements.REPLAYABLE_AHEAD, wanted, body_bytes_max)
+    return Ahead(found, found[-1].delivery.event_seq if cut or len(found) == limit else through)
+
+
+def release_replay(
+    raw: sqlite3.Connection, replay_seq: int, choice: Choice, ahead: Ahead, lease: ReplayLease
+) -> ReplayRelease:
+    """See the contract."""
+    of_replay = {"replay_seq": replay_seq}
+    (given_back,) = raw.execute(statements.GIVEN_BACK, of_replay).fetchone()
+    row = raw.execute(statements.REPLAY_PROGRESS, of_replay).fetchone()
+    progress = ReplayProgress._make([*row, sorted(json.loads(given_back))])
+    if progress.state != ReplayState.RUNNING:
+        return ReplayRelease(ReplayState(progress.state), [], progress.outstanding, progress.next_event_seq)
+    # A repeated call finds the replay further ahead.
+    ahead = ahead.after(progress.next_event_seq - 1)
+    room = max(0, min(lease.limit, lease.outstanding_max - progress.outstanding))
+    again = progress.given_back[:room]
+    fresh = ahead.candidates[: room - len(again)]
+    leased: list[LeasedDelivery] = []
+    if again:
+        found, through = _again(raw, choice, again, lease)
+        again = [seq for seq in again if seq <= through]
+        leased += _lease(raw, replay_seq, choice, found, lease)
+        taken = {delivery.event_seq for delivery in leased}
+        left = [DeliveryKey(seq, choice.endpoint_seq) for seq in again if seq not in taken]
+        statements.LEAVE_REPLAY.run(raw, left)
+    leased += _lease(raw, replay_seq, choice, fresh, lease)
+    progress = progress.after(ahead, again=len(again), fresh=len(fresh), leased=len(leased))
+    raw.execute(
+        statements.UPDATE_REPLAY,
+        {
+            "replay_seq": replay_seq,
+            "state": int(progress.state),
+            "completed_at": lease.now if progress.state == ReplayState.COMPLETED else None,
+            "total": progress.total,
+            "skipped": progress.skipped,
+            "next_event_seq": progress.next_event_seq,
+            "now": lease.now,
+        },
+    )
+    return ReplayRelease(ReplayState(progress.state), leased, progress.outstanding, progress.next_event_seq)
+
+
+def _lease(
+    raw: sqlite3.Connection, replay_seq: int, choice: Choice, candidates: Sequence[Candidate], lease: ReplayLease
+) -> list[LeasedDelivery]:
+    """Lease the candidates that can still be replayed. Read those again that have changed since they were read."""
+    leased = releases.unexpired(candidates, lease.now)
+    if statements.LEASE_REPLAYED.run(raw, _rows(replay_seq, leased, lease)) < len(leased):
+        pending = {seq for (seq,) in raw.execute(statements.LEASED_BY_REPLAY, {"replay_seq": replay_seq})}
+        changed = [each.delivery.event_seq for each in leased if each.delivery.event_seq not in pending]
+        found, _ = _again(raw, choice, changed, lease)
+        found = releases.unexpired(found, lease.now)
+        statements.LEASE_REPLAYED.run(raw, _rows(replay_seq, found, lease))
+        leased = [each for each in leased if each.delivery.event_seq in pending]
+        leased = sorted([*leased, *found], key=lambda each: each.delivery.event_seq)
+    return releases.leased(leased, replay_seq, lease)
+
+
+def _again(
+    raw: sqlite3.Connection, choice: Choice, event_seqs: Sequence[int], lease: ReplayLease
+) -> tuple[list[Candidate], int]:
+    """Return the deliveries that can still be replayed, up to the body limit, and the last event it looked at."""
+    wanted = {**_parameters(choice, len(event_seqs)), "event_seqs": json.dumps(event_seqs)}
+    found, cut = _candidates(raw, statements.REPLAYABLE_AGAIN, wanted, lease.body_bytes_max)
+    return found, found[-1].delivery.event_seq if cut else event_seqs[-1]
+
+
+def _candidates(
+    raw: sqlite3.Connection, statement: str, parameters: dict[str, Any], body_bytes_max: int
+) -> tuple[list[Candidate], bool]:
+    return releases.candidates(map(CandidateRow._make, raw.execute(statement, parameters)), body_bytes_max)
+
+
+def _parameters(choice: Choice, limit: int) -> dict[str, Any]:
+    return {
+        "endpoint_seq": choice.endpoint_seq,
+        "statuses": json.dumps(choice.statuses),
+        "type_seqs": json.dumps(choice.type_seqs),
+        "made_at": choice.made_at,
+        "created_after": choice.created_after,
+        "created_before": choice.created_before,
+        "limit": limit,
+    }
+
+
+def _rows(replay_seq: int, candidates: Sequence[Candidate], lease: ReplayLease) -> list[ReplayedRow]:
+    return [
+        ReplayedRow(
+            event_seq=d.event_seq,
+            endpoint_seq=d.endpoint_seq,
+            fence=d.fence - 1,
+            status=int(d.resume_status or 0),
+            completed_at=completed_at,
+            lease_until=lease.until,
+            owner=lease.owner,
+            replay_seq=replay_seq,
+        )
+        for d, completed_at in candidates
+    ]

@@ -1,0 +1,99 @@
+"""The statements of a running replay on SQLite. See `store.sqlite.statements` for their parameters."""
+
+from typing import Final, NamedTuple
+
+from uplift_server.core.lifecycle import Status, Trigger
+from uplift_server.store.sqlite.many_rows import ManyRows
+
+
+class ReplayedRow(NamedTuple):
+    """A delivery that a replay leases if it still has this fence, status and time."""
+
+    event_seq: int
+    endpoint_seq: int
+    fence: int
+    status: int
+    completed_at: int
+    lease_until: int
+    owner: int
+    replay_seq: int
+
+
+class DeliveryKey(NamedTuple):
+    """The primary key of a delivery."""
+
+    event_seq: int
+    endpoint_seq: int
+
+
+# `store.releases` counts by the same conditions.
+_REPLAYABLE: Final = f"""\
+SELECT d.event_seq, d.endpoint_seq, d.fence, d.attempts_made, d.scheduled_attempts, d.status, d.completed_at,
+    e.id, e.type_seq, e.created_at, e.expires_at, e.body
+FROM deliveries d CROSS JOIN events e ON e.seq = d.event_seq
+WHERE d.endpoint_seq = :endpoint_seq
+  AND {{events}}
+  AND d.status IN (SELECT value FROM json_each(:statuses))  -- JSON list
+  AND d.trigger <> {int(Trigger.TEST)}
+  AND d.completed_at <= :made_at     -- when the replay was created
+  AND (e.expires_at IS NULL OR e.expires_at > :made_at)
+  AND (:type_seqs = '[]' OR e.type_seq IN (SELECT value FROM json_each(:type_seqs)))  -- JSON list; empty: all types
+  AND (:created_after IS NULL OR e.created_at > :created_after)
+  AND (:created_before IS NULL OR e.created_at < :created_before)
+ORDER BY d.event_seq
+LIMIT :limit                         -- deliveries
+"""  # noqa: S608
+REPLAYABLE_AHEAD: Final = _REPLAYABLE.format(events="d.event_seq BETWEEN :first AND :through")
+REPLAYABLE_AGAIN: Final = _REPLAYABLE.format(events="d.event_seq IN (SELECT value FROM json_each(:event_seqs))")
+NTH_DELIVERY: Final = """\
+SELECT event_seq FROM deliveries
+WHERE endpoint_seq = :endpoint_seq AND event_seq BETWEEN :first AND :last
+ORDER BY event_seq
+LIMIT 1 OFFSET :skipped              -- deliveries before it
+"""
+REPLAY_PROGRESS: Final = """\
+SELECT state, total, next_event_seq, last_event_seq, delivered, failed, skipped,
+    (SELECT count(*) FROM deliveries WHERE replay_seq = replays.seq AND status = 0) AS outstanding
+FROM replays
+WHERE seq = :replay_seq
+"""
+# A delivery that the replay has released and that is not pending was given back.
+GIVEN_BACK: Final = """\
+SELECT json_group_array(event_seq) FROM deliveries WHERE replay_seq = :replay_seq AND status <> 0
+"""
+LEASE_REPLAYED: Final = ManyRows(
+    f"""\
+UPDATE deliveries
+SET status = {int(Status.PENDING)},
+    due_at = r.lease_until,
+    lease_owner = r.owner,
+    fence = r.fence + 1,
+    trigger = {int(Trigger.REPLAY)},
+    resume_status = deliveries.status,
+    resume_due_at = NULL,
+    replay_seq = r.replay_seq
+FROM (:rows) r
+WHERE deliveries.event_seq = r.event_seq AND deliveries.endpoint_seq = r.endpoint_seq AND deliveries.fence = r.fence
+  AND deliveries.status = r.status AND deliveries.completed_at = r.completed_at""",  # noqa: S608
+    ReplayedRow,
+)
+LEASED_BY_REPLAY: Final = "SELECT event_seq FROM deliveries WHERE replay_seq = :replay_seq AND status = 0"
+UPDATE_REPLAY: Final = """\
+UPDATE replays
+SET state = :state, completed_at = :completed_at, total = :total, skipped = :skipped,
+    next_event_seq = :next_event_seq,  -- the replay continues with this event
+    updated_at = :now
+WHERE seq = :replay_seq
+"""
+LEAVE_REPLAY: Final = ManyRows(
+    """\
+UPDATE deliveries SET replay_seq = NULL FROM (:rows) d
+WHERE deliveries.event_seq = d.event_seq AND deliveries.endpoint_seq = d.endpoint_seq""",
+    DeliveryKey,
+)
+COUNT_REPLAYED: Final = """\
+UPDATE replays
+SET delivered = delivered + :delivered,  -- attempts of the batch that succeeded
+    failed = failed + :failed            -- and that did not
+WHERE seq = :replay_seq
+"""

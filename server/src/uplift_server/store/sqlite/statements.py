@@ -1,0 +1,314 @@
+"""The hot statements of SQLite, grouped by verb.
+
+A statement with `:values` or `:rows` is a `ManyRows`: its parameters are the fields of the NamedTuple beside it. All
+others take their parameters by name. The driver counts changed rows only for a statement that begins with its verb, so
+none begins with WITH or with a comment.
+"""
+
+from typing import Final, NamedTuple
+
+from uplift_server.core.lifecycle import FailedReason, Status
+from uplift_server.store.hot_records import AttemptRow
+from uplift_server.store.sqlite.many_rows import ManyRows
+
+# ---- append
+
+
+class EventRow(NamedTuple):
+    """An event to insert, in the order of the columns of INSERT_EVENTS."""
+
+    seq: int
+    id: bytes
+    account_seq: int
+    type_seq: int
+    created_at: int
+    expires_at: int | None
+    body: bytes
+
+
+class DeliveryRow(NamedTuple):
+    """A delivery to insert, in the order of the columns of INSERT_DELIVERIES."""
+
+    event_seq: int
+    endpoint_seq: int
+    account_seq: int
+    status: int
+    due_at: int | None
+    lease_owner: int
+    fence: int
+    """1 if it is inserted leased, otherwise 0."""
+
+
+class IdempotencyKeyRow(NamedTuple):
+    """An idempotency key to insert, in the order of the columns of INSERT_IDEMPOTENCY_KEYS."""
+
+    account_seq: int
+    key: str
+    event_seq: int
+    created_at: int
+
+
+INSERT_EVENTS: Final = ManyRows(
+    "INSERT INTO events (seq, id, account_seq, type_seq, created_at, expires_at, body) :values", EventRow
+)
+INSERT_DELIVERIES: Final = ManyRows(
+    """\
+INSERT INTO deliveries (event_seq, endpoint_seq, account_seq, status, due_at, lease_owner, fence)
+:values""",
+    DeliveryRow,
+)
+INSERT_IDEMPOTENCY_KEYS: Final = ManyRows(
+    "INSERT INTO idempotency_keys (account_seq, key, event_seq, created_at) :values", IdempotencyKeyRow
+)
+HIGHEST_EVENT: Final = "SELECT coalesce(max(seq), 0) FROM events"
+EVENT_BY_KEY: Final = """\
+SELECT e.seq, e.id, e.created_at, e.type_seq, e.expires_at, e.body
+FROM idempotency_keys k JOIN events e ON e.seq = k.event_seq
+WHERE k.account_seq = :account_seq
+  AND k.key = :key                   -- the event's idempotency key
+"""
+EVENT_BY_ID: Final = """\
+SELECT seq, id, created_at, type_seq, expires_at, body
+FROM events
+WHERE id = :id                       -- the ID that the caller chose
+  AND account_seq = :account_seq
+"""
+
+# ---- lease
+
+
+class DueRow(NamedTuple):
+    """A due delivery without its event's body, in the order of the columns of DUE_DELIVERIES."""
+
+    due_at: int
+    event_seq: int
+    endpoint_seq: int
+    fence: int
+    attempts_made: int
+    scheduled_attempts: int
+    trigger: int
+    resume_status: int | None
+    resume_due_at: int | None
+    replay_seq: int | None
+    event_id_hex: str
+    type_seq: int
+    created_at: int
+    expires_at: int | None
+    body_bytes: int
+
+
+class LeasedRow(NamedTuple):
+    """A delivery as it is leased."""
+
+    owner: int
+    lease_until: int
+    fence: int
+    event_seq: int
+    endpoint_seq: int
+
+
+# A statement that reads many rows returns them as one JSON value. Otherwise, the writer would wait for the interpreter
+# lock for every row: see ManyRows.
+DUE_DELIVERIES: Final = """\
+SELECT json_group_array(json((
+    SELECT json_group_array(json_array(
+        d.due_at, d.event_seq, d.endpoint_seq, d.fence, d.attempts_made, d.scheduled_attempts, d.trigger,
+        d.resume_status, d.resume_due_at, d.replay_seq, hex(e.id), e.type_seq, e.created_at, e.expires_at,
+        length(e.body)))
+    FROM (SELECT * FROM deliveries
+          WHERE endpoint_seq = request.value AND status = 0 AND lease_owner = 0 AND due_at <= :now
+          ORDER BY due_at, event_seq
+          LIMIT :limit               -- deliveries of each endpoint
+         ) d
+    JOIN events e ON e.seq = d.event_seq
+)))
+FROM json_each(:endpoint_seqs) request  -- JSON list; the result has a list for each, in this order
+"""
+BODIES: Final = """\
+SELECT json_group_array(json_array(seq, length(body))), CAST(group_concat(body, '') AS BLOB)
+FROM events
+WHERE seq IN (SELECT value FROM json_each(:event_seqs))  -- JSON list
+"""
+LEASE: Final = ManyRows(
+    """\
+UPDATE deliveries
+SET lease_owner = leased.owner, due_at = leased.lease_until, fence = leased.fence
+FROM (:rows) leased
+WHERE deliveries.event_seq = leased.event_seq AND deliveries.endpoint_seq = leased.endpoint_seq""",
+    LeasedRow,
+)
+
+# A loose index scan: from one endpoint's first entry straight to the next endpoint's, however many each has.
+DUE_ENDPOINTS: Final = """\
+WITH RECURSIVE waiting(endpoint_seq) AS (
+    SELECT min(endpoint_seq) FROM deliveries
+    WHERE status = 0 AND lease_owner = 0
+      AND endpoint_seq > :after      -- the last endpoint of the previous page
+    UNION ALL
+    SELECT (SELECT min(d.endpoint_seq) FROM deliveries d
+            WHERE d.status = 0 AND d.lease_owner = 0 AND d.endpoint_seq > waiting.endpoint_seq)
+    FROM waiting WHERE waiting.endpoint_seq IS NOT NULL
+    LIMIT :limit                     -- endpoints
+)
+SELECT json_group_array(json_array(
+    endpoint_seq,
+    (SELECT min(d.due_at) FROM deliveries d
+     WHERE d.status = 0 AND d.lease_owner = 0 AND d.endpoint_seq = waiting.endpoint_seq)))
+FROM waiting WHERE endpoint_seq IS NOT NULL
+"""
+NEXT_DUE: Final = """\
+SELECT json_group_array(json_array(request.value, (
+    SELECT min(due_at) FROM deliveries WHERE endpoint_seq = request.value AND status = 0 AND lease_owner = 0)))
+FROM json_each(:endpoint_seqs) request  -- JSON list
+"""
+
+# ---- settle
+
+
+class SettledRow(NamedTuple):
+    """A delivery as it is after its attempt."""
+
+    status: int
+    due_at: int | None
+    attempts_made: int
+    scheduled_attempts: int
+    last_outcome: int | None
+    failed_reason: int | None
+    completed_at: int | None
+    event_seq: int
+    endpoint_seq: int
+    fence: int
+    attempts_before: int
+    """The attempts it had before this one."""
+
+
+class EndpointHealthRow(NamedTuple):
+    """An endpoint's health to write."""
+
+    endpoint_seq: int
+    consecutive_failures: int
+    failing_since: int | None
+    last_success_at: int | None
+    last_failure_at: int | None
+    last_outcome: int | None
+    excused_ms: int
+    process_seq: int
+    """The process that writes, which must not be evicted; 0 if there is only one."""
+
+
+# - A resend that leads back to the state before it keeps the reason and time of that state.
+# - A test delivery (trigger 3) stays one.
+# - With the same fence there was no newer lease, even if this one has expired and the delivery was held (3) since. A
+#   repeat finds another number of attempts.
+SETTLE: Final = ManyRows(
+    """\
+UPDATE deliveries
+SET status = s.status,
+    due_at = s.due_at,
+    attempts_made = s.attempts_made,
+    scheduled_attempts = s.scheduled_attempts,
+    last_outcome = coalesce(s.last_outcome, deliveries.last_outcome),
+    failed_reason = CASE WHEN resume_status = s.status
+        THEN coalesce(deliveries.failed_reason, s.failed_reason) ELSE s.failed_reason END,
+    completed_at = CASE WHEN resume_status = s.status
+        THEN coalesce(deliveries.completed_at, s.completed_at) ELSE s.completed_at END,
+    lease_owner = 0,
+    trigger = CASE trigger WHEN 3 THEN 3 ELSE 0 END,
+    resume_status = NULL,
+    resume_due_at = NULL
+FROM (:rows) s
+WHERE deliveries.event_seq = s.event_seq AND deliveries.endpoint_seq = s.endpoint_seq AND deliveries.fence = s.fence
+  AND deliveries.status IN (0, 3) AND deliveries.attempts_made = s.attempts_before""",
+    SettledRow,
+)
+INSERT_ATTEMPTS: Final = ManyRows(
+    """\
+INSERT INTO attempts (
+    event_seq, endpoint_seq, number, trigger, started_at, duration_us, dns_ms, connect_ms, tls_ms, first_byte_ms,
+    status_code, outcome, error, location, remote_address, request_head, response_head, response_body, body_truncated)
+:values""",
+    AttemptRow,
+)
+# `excused_ms` only grows until `failing_since` changes, because another process may have just raised it.
+UPDATE_HEALTH: Final = ManyRows(
+    """\
+UPDATE endpoints
+SET consecutive_failures = h.consecutive_failures,
+    failing_since = h.failing_since,
+    last_success_at = h.last_success_at,
+    last_failure_at = h.last_failure_at,
+    last_outcome = h.last_outcome,
+    excused_ms = CASE WHEN endpoints.failing_since = h.failing_since
+        THEN max(endpoints.excused_ms, h.excused_ms) ELSE h.excused_ms END
+FROM (:rows) h
+WHERE endpoints.seq = h.endpoint_seq
+  AND (h.process_seq = 0 OR EXISTS (SELECT 1 FROM processes WHERE processes.seq = h.process_seq))""",
+    EndpointHealthRow,
+)
+
+# ---- release
+
+
+class ReleasedRow(NamedTuple):
+    """A lease that its process gives back, and the time at which the delivery is due."""
+
+    due_at: int
+    event_seq: int
+    endpoint_seq: int
+    fence: int
+
+
+# A leased delivery was due before all that waits for its endpoint. It keeps its place when it comes back.
+_FIRST_WAITING: Final = """coalesce(
+        (SELECT min(w.due_at) FROM deliveries w
+         WHERE w.endpoint_seq = deliveries.endpoint_seq AND w.status = 0 AND w.lease_owner = 0), deliveries.due_at)"""
+RELEASE: Final = ManyRows(
+    f"""\
+UPDATE deliveries
+SET lease_owner = 0,
+    due_at = min(released.due_at, {_FIRST_WAITING})
+FROM (:rows) released
+WHERE deliveries.event_seq = released.event_seq AND deliveries.endpoint_seq = released.endpoint_seq
+  AND deliveries.fence = released.fence AND deliveries.status = 0 AND deliveries.lease_owner <> 0""",  # noqa: S608
+    ReleasedRow,
+)
+_RECLAIM: Final = f"""\
+UPDATE deliveries
+SET lease_owner = 0,
+    due_at = min(due_at, :now, {_FIRST_WAITING})
+WHERE (event_seq, endpoint_seq) IN (
+    SELECT event_seq, endpoint_seq FROM deliveries
+    WHERE status = 0 AND lease_owner <> 0 AND {{ended}}
+    LIMIT :limit                     -- deliveries
+)
+"""  # noqa: S608
+RECLAIM_EXPIRED: Final = _RECLAIM.format(ended="due_at <= :now")
+RECLAIM_OWNED: Final = _RECLAIM.format(ended="lease_owner = :owner")
+
+# ---- release held deliveries
+
+IS_WAITING: Final = """\
+SELECT 1 FROM deliveries
+WHERE endpoint_seq = :endpoint_seq AND status = 0 AND lease_owner = 0 AND due_at <= :now
+LIMIT 1
+"""
+# Without statistics SQLite would rather go through the endpoint's whole history.
+OLDEST_HELD: Final = """\
+SELECT d.event_seq, e.expires_at <= :now
+FROM deliveries d INDEXED BY deliveries_held JOIN events e ON e.seq = d.event_seq
+WHERE d.endpoint_seq = :endpoint_seq AND d.status = 3
+  AND d.event_seq > :after           -- the last event whose delivery is not released
+ORDER BY d.event_seq
+LIMIT :limit                         -- deliveries
+"""
+RELEASE_HELD: Final = """\
+UPDATE deliveries SET status = 0, due_at = :now
+WHERE endpoint_seq = :endpoint_seq
+  AND event_seq IN (SELECT value FROM json_each(:event_seqs))  -- JSON list
+"""
+EXPIRE_HELD: Final = f"""\
+UPDATE deliveries
+SET status = {int(Status.FAILED)}, failed_reason = {int(FailedReason.EXPIRED)}, completed_at = :now
+WHERE endpoint_seq = :endpoint_seq
+  AND event_seq IN (SELECT value FROM json_each(:event_seqs))  -- JSON list
+"""  # noqa: S608
