@@ -20,9 +20,11 @@ from uplift_server.store.errors import Unavailable
 from uplift_server.store.horizon import NO_HORIZON, Horizon
 from uplift_server.store.hot_records import LeasedDelivery
 from uplift_server.store.numbers import FLEET
-from uplift_server.store.postgres import PostgresDatabase, appending, hot
+from uplift_server.store.postgres import PostgresDatabase
+from uplift_server.store.postgres.append import append_events
 from uplift_server.store.postgres.connection import Opener, Raw
 from uplift_server.store.postgres.lookout import Lookout
+from uplift_server.store.postgres.settle import settle
 from uplift_server.store.records import EventFilter
 from uplift_server.store.schema import accounts, deliveries, event_types
 
@@ -45,7 +47,7 @@ async def appending_slowly(url: str, bench: Bench, *events: Any) -> AsyncIterato
     raw = await Opener(url).raw()
     try:
         async with raw.transaction():
-            (stored,) = await appending.append(raw, [events])
+            (stored,) = await append_events(raw, [events])
             assert isinstance(stored, list)
             yield stored[0].seq
     finally:
@@ -172,7 +174,7 @@ async def test_what_is_committed_late_is_counted_all_the_same(bench: Bench, post
     await bench.database.horizon()
     raw = await Opener(postgres_url).raw()
     async with raw.transaction():
-        await hot.settle(raw, [settled(first)], [])
+        await settle(raw, [settled(first)], [])
         async with appending_slowly(postgres_url, bench, bench.event(due(2))):
             await bench.database.settle([settled(second), settled(third, Status.FAILED)])
             await bench.append(bench.event(due(1)))

@@ -12,9 +12,10 @@ from uplift_server.core.operations.cluster import DEAD_AFTER_MS, ProcessRole
 from uplift_server.store import marks, processes, standing, waiting
 from uplift_server.store.errors import Misaddressed, Refused, Unavailable
 from uplift_server.store.hot_records import LeaseWish
-from uplift_server.store.postgres import PostgresDatabase, hot, inspection, schema_version
+from uplift_server.store.postgres import PostgresDatabase, inspection, schema_version
 from uplift_server.store.postgres.connection import Opener
 from uplift_server.store.postgres.database import READERS, READS_WAITING_MAX
+from uplift_server.store.postgres.lease import lease_due
 from uplift_server.store.schema import marks as table
 
 from .bench import ENOUGH_BYTES, LEASE_UNTIL, NOW, OWNER, Bench, due, settled
@@ -253,7 +254,7 @@ async def test_what_is_being_leased_is_left_to_whoever_leases_it(
     raw = await Opener(postgres_url).raw()
     async with raw.transaction():
         wish = LeaseWish(1, 1)
-        [leased] = await hot.lease_due(
+        [leased] = await lease_due(
             raw, [wish], now=NOW, lease_until=LEASE_UNTIL, owner=OWNER, body_bytes_max=ENOUGH_BYTES
         )
         changing = asyncio.create_task(database.write(change))

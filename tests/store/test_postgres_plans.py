@@ -16,9 +16,13 @@ from uplift_server.store import numbers
 from uplift_server.store.horizon import NO_HORIZON
 from uplift_server.store.hot_records import Ahead, HealthRow, HeldWish, LeaseWish, ReplayLease
 from uplift_server.store.partitions import Partition
-from uplift_server.store.postgres import appending, hot, replaying
+from uplift_server.store.postgres.append import append_events
 from uplift_server.store.postgres.connection import HOT_SETTINGS, Opener, Pair, Raw
+from uplift_server.store.postgres.held import release_held
+from uplift_server.store.postgres.lease import due_endpoints, lease_due, next_due, reclaim, release
 from uplift_server.store.postgres.partitions import PostgresPartitions
+from uplift_server.store.postgres.replay import look_ahead, release_replay
+from uplift_server.store.postgres.settle import settle
 from uplift_server.store.replays import Choice, Replay
 from uplift_server.store.schema_partitions import NUMBERS
 
@@ -154,41 +158,41 @@ LATER = NOW + 900
 
 
 async def _settle(raw: Raw, status: Status, health: list[HealthRow]) -> object:
-    leased = await hot.lease_due(raw, WISHES, now=LATER, lease_until=LEASE_UNTIL, owner=OWNER, body_bytes_max=1 << 20)
-    return await hot.settle(raw, [settled(each, status)._replace(replay_seq=1) for each in leased], health, by=1)
+    leased = await lease_due(raw, WISHES, now=LATER, lease_until=LEASE_UNTIL, owner=OWNER, body_bytes_max=1 << 20)
+    return await settle(raw, [settled(each, status)._replace(replay_seq=1) for each in leased], health, by=1)
 
 
 async def _release(raw: Raw) -> object:
-    leased = await hot.lease_due(raw, WISHES, now=LATER, lease_until=LEASE_UNTIL, owner=OWNER, body_bytes_max=1 << 20)
-    return await hot.release(raw, [(d.event_seq, d.endpoint_seq, d.fence) for d in leased], now=NOW)
+    leased = await lease_due(raw, WISHES, now=LATER, lease_until=LEASE_UNTIL, owner=OWNER, body_bytes_max=1 << 20)
+    return await release(raw, [(d.event_seq, d.endpoint_seq, d.fence) for d in leased], now=NOW)
 
 
 async def _release_replay(raw: Raw) -> object:
-    ahead = await replaying.look_ahead(raw, REPLAY, first=1, rows=100, limit=10, body_bytes_max=1 << 20)
-    first = await replaying.release(raw, 1, CHOICE, ahead, REPLAY_LEASE)
+    ahead = await look_ahead(raw, REPLAY, first=1, rows=100, limit=10, body_bytes_max=1 << 20)
+    first = await release_replay(raw, 1, CHOICE, ahead, REPLAY_LEASE)
     given_back = [
         settled(each, Status.FAILED)._replace(attempt=None, attempts_made=each.attempts_made) for each in first.leased
     ]
-    await hot.settle(raw, given_back, ())
-    return await replaying.release(raw, 1, CHOICE, Ahead([], 0), REPLAY_LEASE)
+    await settle(raw, given_back, ())
+    return await release_replay(raw, 1, CHOICE, Ahead([], 0), REPLAY_LEASE)
 
 
 VERBS: dict[str, tuple[Callable[[Raw], Awaitable[object]], set[str]]] = {
-    "append": (lambda raw: appending.append(raw, [[BENCH.event(due(1))] * 1 for _ in range(10)]), set()),
+    "append": (lambda raw: append_events(raw, [[BENCH.event(due(1))] * 1 for _ in range(10)]), set()),
     "append, with keys": (
-        lambda raw: appending.append(raw, [[BENCH.event(due(1), key=str(number))] for number in range(10)]),
+        lambda raw: append_events(raw, [[BENCH.event(due(1), key=str(number))] for number in range(10)]),
         {"idempotency_keys_pkey"},
     ),
     "append, with chosen ids": (
-        lambda raw: appending.append(raw, [[BENCH.event(due(1), chosen_id=bytes([9, n] * 8))] for n in range(10)]),
+        lambda raw: append_events(raw, [[BENCH.event(due(1), chosen_id=bytes([9, n] * 8))] for n in range(10)]),
         {"chosen_event_ids_pkey", "events_by_id"},
     ),
     "append, with ids that may have been made here": (
-        lambda raw: appending.append(raw, [[BENCH.event(due(1), chosen_id=uuid7(n, bytes(10)))] for n in range(10)]),
+        lambda raw: append_events(raw, [[BENCH.event(due(1), chosen_id=uuid7(n, bytes(10)))] for n in range(10)]),
         {"chosen_event_ids_pkey", "events_by_id"},
     ),
     "lease due": (
-        lambda raw: hot.lease_due(raw, WISHES, now=LATER, lease_until=LEASE_UNTIL, owner=OWNER, body_bytes_max=1 << 20),
+        lambda raw: lease_due(raw, WISHES, now=LATER, lease_until=LEASE_UNTIL, owner=OWNER, body_bytes_max=1 << 20),
         {"deliveries_due", "deliveries_pkey", "events_pkey"},
     ),
     "settle": (lambda raw: _settle(raw, Status.DELIVERED, []), {"deliveries_pkey"}),
@@ -198,19 +202,19 @@ VERBS: dict[str, tuple[Callable[[Raw], Awaitable[object]], set[str]]] = {
     ),
     "release": (_release, {"deliveries_pkey", "deliveries_due"}),
     "reclaim": (
-        lambda raw: hot.reclaim(raw, now=LATER, owner=None, limit=10),
+        lambda raw: reclaim(raw, now=LATER, owner=None, limit=10),
         {"deliveries_leased", "deliveries_pkey", "deliveries_due"},
     ),
     "release held": (
-        lambda raw: hot.release_held(raw, [HeldWish(51, 0, 5), HeldWish(1, 9, 5)], now=NOW - 1),
+        lambda raw: release_held(raw, [HeldWish(51, 0, 5), HeldWish(1, 9, 5)], now=NOW - 1),
         {"deliveries_held", "deliveries_due", "deliveries_pkey", "events_pkey"},
     ),
     "release of a replay": (
         _release_replay,
         {"deliveries_by_endpoint", "deliveries_replayed", "deliveries_pkey", "events_pkey"},
     ),
-    "next due": (lambda raw: hot.next_due(raw, [3, 51]), {"deliveries_due"}),
-    "due endpoints": (lambda raw: hot.due_endpoints(raw, after=3, limit=10), {"deliveries_due"}),
+    "next due": (lambda raw: next_due(raw, [3, 51]), {"deliveries_due"}),
+    "due endpoints": (lambda raw: due_endpoints(raw, after=3, limit=10), {"deliveries_due"}),
 }
 
 
@@ -222,7 +226,7 @@ async def test_ids_that_were_not_made_here_are_looked_for_in_one_partition(
     """In each of many they would be a page that nobody has in memory any more."""
     plans = Plans()
     raw.add_log_listener(plans.note)
-    await appending.append(raw, [[BENCH.event(due(1), chosen_id=event_id)]])
+    await append_events(raw, [[BENCH.event(due(1), chosen_id=event_id)]])
     await raw.execute("SELECT 1")
     await asyncio.sleep(0)
     of_events = [node for node in plans.nodes() if node.get("Relation Name", "").startswith("events_")]

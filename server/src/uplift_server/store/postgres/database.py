@@ -32,7 +32,7 @@ from uplift_server.store.hot_records import (
     Settlement,
 )
 from uplift_server.store.partitions import Partitions
-from uplift_server.store.postgres import appending, hot, replaying
+from uplift_server.store.postgres.append import append_events
 from uplift_server.store.postgres.connection import (
     DRIVER_ERRORS,
     HOT_SETTINGS,
@@ -45,9 +45,13 @@ from uplift_server.store.postgres.connection import (
     translated,
     trouble_of,
 )
-from uplift_server.store.postgres.gathering import Gathering, Groups, Results
+from uplift_server.store.postgres.group_commit import GroupCommit, Groups, Results
+from uplift_server.store.postgres.held import release_held
+from uplift_server.store.postgres.lease import due_endpoints, lease_due, next_due, reclaim, release
 from uplift_server.store.postgres.lookout import LOOK, Lookout
 from uplift_server.store.postgres.partitions import PostgresPartitions
+from uplift_server.store.postgres.replay import look_ahead, release_replay
+from uplift_server.store.postgres.settle import settle
 from uplift_server.store.replays import Choice, Replay
 
 R = TypeVar("R")
@@ -87,7 +91,7 @@ class PostgresDatabase:
         self._first_readers = Connections(opener.pair, limit=1, waiting_max=READS_WAITING_MAX)
         # One, for they are serial anyway.
         self._writers = Connections(opener.pair, limit=1, waiting_max=WRITES_WAITING_MAX)
-        self._gathering = Gathering(self._store)
+        self._group_commit = GroupCommit(self._store)
         self._lookout = Lookout()
         self._looking = asyncio.Lock()
         self._looked_at = 0.0
@@ -106,7 +110,7 @@ class PostgresDatabase:
     @property
     def writes_waiting(self) -> int:
         """See the contract."""
-        return self._gathering.waiting + self._hot_connections.waiting + self._writers.waiting
+        return self._group_commit.waiting + self._hot_connections.waiting + self._writers.waiting
 
     async def open(self) -> None:
         """See the contract."""
@@ -114,7 +118,7 @@ class PostgresDatabase:
 
     async def close(self) -> None:
         """See the contract."""
-        await self._gathering.finish()
+        await self._group_commit.finish()
         while self._under_way:
             await asyncio.wait(self._under_way)
         for connections in (self._hot_connections, self._readers, self._first_readers, self._writers):
@@ -122,14 +126,14 @@ class PostgresDatabase:
 
     def append(self, groups: Sequence[Sequence[NewEvent]]) -> Awaitable[list[list[Appended] | IdempotencyConflict]]:
         """See the contract."""
-        return self._gathering.append(groups)
+        return self._group_commit.append(groups)
 
     def lease_due(
         self, wishes: Sequence[LeaseWish], *, now: int, lease_until: int, owner: int, body_bytes_max: int
     ) -> Awaitable[list[LeasedDelivery]]:
         """See the contract."""
         return self._hot(
-            lambda pair: hot.lease_due(
+            lambda pair: lease_due(
                 pair.raw, wishes, now=now, lease_until=lease_until, owner=owner, body_bytes_max=body_bytes_max
             )
         )
@@ -138,26 +142,26 @@ class PostgresDatabase:
         self, settlements: Sequence[Settlement], health: Sequence[HealthRow] = (), *, by: int = 0
     ) -> Awaitable[frozenset[tuple[int, int]]]:
         """See the contract."""
-        self._settling = self._hot(lambda pair: hot.settle(pair.raw, settlements, health, by=by))
+        self._settling = self._hot(lambda pair: settle(pair.raw, settlements, health, by=by))
         return self._settling
 
     def release(self, leases: Sequence[tuple[int, int, int]], *, now: int) -> Awaitable[None]:
         """See the contract."""
-        return self._hot(lambda pair: hot.release(pair.raw, leases, now=now))
+        return self._hot(lambda pair: release(pair.raw, leases, now=now))
 
     def reclaim(self, *, now: int, owner: int | None = None, limit: int = 1000) -> Awaitable[int]:
         """See the contract."""
-        return self._hot(lambda pair: hot.reclaim(pair.raw, now=now, owner=owner, limit=limit))
+        return self._hot(lambda pair: reclaim(pair.raw, now=now, owner=owner, limit=limit))
 
     def release_held(self, wishes: Sequence[HeldWish], *, now: int) -> Awaitable[list[Released]]:
         """See the contract."""
-        return self._hot(lambda pair: hot.release_held(pair.raw, wishes, now=now))
+        return self._hot(lambda pair: release_held(pair.raw, wishes, now=now))
 
     def release_replay(
         self, replay_seq: int, choice: Choice, ahead: Ahead, lease: ReplayLease
     ) -> Awaitable[ReplayRelease]:
         """See the contract. Outcomes that were handed over before come first, as on SQLite: they make room."""
-        release = self._measured(_alone(lambda pair: replaying.release(pair.raw, replay_seq, choice, ahead, lease)))
+        release = self._measured(_alone(lambda pair: release_replay(pair.raw, replay_seq, choice, ahead, lease)))
         settling = self._settling
 
         async def released() -> ReplayRelease:
@@ -170,7 +174,7 @@ class PostgresDatabase:
     async def look_ahead(self, replay: Replay, *, first: int, rows: int, limit: int, body_bytes_max: int) -> Ahead:
         """See the contract."""
         return await self._hot(
-            lambda pair: replaying.look_ahead(
+            lambda pair: look_ahead(
                 pair.raw, replay, first=first, rows=rows, limit=limit, body_bytes_max=body_bytes_max
             ),
             only_reads=True,
@@ -179,13 +183,13 @@ class PostgresDatabase:
     async def due_endpoints(self, *, after: int = 0, limit: int = 1000) -> list[DueEndpoint]:
         """See the contract."""
         return await self._hot(
-            lambda pair: hot.due_endpoints(pair.raw, after=after, limit=limit),
+            lambda pair: due_endpoints(pair.raw, after=after, limit=limit),
             only_reads=True,
         )
 
     def next_due(self, endpoint_seqs: Sequence[int]) -> Awaitable[list[DueEndpoint]]:
         """See the contract."""
-        return self._hot(lambda pair: hot.next_due(pair.raw, endpoint_seqs), only_reads=True)
+        return self._hot(lambda pair: next_due(pair.raw, endpoint_seqs), only_reads=True)
 
     async def horizon(self) -> Horizon:
         """See the contract. What is being written just now is waited for a moment, so that it is told of, too.
@@ -278,7 +282,7 @@ class PostgresDatabase:
 
         async def write(pair: Pair) -> R:
             result, owed = await pair.sql.run_sync(body)
-            await appending.append(pair.raw, [owed])
+            await append_events(pair.raw, [owed])
             return result
 
         return await self._written(write)
@@ -287,13 +291,13 @@ class PostgresDatabase:
         """See the contract."""
 
         async def append(pair: Pair) -> R:
-            ((appended,),) = await appending.append(pair.raw, [[event]])  # type: ignore[misc]
+            ((appended,),) = await append_events(pair.raw, [[event]])  # type: ignore[misc]
             return await pair.sql.run_sync(body, appended.seq)
 
         return await self._written(append)
 
     async def _store(self, groups: Groups) -> Results:
-        append = self._measured(lambda pair: appending.append(pair.raw, groups, pair.alone))
+        append = self._measured(lambda pair: append_events(pair.raw, groups, pair.alone))
         return await self._repeated(self._hot_connections, append)
 
     def _hot(self, body: Callable[[Pair], Awaitable[R]], *, only_reads: bool = False) -> "asyncio.Task[R]":

@@ -1,0 +1,150 @@
+"""Store events with their deliveries on PostgreSQL: one statement stores a batch."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
+from typing import Any, Final
+
+import asyncpg
+
+from uplift_server.core.ids import is_uuid7
+from uplift_server.store import repeats
+from uplift_server.store.hot_records import Appended, IdempotencyConflict, NewEvent
+from uplift_server.store.postgres import statements
+from uplift_server.store.postgres.connection import Raw
+from uplift_server.store.repeats import Known, Stored
+
+Results = list[list[Appended] | IdempotencyConflict]
+
+REPEATS_MAX: Final = 8
+"""How often a batch is repeated after another transaction stored one of its keys or IDs."""
+
+
+async def append_events(
+    raw: Raw,
+    groups: Sequence[Sequence[NewEvent]],
+    alone: Callable[[], AbstractAsyncContextManager[None]] = nullcontext,
+) -> Results:
+    """See the contract. `alone` opens a transaction if the connection needs one around each statement."""
+    for _ in range(REPEATS_MAX):
+        try:
+            async with alone():
+                return await _append(raw, groups)
+        except asyncpg.UniqueViolationError:
+            # Another transaction was faster. It has ended, so the repeated batch finds its rows.
+            if raw.is_in_transaction():
+                raise
+            ids = [(event.account_seq, event.id) for group in groups for event in group if event.caller_chose_id]
+            if ids:
+                async with alone():
+                    await raw.execute(statements.DELETE_CHOSEN_IDS_WITHOUT_EVENT, *zip(*ids, strict=True))
+    async with alone():
+        return await _append(raw, groups)
+
+
+async def _append(raw: Raw, groups: Sequence[Sequence[NewEvent]]) -> Results:
+    checked = [group for group in groups if repeats.is_checked(group)]
+    stored = await _stored(raw, checked) if checked else Known()
+    batch = _Batch()
+    results: Results = []
+    for group in groups:
+        if not repeats.is_checked(group):
+            results.append([Appended(batch.add(event), event.id, event.created_at) for event in group])
+            continue
+        # The database numbers the events. Until then each has a provisional number: `~` of its index in the batch.
+        found = repeats.check(group, batch.next_numbers(len(group)), batch.known.find, stored.find)
+        if isinstance(found, IdempotencyConflict):
+            results.append(found)
+            continue
+        appended, fresh = found
+        for event, _ in fresh:
+            batch.add(event)
+        results.append(appended)
+    if batch.events:
+        seqs = await batch.insert(raw)
+        for result in results:
+            if isinstance(result, list):
+                result[:] = [each._replace(seq=seqs[~each.seq]) if each.seq < 0 else each for each in result]
+    return results
+
+
+async def _stored(raw: Raw, groups: Sequence[Sequence[NewEvent]]) -> Known:
+    """Find the events that are stored already."""
+    known = Known()
+    keys = [(e.account_seq, e.idempotency_key) for group in groups for e in group if e.idempotency_key is not None]
+    if keys:
+        for row in await raw.fetch(statements.EVENTS_BY_KEY, *zip(*keys, strict=True)):
+            known.by_key[row["account_seq"], row["key"]] = _stored_event(row)
+    chosen = [(e.account_seq, e.id) for group in groups for e in group if e.caller_chose_id]
+    own = [each for each in chosen if is_uuid7(each[1])]
+    foreign = [each for each in chosen if not is_uuid7(each[1])]
+    for statement, ids in ((statements.EVENTS_BY_OWN_ID, own), (statements.EVENTS_BY_FOREIGN_ID, foreign)):
+        if ids:
+            for row in await raw.fetch(statement, *zip(*ids, strict=True)):
+                known.by_id[row["account_seq"], row["id"]] = _stored_event(row)
+    return known
+
+
+def _stored_event(row: asyncpg.Record) -> Stored:
+    return Stored(row["seq"], row["id"], row["created_at"], row["type_seq"], row["expires_at"], row["body"])
+
+
+class _Batch:
+    """Events to insert in one transaction."""
+
+    def __init__(self) -> None:
+        self.events: list[NewEvent] = []
+        self.known = Known()
+
+    def next_numbers(self, count: int) -> Sequence[int]:
+        """Return provisional numbers for the next events."""
+        first = ~len(self.events)
+        return range(first, first - count, -1)
+
+    def add(self, event: NewEvent) -> int:
+        """Add an event and return its provisional number."""
+        number = ~len(self.events)
+        self.events.append(event)
+        if event.idempotency_key is not None or event.caller_chose_id:
+            self.known.remember(event, number)
+        return number
+
+    async def insert(self, raw: Raw) -> Sequence[int]:
+        """Insert all events and return their numbers, in order."""
+        placed = list(enumerate(self.events, 1))
+        deliveries = [(place, event, delivery) for place, event in placed for delivery in event.deliveries]
+        # Two transactions that store the same keys or IDs in the same order wait for each other one way only.
+        keyed = sorted((e.account_seq, e.idempotency_key, p, e) for p, e in placed if e.idempotency_key is not None)
+        chosen = sorted((e.account_seq, e.id, place) for place, e in placed if e.caller_chose_id)
+        if chosen:
+            placed.sort(key=lambda each: (each[1].account_seq, each[1].id))
+        parameters: list[Sequence[Any]] = [
+            [place for place, _ in placed],
+            [event.id for _, event in placed],
+            [event.account_seq for _, event in placed],
+            [event.type_seq for _, event in placed],
+            [event.created_at for _, event in placed],
+            [event.expires_at for _, event in placed],
+            [event.body for _, event in placed],
+            [place for place, _, _ in deliveries],
+            [delivery.endpoint_seq for _, _, delivery in deliveries],
+            [event.account_seq for _, event, _ in deliveries],
+            [delivery.status for _, _, delivery in deliveries],
+            [delivery.due_at for _, _, delivery in deliveries],
+            [delivery.lease_owner for _, _, delivery in deliveries],
+        ]
+        if keyed:
+            parameters += [
+                [place for _, _, place, _ in keyed],
+                [account_seq for account_seq, _, _, _ in keyed],
+                [key for _, key, _, _ in keyed],
+                [event.created_at for _, _, _, event in keyed],
+            ]
+        if chosen:
+            parameters += [
+                [place for _, _, place in chosen],
+                [account_seq for account_seq, _, _ in chosen],
+                [event_id for _, event_id, _ in chosen],
+            ]
+        statement = statements.APPEND[bool(keyed), bool(chosen)]
+        seqs: Sequence[int] = await raw.fetchval(statement, len(placed), *parameters)
+        return seqs

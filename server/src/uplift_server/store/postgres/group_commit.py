@@ -1,0 +1,86 @@
+"""Group commit: events that arrive during a commit are stored together in the next one."""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, NamedTuple
+
+from uplift_server.core.limits import COMMIT_ROWS_MAX
+from uplift_server.store.errors import Unavailable
+from uplift_server.store.hot_records import Appended, IdempotencyConflict, NewEvent
+
+Groups = Sequence[Sequence[NewEvent]]
+Results = list[list[Appended] | IdempotencyConflict]
+
+COMMITS_AT_ONCE: Final = 2
+"""One waits for PostgreSQL's disk while PostgreSQL runs the next one. More commits would only be smaller."""
+
+
+class _Waiting(NamedTuple):
+    groups: Groups
+    rows: int
+    result: "asyncio.Future[Results]"
+
+
+class GroupCommit:
+    """Gathers calls of `append`. Each commit has at most about COMMIT_ROWS_MAX rows."""
+
+    def __init__(self, store: Callable[[Groups], Awaitable[Results]]) -> None:
+        """`store` stores groups in one transaction."""
+        self._store = store
+        self._waiting: deque[_Waiting] = deque()
+        self._commits: set[asyncio.Task[None]] = set()
+
+    def append(self, groups: Groups) -> "asyncio.Future[Results]":
+        """See the contract."""
+        result: asyncio.Future[Results] = asyncio.get_running_loop().create_future()
+        rows = sum(1 + len(event.deliveries) for group in groups for event in group)
+        self._waiting.append(_Waiting(groups, rows, result))
+        self._begin()
+        return result
+
+    @property
+    def waiting(self) -> int:
+        """The number of calls whose commit has not begun."""
+        return len(self._waiting)
+
+    async def finish(self) -> None:
+        """Wait until all gathered calls have ended."""
+        while self._commits:
+            await asyncio.wait(self._commits)
+
+    def _begin(self) -> None:
+        while self._waiting and len(self._commits) < COMMITS_AT_ONCE:
+            batch = [self._waiting.popleft()]
+            rows = batch[0].rows
+            while self._waiting and rows + self._waiting[0].rows <= COMMIT_ROWS_MAX:
+                batch.append(self._waiting.popleft())
+                rows += batch[-1].rows
+            commit = asyncio.create_task(self._commit(batch), name="commit")
+            self._commits.add(commit)
+            commit.add_done_callback(self._ended)
+
+    def _ended(self, commit: "asyncio.Task[None]") -> None:
+        self._commits.discard(commit)
+        self._begin()
+
+    async def _commit(self, batch: Sequence[_Waiting]) -> None:
+        """Store a batch in one transaction. A call that the database rejects fails alone."""
+        try:
+            results = await self._store([group for waiting in batch for group in waiting.groups])
+        except Exception as error:
+            if len(batch) > 1 and not isinstance(error, Unavailable):
+                half = len(batch) // 2
+                await self._commit(batch[:half])
+                await self._commit(batch[half:])
+                return
+            for waiting in batch:
+                if not waiting.result.done():
+                    waiting.result.set_exception(error)
+            return
+        start = 0
+        for waiting in batch:
+            end = start + len(waiting.groups)
+            if not waiting.result.done():  # its waiter was cancelled
+                waiting.result.set_result(results[start:end])
+            start = end

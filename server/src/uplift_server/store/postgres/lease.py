@@ -1,0 +1,61 @@
+"""Lease due deliveries on PostgreSQL, release and reclaim leases, and look up what is due."""
+
+from collections.abc import Sequence
+
+from uplift_server.core.lifecycle import Status, Trigger
+from uplift_server.store.hot_records import DueEndpoint, LeasedDelivery, LeaseWish
+from uplift_server.store.postgres import statements
+from uplift_server.store.postgres.connection import Raw
+
+
+async def lease_due(
+    raw: Raw, wishes: Sequence[LeaseWish], *, now: int, lease_until: int, owner: int, body_bytes_max: int
+) -> list[LeasedDelivery]:
+    """See the contract."""
+    endpoints, limits = [wish.endpoint_seq for wish in wishes], [wish.limit for wish in wishes]
+    rows = await raw.fetch(statements.LEASE_DUE, endpoints, limits, now, owner, lease_until, body_bytes_max)
+    return [
+        LeasedDelivery(
+            event_seq=row["event_seq"],
+            endpoint_seq=row["endpoint_seq"],
+            fence=row["fence"],
+            lease_until=lease_until,
+            attempts_made=row["attempts_made"],
+            scheduled_attempts=row["scheduled_attempts"],
+            trigger=Trigger(row["trigger"]),
+            event_id=row["id"],
+            type_seq=row["type_seq"],
+            created_at=row["created_at"],
+            expires_at=row["expires_at"],
+            body=row["body"],
+            resume_status=None if row["resume_status"] is None else Status(row["resume_status"]),
+            resume_due_at=row["resume_due_at"],
+            replay_seq=row["replay_seq"],
+        )
+        for row in rows
+    ]
+
+
+async def release(raw: Raw, leases: Sequence[tuple[int, int, int]], *, now: int) -> None:
+    """See the contract."""
+    if leases:
+        await raw.execute(statements.RELEASE, *zip(*sorted(leases), strict=True), now)
+
+
+async def reclaim(raw: Raw, *, now: int, owner: int | None, limit: int) -> int:
+    """See the contract."""
+    if owner is None:
+        count: int = await raw.fetchval(statements.RECLAIM_EXPIRED, now, limit)
+    else:
+        count = await raw.fetchval(statements.RECLAIM_OWNED, now, limit, owner)
+    return count
+
+
+async def due_endpoints(raw: Raw, *, after: int, limit: int) -> list[DueEndpoint]:
+    """See the contract."""
+    return [DueEndpoint(*row) for row in await raw.fetch(statements.DUE_ENDPOINTS, after, limit)]
+
+
+async def next_due(raw: Raw, endpoint_seqs: Sequence[int]) -> list[DueEndpoint]:
+    """See the contract."""
+    return [DueEndpoint(*row) for row in await raw.fetch(statements.NEXT_DUE, endpoint_seqs)]

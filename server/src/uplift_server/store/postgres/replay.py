@@ -1,0 +1,127 @@
+"""Look ahead for a running replay on PostgreSQL, and lease its next deliveries."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from uplift_server.core.deliveries.replays import ReplayState
+from uplift_server.store import releases
+from uplift_server.store.hot_records import Ahead, Candidate, LeasedDelivery, ReplayLease, ReplayRelease
+from uplift_server.store.postgres import replay_statements as statements
+from uplift_server.store.postgres.connection import Raw
+from uplift_server.store.releases import CandidateRow, ReplayProgress
+from uplift_server.store.replays import Choice, Replay
+
+
+async def look_ahead(raw: Raw, replay: Replay, *, first: int, rows: int, limit: int, body_bytes_max: int) -> Ahead:
+    """See the contract."""
+    ahead = await _ahead(raw, replay, first, min(rows, limit), limit, body_bytes_max)
+    if 2 * len(ahead.candidates) < limit and ahead.through < replay.last_event_seq and rows > limit:
+        # Most of the next deliveries are not part of the replay. Only then look at many, which is expensive.
+        ahead = await _ahead(raw, replay, first, rows, limit, body_bytes_max)
+    return ahead
+
+
+async def _ahead(raw: Raw, replay: Replay, first: int, rows: int, limit: int, body_bytes_max: int) -> Ahead:
+    """Return the deliveries to replay among the endpoint's next `rows` deliveries."""
+    choice, last = replay.choice, replay.last_event_seq
+    nth = await raw.fetchval(statements.NTH_DELIVERY, choice.endpoint_seq, first, last, rows - 1)
+    through: int = last if nth is None else nth
+    wanted = (*_parameters(choice, body_bytes_max, limit), first, through)
+    found, cut = await _candidates(raw, statements.REPLAYABLE_AHEAD, wanted, body_bytes_max)
+    return Ahead(found, found[-1].delivery.event_seq if cut or len(found) == limit else through)
+
+
+async def release_replay(raw: Raw, replay_seq: int, choice: Choice, ahead: Ahead, lease: ReplayLease) -> ReplayRelease:
+    """See the contract."""
+    async with raw.transaction():
+        await raw.execute(statements.LOCK_REPLAY, replay_seq)
+        return await _release(raw, replay_seq, choice, ahead, lease)
+
+
+async def _release(raw: Raw, replay_seq: int, choice: Choice, ahead: Ahead, lease: ReplayLease) -> ReplayRelease:
+    [row] = await raw.fetch(statements.REPLAY_PROGRESS, replay_seq)
+    progress = ReplayProgress(*row)
+    if progress.state != ReplayState.RUNNING:
+        return ReplayRelease(ReplayState(progress.state), [], progress.outstanding, progress.next_event_seq)
+    # A repeated call finds the replay further ahead.
+    ahead = ahead.after(progress.next_event_seq - 1)
+    room = max(0, min(lease.limit, lease.outstanding_max - progress.outstanding))
+    again = progress.given_back[:room]
+    fresh = ahead.candidates[: room - len(again)]
+    leased: list[LeasedDelivery] = []
+    if again:
+        found, through = await _again(raw, choice, again, lease)
+        again = [seq for seq in again if seq <= through]
+        leased += await _leased(raw, replay_seq, choice, found, lease)
+        taken = {delivery.event_seq for delivery in leased}
+        left = [seq for seq in again if seq not in taken]
+        await raw.execute(statements.LEAVE_REPLAY, left, choice.endpoint_seq)
+    leased += await _leased(raw, replay_seq, choice, fresh, lease)
+    progress = progress.after(ahead, again=len(again), fresh=len(fresh), leased=len(leased))
+    await raw.execute(
+        statements.UPDATE_REPLAY,
+        replay_seq,
+        int(progress.state),
+        lease.now if progress.state == ReplayState.COMPLETED else None,
+        progress.total,
+        progress.skipped,
+        progress.next_event_seq,
+        lease.now,
+    )
+    return ReplayRelease(ReplayState(progress.state), leased, progress.outstanding, progress.next_event_seq)
+
+
+async def _leased(
+    raw: Raw, replay_seq: int, choice: Choice, candidates: Sequence[Candidate], lease: ReplayLease
+) -> list[LeasedDelivery]:
+    """Lease the candidates that can still be replayed. Read those again that have changed since they were read."""
+    leased = releases.unexpired(candidates, lease.now)
+    if not leased:
+        return []
+    pending = await _lease(raw, replay_seq, leased, lease)
+    if len(pending) < len(leased):
+        changed = [each.delivery.event_seq for each in leased if each.delivery.event_seq not in pending]
+        found, _ = await _again(raw, choice, changed, lease)
+        found = releases.unexpired(found, lease.now)
+        if found:
+            await _lease(raw, replay_seq, found, lease)
+        leased = [each for each in leased if each.delivery.event_seq in pending]
+        leased = sorted([*leased, *found], key=lambda each: each.delivery.event_seq)
+    return releases.leased(leased, replay_seq, lease)
+
+
+async def _lease(raw: Raw, replay_seq: int, candidates: Sequence[Candidate], lease: ReplayLease) -> set[int]:
+    """Lease the candidates that have not changed and return their events."""
+    rows = [(d.event_seq, d.endpoint_seq, d.fence - 1, d.resume_status, completed_at) for d, completed_at in candidates]
+    found = await raw.fetch(statements.LEASE_REPLAYED, *zip(*rows, strict=True), lease.until, lease.owner, replay_seq)
+    return {row["event_seq"] for row in found}
+
+
+async def _again(
+    raw: Raw, choice: Choice, event_seqs: Sequence[int], lease: ReplayLease
+) -> tuple[list[Candidate], int]:
+    """Return the deliveries that can still be replayed, up to the body limit, and the last event it looked at."""
+    wanted = (*_parameters(choice, lease.body_bytes_max, len(event_seqs)), event_seqs)
+    found, cut = await _candidates(raw, statements.REPLAYABLE_AGAIN, wanted, lease.body_bytes_max)
+    return found, found[-1].delivery.event_seq if cut else event_seqs[-1]
+
+
+async def _candidates(
+    raw: Raw, statement: str, parameters: Sequence[Any], body_bytes_max: int
+) -> tuple[list[Candidate], bool]:
+    rows = await raw.fetch(statement, *parameters)
+    return releases.candidates(map(CandidateRow._make, rows), body_bytes_max)
+
+
+def _parameters(choice: Choice, body_bytes_max: int, limit: int) -> tuple[Any, ...]:
+    """The parameters $1 to $8 of both statements that find candidates."""
+    return (
+        choice.endpoint_seq,
+        choice.statuses,
+        choice.made_at,
+        choice.type_seqs,
+        choice.created_after,
+        choice.created_before,
+        body_bytes_max,
+        limit,
+    )

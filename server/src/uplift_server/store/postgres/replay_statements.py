@@ -1,0 +1,91 @@
+"""The statements of a running replay on PostgreSQL."""
+
+from typing import Final
+
+from uplift_server.core.lifecycle import Status, Trigger
+
+# `store.releases` counts by the same conditions. It reads at most the first delivery whose body exceeds the limit.
+_REPLAYABLE: Final = f"""\
+SELECT event_seq, endpoint_seq, fence, attempts_made, scheduled_attempts, status, completed_at,
+    id, type_seq, created_at, expires_at, body
+FROM (
+    SELECT *, sum(octet_length(body)) OVER (ORDER BY event_seq) - octet_length(body) AS bytes_before
+    FROM (
+        SELECT d.event_seq, d.endpoint_seq, d.fence, d.attempts_made, d.scheduled_attempts, d.status, d.completed_at,
+            e.id, e.type_seq, e.created_at, e.expires_at, e.body
+        FROM deliveries d JOIN events e ON e.seq = d.event_seq
+        WHERE {{events}}                 -- $1: endpoint_seq
+          AND d.status = ANY ($2::smallint[])
+          AND d.trigger <> {int(Trigger.TEST)}
+          AND d.completed_at <= $3       -- when the replay was created
+          AND (e.expires_at IS NULL OR e.expires_at > $3)
+          AND (cardinality($4::bigint[]) = 0 OR e.type_seq = ANY ($4))  -- event types; empty: all
+          AND ($5::bigint IS NULL OR e.created_at > $5)  -- events created after a time
+          AND ($6::bigint IS NULL OR e.created_at < $6)  -- and before one
+        ORDER BY d.endpoint_seq, d.event_seq
+        LIMIT $8{{lock}}                 -- deliveries
+    ) chosen
+) summed
+WHERE bytes_before <= $7                 -- bytes of bodies after which it stops
+ORDER BY event_seq
+"""  # noqa: S608
+# As one range of pairs, which only the index that begins with the endpoint can serve. Another index would read the
+# deliveries of these events to all endpoints.
+_BETWEEN: Final = "(d.endpoint_seq, d.event_seq) >= ($1, {first}) AND (d.endpoint_seq, d.event_seq) <= ($1, {last})"
+REPLAYABLE_AHEAD: Final = _REPLAYABLE.format(events=_BETWEEN.format(first="$9", last="$10"), lock="")
+# Locked, so that they are leased as they were read. $9: the events.
+REPLAYABLE_AGAIN: Final = _REPLAYABLE.format(
+    events="d.endpoint_seq = $1 AND d.event_seq = ANY ($9::bigint[])", lock=" FOR UPDATE OF d"
+)
+NTH_DELIVERY: Final = f"""\
+SELECT event_seq FROM deliveries d
+WHERE {_BETWEEN.format(first="$2", last="$3")}  -- $1: endpoint_seq; $2, $3: the first event and the last
+ORDER BY endpoint_seq, event_seq
+LIMIT 1 OFFSET $4                        -- deliveries before it
+"""  # noqa: S608
+# A settlement that counts an attempt of the replay waits for this lock: what is read under it is consistent.
+LOCK_REPLAY: Final = "SELECT FROM replays WHERE seq = $1 FOR UPDATE"
+# A delivery that the replay has released and that is not pending was given back.
+REPLAY_PROGRESS: Final = """\
+SELECT state, total, next_event_seq, last_event_seq, delivered, failed, skipped,
+    (SELECT count(*) FROM deliveries WHERE replay_seq = r.seq AND status = 0) AS outstanding,
+    (SELECT coalesce(array_agg(event_seq ORDER BY event_seq), '{}') FROM deliveries
+     WHERE replay_seq = r.seq AND status <> 0) AS given_back
+FROM replays r
+WHERE seq = $1
+"""
+LEASE_REPLAYED: Final = f"""\
+UPDATE deliveries d
+SET status = {int(Status.PENDING)},
+    due_at = $6,                         -- end of the lease
+    lease_owner = $7,                    -- the process
+    fence = d.fence + 1,
+    trigger = {int(Trigger.REPLAY)},
+    resume_status = d.status,
+    resume_due_at = NULL,
+    replay_seq = $8
+FROM unnest(
+        $1::bigint[],                    -- event_seq
+        $2::bigint[],                    -- endpoint_seq
+        $3::int[],                       -- fence, status and time that the delivery must still have
+        $4::smallint[],
+        $5::bigint[]
+    ) AS s(event_seq, endpoint_seq, fence, status, completed_at)
+WHERE d.event_seq = s.event_seq AND d.endpoint_seq = s.endpoint_seq AND d.fence = s.fence
+  AND d.status = s.status AND d.completed_at = s.completed_at
+RETURNING d.event_seq
+"""  # noqa: S608
+LEAVE_REPLAY: Final = """\
+UPDATE deliveries d SET replay_seq = NULL
+FROM unnest(
+        $1::bigint[]                     -- event_seq
+    ) AS s(event_seq)
+WHERE d.event_seq = s.event_seq AND d.endpoint_seq = $2
+"""
+UPDATE_REPLAY: Final = """\
+UPDATE replays
+SET state = $2, completed_at = $3, total = $4, skipped = $5,
+    next_event_seq = $6,                 -- the replay continues with this event
+    updated_at = $7
+WHERE seq = $1
+"""

@@ -1,0 +1,52 @@
+"""Write the outcomes of attempts on PostgreSQL."""
+
+from collections.abc import Sequence
+from operator import itemgetter
+from typing import Any, Final
+
+from uplift_server.store.hot_records import AttemptRow, HealthRow, Settlement
+from uplift_server.store.postgres import statements
+from uplift_server.store.postgres.connection import Raw, storable_texts
+
+Column = Sequence[Any]
+
+_NO_ATTEMPT: Final = (None,) * len(AttemptRow._fields)
+_ATTEMPT_TEXTS: Final = ("error", "location", "remote_address")
+"""Columns with texts of receivers and libraries, which may contain characters that PostgreSQL cannot store."""
+
+
+async def settle(
+    raw: Raw, settlements: Sequence[Settlement], health: Sequence[HealthRow], *, by: int = 0
+) -> frozenset[tuple[int, int]]:
+    """See the contract.
+
+    The commit waits for the disk, as in `append`: otherwise a crash would repeat attempts that were made. Batches grow
+    during the wait, so it costs little.
+    """
+    settlements = sorted(settlements, key=itemgetter(0, 1))
+    settled = _columns(Settlement._fields, settlements)
+    attempted = _columns(AttemptRow._fields, [s.attempt or _NO_ATTEMPT for s in settlements])
+    for name in _ATTEMPT_TEXTS:
+        attempted[name] = storable_texts(attempted[name])
+    parameters: list[Any] = [
+        *(_shortened(settled[name]) for name in statements.SETTLEMENT_COLUMNS),
+        *(_shortened(attempted[name]) for name in statements.ATTEMPT_COLUMNS),
+    ]
+    if health:
+        parameters += [*zip(*sorted(health), strict=True), by]
+    is_counted = any(replay is not None for replay in settled["replay_seq"])
+    places = await raw.fetchval(statements.SETTLE[is_counted, bool(health)], *parameters) or ()
+    if len(places) == len(settlements):
+        return frozenset()
+    written = set(places)
+    return frozenset((s.event_seq, s.endpoint_seq) for place, s in enumerate(settlements, 1) if place not in written)
+
+
+def _columns(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> dict[str, Column]:
+    """Return the columns of rows by name."""
+    return dict(zip(names, zip(*rows, strict=True) if rows else [()] * len(names), strict=True))
+
+
+def _shortened(column: Column) -> Column:
+    """Return an empty column if all its values are NULL, so that less is sent."""
+    return () if column.count(None) == len(column) else column

@@ -1,0 +1,385 @@
+"""The hot statements of PostgreSQL, grouped by verb.
+
+Each is one transaction unless its verb says otherwise. A statement over many rows takes an array for each column and
+unnests them. Statements lock rows in the order of their keys, so that two processes wait for each other one way only.
+"""
+
+from typing import Final
+
+from uplift_server.core.deliveries.outcomes import Outcome
+from uplift_server.core.lifecycle import FailedReason, Status
+from uplift_server.store.hot_records import AttemptRow
+from uplift_server.store.schema_partitions import NUMBERS
+
+# ---- append
+
+# $1: how many events. Numbers are taken after the transaction has its ID: a reader that sees the transaction ended sees
+# all rows with such numbers.
+_NUMBERED: Final = """\
+numbered AS MATERIALIZED (
+    SELECT array_agg(nextval('events_seq_seq')) AS seqs
+    FROM (SELECT pg_current_xact_id() AS id OFFSET 0) began, generate_series(1, $1::int)
+    WHERE began.id IS NOT NULL
+)"""
+# $2-$8: a column each. `place` is the event's place in the batch, from 1.
+_EVENTS: Final = """\
+inserted_events AS (
+    INSERT INTO events (seq, id, account_seq, type_seq, created_at, expires_at, body)
+    SELECT n.seqs[e.place], e.id, e.account_seq, e.type_seq, e.created_at, e.expires_at, e.body
+    FROM numbered n,
+        unnest($2::int[], $3::bytea[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bytea[])
+        AS e(place, id, account_seq, type_seq, created_at, expires_at, body)
+)"""
+# $9-$14: a column each. A delivery with an owner is inserted leased, with fence 1.
+_DELIVERIES: Final = """\
+inserted_deliveries AS (
+    INSERT INTO deliveries (event_seq, endpoint_seq, account_seq, status, due_at, lease_owner, fence)
+    SELECT n.seqs[d.place], d.endpoint_seq, d.account_seq, d.status, d.due_at, d.lease_owner,
+        CASE d.lease_owner WHEN 0 THEN 0 ELSE 1 END
+    FROM numbered n,
+        unnest($9::int[], $10::bigint[], $11::bigint[], $12::smallint[], $13::bigint[], $14::bigint[])
+        AS d(place, endpoint_seq, account_seq, status, due_at, lease_owner)
+)"""
+# Four columns of parameters.
+_IDEMPOTENCY_KEYS: Final = """\
+inserted_keys AS (
+    INSERT INTO idempotency_keys (account_seq, key, event_seq, created_at)
+    SELECT k.account_seq, k.key, n.seqs[k.place], k.created_at
+    FROM numbered n,
+        unnest($15::int[], $16::bigint[], $17::text[], $18::bigint[]) AS k(place, account_seq, key, created_at)
+)"""
+# The last three columns of parameters: $15-$17, or $19-$21 behind those of idempotency keys.
+_CHOSEN_IDS: Final = """\
+inserted_ids AS (
+    INSERT INTO chosen_event_ids (account_seq, id, event_seq)
+    SELECT c.account_seq, c.id, n.seqs[c.place]
+    FROM numbered n,
+        unnest(${0}::int[], ${1}::bigint[], ${2}::bytea[]) AS c(place, account_seq, id)
+)"""
+
+
+def _insert(*, keys: bool, chosen_ids: bool) -> str:
+    parts = [_NUMBERED]
+    if keys:
+        parts.append(_IDEMPOTENCY_KEYS)
+    if chosen_ids:
+        parts.append(_CHOSEN_IDS.format(*(range(19, 22) if keys else range(15, 18))))
+    parts += [_EVENTS, _DELIVERIES]
+    return f"WITH {', '.join(parts)}\nSELECT seqs FROM numbered"
+
+
+APPEND: Final = {(keys, ids): _insert(keys=keys, chosen_ids=ids) for keys in (False, True) for ids in (False, True)}
+"""By whether events have idempotency keys, and IDs that callers chose. Returns the events' numbers by place."""
+EVENTS_BY_KEY: Final = """\
+SELECT k.account_seq, k.key, e.seq, e.id, e.created_at, e.type_seq, e.expires_at, e.body
+FROM unnest(
+        $1::bigint[],                -- account_seq
+        $2::text[]                   -- idempotency key
+    ) AS wanted(account_seq, key)
+JOIN idempotency_keys k ON k.account_seq = wanted.account_seq AND k.key = wanted.key
+JOIN events e ON e.seq = k.event_seq
+"""
+# An event that is found twice is the same event. DISTINCT would need an order, for which the planner reads all chosen
+# IDs.
+_EVENTS_BY_ID: Final = """\
+SELECT wanted.account_seq, e.seq, e.id, e.created_at, e.type_seq, e.expires_at, e.body
+FROM unnest(
+        $1::bigint[],                -- account_seq
+        $2::bytea[]                  -- the ID that the caller chose
+    ) AS wanted(account_seq, id)
+CROSS JOIN LATERAL (
+    SELECT c.event_seq AS seq FROM chosen_event_ids c
+    WHERE c.account_seq = wanted.account_seq AND c.id = wanted.id
+    UNION ALL
+    SELECT f.seq FROM events f
+    WHERE f.id = wanted.id AND f.account_seq = wanted.account_seq{partition}
+) found
+JOIN events e ON e.seq = found.seq
+"""
+EVENTS_BY_OWN_ID: Final = _EVENTS_BY_ID.format(partition="")
+"""For IDs that the server may have generated and a caller sends again: searches every partition."""
+EVENTS_BY_FOREIGN_ID: Final = _EVENTS_BY_ID.format(partition=f" AND f.seq < {NUMBERS}")
+"""For all other IDs, which before there were partitions only the first one can have. Searching all partitions for IDs
+in no order would cost as many random reads of pages that are not in memory."""
+# Some IDs remain for a while after the partition of their events is dropped.
+DELETE_CHOSEN_IDS_WITHOUT_EVENT: Final = """\
+DELETE FROM chosen_event_ids c
+USING unnest(
+        $1::bigint[],                -- account_seq
+        $2::bytea[]                  -- id
+    ) AS wanted(account_seq, id)
+WHERE c.account_seq = wanted.account_seq AND c.id = wanted.id
+  AND NOT EXISTS (SELECT FROM events e WHERE e.seq = c.event_seq)
+"""
+
+# ---- lease
+
+# - SKIP LOCKED passes over deliveries that another process leases just now.
+# - The rows are locked apart from their events: a joined plan may search for rows to lock once for each event, and each
+#   time find others that another process has released or that this statement has changed, beyond the limit.
+# - Bodies are measured before they are read.
+LEASE_DUE: Final = """\
+WITH locked AS MATERIALIZED (
+    SELECT request.place, d.*
+    FROM unnest(
+            $1::bigint[],            -- endpoint_seq
+            $2::int[]                -- how many of its deliveries
+        ) WITH ORDINALITY AS request(endpoint_seq, row_limit, place)
+    CROSS JOIN LATERAL (
+        SELECT d.event_seq, d.endpoint_seq, d.due_at FROM deliveries d
+        WHERE d.endpoint_seq = request.endpoint_seq AND d.status = 0 AND d.lease_owner = 0
+          AND d.due_at <= $3         -- now
+        ORDER BY d.due_at, d.event_seq LIMIT request.row_limit FOR UPDATE SKIP LOCKED
+    ) d
+), due AS MATERIALIZED (
+    SELECT l.*, octet_length(e.body) AS body_bytes, e.id, e.type_seq, e.created_at, e.expires_at, e.body
+    FROM locked l JOIN events e ON e.seq = l.event_seq
+), fitting AS MATERIALIZED (
+    SELECT * FROM (
+        SELECT *, sum(body_bytes) OVER (ORDER BY place, due_at, event_seq) - body_bytes AS bytes_before FROM due
+    ) f
+    WHERE bytes_before <= $6         -- bytes of bodies after which it stops
+), leased AS (
+    UPDATE deliveries d
+    SET lease_owner = $4,            -- the process
+        due_at = $5,                 -- end of the lease
+        fence = d.fence + 1
+    FROM fitting f
+    WHERE d.event_seq = f.event_seq AND d.endpoint_seq = f.endpoint_seq
+    RETURNING f.place, f.due_at, d.event_seq, d.endpoint_seq, d.fence, d.attempts_made, d.scheduled_attempts,
+        d.trigger, d.resume_status, d.resume_due_at, d.replay_seq, f.id, f.type_seq, f.created_at, f.expires_at, f.body
+)
+SELECT event_seq, endpoint_seq, fence, attempts_made, scheduled_attempts, trigger, resume_status, resume_due_at,
+    replay_seq, id, type_seq, created_at, expires_at, body
+FROM leased
+ORDER BY place, due_at, event_seq
+"""
+# A loose index scan: from one endpoint's first entry straight to the next endpoint's, however many each has.
+DUE_ENDPOINTS: Final = """\
+WITH RECURSIVE waiting(endpoint_seq) AS (
+    (SELECT min(endpoint_seq) FROM deliveries
+     WHERE status = 0 AND lease_owner = 0
+       AND endpoint_seq > $1         -- the last endpoint of the previous page
+    )
+    UNION ALL
+    SELECT (SELECT min(d.endpoint_seq) FROM deliveries d
+            WHERE d.status = 0 AND d.lease_owner = 0 AND d.endpoint_seq > waiting.endpoint_seq)
+    FROM waiting WHERE waiting.endpoint_seq IS NOT NULL
+)
+SELECT endpoint_seq, (SELECT min(d.due_at) FROM deliveries d
+                      WHERE d.status = 0 AND d.lease_owner = 0 AND d.endpoint_seq = waiting.endpoint_seq) AS due_at
+FROM waiting WHERE endpoint_seq IS NOT NULL
+LIMIT $2                             -- endpoints
+"""
+NEXT_DUE: Final = """\
+SELECT wanted.endpoint_seq, d.due_at
+FROM unnest(
+        $1::bigint[]                 -- endpoint_seq
+    ) AS wanted(endpoint_seq)
+CROSS JOIN LATERAL (
+    SELECT d.due_at FROM deliveries d
+    WHERE d.endpoint_seq = wanted.endpoint_seq AND d.status = 0 AND d.lease_owner = 0
+    ORDER BY d.due_at LIMIT 1
+) d
+"""
+
+# ---- settle
+
+SETTLEMENT_COLUMNS: Final = (
+    "event_seq", "endpoint_seq", "fence", "status", "due_at", "attempts_made", "scheduled_attempts", "last_outcome",
+    "failed_reason", "completed_at", "replay_seq",
+)  # fmt: skip
+"""Of `Settlement`: $1-$11 of SETTLE."""
+ATTEMPT_COLUMNS: Final = tuple(name for name in AttemptRow._fields if name not in ("event_seq", "endpoint_seq"))
+"""Of `AttemptRow`: $12-$28 of SETTLE; NULL for a settlement without an attempt.
+
+$29-$35 are the fields of `HealthRow`, $36 is the process that writes.
+"""
+# - A resend that leads back to the state before it keeps the reason and time of that state.
+# - A test delivery (trigger 3) stays one.
+# - A delivery whose attempt a replay counts leaves the replay.
+# - With the same fence there was no newer lease, even if this one has expired and the delivery was held (3) since. A
+#   repeat finds another number of attempts.
+# An array whose values are all NULL may be empty: `unnest` fills up the rows.
+_SETTLE: Final = """\
+WITH settled AS (
+    UPDATE deliveries d
+    SET status = s.status,
+        due_at = s.due_at,
+        attempts_made = s.attempts_made,
+        scheduled_attempts = s.scheduled_attempts,
+        last_outcome = coalesce(s.last_outcome, d.last_outcome),
+        failed_reason = CASE WHEN d.resume_status = s.status
+            THEN coalesce(d.failed_reason, s.failed_reason) ELSE s.failed_reason END,
+        completed_at = CASE WHEN d.resume_status = s.status
+            THEN coalesce(d.completed_at, s.completed_at) ELSE s.completed_at END,
+        lease_owner = 0,
+        trigger = CASE d.trigger WHEN 3 THEN 3 ELSE 0 END,
+        resume_status = NULL,
+        resume_due_at = NULL,
+        replay_seq = CASE WHEN s.replay_seq IS NULL THEN d.replay_seq END
+    FROM unnest(
+            $1::bigint[], $2::bigint[], $3::int[], $4::smallint[], $5::bigint[], $6::int[], $7::int[], $8::smallint[],
+            $9::smallint[], $10::bigint[], $11::bigint[],
+            $12::int[], $13::smallint[], $14::bigint[], $15::bigint[], $16::int[], $17::int[], $18::int[], $19::int[],
+            $20::smallint[], $21::smallint[], $22::text[], $23::text[], $24::text[],
+            $25::bytea[], $26::bytea[], $27::bytea[], $28::boolean[]
+        ) WITH ORDINALITY AS s(
+            event_seq, endpoint_seq, fence, status, due_at, attempts_made, scheduled_attempts, last_outcome,
+            failed_reason, completed_at, replay_seq,
+            number, trigger, started_at, duration_us, dns_ms, connect_ms, tls_ms, first_byte_ms,
+            status_code, outcome, error, location, remote_address,
+            request_head, response_head, response_body, body_truncated, place
+        )
+    WHERE d.event_seq = s.event_seq AND d.endpoint_seq = s.endpoint_seq AND d.fence = s.fence
+      AND d.status IN (0, 3)
+      AND d.attempts_made = s.attempts_made - CASE WHEN s.number IS NULL THEN 0 ELSE 1 END
+    RETURNING s.*
+), attempted AS (
+    INSERT INTO attempts (
+        event_seq, endpoint_seq, number, trigger, started_at, duration_us, dns_ms, connect_ms, tls_ms, first_byte_ms,
+        status_code, outcome, error, location, remote_address, request_head, response_head, response_body,
+        body_truncated)
+    SELECT
+        event_seq, endpoint_seq, number, trigger, started_at, duration_us, dns_ms, connect_ms, tls_ms, first_byte_ms,
+        status_code, outcome, error, location, remote_address, request_head, response_head, response_body,
+        body_truncated
+    FROM settled WHERE number IS NOT NULL
+){counted}{health}
+SELECT array_agg(place::int) FROM settled
+"""
+_COUNTED: Final = f""", counted AS (
+    UPDATE replays r
+    SET delivered = r.delivered + s.delivered, failed = r.failed + s.failed
+    FROM (
+        SELECT replay_seq,
+            count(*) FILTER (WHERE last_outcome = {int(Outcome.DELIVERED)}) AS delivered,
+            count(*) FILTER (WHERE last_outcome IS DISTINCT FROM {int(Outcome.DELIVERED)}) AS failed
+        FROM settled WHERE replay_seq IS NOT NULL GROUP BY replay_seq
+    ) s
+    WHERE r.seq = s.replay_seq
+)"""  # noqa: S608
+# `excused_ms` only grows until `failing_since` changes, because another process may have just raised it.
+_HEALTH: Final = """, health AS (
+    UPDATE endpoints e
+    SET consecutive_failures = s.consecutive_failures,
+        failing_since = s.failing_since,
+        last_success_at = s.last_success_at,
+        last_failure_at = s.last_failure_at,
+        last_outcome = s.last_outcome,
+        excused_ms = CASE WHEN e.failing_since = s.failing_since
+            THEN greatest(e.excused_ms, s.excused_ms) ELSE s.excused_ms END
+    FROM unnest(
+            $29::bigint[], $30::int[], $31::bigint[], $32::bigint[], $33::bigint[], $34::smallint[], $35::bigint[]
+        ) AS s(
+            endpoint_seq, consecutive_failures, failing_since, last_success_at, last_failure_at, last_outcome,
+            excused_ms
+        )
+    WHERE e.seq = s.endpoint_seq
+      AND ($36::bigint = 0 OR EXISTS (SELECT FROM processes p WHERE p.seq = $36))  -- 0: there is only one process
+)"""
+SETTLE: Final = {
+    (counted, health): _SETTLE.format(counted=_COUNTED if counted else "", health=_HEALTH if health else "")
+    for counted in (False, True)
+    for health in (False, True)
+}
+"""By whether replays count attempts, and whether endpoints' health is written. Returns the places of the settlements
+that were written, from 1."""
+
+# ---- release
+
+# A leased delivery was due before all that waits for its endpoint. It keeps its place when it comes back.
+_FIRST_WAITING: Final = """(
+        SELECT min(w.due_at) FROM deliveries w
+        WHERE w.endpoint_seq = d.endpoint_seq AND w.status = 0 AND w.lease_owner = 0)"""
+# Not `status = 0`: the index of all leased deliveries would serve that, too. No status is below 0.
+RELEASE: Final = f"""\
+UPDATE deliveries d
+SET lease_owner = 0, due_at = least(
+        $4,                          -- now
+        {_FIRST_WAITING})
+FROM unnest(
+        $1::bigint[],                -- event_seq
+        $2::bigint[],                -- endpoint_seq
+        $3::int[]                    -- fence
+    ) AS released(event_seq, endpoint_seq, fence)
+WHERE d.event_seq = released.event_seq AND d.endpoint_seq = released.endpoint_seq AND d.fence = released.fence
+  AND d.status <= 0 AND d.lease_owner <> 0
+"""  # noqa: S608
+_RECLAIM: Final = f"""\
+WITH ended AS MATERIALIZED (
+    SELECT event_seq, endpoint_seq FROM deliveries
+    WHERE status = 0 AND lease_owner <> 0
+      AND {{ended}}
+    ORDER BY due_at
+    LIMIT $2                         -- deliveries
+    FOR UPDATE SKIP LOCKED
+), reclaimed AS (
+    UPDATE deliveries d
+    SET lease_owner = 0, due_at = least(
+        d.due_at,
+        $1,                          -- now
+        {_FIRST_WAITING})
+    FROM ended
+    WHERE d.event_seq = ended.event_seq AND d.endpoint_seq = ended.endpoint_seq
+    RETURNING 1
+)
+SELECT count(*) FROM reclaimed
+"""  # noqa: S608
+# By the database's clock, too: a process whose clock was changed by a failover must not end leases of others.
+RECLAIM_EXPIRED: Final = _RECLAIM.format(ended="due_at <= least($1, (extract(epoch FROM now()) * 1000)::bigint)")
+RECLAIM_OWNED: Final = _RECLAIM.format(ended="lease_owner = $3")
+
+# ---- release held deliveries
+
+HELD_LOCK: Final = 0x68656C64
+"""Class of the advisory locks of endpoints that are released. Each is the endpoint's number modulo 2**31."""
+# A statement that begins after the lock was granted sees what the one before it has released, and whether that waits.
+# Inside one statement it would only see the rows that it has waited for, and release more behind them.
+LOCK_HELD: Final = f"""\
+SELECT pg_advisory_xact_lock({HELD_LOCK}, endpoint)
+FROM unnest(
+        $1::int[]                    -- numbers of endpoints modulo 2**31, ascending
+    ) endpoint
+"""  # noqa: S608
+# Rows are locked apart from their events, as in LEASE_DUE.
+RELEASE_HELD: Final = f"""\
+WITH requested AS MATERIALIZED (
+    SELECT r.*, EXISTS (
+            SELECT FROM deliveries d
+            WHERE d.endpoint_seq = r.endpoint_seq AND d.status = 0 AND d.lease_owner = 0 AND d.due_at <= $4) AS waits
+    FROM unnest(
+            $1::bigint[],            -- endpoint_seq
+            $2::bigint[],            -- the last event whose delivery is not released
+            $3::int[]                -- how many deliveries
+        ) WITH ORDINALITY AS r(endpoint_seq, after, row_limit, place)
+), locked AS MATERIALIZED (
+    SELECT r.place, d.event_seq, d.endpoint_seq
+    FROM requested r CROSS JOIN LATERAL (
+        SELECT d.event_seq, d.endpoint_seq FROM deliveries d
+        WHERE d.endpoint_seq = r.endpoint_seq AND d.status = 3 AND d.event_seq > r.after
+        ORDER BY d.event_seq LIMIT r.row_limit FOR UPDATE
+    ) d
+    WHERE NOT r.waits
+), oldest AS MATERIALIZED (
+    SELECT l.*, coalesce(e.expires_at <= $4, false) AS expired
+    FROM locked l JOIN events e ON e.seq = l.event_seq
+), released AS (
+    UPDATE deliveries d
+    SET status = CASE WHEN o.expired THEN {int(Status.FAILED)} ELSE 0 END,
+        due_at = CASE WHEN o.expired THEN d.due_at ELSE $4 END,  -- $4: now
+        failed_reason = CASE WHEN o.expired THEN {int(FailedReason.EXPIRED)} ELSE d.failed_reason END,
+        completed_at = CASE WHEN o.expired THEN $4 ELSE d.completed_at END
+    FROM oldest o
+    WHERE d.event_seq = o.event_seq AND d.endpoint_seq = o.endpoint_seq
+    RETURNING o.place, o.expired
+)
+SELECT count(*) FILTER (WHERE NOT expired) AS released, count(*) FILTER (WHERE expired) AS expired,
+    bool_or(waits) AS waits
+FROM (
+    SELECT place, waits, NULL::boolean AS expired FROM requested
+    UNION ALL
+    SELECT place, false, expired FROM released
+) r
+GROUP BY place ORDER BY place
+"""  # noqa: S608
