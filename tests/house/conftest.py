@@ -58,16 +58,22 @@ def _modules() -> list[Module]:
 MODULES = _modules()
 
 
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """A test that takes one of these arguments runs once for each such module."""
-    for argument, beginning in (
-        ("module", "uplift_"),
-        ("core_module", "uplift_server.core"),
-        ("library_module", "uplift_webhooks"),
-    ):
-        if argument in metafunc.fixturenames:
-            chosen = [module for module in MODULES if module.name.startswith(beginning)]
-            metafunc.parametrize(argument, chosen, ids=[module.name for module in chosen])
+@pytest.fixture
+def modules() -> list[Module]:
+    """Every module of the two distributions, migrations aside."""
+    return MODULES
+
+
+@pytest.fixture
+def core_modules() -> list[Module]:
+    """The modules of the core."""
+    return [module for module in MODULES if module.name.startswith("uplift_server.core")]
+
+
+@pytest.fixture
+def library_modules() -> list[Module]:
+    """The modules of the receiver library."""
+    return [module for module in MODULES if module.name.startswith("uplift_webhooks")]
 
 
 @pytest.fixture
