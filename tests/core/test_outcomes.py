@@ -27,9 +27,10 @@ def hint(
     return explanation.hint
 
 
-@pytest.mark.parametrize("status_code", range(0, 700, 1))
-def test_only_200_to_299_is_success(status_code: int) -> None:
-    assert (classify(exchange(status_code)) is Outcome.DELIVERED) == (200 <= status_code <= 299)
+def test_only_200_to_299_is_success() -> None:
+    successes = [code for code in range(700) if classify(exchange(code)) is Outcome.DELIVERED]
+
+    assert successes == [*range(200, 300)]
 
 
 @pytest.mark.parametrize(

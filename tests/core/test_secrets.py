@@ -91,3 +91,9 @@ def test_another_form_changes_nothing_else() -> None:
 
 def test_secrets_are_not_shown() -> None:
     assert "hush" not in repr(SecretPair("hush", START).rotated("hush-hush", START, HOUR))
+
+
+def test_the_uplift_header_follows_the_older_secret_unless_told_otherwise() -> None:
+    assert SecretPair("a", START).uplift_header == "new"
+    for header_new, expected in ((False, "old"), (True, "new")):
+        assert SecretPair("a", START).rotated("b", START, HOUR, header_new=header_new).uplift_header == expected
