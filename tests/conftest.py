@@ -12,36 +12,15 @@ from tests.between import Between
 from tests.engines import Engine, Place
 from tests.pooler import Pooler
 from tests.postgres import PostgresServer
-from xdist.remote import Producer
-from xdist.scheduler import LoadScopeScheduling
 
 # A slow moment of a shared machine is not a counterexample.
 settings.register_profile("house", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("house")
 
-TOGETHER = ("e2e", "dashboard")
-"""Rooms whose modules share what is dear to start: a server, a browser. They take longest, and so begin first."""
-
-
-class Rooms(LoadScopeScheduling):
-    """Where tests run in several processes, those of a module share one, with what they share; or of a whole room.
-
-    Those of the end-to-end tests measure latencies, and so run one after the other.
-    """
-
-    def _split_scope(self, nodeid: str) -> str:
-        module = nodeid.partition("::")[0]
-        room = module.split("/")[1]
-        return room if room in TOGETHER else module
-
-
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Rooms:
-    """Distribute tests by their paths.
-
-    Not with marks and `--dist=loadgroup`: pytest-xdist 3.8 writes groups into ids, which pytest 9.2 does not let it,
-    and so distributes every test by itself.
-    """
-    return Rooms(config, log)
+FIRST = ("e2e", "dashboard", "delivery", "store")
+"""Directories whose modules take longest: several processes begin with them."""
+WITH_SERVERS = ("e2e", "dashboard")
+"""Directories whose tests start servers in folders of their own."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -57,6 +36,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Choose the engine."""
     config.addinivalue_line("markers", "sqlite(reason): a test of what only a file of SQLite has or does")
+    config.addinivalue_line("markers", "timing: a test of latencies, which `scripts/test` runs with no other beside it")
     engines.choose(config.getoption("--engine"))
 
 
@@ -84,7 +64,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             for mark in item.iter_markers("sqlite"):
                 item.add_marker(pytest.mark.skip(reason=mark.kwargs["reason"]))
     if hasattr(config, "workerinput"):
-        rooms = {room: rank for rank, room in enumerate(TOGETHER)}
+        rooms = {room: rank for rank, room in enumerate(FIRST)}
         items.sort(key=lambda item: rooms.get(item.path.parent.name, len(rooms)))
 
 
@@ -94,7 +74,7 @@ def _has_a_database(item: pytest.Item) -> bool:
     Those that ask for a server of PostgreSQL have one on either engine, and run with the others.
     """
     asked = set(getattr(item, "fixturenames", ()))
-    in_folder = item.path.parent.name in TOGETHER and "tmp_path" in asked
+    in_folder = item.path.parent.name in WITH_SERVERS and "tmp_path" in asked
     return ("engine" in asked or in_folder) and "postgres_server" not in asked
 
 

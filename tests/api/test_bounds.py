@@ -5,6 +5,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import pytest
+
 from uplift_server.core.cursors import Cursors
 from uplift_server.store.sealing import derived_key
 
@@ -39,6 +41,7 @@ def choices(count: int) -> Any:
     return {"properties": {"v": {"items": {"anyOf": [{"const": f"x{number}"} for number in range(count)]}}}}
 
 
+@pytest.mark.timing
 def test_data_that_does_not_match_alternatives_is_rejected_quickly(operator: Client) -> None:  # noqa: F811
     """The details of every branch for every item would take minutes and gigabytes."""
     assert operator.put("/v1/event-types/choice.made", {"description": "x", "schema": choices(1500)}).status in {
@@ -74,6 +77,7 @@ def test_deep_data_is_an_answer_and_no_defect(operator: Client) -> None:  # noqa
     assert answer.status in {202, 422}
 
 
+@pytest.mark.timing
 def test_data_with_very_many_problems_is_refused_quickly(operator: Client) -> None:  # noqa: F811
     data = {"object": {"id": "a", "positions": [1] * 60_000}}
     began = time.monotonic()
@@ -83,6 +87,7 @@ def test_data_with_very_many_problems_is_refused_quickly(operator: Client) -> No
     assert time.monotonic() - began < 1
 
 
+@pytest.mark.timing
 def test_events_with_very_many_unknown_fields_are_refused_quickly(operator: Client) -> None:  # noqa: F811
     unknown = b",".join(b'"f%d":1' % n for n in range(20_000))
     one = b'{"type":"athlete.created","data":{},%b}' % unknown
@@ -94,6 +99,7 @@ def test_events_with_very_many_unknown_fields_are_refused_quickly(operator: Clie
         assert {each["code"] for each in refused["errors"]} == {"unknown_field"}
 
 
+@pytest.mark.timing
 def test_the_problems_of_a_body_with_very_many_lists_are_reported_quickly(operator: Client) -> None:  # noqa: F811
     body = b'{"type":5,"data":{},"x":[%b1]}' % (b"[]," * 80_000)
     began = time.monotonic()
@@ -101,6 +107,7 @@ def test_the_problems_of_a_body_with_very_many_lists_are_reported_quickly(operat
     assert time.monotonic() - began < 1
 
 
+@pytest.mark.timing
 def test_a_batch_that_takes_long_to_check_leaves_room_for_others(operator: Client) -> None:  # noqa: F811
     """Checks of a batch take seconds in total; other requests have their turn meanwhile."""
     schema = {"properties": {"v": {"items": {"enum": [1.5, 2.5, {"a": 1.5}]}}}}

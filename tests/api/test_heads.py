@@ -65,12 +65,14 @@ async def exchange(protocol: type[BoundedHeads], *parts: bytes, pause: float = 0
     return answer, took
 
 
+@pytest.mark.timing
 async def test_a_silent_connection_is_closed_without_a_word() -> None:
     answer, took = await exchange(Impatient)
     assert answer == b""
     assert 0.15 < took < 1
 
 
+@pytest.mark.timing
 async def test_a_half_head_and_a_half_body_are_told_that_they_took_too_long() -> None:
     for half in (b"POST", HEAD, HEAD + b"\r\n", HEAD + b"\r\n{"):
         answer, took = await exchange(Impatient, half)
@@ -92,6 +94,7 @@ async def test_a_connection_too_many_is_refused_like_everything_else() -> None:
     assert b"retry-after: 1\r\n" in answer.lower()
 
 
+@pytest.mark.timing
 async def test_a_connection_is_still_watched_after_a_complete_request() -> None:
     answer, took = await exchange(Impatient, HEAD + b"\r\n{}", HEAD)
     assert answer.count(b"HTTP/1.1 204") == 1
@@ -99,6 +102,7 @@ async def test_a_connection_is_still_watched_after_a_complete_request() -> None:
     assert took < 1
 
 
+@pytest.mark.timing
 async def test_requests_that_follow_each_other_keep_the_connection() -> None:
     last = HEAD + b"Connection: close\r\n\r\n{}"
     answer, took = await exchange(Impatient, *[HEAD + b"\r\n{}"] * 6, last, pause=0.1)
@@ -148,6 +152,7 @@ def statuses(answer: bytes) -> list[bytes]:
 
 
 @pytest.mark.parametrize("garbage", [GARBAGE, b"GET / HTTP/9.9\r\n\r\n", b"CONNECT :: HTTP/1.1\r\nHost: x\r\n\r\n"])
+@pytest.mark.timing
 async def test_complete_requests_get_their_responses_despite_the_garbage_behind_them(garbage: bytes) -> None:
     for before in (1, 3):
         answer, took = await exchange(BoundedHeads, (SLOW + b"\r\n{}") * before + garbage)
@@ -168,6 +173,7 @@ async def test_a_malformed_body_is_rejected_once() -> None:
         assert problem_in(answer)["code"] == "malformed_request"
 
 
+@pytest.mark.timing
 async def test_a_body_that_takes_too_long_gets_408() -> None:
     class Brisk(BoundedHeads):
         body_seconds_max = 0.2

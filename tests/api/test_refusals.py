@@ -157,6 +157,7 @@ def quickly(call: Callable[[], Any]) -> Any:
     return answer
 
 
+@pytest.mark.timing
 def test_endless_lists_and_objects_are_not_looked_into(server: Any) -> None:
     owner = server.owner(server.account())
     url = {"url": "https://example.com/a"}
@@ -215,6 +216,7 @@ def test_every_problem_of_a_request_is_reported_at_once(server: Any) -> None:
         assert {field for field, _ in answer.problems} == fields | {"nope"}, path
 
 
+@pytest.mark.timing
 def test_no_more_problems_are_told_than_anybody_reads(server: Any) -> None:
     """Of unknown fields, wrong entries and unknown parameters alike; the answer says that there are more."""
     owner = server.owner(server.account())

@@ -9,6 +9,7 @@ from itertools import pairwise
 from typing import Final
 from urllib.parse import urlsplit
 
+import pytest
 from tests.dashboard.visitors import Guest, member, operator
 from tests.e2e.harness import Server, wait_for
 
@@ -92,6 +93,7 @@ def test_a_page_hears_of_what_happens_in_its_account_and_of_nothing_else(server:
         assert not changes(elsewhere, 1.5)
 
 
+@pytest.mark.timing
 def test_open_pages_load_one_after_the_other(server: Server) -> None:
     account, api = server.account()
     guest = member(server, account)

@@ -192,6 +192,7 @@ async def test_looking_up_old_events_forgets_none_that_comes_with_them(
         assert tracer.senders == [SENDER] * 3
 
 
+@pytest.mark.timing
 async def test_a_collector_that_hangs_does_not_hold_up_the_stop(place: Place) -> None:
     async with World(place) as world:
         tracer = Recorder()

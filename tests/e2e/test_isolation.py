@@ -4,6 +4,8 @@ import statistics
 import time
 from pathlib import Path
 
+import pytest
+
 from . import receiving
 from .harness import TYPE, Api, Server, deliveries_of, serving, settled, wait_for
 from .receiving import Receiver
@@ -91,6 +93,7 @@ def test_an_account_sees_and_touches_nothing_of_another(server: Server, receiver
     assert mine.ok("GET", f"/v1/endpoints/{endpoint}")["description"] != "theirs now"
 
 
+@pytest.mark.timing
 def test_a_revoked_key_is_refused_at_once(server: Server) -> None:
     account, _ = server.account()
     operator = server.api()

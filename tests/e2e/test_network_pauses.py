@@ -38,6 +38,7 @@ def fleet(tmp_path: Path, postgres_url: str) -> Iterator[Fleet]:
 
 
 @pytest.mark.parametrize("cut", [Between.hold, Between.lose])
+@pytest.mark.timing
 def test_what_a_worker_says_after_its_leases_were_taken_over_is_refused(
     fleet: Fleet, network: Between, receiver: Receiver, cut: Callable[[Between], None]
 ) -> None:

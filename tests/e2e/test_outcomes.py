@@ -6,11 +6,15 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import pytest
 from tests.engines import chosen
 
 from . import receiving
 from .harness import Api, Server, deliveries_of, serving, settled, wait_for
 from .receiving import Receiver, answer
+
+pytestmark = pytest.mark.timing
+
 
 SCHEDULE_MS = (200, 400, 300)
 SETTINGS = {

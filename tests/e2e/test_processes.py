@@ -112,6 +112,7 @@ def test_tests_resends_and_cancellations_reach_the_worker_that_has_the_endpoint(
     assert apis[1].ok("POST", f"/v1/deliveries/{last['id']}/cancel")["status"] == "cancelled"
 
 
+@pytest.mark.timing
 def test_what_a_delivery_waits_for_is_told_by_whichever_process_is_asked(fleet: Fleet, receiver: Receiver) -> None:
     _, apis = account_of(fleet)
     answering = threading.Event()

@@ -58,6 +58,7 @@ def test_a_replay_goes_on_exactly_after_kills(tmp_path: Path, receiver: Receiver
         assert len(api.everything(f"/v1/deliveries?status=delivered&endpoint={endpoint}&type={TYPE}")) == COUNT
 
 
+@pytest.mark.timing
 def test_a_cancel_acts_within_a_second(tmp_path: Path, receiver: Receiver) -> None:
     with serving(tmp_path / "data", **SETTINGS) as server:
         _, api = server.account()

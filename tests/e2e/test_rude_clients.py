@@ -14,6 +14,9 @@ import pytest
 from .harness import OPERATOR_KEY, TYPE, Api, Server
 from .receiving import Receiver
 
+pytestmark = pytest.mark.timing
+
+
 HEAD = f"POST /v1/events HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {OPERATOR_KEY}\r\n"
 JSON = "Content-Type: application/json\r\n"
 MIB = 1024 * 1024

@@ -62,6 +62,7 @@ def developer(server: Server) -> tuple[Api, Api, str, str]:
     [(b"", frame(PING, b"p" * 125)), (frame(TEXT, last=False), frame(CONTINUED, last=False))],
     ids=["pings", "fragments"],
 )
+@pytest.mark.timing
 def test_a_flood_of_frames_that_cost_nothing_ends_the_stream_and_delays_nobody(
     server: Server, first: bytes, flood: bytes
 ) -> None:

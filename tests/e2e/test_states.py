@@ -164,6 +164,7 @@ def test_a_disabled_endpoint_is_tested_and_answers_are_told(server: Server, rece
     assert (shown["state"], shown["health"]["status"], shown["health"]["last_outcome"]) == ("disabled", "unknown", None)
 
 
+@pytest.mark.timing
 def test_a_slow_test_is_answered_in_time_and_looked_at_later(server: Server, receiver: Receiver) -> None:
     _, api = server.account()
     endpoint = api.endpoint(receiver.url("/slow", receiving.answer(after=5.5)), event_types=["export.*"])["id"]

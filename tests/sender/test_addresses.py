@@ -142,6 +142,7 @@ async def test_the_next_address_is_tried(listen: Listen, connect: Connect, names
     assert (exchange.failure, exchange.remote_address) == (None, f"127.0.0.3:{receiver.port}")
 
 
+@pytest.mark.timing
 async def test_a_silent_address_leaves_time_for_the_next(listen: Listen, connect: Connect, names: NameServer) -> None:
     receiver = await listen(serve_ok, "127.0.0.3")
     with socket.socket() as silent:

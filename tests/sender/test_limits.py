@@ -162,6 +162,7 @@ async def test_a_receiver_that_never_reads_holds_only_its_own_request(listen: Li
     assert peak < 3 * len(body)
 
 
+@pytest.mark.timing
 async def test_deadlines_are_kept_in_order_beside_quick_requests(listen: Listen, connect: Connect) -> None:
     async def script(peer: Peer) -> None:
         while True:

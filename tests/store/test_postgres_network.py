@@ -14,6 +14,9 @@ from uplift_server.store.errors import Unavailable
 from uplift_server.store.postgres import PostgresDatabase
 from uplift_server.store.postgres.line import line_to
 
+pytestmark = pytest.mark.timing
+
+
 GIVEN_UP_S = 0.7
 SOON_S = 0.7
 Cut = Callable[[Between], None]

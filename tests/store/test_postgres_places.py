@@ -22,6 +22,9 @@ from uplift_server.store.postgres.connection import Opener, translated
 from uplift_server.store.postgres.line import line_to
 from uplift_server.store.postgres.places import LATE_SECONDS, Places
 
+pytestmark = pytest.mark.timing
+
+
 SOON_S = 1.0
 
 

@@ -219,6 +219,7 @@ async def test_a_cancelled_waiter_does_not_stop_the_writer(bench: Bench) -> None
 
 
 @pytest.mark.parametrize(("cores", "at_once"), [(0.4, False), (1.0, True)])
+@pytest.mark.timing
 async def test_a_busy_process_commits_more_at_a_time(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, cores: float, at_once: bool
 ) -> None:

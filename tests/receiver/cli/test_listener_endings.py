@@ -211,6 +211,7 @@ async def test_later_servers_may_say_more() -> None:
         assert told.lines == ["ready", "e1"]
 
 
+@pytest.mark.timing
 async def test_it_gives_up_where_that_is_wanted() -> None:
     async with Relay([], status=503).serving() as relay:
         began = time.monotonic()
