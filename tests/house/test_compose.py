@@ -1,4 +1,4 @@
-"""Every container of the compose file has few privileges."""
+"""Every container has few privileges and an image of an exact version."""
 
 import re
 from pathlib import Path
@@ -22,3 +22,14 @@ def test_a_service_drops_its_privileges(name: str) -> None:
 
 def test_all_services_are_found() -> None:
     assert {"postgres", "mail", "migrate", "server", "worker"} <= set(SERVICES)
+
+
+def test_images_have_exact_versions() -> None:
+    containerfile = (Path(__file__).parents[2] / "deploy/Containerfile").read_text(encoding="utf-8")
+    images = re.findall(r"(?:image: |PYTHON_IMAGE=)(docker\.io/\S+)", COMPOSE + containerfile)
+    assert len(images) == 3
+    for image in images:
+        version = re.search(r":v?(\d+(?:\.\d+)+)", image)
+        assert version, image
+        # PostgreSQL's versions have two parts.
+        assert version[1].count(".") == (1 if "postgres" in image else 2), image
