@@ -202,6 +202,15 @@ def test_what_readers_are_told_to_install_is_there(root: Path) -> None:
         assert {*(found[2] or "").split(",")} - {""} <= {*project.get("optional-dependencies", {})}, (page, argument)
 
 
+def test_the_changelog_has_the_version_of_the_code_as_its_latest_release(root: Path) -> None:
+    text = (root / "CHANGELOG.md").read_text(encoding="utf-8")
+    headings = re.findall(r"^## \[(.+?)\](.*)$", text, re.MULTILINE)
+
+    assert headings[0] == ("Unreleased", "")
+    assert headings[1][0] == uplift_server.__version__
+    assert all(re.fullmatch(r" - \d{4}-\d{2}-\d{2}", date) for _, date in headings[1:])
+
+
 def test_links_lead_somewhere(root: Path) -> None:
     pages = [*root.glob("*.md"), *root.glob("docs/**/*.md"), *root.glob("*/README.md")]
     links = [
