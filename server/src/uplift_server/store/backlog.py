@@ -5,8 +5,10 @@ from typing import Final, NamedTuple
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-_WAITING: Final = "d.status = 0 AND d.lease_owner = 0"
-_HELD: Final = "d.status = 3"
+from uplift_server.store import status_sql
+
+_WAITING: Final = status_sql.waiting("d")
+_HELD: Final = status_sql.held("d")
 # From one endpoint's first entry straight to the next one's, and of each only what is counted: however much else waits.
 _COUNT: Final = """
 WITH RECURSIVE owed(endpoint_seq) AS (

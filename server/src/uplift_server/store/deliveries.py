@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 from uplift_server.core.deliveries.outcomes import Outcome
 from uplift_server.core.http.request_headers import mask_head
 from uplift_server.core.lifecycle import FailedReason, Status, Trigger
-from uplift_server.store import instants
+from uplift_server.store import instants, status_sql
 from uplift_server.store.errors import Conflict, Missing
 from uplift_server.store.hot_records import Lease, LeasedDelivery
 from uplift_server.store.pages import page_of
@@ -263,7 +263,7 @@ def _source(account_seq: int | None, wanted: DeliveryFilter) -> _Source:
         return _Source(deliveries.c.event_seq, deliveries, [])
     if wanted.status in _UNSUCCESSFUL:
         # The literal condition is the partial index's own, by which both databases recognise it.
-        unsuccessful = [deliveries.c.account_seq == account_seq, sa.text("deliveries.status > 1")]
+        unsuccessful = [deliveries.c.account_seq == account_seq, sa.text(status_sql.unsuccessful("deliveries"))]
         return _Source(deliveries.c.event_seq, deliveries, unsuccessful)  # type: ignore[arg-type]
     conditions = [events.c.account_seq == account_seq]
     if wanted.type_seq is not None:

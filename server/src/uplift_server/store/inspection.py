@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from uplift_server.store import database_identity
+from uplift_server.store import database_identity, status_sql
 from uplift_server.store.encryption_upgrade import FIRST_REVISION, MARK
 from uplift_server.store.sealing import COLUMNS, Column
 from uplift_server.store.sqlite.connection import unavailable
@@ -19,7 +19,7 @@ SELECT_ACCEPTS_UNBOUND: Final = (
     f"SELECT EXISTS (SELECT 1 FROM marks WHERE name = '{MARK}') OR (SELECT max(version_num) FROM alembic_version)"  # noqa: S608
     f" < '{FIRST_REVISION}'"
 )
-_HELD: Final = "FROM deliveries INDEXED BY deliveries_held WHERE status = 3"
+_HELD: Final = f"FROM deliveries INDEXED BY deliveries_held WHERE {status_sql.held()}"
 _FIRST: Final = "AND endpoint_seq > ? ORDER BY endpoint_seq, event_seq LIMIT 1"
 _STEPS: Final = 100_000
 """How many steps of SQLite's virtual machine run between two looks at the clock."""

@@ -30,7 +30,7 @@ from uplift_server.core.operations.statistics import (
     parse_sparse,
     sparse_text,
 )
-from uplift_server.store import marks
+from uplift_server.store import marks, status_sql
 from uplift_server.store.horizon import NO_HORIZON, Horizon
 from uplift_server.store.schema import attempts, deliveries, events
 from uplift_server.store.schema_numbers import delivery_changes
@@ -313,7 +313,7 @@ _OF_DURATION: Final = (
 _DELIVERIES: Final = sa.text(f"""
 SELECT e.created_at {_HOUR} AS hour, d.account_seq, d.endpoint_seq, d.status, count(*) AS n
 FROM deliveries d JOIN events e ON e.seq = d.event_seq
-WHERE d.event_seq > :events_after AND d.event_seq <= :events_through AND d.trigger <> 3
+WHERE d.event_seq > :events_after AND d.event_seq <= :events_through AND d.trigger <> {status_sql.TEST}
 GROUP BY 1, 2, 3, 4
 """)  # noqa: S608
 # One row an endpoint and outcome, its durations gathered to a text as they are kept: a row for every class of durations
@@ -325,7 +325,7 @@ FROM (SELECT hour, endpoint_seq, outcome, CAST(sum(n) AS BIGINT) AS n, CAST(sum(
       {gathered}(duration || ':' || n, ' ') AS durations, max(event_seq) AS event_seq
       FROM (SELECT started_at {_HOUR} AS hour, endpoint_seq, outcome, {_OF_DURATION} AS duration, count(*) AS n,
             sum(CASE number WHEN 1 THEN 1 ELSE 0 END) AS first, max(event_seq) AS event_seq
-            FROM attempts WHERE seq > :attempts_after AND seq <= :attempts_through AND trigger <> 3
+            FROM attempts WHERE seq > :attempts_after AND seq <= :attempts_through AND trigger <> {status_sql.TEST}
             GROUP BY 1, 2, 3, 4) c
       GROUP BY 1, 2, 3) g
 JOIN deliveries d ON d.event_seq = g.event_seq AND d.endpoint_seq = g.endpoint_seq
@@ -336,7 +336,8 @@ JOIN deliveries d ON d.event_seq = g.event_seq AND d.endpoint_seq = g.endpoint_s
 _MADE: Final = sa.text(f"""
 SELECT e.created_at {_HOUR} AS hour, e.account_seq, a.endpoint_seq, count(*) AS n
 FROM attempts a JOIN events e ON e.seq = a.event_seq
-WHERE a.seq > :attempts_after AND a.seq <= :attempts_through AND a.trigger <> 3 AND a.outcome = 0
+WHERE a.seq > :attempts_after AND a.seq <= :attempts_through AND a.trigger <> {status_sql.TEST}
+AND a.outcome = {int(Outcome.DELIVERED)}
 AND +a.event_seq > :began AND +a.event_seq <= :events_after
 GROUP BY 1, 2, 3
 """)  # noqa: S608

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from uplift_server.core.operations.cluster import ProcessRole, is_dead
-from uplift_server.store import admission, duties
+from uplift_server.store import admission, duties, status_sql
 from uplift_server.store.errors import Conflict, Unavailable
 from uplift_server.store.schema import deliveries
 from uplift_server.store.schema_processes import processes
@@ -148,7 +148,7 @@ def foreign_leases(connection: Connection, own: int) -> list[ForeignLeases]:
     # The literal condition is the partial index's own, by which both databases recognise it.
     query = (
         sa.select(deliveries.c.endpoint_seq, sa.func.count())
-        .where(sa.text("status = 0 AND lease_owner <> 0"), deliveries.c.lease_owner != own)
+        .where(sa.text(status_sql.leased()), deliveries.c.lease_owner != own)
         .group_by(deliveries.c.endpoint_seq)
     )
     return [ForeignLeases(*row) for row in connection.execute(query)]

@@ -6,6 +6,8 @@ are the 16 bytes behind the public text. Secrets, and header values that may hol
 
 import sqlalchemy as sa
 
+from uplift_server.store import status_sql
+
 metadata = sa.MetaData()
 
 # SQLite makes only INTEGER PRIMARY KEY an alias of the row's own number.
@@ -193,11 +195,11 @@ deliveries = sa.Table(
 sa.Index("deliveries_by_endpoint", deliveries.c.endpoint_seq, deliveries.c.event_seq)
 # A pending delivery stands in exactly one of the next two: the waiting ones are found by endpoint and due instant, and
 # the few leased ones by the end of their lease.
-_WAITING = "status = 0 AND lease_owner = 0"
-_LEASED = "status = 0 AND lease_owner <> 0"
-_UNSUCCESSFUL = "status > 1"
+_WAITING = status_sql.waiting()
+_LEASED = status_sql.leased()
+_UNSUCCESSFUL = status_sql.unsuccessful()
 _REPLAYED = "replay_seq IS NOT NULL"
-_HELD = "status = 3"
+_HELD = status_sql.held()
 sa.Index(
     "deliveries_due",
     deliveries.c.endpoint_seq,

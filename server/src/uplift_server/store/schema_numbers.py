@@ -8,6 +8,8 @@ from typing import Final
 
 import sqlalchemy as sa
 
+from uplift_server.core.deliveries.outcomes import Outcome
+from uplift_server.store import status_sql
 from uplift_server.store.schema import Seq, metadata
 
 rollups = sa.Table(
@@ -47,10 +49,11 @@ delivery_changes = sa.Table(
 # rest. Such an attempt alone moves the count and leaves its outcome (0) behind; what leads back to `delivered` without
 # success does not. Tests (3) are never counted.
 _TOLD: Final = (
-    "CASE WHEN NEW.status = 1 AND NEW.last_outcome = 0 AND NEW.attempts_made > OLD.attempts_made THEN 0"
+    f"CASE WHEN NEW.status = {status_sql.DELIVERED} AND NEW.last_outcome = {int(Outcome.DELIVERED)}"
+    f" AND NEW.attempts_made > OLD.attempts_made THEN {status_sql.PENDING}"
     " ELSE NEW.status END"
 )
-_NOTED: Final = f"OLD.status <> {_TOLD} AND NEW.trigger <> 3"
+_NOTED: Final = f"OLD.status <> {_TOLD} AND NEW.trigger <> {status_sql.TEST}"
 _NOTE: Final = (
     "INSERT INTO delivery_changes (event_seq, endpoint_seq, account_seq, created_at, old_status, new_status)"  # noqa: S608 - of our own texts
     f" SELECT NEW.event_seq, NEW.endpoint_seq, NEW.account_seq, created_at, OLD.status, {_TOLD}"

@@ -8,16 +8,14 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from uplift_server.core.deliveries.replays import ReplayState
-from uplift_server.store import backlog
+from uplift_server.store import backlog, status_sql
 from uplift_server.store.backlog import Backlog
 from uplift_server.store.schema import events, notices, replays
 from uplift_server.store.schema_numbers import rollups
 
 MAILS_MAX: Final = 10_000
 """How many mails of the outbox are looked at."""
-_LEASED: Final = (
-    "SELECT count(*) FROM (SELECT 1 FROM {table} WHERE d.status = 0 AND d.lease_owner <> 0 LIMIT :limit) counted"
-)
+_LEASED: Final = f"SELECT count(*) FROM (SELECT 1 FROM {{table}} WHERE {status_sql.leased('d')} LIMIT :limit) counted"  # noqa: S608
 _ENDED_OR_HELD: Final = rollups.c.delivered + rollups.c.failed + rollups.c.held + rollups.c.cancelled
 _UNFINISHED: Final = (ReplayState.RUNNING, ReplayState.PAUSED)
 

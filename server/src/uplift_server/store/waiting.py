@@ -8,6 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from uplift_server.core.lifecycle import FailedReason, Status, Trigger
+from uplift_server.store import status_sql
 from uplift_server.store.deliveries import IN_FLIGHT
 from uplift_server.store.endpoints import is_there
 from uplift_server.store.errors import Conflict, Missing
@@ -41,20 +42,20 @@ class Dropped(NamedTuple):
     """Where it was the last: up to which event it was said to drop."""
 
 
-_WAITING: Final = _Part("deliveries_due", "status = 0 AND lease_owner = 0")
-_HELD: Final = _Part("deliveries_held", "status = 3")
+_WAITING: Final = _Part("deliveries_due", status_sql.waiting())
+_HELD: Final = _Part("deliveries_held", status_sql.held())
 
 # From one endpoint's first entry straight to the next endpoint's, however many each has.
-_HOLDING: Final = sa.text("""
+_HOLDING: Final = sa.text(f"""
 WITH RECURSIVE holding(endpoint_seq) AS (
-    SELECT (SELECT min(d.endpoint_seq) FROM deliveries d WHERE d.status = 3 AND d.endpoint_seq > :after)
+    SELECT (SELECT min(d.endpoint_seq) FROM deliveries d WHERE {status_sql.held("d")} AND d.endpoint_seq > :after)
     UNION ALL
     SELECT (SELECT min(d.endpoint_seq) FROM deliveries d
-            WHERE d.status = 3 AND d.endpoint_seq > holding.endpoint_seq)
+            WHERE {status_sql.held("d")} AND d.endpoint_seq > holding.endpoint_seq)
     FROM holding WHERE holding.endpoint_seq IS NOT NULL
 )
 SELECT endpoint_seq FROM holding WHERE endpoint_seq IS NOT NULL LIMIT :limit
-""")
+""")  # noqa: S608
 
 
 def holding_endpoints(connection: Connection, *, after: int = 0, limit: int = 1000) -> list[int]:

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 
 from uplift_server.core.operations.clock_offset import Reading, best
 from uplift_server.core.operations.cluster import DEAD_AFTER_MS, ProcessRole
-from uplift_server.store import database_identity
+from uplift_server.store import database_identity, status_sql
 from uplift_server.store.inspection import (
     SELECT_ACCEPTS_UNBOUND,
     SELECT_ENCRYPTED,
@@ -33,7 +33,7 @@ _SETTINGS: Final = (
     " pg_database_size(current_database()) AS bytes"
 )
 _ROWS: Final = "SELECT n_dead_tup, n_live_tup FROM pg_stat_user_tables WHERE relid = to_regclass('deliveries')"
-_HELD: Final = "FROM deliveries WHERE status = 3"
+_HELD: Final = f"FROM deliveries WHERE {status_sql.held()}"
 # From one endpoint's first entry in the index straight to the next one's, which PostgreSQL does not by itself.
 _FIRSTS: Final = (
     "WITH RECURSIVE firsts AS ("  # noqa: S608 - of our own texts

@@ -1,0 +1,43 @@
+"""SQL fragments on the status of deliveries, with the numbers of `core.lifecycle`.
+
+Partial indexes have these conditions. A statement uses such an index when it repeats the condition literally.
+"""
+
+from typing import Final
+
+from uplift_server.core.lifecycle import Status, Trigger
+
+PENDING: Final = int(Status.PENDING)
+DELIVERED: Final = int(Status.DELIVERED)
+FAILED: Final = int(Status.FAILED)
+HELD: Final = int(Status.HELD)
+CANCELLED: Final = int(Status.CANCELLED)
+SCHEDULE: Final = int(Trigger.SCHEDULE)
+REPLAY: Final = int(Trigger.REPLAY)
+TEST: Final = int(Trigger.TEST)
+
+
+def waiting(alias: str = "") -> str:
+    """Return the condition of the index `deliveries_due`: pending and not leased."""
+    d = _prefix(alias)
+    return f"{d}status = {PENDING} AND {d}lease_owner = 0"
+
+
+def leased(alias: str = "") -> str:
+    """Return the condition of the index `deliveries_leased`: pending and leased."""
+    d = _prefix(alias)
+    return f"{d}status = {PENDING} AND {d}lease_owner <> 0"
+
+
+def held(alias: str = "") -> str:
+    """Return the condition of the index `deliveries_held`."""
+    return f"{_prefix(alias)}status = {HELD}"
+
+
+def unsuccessful(alias: str = "") -> str:
+    """Return the condition of the index `deliveries_unsuccessful`: failed, held, or cancelled."""
+    return f"{_prefix(alias)}status > {DELIVERED}"
+
+
+def _prefix(alias: str) -> str:
+    return f"{alias}." if alias else ""
