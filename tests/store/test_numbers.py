@@ -16,7 +16,7 @@ from uplift_server.core.deliveries.outcomes import Outcome
 from uplift_server.core.deliveries.replays import ReplayState
 from uplift_server.core.lifecycle import FailedReason, Status, Trigger
 from uplift_server.core.operations.statistics import DURATION_BOUNDS_US, HOUR_MS, Numbers, total
-from uplift_server.delivery.sending.attempts import resumed
+from uplift_server.delivery.sending.attempts import previous_state
 from uplift_server.store import deliveries as delivery_verbs
 from uplift_server.store import endpoints as endpoint_verbs
 from uplift_server.store import numbers, replays, trials, upkeep, waiting
@@ -193,7 +193,7 @@ class Machine:
 
     def end_of(self, leased: LeasedDelivery) -> Settlement:
         status = self.random.choice(list(Status))
-        before = resumed(leased)
+        before = previous_state(leased)
         if self.random.random() < 0.2:
             if before is not None:
                 status = before.status

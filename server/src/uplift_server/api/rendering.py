@@ -35,7 +35,7 @@ from uplift_server.core.cursors import Cursors
 from uplift_server.core.deliveries.outcomes import Explanation, Outcome, explain
 from uplift_server.core.deliveries.replays import ReplayState
 from uplift_server.core.http.headers import mask
-from uplift_server.core.lifecycle import Status, Trigger
+from uplift_server.core.lifecycle import OPEN, Status, Trigger
 from uplift_server.core.people.audit import ActorKind, AuditEntry
 from uplift_server.core.security.signing import standard_form
 from uplift_server.core.timestamps import instant_text, optional_instant_text
@@ -95,7 +95,6 @@ _REPLAY_STATE_NAMES: Final[dict[ReplayState, ReplayStateName]] = {
     ReplayState.COMPLETED: "completed",
     ReplayState.CANCELLED: "cancelled",
 }
-_OPEN: Final = frozenset({Status.PENDING, Status.HELD})
 
 
 def listed(page: Page[R], view: Callable[[R], V], cursors: Cursors) -> Listed[V]:
@@ -221,7 +220,7 @@ def one_event(event: Event, *, spans: bool) -> bytes:
 def delivery_view(shown: ShownDelivery, *, spans: bool) -> DeliveryView:
     """A delivery."""
     delivery, waiting = shown.delivery, shown.waiting
-    is_open = delivery.status in _OPEN
+    is_open = delivery.status in OPEN
     failed = delivery.status is Status.FAILED and delivery.failed_reason is not None
     return DeliveryView(
         id=ids.delivery_id(delivery.event_id, delivery.endpoint_id),

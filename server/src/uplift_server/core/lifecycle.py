@@ -1,15 +1,20 @@
-"""A delivery's life: its statuses, and what an attempt's outcome makes of it."""
+"""The life of a delivery: states, one table of transitions, and the rules that the delivery engine applies.
 
+The table is the reference. The statuses in SQL statements, the model of the store's tests, and the table and diagram
+in ARCHITECTURE.md are derived from it.
+"""
+
+from collections.abc import Set
 from dataclasses import dataclass
+from enum import Enum
 from typing import Final
 
-from uplift_server.core.deliveries.outcomes import Outcome
 from uplift_server.core.named_codes import Named
 from uplift_server.core.scheduling.retry_schedule import RetrySchedule
 
 
 class Status(Named):
-    """Where a delivery stands. The number is what the store keeps."""
+    """The status of a delivery. The store keeps the number."""
 
     PENDING = 0
     DELIVERED = 1
@@ -19,7 +24,7 @@ class Status(Named):
 
 
 class Trigger(Named):
-    """What made an attempt happen."""
+    """The cause of an attempt. The store keeps the number."""
 
     SCHEDULE = 0
     RESEND = 1
@@ -28,17 +33,175 @@ class Trigger(Named):
 
 
 class FailedReason(Named):
-    """Why a delivery ended as `failed`."""
+    """Why a delivery is `failed`. The store keeps the number."""
 
     EXHAUSTED = 1
     EXPIRED = 2
 
 
+class State(Enum):
+    """The state of a delivery: its status, and whether a process has leased it."""
+
+    NEW = None
+    WAITING = (Status.PENDING, False)
+    LEASED = (Status.PENDING, True)
+    HELD = (Status.HELD, False)
+    DELIVERED = (Status.DELIVERED, False)
+    FAILED = (Status.FAILED, False)
+    CANCELLED = (Status.CANCELLED, False)
+
+
+class Event(Enum):
+    """An event in the life of a delivery."""
+
+    ACCEPT = "event accepted"
+    TEST = "test event sent"
+    LEASE = "leased"
+    RETURN_LEASE = "lease returned"
+    EXPIRE_LEASE = "lease expired"
+    SUCCEED = "attempt succeeded"
+    FAIL = "attempt failed"
+    SKIP = "due but not sent"
+    HOLD = "endpoint paused or disabled"
+    RELEASE = "held deliveries released"
+    DROP = "held deliveries dropped"
+    CANCEL = "cancelled"
+    DELETE_ENDPOINT = "endpoint deleted"
+    RESEND = "resent"
+    REPLAY = "replayed"
+    STOP_REPLAY = "replay paused or cancelled"
+
+
+class Fact(Enum):
+    """A condition of a transition."""
+
+    CAPACITY = "endpoint enabled, with capacity"
+    ENABLED = "endpoint enabled"
+    OFF = "endpoint off"
+    DELETED = "endpoint deleted"
+    DUE = "due"
+    LEASED_AGAIN = "leased again"
+    IN_FLIGHT = "in flight"
+    EXPIRED = "expired"
+    EXHAUSTED = "retries exhausted"
+    TEST = "a test"
+    REMEMBERS = "remembers a state"
+    REMEMBERS_PENDING = "remembers pending"
+    REMEMBERS_ENDED = "remembers an ended state"
+
+
+class Due(Enum):
+    """The due time after a transition."""
+
+    NOW = "now"
+    FIRST = "now, first"
+    RETRY = "by the retry schedule"
+    LEASE_END = "end of the lease"
+
+
+class Effect(Enum):
+    """A further change of the row."""
+
+    NEW_FENCE = "new fence"
+    REMEMBER = "remembers its state"
+    COUNT = "counts the attempt"
+    LEAVE_REPLAY = "leaves its replay"
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """One row of the table. It applies if all facts of `when` hold and none of `unless`."""
+
+    before: tuple[State, ...]
+    event: Event
+    after: State | None
+    """None: the state that the delivery remembers from before its resend, replay, or test."""
+    when: tuple[Fact, ...] = ()
+    unless: tuple[Fact, ...] = ()
+    due: Due | None = None
+    reason: FailedReason | None = None
+    effects: tuple[Effect, ...] = ()
+
+
+_NEW, _WAITING, _LEASED, _HELD = (State.NEW,), (State.WAITING,), (State.LEASED,), (State.HELD,)
+# A settlement that comes after the end of its lease counts, until the delivery is leased again.
+_OPEN: Final = (State.LEASED, State.WAITING, State.HELD)
+_ENDED: Final = (State.DELIVERED, State.FAILED, State.CANCELLED)
+_LEASE: Final = (Effect.NEW_FENCE, Effect.REMEMBER)
+_COUNT: Final = (Effect.COUNT,)
+_CANCEL: Final = (Effect.NEW_FENCE, Effect.LEAVE_REPLAY)
+_LEAVE: Final = (Effect.LEAVE_REPLAY,)
+
+TRANSITIONS: Final = (
+    Transition(_NEW, Event.ACCEPT, State.LEASED, (Fact.CAPACITY,), due=Due.LEASE_END, effects=(Effect.NEW_FENCE,)),
+    Transition(_NEW, Event.ACCEPT, State.WAITING, (Fact.ENABLED,), due=Due.NOW),
+    Transition(_NEW, Event.ACCEPT, State.HELD),
+    Transition(_NEW, Event.TEST, State.LEASED, due=Due.LEASE_END, effects=_LEASE),
+    Transition(_WAITING, Event.LEASE, State.LEASED, (Fact.DUE,), due=Due.LEASE_END, effects=(Effect.NEW_FENCE,)),
+    Transition(_LEASED, Event.RETURN_LEASE, State.WAITING, due=Due.FIRST),
+    Transition(_LEASED, Event.EXPIRE_LEASE, State.WAITING, due=Due.FIRST),
+    Transition(_OPEN, Event.SUCCEED, State.DELIVERED, effects=_COUNT),
+    Transition(_OPEN, Event.FAIL, State.HELD, (Fact.REMEMBERS_PENDING, Fact.OFF), effects=_COUNT),
+    Transition(_OPEN, Event.FAIL, None, (Fact.REMEMBERS,), effects=_COUNT),
+    Transition(_OPEN, Event.FAIL, State.FAILED, (Fact.EXHAUSTED,), reason=FailedReason.EXHAUSTED, effects=_COUNT),
+    Transition(_OPEN, Event.FAIL, State.FAILED, (Fact.EXPIRED,), reason=FailedReason.EXPIRED, effects=_COUNT),
+    Transition(_OPEN, Event.FAIL, State.HELD, (Fact.OFF,), effects=_COUNT),
+    Transition(_OPEN, Event.FAIL, State.WAITING, due=Due.RETRY, effects=_COUNT),
+    Transition(_OPEN, Event.SKIP, State.HELD, (Fact.REMEMBERS_PENDING, Fact.OFF)),
+    Transition(_OPEN, Event.SKIP, None, (Fact.REMEMBERS,)),
+    Transition(_OPEN, Event.SKIP, State.CANCELLED, (Fact.DELETED,)),
+    Transition(_OPEN, Event.SKIP, State.FAILED, (Fact.EXPIRED,), reason=FailedReason.EXPIRED),
+    Transition(_OPEN, Event.SKIP, State.HELD, (Fact.OFF,)),
+    Transition(_OPEN, Event.SKIP, State.WAITING, due=Due.NOW),
+    Transition(_WAITING, Event.HOLD, None, (Fact.REMEMBERS_ENDED,)),
+    Transition(_WAITING, Event.HOLD, State.HELD),
+    Transition(_HELD, Event.RELEASE, State.FAILED, (Fact.EXPIRED,), reason=FailedReason.EXPIRED),
+    Transition(_HELD, Event.RELEASE, State.WAITING, due=Due.NOW),
+    Transition(_HELD, Event.DROP, State.CANCELLED, effects=_LEAVE),
+    Transition(_WAITING, Event.DELETE_ENDPOINT, None, (Fact.REMEMBERS_ENDED,), effects=_LEAVE),
+    Transition(_WAITING + _HELD, Event.DELETE_ENDPOINT, State.CANCELLED, effects=_LEAVE),
+    Transition(_LEASED + _WAITING, Event.CANCEL, None, (Fact.REMEMBERS_ENDED,), (Fact.IN_FLIGHT,), effects=_CANCEL),
+    Transition(_OPEN, Event.CANCEL, State.CANCELLED, (), (Fact.IN_FLIGHT,), effects=_CANCEL),
+    Transition(
+        _OPEN + _ENDED, Event.RESEND, State.LEASED, (), (Fact.IN_FLIGHT, Fact.REMEMBERS, Fact.TEST, Fact.EXPIRED),
+        Due.LEASE_END, effects=(*_LEASE, Effect.LEAVE_REPLAY),
+    ),
+    Transition(_ENDED, Event.REPLAY, State.LEASED, (), (Fact.TEST, Fact.EXPIRED), Due.LEASE_END, effects=_LEASE),
+    Transition(_WAITING, Event.STOP_REPLAY, None),
+)  # fmt: skip
+
+
+SETTLEMENTS: Final = frozenset({Event.RETURN_LEASE, Event.SUCCEED, Event.FAIL, Event.SKIP})
+"""The events that carry the fence of a lease. They change nothing after the delivery is leased again."""
+
+
+def transition(state: State, event: Event, facts: Set[Fact]) -> Transition | None:
+    """Return the first transition of the table that applies, or None if the event changes nothing."""
+    if Fact.LEASED_AGAIN in facts and event in SETTLEMENTS:
+        return None
+    for each in TRANSITIONS:
+        if each.event is event and state in each.before and facts >= set(each.when) and facts.isdisjoint(each.unless):
+            return each
+    return None
+
+
+def statuses(event: Event) -> tuple[Status, ...]:
+    """Return the statuses that an event may change."""
+    states = {state for each in TRANSITIONS if each.event is event for state in each.before}
+    return tuple(sorted({state.value[0] for state in states if state.value is not None}))
+
+
+OPEN: Final = statuses(Event.FAIL)
+"""The statuses of a delivery that is not finished: pending and held."""
+ENDED: Final = statuses(Event.REPLAY)
+"""The statuses of a finished delivery: delivered, failed, and cancelled."""
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What becomes of a delivery after an attempt.
+    """The state of a delivery after it was settled.
 
-    `due_at` (Unix ms) is set exactly when the delivery stays pending.
+    `due_at` (Unix ms) is set if and only if the delivery stays pending.
     """
 
     status: Status
@@ -46,12 +209,54 @@ class Verdict:
     failed_reason: FailedReason | None = None
 
 
-_DELIVERED: Final = Verdict(Status.DELIVERED)
+DELIVERED: Final = Verdict(Status.DELIVERED)
+"""After a successful attempt."""
+CANCELLED: Final = Verdict(Status.CANCELLED)
+HELD: Final = Verdict(Status.HELD)
+EXHAUSTED: Final = Verdict(Status.FAILED, failed_reason=FailedReason.EXHAUSTED)
+EXPIRED: Final = Verdict(Status.FAILED, failed_reason=FailedReason.EXPIRED)
+# Constants: looking up a member of an enumeration takes longer than a rule.
+_PENDING: Final = Status.PENDING
+_TEST: Final = Trigger.TEST
 
 
-def judge(
+def previous(status: Status | None, due_at: int) -> Verdict | None:
+    """Return the state before a resend, replay, or test, from what the delivery remembers; None for other attempts."""
+    if status is None:
+        return None
+    if status is _PENDING:
+        return Verdict(_PENDING, due_at)
+    return EXHAUSTED if status is Status.FAILED else Verdict(status)
+
+
+def may_be_sent(*, trigger: Trigger, fence: int, enabled: bool, expires_at: int | None, now_ms: int) -> bool:
+    """Decide whether a leased delivery may be sent to its endpoint, which is not deleted.
+
+    A test is sent in any state of its endpoint, but only under its first lease: a repeat would come too late.
+    """
+    if trigger is _TEST:
+        return fence == 1
+    return enabled and (expires_at is None or now_ms < expires_at)
+
+
+def after_skip(*, before: Verdict | None, deleted: bool, off: bool, expires_at: int | None, now_ms: int) -> Verdict:
+    """Decide the state of a leased delivery that may not be sent (`Event.SKIP`).
+
+    `before` is its `previous` state. `off`: the endpoint is paused or disabled, and does not drop held deliveries.
+    """
+    if before is not None:
+        return HELD if off and before.status is _PENDING else before
+    if deleted:
+        return CANCELLED
+    if expires_at is not None and expires_at <= now_ms:
+        return EXPIRED
+    return HELD if off else Verdict(_PENDING, now_ms)
+
+
+def after_failure(
     *,
-    outcome: Outcome,
+    before: Verdict | None,
+    off: bool,
     scheduled_attempts: int,
     schedule: RetrySchedule,
     now_ms: int,
@@ -59,17 +264,17 @@ def judge(
     retry_after_ms: int | None,
     draw: float,
 ) -> Verdict:
-    """Decide what follows a scheduled attempt.
+    """Decide the state of a delivery after a failed attempt (`Event.FAIL`).
 
-    `scheduled_attempts` counts the attempts the schedule has spent, this one included; `retry_after_ms` is the wait the
-    receiver asked for, if any; `draw` in [0, 1) places the jitter.
+    `before` and `off` are those of `after_skip`. `scheduled_attempts` counts the attempts of the retry schedule,
+    including this one. `retry_after_ms` is the wait that the receiver asked for. `draw` in [0, 1) places the jitter.
     """
-    if outcome is Outcome.DELIVERED:
-        return _DELIVERED
+    if before is not None:
+        return HELD if off and before.status is _PENDING else before
     delay_ms = schedule.delay_ms(scheduled_attempts, draw)
     if delay_ms is None:
-        return Verdict(Status.FAILED, failed_reason=FailedReason.EXHAUSTED)
+        return EXHAUSTED
     due_at = now_ms + max(delay_ms, retry_after_ms or 0)
     if expires_at is not None and due_at >= expires_at:
-        return Verdict(Status.FAILED, failed_reason=FailedReason.EXPIRED)
-    return Verdict(Status.PENDING, due_at=due_at)
+        return EXPIRED
+    return HELD if off else Verdict(_PENDING, due_at)

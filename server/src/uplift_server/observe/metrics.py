@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from uplift_server.core.deliveries.outcomes import Outcome
-from uplift_server.core.lifecycle import Status
+from uplift_server.core.lifecycle import ENDED
 from uplift_server.observe.measures import Histogram, Refusal, SetAside
 from uplift_server.observe.snapshot import Disk, Snapshot, Stored
 
 PREFIX: Final = "uplift_"
-_ENDED: Final = (Status.DELIVERED, Status.FAILED, Status.CANCELLED)
 
 Kind = Literal["counter", "gauge", "histogram", "info"]
 Value = float | Histogram | Mapping[str, float] | Mapping[str, str] | None
@@ -79,7 +78,7 @@ METRICS: Final[tuple[Metric, ...]] = (
     Metric("uplift_delivery_delay_seconds", "histogram",
            "From acceptance to delivery, of what was delivered by the schedule", lambda s: s.engine.delivery_delays),
     Metric("uplift_deliveries_ended_total", "counter", "Deliveries by what they ended as",
-           lambda s: {each.text: s.engine.ended[each] for each in _ENDED}, "status"),
+           lambda s: {each.text: s.engine.ended[each] for each in ENDED}, "status"),
     Metric("uplift_rows_set_aside_total", "counter",
            "Rows that the database rejected because they contradict stored rows: an event that was not accepted"
            " (event), the record of an attempt whose outcome was stored (attempt), an outcome (delivery), the health of"

@@ -5,6 +5,7 @@ Partial indexes have these conditions. A statement uses such an index when it re
 
 from typing import Final
 
+from uplift_server.core import lifecycle
 from uplift_server.core.lifecycle import Status, Trigger
 
 PENDING: Final = int(Status.PENDING)
@@ -15,6 +16,8 @@ CANCELLED: Final = int(Status.CANCELLED)
 SCHEDULE: Final = int(Trigger.SCHEDULE)
 REPLAY: Final = int(Trigger.REPLAY)
 TEST: Final = int(Trigger.TEST)
+OPEN: Final = ", ".join(str(int(status)) for status in lifecycle.OPEN)
+"""Pending and held, for `IN`."""
 
 
 def waiting(alias: str = "") -> str:

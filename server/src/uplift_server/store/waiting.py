@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from uplift_server.core.lifecycle import FailedReason, Status, Trigger
+from uplift_server.core.lifecycle import ENDED, OPEN, FailedReason, Status, Trigger
 from uplift_server.store import status_sql
 from uplift_server.store.deliveries import IN_FLIGHT
 from uplift_server.store.endpoints import is_there
@@ -99,7 +99,7 @@ def hold_waiting(connection: Connection, endpoint_seq: int, *, now: int, limit: 
     if connection.execute(otherwise).first() is not None:
         return 0
     resumed = deliveries.c.resume_status
-    ended = resumed.in_([Status.DELIVERED, Status.FAILED, Status.CANCELLED])
+    ended = resumed.in_(ENDED)
     return _change(
         connection,
         endpoint_seq,
@@ -162,7 +162,7 @@ def cancel(connection: Connection, event_seq: int, endpoint_seq: int, *, fence: 
     row = connection.execute(sa.select(deliveries).where(own).with_for_update()).first()
     if row is None:
         raise Missing
-    if row.status not in (Status.PENDING, Status.HELD):
+    if row.status not in OPEN:
         raise Conflict(f"The delivery is {Status(row.status).text}; only what is pending or held can be cancelled.")
     if row.lease_owner != 0 and row.fence != fence:
         raise Conflict(IN_FLIGHT)

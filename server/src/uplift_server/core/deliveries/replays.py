@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from uplift_server.core.lifecycle import Status
+from uplift_server.core.lifecycle import ENDED, Status
 from uplift_server.core.named_codes import Named
 from uplift_server.core.problems import Problem
 from uplift_server.core.scheduling.lane import Kind, Lane
@@ -25,7 +25,7 @@ STATUSES_DEFAULT: Final = (Status.FAILED,)
 BURST_MS: Final = 100
 """How late a release may be and still count as on time: more would follow as a burst."""
 
-_REPLAYABLE: Final = {status.text: status for status in (Status.DELIVERED, Status.FAILED, Status.CANCELLED)}
+_REPLAYABLE: Final = {status.text: status for status in ENDED}
 _WHY_NOT: Final = {
     Status.PENDING.text: "A pending delivery is sent by its schedule anyway.",
     Status.HELD.text: "Held deliveries are sent by enabling their endpoint.",

@@ -5,7 +5,7 @@ from typing import Final
 from starlette.responses import Response
 
 from uplift_server.core import ids
-from uplift_server.core.lifecycle import Status, Trigger
+from uplift_server.core.lifecycle import OPEN, Status, Trigger
 from uplift_server.core.security.scopes import Scope
 from uplift_server.dashboard import words
 from uplift_server.dashboard.exchanges import Told, curl, told
@@ -14,8 +14,6 @@ from uplift_server.dashboard.visit import PART, Visit, link
 from uplift_server.service.errors import Conflict
 from uplift_server.service.waits import ShownDelivery
 from uplift_server.store.records import Endpoint, EndpointState
-
-_OPEN: Final = frozenset({Status.PENDING, Status.HELD})
 
 
 async def shown(visit: Visit) -> Response:
@@ -73,7 +71,7 @@ async def _page(visit: Visit, status: int = 200, *, refusal: str | None = None) 
         newest=newest,
         next=visit.cursor(page.next_key),
         may_write=may_write,
-        may_cancel=may_write and delivery.status in _OPEN,
+        may_cancel=may_write and delivery.status in OPEN,
         no_resend=_no_resend(found, endpoint, last, visit.services.means.now()),
         body=event.body.decode() if whole else None,
         command=curl(last.attempt, endpoint.url, event.body) if whole and last is not None and endpoint else None,

@@ -19,7 +19,7 @@ from uplift_server.delivery.clock import Clock
 from uplift_server.delivery.endpoint_cache import Directory, LiveEndpoint
 from uplift_server.delivery.scheduling.dispatcher import Dispatcher
 from uplift_server.delivery.scheduling.lanes import DeliveryLanes
-from uplift_server.delivery.sending.attempts import resumed, unattempted
+from uplift_server.delivery.sending.attempts import previous_state, unattempted
 from uplift_server.delivery.sending.settler import Settler
 from uplift_server.store import audit, endpoints, releases, replays
 from uplift_server.store.contract import Database, Transaction
@@ -303,7 +303,7 @@ class Replays:
 
     def _return(self, delivery: LeasedDelivery, now: int) -> None:
         """Let a delivery be again what it was; nothing counts."""
-        before = resumed(delivery)
+        before = previous_state(delivery)
         assert before is not None, "what a replay releases knows what it was"
         self._settler.add(unattempted(delivery, before, now))
 

@@ -8,7 +8,16 @@ from uplift_server.core.deliveries.outcomes import Outcome, classify, is_ours
 from uplift_server.core.events.catalog import WEBHOOK_CREATED
 from uplift_server.core.http.exchange import Exchange, Failure
 from uplift_server.core.ids import delivery_id, uuid_text
-from uplift_server.core.lifecycle import FailedReason, Status, Trigger, Verdict, judge
+from uplift_server.core.lifecycle import (
+    DELIVERED,
+    OPEN,
+    Trigger,
+    Verdict,
+    after_failure,
+    after_skip,
+    may_be_sent,
+    previous,
+)
 from uplift_server.core.limits import LEASE_LEFT_MS_MIN
 from uplift_server.core.scheduling.circuit_breaker import BreakerRule
 from uplift_server.core.scheduling.lane import Lane
@@ -26,11 +35,9 @@ from uplift_server.store.records import EndpointState, HeldAction
 OURS_WAIT_MS_MIN: Final = 60_000
 """The least wait after a failure of our own way out, which the schedule does not count."""
 GONE: Final = 410
-_HELD: Final = Verdict(Status.HELD)
 # Looked up once: on an enumeration that takes longer than all else of counting an attempt.
 _SCHEDULE: Final = Trigger.SCHEDULE
 _DELIVERED: Final = Outcome.DELIVERED
-_OPEN: Final = (Status.PENDING, Status.HELD)
 # Any other outcome tells that the receiver answers, if not well: the lane's window stays as it is.
 _WELL = {Outcome.DELIVERED: True, Outcome.TIMEOUT: False}
 
@@ -109,11 +116,15 @@ class Attempts:
             self._give_back(delivery)
             self._lanes.returned(lane, now)
             return
-        verdict = _without_attempt(delivery, endpoint, now)
-        replay = delivery.replay_seq
-        if verdict is not None or endpoint is None or (replay is not None and not self._replay_runs(replay)):
-            verdict = resumed(delivery) or verdict or Verdict(Status.CANCELLED)
-            self._settler.add(unattempted(delivery, _while_off(verdict, endpoint), now))
+        if endpoint is None or not self._may_send(delivery, endpoint, now):
+            verdict = after_skip(
+                before=previous_state(delivery),
+                deleted=endpoint is None or endpoint.deleted,
+                off=endpoint is not None and _is_off(endpoint),
+                expires_at=delivery.expires_at,
+                now_ms=now,
+            )
+            self._settler.add(unattempted(delivery, verdict, now))
             self._lanes.returned(lane, now)
             return
         event_type = self._directory.event_types_by_seq.get(delivery.type_seq)
@@ -171,7 +182,10 @@ class Attempts:
                 self.on_well_elsewhere(endpoint, now)
         spent = delivery.trigger is Trigger.SCHEDULE and exchange.failure is not Failure.EGRESS
         scheduled = delivery.scheduled_attempts + spent
-        verdict = _while_off(self._verdict(delivery, outcome, exchange, scheduled, now), endpoint)
+        if outcome is _DELIVERED:
+            verdict = DELIVERED
+        else:
+            verdict = self._after_failure(delivery, endpoint, exchange, scheduled, now)
         settlement = Settlement(
             delivery.event_seq,
             delivery.endpoint_seq,
@@ -182,7 +196,7 @@ class Attempts:
             scheduled,
             outcome,
             verdict.failed_reason,
-            None if verdict.status in _OPEN else now,
+            None if verdict.status in OPEN else now,
             _row(flight, outcome, exchange),
             delivery.replay_seq,
         )
@@ -204,17 +218,30 @@ class Attempts:
         if exchange.repeated:
             measures.requests_repeated += 1
 
-    def _verdict(
-        self, delivery: LeasedDelivery, outcome: Outcome, exchange: Exchange, scheduled: int, now: int
+    def _may_send(self, delivery: LeasedDelivery, endpoint: LiveEndpoint, now: int) -> bool:
+        replay = delivery.replay_seq
+        return (
+            not endpoint.deleted
+            and (replay is None or self._replay_runs(replay))
+            and may_be_sent(
+                trigger=delivery.trigger,
+                fence=delivery.fence,
+                enabled=endpoint.record.state is EndpointState.ENABLED,
+                expires_at=delivery.expires_at,
+                now_ms=now,
+            )
+        )
+
+    def _after_failure(
+        self, delivery: LeasedDelivery, endpoint: LiveEndpoint, exchange: Exchange, scheduled: int, now: int
     ) -> Verdict:
-        if outcome is not Outcome.DELIVERED and (before := resumed(delivery)) is not None:
-            return before
         wait_ms = None if exchange.retry_after is None else retry_after_ms(exchange.retry_after, now)
         if exchange.failure is Failure.EGRESS:
-            # The schedule stands where it stood: its next wait, not yet spent, comes again.
+            # This attempt did not count. The delivery waits as long as after the last attempt that did.
             scheduled, wait_ms = max(1, min(scheduled, len(self._schedule.delays_ms))), OURS_WAIT_MS_MIN
-        return judge(
-            outcome=outcome,
+        return after_failure(
+            before=previous_state(delivery),
+            off=_is_off(endpoint),
             scheduled_attempts=scheduled,
             schedule=self._schedule,
             now_ms=now,
@@ -262,23 +289,9 @@ def unattempted(delivery: LeasedDelivery, verdict: Verdict, now: int) -> Settlem
         delivery.scheduled_attempts,
         None,
         verdict.failed_reason,
-        now if verdict.status in (Status.FAILED, Status.CANCELLED) else None,
+        None if verdict.status in OPEN else now,
         None,
     )
-
-
-def _without_attempt(delivery: LeasedDelivery, endpoint: LiveEndpoint | None, now: int) -> Verdict | None:
-    """What becomes of a delivery that must not be sent now, but for `_while_off`; None if it may be."""
-    if endpoint is None or endpoint.deleted:
-        return Verdict(Status.CANCELLED)
-    if delivery.trigger is Trigger.TEST:
-        # It is attempted at once, whatever the endpoint's state. Leased again it has come too late.
-        return Verdict(Status.FAILED) if delivery.fence > 1 else None
-    if delivery.expires_at is not None and delivery.expires_at <= now:
-        return Verdict(Status.FAILED, failed_reason=FailedReason.EXPIRED)
-    if endpoint.record.state is not EndpointState.ENABLED:
-        return Verdict(Status.PENDING, now)
-    return None
 
 
 def _endpoint_wait_ms(exchange: Exchange, now: int) -> int:
@@ -286,14 +299,13 @@ def _endpoint_wait_ms(exchange: Exchange, now: int) -> int:
     return retry_after_ms(exchange.retry_after, now) or 0 if exchange.status_code in (429, 503) else 0
 
 
-def _while_off(verdict: Verdict, endpoint: LiveEndpoint | None) -> Verdict:
-    """The verdict, except that for an endpoint that is off nothing waits: it is held.
+def _is_off(endpoint: LiveEndpoint) -> bool:
+    """Whether an unsent delivery of the endpoint is held.
 
-    As long as the endpoint drops what it held, that would go with it: it is held after that (see `Held`).
+    While the endpoint drops held deliveries, the delivery waits instead: it would be dropped with them.
     """
-    if verdict.status is not Status.PENDING or endpoint is None or endpoint.record.state is EndpointState.ENABLED:
-        return verdict
-    return verdict if endpoint.record.held_action is HeldAction.DROP else _HELD
+    record = endpoint.record
+    return record.state is not EndpointState.ENABLED and record.held_action is not HeldAction.DROP
 
 
 def _told_by(endpoint: LiveEndpoint, exchange: Exchange, now: int) -> bool:
@@ -304,14 +316,9 @@ def _told_by(endpoint: LiveEndpoint, exchange: Exchange, now: int) -> bool:
     return record.state is EndpointState.ENABLED and (exchange.started_at >= since or since > now)
 
 
-def resumed(delivery: LeasedDelivery) -> Verdict | None:
-    """Where a resend or replay that did not succeed leads back to: where the delivery was. None: it is neither."""
-    status = delivery.resume_status
-    if status is None:
-        return None
-    if status is Status.PENDING:
-        return Verdict(Status.PENDING, due_at=delivery.resume_due_at or delivery.lease_until)
-    return Verdict(status, failed_reason=FailedReason.EXHAUSTED if status is Status.FAILED else None)
+def previous_state(delivery: LeasedDelivery) -> Verdict | None:
+    """Return the state of a delivery before its resend, replay, or test; None for a scheduled attempt."""
+    return previous(delivery.resume_status, delivery.resume_due_at or delivery.lease_until)
 
 
 def _row(flight: _InFlight, outcome: Outcome, exchange: Exchange) -> AttemptRow:

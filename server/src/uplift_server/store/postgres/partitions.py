@@ -15,8 +15,8 @@ from typing import Final, Protocol, TypeVar
 import asyncpg
 import structlog
 
-from uplift_server.core.lifecycle import Status
 from uplift_server.core.operations import partitions as rules
+from uplift_server.store import status_sql
 from uplift_server.store.instants import DISORDER_MS
 from uplift_server.store.numbers import ATTEMPTS_MARK, EVENTS_MARK, TURN_MARK
 from uplift_server.store.partitions import Bite, Partition
@@ -40,7 +40,6 @@ _TABLES: Final = {"attempts": "event_seq", "events": "seq"}
 """In the order in which they are locked: most that is waited for wants `events`."""
 ASIDE_LOCK: Final = 0x6173696465
 """The advisory lock of whoever makes or uses the tables of what is put aside, of which there is one each ("aside")."""
-_OPEN: Final = f"{int(Status.PENDING)}, {int(Status.HELD)}"
 _NEWEST: Final = (
     "SELECT first_seq, end_seq, begun_at, (SELECT count(*) FROM event_partitions) AS partitions,"
     " EXISTS (SELECT FROM events e WHERE e.seq >= first_seq) AS is_used"
@@ -68,8 +67,8 @@ _FIRST_WHOLE: Final = (
 _THIN: Final = (
     "WITH ended AS MATERIALIZED (SELECT event_seq, endpoint_seq FROM deliveries d"  # noqa: S608 - of our own texts
     " WHERE (event_seq, endpoint_seq) > ($1, $2) AND event_seq >= $3 AND event_seq < $4"
-    f" AND status NOT IN ({_OPEN}) AND NOT EXISTS (SELECT FROM deliveries o"
-    f"  WHERE o.event_seq = d.event_seq AND o.status IN ({_OPEN}))"
+    f" AND status NOT IN ({status_sql.OPEN}) AND NOT EXISTS (SELECT FROM deliveries o"
+    f"  WHERE o.event_seq = d.event_seq AND o.status IN ({status_sql.OPEN}))"
     " AND NOT EXISTS (SELECT FROM attempts a WHERE a.event_seq = d.event_seq AND a.endpoint_seq = d.endpoint_seq"
     f"  AND a.seq >= coalesce((SELECT value FROM marks WHERE name = '{ATTEMPTS_MARK}'), 0))"
     f" ORDER BY event_seq, endpoint_seq LIMIT {THIN_BITE} FOR UPDATE OF d),"
