@@ -1,0 +1,59 @@
+"""The table and the state diagram of deliveries in ARCHITECTURE.md, generated from `core/lifecycle.py`.
+
+Write them with `.venv/bin/python -m tests.house.lifecycle_docs`.
+"""
+
+from pathlib import Path
+from typing import Final
+
+from uplift_server.core.lifecycle import TRANSITIONS, Event, State, Transition
+
+DOCUMENT: Final = Path(__file__).parents[2] / "ARCHITECTURE.md"
+BEGIN: Final = "<!-- generated from core/lifecycle.py: run `.venv/bin/python -m tests.house.lifecycle_docs` -->\n"
+END: Final = "<!-- end of the generated part -->\n"
+_HEAD: Final = "| state | event | condition | next state | due | also |\n|---|---|---|---|---|---|\n"
+_LATE: Final = (Event.SUCCEED, Event.FAIL, Event.SKIP)
+"""Their effect on a delivery that is not leased any more is left out of the diagram."""
+
+
+def block() -> str:
+    """Return the generated part with its marks."""
+    rows = "".join(f"| {' | '.join(_cells(row))} |\n" for row in TRANSITIONS)
+    return f"{BEGIN}\n{_HEAD}{rows}\n```mermaid\nstateDiagram-v2\n{_diagram()}```\n\n{END}"
+
+
+def replaced(text: str) -> str:
+    """Return the document with its generated part as it should be."""
+    before, _, rest = text.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    assert after, f"ARCHITECTURE.md has no part between {BEGIN!r} and {END!r}"
+    return before + block() + after
+
+
+def _cells(row: Transition) -> tuple[str, ...]:
+    conditions = [fact.value for fact in row.when]
+    if row.unless:
+        conditions.append("unless " + ", ".join(fact.value for fact in row.unless))
+    due = row.due.value if row.due else ""
+    also = [f"reason `{row.reason.text}`"] if row.reason else []
+    also += [effect.value for effect in row.effects]
+    states = ", ".join(map(_name, row.before))
+    return (states, row.event.value, ", ".join(conditions), _name(row.after), due, ", ".join(also))
+
+
+def _name(state: State | None) -> str:
+    return "remembered" if state is None else state.name.lower()
+
+
+def _diagram() -> str:
+    labels: dict[tuple[str, str], dict[str, None]] = {}
+    for row in TRANSITIONS:
+        for state in row.before:
+            if row.event not in _LATE or state is State.LEASED:
+                arrow = ("[*]" if state is State.NEW else _name(state), _name(row.after))
+                labels.setdefault(arrow, {})[row.event.value] = None
+    return "".join(f"    {a} --> {b}: {' / '.join(events)}\n" for (a, b), events in labels.items())
+
+
+if __name__ == "__main__":
+    DOCUMENT.write_text(replaced(DOCUMENT.read_text(encoding="utf-8")), encoding="utf-8")

@@ -1,0 +1,8 @@
+"""ARCHITECTURE.md shows the table of transitions that the code has."""
+
+from .lifecycle_docs import DOCUMENT, replaced
+
+
+def test_the_generated_part_is_current() -> None:
+    text = DOCUMENT.read_text(encoding="utf-8")
+    assert text == replaced(text), "run .venv/bin/python -m tests.house.lifecycle_docs"
