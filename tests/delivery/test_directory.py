@@ -48,8 +48,6 @@ def endpoint(seq: int = 1, **fields: Any) -> Endpoint:
         "event_types": (),
         "secret": SEALER.seal(SECRET, bytes([seq]) * 16, "secret"),
         "headers": None,
-        "rate_limit_per_second": None,
-        "max_in_flight": None,
         "state": EndpointState.ENABLED,
         "disabled_reason": None,
         "consecutive_failures": 0,

@@ -8,6 +8,7 @@ import pytest
 from tests.engines import Place
 
 from uplift_server.core.deliveries.outcomes import Outcome
+from uplift_server.core.endpoint_settings import EndpointSettings
 from uplift_server.core.events.catalog import WEBHOOK_CREATED
 from uplift_server.core.lifecycle import Status
 from uplift_server.delivery.sending.http.request import Request
@@ -77,12 +78,12 @@ async def test_a_raised_or_dropped_limit_takes_effect_at_once(place: Place) -> N
         await world.run_for(2 * SECOND)
         before = len(world.sender.sent)
         assert before <= 2
-        world.directory.put_endpoint(replace(endpoint.record, rate_limit_per_second=20))
+        world.directory.put_endpoint(replace(endpoint.record, settings=EndpointSettings(rate_limit_per_second=20)))
         await world.run_for(SECOND)
         raised = world.sender.times("one.test")[before:]
         assert 19 <= len(raised) <= 21
         assert most_in_a_second(raised) <= 20
-        world.directory.put_endpoint(replace(endpoint.record, rate_limit_per_second=None))
+        world.directory.put_endpoint(replace(endpoint.record, settings=EndpointSettings(rate_limit_per_second=None)))
         await world.run_for(SECOND)
         assert len(world.sender.sent) == 50
 
@@ -94,7 +95,7 @@ async def test_a_lowered_limit_takes_effect_at_once(place: Place) -> None:
         await world.run_for(SECOND)
         before = len(world.sender.sent)
         assert before >= 18
-        world.directory.put_endpoint(replace(endpoint.record, rate_limit_per_second=1))
+        world.directory.put_endpoint(replace(endpoint.record, settings=EndpointSettings(rate_limit_per_second=1)))
         await world.run_for(10 * SECOND)
         assert 9 <= len(world.sender.sent) - before <= 10
 

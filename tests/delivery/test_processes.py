@@ -12,6 +12,7 @@ from tests.delivery.world import HOUR, SECOND, answer
 from tests.engines import Place
 
 from uplift_server.core.deliveries.health import HealthRule
+from uplift_server.core.endpoint_settings import EndpointSettings
 from uplift_server.core.lifecycle import Status
 from uplift_server.core.operations.cluster import ProcessRole
 from uplift_server.core.operations.singleton_jobs import Duty
@@ -468,11 +469,11 @@ async def test_limits_changed_through_one_process_bind_another(place: Place) -> 
                 c,
                 None,
                 owner.directory.endpoints[seqs[0]].record.id,
-                lambda record: replace(record, max_in_flight=2, updated_at=fleet.clock.now),
+                lambda record: replace(record, settings=EndpointSettings(max_in_flight=2), updated_at=fleet.clock.now),
             )
         )
         await fleet.run_for(SECOND)
-        assert owner.directory.endpoints[seqs[0]].record.max_in_flight == 2
+        assert owner.directory.endpoints[seqs[0]].record.settings.max_in_flight == 2
         assert owner.directory.endpoints[seqs[0]].record.state is EndpointState.ENABLED
         fleet.sender.latency_ms["h0.test"] = 100
         fleet.at(owner)

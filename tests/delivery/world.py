@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from tests.engines import Place
 
 from uplift_server.core.deliveries.health import HealthRule
+from uplift_server.core.endpoint_settings import ENDPOINT_SETTINGS, EndpointSettings
 from uplift_server.core.http.exchange import Exchange, Failure
 from uplift_server.core.ids import uuid7
 from uplift_server.core.lifecycle import Status
@@ -333,7 +334,8 @@ class World:
         """Register an endpoint whose receiver follows a script (200 by default)."""
         endpoint_id = self.fresh_id()
         owner = account or self.account
-        values = {"headers": None, "rate_limit_per_second": None, "max_in_flight": None, "event_types": ()} | settings
+        own = {each.name: settings.pop(each.name) for each in ENDPOINT_SETTINGS if each.name in settings}
+        values = {"headers": None, "event_types": (), "settings": EndpointSettings(**own)} | settings
         record: Endpoint = await self.database.write(
             lambda c: endpoints.create(
                 c,

@@ -15,6 +15,7 @@ import uplift_server
 import uplift_webhooks
 from uplift_server.config import OTHER_TOOLS, SETTINGS
 from uplift_server.core.deliveries.outcomes import Outcome
+from uplift_server.core.endpoint_settings import ENDPOINT_SETTINGS
 from uplift_server.core.events.catalog import EVENT_TYPES
 from uplift_server.core.http.address_ranges import BLOCKS, Reach
 from uplift_server.core.people.audit import ACTIONS
@@ -62,6 +63,13 @@ def test_every_action_of_the_audit_log_is_in_the_api_page_with_its_sentence(root
     text = _document(root, "api.md")
 
     assert not [name for name, sentence in ACTIONS.items() if f"| `{name}` | {sentence} |" not in text]
+
+
+def test_the_table_of_endpoint_settings_in_the_api_page_matches_the_definitions(root: Path) -> None:
+    rows = [f"| `{each.name}` | {each.bounds} | {each.default} | {each.help} |" for each in ENDPOINT_SETTINGS]
+    section = _document(root, "api.md").partition("#### Endpoint settings\n")[2].partition("\n#")[0]
+
+    assert [line for line in section.splitlines() if line.startswith("| `")] == rows
 
 
 def test_the_metrics_of_the_monitoring_page_are_those_there_are(root: Path) -> None:

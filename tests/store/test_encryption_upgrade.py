@@ -46,8 +46,6 @@ def endpoint(connection: sa.Connection, number: int, key: bytes = KEY) -> bytes:
         event_types=(),
         secret=values["secret"],
         headers=values["headers"] if number % 2 else None,
-        rate_limit_per_second=None,
-        max_in_flight=None,
         now=1,
     )
     change = sa.update(table).where(table.c.id == endpoint_id)

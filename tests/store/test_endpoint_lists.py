@@ -24,8 +24,6 @@ def account_seq(connection: sa.Connection) -> int:
             event_types=(),
             secret=b"sealed",
             headers=None,
-            rate_limit_per_second=None,
-            max_in_flight=None,
             now=1,
         )
     endpoints.delete(connection, seq, bytes([3]) * 16, now=2)

@@ -7,6 +7,7 @@ import pytest
 import sqlalchemy as sa
 
 from uplift_server.core.deliveries.replays import ReplayState
+from uplift_server.core.endpoint_settings import EndpointSettings
 from uplift_server.core.lifecycle import Status
 from uplift_server.core.operations.statistics import COUNTS, HOUR_MS
 from uplift_server.core.people.notifications import NoticeKind
@@ -64,8 +65,7 @@ def new_endpoint(connection: sa.Connection, account_seq: int, number: int) -> An
         event_types=("a.*",),
         secret=b"sealed",
         headers=None,
-        rate_limit_per_second=None,
-        max_in_flight=3,
+        settings=EndpointSettings(max_in_flight=3),
         now=1,
     )
 
@@ -195,6 +195,18 @@ def test_a_change_never_writes_health(connection: sa.Connection) -> None:
     stored = endpoints.get(connection, account.seq, endpoint.id)
     assert stored is not None
     assert (stored.url, stored.consecutive_failures, stored.failing_since) == ("https://example.com/b", 7, 5)
+
+
+def test_an_update_stores_the_settings_and_increases_updated_at(connection: sa.Connection) -> None:
+    """The clock may stand still: other processes read the endpoint again when `updated_at` changes."""
+    account = new_account(connection, 1)
+    endpoint = new_endpoint(connection, account.seq, 1)
+    settings = EndpointSettings(rate_limit_per_second=20)
+    changed = endpoints.update(connection, account.seq, endpoint.id, lambda stored: replace(stored, settings=settings))
+    assert changed is not None
+    assert (changed.settings, changed.updated_at) == (settings, endpoint.updated_at + 1)
+    assert endpoints.get(connection, account.seq, endpoint.id) == changed
+    assert endpoints.live(connection) == [changed]
 
 
 def test_event_types_keep_their_number_over_deletion(connection: sa.Connection) -> None:

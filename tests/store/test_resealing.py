@@ -36,8 +36,6 @@ def endpoint(connection: sa.Connection, number: int, sealer: Sealer = OLD) -> An
         event_types=(),
         secret=sealer.seal(f"secret {number}", endpoint_id, "secret"),
         headers=sealer.seal(json.dumps({"x-team": str(number)}), endpoint_id, "headers") if number % 5 == 0 else None,
-        rate_limit_per_second=None,
-        max_in_flight=None,
         now=1,
     )
     if number % 3 == 0:

@@ -8,15 +8,14 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 from pydantic_core import PydanticKnownError
 
+from uplift_server.api.setting_fields import takes_settings
 from uplift_server.api.views import PeriodName
 from uplift_server.core.limits import (
     CONTACT_EMAILS_MAX,
     DESCRIPTION_CHARACTERS_MAX,
-    ENDPOINT_IN_FLIGHT_MAX,
     ENDPOINT_TEXT_CHARACTERS_MAX,
     PAGE_ITEMS_DEFAULT,
     PAGE_ITEMS_MAX,
-    RATE_LIMIT_PER_SECOND_MAX,
     REPLAY_RATE_PER_SECOND_DEFAULT,
     REPLAY_RATE_PER_SECOND_MAX,
     SECRET_OVERLAP_SECONDS_DEFAULT,
@@ -134,6 +133,7 @@ class EventTypeNew(Body):
     archived: bool = Field(default=False, description="Whether new events of it are refused.")
 
 
+@takes_settings
 class EndpointNew(Body):
     """A new endpoint."""
 
@@ -146,10 +146,9 @@ class EndpointNew(Body):
     )
     secret: str | None = Field(default=None, description="Your own secret; left out: we make one.")
     headers: dict[str, str] | None = Field(default=None, description="Headers to add to every request.")
-    rate_limit_per_second: int | None = Field(default=None, ge=1, le=RATE_LIMIT_PER_SECOND_MAX)
-    max_in_flight: int | None = Field(default=None, ge=1, le=ENDPOINT_IN_FLIGHT_MAX)
 
 
+@takes_settings
 class EndpointChange(Body):
     """Changes to an endpoint; what is left out stays, null means the default."""
 
@@ -157,8 +156,6 @@ class EndpointChange(Body):
     description: Prose | None = Field(default=None, description="For people.")
     event_types: list[str] | None = Field(default=None, description="Names and `group.*`; empty: all.")
     headers: dict[str, str] | None = Field(default=None, description="All headers to add; replaces those before.")
-    rate_limit_per_second: int | None = Field(default=None, ge=1, le=RATE_LIMIT_PER_SECOND_MAX)
-    max_in_flight: int | None = Field(default=None, ge=1, le=ENDPOINT_IN_FLIGHT_MAX)
 
 
 class EndpointEnabling(Body):

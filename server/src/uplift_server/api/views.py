@@ -4,6 +4,7 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, Field, WithJsonSchema
 
+from uplift_server.api.setting_fields import shows_settings
 from uplift_server.core.deliveries.explanations import Reason
 from uplift_server.core.deliveries.replays import Wait
 from uplift_server.core.limits import HELD_COUNTED_MAX
@@ -124,6 +125,7 @@ class HealthView(BaseModel):
     next_probe_at: InstantText | None
 
 
+@shows_settings
 class EndpointView(BaseModel):
     """An endpoint."""
 
@@ -133,8 +135,6 @@ class EndpointView(BaseModel):
     description: str
     event_types: list[str] = Field(description="Names and `group.*`; empty: all.")
     headers: dict[str, str] = Field(description="Values are masked, except those of some standard headers.")
-    rate_limit_per_second: int | None
-    max_in_flight: int | None
     state: StateName
     disabled_reason: ReasonName | None
     held_deliveries: int = Field(description=f"What it holds, counted up to {HELD_COUNTED_MAX}.")

@@ -4,15 +4,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from uplift_server.core.endpoint_settings import ENDPOINT_SETTINGS, EndpointSetting
 from uplift_server.core.events.catalog import WEBHOOK_CREATED
 from uplift_server.core.events.event_types import GROUP_SUFFIX
 from uplift_server.core.http.headers import MASKED, mask
-from uplift_server.core.limits import (
-    CUSTOM_HEADERS_MAX,
-    DESCRIPTION_CHARACTERS_MAX,
-    ENDPOINT_IN_FLIGHT_MAX,
-    RATE_LIMIT_PER_SECOND_MAX,
-)
+from uplift_server.core.limits import CUSTOM_HEADERS_MAX, DESCRIPTION_CHARACTERS_MAX
 from uplift_server.core.problems import Problem
 from uplift_server.dashboard.forms import Form
 from uplift_server.service.endpoints import EndpointDraft, Shown
@@ -60,13 +56,12 @@ class Filled:
     event_types: tuple[str, ...] = ()
     secret: str = field(default="", repr=False)
     headers: str = field(default="", repr=False)
-    rate_limit_per_second: str = ""
-    max_in_flight: str = ""
+    settings: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def has_more(self) -> bool:
-        """Whether one of the fields is filled in that most leave alone."""
-        return any((self.secret, self.headers, self.rate_limit_per_second, self.max_in_flight))
+        """Whether an advanced field has a value."""
+        return any((self.secret, self.headers, *self.settings.values()))
 
 
 def filled_with(shown: Shown) -> Filled:
@@ -77,8 +72,7 @@ def filled_with(shown: Shown) -> Filled:
         description=endpoint.description,
         event_types=endpoint.event_types,
         headers="\n".join(f"{name}: {mask(name, value)}" for name, value in shown.headers.items()),
-        rate_limit_per_second=_number_text(endpoint.rate_limit_per_second),
-        max_in_flight=_number_text(endpoint.max_in_flight),
+        settings={name: str(value) for name, value in endpoint.settings.by_name().items() if value is not None},
     )
 
 
@@ -90,8 +84,7 @@ def as_sent(form: Form) -> Filled:
         event_types=tuple(form.texts("event_types")),
         secret=form.text("secret"),
         headers=form.raw("headers"),
-        rate_limit_per_second=form.text("rate_limit_per_second"),
-        max_in_flight=form.text("max_in_flight"),
+        settings={each.name: form.text(each.name) for each in ENDPOINT_SETTINGS},
     )
 
 
@@ -113,8 +106,7 @@ def draft_of(form: Form, stored: Shown | None = None) -> tuple[EndpointDraft, li
         event_types=UNSET if stored is not None and set(chosen) == set(stored.endpoint.event_types) else chosen,
         secret=UNSET if stored is not None else form.optional("secret"),
         headers=headers,
-        rate_limit_per_second=_bounded(form, "rate_limit_per_second", RATE_LIMIT_PER_SECOND_MAX, problems),
-        max_in_flight=_bounded(form, "max_in_flight", ENDPOINT_IN_FLIGHT_MAX, problems),
+        settings={each.name: _setting(form, each, problems) for each in ENDPOINT_SETTINGS},
     )
     return draft, problems
 
@@ -186,13 +178,9 @@ def _headers(lines: Sequence[str], stored: Mapping[str, str]) -> tuple[dict[str,
     return headers, problems
 
 
-def _bounded(form: Form, name: str, highest: int, problems: list[Problem]) -> int | None:
-    number = form.number(name, problems)
-    if number is not None and not 1 <= number <= highest:
-        problems.append(Problem(name, "out_of_range", f"Choose 1 to {highest}, or leave it empty."))
+def _setting(form: Form, setting: EndpointSetting, problems: list[Problem]) -> int | None:
+    number = form.number(setting.name, problems)
+    if number is not None and not setting.allows(number):
+        problems.append(Problem(setting.name, "out_of_range", f"Enter {setting.bounds}, or leave the field empty."))
         return None
     return number
-
-
-def _number_text(number: int | None) -> str:
-    return "" if number is None else str(number)

@@ -17,6 +17,7 @@ from markupsafe import Markup, escape
 
 from uplift_server import __version__
 from uplift_server.core import ids
+from uplift_server.core.endpoint_settings import ENDPOINT_SETTINGS
 from uplift_server.core.people.audit import without_query
 from uplift_server.core.texts import printable
 from uplift_server.core.timestamps import instant_text, parse_instant
@@ -102,6 +103,7 @@ def _environment() -> Environment:
         "replay_id": lambda value: ids.prefixed(ids.REPLAY, value),
     }
     environment.globals |= {"asset": url_of, "version": __version__, "charts": charts}
+    environment.globals["endpoint_settings"] = ENDPOINT_SETTINGS
     environment.globals |= {"once_field": ONCE_FIELD, "once_text": lambda: secrets.token_hex(ONCE_BYTES)}
     environment.globals["p"] = environment.get_template("parts.html").module
     return environment

@@ -3,9 +3,10 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Any, Final
 
 from uplift_server.core import ids
+from uplift_server.core.endpoint_settings import ENDPOINT_SETTINGS, EndpointSettings
 from uplift_server.core.events.subscriptions import pattern_problems
 from uplift_server.core.http.headers import MASKED, check_headers
 from uplift_server.core.http.urls import with_lower_case_host
@@ -31,8 +32,10 @@ from uplift_server.store.sealing import Sealer
 
 ALL: Final = EndpointFilter()
 _WHAT: Final = "endpoint"
-_TOLD: Final = ("url", "description", "event_types", "rate_limit_per_second", "max_in_flight")
-"""The fields whose values the audit log may tell; those of headers may be secrets."""
+_FIELDS: Final = ("url", "description", "event_types")
+_SETTING_NAMES: Final = tuple(each.name for each in ENDPOINT_SETTINGS)
+_AUDITED: Final = (*_FIELDS, *_SETTING_NAMES)
+"""The fields whose values the audit log shows. Header values are excluded: they may be secrets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +47,16 @@ class EndpointDraft:
     event_types: Sequence[str] | Unset | None = UNSET
     secret: str | Unset | None = field(default=UNSET, repr=False)
     headers: Mapping[str, str] | Unset | None = field(default=UNSET, repr=False)
-    rate_limit_per_second: int | Unset | None = UNSET
-    max_in_flight: int | Unset | None = UNSET
+    settings: Mapping[str, int | None] = field(default_factory=dict)
+    """By name, only those that were sent."""
+
+    @classmethod
+    def of_fields(cls, sent: Mapping[str, Any]) -> "EndpointDraft":
+        """The draft in the fields of a request."""
+        return cls(
+            **{name: value for name, value in sent.items() if name not in _SETTING_NAMES},
+            settings={name: sent[name] for name in _SETTING_NAMES if name in sent},
+        )
 
     def normalized(self) -> "EndpointDraft":
         """The draft with its host name in lower case and without duplicate event types."""
@@ -252,8 +263,7 @@ class Endpoints:
                 event_types=tuple(given_or_none(draft.event_types) or ()),
                 secret=self._sealer.seal(secret, endpoint_id, "secret", bound=bound),
                 headers=self._sealed(given_or_none(draft.headers), endpoint_id, bound=bound),
-                rate_limit_per_second=given_or_none(draft.rate_limit_per_second),
-                max_in_flight=given_or_none(draft.max_in_flight),
+                settings=EndpointSettings(**draft.settings),
                 now=now,
             )
             details = {"url": without_query(endpoint.url), "event_types": list(endpoint.event_types)}
@@ -295,8 +305,7 @@ class Endpoints:
                 headers=stored.headers
                 if isinstance(draft.headers, Unset)
                 else self._sealed(draft.headers, endpoint_id, bound=bound),
-                rate_limit_per_second=given_or(draft.rate_limit_per_second, stored.rate_limit_per_second),
-                max_in_flight=given_or(draft.max_in_flight, stored.max_in_flight),
+                settings=replace(stored.settings, **draft.settings),
                 updated_at=now,
             )
 
@@ -306,7 +315,7 @@ class Endpoints:
 
             def noted(stored: Endpoint) -> Endpoint:
                 changed = change(stored, bound=bound)
-                details.update(difference(self._fields(stored), self._fields(changed), told=_TOLD))
+                details.update(difference(self._fields(stored), self._fields(changed), told=_AUDITED))
                 return changed
 
             changed = endpoints.update(connection, caller.account_seq, endpoint_id, noted)
@@ -337,7 +346,8 @@ class Endpoints:
 
     def _fields(self, endpoint: Endpoint) -> dict[str, object]:
         """What its owner says of it, its headers opened: sealed anew, the same ones look different."""
-        return {**{name: getattr(endpoint, name) for name in _TOLD}, "headers": self._headers(endpoint)}
+        fields = {name: getattr(endpoint, name) for name in _FIELDS}
+        return {**fields, **endpoint.settings.by_name(), "headers": self._headers(endpoint)}
 
     def _note(
         self, connection: Transaction, caller: Caller, action: str, endpoint: Endpoint, details: Mapping[str, object]

@@ -5,6 +5,7 @@ from typing import Generic, TypeVar
 
 from uplift_server.core.deliveries.health import Health
 from uplift_server.core.deliveries.outcomes import Outcome
+from uplift_server.core.endpoint_settings import DEFAULTS, EndpointSettings
 from uplift_server.core.lifecycle import FailedReason, Status, Trigger
 from uplift_server.core.named_codes import Named
 from uplift_server.core.security.rights import Role
@@ -172,8 +173,6 @@ class Endpoint:
     secret: bytes = field(repr=False)
     secret_created_at: int
     headers: bytes | None = field(repr=False)
-    rate_limit_per_second: int | None
-    max_in_flight: int | None
     state: EndpointState
     disabled_reason: DisabledReason | None
     consecutive_failures: int
@@ -195,6 +194,7 @@ class Endpoint:
     """While it is enabled: what becomes of what it held when that was asked for. All else that it holds is sent."""
     held_through: int | None = None
     """The number of the last event that `held_action` is about."""
+    settings: EndpointSettings = DEFAULTS
 
     @property
     def secrets(self) -> SecretPair[bytes]:

@@ -63,7 +63,7 @@ _ENDPOINT_COLUMNS: Final = (
     "url", "description", "event_types", "secret", "headers", "rate_limit_per_second", "max_in_flight", "state",
     "disabled_reason", "updated_at", "deleted_at", "previous_secret", "previous_expires_at", "uplift_header_new",
     "state_since", "held_action", "held_through",
-    # Of an endpoint's health only what is not written after every attempt.
+    # A new setting needs no entry: `updated_at` changes with it. Health written after every attempt is left out.
     "warned_at", "excused_ms",
 )  # fmt: skip
 _WATCHED: Final[dict[str, tuple[str, ...]]] = {

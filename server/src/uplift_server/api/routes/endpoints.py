@@ -28,7 +28,7 @@ async def create_endpoint(
 ) -> EndpointView:
     """Scope `endpoints:write`. `secret` is shown this once; the endpoint gets a `webhook.created` event."""
     shown = await services.endpoints.create(
-        caller, EndpointDraft(**sent.given), repeat=repeat_of(request, sent), problems=sent.problems
+        caller, EndpointDraft.of_fields(sent.given), repeat=repeat_of(request, sent), problems=sent.problems
     )
     mark_repeated(response, repeated=shown.repeated)
     return view_of(services, caller, shown)
@@ -55,7 +55,9 @@ async def change_endpoint(
     services: ServicesOf, caller: CallerOf, endpoint: str, sent: Annotated[Sent, Depends(BodyReader(EndpointChange))]
 ) -> EndpointView:
     """Scope `endpoints:write`. What is left out stays; the change holds for the next attempt."""
-    shown = await services.endpoints.update(caller, endpoint, EndpointDraft(**sent.given), problems=sent.problems)
+    shown = await services.endpoints.update(
+        caller, endpoint, EndpointDraft.of_fields(sent.given), problems=sent.problems
+    )
     return view_of(services, caller, shown)
 
 

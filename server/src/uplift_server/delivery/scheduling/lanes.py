@@ -389,8 +389,8 @@ class DeliveryLanes:
         return taken
 
     def _limit(self, lane: Lane[LeasedDelivery], endpoint: LiveEndpoint) -> None:
-        rate = endpoint.record.rate_limit_per_second
-        in_flight_max = endpoint.record.max_in_flight or self._endpoint_in_flight_max
+        rate = endpoint.record.settings.rate_limit_per_second
+        in_flight_max = endpoint.record.settings.max_in_flight or self._endpoint_in_flight_max
         if self._elsewhere:
             _, elsewhere = self._elsewhere.get(endpoint.seq, (endpoint, 0))
             in_flight_max = max(0, in_flight_max - elsewhere)

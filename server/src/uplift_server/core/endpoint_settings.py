@@ -1,0 +1,72 @@
+"""The delivery settings of an endpoint, each defined once.
+
+The API models, the options of both commands, the dashboard's form, the audit log and the table in `docs/api.md` follow
+from these definitions. A setting is a whole number in a nullable column of its own name.
+"""
+
+from dataclasses import dataclass, field, fields
+from typing import Any, Final
+
+from uplift_server.core.limits import ENDPOINT_IN_FLIGHT_MAX, RATE_LIMIT_PER_SECOND_MAX
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointSetting:
+    """The definition of one setting."""
+
+    name: str
+    """Of the API field, the column and the form field."""
+    label: str
+    unit: str
+    help: str
+    """What it does: one sentence for the API reference, the commands and the form."""
+    maximum: int
+    """The minimum is 1."""
+    default: str
+    """What applies while the endpoint does not set it, in words."""
+
+    @property
+    def option(self) -> str:
+        """The option of `uplift-server endpoint create`."""
+        return f"--{self.name.replace('_', '-')}"
+
+    @property
+    def bounds(self) -> str:
+        """The allowed values, in words."""
+        return f"1 to {self.maximum:,}"
+
+    def allows(self, value: int) -> bool:
+        """Whether a value is within the bounds."""
+        return 1 <= value <= self.maximum
+
+
+def _setting(**definition: Any) -> Any:
+    return field(default=None, metadata=definition)
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointSettings:
+    """The settings of one endpoint; None means the default."""
+
+    rate_limit_per_second: int | None = _setting(
+        label="Rate limit",
+        unit="attempts per second",
+        help="Maximum attempts per second.",
+        maximum=RATE_LIMIT_PER_SECOND_MAX,
+        default="no limit",
+    )
+    max_in_flight: int | None = _setting(
+        label="Concurrency limit",
+        unit="attempts in flight",
+        help="Maximum attempts in flight.",
+        maximum=ENDPOINT_IN_FLIGHT_MAX,
+        default="server default",
+    )
+
+    def by_name(self) -> dict[str, Any]:
+        """Every setting with its value, in the order of the definitions."""
+        return {each.name: getattr(self, each.name) for each in ENDPOINT_SETTINGS}
+
+
+DEFAULTS: Final = EndpointSettings()
+ENDPOINT_SETTINGS: Final = tuple(EndpointSetting(name=each.name, **each.metadata) for each in fields(EndpointSettings))
