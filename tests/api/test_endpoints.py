@@ -70,7 +70,7 @@ def test_an_endpoint_from_registration_to_removal(server: Any) -> None:
     assert (changed.json["max_in_flight"], changed.json["rate_limit_per_second"]) == (None, 5)
     assert changed.json["headers"] == endpoint["headers"]
     assert live.subscription.wants("export.completed")
-    assert b"X-Jwt: Bearer abc" in live.head.custom
+    assert b"X-Jwt: Bearer abc" in live.parts.head.custom
     assert owner.patch(path, {"headers": {"Accept": "*/*"}}).json["headers"] == {"Accept": "*/*"}
     assert owner.patch(path, {"headers": {}, "description": None}).json["headers"] == {}
     assert owner.get(path).json["description"] == ""

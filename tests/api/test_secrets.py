@@ -63,7 +63,7 @@ def live(server: Any, endpoint: Mapping[str, Any]) -> Any:
 
 def signatures(server: Any, endpoint: Mapping[str, Any]) -> tuple[bytes, bytes]:
     """How the endpoint's next request would be signed."""
-    uplift, standard = live(server, endpoint).signer.sign(b"id", b"1", b"{}")
+    uplift, standard = live(server, endpoint).parts.signer.sign(b"id", b"1", b"{}")
     return uplift, standard
 
 

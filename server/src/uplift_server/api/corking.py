@@ -1,4 +1,4 @@
-"""One system call per response: uvicorn writes the head and the body of a response separately.
+"""One system call per response: uvicorn writes the headers and the body of a response separately.
 
 Measured at full load: one write takes 7 µs of the 130 µs of an event from acceptance to its receiver.
 """
@@ -9,7 +9,7 @@ from typing import Any
 
 
 class CorkedTransport:
-    """The part of a transport that uvicorn uses. Joins everything that is written within one turn of the event loop.
+    """The part of a transport that uvicorn uses. Joins what is written before a `flush`, at most in one turn of the loop.
 
     `linger` is called when uvicorn closes the connection, after the last response was written. If it returns True, it
     closes the connection itself.
@@ -33,12 +33,12 @@ class CorkedTransport:
     def write(self, data: bytes) -> None:
         """Write at the end of this turn of the event loop."""
         if not self._parts:
-            self._call_soon(self._flush)
+            self._call_soon(self.flush)
         self._parts.append(data)
 
     def close(self) -> None:
         """Close the connection, or let it linger."""
-        self._flush()
+        self.flush()
         if not self._linger():
             self._transport.close()
 
@@ -47,7 +47,8 @@ class CorkedTransport:
         self.is_closing = _is_closing
         self._transport.write_eof()
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Write what was joined so far."""
         if self._parts:
             data = b"".join(self._parts)
             self._parts.clear()

@@ -164,6 +164,8 @@ class BoundedHeads(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """See uvicorn. A body that was not read must not stay in memory with an idle connection."""
+        # On a busy server, the next turn of the event loop comes tens of milliseconds later.
+        cast(CorkedTransport, self.transport).flush()
         cycle = self.cycle
         if cycle.response_complete and cycle.body:
             cycle.body = bytearray()
