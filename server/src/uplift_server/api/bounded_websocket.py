@@ -1,4 +1,4 @@
-"""A websocket's connection, with bounds on what costs nothing to send, and an end for whoever does not read."""
+"""Bounds on websockets, which uvicorn does not have. All uses of its websocket protocol's private parts are here."""
 
 from typing import Any, Final
 
@@ -14,7 +14,7 @@ FAREWELL_SECONDS: Final = 5.0
 
 
 class BoundedWebsocket(WebSocketsSansIOProtocol):
-    """uvicorn's protocol (0.54), which has neither."""
+    """Limits frames that cost the sender nothing, and aborts connections that are not read."""
 
     idle_frames = 0
     idle_frames_since = 0.0

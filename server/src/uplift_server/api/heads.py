@@ -1,4 +1,4 @@
-"""Bounds on requests that never end: uvicorn waits without a limit, and holds headers without a limit."""
+"""Bounds on requests, which uvicorn does not have. All uses of its HTTP protocol's private parts are here."""
 
 import asyncio
 from http import HTTPStatus
@@ -64,6 +64,8 @@ class BoundedHeads(HttpToolsProtocol):
     """Time limit of a body, counted from the end of its head."""
     connections_max: ClassVar[int] = 10_000
     """Beyond this number of connections, requests are rejected."""
+    files_max: ClassVar[int] = 10_000
+    """Beyond this number of connections, new ones are closed at once."""
     lingering: ClassVar[set["BoundedHeads"]] = set()
     """The connections that this process has closed for writing and still reads, so that clients get their responses."""
 
@@ -86,6 +88,8 @@ class BoundedHeads(HttpToolsProtocol):
         super().connection_made(cast(asyncio.Transport, CorkedTransport(transport, self.loop, self._linger)))
         # One timer per connection: one per request would cost every event.
         self._watch = self.loop.call_later(self.request_seconds_max, self._give_up, 0)
+        if len(self.connections) > self.files_max:
+            transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See asyncio.Protocol."""

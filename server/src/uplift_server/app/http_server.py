@@ -1,10 +1,9 @@
 """The HTTP server, and the socket it listens on."""
 
-import asyncio
 import contextlib
 import socket
 from collections.abc import Iterator
-from typing import Any, ClassVar, Final, cast
+from typing import Any, Final, cast
 
 import uvicorn
 
@@ -24,24 +23,12 @@ REQUESTS_FINISH_SECONDS: Final = 2
 
 
 class HttpServer(uvicorn.Server):
-    """uvicorn without its signal handlers: whoever runs the application decides what a signal means."""
+    """uvicorn without its signal handlers. The command that runs the application handles signals."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """See uvicorn."""
+        """Install no handlers."""
         yield
-
-
-class _LimitedProtocol(BoundedHeads):
-    """The protocol of the API. Closes new connections at once that exceed the API's share of file descriptors."""
-
-    files_max: ClassVar[int]
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """See asyncio.Protocol."""
-        super().connection_made(transport)
-        if len(self.connections) > self.files_max:
-            transport.abort()
 
 
 def http_server(app: Any, connections_max: int) -> HttpServer:
@@ -50,7 +37,7 @@ def http_server(app: Any, connections_max: int) -> HttpServer:
     return HttpServer(
         uvicorn.Config(
             LastAnswer(app),
-            http=type("LimitedProtocol", (_LimitedProtocol,), limits),
+            http=type("LimitedProtocol", (BoundedHeads,), limits),
             ws=cast(Any, websockets.websocket_protocol),
             ws_max_size=websockets.MESSAGE_BYTES_MAX,
             ws_ping_interval=websockets.PING_SECONDS,

@@ -21,7 +21,16 @@ from uplift_webhooks.cli.listening import mischief as mischief_of
 from uplift_webhooks.cli.listening.frames import Answer, EventFrame, NotAFrame, answer_frame, is_ready, read_event
 from uplift_webhooks.cli.listening.handover import Handing, Taker
 from uplift_webhooks.cli.listening.mischief import Mischief
-from uplift_webhooks.cli.listening.stream import CLOSE_SECONDS, OPEN_SECONDS, Address, Ended, Lost, end_of, open_stream
+from uplift_webhooks.cli.listening.stream import (
+    CLOSE_SECONDS,
+    OPEN_SECONDS,
+    Address,
+    Ended,
+    Lost,
+    abort,
+    end_of,
+    open_stream,
+)
 from uplift_webhooks.cli.listening.waits import within
 
 WAITING_EVENTS_MAX: Final = 1024
@@ -139,7 +148,7 @@ class Listener:
         finally:
             # It may have been opened at the moment of a cancellation.
             if self._newest is not None:
-                self._newest.transport.abort()
+                abort(self._newest)
             self._taker.close()
 
     async def _stay_connected(self) -> None:
@@ -198,7 +207,7 @@ class Listener:
             # What was answered last is still to reach the server.
             with suppress(asyncio.TimeoutError, ConnectionClosed):
                 await within(CLOSE_SECONDS, socket.close())
-            socket.transport.abort()
+            abort(socket)
 
     async def _opened(self) -> ClientConnection:
         """A connection over which the server has said that it is ready."""
@@ -212,7 +221,7 @@ class Listener:
         except NotAFrame as error:
             raise Lost(f"what answers there is no server of this kind: it sent {error}") from error
         except asyncio.CancelledError:
-            socket.transport.abort()
+            abort(socket)
             raise
         return socket
 
@@ -338,7 +347,7 @@ class Listener:
                 self._slept = True
                 self._hurry.set()
                 if self._open is not None:
-                    self._open.transport.abort()
+                    abort(self._open)
 
 
 async def _first_of(*work: Coroutine[Any, Any, None]) -> None:

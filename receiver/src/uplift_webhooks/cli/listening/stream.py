@@ -113,6 +113,11 @@ async def open_stream(address: Address, after: str | None, *, ping_seconds: floa
         raise Lost(reason(error)) from error
 
 
+def abort(connection: ClientConnection) -> None:
+    """Close a connection at once, without the closing handshake."""
+    connection.transport.abort()
+
+
 def end_of(error: ConnectionClosed) -> Lost | Ended:
     """What the end of a connection means."""
     if error.rcvd is None:
