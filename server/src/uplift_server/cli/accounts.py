@@ -89,9 +89,9 @@ def delete_account(
 def keys(session: Session, account: Account, limit: Limit = 50, wide: Wide = False) -> None:
     """List an account's keys."""
     with reach(session.config()) as client:
-        found = lookup.account(client, account)
+        path = lookup.account_path(client, account)
         session.output.rows(
-            client.items(f"/v1/accounts/{segment(found['id'])}/keys", limit=limit),
+            client.items(f"{path}/keys", limit=limit),
             [
                 Column("id", "KEY", "id"),
                 Column("name", "NAME", gives=True),
@@ -137,8 +137,8 @@ def create_key(
     if scopes:
         body["scopes"] = [each.strip() for text in scopes for each in text.split(",")]
     with reach(session.config()) as client, options(name="--name", scopes="--scopes"):
-        found = lookup.account(client, account)
-        session.output.fields(client.post(f"/v1/accounts/{segment(found['id'])}/keys", body))
+        path = lookup.account_path(client, account)
+        session.output.fields(client.post(f"{path}/keys", body))
     session.output.note("Keep the key now: it is not shown again.")
 
 
@@ -148,7 +148,7 @@ def revoke_key(
 ) -> None:
     """Revoke a key; what calls with it is refused from now on."""
     with reach(session.config()) as client:
-        owner = lookup.account(client, account)
-        found = lookup.key(client, key, owner["id"])
-        client.delete(f"/v1/accounts/{segment(owner['id'])}/keys/{segment(found['id'])}")
+        path = lookup.account_path(client, account)
+        found = lookup.key(client, key, path)
+        client.delete(f"{path}/keys/{segment(found['id'])}")
         session.output.fields({"id": found["id"], "revoked": True})

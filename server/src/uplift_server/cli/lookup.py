@@ -19,19 +19,24 @@ def owner(calls: Calls, account_text: str | None) -> str | None:
     return None if account_text is None else str(account(calls, account_text)["id"])
 
 
-def key(calls: Calls, text: str, account_id: str) -> dict[str, Any]:
+def account_path(calls: Calls, text: str) -> str:
+    """The path of the account with this id, beginning of an id, or exact name."""
+    return f"/v1/accounts/{segment(account(calls, text)['id'])}"
+
+
+def key(calls: Calls, text: str, owner_path: str) -> dict[str, Any]:
     """The key of an account with this id or beginning of an id."""
-    return find(calls, f"/v1/accounts/{segment(account_id)}/keys", "key", "key_", text)
+    return find(calls, f"{owner_path}/keys", "key", "key_", text)
 
 
-def member(calls: Calls, text: str, account_id: str) -> dict[str, Any]:
+def member(calls: Calls, text: str, owner_path: str) -> dict[str, Any]:
     """The member of an account with this id, beginning of an id, or email address."""
-    return _person(calls, f"/v1/accounts/{segment(account_id)}/members", "member", "mem_", text)
+    return _person(calls, f"{owner_path}/members", "member", "mem_", text)
 
 
-def invitation(calls: Calls, text: str, account_id: str) -> dict[str, Any]:
+def invitation(calls: Calls, text: str, owner_path: str) -> dict[str, Any]:
     """The open invitation of an account with this id, beginning of an id, or email address."""
-    return _person(calls, f"/v1/accounts/{segment(account_id)}/invitations", "invitation", "inv_", text)
+    return _person(calls, f"{owner_path}/invitations", "invitation", "inv_", text)
 
 
 def _person(calls: Calls, path: str, noun: str, prefix: str, text: str) -> dict[str, Any]:

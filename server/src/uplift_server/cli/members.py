@@ -51,9 +51,9 @@ def register(app: typer.Typer) -> None:
 def members(session: Session, account: Account, limit: Limit = 50, wide: Wide = False) -> None:
     """List an account's members."""
     with reach(session.config()) as client:
-        found = lookup.account(client, account)
+        path = lookup.account_path(client, account)
         session.output.rows(
-            client.items(f"/v1/accounts/{segment(found['id'])}/members", limit=limit),
+            client.items(f"{path}/members", limit=limit),
             [
                 Column("id", "MEMBER", "id"),
                 Column("email", "EMAIL", gives=True),
@@ -79,8 +79,8 @@ def invite(
 ) -> None:
     """Invite somebody by mail; where the server sends none, print the link to hand over."""
     with reach(session.config()) as client, options(email="the mail address", role="--role"):
-        found = lookup.account(client, account)
-        made = client.post(f"/v1/accounts/{segment(found['id'])}/members", {"email": email, "role": role})
+        path = lookup.account_path(client, account)
+        made = client.post(f"{path}/members", {"email": email, "role": role})
         session.output.fields(made)
     if "url" in made:
         session.output.note("Hand the link over: whoever has it can join. It is not shown again.")
@@ -90,9 +90,9 @@ def invite(
 def invitations(session: Session, account: Account, limit: Limit = 50, wide: Wide = False) -> None:
     """List an account's open invitations."""
     with reach(session.config()) as client:
-        found = lookup.account(client, account)
+        path = lookup.account_path(client, account)
         session.output.rows(
-            client.items(f"/v1/accounts/{segment(found['id'])}/invitations", limit=limit),
+            client.items(f"{path}/invitations", limit=limit),
             _INVITATIONS,
             empty="No open invitations.",
             wide=wide,
@@ -107,9 +107,9 @@ def withdraw(
 ) -> None:
     """Withdraw an invitation; its link leads nowhere from now on."""
     with reach(session.config()) as client:
-        owner = lookup.account(client, account)
-        found = lookup.invitation(client, invitation, owner["id"])
-        client.delete(f"/v1/accounts/{segment(owner['id'])}/invitations/{segment(found['id'])}")
+        path = lookup.account_path(client, account)
+        found = lookup.invitation(client, invitation, path)
+        client.delete(f"{path}/invitations/{segment(found['id'])}")
         session.output.fields({"id": found["id"], "withdrawn": True})
 
 
@@ -119,19 +119,18 @@ def withdraw(
 def change_role(session: Session, member: Member, role: Role, account: Account) -> None:
     """Give a member another role."""
     with reach(session.config()) as client, options(role="--role"):
-        owner = lookup.account(client, account)
-        found = lookup.member(client, member, owner["id"])
-        path = f"/v1/accounts/{segment(owner['id'])}/members/{segment(found['id'])}"
-        session.output.fields(client.patch(path, {"role": role}))
+        path = lookup.account_path(client, account)
+        found = lookup.member(client, member, path)
+        session.output.fields(client.patch(f"{path}/members/{segment(found['id'])}", {"role": role}))
 
 
 @command(member_app, "remove", examples=("uplift-server member remove coach@rapids.example --account acc_0197f0c2",))
 def remove(session: Session, member: Member, account: Account) -> None:
     """Remove a member; what they have open in the dashboard ends with it."""
     with reach(session.config()) as client:
-        owner = lookup.account(client, account)
-        found = lookup.member(client, member, owner["id"])
-        client.delete(f"/v1/accounts/{segment(owner['id'])}/members/{segment(found['id'])}")
+        path = lookup.account_path(client, account)
+        found = lookup.member(client, member, path)
+        client.delete(f"{path}/members/{segment(found['id'])}")
         session.output.fields({"id": found["id"], "removed": True})
 
 
@@ -143,10 +142,9 @@ def remove(session: Session, member: Member, account: Account) -> None:
 def reset_password(session: Session, member: Member, account: Account) -> None:
     """Print a link with which a member replaces a forgotten password."""
     with reach(session.config()) as client:
-        owner = lookup.account(client, account)
-        found = lookup.member(client, member, owner["id"])
-        path = f"/v1/accounts/{segment(owner['id'])}/members/{segment(found['id'])}/password-reset"
-        session.output.fields(client.post(path, {}))
+        path = lookup.account_path(client, account)
+        found = lookup.member(client, member, path)
+        session.output.fields(client.post(f"{path}/members/{segment(found['id'])}/password-reset", {}))
     session.output.note("Hand the link over: whoever has it can set the password. It works once, for an hour.")
 
 
@@ -175,8 +173,7 @@ def sign_in_link(
         if account is None:
             path, body = "/v1/sign-in-links", {}
         else:
-            found = lookup.account(client, account)
-            path = f"/v1/accounts/{segment(found['id'])}/portal-links"
+            path = f"{lookup.account_path(client, account)}/portal-links"
             body = {name: value for name, value in (("email", email), ("role", role)) if value is not None}
         session.output.fields(client.post(path, body))
     session.output.note("Open it in a browser: it works once, within five minutes.")
