@@ -149,7 +149,7 @@ def test_an_idempotency_key_that_was_used_for_something_else(api: FakeApi) -> No
     code, _, remedy = refused("send", "athlete.created", "--account", "Rapids", "--idempotency-key", "k")
     assert (code, remedy) == (
         1,
-        "give another --idempotency-key, or send exactly what was sent with this one before",
+        "use another --idempotency-key, or send exactly the same event as before",
     )
 
 

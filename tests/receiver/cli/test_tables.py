@@ -90,7 +90,7 @@ def test_where_there_is_room_nothing_is_cut() -> None:
 
 @pytest.mark.parametrize("width", [120, 160, 200])
 def test_a_type_is_not_cut_for_what_matters_less(width: int) -> None:
-    waiting = {**DELIVERY, "waiting_for": "the endpoint, which fails so often that it is only probed"}
+    waiting = {**DELIVERY, "waiting_for": "the next probe of its endpoint, whose circuit breaker is open"}
     _, first, _ = drawn(waiting, deliveries._COLUMNS, width)
     assert {DELIVERY["type"], DELIVERY["status"], DELIVERY["last_outcome"]} <= {*first.split()}
 

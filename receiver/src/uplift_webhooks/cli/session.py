@@ -46,9 +46,9 @@ def _advice(access: Access) -> Advice:
         remedies={
             "account_required": "use a key of one account (sk_…)",
             401: "check the key: --api-key, UPLIFT_API_KEY or the profile",
-            403: "use a key with the scope that is named",
-            404: "list what there is with `uplift endpoints`, `uplift events` or `uplift deliveries`",
-            409: "look at its present state, then decide",
+            403: "use a key with the named scope",
+            404: "list the existing ones with `uplift endpoints`, `uplift events` or `uplift deliveries`",
+            409: "check its current state, then decide",
             429: "try again in a moment",
             503: "try again in a moment",
         },

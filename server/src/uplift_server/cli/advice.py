@@ -6,7 +6,7 @@ from typing import Final
 from uplift_webhooks.cli.kit.calls import Advice
 
 REMEDY_WITHOUT_KEY: Final = (
-    "set UPLIFT_OPERATOR_KEY to the one that the server was started with, or else to the one its first start printed"
+    "set UPLIFT_OPERATOR_KEY to the key that the server was started with, or to the key that its first start printed"
 )
 _CALLS: Final = re.compile(r"GET /v1/((?:event-types|endpoints|accounts|deliveries)(?:/[a-z0-9_.]*[a-z0-9_])?)")
 
@@ -19,14 +19,14 @@ def _with_commands(text: str) -> str:
 ADVICE: Final = Advice(
     address="UPLIFT_HOST and UPLIFT_PORT",
     key="UPLIFT_OPERATOR_KEY",
-    unreachable="start it with `uplift-server serve`, or set UPLIFT_HOST and UPLIFT_PORT as it has them",
+    unreachable="start the server with `uplift-server serve`, or set UPLIFT_HOST and UPLIFT_PORT to its address",
     server_error="look at the server's log",
     remedies={
-        "idempotency_conflict": "give another --idempotency-key, or send exactly what was sent with this one before",
+        "idempotency_conflict": "use another --idempotency-key, or send exactly the same event as before",
         401: REMEDY_WITHOUT_KEY,
-        403: "use an operator key, or a key with the scope that is named",
-        404: "list what there is with `uplift-server accounts`, `endpoints` or `deliveries`",
-        409: "look at its present state, then decide",
+        403: "use an operator key, or a key with the named scope",
+        404: "list the existing ones with `uplift-server accounts`, `endpoints` or `deliveries`",
+        409: "check its current state, then decide",
         413: "send less at a time",
         429: "try again in a moment",
         503: "try again in a moment; `uplift-server doctor` tells more",

@@ -23,10 +23,10 @@ LOOK_SECONDS: Final = 0.5
 """How often a replay that is waited for is looked at."""
 _GOES_ON: Final = frozenset({ReplayState.RUNNING.text})
 _REASONS: Final = {
-    "counting": "counting what there is",
-    "endpoint_paused": "waits: its endpoint is paused",
-    "endpoint_disabled": "waits: its endpoint is disabled",
-    "endpoint_failing": "waits: its endpoint fails and is only probed",
+    "counting": "counting deliveries",
+    "endpoint_paused": "waiting: its endpoint is paused",
+    "endpoint_disabled": "waiting: its endpoint is disabled",
+    "endpoint_failing": "waiting: the circuit breaker of its endpoint is open",
 }
 
 replay_app: Final = typer.Typer(

@@ -59,7 +59,7 @@ class Session:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             if lost.seen_enough:
                 raise typer.Exit(ExitCode.OK) from None
-            remedy = "look at the state before you repeat the command: it may have done its work"
+            remedy = "check the state before you repeat the command: it may have done its work"
             self.output.failure(f"the output cannot be written: {lost}", remedy, ExitCode.FAILED)
             raise typer.Exit(ExitCode.FAILED) from None
         except Exception as error:

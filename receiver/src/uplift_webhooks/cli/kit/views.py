@@ -14,10 +14,10 @@ LOOK_SECONDS: Final = 0.5
 TEST_SECONDS_MAX: Final = 60.0
 """The time limit of a test: four times the default timeout of an attempt."""
 _WAITS: Final = {
-    "schedule": "the instant at which it is due",
-    "probe": "the endpoint, which fails so often that it is only probed",
-    "turn": "its turn",
-    "worker": "its worker, which does not say whether an attempt is in flight",
+    "schedule": "its scheduled time",
+    "probe": "the next probe of its endpoint, whose circuit breaker is open",
+    "turn": "earlier deliveries in the queue",
+    "worker": "its worker, which does not report whether an attempt is in flight",
     None: "nothing: an attempt is in flight",
 }
 
@@ -80,4 +80,4 @@ def show_delivery(
     output.fields(explain_wait(delivery))
     output.line("")
     attempts.sort(key=lambda each: int(each["number"]))
-    output.rows(attempts, columns, empty="No attempt was made yet.")
+    output.rows(attempts, columns, empty="No attempts yet.")
