@@ -29,7 +29,10 @@ def test_endpoints(api: FakeApi) -> None:
         "d",
     ]
     assert output(*arguments)["secret"] == "whsec_shown_once"
-    assert api.asked[-1].body == {"url": "https://x.example/", "event_types": ["a.*"], "description": "d"}
+    body = {"url": "https://x.example/", "event_types": ["a.*"], "description": "d"}
+    assert api.asked[-1].body == body
+    output(*arguments, "--max-in-flight", "4")
+    assert api.asked[-1].body == {**body, "max_in_flight": 4}
     assert output("endpoint", "delete", "ep_0e") == {"id": "ep_0e11", "deleted": True}
     assert api.asked[-1].headers["uplift-account"] == "acc_0a11"
 

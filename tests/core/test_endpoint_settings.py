@@ -21,10 +21,6 @@ def test_bounds_are_written_with_thousands_apart() -> None:
     assert SETTINGS["rate_limit_per_second"].bounds == "1 to 10,000"
 
 
-def test_an_option_is_the_name_with_hyphens() -> None:
-    assert SETTINGS["rate_limit_per_second"].option == "--rate-limit-per-second"
-
-
 @pytest.mark.parametrize("setting", ENDPOINT_SETTINGS, ids=lambda each: each.name)
 def test_a_definition_has_a_sentence_of_help_and_a_default(setting: EndpointSetting) -> None:
     assert setting.help.endswith(".")

@@ -13,9 +13,11 @@ from urllib.parse import unquote
 import pytest
 
 from uplift_server.api.app import document
+from uplift_server.core.endpoint_settings import ENDPOINT_SETTINGS
 from uplift_webhooks.api import AsyncClient, Client
 from uplift_webhooks.api.calls import Call, Noun, every, verb
 from uplift_webhooks.api.everything import Everything
+from uplift_webhooks.cli.kit.endpoint_settings import SETTINGS
 
 DOCUMENT = document()
 BODIES: dict[str, Any] = {"headers": {}, "data": {}, "events": []}
@@ -61,6 +63,10 @@ OPERATIONS = [
 
 def _methods_of(operation: tuple[str, str]) -> list[Method]:
     return [each for each in METHODS if (each.call.method, unquote(each.call.path)) == operation]
+
+
+def test_the_endpoint_settings_have_the_help_of_their_definitions() -> None:
+    assert {each.name: each.help for each in ENDPOINT_SETTINGS} == SETTINGS
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=" ".join)

@@ -19,7 +19,7 @@ REFUSABLE = {
     ("events", "list"): ["--type", "athlete.created"],
     ("deliveries", "list"): ["--status", "x", "--endpoint", "ep_1", "--type", "athlete.created"],
     ("endpoints", "list"): ["--state", "x", "--text", "y"],
-    ("endpoints", "create"): ["https://x.example/", "--type", "a.*", "--description", "d"],
+    ("endpoints", "create"): ["https://x.example/", "--type", "a.*", "--description", "d", "--max-in-flight", "0"],
     ("endpoints", "enable"): ["ep_1", "--held", "x"],
     ("endpoints", "test"): ["ep_1", "--type", "athlete.created"],
 }

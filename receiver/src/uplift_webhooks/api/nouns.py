@@ -1,7 +1,7 @@
 """The calls that integrators make, one class a noun."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 from uplift_webhooks.api.calls import Call, Noun, Way, change, delete, every, get, get_page, given, post, texts, verb
 from uplift_webhooks.api.failures import ApiUnreachable
@@ -51,8 +51,8 @@ class Endpoints(Noun[Way]):
         event_types: Iterable[str] | None = None,
         secret: str | None = None,
         headers: Mapping[str, str] | None = None,
-        rate_limit_per_second: int | None = None,
-        max_in_flight: int | None = None,
+        rate_limit_per_second: Annotated[int | None, "Maximum attempts per second."] = None,
+        max_in_flight: Annotated[int | None, "Maximum attempts in flight."] = None,
         idempotency_key: str | None = None,
     ) -> Call[JsonObject]:
         """Register an endpoint. Its `secret` is in this answer, and in no later one."""

@@ -5,6 +5,7 @@ from typing import Annotated, Final
 import typer
 
 from uplift_webhooks.cli.kit.calls import Calls, segment
+from uplift_webhooks.cli.kit.endpoint_settings import SETTING_OPTIONS, endpoint_body, with_setting_options
 from uplift_webhooks.cli.kit.inputs import Description, Held, Limit, State, Text
 from uplift_webhooks.cli.kit.lookup import find, known_type
 from uplift_webhooks.cli.kit.rejections import options
@@ -37,7 +38,7 @@ def register(app: typer.Typer) -> None:
         group,
         "create",
         examples=("uplift endpoints create https://rapids.example/uplift --type 'movement.*'",),
-    )(create)
+    )(with_setting_options(create))
     command(group, "pause", examples=("uplift endpoints pause ep_0197f0c2",))(pause)
     command(
         group,
@@ -78,13 +79,12 @@ def create(
         list[str] | None, typer.Option("--type", help="Event type or group.*; repeatable. Without it, all.")
     ] = None,
     description: Description = "",
+    **settings: int | None,
 ) -> None:
     """Create an endpoint, and print its secret once."""
     calls = session.calls()
-    body: dict[str, object] = {"url": url, "event_types": event_types or []}
-    if description:
-        body["description"] = description
-    with options(url="the URL", event_types="--type", description="--description"):
+    body = endpoint_body(url, event_types, description, settings)
+    with options(url="the URL", event_types="--type", description="--description", **SETTING_OPTIONS):
         show_endpoint(session.output, calls.post(_PATH, body))
     session.output.note("Give the secret to your server, as UPLIFT_WEBHOOK_SECRET; it is not shown again here.")
 

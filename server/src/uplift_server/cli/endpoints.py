@@ -9,6 +9,7 @@ from uplift_server.cli.accounts import Account, AnyAccount, Wide
 from uplift_server.cli.reach import reach, remedy_to_send
 from uplift_server.cli.session import Session, command
 from uplift_webhooks.cli.kit.calls import Calls, segment
+from uplift_webhooks.cli.kit.endpoint_settings import SETTING_OPTIONS, endpoint_body, with_setting_options
 from uplift_webhooks.cli.kit.errors import CliError, ExitCode
 from uplift_webhooks.cli.kit.inputs import Description, Held, Limit, State, Text
 from uplift_webhooks.cli.kit.program import Group
@@ -80,6 +81,7 @@ def endpoints(
         "uplift-server endpoint create https://rapids.example/uplift --account acc_0197f0c2 --type 'movement.*'",
     ),
 )
+@with_setting_options
 def create_endpoint(
     session: Session,
     url: Annotated[str, typer.Argument(help="Where to send: https, or http on a private network that is allowed.")],
@@ -88,16 +90,14 @@ def create_endpoint(
         list[str] | None, typer.Option("--type", help="Event type or pattern such as movement.*; repeatable.")
     ] = None,
     description: Description = "",
+    **settings: int | None,
 ) -> None:
     """Create an endpoint, and print its secret once."""
-    body: dict[str, object] = {"url": url, "event_types": event_types or []}
-    if description:
-        body["description"] = description
+    body = endpoint_body(url, event_types, description, settings)
+    types = "--type (`uplift-server event-types` lists them)"
     with (
         reach(session.config()) as client,
-        options(
-            url="the URL", event_types="--type (`uplift-server event-types` lists them)", description="--description"
-        ),
+        options(url="the URL", event_types=types, description="--description", **SETTING_OPTIONS),
     ):
         owner = lookup.account(client, account)["id"]
         show_endpoint(session.output, client.post("/v1/endpoints", body, account=owner))

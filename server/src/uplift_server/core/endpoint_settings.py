@@ -26,11 +26,6 @@ class EndpointSetting:
     """What applies while the endpoint does not set it, in words."""
 
     @property
-    def option(self) -> str:
-        """The option of `uplift-server endpoint create`."""
-        return f"--{self.name.replace('_', '-')}"
-
-    @property
     def bounds(self) -> str:
         """The allowed values, in words."""
         return f"1 to {self.maximum:,}"

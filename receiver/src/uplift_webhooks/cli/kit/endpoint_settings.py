@@ -1,0 +1,45 @@
+"""Options for the endpoint settings that the API client knows."""
+
+import inspect
+from collections.abc import Callable
+from typing import Annotated, Any, Final, get_origin
+
+import typer
+
+from uplift_webhooks.api.nouns import Endpoints
+
+SETTINGS: Final[dict[str, str]] = {
+    each.name: each.annotation.__metadata__[0]
+    for each in inspect.signature(Endpoints.create.describe, eval_str=True).parameters.values()
+    if get_origin(each.annotation) is Annotated
+}
+"""The help of each setting, by its name."""
+SETTING_OPTIONS: Final = {name: f"--{name.replace('_', '-')}" for name in SETTINGS}
+
+
+def with_setting_options(body: Callable[..., None]) -> Callable[..., None]:
+    """Give a command an option for each setting, in place of its `**settings`. An omitted option is None."""
+    *own, _ = inspect.signature(body, eval_str=True).parameters.values()
+    options = [
+        inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=None,
+            annotation=Annotated[int | None, typer.Option(option, help=SETTINGS[name])],
+        )
+        for name, option in SETTING_OPTIONS.items()
+    ]
+    body.__signature__ = inspect.Signature([*own, *options])  # type: ignore[attr-defined]
+    return body
+
+
+def endpoint_body(
+    url: str, event_types: list[str] | None, description: str, settings: dict[str, Any]
+) -> dict[str, Any]:
+    """The body of a request that creates an endpoint, without omitted options."""
+    given = {"description": description or None, **settings}
+    return {
+        "url": url,
+        "event_types": event_types or [],
+        **{name: each for name, each in given.items() if each is not None},
+    }
