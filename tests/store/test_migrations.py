@@ -73,7 +73,7 @@ def test_an_empty_file_gets_the_tables_the_migrations_make(tmp_path: Path) -> No
 
 
 def test_the_programs_revision_is_the_newest_there_is() -> None:
-    """It stands as a constant, so that a start need not load the history."""
+    """The program reads it from the file names."""
     scripts = ScriptDirectory(str(Path(schema_version.__file__).with_name("migrations")))
     assert scripts.get_current_head() == HEAD
 

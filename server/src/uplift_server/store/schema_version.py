@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 _MIGRATIONS: Final = "uplift_server.store:migrations"
 _SQLITE_URL: Final = "sqlite:///"
-HEAD: Final = "0011"
-"""The revision this program works with."""
+HEAD: Final = max(path.name[:4] for path in Path(__file__).with_name("migrations").glob("versions/[0-9]*.py"))
+"""The newest revision. From the file names, because Alembic would load every migration."""
 _OF_STATEMENTS: Final = (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CONSTRAINT)
 """What a migration of ours is wrong about: trying again does not mend it."""
 REMEDY_NEWER: Final = "start the version of the program that wrote it, or a later one"
