@@ -9,7 +9,7 @@ from typing import Any
 
 
 class CorkedTransport:
-    """The part of a transport that uvicorn uses. Joins what is written before a `flush`, at most in one turn of the loop.
+    """The part of a transport that uvicorn uses. Joins what is written before a `flush`, at most in one turn.
 
     `linger` is called when uvicorn closes the connection, after the last response was written. If it returns True, it
     closes the connection itself.
