@@ -1,10 +1,11 @@
 """Pages that change while somebody is at them: they keep up, and take nothing away from whoever reads."""
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 from tests.dashboard.browsing import Desk, OpenPage
 from tests.dashboard.visitors import bring, member
 from tests.e2e import receiving
@@ -64,6 +65,26 @@ def test_what_is_open_stays_open_and_the_page_catches_up_afterwards(
     expect(page.get_by_text("Delivered, 200")).to_have_count(0)
     request.locator("summary").click()
     expect(page.get_by_text("Delivered, 200")).to_be_visible()
+
+
+def test_a_page_whose_scripts_load_slowly_shows_what_changed_meanwhile(
+    server: Server, receiver: Receiver, open_page: OpenPage
+) -> None:
+    account, api = server.account()
+    endpoint = api.endpoint(receiver.url("/hook"))["id"]
+    page = open_page()
+    bring(page, member(server, account))
+    # Statistics of the registration event, which follow by a second or two, would hide a missed change.
+    wait_for(lambda: api.ok("GET", "/v1/stats")["totals"]["deliveries"], "the registration event is counted")
+
+    def continue_late(route: Route) -> None:
+        api.ok("PATCH", f"/v1/endpoints/{endpoint}", {"description": "Changed after the page was made"})
+        time.sleep(1.2)
+        route.continue_()
+
+    page.route("**/htmx-ext-sse*.js*", continue_late)
+    page.goto(f"/accounts/{account}/endpoints")
+    expect(page.get_by_text("Changed after the page was made")).to_be_visible(timeout=10_000)
 
 
 @pytest.fixture

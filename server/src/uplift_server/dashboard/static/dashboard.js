@@ -120,12 +120,14 @@
     missed = busy || selected || region.querySelector("details[open]:not(.menu)") !== null || document.hidden;
     if (missed) event.preventDefault();
   });
-  // What happened before a stream began, nobody tells: one that was cut, or began long after the page was loaded. All
-  // pages that a server lost when it stopped come back together, and do not load all at once.
+  // A stream reports only later changes. After one that was cut or began late, the page loads again. Statistics follow a
+  // delivery by a second or more, so a stream that begins sooner reports it. The random wait spreads the pages of a server
+  // that restarts.
+  const STREAM_LATE_MS = 500;
   let streamed = false;
   document.addEventListener("htmx:sseOpen", () => {
     const region = document.getElementById("live");
-    if (region && (streamed || performance.now() > 2000)) setTimeout(() => htmx.trigger(region, "sse:change"), Math.random() * 2000);
+    if (region && (streamed || performance.now() > STREAM_LATE_MS)) setTimeout(() => htmx.trigger(region, "sse:change"), Math.random() * 2000);
     streamed = true;
   });
   const catchUp = () => {
