@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uplift_server.core.events.envelope import API_VERSION_DEFAULT, api_version_of, build, data_of
+from uplift_server.core.events.envelope import API_VERSION_DEFAULT, api_version_of, build, data_of, event_id_of
 
 EVENT_ID = "0197f0c2-0000-7000-8000-000000000000"
 JSON_VALUES = st.recursive(
@@ -40,6 +40,7 @@ def test_an_envelope_is_json_and_gives_back_what_went_in(
         "created": created_ms,
         "data": value,
     }
+    assert event_id_of(body) == EVENT_ID.encode()
     assert data_of(body) == data
     assert api_version_of(body) == api_version
 

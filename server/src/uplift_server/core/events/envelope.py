@@ -15,11 +15,17 @@ _VERSION_KEY: Final = b',"api_version":'
 _CREATED_KEY: Final = b',"created":'
 _DATA_KEY: Final = b',"data":'
 _MIDDLES_KEPT_MAX: Final = 1024
+_EVENT_ID: Final = slice(len(b'{"id":"'), len(b'{"id":"') + len("00000000-0000-0000-0000-000000000000"))
 
 
 def build(event_id_text: str, event_type: str, api_version: str, created_ms: int, data: bytes) -> bytes:
     """The envelope of an event: canonical UUID text, type name, version, Unix ms, and the data as JSON bytes."""
     return b'{"id":"%b"%b%d,"data":%b}' % (event_id_text.encode(), _middle(event_type, api_version), created_ms, data)
+
+
+def event_id_of(body: bytes) -> bytes:
+    """The UUID text of the event's ID inside an envelope."""
+    return body[_EVENT_ID]
 
 
 def data_of(body: bytes) -> bytes:

@@ -6,6 +6,7 @@ from typing import Final, NamedTuple, Protocol
 
 from uplift_server.core.deliveries.outcomes import Outcome, classify, is_ours
 from uplift_server.core.events.catalog import WEBHOOK_CREATED
+from uplift_server.core.events.envelope import event_id_of
 from uplift_server.core.http.exchange import Exchange, Failure
 from uplift_server.core.ids import delivery_id, uuid_text
 from uplift_server.core.lifecycle import (
@@ -134,7 +135,7 @@ class Attempts:
             self._lanes.returned(lane, now)
             return
         body = delivery.body
-        event_id = body[7:43]  # the UUID's text, first in every envelope
+        event_id = event_id_of(body)
         timestamp = b"%d" % (self._clock.wall_ms() // 1000)
         number = delivery.attempts_made + 1
         parts = endpoint.parts
