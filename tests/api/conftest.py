@@ -34,7 +34,7 @@ from uplift_server.service.means import Means
 from uplift_server.service.metrics import MetricsSettings
 from uplift_server.service.services import Services
 from uplift_server.store.contract import Database
-from uplift_server.store.hot_records import AttemptRow, LeasedDelivery, LeaseWish, NewDelivery, NewEvent, Settlement
+from uplift_server.store.hot_records import AttemptRow, LeasedDelivery, LeaseRequest, NewDelivery, NewEvent, Settlement
 from uplift_server.store.processes import Process
 from uplift_server.store.replays import Replay
 from uplift_server.store.sealing import Sealer
@@ -189,7 +189,7 @@ class Server:
 
         return self.run(
             lambda: self.database.lease_due(
-                [LeaseWish(seq, 100)], now=now, lease_until=now + 30_000, owner=1, body_bytes_max=1 << 20
+                [LeaseRequest(seq, 100)], now=now, lease_until=now + 30_000, owner=1, body_bytes_max=1 << 20
             )
         )
 

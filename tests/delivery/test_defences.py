@@ -13,7 +13,7 @@ from uplift_server.core.http.exchange import Exchange, Failure
 from uplift_server.core.lifecycle import Status
 from uplift_server.core.limits import LANE_BODY_BYTES_MAX
 from uplift_server.delivery.ingest import Draft, TooMuchOwed
-from uplift_server.store.hot_records import HealthRow, LeasedDelivery, LeaseWish, Settlement
+from uplift_server.store.hot_records import HealthRow, LeasedDelivery, LeaseRequest, Settlement
 
 from .test_engine import Failing, resend
 from .world import SECOND, World, answer
@@ -63,10 +63,10 @@ class Defective:
     broken = False
     poison: int | None = None
 
-    def lease_due(self, wishes: Sequence[LeaseWish], **rest: Any) -> Awaitable[list[LeasedDelivery]]:
+    def lease_due(self, requests: Sequence[LeaseRequest], **rest: Any) -> Awaitable[list[LeasedDelivery]]:
         if self.broken:
             raise ZeroDivisionError
-        return super().lease_due(wishes, **rest)
+        return super().lease_due(requests, **rest)
 
     async def settle(  # type: ignore[override]
         self, settlements: Sequence[Settlement], health: Sequence[HealthRow] = (), *, by: int = 0

@@ -57,8 +57,8 @@ class Slow:
         await self._interrupt(bool(leased))
         return leased
 
-    async def release_held(self, wishes: Any, *, now: int) -> list[Released]:  # type: ignore[override]
-        released = await super().release_held(wishes, now=now)
+    async def release_held(self, requests: Any, *, now: int) -> list[Released]:  # type: ignore[override]
+        released = await super().release_held(requests, now=now)
         await self._interrupt(True)
         return released
 
@@ -287,8 +287,8 @@ class Gone:
 
     gone = False
 
-    def release_held(self, wishes: Any, *, now: int) -> Any:
-        return self._away() if self.gone else super().release_held(wishes, now=now)
+    def release_held(self, requests: Any, *, now: int) -> Any:
+        return self._away() if self.gone else super().release_held(requests, now=now)
 
     def write(self, body: Any) -> Any:
         return self._away() if self.gone else super().write(body)

@@ -14,7 +14,7 @@ from uplift_server.store.hot_records import (
     Appended,
     AttemptRow,
     LeasedDelivery,
-    LeaseWish,
+    LeaseRequest,
     NewDelivery,
     NewEvent,
     Settlement,
@@ -68,7 +68,7 @@ class Bench:
     ) -> list[LeasedDelivery]:
         """Lease one endpoint's due deliveries."""
         return await self.database.lease_due(
-            [LeaseWish(endpoint, limit)], now=now, lease_until=until, owner=owner, body_bytes_max=ENOUGH_BYTES
+            [LeaseRequest(endpoint, limit)], now=now, lease_until=until, owner=owner, body_bytes_max=ENOUGH_BYTES
         )
 
     async def rows(self, table: sa.Table) -> list[sa.Row[tuple[object, ...]]]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from uplift_server.core.lifecycle import FailedReason, Status, Trigger
-from uplift_server.store.hot_records import HeldWish, LeasedDelivery, LeaseWish, NewDelivery, Released
+from uplift_server.store.hot_records import HeldRequest, LeasedDelivery, LeaseRequest, NewDelivery, Released
 from uplift_server.store.schema import deliveries
 
 from .bench import ENOUGH_BYTES, LEASE_UNTIL, NOW, OWNER, Bench, Check, born_leased, due, settled
@@ -53,11 +53,15 @@ async def only_the_endpoint_asked_for_is_leased_earliest_first_and_within_the_li
     assert len(await bench.lease(2)) == 3
 
 
-async def wishes_are_served_together(bench: Bench) -> None:
+async def requests_are_served_together(bench: Bench) -> None:
     for _ in range(3):
         await bench.append(bench.event(due(1), due(2)))
     leased = await bench.database.lease_due(
-        [LeaseWish(1, 2), LeaseWish(2, 1)], now=NOW, lease_until=LEASE_UNTIL, owner=OWNER, body_bytes_max=ENOUGH_BYTES
+        [LeaseRequest(1, 2), LeaseRequest(2, 1)],
+        now=NOW,
+        lease_until=LEASE_UNTIL,
+        owner=OWNER,
+        body_bytes_max=ENOUGH_BYTES,
     )
     assert sorted(d.endpoint_seq for d in leased) == [1, 1, 2]
 
@@ -66,7 +70,7 @@ async def bodies_are_bounded(bench: Bench) -> None:
     for _ in range(5):
         await bench.append(bench.event(due(1), data=b'{"pad":"%b"}' % (b"x" * 1000)))
     leased = await bench.database.lease_due(
-        [LeaseWish(1, 5)], now=NOW, lease_until=LEASE_UNTIL, owner=OWNER, body_bytes_max=1500
+        [LeaseRequest(1, 5)], now=NOW, lease_until=LEASE_UNTIL, owner=OWNER, body_bytes_max=1500
     )
     assert len(leased) == 2
     assert len(await bench.lease(1)) == 3
@@ -122,27 +126,27 @@ def held(endpoint: int) -> NewDelivery:
 
 async def held_deliveries_are_released_in_the_order_of_their_events(bench: Bench) -> None:
     stored = await bench.append(*(bench.event(held(1), held(2)) for _ in range(4)))
-    wishes = [HeldWish(1, 0, 3), HeldWish(2, stored[2].seq, 3)]
-    assert await bench.database.release_held(wishes, now=NOW) == [Released(3, 0, False), Released(1, 0, False)]
+    requests = [HeldRequest(1, 0, 3), HeldRequest(2, stored[2].seq, 3)]
+    assert await bench.database.release_held(requests, now=NOW) == [Released(3, 0, False), Released(1, 0, False)]
     assert [d.event_seq for d in await bench.lease(1)] == [each.seq for each in stored[:3]]
     assert [d.event_seq for d in await bench.lease(2)] == [stored[3].seq]
-    assert await bench.database.release_held([HeldWish(1, 0, 3)], now=NOW + 1) == [Released(1, 0, False)]
+    assert await bench.database.release_held([HeldRequest(1, 0, 3)], now=NOW + 1) == [Released(1, 0, False)]
     assert await bench.lease(1, now=NOW) == []
     assert [(d.event_seq, d.attempts_made) for d in await bench.lease(1, now=NOW + 1)] == [(stored[3].seq, 0)]
-    assert await bench.database.release_held([HeldWish(1, 0, 3)], now=NOW + 1) == [Released(0, 0, False)]
+    assert await bench.database.release_held([HeldRequest(1, 0, 3)], now=NOW + 1) == [Released(0, 0, False)]
 
 
 async def nothing_is_released_while_something_due_waits(bench: Bench) -> None:
     await bench.append(bench.event(held(1), held(2), held(3)), bench.event(due(1, NOW + 1), due(2), born_leased(3)))
-    wishes = [HeldWish(endpoint, 0, 9) for endpoint in (1, 2, 3)]
-    results = await bench.database.release_held(wishes, now=NOW)
+    requests = [HeldRequest(endpoint, 0, 9) for endpoint in (1, 2, 3)]
+    results = await bench.database.release_held(requests, now=NOW)
     assert results == [Released(1, 0, False), Released(0, 0, True), Released(1, 0, False)]
 
 
 async def what_has_expired_is_not_released_but_fails(bench: Bench) -> None:
     ends = [NOW, NOW + 1, None]
     await bench.append(*(bench.event(held(1), expires_at=end) for end in ends))
-    assert await bench.database.release_held([HeldWish(1, 0, 9)], now=NOW) == [Released(2, 1, False)]
+    assert await bench.database.release_held([HeldRequest(1, 0, 9)], now=NOW) == [Released(2, 1, False)]
     rows = await bench.rows(deliveries)
     assert [(r.status, r.failed_reason, r.completed_at) for r in rows] == [
         (Status.FAILED, FailedReason.EXPIRED, NOW),
@@ -178,7 +182,7 @@ LEASE_CHECKS: Sequence[Check] = [
     a_lease_tells_what_an_attempt_needs,
     a_leased_delivery_is_not_leased_again,
     only_the_endpoint_asked_for_is_leased_earliest_first_and_within_the_limit,
-    wishes_are_served_together,
+    requests_are_served_together,
     bodies_are_bounded,
     held_and_finished_deliveries_are_never_leased,
     endpoints_with_waiting_deliveries_are_listed,

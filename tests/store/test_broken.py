@@ -16,10 +16,10 @@ from uplift_server.store.hot_records import (
     Appended,
     DueEndpoint,
     HealthRow,
-    HeldWish,
+    HeldRequest,
     IdempotencyConflict,
     LeasedDelivery,
-    LeaseWish,
+    LeaseRequest,
     NewEvent,
     Released,
     ReplayLease,
@@ -73,25 +73,25 @@ class IgnoresContent:
 
 
 class LeasesTooEarly:
-    def lease_due(self, wishes: Sequence[LeaseWish], *, now: int, **rest: Any) -> Awaitable[list[LeasedDelivery]]:
-        return super().lease_due(wishes, now=now + 1, **rest)
+    def lease_due(self, requests: Sequence[LeaseRequest], *, now: int, **rest: Any) -> Awaitable[list[LeasedDelivery]]:
+        return super().lease_due(requests, now=now + 1, **rest)
 
 
 class LeasesTwice:
-    async def lease_due(self, wishes: Sequence[LeaseWish], *, now: int, **rest: Any) -> list[LeasedDelivery]:  # type: ignore[override]
-        leased = await super().lease_due(wishes, now=now, **rest)
+    async def lease_due(self, requests: Sequence[LeaseRequest], *, now: int, **rest: Any) -> list[LeasedDelivery]:  # type: ignore[override]
+        leased = await super().lease_due(requests, now=now, **rest)
         await self.release([(d.event_seq, d.endpoint_seq, d.fence) for d in leased], now=now)
         return leased
 
 
 class IgnoresLimits:
-    def lease_due(self, wishes: Sequence[LeaseWish], **rest: Any) -> Awaitable[list[LeasedDelivery]]:
-        return super().lease_due([LeaseWish(wish.endpoint_seq, 1000) for wish in wishes], **rest)
+    def lease_due(self, requests: Sequence[LeaseRequest], **rest: Any) -> Awaitable[list[LeasedDelivery]]:
+        return super().lease_due([LeaseRequest(request.endpoint_seq, 1000) for request in requests], **rest)
 
 
 class IgnoresBodySizes:
-    def lease_due(self, wishes: Sequence[LeaseWish], **rest: Any) -> Awaitable[list[LeasedDelivery]]:
-        return super().lease_due(wishes, **rest | {"body_bytes_max": 1 << 40})
+    def lease_due(self, requests: Sequence[LeaseRequest], **rest: Any) -> Awaitable[list[LeasedDelivery]]:
+        return super().lease_due(requests, **rest | {"body_bytes_max": 1 << 40})
 
 
 class IgnoresFences:
@@ -157,8 +157,8 @@ class CountsLostAttempts:
 
 
 class LeasesForNoReplay:
-    async def lease_due(self, wishes: Sequence[LeaseWish], **rest: Any) -> list[LeasedDelivery]:  # type: ignore[override]
-        return [replace(leased, replay_seq=None) for leased in await super().lease_due(wishes, **rest)]
+    async def lease_due(self, requests: Sequence[LeaseRequest], **rest: Any) -> list[LeasedDelivery]:  # type: ignore[override]
+        return [replace(leased, replay_seq=None) for leased in await super().lease_due(requests, **rest)]
 
 
 class ReleasesAnybodysLease:
@@ -209,34 +209,34 @@ class KeepsHalfWrites:
 
 
 class Reorders:
-    async def lease_due(self, wishes: Sequence[LeaseWish], **rest: Any) -> list[LeasedDelivery]:  # type: ignore[override]
-        return list(reversed(await super().lease_due(wishes, **rest)))
+    async def lease_due(self, requests: Sequence[LeaseRequest], **rest: Any) -> list[LeasedDelivery]:  # type: ignore[override]
+        return list(reversed(await super().lease_due(requests, **rest)))
 
 
 class MiscountsFences:
-    async def lease_due(self, wishes: Sequence[LeaseWish], **rest: Any) -> list[LeasedDelivery]:  # type: ignore[override]
-        return [replace(leased, fence=1) for leased in await super().lease_due(wishes, **rest)]
+    async def lease_due(self, requests: Sequence[LeaseRequest], **rest: Any) -> list[LeasedDelivery]:  # type: ignore[override]
+        return [replace(leased, fence=1) for leased in await super().lease_due(requests, **rest)]
 
 
 class ReleasesTheNewestFirst:
-    async def release_held(self, wishes: Sequence[HeldWish], *, now: int) -> list[Released]:  # type: ignore[override]
-        def newest(connection: sa.Connection, wish: HeldWish) -> int:
-            own = (deliveries.c.endpoint_seq == wish.endpoint_seq, deliveries.c.status == 3)
+    async def release_held(self, requests: Sequence[HeldRequest], *, now: int) -> list[Released]:  # type: ignore[override]
+        def newest(connection: sa.Connection, request: HeldRequest) -> int:
+            own = (deliveries.c.endpoint_seq == request.endpoint_seq, deliveries.c.status == 3)
             seqs = list(connection.scalars(sa.select(deliveries.c.event_seq).where(*own)))
-            return max(wish.after, *sorted(seqs)[: -wish.limit or None], 0)
+            return max(request.after, *sorted(seqs)[: -request.limit or None], 0)
 
-        late = [wish._replace(after=await self.read(lambda c, w=wish: newest(c, w))) for wish in wishes]
+        late = [request._replace(after=await self.read(lambda c, w=request: newest(c, w))) for request in requests]
         return await super().release_held(late, now=now)
 
 
 class ReleasesMoreThanIsTaken:
-    async def release_held(self, wishes: Sequence[HeldWish], *, now: int) -> list[Released]:  # type: ignore[override]
-        return await super().release_held(wishes, now=0)
+    async def release_held(self, requests: Sequence[HeldRequest], *, now: int) -> list[Released]:  # type: ignore[override]
+        return await super().release_held(requests, now=0)
 
 
 class ReleasesWhatIsKept:
-    def release_held(self, wishes: Sequence[HeldWish], *, now: int) -> Awaitable[list[Released]]:
-        return super().release_held([wish._replace(after=0) for wish in wishes], now=now)
+    def release_held(self, requests: Sequence[HeldRequest], *, now: int) -> Awaitable[list[Released]]:
+        return super().release_held([request._replace(after=0) for request in requests], now=now)
 
 
 class StoresEventsAlone:

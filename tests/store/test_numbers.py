@@ -21,7 +21,7 @@ from uplift_server.store import deliveries as delivery_verbs
 from uplift_server.store import endpoints as endpoint_verbs
 from uplift_server.store import numbers, replays, trials, upkeep, waiting
 from uplift_server.store.errors import Conflict
-from uplift_server.store.hot_records import HeldWish, LeasedDelivery, NewDelivery, ReplayLease, Settlement
+from uplift_server.store.hot_records import HeldRequest, LeasedDelivery, NewDelivery, ReplayLease, Settlement
 from uplift_server.store.numbers import FLEET, Scope
 from uplift_server.store.records import EndpointState, HeldAction
 from uplift_server.store.replays import Choice, NewReplay, Replay
@@ -240,7 +240,7 @@ class Machine:
         await self.database.write(lambda c: waiting.cancel_held(c, endpoint, through=10**9, now=self.now, limit=2))
 
     async def let_go(self) -> None:
-        await self.database.release_held([HeldWish(endpoint, 0, 3) for endpoint in ACCOUNT_OF], now=self.now)
+        await self.database.release_held([HeldRequest(endpoint, 0, 3) for endpoint in ACCOUNT_OF], now=self.now)
 
     async def cancel_deleted(self) -> None:
         await self.database.write(lambda c: waiting.cancel_waiting(c, GONE, now=self.now, limit=3))
@@ -361,7 +361,7 @@ async def test_numbers_begin_with_the_version_that_adds_them(tmp_path: Path) -> 
     async with sqlite_bench(tmp_path, SqliteDatabase) as bench:
         assert await count_all(bench) == 0
         await bench.database.settle([settled(each) for each in await bench.lease(1)])
-        await bench.database.release_held([HeldWish(1, 0, 10)], now=NOW)
+        await bench.database.release_held([HeldRequest(1, 0, 10)], now=NOW)
         await bench.database.settle([settled(each, Status.FAILED) for each in await bench.lease(1)])
         await count_all(bench)
         found = await fleet(bench)

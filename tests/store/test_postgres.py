@@ -11,7 +11,7 @@ from tests.postgres import PostgresServer, name_of
 from uplift_server.core.operations.cluster import DEAD_AFTER_MS, ProcessRole
 from uplift_server.store import marks, processes, standing, waiting
 from uplift_server.store.errors import Misaddressed, Refused, Unavailable
-from uplift_server.store.hot_records import LeaseWish
+from uplift_server.store.hot_records import LeaseRequest
 from uplift_server.store.postgres import PostgresDatabase, inspection, schema_version
 from uplift_server.store.postgres.connection import Opener
 from uplift_server.store.postgres.database import READERS, READS_WAITING_MAX
@@ -253,9 +253,9 @@ async def test_what_is_being_leased_is_left_to_whoever_leases_it(
     await bench.append(bench.event(due(1)), bench.event(due(1)))
     raw = await Opener(postgres_url).raw()
     async with raw.transaction():
-        wish = LeaseWish(1, 1)
+        request = LeaseRequest(1, 1)
         [leased] = await lease_due(
-            raw, [wish], now=NOW, lease_until=LEASE_UNTIL, owner=OWNER, body_bytes_max=ENOUGH_BYTES
+            raw, [request], now=NOW, lease_until=LEASE_UNTIL, owner=OWNER, body_bytes_max=ENOUGH_BYTES
         )
         changing = asyncio.create_task(database.write(change))
         await asyncio.sleep(0.2)

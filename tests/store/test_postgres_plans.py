@@ -14,7 +14,7 @@ from uplift_server.core.ids import uuid7
 from uplift_server.core.lifecycle import Status, Trigger
 from uplift_server.store import numbers
 from uplift_server.store.horizon import NO_HORIZON
-from uplift_server.store.hot_records import Ahead, HealthRow, HeldWish, LeaseWish, ReplayLease
+from uplift_server.store.hot_records import Ahead, HealthRow, HeldRequest, LeaseRequest, ReplayLease
 from uplift_server.store.partitions import Partition
 from uplift_server.store.postgres.append import append_events
 from uplift_server.store.postgres.connection import HOT_SETTINGS, Opener, Pair, Raw
@@ -153,17 +153,17 @@ REPLAY = Replay(
     1, b"replay", 1, b"", b"", CHOICE, (), 50, ReplayState.RUNNING, 9, 9, 1, LAST, 0, 0, 0, NOW, NOW, None
 )  # fmt: skip
 REPLAY_LEASE = ReplayLease(NOW, LEASE_UNTIL, OWNER, limit=5, outstanding_max=10, body_bytes_max=1 << 20)
-WISHES = [LeaseWish(endpoint, 2) for endpoint in range(1, 6)]
+REQUESTS = [LeaseRequest(endpoint, 2) for endpoint in range(1, 6)]
 LATER = NOW + 900
 
 
 async def _settle(raw: Raw, status: Status, health: list[HealthRow]) -> object:
-    leased = await lease_due(raw, WISHES, now=LATER, lease_until=LEASE_UNTIL, owner=OWNER, body_bytes_max=1 << 20)
+    leased = await lease_due(raw, REQUESTS, now=LATER, lease_until=LEASE_UNTIL, owner=OWNER, body_bytes_max=1 << 20)
     return await settle(raw, [settled(each, status)._replace(replay_seq=1) for each in leased], health, by=1)
 
 
 async def _release(raw: Raw) -> object:
-    leased = await lease_due(raw, WISHES, now=LATER, lease_until=LEASE_UNTIL, owner=OWNER, body_bytes_max=1 << 20)
+    leased = await lease_due(raw, REQUESTS, now=LATER, lease_until=LEASE_UNTIL, owner=OWNER, body_bytes_max=1 << 20)
     return await release(raw, [(d.event_seq, d.endpoint_seq, d.fence) for d in leased], now=NOW)
 
 
@@ -192,7 +192,7 @@ VERBS: dict[str, tuple[Callable[[Raw], Awaitable[object]], set[str]]] = {
         {"chosen_event_ids_pkey", "events_by_id"},
     ),
     "lease due": (
-        lambda raw: lease_due(raw, WISHES, now=LATER, lease_until=LEASE_UNTIL, owner=OWNER, body_bytes_max=1 << 20),
+        lambda raw: lease_due(raw, REQUESTS, now=LATER, lease_until=LEASE_UNTIL, owner=OWNER, body_bytes_max=1 << 20),
         {"deliveries_due", "deliveries_pkey", "events_pkey"},
     ),
     "settle": (lambda raw: _settle(raw, Status.DELIVERED, []), {"deliveries_pkey"}),
@@ -206,7 +206,7 @@ VERBS: dict[str, tuple[Callable[[Raw], Awaitable[object]], set[str]]] = {
         {"deliveries_leased", "deliveries_pkey", "deliveries_due"},
     ),
     "release held": (
-        lambda raw: release_held(raw, [HeldWish(51, 0, 5), HeldWish(1, 9, 5)], now=NOW - 1),
+        lambda raw: release_held(raw, [HeldRequest(51, 0, 5), HeldRequest(1, 9, 5)], now=NOW - 1),
         {"deliveries_held", "deliveries_due", "deliveries_pkey", "events_pkey"},
     ),
     "release of a replay": (

@@ -13,10 +13,10 @@ from uplift_server.core.operations.singleton_jobs import LASTS_MS, Duty
 from uplift_server.store import duties
 from uplift_server.store.hot_records import (
     Appended,
-    HeldWish,
+    HeldRequest,
     IdempotencyConflict,
     LeasedDelivery,
-    LeaseWish,
+    LeaseRequest,
     NewEvent,
     Released,
 )
@@ -121,9 +121,9 @@ async def test_nothing_is_leased_twice(benches: tuple[Bench, Bench]) -> None:
     leased: list[LeasedDelivery] = []
 
     async def take(bench: Bench, owner: int) -> None:
-        wishes = [LeaseWish(endpoint, 7) for endpoint in (1, 2, 3)]
+        requests = [LeaseRequest(endpoint, 7) for endpoint in (1, 2, 3)]
         while found := await bench.database.lease_due(
-            wishes, now=NOW, lease_until=LEASE_UNTIL, owner=owner, body_bytes_max=ENOUGH_BYTES
+            requests, now=NOW, lease_until=LEASE_UNTIL, owner=owner, body_bytes_max=ENOUGH_BYTES
         ):
             leased.extend(found)
 
@@ -337,7 +337,7 @@ async def test_what_comes_back_is_leased_by_whoever_asks_first(benches: tuple[Be
 async def test_held_deliveries_are_released_once(benches: tuple[Bench, Bench]) -> None:
     await benches[0].append(*(benches[0].event(held(1)) for _ in range(30)))
     released = await asyncio.gather(
-        *(bench.database.release_held([HeldWish(1, 0, 30)], now=NOW) for bench in benches * 2)
+        *(bench.database.release_held([HeldRequest(1, 0, 30)], now=NOW) for bench in benches * 2)
     )
     assert sum(result.released for (result,) in released) == 30
     assert [each.event_seq for each in await benches[0].lease(1)] == list(range(1, 31))
@@ -353,9 +353,9 @@ async def test_while_another_process_releases_nothing_more_is_released_behind_it
     blocked = raw.transaction()
     await blocked.start()
     await raw.execute("SELECT FROM deliveries WHERE event_seq = 1 FOR UPDATE")
-    releasing = asyncio.ensure_future(one.database.release_held([HeldWish(1, 0, 5)], now=NOW))
+    releasing = asyncio.ensure_future(one.database.release_held([HeldRequest(1, 0, 5)], now=NOW))
     await asyncio.sleep(0.1)
-    behind = asyncio.ensure_future(two.database.release_held([HeldWish(1, 0, 5)], now=NOW))
+    behind = asyncio.ensure_future(two.database.release_held([HeldRequest(1, 0, 5)], now=NOW))
     await asyncio.sleep(0.1)
     await blocked.rollback()
     assert await releasing == [Released(5, 0, False)]

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from uplift_server.core.deliveries.outcomes import Outcome
 from uplift_server.core.lifecycle import Status
 from uplift_server.core.limits import COMMIT_ROWS_MAX, COMMIT_WRITES_MAX
-from uplift_server.store.hot_records import HealthRow, LeaseWish, NewEvent
+from uplift_server.store.hot_records import HealthRow, LeaseRequest, NewEvent
 from uplift_server.store.schema import deliveries
 from uplift_server.store.sqlite import SqliteDatabase
 from uplift_server.store.sqlite.writer import Writing
@@ -124,10 +124,10 @@ class Statements:
 async def test_many_endpoints_are_leased_by_few_statements(bench: Bench) -> None:
     # The driver releases the interpreter lock for each row, and takes up to 5 ms to get it back from a busy event loop.
     await bench.append(*(bench.event(due(endpoint), due(endpoint + MANY)) for endpoint in range(1, MANY + 1)))
-    wishes = [LeaseWish(endpoint, 1) for endpoint in range(1, 2 * MANY + 1)]
+    requests = [LeaseRequest(endpoint, 1) for endpoint in range(1, 2 * MANY + 1)]
     async with Statements(bench) as statements:
         leased = await bench.database.lease_due(
-            wishes, now=NOW, lease_until=LEASE_UNTIL, owner=OWNER, body_bytes_max=1 << 30
+            requests, now=NOW, lease_until=LEASE_UNTIL, owner=OWNER, body_bytes_max=1 << 30
         )
     assert sorted(lease.endpoint_seq for lease in leased) == list(range(1, 2 * MANY + 1))
     assert len(statements.hot) <= 10
@@ -150,9 +150,9 @@ async def test_the_next_due_times_of_many_endpoints_are_read_by_one_statement(be
 
 async def test_health_and_outcomes_are_written_by_few_statements(bench: Bench) -> None:
     await bench.append(bench.event(*(due(endpoint) for endpoint in range(1, MANY + 1))))
-    wishes = [LeaseWish(endpoint, 1) for endpoint in range(1, MANY + 1)]
+    requests = [LeaseRequest(endpoint, 1) for endpoint in range(1, MANY + 1)]
     leased = await bench.database.lease_due(
-        wishes, now=NOW, lease_until=LEASE_UNTIL, owner=OWNER, body_bytes_max=1 << 30
+        requests, now=NOW, lease_until=LEASE_UNTIL, owner=OWNER, body_bytes_max=1 << 30
     )
     health = [HealthRow(endpoint, 0, None, NOW, None, Outcome.DELIVERED, 0) for endpoint in range(1, MANY + 1)]
     async with Statements(bench) as statements:

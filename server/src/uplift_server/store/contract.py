@@ -21,10 +21,10 @@ from uplift_server.store.hot_records import (
     Appended,
     DueEndpoint,
     HealthRow,
-    HeldWish,
+    HeldRequest,
     IdempotencyConflict,
     LeasedDelivery,
-    LeaseWish,
+    LeaseRequest,
     NewEvent,
     Released,
     ReplayLease,
@@ -70,7 +70,7 @@ class Database(Protocol):
         """
 
     def lease_due(
-        self, wishes: Sequence[LeaseWish], *, now: int, lease_until: int, owner: int, body_bytes_max: int
+        self, requests: Sequence[LeaseRequest], *, now: int, lease_until: int, owner: int, body_bytes_max: int
     ) -> Awaitable[list[LeasedDelivery]]:
         """Lease waiting deliveries whose due instant has come, the earliest due first within an endpoint.
 
@@ -105,8 +105,8 @@ class Database(Protocol):
         As with `release` they come before what was due for their endpoint and not leased.
         """
 
-    def release_held(self, wishes: Sequence[HeldWish], *, now: int) -> Awaitable[list[Released]]:
-        """Make held deliveries due at `now`, those of the oldest events first; a result for each wish, in order.
+    def release_held(self, requests: Sequence[HeldRequest], *, now: int) -> Awaitable[list[Released]]:
+        """Make held deliveries due at `now`, those of the oldest events first; a result for each request, in order.
 
         Those whose event has expired fail. While something due waits for an endpoint, nothing more is released to it:
         it would be attempted in another order than that of acceptance.

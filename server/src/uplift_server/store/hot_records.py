@@ -150,8 +150,8 @@ class DueEndpoint(NamedTuple):
     due_at: int
 
 
-class HeldWish(NamedTuple):
-    """How many of an endpoint's held deliveries are to become due: of events with numbers above `after`."""
+class HeldRequest(NamedTuple):
+    """A request to release held deliveries of an endpoint: at most `limit`, of events after the event `after`."""
 
     endpoint_seq: int
     after: int
@@ -159,7 +159,7 @@ class HeldWish(NamedTuple):
 
 
 class Released(NamedTuple):
-    """What became of a HeldWish."""
+    """The result of a HeldRequest."""
 
     released: int
     expired: int
@@ -168,8 +168,8 @@ class Released(NamedTuple):
     """Whether nothing was done, since something due waits for the endpoint already."""
 
 
-class LeaseWish(NamedTuple):
-    """How many due deliveries of an endpoint a process has room for."""
+class LeaseRequest(NamedTuple):
+    """A request to lease due deliveries of an endpoint, at most `limit`."""
 
     endpoint_seq: int
     limit: int

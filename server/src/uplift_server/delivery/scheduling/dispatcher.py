@@ -19,10 +19,10 @@ from uplift_server.delivery.scheduling.held import Held
 from uplift_server.delivery.scheduling.lanes import DeliveryLanes
 from uplift_server.store.contract import Database
 from uplift_server.store.errors import Unavailable
-from uplift_server.store.hot_records import Lease, LeasedDelivery, LeaseWish
+from uplift_server.store.hot_records import Lease, LeasedDelivery, LeaseRequest
 
 SCAN_PAGE: Final = 1000
-ENDPOINT_WISH_MIN: Final = 16
+ENDPOINT_LEASE_MIN: Final = 16
 UNAVAILABLE_WAIT_MS: Final = 500
 
 
@@ -139,13 +139,13 @@ class Dispatcher:
     async def _lease(self) -> bool:
         """Lease what is due for endpoints whose lane has room. Return whether there may be more."""
         self._due.take(self._clock.now_ms())
-        wishes = self._wishes()
-        if not wishes:
+        requests = self._requests()
+        if not requests:
             return False
         now = self._clock.now_ms()
         body_bytes_max = self._lanes.batch_bytes_max
         leased = await self._database.lease_due(
-            wishes,
+            requests,
             now=now,
             lease_until=now + self._lease_ms,
             owner=self.owner,
@@ -160,11 +160,11 @@ class Dispatcher:
                 self._returned.append((delivery.event_seq, delivery.endpoint_seq, delivery.fence))
                 continue
             self._lanes.push(self._lanes.of(endpoint), delivery, self._kind(delivery))
-        # The store stops early when the bodies grow large: then less than wished does not mean that no more is due.
+        # The store stops early when the bodies grow large, although more deliveries are due.
         cut = sum(len(delivery.body) for delivery in leased) >= body_bytes_max
         backlog = self._due.backlog
         drained: list[int] = []
-        for endpoint_seq, limit in wishes:
+        for endpoint_seq, limit in requests:
             if counts[endpoint_seq] < limit and not cut:
                 backlog.pop(endpoint_seq, None)
                 drained.append(endpoint_seq)
@@ -178,13 +178,13 @@ class Dispatcher:
                 self._due.note_due(endpoint_seq, max(due_at, now + 1))
         return bool(leased)
 
-    def _wishes(self) -> list[LeaseWish]:
+    def _requests(self) -> list[LeaseRequest]:
         """What to lease now: every endpoint with backlog gets a share of one batch, as far as its lane has room."""
         now = self._clock.now_ms()
-        wishes: list[LeaseWish] = []
+        requests: list[LeaseRequest] = []
         if self._lanes.stopped:
-            return wishes
-        share = max(ENDPOINT_WISH_MIN, LEASE_BATCH_MAX // max(1, len(self._due.backlog)))
+            return requests
+        share = max(ENDPOINT_LEASE_MIN, LEASE_BATCH_MAX // max(1, len(self._due.backlog)))
         left = LEASE_BATCH_MAX
         for endpoint_seq in list(self._due.backlog):
             endpoint = self._directory.endpoints.get(endpoint_seq)
@@ -194,11 +194,11 @@ class Dispatcher:
                 continue
             limit = min(self._lanes.room(self._lanes.of(endpoint), now), share, left)
             if limit > 0:
-                wishes.append(LeaseWish(endpoint_seq, limit))
+                requests.append(LeaseRequest(endpoint_seq, limit))
                 left -= limit
             if left == 0:
                 break
-        return wishes
+        return requests
 
     def _is_on(self, endpoint_seq: int) -> bool:
         endpoint = self._directory.endpoints.get(endpoint_seq)

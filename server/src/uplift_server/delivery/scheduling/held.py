@@ -18,7 +18,7 @@ from uplift_server.delivery.scheduling.lanes import DeliveryLanes
 from uplift_server.observe.measures import EngineMeasures
 from uplift_server.store.contract import Database
 from uplift_server.store.errors import Unavailable
-from uplift_server.store.hot_records import HeldWish
+from uplift_server.store.hot_records import HeldRequest
 from uplift_server.store.records import HeldAction
 from uplift_server.store.waiting import cancel_waiting, drop_held, hold_waiting, holding_endpoints
 
@@ -146,7 +146,7 @@ class Held:
     async def _round(self) -> None:
         """One bite for every endpoint, or for as many as there is time for."""
         rows = 0
-        wishes: list[HeldWish] = []
+        requests: list[HeldRequest] = []
         for endpoint_seq in list(self._work):
             if rows >= ROUND_ROWS:
                 break
@@ -159,20 +159,20 @@ class Held:
             try:
                 bitten = await self._bite(endpoint_seq, endpoint)
             except Unavailable:
-                self._work.update(dict.fromkeys([endpoint_seq, *(wish.endpoint_seq for wish in wishes)]))
+                self._work.update(dict.fromkeys([endpoint_seq, *(request.endpoint_seq for request in requests)]))
                 raise
             rows += bitten
             if bitten:
                 self._work[endpoint_seq] = None
             elif endpoint is not None and endpoint.takes_deliveries:
-                wish = self._wish(endpoint)
-                if wish.limit:
-                    wishes.append(wish)
+                request = self._request(endpoint)
+                if request.limit:
+                    requests.append(request)
                 else:
                     self._work[endpoint_seq] = None
-                rows += wish.limit
-        if wishes:
-            await self._release(wishes)
+                rows += request.limit
+        if requests:
+            await self._release(requests)
 
     async def _bite(self, endpoint_seq: int, endpoint: LiveEndpoint | None) -> int:
         """Cancel, hold or drop some of what waits, as the endpoint's state demands; how much, 0 after the last."""
@@ -205,7 +205,7 @@ class Held:
         self._measures.ended[Status.CANCELLED] += count
         return count
 
-    def _wish(self, endpoint: LiveEndpoint) -> HeldWish:
+    def _request(self, endpoint: LiveEndpoint) -> HeldRequest:
         """What may go to an enabled endpoint now: all that it holds, but for what it is to keep."""
         now = self._clock.now_ms()
         pace = self._paces.get(endpoint.seq)
@@ -213,25 +213,25 @@ class Held:
             pace = self._paces[endpoint.seq] = _Pace(self._rate_per_second, now)
             self._lanes.in_order.add(endpoint.seq)
         kept = endpoint.record.held_action is HeldAction.KEEP
-        return HeldWish(endpoint.seq, (endpoint.record.held_through or 0) if kept else 0, pace.allowed(now))
+        return HeldRequest(endpoint.seq, (endpoint.record.held_through or 0) if kept else 0, pace.allowed(now))
 
-    async def _release(self, wishes: list[HeldWish]) -> None:
+    async def _release(self, requests: list[HeldRequest]) -> None:
         now = self._clock.now_ms()
         try:
-            results = await self._database.release_held(wishes, now=now)
+            results = await self._database.release_held(requests, now=now)
         except Unavailable:
-            self._work.update(dict.fromkeys(wish.endpoint_seq for wish in wishes))
+            self._work.update(dict.fromkeys(request.endpoint_seq for request in requests))
             raise
-        for wish, result in zip(wishes, results, strict=True):
+        for request, result in zip(requests, results, strict=True):
             gone = result.released + result.expired
             self._measures.ended[Status.FAILED] += result.expired
             if not gone and not result.waits:
-                self._stop_releasing(wish.endpoint_seq)
+                self._stop_releasing(request.endpoint_seq)
                 continue
-            self._work[wish.endpoint_seq] = None
+            self._work[request.endpoint_seq] = None
             if result.released:
-                self._due.note_due(wish.endpoint_seq)
-            pace = self._paces.get(wish.endpoint_seq)
+                self._due.note_due(request.endpoint_seq)
+            pace = self._paces.get(request.endpoint_seq)
             if pace is None:
                 continue  # It was switched off meanwhile, and what it got is about to be held again.
             if result.waits:

@@ -21,10 +21,10 @@ from uplift_server.store.hot_records import (
     Appended,
     DueEndpoint,
     HealthRow,
-    HeldWish,
+    HeldRequest,
     IdempotencyConflict,
     LeasedDelivery,
-    LeaseWish,
+    LeaseRequest,
     NewEvent,
     Released,
     ReplayLease,
@@ -129,12 +129,12 @@ class PostgresDatabase:
         return self._group_commit.append(groups)
 
     def lease_due(
-        self, wishes: Sequence[LeaseWish], *, now: int, lease_until: int, owner: int, body_bytes_max: int
+        self, requests: Sequence[LeaseRequest], *, now: int, lease_until: int, owner: int, body_bytes_max: int
     ) -> Awaitable[list[LeasedDelivery]]:
         """See the contract."""
         return self._hot(
             lambda pair: lease_due(
-                pair.raw, wishes, now=now, lease_until=lease_until, owner=owner, body_bytes_max=body_bytes_max
+                pair.raw, requests, now=now, lease_until=lease_until, owner=owner, body_bytes_max=body_bytes_max
             )
         )
 
@@ -153,9 +153,9 @@ class PostgresDatabase:
         """See the contract."""
         return self._hot(lambda pair: reclaim(pair.raw, now=now, owner=owner, limit=limit))
 
-    def release_held(self, wishes: Sequence[HeldWish], *, now: int) -> Awaitable[list[Released]]:
+    def release_held(self, requests: Sequence[HeldRequest], *, now: int) -> Awaitable[list[Released]]:
         """See the contract."""
-        return self._hot(lambda pair: release_held(pair.raw, wishes, now=now))
+        return self._hot(lambda pair: release_held(pair.raw, requests, now=now))
 
     def release_replay(
         self, replay_seq: int, choice: Choice, ahead: Ahead, lease: ReplayLease

@@ -3,16 +3,16 @@
 from collections.abc import Sequence
 
 from uplift_server.core.lifecycle import Status, Trigger
-from uplift_server.store.hot_records import DueEndpoint, LeasedDelivery, LeaseWish
+from uplift_server.store.hot_records import DueEndpoint, LeasedDelivery, LeaseRequest
 from uplift_server.store.postgres import statements
 from uplift_server.store.postgres.connection import Raw
 
 
 async def lease_due(
-    raw: Raw, wishes: Sequence[LeaseWish], *, now: int, lease_until: int, owner: int, body_bytes_max: int
+    raw: Raw, requests: Sequence[LeaseRequest], *, now: int, lease_until: int, owner: int, body_bytes_max: int
 ) -> list[LeasedDelivery]:
     """See the contract."""
-    endpoints, limits = [wish.endpoint_seq for wish in wishes], [wish.limit for wish in wishes]
+    endpoints, limits = [request.endpoint_seq for request in requests], [request.limit for request in requests]
     rows = await raw.fetch(statements.LEASE_DUE, endpoints, limits, now, owner, lease_until, body_bytes_max)
     return [
         LeasedDelivery(

@@ -17,10 +17,10 @@ from uplift_server.store.hot_records import (
     Appended,
     DueEndpoint,
     HealthRow,
-    HeldWish,
+    HeldRequest,
     IdempotencyConflict,
     LeasedDelivery,
-    LeaseWish,
+    LeaseRequest,
     NewEvent,
     Released,
     ReplayLease,
@@ -127,14 +127,14 @@ class SqliteDatabase:
         return self._writer.submit(lambda w: w.appender.append(groups), weight=rows, divisible=True)
 
     def lease_due(
-        self, wishes: Sequence[LeaseWish], *, now: int, lease_until: int, owner: int, body_bytes_max: int
+        self, requests: Sequence[LeaseRequest], *, now: int, lease_until: int, owner: int, body_bytes_max: int
     ) -> Awaitable[list[LeasedDelivery]]:
         """See the contract."""
         return self._writer.submit(
             lambda w: lease_due(
-                w.raw, wishes, now=now, lease_until=lease_until, owner=owner, body_bytes_max=body_bytes_max
+                w.raw, requests, now=now, lease_until=lease_until, owner=owner, body_bytes_max=body_bytes_max
             ),
-            weight=sum(wish.limit for wish in wishes),
+            weight=sum(request.limit for request in requests),
         )
 
     def settle(
@@ -157,10 +157,10 @@ class SqliteDatabase:
         """See the contract."""
         return self._writer.submit(lambda w: reclaim(w.raw, now=now, owner=owner, limit=limit))
 
-    def release_held(self, wishes: Sequence[HeldWish], *, now: int) -> Awaitable[list[Released]]:
+    def release_held(self, requests: Sequence[HeldRequest], *, now: int) -> Awaitable[list[Released]]:
         """See the contract."""
         return self._writer.submit(
-            lambda w: release_held(w.raw, wishes, now=now), weight=sum(wish.limit for wish in wishes)
+            lambda w: release_held(w.raw, requests, now=now), weight=sum(request.limit for request in requests)
         )
 
     def release_replay(

@@ -4,14 +4,14 @@ import json
 import sqlite3
 from collections.abc import Sequence
 
-from uplift_server.store.hot_records import HeldWish, Released
+from uplift_server.store.hot_records import HeldRequest, Released
 from uplift_server.store.sqlite import statements
 
 
-def release_held(connection: sqlite3.Connection, wishes: Sequence[HeldWish], *, now: int) -> list[Released]:
+def release_held(connection: sqlite3.Connection, requests: Sequence[HeldRequest], *, now: int) -> list[Released]:
     """See the contract."""
     results = []
-    for endpoint, after, limit in wishes:
+    for endpoint, after, limit in requests:
         of_endpoint = {"endpoint_seq": endpoint, "now": now}
         if connection.execute(statements.IS_WAITING, of_endpoint).fetchone() is not None:
             results.append(Released(0, 0, waits=True))

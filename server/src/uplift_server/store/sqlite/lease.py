@@ -5,14 +5,14 @@ import sqlite3
 from collections.abc import Collection, Sequence
 
 from uplift_server.core.lifecycle import Status, Trigger
-from uplift_server.store.hot_records import DueEndpoint, LeasedDelivery, LeaseWish
+from uplift_server.store.hot_records import DueEndpoint, LeasedDelivery, LeaseRequest
 from uplift_server.store.sqlite import statements
 from uplift_server.store.sqlite.statements import DueRow, LeasedRow, ReleasedRow
 
 
 def lease_due(
     connection: sqlite3.Connection,
-    wishes: Sequence[LeaseWish],
+    requests: Sequence[LeaseRequest],
     *,
     now: int,
     lease_until: int,
@@ -20,7 +20,7 @@ def lease_due(
     body_bytes_max: int,
 ) -> list[LeasedDelivery]:
     """See the contract."""
-    due = _due(connection, wishes, now)
+    due = _due(connection, requests, now)
     taken, body_bytes = 0, 0
     while taken < len(due) and body_bytes <= body_bytes_max:
         body_bytes += due[taken].body_bytes
@@ -52,24 +52,24 @@ def lease_due(
     return leased
 
 
-def _due(connection: sqlite3.Connection, wishes: Sequence[LeaseWish], now: int) -> list[DueRow]:
+def _due(connection: sqlite3.Connection, requests: Sequence[LeaseRequest], now: int) -> list[DueRow]:
     """Return the due deliveries of each endpoint up to its limit, earliest due time first."""
     found: dict[int, list[DueRow]] = {}
     # Endpoints with similar limits share a statement, which reads as many rows for each as the highest limit.
-    by_size: dict[int, list[LeaseWish]] = {}
-    for wish in wishes:
-        by_size.setdefault(wish.limit.bit_length(), []).append(wish)
+    by_size: dict[int, list[LeaseRequest]] = {}
+    for request in requests:
+        by_size.setdefault(request.limit.bit_length(), []).append(request)
     for some in by_size.values():
         parameters = {
             "now": now,
-            "limit": max(wish.limit for wish in some),
-            "endpoint_seqs": json.dumps([wish.endpoint_seq for wish in some]),
+            "limit": max(request.limit for request in some),
+            "endpoint_seqs": json.dumps([request.endpoint_seq for request in some]),
         }
         (text,) = connection.execute(statements.DUE_DELIVERIES, parameters).fetchone()
-        for wish, rows in zip(some, json.loads(text), strict=True):
+        for request, rows in zip(some, json.loads(text), strict=True):
             # The rows of the inner query come in no promised order.
-            found[wish.endpoint_seq] = sorted(DueRow(*row) for row in rows)[: wish.limit]
-    return [due for wish in wishes for due in found[wish.endpoint_seq]]
+            found[request.endpoint_seq] = sorted(DueRow(*row) for row in rows)[: request.limit]
+    return [due for request in requests for due in found[request.endpoint_seq]]
 
 
 def _bodies(connection: sqlite3.Connection, event_seqs: Collection[int]) -> dict[int, bytes]:
