@@ -20,8 +20,8 @@ from uplift_server.core.operations.statistics import total
 from uplift_server.delivery.sending.http.request import Request
 from uplift_server.service import errors
 from uplift_server.store.errors import Unavailable
-from uplift_server.store.numbers import FLEET, by_hour
 from uplift_server.store.records import HeldAction
+from uplift_server.store.statistics import FLEET, by_hour
 
 from .owner import Owner
 from .test_engine import Failing, header

@@ -13,13 +13,12 @@ import sqlalchemy as sa
 
 from uplift_server.core.lifecycle import Status, Trigger
 from uplift_server.core.operations.statistics import Numbers, total
-from uplift_server.store import changes, listening, numbers, waiting
+from uplift_server.store import changes, listening, statistics, waiting
 from uplift_server.store import deliveries as delivery_verbs
 from uplift_server.store import events as event_verbs
 from uplift_server.store.errors import Unavailable
 from uplift_server.store.horizon import NO_HORIZON, Horizon
 from uplift_server.store.hot_records import LeasedDelivery
-from uplift_server.store.numbers import FLEET
 from uplift_server.store.postgres import PostgresDatabase
 from uplift_server.store.postgres.append import append_events
 from uplift_server.store.postgres.connection import Opener, Raw
@@ -27,6 +26,7 @@ from uplift_server.store.postgres.lookout import Lookout
 from uplift_server.store.postgres.settle import settle
 from uplift_server.store.records import EventFilter
 from uplift_server.store.schema import accounts, deliveries, event_types
+from uplift_server.store.statistics import FLEET
 
 from .bench import NOW, OWNER, Bench, born_leased, due, settled
 
@@ -139,15 +139,15 @@ async def test_a_page_is_told_of_what_is_committed_late(bench: Bench, postgres_u
 
 
 async def fleet(bench: Bench) -> Numbers:
-    found = await bench.database.read(lambda c: numbers.by_hour(c, [FLEET], since=0))
+    found = await bench.database.read(lambda c: statistics.by_hour(c, [FLEET], since=0))
     return total(each for _, each in found[FLEET])
 
 
 async def count(bench: Bench, horizon: Horizon | None = None) -> bool:
     """Count one bite; whether there was any."""
     horizon = horizon or await bench.database.horizon()
-    found = await bench.database.read(lambda c: numbers.count(c, horizon, rows=1000, notes=1000))
-    return found is not None and await bench.database.write(lambda c: numbers.save(c, found))
+    found = await bench.database.read(lambda c: statistics.count(c, horizon, rows=1000, notes=1000))
+    return found is not None and await bench.database.write(lambda c: statistics.save(c, found))
 
 
 async def test_an_attempt_beyond_the_horizon_is_counted_once(bench: Bench, postgres_url: str) -> None:

@@ -30,13 +30,13 @@ from uplift_server.store import (
     listening,
     members,
     notices,
-    numbers,
     people,
     releases,
     replays,
     schema_version,
     sessions,
     standing,
+    statistics,
     trace_parents,
     trials,
     upkeep,
@@ -118,8 +118,8 @@ LIST_VERBS: dict[str, Verb] = {
     "last failure": lambda c: health.last_failure(c, 1, 1),
     "how many are held": lambda c: waiting.held_counts(c, [1], limit=9, off=[1]),
     "traces of events": lambda c: trace_parents.of_events(c, [b"\x01", b"\x02"]),
-    "numbers": lambda c: numbers.by_hour(c, [numbers.FLEET, numbers.Scope(1, 1)], since=5),
-    "numbers, counted": lambda c: numbers.count(c, NO_HORIZON, rows=9, notes=9),
+    "numbers": lambda c: statistics.by_hour(c, [statistics.FLEET, statistics.Scope(1, 1)], since=5),
+    "numbers, counted": lambda c: statistics.count(c, NO_HORIZON, rows=9, notes=9),
     "notices due": lambda c: notices.due(c, now=9, limit=20),
     "outbox": lambda c: notices.page(c, None, limit=50, before=(9,)),
     "outbox, given up": lambda c: notices.page(c, NoticeState.GIVEN_UP, limit=50, before=(9,)),
@@ -161,7 +161,7 @@ def raw(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sqlite3.Connection
     body = b'{"id":"x","object":"event","type":"t","api_version":"1","created":1,"data":{}}'
     with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as raw:
         # All is counted that could be removed.
-        marks = [(numbers.EVENTS_MARK, 99), (numbers.ATTEMPTS_MARK, 99)]
+        marks = [(statistics.EVENTS_MARK, 99), (statistics.ATTEMPTS_MARK, 99)]
         raw.executemany("INSERT INTO marks VALUES (?, ?)", marks)
         raw.execute("INSERT INTO accounts VALUES (1, x'01', 'a', '[]', 1, 1, NULL)")
         raw.execute("INSERT INTO people VALUES (1, x'70', 'x', 'x', NULL, 1, 1)")

@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy as sa
 from tests.postgres import PostgresServer
 
-from uplift_server.store import numbers, upkeep
+from uplift_server.store import statistics, upkeep
 from uplift_server.store.postgres.connection import Opener
 
 from .parted import PARTITIONS, index_of_all, parted
@@ -83,7 +83,7 @@ def connection(postgres_server: PostgresServer, request: pytest.FixtureRequest) 
     async def fill() -> None:
         raw = await Opener(url, patient=True).raw()
         await raw.execute(parted(ROWS, request.param) + FILL + ANALYZE)
-        marks = [(name, 10**15) for name in (numbers.EVENTS_MARK, numbers.ATTEMPTS_MARK)]
+        marks = [(name, 10**15) for name in (statistics.EVENTS_MARK, statistics.ATTEMPTS_MARK)]
         await raw.executemany("INSERT INTO marks VALUES ($1, $2)", marks)
         await raw.close()
 

@@ -12,7 +12,7 @@ from tests.postgres import ONE_ROW, PostgresServer, name_of
 from uplift_server.core.deliveries.replays import ReplayState
 from uplift_server.core.ids import uuid7
 from uplift_server.core.lifecycle import Status, Trigger
-from uplift_server.store import numbers
+from uplift_server.store import statistics
 from uplift_server.store.horizon import NO_HORIZON
 from uplift_server.store.hot_records import Ahead, HealthRow, HeldRequest, LeaseRequest, ReplayLease
 from uplift_server.store.partitions import Partition
@@ -140,7 +140,7 @@ async def pair(filled: dict[str, str], request: pytest.FixtureRequest) -> AsyncI
     await pair.raw.execute(EXPLAIN)
     transaction = pair.raw.transaction()
     await transaction.start()
-    for mark, table in ((numbers.EVENTS_MARK, "events"), (numbers.ATTEMPTS_MARK, "attempts")):
+    for mark, table in ((statistics.EVENTS_MARK, "events"), (statistics.ATTEMPTS_MARK, "attempts")):
         await pair.raw.execute(f"INSERT INTO marks SELECT $1, max(seq) - {UNCOUNTED} FROM {table}", mark)
     yield pair
     await transaction.rollback()
@@ -261,7 +261,7 @@ def _partitions(pair: Pair) -> PostgresPartitions:
 FIRST = Partition(0, NUMBERS)
 ORDINARY: dict[str, Callable[[Pair], Awaitable[object]]] = {
     "numbers": lambda pair: pair.sql.run_sync(
-        lambda c: numbers.count(c, NO_HORIZON, rows=2 * UNCOUNTED, notes=UNCOUNTED)
+        lambda c: statistics.count(c, NO_HORIZON, rows=2 * UNCOUNTED, notes=UNCOUNTED)
     ),
     "partitions that have ended": lambda pair: _partitions(pair).ended(before=1 << 62),
     "the numbers of a partition": lambda pair: _partitions(pair).numbers(FIRST),

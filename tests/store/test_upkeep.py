@@ -8,7 +8,6 @@ import sqlalchemy as sa
 
 from uplift_server.core.lifecycle import Status
 from uplift_server.core.operations.statistics import HOUR_MS
-from uplift_server.store.numbers import ATTEMPTS_MARK, EVENTS_MARK
 from uplift_server.store.schema import (
     accounts,
     api_keys,
@@ -27,6 +26,7 @@ from uplift_server.store.schema import (
 )
 from uplift_server.store.schema_numbers import rollups
 from uplift_server.store.schema_people import invitations, links, sessions
+from uplift_server.store.statistics import ATTEMPTS_MARK, EVENTS_MARK
 from uplift_server.store.upkeep import KEPT, Kept, look, remove
 from uplift_server.store.waiting import cancel_waiting
 

@@ -9,7 +9,7 @@ from tests.store.bench import NOW, Bench, due, settled
 from uplift_server.core.lifecycle import Status
 from uplift_server.delivery.maintenance.retention import Retention
 from uplift_server.observe.measures import EngineMeasures
-from uplift_server.store import numbers
+from uplift_server.store import statistics
 from uplift_server.store.partitions import Partition, Partitions
 from uplift_server.store.postgres import PostgresDatabase
 from uplift_server.store.schema_partitions import NUMBERS, event_partitions
@@ -67,8 +67,8 @@ async def count_all(bench: Bench) -> None:
     """Count everything there is."""
     database = bench.database
     horizon = await database.horizon()
-    while counted := await database.read(lambda c: numbers.count(c, horizon, rows=1000, notes=1000)):
-        await database.write(lambda c: numbers.save(c, counted))
+    while counted := await database.read(lambda c: statistics.count(c, horizon, rows=1000, notes=1000)):
+        await database.write(lambda c: statistics.save(c, counted))
         if not counted.more:
             break
 

@@ -13,7 +13,7 @@ from uplift_server import __version__
 from uplift_server.core.ids import uuid7
 from uplift_server.core.lifecycle import Status
 from uplift_server.core.operations.cluster import ProcessRole
-from uplift_server.store import numbers, processes
+from uplift_server.store import processes, statistics
 from uplift_server.store import schema_version as history
 from uplift_server.store.errors import Unavailable
 from uplift_server.store.hot_records import IdempotencyConflict
@@ -215,7 +215,7 @@ async def test_an_attempt_that_is_made_late_is_counted_all_the_same(bench: Bench
     assert (await own.thin(partition, after=None)).removed == 0
     await own.drop(partition)
     await count_all(bench)
-    hours = (await bench.database.read(lambda c: numbers.by_hour(c, [numbers.FLEET], since=0)))[numbers.FLEET]
+    hours = (await bench.database.read(lambda c: statistics.by_hour(c, [statistics.FLEET], since=0)))[statistics.FLEET]
     totals = [sum(getattr(hour, name) for _, hour in hours) for name in ("deliveries", "delivered", "attempts")]
     assert totals == [2, 2, 2]
 

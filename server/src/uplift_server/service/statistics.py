@@ -13,7 +13,7 @@ from uplift_server.core.security.scopes import Scope
 from uplift_server.service.means import Means
 from uplift_server.service.principals import Caller
 from uplift_server.service.refusals import not_found, refuse
-from uplift_server.store import numbers
+from uplift_server.store import statistics
 
 HOURS_OF_LISTED: Final = 24
 """Of each endpoint or account on a list."""
@@ -29,7 +29,7 @@ class Statistics:
         """The numbers of the caller's account, its deleted endpoints included. Raises AccountRequired."""
         caller.require(Scope.DELIVERIES_READ)
         refuse(problems)
-        return await self._one(numbers.Scope(caller.one_account(), 0), period)
+        return await self._one(statistics.Scope(caller.one_account(), 0), period)
 
     async def of_endpoint(
         self, caller: Caller, endpoint: str, period: Period, *, problems: Sequence[Problem] = ()
@@ -66,27 +66,27 @@ class Statistics:
         """The numbers of all accounts together, for operators."""
         caller.require_operator()
         refuse(problems)
-        return await self._one(numbers.FLEET, period)
+        return await self._one(statistics.FLEET, period)
 
-    async def _one(self, scope: numbers.Scope, period: Period) -> Series:
+    async def _one(self, scope: statistics.Scope, period: Period) -> Series:
         return (await self._several({"": scope}, period.span))[""]
 
-    async def _several(self, scopes: dict[str, numbers.Scope], span: Span) -> dict[str, Series]:
+    async def _several(self, scopes: dict[str, statistics.Scope], span: Span) -> dict[str, Series]:
         now = self._means.now()
         since = span.starts(now)[0]
-        found = await self._means.database.read(lambda c: numbers.by_hour(c, scopes.values(), since=since))
+        found = await self._means.database.read(lambda c: statistics.by_hour(c, scopes.values(), since=since))
         return {name: series(span, now, found[scope]) for name, scope in scopes.items()}
 
-    def _scope(self, caller: Caller, text: str) -> numbers.Scope:
+    def _scope(self, caller: Caller, text: str) -> statistics.Scope:
         value = ids.parse_prefixed(ids.ENDPOINT, text)
         found = None if value is None else self._means.directory.endpoints_by_id.get(value)
         if found is None or caller.account_seq not in {None, found.record.account_seq}:
             raise not_found("endpoint", text)
-        return numbers.Scope(found.record.account_seq, found.seq)
+        return statistics.Scope(found.record.account_seq, found.seq)
 
-    def _scope_of_account(self, text: str) -> numbers.Scope:
+    def _scope_of_account(self, text: str) -> statistics.Scope:
         value = ids.parse_prefixed(ids.ACCOUNT, text)
         found = None if value is None else self._means.directory.accounts_by_id.get(value)
         if found is None:
             raise not_found("account", text)
-        return numbers.Scope(found.seq, 0)
+        return statistics.Scope(found.seq, 0)

@@ -17,7 +17,6 @@ from sqlalchemy import Connection
 
 from uplift_server.core.lifecycle import Status
 from uplift_server.core.operations.statistics import HOUR_MS
-from uplift_server.store.numbers import ATTEMPTS_MARK, EVENTS_MARK
 from uplift_server.store.schema import (
     accounts,
     api_keys,
@@ -37,6 +36,7 @@ from uplift_server.store.schema_numbers import rollups
 from uplift_server.store.schema_partitions import chosen_event_ids
 from uplift_server.store.schema_people import invitations, links, sessions
 from uplift_server.store.schema_traces import trace_parents
+from uplift_server.store.statistics import ATTEMPTS_MARK, EVENTS_MARK
 
 Key = tuple[Any, ...]
 """The values of a row's primary key."""

@@ -7,7 +7,7 @@ from typing import Final
 from uplift_server.delivery.clock import Clock
 from uplift_server.store.contract import Database
 from uplift_server.store.errors import Unavailable
-from uplift_server.store.numbers import count, save
+from uplift_server.store.statistics import count, save
 
 BITE_ROWS: Final = 30_000
 """How many deliveries, and attempts, are read at a time: on a reader, for some 100 ms."""

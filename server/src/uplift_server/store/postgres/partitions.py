@@ -18,10 +18,10 @@ import structlog
 from uplift_server.core.operations import partitions as rules
 from uplift_server.store import status_sql
 from uplift_server.store.instants import DISORDER_MS
-from uplift_server.store.numbers import ATTEMPTS_MARK, EVENTS_MARK, TURN_MARK
 from uplift_server.store.partitions import Bite, Partition
 from uplift_server.store.postgres.connection import Pair, Raw
 from uplift_server.store.schema_partitions import NUMBERS, table_name
+from uplift_server.store.statistics import ATTEMPTS_MARK, EVENTS_MARK, TURN_MARK
 from uplift_server.store.upkeep import Key
 
 R = TypeVar("R")

@@ -19,15 +19,15 @@ from uplift_server.core.operations.statistics import DURATION_BOUNDS_US, HOUR_MS
 from uplift_server.delivery.sending.attempts import previous_state
 from uplift_server.store import deliveries as delivery_verbs
 from uplift_server.store import endpoints as endpoint_verbs
-from uplift_server.store import numbers, replays, trials, upkeep, waiting
+from uplift_server.store import replays, statistics, trials, upkeep, waiting
 from uplift_server.store.errors import Conflict
 from uplift_server.store.hot_records import HeldRequest, LeasedDelivery, NewDelivery, ReplayLease, Settlement
-from uplift_server.store.numbers import FLEET, Scope
 from uplift_server.store.records import EndpointState, HeldAction
 from uplift_server.store.replays import Choice, NewReplay, Replay
 from uplift_server.store.schema import accounts, attempts, deliveries, endpoints, events
 from uplift_server.store.schema_numbers import delivery_changes, rollups
 from uplift_server.store.sqlite import SqliteDatabase
+from uplift_server.store.statistics import FLEET, Scope
 
 from .bench import NOW, OWNER, Bench, born_leased, due, settled
 from .test_migrations import make
@@ -66,17 +66,17 @@ async def count_all(bench: Bench, *, rows: int = 10_000, notes: int = 10_000) ->
     """Count until nothing is left; in how many bites."""
     bites = 0
     while (found := await bite(bench, rows=rows, notes=notes)) is not None:
-        assert await bench.database.write(lambda c: numbers.save(c, found))
+        assert await bench.database.write(lambda c: statistics.save(c, found))
         bites += 1
         if not found.more:
             break
     return bites
 
 
-async def bite(bench: Bench, *, rows: int, notes: int) -> numbers.Counted | None:
+async def bite(bench: Bench, *, rows: int, notes: int) -> statistics.Counted | None:
     """What is to be counted next."""
     horizon = await bench.database.horizon()
-    return await bench.database.read(lambda c: numbers.count(c, horizon, rows=rows, notes=notes))
+    return await bench.database.read(lambda c: statistics.count(c, horizon, rows=rows, notes=notes))
 
 
 async def tables(bench: Bench) -> Tally:
@@ -105,7 +105,7 @@ async def counted(bench: Bench) -> Tally:
     """What the numbers of the endpoints say; those of accounts and of all are their sums."""
     scopes = [Scope(account, endpoint) for endpoint, account in ACCOUNT_OF.items()]
     sums = [Scope(1, 0), Scope(2, 0), FLEET]
-    found = await bench.database.read(lambda c: numbers.by_hour(c, [*scopes, *sums], since=0))
+    found = await bench.database.read(lambda c: statistics.by_hour(c, [*scopes, *sums], since=0))
     tally: Tally = Counter()
     for scope, hours in found.items():
         for at, each in hours:
@@ -303,8 +303,8 @@ class Machine:
         for _ in range(self.random.randint(0, 2)):
             await self.random.choice((self.accept, self.settle, self.lease, self.hold, self.resend, self.cancel))()
         if found is not None and self.random.random() < 0.9:
-            assert await self.database.write(lambda c: numbers.save(c, found))
-            assert not await self.database.write(lambda c: numbers.save(c, found))
+            assert await self.database.write(lambda c: statistics.save(c, found))
+            assert not await self.database.write(lambda c: statistics.save(c, found))
 
     async def remove_old(self) -> None:
         before = self.now - 30 * 60_000
@@ -402,7 +402,7 @@ async def test_a_bite_is_written_once(bench: Bench) -> None:
     await bench.append(bench.event(due(1)))
     found = await bite(bench, rows=9, notes=9)
     assert found is not None
-    assert [await bench.database.write(lambda c: numbers.save(c, found)) for _ in range(3)] == [True, False, False]
+    assert [await bench.database.write(lambda c: statistics.save(c, found)) for _ in range(3)] == [True, False, False]
     assert (await fleet(bench)).deliveries == 1
     assert await bite(bench, rows=9, notes=9) is None
 
@@ -418,5 +418,5 @@ async def test_notes_are_made_for_what_is_rare_alone(bench: Bench) -> None:
 
 async def fleet(bench: Bench) -> Numbers:
     """The numbers of all together."""
-    found = await bench.database.read(lambda c: numbers.by_hour(c, [FLEET], since=0))
+    found = await bench.database.read(lambda c: statistics.by_hour(c, [FLEET], since=0))
     return total(each for _, each in found[FLEET])

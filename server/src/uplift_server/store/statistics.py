@@ -1,13 +1,13 @@
-"""Numbers: read by the hour, and counted from what was added to the tables since they were last counted.
+"""Statistics: rows per hour in `rollups`, counted from what was added to the tables since the last count.
 
-Three things are read, in bites and each in the order it was written: deliveries, attempts, and the notes of changed
-statuses (`schema_numbers`), each up to the horizon. Deliveries are counted with the status they have by then, and only
-once all attempts and notes up to the horizon are. So what an attempt or a note says of a delivery's status is new
-exactly where the delivery was counted before; else it is contained in the status that it is counted with. What stands
-beyond the horizon and yet is in that status is taken out of it: it will be counted in its turn.
+A count reads three tables in batches, each in the order it was written and up to the horizon: deliveries, attempts, and
+the notes of changed statuses (`schema_numbers`). Deliveries are counted with their current status, and only after all
+attempts and notes up to the horizon. An attempt or note of a delivery that was counted before therefore changes the
+counts; one of a later delivery is contained in the status that is counted with it. A status that comes from an attempt
+or note beyond the horizon is subtracted, because that attempt or note is counted later.
 
-One process counts at a time. `save` writes a bite only where the marks still stand as they did when it was read, all of
-it or nothing: whatever ends in between, nothing is counted twice or left out.
+One process counts at a time. `save` writes a batch only if the marks are the same as when it was read, in one
+transaction, so nothing is counted twice or left out after a crash.
 """
 
 import json
@@ -24,13 +24,13 @@ from uplift_server.core.deliveries.outcomes import Outcome
 from uplift_server.core.lifecycle import Status
 from uplift_server.core.operations.statistics import (
     COUNTS,
-    DURATION_BOUNDS_US,
     HOUR_MS,
     Numbers,
     parse_sparse,
     sparse_text,
 )
-from uplift_server.store import marks, status_sql
+from uplift_server.store import marks
+from uplift_server.store import statistics_statements as sql
 from uplift_server.store.horizon import NO_HORIZON, Horizon
 from uplift_server.store.schema import attempts, deliveries, events
 from uplift_server.store.schema_numbers import delivery_changes
@@ -43,12 +43,12 @@ ATTEMPTS_MARK: Final = f"{_PREFIX}attempts"
 _BEGAN: Final = f"{_PREFIX}began"
 """Up to which event no delivery is counted: there were events before there were numbers."""
 TURN_MARK: Final = f"{_PREFIX}turn"
-"""How many bites were counted, or made void because what they were read from has moved."""
+"""The number of batches that were counted, or made void because their rows have moved."""
 _MARKS: Final = (EVENTS_MARK, ATTEMPTS_MARK, _BEGAN, TURN_MARK)
 
 
 class Scope(NamedTuple):
-    """Whose numbers: an endpoint's; an account's where `endpoint_seq` is 0; everybody's where both are."""
+    """An endpoint; with `endpoint_seq` 0 all endpoints of an account; with both 0 all accounts."""
 
     account_seq: int
     endpoint_seq: int
@@ -58,7 +58,7 @@ FLEET: Final = Scope(0, 0)
 
 
 class _Place(NamedTuple):
-    """Where a row stands: whose numbers, and of which hour."""
+    """The key of a row: a scope and an hour (Unix ms), in the order of KEY_COLUMNS."""
 
     account_seq: int
     endpoint_seq: int
@@ -67,37 +67,39 @@ class _Place(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """A bite that was counted: rows as they are to be, and where counting goes on."""
+    """A counted batch: its rows of `rollups`, and where the next batch starts."""
 
     rows: Sequence[tuple[int | str, ...]]
-    """Values in the order of `_COLUMNS`."""
+    """Values in the order of the parameters of PUT_ROWS."""
     marks: Mapping[str, int]
-    """As they stood when it was read."""
+    """The marks when it was read."""
     next_marks: Mapping[str, int]
     notes_through: int
-    """Up to which number the notes were read, and are to be deleted."""
+    """The last note that was read. Notes up to it are deleted."""
     more: bool
-    """Whether something is left to be counted."""
+    """Whether there is more to count."""
 
 
 def by_hour(connection: Connection, scopes: Iterable[Scope], *, since: int) -> dict[Scope, list[tuple[int, Numbers]]]:
-    """The hours that begin at an instant (Unix ms) or later, with the numbers of each scope where it has any."""
+    """Return the statistics of each scope by hour, for hours that begin at `since` (Unix ms) or later."""
     found: dict[Scope, list[tuple[int, Numbers]]] = {scope: [] for scope in scopes}
-    for row in connection.execute(_SINCE[connection.dialect.name], {"scopes": json.dumps(list(found)), "since": since}):
+    for row in connection.execute(
+        sql.ROWS_SINCE[connection.dialect.name], {"scopes": json.dumps(list(found)), "since": since}
+    ):
         found[Scope(row.account_seq, row.endpoint_seq)].append((row.at, _numbers(row)))
     return found
 
 
 def count(connection: Connection, horizon: Horizon, *, rows: int, notes: int) -> Counted | None:
-    """Count what was added up to the horizon, looking at no more than about so many deliveries, attempts and notes.
+    """Count what was added up to the horizon: at most about `rows` deliveries and attempts, and `notes` notes.
 
-    None where there is nothing new. Only reads: `save` writes it.
+    Only reads: `save` writes the result. Returns None if there is nothing new.
     """
     stood = marks.get(connection, _MARKS)
-    bite = _bite(connection, stood, horizon, rows=rows, notes=notes)
-    if bite is None:
+    batch = _batch(connection, stood, horizon, rows=rows, notes=notes)
+    if batch is None:
         return None
-    tallies = _tallied(connection, bite)
+    tallies = _tallied(connection, batch)
     before = _rows(connection, tallies)
     return Counted(
         rows=[
@@ -107,33 +109,33 @@ def count(connection: Connection, horizon: Horizon, *, rows: int, notes: int) ->
         ],
         marks=stood,
         next_marks={
-            EVENTS_MARK: bite.events_through,
-            ATTEMPTS_MARK: bite.attempts_through,
-            _BEGAN: bite.began,
+            EVENTS_MARK: batch.events_through,
+            ATTEMPTS_MARK: batch.attempts_through,
+            _BEGAN: batch.began,
             TURN_MARK: stood.get(TURN_MARK, 0) + 1,
         },
-        notes_through=bite.notes_through,
-        more=bite.more,
+        notes_through=batch.notes_through,
+        more=batch.more,
     )
 
 
 def save(connection: Connection, counted: Counted) -> bool:
-    """Write a bite; False where another was written since it was read, and nothing is changed."""
+    """Write a batch. Return False, with nothing changed, if another was written since it was read."""
     if marks.get(connection, _MARKS) != counted.marks:
         return False
     marks.replace(connection, _PREFIX, counted.next_marks)
     connection.execute(sa.delete(delivery_changes).where(delivery_changes.c.seq <= counted.notes_through))
-    # However many rows, they are one statement: between two of them the driver would let go of the interpreter.
-    connection.execute(_PUT[connection.dialect.name], {"rows": json.dumps(counted.rows)})
+    # One statement for all rows: between two statements the driver releases the interpreter lock.
+    connection.execute(sql.PUT_ROWS[connection.dialect.name], {"rows": json.dumps(counted.rows)})
     return True
 
 
-# ---- what a bite is
+# ---- batches
 
 
 @dataclass(frozen=True, slots=True)
-class _Bite:
-    """From where to where it goes, by numbers of events, attempts and notes."""
+class _Batch:
+    """The range of a batch, in numbers of events, attempts and notes."""
 
     began: int
     events_after: int
@@ -147,10 +149,12 @@ class _Bite:
     """Whether there are attempts or notes beyond the horizon."""
 
 
-def _bite(connection: Connection, stood: Mapping[str, int], horizon: Horizon, *, rows: int, notes: int) -> _Bite | None:
+def _batch(
+    connection: Connection, stood: Mapping[str, int], horizon: Horizon, *, rows: int, notes: int
+) -> _Batch | None:
     events_after, attempts_after = stood.get(EVENTS_MARK, 0), stood.get(ATTEMPTS_MARK, 0)
     if horizon.events < events_after or horizon.attempts < attempts_after:
-        # Whoever asks knows less than was known to who counted before. Going back would count all of it again.
+        # The horizon is behind that of the last count. Going back would count rows again.
         return None
     newest = [
         connection.scalar(sa.select(sa.func.max(table.c.seq))) or 0 for table in (events, attempts, delivery_changes)
@@ -163,7 +167,7 @@ def _bite(connection: Connection, stood: Mapping[str, int], horizon: Horizon, *,
     events_through = events_after
     if level := (attempts_through, notes_through) == (last_attempt, last_note):
         events_through = min(last_event, _nth(connection, deliveries.c.event_seq, events_after, rows) or last_event)
-    return _Bite(
+    return _Batch(
         began=stood.get(_BEGAN, 0),
         events_after=events_after,
         events_through=events_through,
@@ -182,11 +186,11 @@ def _nth(connection: Connection, column: sa.Column[int], after: int, count: int)
     return connection.scalars(query).first()
 
 
-# ---- what is counted
+# ---- counting
 
 
 class _Tally:
-    """What a bite adds to a row. Made by the thousand for every look, hence plain lists and dictionaries."""
+    """What a batch adds to a row. A batch has thousands, so these are plain lists and dictionaries."""
 
     __slots__ = ("counts", "durations", "moves", "outcomes")
 
@@ -247,17 +251,17 @@ _DELIVERIES_OF, _ATTEMPTS_OF, _FIRST_OF, _FIRST_MADE_OF = map(
 )
 
 
-def _tallied(connection: Connection, bite: _Bite) -> dict[_Place, _Tally]:
-    """What the bite adds to the rows of endpoints, of their accounts, and of all."""
+def _tallied(connection: Connection, batch: _Batch) -> dict[_Place, _Tally]:
+    """Return what the batch adds to the rows of endpoints, of their accounts, and of all accounts."""
     own: defaultdict[_Place, _Tally] = defaultdict(_Tally)
-    span = asdict(bite)
-    for hour, account, endpoint, status, n in connection.execute(_DELIVERIES, span):
+    span = asdict(batch)
+    for hour, account, endpoint, status, n in connection.execute(sql.COUNT_DELIVERIES, span):
         counts = own[_Place(account, endpoint, hour * HOUR_MS)].counts
         counts[_DELIVERIES_OF] += n
         if status in _COUNTED_AS:
             counts[_COUNTED_AS[status]] += n
     for hour, account, endpoint, outcome, n, first, durations in connection.execute(
-        _ATTEMPTS[connection.dialect.name], span
+        sql.COUNT_ATTEMPTS[connection.dialect.name], span
     ):
         tally = own[_Place(account, endpoint, hour * HOUR_MS)]
         tally.counts[_ATTEMPTS_OF] += n
@@ -268,13 +272,13 @@ def _tallied(connection: Connection, bite: _Bite) -> dict[_Place, _Tally]:
         _add(tally.durations, parse_sparse(durations))
     for place, status, n in _moves(connection, span):
         own[place].moves[_COUNTED_AS[status]] += n
-    if bite.sees_beyond:
+    if batch.sees_beyond:
         beyond = {
-            "began": bite.events_after,
-            "events_after": bite.events_through,
-            "attempts_after": bite.attempts_through,
+            "began": batch.events_after,
+            "events_after": batch.events_through,
+            "attempts_after": batch.attempts_through,
             "attempts_through": NO_HORIZON.attempts,
-            "notes_after": bite.notes_through,
+            "notes_after": batch.notes_through,
             "notes_through": NO_HORIZON.changes,
         }
         for place, status, n in _moves(connection, beyond):
@@ -287,9 +291,9 @@ def _moves(connection: Connection, span: Mapping[str, int]) -> Iterator[tuple[_P
 
     By what attempts and notes of a span tell.
     """
-    for hour, account, endpoint, n in connection.execute(_MADE, span):
+    for hour, account, endpoint, n in connection.execute(sql.COUNT_DELIVERED, span):
         yield _Place(account, endpoint, hour * HOUR_MS), Status.DELIVERED, n
-    for hour, account, endpoint, old, new, n in connection.execute(_NOTED, span):
+    for hour, account, endpoint, old, new, n in connection.execute(sql.COUNT_CHANGES, span):
         for status, change in ((old, -n), (new, n)):
             if status in _COUNTED_AS:
                 yield _Place(account, endpoint, hour * HOUR_MS), status, change
@@ -304,92 +308,12 @@ def _with_sums(own: Mapping[_Place, _Tally]) -> dict[_Place, _Tally]:
     return {**own, **sums}
 
 
-_HOUR: Final = f"/ {HOUR_MS}"
-_OF_DURATION: Final = (
-    "CASE "
-    + " ".join(f"WHEN duration_us < {bound} THEN {number}" for number, bound in enumerate(DURATION_BOUNDS_US))
-    + f" ELSE {len(DURATION_BOUNDS_US)} END"
-)
-_DELIVERIES: Final = sa.text(f"""
-SELECT e.created_at {_HOUR} AS hour, d.account_seq, d.endpoint_seq, d.status, count(*) AS n
-FROM deliveries d JOIN events e ON e.seq = d.event_seq
-WHERE d.event_seq > :events_after AND d.event_seq <= :events_through AND d.trigger <> {status_sql.TEST}
-GROUP BY 1, 2, 3, 4
-""")  # noqa: S608
-# One row an endpoint and outcome, its durations gathered to a text as they are kept: a row for every class of durations
-# would keep the interpreter busy. An attempt is of its delivery's account, which is looked up once for such a row.
-_ATTEMPTS: Final = {
-    dialect: sa.text(f"""
-SELECT g.hour, d.account_seq, g.endpoint_seq, g.outcome, g.n, g.first, g.durations
-FROM (SELECT hour, endpoint_seq, outcome, CAST(sum(n) AS BIGINT) AS n, CAST(sum(first) AS BIGINT) AS first,
-      {gathered}(duration || ':' || n, ' ') AS durations, max(event_seq) AS event_seq
-      FROM (SELECT started_at {_HOUR} AS hour, endpoint_seq, outcome, {_OF_DURATION} AS duration, count(*) AS n,
-            sum(CASE number WHEN 1 THEN 1 ELSE 0 END) AS first, max(event_seq) AS event_seq
-            FROM attempts WHERE seq > :attempts_after AND seq <= :attempts_through AND trigger <> {status_sql.TEST}
-            GROUP BY 1, 2, 3, 4) c
-      GROUP BY 1, 2, 3) g
-JOIN deliveries d ON d.event_seq = g.event_seq AND d.endpoint_seq = g.endpoint_seq
-""")  # noqa: S608
-    for dialect, gathered in (("sqlite", "group_concat"), ("postgresql", "string_agg"))
-}
-# The pluses keep SQLite from going by the events instead.
-_MADE: Final = sa.text(f"""
-SELECT e.created_at {_HOUR} AS hour, e.account_seq, a.endpoint_seq, count(*) AS n
-FROM attempts a JOIN events e ON e.seq = a.event_seq
-WHERE a.seq > :attempts_after AND a.seq <= :attempts_through AND a.trigger <> {status_sql.TEST}
-AND a.outcome = {int(Outcome.DELIVERED)}
-AND +a.event_seq > :began AND +a.event_seq <= :events_after
-GROUP BY 1, 2, 3
-""")  # noqa: S608
-_NOTED: Final = sa.text(f"""
-SELECT created_at {_HOUR} AS hour, account_seq, endpoint_seq, old_status, new_status, count(*) AS n
-FROM delivery_changes WHERE seq > :notes_after AND seq <= :notes_through
-AND event_seq > :began AND event_seq <= :events_after
-GROUP BY 1, 2, 3, 4, 5
-""")  # noqa: S608
-
-
 # ---- rows
-
-_COLUMNS: Final = (*_Place._fields, *COUNTS, "outcomes", "durations")
-_VALUES: Final = _COLUMNS[len(_Place._fields) :]
-# A list of lists in JSON as rows, how another table is joined to them in this order, and a number in one of them.
-_LISTS: Final = {
-    "sqlite": ("json_each({}) page", "CROSS JOIN", "json_extract(page.value, '$[{}]')"),
-    "postgresql": ("json_array_elements(CAST({} AS json)) page(value)", "JOIN", "CAST(page.value->>{} AS BIGINT)"),
-}
-
-
-def _joined(columns: str, lists: str, *, by: Sequence[str], more: str = "") -> dict[str, sa.TextClause]:
-    """What finds rows of `rollups` by a parameter that lists values of these columns."""
-    texts = {}
-    for dialect, (rows, join, item) in _LISTS.items():
-        found = " AND ".join(f"r.{column} = {item.format(place)}" for place, column in enumerate(by))
-        texts[dialect] = sa.text(f"SELECT {columns} FROM {rows.format(lists)} {join} rollups r ON {found} {more}")  # noqa: S608
-    return texts
-
-
-_SINCE: Final = _joined("r.*", ":scopes", by=("account_seq", "endpoint_seq"), more="WHERE r.at >= :since")
-_AT: Final = _joined(", ".join(f"r.{name}" for name in _COLUMNS), ":places", by=("account_seq", "endpoint_seq", "at"))
-_TEXTS: Final = {"outcomes", "durations"}
-_PUT: Final = {
-    dialect: sa.text(f"""
-INSERT INTO rollups ({", ".join(_COLUMNS)})
-SELECT {
-        ", ".join(text.format(place) if name in _TEXTS else number.format(place) for place, name in enumerate(_COLUMNS))
-    }
-FROM {rows.format(":rows")} WHERE true
-ON CONFLICT (endpoint_seq, account_seq, at)
-DO UPDATE SET {", ".join(f"{name} = excluded.{name}" for name in _VALUES)}
-""")  # noqa: S608
-    for dialect, (rows, _, number) in _LISTS.items()
-    for text in (number.removeprefix("CAST(").removesuffix(" AS BIGINT)"),)
-}
 
 
 def _rows(connection: Connection, places: Iterable[_Place]) -> dict[_Place, _Stood]:
     """The rows that there are in these places."""
-    found = connection.execute(_AT[connection.dialect.name], {"places": json.dumps([*places])})
+    found = connection.execute(sql.ROWS_AT[connection.dialect.name], {"places": json.dumps([*places])})
     return {
         _Place(account, endpoint, at): (counts, outcomes, durations)
         for account, endpoint, at, *counts, outcomes, durations in found

@@ -12,16 +12,16 @@ from uplift_server.core.operations.statistics import Numbers as Counted
 from uplift_server.core.operations.statistics import total
 from uplift_server.delivery.maintenance import statistics as loop
 from uplift_server.delivery.maintenance.statistics import BUSY_TURNS, UNAVAILABLE_WAIT_MS, Numbers
-from uplift_server.store import numbers
+from uplift_server.store import statistics
 from uplift_server.store.errors import Unavailable
-from uplift_server.store.numbers import FLEET, Scope
+from uplift_server.store.statistics import FLEET, Scope
 
 from .world import HOUR, SECOND, START, World, answer
 
 
 async def told(world: World, scope: Scope = FLEET) -> Counted:
     """What the numbers say of all the time there was."""
-    found = await world.database.read(lambda c: numbers.by_hour(c, [scope], since=0))
+    found = await world.database.read(lambda c: statistics.by_hour(c, [scope], since=0))
     return total(each for _, each in found[scope])
 
 
@@ -54,11 +54,11 @@ async def test_rows_are_those_of_the_hour(place: Place) -> None:
         await world.endpoint("one.test", lambda _: next(script))
         await world.accept(1)
         await world.run_for(2 * HOUR)
-        found = (await world.database.read(lambda c: numbers.by_hour(c, [FLEET], since=0)))[FLEET]
+        found = (await world.database.read(lambda c: statistics.by_hour(c, [FLEET], since=0)))[FLEET]
         began = START - START % HOUR
         by_hour = {(at - began) // HOUR: (each.deliveries, each.delivered, each.attempts) for at, each in found}
         assert by_hour == {0: (1, 1, 1), 1: (0, 0, 1)}
-        since = await world.database.read(lambda c: numbers.by_hour(c, [FLEET], since=began + HOUR))
+        since = await world.database.read(lambda c: statistics.by_hour(c, [FLEET], since=began + HOUR))
         assert [at for at, _ in since[FLEET]] == [began + HOUR]
 
 
