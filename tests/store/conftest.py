@@ -49,7 +49,13 @@ async def any_bench(database_url: str, tmp_path: Path) -> AsyncIterator[Bench]:
         async with sqlite_bench(tmp_path, SqliteDatabase) as bench:
             yield bench
         return
-    bench = Bench(PostgresDatabase(database_url), lambda: None)  # type: ignore[arg-type, return-value]
+    bench = Bench(PostgresDatabase(database_url), lambda: _reopen(bench, database_url))
     await bench.database.open()
     yield bench
     await bench.database.close()
+
+
+async def _reopen(bench: Bench, url: str) -> None:
+    await bench.database.close()
+    bench.database = PostgresDatabase(url)
+    await bench.database.open()

@@ -1,0 +1,413 @@
+"""A random walk of the store's verbs through the table of transitions, compared with a model after each step.
+
+The walk includes lost leases, settlements that come late or twice, commands with a wrong fence, and restarts.
+"""
+
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+
+import sqlalchemy as sa
+
+from uplift_server.core.deliveries.outcomes import Outcome
+from uplift_server.core.deliveries.replays import ReplayState
+from uplift_server.core.lifecycle import (
+    DELIVERED,
+    ENDED,
+    TRANSITIONS,
+    Event,
+    Fact,
+    FailedReason,
+    State,
+    Status,
+    Transition,
+    Trigger,
+    Verdict,
+    after_failure,
+    after_skip,
+    previous,
+    transition,
+)
+from uplift_server.core.scheduling.retry_schedule import RetrySchedule
+from uplift_server.store import deliveries as delivery_verbs
+from uplift_server.store import endpoints as endpoint_verbs
+from uplift_server.store import replays, trials, waiting
+from uplift_server.store.errors import Conflict
+from uplift_server.store.hot_records import HeldWish, LeasedDelivery, NewDelivery, ReplayLease, Settlement
+from uplift_server.store.records import EndpointState, HeldAction
+from uplift_server.store.replays import Choice, NewReplay, Replay
+from uplift_server.store.schema import deliveries
+
+from .bench import NOW, Bench, settled
+from .delivery_model import Call, Row, changed
+from .test_numbers import ACCOUNT_OF, GONE, _furnish
+
+STEPS_MIN, STEPS_MAX = 300, 3000
+SCHEDULE = RetrySchedule((2000,))
+LEASE_MS = 30_000
+OWNERS = (7, 8)
+ALL = 10_000
+Key = tuple[int, int]
+
+
+class Walk:
+    """The database, the model of every row, and the leases that processes believe to hold."""
+
+    def __init__(self, bench: Bench, seed: int) -> None:
+        self.bench = bench
+        self.random = random.Random(seed)
+        self.now = NOW
+        self.rows: dict[Key, Row] = {}
+        self.expires_at: dict[Key, int | None] = {}
+        self.leases: list[tuple[LeasedDelivery, Row]] = []
+        """Each with its row as it was leased. A lease stays here for some time after its end."""
+        self.taken: set[Transition] = set()
+        self.steps: list[Callable[[], Awaitable[object]]] = [
+            *[self.accept] * 3, *[self.lease] * 4, *[self.settle] * 8, self.return_lease, *[self.expire_leases] * 3,
+            *[self.hold] * 2, self.release, self.drop, *[self.delete_endpoint] * 3, *[self.cancel] * 2,
+            *[self.resend] * 3, self.test, *[self.replay] * 2, self.stop_replay, self.restart,
+        ]  # fmt: skip
+
+    async def step(self) -> None:
+        self.now += self.random.choice((0, 1, 1000, 4000, 10_000))
+        await self.random.choice(self.steps)()
+        await self.compare()
+
+    async def compare(self) -> None:
+        stored = await self.bench.rows(deliveries)
+        assert {(row.event_seq, row.endpoint_seq): row_of(row) for row in stored} == self.rows
+
+    def expect(self, key: Key, event: Event, facts: set[Fact], call: Call) -> Transition | None:
+        """Change the model as the table says; return the row of the table."""
+        row = self.rows.get(key, Row())
+        step = transition(row.state, event, facts)
+        if step is not None:
+            self.taken.add(step)
+            self.rows[key] = changed(row, step, call)
+        return step
+
+    def is_expired(self, key: Key) -> bool:
+        return (self.expires_at[key] or self.now + 1) <= self.now
+
+    def facts(self, key: Key) -> set[Fact]:
+        return self.rows[key].remembering() | ({Fact.EXPIRED} if self.is_expired(key) else set())
+
+    def in_state(self, *states: State, endpoint: int | None = None) -> list[Key]:
+        found = (key for key, row in sorted(self.rows.items()) if row.state in states)
+        return [key for key in found if endpoint in (None, key[1])]
+
+    def a_call(self, trigger: Trigger = Trigger.SCHEDULE, replay_seq: int | None = None) -> Call:
+        owner = self.random.choice(OWNERS)
+        return Call(self.now, owner, self.now + LEASE_MS, trigger=trigger, replay_seq=replay_seq)
+
+    def note(self, leased: LeasedDelivery) -> None:
+        """Remember a lease, which must be the model's row."""
+        row = self.rows[leased.event_seq, leased.endpoint_seq]
+        assert (leased.fence, leased.lease_until, leased.trigger) == (row.fence, row.due_at, row.trigger)
+        assert (leased.attempts_made, leased.scheduled_attempts) == (row.attempts_made, row.scheduled_attempts)
+        memory = (row.resume_status, row.resume_due_at, row.replay_seq)
+        assert (leased.resume_status, leased.resume_due_at, leased.replay_seq) == memory
+        self.leases.append((leased, row))
+
+    def earliest_due(self) -> int:
+        return min([self.now, *(row.due_at for row in self.rows.values() if row.due_at is not None)])
+
+    async def adopt_due(self, keys: list[Key], earliest: int) -> None:
+        """Take over the due time of returned leases, which depends on their order within the statement."""
+        for stored in await self.bench.rows(deliveries):
+            key = (stored.event_seq, stored.endpoint_seq)
+            if key in keys:
+                assert earliest <= stored.due_at <= self.now
+                self.rows[key] = replace(self.rows[key], due_at=stored.due_at)
+
+    async def adopt_replays(self) -> None:
+        """Take over which ended deliveries a replay still has in hand: its own rules decide that."""
+        for stored in await self.bench.rows(deliveries):
+            if stored.status in ENDED:
+                key = (stored.event_seq, stored.endpoint_seq)
+                self.rows[key] = replace(self.rows[key], replay_seq=stored.replay_seq)
+
+    # ---- from the outside
+
+    async def accept(self) -> None:
+        endpoint = self.random.choice((1, 2, GONE, GONE))
+        facts = self.random.choice(({Fact.CAPACITY, Fact.ENABLED}, {Fact.ENABLED}, set()))
+        call = self.a_call()
+        expires_at = self.random.choice((None, None, None, self.now + 10_000, self.now + 30_000))
+        model = changed(Row(), found, call) if (found := transition(State.NEW, Event.ACCEPT, facts)) else Row()
+        assert model.status is not None
+        owed = NewDelivery(endpoint, model.status, model.due_at, model.lease_owner)
+        event = self.bench.event(owed, account=ACCOUNT_OF[endpoint], created_at=self.now, expires_at=expires_at)
+        [stored] = await self.bench.append(event)
+        key = (stored.seq, endpoint)
+        self.expires_at[key] = expires_at
+        self.expect(key, Event.ACCEPT, facts, call)
+        if model.lease_owner:
+            self.note(
+                LeasedDelivery(
+                    stored.seq, endpoint, 1, self.now + LEASE_MS, 0, 0, Trigger.SCHEDULE, event.id, 1, self.now,
+                    expires_at, event.body,
+                )
+            )  # fmt: skip
+
+    async def test(self) -> None:
+        event = self.bench.event(trials.owed(endpoint := self.random.choice((1, 2))), created_at=self.now)
+        call = self.a_call(Trigger.TEST)
+        until = self.now + LEASE_MS
+        leased = await self.bench.database.append_then(
+            event, lambda c, seq: trials.begin(c, event, seq, lease_until=until, owner=call.owner)
+        )
+        key = (leased.event_seq, endpoint)
+        self.expires_at[key] = None
+        self.expect(key, Event.TEST, set(), call)
+        self.note(leased)
+
+    async def hold(self) -> None:
+        endpoint = self.random.choice((1, 2))
+
+        def hold(connection: sa.Connection) -> None:
+            endpoint_verbs.switch_off(connection, endpoint, EndpointState.PAUSED, None, now=self.now)
+            waiting.hold_waiting(connection, endpoint, now=self.now, limit=ALL)
+            endpoint_verbs.switch_on(connection, endpoint, HeldAction.SEND, now=self.now)
+
+        await self.bench.database.write(hold)
+        self.expect_all(Event.HOLD, self.in_state(State.WAITING, endpoint=endpoint))
+
+    async def release(self) -> None:
+        endpoint, limit = self.random.choice(list(ACCOUNT_OF)), self.random.choice((1, 3, 9))
+        held = self.in_state(State.HELD, endpoint=endpoint)[:limit]
+        others = self.in_state(State.WAITING, endpoint=endpoint)
+        waits = any((self.rows[key].due_at or 0) <= self.now for key in others)
+        expired = sum(map(self.is_expired, held))
+        [released] = await self.bench.database.release_held([HeldWish(endpoint, 0, limit)], now=self.now)
+        assert released.waits == waits
+        if not waits:
+            assert (released.released, released.expired) == (len(held) - expired, expired)
+            self.expect_all(Event.RELEASE, held)
+
+    async def drop(self) -> None:
+        endpoint = self.random.choice(list(ACCOUNT_OF))
+        through = self.random.choice([event for event, _ in self.rows] or [0])
+        await self.bench.database.write(
+            lambda c: waiting.cancel_held(c, endpoint, through=through, now=self.now, limit=ALL)
+        )
+        self.expect_all(Event.DROP, [key for key in self.in_state(State.HELD, endpoint=endpoint) if key[0] <= through])
+
+    async def delete_endpoint(self) -> None:
+        await self.bench.database.write(lambda c: waiting.cancel_waiting(c, GONE, now=self.now, limit=ALL))
+        self.expect_all(Event.DELETE_ENDPOINT, self.in_state(State.WAITING, State.HELD, endpoint=GONE))
+
+    def expect_all(self, event: Event, keys: list[Key]) -> None:
+        for key in keys:
+            self.expect(key, event, self.facts(key), Call(self.now))
+
+    async def cancel(self) -> None:
+        key, fence, facts = self.a_command()
+        done = await self.unless_conflict(lambda c: waiting.cancel(c, *key, fence=fence, now=self.now))
+        assert done == (self.expect(key, Event.CANCEL, facts, Call(self.now)) is not None)
+
+    async def resend(self) -> None:
+        key, fence, facts = self.a_command()
+        call = self.a_call(Trigger.RESEND)
+        found: list[LeasedDelivery] = []
+
+        def resend(connection: sa.Connection) -> None:
+            until = self.now + LEASE_MS
+            leased = delivery_verbs.start_resend(
+                connection, *key, fence=fence, now=self.now, lease_until=until, owner=call.owner
+            )
+            found.append(leased)
+
+        done = await self.unless_conflict(resend)
+        assert done == (self.expect(key, Event.RESEND, facts, call) is not None)
+        if done:
+            self.note(found[-1])
+
+    def a_command(self) -> tuple[Key, int, set[Fact]]:
+        """Any delivery, and a fence that may be wrong."""
+        state = self.random.choice((State.WAITING, State.LEASED, State.HELD, State.CANCELLED, State.FAILED))
+        key = self.random.choice(self.in_state(state) or sorted(self.rows))
+        fence = self.rows[key].fence - self.random.choice((0, 0, 0, 1))
+        in_flight = self.rows[key].state is State.LEASED and fence != self.rows[key].fence
+        return key, fence, self.facts(key) | ({Fact.IN_FLIGHT} if in_flight else set())
+
+    async def unless_conflict(self, body: Callable[[sa.Connection], None]) -> bool:
+        try:
+            await self.bench.database.write(body)
+        except Conflict:
+            return False
+        return True
+
+    # ---- leases and settlements
+
+    async def lease(self) -> None:
+        endpoint, limit, call = self.random.choice(list(ACCOUNT_OF)), self.random.choice((1, 3)), self.a_call()
+        due = [(self.rows[key].due_at or 0, *key) for key in self.in_state(State.WAITING, endpoint=endpoint)]
+        keys = [(event, endpoint) for at, event, _ in sorted(due) if at <= self.now][:limit]
+        until = self.now + LEASE_MS
+        leased = await self.bench.lease(endpoint, limit, now=self.now, until=until, owner=call.owner)
+        assert [(each.event_seq, each.endpoint_seq) for each in leased] == keys
+        for key, each in zip(keys, leased, strict=True):
+            self.expect(key, Event.LEASE, {Fact.DUE}, call)
+            self.note(each)
+
+    async def settle(self) -> None:
+        """Settle some leases in one batch. Some are stale by now, and some are settled again later."""
+        if self.random.random() < 0.3:
+            self.random.shuffle(self.leases)
+        batch: dict[Key, Settlement] = {}
+        lost: set[Key] = set()
+        for leased, row in self.leases[-self.random.randint(1, 4) :]:
+            key = (leased.event_seq, leased.endpoint_seq)
+            if key in batch:
+                continue
+            event, facts, call, verdict = self.outcome(leased, row)
+            if self.rows[key].fence != row.fence or self.rows[key].attempts_made != row.attempts_made:
+                facts |= {Fact.LEASED_AGAIN}
+            batch[key] = settlement(leased, event, verdict, self.now)
+            if self.expect(key, event, facts, call) is None:
+                lost.add(key)
+            if key in lost or self.random.random() < 0.8:
+                self.leases.remove((leased, row))
+        assert await self.bench.database.settle(list(batch.values())) == lost
+
+    def outcome(self, leased: LeasedDelivery, row: Row) -> tuple[Event, set[Fact], Call, Verdict]:
+        """What a process makes of a lease, by the rules."""
+        event = self.random.choice((Event.SUCCEED, Event.FAIL, Event.FAIL, Event.FAIL, Event.SKIP, Event.SKIP))
+        before = previous(leased.resume_status, leased.resume_due_at or leased.lease_until)
+        off, deleted = self.random.random() < 0.4, self.random.random() < 0.2
+        facts = row.remembering() | ({Fact.OFF} if off else set()) | ({Fact.DELETED} if deleted else set())
+        # What a process remembers of a pending delivery without a due time is due at the end of the lease.
+        remembered = replace(row, resume_due_at=None if before is None else before.due_at)
+        if event is Event.SKIP:
+            verdict = after_skip(before=before, deleted=deleted, off=off, expires_at=leased.expires_at, now_ms=self.now)
+            facts |= {Fact.EXPIRED} if (leased.expires_at or self.now + 1) <= self.now else set()
+            return event, facts, Call(self.now, leased=remembered), verdict
+        outcome = Outcome.DELIVERED if event is Event.SUCCEED else Outcome.SERVER_ERROR
+        call = Call(self.now, outcome=outcome, leased=remembered)
+        if event is Event.SUCCEED:
+            return event, facts, call, DELIVERED
+        scheduled = max(1, leased.scheduled_attempts + (leased.trigger is Trigger.SCHEDULE))
+        delay_ms = SCHEDULE.delay_ms(scheduled, 0.5)
+        verdict = after_failure(
+            before=before, off=off, scheduled_attempts=scheduled, schedule=SCHEDULE, now_ms=self.now,
+            expires_at=leased.expires_at, retry_after_ms=None, draw=0.5,
+        )  # fmt: skip
+        if delay_ms is None:
+            return event, facts | {Fact.EXHAUSTED}, call, verdict
+        retry_at = self.now + delay_ms
+        facts |= {Fact.EXPIRED} if (leased.expires_at or retry_at + 1) <= retry_at else set()
+        return event, facts, replace(call, retry_at=retry_at), verdict
+
+    async def return_lease(self) -> None:
+        if self.leases:
+            leased, row = self.leases.pop(self.random.randrange(len(self.leases)))
+            key = (leased.event_seq, leased.endpoint_seq)
+            await self.bench.database.release([(*key, leased.fence)], now=self.now)
+            facts = {Fact.LEASED_AGAIN} if self.rows[key].fence != row.fence else set()
+            earliest = self.earliest_due()
+            if self.expect(key, Event.RETURN_LEASE, facts, Call(self.now)) is not None:
+                await self.adopt_due([key], earliest)
+
+    async def expire_leases(self) -> None:
+        await self.reclaim([key for key in self.in_state(State.LEASED) if (self.rows[key].due_at or 0) <= self.now])
+
+    async def restart(self) -> None:
+        """A process ends and starts again. Its leases end; other processes still settle theirs."""
+        owner = self.random.choice(OWNERS)
+        await self.bench.reopen()
+        await self.reclaim([key for key in self.in_state(State.LEASED) if self.rows[key].lease_owner == owner], owner)
+
+    async def reclaim(self, keys: list[Key], owner: int | None = None) -> None:
+        assert await self.bench.database.reclaim(now=self.now, owner=owner) == len(keys)
+        earliest = self.earliest_due()
+        for key in keys:
+            self.expect(key, Event.EXPIRE_LEASE, set(), Call(self.now))
+        await self.adopt_due(keys, earliest)
+
+    # ---- replays
+
+    async def replay(self) -> None:
+        endpoint = self.random.choice((1, 2))
+        last = max((event for event, _ in self.rows), default=0)
+        choice = Choice(endpoint, ENDED, (), None, None, self.now)
+        new = NewReplay(self.random.randbytes(16), ACCOUNT_OF[endpoint], choice, (), 50, 0, last, 1, last)
+        await self.unless_conflict(lambda c: void(replays.create(c, new)))
+        for job in await self.unfinished():
+            if job.state is ReplayState.PAUSED:
+                await self.put(job, ReplayState.RUNNING)
+            call = self.a_call(Trigger.REPLAY, job.seq)
+            ahead = await self.bench.database.look_ahead(
+                job, first=job.next_event_seq, rows=20, limit=5, body_bytes_max=9999
+            )
+            lease = ReplayLease(
+                self.now, self.now + LEASE_MS, call.owner, limit=3, outstanding_max=9, body_bytes_max=9999
+            )
+            released = await self.bench.database.release_replay(job.seq, job.choice, ahead, lease)
+            for leased in released.leased:
+                key = (leased.event_seq, leased.endpoint_seq)
+                assert self.expect(key, Event.REPLAY, self.facts(key), call) is not None
+                self.note(leased)
+        await self.adopt_replays()
+
+    async def stop_replay(self) -> None:
+        for job in await self.unfinished():
+            state = self.random.choice((ReplayState.PAUSED, ReplayState.CANCELLED))
+            if state is job.state:
+                continue
+            await self.put(job, state)
+            in_hand = [key for key in self.in_state(State.WAITING) if self.rows[key].replay_seq == job.seq]
+            self.expect_all(Event.STOP_REPLAY, in_hand)
+        await self.adopt_replays()
+
+    async def put(self, job: Replay, state: ReplayState) -> None:
+        await self.unless_conflict(lambda c: void(replays.put_into(c, None, job.id, state, now=self.now)))
+
+    async def unfinished(self) -> list[Replay]:
+        found = await self.bench.database.read(replays.unfinished)
+        return [job for job in found if job.state is not ReplayState.CANCELLED]
+
+
+def void(_result: object) -> None:
+    """Drop the result of a verb."""
+
+
+def row_of(stored: sa.Row[tuple[object, ...]]) -> Row:
+    """Return a stored row as the model has it."""
+    values = {name: getattr(stored, name) for name in Row.__dataclass_fields__}
+    of = {"status": Status, "trigger": Trigger, "resume_status": Status, "failed_reason": FailedReason}
+    return Row(**{name: of.get(name, int)(value) if value is not None else None for name, value in values.items()})
+
+
+def settlement(leased: LeasedDelivery, event: Event, verdict: Verdict, now: int) -> Settlement:
+    """What a process writes."""
+    completed_at = now if verdict.status in ENDED else None
+    written = settled(leased, Status.DELIVERED if event is Event.SUCCEED else Status.FAILED)
+    written = written._replace(
+        status=verdict.status,
+        due_at=verdict.due_at,
+        failed_reason=verdict.failed_reason,
+        completed_at=completed_at,
+        replay_seq=leased.replay_seq,
+        scheduled_attempts=leased.scheduled_attempts + (leased.trigger is Trigger.SCHEDULE),
+    )
+    if event is not Event.SKIP:
+        return written
+    return written._replace(
+        attempt=None,
+        attempts_made=leased.attempts_made,
+        scheduled_attempts=leased.scheduled_attempts,
+        last_outcome=None,
+        replay_seq=None,
+    )
+
+
+async def test_every_row_is_what_the_table_says(any_bench: Bench) -> None:
+    await any_bench.database.write(_furnish)
+    walk = Walk(any_bench, seed=5)
+    await walk.accept()
+    for step in range(STEPS_MAX):
+        await walk.step()
+        if step >= STEPS_MIN and walk.taken == set(TRANSITIONS):
+            return
+    assert walk.taken == set(TRANSITIONS), "the walk did not take every row of the table"
