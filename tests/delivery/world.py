@@ -92,17 +92,15 @@ class VirtualClock:
         return timer
 
     async def wait(self, event: asyncio.Event, timeout_ms: float) -> None:
-        over = asyncio.Event()
-        timer = self.call_at(self.now + timeout_ms, over.set)
-        waits = [asyncio.ensure_future(event.wait()), asyncio.ensure_future(over.wait())]
+        wait = asyncio.ensure_future(event.wait())
+        timer = self.call_at(self.now + timeout_ms, wait.cancel)
         self.waiting += 1
         try:
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((wait,))
         finally:
             self.waiting -= 1
             timer.cancel()
-            for wait in waits:
-                wait.cancel()
+            wait.cancel()
 
     def next_at(self) -> float | None:
         while self._timers and self._timers[0].cancelled:
