@@ -85,12 +85,12 @@ async def running(world: World, *, retention_ms: int = KEEP_MS) -> tuple[asyncio
 
 
 async def test_what_is_past_its_time_goes_with_the_first_round_after(place: Place) -> None:
-    async with World(place, scan_every_ms=24 * HOUR) as world:
+    async with World(place, scan_every_ms=2 * HOUR) as world:
         await world.endpoint("one.test")
         traced = {stored.seq: "00-…" for stored in await world.accept(3)}
         await world.database.write(lambda c: trace_parents.put(c, traced))
-        task, stopping = await running(world)
-        await world.run_for(KEEP_MS)
+        task, stopping = await running(world, retention_ms=2 * HOUR)
+        await world.run_for(2 * HOUR)
         assert await count(world, events) == 3
         await world.run_for(2 * ROUND_EVERY_MS)
         # The newest stays.

@@ -3,6 +3,7 @@
 import pytest
 from tests.engines import Place
 
+from uplift_server.core.deliveries.health import HealthRule
 from uplift_server.core.http.exchange import Exchange, Failure
 from uplift_server.core.lifecycle import Status
 from uplift_server.delivery.health.monitor import WatchSettings
@@ -197,11 +198,13 @@ async def test_fewer_failures_than_five_warn_nobody_and_the_fifth_does(place: Pl
 
 @pytest.mark.parametrize("failure", [Failure.EGRESS, Failure.BLOCKED])
 async def test_failures_of_ours_never_count(place: Place, failure: Failure) -> None:
-    async with long_world(place) as world:
+    # Hours instead of days: the egress is probed every few seconds.
+    rule = HealthRule(3 * HOUR, 5 * HOUR)
+    async with long_world(place, watch=WatchSettings(rule, mails=True)) as world:
         owner = await owner_of(world)
         world.sender.scripts[owner.host] = lambda _: Exchange(0, 1, failure=failure, error="the egress proxy is down")
-        await world.accept(3, account=owner.account)
-        await world.run_for(8 * DAY)
+        await world.accept(6, account=owner.account)
+        await world.run_for(8 * HOUR)
         assert await kinds(world) == []
         assert owner.endpoint.health.status == "unknown"
         assert world.engine.disable_at(owner.endpoint.seq) is None
