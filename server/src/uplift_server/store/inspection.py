@@ -88,13 +88,16 @@ def held(path: Path, *, limit: int) -> Held:
     """What is held, counted up to a limit of deliveries and of endpoints. Also beside a server. Raises Unavailable."""
     try:
         with closing(_open(path)) as raw:
-            count = raw.execute(f"SELECT count(*) FROM (SELECT 1 {_HELD} LIMIT ?)", (limit,)).fetchone()[0]  # noqa: S608
+            (count,) = raw.execute(f"SELECT count(*) FROM (SELECT 1 {_HELD} LIMIT ?)", (limit,)).fetchone()  # noqa: S608
             # From one endpoint's first entry in the index straight to the next one's.
             oldest: list[int] = []
-            row = raw.execute(f"SELECT endpoint_seq, event_seq {_HELD} {_FIRST}", (0,)).fetchone()
-            while row is not None and len(oldest) < limit:
-                oldest.append(row[1])
-                row = raw.execute(f"SELECT endpoint_seq, event_seq {_HELD} {_FIRST}", (row[0],)).fetchone()
+            endpoint_seq = 0
+            while len(oldest) < limit:
+                row = raw.execute(f"SELECT endpoint_seq, event_seq {_HELD} {_FIRST}", (endpoint_seq,)).fetchone()
+                if row is None:
+                    break
+                endpoint_seq, event_seq = row
+                oldest.append(event_seq)
             if not oldest:
                 return Held(0, 0, None)
             accepted = raw.execute("SELECT created_at FROM events WHERE seq = ?", (min(oldest),)).fetchone()
