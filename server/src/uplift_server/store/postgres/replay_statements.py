@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from uplift_server.core.lifecycle import Status, Trigger
+from uplift_server.store.status_sql import PENDING, REPLAY, TEST
 
 # `store.releases` counts by the same conditions. It reads at most the first delivery whose body exceeds the limit.
 _REPLAYABLE: Final = f"""\
@@ -16,7 +16,7 @@ FROM (
         FROM deliveries d JOIN events e ON e.seq = d.event_seq
         WHERE {{events}}                 -- $1: endpoint_seq
           AND d.status = ANY ($2::smallint[])
-          AND d.trigger <> {int(Trigger.TEST)}
+          AND d.trigger <> {TEST}
           AND d.completed_at <= $3       -- when the replay was created
           AND (e.expires_at IS NULL OR e.expires_at > $3)
           AND (cardinality($4::bigint[]) = 0 OR e.type_seq = ANY ($4))  -- event types; empty: all
@@ -46,21 +46,21 @@ LIMIT 1 OFFSET $4                        -- deliveries before it
 # A settlement that counts an attempt of the replay waits for this lock: what is read under it is consistent.
 LOCK_REPLAY: Final = "SELECT FROM replays WHERE seq = $1 FOR UPDATE"
 # A delivery that the replay has released and that is not pending was given back.
-REPLAY_PROGRESS: Final = """\
+REPLAY_PROGRESS: Final = f"""\
 SELECT state, total, next_event_seq, last_event_seq, delivered, failed, skipped,
-    (SELECT count(*) FROM deliveries WHERE replay_seq = r.seq AND status = 0) AS outstanding,
-    (SELECT coalesce(array_agg(event_seq ORDER BY event_seq), '{}') FROM deliveries
-     WHERE replay_seq = r.seq AND status <> 0) AS given_back
+    (SELECT count(*) FROM deliveries WHERE replay_seq = r.seq AND status = {PENDING}) AS outstanding,
+    (SELECT coalesce(array_agg(event_seq ORDER BY event_seq), '{{}}') FROM deliveries
+     WHERE replay_seq = r.seq AND status <> {PENDING}) AS given_back
 FROM replays r
 WHERE seq = $1
-"""
+"""  # noqa: S608
 LEASE_REPLAYED: Final = f"""\
 UPDATE deliveries d
-SET status = {int(Status.PENDING)},
+SET status = {PENDING},
     due_at = $6,                         -- end of the lease
     lease_owner = $7,                    -- the process
     fence = d.fence + 1,
-    trigger = {int(Trigger.REPLAY)},
+    trigger = {REPLAY},
     resume_status = d.status,
     resume_due_at = NULL,
     replay_seq = $8

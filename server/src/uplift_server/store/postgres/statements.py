@@ -7,9 +7,10 @@ unnests them. Statements lock rows in the order of their keys, so that two proce
 from typing import Final
 
 from uplift_server.core.deliveries.outcomes import Outcome
-from uplift_server.core.lifecycle import FailedReason, Status
+from uplift_server.core.lifecycle import FailedReason
 from uplift_server.store.hot_records import AttemptRow
 from uplift_server.store.schema_partitions import NUMBERS
+from uplift_server.store.status_sql import FAILED, OPEN, PENDING, SCHEDULE, TEST, held, leased, waiting
 
 # ---- append
 
@@ -118,7 +119,7 @@ WHERE c.account_seq = wanted.account_seq AND c.id = wanted.id
 # - The rows are locked apart from their events: a joined plan may search for rows to lock once for each event, and each
 #   time find others that another process has released or that this statement has changed, beyond the limit.
 # - Bodies are measured before they are read.
-LEASE_DUE: Final = """\
+LEASE_DUE: Final = f"""\
 WITH locked AS MATERIALIZED (
     SELECT request.place, d.*
     FROM unnest(
@@ -127,7 +128,7 @@ WITH locked AS MATERIALIZED (
         ) WITH ORDINALITY AS request(endpoint_seq, row_limit, place)
     CROSS JOIN LATERAL (
         SELECT d.event_seq, d.endpoint_seq, d.due_at FROM deliveries d
-        WHERE d.endpoint_seq = request.endpoint_seq AND d.status = 0 AND d.lease_owner = 0
+        WHERE d.endpoint_seq = request.endpoint_seq AND {waiting("d")}
           AND d.due_at <= $3         -- now
         ORDER BY d.due_at, d.event_seq LIMIT request.row_limit FOR UPDATE SKIP LOCKED
     ) d
@@ -153,35 +154,35 @@ SELECT event_seq, endpoint_seq, fence, attempts_made, scheduled_attempts, trigge
     replay_seq, id, type_seq, created_at, expires_at, body
 FROM leased
 ORDER BY place, due_at, event_seq
-"""
+"""  # noqa: S608
 # A loose index scan: from one endpoint's first entry straight to the next endpoint's, however many each has.
-DUE_ENDPOINTS: Final = """\
+DUE_ENDPOINTS: Final = f"""\
 WITH RECURSIVE waiting(endpoint_seq) AS (
     (SELECT min(endpoint_seq) FROM deliveries
-     WHERE status = 0 AND lease_owner = 0
+     WHERE {waiting()}
        AND endpoint_seq > $1         -- the last endpoint of the previous page
     )
     UNION ALL
     SELECT (SELECT min(d.endpoint_seq) FROM deliveries d
-            WHERE d.status = 0 AND d.lease_owner = 0 AND d.endpoint_seq > waiting.endpoint_seq)
+            WHERE {waiting("d")} AND d.endpoint_seq > waiting.endpoint_seq)
     FROM waiting WHERE waiting.endpoint_seq IS NOT NULL
 )
 SELECT endpoint_seq, (SELECT min(d.due_at) FROM deliveries d
-                      WHERE d.status = 0 AND d.lease_owner = 0 AND d.endpoint_seq = waiting.endpoint_seq) AS due_at
+                      WHERE {waiting("d")} AND d.endpoint_seq = waiting.endpoint_seq) AS due_at
 FROM waiting WHERE endpoint_seq IS NOT NULL
 LIMIT $2                             -- endpoints
-"""
-NEXT_DUE: Final = """\
+"""  # noqa: S608
+NEXT_DUE: Final = f"""\
 SELECT wanted.endpoint_seq, d.due_at
 FROM unnest(
         $1::bigint[]                 -- endpoint_seq
     ) AS wanted(endpoint_seq)
 CROSS JOIN LATERAL (
     SELECT d.due_at FROM deliveries d
-    WHERE d.endpoint_seq = wanted.endpoint_seq AND d.status = 0 AND d.lease_owner = 0
+    WHERE d.endpoint_seq = wanted.endpoint_seq AND {waiting("d")}
     ORDER BY d.due_at LIMIT 1
 ) d
-"""
+"""  # noqa: S608
 
 # ---- settle
 
@@ -196,12 +197,12 @@ ATTEMPT_COLUMNS: Final = tuple(name for name in AttemptRow._fields if name not i
 $29-$35 are the fields of `HealthRow`, $36 is the process that writes.
 """
 # - A resend that leads back to the state before it keeps the reason and time of that state.
-# - A test delivery (trigger 3) stays one.
+# - A test delivery stays one.
 # - A delivery whose attempt a replay counts leaves the replay.
-# - With the same fence there was no newer lease, even if this one has expired and the delivery was held (3) since. A
+# - With the same fence there was no newer lease, even if this one has expired and the delivery was held since. A
 #   repeat finds another number of attempts.
 # An array whose values are all NULL may be empty: `unnest` fills up the rows.
-_SETTLE: Final = """\
+_SETTLE: Final = f"""\
 WITH settled AS (
     UPDATE deliveries d
     SET status = s.status,
@@ -214,7 +215,7 @@ WITH settled AS (
         completed_at = CASE WHEN d.resume_status = s.status
             THEN coalesce(d.completed_at, s.completed_at) ELSE s.completed_at END,
         lease_owner = 0,
-        trigger = CASE d.trigger WHEN 3 THEN 3 ELSE 0 END,
+        trigger = CASE d.trigger WHEN {TEST} THEN {TEST} ELSE {SCHEDULE} END,
         resume_status = NULL,
         resume_due_at = NULL,
         replay_seq = CASE WHEN s.replay_seq IS NULL THEN d.replay_seq END
@@ -232,7 +233,7 @@ WITH settled AS (
             request_head, response_head, response_body, body_truncated, place
         )
     WHERE d.event_seq = s.event_seq AND d.endpoint_seq = s.endpoint_seq AND d.fence = s.fence
-      AND d.status IN (0, 3)
+      AND d.status IN ({OPEN})
       AND d.attempts_made = s.attempts_made - CASE WHEN s.number IS NULL THEN 0 ELSE 1 END
     RETURNING s.*
 ), attempted AS (
@@ -245,9 +246,9 @@ WITH settled AS (
         status_code, outcome, error, location, remote_address, request_head, response_head, response_body,
         body_truncated
     FROM settled WHERE number IS NOT NULL
-){counted}{health}
+){{counted}}{{health}}
 SELECT array_agg(place::int) FROM settled
-"""
+"""  # noqa: S608
 _COUNTED: Final = f""", counted AS (
     UPDATE replays r
     SET delivered = r.delivered + s.delivered, failed = r.failed + s.failed
@@ -289,9 +290,9 @@ that were written, from 1."""
 # ---- release
 
 # A leased delivery was due before all that waits for its endpoint. It keeps its place when it comes back.
-_FIRST_WAITING: Final = """(
+_FIRST_WAITING: Final = f"""(
         SELECT min(w.due_at) FROM deliveries w
-        WHERE w.endpoint_seq = d.endpoint_seq AND w.status = 0 AND w.lease_owner = 0)"""
+        WHERE w.endpoint_seq = d.endpoint_seq AND {waiting("w")})"""  # noqa: S608
 # Not `status = 0`: the index of all leased deliveries would serve that, too. No status is below 0.
 RELEASE: Final = f"""\
 UPDATE deliveries d
@@ -304,12 +305,12 @@ FROM unnest(
         $3::int[]                    -- fence
     ) AS released(event_seq, endpoint_seq, fence)
 WHERE d.event_seq = released.event_seq AND d.endpoint_seq = released.endpoint_seq AND d.fence = released.fence
-  AND d.status <= 0 AND d.lease_owner <> 0
+  AND d.status <= {PENDING} AND d.lease_owner <> 0
 """  # noqa: S608
 _RECLAIM: Final = f"""\
 WITH ended AS MATERIALIZED (
     SELECT event_seq, endpoint_seq FROM deliveries
-    WHERE status = 0 AND lease_owner <> 0
+    WHERE {leased()}
       AND {{ended}}
     ORDER BY due_at
     LIMIT $2                         -- deliveries
@@ -347,7 +348,7 @@ RELEASE_HELD: Final = f"""\
 WITH requested AS MATERIALIZED (
     SELECT r.*, EXISTS (
             SELECT FROM deliveries d
-            WHERE d.endpoint_seq = r.endpoint_seq AND d.status = 0 AND d.lease_owner = 0 AND d.due_at <= $4) AS waits
+            WHERE d.endpoint_seq = r.endpoint_seq AND {waiting("d")} AND d.due_at <= $4) AS waits
     FROM unnest(
             $1::bigint[],            -- endpoint_seq
             $2::bigint[],            -- the last event whose delivery is not released
@@ -357,7 +358,7 @@ WITH requested AS MATERIALIZED (
     SELECT r.place, d.event_seq, d.endpoint_seq
     FROM requested r CROSS JOIN LATERAL (
         SELECT d.event_seq, d.endpoint_seq FROM deliveries d
-        WHERE d.endpoint_seq = r.endpoint_seq AND d.status = 3 AND d.event_seq > r.after
+        WHERE d.endpoint_seq = r.endpoint_seq AND {held("d")} AND d.event_seq > r.after
         ORDER BY d.event_seq LIMIT r.row_limit FOR UPDATE
     ) d
     WHERE NOT r.waits
@@ -366,7 +367,7 @@ WITH requested AS MATERIALIZED (
     FROM locked l JOIN events e ON e.seq = l.event_seq
 ), released AS (
     UPDATE deliveries d
-    SET status = CASE WHEN o.expired THEN {int(Status.FAILED)} ELSE 0 END,
+    SET status = CASE WHEN o.expired THEN {FAILED} ELSE {PENDING} END,
         due_at = CASE WHEN o.expired THEN d.due_at ELSE $4 END,  -- $4: now
         failed_reason = CASE WHEN o.expired THEN {int(FailedReason.EXPIRED)} ELSE d.failed_reason END,
         completed_at = CASE WHEN o.expired THEN $4 ELSE d.completed_at END

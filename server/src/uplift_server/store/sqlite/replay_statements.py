@@ -2,8 +2,8 @@
 
 from typing import Final, NamedTuple
 
-from uplift_server.core.lifecycle import Status, Trigger
 from uplift_server.store.sqlite.many_rows import ManyRows
+from uplift_server.store.status_sql import PENDING, REPLAY, TEST
 
 
 class ReplayedRow(NamedTuple):
@@ -34,7 +34,7 @@ FROM deliveries d CROSS JOIN events e ON e.seq = d.event_seq
 WHERE d.endpoint_seq = :endpoint_seq
   AND {{events}}
   AND d.status IN (SELECT value FROM json_each(:statuses))  -- JSON list
-  AND d.trigger <> {int(Trigger.TEST)}
+  AND d.trigger <> {TEST}
   AND d.completed_at <= :made_at     -- when the replay was created
   AND (e.expires_at IS NULL OR e.expires_at > :made_at)
   AND (:type_seqs = '[]' OR e.type_seq IN (SELECT value FROM json_each(:type_seqs)))  -- JSON list; empty: all types
@@ -51,24 +51,24 @@ WHERE endpoint_seq = :endpoint_seq AND event_seq BETWEEN :first AND :last
 ORDER BY event_seq
 LIMIT 1 OFFSET :skipped              -- deliveries before it
 """
-REPLAY_PROGRESS: Final = """\
+REPLAY_PROGRESS: Final = f"""\
 SELECT state, total, next_event_seq, last_event_seq, delivered, failed, skipped,
-    (SELECT count(*) FROM deliveries WHERE replay_seq = replays.seq AND status = 0) AS outstanding
+    (SELECT count(*) FROM deliveries WHERE replay_seq = replays.seq AND status = {PENDING}) AS outstanding
 FROM replays
 WHERE seq = :replay_seq
-"""
+"""  # noqa: S608
 # A delivery that the replay has released and that is not pending was given back.
-GIVEN_BACK: Final = """\
-SELECT json_group_array(event_seq) FROM deliveries WHERE replay_seq = :replay_seq AND status <> 0
-"""
+GIVEN_BACK: Final = f"""\
+SELECT json_group_array(event_seq) FROM deliveries WHERE replay_seq = :replay_seq AND status <> {PENDING}
+"""  # noqa: S608
 LEASE_REPLAYED: Final = ManyRows(
     f"""\
 UPDATE deliveries
-SET status = {int(Status.PENDING)},
+SET status = {PENDING},
     due_at = r.lease_until,
     lease_owner = r.owner,
     fence = r.fence + 1,
-    trigger = {int(Trigger.REPLAY)},
+    trigger = {REPLAY},
     resume_status = deliveries.status,
     resume_due_at = NULL,
     replay_seq = r.replay_seq
@@ -77,7 +77,7 @@ WHERE deliveries.event_seq = r.event_seq AND deliveries.endpoint_seq = r.endpoin
   AND deliveries.status = r.status AND deliveries.completed_at = r.completed_at""",  # noqa: S608
     ReplayedRow,
 )
-LEASED_BY_REPLAY: Final = "SELECT event_seq FROM deliveries WHERE replay_seq = :replay_seq AND status = 0"
+LEASED_BY_REPLAY: Final = f"SELECT event_seq FROM deliveries WHERE replay_seq = :replay_seq AND status = {PENDING}"  # noqa: S608
 UPDATE_REPLAY: Final = """\
 UPDATE replays
 SET state = :state, completed_at = :completed_at, total = :total, skipped = :skipped,

@@ -7,9 +7,10 @@ none begins with WITH or with a comment.
 
 from typing import Final, NamedTuple
 
-from uplift_server.core.lifecycle import FailedReason, Status
+from uplift_server.core.lifecycle import FailedReason
 from uplift_server.store.hot_records import AttemptRow
 from uplift_server.store.sqlite.many_rows import ManyRows
+from uplift_server.store.status_sql import FAILED, OPEN, PENDING, SCHEDULE, TEST, held, leased, waiting
 
 # ---- append
 
@@ -109,21 +110,21 @@ class LeasedRow(NamedTuple):
 
 # A statement that reads many rows returns them as one JSON value. Otherwise, the writer would wait for the interpreter
 # lock for every row: see ManyRows.
-DUE_DELIVERIES: Final = """\
+DUE_DELIVERIES: Final = f"""\
 SELECT json_group_array(json((
     SELECT json_group_array(json_array(
         d.due_at, d.event_seq, d.endpoint_seq, d.fence, d.attempts_made, d.scheduled_attempts, d.trigger,
         d.resume_status, d.resume_due_at, d.replay_seq, hex(e.id), e.type_seq, e.created_at, e.expires_at,
         length(e.body)))
     FROM (SELECT * FROM deliveries
-          WHERE endpoint_seq = request.value AND status = 0 AND lease_owner = 0 AND due_at <= :now
+          WHERE endpoint_seq = request.value AND {waiting()} AND due_at <= :now
           ORDER BY due_at, event_seq
           LIMIT :limit               -- deliveries of each endpoint
          ) d
     JOIN events e ON e.seq = d.event_seq
 )))
 FROM json_each(:endpoint_seqs) request  -- JSON list; the result has a list for each, in this order
-"""
+"""  # noqa: S608
 BODIES: Final = """\
 SELECT json_group_array(json_array(seq, length(body))), CAST(group_concat(body, '') AS BLOB)
 FROM events
@@ -139,28 +140,28 @@ WHERE deliveries.event_seq = leased.event_seq AND deliveries.endpoint_seq = leas
 )
 
 # A loose index scan: from one endpoint's first entry straight to the next endpoint's, however many each has.
-DUE_ENDPOINTS: Final = """\
+DUE_ENDPOINTS: Final = f"""\
 WITH RECURSIVE waiting(endpoint_seq) AS (
     SELECT min(endpoint_seq) FROM deliveries
-    WHERE status = 0 AND lease_owner = 0
+    WHERE {waiting()}
       AND endpoint_seq > :after      -- the last endpoint of the previous page
     UNION ALL
     SELECT (SELECT min(d.endpoint_seq) FROM deliveries d
-            WHERE d.status = 0 AND d.lease_owner = 0 AND d.endpoint_seq > waiting.endpoint_seq)
+            WHERE {waiting("d")} AND d.endpoint_seq > waiting.endpoint_seq)
     FROM waiting WHERE waiting.endpoint_seq IS NOT NULL
     LIMIT :limit                     -- endpoints
 )
 SELECT json_group_array(json_array(
     endpoint_seq,
     (SELECT min(d.due_at) FROM deliveries d
-     WHERE d.status = 0 AND d.lease_owner = 0 AND d.endpoint_seq = waiting.endpoint_seq)))
+     WHERE {waiting("d")} AND d.endpoint_seq = waiting.endpoint_seq)))
 FROM waiting WHERE endpoint_seq IS NOT NULL
-"""
-NEXT_DUE: Final = """\
+"""  # noqa: S608
+NEXT_DUE: Final = f"""\
 SELECT json_group_array(json_array(request.value, (
-    SELECT min(due_at) FROM deliveries WHERE endpoint_seq = request.value AND status = 0 AND lease_owner = 0)))
+    SELECT min(due_at) FROM deliveries WHERE endpoint_seq = request.value AND {waiting()})))
 FROM json_each(:endpoint_seqs) request  -- JSON list
-"""
+"""  # noqa: S608
 
 # ---- settle
 
@@ -197,11 +198,11 @@ class EndpointHealthRow(NamedTuple):
 
 
 # - A resend that leads back to the state before it keeps the reason and time of that state.
-# - A test delivery (trigger 3) stays one.
-# - With the same fence there was no newer lease, even if this one has expired and the delivery was held (3) since. A
+# - A test delivery stays one.
+# - With the same fence there was no newer lease, even if this one has expired and the delivery was held since. A
 #   repeat finds another number of attempts.
 SETTLE: Final = ManyRows(
-    """\
+    f"""\
 UPDATE deliveries
 SET status = s.status,
     due_at = s.due_at,
@@ -213,12 +214,12 @@ SET status = s.status,
     completed_at = CASE WHEN resume_status = s.status
         THEN coalesce(deliveries.completed_at, s.completed_at) ELSE s.completed_at END,
     lease_owner = 0,
-    trigger = CASE trigger WHEN 3 THEN 3 ELSE 0 END,
+    trigger = CASE trigger WHEN {TEST} THEN {TEST} ELSE {SCHEDULE} END,
     resume_status = NULL,
     resume_due_at = NULL
 FROM (:rows) s
 WHERE deliveries.event_seq = s.event_seq AND deliveries.endpoint_seq = s.endpoint_seq AND deliveries.fence = s.fence
-  AND deliveries.status IN (0, 3) AND deliveries.attempts_made = s.attempts_before""",
+  AND deliveries.status IN ({OPEN}) AND deliveries.attempts_made = s.attempts_before""",  # noqa: S608
     SettledRow,
 )
 INSERT_ATTEMPTS: Final = ManyRows(
@@ -259,9 +260,9 @@ class ReleasedRow(NamedTuple):
 
 
 # A leased delivery was due before all that waits for its endpoint. It keeps its place when it comes back.
-_FIRST_WAITING: Final = """coalesce(
+_FIRST_WAITING: Final = f"""coalesce(
         (SELECT min(w.due_at) FROM deliveries w
-         WHERE w.endpoint_seq = deliveries.endpoint_seq AND w.status = 0 AND w.lease_owner = 0), deliveries.due_at)"""
+         WHERE w.endpoint_seq = deliveries.endpoint_seq AND {waiting("w")}), deliveries.due_at)"""  # noqa: S608
 RELEASE: Final = ManyRows(
     f"""\
 UPDATE deliveries
@@ -269,7 +270,7 @@ SET lease_owner = 0,
     due_at = min(released.due_at, {_FIRST_WAITING})
 FROM (:rows) released
 WHERE deliveries.event_seq = released.event_seq AND deliveries.endpoint_seq = released.endpoint_seq
-  AND deliveries.fence = released.fence AND deliveries.status = 0 AND deliveries.lease_owner <> 0""",  # noqa: S608
+  AND deliveries.fence = released.fence AND {leased("deliveries")}""",  # noqa: S608
     ReleasedRow,
 )
 _RECLAIM: Final = f"""\
@@ -278,7 +279,7 @@ SET lease_owner = 0,
     due_at = min(due_at, :now, {_FIRST_WAITING})
 WHERE (event_seq, endpoint_seq) IN (
     SELECT event_seq, endpoint_seq FROM deliveries
-    WHERE status = 0 AND lease_owner <> 0 AND {{ended}}
+    WHERE {leased()} AND {{ended}}
     LIMIT :limit                     -- deliveries
 )
 """  # noqa: S608
@@ -287,28 +288,28 @@ RECLAIM_OWNED: Final = _RECLAIM.format(ended="lease_owner = :owner")
 
 # ---- release held deliveries
 
-IS_WAITING: Final = """\
+IS_WAITING: Final = f"""\
 SELECT 1 FROM deliveries
-WHERE endpoint_seq = :endpoint_seq AND status = 0 AND lease_owner = 0 AND due_at <= :now
+WHERE endpoint_seq = :endpoint_seq AND {waiting()} AND due_at <= :now
 LIMIT 1
-"""
+"""  # noqa: S608
 # Without statistics SQLite would rather go through the endpoint's whole history.
-OLDEST_HELD: Final = """\
+OLDEST_HELD: Final = f"""\
 SELECT d.event_seq, e.expires_at <= :now
 FROM deliveries d INDEXED BY deliveries_held JOIN events e ON e.seq = d.event_seq
-WHERE d.endpoint_seq = :endpoint_seq AND d.status = 3
+WHERE d.endpoint_seq = :endpoint_seq AND {held("d")}
   AND d.event_seq > :after           -- the last event whose delivery is not released
 ORDER BY d.event_seq
 LIMIT :limit                         -- deliveries
-"""
-RELEASE_HELD: Final = """\
-UPDATE deliveries SET status = 0, due_at = :now
+"""  # noqa: S608
+RELEASE_HELD: Final = f"""\
+UPDATE deliveries SET status = {PENDING}, due_at = :now
 WHERE endpoint_seq = :endpoint_seq
   AND event_seq IN (SELECT value FROM json_each(:event_seqs))  -- JSON list
-"""
+"""  # noqa: S608
 EXPIRE_HELD: Final = f"""\
 UPDATE deliveries
-SET status = {int(Status.FAILED)}, failed_reason = {int(FailedReason.EXPIRED)}, completed_at = :now
+SET status = {FAILED}, failed_reason = {int(FailedReason.EXPIRED)}, completed_at = :now
 WHERE endpoint_seq = :endpoint_seq
   AND event_seq IN (SELECT value FROM json_each(:event_seqs))  -- JSON list
 """  # noqa: S608
