@@ -224,29 +224,17 @@ def delete(connection: Connection, account_seq: int | None, endpoint_id: bytes, 
 
 
 def set_secrets(connection: Connection, endpoint: Endpoint, secrets: SecretPair[bytes], *, now: int) -> Endpoint:
-    """Give an endpoint read in this transaction other secrets; gives it as it is now."""
-    changed = replace(
-        endpoint,
-        secret=secrets.current,
-        secret_created_at=secrets.created_at,
-        previous_secret=secrets.previous,
-        previous_expires_at=secrets.previous_expires_at,
-        uplift_header_new=secrets.header_new,
-        updated_at=now,
-    )
-    connection.execute(
-        sa.update(endpoints)
-        .where(endpoints.c.seq == endpoint.seq)
-        .values(
-            secret=changed.secret,
-            secret_created_at=changed.secret_created_at,
-            previous_secret=changed.previous_secret,
-            previous_expires_at=changed.previous_expires_at,
-            uplift_header_new=changed.uplift_header_new,
-            updated_at=now,
-        )
-    )
-    return changed
+    """Replace the secrets of an endpoint that was read in this transaction. Returns the new endpoint."""
+    values: dict[str, Any] = {
+        "secret": secrets.current,
+        "secret_created_at": secrets.created_at,
+        "previous_secret": secrets.previous,
+        "previous_expires_at": secrets.previous_expires_at,
+        "uplift_header_new": secrets.header_new,
+        "updated_at": now,
+    }
+    connection.execute(sa.update(endpoints).where(endpoints.c.seq == endpoint.seq).values(**values))
+    return replace(endpoint, **values)
 
 
 def erase_previous_secrets(connection: Connection, seqs: Collection[int], *, now: int) -> list[Endpoint]:
