@@ -12,7 +12,7 @@ from uplift_server.store.endpoints import treat_held
 from uplift_server.store.records import DisabledReason, EndpointState, HeldAction
 
 from .test_engine import header
-from .world import DAY, HOUR, SECOND, START, World, answer
+from .world import DAY, HOUR, MINUTE, SECOND, START, World, answer
 
 RATE = 50
 
@@ -77,7 +77,7 @@ async def test_whatever_was_pending_when_it_was_paused_is_held(place: Place) -> 
         await world.run_for(10 * SECOND)
         assert await world.statuses() == {Status.HELD: 1200 + 5 + 1196, Status.PENDING: 4}
         # What was in flight, and failed, is held too.
-        await world.run_for(HOUR)
+        await world.run_for(10 * MINUTE)
         assert await world.statuses() == {Status.HELD: 1200 + 5 + 1200}
         assert len(world.sender.sent) == 9
         assert all(row.due_at is None and row.completed_at is None for row in await world.deliveries())
@@ -193,7 +193,7 @@ async def test_what_is_said_right_after_a_pause_goes_for_all_that_was_pending(pl
         in_flight = world.engine.lanes.in_flight
         await world.pause(endpoint.seq)
         await world.enable(endpoint.seq, held)
-        await world.run_for(HOUR)
+        await world.run_for(10 * MINUTE)
         over = Status.CANCELLED if held is HeldAction.DROP else Status.HELD
         # What was in flight ends as it ends; everything else is done with as was said.
         assert await world.statuses() == {Status.DELIVERED: in_flight, over: 1500 - in_flight}
@@ -271,7 +271,7 @@ async def test_what_expired_while_it_was_held_fails_when_it_would_be_sent(place:
         await world.pause(endpoint.seq)
         await world.accept(3, expires_at=START + 60 * SECOND)
         lasting = await world.accept(1, expires_at=START + DAY)
-        await world.run_for(HOUR)
+        await world.run_for(10 * MINUTE)
         assert await world.statuses() == {Status.HELD: 4}
         await world.enable(endpoint.seq)
         await world.run_for(SECOND)
@@ -293,7 +293,7 @@ async def test_pausing_again_stops_the_release(place: Place) -> None:
         await world.pause(endpoint.seq)
         before = len(world.sender.sent)
         assert 90 <= before <= 120
-        await world.run_for(HOUR)
+        await world.run_for(10 * MINUTE)
         assert len(world.sender.sent) == before
         assert await world.statuses() == {Status.DELIVERED: before, Status.HELD: 200 - before}
         await world.enable(endpoint.seq)
@@ -338,7 +338,7 @@ async def test_nothing_more_is_released_while_an_endpoint_does_not_keep_up(place
         counts = await world.statuses()
         assert counts[Status.HELD] > 450
         world.sender.scripts["one.test"] = lambda _: answer(200)
-        await world.run_for(HOUR)
+        await world.run_for(10 * MINUTE)
         assert await world.statuses() == {Status.DELIVERED: 500}
 
 

@@ -21,7 +21,7 @@ from uplift_server.store.waiting import Dropped
 from .owner import Owner
 from .test_engine import resend
 from .test_states import events_sent, ids, pause_amid_dropping
-from .world import HOUR, SECOND, START, World, answer
+from .world import HOUR, MINUTE, SECOND, START, World, answer
 
 
 @pytest.mark.parametrize("way", ["kill", "restart"])
@@ -74,7 +74,7 @@ async def test_what_was_being_leased_when_it_was_paused_is_not_sent(place: Place
         await world.accept(5)
         before = len(world.sender.sent)
         world.database.before = lambda: world.pause(endpoint.seq)  # type: ignore[attr-defined]
-        await world.run_for(HOUR)
+        await world.run_for(10 * MINUTE)
         assert len(world.sender.sent) == before
         assert await world.statuses() == {Status.HELD: 5}
 
@@ -95,7 +95,7 @@ async def test_what_was_being_released_when_it_was_paused_is_held_again(place: P
 
         world.database.before = pause  # type: ignore[attr-defined]
         await world.enable(endpoint.seq)
-        await world.run_for(HOUR)
+        await world.run_for(10 * MINUTE)
         assert sent == [len(world.sender.sent)]
         held_and_sent = {Status.HELD: 10 - sent[0], Status.DELIVERED: sent[0]}
         assert await world.statuses() == {status: count for status, count in held_and_sent.items() if count}
@@ -336,7 +336,7 @@ async def test_what_was_pending_when_another_process_paused_is_dropped_with_what
         await paused_elsewhere(world, endpoint.seq)
         before = len(world.sender.sent)
         await world.stepping(Owner(world).enable(endpoint.seq, HeldAction.DROP))
-        await world.run_for(HOUR)
+        await world.run_for(10 * MINUTE)
         assert len(world.sender.sent) == before
         assert await world.statuses() == {Status.CANCELLED: 5}
         assert world.directory.endpoints[endpoint.seq].record.state is EndpointState.ENABLED
@@ -349,7 +349,7 @@ async def test_of_two_pauses_the_last_is_what_all_is_to_be_held_after(
     async with World(place) as world:
         endpoint = await world.endpoint("one.test")
         await world.pause(endpoint.seq)
-        await world.run_for(HOUR)
+        await world.run_for(10 * MINUTE)
         await world.database.write(lambda c: endpoints.switch_on(c, endpoint.seq, HeldAction.SEND, now=world.clock.now))
         await paused_elsewhere(world, endpoint.seq)
         held_after: list[int | None] = []
@@ -362,7 +362,7 @@ async def test_of_two_pauses_the_last_is_what_all_is_to_be_held_after(
         monkeypatch.setattr(world.engine, "finish_holding", noted)
         now = world.clock.now
         await world.stepping(Owner(world).enable(endpoint.seq, HeldAction.DROP))
-        assert held_after == [now - HOUR, now]
+        assert held_after == [now - 10 * MINUTE, now]
         assert world.directory.endpoints[endpoint.seq].record.state is EndpointState.ENABLED
 
 
@@ -382,7 +382,7 @@ async def test_an_endpoint_that_another_process_paused_stays_so_where_holding_ta
             patch.setattr(world.engine, "finish_holding", too_slow)
             with pytest.raises(Busy):
                 await Owner(world).enable(endpoint.seq, HeldAction.DROP)
-        await world.run_for(HOUR)
+        await world.run_for(10 * MINUTE)
         assert len(world.sender.sent) == before
         assert await world.statuses() == {Status.HELD: 5}
 

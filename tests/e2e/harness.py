@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 PROGRAM = str(Path(sys.executable).with_name("uplift-server"))
 OPERATOR_KEY = "op_end-to-end-tests-know-this-one"
-READY_WITHIN_S = 20
+READY_WITHIN_S = 60
 TYPE = "test.numbered"
 """An event type without a schema, made with the first account."""
 
