@@ -5,7 +5,9 @@ from typing import Final
 
 import sqlalchemy as sa
 
+from uplift_server.core.deliveries.outcomes import Outcome
 from uplift_server.core.operations.statistics import COUNTS, DURATION_BOUNDS_US, HOUR_MS
+from uplift_server.store.status_sql import TEST
 
 KEY_COLUMNS: Final = ("account_seq", "endpoint_seq", "at")
 """The key of a row of `rollups`."""
@@ -23,7 +25,7 @@ _OF_DURATION: Final = (
 COUNT_DELIVERIES: Final = sa.text(f"""
 SELECT e.created_at {_HOUR} AS hour, d.account_seq, d.endpoint_seq, d.status, count(*) AS n
 FROM deliveries d JOIN events e ON e.seq = d.event_seq
-WHERE d.event_seq > :events_after AND d.event_seq <= :events_through AND d.trigger <> 3
+WHERE d.event_seq > :events_after AND d.event_seq <= :events_through AND d.trigger <> {TEST}
 GROUP BY 1, 2, 3, 4
 """)  # noqa: S608
 # One row for each endpoint and outcome, with its durations in the stored text form: a row for each class of durations
@@ -35,7 +37,7 @@ FROM (SELECT hour, endpoint_seq, outcome, CAST(sum(n) AS BIGINT) AS n, CAST(sum(
       {gathered}(duration || ':' || n, ' ') AS durations, max(event_seq) AS event_seq
       FROM (SELECT started_at {_HOUR} AS hour, endpoint_seq, outcome, {_OF_DURATION} AS duration, count(*) AS n,
             sum(CASE number WHEN 1 THEN 1 ELSE 0 END) AS first, max(event_seq) AS event_seq
-            FROM attempts WHERE seq > :attempts_after AND seq <= :attempts_through AND trigger <> 3
+            FROM attempts WHERE seq > :attempts_after AND seq <= :attempts_through AND trigger <> {TEST}
             GROUP BY 1, 2, 3, 4) c
       GROUP BY 1, 2, 3) g
 JOIN deliveries d ON d.event_seq = g.event_seq AND d.endpoint_seq = g.endpoint_seq
@@ -46,7 +48,8 @@ JOIN deliveries d ON d.event_seq = g.event_seq AND d.endpoint_seq = g.endpoint_s
 COUNT_DELIVERED: Final = sa.text(f"""
 SELECT e.created_at {_HOUR} AS hour, e.account_seq, a.endpoint_seq, count(*) AS n
 FROM attempts a JOIN events e ON e.seq = a.event_seq
-WHERE a.seq > :attempts_after AND a.seq <= :attempts_through AND a.trigger <> 3 AND a.outcome = 0
+WHERE a.seq > :attempts_after AND a.seq <= :attempts_through AND a.trigger <> {TEST}
+AND a.outcome = {int(Outcome.DELIVERED)}
 AND +a.event_seq > :began AND +a.event_seq <= :events_after
 GROUP BY 1, 2, 3
 """)  # noqa: S608
