@@ -150,6 +150,7 @@ def test_what_a_delivery_waits_for_is_told_by_whichever_process_is_asked(fleet: 
     answering.set()
 
 
+@pytest.mark.timing
 def test_a_stream_hears_within_a_second_of_events_and_removals_through_another_process(fleet: Fleet) -> None:
     account, apis = account_of(fleet)
     developing, key = developer(fleet.apis[0], account, scopes=["listen", "events:write"])
