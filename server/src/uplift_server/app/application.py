@@ -17,7 +17,7 @@ from uplift_server.api.single_headers import SingleHeaders
 from uplift_server.api.traceparents import Traceparents
 from uplift_server.api.vital_signs import VitalSigns
 from uplift_server.app.http_server import HttpServer, duplicate_listener, http_server, listen
-from uplift_server.app.process import collector_paused, raise_file_limit, settle_memory
+from uplift_server.app.process import collector_paused, raise_file_limit, settle_memory, switch_threads_often
 from uplift_server.app.wiring import database, engine_settings, sender_settings
 from uplift_server.config import Config, ConfigError, ConfigProblem, check_database, publish_key, secret_key
 from uplift_server.core.cursors import Cursors
@@ -136,6 +136,7 @@ class Application:
         """
         async with contextlib.AsyncExitStack() as undo:
             self._share_files()
+            switch_threads_often()
             sys.set_int_max_str_digits(EVENT_INTEGER_DIGITS_MAX)
             if isinstance(self._database, SqliteDatabase):
                 self._make_directory()

@@ -15,6 +15,19 @@ several hundred are in flight at a time: looking after every 700, as usual, foun
 """
 
 
+SWITCH_SECONDS: Final = 0.002
+"""How long a thread keeps the interpreter while another one waits for it; 5 ms by default.
+
+The writer takes it several times for every commit, so small events waited for it while the event loop was busy. With
+0.5 ms, the p99 of an accept under attack fell by a fifth, but an event took 4 % more processor time at full load.
+"""
+
+
+def switch_threads_often() -> None:
+    """Let the threads of a busy process take turns more often than Python's default."""
+    sys.setswitchinterval(SWITCH_SECONDS)
+
+
 def raise_file_limit(needed: int) -> int:
     """Raise the soft limit of file descriptors, up to the hard limit; return the resulting limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
