@@ -120,6 +120,7 @@ def test_a_part_alone_is_refused_on_sqlite_which_no_other_process_could_share(pl
     assert list(place[0].iterdir()) == []
 
 
+@pytest.mark.timing
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP], ids=lambda number: number.name)
 def test_the_ready_line_shows_the_url_and_a_signal_stops_the_server(place: Place, number: signal.Signals) -> None:
     with serving(place) as (process, line):
