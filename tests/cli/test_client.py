@@ -94,9 +94,9 @@ def test_a_connection_that_was_closed_meanwhile_is_made_anew_once(api: FakeApi, 
 def test_no_server_and_no_such_server_are_told_apart(api: FakeApi, client: Calls) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
-        nobody = Calls(f"http://127.0.0.1:{taken.getsockname()[1]}", "", ADVICE, timeout_seconds=5)
+        unreachable = Calls(f"http://127.0.0.1:{taken.getsockname()[1]}", "", ADVICE, timeout_seconds=5)
         with pytest.raises(CliError, match="does not answer") as caught:
-            nobody.get("/v1/x")
+            unreachable.get("/v1/x")
     assert caught.value.code == ExitCode.TRY_LATER
     api.answers = {"GET /prefix/v1/x": (200, b"<html>", {}), "GET /prefix/v1/y": "hang up"}
     with pytest.raises(CliError, match="no Uplift Webhooks server"):

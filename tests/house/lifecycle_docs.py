@@ -13,7 +13,7 @@ BEGIN: Final = "<!-- generated from core/lifecycle.py: run `.venv/bin/python -m 
 END: Final = "<!-- end of the generated part -->\n"
 _HEAD: Final = "| state | event | condition | next state | due | also |\n|---|---|---|---|---|---|\n"
 _LATE: Final = (Event.SUCCEED, Event.FAIL, Event.SKIP)
-"""Their effect on a delivery that is not leased any more is left out of the diagram."""
+"""Events whose effect on a delivery without a lease is left out of the diagram."""
 
 
 def block() -> str:

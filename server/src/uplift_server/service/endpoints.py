@@ -48,7 +48,7 @@ class EndpointDraft:
     secret: str | Unset | None = field(default=UNSET, repr=False)
     headers: Mapping[str, str] | Unset | None = field(default=UNSET, repr=False)
     settings: Mapping[str, int | None] = field(default_factory=dict)
-    """By name, only those that were sent."""
+    """The settings that the request contains, by name."""
 
     @classmethod
     def of_fields(cls, sent: Mapping[str, Any]) -> "EndpointDraft":
