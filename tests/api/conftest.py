@@ -22,10 +22,11 @@ from uplift_server.core.http.addresses import AddressPolicy
 from uplift_server.core.lifecycle import FailedReason, Status
 from uplift_server.core.scheduling.waiting import HeldUpBy
 from uplift_server.delivery.clock import SystemClock
-from uplift_server.delivery.endpoint_cache import Directory
+from uplift_server.delivery.endpoint_cache import Directory, LiveEndpoint
 from uplift_server.delivery.health.outage_guard import MassFailure
 from uplift_server.delivery.listening.relay import Relay
-from uplift_server.delivery.scheduling.lanes import InMemory, Load
+from uplift_server.delivery.scheduling.lanes import Load
+from uplift_server.delivery.sending.commands import LocalCommands
 from uplift_server.delivery.sending.test_deliveries import Busy
 from uplift_server.observe.measures import EngineMeasures
 from uplift_server.service.beginnings import KeyClaim, begin
@@ -266,8 +267,9 @@ class RecordingEngine:
     """The mass failure that is under way."""
     probes: dict[int, int] = field(default_factory=dict)
     """When endpoints are tried next whose breaker is open."""
-    silent: set[int] = field(default_factory=set)
-    """Endpoints whose process does not say how what it has leased stands."""
+    elsewhere: set[int] = field(default_factory=set)
+    """Endpoints that another process handles."""
+    owner = 1
     holding: set[int] = field(default_factory=set)
     """Endpoints for which not all is held yet that was pending."""
     asked_to_hold: list[tuple[int, list[tuple[str, int]]]] = field(default_factory=list)
@@ -311,7 +313,14 @@ class RecordingEngine:
     def treat_held(self, endpoint_seq: int) -> None:
         self.switched.append(("held", endpoint_seq))
 
-    async def withdraw(self, event_seq: int, endpoint_seq: int) -> LeasedDelivery | None:
+    @property
+    def commands(self) -> LocalCommands:
+        """The real ones, over what this engine holds in memory."""
+        database, directory, clock = self.relay.database, self.relay.directory, self.relay.clock
+        memory: Any = self
+        return LocalCommands(database, directory, memory, memory, memory, clock, self.measures, lease_ms=30_000)
+
+    def withdraw(self, endpoint_seq: int, event_seq: int) -> LeasedDelivery | None:
         for delivery in self.waiting:
             if (delivery.event_seq, delivery.endpoint_seq) == (event_seq, endpoint_seq):
                 self.waiting.remove(delivery)
@@ -321,34 +330,36 @@ class RecordingEngine:
     def give_back(self, delivery: LeasedDelivery) -> None:
         self.given_back.append(delivery)
 
-    def resend_lease(self, now_ms: int) -> tuple[int, int]:
-        return now_ms + 30_000, 1
+    def of(self, endpoint: LiveEndpoint) -> int:
+        return endpoint.seq
 
-    def attempt_now(self, delivery: LeasedDelivery) -> None:
+    def start_now(self, lane: int, delivery: LeasedDelivery) -> bool:
         self.resent.append(delivery)
+        return True
 
-    async def begin_test(self, endpoint_seq: int) -> Busy | None:
+    def begin(self, endpoint_seq: int) -> Busy | None:
         return self.busy
 
-    def abandon_test(self, endpoint_seq: int) -> None:
+    def abandon(self, endpoint_seq: int) -> None:
         self.abandoned.append(endpoint_seq)
 
-    def send_test(self, delivery: LeasedDelivery) -> None:
+    def send(self, delivery: LeasedDelivery) -> None:
         self.tested.append(delivery)
 
-    async def wait_for_test(self, endpoint_seq: int, within_ms: int) -> None:
+    async def wait(self, endpoint_seq: int, within_ms: int) -> None:
         assert within_ms < ANSWER_SECONDS_MAX * 1000
-        if self.on_test is not None:
+        if self.on_test is None:
+            await asyncio.sleep(within_ms / 1000)
+        else:
             await self.on_test(self.tested[-1])
 
     def replay_changed(self, replay: Replay) -> None:
         self.replays.append(replay)
 
-    async def in_memory(self, endpoints: Mapping[int, int]) -> dict[int, InMemory]:
-        return {
-            seq: InMemory({each.event_seq for each in self.waiting if each.endpoint_seq == seq}, self.probes.get(seq))
-            for seq in endpoints.keys() - self.silent
-        }
+    def waiting_events(self, endpoint_seq: int) -> set[int] | None:
+        if endpoint_seq in self.elsewhere:
+            return None
+        return {each.event_seq for each in self.waiting if each.endpoint_seq == endpoint_seq}
 
     def next_probe_at(self, endpoint_seq: int) -> int | None:
         return self.probes.get(endpoint_seq)

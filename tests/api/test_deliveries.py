@@ -109,10 +109,10 @@ def test_a_delivery_says_that_it_waits_for_an_endpoint_which_is_only_probed(serv
         assert ("in flight" in explained["text"]) is (each["waiting_for"] is None)
 
 
-def test_a_delivery_whose_worker_is_silent_does_not_say_that_it_is_in_flight(server: Any, owner: Owner) -> None:
+def test_a_delivery_of_another_process_does_not_say_that_it_is_in_flight(server: Any, owner: Owner) -> None:
     delivery = owner.delivery()
     [leased] = server.lease(owner.endpoint)
-    server.services.means.engine.silent.add(leased.endpoint_seq)
+    server.services.means.engine.elsewhere.add(leased.endpoint_seq)
     shown = owner.client.get(f"/v1/deliveries/{delivery}").json
     assert (shown["status"], shown["waiting_for"], shown["next_attempt_at"]) == ("pending", "worker", None)
     [explained] = owner.client.get(f"/v1/events/{shown['event']}/explain").json["data"]

@@ -66,7 +66,7 @@ def test_a_delivered_event_tells_when_and_how_many_attempts_were_made() -> None:
         (
             ENDPOINT,
             replace(TRIED, waiting=Waiting(WaitingFor.WORKER, None)),
-            "Attempt 4 is in flight, or waits for its turn: the worker that has it in hand does not say now. 3",
+            "A worker handles it: attempt 4 is in flight, or waits for its turn. 3",
         ),
         (
             ENDPOINT,

@@ -54,7 +54,7 @@ class Owner:
 
     async def cancel(self, event_id: bytes, seq: int) -> Delivery:
         """Cancel a delivery."""
-        return await self._deliveries.cancel(self.caller, self.delivery(event_id, seq))
+        return (await self._deliveries.cancel(self.caller, self.delivery(event_id, seq)))[0]
 
     async def resend(self, event_id: bytes, seq: int) -> Delivery:
         """Resend a delivery."""

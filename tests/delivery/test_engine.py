@@ -12,8 +12,9 @@ from tests.engines import Place
 
 from uplift_server.core.deliveries.outcomes import Outcome
 from uplift_server.core.lifecycle import FailedReason, Status, Trigger
+from uplift_server.core.people.audit import SYSTEM, AuditEntry
 from uplift_server.delivery.sending.http.request import Request
-from uplift_server.store.deliveries import start_resend
+from uplift_server.store.commands import Command, CommandKind
 from uplift_server.store.errors import Unavailable
 
 from .world import HOUR, MINUTE, SECOND, SECRET, START, World, answer
@@ -246,11 +247,9 @@ async def test_deleting_an_endpoint_cancels_what_it_is_owed(place: Place) -> Non
 
 async def resend(world: World, event_seq: int, endpoint_seq: int) -> None:
     """Ask for a new attempt, as the service does."""
-    lease_until, owner = world.engine.resend_lease(world.clock.now)
-    leased = await world.database.write(
-        lambda c: start_resend(c, event_seq, endpoint_seq, now=world.clock.now, lease_until=lease_until, owner=owner)
-    )
-    world.engine.attempt_now(leased)
+    entry = AuditEntry(world.account.seq, world.clock.now, SYSTEM, "delivery.resent", "dlv_", {})
+    command = Command(CommandKind.RESEND, world.account.seq, endpoint_seq, entry, event_seq)
+    await world.stepping(world.engine.commands.execute(command))
     await world.settle()
 
 

@@ -1,30 +1,35 @@
 """Several processes on one database: each endpoint is one's, and whoever comes or goes, none is served by two."""
 
+import asyncio
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 import sqlalchemy as sa
 from tests.delivery.fleet import Fleet, Peer
+from tests.delivery.owner import Owner
 from tests.delivery.watching import kinds
 from tests.delivery.world import HOUR, SECOND, answer
 from tests.engines import Place
 
 from uplift_server.core.deliveries.health import HealthRule
 from uplift_server.core.endpoint_settings import EndpointSettings
-from uplift_server.core.lifecycle import Status
+from uplift_server.core.lifecycle import Status, Trigger
 from uplift_server.core.operations.cluster import ProcessRole
 from uplift_server.core.operations.singleton_jobs import Duty
+from uplift_server.core.people.audit import SYSTEM, AuditEntry
 from uplift_server.core.people.notifications import NoticeKind
 from uplift_server.delivery.cluster.change_log import LOOK_EVERY_MS
-from uplift_server.delivery.cluster.remote_requests import TELL_WITHIN_MS
 from uplift_server.delivery.health.monitor import WatchSettings
-from uplift_server.delivery.scheduling.lanes import InMemory
+from uplift_server.service.errors import Busy, Conflict
 from uplift_server.store import directory_changes, endpoints
+from uplift_server.store.commands import Command, CommandKind, Result
+from uplift_server.store.errors import Conflict as StoreConflict
 from uplift_server.store.errors import Unavailable
 from uplift_server.store.records import EndpointState
 from uplift_server.store.schema import deliveries
+from uplift_server.store.schema_processes import commands as commands_table
 
 
 async def fleet_with_endpoints(fleet: Fleet, peers: int, hosts: int, **settings: object) -> list[int]:
@@ -35,6 +40,24 @@ async def fleet_with_endpoints(fleet: Fleet, peers: int, hosts: int, **settings:
     seqs = [(await fleet.endpoint(f"h{number}.test", **settings)).seq for number in range(hosts)]  # type: ignore[arg-type]
     await fleet.run_for(3 * SECOND)
     return seqs
+
+
+def owner_and_other(fleet: Fleet, seq: int) -> tuple[Peer, Peer]:
+    """The process that delivers to an endpoint, and another."""
+    owner = fleet.owner_of(seq)
+    assert owner is not None
+    return owner, next(peer for peer in fleet.peers if peer is not owner)
+
+
+async def execute(fleet: Fleet, kind: CommandKind, event_seq: int, endpoint_seq: int) -> Result:
+    """Cancel or resend a delivery, as the service does."""
+    entry = AuditEntry(fleet.account.seq, fleet.clock.now, SYSTEM, f"delivery.{kind}", "dlv_", {})
+    command = Command(kind, fleet.account.seq, endpoint_seq, entry, event_seq)
+    executing = asyncio.ensure_future(fleet.engine.commands.execute(command))
+    fleet.callers.add(executing)
+    await fleet.stepping(asyncio.wait([executing]))
+    fleet.callers.remove(executing)
+    return executing.result()
 
 
 async def away() -> None:
@@ -343,68 +366,123 @@ async def test_how_an_endpoint_fares_is_known_to_every_process_and_kept_by_who_t
         assert fleet.owner_of(seqs[0]) is other
 
 
-async def test_what_waits_in_another_processes_memory_is_taken_out_of_it(place: Place) -> None:
+@pytest.mark.parametrize("silent", [False, True])
+async def test_a_delivery_in_the_memory_of_another_process_is_cancelled_and_resent(place: Place, silent: bool) -> None:
     async with Fleet(place) as fleet:
-        seqs = await fleet_with_endpoints(fleet, peers=2, hosts=1, max_in_flight=1)
-        fleet.sender.scripts["h0.test"] = lambda _: None
-        owner = fleet.owner_of(seqs[0])
-        assert owner is not None
+        [seq] = await fleet_with_endpoints(fleet, peers=2, hosts=1, max_in_flight=1)
+        fleet.sender.latency_ms["h0.test"] = 9 * SECOND
+        owner, other = owner_and_other(fleet, seq)
         fleet.at(owner)
-        stored = await fleet.accept(3)
-        other = next(peer for peer in fleet.peers if peer is not owner)
-        in_flight, waiting = stored[0].seq, stored[1].seq
-
-        async def withdraw(event_seq: int) -> object:
-            return await other.engine.withdraw(event_seq, seqs[0])
-
-        found: list[object] = []
-
-        async def both() -> None:
-            found.extend([await withdraw(in_flight), await withdraw(waiting)])
-
-        await fleet.stepping(both())
-        assert found == [None, (waiting, seqs[0], 1)]
-        rows = {row.event_seq: row for row in await fleet.deliveries()}
-        assert rows[waiting].lease_owner == other.engine.membership.number
-        assert waiting not in owner.engine.waiting_events(seqs[0])
-
-        fleet.bus.silent = True
-        with pytest.raises(Unavailable):
-            await fleet.stepping(withdraw(stored[2].seq))
-
-
-async def test_how_deliveries_stand_is_told_by_the_process_that_has_them(place: Place) -> None:
-    async with Fleet(place, breaker_failures=1) as fleet:
-        [seq, failing] = await fleet_with_endpoints(fleet, peers=2, hosts=2, max_in_flight=1)
-        fleet.sender.scripts["h0.test"] = lambda _: None
-        fleet.sender.scripts["h1.test"] = lambda _: answer(503, retry_after="3600")
-        for peer in fleet.peers:
-            fleet.at(peer)
-            await fleet.accept(2)
-        await fleet.run_for(2 * SECOND)
-        events = sorted({row.event_seq for row in await fleet.deliveries()})
-        found: list[Mapping[int, InMemory]] = []
-
-        async def look(peer: Peer, first: int) -> None:
-            found.append(await peer.engine.in_memory({seq: first, failing: first}))
-
-        for peer in fleet.peers:
-            await fleet.stepping(look(peer, events[1]))
-        owner = fleet.owner_of(failing)
-        assert owner is not None
-        probe_at = owner.engine.next_probe_at(failing)
-        other = next(peer for peer in fleet.peers if peer is not owner)
-        # The receiver has asked for more than what is stored of its failures tells.
-        assert probe_at != other.engine.next_probe_at(failing)
-        for told in found:
-            assert set(told[seq].waiting) == set(events[1:])
-            assert told[failing].next_probe_at == probe_at
-        fleet.bus.silent = True
+        in_flight, waiting, resent = [each.seq for each in await fleet.accept(3)]
+        fleet.at(other)
+        assert other.engine.waiting_events(seq) is None
+        assert set(owner.engine.waiting_events(seq) or ()) == {waiting, resent}
+        fleet.bus.silent = silent
         began = fleet.clock.now
-        for peer in fleet.peers:
-            await fleet.stepping(look(peer, events[0]))
-        assert [seq in told for told in found[2:]] == [peer.owns(seq) for peer in fleet.peers]
-        assert fleet.clock.now - began <= 2 * TELL_WITHIN_MS
+        with pytest.raises(StoreConflict, match="in flight"):
+            await execute(fleet, CommandKind.CANCEL, in_flight, seq)
+        assert (await execute(fleet, CommandKind.CANCEL, waiting, seq)).is_executed
+        assert (await execute(fleet, CommandKind.RESEND, resent, seq)).is_executed
+        assert fleet.clock.now - began <= 3 * 2 * SECOND
+        rows = {row.event_seq: row for row in await fleet.deliveries()}
+        assert Status(rows[waiting].status) is Status.CANCELLED
+        assert Trigger(rows[resent].trigger) is Trigger.RESEND
+        await fleet.run_for(30 * SECOND)
+        assert await fleet.statuses() == {Status.DELIVERED: 2, Status.CANCELLED: 1}
+        assert len(fleet.sender.sent) == 2
+
+
+@pytest.mark.parametrize("silent", [False, True])
+async def test_a_delivery_that_no_process_has_leased_is_changed_at_once(place: Place, silent: bool) -> None:
+    """The resend starts although the endpoint's circuit breaker is open."""
+    async with Fleet(place, delays_ms=[HOUR, HOUR], breaker_failures=1) as fleet:
+        [seq] = await fleet_with_endpoints(fleet, peers=2, hosts=1)
+        fleet.sender.scripts["h0.test"] = lambda _: answer(503, retry_after="3600")
+        owner, other = owner_and_other(fleet, seq)
+        fleet.at(owner)
+        resent, cancelled = [each.seq for each in await fleet.accept(2)]
+        await fleet.run_for(3 * SECOND)
+        fleet.at(other)
+        fleet.bus.silent = silent
+        began = fleet.clock.now
+        await execute(fleet, CommandKind.CANCEL, cancelled, seq)
+        await execute(fleet, CommandKind.RESEND, resent, seq)
+        assert fleet.clock.now == began
+        assert (await fleet.statuses())[Status.CANCELLED] == 1
+        await fleet.run_for(2 * SECOND)
+        assert [row.number for row in await fleet.attempts() if row.event_seq == resent] == [1, 2]
+
+
+@pytest.mark.parametrize("silent", [False, True])
+async def test_an_endpoint_of_another_process_is_tested(place: Place, silent: bool) -> None:
+    async with Fleet(place) as fleet:
+        [seq] = await fleet_with_endpoints(fleet, peers=2, hosts=1)
+        owner, other = owner_and_other(fleet, seq)
+        fleet.at(other)
+        fleet.bus.silent = silent
+        fleet.sender.latency_ms["h0.test"] = SECOND
+        began = fleet.clock.now
+        trial = await Owner(fleet).test(seq, key="once")
+        assert fleet.clock.now - began <= 3 * SECOND
+        assert trial.attempt is not None
+        assert (trial.delivery.status, owner.sender.sent) == (Status.DELIVERED, 1)
+        again = await Owner(fleet).test(seq, key="once")
+        assert (again.delivery.event_id, again.repeated) == (trial.delivery.event_id, True)
+        fleet.sender.latency_ms["h0.test"] = 20 * SECOND
+        slow = await Owner(fleet).test(seq)
+        assert (slow.delivery.status, slow.attempt) == (Status.PENDING, None)
+        with pytest.raises(Conflict):
+            await Owner(fleet).test(seq)
+
+
+@pytest.mark.parametrize("kind", [CommandKind.CANCEL, CommandKind.RESEND])
+async def test_a_command_is_executed_by_the_next_owner_if_its_process_dies(place: Place, kind: CommandKind) -> None:
+    async with Fleet(place) as fleet:
+        [seq] = await fleet_with_endpoints(fleet, peers=3, hosts=1, max_in_flight=1)
+        fleet.sender.scripts["h0.test"] = lambda _: None
+        owner, other = owner_and_other(fleet, seq)
+        fleet.at(owner)
+        _, waiting, _ = [each.seq for each in await fleet.accept(3)]
+        fleet.at(other)
+        await fleet.kill_peer(owner)
+        assert not (await execute(fleet, kind, waiting, seq)).is_executed
+        await fleet.run_for(20 * SECOND)
+        fleet.sender.scripts.clear()
+        await fleet.run_for(60 * SECOND)
+        [row] = [row for row in await fleet.deliveries() if row.event_seq == waiting]
+        assert Status(row.status) is (Status.CANCELLED if kind is CommandKind.CANCEL else Status.DELIVERED)
+        triggers = {Trigger(row.trigger) for row in await fleet.attempts() if row.event_seq == waiting}
+        assert (Trigger.RESEND in triggers) is (kind is CommandKind.RESEND)
+        await fleet.run_for(20 * SECOND)
+        count = sa.select(sa.func.count()).select_from(commands_table)
+        assert await fleet.database.read(lambda c: c.scalar(count)) == 0
+
+
+async def test_a_test_does_not_begin_after_its_caller_has_gone(place: Place) -> None:
+    async with Fleet(place) as fleet:
+        [seq] = await fleet_with_endpoints(fleet, peers=3, hosts=1)
+        owner, other = owner_and_other(fleet, seq)
+        fleet.at(other)
+        await fleet.kill_peer(owner)
+        with pytest.raises(Busy):
+            await Owner(fleet).test(seq)
+        await fleet.run_for(20 * SECOND)
+        assert fleet.sender.sent == []
+        assert (await Owner(fleet).test(seq)).delivery.status is Status.DELIVERED
+
+
+async def test_commands_are_bounded_for_each_account(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("uplift_server.store.commands.ACCOUNT_COMMANDS_WAITING_MAX", 1)
+    async with Fleet(place) as fleet:
+        [seq] = await fleet_with_endpoints(fleet, peers=2, hosts=1, max_in_flight=1)
+        fleet.sender.scripts["h0.test"] = lambda _: None
+        owner, other = owner_and_other(fleet, seq)
+        fleet.at(owner)
+        _, first, second = [each.seq for each in await fleet.accept(3)]
+        fleet.at(other)
+        assert (await execute(fleet, CommandKind.CANCEL, first, seq)).is_executed
+        with pytest.raises(Unavailable):
+            await execute(fleet, CommandKind.CANCEL, second, seq)
 
 
 async def test_duties_pass_on_when_their_process_dies(place: Place) -> None:

@@ -15,26 +15,18 @@ from uplift_server.core.operations.cluster import ProcessRole
 from uplift_server.delivery.cluster.engine import SharedEngine
 from uplift_server.delivery.endpoint_cache import LiveEndpoint
 from uplift_server.delivery.health.monitor import WatchSettings
-from uplift_server.delivery.sending.test_deliveries import Busy
 from uplift_server.store import accounts, endpoints, health, processes
 from uplift_server.store.errors import Refused, Unavailable
 from uplift_server.store.processes import Process
 from uplift_server.store.records import EndpointState
 
-from .fleet import Fleet, Peer
-from .test_engine import resend
-from .test_processes import away, fleet_with_endpoints
+from .fleet import Fleet
+from .owner import Owner
+from .test_processes import away, fleet_with_endpoints, owner_and_other
 from .test_replays import failed, replay, stored
 from .world import SECOND, World, answer
 
 R = TypeVar("R")
-
-
-def owner_and_other(fleet: Fleet, seq: int) -> tuple[Peer, Peer]:
-    """Of two processes the one that delivers to an endpoint, and the other."""
-    owner = fleet.owner_of(seq)
-    assert owner is not None
-    return owner, next(peer for peer in fleet.peers if peer is not owner)
 
 
 async def test_who_is_heard_of_while_it_is_being_buried_stays_and_nothing_is_sent_twice(place: Place) -> None:
@@ -250,53 +242,15 @@ async def test_leases_of_a_dead_process_end_though_the_answer_that_it_is_forgott
         assert fleet.sender.in_flight["h0.test"] == 1
 
 
-async def test_tests_that_come_while_their_endpoint_moves_share_no_slot(place: Place) -> None:
-    async with Fleet(place) as fleet:
-        [seq] = await fleet_with_endpoints(fleet, peers=2, hosts=1)
-        owner, _ = owner_and_other(fleet, seq)
-        assert await owner.engine.begin_test(seq) is None
-        assert owner.engine.lanes.in_flight == 1
-        is_owned, owner.directory.owns = owner.directory.owns, lambda _seq: False  # type: ignore[method-assign]
-        assert await owner.engine.begin_test(seq) is Busy.IN_FLIGHT
-        owner.engine.abandon_test(seq)
-        assert owner.engine.lanes.in_flight == 0
-        owner.directory.owns = is_owned  # type: ignore[method-assign]
-        assert await owner.engine.begin_test(seq) is None
-
-
-async def test_a_resend_whose_answer_was_lost_is_made_once(place: Place) -> None:
-    """Who asked gives back what it leased, and not what the other has in flight."""
-    async with Fleet(place, delays_ms=()) as fleet:
-        [seq] = await fleet_with_endpoints(fleet, peers=2, hosts=1)
-        fleet.sender.scripts["h0.test"] = lambda _: answer(500)
-        [event] = await fleet.accept(1)
-        await fleet.run_for(2 * SECOND)
-        assert (len(await fleet.attempts()), await fleet.statuses()) == (1, {Status.FAILED: 1})
-        del fleet.sender.scripts["h0.test"]
-        fleet.sender.latency_ms["h0.test"] = 5 * SECOND
-        tell = fleet.bus.tell
-        fleet.bus.tell = lambda text: None if text.startswith('["answer"') else tell(text)  # type: ignore[method-assign]
-        _, asker = owner_and_other(fleet, seq)
-        fleet.at(asker)
-        await resend(fleet, event.seq, seq)
-        await fleet.run_for(20 * SECOND)
-        assert (len(fleet.sender.sent), len(await fleet.attempts())) == (2, 2)
-        assert await fleet.statuses() == {Status.DELIVERED: 1}
-
-
 async def test_an_endpoint_is_tested_that_the_worker_has_not_been_told_of_yet(place: Place) -> None:
     async with Fleet(place) as fleet:
         api, worker = await fleet.start(ProcessRole.API), await fleet.start(ProcessRole.WORKER)
         await fleet.run_for(3 * SECOND)
         seq = (await fleet.endpoint("new.test")).seq
         assert seq not in worker.directory.endpoints
-        busy: list[Busy | None] = []
-
-        async def begin_test() -> None:
-            busy.append(await api.engine.begin_test(seq))
-
-        await fleet.stepping(begin_test())
-        assert busy == [None]
+        fleet.at(api)
+        trial = await Owner(fleet).test(seq)
+        assert trial.delivery.status is Status.DELIVERED
 
 
 async def test_who_has_just_started_knows_that_others_deliver(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

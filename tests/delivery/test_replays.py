@@ -21,6 +21,7 @@ from uplift_server.store.replays import Choice, NewReplay, Replay
 from uplift_server.store.schema import audit_log, deliveries, events
 from uplift_server.store.schema import replays as jobs
 
+from .test_engine import resend
 from .world import HOUR, MINUTE, SECOND, World, answer
 
 HOST = "one.test"
@@ -354,13 +355,7 @@ async def test_one_resent_by_hand_while_the_replay_is_paused_is_not_the_jobs_any
         await put_into(world, job, ReplayState.PAUSED)
         await world.run_for(SECOND)
         (given_back, *_) = (row.event_seq for row in await world.deliveries() if row.replay_seq is not None)
-        lease_until, owner = world.engine.resend_lease(world.clock.now)
-        leased = await world.database.write(
-            lambda c: start_resend(
-                c, given_back, endpoint.seq, now=world.clock.now, lease_until=lease_until, owner=owner
-            )
-        )
-        world.engine.attempt_now(leased)
+        await resend(world, given_back, endpoint.seq)
         await world.run_for(SECOND)
         await put_into(world, job, ReplayState.RUNNING)
         await world.run_for(30 * SECOND)

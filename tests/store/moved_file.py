@@ -11,9 +11,9 @@ import sqlalchemy as sa
 from uplift_server.store import schema_version
 from uplift_server.store.schema import metadata
 from uplift_server.store.schema_partitions import event_partitions
-from uplift_server.store.schema_processes import directory_changes, duties, processes, told_texts
+from uplift_server.store.schema_processes import commands, directory_changes, duties, processes, told_texts
 
-OWN = (processes, duties, directory_changes, told_texts, event_partitions)
+OWN = (processes, duties, directory_changes, told_texts, commands, event_partitions)
 TABLES = [each for each in metadata.sorted_tables if each not in OWN]
 ROWS = 23
 TEXTS = ("", "plain", "Ünïcode 🦆 \u2028", "a\0b\0", "\\N", "'quoted'\t\n")

@@ -6,9 +6,7 @@ import sqlalchemy as sa
 from uplift_server.core.operations.cluster import ProcessRole
 from uplift_server.core.operations.singleton_jobs import LASTS_MS, Duty
 from uplift_server.store import directory_changes, duties, processes
-from uplift_server.store.deliveries import hand_over, take_over
 from uplift_server.store.directory_changes import Change
-from uplift_server.store.hot_records import Lease
 from uplift_server.store.processes import ForeignLeases, Forgotten, Heartbeat
 from uplift_server.store.schema import deliveries
 from uplift_server.store.schema_processes import directory_changes as changes_table
@@ -75,21 +73,6 @@ def test_what_others_have_leased_is_counted_by_endpoint(connection: sa.Connectio
             )
         )
     assert sorted(processes.foreign_leases(connection, 4)) == [ForeignLeases(1, 2), ForeignLeases(2, 1)]
-
-
-def test_a_lease_changes_hands_under_its_fence_alone(connection: sa.Connection) -> None:
-    for event, owner in ((1, 5), (2, 0)):
-        connection.execute(
-            sa.insert(deliveries).values(
-                event_seq=event, endpoint_seq=9, account_seq=1, status=0, due_at=NOW, lease_owner=owner, fence=3
-            )
-        )
-    assert not any(hand_over(connection, Lease(*lease), to=6) for lease in ((1, 9, 2), (2, 9, 3), (1, 8, 3)))
-    assert hand_over(connection, Lease(1, 9, 3), to=6)
-    assert take_over(connection, Lease(1, 9, 2), lease_until=NOW + 5, owner=7, fence=3) is None
-    assert take_over(connection, Lease(2, 9, 3), lease_until=NOW + 5, owner=7, fence=4) is None
-    owners = connection.scalars(sa.select(deliveries.c.lease_owner).order_by(deliveries.c.event_seq)).all()
-    assert owners == [6, 0]
 
 
 def test_changes_are_found_from_a_transaction_on(connection: sa.Connection) -> None:

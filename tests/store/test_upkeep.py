@@ -204,11 +204,13 @@ def test_all_that_grows_is_kept_for_a_time_only() -> None:
     until_counted = {"delivery_changes"}
     by_processes = {"processes", "duties", "directory_changes"}  # a row for each process, duty and kept object
     by_number = {"told_texts"}  # by whoever tells more
+    until_expired = {"commands"}  # by the next look of a process that delivers
     with_old_events = {"event_partitions"}
     known = (
         set(KINDS)
         | with_old_events
         | by_number
+        | until_expired
         | with_events
         | for_ever
         | with_accounts

@@ -1,7 +1,7 @@
 """The engine: its parts wired together, its loops, and how it starts and drains."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -25,15 +25,15 @@ from uplift_server.delivery.replays.jobs import Replays
 from uplift_server.delivery.scheduling.dispatcher import Dispatcher
 from uplift_server.delivery.scheduling.due import DueEndpoints
 from uplift_server.delivery.scheduling.held import Held
-from uplift_server.delivery.scheduling.lanes import DeliveryLanes, InMemory, Load
+from uplift_server.delivery.scheduling.lanes import DeliveryLanes, Load
 from uplift_server.delivery.sending.attempts import Attempts, Sending
+from uplift_server.delivery.sending.commands import Commands, LocalCommands
 from uplift_server.delivery.sending.settler import Settler
-from uplift_server.delivery.sending.test_deliveries import Busy, Trials
+from uplift_server.delivery.sending.test_deliveries import Trials
 from uplift_server.observe.attempt_log import AttemptLine
 from uplift_server.observe.measures import EngineMeasures
 from uplift_server.store.contract import Database
 from uplift_server.store.errors import Refused, StoreError
-from uplift_server.store.hot_records import Lease, LeasedDelivery
 from uplift_server.store.processes import Process
 from uplift_server.store.replays import Replay
 from uplift_server.store.schema_version import UnknownSchema
@@ -167,6 +167,17 @@ class Engine:
             on_gone=self._watch.note_gone,
         )
         self._trials = Trials(directory, self.lanes, self.settler, self.dispatcher, clock, lease_ms=settings.lease_ms)
+        self.local_commands = LocalCommands(
+            database,
+            directory,
+            self.lanes,
+            self.dispatcher,
+            self._trials,
+            clock,
+            self.measures,
+            lease_ms=settings.lease_ms,
+        )
+        self.commands: Commands = self.local_commands
         self.relay = Relay(database, directory, clock)
         self.acceptor.listened = self.relay.listened
         self.acceptor.on_stored = self.relay.note_accepted
@@ -257,36 +268,17 @@ class Engine:
         self._held.look_at(endpoint_seq)
         self.note_due(endpoint_seq)
 
-    async def withdraw(self, event_seq: int, endpoint_seq: int) -> Lease | LeasedDelivery | None:
-        """Take a delivery out of the memory it waits in, not to be attempted; None if it does not wait there.
-
-        It is to be settled elsewhere, or given back.
-        """
-        return self.lanes.withdraw(endpoint_seq, event_seq)
-
-    def give_back(self, delivery: Lease | LeasedDelivery) -> None:
-        """Let a delivery that was withdrawn wait again."""
-        self.dispatcher.give_back(delivery)
-
     def become(self, owner: int) -> None:
         """Lease under another number from now on."""
         self.owner = self.acceptor.owner = self.dispatcher.owner = self.replays.owner = owner
-
-    def resend_lease(self, now_ms: int) -> tuple[int, int]:
-        """The end (Unix ms) and the owner of a lease for a resend."""
-        return now_ms + self._settings.lease_ms, self.owner
 
     def replay_changed(self, replay: Replay) -> None:
         """A replay was made, paused, resumed or cancelled."""
         self.replays.put(replay)
 
-    def waiting_events(self, endpoint_seq: int) -> set[int]:
-        """The numbers of the events whose deliveries to an endpoint wait in memory, leased and not in flight."""
+    def waiting_events(self, endpoint_seq: int) -> Collection[int] | None:
+        """The numbers of the events whose deliveries wait leased for an endpoint; None if another process has it."""
         return self.lanes.waiting_events(endpoint_seq)
-
-    async def in_memory(self, endpoints: Mapping[int, int]) -> dict[int, InMemory]:
-        """How what is leased stands, of events from a number on for each endpoint."""
-        return {seq: InMemory(self.waiting_events(seq), self.next_probe_at(seq)) for seq in endpoints}
 
     def next_probe_at(self, endpoint_seq: int) -> int | None:
         """When an endpoint whose breaker is open is tried next (Unix ms); None while it is off."""
@@ -328,28 +320,6 @@ class Engine:
     def warn_at(self, endpoint_seq: int) -> int | None:
         """When the contacts of an endpoint that fails will be told unless it succeeds before (Unix ms)."""
         return self._watch.warn_at(endpoint_seq)
-
-    async def begin_test(self, endpoint_seq: int) -> Busy | None:
-        """Take a slot for a test of an endpoint, to be sent or abandoned; why there is none."""
-        return self._trials.begin(endpoint_seq)
-
-    def abandon_test(self, endpoint_seq: int) -> None:
-        """Give the slot of a test back that could not be stored."""
-        self._trials.abandon(endpoint_seq)
-
-    def send_test(self, delivery: LeasedDelivery) -> None:
-        """Attempt a test that was stored, in the slot taken for it."""
-        self._trials.send(delivery)
-
-    async def wait_for_test(self, endpoint_seq: int, within_ms: int) -> None:
-        """Until the endpoint's test is over and its outcome stored, but no longer than so."""
-        await self._trials.wait(endpoint_seq, within_ms)
-
-    def attempt_now(self, delivery: LeasedDelivery) -> None:
-        """Attempt a delivery that was leased for a resend, before anything that waits."""
-        endpoint = self._directory.endpoints.get(delivery.endpoint_seq)
-        if endpoint is None or not self.lanes.start_now(self.lanes.of(endpoint), delivery):
-            self.dispatcher.give_back(delivery)
 
     async def drain(self, within_ms: int = DRAIN_MS_MAX) -> None:
         """Accept nothing more, let attempts in flight finish and settle, give the rest back to the database.

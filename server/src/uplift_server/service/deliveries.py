@@ -1,7 +1,7 @@
 """Deliveries and attempts, as those read who may; the resend and the cancelling."""
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple, TypeVar
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from uplift_server.core import ids
 from uplift_server.core.lifecycle import Status
@@ -13,13 +13,10 @@ from uplift_server.service.means import Listing, Means
 from uplift_server.service.principals import Caller
 from uplift_server.service.refusals import not_found, refusal, refuse
 from uplift_server.service.waits import ShownDelivery, shown, shown_page
-from uplift_server.store import audit, deliveries, endpoints, waiting
-from uplift_server.store.contract import Transaction
-from uplift_server.store.errors import Conflict, Missing, StoreError
-from uplift_server.store.hot_records import LeasedDelivery
+from uplift_server.store import deliveries, endpoints
+from uplift_server.store.commands import Command, CommandKind, Result
+from uplift_server.store.errors import Conflict, Missing
 from uplift_server.store.records import Attempt, Delivery, DeliveryFilter, EndpointState, Page
-
-T = TypeVar("T")
 
 _WHAT = "delivery"
 
@@ -72,7 +69,7 @@ class Deliveries:
         page = await self._means.database.read(
             lambda c: deliveries.page(c, caller.account_seq, wanted, limit=listing.limit, before=before)
         )
-        return await shown_page(self._means, page)
+        return shown_page(self._means, page)
 
     async def get(self, caller: Caller, delivery: str) -> ShownDelivery:
         """One delivery. Raises NotFound, and AccountRequired where several accounts have its event's id."""
@@ -103,8 +100,10 @@ class Deliveries:
         refuse(problems)
         return await self._means.carry_out(self._resend(caller, delivery))
 
-    async def cancel(self, caller: Caller, delivery: str, *, problems: Sequence[Problem] = ()) -> ShownDelivery:
-        """End a delivery that is pending or held; it is not attempted any more.
+    async def cancel(
+        self, caller: Caller, delivery: str, *, problems: Sequence[Problem] = ()
+    ) -> tuple[ShownDelivery, bool]:
+        """End a delivery that is pending or held; returns the delivery, and False if a worker cancels it later.
 
         Raises NotFound, and Conflict for any other, or while it is in flight.
         """
@@ -114,7 +113,7 @@ class Deliveries:
         return await self._means.carry_out(self._cancel(caller, delivery))
 
     async def _shown(self, caller: Caller, text: str) -> ShownDelivery:
-        [found] = await shown(self._means, [await self._get(caller, text)])
+        [found] = shown(self._means, [await self._get(caller, text)])
         return found
 
     async def _get(self, caller: Caller, text: str) -> Delivery:
@@ -135,57 +134,24 @@ class Deliveries:
             raise errors.Conflict("The endpoint has been deleted; nothing can be sent to it.")
         if endpoint.record.state is not EndpointState.ENABLED:
             raise errors.Conflict(f"The endpoint is {endpoint.record.state.text}. Enable it first.")
-        now = self._means.now()
-        lease_until, owner = self._means.engine.resend_lease(now)
-        subject = ids.delivery_id(found.event_id, found.endpoint_id)
-        details = {"status": found.status.text}
-
-        def start(connection: Transaction, fence: int | None) -> LeasedDelivery:
-            leased = deliveries.start_resend(
-                connection,
-                found.event_seq,
-                found.endpoint_seq,
-                fence=fence,
-                now=now,
-                lease_until=lease_until,
-                owner=owner,
-            )
-            audit.add(connection, self._means.entry(caller, "delivery.resent", subject, details, found.account_seq))
-            return leased
-
-        self._means.engine.attempt_now(await self._taken_out(found, start))
+        await self._execute(caller, CommandKind.RESEND, "delivery.resent", found)
         return await self._shown(caller, text)
 
-    async def _cancel(self, caller: Caller, text: str) -> ShownDelivery:
+    async def _cancel(self, caller: Caller, text: str) -> tuple[ShownDelivery, bool]:
         found = await self._get(caller, text)
-        now, subject = self._means.now(), ids.delivery_id(found.event_id, found.endpoint_id)
-        details = {"status": found.status.text}
+        result = await self._execute(caller, CommandKind.CANCEL, "delivery.cancelled", found)
+        return await self._shown(caller, text), result.is_executed
 
-        def cancel(connection: Transaction, fence: int | None) -> None:
-            waiting.cancel(connection, found.event_seq, found.endpoint_seq, fence=fence, now=now)
-            audit.add(connection, self._means.entry(caller, "delivery.cancelled", subject, details, found.account_seq))
-
-        await self._taken_out(found, cancel)
-        self._means.engine.measures.ended[Status.CANCELLED] += 1
-        return await self._shown(caller, text)
-
-    async def _taken_out(self, found: Delivery, change: Callable[[Transaction, int | None], T]) -> T:
-        """Change a delivery that is not to be attempted meanwhile: taken out of the memory it waits in, if it does.
-
-        The change is told the fence of its lease then; where it is refused, the delivery waits again.
-        """
-        withdrawn = await self._means.engine.withdraw(found.event_seq, found.endpoint_seq)
-        fence = None if withdrawn is None else withdrawn.fence
+    async def _execute(self, caller: Caller, kind: CommandKind, action: str, found: Delivery) -> Result:
+        subject = ids.delivery_id(found.event_id, found.endpoint_id)
+        entry = self._means.entry(caller, action, subject, {"status": found.status.text}, found.account_seq)
+        command = Command(kind, found.account_seq, found.endpoint_seq, entry, found.event_seq)
         try:
-            return await self._means.database.write(lambda c: change(c, fence))
-        except StoreError as error:
-            if isinstance(error, Missing):
-                raise not_found(_WHAT, ids.delivery_id(found.event_id, found.endpoint_id)) from error
-            if withdrawn is not None:
-                self._means.engine.give_back(withdrawn)
-            if isinstance(error, Conflict):
-                raise refusal(error) from error
-            raise
+            return await self._means.engine.commands.execute(command)
+        except Missing as error:
+            raise not_found(_WHAT, subject) from error
+        except Conflict as error:
+            raise refusal(error) from error
 
     async def _stored_endpoint_seq(self, caller: Caller, text: str) -> int:
         """Of one that another process may have just made. Raises NotFound."""

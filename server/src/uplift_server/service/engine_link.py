@@ -1,15 +1,14 @@
 """What services need of the engine, which is wired to them from outside."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
 from typing import Protocol
 
 from uplift_server.core.scheduling.waiting import HeldUpBy
 from uplift_server.delivery.health.outage_guard import MassFailure
 from uplift_server.delivery.listening.relay import Relay
-from uplift_server.delivery.scheduling.lanes import InMemory, Load
-from uplift_server.delivery.sending.test_deliveries import Busy
+from uplift_server.delivery.scheduling.lanes import Load
+from uplift_server.delivery.sending.commands import Commands
 from uplift_server.observe.measures import EngineMeasures
-from uplift_server.store.hot_records import Lease, LeasedDelivery
 from uplift_server.store.processes import Process
 from uplift_server.store.replays import Replay
 
@@ -43,44 +42,15 @@ class EngineLink(Protocol):
     def treat_held(self, endpoint_seq: int) -> None:
         """What becomes of what an enabled endpoint holds was changed."""
 
-    async def withdraw(self, event_seq: int, endpoint_seq: int) -> Lease | LeasedDelivery | None:
-        """Take a delivery out of the memory it waits in, if it does, to be settled elsewhere or given back.
-
-        Raises Unavailable where that is the memory of another process, which does not answer.
-        """
-
-    def give_back(self, delivery: Lease | LeasedDelivery) -> None:
-        """Let a delivery that was withdrawn wait again."""
-
-    def resend_lease(self, now_ms: int) -> tuple[int, int]:
-        """The end and the owner of a lease for a resend."""
-
-    def attempt_now(self, delivery: LeasedDelivery) -> None:
-        """Attempt a delivery leased for a resend."""
-
-    async def begin_test(self, endpoint_seq: int) -> Busy | None:
-        """Take a slot for a test of an endpoint in the directory, to be sent or abandoned; why there is none.
-
-        Raises Unavailable where that is for another process to say, which does not answer.
-        """
-
-    def abandon_test(self, endpoint_seq: int) -> None:
-        """Give the slot of a test back that could not be stored."""
-
-    def send_test(self, delivery: LeasedDelivery) -> None:
-        """Attempt a test that was stored, in the slot taken for it."""
-
-    async def wait_for_test(self, endpoint_seq: int, within_ms: int) -> None:
-        """Until the endpoint's test is over and its outcome stored, but no longer than so."""
+    @property
+    def commands(self) -> Commands:
+        """Cancel, resend and test."""
 
     def replay_changed(self, replay: Replay) -> None:
         """A replay was made, paused, resumed or cancelled."""
 
-    async def in_memory(self, endpoints: Mapping[int, int]) -> Mapping[int, InMemory]:
-        """How what is leased stands, of events from a number on for each endpoint.
-
-        Without those of another process that does not say so in time.
-        """
+    def waiting_events(self, endpoint_seq: int) -> Collection[int] | None:
+        """The numbers of the events whose deliveries wait leased for an endpoint; None if another process has it."""
 
     def next_probe_at(self, endpoint_seq: int) -> int | None:
         """When an endpoint whose breaker is open is tried next (Unix ms)."""

@@ -79,7 +79,7 @@ class Events:
         page = await self._means.database.read(
             lambda c: deliveries.page_of_event(c, found.seq, limit=listing.limit, before=before)
         )
-        return await shown_page(self._means, page)
+        return shown_page(self._means, page)
 
     def _filter(self, query: EventQuery, problems: Sequence[Problem], listing: Listing) -> EventFilter:
         type_seq, wrong = type_seq_of(self._means.directory, query.type)

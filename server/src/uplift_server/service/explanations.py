@@ -128,7 +128,7 @@ class Explanations:
     async def _owed(self, event: TheEvent, read: "_Read") -> list[Owed]:
         return [
             Owed(each, self._why(event, each, read.failures.get(each.delivery.endpoint_seq)))
-            for each in await shown(self._means, read.owed.items)
+            for each in shown(self._means, read.owed.items)
         ]
 
     def _why(self, event: TheEvent, found: ShownDelivery, failure: Attempt | None) -> Why:

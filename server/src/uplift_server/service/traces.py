@@ -167,7 +167,7 @@ class Traces:
         last = await self._means.database.read(lambda c: [each for made in _attempts(c, found) for each in made[:1]])
         return [
             Owed(each, await self._explanations.of_delivery(acting, each, last[0] if last else None))
-            for each in await shown(self._means, found)
+            for each in shown(self._means, found)
         ]
 
     async def _of_endpoint(self, endpoint_id: bytes) -> Trace:
@@ -184,7 +184,7 @@ class Traces:
         record, latest = found
         directory = self._means.directory
         live, account = directory.endpoints_by_id.get(endpoint_id), directory.accounts.get(record.account_seq)
-        return Trace(endpoint=TracedEndpoint(record, live, account, await shown(self._means, latest)))
+        return Trace(endpoint=TracedEndpoint(record, live, account, shown(self._means, latest)))
 
     async def _of_account(self, account_id: bytes) -> Trace:
         def read(connection: Transaction) -> tuple[Account, list[Event]] | None:

@@ -6,11 +6,11 @@ from typing import Final
 
 from uplift_server.core import ids
 from uplift_server.core.deliveries import test_events
-from uplift_server.core.events import envelope
-from uplift_server.core.people.audit import AuditEntry
+from uplift_server.core.lifecycle import Status
 from uplift_server.core.problems import Problem
 from uplift_server.core.security.rights import Right
 from uplift_server.delivery.endpoint_cache import LiveEventType
+from uplift_server.delivery.sending.commands import TestRejected
 from uplift_server.delivery.sending.test_deliveries import Busy
 from uplift_server.service import errors
 from uplift_server.service.endpoints import Endpoints
@@ -18,11 +18,10 @@ from uplift_server.service.means import Means
 from uplift_server.service.principals import Caller
 from uplift_server.service.refusals import refusal, refuse
 from uplift_server.service.repeats import Repeat, check_repeat, request_of
-from uplift_server.store import audit, endpoints, idempotency
+from uplift_server.store import idempotency
 from uplift_server.store import trials as store
-from uplift_server.store.contract import Transaction
+from uplift_server.store.commands import Command, CommandKind, NewTest, Result
 from uplift_server.store.errors import Conflict
-from uplift_server.store.hot_records import LeasedDelivery, NewEvent
 from uplift_server.store.records import Attempt, Delivery, Endpoint
 
 WAIT_MS: Final = 3500
@@ -42,14 +41,6 @@ _REFUSALS: Final[dict[Busy, tuple[type[errors.ServiceError], str]]] = {
     Busy.PACED: (errors.RateLimited, "The endpoint's rate_limit_per_second leaves no room. Try again in a moment."),
     Busy.DELETED: (errors.Conflict, _DELETED),
 }
-
-
-class _Sent(Conflict):
-    """The same request has sent a test before."""
-
-    def __init__(self, event_id: bytes) -> None:
-        super().__init__("sent before")
-        self.event_id = event_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,10 +83,9 @@ class Trials:
         event_id = None if request is None else await self._earlier(request)
         repeated = event_id is not None
         if event_id is None:
-            try:
-                event_id = await self._means.carry_out(self._begin(caller, record, event_type, request))
-            except _Sent as sent:
-                event_id, repeated = sent.event_id, True
+            result = await self._means.carry_out(self._begin(caller, record, event_type, request))
+            event_id, repeated = result.event_id, result.repeated
+            assert event_id is not None, "a test that began has an event"
         delivery, attempt = await self._outcome(record, event_id, until)
         return Trial(delivery, attempt, repeated)
 
@@ -107,71 +97,31 @@ class Trials:
 
     async def _begin(
         self, caller: Caller, endpoint: Endpoint, event_type: LiveEventType, request: idempotency.Request | None
-    ) -> bytes:
-        """Take a slot, store the test, send it; gives its event's id."""
-        engine = self._means.engine
-        busy = await engine.begin_test(endpoint.seq)
-        if busy is not None:
-            kind, text = _REFUSALS[busy]
-            raise kind(text)
+    ) -> Result:
+        event_id, subject = self._means.new_id(), ids.prefixed(ids.ENDPOINT, endpoint.id)
+        details = {"type": event_type.name, "delivery": ids.delivery_id(event_id, endpoint.id)}
+        entry = self._means.entry(caller, "endpoint.tested", subject, details, endpoint.account_seq)
+        test = NewTest(event_id, event_type.seq, request)
+        command = Command(CommandKind.TEST, endpoint.account_seq, endpoint.seq, entry, test=test)
         try:
-            leased = await self._store(caller, endpoint, event_type, request)
-        except BaseException as error:
-            engine.abandon_test(endpoint.seq)
-            if isinstance(error, Conflict) and not isinstance(error, _Sent):
-                raise refusal(error) from error
-            raise
-        engine.send_test(leased)
-        return leased.event_id
-
-    async def _store(
-        self, caller: Caller, endpoint: Endpoint, event_type: LiveEventType, request: idempotency.Request | None
-    ) -> LeasedDelivery:
-        event = self._event(endpoint, event_type)
-        now = event.created_at
-        lease_until, owner = self._means.engine.resend_lease(now)
-        entry = self._entry(caller, endpoint, event_type, event)
-
-        def begin(connection: Transaction, event_seq: int) -> LeasedDelivery:
-            if endpoints.get(connection, endpoint.account_seq, endpoint.id) is None:
-                raise Conflict(_DELETED)
-            event_id, sent_before = idempotency.once(
-                connection, request, object_id=event.id, now=now, create=lambda: event.id, load=lambda earlier: earlier
-            )
-            if sent_before:
-                raise _Sent(event_id)
-            audit.add(connection, entry)
-            return store.begin(connection, event, event_seq, lease_until=lease_until, owner=owner)
-
-        return await self._means.database.append_then(event, begin)
-
-    def _entry(self, caller: Caller, endpoint: Endpoint, event_type: LiveEventType, event: NewEvent) -> AuditEntry:
-        subject = ids.prefixed(ids.ENDPOINT, endpoint.id)
-        details = {"type": event_type.name, "delivery": ids.delivery_id(event.id, endpoint.id)}
-        return self._means.entry(caller, "endpoint.tested", subject, details, endpoint.account_seq)
-
-    def _event(self, endpoint: Endpoint, event_type: LiveEventType) -> NewEvent:
-        now, event_id = self._means.now(), self._means.new_id()
-        data = test_events.data_of(event_type.record.example)
-        return NewEvent(
-            id=event_id,
-            account_seq=endpoint.account_seq,
-            type_seq=event_type.seq,
-            created_at=now,
-            expires_at=None,
-            body=envelope.build(ids.uuid_text(event_id), event_type.name, event_type.record.api_version, now, data),
-            deliveries=[store.owed(endpoint.seq)],
-            data=data,
-        )
+            return await self._means.engine.commands.execute(command)
+        except TestRejected as error:
+            kind, text = _REFUSALS[error.busy]
+            raise kind(text) from error
+        except Conflict as error:
+            raise refusal(error) from error
 
     async def _outcome(self, endpoint: Endpoint, event_id: bytes, until: int) -> tuple[Delivery, Attempt | None]:
         """What came of a test, or has by the instant until which its caller can wait."""
-        await self._means.engine.wait_for_test(endpoint.seq, max(0, until - self._means.now()))
         tail = ids.endpoint_tail(endpoint.id)
-        found = await self._means.database.read(lambda c: store.outcome(c, endpoint.account_seq, event_id, tail))
-        if found is None:
-            raise errors.IdempotencyConflict(idempotency.GONE)
-        return found
+        while True:
+            found = await self._means.database.read(lambda c: store.outcome(c, endpoint.account_seq, event_id, tail))
+            if found is None:
+                raise errors.IdempotencyConflict(idempotency.GONE)
+            left_ms = until - self._means.now()
+            if found[0].status is not Status.PENDING or left_ms <= 0:
+                return found
+            await self._means.engine.commands.wait_for_test(endpoint.seq, left_ms)
 
     def _event_type(self, endpoint: Endpoint, name: str | None) -> tuple[LiveEventType | None, list[Problem]]:
         known = self._means.directory.event_types

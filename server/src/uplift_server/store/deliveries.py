@@ -1,6 +1,6 @@
 """Deliveries and their attempts, as people see them, and the resend; the engine writes the rest."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import sqlalchemy as sa
@@ -10,8 +10,8 @@ from uplift_server.core.deliveries.outcomes import Outcome
 from uplift_server.core.http.request_headers import mask_head
 from uplift_server.core.lifecycle import FailedReason, Status, Trigger
 from uplift_server.store import instants, status_sql
-from uplift_server.store.errors import Conflict, Missing
-from uplift_server.store.hot_records import Lease, LeasedDelivery
+from uplift_server.store.errors import Conflict, InFlight, Missing
+from uplift_server.store.hot_records import LeasedDelivery
 from uplift_server.store.pages import page_of
 from uplift_server.store.records import Attempt, Delivery, DeliveryFilter, Page
 from uplift_server.store.schema import accounts, attempts, deliveries, endpoints, event_types, events
@@ -120,15 +120,16 @@ def start_resend(
     *,
     fence: int | None = None,
     now: int,
-    lease_until: int,
-    owner: int,
+    lease_until: int = 0,
+    owner: int = 0,
 ) -> LeasedDelivery:
-    """Lease a delivery for one attempt outside its schedule, whatever its status; if leased, only under that fence.
+    """Lease a delivery for one attempt outside its schedule, whatever its status; without an owner, it is due now.
 
-    What it was before is kept with it; a failure leads back to that. Raises Conflict while it is being attempted, or is
-    being resent already, or has expired, and for a test; Missing where retention has removed it.
+    `fence` is that of the present lease, if the caller holds it. The delivery's earlier status is kept with it; a
+    failure leads back to that. Raises InFlight if it is leased otherwise, Conflict if it is being resent already, has
+    expired, or is a test, and Missing where retention has removed it.
     """
-    own = sa.and_(deliveries.c.event_seq == event_seq, deliveries.c.endpoint_seq == endpoint_seq)
+    own = _own(event_seq, endpoint_seq)
     columns = (
         events.c.id.label("event_id"),
         events.c.type_seq,
@@ -142,94 +143,69 @@ def start_resend(
         raise Missing
     leased_already = row.status == Status.PENDING and row.lease_owner != 0
     if leased_already and row.fence != fence:
-        raise Conflict(IN_FLIGHT)
+        raise InFlight(IN_FLIGHT)
     if row.trigger == Trigger.TEST:
         raise Conflict("This was a test of the endpoint, which is made once. Send another test.")
     if row.resume_status is not None:
         raise Conflict("The delivery is being resent already.")
     if row.expires_at is not None and row.expires_at <= now:
         raise Conflict("The event has expired; nothing is sent after that.")
-    leased = LeasedDelivery(
-        event_seq=event_seq,
-        endpoint_seq=endpoint_seq,
+    values = {
+        "status": int(Status.PENDING),
+        "due_at": lease_until if owner else now,
+        "lease_owner": owner,
         # Whatever an attempt of an ended lease still has to say came before this.
-        fence=row.fence + 1,
-        lease_until=lease_until,
-        attempts_made=row.attempts_made,
-        scheduled_attempts=row.scheduled_attempts,
-        trigger=Trigger.RESEND,
-        event_id=row.event_id,
-        type_seq=row.type_seq,
-        created_at=row.created_at,
-        expires_at=row.expires_at,
-        body=row.body,
-        resume_status=Status(row.status),
+        "fence": row.fence + 1,
+        "trigger": int(Trigger.RESEND),
+        "resume_status": row.status,
         # What waited leased in memory was due.
-        resume_due_at=now if leased_already else row.due_at if row.status == Status.PENDING else None,
-    )
-    connection.execute(
-        sa.update(deliveries)
-        .where(own)
-        .values(
-            status=int(Status.PENDING),
-            due_at=lease_until,
-            lease_owner=owner,
-            fence=leased.fence,
-            trigger=int(leased.trigger),
-            resume_status=row.status,
-            resume_due_at=leased.resume_due_at,
-            # A paused replay may have had it in hand: this attempt is not that job's.
-            replay_seq=None,
-        )
-    )
-    return leased
+        "resume_due_at": now if leased_already else row.due_at if row.status == Status.PENDING else None,
+        # A paused replay may have had it in hand: this attempt is not that job's.
+        "replay_seq": None,
+    }
+    connection.execute(sa.update(deliveries).where(own).values(**values))
+    return _leased({**row._mapping, **values}, lease_until)  # noqa: SLF001 - public in spite of its name
 
 
-def take_over(
-    connection: Connection, lease: Lease, *, lease_until: int, owner: int, fence: int
+def lease_resend(
+    connection: Connection, event_seq: int, endpoint_seq: int, *, lease_until: int, owner: int
 ) -> LeasedDelivery | None:
-    """Take another process's lease, under this fence from now on, to attempt the delivery; None where it holds it no
-    more."""
-    own = sa.and_(
-        deliveries.c.event_seq == lease.event_seq,
-        deliveries.c.endpoint_seq == lease.endpoint_seq,
-        deliveries.c.fence == lease.fence,
-        deliveries.c.status == int(Status.PENDING),
-        deliveries.c.lease_owner != 0,
+    """Lease a delivery that waits to be resent, before it is its endpoint's next; None if it does not wait."""
+    waits = (deliveries.c.status == int(Status.PENDING), deliveries.c.lease_owner == 0)
+    change = (
+        sa.update(deliveries)
+        .where(_own(event_seq, endpoint_seq), *waits, deliveries.c.trigger == int(Trigger.RESEND))
+        .values(due_at=lease_until, lease_owner=owner, fence=deliveries.c.fence + 1)
     )
-    change = sa.update(deliveries).where(own).values(due_at=lease_until, lease_owner=owner, fence=fence)
     row = connection.execute(change.returning(*deliveries.c)).first()
     if row is None:
         return None
-    event = connection.execute(sa.select(events).where(events.c.seq == lease.event_seq)).one()
+    event = connection.execute(sa.select(events).where(events.c.seq == event_seq)).one()
+    return _leased({**row._mapping, **event._mapping, "event_id": event.id}, lease_until)  # noqa: SLF001 - as above
+
+
+def _own(event_seq: int, endpoint_seq: int) -> sa.ColumnElement[bool]:
+    return sa.and_(deliveries.c.event_seq == event_seq, deliveries.c.endpoint_seq == endpoint_seq)
+
+
+def _leased(row: Mapping[Any, Any], lease_until: int) -> LeasedDelivery:
+    """A delivery with its event, by the names of their columns."""
     return LeasedDelivery(
-        event_seq=row.event_seq,
-        endpoint_seq=row.endpoint_seq,
-        fence=row.fence,
+        event_seq=row["event_seq"],
+        endpoint_seq=row["endpoint_seq"],
+        fence=row["fence"],
         lease_until=lease_until,
-        attempts_made=row.attempts_made,
-        scheduled_attempts=row.scheduled_attempts,
-        trigger=Trigger(row.trigger),
-        event_id=event.id,
-        type_seq=event.type_seq,
-        created_at=event.created_at,
-        expires_at=event.expires_at,
-        body=event.body,
-        resume_status=None if row.resume_status is None else Status(row.resume_status),
-        resume_due_at=row.resume_due_at,
-        replay_seq=row.replay_seq,
+        attempts_made=row["attempts_made"],
+        scheduled_attempts=row["scheduled_attempts"],
+        trigger=Trigger(row["trigger"]),
+        event_id=row["event_id"],
+        type_seq=row["type_seq"],
+        created_at=row["created_at"],
+        expires_at=row["expires_at"],
+        body=row["body"],
+        resume_status=Status(row["resume_status"]),
+        resume_due_at=row["resume_due_at"],
     )
-
-
-def hand_over(connection: Connection, lease: Lease, *, to: int) -> bool:
-    """Let a lease be another process's; False where nobody holds it any more."""
-    own = sa.and_(
-        deliveries.c.event_seq == lease.event_seq,
-        deliveries.c.endpoint_seq == lease.endpoint_seq,
-        deliveries.c.fence == lease.fence,
-        deliveries.c.lease_owner != 0,
-    )
-    return connection.execute(sa.update(deliveries).where(own).values(lease_owner=to)).rowcount > 0
 
 
 def last_failure(connection: Connection, endpoint_seq: int, *, besides: Collection[int] = ()) -> Attempt | None:

@@ -9,6 +9,10 @@ class Conflict(StoreError):
     """The write contradicts what is stored: a name is taken, or a delivery is not in a state that allows it."""
 
 
+class InFlight(Conflict):
+    """A process has leased the delivery: an attempt is in flight, or it waits in that process's memory."""
+
+
 class Missing(StoreError):
     """What is to be changed is not there any more."""
 

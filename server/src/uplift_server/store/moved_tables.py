@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from uplift_server.store.schema import metadata
 from uplift_server.store.schema_partitions import event_partitions
-from uplift_server.store.schema_processes import directory_changes, duties, processes, told_texts
+from uplift_server.store.schema_processes import commands, directory_changes, duties, processes, told_texts
 
 Row = list[Any]
 Key = tuple[Any, ...]
@@ -19,7 +19,7 @@ ROWS_MAX: Final = 5000
 BYTES_MAX: Final = 4 * 1024 * 1024
 """What one bite has at most, its last row aside: bodies have up to 256 KiB."""
 _DIGEST_BYTES: Final = 16
-_OWN: Final = (processes, duties, directory_changes, told_texts, event_partitions)
+_OWN: Final = (processes, duties, directory_changes, told_texts, commands, event_partitions)
 """What running processes tell each other, which is worth nothing without them, and what a database tells of itself."""
 REPLACEMENT: Final = "\N{REPLACEMENT CHARACTER}"
 

@@ -55,6 +55,21 @@ told_texts = sa.Table(
     comment="what processes have told each other in the last moments, where they cannot be notified",
 )
 
+commands = sa.Table(
+    "commands",
+    metadata,
+    sa.Column("seq", Seq, primary_key=True),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("account_seq", sa.BigInteger, nullable=False),
+    sa.Column("endpoint_seq", sa.BigInteger, nullable=False),
+    sa.Column("event_seq", sa.BigInteger, nullable=False, comment="0: a test, whose event is not stored yet"),
+    sa.Column("arguments", sa.Text, nullable=False, comment="JSON"),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.Column("expires_at", sa.BigInteger, nullable=False),
+    sa.Column("result", sa.Text, comment="JSON; NULL until a process has executed or rejected it"),
+    comment="cancel, resend and test of deliveries that another process handles",
+)
+
 CHANNEL: Final = "uplift"
 """What processes tell each other over: PostgreSQL's notifications."""
 CHANGED: Final = "changed"

@@ -11,7 +11,7 @@ from uplift_server.core.lifecycle import ENDED, OPEN, FailedReason, Status, Trig
 from uplift_server.store import status_sql
 from uplift_server.store.deliveries import IN_FLIGHT
 from uplift_server.store.endpoints import is_there
-from uplift_server.store.errors import Conflict, Missing
+from uplift_server.store.errors import Conflict, InFlight, Missing
 from uplift_server.store.records import EndpointState, HeldAction
 from uplift_server.store.schema import deliveries, endpoints
 
@@ -156,7 +156,7 @@ def cancel_waiting(connection: Connection, endpoint_seq: int, *, now: int, limit
 def cancel(connection: Connection, event_seq: int, endpoint_seq: int, *, fence: int | None, now: int) -> None:
     """Cancel one delivery that waits or is held; a leased one only under the fence of the lease.
 
-    Raises Conflict for one that is neither, or that somebody has leased; Missing where retention has removed it.
+    Raises Conflict for one that is neither, InFlight for one that is leased, Missing where retention has removed it.
     """
     own = sa.and_(deliveries.c.event_seq == event_seq, deliveries.c.endpoint_seq == endpoint_seq)
     row = connection.execute(sa.select(deliveries).where(own).with_for_update()).first()
@@ -165,7 +165,7 @@ def cancel(connection: Connection, event_seq: int, endpoint_seq: int, *, fence: 
     if row.status not in OPEN:
         raise Conflict(f"The delivery is {Status(row.status).text}; only what is pending or held can be cancelled.")
     if row.lease_owner != 0 and row.fence != fence:
-        raise Conflict(IN_FLIGHT)
+        raise InFlight(IN_FLIGHT)
     # The new fence outdates whatever was read of the delivery before.
     values = {**_cancelled(now), "lease_owner": 0, "fence": row.fence + 1}
     connection.execute(sa.update(deliveries).where(own).values(**_ended(values)))

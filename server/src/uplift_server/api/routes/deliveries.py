@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Response
 
 from uplift_server.api.bodies import DeliveriesAsked, EndpointDeliveriesAsked, Nothing, Paging
 from uplift_server.api.reading import Asked, BodyReader, CallerOf, QueryReader, Sent, ServicesOf
@@ -48,9 +48,13 @@ async def resend_delivery(services: ServicesOf, caller: CallerOf, delivery: str,
 
 
 @router.post("/v1/deliveries/{delivery}/cancel", summary="Cancel", response_model_exclude_unset=True)
-async def cancel_delivery(services: ServicesOf, caller: CallerOf, delivery: str, sent: Empty) -> DeliveryView:
-    """Scope `deliveries:write`. Ends one that is pending or held; it is not attempted any more."""
-    found = await services.deliveries.cancel(caller, delivery, problems=sent.problems)
+async def cancel_delivery(
+    services: ServicesOf, caller: CallerOf, delivery: str, sent: Empty, response: Response
+) -> DeliveryView:
+    """Scope `deliveries:write`. Ends one that is pending or held; 202 if a worker does so later."""
+    found, is_cancelled = await services.deliveries.cancel(caller, delivery, problems=sent.problems)
+    if not is_cancelled:
+        response.status_code = 202
     return delivery_view(found, spans=caller.spans_accounts)
 
 

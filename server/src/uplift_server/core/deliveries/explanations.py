@@ -203,7 +203,7 @@ def _pending(endpoint: TheEndpoint, delivery: TheDelivery, now_ms: int, *, sends
     if waiting is None:
         text = f"Attempt {number} is in flight."
     elif waiting.what is WaitingFor.WORKER:
-        text = f"Attempt {number} is in flight, or waits for its turn: the worker that has it in hand does not say now."
+        text = f"A worker handles it: attempt {number} is in flight, or waits for its turn."
     elif waiting.what is WaitingFor.PROBE:
         text = "The endpoint fails so often that it is only probed; this waits meanwhile, without spending attempts."
         text += _probe(endpoint.next_probe_at, now_ms)

@@ -14,7 +14,7 @@ class WaitingFor(StrEnum):
     TURN = "turn"
     """It is due, and others come before it."""
     WORKER = "worker"
-    """Another process has it in hand, and does not say whether an attempt is in flight or it waits for its turn."""
+    """Another process handles it: an attempt is in flight, or it waits for its turn there."""
 
 
 class HeldUpBy(StrEnum):

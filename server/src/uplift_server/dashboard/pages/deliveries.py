@@ -35,10 +35,11 @@ async def cancel(visit: Visit) -> Response:
     """End it."""
     delivery = visit.parameter("delivery")
     try:
-        await visit.services.deliveries.cancel(visit.caller, delivery)
+        _, is_cancelled = await visit.services.deliveries.cancel(visit.caller, delivery)
     except Conflict as error:
         return await _page(visit, 409, refusal=error.detail)
-    return visit.leave(visit.path("deliveries", delivery), "The delivery is cancelled: it is not attempted any more.")
+    said = "The delivery is cancelled: it is not attempted any more." if is_cancelled else "A worker cancels it soon."
+    return visit.leave(visit.path("deliveries", delivery), said)
 
 
 async def _page(visit: Visit, status: int = 200, *, refusal: str | None = None) -> Response:

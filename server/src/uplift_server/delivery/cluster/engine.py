@@ -4,8 +4,8 @@ Without other processes on its database an engine is `delivery.engine.Engine`, a
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 import structlog
@@ -17,21 +17,19 @@ from uplift_server.core.scheduling.circuit_breaker import restored
 from uplift_server.delivery.clock import Clock, DatabaseTime
 from uplift_server.delivery.cluster.cache_sync import Feed
 from uplift_server.delivery.cluster.change_log import Forgetting
+from uplift_server.delivery.cluster.commands import ClusteredCommands
 from uplift_server.delivery.cluster.encryption_upgrade import EncryptionUpgrade
 from uplift_server.delivery.cluster.listeners import Listeners
 from uplift_server.delivery.cluster.membership import Membership
 from uplift_server.delivery.cluster.notifier import Post
-from uplift_server.delivery.cluster.remote_requests import Errands, Requests
 from uplift_server.delivery.cluster.shards import Ownership
 from uplift_server.delivery.endpoint_cache import Directory, LiveEndpoint
 from uplift_server.delivery.engine import Engine, EngineSettings, SenderLife
-from uplift_server.delivery.scheduling.lanes import InMemory, Load
-from uplift_server.delivery.sending.test_deliveries import Busy
+from uplift_server.delivery.scheduling.lanes import Load
 from uplift_server.observe.attempt_log import AttemptLine
 from uplift_server.store import health, processes
 from uplift_server.store.contract import Database, Line, Transaction
 from uplift_server.store.errors import Refused, StoreError, Unavailable
-from uplift_server.store.hot_records import Lease, LeasedDelivery
 from uplift_server.store.processes import Process
 from uplift_server.store.replays import Replay
 from uplift_server.store.schema_version import UnknownSchema
@@ -72,8 +70,16 @@ class SharedEngine(Engine):
         self._feed = Feed(database, directory, clock, self)
         self._forgetting = Forgetting(database, clock)
         self._encryption = EncryptionUpgrade(database, directory, clock)
-        self._requests = Requests(clock, self._post, self.give_back)
-        self._errands = Errands(database, directory, clock, self._post, self, self._trials)
+        self._clustered = ClusteredCommands(
+            database,
+            directory,
+            clock,
+            self._post,
+            self.local_commands,
+            sends=self.sends,
+            look_for_changes=self._feed.look_soon,
+        )
+        self.commands = self._clustered
         self._listeners = Listeners(self.relay, self.acceptor, self._post, clock)
         self._post.on_due = self._due_here
         self._post.on_changed = self._feed.look_soon
@@ -96,11 +102,7 @@ class SharedEngine(Engine):
         self._attempts.on_well_elsewhere = self._note_success
         self._successes: dict[int, int] = {}
         """By endpoint that is another process's by now, when it was attempted well here (Unix ms): not stored yet."""
-        self._tells_successes = False
-        self._tests_begun: dict[int, bool] = {}
-        """By endpoint, whether the slot of a test that is still to be sent is another process's: endpoints may move."""
-        self._elsewhere_tested: set[int] = set()
-        """Endpoints whose latest test was another process's to send."""
+        self._success_task: asyncio.Task[None] | None = None
 
     def duty(self, duty: Duty) -> Callable[[], bool]:
         """See Engine."""
@@ -117,6 +119,7 @@ class SharedEngine(Engine):
         delivers = dispatch and self._role.delivers
         await super().start(dispatch=delivers)
         if delivers:
+            self._begin("commands", self._clustered.run(self._stopping))
             self._begin("forgetting", self._forgetting.run(self._stopping))
         else:
             self._begin("relay", self.relay.run(self._stopping))
@@ -141,10 +144,9 @@ class SharedEngine(Engine):
             self._ownership.drop_all()
             await self._at_most(self._ownership.settle_down())
             await self._at_most(self.membership.beat())
-        await self._requests.end_attempts()
         await super().drain(max(0, until - self._clock.now_ms()))
-        await self._requests.close()
-        await self._at_most(self.dispatcher.release_returned())
+        if self._success_task is not None:
+            self._success_task.cancel()
         await self._at_most(self._write_successes())
         if joined:
             await self._at_most(self.membership.leave())
@@ -179,19 +181,15 @@ class SharedEngine(Engine):
 
     def _note_success(self, endpoint: LiveEndpoint, at: int) -> None:
         self._successes[endpoint.seq] = at
-        if not self._tells_successes:
-            self._tells_successes = True
-            self._requests.begin(self._tell_successes())
+        if self._success_task is None or self._success_task.done():
+            self._success_task = asyncio.create_task(self._tell_successes())
 
     async def _tell_successes(self) -> None:
-        try:
-            while self._successes and not self._stopping.is_set():
-                try:
-                    await self._write_successes()
-                except Unavailable:
-                    await self._clock.wait(self._stopping, UNAVAILABLE_WAIT_MS)
-        finally:
-            self._tells_successes = False
+        while self._successes and not self._stopping.is_set():
+            try:
+                await self._write_successes()
+            except Unavailable:
+                await self._clock.wait(self._stopping, UNAVAILABLE_WAIT_MS)
 
     async def _write_successes(self) -> None:
         # In the order in which settlements lock endpoints.
@@ -263,48 +261,9 @@ class SharedEngine(Engine):
         await self._clock.wait(asyncio.Event(), seen_after_ms)
         return await super().finish_holding(endpoint_seq, within_ms - seen_after_ms)
 
-    async def in_memory(self, endpoints: Mapping[int, int]) -> dict[int, InMemory]:
-        """See Engine. Of another process's endpoints what that says in time."""
-        own = {seq: first for seq, first in endpoints.items() if self._directory.owns(seq)}
-        told = await super().in_memory(own)
-        if any(each.delivers for each in self.membership.living):
-            others = {seq: first for seq, first in endpoints.items() if seq not in own}
-            told.update(await self._requests.in_memory(others))
-        return told
-
-    async def withdraw(self, event_seq: int, endpoint_seq: int) -> Lease | LeasedDelivery | None:
+    def waiting_events(self, endpoint_seq: int) -> Collection[int] | None:
         """See Engine."""
-        if self._directory.owns(endpoint_seq):
-            return await super().withdraw(event_seq, endpoint_seq)
-        if not self.sends():
-            return None  # Nobody lives who could have it in memory.
-        return await self._requests.withdraw(event_seq, endpoint_seq)
-
-    def give_back(self, delivery: Lease | LeasedDelivery) -> None:
-        """See Engine. Where nothing is delivered, no dispatcher runs that would write it."""
-        super().give_back(delivery)
-        if not self._role.delivers:
-            self._requests.begin(self._write_returned())
-
-    async def _write_returned(self) -> None:
-        # What cannot be written now is with the next, or at the end.
-        with suppress(Unavailable):
-            await self.dispatcher.release_returned()
-
-    def attempt_now(self, delivery: LeasedDelivery) -> None:
-        """See Engine."""
-        if self._directory.owns(delivery.endpoint_seq):
-            super().attempt_now(delivery)
-        else:
-            self._requests.attempt(delivery)
-
-    def look_soon(self) -> None:
-        """See `errands.Doing`."""
-        self._feed.look_soon()
-
-    def start_now(self, delivery: LeasedDelivery) -> None:
-        """See `errands.Doing`."""
-        super().attempt_now(delivery)
+        return super().waiting_events(endpoint_seq) if self._directory.owns(endpoint_seq) else None
 
     def replay_changed(self, replay: Replay) -> None:
         """See Engine."""
@@ -356,41 +315,3 @@ class SharedEngine(Engine):
         if not endpoint.takes_deliveries:
             return None
         return restored(endpoint.health, self._settings.breaker).probe_at
-
-    async def begin_test(self, endpoint_seq: int) -> Busy | None:
-        """See Engine."""
-        if endpoint_seq in self._tests_begun:
-            return Busy.IN_FLIGHT
-        elsewhere = not self._directory.owns(endpoint_seq)
-        if elsewhere and not self.sends():
-            return Busy.STOPPED
-        self._tests_begun[endpoint_seq] = elsewhere
-        with ExitStack() as undo:
-            undo.callback(self._tests_begun.pop, endpoint_seq)
-            busy = await (self._requests.begin_test if elsewhere else super().begin_test)(endpoint_seq)
-            if busy is None:
-                undo.pop_all()
-        return busy
-
-    def abandon_test(self, endpoint_seq: int) -> None:
-        """See Engine."""
-        if self._tests_begun.pop(endpoint_seq):
-            self._requests.abandon_test(endpoint_seq)
-        else:
-            super().abandon_test(endpoint_seq)
-
-    def send_test(self, delivery: LeasedDelivery) -> None:
-        """See Engine."""
-        if self._tests_begun.pop(delivery.endpoint_seq):
-            self._elsewhere_tested.add(delivery.endpoint_seq)
-            self._requests.send_test(delivery)
-        else:
-            self._elsewhere_tested.discard(delivery.endpoint_seq)
-            super().send_test(delivery)
-
-    async def wait_for_test(self, endpoint_seq: int, within_ms: int) -> None:
-        """See Engine."""
-        if endpoint_seq in self._elsewhere_tested:
-            await self._requests.wait_for_test(endpoint_seq, within_ms)
-        else:
-            await super().wait_for_test(endpoint_seq, within_ms)

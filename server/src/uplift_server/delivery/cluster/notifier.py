@@ -1,8 +1,4 @@
-"""What processes send each other: hints that something is to be looked at, questions, and answers.
-
-Nothing of it is kept, and any of it may be lost. A hint only saves time: whoever it was for looks by itself, a second
-later. A question that is not answered in time was not answered.
-"""
+"""Wake-ups between processes. None is stored, and any may be lost: the process that misses one looks a second later."""
 
 import asyncio
 import json
@@ -25,38 +21,11 @@ TEXTS_MAX: Final = 1_000
 """As many wait to be sent; beyond, they are lost."""
 _NUMBERS_MAX: Final = LINE_TEXT_BYTES_MAX // 20 - 10
 """How many numbers of up to 19 digits a text takes."""
-_DUE, _MOVED, _ASK, _ANSWER = "due", "moved", "ask", "answer"
+_DUE, _MOVED, _COMMANDS = "due", "moved", "commands"
 _LISTENED, _STORED, _ENDED = "listened", "stored", "ended"
 _OF_OTHERS: Final = frozenset({_DUE, _LISTENED, _STORED, _ENDED})
 """What a process tells all others, itself not."""
 _log = structlog.get_logger()
-
-Answer = int | str | list[int] | None
-"""None: no."""
-
-
-class Question:
-    """What a process asks of the one that an endpoint belongs to."""
-
-    __slots__ = ("asker", "endpoint_seq", "event_seq", "fence", "what")
-
-    def __init__(self, what: str, endpoint_seq: int, event_seq: int = 0, fence: int = 0, asker: int = 0) -> None:
-        self.what = what
-        self.endpoint_seq = endpoint_seq
-        self.event_seq = event_seq
-        self.fence = fence
-        self.asker = asker
-        """The process that asks."""
-
-
-class _Asked:
-    """A question under way."""
-
-    __slots__ = ("answer", "answered")
-
-    def __init__(self) -> None:
-        self.answer: Answer = None
-        self.answered = asyncio.Event()
 
 
 class Post:
@@ -79,16 +48,14 @@ class Post:
         """Told of accounts of which another process has stored events."""
         self.on_ended: Callable[[str, str, int], None] = lambda _session, _why, _at: None
         """Told of a session whose streams here are over that began before an instant (Unix ms), and why."""
-        self.answer: Callable[[Question], Coroutine[Any, Any, Answer] | None] = lambda _question: None
-        """Gives what answers a question, or None where it is not this process's to answer."""
+        self.on_commands: Callable[[], None] = lambda: None
+        """Told that a process has stored a command for another, or a result."""
         self._due: dict[int, None] = {}
         self._stored: dict[int, None] = {}
         self._texts: list[str] = []
         self._scheduled = False
         """Whether what was gathered will be sent, or is being sent: what comes meanwhile waits for that."""
         self._closed = False
-        self._asked: dict[int, _Asked] = {}
-        self._questions = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
     def tell_due(self, endpoint_seqs: Iterable[int]) -> None:
@@ -114,27 +81,14 @@ class Post:
         """This process has come or goes, or acts by others that have."""
         self._send(_MOVED)
 
-    async def ask(self, question: Question, within_ms: int) -> Answer:
-        """Ask the process that an endpoint belongs to. Raises Unavailable where nobody answers in time."""
-        self._questions += 1
-        number = self._questions
-        asked = self._asked[number] = _Asked()
-        self._send(_ASK, number, self.own, question.what, question.endpoint_seq, question.event_seq, question.fence)
-        try:
-            await self._clock.wait(asked.answered, within_ms)
-        finally:
-            del self._asked[number]
-        if not asked.answered.is_set():
-            raise Unavailable("the process that delivers to this endpoint does not answer")
-        return asked.answer
+    def tell_commands(self) -> None:
+        """A command for another process is stored, or a result."""
+        self._send(_COMMANDS)
 
     async def close(self) -> None:
-        """Send what is still to be sent, and end what is being answered."""
+        """Send what is still to be sent."""
         self._closed = True
         await self._flush()
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _send(self, *parts: object) -> None:
         if len(self._texts) < TEXTS_MAX:
@@ -192,25 +146,8 @@ class Post:
             self.on_ended(*parts[1:])
         elif kind == _MOVED:
             self.on_moved()
-        elif kind == _ASK:
-            self._asked_by_another(*parts)
-        elif kind == _ANSWER and parts[1] == self.own:
-            asked = self._asked.get(parts[0])
-            if asked is not None:
-                asked.answer = parts[2]
-                asked.answered.set()
-
-    def _asked_by_another(self, number: int, asker: int, what: str, endpoint: int, event: int, fence: int) -> None:
-        found = self.answer(Question(what, endpoint, event, fence, asker))
-        if found is not None:
-            self._begin(lambda: self._answer(number, asker, found))
-
-    async def _answer(self, number: int, asker: int, work: Coroutine[Any, Any, Answer]) -> None:
-        try:
-            self._send(_ANSWER, number, asker, await work)
-        except Unavailable:
-            # Whoever asked gives up by themselves.
-            return
+        elif kind == _COMMANDS:
+            self.on_commands()
 
 
 def _text(*parts: object) -> str:

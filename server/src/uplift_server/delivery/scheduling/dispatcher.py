@@ -159,7 +159,9 @@ class Dispatcher:
             if endpoint is None:
                 self._returned.append((delivery.event_seq, delivery.endpoint_seq, delivery.fence))
                 continue
-            self._lanes.push(self._lanes.of(endpoint), delivery, self._kind(delivery))
+            lane = self._lanes.of(endpoint)
+            if delivery.trigger is not Trigger.RESEND or not self._lanes.start_now(lane, delivery):
+                self._lanes.push(lane, delivery, self._kind(delivery))
         # The store stops early when the bodies grow large, although more deliveries are due.
         cut = sum(len(delivery.body) for delivery in leased) >= body_bytes_max
         backlog = self._due.backlog

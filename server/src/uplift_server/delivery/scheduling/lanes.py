@@ -1,8 +1,7 @@
 """The lanes of the engine: `core.lanes` filled with leased deliveries, bounded in bytes, and emptied by `pump`."""
 
 import asyncio
-import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Final, NamedTuple, Protocol
 
@@ -43,17 +42,6 @@ class Load(NamedTuple):
     """By endpoint, when those are tried next that are only probed (Unix ms)."""
     stopped: bool
     """Whether nothing may be sent now: outcomes cannot be written, or the process is about to stop."""
-
-
-class InMemory(NamedTuple):
-    """How the deliveries of an endpoint stand that its process has leased."""
-
-    waiting: Collection[int]
-    """The numbers of the events whose deliveries wait; those of others are in flight."""
-    next_probe_at: int | None
-    """When the endpoint is tried next while its breaker is open (Unix ms)."""
-    through: int = sys.maxsize
-    """Up to which number it tells of events."""
 
 
 class Starter(Protocol):

@@ -17,6 +17,9 @@ from uplift_server.delivery.scheduling.lanes import DeliveryLanes
 from uplift_server.delivery.sending.settler import Settler
 from uplift_server.store.hot_records import LeasedDelivery
 
+POLL_MS: Final = 100
+"""How often the database is asked for the outcome of another process's test."""
+
 
 class Busy(Enum):
     """Why a test cannot be begun now."""
@@ -110,7 +113,9 @@ class Trials:
             self._lanes.start(trial.lane, delivery)
 
     async def wait(self, endpoint_seq: int, within_ms: int) -> None:
-        """Until the endpoint's test is over and its outcome stored, but no longer than so."""
+        """Wait until the outcome of the endpoint's test is stored, or, for a test of another process, POLL_MS."""
         trial = self._trials.get(endpoint_seq)
         if trial is not None:
             await self._clock.wait(trial.stored, within_ms)
+        else:
+            await self._clock.wait(asyncio.Event(), min(within_ms, POLL_MS))

@@ -1,0 +1,208 @@
+"""Commands about endpoints of other processes: rows that the owner executes at a wake-up, or at its next look.
+
+A delivery that no process has leased is changed at once in the database. If a command was not executed in time, its
+caller gets no result, and the next owner executes it.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+import structlog
+
+from uplift_server.delivery.clock import Clock
+from uplift_server.delivery.cluster.notifier import Post
+from uplift_server.delivery.endpoint_cache import Directory
+from uplift_server.delivery.sending.commands import LocalCommands, TestRejected
+from uplift_server.delivery.sending.test_deliveries import Busy
+from uplift_server.store import commands
+from uplift_server.store.commands import AlreadyExecuted, Command, CommandKind, NewTest, Result, Waiting
+from uplift_server.store.contract import Database, Transaction
+from uplift_server.store.errors import Conflict, InFlight, Missing, Unavailable
+from uplift_server.store.idempotency import KeyTaken
+
+LOOK_EVERY_MS: Final = 1_000
+LOOK_AGAIN_MS: Final = 50
+"""The same while the owner does not know the endpoint or event type yet, for KNOWN_WITHIN_MS."""
+KNOWN_WITHIN_MS: Final = 1_000
+RESULT_WITHIN_MS: Final = 2_500
+"""How long a caller waits for the result."""
+POLL_MS: Final = 100
+UNAVAILABLE_WAIT_MS: Final = 500
+_DEFECT: Final = "The server cannot do this. Its log says why."
+_log = structlog.get_logger()
+
+
+class ClusteredCommands:
+    """Executes commands here or leaves them to the process that owns the endpoint."""
+
+    def __init__(
+        self,
+        database: Database,
+        directory: Directory,
+        clock: Clock,
+        post: Post,
+        local: LocalCommands,
+        *,
+        sends: Callable[[], bool],
+        look_for_changes: Callable[[], None],
+    ) -> None:
+        self._database = database
+        self._directory = directory
+        self._clock = clock
+        self._post = post
+        self._local = local
+        self._sends = sends
+        self._look_for_changes = look_for_changes
+        self._wake = asyncio.Event()
+        self._news = asyncio.Event()
+        """Set when a result may be there, and replaced then."""
+        post.on_commands = self.look_soon
+
+    async def execute(self, command: Command) -> Result:
+        """See Commands."""
+        if self._directory.owns(command.endpoint_seq):
+            return await self._local.execute(command)
+        if command.test is None:
+            try:
+                await self._local.decide(command, lambda connection: self._start_soon(connection, command))
+            except InFlight:
+                pass
+            else:
+                self._post.tell_commands()
+                self._post.tell_due([command.endpoint_seq])
+                return Result()
+        elif not self._sends():
+            raise TestRejected(Busy.STOPPED)
+        return await self._leave_to_owner(command)
+
+    async def wait_for_test(self, endpoint_seq: int, within_ms: int) -> None:
+        """See Commands."""
+        await self._local.wait_for_test(endpoint_seq, within_ms)
+
+    def look_soon(self) -> None:
+        """Another process has stored a command or a result."""
+        self._wake.set()
+        self._news.set()
+        self._news = asyncio.Event()
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Execute commands about own endpoints until stopped; the caller cancels the wait."""
+        while not stopping.is_set():
+            self._wake.clear()
+            try:
+                wait_ms = LOOK_AGAIN_MS if await self._look() else LOOK_EVERY_MS
+            except Unavailable:
+                await self._clock.wait(stopping, UNAVAILABLE_WAIT_MS)
+                continue
+            await self._clock.wait(self._wake, wait_ms)
+
+    def _start_soon(self, connection: Transaction, command: Command) -> None:
+        """Let the owner start a resend before what is due for the endpoint; without that, it waits for its turn."""
+        if command.kind is CommandKind.RESEND:
+            start = Command(
+                CommandKind.START, command.account_seq, command.endpoint_seq, command.entry, command.event_seq
+            )
+            try:
+                commands.add(connection, start, now=self._clock.now_ms())
+            except commands.TooManyCommands:
+                return
+
+    async def _leave_to_owner(self, command: Command) -> Result:
+        now = self._clock.now_ms()
+        seq = await self._database.write(lambda c: commands.add(c, command, now=now))
+        self._post.tell_commands()
+        until = now + RESULT_WITHIN_MS
+        while (result := await self._result(seq)) is None:
+            if self._clock.now_ms() >= until:
+                if command.test is None:
+                    return Result(is_executed=False)
+                return await self._withdraw(seq)
+            await self._clock.wait(self._news, POLL_MS)
+        return _checked(result)
+
+    async def _withdraw(self, seq: int) -> Result:
+        """Prevent that a test begins whose caller does not wait any longer."""
+        rejected = _result_of(TestRejected(Busy.STOPPED))
+        try:
+            await self._database.write(lambda c: commands.finish(c, seq, rejected))
+        except AlreadyExecuted:
+            return _checked(await self._result(seq) or rejected)
+        return _checked(rejected)
+
+    async def _result(self, seq: int) -> Result | None:
+        return await self._database.read_first(lambda c: commands.result(c, seq))
+
+    async def _look(self) -> bool:
+        """Execute commands about own endpoints; returns whether some must wait until this process knows more."""
+        now = self._clock.now_ms()
+        found, have_expired = await self._database.read_first(lambda c: commands.waiting(c, now=now))
+        if have_expired:
+            await self._database.write(lambda c: commands.remove_expired(c, now=now))
+        own = [each for each in found if self._directory.owns(each.command.endpoint_seq)]
+        known = [each for each in own if self._is_known(each.command)]
+        for each in known:
+            await self._execute(each)
+        if known:
+            self._post.tell_commands()
+        is_new = any(now - each.created_at < KNOWN_WITHIN_MS for each in own if each not in known)
+        if is_new:
+            self._look_for_changes()
+        return is_new
+
+    def _is_known(self, command: Command) -> bool:
+        test: NewTest | None = command.test
+        return command.endpoint_seq in self._directory.endpoints and (
+            test is None or test.type_seq in self._directory.event_types_by_seq
+        )
+
+    async def _execute(self, waiting: Waiting) -> None:
+        """Execute a command and store its result. Raises Unavailable."""
+        try:
+            result = await self._local.execute(
+                waiting.command, lambda connection, done: commands.finish(connection, waiting.seq, done)
+            )
+            if not result.repeated:
+                return
+        except AlreadyExecuted:
+            return
+        except Unavailable:
+            raise
+        except InFlight as error:
+            if self._clock.now_ms() >= waiting.created_at + RESULT_WITHIN_MS:
+                # The caller was told that it will be done: once the attempt is over.
+                return
+            result = _result_of(error)
+        except Exception as error:
+            if not isinstance(error, Conflict | Missing | TestRejected):
+                _log.error("command failed", kind=waiting.command.kind.value, exc_info=error)
+            result = _result_of(error)
+        try:
+            await self._database.write(lambda c: commands.finish(c, waiting.seq, result))
+        except AlreadyExecuted:
+            return
+
+
+def _result_of(error: Exception) -> Result:
+    if isinstance(error, TestRejected):
+        return Result("rejected", error.busy.value)
+    if isinstance(error, Missing):
+        return Result("missing")
+    if isinstance(error, KeyTaken):
+        return Result("key taken", str(error))
+    return Result("conflict", str(error) if isinstance(error, Conflict) else _DEFECT)
+
+
+def _checked(result: Result) -> Result:
+    """A result, or raise why the command was rejected."""
+    match result.error:
+        case None:
+            return result
+        case "rejected":
+            raise TestRejected(Busy(result.text))
+        case "missing":
+            raise Missing
+        case "key taken":
+            raise KeyTaken(result.text)
+        case _:
+            raise Conflict(result.text)

@@ -1,0 +1,201 @@
+"""Commands of people: cancel or resend a delivery, test an endpoint, in the process that handles the endpoint."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Protocol
+
+from uplift_server.core import ids
+from uplift_server.core.deliveries import test_events
+from uplift_server.core.events import envelope
+from uplift_server.core.lifecycle import Status
+from uplift_server.delivery.clock import Clock
+from uplift_server.delivery.endpoint_cache import Directory
+from uplift_server.delivery.scheduling.dispatcher import Dispatcher
+from uplift_server.delivery.scheduling.lanes import DeliveryLanes
+from uplift_server.delivery.sending.test_deliveries import Busy, Trials
+from uplift_server.observe.measures import EngineMeasures
+from uplift_server.store import audit, deliveries, endpoints, idempotency, trials, waiting
+from uplift_server.store.commands import Command, CommandKind, NewTest, Result
+from uplift_server.store.contract import Database, Transaction
+from uplift_server.store.errors import Conflict, StoreError
+from uplift_server.store.hot_records import LeasedDelivery, NewEvent
+
+Finish = Callable[[Transaction, Result], None]
+"""Runs in the transaction that executes a command."""
+
+
+class TestRejected(Exception):
+    """The test cannot begin now."""
+
+    __test__ = False
+
+    def __init__(self, busy: Busy) -> None:
+        super().__init__(busy.value)
+        self.busy = busy
+
+
+class Commands(Protocol):
+    """Executes commands, here or in another process."""
+
+    async def execute(self, command: Command) -> Result:
+        """Execute a command; the result says if it is only stored.
+
+        Raises Conflict (InFlight while an attempt is in flight), Missing, TestRejected and Unavailable.
+        """
+
+    async def wait_for_test(self, endpoint_seq: int, within_ms: int) -> None:
+        """Wait until the outcome of the endpoint's test may be stored."""
+
+
+class _SentBefore(Conflict):
+    """The same request has sent a test before."""
+
+    def __init__(self, event_id: bytes) -> None:
+        super().__init__("sent before")
+        self.event_id = event_id
+
+
+class LocalCommands:
+    """Executes commands about the endpoints of this process."""
+
+    def __init__(
+        self,
+        database: Database,
+        directory: Directory,
+        lanes: DeliveryLanes,
+        dispatcher: Dispatcher,
+        tests: Trials,
+        clock: Clock,
+        measures: EngineMeasures,
+        *,
+        lease_ms: int,
+    ) -> None:
+        self._database = database
+        self._directory = directory
+        self._lanes = lanes
+        self._dispatcher = dispatcher
+        self._tests = tests
+        self._clock = clock
+        self._measures = measures
+        self._lease_ms = lease_ms
+
+    async def execute(self, command: Command, finish: Finish = lambda _connection, _result: None) -> Result:
+        """See Commands. `finish` runs in the transaction that executes the command."""
+        if command.kind is CommandKind.START:
+            return await self._start(command, finish)
+        if command.test is not None:
+            return await self._test(command, command.test, finish)
+        withdrawn = self._lanes.withdraw(command.endpoint_seq, command.event_seq)
+        fence, result = None if withdrawn is None else withdrawn.fence, Result()
+        try:
+            leased = await self.decide(command, lambda c: finish(c, result), fence, owner=self._dispatcher.owner)
+        except StoreError:
+            if withdrawn is not None:
+                self._dispatcher.give_back(withdrawn)
+            raise
+        self._attempt_now(leased)
+        return result
+
+    async def decide(
+        self, command: Command, also: Callable[[Transaction], None], fence: int | None = None, *, owner: int = 0
+    ) -> LeasedDelivery | None:
+        """Cancel or resend a delivery that no process has leased, or under the fence of its lease; returns a lease.
+
+        `also` runs in the same transaction. A resend without an `owner` is due now. Raises as `execute` does.
+        """
+        now = self._clock.now_ms()
+        endpoint_seq, event_seq = command.endpoint_seq, command.event_seq
+
+        def change(connection: Transaction) -> LeasedDelivery | None:
+            also(connection)
+            audit.add(connection, replace(command.entry, at=now))
+            if command.kind is CommandKind.CANCEL:
+                waiting.cancel(connection, event_seq, endpoint_seq, fence=fence, now=now)
+                return None
+            lease_until = now + self._lease_ms
+            return deliveries.start_resend(
+                connection, event_seq, endpoint_seq, fence=fence, now=now, lease_until=lease_until, owner=owner
+            )
+
+        leased = await self._database.write(change)
+        if command.kind is CommandKind.CANCEL:
+            self._measures.ended[Status.CANCELLED] += 1
+        return leased
+
+    async def wait_for_test(self, endpoint_seq: int, within_ms: int) -> None:
+        """See Commands."""
+        await self._tests.wait(endpoint_seq, within_ms)
+
+    async def _start(self, command: Command, finish: Finish) -> Result:
+        def lease(connection: Transaction) -> LeasedDelivery | None:
+            finish(connection, Result())
+            return deliveries.lease_resend(
+                connection,
+                command.event_seq,
+                command.endpoint_seq,
+                lease_until=self._clock.now_ms() + self._lease_ms,
+                owner=self._dispatcher.owner,
+            )
+
+        self._attempt_now(await self._database.write(lease))
+        return Result()
+
+    async def _test(self, command: Command, test: NewTest, finish: Finish) -> Result:
+        """Take a slot, store the test, send it."""
+        event = self._event(command, test)
+        busy = self._tests.begin(command.endpoint_seq)
+        if busy is not None:
+            raise TestRejected(busy)
+        result = Result(event_id=test.event_id)
+
+        def begin(connection: Transaction, event_seq: int) -> LeasedDelivery:
+            if not endpoints.is_there(connection, command.endpoint_seq):
+                raise TestRejected(Busy.DELETED)
+            finish(connection, result)
+            event_id, sent_before = idempotency.once(
+                connection,
+                test.request,
+                object_id=event.id,
+                now=event.created_at,
+                create=lambda: event.id,
+                load=lambda earlier: earlier,
+            )
+            if sent_before:
+                raise _SentBefore(event_id)
+            audit.add(connection, replace(command.entry, at=event.created_at))
+            lease_until = event.created_at + self._lease_ms
+            return trials.begin(connection, event, event_seq, lease_until=lease_until, owner=self._dispatcher.owner)
+
+        try:
+            leased = await self._database.append_then(event, begin)
+        except BaseException as error:
+            self._tests.abandon(command.endpoint_seq)
+            if isinstance(error, _SentBefore):
+                return Result(event_id=error.event_id, repeated=True)
+            raise
+        self._tests.send(leased)
+        return result
+
+    def _event(self, command: Command, test: NewTest) -> NewEvent:
+        now, event_type = self._clock.now_ms(), self._directory.event_types_by_seq[test.type_seq]
+        data = test_events.data_of(event_type.record.example)
+        return NewEvent(
+            id=test.event_id,
+            account_seq=command.account_seq,
+            type_seq=event_type.seq,
+            created_at=now,
+            expires_at=None,
+            body=envelope.build(
+                ids.uuid_text(test.event_id), event_type.name, event_type.record.api_version, now, data
+            ),
+            deliveries=[trials.owed(command.endpoint_seq)],
+            data=data,
+        )
+
+    def _attempt_now(self, delivery: LeasedDelivery | None) -> None:
+        """Attempt a delivery that was leased for a resend, before anything that waits."""
+        if delivery is None:
+            return
+        endpoint = self._directory.endpoints.get(delivery.endpoint_seq)
+        if endpoint is None or not self._lanes.start_now(self._lanes.of(endpoint), delivery):
+            self._dispatcher.give_back(delivery)

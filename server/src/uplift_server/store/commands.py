@@ -1,0 +1,173 @@
+"""Commands: cancel, resend and test of deliveries, and how processes leave them to each other as rows.
+
+The transaction that executes a command stores its result, so that each is executed once, whichever process does it.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final, NamedTuple
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+
+from uplift_server.core.limits import ACCOUNT_COMMANDS_WAITING_MAX, COMMANDS_WAITING_MAX
+from uplift_server.core.people.audit import Actor, ActorKind, AuditEntry
+from uplift_server.store.errors import StoreError, Unavailable
+from uplift_server.store.idempotency import Request
+from uplift_server.store.schema_processes import commands
+
+KEPT_MS: Final = 60_000
+"""How long a command waits for a process that executes it."""
+
+
+class TooManyCommands(Unavailable):
+    """The commands that wait have reached their limit, in total or for the account."""
+
+
+class AlreadyExecuted(StoreError):
+    """The command has a result."""
+
+
+class CommandKind(StrEnum):
+    """What a command asks for."""
+
+    CANCEL = "cancel"
+    RESEND = "resend"
+    START = "start"
+    """Attempt a delivery at once that is being resent."""
+    TEST = "test"
+
+
+@dataclass(frozen=True, slots=True)
+class NewTest:
+    """A test of an endpoint that is not stored yet."""
+
+    event_id: bytes
+    type_seq: int
+    request: Request | None
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """Cancel, resend or start a delivery, or test an endpoint.
+
+    `entry` is added to the audit log when the command is executed, with the time of that.
+    """
+
+    kind: CommandKind
+    account_seq: int
+    endpoint_seq: int
+    entry: AuditEntry
+    event_seq: int = 0
+    test: NewTest | None = None
+
+
+class Waiting(NamedTuple):
+    """A command without a result."""
+
+    seq: int
+    command: Command
+    created_at: int
+    """Unix ms."""
+
+
+class Result(NamedTuple):
+    """How a command was executed, or why it was rejected."""
+
+    error: str | None = None
+    text: str = ""
+    event_id: bytes | None = None
+    """The event of a test; that of the earlier one if `repeated`."""
+    repeated: bool = False
+    is_executed: bool = True
+    """False: the command is stored, and a process executes it later."""
+
+
+def add(connection: Connection, command: Command, *, now: int) -> int:
+    """Store a command; returns its number. Raises TooManyCommands."""
+    own = sa.func.sum(sa.case((commands.c.account_seq == command.account_seq, 1), else_=0))
+    total, of_account = connection.execute(sa.select(sa.func.count(), own).select_from(commands)).one()
+    if total >= COMMANDS_WAITING_MAX or (of_account or 0) >= ACCOUNT_COMMANDS_WAITING_MAX:
+        raise TooManyCommands("too many commands wait for the processes that deliver")
+    query = sa.insert(commands).values(
+        kind=command.kind,
+        account_seq=command.account_seq,
+        endpoint_seq=command.endpoint_seq,
+        event_seq=command.event_seq,
+        arguments=_arguments(command),
+        created_at=now,
+        expires_at=now + KEPT_MS,
+    )
+    return int(connection.scalars(query.returning(commands.c.seq)).one())
+
+
+def waiting(connection: Connection, *, now: int) -> tuple[list[Waiting], bool]:
+    """The commands without a result, oldest first, and whether rows have expired.
+
+    Commands of kinds that this release does not know are left out.
+    """
+    due = sa.and_(commands.c.result.is_(None), commands.c.kind.in_([kind.value for kind in CommandKind]))
+    query = sa.select(commands).where(sa.or_(due, commands.c.expires_at <= now)).order_by(commands.c.seq)
+    rows = connection.execute(query).all()
+    found = [Waiting(row.seq, _command(row), row.created_at) for row in rows if row.expires_at > now]
+    return found, len(found) < len(rows)
+
+
+def result(connection: Connection, seq: int) -> Result | None:
+    """The result of a command; None until there is one."""
+    found = connection.scalar(sa.select(commands.c.result).where(commands.c.seq == seq))
+    if found is None:
+        return None
+    error, text, event_id, repeated = json.loads(found)
+    return Result(error, text, None if event_id is None else bytes.fromhex(event_id), repeated)
+
+
+def finish(connection: Connection, seq: int, result: Result) -> None:
+    """Store the result of a command. Raises AlreadyExecuted."""
+    event_id = None if result.event_id is None else result.event_id.hex()
+    text = json.dumps([result.error, result.text, event_id, result.repeated])
+    query = sa.update(commands).where(commands.c.seq == seq, commands.c.result.is_(None)).values(result=text)
+    if connection.execute(query).rowcount == 0:
+        raise AlreadyExecuted("the command has a result")
+
+
+def remove_expired(connection: Connection, *, now: int) -> None:
+    """Remove expired commands, and results that no process has read."""
+    connection.execute(sa.delete(commands).where(commands.c.expires_at <= now))
+
+
+def _arguments(command: Command) -> str:
+    entry, test = command.entry, command.test
+    arguments: dict[str, Any] = {
+        "actor": [int(entry.actor.kind), entry.actor.name, entry.actor.id, entry.actor.address],
+        "action": entry.action,
+        "subject": entry.subject,
+        "details": dict(entry.details),
+    }
+    if test is not None:
+        request = test.request
+        arguments |= {"event_id": test.event_id.hex(), "type_seq": test.type_seq, "request": None}
+        if request is not None:
+            arguments["request"] = [request.account_seq, request.key, request.kind, request.digest.hex()]
+    return json.dumps(arguments)
+
+
+def _command(row: sa.Row[Any]) -> Command:
+    arguments = json.loads(row.arguments)
+    kind, *rest = arguments["actor"]
+    actor = Actor(ActorKind(kind), *rest)
+    action, subject, details = arguments["action"], arguments["subject"], arguments["details"]
+    entry = AuditEntry(row.account_seq, row.created_at, actor, action, subject, details)
+    test = None
+    if "event_id" in arguments:
+        test = NewTest(bytes.fromhex(arguments["event_id"]), arguments["type_seq"], _request(arguments["request"]))
+    return Command(CommandKind(row.kind), row.account_seq, row.endpoint_seq, entry, row.event_seq, test)
+
+
+def _request(given: Sequence[Any] | None) -> Request | None:
+    if given is None:
+        return None
+    account_seq, key, kind, digest = given
+    return Request(account_seq, key, kind, bytes.fromhex(digest))
