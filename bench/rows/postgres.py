@@ -65,12 +65,16 @@ def _scene(options: Options, count: int, *, pooled: bool) -> Iterator[tuple[Scen
     with ExitStack() as stack:
         postgres = PostgresServer(DURABLE, parent=options.directory)
         stack.callback(postgres.close)
-        url = postgres.new_database()
+        url = direct = postgres.new_database()
         if pooled:
             pooler = Pooler(postgres.directory)
             stack.callback(pooler.close)
             url = pooler.url(url)
-        settings = {"UPLIFT_DATABASE_URL": url, "UPLIFT_SECRET_KEY": SECRET_KEY}
+        settings = {
+            "UPLIFT_DATABASE_URL": url,
+            "UPLIFT_DATABASE_DIRECT_URL": direct,
+            "UPLIFT_SECRET_KEY": SECRET_KEY,
+        }
         scene = stack.enter_context(Scene(options, settings=settings))
         scene.others = (postgres.pid,)
         scene.server.start()

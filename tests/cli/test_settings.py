@@ -143,6 +143,8 @@ def test_values_that_are_right(environ: dict[str, str], attribute: str, value: o
         ("UPLIFT_DATABASE_URL", "sqlite:///data/"),
         ("UPLIFT_DATABASE_URL", "sqlite:///data/x.db?mode=ro"),
         ("UPLIFT_DATABASE_URL", ""),
+        ("UPLIFT_DATABASE_DIRECT_URL", "sqlite:///data/x.db"),
+        ("UPLIFT_DATABASE_DIRECT_URL", "postgresql://localhost/uplift?pooler=transaction"),
         ("UPLIFT_HOST", "a host"),
         ("UPLIFT_HOST", "fe80::1%eth0"),
         ("UPLIFT_HOST", "a..b"),

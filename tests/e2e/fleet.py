@@ -65,9 +65,9 @@ class Fleet(AbstractContextManager["Fleet"]):
 
 
 @contextlib.contextmanager
-def running(folder: Path, url: str) -> Iterator[Fleet]:
+def running(folder: Path, url: str, **environ: str) -> Iterator[Fleet]:
     """Two that take requests, two that deliver."""
-    with Fleet(folder, url) as fleet:
+    with Fleet(folder, url, **environ) as fleet:
         fleet.add_all(*ROLES)
         yield fleet
 

@@ -11,11 +11,13 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 from tests.dashboard.visitors import Guest, operator
 from tests.engines import PostgresPlace
+from tests.pooler import Pooler
 from tests.postgres import PostgresServer
 from websockets.exceptions import ConnectionClosed
 
@@ -32,7 +34,7 @@ def fleet(
     """Shared: every test has accounts of its own, and lets the processes run."""
     url = postgres_server.new_database()
     reached = url if request.param == "direct" else request.getfixturevalue("pooler").url(url)
-    with running(tmp_path_factory.mktemp("fleet"), reached) as fleet:
+    with running(tmp_path_factory.mktemp("fleet"), reached, UPLIFT_DATABASE_DIRECT_URL=url) as fleet:
         yield fleet
     postgres_server.give_back(url)
 
@@ -108,6 +110,49 @@ def test_tests_resends_and_cancellations_reach_the_worker_that_has_the_endpoint(
     )
     assert last["status"] == "pending"
     assert apis[1].ok("POST", f"/v1/deliveries/{last['id']}/cancel")["status"] == "cancelled"
+
+
+@pytest.mark.timing
+def test_without_notifications_everything_is_done_within_two_seconds(
+    tmp_path: Path, postgres_url: str, pooler: Pooler, receiver: Receiver
+) -> None:
+    """Through a pooler, and without a direct connection, no process receives any."""
+    within_s = 3.0  # 2, and what a busy machine adds
+    with Fleet(tmp_path, pooler.url(postgres_url)) as fleet:
+        fleet.add_all("api", "worker")
+        _, [api] = account_of(fleet)
+
+        def timed(path: str) -> Any:
+            began = time.monotonic()
+            done = api.ok("POST", path)
+            assert time.monotonic() - began < within_s
+            return done
+
+        fast = api.endpoint(receiver.url("/fast"))["id"]
+        slow = api.endpoint(receiver.url("/slow", answer(after=8)), max_in_flight=1)["id"]
+        time.sleep(within_s)
+        assert timed(f"/v1/endpoints/{fast}/test")["status_code"] == 200
+        event = api.send(1).json["id"]
+        [delivered] = [
+            each["id"] for each in api.ok("GET", f"/v1/events/{event}/deliveries")["data"] if each["endpoint"] == fast
+        ]
+        wait_for(lambda: settled(api, delivered)["status"] == "delivered", "it was sent", within_s)
+        timed(f"/v1/deliveries/{delivered}/resend")
+        wait_for(lambda: settled(api, delivered)["attempts_made"] == 2, "it was resent", within_s)
+        for number in range(2, 5):
+            api.send(number)
+        time.sleep(within_s)
+        waiting, *_ = api.ok("GET", f"/v1/endpoints/{slow}/deliveries?status=pending")["data"]
+        assert waiting["waiting_for"] == "worker"
+        assert timed(f"/v1/deliveries/{waiting['id']}/cancel")["status"] == "cancelled"
+        timed(f"/v1/endpoints/{fast}/pause")
+        time.sleep(within_s)
+        came = receiver.count("/fast")
+        api.send(5)
+        time.sleep(1)
+        assert receiver.count("/fast") == came
+        timed(f"/v1/endpoints/{fast}/enable")
+        wait_for(lambda: receiver.count("/fast") == came + 1, "what it held was sent", within_s)
 
 
 @pytest.mark.timing

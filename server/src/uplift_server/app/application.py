@@ -322,7 +322,7 @@ class Application:
             from uplift_server.store.postgres.schema_version import prepare  # noqa: PLC0415
 
             await prepare(self._config.database_url)
-            self._line = line_to(self._config.database_url)
+            self._line = line_to(self._config.database_direct_url or self._config.database_url)
             undo.push_async_callback(self._line.close)
             await learn_time(self._line, self._time)
         else:

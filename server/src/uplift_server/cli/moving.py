@@ -6,13 +6,11 @@ import time
 from collections import Counter
 from pathlib import Path
 from typing import Final
-from urllib.parse import parse_qsl
 
 from uplift_server.cli.session import Session
 from uplift_server.config import Config, ConfigError, ConfigProblem
-from uplift_server.config.kinds import POSTGRESQL, SQLITE, WrongValue, database_url
+from uplift_server.config.kinds import POSTGRESQL, SQLITE, WrongValue, direct_database_url
 from uplift_server.config.secret_key import NAME, read_key
-from uplift_server.core.operations.postgres_urls import split_postgres_url
 from uplift_server.store.errors import InUse, Misaddressed
 from uplift_server.store.moving import CannotMove, Moved, Progress, move
 from uplift_server.store.sqlite.connection import FileLock
@@ -71,12 +69,9 @@ def _target(text: str) -> str:
         remedy = "name it with --to, as postgresql://user:password@host:5432/database, or with UPLIFT_DATABASE_URL"
         raise CliError("the target is no PostgreSQL URL", remedy, ExitCode.USAGE)
     try:
-        url = database_url(text)
-        if "pooler" in dict(parse_qsl(split_postgres_url(url).query)):
-            raise WrongValue("goes through a pooler", "name the database's own address, and leave pooler out")
+        return direct_database_url(text)
     except WrongValue as wrong:
         raise CliError(f"the target {wrong.reason}", wrong.remedy, ExitCode.USAGE) from wrong
-    return url
 
 
 def _check_key(config: Config, path: Path) -> None:

@@ -119,6 +119,16 @@ def schedule(text: str) -> tuple[int, ...]:
     return tuple(delays)
 
 
+def direct_database_url(text: str) -> str:
+    """The address of a PostgreSQL database without a pooler."""
+    if not text.startswith(POSTGRESQL):
+        raise WrongValue("is no PostgreSQL URL", "write postgresql://user:password@host:port/database")
+    url = _postgresql_url(text)
+    if "pooler" in dict(parse_qsl(split_postgres_url(url).query)):
+        raise WrongValue("goes through a pooler", "name the database's own address, and leave pooler out")
+    return url
+
+
 def database_url(text: str) -> str:
     """The address of a SQLite file, or of a PostgreSQL database."""
     if text.startswith(POSTGRESQL):

@@ -44,6 +44,9 @@ SETTINGS: Final[tuple[Setting, ...]] = (
             "sqlite:///uplift-data/uplift.db",
             "where everything is stored: a file, whose directory is made, or `postgresql://user:password@host/database`"
             " (`?pooler=transaction`: through a pooler)"),
+    Setting("UPLIFT_DATABASE_DIRECT_URL", "database_direct_url", "PostgreSQL URL", kinds.direct_database_url, None,
+            "the same PostgreSQL database without the pooler, for one connection of each process: heartbeats and"
+            " notifications", derived="`UPLIFT_DATABASE_URL`"),
     Setting("UPLIFT_HOST", "host", "address or name", kinds.host, "127.0.0.1", "the address to listen on"),
     Setting("UPLIFT_PORT", "port", "0 to 65535", kinds.count(0, 65535), "8420", "the port; 0 takes a free one"),
     Setting("UPLIFT_PUBLIC_URL", "public_url", "URL", kinds.url("http", "https", path=True), None,
@@ -122,6 +125,7 @@ class Config:
     """The settings, checked. Durations are milliseconds; secrets do not show in its text."""
 
     database_url: str = field(repr=False)
+    database_direct_url: str | None = field(repr=False)
     host: str
     port: int
     public_url: str

@@ -189,6 +189,6 @@ def _described(config: Config, setting: Setting) -> Described:
             text = format_duration(value)
     elif setting.secret and text:
         text = "•" * 8
-    elif setting.attribute == "database_url":
+    elif setting.attribute in ("database_url", "database_direct_url"):
         text = without_password(text)
     return Described(setting, text, source)
