@@ -47,7 +47,12 @@ async def resend_delivery(services: ServicesOf, caller: CallerOf, delivery: str,
     return delivery_view(found, spans=caller.spans_accounts)
 
 
-@router.post("/v1/deliveries/{delivery}/cancel", summary="Cancel", response_model_exclude_unset=True)
+@router.post(
+    "/v1/deliveries/{delivery}/cancel",
+    summary="Cancel",
+    response_model_exclude_unset=True,
+    responses={202: {"model": DeliveryView, "description": "The command is stored: a worker cancels it later."}},
+)
 async def cancel_delivery(
     services: ServicesOf, caller: CallerOf, delivery: str, sent: Empty, response: Response
 ) -> DeliveryView:
