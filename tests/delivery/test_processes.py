@@ -24,7 +24,7 @@ from uplift_server.delivery.cluster.change_log import LOOK_EVERY_MS
 from uplift_server.delivery.health.monitor import WatchSettings
 from uplift_server.service.errors import Busy, Conflict
 from uplift_server.store import directory_changes, endpoints
-from uplift_server.store.commands import Command, CommandKind, Result
+from uplift_server.store.commands import KEPT_MS, Command, CommandKind, Result
 from uplift_server.store.errors import Conflict as StoreConflict
 from uplift_server.store.errors import Unavailable
 from uplift_server.store.records import EndpointState
@@ -58,6 +58,12 @@ async def execute(fleet: Fleet, kind: CommandKind, event_seq: int, endpoint_seq:
     await fleet.stepping(asyncio.wait([executing]))
     fleet.callers.remove(executing)
     return executing.result()
+
+
+async def stored_commands(fleet: Fleet) -> int:
+    """The number of commands, including the executed ones."""
+    count = sa.select(sa.func.count()).select_from(commands_table)
+    return int(await fleet.database.read(lambda c: c.scalar(count)) or 0)
 
 
 async def away() -> None:
@@ -454,8 +460,40 @@ async def test_a_command_is_executed_by_the_next_owner_if_its_process_dies(place
         triggers = {Trigger(row.trigger) for row in await fleet.attempts() if row.event_seq == waiting}
         assert (Trigger.RESEND in triggers) is (kind is CommandKind.RESEND)
         await fleet.run_for(20 * SECOND)
-        count = sa.select(sa.func.count()).select_from(commands_table)
-        assert await fleet.database.read(lambda c: c.scalar(count)) == 0
+        assert await stored_commands(fleet) == 0
+
+
+@pytest.mark.parametrize("is_deleted", [False, True], ids=["enabled", "deleted"])
+@pytest.mark.parametrize("kind", [CommandKind.CANCEL, CommandKind.RESEND])
+async def test_a_stored_command_waits_for_a_worker_until_its_delivery_ends(
+    place: Place, kind: CommandKind, is_deleted: bool
+) -> None:
+    async with Fleet(place) as fleet:
+        worker, api = await fleet.start(ProcessRole.WORKER), await fleet.start(ProcessRole.API)
+        await fleet.run_for(3 * SECOND)
+        seq = (await fleet.endpoint("h0.test", max_in_flight=1)).seq
+        await fleet.run_for(3 * SECOND)
+        fleet.sender.scripts["h0.test"] = lambda _: None
+        fleet.at(worker)
+        _, waiting, _ = [each.seq for each in await fleet.accept(3)]
+        fleet.at(api)
+        await fleet.kill_peer(worker)
+        assert not (await execute(fleet, kind, waiting, seq)).is_executed
+        await fleet.run_for(2 * KEPT_MS)
+        assert await stored_commands(fleet) == 1
+        if is_deleted:
+            await fleet.delete_endpoint(seq)
+        await fleet.start(ProcessRole.WORKER)
+        await fleet.run_for(5 * SECOND)
+        fleet.sender.scripts.clear()
+        await fleet.run_for(60 * SECOND)
+        [row] = [row for row in await fleet.deliveries() if row.event_seq == waiting]
+        is_resent = kind is CommandKind.RESEND and not is_deleted
+        assert Status(row.status) is (Status.DELIVERED if is_resent else Status.CANCELLED)
+        triggers = {Trigger(row.trigger) for row in await fleet.attempts() if row.event_seq == waiting}
+        assert (Trigger.RESEND in triggers) is is_resent
+        await fleet.run_for(KEPT_MS)
+        assert await stored_commands(fleet) == 0
 
 
 async def test_a_test_does_not_begin_after_its_caller_has_gone(place: Place) -> None:

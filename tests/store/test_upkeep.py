@@ -204,7 +204,7 @@ def test_all_that_grows_is_kept_for_a_time_only() -> None:
     until_counted = {"delivery_changes"}
     by_processes = {"processes", "duties", "directory_changes"}  # a row for each process, duty and kept object
     by_number = {"told_texts"}  # by whoever tells more
-    until_expired = {"commands"}  # by the next look of a process that delivers
+    until_expired = {"commands"}  # a minute after they were executed; at most COMMANDS_WAITING_MAX
     with_old_events = {"event_partitions"}
     known = (
         set(KINDS)

@@ -145,7 +145,7 @@ LEASE_BATCH_BODY_BYTES_MAX = 8 * 1024 * 1024
 RELEASE_BATCH_MAX = 1_000
 SETTLE_BATCH_MAX = 1_000
 SETTLEMENTS_WAITING_MAX = 5_000
-# Cancel, resend and test commands that wait for another process, or were executed within the last minute.
+# Cancel, resend and test commands that wait for another process or were executed within the last minute.
 COMMANDS_WAITING_MAX = 1_000
 ACCOUNT_COMMANDS_WAITING_MAX = 100
 # Due times are rounded up to a multiple of this.

@@ -19,7 +19,7 @@ from uplift_server.store.idempotency import Request
 from uplift_server.store.schema_processes import commands
 
 KEPT_MS: Final = 60_000
-"""How long a command waits for a process that executes it."""
+"""How long a result is kept, and how long a test waits for a process that executes it."""
 
 
 class TooManyCommands(Unavailable):
@@ -38,6 +38,10 @@ class CommandKind(StrEnum):
     START = "start"
     """Attempt a delivery at once that is being resent."""
     TEST = "test"
+
+
+UNTIL_EXECUTED: Final = (CommandKind.CANCEL, CommandKind.RESEND)
+"""The kinds whose caller relies on the stored command: they do not expire before a process executes them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +102,7 @@ def add(connection: Connection, command: Command, *, now: int) -> int:
         event_seq=command.event_seq,
         arguments=_arguments(command),
         created_at=now,
-        expires_at=now + KEPT_MS,
+        expires_at=None if command.kind in UNTIL_EXECUTED else now + KEPT_MS,
     )
     return int(connection.scalars(query.returning(commands.c.seq)).one())
 
@@ -110,8 +114,8 @@ def waiting(connection: Connection, *, now: int) -> tuple[list[Waiting], bool]:
     """
     due = sa.and_(commands.c.result.is_(None), commands.c.kind.in_([kind.value for kind in CommandKind]))
     query = sa.select(commands).where(sa.or_(due, commands.c.expires_at <= now)).order_by(commands.c.seq)
-    rows = connection.execute(query).all()
-    found = [Waiting(row.seq, _command(row), row.created_at) for row in rows if row.expires_at > now]
+    rows = [(row, row.expires_at is not None and row.expires_at <= now) for row in connection.execute(query)]
+    found = [Waiting(row.seq, _command(row), row.created_at) for row, has_expired in rows if not has_expired]
     return found, len(found) < len(rows)
 
 
@@ -124,17 +128,17 @@ def result(connection: Connection, seq: int) -> Result | None:
     return Result(error, text, None if event_id is None else bytes.fromhex(event_id), repeated)
 
 
-def finish(connection: Connection, seq: int, result: Result) -> None:
-    """Store the result of a command. Raises AlreadyExecuted."""
+def finish(connection: Connection, seq: int, result: Result, *, now: int) -> None:
+    """Store the result of a command, for KEPT_MS. Raises AlreadyExecuted."""
     event_id = None if result.event_id is None else result.event_id.hex()
     text = json.dumps([result.error, result.text, event_id, result.repeated])
-    query = sa.update(commands).where(commands.c.seq == seq, commands.c.result.is_(None)).values(result=text)
-    if connection.execute(query).rowcount == 0:
+    change = sa.update(commands).where(commands.c.seq == seq, commands.c.result.is_(None))
+    if connection.execute(change.values(result=text, expires_at=now + KEPT_MS)).rowcount == 0:
         raise AlreadyExecuted("the command has a result")
 
 
 def remove_expired(connection: Connection, *, now: int) -> None:
-    """Remove expired commands, and results that no process has read."""
+    """Remove expired results, and the tests and starts that no process has executed."""
     connection.execute(sa.delete(commands).where(commands.c.expires_at <= now))
 
 

@@ -65,7 +65,7 @@ commands = sa.Table(
     sa.Column("event_seq", sa.BigInteger, nullable=False, comment="0: a test, whose event is not stored yet"),
     sa.Column("arguments", sa.Text, nullable=False, comment="JSON"),
     sa.Column("created_at", sa.BigInteger, nullable=False),
-    sa.Column("expires_at", sa.BigInteger, nullable=False),
+    sa.Column("expires_at", sa.BigInteger, comment="NULL: kept until a process has executed or rejected it"),
     sa.Column("result", sa.Text, comment="JSON; NULL until a process has executed or rejected it"),
     comment="cancel, resend and test of deliveries that another process handles",
 )

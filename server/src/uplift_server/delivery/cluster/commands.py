@@ -1,7 +1,7 @@
 """Commands about endpoints of other processes: rows that the owner executes at a wake-up, or at its next look.
 
-A delivery that no process has leased is changed at once in the database. If a command was not executed in time, its
-caller gets no result, and the next owner executes it.
+A delivery that no process has leased is changed at once in the database. If a cancel or resend is not executed in
+time, its caller gets no result, and the command waits until the next owner executes it.
 """
 
 import asyncio
@@ -106,6 +106,7 @@ class ClusteredCommands:
             try:
                 commands.add(connection, start, now=self._clock.now_ms())
             except commands.TooManyCommands:
+                # The resend is due in the database: the dispatcher of the owner leases it without this row.
                 return
 
     async def _leave_to_owner(self, command: Command) -> Result:
@@ -125,7 +126,7 @@ class ClusteredCommands:
         """Prevent that a test begins whose caller does not wait any longer."""
         rejected = _result_of(TestRejected(Busy.STOPPED))
         try:
-            await self._database.write(lambda c: commands.finish(c, seq, rejected))
+            await self._database.write(lambda c: commands.finish(c, seq, rejected, now=self._clock.now_ms()))
         except AlreadyExecuted:
             return _checked(await self._result(seq) or rejected)
         return _checked(rejected)
@@ -140,15 +141,17 @@ class ClusteredCommands:
         if have_expired:
             await self._database.write(lambda c: commands.remove_expired(c, now=now))
         own = [each for each in found if self._directory.owns(each.command.endpoint_seq)]
-        known = [each for each in own if self._is_known(each.command)]
-        for each in known:
+        unknown = [each for each in own if not self._is_known(each.command)]
+        new = [each for each in unknown if now - each.created_at < KNOWN_WITHIN_MS]
+        # The endpoint of an older one was deleted. A cancel or resend is then decided by the delivery's state.
+        ready = [each for each in own if each not in unknown or (each not in new and each.command.test is None)]
+        for each in ready:
             await self._execute(each)
-        if known:
+        if ready:
             self._post.tell_commands()
-        is_new = any(now - each.created_at < KNOWN_WITHIN_MS for each in own if each not in known)
-        if is_new:
+        if new:
             self._look_for_changes()
-        return is_new
+        return bool(new)
 
     def _is_known(self, command: Command) -> bool:
         test: NewTest | None = command.test
@@ -160,7 +163,8 @@ class ClusteredCommands:
         """Execute a command and store its result. Raises Unavailable."""
         try:
             result = await self._local.execute(
-                waiting.command, lambda connection, done: commands.finish(connection, waiting.seq, done)
+                waiting.command,
+                lambda connection, done: commands.finish(connection, waiting.seq, done, now=self._clock.now_ms()),
             )
             if not result.repeated:
                 return
@@ -178,7 +182,7 @@ class ClusteredCommands:
                 _log.error("command failed", kind=waiting.command.kind.value, exc_info=error)
             result = _result_of(error)
         try:
-            await self._database.write(lambda c: commands.finish(c, waiting.seq, result))
+            await self._database.write(lambda c: commands.finish(c, waiting.seq, result, now=self._clock.now_ms()))
         except AlreadyExecuted:
             return
 
