@@ -104,7 +104,8 @@ def test_a_stale_settlement_changes_nothing() -> None:
 
 @pytest.mark.parametrize("blocked", [Fact.IN_FLIGHT, Fact.REMEMBERS, Fact.TEST, Fact.EXPIRED])
 def test_a_resend_has_conditions(blocked: Fact) -> None:
-    assert transition(State.FAILED, Event.RESEND, {blocked}) is None
+    for owner in ({Fact.OWNER}, set()):
+        assert transition(State.FAILED, Event.RESEND, {blocked, *owner}) is None
 
 
 @pytest.mark.parametrize("before", BEFORE)

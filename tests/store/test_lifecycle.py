@@ -65,7 +65,8 @@ class Walk:
         self.steps: list[Callable[[], Awaitable[object]]] = [
             *[self.accept] * 3, *[self.lease] * 3, *[self.settle] * 8, self.return_lease, self.expire_leases,
             *[self.hold] * 2, self.drop, *[self.release] * 2, *[self.delete_endpoint] * 2, *[self.cancel] * 2,
-            *[self.resend] * 3, self.test, self.replay, self.stop_replay, self.restart, self.end_process,
+            *[self.resend] * 3, *[self.lease_resend] * 2, self.test, self.replay, self.stop_replay, self.restart,
+            self.end_process,
         ]  # fmt: skip
 
     async def step(self) -> None:
@@ -208,21 +209,38 @@ class Walk:
         assert done == (self.expect(key, Event.CANCEL, facts, Call(self.now)) is not None)
 
     async def resend(self) -> None:
+        """By the owner of the endpoint, which may hold the lease, or by another process, which leases nothing."""
         key, fence, facts = self.a_command()
         call = self.a_call(Trigger.RESEND)
+        by_owner = self.random.random() < 0.7
+        held, owner = (fence, call.owner) if by_owner else (None, 0)
+        facts |= {Fact.OWNER} if by_owner else set()
         found: list[LeasedDelivery] = []
 
         def resend(connection: sa.Connection) -> None:
             until = self.now + LEASE_MS
             leased = delivery_verbs.start_resend(
-                connection, *key, fence=fence, now=self.now, lease_until=until, owner=call.owner
+                connection, *key, fence=held, now=self.now, lease_until=until, owner=owner
             )
             found.append(leased)
 
         done = await self.unless_conflict(resend)
         assert done == (self.expect(key, Event.RESEND, facts, call) is not None)
-        if done:
+        if done and by_owner:
             self.note(found[-1])
+
+    async def lease_resend(self) -> None:
+        """The owner leases a resend of another process before the other deliveries of the endpoint."""
+        key = self.random.choice(self.in_state(State.WAITING) or sorted(self.rows))
+        call = self.a_call()
+        leased = await self.bench.database.write(
+            lambda c: delivery_verbs.lease_resend(c, *key, lease_until=self.now + LEASE_MS, owner=call.owner)
+        )
+        row = self.rows[key]
+        assert (leased is not None) == (row.state is State.WAITING and row.trigger is Trigger.RESEND)
+        if leased is not None:
+            self.expect(key, Event.LEASE, {Fact.DUE}, call)
+            self.note(leased)
 
     def a_command(self) -> tuple[Key, int, set[Fact]]:
         """Any delivery, and a fence that may be wrong."""

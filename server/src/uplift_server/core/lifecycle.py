@@ -77,6 +77,7 @@ class Fact(Enum):
 
     CAPACITY = "endpoint enabled, with capacity"
     ENABLED = "endpoint enabled"
+    OWNER = "by the owner of the endpoint"
     OFF = "endpoint off"
     DELETED = "endpoint deleted"
     DUE = "due"
@@ -131,6 +132,8 @@ _LEASE: Final = (Effect.NEW_FENCE, Effect.REMEMBER)
 _COUNT: Final = (Effect.COUNT,)
 _CANCEL: Final = (Effect.NEW_FENCE, Effect.LEAVE_REPLAY)
 _LEAVE: Final = (Effect.LEAVE_REPLAY,)
+_RESEND: Final = (*_LEASE, Effect.LEAVE_REPLAY)
+_NO_RESEND: Final = (Fact.IN_FLIGHT, Fact.REMEMBERS, Fact.TEST, Fact.EXPIRED)
 
 TRANSITIONS: Final = (
     Transition(_NEW, Event.ACCEPT, State.LEASED, (Fact.CAPACITY,), due=Due.LEASE_END, effects=(Effect.NEW_FENCE,)),
@@ -163,9 +166,9 @@ TRANSITIONS: Final = (
     Transition(_LEASED + _WAITING, Event.CANCEL, None, (Fact.REMEMBERS_ENDED,), (Fact.IN_FLIGHT,), effects=_CANCEL),
     Transition(_OPEN, Event.CANCEL, State.CANCELLED, (), (Fact.IN_FLIGHT,), effects=_CANCEL),
     Transition(
-        _OPEN + _ENDED, Event.RESEND, State.LEASED, (), (Fact.IN_FLIGHT, Fact.REMEMBERS, Fact.TEST, Fact.EXPIRED),
-        Due.LEASE_END, effects=(*_LEASE, Effect.LEAVE_REPLAY),
+        _OPEN + _ENDED, Event.RESEND, State.LEASED, (Fact.OWNER,), _NO_RESEND, Due.LEASE_END, effects=_RESEND,
     ),
+    Transition(_WAITING + _HELD + _ENDED, Event.RESEND, State.WAITING, (), _NO_RESEND, Due.NOW, effects=_RESEND),
     Transition(_ENDED, Event.REPLAY, State.LEASED, (), (Fact.TEST, Fact.EXPIRED), Due.LEASE_END, effects=_LEASE),
     Transition(_WAITING, Event.STOP_REPLAY, None),
 )  # fmt: skip
