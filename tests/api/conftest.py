@@ -22,23 +22,23 @@ from uplift_server.core.http.addresses import AddressPolicy
 from uplift_server.core.lifecycle import FailedReason, Status
 from uplift_server.core.scheduling.waiting import HeldUpBy
 from uplift_server.delivery.clock import SystemClock
-from uplift_server.delivery.endpoint_cache import Directory, LiveEndpoint
-from uplift_server.delivery.health.outage_guard import MassFailure
+from uplift_server.delivery.endpoint_cache import EndpointCache, LiveEndpoint
+from uplift_server.delivery.health.outage_guard import Outage
 from uplift_server.delivery.listening.relay import Relay
 from uplift_server.delivery.scheduling.lanes import Load
 from uplift_server.delivery.sending.commands import LocalCommands
 from uplift_server.delivery.sending.test_deliveries import Busy
-from uplift_server.observe.measures import EngineMeasures
-from uplift_server.service.beginnings import KeyClaim, begin
-from uplift_server.service.entrance import Entrance
-from uplift_server.service.means import Means
+from uplift_server.observe.counters import EngineCounters
+from uplift_server.service.context import ServiceContext
+from uplift_server.service.dashboard_links import DashboardLinks
 from uplift_server.service.metrics import MetricsSettings
 from uplift_server.service.services import Services
+from uplift_server.service.startup import KeyClaim, begin
 from uplift_server.store.contract import Database
+from uplift_server.store.encryption import Cipher
 from uplift_server.store.hot_records import AttemptRow, LeasedDelivery, LeaseRequest, NewDelivery, NewEvent, Settlement
 from uplift_server.store.processes import Process
 from uplift_server.store.replays import Replay
-from uplift_server.store.sealing import Sealer
 
 T = TypeVar("T")
 METRICS_TOKEN = "metrics-token-of-tests"
@@ -168,10 +168,10 @@ class Server:
         idempotency_key: str | None = None,
     ) -> str:
         """Store an event with deliveries in these statuses, and give its id."""
-        directory = self.services.means.directory
+        directory = self.services.context.cache
         account_seq = directory.accounts_by_id[parse(ids.ACCOUNT, account)].seq
-        now = self.services.means.now() if created_at is None else created_at
-        number = event_id or self.services.means.new_id()
+        now = self.services.context.now() if created_at is None else created_at
+        number = event_id or self.services.context.new_id()
         data = b'{"object":{"n":1.0}}'
         body = envelope.build(ids.uuid_text(number), type_name, "01/01/2022", now, data)
         deliveries = [
@@ -185,8 +185,8 @@ class Server:
 
     def lease(self, endpoint: str) -> list[Any]:
         """Lease what is due for an endpoint, as the engine would."""
-        seq = self.services.means.directory.endpoints_by_id[parse(ids.ENDPOINT, endpoint)].seq
-        now = self.services.means.now()
+        seq = self.services.context.cache.endpoints_by_id[parse(ids.ENDPOINT, endpoint)].seq
+        now = self.services.context.now()
 
         return self.run(
             lambda: self.database.lease_due(
@@ -201,7 +201,7 @@ class Server:
 
     def settlement(self, leased: Any, outcome: Outcome, status: Status, due_at: int | None = None) -> Settlement:
         """What is written of a lease with an attempt."""
-        now = self.services.means.now()
+        now = self.services.context.now()
         row = AttemptRow(
             leased.event_seq, leased.endpoint_seq, leased.attempts_made + 1, leased.trigger, now, 12_345, None, 1, 2, 3,
             None if outcome is Outcome.TIMEOUT else 200 if outcome is Outcome.DELIVERED else 500, outcome,
@@ -263,7 +263,7 @@ class RecordingEngine:
     waiting: list[LeasedDelivery] = field(default_factory=list)
     """What waits in its memory."""
     given_back: list[LeasedDelivery] = field(default_factory=list)
-    mass: MassFailure | None = None
+    mass: Outage | None = None
     """The mass failure that is under way."""
     probes: dict[int, int] = field(default_factory=dict)
     """When endpoints are tried next whose breaker is open."""
@@ -274,7 +274,7 @@ class RecordingEngine:
     """Endpoints for which not all is held yet that was pending."""
     asked_to_hold: list[tuple[int, list[tuple[str, int]]]] = field(default_factory=list)
     """For which endpoints all was to be held that is pending, and what was told last before."""
-    measures: EngineMeasures = field(default_factory=EngineMeasures)
+    measures: EngineCounters = field(default_factory=EngineCounters)
     held_up: dict[int, HeldUpBy] = field(default_factory=dict)
     """What holds up endpoints, but for the server."""
     unheard: int | None = None
@@ -378,7 +378,7 @@ class RecordingEngine:
     def held_up_by(self, endpoint_seq: int) -> HeldUpBy:
         return self.held_up.get(endpoint_seq, HeldUpBy.SERVER)
 
-    def mass_failure(self) -> MassFailure | None:
+    def mass_failure(self) -> Outage | None:
         return self.mass
 
     def warn_at(self, endpoint_seq: int) -> int | None:
@@ -394,9 +394,9 @@ async def _serve(
     due: list[int] = []
     forgotten: list[int] = []
     names: dict[str, list[str]] = {}
-    sealer = Sealer(bytes(32))
-    in_memory, clock = Directory(sealer, "Uplift-Webhooks/test"), SystemClock()
-    means = Means(
+    cipher = Cipher(bytes(32))
+    in_memory, clock = EndpointCache(cipher, "Uplift-Webhooks/test"), SystemClock()
+    means = ServiceContext(
         database,
         in_memory,
         clock,
@@ -412,12 +412,12 @@ async def _serve(
 
     services = Services.build(
         means,
-        sealer=sealer,
+        cipher=cipher,
         policy=AddressPolicy(allow_private_networks=False),
         resolve=resolve,
         source_ips=["54.245.28.22", "192.0.2.7@2999-01-01T00:00:00Z", "192.0.2.8@2020-01-01T00:00:00Z"],
         listen_key=bytes(32),
-        entrance=Entrance(bytes(32), "https://hooks.example.com", mails=True),
+        entrance=DashboardLinks(bytes(32), "https://hooks.example.com", mails=True),
         metrics=MetricsSettings(METRICS_TOKEN, place.file),
     )
     api = create_api(services, answer_seconds_max=answer_seconds_max)

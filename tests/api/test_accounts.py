@@ -69,7 +69,7 @@ def test_a_key_is_shown_once_and_works_until_it_is_revoked(server: Any) -> None:
 
     listed = server.operator.get(f"/v1/accounts/{account}/keys").json["data"]
     assert listed == [{name: value for name, value in key.items() if name != "key"}]
-    assert hashlib.sha256(key["key"].encode()).digest() in server.services.means.directory.keys
+    assert hashlib.sha256(key["key"].encode()).digest() in server.services.context.cache.keys
 
     path = f"/v1/accounts/{account}/keys/{key['id']}"
     assert server.operator.delete(path).status == 204
@@ -93,7 +93,7 @@ def test_deleting_an_account_takes_its_keys_and_endpoints_along(server: Any) -> 
     account, other = server.account(), server.account()
     owner, neighbour = server.owner(account), server.owner(other)
     endpoint = owner.post("/v1/endpoints", {"url": "https://example.com/a"}).json["id"]
-    directory = server.services.means.directory
+    directory = server.services.context.cache
     seq = directory.endpoints_by_id[ids.parse_prefixed(ids.ENDPOINT, endpoint)].seq
     assert server.operator.delete(f"/v1/accounts/{account}").status == 204
     assert owner.get("/v1/endpoints").code == "unauthorized"
@@ -116,19 +116,19 @@ def test_ids_that_are_none_are_not_found(server: Any, account: str) -> None:
 
 def test_a_restart_knows_what_was_stored(server: Any) -> None:
     """A second directory filled from the same database has the same keys, accounts, types and endpoints."""
-    from uplift_server.delivery.endpoint_cache import Directory
-    from uplift_server.service.beginnings import begin
-    from uplift_server.store.sealing import Sealer
+    from uplift_server.delivery.endpoint_cache import EndpointCache
+    from uplift_server.service.startup import begin
+    from uplift_server.store.encryption import Cipher
 
     account = server.account()
     server.owner(account).post("/v1/endpoints", {"url": "https://example.com/a"})
     server.operator.put("/v1/event-types/short.lived", {"description": "x"})
     server.operator.delete("/v1/event-types/short.lived")
-    first = server.services.means.directory
-    again = Directory(Sealer(bytes(32)), "Uplift-Webhooks/test")
+    first = server.services.context.cache
+    again = EndpointCache(Cipher(bytes(32)), "Uplift-Webhooks/test")
 
     async def start(configured: str | None) -> str | None:
-        return await begin(replace(server.services.means, directory=again), KEY_CLAIM, configured)
+        return await begin(replace(server.services.context, directory=again), KEY_CLAIM, configured)
 
     assert server.run(lambda: start(None)) is None
     assert again.keys == first.keys

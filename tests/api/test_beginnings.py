@@ -6,13 +6,13 @@ from tests.engines import Place
 from uplift_server.core.cursors import Cursors
 from uplift_server.core.events.catalog import EVENT_TYPES
 from uplift_server.delivery.clock import SystemClock
-from uplift_server.delivery.endpoint_cache import Directory
+from uplift_server.delivery.endpoint_cache import EndpointCache
 from uplift_server.delivery.listening.relay import Relay
 from uplift_server.service.authentication import Authenticator
-from uplift_server.service.beginnings import begin
-from uplift_server.service.means import Means
+from uplift_server.service.context import ServiceContext
+from uplift_server.service.startup import begin
 from uplift_server.store import event_types, keys
-from uplift_server.store.sealing import Sealer
+from uplift_server.store.encryption import Cipher
 
 from .conftest import KEY_CLAIM, RecordingEngine
 
@@ -21,14 +21,14 @@ class CutOff(Exception):
     """Stands for `kill -9`."""
 
 
-async def started(place: Place, kept: list[str]) -> Means:
+async def started(place: Place, kept: list[str]) -> ServiceContext:
     """A server's beginning, in a process of its own as it were."""
     place.prepare()
     database = place.database()
     await database.open()
     try:
-        directory, clock = Directory(Sealer(bytes(32)), "Uplift-Webhooks/test"), SystemClock()
-        means = Means(
+        directory, clock = EndpointCache(Cipher(bytes(32)), "Uplift-Webhooks/test"), SystemClock()
+        means = ServiceContext(
             database,
             directory,
             clock,

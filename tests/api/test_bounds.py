@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from uplift_server.core.cursors import Cursors
-from uplift_server.store.sealing import derived_key
+from uplift_server.store.encryption import derived_key
 
 from .test_ingest import KEY_CLAIM, Client, event, operator, port, problems  # noqa: F401 - fixtures
 

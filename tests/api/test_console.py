@@ -8,15 +8,15 @@ import pytest
 from uplift_server.core.deliveries.outcomes import Outcome
 from uplift_server.core.lifecycle import Status
 from uplift_server.core.people.notifications import NoticeKind, NoticeState
-from uplift_server.delivery.health.outage_guard import MassFailure
+from uplift_server.delivery.health.outage_guard import Outage
 from uplift_server.service import traces
+from uplift_server.service.context import Listing
 from uplift_server.service.errors import Forbidden, Invalid
-from uplift_server.service.fleet import FleetState
-from uplift_server.service.means import Listing
+from uplift_server.service.operator_lists import EndpointFilter
+from uplift_server.service.operator_overview import OverviewState
 from uplift_server.service.principals import Caller
-from uplift_server.service.roster import EndpointFilter
 from uplift_server.service.traces import Trace, TracedEvent
-from uplift_server.store import notices
+from uplift_server.store import outbox
 
 ALL = Listing(500)
 
@@ -35,12 +35,12 @@ def register(server: Any, account: str, url: str = "https://example.com/a", **mo
 
 def live(server: Any, endpoint: str) -> Any:
     """An endpoint in memory."""
-    return next(each for each in server.services.means.directory.endpoints.values() if each.id_text == endpoint)
+    return next(each for each in server.services.context.cache.endpoints.values() if each.id_text == endpoint)
 
 
-def now(server: Any) -> FleetState:
+def now(server: Any) -> OverviewState:
     """The fleet."""
-    state: FleetState = server.run(lambda: server.services.fleet.now(caller(server)))
+    state: OverviewState = server.run(lambda: server.services.fleet.now(caller(server)))
     return state
 
 
@@ -63,17 +63,17 @@ def roll(server: Any, wanted: EndpointFilter | None, search: str | None = None) 
 
 
 def live_id(server: Any, seq: int) -> str:
-    return str(server.services.means.directory.endpoints[seq].id_text)
+    return str(server.services.context.cache.endpoints[seq].id_text)
 
 
 def test_the_fleet_is_counted_in_the_database_and_in_memory(server: Any) -> None:
     account = server.account("Fleet")
     endpoint, slow, off = (register(server, account) for _ in range(3))
     before = now(server)
-    start = server.services.means.now()
+    start = server.services.context.now()
     server.event(account, {endpoint: Status.PENDING, slow: Status.PENDING, off: Status.HELD}, created_at=start - 5_000)
     server.event(account, {slow: Status.PENDING}, created_at=start - 90_000)
-    engine = server.services.means.engine
+    engine = server.services.context.engine
     engine.probes[live(server, slow).seq] = start + 60_000
 
     state = now(server)
@@ -86,8 +86,8 @@ def test_the_fleet_is_counted_in_the_database_and_in_memory(server: Any) -> None
     [probed] = state.probed
     assert (probed.account.name, probed.endpoint, probed.next_probe_at) == ("Fleet", slow, start + 60_000)
     assert state.mass_failure is None
-    assert sum(state.endpoints.values()) == len(server.services.means.directory.endpoints)
-    engine.mass = MassFailure(start, start, 12, told=True)
+    assert sum(state.endpoints.values()) == len(server.services.context.cache.endpoints)
+    engine.mass = Outage(start, start, 12, told=True)
     assert now(server).mass_failure == engine.mass
     engine.mass = None
     engine.probes.clear()
@@ -128,7 +128,7 @@ def test_accounts_are_searched_by_name_contact_and_id(server: Any) -> None:
 def test_lists_in_memory_go_on_where_they_stopped(server: Any) -> None:
     for number in range(5):
         server.account(f"Paged {number}")
-    cursors, seen, cursor = server.services.means.cursors, [], None
+    cursors, seen, cursor = server.services.context.cursors, [], None
     for _ in range(3):
         page = server.services.roster.accounts(caller(server), "paged", Listing(2, cursor))
         seen += [each.account.name for each in page.items]
@@ -145,7 +145,7 @@ def test_endpoints_of_everybody_are_found_by_how_they_stand(server: Any) -> None
         register(server, two, f"https://roll.example.com/{number}") for number in range(5)
     )
     acting = server.client(server.operator_key, two)
-    start = server.services.means.now()
+    start = server.services.context.now()
     server.event(two, {holding: Status.HELD})
     acting.post(f"/v1/endpoints/{paused}/pause")
     server.run(lambda: server.services.endpoint_states.disable(caller(server), disabled))
@@ -175,7 +175,7 @@ def test_what_is_deleted_while_a_list_is_made_is_left_out(server: Any, monkeypat
     account = server.account("Racing")
     kept, gone = register(server, account, "https://racing.example.com/kept"), register(server, account)
     server.event(account, {kept: Status.HELD, gone: Status.HELD})
-    read, directory = server.database.read, server.services.means.directory
+    read, directory = server.database.read, server.services.context.cache
     reads: list[int] = []
 
     async def racing(body: Any) -> Any:
@@ -299,7 +299,7 @@ def test_the_outbox_is_read(server: Any) -> None:
     def add(connection: Any) -> None:
         for kind in (NoticeKind.ENDPOINT_WARNED, NoticeKind.MASS_FAILURE_BEGAN):
             recipient = (bytes([kind]) * 16, f"{kind.text}@x.example")
-            notices.add(connection, kind, account_seq=None, endpoint_seq=None, recipients=[recipient], facts={}, now=5)
+            outbox.add(connection, kind, account_seq=None, endpoint_seq=None, recipients=[recipient], facts={}, now=5)
 
     server.run(lambda: server.database.write(add))
 

@@ -23,7 +23,7 @@ class Owner:
         self.client = server.owner(self.account)
         self.endpoint = self.client.post("/v1/endpoints", {"url": "https://example.com/a"}).json["id"]
         self.path = f"/v1/endpoints/{self.endpoint}/test"
-        self.engine = server.services.means.engine
+        self.engine = server.services.context.engine
         self.engine.tested.clear()
 
     def comes_out(self, outcome: Outcome) -> None:
@@ -169,7 +169,7 @@ def test_two_repeats_at_once_are_one_test(server: Any, owner: Owner, monkeypatch
         return None
 
     with monkeypatch.context() as patched:
-        patched.setattr(server.services.trials, "_earlier", nothing)
+        patched.setattr(server.services.endpoint_tests, "_earlier", nothing)
         again = owner.client.post(owner.path, Idempotency_Key="at once")
     assert (again.status, again.json) == (200, first.json)
     assert again.headers["idempotency-replayed"] == "true"

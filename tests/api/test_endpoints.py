@@ -62,7 +62,7 @@ def test_an_endpoint_from_registration_to_removal(server: Any) -> None:
     assert owner.get(path).json == endpoint
     assert owner.get("/v1/endpoints").json == {"data": [endpoint], "next_cursor": None}
 
-    live = server.services.means.directory.endpoints_by_id[ids.parse_prefixed(ids.ENDPOINT, endpoint["id"])]
+    live = server.services.context.cache.endpoints_by_id[ids.parse_prefixed(ids.ENDPOINT, endpoint["id"])]
     assert live.subscription.wants("movement.x.y")
     changed = owner.patch(path, {"url": "https://example.com/b", "event_types": None, "max_in_flight": None})
     assert changed.status == 200
@@ -99,7 +99,7 @@ def test_a_new_endpoint_is_greeted(server: Any) -> None:
         "description": "Größe",
     }
     assert event["body"]["id"] == event["id"]
-    assert server.services.means.directory.endpoints_by_id[ids.parse_prefixed("ep", endpoint)].seq in server.due
+    assert server.services.context.cache.endpoints_by_id[ids.parse_prefixed("ep", endpoint)].seq in server.due
 
 
 def test_a_chosen_secret_is_taken_and_sealed(server: Any) -> None:
@@ -241,7 +241,7 @@ def test_health_is_what_the_engine_wrote(server: Any) -> None:
     server.event(account, {endpoint: Status.PENDING})
     for leased in server.lease(endpoint):
         server.settle(leased, Outcome.SERVER_ERROR, Status.PENDING, due_at=1)
-    seq = server.services.means.directory.endpoints_by_id[ids.parse_prefixed("ep", endpoint)].seq
+    seq = server.services.context.cache.endpoints_by_id[ids.parse_prefixed("ep", endpoint)].seq
     server.run(
         lambda: server.database.settle(
             [], [HealthRow(seq, 3, 1_764_000_000_000, None, 1_764_000_000_500, Outcome.SERVER_ERROR)]
@@ -279,7 +279,7 @@ def test_a_page_of_failing_endpoints_is_read_in_two_turns(server: Any, monkeypat
     for endpoint in made[:4]:
         for leased in server.lease(endpoint):
             server.settle(leased, Outcome.SERVER_ERROR, Status.PENDING, due_at=1)
-        seq = server.services.means.directory.endpoints_by_id[ids.parse_prefixed("ep", endpoint)].seq
+        seq = server.services.context.cache.endpoints_by_id[ids.parse_prefixed("ep", endpoint)].seq
         row = HealthRow(seq, 1, 1_764_000_000_000, None, 1_764_000_000_500, Outcome.SERVER_ERROR)
         server.run(lambda row=row: server.database.settle([], [row]))
     read = server.database.read

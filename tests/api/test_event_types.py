@@ -38,7 +38,7 @@ def test_a_type_from_addition_to_deletion(server: Any) -> None:
         "created_at": "",
         "updated_at": "",
     }
-    assert server.services.means.directory.event_types["pitch.tracked"].problems(b"{}")
+    assert server.services.context.cache.event_types["pitch.tracked"].problems(b"{}")
     replaced = operator.put(path, {"description": "Two.", "archived": True, "group": "g", "api_version": "2"})
     assert replaced.status == 200
     assert replaced.json["schema"] is None

@@ -126,7 +126,7 @@ def test_a_failure_is_explained_while_the_schedule_goes_on(server: Any) -> None:
     owner = server.owner(account)
     endpoint = register(owner)
     event = server.event(account, {endpoint: Status.PENDING})
-    now = server.services.means.now()
+    now = server.services.context.now()
     for leased in server.lease(endpoint):
         server.settle(leased, Outcome.TIMEOUT, Status.PENDING, now + 60_000)
 

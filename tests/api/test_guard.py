@@ -38,7 +38,7 @@ def test_every_answer_comes_in_time(server: Any, monkeypatch: pytest.MonkeyPatch
         assert (answer.status, answer.code) == (503, "unavailable")
         assert server.client(key["key"]).get("/v1/endpoints").status == 200
         server.loop.call_soon_threadsafe(let_go.set)
-        server.run(server.services.means.finish)
+        server.run(server.services.context.finish)
     assert server.client(key["key"]).get("/v1/endpoints").code == "unauthorized"
 
 

@@ -31,7 +31,7 @@ def test_a_stream_that_ends_with_an_unforeseen_error_says_so_and_logs_it(
     async def fail(_body: Any = None) -> Any:
         raise ZeroDivisionError("a secret detail")
 
-    relay = server.services.means.engine.relay
+    relay = server.services.context.engine.relay
     with monkeypatch.context() as patched:
         patched.setattr(
             relay, "database", type("Failing", (), {"read": fail, "horizon": fail, "write": relay.database.write})

@@ -122,7 +122,7 @@ def test_members_manage_their_own_account_through_the_same_services_only(server:
 def test_a_deleted_account_takes_its_members_along(server: Any) -> None:
     account = server.account()
     join(server, account, "gus@example.com", "owner")
-    seq = server.services.means.directory.accounts_by_id[ids.parse_prefixed(ids.ACCOUNT, account)].seq
+    seq = server.services.context.cache.accounts_by_id[ids.parse_prefixed(ids.ACCOUNT, account)].seq
     assert server.operator.delete(f"/v1/accounts/{account}").status == 204
     assert server.operator.get(f"/v1/accounts/{account}/members").code == "not_found"
     assert server.run(lambda: server.database.read(lambda c: people.find(c, "gus@example.com"))) is None

@@ -9,8 +9,8 @@ from prometheus_client.parser import text_string_to_metric_families as parse
 from uplift_server.core.lifecycle import Status
 from uplift_server.core.operations.cluster import ProcessRole
 from uplift_server.core.scheduling.waiting import HeldUpBy
-from uplift_server.service import readings
-from uplift_server.service.readings import Readings
+from uplift_server.service import metrics_cache
+from uplift_server.service.metrics_cache import MetricsCache
 from uplift_server.store.errors import Unavailable
 from uplift_server.store.processes import Process
 
@@ -35,7 +35,7 @@ def _nothing_read_yet(server: Any) -> None:
 
 def forget(server: Any) -> None:
     """Let everything be read anew."""
-    server.services.metrics._readings = Readings(server.services.means, server.services.readiness)
+    server.services.metrics._readings = MetricsCache(server.services.context, server.services.readiness)
 
 
 def test_the_token_and_operators_keys_let_in_and_nothing_else(server: Any) -> None:
@@ -50,7 +50,7 @@ def test_the_token_and_operators_keys_let_in_and_nothing_else(server: Any) -> No
 
 
 def test_it_tells_of_the_processes_that_share_the_database(server: Any) -> None:
-    engine = server.services.means.engine
+    engine = server.services.context.engine
     told = read(server)
     assert {role: told[f"uplift_processes {role}"] for role in ProcessRole} == {"all": 1, "api": 0, "worker": 0}
     living = [
@@ -78,10 +78,10 @@ def test_it_tells_what_waits_and_what_holds_it_up(server: Any) -> None:
     first, second, off = (
         acting.post("/v1/endpoints", {"url": f"https://example.com/{name}"}).json["id"] for name in "abc"
     )
-    now = server.services.means.now()
-    directory = server.services.means.directory
+    now = server.services.context.now()
+    directory = server.services.context.cache
     seqs = {each.id_text: seq for seq, each in directory.endpoints.items()}
-    server.services.means.engine.held_up[seqs[second]] = HeldUpBy.PROBE
+    server.services.context.engine.held_up[seqs[second]] = HeldUpBy.PROBE
     before = read(server)
     for endpoint, ago_ms in ((first, 90_000), (second, 700_000), (off, 7_000_000)):
         server.event(account, {endpoint: Status.PENDING}, created_at=now - ago_ms)
@@ -117,8 +117,8 @@ def test_what_was_read_is_told_again_for_a_while(server: Any) -> None:
 
 
 def test_a_database_that_does_not_answer_holds_nothing_up(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(readings, "FRESH_MS", 0)
-    monkeypatch.setattr(readings, "REST_PER_READING", 0)
+    monkeypatch.setattr(metrics_cache, "FRESH_MS", 0)
+    monkeypatch.setattr(metrics_cache, "REST_PER_READING", 0)
     answers = asyncio.Event()
     database = server.database
 
@@ -131,7 +131,7 @@ def test_a_database_that_does_not_answer_holds_nothing_up(server: Any, monkeypat
     while_it_hangs = read(server)
     server.loop.call_soon_threadsafe(answers.set)
     server.run(lambda: asyncio.sleep(0.05))
-    monkeypatch.setattr(readings, "STALE_MS", -1)
+    monkeypatch.setattr(metrics_cache, "STALE_MS", -1)
     later = read(server)
     monkeypatch.undo()
 

@@ -78,7 +78,7 @@ def test_load_balancers_may_ask_without_wanting_a_body(server: Any, path: str) -
 
 
 def test_a_process_that_is_not_heard_of_is_not_ready_and_says_why(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server.services.means.engine, "unheard", 7_300)
+    monkeypatch.setattr(server.services.context.engine, "unheard", 7_300)
     answer = server.client(None).get("/readyz")
     assert (answer.status, answer.json["code"], answer.headers["retry-after"]) == (503, "unavailable", "1")
     assert answer.json["detail"].startswith("The last heartbeat of this process in the database is 7 s old")
@@ -238,7 +238,7 @@ def test_an_account_has_so_many_endpoints_and_no_more(server: Any) -> None:
     account = server.account()
     owner = server.owner(account)
     first = owner.post("/v1/endpoints", {"url": "https://example.com/a"}).json["id"]
-    account_seq = server.services.means.directory.accounts_by_id[parse(ids.ACCOUNT, account)].seq
+    account_seq = server.services.context.cache.accounts_by_id[parse(ids.ACCOUNT, account)].seq
 
     def fill(connection: Any) -> None:
         columns = [column for column in endpoints.c if column.name not in {"seq", "id"}]

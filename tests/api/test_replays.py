@@ -54,7 +54,7 @@ def owner(server: Any) -> Owner:
 def test_a_replay_through_its_life(server: Any, owner: Owner) -> None:
     """Made, paused, resumed, cancelled; every step is answered with the job and told to the engine."""
     owner.failed(3)
-    engine = server.services.means.engine
+    engine = server.services.context.engine
     engine.replays.clear()
     made = owner.replay(rate_per_second=7, types=["movement.*"])
     assert made.status == 201
@@ -104,7 +104,7 @@ def test_a_replay_through_its_life(server: Any, owner: Owner) -> None:
 
 def test_a_preview_counts_and_stores_nothing(owner: Owner) -> None:
     """With the instants of the oldest and newest event."""
-    now = owner.server.services.means.now()
+    now = owner.server.services.context.now()
     owner.failed(2, created_at=now - 2 * HOUR_MS)
     owner.failed(3, created_at=now - HOUR_MS)
     owner.failed(1, type_name="athlete.created", created_at=now - HOUR_MS // 2)

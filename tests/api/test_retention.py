@@ -9,16 +9,16 @@ DAY = 24 * 3600 * 1000
 
 
 def test_an_operator_confirms_the_clock(server: Any) -> None:
-    now = server.services.means.now()
+    now = server.services.context.now()
 
     def observed() -> int | None:
         return server.run(
-            lambda: server.services.means.database.write(
+            lambda: server.services.context.database.write(
                 lambda c: retention_clock.observe(c, now=now, retention_ms=30 * DAY)
             )
         )
 
-    server.run(lambda: server.services.means.database.write(lambda c: retention_clock.accept(c, now=now - 20 * DAY)))
+    server.run(lambda: server.services.context.database.write(lambda c: retention_clock.accept(c, now=now - 20 * DAY)))
     assert observed() == now - 20 * DAY
 
     answer = server.operator.post("/v1/retention/resume")

@@ -58,7 +58,7 @@ def entries(server: Any, endpoint: Mapping[str, Any]) -> list[tuple[str, Any]]:
 def live(server: Any, endpoint: Mapping[str, Any]) -> Any:
     """The endpoint in the directory."""
     endpoint_id = ids.parse_prefixed(ids.ENDPOINT, endpoint["id"])
-    return server.services.means.directory.endpoints_by_id[endpoint_id]
+    return server.services.context.cache.endpoints_by_id[endpoint_id]
 
 
 def signatures(server: Any, endpoint: Mapping[str, Any]) -> tuple[bytes, bytes]:
@@ -113,7 +113,7 @@ def test_the_log_names_who_saw_it_and_from_where(server: Any, account: str, owne
     holder = server.operator.get(f"/v1/accounts/{account}/keys").json["data"]
     assert found.actor.id in {each["id"] for each in holder}
     assert found.actor.address == "127.0.0.1"
-    assert server.services.means.directory.accounts[found.account_seq].id == ids.parse_prefixed(ids.ACCOUNT, account)
+    assert server.services.context.cache.accounts[found.account_seq].id == ids.parse_prefixed(ids.ACCOUNT, account)
 
 
 def test_no_secret_is_shown_without_its_entry(

@@ -1,4 +1,4 @@
-"""Numbers of an account, of an endpoint and of all: what they tell, and to whom."""
+"""StatisticsUpdater of an account, of an endpoint and of all: what they tell, and to whom."""
 
 import asyncio
 from typing import Any
@@ -10,7 +10,7 @@ from uplift_server.core.lifecycle import Status
 from uplift_server.core.operations.statistics import HOUR_MS, Series
 from uplift_server.core.security.scopes import Scope
 from uplift_server.core.timestamps import instant_text
-from uplift_server.delivery.maintenance.statistics import Numbers
+from uplift_server.delivery.maintenance.statistics import StatisticsUpdater
 from uplift_server.service.errors import Forbidden, NotFound
 from uplift_server.service.principals import Caller, Principal
 
@@ -52,12 +52,12 @@ class Owner:
     @property
     def now(self) -> int:
         """Unix ms."""
-        return int(self.server.services.means.now())
+        return int(self.server.services.context.now())
 
 
 def counted(server: Any) -> None:
     """Count what was added."""
-    loop = Numbers(server.database, server.services.means.clock, every_ms=1000)
+    loop = StatisticsUpdater(server.database, server.services.context.clock, every_ms=1000)
     server.run(lambda: loop.count_all(asyncio.Event()))
 
 
@@ -146,11 +146,11 @@ def test_a_page_of_endpoints_or_accounts_is_one_read(
     second = str(mine.client.post("/v1/endpoints", {"url": "https://example.com/b"}).json["id"])
     counted(server)
     reads = []
-    read = services.means.database.read
-    monkeypatch.setattr(services.means.database, "read", lambda body: reads.append(body) or read(body))
+    read = services.context.database.read
+    monkeypatch.setattr(services.context.database, "read", lambda body: reads.append(body) or read(body))
 
     def caller(account: str | None, *scopes: Scope) -> Caller:
-        seq = None if account is None else services.means.directory.accounts_by_id[parse("acc", account)].seq
+        seq = None if account is None else services.context.cache.accounts_by_id[parse("acc", account)].seq
         return Caller(Principal.of_key(b"k" * 16, seq, frozenset(scopes), "test"), seq)
 
     reader = caller(mine.id, Scope.DELIVERIES_READ)
@@ -176,7 +176,7 @@ def test_a_page_of_endpoints_or_accounts_is_one_read(
 def test_a_page_with_an_endpoint_that_another_process_has_just_made_is_shown(mine: Owner, server: Any) -> None:
     """This process is told of it a moment later."""
     services = server.services
-    directory = services.means.directory
+    directory = services.context.cache
     second = str(mine.client.post("/v1/endpoints", {"url": "https://example.com/b"}).json["id"])
     live = directory.endpoints_by_id[parse("ep", second)]
     directory.drop_endpoint(live.seq)

@@ -17,10 +17,10 @@ from uplift_server.cli import checks
 from uplift_server.cli.main import app
 from uplift_server.config import load, publish_key, secret_key
 from uplift_server.core.timestamps import instant_text
-from uplift_server.service import examination
+from uplift_server.service import diagnostics
 from uplift_server.store import inspection, schema_version
+from uplift_server.store.encryption import Cipher, parse_key
 from uplift_server.store.errors import Unavailable
-from uplift_server.store.sealing import Sealer, parse_key
 from uplift_server.store.sqlite.connection import FileLock, connect
 
 
@@ -28,7 +28,7 @@ from uplift_server.store.sqlite.connection import FileLock, connect
 def _place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("UPLIFT_PORT", "0")
-    monkeypatch.setattr(examination, "RESOLVED_NAME", "localhost")
+    monkeypatch.setattr(diagnostics, "RESOLVED_NAME", "localhost")
 
 
 def examine(**environ: str) -> tuple[int, dict[str, tuple[str, str]]]:
@@ -47,7 +47,7 @@ def database(*, sealed_with: str | None = None) -> Path:
     key = secret_key(config)
     schema_version.upgrade(config.database_path, now_ms=0)
     publish_key(config)
-    sealed = Sealer(parse_key(sealed_with or key)).seal("a secret", b"e" * 16, "secret")
+    sealed = Cipher(parse_key(sealed_with or key)).encrypt("a secret", b"e" * 16, "secret")
     raw = connect(config.database_path, read_only=False)
     raw.execute(
         "INSERT INTO endpoints (id, account_seq, url, description, event_types, secret, secret_created_at, state,"
@@ -111,7 +111,7 @@ def test_what_is_held_longer_than_anything_is_kept_is_told(monkeypatch: pytest.M
     lock.acquire()
     assert examine()[1]["held"] == warned
     lock.release()
-    monkeypatch.setattr(examination, "HELD_COUNTED_MAX", 2)
+    monkeypatch.setattr(diagnostics, "HELD_COUNTED_MAX", 2)
     assert examine()[1]["held"][1].startswith("at least 2 deliveries are held, for 2 endpoints")
 
 
@@ -121,13 +121,14 @@ def test_every_sealed_value_is_tried() -> None:
     key = parse_key(secret_key(load({})))
     with closing(connect(path, read_only=False)) as raw:
         raw.execute(
-            "UPDATE endpoints SET previous_secret = ?", (Sealer(b"x" * 32).seal("old", b"e" * 16, "previous_secret"),)
+            "UPDATE endpoints SET previous_secret = ?",
+            (Cipher(b"x" * 32).encrypt("old", b"e" * 16, "previous_secret"),),
         )
-        raw.execute("UPDATE endpoints SET headers = ?", (Sealer(key).seal("{}", b"another endpoint", "headers"),))
+        raw.execute("UPDATE endpoints SET headers = ?", (Cipher(key).encrypt("{}", b"another endpoint", "headers"),))
         raw.execute(
             "INSERT INTO endpoints (id, account_seq, url, description, event_types, secret, secret_created_at, state,"
             " created_at, updated_at) VALUES (?, 1, '', '', '[]', ?, 0, 0, 0, 0)",
-            (b"n" * 16, Sealer(key).seal("a newer one", b"n" * 16, "secret")),
+            (b"n" * 16, Cipher(key).encrypt("a newer one", b"n" * 16, "secret")),
         )
     assert examine()[1]["secret key"] == ("fail", "it does not open 2 of 4 sealed secrets and headers")
 
@@ -304,8 +305,8 @@ def test_the_proxy_is_tried() -> None:
 def test_a_full_disk_a_wrong_clock_and_missing_names_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(1, 1, 1024))
-    monkeypatch.setattr(examination, "CLOCK_EARLIEST_S", 1e12)
-    monkeypatch.setattr(examination, "RESOLVED_NAME", "name.invalid")
+    monkeypatch.setattr(diagnostics, "CLOCK_EARLIEST_S", 1e12)
+    monkeypatch.setattr(diagnostics, "RESOLVED_NAME", "name.invalid")
     _, found = examine()
     assert (found["disk"][0], found["clock"][0], found["dns"][0]) == ("fail", "fail", "warn")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(1, 1, 1024**3))

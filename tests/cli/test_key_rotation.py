@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 from uplift_server.cli.main import app
 from uplift_server.config import Config, ConfigError, load, publish_key, secret_key
 from uplift_server.store import inspection, schema_version
-from uplift_server.store.sealing import Sealer, WrongSecretKey, parse_key
+from uplift_server.store.encryption import Cipher, WrongSecretKey, parse_key
 from uplift_server.store.sqlite.connection import FileLock, connect
 
 SECRETS = ["whsec_" + base64.b64encode(bytes([number]) * 32).decode() for number in range(3)]
@@ -23,7 +23,7 @@ KILLED = """
 import os, shutil, signal, sys
 from pathlib import Path
 from uplift_server.cli.main import app
-from uplift_server.store import resealing
+from uplift_server.store import reencryption
 from uplift_server.store.sqlite import SqliteDatabase
 
 base = Path(sys.argv[1])
@@ -46,7 +46,7 @@ def before(function, name, at):
 def rotate(at):
     for name in ("open", "write", "fsync", "link", "unlink", "replace", "rename"):
         setattr(os, name, before(getattr(os, name), name, at))
-    reseal, write = resealing.reseal, SqliteDatabase.write
+    reseal, write = reencryption.reseal, SqliteDatabase.write
     def resealed(*arguments):
         found = reseal(*arguments)
         step("before the commit", at)
@@ -55,7 +55,7 @@ def rotate(at):
         found = await write(*arguments)
         step("after the commit", at)
         return found
-    resealing.reseal, SqliteDatabase.write = resealed, written
+    reencryption.reseal, SqliteDatabase.write = resealed, written
     app(["secret-key", "rotate", "--json"])
 
 at = 1
@@ -77,7 +77,7 @@ while True:
 def filled(config: Config, *, sealed_with: str | None = None) -> None:
     """A database with some endpoints, one of them amid an overlap and with headers, and the key it is sealed with."""
     config.database_path.parent.mkdir(parents=True)
-    sealer = Sealer(parse_key(sealed_with or secret_key(config)))
+    cipher = Cipher(parse_key(sealed_with or secret_key(config)))
     schema_version.upgrade(config.database_path, now_ms=0)
     publish_key(config)
     with closing(connect(config.database_path, read_only=False)) as raw:
@@ -87,13 +87,13 @@ def filled(config: Config, *, sealed_with: str | None = None) -> None:
             raw.execute(
                 "INSERT INTO endpoints (id, account_seq, url, description, event_types, secret, secret_created_at,"
                 " state, created_at, updated_at) VALUES (?, 1, 'https://example.com/', '', '[]', ?, 0, 0, 0, 0)",
-                (owner, sealer.seal(secret, owner, "secret")),
+                (owner, cipher.encrypt(secret, owner, "secret")),
             )
         raw.execute(
             "UPDATE endpoints SET previous_secret = ?, previous_expires_at = 9, headers = ? WHERE id = ?",
             (
-                sealer.seal("the one before", owner, "previous_secret"),
-                sealer.seal("{}", owner, "headers"),
+                cipher.encrypt("the one before", owner, "previous_secret"),
+                cipher.encrypt("{}", owner, "headers"),
                 owner,
             ),
         )
@@ -101,9 +101,9 @@ def filled(config: Config, *, sealed_with: str | None = None) -> None:
 
 def opened(config: Config, key: str) -> list[str]:
     """Everything that is sealed, opened with a key."""
-    sealer = Sealer(parse_key(key))
+    cipher = Cipher(parse_key(key))
     return sorted(
-        sealer.open(each.value, each.endpoint_id, each.column)
+        cipher.decrypt(each.value, each.endpoint_id, each.column)
         for each in inspection.encrypted_values(config.database_path)
     )
 
@@ -253,7 +253,7 @@ def test_nothing_is_sealed_anew_where_something_opens_with_neither_key(config: C
         raw.execute(
             "INSERT INTO endpoints (id, account_seq, url, description, event_types, secret, secret_created_at,"
             " state, created_at, updated_at) VALUES (?, 1, '', '', '[]', ?, 0, 0, 0, 0)",
-            (owner, Sealer(b"?" * 32).seal("lost", owner, "secret")),
+            (owner, Cipher(b"?" * 32).encrypt("lost", owner, "secret")),
         )
     result = rotate()
     assert result.exit_code == 2

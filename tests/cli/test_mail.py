@@ -9,14 +9,14 @@ from tests.mail.postbox import Postbox
 from typer.testing import CliRunner, Result
 
 from uplift_server.cli.main import app
-from uplift_server.service import examination
+from uplift_server.service import diagnostics
 
 
 @pytest.fixture(autouse=True)
 def _place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("UPLIFT_PORT", "0")
-    monkeypatch.setattr(examination, "RESOLVED_NAME", "localhost")
+    monkeypatch.setattr(diagnostics, "RESOLVED_NAME", "localhost")
 
 
 @pytest.fixture

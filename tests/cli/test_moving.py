@@ -14,8 +14,8 @@ from tests.store.moved_file import TABLES, filled, in_postgres, in_sqlite
 from typer.testing import CliRunner, Result
 
 from uplift_server.cli.main import app
+from uplift_server.store.encryption import Cipher, parse_key
 from uplift_server.store.postgres import schema_version as postgres_version
-from uplift_server.store.sealing import Sealer, parse_key
 from uplift_server.store.sqlite.connection import FileLock, connect
 
 KEY = base64.b64encode(b"k" * 32).decode()
@@ -27,11 +27,13 @@ def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A file with rows in every table, sealed with a key that lies beside it."""
     monkeypatch.chdir(tmp_path)
     path = filled(tmp_path / "uplift.db")
-    sealer = Sealer(parse_key(KEY))
+    cipher = Cipher(parse_key(KEY))
     with closing(connect(path, read_only=False)) as raw:
         raw.execute("UPDATE endpoints SET headers = NULL, previous_secret = NULL, deleted_at = NULL")
         for seq, owner in raw.execute("SELECT seq, id FROM endpoints").fetchall():
-            raw.execute("UPDATE endpoints SET secret = ? WHERE seq = ?", (sealer.seal("whsec", owner, "secret"), seq))
+            raw.execute(
+                "UPDATE endpoints SET secret = ? WHERE seq = ?", (cipher.encrypt("whsec", owner, "secret"), seq)
+            )
     (tmp_path / "secret.key").write_text(KEY)
     (tmp_path / "operator.key").write_text("op_whatever")
     return path

@@ -19,9 +19,9 @@ from uplift_server.cli import setup
 from uplift_server.cli.listening import cannot_listen
 from uplift_server.cli.main import app
 from uplift_server.config import load
+from uplift_server.store.encryption import WrongSecretKey
 from uplift_server.store.errors import Conflict, Unavailable
 from uplift_server.store.schema_version import UnknownSchema
-from uplift_server.store.sealing import WrongSecretKey
 
 
 @pytest.fixture(autouse=True)

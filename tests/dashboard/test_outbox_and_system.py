@@ -14,8 +14,8 @@ from tests.mail.facts import example
 from uplift_server import __version__
 from uplift_server.core.ids import uuid7
 from uplift_server.core.people.notifications import NoticeKind
-from uplift_server.store import notices, schema_version
-from uplift_server.store.notices import NoticeResult
+from uplift_server.store import outbox, schema_version
+from uplift_server.store.outbox import EmailResult
 
 NOW_MS = time.time_ns() // 1_000_000
 ON_A_DISK, ON_POSTGRESQL = "free beside the database", "dead rows beside"
@@ -30,16 +30,14 @@ def owe(server: Server, *recipients: str) -> None:
             notice = (uuid7(NOW_MS, number.to_bytes(10, "big")), recipient)
             kind = NoticeKind.ENDPOINT_WARNED
             facts = {**example(kind).facts, "cause": "hush-hush"}
-            notices.add(
-                connection, kind, account_seq=1, endpoint_seq=None, recipients=[notice], facts=facts, now=NOW_MS
-            )
+            outbox.add(connection, kind, account_seq=1, endpoint_seq=None, recipients=[notice], facts=facts, now=NOW_MS)
         later = NOW_MS + 3_600_000
         results = [
-            NoticeResult(1, 1, sent_at=NOW_MS),
-            NoticeResult(2, 9, last_error="the mailbox <b>is</b> unknown"),
-            NoticeResult(3, 2, due_at=later, last_error="the mail server is busy"),
+            EmailResult(1, 1, sent_at=NOW_MS),
+            EmailResult(2, 9, last_error="the mailbox <b>is</b> unknown"),
+            EmailResult(3, 2, due_at=later, last_error="the mail server is busy"),
         ]
-        notices.settle(connection, results)
+        outbox.settle(connection, results)
 
     server.place.run(owe_and_settle)
 

@@ -15,12 +15,12 @@ from tests.engines import Place
 from uplift_server.core.operations.cluster import ProcessRole
 from uplift_server.delivery.clock import DatabaseTime
 from uplift_server.delivery.cluster.engine import SharedEngine
-from uplift_server.delivery.endpoint_cache import Directory
+from uplift_server.delivery.endpoint_cache import EndpointCache
 from uplift_server.delivery.sending.http.request import Done, Request
 from uplift_server.store import accounts, endpoints, event_types
 from uplift_server.store.contract import Database
+from uplift_server.store.encryption import Cipher
 from uplift_server.store.errors import Unavailable
-from uplift_server.store.sealing import Sealer
 
 R = TypeVar("R")
 
@@ -90,7 +90,7 @@ class PeerSender:
 class Peer:
     """One process of a fleet."""
 
-    def __init__(self, engine: SharedEngine, directory: Directory, sender: PeerSender, line: BusLine) -> None:
+    def __init__(self, engine: SharedEngine, directory: EndpointCache, sender: PeerSender, line: BusLine) -> None:
         self.engine = engine
         self.directory = directory
         self.sender = sender
@@ -134,7 +134,7 @@ class Fleet(World):
     async def start(self, role: ProcessRole = ProcessRole.ALL) -> Peer:
         """One process more; it acts for the world if it is the first."""
         line, sender = BusLine(self.bus, self.database), PeerSender(self.sender)
-        directory = Directory(Sealer(b"k" * 32), "Uplift-Webhooks/test")
+        directory = EndpointCache(Cipher(b"k" * 32), "Uplift-Webhooks/test")
         engine = SharedEngine(
             self.database,
             directory,

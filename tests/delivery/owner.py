@@ -7,17 +7,17 @@ from uplift_server.core.cursors import Cursors
 from uplift_server.core.http.addresses import AddressPolicy
 from uplift_server.core.ids import delivery_id, prefixed
 from uplift_server.core.security.scopes import Scope
+from uplift_server.service.context import ServiceContext
 from uplift_server.service.deliveries import Deliveries
 from uplift_server.service.endpoint_states import EndpointStates
+from uplift_server.service.endpoint_tests import EndpointTest, EndpointTests
 from uplift_server.service.endpoints import Endpoints
-from uplift_server.service.greeting import Greeter
-from uplift_server.service.means import Means
+from uplift_server.service.idempotency import Repeat
 from uplift_server.service.principals import Caller, Principal
 from uplift_server.service.registration import Registrar
-from uplift_server.service.repeats import Repeat
-from uplift_server.service.trials import Trial, Trials
+from uplift_server.service.registration_event import RegistrationEvents
+from uplift_server.store.encryption import Cipher
 from uplift_server.store.records import Delivery, HeldAction
-from uplift_server.store.sealing import Sealer
 
 from .world import World
 
@@ -31,13 +31,15 @@ class Owner:
 
     def __init__(self, world: World) -> None:
         cursors, sequence = Cursors(bytes(32)), world.engine.acceptor.ids
-        means = Means(world.database, world.directory, world.clock, world.engine, cursors, id_sequence=sequence)
+        means = ServiceContext(
+            world.database, world.directory, world.clock, world.engine, cursors, id_sequence=sequence
+        )
         registrar = Registrar(AddressPolicy(allow_private_networks=False), _nowhere)
-        owned = Endpoints(means, Sealer(b"k" * 32), registrar, Greeter(means))
+        owned = Endpoints(means, Cipher(b"k" * 32), registrar, RegistrationEvents(means))
         self._world = world
         self._states = EndpointStates(means, owned)
         self._deliveries = Deliveries(means)
-        self._trials = Trials(means, owned)
+        self._endpoint_tests = EndpointTests(means, owned)
         seq = world.account.seq
         self.caller = Caller(Principal.of_key(b"k" * 16, seq, frozenset(Scope), "owner"), seq)
 
@@ -60,18 +62,20 @@ class Owner:
         """Resend a delivery."""
         return await self._deliveries.resend(self.caller, self.delivery(event_id, seq))
 
-    async def test(self, seq: int, *, key: str | None = None) -> Trial:
+    async def test(self, seq: int, *, key: str | None = None) -> EndpointTest:
         """Test an endpoint, letting time pass while the answer takes it."""
         repeat = None if key is None else Repeat(key, b"")
-        trial = asyncio.ensure_future(self._trials.send(self.caller, self._endpoint(seq), None, repeat=repeat))
+        trial = asyncio.ensure_future(self._endpoint_tests.send(self.caller, self._endpoint(seq), None, repeat=repeat))
         self._world.callers.add(trial)
         await self._world.stepping(asyncio.wait([trial]))
         self._world.callers.remove(trial)
         return trial.result()
 
-    async def test_at_once(self, seqs: Sequence[int]) -> list[Trial | BaseException]:
+    async def test_at_once(self, seqs: Sequence[int]) -> list[EndpointTest | BaseException]:
         """Test many endpoints at the same time; the outcome or the error of each."""
-        trials = [asyncio.ensure_future(self._trials.send(self.caller, self._endpoint(seq), None)) for seq in seqs]
+        trials = [
+            asyncio.ensure_future(self._endpoint_tests.send(self.caller, self._endpoint(seq), None)) for seq in seqs
+        ]
         self._world.callers.update(trials)
         await self._world.stepping(asyncio.wait(trials))
         self._world.callers.difference_update(trials)

@@ -12,7 +12,7 @@ from uplift_server.core.events.catalog import WEBHOOK_CREATED
 from uplift_server.core.http.exchange import Exchange, Failure
 from uplift_server.core.lifecycle import Status
 from uplift_server.core.limits import LANE_BODY_BYTES_MAX
-from uplift_server.delivery.ingest import Draft, TooMuchOwed
+from uplift_server.delivery.ingest import BacklogFull, Draft
 from uplift_server.store.hot_records import HealthRow, LeasedDelivery, LeaseRequest, Settlement
 
 from .test_engine import Failing, resend
@@ -224,7 +224,7 @@ async def test_a_request_that_would_owe_too_much_is_refused(place: Place) -> Non
         for number in range(60):
             await world.endpoint(f"r{number}.test")
         draft = Draft(world.directory.event_types["a.b"], b"{}")
-        with pytest.raises(TooMuchOwed, match="61000 events and deliveries"):
+        with pytest.raises(BacklogFull, match="61000 events and deliveries"):
             world.engine.acceptor.accept_for([(world.account.seq, draft)] * 1000)
         assert world.engine.acceptor.waiting_events == 0
 

@@ -5,11 +5,11 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from uplift_server.delivery.cluster.encryption_upgrade import EncryptionUpgrade
-from uplift_server.delivery.endpoint_cache import Directory
+from uplift_server.delivery.endpoint_cache import EndpointCache
 from uplift_server.store.contract import Database
-from uplift_server.store.sealing import Sealer
+from uplift_server.store.encryption import Cipher
 
-from .test_directory import SEALER, SECRET, account, endpoint
+from .test_endpoint_cache import CIPHER, SECRET, account, endpoint
 from .world import VirtualClock
 
 
@@ -21,13 +21,13 @@ class Upgraded:
 
 
 async def test_an_endpoint_that_no_attempt_has_used_is_signed_for_after_unbound_values_are_rejected() -> None:
-    sealer = Sealer(b"k" * 32, accepts_unbound=True)
-    directory = Directory(sealer, "Uplift-Webhooks/test")
-    earlier = endpoint(secret=SEALER.seal(SECRET, bytes([1]) * 16, "secret", bound=False))
+    cipher = Cipher(b"k" * 32, accepts_unbound=True)
+    directory = EndpointCache(cipher, "Uplift-Webhooks/test")
+    earlier = endpoint(secret=CIPHER.encrypt(SECRET, bytes([1]) * 16, "secret", bound=False))
     directory.load([account()], [], [], [earlier])
     clock, stopping = VirtualClock(), asyncio.Event()
     running = asyncio.create_task(EncryptionUpgrade(cast(Database, Upgraded()), directory, clock).run(stopping))
-    while sealer.accepts_unbound:
+    while cipher.accepts_unbound:
         await asyncio.sleep(0)
         if clock.next_at() is not None:
             clock.fire()

@@ -6,7 +6,7 @@ import pytest
 from tests.engines import Place
 
 from uplift_server.core.people.notifications import NoticeKind
-from uplift_server.delivery.health.monitor import WatchSettings
+from uplift_server.delivery.health.monitor import HealthSettings
 from uplift_server.store.errors import Unavailable
 from uplift_server.store.records import EndpointState
 
@@ -202,7 +202,7 @@ async def test_what_was_judged_though_the_answer_was_lost_is_told_once_and_excus
 
 async def test_gone_disables_nobody_while_most_endpoints_fail(place: Place) -> None:
     """A proxy of ours that answers 410 for everybody."""
-    async with long_world(place, watch=WatchSettings(RULE, gone_disables=True)) as world:
+    async with long_world(place, watch=HealthSettings(RULE, gone_disables=True)) as world:
         owners = await many(world, 12)
         for owner in owners:
             owner.receiver.status = 410

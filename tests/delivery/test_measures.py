@@ -10,7 +10,7 @@ from uplift_server.core.deliveries.outcomes import Outcome
 from uplift_server.core.lifecycle import Status
 from uplift_server.core.scheduling.waiting import HeldUpBy
 from uplift_server.delivery.ingest import Draft
-from uplift_server.observe.measures import EngineMeasures, Histogram, Refusal
+from uplift_server.observe.counters import EngineCounters, Histogram, Refusal
 from uplift_server.store.errors import Unavailable
 from uplift_server.store.records import HeldAction
 
@@ -23,11 +23,11 @@ def upper(histogram: Histogram) -> list[int | None]:
     return [bound for bound, count in zip(bounds, histogram.counts, strict=True) for _ in range(count)]
 
 
-def ended(measures: EngineMeasures) -> dict[Status, int]:
+def ended(measures: EngineCounters) -> dict[Status, int]:
     return {each: measures.ended[each] for each in (Status.DELIVERED, Status.FAILED, Status.CANCELLED)}
 
 
-def attempts(measures: EngineMeasures) -> dict[Outcome, int]:
+def attempts(measures: EngineCounters) -> dict[Outcome, int]:
     return {each: measures.attempts[each] for each in Outcome if measures.attempts[each]}
 
 

@@ -11,7 +11,7 @@ from uplift_server.core.events.schemas import check_schema
 from uplift_server.core.limits import EVENT_DATA_BYTES_MAX
 from uplift_server.delivery.endpoint_cache import LiveEventType
 
-from .test_directory import event_type
+from .test_endpoint_cache import event_type
 
 CHECK_SECONDS_MAX = 0.05
 SLACK = 5

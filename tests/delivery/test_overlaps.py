@@ -11,9 +11,9 @@ from uplift_server.delivery.endpoint_cache import LiveEndpoint
 from uplift_server.delivery.maintenance.secret_expiry import BITE, UNAVAILABLE_WAIT_MS
 from uplift_server.delivery.sending.http.request import Request
 from uplift_server.store import endpoints
+from uplift_server.store.encryption import Cipher
 from uplift_server.store.errors import Unavailable
 from uplift_server.store.records import Endpoint
-from uplift_server.store.sealing import Sealer
 from uplift_webhooks import Webhook, WebhookVerificationError
 
 from .world import DAY, HOUR, SECOND, SECRET, World
@@ -26,8 +26,8 @@ async def rotate(
     world: World, live: LiveEndpoint, secret: str = NEW, overlap_ms: int = DAY, *, header_new: bool = False
 ) -> None:
     """Replace an endpoint's secret as the service does."""
-    sealer, endpoint_id = Sealer(b"k" * 32), live.record.id
-    sealed = sealer.seal(secret, endpoint_id, "secret")
+    cipher, endpoint_id = Cipher(b"k" * 32), live.record.id
+    sealed = cipher.encrypt(secret, endpoint_id, "secret")
     now = world.clock.now
 
     def write(connection: Any) -> Endpoint:
@@ -35,8 +35,8 @@ async def rotate(
         assert stored is not None
         pair = stored.secrets.at(now).rotated(sealed, now, overlap_ms, header_new=header_new)
         if pair.previous is not None:
-            before = sealer.open(pair.previous, endpoint_id, "secret")
-            pair = replace(pair, previous=sealer.seal(before, endpoint_id, "previous_secret"))
+            before = cipher.decrypt(pair.previous, endpoint_id, "secret")
+            pair = replace(pair, previous=cipher.encrypt(before, endpoint_id, "previous_secret"))
         return endpoints.set_secrets(connection, stored, pair, now=now)
 
     world.directory.put_endpoint(await world.database.write(write))

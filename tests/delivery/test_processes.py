@@ -17,13 +17,13 @@ from uplift_server.core.deliveries.health import HealthRule
 from uplift_server.core.endpoint_settings import EndpointSettings
 from uplift_server.core.lifecycle import Status, Trigger
 from uplift_server.core.operations.cluster import ProcessRole
-from uplift_server.core.operations.singleton_jobs import Duty
+from uplift_server.core.operations.singleton_jobs import SingletonJob
 from uplift_server.core.people.audit import SYSTEM, AuditEntry
 from uplift_server.core.people.notifications import NoticeKind
 from uplift_server.delivery.cluster.change_log import LOOK_EVERY_MS
-from uplift_server.delivery.health.monitor import WatchSettings
+from uplift_server.delivery.health.monitor import HealthSettings
 from uplift_server.service.errors import Busy, Conflict
-from uplift_server.store import directory_changes, endpoints
+from uplift_server.store import change_log, endpoints
 from uplift_server.store.commands import KEPT_MS, Command, CommandKind, Result
 from uplift_server.store.errors import Conflict as StoreConflict
 from uplift_server.store.errors import Unavailable
@@ -298,9 +298,9 @@ async def test_changes_are_forgotten_and_who_has_missed_them_reads_everything(
     monkeypatch.setattr("uplift_server.delivery.cluster.change_log.KEPT_MS", kept_ms)
     async with Fleet(place) as fleet:
         [deleted, changed] = await fleet_with_endpoints(fleet, peers=2, hosts=2)
-        [on_duty] = [peer for peer in fleet.peers if peer.engine.membership.has_duty(Duty.RETENTION)]
+        [on_duty] = [peer for peer in fleet.peers if peer.engine.membership.has_duty(SingletonJob.RETENTION)]
         other = next(peer for peer in fleet.peers if peer is not on_duty)
-        noted = await fleet.database.read(directory_changes.horizon)
+        noted = await fleet.database.read(change_log.horizon)
         fleet.at(on_duty)
         look = other.engine._feed.look
         other.engine._feed.look = away  # type: ignore[method-assign]
@@ -309,9 +309,9 @@ async def test_changes_are_forgotten_and_who_has_missed_them_reads_everything(
         created = (await fleet.endpoint("new.test")).seq
         account = await fleet.new_account()
         await fleet.run_for(kept_ms - LOOK_EVERY_MS // 2)
-        assert (await fleet.database.read(lambda c: directory_changes.since(c, noted))).forgotten == 0
+        assert (await fleet.database.read(lambda c: change_log.since(c, noted))).forgotten == 0
         await fleet.run_for(2 * LOOK_EVERY_MS)
-        changes = await fleet.database.read(lambda c: directory_changes.since(c, noted))
+        changes = await fleet.database.read(lambda c: change_log.since(c, noted))
         assert changes.found == []
         assert changes.forgotten > noted
         assert deleted in other.directory.endpoints
@@ -527,20 +527,20 @@ async def test_duties_pass_on_when_their_process_dies(place: Place) -> None:
     async with Fleet(place) as fleet:
         await fleet_with_endpoints(fleet, peers=2, hosts=4)
 
-        def on_duty(duty: Duty) -> list[int]:
+        def on_duty(duty: SingletonJob) -> list[int]:
             return [n for n, peer in enumerate(fleet.peers) if peer.engine.membership.has_duty(duty)]
 
-        assert all(len(on_duty(duty)) == 1 for duty in Duty)
-        [first] = on_duty(Duty.NUMBERS)
+        assert all(len(on_duty(duty)) == 1 for duty in SingletonJob)
+        [first] = on_duty(SingletonJob.STATISTICS)
         await fleet.kill_peer(fleet.peers[first])
         await fleet.run_for(SECOND)
-        assert on_duty(Duty.NUMBERS) == []
+        assert on_duty(SingletonJob.STATISTICS) == []
         await fleet.run_for(8 * SECOND)
-        assert on_duty(Duty.NUMBERS) == [0]
+        assert on_duty(SingletonJob.STATISTICS) == [0]
 
 
 async def test_a_mass_failure_that_several_workers_see_disables_nobody_and_is_told_once(place: Place) -> None:
-    watch = WatchSettings(HealthRule(30 * SECOND, 60 * SECOND), mails=True, operator_email="ops@uplift.example")
+    watch = HealthSettings(HealthRule(30 * SECOND, 60 * SECOND), mails=True, operator_email="ops@uplift.example")
     async with Fleet(place, delays_ms=[5 * SECOND] * 100, watch=watch) as fleet:
         await fleet.start()
         account = await fleet.new_account(("coach@rapids.example",))
@@ -553,7 +553,7 @@ async def test_a_mass_failure_that_several_workers_see_disables_nobody_and_is_to
         assert await kinds(fleet) == began
         assert all(peer.engine.mass_failure() is not None for peer in fleet.peers)
         # Whoever judges then goes by what was judged.
-        [judge] = [peer for peer in fleet.peers if peer.engine.membership.has_duty(Duty.MASS_FAILURE)]
+        [judge] = [peer for peer in fleet.peers if peer.engine.membership.has_duty(SingletonJob.OUTAGE_GUARD)]
         await fleet.kill_peer(judge)
         fleet.at(fleet.peers[0])
         await fleet.run_for(20 * SECOND)
@@ -561,7 +561,7 @@ async def test_a_mass_failure_that_several_workers_see_disables_nobody_and_is_to
         assert all(peer.engine.mass_failure() is not None for peer in fleet.peers)
         # Who judges it to be over has told so before the clocks that it changed are known everywhere.
         for peer in fleet.peers:
-            if not peer.engine.membership.has_duty(Duty.MASS_FAILURE):
+            if not peer.engine.membership.has_duty(SingletonJob.OUTAGE_GUARD):
                 peer.engine._feed.look = away  # type: ignore[method-assign]
         for number in range(2, 10):
             del fleet.sender.scripts[f"h{number}.test"]

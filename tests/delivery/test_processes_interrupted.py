@@ -14,9 +14,9 @@ from uplift_server.core.operations.clock_offset import Reading
 from uplift_server.core.operations.cluster import ProcessRole
 from uplift_server.delivery.cluster.engine import SharedEngine
 from uplift_server.delivery.endpoint_cache import LiveEndpoint
-from uplift_server.delivery.health.monitor import WatchSettings
+from uplift_server.delivery.health.monitor import HealthSettings
 from uplift_server.store import accounts, endpoints, health, processes
-from uplift_server.store.errors import Refused, Unavailable
+from uplift_server.store.errors import Rejected, Unavailable
 from uplift_server.store.processes import Process
 from uplift_server.store.records import EndpointState
 
@@ -57,7 +57,7 @@ async def test_who_is_heard_of_while_it_is_being_buried_stays_and_nothing_is_sen
 
 async def test_how_an_endpoint_fares_at_a_process_taken_for_dead_has_no_consequences(place: Place) -> None:
     """Neither is it stored, nor is the endpoint disabled by it: where it belongs by now it does well."""
-    watch = WatchSettings(HealthRule(20 * SECOND, 40 * SECOND))
+    watch = HealthSettings(HealthRule(20 * SECOND, 40 * SECOND))
     async with Fleet(place, delays_ms=[5 * SECOND] * 100, watch=watch) as fleet:
         [seq] = await fleet_with_endpoints(fleet, peers=2, hosts=1)
         cut_off, _ = owner_and_other(fleet, seq)
@@ -344,7 +344,7 @@ async def test_a_loop_that_ends_by_a_defect_stops_a_process_that_serves_the_api_
 
 
 async def refuse(*_: object, **__: object) -> Any:
-    raise Refused("a defect")
+    raise Rejected("a defect")
 
 
 async def test_a_database_that_refuses_to_tell_others_of_a_stop_keeps_nobody_from_draining(place: Place) -> None:

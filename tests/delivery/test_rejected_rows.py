@@ -11,8 +11,8 @@ from tests.engines import Place
 from uplift_server.core.deliveries.outcomes import Outcome
 from uplift_server.core.lifecycle import Status
 from uplift_server.delivery.ingest import Draft
-from uplift_server.observe.measures import SetAside
-from uplift_server.store.errors import Refused, Unavailable
+from uplift_server.observe.counters import SetAside
+from uplift_server.store.errors import Rejected, Unavailable
 from uplift_server.store.hot_records import HealthRow, NewEvent, Settlement
 from uplift_server.store.schema import attempts, deliveries
 
@@ -83,7 +83,7 @@ class RejectsOne:
         if any(each.event_seq == self.rejected for each in settlements):
             self.settles += 1
             failed: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-            failed.set_exception(Refused("a row contradicts another"))
+            failed.set_exception(Rejected("a row contradicts another"))
             return failed
         return super().settle(settlements, health, by=by)  # type: ignore[misc]
 
@@ -129,7 +129,7 @@ class RejectsHealth:
     def settle(self, settlements: Sequence[Settlement], health: Sequence[HealthRow] = (), *, by: int = 0) -> Any:
         if any(each.endpoint_seq == self.rejected for each in health):
             failed: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-            failed.set_exception(Refused("a row contradicts another"))
+            failed.set_exception(Rejected("a row contradicts another"))
             return failed
         return super().settle(settlements, health, by=by)  # type: ignore[misc]
 
@@ -186,7 +186,7 @@ class RejectsNumberSeven:
         if any(event.data == b'{"n":7}' for group in groups for event in group):
             self.appends += 1
             failed: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-            failed.set_exception(Refused("a row contradicts another"))
+            failed.set_exception(Rejected("a row contradicts another"))
             return failed
         return super().append(groups)  # type: ignore[misc]
 

@@ -20,10 +20,10 @@ from uplift_server.delivery.listening.streams import Ending, Handed, Stream
 from uplift_server.store import accounts, keys, listening
 from uplift_server.store.contract import Transaction
 from uplift_server.store.errors import Conflict, Unavailable
-from uplift_server.store.horizon import NO_HORIZON
 from uplift_server.store.hot_records import Appended
 from uplift_server.store.listening import ListenSession, StoredAnswer
 from uplift_server.store.records import Account
+from uplift_server.store.stream_position import NO_HORIZON
 
 from .world import DAY, HOUR, SECOND, World
 

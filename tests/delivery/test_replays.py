@@ -14,7 +14,7 @@ from uplift_server.core.deliveries.replays import ReplayState
 from uplift_server.core.lifecycle import FailedReason, Status, Trigger
 from uplift_server.delivery.endpoint_cache import LiveEndpoint
 from uplift_server.delivery.replays import jobs as loop
-from uplift_server.store import replays, upkeep
+from uplift_server.store import cleanup, replays
 from uplift_server.store.deliveries import start_resend
 from uplift_server.store.records import DisabledReason, EndpointState, HeldAction
 from uplift_server.store.replays import Choice, NewReplay, Replay
@@ -410,10 +410,10 @@ async def test_retention_beside_a_replay_leaves_the_sum_right(place: Place) -> N
         endpoint = await failed(world, 30)
         job = await replay(world, endpoint, rate=2)
         await world.run_for(3 * SECOND)
-        (kept,) = (replace(kept, bite=1000) for kept in upkeep.KEPT if kept.name == "events")
+        (kept,) = (replace(kept, bite=1000) for kept in cleanup.KEPT if kept.name == "events")
         now = world.clock.now + HOUR
-        seen = await world.database.read(lambda c: upkeep.look(c, kept, before=now, after=None))
-        assert await world.database.write(lambda c: upkeep.remove(c, kept, seen.doomed, before=now)) > 0
+        seen = await world.database.read(lambda c: cleanup.look(c, kept, before=now, after=None))
+        assert await world.database.write(lambda c: cleanup.remove(c, kept, seen.doomed, before=now)) > 0
         await world.run_for(30 * SECOND)
         done = await stored(world, job)
         assert done.state is ReplayState.COMPLETED

@@ -17,10 +17,10 @@ from uplift_server.delivery.maintenance.retention import (
     THIN_SHARE,
     Retention,
 )
-from uplift_server.observe.measures import EngineMeasures
-from uplift_server.store.errors import Refused
-from uplift_server.store.partitions import Bite, Partition
-from uplift_server.store.upkeep import Key
+from uplift_server.observe.counters import EngineCounters
+from uplift_server.store.cleanup import Key
+from uplift_server.store.errors import Rejected
+from uplift_server.store.partitions import Batch, Partition
 
 from .test_retention import pruned
 from .world import DAY, MINUTE, SECOND, VirtualClock, World
@@ -65,13 +65,13 @@ class OldPartitions:
     async def numbers(self, partition: Partition) -> int:
         return self._numbers
 
-    async def thin(self, partition: Partition, *, after: Key | None) -> Bite:
+    async def thin(self, partition: Partition, *, after: Key | None) -> Batch:
         last = partition.first_seq if after is None else after[0]
         if after is not None and self._last_end is not None:
             self.pauses.append(self._clock.now - self._last_end)
         self._clock.now += self._takes_ms
         self._last_end = self._clock.now
-        return Bite(100, (last + 1,)) if last < partition.end_seq else Bite(0, None)
+        return Batch(100, (last + 1,)) if last < partition.end_seq else Batch(0, None)
 
     async def drop(self, partition: Partition) -> int:
         self.dropped.append(partition)
@@ -79,8 +79,8 @@ class OldPartitions:
 
     async def drop_empty(self) -> None: ...
 
-    async def sweep(self, before_seq: int, *, after: Key | None) -> Bite:
-        return Bite(0, None)
+    async def sweep(self, before_seq: int, *, after: Key | None) -> Batch:
+        return Batch(0, None)
 
 
 async def thinned(place: Place, *, partitions: int, takes_ms: int, numbers: int = HUGE) -> OldPartitions:
@@ -88,7 +88,7 @@ async def thinned(place: Place, *, partitions: int, takes_ms: int, numbers: int 
     async with World(place) as world:
         old = OldPartitions(world.clock, partitions, takes_ms, numbers, BITES)
         world.database.partitions = old
-        measures = EngineMeasures()
+        measures = EngineCounters()
         retention = Retention(world.database, world.clock, measures, retention_ms=KEEP_MS)
         assert await pruned(world, retention) == {"events": 300 * partitions}
         assert len(old.dropped) == partitions
@@ -101,7 +101,7 @@ async def test_a_defect_in_it_stops_nothing_else_and_it_goes_on(place: Place) ->
     async with World(place) as world:
         old = OldPartitions(world.clock, 1, 4, HUGE, BITES)
         world.database.partitions = old
-        measures = EngineMeasures()
+        measures = EngineCounters()
         retention = Retention(world.database, world.clock, measures, retention_ms=KEEP_MS)
         drop, refused = old.drop, []
         began_at = world.clock.now + MINUTE
@@ -111,7 +111,7 @@ async def test_a_defect_in_it_stops_nothing_else_and_it_goes_on(place: Place) ->
             assert measures.retention_round_at == began_at
             if not refused:
                 refused.append(partition)
-                raise Refused("a defect")
+                raise Rejected("a defect")
             return await drop(partition)
 
         old.drop = refusing  # type: ignore[method-assign]
@@ -160,7 +160,7 @@ async def test_everything_else_has_its_turn_every_minute_while_a_large_partition
     async with World(place) as world:
         old = OldPartitions(world.clock, 1, 4, bites, bites)
         world.database.partitions = old
-        retention = Retention(world.database, world.clock, EngineMeasures(), retention_ms=KEEP_MS)
+        retention = Retention(world.database, world.clock, EngineCounters(), retention_ms=KEEP_MS)
         stopping = asyncio.Event()
         running = asyncio.create_task(retention.run(stopping))
         took_ms = bites * (THIN_PAUSE_MS_LONGEST + 4)

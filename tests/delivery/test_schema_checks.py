@@ -16,7 +16,7 @@ from uplift_server.core.limits import EVENT_INTEGER_DIGITS_MAX, SCHEMA_PROBLEMS_
 from uplift_server.core.problems import Problem
 from uplift_server.delivery.endpoint_cache import LiveEventType, compile_schema
 
-from .test_directory import event_type
+from .test_endpoint_cache import event_type
 
 CHECK_SECONDS_MAX = 0.05
 SLACK = 5

@@ -11,12 +11,12 @@ from tests.engines import Place
 from uplift_server.core.lifecycle import Status, Trigger
 from uplift_server.core.operations.cluster import ProcessRole
 from uplift_server.service.errors import Busy
-from uplift_server.store import endpoints, waiting
+from uplift_server.store import endpoint_backlog, endpoints
 from uplift_server.store.contract import Transaction
+from uplift_server.store.endpoint_backlog import Removed
 from uplift_server.store.errors import Unavailable
 from uplift_server.store.hot_records import Released
 from uplift_server.store.records import EndpointState, HeldAction
-from uplift_server.store.waiting import Dropped
 
 from .owner import Owner
 from .test_engine import resend
@@ -185,7 +185,7 @@ class Interrupted:
 
     async def write(self, body: Any) -> Any:
         result = await super().write(body)  # type: ignore[misc]
-        if isinstance(result, Dropped) and result.over_through is not None and self.after is not None:
+        if isinstance(result, Removed) and result.over_through is not None and self.after is not None:
             interrupt, self.after = self.after, None
             await interrupt()
         return result
@@ -243,13 +243,13 @@ async def test_an_endpoint_that_is_to_be_dropped_has_not_dropped_all_while_somet
     async with World(place) as world:
         endpoint = await world.endpoint("one.test")
         await pause_amid_dropping(world, endpoint.seq, 1500)
-        cancel_held, late = waiting.cancel_held, [0]
+        cancel_held, late = endpoint_backlog.cancel_held, [0]
 
         def one_comes_late(*arguments: Any, **named: Any) -> int:
             # It is found held right after.
             return late.pop() if late else cancel_held(*arguments, **named)
 
-        monkeypatch.setattr(waiting, "cancel_held", one_comes_late)
+        monkeypatch.setattr(endpoint_backlog, "cancel_held", one_comes_late)
         await world.stepping(world.engine.finish_holding(endpoint.seq, 3 * SECOND))
         assert not late
         assert await world.statuses() == {Status.CANCELLED: 1500}

@@ -12,7 +12,7 @@ from tests.engines import Place
 from uplift_server.core.http.trace_context import TraceContext, parse_traceparent
 from uplift_server.delivery import tracing
 from uplift_server.delivery.tracing import Traces
-from uplift_server.observe.traced import AcceptedEvent, EndedAttempt
+from uplift_server.observe.trace_records import AcceptedEvent, EndedAttempt
 from uplift_server.store import trace_parents
 from uplift_server.store.errors import Unavailable
 

@@ -14,7 +14,7 @@ from uplift_server.delivery.endpoint_cache import LiveEndpoint
 from uplift_server.delivery.sending.http.request import Request
 from uplift_server.store import audit
 from uplift_server.store.audit import AuditFilter
-from uplift_server.store.notices import NoticeResult, settle
+from uplift_server.store.outbox import EmailResult, settle
 from uplift_server.store.records import Account
 from uplift_server.store.schema import endpoints as endpoints_table
 from uplift_server.store.schema import notices as notices_table
@@ -85,7 +85,7 @@ async def deliver_mails(world: World, *, sent: bool = True) -> None:
     at = world.clock.now if sent else None
     query = sa.select(notices_table.c.seq).where(notices_table.c.due_at.is_not(None))
     seqs = await world.database.read(lambda c: list(c.scalars(query)))
-    await world.database.write(lambda c: settle(c, [NoticeResult(seq, 1, sent_at=at) for seq in seqs]))
+    await world.database.write(lambda c: settle(c, [EmailResult(seq, 1, sent_at=at) for seq in seqs]))
 
 
 async def actions(world: World, account: Account | None = None) -> list[tuple[str, int]]:

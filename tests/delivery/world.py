@@ -19,19 +19,19 @@ from uplift_server.core.lifecycle import Status
 from uplift_server.core.scheduling.circuit_breaker import BreakerRule
 from uplift_server.core.scheduling.retry_schedule import RetrySchedule
 from uplift_server.delivery.clock import Callback
-from uplift_server.delivery.endpoint_cache import Directory, LiveEndpoint
+from uplift_server.delivery.endpoint_cache import EndpointCache, LiveEndpoint
 from uplift_server.delivery.engine import Engine, EngineSettings
-from uplift_server.delivery.health.monitor import WatchSettings
+from uplift_server.delivery.health.monitor import HealthSettings
 from uplift_server.delivery.ingest import Draft
 from uplift_server.delivery.sending.http.request import Done, Request
 from uplift_server.observe.attempt_log import AttemptLine
 from uplift_server.store import accounts, endpoints, event_types
+from uplift_server.store.encryption import Cipher
 from uplift_server.store.hot_records import Appended, IdempotencyConflict
 from uplift_server.store.records import Account, DisabledReason, Endpoint, EndpointState, HeldAction
 from uplift_server.store.schema import attempts as attempts_table
 from uplift_server.store.schema import deliveries as deliveries_table
 from uplift_server.store.schema import events as events_table
-from uplift_server.store.sealing import Sealer
 
 START = 1_764_000_000_000
 SECOND = 1000
@@ -216,7 +216,7 @@ class World:
         endpoint_in_flight_max: int = 16,
         scan_every_ms: int = SECOND,
         release_rate_per_second: int = 50,
-        watch: WatchSettings | None = None,
+        watch: HealthSettings | None = None,
         database: type | None = None,
     ) -> None:
         self.clock = VirtualClock()
@@ -228,7 +228,8 @@ class World:
             in_flight_max=in_flight_max,
             endpoint_in_flight_max=endpoint_in_flight_max,
             retention_ms=0,
-            watch=watch or WatchSettings(HealthRule(3 * DAY, 5 * DAY), mails=True, operator_email="ops@uplift.example"),
+            watch=watch
+            or HealthSettings(HealthRule(3 * DAY, 5 * DAY), mails=True, operator_email="ops@uplift.example"),
             release_rate_per_second=release_rate_per_second,
             scan_every_ms=scan_every_ms,
             numbers_every_ms=scan_every_ms,
@@ -244,7 +245,7 @@ class World:
         """How many loops ended by a defect, of which a test that is not about one knows nothing."""
         self.sender = ScriptedSender(self.clock, self.settings.attempt_timeout_ms)
         self.database: Any
-        self.directory: Directory
+        self.directory: EndpointCache
         self.engine: Engine
         self.account: Account
 
@@ -303,7 +304,7 @@ class World:
         scripts, latency, sent = self.sender.scripts, self.sender.latency_ms, self.sender.sent
         self.sender = ScriptedSender(self.clock, self.settings.attempt_timeout_ms)
         self.sender.scripts, self.sender.latency_ms, self.sender.sent = scripts, latency, sent
-        self.directory = Directory(Sealer(b"k" * 32), "Uplift-Webhooks/test")
+        self.directory = EndpointCache(Cipher(b"k" * 32), "Uplift-Webhooks/test")
         self.directory.load(
             await self.database.read(accounts.live),
             [],
@@ -341,7 +342,7 @@ class World:
                 account_seq=owner.seq,
                 url=f"https://{host}/hook",
                 description="",
-                secret=Sealer(b"k" * 32).seal(SECRET, endpoint_id, "secret"),
+                secret=Cipher(b"k" * 32).encrypt(SECRET, endpoint_id, "secret"),
                 now=self.clock.now,
                 **values,
             )

@@ -13,10 +13,10 @@ from tests.engines import Place
 from tests.postgres import PostgresServer
 
 from uplift_server.core import ids
+from uplift_server.store.encryption import COLUMNS, Cipher
 from uplift_server.store.postgres import schema_version
 from uplift_server.store.schema import endpoints
 from uplift_server.store.schema_processes import processes
-from uplift_server.store.sealing import COLUMNS, Sealer
 from uplift_webhooks import Webhook
 
 from .harness import Api, Server, serving, wait_for
@@ -40,7 +40,7 @@ def as_0_1_1_decrypts(value: bytes, endpoint_id: bytes) -> str:
 
 def encrypt_as_0_1_1(place: Place) -> None:
     """Replace every encrypted value by what release 0.1.1 would have stored."""
-    sealer = Sealer(KEY)
+    cipher = Cipher(KEY)
 
     def run(connection: sa.Connection) -> None:
         columns = [endpoints.c[column] for column in COLUMNS]
@@ -48,7 +48,7 @@ def encrypt_as_0_1_1(place: Place) -> None:
             new = {
                 column: None
                 if value is None
-                else as_0_1_1_encrypts(sealer.open(value, endpoint_id, column), endpoint_id)
+                else as_0_1_1_encrypts(cipher.decrypt(value, endpoint_id, column), endpoint_id)
                 for column, value in zip(COLUMNS, values, strict=True)
             }
             connection.execute(sa.update(endpoints).where(endpoints.c.seq == seq).values(new))

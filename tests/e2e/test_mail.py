@@ -14,7 +14,7 @@ from tests.mail.postbox import Postbox
 
 from uplift_server.core.ids import uuid7
 from uplift_server.core.people.notifications import NoticeKind
-from uplift_server.store import notices
+from uplift_server.store import outbox
 
 from .fleet import Fleet
 from .harness import Api, Server, settled, wait_for
@@ -51,7 +51,7 @@ def owe(place: Place, *recipients: str) -> None:
     now = time.time_ns() // 1_000_000
     ids = [uuid7(now, number.to_bytes(10, "big")) for number in range(len(recipients))]
     place.run(
-        lambda connection: notices.add(
+        lambda connection: outbox.add(
             connection,
             NoticeKind.ENDPOINT_WARNED,
             account_seq=1,

@@ -15,7 +15,7 @@ from uplift_server.core.deliveries.outcomes import Outcome
 from uplift_server.core.lifecycle import Status
 from uplift_server.core.operations.cluster import ProcessRole
 from uplift_server.core.scheduling.waiting import HeldUpBy
-from uplift_server.observe.measures import Refusal
+from uplift_server.observe.counters import Refusal
 from uplift_server.observe.metrics import METRICS, samples_of
 
 ROOT = Path(__file__).parents[2]

@@ -13,7 +13,7 @@ from tests.mail.facts import AT, LINK_KEY, PUBLIC_URL, example
 
 from uplift_server.core.people.mail_settings import Mailbox
 from uplift_server.core.people.notifications import NoticeKind
-from uplift_server.mail.letters import letter
+from uplift_server.mail.emails import letter
 from uplift_server.mail.messages import message
 
 SENDER = Mailbox("Uplift Webhooks", "webhooks@uplift.example")

@@ -18,8 +18,8 @@ from tests.mail.postbox import Postbox, silence
 from uplift_server.core.people.mail_settings import Mailbox, parse_mail_server
 from uplift_server.core.people.notifications import NoticeKind
 from uplift_server.mail.outbox import BITE, LOOK_EVERY_MS, Outbox
-from uplift_server.mail.smtp import Relay
-from uplift_server.store import notices
+from uplift_server.mail.smtp import SmtpServer
+from uplift_server.store import outbox
 from uplift_server.store.contract import Database
 from uplift_server.store.errors import Unavailable
 from uplift_server.store.schema import notices as table
@@ -49,7 +49,7 @@ class Office:
         """What a transition does in its transaction."""
         ids = [next(self._numbers).to_bytes(16, "big") for _ in recipients]
         await self.database.write(
-            lambda c: notices.add(
+            lambda c: outbox.add(
                 c,
                 kind,
                 account_seq=1,
@@ -62,7 +62,7 @@ class Office:
 
     def outbox(self, *, seconds: float = 5, port: int | None = None) -> Outbox:
         server = parse_mail_server(f"smtp://127.0.0.1:{port or self.postbox.port}")
-        relay = Relay(server, own_name="hooks.uplift.example", exchange_seconds=seconds)
+        relay = SmtpServer(server, own_name="hooks.uplift.example", exchange_seconds=seconds)
         sender = Mailbox("Uplift Webhooks", "webhooks@uplift.example")
         return Outbox(self.database, self.clock, relay, sender=sender, public_url=PUBLIC_URL, link_key=LINK_KEY)
 
@@ -237,7 +237,7 @@ async def test_a_notice_that_cannot_be_put_into_words_holds_up_nobody(
     await office.owe(COACH, kind=NoticeKind.ENDPOINT_WARNED)
     await office.owe(DATA, kind=NoticeKind.ENDPOINT_RECOVERED)
     monkeypatch.delitem(
-        __import__("uplift_server.mail.letters", fromlist=["_WORDING"])._WORDING, NoticeKind.ENDPOINT_WARNED
+        __import__("uplift_server.mail.emails", fromlist=["_WORDING"])._WORDING, NoticeKind.ENDPOINT_WARNED
     )
     with capture_logs() as logs:
         await office.outbox().send_due()
@@ -308,14 +308,14 @@ async def test_the_loop_goes_on_after_the_database_was_away_and_after_a_defect(
     office.postbox.open()
     await office.owe(COACH)
     errors: list[Exception] = [Unavailable("away"), RuntimeError("a defect")]
-    due = notices.due
+    due = outbox.due
 
     def failing(*args: Any, **named: Any) -> Any:
         if errors:
             raise errors.pop(0)
         return due(*args, **named)
 
-    monkeypatch.setattr("uplift_server.store.notices.due", failing)
+    monkeypatch.setattr("uplift_server.store.outbox.due", failing)
     with capture_logs() as logs:
         async with running(office.outbox()):
             for left in (1, 0):

@@ -14,23 +14,23 @@ from tests.mail.postbox import PASSWORD, USER, Postbox, silence
 
 from uplift_server.core.people.mail_settings import parse_mail_server
 from uplift_server.mail.failures import MailNotSent
-from uplift_server.mail.smtp import Relay
+from uplift_server.mail.smtp import SmtpServer
 
 LOGIN = f"{quote(USER, safe='')}:{quote(PASSWORD, safe='')}@"
 MESSAGE = b"From: a@uplift.example\r\nTo: b@rapids.example\r\nSubject: x\r\n\r\n.dot\r\n"
 
 
-def relay(url: str, port: int, ca_file: str | None = None, seconds: float = 5) -> Relay:
+def relay(url: str, port: int, ca_file: str | None = None, seconds: float = 5) -> SmtpServer:
     server = parse_mail_server(f"{url}:{port}")
-    return Relay(server, own_name="hooks.uplift.example", ca_file=ca_file, exchange_seconds=seconds)
+    return SmtpServer(server, own_name="hooks.uplift.example", ca_file=ca_file, exchange_seconds=seconds)
 
 
-async def send(to: Relay, recipient: str = "b@rapids.example") -> None:
+async def send(to: SmtpServer, recipient: str = "b@rapids.example") -> None:
     async with to.connected() as connection:
         await connection.send("a@uplift.example", recipient, MESSAGE)
 
 
-async def failing(to: Relay) -> MailNotSent:
+async def failing(to: SmtpServer) -> MailNotSent:
     with pytest.raises(MailNotSent) as caught:
         await send(to)
     assert caught.value.remedy
@@ -243,7 +243,7 @@ async def test_a_hurry_shortens_what_is_under_way_and_what_comes(postbox: Postbo
 )
 async def test_an_address_introduces_itself_as_one(postbox: Postbox, own_name: str, told: str) -> None:
     postbox.open()
-    await send(Relay(parse_mail_server(f"smtp://127.0.0.1:{postbox.port}"), own_name=own_name))
+    await send(SmtpServer(parse_mail_server(f"smtp://127.0.0.1:{postbox.port}"), own_name=own_name))
     assert postbox.names == [told]
 
 

@@ -10,8 +10,8 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from uplift_server.core.deliveries.outcomes import Outcome
+from uplift_server.observe.counters import EngineCounters, Histogram, Refusal, StoreCounters
 from uplift_server.observe.exposition import render
-from uplift_server.observe.measures import EngineMeasures, Histogram, Refusal, StoreMeasures
 from uplift_server.observe.metrics import METRICS, PREFIX
 from uplift_server.observe.snapshot import Disk, Snapshot, Stored
 
@@ -31,7 +31,7 @@ STORED = Stored(
 
 def snapshot(**changes: Any) -> Snapshot:
     """One with everything in it."""
-    engine = EngineMeasures()
+    engine = EngineCounters()
     engine.removed["events"] = 7
     engine.retention_round_at = AT - 30_000
     given = Snapshot(
@@ -40,7 +40,7 @@ def snapshot(**changes: Any) -> Snapshot:
         python="3.11.7",
         revision="0006",
         engine=engine,
-        store=StoreMeasures(),
+        store=StoreCounters(),
         writes_waiting=8,
         in_flight=9,
         in_flight_max=1000,
@@ -125,7 +125,7 @@ def test_values_stand_under_their_labels() -> None:
 
 
 def test_what_is_not_known_is_left_out() -> None:
-    found = samples(snapshot(stored=None, store_answers=False, disk=None, engine=EngineMeasures()))
+    found = samples(snapshot(stored=None, store_answers=False, disk=None, engine=EngineCounters()))
 
     assert found["uplift_store_up"] == 0
     assert found["uplift_attempts_in_flight"] == 9

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 from tests.engines import Place
 
-from uplift_server.service.beginnings import begin
+from uplift_server.service.startup import begin
 
 from .world import KEY_CLAIM, World
 
@@ -17,7 +17,7 @@ async def world(place: Place) -> AsyncIterator[World]:
     database = place.database()
     await database.open()
     world = World(database, place)
-    world.operator_key = await begin(world.means, KEY_CLAIM, None) or ""
+    world.operator_key = await begin(world.context, KEY_CLAIM, None) or ""
     yield world
-    await world.means.finish()
+    await world.context.finish()
     await database.close()

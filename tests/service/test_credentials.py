@@ -18,7 +18,7 @@ from uplift_server.service.errors import (
     Unauthorized,
 )
 from uplift_server.service.members import InvitationDraft
-from uplift_server.store import members, notices, people
+from uplift_server.store import members, outbox, people
 from uplift_server.store.errors import Unavailable
 
 from .world import ADDRESS, PASSWORD, World
@@ -243,10 +243,10 @@ async def test_what_changed_while_a_password_was_looked_at_is_seen(
 
 async def reset_token(world: World) -> str:
     """What the mail that is owed would have in its link."""
-    await world.means.finish()
+    await world.context.finish()
     [owed] = [
         each
-        for each in await world.database.read(lambda c: notices.due(c, now=world.clock.now, limit=10))
+        for each in await world.database.read(lambda c: outbox.due(c, now=world.clock.now, limit=10))
         if each.kind is NoticeKind.PASSWORD_RESET
     ]
     person = await world.database.read(lambda c: people.find(c, owed.recipient))
@@ -300,9 +300,9 @@ async def test_nobody_is_told_whether_there_is_somebody(world: World) -> None:
     silent = world.build(mails=False)
     await world.member(account, ANN)
     await silent.sessions.request_reset(ANN)
-    await world.means.finish()
+    await world.context.finish()
     assert (world.services.sessions.sends_mail, silent.sessions.sends_mail) == (True, False)
-    assert await world.database.read(lambda c: notices.due(c, now=world.clock.now, limit=10)) == []
+    assert await world.database.read(lambda c: outbox.due(c, now=world.clock.now, limit=10)) == []
 
 
 async def test_the_answer_takes_as_long_whether_there_is_somebody_or_not(
@@ -317,7 +317,7 @@ async def test_the_answer_takes_as_long_whether_there_is_somebody_or_not(
     with monkeypatch.context() as patched, capture_logs() as logs:
         patched.setattr(world.database, "write", fails)
         assert await world.services.sessions.request_reset(ANN) is None
-        await world.means.finish()
+        await world.context.finish()
     assert [each["event"] for each in logs] == ["a change that nobody waited for failed"]
 
 

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from uplift_server.service.beginnings import begin
 from uplift_server.service.errors import Invalid, NotFound
 from uplift_server.service.event_types import EventTypeDraft, Expected
+from uplift_server.service.startup import begin
 from uplift_server.store import event_types
 from uplift_server.store.records import EventType
 
@@ -21,7 +21,7 @@ async def other(world: World) -> World:
     """Another process, which knows the catalog as it was when it began: with a type."""
     await world.services.event_types.put(world.operator, NAME, EventTypeDraft(description="A pitch."))
     other = World(world.database, world.place)
-    await begin(other.means, KEY_CLAIM, None)
+    await begin(other.context, KEY_CLAIM, None)
     other.operator_key = world.operator_key
     return other
 

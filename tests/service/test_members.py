@@ -10,12 +10,12 @@ from uplift_server.core import ids
 from uplift_server.core.people.notifications import NoticeKind
 from uplift_server.core.people.people import INVITATION_LASTS_MS
 from uplift_server.core.security.rights import Role
+from uplift_server.service.context import Listing
 from uplift_server.service.errors import Conflict, Forbidden, IdempotencyConflict, Invalid, NotFound, RateLimited
-from uplift_server.service.means import Listing
+from uplift_server.service.idempotency import Repeat
 from uplift_server.service.members import INVITATIONS_PER_HOUR_MAX, InvitationDraft
 from uplift_server.service.principals import Caller
-from uplift_server.service.repeats import Repeat
-from uplift_server.store import invitations, notices, people
+from uplift_server.store import invitations, outbox, people
 
 from .world import ADDRESS, URL, World
 
@@ -45,7 +45,7 @@ async def test_an_invitation_is_mailed_and_its_link_stands_nowhere_else(world: W
     assert (made.url, made.repeated) == (None, False)
     assert made.invitation.email == ANN
     assert made.invitation.expires_at == world.clock.now + INVITATION_LASTS_MS == world.clock.now + 7 * 86_400_000
-    [owed] = await world.database.read(lambda c: notices.due(c, now=world.clock.now, limit=10))
+    [owed] = await world.database.read(lambda c: outbox.due(c, now=world.clock.now, limit=10))
     assert (owed.kind, owed.recipient) == (NoticeKind.MEMBER_INVITED, ANN)
     assert owed.facts["invited_by"] == owner.principal.name
     assert owed.facts["role"] == "manager"
@@ -60,7 +60,7 @@ async def test_where_no_mail_is_sent_the_link_is_given_back(world: World) -> Non
     account, silent = await world.account(), world.build(mails=False)
     made = await silent.members.invite(world.operator, account, InvitationDraft(ANN, "member"))
     assert (made.url or "").startswith(f"{URL}/invitations/")
-    assert await world.database.read(lambda c: notices.due(c, now=world.clock.now, limit=10)) == []
+    assert await world.database.read(lambda c: outbox.due(c, now=world.clock.now, limit=10)) == []
 
 
 @pytest.mark.parametrize(("own", "other"), list(itertools.product(Role, Role)), ids=lambda role: role.text)
@@ -244,7 +244,7 @@ async def test_a_repeat_makes_no_second_invitation(world: World) -> None:
     made = [await world.services.members.invite(world.operator, account, draft, repeat=repeat) for _ in range(2)]
     assert [each.repeated for each in made] == [False, True]
     assert made[0].invitation == made[1].invitation
-    assert len(await world.database.read(lambda c: notices.due(c, now=world.clock.now, limit=10))) == 1
+    assert len(await world.database.read(lambda c: outbox.due(c, now=world.clock.now, limit=10))) == 1
     await world.services.members.withdraw(world.operator, account, ids.prefixed(ids.INVITATION, made[0].invitation.id))
     with pytest.raises(IdempotencyConflict):
         await world.services.members.invite(world.operator, account, draft, repeat=repeat)
@@ -285,5 +285,5 @@ async def test_pages_of_members_follow_each_other(world: World) -> None:
     for _ in range(3):
         page = await world.services.members.page(world.operator, account, Listing(2, cursor))
         seen += [re.sub("@.*", "", each.person.email or "") for each in page.items]
-        cursor = None if page.next_key is None else world.means.cursors.encode(page.next_key)
+        cursor = None if page.next_key is None else world.context.cursors.encode(page.next_key)
     assert (seen, cursor) == (["4", "3", "2", "1", "0"], None)

@@ -7,9 +7,9 @@ from uplift_server.core.people.people import CONFIRMED_FOR_MS
 from uplift_server.core.security.rights import SCOPES_OF_ROLE, Right, Role
 from uplift_server.core.security.scopes import Scope
 from uplift_server.service.accounts import AccountDraft
+from uplift_server.service.context import Listing
 from uplift_server.service.errors import ConfirmationRequired, Forbidden, Invalid, NotFound
 from uplift_server.service.keys import KeyDraft
-from uplift_server.service.means import Listing
 from uplift_server.service.principals import Caller
 
 from .world import ADDRESS, World

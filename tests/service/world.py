@@ -11,24 +11,24 @@ from uplift_server.core.cursors import Cursors
 from uplift_server.core.http.addresses import AddressPolicy
 from uplift_server.core.people.audit import AuditEntry
 from uplift_server.core.security.rights import Role
-from uplift_server.delivery.endpoint_cache import Directory
+from uplift_server.delivery.endpoint_cache import EndpointCache
 from uplift_server.delivery.listening.relay import Relay
 from uplift_server.service.accounts import AccountDraft
 from uplift_server.service.authentication import digest_of
-from uplift_server.service.beginnings import KeyClaim
+from uplift_server.service.context import ServiceContext
+from uplift_server.service.dashboard_links import DashboardLinks
 from uplift_server.service.engine_link import EngineLink
-from uplift_server.service.entrance import Entrance
-from uplift_server.service.means import Means
 from uplift_server.service.passwords import Passwords
 from uplift_server.service.portal_links import LinkDraft
 from uplift_server.service.principals import Caller
 from uplift_server.service.services import Services
 from uplift_server.service.sessions import Visitor
+from uplift_server.service.startup import KeyClaim
 from uplift_server.store import audit, members, people
 from uplift_server.store.audit import AuditFilter
 from uplift_server.store.contract import Database
+from uplift_server.store.encryption import Cipher
 from uplift_server.store.records import Member
-from uplift_server.store.sealing import Sealer
 
 URL = "https://hooks.example.com"
 ADDRESS = "192.0.2.9"
@@ -55,23 +55,23 @@ class World:
         self.database, self.place, self.clock = database, place, VirtualClock()
         clock = self.clock
         self.passwords = Passwords()
-        self.sealer = Sealer(bytes(32))
-        self.directory = Directory(self.sealer, "test")
+        self.cipher = Cipher(bytes(32))
+        self.directory = EndpointCache(self.cipher, "test")
         engine = _Engine(Relay(database, self.directory, clock))
-        self.means = Means(database, self.directory, clock, cast(EngineLink, engine), Cursors(bytes(32)))
+        self.context = ServiceContext(database, self.directory, clock, cast(EngineLink, engine), Cursors(bytes(32)))
         self.services = self.build(mails=True)
         self.operator_key = ""
 
     def build(self, *, mails: bool) -> Services:
         """The services, of a server that mails or does not."""
         return Services.build(
-            self.means,
-            sealer=self.sealer,
+            self.context,
+            cipher=self.cipher,
             policy=AddressPolicy(allow_private_networks=False),
             resolve=_nowhere,
             source_ips=[],
             listen_key=bytes(32),
-            entrance=Entrance(b"e" * 32, URL, mails=mails),
+            entrance=DashboardLinks(b"e" * 32, URL, mails=mails),
         )
 
     @property
@@ -90,11 +90,11 @@ class World:
 
     async def member(self, account: str, email: str, role: Role = Role.MEMBER, password: str | None = PASSWORD) -> str:
         """A member with a password, made in the store; the public id."""
-        seq, now = self.seq(account), self.means.now()
+        seq, now = self.seq(account), self.context.now()
         if password is not None and password not in _HASHED:
             _HASHED[password] = await self.passwords.hash(password)
         hashed = None if password is None else _HASHED[password]
-        person_id, member_id = self.means.new_id(), self.means.new_id()
+        person_id, member_id = self.context.new_id(), self.context.new_id()
 
         def make(connection: Any) -> Member:
             person = people.find(connection, email) or people.create(

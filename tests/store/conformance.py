@@ -11,11 +11,11 @@ import pytest
 import sqlalchemy as sa
 
 from uplift_server.core.lifecycle import Status, Trigger
-from uplift_server.store import trials
+from uplift_server.store import test_deliveries
 from uplift_server.store.errors import Conflict
 from uplift_server.store.hot_records import NewEvent
 from uplift_server.store.schema import attempts, deliveries, events
-from uplift_server.store.schema_numbers import delivery_changes
+from uplift_server.store.schema_statistics import delivery_changes
 
 from .append_conformance import APPEND_CHECKS
 from .bench import LEASE_UNTIL, NOW, OWNER, Bench, Check, due, settled
@@ -96,9 +96,9 @@ async def an_event_and_what_is_done_about_it_are_stored_together_or_not_at_all(b
 
 
 async def a_test_is_leased_with_its_event_and_known_for_good(bench: Bench) -> None:
-    event = bench.event(trials.owed(1))
+    event = bench.event(test_deliveries.owed(1))
     leased = await bench.database.append_then(
-        event, lambda c, seq: trials.begin(c, event, seq, lease_until=LEASE_UNTIL, owner=OWNER)
+        event, lambda c, seq: test_deliveries.begin(c, event, seq, lease_until=LEASE_UNTIL, owner=OWNER)
     )
     assert (leased.trigger, leased.resume_status, leased.fence) == (Trigger.TEST, Status.FAILED, 1)
     (row,) = await bench.rows(deliveries)

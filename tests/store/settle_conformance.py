@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from uplift_server.core.deliveries.outcomes import Outcome
 from uplift_server.core.lifecycle import FailedReason, Status, Trigger
 from uplift_server.core.operations.cluster import ProcessRole
-from uplift_server.store import health, processes, waiting
+from uplift_server.store import endpoint_backlog, health, processes
 from uplift_server.store.hot_records import HealthRow, LeasedDelivery
 from uplift_server.store.schema import attempts, deliveries, endpoints
 
@@ -96,7 +96,7 @@ async def a_late_settlement_counts_though_the_delivery_was_held_meanwhile(bench:
     await bench.append(bench.event(due(1)))
     (leased,) = await bench.lease(1, until=NOW + 10)
     assert await bench.database.reclaim(now=NOW + 20) == 1
-    assert await bench.database.write(lambda c: waiting.hold_waiting(c, 1, now=NOW + 20, limit=10)) == 1
+    assert await bench.database.write(lambda c: endpoint_backlog.hold_waiting(c, 1, now=NOW + 20, limit=10)) == 1
     assert await bench.database.settle([settled(leased)]) == frozenset()
     (row,) = await bench.rows(deliveries)
     assert (row.status, row.attempts_made) == (Status.DELIVERED, 1)

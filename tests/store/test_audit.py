@@ -6,7 +6,7 @@ import sqlalchemy as sa
 from uplift_server.core.people.audit import SYSTEM, Actor, ActorKind, AuditEntry
 from uplift_server.store import accounts, audit
 from uplift_server.store.audit import AuditFilter
-from uplift_server.store.instants import DISORDER_MS
+from uplift_server.store.event_times import DISORDER_MS
 
 KEY = Actor(ActorKind.KEY, "receiver", "key_1", "192.0.2.1")
 HOUR = 3_600_000

@@ -7,12 +7,12 @@ import pytest
 import sqlalchemy as sa
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from uplift_server.store import encryption_upgrade, endpoints, marks
+from uplift_server.store import encryption_upgrade, endpoints, server_values
+from uplift_server.store.encryption import COLUMNS, Cipher, Column, WrongSecretKey
 from uplift_server.store.encryption_upgrade import MARK, accepts_unbound, bind_some, finish, must_bind
-from uplift_server.store.resealing import reseal
+from uplift_server.store.reencryption import reseal
 from uplift_server.store.schema import accounts
 from uplift_server.store.schema import endpoints as table
-from uplift_server.store.sealing import COLUMNS, Column, Sealer, WrongSecretKey
 
 KEY, NEW_KEY = b"k" * 32, b"n" * 32
 VALUES: dict[Column, str] = {"secret": "whsec_a", "previous_secret": "whsec_b", "headers": '{"x-jwt": "c"}'}
@@ -29,7 +29,7 @@ def connection(connection: sa.Connection) -> sa.Connection:
     """A connection to a database with an account, just upgraded from the earlier release."""
     values = {"seq": 1, "id": b"a" * 16, "name": "a", "contact_emails": "[]", "created_at": 1, "updated_at": 1}
     connection.execute(sa.insert(accounts).values(**values))
-    marks.replace(connection, MARK, {MARK: 1})
+    server_values.replace(connection, MARK, {MARK: 1})
     return connection
 
 
@@ -58,10 +58,10 @@ def stored(connection: sa.Connection, column: Column) -> dict[bytes, Any]:
     return {endpoint_id: value for endpoint_id, value in rows}  # noqa: C416 - rows are not tuples to mypy
 
 
-def opened(connection: sa.Connection, sealer: Sealer) -> list[str]:
+def opened(connection: sa.Connection, cipher: Cipher) -> list[str]:
     """All values in plain text."""
     return sorted(
-        sealer.open(value, endpoint_id, column)
+        cipher.decrypt(value, endpoint_id, column)
         for column in COLUMNS
         for endpoint_id, value in stored(connection, column).items()
         if value
@@ -69,17 +69,17 @@ def opened(connection: sa.Connection, sealer: Sealer) -> list[str]:
 
 
 def test_a_value_cannot_be_moved_to_another_column_or_endpoint() -> None:
-    sealer, lenient = Sealer(KEY), Sealer(KEY, accepts_unbound=True)
+    cipher, lenient = Cipher(KEY), Cipher(KEY, accepts_unbound=True)
     for column, text in VALUES.items():
-        value = sealer.seal(text, b"e" * 16, column)
-        for reader in (sealer, lenient):
-            assert reader.open(value, b"e" * 16, column) == text
+        value = cipher.encrypt(text, b"e" * 16, column)
+        for reader in (cipher, lenient):
+            assert reader.decrypt(value, b"e" * 16, column) == text
             for other in set(COLUMNS) - {column}:
                 with pytest.raises(WrongSecretKey):
-                    reader.open(value, b"e" * 16, other)
+                    reader.decrypt(value, b"e" * 16, other)
             for moved in (b"f" * 16, b"e" * 15, b""):
                 with pytest.raises(WrongSecretKey):
-                    reader.open(value, moved, column)
+                    reader.decrypt(value, moved, column)
             # Nor does it pass for the earlier form.
             with pytest.raises(WrongSecretKey):
                 reader.open(b"\x01" + value[1:], b"e" * 16, column)
@@ -88,62 +88,62 @@ def test_a_value_cannot_be_moved_to_another_column_or_endpoint() -> None:
 def test_values_of_an_earlier_release_are_read_and_written_until_the_upgrade_is_finished(
     connection: sa.Connection,
 ) -> None:
-    sealer = Sealer(KEY, accepts_unbound=accepts_unbound(connection))
+    cipher = Cipher(KEY, accepts_unbound=accepts_unbound(connection))
     endpoint_id = endpoint(connection, 1)
-    assert opened(connection, sealer) == sorted(f"{text}1" for text in VALUES.values())
-    assert not must_bind(connection, sealer)
-    nonce_and_rest = sealer.seal("a", endpoint_id, "secret", bound=False)
+    assert opened(connection, cipher) == sorted(f"{text}1" for text in VALUES.values())
+    assert not must_bind(connection, cipher)
+    nonce_and_rest = cipher.encrypt("a", endpoint_id, "secret", bound=False)
     assert AESGCM(KEY).decrypt(nonce_and_rest[1:13], nonce_and_rest[13:], endpoint_id) == b"a"
 
-    assert finish(connection, sealer)
-    assert must_bind(connection, sealer)
-    assert not finish(connection, sealer)
+    assert finish(connection, cipher)
+    assert must_bind(connection, cipher)
+    assert not finish(connection, cipher)
     assert not accepts_unbound(connection)
-    assert opened(connection, Sealer(KEY)) == sorted(f"{text}1" for text in VALUES.values())
+    assert opened(connection, Cipher(KEY)) == sorted(f"{text}1" for text in VALUES.values())
 
 
 def test_after_the_upgrade_a_value_that_was_moved_is_rejected(connection: sa.Connection) -> None:
     endpoint_id = endpoint(connection, 1)
     earlier = stored(connection, "headers")[endpoint_id]
-    finish(connection, Sealer(KEY, accepts_unbound=True))
-    sealer = Sealer(KEY, accepts_unbound=accepts_unbound(connection))
+    finish(connection, Cipher(KEY, accepts_unbound=True))
+    cipher = Cipher(KEY, accepts_unbound=accepts_unbound(connection))
     for headers in (stored(connection, "headers")[endpoint_id], earlier):
         connection.execute(sa.update(table).values(secret=headers))
         with pytest.raises(WrongSecretKey):
-            sealer.open(stored(connection, "secret")[endpoint_id], endpoint_id, "secret")
+            cipher.decrypt(stored(connection, "secret")[endpoint_id], endpoint_id, "secret")
 
 
 def test_the_upgrade_resumes_after_an_interruption(connection: sa.Connection, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(encryption_upgrade, "ROWS", 3)
-    sealer = Sealer(KEY, accepts_unbound=True)
+    cipher = Cipher(KEY, accepts_unbound=True)
     for number in range(10):
         endpoint(connection, number)
     endpoints.delete(connection, None, (5).to_bytes(16, "big"), now=3)
-    before = opened(connection, sealer)
+    before = opened(connection, cipher)
 
-    first = bind_some(connection, sealer, 0)
+    first = bind_some(connection, cipher, 0)
     assert first is not None
     done = dict(list(stored(connection, "secret").items())[:3])
     assert [value[:1] for value in stored(connection, "secret").values()] == [b"\x02"] * 3 + [b"\x01"] * 2 + [b""] + [
         b"\x01"
     ] * 4
-    assert opened(connection, sealer) == before
+    assert opened(connection, cipher) == before
     # A server of this release still writes the earlier form meanwhile, also to an endpoint that is done.
     connection.execute(
         sa.update(table).where(table.c.seq == 2).values(secret=as_0_1_1_encrypts("late", b"\0" * 15 + b"\1"))
     )
-    assert finish(connection, sealer)
+    assert finish(connection, cipher)
     after = stored(connection, "secret")
     assert {after[owner] == value for owner, value in done.items() if owner != b"\0" * 15 + b"\1"} == {True}
-    assert opened(connection, Sealer(KEY)) == sorted([*(text for text in before if text != "whsec_a1"), "late"])
+    assert opened(connection, Cipher(KEY)) == sorted([*(text for text in before if text != "whsec_a1"), "late"])
 
 
 def test_a_value_that_cannot_be_decrypted_stops_the_upgrade(connection: sa.Connection) -> None:
-    sealer = Sealer(KEY, accepts_unbound=True)
+    cipher = Cipher(KEY, accepts_unbound=True)
     endpoint(connection, 1)
     endpoint(connection, 2, b"x" * 32)
     with pytest.raises(WrongSecretKey):
-        finish(connection, sealer)
+        finish(connection, cipher)
     assert accepts_unbound(connection)
 
 
@@ -151,8 +151,8 @@ def test_a_new_key_finishes_the_upgrade(connection: sa.Connection) -> None:
     """Also after a rotation by the earlier release that changed some values and was then interrupted."""
     endpoint(connection, 1)
     endpoint(connection, 2, NEW_KEY)
-    old, new = (Sealer(key, accepts_unbound=True) for key in (KEY, NEW_KEY))
+    old, new = (Cipher(key, accepts_unbound=True) for key in (KEY, NEW_KEY))
     assert reseal(connection, old, new).changed == 5
     assert not accepts_unbound(connection)
     texts = [f"{text}1" for text in VALUES.values()] + ["whsec_a2", "whsec_b2"]
-    assert opened(connection, Sealer(NEW_KEY)) == sorted(texts)
+    assert opened(connection, Cipher(NEW_KEY)) == sorted(texts)

@@ -5,9 +5,9 @@ import sqlalchemy as sa
 from uplift_server.core.deliveries.health import Health
 from uplift_server.core.deliveries.outcomes import Outcome
 from uplift_server.core.people.notifications import NoticeKind
-from uplift_server.store import endpoints, health, marks, notices
+from uplift_server.store import endpoints, health, outbox, server_values
 from uplift_server.store.hot_records import HealthRow
-from uplift_server.store.notices import NoticeResult
+from uplift_server.store.outbox import EmailResult
 from uplift_server.store.records import DisabledReason, EndpointState
 
 from .test_nouns import new_account, new_endpoint
@@ -15,14 +15,14 @@ from .test_nouns import new_account, new_endpoint
 
 def test_mails_on_their_way_are_told_from_those_that_arrived_or_were_given_up(connection: sa.Connection) -> None:
     def waits(endpoint_seq: int = 2, since: int = 0, kind: NoticeKind = NoticeKind.ENDPOINT_WARNED) -> bool:
-        return notices.none_sent_yet(connection, endpoint_seq, kind, since=since)
+        return outbox.none_sent_yet(connection, endpoint_seq, kind, since=since)
 
     def settle(seq: int, sent_at: int | None = None) -> None:
-        notices.settle(connection, [NoticeResult(seq, 1, sent_at=sent_at)])
+        outbox.settle(connection, [EmailResult(seq, 1, sent_at=sent_at)])
 
     assert not waits()
     for number, at in enumerate((10, 30, 30), 1):
-        notices.add(
+        outbox.add(
             connection,
             NoticeKind.ENDPOINT_WARNED,
             account_seq=1,
@@ -43,13 +43,13 @@ def test_mails_on_their_way_are_told_from_those_that_arrived_or_were_given_up(co
 
 
 def test_marks_are_replaced_by_their_prefix_alone(connection: sa.Connection) -> None:
-    marks.replace(connection, "a.", {"a.x": 1, "a.y": 2**40})
-    marks.replace(connection, "ab", {"ab": 3})
-    marks.replace(connection, "a_", {})  # no wildcard
-    assert marks.get_all(connection, "a.") == {"a.x": 1, "a.y": 2**40}
-    marks.replace(connection, "a.", {"a.z": 0})
-    assert marks.get_all(connection, "a.") == {"a.z": 0}
-    assert marks.get_all(connection, "a") == {"a.z": 0, "ab": 3}
+    server_values.replace(connection, "a.", {"a.x": 1, "a.y": 2**40})
+    server_values.replace(connection, "ab", {"ab": 3})
+    server_values.replace(connection, "a_", {})  # no wildcard
+    assert server_values.get_all(connection, "a.") == {"a.x": 1, "a.y": 2**40}
+    server_values.replace(connection, "a.", {"a.z": 0})
+    assert server_values.get_all(connection, "a.") == {"a.z": 0}
+    assert server_values.get_all(connection, "a") == {"a.z": 0, "ab": 3}
 
 
 def test_only_an_enabled_endpoint_is_warned_or_disabled_for_its_health(connection: sa.Connection) -> None:

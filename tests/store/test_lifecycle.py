@@ -30,8 +30,8 @@ from uplift_server.core.lifecycle import (
 )
 from uplift_server.core.scheduling.retry_schedule import RetrySchedule
 from uplift_server.store import deliveries as delivery_verbs
+from uplift_server.store import endpoint_backlog, replays, test_deliveries
 from uplift_server.store import endpoints as endpoint_verbs
-from uplift_server.store import replays, trials, waiting
 from uplift_server.store.errors import Conflict
 from uplift_server.store.hot_records import HeldRequest, LeasedDelivery, NewDelivery, ReplayLease, Settlement
 from uplift_server.store.records import EndpointState, HeldAction
@@ -152,11 +152,11 @@ class Walk:
             )  # fmt: skip
 
     async def test(self) -> None:
-        event = self.bench.event(trials.owed(endpoint := self.random.choice((1, 2))), created_at=self.now)
+        event = self.bench.event(test_deliveries.owed(endpoint := self.random.choice((1, 2))), created_at=self.now)
         call = self.a_call(Trigger.TEST)
         until = self.now + LEASE_MS
         leased = await self.bench.database.append_then(
-            event, lambda c, seq: trials.begin(c, event, seq, lease_until=until, owner=call.owner)
+            event, lambda c, seq: test_deliveries.begin(c, event, seq, lease_until=until, owner=call.owner)
         )
         key = (leased.event_seq, endpoint)
         self.expires_at[key] = None
@@ -168,7 +168,7 @@ class Walk:
 
         def hold(connection: sa.Connection) -> None:
             endpoint_verbs.switch_off(connection, endpoint, EndpointState.PAUSED, None, now=self.now)
-            waiting.hold_waiting(connection, endpoint, now=self.now, limit=ALL)
+            endpoint_backlog.hold_waiting(connection, endpoint, now=self.now, limit=ALL)
             endpoint_verbs.switch_on(connection, endpoint, HeldAction.SEND, now=self.now)
 
         await self.bench.database.write(hold)
@@ -190,13 +190,13 @@ class Walk:
         endpoint = self.random.choice(list(ACCOUNT_OF))
         through = self.random.choice([event for event, _ in self.rows] or [0])
         await self.bench.database.write(
-            lambda c: waiting.cancel_held(c, endpoint, through=through, now=self.now, limit=ALL)
+            lambda c: endpoint_backlog.cancel_held(c, endpoint, through=through, now=self.now, limit=ALL)
         )
         self.expect_all(Event.DROP, [key for key in self.in_state(State.HELD, endpoint=endpoint) if key[0] <= through])
 
     async def delete_endpoint(self) -> None:
         await self.end_process()
-        await self.bench.database.write(lambda c: waiting.cancel_waiting(c, GONE, now=self.now, limit=ALL))
+        await self.bench.database.write(lambda c: endpoint_backlog.cancel_waiting(c, GONE, now=self.now, limit=ALL))
         self.expect_all(Event.DELETE_ENDPOINT, self.in_state(State.WAITING, State.HELD, endpoint=GONE))
 
     def expect_all(self, event: Event, keys: list[Key]) -> None:
@@ -205,7 +205,7 @@ class Walk:
 
     async def cancel(self) -> None:
         key, fence, facts = self.a_command()
-        done = await self.unless_conflict(lambda c: waiting.cancel(c, *key, fence=fence, now=self.now))
+        done = await self.unless_conflict(lambda c: endpoint_backlog.cancel(c, *key, fence=fence, now=self.now))
         assert done == (self.expect(key, Event.CANCEL, facts, Call(self.now)) is not None)
 
     async def resend(self) -> None:

@@ -20,17 +20,17 @@ from uplift_server.store import (
     events,
     idempotency,
     keys,
-    notices,
+    outbox,
     standing,
     trace_parents,
 )
 from uplift_server.store import schema as tables
 from uplift_server.store.errors import Conflict
-from uplift_server.store.horizon import NO_HORIZON
-from uplift_server.store.notices import NoticeResult
+from uplift_server.store.outbox import EmailResult
 from uplift_server.store.records import DeliveryFilter, EndpointFilter, EventFilter
-from uplift_server.store.schema_numbers import rollups
 from uplift_server.store.schema_partitions import NUMBERS
+from uplift_server.store.schema_statistics import rollups
+from uplift_server.store.stream_position import NO_HORIZON
 
 BODY = b'{"id":"x","object":"event","type":"t","api_version":"1","created":1,"data":{}}'
 
@@ -72,7 +72,7 @@ def new_endpoint(connection: sa.Connection, account_seq: int, number: int) -> An
 
 def add_notice(connection: sa.Connection, number: int, *, now: int) -> None:
     """A mail to be sent about endpoint 1."""
-    notices.add(
+    outbox.add(
         connection,
         NoticeKind.ENDPOINT_WARNED,
         account_seq=1,
@@ -384,7 +384,7 @@ def test_how_everything_stands_is_read_at_once(connection: sa.Connection) -> Non
     assert empty.replays == {ReplayState.RUNNING: 0, ReplayState.PAUSED: 0}
     for number, at in ((1, 40), (2, 50), (3, 60)):
         add_notice(connection, number, now=at)
-    notices.settle(connection, [NoticeResult(1, 1, sent_at=9)])
+    outbox.settle(connection, [EmailResult(1, 1, sent_at=9)])
     # Of an account and of an endpoint, and of all: these alone count.
     counts = dict.fromkeys(COUNTS, 0) | {"deliveries": 100, "delivered": 40, "failed": 20, "held": 10, "cancelled": 5}
     for endpoint, account, at in ((1, 1, 0), (0, 1, 0), (0, 0, 0), (0, 0, HOUR_MS)):

@@ -4,8 +4,8 @@ import pytest
 import sqlalchemy as sa
 
 from uplift_server.core.people.notifications import Notice, NoticeKind, NoticeState
-from uplift_server.store import notices
-from uplift_server.store.notices import NoticeResult
+from uplift_server.store import outbox
+from uplift_server.store.outbox import EmailResult
 from uplift_server.store.schema import notices as table
 
 from .test_nouns import add_notice, new_account, new_endpoint
@@ -13,7 +13,7 @@ from .test_nouns import add_notice, new_account, new_endpoint
 
 def test_notices_are_due_until_they_are_sent_or_given_up(connection: sa.Connection) -> None:
     def add(at: int, *numbers: int) -> None:
-        notices.add(
+        outbox.add(
             connection,
             NoticeKind.ENDPOINT_RECOVERED,
             account_seq=1,
@@ -24,7 +24,7 @@ def test_notices_are_due_until_they_are_sent_or_given_up(connection: sa.Connecti
         )
 
     def due(now: int, limit: int = 10) -> list[int]:
-        return [notice.seq for notice in notices.due(connection, now=now, limit=limit)]
+        return [notice.seq for notice in outbox.due(connection, now=now, limit=limit)]
 
     add(20, 1)
     add(10, 2, 3)
@@ -33,18 +33,18 @@ def test_notices_are_due_until_they_are_sent_or_given_up(connection: sa.Connecti
     assert due(20) == [2, 3, 1]
     assert due(20, limit=2) == [2, 3]
     facts = {"url": "ü", "recovered_at": None}
-    assert notices.due(connection, now=10, limit=1) == [
+    assert outbox.due(connection, now=10, limit=1) == [
         Notice(2, b"\2" * 16, NoticeKind.ENDPOINT_RECOVERED, "2@x.example", facts, 10)
     ]
     results = [
-        NoticeResult(1, 1, sent_at=30),
-        NoticeResult(2, 1, due_at=50, last_error="busy"),
-        NoticeResult(3, 4, last_error="unknown"),
+        EmailResult(1, 1, sent_at=30),
+        EmailResult(2, 1, due_at=50, last_error="busy"),
+        EmailResult(3, 4, last_error="unknown"),
     ]
     for _ in range(2):  # once more does no harm
-        notices.settle(connection, results)
+        outbox.settle(connection, results)
         assert due(49) == []
-        assert [(each.seq, each.attempts_made) for each in notices.due(connection, now=50, limit=9)] == [(2, 1)]
+        assert [(each.seq, each.attempts_made) for each in outbox.due(connection, now=50, limit=9)] == [(2, 1)]
 
 
 def test_the_outbox_is_read_by_what_became_of_each_mail(connection: sa.Connection) -> None:
@@ -52,7 +52,7 @@ def test_the_outbox_is_read_by_what_became_of_each_mail(connection: sa.Connectio
     account = new_account(connection, 1)
     endpoint = new_endpoint(connection, account.seq, 2)
     for number in range(1, 7):
-        notices.add(
+        outbox.add(
             connection,
             NoticeKind.ENDPOINT_WARNED if number < 6 else NoticeKind.MASS_FAILURE_BEGAN,
             account_seq=account.seq if number < 6 else None,
@@ -61,12 +61,12 @@ def test_the_outbox_is_read_by_what_became_of_each_mail(connection: sa.Connectio
             facts={"cause": "hush"},
             now=number,
         )
-    notices.settle(
+    outbox.settle(
         connection,
         [
-            NoticeResult(1, 1, sent_at=30),
-            NoticeResult(2, 9, last_error="unknown recipient"),
-            NoticeResult(3, 1, due_at=50, last_error="busy"),
+            EmailResult(1, 1, sent_at=30),
+            EmailResult(2, 9, last_error="unknown recipient"),
+            EmailResult(3, 1, due_at=50, last_error="busy"),
         ],
     )
 
@@ -74,7 +74,7 @@ def test_the_outbox_is_read_by_what_became_of_each_mail(connection: sa.Connectio
         found: list[int] = []
         before = None
         for _ in range(4):
-            page = notices.page(connection, wanted, limit=2, before=before)
+            page = outbox.page(connection, wanted, limit=2, before=before)
             assert all(each.state is wanted for each in page.items if wanted is not None)
             found += [each.seq for each in page.items]
             before = page.next_key
@@ -86,24 +86,24 @@ def test_the_outbox_is_read_by_what_became_of_each_mail(connection: sa.Connectio
     assert seqs(NoticeState.WAITING) == [4, 5, 6, 3]
     assert seqs(NoticeState.SENT) == [1]
     assert seqs(NoticeState.GIVEN_UP) == [2]
-    [given_up] = notices.page(connection, NoticeState.GIVEN_UP, limit=9).items
+    [given_up] = outbox.page(connection, NoticeState.GIVEN_UP, limit=9).items
     assert (given_up.account_id, given_up.endpoint_id) == (account.id, endpoint.id)
     assert (given_up.recipient, given_up.attempts_made, given_up.last_error) == ("2@x.example", 9, "unknown recipient")
     assert "hush" not in repr(given_up)
-    [of_operator, _] = notices.page(connection, None, limit=2).items
+    [of_operator, _] = outbox.page(connection, None, limit=2).items
     assert (of_operator.account_id, of_operator.endpoint_id) == (None, None)
 
 
 def test_an_outbox_longer_than_the_window_is_read_to_its_end(
     connection: sa.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(notices, "WINDOW_ROWS", 3)
+    monkeypatch.setattr(outbox, "WINDOW_ROWS", 3)
     for number in range(1, 11):
         add_notice(connection, number, now=1)
-    notices.settle(connection, [NoticeResult(number, 1, sent_at=9) for number in (1, 5)])
+    outbox.settle(connection, [EmailResult(number, 1, sent_at=9) for number in (1, 5)])
     found, before, pages = [], None, 0
     while True:
-        page = notices.page(connection, NoticeState.SENT, limit=9, before=before)
+        page = outbox.page(connection, NoticeState.SENT, limit=9, before=before)
         found += [each.seq for each in page.items]
         before, pages = page.next_key, pages + 1
         if before is None:
@@ -114,41 +114,41 @@ def test_an_outbox_longer_than_the_window_is_read_to_its_end(
 @pytest.mark.parametrize(
     "late",
     [
-        NoticeResult(1, 1, due_at=50, last_error="busy"),
-        NoticeResult(1, 3, due_at=50, last_error="busy"),
-        NoticeResult(1, 1, last_error="unknown"),
-        NoticeResult(1, 1, sent_at=40),
+        EmailResult(1, 1, due_at=50, last_error="busy"),
+        EmailResult(1, 3, due_at=50, last_error="busy"),
+        EmailResult(1, 1, last_error="unknown"),
+        EmailResult(1, 1, sent_at=40),
     ],
     ids=["put off", "put off later", "given up", "sent"],
 )
 def test_what_one_process_has_sent_another_that_comes_late_does_not_change(
-    connection: sa.Connection, late: NoticeResult
+    connection: sa.Connection, late: EmailResult
 ) -> None:
     owe(connection)
-    notices.settle(connection, [NoticeResult(1, 2, sent_at=30)])
-    notices.settle(connection, [late])
+    outbox.settle(connection, [EmailResult(1, 2, sent_at=30)])
+    outbox.settle(connection, [late])
     assert stored(connection) == (2, 30, None, None)
 
 
 def test_a_late_result_undoes_no_later_try_but_that_it_was_sent_counts(connection: sa.Connection) -> None:
     owe(connection)
-    notices.settle(connection, [NoticeResult(1, 2, due_at=90, last_error="away")])
-    notices.settle(connection, [NoticeResult(1, 1, due_at=50, last_error="busy")])
+    outbox.settle(connection, [EmailResult(1, 2, due_at=90, last_error="away")])
+    outbox.settle(connection, [EmailResult(1, 1, due_at=50, last_error="busy")])
     assert stored(connection) == (2, None, 90, "away")
-    notices.settle(connection, [NoticeResult(1, 1, sent_at=30)])
+    outbox.settle(connection, [EmailResult(1, 1, sent_at=30)])
     assert stored(connection) == (1, 30, None, None)
 
 
 def test_what_was_given_up_is_owed_no_more_whatever_comes_late(connection: sa.Connection) -> None:
     owe(connection)
-    notices.settle(connection, [NoticeResult(1, 1, last_error="unknown")])
-    notices.settle(connection, [NoticeResult(1, 2, due_at=50, last_error="busy")])
+    outbox.settle(connection, [EmailResult(1, 1, last_error="unknown")])
+    outbox.settle(connection, [EmailResult(1, 2, due_at=50, last_error="busy")])
     assert stored(connection) == (1, None, None, "unknown")
 
 
 def owe(connection: sa.Connection) -> None:
     """A mail that is due."""
-    notices.add(
+    outbox.add(
         connection,
         NoticeKind.ENDPOINT_WARNED,
         account_seq=1,

@@ -19,17 +19,19 @@ from uplift_server.store import (
     audit,
     backlog,
     changes,
+    cleanup,
     deliveries,
+    endpoint_backlog,
     endpoints,
+    event_times,
     event_types,
     events,
     health,
     idempotency,
-    instants,
     keys,
     listening,
     members,
-    notices,
+    outbox,
     people,
     releases,
     replays,
@@ -37,19 +39,17 @@ from uplift_server.store import (
     sessions,
     standing,
     statistics,
+    test_deliveries,
     trace_parents,
-    trials,
-    upkeep,
-    waiting,
 )
 from uplift_server.store.audit import AuditFilter
-from uplift_server.store.horizon import NO_HORIZON
 from uplift_server.store.hot_records import Ahead, ReplayLease
 from uplift_server.store.records import DeliveryFilter, EndpointFilter, EventFilter
 from uplift_server.store.replays import Choice
 from uplift_server.store.sqlite.connection import bound
 from uplift_server.store.sqlite.replay import look_ahead, release_replay
 from uplift_server.store.sqlite.writer import Writing
+from uplift_server.store.stream_position import NO_HORIZON
 
 Verb = Callable[[sa.Connection], Any]
 SPAN = {"created_after": 5, "created_before": 90_000_000}
@@ -105,7 +105,7 @@ LIST_VERBS: dict[str, Verb] = {
     "event of anybody": lambda c: events.find(c, None, b"\x01"),
     "events of all with an id": lambda c: events.find_all(c, b"\x01", limit=5),
     "events of all under a key": lambda c: events.find_under_key(c, "k", limit=5),
-    "instants": lambda c: instants.bounds(c, after=5, before=90_000_000),
+    "instants": lambda c: event_times.bounds(c, after=5, before=90_000_000),
     "delivery": lambda c: deliveries.find(c, 1, b"x", b"y"),
     "delivery of anybody": lambda c: deliveries.find(c, None, b"x", b"y"),
     "deliveries of an event": lambda c: deliveries.page_of_event(c, 1, limit=50, before=(9,)),
@@ -113,17 +113,17 @@ LIST_VERBS: dict[str, Verb] = {
     "audit log": lambda c: audit.page(c, 1, AuditFilter(**SPAN), limit=50, before=(9,)),
     "audit log, an actor's": lambda c: audit.page(c, 1, AuditFilter("key_1", "key.created"), limit=50),
     "audit log of all": lambda c: audit.page(c, None, AuditFilter(**SPAN), limit=50, before=(9,)),
-    "test event": lambda c: trials.is_trial(c, 1),
-    "test's outcome": lambda c: trials.outcome(c, 1, b"x", b"y"),
+    "test event": lambda c: test_deliveries.is_trial(c, 1),
+    "test's outcome": lambda c: test_deliveries.outcome(c, 1, b"x", b"y"),
     "last failure": lambda c: health.last_failure(c, 1, 1),
-    "how many are held": lambda c: waiting.held_counts(c, [1], limit=9, off=[1]),
+    "how many are held": lambda c: endpoint_backlog.held_counts(c, [1], limit=9, off=[1]),
     "traces of events": lambda c: trace_parents.of_events(c, [b"\x01", b"\x02"]),
     "numbers": lambda c: statistics.by_hour(c, [statistics.FLEET, statistics.Scope(1, 1)], since=5),
     "numbers, counted": lambda c: statistics.count(c, NO_HORIZON, rows=9, notes=9),
-    "notices due": lambda c: notices.due(c, now=9, limit=20),
-    "outbox": lambda c: notices.page(c, None, limit=50, before=(9,)),
-    "outbox, given up": lambda c: notices.page(c, NoticeState.GIVEN_UP, limit=50, before=(9,)),
-    "outbox, waiting": lambda c: notices.page(c, NoticeState.WAITING, limit=50, before=(9, 9)),
+    "notices due": lambda c: outbox.due(c, now=9, limit=20),
+    "outbox": lambda c: outbox.page(c, None, limit=50, before=(9,)),
+    "outbox, given up": lambda c: outbox.page(c, NoticeState.GIVEN_UP, limit=50, before=(9,)),
+    "outbox, waiting": lambda c: outbox.page(c, NoticeState.WAITING, limit=50, before=(9, 9)),
     "replays": lambda c: replays.page(c, 1, limit=50, before=(9,)),
     "replays of all": lambda c: replays.page(c, None, limit=50, before=(9,)),
     "replay": lambda c: replays.get(c, 1, b"r"),
@@ -239,9 +239,9 @@ GONE = 99
 
 UPKEEP: dict[str, list[Verb]] = {
     "deliveries_held": [
-        waiting.holding_endpoints,
-        lambda c: waiting.cancel_held(c, 1, through=5, now=1, limit=9),
-        lambda c: waiting.cancel_waiting(c, GONE, now=1, limit=9),
+        endpoint_backlog.holding_endpoints,
+        lambda c: endpoint_backlog.cancel_held(c, 1, through=5, now=1, limit=9),
+        lambda c: endpoint_backlog.cancel_waiting(c, GONE, now=1, limit=9),
         lambda c: backlog.count(c, now=1, limit=9),
     ],
     **{
@@ -250,8 +250,8 @@ UPKEEP: dict[str, list[Verb]] = {
     },
     "deliveries_due": [
         lambda c: backlog.count(c, now=1, limit=9),
-        lambda c: waiting.hold_waiting(c, GONE, now=1, limit=9),
-        lambda c: waiting.cancel_waiting(c, GONE, now=1, limit=9),
+        lambda c: endpoint_backlog.hold_waiting(c, GONE, now=1, limit=9),
+        lambda c: endpoint_backlog.cancel_waiting(c, GONE, now=1, limit=9),
     ],
 }
 
@@ -289,8 +289,8 @@ OLD_BY = {
 }
 
 
-@pytest.mark.parametrize("kept", upkeep.KEPT, ids=lambda kept: kept.name)
-def test_what_is_old_is_found_and_removed_by_indexes(raw: sqlite3.Connection, kept: upkeep.Kept) -> None:
+@pytest.mark.parametrize("kept", cleanup.KEPT, ids=lambda kept: kept.name)
+def test_what_is_old_is_found_and_removed_by_indexes(raw: sqlite3.Connection, kept: cleanup.Kept) -> None:
     """Whatever refers to it too: a look costs the same however much there is that is not old."""
     numbered = {column: number for number, column in enumerate(kept.order, 1)}
     values = {
@@ -306,12 +306,12 @@ def test_what_is_old_is_found_and_removed_by_indexes(raw: sqlite3.Connection, ke
             plans.extend(row[3] for row in raw.execute(f"EXPLAIN QUERY PLAN {statement}", first))
 
         sa.event.listen(connection, "before_cursor_execute", explain)
-        upkeep.look(connection, kept, before=1, after=place)
+        cleanup.look(connection, kept, before=1, after=place)
         assert plans[0].startswith(f"SEARCH {kept.name} USING "), plans
         assert OLD_BY[kept.name] in plans[0], plans
-        upkeep.look(connection, kept, before=1, after=None)
+        cleanup.look(connection, kept, before=1, after=None)
         raw.execute("BEGIN")
-        upkeep.remove(connection, kept, [key, key], before=2**40)
+        cleanup.remove(connection, kept, [key, key], before=2**40)
         raw.execute("ROLLBACK")
         sa.event.remove(connection, "before_cursor_execute", explain)
     scans = {" ".join(plan.split()[:2]) for plan in plans if plan.startswith("SCAN") and "CONSTANT ROW" not in plan}

@@ -9,8 +9,8 @@ from tests.pooler import Pooler
 from tests.postgres import PostgresServer, name_of
 
 from uplift_server.core.operations.cluster import DEAD_AFTER_MS, ProcessRole
-from uplift_server.store import marks, processes, standing, waiting
-from uplift_server.store.errors import Misaddressed, Refused, Unavailable
+from uplift_server.store import endpoint_backlog, processes, server_values, standing
+from uplift_server.store.errors import Misaddressed, Rejected, Unavailable
 from uplift_server.store.hot_records import LeaseRequest
 from uplift_server.store.postgres import PostgresDatabase, inspection, schema_version
 from uplift_server.store.postgres.connection import Opener
@@ -38,12 +38,12 @@ async def other(postgres_url: str) -> AsyncIterator[PostgresDatabase]:
 
 
 def stored(connection: sa.Connection) -> int:
-    return marks.get(connection, ["n"]).get("n", 0)
+    return server_values.get(connection, ["n"]).get("n", 0)
 
 
 def one_more(connection: sa.Connection) -> None:
     """Read, and write on the strength of it, as ordinary verbs may."""
-    marks.replace(connection, "n", {"n": stored(connection) + 1})
+    server_values.replace(connection, "n", {"n": stored(connection) + 1})
 
 
 async def test_writes_of_all_processes_are_serial(database: PostgresDatabase, other: PostgresDatabase) -> None:
@@ -57,7 +57,7 @@ async def test_transactions_are_measured_and_reads_are_not(database: PostgresDat
     assert (await database.read(lambda c: standing.read(c, now=1, limit=9))).leased == 0
     assert sum(database.measures.commits.counts) == before
     await database.write(one_more)
-    with pytest.raises(Refused):
+    with pytest.raises(Rejected):
         await database.write(lambda c: c.exec_driver_sql("SELECT 1 / 0"))
     assert sum(database.measures.commits.counts) == database.measures.writes == before + 1
     assert (database.measures.failed, database.writes_waiting) == (1, 0)
@@ -94,9 +94,9 @@ async def test_a_read_that_takes_too_long_is_stopped(
 
 async def test_what_can_never_be_stored_is_no_outage(database: PostgresDatabase) -> None:
     """Whoever tried again until it works would try for ever."""
-    with pytest.raises(Refused, match="refuses"):
+    with pytest.raises(Rejected, match="refuses"):
         await database.write(lambda c: c.execute(sa.insert(table).values(name="n", value="no number")))
-    with pytest.raises(Refused, match="duplicate key"):
+    with pytest.raises(Rejected, match="duplicate key"):
         await database.write(lambda c: c.execute(sa.insert(table), [{"name": "n", "value": 1}] * 2))
     await database.write(one_more)
     assert await database.read(stored) == 1
@@ -106,9 +106,9 @@ async def test_texts_that_postgresql_cannot_hold_are_looked_for_and_stored_as_we
     database: PostgresDatabase,
 ) -> None:
     names = ["with a NUL: \0", "half a character: \ud800"]
-    assert await database.read(lambda c: marks.get(c, names)) == {}
-    await database.write(lambda c: marks.replace(c, "x", dict.fromkeys(names, 1)))
-    stored = await database.read(lambda c: marks.get_all(c, ""))
+    assert await database.read(lambda c: server_values.get(c, names)) == {}
+    await database.write(lambda c: server_values.replace(c, "x", dict.fromkeys(names, 1)))
+    stored = await database.read(lambda c: server_values.get_all(c, ""))
     assert set(stored) == {"with a NUL: \ufffd", "half a character: \ufffd"}
 
 
@@ -242,8 +242,8 @@ async def test_whose_clock_is_ahead_of_the_databases_ends_nobodys_lease(database
 @pytest.mark.parametrize(
     "change",
     [
-        lambda c: waiting.hold_waiting(c, 1, now=NOW, limit=9),
-        lambda c: waiting.cancel_waiting(c, 1, now=NOW, limit=9),
+        lambda c: endpoint_backlog.hold_waiting(c, 1, now=NOW, limit=9),
+        lambda c: endpoint_backlog.cancel_waiting(c, 1, now=NOW, limit=9),
     ],
 )
 async def test_what_is_being_leased_is_left_to_whoever_leases_it(

@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy as sa
 from tests.postgres import PostgresServer
 
-from uplift_server.store import statistics, upkeep
+from uplift_server.store import cleanup, statistics
 from uplift_server.store.postgres.connection import Opener
 
 from .parted import PARTITIONS, index_of_all, parted
@@ -150,16 +150,16 @@ def test_what_waits_is_found_by_its_own_index(connection: sa.Connection, index: 
 
 
 # Of types there are few.
-@pytest.mark.parametrize("kept", [kept for kept in upkeep.KEPT if kept.name not in SMALL], ids=lambda kept: kept.name)
-def test_what_is_old_is_found_by_its_own_index(connection: sa.Connection, kept: upkeep.Kept) -> None:
+@pytest.mark.parametrize("kept", [kept for kept in cleanup.KEPT if kept.name not in SMALL], ids=lambda kept: kept.name)
+def test_what_is_old_is_found_by_its_own_index(connection: sa.Connection, kept: cleanup.Kept) -> None:
     index = {"events": "events_pkey"}.get(kept.name, OLD_BY[kept.name])
-    (look, plan), *_ = explained(connection, lambda c: upkeep.look(c, kept, before=100, after=None))
+    (look, plan), *_ = explained(connection, lambda c: cleanup.look(c, kept, before=100, after=None))
     assert index in {index_of_all(step.get("Index Name")) for step in plan}, (look, plan)
 
 
-@pytest.mark.parametrize("kept", upkeep.KEPT, ids=lambda kept: kept.name)
-def test_a_look_at_what_is_old_reads_not_much_more_than_a_bite(connection: sa.Connection, kept: upkeep.Kept) -> None:
+@pytest.mark.parametrize("kept", cleanup.KEPT, ids=lambda kept: kept.name)
+def test_a_look_at_what_is_old_reads_not_much_more_than_a_bite(connection: sa.Connection, kept: cleanup.Kept) -> None:
     """Whether something is needed is looked for row by row; PostgreSQL would rather read all there is, once a bite."""
-    (_, plan), *_ = explained(connection, lambda c: upkeep.look(c, kept, before=10**15, after=None), analyze=True)
+    (_, plan), *_ = explained(connection, lambda c: cleanup.look(c, kept, before=10**15, after=None), analyze=True)
     read = [step["Actual Loops"] * (step["Actual Rows"] + step.get("Rows Removed by Filter", 0)) for step in plan]
     assert max(read) <= LOOKED_AT_MAX, [(step["Node Type"], step.get("Relation Name")) for step in plan]

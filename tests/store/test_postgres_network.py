@@ -12,7 +12,7 @@ from tests.between import Between
 from uplift_server.store import processes
 from uplift_server.store.errors import Unavailable
 from uplift_server.store.postgres import PostgresDatabase
-from uplift_server.store.postgres.line import line_to
+from uplift_server.store.postgres.message_bus import line_to
 
 pytestmark = pytest.mark.timing
 

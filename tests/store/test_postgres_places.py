@@ -19,8 +19,8 @@ from tests.postgres import PostgresServer
 from uplift_server.store import processes
 from uplift_server.store.postgres import connection
 from uplift_server.store.postgres.connection import Opener, translated
-from uplift_server.store.postgres.line import line_to
-from uplift_server.store.postgres.places import LATE_SECONDS, Places
+from uplift_server.store.postgres.hosts import LATE_SECONDS, Hosts
+from uplift_server.store.postgres.message_bus import line_to
 
 pytestmark = pytest.mark.timing
 
@@ -176,7 +176,7 @@ async def test_whoever_is_cancelled_while_late_hosts_are_given_up_is_cancelled()
             entered.set()
             await let_go.wait()
 
-    asking = asyncio.ensure_future(Places("postgresql://one,two/db").first(connect))
+    asking = asyncio.ensure_future(Hosts("postgresql://one,two/db").first(connect))
     await entered.wait()
     asking.cancel()
     await asyncio.sleep(0)
@@ -223,4 +223,4 @@ def test_hosts_are_read_as_the_driver_reads_them(url: str, hosts: list[Any]) -> 
         each if each == {} else {"host": each[0], **({} if each[1] is None else {"port": each[1]}), **more}
         for each in hosts
     ]
-    assert Places(url).known == wanted
+    assert Hosts(url).known == wanted

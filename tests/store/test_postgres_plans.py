@@ -13,7 +13,6 @@ from uplift_server.core.deliveries.replays import ReplayState
 from uplift_server.core.ids import uuid7
 from uplift_server.core.lifecycle import Status, Trigger
 from uplift_server.store import statistics
-from uplift_server.store.horizon import NO_HORIZON
 from uplift_server.store.hot_records import Ahead, HealthRow, HeldRequest, LeaseRequest, ReplayLease
 from uplift_server.store.partitions import Partition
 from uplift_server.store.postgres.append import append_events
@@ -25,6 +24,7 @@ from uplift_server.store.postgres.replay import look_ahead, release_replay
 from uplift_server.store.postgres.settle import settle
 from uplift_server.store.replays import Choice, Replay
 from uplift_server.store.schema_partitions import NUMBERS
+from uplift_server.store.stream_position import NO_HORIZON
 
 from .bench import LEASE_UNTIL, NOW, OWNER, Bench, due, settled
 from .parted import PARTITIONS, index_of_all, last_number, parted

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 import pytest
 
 from uplift_server.core.lifecycle import Status
-from uplift_server.core.operations.singleton_jobs import LASTS_MS, Duty
-from uplift_server.store import duties
+from uplift_server.core.operations.singleton_jobs import LASTS_MS, SingletonJob
+from uplift_server.store import singleton_jobs
 from uplift_server.store.hot_records import (
     Appended,
     HeldRequest,
@@ -22,7 +22,7 @@ from uplift_server.store.hot_records import (
 )
 from uplift_server.store.postgres import PostgresDatabase
 from uplift_server.store.postgres.connection import Opener, Raw
-from uplift_server.store.postgres.line import PostgresLine, line_to
+from uplift_server.store.postgres.message_bus import PostgresMessageBus, line_to
 from uplift_server.store.schema import attempts, deliveries, events, idempotency_keys
 
 from .bench import ENOUGH_BYTES, LEASE_UNTIL, NOW, OWNER, Bench, due, settled
@@ -264,16 +264,16 @@ async def test_a_deadlock_is_repeated(benches: tuple[Bench, Bench], raw: Raw) ->
     assert await benches[0].count(attempts) == 2
 
 
-@pytest.mark.parametrize("known", [[], list(Duty)])
+@pytest.mark.parametrize("known", [[], list(SingletonJob)])
 async def test_of_two_that_take_the_same_duties_one_gets_them(
-    postgres_url: str, raw: Raw, known: Sequence[Duty]
+    postgres_url: str, raw: Raw, known: Sequence[SingletonJob]
 ) -> None:
     """Also of two that are the first ever to take any."""
     now = NOW
     lines = [line_to(postgres_url) for _ in range(2)]
 
-    async def taken(line: PostgresLine, by: int) -> frozenset[Duty]:
-        return await line.write(lambda c: duties.take(c, list(Duty), by=by, now=now))
+    async def taken(line: PostgresMessageBus, by: int) -> frozenset[SingletonJob]:
+        return await line.write(lambda c: singleton_jobs.take(c, list(SingletonJob), by=by, now=now))
 
     try:
         if known:
@@ -284,7 +284,7 @@ async def test_of_two_that_take_the_same_duties_one_gets_them(
             await raw.execute("LOCK TABLE duties IN SHARE MODE")
             both = asyncio.gather(*(taken(line, by) for by, line in enumerate(lines, 1)))
             await blocked(raw, 2)
-        assert sorted(map(len, await both)) == [0, len(Duty)]
+        assert sorted(map(len, await both)) == [0, len(SingletonJob)]
     finally:
         for line in lines:
             await line.close()

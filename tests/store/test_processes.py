@@ -4,9 +4,9 @@ import pytest
 import sqlalchemy as sa
 
 from uplift_server.core.operations.cluster import ProcessRole
-from uplift_server.core.operations.singleton_jobs import LASTS_MS, Duty
-from uplift_server.store import directory_changes, duties, processes
-from uplift_server.store.directory_changes import Change
+from uplift_server.core.operations.singleton_jobs import LASTS_MS, SingletonJob
+from uplift_server.store import change_log, processes, singleton_jobs
+from uplift_server.store.change_log import Change
 from uplift_server.store.processes import ForeignLeases, Forgotten, Heartbeat
 from uplift_server.store.schema import deliveries
 from uplift_server.store.schema_processes import directory_changes as changes_table
@@ -34,33 +34,45 @@ def test_a_heartbeat_tells_of_itself_and_hears_of_all(connection: sa.Connection)
 
 def test_a_process_that_was_forgotten_learns_so_and_leaves_its_duties(connection: sa.Connection) -> None:
     first, second = joined(connection), joined(connection)
-    assert duties.take(connection, list(Duty), by=first, now=NOW) == set(Duty)
+    assert singleton_jobs.take(connection, list(SingletonJob), by=first, now=NOW) == set(SingletonJob)
     processes.forget(connection, first)
     processes.forget(connection, first)
     with pytest.raises(Forgotten):
         processes.beat(connection, first, QUIET, now=NOW)
-    assert duties.take(connection, [Duty.NUMBERS], by=second, now=NOW) == {Duty.NUMBERS}
+    assert singleton_jobs.take(connection, [SingletonJob.STATISTICS], by=second, now=NOW) == {SingletonJob.STATISTICS}
 
 
 def test_a_duty_is_one_processs_until_it_is_not_taken_anew(connection: sa.Connection) -> None:
-    assert duties.take(connection, [Duty.OUTBOX], by=1, now=NOW) == {Duty.OUTBOX}
-    assert duties.take(connection, [Duty.OUTBOX, Duty.NUMBERS], by=2, now=NOW + 1) == {Duty.NUMBERS}
-    assert duties.take(connection, [Duty.OUTBOX, Duty.NUMBERS], by=1, now=NOW + 4000) == {Duty.OUTBOX}
-    assert duties.take(connection, [Duty.OUTBOX], by=2, now=NOW + LASTS_MS) == frozenset()
-    assert duties.take(connection, [Duty.OUTBOX], by=2, now=NOW + 4000 + LASTS_MS) == {Duty.OUTBOX}
-    assert duties.take(connection, [Duty.OUTBOX], by=1, now=NOW + 4001 + LASTS_MS) == frozenset()
-    duties.leave(connection, by=2)
-    assert duties.take(connection, [Duty.OUTBOX], by=1, now=NOW + 4001 + LASTS_MS) == {Duty.OUTBOX}
+    assert singleton_jobs.take(connection, [SingletonJob.OUTBOX], by=1, now=NOW) == {SingletonJob.OUTBOX}
+    assert singleton_jobs.take(connection, [SingletonJob.OUTBOX, SingletonJob.STATISTICS], by=2, now=NOW + 1) == {
+        SingletonJob.STATISTICS
+    }
+    assert singleton_jobs.take(connection, [SingletonJob.OUTBOX, SingletonJob.STATISTICS], by=1, now=NOW + 4000) == {
+        SingletonJob.OUTBOX
+    }
+    assert singleton_jobs.take(connection, [SingletonJob.OUTBOX], by=2, now=NOW + LASTS_MS) == frozenset()
+    assert singleton_jobs.take(connection, [SingletonJob.OUTBOX], by=2, now=NOW + 4000 + LASTS_MS) == {
+        SingletonJob.OUTBOX
+    }
+    assert singleton_jobs.take(connection, [SingletonJob.OUTBOX], by=1, now=NOW + 4001 + LASTS_MS) == frozenset()
+    singleton_jobs.leave(connection, by=2)
+    assert singleton_jobs.take(connection, [SingletonJob.OUTBOX], by=1, now=NOW + 4001 + LASTS_MS) == {
+        SingletonJob.OUTBOX
+    }
 
 
 def test_whoever_is_heard_of_just_before_it_is_buried_stays_and_keeps_its_duties(connection: sa.Connection) -> None:
     first, second = joined(connection), joined(connection)
     assert processes.beat(connection, first, QUIET, now=NOW + 7)
-    assert duties.take(connection, [Duty.NUMBERS], by=first, now=NOW + 7) == {Duty.NUMBERS}
+    assert singleton_jobs.take(connection, [SingletonJob.STATISTICS], by=first, now=NOW + 7) == {
+        SingletonJob.STATISTICS
+    }
     assert not processes.forget(connection, first, heard_at=NOW)
-    assert duties.take(connection, [Duty.NUMBERS], by=second, now=NOW + 8) == frozenset()
+    assert singleton_jobs.take(connection, [SingletonJob.STATISTICS], by=second, now=NOW + 8) == frozenset()
     assert processes.forget(connection, first, heard_at=NOW + 7)
-    assert duties.take(connection, [Duty.NUMBERS], by=second, now=NOW + 8) == {Duty.NUMBERS}
+    assert singleton_jobs.take(connection, [SingletonJob.STATISTICS], by=second, now=NOW + 8) == {
+        SingletonJob.STATISTICS
+    }
 
 
 def test_what_others_have_leased_is_counted_by_endpoint(connection: sa.Connection) -> None:
@@ -76,34 +88,34 @@ def test_what_others_have_leased_is_counted_by_endpoint(connection: sa.Connectio
 
 
 def test_changes_are_found_from_a_transaction_on(connection: sa.Connection) -> None:
-    start = directory_changes.since(connection, 0)
+    start = change_log.since(connection, 0)
     assert start.found == []
     first = start.next_xid - 10
     for kind, subject, xid in (("endpoints", 7, first), ("accounts", 7, first + 1)):
         connection.execute(sa.insert(changes_table).values(kind=kind, subject_seq=subject, xid=xid))
-    found = directory_changes.since(connection, first)
+    found = change_log.since(connection, first)
     assert found.found == [Change("endpoints", 7, first), Change("accounts", 7, first + 1)]
-    assert directory_changes.since(connection, first + 1).found == [Change("accounts", 7, first + 1)]
+    assert change_log.since(connection, first + 1).found == [Change("accounts", 7, first + 1)]
     assert start.forgotten == found.forgotten == 0
-    assert directory_changes.forget(connection, first + 1, limit=9) == 1
-    assert directory_changes.since(connection, first)[::2] == ([Change("accounts", 7, first + 1)], first + 1)
+    assert change_log.forget(connection, first + 1, limit=9) == 1
+    assert change_log.since(connection, first)[::2] == ([Change("accounts", 7, first + 1)], first + 1)
 
 
 def test_changes_are_forgotten_a_few_at_a_time(connection: sa.Connection) -> None:
-    before = directory_changes.horizon(connection)
+    before = change_log.horizon(connection)
     for subject in range(1, 6):
         connection.execute(sa.insert(changes_table).values(kind="accounts", subject_seq=subject, xid=before - subject))
-    assert [directory_changes.forget(connection, before - 1, limit=3) for _ in range(3)] == [3, 1, 0]
-    assert directory_changes.since(connection, 0)[::2] == ([Change("accounts", 1, before - 1)], before - 1)
+    assert [change_log.forget(connection, before - 1, limit=3) for _ in range(3)] == [3, 1, 0]
+    assert change_log.since(connection, 0)[::2] == ([Change("accounts", 1, before - 1)], before - 1)
 
 
 def test_changes_that_a_dump_brought_from_another_server_are_none(connection: sa.Connection) -> None:
     """There transactions had other numbers, for long greater ones. A copy of a file brings them along."""
     is_file = connection.dialect.name == "sqlite"
-    change = Change("accounts", 7, directory_changes.horizon(connection) + 1_000_000)
+    change = Change("accounts", 7, change_log.horizon(connection) + 1_000_000)
     connection.execute(sa.insert(changes_table).values(change._asdict()))
-    assert directory_changes.since(connection, 0).found == [change] * is_file
-    assert directory_changes.forget(connection, 0, limit=9) == (not is_file)
+    assert change_log.since(connection, 0).found == [change] * is_file
+    assert change_log.forget(connection, 0, limit=9) == (not is_file)
 
 
 def test_the_database_tells_its_time(connection: sa.Connection) -> None:

@@ -14,7 +14,7 @@ import structlog
 
 from uplift_server.core.scheduling.commit_interval import APART_MS_MAX, apart_ms
 from uplift_server.store import schema_version
-from uplift_server.store.errors import Misaddressed, Refused, Unavailable
+from uplift_server.store.errors import Misaddressed, Rejected, Unavailable
 from uplift_server.store.schema import events
 from uplift_server.store.sqlite import SqliteDatabase, writer
 from uplift_server.store.sqlite.connection import FileLock
@@ -166,7 +166,7 @@ async def test_one_event_that_contradicts_a_row_fails_alone(bench: Bench) -> Non
     )
     await slow
     assert [n for n, each in enumerate(results) if isinstance(each, BaseException)] == [40]
-    assert isinstance(results[40], Refused)
+    assert isinstance(results[40], Rejected)
     assert await bench.count(events) == 65
     assert bench.database.measures.failed == failed + 1
     assert sum(bench.database.measures.commits.counts) - commits <= 3

@@ -17,15 +17,15 @@ from uplift_server.core.deliveries.replays import ReplayState
 from uplift_server.core.lifecycle import FailedReason, Status, Trigger
 from uplift_server.core.operations.statistics import DURATION_BOUNDS_US, HOUR_MS, Numbers, total
 from uplift_server.delivery.sending.attempts import previous_state
+from uplift_server.store import cleanup, endpoint_backlog, replays, statistics, test_deliveries
 from uplift_server.store import deliveries as delivery_verbs
 from uplift_server.store import endpoints as endpoint_verbs
-from uplift_server.store import replays, statistics, trials, upkeep, waiting
 from uplift_server.store.errors import Conflict
 from uplift_server.store.hot_records import HeldRequest, LeasedDelivery, NewDelivery, ReplayLease, Settlement
 from uplift_server.store.records import EndpointState, HeldAction
 from uplift_server.store.replays import Choice, NewReplay, Replay
 from uplift_server.store.schema import accounts, attempts, deliveries, endpoints, events
-from uplift_server.store.schema_numbers import delivery_changes, rollups
+from uplift_server.store.schema_statistics import delivery_changes, rollups
 from uplift_server.store.sqlite import SqliteDatabase
 from uplift_server.store.statistics import FLEET, Scope
 
@@ -37,7 +37,7 @@ ACCOUNT_OF = {1: 1, 2: 1, 3: 2}
 GONE = 3
 """This endpoint is deleted: what waits for it can be cancelled."""
 Tally = Counter[tuple[str, int, int, int, object]]
-(EVENTS,) = (kept for kept in upkeep.KEPT if kept.table is events)
+(EVENTS,) = (kept for kept in cleanup.KEPT if kept.table is events)
 
 
 @pytest.fixture
@@ -230,26 +230,28 @@ class Machine:
 
         def hold(connection: sa.Connection) -> None:
             endpoint_verbs.switch_off(connection, endpoint, EndpointState.PAUSED, None, now=self.now)
-            waiting.hold_waiting(connection, endpoint, now=self.now, limit=5)
+            endpoint_backlog.hold_waiting(connection, endpoint, now=self.now, limit=5)
             endpoint_verbs.switch_on(connection, endpoint, HeldAction.SEND, now=self.now)
 
         await self.database.write(hold)
 
     async def drop(self) -> None:
         endpoint = self.random.choice(list(ACCOUNT_OF))
-        await self.database.write(lambda c: waiting.cancel_held(c, endpoint, through=10**9, now=self.now, limit=2))
+        await self.database.write(
+            lambda c: endpoint_backlog.cancel_held(c, endpoint, through=10**9, now=self.now, limit=2)
+        )
 
     async def let_go(self) -> None:
         await self.database.release_held([HeldRequest(endpoint, 0, 3) for endpoint in ACCOUNT_OF], now=self.now)
 
     async def cancel_deleted(self) -> None:
-        await self.database.write(lambda c: waiting.cancel_waiting(c, GONE, now=self.now, limit=3))
+        await self.database.write(lambda c: endpoint_backlog.cancel_waiting(c, GONE, now=self.now, limit=3))
 
     async def cancel(self) -> None:
         row = await self.any_delivery()
         if row is not None:
             await self.refusable(
-                lambda c: waiting.cancel(c, row.event_seq, row.endpoint_seq, fence=row.fence, now=self.now)
+                lambda c: endpoint_backlog.cancel(c, row.event_seq, row.endpoint_seq, fence=row.fence, now=self.now)
             )
 
     async def resend(self) -> None:
@@ -290,9 +292,9 @@ class Machine:
 
     async def test(self) -> None:
         endpoint = self.random.choice((1, 2))
-        event = self.bench.event(trials.owed(endpoint), created_at=self.now)
+        event = self.bench.event(test_deliveries.owed(endpoint), created_at=self.now)
         begun = await self.database.append_then(
-            event, lambda c, seq: trials.begin(c, event, seq, lease_until=self.now + 30_000, owner=OWNER)
+            event, lambda c, seq: test_deliveries.begin(c, event, seq, lease_until=self.now + 30_000, owner=OWNER)
         )
         self.leased.append(begun)
 
@@ -309,8 +311,8 @@ class Machine:
     async def remove_old(self) -> None:
         before = self.now - 30 * 60_000
         stood = await tables(self.bench)
-        seen = await self.database.read(lambda c: upkeep.look(c, EVENTS, before=before, after=None))
-        await self.database.write(lambda c: upkeep.remove(c, EVENTS, seen.doomed, before=before))
+        seen = await self.database.read(lambda c: cleanup.look(c, EVENTS, before=before, after=None))
+        await self.database.write(lambda c: cleanup.remove(c, EVENTS, seen.doomed, before=before))
         self.removed += stood - await tables(self.bench)
 
     # ---- with what there is
@@ -378,7 +380,7 @@ async def test_what_changes_after_its_hour_was_removed_makes_no_row(bench: Bench
     await bench.append(bench.event(NewDelivery(1, Status.HELD, None)))
     await count_all(bench)
     await bench.database.write(lambda c: c.execute(sa.delete(rollups)))
-    await bench.database.write(lambda c: waiting.cancel_held(c, 1, through=9, now=NOW, limit=9))
+    await bench.database.write(lambda c: endpoint_backlog.cancel_held(c, 1, through=9, now=NOW, limit=9))
     assert await count_all(bench) == 1
     assert await bench.rows(rollups) == await bench.rows(delivery_changes) == []
 

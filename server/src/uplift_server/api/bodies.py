@@ -25,7 +25,7 @@ from uplift_server.core.limits import (
 from uplift_server.core.security.rights import roles_text
 from uplift_server.core.security.scopes import Scope
 from uplift_server.core.timestamps import parse_instant
-from uplift_server.service.means import Listing
+from uplift_server.service.context import Listing
 from uplift_server.store.records import EndpointFilter
 
 API_VERSION_CHARACTERS_MAX = 32

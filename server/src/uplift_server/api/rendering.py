@@ -43,7 +43,7 @@ from uplift_server.service.endpoints import Shown
 from uplift_server.service.explanations import Explained
 from uplift_server.service.replays import Preview, ShownReplay
 from uplift_server.service.secrets import ShownSecrets
-from uplift_server.service.waits import ShownDelivery
+from uplift_server.service.waiting_reasons import ShownDelivery
 from uplift_server.store.records import (
     Account,
     ApiKey,

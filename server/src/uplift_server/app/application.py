@@ -26,11 +26,11 @@ from uplift_server.core.http.forwarding import parse_networks
 from uplift_server.core.limits import EVENT_INTEGER_DIGITS_MAX
 from uplift_server.core.operations.cluster import ProcessRole
 from uplift_server.core.operations.open_files import FILES_LEAST, divide_files, files_needed
-from uplift_server.core.operations.singleton_jobs import Duty
+from uplift_server.core.operations.singleton_jobs import SingletonJob
 from uplift_server.core.people.mail_settings import parse_mailbox
 from uplift_server.dashboard import gate
 from uplift_server.delivery.clock import DatabaseTime, SystemClock
-from uplift_server.delivery.endpoint_cache import Directory
+from uplift_server.delivery.endpoint_cache import EndpointCache
 from uplift_server.delivery.engine import Engine
 from uplift_server.delivery.sending.http.client import Sender
 from uplift_server.delivery.sending.http.resolver import ResolutionFailed, Resolver
@@ -38,25 +38,25 @@ from uplift_server.delivery.tracing import Traces
 from uplift_server.observe.attempt_log import AttemptLine, AttemptLog
 from uplift_server.observe.log_writer import LogWriter, raw_stream
 from uplift_server.observe.logs import colourful
-from uplift_server.observe.traced import REMEDY_WITHOUT_PACKAGES
-from uplift_server.service.beginnings import KeyClaim, begin
-from uplift_server.service.entrance import Entrance
+from uplift_server.observe.trace_records import REMEDY_WITHOUT_PACKAGES
+from uplift_server.service.context import ServiceContext
+from uplift_server.service.dashboard_links import DashboardLinks
 from uplift_server.service.ingest import Ingest
-from uplift_server.service.means import Means
 from uplift_server.service.metrics import MetricsSettings
 from uplift_server.service.services import Services
+from uplift_server.service.startup import KeyClaim, begin
 from uplift_server.service.system import System
 from uplift_server.service.traced_ingest import TracedIngest
 from uplift_server.store import encryption_upgrade, schema_version
+from uplift_server.store.encryption import Cipher, derived_key, fingerprint, parse_key
 from uplift_server.store.errors import Unavailable
 from uplift_server.store.schema_version import UnknownSchema
-from uplift_server.store.sealing import Sealer, derived_key, fingerprint, parse_key
 from uplift_server.store.sqlite import SqliteDatabase
 from uplift_server.store.sqlite.file_watch import WATCH_EVERY_SECONDS, DatabaseLost, FileChange
 
 if TYPE_CHECKING:
     from uplift_server.mail.outbox import Outbox
-    from uplift_server.store.contract import Line
+    from uplift_server.store.contract import MessageBus
 
 CLOSE_SECONDS: Final = 0.9
 RESCUE_SECONDS_MAX: Final = 300.0
@@ -98,7 +98,7 @@ class Application:
         self._keep_key = keep_key
         self._time = DatabaseTime()
         self._clock = SystemClock(self._time.now_ns) if config.on_postgresql else SystemClock()
-        self._line: Line | None = None
+        self._line: MessageBus | None = None
         self._settings = sender_settings(config)
         self._database = database(config)
         self._log = structlog.get_logger()
@@ -107,7 +107,7 @@ class Application:
         self._engine: Engine
         self._outbox: Outbox | None = None
         self._traces: Traces | None = None
-        self._means: Means
+        self._context: ServiceContext
         self._gate: gate.Gate
         self._server: HttpServer
         self._serving: asyncio.Task[None] | None = None
@@ -148,13 +148,13 @@ class Application:
             self.address = listener.getsockname()[:2]
             key = parse_key(secret_key(self._config))
             await self._open_database(undo)
-            sealer = await self._sealer(key)
+            cipher = await self._cipher(key)
             self._started_at = self._clock.now_ms()
-            self._build(sealer, undo)
+            self._build(cipher, undo)
             await self._engine.join()
             key_claim = KeyClaim(fingerprint(key), self._engine.owner)
             with collector_paused():
-                self.new_operator_key = await begin(self._means, key_claim, self._operator_key, self._keep_key)
+                self.new_operator_key = await begin(self._context, key_claim, self._operator_key, self._keep_key)
             await self._engine.start(dispatch=self._dispatch)
             if self._traces is not None:
                 self._traces.start()
@@ -198,7 +198,7 @@ class Application:
         await self._rescue()
         for what, close in (
             ("traces", self._stop_traces),
-            ("changes", self._means.finish),
+            ("changes", self._context.finish),
             ("resolver", self._resolver.close),
             ("database", self._database.close),
             ("log", self._close_log),
@@ -318,7 +318,7 @@ class Application:
     async def _open_database(self, undo: contextlib.AsyncExitStack) -> None:
         if self._config.on_postgresql:
             from uplift_server.delivery.cluster.membership import learn_time  # noqa: PLC0415 - see `database`
-            from uplift_server.store.postgres.line import line_to  # noqa: PLC0415
+            from uplift_server.store.postgres.message_bus import line_to  # noqa: PLC0415
             from uplift_server.store.postgres.schema_version import prepare  # noqa: PLC0415
 
             await prepare(self._config.database_url)
@@ -332,16 +332,16 @@ class Application:
                 self._log.info("the database was upgraded", revision=schema_version.HEAD, copy_of_the_old=str(copy))
         await self._database.open()
 
-    async def _sealer(self, key: bytes) -> Sealer:
-        """The sealer for this database. On SQLite, binds all encrypted values to their columns first."""
-        sealer = Sealer(key, accepts_unbound=await self._database.read(encryption_upgrade.accepts_unbound))
-        if sealer.accepts_unbound and not self._config.on_postgresql:
-            await self._database.write(lambda c: encryption_upgrade.finish(c, sealer))
-            sealer.reject_unbound()
+    async def _cipher(self, key: bytes) -> Cipher:
+        """The cipher for this database. On SQLite, binds all encrypted values to their columns first."""
+        cipher = Cipher(key, accepts_unbound=await self._database.read(encryption_upgrade.accepts_unbound))
+        if cipher.accepts_unbound and not self._config.on_postgresql:
+            await self._database.write(lambda c: encryption_upgrade.finish(c, cipher))
+            cipher.reject_unbound()
             self._log.info("encrypted values bound to their columns")
-        return sealer
+        return cipher
 
-    def _build(self, sealer: Sealer, undo: contextlib.AsyncExitStack) -> None:
+    def _build(self, cipher: Cipher, undo: contextlib.AsyncExitStack) -> None:
         config = self._config
         policy = AddressPolicy(config.allow_private_networks)
         self._resolver = Resolver(self._settings)
@@ -354,7 +354,7 @@ class Application:
             ) from error
         except ValueError as error:
             raise ConfigError(ConfigProblem("UPLIFT_EGRESS_…", str(error), "correct it, or leave it out")) from error
-        directory = Directory(sealer, f"Uplift-Webhooks/{__version__} (+{self._public_url()}/docs)")
+        directory = EndpointCache(cipher, f"Uplift-Webhooks/{__version__} (+{self._public_url()}/docs)")
         if self._given_writer is None:
             self._log_writer = LogWriter(raw_stream(sys.stderr))
             undo.callback(self._log_writer.close)
@@ -365,7 +365,7 @@ class Application:
         self._engine = self._make_engine(directory, sender)
         self._engine.on_end = self._stop_for
         undo.push_async_callback(self._engine.drain)
-        self._means = Means(
+        self._context = ServiceContext(
             self._database,
             directory,
             self._clock,
@@ -374,13 +374,13 @@ class Application:
             id_sequence=self._engine.acceptor.ids,
         )
         services = Services.build(
-            self._means,
-            sealer=sealer,
+            self._context,
+            cipher=cipher,
             policy=policy,
             resolve=self._resolve,
             source_ips=config.source_ips,
             listen_key=derived_key(parse_key(secret_key(config)), "listen sessions"),
-            entrance=Entrance(
+            entrance=DashboardLinks(
                 self._link_key(),
                 self._public_url(),
                 mails=config.sends_mail,
@@ -404,7 +404,7 @@ class Application:
             self._traced(routes) if self._role.serves else SingleHeaders(VitalSigns(api)), self._callers_max
         )
 
-    def _make_engine(self, directory: Directory, sender: Sender) -> Engine:
+    def _make_engine(self, directory: EndpointCache, sender: Sender) -> Engine:
         settings, write = engine_settings(self._config), self._note_attempts
         if self._line is None:
             return Engine(self._database, directory, sender, self._clock, settings, write)
@@ -475,17 +475,17 @@ class Application:
             return
         # A server that sends no mail should not carry this in memory.
         from uplift_server.mail.outbox import Outbox  # noqa: PLC0415
-        from uplift_server.mail.smtp import Relay  # noqa: PLC0415
+        from uplift_server.mail.smtp import SmtpServer  # noqa: PLC0415
 
         self._outbox = Outbox(
             self._database,
             self._clock,
-            Relay.configured(self._config),
+            SmtpServer.configured(self._config),
             sender=parse_mailbox(self._config.mail_from or ""),
             public_url=self._public_url(),
             link_key=self._link_key(),
         )
-        self._outbox.on_duty = self._engine.duty(Duty.OUTBOX)
+        self._outbox.on_duty = self._engine.duty(SingletonJob.OUTBOX)
         undo.push_async_callback(self._outbox.stop)
         self._outbox.start()
 

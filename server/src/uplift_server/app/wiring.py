@@ -5,7 +5,7 @@ from uplift_server.core.deliveries.health import HealthRule
 from uplift_server.core.scheduling.circuit_breaker import BreakerRule
 from uplift_server.core.scheduling.retry_schedule import RetrySchedule
 from uplift_server.delivery.engine import EngineSettings
-from uplift_server.delivery.health.monitor import WatchSettings
+from uplift_server.delivery.health.monitor import HealthSettings
 from uplift_server.delivery.sending.http.settings import SenderSettings
 from uplift_server.store.contract import Database
 from uplift_server.store.sqlite import SqliteDatabase
@@ -42,7 +42,7 @@ def engine_settings(config: Config) -> EngineSettings:
         in_flight_max=config.max_in_flight,
         endpoint_in_flight_max=config.max_in_flight_per_endpoint,
         retention_ms=config.retention_ms,
-        watch=WatchSettings(
+        watch=HealthSettings(
             HealthRule(config.warn_after_ms, config.disable_after_ms),
             gone_disables=config.gone_disables_endpoint,
             mails=config.sends_mail,

@@ -16,8 +16,8 @@ from uplift_server.cli.reach import check_ready, local_url, server_runs
 from uplift_server.cli.session import Session
 from uplift_server.config import Config, ConfigError, check_database, secret_key
 from uplift_server.core.operations.findings import Finding
-from uplift_server.observe.traced import REMEDY_WITHOUT_PACKAGES
-from uplift_server.service.examination import (
+from uplift_server.observe.trace_records import REMEDY_WITHOUT_PACKAGES
+from uplift_server.service.diagnostics import (
     clock_finding,
     disk_finding,
     egress_findings,
@@ -27,9 +27,9 @@ from uplift_server.service.examination import (
     nearest_existing,
 )
 from uplift_server.store import inspection, schema_version
+from uplift_server.store.encryption import Cipher, WrongSecretKey, parse_key
 from uplift_server.store.errors import Unavailable
 from uplift_server.store.inspection import EncryptedValue
-from uplift_server.store.sealing import Sealer, WrongSecretKey, parse_key
 from uplift_server.store.sqlite.connection import FileLock
 from uplift_webhooks.cli.kit.errors import CliError
 
@@ -155,7 +155,7 @@ def _database(config: Config) -> Iterator[Finding]:
 def _postgresql(config: Config) -> Iterator[Finding]:
     """Whether the database can be had, what it says of itself, its schema and its key."""
     # Its driver takes memory and time that a look at a SQLite file need not.
-    from uplift_server.service.postgres_examination import database_findings  # noqa: PLC0415
+    from uplift_server.service.postgres_diagnostics import database_findings  # noqa: PLC0415
     from uplift_server.store.postgres.inspection import accepts_unbound, encrypted_values  # noqa: PLC0415
     from uplift_server.store.postgres.schema_version import current  # noqa: PLC0415
 
@@ -223,11 +223,11 @@ def _key(config: Config, path: Path) -> Finding:
 def _opening(config: Config, values: Iterable[EncryptedValue], remedy: str, *, unbound: bool) -> Finding:
     """Whether the key decrypts all values."""
     try:
-        sealer = Sealer(parse_key(secret_key(config)), accepts_unbound=unbound)
+        cipher = Cipher(parse_key(secret_key(config)), accepts_unbound=unbound)
     except ConfigError as error:
         [problem] = error.problems
         return Finding("secret key", "fail", f"{problem.name} {problem.reason}", problem.remedy)
-    opened = Counter(_opens(sealer, each) for each in values)
+    opened = Counter(_opens(cipher, each) for each in values)
     if opened[False]:
         text = f"it does not open {opened[False]} of {opened.total()} sealed secrets and headers"
         return Finding("secret key", "fail", text, remedy)
@@ -235,9 +235,9 @@ def _opening(config: Config, values: Iterable[EncryptedValue], remedy: str, *, u
     return Finding("secret key", "ok", text)
 
 
-def _opens(sealer: Sealer, found: EncryptedValue) -> bool:
+def _opens(cipher: Cipher, found: EncryptedValue) -> bool:
     try:
-        sealer.open(found.value, found.endpoint_id, found.column)
+        cipher.decrypt(found.value, found.endpoint_id, found.column)
     except WrongSecretKey:
         return False
     return True

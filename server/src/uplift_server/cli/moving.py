@@ -12,8 +12,8 @@ from uplift_server.config import Config, ConfigError, ConfigProblem
 from uplift_server.config.kinds import POSTGRESQL, SQLITE, WrongValue, direct_database_url
 from uplift_server.config.secret_key import NAME, read_key
 from uplift_server.store.errors import InUse, Misaddressed
-from uplift_server.store.moving import CannotMove, Moved, Progress, move
 from uplift_server.store.sqlite.connection import FileLock
+from uplift_server.store.transfer import CannotTransfer, Progress, Transferred, move
 from uplift_webhooks.cli.kit.errors import CliError, ExitCode
 from uplift_webhooks.cli.kit.output import Output
 from uplift_webhooks.cli.kit.tables import Column
@@ -35,7 +35,7 @@ def run(session: Session, source: str, target: str | None) -> None:
     try:
         _check_key(config, path)
         moved = asyncio.run(move(path, url, _Told(session.output)))
-    except CannotMove as error:
+    except CannotTransfer as error:
         cause, _, remedy = str(error).partition("; ")
         raise CliError(cause, remedy) from error
     except Misaddressed as error:
@@ -77,7 +77,7 @@ def _target(text: str) -> str:
 def _check_key(config: Config, path: Path) -> None:
     """Refuse the key of another database now, rather than when the first secret is to be opened there."""
     from uplift_server.store import inspection  # noqa: PLC0415 - takes long to load
-    from uplift_server.store.sealing import Sealer, WrongSecretKey, parse_key  # noqa: PLC0415
+    from uplift_server.store.encryption import Cipher, WrongSecretKey, parse_key  # noqa: PLC0415
 
     kept = path.with_name("secret.key")
     if path.with_name("secret.key.new").exists() and config.secret_key is None:
@@ -87,11 +87,11 @@ def _check_key(config: Config, path: Path) -> None:
         reason = f"is not set, and {kept} is missing"
         raise ConfigError(ConfigProblem(NAME, reason, "set it to the key the file is sealed with"))
     key = parse_key(config.secret_key or read_key(kept))
-    sealer = Sealer(key, accepts_unbound=inspection.accepts_unbound(path))
+    cipher = Cipher(key, accepts_unbound=inspection.accepts_unbound(path))
     opens: Counter[bool] = Counter()
     for endpoint_id, column, value in inspection.encrypted_values(path):
         try:
-            sealer.open(value, endpoint_id, column)
+            cipher.decrypt(value, endpoint_id, column)
         except WrongSecretKey:
             opens[False] += 1
         else:
@@ -123,7 +123,7 @@ class _Told:
         self._output.note(f"{progress.step} {progress.table}: {progress.rows:,} of {progress.of:,} rows")
 
 
-def _tell(output: Output, config: Config, path: Path, moved: list[Moved]) -> None:
+def _tell(output: Output, config: Config, path: Path, moved: list[Transferred]) -> None:
     output.rows(
         (
             {"kind": "moved", "table": each.table, "rows": each.rows, "checksum": each.checksum,

@@ -15,7 +15,7 @@ from uplift_webhooks.cli.kit.errors import CliError, ExitCode
 from uplift_webhooks.cli.kit.program import Group
 
 if TYPE_CHECKING:
-    from uplift_server.store.resealing import Resealed
+    from uplift_server.store.reencryption import Reencrypted
 
 key_app: Final = typer.Typer(
     cls=Group, help="Replace the key that seals endpoint secrets at rest.", no_args_is_help=True
@@ -72,14 +72,14 @@ def rotate(
         )
 
 
-async def _rotate(config: Config, new_key_file: Path | None) -> "tuple[Resealed, Path | None]":
+async def _rotate(config: Config, new_key_file: Path | None) -> "tuple[Reencrypted, Path | None]":
     """What was sealed anew, and where the old key is kept."""
+    from uplift_server.store.encryption import Cipher, parse_key  # noqa: PLC0415
     from uplift_server.store.encryption_upgrade import accepts_unbound  # noqa: PLC0415
     from uplift_server.store.postgres import PostgresDatabase  # noqa: PLC0415 - takes long to load
     from uplift_server.store.postgres.schema_version import upgrade  # noqa: PLC0415
-    from uplift_server.store.resealing import reseal  # noqa: PLC0415
+    from uplift_server.store.reencryption import reseal  # noqa: PLC0415
     from uplift_server.store.schema_version import upgrade as upgrade_file  # noqa: PLC0415
-    from uplift_server.store.sealing import Sealer, parse_key  # noqa: PLC0415
     from uplift_server.store.sqlite import SqliteDatabase  # noqa: PLC0415
 
     now_ms = time.time_ns() // 1_000_000
@@ -98,7 +98,7 @@ async def _rotate(config: Config, new_key_file: Path | None) -> "tuple[Resealed,
             upgrade_file(config.database_path, now_ms=now_ms)
         await database.open()
         unbound = await database.read(accepts_unbound)
-        old, new = (Sealer(parse_key(key), accepts_unbound=unbound) for key in (rotation.old, rotation.new))
+        old, new = (Cipher(parse_key(key), accepts_unbound=unbound) for key in (rotation.old, rotation.new))
         resealed = await database.write(lambda connection: reseal(connection, old, new))
         return resealed, rotation.finish(now_ms)
     finally:

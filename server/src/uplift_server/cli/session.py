@@ -36,8 +36,8 @@ class Session(kit.Session):
             remedy = remedy or "try again in a moment; `uplift-server doctor` tells more"
             return [_lasting(error) or CliError(cause, remedy, ExitCode.TRY_LATER)]
         # These take long to load, and errors are rare.
+        from uplift_server.store.encryption import WrongSecretKey  # noqa: PLC0415
         from uplift_server.store.schema_version import UnknownSchema  # noqa: PLC0415
-        from uplift_server.store.sealing import WrongSecretKey  # noqa: PLC0415
         from uplift_server.store.sqlite.file_watch import DatabaseLost  # noqa: PLC0415
 
         if isinstance(error, UnknownSchema | DatabaseLost | Conflict | WrongSecretKey):

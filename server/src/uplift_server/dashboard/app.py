@@ -31,7 +31,7 @@ from uplift_server.dashboard.pages import (
     secrets,
     settings,
     sign_in,
-    trials,
+    test_deliveries,
     you,
 )
 from uplift_server.dashboard.routes import Page, refused, route
@@ -55,7 +55,7 @@ PAGES: Final[Sequence[Page]] = tuple(
             endpoints,
             endpoint,
             secrets,
-            trials,
+            test_deliveries,
             events,
             deliveries,
             replays,

@@ -15,7 +15,7 @@ from uplift_server.core.deliveries.stream_limits import exceeded
 from uplift_server.dashboard.routes import account_page, operator_page
 from uplift_server.dashboard.visit import Visit
 from uplift_server.service.principals import Caller
-from uplift_server.service.refusals import too_many_streams
+from uplift_server.service.rejections import too_many_streams
 from uplift_server.store.errors import Unavailable
 
 LOOK_SECONDS: Final = 1.0
@@ -174,7 +174,7 @@ class _Load:
 
     def look(self, visit: Visit) -> None:
         """See how much it has used."""
-        loop_s, processor_s = asyncio.get_running_loop().time(), visit.services.means.clock.processor_s()
+        loop_s, processor_s = asyncio.get_running_loop().time(), visit.services.context.clock.processor_s()
         elapsed_s = loop_s - self._before[0]
         if elapsed_s >= LOOK_SECONDS / 2:
             self.busy = processor_s - self._before[1] > CORES_BUSY * elapsed_s

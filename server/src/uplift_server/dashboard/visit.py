@@ -27,9 +27,9 @@ from uplift_server.dashboard.security import (
     new_form_cookie,
     same,
 )
-from uplift_server.delivery.health.outage_guard import MassFailure
+from uplift_server.delivery.health.outage_guard import Outage
+from uplift_server.service.context import Listing
 from uplift_server.service.errors import Forbidden, NotFound
-from uplift_server.service.means import Listing
 from uplift_server.service.principals import Caller
 from uplift_server.service.services import Services
 from uplift_server.service.sessions import Visitor
@@ -110,16 +110,16 @@ class Visit:
         return self._caller
 
     @property
-    def mass_failure(self) -> MassFailure | None:
+    def mass_failure(self) -> Outage | None:
         """The mass failure that goes on, as operators are told on every page."""
         is_operator = self.visitor is not None and self.visitor.person is None
-        return self.services.means.engine.mass_failure() if is_operator else None
+        return self.services.context.engine.mass_failure() if is_operator else None
 
     def enter(self, account: str) -> None:
         """Act for an account from here on. Raises NotFound where the visitor is none of its members."""
         assert self.visitor is not None
         self._caller = self.visitor.caller(account, self.address)
-        self.account = self.services.means.directory.accounts[self._caller.one_account()]
+        self.account = self.services.context.cache.accounts[self._caller.one_account()]
 
     def enter_as_operator(self) -> None:
         """Act as the operator from here on. Raises NotFound for anybody else."""
@@ -165,7 +165,7 @@ class Visit:
             return None
         asked = self.request.query_params.multi_items()
         kept = [(name, value) for name, value in asked if name not in {"cursor", PART}]
-        kept.append(("cursor", self.services.means.cursors.encode(key)))
+        kept.append(("cursor", self.services.context.cursors.encode(key)))
         return f"{self.request.url.path}?{urlencode(kept)}"
 
     async def form(self) -> Form:

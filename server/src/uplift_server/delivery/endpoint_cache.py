@@ -28,8 +28,8 @@ from uplift_server.core.security.secrets import SecretPair
 from uplift_server.core.security.signing import Signer
 from uplift_server.delivery.sending.http.hostnames import to_ascii
 from uplift_server.delivery.sending.http.request import Target
+from uplift_server.store.encryption import Cipher, is_unbound
 from uplift_server.store.records import Account, ApiKey, Endpoint, EndpointState, EventType
-from uplift_server.store.sealing import Sealer, is_unbound
 
 Named = tuple[str, int | str | bytes]
 """A table, and whose record: a key's digest, a type's name, the number of an account or endpoint."""
@@ -44,7 +44,7 @@ _UNREACHABLE: Final = EndpointUrl(
 """For a stored URL that cannot be read: its attempts fail and all others continue. No name below `.invalid` resolves
 (RFC 2606)."""
 
-_log = structlog.get_logger("uplift.directory")
+_log = structlog.get_logger("uplift.cache")
 
 
 class LiveEventType:
@@ -221,11 +221,11 @@ def _subscription(patterns: tuple[str, ...]) -> Subscription:
     return Subscription(patterns)
 
 
-class Directory:
+class EndpointCache:
     """See the module. `user_agent` is sent with every request."""
 
-    def __init__(self, sealer: Sealer, user_agent: str) -> None:
-        self.sealer = sealer
+    def __init__(self, cipher: Cipher, user_agent: str) -> None:
+        self.cipher = cipher
         self._user_agent = user_agent
         self.accounts: dict[int, Account] = {}
         self.accounts_by_id: dict[bytes, Account] = {}
@@ -353,10 +353,10 @@ class Directory:
 
     def _open_secrets(self, record: Endpoint) -> tuple[SecretPair[str], dict[str, str]]:
         secrets = record.secrets.mapped(
-            lambda current: self.sealer.open(current, record.id, "secret"),
-            lambda previous: self.sealer.open(previous, record.id, "previous_secret"),
+            lambda current: self.cipher.decrypt(current, record.id, "secret"),
+            lambda previous: self.cipher.decrypt(previous, record.id, "previous_secret"),
         )
-        headers = None if record.headers is None else self.sealer.open(record.headers, record.id, "headers")
+        headers = None if record.headers is None else self.cipher.decrypt(record.headers, record.id, "headers")
         return secrets, {} if headers is None else json.loads(headers)
 
     def make_unbound_ready(self) -> Iterator[None]:

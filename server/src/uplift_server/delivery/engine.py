@@ -8,32 +8,32 @@ from typing import Any, Final, Protocol
 import structlog
 
 from uplift_server.core.limits import DRAIN_MS_MAX
-from uplift_server.core.operations.singleton_jobs import Duty
+from uplift_server.core.operations.singleton_jobs import SingletonJob
 from uplift_server.core.scheduling.circuit_breaker import BreakerRule
 from uplift_server.core.scheduling.retry_schedule import RetrySchedule
 from uplift_server.core.scheduling.waiting import HeldUpBy
 from uplift_server.delivery.clock import Clock
-from uplift_server.delivery.endpoint_cache import Directory
-from uplift_server.delivery.health.monitor import Watch, WatchSettings
-from uplift_server.delivery.health.outage_guard import MassFailure
+from uplift_server.delivery.endpoint_cache import EndpointCache
+from uplift_server.delivery.health.monitor import HealthMonitor, HealthSettings
+from uplift_server.delivery.health.outage_guard import Outage
 from uplift_server.delivery.ingest import Acceptor
 from uplift_server.delivery.listening.relay import Relay
 from uplift_server.delivery.maintenance.retention import Retention
-from uplift_server.delivery.maintenance.secret_expiry import Overlaps
-from uplift_server.delivery.maintenance.statistics import Numbers
-from uplift_server.delivery.replays.jobs import Replays
+from uplift_server.delivery.maintenance.secret_expiry import SecretExpiry
+from uplift_server.delivery.maintenance.statistics import StatisticsUpdater
+from uplift_server.delivery.replays.jobs import ReplayJobs
 from uplift_server.delivery.scheduling.dispatcher import Dispatcher
 from uplift_server.delivery.scheduling.due import DueEndpoints
-from uplift_server.delivery.scheduling.held import Held
+from uplift_server.delivery.scheduling.held import HeldDeliveries
 from uplift_server.delivery.scheduling.lanes import DeliveryLanes, Load
 from uplift_server.delivery.sending.attempts import Attempts, Sending
 from uplift_server.delivery.sending.commands import Commands, LocalCommands
 from uplift_server.delivery.sending.settler import Settler
-from uplift_server.delivery.sending.test_deliveries import Trials
+from uplift_server.delivery.sending.test_deliveries import RunningTests
 from uplift_server.observe.attempt_log import AttemptLine
-from uplift_server.observe.measures import EngineMeasures
+from uplift_server.observe.counters import EngineCounters
 from uplift_server.store.contract import Database
-from uplift_server.store.errors import Refused, StoreError
+from uplift_server.store.errors import Rejected, StoreError
 from uplift_server.store.processes import Process
 from uplift_server.store.replays import Replay
 from uplift_server.store.schema_version import UnknownSchema
@@ -57,7 +57,7 @@ class EngineSettings:
     in_flight_max: int
     endpoint_in_flight_max: int
     retention_ms: int
-    watch: WatchSettings
+    watch: HealthSettings
     release_rate_per_second: int = 50
     """How fast an endpoint gets what it held."""
     scan_every_ms: int = 1000
@@ -86,18 +86,18 @@ class Engine:
     def __init__(
         self,
         database: Database,
-        directory: Directory,
+        cache: EndpointCache,
         sender: SenderLife,
         clock: Clock,
         settings: EngineSettings,
         on_lines: Callable[[Sequence[AttemptLine]], None],
     ) -> None:
         self._database = database
-        self._directory = directory
+        self._cache = cache
         self._sender = sender
         self._clock = clock
         self._settings = settings
-        self.measures = EngineMeasures()
+        self.measures = EngineCounters()
         self.owner = settings.owner
         self.due = DueEndpoints()
         self.lanes = DeliveryLanes(
@@ -109,7 +109,7 @@ class Engine:
         )
         self.acceptor = Acceptor(
             database,
-            directory,
+            cache,
             self.lanes,
             self.due,
             clock,
@@ -118,9 +118,9 @@ class Engine:
             lease_ms=settings.lease_ms,
         )
         self.settler = Settler(database, self.lanes, self.due, clock, self.measures, on_lines)
-        self._held = Held(
+        self._held = HeldDeliveries(
             database,
-            directory,
+            cache,
             self.lanes,
             self.due,
             clock,
@@ -130,7 +130,7 @@ class Engine:
         )
         self.dispatcher = Dispatcher(
             database,
-            directory,
+            cache,
             self.lanes,
             self.due,
             self._held,
@@ -139,9 +139,9 @@ class Engine:
             lease_ms=settings.lease_ms,
             scan_every_ms=settings.scan_every_ms,
         )
-        self.replays = Replays(
+        self.replays = ReplayJobs(
             database,
-            directory,
+            cache,
             self.lanes,
             self.settler,
             self.dispatcher,
@@ -149,10 +149,10 @@ class Engine:
             owner=settings.owner,
             lease_ms=settings.lease_ms,
         )
-        self._watch = Watch(database, directory, clock, settings.watch)
+        self._watch = HealthMonitor(database, cache, clock, settings.watch)
         self._watch.transitions.on_switched_off = self.switched_off
         self._attempts = Attempts(
-            directory,
+            cache,
             self.lanes,
             sender,
             self.settler,
@@ -166,25 +166,27 @@ class Engine:
             on_unwell=self._watch.note,
             on_gone=self._watch.note_gone,
         )
-        self._trials = Trials(directory, self.lanes, self.settler, self.dispatcher, clock, lease_ms=settings.lease_ms)
+        self._running_tests = RunningTests(
+            cache, self.lanes, self.settler, self.dispatcher, clock, lease_ms=settings.lease_ms
+        )
         self.local_commands = LocalCommands(
             database,
-            directory,
+            cache,
             self.lanes,
             self.dispatcher,
-            self._trials,
+            self._running_tests,
             clock,
             self.measures,
             lease_ms=settings.lease_ms,
         )
         self.commands: Commands = self.local_commands
-        self.relay = Relay(database, directory, clock)
+        self.relay = Relay(database, cache, clock)
         self.acceptor.listened = self.relay.listened
         self.acceptor.on_stored = self.relay.note_accepted
-        self._overlaps = Overlaps(database, directory, clock)
-        self.numbers = Numbers(database, clock, every_ms=settings.numbers_every_ms)
+        self._overlaps = SecretExpiry(database, cache, clock)
+        self.numbers = StatisticsUpdater(database, clock, every_ms=settings.numbers_every_ms)
         self._retention = Retention(database, clock, self.measures, retention_ms=settings.retention_ms)
-        directory.on_endpoint_changed = self.lanes.adjust
+        cache.on_endpoint_changed = self.lanes.adjust
         self._tasks: list[asyncio.Task[None]] = []
         self.ending = False
         """Whether its loops may end."""
@@ -192,7 +194,7 @@ class Engine:
         """Called with what a loop has ended by; the process should stop. UnknownSchema is no defect, but of others."""
         self._stopping = asyncio.Event()
 
-    def duty(self, _duty: Duty) -> Callable[[], bool]:
+    def duty(self, _duty: SingletonJob) -> Callable[[], bool]:
         """Whether a duty is this process's, to be asked again and again."""
         return lambda: True
 
@@ -254,7 +256,7 @@ class Engine:
 
     def switched_on(self, endpoint_seq: int) -> None:
         """Attempt again what is due for an endpoint, knowing nothing of how it fared; let go what it holds."""
-        endpoint = self._directory.endpoints.get(endpoint_seq)
+        endpoint = self._cache.endpoints.get(endpoint_seq)
         if endpoint is not None:
             endpoint.health = endpoint.record.health
             if endpoint.owned:
@@ -282,7 +284,7 @@ class Engine:
 
     def next_probe_at(self, endpoint_seq: int) -> int | None:
         """When an endpoint whose breaker is open is tried next (Unix ms); None while it is off."""
-        endpoint = self._directory.endpoints.get(endpoint_seq)
+        endpoint = self._cache.endpoints.get(endpoint_seq)
         return self.lanes.next_probe_at(endpoint_seq) if endpoint is not None and endpoint.takes_deliveries else None
 
     def disable_at(self, endpoint_seq: int) -> int | None:
@@ -313,7 +315,7 @@ class Engine:
         """What keeps what is due for an endpoint, if anything is, from being attempted."""
         return self.lanes.held_up_by(endpoint_seq)
 
-    def mass_failure(self) -> MassFailure | None:
+    def mass_failure(self) -> Outage | None:
         """The mass failure that goes on, while nobody is warned or disabled."""
         return self._watch.mass_failure
 
@@ -353,7 +355,7 @@ class Engine:
         try:
             async with asyncio.timeout(STORE_SECONDS):
                 await work
-        except (StoreError, Refused, TimeoutError) as error:
+        except (StoreError, Rejected, TimeoutError) as error:
             _log.error("the database did not take everything before the stop", cause=str(error) or "no answer")
 
     async def _until(self, done: Callable[[], bool], deadline_ms: int) -> None:

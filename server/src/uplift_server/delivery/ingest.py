@@ -30,12 +30,12 @@ from uplift_server.core.limits import (
 )
 from uplift_server.core.scheduling.lane import Kind, Lane
 from uplift_server.delivery.clock import Clock
-from uplift_server.delivery.endpoint_cache import Directory, LiveEndpoint, LiveEventType
+from uplift_server.delivery.endpoint_cache import EndpointCache, LiveEndpoint, LiveEventType
 from uplift_server.delivery.scheduling.due import DueEndpoints
 from uplift_server.delivery.scheduling.lanes import DeliveryLanes
-from uplift_server.observe.measures import EngineMeasures, Refusal, SetAside
+from uplift_server.observe.counters import EngineCounters, Refusal, SetAside
 from uplift_server.store.contract import Database
-from uplift_server.store.errors import Refused, StoreError, Unavailable
+from uplift_server.store.errors import Rejected, StoreError, Unavailable
 from uplift_server.store.hot_records import Appended, IdempotencyConflict, LeasedDelivery, NewDelivery, NewEvent
 from uplift_server.store.records import EndpointState
 
@@ -103,7 +103,7 @@ class _Group(NamedTuple):
     """Events and deliveries together."""
 
 
-class TooMuchOwed(Exception):
+class BacklogFull(Exception):
     """The events of one request are wanted by so many endpoints that storing them would hold up everybody."""
 
     def __init__(self, rows: int) -> None:
@@ -116,17 +116,17 @@ class Acceptor:
     def __init__(
         self,
         database: Database,
-        directory: Directory,
+        cache: EndpointCache,
         lanes: DeliveryLanes,
         due: DueEndpoints,
         clock: Clock,
-        measures: EngineMeasures,
+        measures: EngineCounters,
         *,
         owner: int,
         lease_ms: int,
     ) -> None:
         self._database = database
-        self._directory = directory
+        self._cache = cache
         self._lanes = lanes
         self._due = due
         self._clock = clock
@@ -177,12 +177,12 @@ class Acceptor:
             raise self._refused(len(drafts), Refusal.STOPPING, "the server is shutting down")
         seq, rows, body_bytes = drafts[0][0], len(drafts), 0
         for account_seq, draft in drafts:
-            rows += len(self._directory.matches(account_seq, draft.event_type.name))
+            rows += len(self._cache.matches(account_seq, draft.event_type.name))
             body_bytes += len(draft.data)
             if account_seq != seq:
                 seq = 0
         if rows > GROUP_ROWS_MAX:
-            raise TooMuchOwed(rows)
+            raise BacklogFull(rows)
         account = self._accounts.get(seq)
         if account is None:
             account = _Account(seq)
@@ -261,7 +261,7 @@ class Acceptor:
         event_id = draft.id or self.ids.next(now, self._random_bytes())
         body = envelope.build(uuid_text(event_id), event_type.name, event_type.record.api_version, now, draft.data)
         deliveries = []
-        for endpoint in self._directory.matches(account_seq, event_type.name):
+        for endpoint in self._cache.matches(account_seq, event_type.name):
             if endpoint.record.state is not EndpointState.ENABLED:
                 deliveries.append(NewDelivery(endpoint.seq, Status.HELD, None))
                 continue
@@ -400,7 +400,7 @@ class Acceptor:
             events=[uuid_text(event.id) for event in group.events[:IDS_LOGGED_MAX]],
             count=len(group.events),
             cause=str(error),
-            exc_info=None if isinstance(error, Refused) else error,
+            exc_info=None if isinstance(error, Rejected) else error,
         )
 
     def _note(self, error: BaseException | None) -> None:

@@ -15,7 +15,7 @@ import structlog
 from uplift_server.core.http.trace_context import TraceContext, parse_traceparent
 from uplift_server.delivery.clock import Clock
 from uplift_server.observe.attempt_log import AttemptLine
-from uplift_server.observe.traced import AcceptedEvent, EndedAttempt, Tracer
+from uplift_server.observe.trace_records import AcceptedEvent, EndedAttempt, Tracer
 from uplift_server.store import trace_parents
 from uplift_server.store.contract import Database
 from uplift_server.store.errors import StoreError

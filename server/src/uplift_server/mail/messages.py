@@ -13,7 +13,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 from uplift_server.core.people.mail_settings import Mailbox
-from uplift_server.mail.letters import Letter
+from uplift_server.mail.emails import Email
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -36,7 +36,7 @@ class _Policy(EmailPolicy):
 _POLICY: Final = _Policy(linesep=SMTP.linesep, max_line_length=SMTP.max_line_length)
 
 
-def message(letter: Letter, *, sender: Mailbox, recipient: str, message_id: str, created_at: int) -> bytes:
+def message(letter: Email, *, sender: Mailbox, recipient: str, message_id: str, created_at: int) -> bytes:
     """The message, ASCII with CRLF. `message_id` is unique and made of letters and digits; `created_at` is Unix ms."""
     made = EmailMessage(policy=_POLICY)
     made["From"] = Address(sender.name, addr_spec=sender.address)
@@ -54,7 +54,7 @@ def message(letter: Letter, *, sender: Mailbox, recipient: str, message_id: str,
     return made.as_bytes()
 
 
-def plain(letter: Letter) -> str:
+def plain(letter: Email) -> str:
     """The words as plain text, complete in itself."""
     parts = [_wrapped(letter.title), *map(_wrapped, letter.opening)]
     parts.append("What to do now:\n" + "\n".join(_wrapped(step, "* ", "  ") for step in letter.steps))
@@ -65,7 +65,7 @@ def plain(letter: Letter) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def html(letter: Letter) -> str:
+def html(letter: Email) -> str:
     """The words as HTML, which refers to nothing outside itself."""
     return _template().render(letter=letter)
 

@@ -13,14 +13,14 @@ import structlog
 
 from uplift_server.core.people.mail_settings import Mailbox
 from uplift_server.core.people.notifications import GIVE_UP_AFTER_MS, LASTS_MS, Notice, retry_at
+from uplift_server.mail.emails import letter
 from uplift_server.mail.failures import MailNotSent
-from uplift_server.mail.letters import letter
 from uplift_server.mail.messages import message
-from uplift_server.mail.smtp import MailConnection, Relay
-from uplift_server.store import notices
+from uplift_server.mail.smtp import MailConnection, SmtpServer
+from uplift_server.store import outbox
 from uplift_server.store.contract import Database
 from uplift_server.store.errors import Unavailable
-from uplift_server.store.notices import NoticeResult
+from uplift_server.store.outbox import EmailResult
 
 BITE: Final = 20
 LOOK_EVERY_MS: Final = 2_000
@@ -49,7 +49,7 @@ class Outbox:
         self,
         database: Database,
         clock: Clock,
-        relay: Relay,
+        relay: SmtpServer,
         *,
         sender: Mailbox,
         public_url: str,
@@ -62,7 +62,7 @@ class Outbox:
         self._public_url = public_url
         self._link_key = link_key
         self._stopping = asyncio.Event()
-        self._unsettled: list[NoticeResult] = []
+        self._unsettled: list[EmailResult] = []
         self._task: asyncio.Task[None] | None = None
         self.on_duty: Callable[[], bool] = lambda: True
         """Whether this is for this process to do, and not for another."""
@@ -101,7 +101,7 @@ class Outbox:
         # Nothing is sent while what was sent cannot be written down: it would go out again.
         await self._settle()
         now = self._clock.now_ms()
-        owed = await self._database.read(lambda c: notices.due(c, now=now, limit=BITE))
+        owed = await self._database.read(lambda c: outbox.due(c, now=now, limit=BITE))
         if not owed:
             return False
         try:
@@ -125,7 +125,7 @@ class Outbox:
             self._tell(failure, 1)
             connected = not failure.disconnected
         else:
-            self._unsettled.append(NoticeResult(notice.seq, notice.attempts_made + 1, sent_at=self._clock.now_ms()))
+            self._unsettled.append(EmailResult(notice.seq, notice.attempts_made + 1, sent_at=self._clock.now_ms()))
             _log.info("a notice was mailed", notice=notice.id.hex(), kind=notice.kind.text)
             connected = True
         await self._settle()
@@ -156,7 +156,7 @@ class Outbox:
         due_at = retry_at(made, created_at=notice.created_at, now_ms=self._clock.now_ms(), lasts_ms=lasts_ms)
         if failure.for_good:
             due_at = None
-        self._unsettled.append(NoticeResult(notice.seq, made, due_at=due_at, last_error=failure.cause))
+        self._unsettled.append(EmailResult(notice.seq, made, due_at=due_at, last_error=failure.cause))
         if due_at is None:
             _log.error(
                 "a notice is given up: its recipient was not told",
@@ -175,5 +175,5 @@ class Outbox:
         """Write down what became of notices. Raises Unavailable; it is kept then."""
         if self._unsettled:
             results = tuple(self._unsettled)
-            await self._database.write(lambda c: notices.settle(c, results))
+            await self._database.write(lambda c: outbox.settle(c, results))
             self._unsettled = []

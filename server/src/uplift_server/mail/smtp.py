@@ -27,12 +27,12 @@ class MailConnection:
 
     encrypted: bool
     logged_in: bool
-    _relay: "Relay"
+    _relay: "SmtpServer"
     _client: "aiosmtplib.SMTP"
 
     async def send(self, sender: str, recipient: str, message: bytes) -> None:
         """Hand over one message for one mail address. Raises MailNotSent unless the server has accepted it."""
-        from aiosmtplib import SMTPResponseException, SMTPServerDisconnected  # noqa: PLC0415 - see `Relay.connected`
+        from aiosmtplib import SMTPResponseException, SMTPServerDisconnected  # noqa: PLC0415 - see `SmtpServer.connected`
 
         step: Step = "sender"
         try:
@@ -61,7 +61,7 @@ class MailConnection:
             _leave(self._client)
 
 
-class Relay:
+class SmtpServer:
     """The operator's mail server.
 
     Where a password is sent or the URL says `smtps`, the connection is encrypted and the server's certificate

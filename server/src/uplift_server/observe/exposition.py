@@ -19,7 +19,7 @@ from prometheus_client.core import (
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
-from uplift_server.observe.measures import Histogram
+from uplift_server.observe.counters import Histogram
 from uplift_server.observe.metrics import METRICS, Metric
 from uplift_server.observe.snapshot import Snapshot
 

@@ -9,7 +9,7 @@ from typing import Final, Literal
 
 from uplift_server.core.deliveries.outcomes import Outcome
 from uplift_server.core.lifecycle import ENDED
-from uplift_server.observe.measures import Histogram, Refusal, SetAside
+from uplift_server.observe.counters import Histogram, Refusal, SetAside
 from uplift_server.observe.snapshot import Disk, Snapshot, Stored
 
 PREFIX: Final = "uplift_"

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from uplift_server.observe.measures import EngineMeasures, StoreMeasures
+from uplift_server.observe.counters import EngineCounters, StoreCounters
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +42,8 @@ class Snapshot:
     python: str
     revision: str
     """Of the database's schema."""
-    engine: EngineMeasures
-    store: StoreMeasures
+    engine: EngineCounters
+    store: StoreCounters
     writes_waiting: int
     in_flight: int
     in_flight_max: int

@@ -34,7 +34,7 @@ from uplift_server.core.events.catalog import WEBHOOK_CREATED
 from uplift_server.core.http.trace_context import TraceContext, event_span
 from uplift_server.core.lifecycle import Trigger
 from uplift_server.observe.attempt_log import AttemptLine
-from uplift_server.observe.traced import AcceptedEvent, EndedAttempt
+from uplift_server.observe.trace_records import AcceptedEvent, EndedAttempt
 
 SERVICE: Final = "uplift-webhooks"
 ACCEPT: Final = "accept"

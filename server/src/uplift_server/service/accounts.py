@@ -10,11 +10,11 @@ from uplift_server.core.people.accounts import check_email, check_name
 from uplift_server.core.people.audit import difference
 from uplift_server.core.problems import Problem
 from uplift_server.core.security.rights import Right
+from uplift_server.service.context import Listing, ServiceContext
 from uplift_server.service.fields import UNSET, Unset, given, given_or
-from uplift_server.service.means import Listing, Means
+from uplift_server.service.idempotency import Repeat, check_repeat, request_of
 from uplift_server.service.principals import Caller
-from uplift_server.service.refusals import not_found, parse_id, refusal, refuse
-from uplift_server.service.repeats import Repeat, check_repeat, request_of
+from uplift_server.service.rejections import not_found, parse_id, refusal, refuse
 from uplift_server.store import accounts, audit, idempotency
 from uplift_server.store.contract import Transaction
 from uplift_server.store.errors import Conflict
@@ -48,8 +48,8 @@ class AccountDraft:
 class Accounts:
     """What operators do with accounts, and members with their own."""
 
-    def __init__(self, means: Means) -> None:
-        self._means = means
+    def __init__(self, context: ServiceContext) -> None:
+        self._context = context
 
     async def create(
         self, caller: Caller, draft: AccountDraft, *, repeat: Repeat | None = None, problems: Sequence[Problem] = ()
@@ -57,19 +57,19 @@ class Accounts:
         """Create an account; whether this repeats an earlier request. `problems` are those found before."""
         caller.require_operator()
         refuse([*problems, *draft.problems(), *check_repeat(repeat)])
-        return await self._means.carry_out(self._create(caller, draft, repeat))
+        return await self._context.carry_out(self._create(caller, draft, repeat))
 
     async def page(self, caller: Caller, listing: Listing, *, problems: Sequence[Problem] = ()) -> Page[Account]:
         """Accounts, newest first."""
         caller.require_operator()
-        before = self._means.place(listing, 1, problems)
-        return await self._means.database.read(lambda c: accounts.page(c, limit=listing.limit, before=before))
+        before = self._context.place(listing, 1, problems)
+        return await self._context.database.read(lambda c: accounts.page(c, limit=listing.limit, before=before))
 
     async def get(self, caller: Caller, account: str) -> Account:
         """One account. Raises NotFound."""
         caller.require_operator()
         account_id = parse_id(ids.ACCOUNT, account, _WHAT)
-        found = await self._means.database.read(lambda c: accounts.get(c, account_id))
+        found = await self._context.database.read(lambda c: accounts.get(c, account_id))
         if found is None:
             raise not_found(_WHAT, account)
         return found
@@ -79,19 +79,19 @@ class Accounts:
     ) -> Account:
         """Change an account's particulars; its name is for operators. Raises NotFound."""
         caller.require_right(Right.ACCOUNT_MANAGE)
-        self._means.account_of(caller, account)
+        self._context.account_of(caller, account)
         if not isinstance(draft.name, Unset):
             caller.require_operator()
         refuse([*problems, *draft.problems()])
-        return await self._means.carry_out(self._update(caller, account, draft))
+        return await self._context.carry_out(self._update(caller, account, draft))
 
     async def delete(self, caller: Caller, account: str) -> None:
         """Delete an account with its keys and endpoints. Raises NotFound."""
         caller.require_operator()
-        await self._means.carry_out(self._delete(caller, account))
+        await self._context.carry_out(self._delete(caller, account))
 
     async def _create(self, caller: Caller, draft: AccountDraft, repeat: Repeat | None) -> tuple[Account, bool]:
-        now, account_id = self._means.now(), self._means.new_id()
+        now, account_id = self._context.now(), self._context.new_id()
         name, emails = given(draft.name), tuple(given_or(draft.contact_emails, ()))
         request = request_of(repeat, idempotency.NO_ACCOUNT, _WHAT)
 
@@ -101,7 +101,7 @@ class Accounts:
             return account
 
         try:
-            account, repeated = await self._means.database.write(
+            account, repeated = await self._context.database.write(
                 lambda c: idempotency.once(
                     c,
                     request,
@@ -114,11 +114,11 @@ class Accounts:
         except Conflict as error:
             raise refusal(error) from error
         if not repeated:
-            self._means.directory.put_account(account)
+            self._context.cache.put_account(account)
         return account, repeated
 
     async def _update(self, caller: Caller, account: str, draft: AccountDraft) -> Account:
-        now, account_id = self._means.now(), parse_id(ids.ACCOUNT, account, _WHAT)
+        now, account_id = self._context.now(), parse_id(ids.ACCOUNT, account, _WHAT)
 
         def update(connection: Transaction) -> Account | None:
             details: dict[str, object] = {}
@@ -138,14 +138,14 @@ class Accounts:
                 self._note(connection, caller, "account.changed", changed, details)
             return changed
 
-        changed = await self._means.database.write(update)
+        changed = await self._context.database.write(update)
         if changed is None:
             raise not_found(_WHAT, account)
-        self._means.directory.put_account(changed)
+        self._context.cache.put_account(changed)
         return changed
 
     async def _delete(self, caller: Caller, account: str) -> None:
-        now, account_id = self._means.now(), parse_id(ids.ACCOUNT, account, _WHAT)
+        now, account_id = self._context.now(), parse_id(ids.ACCOUNT, account, _WHAT)
 
         def delete(connection: Transaction) -> accounts.Deleted | None:
             deleted = accounts.delete(connection, account_id, now=now)
@@ -155,23 +155,23 @@ class Accounts:
                 self._note(connection, caller, "account.deleted", deleted.account, details)
             return deleted
 
-        deleted = await self._means.database.write(delete)
+        deleted = await self._context.database.write(delete)
         if deleted is None:
             raise not_found(_WHAT, account)
-        directory = self._means.directory
+        cache = self._context.cache
         for digest in deleted.key_digests:
-            directory.drop_key(digest)
+            cache.drop_key(digest)
         for endpoint_seq in deleted.endpoint_seqs:
-            directory.drop_endpoint(endpoint_seq)
-            self._means.engine.forget(endpoint_seq)
-        directory.drop_account(deleted.account.seq)
-        self._means.engine.relay.end_of_account(deleted.account.seq)
+            cache.drop_endpoint(endpoint_seq)
+            self._context.engine.forget(endpoint_seq)
+        cache.drop_account(deleted.account.seq)
+        self._context.engine.relay.end_of_account(deleted.account.seq)
 
     def _note(
         self, connection: Transaction, caller: Caller, action: str, account: Account, details: Mapping[str, object]
     ) -> None:
         subject = ids.prefixed(ids.ACCOUNT, account.id)
-        audit.add(connection, self._means.entry(caller, action, subject, details, account.seq))
+        audit.add(connection, self._context.entry(caller, action, subject, details, account.seq))
 
 
 def _fields(account: Account) -> dict[str, object]:

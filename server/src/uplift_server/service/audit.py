@@ -8,7 +8,7 @@ from typing import Final
 from uplift_server.core.people.audit import ACTIONS, ActorKind, AuditEntry
 from uplift_server.core.problems import Problem
 from uplift_server.core.security.rights import Right
-from uplift_server.service.means import Listing, Means
+from uplift_server.service.context import Listing, ServiceContext
 from uplift_server.service.principals import Caller
 from uplift_server.store import audit
 from uplift_server.store.audit import AuditFilter
@@ -20,16 +20,16 @@ _NEAR: Final = 0.5
 class AuditLog:
     """What was done, by whom, when and from where; written by every service in the transaction of what it does."""
 
-    def __init__(self, means: Means) -> None:
-        self._means = means
+    def __init__(self, context: ServiceContext) -> None:
+        self._context = context
 
     async def page(
         self, caller: Caller, wanted: AuditFilter, listing: Listing, *, problems: Sequence[Problem] = ()
     ) -> Page[AuditEntry]:
         """The account's entries, newest first. An account is not told where operators sit."""
         caller.require_right(Right.AUDIT_READ)
-        before = self._means.place(listing, 1, [*problems, *_unknown(wanted.action)])
-        found = await self._means.database.read(
+        before = self._context.place(listing, 1, [*problems, *_unknown(wanted.action)])
+        found = await self._context.database.read(
             lambda c: audit.page(c, caller.account_seq, wanted, limit=listing.limit, before=before)
         )
         if caller.principal.is_operator:

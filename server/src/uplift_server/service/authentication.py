@@ -4,7 +4,7 @@ import hashlib
 from typing import Final
 
 from uplift_server.core import ids
-from uplift_server.delivery.endpoint_cache import Directory
+from uplift_server.delivery.endpoint_cache import EndpointCache
 from uplift_server.service.errors import NotFound, Unauthorized
 from uplift_server.service.principals import Caller, Principal
 
@@ -28,10 +28,10 @@ def ending_of(key: str) -> str:
 
 
 class Authenticator:
-    """Knows callers by the keys in the directory. A revoked key is gone from there at once."""
+    """Knows callers by the keys in the cache. A revoked key is gone from there at once."""
 
-    def __init__(self, directory: Directory) -> None:
-        self._directory = directory
+    def __init__(self, cache: EndpointCache) -> None:
+        self._cache = cache
 
     def principal(self, authorization: bytes | None) -> Principal:
         """Who sends this `Authorization` header. Raises Unauthorized.
@@ -41,7 +41,7 @@ class Authenticator:
         if authorization is None or authorization[:_SCHEME_BYTES].lower() != _SCHEME:
             raise Unauthorized
         key = authorization[_SCHEME_BYTES:].strip(b" ")
-        found = None if len(key) > KEY_BYTES_MAX else self._directory.keys.get(hashlib.sha256(key).digest())
+        found = None if len(key) > KEY_BYTES_MAX else self._cache.keys.get(hashlib.sha256(key).digest())
         if found is None:
             raise Unauthorized("This key is not known, or was revoked. Check that all of it was copied.")
         return Principal.of_key(found.id, found.account_seq, found.scopes, found.name)
@@ -55,7 +55,7 @@ class Authenticator:
         if account is None:
             return Caller(principal, principal.account_seq, address)
         value = ids.parse_prefixed(ids.ACCOUNT, account)
-        found = None if value is None else self._directory.accounts_by_id.get(value)
+        found = None if value is None else self._cache.accounts_by_id.get(value)
         if found is None or principal.account_seq not in {None, found.seq}:
             raise NotFound(f"There is no account {account[:64]} here. Check the header Uplift-Account.")
         return Caller(principal, found.seq, address)

@@ -3,7 +3,7 @@
 from collections.abc import Hashable
 
 from uplift_server.core.security.scopes import Scope
-from uplift_server.service.means import Means
+from uplift_server.service.context import ServiceContext
 from uplift_server.service.principals import Caller
 from uplift_server.store import changes
 
@@ -11,8 +11,8 @@ from uplift_server.store import changes
 class Changes:
     """Stamps of accounts: as long as one stays the same, nothing happened."""
 
-    def __init__(self, means: Means) -> None:
-        self._means = means
+    def __init__(self, context: ServiceContext) -> None:
+        self._context = context
 
     async def stamp(self, caller: Caller) -> Hashable:
         """What stands for the present state of the caller's account. Raises Unavailable.
@@ -23,7 +23,7 @@ class Changes:
         """
         caller.require(Scope.EVENTS_READ)
         account_seq = caller.one_account()
-        stored = await self._means.database.read(
+        stored = await self._context.database.read(
             lambda c: (
                 changes.newest(c, account_seq),
                 changes.counted(c, account_seq),
@@ -32,6 +32,6 @@ class Changes:
             )
         )
         healths = [
-            (live.seq, live.health, live.record.updated_at) for live in self._means.directory.endpoints_of(account_seq)
+            (live.seq, live.health, live.record.updated_at) for live in self._context.cache.endpoints_of(account_seq)
         ]
         return stored, hash(tuple(healths))

@@ -20,16 +20,16 @@ from uplift_server.core.people.people import (
 from uplift_server.core.problems import Problem
 from uplift_server.core.security import tokens
 from uplift_server.core.security.rights import Role
-from uplift_server.service.admission import NewIds, accept, gives_own_password
 from uplift_server.service.authentication import digest_of
-from uplift_server.service.entrance import Entrance
+from uplift_server.service.context import ServiceContext
+from uplift_server.service.dashboard_links import DashboardLinks
 from uplift_server.service.errors import Busy, ConfirmationRequired, Forbidden, NotFound, Unauthorized
-from uplift_server.service.means import Means
+from uplift_server.service.joining import NewIds, accept, gives_own_password
 from uplift_server.service.passwords import Passwords
-from uplift_server.service.refusals import refusal, refuse
+from uplift_server.service.rejections import refusal, refuse
 from uplift_server.service.sign_ins import SignInLimits
 from uplift_server.service.visitors import Visitor
-from uplift_server.store import audit, invitations, notices, people, sessions
+from uplift_server.store import audit, invitations, outbox, people, sessions
 from uplift_server.store.contract import Transaction
 from uplift_server.store.errors import Conflict, StoreError
 from uplift_server.store.records import Invitation, Member, Person, Session
@@ -59,8 +59,10 @@ class OpenInvitation:
 class Credentials:
     """What people do with passwords, and to get one."""
 
-    def __init__(self, means: Means, entrance: Entrance, passwords: Passwords, limits: SignInLimits) -> None:
-        self._means = means
+    def __init__(
+        self, context: ServiceContext, entrance: DashboardLinks, passwords: Passwords, limits: SignInLimits
+    ) -> None:
+        self._context = context
         self._entrance = entrance
         self._passwords = passwords
         self._limits = limits
@@ -79,7 +81,7 @@ class Credentials:
     async def invitation(self, token: str) -> OpenInvitation | None:
         """Return an invitation; None if there is none, or it was accepted, withdrawn, or has expired."""
         invitation, person = await self._invited(token)
-        account = None if invitation is None else self._means.directory.accounts.get(invitation.account_seq)
+        account = None if invitation is None else self._context.cache.accounts.get(invitation.account_seq)
         if invitation is None or account is None:
             return None
         own = gives_own_password(invitation, person) if self._was_mailed(invitation) else None
@@ -103,7 +105,7 @@ class Credentials:
             await self._person(invitation.email, password, address, wrong=_WRONG_FOR_INVITATION)
         else:
             password_hash = await self._passwords.hash(password)
-        return await self._means.carry_out(self._accept(invitation, person, name, password_hash, address))
+        return await self._context.carry_out(self._accept(invitation, person, name, password_hash, address))
 
     async def request_reset(self, email: str, *, address: str | None = None) -> None:
         """Mail a link with which a forgotten password is replaced, if there is one. Says nothing of whether there is.
@@ -111,20 +113,20 @@ class Credentials:
         Raises RateLimited.
         """
         email = normal_email(email)
-        attempt = self._limits.begin_reset(self._means.now(), email=email, address=address)
+        attempt = self._limits.begin_reset(self._context.now(), email=email, address=address)
         try:
-            person = await self._means.database.read(lambda c: people.find(c, email))
+            person = await self._context.database.read(lambda c: people.find(c, email))
         except StoreError:
             attempt.cancel()
             raise
         if person is None or person.password_hash is None or not self._entrance.mails:
             return
-        now, notice_id = self._means.now(), self._means.new_id()
+        now, notice_id = self._context.now(), self._context.new_id()
         mark, ends_at = tokens.password_mark(person.password_hash), now + RESET_LASTS_MS
         facts = {"person": person.id.hex(), "expires_at": ends_at, "mark": mark}
 
         def owe(connection: Transaction) -> None:
-            notices.add(
+            outbox.add(
                 connection,
                 NoticeKind.PASSWORD_RESET,
                 account_seq=None,
@@ -135,7 +137,7 @@ class Credentials:
             )
 
         # Not awaited: how long the answer takes tells nobody whether there is such a person.
-        self._means.carry_on(self._means.database.write(owe))
+        self._context.carry_on(self._context.database.write(owe))
 
     async def reset(self, token: str, password: str, *, address: str | None = None) -> str:
         """Replace a forgotten password, end all sessions and begin one; gives the cookie's text.
@@ -146,14 +148,14 @@ class Credentials:
         person = None
         if stated is not None:
             person_id, ends_at = stated
-            if self._means.now() < ends_at:
-                person = await self._means.database.read(lambda c: people.find_id(c, person_id))
+            if self._context.now() < ends_at:
+                person = await self._context.database.read(lambda c: people.find_id(c, person_id))
         if person is None or person.password_hash is None or not self._entrance.is_reset(token, person.password_hash):
             raise NotFound(_NO_RESET)
         refuse(_problems(check_password(password, person.email)))
         # The link came by mail, or from the operator.
         renewed = replace(person, password_hash=await self._passwords.hash(password), proved=True)
-        await self._means.carry_out(self._renew(person, renewed, "reset", address))
+        await self._context.carry_out(self._renew(person, renewed, "reset", address))
         return await self.begin(renewed, "reset", address)
 
     async def change_password(self, visitor: Visitor, present: str, password: str, *, address: str | None) -> None:
@@ -166,17 +168,17 @@ class Credentials:
         if person is None or person.email is None:
             raise Forbidden("Only people with a mail address have a password here.")
         if person.password_hash is None:
-            if not visitor.is_confirmed(self._means.now()):
+            if not visitor.is_confirmed(self._context.now()):
                 raise ConfirmationRequired
         else:
             person = await self._person(person.email, present, address, visitor=visitor)
         refuse(_problems(check_password(password, person.email)))
         renewed = replace(person, password_hash=await self._passwords.hash(password))
-        await self._means.carry_out(self._renew(person, renewed, "change", address, but=visitor.session_id))
+        await self._context.carry_out(self._renew(person, renewed, "change", address, but=visitor.session_id))
 
     async def rename(self, visitor: Visitor, name: str, *, address: str | None) -> None:
         """Change the name that others see. Raises Invalid (`name`), and Forbidden for whoever is nobody by name."""
-        person, name, now = visitor.person, name.strip(), self._means.now()
+        person, name, now = visitor.person, name.strip(), self._context.now()
         if person is None or person.email is None:
             raise Forbidden("Only people with a mail address have a name here.")
         refuse(_problems(check_name(name)))
@@ -193,14 +195,14 @@ class Credentials:
                     connection, AuditEntry(place.account_seq, now, actor, "member.renamed", actor.id or "", details)
                 )
 
-        await self._means.carry_out(self._means.database.write(rename))
+        await self._context.carry_out(self._context.database.write(rename))
 
     async def begin(self, person: Person, by: str, address: str | None) -> str:
         """Begin a session of a person who has shown to be that; gives the cookie's text.
 
         Raises Unauthorized where the person left, or changed the password, at the same moment.
         """
-        cookie, now = self.new_cookie(), self._means.now()
+        cookie, now = self.new_cookie(), self._context.now()
         session = new_session(cookie, now, SESSION_LASTS_MS, person_seq=person.seq)
 
         def begin(connection: Transaction) -> None:
@@ -216,7 +218,7 @@ class Credentials:
                     connection, AuditEntry(place.account_seq, now, actor, "member.signed_in", subject, {"by": by})
                 )
 
-        await self._means.carry_out(self._means.database.write(begin))
+        await self._context.carry_out(self._context.database.write(begin))
         return cookie
 
     async def _person(
@@ -226,13 +228,13 @@ class Credentials:
 
         Raises Unauthorized with the text `wrong`, RateLimited, and Busy.
         """
-        now = self._means.now()
+        now = self._context.now()
         if visitor is None:
             attempt = self._limits.begin(now, email=email, address=address)
         else:
             attempt = self._limits.begin_confirmation(now, session_id=visitor.session_id, address=address)
         try:
-            person = await self._means.database.read(lambda c: people.find(c, email))
+            person = await self._context.database.read(lambda c: people.find(c, email))
             is_right = await self._passwords.matches(None if person is None else person.password_hash, password)
         except (Busy, StoreError):
             attempt.cancel()
@@ -250,7 +252,7 @@ class Credentials:
 
     async def _invited(self, token: str) -> tuple[Invitation | None, Person | None]:
         """An invitation, and the person who has its mail address already."""
-        invitation_id, now = self._entrance.invitation_of(token), self._means.now()
+        invitation_id, now = self._entrance.invitation_of(token), self._context.now()
         if invitation_id is None:
             return None, None
 
@@ -258,13 +260,13 @@ class Credentials:
             found = invitations.get(connection, invitation_id, now=now)
             return found, None if found is None else people.find(connection, found.email)
 
-        return await self._means.database.read(find)
+        return await self._context.database.read(find)
 
     async def _accept(
         self, invitation: Invitation, known: Person | None, name: str, password_hash: str | None, address: str | None
     ) -> str:
-        cookie, now = self.new_cookie(), self._means.now()
-        fresh = NewIds(self._means.new_id(), self._means.new_id())
+        cookie, now = self.new_cookie(), self._context.now()
+        fresh = NewIds(self._context.new_id(), self._context.new_id())
 
         def join(connection: Transaction) -> bool:
             member = accept(connection, invitation, known, fresh, now, name=name.strip(), password_hash=password_hash)
@@ -275,7 +277,7 @@ class Credentials:
             return True
 
         try:
-            joined = await self._means.database.write(join)
+            joined = await self._context.database.write(join)
         except Conflict as error:
             raise refusal(error) from error
         if not joined:
@@ -286,7 +288,7 @@ class Credentials:
         self, known: Person, renewed: Person, by: str, address: str | None, but: bytes | None = None
     ) -> None:
         """Write another password, end the sessions (but one) and tell every account's audit log."""
-        now = self._means.now()
+        now = self._context.now()
 
         def renew(connection: Transaction) -> bool:
             found = people.get(connection, known.seq)
@@ -300,12 +302,12 @@ class Credentials:
                 audit.add(connection, entry)
             return True
 
-        if not await self._means.database.write(renew):
+        if not await self._context.database.write(renew):
             raise refusal(Conflict("The password was changed at the same moment. Try again."))
 
     def new_cookie(self) -> str:
         """The text of a new session's cookie."""
-        return urlsafe_b64encode(self._means.random_bytes(SESSION_RANDOM_BYTES)).rstrip(b"=").decode("ascii")
+        return urlsafe_b64encode(self._context.random_bytes(SESSION_RANDOM_BYTES)).rstrip(b"=").decode("ascii")
 
 
 def new_session(

@@ -8,11 +8,11 @@ from uplift_server.core.lifecycle import Status
 from uplift_server.core.problems import Problem
 from uplift_server.core.security.scopes import Scope
 from uplift_server.service import errors
+from uplift_server.service.context import Listing, ServiceContext
 from uplift_server.service.events import type_seq_of
-from uplift_server.service.means import Listing, Means
 from uplift_server.service.principals import Caller
-from uplift_server.service.refusals import not_found, refusal, refuse
-from uplift_server.service.waits import ShownDelivery, shown, shown_page
+from uplift_server.service.rejections import not_found, refusal, refuse
+from uplift_server.service.waiting_reasons import ShownDelivery, shown, shown_page
 from uplift_server.store import deliveries, endpoints
 from uplift_server.store.commands import Command, CommandKind, Result
 from uplift_server.store.errors import Conflict, Missing
@@ -34,8 +34,8 @@ class DeliveryQuery(NamedTuple):
 class Deliveries:
     """What accounts read of their deliveries; the resend and the cancelling."""
 
-    def __init__(self, means: Means) -> None:
-        self._means = means
+    def __init__(self, context: ServiceContext) -> None:
+        self._context = context
 
     async def page(
         self, caller: Caller, query: DeliveryQuery, listing: Listing, *, problems: Sequence[Problem] = ()
@@ -63,13 +63,13 @@ class Deliveries:
         listing: Listing,
         problems: Sequence[Problem],
     ) -> Page[ShownDelivery]:
-        type_seq, unknown = type_seq_of(self._means.directory, query.type)
-        before = self._means.place(listing, 2, [*problems, *unknown])
+        type_seq, unknown = type_seq_of(self._context.cache, query.type)
+        before = self._context.place(listing, 2, [*problems, *unknown])
         wanted = DeliveryFilter(query.status, endpoint_seq, type_seq, query.created_after, query.created_before)
-        page = await self._means.database.read(
+        page = await self._context.database.read(
             lambda c: deliveries.page(c, caller.account_seq, wanted, limit=listing.limit, before=before)
         )
-        return shown_page(self._means, page)
+        return shown_page(self._context, page)
 
     async def get(self, caller: Caller, delivery: str) -> ShownDelivery:
         """One delivery. Raises NotFound, and AccountRequired where several accounts have its event's id."""
@@ -82,8 +82,8 @@ class Deliveries:
         """The attempts of a delivery, newest first. Raises as `get` does."""
         caller.require(Scope.DELIVERIES_READ)
         found = await self._get(caller, delivery)
-        before = self._means.place(listing, 1, problems)
-        page = await self._means.database.read(
+        before = self._context.place(listing, 1, problems)
+        page = await self._context.database.read(
             lambda c: deliveries.page_of_attempts(
                 c, found.event_seq, found.endpoint_seq, limit=listing.limit, before=before
             )
@@ -98,7 +98,7 @@ class Deliveries:
         caller.require(Scope.DELIVERIES_WRITE)
         await self._get(caller, delivery)
         refuse(problems)
-        return await self._means.carry_out(self._resend(caller, delivery))
+        return await self._context.carry_out(self._resend(caller, delivery))
 
     async def cancel(
         self, caller: Caller, delivery: str, *, problems: Sequence[Problem] = ()
@@ -110,17 +110,17 @@ class Deliveries:
         caller.require(Scope.DELIVERIES_WRITE)
         await self._get(caller, delivery)
         refuse(problems)
-        return await self._means.carry_out(self._cancel(caller, delivery))
+        return await self._context.carry_out(self._cancel(caller, delivery))
 
     async def _shown(self, caller: Caller, text: str) -> ShownDelivery:
-        [found] = shown(self._means, [await self._get(caller, text)])
+        [found] = shown(self._context, [await self._get(caller, text)])
         return found
 
     async def _get(self, caller: Caller, text: str) -> Delivery:
         parts = ids.parse_delivery_id(text)
         if parts is None:
             raise not_found(_WHAT, text)
-        found = await self._means.database.read(lambda c: deliveries.find(c, caller.account_seq, *parts))
+        found = await self._context.database.read(lambda c: deliveries.find(c, caller.account_seq, *parts))
         if not found:
             raise not_found(_WHAT, text)
         if len(found) > 1:
@@ -129,7 +129,7 @@ class Deliveries:
 
     async def _resend(self, caller: Caller, text: str) -> ShownDelivery:
         found = await self._get(caller, text)
-        endpoint = self._means.directory.endpoints.get(found.endpoint_seq)
+        endpoint = self._context.cache.endpoints.get(found.endpoint_seq)
         if endpoint is None:
             raise errors.Conflict("The endpoint has been deleted; nothing can be sent to it.")
         if endpoint.record.state is not EndpointState.ENABLED:
@@ -144,10 +144,10 @@ class Deliveries:
 
     async def _execute(self, caller: Caller, kind: CommandKind, action: str, found: Delivery) -> Result:
         subject = ids.delivery_id(found.event_id, found.endpoint_id)
-        entry = self._means.entry(caller, action, subject, {"status": found.status.text}, found.account_seq)
+        entry = self._context.entry(caller, action, subject, {"status": found.status.text}, found.account_seq)
         command = Command(kind, found.account_seq, found.endpoint_seq, entry, found.event_seq)
         try:
-            return await self._means.engine.commands.execute(command)
+            return await self._context.engine.commands.execute(command)
         except Missing as error:
             raise not_found(_WHAT, subject) from error
         except Conflict as error:
@@ -157,7 +157,7 @@ class Deliveries:
         """Of one that another process may have just made. Raises NotFound."""
         value = ids.parse_prefixed(ids.ENDPOINT, text)
         if value is not None:
-            found = await self._means.database.read(lambda c: endpoints.get(c, caller.account_seq, value))
+            found = await self._context.database.read(lambda c: endpoints.get(c, caller.account_seq, value))
             if found is not None:
                 return found.seq
         raise not_found("endpoint", text)
@@ -166,7 +166,7 @@ class Deliveries:
         if text is None:
             return None, []
         value = ids.parse_prefixed(ids.ENDPOINT, text)
-        found = None if value is None else self._means.directory.endpoints_by_id.get(value)
+        found = None if value is None else self._context.cache.endpoints_by_id.get(value)
         if found is None or caller.account_seq not in {None, found.record.account_seq}:
             return None, [Problem("endpoint", "endpoint_unknown", "There is no such endpoint. List the endpoints.")]
         return found.seq, []

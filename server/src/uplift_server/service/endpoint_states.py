@@ -7,11 +7,11 @@ from uplift_server.core import ids
 from uplift_server.core.problems import Problem
 from uplift_server.core.security.scopes import Scope
 from uplift_server.service import errors
+from uplift_server.service.context import ServiceContext
 from uplift_server.service.endpoints import Endpoints, Shown
-from uplift_server.service.means import Means
 from uplift_server.service.principals import Caller
-from uplift_server.service.refusals import not_found, parse_id, refusal, refuse
-from uplift_server.store import audit, endpoints, waiting
+from uplift_server.service.rejections import not_found, parse_id, refusal, refuse
+from uplift_server.store import audit, endpoint_backlog, endpoints
 from uplift_server.store.contract import Transaction
 from uplift_server.store.errors import Conflict
 from uplift_server.store.records import DisabledReason, Endpoint, EndpointState, HeldAction
@@ -52,8 +52,8 @@ class _SwitchedOffSince(Exception):
 class EndpointStates:
     """What owners and operators do with endpoints' states. Repeating a call changes nothing more."""
 
-    def __init__(self, means: Means, owned: Endpoints) -> None:
-        self._means = means
+    def __init__(self, context: ServiceContext, owned: Endpoints) -> None:
+        self._context = context
         self._endpoints = owned
 
     async def pause(self, caller: Caller, endpoint: str, *, problems: Sequence[Problem] = ()) -> Shown:
@@ -94,31 +94,31 @@ class EndpointStates:
         caller.require(Scope.ENDPOINTS_WRITE)
         self._endpoints.live(caller, endpoint)
         refuse(problems)
-        until = self._means.now() + HOLD_WITHIN_MS
+        until = self._context.now() + HOLD_WITHIN_MS
         while True:
             record = self._endpoints.live(caller, endpoint)
-            if not await self._means.engine.finish_holding(record.seq, until - self._means.now()):
+            if not await self._context.engine.finish_holding(record.seq, until - self._context.now()):
                 raise errors.Busy(_STILL_HOLDING)
             try:
                 return await self._apply(caller, endpoint, self._on(record, held), problems)
             except _SwitchedOffSince as news:
                 # By another process, or just now: what was pending then is to be held first, too.
-                self._means.directory.put_endpoint(news.endpoint)
-                self._means.engine.switched_off(news.endpoint.seq)
+                self._context.cache.put_endpoint(news.endpoint)
+                self._context.engine.switched_off(news.endpoint.seq)
 
     def _on(self, seen: Endpoint, held: HeldAction) -> Decide:
         """Enabling one of which all is held that was pending when it was last seen switched off."""
 
         def enable(connection: Transaction, found: Endpoint) -> _Change | None:
             details = {"held": held.text, **_was(found)}
-            engine = self._means.engine
+            engine = self._context.engine
             if found.state is not EndpointState.ENABLED:
                 if (seen.state, seen.state_since) != (found.state, found.state_since):
                     raise _SwitchedOffSince(found)
-                changed = endpoints.switch_on(connection, found.seq, held, now=self._means.now())
+                changed = endpoints.switch_on(connection, found.seq, held, now=self._context.now())
                 return _Change(changed, "endpoint.enabled", details, engine.switched_on)
             as_it_is = held is (HeldAction.SEND if found.held_action is None else found.held_action)
-            if as_it_is or not waiting.held_counts(connection, [found.seq], limit=1)[found.seq]:
+            if as_it_is or not endpoint_backlog.held_counts(connection, [found.seq], limit=1)[found.seq]:
                 return None
             changed = endpoints.treat_held(connection, found.seq, held)
             return _Change(changed, "endpoint.enabled", details, engine.treat_held)
@@ -130,18 +130,18 @@ class EndpointStates:
         action, details = "endpoint.paused", _was(found)
         if reason is not None:
             action, details = "endpoint.disabled", {"reason": reason.text, **details}
-        changed = endpoints.switch_off(connection, found.seq, state, reason, now=self._means.now())
-        return _Change(changed, action, details, self._means.engine.switched_off)
+        changed = endpoints.switch_off(connection, found.seq, state, reason, now=self._context.now())
+        return _Change(changed, action, details, self._context.engine.switched_off)
 
     async def _apply(
         self, caller: Caller, endpoint: str, decide: Decide, problems: Sequence[Problem], *, hold: bool = False
     ) -> Shown:
         self._endpoints.live(caller, endpoint)
         refuse(problems)
-        changed = await self._means.carry_out(self._change(caller, endpoint, decide))
+        changed = await self._context.carry_out(self._change(caller, endpoint, decide))
         if hold:
             # What waits leased in memory is no longer counted as if it were in flight.
-            await self._means.engine.finish_holding(changed.seq, HOLD_AT_ONCE_MS)
+            await self._context.engine.finish_holding(changed.seq, HOLD_AT_ONCE_MS)
         return await self._endpoints.shown(changed)
 
     async def _change(self, caller: Caller, text: str, decide: Decide) -> Endpoint:
@@ -152,12 +152,12 @@ class EndpointStates:
             change = None if found is None else decide(connection, found)
             if found is not None and change is not None:
                 subject = ids.prefixed(ids.ENDPOINT, found.id)
-                entry = self._means.entry(caller, change.action, subject, change.details, found.account_seq)
+                entry = self._context.entry(caller, change.action, subject, change.details, found.account_seq)
                 audit.add(connection, entry)
             return found, change
 
         try:
-            found, change = await self._means.database.write(decided)
+            found, change = await self._context.database.write(decided)
         except Conflict as error:
             raise refusal(error) from error
         if found is None:
@@ -165,7 +165,7 @@ class EndpointStates:
         if change is None:
             return found
         assert change.endpoint is not None, "what was read in a transaction is not gone in it"
-        self._means.directory.put_endpoint(change.endpoint)
+        self._context.cache.put_endpoint(change.endpoint)
         change.tell(found.seq)
         return change.endpoint
 

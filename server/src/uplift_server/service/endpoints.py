@@ -15,20 +15,20 @@ from uplift_server.core.people.audit import difference, without_query
 from uplift_server.core.problems import Problem
 from uplift_server.core.security.scopes import Scope
 from uplift_server.core.security.signing import check_secret, generate_secret
+from uplift_server.service.context import Listing, ServiceContext
 from uplift_server.service.fields import UNSET, Unset, given, given_or, given_or_none
-from uplift_server.service.greeting import Greeter
-from uplift_server.service.means import Listing, Means
+from uplift_server.service.idempotency import Repeat, check_repeat, request_of
 from uplift_server.service.principals import Caller
-from uplift_server.service.refusals import not_found, parse_id, refusal, refuse
 from uplift_server.service.registration import Registrar
-from uplift_server.service.repeats import Repeat, check_repeat, request_of
-from uplift_server.store import audit, endpoints, health, idempotency, waiting
+from uplift_server.service.registration_event import RegistrationEvents
+from uplift_server.service.rejections import not_found, parse_id, refusal, refuse
+from uplift_server.store import audit, endpoint_backlog, endpoints, health, idempotency
 from uplift_server.store.contract import Transaction
+from uplift_server.store.encryption import Cipher
 from uplift_server.store.encryption_upgrade import must_bind
 from uplift_server.store.errors import Conflict
 from uplift_server.store.hot_records import NewEvent
 from uplift_server.store.records import Attempt, Endpoint, EndpointFilter, EndpointState, Page
-from uplift_server.store.sealing import Sealer
 
 ALL: Final = EndpointFilter()
 _WHAT: Final = "endpoint"
@@ -40,7 +40,7 @@ _AUDITED: Final = (*_FIELDS, *_SETTING_NAMES)
 
 @dataclass(frozen=True, slots=True)
 class EndpointDraft:
-    """What an owner says of an endpoint; on a change, what is not said stays, and None means the default."""
+    """What an owner says of an endpoint; on a change, what is not said stays, and None context the default."""
 
     url: str | Unset = UNSET
     description: str | Unset | None = UNSET
@@ -111,9 +111,11 @@ class Shown:
 class Endpoints:
     """What owners do with endpoints."""
 
-    def __init__(self, means: Means, sealer: Sealer, registrar: Registrar, greeter: Greeter) -> None:
-        self._means = means
-        self._sealer = sealer
+    def __init__(
+        self, context: ServiceContext, cipher: Cipher, registrar: Registrar, greeter: RegistrationEvents
+    ) -> None:
+        self._context = context
+        self._cipher = cipher
         self._registrar = registrar
         self._greeter = greeter
 
@@ -124,7 +126,7 @@ class Endpoints:
         caller.require(Scope.ENDPOINTS_WRITE)
         account_seq = caller.one_account()
         refuse([*problems, *await self._problems(draft), *check_repeat(repeat)])
-        return await self._means.carry_out(self._create(caller, account_seq, draft.normalized(), repeat))
+        return await self._context.carry_out(self._create(caller, account_seq, draft.normalized(), repeat))
 
     async def page(
         self,
@@ -136,8 +138,8 @@ class Endpoints:
     ) -> Page[Shown]:
         """The account's endpoints, newest first."""
         caller.require(Scope.ENDPOINTS_READ)
-        before = self._means.place(listing, 1, problems)
-        found = await self._means.database.read(
+        before = self._context.place(listing, 1, problems)
+        found = await self._context.database.read(
             lambda c: endpoints.page(c, caller.account_seq, wanted, limit=listing.limit, before=before)
         )
         return Page(await self._all_shown(found.items), found.next_key)
@@ -146,14 +148,14 @@ class Endpoints:
         """One endpoint. Raises NotFound."""
         caller.require(Scope.ENDPOINTS_READ)
         endpoint_id = parse_id(ids.ENDPOINT, endpoint, _WHAT)
-        found = await self._means.database.read(lambda c: endpoints.get(c, caller.account_seq, endpoint_id))
+        found = await self._context.database.read(lambda c: endpoints.get(c, caller.account_seq, endpoint_id))
         if found is None:
             raise not_found(_WHAT, endpoint)
         return await self.shown(found)
 
     async def of_numbers(self, seqs: Sequence[int]) -> list[Shown]:
         """Endpoints that a service found in memory, in that order; without those that were deleted meanwhile."""
-        found = await self._means.database.read(lambda c: endpoints.find(c, seqs))
+        found = await self._context.database.read(lambda c: endpoints.find(c, seqs))
         by_seq = {endpoint.seq: endpoint for endpoint in found}
         return await self._all_shown([by_seq[seq] for seq in seqs if seq in by_seq])
 
@@ -164,28 +166,28 @@ class Endpoints:
         caller.require(Scope.ENDPOINTS_WRITE)
         self.live(caller, endpoint)
         refuse([*problems, *await self._problems(draft)])
-        return await self.shown(await self._means.carry_out(self._update(caller, endpoint, draft.normalized())))
+        return await self.shown(await self._context.carry_out(self._update(caller, endpoint, draft.normalized())))
 
     async def delete(self, caller: Caller, endpoint: str) -> None:
         """Remove an endpoint; what is pending for it is cancelled. Raises NotFound."""
         caller.require(Scope.ENDPOINTS_WRITE)
-        await self._means.carry_out(self._delete(caller, endpoint))
+        await self._context.carry_out(self._delete(caller, endpoint))
 
     def all(self, caller: Caller) -> list[Endpoint]:
         """Every endpoint of the caller's account as it stands in memory, newest first."""
         caller.require(Scope.ENDPOINTS_READ)
-        live = self._means.directory.endpoints_of(caller.one_account())
+        live = self._context.cache.endpoints_of(caller.one_account())
         return sorted((each.record for each in live), key=lambda endpoint: endpoint.seq, reverse=True)
 
     def subscribed(self, caller: Caller, type_name: str) -> list[Endpoint]:
         """Those of them that want events of a type, newest first."""
         caller.require(Scope.ENDPOINTS_READ)
-        live = self._means.directory.matches(caller.one_account(), type_name)
+        live = self._context.cache.matches(caller.one_account(), type_name)
         return sorted((each.record for each in live), key=lambda endpoint: endpoint.seq, reverse=True)
 
     def live(self, caller: Caller, endpoint: str) -> Endpoint:
         """The caller's endpoint as it stands in memory. Raises NotFound."""
-        found = self._means.directory.endpoints_by_id.get(parse_id(ids.ENDPOINT, endpoint, _WHAT))
+        found = self._context.cache.endpoints_by_id.get(parse_id(ids.ENDPOINT, endpoint, _WHAT))
         if found is None or caller.account_seq not in {None, found.record.account_seq}:
             raise not_found(_WHAT, endpoint)
         return found.record
@@ -195,7 +197,7 @@ class Endpoints:
         if not isinstance(draft.url, Unset):
             wrong = await self._registrar.check(draft.url)
             found[:0] = [] if wrong is None else [wrong]
-        _, unfit = pattern_problems(given_or_none(draft.event_types) or (), self._means.directory.event_types)
+        _, unfit = pattern_problems(given_or_none(draft.event_types) or (), self._context.cache.event_types)
         found.extend(unfit)
         return found
 
@@ -206,7 +208,7 @@ class Endpoints:
 
     async def _all_shown(self, found: Sequence[Endpoint]) -> list[Shown]:
         """Endpoints with the failures that explain them and with how much they hold, which are read all at once."""
-        live = self._means.directory.endpoints
+        live = self._context.cache.endpoints
         failing = {
             endpoint.seq: live[endpoint.seq].failed_event if endpoint.seq in live else None
             for endpoint in found
@@ -218,10 +220,10 @@ class Endpoints:
         failures: Mapping[int, Attempt | None] = {}
         held: Mapping[int, int] = {}
         if failing or holding:
-            failures, held = await self._means.database.read(
+            failures, held = await self._context.database.read(
                 lambda c: (
                     {seq: health.last_failure(c, seq, event) for seq, event in failing.items()},
-                    waiting.held_counts(c, holding, limit=HELD_COUNTED_MAX, off=off),
+                    endpoint_backlog.held_counts(c, holding, limit=HELD_COUNTED_MAX, off=off),
                 )
             )
         return [
@@ -230,9 +232,9 @@ class Endpoints:
                 self._headers(endpoint),
                 failures.get(endpoint.seq),
                 held.get(endpoint.seq, 0),
-                self._means.engine.next_probe_at(endpoint.seq),
-                self._means.engine.disable_at(endpoint.seq),
-                self._means.engine.warn_at(endpoint.seq),
+                self._context.engine.next_probe_at(endpoint.seq),
+                self._context.engine.disable_at(endpoint.seq),
+                self._context.engine.warn_at(endpoint.seq),
             )
             for endpoint in found
         ]
@@ -240,20 +242,20 @@ class Endpoints:
     def _headers(self, endpoint: Endpoint) -> dict[str, str]:
         if endpoint.headers is None:
             return {}
-        headers: dict[str, str] = json.loads(self._sealer.open(endpoint.headers, endpoint.id, "headers"))
+        headers: dict[str, str] = json.loads(self._cipher.decrypt(endpoint.headers, endpoint.id, "headers"))
         return headers
 
     def _sealed(self, headers: Mapping[str, str] | None, endpoint_id: bytes, *, bound: bool) -> bytes | None:
-        return self._sealer.seal(json.dumps(dict(headers)), endpoint_id, "headers", bound=bound) if headers else None
+        return self._cipher.encrypt(json.dumps(dict(headers)), endpoint_id, "headers", bound=bound) if headers else None
 
     async def _create(self, caller: Caller, account_seq: int, draft: EndpointDraft, repeat: Repeat | None) -> Shown:
-        now, endpoint_id = self._means.now(), self._means.new_id()
-        secret = given_or_none(draft.secret) or generate_secret(self._means.random_bytes(SECRET_KEY_BYTES_GENERATED))
+        now, endpoint_id = self._context.now(), self._context.new_id()
+        secret = given_or_none(draft.secret) or generate_secret(self._context.random_bytes(SECRET_KEY_BYTES_GENERATED))
         request = request_of(repeat, account_seq, _WHAT)
         greeting = self._greeter.prepare(account_seq)
 
         def create(connection: Transaction) -> Endpoint:
-            bound = must_bind(connection, self._sealer)
+            bound = must_bind(connection, self._cipher)
             endpoint = endpoints.create(
                 connection,
                 endpoint_id=endpoint_id,
@@ -261,7 +263,7 @@ class Endpoints:
                 url=given(draft.url),
                 description=given_or_none(draft.description) or "",
                 event_types=tuple(given_or_none(draft.event_types) or ()),
-                secret=self._sealer.seal(secret, endpoint_id, "secret", bound=bound),
+                secret=self._cipher.encrypt(secret, endpoint_id, "secret", bound=bound),
                 headers=self._sealed(given_or_none(draft.headers), endpoint_id, bound=bound),
                 settings=EndpointSettings(**draft.settings),
                 now=now,
@@ -282,17 +284,17 @@ class Endpoints:
             return (endpoint, repeated), [] if repeated else greeting(endpoint)
 
         try:
-            endpoint, repeated = await self._means.database.write_with_events(create_and_greet)
+            endpoint, repeated = await self._context.database.write_with_events(create_and_greet)
         except Conflict as error:
             raise refusal(error) from error
         if repeated:
             return await self.shown(endpoint, repeated=True)
-        self._means.directory.put_endpoint(endpoint)
-        self._means.engine.note_due(endpoint.seq)
+        self._context.cache.put_endpoint(endpoint)
+        self._context.engine.note_due(endpoint.seq)
         return await self.shown(endpoint, secret)
 
     async def _update(self, caller: Caller, endpoint: str, draft: EndpointDraft) -> Endpoint:
-        now, endpoint_id = self._means.now(), parse_id(ids.ENDPOINT, endpoint, _WHAT)
+        now, endpoint_id = self._context.now(), parse_id(ids.ENDPOINT, endpoint, _WHAT)
 
         def change(stored: Endpoint, *, bound: bool) -> Endpoint:
             return replace(
@@ -311,7 +313,7 @@ class Endpoints:
 
         def update(connection: Transaction) -> Endpoint | None:
             details: dict[str, object] = {}
-            bound = must_bind(connection, self._sealer)
+            bound = must_bind(connection, self._cipher)
 
             def noted(stored: Endpoint) -> Endpoint:
                 changed = change(stored, bound=bound)
@@ -323,14 +325,14 @@ class Endpoints:
                 self._note(connection, caller, "endpoint.changed", changed, details)
             return changed
 
-        changed = await self._means.database.write(update)
+        changed = await self._context.database.write(update)
         if changed is None:
             raise not_found(_WHAT, endpoint)
-        self._means.directory.put_endpoint(changed)
+        self._context.cache.put_endpoint(changed)
         return changed
 
     async def _delete(self, caller: Caller, endpoint: str) -> None:
-        now, endpoint_id = self._means.now(), parse_id(ids.ENDPOINT, endpoint, _WHAT)
+        now, endpoint_id = self._context.now(), parse_id(ids.ENDPOINT, endpoint, _WHAT)
 
         def delete(connection: Transaction) -> Endpoint | None:
             deleted = endpoints.delete(connection, caller.account_seq, endpoint_id, now=now)
@@ -338,11 +340,11 @@ class Endpoints:
                 self._note(connection, caller, "endpoint.deleted", deleted, {"url": without_query(deleted.url)})
             return deleted
 
-        deleted = await self._means.database.write(delete)
+        deleted = await self._context.database.write(delete)
         if deleted is None:
             raise not_found(_WHAT, endpoint)
-        self._means.directory.drop_endpoint(deleted.seq)
-        self._means.engine.forget(deleted.seq)
+        self._context.cache.drop_endpoint(deleted.seq)
+        self._context.engine.forget(deleted.seq)
 
     def _fields(self, endpoint: Endpoint) -> dict[str, object]:
         """What its owner says of it, its headers opened: sealed anew, the same ones look different."""
@@ -353,4 +355,4 @@ class Endpoints:
         self, connection: Transaction, caller: Caller, action: str, endpoint: Endpoint, details: Mapping[str, object]
     ) -> None:
         subject = ids.prefixed(ids.ENDPOINT, endpoint.id)
-        audit.add(connection, self._means.entry(caller, action, subject, details, endpoint.account_seq))
+        audit.add(connection, self._context.entry(caller, action, subject, details, endpoint.account_seq))

@@ -4,11 +4,11 @@ from collections.abc import Collection, Sequence
 from typing import Protocol
 
 from uplift_server.core.scheduling.waiting import HeldUpBy
-from uplift_server.delivery.health.outage_guard import MassFailure
+from uplift_server.delivery.health.outage_guard import Outage
 from uplift_server.delivery.listening.relay import Relay
 from uplift_server.delivery.scheduling.lanes import Load
 from uplift_server.delivery.sending.commands import Commands
-from uplift_server.observe.measures import EngineMeasures
+from uplift_server.observe.counters import EngineCounters
 from uplift_server.store.processes import Process
 from uplift_server.store.replays import Replay
 
@@ -21,7 +21,7 @@ class EngineLink(Protocol):
         """The streams to developers' machines."""
 
     @property
-    def measures(self) -> EngineMeasures:
+    def measures(self) -> EngineCounters:
         """What has become of events, attempts and deliveries."""
 
     def note_due(self, endpoint_seq: int) -> None:
@@ -31,13 +31,13 @@ class EngineLink(Protocol):
         """An endpoint is gone: its deliveries are to be cancelled."""
 
     def switched_off(self, endpoint_seq: int) -> None:
-        """An endpoint was paused or disabled, in store and directory: what waits for it is to be held."""
+        """An endpoint was paused or disabled, in store and cache: what waits for it is to be held."""
 
     async def finish_holding(self, endpoint_seq: int, within_ms: int) -> bool:
         """Before an endpoint is enabled: hold all that was pending for it; False where that takes longer."""
 
     def switched_on(self, endpoint_seq: int) -> None:
-        """An endpoint was enabled, in store and directory: what it holds is let go, its health begins anew."""
+        """An endpoint was enabled, in store and cache: what it holds is let go, its health begins anew."""
 
     def treat_held(self, endpoint_seq: int) -> None:
         """What becomes of what an enabled endpoint holds was changed."""
@@ -76,7 +76,7 @@ class EngineLink(Protocol):
     def held_up_by(self, endpoint_seq: int) -> HeldUpBy:
         """What keeps what is due for an endpoint, if anything is, from being attempted."""
 
-    def mass_failure(self) -> MassFailure | None:
+    def mass_failure(self) -> Outage | None:
         """The mass failure that goes on, while nobody is warned or disabled."""
 
     def warn_at(self, endpoint_seq: int) -> int | None:

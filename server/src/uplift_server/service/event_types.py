@@ -13,10 +13,10 @@ from uplift_server.core.events.schemas import check_depth, check_schema
 from uplift_server.core.people.audit import difference
 from uplift_server.core.problems import Problem
 from uplift_server.delivery.endpoint_cache import LiveEventType, compile_schema
+from uplift_server.service.context import Listing, ServiceContext
 from uplift_server.service.fields import UNSET, Unset, given_or, given_or_none
-from uplift_server.service.means import Listing, Means
 from uplift_server.service.principals import Caller
-from uplift_server.service.refusals import not_found, refuse
+from uplift_server.service.rejections import not_found, refuse
 from uplift_server.store import audit, event_types
 from uplift_server.store.contract import Transaction
 from uplift_server.store.records import EventType, Page
@@ -53,8 +53,8 @@ class Expected(Enum):
 class EventTypes:
     """The catalog's entries."""
 
-    def __init__(self, means: Means) -> None:
-        self._means = means
+    def __init__(self, context: ServiceContext) -> None:
+        self._context = context
 
     async def put(
         self,
@@ -75,30 +75,30 @@ class EventTypes:
         # The analysis of a large schema would block the event loop for too long.
         found = await asyncio.to_thread(_check, name, schema, example)
         refuse([*problems, *([] if wrong is None else [wrong]), *found])
-        return await self._means.carry_out(self._put(caller, name, draft, schema, example, expected))
+        return await self._context.carry_out(self._put(caller, name, draft, schema, example, expected))
 
     async def archive(self, caller: Caller, name: str, *, archived: bool) -> EventType:
         """Refuse new events of a type, or accept them again. Raises NotFound."""
         caller.require_operator()
-        return await self._means.carry_out(self._archive(caller, name, archived=archived))
+        return await self._context.carry_out(self._archive(caller, name, archived=archived))
 
     async def page(self, listing: Listing, *, problems: Sequence[Problem] = ()) -> Page[EventType]:
         """The catalog, newest first."""
-        before = self._means.place(listing, 1, problems)
-        return await self._means.database.read(lambda c: event_types.page(c, limit=listing.limit, before=before))
+        before = self._context.place(listing, 1, problems)
+        return await self._context.database.read(lambda c: event_types.page(c, limit=listing.limit, before=before))
 
     def all(self) -> list[EventType]:
         """The whole catalog, by group and name."""
-        known = self._means.directory.event_types.values()
+        known = self._context.cache.event_types.values()
         return sorted((each.record for each in known), key=lambda each: (each.group, each.name))
 
     def knows(self, name: str) -> bool:
         """Whether the catalog has a type of this name."""
-        return name in self._means.directory.event_types
+        return name in self._context.cache.event_types
 
     def get(self, name: str) -> EventType:
         """One entry. Raises NotFound."""
-        found = self._means.directory.event_types.get(name)
+        found = self._context.cache.event_types.get(name)
         if found is None:
             raise not_found(_WHAT, name)
         return found.record
@@ -106,7 +106,7 @@ class EventTypes:
     async def delete(self, caller: Caller, name: str) -> None:
         """Take a type out of the catalog; its events stay. Raises NotFound."""
         caller.require_operator()
-        await self._means.carry_out(self._delete(caller, name))
+        await self._context.carry_out(self._delete(caller, name))
 
     async def _put(
         self,
@@ -117,7 +117,7 @@ class EventTypes:
         example: str | None,
         expected: Expected,
     ) -> tuple[EventType, bool]:
-        now = self._means.now()
+        now = self._context.now()
         description = given_or(draft.description, "")
         group = given_or_none(draft.group) or name.partition(".")[0]
         api_version = given_or_none(draft.api_version) or envelope.API_VERSION_DEFAULT
@@ -145,12 +145,12 @@ class EventTypes:
             self._note(connection, caller, before, stored)
             return stored, fresh
 
-        stored, fresh = await self._means.database.write(put)
-        self._means.directory.put_event_type(stored)
+        stored, fresh = await self._context.database.write(put)
+        self._context.cache.put_event_type(stored)
         return stored, fresh
 
     async def _archive(self, caller: Caller, name: str, *, archived: bool) -> EventType:
-        now = self._means.now()
+        now = self._context.now()
 
         def archive(connection: Transaction) -> EventType | None:
             before = event_types.get(connection, name)
@@ -159,29 +159,29 @@ class EventTypes:
                 self._note(connection, caller, before, stored)
             return stored
 
-        stored = await self._means.database.write(archive)
+        stored = await self._context.database.write(archive)
         if stored is None:
             raise not_found(_WHAT, name)
-        self._means.directory.put_event_type(stored)
+        self._context.cache.put_event_type(stored)
         return stored
 
     def _note(self, connection: Transaction, caller: Caller, before: EventType | None, stored: EventType) -> None:
         details = {"new": True} if before is None else difference(_fields(before), _fields(stored), told=_TOLD)
         if details:
-            audit.add(connection, self._means.entry(caller, "event_type.published", stored.name, details, None))
+            audit.add(connection, self._context.entry(caller, "event_type.published", stored.name, details, None))
 
     async def _delete(self, caller: Caller, name: str) -> None:
-        now = self._means.now()
+        now = self._context.now()
 
         def delete(connection: Transaction) -> bool:
             existed = event_types.delete(connection, name, now=now)
             if existed:
-                audit.add(connection, self._means.entry(caller, "event_type.deleted", name, {}, None))
+                audit.add(connection, self._context.entry(caller, "event_type.deleted", name, {}, None))
             return existed
 
-        if not await self._means.database.write(delete):
+        if not await self._context.database.write(delete):
             raise not_found(_WHAT, name)
-        self._means.directory.drop_event_type(name)
+        self._context.cache.drop_event_type(name)
 
 
 def _fields(event_type: EventType) -> dict[str, object]:

@@ -6,12 +6,12 @@ from typing import NamedTuple
 from uplift_server.core import ids
 from uplift_server.core.problems import Problem
 from uplift_server.core.security.scopes import Scope
-from uplift_server.delivery.endpoint_cache import Directory
+from uplift_server.delivery.endpoint_cache import EndpointCache
+from uplift_server.service.context import Listing, ServiceContext
 from uplift_server.service.errors import AccountRequired
-from uplift_server.service.means import Listing, Means
 from uplift_server.service.principals import Caller
-from uplift_server.service.refusals import not_found
-from uplift_server.service.waits import ShownDelivery, shown_page
+from uplift_server.service.rejections import not_found
+from uplift_server.service.waiting_reasons import ShownDelivery, shown_page
 from uplift_server.store import deliveries, events
 from uplift_server.store.records import Event, EventFilter, Page, Stretch
 
@@ -29,8 +29,8 @@ class EventQuery(NamedTuple):
 class Events:
     """What accounts read of their events."""
 
-    def __init__(self, means: Means) -> None:
-        self._means = means
+    def __init__(self, context: ServiceContext) -> None:
+        self._context = context
 
     async def page(
         self, caller: Caller, query: EventQuery, listing: Listing, *, problems: Sequence[Problem] = ()
@@ -38,8 +38,8 @@ class Events:
         """Events, newest first."""
         caller.require(Scope.EVENTS_READ)
         wanted = self._filter(query, problems, listing)
-        before = self._means.place(listing, 1)
-        return await self._means.database.read(
+        before = self._context.place(listing, 1)
+        return await self._context.database.read(
             lambda c: events.page(c, caller.account_seq, wanted, limit=listing.limit, before=before)
         )
 
@@ -49,16 +49,16 @@ class Events:
         """Events, oldest first, to be followed as new ones come."""
         caller.require(Scope.EVENTS_READ)
         wanted = self._filter(query, problems, listing)
-        after = self._means.place(listing, 1) or (0,)
-        horizon = await self._means.database.horizon()
-        return await self._means.database.read(
+        after = self._context.place(listing, 1) or (0,)
+        horizon = await self._context.database.horizon()
+        return await self._context.database.read(
             lambda c: events.forward(c, caller.account_seq, wanted, horizon, limit=listing.limit, after=after)
         )
 
     async def get(self, caller: Caller, event: str) -> Event:
         """One event with its body. Raises NotFound, and AccountRequired where several accounts have the id."""
         caller.require(Scope.EVENTS_READ)
-        return await find_event(self._means, caller, event)
+        return await find_event(self._context, caller, event)
 
     async def starting_with(self, caller: Caller, beginning: str, *, limit: int) -> list[Event]:
         """The events of the caller's account whose id begins so, the latest first; none where no id can."""
@@ -67,32 +67,32 @@ class Events:
         found = ids.uuid_range(beginning)
         if found is None:
             return []
-        return await self._means.database.read(lambda c: events.between_ids(c, account_seq, *found, limit=limit))
+        return await self._context.database.read(lambda c: events.between_ids(c, account_seq, *found, limit=limit))
 
     async def deliveries(
         self, caller: Caller, event: str, listing: Listing, *, problems: Sequence[Problem] = ()
     ) -> Page[ShownDelivery]:
         """The deliveries of an event. Raises as `get` does."""
         caller.require(Scope.DELIVERIES_READ)
-        found = await find_event(self._means, caller, event)
-        before = self._means.place(listing, 1, problems)
-        page = await self._means.database.read(
+        found = await find_event(self._context, caller, event)
+        before = self._context.place(listing, 1, problems)
+        page = await self._context.database.read(
             lambda c: deliveries.page_of_event(c, found.seq, limit=listing.limit, before=before)
         )
-        return shown_page(self._means, page)
+        return shown_page(self._context, page)
 
     def _filter(self, query: EventQuery, problems: Sequence[Problem], listing: Listing) -> EventFilter:
-        type_seq, wrong = type_seq_of(self._means.directory, query.type)
-        self._means.place(listing, 1, [*problems, *wrong])
+        type_seq, wrong = type_seq_of(self._context.cache, query.type)
+        self._context.place(listing, 1, [*problems, *wrong])
         return EventFilter(type_seq, query.created_after, query.created_before)
 
 
-async def find_event(means: Means, caller: Caller, event: str) -> Event:
+async def find_event(context: ServiceContext, caller: Caller, event: str) -> Event:
     """One event with its body. Raises NotFound, and AccountRequired where several accounts have the id."""
     event_id = ids.parse_uuid(event)
     if event_id is None:
         raise not_found(_WHAT, event)
-    found = await means.database.read(lambda c: events.find(c, caller.account_seq, event_id))
+    found = await context.database.read(lambda c: events.find(c, caller.account_seq, event_id))
     if not found:
         raise not_found(_WHAT, event)
     if len(found) > 1:
@@ -100,15 +100,15 @@ async def find_event(means: Means, caller: Caller, event: str) -> Event:
     return found[0]
 
 
-def type_seq_of(directory: Directory, name: str | None) -> tuple[int | None, list[Problem]]:
+def type_seq_of(cache: EndpointCache, name: str | None) -> tuple[int | None, list[Problem]]:
     """The number of an event type in a filter; a deleted one may still be asked for."""
     if name is None:
         return None, []
-    live = directory.event_types.get(name)
+    live = cache.event_types.get(name)
     if live is not None:
         return live.seq, []
     # Once one was removed for good, its name may have been another's, whose number is higher.
-    deleted = [seq for seq, each in directory.event_types_by_seq.items() if each.name == name]
+    deleted = [seq for seq, each in cache.event_types_by_seq.items() if each.name == name]
     if deleted:
         return max(deleted), []
     return None, [Problem("type", "event_type_unknown", f"There is no event type {name[:200]}. List the event types.")]

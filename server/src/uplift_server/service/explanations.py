@@ -21,13 +21,13 @@ from uplift_server.core.events.catalog import WEBHOOK_CREATED
 from uplift_server.core.limits import ENDPOINTS_PER_ACCOUNT_MAX
 from uplift_server.core.problems import Problem
 from uplift_server.core.security.scopes import Scope
+from uplift_server.service.context import Listing, ServiceContext
 from uplift_server.service.errors import Invalid
 from uplift_server.service.events import find_event
-from uplift_server.service.means import Listing, Means
 from uplift_server.service.principals import Caller
-from uplift_server.service.refusals import refuse
-from uplift_server.service.waits import ShownDelivery, shown
-from uplift_server.store import deliveries, endpoints, listening, trials
+from uplift_server.service.rejections import refuse
+from uplift_server.service.waiting_reasons import ShownDelivery, shown
+from uplift_server.store import deliveries, endpoints, listening, test_deliveries
 from uplift_server.store.contract import Transaction
 from uplift_server.store.listening import ListenSession
 from uplift_server.store.records import Attempt, Delivery, Endpoint, Event, Page
@@ -72,19 +72,19 @@ class Overview:
 class Explanations:
     """Answers to "why not?"."""
 
-    def __init__(self, means: Means) -> None:
-        self._means = means
+    def __init__(self, context: ServiceContext) -> None:
+        self._context = context
 
     async def of_event(
         self, caller: Caller, event: str, endpoint: str | None, *, problems: Sequence[Problem] = ()
     ) -> list[Explained]:
         """For every endpoint of the event's account, or one; the newest first. Raises as `Events.get` does."""
         caller.require(Scope.DELIVERIES_READ)
-        found = await find_event(self._means, caller, event)
-        read = await self._means.database.read(lambda c: _read(c, found, limit=DELIVERIES_MAX))
+        found = await find_event(self._context, caller, event)
+        read = await self._context.database.read(lambda c: _read(c, found, limit=DELIVERIES_MAX))
         about = _about(found, is_trial=read.is_trial)
         by_endpoint = {each.shown.delivery.endpoint_seq: each for each in await self._owed(about, read)}
-        live = {each.seq: each.record for each in self._means.directory.endpoints_of(found.account_seq)}
+        live = {each.seq: each.record for each in self._context.cache.endpoints_of(found.account_seq)}
         explained = [
             _of_owed(by_endpoint[seq]) if seq in by_endpoint else self._without(about, live[seq], read)
             for seq in sorted({*live, *by_endpoint}, reverse=True)
@@ -102,11 +102,11 @@ class Explanations:
     async def overview(self, caller: Caller, event: str, listing: Listing) -> Overview:
         """An event with a page of its deliveries, and why it has no others. Raises as `Events.get` does."""
         caller.require(Scope.DELIVERIES_READ)
-        found = await find_event(self._means, caller, event)
-        before = self._means.place(listing, 1)
-        read = await self._means.database.read(lambda c: _read(c, found, limit=listing.limit, before=before))
+        found = await find_event(self._context, caller, event)
+        before = self._context.place(listing, 1)
+        read = await self._context.database.read(lambda c: _read(c, found, limit=listing.limit, before=before))
         about = _about(found, is_trial=read.is_trial)
-        live = {each.seq: each.record for each in self._means.directory.endpoints_of(found.account_seq)}
+        live = {each.seq: each.record for each in self._context.cache.endpoints_of(found.account_seq)}
         without = sorted(live.keys() - read.endpoints, reverse=True)
         gone = [seq for seq in without if seq in read.attempted]
         never = [seq for seq in without if seq not in read.attempted]
@@ -121,18 +121,18 @@ class Explanations:
         """How a delivery stands that the caller was given, in words; `last` is its last attempt."""
         caller.require(Scope.DELIVERIES_READ)
         delivery = found.delivery
-        is_trial = await self._means.database.read(lambda c: trials.is_trial(c, delivery.event_seq))
+        is_trial = await self._context.database.read(lambda c: test_deliveries.is_trial(c, delivery.event_seq))
         event = TheEvent(delivery.type, delivery.created_at, delivery.expires_at, is_test=is_trial)
         return self._why(event, found, None if last is None or last.outcome is Outcome.DELIVERED else last)
 
     async def _owed(self, event: TheEvent, read: "_Read") -> list[Owed]:
         return [
             Owed(each, self._why(event, each, read.failures.get(each.delivery.endpoint_seq)))
-            for each in shown(self._means, read.owed.items)
+            for each in shown(self._context, read.owed.items)
         ]
 
     def _why(self, event: TheEvent, found: ShownDelivery, failure: Attempt | None) -> Why:
-        live = self._means.directory.endpoints.get(found.delivery.endpoint_seq)
+        live = self._context.cache.endpoints.get(found.delivery.endpoint_seq)
         endpoint = None if live is None else _of_endpoint(live.record, found.next_probe_at)
         return self._answer(event, endpoint, _of_delivery(found, failure))
 
@@ -144,7 +144,7 @@ class Explanations:
         deleted = None
         if endpoint_id is not None:
             account_seq, key = event.account_seq, endpoint_id
-            deleted = await self._means.database.read(lambda c: endpoints.get_deleted(c, account_seq, key))
+            deleted = await self._context.database.read(lambda c: endpoints.get_deleted(c, account_seq, key))
         if deleted is None:
             text = "The event's account has no such endpoint. Use an ID from GET /v1/endpoints."
             raise Invalid([*problems, Problem("endpoint", "endpoint_unknown", text)])
@@ -163,7 +163,7 @@ class Explanations:
         return Explained(ids.prefixed(ids.ENDPOINT, endpoint.id), answer, None)
 
     def _answer(self, event: TheEvent, endpoint: TheEndpoint | None, delivery: TheDelivery | None) -> Why:
-        return why(event, endpoint, delivery, now_ms=self._means.now(), sends=self._means.engine.sends())
+        return why(event, endpoint, delivery, now_ms=self._context.now(), sends=self._context.engine.sends())
 
 
 class _Read(NamedTuple):
@@ -193,7 +193,7 @@ def _read(connection: Transaction, event: Event, *, limit: int, before: tuple[in
         failures,
         deliveries.endpoints_of_event(connection, event.seq),
         deliveries.attempted(connection, event.seq, limit=DELIVERIES_MAX),
-        trials.is_trial(connection, event.seq),
+        test_deliveries.is_trial(connection, event.seq),
         listening.page(connection, event.account_seq, limit=SESSIONS_PER_ACCOUNT_MAX).items,
     )
 

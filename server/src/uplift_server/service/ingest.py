@@ -12,8 +12,8 @@ from uplift_server.core.problems import Problem
 from uplift_server.core.security.scopes import Scope
 from uplift_server.core.timestamps import parse_instant
 from uplift_server.delivery.clock import Clock
-from uplift_server.delivery.endpoint_cache import Directory, LiveEventType
-from uplift_server.delivery.ingest import Acceptor, Draft, TooMuchOwed
+from uplift_server.delivery.endpoint_cache import EndpointCache, LiveEventType
+from uplift_server.delivery.ingest import Acceptor, BacklogFull, Draft
 from uplift_server.service.errors import AccountRequired, Invalid, PayloadTooLarge
 from uplift_server.service.principals import Caller
 from uplift_server.store.hot_records import Appended, IdempotencyConflict
@@ -35,8 +35,8 @@ class Incoming(NamedTuple):
 class Ingest:
     """Checks what came in and hands it to the engine."""
 
-    def __init__(self, directory: Directory, acceptor: Acceptor, clock: Clock) -> None:
-        self._directory = directory
+    def __init__(self, cache: EndpointCache, acceptor: Acceptor, clock: Clock) -> None:
+        self._cache = cache
         self._acceptor = acceptor
         self._clock = clock
 
@@ -86,7 +86,7 @@ class Ingest:
     def _accept(self, drafts: Sequence[tuple[int, Draft]]) -> Answer:
         try:
             return self._acceptor.accept_for(drafts)
-        except TooMuchOwed as error:
+        except BacklogFull as error:
             text = f"This request has too many deliveries: {error}."
             raise PayloadTooLarge(f"{text} Send fewer events at once, or to fewer endpoints.") from error
 
@@ -96,7 +96,7 @@ class Ingest:
                 raise AccountRequired
             return caller.account_seq
         account_id = ids.parse_prefixed(ids.ACCOUNT, event.account)
-        account = None if account_id is None else self._directory.accounts_by_id.get(account_id)
+        account = None if account_id is None else self._cache.accounts_by_id.get(account_id)
         if account is None:
             problems.append(
                 Problem(
@@ -136,7 +136,7 @@ class Ingest:
         return Draft(event_type, event.data, event_id, key, expires_at)
 
     def _event_type(self, name: str, prefix: str, problems: list[Problem]) -> LiveEventType | None:
-        event_type = self._directory.event_types.get(name)
+        event_type = self._cache.event_types.get(name)
         if event_type is None:
             problems.append(
                 Problem(

@@ -10,11 +10,11 @@ from uplift_server.core.problems import Problem
 from uplift_server.core.security.rights import Right
 from uplift_server.core.security.scopes import DEFAULT_SCOPES, Scope, check_scopes
 from uplift_server.service.authentication import ACCOUNT_PREFIX, digest_of, ending_of
+from uplift_server.service.context import Listing, ServiceContext
 from uplift_server.service.fields import UNSET, Unset, given
-from uplift_server.service.means import Listing, Means
+from uplift_server.service.idempotency import Repeat, check_repeat, request_of
 from uplift_server.service.principals import Caller
-from uplift_server.service.refusals import not_found, parse_id, refusal, refuse
-from uplift_server.service.repeats import Repeat, check_repeat, request_of
+from uplift_server.service.rejections import not_found, parse_id, refusal, refuse
 from uplift_server.store import audit, idempotency, keys
 from uplift_server.store.contract import Transaction
 from uplift_server.store.errors import Conflict
@@ -45,8 +45,8 @@ class KeyDraft:
 class Keys:
     """What is done with the keys of accounts."""
 
-    def __init__(self, means: Means) -> None:
-        self._means = means
+    def __init__(self, context: ServiceContext) -> None:
+        self._context = context
 
     async def create(
         self,
@@ -63,32 +63,32 @@ class Keys:
         would spare somebody the password that seeing them takes.
         """
         caller.require_right(Right.KEYS_MANAGE)
-        owner = self._means.account_of(caller, account)
+        owner = self._context.account_of(caller, account)
         refuse([*problems, *draft.problems(), *_beyond(caller, draft), *check_repeat(repeat)])
         if Scope.SECRETS_READ in draft.granted():
-            caller.require_confirmed(self._means.now())
-        return await self._means.carry_out(self._create(caller, owner, draft, repeat))
+            caller.require_confirmed(self._context.now())
+        return await self._context.carry_out(self._create(caller, owner, draft, repeat))
 
     async def page(
         self, caller: Caller, account: str, listing: Listing, *, problems: Sequence[Problem] = ()
     ) -> Page[ApiKey]:
         """The keys of an account, newest first. Raises NotFound."""
         caller.require_right(Right.KEYS_MANAGE)
-        owner = self._means.account_of(caller, account)
-        before = self._means.place(listing, 1, problems)
-        return await self._means.database.read(lambda c: keys.page(c, owner.seq, limit=listing.limit, before=before))
+        owner = self._context.account_of(caller, account)
+        before = self._context.place(listing, 1, problems)
+        return await self._context.database.read(lambda c: keys.page(c, owner.seq, limit=listing.limit, before=before))
 
     async def revoke(self, caller: Caller, account: str, key: str) -> None:
         """Revoke a key; it is refused from then on. Raises NotFound."""
         caller.require_right(Right.KEYS_MANAGE)
-        owner = self._means.account_of(caller, account)
-        await self._means.carry_out(self._revoke(caller, owner, key))
+        owner = self._context.account_of(caller, account)
+        await self._context.carry_out(self._revoke(caller, owner, key))
 
     async def _create(
         self, caller: Caller, owner: Account, draft: KeyDraft, repeat: Repeat | None
     ) -> tuple[ApiKey, str | None]:
-        text = new_key_text(ACCOUNT_PREFIX, self._means.random_bytes(KEY_RANDOM_BYTES))
-        now, key_id = self._means.now(), self._means.new_id()
+        text = new_key_text(ACCOUNT_PREFIX, self._context.random_bytes(KEY_RANDOM_BYTES))
+        now, key_id = self._context.now(), self._context.new_id()
         name, scopes = given(draft.name), draft.granted()
         request = request_of(repeat, owner.seq, _WHAT)
 
@@ -108,7 +108,7 @@ class Keys:
             return key
 
         try:
-            key, repeated = await self._means.database.write(
+            key, repeated = await self._context.database.write(
                 lambda c: idempotency.once(
                     c,
                     request,
@@ -122,11 +122,11 @@ class Keys:
             raise refusal(error) from error
         if repeated:
             return key, None
-        self._means.directory.put_key(key)
+        self._context.cache.put_key(key)
         return key, text
 
     async def _revoke(self, caller: Caller, owner: Account, key: str) -> None:
-        now, key_id = self._means.now(), parse_id(ids.KEY, key, _WHAT)
+        now, key_id = self._context.now(), parse_id(ids.KEY, key, _WHAT)
 
         def revoke(connection: Transaction) -> ApiKey | None:
             revoked = keys.revoke(connection, owner.seq, key_id, now=now)
@@ -134,17 +134,17 @@ class Keys:
                 self._note(connection, caller, "key.revoked", revoked, {"name": revoked.name})
             return revoked
 
-        revoked = await self._means.database.write(revoke)
+        revoked = await self._context.database.write(revoke)
         if revoked is None:
             raise not_found(_WHAT, key)
-        self._means.directory.drop_key(revoked.digest)
-        self._means.engine.relay.end_of_key(revoked.id)
+        self._context.cache.drop_key(revoked.digest)
+        self._context.engine.relay.end_of_key(revoked.id)
 
     def _note(
         self, connection: Transaction, caller: Caller, action: str, key: ApiKey, details: Mapping[str, object]
     ) -> None:
         subject = ids.prefixed(ids.KEY, key.id)
-        audit.add(connection, self._means.entry(caller, action, subject, details, key.account_seq))
+        audit.add(connection, self._context.entry(caller, action, subject, details, key.account_seq))
 
 
 def _beyond(caller: Caller, draft: KeyDraft) -> list[Problem]:

@@ -22,10 +22,10 @@ from uplift_server.core.timestamps import parse_instant
 from uplift_server.delivery.listening.relay import SessionGone, TooManyStreams
 from uplift_server.delivery.listening.streams import Handed, Stream
 from uplift_server.service import errors
-from uplift_server.service.means import Listing, Means
+from uplift_server.service.context import Listing, ServiceContext
+from uplift_server.service.idempotency import Repeat, check_repeat, request_of
 from uplift_server.service.principals import Caller
-from uplift_server.service.refusals import not_found, parse_id, refusal, refuse, too_many_streams
-from uplift_server.service.repeats import Repeat, check_repeat, request_of
+from uplift_server.service.rejections import not_found, parse_id, refusal, refuse, too_many_streams
 from uplift_server.store import audit, idempotency, listening
 from uplift_server.store.contract import Transaction
 from uplift_server.store.errors import Conflict
@@ -77,8 +77,8 @@ class Tested:
 class Listening:
     """What developers do with listen sessions. `secret_key` makes the secrets of all of them."""
 
-    def __init__(self, means: Means, secret_key: bytes) -> None:
-        self._means = means
+    def __init__(self, context: ServiceContext, secret_key: bytes) -> None:
+        self._context = context
         self._secret_key = secret_key
 
     async def create(
@@ -99,7 +99,7 @@ class Listening:
         account_seq = caller.one_account()
         since, after_event, wrong = _since(draft.since)
         refuse([*problems, *self._problems(draft), *wrong, *check_repeat(repeat)])
-        session, repeated = await self._means.carry_out(
+        session, repeated = await self._context.carry_out(
             self._create(caller, account_seq, draft, since, after_event, repeat)
         )
         own = session.key_id == caller.principal.holder_id
@@ -109,8 +109,8 @@ class Listening:
     async def page(self, caller: Caller, listing: Listing, *, problems: Sequence[Problem] = ()) -> Page[ShownSession]:
         """The account's sessions, newest first."""
         caller.require(Scope.LISTEN)
-        before = self._means.place(listing, 1, problems)
-        found = await self._means.database.read(
+        before = self._context.place(listing, 1, problems)
+        found = await self._context.database.read(
             lambda c: listening.page(c, caller.account_seq, limit=listing.limit, before=before)
         )
         return Page([self._shown(session) for session in found.items], found.next_key)
@@ -126,8 +126,8 @@ class Listening:
         """What the developer's machine answered, newest first. Raises NotFound."""
         caller.require(Scope.LISTEN)
         found = await self._find(caller, session)
-        before = self._means.place(listing, 1, problems)
-        return await self._means.database.read(
+        before = self._context.place(listing, 1, problems)
+        return await self._context.database.read(
             lambda c: listening.page_of_answers(c, found.seq, limit=listing.limit, before=before)
         )
 
@@ -137,11 +137,11 @@ class Listening:
         found = await self._find(caller, session)
 
         async def change() -> None:
-            if not await self._means.database.write(lambda c: self._delete(c, caller, found)):
+            if not await self._context.database.write(lambda c: self._delete(c, caller, found)):
                 raise not_found(_WHAT, session)
-            self._means.engine.relay.end(found.id)
+            self._context.engine.relay.end(found.id)
 
-        await self._means.carry_out(change())
+        await self._context.carry_out(change())
 
     async def connect(self, caller: Caller, session: str, after: str | None) -> Stream:
         """Begin a session's stream: behind a place it was at, or where it is known to have been.
@@ -153,9 +153,9 @@ class Listening:
         found = await self._find(caller, session)
         if found.key_id != caller.principal.holder_id:
             raise errors.Forbidden("A session is streamed with the key that made it. Make one of your own.")
-        place = None if after is None else self._means.place(Listing(1, after), 1, name="after", remedy=_AFTER)
+        place = None if after is None else self._context.place(Listing(1, after), 1, name="after", remedy=_AFTER)
         try:
-            return await self._means.engine.relay.connect(found, None if place is None else place[0])
+            return await self._context.engine.relay.connect(found, None if place is None else place[0])
         except SessionGone:
             raise not_found(_WHAT, session) from None
         except TooManyStreams as error:
@@ -165,11 +165,11 @@ class Listening:
 
     def disconnect(self, stream: Stream) -> None:
         """A stream's connection is over."""
-        self._means.engine.relay.disconnect(stream)
+        self._context.engine.relay.disconnect(stream)
 
     def place_of(self, handed: Handed) -> str:
         """Where an event stands in its stream, as text."""
-        return f"test{handed.place}" if handed.place < 0 else self._means.cursors.encode((handed.place,))
+        return f"test{handed.place}" if handed.place < 0 else self._context.cursors.encode((handed.place,))
 
     def take_answer(self, stream: Stream, answer: Answer) -> None:
         """Note what a developer's machine answered."""
@@ -177,7 +177,7 @@ class Listening:
         if text.startswith("test-") and text[5:].isdecimal() and len(text) < 20:
             stream.answered(-int(text[5:]), answer)
             return
-        place = self._means.cursors.decode(text, 1)
+        place = self._context.cursors.decode(text, 1)
         if place is not None:
             stream.answered(place[0], answer)
 
@@ -191,7 +191,7 @@ class Listening:
         """
         caller.require(Scope.LISTEN)
         found = await self._find(caller, session)
-        known = self._means.directory.event_types
+        known = self._context.cache.event_types
         usable = [each.name for each in known.values() if not each.archived]
         name = test_events.type_of_choice(Subscription(found.event_types), usable) if type_name is None else type_name
         event_type = None if name is None else known.get(name)
@@ -201,10 +201,10 @@ class Listening:
             wrong.append(Problem("type", "event_type_unknown", text))
         refuse([*problems, *wrong])
         assert event_type is not None, "a missing one was refused"
-        stream = self._means.engine.relay.stream_of(found.id)
+        stream = self._context.engine.relay.stream_of(found.id)
         if stream is None:
             raise errors.Conflict("Nobody is connected to this session. Start `uplift listen`, then try again.")
-        event_id, now = self._means.new_id(), self._means.now()
+        event_id, now = self._context.new_id(), self._context.now()
         data = test_events.data_of(event_type.record.example)
         body = envelope.build(ids.uuid_text(event_id), event_type.name, event_type.record.api_version, now, data)
         answered = stream.hand_test(event_id, event_type.name, now, body)
@@ -220,7 +220,7 @@ class Listening:
         return Tested(event_id, event_type.name, answer)
 
     def _problems(self, draft: ListenDraft) -> list[Problem]:
-        _, found = pattern_problems(draft.event_types or (), self._means.directory.event_types)
+        _, found = pattern_problems(draft.event_types or (), self._context.cache.event_types)
         wrong = check_description(draft.description or "")
         return found if wrong is None else [*found, wrong]
 
@@ -233,8 +233,8 @@ class Listening:
         after_event: bytes | None,
         repeat: Repeat | None,
     ) -> tuple[ListenSession, bool]:
-        session_id, now = self._means.new_id(), self._means.now()
-        horizon = await self._means.database.horizon()
+        session_id, now = self._context.new_id(), self._context.now()
+        horizon = await self._context.database.horizon()
 
         def create(connection: Transaction) -> ListenSession:
             session = listening.create(
@@ -251,14 +251,14 @@ class Listening:
             )
             details = {"description": session.description, "event_types": list(session.event_types)}
             subject = ids.prefixed(ids.LISTEN_SESSION, session_id)
-            audit.add(connection, self._means.entry(caller, "listen_session.created", subject, details, account_seq))
+            audit.add(connection, self._context.entry(caller, "listen_session.created", subject, details, account_seq))
             return session
 
         try:
             if repeat is None:
                 # All accounts share the writer, so it does not get sessions that it would reject.
-                await self._means.database.read(lambda c: listening.check_room(c, account_seq))
-            return await self._means.database.write(
+                await self._context.database.read(lambda c: listening.check_room(c, account_seq))
+            return await self._context.database.write(
                 lambda c: idempotency.once(
                     c,
                     request_of(repeat, account_seq, _WHAT),
@@ -278,19 +278,19 @@ class Listening:
         if not listening.delete(connection, session):
             return False
         subject = ids.prefixed(ids.LISTEN_SESSION, session.id)
-        entry = self._means.entry(caller, "listen_session.ended", subject, {}, session.account_seq)
+        entry = self._context.entry(caller, "listen_session.ended", subject, {}, session.account_seq)
         audit.add(connection, entry)
         return True
 
     async def _find(self, caller: Caller, text: str) -> ListenSession:
         session_id = parse_id(ids.LISTEN_SESSION, text, _WHAT)
-        found = await self._means.database.read(lambda c: listening.get(c, caller.account_seq, session_id))
+        found = await self._context.database.read(lambda c: listening.get(c, caller.account_seq, session_id))
         if found is None:
             raise not_found(_WHAT, text)
         return found
 
     def _shown(self, session: ListenSession) -> ShownSession:
-        return ShownSession(session, connected=self._means.engine.relay.stream_of(session.id) is not None)
+        return ShownSession(session, connected=self._context.engine.relay.stream_of(session.id) is not None)
 
 
 def _since(text: str | None) -> tuple[int | None, bytes | None, list[Problem]]:

@@ -11,15 +11,15 @@ from uplift_server.core.people.people import INVITATION_LASTS_MS, RESET_LASTS_MS
 from uplift_server.core.problems import Problem
 from uplift_server.core.security.failed_attempts import Failures
 from uplift_server.core.security.rights import GUEST_ROLE_MAX, Right, Role, check_role, may_give, parse_role
-from uplift_server.service.entrance import Entrance
+from uplift_server.service.context import Listing, ServiceContext
+from uplift_server.service.dashboard_links import DashboardLinks
 from uplift_server.service.errors import Conflict, Forbidden, Invalid, RateLimited
 from uplift_server.service.fields import UNSET, Unset, given
-from uplift_server.service.means import Listing, Means
+from uplift_server.service.idempotency import Repeat, check_repeat, request_of
 from uplift_server.service.portal_links import ShownLink
 from uplift_server.service.principals import Caller, Holder
-from uplift_server.service.refusals import not_found, parse_id, refusal, refuse
-from uplift_server.service.repeats import Repeat, check_repeat, request_of
-from uplift_server.store import audit, idempotency, invitations, members, notices
+from uplift_server.service.rejections import not_found, parse_id, refusal, refuse
+from uplift_server.store import audit, idempotency, invitations, members, outbox
 from uplift_server.store.contract import Transaction
 from uplift_server.store.errors import Conflict as StoredConflict
 from uplift_server.store.records import Account, Invitation, Member, Page
@@ -63,8 +63,8 @@ class ShownInvitation:
 class Members:
     """What operators do with the members of any account, and members who may with those of their own."""
 
-    def __init__(self, means: Means, entrance: Entrance) -> None:
-        self._means = means
+    def __init__(self, context: ServiceContext, entrance: DashboardLinks) -> None:
+        self._context = context
         self._entrance = entrance
         self._invited = Failures(INVITATIONS_PER_HOUR_MAX, _HOUR_MS)
 
@@ -73,16 +73,18 @@ class Members:
     ) -> Page[Member]:
         """The members of an account, newest first. Raises NotFound."""
         owner = self._managed(caller, account)
-        before = self._means.place(listing, 1, problems)
-        return await self._means.database.read(lambda c: members.page(c, owner.seq, limit=listing.limit, before=before))
+        before = self._context.place(listing, 1, problems)
+        return await self._context.database.read(
+            lambda c: members.page(c, owner.seq, limit=listing.limit, before=before)
+        )
 
     async def invitations(
         self, caller: Caller, account: str, listing: Listing, *, problems: Sequence[Problem] = ()
     ) -> Page[Invitation]:
         """The open invitations of an account, newest first. Raises NotFound."""
-        owner, now = self._managed(caller, account), self._means.now()
-        before = self._means.place(listing, 1, problems)
-        return await self._means.database.read(
+        owner, now = self._managed(caller, account), self._context.now()
+        before = self._context.place(listing, 1, problems)
+        return await self._context.database.read(
             lambda c: invitations.page(c, owner.seq, now=now, limit=listing.limit, before=before)
         )
 
@@ -106,11 +108,13 @@ class Members:
         _require_may_give(caller, role)
         if not caller.principal.is_operator:
             self._limit(owner)
-        return await self._means.carry_out(self._invite(caller, owner, normal_email(given(draft.email)), role, repeat))
+        return await self._context.carry_out(
+            self._invite(caller, owner, normal_email(given(draft.email)), role, repeat)
+        )
 
     async def withdraw(self, caller: Caller, account: str, invitation: str) -> None:
         """Withdraw an invitation; its link leads nowhere from then on. Raises NotFound."""
-        owner, now = self._managed(caller, account), self._means.now()
+        owner, now = self._managed(caller, account), self._context.now()
         invitation_id = parse_id(ids.INVITATION, invitation, _INVITATION)
 
         def withdraw(connection: Transaction) -> None:
@@ -122,7 +126,7 @@ class Members:
             details = {"email": found.email, "role": found.role.text}
             self._note(connection, caller, owner, "member.invitation_withdrawn", invitation, details)
 
-        await self._means.carry_out(self._means.database.write(withdraw))
+        await self._context.carry_out(self._context.database.write(withdraw))
 
     async def change_role(
         self, caller: Caller, account: str, member: str, role: str | Unset, *, problems: Sequence[Problem] = ()
@@ -148,12 +152,12 @@ class Members:
             self._note(connection, caller, owner, "member.role_changed", member, details)
             return self._found(connection, owner, member)
 
-        return await self._means.carry_out(self._means.database.write(change))
+        return await self._context.carry_out(self._context.database.write(change))
 
     async def remove(self, caller: Caller, account: str, member: str) -> None:
         """Remove a member, or leave, as all may but guests and the last owner. Raises NotFound, Forbidden, Conflict."""
         leaves = caller.actor.id == member and caller.principal.kind is Holder.MEMBER
-        owner = self._means.account_of(caller, account) if leaves else self._managed(caller, account)
+        owner = self._context.account_of(caller, account) if leaves else self._managed(caller, account)
 
         def remove(connection: Transaction) -> None:
             found = self._found(connection, owner, member)
@@ -166,7 +170,7 @@ class Members:
             details = {"name": found.person.title, "role": found.role.text}
             self._note(connection, caller, owner, "member.removed", member, details)
 
-        await self._means.carry_out(self._means.database.write(remove))
+        await self._context.carry_out(self._context.database.write(remove))
 
     async def reset_password(
         self, caller: Caller, account: str, member: str, *, problems: Sequence[Problem] = ()
@@ -176,9 +180,9 @@ class Members:
         Raises NotFound, and Conflict for a member who has no password.
         """
         caller.require_operator()
-        owner = self._means.account_of(caller, account)
+        owner = self._context.account_of(caller, account)
         refuse(problems)
-        ends_at = self._means.now() + RESET_LASTS_MS
+        ends_at = self._context.now() + RESET_LASTS_MS
 
         def find(connection: Transaction) -> Member:
             found = self._found(connection, owner, member)
@@ -188,16 +192,16 @@ class Members:
             self._note(connection, caller, owner, "link.created", member, details)
             return found
 
-        person = (await self._means.database.write(find)).person
+        person = (await self._context.database.write(find)).person
         assert person.password_hash is not None
         return ShownLink(self._entrance.reset_url(person.id, person.password_hash, ends_at), ends_at, repeated=False)
 
     def _managed(self, caller: Caller, account: str) -> Account:
         caller.require_right(Right.MEMBERS_MANAGE)
-        return self._means.account_of(caller, account)
+        return self._context.account_of(caller, account)
 
     def _limit(self, owner: Account) -> None:
-        now, key = self._means.now(), str(owner.seq)
+        now, key = self._context.now(), str(owner.seq)
         wait_ms = self._invited.wait_ms(key, now)
         if wait_ms:
             text = f"An account invites at most {INVITATIONS_PER_HOUR_MAX} people in an hour. Try again later."
@@ -213,7 +217,7 @@ class Members:
     async def _invite(
         self, caller: Caller, owner: Account, email: str, role: Role, repeat: Repeat | None
     ) -> ShownInvitation:
-        now, invitation_id, notice_id = self._means.now(), self._means.new_id(), self._means.new_id()
+        now, invitation_id, notice_id = self._context.now(), self._context.new_id(), self._context.new_id()
         mails = self._entrance.mails
         request = request_of(repeat, owner.seq, _INVITATION)
         invited_by = "The operator" if caller.principal.is_operator else caller.principal.name
@@ -248,7 +252,7 @@ class Members:
             return found if found is not None and found.account_seq == owner.seq else None
 
         try:
-            made, repeated = await self._means.database.write(
+            made, repeated = await self._context.database.write(
                 lambda c: idempotency.once(
                     c,
                     request,
@@ -271,7 +275,7 @@ class Members:
         subject: str,
         details: Mapping[str, object],
     ) -> None:
-        audit.add(connection, self._means.entry(caller, action, subject, details, owner.seq))
+        audit.add(connection, self._context.entry(caller, action, subject, details, owner.seq))
 
 
 def _role(text: str) -> Role:
@@ -301,7 +305,7 @@ def _owe(connection: Transaction, owner: Account, invitation: Invitation, notice
         "invited_by": invitation.invited_by,
         "expires_at": invitation.expires_at,
     }
-    notices.add(
+    outbox.add(
         connection,
         NoticeKind.MEMBER_INVITED,
         account_seq=owner.seq,

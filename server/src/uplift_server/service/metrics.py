@@ -14,9 +14,9 @@ from uplift_server import __version__
 from uplift_server.core.operations.cluster import ProcessRole
 from uplift_server.observe.snapshot import Disk, Snapshot
 from uplift_server.service.authentication import Authenticator
-from uplift_server.service.means import Means
+from uplift_server.service.context import ServiceContext
+from uplift_server.service.metrics_cache import MetricsCache
 from uplift_server.service.readiness import Readiness
-from uplift_server.service.readings import Readings
 from uplift_server.service.system import database_bytes
 from uplift_server.store import schema_version
 from uplift_server.store.processes import Process
@@ -42,13 +42,13 @@ class Metrics:
     """The numbers at one moment."""
 
     def __init__(
-        self, means: Means, authenticator: Authenticator, readiness: Readiness, settings: MetricsSettings
+        self, context: ServiceContext, authenticator: Authenticator, readiness: Readiness, settings: MetricsSettings
     ) -> None:
-        self._means = means
+        self._context = context
         self._authenticator = authenticator
         self._settings = settings
         self._readiness = readiness
-        self._readings = Readings(means, readiness)
+        self._readings = MetricsCache(context, readiness)
 
     def require_reader(self, authorization: bytes | None) -> None:
         """Raise Unauthorized or Forbidden unless this `Authorization` header lets its sender read them.
@@ -60,26 +60,26 @@ class Metrics:
 
     async def snapshot(self) -> Snapshot:
         """Everything as it is now; without what the database does not answer in time."""
-        means = self._means
+        context = self._context
         stored = await self._readings.latest()
-        load, endpoints = means.engine.own_load(), await self._endpoints()
+        load, endpoints = context.engine.own_load(), await self._endpoints()
         return Snapshot(
-            at=means.now(),
+            at=context.now(),
             version=__version__,
             python=".".join(map(str, sys.version_info[:3])),
             revision=schema_version.HEAD,
-            engine=means.engine.measures,
-            store=means.database.measures,
-            writes_waiting=means.database.writes_waiting,
+            engine=context.engine.measures,
+            store=context.database.measures,
+            writes_waiting=context.database.writes_waiting,
             in_flight=load.in_flight,
             in_flight_max=load.in_flight_max,
             in_memory=load.waiting,
             sending_stopped=load.stopped,
-            accounts=len(means.directory.accounts),
+            accounts=len(context.cache.accounts),
             endpoints=endpoints,
-            processes=_by_role(means.engine.processes()),
+            processes=_by_role(context.engine.processes()),
             probed=len(load.probes),
-            mass_failure=means.engine.mass_failure() is not None,
+            mass_failure=context.engine.mass_failure() is not None,
             log_lines_dropped=self._settings.log_lines_dropped(),
             disk=None if self._settings.database is None else await asyncio.to_thread(_disk, self._settings.database),
             stored=stored,
@@ -89,7 +89,7 @@ class Metrics:
     async def _endpoints(self) -> dict[str, int]:
         """How many endpoints are in each state."""
         states = dict.fromkeys(_STATES, 0)
-        for number, live in enumerate(list(self._means.directory.endpoints.values()), 1):
+        for number, live in enumerate(list(self._context.cache.endpoints.values()), 1):
             states[live.health.status if live.takes_deliveries else live.record.state.text] += 1
             if number % SLICE == 0:
                 await asyncio.sleep(0)

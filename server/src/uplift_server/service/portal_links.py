@@ -9,12 +9,12 @@ from uplift_server.core.people.accounts import check_email
 from uplift_server.core.people.people import LINK_LASTS_MS, normal_email
 from uplift_server.core.problems import Problem
 from uplift_server.core.security.rights import GUEST_ROLE_MAX, Role, check_role, parse_role
-from uplift_server.service.entrance import Entrance
+from uplift_server.service.context import ServiceContext
+from uplift_server.service.dashboard_links import DashboardLinks
 from uplift_server.service.fields import UNSET, Unset, given_or_none
-from uplift_server.service.means import Means
+from uplift_server.service.idempotency import Repeat, check_repeat, request_of
 from uplift_server.service.principals import Caller
-from uplift_server.service.refusals import refusal, refuse
-from uplift_server.service.repeats import Repeat, check_repeat, request_of
+from uplift_server.service.rejections import refusal, refuse
 from uplift_server.store import audit, idempotency, sessions
 from uplift_server.store.contract import Transaction
 from uplift_server.store.errors import Conflict
@@ -64,8 +64,8 @@ class ShownLink:
 class PortalLinks:
     """What operators do to let people in."""
 
-    def __init__(self, means: Means, entrance: Entrance) -> None:
-        self._means = means
+    def __init__(self, context: ServiceContext, entrance: DashboardLinks) -> None:
+        self._context = context
         self._entrance = entrance
 
     async def create(
@@ -79,12 +79,12 @@ class PortalLinks:
     ) -> ShownLink:
         """Make a link for somebody of an account. Raises NotFound."""
         caller.require_operator()
-        owner = self._means.account_of(caller, account)
+        owner = self._context.account_of(caller, account)
         refuse([*problems, *draft.problems(), *check_repeat(repeat)])
         request = request_of(repeat, owner.seq, _WHAT)
-        link = Link(self._means.new_id(), owner.seq, draft.whom(), draft.granted(), None, self._ends_at())
+        link = Link(self._context.new_id(), owner.seq, draft.whom(), draft.granted(), None, self._ends_at())
         details = {"email": link.email, "role": link.role.text}
-        return await self._means.carry_out(self._create(caller, link, owner, request, details))
+        return await self._context.carry_out(self._create(caller, link, owner, request, details))
 
     async def create_for_operator(
         self, caller: Caller, *, repeat: Repeat | None = None, problems: Sequence[Problem] = ()
@@ -93,15 +93,15 @@ class PortalLinks:
         caller.require_operator()
         refuse([*problems, *check_repeat(repeat)])
         request = request_of(repeat, idempotency.NO_ACCOUNT, _OPERATORS)
-        link = Link(self._means.new_id(), None, None, Role.MEMBER, self._key_digest(caller), self._ends_at())
-        return await self._means.carry_out(self._create(caller, link, None, request, {}))
+        link = Link(self._context.new_id(), None, None, Role.MEMBER, self._key_digest(caller), self._ends_at())
+        return await self._context.carry_out(self._create(caller, link, None, request, {}))
 
     def _ends_at(self) -> int:
-        return self._means.now() + LINK_LASTS_MS
+        return self._context.now() + LINK_LASTS_MS
 
     def _key_digest(self, caller: Caller) -> bytes | None:
         holder_id = caller.principal.holder_id
-        keys = self._means.directory.keys.values()
+        keys = self._context.cache.keys.values()
         return next((key.digest for key in keys if key.account_seq is None and key.id == holder_id), None)
 
     async def _create(
@@ -113,14 +113,14 @@ class PortalLinks:
         details: Mapping[str, object],
     ) -> ShownLink:
         account_seq = None if owner is None else owner.seq
-        entry = self._means.entry(caller, "link.created", ids.prefixed(ids.LINK, link.id), details, account_seq)
+        entry = self._context.entry(caller, "link.created", ids.prefixed(ids.LINK, link.id), details, account_seq)
 
         def create(connection: Transaction) -> Link:
             audit.add(connection, entry)
             return sessions.add_link(connection, link)
 
         try:
-            made, repeated = await self._means.database.write(
+            made, repeated = await self._context.database.write(
                 lambda c: idempotency.once(
                     c,
                     request,

@@ -4,9 +4,9 @@ import asyncio
 import time
 from typing import Final
 
+from uplift_server.service.context import ServiceContext
 from uplift_server.service.errors import NotReady
-from uplift_server.service.means import Means
-from uplift_server.store import database_identity, event_types, marks
+from uplift_server.store import database_identity, event_types, server_values
 from uplift_server.store.contract import Transaction
 from uplift_server.store.errors import StoreError, Unavailable
 
@@ -27,8 +27,8 @@ def _look(connection: Transaction) -> str:
 class Readiness:
     """Uses the results of real traffic, and of a tiny write if there is none."""
 
-    def __init__(self, means: Means) -> None:
-        self._means = means
+    def __init__(self, context: ServiceContext) -> None:
+        self._context = context
         self._probed_at = float("-inf")
         self._probing: asyncio.Event | None = None
         """Set at the end of the current probe."""
@@ -36,7 +36,7 @@ class Readiness:
 
     async def check(self) -> str:
         """The ID of the database. Raises NotReady, and the store's Unavailable if a read fails."""
-        unheard_ms = self._means.engine.unheard_ms()
+        unheard_ms = self._context.engine.unheard_ms()
         if unheard_ms is not None:
             raise NotReady(
                 f"The last heartbeat of this process in the database is {unheard_ms // 1000} s old. Check its"
@@ -45,23 +45,23 @@ class Readiness:
         await self.probe()
         self._raise_trouble()
         try:
-            return await self._means.database.read(_look)
+            return await self._context.database.read(_look)
         except Unavailable:
             self._raise_trouble()
             raise
 
     def trouble(self) -> str | None:
         """The cause of failures, as far as it is known without a probe; None if there is none."""
-        return self._means.database.health.trouble() or self._probe_error
+        return self._context.database.health.trouble() or self._probe_error
 
     async def probe(self) -> None:
         """Write one small row unless a write succeeded recently, at most once every PROBE_EVERY_S for all callers."""
-        if self._means.database.health.has_written_within(PROBE_AFTER_S):
+        if self._context.database.health.has_written_within(PROBE_AFTER_S):
             self._probe_error = None
             return
         if self._probing is None and time.monotonic() - self._probed_at >= PROBE_EVERY_S:
             self._probing = asyncio.Event()
-            self._means.carry_on(self._write(self._probing))
+            self._context.carry_on(self._write(self._probing))
         if self._probing is not None:
             try:
                 async with asyncio.timeout(PROBE_WAIT_S):
@@ -76,8 +76,8 @@ class Readiness:
 
     async def _write(self, done: asyncio.Event) -> None:
         try:
-            now = self._means.now()
-            await self._means.database.write(lambda c: marks.replace(c, _MARK, {_MARK: now}))
+            now = self._context.now()
+            await self._context.database.write(lambda c: server_values.replace(c, _MARK, {_MARK: now}))
             self._probe_error = None
         except StoreError:
             self._probe_error = "The database rejects writes. The log names the cause."

@@ -12,7 +12,7 @@ from uplift_server.delivery.sending.http.hostnames import to_ascii
 RESOLVE_SECONDS_MAX: Final = 2.0
 
 Resolve = Callable[[str], Awaitable[Iterable[str]]]
-"""From a name to its addresses; any exception means that it does not resolve now."""
+"""From a name to its addresses; any exception context that it does not resolve now."""
 
 
 class Registrar:

@@ -14,11 +14,11 @@ from uplift_server.core.security.scopes import Scope
 from uplift_server.delivery.endpoint_cache import LiveEndpoint
 from uplift_server.delivery.replays.jobs import COUNT_ROWS
 from uplift_server.service import errors
-from uplift_server.service.means import Listing, Means
+from uplift_server.service.context import Listing, ServiceContext
+from uplift_server.service.idempotency import Repeat, check_repeat, request_of
 from uplift_server.service.principals import Caller
-from uplift_server.service.refusals import not_found, parse_id, refusal, refuse
-from uplift_server.service.repeats import Repeat, check_repeat, request_of
-from uplift_server.store import audit, idempotency, instants, releases, replays
+from uplift_server.service.rejections import not_found, parse_id, refusal, refuse
+from uplift_server.store import audit, event_times, idempotency, releases, replays
 from uplift_server.store.contract import Transaction
 from uplift_server.store.errors import Conflict
 from uplift_server.store.records import EndpointState, Page
@@ -83,8 +83,8 @@ class _Counting:
 class Replays:
     """What owners do with replays."""
 
-    def __init__(self, means: Means) -> None:
-        self._means = means
+    def __init__(self, context: ServiceContext) -> None:
+        self._context = context
 
     async def preview(self, caller: Caller, draft: ReplayDraft, *, problems: Sequence[Problem] = ()) -> Preview:
         """What a replay would send; nothing is stored. Raises Invalid."""
@@ -101,7 +101,7 @@ class Replays:
         endpoint, choice = self._choice(caller, draft, [*problems, *check_repeat(repeat)])
         found = await self._count(choice)
         new = NewReplay(
-            id=self._means.new_id(),
+            id=self._context.new_id(),
             account_seq=endpoint.record.account_seq,
             choice=choice,
             types=tuple(draft.types or ()),
@@ -111,13 +111,13 @@ class Replays:
             first_event_seq=found.first,
             last_event_seq=found.last,
         )
-        return await self._means.carry_out(self._create(caller, endpoint, new, repeat))
+        return await self._context.carry_out(self._create(caller, endpoint, new, repeat))
 
     async def page(self, caller: Caller, listing: Listing, *, problems: Sequence[Problem] = ()) -> Page[ShownReplay]:
         """The account's replays, newest first."""
         caller.require(Scope.DELIVERIES_READ)
-        before = self._means.place(listing, 1, problems)
-        found = await self._means.database.read(
+        before = self._context.place(listing, 1, problems)
+        found = await self._context.database.read(
             lambda c: replays.page(c, caller.account_seq, limit=listing.limit, before=before)
         )
         return Page([self.shown(replay) for replay in found.items], found.next_key)
@@ -137,11 +137,11 @@ class Replays:
         caller.require(Scope.DELIVERIES_WRITE)
         found = await self._find(caller, replay)
         refuse(problems)
-        return await self._means.carry_out(self._put_into(caller, found.id, state))
+        return await self._context.carry_out(self._put_into(caller, found.id, state))
 
     async def _find(self, caller: Caller, replay: str) -> Replay:
         replay_id = parse_id(ids.REPLAY, replay, _WHAT)
-        found = await self._means.database.read(lambda c: replays.get(c, caller.account_seq, replay_id))
+        found = await self._context.database.read(lambda c: replays.get(c, caller.account_seq, replay_id))
         if found is None:
             raise not_found(_WHAT, replay)
         return found
@@ -157,7 +157,9 @@ class Replays:
             "rate_per_second": new.rate_per_second,
             "count": new.total,
         }
-        entry = self._means.entry(caller, "replay.created", ids.prefixed(ids.REPLAY, new.id), details, new.account_seq)
+        entry = self._context.entry(
+            caller, "replay.created", ids.prefixed(ids.REPLAY, new.id), details, new.account_seq
+        )
 
         def create(connection: Transaction) -> Replay:
             created = replays.create(connection, new)
@@ -175,7 +177,7 @@ class Replays:
             )
 
         try:
-            replay, repeated = await self._means.database.write(create_once)
+            replay, repeated = await self._context.database.write(create_once)
         except EndpointBusy as busy:
             other = ids.prefixed(ids.REPLAY, busy.replay_id)
             raise errors.Conflict(
@@ -184,35 +186,37 @@ class Replays:
         except Conflict as error:
             raise refusal(error) from error
         if not repeated:
-            self._means.engine.replay_changed(replay)
+            self._context.engine.replay_changed(replay)
         return self.shown(replay, repeated=repeated)
 
     async def _put_into(self, caller: Caller, replay_id: bytes, state: ReplayState) -> ShownReplay:
-        now = self._means.now()
+        now = self._context.now()
 
         def change(connection: Transaction) -> tuple[Replay, bool]:
             found = replays.put_into(connection, caller.account_seq, replay_id, state, now=now)
             assert found is not None, "replays in use are kept"
             if found[1]:
                 subject = ids.prefixed(ids.REPLAY, replay_id)
-                audit.add(connection, self._means.entry(caller, _DONE[state], subject, {}, found[0].account_seq))
+                audit.add(connection, self._context.entry(caller, _DONE[state], subject, {}, found[0].account_seq))
             return found
 
         try:
-            replay, changed = await self._means.database.write(change)
+            replay, changed = await self._context.database.write(change)
         except Conflict as error:
             raise refusal(error) from error
         if changed:
-            self._means.engine.replay_changed(replay)
+            self._context.engine.replay_changed(replay)
         return self.shown(replay)
 
     async def _count(self, choice: Choice) -> _Counting:
         """Count in bites, each a read of its own, for as long as a caller can wait."""
-        read = self._means.database.read
-        first, last = await read(lambda c: instants.bounds(c, after=choice.created_after, before=choice.created_before))
+        read = self._context.database.read
+        first, last = await read(
+            lambda c: event_times.bounds(c, after=choice.created_after, before=choice.created_before)
+        )
         counted = Counted(0, None, None, first - 1)
-        until = self._means.now() + COUNT_WITHIN_MS
-        while counted.through < last and self._means.now() < until:
+        until = self._context.now() + COUNT_WITHIN_MS
+        while counted.through < last and self._context.now() < until:
             at = counted.through + 1
             bite = await read(lambda c: releases.count(c, choice, first=at, last=last, rows=COUNT_ROWS))  # noqa: B023 - run before the next turn
             counted = counted.then(bite)
@@ -233,7 +237,7 @@ class Replays:
             found.append(Problem("created_before", "range_empty", text))
         refuse(found)
         assert endpoint is not None, "a missing one was refused"
-        return endpoint, Choice(endpoint.seq, statuses, type_seqs, after, before, self._means.now())
+        return endpoint, Choice(endpoint.seq, statuses, type_seqs, after, before, self._context.now())
 
     def _endpoint(self, caller: Caller, text: str | None, problems: list[Problem]) -> LiveEndpoint | None:
         if text is None:
@@ -241,7 +245,7 @@ class Replays:
                 problems.append(Problem("endpoint", "required", "This field is required."))
             return None
         value = ids.parse_prefixed(ids.ENDPOINT, text)
-        found = None if value is None else self._means.directory.endpoints_by_id.get(value)
+        found = None if value is None else self._context.cache.endpoints_by_id.get(value)
         if found is None or caller.account_seq not in {None, found.record.account_seq}:
             text = "There is no such endpoint. List the endpoints."
             problems.append(Problem("endpoint", "endpoint_unknown", text))
@@ -250,7 +254,7 @@ class Replays:
 
     def _type_seqs(self, patterns: Sequence[str], problems: list[Problem]) -> tuple[int, ...]:
         """The event types that names and patterns mean now; none for all of them."""
-        known = self._means.directory.event_types
+        known = self._context.cache.event_types
         right, wrong = pattern_problems(patterns, known, "types")
         problems.extend(wrong)
         if not right:
@@ -268,8 +272,8 @@ class Replays:
             return None
         if not replay.is_counted:
             return "counting"
-        endpoint = self._means.directory.endpoints.get(replay.choice.endpoint_seq)
+        endpoint = self._context.cache.endpoints.get(replay.choice.endpoint_seq)
         if endpoint is not None and not endpoint.takes_deliveries:
             return "endpoint_paused" if endpoint.record.state is EndpointState.PAUSED else "endpoint_disabled"
-        failing = self._means.engine.next_probe_at(replay.choice.endpoint_seq) is not None
+        failing = self._context.engine.next_probe_at(replay.choice.endpoint_seq) is not None
         return "endpoint_failing" if failing else None

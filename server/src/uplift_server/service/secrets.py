@@ -12,19 +12,19 @@ from uplift_server.core.problems import Problem
 from uplift_server.core.security.scopes import Scope
 from uplift_server.core.security.secrets import SecretPair
 from uplift_server.core.security.signing import check_secret, generate_secret
+from uplift_server.service.context import ServiceContext
 from uplift_server.service.endpoints import Endpoints
 from uplift_server.service.errors import Invalid
 from uplift_server.service.fields import UNSET, Unset, given_or_none
-from uplift_server.service.means import Means
+from uplift_server.service.idempotency import Repeat, check_repeat, request_of
 from uplift_server.service.principals import Caller
-from uplift_server.service.refusals import not_found, refusal, refuse
-from uplift_server.service.repeats import Repeat, check_repeat, request_of
+from uplift_server.service.rejections import not_found, refusal, refuse
 from uplift_server.store import audit, endpoints, idempotency
 from uplift_server.store.contract import Transaction
+from uplift_server.store.encryption import Cipher
 from uplift_server.store.encryption_upgrade import must_bind
 from uplift_server.store.errors import Conflict
 from uplift_server.store.records import Endpoint
-from uplift_server.store.sealing import Sealer
 
 T = TypeVar("T")
 
@@ -87,15 +87,15 @@ class _Unchanged(Conflict):
 class Secrets:
     """What owners do with their endpoints' secrets."""
 
-    def __init__(self, means: Means, sealer: Sealer, owned: Endpoints) -> None:
-        self._means = means
-        self._sealer = sealer
+    def __init__(self, context: ServiceContext, cipher: Cipher, owned: Endpoints) -> None:
+        self._context = context
+        self._cipher = cipher
         self._owned = owned
 
     async def reveal(self, caller: Caller, endpoint: str) -> ShownSecrets:
         """The current secret. It is not shown unless the audit log says so. Raises NotFound."""
         caller.require(Scope.SECRETS_READ)
-        caller.require_confirmed(self._means.now())
+        caller.require_confirmed(self._context.now())
         live = self._owned.live(caller, endpoint)
 
         def reveal(connection: Transaction) -> Endpoint:
@@ -121,33 +121,33 @@ class Secrets:
         wrong = [*problems, *draft.problems(), *check_repeat(repeat)]
         # Alone, this is for the transaction to find: a repeat asks for the secret that is the current one by then.
         refuse([*wrong, *self._unchanged(draft, live)] if wrong else [])
-        return await self._means.carry_out(self._rotate(caller, live, draft, repeat))
+        return await self._context.carry_out(self._rotate(caller, live, draft, repeat))
 
     async def expire_old(self, caller: Caller, endpoint: str, *, problems: Sequence[Problem] = ()) -> ShownSecrets:
         """End the previous secret now, if there is one. Raises NotFound."""
         caller.require(Scope.SECRETS_WRITE)
         live = self._owned.live(caller, endpoint)
         refuse(problems)
-        return await self._means.carry_out(self._expire_old(caller, live))
+        return await self._context.carry_out(self._expire_old(caller, live))
 
     async def _rotate(
         self, caller: Caller, live: Endpoint, draft: RotationDraft, repeat: Repeat | None
     ) -> ShownSecrets:
-        now = self._means.now()
+        now = self._context.now()
         chosen = given_or_none(draft.secret)
-        secret = chosen or generate_secret(self._means.random_bytes(SECRET_KEY_BYTES_GENERATED))
+        secret = chosen or generate_secret(self._context.random_bytes(SECRET_KEY_BYTES_GENERATED))
         request = request_of(repeat, live.account_seq, f"secret of {live.id.hex()}")
 
         def rotate(connection: Transaction) -> Endpoint:
-            bound = must_bind(connection, self._sealer)
+            bound = must_bind(connection, self._cipher)
             stored = self._stored(connection, live)
             if self._unchanged(draft, stored):
                 raise _Unchanged
-            sealed = self._sealer.seal(secret, live.id, "secret", bound=bound)
+            sealed = self._cipher.encrypt(secret, live.id, "secret", bound=bound)
             pair = stored.secrets.at(now).rotated(sealed, now, draft.overlap_ms, header_new=draft.header_new)
             if pair.previous is not None:
                 before = self._open(pair.previous, stored)
-                pair = replace(pair, previous=self._sealer.seal(before, live.id, "previous_secret", bound=bound))
+                pair = replace(pair, previous=self._cipher.encrypt(before, live.id, "previous_secret", bound=bound))
             details = {
                 "chosen": chosen is not None,
                 "overlap_seconds": draft.overlap_ms // 1000,
@@ -169,14 +169,14 @@ class Secrets:
         changed, repeated = await self._write(live, rotate_once)
         if repeated:
             return self._shown(changed, repeated=True)
-        self._means.directory.put_endpoint(changed)
+        self._context.cache.put_endpoint(changed)
         return self._shown(changed, secret)
 
     async def _expire_old(self, caller: Caller, live: Endpoint) -> ShownSecrets:
-        now = self._means.now()
+        now = self._context.now()
 
         def expire(connection: Transaction) -> Endpoint:
-            must_bind(connection, self._sealer)
+            must_bind(connection, self._cipher)
             stored = self._stored(connection, live)
             if stored.secrets.at(now).previous is None:
                 return stored
@@ -184,13 +184,13 @@ class Secrets:
             return endpoints.set_secrets(connection, stored, stored.secrets.alone(), now=now)
 
         changed = await self._write(live, expire)
-        self._means.directory.put_endpoint(changed)
+        self._context.cache.put_endpoint(changed)
         return self._shown(changed)
 
     async def _write(self, live: Endpoint, body: Callable[[Transaction], T]) -> T:
         """Run a transaction about an endpoint; what it raises comes as a refusal."""
         try:
-            return await self._means.database.write(body)
+            return await self._context.database.write(body)
         except _Gone:
             raise not_found("endpoint", ids.prefixed(ids.ENDPOINT, live.id)) from None
         except _Unchanged:
@@ -221,10 +221,10 @@ class Secrets:
         details: Mapping[str, object] = MappingProxyType({}),
     ) -> None:
         subject = ids.prefixed(ids.ENDPOINT, endpoint.id)
-        audit.add(connection, self._means.entry(caller, action, subject, details, endpoint.account_seq))
+        audit.add(connection, self._context.entry(caller, action, subject, details, endpoint.account_seq))
 
     def _open(self, sealed: bytes, endpoint: Endpoint) -> str:
-        return self._sealer.open(sealed, endpoint.id, "secret")
+        return self._cipher.decrypt(sealed, endpoint.id, "secret")
 
     def _shown(self, endpoint: Endpoint, secret: str | None = None, *, repeated: bool = False) -> ShownSecrets:
-        return ShownSecrets(endpoint.secrets.at(self._means.now()), secret, repeated)
+        return ShownSecrets(endpoint.secrets.at(self._context.now()), secret, repeated)

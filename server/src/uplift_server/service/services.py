@@ -9,44 +9,44 @@ from uplift_server.service.accounts import Accounts
 from uplift_server.service.audit import AuditLog
 from uplift_server.service.authentication import Authenticator
 from uplift_server.service.changes import Changes
+from uplift_server.service.context import ServiceContext
+from uplift_server.service.dashboard_links import DashboardLinks
 from uplift_server.service.deliveries import Deliveries
+from uplift_server.service.endpoint_problems import ProblemFinder
 from uplift_server.service.endpoint_states import EndpointStates
+from uplift_server.service.endpoint_tests import EndpointTests
 from uplift_server.service.endpoints import Endpoints
-from uplift_server.service.entrance import Entrance
 from uplift_server.service.event_types import EventTypes
 from uplift_server.service.events import Events
 from uplift_server.service.explanations import Explanations
-from uplift_server.service.fleet import Fleet
-from uplift_server.service.greeting import Greeter
 from uplift_server.service.keys import Keys
 from uplift_server.service.listening import Listening
-from uplift_server.service.means import Means
 from uplift_server.service.members import Members
 from uplift_server.service.metrics import Metrics, MetricsSettings
-from uplift_server.service.notices import Notices
+from uplift_server.service.operator_lists import OperatorLists
+from uplift_server.service.operator_overview import OperatorOverview
+from uplift_server.service.outbox import OutboxView
 from uplift_server.service.passwords import Passwords
 from uplift_server.service.portal_links import PortalLinks
 from uplift_server.service.readiness import Readiness
 from uplift_server.service.registration import Registrar, Resolve
+from uplift_server.service.registration_event import RegistrationEvents
 from uplift_server.service.replays import Replays
 from uplift_server.service.retention import Retention
-from uplift_server.service.roster import Roster
 from uplift_server.service.secrets import Secrets
 from uplift_server.service.sessions import Sessions
 from uplift_server.service.sign_ins import SignInLimits
 from uplift_server.service.statistics import Statistics
 from uplift_server.service.traces import Traces
-from uplift_server.service.trials import Trials
-from uplift_server.service.troubles import TroubleFinder
 from uplift_server.service.unfinished_bodies import UnfinishedBodies
-from uplift_server.store.sealing import Sealer
+from uplift_server.store.encryption import Cipher
 
 
 @dataclass(frozen=True, slots=True)
 class Services:
     """What the edges may ask for."""
 
-    means: Means
+    context: ServiceContext
     authenticator: Authenticator
     unfinished_bodies: UnfinishedBodies
     accounts: Accounts
@@ -54,8 +54,8 @@ class Services:
     event_types: EventTypes
     endpoints: Endpoints
     endpoint_states: EndpointStates
-    trials: Trials
-    troubles: TroubleFinder
+    endpoint_tests: EndpointTests
+    troubles: ProblemFinder
     secrets: Secrets
     events: Events
     deliveries: Deliveries
@@ -63,10 +63,10 @@ class Services:
     explanations: Explanations
     replays: Replays
     listening: Listening
-    fleet: Fleet
-    roster: Roster
+    fleet: OperatorOverview
+    roster: OperatorLists
     traces: Traces
-    notices: Notices
+    notices: OutboxView
     sessions: Sessions
     members: Members
     portal_links: PortalLinks
@@ -81,49 +81,51 @@ class Services:
     @classmethod
     def build(
         cls,
-        means: Means,
+        context: ServiceContext,
         *,
-        sealer: Sealer,
+        cipher: Cipher,
         policy: AddressPolicy,
         resolve: Resolve,
         source_ips: Sequence[str],
         listen_key: bytes,
-        entrance: Entrance,
+        entrance: DashboardLinks,
         metrics: MetricsSettings | None = None,
     ) -> "Services":
-        """All of them over the same means."""
-        owned = Endpoints(means, sealer, Registrar(policy, resolve), Greeter(means))
-        explanations, replays = Explanations(means), Replays(means)
-        authenticator, readiness = Authenticator(means.directory), Readiness(means)
+        """All of them over the same context."""
+        owned = Endpoints(context, cipher, Registrar(policy, resolve), RegistrationEvents(context))
+        explanations, replays = Explanations(context), Replays(context)
+        authenticator, readiness = Authenticator(context.cache), Readiness(context)
         return cls(
-            means=means,
+            context=context,
             authenticator=authenticator,
             unfinished_bodies=UnfinishedBodies(),
-            accounts=Accounts(means),
-            keys=Keys(means),
-            event_types=EventTypes(means),
+            accounts=Accounts(context),
+            keys=Keys(context),
+            event_types=EventTypes(context),
             endpoints=owned,
-            endpoint_states=EndpointStates(means, owned),
-            trials=Trials(means, owned),
-            troubles=TroubleFinder(means, owned),
-            secrets=Secrets(means, sealer, owned),
-            events=Events(means),
-            deliveries=Deliveries(means),
-            audit_log=AuditLog(means),
+            endpoint_states=EndpointStates(context, owned),
+            endpoint_tests=EndpointTests(context, owned),
+            troubles=ProblemFinder(context, owned),
+            secrets=Secrets(context, cipher, owned),
+            events=Events(context),
+            deliveries=Deliveries(context),
+            audit_log=AuditLog(context),
             explanations=explanations,
             replays=replays,
-            listening=Listening(means, listen_key),
-            fleet=Fleet(means, replays),
-            roster=Roster(means),
-            traces=Traces(means, explanations, replays),
-            notices=Notices(means),
-            sessions=Sessions(means, entrance, Passwords(), SignInLimits(has_unknown_proxy=entrance.has_unknown_proxy)),
-            members=Members(means, entrance),
-            portal_links=PortalLinks(means, entrance),
-            changes=Changes(means),
-            statistics=Statistics(means),
-            metrics=Metrics(means, authenticator, readiness, metrics or MetricsSettings()),
+            listening=Listening(context, listen_key),
+            fleet=OperatorOverview(context, replays),
+            roster=OperatorLists(context),
+            traces=Traces(context, explanations, replays),
+            notices=OutboxView(context),
+            sessions=Sessions(
+                context, entrance, Passwords(), SignInLimits(has_unknown_proxy=entrance.has_unknown_proxy)
+            ),
+            members=Members(context, entrance),
+            portal_links=PortalLinks(context, entrance),
+            changes=Changes(context),
+            statistics=Statistics(context),
+            metrics=Metrics(context, authenticator, readiness, metrics or MetricsSettings()),
             readiness=readiness,
-            retention=Retention(means),
+            retention=Retention(context),
             source_ips=[SourceAddress.parse(each) for each in source_ips],
         )

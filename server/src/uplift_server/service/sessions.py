@@ -17,10 +17,10 @@ from uplift_server.core.people.people import (
     csrf_token,
     session_is_over,
 )
-from uplift_server.service.admission import NewIds, portal_member
 from uplift_server.service.authentication import KEY_BYTES_MAX, digest_of
 from uplift_server.service.credentials import Credentials, new_session, note
 from uplift_server.service.errors import NotFound, Unauthorized
+from uplift_server.service.joining import NewIds, portal_member
 from uplift_server.service.principals import Holder, Principal
 from uplift_server.service.visitors import Membership, Visitor
 from uplift_server.store import audit, people, sessions
@@ -49,7 +49,7 @@ class Sessions(Credentials):
     async def sign_in_operator(self, key: str, *, address: str | None) -> str:
         """Begin a session of an operator; gives the cookie's text. Raises Unauthorized and RateLimited."""
         found = self._operator_key(key, address)
-        return await self._means.carry_out(self._begin_operator(found, "key", address))
+        return await self._context.carry_out(self._begin_operator(found, "key", address))
 
     async def enter(self, token: str, *, address: str | None) -> str:
         """Spend a one-time link; gives the cookie's text. Raises NotFound for one that is spent, over or none."""
@@ -57,11 +57,11 @@ class Sessions(Credentials):
         if link is None:
             raise NotFound(_SPENT)
         if link.account_seq is None:
-            key = self._means.directory.keys.get(link.key_digest or b"")
+            key = self._context.cache.keys.get(link.key_digest or b"")
             if key is None:
                 raise NotFound(_SPENT)
-            return await self._means.carry_out(self._begin_operator(key, "link", address, link))
-        return await self._means.carry_out(self._enter_portal(link, address))
+            return await self._context.carry_out(self._begin_operator(key, "link", address, link))
+        return await self._context.carry_out(self._enter_portal(link, address))
 
     async def can_enter(self, token: str) -> bool:
         """Whether a one-time link can still be spent, for the page that asks for it. Spends nothing."""
@@ -71,8 +71,8 @@ class Sessions(Credentials):
         """Who is signed in with this cookie; None for nobody."""
         if not cookie or len(cookie) > COOKIE_CHARACTERS_MAX:
             return None
-        digest, now = digest_of(cookie.encode("utf-8", "replace")), self._means.now()
-        found = await self._means.database.read(lambda c: _find(c, digest))
+        digest, now = digest_of(cookie.encode("utf-8", "replace")), self._context.now()
+        found = await self._context.database.read(lambda c: _find(c, digest))
         if found is None or session_is_over(now, seen_at=found.session.seen_at, ends_at=found.session.ends_at):
             return None
         visitor = self._visitor_of(found, cookie)
@@ -88,12 +88,12 @@ class Sessions(Credentials):
             raise Unauthorized("You have no password here. Come again through a new link, and this is shown.")
         else:
             await self._person(visitor.person.email, password, address, visitor=visitor)
-        now = self._means.now()
-        await self._means.database.write(lambda c: sessions.confirm(c, visitor.session_id, now=now))
+        now = self._context.now()
+        await self._context.database.write(lambda c: sessions.confirm(c, visitor.session_id, now=now))
 
     async def sign_out(self, visitor: Visitor) -> None:
         """End the session."""
-        await self._means.database.write(lambda c: sessions.end(c, visitor.session_id))
+        await self._context.database.write(lambda c: sessions.end(c, visitor.session_id))
 
     async def sign_out_everywhere(self, visitor: Visitor) -> None:
         """End all sessions of the person; of an operator, all that the same key is behind; of a guest, this one."""
@@ -109,16 +109,16 @@ class Sessions(Credentials):
             elif found is not None and found.key_digest is not None:
                 sessions.end_of_key(connection, found.key_digest)
 
-        await self._means.database.write(end)
+        await self._context.database.write(end)
 
     def _operator_key(self, key: str, address: str | None, visitor: Visitor | None = None) -> ApiKey:
         """Return the operator key with this text. Raises Unauthorized and RateLimited."""
-        now = self._means.now()
+        now = self._context.now()
         if visitor is None:
             attempt = self._limits.begin(now, email=None, address=address)
         else:
             attempt = self._limits.begin_confirmation(now, session_id=visitor.session_id, address=address)
-        found = self._means.directory.keys.get(digest_of(key.strip()[:KEY_BYTES_MAX].encode("utf-8", "replace")))
+        found = self._context.cache.keys.get(digest_of(key.strip()[:KEY_BYTES_MAX].encode("utf-8", "replace")))
         if found is None or found.account_seq is not None:
             _log.warning("sign-in rejected", address=address, by="operator key")
             raise Unauthorized(_WRONG_KEY)
@@ -129,12 +129,12 @@ class Sessions(Credentials):
         link_id = self._entrance.link_of(token)
         if link_id is None:
             return None
-        now = self._means.now()
-        found = await self._means.database.read(lambda c: sessions.get_link(c, link_id))
+        now = self._context.now()
+        found = await self._context.database.read(lambda c: sessions.get_link(c, link_id))
         return None if found is None or now >= found.expires_at else found
 
     async def _begin_operator(self, key: ApiKey, by: str, address: str | None, link: Link | None = None) -> str:
-        cookie, now = self.new_cookie(), self._means.now()
+        cookie, now = self.new_cookie(), self._context.now()
         session = new_session(cookie, now, SESSION_LASTS_MS, key_digest=key.digest)
         actor = Actor(ActorKind.OPERATOR, key.name, ids.prefixed(ids.KEY, key.id), address)
 
@@ -145,13 +145,13 @@ class Sessions(Credentials):
             audit.add(connection, AuditEntry(None, now, actor, "operator.signed_in", actor.id or "", {"by": by}))
             return True
 
-        if not await self._means.database.write(begin):
+        if not await self._context.database.write(begin):
             raise NotFound(_SPENT)
         return cookie
 
     async def _enter_portal(self, link: Link, address: str | None) -> str:
-        cookie, now = self.new_cookie(), self._means.now()
-        fresh = NewIds(self._means.new_id(), self._means.new_id())
+        cookie, now = self.new_cookie(), self._context.now()
+        fresh = NewIds(self._context.new_id(), self._context.new_id())
 
         def enter(connection: Transaction) -> bool:
             taken = sessions.take_link(connection, link.id, now=now)
@@ -168,7 +168,7 @@ class Sessions(Credentials):
             return True
 
         try:
-            entered = await self._means.database.write(enter)
+            entered = await self._context.database.write(enter)
         except Conflict as error:
             raise NotFound(str(error)) from error
         if not entered:
@@ -178,19 +178,19 @@ class Sessions(Credentials):
     def _visitor_of(self, found: _Found, cookie: str) -> Visitor | None:
         session, token = found.session, csrf_token(cookie)
         if session.person_seq is None:
-            key = self._means.directory.keys.get(session.key_digest or b"")
+            key = self._context.cache.keys.get(session.key_digest or b"")
             if key is None:
                 return None
             holder = Principal(
                 Holder.OPERATOR_SESSION, key.id, None, frozenset(), key.name, confirmed_at=session.confirmed_at
             )
-            accounts = self._means.directory.accounts_by_id
+            accounts = self._context.cache.accounts_by_id
             return Visitor(session.digest, None, (), session.confirmed_at, token, _operator=holder, _accounts=accounts)
         memberships = tuple(
             Membership(account, place.role, place.member_id)
             for place in found.places
             if session.account_seq in (None, place.account_seq)
-            and (account := self._means.directory.accounts.get(place.account_seq)) is not None
+            and (account := self._context.cache.accounts.get(place.account_seq)) is not None
         )
         if found.person is None or not memberships:
             return None
@@ -199,7 +199,7 @@ class Sessions(Credentials):
 
     async def _touch(self, digest: bytes, now: int) -> None:
         try:
-            await self._means.database.write(lambda c: sessions.touch(c, digest, now=now))
+            await self._context.database.write(lambda c: sessions.touch(c, digest, now=now))
         except Unavailable:
             # The page can be shown all the same; the next request tries again.
             return

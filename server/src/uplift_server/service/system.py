@@ -12,8 +12,8 @@ from typing import Final
 from uplift_server import __version__
 from uplift_server.config import Config, Described, describe
 from uplift_server.core.operations.findings import Finding
+from uplift_server.service.diagnostics import examine_beside
 from uplift_server.service.errors import Busy
-from uplift_server.service.examination import examine_beside
 from uplift_server.service.principals import Caller
 from uplift_server.store import schema_version
 

@@ -9,9 +9,9 @@ from uplift_server.core import ids
 from uplift_server.core.http.trace_context import parse_traceparent
 from uplift_server.core.problems import Problem
 from uplift_server.delivery.clock import Clock
-from uplift_server.delivery.endpoint_cache import Directory
+from uplift_server.delivery.endpoint_cache import EndpointCache
 from uplift_server.delivery.ingest import Acceptor
-from uplift_server.observe.traced import AcceptedEvent
+from uplift_server.observe.trace_records import AcceptedEvent
 from uplift_server.service.ingest import Answer, Incoming, Ingest
 from uplift_server.service.principals import Caller
 
@@ -25,8 +25,8 @@ _NS_PER_US: Final = 1_000
 class TracedIngest(Ingest):
     """See Ingest. `note` is told of every event once it is stored: its number, what is traced of it, the header."""
 
-    def __init__(self, directory: Directory, acceptor: Acceptor, clock: Clock, note: Note) -> None:
-        super().__init__(directory, acceptor, clock)
+    def __init__(self, cache: EndpointCache, acceptor: Acceptor, clock: Clock, note: Note) -> None:
+        super().__init__(cache, acceptor, clock)
         self._note = note
 
     def one(self, account_seq: int, event: Incoming, problems: Sequence[Problem] = ()) -> Answer:
@@ -51,7 +51,7 @@ class TracedIngest(Ingest):
         return answer
 
     def _account_text(self, account_seq: int | None) -> str:
-        account = self._directory.accounts.get(account_seq or 0)
+        account = self._cache.accounts.get(account_seq or 0)
         return "" if account is None else ids.prefixed(ids.ACCOUNT, account.id)
 
     def _stored(

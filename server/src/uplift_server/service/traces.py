@@ -8,11 +8,11 @@ from uplift_server.core import ids
 from uplift_server.core.deliveries.explanations import Why
 from uplift_server.core.limits import IDEMPOTENCY_KEY_CHARACTERS_MAX
 from uplift_server.delivery.endpoint_cache import LiveEndpoint
+from uplift_server.service.context import Listing, ServiceContext
 from uplift_server.service.explanations import Explained, Explanations, Owed
-from uplift_server.service.means import Listing, Means
 from uplift_server.service.principals import Caller
 from uplift_server.service.replays import Replays, ShownReplay
-from uplift_server.service.waits import ShownDelivery, shown
+from uplift_server.service.waiting_reasons import ShownDelivery, shown
 from uplift_server.store import accounts, deliveries, endpoints, events, replays
 from uplift_server.store.contract import Transaction
 from uplift_server.store.records import Account, Attempt, Delivery, DeliveryFilter, Endpoint, Event, EventFilter
@@ -101,15 +101,15 @@ class Trace:
 class Traces:
     """Finds whatever has an id."""
 
-    def __init__(self, means: Means, explanations: Explanations, owned: Replays) -> None:
-        self._means = means
+    def __init__(self, context: ServiceContext, explanations: Explanations, owned: Replays) -> None:
+        self._context = context
         self._explanations = explanations
         self._replays = owned
 
     async def find(self, caller: Caller, text: str) -> Trace:
         """What an id, or the idempotency key of events, stands for; an empty trace where that is nothing."""
         caller.require_operator()
-        read = self._means.database.read
+        read = self._context.database.read
         event_id, delivery = _event_of(text)
         if event_id is not None:
             found = await read(lambda c: events.find_all(c, event_id, limit=EVENTS_MAX))
@@ -141,14 +141,14 @@ class Traces:
         owed = sorted(about.owed.items, key=lambda each: _id(each.shown.delivery) != delivery)
         if delivery is not None and not any(_id(each.shown.delivery) == delivery for each in owed):
             owed[:0] = await self._asked_for(acting, event, delivery)
-        attempts = await self._means.database.read(lambda c: _attempts(c, [each.shown.delivery for each in owed]))
-        directory = self._means.directory
-        live = {each.id_text: each.record.url for each in directory.endpoints_of(event.account_seq)}
+        attempts = await self._context.database.read(lambda c: _attempts(c, [each.shown.delivery for each in owed]))
+        cache = self._context.cache
+        live = {each.id_text: each.record.url for each in cache.endpoints_of(event.account_seq)}
         return TracedEvent(
             event,
-            directory.accounts.get(event.account_seq),
+            cache.accounts.get(event.account_seq),
             [
-                TracedDelivery(shown, why, directory.endpoints.get(shown.delivery.endpoint_seq), made)
+                TracedDelivery(shown, why, cache.endpoints.get(shown.delivery.endpoint_seq), made)
                 for (shown, why), made in zip(owed, attempts, strict=True)
             ],
             sum(event.deliveries.values()),
@@ -163,11 +163,11 @@ class Traces:
         """A delivery of an event that has too many to show them all; none if it has no such one."""
         parts = ids.parse_delivery_id(delivery)
         assert parts is not None, "it was made from parts"
-        found = await self._means.database.read(lambda c: deliveries.find(c, event.account_seq, *parts))
-        last = await self._means.database.read(lambda c: [each for made in _attempts(c, found) for each in made[:1]])
+        found = await self._context.database.read(lambda c: deliveries.find(c, event.account_seq, *parts))
+        last = await self._context.database.read(lambda c: [each for made in _attempts(c, found) for each in made[:1]])
         return [
             Owed(each, await self._explanations.of_delivery(acting, each, last[0] if last else None))
-            for each in shown(self._means, found)
+            for each in shown(self._context, found)
         ]
 
     async def _of_endpoint(self, endpoint_id: bytes) -> Trace:
@@ -178,13 +178,13 @@ class Traces:
             wanted = DeliveryFilter(endpoint_seq=record.seq)
             return record, deliveries.page(connection, record.account_seq, wanted, limit=LATEST).items
 
-        found = await self._means.database.read(read)
+        found = await self._context.database.read(read)
         if found is None:
             return Trace()
         record, latest = found
-        directory = self._means.directory
-        live, account = directory.endpoints_by_id.get(endpoint_id), directory.accounts.get(record.account_seq)
-        return Trace(endpoint=TracedEndpoint(record, live, account, shown(self._means, latest)))
+        cache = self._context.cache
+        live, account = cache.endpoints_by_id.get(endpoint_id), cache.accounts.get(record.account_seq)
+        return Trace(endpoint=TracedEndpoint(record, live, account, shown(self._context, latest)))
 
     async def _of_account(self, account_id: bytes) -> Trace:
         def read(connection: Transaction) -> tuple[Account, list[Event]] | None:
@@ -193,13 +193,13 @@ class Traces:
                 return None
             return account, events.page(connection, account.seq, EventFilter(), limit=LATEST).items
 
-        found = await self._means.database.read(read)
+        found = await self._context.database.read(read)
         if found is None:
             return Trace()
         account, latest = found
-        directory = self._means.directory
-        count = len(list(directory.endpoints_of(account.seq)))
-        return Trace(account=TracedAccount(account, account.seq not in directory.accounts, count, latest))
+        cache = self._context.cache
+        count = len(list(cache.endpoints_of(account.seq)))
+        return Trace(account=TracedAccount(account, account.seq not in cache.accounts, count, latest))
 
 
 def _event_of(text: str) -> tuple[bytes | None, str | None]:

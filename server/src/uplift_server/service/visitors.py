@@ -8,7 +8,7 @@ from uplift_server.core.people.people import is_confirmed
 from uplift_server.core.security.rights import Role
 from uplift_server.service.errors import NotFound
 from uplift_server.service.principals import Caller, Principal
-from uplift_server.service.refusals import not_found, parse_id
+from uplift_server.service.rejections import not_found, parse_id
 from uplift_server.store.records import Account, Person
 
 

@@ -8,11 +8,11 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from uplift_server.store import people
+from uplift_server.store.encryption import ERASED
 from uplift_server.store.errors import Conflict
 from uplift_server.store.pages import page_of
 from uplift_server.store.records import Account, Page
 from uplift_server.store.schema import accounts, api_keys, endpoints
-from uplift_server.store.sealing import ERASED
 
 _LIVE = accounts.c.deleted_at.is_(None)
 

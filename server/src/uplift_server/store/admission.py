@@ -5,14 +5,14 @@ from typing import Final
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from uplift_server.store import marks
+from uplift_server.store import server_values
 from uplift_server.store.errors import Unavailable
 from uplift_server.store.schema_version import UnknownSchema, release_order
 
 SCHEMA_LOCK: Final = 0x75706C696673
 """The advisory lock of whoever changes the schema or begins to fill the database, shared by who begins to run on it."""
 UNFINISHED_MOVE: Final = "unfinished_move"
-"""The table that is there while a database is being filled from a SQLite file (`store.moving`)."""
+"""The table that is there while a database is being filled from a SQLite file (`store.transfer`)."""
 BEING_FILLED: Final = (
     "the PostgreSQL database is being filled from a SQLite file, and not all of it is there; finish that with"
     " `uplift-server migrate --from sqlite:///… --to postgresql://…`, or choose another database"
@@ -40,7 +40,7 @@ def admit(connection: Connection, release: str) -> None:
         raise Unavailable("the schema of the database is being changed; try it again in a moment") from error
     if connection.scalar(sa.text(f"SELECT to_regclass('{UNFINISHED_MOVE}') IS NOT NULL")):
         raise UnknownSchema(BEING_FILLED)
-    needed = marks.get(connection, [_NEEDED]).get(_NEEDED, 0)
+    needed = server_values.get(connection, [_NEEDED]).get(_NEEDED, 0)
     if _number(release) < needed:
         raise UnknownSchema(
             f"the schema of the PostgreSQL database was upgraded and no longer works with release {release};"
@@ -55,8 +55,8 @@ def try_lock_schema(connection: Connection) -> bool:
 
 def leave_behind(connection: Connection, needed: str) -> None:
     """Keep releases before `needed` from starting on this database."""
-    number = max(_number(needed), marks.get(connection, [_NEEDED]).get(_NEEDED, 0))
-    marks.replace(connection, _NEEDED, {_NEEDED: number})
+    number = max(_number(needed), server_values.get(connection, [_NEEDED]).get(_NEEDED, 0))
+    server_values.replace(connection, _NEEDED, {_NEEDED: number})
 
 
 def _number(release: str) -> int:

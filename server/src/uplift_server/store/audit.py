@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from uplift_server.core.people.audit import Actor, ActorKind, AuditEntry
-from uplift_server.store.instants import DISORDER_MS
+from uplift_server.store.event_times import DISORDER_MS
 from uplift_server.store.pages import page_of
 from uplift_server.store.records import Page
 from uplift_server.store.schema import accounts, audit_log

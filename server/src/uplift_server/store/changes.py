@@ -8,7 +8,7 @@ from sqlalchemy import Connection
 from uplift_server.core.deliveries.listening import SESSIONS_PER_ACCOUNT_MAX
 from uplift_server.core.limits import REPLAYS_UNFINISHED_PER_ACCOUNT_MAX
 from uplift_server.store.schema import audit_log, deliveries, events, listen_sessions, replays
-from uplift_server.store.schema_numbers import rollups
+from uplift_server.store.schema_statistics import rollups
 
 EVENTS_LOOKED_AT: Final = 20
 HOURS_LOOKED_AT: Final = 2

@@ -13,9 +13,8 @@ from typing import Final, Protocol, TypeVar
 
 from sqlalchemy import Connection
 
-from uplift_server.observe.measures import StoreMeasures
+from uplift_server.observe.counters import StoreCounters
 from uplift_server.observe.store_health import StoreHealth
-from uplift_server.store.horizon import Horizon
 from uplift_server.store.hot_records import (
     Ahead,
     Appended,
@@ -33,6 +32,7 @@ from uplift_server.store.hot_records import (
 )
 from uplift_server.store.partitions import Partitions
 from uplift_server.store.replays import Choice, Replay
+from uplift_server.store.stream_position import StreamPosition
 
 R = TypeVar("R")
 LINE_TEXT_BYTES_MAX: Final = 7_000
@@ -44,7 +44,7 @@ Transaction = Connection
 class Database(Protocol):
     """An engine: SQLite here, PostgreSQL beside it."""
 
-    measures: StoreMeasures
+    measures: StoreCounters
     """What has become of this process's transactions."""
     health: StoreHealth
     """Whether reads and writes of this process succeed."""
@@ -133,7 +133,7 @@ class Database(Protocol):
     def next_due(self, endpoint_seqs: Sequence[int]) -> Awaitable[list[DueEndpoint]]:
         """Return the earliest due time of each of these endpoints that has a waiting delivery."""
 
-    async def horizon(self) -> Horizon:
+    async def horizon(self) -> StreamPosition:
         """Up to which numbers everything is there already for reads that begin after this. Raises Unavailable."""
 
     async def read(self, body: Callable[[Connection], R]) -> R:
@@ -152,7 +152,7 @@ class Database(Protocol):
         """Store an event without a key, and run a verb that is told its number, in one transaction."""
 
 
-class Line(Protocol):
+class MessageBus(Protocol):
     """A connection to the database besides all others: by it a process is heard of, and hears of others, in time."""
 
     on_told: Callable[[str], None]

@@ -5,7 +5,7 @@ from typing import Final
 
 from sqlalchemy import Connection
 
-from uplift_server.store import marks
+from uplift_server.store import server_values
 
 MARK: Final = "database.id"
 _BITS: Final = 62
@@ -13,14 +13,14 @@ _BITS: Final = 62
 
 def get(connection: Connection) -> str | None:
     """The database's ID; None if no server of this release has started on it."""
-    found = marks.get(connection, [MARK]).get(MARK)
+    found = server_values.get(connection, [MARK]).get(MARK)
     return None if found is None else text(found)
 
 
 def ensure(connection: Connection) -> None:
     """Give the database an ID unless it has one."""
     if get(connection) is None:
-        marks.replace(connection, MARK, {MARK: secrets.randbits(_BITS)})
+        server_values.replace(connection, MARK, {MARK: secrets.randbits(_BITS)})
 
 
 def text(value: int) -> str:

@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 from uplift_server.core.deliveries.outcomes import Outcome
 from uplift_server.core.http.request_headers import mask_head
 from uplift_server.core.lifecycle import FailedReason, Status, Trigger
-from uplift_server.store import instants, status_sql
+from uplift_server.store import event_times, status_sql
 from uplift_server.store.errors import Conflict, InFlight, Missing
 from uplift_server.store.hot_records import LeasedDelivery
 from uplift_server.store.pages import page_of
@@ -82,7 +82,7 @@ def page(
 
     An endpoint in the filter must be the account's.
     """
-    low, high = instants.bounds(connection, after=wanted.created_after, before=wanted.created_before)
+    low, high = event_times.bounds(connection, after=wanted.created_after, before=wanted.created_before)
     if before is not None:
         high = min(high, before[0])
     source = _source(account_seq, wanted)

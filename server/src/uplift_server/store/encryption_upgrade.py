@@ -1,4 +1,4 @@
-"""The upgrade of encrypted values to the form that is bound to their column (`store.sealing`, version 2).
+"""The upgrade of encrypted values to the form that is bound to their column (`store.encryption`, version 2).
 
 Migration 0011 sets a mark. While the mark exists, the server reads and writes values that are bound to their endpoint
 only. On PostgreSQL, servers of earlier releases can run beside this one, and read no others. When none runs and none
@@ -10,10 +10,10 @@ from typing import Final
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from uplift_server.store import admission, marks, processes
+from uplift_server.store import admission, processes, server_values
+from uplift_server.store.encryption import COLUMNS, UNBOUND, Cipher, Column
 from uplift_server.store.schema import endpoints
 from uplift_server.store.schema import marks as marks_table
-from uplift_server.store.sealing import COLUMNS, UNBOUND, Column, Sealer
 
 FIRST_RELEASE: Final = "0.1.2"
 """The first release that reads bound values."""
@@ -26,15 +26,15 @@ MARK: Final = "encryption.unbound"
 
 def accepts_unbound(connection: Connection) -> bool:
     """Whether the database can hold values that are not bound to their column."""
-    return bool(marks.get(connection, [MARK]))
+    return bool(server_values.get(connection, [MARK]))
 
 
-def must_bind(connection: Connection, sealer: Sealer) -> bool:
+def must_bind(connection: Connection, cipher: Cipher) -> bool:
     """Whether this transaction must write bound values. The result is valid until the transaction ends.
 
     Call it before the transaction reads values to write back: the upgrade then runs before or after the transaction.
     """
-    if not sealer.accepts_unbound:
+    if not cipher.accepts_unbound:
         return True
     mark = sa.select(marks_table.c.value).where(marks_table.c.name == MARK)
     return connection.execute(mark.with_for_update(read=True)).first() is None
@@ -52,7 +52,7 @@ def bar_earlier_releases(connection: Connection) -> bool:
     return True
 
 
-def bind_some(connection: Connection, sealer: Sealer, after: int) -> int | None:
+def bind_some(connection: Connection, cipher: Cipher, after: int) -> int | None:
     """Bind the values of the next ROWS endpoints. Return the last one's `seq`, or None if there are no more.
 
     Raises WrongSecretKey.
@@ -76,14 +76,14 @@ def bind_some(connection: Connection, sealer: Sealer, after: int) -> int | None:
     for seq, endpoint_id, *values in rows:
         changed: dict[str, object] = {"at": seq}
         for column, value in zip(COLUMNS, values, strict=True):
-            text = None if value is None else sealer.open(value, endpoint_id, column)
-            changed[f"new_{column}"] = None if text is None else sealer.seal(text, endpoint_id, column)
+            text = None if value is None else cipher.decrypt(value, endpoint_id, column)
+            changed[f"new_{column}"] = None if text is None else cipher.encrypt(text, endpoint_id, column)
         changes.append(changed)
     connection.execute(change, changes)
     return int(rows[-1].seq)
 
 
-def finish(connection: Connection, sealer: Sealer) -> bool:
+def finish(connection: Connection, cipher: Cipher) -> bool:
     """Bind all remaining values, and accept no others from now on; False if this was done before.
 
     Earlier releases must be barred. Raises WrongSecretKey.
@@ -93,7 +93,7 @@ def finish(connection: Connection, sealer: Sealer) -> bool:
         return False
     after: int | None = 0
     while after is not None:
-        after = bind_some(connection, sealer, after)
+        after = bind_some(connection, cipher, after)
     end(connection)
     return True
 

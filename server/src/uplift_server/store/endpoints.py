@@ -14,11 +14,11 @@ from uplift_server.core.endpoint_settings import DEFAULTS, EndpointSettings
 from uplift_server.core.limits import ENDPOINTS_PER_ACCOUNT_MAX
 from uplift_server.core.security.secrets import SecretPair
 from uplift_server.store import accounts
+from uplift_server.store.encryption import ERASED
 from uplift_server.store.errors import Conflict
 from uplift_server.store.pages import page_of
 from uplift_server.store.records import DisabledReason, Endpoint, EndpointFilter, EndpointState, HeldAction, Page
 from uplift_server.store.schema import endpoints, events
-from uplift_server.store.sealing import ERASED
 
 _LIVE = endpoints.c.deleted_at.is_(None)
 

@@ -29,5 +29,5 @@ class Misaddressed(Unavailable):
     """It cannot be used as it is addressed, now or later."""
 
 
-class Refused(Exception):
+class Rejected(Exception):
     """The database never will: a defect of ours, or data that it cannot hold. Trying again is of no use."""

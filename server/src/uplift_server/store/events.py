@@ -9,10 +9,10 @@ from sqlalchemy import Connection
 
 from uplift_server.core.events import envelope
 from uplift_server.core.lifecycle import Status
-from uplift_server.store import instants
-from uplift_server.store.horizon import Horizon
+from uplift_server.store import event_times
 from uplift_server.store.records import Event, EventFilter, Page, Stretch
 from uplift_server.store.schema import accounts, deliveries, event_types, events, idempotency_keys
+from uplift_server.store.stream_position import StreamPosition
 
 WINDOW_EVENTS: Final = 20_000
 """How many events a list looks at for one page where no index leads to those wanted; then the page ends early."""
@@ -74,7 +74,7 @@ def page(
     before: tuple[int, ...] | None = None,
 ) -> Page[Event]:
     """The account's events (without an account: everybody's), newest first, without bodies."""
-    low, high = instants.bounds(connection, after=wanted.created_after, before=wanted.created_before)
+    low, high = event_times.bounds(connection, after=wanted.created_after, before=wanted.created_before)
     if before is not None:
         high = min(high, before[0] - 1)
     window_low = low if _is_indexed(account_seq, wanted) else _last_of_window(connection, low, high, newest_first=True)
@@ -90,7 +90,7 @@ def forward(
     connection: Connection,
     account_seq: int | None,
     wanted: EventFilter,
-    horizon: Horizon,
+    horizon: StreamPosition,
     *,
     limit: int,
     after: tuple[int, ...],
@@ -99,7 +99,7 @@ def forward(
 
     Up to the horizon, so that no place ever passes an event that is to come.
     """
-    low, high = instants.bounds(connection, after=wanted.created_after, before=wanted.created_before)
+    low, high = event_times.bounds(connection, after=wanted.created_after, before=wanted.created_before)
     high = min(high, horizon.events)
     low = max(low, after[0] + 1)
     window_high = high

@@ -8,7 +8,7 @@ from sqlalchemy import Connection
 
 from uplift_server.core.deliveries.health import Health
 from uplift_server.core.deliveries.outcomes import Outcome
-from uplift_server.store import deliveries, waiting
+from uplift_server.store import deliveries, endpoint_backlog
 from uplift_server.store.endpoints import switch_off
 from uplift_server.store.hot_records import HealthRow
 from uplift_server.store.records import Attempt, DisabledReason, Endpoint, EndpointState
@@ -130,7 +130,7 @@ def last_failure(connection: Connection, endpoint_seq: int, failed_event: int | 
     Where much waits behind a breaker the newest deliveries were never attempted. Of those that are held the oldest
     were: they tell of an endpoint that was disabled before a restart.
     """
-    besides = waiting.oldest_held(connection, endpoint_seq, limit=deliveries.NEWEST)
+    besides = endpoint_backlog.oldest_held(connection, endpoint_seq, limit=deliveries.NEWEST)
     if failed_event is not None:
         besides.append(failed_event)
     return deliveries.last_failure(connection, endpoint_seq, besides=besides)

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from uplift_server.store import database_identity, status_sql
+from uplift_server.store.encryption import COLUMNS, Column
 from uplift_server.store.encryption_upgrade import FIRST_REVISION, MARK
-from uplift_server.store.sealing import COLUMNS, Column
 from uplift_server.store.sqlite.connection import unavailable
 
 SELECT_ENCRYPTED: Final = f"SELECT id, {', '.join(COLUMNS)} FROM endpoints WHERE deleted_at IS NULL"  # noqa: S608

@@ -10,15 +10,15 @@ from sqlalchemy import Connection
 
 from uplift_server.core.deliveries.listening import ANSWERS_KEPT_MAX, SESSIONS_PER_ACCOUNT_MAX
 from uplift_server.core.lifecycle import Trigger
-from uplift_server.store import accounts, instants
+from uplift_server.store import accounts, event_times
 from uplift_server.store.errors import Conflict
-from uplift_server.store.horizon import Horizon
 from uplift_server.store.pages import page_of
 from uplift_server.store.records import Page, Stretch
 from uplift_server.store.schema import (
     accounts as accounts_table,
 )
 from uplift_server.store.schema import api_keys, deliveries, events, listen_answers, listen_sessions
+from uplift_server.store.stream_position import StreamPosition
 
 WINDOW_EVENTS: Final = 20_000
 """How many of the account's events are looked at at a time for those that are wanted."""
@@ -79,7 +79,7 @@ def create(
     event_types: Sequence[str],
     since: int | None,
     after_event: bytes | None,
-    horizon: Horizon,
+    horizon: StreamPosition,
     now: int,
 ) -> ListenSession:
     """Store a session that begins now, behind the events accepted up to an instant (Unix ms), or behind an event.
@@ -121,7 +121,7 @@ class UnknownEvent(Conflict):
 
 
 def _beginning(
-    connection: Connection, account_seq: int, since: int | None, after_event: bytes | None, horizon: Horizon
+    connection: Connection, account_seq: int, since: int | None, after_event: bytes | None, horizon: StreamPosition
 ) -> int:
     if after_event is not None:
         query = sa.select(events.c.seq).where(events.c.id == after_event, events.c.account_seq == account_seq)
@@ -132,7 +132,7 @@ def _beginning(
     newest: int = min(connection.scalar(sa.select(sa.func.max(events.c.seq))) or 0, horizon.events)
     if since is None:
         return newest
-    low, _ = instants.bounds(connection, after=since, before=None)
+    low, _ = event_times.bounds(connection, after=since, before=None)
     query = (
         sa.select(events.c.seq)
         .where(events.c.seq >= low, events.c.account_seq == account_seq, events.c.created_at >= since)
@@ -217,7 +217,7 @@ def feed(
     connection: Connection,
     account_seq: int,
     unwanted: Sequence[int],
-    horizon: Horizon,
+    horizon: StreamPosition,
     *,
     after: int,
     limit: int,

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple, Protocol
 
-from uplift_server.store.upkeep import Key
+from uplift_server.store.cleanup import Key
 
 
 class Partition(NamedTuple):
@@ -12,7 +12,7 @@ class Partition(NamedTuple):
     end_seq: int
 
 
-class Bite(NamedTuple):
+class Batch(NamedTuple):
     """How many rows went, and where to go on; None: that was all."""
 
     removed: int
@@ -43,7 +43,7 @@ class Partitions(Protocol):
     async def numbers(self, partition: Partition) -> int:
         """How many numbers it has used, up to the last of its events that is there."""
 
-    async def thin(self, partition: Partition, *, after: Key | None) -> Bite:
+    async def thin(self, partition: Partition, *, after: Key | None) -> Batch:
         """Remove a bite of the deliveries of a partition that have ended, of events that have nothing open."""
 
     async def drop(self, partition: Partition) -> int:
@@ -56,5 +56,5 @@ class Partitions(Protocol):
     async def drop_empty(self) -> None:
         """Remove partitions of which nothing is left. Raises Unavailable as `begin` does."""
 
-    async def sweep(self, before_seq: int, *, after: Key | None) -> Bite:
+    async def sweep(self, before_seq: int, *, after: Key | None) -> Batch:
         """Remove a bite of what else was known of events before one that have gone with their partition."""

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from uplift_server.core.operations.cluster import ProcessRole, is_dead
-from uplift_server.store import admission, duties, status_sql
+from uplift_server.store import admission, singleton_jobs, status_sql
 from uplift_server.store.errors import Conflict, Unavailable
 from uplift_server.store.schema import deliveries
 from uplift_server.store.schema_processes import processes
@@ -139,7 +139,7 @@ def forget(connection: Connection, seq: int, *, heard_at: int | None = None) -> 
         query = query.where(processes.c.seen_at == heard_at)
     gone = connection.execute(query).rowcount == 1
     if gone:
-        duties.leave(connection, by=seq)
+        singleton_jobs.leave(connection, by=seq)
     return gone
 
 

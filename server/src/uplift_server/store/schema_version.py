@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Final
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-import uplift_server.store.schema_numbers
 import uplift_server.store.schema_partitions
 import uplift_server.store.schema_people
 import uplift_server.store.schema_processes
+import uplift_server.store.schema_statistics
 import uplift_server.store.schema_traces  # noqa: F401 - their tables are among those of `metadata`
 from uplift_server.store.schema import metadata
 from uplift_server.store.sqlite import copying

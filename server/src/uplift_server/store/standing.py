@@ -11,7 +11,7 @@ from uplift_server.core.deliveries.replays import ReplayState
 from uplift_server.store import backlog, status_sql
 from uplift_server.store.backlog import Backlog
 from uplift_server.store.schema import events, notices, replays
-from uplift_server.store.schema_numbers import rollups
+from uplift_server.store.schema_statistics import rollups
 
 MAILS_MAX: Final = 10_000
 """How many mails of the outbox are looked at."""
@@ -21,7 +21,7 @@ _UNFINISHED: Final = (ReplayState.RUNNING, ReplayState.PAUSED)
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class DatabaseState:
     """What waits. Deliveries and mails are counted up to a limit; instants are Unix ms."""
 
     backlog: Backlog
@@ -38,7 +38,7 @@ class Standing:
     """When the oldest event that is kept was accepted."""
 
 
-def read(connection: Connection, *, now: int, limit: int) -> Standing:
+def read(connection: Connection, *, now: int, limit: int) -> DatabaseState:
     """How it stands at an instant (Unix ms); of deliveries no more than `limit` of each kind are counted."""
     waiting = backlog.count(connection, now=now, limit=limit)
     # Without statistics SQLite would rather go through all deliveries.
@@ -52,4 +52,4 @@ def read(connection: Connection, *, now: int, limit: int) -> Standing:
     states = {ReplayState(state): count for state, count in connection.execute(by_state.group_by(replays.c.state))}
     oldest_event_at = connection.scalars(sa.select(events.c.created_at).order_by(events.c.seq).limit(1)).first()
     unfinished = {state: states.get(state, 0) for state in _UNFINISHED}
-    return Standing(waiting, int(pending), leased, mails, oldest_mail_at, unfinished, oldest_event_at)
+    return DatabaseState(waiting, int(pending), leased, mails, oldest_mail_at, unfinished, oldest_event_at)

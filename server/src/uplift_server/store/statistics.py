@@ -29,11 +29,11 @@ from uplift_server.core.operations.statistics import (
     parse_sparse,
     sparse_text,
 )
-from uplift_server.store import marks
+from uplift_server.store import server_values
 from uplift_server.store import statistics_statements as sql
-from uplift_server.store.horizon import NO_HORIZON, Horizon
 from uplift_server.store.schema import attempts, deliveries, events
-from uplift_server.store.schema_numbers import delivery_changes
+from uplift_server.store.schema_statistics import delivery_changes
+from uplift_server.store.stream_position import NO_HORIZON, StreamPosition
 
 _PREFIX: Final = "numbers."
 EVENTS_MARK: Final = f"{_PREFIX}events"
@@ -90,12 +90,12 @@ def by_hour(connection: Connection, scopes: Iterable[Scope], *, since: int) -> d
     return found
 
 
-def count(connection: Connection, horizon: Horizon, *, rows: int, notes: int) -> Counted | None:
+def count(connection: Connection, horizon: StreamPosition, *, rows: int, notes: int) -> Counted | None:
     """Count what was added up to the horizon: at most about `rows` deliveries and attempts, and `notes` notes.
 
     Only reads: `save` writes the result. Returns None if there is nothing new.
     """
-    stood = marks.get(connection, _MARKS)
+    stood = server_values.get(connection, _MARKS)
     batch = _batch(connection, stood, horizon, rows=rows, notes=notes)
     if batch is None:
         return None
@@ -121,9 +121,9 @@ def count(connection: Connection, horizon: Horizon, *, rows: int, notes: int) ->
 
 def save(connection: Connection, counted: Counted) -> bool:
     """Write a batch. Return False, with nothing changed, if another was written since it was read."""
-    if marks.get(connection, _MARKS) != counted.marks:
+    if server_values.get(connection, _MARKS) != counted.marks:
         return False
-    marks.replace(connection, _PREFIX, counted.next_marks)
+    server_values.replace(connection, _PREFIX, counted.next_marks)
     connection.execute(sa.delete(delivery_changes).where(delivery_changes.c.seq <= counted.notes_through))
     # One statement for all rows: between two statements the driver releases the interpreter lock.
     connection.execute(sql.PUT_ROWS[connection.dialect.name], {"rows": json.dumps(counted.rows)})
@@ -150,7 +150,7 @@ class _Batch:
 
 
 def _batch(
-    connection: Connection, stood: Mapping[str, int], horizon: Horizon, *, rows: int, notes: int
+    connection: Connection, stood: Mapping[str, int], horizon: StreamPosition, *, rows: int, notes: int
 ) -> _Batch | None:
     events_after, attempts_after = stood.get(EVENTS_MARK, 0), stood.get(ATTEMPTS_MARK, 0)
     if horizon.events < events_after or horizon.attempts < attempts_after:

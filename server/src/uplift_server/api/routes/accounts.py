@@ -36,7 +36,7 @@ async def list_accounts(
 ) -> Listed[AccountView]:
     """For operators; newest first."""
     page = await services.accounts.page(caller, asked.values.listing(), problems=asked.problems)
-    return listed(page, account_view, services.means.cursors)
+    return listed(page, account_view, services.context.cursors)
 
 
 @router.get("/v1/accounts/{account}", summary="Get an account")

@@ -22,7 +22,7 @@ async def list_deliveries(
     """Scope `deliveries:read`; those of the newest events first."""
     query = query_of(asked.values)._replace(endpoint=asked.values.endpoint)
     page = await services.deliveries.page(caller, query, asked.values.listing(), problems=asked.problems)
-    return listed(page, lambda delivery: delivery_view(delivery, spans=caller.spans_accounts), services.means.cursors)
+    return listed(page, lambda delivery: delivery_view(delivery, spans=caller.spans_accounts), services.context.cursors)
 
 
 @router.get("/v1/deliveries/{delivery}", summary="Get a delivery", response_model_exclude_unset=True)
@@ -37,7 +37,7 @@ async def list_attempts(
 ) -> Listed[AttemptView]:
     """Scope `deliveries:read`; newest first."""
     found, page = await services.deliveries.attempts(caller, delivery, asked.values.listing(), problems=asked.problems)
-    return listed(page, lambda attempt: attempt_view(attempt, found), services.means.cursors)
+    return listed(page, lambda attempt: attempt_view(attempt, found), services.context.cursors)
 
 
 @router.post("/v1/deliveries/{delivery}/resend", status_code=202, summary="Resend", response_model_exclude_unset=True)

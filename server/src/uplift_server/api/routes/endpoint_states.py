@@ -10,7 +10,7 @@ from uplift_server.api.rendering import attempt_view, delivery_view
 from uplift_server.api.repeats import mark_repeated
 from uplift_server.api.routes.endpoints import view_of
 from uplift_server.api.views import AttemptView, DeliveryView, EndpointView
-from uplift_server.service.waits import ShownDelivery
+from uplift_server.service.waiting_reasons import ShownDelivery
 from uplift_server.store.records import HeldAction
 
 router = APIRouter(tags=["Endpoints"])
@@ -60,7 +60,7 @@ async def test_endpoint(
 ) -> AttemptView | DeliveryView:
     """Scope `endpoints:write`. Sends one event to this endpoint, now and once, whatever its state; never counts for
     health."""
-    trial = await services.trials.send(
+    trial = await services.endpoint_tests.send(
         caller, endpoint, sent.given.get("type"), repeat=repeat_of(request, sent), problems=sent.problems
     )
     mark_repeated(response, repeated=trial.repeated)

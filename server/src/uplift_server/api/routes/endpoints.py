@@ -41,7 +41,7 @@ async def list_endpoints(
     """Scope `endpoints:read`; newest first."""
     values: EndpointsAsked = asked.values
     page = await services.endpoints.page(caller, values.listing(), values.wanted(), problems=asked.problems)
-    return listed(page, lambda shown: view_of(services, caller, shown), services.means.cursors)
+    return listed(page, lambda shown: view_of(services, caller, shown), services.context.cursors)
 
 
 @router.get("/v1/endpoints/{endpoint}", summary="Get an endpoint", response_model_exclude_unset=True)
@@ -80,10 +80,10 @@ async def list_endpoint_deliveries(
     page = await services.deliveries.page_of_endpoint(
         caller, endpoint, query_of(asked.values), asked.values.listing(), problems=asked.problems
     )
-    return listed(page, lambda delivery: delivery_view(delivery, spans=caller.spans_accounts), services.means.cursors)
+    return listed(page, lambda delivery: delivery_view(delivery, spans=caller.spans_accounts), services.context.cursors)
 
 
 def view_of(services: Services, caller: Caller, shown: Shown) -> EndpointView:
     """An endpoint; with its account where the caller sees those of many."""
-    owner = services.means.directory.accounts.get(shown.endpoint.account_seq) if caller.spans_accounts else None
+    owner = services.context.cache.accounts.get(shown.endpoint.account_seq) if caller.spans_accounts else None
     return endpoint_view(shown, None if owner is None else ids.prefixed(ids.ACCOUNT, owner.id))

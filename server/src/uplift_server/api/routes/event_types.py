@@ -39,7 +39,7 @@ async def list_event_types(
 ) -> Listed[EventTypeView]:
     """For every key; newest first."""
     page = await services.event_types.page(asked.values.listing(), problems=asked.problems)
-    return listed(page, event_type_view, services.means.cursors)
+    return listed(page, event_type_view, services.context.cursors)
 
 
 @router.get("/v1/event-types/{name}", summary="Get an event type")

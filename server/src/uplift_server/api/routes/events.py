@@ -23,9 +23,9 @@ async def list_events(
     spans = caller.spans_accounts
     if values.order == "asc":
         found = await services.events.forward(caller, query, values.listing(), problems=asked.problems)
-        return stretch(found, lambda event: event_view(event, spans=spans), services.means.cursors)
+        return stretch(found, lambda event: event_view(event, spans=spans), services.context.cursors)
     page = await services.events.page(caller, query, values.listing(), problems=asked.problems)
-    return listed(page, lambda event: event_view(event, spans=spans), services.means.cursors)
+    return listed(page, lambda event: event_view(event, spans=spans), services.context.cursors)
 
 
 @router.get(
@@ -54,4 +54,4 @@ async def list_event_deliveries(
 ) -> Listed[DeliveryView]:
     """Scope `deliveries:read`; those to the newest endpoints first."""
     page = await services.events.deliveries(caller, event, asked.values.listing(), problems=asked.problems)
-    return listed(page, lambda delivery: delivery_view(delivery, spans=caller.spans_accounts), services.means.cursors)
+    return listed(page, lambda delivery: delivery_view(delivery, spans=caller.spans_accounts), services.context.cursors)

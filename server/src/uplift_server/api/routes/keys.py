@@ -37,7 +37,7 @@ async def list_keys(
 ) -> Listed[KeyView]:
     """For operators; those that are not revoked, newest first."""
     page = await services.keys.page(caller, account, asked.values.listing(), problems=asked.problems)
-    return listed(page, lambda key: key_view(key, account), services.means.cursors)
+    return listed(page, lambda key: key_view(key, account), services.context.cursors)
 
 
 @router.delete("/v1/accounts/{account}/keys/{key}", status_code=204, summary="Revoke a key")

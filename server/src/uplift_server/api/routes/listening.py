@@ -60,7 +60,7 @@ async def list_listen_sessions(
 ) -> Listed[ListenSessionView]:
     """Scope `listen`; newest first. One that nobody was connected to for a day is removed."""
     page = await services.listening.page(caller, asked.values.listing(), problems=asked.problems)
-    return listed(page, lambda shown: listen_session_view(shown, spans=caller.spans_accounts), services.means.cursors)
+    return listed(page, lambda shown: listen_session_view(shown, spans=caller.spans_accounts), services.context.cursors)
 
 
 @router.get("/v1/listen-sessions/{session}", summary="Get a listen session", response_model_exclude_unset=True)
@@ -81,7 +81,7 @@ async def list_listen_answers(
 ) -> Listed[ListenAnswerView]:
     """Scope `listen`; newest first, the last thousand."""
     page = await services.listening.answers(caller, session, asked.values.listing(), problems=asked.problems)
-    return listed(page, listen_answer_view, services.means.cursors)
+    return listed(page, listen_answer_view, services.context.cursors)
 
 
 @router.post("/v1/listen-sessions/{session}/test", summary="Send an example to a listen session")

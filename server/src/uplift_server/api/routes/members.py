@@ -22,7 +22,7 @@ async def list_members(
 ) -> Listed[MemberView]:
     """For operators; newest first."""
     page = await services.members.page(caller, account, asked.values.listing(), problems=asked.problems)
-    return listed(page, lambda member: member_view(member, account), services.means.cursors)
+    return listed(page, lambda member: member_view(member, account), services.context.cursors)
 
 
 @router.post(
@@ -86,7 +86,7 @@ async def list_invitations(
 ) -> Listed[InvitationView]:
     """For operators; newest first."""
     page = await services.members.invitations(caller, account, asked.values.listing(), problems=asked.problems)
-    return listed(page, lambda invitation: invitation_view(invitation, account), services.means.cursors)
+    return listed(page, lambda invitation: invitation_view(invitation, account), services.context.cursors)
 
 
 @router.delete("/v1/accounts/{account}/invitations/{invitation}", status_code=204, summary="Withdraw an invitation")

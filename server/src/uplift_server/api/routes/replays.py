@@ -57,7 +57,7 @@ async def list_replays(
 ) -> Listed[ReplayView]:
     """Scope `deliveries:read`; newest first."""
     page = await services.replays.page(caller, asked.values.listing(), problems=asked.problems)
-    return listed(page, lambda shown: replay_view(shown, spans=caller.spans_accounts), services.means.cursors)
+    return listed(page, lambda shown: replay_view(shown, spans=caller.spans_accounts), services.context.cursors)
 
 
 @router.get("/v1/replays/{replay}", summary="Get a replay", response_model_exclude_unset=True)

@@ -10,7 +10,7 @@ from uplift_server.api.reading import BodyReader, CallerOf, Sent, ServicesOf
 from uplift_server.api.views import RetentionView, SourceIpsView
 from uplift_server.core.http import source_addresses
 from uplift_server.core.timestamps import instant_text
-from uplift_server.service.refusals import refuse
+from uplift_server.service.rejections import refuse
 
 router = APIRouter(tags=["Server"])
 PUBLIC = frozenset(
@@ -29,7 +29,7 @@ PUBLIC = frozenset(
 @router.get("/v1/source-ips", summary="List the addresses requests come from")
 async def get_source_ips(services: ServicesOf) -> SourceIpsView:
     """Public. Let these through your firewall."""
-    now = services.means.now()
+    now = services.context.now()
     announced = source_addresses.upcoming(services.source_ips, now)
     return SourceIpsView(
         current=source_addresses.current(services.source_ips, now),

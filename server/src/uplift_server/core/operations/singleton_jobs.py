@@ -9,16 +9,16 @@ TRUSTED_MS: Final = 4_000
 """How long after asking for it a process may act on a duty it got: it stops before another can have it."""
 
 
-class Duty(StrEnum):
+class SingletonJob(StrEnum):
     """What would be done twice, or in vain, if every process did it."""
 
-    MASS_FAILURE = "mass_failure"
+    OUTAGE_GUARD = "mass_failure"
     """Judging whether most endpoints fail at once."""
-    NUMBERS = "numbers"
+    STATISTICS = "numbers"
     """Counting what was added."""
     OUTBOX = "outbox"
     """Sending mails."""
-    OVERLAPS = "overlaps"
+    SECRET_EXPIRY = "overlaps"  # noqa: S105 - a name
     """Erasing replaced secrets."""
     RETENTION = "retention"
     """Removing what is too old."""

@@ -13,8 +13,8 @@ from uplift_server.dashboard.forms import by_field
 from uplift_server.dashboard.routes import account_form, account_page
 from uplift_server.dashboard.schemas import tree
 from uplift_server.dashboard.visit import Visit
+from uplift_server.service.endpoint_tests import EndpointTest
 from uplift_server.service.errors import Busy, Conflict, Invalid, NotFound, RateLimited
-from uplift_server.service.trials import Trial
 
 SUBSCRIBED_SHOWN: Final = 50
 _TYPE: Final = "catalog/type.html"
@@ -43,7 +43,7 @@ async def send_test(visit: Visit) -> Response:
     type_name, endpoint = visit.parameter("type"), (await visit.form()).text("endpoint")
     visit.services.event_types.get(type_name)
     try:
-        trial = await visit.services.trials.send(visit.caller, endpoint, type_name)
+        trial = await visit.services.endpoint_tests.send(visit.caller, endpoint, type_name)
     except NotFound:
         problem = Problem("endpoint", "endpoint_unknown", "Choose one of the endpoints.")
         return _page(visit, 422, chosen=endpoint, problems=by_field([problem]))
@@ -56,7 +56,7 @@ async def send_test(visit: Visit) -> Response:
     return visit.leave(visit.path("deliveries", delivery), _told(trial))
 
 
-def _told(trial: Trial) -> str:
+def _told(trial: EndpointTest) -> str:
     if trial.attempt is None:
         return "The test is on its way: it has not been answered yet."
     outcome = words.OUTCOMES[trial.attempt.outcome]

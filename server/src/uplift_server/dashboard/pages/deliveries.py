@@ -12,7 +12,7 @@ from uplift_server.dashboard.exchanges import Told, curl, told
 from uplift_server.dashboard.routes import account_form, account_page
 from uplift_server.dashboard.visit import PART, Visit, link
 from uplift_server.service.errors import Conflict
-from uplift_server.service.waits import ShownDelivery
+from uplift_server.service.waiting_reasons import ShownDelivery
 from uplift_server.store.records import Endpoint, EndpointState
 
 
@@ -73,7 +73,7 @@ async def _page(visit: Visit, status: int = 200, *, refusal: str | None = None) 
         next=visit.cursor(page.next_key),
         may_write=may_write,
         may_cancel=may_write and delivery.status in OPEN,
-        no_resend=_no_resend(found, endpoint, last, visit.services.means.now()),
+        no_resend=_no_resend(found, endpoint, last, visit.services.context.now()),
         body=event.body.decode() if whole else None,
         command=curl(last.attempt, endpoint.url, event.body) if whole and last is not None and endpoint else None,
         live=link(visit.path("deliveries", visit.parameter("delivery")), cursor=cursor, **{PART: "live"}),

@@ -13,9 +13,9 @@ from uplift_server.core.security.scopes import DEFAULT_SCOPES, Scope
 from uplift_server.dashboard.forms import repeat_of
 from uplift_server.dashboard.routes import account_form, account_page
 from uplift_server.dashboard.visit import Visit
+from uplift_server.service.context import Listing
 from uplift_server.service.errors import ConfirmationRequired, Conflict, Invalid
 from uplift_server.service.keys import KeyDraft
-from uplift_server.service.means import Listing
 from uplift_server.store.records import ApiKey
 
 ANSWERS_SHOWN: Final = 50
@@ -121,7 +121,7 @@ async def _page(
     if caller.principal.allows(Scope.LISTEN):
         listed = await services.listening.page(caller, Listing(SESSIONS_PER_ACCOUNT_MAX))
         sessions = [(ids.prefixed(ids.LISTEN_SESSION, each.session.id), each) for each in listed.items]
-    now = services.means.now()
+    now = services.context.now()
     context: dict[str, Any] = {
         "may_manage": may_manage,
         "account": _account(visit),

@@ -29,7 +29,7 @@ from uplift_server.dashboard.visit import Visit, link
 from uplift_server.service.deliveries import DeliveryQuery
 from uplift_server.service.endpoints import Shown
 from uplift_server.service.errors import Busy, Conflict, Invalid
-from uplift_server.service.waits import ShownDelivery
+from uplift_server.service.waiting_reasons import ShownDelivery
 from uplift_server.store.audit import AuditFilter
 from uplift_server.store.records import EndpointState, HeldAction, Page
 
@@ -54,7 +54,7 @@ async def tab(visit: Visit, name: str, *, shown: Shown | None = None, status: in
     assert visit.account is not None
     card = state_card(
         shown,
-        now=visit.services.means.now(),
+        now=visit.services.context.now(),
         contacts=len(visit.account.contact_emails),
         sends_mail=visit.dashboard.sends_mail,
     )
@@ -139,7 +139,7 @@ async def _deliveries(visit: Visit, *, status: int = 200, refusal: str | None = 
 
 def type_names(visit: Visit, chosen: str | None = None) -> list[str]:
     """The event types to choose from, and the one that is chosen, whether there is such a one or not."""
-    live = visit.services.means.directory.event_types.values()
+    live = visit.services.context.cache.event_types.values()
     return sorted({each.name for each in live if not each.archived} | ({chosen} if chosen else set()))
 
 
@@ -167,7 +167,7 @@ async def subscription(visit: Visit) -> Response:
     """What it gets and how, and the ways to change and to delete it."""
     shown = await visit.services.endpoints.get(visit.caller, visit.parameter("endpoint"))
     wanted = Subscription(shown.endpoint.event_types)
-    live = visit.services.means.directory.event_types.values()
+    live = visit.services.context.cache.event_types.values()
     return await tab(
         visit,
         "subscription",

@@ -27,9 +27,9 @@ from uplift_server.dashboard.forms import repeat_of
 from uplift_server.dashboard.routes import Door, Page, account_form, account_page
 from uplift_server.dashboard.snippets import all_receivers, variable_line
 from uplift_server.dashboard.visit import Visit, link
+from uplift_server.service.context import Listing
 from uplift_server.service.endpoints import Shown
 from uplift_server.service.errors import Conflict, Invalid, NotFound
-from uplift_server.service.means import Listing
 from uplift_server.store.records import EndpointFilter, EventType
 
 _NEW: Final = "endpoints/new.html"
@@ -150,7 +150,7 @@ def _account_of(visit: Visit, endpoint: str) -> str:
     services = visit.services
     if visit.visitor.person is None:
         record = services.endpoints.live(visit.visitor.operator(visit.address), endpoint)
-        return ids.prefixed(ids.ACCOUNT, services.means.directory.accounts[record.account_seq].id)
+        return ids.prefixed(ids.ACCOUNT, services.context.cache.accounts[record.account_seq].id)
     for membership in visit.visitor.memberships:
         account = ids.prefixed(ids.ACCOUNT, membership.account.id)
         try:

@@ -13,11 +13,11 @@ from uplift_server.dashboard.forms import repeat_of
 from uplift_server.dashboard.routes import account_form, account_page
 from uplift_server.dashboard.snippets import FRAMEWORKS, receiver, variable_line
 from uplift_server.dashboard.visit import Visit, link
+from uplift_server.service.context import Listing
 from uplift_server.service.deliveries import DeliveryQuery
 from uplift_server.service.endpoints import EndpointDraft, Shown
 from uplift_server.service.errors import Busy, ConfirmationRequired, Conflict, Invalid, RateLimited
-from uplift_server.service.means import Listing
-from uplift_server.service.waits import ShownDelivery
+from uplift_server.service.waiting_reasons import ShownDelivery
 from uplift_server.store.records import Attempt
 
 ENDPOINTS_OFFERED: Final = 25
@@ -93,7 +93,7 @@ async def test(visit: Visit) -> Response:
     sent = await visit.form()
     endpoint, framework = sent.text("endpoint"), sent.text("framework")
     try:
-        trial = await visit.services.trials.send(visit.caller, endpoint, None)
+        trial = await visit.services.endpoint_tests.send(visit.caller, endpoint, None)
     except Invalid as error:
         return await _page(visit, endpoint, framework, status=422, refusal=error.problems[0].message)
     except (Conflict, Busy, RateLimited) as error:

@@ -10,8 +10,8 @@ from uplift_server.core.security.rights import GUEST_ROLE_MAX, Right, Role, may_
 from uplift_server.dashboard.forms import repeat_of
 from uplift_server.dashboard.routes import account_form, account_page
 from uplift_server.dashboard.visit import Visit
+from uplift_server.service.context import Listing
 from uplift_server.service.errors import Conflict, Invalid, NotFound, RateLimited
-from uplift_server.service.means import Listing
 from uplift_server.service.members import InvitationDraft, ShownInvitation
 from uplift_server.store.records import Member
 

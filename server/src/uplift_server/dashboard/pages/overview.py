@@ -12,9 +12,9 @@ from uplift_server.dashboard.endpoint_states import StateCard, state_card, summa
 from uplift_server.dashboard.figures import status_columns, status_words
 from uplift_server.dashboard.routes import account_page
 from uplift_server.dashboard.visit import Visit
+from uplift_server.service.context import Listing
 from uplift_server.service.deliveries import DeliveryQuery
 from uplift_server.service.endpoints import Shown
-from uplift_server.service.means import Listing
 
 CARDS_SHOWN: Final = 3
 """So many of the endpoints that need somebody are told of in full; the others in a line each."""
@@ -71,7 +71,7 @@ def _card(visit: Visit, shown: Shown) -> StateCard:
     assert visit.account is not None
     return state_card(
         shown,
-        now=visit.services.means.now(),
+        now=visit.services.context.now(),
         contacts=len(visit.account.contact_emails),
         sends_mail=visit.dashboard.sends_mail,
     )

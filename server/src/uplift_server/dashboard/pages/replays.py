@@ -131,7 +131,7 @@ def _progress(visit: Visit, shown: ShownReplay) -> Progress:
     replay = shown.replay
     sent = replay.delivered + replay.failed
     left = max(0, replay.total - sent - replay.skipped) if replay.is_counted else None
-    until = replay.completed_at or visit.services.means.now()
+    until = replay.completed_at or visit.services.context.now()
     rate = sent * 1000 / max(1, until - replay.created_at)
     sends = replay.state is ReplayState.RUNNING and shown.reason is None
     if left is None or not sends:

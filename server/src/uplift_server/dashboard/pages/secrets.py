@@ -111,7 +111,7 @@ async def _security(
     sent: Form | None = None,
 ) -> Response:
     shown = await visit.services.endpoints.get(visit.caller, visit.parameter("endpoint"))
-    now, principal = visit.services.means.now(), visit.caller.principal
+    now, principal = visit.services.context.now(), visit.caller.principal
     assert visit.visitor is not None, "only those who are signed in come here"
     sent = Form() if sent is None else sent
     context: dict[str, Any] = {

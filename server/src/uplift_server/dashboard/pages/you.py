@@ -113,7 +113,7 @@ def _page(
     context: dict[str, Any] = {
         "person": visitor.person,
         "name": visitor.person.name if name is None else name,
-        "is_confirmed": visitor.is_confirmed(visit.services.means.now()),
+        "is_confirmed": visitor.is_confirmed(visit.services.context.now()),
         "accounts": [(ids.prefixed(ids.ACCOUNT, each.account.id), each) for each in visitor.memberships],
         "shortest": PASSWORD_CHARACTERS_MIN,
     }

@@ -2,7 +2,7 @@
 
 Every change is looked at a second time, a while later: an answer to an older change that was given here may have been
 put into memory after it. What was changed here while it was read is left as it is, and read again with the next look:
-what was read may be older. (Replays go by what is stored of them.)
+what was read may be older. (ReplayJobs go by what is stored of them.)
 
 Who could not look for so long that changes are not noted any more reads everything again.
 """
@@ -16,15 +16,15 @@ import structlog
 
 from uplift_server.core.deliveries.health import Health
 from uplift_server.delivery.clock import Clock
-from uplift_server.delivery.endpoint_cache import Directory, LiveEndpoint, Named
+from uplift_server.delivery.endpoint_cache import EndpointCache, LiveEndpoint, Named
 from uplift_server.delivery.listening.relay import Relay
-from uplift_server.delivery.replays.jobs import Replays
-from uplift_server.store import accounts, directory_changes, endpoints, event_types, health, keys, replays
+from uplift_server.delivery.replays.jobs import ReplayJobs
+from uplift_server.store import accounts, change_log, endpoints, event_types, health, keys, replays
 from uplift_server.store.contract import Database, Transaction
+from uplift_server.store.encryption import WrongSecretKey
 from uplift_server.store.errors import Unavailable
 from uplift_server.store.records import Account, ApiKey, Endpoint, EventType
 from uplift_server.store.replays import Replay
-from uplift_server.store.sealing import WrongSecretKey
 
 LOOK_EVERY_MS: Final = 500
 """How often it is looked for changes by itself: being told of them is only faster."""
@@ -47,7 +47,7 @@ class Acting(Protocol):
     """What an engine does about what was changed."""
 
     relay: Relay
-    replays: Replays
+    replays: ReplayJobs
 
     def switched_off(self, endpoint_seq: int) -> None:
         """An endpoint was paused or disabled."""
@@ -79,7 +79,7 @@ class _Read(NamedTuple):
     replays: list[Replay]
 
     def names(self) -> dict[Subject, Named]:
-        """By subject what the directory tells of it as."""
+        """By subject what the cache tells of it as."""
         return {
             **{("accounts", each.seq): ("accounts", each.seq) for each in self.accounts},
             **{("api_keys", each.seq): ("api_keys", each.digest) for each in self.keys},
@@ -101,12 +101,12 @@ class _Read(NamedTuple):
         )
 
 
-class Feed:
+class CacheSync:
     """Follows what is changed, and how endpoints fare that other processes attempt."""
 
-    def __init__(self, database: Database, directory: Directory, clock: Clock, acting: Acting) -> None:
+    def __init__(self, database: Database, cache: EndpointCache, clock: Clock, acting: Acting) -> None:
         self._database = database
-        self._directory = directory
+        self._cache = cache
         self._clock = clock
         self._acting = acting
         self._next_xid = 0
@@ -118,13 +118,13 @@ class Feed:
         """What was changed here while it was read."""
         self._health_at = 0
         self._missed = 0
-        """What had been forgotten when everything was read last; see `directory_changes.forgotten`."""
+        """What had been forgotten when everything was read last; see `change_log.forgotten`."""
         self._wake = asyncio.Event()
 
     async def begin(self) -> None:
         """Follow what is changed from now on: to be called before the memory is filled. Raises Unavailable."""
         self._next_xid, self._missed = await self._database.read_first(
-            lambda c: (directory_changes.horizon(c), directory_changes.forgotten(c))
+            lambda c: (change_log.horizon(c), change_log.forgotten(c))
         )
 
     def look_soon(self) -> None:
@@ -144,7 +144,7 @@ class Feed:
 
     async def look(self) -> None:
         """Read what has changed, and let it take effect. Raises Unavailable; the rest is seen the next time then."""
-        changes = await self._database.read_first(lambda c: directory_changes.since(c, self._next_xid))
+        changes = await self._database.read_first(lambda c: change_log.since(c, self._next_xid))
         now = self._clock.now_ms()
         missed = changes.forgotten > self._next_xid and changes.forgotten != self._missed
         # Numbers go back where a failover has lost the latest transactions: what they changed is undone.
@@ -174,19 +174,19 @@ class Feed:
             await self._follow_health(now)
 
     async def _read_all(self) -> None:
-        directory = self._directory
+        cache = self._cache
         held: dict[str, Collection[int]] = {
-            "accounts": directory.accounts,
-            "event_types": directory.event_types_by_seq,
-            "api_keys": [key.seq for key in directory.keys.values() if key.seq],
-            "endpoints": directory.endpoints,
+            "accounts": cache.accounts,
+            "event_types": cache.event_types_by_seq,
+            "api_keys": [key.seq for key in cache.keys.values() if key.seq],
+            "endpoints": cache.endpoints,
             "replays": self._acting.replays.known,
         }
-        for kind in directory_changes.SUBJECTS:
+        for kind in change_log.SUBJECTS:
             wanted = set(held[kind])
             after = 0
             while found := await self._database.read_first(
-                lambda c: directory_changes.subjects(c, kind, after=after, limit=LISTED_MAX)  # noqa: B023 - run before the next turn
+                lambda c: change_log.subjects(c, kind, after=after, limit=LISTED_MAX)  # noqa: B023 - run before the next turn
             ):
                 wanted.update(found)
                 after = found[-1]
@@ -198,7 +198,7 @@ class Feed:
         wanted: dict[str, list[int]] = {}
         for kind, subject_seq in subjects:
             wanted.setdefault(kind, []).append(subject_seq)
-        with self._directory.changes() as changed:
+        with self._cache.changes() as changed:
             read = await self._database.read_first(lambda c: _read(c, wanted))
         names = read.names()
         sure = {subject for subject in subjects if names.get(subject, subject) not in changed}
@@ -209,12 +209,12 @@ class Feed:
     def _put(self, read: _Read, gone: Collection[Subject]) -> None:
         # Accounts before what belongs to them, types before what subscribes to them.
         for account in read.accounts:
-            self._directory.put_account(account)
+            self._cache.put_account(account)
         for kind, seq in gone:
             if kind == "accounts":
                 self._drop_account(seq)
         for key in read.keys:
-            self._directory.put_key(key)
+            self._cache.put_key(key)
         self._drop_keys({seq for kind, seq in gone if kind == "api_keys"})
         self._put_event_types(read.event_types, read.deleted_event_types)
         for endpoint in read.endpoints:
@@ -226,51 +226,51 @@ class Feed:
             self._acting.replay_changed(replay)
 
     def _drop_account(self, seq: int) -> None:
-        if seq not in self._directory.accounts:
+        if seq not in self._cache.accounts:
             return
         self._acting.relay.end_of_account(seq)
         # They are told of, too, but maybe later; and nobody may find one without its account.
-        for endpoint in list(self._directory.endpoints_of(seq)):
+        for endpoint in list(self._cache.endpoints_of(seq)):
             self._drop_endpoint(endpoint.seq)
-        self._directory.drop_account(seq)
+        self._cache.drop_account(seq)
 
     def _drop_keys(self, gone: Collection[int]) -> None:
         # The one that stands in the settings has no number.
-        for key in [key for key in self._directory.keys.values() if key.seq in gone and key.seq]:
-            self._directory.drop_key(key.digest)
+        for key in [key for key in self._cache.keys.values() if key.seq in gone and key.seq]:
+            self._cache.drop_key(key.digest)
             self._acting.relay.end_of_key(key.id)
 
     def _put_event_types(self, live: Iterable[EventType], deleted: Iterable[EventType]) -> None:
         for event_type in deleted:
-            present = self._directory.event_types.get(event_type.name)
-            if event_type.seq not in self._directory.event_types_by_seq:
-                self._directory.put_event_type(event_type)
-                self._directory.drop_event_type(event_type.name)
+            present = self._cache.event_types.get(event_type.name)
+            if event_type.seq not in self._cache.event_types_by_seq:
+                self._cache.put_event_type(event_type)
+                self._cache.drop_event_type(event_type.name)
                 if present is not None and present.seq != event_type.seq:
-                    self._directory.put_event_type(present.record)
+                    self._cache.put_event_type(present.record)
             elif present is not None and present.seq == event_type.seq:
-                self._directory.drop_event_type(event_type.name)
+                self._cache.drop_event_type(event_type.name)
         for event_type in live:
-            self._directory.put_event_type(event_type)
+            self._cache.put_event_type(event_type)
 
     def _drop_endpoint(self, seq: int) -> None:
-        if seq not in self._directory.endpoints:
+        if seq not in self._cache.endpoints:
             return
-        self._directory.drop_endpoint(seq)
+        self._cache.drop_endpoint(seq)
         self._acting.forget(seq)
 
     def _put_endpoint(self, record: Endpoint) -> None:
-        if record.account_seq not in self._directory.accounts:
+        if record.account_seq not in self._cache.accounts:
             return
-        live = self._directory.endpoints.get(record.seq)
+        live = self._cache.endpoints.get(record.seq)
         was = None if live is None else live.record
         if was is None or _configuration(was) != _configuration(record):
             try:
-                self._directory.put_endpoint(record)
+                self._cache.put_endpoint(record)
             except WrongSecretKey:
                 _log.error("an endpoint was sealed with another key than this process has", endpoint=record.seq)
                 return
-        live = self._directory.endpoints[record.seq]
+        live = self._cache.endpoints[record.seq]
         live.health = _merged(live, record.health)
         if was is None:
             self._acting.treat_held(record.seq)
@@ -287,7 +287,7 @@ class Feed:
         found = await self._database.read_first(lambda c: health.told_since(c, since))
         self._health_at = now
         for seq, told in found.items():
-            live = self._directory.endpoints.get(seq)
+            live = self._cache.endpoints.get(seq)
             if live is None:
                 continue
             if not live.owned:

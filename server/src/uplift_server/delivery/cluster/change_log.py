@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Final
 
 from uplift_server.delivery.clock import Clock
-from uplift_server.store import directory_changes
+from uplift_server.store import change_log
 from uplift_server.store.contract import Database
 from uplift_server.store.errors import Unavailable
 
@@ -17,7 +17,7 @@ BITE: Final = 200
 BITE_PAUSE_MS: Final = 20
 
 
-class Forgetting:
+class ChangeLogCleanup:
     """Runs until stopped, in one process at a time."""
 
     def __init__(self, database: Database, clock: Clock) -> None:
@@ -42,12 +42,12 @@ class Forgetting:
 
     async def _look(self, stopping: asyncio.Event) -> None:
         now = self._clock.now_ms()
-        self._noted.append((now, await self._database.read(directory_changes.horizon)))
+        self._noted.append((now, await self._database.read(change_log.horizon)))
         old = 0
         while now - self._noted[0][0] >= KEPT_MS:
             _, old = self._noted.popleft()
         while old and self.on_duty() and not stopping.is_set():
-            removed = await self._database.write(lambda c: directory_changes.forget(c, old, limit=BITE))
+            removed = await self._database.write(lambda c: change_log.forget(c, old, limit=BITE))
             if removed < BITE:
                 return
             await self._clock.wait(stopping, BITE_PAUSE_MS)

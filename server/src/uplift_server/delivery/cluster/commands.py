@@ -11,8 +11,8 @@ from typing import Final
 import structlog
 
 from uplift_server.delivery.clock import Clock
-from uplift_server.delivery.cluster.notifier import Post
-from uplift_server.delivery.endpoint_cache import Directory
+from uplift_server.delivery.cluster.notifier import Notifier
+from uplift_server.delivery.endpoint_cache import EndpointCache
 from uplift_server.delivery.sending.commands import LocalCommands, TestRejected
 from uplift_server.delivery.sending.test_deliveries import Busy
 from uplift_server.store import commands
@@ -39,16 +39,16 @@ class ClusteredCommands:
     def __init__(
         self,
         database: Database,
-        directory: Directory,
+        cache: EndpointCache,
         clock: Clock,
-        post: Post,
+        post: Notifier,
         local: LocalCommands,
         *,
         sends: Callable[[], bool],
         look_for_changes: Callable[[], None],
     ) -> None:
         self._database = database
-        self._directory = directory
+        self._cache = cache
         self._clock = clock
         self._post = post
         self._local = local
@@ -61,7 +61,7 @@ class ClusteredCommands:
 
     async def execute(self, command: Command) -> Result:
         """See Commands."""
-        if self._directory.owns(command.endpoint_seq):
+        if self._cache.owns(command.endpoint_seq):
             return await self._local.execute(command)
         if command.test is None:
             try:
@@ -140,7 +140,7 @@ class ClusteredCommands:
         found, have_expired = await self._database.read_first(lambda c: commands.waiting(c, now=now))
         if have_expired:
             await self._database.write(lambda c: commands.remove_expired(c, now=now))
-        own = [each for each in found if self._directory.owns(each.command.endpoint_seq)]
+        own = [each for each in found if self._cache.owns(each.command.endpoint_seq)]
         unknown = [each for each in own if not self._is_known(each.command)]
         new = [each for each in unknown if now - each.created_at < KNOWN_WITHIN_MS]
         # The endpoint of an older one was deleted. A cancel or resend is then decided by the delivery's state.
@@ -155,8 +155,8 @@ class ClusteredCommands:
 
     def _is_known(self, command: Command) -> bool:
         test: NewTest | None = command.test
-        return command.endpoint_seq in self._directory.endpoints and (
-            test is None or test.type_seq in self._directory.event_types_by_seq
+        return command.endpoint_seq in self._cache.endpoints and (
+            test is None or test.type_seq in self._cache.event_types_by_seq
         )
 
     async def _execute(self, waiting: Waiting) -> None:

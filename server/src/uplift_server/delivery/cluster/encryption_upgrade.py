@@ -7,11 +7,11 @@ from typing import Final
 import structlog
 
 from uplift_server.delivery.clock import Clock
-from uplift_server.delivery.endpoint_cache import Directory
+from uplift_server.delivery.endpoint_cache import EndpointCache
 from uplift_server.store import encryption_upgrade
 from uplift_server.store.contract import Database
+from uplift_server.store.encryption import WrongSecretKey
 from uplift_server.store.errors import Unavailable
-from uplift_server.store.sealing import WrongSecretKey
 
 CHECK_EVERY_MS: Final = 5_000
 SEEN_WITHIN_MS: Final = 5_000
@@ -25,10 +25,10 @@ class EncryptionUpgrade:
     Every process runs this upgrade. Transactions lock the rows that they change.
     """
 
-    def __init__(self, database: Database, directory: Directory, clock: Clock) -> None:
+    def __init__(self, database: Database, cache: EndpointCache, clock: Clock) -> None:
         self._database = database
-        self._directory = directory
-        self._sealer = directory.sealer
+        self._cache = cache
+        self._cipher = cache.cipher
         self._clock = clock
 
     async def run(self, stopping: asyncio.Event) -> None:
@@ -37,9 +37,9 @@ class EncryptionUpgrade:
             await self._clock.wait(stopping, CHECK_EVERY_MS)
         await self._clock.wait(stopping, SEEN_WITHIN_MS)
         # Records that are not replaced by now: attempts would decrypt them later.
-        for _ in self._directory.make_unbound_ready():
+        for _ in self._cache.make_unbound_ready():
             await asyncio.sleep(0)
-        self._sealer.reject_unbound()
+        self._cipher.reject_unbound()
         _log.info("encrypted values bound to their columns")
         await stopping.wait()
 
@@ -61,6 +61,6 @@ class EncryptionUpgrade:
             return False
         last: int | None = 0
         while last is not None:
-            last = await self._database.write(partial(encryption_upgrade.bind_some, sealer=self._sealer, after=last))
-        await self._database.write(partial(encryption_upgrade.finish, sealer=self._sealer))
+            last = await self._database.write(partial(encryption_upgrade.bind_some, cipher=self._cipher, after=last))
+        await self._database.write(partial(encryption_upgrade.finish, cipher=self._cipher))
         return True

@@ -12,24 +12,24 @@ import structlog
 
 from uplift_server.core.limits import DRAIN_MS_MAX
 from uplift_server.core.operations.cluster import ProcessRole
-from uplift_server.core.operations.singleton_jobs import Duty
+from uplift_server.core.operations.singleton_jobs import SingletonJob
 from uplift_server.core.scheduling.circuit_breaker import restored
 from uplift_server.delivery.clock import Clock, DatabaseTime
-from uplift_server.delivery.cluster.cache_sync import Feed
-from uplift_server.delivery.cluster.change_log import Forgetting
+from uplift_server.delivery.cluster.cache_sync import CacheSync
+from uplift_server.delivery.cluster.change_log import ChangeLogCleanup
 from uplift_server.delivery.cluster.commands import ClusteredCommands
 from uplift_server.delivery.cluster.encryption_upgrade import EncryptionUpgrade
 from uplift_server.delivery.cluster.listeners import Listeners
 from uplift_server.delivery.cluster.membership import Membership
-from uplift_server.delivery.cluster.notifier import Post
+from uplift_server.delivery.cluster.notifier import Notifier
 from uplift_server.delivery.cluster.shards import Ownership
-from uplift_server.delivery.endpoint_cache import Directory, LiveEndpoint
+from uplift_server.delivery.endpoint_cache import EndpointCache, LiveEndpoint
 from uplift_server.delivery.engine import Engine, EngineSettings, SenderLife
 from uplift_server.delivery.scheduling.lanes import Load
 from uplift_server.observe.attempt_log import AttemptLine
 from uplift_server.store import health, processes
-from uplift_server.store.contract import Database, Line, Transaction
-from uplift_server.store.errors import Refused, StoreError, Unavailable
+from uplift_server.store.contract import Database, MessageBus, Transaction
+from uplift_server.store.errors import Rejected, StoreError, Unavailable
 from uplift_server.store.processes import Process
 from uplift_server.store.replays import Replay
 from uplift_server.store.schema_version import UnknownSchema
@@ -48,31 +48,31 @@ class SharedEngine(Engine):
     def __init__(
         self,
         database: Database,
-        directory: Directory,
+        cache: EndpointCache,
         sender: SenderLife,
         clock: Clock,
         settings: EngineSettings,
         on_lines: Callable[[Sequence[AttemptLine]], None],
         *,
-        line: Line,
+        line: MessageBus,
         time: DatabaseTime,
         role: ProcessRole,
         read_time: Callable[[Transaction], float] = processes.database_now,
     ) -> None:
-        super().__init__(database, directory, sender, clock, settings, on_lines)
+        super().__init__(database, cache, sender, clock, settings, on_lines)
         self._line = line
         self._role = role
-        self._post = Post(line, clock)
+        self._post = Notifier(line, clock)
         self.membership = Membership(
             database, line, self._post, clock, time, role, load=self.lanes.load, read_time=read_time
         )
-        self._ownership = Ownership(database, directory, clock, self.membership, self._post, self)
-        self._feed = Feed(database, directory, clock, self)
-        self._forgetting = Forgetting(database, clock)
-        self._encryption = EncryptionUpgrade(database, directory, clock)
+        self._ownership = Ownership(database, cache, clock, self.membership, self._post, self)
+        self._feed = CacheSync(database, cache, clock, self)
+        self._forgetting = ChangeLogCleanup(database, clock)
+        self._encryption = EncryptionUpgrade(database, cache, clock)
         self._clustered = ClusteredCommands(
             database,
-            directory,
+            cache,
             clock,
             self._post,
             self.local_commands,
@@ -91,11 +91,11 @@ class SharedEngine(Engine):
         self.acceptor.on_foreign = self._post.tell_due
         self.dispatcher.on_foreign = self._post.tell_due
         for duty, loop in (
-            (Duty.NUMBERS, self.numbers),
-            (Duty.OVERLAPS, self._overlaps),
-            (Duty.RETENTION, self._retention),
-            (Duty.RETENTION, self._forgetting),
-            (Duty.MASS_FAILURE, self._watch.mass_failures),
+            (SingletonJob.STATISTICS, self.numbers),
+            (SingletonJob.SECRET_EXPIRY, self._overlaps),
+            (SingletonJob.RETENTION, self._retention),
+            (SingletonJob.RETENTION, self._forgetting),
+            (SingletonJob.OUTAGE_GUARD, self._watch.mass_failures),
         ):
             loop.on_duty = self.duty(duty)
         self._watch.shares = True
@@ -104,7 +104,7 @@ class SharedEngine(Engine):
         """By endpoint that is another process's by now, when it was attempted well here (Unix ms): not stored yet."""
         self._success_task: asyncio.Task[None] | None = None
 
-    def duty(self, duty: Duty) -> Callable[[], bool]:
+    def duty(self, duty: SingletonJob) -> Callable[[], bool]:
         """See Engine."""
         return lambda: self.membership.has_duty(duty)
 
@@ -132,7 +132,7 @@ class SharedEngine(Engine):
         self._begin("burial", self.membership.end_leases(self._stopping))
         self._begin("ownership", self._ownership.run(self._stopping))
         self._begin("feed", self._feed.run(self._stopping))
-        if self._directory.sealer.accepts_unbound:
+        if self._cache.cipher.accepts_unbound:
             self._begin("encryption upgrade", self._encryption.run(self._stopping))
 
     async def drain(self, within_ms: int = DRAIN_MS_MAX) -> None:
@@ -222,7 +222,7 @@ class SharedEngine(Engine):
     def _due_here(self, endpoint_seqs: Iterable[int]) -> None:
         """Another process has stored something for these."""
         for endpoint_seq in endpoint_seqs:
-            if self._directory.owns(endpoint_seq):
+            if self._cache.owns(endpoint_seq):
                 super().note_due(endpoint_seq)
 
     async def _follow_mass_failures(self) -> None:
@@ -238,21 +238,21 @@ class SharedEngine(Engine):
         try:
             async with asyncio.timeout(LEAVE_WITHIN_S):
                 await work
-        except (StoreError, Refused, UnknownSchema, TimeoutError) as error:
+        except (StoreError, Rejected, UnknownSchema, TimeoutError) as error:
             _log.warning("other processes were not told of the stop", cause=str(error) or "no answer")
 
     # What may be asked of an engine about any endpoint.
 
     def note_due(self, endpoint_seq: int) -> None:
         """See Engine."""
-        if self._directory.owns(endpoint_seq):
+        if self._cache.owns(endpoint_seq):
             super().note_due(endpoint_seq)
         else:
             self._post.tell_due([endpoint_seq])
 
     async def finish_holding(self, endpoint_seq: int, within_ms: int) -> bool:
         """See Engine. Another process's memory is empty once it knows that the endpoint is off."""
-        endpoint = self._directory.endpoints.get(endpoint_seq)
+        endpoint = self._cache.endpoints.get(endpoint_seq)
         if endpoint is None or endpoint.owned:
             return await super().finish_holding(endpoint_seq, within_ms)
         seen_after_ms = max(0, (endpoint.record.state_since or 0) + SEEN_WITHIN_MS - self._clock.now_ms())
@@ -263,7 +263,7 @@ class SharedEngine(Engine):
 
     def waiting_events(self, endpoint_seq: int) -> Collection[int] | None:
         """See Engine."""
-        return super().waiting_events(endpoint_seq) if self._directory.owns(endpoint_seq) else None
+        return super().waiting_events(endpoint_seq) if self._cache.owns(endpoint_seq) else None
 
     def replay_changed(self, replay: Replay) -> None:
         """See Engine."""
@@ -272,7 +272,7 @@ class SharedEngine(Engine):
 
     def next_probe_at(self, endpoint_seq: int) -> int | None:
         """See Engine. Of another process's endpoint as its stored health tells it."""
-        endpoint = self._directory.endpoints.get(endpoint_seq)
+        endpoint = self._cache.endpoints.get(endpoint_seq)
         if endpoint is None or endpoint.owned:
             return super().next_probe_at(endpoint_seq)
         return self._stored_probe_at(endpoint)
@@ -296,7 +296,7 @@ class SharedEngine(Engine):
         own = super().load()
         others = [each for each in self.membership.living if each.seq != self.membership.number]
         probes = dict(own.probes)
-        for endpoint in self._directory.endpoints.values():
+        for endpoint in self._cache.endpoints.values():
             if not endpoint.owned and (at := self._stored_probe_at(endpoint)) is not None:
                 probes[endpoint.seq] = at
         return Load(

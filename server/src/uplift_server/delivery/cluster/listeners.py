@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from uplift_server.delivery.clock import Clock
-from uplift_server.delivery.cluster.notifier import Post
+from uplift_server.delivery.cluster.notifier import Notifier
 from uplift_server.delivery.ingest import Acceptor
 from uplift_server.delivery.listening.relay import Relay
 from uplift_server.delivery.listening.streams import Ending
@@ -19,7 +19,7 @@ HEARD_FOR_MS: Final = 5_000
 class Listeners:
     """Who listens elsewhere, and who does here."""
 
-    def __init__(self, relay: Relay, acceptor: Acceptor, post: Post, clock: Clock) -> None:
+    def __init__(self, relay: Relay, acceptor: Acceptor, post: Notifier, clock: Clock) -> None:
         self._relay = relay
         self._acceptor = acceptor
         self._post = post

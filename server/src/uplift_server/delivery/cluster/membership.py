@@ -18,12 +18,12 @@ from uplift_server import __version__
 from uplift_server.core.operations import singleton_jobs as duty_rules
 from uplift_server.core.operations.clock_offset import Reading
 from uplift_server.core.operations.cluster import DEAD_AFTER_MS, HEARTBEAT_EVERY_MS, TRUSTED_MS, ProcessRole, is_dead
-from uplift_server.core.operations.singleton_jobs import Duty
+from uplift_server.core.operations.singleton_jobs import SingletonJob
 from uplift_server.delivery.clock import Clock, DatabaseTime
-from uplift_server.delivery.cluster.notifier import Post
+from uplift_server.delivery.cluster.notifier import Notifier
 from uplift_server.delivery.scheduling.lanes import Load
-from uplift_server.store import duties, processes
-from uplift_server.store.contract import Database, Line, Transaction
+from uplift_server.store import processes, singleton_jobs
+from uplift_server.store.contract import Database, MessageBus, Transaction
 from uplift_server.store.errors import Unavailable
 from uplift_server.store.processes import Forgotten, Heartbeat, Process
 
@@ -33,7 +33,7 @@ STEP_MS_MIN: Final = 1_000
 """A clock that is set forward by less was only read more exactly; no process is taken for dead by so little."""
 FAILED_TOLD_EVERY_MS: Final = 10_000
 READINGS_FIRST: Final = 3
-NO_DUTIES: Final[frozenset[Duty]] = frozenset()
+NO_DUTIES: Final[frozenset[SingletonJob]] = frozenset()
 _log = structlog.get_logger()
 
 
@@ -41,7 +41,7 @@ class _Beat(NamedTuple):
     """What a heartbeat has told. Instants are Unix ms of the database."""
 
     known: list[Process]
-    duties: frozenset[Duty]
+    duties: frozenset[SingletonJob]
     now: int
 
 
@@ -51,8 +51,8 @@ class Membership:
     def __init__(
         self,
         database: Database,
-        line: Line,
-        post: Post,
+        line: MessageBus,
+        post: Notifier,
         clock: Clock,
         time: DatabaseTime,
         role: ProcessRole,
@@ -80,7 +80,7 @@ class Membership:
         """When it was last heard of (Unix ms)."""
         self.living: Sequence[Process] = ()
         """All that lived at the latest heartbeat, this one included."""
-        self._duties: frozenset[Duty] = frozenset()
+        self._duties: frozenset[SingletonJob] = frozenset()
         self._duties_until = 0
         self._unbroken_since = 0
         """Since when no heartbeat was late: others are not judged by a time in which the database was away."""
@@ -103,7 +103,7 @@ class Membership:
         unheard_ms = self._clock.now_ms() - self._heard_at
         return unheard_ms if unheard_ms > TRUSTED_MS else None
 
-    def has_duty(self, duty: Duty) -> bool:
+    def has_duty(self, duty: SingletonJob) -> bool:
         """Whether this is for this process to do now, and not for another."""
         return duty in self._duties and self._clock.now_ms() < self._duties_until
 
@@ -163,7 +163,7 @@ class Membership:
         """Be heard of once, and hear of the others. Raises Unavailable; UnknownSchema after it was taken for dead."""
         async with self._turn:
             began = self._clock.now_ms()
-            wanted = list(Duty) if self.delivers else []
+            wanted = list(SingletonJob) if self.delivers else []
             load = self._load()
             told = Heartbeat(self.delivers, self.view, load.in_flight, load.in_flight_max, load.waiting)
             readings = []
@@ -173,7 +173,9 @@ class Membership:
                 now = int(readings[-1].theirs)
                 known = processes.beat(connection, self.number, told, now=now)
                 return _Beat(
-                    known, duties.take(connection, wanted, by=self.number, now=now) if wanted else NO_DUTIES, now
+                    known,
+                    singleton_jobs.take(connection, wanted, by=self.number, now=now) if wanted else NO_DUTIES,
+                    now,
                 )
 
             try:
@@ -266,7 +268,7 @@ def _is_there(pid: int) -> bool:
 
 
 async def learn_time(
-    line: Line, time: DatabaseTime, read_time: Callable[[Transaction], float] = processes.database_now
+    line: MessageBus, time: DatabaseTime, read_time: Callable[[Transaction], float] = processes.database_now
 ) -> None:
     """Learn the database's time, before anything goes by it. Raises Unavailable."""
     # The first question comes with everything that has to be prepared for it, and so tells little of the time.

@@ -9,7 +9,7 @@ from typing import Any, Final
 import structlog
 
 from uplift_server.delivery.clock import Clock
-from uplift_server.store.contract import LINE_TEXT_BYTES_MAX, Line
+from uplift_server.store.contract import LINE_TEXT_BYTES_MAX, MessageBus
 from uplift_server.store.errors import Unavailable
 from uplift_server.store.schema_processes import CHANGED
 
@@ -28,10 +28,10 @@ _OF_OTHERS: Final = frozenset({_DUE, _LISTENED, _STORED, _ENDED})
 _log = structlog.get_logger()
 
 
-class Post:
+class Notifier:
     """One process's post. `own` is the number it is known by."""
 
-    def __init__(self, line: Line, clock: Clock) -> None:
+    def __init__(self, line: MessageBus, clock: Clock) -> None:
         self._line = line
         self._clock = clock
         line.on_told = self._told

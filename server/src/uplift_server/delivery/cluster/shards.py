@@ -17,8 +17,8 @@ import structlog
 from uplift_server.core.operations.cluster import HEARTBEAT_EVERY_MS, view_of, worker_of
 from uplift_server.delivery.clock import Clock
 from uplift_server.delivery.cluster.membership import Membership
-from uplift_server.delivery.cluster.notifier import Post
-from uplift_server.delivery.endpoint_cache import Directory, LiveEndpoint
+from uplift_server.delivery.cluster.notifier import Notifier
+from uplift_server.delivery.endpoint_cache import EndpointCache, LiveEndpoint
 from uplift_server.delivery.scheduling.lanes import DeliveryLanes
 from uplift_server.store import health, processes
 from uplift_server.store.contract import Database
@@ -53,14 +53,14 @@ class Ownership:
     def __init__(
         self,
         database: Database,
-        directory: Directory,
+        cache: EndpointCache,
         clock: Clock,
         membership: Membership,
-        post: Post,
+        post: Notifier,
         keeping: Keeping,
     ) -> None:
         self._database = database
-        self._directory = directory
+        self._cache = cache
         self._clock = clock
         self._membership = membership
         self._post = post
@@ -76,13 +76,13 @@ class Ownership:
         """Endpoints of which something may still wait here."""
         self._wake = asyncio.Event()
         self._has_elsewhere = False
-        directory.owns = self.owns
+        cache.owns = self.owns
         self.on_moved: Callable[[], None] = lambda: None
         """Told when endpoints were taken up."""
 
     def owns(self, endpoint_seq: int) -> bool:
         """Whether an endpoint is this process's to deliver to now."""
-        live = self._directory.endpoints.get(endpoint_seq)
+        live = self._cache.endpoints.get(endpoint_seq)
         if live is not None:
             return live.owned
         if not self._is_own(endpoint_seq):
@@ -145,7 +145,7 @@ class Ownership:
     def _move(self, workers: tuple[int, ...]) -> None:
         self._workers = workers
         self._agreed = False
-        for endpoint_seq, live in self._directory.endpoints.items():
+        for endpoint_seq, live in self._cache.endpoints.items():
             if not self._is_own(endpoint_seq):
                 self._coming.pop(endpoint_seq, None)
                 if live.owned:
@@ -167,7 +167,7 @@ class Ownership:
             return
         for endpoint_seq in endpoint_seqs:
             self._coming.pop(endpoint_seq, None)
-            live = self._directory.endpoints.get(endpoint_seq)
+            live = self._cache.endpoints.get(endpoint_seq)
             if live is not None and self._is_own(endpoint_seq):
                 live.health = fresh.get(endpoint_seq, live.health)
                 live.owned = True

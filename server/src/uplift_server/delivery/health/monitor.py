@@ -11,8 +11,8 @@ from typing import Final
 from uplift_server.core.deliveries.health import FAILURES_MIN, HealthRule, Step
 from uplift_server.core.deliveries.outage_guard import ENDPOINTS_MIN
 from uplift_server.delivery.clock import Clock
-from uplift_server.delivery.endpoint_cache import NEVER, Directory, LiveEndpoint
-from uplift_server.delivery.health.outage_guard import MassFailure, MassFailures
+from uplift_server.delivery.endpoint_cache import NEVER, EndpointCache, LiveEndpoint
+from uplift_server.delivery.health.outage_guard import Outage, OutageGuard
 from uplift_server.delivery.health.transitions import Transitions
 from uplift_server.store.contract import Database
 from uplift_server.store.errors import Unavailable
@@ -35,7 +35,7 @@ _DAY_MS: Final = 86_400_000
 
 
 @dataclass(frozen=True, slots=True)
-class WatchSettings:
+class HealthSettings:
     """What an operator may choose."""
 
     rule: HealthRule
@@ -46,18 +46,16 @@ class WatchSettings:
     operator_email: str | None = None
 
 
-class Watch:
+class HealthMonitor:
     """Runs until stopped; sleeps while every endpoint is well, and until the next instant at which one is not."""
 
-    def __init__(self, database: Database, directory: Directory, clock: Clock, settings: WatchSettings) -> None:
-        self._directory = directory
+    def __init__(self, database: Database, cache: EndpointCache, clock: Clock, settings: HealthSettings) -> None:
+        self._cache = cache
         self._clock = clock
         self._rule = settings.rule
         self._gone_disables = settings.gone_disables
-        self.transitions = Transitions(database, directory, clock, rule=settings.rule, mails=settings.mails)
-        self._mass = MassFailures(
-            database, directory, clock, recipient=settings.operator_email if settings.mails else None
-        )
+        self.transitions = Transitions(database, cache, clock, rule=settings.rule, mails=settings.mails)
+        self._mass = OutageGuard(database, cache, clock, recipient=settings.operator_email if settings.mails else None)
         self._unwell: dict[int, int | None] = {}
         """Endpoints that fail, or whose owners were warned; since when, where that is known of the latest failing."""
         self._gone: dict[int, None] = {}
@@ -70,7 +68,7 @@ class Watch:
     async def load(self) -> None:
         """Take over how things stood. Raises Unavailable."""
         await self._mass.load()
-        for endpoint in self._directory.endpoints.values():
+        for endpoint in self._cache.endpoints.values():
             if endpoint.owned:
                 self.take_up(endpoint)
 
@@ -98,30 +96,30 @@ class Watch:
 
     def disable_at(self, endpoint_seq: int) -> int | None:
         """When an endpoint that fails will be disabled (Unix ms); None while that cannot be said."""
-        endpoint = self._directory.endpoints.get(endpoint_seq)
+        endpoint = self._cache.endpoints.get(endpoint_seq)
         if endpoint is None or not endpoint.takes_deliveries or self._mass.present is not None:
             return None
         return endpoint.health.disable_at(self._rule)
 
     @property
-    def mass_failures(self) -> MassFailures:
+    def mass_failures(self) -> OutageGuard:
         """Who judges whether most endpoints fail at once."""
         return self._mass
 
     @property
-    def mass_failure(self) -> MassFailure | None:
+    def mass_failure(self) -> Outage | None:
         """The mass failure that is under way."""
         return self._mass.present
 
     def warn_at(self, endpoint_seq: int) -> int | None:
         """When the contacts of an endpoint that fails are told (Unix ms); None while that cannot be said."""
-        endpoint = self._directory.endpoints.get(endpoint_seq)
+        endpoint = self._cache.endpoints.get(endpoint_seq)
         if endpoint is None or not endpoint.takes_deliveries or self._mass.present is not None:
             return None
         return endpoint.health.warn_at(self._rule)
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Watch until stopped; whoever stops it cancels the wait."""
+        """HealthMonitor until stopped; whoever stops it cancels the wait."""
         await self._clock.wait(stopping, BEGIN_AFTER_MS)
         while not stopping.is_set():
             self._wake.clear()
@@ -154,7 +152,7 @@ class Watch:
         """The endpoints that fail, whichever process attempts them."""
         return [
             endpoint
-            for endpoint in self._directory.endpoints.values()
+            for endpoint in self._cache.endpoints.values()
             if endpoint.health.failing_since is not None and endpoint.takes_deliveries
         ]
 
@@ -162,7 +160,7 @@ class Watch:
         """The endpoints to look after; those that are well again, off or deleted are forgotten."""
         unwell = []
         for seq in list(self._unwell):
-            endpoint = self._directory.endpoints.get(seq)
+            endpoint = self._cache.endpoints.get(seq)
             if (
                 endpoint is not None
                 and endpoint.owned
@@ -196,7 +194,7 @@ class Watch:
         """Disable those that said they are gone; not while so many fail that something else may speak for them."""
         while self._gone and self._mass.present is None:
             seq = next(iter(self._gone))
-            endpoint = self._directory.endpoints.get(seq)
+            endpoint = self._cache.endpoints.get(seq)
             if (
                 endpoint is not None
                 and endpoint.owned

@@ -19,8 +19,8 @@ from uplift_server.core.people.audit import SYSTEM, AuditEntry
 from uplift_server.core.people.notifications import NoticeKind
 from uplift_server.core.timestamps import instant_text
 from uplift_server.delivery.clock import Clock
-from uplift_server.delivery.endpoint_cache import Directory, LiveEndpoint
-from uplift_server.store import audit, health, marks, notices, processes
+from uplift_server.delivery.endpoint_cache import EndpointCache, LiveEndpoint
+from uplift_server.store import audit, health, outbox, processes, server_values
 from uplift_server.store.contract import Database, Transaction
 from uplift_server.store.errors import Unavailable
 
@@ -30,7 +30,7 @@ _log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
-class MassFailure:
+class Outage:
     """One that is under way. Instants are Unix ms."""
 
     since: int
@@ -51,20 +51,20 @@ class MassFailure:
         }
 
 
-class MassFailures:
+class OutageGuard:
     """Notices when one begins and when it ends."""
 
     def __init__(
         self,
         database: Database,
-        directory: Directory,
+        cache: EndpointCache,
         clock: Clock,
         *,
         recipient: str | None,
         random_bytes: Callable[[int], bytes] = os.urandom,
     ) -> None:
         self._database = database
-        self._directory = directory
+        self._cache = cache
         self._clock = clock
         self._recipient = recipient
         self._random_bytes = random_bytes
@@ -72,7 +72,7 @@ class MassFailures:
         """When the latest one ended."""
         self._ending_at: int | None = None
         """When the one that is under way was judged to be over; not written yet."""
-        self.present: MassFailure | None = None
+        self.present: Outage | None = None
         self._followed = False
         """Whether it is to be learned first what is stored: another process may have judged, or an answer was lost."""
         self.by = 0
@@ -82,14 +82,12 @@ class MassFailures:
 
     async def load(self) -> None:
         """Go on with the one that was under way. Raises Unavailable."""
-        stored = await self._database.read_first(lambda c: marks.get_all(c, _MARKS))
+        stored = await self._database.read_first(lambda c: server_values.get_all(c, _MARKS))
         self._ended_at = stored.get(_ENDED_AT)
         self.present = None
         if _MARKS + "since" in stored:
             found = {name.removeprefix(_MARKS): value for name, value in stored.items()}
-            self.present = MassFailure(
-                found["since"], found["counts_from"], found["endpoints"], told=bool(found["told"])
-            )
+            self.present = Outage(found["since"], found["counts_from"], found["endpoints"], told=bool(found["told"]))
         else:
             self._ending_at = None
 
@@ -107,7 +105,7 @@ class MassFailures:
         if not on_duty:
             self._ending_at = None
             if self.present is None and group is not None and is_mass:
-                self.present = MassFailure(group.since, group.since, group.endpoints, told=False)
+                self.present = Outage(group.since, group.since, group.endpoints, told=False)
             return
         # Whatever was written if no answer comes.
         self._followed = True
@@ -116,7 +114,7 @@ class MassFailures:
         elif self.present is None and group is not None and is_mass:
             ended_at = self._ended_at or 0
             told = self._clock.now_ms() - ended_at > WITHIN_MS
-            begun = MassFailure(group.since, max(group.since, ended_at), group.endpoints, told)
+            begun = Outage(group.since, max(group.since, ended_at), group.endpoints, told)
             await self._begin(begun, failing)
         self._followed = False
 
@@ -139,14 +137,14 @@ class MassFailures:
         """How many endpoints were attempted of late; counted until there are more than enough."""
         after = self._clock.now_ms() - ATTEMPTED_WITHIN_MS
         count = 0
-        for endpoint in self._directory.endpoints.values():
+        for endpoint in self._cache.endpoints.values():
             latest = max(endpoint.health.last_success_at or 0, endpoint.health.last_failure_at or 0)
             count += latest > after and endpoint.takes_deliveries
             if enough is not None and count > enough:
                 break
         return count
 
-    async def _begin(self, begun: MassFailure, failing: Iterable[LiveEndpoint]) -> None:
+    async def _begin(self, begun: Outage, failing: Iterable[LiveEndpoint]) -> None:
         now = self._clock.now_ms()
         attempted = self._attempted()
         outcomes = Counter(endpoint.health.last_outcome for endpoint in failing)
@@ -154,7 +152,7 @@ class MassFailures:
         facts = {"since": begun.since, "endpoints": begun.endpoints, "attempted": attempted, "causes": causes}
 
         def begin(connection: Transaction) -> None:
-            marks.replace(connection, _MARKS, begun.marks())
+            server_values.replace(connection, _MARKS, begun.marks())
             self._tell(
                 connection, "mass_failure.began", NoticeKind.MASS_FAILURE_BEGAN, facts, now=now, mailed=begun.told
             )
@@ -166,7 +164,7 @@ class MassFailures:
             since=instant_text(begun.since), endpoints=begun.endpoints, attempted=attempted, causes=causes,
         )  # fmt: skip
 
-    async def _end(self, ended: MassFailure, failing: Sequence[LiveEndpoint]) -> None:
+    async def _end(self, ended: Outage, failing: Sequence[LiveEndpoint]) -> None:
         now = self._clock.now_ms()
         at = self._ending_at = self._ending_at or now
         seqs = [endpoint.seq for endpoint in failing]
@@ -175,7 +173,7 @@ class MassFailures:
         def end(connection: Transaction) -> dict[int, Health]:
             # As they are stored, which settlements on their way leave as it is: see `settle`.
             health.excuse(connection, seqs, ended.counts_from, at)
-            marks.replace(connection, _MARKS, {_ENDED_AT: at})
+            server_values.replace(connection, _MARKS, {_ENDED_AT: at})
             self._tell(
                 connection, "mass_failure.ended", NoticeKind.MASS_FAILURE_ENDED, facts, now=now, mailed=ended.told
             )
@@ -205,7 +203,7 @@ class MassFailures:
         audit.add(connection, AuditEntry(None, now, SYSTEM, action, "", details))
         if mailed and self._recipient is not None:
             notice_id = ids.uuid7(now, self._random_bytes(ids.RANDOM_BYTES))
-            notices.add(
+            outbox.add(
                 connection,
                 kind,
                 account_seq=None,

@@ -18,9 +18,9 @@ from uplift_server.core.people.audit import SYSTEM, AuditEntry
 from uplift_server.core.people.notifications import NoticeKind
 from uplift_server.core.timestamps import optional_instant_text
 from uplift_server.delivery.clock import Clock
-from uplift_server.delivery.endpoint_cache import Directory, LiveEndpoint
+from uplift_server.delivery.endpoint_cache import EndpointCache, LiveEndpoint
 from uplift_server.delivery.sending.settler import health_row
-from uplift_server.store import audit, health, notices, processes
+from uplift_server.store import audit, health, outbox, processes
 from uplift_server.store.contract import Database, Transaction
 from uplift_server.store.records import Account, DisabledReason, Endpoint
 
@@ -48,7 +48,7 @@ class Transitions:
     def __init__(
         self,
         database: Database,
-        directory: Directory,
+        cache: EndpointCache,
         clock: Clock,
         *,
         rule: HealthRule,
@@ -56,7 +56,7 @@ class Transitions:
         random_bytes: Callable[[int], bytes] = os.urandom,
     ) -> None:
         self._database = database
-        self._directory = directory
+        self._cache = cache
         self._clock = clock
         self._rule = rule
         self._mails = mails
@@ -64,7 +64,7 @@ class Transitions:
         self.by = 0
         """This process among several: what one that was taken for dead still knows has no consequences."""
         self.on_switched_off: Callable[[int], None] = lambda _endpoint_seq: None
-        """Told of every endpoint that was disabled, in store and directory."""
+        """Told of every endpoint that was disabled, in store and cache."""
 
     async def warn(self, endpoint: LiveEndpoint) -> None:
         """Warn an endpoint's owner that it will be disabled."""
@@ -108,7 +108,7 @@ class Transitions:
         def disable(connection: Transaction) -> Endpoint | bool:
             if self._mails and warned_at is not None and reason is DisabledReason.FAILING:
                 kind = NoticeKind.ENDPOINT_WARNED
-                if notices.none_sent_yet(connection, subject.endpoint_seq, kind, since=warned_at):
+                if outbox.none_sent_yet(connection, subject.endpoint_seq, kind, since=warned_at):
                     return False
             record = health.disable(connection, subject.endpoint_seq, reason, now=now)
             if record is None:
@@ -121,8 +121,8 @@ class Transitions:
 
         done = await self._write(disable)
         if isinstance(done, Endpoint):
-            if done.seq in self._directory.endpoints:
-                self._directory.put_endpoint(done)
+            if done.seq in self._cache.endpoints:
+                self._cache.put_endpoint(done)
                 self.on_switched_off(done.seq)
             self._log(endpoint, "an endpoint was disabled; its deliveries are held", details)
         return done is not False
@@ -157,7 +157,7 @@ class Transitions:
 
     def _subject(self, endpoint: LiveEndpoint) -> _Subject:
         record = endpoint.record
-        account = self._directory.accounts[record.account_seq]
+        account = self._cache.accounts[record.account_seq]
         facts: dict[str, object] = {
             "endpoint": endpoint.id_text,
             "url": record.url,
@@ -190,7 +190,7 @@ class Transitions:
     ) -> None:
         if not self._mails:
             return
-        notices.add(
+        outbox.add(
             connection,
             kind,
             account_seq=subject.account.seq,

@@ -15,7 +15,7 @@ import structlog
 from uplift_server.core.deliveries.listening import UNUSED_EXPIRES_AFTER_MS
 from uplift_server.core.deliveries.stream_limits import Exceeded, exceeded
 from uplift_server.delivery.clock import Clock
-from uplift_server.delivery.endpoint_cache import NEVER, Directory
+from uplift_server.delivery.endpoint_cache import NEVER, EndpointCache
 from uplift_server.delivery.listening.streams import UNAVAILABLE_WAIT_MS, Ending, Stream
 from uplift_server.store.contract import Database
 from uplift_server.store.errors import Unavailable
@@ -47,9 +47,9 @@ _Progress = tuple[Stream, int | None, list[StoredAnswer]]
 class Relay:
     """All streams of this process."""
 
-    def __init__(self, database: Database, directory: Directory, clock: Clock) -> None:
+    def __init__(self, database: Database, cache: EndpointCache, clock: Clock) -> None:
         self.database = database
-        self.directory = directory
+        self.cache = cache
         self.clock = clock
         self.listened: dict[int, set[Stream]] = {}
         """By account, the streams to be told of its events."""

@@ -16,7 +16,7 @@ from uplift_server.core.deliveries.listening import (
 from uplift_server.core.events.catalog import WEBHOOK_CREATED
 from uplift_server.core.events.subscriptions import Subscription
 from uplift_server.delivery.clock import Clock
-from uplift_server.delivery.endpoint_cache import Directory
+from uplift_server.delivery.endpoint_cache import EndpointCache
 from uplift_server.store import event_types
 from uplift_server.store.contract import Database
 from uplift_server.store.errors import Unavailable
@@ -176,7 +176,7 @@ class Stream:
         return [each for each in self._tests_to_send if each.place in awaited]
 
     async def _read(self) -> list[Handed]:
-        names = {each.seq: each.name for each in self._relay.directory.event_types_by_seq.values()}
+        names = {each.seq: each.name for each in self._relay.cache.event_types_by_seq.values()}
         unwanted = [type_seq for type_seq, name in names.items() if not self._wants(name)]
         now = self._relay.clock.now_ms()
         looks = now - self._seen_at >= LOOK_EVERY_MS
@@ -227,7 +227,7 @@ class Streaming(Protocol):
     """What a stream needs of the relay it belongs to."""
 
     database: Database
-    directory: Directory
+    cache: EndpointCache
     clock: Clock
 
     def note_progress(self, stream: Stream) -> None:

@@ -11,12 +11,12 @@ import structlog
 from uplift_server.core.operations.partitions import PARTITIONS_A_RETENTION, lasts_ms
 from uplift_server.core.timestamps import instant_text
 from uplift_server.delivery.clock import Clock
-from uplift_server.observe.measures import EngineMeasures
+from uplift_server.observe.counters import EngineCounters
 from uplift_server.store import retention_clock
+from uplift_server.store.cleanup import EVENTS, KEPT, Kept, Key, look, remove
 from uplift_server.store.contract import Database
 from uplift_server.store.errors import Unavailable
 from uplift_server.store.partitions import Partition, Partitions
-from uplift_server.store.upkeep import EVENTS, KEPT, Kept, Key, look, remove
 
 BITE_PAUSE_MS: Final = 20
 PAUSES_AS_LONG: Final = 9
@@ -41,7 +41,7 @@ _log = structlog.get_logger()
 class Retention:
     """Looks once a minute for what is past its retention (ms; 0: keep everything)."""
 
-    def __init__(self, database: Database, clock: Clock, measures: EngineMeasures, *, retention_ms: int) -> None:
+    def __init__(self, database: Database, clock: Clock, measures: EngineCounters, *, retention_ms: int) -> None:
         self._database = database
         self._clock = clock
         self._measures = measures

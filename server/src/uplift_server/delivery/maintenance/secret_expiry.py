@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Final
 
 from uplift_server.delivery.clock import Clock
-from uplift_server.delivery.endpoint_cache import NEVER, Directory
+from uplift_server.delivery.endpoint_cache import NEVER, EndpointCache
 from uplift_server.store.contract import Database
 from uplift_server.store.endpoints import erase_previous_secrets
 from uplift_server.store.errors import Unavailable
@@ -19,15 +19,15 @@ OFF_DUTY_WAIT_MS: Final = 5_000
 _WAIT_MS_MAX: Final = 24 * 3600 * 1000
 
 
-class Overlaps:
+class SecretExpiry:
     """Sleeps until the next overlap ends."""
 
-    def __init__(self, database: Database, directory: Directory, clock: Clock) -> None:
+    def __init__(self, database: Database, cache: EndpointCache, clock: Clock) -> None:
         self._database = database
-        self._directory = directory
+        self._cache = cache
         self._clock = clock
         self._changed = asyncio.Event()
-        directory.on_overlap = self._changed.set
+        cache.on_overlap = self._changed.set
         self.on_duty: Callable[[], bool] = lambda: True
         """Whether this is for this process to do, and not for another."""
 
@@ -35,7 +35,7 @@ class Overlaps:
         """Erase until stopped; whoever stops it cancels the wait."""
         while not stopping.is_set():
             self._changed.clear()
-            next_end = min(self._directory.overlaps.values(), default=NEVER)
+            next_end = min(self._cache.overlaps.values(), default=NEVER)
             left_ms = next_end - self._clock.now_ms()
             if left_ms > 0:
                 await self._clock.wait(self._changed, min(left_ms, _WAIT_MS_MAX))
@@ -50,12 +50,12 @@ class Overlaps:
 
     async def _erase(self) -> None:
         now = self._clock.now_ms()
-        overlaps = self._directory.overlaps
+        overlaps = self._cache.overlaps
         ended = [seq for seq, ends_at in overlaps.items() if ends_at <= now][:BITE]
         changed = await self._database.write(lambda c: erase_previous_secrets(c, ended, now=now))
         for record in changed:
-            if record.seq in self._directory.endpoints:
-                self._directory.put_endpoint(record)
+            if record.seq in self._cache.endpoints:
+                self._cache.put_endpoint(record)
         # One that the store did not erase has other secrets, or none, by now: whoever changed that tells.
         for seq in ended:
             if overlaps.get(seq, NEVER) <= now:

@@ -1,4 +1,4 @@
-"""Numbers: counts what was added to the tables, a second or so after it was written, beside traffic."""
+"""StatisticsUpdater: counts what was added to the tables, a second or so after it was written, beside traffic."""
 
 import asyncio
 from collections.abc import Callable
@@ -20,7 +20,7 @@ BUSY_TURNS: Final = 4
 UNAVAILABLE_WAIT_MS: Final = 5_000
 
 
-class Numbers:
+class StatisticsUpdater:
     """Looks every `every_ms` for what is still to be counted; `BUSY_TURNS` times less often while the process is busy.
 
     Whoever reads numbers need not wait for it; what it has not come to yet is missing in them for so long.

@@ -16,7 +16,7 @@ from uplift_server.core.limits import LEASE_BATCH_BODY_BYTES_MAX, REPLAY_OUTSTAN
 from uplift_server.core.people.audit import SYSTEM, AuditEntry
 from uplift_server.core.scheduling.lane import Lane
 from uplift_server.delivery.clock import Clock
-from uplift_server.delivery.endpoint_cache import Directory, LiveEndpoint
+from uplift_server.delivery.endpoint_cache import EndpointCache, LiveEndpoint
 from uplift_server.delivery.scheduling.dispatcher import Dispatcher
 from uplift_server.delivery.scheduling.lanes import DeliveryLanes
 from uplift_server.delivery.sending.attempts import previous_state, unattempted
@@ -68,13 +68,13 @@ class _Job:
         return not self.ahead.candidates and self.ahead.through >= self.replay.last_event_seq
 
 
-class Replays:
+class ReplayJobs:
     """All replays for which something is left to do."""
 
     def __init__(
         self,
         database: Database,
-        directory: Directory,
+        cache: EndpointCache,
         lanes: DeliveryLanes,
         settler: Settler,
         dispatcher: Dispatcher,
@@ -84,7 +84,7 @@ class Replays:
         lease_ms: int,
     ) -> None:
         self._database = database
-        self._directory = directory
+        self._cache = cache
         self._lanes = lanes
         self._settler = settler
         self._give_back = dispatcher.give_back
@@ -176,13 +176,13 @@ class Replays:
 
     async def _step(self, job: _Job) -> None:
         now = self._clock.now_ms()
-        if not self._directory.owns(job.replay.choice.endpoint_seq):
+        if not self._cache.owns(job.replay.choice.endpoint_seq):
             # A deleted endpoint moves no more: it may be this process's before anybody tells of it.
-            known = job.replay.choice.endpoint_seq in self._directory.endpoints
+            known = job.replay.choice.endpoint_seq in self._cache.endpoints
             job.next_at = math.inf if known else now + LOOK_MS
             return
         try:
-            endpoint = self._directory.endpoints.get(job.replay.choice.endpoint_seq)
+            endpoint = self._cache.endpoints.get(job.replay.choice.endpoint_seq)
             if endpoint is None and job.replay.state is not ReplayState.CANCELLED:
                 await self._cancel(job)
             elif job.replay.state is ReplayState.RUNNING and endpoint is not None:
@@ -291,7 +291,7 @@ class Replays:
 
     def _hand_over(self, job: _Job, leased: Sequence[LeasedDelivery]) -> None:
         now = self._clock.now_ms()
-        endpoint = self._directory.endpoints.get(job.replay.choice.endpoint_seq)
+        endpoint = self._cache.endpoints.get(job.replay.choice.endpoint_seq)
         if endpoint is None or self._lanes.draining:
             for delivery in leased:
                 self._give_back(delivery)

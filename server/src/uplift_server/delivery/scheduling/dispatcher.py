@@ -13,9 +13,9 @@ from uplift_server.core.lifecycle import Trigger
 from uplift_server.core.limits import LEASE_BATCH_MAX, RELEASE_BATCH_MAX
 from uplift_server.core.scheduling.lane import Kind
 from uplift_server.delivery.clock import Clock
-from uplift_server.delivery.endpoint_cache import Directory
+from uplift_server.delivery.endpoint_cache import EndpointCache
 from uplift_server.delivery.scheduling.due import DueEndpoints
-from uplift_server.delivery.scheduling.held import Held
+from uplift_server.delivery.scheduling.held import HeldDeliveries
 from uplift_server.delivery.scheduling.lanes import DeliveryLanes
 from uplift_server.store.contract import Database
 from uplift_server.store.errors import Unavailable
@@ -32,10 +32,10 @@ class Dispatcher:
     def __init__(
         self,
         database: Database,
-        directory: Directory,
+        cache: EndpointCache,
         lanes: DeliveryLanes,
         due: DueEndpoints,
-        held: Held,
+        held: HeldDeliveries,
         clock: Clock,
         *,
         owner: int,
@@ -43,7 +43,7 @@ class Dispatcher:
         scan_every_ms: int,
     ) -> None:
         self._database = database
-        self._directory = directory
+        self._cache = cache
         self._lanes = lanes
         self._clock = clock
         self.owner = owner
@@ -109,7 +109,7 @@ class Dispatcher:
             # The database may have released them. Then a repeat changes nothing: the lease is gone or has a new fence.
             self._returned = returned + self._returned
             raise
-        if foreign := {seq for _, seq, _ in returned if not self._directory.owns(seq)}:
+        if foreign := {seq for _, seq, _ in returned if not self._cache.owns(seq)}:
             self.on_foreign(foreign)
 
     async def _scan(self, now: int) -> None:
@@ -122,7 +122,7 @@ class Dispatcher:
         while True:
             page = await self._database.due_endpoints(after=after, limit=SCAN_PAGE)
             for endpoint_seq, due_at in page:
-                if not self._directory.owns(endpoint_seq):
+                if not self._cache.owns(endpoint_seq):
                     continue
                 if not self._is_on(endpoint_seq):
                     self._held.look_at(endpoint_seq)
@@ -155,7 +155,7 @@ class Dispatcher:
         for delivery in leased:
             if self._lanes.parked and (delivery.event_seq, delivery.endpoint_seq) in self._lanes.parked:
                 continue  # It stays leased. A later scan finds it when the lease has ended.
-            endpoint = self._directory.endpoints.get(delivery.endpoint_seq)
+            endpoint = self._cache.endpoints.get(delivery.endpoint_seq)
             if endpoint is None:
                 self._returned.append((delivery.event_seq, delivery.endpoint_seq, delivery.fence))
                 continue
@@ -189,7 +189,7 @@ class Dispatcher:
         share = max(ENDPOINT_LEASE_MIN, LEASE_BATCH_MAX // max(1, len(self._due.backlog)))
         left = LEASE_BATCH_MAX
         for endpoint_seq in list(self._due.backlog):
-            endpoint = self._directory.endpoints.get(endpoint_seq)
+            endpoint = self._cache.endpoints.get(endpoint_seq)
             if endpoint is None or not endpoint.owned or not endpoint.takes_deliveries:
                 del self._due.backlog[endpoint_seq]
                 self._held.look_at(endpoint_seq)
@@ -203,7 +203,7 @@ class Dispatcher:
         return requests
 
     def _is_on(self, endpoint_seq: int) -> bool:
-        endpoint = self._directory.endpoints.get(endpoint_seq)
+        endpoint = self._cache.endpoints.get(endpoint_seq)
         return endpoint is not None and endpoint.takes_deliveries
 
     def _kind(self, delivery: LeasedDelivery) -> Kind:

@@ -12,15 +12,15 @@ from typing import Final
 
 from uplift_server.core.lifecycle import Status
 from uplift_server.delivery.clock import Clock
-from uplift_server.delivery.endpoint_cache import Directory, LiveEndpoint
+from uplift_server.delivery.endpoint_cache import EndpointCache, LiveEndpoint
 from uplift_server.delivery.scheduling.due import DueEndpoints
 from uplift_server.delivery.scheduling.lanes import DeliveryLanes
-from uplift_server.observe.measures import EngineMeasures
+from uplift_server.observe.counters import EngineCounters
 from uplift_server.store.contract import Database
+from uplift_server.store.endpoint_backlog import cancel_waiting, drop_held, hold_waiting, holding_endpoints
 from uplift_server.store.errors import Unavailable
 from uplift_server.store.hot_records import HeldRequest
 from uplift_server.store.records import HeldAction
-from uplift_server.store.waiting import cancel_waiting, drop_held, hold_waiting, holding_endpoints
 
 TICK_MS: Final = 100
 """How long lies between two bites of the same endpoint's."""
@@ -60,23 +60,23 @@ class _Pace:
         self._paused_until = at_ms
 
 
-class Held:
+class HeldDeliveries:
     """Runs until stopped; sleeps while there is nothing to be done."""
 
     def __init__(
         self,
         database: Database,
-        directory: Directory,
+        cache: EndpointCache,
         lanes: DeliveryLanes,
         due: DueEndpoints,
         clock: Clock,
-        measures: EngineMeasures,
+        measures: EngineCounters,
         *,
         rate_per_second: int,
         look_every_ms: int,
     ) -> None:
         self._database = database
-        self._directory = directory
+        self._cache = cache
         self._lanes = lanes
         self._due = due
         self._clock = clock
@@ -91,7 +91,7 @@ class Held:
 
     def look_at(self, endpoint_seq: int) -> None:
         """An endpoint's state has changed, or something waits for one that is off or deleted."""
-        if not self._directory.owns(endpoint_seq):
+        if not self._cache.owns(endpoint_seq):
             return
         self._work[endpoint_seq] = None
         self._wake.set()
@@ -102,7 +102,7 @@ class Held:
         False where it could not be done by an instant (Unix ms). Raises Unavailable.
         """
         while self._clock.now_ms() < until_ms:
-            endpoint = self._directory.endpoints.get(endpoint_seq)
+            endpoint = self._cache.endpoints.get(endpoint_seq)
             if endpoint is None or endpoint.takes_deliveries or not await self._bite(endpoint_seq, endpoint):
                 return True
         return False
@@ -135,8 +135,8 @@ class Held:
             at = after
             found = await self._database.read(lambda c: holding_endpoints(c, after=at, limit=LOOK_PAGE))  # noqa: B023 - run before the next turn
             for endpoint_seq in found:
-                endpoint = self._directory.endpoints.get(endpoint_seq)
-                if self._directory.owns(endpoint_seq) and (endpoint is None or _is_to_act(endpoint)):
+                endpoint = self._cache.endpoints.get(endpoint_seq)
+                if self._cache.owns(endpoint_seq) and (endpoint is None or _is_to_act(endpoint)):
                     self._work[endpoint_seq] = None
             if len(found) < LOOK_PAGE:
                 break
@@ -152,10 +152,10 @@ class Held:
                 break
             # Taken out before anything is waited for: what is told of it meanwhile is not lost.
             del self._work[endpoint_seq]
-            if not self._directory.owns(endpoint_seq):
+            if not self._cache.owns(endpoint_seq):
                 self._stop_releasing(endpoint_seq)
                 continue
-            endpoint = self._directory.endpoints.get(endpoint_seq)
+            endpoint = self._cache.endpoints.get(endpoint_seq)
             try:
                 bitten = await self._bite(endpoint_seq, endpoint)
             except Unavailable:

@@ -24,12 +24,12 @@ from uplift_server.core.scheduling.circuit_breaker import BreakerRule
 from uplift_server.core.scheduling.lane import Lane
 from uplift_server.core.scheduling.retry_schedule import RetrySchedule, retry_after_ms
 from uplift_server.delivery.clock import Clock
-from uplift_server.delivery.endpoint_cache import Directory, LiveEndpoint, LiveEventType
+from uplift_server.delivery.endpoint_cache import EndpointCache, LiveEndpoint, LiveEventType
 from uplift_server.delivery.scheduling.lanes import DeliveryLanes
 from uplift_server.delivery.sending.http.request import Done, Request
 from uplift_server.delivery.sending.settler import Settler
 from uplift_server.observe.attempt_log import AttemptLine
-from uplift_server.observe.measures import EngineMeasures
+from uplift_server.observe.counters import EngineCounters
 from uplift_server.store.hot_records import AttemptRow, LeasedDelivery, Settlement
 from uplift_server.store.records import EndpointState, HeldAction
 
@@ -67,12 +67,12 @@ class Attempts:
 
     def __init__(
         self,
-        directory: Directory,
+        cache: EndpointCache,
         lanes: DeliveryLanes,
         sender: Sending,
         settler: Settler,
         clock: Clock,
-        measures: EngineMeasures,
+        measures: EngineCounters,
         *,
         schedule: RetrySchedule,
         breaker: BreakerRule,
@@ -82,7 +82,7 @@ class Attempts:
         on_unwell: Callable[[LiveEndpoint], None],
         on_gone: Callable[[LiveEndpoint], None],
     ) -> None:
-        self._directory = directory
+        self._cache = cache
         self._lanes = lanes
         self._sender = sender
         self._settler = settler
@@ -104,7 +104,7 @@ class Attempts:
     def start(self, lane: Lane[LeasedDelivery], delivery: LeasedDelivery) -> None:
         """Send the delivery, or settle at once what must not be sent."""
         now = self._clock.now_ms()
-        endpoint = self._directory.endpoints.get(delivery.endpoint_seq)
+        endpoint = self._cache.endpoints.get(delivery.endpoint_seq)
         if delivery.lease_until - now < self._lease_needed_ms:
             # It waited too long in memory. Another process might take it while we send. What waits behind it goes back,
             # too, so that none overtakes it.
@@ -128,7 +128,7 @@ class Attempts:
             self._settler.add(unattempted(delivery, verdict, now))
             self._lanes.returned(lane, now)
             return
-        event_type = self._directory.event_types_by_seq.get(delivery.type_seq)
+        event_type = self._cache.event_types_by_seq.get(delivery.type_seq)
         if event_type is None:
             # Another process has just made it: this one will know of it in a moment.
             self._give_back(delivery)

@@ -9,12 +9,12 @@ from uplift_server.core.deliveries import test_events
 from uplift_server.core.events import envelope
 from uplift_server.core.lifecycle import Status
 from uplift_server.delivery.clock import Clock
-from uplift_server.delivery.endpoint_cache import Directory
+from uplift_server.delivery.endpoint_cache import EndpointCache
 from uplift_server.delivery.scheduling.dispatcher import Dispatcher
 from uplift_server.delivery.scheduling.lanes import DeliveryLanes
-from uplift_server.delivery.sending.test_deliveries import Busy, Trials
-from uplift_server.observe.measures import EngineMeasures
-from uplift_server.store import audit, deliveries, endpoints, idempotency, trials, waiting
+from uplift_server.delivery.sending.test_deliveries import Busy, RunningTests
+from uplift_server.observe.counters import EngineCounters
+from uplift_server.store import audit, deliveries, endpoint_backlog, endpoints, idempotency, test_deliveries
 from uplift_server.store.commands import Command, CommandKind, NewTest, Result
 from uplift_server.store.contract import Database, Transaction
 from uplift_server.store.errors import Conflict, StoreError
@@ -61,17 +61,17 @@ class LocalCommands:
     def __init__(
         self,
         database: Database,
-        directory: Directory,
+        cache: EndpointCache,
         lanes: DeliveryLanes,
         dispatcher: Dispatcher,
-        tests: Trials,
+        tests: RunningTests,
         clock: Clock,
-        measures: EngineMeasures,
+        measures: EngineCounters,
         *,
         lease_ms: int,
     ) -> None:
         self._database = database
-        self._directory = directory
+        self._cache = cache
         self._lanes = lanes
         self._dispatcher = dispatcher
         self._tests = tests
@@ -110,7 +110,7 @@ class LocalCommands:
             also(connection)
             audit.add(connection, replace(command.entry, at=now))
             if command.kind is CommandKind.CANCEL:
-                waiting.cancel(connection, event_seq, endpoint_seq, fence=fence, now=now)
+                endpoint_backlog.cancel(connection, event_seq, endpoint_seq, fence=fence, now=now)
                 return None
             lease_until = now + self._lease_ms
             return deliveries.start_resend(
@@ -164,7 +164,9 @@ class LocalCommands:
                 raise _SentBefore(event_id)
             audit.add(connection, replace(command.entry, at=event.created_at))
             lease_until = event.created_at + self._lease_ms
-            return trials.begin(connection, event, event_seq, lease_until=lease_until, owner=self._dispatcher.owner)
+            return test_deliveries.begin(
+                connection, event, event_seq, lease_until=lease_until, owner=self._dispatcher.owner
+            )
 
         try:
             leased = await self._database.append_then(event, begin)
@@ -177,7 +179,7 @@ class LocalCommands:
         return result
 
     def _event(self, command: Command, test: NewTest) -> NewEvent:
-        now, event_type = self._clock.now_ms(), self._directory.event_types_by_seq[test.type_seq]
+        now, event_type = self._clock.now_ms(), self._cache.event_types_by_seq[test.type_seq]
         data = test_events.data_of(event_type.record.example)
         return NewEvent(
             id=test.event_id,
@@ -188,7 +190,7 @@ class LocalCommands:
             body=envelope.build(
                 ids.uuid_text(test.event_id), event_type.name, event_type.record.api_version, now, data
             ),
-            deliveries=[trials.owed(command.endpoint_seq)],
+            deliveries=[test_deliveries.owed(command.endpoint_seq)],
             data=data,
         )
 
@@ -196,6 +198,6 @@ class LocalCommands:
         """Attempt a delivery that was leased for a resend, before anything that waits."""
         if delivery is None:
             return
-        endpoint = self._directory.endpoints.get(delivery.endpoint_seq)
+        endpoint = self._cache.endpoints.get(delivery.endpoint_seq)
         if endpoint is None or not self._lanes.start_now(self._lanes.of(endpoint), delivery):
             self._dispatcher.give_back(delivery)

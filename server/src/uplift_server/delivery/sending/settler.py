@@ -19,9 +19,9 @@ from uplift_server.delivery.endpoint_cache import LiveEndpoint
 from uplift_server.delivery.scheduling.due import DueEndpoints
 from uplift_server.delivery.scheduling.lanes import DeliveryLanes
 from uplift_server.observe.attempt_log import AttemptLine
-from uplift_server.observe.measures import EngineMeasures, SetAside
+from uplift_server.observe.counters import EngineCounters, SetAside
 from uplift_server.store.contract import Database
-from uplift_server.store.errors import Refused, Unavailable
+from uplift_server.store.errors import Rejected, Unavailable
 from uplift_server.store.hot_records import HealthRow, Settlement
 
 _log = structlog.get_logger()
@@ -42,7 +42,7 @@ class Settler:
         lanes: DeliveryLanes,
         due: DueEndpoints,
         clock: Clock,
-        measures: EngineMeasures,
+        measures: EngineCounters,
         on_lines: Callable[[Sequence[AttemptLine]], None],
     ) -> None:
         self._database = database
@@ -237,7 +237,7 @@ class Settler:
 
     def _set_aside(self, kind: SetAside, error: BaseException, **fields: int) -> None:
         self._measures.set_aside[kind] += 1
-        defect = None if isinstance(error, Refused) else error
+        defect = None if isinstance(error, Rejected) else error
         _log.error(
             "row set aside: the database rejected it", kind=kind.text, **fields, cause=str(error), exc_info=defect
         )

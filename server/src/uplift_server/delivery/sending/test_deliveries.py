@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 from uplift_server.core.scheduling.lane import Lane
 from uplift_server.core.scheduling.lanes import NoSlot
 from uplift_server.delivery.clock import Clock
-from uplift_server.delivery.endpoint_cache import Directory
+from uplift_server.delivery.endpoint_cache import EndpointCache
 from uplift_server.delivery.scheduling.dispatcher import Dispatcher
 from uplift_server.delivery.scheduling.lanes import DeliveryLanes
 from uplift_server.delivery.sending.settler import Settler
@@ -41,7 +41,7 @@ class Busy(Enum):
 _BUSY: Final = {NoSlot.SERVER: Busy.FULL, NoSlot.ACCOUNT: Busy.SHARE, NoSlot.ENDPOINT: Busy.PACED}
 
 
-class _Trial(NamedTuple):
+class _RunningTest(NamedTuple):
     """A test in flight, or about to be."""
 
     lane: Lane[LeasedDelivery]
@@ -51,12 +51,12 @@ class _Trial(NamedTuple):
     """Set once its outcome is stored."""
 
 
-class Trials:
+class RunningTests:
     """The tests in flight, by endpoint."""
 
     def __init__(
         self,
-        directory: Directory,
+        cache: EndpointCache,
         lanes: DeliveryLanes,
         settler: Settler,
         dispatcher: Dispatcher,
@@ -64,46 +64,46 @@ class Trials:
         *,
         lease_ms: int,
     ) -> None:
-        self._directory = directory
+        self._cache = cache
         self._lanes = lanes
         self._settler = settler
         self._give_back = dispatcher.give_back
         self._clock = clock
         self._lease_ms = lease_ms
-        self._trials: dict[int, _Trial] = {}
+        self._running_tests: dict[int, _RunningTest] = {}
 
     def begin(self, endpoint_seq: int) -> Busy | None:
         """Take a slot for a test, to be sent or abandoned; why there is none."""
         now = self._clock.now_ms()
-        endpoint = self._directory.endpoints.get(endpoint_seq)
+        endpoint = self._cache.endpoints.get(endpoint_seq)
         if endpoint is None:
             return Busy.DELETED
         if self._lanes.stopped:
             return Busy.STOPPED
-        running = self._trials.get(endpoint_seq)
+        running = self._running_tests.get(endpoint_seq)
         if running is not None and now < running.until_ms:
             return Busy.IN_FLIGHT
         lane = self._lanes.of(endpoint)
         no_slot = self._lanes.take_slot(lane)
         if no_slot is not None:
             return _BUSY[no_slot]
-        self._trials[endpoint_seq] = _Trial(lane, now + self._lease_ms, asyncio.Event())
+        self._running_tests[endpoint_seq] = _RunningTest(lane, now + self._lease_ms, asyncio.Event())
         return None
 
     def abandon(self, endpoint_seq: int) -> None:
         """Give the slot of a test back that could not be stored."""
-        trial = self._trials.pop(endpoint_seq)
+        trial = self._running_tests.pop(endpoint_seq)
         self._lanes.returned(trial.lane, self._clock.now_ms())
         self._lanes.pump()
 
     def send(self, delivery: LeasedDelivery) -> None:
         """Attempt a test that was stored, in the slot taken for it."""
-        trial = self._trials[delivery.endpoint_seq]
+        trial = self._running_tests[delivery.endpoint_seq]
 
         def written() -> None:
             trial.stored.set()
-            if self._trials.get(delivery.endpoint_seq) is trial:
-                del self._trials[delivery.endpoint_seq]
+            if self._running_tests.get(delivery.endpoint_seq) is trial:
+                del self._running_tests[delivery.endpoint_seq]
 
         self._settler.on_written[delivery.event_seq, delivery.endpoint_seq] = written
         if self._lanes.stopped:
@@ -114,7 +114,7 @@ class Trials:
 
     async def wait(self, endpoint_seq: int, within_ms: int) -> None:
         """Wait until the outcome of the endpoint's test is stored, or, for a test of another process, POLL_MS."""
-        trial = self._trials.get(endpoint_seq)
+        trial = self._running_tests.get(endpoint_seq)
         if trial is not None:
             await self._clock.wait(trial.stored, within_ms)
         else:

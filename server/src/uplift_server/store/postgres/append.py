@@ -7,11 +7,11 @@ from typing import Any, Final
 import asyncpg
 
 from uplift_server.core.ids import is_uuid7
-from uplift_server.store import repeats
+from uplift_server.store import repeated_events
 from uplift_server.store.hot_records import Appended, IdempotencyConflict, NewEvent
 from uplift_server.store.postgres import statements
 from uplift_server.store.postgres.connection import Raw
-from uplift_server.store.repeats import Known, Stored
+from uplift_server.store.repeated_events import Known, Stored
 
 Results = list[list[Appended] | IdempotencyConflict]
 
@@ -42,16 +42,16 @@ async def append_events(
 
 
 async def _append(raw: Raw, groups: Sequence[Sequence[NewEvent]]) -> Results:
-    checked = [group for group in groups if repeats.is_checked(group)]
+    checked = [group for group in groups if repeated_events.is_checked(group)]
     stored = await _stored(raw, checked) if checked else Known()
     batch = _Batch()
     results: Results = []
     for group in groups:
-        if not repeats.is_checked(group):
+        if not repeated_events.is_checked(group):
             results.append([Appended(batch.add(event), event.id, event.created_at) for event in group])
             continue
         # The database numbers the events. Until then each has a provisional number: `~` of its index in the batch.
-        found = repeats.check(group, batch.next_numbers(len(group)), batch.known.find, stored.find)
+        found = repeated_events.check(group, batch.next_numbers(len(group)), batch.known.find, stored.find)
         if isinstance(found, IdempotencyConflict):
             results.append(found)
             continue

@@ -15,10 +15,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from uplift_server.core.operations.postgres_urls import split_postgres_url
 from uplift_server.observe.store_health import Trouble
-from uplift_server.store.errors import Refused, Unavailable
-from uplift_server.store.postgres import encryption
-from uplift_server.store.postgres.mistakes import mistake
-from uplift_server.store.postgres.places import Places
+from uplift_server.store.errors import Rejected, Unavailable
+from uplift_server.store.postgres import tls
+from uplift_server.store.postgres.connection_errors import mistake
+from uplift_server.store.postgres.hosts import Hosts
 
 R = TypeVar("R")
 
@@ -154,7 +154,7 @@ class Opener:
     def __init__(self, url: str, *, patient: bool = False, settings: Mapping[str, str] | None = None) -> None:
         """`patient`: what is done may take as long as it does. `settings` are PostgreSQL's, beside those of all."""
         self._url, self.is_pooled = _parted(url)
-        self._places = Places(self._url)
+        self._places = Hosts(self._url)
         self._settings = _SETTINGS | (_PATIENT if patient else _BY_INDEX) | dict(settings or {})
         self._command_seconds = None if patient else COMMAND_SECONDS_MAX
         self._engine = create_async_engine(
@@ -183,9 +183,9 @@ class Opener:
         name, settings = (POOLED_NAME, {}) if self.is_pooled else (APPLICATION_NAME, self._settings)
         more: dict[str, Any] = {"statement_cache_size": 0} if self.is_pooled else {}
         async with asyncio.timeout(CONNECT_SECONDS_MAX):
-            if encryption.is_left_to_system(self._url):
+            if tls.is_left_to_system(self._url):
                 # Reading all authorities takes longer than a loop that delivers may be held up.
-                more["ssl"] = await asyncio.to_thread(encryption.system_trust, self._url)
+                more["ssl"] = await asyncio.to_thread(tls.system_trust, self._url)
             return await self._places.first(
                 lambda place: asyncpg.connect(
                     self._places.url,
@@ -357,7 +357,7 @@ def trouble_of(error: BaseException) -> Trouble | None:
     return next((trouble for start, trouble in _TROUBLES if state.startswith(start)), None)
 
 
-def translated(error: BaseException) -> Unavailable | Refused:
+def translated(error: BaseException) -> Unavailable | Rejected:
     """What the driver said, as the store's error."""
     said = driver_error(error)
     if isinstance(said, TimeoutError):
@@ -367,7 +367,7 @@ def translated(error: BaseException) -> Unavailable | Refused:
     if mistaken is not None:
         return mistaken
     if isinstance(said, ValueError) or _state(said).startswith(_REFUSED):
-        return Refused(f"the database refuses this: {text}")
+        return Rejected(f"the database refuses this: {text}")
     return Unavailable(f"the database cannot do this now: {text}")
 
 

@@ -12,10 +12,9 @@ import structlog
 from sqlalchemy import Connection
 
 from uplift_server.core.limits import WRITES_WAITING_MAX
-from uplift_server.observe.measures import StoreMeasures
+from uplift_server.observe.counters import StoreCounters
 from uplift_server.observe.store_health import StoreHealth, name_of
-from uplift_server.store.errors import Refused, Unavailable
-from uplift_server.store.horizon import Horizon
+from uplift_server.store.errors import Rejected, Unavailable
 from uplift_server.store.hot_records import (
     Ahead,
     Appended,
@@ -48,11 +47,12 @@ from uplift_server.store.postgres.connection import (
 from uplift_server.store.postgres.group_commit import GroupCommit, Groups, Results
 from uplift_server.store.postgres.held import release_held
 from uplift_server.store.postgres.lease import due_endpoints, lease_due, next_due, reclaim, release
-from uplift_server.store.postgres.lookout import LOOK, Lookout
 from uplift_server.store.postgres.partitions import PostgresPartitions
 from uplift_server.store.postgres.replay import look_ahead, release_replay
 from uplift_server.store.postgres.settle import settle
+from uplift_server.store.postgres.stream_position import LOOK, StreamPositionFinder
 from uplift_server.store.replays import Choice, Replay
+from uplift_server.store.stream_position import StreamPosition
 
 R = TypeVar("R")
 
@@ -92,7 +92,7 @@ class PostgresDatabase:
         # One, for they are serial anyway.
         self._writers = Connections(opener.pair, limit=1, waiting_max=WRITES_WAITING_MAX)
         self._group_commit = GroupCommit(self._store)
-        self._lookout = Lookout()
+        self._lookout = StreamPositionFinder()
         self._looking = asyncio.Lock()
         self._looked_at = 0.0
         """When the latest look began (monotonic)."""
@@ -100,7 +100,7 @@ class PostgresDatabase:
         self._under_way: set[asyncio.Task[Any]] = set()
         self._settling: asyncio.Task[frozenset[tuple[int, int]]] | None = None
         """The latest settlement."""
-        self.measures = StoreMeasures()
+        self.measures = StoreCounters()
         """See the contract."""
         self.health = StoreHealth()
         """See the contract."""
@@ -191,7 +191,7 @@ class PostgresDatabase:
         """See the contract."""
         return self._hot(lambda pair: next_due(pair.raw, endpoint_seqs), only_reads=True)
 
-    async def horizon(self) -> Horizon:
+    async def horizon(self) -> StreamPosition:
         """See the contract. What is being written just now is waited for a moment, so that it is told of, too.
 
         Until one is known at all, that is waited for longer: whoever went by none would begin with the first event.
@@ -215,7 +215,7 @@ class PostgresDatabase:
             self._told_at = time.monotonic()
             _log.warning("lists and streams do not begin yet", cause=UNKNOWN)
 
-    async def _look_out(self) -> Horizon:
+    async def _look_out(self) -> StreamPosition:
         """Look once for the horizon; how far numbers were given then."""
 
         async def look(pair: Pair) -> None:
@@ -223,7 +223,7 @@ class PostgresDatabase:
                 row = await pair.raw.fetchrow(LOOK)
             assert row is not None
             *numbers, holders = row
-            self._lookout.note(Horizon(*numbers), holders)
+            self._lookout.note(StreamPosition(*numbers), holders)
 
         asked_at = time.monotonic()
         # One after the other: an answer that comes late would tell of locks as they were before.
@@ -259,7 +259,7 @@ class PostgresDatabase:
         async def noted() -> R:
             try:
                 result = await self._repeated(connections, read, again_when_lost=True)
-            except (Unavailable, Refused) as error:
+            except (Unavailable, Rejected) as error:
                 self.health.note_failed_read(name, trouble_of(error.__cause__ or error), error)
                 raise
             self.health.note_read(name)

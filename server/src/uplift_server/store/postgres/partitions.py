@@ -17,12 +17,12 @@ import structlog
 
 from uplift_server.core.operations import partitions as rules
 from uplift_server.store import status_sql
-from uplift_server.store.instants import DISORDER_MS
-from uplift_server.store.partitions import Bite, Partition
+from uplift_server.store.cleanup import Key
+from uplift_server.store.event_times import DISORDER_MS
+from uplift_server.store.partitions import Batch, Partition
 from uplift_server.store.postgres.connection import Pair, Raw
 from uplift_server.store.schema_partitions import NUMBERS, table_name
 from uplift_server.store.statistics import ATTEMPTS_MARK, EVENTS_MARK, TURN_MARK
-from uplift_server.store.upkeep import Key
 
 R = TypeVar("R")
 _log = structlog.get_logger()
@@ -163,7 +163,7 @@ class PostgresPartitions:
         """See `store.partitions`."""
         return int(await self._read(lambda pair: pair.raw.fetchval(_NUMBERS, *partition)))
 
-    async def thin(self, partition: Partition, *, after: Key | None) -> Bite:
+    async def thin(self, partition: Partition, *, after: Key | None) -> Batch:
         """See `store.partitions`."""
         # No endpoint has the number 0.
         start = after or (partition.first_seq, 0)
@@ -194,7 +194,7 @@ class PostgresPartitions:
         if await self._read(lambda pair: pair.raw.fetch(_EMPTY)):
             await self._write(lambda pair: _drop_empty(pair.raw))
 
-    async def sweep(self, before_seq: int, *, after: Key | None) -> Bite:
+    async def sweep(self, before_seq: int, *, after: Key | None) -> Batch:
         """See `store.partitions`."""
         bites = []
         for table in _SWEPT:
@@ -207,7 +207,7 @@ class PostgresPartitions:
                 await self._write(lambda pair: pair.raw.execute(delete, gone))  # noqa: B023
             bites.append(_bite(found, SWEEP_BITE))
         places = [bite.place for bite in bites if bite.place is not None]
-        return Bite(sum(bite.removed for bite in bites), min(places, default=None))
+        return Batch(sum(bite.removed for bite in bites), min(places, default=None))
 
     async def _rest(self, partition: Partition, needed: list[int]) -> Partition | None:
         """What is left of those right before a partition, if it can be copied with what is needed of that."""
@@ -374,5 +374,5 @@ def _aside(table: str) -> str:
     return f"{table}_aside"
 
 
-def _bite(rows: Sequence[asyncpg.Record], at_most: int) -> Bite:
-    return Bite(len(rows), tuple(rows[-1]) if len(rows) == at_most else None)
+def _bite(rows: Sequence[asyncpg.Record], at_most: int) -> Batch:
+    return Batch(len(rows), tuple(rows[-1]) if len(rows) == at_most else None)

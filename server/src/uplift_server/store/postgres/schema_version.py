@@ -15,7 +15,7 @@ from uplift_server.store import processes, schema_version
 from uplift_server.store.admission import BEING_FILLED, SCHEMA_LOCK, UNFINISHED_MOVE, leave_behind
 from uplift_server.store.errors import Misaddressed, Unavailable
 from uplift_server.store.postgres.connection import DRIVER_ERRORS, Opener, Pair, driver_error, translated
-from uplift_server.store.postgres.mistakes import UNTOLD_POOLER
+from uplift_server.store.postgres.connection_errors import UNTOLD_POOLER
 from uplift_server.store.schema_version import HEAD, UnknownSchema
 
 VERSION_MIN: Final = 15

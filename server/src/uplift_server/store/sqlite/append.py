@@ -3,9 +3,9 @@
 import sqlite3
 from collections.abc import Sequence
 
-from uplift_server.store import repeats
+from uplift_server.store import repeated_events
 from uplift_server.store.hot_records import Appended, IdempotencyConflict, NewEvent
-from uplift_server.store.repeats import Known, Match, Stored
+from uplift_server.store.repeated_events import Known, Match, Stored
 from uplift_server.store.sqlite import statements
 from uplift_server.store.sqlite.statements import DeliveryRow, EventRow, IdempotencyKeyRow
 
@@ -25,9 +25,9 @@ class Appender:
         seq = self.next_seq
         results: list[list[Appended] | IdempotencyConflict] = []
         for group in groups:
-            if repeats.is_checked(group):
+            if repeated_events.is_checked(group):
                 # Every event of a group is looked up before any of them is stored.
-                checked = repeats.check(group, range(seq, seq + len(group)), batch.known.find, batch.find)
+                checked = repeated_events.check(group, range(seq, seq + len(group)), batch.known.find, batch.find)
                 if isinstance(checked, IdempotencyConflict):
                     results.append(checked)
                     continue

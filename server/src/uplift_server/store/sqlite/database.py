@@ -9,9 +9,8 @@ from typing import TypeVar
 
 from sqlalchemy import Connection
 
-from uplift_server.observe.measures import StoreMeasures
+from uplift_server.observe.counters import StoreCounters
 from uplift_server.observe.store_health import StoreHealth, name_of
-from uplift_server.store.horizon import NO_HORIZON, Horizon
 from uplift_server.store.hot_records import (
     Ahead,
     Appended,
@@ -38,6 +37,7 @@ from uplift_server.store.sqlite.readers import Readers
 from uplift_server.store.sqlite.replay import look_ahead, release_replay
 from uplift_server.store.sqlite.settle import settle
 from uplift_server.store.sqlite.writer import Writer, Writing
+from uplift_server.store.stream_position import NO_HORIZON, StreamPosition
 
 R = TypeVar("R")
 
@@ -53,7 +53,7 @@ class SqliteDatabase:
         self._spare: sqlite3.Connection | None = None
         self._watch: FileWatch
         self._is_rescued = False
-        self.measures = StoreMeasures()
+        self.measures = StoreCounters()
         """See the contract."""
         self.health = StoreHealth()
         """See the contract."""
@@ -188,7 +188,7 @@ class SqliteDatabase:
         """See the contract. The writer reads: retries must not wait for what callers read."""
         return self._writer.submit(lambda w: next_due(w.raw, endpoint_seqs))
 
-    async def horizon(self) -> Horizon:
+    async def horizon(self) -> StreamPosition:
         """See the contract."""
         return NO_HORIZON
 

@@ -22,9 +22,9 @@ import structlog
 
 from uplift_server.core.limits import COMMIT_ROWS_MAX, COMMIT_WRITES_MAX, SMALL_JOB_ROWS_MAX, WRITES_WAITING_MAX
 from uplift_server.core.scheduling.commit_interval import apart_ms
-from uplift_server.observe.measures import StoreMeasures
+from uplift_server.observe.counters import StoreCounters
 from uplift_server.observe.store_health import StoreHealth
-from uplift_server.store.errors import Refused, StoreError, Unavailable
+from uplift_server.store.errors import Rejected, StoreError, Unavailable
 from uplift_server.store.sqlite.append import Appender
 from uplift_server.store.sqlite.connection import bound, connect, trouble_of, unavailable
 from uplift_server.store.sqlite.file_watch import FileWatch
@@ -87,7 +87,7 @@ class Job:
     """One verb to run in the writer's next transaction, and the future that waits for it.
 
     `weight` is how many rows it is about; `guarded` jobs get a savepoint, since an exception of theirs is an answer and
-    must undo them alone. If the database rejects a `divisible` job, its caller gets Refused and divides it.
+    must undo them alone. If the database rejects a `divisible` job, its caller gets Rejected and divides it.
     """
 
     __slots__ = ("body", "divisible", "error", "future", "guarded", "result", "weight")
@@ -118,7 +118,7 @@ class Writer:
         path: Path,
         watch: FileWatch,
         loop: asyncio.AbstractEventLoop,
-        measures: StoreMeasures,
+        measures: StoreCounters,
         health: StoreHealth,
     ) -> None:
         self._path = path
@@ -284,7 +284,7 @@ class Writer:
         if not isinstance(error, sqlite3.Error):
             job.error = error
             return
-        job.error = Refused(f"the database rejects this: {error}") if job.divisible else unavailable(error)
+        job.error = Rejected(f"the database rejects this: {error}") if job.divisible else unavailable(error)
         if self._writing is not None:
             # A leftover row may have the number of a new event. The gap keeps later events from the same conflict.
             self._writing.appender.next_seq += job.weight

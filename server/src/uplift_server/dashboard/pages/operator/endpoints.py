@@ -10,7 +10,7 @@ from uplift_server.dashboard import words
 from uplift_server.dashboard.pages.operator.volumes import volume
 from uplift_server.dashboard.routes import operator_form, operator_page
 from uplift_server.dashboard.visit import Visit, link
-from uplift_server.service.roster import EndpointFilter, ListedEndpoint
+from uplift_server.service.operator_lists import EndpointFilter, ListedEndpoint
 from uplift_server.store.records import EndpointState, HeldAction
 
 _SEARCH_CHARACTERS_MAX: Final = 200

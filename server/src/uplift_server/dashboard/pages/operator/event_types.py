@@ -36,7 +36,7 @@ FIRST: Final[Mapping[str, Any]] = {
 async def listed(visit: Visit) -> Response:
     """All types by group, archived ones too, or those a search finds."""
     search = visit.query.text("search")
-    types = [live.record for live in visit.services.means.directory.event_types.values()]
+    types = [live.record for live in visit.services.context.cache.event_types.values()]
     found = [each for each in types if search.casefold() in f"{each.name} {each.description}".casefold()]
     groups: dict[str, list[EventType]] = {}
     for each in sorted(found, key=lambda record: (record.group, record.name)):
@@ -156,7 +156,7 @@ def _sent(form: Form) -> dict[str, str]:
 
 
 def _about(visit: Visit, record: EventType) -> dict[str, Any]:
-    endpoints = visit.services.means.directory.endpoints.values()
+    endpoints = visit.services.context.cache.endpoints.values()
     return {"record": record, "wanted_by": sum(live.subscription.wants(record.name) for live in endpoints)}
 
 

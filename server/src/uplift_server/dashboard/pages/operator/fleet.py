@@ -19,7 +19,7 @@ from uplift_server.dashboard.pages.operator.volumes import volume
 from uplift_server.dashboard.routes import operator_page
 from uplift_server.dashboard.visit import Visit
 from uplift_server.dashboard.words import REPLAY_WAITS
-from uplift_server.service.fleet import COUNTED_MAX, FleetState
+from uplift_server.service.operator_overview import COUNTED_MAX, OverviewState
 from uplift_server.service.replays import ShownReplay
 from uplift_server.store.processes import Process
 
@@ -39,7 +39,7 @@ async def fleet(visit: Visit) -> Response:
     services, caller = visit.services, visit.caller
     state = await services.fleet.now(caller)
     series = await services.statistics.fleet(caller, period)
-    now = services.means.now()
+    now = services.context.now()
     late_ms = 0 if state.oldest_due_at is None else now - state.oldest_due_at
     return visit.render(
         "operator/fleet.html",
@@ -63,7 +63,7 @@ async def fleet(visit: Visit) -> Response:
     )
 
 
-def _verdict(state: FleetState, late_ms: int) -> tuple[str, str]:
+def _verdict(state: OverviewState, late_ms: int) -> tuple[str, str]:
     """How the fleet fares: a class for its colour, and one sentence."""
     if (stopped := _stopped(state)) is not None:
         return stopped
@@ -78,7 +78,7 @@ def _verdict(state: FleetState, late_ms: int) -> tuple[str, str]:
     return "healthy", "The server keeps up, and no endpoint fails."
 
 
-def _stopped(state: FleetState) -> tuple[str, str] | None:
+def _stopped(state: OverviewState) -> tuple[str, str] | None:
     """The same where nothing is sent, or nobody here knows whether."""
     if state.unheard_ms is not None:
         since = words.count(state.unheard_ms // 1000)
@@ -104,7 +104,7 @@ def _replay(visit: Visit, shown: ShownReplay) -> Mapping[str, object]:
     replay = shown.replay
     account = ids.prefixed(ids.ACCOUNT, replay.account_id)
     replay_id = ids.prefixed(ids.REPLAY, replay.id)
-    known = visit.services.means.directory.accounts.get(replay.account_seq)
+    known = visit.services.context.cache.accounts.get(replay.account_seq)
     return {
         "id": replay_id,
         "href": f"/accounts/{account}/replays/{replay_id}",

@@ -26,7 +26,7 @@ async def outbox(visit: Visit) -> Response:
     asked = visit.query.text("state")
     wanted = next((each for each in NoticeState if each == asked), None)
     page = await visit.services.notices.page(visit.caller, wanted, visit.listing())
-    known = visit.services.means.directory.accounts_by_id
+    known = visit.services.context.cache.accounts_by_id
     return visit.render(
         "operator/outbox.html",
         wanted=wanted,

@@ -26,7 +26,7 @@ def _page(visit: Visit, findings: list[Finding] | None) -> Response:
     return visit.render(
         "operator/system.html",
         facts=facts,
-        uptime_s=(visit.services.means.now() - facts.started_at) / 1000,
+        uptime_s=(visit.services.context.now() - facts.started_at) / 1000,
         findings=findings,
         failed=sum(each.result == "fail" for each in findings or ()),
         warned=sum(each.result == "warn" for each in findings or ()),

@@ -1,0 +1,89 @@
+"""Tests of an endpoint: any event type of the catalog, sent now, and what came of it."""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from starlette.responses import Response
+
+from uplift_server.core import ids
+from uplift_server.core.problems import Problem
+from uplift_server.dashboard.exchanges import Told, told
+from uplift_server.dashboard.forms import by_field, repeat_of
+from uplift_server.dashboard.pages.endpoint import tab, type_names
+from uplift_server.dashboard.routes import account_form, account_page
+from uplift_server.dashboard.visit import Visit, link
+from uplift_server.service.context import Listing
+from uplift_server.service.errors import Busy, Conflict, Invalid, NotFound, RateLimited
+from uplift_server.store.records import Delivery
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A test, as far as it has come."""
+
+    delivery: Delivery
+    told: Told | None
+    """The attempt; None while it is in flight, and where it was never made."""
+    body: bytes
+    """What was sent."""
+
+    @property
+    def kind(self) -> str:
+        """How the page marks it."""
+        if self.told is None:
+            return "pending" if self.delivery.leased else "failed"
+        return self.told.status
+
+
+async def trial(visit: Visit) -> Response:
+    """The form, and the result of the test that the URL names."""
+    return await _trial(visit, type_name=visit.query.text("type"), delivery=visit.query.optional("delivery"))
+
+
+async def send(visit: Visit) -> Response:
+    """Send a test, and go to its result."""
+    form = await visit.form()
+    endpoint, type_name = visit.parameter("endpoint"), form.optional("type")
+    try:
+        sent = await visit.services.endpoint_tests.send(visit.caller, endpoint, type_name, repeat=repeat_of(form))
+    except Invalid as error:
+        return await _trial(visit, type_name=type_name or "", status=422, problems=error.problems)
+    except (Conflict, Busy, RateLimited) as error:
+        return await _trial(visit, type_name=type_name or "", status=409, refusal=error.detail)
+    delivery = ids.delivery_id(sent.delivery.event_id, sent.delivery.endpoint_id)
+    return visit.leave(link(visit.path("endpoints", endpoint, "test"), delivery=delivery, type=type_name))
+
+
+async def _trial(
+    visit: Visit,
+    *,
+    type_name: str,
+    delivery: str | None = None,
+    status: int = 200,
+    problems: tuple[Problem, ...] = (),
+    refusal: str | None = None,
+) -> Response:
+    context: dict[str, Any] = {
+        "result": None if delivery is None else await _result(visit, delivery),
+        "types": [("", "One that the endpoint wants"), *((name, name) for name in type_names(visit))],
+        "type_name": type_name,
+        "problems": by_field(problems),
+        "refusal": refusal,
+    }
+    return await tab(visit, "test", status=status, **context)
+
+
+async def _result(visit: Visit, delivery: str) -> Result:
+    """The test with this delivery. Raises NotFound, also for a delivery to another endpoint."""
+    services, caller = visit.services, visit.caller
+    found, page = await services.deliveries.attempts(caller, delivery, Listing(1))
+    if found.endpoint_id != ids.parse_prefixed(ids.ENDPOINT, visit.parameter("endpoint")):
+        raise NotFound(f"There is no test {delivery[:100]} of this endpoint.")
+    event = await services.events.get(caller, ids.uuid_text(found.event_id))
+    return Result(found, told(page.items[0]) if page.items else None, event.body or b"")
+
+
+PAGES: Final = (
+    account_page("/endpoints/{endpoint}/test", trial),
+    account_form("/endpoints/{endpoint}/test", send),
+)

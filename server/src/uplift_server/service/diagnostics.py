@@ -1,0 +1,193 @@
+"""What can be found out about a machine and its surroundings, whether or not a server runs. Changes nothing.
+
+Each check may wait for others: for a name, a proxy or a mail server to answer.
+"""
+
+import asyncio
+import shutil
+import socket
+import ssl
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Final
+
+from uplift_server.config import Config
+from uplift_server.core.http.source_addresses import SourceAddress, current
+from uplift_server.core.operations.findings import Finding
+from uplift_server.core.timestamps import instant_text
+from uplift_server.delivery.sending.http.proxy import Proxy
+from uplift_server.store import inspection
+from uplift_server.store.errors import Unavailable
+
+DISK_BYTES_WARN: Final = 2 * 1024**3
+DISK_BYTES_FAIL: Final = 100 * 1024**2
+CLOCK_EARLIEST_S: Final = 1_735_689_600  # 2025: before this program was written
+RESOLVED_NAME: Final = "example.com"
+RESOLVE_SECONDS_WARN: Final = 2.0
+HELD_COUNTED_MAX: Final = 1_000_000
+PROXY_SECONDS: Final = 3.0
+
+
+def examine_beside(config: Config) -> Iterator[Finding]:
+    """Everything that can be found out beside a server that runs."""
+    yield clock_finding()
+    if config.on_postgresql:
+        from uplift_server.service.postgres_diagnostics import database_findings  # noqa: PLC0415 - not beside SQLite
+
+        yield from database_findings(config.database_url, config.shown_database)
+    else:
+        yield disk_finding(config)
+    yield from held_findings(config)
+    yield from egress_findings(config)
+    yield names_finding()
+    yield from mail_findings(config)
+
+
+def clock_finding() -> Finding:
+    """Whether the clock can be right."""
+    if time.time() < CLOCK_EARLIEST_S:
+        return Finding(
+            "clock", "fail", "this machine's clock is years behind",
+            "set it, best by NTP: receivers refuse signatures that are more than five minutes off",
+        )  # fmt: skip
+    return Finding("clock", "ok", time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()))
+
+
+def nearest_existing(path: Path) -> Path:
+    """A path, or the first above it that is there."""
+    return next((each for each in (path, *path.absolute().parents) if each.exists()), Path("/"))
+
+
+def disk_finding(config: Config) -> Finding:
+    """Whether the database has room to grow."""
+    free = shutil.disk_usage(nearest_existing(config.database_path.absolute().parent)).free
+    text = f"{free / 1024**3:.1f} GiB free beside the database"
+    remedy = "make room, or shorten UPLIFT_RETENTION; on a full disk the server refuses events"
+    if free < DISK_BYTES_FAIL:
+        return Finding("disk", "fail", text, remedy)
+    return Finding("disk", "warn" if free < DISK_BYTES_WARN else "ok", text, remedy if free < DISK_BYTES_WARN else "")
+
+
+def _held(config: Config) -> inspection.Held:
+    if not config.on_postgresql:
+        return inspection.held(config.database_path, limit=HELD_COUNTED_MAX)
+    from uplift_server.store.postgres import inspection as of_postgresql  # noqa: PLC0415 - not beside SQLite
+
+    return asyncio.run(of_postgresql.held(config.database_url, limit=HELD_COUNTED_MAX))
+
+
+def held_findings(config: Config) -> Iterator[Finding]:
+    """What endpoints hold, which no retention removes."""
+    try:
+        found = _held(config)
+    except Unavailable as error:
+        yield Finding("held", "warn", f"what endpoints hold cannot be read: {error}", "run this again in a moment")
+        return
+    if not found.count or found.oldest_at is None:
+        yield Finding("held", "ok", "no deliveries are held")
+        return
+    many = f"{'at least ' if found.count == HELD_COUNTED_MAX else ''}{found.count:,}"
+    text = (
+        f"{many} deliver{'y is' if found.count == 1 else 'ies are'} held, for {found.endpoints:,}"
+        f" endpoint{'' if found.endpoints == 1 else 's'}, the oldest of an event of {instant_text(found.oldest_at)}"
+    )
+    age_ms = time.time_ns() // 1_000_000 - found.oldest_at
+    if config.retention_ms and age_ms > config.retention_ms:
+        remedy = "enable these endpoints, with --held send or drop, or delete them; see `uplift-server endpoints`"
+        yield Finding("held", "warn", f"{text}: longer than UPLIFT_RETENTION, which never removes them", remedy)
+    else:
+        yield Finding("held", "ok", text)
+
+
+def egress_findings(config: Config) -> Iterator[Finding]:
+    """Where requests leave from, and whom they trust."""
+    for address in config.egress_address or ():
+        with closing(socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)) as probe:
+            try:
+                probe.bind((address, 0))
+                yield Finding("egress", "ok", f"requests leave from {address}")
+            except OSError as error:
+                text = f"{address} is no address of this machine ({error.strerror})"
+                yield Finding("egress", "fail", text, "add it to an interface, or correct UPLIFT_EGRESS_ADDRESS")
+    published = current(map(SourceAddress.parse, config.source_ips), time.time_ns() // 1_000_000)
+    unpublished = [address for address in config.egress_address or () if address not in published]
+    if unpublished:
+        text = f"requests leave from {' and '.join(unpublished)}, not among those published"
+        if not any(ip_address(address).is_global for address in unpublished):
+            text += "; what they are translated to on their way, nobody here can tell"
+        yield Finding("source ips", "warn", text, "add it to UPLIFT_SOURCE_IPS, unless an address is translated later")
+    if config.egress_proxy is not None:
+        yield _proxy(config.egress_proxy)
+    try:
+        context = ssl.create_default_context(cafile=config.egress_ca_file)
+    except (OSError, ssl.SSLError) as error:
+        text = f"{config.egress_ca_file} has no certificates to trust ({error})"
+        yield Finding("trust", "fail", text, "correct UPLIFT_EGRESS_CA_FILE")
+        return
+    count = context.cert_store_stats()["x509_ca"]
+    if count or (config.egress_ca_file is None and ssl.get_default_verify_paths().capath):
+        yield Finding("trust", "ok", f"{count} authorities" if count else "the system's directory of authorities")
+    else:
+        remedy = "install the system's CA certificates, or set UPLIFT_EGRESS_CA_FILE"
+        yield Finding(
+            "trust", "fail", "no certificate authority is trusted, so no https endpoint can be reached", remedy
+        )
+
+
+def _proxy(url: str) -> Finding:
+    remedy = "start it, or correct UPLIFT_EGRESS_PROXY; without it nothing is delivered"
+    try:
+        proxy = Proxy.parse(url)
+        shown = f"{proxy.host} port {proxy.port}"
+        socket.create_connection((proxy.host, proxy.port), timeout=PROXY_SECONDS).close()
+    except ValueError as error:
+        return Finding("egress proxy", "fail", str(error), "correct UPLIFT_EGRESS_PROXY")
+    except OSError as error:
+        return Finding("egress proxy", "fail", f"{shown} cannot be reached ({error.strerror or error})", remedy)
+    return Finding("egress proxy", "ok", f"{shown} takes connections")
+
+
+def names_finding() -> Finding:
+    """Whether names resolve."""
+    began = time.monotonic()
+    try:
+        socket.getaddrinfo(RESOLVED_NAME, 443, type=socket.SOCK_STREAM)
+    except OSError as error:
+        remedy = "correct /etc/resolv.conf; without it only endpoints given as addresses are reached"
+        return Finding("dns", "warn", f"{RESOLVED_NAME} does not resolve ({error.strerror})", remedy)
+    took = time.monotonic() - began
+    if took > RESOLVE_SECONDS_WARN:
+        return Finding("dns", "warn", f"{RESOLVED_NAME} took {took:.1f} s", "use a nearer or a caching resolver")
+    return Finding("dns", "ok", f"{RESOLVED_NAME} in {took * 1000:.0f} ms")
+
+
+def mail_findings(config: Config) -> Iterator[Finding]:
+    """Whether the mail server takes mail: it is connected to, logged in and left, and nothing is sent."""
+    if not config.sends_mail:
+        yield Finding("mail", "ok", "none is sent: UPLIFT_SMTP_URL is not set")
+        if config.operator_email is not None:
+            text = "UPLIFT_OPERATOR_EMAIL is set, but no mail is sent without UPLIFT_SMTP_URL"
+            yield Finding("operator mail", "warn", text, "set UPLIFT_SMTP_URL and UPLIFT_MAIL_FROM, or remove it")
+        return
+    yield asyncio.run(_try(config))
+    if config.operator_email is None:
+        text = "nobody is told by mail when endpoints fail in masses"
+        yield Finding("operator mail", "warn", text, "set UPLIFT_OPERATOR_EMAIL")
+
+
+async def _try(config: Config) -> Finding:
+    from uplift_server.mail.failures import MailNotSent  # noqa: PLC0415
+    from uplift_server.mail.smtp import SmtpServer  # noqa: PLC0415
+
+    relay = SmtpServer.configured(config)
+    try:
+        async with relay.connected() as connection:
+            told = ("logged in, " if connection.logged_in else "") + (
+                "encrypted" if connection.encrypted else "not encrypted"
+            )
+            return Finding("mail", "ok", f"{relay} answers ({told})")
+    except MailNotSent as failure:
+        return Finding("mail", "fail", failure.cause, failure.remedy)

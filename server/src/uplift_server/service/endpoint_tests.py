@@ -1,0 +1,141 @@
+"""Testing an endpoint: one request to it, now, whatever its state, and what came of it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from uplift_server.core import ids
+from uplift_server.core.deliveries import test_events
+from uplift_server.core.lifecycle import Status
+from uplift_server.core.problems import Problem
+from uplift_server.core.security.rights import Right
+from uplift_server.delivery.endpoint_cache import LiveEventType
+from uplift_server.delivery.sending.commands import TestRejected
+from uplift_server.delivery.sending.test_deliveries import Busy
+from uplift_server.service import errors
+from uplift_server.service.context import ServiceContext
+from uplift_server.service.endpoints import Endpoints
+from uplift_server.service.idempotency import Repeat, check_repeat, request_of
+from uplift_server.service.principals import Caller
+from uplift_server.service.rejections import refusal, refuse
+from uplift_server.store import idempotency
+from uplift_server.store import test_deliveries as store
+from uplift_server.store.commands import Command, CommandKind, NewTest, Result
+from uplift_server.store.errors import Conflict
+from uplift_server.store.records import Attempt, Delivery, Endpoint
+
+WAIT_MS: Final = 3500
+"""How long a caller waits for the end of the attempt: every answer comes within 5 s, and an attempt may take longer."""
+_DELETED: Final = "The endpoint has been deleted; nothing can be sent to it."
+_REFUSALS: Final[dict[Busy, tuple[type[errors.ServiceError], str]]] = {
+    Busy.STOPPED: (
+        errors.Busy,
+        "Nothing is sent now. Try again in a moment. If that lasts: `uplift-server doctor` tells whoever runs it why.",
+    ),
+    Busy.IN_FLIGHT: (errors.Conflict, "A test of this endpoint is in flight already. Wait for its outcome."),
+    Busy.FULL: (errors.Busy, "The server has as many attempts in flight as it may. Try again in a moment."),
+    Busy.SHARE: (
+        errors.RateLimited,
+        "The account has too many attempts in flight, in total or to this endpoint's host. Try again in a moment.",
+    ),
+    Busy.PACED: (errors.RateLimited, "The endpoint's rate_limit_per_second leaves no room. Try again in a moment."),
+    Busy.DELETED: (errors.Conflict, _DELETED),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointTest:
+    """A test, as far as it has come in the time of an answer."""
+
+    delivery: Delivery
+    attempt: Attempt | None
+    """None while it is in flight, and where it was never made."""
+    repeated: bool
+
+
+class EndpointTests:
+    """What owners do to see whether an endpoint works."""
+
+    def __init__(self, context: ServiceContext, owned: Endpoints) -> None:
+        self._context = context
+        self._endpoints = owned
+
+    async def send(
+        self,
+        caller: Caller,
+        endpoint: str,
+        type_name: str | None,
+        *,
+        repeat: Repeat | None = None,
+        problems: Sequence[Problem] = (),
+    ) -> EndpointTest:
+        """Send a test, and wait a while for what comes of it.
+
+        Raises NotFound, Invalid, Conflict while another is in flight, and Busy or RateLimited where there is no room.
+        """
+        caller.require_right(Right.ENDPOINTS_TEST)
+        record = self._endpoints.live(caller, endpoint)
+        until = self._context.now() + WAIT_MS
+        event_type, wrong = self._event_type(record, type_name)
+        refuse([*problems, *wrong, *check_repeat(repeat)])
+        assert event_type is not None, "a missing one was refused"
+        request = request_of(repeat, record.account_seq, f"test of {record.id.hex()}")
+        event_id = None if request is None else await self._earlier(request)
+        repeated = event_id is not None
+        if event_id is None:
+            result = await self._context.carry_out(self._begin(caller, record, event_type, request))
+            event_id, repeated = result.event_id, result.repeated
+            assert event_id is not None, "a test that began has an event"
+        delivery, attempt = await self._outcome(record, event_id, until)
+        return EndpointTest(delivery, attempt, repeated)
+
+    async def _earlier(self, request: idempotency.Request) -> bytes | None:
+        try:
+            return await self._context.database.read(lambda c: idempotency.find(c, request))
+        except Conflict as error:
+            raise refusal(error) from error
+
+    async def _begin(
+        self, caller: Caller, endpoint: Endpoint, event_type: LiveEventType, request: idempotency.Request | None
+    ) -> Result:
+        event_id, subject = self._context.new_id(), ids.prefixed(ids.ENDPOINT, endpoint.id)
+        details = {"type": event_type.name, "delivery": ids.delivery_id(event_id, endpoint.id)}
+        entry = self._context.entry(caller, "endpoint.tested", subject, details, endpoint.account_seq)
+        test = NewTest(event_id, event_type.seq, request)
+        command = Command(CommandKind.TEST, endpoint.account_seq, endpoint.seq, entry, test=test)
+        try:
+            return await self._context.engine.commands.execute(command)
+        except TestRejected as error:
+            kind, text = _REFUSALS[error.busy]
+            raise kind(text) from error
+        except Conflict as error:
+            raise refusal(error) from error
+
+    async def _outcome(self, endpoint: Endpoint, event_id: bytes, until: int) -> tuple[Delivery, Attempt | None]:
+        """What came of a test, or has by the instant until which its caller can wait."""
+        tail = ids.endpoint_tail(endpoint.id)
+        while True:
+            found = await self._context.database.read(lambda c: store.outcome(c, endpoint.account_seq, event_id, tail))
+            if found is None:
+                raise errors.IdempotencyConflict(idempotency.GONE)
+            left_ms = until - self._context.now()
+            if found[0].status is not Status.PENDING or left_ms <= 0:
+                return found
+            await self._context.engine.commands.wait_for_test(endpoint.seq, left_ms)
+
+    def _event_type(self, endpoint: Endpoint, name: str | None) -> tuple[LiveEventType | None, list[Problem]]:
+        known = self._context.cache.event_types
+        if name is None:
+            live = self._context.cache.endpoints[endpoint.seq]
+            usable = [each.name for each in known.values() if not each.archived]
+            name = test_events.type_of_choice(live.subscription, usable)
+            if name is None:
+                return None, [Problem("type", "event_type_unknown", "The catalog has no event types. Add one.")]
+        event_type = known.get(name)
+        if event_type is None:
+            text = "The catalog has no such event type. List the event types."
+            return None, [Problem("type", "event_type_unknown", text)]
+        if event_type.archived:
+            text = "This event type is archived: no new events of it are taken. Choose another."
+            return None, [Problem("type", "event_type_archived", text)]
+        return event_type, []

@@ -1,0 +1,154 @@
+"""What can be found out about a PostgreSQL database, whether or not servers run on it. Changes nothing."""
+
+import asyncio
+from collections.abc import Iterator
+from typing import Final
+
+from uplift_server.core.operations.findings import Finding
+from uplift_server.store.errors import Rejected, Unavailable
+from uplift_server.store.postgres import inspection, schema_version
+from uplift_server.store.postgres.database import CONNECTIONS_MAX
+from uplift_server.store.postgres.inspection import Inspected
+from uplift_server.store.schema_version import HEAD, REMEDY_NEWER, UnknownSchema
+
+CLOCK_MS_WARN: Final = 2_000
+CLOCK_MS_FAIL: Final = 240_000
+"""Receivers take signatures whose timestamp is up to five minutes off."""
+DEAD_ROWS_WARN: Final = 200_000
+
+_OWN_PORT: Final = "UPLIFT_PORT=… uplift-server serve"
+"""Beside others on its machine a process needs a port of its own."""
+
+
+def database_findings(url: str, place: str) -> Iterator[Finding]:
+    """The database, its clock, settings and schema. `place` names it without a password.
+
+    Stops where what follows would only fail for the same reason.
+    """
+    try:
+        found = asyncio.run(inspection.inspect(url))
+    except (Unavailable, Rejected) as error:
+        cause, _, own = str(error).partition("; ")
+        remedy = own or "start it, let this machine and user in (pg_hba.conf), or correct UPLIFT_DATABASE_URL"
+        yield Finding("database", "fail", f"{place}: {cause}", remedy)
+        return
+    unfit = _unfit(found)
+    if unfit is not None:
+        yield Finding("database", "fail", f"{place} {unfit[0]}", unfit[1])
+        return
+    way = {True: "encrypted", False: "not encrypted", None: "through a pooler"}[found.is_encrypted]
+    text = f"PostgreSQL {found.version} at {place}, {found.bytes / 1024**2:,.0f} MiB, {way}"
+    if found.is_remote and found.is_encrypted is False:
+        remedy = "add sslmode=verify-full to UPLIFT_DATABASE_URL, and sslrootcert where its authority is its own"
+        yield Finding("database", "warn", f"{text}: whoever listens on the way reads every event", remedy)
+    else:
+        yield Finding("database", "ok", text)
+    yield _clock(found)
+    yield _durability(found)
+    yield _connections(found)
+    yield _vacuum(found)
+    schema = _schema(url, found)
+    yield schema
+    if schema.result == "ok":
+        yield from _processes(url)
+
+
+def _unfit(found: Inspected) -> tuple[str, str] | None:
+    """Why no server can run on it, and what to do."""
+    if found.version < schema_version.VERSION_MIN:
+        least = schema_version.VERSION_MIN
+        return f"is PostgreSQL {found.version}, and {least} or newer is needed", "upgrade it, or choose another"
+    if found.is_standby:
+        return "is a standby, which cannot be written", "name the primary in UPLIFT_DATABASE_URL"
+    if found.encoding != "UTF8":
+        remedy = "make one with: CREATE DATABASE uplift TEMPLATE template0 ENCODING 'UTF8'"
+        return f"has the encoding {found.encoding}, which cannot hold every text", remedy
+    return None
+
+
+def _clock(found: Inspected) -> Finding:
+    ahead_ms = -found.clock.offset_ms
+    off = abs(ahead_ms)
+    if off <= CLOCK_MS_WARN:
+        where = "behind" if ahead_ms > 0 else "ahead of"
+        text = f"{off:.0f} ms {where} this machine's, to {found.clock.uncertainty_ms:.0f} ms"
+        return Finding("database clock", "ok", text)
+    text = (
+        f"this machine's clock is {off / 1000:.1f} s {'ahead of' if ahead_ms > 0 else 'behind'} the database's,"
+        " which all servers follow"
+    )
+    remedy = "set both by NTP; receivers refuse signatures that are more than five minutes off"
+    return Finding("database clock", "fail" if off > CLOCK_MS_FAIL else "warn", text, remedy)
+
+
+def _durability(found: Inspected) -> Finding:
+    settings = {"fsync": found.fsync, "full_page_writes": found.full_page_writes}
+    off = [name for name, is_on in settings.items() if not is_on]
+    if off:
+        names = f"{' and '.join(off)} {'is' if len(off) == 1 else 'are'}"
+        text = f"{names} off: a crash can lose events that were answered 202"
+        return Finding("durability", "warn", text, f"set {' and '.join(f'{name} = on' for name in off)}")
+    return Finding("durability", "ok", "a commit is on the disk before it is answered")
+
+
+def _connections(found: Inspected) -> Finding:
+    free = found.connections_max - found.connections_used
+    text = f"{found.connections_used} of {found.connections_max} in use; a server process takes up to {CONNECTIONS_MAX}"
+    if free < CONNECTIONS_MAX:
+        return Finding("connections", "warn", text, "raise max_connections")
+    return Finding("connections", "ok", text)
+
+
+def _vacuum(found: Inspected) -> Finding:
+    text = f"{found.dead_rows:,} dead rows beside {found.live_rows:,} live ones in deliveries"
+    if found.dead_rows > max(DEAD_ROWS_WARN, found.live_rows):
+        remedy = "look for transactions, standbys or replication slots that hold autovacuum up; see docs/deployment.md"
+        return Finding("vacuum", "warn", text, remedy)
+    return Finding("vacuum", "ok", text)
+
+
+def _processes(url: str) -> Iterator[Finding]:
+    """Whether any of those that run delivers, and any takes requests."""
+    try:
+        found = asyncio.run(inspection.processes(url))
+    except Unavailable as error:
+        yield Finding("processes", "fail", str(error), "run this again in a moment")
+        return
+    except Rejected:
+        return  # It has no tables yet.
+    if not found.living:
+        yield Finding("processes", "warn", "none lives: nothing is taken, and nothing sent", "uplift-server serve")
+    elif not found.delivering:
+        text = f"{found.living} live, none of which delivers: events wait"
+        yield Finding("processes", "fail", text, f"start a worker: {_OWN_PORT} --role worker")
+    elif not found.serving:
+        text = f"{found.living} live, none of which takes requests: no event comes in"
+        yield Finding("processes", "fail", text, f"start one that does: {_OWN_PORT} --role api")
+    else:
+        yield Finding("processes", "ok", f"{found.living} live, {found.delivering} of which deliver")
+
+
+def _schema(url: str, found: Inspected) -> Finding:
+    try:
+        revision = asyncio.run(schema_version.current(url))
+    except UnknownSchema as error:
+        cause, _, remedy = str(error).partition("; ")
+        return Finding("schema", "fail", cause, remedy)
+    except (Unavailable, Rejected) as error:
+        cause, _, own = str(error).partition("; ")
+        return Finding("schema", "fail", cause, own or "run this again in a moment")
+    return _judged(revision, found)
+
+
+def _judged(revision: str | None, found: Inspected) -> Finding:
+    if revision is None and not found.may_make_tables:
+        text = "none yet, and the user of UPLIFT_DATABASE_URL may not make it"
+        return Finding("schema", "fail", text, "make it the owner of the database (ALTER DATABASE … OWNER TO …)")
+    if revision is None:
+        return Finding("schema", "ok", "none yet; it is made by the first start")
+    if revision == HEAD:
+        return Finding("schema", "ok", f"{revision}, this version's")
+    if revision > HEAD:
+        return Finding("schema", "fail", f"{revision}, which is newer than this version's ({HEAD})", REMEDY_NEWER)
+    remedy = "run `uplift-server migrate`; servers of the previous release may go on meanwhile"
+    return Finding("schema", "fail", f"{revision}, where this version has {HEAD}", remedy)

@@ -1,0 +1,45 @@
+"""What pending deliveries wait for, as far as the database and the memory of this process tell."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from uplift_server.core.lifecycle import Status
+from uplift_server.core.scheduling.waiting import Waiting, WaitingFor, waiting_for
+from uplift_server.service.context import ServiceContext
+from uplift_server.store.records import Delivery, Page
+
+
+class ShownDelivery(NamedTuple):
+    """A delivery with what it waits for; None: an attempt is in flight, or it is not pending."""
+
+    delivery: Delivery
+    waiting: Waiting | None = None
+    next_probe_at: int | None = None
+    """When its endpoint is tried next, while that is only probed (Unix ms)."""
+
+
+def shown(context: ServiceContext, found: Sequence[Delivery]) -> list[ShownDelivery]:
+    """Deliveries with what each waits for."""
+    engine, now_ms = context.engine, context.now()
+
+    def show(delivery: Delivery) -> ShownDelivery:
+        if delivery.status is not Status.PENDING:
+            return ShownDelivery(delivery)
+        probe_at = engine.next_probe_at(delivery.endpoint_seq)
+        if not delivery.leased:
+            waiting = waiting_for(due_at=delivery.due_at, next_probe_at=probe_at, now_ms=now_ms)
+            return ShownDelivery(delivery, waiting, probe_at)
+        # A lease does not say yet that an attempt is in flight: most of what is leased waits for its turn in memory.
+        in_memory = engine.waiting_events(delivery.endpoint_seq)
+        if in_memory is None:
+            return ShownDelivery(delivery, Waiting(WaitingFor.WORKER, None), probe_at)
+        if delivery.event_seq not in in_memory:
+            return ShownDelivery(delivery, None, probe_at)
+        return ShownDelivery(delivery, waiting_for(due_at=None, next_probe_at=probe_at, now_ms=now_ms), probe_at)
+
+    return [show(each) for each in found]
+
+
+def shown_page(context: ServiceContext, page: Page[Delivery]) -> Page[ShownDelivery]:
+    """A page of deliveries with what each waits for."""
+    return Page(shown(context, page.items), page.next_key)

@@ -1,0 +1,102 @@
+"""Encryption of secrets at rest with AES-256-GCM, bound to the place where they are stored.
+
+The key never reaches the database. Encrypted form: one version byte, a 12-byte random nonce, the ciphertext with its
+tag. The associated data of version 1, which releases up to 0.1.1 wrote, is the endpoint's ID. That of version 2 is the
+column and the endpoint's ID, so a value that was copied to another column or endpoint cannot be decrypted.
+"""
+
+import base64
+import os
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final, Literal
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from uplift_server.config.kinds import SEALING_KEY_BYTES
+
+Column = Literal["secret", "previous_secret", "headers"]
+COLUMNS: Final[tuple[Column, ...]] = ("secret", "previous_secret", "headers")
+"""The columns of `endpoints` with encrypted values; there are no others."""
+ERASED: Final[Mapping[str, bytes | None]] = MappingProxyType({"secret": b"", "previous_secret": None, "headers": None})
+"""What these columns hold once an endpoint is deleted: no encrypted value outlives it."""
+UNBOUND: Final = b"\x01"
+"""The version byte of values that are bound to their endpoint only, not to their column."""
+_BOUND: Final = b"\x02"
+_NONCE_BYTES: Final = 12
+_PLACES: Final = {column: f"endpoints.{column}\0".encode() for column in COLUMNS}
+"""The place of a value, ended by a byte that no name contains. The endpoint's ID follows in the associated data."""
+
+
+class WrongSecretKey(Exception):
+    """A value cannot be decrypted: it was encrypted with another key or for another place, or it was changed."""
+
+
+class Cipher:
+    """Encrypts and decrypts values with one key of 32 bytes."""
+
+    def __init__(self, key: bytes, *, accepts_unbound: bool = False) -> None:
+        if len(key) != SEALING_KEY_BYTES:
+            raise ValueError(f"the key must be {SEALING_KEY_BYTES} bytes, not {len(key)}")
+        self._aead = AESGCM(key)
+        self._accepts_unbound = accepts_unbound
+
+    @property
+    def accepts_unbound(self) -> bool:
+        """Whether values that are not bound to their column can be decrypted: see `store.encryption_upgrade`."""
+        return self._accepts_unbound
+
+    def reject_unbound(self) -> None:
+        """Decrypt only values that are bound to their column from now on."""
+        self._accepts_unbound = False
+
+    def encrypt(self, value: str, endpoint_id: bytes, column: Column, *, bound: bool = True) -> bytes:
+        """Encrypt a value for a column of an endpoint.
+
+        Without `bound`, releases up to 0.1.1 can decrypt the result.
+        """
+        nonce = os.urandom(_NONCE_BYTES)
+        version, context = (_BOUND, _context(endpoint_id, column)) if bound else (UNBOUND, endpoint_id)
+        return version + nonce + self._aead.encrypt(nonce, value.encode(), context)
+
+    def decrypt(self, sealed: bytes, endpoint_id: bytes, column: Column) -> str:
+        """Decrypt the value of a column of an endpoint. Raises WrongSecretKey."""
+        version, nonce, rest = sealed[:1], sealed[1 : 1 + _NONCE_BYTES], sealed[1 + _NONCE_BYTES :]
+        try:
+            if version == _BOUND:
+                return self._aead.decrypt(nonce, rest, _context(endpoint_id, column)).decode()
+            if version == UNBOUND and self._accepts_unbound:
+                return self._aead.decrypt(nonce, rest, endpoint_id).decode()
+        except (InvalidTag, ValueError):
+            pass
+        raise WrongSecretKey(
+            f"a stored value ({column}) cannot be decrypted: UPLIFT_SECRET_KEY is not the key that encrypted it, or the"
+            " value was changed or moved; start with the right key, which is the new one after a rotation"
+        )
+
+
+def is_unbound(sealed: bytes) -> bool:
+    """Whether a value is bound to its endpoint only, not to its column."""
+    return sealed[:1] == UNBOUND
+
+
+def derived_key(key: bytes, purpose: str) -> bytes:
+    """A key of 32 bytes for something else than sealing, from the sealing key: the same one as long as that stays."""
+    return HKDF(SHA256(), 32, salt=None, info=purpose.encode()).derive(key)
+
+
+def fingerprint(key: bytes) -> int:
+    """A number of 63 bits by which a key is recognised, and which tells nothing of it."""
+    return int.from_bytes(derived_key(key, "fingerprint")[:8], "big") >> 1
+
+
+def parse_key(text: str) -> bytes:
+    """The bytes of a base64 key, whose form the configuration has checked."""
+    return base64.b64decode(text, validate=True)
+
+
+def _context(endpoint_id: bytes, column: Column) -> bytes:
+    return _PLACES[column] + endpoint_id

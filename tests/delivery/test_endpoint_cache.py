@@ -1,0 +1,336 @@
+"""What is held in memory: who wants what, which data fits, and how changes take effect."""
+
+import json
+import socket
+import time
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from uplift_server.core.deliveries.outcomes import Outcome
+from uplift_server.core.ids import ACCOUNT, ENDPOINT, prefixed
+from uplift_server.core.limits import SCHEMA_PROBLEMS_MAX
+from uplift_server.delivery.endpoint_cache import (
+    EndpointCache,
+    LiveEndpoint,
+    LiveEventType,
+    compile_schema,
+)
+from uplift_server.delivery.sending.http.request import Target
+from uplift_server.store.encryption import Cipher, Column, WrongSecretKey
+from uplift_server.store.records import Account, ApiKey, Endpoint, EndpointState, EventType
+
+CIPHER = Cipher(b"k" * 32)
+SECRET = "whsec_" + "A" * 43 + "="
+
+
+def account(seq: int = 1) -> Account:
+    """An account."""
+    return Account(seq, bytes([seq]) * 16, "Club", (), 1, 1)
+
+
+def event_type(name: str = "a.b", **fields: Any) -> EventType:
+    """An event type."""
+    values = {"seq": 1, "schema": None, "archived_at": None} | fields
+    return EventType(
+        name=name, group="a", description="", example=None, api_version="1", documented=False, created_at=1,
+        updated_at=1, **values,
+    )  # fmt: skip
+
+
+def endpoint(seq: int = 1, **fields: Any) -> Endpoint:
+    """An endpoint."""
+    values: dict[str, Any] = {
+        "account_seq": 1,
+        "url": "https://one.test/hook",
+        "event_types": (),
+        "secret": CIPHER.encrypt(SECRET, bytes([seq]) * 16, "secret"),
+        "headers": None,
+        "state": EndpointState.ENABLED,
+        "disabled_reason": None,
+        "consecutive_failures": 0,
+        "failing_since": None,
+        "last_success_at": None,
+        "last_failure_at": None,
+        "last_outcome": None,
+    } | fields
+    return Endpoint(
+        seq=seq, id=bytes([seq]) * 16, description="", secret_created_at=1, created_at=1, updated_at=1, **values
+    )
+
+
+@pytest.fixture
+def cache() -> EndpointCache:
+    """A cache with two accounts."""
+    cache = EndpointCache(CIPHER, "Uplift-Webhooks/test")
+    cache.load([account(1), account(2)], [], [], [])
+    return cache
+
+
+def matching(cache: EndpointCache, name: str, account_seq: int = 1) -> list[int]:
+    """The endpoints that get an event of a type."""
+    return [live.seq for live in cache.matches(account_seq, name)]
+
+
+# ---- matching
+
+
+def test_an_event_goes_to_the_endpoints_of_its_account_that_want_it(cache: EndpointCache) -> None:
+    cache.put_endpoint(endpoint(1))
+    cache.put_endpoint(endpoint(2, event_types=("a.b",)))
+    cache.put_endpoint(endpoint(3, event_types=("a.*",)))
+    cache.put_endpoint(endpoint(4, event_types=("c",)))
+    cache.put_endpoint(endpoint(5, account_seq=2))
+
+    assert matching(cache, "a.b") == [1, 2, 3]
+    assert matching(cache, "a.b.c") == [1, 3]
+    assert matching(cache, "c") == [1, 4]
+    assert matching(cache, "a.b", 2) == [5]
+    assert matching(cache, "a.b", 3) == []
+    assert [live.seq for live in cache.endpoints_of(2)] == [5]
+
+
+def test_paused_endpoints_match_too_for_what_they_are_owed_is_held(cache: EndpointCache) -> None:
+    cache.put_endpoint(endpoint(1, state=EndpointState.PAUSED))
+
+    assert matching(cache, "a.b") == [1]
+    assert not cache.endpoints[1].takes_deliveries
+
+
+def test_matches_follow_every_change(cache: EndpointCache) -> None:
+    assert matching(cache, "a.b") == []
+    cache.put_endpoint(endpoint(1))
+    assert matching(cache, "a.b") == [1]
+    cache.put_endpoint(endpoint(1, event_types=("c",)))
+    assert matching(cache, "a.b") == []
+    cache.put_endpoint(endpoint(1, event_types=("a.*",)))
+    assert matching(cache, "a.b") == [1]
+    cache.drop_endpoint(1)
+    assert matching(cache, "a.b") == []
+
+
+# ---- putting and dropping
+
+
+def test_everything_loaded_is_found_by_its_names() -> None:
+    cache = EndpointCache(CIPHER, "")
+    key = ApiKey(1, b"k" * 16, 1, "k", b"d" * 32, "abcd", frozenset(), 1)
+    cache.load([account()], [key], [event_type()], [endpoint()])
+
+    assert cache.accounts[1] is cache.accounts_by_id[b"\x01" * 16]
+    assert cache.keys == {b"d" * 32: key}
+    assert cache.event_types["a.b"] is cache.event_types_by_seq[1]
+    assert cache.endpoints[1] is cache.endpoints_by_id[b"\x01" * 16]
+
+
+def test_what_is_dropped_is_found_no_more() -> None:
+    cache = EndpointCache(CIPHER, "")
+    key = ApiKey(1, b"k" * 16, 1, "k", b"d" * 32, "abcd", frozenset(), 1)
+    cache.load([account()], [key], [event_type()], [endpoint()])
+    for _ in range(2):  # the second time there is nothing to drop
+        cache.drop_endpoint(1)
+        cache.drop_key(b"d" * 32)
+        cache.drop_event_type("a.b")
+        cache.drop_account(1)
+
+    for held in (cache.accounts, cache.accounts_by_id, cache.keys, cache.event_types):
+        assert not held
+    assert not cache.endpoints
+    assert not cache.endpoints_by_id
+    assert not list(cache.endpoints_of(1))
+
+
+def test_events_of_a_dropped_type_keep_its_name(cache: EndpointCache) -> None:
+    cache.put_event_type(event_type())
+    cache.drop_event_type("a.b")
+
+    assert cache.event_types_by_seq[1].name_bytes == b"a.b"
+
+
+def test_whoever_holds_a_dropped_endpoint_sees_that_it_is_gone(cache: EndpointCache) -> None:
+    cache.put_endpoint(endpoint())
+    live = cache.endpoints[1]
+    assert live.takes_deliveries
+    cache.drop_endpoint(1)
+
+    assert live.deleted
+    assert not live.takes_deliveries
+
+
+# ---- a changed record
+
+
+def test_a_change_takes_effect_on_the_endpoint_that_is_there(cache: EndpointCache) -> None:
+    cache.put_endpoint(endpoint())
+    live = cache.endpoints[1]
+    signed = live.parts.signer.sign(b"id", b"1", b"{}")
+    live.health = live.health.after(Outcome.TIMEOUT, 5, ours=False)
+    told: list[LiveEndpoint] = []
+    cache.on_endpoint_changed = told.append
+
+    cache.put_endpoint(
+        endpoint(
+            url="http://10.0.0.1:8080/other?x=1",
+            event_types=("c",),
+            secret=CIPHER.encrypt("another-secret-of-theirs", b"\x01" * 16, "secret"),
+            headers=CIPHER.encrypt(json.dumps({"X-Team": "first", "X-Key": "k"}), b"\x01" * 16, "headers"),
+            state=EndpointState.PAUSED,
+        )
+    )
+
+    assert cache.endpoints[1] is live
+    assert told == [live]
+    assert live.parts.target == Target("10.0.0.1", 8080, False, account=1)
+    assert live.parts.head.start.startswith(b"POST /other?x=1 HTTP/1.1\r\nhost: 10.0.0.1:8080\r\n")
+    assert live.parts.head.custom == b"X-Team: first\r\nX-Key: k\r\n\r\n"
+    assert live.parts.signer.sign(b"id", b"1", b"{}") != signed
+    assert not live.takes_deliveries
+    # Its health is the engine's: a record read before the last attempt does not set it back.
+    assert live.health.consecutive_failures == 1
+
+
+def test_a_new_endpoint_is_as_healthy_as_it_was_stored(cache: EndpointCache) -> None:
+    cache.put_endpoint(
+        endpoint(consecutive_failures=3, failing_since=10, last_failure_at=20, last_outcome=Outcome.TIMEOUT)
+    )
+    live = cache.endpoints[1]
+
+    assert (live.health.status, live.health.failing_since, live.health.last_outcome) == ("failing", 10, Outcome.TIMEOUT)
+    assert live.health_saved_failing
+    assert (live.id_text, live.account_text) == (prefixed(ENDPOINT, b"\x01" * 16), prefixed(ACCOUNT, b"\x01" * 16))
+
+
+@pytest.mark.parametrize("field", ["secret", "headers"])
+def test_another_secret_key_is_reported_and_nothing_is_half_changed(cache: EndpointCache, field: Column) -> None:
+    wrong = {field: Cipher(b"x" * 32).encrypt("{}", b"\x01" * 16, field)}
+    with pytest.raises(WrongSecretKey, match="UPLIFT_SECRET_KEY"):
+        cache.put_endpoint(endpoint(**wrong))
+    assert not cache.endpoints
+    assert matching(cache, "a.b") == []
+
+    cache.put_endpoint(endpoint())
+    live = cache.endpoints[1]
+    before = (live.record, live.parts.head, live.parts.target)
+    with pytest.raises(WrongSecretKey):
+        cache.put_endpoint(endpoint(url="https://two.test/", **wrong))
+    assert (live.record, live.parts.head, live.parts.target) == before
+
+
+def test_a_secret_sealed_for_another_endpoint_does_not_open(cache: EndpointCache) -> None:
+    with pytest.raises(WrongSecretKey):
+        cache.put_endpoint(endpoint(1, secret=endpoint(2).secret))
+
+
+def test_a_stored_url_that_cannot_be_read_concerns_its_endpoint_alone(cache: EndpointCache) -> None:
+    with capture_logs() as logs:
+        cache.put_endpoint(endpoint(1, url="no url"))
+    assert cache.endpoints[1].parts.target.host.endswith(".invalid")
+    assert [each["event"] for each in logs] == ["stored endpoint url is invalid"]
+
+
+# ---- event types
+
+
+def test_an_archived_type_is_known_as_such() -> None:
+    live = LiveEventType(event_type())
+    assert not live.archived
+    assert LiveEventType(replace(live.record, archived_at=5)).archived
+
+
+def typed(schema: object) -> LiveEventType:
+    """A type with a schema for its data."""
+    return LiveEventType(event_type(schema=json.dumps(schema)))
+
+
+def test_without_a_schema_any_data_fits() -> None:
+    assert LiveEventType(event_type()).problems(b'{"x":1}') == []
+
+
+def test_data_that_fits_has_no_problems() -> None:
+    assert typed({"required": ["a"]}).problems(b'{"a":1}') == []
+
+
+def test_every_place_that_does_not_fit_is_named_by_its_path() -> None:
+    schema = {
+        "properties": {
+            "height": {"type": "number"},
+            "frames": {"items": {"properties": {"x": {"type": "number"}}, "required": ["y"]}},
+        }
+    }
+    problems = typed(schema).problems(b'{"height":"tall","frames":[{"x":1,"y":1},{"x":"left"}]}')
+
+    assert sorted(problem.field for problem in problems) == ["data.frames.1", "data.frames.1.x", "data.height"]
+    assert {problem.code for problem in problems} == {"schema_mismatch"}
+    assert all("the schema of a.b" in problem.message for problem in problems)
+
+
+def test_no_more_problems_are_told_than_anybody_reads() -> None:
+    event_type = typed({"items": {"type": "number"}})
+    problems = event_type.problems(json.dumps(["x" * 500] * 30).encode())
+
+    assert len(problems) == SCHEMA_PROBLEMS_MAX
+    # Looking for all of them in large data would hold up everybody.
+    assert len(event_type.problems(json.dumps(["x" * 500] * 100).encode())) == 1
+    assert max(len(problem.message) for problem in problems) < 400
+
+
+@pytest.mark.parametrize("text", ['{"type":"nothing"}', "[]", "{", '{"$ref":"#/$defs/missing"}'])
+def test_what_is_no_schema_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"\S"):
+        compile_schema(text)
+
+
+@pytest.mark.parametrize("scheme", ["http", "https", "file"])
+def test_a_reference_to_elsewhere_is_never_fetched(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0.3)
+        where = f"{scheme}://127.0.0.1:{server.getsockname()[1]}/schema.json"
+        if scheme == "file":
+            where = "file:///etc/hostname"
+        with pytest.raises(ValueError, match=r"\S"):
+            compile_schema(json.dumps({"$ref": where}))
+        with pytest.raises(TimeoutError):
+            server.accept()
+
+
+def test_references_within_a_schema_work() -> None:
+    live = typed({"$defs": {"n": {"type": "number"}}, "properties": {"a": {"$ref": "#/$defs/n"}}})
+    assert live.problems(b'{"a":1}') == []
+    assert [problem.field for problem in live.problems(b'{"a":"x"}')] == ["data.a"]
+
+
+def test_a_loaded_endpoint_is_made_ready_when_it_is_first_used() -> None:
+    records = [
+        endpoint(seq, headers=CIPHER.encrypt('{"X-A": "b"}', bytes([seq]) * 16, "headers")) for seq in range(1, 200)
+    ]
+    loaded, put = EndpointCache(CIPHER, "test"), EndpointCache(CIPHER, "test")
+    put.put_account(account())
+    began = time.process_time()
+    loaded.load([account()], [], [], records)
+    loading = time.process_time() - began
+    began = time.process_time()
+    for record in records:
+        put.put_endpoint(record)
+    assert loading * 1.2 < time.process_time() - began, "most of the work is left until it is needed"
+    one, other = loaded.endpoints[7], put.endpoints[7]
+    assert one.parts.target == other.parts.target
+    assert (one.parts.url, one.parts.head.custom) == (other.parts.url, other.parts.head.custom)
+    assert one.parts.signer.sign(b"id", b"1", b"{}") == other.parts.signer.sign(b"id", b"1", b"{}")
+    assert one.parts.signer_until == other.parts.signer_until
+    loaded.put_endpoint(replace(records[6], url="https://two.test/hook"))
+    assert one.parts.target.host == "two.test"
+
+
+def test_a_load_with_another_key_fails_at_once() -> None:
+    cache = EndpointCache(Cipher(b"x" * 32), "test")
+    with pytest.raises(WrongSecretKey):
+        cache.load([account()], [], [], [endpoint()])
+
+
+def test_a_stored_url_that_is_no_longer_allowed_does_not_stop_the_server(cache: EndpointCache) -> None:
+    cache.load([account(1)], [], [], [endpoint(1, url="https://[2002:5db8:d822::1]/hook")])
+
+    # Its attempts are blocked when they connect.
+    assert cache.endpoints[1].parts.target == Target("2002:5db8:d822::1", 443, True, 1)

@@ -1,0 +1,286 @@
+"""Tests of endpoints: made once, at once, whatever the endpoint's state; they tell nothing of how it fares."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from tests.engines import Place
+
+from uplift_server.core.deliveries.health import Health
+from uplift_server.core.deliveries.outcomes import Outcome
+from uplift_server.core.deliveries.replays import ReplayState
+from uplift_server.core.lifecycle import FailedReason, Status, Trigger
+from uplift_server.service import errors
+from uplift_server.store import health, test_deliveries
+from uplift_server.store.errors import Unavailable
+from uplift_server.store.hot_records import NewEvent
+from uplift_server.store.records import DisabledReason, EndpointState
+
+from .owner import Owner
+from .test_engine import Failing
+from .test_replays import counts, replay, stored
+from .world import HOUR, SECOND, World, answer
+
+HOST = "one.test"
+
+
+@pytest.mark.parametrize("state", list(EndpointState))
+@pytest.mark.parametrize("code", [200, 500])
+async def test_a_test_is_one_attempt_whatever_the_endpoints_state(
+    place: Place, state: EndpointState, code: int
+) -> None:
+    async with World(place, scan_every_ms=60 * SECOND) as world:
+        endpoint = await world.endpoint(HOST, lambda _: answer(code))
+        other = await world.endpoint("other.test")
+        if state is not EndpointState.ENABLED:
+            reason = DisabledReason.FAILING if state is EndpointState.DISABLED else None
+            await world.switch_off(endpoint.seq, state, reason)
+        trial = await Owner(world).test(endpoint.seq)
+        assert trial.attempt is not None
+        assert (trial.attempt.trigger, trial.attempt.number) == (Trigger.TEST, 1)
+        assert trial.attempt.status_code == code
+        assert trial.delivery.status is (Status.DELIVERED if code == 200 else Status.FAILED)
+        assert trial.delivery.completed_at is not None
+        await world.run_for(HOUR)
+        await world.restart()
+        await world.run_for(HOUR)
+        assert [host for _, host, _ in world.sender.sent] == [HOST]
+        (row,) = await world.deliveries()
+        assert (row.status, row.attempts_made, row.scheduled_attempts) == (trial.delivery.status, 1, 0)
+        assert world.directory.endpoints[endpoint.seq].health == Health()
+        assert world.directory.endpoints[endpoint.seq].record.state is state
+        assert other.seq != row.endpoint_seq
+
+
+async def test_tests_tell_nothing_of_how_an_endpoint_fares(place: Place) -> None:
+    """Neither its health nor its breaker nor its lane nor the explanation of why it fails."""
+    async with World(place, breaker_failures=2, delays_ms=[100 * HOUR]) as world:
+        endpoint = await world.endpoint(HOST, lambda _: answer(404))
+        await world.accept(1)
+        fared, lane = endpoint.health, world.engine.lanes.of(endpoint)
+        assert fared.status == "failing"
+        window, mean_us = lane.window, lane.mean_us
+        world.sender.scripts[HOST] = lambda _: None
+        for _ in range(5):
+            await Owner(world).test(endpoint.seq)
+            await world.run_for(20 * SECOND)
+        world.sender.scripts[HOST] = lambda _: answer(200)
+        await Owner(world).test(endpoint.seq)
+        assert (endpoint.health, lane.window, lane.mean_us) == (fared, window, mean_us)
+        assert world.engine.next_probe_at(endpoint.seq) is None
+        last = await world.database.read(lambda c: health.last_failure(c, endpoint.seq, endpoint.failed_event))
+        assert last is not None
+        assert last.status_code == 404
+
+
+async def test_neither_breaker_nor_the_endpoints_cap_holds_a_test_back(place: Place) -> None:
+    async with World(place, breaker_failures=2) as world:
+        endpoint = await world.endpoint(HOST, lambda _: None, max_in_flight=1)
+        await world.accept(4)
+        await world.run_for(31 * SECOND)
+        probe_at = world.engine.next_probe_at(endpoint.seq)
+        assert probe_at is not None
+        await world.run_for(probe_at - world.clock.now + SECOND)
+        assert world.sender.in_flight[HOST] == 1
+        world.sender.scripts[HOST] = lambda _: answer(200)
+        trial = await Owner(world).test(endpoint.seq)
+        assert trial.delivery.status is Status.DELIVERED
+        assert world.sender.in_flight_most[HOST] == 2
+
+
+async def test_one_test_at_a_time_and_slow_ones_are_looked_at_later(place: Place) -> None:
+    async with World(place) as world:
+        endpoint = await world.endpoint(HOST)
+        world.sender.latency_ms[HOST] = 6 * SECOND
+        began = world.clock.now
+        trial = await Owner(world).test(endpoint.seq)
+        assert (trial.attempt, trial.delivery.status, trial.delivery.leased) == (None, Status.PENDING, True)
+        assert world.clock.now - began < 4 * SECOND
+        with pytest.raises(errors.Conflict, match="in flight"):
+            await Owner(world).test(endpoint.seq)
+        await world.run_for(6 * SECOND)
+        assert await world.statuses() == {Status.DELIVERED: 1}
+        world.sender.latency_ms[HOST] = 0
+        assert (await Owner(world).test(endpoint.seq)).delivery.status is Status.DELIVERED
+
+
+async def test_a_repeat_under_a_key_is_the_same_test(place: Place) -> None:
+    """Also while it is under way: then it waits for the same outcome."""
+    async with World(place) as world:
+        endpoint = await world.endpoint(HOST)
+        world.sender.latency_ms[HOST] = 5 * SECOND
+        first = await Owner(world).test(endpoint.seq, key="k")
+        again = await Owner(world).test(endpoint.seq, key="k")
+        assert (first.attempt, first.repeated) == (None, False)
+        assert again.attempt is not None
+        assert (again.delivery.event_id, again.repeated) == (first.delivery.event_id, True)
+        await world.restart()
+        later = await Owner(world).test(endpoint.seq, key="k")
+        assert (later.delivery.event_id, later.attempt) == (first.delivery.event_id, again.attempt)
+        assert len(world.sender.sent) == 1
+        other = await world.endpoint("other.test")
+        with pytest.raises(errors.IdempotencyConflict):
+            await Owner(world).test(other.seq, key="k")
+
+
+async def test_a_process_at_its_cap_says_so(place: Place) -> None:
+    async with World(place, in_flight_max=1) as world:
+        await world.endpoint("hangs.test", lambda _: None)
+        await world.accept(1)
+        endpoint = await world.endpoint(HOST)
+        with pytest.raises(errors.Busy, match="as many attempts in flight"):
+            await Owner(world).test(endpoint.seq)
+        assert await world.statuses() == {Status.PENDING: 1}
+        await world.run_for(15 * SECOND)
+        assert (await Owner(world).test(endpoint.seq)).delivery.status is Status.DELIVERED
+
+
+async def test_a_rate_limit_lends_one_start_and_then_says_so(place: Place) -> None:
+    async with World(place) as world:
+        endpoint = await world.endpoint(HOST, rate_limit_per_second=1)
+        await world.run_for(5 * SECOND)
+        for _ in range(2):
+            await Owner(world).test(endpoint.seq)
+        with pytest.raises(errors.RateLimited):
+            await Owner(world).test(endpoint.seq)
+        await world.run_for(2 * SECOND)
+        await Owner(world).test(endpoint.seq)
+        assert len(world.sender.times(HOST)) == 3
+
+
+@pytest.mark.parametrize("off", [False, True])
+async def test_a_test_that_a_kill_cuts_off_has_failed_and_is_not_made_again(place: Place, off: bool) -> None:
+    async with World(place) as world:
+        endpoint = await world.endpoint(HOST, lambda _: None)
+        if off:
+            await world.pause(endpoint.seq)
+        trial = await Owner(world).test(endpoint.seq)
+        assert trial.attempt is None
+        await world.kill()
+        await world.run_for(10 * SECOND)
+        (row,) = await world.deliveries()
+        assert (row.status, row.failed_reason, row.attempts_made) == (Status.FAILED, FailedReason.EXHAUSTED, 0)
+        assert row.completed_at is not None
+        assert len(world.sender.sent) == 1
+        assert await world.database.read(lambda c: test_deliveries.is_trial(c, row.event_seq))
+        # The next one is not held up by it.
+        world.sender.scripts[HOST] = lambda _: answer(200)
+        assert (await Owner(world).test(endpoint.seq)).delivery.status is Status.DELIVERED
+
+
+async def test_a_drain_lets_a_test_finish(place: Place) -> None:
+    async with World(place) as world:
+        endpoint = await world.endpoint(HOST)
+        world.sender.latency_ms[HOST] = 6 * SECOND
+        await Owner(world).test(endpoint.seq)
+        await world.restart()
+        assert await world.statuses() == {Status.DELIVERED: 1}
+
+
+async def test_a_test_that_cannot_be_stored_leaves_nothing_behind(place: Place) -> None:
+    async with World(place, database=Failing) as world:
+        endpoint = await world.endpoint(HOST, max_in_flight=1)
+        world.database.broken = frozenset({"append_then"})  # type: ignore[attr-defined]
+        for _ in range(2):
+            with pytest.raises(Unavailable):
+                await Owner(world).test(endpoint.seq)
+        assert world.engine.lanes.in_flight == 0
+        assert (await world.deliveries(), world.sender.sent) == ([], [])
+        world.database.broken = frozenset()  # type: ignore[attr-defined]
+        assert (await Owner(world).test(endpoint.seq)).delivery.status is Status.DELIVERED
+
+
+async def test_while_outcomes_cannot_be_written_nothing_is_tested(place: Place) -> None:
+    async with World(place, database=Failing) as world:
+        endpoint = await world.endpoint(HOST)
+        world.database.broken = frozenset({"settle"})  # type: ignore[attr-defined]
+        await world.accept(1)
+        with pytest.raises(errors.Busy, match="Nothing is sent now"):
+            await Owner(world).test(endpoint.seq)
+
+
+class Interrupted:
+    """A database that lets something happen before or after a test is stored."""
+
+    looked: Callable[[], Awaitable[None]] | None = None
+    """Called once, behind the next read."""
+    before: Callable[[], Awaitable[None]] | None = None
+    after: Callable[[], Awaitable[None]] | None = None
+
+    async def read(self, body: Callable[[Any], Any]) -> Any:
+        looked, self.looked = self.looked, None
+        result = await super().read(body)
+        if looked is not None:
+            await looked()
+        return result
+
+    async def append_then(self, event: NewEvent, body: Callable[[Any, int], Any]) -> Any:
+        if self.before is not None:
+            await self.before()
+        result = await super().append_then(event, body)
+        if self.after is not None:
+            await self.after()
+        return result
+
+
+@pytest.mark.parametrize("when", ["looked", "before", "after"])
+async def test_an_endpoint_that_is_deleted_meanwhile_is_not_sent_to(place: Place, when: str) -> None:
+    async with World(place, database=Interrupted) as world:
+        endpoint = await world.endpoint(HOST)
+        setattr(world.database, when, lambda: world.delete_endpoint(endpoint.seq))
+        if when != "after":
+            with pytest.raises(errors.Conflict, match="has been deleted"):
+                # With a key, whether it was used is looked up first.
+                await Owner(world).test(endpoint.seq, key="k")
+            assert await world.deliveries() == []
+        else:
+            trial = await Owner(world).test(endpoint.seq)
+            assert (trial.attempt, trial.delivery.status) == (None, Status.FAILED)
+        assert (world.sender.sent, world.engine.lanes.in_flight) == ([], 0)
+
+
+async def test_a_test_that_a_drain_came_before_is_not_made(place: Place) -> None:
+    async with World(place, database=Interrupted) as world:
+        endpoint = await world.endpoint(HOST)
+
+        async def stop() -> None:
+            world.engine.lanes.draining = True
+
+        world.database.after = stop  # type: ignore[attr-defined]
+        trial = await Owner(world).test(endpoint.seq)
+        assert (trial.attempt, world.sender.sent, world.engine.lanes.in_flight) == (None, [], 0)
+        await world.restart()
+        await world.run_for(10 * SECOND)
+        assert await world.statuses() == {Status.FAILED: 1}
+        assert world.sender.sent == []
+
+
+async def test_nothing_makes_a_test_again(place: Place) -> None:
+    """Neither a resend nor a replay of what failed."""
+    async with World(place, delays_ms=()) as world:
+        endpoint = await world.endpoint(HOST, lambda _: answer(500))
+        trial = await Owner(world).test(endpoint.seq)
+        (event,) = await world.accept(1)
+        with pytest.raises(errors.Conflict, match="Send another test"):
+            await Owner(world).resend(trial.delivery.event_id, endpoint.seq)
+        world.sender.scripts[HOST] = lambda _: answer(200)
+        await world.run_for(SECOND)
+        job = await replay(world, endpoint)
+        await world.run_for(10 * SECOND)
+        done = await stored(world, job)
+        assert (done.state, counts(done)) == (ReplayState.COMPLETED, (1, 1, 0, 0))
+        (test, real) = await world.deliveries()
+        assert (test.status, real.status) == (Status.FAILED, Status.DELIVERED)
+        assert real.event_seq == event.seq
+
+
+async def test_a_test_under_way_can_be_neither_cancelled_nor_held(place: Place) -> None:
+    async with World(place) as world:
+        endpoint = await world.endpoint(HOST, lambda _: None)
+        trial = await Owner(world).test(endpoint.seq)
+        with pytest.raises(errors.Conflict, match="in flight"):
+            await Owner(world).cancel(trial.delivery.event_id, endpoint.seq)
+        await Owner(world).pause(endpoint.seq)
+        await world.run_for(20 * SECOND)
+        (row,) = await world.deliveries()
+        assert (row.status, row.last_outcome) == (Status.FAILED, Outcome.TIMEOUT)

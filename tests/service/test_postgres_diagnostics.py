@@ -1,0 +1,254 @@
+"""What is found out about a PostgreSQL database: what can be wrong, with a remedy, and not what is right."""
+
+import asyncio
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import asyncpg
+import pytest
+from tests.postgres import PostgresServer, name_of
+
+from uplift_server.core.operations.clock_offset import Reading
+from uplift_server.core.operations.findings import Finding
+from uplift_server.service import postgres_diagnostics
+from uplift_server.store.errors import Misaddressed
+from uplift_server.store.postgres import inspection, schema_version
+from uplift_server.store.postgres.connection_errors import UNTOLD_POOLER
+from uplift_server.store.postgres.inspection import Inspected, Living
+
+
+def examine(url: str) -> dict[str, Finding]:
+    """By check, what was found."""
+    found = list(postgres_diagnostics.database_findings(url, "db.example.com:5432/uplift"))
+    assert all(bool(each.remedy) == (each.result != "ok") for each in found), found
+    assert len({each.check for each in found}) == len(found)
+    return {each.check: each for each in found}
+
+
+def execute(url: str, statement: str) -> None:
+    """Run a statement."""
+
+    async def run() -> None:
+        connection = await asyncpg.connect(url)
+        await connection.execute(statement)
+        await connection.close()
+
+    asyncio.run(run())
+
+
+@pytest.fixture
+def sound() -> Inspected:
+    """What a database says with which all is well."""
+    now = time.time() * 1000
+    return Inspected(
+        version=17,
+        encoding="UTF8",
+        is_standby=False,
+        is_encrypted=True,
+        is_remote=True,
+        fsync=True,
+        full_page_writes=True,
+        connections_max=97,
+        connections_used=12,
+        may_make_tables=True,
+        bytes=10_000_000,
+        clock=Reading(now, now + 0.5, now + 1),
+        dead_rows=100,
+        live_rows=10,
+    )
+
+
+def saying(monkeypatch: pytest.MonkeyPatch, url: str, said: Inspected) -> dict[str, Finding]:
+    """What is found where a database says this of itself."""
+
+    async def inspect(_: str) -> Inspected:
+        return said
+
+    async def processes(_: str) -> Living:
+        return Living(2, 1, 1)
+
+    monkeypatch.setattr(inspection, "inspect", inspect)
+    monkeypatch.setattr(inspection, "processes", processes)
+    return examine(url)
+
+
+def test_a_database_as_it_should_be(monkeypatch: pytest.MonkeyPatch, postgres_url: str, sound: Inspected) -> None:
+    found = saying(monkeypatch, postgres_url, sound)
+    assert {each.result for each in found.values()} == {"ok"}, found
+    assert found["database"].text == "PostgreSQL 17 at db.example.com:5432/uplift, 10 MiB, encrypted"
+
+
+def test_a_real_one_tells_of_its_version_clock_settings_and_schema(postgres_url: str) -> None:
+    """That of the tests keeps nothing over a crash, and is told so."""
+    found = examine(postgres_url)
+    assert {name: each.result for name, each in found.items()} == {
+        "database": "ok", "database clock": "ok", "durability": "warn", "connections": "ok", "vacuum": "ok",
+        "schema": "ok", "processes": "warn",
+    }  # fmt: skip
+    assert found["durability"].text.startswith("fsync and full_page_writes are off")
+    assert found["schema"].text.endswith("this version's")
+
+
+@pytest.mark.parametrize(
+    ("changes", "check", "result", "text"),
+    [
+        ({"version": 14}, "database", "fail", "is PostgreSQL 14, and 15 or newer is needed"),
+        ({"is_standby": True}, "database", "fail", "is a standby"),
+        ({"encoding": "SQL_ASCII"}, "database", "fail", "has the encoding SQL_ASCII"),
+        ({"is_encrypted": False}, "database", "warn", "whoever listens on the way reads every event"),
+        ({"fsync": False}, "durability", "warn", "fsync is off"),
+        ({"connections_used": 95}, "connections", "warn", "95 of 97 in use"),
+        ({"dead_rows": 300_000, "live_rows": 200_000}, "vacuum", "warn", "300,000 dead rows beside 200,000"),
+        ({"clock": Reading(0, -10_000, 0)}, "database clock", "warn", "this machine's clock is 10.0 s ahead of"),
+        ({"clock": Reading(0, 400_000, 0)}, "database clock", "fail", "this machine's clock is 400.0 s behind"),
+    ],
+)
+def test_what_is_wrong_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+    postgres_url: str,
+    sound: Inspected,
+    changes: dict[str, object],
+    check: str,
+    result: str,
+    text: str,
+) -> None:
+    found = saying(monkeypatch, postgres_url, replace(sound, **changes))
+    assert found[check].result == result
+    assert text in found[check].text
+    others = {name: each.result for name, each in found.items() if name != check}
+    assert set(others.values()) <= {"ok"}
+    assert bool(others) == (result != "fail" or check != "database")
+
+
+def test_one_on_this_machine_need_not_be_encrypted(
+    monkeypatch: pytest.MonkeyPatch, postgres_url: str, sound: Inspected
+) -> None:
+    found = saying(monkeypatch, postgres_url, replace(sound, is_encrypted=False, is_remote=False))
+    assert found["database"].result == "ok"
+
+
+@pytest.fixture
+def as_plain(postgres_server: PostgresServer) -> Iterator[tuple[str, str]]:
+    """An empty database as its owner sees it, and as somebody without rights does."""
+    url = postgres_server.new_database(empty=True)
+    execute(url, "CREATE ROLE plain LOGIN")
+    yield url, url.replace("//postgres@", "//plain@")
+    execute(url, "DROP ROLE plain")
+
+
+def test_whoever_may_not_make_tables_is_told_before_a_start_fails(as_plain: tuple[str, str]) -> None:
+    own, plain = as_plain
+    assert examine(own)["schema"].result == "ok"
+    found = examine(plain)["schema"]
+    assert (found.result, "may not make it" in found.text, "OWNER TO" in found.remedy) == ("fail", True, True)
+
+
+def test_connections_of_others_count(as_plain: tuple[str, str]) -> None:
+    own, plain = as_plain
+
+    async def beside() -> int:
+        others = [await asyncpg.connect(own) for _ in range(3)]
+        found = await asyncio.to_thread(examine, plain)
+        for each in others:
+            await each.close()
+        return int(found["connections"].text.split()[0])
+
+    assert asyncio.run(beside()) > 3
+
+
+def test_connections_that_are_used_up_are_told(as_plain: tuple[str, str]) -> None:
+    own, plain = as_plain
+    execute(own, f"ALTER DATABASE {name_of(own)} CONNECTION LIMIT 0")
+    [found] = examine(plain).values()
+    assert (found.result, "too many connections" in found.text) == ("fail", True)
+    assert found.remedy.endswith("or the limit of the database or its user")
+
+
+def test_a_pooler_nobody_told_of_is_told_with_what_to_add(
+    monkeypatch: pytest.MonkeyPatch, postgres_url: str, sound: Inspected
+) -> None:
+    async def current(_: str) -> str | None:
+        raise Misaddressed(UNTOLD_POOLER)
+
+    monkeypatch.setattr(schema_version, "current", current)
+    found = saying(monkeypatch, postgres_url, sound)["schema"]
+    assert (found.result, found.remedy) == ("fail", "add pooler=transaction to UPLIFT_DATABASE_URL")
+
+
+def test_one_that_cannot_be_reached_or_does_not_let_us_in(postgres_server: PostgresServer) -> None:
+    for url in ("postgresql://uplift@127.0.0.1:1/uplift", postgres_server.url("nowhere")):
+        [found] = examine(url).values()
+        assert found.result == "fail"
+        assert found.text.startswith("db.example.com:5432/uplift: ")
+        assert "UPLIFT_DATABASE_URL" in found.remedy
+
+
+@pytest.mark.parametrize(
+    ("statement", "result", "text", "remedy"),
+    [
+        ("UPDATE alembic_version SET version_num = '0006'", "fail", "0006, where this version has", "migrate"),
+        ("UPDATE alembic_version SET version_num = '9999'", "fail", "newer than this version's", "later one"),
+        ("CREATE TABLE unfinished_move ()", "fail", "being filled from a SQLite file", "finish that"),
+        ("DROP TABLE deliveries", "fail", "tables of another program", "UPLIFT_DATABASE_URL"),
+        ("DROP SCHEMA public CASCADE; CREATE SCHEMA public", "ok", "none yet", ""),
+    ],
+)
+def test_the_schema_is_looked_at(
+    postgres_server: PostgresServer, statement: str, result: str, text: str, remedy: str
+) -> None:
+    url = postgres_server.new_database(empty=True)
+    asyncio.run(schema_version.upgrade(url))
+    execute(url, statement)
+    found = examine(url)["schema"]
+    assert found.result == result
+    assert text in found.text
+    assert remedy in found.remedy
+
+
+@pytest.mark.parametrize(
+    ("living", "result", "text"),
+    [
+        ([("api", False), ("worker", True)], "ok", "2 live, 1 of which deliver"),
+        ([("all", True)], "ok", "1 live, 1 of which deliver"),
+        ([("api", False)], "fail", "1 live, none of which delivers"),
+        ([("worker", True)], "fail", "1 live, none of which takes requests"),
+        ([], "warn", "none lives"),
+    ],
+)
+def test_whether_anybody_delivers_and_anybody_takes_requests(
+    postgres_url: str, living: Sequence[tuple[str, bool]], result: str, text: str
+) -> None:
+    for seq, (role, delivers) in enumerate(living, 1):
+        execute(
+            postgres_url,
+            "INSERT INTO processes (seq, role, host, pid, version, started_at, seen_at, delivers, view) VALUES"
+            f" ({seq}, '{role}', 'h', 1, '1', 1, extract(epoch FROM clock_timestamp()) * 1000, {delivers}, 0),"
+            f" ({seq + 9}, 'worker', 'gone', 1, '1', 1, 1, true, 0)",
+        )
+    found = examine(postgres_url)["processes"]
+    assert found.result == result
+    assert text in found.text
+
+
+def test_what_is_held_and_what_is_sealed_is_found(postgres_url: str) -> None:
+    execute(
+        postgres_url,
+        "INSERT INTO events (seq, id, account_seq, type_seq, created_at, body)"
+        " SELECT n, decode(lpad(to_hex(n), 32, '0'), 'hex'), 1, 1, 1000 + n, '' FROM generate_series(1, 9) n;"
+        "INSERT INTO deliveries (event_seq, endpoint_seq, account_seq, status)"
+        " SELECT n, n % 3, 1, CASE WHEN n = 1 THEN 1 ELSE 3 END FROM generate_series(1, 9) n;"
+        "INSERT INTO endpoints (id, account_seq, url, description, event_types, secret, previous_secret,"
+        " secret_created_at, state, created_at, updated_at, deleted_at)"
+        " VALUES ('a', 1, '', '', '[]', 's', 'p', 0, 0, 0, 0, NULL), ('b', 1, '', '', '[]', '', NULL, 0, 0, 0, 0, 1)",
+    )
+    assert asyncio.run(inspection.held(postgres_url, limit=100)) == inspection.Held(8, 3, 1002)
+    assert asyncio.run(inspection.held(postgres_url, limit=2)) == inspection.Held(2, 2, 1003)
+    assert asyncio.run(inspection.encrypted_values(postgres_url)) == [
+        (b"a", "secret", b"s"),
+        (b"a", "previous_secret", b"p"),
+    ]
+
+
+def test_nothing_held(postgres_url: str) -> None:
+    assert asyncio.run(inspection.held(postgres_url, limit=100)) == inspection.Held(0, 0, None)

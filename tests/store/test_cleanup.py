@@ -1,0 +1,394 @@
+"""Housekeeping: what goes, what stays, and how much at a time."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from uplift_server.core.lifecycle import Status
+from uplift_server.core.operations.statistics import HOUR_MS
+from uplift_server.store.cleanup import KEPT, Kept, look, remove
+from uplift_server.store.endpoint_backlog import cancel_waiting
+from uplift_server.store.schema import (
+    accounts,
+    api_keys,
+    attempts,
+    audit_log,
+    deliveries,
+    endpoints,
+    event_types,
+    events,
+    idempotency_keys,
+    idempotent_creates,
+    marks,
+    metadata,
+    notices,
+    replays,
+)
+from uplift_server.store.schema_people import invitations, links, sessions
+from uplift_server.store.schema_statistics import rollups
+from uplift_server.store.statistics import ATTEMPTS_MARK, EVENTS_MARK
+
+OLD, BEFORE, NEW = 1000, 2000, 3000
+
+
+@pytest.fixture
+def connection(connection: sa.Connection) -> sa.Connection:
+    """A connection to an empty database, where all that these tests make is counted."""
+    connection.execute(sa.insert(marks), [{"name": name, "value": 10**9} for name in (EVENTS_MARK, ATTEMPTS_MARK)])
+    return connection
+
+
+def event(
+    connection: sa.Connection,
+    seq: int,
+    *statuses: Status,
+    created_at: int = OLD,
+    lease_owner: int = 0,
+    resumes: Status = Status.PENDING,
+) -> None:
+    """An event with a delivery to endpoints 1, 2 … in each of these statuses, attempted once; pending: resent."""
+    connection.execute(
+        sa.insert(events).values(
+            seq=seq, id=seq.to_bytes(16, "big"), account_seq=1, type_seq=1, created_at=created_at, body=b"{}"
+        )
+    )
+    for endpoint, status in enumerate(statuses, 1):
+        due_at = created_at if status is Status.PENDING else None
+        connection.execute(
+            sa.insert(deliveries).values(
+                event_seq=seq,
+                endpoint_seq=endpoint,
+                account_seq=1,
+                status=status,
+                due_at=due_at,
+                lease_owner=lease_owner,
+                resume_status=resumes if status is Status.PENDING else None,
+                resume_due_at=due_at,
+            )
+        )
+        connection.execute(
+            sa.insert(attempts).values(
+                event_seq=seq,
+                endpoint_seq=endpoint,
+                number=1,
+                trigger=0,
+                started_at=created_at,
+                duration_us=1,
+                outcome=0,
+                request_head=b"",
+                body_truncated=False,
+            )
+        )
+
+
+def seqs(connection: sa.Connection, column: sa.Column[int] = events.c.seq) -> list[int]:
+    """The events that a table still speaks of."""
+    return sorted(connection.scalars(sa.select(column)))
+
+
+# ---- cancelling what a deleted endpoint has waiting
+
+
+def test_what_waits_or_is_held_for_a_deleted_endpoint_is_cancelled(connection: sa.Connection) -> None:
+    event(connection, 1, Status.PENDING, Status.PENDING)
+    event(connection, 2, Status.HELD, Status.HELD)
+
+    assert cancel_waiting(connection, 1, now=NEW, limit=10) == 2
+
+    rows = connection.execute(sa.select(deliveries).where(deliveries.c.endpoint_seq == 1)).all()
+    assert {(r.status, r.due_at, r.completed_at, r.resume_status, r.resume_due_at) for r in rows} == {
+        (Status.CANCELLED, None, NEW, None, None)
+    }
+    others = connection.scalars(sa.select(deliveries.c.status).where(deliveries.c.endpoint_seq == 2))
+    assert set(others) == {Status.PENDING, Status.HELD}
+
+
+def test_what_had_ended_before_a_resend_stays_as_it_ended(connection: sa.Connection) -> None:
+    event(connection, 1, Status.PENDING, resumes=Status.DELIVERED)
+    event(connection, 2, Status.PENDING, resumes=Status.FAILED)
+
+    assert cancel_waiting(connection, 1, now=NEW, limit=10) == 2
+
+    rows = connection.execute(sa.select(deliveries).order_by(deliveries.c.event_seq)).all()
+    assert [(row.status, row.due_at, row.resume_status) for row in rows] == [
+        (Status.DELIVERED, None, None),
+        (Status.FAILED, None, None),
+    ]
+
+
+def test_what_has_ended_or_is_being_attempted_is_left_alone(connection: sa.Connection) -> None:
+    for seq, status in enumerate((Status.DELIVERED, Status.FAILED, Status.CANCELLED), 1):
+        event(connection, seq, status)
+    event(connection, 9, Status.PENDING, lease_owner=7)
+
+    assert cancel_waiting(connection, 1, now=NEW, limit=10) == 0
+    assert set(connection.scalars(sa.select(deliveries.c.completed_at))) == {None}
+
+
+def test_cancelling_takes_a_bite_at_a_time(connection: sa.Connection) -> None:
+    for seq in range(1, 6):
+        event(connection, seq, Status.PENDING)
+
+    assert [cancel_waiting(connection, 1, now=NEW, limit=2) for _ in range(4)] == [2, 2, 1, 0]
+
+
+# ---- retention
+
+KINDS = {kept.name: kept for kept in KEPT}
+
+
+def bite(connection: sa.Connection, kept: Kept, after: Any = None, rows: int = 10) -> tuple[int, Any, bool]:
+    """Look and remove: how many went, where to go on, whether there may be more."""
+    seen = look(connection, replace(kept, bite=rows), before=BEFORE, after=after)
+    return remove(connection, kept, seen.doomed, before=BEFORE), seen.place, seen.more
+
+
+def bites(connection: sa.Connection, kept: Kept, rows: int) -> list[int]:
+    """How many rows went with each bite of a pass."""
+    counts, after, more = [], None, True
+    while more:
+        count, after, more = bite(connection, kept, after, rows)
+        counts.append(count)
+    return counts
+
+
+def prune(connection: sa.Connection) -> dict[str, int]:
+    """A whole pass: how many rows of each table went, where any did."""
+    counts = {kept.name: sum(bites(connection, kept, rows=3)) for kept in KEPT}
+    return {name: count for name, count in counts.items() if count}
+
+
+def row(connection: sa.Connection, table: sa.Table, number: int = 1, **values: Any) -> None:
+    """A row of any table, in which whatever is not said says nothing; an id is the number's."""
+    filled: dict[str, Any] = {}
+    for column in table.c:
+        if column.name == "seq":
+            filled[column.key] = number
+        elif isinstance(column.type, sa.LargeBinary) and not column.nullable:
+            filled[column.key] = number.to_bytes(16, "big")
+        elif column.unique or column.primary_key:
+            filled[column.key] = number if isinstance(column.type, sa.Integer) else str(number)
+        elif not column.nullable and column.server_default is None:
+            filled[column.key] = "" if isinstance(column.type, sa.Text) else 0
+    filled |= values
+    connection.execute(sa.insert(table).values(filled))
+
+
+ENDS = {
+    "idempotency_keys": {"account_seq": 1, "event_seq": 1},
+    "idempotent_creates": {"account_seq": 1},
+    "events": {"account_seq": 1, "type_seq": 1},
+}
+"""What else a row has to say that nothing needs."""
+
+
+def ended(connection: sa.Connection, kept: Kept, number: int, at: int | None) -> None:
+    """A row that nothing needs, whose time counts from an instant."""
+    since = None if at is None else at - kept.lasts_ms
+    row(connection, kept.table, number, **{**ENDS.get(kept.name, {}), kept.since.name: since})
+
+
+def left(connection: sa.Connection, table: sa.Table) -> list[Any]:
+    """What is left of a table, by the last column of its key."""
+    return sorted(connection.scalars(sa.select(list(table.primary_key)[-1])))
+
+
+def test_all_that_grows_is_kept_for_a_time_only() -> None:
+    """What is added to the schema is to be thought of here."""
+    with_events = {column.table.name for kept in KEPT for column in kept.parts}
+    for_ever = {"marks"}
+    with_accounts = {"people", "members"}  # whoever is no member of any account any more is forgotten at once
+    by_the_relay = {"listen_sessions", "listen_answers"}  # a day after their last use; a thousand answers each
+    until_counted = {"delivery_changes"}
+    by_processes = {"processes", "duties", "directory_changes"}  # a row for each process, duty and kept object
+    by_number = {"told_texts"}  # by whoever tells more
+    until_expired = {"commands"}  # a minute after they were executed; at most COMMANDS_WAITING_MAX
+    with_old_events = {"event_partitions"}
+    known = (
+        set(KINDS)
+        | with_old_events
+        | by_number
+        | until_expired
+        | with_events
+        | for_ever
+        | with_accounts
+        | by_the_relay
+        | until_counted
+        | by_processes
+    )
+    assert known == set(metadata.tables)
+
+
+@pytest.mark.parametrize("kept", KEPT, ids=KINDS)
+def test_what_is_old_goes_a_bite_at_a_time_and_what_is_not_stays(connection: sa.Connection, kept: Kept) -> None:
+    for number in range(1, 6):
+        ended(connection, kept, number, OLD)
+    ended(connection, kept, 6, BEFORE)
+    ended(connection, kept, 7, NEW)
+
+    assert bites(connection, kept, rows=2) == [2, 2, 1]
+    assert len(left(connection, kept.table)) == 2
+    assert bites(connection, kept, rows=2) == [0]
+
+
+@pytest.mark.parametrize("kept", [kept for kept in KEPT if kept.since.nullable], ids=lambda kept: kept.name)
+def test_what_is_in_use_stays_however_old(connection: sa.Connection, kept: Kept) -> None:
+    ended(connection, kept, 1, None)
+    ended(connection, kept, 2, NEW)
+    assert prune(connection) == {}
+
+
+@pytest.mark.parametrize("kept", [kept for kept in KEPT if "seq" in kept.table.c], ids=lambda kept: kept.name)
+def test_no_number_is_ever_given_twice(connection: sa.Connection, kept: Kept) -> None:
+    """The newest row stays, however old: the next one's number follows on from it."""
+    assert prune(connection) == {}
+    for number in (1, 2):
+        ended(connection, kept, number, OLD)
+
+    assert prune(connection) == {kept.name: 1}
+    assert prune(connection) == {}
+    assert left(connection, kept.table) == [2]
+
+
+def test_an_old_event_goes_with_everything_that_belongs_to_it(connection: sa.Connection) -> None:
+    event(connection, 1, Status.DELIVERED, Status.FAILED, Status.CANCELLED)
+    event(connection, 2, Status.DELIVERED, created_at=NEW)
+
+    assert bite(connection, KINDS["events"]) == (1, (1,), False)
+
+    assert seqs(connection) == [2]
+    assert seqs(connection, deliveries.c.event_seq) == [2]
+    assert seqs(connection, attempts.c.event_seq) == [2]
+
+
+@pytest.mark.parametrize("status", [Status.PENDING, Status.HELD])
+def test_an_event_that_somebody_may_still_get_stays_whole(connection: sa.Connection, status: Status) -> None:
+    event(connection, 1, Status.DELIVERED, status)
+    event(connection, 2, Status.DELIVERED)
+    event(connection, 3, created_at=NEW)
+
+    assert bite(connection, KINDS["events"]) == (1, (2,), False)
+
+    assert seqs(connection) == [1, 3]
+    assert seqs(connection, attempts.c.event_seq) == [1, 1]
+
+
+def test_an_event_stays_that_is_resent_between_the_look_and_the_removal(connection: sa.Connection) -> None:
+    event(connection, 1, Status.DELIVERED)
+    event(connection, 2, Status.FAILED)
+    event(connection, 3, created_at=NEW)
+    seen = look(connection, KINDS["events"], before=BEFORE, after=None)
+    assert seen.doomed == [(1,), (2,)]
+    connection.execute(sa.update(deliveries).where(deliveries.c.event_seq == 2).values(status=Status.PENDING))
+
+    assert remove(connection, KINDS["events"], seen.doomed, before=BEFORE) == 1
+    assert seqs(connection) == [2, 3]
+    assert seqs(connection, attempts.c.event_seq) == [2]
+
+
+def test_a_type_that_is_published_anew_between_the_look_and_the_removal_stays(connection: sa.Connection) -> None:
+    kept = KINDS["event_types"]
+    ended(connection, kept, 1, OLD)
+    ended(connection, kept, 2, NEW)
+    seen = look(connection, replace(kept, bite=2), before=BEFORE, after=None)
+    connection.execute(sa.update(event_types).where(event_types.c.seq == 1).values(deleted_at=None))
+
+    assert remove(connection, kept, seen.doomed, before=BEFORE) == 0
+
+
+def test_pruning_goes_on_behind_events_that_stay(connection: sa.Connection) -> None:
+    """However many of the oldest must stay, the bites after them reach the others."""
+    for seq in range(1, 5):
+        event(connection, seq, Status.HELD)
+    for seq in range(5, 8):
+        event(connection, seq, Status.DELIVERED)
+    event(connection, 8, created_at=NEW)
+
+    assert bites(connection, KINDS["events"], rows=2) == [0, 0, 2, 1]
+    assert seqs(connection) == [1, 2, 3, 4, 8]
+
+
+@pytest.mark.parametrize("kept", [kept for kept in KEPT if not kept.goes_by_number], ids=lambda kept: kept.name)
+def test_rows_of_one_instant_are_gone_through_in_the_order_of_their_keys(connection: sa.Connection, kept: Kept) -> None:
+    for number in range(1, 6):
+        ended(connection, kept, number, OLD)
+    seen, after, more = [], None, True
+    while more:
+        found = look(connection, replace(kept, bite=2), before=BEFORE, after=after)
+        seen += found.doomed
+        after, more = found.place, found.more
+
+    assert len(seen) == len(set(seen)) == (4 if "seq" in kept.table.c else 5)
+
+
+def test_a_notice_that_is_still_to_be_sent_stays(connection: sa.Connection) -> None:
+    row(connection, notices, 1, created_at=OLD, due_at=NEW)
+    row(connection, notices, 2, created_at=OLD)
+    row(connection, notices, 3, created_at=NEW, due_at=NEW)
+    assert prune(connection) == {"notices": 1}
+    assert left(connection, notices) == [1, 3]
+
+
+REFERENCES = {
+    "replays": [(deliveries, {"event_seq": 1, "endpoint_seq": 1, "replay_seq": 1})],
+    "endpoints": [(deliveries, {"event_seq": 1, "endpoint_seq": 1}), (replays, {"endpoint_seq": 1})],
+    "event_types": [(events, {"account_seq": 8, "type_seq": 1, "created_at": NEW})],
+    "accounts": [
+        (events, {"account_seq": 1, "type_seq": 1, "created_at": NEW}),
+        (endpoints, {"account_seq": 1}),
+        (api_keys, {"account_seq": 1}),
+        (replays, {"account_seq": 1}),
+        (audit_log, {"account_seq": 1, "at": NEW}),
+        (idempotency_keys, {"account_seq": 1, "event_seq": 1, "created_at": NEW}),
+        (idempotent_creates, {"account_seq": 1, "created_at": NEW}),
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "table", "values"),
+    [(name, *reference) for name, references in REFERENCES.items() for reference in references],
+    ids=lambda value: value.name if isinstance(value, sa.Table) else value if isinstance(value, str) else "",
+)
+def test_what_something_refers_to_stays_for_as_long(
+    connection: sa.Connection, name: str, table: sa.Table, values: dict[str, Any]
+) -> None:
+    kept = KINDS[name]
+    row(connection, accounts, 8)
+    for number in (1, 2):
+        ended(connection, kept, number, OLD)
+    ended(connection, kept, 9, NEW)
+    row(connection, table, **values)
+
+    assert bite(connection, kept)[0] == 1
+    assert 1 in left(connection, kept.table)
+    connection.execute(sa.delete(table))
+    assert bite(connection, kept)[0] == 1
+    assert 1 not in left(connection, kept.table)
+
+
+def test_whatever_refers_to_something_goes_before_it(connection: sa.Connection) -> None:
+    """An account that was deleted long ago goes with all that it had, in one pass."""
+    for number, at in ((1, OLD), (2, None)):
+        row(connection, accounts, number, deleted_at=at)
+        row(connection, api_keys, number, account_seq=number, revoked_at=at)
+        row(connection, event_types, number, deleted_at=at)
+        row(connection, endpoints, number, account_seq=number, deleted_at=at)
+        row(connection, events, number, account_seq=number, type_seq=number, created_at=at or NEW)
+        row(connection, deliveries, event_seq=number, endpoint_seq=number, account_seq=number, status=Status.CANCELLED)
+        row(connection, replays, number, account_seq=number, endpoint_seq=number, completed_at=at)
+        row(connection, audit_log, number, account_seq=number, at=at or NEW)
+        row(connection, idempotency_keys, number, account_seq=number, event_seq=number, created_at=at or NEW)
+        row(connection, idempotent_creates, number, account_seq=number, created_at=at or NEW)
+        row(connection, notices, number, account_seq=number, created_at=at or NEW)
+        row(connection, sessions, number, account_seq=number, ends_at=at or NEW)
+        row(connection, links, number, account_seq=number, expires_at=at or NEW)
+        row(connection, invitations, number, account_seq=number, expires_at=at or NEW)
+        row(connection, rollups, number, at=(at or NEW) - HOUR_MS)
+
+    assert prune(connection) == dict.fromkeys(KINDS, 1)
+    for table in (kept.table for kept in KEPT):
+        assert len(left(connection, table)) == 1
+    assert seqs(connection, deliveries.c.event_seq) == [2]

@@ -1,0 +1,112 @@
+"""Another key for everything that is sealed: whole or not at all, and as often as one likes."""
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from uplift_server.store import endpoints, reencryption
+from uplift_server.store.encryption import COLUMNS, ERASED, Cipher, Column, WrongSecretKey
+from uplift_server.store.reencryption import Reencrypted, reseal
+from uplift_server.store.schema import accounts, metadata
+from uplift_server.store.schema import endpoints as table
+
+OLD, NEW, OTHER = (Cipher(letter * 32) for letter in (b"o", b"n", b"x"))
+
+
+@pytest.fixture
+def connection(connection: sa.Connection) -> sa.Connection:
+    """A connection to a database with an account."""
+    values = {"seq": 1, "id": b"a" * 16, "name": "a", "contact_emails": "[]", "created_at": 1, "updated_at": 1}
+    connection.execute(sa.insert(accounts).values(**values))
+    return connection
+
+
+def endpoint(connection: sa.Connection, number: int, cipher: Cipher = OLD) -> Any:
+    """An endpoint with a secret; every third has a previous one, every fifth headers of its own."""
+    endpoint_id = number.to_bytes(16, "big")
+    made = endpoints.create(
+        connection,
+        endpoint_id=endpoint_id,
+        account_seq=1,
+        url="https://example.com/",
+        description="",
+        event_types=(),
+        secret=cipher.encrypt(f"secret {number}", endpoint_id, "secret"),
+        headers=cipher.encrypt(json.dumps({"x-team": str(number)}), endpoint_id, "headers")
+        if number % 5 == 0
+        else None,
+        now=1,
+    )
+    if number % 3 == 0:
+        pair = made.secrets.rotated(cipher.encrypt(f"new secret {number}", endpoint_id, "secret"), 2, 1000)
+        pair = replace(pair, previous=cipher.encrypt(f"secret {number}", endpoint_id, "previous_secret"))
+        made = endpoints.set_secrets(connection, made, pair, now=2)
+    return made
+
+
+def sealed(connection: sa.Connection) -> list[tuple[bytes, bytes, Column]]:
+    """Every encrypted value, with its endpoint's ID and its column."""
+    rows = connection.execute(sa.select(table.c.id, *(table.c[name] for name in COLUMNS)).order_by(table.c.seq))
+    return [(value, row[0], column) for row in rows for column, value in zip(COLUMNS, row[1:], strict=True) if value]
+
+
+def opened(connection: sa.Connection, cipher: Cipher) -> list[str]:
+    """What every sealed value says."""
+    return [cipher.decrypt(*each) for each in sealed(connection)]
+
+
+def test_everything_opens_with_the_new_key_and_nothing_with_the_old(
+    connection: sa.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reencryption, "ROWS", 10)
+    count = 20
+    for number in range(count):
+        endpoint(connection, number)
+    # All that it has is erased with it.
+    endpoints.delete(connection, None, (15).to_bytes(16, "big"), now=3)
+    before = opened(connection, OLD)
+    assert len(before) == count + len(range(0, count, 3)) + len(range(0, count, 5)) - 3
+    assert reseal(connection, OLD, NEW) == Reencrypted(len(before), len(before))
+    assert opened(connection, NEW) == before
+    for each in sealed(connection):
+        with pytest.raises(WrongSecretKey):
+            OLD.open(*each)
+    # Nothing else was touched.
+    found = endpoints.get(connection, 1, bytes(16))
+    assert found is not None
+    assert (found.url, found.updated_at, found.previous_expires_at) == ("https://example.com/", 2, 1002)
+
+
+def test_what_is_sealed_with_the_new_key_already_stays(connection: sa.Connection) -> None:
+    endpoint(connection, 0)
+    reseal(connection, OLD, NEW)
+    endpoint(connection, 15)
+    done = sealed(connection)[:3]
+    assert reseal(connection, OLD, NEW) == Reencrypted(6, 3)
+    assert sealed(connection)[:3] == done
+    assert reseal(connection, OLD, NEW) == reseal(connection, NEW, NEW) == Reencrypted(6, 0)
+
+
+def test_a_value_that_opens_with_neither_key_stops_it(connection: sa.Connection) -> None:
+    endpoint(connection, 0)
+    endpoint(connection, 1, OTHER)
+    with pytest.raises(WrongSecretKey):
+        reseal(connection, OLD, NEW)
+
+
+def test_an_empty_database_has_nothing_to_seal(connection: sa.Connection) -> None:
+    assert reseal(connection, OLD, NEW) == Reencrypted(0, 0)
+
+
+def test_no_sealed_column_is_forgotten() -> None:
+    """What the schema calls sealed is what is sealed anew."""
+    found = {
+        (each.name, column.name)
+        for each in metadata.tables.values()
+        for column in each.columns
+        if (column.comment or "").startswith("sealed")
+    }
+    assert found == {("endpoints", name) for name in COLUMNS} == {("endpoints", name) for name in ERASED}

@@ -1,0 +1,318 @@
+"""The horizon on PostgreSQL: nothing that goes by numbers passes over a row that is committed after a later one."""
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from uplift_server.core.lifecycle import Status, Trigger
+from uplift_server.core.operations.statistics import Numbers, total
+from uplift_server.store import changes, endpoint_backlog, listening, statistics
+from uplift_server.store import deliveries as delivery_verbs
+from uplift_server.store import events as event_verbs
+from uplift_server.store.errors import Unavailable
+from uplift_server.store.hot_records import LeasedDelivery
+from uplift_server.store.postgres import PostgresDatabase
+from uplift_server.store.postgres.append import append_events
+from uplift_server.store.postgres.connection import Opener, Raw
+from uplift_server.store.postgres.settle import settle
+from uplift_server.store.postgres.stream_position import StreamPositionFinder
+from uplift_server.store.records import EventFilter
+from uplift_server.store.schema import accounts, deliveries, event_types
+from uplift_server.store.statistics import FLEET
+from uplift_server.store.stream_position import NO_HORIZON, StreamPosition
+
+from .bench import NOW, OWNER, Bench, born_leased, due, settled
+
+ENDS = (Status.DELIVERED, Status.DELIVERED, Status.FAILED, Status.HELD)
+
+
+@pytest.fixture
+async def bench(postgres_url: str) -> AsyncIterator[Bench]:
+    database = PostgresDatabase(postgres_url)
+    await database.open()
+    yield Bench(database, lambda: None)  # type: ignore[arg-type, return-value]
+    await database.close()
+
+
+@asynccontextmanager
+async def appending_slowly(url: str, bench: Bench, *events: Any) -> AsyncIterator[int]:
+    """Another process that stores an event, and commits it late; its number."""
+    raw = await Opener(url).raw()
+    try:
+        async with raw.transaction():
+            (stored,) = await append_events(raw, [events])
+            assert isinstance(stored, list)
+            yield stored[0].seq
+    finally:
+        await raw.close()
+
+
+async def forward(bench: Bench, after: int, horizon: StreamPosition | None = None) -> tuple[list[int], int]:
+    """Which events a list that is followed gives next, and where it goes on."""
+    horizon = horizon or await bench.database.horizon()
+    found = await bench.database.read(
+        lambda c: event_verbs.forward(c, None, EventFilter(), horizon, limit=99, after=(after,))
+    )
+    return [event.seq for event in found.items], found.key[0]
+
+
+async def furnish(bench: Bench) -> None:
+    def insert(connection: sa.Connection) -> None:
+        times = {"created_at": NOW, "updated_at": NOW}
+        connection.execute(sa.insert(accounts).values(seq=1, id=b"a" * 16, name="a", contact_emails="[]", **times))
+        names = {"name": "a.b", "group_name": "", "description": "", "api_version": "1", "documented": False}
+        connection.execute(sa.insert(event_types).values(seq=1, **names, **times))
+
+    await bench.database.write(insert)
+
+
+async def test_a_list_that_is_followed_passes_over_nothing(bench: Bench, postgres_url: str) -> None:
+    await furnish(bench)
+    assert await forward(bench, 0) == ([], 0)
+    (first,) = await bench.append(bench.event())
+    assert await forward(bench, 0) == ([first.seq], first.seq)
+    async with appending_slowly(postgres_url, bench, bench.event()) as late:
+        (early,) = await bench.append(bench.event())
+        assert early.seq > late
+        assert await forward(bench, first.seq) == ([], first.seq)
+        # Without the horizon the late one would be passed over for good.
+        assert await forward(bench, first.seq, NO_HORIZON) == ([early.seq], early.seq)
+    assert await forward(bench, first.seq) == ([late, early.seq], early.seq)
+
+
+async def test_what_was_undone_holds_nothing_back(bench: Bench, postgres_url: str) -> None:
+    with pytest.raises(ZeroDivisionError):
+        async with appending_slowly(postgres_url, bench, bench.event()):
+            raise ZeroDivisionError
+    (stored,) = await bench.append(bench.event())
+    assert (await bench.database.horizon()).events == stored.seq
+
+
+async def test_what_is_open_elsewhere_holds_nothing_back(bench: Bench, postgres_url: str) -> None:
+    """A write that is none of events, attempts and notes, as one of another program on the same server would be."""
+    raw = await Opener(postgres_url).raw()
+    async with raw.transaction():
+        await raw.execute("INSERT INTO marks VALUES ('other', 1)")
+        (stored,) = await bench.append(bench.event())
+        assert (await bench.database.horizon()).events == stored.seq
+    await raw.close()
+
+
+async def test_a_stream_gets_what_is_committed_after_it_began(bench: Bench, postgres_url: str) -> None:
+    await furnish(bench)
+    database = bench.database
+
+    async def fed(after: int) -> tuple[list[int], int, bool]:
+        horizon = await database.horizon()
+        found = await database.read(
+            lambda c: listening.feed(c, 1, [], horizon, after=after, limit=9, body_bytes_max=9999, now=NOW)
+        )
+        return [event.seq for event in found.items], found.key[0], found.more
+
+    await database.horizon()
+    async with appending_slowly(postgres_url, bench, bench.event()) as late:
+        (early,) = await bench.append(bench.event())
+        horizon = await database.horizon()
+        session = await database.write(
+            lambda c: listening.create(
+                c, session_id=b"s" * 16, account_seq=1, key_id=b"k" * 16, description="", event_types=(), since=None,
+                after_event=None, horizon=horizon, now=NOW,
+            )
+        )  # fmt: skip
+        assert session.position < late
+        assert await fed(session.position) == ([], session.position, True)
+    assert await fed(session.position) == ([late, early.seq], early.seq, False)
+
+
+async def test_a_page_is_told_of_what_is_committed_late(bench: Bench, postgres_url: str) -> None:
+    async with appending_slowly(postgres_url, bench, bench.event()):
+        await bench.append(bench.event())
+        before = await bench.database.read(lambda c: changes.newest(c, 1))
+    assert await bench.database.read(lambda c: changes.newest(c, 1)) != before
+
+
+async def fleet(bench: Bench) -> Numbers:
+    found = await bench.database.read(lambda c: statistics.by_hour(c, [FLEET], since=0))
+    return total(each for _, each in found[FLEET])
+
+
+async def count(bench: Bench, horizon: StreamPosition | None = None) -> bool:
+    """Count one bite; whether there was any."""
+    horizon = horizon or await bench.database.horizon()
+    found = await bench.database.read(lambda c: statistics.count(c, horizon, rows=1000, notes=1000))
+    return found is not None and await bench.database.write(lambda c: statistics.save(c, found))
+
+
+async def test_an_attempt_beyond_the_horizon_is_counted_once(bench: Bench, postgres_url: str) -> None:
+    """It is in the status of its delivery already when the delivery is counted."""
+    await bench.append(*(bench.event(born_leased(1)) for _ in range(3)))
+    leased = LeasedDelivery(0, 1, 1, 0, 0, 0, Trigger.SCHEDULE, b"", 1, NOW, None, b"")
+    await bench.database.settle([settled(replace(leased, event_seq=1), Status.FAILED)])
+    before = await bench.database.horizon()
+    await bench.database.settle(
+        [settled(replace(leased, event_seq=2)), settled(replace(leased, event_seq=3), Status.FAILED)]
+    )
+    assert await count(bench, before)
+    found = await fleet(bench)
+    assert (found.deliveries, found.delivered, found.failed, found.attempts) == (3, 0, 1, 1)
+    assert await count(bench)
+    found = await fleet(bench)
+    assert (found.deliveries, found.delivered, found.failed, found.attempts) == (3, 1, 2, 3)
+    assert not await count(bench)
+
+
+async def test_what_is_committed_late_is_counted_all_the_same(bench: Bench, postgres_url: str) -> None:
+    await bench.append(*(bench.event(due(1)) for _ in range(4)))
+    first, second, third, _ = await bench.lease(1)
+    await bench.database.horizon()
+    raw = await Opener(postgres_url).raw()
+    async with raw.transaction():
+        await settle(raw, [settled(first)], [])
+        async with appending_slowly(postgres_url, bench, bench.event(due(2))):
+            await bench.database.settle([settled(second), settled(third, Status.FAILED)])
+            await bench.append(bench.event(due(1)))
+            await count(bench)
+        await count(bench)
+    await raw.close()
+    while await count(bench):
+        pass
+    found = await fleet(bench)
+    assert (found.deliveries, found.delivered, found.failed, found.attempts) == (6, 2, 1, 3)
+
+
+@pytest.mark.parametrize("seed", range(2))
+async def test_numbers_are_exact_however_writes_overlap(bench: Bench, postgres_url: str, seed: int) -> None:
+    """Two processes store, lease, settle and change deliveries at once, while a third counts."""
+    random_ = random.Random(seed)
+    other = PostgresDatabase(postgres_url)
+
+    async def work(database: PostgresDatabase, endpoint: int) -> None:
+        own = Bench(database, lambda: None, _count=random_.randrange(10**9))  # type: ignore[arg-type, return-value]
+        for _ in range(10):
+            made = [own.event(random_.choice((due, born_leased))(endpoint)) for _ in range(random_.randint(1, 5))]
+            await asyncio.gather(*(own.append(each) for each in made))
+            leased = await own.lease(endpoint, 5)
+            ends = [
+                (each, random_.choice((Status.DELIVERED, Status.DELIVERED, Status.FAILED, Status.HELD)))
+                for each in leased
+            ]
+            await asyncio.gather(*(database.settle([settled(each, end)]) for each, end in ends))
+            await database.write(lambda c: endpoint_backlog.cancel_held(c, endpoint, through=10**9, now=NOW, limit=2))
+            for each, end in ends:
+                if end is Status.FAILED and random_.random() < 0.5:
+                    resent = await database.write(
+                        lambda c, each=each: delivery_verbs.start_resend(
+                            c, each.event_seq, endpoint, fence=None, now=NOW, lease_until=NOW + 9, owner=OWNER
+                        )
+                    )
+                    await database.settle([settled(resent)])
+
+    workers = [
+        asyncio.create_task(work(database, endpoint))
+        for database in (bench.database, other)
+        for endpoint in (1, 2, 3)  # type: ignore[arg-type]
+    ]
+    bites = 0
+    while not all(worker.done() for worker in workers):
+        bites += await count(bench)
+        await asyncio.sleep(0)
+    await asyncio.gather(*workers)
+    await other.close()
+    assert bites > 2
+    while await count(bench):
+        pass
+    found = await fleet(bench)
+    statuses = Counter(Status(row.status).text for row in await bench.rows(deliveries))
+    assert found.attempts > 10
+    assert {name: getattr(found, name) for name in statuses} == dict(statuses)
+    assert found.deliveries == statuses.total()
+
+
+async def test_a_look_whose_answer_comes_late_is_noted_before_the_next_is_made(
+    bench: Bench, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It tells of no lock that was taken since: whoever holds one would be passed over."""
+    await furnish(bench)
+    (first,) = await bench.append(bench.event())
+    looked, let_go = asyncio.Event(), asyncio.Event()
+    noted: list[int] = []
+    fetchrow, note = Raw.fetchrow, StreamPositionFinder.note
+
+    async def slowly(raw: Raw, query: str, *arguments: Any) -> Any:
+        row = await fetchrow(raw, query, *arguments)
+        if not looked.is_set():
+            looked.set()
+            await let_go.wait()
+        return row
+
+    def noting(lookout: StreamPositionFinder, given: StreamPosition, holders: Sequence[str]) -> None:
+        noted.append(given.events)
+        note(lookout, given, holders)
+
+    monkeypatch.setattr(Raw, "fetchrow", slowly)
+    monkeypatch.setattr(StreamPositionFinder, "note", noting)
+    late_look = asyncio.ensure_future(bench.database.horizon())
+    await looked.wait()
+    async with appending_slowly(postgres_url, bench, bench.event()) as late:
+        (early,) = await bench.append(bench.event())
+        next_look = asyncio.ensure_future(bench.database.horizon())
+        # Time enough for one that does not wait for its turn.
+        await asyncio.wait([next_look], timeout=0.3)
+        let_go.set()
+        await late_look
+        assert await forward(bench, first.seq, await next_look) == ([], first.seq)
+        assert await forward(bench, first.seq) == ([], first.seq)
+    assert await forward(bench, first.seq) == ([late, early.seq], early.seq)
+    assert noted == sorted(noted)
+
+
+async def test_the_horizon_goes_back_where_numbers_do(bench: Bench, postgres_url: str) -> None:
+    """After a failover, numbers that the lost server had given are given again."""
+    await furnish(bench)
+    *_, last = await bench.append(*(bench.event() for _ in range(3)))
+    raw = await Opener(postgres_url).raw()
+    await raw.execute("SELECT nextval('events_seq_seq') FROM generate_series(1, 100)")
+    assert (await bench.database.horizon()).events == last.seq + 100
+    await raw.execute("SELECT setval('events_seq_seq', $1::bigint)", last.seq)
+    await raw.close()
+    async with appending_slowly(postgres_url, bench, bench.event()) as late:
+        (early,) = await bench.append(bench.event())
+        with pytest.raises(Unavailable, match="not known yet"):
+            await forward(bench, last.seq)
+    assert await forward(bench, last.seq) == ([late, early.seq], early.seq)
+
+
+async def test_who_does_not_know_a_horizon_yet_waits_for_one(
+    bench: Bench, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By none, counting would begin with the first event again, and a listen session with all there is."""
+    await furnish(bench)
+    monkeypatch.setattr("uplift_server.store.postgres.database.FIRST_LOOK_EVERY_MS", 5)
+    (first,) = await bench.append(bench.event())
+    other = PostgresDatabase(postgres_url)
+    async with appending_slowly(postgres_url, bench, bench.event()):
+        with pytest.raises(Unavailable, match="not known yet"):
+            await other.horizon()
+        waiting_ = asyncio.ensure_future(other.horizon())
+        await asyncio.sleep(0.05)
+    assert (await waiting_).events > first.seq
+    await other.close()
+
+
+async def test_what_was_counted_is_not_counted_again_by_who_knows_less(bench: Bench) -> None:
+    await bench.append(*(bench.event(due(1)) for _ in range(3)))
+    [leased] = await bench.lease(1, 1)
+    await bench.database.settle([settled(leased)])
+    assert await count(bench)
+    before = await fleet(bench)
+    assert not await count(bench, StreamPosition(0, 0, 0))
+    assert not await count(bench)
+    assert await fleet(bench) == before
+    assert (before.deliveries, before.attempts) == (3, 1)

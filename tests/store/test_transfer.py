@@ -1,0 +1,252 @@
+"""Moving from a SQLite file to PostgreSQL: everything arrives, however often it is cut off, and nothing else does."""
+
+import asyncio
+import os
+import signal
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import asyncpg
+import pytest
+from tests.postgres import PostgresServer
+from tests.store.moved_file import ROWS, TABLES, TEXTS, filled, in_postgres, in_sqlite
+
+from uplift_server.core.operations.cluster import ProcessRole
+from uplift_server.store import processes, schema_version, transfer_tables
+from uplift_server.store.errors import Unavailable
+from uplift_server.store.postgres import schema_version as postgres_version
+from uplift_server.store.postgres.connection import Opener
+from uplift_server.store.schema_version import UnknownSchema
+from uplift_server.store.transfer import CannotTransfer, Progress, Transferred, move
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """A file with rows in every table."""
+    return filled(tmp_path / "uplift.db")
+
+
+@pytest.fixture
+def target(postgres_server: PostgresServer) -> str:
+    """A PostgreSQL database without anything."""
+    return postgres_server.new_database(empty=True)
+
+
+async def moved(source: Path, target: str, told: Callable[[Progress], None] = lambda _: None) -> list[Transferred]:
+    """All of it."""
+    return await move(source, target, told)
+
+
+async def test_every_row_of_every_table_arrives(source: Path, target: str) -> None:
+    found = await moved(source, target)
+
+    assert await in_postgres(target) == in_sqlite(source)
+    assert {each.table: each.rows for each in found} == {table.name: ROWS for table in TABLES}
+    nul = next(text for text in TEXTS if "\0" in text)
+    assert sum(each.characters_replaced for each in found) > 0
+    assert sum(each.characters_replaced for each in found) % nul.count("\0") == 0
+
+
+async def test_what_comes_next_is_numbered_after_what_there_is(source: Path, target: str) -> None:
+    await moved(source, target)
+    connection = await asyncpg.connect(target)
+    try:
+        for table in TABLES:
+            if [column.name for column in table.primary_key] == ["seq"]:
+                number = await connection.fetchval(f"SELECT nextval(pg_get_serial_sequence('{table.name}', 'seq'))")
+                assert number == ROWS * 3 + 1, table.name
+    finally:
+        await connection.close()
+
+
+async def test_what_is_moved_is_as_old_as_it_was(source: Path, target: str) -> None:
+    """Else it would be kept twice as long."""
+    await moved(source, target)
+    connection = await asyncpg.connect(target)
+    first = await connection.fetchval("SELECT created_at FROM events ORDER BY seq LIMIT 1")
+    assert await connection.fetchval("SELECT begun_at FROM event_partitions") == first
+    await connection.close()
+
+
+async def test_an_empty_database_is_moved_too(tmp_path: Path, target: str) -> None:
+    schema_version.upgrade(tmp_path / "uplift.db", now_ms=0)
+
+    assert {each.rows for each in await moved(tmp_path / "uplift.db", target)} == {0}
+    connection = await asyncpg.connect(target)
+    assert await connection.fetchval("SELECT nextval('events_seq_seq')") == 1
+    await connection.close()
+
+
+def killed(source: Path, target: str, *, amid: bool) -> int:
+    """Move in a process that is killed amid its second bite, or after its third; how it ended."""
+    child = os.fork()
+    if child == 0:
+        steps = iter((1, 2, 3))
+        copy = asyncpg.Connection.copy_records_to_table
+
+        async def copied(self: asyncpg.Connection, *arguments: object, **named: object) -> object:
+            found = await copy(self, *arguments, **named)
+            if amid and next(steps) == 2:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return found
+
+        def told(_: Progress) -> None:
+            if not amid and next(steps) == 3:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        asyncpg.Connection.copy_records_to_table = copied
+        code = 1
+        try:
+            asyncio.run(moved(source, target, told))
+            code = 0
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def test_killed_anywhere_it_goes_on_and_copies_nothing_twice(
+    source: Path, target: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transfer_tables, "ROWS_MAX", 9)
+    kills = 0
+    while (code := killed(source, target, amid=kills % 2 == 0)) == -signal.SIGKILL:
+        kills += 1
+        with pytest.raises(UnknownSchema, match="being filled from a SQLite file"):
+            asyncio.run(postgres_version.upgrade(target))
+    assert code == 0
+    assert kills > len(TABLES)
+    assert asyncio.run(in_postgres(target)) == in_sqlite(source)
+    asyncio.run(postgres_version.upgrade(target))
+
+
+async def cut_off(source: Path, target: str) -> None:
+    """Begin, and come as far as the first bite."""
+
+    class Enough(Exception):
+        pass
+
+    def stop(_: Progress) -> None:
+        raise Enough
+
+    with pytest.raises(Enough):
+        await moved(source, target, stop)
+
+
+async def test_a_file_that_was_changed_meanwhile_is_found_by_its_checksum(source: Path, target: str) -> None:
+    await cut_off(source, target)
+    with closing(sqlite3.connect(source)) as raw:
+        raw.execute("UPDATE accounts SET name = 'another' WHERE seq = 3")
+        raw.commit()
+
+    with pytest.raises(CannotTransfer, match="the copy of accounts differs"):
+        await moved(source, target)
+    with pytest.raises(UnknownSchema, match="being filled from a SQLite file"):
+        await postgres_version.current(target)
+
+
+async def test_a_target_that_another_file_began_to_fill_is_refused(source: Path, target: str, tmp_path: Path) -> None:
+    await cut_off(source, target)
+    (tmp_path / "other").mkdir()
+
+    with pytest.raises(CannotTransfer, match=f"is being filled from {source}; go on with that file"):
+        await moved(filled(tmp_path / "other" / "uplift.db"), target)
+
+
+async def test_a_target_with_anything_in_it_is_refused_and_left_alone(source: Path, postgres_url: str) -> None:
+    connection = await asyncpg.connect(postgres_url)
+    await connection.execute("INSERT INTO marks VALUES ('somebody was here', 1)")
+    with pytest.raises(CannotTransfer, match="is not empty: its table marks has rows"):
+        await moved(source, postgres_url)
+    assert await connection.fetchval("SELECT to_regclass('unfinished_move')") is None
+    assert await connection.fetchval("SELECT count(*) FROM accounts") == 0
+    await connection.close()
+
+
+async def test_a_target_of_another_release_is_refused_and_left_alone(source: Path, postgres_url: str) -> None:
+    """To upgrade it would take it from the servers that run on it."""
+    connection = await asyncpg.connect(postgres_url)
+    await connection.execute("UPDATE alembic_version SET version_num = '0007'")
+    with pytest.raises(
+        CannotTransfer, match="is not empty: it has the tables of another release, with the schema 0007"
+    ):
+        await moved(source, postgres_url)
+    assert await connection.fetchval("SELECT version_num FROM alembic_version") == "0007"
+    await connection.execute(f"UPDATE alembic_version SET version_num = '{schema_version.HEAD}'")
+    await connection.close()
+
+
+async def test_cut_off_amid_the_last_step_it_goes_on(
+    source: Path, target: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is known of so much takes minutes to find out."""
+    execute = asyncpg.Connection.execute
+
+    async def cut_off_at_last(self: asyncpg.Connection, query: str, *arguments: object) -> str:
+        if query == "ANALYZE":
+            raise ConnectionResetError
+        return await execute(self, query, *arguments)
+
+    with monkeypatch.context() as cut:
+        cut.setattr(asyncpg.Connection, "execute", cut_off_at_last)
+        with pytest.raises(Unavailable):
+            await moved(source, target)
+    assert {each.rows for each in await moved(source, target)} == {ROWS}
+
+
+async def test_no_server_begins_to_run_on_what_is_being_filled(source: Path, target: str) -> None:
+    """Not even one that has looked at the schema before."""
+    await cut_off(source, target)
+    pair = await Opener(target).pair()
+    with pytest.raises(UnknownSchema, match="being filled from a SQLite file"):
+        await pair.sql.run_sync(processes.join, ProcessRole.ALL, host="a", pid=17, version="0.1.1", now=0)
+    await pair.close()
+
+
+async def test_a_target_of_another_program_is_refused(source: Path, target: str) -> None:
+    connection = await asyncpg.connect(target)
+    await connection.execute("CREATE TABLE orders (id int)")
+    with pytest.raises(UnknownSchema, match="another program"):
+        await moved(source, target)
+    await connection.close()
+
+
+async def test_a_file_of_another_revision_is_refused(source: Path, target: str) -> None:
+    with closing(sqlite3.connect(source)) as raw:
+        raw.execute("UPDATE alembic_version SET version_num = '0006'")
+        raw.commit()
+    with pytest.raises(CannotTransfer, match="has the schema 0006, and this program's is"):
+        await moved(source, target)
+
+
+async def test_of_two_that_fill_one_target_the_second_gives_up(
+    source: Path, target: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On two machines, with a copy of the file each, no lock keeps them apart."""
+    monkeypatch.setattr(transfer_tables, "ROWS_MAX", 9)
+    first = True
+
+    def beside(progress: Progress) -> None:
+        nonlocal first
+        if first:
+            first = False
+            postgres(target, "UPDATE unfinished_move SET rows = rows + 1")
+
+    with pytest.raises(CannotTransfer, match="somebody else is filling the target"):
+        await moved(source, target, beside)
+
+
+def postgres(url: str, statement: str) -> None:
+    """Run a statement on a connection of its own, from within a running loop."""
+
+    async def run() -> None:
+        connection = await asyncpg.connect(url)
+        await connection.execute(statement)
+        await connection.close()
+
+    import threading
+
+    thread = threading.Thread(target=lambda: asyncio.run(run()))
+    thread.start()
+    thread.join()
